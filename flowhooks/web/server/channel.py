@@ -1,9 +1,6 @@
 """One connection: reads against the clock, answers errors, closes politely.
 
-Written against waitress 3.0.2. Of what waitress does not document this uses, of `HTTPChannel`: `request`,
-`requests`, `requests_lock`, `total_outbufs_len`, `last_activity`, `will_close`, `close_when_flushed`,
-`_flush_exception`, `_flush_some` and `_flush_some_if_lockable`; of `Task`: `wrote_header`, `chunked_response`,
-`content_bytes_written`, `complete`, `close_on_finish` and `build_response_header`.
+Written against waitress 3.0.2. `tests/test_private_names.py` lists what this uses of its internals.
 """
 
 from __future__ import annotations

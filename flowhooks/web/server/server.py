@@ -1,9 +1,6 @@
 """waitress, hardened, for one application on one address.
 
-Written against waitress 3.0.2. Of what waitress does not document this uses `wasyncore.poll2`; of `TcpWSGIServer`
-its constructor, `channel_class`, `active_channels`, `trigger`, `accepting`, `accept`, `handle_accept`,
-`maintenance`, `pull_trigger` and `adj.send_bytes`; of `ThreadedTaskDispatcher` `threads`, `handler_thread`,
-`start_new_thread` and `queue_logger`.
+Written against waitress 3.0.2. `tests/test_private_names.py` lists what this uses of its internals.
 """
 
 from __future__ import annotations
