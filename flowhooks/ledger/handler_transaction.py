@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flowhooks.errors import FlowhooksError, TransactionError, Unavailable
 from flowhooks.ledger import database
-from flowhooks.ledger.database.guarded_session import GuardedSession, open_session_pool
+from flowhooks.ledger.database.guarded_session import GuardedSession, SessionPool
 from flowhooks.ledger.tables import attempts, deliveries
 from flowhooks.ledger.transaction import WriteTransaction
 from flowhooks.model.delivery import OutcomeKind, State
@@ -23,7 +23,7 @@ from flowhooks.model.delivery import OutcomeKind, State
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection
 
     from flowhooks.ledger.attempts import AttemptResult, ResultRecorder
 
@@ -39,72 +39,34 @@ _FENCED_TEXT: Final = (
 )
 
 
-class HandlerTransactions:
-    """Where attempts' own transactions are opened: beside the writer's connection, and only once one is asked for.
+class HandlerTransaction:
+    """The transaction of one attempt, for the thread that runs it. Nothing is opened before its handler asks.
+
+    Its life: `begin`, in which the handler writes; `end_block`, when the handler has returned; then
+    `commit_with_result` if `is_open`, else `close`.
 
     Args:
-        url: the ledger's database.
-        result_recorder: records outcomes.
-        before_commit: is given each transaction before its commit, to see what has its turn by it.
-        limit: how many may be open at once.
-
-    Attributes:
-        result_recorder: as given.
-        before_commit: as given.
-        closed: whether nothing is committed any more.
+        sessions: where its session comes from.
+        delivery_id: the delivery.
+        attempt: the number of the attempt.
+        result_recorder: records the outcome.
+        before_commit: is given the transaction before its commit, to see what has its turn by it.
     """
 
     def __init__(
         self,
-        url: str,
+        sessions: SessionPool,
+        delivery_id: str,
+        attempt: int,
         *,
         result_recorder: ResultRecorder,
         before_commit: Callable[[WriteTransaction], None],
-        limit: int,
     ) -> None:
-        self._url = url
-        self._limit = limit
-        self._engine_lock = threading.Lock()
-        self._engine: Engine | None = None
-        self.result_recorder = result_recorder
-        self.before_commit = before_commit
-        self.closed = False
-
-    def create(self, delivery_id: str, attempt: int) -> HandlerTransaction:
-        """The transaction that this attempt may open."""
-        return HandlerTransaction(self, delivery_id, attempt)
-
-    def engine(self) -> Engine:
-        """Where sessions are lent from.
-
-        Raises:
-            TransactionError: the ledger is on another database than PostgreSQL.
-        """
-        if not database.is_shared(self._url):
-            raise TransactionError(
-                "delivery.transaction() needs the ledger on PostgreSQL, and this one is on SQLite: move it there "
-                "(`flowhooks db copy`), or write with delivery.id as an idempotency key instead"
-            )
-        with self._engine_lock:
-            if self._engine is None:
-                self._engine = open_session_pool(self._url, self._limit)
-        return self._engine
-
-    def close(self) -> None:
-        """Let go of the database. What is still open comes to nothing."""
-        self.closed = True
-        with self._engine_lock:
-            if self._engine is not None:
-                database.dispose(self._engine)
-
-
-class HandlerTransaction:
-    """The transaction of one attempt, for the thread that runs it. Nothing is opened before its handler asks."""
-
-    def __init__(self, transactions: HandlerTransactions, delivery_id: str, attempt: int) -> None:
-        self._transactions = transactions
+        self._sessions = sessions
         self._delivery_id = delivery_id
         self._attempt = attempt
+        self._result_recorder = result_recorder
+        self._before_commit = before_commit
         self._thread = threading.get_ident()
         self._used = False
         self._ended = False
@@ -127,7 +89,7 @@ class HandlerTransaction:
                 "delivery.transaction() was used a second time: an attempt has one, and all that is to be committed "
                 "together belongs into its block"
             )
-        engine = self._transactions.engine()
+        engine = self._sessions.engine()
         self._used = True
         try:
             self._session = GuardedSession(engine)
@@ -174,7 +136,7 @@ class HandlerTransaction:
     def _rollback(self) -> None:
         session, self._session = self._session, None
         if session is not None:
-            session.close(discard=self._transactions.closed)
+            session.close(discard=self._sessions.closed)
 
     def commit_with_result(self, result: AttemptResult) -> bool:
         """Commit what the handler wrote, and how its attempt ended.
@@ -187,7 +149,7 @@ class HandlerTransaction:
             CommitOutcomeUnknown: the database did not say whether it has committed.
         """
         assert self._session is not None  # noqa: S101 (whoever asks has seen that it is pending)
-        if self._transactions.closed:
+        if self._sessions.closed:
             raise TransactionError("its process has let go of the ledger; nothing was written")
         session, connection = self._session, self._session.connection
         transaction = WriteTransaction(connection)
@@ -195,17 +157,17 @@ class HandlerTransaction:
         try:
             with session.internal():
                 session.limit_idle()
-                (recorded,) = self._transactions.result_recorder(transaction, [result])
+                (recorded,) = self._result_recorder(transaction, [result])
                 if not recorded:
                     return False
-                self._transactions.before_commit(transaction)
+                self._before_commit(transaction)
                 transaction.notice.notify(connection)
                 try:
                     connection.commit()
                 except SQLAlchemyError as error:
                     ended = True
                     raise CommitOutcomeUnknown(
-                        self._transactions, transaction, result, database.error_text(error)
+                        self._sessions, transaction, result, database.error_text(error)
                     ) from error
             ended = True
             transaction.run_callbacks(durable=True)
@@ -235,17 +197,17 @@ class CommitOutcomeUnknown(Exception):
     """The connection broke while it committed: it may or may not have come through. The ledger knows.
 
     Args:
-        transactions: where to ask.
+        sessions: where to ask.
         transaction: what was to be committed.
         attempt_result: of which attempt.
         why: what the driver says.
     """
 
     def __init__(
-        self, transactions: HandlerTransactions, transaction: WriteTransaction, attempt_result: AttemptResult, why: str
+        self, sessions: SessionPool, transaction: WriteTransaction, attempt_result: AttemptResult, why: str
     ) -> None:
         super().__init__(why)
-        self._transactions = transactions
+        self._sessions = sessions
         self._transaction = transaction
         self._attempt_result = attempt_result
         self.why = why
@@ -257,7 +219,7 @@ class CommitOutcomeUnknown(Exception):
             Unavailable: that cannot be learnt just now.
         """
         try:
-            with self._transactions.engine().begin() as connection:
+            with self._sessions.engine().begin() as connection:
                 # The lock is had only when the transaction in question, which holds it, has ended.
                 connection.execute(
                     _CURRENT_ATTEMPT.with_for_update(), {"delivery": self._attempt_result.delivery_id}

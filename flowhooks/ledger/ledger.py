@@ -23,10 +23,11 @@ from flowhooks.ledger import (
 )
 from flowhooks.ledger.attempts import AttemptResult, ResultRecorder
 from flowhooks.ledger.counters import increment
+from flowhooks.ledger.database.guarded_session import SessionPool
 from flowhooks.ledger.deliveries import ClaimRequest
 from flowhooks.ledger.events import AcceptResult, EventInserter
 from flowhooks.ledger.group_commit import GroupCommitWriter, WriteRequest, call_each
-from flowhooks.ledger.handler_transaction import HandlerTransaction, HandlerTransactions
+from flowhooks.ledger.handler_transaction import HandlerTransaction
 from flowhooks.ledger.migrations import runner
 from flowhooks.ledger.ordering import OrderScheduler
 from flowhooks.ledger.pauses import PausedHandlers
@@ -145,12 +146,7 @@ class Ledger(Reader):
             pauses=self.pauses,
         )
         self._result_recorder = ResultRecorder(runner=runner, in_flight=self._in_flight, limits=limits)
-        self._handler_transactions = HandlerTransactions(
-            url,
-            result_recorder=self._result_recorder,
-            before_commit=self._order_scheduler.before_commit,
-            limit=max_handler_transactions,
-        )
+        self._handler_sessions = SessionPool(url, max_handler_transactions)
         self._writer = GroupCommitWriter(
             self._write_engine,
             max_queued=max_queued,
@@ -194,7 +190,7 @@ class Ledger(Reader):
                 call_each, lambda transaction: processes.deregister(transaction, self.process, self._clock.now())
             )
         self._writer.close()
-        self._handler_transactions.close()
+        self._handler_sessions.close()
         super().close()
         database.dispose(self._write_engine)
 
@@ -304,7 +300,13 @@ class Ledger(Reader):
 
     def handler_transaction(self, delivery_id: str, attempt: int) -> HandlerTransaction:
         """The transaction that the handler of an attempt may open; for the thread that runs it."""
-        return self._handler_transactions.create(delivery_id, attempt)
+        return HandlerTransaction(
+            self._handler_sessions,
+            delivery_id,
+            attempt,
+            result_recorder=self._result_recorder,
+            before_commit=self._order_scheduler.before_commit,
+        )
 
     def requeue(
         self,

@@ -46,11 +46,42 @@ _IDLE_MILLISECONDS: Final = 4_000
 the delivery's row meanwhile gives up after five seconds."""
 
 
-def open_session_pool(url: str, limit: int) -> Engine:
-    """Where sessions are lent from, `limit` at a time; the database must be a shared one. Nothing is opened yet."""
-    engine = database.open_engine(url, writing=True, handler_sessions=limit)
-    event.listen(engine.pool, "reset", _discard_state)
-    return engine
+class SessionPool:
+    """Where sessions are lent from, beside the connection of the writer. Nothing is opened before one is asked for.
+
+    Args:
+        url: the ledger's database.
+        limit: how many may be lent at once.
+
+    Attributes:
+        closed: whether nothing is committed any more.
+    """
+
+    def __init__(self, url: str, limit: int) -> None:
+        self._engine: Engine | None = None
+        self.closed = False
+        if database.is_shared(url):
+            self._engine = database.open_engine(url, writing=True, handler_sessions=limit)
+            event.listen(self._engine.pool, "reset", _discard_state)
+
+    def engine(self) -> Engine:
+        """What `GuardedSession` connects with.
+
+        Raises:
+            TransactionError: the ledger is on another database than PostgreSQL.
+        """
+        if self._engine is None:
+            raise TransactionError(
+                "delivery.transaction() needs the ledger on PostgreSQL, and this one is on SQLite: move it there "
+                "(`flowhooks db copy`), or write with delivery.id as an idempotency key instead"
+            )
+        return self._engine
+
+    def close(self) -> None:
+        """Let go of the database. What is still open comes to nothing."""
+        self.closed = True
+        if self._engine is not None:
+            database.dispose(self._engine)
 
 
 def _discard_state(driver: Any, _record: Any, state: PoolResetState) -> None:
@@ -85,7 +116,7 @@ class GuardedSession:
     """A session in one transaction, for the thread that opens it.
 
     Args:
-        engine: where it comes from, as `open_session_pool` makes it.
+        engine: where it comes from, that of a `SessionPool`.
 
     Raises:
         SQLAlchemyError: there is none, or not in time.
