@@ -134,9 +134,9 @@ class App:
             database_url(settings),
             runner=self.runner,
             clock=self.clock,
-            max_queued=settings.ledger.queue,
-            timeout=settings.ledger.timeout,
-            stale_after=settings.ledger.stale_after,
+            max_queued_writes=settings.ledger.max_queued_writes,
+            write_timeout=settings.ledger.write_timeout,
+            heartbeat_timeout=settings.ledger.heartbeat_timeout,
             kind=self._kind,
             handler_ids=self.runs,
             on_commit=self.metrics.committed,
@@ -259,9 +259,9 @@ class App:
         )
         self.circuit_breaker = CircuitBreaker(
             ledger=self.ledger,
-            max_failures={handler_id: self.run_options[handler_id].hold_after for handler_id in self.runs},
+            max_failures={handler_id: self.run_options[handler_id].max_failures for handler_id in self.runs},
             plugin_versions=versions_by_handler,
-            retry_interval=settings.runner.try_every,
+            retry_interval=settings.circuit_breaker.retry_interval,
             clock=self.clock,
         )
         self.isolation = ProcessPool.from_settings(
@@ -349,7 +349,7 @@ class App:
         for listener in self._reload_listeners:
             listener(settings)
         with self._changing:
-            ignore_changed = settings.ignore != self.settings.ignore
+            ignore_changed = settings.routing.ignore_process_keys != self.settings.routing.ignore_process_keys
             self._swap_router(settings, self._build_router(settings, self._missing) if ignore_changed else self.router)
         self.alerts.reconfigure(settings.alerts)
         self.retention.reconfigure(settings.retention)
@@ -362,7 +362,7 @@ class App:
 
     def _build_router(self, settings: Settings, missing: Sequence[RegisteredHandler]) -> Router:
         """The look-up of the handlers that are loaded, and of those that are only remembered."""
-        return build_router(self.plugins.handlers.values(), missing, settings.ignore.process_key)
+        return build_router(self.plugins.handlers.values(), missing, settings.routing.ignore_process_keys)
 
     def _runs_here(self, handler: str) -> bool:
         """Whether this process is to run a handler's deliveries: where none else can have it, all that come."""

@@ -31,10 +31,10 @@ FOLDER = demo.FOLDER / "cluster"
 CONFIG = "demo/cluster/flowhooks.toml"
 SETTINGS = """\
 plugins_allow = ["contracts"]
-wait = 2.0
+answer_wait = 2.0
 
 [ledger]
-stale_after = 4.0
+heartbeat_timeout = 4.0
 
 [log]
 format = "text"
@@ -200,7 +200,7 @@ def lose_a_worker(cluster: Cluster) -> None:
     seconds = until(lambda: ledger.is_dead(victim.pid), "the others take worker 2 for dead")
     until(lambda: ledger.lost(victim.pid) > 0, "what it ran is recorded as lost")
     lost = ledger.lost(victim.pid)
-    shown(f"after {seconds:.1f} s without a sign of life the others take it for dead (ledger.stale_after = 4)")
+    shown(f"after {seconds:.1f} s without a sign of life the others take it for dead (ledger.heartbeat_timeout = 4)")
     shown(f"the {lost} attempts that it was in the middle of are lost; their handler says that running twice is safe")
 
     say("5. The other workers run again what it was running; call-backs go on all the time")

@@ -19,9 +19,9 @@ from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
 from flowhooks.settings import (
     AlertsSettings,
+    CircuitBreakerSettings,
     HttpSettings,
     IdentitySettings,
-    IgnoreSettings,
     LedgerSettings,
     RetentionSettings,
     RoutingSettings,
@@ -159,7 +159,7 @@ class Flow:
     @contextmanager
     def locked(self, *, timeout: float | None = None) -> Iterator[None]:
         """Keep the database locked against every write; who writes meanwhile gives up after `timeout` seconds."""
-        before, self.app.ledger.timeout = self.app.ledger.timeout, timeout or self.app.ledger.timeout
+        before, self.app.ledger.write_timeout = self.app.ledger.write_timeout, timeout or self.app.ledger.write_timeout
         if self.url:
             with psycopg.connect(self.url) as connection:
                 connection.execute("LOCK TABLE events, deliveries, attempts, counters IN EXCLUSIVE MODE")
@@ -167,7 +167,7 @@ class Flow:
                     yield
                 finally:
                     connection.rollback()
-                    self.app.ledger.timeout = before
+                    self.app.ledger.write_timeout = before
             return
         with closing(sqlite3.connect(self.file, timeout=PATIENCE, isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -175,7 +175,7 @@ class Flow:
                 yield
             finally:
                 connection.execute("ROLLBACK")
-                self.app.ledger.timeout = before
+                self.app.ledger.write_timeout = before
 
     def noted_as_undecided(self, event_id: str) -> DeliveryStatus:
         """The one delivery of an event, once it waits because its handler's condition cannot be decided."""
@@ -209,15 +209,16 @@ class House:
     def settings(self, *, allow: tuple[str, ...] = ("none",), **given: Any) -> Settings:
         """Settings for the database of this house, without the plugins that happen to be installed."""
         sections: dict[str, Any] = {}
-        given["ledger"] = {"timeout": PATIENCE} | given.get("ledger", {})
-        given["runner"] = {"kind": self.runner, "hold_after": 0} | given.get("runner", {})
+        given["ledger"] = {"write_timeout": PATIENCE} | given.get("ledger", {})
+        given["runner"] = {"kind": self.runner} | given.get("runner", {})
+        given["circuit_breaker"] = {"failures": 0} | given.get("circuit_breaker", {})
         for name, section in (
             ("http", HttpSettings),
             ("runner", RunnerSettings),
+            ("circuit_breaker", CircuitBreakerSettings),
             ("ledger", LedgerSettings),
             ("identity", IdentitySettings),
             ("routing", RoutingSettings),
-            ("ignore", IgnoreSettings),
             ("alerts", AlertsSettings),
             ("retention", RetentionSettings),
         ):

@@ -83,11 +83,11 @@ def handlers():
 '''
 CLIENTS = 5
 SETTINGS = {
-    "wait": 0.3,
-    "ledger__timeout": 2,
+    "answer_wait": 0.3,
+    "ledger__write_timeout": 2,
     "runner__threads": 4,
     "runner__kind": "embedded",
-    "ledger__stale_after": 1.5,
+    "ledger__heartbeat_timeout": 1.5,
 }
 EARLY = {"recover", "drain", "reroute"}
 """What has to be prepared before the server is started that is killed there."""

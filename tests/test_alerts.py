@@ -721,7 +721,7 @@ def test_a_plugin_that_is_quarantined(house, make_plugin, listener, eventually):
 
 def test_it_looks_by_itself(watch, listener, eventually):
     """From the start on, again and again, in a thread that ends with the server."""
-    watched = watch(mail=listener, start=True, alerts={"look_every": 0.02})
+    watched = watch(mail=listener, start=True, alerts={"poll_interval": 0.02})
     watched.flow.take("i1")
     eventually(lambda: len(listener.alerts) == 2)
     watched.close_dead()
@@ -733,7 +733,7 @@ def test_it_looks_by_itself(watch, listener, eventually):
 
 def test_a_look_that_fails_is_not_the_last_one(watch, listener, eventually, logged, monkeypatch):
     """What keeps it from looking is logged once, and then it goes on."""
-    watched = watch(mail=listener, alerts={"look_every": 0.01})
+    watched = watch(mail=listener, alerts={"poll_interval": 0.01})
     alerts = watched.flow.app.alerts
     failures = [Unavailable("ledger_down"), Unavailable("ledger_down"), None, RuntimeError("x"), RuntimeError("x")]
     real = alerts._update_alerts

@@ -23,7 +23,7 @@ from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
 from flowhooks.operations.replay import replay
 from flowhooks.operations.retire import retire
-from flowhooks.settings import IdentitySettings, IgnoreSettings, Settings
+from flowhooks.settings import IdentitySettings, RoutingSettings, Settings
 
 
 def nothing(event):
@@ -272,8 +272,8 @@ def test_threads_that_have_ended_are_forgotten(house, listens, eventually):
     flow = house.open(listens(nothing))
     for number in range(10):
         eventually(lambda: not [one for one in flow.app._threads if one.name == "drain" and one.is_alive()])
-        ignored = IgnoreSettings(process_key=(f"none{number}",))
-        flow.app.reload(replace(flow.app.settings, ignore=ignored))
+        ignored = RoutingSettings(ignore_process_keys=(f"none{number}",))
+        flow.app.reload(replace(flow.app.settings, routing=ignored))
     assert len([one for one in flow.app._threads if one.name == "drain"]) == 1
 
 
@@ -363,7 +363,7 @@ def test_a_reader_may_look_beside_a_server(house, listens):
 @pytest.mark.postgresql
 def test_a_process_routes_to_what_others_have_loaded_meanwhile(house, listens, logged, eventually):
     """It learns of new handlers without a restart, delivers what was parked until then, and forgets retired ones."""
-    quick = {"ledger": {"stale_after": 3.0}}
+    quick = {"ledger": {"heartbeat_timeout": 3.0}}
     taking = house.open(**quick)
     early = taking.take(wait=0)
     assert early.status is AnswerStatus.PARKED
@@ -419,7 +419,9 @@ def test_a_call_back_goes_by_the_settings_that_let_it_in(house, listens):
     flow = house.open(listens(nothing))
     intake, before = flow.app.intake, flow.app.intake.config
     changed = replace(
-        flow.app.settings, identity=IdentitySettings(ignore=("/at",)), ignore=IgnoreSettings(process_key=("none",))
+        flow.app.settings,
+        identity=IdentitySettings(ignore_pointers=("/at",)),
+        routing=RoutingSettings(ignore_process_keys=("none",)),
     )
     flow.app.reload(changed)
 

@@ -15,7 +15,7 @@ import ctypes, sys, threading
 from flowhooks.cli.process.serving import tune_process
 from flowhooks.settings import Settings
 
-tune_process(Settings(one_core=False))
+tune_process(Settings(cpu_affinity=False))
 libc = ctypes.CDLL(None)
 all_there = threading.Barrier(12)
 

@@ -117,7 +117,7 @@ def test_a_trial_that_was_put_off_for_years_is_made(house, listens, eventually):
         if len(ran) == 1:
             raise OSError("not this time")
 
-    flow = house.open(listens(moody), runner={"hold_after": 1, "try_every": 60})
+    flow = house.open(listens(moody), circuit_breaker={"failures": 1, "retry_interval": 60})
     set_clock(flow, YEARS)
     flow.take("i1", wait=0)
     eventually(flow.app.ledger.open_circuits)
@@ -130,7 +130,7 @@ def test_a_trial_that_was_put_off_for_years_is_made(house, listens, eventually):
 
 def test_a_trial_that_is_due_soon_is_not_made_before(house, listens):
     """A day is allowed for other processes' clocks."""
-    flow = house.open(listens(lambda event: None), runner={"hold_after": 1, "try_every": 60}, start=False)
+    flow = house.open(listens(lambda event: None), circuit_breaker={"failures": 1, "retry_interval": 60}, start=False)
     now = flow.clock.now()
     flow.sql("UPDATE handlers SET paused_at = 1, held_at = 1, trial_at = ?", now + 60_000_000 + MAX_TRIAL_AHEAD - 1)
     flow.take("i1", wait=0)

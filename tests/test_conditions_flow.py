@@ -106,7 +106,7 @@ def test_repeats_are_answered_alike(house, noted, runs):
 )
 def test_another_conclusion_version_or_business_key_is_a_conflict(house, noted, runs, other):
     """409, the body is kept, and an alert is raised at once, even where settings ignore these members."""
-    ignored = {"ignore": ("/conclusion", "/businessKey", "/processDefinitionVersion")}
+    ignored = {"ignore_pointers": ("/conclusion", "/businessKey", "/processDefinitionVersion")}
     flow = house.open(noted(conclusion="approved"), identity=ignored)
     body = {"conclusion": "approved", "businessKey": "b", "processDefinitionVersion": 1}
     event_id = flow.take("a", **body).event_id

@@ -216,7 +216,7 @@ def test_what_is_paused(house, listens, monotonic):
 
 def test_what_is_held(house, listens, monotonic, eventually):
     """1 for each handler that is, besides that it is paused."""
-    flow = house.open(listens(fails, name="h"), runner={"hold_after": 2})
+    flow = house.open(listens(fails, name="h"), circuit_breaker={"failures": 2})
     for number in range(2):
         flow.settled(flow.take(str(number), wait=0).event_id, State.DEAD)
     eventually(flow.app.ledger.open_circuits)

@@ -38,16 +38,18 @@ def held(flow):
         return circuit_breaker.open_circuits(connection)
 
 
-def runner(**given):
-    """Settings of the runner: held after three, tried once in a minute."""
-    return {"hold_after": 3, "try_every": 60.0, **given}
+def breaker(**given):
+    """Settings of the circuit breaker: held after three, tried once in a minute."""
+    return {"failures": 3, "retry_interval": 60.0, **given}
 
 
 @pytest.fixture
 def broken(house, listens, eventually):
     """A handler that has failed three times, and is held; what waits for it."""
     works = Works(error=ValueError("the archive is away"))
-    flow = house.open(listens(works, name="h", retry=Retry(attempts=5, delays=[30], jitter=0)), runner=runner())
+    flow = house.open(
+        listens(works, name="h", retry=Retry(attempts=5, delays=[30], jitter=0)), circuit_breaker=breaker()
+    )
     for number in range(3):
         flow.settled(flow.take(str(number), wait=0).event_id, State.WAITING, attempt=1)
     eventually(lambda: held(flow))
@@ -113,7 +115,7 @@ def test_a_trial_is_waited_for_where_another_could_not_begin(house, listens, eve
     """An end in order waits for all of them, also where the database went away between two."""
     works = Works(error=ValueError("away"))
     two = [listens(works, name=name, process_key=name, retry=Retry(attempts=5)) for name in ("a", "b")]
-    flow = house.open(*two, runner=runner(hold_after=1))
+    flow = house.open(*two, circuit_breaker=breaker(failures=1))
     for name in ("a", "b"):
         flow.take(name, key=name, wait=0)
     eventually(lambda: len(held(flow)) == 2)
@@ -179,11 +181,11 @@ def test_another_release_is_let_run(house, listens, broken, monkeypatch, eventua
     assert flow.close()
     works = Works()
     handler = listens(works, name="h", retry=Retry(attempts=5, delays=[30], jitter=0))
-    flow = house.open(handler, runner=runner())
+    flow = house.open(handler, circuit_breaker=breaker())
     assert held(flow)
     assert flow.close()
     monkeypatch.setattr("flowhooks.app.plugin_versions", lambda handlers, _version: dict.fromkeys(handlers, "2.0"))
-    flow = house.open(handler, runner=runner())
+    flow = house.open(handler, circuit_breaker=breaker())
     assert held(flow) == {}
     flow.advance(31)
     for one in flow.events():
@@ -193,7 +195,7 @@ def test_another_release_is_let_run(house, listens, broken, monkeypatch, eventua
 @pytest.mark.parametrize("error", [Reject("not mine"), RetryAfter(5)])
 def test_what_says_nothing_of_the_handler_is_not_counted(house, listens, error):
     """Whoever rejects, or asks to be called later, works."""
-    flow = house.open(listens(Works(error=error), name="h"), runner=runner())
+    flow = house.open(listens(Works(error=error), name="h"), circuit_breaker=breaker())
     for number in range(6):
         flow.settled(flow.take(str(number), wait=0).event_id, *_left(error))
     assert held(flow) == {}
@@ -206,7 +208,7 @@ def _left(error):
 def test_a_success_in_between_begins_the_count_anew(house, listens):
     """In a row means in a row."""
     works = Works(error=ValueError("now and then"))
-    flow = house.open(listens(works, name="h"), runner=runner())
+    flow = house.open(listens(works, name="h"), circuit_breaker=breaker())
     for number in range(8):
         works.error = None if number % 3 == 2 else ValueError("now and then")
         flow.settled(flow.take(str(number), wait=0).event_id, State.DEAD if works.error else State.SUCCEEDED)
@@ -214,7 +216,11 @@ def test_a_success_in_between_begins_the_count_anew(house, listens):
 
 
 @pytest.mark.parametrize(
-    "given", [{"runner": {"hold_after": 0}}, {"handlers": {"p:h": HandlerSettings(hold_after=0)}, "runner": runner()}]
+    "given",
+    [
+        {"circuit_breaker": {"failures": 0}},
+        {"handlers": {"p:h": HandlerSettings(circuit_breaker_failures=0)}, "circuit_breaker": breaker()},
+    ],
 )
 def test_never_held(house, listens, given):
     """0 means never, for all or for one."""

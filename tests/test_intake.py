@@ -125,7 +125,7 @@ def test_the_gravest_decides(house, listens, errors, key, status):
 
 def test_an_event_whose_key_needs_no_handler_is_done(house):
     """What the settings say nobody need want is stored, dismissed and *done*, with nothing to wait for."""
-    flow = house.open(ignore={"process_key": ("leave",)})
+    flow = house.open(routing={"ignore_process_keys": ("leave",)})
     answer = flow.take()
     assert (answer.status, answer.delivery_statuses) == ("done", ())
     assert flow.app.ledger.event(answer.event_id).state == "dismissed"
@@ -433,8 +433,8 @@ def test_other_data_is_a_conflict(house, listens):
 
 
 def test_data_that_the_settings_leave_out_makes_no_conflict(house, listens):
-    """With `identity.ignore`, a call-back whose time stamp differs is the same call-back."""
-    flow = house.open(listens(lambda event: 1, name="h"), identity={"ignore": ("/meta/sentAt",)})
+    """With `identity.ignore_pointers`, a call-back whose time stamp differs is the same call-back."""
+    flow = house.open(listens(lambda event: 1, name="h"), identity={"ignore_pointers": ("/meta/sentAt",)})
     first = flow.take(meta={"sentAt": "09:00", "by": "x"})
     assert flow.take(meta={"sentAt": "09:05", "by": "x"}).event_id == first.event_id
     with pytest.raises(IdentityConflict):
@@ -547,7 +547,7 @@ def test_storing_that_takes_too_long_is_not_acknowledged(house, listens, eventua
 @pytest.mark.embedded  # the other runner writes for itself, and so would fill so short a queue
 def test_a_full_queue_is_refused_at_once(house, listens, eventually):
     """When more call-backs wait to be stored than are allowed, further ones are told to call again at once."""
-    flow = house.open(listens(lambda event: 1, name="h"), ledger={"queue": 2})
+    flow = house.open(listens(lambda event: 1, name="h"), ledger={"max_queued_writes": 2})
     begun, free = threading.Event(), threading.Event()
     busy = Later(lambda: flow.app.ledger.write(lambda _transaction: begun.set() or free.wait(WAIT_TIMEOUT)))
     assert begun.wait(WAIT_TIMEOUT)

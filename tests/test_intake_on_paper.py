@@ -32,7 +32,7 @@ LONG = 3600.0
 class Paper:
     """A ledger, and those who are told, each of which writes down what it is asked, and answers as it was told."""
 
-    timeout = 5.0
+    write_timeout = 5.0
 
     def __init__(self):
         self.clock = ManualClock()
@@ -162,7 +162,7 @@ def came_before(paper, *delivery_statuses, state="routed", **given):
 
 def test_what_is_stored_of_a_call_back(paper, intake):
     """The event, its route, the deliveries with their order keys, and the text as it came; then plugins are told."""
-    by = rules(absent={"p:two"}, identity=IdentitySettings(ignore=("/at",)))
+    by = rules(absent={"p:two"}, identity=IdentitySettings(ignore_pointers=("/at",)))
     answer = intake(by).accept(CALL_BACK, wait=0)
     ((new,),) = paper.of("accept")
     (one, of_one), (two, of_two) = new.deliveries
@@ -375,7 +375,7 @@ def test_who_waits_is_answered_when_all_has_settled(paper, intake):
     assert [one.state for one in answer.delivery_statuses] == [State.SUCCEEDED] * 2
     assert paper.of("delivery_statuses") == []
     (seconds,) = paper.waited
-    assert 0 < seconds <= paper.timeout
+    assert 0 < seconds <= paper.write_timeout
     assert paper.takes_another()
 
 
@@ -393,7 +393,7 @@ def test_what_has_not_settled_in_time_is_answered_as_it_stands(paper, intake):
 
 def test_nobody_waits_longer_to_be_stored_than_that_may_take(paper, intake):
     """What cannot be stored in time is not waited for as if it could."""
-    paper.timeout = 0.1
+    paper.write_timeout = 0.1
     started = time.monotonic()
     answer = intake().accept(CALL_BACK, wait=0.5)
     assert time.monotonic() - started >= 0.5

@@ -17,7 +17,7 @@ from flowhooks.operations.retire import retire
 
 pytestmark = pytest.mark.postgresql
 
-SLOW = {"stale_after": 6000.0}
+SLOW = {"heartbeat_timeout": 6000.0}
 """Signs of life a thousand seconds apart, so that only what is told can be the cause of anything."""
 LONG = 1800.0
 """A wait, in seconds, whose end no test sees: who is answered was told."""
@@ -318,7 +318,7 @@ def test_who_waits_elsewhere_is_answered_when_it_is_paused(having, without, answ
 def test_news_of_a_pause_that_were_lost_are_found_at_the_next_sign_of_life(house, listens, eventually, monkeypatch):
     """And until then nothing begins, whatever the process believes."""
     monkeypatch.setattr(notifications.ChangeNotice, "notify", lambda _news, _connection: None)
-    runs = house.open(listens(nothing, name="h"), ledger={"stale_after": 3.0})
+    runs = house.open(listens(nothing, name="h"), ledger={"heartbeat_timeout": 3.0})
     other = house.open(ledger=SLOW)
     pause(other.app.operation_context, ["p:h"])
     event_id = runs.take(wait=0).event_id

@@ -30,7 +30,7 @@ def events(house, listens, **retention):
     flow = house.open(
         listens(go, name="go"),
         listens(fail, name="fail", process_key="fail"),
-        ignore={"process_key": ("ignored",)},
+        routing={"ignore_process_keys": ("ignored",)},
         retention=retention,
     )
     keys = {"succeeded": "leave", "dead": "fail", "parked": "nobody", "dismissed": "ignored"}

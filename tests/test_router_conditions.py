@@ -285,7 +285,7 @@ def test_class_and_key_of_one_handler():
 
 
 def test_an_ignored_key_with_handlers():
-    """`ignore.process_key` counts where no condition was asked: an undecided event is parked all the same."""
+    """`routing.ignore_process_keys` counts where no condition was asked: an undecided event is parked all the same."""
     router = router_of(APPROVED | {"versions": ">1"}, ignore_keys=["k"])
     assert outcome(router.route(event_of(conclusion="approved")))[:2] == ("dismissed", "setting")
     known = event_of(process_definition_version=2)

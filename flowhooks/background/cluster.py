@@ -71,7 +71,7 @@ class ClusterSync:
         self._routes = _routes(missing, frozenset(retired))
         self._retired = frozenset(retired)
         self._parked_checks = 0
-        self.handlers_with_runner = processes.handlers_run_by(ledger.live_processes(ledger.stale_after))
+        self.handlers_with_runner = processes.handlers_run_by(ledger.live_processes(ledger.heartbeat_timeout))
         self._listener = NotificationListener(url, on_change=self._on_change)
         self._heartbeat_thread = threading.Thread(target=self._heartbeat_loop, name="life", daemon=True)
 
@@ -146,7 +146,7 @@ class ClusterSync:
                 # A handler that is loaded here still runs here, even if an operator has retired it.
                 retired = handlers.retired(connection) - self._loaded
                 self.handlers_with_runner = processes.handlers_run_by(
-                    processes.live_processes(connection, stale_after=self._ledger.stale_after)
+                    processes.live_processes(connection, heartbeat_timeout=self._ledger.heartbeat_timeout)
                 )
                 paused = pauses.paused(connection)
             self._ledger.pauses.replace(paused)

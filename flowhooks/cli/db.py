@@ -118,7 +118,9 @@ def copy_command(context: click.Context, *, source: str, target: str, config: Pa
         raise LedgerUnusable(f"there is no database at {file}")
     try:
         with _lock_database(settings, source), _lock_database(settings, target):
-            result = copy.copy(source, target, stale_after=settings.ledger.stale_after, progress=output.progress_bar)
+            result = copy.copy(
+                source, target, heartbeat_timeout=settings.ledger.heartbeat_timeout, progress=output.progress_bar
+            )
     except KeyboardInterrupt:
         output.print_line("Stopped; the same command goes on.", err=True)
         raise SystemExit(operations_client.EXIT_INTERRUPTED) from None

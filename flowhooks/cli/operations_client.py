@@ -83,7 +83,7 @@ def is_serving(settings: Settings) -> bool:
         holder = lock_owner(settings)
         return bool(holder and holder.admin)
     with closing(Reader(url)) as reader:
-        return any(process.kind != "command" for process in reader.live_processes(settings.ledger.stale_after))
+        return any(process.kind != "command" for process in reader.live_processes(settings.ledger.heartbeat_timeout))
 
 
 def load_plugins(settings: Settings) -> tuple[Schemas, Plugins]:
@@ -179,7 +179,7 @@ def _open_client(settings: Settings, *, dry_run: bool, level: str) -> Iterator[t
     reader = Reader(database_url(settings))
     try:
         logging.configure(level, "text", redact=plugin_redactor(settings.plugins, os.environ))
-        others = any(process.handlers for process in reader.live_processes(settings.ledger.stale_after))
+        others = any(process.handlers for process in reader.live_processes(settings.ledger.heartbeat_timeout))
         if dry_run:
             context = _read_only_context(settings, reader)
             yield (lambda name, arguments: registry.run_operation(context, name, arguments)), others
@@ -197,7 +197,7 @@ def _open_client(settings: Settings, *, dry_run: bool, level: str) -> Iterator[t
 def _read_only_context(settings: Settings, reader: Reader) -> OperationContext:
     """What a dry run works with where no server runs: it needs no lock, and could not write if it tried."""
     _, plugins = load_plugins(settings)
-    lookup_result = build_lookup(plugins, reader.registered_handlers(), settings.ignore.process_key)
+    lookup_result = build_lookup(plugins, reader.registered_handlers(), settings.routing.ignore_process_keys)
     ledger = cast("Ledger", reader)  # a dry run only reads
     return OperationContext(
         ledger=ledger,

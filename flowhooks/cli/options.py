@@ -104,5 +104,5 @@ def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")(function)
 
 
-_SETTINGS = frozenset({"listen", "admin", "insecure", "wait", "processes"})
+_SETTINGS = frozenset({"listen", "admin", "insecure", "processes"})
 """Options of single commands that are settings under the same name."""

@@ -72,7 +72,7 @@ def command(settings: Settings, *, as_json: bool, **options: Any) -> None:
     logging.configure("critical", "text", redact=plugin_redactor(settings.plugins, os.environ))
     schemas, plugins = load_plugins(settings)
     registered, running = _registered_handlers(settings)
-    lookup_result = build_lookup(plugins, registered, settings.ignore.process_key, executed_handlers=running)
+    lookup_result = build_lookup(plugins, registered, settings.routing.ignore_process_keys, executed_handlers=running)
     paused = {handler.id: handler.paused_at for handler in registered}
     if any(value is not None for value in options.values()):
         example = routes_text.make_example(settings, schemas, **options)
@@ -161,7 +161,7 @@ def _registered_handlers(settings: Settings) -> tuple[list[RegisteredHandler], f
         output.print_line(f"Without the handlers that the ledger remembers: {error}", err=True)
         return [], frozenset()
     try:
-        return reader.registered_handlers(), handlers_run_by(reader.live_processes(settings.ledger.stale_after))
+        return reader.registered_handlers(), handlers_run_by(reader.live_processes(settings.ledger.heartbeat_timeout))
     finally:
         reader.close()
 

@@ -46,8 +46,8 @@ _DISMISSED: Final = {
     "answered 200",
     DismissedBy.KIND: "Handlers have its class or key, but none of them listens to this kind: it is dismissed and "
     "answered 200",
-    DismissedBy.SETTING: "No class or key handler takes it, and none is needed, as the setting ignore.process_key "
-    "says: it is dismissed and answered 200",
+    DismissedBy.SETTING: "No class or key handler takes it, and none is needed, as the setting "
+    "routing.ignore_process_keys says: it is dismissed and answered 200",
 }
 _SETTINGS: Final = {ParkedBy.HANDLER: "routing.no_handler", ParkedBy.NAME: "routing.no_name"}
 _VALUES: Final = {True: "true", False: "false", None: "undecidable"}

@@ -1,8 +1,8 @@
 """Keeping threads that pass the interpreter to one another on one processor core.
 
 Python runs one thread at a time. Where its threads are spread over cores, each hand-over moves what the last one
-worked on from one core's cache to the other's. Under the load of `make bench`'s first row, with `one_core` off and on
-in turn, two cores stored two thirds of the call-backs that one did.
+worked on from one core's cache to the other's. Under the load of `make bench`'s first row, with `cpu_affinity` off and
+on in turn, two cores stored two thirds of the call-backs that one did.
 """
 
 from __future__ import annotations

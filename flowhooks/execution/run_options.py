@@ -18,13 +18,13 @@ class RunOptions(NamedTuple):
         isolation: `"thread"`, or `"process"`: its function runs in a process of its own.
         timeout: seconds after which an attempt is overdue.
         memory_mib: mebibytes that its process may take, where it has one of its own.
-        hold_after: attempts that fail in a row after which it is held; 0: never.
+        max_failures: attempts that fail in a row after which it is held; 0: never.
     """
 
     isolation: str
     timeout: float
     memory_mib: int
-    hold_after: int
+    max_failures: int
 
 
 def resolve_run_options(handler: Handler, settings: Settings) -> RunOptions:
@@ -35,5 +35,7 @@ def resolve_run_options(handler: Handler, settings: Settings) -> RunOptions:
         isolation=overrides.isolation or handler.isolation or runner.isolation,
         timeout=overrides.timeout or handler.timeout or runner.timeout,
         memory_mib=overrides.memory_mib or handler.memory_mib or runner.memory_mib,
-        hold_after=runner.hold_after if overrides.hold_after is None else overrides.hold_after,
+        max_failures=settings.circuit_breaker.failures
+        if overrides.circuit_breaker_failures is None
+        else overrides.circuit_breaker_failures,
     )

@@ -240,8 +240,8 @@ class Intake:
         started = time.monotonic()
         get_result = self._ledger.accept_async(new, on_stored)
         # No longer than storing may take: whoever cannot be told that it is stored is told that.
-        waiter.wait(min(wait, self._ledger.timeout))
-        accepted = get_result(max(0.0, self._ledger.timeout - (time.monotonic() - started)))
+        waiter.wait(min(wait, self._ledger.write_timeout))
+        accepted = get_result(max(0.0, self._ledger.write_timeout - (time.monotonic() - started)))
         if accepted.new:
             waiter.wait(max(0.0, wait - (time.monotonic() - started)))
         return accepted
@@ -269,7 +269,7 @@ class Intake:
         new = NewEvent(
             event=event,
             body=callback.text,
-            digest=digest(callback.body, settings.identity.ignore),
+            digest=digest(callback.body, settings.identity.ignore_pointers),
             state=route.state,
             parked_by=route.parked_by,
             dismissed_by=route.dismissed_by,

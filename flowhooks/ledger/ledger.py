@@ -65,9 +65,9 @@ class Ledger(Reader):
         url: the database. SQLite's tables are brought up to this version; PostgreSQL's must be.
         runner: is told, within the transactions, what may run.
         clock: time and ids.
-        max_queued: how much work may queue before more is refused.
+        max_queued_writes: how much work may queue before more is refused.
         timeout: seconds that a piece of work may take until it is durable.
-        stale_after: seconds without a sign of life after which the others take a process for dead.
+        heartbeat_timeout: seconds without a sign of life after which the others take a process for dead.
         kind: what this process is, `"server"`, `"worker"` or `"command"`.
         handler_ids: ids of the handlers whose deliveries it runs.
         on_commit: called after each commit, with how many pieces of work it had and the seconds that it took.
@@ -78,7 +78,7 @@ class Ledger(Reader):
     Attributes:
         heartbeat_interval: seconds between this process's signs of life.
         pauses: which handlers are paused, as far as this process has heard.
-        stale_after: as given.
+        heartbeat_timeout: as given.
         timeout: as given.
         process: this process's id in the ledger.
         newest: the newest time that was stored before this process stored anything; None if nothing was.
@@ -95,9 +95,9 @@ class Ledger(Reader):
         *,
         runner: Runner,
         clock: Clock,
-        max_queued: int = 10_000,
-        timeout: float = 5.0,
-        stale_after: float = 30.0,
+        max_queued_writes: int = 10_000,
+        write_timeout: float = 5.0,
+        heartbeat_timeout: float = 30.0,
         kind: str = "server",
         handler_ids: Collection[str] = (),
         on_commit: Callable[[int, float], None] = lambda _items, _seconds: None,
@@ -106,14 +106,14 @@ class Ledger(Reader):
         identity_retention: int | None = None,
     ) -> None:
         self._identity_retention = identity_retention
-        self.stale_after = stale_after
+        self.heartbeat_timeout = heartbeat_timeout
         self._kind, self._handler_ids = kind, frozenset(handler_ids)
-        self.heartbeat_interval = stale_after / processes.HEARTBEATS_PER_TIMEOUT
+        self.heartbeat_interval = heartbeat_timeout / processes.HEARTBEATS_PER_TIMEOUT
         self._clock = clock
         self._clock_skew = 0
         self.newest: int | None = None
         self._closing = False
-        self.timeout = timeout
+        self.write_timeout = write_timeout
         self._write_engine = database.open_engine(url, writing=True, statement_timeout=database.STATEMENT_TIMEOUT)
         try:
             with name_database_in_errors(url):
@@ -125,7 +125,7 @@ class Ledger(Reader):
             raise
         self._url = url
         self.process = clock.new_id()
-        self._heartbeat_state = HeartbeatState(stale_after)
+        self._heartbeat_state = HeartbeatState(heartbeat_timeout)
         self._runner = runner
         self._in_flight = attempts.InFlightAttempts()
         self.pauses = pauses or PausedHandlers()
@@ -149,7 +149,7 @@ class Ledger(Reader):
         self._handler_sessions = SessionPool(url, max_handler_transactions)
         self._writer = GroupCommitWriter(
             self._write_engine,
-            max_queued=max_queued,
+            max_queued=max_queued_writes,
             on_commit=on_commit,
             run_last=self._claim_batch,
             before_commit=self._order_scheduler.before_commit,
@@ -217,7 +217,7 @@ class Ledger(Reader):
         Raises:
             Unavailable: it is not known to be stored; calling again is safe.
         """
-        return self.accept_async(new)(self.timeout)
+        return self.accept_async(new)(self.write_timeout)
 
     def accept_async(
         self, new: NewEvent, on_done: Callable[[AcceptResult | None], None] | None = None
@@ -234,7 +234,7 @@ class Ledger(Reader):
         Raises:
             Unavailable: it was not taken; calling again is safe.
         """
-        if self._writer.blocked_seconds > self.timeout:
+        if self._writer.blocked_seconds > self.write_timeout:
             # Whoever waits in vain with others costs a thread, and none is left for who could be told at once.
             raise Unavailable("ledger_slow")
         self._ensure_heartbeat()
@@ -392,7 +392,7 @@ class Ledger(Reader):
                     missing_handlers=missing_handlers,
                 )
             if self._heartbeat_state.covers_window():
-                processes.expire_stale(transaction, now, stale_after=self.stale_after)
+                processes.expire_stale(transaction, now, heartbeat_timeout=self.heartbeat_timeout)
             lost = attempts.recover_lost(
                 transaction,
                 self._result_recorder,
@@ -479,7 +479,7 @@ class Ledger(Reader):
     @property
     def write_error(self) -> str | None:
         """Why the last write failed, if it did, or for how long one has been waiting: the kind of error."""
-        if (waits := self._writer.blocked_seconds) > self.timeout:
+        if (waits := self._writer.blocked_seconds) > self.write_timeout:
             return f"the database has not answered for {waits:.0f} seconds"
         return self._writer.write_error
 
@@ -495,6 +495,6 @@ class Ledger(Reader):
 
     def _result(self, request: WriteRequest[T], timeout: float | None = None, *, certain: bool = False) -> T:
         try:
-            return request.result(self.timeout if timeout is None else timeout, certain=certain)
+            return request.result(self.write_timeout if timeout is None else timeout, certain=certain)
         except SQLAlchemyError as error:
             raise Unavailable("ledger_down") from error

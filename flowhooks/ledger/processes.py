@@ -100,9 +100,9 @@ def heartbeat(transaction: WriteTransaction, process: str) -> bool:
     return bool(transaction.connection.execute(lives.values(beat_at=database.Now())).rowcount)
 
 
-def expire_stale(transaction: WriteTransaction, now: int, *, stale_after: float) -> list[str]:
-    """Write down the end of every process that has given no sign of life for `stale_after` seconds; their ids."""
-    silent = processes.c.beat_at < database.Now() - int(stale_after * SECOND)
+def expire_stale(transaction: WriteTransaction, now: int, *, heartbeat_timeout: float) -> list[str]:
+    """Write down the end of every process that has given no sign of life for `heartbeat_timeout` seconds; their ids."""
+    silent = processes.c.beat_at < database.Now() - int(heartbeat_timeout * SECOND)
     ended = update(processes).where(processes.c.stopped_at.is_(None), silent).values(stopped_at=now)
     buried = list(transaction.connection.execute(ended.returning(processes.c.id)).scalars())
     transaction.notice.handlers |= bool(buried)
@@ -114,9 +114,9 @@ def leader_id(connection: Connection) -> str | None:
     return connection.execute(select(func.min(processes.c.id)).where(processes.c.stopped_at.is_(None))).scalar()
 
 
-def live_processes(connection: Connection, *, stale_after: float) -> list[LiveProcess]:
-    """Those who have given a sign of life in the last `stale_after` seconds and have not ended, the eldest first."""
-    heard = processes.c.beat_at >= database.Now() - int(stale_after * SECOND)
+def live_processes(connection: Connection, *, heartbeat_timeout: float) -> list[LiveProcess]:
+    """Those who gave a sign of life in the last `heartbeat_timeout` seconds and have not ended, the eldest first."""
+    heard = processes.c.beat_at >= database.Now() - int(heartbeat_timeout * SECOND)
     query = select(processes).where(processes.c.stopped_at.is_(None), heard).order_by(processes.c.id)
     return [
         LiveProcess(
@@ -159,11 +159,11 @@ class HeartbeatState:
     """When this process last gave a sign of life, and since when it has done so without a gap.
 
     Args:
-        stale_after: seconds without a sign of life after which the others take a process for dead.
+        heartbeat_timeout: seconds without a sign of life after which the others take a process for dead.
     """
 
-    def __init__(self, stale_after: float) -> None:
-        self._stale_after = stale_after
+    def __init__(self, heartbeat_timeout: float) -> None:
+        self._heartbeat_timeout = heartbeat_timeout
         self.on_started()
 
     def on_started(self) -> None:
@@ -179,7 +179,10 @@ class HeartbeatState:
 
     def is_overdue(self) -> bool:
         """Whether the others may be about to take this process for dead."""
-        return time.monotonic() - self._sent_at > self._stale_after - self._stale_after / HEARTBEATS_PER_TIMEOUT
+        return (
+            time.monotonic() - self._sent_at
+            > self._heartbeat_timeout - self._heartbeat_timeout / HEARTBEATS_PER_TIMEOUT
+        )
 
     def covers_window(self) -> bool:
         """Whether this process would have heard the others for as long as one must be silent to be taken for dead.
@@ -188,9 +191,9 @@ class HeartbeatState:
         must one that has just begun, which cannot know how it was before.
         """
         now = time.monotonic()
-        return now - self._sent_at < self._max_gap and now - self._in_touch_since >= self._stale_after
+        return now - self._sent_at < self._max_gap and now - self._in_touch_since >= self._heartbeat_timeout
 
     @property
     def _max_gap(self) -> float:
         """Seconds between two signs of life of one process after which the database must have been away."""
-        return self._stale_after / 2
+        return self._heartbeat_timeout / 2

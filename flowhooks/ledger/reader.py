@@ -205,15 +205,15 @@ class Reader:
         with self.connection() as connection:
             return circuit_breaker.open_circuits(connection)
 
-    def live_processes(self, stale_after: float) -> list[LiveProcess]:
-        """The processes that share the ledger and have given a sign of life in the last `stale_after` seconds.
+    def live_processes(self, heartbeat_timeout: float) -> list[LiveProcess]:
+        """The processes that share the ledger and have given a sign of life in the last `heartbeat_timeout` seconds.
 
         None where one process has it to itself: that holds its lock instead.
         """
         if not self.shared:
             return []
         with self.connection() as connection:
-            return processes.live_processes(connection, stale_after=stale_after)
+            return processes.live_processes(connection, heartbeat_timeout=heartbeat_timeout)
 
     def verify(self) -> ConsistencyReport:
         """Whether the books balance."""

@@ -28,7 +28,7 @@ def request_digest(new: NewEvent) -> str:
     """The SHA-256 (hexadecimal) of what an id is used for: the path, as it is understood, and the data.
 
     The data as two call-backs are compared by it, and not the bytes: to call again with the same is always safe, also
-    for an engine that makes its JSON anew, and be it with a time in it that `identity.ignore` names.
+    for an engine that makes its JSON anew, and be it with a time in it that `identity.ignore_pointers` names.
     """
     used_for = json.dumps([new.event.kind, new.event.flow_instance_id, new.digest])
     return hashlib.sha256(used_for.encode()).hexdigest()

@@ -25,7 +25,7 @@ FIELDS: Final = {
 }
 """What each of the six names of a call-back's body is called on an event, in every kind of call-back."""
 ALWAYS_COMPARED: Final = ("businessKey", "conclusion", "processDefinitionVersion")
-"""Members that count when two callbacks of one identity are compared, whatever `identity.ignore` says."""
+"""Members that count when two callbacks of one identity are compared, whatever `identity.ignore_pointers` says."""
 
 _DEFINITION_ID: Final = re.compile(r"([^:]+):([0-9]+):[^:]+")
 """`key:version:uuid`, as Flowable, Activiti and Camunda write a processDefinitionId."""
@@ -64,7 +64,7 @@ class DismissedBy(StrEnum):
     KIND = "kind"
     """Handlers have its class or key, and all of them listen to other kinds of callback."""
     SETTING = "setting"
-    """`ignore.process_key` names its key."""
+    """`routing.ignore_process_keys` names its key."""
     OPERATOR = "operator"
     """An operator dismissed it."""
 

@@ -55,13 +55,13 @@ class CopyResult:
     books: ConsistencyReport
 
 
-def copy(source: str, target: str, *, stale_after: float, progress: ProgressReporter) -> CopyResult:
+def copy(source: str, target: str, *, heartbeat_timeout: float, progress: ProgressReporter) -> CopyResult:
     """Copy a ledger into an empty database, or go on with a copy that was cut off.
 
     Args:
         source: the URL of a ledger at this version.
         target: the URL of where to. Its tables are made, or brought up to this version, first.
-        stale_after: seconds without a sign of life after which a process that shares one of them counts as dead.
+        heartbeat_timeout: seconds without a sign of life after which a process that shares one of them counts as dead.
         progress: shows how far a part of the work is, given its name and what counts the whole of it.
 
     Returns:
@@ -73,11 +73,11 @@ def copy(source: str, target: str, *, stale_after: float, progress: ProgressRepo
             cannot be read or written, or they are not the same at the end.
     """
     with closing(Reader(source)) as reader:
-        _reject_if_in_use(reader, source, stale_after)
+        _reject_if_in_use(reader, source, heartbeat_timeout)
         before, _ = upgrade(target)
         with _open_snapshot(reader, source) as source_side:
             with closing(Reader(target)) as target_reader:
-                _reject_if_in_use(target_reader, target, stale_after)
+                _reject_if_in_use(target_reader, target, heartbeat_timeout)
                 with (
                     _open_snapshot(target_reader, target) as target_side,
                     progress("compare", lambda: copying.count_rows(target_side.connection)) as advance,
@@ -89,7 +89,7 @@ def copy(source: str, target: str, *, stale_after: float, progress: ProgressRepo
             with progress("verify", lambda: copying.count_rows(target_side.connection)) as advance:
                 copy_digests = copying.digest_tables(target_side, advance)
             books = target_reader.verify()
-        _reject_if_in_use(reader, source, stale_after)
+        _reject_if_in_use(reader, source, heartbeat_timeout)
     for name, content in copied.items():
         if copy_digests[name] != content:
             raise LedgerUnusable(
@@ -120,15 +120,15 @@ def _open_snapshot(reader: Reader, url: str) -> Iterator[DatabaseSnapshot]:
         yield DatabaseSnapshot(url, connection)
 
 
-def _reject_if_in_use(reader: Reader, url: str, stale_after: float) -> None:
+def _reject_if_in_use(reader: Reader, url: str, heartbeat_timeout: float) -> None:
     """Refuse a ledger that other processes use; that of a file is locked, so that there is none."""
     if not database.is_shared(url):
         return
     with name_database_in_errors(url), reader.connection() as connection:
-        living = processes.live_processes(connection, stale_after=stale_after)
+        living = processes.live_processes(connection, heartbeat_timeout=heartbeat_timeout)
     if living:
         users = ", ".join(f"{process.pid} on {process.host}" for process in living[:5])
         raise LedgerUnusable(
             f"{database.display_name(url)} is in use by process {users}: stop what uses it, then copy again "
-            f"(one that was killed counts as alive until it has been silent for {stale_after:g} s)"
+            f"(one that was killed counts as alive until it has been silent for {heartbeat_timeout:g} s)"
         )

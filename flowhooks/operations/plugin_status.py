@@ -83,7 +83,7 @@ def list_plugins(
     ignore_keys: Iterable[str] = (),
     *,
     max_counted: int | None = None,
-    stale_after: float = 30.0,
+    heartbeat_timeout: float = 30.0,
     settings: Settings | None = None,
 ) -> tuple[PluginStatus, ...]:
     """Look at every plugin; those that were found first, in the order in which they were registered.
@@ -93,7 +93,7 @@ def list_plugins(
         reader: the ledger; None where there is none.
         ignore_keys: values of `processDefinitionKey` whose events need no handler.
         max_counted: how many deliveries and parked events are counted at the most; None: all of them.
-        stale_after: seconds without a sign of life after which a process counts as dead.
+        heartbeat_timeout: seconds without a sign of life after which a process counts as dead.
         settings: what the operator says of how handlers run; default: nothing.
 
     Raises:
@@ -102,7 +102,7 @@ def list_plugins(
     registered: list[RegisteredHandler] = reader.registered_handlers() if reader else []
     stored: dict[str, HandlerBacklog] = {}
     dismissed: dict[str, DismissedEvents] = {}
-    executed_handlers = handlers_run_by(reader.live_processes(stale_after)) if reader else ()
+    executed_handlers = handlers_run_by(reader.live_processes(heartbeat_timeout)) if reader else ()
     lookup = build_lookup(plugins, registered, ignore_keys, executed_handlers=executed_handlers)
     if reader:
         with reader.connection() as connection:

@@ -20,9 +20,9 @@ from flowhooks.settings.credentials import SigningKey, SourceCredentials, check_
 from flowhooks.settings.loading import default_file, load
 from flowhooks.settings.model import (
     AlertsSettings,
+    CircuitBreakerSettings,
     HttpSettings,
     IdentitySettings,
-    IgnoreSettings,
     LedgerSettings,
     LogSettings,
     RetentionSettings,
@@ -44,10 +44,10 @@ from flowhooks.settings.tokens import check_operators, operator_tokens
 
 __all__ = [
     "AlertsSettings",
+    "CircuitBreakerSettings",
     "HandlerSettings",
     "HttpSettings",
     "IdentitySettings",
-    "IgnoreSettings",
     "LedgerSettings",
     "LogSettings",
     "Network",

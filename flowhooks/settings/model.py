@@ -78,12 +78,18 @@ class RunnerSettings:
     memory_mib: int = setting(
         512, types.integer(64, 1_048_576), "Mebibytes that a handler's process may take, where it has one of its own."
     )
-    hold_after: int = setting(
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitBreakerSettings:
+    """When a handler that keeps failing is no longer run."""
+
+    failures: int = setting(
         10,
         types.integer(0, 10_000),
         "Attempts of a handler that fail in a row after which it is held, so that nothing more is burnt; 0: never.",
     )
-    try_every: float = setting(
+    retry_interval: float = setting(
         60.0,
         types.seconds(0, _DAY_SECONDS),
         "Seconds between the single attempts that try whether a held handler works again.",
@@ -94,13 +100,13 @@ class RunnerSettings:
 class LedgerSettings:
     """When a call-back is told to come again, and a process taken for dead."""
 
-    queue: int = setting(
+    max_queued_writes: int = setting(
         10_000, types.integer(1, 1_000_000), "Call-backs waiting to be written; beyond that they are answered 503."
     )
-    timeout: float = setting(
+    write_timeout: float = setting(
         5.0, types.seconds(0, _DAY_SECONDS), "Seconds that a call-back waits to be stored before it is answered 503."
     )
-    stale_after: float = setting(
+    heartbeat_timeout: float = setting(
         30.0,
         types.seconds(0, _DAY_SECONDS),
         "On PostgreSQL: seconds without a sign of life after which the other processes take one for dead.",
@@ -120,7 +126,7 @@ class ShutdownSettings:
 class IdentitySettings:
     """When two call-backs are the same."""
 
-    ignore: tuple[str, ...] = setting(
+    ignore_pointers: tuple[str, ...] = setting(
         (),
         types.list_of(types.pointer()),
         "JSON Pointers to members of the body that do not count, such as a time stamp.",
@@ -142,6 +148,12 @@ class RoutingSettings:
         types.one_of("park", "reject"),
         "An event with neither callBackProcessClass nor processDefinitionKey is stored and parked, or answered 422.",
     )
+    ignore_process_keys: tuple[str, ...] = setting(
+        (),
+        types.list_of(types.process_key()),
+        "Values of processDefinitionKey whose events need no handler and are not parked.",
+        live=True,
+    )
     ignore_conclusions: tuple[str, ...] = setting(
         (),
         types.list_of(types.conclusion()),
@@ -151,22 +163,10 @@ class RoutingSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IgnoreSettings:
-    """Which events need no handler."""
-
-    process_key: tuple[str, ...] = setting(
-        (),
-        types.list_of(types.process_key()),
-        "Values of processDefinitionKey whose events need no handler and are not parked.",
-        live=True,
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AlertsSettings:
     """When somebody is told that they should look."""
 
-    look_every: float = setting(
+    poll_interval: float = setting(
         10.0, types.seconds(0, 3600), "Seconds between looks for what somebody is to be told of.", live=True
     )
     parked_after: float = setting(
@@ -244,7 +244,7 @@ class Settings:
         "TLS only.",
         live=True,
     )
-    wait: float = setting(
+    answer_wait: float = setting(
         10.0,
         types.seconds(0, 60, zero=True),
         "Seconds that an answer waits for the handlers, unless its request says.",
@@ -258,7 +258,7 @@ class Settings:
     )
     plugins_deny: tuple[str, ...] = setting((), types.list_of(types.name()), "Names of plugins that are not loaded.")
     safe_mode: bool = setting(False, types.boolean(), "Load no plugins at all.")
-    one_core: bool = setting(
+    cpu_affinity: bool = setting(
         True,
         types.boolean(),
         "Keep the server's own threads on one processor core; handlers that take longer than 5 ms may use all of them.",
@@ -270,6 +270,9 @@ class Settings:
         default_factory=HttpSettings, metadata={"doc": "How both listeners treat their clients."}
     )
     runner: RunnerSettings = field(default_factory=RunnerSettings, metadata={"doc": "Who runs handlers."})
+    circuit_breaker: CircuitBreakerSettings = field(
+        default_factory=CircuitBreakerSettings, metadata={"doc": "When a handler that keeps failing is no longer run."}
+    )
     ledger: LedgerSettings = field(
         default_factory=LedgerSettings, metadata={"doc": "When a call-back is told to come again."}
     )
@@ -280,7 +283,6 @@ class Settings:
     routing: RoutingSettings = field(
         default_factory=RoutingSettings, metadata={"doc": "What happens to events that no handler takes."}
     )
-    ignore: IgnoreSettings = field(default_factory=IgnoreSettings, metadata={"doc": "Which events need no handler."})
     alerts: AlertsSettings = field(
         default_factory=AlertsSettings, metadata={"doc": "When somebody is told that they should look."}
     )

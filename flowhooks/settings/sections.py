@@ -131,8 +131,8 @@ class HandlerSettings:
         types.integer(64, 1_048_576),
         "Mebibytes that its process may take; default: as it declares, or runner.memory_mib.",
     )
-    hold_after: int | None = setting(
+    circuit_breaker_failures: int | None = setting(
         None,
         types.integer(0, 10_000),
-        "Attempts that fail in a row after which it is held; 0: never; default: runner.hold_after.",
+        "Attempts that fail in a row after which it is held; 0: never; default: circuit_breaker.failures.",
     )

@@ -14,7 +14,7 @@ from flowhooks.app import App
 from flowhooks.errors import SettingsError
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.delivery import COMPLETED_STATES, State
-from flowhooks.settings import LedgerSettings, RunnerSettings, Settings, Source
+from flowhooks.settings import CircuitBreakerSettings, LedgerSettings, Settings, Source
 from flowhooks.testing import plugin_names, text
 from flowhooks.testing.clock import ManualClock
 from flowhooks.testing.postgres_schema import TemporarySchema
@@ -94,8 +94,8 @@ class AppHarness:
             database=self._schema.url if self._schema else str(self.folder / "flowhooks.db"),
             plugins={name: dict(section) for name, section in settings.items()},
             sources={name: Source(token_sha256=(digest,)) for name, (_, digest) in tokens.items()},
-            ledger=LedgerSettings(timeout=WAIT_TIMEOUT),
-            runner=RunnerSettings(hold_after=0),
+            ledger=LedgerSettings(write_timeout=WAIT_TIMEOUT),
+            circuit_breaker=CircuitBreakerSettings(failures=0),
         )
         self._open: tuple[App, falcon.App[Any, Any]] | None = None
         self._crashed: list[App] = []

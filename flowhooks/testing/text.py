@@ -23,7 +23,7 @@ _WHY: Final[Mapping[str, str]] = {
     ParkedBy.HANDLER: "no handler has its class or key, or none of those takes its version or source",
     ParkedBy.NAME: "it has neither callBackProcessClass nor processDefinitionKey",
     DismissedBy.KIND: "handlers have its class or key, and none of them listens to its kind",
-    DismissedBy.SETTING: "the setting ignore.process_key names its key",
+    DismissedBy.SETTING: "the setting routing.ignore_process_keys names its key",
     DismissedBy.OPERATOR: "an operator dismissed it",
 }
 """Why an event is parked or dismissed, unless because of a condition."""

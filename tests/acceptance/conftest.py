@@ -281,7 +281,7 @@ class Site:
         return [*map(str, self.flowhooks), *map(str, words)]
 
     def start(self, *words, config="", ready=True, listen="127.0.0.1:0", admin="127.0.0.1:0", **settings):
-        """Start a server. Settings are given by name with `__` for the dot, such as `ledger__timeout=1`."""
+        """Start a server. Settings are given by name with `__` for the dot, such as `ledger__write_timeout=1`."""
         others = [one.name for one in entry_points(group="flowhooks")]
         (self.folder / "flowhooks.toml").write_text(config)
         server = Server(
@@ -464,7 +464,7 @@ def make_site(tmp_path_factory):
 def sharing(request, make_site, postgresql_url):
     """A site whose processes share a ledger on PostgreSQL, with each runner in turn; a dead one is missed quickly."""
     site = make_site()
-    site.settings = {"ledger__stale_after": 1.5, "runner__kind": request.param}
+    site.settings = {"ledger__heartbeat_timeout": 1.5, "runner__kind": request.param}
     if request.param == "procrastinate":
         made = site.run("db", "upgrade", "--database", postgresql_url, **site.settings)
         assert made.returncode == 0, made.stderr

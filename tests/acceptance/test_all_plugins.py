@@ -107,7 +107,9 @@ def test_all_plugins_work_together(site, outside, monkeypatch):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
     others = sorted({one.name for one in entry_points(group="flowhooks")} - names().keys())
-    server = site.start(config=CONFIG.replace("PORT", str(outside["port"])), plugins_deny=",".join(others), wait=20)
+    server = site.start(
+        config=CONFIG.replace("PORT", str(outside["port"])), plugins_deny=",".join(others), answer_wait=20
+    )
     serving = server.until_logged("serving")
     assert (serving["plugins"], serving["quarantined"]) == (len(names()), 0)
 

@@ -28,7 +28,7 @@ def test_backed_up_under_load_and_restored(make_site):
     site, other = make_site(), make_site()
     for one in (site, other):
         one.plugin("p", PLUGIN)
-    server = site.start(wait=0.5)
+    server = site.start(answer_wait=0.5)
     target = site.folder / "backup.db"
     with calling([server.place], clients=6, key="backup") as (taken, problems):
         until_more(taken, 300)
@@ -43,7 +43,7 @@ def test_backed_up_under_load_and_restored(make_site):
     server.stop()
 
     shutil.copy(target, other.database)
-    restored = other.start(wait=10)
+    restored = other.start(answer_wait=10)
     other.balance()
     for instance, event_id, _ in acknowledged:
         with other.ledger() as ledger:
@@ -62,7 +62,7 @@ def test_a_large_one_is_copied_in_one_go_however_much_is_written(make_site):
     """Engines that go on calling neither keep a backup from its end, nor wait for it."""
     site = make_site()
     site.plugin("p", PLUGIN)
-    server = site.start(wait=0)
+    server = site.start(answer_wait=0)
     padding = "x" * 200_000
     for number in range(500):
         server.post(f"large{number}", {"processDefinitionKey": "nobody", "padding": padding})

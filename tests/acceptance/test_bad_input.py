@@ -46,7 +46,7 @@ def site(make_site):
 @pytest.fixture(scope="module")
 def server(site):
     """The server that gets all of it; it may have grown a little, not more."""
-    server = site.start(wait=5, http__read_timeout=1, http__idle_timeout=2, http__threads=8)
+    server = site.start(answer_wait=5, http__read_timeout=1, http__idle_timeout=2, http__threads=8)
     assert server.post("warm", GOOD).status == 200
     before = server.memory()
     yield server

@@ -38,7 +38,7 @@ LONG = {"Prefer": "wait=60"}
 def cluster(make_site, postgresql_url):
     """A site on PostgreSQL, with the plugins a, b, c and d in folders of their own."""
     site = make_site()
-    site.settings = {"ledger__stale_after": 30.0}
+    site.settings = {"ledger__heartbeat_timeout": 30.0}
     site.database = site.url = postgresql_url
     for name in "abcd":
         folder = site.folder / name

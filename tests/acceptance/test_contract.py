@@ -102,7 +102,7 @@ def server(site):
     first.post("killed", {"processDefinitionKey": "killed"}, Prefer="respond-async")
     until(site.journal.with_name("journal.entered").exists)
     first.kill()
-    return site.start(wait=60, schemas_dir=site.folder / "schemas")
+    return site.start(answer_wait=60, schemas_dir=site.folder / "schemas")
 
 
 @pytest.fixture(autouse=True)
@@ -379,7 +379,7 @@ def test_a_locked_database_is_503_and_the_repeat_is_fine(site, make_site):
     """Not known to be stored: come again; that is safe whether it was stored after all or not."""
     other = make_site()
     other.plugin("demo", PLUGIN)
-    server = other.start(ledger__timeout=0.4, schemas_dir=site.folder / "schemas")
+    server = other.start(ledger__write_timeout=0.4, schemas_dir=site.folder / "schemas")
     with closing(sqlite3.connect(other.database, isolation_level=None)) as outside:
         outside.execute("BEGIN IMMEDIATE")
         for language in ("en", "zh"):

@@ -44,7 +44,7 @@ def handlers():
 '''
 ROUNDS = 5
 CLIENTS = 8
-SETTINGS = {"wait": 2, "ledger__timeout": 2}
+SETTINGS = {"answer_wait": 2, "ledger__write_timeout": 2}
 DONE_WITH_IT = {"succeeded", "unknown", "dead", "closed"}
 
 

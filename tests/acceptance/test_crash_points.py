@@ -112,9 +112,9 @@ def handlers():
     return [late]
 '''
 SETTINGS = {
-    "wait": 0.5,
-    "ledger__timeout": 2,
-    "ledger__stale_after": 1.5,
+    "answer_wait": 0.5,
+    "ledger__write_timeout": 2,
+    "ledger__heartbeat_timeout": 1.5,
     "runner__threads": 4,
     "runner__kind": "embedded",
 }

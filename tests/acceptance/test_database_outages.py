@@ -8,7 +8,7 @@ import pytest
 from trials import AGAIN, ONCE, Engines, check_books, entered, shut
 from waiting import until
 
-QUICK = {"ledger__stale_after": 3.0}
+QUICK = {"ledger__heartbeat_timeout": 3.0}
 RUNNERS = ["embedded", pytest.param("procrastinate", marks=pytest.mark.long)]
 
 

@@ -30,7 +30,7 @@ def handlers():
 '''
 CALLERS = 64
 ROUNDS = {"sqlite": 25, "postgresql": 10}
-SETTINGS = {"wait": 5, "runner__kind": "embedded"}
+SETTINGS = {"answer_wait": 5, "runner__kind": "embedded"}
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -30,7 +30,7 @@ UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 def test_a_full_disk_is_503_and_loses_nothing(site):
     """The log says once what is wrong, and once that it works again."""
     site.plugin("demo", PLUGIN)
-    server = site.start(wait=5)
+    server = site.start(answer_wait=5)
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (ROOM, resource.RLIM_INFINITY))
     taken = {}
     body = {"processDefinitionKey": "good", "pad": "x" * 300_000}
@@ -106,7 +106,7 @@ def cramped(small_disk, site):
 
 def test_a_small_disk_that_is_really_full(cramped, small_disk):
     """A file system without room: 503, unready, told once what to do; with room again it goes on by itself."""
-    server = cramped.start(wait=5)
+    server = cramped.start(answer_wait=5)
     taken, refused, body = {}, [], {"processDefinitionKey": "good", "pad": "x" * 30_000}
     for number in range(400):
         answer = server.post(f"a-{number}", body)
@@ -144,7 +144,7 @@ def test_a_small_disk_that_is_really_full(cramped, small_disk):
 
 def test_killed_on_a_full_disk(cramped, small_disk):
     """It starts again all the same, says what is wrong, and has all that was taken; with room again it goes on."""
-    server = cramped.start(wait=5)
+    server = cramped.start(answer_wait=5)
     taken, body = {}, {"processDefinitionKey": "good", "pad": "x" * 30_000}
     while (answer := server.post(f"a-{len(taken)}", body)).status != 503:
         taken[f"a-{len(taken)}"] = answer.event_id
@@ -155,7 +155,7 @@ def test_killed_on_a_full_disk(cramped, small_disk):
     # A start writes a few pages; whether they fit into what the last transaction has left of the log is chance.
     os.truncate(small_disk, small_disk.stat().st_size - 65_536)
     large = body | {"pad": "x" * 300_000}
-    server = cramped.start(wait=5)
+    server = cramped.start(answer_wait=5)
     ready = server.ask("GET", "/readyz", admin=True)
     assert ready.status == 503
     assert "make room" in ready.json["trouble"][-1]

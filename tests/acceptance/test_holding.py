@@ -27,7 +27,7 @@ def grant(event, delivery):
 def handlers():
     return [grant]
 '''
-QUICK = {"runner__hold_after": 3, "runner__try_every": 1.0}
+QUICK = {"circuit_breaker__failures": 3, "circuit_breaker__retry_interval": 1.0}
 ASYNC = {"Prefer": "respond-async"}
 
 
@@ -103,7 +103,7 @@ def test_killed_while_a_trial_runs(site):
 
 def test_a_mended_plugin_is_not_held(site):
     """Another release is let run at its start, without waiting for a trial."""
-    settings = QUICK | {"runner__try_every": 3600.0}
+    settings = QUICK | {"circuit_breaker__retry_interval": 3600.0}
     server = site.start(**settings)
     events = post(server, 3)
     held(site)

@@ -24,7 +24,7 @@ def handlers():
 def test_an_attempt_that_was_slow_to_be_marked_is_made_all_the_same(site):
     """While the database is locked no attempt begins; afterwards none is left marked as running that nobody runs."""
     site.plugin("demo", LATER)
-    server = site.start(ledger__timeout=1)
+    server = site.start(ledger__write_timeout=1)
     answer = server.post("a", {"processDefinitionKey": "later"}, Prefer="wait=0")
     assert answer.status == 202
     server.until_logged("attempt_failed", attempt=1)
@@ -40,7 +40,7 @@ def test_an_attempt_that_was_slow_to_be_marked_is_made_all_the_same(site):
 def test_a_database_that_stays_locked_is_a_503_and_no_reason_to_restart(site):
     """The server says that it is not ready and why, and goes on by itself when it can."""
     site.plugin("demo", LATER)
-    server = site.start(ledger__timeout=9)
+    server = site.start(ledger__write_timeout=9)
     with closing(sqlite3.connect(site.database, isolation_level=None)) as outside:
         outside.execute("BEGIN IMMEDIATE")
         answer = server.post("a", {"processDefinitionKey": "nobody"})

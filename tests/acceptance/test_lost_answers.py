@@ -10,7 +10,7 @@ from house import House, until
 from trials import AGAIN, ONCE, check_books, entered, rows, shut
 from waiting import WAIT_TIMEOUT
 
-QUICK = {"ledger__stale_after": 3.0}
+QUICK = {"ledger__heartbeat_timeout": 3.0}
 
 
 @pytest.fixture(params=["embedded", pytest.param("procrastinate", marks=pytest.mark.long)])
@@ -144,7 +144,7 @@ def test_of_several_accepted_call_backs(broken, through_proxy, listens, make_plu
             event_accepted=lambda event: accepted.append(event.flow_instance_id),
         )
     }
-    flow = through_proxy.open(plugins=plugins, ledger={"stale_after": 3.0})
+    flow = through_proxy.open(plugins=plugins, ledger={"heartbeat_timeout": 3.0})
     answers = {}
 
     def post(number, instance):

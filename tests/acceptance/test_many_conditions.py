@@ -43,7 +43,7 @@ def many(request, site):
 
 def test_each_conclusion_runs_exactly_its_handler(many):
     """A thousand conclusions for a thousand handlers; other conclusions and a missing one run none of them."""
-    server = many.start(wait=20)
+    server = many.start(answer_wait=20)
     answers = []
     with closing(http.client.HTTPConnection(*server.place, timeout=60)) as connection:
         for number in range(HANDLERS):

@@ -8,7 +8,7 @@ import pytest
 from trials import AGAIN, ONCE, Engines, check_books, entered, shut
 from waiting import until
 
-QUICK = {"ledger__stale_after": 6.0}
+QUICK = {"ledger__heartbeat_timeout": 6.0}
 
 
 RUNNERS = ["embedded", pytest.param("procrastinate", marks=pytest.mark.long)]
@@ -74,7 +74,7 @@ def test_connections_that_are_cut(cluster):
 @pytest.mark.parametrize("seconds", [0.1, pytest.param(0.3, marks=pytest.mark.long)])
 def test_a_network_that_takes_its_time(broken, seconds):
     """A tenth of a second each way, or three: slower, and nothing else."""
-    server, worker = start(broken, "embedded", ledger__timeout=30, ledger__stale_after=30)
+    server, worker = start(broken, "embedded", ledger__write_timeout=30, ledger__heartbeat_timeout=30)
     broken.proxy.delay = seconds
     began = time.monotonic()
     answer = server.post("slow", ONCE, Prefer="wait=60", timeout=90)

@@ -53,7 +53,9 @@ def install(site, name, key=None):
 
 def start(site, *words, ready=BOTH, processes=BOTH, **settings):
     """A server of several processes, once all of them serve."""
-    server = site.start("--processes", processes, *words, ready=bool(ready), **{"ledger__stale_after": 1.5, **settings})
+    server = site.start(
+        "--processes", processes, *words, ready=bool(ready), **{"ledger__heartbeat_timeout": 1.5, **settings}
+    )
     if ready:
         until(lambda: len(pids(server)) == ready)
     return server
@@ -253,7 +255,7 @@ def test_a_handler_that_runs_is_waited_for_when_its_process_is_replaced(shared):
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
-        pytest.param("wait = 1000\n", "flowhooks.toml: wait must be", id="a setting"),
+        pytest.param("answer_wait = 1000\n", "flowhooks.toml: answer_wait must be", id="a setting"),
         pytest.param(
             'schemas_dir = "nowhere"\n',
             "there is no folder of schema files nowhere",
@@ -430,9 +432,9 @@ def test_workers_are_supervised_likewise(shared):
     """Several run what a server takes in; one that is killed comes back, SIGHUP loads what is new, SIGTERM ends all."""
     install(shared, "b")
     (shared.plugins / "b.py").rename(shared.folder / "b.py")
-    server = shared.start("--no-worker", ledger__stale_after=1.5)
+    server = shared.start("--no-worker", ledger__heartbeat_timeout=1.5)
     worker = shared.start_worker(
-        "--plugins-dir", shared.plugins, "--processes", "2", "--concurrency", "1", ledger__stale_after=1.5
+        "--plugins-dir", shared.plugins, "--processes", "2", "--concurrency", "1", ledger__heartbeat_timeout=1.5
     )
     both = until(lambda: len(found := pids(worker, "working")) == BOTH and found)
     gates = [shared.folder / f"shut-i{number}" for number in range(2)]

@@ -138,7 +138,7 @@ def test_a_token_is_rotated_under_load(house):
     ("text", "why"),
     [
         ("[sources.erp]\ntoken", "is not TOML"),
-        ("wait = -1\n", "wait"),
+        ("answer_wait = -1\n", "answer_wait"),
         ("[sources.erp]\n", "has no token_sha256"),
         (None, "cannot be read"),
     ],
@@ -166,17 +166,18 @@ def test_what_needs_a_restart_is_named_and_left(house):
     """By name, never by value; what needs none is gone by all the same."""
     server = house.start(config=source(OLD))
     changed = (
-        'plugins_dirs = []\nwait = 0\n[plugins.p]\npassword = "very-secret"\n[http]\nthreads = 3\nmax_body_bytes = 90\n'
+        'plugins_dirs = []\nanswer_wait = 0\n[plugins.p]\npassword = "very-secret"\n'
+        "[http]\nthreads = 3\nmax_body_bytes = 90\n"
     )
     write(house, f"{changed}[log]\nlevel = 'debug'\n{source(OLD)}")
-    assert server.reload()["changed"] == ["wait", "http.max_body_bytes", "log.level"]
+    assert server.reload()["changed"] == ["answer_wait", "http.max_body_bytes", "log.level"]
     assert server.until_logged("restart_needed")["settings"] == ["http.threads", "plugins.p"]
     large = json.dumps(GOOD | {"x": "y" * 90}).encode()
     assert server.post("1", large, Authorization=f"Bearer {OLD}").status == 413
     assert server.post("2", {"processDefinitionKey": "slow"}, Authorization=f"Bearer {OLD}").status == 202
     assert not [line for line in server.lines if "very-secret" in line]
     write(house, source(OLD))
-    assert server.reload()["changed"] == ["wait", "http.max_body_bytes", "log.level"]
+    assert server.reload()["changed"] == ["answer_wait", "http.max_body_bytes", "log.level"]
     assert server.post("3", large, Authorization=f"Bearer {OLD}").status == 200
 
 
@@ -200,10 +201,10 @@ def test_a_body_that_is_under_way_is_taken_by_one_limit(house):
 
 
 def test_what_needs_no_handler_any_more_is_parked_no_longer(house):
-    """A key in `ignore.process_key` holds for what comes, and for what was parked before."""
+    """A key in `routing.ignore_process_keys` holds for what comes, and for what was parked before."""
     server = house.start()
     assert "no handler is installed" in server.post("1", {"processDefinitionKey": "nobody"}).json["message"]
-    write(house, '[ignore]\nprocess_key = ["nobody"]\n')
+    write(house, '[routing]\nignore_process_keys = ["nobody"]\n')
     server.reload()
     assert server.post("2", {"processDefinitionKey": "nobody"}).body == b'{"success": true}'
     house.until(lambda ledger: ledger.verify().events == {"dismissed": 2})
@@ -211,11 +212,11 @@ def test_what_needs_no_handler_any_more_is_parked_no_longer(house):
 
 
 def test_two_bodies_are_compared_as_is_set_now(house):
-    """A member that is named in `identity.ignore` does not count from then on."""
+    """A member that is named in `identity.ignore_pointers` does not count from then on."""
     server = house.start()
     assert server.post("1", GOOD).status == 200
-    write(house, '[identity]\nignore = ["/sentAt"]\n')
-    assert server.reload()["changed"] == ["identity.ignore"]
+    write(house, '[identity]\nignore_pointers = ["/sentAt"]\n')
+    assert server.reload()["changed"] == ["identity.ignore_pointers"]
     assert server.post("1", GOOD | {"sentAt": 2}).status == 200
     server.stop()
 
@@ -238,7 +239,7 @@ def test_alerts_are_looked_for_as_is_set_now(house):
     server = house.start(config="[alerts]\nlook_every = 3600\nparked_after = 3600\n")
     server.post("1", {"processDefinitionKey": "nobody"})
     write(house, "[alerts]\nlook_every = 0.1\nparked_after = 0\n")
-    assert server.reload()["changed"] == ["alerts.look_every", "alerts.parked_after"]
+    assert server.reload()["changed"] == ["alerts.poll_interval", "alerts.parked_after"]
     assert server.until_logged("alert_raised")["cause"] == "parked"
     server.stop()
 

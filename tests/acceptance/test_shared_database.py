@@ -28,7 +28,7 @@ def handlers():
     return [work]
 '''
 BODY = {"processDefinitionKey": "shared"}
-QUICK = {"ledger__stale_after": 1.5}
+QUICK = {"ledger__heartbeat_timeout": 1.5}
 
 
 @pytest.fixture

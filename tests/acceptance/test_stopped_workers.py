@@ -8,7 +8,7 @@ import time
 import pytest
 from trials import AGAIN, ONCE, check_books, entered, rows, shut
 
-QUICK = {"ledger__stale_after": 1.0}
+QUICK = {"ledger__heartbeat_timeout": 1.0}
 ATTEMPTS = (
     "SELECT attempts.delivery_id, attempts.number, attempts.outcome FROM attempts"
     " JOIN deliveries ON deliveries.id = attempts.delivery_id JOIN events ON events.id = deliveries.event_id"

@@ -130,7 +130,7 @@ def troubled(make_site):
 @pytest.fixture(scope="module")
 def server(troubled):
     """A server amid all that; one event is held up by a wrapper from the start, since its repeat takes seconds."""
-    server = troubled.start(runner__threads=4, runner__hold_after=0, wait=20)
+    server = troubled.start(runner__threads=4, circuit_breaker__failures=0, answer_wait=20)
     server.held_up = server.post("w-1", {"processDefinitionKey": "wrapped", "businessKey": "before"}, Prefer="wait=0")
     return server
 

@@ -24,11 +24,11 @@ def test_deliveries_wait_for_a_missing_plugin_and_run_when_it_is_back(site):
     """Its handlers still get deliveries; the log is loud about it; nothing else is held up."""
     site.plugin("good", GOOD)
     site.plugin("gone", GOOD.replace('("good", "faulty")', '("good", "gone")'))
-    server = site.start(wait=20)
+    server = site.start(answer_wait=20)
     assert server.post("a", {"processDefinitionKey": "good"}).status == 200
     server.stop()
     site.remove("gone")
-    server = site.start(wait=20)
+    server = site.start(answer_wait=20)
     server.until_logged("handler_missing", handler="gone:good", level="warning")
     both = server.post("b", {"processDefinitionKey": "good"})
     assert (both.status, "1 waiting" in both.json["message"]) == (202, True)
@@ -40,7 +40,7 @@ def test_deliveries_wait_for_a_missing_plugin_and_run_when_it_is_back(site):
     assert states == {"good:good": ("succeeded", 1), "gone:good": ("waiting", 0)}
     server.stop()
     site.plugin("gone", GOOD.replace('("good", "faulty")', '("good", "gone")'))
-    server = site.start(wait=20)
+    server = site.start(answer_wait=20)
     for answer in (both, alone):
         site.until(
             lambda ledger, of=answer: (
@@ -69,14 +69,14 @@ def handlers():
 def test_what_nobody_wants_is_parked_and_delivered_when_somebody_does(site):
     """Oldest first, at the next start; an `every` handler does not make it wanted, nor see it twice."""
     site.plugin("watcher", EVERY)
-    server = site.start(wait=20)
+    server = site.start(answer_wait=20)
     parked = [server.post(f"p-{number}", {"processDefinitionKey": "good"}) for number in range(5)]
     other = server.post("p-other", {"processDefinitionKey": "nobody"})
     assert {answer.status for answer in (*parked, other)} == {202}
     assert "no handler is installed" in other.json["message"]
     server.stop()
     site.plugin("good", GOOD)
-    server = site.start(wait=20)
+    server = site.start(answer_wait=20)
     assert server.until_logged("drained")["delivered"] == 5
     for answer in parked:
         site.until(lambda ledger, of=answer: len(ledger.delivery_statuses(of.event_id)) == 2)

@@ -10,7 +10,7 @@ from trials import AGAIN, ONCE, check_books, entered, rows
 from waiting import until
 
 DAY = 86_400
-QUICK = {"ledger__stale_after": 3.0}
+QUICK = {"ledger__heartbeat_timeout": 3.0}
 SHIFTED = """
 import time
 

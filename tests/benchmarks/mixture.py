@@ -69,7 +69,7 @@ def handlers():
 CONFIG: Final = """plugins_allow = ["mixture"]
 
 [handlers."mixture:once"]
-hold_after = 0
+circuit_breaker_failures = 0
 """
 """Settings for it. Of what fails once, dozens fail in a row when many come within the time to the first retry. A
 handler that is held for that stays so, as what it is tried with is new and fails, too; and all for it piles up."""

@@ -228,7 +228,7 @@ def serving(site: Site) -> Iterator[tuple[Server, tuple[str, int]]]:
         *(FLOWHOOKS, "serve", "--listen", f"127.0.0.1:{listen}", "--admin", f"127.0.0.1:{admin}"),
         *("--database", str(site.database), "--plugins-dir", str(plugins), "--config", str(config)),
     ]
-    environ = {"FLOWHOOKS_WAIT": "0.5", "FLOWHOOKS_LOG_LEVEL": "error"}
+    environ = {"FLOWHOOKS_ANSWER_WAIT": "0.5", "FLOWHOOKS_LOG_LEVEL": "error"}
     with running(command, folder=site.folder, port=listen, ready=(admin, "/readyz"), environ=environ) as server:
         yield server, ("127.0.0.1", listen)
 

@@ -58,7 +58,7 @@ VARIANTS = (
     Variant(name="batches of 32 at most", constants=f"{BATCH}=32"),
     Variant(name="batches that wait for nobody, instead of 1.5 ms at most", constants=f"{LINGER}=0"),
     Variant(name="batches that wait 5 ms at most", constants=f"{LINGER}=10"),
-    Variant(name="threads on both cores", settings={"FLOWHOOKS_ONE_CORE": "false"}),
+    Variant(name="threads on both cores", settings={"FLOWHOOKS_CPU_AFFINITY": "false"}),
 )
 
 

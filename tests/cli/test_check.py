@@ -132,11 +132,11 @@ def test_known_handlers_that_are_missing_are_trouble(server, findings, env, why,
 
 def test_settings_that_cannot_be_used_are_trouble(findings, tmp_path):
     """Each problem is a finding, and nothing else is looked at."""
-    (tmp_path / "flowhooks.toml").write_text('listn = "x"\nwait = 99\n')
+    (tmp_path / "flowhooks.toml").write_text('listn = "x"\nanswer_wait = 99\n')
     found = findings("settings", code=1)
     assert [one["what"] for one in found] == [
         "flowhooks.toml: listn is no setting; did you mean listen?",
-        "flowhooks.toml: wait must be a number of seconds, 0 to 60, not 99",
+        "flowhooks.toml: answer_wait must be a number of seconds, 0 to 60, not 99",
     ]
 
 

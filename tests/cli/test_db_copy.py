@@ -126,7 +126,7 @@ def test_settings_that_cannot_be_used_are_wrong_usage(run, source, tmp_path):
     (tmp_path / "flowhooks.toml").write_text("[ledger]\nstale_after = -1\n")
     result = run("db", "copy", str(source), "target.db")
     assert result.exit_code == 2
-    assert "stale_after" in result.output
+    assert "heartbeat_timeout" in result.output
 
 
 def test_help_says_how(run):

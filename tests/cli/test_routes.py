@@ -111,7 +111,7 @@ def test_settings_decide_what_becomes_of_it(server, asked, tmp_path):
         asked("routes", "--key", "x", server=server, code=1, FLOWHOOKS_ROUTING_NO_HANDLER="reject")["verdict"]
         == "refused"
     )
-    found = asked("routes", "--key", "x", server=server, FLOWHOOKS_IGNORE_PROCESS_KEY="x,y")
+    found = asked("routes", "--key", "x", server=server, FLOWHOOKS_ROUTING_IGNORE_PROCESS_KEYS="x,y")
     assert found["verdict"] == "ignored"
     (tmp_path / "flowhooks.toml").write_text(f'[sources.erp]\ntoken_sha256 = ["{"0" * 64}"]\n')
     assert asked("routes", "--key", "leave", server=server)["hints"] == [

@@ -84,7 +84,7 @@ def test_a_start_that_cannot_succeed(ended, server, name, code, said):
     [
         (
             ("--config", "unknown.toml"),
-            "unknown.toml: listn is no setting; did you mean listen?\nunknown.toml: wait must",
+            "unknown.toml: listn is no setting; did you mean listen?\nunknown.toml: answer_wait must",
         ),
         (("--config", "broken.toml"), "broken.toml: is not TOML:"),
         (("--config", "nothing.toml"), "nothing.toml: cannot be read: No such file or directory"),
@@ -95,7 +95,7 @@ def test_a_start_that_cannot_succeed(ended, server, name, code, said):
 )
 def test_settings_that_cannot_be_used(run, tmp_path, arguments, said):
     """Each problem is a line, the exit code is 2, no password is repeated, and no file is made."""
-    (tmp_path / "unknown.toml").write_text("listn = 1\nwait = 100\n")
+    (tmp_path / "unknown.toml").write_text("listn = 1\nanswer_wait = 100\n")
     (tmp_path / "broken.toml").write_text("listen = \n")
     result = run(*SERVE, *arguments)
     assert (result.exit_code, result.stdout) == (2, "")

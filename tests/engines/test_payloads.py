@@ -244,7 +244,7 @@ def test_an_engine_without_its_token(make_site, source):
 
 def test_the_database_cannot_be_written(make_site):
     """503 says when to call again; the same body is then taken, and is one event."""
-    site = make_site(PLUGIN).start(ledger_timeout=0.3)
+    site = make_site(PLUGIN).start(ledger_write_timeout=0.3)
     with closing(sqlite3.connect(site.database, isolation_level=None)) as outside:
         outside.execute("BEGIN IMMEDIATE")
         answer = site.post("1", payload("flowable"))

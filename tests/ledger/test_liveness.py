@@ -13,7 +13,7 @@ from flowhooks.model.delivery import OutcomeKind
 
 pytestmark = pytest.mark.postgresql
 
-STALE_AFTER = 30.0
+HEARTBEAT_TIMEOUT = 30.0
 """Seconds; the default."""
 
 
@@ -30,13 +30,13 @@ def two(house, listens):
 
 def in_touch(flow):
     """Have an app been in touch with the database for longer than a process may be silent."""
-    flow.app.ledger._heartbeat_state._in_touch_since -= 2 * STALE_AFTER
+    flow.app.ledger._heartbeat_state._in_touch_since -= 2 * HEARTBEAT_TIMEOUT
 
 
 def silence(flow, process):
     """Have a process given no sign of life for longer than it may, while `flow` would have heard it."""
     in_touch(flow)
-    flow.sql("UPDATE processes SET beat_at = beat_at - ? WHERE id = ?", int(2 * STALE_AFTER * 1_000_000), process)
+    flow.sql("UPDATE processes SET beat_at = beat_at - ? WHERE id = ?", int(2 * HEARTBEAT_TIMEOUT * 1_000_000), process)
 
 
 def begin(flow, instance="i1"):
@@ -112,7 +112,7 @@ def test_a_process_that_was_taken_for_dead_goes_on_as_a_new_one(two, logged):
 def test_one_that_slept_for_long_gives_a_sign_of_life_before_it_begins_anything(two):
     """Between waking and the next regular sign it neither accepts nor claims under its old id."""
     before = two[0].app.ledger.process
-    two[0].app.ledger._heartbeat_state._sent_at -= 2 * STALE_AFTER
+    two[0].app.ledger._heartbeat_state._sent_at -= 2 * HEARTBEAT_TIMEOUT
     silence(two[1], before)
     two[1].app.ledger.recover()
     begin(two[0])
@@ -153,7 +153,7 @@ def test_nobody_is_taken_for_dead_by_one_that_has_been_away_itself(two):
     """After an outage all have been silent: the first one back waits for as long as the others may need."""
     event_id, _, _ = begin(two[0])
     silence(two[1], two[0].app.ledger.process)
-    two[1].app.ledger._heartbeat_state._sent_at -= STALE_AFTER
+    two[1].app.ledger._heartbeat_state._sent_at -= HEARTBEAT_TIMEOUT
     two[1].app.ledger.heartbeat()
     assert sum(two[1].app.ledger.recover().values()) == 0
     assert two[1].only(event_id).state is State.RUNNING
@@ -164,7 +164,7 @@ def test_nobody_is_taken_for_dead_by_one_that_has_been_away_itself(two):
 def test_one_that_slept_takes_nobody_for_dead_before_it_has_given_a_sign_of_life(two):
     """It cannot know what it has missed, though it was in touch for long before."""
     silence(two[1], two[0].app.ledger.process)
-    two[1].app.ledger._heartbeat_state._sent_at -= STALE_AFTER
+    two[1].app.ledger._heartbeat_state._sent_at -= HEARTBEAT_TIMEOUT
     two[1].app.ledger.recover()
     assert two[1].sql("SELECT count(*) FROM processes WHERE stopped_at IS NULL") == [(2,)]
 
@@ -226,7 +226,10 @@ def test_an_outcome_that_is_recorded_twice_is_recorded(two, hands_of):
 def lately(flow):
     """Kind and handlers of those that live, the eldest first."""
     with flow.app.ledger.connection() as connection:
-        return [(one.kind, set(one.handlers)) for one in processes.live_processes(connection, stale_after=STALE_AFTER)]
+        return [
+            (one.kind, set(one.handlers))
+            for one in processes.live_processes(connection, heartbeat_timeout=HEARTBEAT_TIMEOUT)
+        ]
 
 
 def test_it_is_known_what_those_that_live_run(two, house):

@@ -42,7 +42,7 @@ def fails(event):
 
 def fill(house, hands_of):
     """A ledger in which everything happened; nobody runs what waits in it."""
-    flow = house.open(ordered, everything, fails, ignore={"process_key": ("ignored",)})
+    flow = house.open(ordered, everything, fails, routing={"ignore_process_keys": ("ignored",)})
     body = {"processDefinitionId": "leave:3:4711", "processDefinitionVersion": 3, "conclusion": "approved"}
     flow.take("done", businessKey="k1", **body)
     flow.take("purged", businessKey="k2")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from model.listeners import Conditions
 
-STALE_AFTER = 3600.0
+HEARTBEAT_TIMEOUT = 3600.0
 """Seconds of silence after which a process counts as dead: none is silent for so long unless a step says so."""
 SOON = 60.0
 """Seconds that a step gets on a busy machine."""
@@ -147,8 +147,8 @@ class Real:
                 self._house.open(
                     plugins=self.work.plugins(handlers),
                     start=False,
-                    ignore={"process_key": (IGNORED,)},
-                    ledger={"timeout": SOON, "stale_after": STALE_AFTER},
+                    routing={"ignore_process_keys": (IGNORED,)},
+                    ledger={"write_timeout": SOON, "heartbeat_timeout": HEARTBEAT_TIMEOUT},
                 )
             )
 
@@ -190,8 +190,8 @@ class Real:
 
     def silence(self, flow: Any, other: Any) -> None:
         """Have given a process no sign of life for long, while the other one would have heard it."""
-        other.app.ledger._heartbeat_state._in_touch_since -= 2 * STALE_AFTER
-        late = int(2 * STALE_AFTER * 1_000_000)
+        other.app.ledger._heartbeat_state._in_touch_since -= 2 * HEARTBEAT_TIMEOUT
+        late = int(2 * HEARTBEAT_TIMEOUT * 1_000_000)
         flow.sql("UPDATE processes SET beat_at = beat_at - ? WHERE id = ?", late, flow.app.ledger.process)
 
     @contextmanager

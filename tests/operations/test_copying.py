@@ -40,7 +40,7 @@ def quiet(_what, _total):
 
 def move(source, target, **more):
     """Copy a ledger."""
-    return copy(source, target, **{"stale_after": 30.0, "progress": quiet} | more)
+    return copy(source, target, **{"heartbeat_timeout": 30.0, "progress": quiet} | more)
 
 
 def rows(url):

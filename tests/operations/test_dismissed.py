@@ -32,7 +32,9 @@ def counted(house, listens):
 
 def test_what_a_new_handler_would_take(house, listens, counted):
     """Events that were dismissed for their conclusion or kind; not those that an operator or a setting dismissed."""
-    flow = house.open(listens(lambda event: 1, name="a", conclusion="approved"), ignore={"process_key": ("ignored",)})
+    flow = house.open(
+        listens(lambda event: 1, name="a", conclusion="approved"), routing={"ignore_process_keys": ("ignored",)}
+    )
     start = flow.clock.now()
     for number in range(3):
         flow.clock.advance(DAY)

@@ -72,7 +72,7 @@ def test_handlers_of_every_event_do_not_run_twice(house, listens, eventually):
 def test_keys_that_need_no_handler_are_dismissed(house):
     """When the settings come to say that nobody need want a key, its parked events are dismissed."""
     ids = parked(house)
-    flow = house.open(ignore={"process_key": ("leave",)}, start=False)
+    flow = house.open(routing={"ignore_process_keys": ("leave",)}, start=False)
     done = reroute_parked(flow.app.operation_context)
     assert (done.delivered, done.dismissed, done.deliveries) == (0, 3, 0)
     assert [flow.app.ledger.event(one).state for one in ids] == ["dismissed"] * 3

@@ -42,7 +42,7 @@ def full(house, listens):
         listens(go, name="go", process_key="go"),
         listens(fail, name="fail", process_key="fail"),
         listens(go, name="later", process_key="later", retry=Retry()),
-        ignore={"process_key": ("ignored",)},
+        routing={"ignore_process_keys": ("ignored",)},
     )
     ids = {
         "succeeded": flow.take("s", key="go").event_id,

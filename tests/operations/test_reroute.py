@@ -139,7 +139,7 @@ def test_keys_that_need_no_handler(house, noted):
     flow = house.open()
     event_id = flow.take("i1").event_id
     flow.close()
-    flow = house.open(ignore={"process_key": ("leave",)}, start=False)
+    flow = house.open(routing={"ignore_process_keys": ("leave",)}, start=False)
     assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "dismissed": 1}
     assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "passed_over": 1}
     assert flow.app.ledger.event(event_id).state == "dismissed"

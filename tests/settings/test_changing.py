@@ -44,7 +44,7 @@ def test_what_needs_a_restart_stays_as_it_was():
 
 def test_sources_that_stay_are_the_same_object():
     """So that who has made something of them can see that it still holds."""
-    found = diff(BEFORE, replace(BEFORE, sources=dict(BEFORE.sources), wait=1.0))
+    found = diff(BEFORE, replace(BEFORE, sources=dict(BEFORE.sources), answer_wait=1.0))
     assert found.settings.sources is BEFORE.sources
 
 
@@ -68,7 +68,9 @@ def test_every_setting_that_differs_is_named_once(name):
 def test_what_is_live_is_listed():
     """Among them what holds credentials; a section without a field that says so is none."""
     listed = list(live_names())
-    assert {"wait", "log.level", "http.max_body_bytes", "sources.NAME", "ignore.process_key"} <= set(listed)
+    assert {"answer_wait", "log.level", "http.max_body_bytes", "sources.NAME", "routing.ignore_process_keys"} <= set(
+        listed
+    )
     assert not {"database", "listen", "plugins.NAME"} & set(listed)
     assert len(listed) == len(set(listed))
     assert len([one for one in fields(Settings) if one.metadata.get("live")]) + len(

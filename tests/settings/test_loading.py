@@ -20,7 +20,12 @@ def test_defaults():
 
     assert loaded == settings.Settings()
     assert (loaded.database, loaded.listen, loaded.admin) == ("flowhooks.db", "127.0.0.1:8080", "127.0.0.1:8081")
-    assert (loaded.routing.no_handler, loaded.wait, loaded.insecure, loaded.safe_mode) == ("park", 10.0, False, False)
+    assert (loaded.routing.no_handler, loaded.answer_wait, loaded.insecure, loaded.safe_mode) == (
+        "park",
+        10.0,
+        False,
+        False,
+    )
     assert (loaded.plugins_dirs, loaded.plugins_allow, loaded.plugins_deny, loaded.schemas_dir) == ((), (), (), "")
     assert loaded.http == settings.HttpSettings(
         threads=16,
@@ -30,8 +35,12 @@ def test_defaults():
         idle_timeout=60.0,
         max_connections=1000,
     )
-    assert (loaded.runner.threads, loaded.ledger.queue, loaded.ledger.timeout) == (16, 10000, 5.0)
-    assert (loaded.shutdown.timeout, loaded.identity.ignore, loaded.ignore.process_key) == (30.0, (), ())
+    assert (loaded.runner.threads, loaded.ledger.max_queued_writes, loaded.ledger.write_timeout) == (16, 10000, 5.0)
+    assert (loaded.shutdown.timeout, loaded.identity.ignore_pointers, loaded.routing.ignore_process_keys) == (
+        30.0,
+        (),
+        (),
+    )
     assert (loaded.log.level, loaded.log.format, loaded.sources, loaded.plugins) == ("info", "json", {}, {})
 
 
@@ -40,15 +49,15 @@ def test_a_whole_file(written):
     path = written(f"""
         database = "~/ledger.db"
         listen = "[::1]:0"
-        wait = 0
+        answer_wait = 0
         plugins_dirs = ["~/one", "two"]
         [http]
         threads = 4
         read_timeout = 2
         [identity]
-        ignore = ["/sentAt", "/a~1b/0"]
-        [ignore]
-        process_key = ["leave", "请假"]
+        ignore_pointers = ["/sentAt", "/a~1b/0"]
+        [routing]
+        ignore_process_keys = ["leave", "请假"]
         [log]
         level = "debug"
         [sources.erp]
@@ -62,11 +71,14 @@ def test_a_whole_file(written):
 
     loaded = settings.load(path, {}, {})
 
-    assert (loaded.database, loaded.listen, loaded.wait) == ("~/ledger.db", "[::1]:0", 0.0)
+    assert (loaded.database, loaded.listen, loaded.answer_wait) == ("~/ledger.db", "[::1]:0", 0.0)
     assert loaded.plugins_dirs == (str(Path("~/one").expanduser()), "two")
     assert (loaded.http.threads, loaded.http.read_timeout, loaded.http.idle_timeout) == (4, 2.0, 60.0)
     assert isinstance(loaded.http.read_timeout, float)
-    assert (loaded.identity.ignore, loaded.ignore.process_key) == (("/sentAt", "/a~1b/0"), ("leave", "请假"))
+    assert (loaded.identity.ignore_pointers, loaded.routing.ignore_process_keys) == (
+        ("/sentAt", "/a~1b/0"),
+        ("leave", "请假"),
+    )
     assert loaded.log == settings.LogSettings(level="debug", format="json")
     assert loaded.sources["erp"].token_sha256 == (HASH, OTHER)
     assert loaded.sources["erp"].allow == tuple(
@@ -78,13 +90,15 @@ def test_a_whole_file(written):
 
 def test_precedence(written):
     """Options override the environment, which overrides the file, which overrides defaults; None is not given."""
-    path = written('listen = "127.0.0.1:1"\nadmin = "127.0.0.1:2"\nwait = 3\n[http]\nthreads = 4\nmax_connections = 5')
-    environ = {"FLOWHOOKS_ADMIN": "127.0.0.1:20", "FLOWHOOKS_WAIT": "30", "FLOWHOOKS_HTTP_THREADS": "40"}
-    options = {"wait": 31, "http.threads": "41", "http.max_connections": None, "plugins_dirs": None}
+    path = written(
+        'listen = "127.0.0.1:1"\nadmin = "127.0.0.1:2"\nanswer_wait = 3\n[http]\nthreads = 4\nmax_connections = 5'
+    )
+    environ = {"FLOWHOOKS_ADMIN": "127.0.0.1:20", "FLOWHOOKS_ANSWER_WAIT": "30", "FLOWHOOKS_HTTP_THREADS": "40"}
+    options = {"answer_wait": 31, "http.threads": "41", "http.max_connections": None, "plugins_dirs": None}
 
     loaded = settings.load(path, environ, options)
 
-    assert (loaded.listen, loaded.admin, loaded.wait) == ("127.0.0.1:1", "127.0.0.1:20", 31.0)
+    assert (loaded.listen, loaded.admin, loaded.answer_wait) == ("127.0.0.1:1", "127.0.0.1:20", 31.0)
     assert (loaded.http.threads, loaded.http.max_connections) == (41, 5)
 
 
@@ -97,8 +111,8 @@ def test_precedence(written):
         ("safe_mode", "no", False),
         ("safe_mode", "0", False),
         ("safe_mode", "False", False),
-        ("wait", "2.5", 2.5),
-        ("wait", "0", 0.0),
+        ("answer_wait", "2.5", 2.5),
+        ("answer_wait", "0", 0.0),
         ("plugins_allow", "one, two,one", ("one", "two")),
         ("plugins_allow", " ", ()),
         ("plugins_dirs", "/a,b", ("/a", "b")),
@@ -124,19 +138,19 @@ def test_every_described_variable_is_read():
 
 def test_which_file(written, tmp_path):
     """The option names the file, else FLOWHOOKS_CONFIG does, else ./flowhooks.toml is read if it is there."""
-    written("wait = 1")
-    named = written("wait = 2", "named.toml")
-    given = written("wait = 3", "given.toml")
+    written("answer_wait = 1")
+    named = written("answer_wait = 2", "named.toml")
+    given = written("answer_wait = 3", "given.toml")
 
-    assert settings.load(None, {}, {}).wait == 1
-    assert settings.load(None, {"FLOWHOOKS_CONFIG": ""}, {}).wait == 1
-    assert settings.load(None, {"FLOWHOOKS_CONFIG": str(named)}, {}).wait == 2
-    assert settings.load(given, {"FLOWHOOKS_CONFIG": str(named)}, {}).wait == 3
+    assert settings.load(None, {}, {}).answer_wait == 1
+    assert settings.load(None, {"FLOWHOOKS_CONFIG": ""}, {}).answer_wait == 1
+    assert settings.load(None, {"FLOWHOOKS_CONFIG": str(named)}, {}).answer_wait == 2
+    assert settings.load(given, {"FLOWHOOKS_CONFIG": str(named)}, {}).answer_wait == 3
 
 
 def test_byte_order_mark(written):
     """A file that Windows' Notepad wrote is read."""
-    assert settings.load(written(b"\xef\xbb\xbfwait = 1\r\n"), {}, {}).wait == 1
+    assert settings.load(written(b"\xef\xbb\xbfanswer_wait = 1\r\n"), {}, {}).answer_wait == 1
 
 
 def test_variables_of_others():

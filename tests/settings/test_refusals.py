@@ -17,9 +17,12 @@ TOKEN = "Zx9-kQ_secret_token_that_nobody_may_ever_see_"
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("wait = \n", "flowhooks.toml: is not TOML: Invalid value (at line 1, column 8)"),
-        ("wait = 1\nwait = 2", "flowhooks.toml: is not TOML: Cannot overwrite a value (at end of document)"),
-        (b"wait = 1 # \xff", "flowhooks.toml: is not UTF-8, at byte 11"),
+        ("answer_wait = \n", "flowhooks.toml: is not TOML: Invalid value (at line 1, column 15)"),
+        (
+            "answer_wait = 1\nanswer_wait = 2",
+            "flowhooks.toml: is not TOML: Cannot overwrite a value (at end of document)",
+        ),
+        (b"answer_wait = 1 # \xff", "flowhooks.toml: is not UTF-8, at byte 18"),
         ("a = " + "9" * 5000, "flowhooks.toml: cannot be read: it is no file of settings"),
         ("a = " + "[" * 100_000, "flowhooks.toml: cannot be read: it is no file of settings"),
     ],
@@ -61,14 +64,14 @@ def test_hostile_file_names(name):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("wait = true", "wait must be a number of seconds, 0 to 60, not true"),
-        ("wait = 60.5", "wait must be a number of seconds, 0 to 60, not 60.5"),
-        ("wait = -1", "wait must be a number of seconds, 0 to 60, not -1"),
-        ("wait = nan", "wait must be a number of seconds, 0 to 60, not nan"),
-        ("wait = inf", "wait must be a number of seconds, 0 to 60, not inf"),
-        ('wait = "5"', "wait must be a number of seconds, 0 to 60, not '5': write it without quotes"),
-        ("wait = [1]", "wait must be a number of seconds, 0 to 60, not a list"),
-        ("wait = 2026-01-01", "wait must be a number of seconds, 0 to 60, not a date"),
+        ("answer_wait = true", "answer_wait must be a number of seconds, 0 to 60, not true"),
+        ("answer_wait = 60.5", "answer_wait must be a number of seconds, 0 to 60, not 60.5"),
+        ("answer_wait = -1", "answer_wait must be a number of seconds, 0 to 60, not -1"),
+        ("answer_wait = nan", "answer_wait must be a number of seconds, 0 to 60, not nan"),
+        ("answer_wait = inf", "answer_wait must be a number of seconds, 0 to 60, not inf"),
+        ('answer_wait = "5"', "answer_wait must be a number of seconds, 0 to 60, not '5': write it without quotes"),
+        ("answer_wait = [1]", "answer_wait must be a number of seconds, 0 to 60, not a list"),
+        ("answer_wait = 2026-01-01", "answer_wait must be a number of seconds, 0 to 60, not a date"),
         ("insecure = 1", "insecure must be true or false, not 1"),
         ('safe_mode = "true"', "safe_mode must be true or false, not 'true'"),
         (
@@ -84,8 +87,8 @@ def test_hostile_file_names(name):
         (f"http.threads = {10**40}", "http.threads must be a whole number, 1 to 1000, not so large a number"),
         ("http.max_header_bytes = 10", "http.max_header_bytes must be a whole number, 1024 to 1048576, not 10"),
         (
-            "ledger.timeout = 0",
-            "ledger.timeout must be a number of seconds, more than 0 and at most 86400, not 0",
+            "ledger.write_timeout = 0",
+            "ledger.write_timeout must be a number of seconds, more than 0 and at most 86400, not 0",
         ),
         (
             'log.level = "INFO"',
@@ -100,16 +103,28 @@ def test_hostile_file_names(name):
         ),
         ("listen = 8080", "listen must be host:port, not 8080"),
         (
-            'identity.ignore = "/a"',
-            f"identity.ignore must be a list, each a JSON Pointer such as {STAMP}, not a string",
+            'identity.ignore_pointers = "/a"',
+            f"identity.ignore_pointers must be a list, each a JSON Pointer such as {STAMP}, not a string",
         ),
-        ('identity.ignore = ["/a", "b"]', f"identity.ignore item 2 must be a JSON Pointer such as {STAMP}, not 'b'"),
-        ('identity.ignore = ["/~2"]', f"identity.ignore item 1 must be a JSON Pointer such as {STAMP}, not '/~2'"),
-        ('identity.ignore = [""]', f"identity.ignore item 1 must be a JSON Pointer such as {STAMP}, not ''"),
-        ("ignore.process_key = ['']", "ignore.process_key item 1 must be a string that is not empty, not ''"),
         (
-            "ignore.process_key = 1",
-            "ignore.process_key must be a list, each a string that is not empty, not a single value",
+            'identity.ignore_pointers = ["/a", "b"]',
+            f"identity.ignore_pointers item 2 must be a JSON Pointer such as {STAMP}, not 'b'",
+        ),
+        (
+            'identity.ignore_pointers = ["/~2"]',
+            f"identity.ignore_pointers item 1 must be a JSON Pointer such as {STAMP}, not '/~2'",
+        ),
+        (
+            'identity.ignore_pointers = [""]',
+            f"identity.ignore_pointers item 1 must be a JSON Pointer such as {STAMP}, not ''",
+        ),
+        (
+            "routing.ignore_process_keys = ['']",
+            "routing.ignore_process_keys item 1 must be a string that is not empty, not ''",
+        ),
+        (
+            "routing.ignore_process_keys = 1",
+            "routing.ignore_process_keys must be a list, each a string that is not empty, not a single value",
         ),
         (
             "plugins_deny = ['a b']",
@@ -129,7 +144,7 @@ def test_hostile_file_names(name):
         ("[source.erp]", "source is no section; did you mean sources?"),
         ("http.thread = 1", "http.thread is no setting; did you mean http.threads?"),
         ("threads = 1", "threads is no setting; did you mean http.threads or runner.threads?"),
-        ("http.queue = 1", "http.queue is no setting; did you mean ledger.queue?"),
+        ("http.max_queued_writes = 1", "http.max_queued_writes is no setting; did you mean ledger.max_queued_writes?"),
         ("xyzzy = 1", "xyzzy is no setting"),
         ('"http.threads" = 1', "'http.threads' is no setting"),
         ('"a\\nb" = 1', "'a\\nb' is no setting"),
@@ -211,8 +226,8 @@ def test_secrets_are_not_repeated(refused, content):
         ("HTTP_THREADS", "٣", "must be a whole number, 1 to 1000, not '٣'"),
         ("HTTP_THREADS", "1_0", "must be a whole number, 1 to 1000, not '1_0'"),
         ("HTTP_THREADS", "9" * 5000, f"must be a whole number, 1 to 1000, not '{'9' * 60}…'"),
-        ("WAIT", "nan", "must be a number of seconds, 0 to 60, not 'nan'"),
-        ("WAIT", "5s", "must be a number of seconds, 0 to 60, not '5s'"),
+        ("ANSWER_WAIT", "nan", "must be a number of seconds, 0 to 60, not 'nan'"),
+        ("ANSWER_WAIT", "5s", "must be a number of seconds, 0 to 60, not '5s'"),
         ("SAFE_MODE", "on", "must be true or false, not 'on'"),
         ("SAFE_MODE", "\x1b[31m\n", "must be true or false, not '\\x1b[31m\\n'"),
         ("PLUGINS_ALLOW", "a,,b", "item 2 must be a name of 1 to 100 letters, digits, '.', '_' or '-', not ''"),
@@ -256,13 +271,13 @@ def test_refused_in_options(refused, name, value, says):
 def test_all_problems_at_once(refused):
     """Every problem is told at once, one a line, wherever each one is."""
     problems = refused(
-        'wait = 99\n[http]\nthreads = 0\nfoo = 1\n[sources.erp]\nallow = ["x"]',
+        'answer_wait = 99\n[http]\nthreads = 0\nfoo = 1\n[sources.erp]\nallow = ["x"]',
         {"FLOWHOOKS_LISTEN": "nowhere", "FLOWHOOKS_FOO": "1"},
         {"admin": "x:1:2"},
     )
 
     assert [line.split(" must ")[0].split(" is ")[0].split(" has ")[0] for line in problems] == [
-        "flowhooks.toml: wait",
+        "flowhooks.toml: answer_wait",
         "flowhooks.toml: http.threads",
         "flowhooks.toml: http.foo",
         "flowhooks.toml: sources.erp.allow item 1",

@@ -43,7 +43,10 @@ def test_reference():
         "operators.NAME.password",
         "operators.NAME.token_sha256",
         "operators.NAME.token_file",
-        *(f'handlers."PLUGIN:NAME".{one}' for one in ("isolation", "timeout", "memory_mib", "hold_after")),
+        *(
+            f'handlers."PLUGIN:NAME".{one}'
+            for one in ("isolation", "timeout", "memory_mib", "circuit_breaker_failures")
+        ),
         "plugins.NAME",
     ]
 
@@ -64,7 +67,7 @@ def test_every_field_is_documented():
 def test_frozen():
     """Settings do not change once they are read."""
     with pytest.raises(dataclasses.FrozenInstanceError):
-        settings.Settings().wait = 1  # type: ignore[misc] # what mypy refuses is what is tried
+        settings.Settings().answer_wait = 1  # type: ignore[misc] # what mypy refuses is what is tried
 
 
 @pytest.mark.parametrize(

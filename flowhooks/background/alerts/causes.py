@@ -43,7 +43,7 @@ _TEXTS: Final[Mapping[AlertCause, str]] = {
     ),
     AlertCause.PARKED: (
         "{many} {are} parked for want of a handler for {subject}, the first since {since}: "
-        "install a plugin that listens to it, or name the key in ignore.process_key."
+        "install a plugin that listens to it, or name the key in routing.ignore_process_keys."
     ),
     AlertCause.HELD: (
         "Handler {subject} is held since {since}, for it failed again and again ({why}), and {many} {have} to wait: "

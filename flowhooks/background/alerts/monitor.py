@@ -111,7 +111,7 @@ class AlertMonitor:
 
     def reconfigure(self, settings: AlertsSettings) -> None:
         """Look by other settings from now on, the first time at once."""
-        self._poll_interval = settings.look_every
+        self._poll_interval = settings.poll_interval
         self._causes = CauseFinder(settings, self._plugins.infos, self._timeout, self._routing)
         self._wakeup.set()
 

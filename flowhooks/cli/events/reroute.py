@@ -97,7 +97,7 @@ def dismiss_command(target: BulkTarget, *, note: str) -> None:
 
     It dismisses the parked events among those with these IDs, or that the filter means; --all means all parked
     events. An engine that calls back again is answered 200. `flowhooks events reroute` undoes it. If no event of a key
-    will ever need a handler, name the key in the setting ignore.process_key.
+    will ever need a handler, name the key in the setting routing.ignore_process_keys.
 
     \b
     Examples:

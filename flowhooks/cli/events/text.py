@@ -30,7 +30,7 @@ PARKED_REASONS: Final = {
 DISMISSED_REASONS: Final = {
     "condition": "conditions are false",
     "kind": "no handler of its kind",
-    "setting": "ignore.process_key",
+    "setting": "routing.ignore_process_keys",
     "operator": "by an operator",
 }
 """Why an event is dismissed."""

@@ -52,14 +52,14 @@ def inspect_plugins(settings: Settings) -> Inspection:
     # At critical: what is logged of plugins is in what is printed.
     logging.configure("critical", "text", redact=plugin_redactor(settings.plugins, os.environ))
     _, plugins = load_plugins(settings)
-    ignored = settings.ignore.process_key
+    ignored = settings.routing.ignore_process_keys
     file = database.database_file(database_url(settings))
     if file is not None and not file.exists():
         return Inspection(plugins, list_plugins(plugins, None, ignored, settings=settings), {"read": False, "why": ""})
     try:
         with closing(Reader(database_url(settings))) as reader:
-            stale_after = settings.ledger.stale_after
-            statuses = list_plugins(plugins, reader, ignored, stale_after=stale_after, settings=settings)
+            heartbeat_timeout = settings.ledger.heartbeat_timeout
+            statuses = list_plugins(plugins, reader, ignored, heartbeat_timeout=heartbeat_timeout, settings=settings)
             return Inspection(plugins, statuses, {"read": True, "why": ""})
     except FlowhooksError as error:
         return Inspection(

@@ -50,7 +50,7 @@ def tune_process(settings: Settings, inherited: InheritedSockets | None = None) 
     sys.setswitchinterval(SWITCH_INTERVAL)
     malloc.limit_arenas()
     try:
-        return pin(0 if inherited is None else inherited.number) if settings.one_core else frozenset()
+        return pin(0 if inherited is None else inherited.number) if settings.cpu_affinity else frozenset()
     except OSError as error:
         log.warning("not_on_one_core", why=str(error))
         return frozenset()

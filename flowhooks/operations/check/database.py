@@ -39,7 +39,7 @@ class DatabaseCheck:
 
     Args:
         url: the database.
-        stale_after: seconds without a sign of life after which a process that shares it counts as dead.
+        heartbeat_timeout: seconds without a sign of life after which a process that shares it counts as dead.
 
     Attributes:
         registered_handlers: the handlers that the ledger remembers.
@@ -50,7 +50,7 @@ class DatabaseCheck:
         counts: the findings on what it holds.
     """
 
-    def __init__(self, url: str, *, stale_after: float) -> None:
+    def __init__(self, url: str, *, heartbeat_timeout: float) -> None:
         self.registered_handlers: list[RegisteredHandler] = []
         self.waiting_by_handler: Mapping[str, int] = {}
         self.required_credentials: Mapping[str, int] = {}
@@ -58,7 +58,7 @@ class DatabaseCheck:
         self.executed_handlers: frozenset[str] = frozenset()
         self.counts: list[CheckFinding] = []
         self._url = url
-        self._stale_after = stale_after
+        self._heartbeat_timeout = heartbeat_timeout
 
     def findings(self) -> Iterator[CheckFinding]:
         """Everything, the file first."""
@@ -123,7 +123,7 @@ class DatabaseCheck:
     def _read_processes(self, reader: Reader) -> None:
         """See who shares it; not whoever is at work for a moment, such as a command."""
         self.live_processes = [
-            process for process in reader.live_processes(self._stale_after) if process.kind != "command"
+            process for process in reader.live_processes(self._heartbeat_timeout) if process.kind != "command"
         ]
         self.executed_handlers = handlers_run_by(self.live_processes)
 

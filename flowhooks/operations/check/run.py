@@ -87,7 +87,7 @@ def check(
         findings += _plugins(plugins, settings)
         findings += _isolation(isolated(plugins))
         findings.append(_alerts(plugins))
-    database_check = DatabaseCheck(database_url(settings), stale_after=settings.ledger.stale_after)
+    database_check = DatabaseCheck(database_url(settings), heartbeat_timeout=settings.ledger.heartbeat_timeout)
     findings += database_check.findings()
     findings += [
         trouble("binds", line)
@@ -253,7 +253,7 @@ def _routes(plugins: Plugins, database_check: DatabaseCheck, settings: Settings)
     lookup = build_lookup(
         plugins,
         database_check.registered_handlers,
-        settings.ignore.process_key,
+        settings.routing.ignore_process_keys,
         executed_handlers=database_check.executed_handlers,
     )
     missing_by_plugin: dict[tuple[str, str], list[RegisteredHandler]] = {}

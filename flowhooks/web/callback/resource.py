@@ -79,7 +79,7 @@ class CallbackResource:
         )
         body = schema.parse(raw_body)
         self._schemas.check_body(self.kind, body)
-        seconds, applied = negotiation.parse_prefer_wait(headers.get("HTTP_PREFER"), settings.wait)
+        seconds, applied = negotiation.parse_prefer_wait(headers.get("HTTP_PREFER"), settings.answer_wait)
         if applied is not None:
             response.set_header("Preference-Applied", applied)
         answer = self._intake.accept(

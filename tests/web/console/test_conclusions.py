@@ -32,7 +32,7 @@ def approvals(house, listens):
         listens(done, name="book", process_key="contract", conclusion="approved"),
         listens(done, name="audit", process_key="contract", conclusion="approved", when=HUGE),
         listens(done, name="stop", process_key="order", kind="cancel"),
-        ignore={"process_key": ("holiday",)},
+        routing={"ignore_process_keys": ("holiday",)},
     )
     flow.take("yes", key="contract", conclusion="approved", amount=5)
     flow.take("no", key="contract", conclusion="rejected")
@@ -61,7 +61,7 @@ def test_an_event_shows_its_conclusion_and_why_it_is_where_it_is(approvals, serv
         ("no", "condition of each of them is false", "条件都不成立"),
         ("open", "cannot be decided for this event", "无法判断"),
         ("kind", "they all listen to other kinds of callback", "回调类型不同"),
-        ("set", "the setting ignore.process_key names its key", "ignore.process_key"),
+        ("set", "the setting routing.ignore_process_keys names its key", "routing.ignore_process_keys"),
         ("nobody", "no handler has its class or key", "没有处理器对应"),
         ("nameless", "neither a class nor a key", "既没有处理类，也没有流程定义 Key"),
         ("dropped", "an operator dismissed it", "由运维人员设为免处理"),

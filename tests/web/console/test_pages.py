@@ -526,7 +526,7 @@ def test_a_held_handler(busy):
 
 def test_an_event_that_was_purged_is_said_to_have_been(house, serve):
     """Its page says so, in both languages, rather than that there is nothing."""
-    flow = house.open(ignore={"process_key": ("leave",)})
+    flow = house.open(routing={"ignore_process_keys": ("leave",)})
     event_id = flow.take("i1").event_id
     purge(flow.app.operation_context, EventFilter(until=flow.clock.now() + 1))
     console = serve(flow)

@@ -165,9 +165,9 @@ class PluginsResource(Resource):
             list_plugins(
                 app.plugins,
                 app.ledger,
-                app.settings.ignore.process_key,
+                app.settings.routing.ignore_process_keys,
                 max_counted=stats.MAX_GROUPED,
-                stale_after=app.settings.ledger.stale_after,
+                heartbeat_timeout=app.settings.ledger.heartbeat_timeout,
                 settings=app.settings,
             )
         )

@@ -44,8 +44,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "zh": "免处理：有处理器对应它的处理类或流程定义 Key，但它们监听的回调类型不同。",
     },
     "event.dismissed_by.setting": {
-        "en": "Dismissed: the setting ignore.process_key names its key.",
-        "zh": "免处理：配置项 ignore.process_key 列出了它的流程定义 Key。",
+        "en": "Dismissed: the setting routing.ignore_process_keys names its key.",
+        "zh": "免处理：配置项 routing.ignore_process_keys 列出了它的流程定义 Key。",
     },
     "event.dismissed_by.operator": {
         "en": "Dismissed: an operator dismissed it.",

@@ -302,8 +302,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "parked.then": {"en": "What to do", "zh": "处理办法"},
     "parked.wanted": {"en": "A handler takes these now. Deliver them:", "zh": "现在已有处理器，可补投："},
     "parked.install": {
-        "en": "Install a plugin that listens to the class or key, or name the key in ignore.process_key.",
-        "zh": "安装对应的插件，或把流程 Key 写入 ignore.process_key。",
+        "en": "Install a plugin that listens to the class or key, or name the key in routing.ignore_process_keys.",
+        "zh": "安装对应的插件，或把流程 Key 写入 routing.ignore_process_keys。",
     },
     "parked.neither": {
         "en": "neither a class nor a key",

@@ -44,7 +44,7 @@ _CHINESE: Final[Mapping[str, str]] = {
     ),
     "parked": (
         "有 {count} 个事件无处理器接收，仍在暂存（{subject}）。"
-        "请安装监听它的插件，或在 ignore.process_key 中写明不需要。"
+        "请安装监听它的插件，或在 routing.ignore_process_keys 中写明不需要。"
     ),
     "waiting": (
         "处理器 {subject} 有 {count} 条投递等待过久：处理器未加载，或线程被占用。请执行 flowhooks check 查看。"
