@@ -1,6 +1,6 @@
 """Named points at which a test has its own process killed.
 
-`FLOWHOOKS_CRASH_AT=accept.written:3` ends a process by SIGKILL when it reaches that point for the third time: nothing
+`FLOWHOOKS_FAILPOINT=accept.written:3` ends a process by SIGKILL when it reaches that point for the third time: nothing
 is flushed, closed, rolled back or told. Whatever is durable by then is all that the next process finds. Without the
 variable a point costs one call of a function that does nothing.
 """
@@ -18,7 +18,7 @@ from flowhooks.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-ENV_VARIABLE: Final = "FLOWHOOKS_CRASH_AT"
+ENV_VARIABLE: Final = "FLOWHOOKS_FAILPOINT"
 
 FAILPOINTS: Final[Mapping[str, str]] = {
     "accept.begun": "a transaction that takes call-backs in has begun, and has written nothing of them",

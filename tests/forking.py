@@ -29,7 +29,7 @@ from importlib import import_module
 from pathlib import Path
 
 FLOWHOOKS = (sys.executable, "-m", "flowhooks")
-TO_PYTHON = ("PYTHON", "LANG", "LC_", "MALLOC", "GLIBC", "LD_", "PROMETHEUS", "FLOWHOOKS_CRASH_AT")
+TO_PYTHON = ("PYTHON", "LANG", "LC_", "MALLOC", "GLIBC", "LD_", "PROMETHEUS", "FLOWHOOKS_FAILPOINT")
 """How variables begin that are read while Python starts, or while flowhooks is loaded."""
 OURS = dict(os.environ)
 """The environment as it was before any test changed it."""

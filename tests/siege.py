@@ -114,7 +114,7 @@ class Siege:
 
     def start(self, at="", times=1):
         """Start the server again, which is to be killed at a point."""
-        point = {"test_in_handler": times} if at == "handler" else {"crash_at": f"{at}:{times}"}
+        point = {"test_in_handler": times} if at == "handler" else {"failpoint": f"{at}:{times}"}
         listen = f"{self.address[0]}:{self.address[1]}"
         self.server = self.site.start(
             ready=False, listen=listen, **SETTINGS, **(point if at not in {"", "checkpoint"} else {})
@@ -128,7 +128,7 @@ class Siege:
             pytest.fail(f"{at} was not reached {times} times:\n" + "\n".join(self.server.lines[-10:]))
         assert self.server.wait() == -signal.SIGKILL, "\n".join(self.server.lines[-20:])
         if at not in {"handler", "checkpoint"}:
-            assert f"killed at {at}:{times}, as FLOWHOOKS_CRASH_AT says" in self.server.lines
+            assert f"killed at {at}:{times}, as FLOWHOOKS_FAILPOINT says" in self.server.lines
         self.open_gates()
 
     def open_gates(self):
@@ -278,7 +278,7 @@ class Shared(Siege):
         """Only what the load or the start reaches is for the server."""
         super().start(at if at.partition(".")[0] in AT_ONCE | BY_LOAD else "", times)
 
-    def operate(self, name, *, may_be_done=False, crash_at=None, **arguments):
+    def operate(self, name, *, may_be_done=False, failpoint=None, **arguments):
         """Give a command; it may be killed at a point."""
         words = [f"--id={one}" for one in arguments.get("wanted", {}).get("ids", ())]
         words += ["--note", arguments["note"]] if name == "dismiss" else []
@@ -286,14 +286,14 @@ class Shared(Siege):
         words = ["--older-than", "0s", "--key", "old"] if name == "purge" else words
         words = words or ["--state", "dead"]
         group = "db" if name == "purge" else "events"
-        point = {"crash_at": f"{crash_at}:1"} if crash_at else {}
+        point = {"failpoint": f"{failpoint}:1"} if failpoint else {}
         done = self.site.run(group, name, *words, "--yes", "--database", self.site.database, **SETTINGS, **point)
-        assert (done.returncode == -signal.SIGKILL) == bool(crash_at), done
+        assert (done.returncode == -signal.SIGKILL) == bool(failpoint), done
         assert done.returncode <= may_be_done, done
 
     def cut_off(self, at, kind, asked):
         """Kill the command, and the server too: for what comes next there is to be something to recover."""
-        self.operate(kind, crash_at=at, **asked)
+        self.operate(kind, failpoint=at, **asked)
         self.server.kill()
         self.open_gates()
 

@@ -47,7 +47,7 @@ finally:
     killed = ran(program, "settle.written:3")
     assert killed.returncode == -signal.SIGKILL
     assert killed.stdout.split() == ["0", "1", "2"]
-    assert killed.stderr.strip() == "killed at settle.written:3, as FLOWHOOKS_CRASH_AT says"
+    assert killed.stderr.strip() == "killed at settle.written:3, as FLOWHOOKS_FAILPOINT says"
     assert ran(program, "settle.written:6").stdout.split() == ["0", "1", "2", "3", "4", "cleaned", "up", "ended"]
 
 
@@ -82,7 +82,7 @@ def test_what_could_never_kill_is_refused(text, number):
         whole = "accept.written:"
     with pytest.raises(SettingsError) as refused:
         failpoints.parse_env(whole)
-    assert "FLOWHOOKS_CRASH_AT" in str(refused.value)
+    assert "FLOWHOOKS_FAILPOINT" in str(refused.value)
     if not whole.startswith("accept.written"):
         assert all(name in str(refused.value) for name in failpoints.FAILPOINTS)
 
@@ -100,7 +100,7 @@ def test_a_typo_is_refused_by_every_command_that_has_points(tmp_path):
             timeout=60,
         )
         assert refused.returncode == 2, refused
-        assert refused.stderr.startswith("Error: FLOWHOOKS_CRASH_AT names no point of flowhooks; there are: ")
+        assert refused.stderr.startswith("Error: FLOWHOOKS_FAILPOINT names no point of flowhooks; there are: ")
         assert refused.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 

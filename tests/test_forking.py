@@ -70,7 +70,7 @@ def test_who_waits_too_short_is_told(tmp_path):
     server.stderr.close()
 
 
-@pytest.mark.parametrize("name", ["FLOWHOOKS_CRASH_AT", "PYTHONWARNINGS", "LC_ALL", "MALLOC_ARENA_MAX"])
+@pytest.mark.parametrize("name", ["FLOWHOOKS_FAILPOINT", "PYTHONWARNINGS", "LC_ALL", "MALLOC_ARENA_MAX"])
 def test_what_is_read_at_the_start_is_started(tmp_path, name):
     """A fork would not have read it."""
     process = forking.start([*forking.FLOWHOOKS, "--version"], cwd=tmp_path, env=environ(**{name: ""}))

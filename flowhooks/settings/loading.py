@@ -26,7 +26,7 @@ _SECTIONS: Final = frozenset(name.partition(".")[0] for name in _TYPES if "." in
 _NAMED_SECTIONS: Final = ("sources", "operators", "handlers", "plugins")
 """Whose sections have names of the user's choice, and can only be written in the file."""
 _VARIABLES: Final = {variable(name): name for name in _TYPES}
-_NOT_SETTINGS: Final = re.compile(r"FLOWHOOKS_(CONFIG|CRASH_AT|PLACE|SECRET|TOKEN|TEST_.*)", re.DOTALL)
+_NOT_SETTINGS: Final = re.compile(r"FLOWHOOKS_(CONFIG|FAILPOINT|SUPERVISOR_FD|SECRET|TOKEN|TEST_.*)", re.DOTALL)
 """Variables of ours that are no settings: which file to read, what a supervisor tells those that it starts, a token or
 a secret to send with, and what the project's own tests use."""
 _SERVICE_LINKS: Final = re.compile(

@@ -381,7 +381,7 @@ def unfinished(ledger):
 
 def crash(at, times):
     """The settings that have a process killed at a point."""
-    return {"test_in_handler": times} if at == "handler" else {"crash_at": f"{at}:{times}"}
+    return {"test_in_handler": times} if at == "handler" else {"failpoint": f"{at}:{times}"}
 
 
 def until_killed(victim, at, times):
@@ -392,7 +392,7 @@ def until_killed(victim, at, times):
         pytest.fail(f"{at} was not reached {times} times:\n" + "\n".join(victim.lines[-10:]))
     assert victim.wait() == -signal.SIGKILL, "\n".join(victim.lines[-20:])
     if at != "handler":
-        assert f"killed at {at}:{times}, as FLOWHOOKS_CRASH_AT says" in victim.lines
+        assert f"killed at {at}:{times}, as FLOWHOOKS_FAILPOINT says" in victim.lines
 
 
 @pytest.fixture(scope="module")

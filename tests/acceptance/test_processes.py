@@ -26,7 +26,7 @@ JOURNAL = pathlib.Path(os.environ["JOURNAL"])
 def work(event, delivery):
     """Write down who was entered, and wait as long as the gate is shut."""
     with JOURNAL.open("a") as journal:
-        print("NAME", event.flow_instance_id, os.getpid(), "FLOWHOOKS_PLACE" in os.environ, file=journal, flush=True)
+        print("NAME", event.flow_instance_id, os.getpid(), "FLOWHOOKS_SUPERVISOR_FD" in os.environ, file=journal, flush=True)
     while JOURNAL.with_name("shut-" + event.flow_instance_id).exists():
         time.sleep(0.01)
 
@@ -406,7 +406,7 @@ def test_what_cannot_be_is_refused(shared, tmp_path):
         assert not (tmp_path / "x.db").exists()
     refused = shared.run(*serve, place="nonsense")
     assert refused.returncode == 2
-    assert "FLOWHOOKS_PLACE" in refused.stderr
+    assert "FLOWHOOKS_SUPERVISOR_FD" in refused.stderr
     checked = shared.run("check", "--database", tmp_path / "x.db", processes=3)
     assert "processes = 3 needs PostgreSQL" in checked.stdout
 

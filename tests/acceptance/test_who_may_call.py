@@ -406,7 +406,7 @@ def test_an_id_is_kept_exactly_if_its_event_is(site, point, kept):
     """A kill before the commit leaves the id free; one after it does not, and the same is a repeat."""
     site.plugin("p", PLUGIN)
     config = f"[sources.erp]\nsecrets = [{{file = '{secret(site, 'erp', ERP)}'}}]\n"
-    server = site.start(config=config, crash_at=f"{point}:1")
+    server = site.start(config=config, failpoint=f"{point}:1")
     with pytest.raises((OSError, http.client.HTTPException)):
         server.post("k-1", RAW, **sign(message="k"))
     server.wait()

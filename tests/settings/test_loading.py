@@ -159,7 +159,7 @@ def test_variables_of_others():
         "PATH": "/bin",
         "FLOWHOOKSX": "1",
         "FLOWHOOKS_TEST_PG_DSN": "x",
-        "FLOWHOOKS_CRASH_AT": "x",
+        "FLOWHOOKS_FAILPOINT": "x",
         "FLOWHOOKS_TOKEN": "x",
         "FLOWHOOKS_SERVICE_HOST": "10.1.2.3",
         "FLOWHOOKS_SERVICE_PORT": "8080",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flowhooks.cli.process.signals import ShutdownSignal
     from flowhooks.settings import Settings
 
-SUPERVISOR_VARIABLE: Final = "FLOWHOOKS_PLACE"
+SUPERVISOR_VARIABLE: Final = "FLOWHOOKS_SUPERVISOR_FD"
 """The environment variable by which a supervisor tells a process that it starts which files it has inherited."""
 METRICS_DIR_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable by which prometheus-client is told where several processes count together."""
