@@ -50,12 +50,12 @@ def test_everything_at_rest(house, listens):
     assert found["flowhooks_ledger_up",] == 1
     assert found["flowhooks_accepted_total",] == 1
     assert found["flowhooks_events",] == 1
-    assert found["flowhooks_difference",] == 0
-    assert found["flowhooks_parked",] == 0
+    assert found["flowhooks_unaccounted_events",] == 0
+    assert found["flowhooks_parked_events",] == 0
     assert found["flowhooks_oldest_parked_seconds",] == 0
     assert found["flowhooks_processes",] == 1
-    assert found["flowhooks_plugin", "p", "loaded"] == 1
-    assert not [name for name in found if name[0] in {"flowhooks_oldest_seconds", "flowhooks_deliveries"}]
+    assert found["flowhooks_plugin_info", "p", "loaded"] == 1
+    assert not [name for name in found if name[0] in {"flowhooks_oldest_delivery_age_seconds", "flowhooks_deliveries"}]
 
 
 def test_attempts_and_commits_are_counted(house, listens, eventually):
@@ -63,13 +63,13 @@ def test_attempts_and_commits_are_counted(house, listens, eventually):
     flow = house.open(listens(fine))
     flow.settled(flow.take().event_id, State.SUCCEEDED)
     # What is counted last of an attempt, after its outcome is durable.
-    eventually(lambda: scrape(flow).get(("flowhooks_delivery_seconds_count", "p:fine")))
+    eventually(lambda: scrape(flow).get(("flowhooks_delivery_latency_seconds_count", "p:fine")))
     found = scrape(flow)
     assert found["flowhooks_attempts_total", "p:fine", "succeeded"] == 1
-    assert found["flowhooks_attempt_seconds_count", "p:fine"] == 1
-    assert found["flowhooks_delivery_seconds_count", "p:fine"] == 1
-    assert found["flowhooks_commit_items_count",] > 0
-    assert found["flowhooks_commit_items_sum",] >= found["flowhooks_commit_items_count",]
+    assert found["flowhooks_attempt_duration_seconds_count", "p:fine"] == 1
+    assert found["flowhooks_delivery_latency_seconds_count", "p:fine"] == 1
+    assert found["flowhooks_commit_batch_size_count",] > 0
+    assert found["flowhooks_commit_batch_size_sum",] >= found["flowhooks_commit_batch_size_count",]
 
 
 def test_what_waits_is_shown_with_its_age(house, listens):
@@ -89,8 +89,8 @@ def test_what_waits_is_shown_with_its_age(house, listens):
     go.set()
     assert found["flowhooks_deliveries", "p:slow", "running"] == 1
     assert found["flowhooks_deliveries", "p:slow", "waiting"] == 1
-    assert found["flowhooks_oldest_seconds", "p:slow", "waiting"] == pytest.approx(90, abs=1)
-    assert found["flowhooks_running",] == 1
+    assert found["flowhooks_oldest_delivery_age_seconds", "p:slow", "waiting"] == pytest.approx(90, abs=1)
+    assert found["flowhooks_running_deliveries",] == 1
 
 
 def test_what_waits_for_its_retry_is_not_old(house, listens):
@@ -103,7 +103,7 @@ def test_what_waits_for_its_retry_is_not_old(house, listens):
     flow.settled(flow.take(wait=0).event_id, State.WAITING, attempt=1)
     found = scrape(flow)
     assert found["flowhooks_deliveries", "p:fails_once", "waiting"] == 1
-    assert ("flowhooks_oldest_seconds", "p:fails_once", "waiting") not in found
+    assert ("flowhooks_oldest_delivery_age_seconds", "p:fails_once", "waiting") not in found
 
 
 def test_dead_and_parked(house, listens):
@@ -114,8 +114,8 @@ def test_dead_and_parked(house, listens):
     flow.clock.advance(3600)
     found = scrape(flow)
     assert found["flowhooks_deliveries", "p:fails", "dead"] == 1
-    assert found["flowhooks_oldest_seconds", "p:fails", "dead"] == pytest.approx(3600, abs=1)
-    assert found["flowhooks_parked",] == 1
+    assert found["flowhooks_oldest_delivery_age_seconds", "p:fails", "dead"] == pytest.approx(3600, abs=1)
+    assert found["flowhooks_parked_events",] == 1
     assert found["flowhooks_oldest_parked_seconds",] == pytest.approx(3600, abs=1)
 
 
@@ -139,20 +139,20 @@ def test_an_event_that_vanished_is_a_difference(house, listens, monotonic):
     flow = house.open(listens(fine))
     flow.take("i1", key="nobody")
     flow.take("i2", key="nobody")
-    assert scrape(flow)["flowhooks_difference",] == 0
+    assert scrape(flow)["flowhooks_unaccounted_events",] == 0
     flow.sql("DELETE FROM events WHERE flow_instance_id = 'i1'")
     monotonic(3600)
-    assert scrape(flow)["flowhooks_difference",] == 1
+    assert scrape(flow)["flowhooks_unaccounted_events",] == 1
 
 
 def test_who_asks_often_has_the_ledger_read_seldom(house, listens, monotonic):
     """Within some seconds the same is told again; then it is read anew."""
     flow = house.open(listens(fine))
-    assert scrape(flow)["flowhooks_parked",] == 0
+    assert scrape(flow)["flowhooks_parked_events",] == 0
     flow.take(key="nobody")
-    assert scrape(flow)["flowhooks_parked",] == 0
+    assert scrape(flow)["flowhooks_parked_events",] == 0
     monotonic(STATS_TTL_SECONDS)
-    assert scrape(flow)["flowhooks_parked",] == 1
+    assert scrape(flow)["flowhooks_parked_events",] == 1
 
 
 def test_a_ledger_that_cannot_be_read_hides_nothing_else(house, listens, logged, eventually):
@@ -177,7 +177,7 @@ def test_a_ledger_that_cannot_be_read_hides_nothing_else(house, listens, logged,
             flow.sql("ALTER TABLE elsewhere RENAME TO counters")
     assert found["flowhooks_ledger_up",] == 0
     assert found[attempts] == 1
-    assert ("flowhooks_difference",) not in found
+    assert ("flowhooks_unaccounted_events",) not in found
     assert [one for one in logged if one["event"] == "ledger_not_measured"]
 
 
@@ -208,7 +208,7 @@ def test_what_is_paused(house, listens, monotonic):
     assert [name for name in found if name[0] == "flowhooks_handler_paused"] == [("flowhooks_handler_paused", "p:h")]
     assert found["flowhooks_handler_paused", "p:h"] == 1
     assert found["flowhooks_deliveries", "p:h", "waiting"] == 1
-    assert ("flowhooks_oldest_seconds", "p:h", "waiting") not in found
+    assert ("flowhooks_oldest_delivery_age_seconds", "p:h", "waiting") not in found
     resume(flow.app.operation_context, ["p:h"])
     monotonic(STATS_TTL_SECONDS)
     assert not [name for name in scrape(flow) if name[0] == "flowhooks_handler_paused"]
@@ -221,4 +221,4 @@ def test_what_is_held(house, listens, monotonic, eventually):
         flow.settled(flow.take(str(number), wait=0).event_id, State.DEAD)
     eventually(flow.app.ledger.open_circuits)
     found = scrape(flow)
-    assert (found["flowhooks_handler_held", "p:h"], found["flowhooks_handler_paused", "p:h"]) == (1, 1)
+    assert (found["flowhooks_handler_circuit_open", "p:h"], found["flowhooks_handler_paused", "p:h"]) == (1, 1)

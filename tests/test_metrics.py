@@ -23,11 +23,11 @@ def test_answers_are_counted_by_kind_and_status():
         metrics.received(kind)
         metrics.answered(kind, status, seconds)
     found = read(metrics)
-    assert found["flowhooks_requests_total", "complete"] == 3
-    assert found["flowhooks_answers_total", "complete", "200"] == 2
-    assert found["flowhooks_answers_total", "complete", "422"] == 1
-    assert found["flowhooks_answers_total", "x", "200"] == 1
-    assert found["flowhooks_answer_seconds_sum", "complete"] == 0.75
+    assert found["flowhooks_http_requests_total", "complete"] == 3
+    assert found["flowhooks_http_responses_total", "complete", "200"] == 2
+    assert found["flowhooks_http_responses_total", "complete", "422"] == 1
+    assert found["flowhooks_http_responses_total", "x", "200"] == 1
+    assert found["flowhooks_http_request_duration_seconds_sum", "complete"] == 0.75
 
 
 def test_a_delivery_is_timed_when_it_has_ended():
@@ -38,16 +38,16 @@ def test_a_delivery_is_timed_when_it_has_ended():
     found = read(metrics)
     assert found["flowhooks_attempts_total", "p:h", "failed"] == 1
     assert found["flowhooks_attempts_total", "p:h", "succeeded"] == 1
-    assert found["flowhooks_attempt_seconds_count", "p:h"] == 2
-    assert found["flowhooks_delivery_seconds_count", "p:h"] == 1
-    assert found["flowhooks_delivery_seconds_sum", "p:h"] == 5.5
+    assert found["flowhooks_attempt_duration_seconds_count", "p:h"] == 2
+    assert found["flowhooks_delivery_latency_seconds_count", "p:h"] == 1
+    assert found["flowhooks_delivery_latency_seconds_sum", "p:h"] == 5.5
 
 
 def test_a_clock_that_was_set_back_makes_no_negative_time():
     """What would be less than nothing is nothing."""
     metrics = Metrics()
     metrics.attempted("p:h", "succeeded", 0.2, total=-5.5)
-    assert read(metrics)["flowhooks_delivery_seconds_sum", "p:h"] == 0
+    assert read(metrics)["flowhooks_delivery_latency_seconds_sum", "p:h"] == 0
 
 
 def test_handlers_beyond_the_first_share_one_label():
@@ -66,5 +66,5 @@ def test_two_processes_count_apart():
     """Nothing is global: what one `Metrics` counts another does not tell."""
     one, other = Metrics(), Metrics()
     one.committed(8, 0.002)
-    assert read(one)["flowhooks_commit_items_sum",] == 8
-    assert read(other)["flowhooks_commit_items_sum",] == 0
+    assert read(one)["flowhooks_commit_batch_size_sum",] == 8
+    assert read(other)["flowhooks_commit_batch_size_sum",] == 0

@@ -79,19 +79,21 @@ class ProcessCollector(Collector):
         """The numbers."""
         process = self._info
         build = GaugeMetricFamily(
-            "flowhooks_build", "1; which flowhooks, on which Python.", labels=["version", "python"]
+            "flowhooks_build_info", "1; which flowhooks, on which Python.", labels=["version", "python"]
         )
         build.add_metric([process.version, platform.python_version()], 1)
         yield build
         plugins = GaugeMetricFamily(
-            "flowhooks_plugin", "1 for each plugin found, in its state.", labels=["plugin", "state"]
+            "flowhooks_plugin_info", "1 for each plugin found, in its state.", labels=["plugin", "state"]
         )
         for (name, state), many in sorted(Counter((info.name, info.state) for info in process.plugins).items()):
             plugins.add_metric([name, state], many)
         yield plugins
         if not process.is_single_process:
             return
-        yield GaugeMetricFamily("flowhooks_running", "Deliveries that this process runs just now.", process.running())
+        yield GaugeMetricFamily(
+            "flowhooks_running_deliveries", "Deliveries that this process runs just now.", process.running()
+        )
         yield GaugeMetricFamily(
             "flowhooks_handler_processes", "Processes for handlers that run in one of their own.", process.processes()
         )
@@ -99,7 +101,7 @@ class ProcessCollector(Collector):
             "flowhooks_writes_queued", "Pieces of work that wait for this process's next transaction.", process.queued()
         )
         yield CounterMetricFamily(
-            "flowhooks_notices_dropped",
+            "flowhooks_hook_notifications_dropped",
             "Notices that plugins were not given, for they were too slow.",
             process.notifications_dropped(),
         )
@@ -171,7 +173,7 @@ class LedgerCollector(Collector):
             deliveries.add_metric([handler, state.value], many)
         yield deliveries
         ages = GaugeMetricFamily(
-            "flowhooks_oldest_seconds",
+            "flowhooks_oldest_delivery_age_seconds",
             "How long the oldest delivery has been in its state; a waiting one, since it could have run.",
             labels=["handler", "state"],
         )
@@ -187,7 +189,7 @@ class LedgerCollector(Collector):
         yield ages
         yield self._handler_gauge("flowhooks_handler_paused", "that is paused: its deliveries wait", condition.paused)
         yield self._handler_gauge(
-            "flowhooks_handler_held", "that is paused for having failed again and again", condition.circuit_open
+            "flowhooks_handler_circuit_open", "that is paused for having failed again and again", condition.circuit_open
         )
 
     def _handler_gauge(self, name: str, what: str, handlers: Iterable[str]) -> Metric:
@@ -197,7 +199,9 @@ class LedgerCollector(Collector):
         return gauge
 
     def _parked(self, condition: LedgerStats) -> Iterator[Metric]:
-        yield GaugeMetricFamily("flowhooks_parked", "Events that are parked: no handler wants them.", condition.parked)
+        yield GaugeMetricFamily(
+            "flowhooks_parked_events", "Events that are parked: no handler wants them.", condition.parked
+        )
         yield GaugeMetricFamily(
             "flowhooks_oldest_parked_seconds",
             "How long the oldest of them has been parked; 0 where there is none.",
@@ -213,7 +217,7 @@ def _counted(totals: Totals) -> Iterator[Metric]:
     yield CounterMetricFamily("flowhooks_purged", "Events purged, ever.", totals.purged)
     yield GaugeMetricFamily("flowhooks_events", "Events that are stored.", totals.stored)
     yield GaugeMetricFamily(
-        "flowhooks_difference",
+        "flowhooks_unaccounted_events",
         "Events accepted that are neither stored nor purged. Anything but 0 is an emergency.",
         totals.unaccounted,
     )

@@ -25,7 +25,7 @@ OTHER_HANDLERS: Final = "(others)"
 NO_KIND: Final = "(none)"
 """The kind of requests to no path of a call-back; no kind is called so."""
 
-ANSWER_SECONDS_BUCKETS: Final = (
+REQUEST_DURATION_BUCKETS: Final = (
     0.001,
     0.0025,
     0.005,
@@ -42,8 +42,8 @@ ANSWER_SECONDS_BUCKETS: Final = (
     30.0,
     60.0,
 )
-ATTEMPT_SECONDS_BUCKETS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
-DELIVERY_SECONDS_BUCKETS: Final = (
+ATTEMPT_DURATION_BUCKETS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+DELIVERY_LATENCY_BUCKETS: Final = (
     0.01,
     0.05,
     0.1,
@@ -59,8 +59,8 @@ DELIVERY_SECONDS_BUCKETS: Final = (
     172_800.0,
 )
 """Up to the 27 hours and a half that the retries of `Retry()` take."""
-COMMIT_SECONDS_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
-COMMIT_ITEMS_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+COMMIT_DURATION_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+COMMIT_BATCH_SIZE_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
@@ -81,19 +81,19 @@ class Metrics:
         self._labels: dict[str, str] = {}
         self._naming = threading.Lock()
         self._received = Counter(
-            "flowhooks_requests",
+            "flowhooks_http_requests",
             "Requests to the call-back listener, by kind of call-back; (none): to no path of a call-back.",
             ["kind"],
             registry=self.registry,
         )
         self._answered = Counter(
-            "flowhooks_answers", "Answers to them, by HTTP status.", ["kind", "status"], registry=self.registry
+            "flowhooks_http_responses", "Answers to them, by HTTP status.", ["kind", "status"], registry=self.registry
         )
         self._answering = self._histogram(
-            "flowhooks_answer_seconds",
+            "flowhooks_http_request_duration_seconds",
             "From a request's arrival to its answer, waiting for handlers included.",
             "kind",
-            ANSWER_SECONDS_BUCKETS,
+            REQUEST_DURATION_BUCKETS,
         )
         self._attempts = Counter(
             "flowhooks_attempts",
@@ -102,28 +102,31 @@ class Metrics:
             registry=self.registry,
         )
         self._attempting = self._histogram(
-            "flowhooks_attempt_seconds", "How long an attempt took in its handler.", "handler", ATTEMPT_SECONDS_BUCKETS
+            "flowhooks_attempt_duration_seconds",
+            "How long an attempt took in its handler.",
+            "handler",
+            ATTEMPT_DURATION_BUCKETS,
         )
         self._delivering = self._histogram(
-            "flowhooks_delivery_seconds",
+            "flowhooks_delivery_latency_seconds",
             "From the receipt of a call-back until a delivery of it succeeded or was dead, retries included.",
             "handler",
-            DELIVERY_SECONDS_BUCKETS,
+            DELIVERY_LATENCY_BUCKETS,
         )
         self._committing = Histogram(
-            "flowhooks_commit_seconds",
+            "flowhooks_commit_duration_seconds",
             "How long a transaction of the ledger took, its commit included.",
-            buckets=COMMIT_SECONDS_BUCKETS,
+            buckets=COMMIT_DURATION_BUCKETS,
             registry=self.registry,
         )
         self._committed = Histogram(
-            "flowhooks_commit_items",
+            "flowhooks_commit_batch_size",
             "How many pieces of work one transaction of the ledger committed together.",
-            buckets=COMMIT_ITEMS_BUCKETS,
+            buckets=COMMIT_BATCH_SIZE_BUCKETS,
             registry=self.registry,
         )
-        self._log_ins = Counter(
-            "flowhooks_log_ins",
+        self._logins = Counter(
+            "flowhooks_logins",
             "Attempts to log in to the console, by outcome: succeeded, failed, delayed; refused_token: a bearer token "
             "that no operator has.",
             ["outcome"],
@@ -196,7 +199,7 @@ class Metrics:
 
     def logged_in(self, outcome: str) -> None:
         """Somebody has tried to come in as an operator: `"succeeded"`, `"failed"`, `"delayed"`, `"refused_token"`."""
-        self._log_ins.labels(outcome).inc()
+        self._logins.labels(outcome).inc()
 
     def process_ended(self, reason: str) -> None:
         """A process of a handler has ended: `"overdue"`, `"crashed"`, `"worn"`, `"evicted"`, `"stopped"`."""

@@ -52,15 +52,15 @@ def test_every_answer_is_counted(site):
         assert answer.status == int(status)
     answer, found = scrape(server)
     assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
-    counted = {key[1:]: value for key, value in found.items() if key[0] == "flowhooks_answers_total"}
+    counted = {key[1:]: value for key, value in found.items() if key[0] == "flowhooks_http_responses_total"}
     assert counted == dict.fromkeys(wanted, 1)
-    assert found["flowhooks_requests_total", "complete"] == 7
-    assert found["flowhooks_answer_seconds_count", "complete"] == 7
+    assert found["flowhooks_http_requests_total", "complete"] == 7
+    assert found["flowhooks_http_request_duration_seconds_count", "complete"] == 7
     assert found["flowhooks_attempts_total", "kit:good", "succeeded"] == 1
     assert found["flowhooks_attempts_total", "kit:bad", "failed"] == 1
     assert found["flowhooks_deliveries", "kit:bad", "dead"] == 1
-    assert found["flowhooks_parked",] == 1
-    assert found["flowhooks_difference",] == 0
+    assert found["flowhooks_parked_events",] == 1
+    assert found["flowhooks_unaccounted_events",] == 0
     server.stop()
 
 
@@ -77,7 +77,7 @@ def test_no_value_of_a_call_back_is_a_label(site):
         assert server.ask(f"M{number}", "/flow/x/call-back/complete").status in {400, 405, 501}
     after = set(scrape(server)[1])
     new = {key for key in after - before if not key[0].startswith("flowhooks_answer")}
-    assert new <= {("flowhooks_requests_total", "(none)"), ("flowhooks_requests_created", "(none)")}
+    assert new <= {("flowhooks_http_requests_total", "(none)"), ("flowhooks_http_requests_created", "(none)")}
     assert len(after - before) < 40
     server.stop()
 

@@ -47,7 +47,7 @@ def test_where_other_machines_reach_it(make_site, config):
     for path, status in (("/healthz", 200), ("/readyz", 200), ("/metrics", 401), ("/console/", 401), ("/api/x", 401)):
         assert server.ask("GET", path, None, there, admin=True).status == status, path
     bearer = {"Authorization": f"Bearer {TOKEN}"}
-    assert b"flowhooks_log_ins_total" in server.ask("GET", "/metrics", None, there | bearer, admin=True).body
+    assert b"flowhooks_logins_total" in server.ask("GET", "/metrics", None, there | bearer, admin=True).body
     assert server.ask("POST", "/api/operations/drain", "{}", bearer, admin=True).status == 403
     assert server.operate(site.token(), "drain").status == 200
     cookie = log_in(server)

@@ -26,8 +26,8 @@ JOURNAL = pathlib.Path(os.environ["JOURNAL"])
 def work(event, delivery):
     """Write down who was entered, and wait as long as the gate is shut."""
     with JOURNAL.open("a") as journal:
-        told = "FLOWHOOKS_SUPERVISOR_FD" in os.environ
-        print("NAME", event.flow_instance_id, os.getpid(), told, file=journal, flush=True)
+        inherited = "FLOWHOOKS_SUPERVISOR_FD" in os.environ
+        print("NAME", event.flow_instance_id, os.getpid(), inherited, file=journal, flush=True)
     while JOURNAL.with_name("shut-" + event.flow_instance_id).exists():
         time.sleep(0.01)
 

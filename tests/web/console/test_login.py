@@ -353,7 +353,7 @@ def test_attempts_are_delayed(house, serve):
     assert console.post("/login", {"name": "li", "password": "wrong"}).status == 401
     text = console.flow.app.metrics.text().decode()
     for outcome, count in (("succeeded", 2), ("failed", 13), ("delayed", 9)):
-        assert f'flowhooks_log_ins_total{{outcome="{outcome}"}} {count}.0' in text
+        assert f'flowhooks_logins_total{{outcome="{outcome}"}} {count}.0' in text
 
 
 @pytest.mark.sqlite
