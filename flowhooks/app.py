@@ -231,7 +231,7 @@ class App:
             )
         recovered = self.ledger.recover(missing_handlers=self.missing_handlers)
         if any(recovered.values()):
-            log.warning("recovered", **{f"now_{state}": count for state, count in recovered.items()})
+            log.warning("deliveries_recovered", **{f"now_{state}": count for state, count in recovered.items()})
         self.router = self._build_router(settings, missing)
         self.waiters = WaiterRegistry(
             clock=self.clock, max_waiters=max(1, settings.http.threads // 2), paused=self._pauses.get
@@ -425,9 +425,9 @@ class App:
                 if not after:
                     break
         except FlowhooksError as error:
-            log.error("drain_failed", why=str(error), next="`flowhooks events drain` tries again")  # noqa: TRY400 (one line says it)
+            log.error("parked_reroute_failed", why=str(error), next="`flowhooks events drain` tries again")  # noqa: TRY400 (one line says it)
         if delivered:
-            log.info("drained", delivered=delivered)
+            log.info("parked_events_rerouted", delivered=delivered)
 
     def publish_admin_address(self, admin: str, token: str) -> None:
         """Write into the lock file where the administration API is, and the token that it asks for."""

@@ -229,7 +229,7 @@ class Siege:
         kind = at.partition(".")[0]
         self.start(at, times)
         if kind not in AT_ONCE | BY_LOAD:
-            self.server.until_logged("serving")
+            self.server.until_logged("server_started")
             self.prepare(at, f"{kind}-{number}")
             ahead = following.partition(".")[0]
             if ahead in EARLY:
@@ -267,7 +267,7 @@ class Siege:
     def go_on(self):
         """After the last kill: a server that lives."""
         self.start()
-        self.server.until_logged("serving")
+        self.server.until_logged("server_started")
         self.make_good()
 
 
@@ -336,7 +336,13 @@ def history(siege, deliveries):
         with ledger.connection() as connection:
             found += ["", *map(repr, audit.entries(connection, limit=100))]
     for server in site._servers:
-        for event in ("recovered", "taken_for_dead", "stale_attempt", "runner_fault", "ledger_write_failed"):
+        for event in (
+            "deliveries_recovered",
+            "process_expired",
+            "stale_attempt",
+            "runner_fault",
+            "ledger_write_failed",
+        ):
             found += [f"{server.process.pid}: {record}" for record in server.logged(event)]
     return "\n".join(found)
 

@@ -314,9 +314,9 @@ def test_an_alert_is_over_when_its_cause_has_gone(watch, listener, logged):
     assert [row[-1] for row in watched.rows()] == [1, 1]
     watched.dead("i2")
     watched.looks()
-    assert names(logged, "alert_raised", "alert_over") == [
+    assert names(logged, "alert_raised", "alert_closed") == [
         ("alert_raised", "p:h"), ("alert_raised", "p:i"),
-        ("alert_over", "p:h"), ("alert_over", "p:i"),
+        ("alert_closed", "p:h"), ("alert_closed", "p:i"),
         ("alert_raised", "p:h"), ("alert_raised", "p:i"),
     ]  # fmt: skip
     assert listener.told == [(AlertCause.DEAD, "p:h"), (AlertCause.DEAD, "p:i")] * 2
@@ -417,7 +417,7 @@ def test_a_listener_that_raises_is_told_again_later(watch, listener, logged):
         made.append(len(listener.alerts) - before)
     assert made == [1] * len(made)
     assert len({alert.id for alert in listener.alerts}) == 2
-    assert sum(entry["event"] == "notice_failed" for entry in logged) == len(made)
+    assert sum(entry["event"] == "hook_failed" for entry in logged) == len(made)
     listener.error = None
     watched.clock.advance(RETRY_DELAYS[-1])
     watched.looks()
@@ -484,9 +484,9 @@ def test_without_listeners_alerts_are_raised_all_the_same(watch, logged):
     }  # fmt: skip
     watched.close_dead()
     watched.looks()
-    (entry, _) = [entry for entry in logged if entry["event"] == "alert_over"]
+    (entry, _) = [entry for entry in logged if entry["event"] == "alert_closed"]
     assert entry.pop("alert")
-    assert entry == {"event": "alert_over", "log_level": "info", "cause": "dead", "subject": "p:h"}
+    assert entry == {"event": "alert_closed", "log_level": "info", "cause": "dead", "subject": "p:h"}
     assert [row[3:] for row in watched.rows()] == [("[]", 1), ("[]", 1)]
 
 
@@ -747,7 +747,7 @@ def test_a_look_that_fails_is_not_the_last_one(watch, listener, eventually, logg
     watched.dead("i1")
     alerts.start()
     eventually(lambda: not failures and len(listener.alerts) == 2)
-    assert sum(entry["event"] == "cannot_look_for_alerts" for entry in logged) == 2
+    assert sum(entry["event"] == "alert_poll_failed" for entry in logged) == 2
 
 
 class Hanging(Listener):
@@ -790,7 +790,7 @@ def test_a_listener_that_hangs_holds_up_nobody_else(watch, listener, hanging, lo
     watched.close_dead()
     watched.looks()
     assert [row[3:] for row in watched.rows()] == [('["mail"]', 1)] * 2
-    (entry,) = [entry for entry in logged if entry["event"] == "notice_hangs"]
+    (entry,) = [entry for entry in logged if entry["event"] == "hook_timeout"]
     assert (entry["plugin"], entry["hook"], entry["alert"]) == ("hanging", "alert_raised", hanging.alerts[0].id)
 
 

@@ -453,7 +453,7 @@ def test_where_too_much_is_queued_the_thread_waits(paper, logged):
     paper.settles = [Unavailable("ledger_down"), True]
     paper.dispatch().execute(QUEUED)
     assert paper.of("settle") == paper.of("settle_soon") * 2
-    assert [entry["event"] for entry in logged] == ["outcome_not_recorded"]
+    assert [entry["event"] for entry in logged] == ["outcome_write_failed"]
     assert paper.kinds()[-4:] == ["counted", "ended", "told", "notice"]
 
 
@@ -470,7 +470,7 @@ def test_an_outcome_is_recorded_however_long_the_database_is_down(paper, monkeyp
     assert paper.pauses == [*RECORD_RETRY_DELAYS, RECORD_RETRY_DELAYS[-1], RECORD_RETRY_DELAYS[-1], 0]
     assert paper.of("settle") == paper.of("settle_soon") * 8
     assert paper.kinds()[-4:] == ["counted", "ended", "told", "notice"]
-    assert [(entry["event"], entry["delivery"]) for entry in logged] == [("outcome_not_recorded", "d")]
+    assert [(entry["event"], entry["delivery"]) for entry in logged] == [("outcome_write_failed", "d")]
     assert logged[0]["why"] == str(Unavailable("ledger_down"))
 
 
@@ -589,7 +589,7 @@ def test_a_commit_without_an_answer_is_asked_for(paper, joint, logged):
     assert len(paper.of("told")) == 1
     assert logged == [
         {
-            "event": "commit_unanswered",
+            "event": "commit_outcome_unknown",
             "log_level": "error",
             "delivery": "d",
             "why": "server closed the connection",

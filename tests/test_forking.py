@@ -46,7 +46,7 @@ def test_a_server_is_as_one_that_is_started(tmp_path, end):
         env = environ(FLOWHOOKS_DATABASE="own.db", PYTHONFAULTHANDLER="1", **told)
         server = forking.start(SERVE, cwd=tmp_path, env=env, own_session=True)
         assert isinstance(server, kind)
-        assert any(b'"serving"' in line for line in server.stderr)
+        assert any(b'"server_started"' in line for line in server.stderr)
         at = Path(f"/proc/{server.pid}")
         files = [(at / "fd" / number).readlink() for number in "01"]
         seen.append([(at / "cwd").readlink(), files, os.getsid(server.pid) == server.pid])

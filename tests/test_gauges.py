@@ -178,7 +178,7 @@ def test_a_ledger_that_cannot_be_read_hides_nothing_else(house, listens, logged,
     assert found["flowhooks_ledger_up",] == 0
     assert found[attempts] == 1
     assert ("flowhooks_unaccounted_events",) not in found
-    assert [one for one in logged if one["event"] == "ledger_not_measured"]
+    assert [one for one in logged if one["event"] == "ledger_metrics_failed"]
 
 
 @pytest.mark.sqlite

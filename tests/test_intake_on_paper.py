@@ -460,7 +460,7 @@ def test_a_signature_that_was_used_before_is_refused_and_logged(paper, intake, l
     assert (refused.value.key, refused.value.cause) == ("unauthorized", "message_reused")
     (entry,) = logged
     assert (entry["event"], entry["source"], entry["webhook_id"], entry["flow"]) == (
-        *("signature_misused", "hr", "m1", "i"),
+        *("webhook_id_reused", "hr", "m1", "i"),
     )
     assert (entry["log_level"], entry["why"]) == (
         "warning",

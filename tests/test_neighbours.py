@@ -159,7 +159,7 @@ def deafness(monkeypatch, eventually, logged):
     def deafen(flow):
         monkeypatch.setattr(notifications.database, "listen", only_then)
         assert cut(flow) == 2
-        eventually(lambda: len([one for one in logged if one["event"] == "listening_failed"]) == 2)
+        eventually(lambda: len([one for one in logged if one["event"] == "notifications_disconnected"]) == 2)
 
     deafen.over = may_listen.set
     yield deafen

@@ -117,7 +117,7 @@ def test_a_listener_that_raises_stops_nothing(house, make_plugin, listener, logg
         assert flow.take(f"i{number}").status == "parked"
     flow.close()
     assert len(listener.told) == len(last.told) == 3
-    assert {entry.get("plugin") for entry in logged if entry["event"] == "notice_failed"} == {"broken"}
+    assert {entry.get("plugin") for entry in logged if entry["event"] == "hook_failed"} == {"broken"}
 
 
 def test_an_interrupt_of_a_listener_ends_no_notices(house, make_plugin, listener, logged):
@@ -166,7 +166,7 @@ def test_notices_that_nobody_takes_are_dropped_and_counted(house, make_plugin, m
         assert flow.take(f"i{number}").status == "parked"
     assert flow.app.notifier.dropped == 15
     release.set()
-    assert [entry["event"] for entry in logged].count("notices_dropped") == 1
+    assert [entry["event"] for entry in logged].count("hook_notifications_dropped") == 1
 
 
 def test_what_is_pending_is_told_before_the_end(house, listens, make_plugin, listener):

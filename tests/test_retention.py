@@ -130,7 +130,7 @@ def test_a_run_is_logged_once_with_its_counts(house, listens, logged, monkeypatc
     flow.clock.advance(2 * DAY)
     flow.app.retention.run()
     flow.app.retention.run()
-    (line,) = [one for one in logged if one["event"] == "purged"]
+    (line,) = [one for one in logged if one["event"] == "purge_finished"]
     assert (line["events"], line["deliveries"]) == (5, 5)
 
 
@@ -161,9 +161,9 @@ def test_a_database_that_is_down_does_not_end_it(house, listens, monkeypatch, ev
     flow.take("i1")
     with flow.locked(timeout=0.05):
         flow.clock.advance(2 * DAY)
-        eventually(lambda: [one for one in logged if one["event"] == "cannot_purge"])
+        eventually(lambda: [one for one in logged if one["event"] == "purge_failed"])
     eventually(lambda: not flow.events())
-    assert len([one for one in logged if one["event"] == "cannot_purge"]) == 1
+    assert len([one for one in logged if one["event"] == "purge_failed"]) == 1
 
 
 @pytest.mark.sqlite

@@ -402,8 +402,8 @@ def test_a_commit_without_an_answer_is_looked_up(
     flow = house.open(listens(archive, retry=AGAIN))
     event_id = flow.take("i", wait=0).event_id
     standing = flow.settled(event_id, State.SUCCEEDED if came_through else State.WAITING, attempt=1)
-    eventually(lambda: "commit_unanswered" in [entry["event"] for entry in logged])
-    assert [entry["event"] for entry in logged].count("commit_unanswered") == 1
+    eventually(lambda: "commit_outcome_unknown" in [entry["event"] for entry in logged])
+    assert [entry["event"] for entry in logged].count("commit_outcome_unknown") == 1
     assert contracts() == [("i", 1)] * came_through
     if not came_through:
         assert "broke before the commit" in standing.error

@@ -58,7 +58,7 @@ class ClockWatch:
                 last_error = ""
             except FlowhooksError as error:
                 if str(error) != last_error:
-                    log.error("cannot_correct_due_times", why=str(error), next="tried again in ten seconds")  # noqa: TRY400 (one line until it changes)
+                    log.error("due_times_correction_failed", why=str(error), next="tried again in ten seconds")  # noqa: TRY400 (one line until it changes)
                 last_error, corrected_at = str(error), float("-inf")
             except Exception:
                 # A fault of ours must not end the watch.

@@ -98,15 +98,15 @@ class ClusterSync:
                 self._log_recovered(self._ledger.recover(missing_handlers=self._retired))
                 self.poll()
             except FlowhooksError as error:
-                log.warning("cannot_give_sign_of_life", why=str(error))
+                log.warning("heartbeat_failed", reason="database", why=str(error))
             except Exception:
                 # A fault of ours must not end this: the others would take this process for dead, and it them for alive.
-                log.exception("sign_of_life_fault")
+                log.exception("heartbeat_failed", reason="fault")
 
     @staticmethod
     def _log_recovered(recovered: dict[object, int]) -> None:
         if any(recovered.values()):
-            log.warning("recovered", **{f"now_{state}": count for state, count in recovered.items()})
+            log.warning("deliveries_recovered", **{f"now_{state}": count for state, count in recovered.items()})
 
     def poll(self) -> None:
         """Look at all that others may have changed.

@@ -55,11 +55,11 @@ class FileWatch:
                 last_error = ""
             except FlowhooksError as error:
                 if str(error) != last_error:
-                    log.error("cannot_look_after_files", why=str(error), next="tried again each second")  # noqa: TRY400 (one line until it changes)
+                    log.error("file_watch_failed", why=str(error), next="tried again each second")  # noqa: TRY400 (one line until it changes)
                 last_error = str(error)
             except Exception:
                 # A fault of ours must not end the watch: nobody would learn that a file is gone.
-                log.exception("watch_fault")
+                log.exception("file_watch_fault")
 
     def _check_files(self) -> None:
         """Once the file is back, let run what was marked as running in a transaction of which nobody was told."""

@@ -94,7 +94,7 @@ class Retention:
             self._purge_records(deleted, max_rows)
         finally:
             if any(deleted.values()):
-                log.info("purged", **deleted)
+                log.info("purge_finished", **deleted)
             if max(deleted.values(), default=0) >= max_rows:
                 log.warning(
                     "purge_capped",
@@ -114,7 +114,7 @@ class Retention:
                 last_error = ""
             except FlowhooksError as error:
                 if str(error) != last_error and not self._stopping.is_set():
-                    log.error("cannot_purge", why=str(error), next="tried again in an hour")  # noqa: TRY400 (one line until it changes)
+                    log.error("purge_failed", why=str(error), next="tried again in an hour")  # noqa: TRY400 (one line until it changes)
                 last_error = str(error)
             except Exception:
                 # A fault of ours must not end this: the disk would fill up, and nobody know why.

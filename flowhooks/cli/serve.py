@@ -127,7 +127,7 @@ def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> N
         for server in (admin, web):
             serving.start_serving(server, shutdown_signal, failed)
         listeners = {"call_backs": f"http://{web.address}", "admin": f"http://{admin.address}"}
-        log.info("serving", **listeners, **serving.startup_fields(app))
+        log.info("server_started", **listeners, **serving.startup_fields(app))
         if not app.plugins.handlers and not no_worker:
             log.warning("no_handlers", why="no plugin gives a handler: every call-back will be stored and parked")
         _print_addresses(**listeners)
@@ -152,7 +152,7 @@ def _print_addresses(call_backs: str, admin: str) -> None:
 
 def _retire(app: App, shutdown_signal: signals.ShutdownSignal, web: Server, admin: Server) -> None:
     """Leave new connections to others, and serve on until those that there are have gone, or all are to end."""
-    log.info("retiring", running=app.runner.running)
+    log.info("process_retiring", running=app.runner.running)
     admin.retire()
     web.retire()
     deadline = time.monotonic() + app.settings.http.read_timeout + MAX_WAIT_SECONDS + ANSWER_TIMEOUT
@@ -161,10 +161,10 @@ def _retire(app: App, shutdown_signal: signals.ShutdownSignal, web: Server, admi
 
 
 def _shut_down(app: App, web: Server, admin: Server) -> None:
-    log.info("stopping", running=app.runner.running)
+    log.info("shutdown_started", running=app.runner.running)
     app.begin_shutdown()
     web.drain(ANSWER_TIMEOUT)
     ended = app.close(app.settings.shutdown.timeout)
     web.close()
     admin.close()
-    log.info("stopped", all_ended=ended)
+    log.info("shutdown_finished", all_ended=ended)

@@ -111,20 +111,20 @@ def _work(settings: Settings, context: ProcessContext, *, patterns: Sequence[str
         if admin is not None:
             serving.start_serving(admin, shutdown_signal, failed)
         log.info(
-            "working",
+            "worker_started",
             admin=f"http://{admin.address}" if admin else None,
             threads=settings.runner.threads,
             runs=len(app.runs),
             **serving.startup_fields(app),
         )
         context.run_main_loop(shutdown_signal, app, *([] if admin is None else [admin]))
-        log.info("stopping", running=app.runner.running)
+        log.info("shutdown_started", running=app.runner.running)
         if admin is not None and context.is_replaced:
             admin.retire()
         ended = app.close(settings.shutdown.timeout)
         if admin is not None:
             admin.close()
-        log.info("stopped", all_ended=ended)
+        log.info("shutdown_finished", all_ended=ended)
     serving.exit_process(failed=failed.is_set())
 
 

@@ -103,12 +103,12 @@ class CircuitBreaker:
                 self._last_error = None
             except FlowhooksError as error:
                 if self._last_error is None:
-                    log.error("cannot_hold_or_try", why=str(error))  # noqa: TRY400 (one line until it changes)
+                    log.error("circuit_breaker_error", why=str(error))  # noqa: TRY400 (one line until it changes)
                 self._last_error = str(error)
             except Exception as error:
                 # A fault of ours must not end the trials: what is held would be so for ever.
                 if self._last_error is None:
-                    log.exception("cannot_hold_or_try")
+                    log.exception("circuit_breaker_error")
                 self._last_error = type(error).__name__
             self._wakeup.wait(POLL_INTERVAL)
             self._wakeup.clear()
@@ -132,7 +132,7 @@ class CircuitBreaker:
             if why is not None:
                 self._open(handler, why)
             elif handler in self._ledger.pauses.handlers and self._close([handler]):
-                log.info("handler_released", handlers=[handler], why="an attempt has succeeded")
+                log.info("circuit_closed", handlers=[handler], why="an attempt has succeeded")
 
     def _open(self, handler: str, why: str) -> None:
         now = self._clock.now()
@@ -141,7 +141,7 @@ class CircuitBreaker:
         pauses = self._ledger.pauses
         if self._ledger.write(lambda transaction: circuit_breaker.open_circuit(transaction, circuit, now, pauses)):
             log.error(
-                "handler_held",
+                "circuit_opened",
                 handler=handler,
                 failures=self._failures.get(handler, 0),
                 why=circuit.why,
@@ -173,7 +173,7 @@ def _start_trial(execute: ExecuteFn, queued: ReadyDelivery, claimed: ClaimedAtte
     """Begin a trial in a thread of its own; where there is no room for another, it is made here, and nothing else."""
 
     def run_trial() -> None:
-        log.info("handler_tried", handler=queued.handler, delivery=queued.delivery_id, event_id=claimed.event.id)
+        log.info("circuit_half_open", handler=queued.handler, delivery=queued.delivery_id, event_id=claimed.event.id)
         try:
             execute(queued, claimed)
         except BaseException:

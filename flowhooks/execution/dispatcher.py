@@ -312,7 +312,7 @@ class Dispatcher:
         except CommitOutcomeUnknown as error:
             unknown = error
         tries = 0
-        log.error("commit_unanswered", delivery=result.delivery_id, why=unknown.why)
+        log.error("commit_outcome_unknown", delivery=result.delivery_id, why=unknown.why)
         while True:
             try:
                 committed = unknown.was_committed()
@@ -390,7 +390,7 @@ class Dispatcher:
                 settled = self._ledger.record_result(result)
             except Unavailable as error:
                 if tries == 0:
-                    log.error("outcome_not_recorded", delivery=result.delivery_id, why=str(error))  # noqa: TRY400 (said once, without a traceback)
+                    log.error("outcome_write_failed", delivery=result.delivery_id, why=str(error))  # noqa: TRY400 (said once, without a traceback)
                 tries += 1
                 if self._wait_for_shutdown(RECORD_RETRY_DELAYS[min(tries, len(RECORD_RETRY_DELAYS)) - 1]):
                     log.error("outcome_lost", delivery=result.delivery_id, attempt=result.attempt)  # noqa: TRY400 (as above)

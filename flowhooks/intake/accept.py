@@ -184,7 +184,7 @@ class Intake:
             accepted = self._store_and_wait(new, waiter, wait)
             if accepted.webhook_id_reused:
                 log.warning(
-                    "signature_misused",
+                    "webhook_id_reused",
                     source=callback.source,
                     webhook_id=callback.message,
                     flow=callback.flow_instance_id,

@@ -89,7 +89,7 @@ def record_if_possible(ledger: Ledger, settings: Settings, kinds: Collection[str
     try:
         record(ledger, settings, kinds, clock)
     except (LedgerUnusable, Unavailable) as error:
-        log.error("credentials_not_recorded", why=str(error), next="the next start records them")  # noqa: TRY400 (one line says it)
+        log.error("credentials_record_failed", why=str(error), next="the next start records them")  # noqa: TRY400 (one line says it)
 
 
 def _missing_kinds(settings: Settings, required: Mapping[str, int], kinds: Collection[str]) -> Iterator[str]:

@@ -128,7 +128,7 @@ def reset_for_new_version(
     replaced = [row.id for row in rows if plugin_versions.get(row.id, row.held_release) != row.held_release]
     if not replaced:
         return frozenset()
-    log.info("handler_released", handlers=sorted(replaced), why="it is of another release by now")
+    log.info("circuit_closed", handlers=sorted(replaced), why="it is of another release by now")
     return close_circuits(transaction, replaced, now, pauses)
 
 

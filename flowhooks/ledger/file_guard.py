@@ -149,7 +149,7 @@ class FileGuard:
         if why == self._problem:
             return
         if why is None:
-            log.info("database_file_back", file=self._file)
+            log.info("database_file_restored", file=self._file)
         elif why == self._damage:
             log.error("database_damaged", why=why, next=RESTORE_ADVICE)
         else:

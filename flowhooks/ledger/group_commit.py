@@ -104,7 +104,7 @@ class WriteRequest(Generic[R]):
                 self._on_done(self)
             except Exception:
                 # It is done all the same; the writer is everybody's, and must go on.
-                log.exception("callback_failed")
+                log.exception("post_commit_hook_failed")
 
     def result_or_none(self) -> R | None:
         """The result, for `then`; None if the work failed."""
@@ -297,7 +297,7 @@ class GroupCommitWriter:
         if failing and not self.write_error:
             log.error("ledger_write_failed", why=failing, next=database.remedy(failing) + CALLBACKS_REFUSED_TEXT)
         elif self.write_error and not failing:
-            log.info("ledger_writes_again")
+            log.info("ledger_write_recovered")
         self.write_error = failing
 
     def _transact(self, batch: list[WriteRequest[Any]]) -> list[tuple[WriteRequest[Any], Any]]:

@@ -446,7 +446,7 @@ class Ledger(Reader):
             self._heartbeat_state.on_sent()
             return
         log.error(
-            "taken_for_dead", process=self.process, next="what it ran is retried or unknown; it goes on as a new one"
+            "process_expired", process=self.process, next="what it ran is retried or unknown; it goes on as a new one"
         )
         self.process = self._clock.new_id()
         self._event_inserter.process = self.process

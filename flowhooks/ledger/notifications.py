@@ -136,14 +136,16 @@ class NotificationListener:
             except Exception as error:
                 # A fault of ours must not end the listening for good.
                 if not self._disconnected:
-                    log.exception("listener_fault")
+                    log.exception("notification_listener_fault")
                 self._log_disconnected(type(error).__name__)
             self._stopping.wait(RETRY_INTERVAL)
 
     def _log_disconnected(self, why: str) -> None:
         """Log once that it cannot hear, however often it tries."""
         if not self._disconnected and not self._stopping.is_set():
-            log.warning("listening_failed", why=why, next="it tries again; until then others' outcomes are heard late")
+            log.warning(
+                "notifications_disconnected", why=why, next="it tries again; until then others' outcomes are heard late"
+            )
         self._disconnected = True
 
     def _listen(self) -> None:
@@ -153,7 +155,7 @@ class NotificationListener:
             self._on_change(ChangeNotice(missed=True))
             if self._disconnected:
                 self._disconnected = False
-                log.info("listening_again")
+                log.info("notifications_reconnected")
             waiting = select.poll()
             waiting.register(descriptor, select.POLLIN)
             waiting.register(self._wakeup_r, select.POLLIN)

@@ -149,9 +149,9 @@ def sync_clock(connection: Connection, clock: Clock, *, before: int) -> int:
     skew = clock.sync(lambda: database.database_time(connection))
     if skew and not before:
         why = "the database's time is used instead; set this machine's clock"
-        log.warning("clock_off", seconds=round(skew / SECOND, 3), next=why)
+        log.warning("clock_skew_detected", seconds=round(skew / SECOND, 3), next=why)
     elif before and not skew:
-        log.info("clock_right", seconds=0)
+        log.info("clock_skew_resolved", seconds=0)
     return skew
 
 

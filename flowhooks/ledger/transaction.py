@@ -77,4 +77,4 @@ class WriteTransaction:
                 callback()
             except Exception:
                 # Nothing in the ledger depends on it: the runner's own looking finds what it was not told.
-                log.exception("callback_failed", durable=durable)
+                log.exception("post_commit_hook_failed", durable=durable)

@@ -133,7 +133,7 @@ class LedgerCollector(Collector):
         try:
             condition, totals = self._stats.read(), self._totals.read()
         except LedgerUnusable as error:
-            log.warning("ledger_not_measured", why=str(error))
+            log.warning("ledger_metrics_failed", why=str(error))
             yield GaugeMetricFamily("flowhooks_ledger_up", "1 if the ledger can be read.", 0)
             return
         yield GaugeMetricFamily("flowhooks_ledger_up", "1 if the ledger can be read.", 1)

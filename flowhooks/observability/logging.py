@@ -330,12 +330,12 @@ def _log_crash(kind: type[BaseException], error: BaseException, traceback: Trace
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, traceback)
         return
-    structlog.get_logger("flowhooks").critical("crashed", exc_info=(kind, error, traceback))
+    structlog.get_logger("flowhooks").critical("process_crashed", exc_info=(kind, error, traceback))
 
 
 def _log_unraisable(args: sys.UnraisableHookArgs) -> None:
     structlog.get_logger("flowhooks").error(
-        "error_ignored",
+        "unraisable_exception",
         where=args.object,
         problem=args.err_msg,
         exc_info=(args.exc_type, args.exc_value, args.exc_traceback),

@@ -87,13 +87,16 @@ def log_dismissed(reader: Reader, router: Router, handlers: Collection[str]) -> 
         with reader.connection() as connection:
             dismissed = dismissed_by_handler(connection, router)
     except FlowhooksError as error:
-        log.error("cannot_count_dismissed", why=str(error))  # noqa: TRY400 (one line says it)
+        log.error("dismissed_count_failed", why=str(error))  # noqa: TRY400 (one line says it)
         return
     for handler in handlers:
         if deliverable := dismissed.get(handler):
             command = reroute_command(handler, deliverable)
             log.warning(
-                "dismissed_not_delivered", handler=handler, events=deliverable.events, next=f"`{command}` delivers them"
+                "dismissed_events_matched",
+                handler=handler,
+                events=deliverable.events,
+                next=f"`{command}` delivers them",
             )
 
 

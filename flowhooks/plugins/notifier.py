@@ -50,7 +50,7 @@ class HookNotifier:
         if self._thread.is_alive():
             self._thread.join(timeout)
         if not self._queue.empty():
-            log.warning("notices_dropped", pending=self._queue.qsize())
+            log.warning("hook_notifications_dropped", pending=self._queue.qsize())
 
     def event_accepted(self, event: Event, handlers: Sequence[str]) -> None:
         """An event was stored."""
@@ -68,7 +68,7 @@ class HookNotifier:
         except Full:
             self.dropped += 1
             if self.dropped == 1 or self.dropped % 1000 == 0:
-                log.warning("notices_dropped", total=self.dropped, why="a plugin's listener is too slow")
+                log.warning("hook_notifications_dropped", total=self.dropped, why="a plugin's listener is too slow")
 
     def _loop(self) -> None:
         while True:
@@ -82,4 +82,4 @@ class HookNotifier:
                 notice()
             except BaseException:
                 # Even an interrupt that a plugin raised: in this thread it is no operator's.
-                log.exception("notice_failed")
+                log.exception("hook_failed")

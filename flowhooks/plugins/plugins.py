@@ -187,7 +187,7 @@ class Plugins:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 (a notice changes nothing: even SystemExit must not stop the others')
-            _log.error("notice_failed", plugin=name, hook=call.name, traceback=self.redact(traceback_text(error)))
+            _log.error("hook_failed", plugin=name, hook=call.name, traceback=self.redact(traceback_text(error)))
             return False
         return True
 

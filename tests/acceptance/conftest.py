@@ -99,7 +99,7 @@ class Answer(NamedTuple):
 class Server:
     """One `flowhooks serve` or `flowhooks worker`, and its log; `ready` is what it logs when it is ready."""
 
-    def __init__(self, command, *, folder, environ, ready="serving"):
+    def __init__(self, command, *, folder, environ, ready="server_started"):
         self._ready = ready
         self.records = []
         self.lines = []
@@ -149,7 +149,7 @@ class Server:
     @property
     def place(self):
         """(host, port) of the call-back listener."""
-        return _place(self.until_logged("serving")["call_backs"])
+        return _place(self.until_logged("server_started")["call_backs"])
 
     @property
     def admin(self):
@@ -295,7 +295,7 @@ class Site:
         )
         self._servers.append(server)
         if ready:
-            server.until_logged("serving")
+            server.until_logged("server_started")
         return server
 
     def launch(self, command, environ):
@@ -310,11 +310,11 @@ class Site:
             self.command("worker", "--database", self.database, *words),
             folder=self.folder,
             environ=self._environ({"plugins_deny": ",".join(others)} | settings),
-            ready="working",
+            ready="worker_started",
         )
         self._servers.append(worker)
         if ready:
-            worker.until_logged("working")
+            worker.until_logged("worker_started")
         return worker
 
     def run(self, *words, **settings):

@@ -110,7 +110,7 @@ def test_all_plugins_work_together(site, outside, monkeypatch):
     server = site.start(
         config=CONFIG.replace("PORT", str(outside["port"])), plugins_deny=",".join(others), answer_wait=20
     )
-    serving = server.until_logged("serving")
+    serving = server.until_logged("server_started")
     assert (serving["plugins"], serving["quarantined"]) == (len(names()), 0)
 
     good = server.post("1", {"processDefinitionKey": "test_flow_key", "businessKey": "HT-1"})

@@ -183,10 +183,10 @@ def end_each(cluster, three):
     late = None
     for name, process in zip("cba", (three.worker, three.second, three.first), strict=True):
         process.signal()
-        process.until_logged("stopping")
+        process.until_logged("shutdown_started")
         gates[name].unlink()
         assert process.wait() == 0
-        assert process.logged("stopped", all_ended=True)
+        assert process.logged("shutdown_finished", all_ended=True)
         late = late or three.first.post("c2", {"processDefinitionKey": "c"}, **LONG)
     assert late.status == 202
     cluster.until(succeeded(*running))

@@ -101,7 +101,7 @@ def check_that_it_works(server, stack, listener):
         assert post(engine, f"opens-{number}", "opens") == 200, server.lines[-3:]
     assert post(engine, "isolated", "isolated") == 200, server.lines[-3:]
     assert server.logged("accept_failed") == []
-    assert server.logged("handler_held") == []
+    assert server.logged("circuit_opened") == []
     assert open_files(server) < soft_limit(server)
 
 
@@ -141,7 +141,7 @@ def test_large_bodies_that_never_arrive_whole_cost_no_handler_a_file(start, site
             one.sendall(head + b" " * 100_000)
         until_nothing_is_accepted(server, engine)
         assert post(engine, "opens", "opens") == 200, server.lines[-3:]
-        assert server.logged("body_not_kept") == server.logged("accept_failed") == []
+        assert server.logged("body_buffer_failed") == server.logged("accept_failed") == []
     server.stop()
 
 
@@ -184,5 +184,5 @@ def test_each_of_several_processes_raises_its_limit(sharing):
     sharing.plugin("p", PLUGIN)
     sharing.flowhooks = ["sh", "-c", 'ulimit -S -n 256 && exec "$@"', "sh", sys.executable, "-m", "flowhooks"]
     server = sharing.start("--processes", "2", **sharing.settings)
-    assert resource.prlimit(server.until_logged("serving")["pid"], resource.RLIMIT_NOFILE)[0] > 256
+    assert resource.prlimit(server.until_logged("server_started")["pid"], resource.RLIMIT_NOFILE)[0] > 256
     server.stop()

@@ -102,7 +102,7 @@ def test_it_is_built_started_asked_and_ended(image, site):
     assert Path(where.stdout.strip()).is_relative_to(image)
     assert container.healthy() == 1
     server = site.launch(container.command(), container.environ)
-    server.until_logged("serving")
+    server.until_logged("server_started")
     assert container.healthy() == 0
     server.signal(signal.SIGHUP)
     server.until_logged("settings_reloaded")

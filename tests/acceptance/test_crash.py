@@ -104,15 +104,15 @@ def test_there_was_a_crash_worth_the_name(crashed):
     """The rounds did kill attempts in the middle, or this file tests nothing."""
     assert len(crashed.taken) > 20 * ROUNDS
     assert all(server.process.returncode == -9 for server in crashed.crashes)
-    lost = [one for server in (*crashed.crashes[1:], crashed.orderly) for one in server.logged("recovered")]
+    lost = [one for server in (*crashed.crashes[1:], crashed.orderly) for one in server.logged("deliveries_recovered")]
     assert sum(one["now_unknown"] + one["now_waiting"] for one in lost) > 0
 
 
 def test_an_orderly_end_under_load_leaves_nothing_to_recover(crashed):
     """Exit code 0, and the next start finds no attempt that was cut off."""
     assert crashed.orderly.process.returncode == 0
-    assert crashed.orderly.logged("stopped", all_ended=True)
-    assert not crashed.server.logged("recovered")
+    assert crashed.orderly.logged("shutdown_finished", all_ended=True)
+    assert not crashed.server.logged("deliveries_recovered")
     crashed.orderly.check_log()
 
 

@@ -362,7 +362,7 @@ class Cluster(Place):
         given = crash(at, times) | settings
         if TABLE[at].role == "worker":
             victim = self.worker(**given)
-            victim.until_logged("working")
+            victim.until_logged("worker_started")
             return victim
         victim = self.site.start("--no-worker", **self.settings, **given)
         self.places[:] = [victim.place, *self.lives]

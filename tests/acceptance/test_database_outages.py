@@ -50,7 +50,7 @@ def stop(processes):
     """End them in order: they are the same processes all along, and none was taken for dead."""
     for one in processes:
         assert one.process.poll() is None, "\n".join(one.lines[-20:])
-        assert not one.logged("taken_for_dead")
+        assert not one.logged("process_expired")
         assert not one.logged("stale_attempt")
     for one in processes:
         one.stop()
@@ -106,7 +106,7 @@ def go_through(site, kind, seconds, **settings):
     taken = time.monotonic() - began
     told |= engines.stop()
     # Told of by LISTEN, which has been made anew: one that only takes call-backs answers with the outcome.
-    processes[0].until_logged("listening_again")
+    processes[0].until_logged("notifications_reconnected")
     last = processes[0].post("last", AGAIN, Prefer="wait=20")
     assert last.status == 200
     told["last"] = last.event_id

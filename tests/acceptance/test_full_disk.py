@@ -65,11 +65,11 @@ def test_a_full_disk_is_503_and_loses_nothing(site):
         answer = server.post(instance, body)
         assert (answer.status, answer.body) == (200, b'{"success": true}')
         assert answer.event_id == taken.get(instance, answer.event_id)
-    assert server.until_logged("ledger_writes_again")
+    assert server.until_logged("ledger_write_recovered")
     assert server.ask("GET", "/readyz", admin=True).status == 200
     server.stop()
     server.check_log()
-    assert len(server.logged("ledger_write_failed")) == len(server.logged("ledger_writes_again"))
+    assert len(server.logged("ledger_write_failed")) == len(server.logged("ledger_write_recovered"))
     books = site.balance()
     assert books.accepted == len(taken) + 1
     assert books.deliveries == {"succeeded": len(taken) + 1}
@@ -129,14 +129,14 @@ def test_a_small_disk_that_is_really_full(cramped, small_disk):
     # Whoever makes room tells nobody, and no call-back comes meanwhile.
     small_disk.unlink()
     until(lambda: server.ask("GET", "/readyz", admin=True).status == 200)
-    assert server.until_logged("ledger_writes_again")
+    assert server.until_logged("ledger_write_recovered")
     for instance in (*taken, *refused):
         answer = server.post(instance, body)
         assert (answer.status, answer.body) == (200, b'{"success": true}')
         assert answer.event_id == taken.get(instance, answer.event_id)
     server.stop()
     server.check_log()
-    assert len(server.logged("ledger_write_failed")) == len(server.logged("ledger_writes_again"))
+    assert len(server.logged("ledger_write_failed")) == len(server.logged("ledger_write_recovered"))
     assert cramped.balance().deliveries == {"succeeded": len(taken) + len(refused)}
     with cramped.ledger() as ledger:
         assert ledger.quick_check() is None

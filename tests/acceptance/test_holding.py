@@ -81,7 +81,7 @@ def test_held_tried_and_released(site):
     server.stop()
     server.check_log()
     entries = [one["event"] for one in server.records]
-    assert {"handler_held", "handler_tried", "handler_released"} <= set(entries)
+    assert {"circuit_opened", "circuit_half_open", "circuit_closed"} <= set(entries)
 
 
 def test_killed_while_a_trial_runs(site):

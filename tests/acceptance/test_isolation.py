@@ -100,10 +100,10 @@ def test_a_crash_a_kill_and_an_endless_loop_are_their_attempts_alone(isolated):
             "its process was ended by signal 9 (SIGKILL) from elsewhere, perhaps for want of memory on this machine",
         ),
     }
-    server.until_logged("printed", times=2, text="a line that is no JSON")
+    server.until_logged("handler_output", times=2, text="a line that is no JSON")
     server.stop()
     server.check_log()
-    printed = server.logged("printed", text="a line that is no JSON")
+    printed = server.logged("handler_output", text="a line that is no JSON")
     assert [one["handler"] for one in printed] == ["own:good"] * 2
     isolated.balance()
 
@@ -130,7 +130,7 @@ def test_what_an_isolated_handler_logs_is_found_by_a_search(make_site):
     site.plugin("own", LOGS)
     server = site.start()
     assert server.post("1", body("supplier")).status == 500
-    server.until_logged("printed", text="打印 供应商不存在")
+    server.until_logged("handler_output", text="打印 供应商不存在")
     server.until_logged("查询失败", reason="供应商不存在\u202e\x85")
     server.until_logged("attempt_failed", error="ValueError: 供应商不存在")
     server.stop()
@@ -159,21 +159,23 @@ def test_each_process_of_a_server_has_its_own(sharing):
     """With one killed under a supervisor its handlers end, and it comes back; the other goes on meanwhile."""
     sharing.plugin("own", PLUGIN)
     server = sharing.start("--processes", 2, **sharing.settings)
-    server.until_logged("serving", times=2)
+    server.until_logged("server_started", times=2)
     server.post("slow", body("slow"), Prefer="respond-async")
     pids = _marked(sharing, "slow")
     parent = int(Path(f"/proc/{pids[1]}/stat").read_text().rpartition(")")[2].split()[1])
-    both = [one["pid"] for one in server.logged("serving")]
+    both = [one["pid"] for one in server.logged("server_started")]
     assert parent in both
     os.kill(parent, signal.SIGKILL)
     _until_gone(*pids)
     assert server.until_logged("process_died", process=parent)["why"] == "it was ended by SIGKILL"
     sharing.until(lambda ledger: ledger.count_by_state()["unknown"] == 1)
-    server.until_logged("serving", times=3)
+    server.until_logged("server_started", times=3)
     for number in range(8):
         assert server.post(f"good-{number}", body("good"), Prefer="wait=20").status == 200
-    server.until_logged("printed", times=8, handler="own:good")
-    assert {one["pid"] for one in server.logged("printed")} <= {one["pid"] for one in server.logged("serving")}
+    server.until_logged("handler_output", times=8, handler="own:good")
+    assert {one["pid"] for one in server.logged("handler_output")} <= {
+        one["pid"] for one in server.logged("server_started")
+    }
     server.stop()
     server.check_log()
     assert sharing.balance().deliveries == {"succeeded": 8, "unknown": 1}
@@ -187,10 +189,10 @@ def test_a_drain_waits_for_them(isolated):
     for one in (pid, nursery):
         os.kill(one, signal.SIGTERM)
     server.signal()
-    server.until_logged("stopping")
+    server.until_logged("shutdown_started")
     Path(f"{isolated.journal}-go").touch()
     assert server.wait() == 0
-    assert server.logged("stopped", all_ended=True)
+    assert server.logged("shutdown_finished", all_ended=True)
     _until_gone(pid, nursery, started)
     isolated.balance()
     with isolated.ledger() as ledger:
@@ -205,7 +207,7 @@ def test_the_operator_has_the_last_word(isolated):
     assert "runs in    a thread, overdue after 5 min" in shown
     assert "runs in    a process of its own, 0.3 s and 512 MiB at the most" in shown
     server.stop()
-    assert not server.logged("printed")
+    assert not server.logged("handler_output")
 
 
 def test_check_tries_whether_it_can_be_loaded_there(isolated):

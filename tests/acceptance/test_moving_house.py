@@ -190,7 +190,7 @@ def test_a_killed_servers_ledger_moves(make_site, other):
     assert copied(site, site.database, other)["tables"]["deliveries"]["rows"] == 2
     site.database = site.url = other
     heir = site.start()
-    heir.until_logged("recovered", now_waiting=1, now_unknown=1)
+    heir.until_logged("deliveries_recovered", now_waiting=1, now_unknown=1)
     site.until(lambda ledger: ledger.delivery_statuses(events["again"])[0].state == "succeeded")
     with site.ledger() as ledger:
         (unknown,) = ledger.delivery_statuses(events["once"])

@@ -84,7 +84,7 @@ def test_a_network_that_takes_its_time(broken, seconds):
     until_all_run(server, worker)
     check_books(broken, broken.direct, {"slow": answer.event_id})
     for one in (server, worker):
-        assert not one.logged("taken_for_dead")
+        assert not one.logged("process_expired")
         assert not one.logged("ledger_write_failed")
     stop(server, worker)
 

@@ -142,7 +142,7 @@ def test_a_process_that_cannot_be_forked_for_want_of_files_is_made_later(house):
     until(lambda: not children(nursery))
     leave_none(nursery)  # again: at the first time it may have had a file open that it has closed since
     assert server.post("meanwhile", body, Prefer="respond-async").status == 202
-    server.until_logged("process_not_made")
+    server.until_logged("process_spawn_failed")
     assert server.until_logged("attempt_failed")["state"] == "waiting"
     resource.prlimit(nursery, resource.RLIMIT_NOFILE, before)
     house.until(lambda ledger: ledger.verify().deliveries == {"succeeded": 2})

@@ -62,7 +62,7 @@ def start(site, *words, ready=BOTH, processes=BOTH, **settings):
     return server
 
 
-def pids(server, ready="serving"):
+def pids(server, ready="server_started"):
     """The processes that have been ready so far and are still there, in the order in which they were."""
     return [pid for one in server.logged(ready) if alive(pid := one["pid"])]
 
@@ -149,7 +149,7 @@ def test_calls_are_spread_over_the_processes(shared):
     both = pids(server)
     with Load(server, callers=8):
         until(lambda: {pid for _, _, pid in entered(shared)} == set(both))
-    assert {one["call_backs"] for one in server.logged("serving")} == {f"http://127.0.0.1:{server.place[1]}"}
+    assert {one["call_backs"] for one in server.logged("server_started")} == {f"http://127.0.0.1:{server.place[1]}"}
     assert server.ask("GET", "/readyz", admin=True).json == {"ready": True, "trouble": []}
     cores = [os.sched_getaffinity(pid) for pid in both]
     assert [len(one) for one in cores] == [1, 1]
@@ -176,7 +176,7 @@ def test_whoever_is_asked_tells_the_numbers_of_all(shared):
         until(lambda: {pid for _, _, pid in entered(shared)} == set(before))
     until(lambda: attempts_told(server) == len(entered(shared)))
     server.signal(signal.SIGHUP)
-    server.until_logged("replaced")
+    server.until_logged("process_replaced")
     told = [attempts_told(server) for _ in range(6)]
     assert told == [len(entered(shared))] * 6
     server.stop()
@@ -220,7 +220,7 @@ def test_sighup_replaces_them_without_a_failed_call(shared):
         load.until_more()
         install(shared, "b", key="a")
         server.signal(signal.SIGHUP)
-        server.until_logged("replaced")
+        server.until_logged("process_replaced")
         load.until_more()
         until(lambda: len(pids(server)) == BOTH)
     assert load.failures == []
@@ -242,13 +242,13 @@ def test_a_handler_that_runs_is_waited_for_when_its_process_is_replaced(shared):
     caller.start()
     (runs_in,) = until(lambda: [pid for _, instance, pid in entered(shared) if instance == "slow"])
     server.signal(signal.SIGHUP)
-    server.until_logged("retiring", pid=runs_in)
+    server.until_logged("process_retiring", pid=runs_in)
     assert server.post("quick", GOOD).status == 200
     gate.unlink()
     caller.join(WAIT_TIMEOUT)
     assert [one.status for one in answers] == [200]
     assert answers[0].headers["Connection"] == "close"
-    server.until_logged("replaced")
+    server.until_logged("process_replaced")
     assert [one for one in entered(shared) if one[1] == "slow"] == [("a", "slow", runs_in)]
     server.stop()
 
@@ -272,12 +272,12 @@ def test_what_cannot_be_started_leaves_the_old_ones(shared, settings, why):
     config = shared.folder / "flowhooks.toml"
     config.write_text(settings)
     server.signal(signal.SIGHUP)
-    assert why in server.until_logged("not_replaced")["why"]
+    assert why in server.until_logged("process_replace_failed")["why"]
     assert server.post("i", GOOD).status == 200
     assert pids(server) == before
     config.write_text("")
     server.signal(signal.SIGHUP)
-    server.until_logged("replaced")
+    server.until_logged("process_replaced")
     assert not set(pids(server)) & set(before)
     server.stop()
     server.check_log()
@@ -290,7 +290,7 @@ def test_settings_that_need_a_restart_are_named(shared):
     (shared.folder / "flowhooks.toml").write_text('processes = 3\n[routing]\nno_handler = "reject"\n')
     server.signal(signal.SIGHUP)
     assert server.until_logged("restart_needed")["settings"] == ["processes"]
-    server.until_logged("replaced", processes=2)
+    server.until_logged("process_replaced", processes=2)
     until(lambda: len(pids(server)) == BOTH)
     assert server.post("i", {"processDefinitionKey": "nobody"}).status == 422
     server.stop()
@@ -308,12 +308,12 @@ def test_the_service_manager_is_told_by_the_supervisor(shared, tmp_path, monkeyp
         server.signal(signal.SIGHUP)
         assert manager.recv(1000).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
         assert manager.recv(1000) == b"READY=1"
-        server.until_logged("replaced")
+        server.until_logged("process_replaced")
         (shared.folder / "flowhooks.toml").write_text("no TOML")
         server.signal(signal.SIGHUP)
         assert manager.recv(1000).startswith(b"RELOADING=1\n")
         assert manager.recv(1000) == b"READY=1"
-        server.until_logged("not_replaced")
+        server.until_logged("process_replace_failed")
         server.stop()
         assert manager.recv(1000) == b"STOPPING=1"
 
@@ -337,12 +337,12 @@ def test_sigterm_ends_all_in_order(shared):
     for one in callers:
         one.join(WAIT_TIMEOUT)
     assert [one.status for one in answers] == [202] * len(gates)
-    server.until_logged("stopping", times=BOTH)
+    server.until_logged("shutdown_started", times=BOTH)
     until_refused(server.place)
     for gate in gates:
         gate.unlink()
     assert server.wait() == 0
-    assert [one["all_ended"] for one in server.logged("stopped")] == [True, True]
+    assert [one["all_ended"] for one in server.logged("shutdown_finished")] == [True, True]
     assert not any(map(alive, both))
     assert shared.balance().deliveries == {"succeeded": len(gates)}
 
@@ -356,7 +356,7 @@ def test_a_signal_to_all_of_them_is_one(shared):
     until(lambda: entered(shared))
     for pid in (*both, server.process.pid):
         os.kill(pid, signal.SIGTERM)
-    server.until_logged("stopping", times=BOTH)
+    server.until_logged("shutdown_started", times=BOTH)
     gate.unlink()
     assert server.wait() == 0
     assert shared.balance().deliveries == {"succeeded": 1}
@@ -370,7 +370,7 @@ def test_a_second_signal_ends_all_at_once(shared):
     server.post("slow", GOOD, Prefer="respond-async")
     until(lambda: entered(shared))
     server.signal()
-    server.until_logged("stopping", times=BOTH)
+    server.until_logged("shutdown_started", times=BOTH)
     server.signal(signal.SIGINT)
     assert server.wait() == 128 + signal.SIGINT
     assert not any(map(alive, both))
@@ -384,8 +384,8 @@ def test_processes_whose_supervisor_is_killed_end_in_order(shared):
     server.post("slow", GOOD, Prefer="respond-async")
     until(lambda: entered(shared))
     os.kill(server.process.pid, signal.SIGKILL)
-    server.until_logged("stopping", times=BOTH)
-    server.until_logged("supervisor_gone", times=BOTH)
+    server.until_logged("shutdown_started", times=BOTH)
+    server.until_logged("supervisor_lost", times=BOTH)
     until_refused(place)
     gate.unlink()
     until(lambda: not any(map(alive, both)))
@@ -437,7 +437,7 @@ def test_workers_are_supervised_likewise(shared):
     worker = shared.start_worker(
         "--plugins-dir", shared.plugins, "--processes", "2", "--concurrency", "1", ledger__heartbeat_timeout=1.5
     )
-    both = until(lambda: len(found := pids(worker, "working")) == BOTH and found)
+    both = until(lambda: len(found := pids(worker, "worker_started")) == BOTH and found)
     gates = [shared.folder / f"shut-i{number}" for number in range(2)]
     for gate in gates:
         gate.touch()
@@ -447,14 +447,14 @@ def test_workers_are_supervised_likewise(shared):
     for gate in gates:
         gate.unlink()
     worker.until_logged("process_died", process=both[0])
-    until(lambda: len(pids(worker, "working")) == BOTH)
+    until(lambda: len(pids(worker, "worker_started")) == BOTH)
     (shared.folder / "b.py").rename(shared.plugins / "b.py")
     worker.signal(signal.SIGHUP)
-    worker.until_logged("replaced")
+    worker.until_logged("process_replaced")
     late = server.post("late", {"processDefinitionKey": "b"}, Prefer="respond-async").event_id
     shared.until(lambda ledger: [one.state for one in ledger.delivery_statuses(late)] == ["succeeded"])
     shared.until(lambda ledger: ledger.verify().deliveries == {"succeeded": 3})
-    last = pids(worker, "working")
+    last = pids(worker, "worker_started")
     worker.stop()
     assert not any(map(alive, last))
     server.stop()

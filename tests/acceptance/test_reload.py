@@ -150,7 +150,7 @@ def test_a_file_that_cannot_be_used_changes_nothing(house, text, why):
         (house.folder / "flowhooks.toml").unlink()  # to go by the defaults would let everybody in
     else:
         write(house, text)
-    said = server.reload("settings_not_reloaded")
+    said = server.reload("settings_reload_failed")
     assert why in said["why"]
     assert said["level"] == "error"
     assert server.post("1", GOOD, Authorization=f"Bearer {OLD}").status == 200
@@ -225,7 +225,7 @@ def test_an_open_door_is_refused(house):
     """Without its sources, a server that other machines reach goes on asking for a token, whatever the file names."""
     server = house.start(config=source(OLD), listen="0.0.0.0:0")
     write(house, 'listen = "127.0.0.1:8080"\n')
-    assert "no credential is configured" in server.reload("settings_not_reloaded")["why"]
+    assert "no credential is configured" in server.reload("settings_reload_failed")["why"]
     host, port = server.place
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_TIMEOUT)) as connection:
         connection.request("POST", "/flow/1/call-back/complete", json.dumps(GOOD))

@@ -82,7 +82,7 @@ def test_a_reload_that_removes_all_credentials_of_a_kind_is_refused(house, cause
     check_closed(server)
     write(house, text)
     server.signal(signal.SIGHUP)
-    said = server.until_logged("settings_not_reloaded")
+    said = server.until_logged("settings_reload_failed")
     assert said["level"] == "error"
     assert f"no {kind}" in said["why"]
     assert "--insecure" in said["why"]
@@ -170,13 +170,13 @@ def test_the_only_processes_of_a_server_go_on_asking(sharing):
     check_closed(server)
     write(sharing, REST)
     server.signal(signal.SIGHUP)
-    assert "no source" in server.until_logged("not_replaced")["why"]
+    assert "no source" in server.until_logged("process_replace_failed")["why"]
     check_closed(server)
     server.stop()
     refused_start(sharing, ["no source", "no operator", "--insecure"], "--processes", "2", **sharing.settings)
     server = sharing.start("--processes", "2", config=WHOLE, **sharing.settings)
     write(sharing, REST)
-    pid = server.until_logged("serving")["pid"]
+    pid = server.until_logged("server_started")["pid"]
     os.kill(pid, signal.SIGKILL)
     server.until_logged("process_died", process=pid)
     failed = server.until_logged("process_died", times=2)  # the one that was started in its place

@@ -92,7 +92,7 @@ def test_the_right_file_comes_back(site, case):
     assert server.post("meanwhile", NOBODY).status == 503
     for name in (site.folder / "away").iterdir():
         name.rename(site.folder / name.name)
-    server.until_logged("database_file_back")
+    server.until_logged("database_file_restored")
     until(lambda: server.ask("GET", "/readyz", admin=True).status == 200)
     taken["after"] = server.post("after", NOBODY).event_id
     server.stop()
@@ -115,7 +115,7 @@ def test_another_file_in_its_place_is_not_the_right_file(site):
     until(lambda: len(server.logged("database_file_changed")) == 2)
     assert server.post("after", NOBODY).status == 503
     assert server.ask("GET", "/readyz", admin=True).status == 503
-    assert not server.logged("database_file_back")
+    assert not server.logged("database_file_restored")
     server.stop()
 
 

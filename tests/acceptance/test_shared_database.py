@@ -87,7 +87,7 @@ def test_what_a_killed_server_ran_is_run_by_another(shared):
     gate.unlink()
     shared.until(lambda ledger: ledger.delivery_statuses(event_id)[0].state == "succeeded")
     assert [(attempt, pid) for _, attempt, pid in entered(shared)] == [(1, ran_by), (2, heir.process.pid)]
-    heir.until_logged("recovered", now_waiting=1)
+    heir.until_logged("deliveries_recovered", now_waiting=1)
     heir.stop()
     shared.balance()
 
@@ -103,7 +103,7 @@ def test_a_server_that_was_stopped_and_goes_on_writes_nothing_stale(shared):
     sleeper.signal(signal.SIGSTOP)
     shared.until(lambda _ledger: len(entered(shared)) == 2)
     sleeper.signal(signal.SIGCONT)
-    sleeper.until_logged("taken_for_dead")
+    sleeper.until_logged("process_expired")
     gate.unlink()
     sleeper.until_logged("stale_attempt", attempt=1)
     shared.until(lambda ledger: ledger.delivery_statuses(event_id)[0].state == "succeeded")
@@ -138,7 +138,7 @@ def test_a_server_without_the_plugin_answers_with_the_outcome(shared):
     assert [answer.status for answer in answers] == [200] * 5
     assert {answer.json["success"] for answer in answers} == {True}
     assert cut_listeners(shared) == 2
-    bare.until_logged("listening_again")
+    bare.until_logged("notifications_reconnected")
     assert bare.post("after", BODY, Prefer="wait=60").status == 200
     assert {pid for _, _, pid in entered(shared)} == {able.process.pid}
     for server in (bare, able):

@@ -117,7 +117,7 @@ def test_an_orderly_end(site):
     server.signal()
     answer = waiting.result()
     assert (answer.status, answer.json["success"]) == (202, True)
-    assert server.until_logged("stopping")
+    assert server.until_logged("shutdown_started")
     with closing(arriving):
         arriving.sendall(body)
         said = b""
@@ -134,14 +134,14 @@ def test_an_orderly_end(site):
     assert server.process.poll() is None
     mark(site, "go").touch()
     assert server.wait() == 0
-    assert server.logged("stopped", all_ended=True)
+    assert server.logged("shutdown_finished", all_ended=True)
     server.check_log()
     assert states(site) == {"succeeded": 2, "waiting": 5}
     with site.ledger() as ledger:
         assert ledger.delivery_statuses(answer.event_id)[0].state == "succeeded"
     server = site.start()
     site.until(lambda ledger: ledger.verify().deliveries == {"succeeded": 7})
-    assert not server.logged("recovered")
+    assert not server.logged("deliveries_recovered")
     assert server.post("runs", SLOW).event_id == answer.event_id
     assert server.post("late", GOOD).status == 200
     with site.ledger() as ledger:
@@ -158,11 +158,11 @@ def test_a_handler_that_outlasts_the_time_it_gets(site):
     server.signal()
     assert server.wait() == 0
     assert server.logged("handlers_still_running", running=2)
-    assert server.logged("stopped", all_ended=False)
+    assert server.logged("shutdown_finished", all_ended=False)
     assert states(site) == {"running": 2}
     mark(site, "go").touch()
     server = site.start()
-    server.until_logged("recovered", now_unknown=1, now_waiting=1)
+    server.until_logged("deliveries_recovered", now_unknown=1, now_waiting=1)
     site.until(lambda ledger: ledger.verify().deliveries == {"succeeded": 1, "unknown": 1})
     assert "1 unknown" in server.post("plain", SLOW).json["message"]
     server.stop()
@@ -176,7 +176,7 @@ def test_nothing_is_started_once_the_end_is_asked_for(site):
         for number in range(20):
             server.post(f"short-{number}", {"processDefinitionKey": "short"}, Prefer="wait=0")
         server.signal(signal.SIGINT)  # Ctrl-C asks for the same
-        server.until_logged("stopping")
+        server.until_logged("shutdown_started")
         before = states(site)["waiting"]
         time.sleep(1)
         arriving.sendall(b'{"a": 12}')
@@ -192,7 +192,7 @@ def test_a_second_signal_ends_at_once(site, number):
     server.post("runs", SLOW, Prefer="wait=0")
     until_entered(site, "runs")
     server.signal(number)
-    server.until_logged("stopping")
+    server.until_logged("shutdown_started")
     server.signal(number)
     assert server.wait() == 128 + number
     assert states(site) == {"running": 1}
@@ -212,8 +212,8 @@ def test_a_thread_that_a_plugin_leaves_behind_does_not_hold_up_the_end(site):
     assert server.post("leaves", {"processDefinitionKey": "leaves-a-thread"}).status == 200
     server.signal()
     assert server.wait() == 0
-    assert server.logged("stopped", all_ended=True)
-    assert any("ThreadPoolExecutor" in name for name in server.logged("threads_left_behind")[0]["threads"])
+    assert server.logged("shutdown_finished", all_ended=True)
+    assert any("ThreadPoolExecutor" in name for name in server.logged("abandoned_threads")[0]["threads"])
 
 
 def test_a_port_that_is_taken_is_one_line_and_exit_code_2(site):

@@ -37,14 +37,14 @@ def stopped_in_the_middle(site, server, workers, number):
     }
     site.until(lambda _ledger: {again, once} <= {one for one, _, _ in entered(site)})
     sleeper = workers[ran_by(site, again, 1)]
-    buried = len(sleeper.logged("taken_for_dead"))
+    buried = len(sleeper.logged("process_expired"))
     sleeper.signal(signal.SIGSTOP)
     try:
         # Another one makes the next attempt.
         site.until(lambda _ledger: ran_by(site, again, 2))
     finally:
         sleeper.signal(signal.SIGCONT)
-    site.until(lambda _ledger: len(sleeper.logged("taken_for_dead")) > buried)
+    site.until(lambda _ledger: len(sleeper.logged("process_expired")) > buried)
     for gate in gates:
         gate.unlink()
     _, delivery = attempts_of(site, again)

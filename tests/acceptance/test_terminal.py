@@ -68,7 +68,7 @@ def until(process, event):
 def test_a_newcomer_reads_where_the_console_is(serve):
     """In three lines below the log: where to call back, where to look, how to end it."""
     with serve() as (process, person):
-        serving = next(one for one in until(process, "no_handlers") if one["event"] == "serving")
+        serving = next(one for one in until(process, "no_handlers") if one["event"] == "server_started")
         read = ""
         while "Ctrl-C" not in read:
             read += os.read(person, 4096).decode()
@@ -76,7 +76,7 @@ def test_a_newcomer_reads_where_the_console_is(serve):
         assert f"Console     {serving['admin']}/console/" in plain
         assert f"Call-backs  {serving['call_backs']}/flow/ID/call-back/complete" in plain
         os.write(person, b"\x03")
-        until(process, "stopped")
+        until(process, "shutdown_finished")
         assert process.wait(30) == 0
         os.close(person)
 
@@ -86,7 +86,7 @@ def test_a_terminal_that_goes_ends_it(serve):
     with serve() as (process, person):
         until(process, "no_handlers")
         os.close(person)
-        events = [one["event"] for one in until(process, "stopped")]
+        events = [one["event"] for one in until(process, "shutdown_finished")]
         assert process.wait(30) == 0
     assert "settings_reloaded" not in events
 

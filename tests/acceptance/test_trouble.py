@@ -154,7 +154,7 @@ def test_a_plugin_that_cannot_be_loaded_is_quarantined_and_named(server, name):
 
 def test_the_start_says_what_runs(server):
     """How many were loaded, how many were not."""
-    server.until_logged("serving", plugins=4, quarantined=len(BROKEN), handlers=4)
+    server.until_logged("server_started", plugins=4, quarantined=len(BROKEN), handlers=4)
 
 
 def test_check_says_the_same_of_broken_plugins(troubled):
@@ -251,7 +251,7 @@ def test_a_listener_that_raises_is_logged_with_its_plugin_and_changes_nothing(se
         answer = server.post(f"l-{name}", {"processDefinitionKey": "good", "businessKey": name})
         assert (answer.status, answer.body) == (200, b'{"success": true}')
     for hook in ("event_accepted", "delivery_settled"):
-        record = server.until_logged("notice_failed", plugin="listener", hook=hook)
+        record = server.until_logged("hook_failed", plugin="listener", hook=hook)
         assert "cannot" in record["traceback"]
 
 
@@ -277,7 +277,7 @@ def test_the_log_is_whole_and_the_books_balance_after_all_that(server, troubled)
     assert server.ask("GET", "/readyz", admin=True).status == 200
     for line, record in server.log():
         assert record["event"] is not None, line
-        assert "traceback" not in record or record["event"] == "notice_failed", line
+        assert "traceback" not in record or record["event"] == "hook_failed", line
         assert "\u202e" not in line
         assert "\x1b" not in line
     ran = troubled.run("verify", "--database", troubled.database)

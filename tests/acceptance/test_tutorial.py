@@ -245,7 +245,7 @@ def test_it_goes_as_the_tutorial_says(newcomer, wheel, tmp_path, record_property
                     code, said = shell.type(ports.at(command))
                     last += said
                     if command == "flowhooks serve &":
-                        shell.until(r"serving", since=before)
+                        shell.until(r"server_started", since=before)
                     failed = command.endswith("--conclusion approved") and "send 4712" in command
                     assert code == (1 if failed else 0), f"{command}: {code}\n{said}"
                     if answered is None and command.startswith("flowhooks send "):

@@ -77,7 +77,7 @@ def test_what_nobody_wants_is_parked_and_delivered_when_somebody_does(site):
     server.stop()
     site.plugin("good", GOOD)
     server = site.start(answer_wait=20)
-    assert server.until_logged("drained")["delivered"] == 5
+    assert server.until_logged("parked_events_rerouted")["delivered"] == 5
     for answer in parked:
         site.until(lambda ledger, of=answer: len(ledger.delivery_statuses(of.event_id)) == 2)
     site.until(lambda ledger: ledger.count_by_state()["waiting"] + ledger.count_by_state()["running"] == 0)

@@ -147,7 +147,7 @@ def test_a_copy_is_of_no_use(server, site_):
     assert server.post("r-%31", RAW, **copy).status == 200
     assert server.post("r-3", RAW).message_of_error(401) == said
     assert not {"r-2", "r-3"} & {instance for _, instance in events(site_)}
-    logged = server.until_logged("signature_misused", webhook_id="r-1")
+    logged = server.until_logged("webhook_id_reused", webhook_id="r-1")
     assert (logged["level"], logged["source"], logged["flow"]) == ("warning", "erp", "r-2")
 
     def noted(ledger):
@@ -384,7 +384,7 @@ def test_a_secret_is_replaced_under_load(site):
             one.until(lambda statuses: statuses[401] > 10)
             other.more()
             new.unlink()
-            assert "new cannot be read" in server.reload("settings_not_reloaded")["why"]
+            assert "new cannot be read" in server.reload("settings_reload_failed")["why"]
             other.more()
             assert set(other.statuses) == {200}
         secret(site, "new", NOBODY)

@@ -117,10 +117,10 @@ def test_sigterm_waits_for_what_runs_and_leaves_the_rest(shared):
     shared.until(lambda _ledger: entered(shared))
     waiting = [server.post(f"j{number}", {"processDefinitionKey": "a"}, **ASYNC).event_id for number in range(5)]
     leaving.signal(signal.SIGTERM)
-    leaving.until_logged("stopping", running=1)
+    leaving.until_logged("shutdown_started", running=1)
     gate.unlink()
     assert leaving.wait() == 0
-    assert leaving.logged("stopped", all_ended=True)
+    assert leaving.logged("shutdown_finished", all_ended=True)
     shared.until(all_succeeded(running))
     heir = worker(shared, "a")
     shared.until(all_succeeded(*waiting))
@@ -139,7 +139,7 @@ def test_handlers_may_be_restricted(shared):
     shared.until(all_succeeded(events["b"]))
     with shared.ledger() as ledger:
         assert [one.state for one in ledger.delivery_statuses(events["a"])] == ["waiting"]
-    assert only_b.logged("working", runs=1, handlers=2)
+    assert only_b.logged("worker_started", runs=1, handlers=2)
     rest = worker(shared, "a", "b", words=("--handlers", "a:*", "--handlers", "nob*:*"), ready=False)
     assert rest.wait() == 2
     assert "--handlers nob*:* means no handler that is loaded: a:work, b:work" in rest.lines[-1]
@@ -157,7 +157,7 @@ def test_a_worker_answers_whether_it_is_well(shared):
     assert one.ask("GET", "/healthz", admin=True).status == 200
     assert one.ask("GET", "/readyz", admin=True).json == {"ready": True, "trouble": []}
     other = worker(shared, "a")
-    assert other.until_logged("working")["admin"] is None
+    assert other.until_logged("worker_started")["admin"] is None
     for process in (one, other):
         process.stop()
 
@@ -201,6 +201,6 @@ def test_a_worker_reads_its_settings_again(shared):
     assert working.until_logged("restart_needed")["settings"] == ["runner.threads"]
     file.write_text("no TOML")
     working.signal(signal.SIGHUP)
-    working.until_logged("settings_not_reloaded")
+    working.until_logged("settings_reload_failed")
     assert working.process.poll() is None
     working.stop()

@@ -32,7 +32,7 @@ def shifted(broken, monkeypatch):
         with monkeypatch.context() as patched:
             patched.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
             process = begin(**QUICK)
-        assert abs(process.until_logged("clock_off")["seconds"] + seconds) < 600
+        assert abs(process.until_logged("clock_skew_detected")["seconds"] + seconds) < 600
         return process
 
     return start
@@ -53,7 +53,7 @@ def test_a_server_takes_what_a_worker_runs(broken, shifted, seconds):
     told = {f"i{number}": one.event_id for number, one in enumerate(answers)}
     check_books(broken, broken.direct, told)
     for one in (server, worker):
-        assert not one.logged("taken_for_dead")
+        assert not one.logged("process_expired")
         one.stop()
         one.check_log()
 

@@ -99,7 +99,7 @@ class Server:
         self.process = forking.start(command, env=environment(self.env))
         for line in self.process.stderr:
             record = json.loads(line)
-            if record["event"] == "serving":
+            if record["event"] == "server_started":
                 self.call_backs, self.admin = record["call_backs"], record["admin"]
                 break
         else:

@@ -290,8 +290,8 @@ def test_everything_else_that_is_printed():
     warning, ignored, crashed = map(json.loads, done.stderr.splitlines())
     assert (warning["logger"], warning["level"]) == ("py.warnings", "warning")
     assert "UserWarning: careful\nnow" in warning["event"]
-    assert (ignored["event"], ignored["traceback"].split("\n")[-1]) == ("error_ignored", "ValueError: in del")
-    assert (crashed["level"], crashed["event"]) == ("critical", "crashed")
+    assert (ignored["event"], ignored["traceback"].split("\n")[-1]) == ("unraisable_exception", "ValueError: in del")
+    assert (crashed["level"], crashed["event"]) == ("critical", "process_crashed")
     assert crashed["traceback"].endswith("KeyError: 'the end'")
 
 

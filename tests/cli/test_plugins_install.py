@@ -389,7 +389,7 @@ def serving(there):
             for line in process.stderr:
                 said.append(line)
                 record = json.loads(line)
-                if record["event"] == "serving":
+                if record["event"] == "server_started":
                     break
             else:
                 pytest.fail("".join(said))

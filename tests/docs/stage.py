@@ -89,7 +89,7 @@ free = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--database", "{fol
 server = subprocess.Popen([*real, *words, *free], stderr=subprocess.PIPE, text=True)
 for line in server.stderr:
     sys.stderr.write(line)
-    if "serving" in line:
+    if "server_started" in line:
         server.send_signal(signal.SIGTERM)
 sys.exit(server.wait())
 '''
@@ -231,7 +231,7 @@ class Stage:
         for line in self._server.stderr:
             said += line
             record = json.loads(line)
-            if record["event"] == "serving":
+            if record["event"] == "server_started":
                 self.environment |= {"STAGE_CALL_BACKS": record["call_backs"], "STAGE_ADMIN": record["admin"]}
                 return
         raise RuntimeError(said)

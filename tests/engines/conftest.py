@@ -80,7 +80,7 @@ class Site:
         said = []
         for line in self.process.stderr:
             said.append(line.decode())
-            if json.loads(line)["event"] == "serving":
+            if json.loads(line)["event"] == "server_started":
                 break
         else:
             pytest.fail("the server did not start:\n" + "".join(said))

@@ -216,8 +216,8 @@ def test_the_ledger_is_the_servers(running):
 def test_what_it_prints_is_logged(running, logged, eventually):
     """Line by line, with whose it is; never as it is."""
     running.run("prints")
-    eventually(lambda: sum(one["event"] == "printed" for one in logged) >= 2)
-    printed = [one for one in logged if one["event"] == "printed"]
+    eventually(lambda: sum(one["event"] == "handler_output" for one in logged) >= 2)
+    printed = [one for one in logged if one["event"] == "handler_output"]
     assert [one["text"] for one in printed] == [
         "{not json}\x1b[2J",
         "half a line and \N{REPLACEMENT CHARACTER} the rest",
@@ -230,8 +230,8 @@ def test_who_prints_without_end_does_not_fill_the_log(running, logged, eventuall
     """So many lines a second, and then only how many more there were."""
     running.run("prints_much")
     running.run("prints_much")
-    eventually(lambda: any(one["event"] == "printed_too_much" for one in logged) or running.run("prints"))
-    assert sum(one["event"] == "printed" for one in logged) < 2_000
+    eventually(lambda: any(one["event"] == "handler_output_truncated" for one in logged) or running.run("prints"))
+    assert sum(one["event"] == "handler_output" for one in logged) < 2_000
 
 
 def test_what_it_logs_is_logged_here(running, logged):

@@ -103,7 +103,7 @@ def test_a_process_that_was_taken_for_dead_goes_on_as_a_new_one(two, logged):
     two[1].app.ledger.recover()
     two[0].app.ledger.heartbeat()
     assert two[0].app.ledger.process != before
-    assert [entry["event"] for entry in logged if entry["log_level"] == "error"] == ["taken_for_dead"]
+    assert [entry["event"] for entry in logged if entry["log_level"] == "error"] == ["process_expired"]
     event_id, _, _ = begin(two[0])
     assert sum(two[1].app.ledger.recover().values()) == 0
     assert two[1].only(event_id).state is State.RUNNING
@@ -279,4 +279,4 @@ def test_a_heartbeat_after_the_deregistration_registers_nothing(two, monkeypatch
     assert two[0].close()
     assert two[1].sql("SELECT count(*) FROM processes") == [(2,)]
     assert len(lately(two[1])) == 1
-    assert not [entry for entry in logged if entry["event"] == "taken_for_dead"]
+    assert not [entry for entry in logged if entry["event"] == "process_expired"]

@@ -153,8 +153,8 @@ def test_a_connection_that_was_cut_is_made_again(house, listens, ears, logged):
     flow.app.ledger.write(lambda transaction: transaction.notice.events.add("e"))
     heard.until(lambda one: "e" in one.events)
     assert [one["event"] for one in logged if one["event"].startswith("listening")] == [
-        "listening_failed",
-        "listening_again",
+        "notifications_disconnected",
+        "notifications_reconnected",
     ]
 
 

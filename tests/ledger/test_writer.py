@@ -244,7 +244,7 @@ def test_a_callback_that_raises_takes_nothing_back(bench, logged):
     assert bench.writer.submit(call_each, work).result(SOON) == "done"
     assert bench.submit("x").result(SOON) == "X"
     assert bench.words() == ["w", "x"]
-    assert [entry["event"] for entry in logged] == ["callback_failed"]
+    assert [entry["event"] for entry in logged] == ["post_commit_hook_failed"]
 
 
 def test_a_callback_that_raises_does_not_keep_the_others_from_being_called(bench, logged):
@@ -338,7 +338,7 @@ def test_who_is_told_of_a_result_cannot_end_the_writer(bench, logged):
     bench.free()
     assert [ticket.result(SOON) for ticket in tickets] == ["A", "B"]
     assert bench.submit("c").result(SOON) == "C"
-    assert "callback_failed" in [entry["event"] for entry in logged]
+    assert "post_commit_hook_failed" in [entry["event"] for entry in logged]
 
 
 def test_a_broken_connection_is_replaced(bench):

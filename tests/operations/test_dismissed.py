@@ -90,11 +90,11 @@ def test_a_start_says_what_it_does_not_deliver(house, listens, logged, eventuall
     flow.close()
     logged.clear()
     house.open(approved, rejected).close()
-    (entry,) = [entry for entry in logged if entry["event"] == "dismissed_not_delivered"]
+    (entry,) = [entry for entry in logged if entry["event"] == "dismissed_events_matched"]
     assert (entry["handler"], entry["events"]) == ("p:rejected", 1)
     command = "flowhooks events reroute --handler=p:rejected --state=dismissed --since=2026-01-01"
     assert entry["next"] == f"`{command}` delivers them"
     assert shlex.split(command)[0] == "flowhooks"
     logged.clear()
     house.open(approved, rejected).close()
-    assert [entry for entry in logged if entry["event"] == "dismissed_not_delivered"] == []
+    assert [entry for entry in logged if entry["event"] == "dismissed_events_matched"] == []

@@ -208,7 +208,7 @@ def test_hook_alert_raised(load):
     with structlog.testing.capture_logs() as logs:
         assert plugins.alert_raised(alert, ["deaf", "bad", "mail"]) == ["mail"]
     assert seen == [("bad", "a1"), ("mail", "a1")]
-    assert [(log["event"], log["plugin"], log["hook"]) for log in logs] == [("notice_failed", "bad", "alert_raised")]
+    assert [(log["event"], log["plugin"], log["hook"]) for log in logs] == [("hook_failed", "bad", "alert_raised")]
 
 
 @pytest.mark.parametrize("error", [ValueError("oops"), SystemExit(1), GeneratorExit()])
@@ -229,8 +229,8 @@ def test_one_plugins_notice_does_not_stop_the_others(error, load, event, deliver
         plugins.delivery_settled(event, delivery, Outcome(kind=OutcomeKind.SUCCEEDED), State.SUCCEEDED)
     assert seen == ["before", "after", "before", "after"]
     assert [(log["event"], log["plugin"], log["hook"], log["log_level"]) for log in logs] == [
-        ("notice_failed", "bad", "event_accepted", "error"),
-        ("notice_failed", "bad", "delivery_settled", "error"),
+        ("hook_failed", "bad", "event_accepted", "error"),
+        ("hook_failed", "bad", "delivery_settled", "error"),
     ]
 
 

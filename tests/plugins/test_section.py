@@ -228,7 +228,7 @@ def test_secrets_are_masked_in_the_log_of_a_notice(hook, logged, event, delivery
         "alert_raised": (None, ["hooks"]),
     }
     getattr(plugins, hook)(*arguments[hook])
-    (entry,) = [one for one in logged if one["event"] == "notice_failed"]
+    (entry,) = [one for one in logged if one["event"] == "hook_failed"]
     assert (entry["plugin"], entry["hook"], entry["log_level"]) == ("hooks", hook, "error")
     assert "ConnectionError: refused …" in entry["traceback"]
     assert SECRET not in str(logged)

@@ -135,7 +135,7 @@ def test_a_fault_while_looking_does_not_end_the_looking(house, listens, eventual
     flow.settled(event_id, State.SUCCEEDED)
     eventually(lambda: len(faults) == 2)
     eventually(lambda: flow.app.runner.health() is None)
-    assert "cannot_look_for_work" in {entry["event"] for entry in logged}
+    assert "poll_failed" in {entry["event"] for entry in logged}
 
 
 @pytest.mark.sqlite
@@ -154,7 +154,7 @@ def test_a_full_disk_makes_no_flood(house, listens, eventually, logged, backlog)
     eventually(lambda: flow.app.ledger.write_error)
     time.sleep(0.5)
     assert runs == {}
-    assert sum(entry["event"] == "not_run" for entry in logged) <= 12
+    assert sum(entry["event"] == "delivery_not_run" for entry in logged) <= 12
     flow.sql("DROP TRIGGER full")
     flow.app.ledger.write(lambda t: t.connection.exec_driver_sql("PRAGMA max_page_count=1000000").all())
     eventually(flow.at_rest)
@@ -233,7 +233,7 @@ def test_a_thread_that_cannot_be_started_ends_nothing(house, listens, gate, even
         patched.setattr(threading.Thread, "start", starts)
         hanging = flow.take("h", wait=0).event_id
         assert gate.enter(1)
-        eventually(lambda: [one for one in logged if one["event"] == "thread_not_started"])
+        eventually(lambda: [one for one in logged if one["event"] == "thread_start_failed"])
         assert flow.take("o", key="other").status == "done"
         assert runners() == 2
         busy = flow.take("b", key="busy", wait=0).event_id
@@ -246,7 +246,7 @@ def test_a_thread_that_cannot_be_started_ends_nothing(house, listens, gate, even
     more.set()
     gate.opened.set()
     flow.settled(hanging, State.SUCCEEDED)
-    assert len([one for one in logged if one["event"] == "thread_not_started"]) == 1
+    assert len([one for one in logged if one["event"] == "thread_start_failed"]) == 1
 
 
 def test_each_handler_has_its_own_timeout(house, listens, gate, eventually, logged):

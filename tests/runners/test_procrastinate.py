@@ -287,7 +287,7 @@ def test_a_worker_that_has_failed_begins_anew(house, listens, logged, eventually
     try:
         eventually(flow.app.runner.health)
         event_id = flow.take("meanwhile", wait=0).event_id
-        assert "procrastinate_fetch_job_v2" in next(one for one in logged if one["event"] == "cannot_take_jobs")["why"]
+        assert "procrastinate_fetch_job_v2" in next(one for one in logged if one["event"] == "fetch_jobs_failed")["why"]
     finally:
         flow.sql("ALTER FUNCTION gone RENAME TO procrastinate_fetch_job_v2")
     flow.settled(event_id, State.SUCCEEDED)

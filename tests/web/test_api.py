@@ -555,7 +555,7 @@ def test_a_database_that_cannot_be_read(api, logged, monkeypatch):
         assert answer.status == 503
         assert answer.headers["Retry-After"] == "5"
         assert "SELECT" not in answer.body.decode()
-    assert {one["event"] for one in logged} >= {"request_unanswered"}
+    assert {one["event"] for one in logged} >= {"api_request_failed"}
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -145,12 +145,12 @@ class AlertMonitor:
                 self._last_error = None
             except FlowhooksError as error:
                 if self._last_error is None and not self._stopping.is_set():
-                    log.error("cannot_look_for_alerts", why=str(error))  # noqa: TRY400 (one line until it changes)
+                    log.error("alert_poll_failed", why=str(error))  # noqa: TRY400 (one line until it changes)
                 self._last_error = str(error)
             except Exception as error:
                 # A fault of ours must not end the looking: nobody would ever be told of anything again.
                 if self._last_error is None:
-                    log.exception("cannot_look_for_alerts")
+                    log.exception("alert_poll_failed")
                 self._last_error = type(error).__name__
 
     def _wait(self, seconds: float) -> bool:
@@ -235,7 +235,7 @@ class AlertMonitor:
             log.warning("alert_raised", **_log_fields(alert))
         for alert in closing:
             self._failures.pop(alert.id, None)
-            log.info("alert_over", **_log_identity(alert))
+            log.info("alert_closed", **_log_identity(alert))
         return opened
 
     def _pending_listeners(self, alert: OpenAlert, now: int) -> list[str]:

@@ -47,7 +47,7 @@ class AlertNotification:
         """Wait a while for the listener; whether it has come back. That it has not is logged."""
         if self._done.wait(NOTIFY_TIMEOUT):
             return True
-        log.warning("notice_hangs", plugin=self._name, hook="alert_raised", alert=self.alert.id, seconds=NOTIFY_TIMEOUT)
+        log.warning("hook_timeout", plugin=self._name, hook="alert_raised", alert=self.alert.id, seconds=NOTIFY_TIMEOUT)
         return False
 
     def _run(self) -> None:
@@ -55,6 +55,6 @@ class AlertNotification:
             self.accepted = bool(self._plugins.alert_raised(self.alert, [self._name]))
         except BaseException:
             # Even an interrupt that a plugin raised: in this thread it is no operator's.
-            log.exception("notice_failed", plugin=self._name, hook="alert_raised")
+            log.exception("hook_failed", plugin=self._name, hook="alert_raised")
         finally:
             self._done.set()

@@ -74,10 +74,10 @@ class ProcessContext:
             changes = self.reread_settings(app.settings)
             serving.reconfigure(changes.settings, app, *servers)
         except FlowhooksError as error:
-            log.error("settings_not_reloaded", why=str(error), next=NEXT)  # noqa: TRY400 (one line says it)
+            log.error("settings_reload_failed", why=str(error), next=NEXT)  # noqa: TRY400 (one line says it)
         except Exception:
             # Whatever fault of ours it was, call-backs are taken all the same.
-            log.exception("settings_not_reloaded", why="a fault of flowhooks", next=NEXT)
+            log.exception("settings_reload_failed", why="a fault of flowhooks", next=NEXT)
         else:
             log.info("settings_reloaded", changed=changes.changed)
             if changes.needs_restart:

@@ -109,7 +109,7 @@ class InheritedSockets:
                 part = b""
             received += part
             if not part:
-                log.warning("supervisor_gone", why="it has ended without a word", next="this process ends in order")
+                log.warning("supervisor_lost", why="it has ended without a word", next="this process ends in order")
             self.is_replaced = bool(part) and STOP_COMMAND not in received
             shutdown_signal.request()
             if not part:

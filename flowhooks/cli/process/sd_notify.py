@@ -56,4 +56,4 @@ class ServiceManager:
                 notify_socket.connect(self._address)
                 notify_socket.sendall(state.encode())
         except (OSError, ValueError) as error:
-            log.warning("service_manager_not_told", what=state.partition("\n")[0], why=str(error))
+            log.warning("service_manager_notify_failed", what=state.partition("\n")[0], why=str(error))

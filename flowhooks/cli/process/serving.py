@@ -52,7 +52,7 @@ def tune_process(settings: Settings, inherited: InheritedSockets | None = None) 
     try:
         return pin(0 if inherited is None else inherited.number) if settings.cpu_affinity else frozenset()
     except OSError as error:
-        log.warning("not_on_one_core", why=str(error))
+        log.warning("cpu_affinity_failed", why=str(error))
         return frozenset()
 
 
@@ -148,7 +148,7 @@ def exit_process(*, failed: bool) -> NoReturn:
 def _force_exit(code: int) -> None:
     """End the process if it does not end by itself: the interpreter waits for threads that plugins have left behind."""
     time.sleep(EXIT_TIMEOUT)
-    log.warning("threads_left_behind", threads=sorted(thread.name for thread in threading.enumerate()))
+    log.warning("abandoned_threads", threads=sorted(thread.name for thread in threading.enumerate()))
     os._exit(code)
 
 

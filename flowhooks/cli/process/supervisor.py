@@ -83,13 +83,13 @@ class Supervisor:
         if self._start_failure is not None:
             why, code = self._start_failure
             raise SettingsError(why) if code == 2 else FlowhooksError(why)  # noqa: PLR2004 (the exit code of usage)
-        log.info("supervisor_ends", code=self._exit_code)
+        log.info("supervisor_stopped", code=self._exit_code)
         return self._exit_code
 
     def _supervise(self) -> None:
         with SignalPipe() as signals, selectors.DefaultSelector() as selector:
             selector.register(signals.reader, selectors.EVENT_READ)
-            log.info("supervising", processes=len(self._slots), **self._addresses())
+            log.info("supervisor_started", processes=len(self._slots), **self._addresses())
             while not self._stopping or any(self._children()):
                 self._start_due_slots(selector)
                 ready = selector.select(self._seconds_until_due())
@@ -130,7 +130,7 @@ class Supervisor:
                 for child in self._children():
                     child.kill()
                 os._exit(128 + number)
-            log.info("ending_all", processes=sum(1 for _ in self._children()))
+            log.info("stopping_all", processes=sum(1 for _ in self._children()))
             self._stop_all()
         elif number == signal.SIGHUP and not self._stopping:
             self._reload()
@@ -151,7 +151,9 @@ class Supervisor:
             settings = self.load()
             check_removed(self._current or self.settings, settings)
         except FlowhooksError as error:
-            log.error("not_replaced", why=str(error), next="the processes that there are go on; SIGHUP tries again")  # noqa: TRY400 (one line says it)
+            log.error(  # noqa: TRY400 (one line says it)
+                "process_replace_failed", why=str(error), next="the processes that there are go on; SIGHUP tries again"
+            )
             return
         ignored = [name for name in RESTART_ONLY_SETTINGS if getattr(settings, name) != getattr(self.settings, name)]
         self._current = settings
@@ -162,7 +164,7 @@ class Supervisor:
         self._replacing = True
         for slot in self._slots:
             slot.restart_delay = slot.restart_at = 0.0
-        log.info("replacing", processes=len(self._slots))
+        log.info("process_replacing", processes=len(self._slots))
 
     def _receive(self, child: ChildProcess, selector: selectors.BaseSelector) -> None:
         was_ready = child.ready_at is not None
@@ -199,7 +201,7 @@ class Supervisor:
             self._replacing = False
             old = sum(other.generation < self._generation for other in self._children())
             log.error(
-                "not_replaced",
+                "process_replace_failed",
                 why=child.exit_reason(),
                 old=old,
                 next="the processes that there are go on; mend it, then send SIGHUP again",
@@ -248,7 +250,7 @@ class Supervisor:
             slot.restart_delay = next_restart_delay(slot.restart_delay, 0.0)
             slot.restart_at = time.monotonic() + slot.restart_delay
             why = error.strerror or str(error)
-            log.error("process_not_started", number=slot.number, why=why, again_in=slot.restart_delay)  # noqa: TRY400 (one line says it)
+            log.error("process_start_failed", number=slot.number, why=why, again_in=slot.restart_delay)  # noqa: TRY400 (one line says it)
             return None
         selector.register(child.control, selectors.EVENT_READ, child)
         log.info("process_started", process=child.pid, number=slot.number)
@@ -277,7 +279,7 @@ class Supervisor:
                 self._replacing = slot.successor is not None
                 return
         self._replacing = False
-        log.info("replaced", processes=len(self._slots))
+        log.info("process_replaced", processes=len(self._slots))
 
     def _notify_when_ready(self) -> None:
         ready = all(slot.current is not None and slot.current.ready_at is not None for slot in self._slots)

@@ -110,7 +110,7 @@ def _receive_answer(
         stopped = process.closing_reason == "stopped"
         pool.discard(process, "crashed", has_disconnected=True)
         if process.spawn_error:
-            log.warning("process_not_made", handler=delivery.handler, why=process.spawn_error)
+            log.warning("process_spawn_failed", handler=delivery.handler, why=process.spawn_error)
             return None
         why = "killed, for the server has stopped" if stopped else process.exit_text(options.memory_mib)
     except Exception as error:  # noqa: BLE001 (whatever it has said, it is not to run on with nobody watching it)

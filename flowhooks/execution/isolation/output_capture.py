@@ -113,9 +113,9 @@ class Output:
         if self._lines > MAX_LINES_PER_SECOND:
             self._left_out += 1
         else:
-            log.info("printed", text=text, **self.log_context)
+            log.info("handler_output", text=text, **self.log_context)
 
     def _log_left_out(self) -> None:
         if self._left_out:
-            log.warning("printed_too_much", lines_left_out=self._left_out, **self.log_context)
+            log.warning("handler_output_truncated", lines_left_out=self._left_out, **self.log_context)
             self._left_out = 0

@@ -160,7 +160,7 @@ class EmbeddedRunner:
                 self._add_thread(execute, stop)
             except RuntimeError as error:  # the system has no room for another thread
                 if not already_logged:
-                    log.error("thread_not_started", why=str(error), next=SLOT_LOST)  # noqa: TRY400 (one line until it changes)
+                    log.error("thread_start_failed", why=str(error), next=SLOT_LOST)  # noqa: TRY400 (one line until it changes)
                 return
             self._threads_to_start -= 1
             with self._changed:  # from now on: what is reserved for a place is marked as running, and has to run
@@ -222,11 +222,11 @@ class EmbeddedRunner:
             self._last_error = None
         except FlowhooksError as error:
             if self._last_error is None:
-                log.error("cannot_look_for_work", why=str(error))  # noqa: TRY400 (one line until it changes)
+                log.error("poll_failed", why=str(error))  # noqa: TRY400 (one line until it changes)
             self._last_error = str(error)
         except Exception as error:
             # A fault of ours must not end the looking: nothing would ever be run again.
-            log.exception("cannot_look_for_work")
+            log.exception("poll_failed")
             self._last_error = type(error).__name__
 
     def _can_run(self, handler: str) -> bool:
@@ -391,7 +391,7 @@ class EmbeddedRunner:
                 if execute(queued, queued.to_claimed_attempt() if claimed else None) is not None:
                     self._unqueue(queued.handler)
             except FlowhooksError as error:
-                log.warning("not_run", delivery=queued.delivery_id, handler=queued.handler, why=str(error))
+                log.warning("delivery_not_run", delivery=queued.delivery_id, handler=queued.handler, why=str(error))
                 stop.wait(FAULT_PAUSE_SECONDS)
             except BaseException:
                 # A fault of ours must not cost a thread of the pool.
@@ -402,5 +402,5 @@ class EmbeddedRunner:
                     self._on_finished(queued.handler, time.monotonic() - attempt.began)
                 self._return(queued, attempt)
             if attempt.abandoned:
-                log.info("attempt_over", **log_fields(attempt, time.monotonic()))
+                log.info("overdue_attempt_finished", **log_fields(attempt, time.monotonic()))
                 return

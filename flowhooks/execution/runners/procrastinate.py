@@ -194,7 +194,7 @@ class ProcrastinateRunner:
                     asyncio.run(self._run_worker(execute, stop, pool))
                 except Exception as error:  # noqa: BLE001 (whatever ends the worker, it must begin anew)
                     self._last_error = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
-                    log.error("cannot_take_jobs", why=self._last_error)  # noqa: TRY400 (one line for each try)
+                    log.error("fetch_jobs_failed", why=self._last_error)  # noqa: TRY400 (one line for each try)
                 if time.monotonic() - began > WORKER_DEAD_AFTER_SECONDS:
                     tries = 0
                 stop.wait(RETRY_DELAYS[min(tries, len(RETRY_DELAYS) - 1)])
@@ -286,7 +286,7 @@ class ProcrastinateRunner:
             execute(queued, None)
         except FlowhooksError as error:
             self._has_failed.set()
-            log.warning("not_run", delivery=queued.delivery_id, handler=queued.handler, why=str(error))
+            log.warning("delivery_not_run", delivery=queued.delivery_id, handler=queued.handler, why=str(error))
         except BaseException:
             # A fault of ours must not end the worker.
             self._has_failed.set()
@@ -326,11 +326,11 @@ class ProcrastinateRunner:
                 self._sweep(0.0 if ignore_lateness else LOST_JOB_THRESHOLD_SECONDS)
             except FlowhooksError as error:
                 self._has_failed.set()
-                log.error("cannot_sweep", why=str(error))  # noqa: TRY400 (one line says it)
+                log.error("sweep_failed", why=str(error))  # noqa: TRY400 (one line says it)
             except Exception:
                 # A fault of ours must not end the sweeping: what has no job would never be run again.
                 self._has_failed.set()
-                log.exception("cannot_sweep")
+                log.exception("sweep_failed")
             # What was taken and could not be run has lost its job, however lately it fell due.
             ignore_lateness = (
                 self._wakeup.wait(FAST_SWEEP_INTERVAL if self._has_more else SWEEP_INTERVAL)

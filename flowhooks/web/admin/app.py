@@ -99,7 +99,7 @@ class OperationResource:
             by = _actor(request, operator, arguments)
             response.media = run_operation(replace(self._app.operation_context, by=by), name, arguments)
         except LedgerUnusable as error:
-            _log.warning("request_unanswered", path=errors.raw_path(request.env), why=str(error))
+            _log.warning("api_request_failed", path=errors.raw_path(request.env), why=str(error))
             raise Unavailable("ledger_unread") from None
         except (LedgerError, SettingsError) as error:
             status = 404 if isinstance(error, NotFound) else 409 if isinstance(error, InvalidTransition) else 422

@@ -123,6 +123,6 @@ class Operators:
             try:
                 tokens = operator_tokens(settings)
             except SettingsError as error:
-                _log.error("operators_not_read", why=str(error), next="the tokens that were known before are taken")
+                _log.error("operators_read_failed", why=str(error), next="the tokens that were known before are taken")
             self._cached_tokens = settings, tokens
         return tokens

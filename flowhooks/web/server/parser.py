@@ -187,7 +187,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
         try:
             taken: int = self.body_rcv.received(data)
         except OSError as error:  # a large body goes to a temporary file, and there is no room for it
-            _log.error("body_not_kept", why=error.strerror or str(error))
+            _log.error("body_buffer_failed", why=error.strerror or str(error))
             raise LocalizedHTTPError(503, "no_room") from None
         if self.body_rcv.completed:
             self.completed = True

@@ -377,8 +377,8 @@ def test_what_is_logged(console):
         cookie = console.log_in("li", PASSWORD)
         console.get("/", Cookie=cookie)
     assert [(one["event"], one["operator"], one["address"]) for one in logged] == [
-        ("log_in_failed", "li\nforged", "127.0.0.1"),
-        ("logged_in", "li", "127.0.0.1"),
+        ("login_failed", "li\nforged", "127.0.0.1"),
+        ("login_succeeded", "li", "127.0.0.1"),
     ]
     for secret in ("my-secret-password", PASSWORD, cookie.partition("=")[2]):
         assert secret not in repr(logged)

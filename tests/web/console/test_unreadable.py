@@ -77,7 +77,7 @@ def see_that_it_says_so(console, logged):
     assert console.get("/healthz", root="").status == 200
     assert b"flowhooks_ledger_up 0.0" in console.get("/metrics", root="").body
     told = {one["event"] for one in logged}
-    assert {"page_failed", "request_unanswered"} <= told
+    assert {"page_failed", "api_request_failed"} <= told
     assert not {"request_failed", "application_failed"} & told
 
 
@@ -95,7 +95,7 @@ def test_no_connection_is_free(console, logged):
         for _ in range(READERS):
             taken.enter_context(console.flow.app.ledger.connection())
         see_that_it_says_so(console, logged)
-    why = {one["why"] for one in logged if one["event"] in {"page_failed", "request_unanswered"}}
+    why = {one["why"] for one in logged if one["event"] in {"page_failed", "api_request_failed"}}
     assert why == {"the database cannot be read: no connection to it was free within 0.05 seconds"}
     assert console.get("/").status == 200
 

@@ -63,10 +63,10 @@ class Resource:
         except NotFound:
             raise errors.LocalizedHTTPError(404, "no_such_event") from None
         except NewerSelectorsError as error:
-            _log.warning("request_unanswered", path=errors.raw_path(request.env), why=str(error))
+            _log.warning("api_request_failed", path=errors.raw_path(request.env), why=str(error))
             raise Unavailable("newer_handlers") from None
         except LedgerUnusable as error:
-            _log.warning("request_unanswered", path=errors.raw_path(request.env), why=str(error))
+            _log.warning("api_request_failed", path=errors.raw_path(request.env), why=str(error))
             raise Unavailable("ledger_unread") from None
         response.data = errors.encode(body)
         response.set_headers(errors.HEADERS)

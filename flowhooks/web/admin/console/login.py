@@ -102,7 +102,7 @@ class LoginPage(Page):
             response.set_header("Retry-After", str(wait))
         elif operator is None:
             self.app.metrics.logged_in("failed")
-            _log.warning("log_in_failed", operator=name, address=address)
+            _log.warning("login_failed", operator=name, address=address)
             self.show_form(request, response, language=language, status=401, wrong="login.wrong", who=name)
         else:
             self._throttle.reset(name, address)
@@ -118,7 +118,7 @@ class LoginPage(Page):
             self.problem(request, response, status=503, key="problem.ledger", language=language)
             return
         self.app.metrics.logged_in("succeeded")
-        _log.info("logged_in", operator=operator.name, address=request.remote_addr or "")
+        _log.info("login_succeeded", operator=operator.name, address=request.remote_addr or "")
         _redirect(response, _safe_next(request.get_param("next", default="") or ""))
 
 
