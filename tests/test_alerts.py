@@ -141,7 +141,7 @@ def test_many_dead_deliveries_are_one_alert_for_each_handler(watch, listener):
     watched.looks(3)
     assert listener.told == [(AlertCause.DEAD, "p:h"), (AlertCause.DEAD, "p:i")]
     alert = listener.alerts[0]
-    assert (alert.count, alert.event_id, alert.since.isoformat()) == (20, first, "2026-01-01T00:00:00+00:00")
+    assert (alert.count, alert.event_id, alert.started_at.isoformat()) == (20, first, "2026-01-01T00:00:00+00:00")
     assert alert.message == (
         "20 deliveries of handler p:h are dead, the first since 2026-01-01T00:00:00.000Z: mend the cause, "
         "then run `flowhooks events replay --handler p:h`."
@@ -162,7 +162,7 @@ def test_a_few_more_of_the_same_are_no_news(watch, listener):
     assert listener.alerts[0].message.startswith("1 delivery of handler p:h is dead")
     alert, _ = watched.open()
     assert (alert.count, alert.event_id, alert.last_error) == (2, first, "ValueError: no")
-    assert (alert.since, alert.last_at) == (watched.clock.now() - 60 * SECOND, watched.clock.now())
+    assert (alert.started_at, alert.last_at) == (watched.clock.now() - 60 * SECOND, watched.clock.now())
     assert alert.message.startswith("2 deliveries of handler p:h are dead, the first since 2026-01-01T00:00:00.000Z")
     assert (alert.notifications, alert.notified_count) == (1, 1)
 
@@ -465,7 +465,7 @@ def test_what_is_told_late_says_how_it_is_by_then(watch, listener):
     watched.dead("i2")
     watched.look()
     first, last = listener.alerts[0], next(one for one in listener.alerts[1:] if one.id == listener.alerts[0].id)
-    assert (first.count, last.count, first.since) == (1, 2, last.since)
+    assert (first.count, last.count, first.started_at) == (1, 2, last.started_at)
     assert last.message.startswith("2 deliveries")
     assert [row[2] for row in watched.rows()] == [2, 2]
 
@@ -647,7 +647,7 @@ def test_what_waits_for_a_paused_handler_is_no_news(watch, listener):
     watched.clock.advance(1)
     watched.looks()
     assert listener.told == [(AlertCause.WAITING, "p:h")]
-    assert listener.alerts[0].since == to_datetime(watched.clock.now() - HOUR * SECOND)
+    assert listener.alerts[0].started_at == to_datetime(watched.clock.now() - HOUR * SECOND)
     pause(desk, ["p:h"])
     watched.looks()
     assert [row[-1] for row in watched.rows()] == [1]

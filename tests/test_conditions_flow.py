@@ -156,7 +156,7 @@ def test_install_one_after_the_other(house, noted, runs):
     asked = reroute(flow.app.operation_context, EventFilter(state="dismissed"), handler="p:b", dry_run=True)
     assert (asked.events, asked.delivered, asked.deliveries) == (2, 2, 2)
     done = reroute(flow.app.operation_context, EventFilter(), handler="p:b")
-    assert (done.delivered, done.deliveries, done.passed_over) == (2, 2, 2)
+    assert (done.delivered, done.deliveries, done.skipped) == (2, 2, 2)
     for event_id in (waited["rejected"], later):
         flow.settled(event_id, State.SUCCEEDED)
         assert facts(flow, event_id) == ("routed", None, None, ["p:b"])
@@ -458,12 +458,12 @@ def test_a_reroute_for_an_every_handler_changes_no_state(house, noted, runs):
     flow.close()
     flow = house.open(noted("book", conclusion="rejected"), noted("audit", every=True), start=False)
     done = reroute(flow.app.operation_context, EventFilter(), handler="p:audit")
-    assert (done.events, done.deliveries, done.passed_over) == (2, 2, 0)
+    assert (done.events, done.deliveries, done.skipped) == (2, 2, 0)
     assert facts(flow, ids["rejected"]) == ("dismissed", None, "condition", ["p:audit"])
     assert facts(flow, ids[""]) == ("parked", "condition", None, ["p:audit"])
     for one, event_id in ids.items():
         assert flow.app.ledger.event(event_id).no_match == before[one].no_match
-    assert reroute(flow.app.operation_context, EventFilter(), handler="p:audit").passed_over == 2
+    assert reroute(flow.app.operation_context, EventFilter(), handler="p:audit").skipped == 2
     assert reroute(flow.app.operation_context, EventFilter(), handler="p:book").delivered == 1
     assert facts(flow, ids["rejected"]) == ("routed", None, None, ["p:audit", "p:book"])
 

@@ -228,14 +228,14 @@ def test_what_is_declared():
         callback_classes=("C", "D"), process_keys=("k",), versions=" >= 3 , < 5 ", sources=("hr",), kind="cancel"
     )
     assert made.summary == "One argument."
-    assert made.where == f"{__file__}:{one.__code__.co_firstlineno}"
+    assert made.source_location == f"{__file__}:{one.__code__.co_firstlineno}"
     assert made("event") == "event"
 
 
 def test_what_has_no_source_is_named():
     """Where there is no Python code, the function itself is shown; without a docstring the summary is empty."""
     made = handler(every=True, name="h")(Callable())
-    assert "Callable object" in made.where
+    assert "Callable object" in made.source_location
     assert handler(every=True, name="h")(lambda event: None).summary == ""
 
 

@@ -64,8 +64,8 @@ def test_who_fails_again_and_again_is_held(broken, logged):
     assert flow.only(answer.event_id).attempt == 0
     assert works.entered == 3
     one = held(flow)["p:h"]
-    assert "the archive is away" in one.why
-    assert one.trial_at == one.since + 60_000_000
+    assert "the archive is away" in one.reason
+    assert one.retry_at == one.opened_at + 60_000_000
     flow.advance(40)  # their retries are due, and do not begin
     flow.app.runner.wake()
     assert flow.take("again", wait=600).status == "pending"

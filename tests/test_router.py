@@ -183,7 +183,7 @@ def test_every_way_in_is_listed():
 def test_each_candidate_is_explained():
     """Whoever shares class or key, or takes every event, is listed with the reason or the condition that failed."""
     router = make_router(
-        won={"callback_classes": ("C",)},
+        matched={"callback_classes": ("C",)},
         version={"callback_classes": ("C",), "versions": ">=3,<5"},
         source={"process_keys": ("k",), "sources": ("hr",)},
         kind={"callback_classes": ("C",), "process_keys": ("k",), "kind": "cancel"},
@@ -220,17 +220,21 @@ def test_each_condition_is_explained():
         "p:kind": [],
     }
     assert [name for name, one in found.items() if one.undecidable] == ["p:undecidable"]
-    assert found["p:false"].conditions[0].why == found["p:false"].why == "conclusion 'approved' is not one of rejected"
-    assert found["p:undecidable"].why == "/cost is absent, and the condition 7 needs it"
-    assert found["p:true"].conditions[0].why == ""
+    assert (
+        found["p:false"].conditions[0].reason
+        == found["p:false"].reason
+        == "conclusion 'approved' is not one of rejected"
+    )
+    assert found["p:undecidable"].reason == "/cost is absent, and the condition 7 needs it"
+    assert found["p:true"].conditions[0].reason == ""
 
 
 def test_an_explanation_says_what_an_event_would_get():
     """Source, kind and a missing version count as they do for a call-back."""
     router = make_router(h={"process_keys": ("k",), "sources": ("hr",), "kind": "cancel", "versions": "!=2"})
-    assert router.explain(process_key="k", version=3, source="hr", kind="cancel").verdicts[0].won
+    assert router.explain(process_key="k", version=3, source="hr", kind="cancel").verdicts[0].matched
     (verdict,) = router.explain(process_key="k", source="hr", kind="cancel").verdicts
-    assert verdict.why == "no processDefinitionVersion, and versions '!=2' asks for one"
+    assert verdict.reason == "no processDefinitionVersion, and versions '!=2' asks for one"
 
 
 @pytest.mark.parametrize(

@@ -198,13 +198,16 @@ def test_explanations_know_conditions():
     """Each candidate has the condition that failed; the data counts where it is given."""
     router = router_of(APPROVED | LARGE)
     (verdict,) = router.explain(process_key="k", conclusion="approved").verdicts
-    assert (verdict.won, verdict.why) == (False, '/amount is absent, and the condition {"minimum": 1000} needs it')
+    assert (verdict.matched, verdict.reason) == (
+        False,
+        '/amount is absent, and the condition {"minimum": 1000} needs it',
+    )
     (verdict,) = router.explain(process_key="k").verdicts
-    assert verdict.why == "no conclusion, and the handler needs one of approved"
+    assert verdict.reason == "no conclusion, and the handler needs one of approved"
     (verdict,) = router.explain(process_key="k", data={"amount": 1}).verdicts
-    assert verdict.why == '/amount is 1, and the condition is {"minimum": 1000}'
+    assert verdict.reason == '/amount is 1, and the condition is {"minimum": 1000}'
     explained = router.explain(process_key="k", conclusion="approved", data={"amount": 1000})
-    assert explained.verdicts[0].won
+    assert explained.verdicts[0].matched
     assert explained.route.state == "routed"
 
 

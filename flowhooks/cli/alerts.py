@@ -68,7 +68,11 @@ def list_command(settings: Settings, *, everything: bool, as_json: bool) -> None
     output.print_table(
         ("alert, since (UTC)", "about", "message"),
         [
-            (f"{alert.id}\n  {output.format_time(alert.since)}", _summary_text(alert, closed_at), _message_text(alert))
+            (
+                f"{alert.id}\n  {output.format_time(alert.started_at)}",
+                _summary_text(alert, closed_at),
+                _message_text(alert),
+            )
             for alert, closed_at in rows
         ],
         unbroken=("alert, since (UTC)",),
@@ -101,12 +105,12 @@ def acknowledge_command(settings: Settings, *, alerts: Sequence[str], note: str,
         output.print_json(done)
     else:
         output.print_line(_result_text(done))
-    if done["passed_over"]:
+    if done["skipped"]:
         raise click.exceptions.Exit(1)
 
 
 def _result_text(done: Mapping[str, Any]) -> str:
-    count, skipped = len(done["alerts"]), done["passed_over"]
+    count, skipped = len(done["alerts"]), done["skipped"]
     verb = "would be" if done["dry_run"] else "is" if count == 1 else "are"
     text = f"{output.pluralize(count, 'alert')} {verb} acknowledged."
     if skipped:

@@ -44,7 +44,7 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
     \b
     Examples:
       flowhooks handlers list
-      flowhooks handlers list --json | jq -r '.handlers[] | select(.paused_since) | .id'
+      flowhooks handlers list --json | jq -r '.handlers[] | select(.paused_at) | .id'
 
     Exit codes: 0 done, 2 wrong usage.
     """
@@ -56,25 +56,25 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
         return
     if handlers:
         output.print_table(
-            ("handler", "standing", "paused since", "runs in", "stored", "listens to"),
+            ("handler", "availability", "paused since", "runs in", "stored", "listens to"),
             [
                 (
                     handler.id,
-                    handler.standing,
+                    handler.availability,
                     _paused_text(handler),
                     handler_json["isolation"] or "-",
                     text.backlog_text(handler_json["backlog"]).replace(", ", "\n") or "-",
-                    text.selectors_text(handler_json["listens"]),
+                    text.selectors_text(handler_json["selectors"]),
                 )
                 for handler, handler_json in zip(handlers, handlers_json, strict=True)
             ],
-            unbroken=("standing", "paused since", "runs in"),
+            unbroken=("availability", "paused since", "runs in"),
         )
         output.print_line()
     paused = sum(handler.paused_at is not None for handler in handlers)
-    n_held = sum(handler.held is not None for handler in handlers)
+    n_open = sum(handler.circuit is not None for handler in handlers)
     output.print_line(
-        f"{output.pluralize(len(handlers), 'handler')}, {paused:,} paused{f' ({n_held:,} held)' if n_held else ''}."
+        f"{output.pluralize(len(handlers), 'handler')}, {paused:,} paused{f' ({n_open:,} held)' if n_open else ''}."
     )
     if why := inspection.ledger["why"]:
         output.print_line(f"Without what the ledger remembers: {why}", err=True)
@@ -83,10 +83,10 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
 def _paused_text(handler: HandlerStatus) -> str:
     """Since when a handler is paused, and why if it is held."""
     since = output.format_time(handler.paused_at)
-    if handler.held is None:
+    if handler.circuit is None:
         return since
-    why = messages.to_printable(handler.held.why, 60)
-    return f"{since}\nheld: {why}\ntried at {output.format_time(handler.held.trial_at)}"
+    why = messages.to_printable(handler.circuit.reason, 60)
+    return f"{since}\nheld: {why}\ntried at {output.format_time(handler.circuit.retry_at)}"
 
 
 @click.command("pause", short_help="Keep what comes for handlers, and run none of it.")
@@ -188,7 +188,7 @@ def _check_patterns(settings: Settings, patterns: Sequence[str]) -> None:
 def _result_text(name: str, done: Mapping[str, Any]) -> str:
     """What was done, or would be."""
     already = {"pause": "is paused already", "resume": "is not paused"}[name]
-    skipped = f" Passed over, for it {already}: {', '.join(done['passed_over'])}." if done["passed_over"] else ""
+    skipped = f" Passed over, for it {already}: {', '.join(done['skipped'])}." if done["skipped"] else ""
     if not done["handlers"]:
         return f"Nothing to do.{skipped}"
     verb = {"pause": "Paused", "resume": "Resumed"}[name]

@@ -93,7 +93,7 @@ def command(settings: Settings, *, as_json: bool, **options: Any) -> None:
             **asdict(route),
             **_ordering(route.handler_id, lookup_result, plugins),
             "state": lookup_result.availability(route.handler_id),
-            "paused_since": to_text(paused.get(route.handler_id)),
+            "paused_at": to_text(paused.get(route.handler_id)),
         }
         for route in lookup_result.router.subscriptions()
     ]
@@ -122,7 +122,7 @@ def command(settings: Settings, *, as_json: bool, **options: Any) -> None:
                     route["versions"] or "any",
                     ", ".join(route["sources"]) or "any",
                     route["handler_id"],
-                    f"{route['state']}, paused" if route["paused_since"] else route["state"],
+                    f"{route['state']}, paused" if route["paused_at"] else route["state"],
                     *(cells[number] or "-" for _, cells in optional),
                 )
                 for number, route in enumerate(listeners)

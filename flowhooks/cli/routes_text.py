@@ -178,13 +178,13 @@ def show(
     output.print_line()
     if explanation.verdicts:
         output.print_table(
-            ("gets it", "handler", "state", "shares", "why"),
+            ("gets it", "handler", "state", "matched on", "reason"),
             [
                 (
                     _gets_text(candidate),
                     candidate.handler_id,
                     lookup_result.availability(candidate.handler_id),
-                    candidate.shares,
+                    candidate.matched_on,
                     _reason_text(candidate),
                 )
                 for candidate in explanation.verdicts
@@ -233,15 +233,15 @@ def _names_text(example: Example) -> str:
 
 
 def _gets_text(candidate: CandidateMatch) -> str:
-    return "yes" if candidate.won else "undecidable" if candidate.undecidable else "no"
+    return "yes" if candidate.matched else "undecidable" if candidate.undecidable else "no"
 
 
 def _reason_text(candidate: CandidateMatch) -> str:
     """The reason, then the value of each condition where there are several."""
     if len(candidate.conditions) <= 1:
-        return candidate.why
+        return candidate.reason
     return "\n".join(
-        [candidate.why, *(f"  {condition.member}: {_VALUES[condition.holds]}" for condition in candidate.conditions)]
+        [candidate.reason, *(f"  {condition.member}: {_VALUES[condition.holds]}" for condition in candidate.conditions)]
     )
 
 

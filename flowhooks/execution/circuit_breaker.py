@@ -136,15 +136,15 @@ class CircuitBreaker:
 
     def _open(self, handler: str, why: str) -> None:
         now = self._clock.now()
-        plugin_version, trial_at = self._plugin_versions.get(handler, ""), now + self._retry_interval
-        circuit = circuit_breaker.OpenCircuit(handler, why[:MAX_REASON_CHARS], plugin_version, trial_at)
+        plugin_version, retry_at = self._plugin_versions.get(handler, ""), now + self._retry_interval
+        circuit = circuit_breaker.OpenCircuit(handler, why[:MAX_REASON_CHARS], plugin_version, retry_at)
         pauses = self._ledger.pauses
         if self._ledger.write(lambda transaction: circuit_breaker.open_circuit(transaction, circuit, now, pauses)):
             log.error(
                 "circuit_opened",
                 handler=handler,
                 failures=self._failures.get(handler, 0),
-                why=circuit.why,
+                why=circuit.reason,
                 next="mend it; it is tried now and then, and runs again when that succeeds, or by "
                 "`flowhooks handlers resume`",
             )
@@ -161,10 +161,10 @@ class CircuitBreaker:
             return
         now = self._clock.now()
         for handler, circuit in self._ledger.open_circuits().items():
-            retry_at = now + self._retry_interval
-            is_time = circuit.trial_at <= now or circuit.trial_at > retry_at + circuit_breaker.MAX_TRIAL_AHEAD
+            next_retry_at = now + self._retry_interval
+            is_time = circuit.retry_at <= now or circuit.retry_at > next_retry_at + circuit_breaker.MAX_TRIAL_AHEAD
             if handler in self._max_failures and is_time:
-                started = self._ledger.claim_trial_delivery(handler, retry_at)
+                started = self._ledger.claim_trial_delivery(handler, next_retry_at)
                 if started is not None:
                     yield from _start_trial(execute, *started)
 

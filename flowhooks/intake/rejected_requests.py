@@ -66,7 +66,7 @@ class RejectedRequestLog:
         self._pending.append(
             RejectedRequest(
                 id=self._clock.new_id(),
-                refused_at=self._clock.now(),
+                rejected_at=self._clock.now(),
                 path=to_printable(path, MAX_PATH_CHARS),
                 address=to_printable(address, MAX_ADDRESS_CHARS),
                 status=status,

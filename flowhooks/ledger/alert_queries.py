@@ -91,10 +91,10 @@ class OpenAlert:
         cause: why.
         subject: what it is about.
         message: one sentence.
-        since: from when it has been so, in microseconds since 1970.
+        started_at: when its cause began, in microseconds since 1970.
         count: how many deliveries or events share it.
         event_id: one of those events, or `""`.
-        told: the plugins that have taken its last notification.
+        notified_plugins: the plugins that have taken its last notification.
         acknowledged_at: when somebody said that they see to it, in microseconds since 1970; None: nobody has.
         acknowledged_by: who has; `""` where nobody has.
         last_at: when the newest of them joined, in microseconds since 1970.
@@ -109,10 +109,10 @@ class OpenAlert:
     cause: AlertCause
     subject: str
     message: str
-    since: int
+    started_at: int
     count: int
     event_id: str
-    told: tuple[str, ...] = ()
+    notified_plugins: tuple[str, ...] = ()
     acknowledged_at: int | None = None
     acknowledged_by: str = ""
     last_at: int = 0
@@ -332,10 +332,10 @@ def _alert(row: RowMapping) -> OpenAlert:
         cause=AlertCause(row["cause"]),
         subject=row["subject"],
         message=row["message"],
-        since=row["since"],
+        started_at=row["since"],
         count=row["count"],
         event_id=row["event_id"],
-        told=tuple(json.loads(row["told"])),
+        notified_plugins=tuple(json.loads(row["told"])),
         acknowledged_at=row["acknowledged_at"],
         acknowledged_by=row["acknowledged_by"],
         last_at=row["last_at"],
@@ -351,7 +351,8 @@ def insert_alerts(transaction: WriteTransaction, new: Sequence[OpenAlert], now: 
     """Write down new alerts; the ids of those of which there was none open for the same cause and subject."""
     opened = set()
     for alert in new:
-        row = asdict(alert) | {"cause": alert.cause.value, "told": json.dumps(alert.told), "opened_at": now}
+        row = asdict(alert) | {"cause": alert.cause.value, "opened_at": now}
+        row["since"], row["told"] = row.pop("started_at"), json.dumps(row.pop("notified_plugins"))
         statement = (
             database.insert(alerts)
             .values(row)
@@ -383,7 +384,7 @@ def mark_notified(transaction: WriteTransaction, alert: OpenAlert) -> None:
     transaction.connection.execute(
         update(alerts)
         .where(alerts.c.id == alert.id, alerts.c.notifications == alert.notifications)
-        .values(told=json.dumps(alert.told))
+        .values(told=json.dumps(alert.notified_plugins))
     )
 
 
@@ -400,7 +401,7 @@ def update_alert(transaction: WriteTransaction, alert: OpenAlert) -> None:
     transaction.connection.execute(
         update(alerts)
         .where(alerts.c.id == alert.id)
-        .values(**values, told=json.dumps(alert.told), notified_count=notified_count)
+        .values(**values, told=json.dumps(alert.notified_plugins), notified_count=notified_count)
     )
 
 

@@ -51,15 +51,15 @@ class OpenCircuit(NamedTuple):
 
     Attributes:
         handler: its id.
-        why: the error of its last failure.
+        reason: the error of its last failure.
         plugin_version: which release of its plugin failed: another one is let run.
-        trial_at: when it is tried first, in microseconds since 1970.
+        retry_at: when it is tried first, in microseconds since 1970.
     """
 
     handler: str
-    why: str
+    reason: str
     plugin_version: str
-    trial_at: int
+    retry_at: int
 
 
 class TrialDelivery(NamedTuple):
@@ -94,9 +94,9 @@ def open_circuit(transaction: WriteTransaction, circuit: OpenCircuit, now: int, 
         .values(
             paused_at=now,
             held_at=now,
-            held_why=circuit.why,
+            held_why=circuit.reason,
             held_release=circuit.plugin_version,
-            trial_at=circuit.trial_at,
+            trial_at=circuit.retry_at,
         )
     )
     opened = bool(transaction.connection.execute(change).rowcount)

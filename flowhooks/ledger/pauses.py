@@ -46,17 +46,17 @@ _CIRCUIT_CLOSED: Final[dict[str, int | str | None]] = {
 
 
 class CircuitState(NamedTuple):
-    """Why a handler is held.
+    """The open circuit of a handler.
 
     Attributes:
-        since: from when on, in microseconds since 1970.
-        why: the error of its last failure by then.
-        trial_at: from when on one of its deliveries is tried, in microseconds since 1970.
+        opened_at: when the circuit was opened, in microseconds since 1970.
+        reason: the error of the last failure before that.
+        retry_at: from when one of its deliveries may be tried, in microseconds since 1970.
     """
 
-    since: int
-    why: str
-    trial_at: int
+    opened_at: int
+    reason: str
+    retry_at: int
 
 
 class PausedHandlers:

@@ -50,7 +50,7 @@ class DeliveryStatus:
         finished_at: when its last attempt ended, in microseconds since 1970; or None.
         note: what an operator said of it.
         ordered: whether it is its turn that it waits for.
-        behind: the event whose delivery holds it back while it waits; None if none does.
+        blocked_by: the event whose delivery holds it back while it waits; None if none does.
     """
 
     delivery_id: str
@@ -63,7 +63,7 @@ class DeliveryStatus:
     finished_at: int | None = None
     note: str = ""
     ordered: bool = False
-    behind: str | None = None
+    blocked_by: str | None = None
 
 
 STATES: Final = (*(state.value for state in State), "parked", "dismissed")
@@ -191,7 +191,7 @@ _STATUS: Final = select(
     attempts.c.error,
     attempts.c.finished_at,
     deliveries.c.lane,
-    BLOCKED_BY.label("behind"),
+    BLOCKED_BY.label("blocked_by"),
 ).outerjoin(attempts, IS_LAST_ATTEMPT)
 _STATUSES: Final = _STATUS.where(deliveries.c.event_id.in_(database.string_array("event_ids"))).order_by(
     deliveries.c.id
@@ -265,7 +265,7 @@ def _to_status(row: Any) -> DeliveryStatus:
         finished_at=row.finished_at,
         note=row.note,
         ordered=row.lane is not None,
-        behind=row.behind,
+        blocked_by=row.blocked_by,
     )
 
 

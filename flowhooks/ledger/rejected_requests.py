@@ -25,8 +25,8 @@ class RejectedRequest:
     """A call-back that was not taken. Its body is not kept.
 
     Attributes:
-        id: of this refusal.
-        refused_at: when, in microseconds since 1970.
+        id: of this rejection.
+        rejected_at: when, in microseconds since 1970.
         path: what was asked for, without what cannot be seen.
         address: who asked, as far as the server knows; `""` if it does not.
         status: the HTTP status that it was answered.
@@ -35,7 +35,7 @@ class RejectedRequest:
     """
 
     id: str
-    refused_at: int
+    rejected_at: int
     path: str
     address: str
     status: int
@@ -45,7 +45,10 @@ class RejectedRequest:
 
 def store(transaction: WriteTransaction, requests: Sequence[RejectedRequest], *, limit: int = MAX_STORED) -> None:
     """Write refusals down, and forget those that are too many by now, the oldest ones."""
-    transaction.connection.execute(insert(refusals), [asdict(request) for request in requests])
+    rows = [asdict(request) for request in requests]
+    for row in rows:
+        row["refused_at"] = row.pop("rejected_at")
+    transaction.connection.execute(insert(refusals), rows)
     newest = select(refusals.c.id).order_by(refusals.c.id.desc()).limit(1).offset(limit - 1)
     transaction.connection.execute(delete(refusals).where(refusals.c.id < newest.scalar_subquery()))
 
@@ -55,4 +58,15 @@ def latest(connection: Connection, *, limit: int, before: str = "") -> list[Reje
     query = select(refusals).order_by(refusals.c.id.desc()).limit(limit)
     if before:
         query = query.where(refusals.c.id < before)
-    return [RejectedRequest(**row) for row in connection.execute(query).mappings()]
+    return [
+        RejectedRequest(
+            id=row.id,
+            rejected_at=row.refused_at,
+            path=row.path,
+            address=row.address,
+            status=row.status,
+            reason_en=row.reason_en,
+            reason_zh=row.reason_zh,
+        )
+        for row in connection.execute(query)
+    ]

@@ -116,14 +116,14 @@ class SearchPage:
         events: the events.
         older: what to give as `before` for the next older ones; `""` where there are none.
         newer: what to give as `after` for the next newer ones; `""` where there are none.
-        looked_until: None if all there is on this page was found; else, in microseconds since 1970, how far the look
+        searched_until: None if all there is on this page was found; else, in microseconds since 1970, how far the look
             had come when its time was over.
     """
 
     events: tuple[EventSummary, ...]
     older: str
     newer: str
-    looked_until: int | None = None
+    searched_until: int | None = None
 
 
 def search_events(
@@ -166,7 +166,7 @@ def search_events(
         events=tuple(_to_summary(row, statuses.get(row.id, ())) for row in rows),
         older=older,
         newer=newer,
-        looked_until=None if more or not reached else _received_at(connection, reached),
+        searched_until=None if more or not reached else _received_at(connection, reached),
     )
 
 

@@ -46,7 +46,7 @@ class Alert:
         cause: why.
         subject: what it is about: a handler's id, a plugin's or a source's name, a class and key, or a conclusion.
         message: English, for a person: what is the matter, since when, what to do next, and how many are new.
-        since: from when it has been so, in UTC.
+        started_at: when its cause began, in UTC.
         count: how many deliveries or events share it now; 1 for a plugin.
         event_id: one of those events, to begin with; `""` where none is concerned.
         notification: number of this notification: 1 when the alert is raised, and 1 more each time it has grown.
@@ -59,7 +59,7 @@ class Alert:
     cause: AlertCause
     subject: str
     message: str
-    since: datetime
+    started_at: datetime
     count: int
     event_id: str = ""
     notification: int = 1

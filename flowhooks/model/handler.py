@@ -80,7 +80,7 @@ class Handler:
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
     @property
-    def where(self) -> str:
+    def source_location(self) -> str:
         """`file:line` of the function, or its name where there is no source file."""
         code = getattr(inspect.unwrap(self.function), "__code__", None)
         return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(self.function)

@@ -41,12 +41,12 @@ class ConditionResult:
     Attributes:
         member: what the condition reads: `"conclusion"` or a JSON Pointer into the event's data.
         holds: whether it holds; None: it cannot be decided.
-        why: why it does not hold, in a clause; `""` if it holds.
+        reason: why it does not hold, in a clause; `""` if it holds.
     """
 
     member: str
     holds: bool | None
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,11 +137,11 @@ class Selectors:
             why = f"conclusion {event.conclusion!r} is not one of {named}"
             if holds is None:
                 why = f"no conclusion, and the handler needs one of {named}"
-            results.append(ConditionResult(member="conclusion", holds=holds, why="" if holds else why))
+            results.append(ConditionResult(member="conclusion", holds=holds, reason="" if holds else why))
         for condition in self._conditions:
             holds = condition.decide(event.data)
             why = "" if holds else condition.why_not(event.data)
-            results.append(ConditionResult(member=condition.pointer, holds=holds, why=why))
+            results.append(ConditionResult(member=condition.pointer, holds=holds, reason=why))
         return tuple(results)
 
     def why_not(self, event: Event) -> str | None:
@@ -149,7 +149,7 @@ class Selectors:
         wrong = [result for result in self.evaluate(event) if not result.holds]
         # A false condition decides, so it comes before an undecided one.
         wrong.sort(key=lambda result: result.holds is None)
-        return wrong[0].why if wrong else None
+        return wrong[0].reason if wrong else None
 
     def why_filtered_out(self, event: Event) -> str | None:
         """Why `event` is not for this handler although its class or key may be, or None: kind, source and versions."""

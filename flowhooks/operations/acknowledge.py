@@ -24,12 +24,12 @@ class AcknowledgeResult:
 
     Attributes:
         alerts: the ids of those that somebody sees to from now on.
-        passed_over: ids of which there is no open alert, or which were acknowledged before.
+        skipped: ids of which there is no open alert, or which were acknowledged before.
         dry_run: whether nothing was changed.
     """
 
     alerts: tuple[str, ...]
-    passed_over: tuple[str, ...]
+    skipped: tuple[str, ...]
     dry_run: bool
 
 
@@ -70,6 +70,6 @@ def acknowledge(
         )
     return AcknowledgeResult(
         alerts=tuple(alert_id for alert_id in alert_ids if alert_id in acknowledged),
-        passed_over=tuple(alert_id for alert_id in alert_ids if alert_id not in acknowledged),
+        skipped=tuple(alert_id for alert_id in alert_ids if alert_id not in acknowledged),
         dry_run=dry_run,
     )

@@ -30,16 +30,16 @@ class DismissResult:
     Attributes:
         events: how many events it went through.
         dismissed: how many of them are parked no longer, but dismissed.
-        passed_over: how many were not parked.
-        moved_on: how many had changed when their turn came, and were left alone.
+        skipped: how many were not parked.
+        changed_meanwhile: how many had changed when their turn came, and were left alone.
         next: where to go on, as the next call's `after`; `""` when all is done.
         dry_run: whether nothing was changed.
     """
 
     events: int
     dismissed: int
-    passed_over: int
-    moved_on: int
+    skipped: int
+    changed_meanwhile: int
     next: str
     dry_run: bool
 
@@ -84,8 +84,8 @@ def dismiss(
     return DismissResult(
         events=len(page),
         dismissed=len(dismissed),
-        passed_over=len(page) - len(items),
-        moved_on=len(items) - len(dismissed),
+        skipped=len(page) - len(items),
+        changed_meanwhile=len(items) - len(dismissed),
         next=page[-1].event.id if len(page) == PAGE_SIZE else "",
         dry_run=dry_run,
     )

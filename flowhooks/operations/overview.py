@@ -38,31 +38,31 @@ class Arrivals:
     """How many events came lately.
 
     Attributes:
-        span: seconds that were looked at, up to now.
-        bars: how many came in each part of it, the oldest first.
+        period_seconds: how long the period is that ends now.
+        buckets: how many came in each part of it, the oldest first.
         total: how many that is.
     """
 
-    span: int
-    bars: tuple[int, ...]
+    period_seconds: int
+    buckets: tuple[int, ...]
     total: int
 
     @property
     def per_minute(self) -> float:
         """How many a minute."""
-        return 60 * self.total / self.span
+        return 60 * self.total / self.period_seconds
 
 
 class Oldest(NamedTuple):
-    """What has been so longest.
+    """The oldest delivery or event of a state.
 
     Attributes:
-        since: from when, in microseconds since 1970.
+        started_at: when it entered the state, in microseconds since 1970.
         event_id: its event.
         handler: its handler's id; `""` for a parked event.
     """
 
-    since: int
+    started_at: int
     event_id: str
     handler: str = ""
 
@@ -91,7 +91,7 @@ class Performance:
         succeeded: how many of their last attempts succeeded.
         failed: how many did not.
         median: of the attempts' lengths, in microseconds; None where none has ended.
-        most: nineteen of twenty were not longer than this, in microseconds; None where none has ended.
+        p95: the 95th percentile of them, in microseconds; None where none has ended.
         points: the same over time, the oldest first.
     """
 
@@ -100,11 +100,11 @@ class Performance:
     succeeded: int
     failed: int
     median: int | None
-    most: int | None
+    p95: int | None
     points: tuple[Point, ...]
 
     @property
-    def rate(self) -> float | None:
+    def success_rate(self) -> float | None:
         """The share of the attempts that succeeded, from 0 to 1; None where none has ended."""
         ended = self.succeeded + self.failed
         return self.succeeded / ended if ended else None
@@ -115,24 +115,24 @@ class Overview:
     """How it goes.
 
     Attributes:
-        now: when this was found out, in microseconds since 1970.
+        generated_at: when this was read, in microseconds since 1970.
         counts: how many deliveries are waiting, running, unknown, dead, and *shelved* (waiting for a missing handler),
             and how many events are parked; each `MAX_COUNTED + 1` where there are more.
         oldest: of each of these, what has been so longest; those left out of which there is nothing.
         arrivals: how many events came.
         performance: how handlers have done, those with failures first, then the busiest.
-        sampled: of how many deliveries that is.
-        sampled_since: from when the oldest of those is, in microseconds since 1970; None where there is none.
+        sampled_deliveries: of how many deliveries that is.
+        oldest_sampled_at: when the oldest of those was made, in microseconds since 1970; None where there is none.
         alerts: how many alerts are open that nobody has acknowledged.
     """
 
-    now: int
+    generated_at: int
     counts: dict[str, int]
     oldest: dict[str, Oldest]
     arrivals: Arrivals
     performance: tuple[Performance, ...]
-    sampled: int
-    sampled_since: int | None
+    sampled_deliveries: int
+    oldest_sampled_at: int | None
     alerts: int
 
 
@@ -149,13 +149,13 @@ def overview(reader: Reader, now: int) -> Overview:
     with reader.connection() as connection:
         newest = stats.recent_deliveries(connection, limit=MAX_RECENT_DELIVERIES)
         return Overview(
-            now=now,
+            generated_at=now,
             counts=stats.count_by_state(connection, limit=stats.MAX_COUNTED),
             oldest=_oldest(connection, now),
             arrivals=_arrivals(stats.arrival_times(connection, now - PERIODS[0] * SECOND, limit=MAX_ARRIVALS), now),
             performance=_performance(newest, now),
-            sampled=len(newest),
-            sampled_since=newest[-1].created_at if newest else None,
+            sampled_deliveries=len(newest),
+            oldest_sampled_at=newest[-1].created_at if newest else None,
             alerts=sum(alert.acknowledged_at is None for alert in alert_queries.open_alerts(connection)),
         )
 
@@ -185,12 +185,12 @@ def _arrivals(arrival_times: Sequence[int], now: int) -> Arrivals:
     """The longest span of which every event was read."""
     ages = [max(0.0, now / 1000 - arrival) / 1000 for arrival in arrival_times]  # in seconds, the youngest first
     is_complete = len(ages) < MAX_ARRIVALS
-    span = next((period for period in PERIODS if is_complete or ages[-1] >= period), PERIODS[-1])
-    bars = [0] * BUCKETS
+    period_seconds = next((period for period in PERIODS if is_complete or ages[-1] >= period), PERIODS[-1])
+    buckets = [0] * BUCKETS
     for age in ages:
-        if age < span:
-            bars[BUCKETS - 1 - int(age * BUCKETS / span)] += 1
-    return Arrivals(span=span, bars=tuple(bars), total=sum(bars))
+        if age < period_seconds:
+            buckets[BUCKETS - 1 - int(age * BUCKETS / period_seconds)] += 1
+    return Arrivals(period_seconds=period_seconds, buckets=tuple(buckets), total=sum(buckets))
 
 
 def _performance(newest: Sequence[RecentDelivery], now: int) -> tuple[Performance, ...]:
@@ -230,6 +230,6 @@ def _handler_performance(handler: str, recent: Sequence[RecentDelivery], start: 
         succeeded=succeeded,
         failed=failed,
         median=lengths[len(lengths) // 2] if lengths else None,
-        most=lengths[min(len(lengths) - 1, len(lengths) * 19 // 20)] if lengths else None,
+        p95=lengths[min(len(lengths) - 1, len(lengths) * 19 // 20)] if lengths else None,
         points=tuple(Point(*values) for values in points),
     )

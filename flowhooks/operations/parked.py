@@ -29,8 +29,9 @@ class ParkedGroupStatus:
     Attributes:
         facts: what they have in common, and how many they are.
         event_id: the oldest of them.
-        since: when that came, in microseconds since 1970.
-        wanted: whether a drain would deliver them, or may deliver some, because a condition reads the data of each.
+        oldest_received_at: when that was received, in microseconds since 1970.
+        deliverable: whether a reroute would deliver them, or may deliver some, because a condition reads the data of
+            each.
         by_data: whether a condition reads their data, so that each of them is routed by its own body.
         undecided: the member that a handler's condition needs and that they lack, `"conclusion"` or a JSON Pointer;
             with `by_data`, the member that the oldest one lacks; `""` if there is none, or it was not looked up.
@@ -39,8 +40,8 @@ class ParkedGroupStatus:
 
     facts: ParkedGroup
     event_id: str
-    since: int
-    wanted: bool
+    oldest_received_at: int
+    deliverable: bool
     by_data: bool
     undecided: str
     hints: tuple[str, ...]
@@ -72,15 +73,15 @@ def list_parked_groups(reader: Reader, router: Router, *, max_events: int, n_han
         ParkedGroupStatus(
             facts=group,
             event_id=event_id,
-            since=since,
-            wanted=is_deliverable(router, group),
+            oldest_received_at=received_at,
+            deliverable=is_deliverable(router, group),
             by_data=by_data[index],
             undecided=lacking.get(event_id, "")
             if by_data[index]
             else _missing_member(router.route(representative_event(group))),
             hints=_hints(router, group) if index < MAX_HINTED_GROUPS and n_handlers <= MAX_COMPARED_HANDLERS else (),
         )
-        for index, (group, event_id, since) in enumerate(groups)
+        for index, (group, event_id, received_at) in enumerate(groups)
     ]
 
 

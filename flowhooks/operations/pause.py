@@ -27,7 +27,7 @@ class PauseResult:
 
     Attributes:
         handlers: the ids of those that were changed.
-        passed_over: what was given and changed nothing: ids that the ledger does not know, or of handlers that are
+        skipped: what was given and changed nothing: ids that the ledger does not know, or of handlers that are
             retired, or were as they should be already; and patterns that mean no others.
         waiting: how many deliveries of `handlers` waited.
         running: how many of theirs ran, and go on to their end.
@@ -35,7 +35,7 @@ class PauseResult:
     """
 
     handlers: tuple[str, ...]
-    passed_over: tuple[str, ...]
+    skipped: tuple[str, ...]
     waiting: int
     running: int
     dry_run: bool
@@ -108,7 +108,7 @@ def _apply(
     backlogs = [stored.get(handler_id, HandlerBacklog()) for handler_id in changed]
     return PauseResult(
         handlers=tuple(sorted(changed)),
-        passed_over=tuple(
+        skipped=tuple(
             pattern
             for pattern in dict.fromkeys(patterns)
             if not any(_matches(pattern, handler_id) for handler_id in changed)

@@ -36,24 +36,24 @@ class HandlerStatus:
 
     Attributes:
         id: `plugin:name`.
-        standing: `"present"`; `"elsewhere"` if it is not and another process runs it; or why it is not:
+        availability: `"present"`; `"elsewhere"` if it is not and another process runs it; or why it is not:
             `"quarantined"`, `"denied"`, `"missing"`, or `"retired"`.
         selectors: what it listens to, or did when it was last loaded; None where that was forgotten.
         handler: itself, where it is present.
         backlog: what is stored for it.
         paused_at: since when it is paused, in microseconds since 1970; None: it is not.
-        held: why it is, if flowhooks has paused it for having failed again and again.
+        circuit: its open circuit, if flowhooks has paused it because its attempts failed; None: the circuit is closed.
         dismissed: dismissed events that it would take now, where there are some.
         terms: on which terms it runs, by its own word and the operator's; None where it is not present.
     """
 
     id: str
-    standing: str
+    availability: str
     selectors: Selectors | None
     handler: Handler | None
     backlog: HandlerBacklog
     paused_at: int | None = None
-    held: CircuitState | None = None
+    circuit: CircuitState | None = None
     dismissed: DismissedEvents | None = None
     terms: RunOptions | None = None
 
@@ -124,12 +124,12 @@ def list_plugins(
         listed.setdefault(handler_id.partition(":")[0], []).append(
             HandlerStatus(
                 id=handler_id,
-                standing=lookup.availability(handler_id) if handler_id in selectors else "retired",
+                availability=lookup.availability(handler_id) if handler_id in selectors else "retired",
                 selectors=selectors.get(handler_id),
                 handler=plugins.handlers.get(handler_id),
                 backlog=stored.get(handler_id, HandlerBacklog()),
                 paused_at=paused[handler_id].paused_at if handler_id in paused else None,
-                held=paused[handler_id].circuit if handler_id in paused else None,
+                circuit=paused[handler_id].circuit if handler_id in paused else None,
                 dismissed=dismissed.get(handler_id),
                 terms=resolve_run_options(loaded, settings or Settings())
                 if (loaded := plugins.handlers.get(handler_id))
@@ -198,7 +198,7 @@ def _missing_plugins(infos: Iterable[PluginInfo], listed: Mapping[str, list[Hand
     return [
         PluginStatus(
             name=name,
-            state=_missing_plugin_state({handler.standing for handler in handlers} - {"retired"}),
+            state=_missing_plugin_state({handler.availability for handler in handlers} - {"retired"}),
             info=None,
             handlers=tuple(handlers),
         )

@@ -28,8 +28,8 @@ class ReplayResult:
     Attributes:
         events: how many events it went through.
         deliveries: how many of their deliveries run again.
-        passed_over: how many were in a state from which they are not replayed.
-        moved_on: how many had changed when their turn came, and were left alone.
+        skipped: how many were in a state from which they are not replayed.
+        changed_meanwhile: how many had changed when their turn came, and were left alone.
         out_of_order: of those that run again, how many are of ordered handlers: they come after what waits for the
             same key by now.
         next: where to go on, as the next call's `after`; `""` when all is done.
@@ -38,8 +38,8 @@ class ReplayResult:
 
     events: int
     deliveries: int
-    passed_over: int
-    moved_on: int
+    skipped: int
+    changed_meanwhile: int
     out_of_order: int
     next: str
     dry_run: bool
@@ -74,8 +74,8 @@ def replay(
     return ReplayResult(
         events=len(page),
         deliveries=len(requeued),
-        passed_over=len(selected) - len(replayable),
-        moved_on=len(replayable) - len(requeued),
+        skipped=len(selected) - len(replayable),
+        changed_meanwhile=len(replayable) - len(requeued),
         out_of_order=sum(delivery.ordered for delivery in replayable if delivery.delivery_id in requeued),
         next=page[-1].event.id if len(page) == PAGE_SIZE else "",
         dry_run=dry_run,

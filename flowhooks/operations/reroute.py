@@ -39,8 +39,8 @@ class RerouteResult:
         deliveries: how many deliveries that made.
         parked: how many dismissed events are parked again, because no handler takes them.
         dismissed: how many were parked, and are dismissed because the settings now say that nobody need want them.
-        passed_over: how many have all that the present look-up would give them.
-        moved_on: how many had changed when their turn came, and were left alone.
+        skipped: how many have all that the present look-up would give them.
+        changed_meanwhile: how many had changed when their turn came, and were left alone.
         next: where to go on, as the next call's `after`; `""` when all is done.
         dry_run: whether nothing was changed.
     """
@@ -50,8 +50,8 @@ class RerouteResult:
     deliveries: int
     parked: int
     dismissed: int
-    passed_over: int
-    moved_on: int
+    skipped: int
+    changed_meanwhile: int
     next: str
     dry_run: bool
 
@@ -107,8 +107,8 @@ def reroute(
         deliveries=_count_deliveries(applied),
         parked=parked,
         dismissed=dismissed,
-        passed_over=len(page) - len(items),
-        moved_on=len(items) - len(applied),
+        skipped=len(page) - len(items),
+        changed_meanwhile=len(items) - len(applied),
         next=page[-1].event.id if len(page) == PAGE_SIZE else "",
         dry_run=dry_run,
     )

@@ -25,7 +25,7 @@ class RetireResult:
 
     Attributes:
         handlers: the ids of those that are known no longer.
-        passed_over: ids of which the ledger knew none, or which were retired before.
+        skipped: ids of which the ledger knew none, or which were retired before.
         waiting: how many deliveries still wait for those of `handlers`; they stay stored.
         unknown: how many of theirs are *unknown*.
         dead: how many of theirs are dead.
@@ -33,7 +33,7 @@ class RetireResult:
     """
 
     handlers: tuple[str, ...]
-    passed_over: tuple[str, ...]
+    skipped: tuple[str, ...]
     waiting: int
     unknown: int
     dead: int
@@ -69,7 +69,7 @@ def retire(context: OperationContext, handlers: Sequence[str], *, dry_run: bool 
     backlogs = [stored.get(handler_id, HandlerBacklog()) for handler_id in handler_ids if handler_id in retired_ids]
     return RetireResult(
         handlers=tuple(handler_id for handler_id in handler_ids if handler_id in retired_ids),
-        passed_over=tuple(handler_id for handler_id in handler_ids if handler_id not in retired_ids),
+        skipped=tuple(handler_id for handler_id in handler_ids if handler_id not in retired_ids),
         waiting=sum(handler_backlog.waiting for handler_backlog in backlogs),
         unknown=sum(handler_backlog.unknown for handler_backlog in backlogs),
         dead=sum(handler_backlog.dead for handler_backlog in backlogs),

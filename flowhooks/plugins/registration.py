@@ -256,9 +256,10 @@ def _with_plugin(handlers: Iterable[Handler], *, plugin: str) -> tuple[Handler, 
     for handler in handlers:
         if (first := named.get(handler.name)) is not None:
             if first.function is handler.function:
-                raise PluginError(f"handlers() gave {handler.name!r} ({handler.where}) twice")
+                raise PluginError(f"handlers() gave {handler.name!r} ({handler.source_location}) twice")
             raise PluginError(
-                f"two handlers are called {handler.name!r}: {first.where} and {handler.where}; give one of them name="
+                f"two handlers are called {handler.name!r}: {first.source_location} and "
+                f"{handler.source_location}; give one of them name="
             )
         named[handler.name] = replace(handler, plugin=plugin)
     return tuple(named.values())

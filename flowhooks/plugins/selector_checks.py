@@ -26,7 +26,7 @@ def why_unsatisfiable(handler: Handler, schemas: Schemas) -> str | None:
         why = f"kind={kind!r} is no kind of call-back: no schema file opens it; there are {', '.join(schemas.kinds)}"
     else:
         why = next(_unsatisfiable_values(handler, schemas), "")
-    return f"handler {handler.name!r} ({handler.where}): {why}" if why else None
+    return f"handler {handler.name!r} ({handler.source_location}): {why}" if why else None
 
 
 def _unsatisfiable_values(handler: Handler, schemas: Schemas) -> Iterator[str]:

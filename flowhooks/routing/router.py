@@ -50,16 +50,16 @@ class CandidateMatch:
 
     Attributes:
         handler_id: the candidate.
-        shares: what it has in common with the event: `"class …"`, `"key …"`, both, or `"every"`.
-        won: whether the event goes to it.
-        why: the route's reason if it won, else the condition that failed.
+        matched_on: what it has in common with the event: `"class …"`, `"key …"`, both, or `"every"`.
+        matched: whether the event goes to it.
+        reason: the route's reason if `matched`, else the condition that failed.
         conditions: its conditions, each with its value; empty if it has none, or if kind, versions or source differ.
     """
 
     handler_id: str
-    shares: str
-    won: bool
-    why: str
+    matched_on: str
+    matched: bool
+    reason: str
     conditions: tuple[ConditionResult, ...] = ()
 
     @property
@@ -303,19 +303,21 @@ class Router:
                 because each hint compares all names; None: all candidates, with hints.
         """
         route = self.route(event)
-        sharing = [(entry, shares) for entry in self._entries if (shares := _common_fields(entry.selectors, event))]
+        sharing = [
+            (entry, matched_on) for entry in self._entries if (matched_on := _common_fields(entry.selectors, event))
+        ]
         explained = sharing
         if max_candidates is not None:
             explained = sorted(sharing, key=lambda each: each[0].handler_id not in route.handlers)[:max_candidates]
         matches = []
-        for entry, shares in explained:
+        for entry, matched_on in explained:
             filtered_out = entry.selectors.why_filtered_out(event)
             matches.append(
                 CandidateMatch(
                     handler_id=entry.handler_id,
-                    shares=shares,
-                    won=entry.handler_id in route.handlers,
-                    why=route.handlers.get(entry.handler_id) or filtered_out or entry.selectors.why_not(event) or "",
+                    matched_on=matched_on,
+                    matched=entry.handler_id in route.handlers,
+                    reason=route.handlers.get(entry.handler_id) or filtered_out or entry.selectors.why_not(event) or "",
                     conditions=entry.selectors.evaluate(event) if filtered_out is None else (),
                 )
             )

@@ -54,7 +54,7 @@ def _release_waiters(app: App, flow_instance_id: str) -> None:
         for standing in stored.delivery_statuses:
             if standing.state is not State.WAITING or standing.due_at is None:
                 continue
-            if standing.due_at > now or (standing.behind is not None and _waits_for_clock(app, standing, now)):
+            if standing.due_at > now or (standing.blocked_by is not None and _waits_for_clock(app, standing, now)):
                 app.waiters.notify(stored.event.id, replace(standing, due_at=None))
 
 
@@ -63,7 +63,7 @@ def _waits_for_clock(app: App, blocked: DeliveryStatus, now: int) -> bool:
     first = next(
         (
             standing
-            for standing in app.ledger.delivery_statuses(blocked.behind or "")
+            for standing in app.ledger.delivery_statuses(blocked.blocked_by or "")
             if standing.handler == blocked.handler
         ),
         None,

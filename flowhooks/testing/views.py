@@ -83,5 +83,5 @@ def delivery_view(event_id: str, standing: DeliveryStatus, attempts: Sequence[At
         result=json.loads(last.result) if last and last.result is not None else None,
         due_at=None if standing.due_at is None else to_datetime(standing.due_at),
         note=standing.note,
-        blocked_by=standing.behind,
+        blocked_by=standing.blocked_by,
     )

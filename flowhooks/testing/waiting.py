@@ -49,7 +49,7 @@ def settle(app: App, clock: ManualClock, event_ids: Sequence[str]) -> None:
         if moving != before:
             before, deadline = moving, time.monotonic() + WAIT_TIMEOUT
         # A blocked delivery is due long since: the time to go to is that of the delivery in front of it.
-        unblocked = [standing for _, standing in moving if standing.behind is None]
+        unblocked = [standing for _, standing in moving if standing.blocked_by is None]
         due = [
             standing.due_at
             for standing in unblocked
@@ -74,12 +74,14 @@ def _moving(app: App, event_ids: Sequence[str], asked: dict[str, set[int]]) -> l
     """
     delivery_statuses = _standings(app, event_ids)
     meant = {key: standing for key, standing in delivery_statuses.items() if not event_ids or key[0] in event_ids}
-    in_front = [(standing.behind, handler) for (_, handler), standing in meant.items() if standing.behind is not None]
+    in_front = [
+        (standing.blocked_by, handler) for (_, handler), standing in meant.items() if standing.blocked_by is not None
+    ]
     meant |= {key: delivery_statuses[key] for key in in_front if key in delivery_statuses}
     return [
         (event_id, standing)
         for (event_id, handler), standing in meant.items()
-        if _moves(delivery_statuses.get((standing.behind or event_id, handler), standing), asked)
+        if _moves(delivery_statuses.get((standing.blocked_by or event_id, handler), standing), asked)
     ]
 
 
@@ -92,7 +94,7 @@ def _standings(app: App, event_ids: Sequence[str]) -> dict[tuple[str, str], Deli
         delivery_statuses = {
             (stored.event.id, standing.handler): standing for stored in events for standing in stored.delivery_statuses
         }
-        blocking = {standing.behind for standing in delivery_statuses.values() if standing.behind is not None}
+        blocking = {standing.blocked_by for standing in delivery_statuses.values() if standing.blocked_by is not None}
         if not ids or blocking <= ids:
             break
         ids |= blocking

@@ -47,7 +47,7 @@ def post(server, many, start=0):
 
 def held(site):
     """Waits until the handler is held; why."""
-    return site.until(lambda ledger: ledger.open_circuits())["p:grant"].why
+    return site.until(lambda ledger: ledger.open_circuits())["p:grant"].reason
 
 
 def succeeded(*event_ids):
@@ -67,7 +67,7 @@ def test_held_tried_and_released(site):
     options = ("--database", site.database, "--plugins-dir", site.plugins)
     listed = site.run("handlers", "list", *options, "--json", **QUICK)
     found = next(one for one in json.loads(listed.stdout)["handlers"] if one["id"] == "p:grant")
-    assert (found["held_why"], bool(found["tried_at"])) == ("ValueError: the archive is away", True)
+    assert (found["circuit_reason"], bool(found["circuit_retry_at"])) == ("ValueError: the archive is away", True)
     assert "held:" in site.run("handlers", "list", *options, **QUICK).stdout
     # One that is just being tried is running, and has no time: it waits again in a moment.
     show = ("events", "show", later[0], *options[:2])

@@ -30,8 +30,8 @@ def test_replay_runs_dead_deliveries_again(server, run, asked, settled, open_sho
     assert asked("events", "replay", event_id, "--yes", server=server) == {
         "events": 1,
         "deliveries": 0,
-        "passed_over": 1,
-        "moved_on": 0,
+        "skipped": 1,
+        "changed_meanwhile": 0,
         "out_of_order": 0,
         "next": "",
         "dry_run": False,

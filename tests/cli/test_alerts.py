@@ -69,7 +69,7 @@ def test_what_cannot_be_acknowledged_is_named(alerted, run, asked):
     assert done.stdout == ("1 alert is acknowledged. Not open, or acknowledged before: a3, x\\u001b[31m.\n")
     assert asked("alerts", "acknowledge", "a1", "a2", code=1, server=alerted) == {
         "alerts": ["a2"],
-        "passed_over": ["a1"],
+        "skipped": ["a1"],
         "dry_run": False,
         "server": False,
     }

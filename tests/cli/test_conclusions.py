@@ -204,8 +204,8 @@ def test_plugins_show_conditions(expenses, run, asked):
     text = run("plugins", "show", "expenses", server=expenses, COLUMNS="160").stdout
     assert 'key expense, conclusion approved, /amount {"minimum": 1000}' in text
     (plugin,) = [one for one in asked("plugins", "list", server=expenses)["plugins"] if one["name"] == "expenses"]
-    assert [one["listens"]["conclusions"] for one in plugin["handlers"]] == [["approved"], ["approved"]]
-    assert plugin["handlers"][0]["listens"]["when"] == {"/amount": {"minimum": 1000}}
+    assert [one["selectors"]["conclusions"] for one in plugin["handlers"]] == [["approved"], ["approved"]]
+    assert plugin["handlers"][0]["selectors"]["when"] == {"/amount": {"minimum": 1000}}
 
 
 def test_send_a_conclusion(server, run, asked):

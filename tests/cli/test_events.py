@@ -40,7 +40,7 @@ DELIVERY = {
     "finished_at",
     "note",
     "ordered",
-    "behind",
+    "blocked_by",
 }
 ATTEMPT = {"number", "started_at", "finished_at", "seconds", "outcome", "error", "traceback", "result", "process"}
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -131,7 +131,7 @@ def test_show_by_event_delivery_or_flow(asked, server):
 def test_show_has_everything(asked, server):
     """Body as received, its data, other bodies, attempts with their times and results."""
     (event,) = asked("events", "show", "leave", server=server)["events"]
-    assert set(event) == EVENT | {"body", "data", "conflicts", "deliveries_left_out", "deeds", "no_match"}
+    assert set(event) == EVENT | {"body", "data", "conflicts", "deliveries_left_out", "audit_entries", "no_match"}
     assert event["body"] == '{"processDefinitionKey": "leave", "processDefinitionVersion": 2}'
     assert event["data"] == json.loads(event["body"])
     (conflict,) = event["conflicts"]

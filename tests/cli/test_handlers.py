@@ -21,7 +21,7 @@ def test_pause_and_resume(server, run, asked, settled, resumed):
     done = run("handlers", "pause", "shop:grant", "--note", "moving", "--yes", server=server)
     assert (done.exit_code, done.stdout) == (0, "Paused: shop:grant. 0 deliveries wait.\n")
     event_id = server.post("paused", processDefinitionKey="leave")
-    assert settled("paused", "waiting")["handler_paused_since"]
+    assert settled("paused", "waiting")["handler_paused_at"]
     shown = run("events", "show", event_id, server=server).stdout
     assert "runs           when its handler is resumed, which is paused since 20" in shown
     assert "flowhooks handlers resume shop:grant" in shown
@@ -35,7 +35,7 @@ def test_pause_and_resume(server, run, asked, settled, resumed):
     )
     done = run("handlers", "resume", "shop:gr*", "--yes", server=server)
     assert done.stdout == "Resumed: shop:grant. 1 delivery that waited runs.\n"
-    assert settled("paused", "succeeded")["handler_paused_since"] is None
+    assert settled("paused", "succeeded")["handler_paused_at"] is None
 
 
 def test_list(server, run, asked, resumed):
@@ -43,7 +43,7 @@ def test_list(server, run, asked, resumed):
     asked("handlers", "pause", "shop:book", "--yes", server=server)
     found = {one["id"]: one for one in asked("handlers", "list", server=server)["handlers"]}
     assert set(found) == {"shop:grant", "shop:book", "shop:copy", "shop:hang"}
-    assert [name for name, one in found.items() if one["paused_since"]] == ["shop:book"]
+    assert [name for name, one in found.items() if one["paused_at"]] == ["shop:book"]
     lines = run("handlers", "list", server=server).stdout.splitlines()
     assert lines[-1] == "4 handlers, 1 paused."
     (row,) = [line for line in lines if "shop:book" in line]
@@ -56,7 +56,7 @@ def test_as_json(server, asked, resumed):
     """What the operation answers, and whether a server did it."""
     assert asked("handlers", "pause", "shop:copy", "shop:c*", "--yes", server=server) == {
         "handlers": ["shop:copy"],
-        "passed_over": [],
+        "skipped": [],
         "waiting": 0,
         "running": 0,
         "dry_run": False,

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from flowhooks.cli.plugins.install import diff_plugins
 
-HANDLER = {"id": "leave:grant", "standing": "present", "listens": {"versions": ""}, "retry": None, "probe": False}
+HANDLER = {
+    "id": "leave:grant",
+    "availability": "present",
+    "selectors": {"versions": ""},
+    "retry": None,
+    "has_probe": False,
+}
 
 
 def plugin(name="leave", **more):
@@ -33,8 +39,8 @@ def test_a_change_has_what_was_before():
         {"error": "other"},
         {"hooks": []},
         {"handlers": []},
-        {"handlers": [HANDLER | {"listens": {"versions": ">=2"}}]},
-        {"handlers": [HANDLER | {"probe": True}]},
+        {"handlers": [HANDLER | {"selectors": {"versions": ">=2"}}]},
+        {"handlers": [HANDLER | {"has_probe": True}]},
     ):
         assert told([plugin()], [plugin(**more)]) == ([], ["leave"], []), more
     (changed,) = diff_plugins([plugin()], [plugin(version="2")])["changed"]

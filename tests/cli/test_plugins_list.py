@@ -120,7 +120,7 @@ def test_every_plugin_is_listed_whatever_its_state(asked, env, folder):
     works = plugins["works"]
     assert (works["version"], works["package"], works["error"]) == ("1.2", "", "")
     assert works["hooks"] == ["configure", "schemas", "handlers"]
-    assert [(one["id"], one["standing"]) for one in works["handlers"]] == [
+    assert [(one["id"], one["availability"]) for one in works["handlers"]] == [
         ("works:grant", "present"),
         ("works:note-down", "present"),
     ]
@@ -156,8 +156,8 @@ def test_what_only_the_ledger_remembers(server, asked, run):
     assert (shop["state"], shop["origin"], shop["package"]) == ("missing", "", "")
     handlers = {one["id"]: one for one in shop["handlers"]}
     assert set(handlers) == {"shop:book", "shop:copy", "shop:grant", "shop:hang"}
-    assert {one["standing"] for one in handlers.values()} == {"missing"}
-    assert handlers["shop:book"]["listens"]["process_keys"] == ["order"]
+    assert {one["availability"] for one in handlers.values()} == {"missing"}
+    assert handlers["shop:book"]["selectors"]["process_keys"] == ["order"]
     assert handlers["shop:book"]["backlog"]["dead"] >= 1
     assert handlers["shop:hang"]["backlog"]["unknown"] >= 1
     text = run("plugins", "list", server=server, FLOWHOOKS_PLUGINS_DIRS="").stdout
@@ -172,7 +172,7 @@ def test_a_handler_that_its_plugin_has_no_more(server, asked, tmp_path):
     (folder / "shop.py").write_text("from flowhooks import hookimpl\n@hookimpl\ndef handlers():\n    return []")
     found = asked("plugins", "list", server=server, FLOWHOOKS_PLUGINS_DIRS=str(folder))
     assert by_name(found)["shop"]["state"] == "loaded"
-    assert {one["standing"] for one in by_name(found)["shop"]["handlers"]} == {"missing"}
+    assert {one["availability"] for one in by_name(found)["shop"]["handlers"]} == {"missing"}
 
 
 def test_a_ledger_that_cannot_be_read(run, asked, env, tmp_path):
@@ -189,9 +189,13 @@ def test_show_has_all_that_is_known(asked, env, folder):
     (one,) = asked("plugins", "show", "works", **env)["plugins"]
     assert one["documentation"] == "Grants leave; that is all."
     grant, note = one["handlers"]
-    assert (grant["summary"], grant["probe"], grant["where"]) == ("Grant it.", False, f"{folder}/works.py:13")
+    assert (grant["summary"], grant["has_probe"], grant["source_location"]) == (
+        "Grant it.",
+        False,
+        f"{folder}/works.py:13",
+    )
     assert grant["retry"] == {"attempts": 3, "delays": [10.0, 60.0], "jitter": 0.1}
-    assert grant["listens"] == {
+    assert grant["selectors"] == {
         "callback_classes": ["com.example.Leave"],
         "process_keys": ["leave", "sick"],
         "versions": ">=2",
@@ -201,7 +205,7 @@ def test_show_has_all_that_is_known(asked, env, folder):
         "kind": "complete",
         "every": False,
     }
-    assert (note["id"], note["retry"], note["probe"]) == ("works:note-down", None, True)
+    assert (note["id"], note["retry"], note["has_probe"]) == ("works:note-down", None, True)
     assert one["kinds"] == [{"kind": "withdraw", "file": f"{folder}/works-schemas/call-back/withdraw.schema.json"}]
     assert one["data"] == [
         {"by": "key", "value": "leave", "file": f"{folder}/works-schemas/data/key/leave.schema.json"}

@@ -10,9 +10,9 @@ from flowhooks.errors import SettingsError
 NOTHING = {"waiting": 0, "running": 0, "unknown": 0, "dead": 0, "parked": 0}
 
 
-def handler(handler_id, standing="present", *, keys=(), classes=(), kind="complete", every=False, **backlog):
+def handler(handler_id, availability="present", *, keys=(), classes=(), kind="complete", every=False, **backlog):
     """A handler as `plugins list --json` has it."""
-    listens = {
+    selectors = {
         "callback_classes": list(classes),
         "process_keys": list(keys),
         "versions": "",
@@ -22,7 +22,7 @@ def handler(handler_id, standing="present", *, keys=(), classes=(), kind="comple
         "conclusions": [],
         "when": {},
     }
-    return {"id": handler_id, "standing": standing, "listens": listens, "backlog": NOTHING | backlog}
+    return {"id": handler_id, "availability": availability, "selectors": selectors, "backlog": NOTHING | backlog}
 
 
 def plugin(name, package="", *handlers, origin=None, state="loaded"):
@@ -51,11 +51,11 @@ def test_a_package_with_several_plugins():
 
 
 def test_what_nobody_listens_to_any_more():
-    """Only what no other handler listens to, of the same kind; one that takes every event does not count."""
+    """Only what no other handler selectors to, of the same kind; one that takes every event does not count."""
     every = plugin("audit", "a", handler("audit:all", every=True), handler("audit:c", keys=["sick"], kind="cancel"))
     plan = plan_for_plugin("leave", [LEAVE], [LEAVE, ROOMS, every])
     assert plan.unhandled() == ["key sick"]
-    assert "Call-backs with key sick will be parked: no other handler listens to that." in list(plan.lines("park"))
+    assert "Call-backs with key sick will be parked: no other handler selectors to that." in list(plan.lines("park"))
     assert "will be refused with 422" in "\n".join(plan.lines("reject"))
     assert plan_for_plugin("audit", [every], [every]).unhandled() == ["key sick"]
     assert (
@@ -122,16 +122,16 @@ def test_a_single_handler(name):
 
 
 @pytest.mark.parametrize(
-    ("standing", "said"),
+    ("availability", "said"),
     [
         ("present", "its plugin has it"),
         ("quarantined", "its plugin cannot be used just now"),
         ("denied", "the settings keep its plugin out"),
     ],
 )
-def test_a_handler_that_may_still_be_there_is_not_forgotten(standing, said):
+def test_a_handler_that_may_still_be_there_is_not_forgotten(availability, said):
     """The next start would only remember it again."""
-    one = plugin("leave", "acme-leave", handler("leave:grant", standing))
+    one = plugin("leave", "acme-leave", handler("leave:grant", availability))
     with pytest.raises(SettingsError, match=f"handler leave:grant cannot be forgotten: {said}"):
         plan_for_handlers([one], ["grant"], [one])
 

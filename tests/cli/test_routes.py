@@ -22,7 +22,7 @@ def test_every_route(server, asked, run):
         "order_by": None,
         "concurrency": None,
         "state": "present",
-        "paused_since": None,
+        "paused_at": None,
     } in routes
     assert len(routes) == 6
     text = run("routes", server=server, COLUMNS="80").stdout

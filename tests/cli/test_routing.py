@@ -42,8 +42,8 @@ def test_dismiss_and_back_again(server, run, asked, trips, hostile):
     assert back.stdout == "2 events looked at: 0 delivered (0 deliveries), 2 parked again.\n"
     assert states(asked, server, "dr1") == ["parked", "parked"]
     (event,) = asked("events", "show", event_id, server=server)["events"]
-    assert [one["action"] for one in event["deeds"]] == ["dismiss"]
-    assert event["deeds"][0]["detail"]["note"] == f"not ours {hostile}"
+    assert [one["action"] for one in event["audit_entries"]] == ["dismiss"]
+    assert event["audit_entries"][0]["detail"]["note"] == f"not ours {hostile}"
 
 
 def test_in_json(server, asked, trips):
@@ -52,8 +52,8 @@ def test_in_json(server, asked, trips):
     assert asked("events", "dismiss", event_id, "--yes", server=server) == {
         "events": 1,
         "dismissed": 1,
-        "passed_over": 0,
-        "moved_on": 0,
+        "skipped": 0,
+        "changed_meanwhile": 0,
         "next": "",
         "dry_run": False,
         "server": True,
@@ -64,8 +64,8 @@ def test_in_json(server, asked, trips):
         "deliveries": 0,
         "parked": 1,
         "dismissed": 0,
-        "passed_over": 0,
-        "moved_on": 0,
+        "skipped": 0,
+        "changed_meanwhile": 0,
         "next": "",
         "dry_run": True,
         "server": True,
@@ -135,4 +135,4 @@ def test_a_plugin_that_was_installed_since(left, run, asked):
         [("shop:book", "dead"), ("later:later", "waiting")]
     ] * 4
     done = asked("events", "reroute", "--all", "--yes", server=left, **env)
-    assert (done["passed_over"], done["deliveries"]) == (4, 0)
+    assert (done["skipped"], done["deliveries"]) == (4, 0)

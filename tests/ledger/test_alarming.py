@@ -177,7 +177,7 @@ def new(hands, subject="p:h", **changes):
         "cause": AlertCause.DEAD,
         "subject": subject,
         "message": "1 delivery is dead.",
-        "since": hands.clock.now(),
+        "started_at": hands.clock.now(),
         "count": 1,
         "event_id": "e1",
     }
@@ -224,12 +224,14 @@ def test_who_has_taken_it_is_written_down(hands):
     """Nothing else of it changes; and nothing at all where it was a notification before the last."""
     first = new(hands, message="it's 'quoted', 合同 {x}")
     opened(hands, first)
-    told = replace(first, told=("mail", "chat"), count=7, message="7", event_id="e2", since=0, subject="other")
+    told = replace(
+        first, notified_plugins=("mail", "chat"), count=7, message="7", event_id="e2", started_at=0, subject="other"
+    )
     hands.ledger.write(lambda transaction: alert_queries.mark_notified(transaction, told))
-    assert read(hands, alert_queries.open_alerts) == [replace(first, told=told.told)]
-    late = replace(first, told=("late",), notifications=2)
+    assert read(hands, alert_queries.open_alerts) == [replace(first, notified_plugins=told.notified_plugins)]
+    late = replace(first, notified_plugins=("late",), notifications=2)
     hands.ledger.write(lambda transaction: alert_queries.mark_notified(transaction, late))
-    assert read(hands, alert_queries.open_alerts) == [replace(first, told=told.told)]
+    assert read(hands, alert_queries.open_alerts) == [replace(first, notified_plugins=told.notified_plugins)]
 
 
 def test_what_has_changed_is_written_down(hands):
@@ -237,13 +239,22 @@ def test_what_has_changed_is_written_down(hands):
     first = new(hands, count=7, notified_count=7)
     opened(hands, first)
     after = replace(
-        first, count=5, message="5", event_id="e2", last_at=9, last_error="x", notified_count=5, told=("mail",)
+        first,
+        count=5,
+        message="5",
+        event_id="e2",
+        last_at=9,
+        last_error="x",
+        notified_count=5,
+        notified_plugins=("mail",),
     )
     update(hands, after, subject="other")
     assert read(hands, alert_queries.open_alerts) == [after]
     update(hands, after, count=6, notified_count=6)
     assert read(hands, alert_queries.open_alerts) == [replace(after, count=6)]
-    grown = replace(after, count=50, notified_count=50, grown_from=5, notifications=2, notified_at=11, told=())
+    grown = replace(
+        after, count=50, notified_count=50, grown_from=5, notifications=2, notified_at=11, notified_plugins=()
+    )
     update(hands, grown)
     assert read(hands, alert_queries.open_alerts) == [grown]
 

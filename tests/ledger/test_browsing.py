@@ -72,7 +72,7 @@ def test_pages_hold_what_the_filter_means(many, window):
         while True:
             one = page(many, wanted, before=before, window=window, time_budget=60)
             found += ids(one)
-            assert one.looked_until is None
+            assert one.searched_until is None
             if not (before := one.older):
                 break
         assert found == expected, wanted
@@ -99,11 +99,11 @@ def test_a_search_that_no_index_answers_stops_in_time(many):
         one, looks, times = page(many, wanted, window=5, time_budget=0), 1, []
         while one.older:
             assert one.events == ()
-            times.append(one.looked_until)
+            times.append(one.searched_until)
             one, looks = page(many, wanted, before=one.older, window=5, time_budget=0), looks + 1
         assert looks == 4
         assert times == sorted(times, reverse=True)
-        assert one.looked_until is None
+        assert one.searched_until is None
 
 
 def test_few_and_many_open_ones_are_found_alike(many, monkeypatch):

@@ -219,10 +219,10 @@ def test_what_holds_a_delivery_back_is_told(lane):
     """The event of the first one of its key; none where it is the first, or does not wait."""
     first, second, third, other = lane.take("1"), lane.take("2"), lane.take("3"), lane.take("4", "other")
     event_id = lane.ledger.delivery(first.delivery_id)[0].id
-    behind = [lane.ledger.delivery(one.delivery_id)[1].behind for one in (first, second, third, other)]
+    behind = [lane.ledger.delivery(one.delivery_id)[1].blocked_by for one in (first, second, third, other)]
     assert behind == [None, event_id, event_id, None]
     lane.end(first)
-    assert lane.ledger.delivery(second.delivery_id)[1].behind is None
+    assert lane.ledger.delivery(second.delivery_id)[1].blocked_by is None
 
 
 def test_what_a_killed_process_left_running_goes_on_in_its_order(house, ordered, hands_of):

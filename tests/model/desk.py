@@ -50,7 +50,12 @@ def replay(paper: Paper, wanted: Mapping[str, Any], *, again: bool, dry_run: boo
         for one in chosen:
             paper.again(one, paper.absent)
         paper.deeds += bool(chosen)
-    return {"events": len(events), "deliveries": len(chosen), "passed_over": len(those) - len(chosen), "moved_on": 0}
+    return {
+        "events": len(events),
+        "deliveries": len(chosen),
+        "skipped": len(those) - len(chosen),
+        "changed_meanwhile": 0,
+    }
 
 
 def resolve(paper: Paper, one: Delivery, verdict: str, *, dry_run: bool) -> dict[str, str] | None:
@@ -102,8 +107,8 @@ def reroute(paper: Paper, *, wanted: Mapping[str, Any], handler: str = "", dry_r
         "deliveries": sum(len(change.fresh) for change in changes),
         "parked": parked,
         "dismissed": dismissed,
-        "passed_over": len(events) - len(changes),
-        "moved_on": 0,
+        "skipped": len(events) - len(changes),
+        "changed_meanwhile": 0,
     }
 
 
@@ -158,8 +163,8 @@ def dismiss(paper: Paper, wanted: Mapping[str, Any], *, dry_run: bool) -> dict[s
     return {
         "events": len(events),
         "dismissed": len(parked),
-        "passed_over": len(events) - len(parked),
-        "moved_on": 0,
+        "skipped": len(events) - len(parked),
+        "changed_meanwhile": 0,
     }
 
 

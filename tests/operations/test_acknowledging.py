@@ -41,7 +41,7 @@ def test_an_alert_is_acknowledged(flow, by, deeds):
     flow.clock.advance(5)
     assert unacknowledged(flow) == 2
     done = acknowledge(by(flow), [first.id], note="ringing the archive")
-    assert (done.alerts, done.passed_over, done.dry_run) == ((first.id,), (), False)
+    assert (done.alerts, done.skipped, done.dry_run) == ((first.id,), (), False)
     found = {one.id: one for one in still_open(flow)}
     assert (found[first.id].acknowledged_at, found[first.id].acknowledged_by) == (flow.clock.now(), "ann")
     assert (found[second.id].acknowledged_at, found[second.id].acknowledged_by) == (None, "")
@@ -58,7 +58,7 @@ def test_a_second_time_and_what_is_not_there(flow, by, deeds):
     flow.sql("UPDATE alerts SET closed_at = 1 WHERE id = ?", second.id)
     flow.clock.advance(5)
     done = acknowledge(by(flow), [first.id, second.id, "none", "none"])
-    assert (done.alerts, done.passed_over) == ((), (first.id, second.id, "none"))
+    assert (done.alerts, done.skipped) == ((), (first.id, second.id, "none"))
     assert still_open(flow)[0].acknowledged_at == flow.clock.now() - 5_000_000
     assert len(deeds(flow)) == 1
 
@@ -67,7 +67,7 @@ def test_a_dry_run_changes_nothing(flow, by, deeds):
     """It says which would be acknowledged."""
     _, second = still_open(flow)
     done = acknowledge(by(flow), [second.id, "none"], dry_run=True)
-    assert (done.alerts, done.passed_over, done.dry_run) == ((second.id,), ("none",), True)
+    assert (done.alerts, done.skipped, done.dry_run) == ((second.id,), ("none",), True)
     assert unacknowledged(flow) == 2
     assert deeds(flow) == []
 
@@ -109,4 +109,4 @@ def test_who_has_not_been_told_is_told_all_the_same(house, listens, by, make_plu
     flow.app.alerts.poll()
     assert told == [alert.id]
     (after,) = still_open(flow)
-    assert (after.told, after.acknowledged_by) == (("p",), "ann")
+    assert (after.notified_plugins, after.acknowledged_by) == (("p",), "ann")

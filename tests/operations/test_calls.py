@@ -90,8 +90,8 @@ def test_a_replay_in_json(flow):
     assert json.loads(json.dumps(answer)) == {
         "events": 1,
         "deliveries": 1,
-        "passed_over": 0,
-        "moved_on": 0,
+        "skipped": 0,
+        "changed_meanwhile": 0,
         "out_of_order": 0,
         "next": "",
         "dry_run": True,

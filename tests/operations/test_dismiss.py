@@ -32,7 +32,7 @@ def flow(house, listens):
 def test_parked_events_of_a_filter_are_dismissed(flow, by, deeds):
     """Those that the filter means and no others; who said so, and why, is written down with it."""
     done = dismiss(by(flow), EventFilter(process_key="trip"), note="a test of the engine")
-    assert (done.events, done.dismissed, done.passed_over, done.moved_on, done.next) == (2, 2, 0, 0, "")
+    assert (done.events, done.dismissed, done.skipped, done.changed_meanwhile, done.next) == (2, 2, 0, 0, "")
     assert states(flow) == {"routed": "routed", "p1": "dismissed", "p2": "dismissed", "p3": "parked"}
     (entry,) = deeds(flow)
     assert (entry.who, entry.action, entry.subject) == ("ann", "dismiss", "")
@@ -50,7 +50,7 @@ def test_one_event_is_what_the_deed_is_about(flow, by, deeds):
 def test_what_is_not_parked_is_passed_over(flow, by, deeds):
     """An event that has its deliveries cannot be dismissed; nothing is written down where nothing was done."""
     done = dismiss(by(flow), EventFilter(ids=tuple(flow.events(flow_instance_id="routed"))))
-    assert (done.events, done.dismissed, done.passed_over) == (1, 0, 1)
+    assert (done.events, done.dismissed, done.skipped) == (1, 0, 1)
     dismiss(by(flow), EventFilter(state="succeeded"))
     assert states(flow)["routed"] == "routed"
     assert deeds(flow) == []
@@ -59,7 +59,7 @@ def test_what_is_not_parked_is_passed_over(flow, by, deeds):
 def test_of_all_events_only_the_parked_ones_are_looked_at(flow):
     """Without ids or a state it goes by the index of what is parked."""
     done = dismiss(flow.app.operation_context, ALL)
-    assert (done.events, done.dismissed, done.passed_over) == (3, 3, 0)
+    assert (done.events, done.dismissed, done.skipped) == (3, 3, 0)
     assert dismiss(flow.app.operation_context, ALL).events == 0
 
 

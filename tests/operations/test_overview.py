@@ -16,8 +16,8 @@ def test_of_nothing(house):
     """Before anything has come, everything is nought, and there is no rate."""
     found = look(house.open(start=False))
     assert set(found.counts.values()) == {0}
-    assert (found.oldest, found.performance, found.sampled, found.sampled_since) == ({}, (), 0, None)
-    assert (found.arrivals.total, found.arrivals.span) == (0, 3600)
+    assert (found.oldest, found.performance, found.sampled_deliveries, found.oldest_sampled_at) == ({}, (), 0, None)
+    assert (found.arrivals.total, found.arrivals.period_seconds) == (0, 3600)
 
 
 def test_how_handlers_have_done(house, listens, clock):
@@ -37,15 +37,15 @@ def test_how_handlers_have_done(house, listens, clock):
     found = look(flow)
     slow_one, quick = found.performance
     assert (slow_one.handler, slow_one.deliveries, slow_one.succeeded, slow_one.failed) == ("p:slow", 4, 3, 1)
-    assert (slow_one.rate, slow_one.median, slow_one.most) == (0.75, 500_000, 500_000)
-    assert (quick.handler, quick.rate, quick.median) == ("p:quick", 1.0, 0)
+    assert (slow_one.success_rate, slow_one.median, slow_one.p95) == (0.75, 500_000, 500_000)
+    assert (quick.handler, quick.success_rate, quick.median) == ("p:quick", 1.0, 0)
     assert sum(point.succeeded for point in slow_one.points) == 3
     assert max(point.slowest for point in slow_one.points) == 500_000
     assert (found.counts["dead"], found.counts["parked"]) == (1, 1)
     assert found.oldest["dead"].handler == "p:slow"
     assert flow.events(state="parked") == [found.oldest["parked"].event_id]
-    assert found.arrivals.total == sum(found.arrivals.bars) == 9
-    assert found.sampled == 8
+    assert found.arrivals.total == sum(found.arrivals.buckets) == 9
+    assert found.sampled_deliveries == 8
 
 
 def test_more_than_are_read_shorten_the_span(house, monkeypatch):
@@ -56,5 +56,5 @@ def test_more_than_are_read_shorten_the_span(house, monkeypatch):
         flow.take(f"i{number}", wait=0)
         flow.clock.advance(20)
     arrivals = look(flow).arrivals
-    assert (arrivals.span, arrivals.total) == (60, 2)
+    assert (arrivals.period_seconds, arrivals.total) == (60, 2)
     assert arrivals.per_minute == 2

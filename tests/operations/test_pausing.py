@@ -47,7 +47,7 @@ def test_what_is_paused_waits_and_runs_when_it_is_resumed(house, listens):
     """Stored and answered at once, with its time; others run; resumed, it runs at once."""
     flow = house.open(listens(nothing, name="h"), listens(nothing, name="other", process_key="order"))
     done = pause(flow.app.operation_context, ["p:h"])
-    assert (done.handlers, done.passed_over, done.waiting, done.dry_run) == (("p:h",), (), 0, False)
+    assert (done.handlers, done.skipped, done.waiting, done.dry_run) == (("p:h",), (), 0, False)
     answer = flow.take("1", wait=LONG)
     assert answer.status == "pending"
     assert flow.take("2", key="order").status == "done"
@@ -244,13 +244,13 @@ def test_patterns_and_what_is_passed_over(house, listens, make_plugin):
     desk = flow.app.operation_context
     retire(desk, ["leave:c"])
     dry = pause(desk, ["contracts:*", "leave:c", "nobody:*"], dry_run=True)
-    assert (dry.handlers, dry.passed_over) == (("contracts:a", "contracts:b"), ("leave:c", "nobody:*"))
+    assert (dry.handlers, dry.skipped) == (("contracts:a", "contracts:b"), ("leave:c", "nobody:*"))
     assert pause(desk, ["contracts:a"]).handlers == ("contracts:a",)
     done = pause(desk, ["contracts:*", "leave:c"])
-    assert (done.handlers, done.passed_over) == (("contracts:b",), ("leave:c",))
-    assert pause(desk, ["contracts:b"]).passed_over == ("contracts:b",)
+    assert (done.handlers, done.skipped) == (("contracts:b",), ("leave:c",))
+    assert pause(desk, ["contracts:b"]).skipped == ("contracts:b",)
     assert resume(desk, ["*"]).handlers == ("contracts:a", "contracts:b")
-    assert resume(desk, ["*"]).passed_over == ("*",)
+    assert resume(desk, ["*"]).skipped == ("*",)
 
 
 def test_it_is_called_by_name_and_written_down(house, listens):
@@ -259,7 +259,7 @@ def test_it_is_called_by_name_and_written_down(house, listens):
     desk = replace(flow.app.operation_context, by=Actor("mia", "command"))
     assert run_operation(desk, "pause", {"handlers": ["p:h"], "note": "the archive moves"}) == {
         "handlers": ("p:h",),
-        "passed_over": (),
+        "skipped": (),
         "waiting": 0,
         "running": 0,
         "dry_run": False,

@@ -42,7 +42,7 @@ def test_what_is_dead_runs_again(house, listens, works):
     event_id = flow.take().event_id
     works.error = None
     done = replay(flow.app.operation_context, ALL)
-    assert (done.events, done.deliveries, done.passed_over, done.moved_on, done.next) == (1, 1, 0, 0, "")
+    assert (done.events, done.deliveries, done.skipped, done.changed_meanwhile, done.next) == (1, 1, 0, 0, "")
     standing = flow.settled(event_id, State.SUCCEEDED)
     assert standing.attempt == 2
     assert [one.error for one in flow.app.ledger.attempts(standing.delivery_id)] == ["ValueError: broken", ""]
@@ -78,9 +78,9 @@ def test_what_succeeded_runs_again_only_when_asked(house, listens, works):
     flow = house.open(listens(works, name="h"))
     event_id = flow.take().event_id
     done = replay(flow.app.operation_context, ALL)
-    assert (done.deliveries, done.passed_over) == (0, 1)
+    assert (done.deliveries, done.skipped) == (0, 1)
     done = replay(flow.app.operation_context, ALL, again=True)
-    assert (done.deliveries, done.passed_over) == (1, 0)
+    assert (done.deliveries, done.skipped) == (1, 0)
     flow.settled(event_id, State.SUCCEEDED, attempt=2)
     assert works.runs == [("i1", 1), ("i1", 2)]
 
@@ -94,7 +94,7 @@ def test_waiting_running_unknown_and_closed_are_passed_over(house, listens, work
         flow.sql("UPDATE deliveries SET state = ? WHERE id = (SELECT max(id) FROM deliveries)", state)
     before = flow.sql("SELECT * FROM deliveries")
     done = replay(flow.app.operation_context, ALL, again=True)
-    assert (done.events, done.deliveries, done.passed_over) == (4, 0, 4)
+    assert (done.events, done.deliveries, done.skipped) == (4, 0, 4)
     assert flow.sql("SELECT * FROM deliveries") == before
 
 
@@ -116,7 +116,7 @@ def test_a_handler_in_the_filter_means_its_deliveries_only(house, listens, works
     answer = flow.take()
     works.error = other.error = None
     done = replay(flow.app.operation_context, EventFilter(handler="p:h"))
-    assert (done.events, done.deliveries, done.passed_over) == (1, 1, 0)
+    assert (done.events, done.deliveries, done.skipped) == (1, 1, 0)
     (mended,) = [one for one in answer.delivery_statuses if one.handler == "p:h"]
     flow.settled(answer.event_id, State.SUCCEEDED)
     assert flow.app.ledger.delivery(mended.delivery_id)[1].attempt == 2
@@ -192,7 +192,7 @@ def test_what_has_moved_on_meanwhile_is_left_alone_and_counted(house, listens, w
 
     monkeypatch.setattr(flow.app.ledger, "page", page)
     done = replay(flow.app.operation_context, ALL)
-    assert (done.events, done.deliveries, done.moved_on) == (2, 1, 1)
+    assert (done.events, done.deliveries, done.changed_meanwhile) == (2, 1, 1)
 
 
 def test_two_replays_at_once_run_each_delivery_once(house, listens, works, together):

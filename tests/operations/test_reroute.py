@@ -23,7 +23,7 @@ def counts(done):
     """What a reroute did, in numbers."""
     return {
         name: getattr(done, name)
-        for name in ("events", "delivered", "deliveries", "parked", "dismissed", "passed_over", "moved_on")
+        for name in ("events", "delivered", "deliveries", "parked", "dismissed", "skipped", "changed_meanwhile")
         if getattr(done, name)
     }
 
@@ -68,7 +68,7 @@ def test_a_plugin_installed_later_gets_what_came_before(house, noted, runs):
         "p:dead": "key leave",
         "p:late": "key leave",
     }
-    assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "passed_over": 1}
+    assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "skipped": 1}
     flow.take("i1")
     assert sorted(runs) == [("dead", "i1"), ("first", "i1"), ("late", "i1")]
 
@@ -79,7 +79,7 @@ def test_no_delivery_is_taken_away(house, noted, runs):
     event_id = flow.take("i1").event_id
     flow.close()
     flow = house.open(noted("h", process_key="other"))
-    assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "passed_over": 1}
+    assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "skipped": 1}
     stored = flow.app.ledger.event(event_id)
     assert (stored.state, stored.route) == ("routed", {"p:h": "key leave"})
     assert runs == [("h", "i1")]
@@ -95,7 +95,7 @@ def test_parked_events_get_their_deliveries(house, noted, runs, eventually):
         "events": 2,
         "delivered": 1,
         "deliveries": 1,
-        "passed_over": 1,
+        "skipped": 1,
     }
     assert flow.only(wanted).state is State.WAITING
     flow.app.start()
@@ -129,7 +129,7 @@ def test_handlers_of_every_event_are_no_reason_to_unpark(house, noted, runs, eve
     flow.settled(event_id, State.SUCCEEDED)
     dismiss(flow.app.operation_context, ALL)
     assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "parked": 1}
-    assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "passed_over": 1}
+    assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "skipped": 1}
     assert flow.app.ledger.event(event_id).state == "parked"
     assert runs == [("every", "i1")]
 
@@ -141,7 +141,7 @@ def test_keys_that_need_no_handler(house, noted):
     flow.close()
     flow = house.open(routing={"ignore_process_keys": ("leave",)}, start=False)
     assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "dismissed": 1}
-    assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "passed_over": 1}
+    assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "skipped": 1}
     assert flow.app.ledger.event(event_id).state == "dismissed"
 
 
@@ -182,7 +182,7 @@ def test_ordered_handlers_take_turns(house, noted, runs):
     flow.close()
     flow = house.open(noted("h", order_by="business_key"), start=False)
     reroute(flow.app.operation_context, ALL)
-    assert [flow.only(one).behind for one in ids] == [None, ids[0], ids[0], ids[0]]
+    assert [flow.only(one).blocked_by for one in ids] == [None, ids[0], ids[0], ids[0]]
     flow.app.start()
     for one in ids:
         flow.settled(one, State.SUCCEEDED)
@@ -198,7 +198,7 @@ def test_rerouting_at_once_delivers_once(house, noted, together):
     flow = house.open(noted("h"), start=False)
     done = together(*[lambda: reroute(flow.app.operation_context, ALL)] * 4)
     assert sum(one.delivered for one in done) == sum(one.deliveries for one in done) == 10
-    assert sum(one.events for one in done) == sum(one.delivered + one.passed_over + one.moved_on for one in done)
+    assert sum(one.events for one in done) == sum(one.delivered + one.skipped + one.changed_meanwhile for one in done)
     assert flow.sql("SELECT count(*) FROM deliveries") == [(10,)]
 
 

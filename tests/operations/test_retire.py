@@ -27,7 +27,7 @@ def test_what_is_retired_is_known_no_longer(house, listens):
     flow = house.open(start=False)
     assert flow.app.missing_handlers == {"p:nothing"}
     done = retire(flow.app.operation_context, ["p:nothing"])
-    assert (done.handlers, done.passed_over, done.dry_run) == (("p:nothing",), (), False)
+    assert (done.handlers, done.skipped, done.dry_run) == (("p:nothing",), (), False)
     assert flow.app.ledger.registered_handlers() == []
     flow.close()
     later = house.open(start=False)
@@ -39,7 +39,7 @@ def test_a_dry_run_changes_nothing(house, listens):
     house.open(listens(nothing), start=False).close()
     flow = house.open(start=False)
     done = retire(flow.app.operation_context, ["p:nothing", "p:other"], dry_run=True)
-    assert (done.handlers, done.passed_over, done.dry_run) == (("p:nothing",), ("p:other",), True)
+    assert (done.handlers, done.skipped, done.dry_run) == (("p:nothing",), ("p:other",), True)
     assert [one.id for one in flow.app.ledger.registered_handlers()] == ["p:nothing"]
 
 
@@ -51,7 +51,7 @@ def test_what_was_never_known_or_is_retired_already_is_passed_over(house, listen
     (before,) = flow.sql("SELECT retired_at FROM handlers")
     flow.clock.advance(60)
     done = retire(flow.app.operation_context, ["p:nothing", "p:other", "p:other"])
-    assert (done.handlers, done.passed_over) == ((), ("p:nothing", "p:other"))
+    assert (done.handlers, done.skipped) == ((), ("p:nothing", "p:other"))
     assert flow.sql("SELECT retired_at FROM handlers") == [before]
 
 
@@ -127,7 +127,7 @@ def test_it_is_called_by_name(house, listens):
     flow = house.open(start=False)
     assert run_operation(flow.app.operation_context, "retire", {"handlers": ["p:nothing"]}) == {
         "handlers": ("p:nothing",),
-        "passed_over": (),
+        "skipped": (),
         "waiting": 0,
         "unknown": 0,
         "dead": 0,

@@ -31,7 +31,7 @@ def test_without_a_ledger_there_is_what_is_loaded(house, listens):
     """Each plugin with its handlers, and nothing stored for any."""
     flow = house.open(listens(nothing), start=False)
     one = next(one for one in list_plugins(flow.app.plugins, None) if one.name == "p")
-    assert (one.state, [(handler.id, handler.standing) for handler in one.handlers]) == (
+    assert (one.state, [(handler.id, handler.availability) for handler in one.handlers]) == (
         "loaded",
         [("p:nothing", "present")],
     )
@@ -50,7 +50,7 @@ def test_of_two_plugins_of_one_name_the_first_says_what_is_the_matter(house, lis
         ("p", "quarantined"),
     ]
     (first,) = {one.handlers for one in list_plugins(flow.app.plugins, flow.app.ledger) if one.handlers}
-    assert [(one.id, one.standing) for one in first] == [("p:failing", "missing"), ("p:nothing", "present")]
+    assert [(one.id, one.availability) for one in first] == [("p:failing", "missing"), ("p:nothing", "present")]
 
 
 def test_every_standing(house, listens, make_plugin):
@@ -63,11 +63,11 @@ def test_every_standing(house, listens, make_plugin):
     first.close()
     flow = house.open(plugins={"a": make_plugin(listens(nothing))}, start=False)
     found = look(flow)
-    assert [(one.id, one.standing) for one in found["a"].handlers] == [
+    assert [(one.id, one.availability) for one in found["a"].handlers] == [
         ("a:failing", "missing"),
         ("a:nothing", "present"),
     ]
-    assert (found["b"].state, found["b"].info, [one.standing for one in found["b"].handlers]) == (
+    assert (found["b"].state, found["b"].info, [one.availability for one in found["b"].handlers]) == (
         "missing",
         None,
         ["missing"],
@@ -75,7 +75,7 @@ def test_every_standing(house, listens, make_plugin):
     assert found["b"].handlers[0].selectors == listens(nothing).selectors
     retire(flow.app.operation_context, ["b:nothing"])
     (one,) = look(flow)["b"].handlers
-    assert (look(flow)["b"].state, one.standing, one.selectors) == ("retired", "retired", None)
+    assert (look(flow)["b"].state, one.availability, one.selectors) == ("retired", "retired", None)
     assert one.backlog == HandlerBacklog(waiting=1)
 
 
@@ -123,7 +123,7 @@ def test_what_other_processes_run_is_elsewhere(house, listens, make_plugin):
 
     def delivery_statuses():
         found = look(flow)["b"]
-        return found.state, [one.standing for one in found.handlers]
+        return found.state, [one.availability for one in found.handlers]
 
     assert delivery_statuses() == ("elsewhere", ["elsewhere", "elsewhere"])
     whole.close()

@@ -201,7 +201,7 @@ def test_hook_alert_raised(load):
         cause=AlertCause.DEAD,
         subject="one:grant",
         message="1 delivery is dead.",
-        since=datetime(2026, 1, 1, tzinfo=UTC),
+        started_at=datetime(2026, 1, 1, tzinfo=UTC),
         count=1,
     )
     assert plugins.alert_listeners == ("bad", "mail", "chat")

@@ -106,7 +106,7 @@ def test_one_that_fails_for_long_keeps_only_its_own_key(house, runner, listens, 
     flow.settled(first, State.WAITING, attempt=1)
     held = flow.take("2", wait=0, businessKey="bad").event_id
     assert flow.take("3", businessKey="good").delivery_statuses[0].state is State.SUCCEEDED
-    assert flow.only(held).behind == first
+    assert flow.only(held).blocked_by == first
     assert done == ["3"]
     fail.set()
 

@@ -155,7 +155,7 @@ def busy(house, serve, listens, make_plugin):
     for number in range(3):
         refusal = rejected_requests.RejectedRequest(
             id=flow.clock.new_id(),
-            refused_at=flow.clock.now(),
+            rejected_at=flow.clock.now(),
             path=f"/flow/{number}/call-back/complete",
             address="127.0.0.1",
             status=400,
@@ -326,7 +326,7 @@ def test_events_are_found(busy):
     ):
         found = busy.get("/api/events", **query)
         assert {one["flow_instance_id"] for one in found["events"]} == instances, query
-        assert (found["next"], found["looked_until"]) == ("", None)
+        assert (found["next"], found["searched_until"]) == ("", None)
 
 
 def test_all_that_is_known_of_an_event(busy):
@@ -339,7 +339,9 @@ def test_all_that_is_known_of_an_event(busy):
     (delivery,) = whole["deliveries"]
     assert [one["number"] for one in delivery["attempts"]] == [1, 2, 3]
     assert "no such contract" in delivery["attempts"][0]["error"]
-    assert [(one["who"], one["face"], one["action"]) for one in whole["deeds"]] == [("ann", "console", "replay")] * 2
+    assert [(one["who"], one["face"], one["action"]) for one in whole["audit_entries"]] == [
+        ("ann", "console", "replay")
+    ] * 2
     (later,) = busy.get("/api/events", flow="4713")["events"]
     (delivery,) = busy.get(f"/api/events/{later['id']}")["deliveries"]
     assert delivery["attempts"][0]["traceback"].startswith("Traceback")
@@ -370,11 +372,11 @@ def test_plugins_and_handlers(busy):
     assert {one["state"] for one in found["plugins"][2:]} <= {"denied"}  # what happens to be installed
     assert "payroll needs a table" in found["plugins"][0]["error"]
     archive, idle = found["plugins"][1]["handlers"]
-    assert archive["listens"]["process_keys"] == ["contract"]
-    assert (archive["standing"], archive["paused_since"]) == ("present", None)
+    assert archive["selectors"]["process_keys"] == ["contract"]
+    assert (archive["availability"], archive["paused_at"]) == ("present", None)
     assert archive["backlog"] == {"waiting": 1, "running": 0, "unknown": 0, "dead": 1, "parked": 0}
     assert idle["backlog"]["waiting"] == 0
-    assert found["called"]["shop:archive"]["deliveries"] == 3
+    assert found["recent_calls"]["shop:archive"]["deliveries"] == 3
     assert busy.get("/api/handlers", q="idle")["plugins"][0]["handlers"] == [idle]
     first = busy.get("/api/handlers", limit="1")
     assert (len(first["plugins"][1]["handlers"]), first["next"]) == (1, "1")
@@ -387,8 +389,8 @@ def test_what_is_parked(busy):
     found = busy.get("/api/parked")
     (group,) = found["groups"]
     assert (group["callback_class"], group["process_definition_key"]) == ("com.example.Leave", "leave")
-    assert (group["events"], group["wanted"], found["counted"], found["more"]) == (1, False, 1, False)
-    assert group["oldest"] == busy.flow.events(state="parked")[0]
+    assert (group["events"], group["deliverable"], found["counted"], found["more"]) == (1, False, 1, False)
+    assert group["oldest_event_id"] == busy.flow.events(state="parked")[0]
 
 
 def test_alerts(busy):
@@ -396,12 +398,12 @@ def test_alerts(busy):
     found = busy.get("/api/alerts")["alerts"]
     assert all(one["closed_at"] is None for one in found)
     (mine,) = [one for one in found if one["id"] == "alert NULL"]
-    assert (mine["cause"], mine["subject"], mine["since"]) == ("parked", "leave", "1970-01-01T00:00:00.000Z")
+    assert (mine["cause"], mine["subject"], mine["started_at"]) == ("parked", "leave", "1970-01-01T00:00:00.000Z")
     everything = busy.get("/api/alerts", all="true")["alerts"]
     assert mine in everything
     assert mine in busy.get("/api/alerts", all="false")["alerts"]
     (over,) = [one for one in everything if one["id"] == "alert 1"]
-    assert (over["told"], over["closed_at"]) == (["p"], "1970-01-01T00:00:00.000Z")
+    assert (over["notified_plugins"], over["closed_at"]) == (["p"], "1970-01-01T00:00:00.000Z")
 
 
 def test_how_it_goes(busy):
@@ -409,9 +411,9 @@ def test_how_it_goes(busy):
     found = busy.get("/api/overview")
     assert found["counts"] == {"waiting": 1, "shelved": 0, "running": 0, "unknown": 0, "dead": 1, "parked": 1}
     assert found["oldest"]["dead"]["event_id"] == busy.flow.dead
-    assert found["performance"][0]["rate"] == pytest.approx(1 / 3)
+    assert found["performance"][0]["success_rate"] == pytest.approx(1 / 3)
     assert found["alerts"] >= 1  # the server may have raised its own
-    assert found["trouble"] == []
+    assert found["problems"] == []
 
 
 @pytest.mark.parametrize(("word", "total"), [("events", 4), ("refused", 3), ("audit", 2)])
@@ -441,7 +443,7 @@ def test_a_search_without_an_index_says_how_far_it_came(busy, monkeypatch):
     page = busy.get("/api/events", key="contract")
     seen, steps = page["events"], 0
     while page["next"]:
-        assert page["looked_until"] is not None
+        assert page["searched_until"] is not None
         page = busy.get("/api/events", key="contract", after=page["next"])
         seen, steps = seen + page["events"], steps + 1
     assert [one["flow_instance_id"] for one in seen] == ["4713", "4712", "4711"]
@@ -613,7 +615,7 @@ def test_payloads_are_data(house, serve, listens):
     assert (event["business_key"], event["callback_class"], event["source"]) == (text, text, text)
     assert event["data"]["more"] == {text: [text]}
     assert event["deliveries"][0]["attempts"][0]["traceback"] == text
-    assert answers["/api/refused"]["refused"][0]["path"] == text
+    assert answers["/api/refused"]["rejected_requests"][0]["path"] == text
     assert answers["/api/audit"]["entries"][0]["detail"] == {text: text}
     (alert,) = [one for one in answers["/api/alerts"]["alerts"] if one["id"] == "a"]  # the server may raise its own
     assert alert["message"] == text
@@ -739,7 +741,7 @@ def test_reroute_takes_one_handler(concluded):
             Authorization=f"Bearer {TOKEN}",
         )
 
-    assert (rerouted("books:book").json["events"], rerouted("books:book").json["passed_over"]) == (1, 1)
+    assert (rerouted("books:book").json["events"], rerouted("books:book").json["skipped"]) == (1, 1)
     assert rerouted("books:nobody").status == 404
 
 

@@ -133,10 +133,10 @@ def _open_circuits(connection: Connection) -> Iterator[Cause]:
         yield Cause(
             cause=AlertCause.HELD,
             subject=handler,
-            since=circuit.since,
+            since=circuit.opened_at,
             count=partial(alert_queries.count_waiting, handler=handler),
             text=_TEXTS[AlertCause.HELD],
-            why=printable_line(circuit.why),
+            why=printable_line(circuit.reason),
         )
 
 

@@ -193,7 +193,9 @@ class AlertMonitor:
         """The alert with what was taken but could not be written down, which is known here only."""
         accepted = self._accepted.get(alert.id)
         return (
-            replace(alert, told=accepted.told) if accepted and accepted.notifications == alert.notifications else alert
+            replace(alert, notified_plugins=accepted.notified_plugins)
+            if accepted and accepted.notifications == alert.notifications
+            else alert
         )
 
     def _new(self, connection: Connection, cause: Cause, now: int) -> OpenAlert:
@@ -202,7 +204,7 @@ class AlertMonitor:
             cause=cause.cause,
             subject=cause.subject,
             message="",
-            since=cause.since,
+            started_at=cause.since,
             count=0,
             event_id="",
             last_at=now,
@@ -243,7 +245,7 @@ class AlertMonitor:
         return [
             name
             for name in self._plugins.alert_listeners
-            if name not in alert.told
+            if name not in alert.notified_plugins
             and name not in self._late_notifications
             and not (name in self._backoffs and self._backoffs[name].until > now)
         ]
@@ -284,7 +286,7 @@ class AlertMonitor:
             self._backoffs.pop(name, None)
             if notification != alert.notifications:
                 return alert  # it has grown meanwhile: the listener is notified of that, too
-            accepted_alert = self._accepted[alert.id] = replace(alert, told=(*alert.told, name))
+            accepted_alert = self._accepted[alert.id] = replace(alert, notified_plugins=(*alert.notified_plugins, name))
             return accepted_alert
         self._failures[alert.id] = self._failures.get(alert.id, 0) + 1
         failures = self._backoffs[name].failures if name in self._backoffs else 0
@@ -315,7 +317,7 @@ def _update(connection: Connection, alert: OpenAlert, cause: Cause, now: int) ->
         return replace(after, notified_count=min(after.count, alert.notified_count))
     return replace(
         after,
-        told=(),
+        notified_plugins=(),
         notifications=alert.notifications + 1,
         notified_at=now,
         notified_count=after.count,
@@ -329,7 +331,7 @@ def _with_count(connection: Connection, alert: OpenAlert, cause: Cause, now: int
     return replace(
         alert,
         count=count,
-        message=cause.sentence(count, alert.since),
+        message=cause.sentence(count, alert.started_at),
         event_id=cause.event_id,
         last_at=latest.at if latest else now if count > alert.count else alert.last_at,
         last_error=to_printable(
@@ -345,7 +347,7 @@ def _alert(alert: OpenAlert) -> Alert:
         cause=alert.cause,
         subject=alert.subject,
         message=f"{alert.message} {new:,} of them are new since the last notification." if new else alert.message,
-        since=to_datetime(alert.since),
+        started_at=to_datetime(alert.started_at),
         count=alert.count,
         event_id=alert.event_id,
         notification=alert.notifications,

@@ -87,7 +87,7 @@ def _flow_cell(stored: StoredEvent) -> str:
 
 def _delivery_text(standing: DeliveryStatus) -> str:
     line = f"{standing.state} {standing.handler}"
-    return line if standing.behind is None else f"{line}\n  behind {standing.behind}"
+    return line if standing.blocked_by is None else f"{line}\n  blocked by {standing.blocked_by}"
 
 
 def _deliveries_cell(stored: StoredEvent) -> str:

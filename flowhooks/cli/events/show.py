@@ -117,7 +117,7 @@ def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool) -> Non
     for received, body in reader.conflicts(event.id):
         output.print_line(f"  another body, refused with 409, came at {output.format_time(received)}")
         output.print_lines(output.format_body(body), indent="    ")
-    paused, held = reader.paused(), reader.open_circuits()
+    paused, open_circuits = reader.paused(), reader.open_circuits()
     for standing in stored.delivery_statuses:
         output.print_line()
         attempts = reader.attempts(standing.delivery_id)
@@ -126,7 +126,7 @@ def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool) -> Non
             standing,
             attempts,
             paused=paused.get(standing.handler),
-            held=held.get(standing.handler),
+            circuit=open_circuits.get(standing.handler),
             traceback=traceback,
         )
     if entries := _audit_entries(reader, event.id):
@@ -166,7 +166,7 @@ def _print_delivery(
     attempts: Sequence[Attempt],
     *,
     paused: int | None,
-    held: CircuitState | None,
+    circuit: CircuitState | None,
     traceback: bool,
 ) -> None:
     output.print_line(f"delivery {standing.delivery_id}: {standing.state}", style=_STYLES.get(standing.state))
@@ -175,7 +175,7 @@ def _print_delivery(
     if standing.note:
         output.print_line(f"  {'note':<14} {standing.note}")
     if standing.state is State.WAITING:
-        output.print_line(f"  {'runs':<14} {_due_text(standing, paused, held)}")
+        output.print_line(f"  {'runs':<14} {_due_text(standing, paused, circuit)}")
     if len(attempts) > MAX_ATTEMPTS:
         output.print_line(f"  {len(attempts) - MAX_ATTEMPTS:,} earlier attempts are left out; --json has them")
     for attempt in attempts[-MAX_ATTEMPTS:]:
@@ -201,11 +201,11 @@ def _print_delivery(
         output.print_line(f"  Run it again: {suggestions.replay_command(stored.event.id, standing.handler)}")
 
 
-def _due_text(standing: DeliveryStatus, paused: int | None, held: CircuitState | None) -> str:
-    if held is not None:
+def _due_text(standing: DeliveryStatus, paused: int | None, circuit: CircuitState | None) -> str:
+    if circuit is not None:
         return (
-            f"when its handler works again, which is held since {output.format_time(held.since)} UTC for it failed "
-            f"again and again ({held.why}); tried next at {output.format_time(held.trial_at)} UTC, or: "
+            f"when its handler works again, which is held since {output.format_time(circuit.opened_at)} UTC for it "
+            f"failed again and again ({circuit.reason}); tried next at {output.format_time(circuit.retry_at)} UTC, or: "
             f"{suggestions.resume_command(standing.handler)}"
         )
     if paused is not None:
@@ -218,8 +218,8 @@ def _due_text(standing: DeliveryStatus, paused: int | None, held: CircuitState |
         return f"when a process starts whose handler can decide its condition (see the note); to close it: {close}"
     if standing.due_at is None:
         return "when its handler is loaded"
-    if standing.behind is not None:
-        return f"in its turn: held back by event {standing.behind}"
+    if standing.blocked_by is not None:
+        return f"in its turn: held back by event {standing.blocked_by}"
     return f"at {output.format_time(standing.due_at)} UTC"
 
 

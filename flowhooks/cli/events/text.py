@@ -61,7 +61,7 @@ def replay_text(done: Mapping[str, Any]) -> str:
     count = done["deliveries"]
     verb = "would run again" if done["dry_run"] else "runs again" if count == 1 else "run again"
     text = f"{deliveries_text(count)} {verb}, of {pluralize(done['events'], 'event')} looked at."
-    if skipped := done["passed_over"]:
+    if skipped := done["skipped"]:
         text += f" {skipped:,} passed over, being neither dead nor, with --again, succeeded."
     if out := done.get("out_of_order"):
         text += f" {out:,} of them out of {'its' if out == 1 else 'their'} order, after what waits for the same key."
@@ -69,7 +69,7 @@ def replay_text(done: Mapping[str, Any]) -> str:
 
 
 def _changed_text(done: Mapping[str, Any]) -> str:
-    changed = done["moved_on"]
+    changed = done["changed_meanwhile"]
     return f" {changed:,} had changed meanwhile and {'was' if changed == 1 else 'were'} left alone." if changed else ""
 
 
@@ -120,7 +120,7 @@ def reroute_text(done: Mapping[str, Any]) -> str:
         text += f", {done['parked']:,} {would}parked again"
     if done["dismissed"]:
         text += f", {done['dismissed']:,} {would}dismissed because no handler is meant for such events"
-    if skipped := done["passed_over"]:
+    if skipped := done["skipped"]:
         text += f", {skipped:,} {'has' if skipped == 1 else 'have'} nothing to get"
     return f"{text}.{_changed_text(done)}"
 
@@ -137,7 +137,7 @@ def dismiss_text(done: Mapping[str, Any]) -> str:
     count = done["dismissed"]
     verb = "would be" if done["dry_run"] else "is" if count == 1 else "are"
     text = f"{pluralize(count, 'parked event')} {verb} dismissed, of {pluralize(done['events'], 'event')} looked at."
-    if skipped := done["passed_over"]:
+    if skipped := done["skipped"]:
         text += f" {skipped:,} passed over, not being parked."
     return text + _changed_text(done)
 

@@ -116,7 +116,7 @@ def _is_changed(before: dict[str, Any], after: dict[str, Any]) -> bool:
 
 def _declarations(plugin: dict[str, Any]) -> list[tuple[Any, ...]]:
     """What a plugin's handlers say of themselves, without what is stored for them, which changes as the server runs."""
-    names = ("id", "standing", "listens", "retry", "probe")
+    names = ("id", "availability", "selectors", "retry", "has_probe")
     return [tuple(handler[name] for name in names) for handler in plugin["handlers"]]
 
 
@@ -165,7 +165,7 @@ def _print_finding(finding: dict[str, str]) -> None:
 
 
 def _print_plugin(word: str, plugin: dict[str, Any]) -> None:
-    present = [handler for handler in plugin["handlers"] if handler["standing"] == "present"]
+    present = [handler for handler in plugin["handlers"] if handler["availability"] == "present"]
     came_from = ""
     if word == "changed" and plugin["before"]["version"] != plugin["version"]:
         came_from = f", before {plugin['before']['version']}"
@@ -175,7 +175,7 @@ def _print_plugin(word: str, plugin: dict[str, Any]) -> None:
     if plugin["state"] == "denied":
         output.print_line(f"  {plugin['error']}")
     for handler in present:
-        output.print_line(f"  {handler['id']} listens to {text.selectors_text(handler['listens'])}")
+        output.print_line(f"  {handler['id']} listens to {text.selectors_text(handler['selectors'])}")
     if plugin["state"] == "loaded" and not present:
         output.print_line("  It has no handlers.")
 
@@ -183,13 +183,13 @@ def _print_plugin(word: str, plugin: dict[str, Any]) -> None:
 def _startup_effects(plugins: Sequence[dict[str, Any]]) -> Iterator[str]:
     for handler in (handler for plugin in plugins for handler in plugin["handlers"]):
         backlog = handler["backlog"]
-        if handler["standing"] != "present":
+        if handler["availability"] != "present":
             continue
         if count := backlog["parked"]:
             yield f"{output.pluralize(count, 'parked event')} will be delivered to {handler['id']}"
         if count := handler["dismissed_events"]:
             events = output.pluralize(count, "dismissed event")
-            yield f"{events} will not be delivered to {handler['id']}, unless you run: {handler['deliver_dismissed']}"
+            yield f"{events} will not be delivered to {handler['id']}, unless you run: {handler['reroute_command']}"
         if count := backlog["waiting"]:
             deliveries = output.pluralize(count, "delivery", "deliveries")
             yield f"{deliveries} for {handler['id']} that {_wait(count)} will run"

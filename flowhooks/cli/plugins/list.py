@@ -66,7 +66,7 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
 
 
 def _row(plugin: PluginJson) -> tuple[str, str, str, str, str]:
-    not_loaded = sum(handler["standing"] != "present" for handler in plugin["handlers"])
+    not_loaded = sum(handler["availability"] != "present" for handler in plugin["handlers"])
     handlers = str(len(plugin["handlers"]))
     if not_loaded and plugin["state"] == "loaded":
         handlers += f"\n{not_loaded} not loaded"
@@ -81,5 +81,5 @@ def _summary(plugins: list[PluginJson]) -> str:
         )
     states = [plugin["state"] for plugin in plugins]
     counts = ", ".join(f"{states.count(state):,} {state}" for state in dict.fromkeys(states))
-    handlers = sum(handler["standing"] == "present" for plugin in plugins for handler in plugin["handlers"])
+    handlers = sum(handler["availability"] == "present" for plugin in plugins for handler in plugin["handlers"])
     return f"{output.pluralize(len(plugins), 'plugin')}: {counts}; {output.pluralize(handlers, 'handler')} loaded."

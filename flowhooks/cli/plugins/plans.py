@@ -34,7 +34,7 @@ class UninstallPlan:
     @property
     def unretired(self) -> list[str]:
         """The ids of the handlers that are not retired yet."""
-        return [handler["id"] for handler in self.handlers if handler["standing"] != "retired"]
+        return [handler["id"] for handler in self.handlers if handler["availability"] != "retired"]
 
     def lines(self, unrouted: str) -> Iterator[str]:
         """What it would do, a line each.
@@ -49,9 +49,9 @@ class UninstallPlan:
             yield f"Uninstalls nothing: of the {names}, the ledger forgets handlers."
         for handler in self.handlers:
             stored = text.backlog_text(handler["backlog"])
-            word = "Retired before:" if handler["standing"] == "retired" else "Retires"
+            word = "Retired before:" if handler["availability"] == "retired" else "Retires"
             yield (
-                f"{word} {handler['id']}: {text.selectors_text(handler['listens'])}"
+                f"{word} {handler['id']}: {text.selectors_text(handler['selectors'])}"
                 f"{f'; stored: {stored}' if stored else ''}"
             )
         if not self.handlers:
@@ -70,11 +70,11 @@ class UninstallPlan:
 
 
 def _selector_values(handler: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    listens = handler["listens"]
-    if listens and handler["standing"] != "retired":
-        for by, values in (("class", listens["callback_classes"]), ("key", listens["process_keys"])):
+    selectors = handler["selectors"]
+    if selectors and handler["availability"] != "retired":
+        for by, values in (("class", selectors["callback_classes"]), ("key", selectors["process_keys"])):
             for value in values:
-                yield by, value, listens["kind"]
+                yield by, value, selectors["kind"]
 
 
 def plan_for_plugin(
@@ -148,7 +148,7 @@ def plan_for_handlers(
             raise SettingsError(f"the ledger knows no handler {name!r} of {named_plugins[0]['name']}{suggestion}")
         selected += matching
     for handler in selected:
-        if why := _NOT_RETIRABLE.get(handler["standing"]):
+        if why := _NOT_RETIRABLE.get(handler["availability"]):
             raise SettingsError(f"handler {handler['id']} cannot be forgotten: {why}")
     return _plan("", tuple(dict.fromkeys(plugin["name"] for plugin in named_plugins)), selected, plugins)
 

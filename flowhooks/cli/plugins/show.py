@@ -117,24 +117,24 @@ _STATE_TEXTS = {
 
 
 def _print_handler(handler: dict[str, Any]) -> None:
-    standing = "" if handler["standing"] == "present" else f": {handler['standing']}"
+    availability = "" if handler["availability"] == "present" else f": {handler['availability']}"
     output.print_line(
-        f"handler {handler['id']}{standing}", style=None if handler["standing"] == "present" else "yellow"
+        f"handler {handler['id']}{availability}", style=None if handler["availability"] == "present" else "yellow"
     )
     if handler["summary"]:
         output.print_line(f"  {handler['summary']}")
-    if handler["paused_since"]:
-        output.print_line(f"  {'paused':<10} since {handler['paused_since']}: what comes for it waits", style="yellow")
-    if handler["held_why"]:
-        output.print_line(f"  {'held':<10} for it failed again and again: {handler['held_why']}", style="yellow")
-    output.print_line(f"  {'listens to':<10} {text.selectors_text(handler['listens'])}")
-    if handler["standing"] == "present":
+    if handler["paused_at"]:
+        output.print_line(f"  {'paused':<10} since {handler['paused_at']}: what comes for it waits", style="yellow")
+    if handler["circuit_reason"]:
+        output.print_line(f"  {'held':<10} for it failed again and again: {handler['circuit_reason']}", style="yellow")
+    output.print_line(f"  {'listens to':<10} {text.selectors_text(handler['selectors'])}")
+    if handler["availability"] == "present":
         output.print_line(f"  {'retry':<10} {text.retry_text(handler['retry'])}")
-        output.print_line(f"  {'probe':<10} {'yes' if handler['probe'] else 'none'}")
+        output.print_line(f"  {'probe':<10} {'yes' if handler['has_probe'] else 'none'}")
         output.print_line(f"  {'runs in':<10} {text.isolation_text(handler)}")
         if ordered := text.ordering_text(handler["order_by"], handler["concurrency"]):
             output.print_line(f"  {'runs':<10} {ordered}")
-        output.print_line(f"  {'where':<10} {handler['where']}")
+        output.print_line(f"  {'where':<10} {handler['source_location']}")
     if stored := text.backlog_text(handler["backlog"]):
         output.print_line(f"  {'stored':<10} {stored}")
 

@@ -30,23 +30,23 @@ def plugin_title(plugin: Mapping[str, Any]) -> str:
     return f"{plugin['name']} {plugin['version']}".rstrip() + package
 
 
-def selectors_text(listens: Mapping[str, Any] | None) -> str:
+def selectors_text(selectors: Mapping[str, Any] | None) -> str:
     """What a handler listens to: `class com.example.Leave or key leave, versions >=3, from erp`."""
-    if listens is None:
+    if selectors is None:
         return "what it listened to was forgotten"
-    selectors = [
-        *(f"class {callback_class}" for callback_class in listens["callback_classes"]),
-        *(f"key {process_key}" for process_key in listens["process_keys"]),
-        *(["every event"] if listens["every"] else []),
+    alternatives = [
+        *(f"class {callback_class}" for callback_class in selectors["callback_classes"]),
+        *(f"key {process_key}" for process_key in selectors["process_keys"]),
+        *(["every event"] if selectors["every"] else []),
     ]
-    text = " or ".join(selectors)
-    if listens["versions"].strip():
-        text += f", versions {listens['versions'].strip()}"
-    if listens["sources"]:
-        text += f", from {' or '.join(listens['sources'])}"
-    if required := conditions_text(listens["conclusions"], listens["when"]):
+    text = " or ".join(alternatives)
+    if selectors["versions"].strip():
+        text += f", versions {selectors['versions'].strip()}"
+    if selectors["sources"]:
+        text += f", from {' or '.join(selectors['sources'])}"
+    if required := conditions_text(selectors["conclusions"], selectors["when"]):
         text += f", {required}"
-    return text if listens["kind"] == "complete" else f"{text}, kind {listens['kind']}"
+    return text if selectors["kind"] == "complete" else f"{text}, kind {selectors['kind']}"
 
 
 def conditions_text(conclusions: Sequence[str], when: Mapping[str, Any]) -> str:

@@ -79,7 +79,7 @@ def uninstall_command(
         _print_result(plan, result)
 
 
-_NOTHING_RETIRED: Final = {"handlers": (), "passed_over": (), "waiting": 0, "unknown": 0, "dead": 0, "server": False}
+_NOTHING_RETIRED: Final = {"handlers": (), "skipped": (), "waiting": 0, "unknown": 0, "dead": 0, "server": False}
 """What the operation answers where there is nothing to retire."""
 
 

@@ -328,8 +328,8 @@ def _paused(database_check: DatabaseCheck) -> Iterator[CheckFinding]:
         if handler.circuit is not None:
             yield trouble(
                 "handlers",
-                f"{handler.id} is held since {to_text(handler.circuit.since)}",
-                f"it failed again and again ({handler.circuit.why}); "
+                f"{handler.id} is held since {to_text(handler.circuit.opened_at)}",
+                f"it failed again and again ({handler.circuit.reason}); "
                 f"{_waiting_text(database_check, [handler.id])} for it",
                 "mend it: it is tried now and then, and "
                 f"`{command_line('handlers', 'resume', handler.id)}` runs what waits",

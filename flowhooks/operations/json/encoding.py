@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from flowhooks.clock import to_text
 
 TimestampJson: TypeAlias = Annotated[str, "date-time"]
 """A time as `clock.to_text` writes it."""
-_TIME_SUFFIXES: Final = ("_at", "since")
 
 
 def is_time(name: str) -> bool:
     """Whether a member of this name is a time, in microseconds since 1970, or None."""
-    return name.endswith(_TIME_SUFFIXES)
+    return name.endswith("_at")
 
 
 def dataclass_to_json(instance: Any) -> dict[str, Any]:

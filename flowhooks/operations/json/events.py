@@ -38,7 +38,7 @@ class _DeliveryFields(TypedDict):
         finished_at: when that attempt ended.
         note: what an operator said of it.
         ordered: whether it is its turn that it waits for.
-        behind: the event whose delivery holds it back while it waits.
+        blocked_by: the event whose delivery holds it back while it waits.
     """
 
     id: str
@@ -50,7 +50,7 @@ class _DeliveryFields(TypedDict):
     finished_at: TimestampJson | None
     note: str
     ordered: bool
-    behind: str | None
+    blocked_by: str | None
 
 
 class DeliveryJson(_DeliveryFields):
@@ -93,13 +93,13 @@ class WholeDeliveryJson(_DeliveryFields):
     """One event for one handler, with its attempts.
 
     Attributes:
-        handler_paused_since: since when its handler is paused; null: it is not.
-        handler_held_why: the error for which it was paused by flowhooks itself; null: it is not held.
+        handler_paused_at: when its handler was paused; null: it is not.
+        handler_circuit_reason: the error for which flowhooks itself paused it; null: its circuit is closed.
         attempts: its attempts, the first one first.
     """
 
-    handler_paused_since: TimestampJson | None
-    handler_held_why: str | None
+    handler_paused_at: TimestampJson | None
+    handler_circuit_reason: str | None
     attempts: list[AttemptJson]
 
 
@@ -187,7 +187,7 @@ class WholeEventJson(_EventFields):
         conflicts: the other bodies that came under its identity.
         deliveries: its deliveries with their attempts, in the order in which they were made.
         deliveries_left_out: how many more deliveries it has, all of which are done unless there are very many.
-        deeds: what operators have done about it by its own id, the newest first.
+        audit_entries: what operators have done about it by its own id, the newest first.
     """
 
     no_match: NoMatchJson | None
@@ -196,7 +196,7 @@ class WholeEventJson(_EventFields):
     conflicts: list[ConflictJson]
     deliveries: list[WholeDeliveryJson]
     deliveries_left_out: int
-    deeds: list[Annotated[dict[str, Any], AuditEntry]]
+    audit_entries: list[Annotated[dict[str, Any], AuditEntry]]
 
 
 def event_to_json(event: StoredEvent | EventSummary) -> EventJson:
@@ -222,7 +222,7 @@ def whole_event_to_json(
     event_id = stored.event.id
     selected = _select_deliveries(stored.delivery_statuses, max_deliveries)
     with reader.connection() as connection:
-        paused, held = pauses.paused(connection), circuit_breaker.open_circuits(connection)
+        paused, open_circuits = pauses.paused(connection), circuit_breaker.open_circuits(connection)
         audit_records = audit.entries(connection, limit=MAX_AUDIT_RECORDS, subject=event_id)
     return {
         **_event_fields(summarize(stored)),
@@ -235,14 +235,16 @@ def whole_event_to_json(
         "deliveries": [
             {
                 **_delivery_fields(status),
-                "handler_paused_since": to_text(paused.get(status.handler)),
-                "handler_held_why": held[status.handler].why if status.handler in held else None,
+                "handler_paused_at": to_text(paused.get(status.handler)),
+                "handler_circuit_reason": open_circuits[status.handler].reason
+                if status.handler in open_circuits
+                else None,
                 "attempts": attempts_to_json(reader.attempts(status.delivery_id, last=max_attempts)),
             }
             for status in selected
         ],
         "deliveries_left_out": len(stored.delivery_statuses) - len(selected),
-        "deeds": [dataclass_to_json(record) for record in audit_records],
+        "audit_entries": [dataclass_to_json(record) for record in audit_records],
     }
 
 
@@ -311,5 +313,5 @@ def _delivery_fields(status: DeliveryStatus) -> _DeliveryFields:
         "finished_at": to_text(status.finished_at),
         "note": status.note,
         "ordered": status.ordered,
-        "behind": status.behind,
+        "blocked_by": status.blocked_by,
     }

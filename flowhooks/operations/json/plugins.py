@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flowhooks.operations.plugin_status import HandlerStatus, PluginStatus
 
 
-class ListensJson(TypedDict):
+class SelectorsJson(TypedDict):
     """What a handler listens to.
 
     Attributes:
@@ -45,45 +45,45 @@ class HandlerJson(TypedDict):
 
     Attributes:
         id: `plugin:name`.
-        standing: present; elsewhere if only other processes run it; or why it is not there: quarantined, denied,
+        availability: present; elsewhere if only other processes run it; or why it is not there: quarantined, denied,
             missing or retired.
-        listens: what it listens to, or did when it was last loaded; null where that was forgotten.
+        selectors: what it listens to, or did when it was last loaded; null where that was forgotten.
         retry: when a failed attempt is made again; null: a failure is final, or it is not loaded.
-        probe: whether it can tell if a lost attempt did its work.
+        has_probe: whether it can tell if a lost attempt did its work.
         order_by: what its deliveries are ordered by; null: nothing.
         concurrency: how many of them run at once at the most; null: any number.
         isolation: `process` if it runs in a process of its own, else `thread`; null where it is not loaded.
         timeout: seconds after which one of its attempts is overdue; null where it is not loaded.
         memory_mib: mebibytes that its process may take; null where it has none of its own.
         summary: what its author says of it.
-        where: file and line of its function; empty where it is not loaded.
+        source_location: file and line of its function; empty where it is not loaded.
         backlog: what is stored for it and not done with.
         dismissed_events: dismissed events, of the newest 10,000, that it would take now: no installation delivers them.
-        deliver_dismissed: the command that delivers those; empty: there are none.
-        paused_since: since when it is paused; null: it is not.
-        held_why: the error for which it was paused by flowhooks itself, having failed again and again; null: it is not
-            held.
-        tried_at: from when one of its deliveries is tried, while it is held; else null.
+        reroute_command: the command that delivers those; empty: there are none.
+        paused_at: when it was paused; null: it is not.
+        circuit_reason: the error for which flowhooks itself paused it, because its last attempts failed; null: its
+            circuit is closed.
+        circuit_retry_at: from when one of its deliveries is tried; null: its circuit is closed.
     """
 
     id: str
-    standing: str
-    listens: Annotated[dict[str, Any], ListensJson] | None
+    availability: str
+    selectors: Annotated[dict[str, Any], SelectorsJson] | None
     retry: Annotated[dict[str, Any], Retry] | None
-    probe: bool
+    has_probe: bool
     order_by: str | None
     concurrency: int | None
     isolation: str | None
     timeout: float | None
     memory_mib: int | None
     summary: str
-    where: str
+    source_location: str
     backlog: Annotated[dict[str, Any], HandlerBacklog]
     dismissed_events: int
-    deliver_dismissed: str
-    paused_since: TimestampJson | None
-    held_why: str | None
-    tried_at: TimestampJson | None
+    reroute_command: str
+    paused_at: TimestampJson | None
+    circuit_reason: str | None
+    circuit_retry_at: TimestampJson | None
 
 
 class PluginJson(TypedDict):
@@ -130,26 +130,26 @@ def handler_to_json(status: HandlerStatus) -> HandlerJson:
     handler, terms = status.handler, status.terms
     return {
         "id": status.id,
-        "standing": status.standing,
-        "listens": _listens(status.selectors) if status.selectors else None,
+        "availability": status.availability,
+        "selectors": _selectors(status.selectors) if status.selectors else None,
         "retry": asdict(handler.retry) if handler and handler.retry else None,
-        "probe": bool(handler and handler.probe),
+        "has_probe": bool(handler and handler.probe),
         "order_by": handler.order_by if handler else None,
         "concurrency": handler.concurrency if handler else None,
         "isolation": terms.isolation if terms else None,
         "timeout": terms.timeout if terms else None,
         "memory_mib": terms.memory_mib if terms and terms.isolation == "process" else None,
         "summary": handler.summary if handler else "",
-        "where": handler.where if handler else "",
+        "source_location": handler.source_location if handler else "",
         "backlog": asdict(status.backlog),
         "dismissed_events": status.dismissed.events if status.dismissed else 0,
-        "deliver_dismissed": reroute_command(status.id, status.dismissed) if status.dismissed else "",
-        "paused_since": to_text(status.paused_at),
-        "held_why": status.held.why if status.held else None,
-        "tried_at": to_text(status.held.trial_at if status.held else None),
+        "reroute_command": reroute_command(status.id, status.dismissed) if status.dismissed else "",
+        "paused_at": to_text(status.paused_at),
+        "circuit_reason": status.circuit.reason if status.circuit else None,
+        "circuit_retry_at": to_text(status.circuit.retry_at if status.circuit else None),
     }
 
 
-def _listens(selectors: Selectors) -> dict[str, Any]:
+def _selectors(selectors: Selectors) -> dict[str, Any]:
     """Selectors without the number of their format, which is the ledger's own."""
     return {name: value for name, value in selectors.to_json().items() if name != "format"}

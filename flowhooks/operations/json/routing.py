@@ -16,12 +16,12 @@ class ConditionJson(TypedDict):
     Attributes:
         member: what it reads: `conclusion`, or a JSON Pointer into the event's data.
         holds: whether it holds; null: it cannot be decided.
-        why: why it does not hold; empty if it holds.
+        reason: why it does not hold; empty if it holds.
     """
 
     member: str
     holds: bool | None
-    why: str
+    reason: str
 
 
 class CandidateJson(TypedDict):
@@ -30,19 +30,19 @@ class CandidateJson(TypedDict):
     Attributes:
         handler_id: its id.
         state: `present`; `elsewhere` if only other processes may run it; or why it is not there, such as `missing`.
-        shares: what it has in common with the event.
-        won: whether the event goes to it.
+        matched_on: what it has in common with the event.
+        matched: whether the event goes to it.
         undecidable: whether none of its conditions is false, and at least one cannot be decided.
-        why: the reason why the event goes to it, or why not.
+        reason: the reason why the event goes to it, or why not.
         conditions: its conditions; empty if it has none, or if kind, versions or source differ.
     """
 
     handler_id: str
     state: str
-    shares: str
-    won: bool
+    matched_on: str
+    matched: bool
     undecidable: bool
-    why: str
+    reason: str
     conditions: list[ConditionJson]
 
 
@@ -89,12 +89,12 @@ def explanation_to_json(explanation: Explanation, availability: Callable[[str], 
             {
                 "handler_id": candidate.handler_id,
                 "state": availability(candidate.handler_id),
-                "shares": candidate.shares,
-                "won": candidate.won,
+                "matched_on": candidate.matched_on,
+                "matched": candidate.matched,
                 "undecidable": candidate.undecidable,
-                "why": candidate.why,
+                "reason": candidate.reason,
                 "conditions": [
-                    {"member": condition.member, "holds": condition.holds, "why": condition.why}
+                    {"member": condition.member, "holds": condition.holds, "reason": condition.reason}
                     for condition in candidate.conditions
                 ],
             }

@@ -173,10 +173,10 @@ class ExactlyOnceRunner:
 
         def known() -> bool:
             current = standing()
-            return current.behind is not None or (current.attempt > 0 and current.state is not State.RUNNING)
+            return current.blocked_by is not None or (current.attempt > 0 and current.state is not State.RUNNING)
 
         until(known, "the later event is delivered, or waits for its turn")
-        return standing().behind is not None
+        return standing().blocked_by is not None
 
     def _killed(self, max_lines: int) -> Iterator[Finding]:
         """Kills, each in a process that has just started."""

@@ -45,7 +45,7 @@ MADE = {
     "do": {f"{name}.{part}" for name in ACTIONS for part in ("act", "title", "would", "undo", "button", "did")}
     | {f"{name}.sure" for name, action in ACTIONS.items() if action.twice}
     | {f"{kind}.{part}" for kind in ("gone", "moved", "unclear", "unavailable") for part in ("what", "then")},
-    "sum": {"passed_over", "moved_on", "out_of_order", "parked", "dismissed"},
+    "sum": {"skipped", "changed_meanwhile", "out_of_order", "parked", "dismissed"},
     "audit.did": NAMED_ACTIONS,
     "events.twice": {"earlier", "later"},
     "events.lately": set(RECENT_PERIODS),

@@ -80,7 +80,7 @@ class EventsResource(Resource):
         return {
             "events": [event_to_json(event) for event in page.events],
             "next": page.older,
-            "looked_until": to_text(page.looked_until),
+            "searched_until": to_text(page.searched_until),
         }
 
 
@@ -178,14 +178,14 @@ class PluginsResource(Resource):
         page_ids = {handler.id for plugin in page for handler in plugin.handlers}
         return {
             "plugins": [plugin_to_json(plugin) for plugin in page],
-            "called": {
+            "recent_calls": {
                 name: {"deliveries": count.deliveries, "last_at": to_text(count.last_at)}
                 for name, count in called.items()
                 if name in page_ids
             },
-            "called_since": to_text(since),
+            "oldest_sampled_at": to_text(since),
             "warnings": list(app.plugins.warnings),
-            "backlog_cut": is_backlog_truncated(plugins, stats.MAX_GROUPED),
+            "backlog_truncated": is_backlog_truncated(plugins, stats.MAX_GROUPED),
             "next": str(start + max_handlers)
             if start + max_handlers < sum(len(plugin.handlers) for plugin in matching)
             else "",
@@ -254,7 +254,7 @@ class RejectedRequestsResource(Resource):
         with self.app.ledger.connection() as connection:
             entries = rejected_requests.latest(connection, limit=limit + 1, before=cursor_from_query(query))
         return {
-            "refused": [dataclass_to_json(entry) for entry in entries[:limit]],
+            "rejected_requests": [dataclass_to_json(entry) for entry in entries[:limit]],
             "next": entries[limit - 1].id if entries[limit:] else "",
         }
 
@@ -302,22 +302,22 @@ class OverviewResource(Resource):
         app = self.app
         status = overview(app.ledger, app.clock.now())
         return {
-            "now": to_text(status.now),
+            "generated_at": to_text(status.generated_at),
             "version": __version__,
             "database": "PostgreSQL" if app.ledger.shared else "SQLite",
             "counts": dict(status.counts),
-            "most_counted": stats.MAX_COUNTED,
+            "count_limit": stats.MAX_COUNTED,
             "oldest": {
-                name: {"since": to_text(oldest.since), "event_id": oldest.event_id, "handler": oldest.handler}
+                name: {"started_at": to_text(oldest.started_at), "event_id": oldest.event_id, "handler": oldest.handler}
                 for name, oldest in status.oldest.items()
             },
             "arrivals": _arrivals(status.arrivals),
             "performance": [_performance(performance) for performance in status.performance[:MAX_HANDLERS]],
-            "sampled": status.sampled,
-            "sampled_since": to_text(status.sampled_since),
+            "sampled_deliveries": status.sampled_deliveries,
+            "oldest_sampled_at": to_text(status.oldest_sampled_at),
             "alerts": status.alerts,
-            "answers": {str(status): count for status, count in app.metrics.answers().items()},
-            "trouble": app.readiness_problems(),
+            "responses": {str(status): count for status, count in app.metrics.answers().items()},
+            "problems": app.readiness_problems(),
         }
 
 
@@ -347,19 +347,19 @@ def _group(waiting: ParkedGroupStatus) -> ParkedGroupJson:
         "undecided": waiting.undecided or None,
         "by_data": waiting.by_data,
         "events": group.events,
-        "oldest": waiting.event_id,
-        "since": to_text(waiting.since),
-        "wanted": waiting.wanted,
+        "oldest_event_id": waiting.event_id,
+        "oldest_received_at": to_text(waiting.oldest_received_at),
+        "deliverable": waiting.deliverable,
         "hints": list(waiting.hints),
     }
 
 
 def _arrivals(arrivals: Arrivals) -> ArrivalsJson:
     return {
-        "span": arrivals.span,
+        "period_seconds": arrivals.period_seconds,
         "total": arrivals.total,
         "per_minute": arrivals.per_minute,
-        "bars": list(arrivals.bars),
+        "buckets": list(arrivals.buckets),
     }
 
 
@@ -369,11 +369,11 @@ def _performance(performance: Performance) -> PerformanceJson:
         "deliveries": performance.deliveries,
         "succeeded": performance.succeeded,
         "failed": performance.failed,
-        "rate": performance.rate,
-        "median": _seconds(performance.median),
-        "most": _seconds(performance.most),
+        "success_rate": performance.success_rate,
+        "median_seconds": _seconds(performance.median),
+        "p95_seconds": _seconds(performance.p95),
         "points": [
-            {"succeeded": point.succeeded, "failed": point.failed, "slowest": point.slowest / SECOND}
+            {"succeeded": point.succeeded, "failed": point.failed, "max_seconds": point.slowest / SECOND}
             for point in performance.points
         ],
     }

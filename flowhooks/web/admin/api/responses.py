@@ -19,13 +19,13 @@ class EventsJson(TypedDict):
     Attributes:
         events: the events.
         next: what to give as `after` for the next older ones; empty where there are none.
-        looked_until: null if these are the first of all that there are; else the search has no index to go by, its
+        searched_until: null if these are the first of all that there are; else the search has no index to go by, its
             time was over, and it has come back to events of this moment: `next` goes on from there.
     """
 
     events: list[EventJson]
     next: str
-    looked_until: TimestampJson | None
+    searched_until: TimestampJson | None
 
 
 class CallCountJson(TypedDict):
@@ -45,18 +45,18 @@ class PluginsJson(TypedDict):
 
     Attributes:
         plugins: the plugins, those first that somebody should look at, with the handlers of this page.
-        called: by the handler's id, how often it was called lately; handlers that were not are left out.
-        called_since: from when the deliveries are that were looked at for that; null if they are all there are.
+        recent_calls: by the handler's id, how often it was called lately; handlers that were not are left out.
+        oldest_sampled_at: when the oldest of the deliveries was made that were counted for that; null if all were.
         warnings: what was noticed while the plugins were loaded.
-        backlog_cut: whether there may be more in the backlogs than was counted.
+        backlog_truncated: whether there may be more in the backlogs than was counted.
         next: what to give as `after` for the handlers that follow; empty where there are none.
     """
 
     plugins: list[PluginJson]
-    called: dict[str, CallCountJson]
-    called_since: TimestampJson | None
+    recent_calls: dict[str, CallCountJson]
+    oldest_sampled_at: TimestampJson | None
     warnings: list[str]
-    backlog_cut: bool
+    backlog_truncated: bool
     next: str
 
 
@@ -74,9 +74,9 @@ class ParkedGroupJson(TypedDict):
             there is none, or it was not looked up.
         by_data: whether a condition reads their data, so that each of them is routed by its own body.
         events: how many there are.
-        oldest: the id of the oldest one.
-        since: when that came.
-        wanted: whether a loaded or known handler wants them by now, so that a drain would deliver them.
+        oldest_event_id: the id of the oldest one.
+        oldest_received_at: when that was received.
+        deliverable: whether a loaded or registered handler takes them now, so that `reroute` would deliver them.
         hints: what may have been meant instead.
     """
 
@@ -89,9 +89,9 @@ class ParkedGroupJson(TypedDict):
     undecided: str | None
     by_data: bool
     events: int
-    oldest: str
-    since: TimestampJson
-    wanted: bool
+    oldest_event_id: str
+    oldest_received_at: TimestampJson
+    deliverable: bool
     hints: list[str]
 
 
@@ -112,7 +112,7 @@ class ParkedJson(TypedDict):
 
 
 class ClosedJson(TypedDict):
-    """What is known of an alert besides what was told.
+    """When an alert was closed.
 
     Attributes:
         closed_at: when its cause had gone; null while it goes on.
@@ -136,14 +136,14 @@ class AlertsJson(TypedDict):
 
 
 class RejectedRequestsJson(TypedDict):
-    """The call-backs that were refused last.
+    """The requests that were rejected last.
 
     Attributes:
-        refused: the refusals, the newest first.
+        rejected_requests: the requests, the newest first.
         next: what to give as `after` for the next older ones; empty where there are none.
     """
 
-    refused: list[Annotated[dict[str, Any], RejectedRequest]]
+    rejected_requests: list[Annotated[dict[str, Any], RejectedRequest]]
     next: str
 
 
@@ -160,15 +160,15 @@ class AuditJson(TypedDict):
 
 
 class OldestJson(TypedDict):
-    """What has been so longest.
+    """The oldest delivery or event of a state.
 
     Attributes:
-        since: from when.
+        started_at: when it entered the state.
         event_id: its event.
         handler: its handler's id; empty for a parked event.
     """
 
-    since: TimestampJson
+    started_at: TimestampJson
     event_id: str
     handler: str
 
@@ -177,16 +177,16 @@ class ArrivalsJson(TypedDict):
     """How many events came lately.
 
     Attributes:
-        span: seconds that were looked at, up to now.
+        period_seconds: how long the period is that ends now.
         total: how many came in them.
         per_minute: how many that is a minute.
-        bars: how many came in each part of it, the oldest first.
+        buckets: how many came in each part of it, the oldest first.
     """
 
-    span: int
+    period_seconds: int
     total: int
     per_minute: float
-    bars: list[int]
+    buckets: list[int]
 
 
 class PointJson(TypedDict):
@@ -195,12 +195,12 @@ class PointJson(TypedDict):
     Attributes:
         succeeded: attempts that succeeded.
         failed: attempts that did not.
-        slowest: seconds that the longest of them took.
+        max_seconds: how long the longest of them took.
     """
 
     succeeded: int
     failed: int
-    slowest: float
+    max_seconds: float
 
 
 class PerformanceJson(TypedDict):
@@ -211,9 +211,9 @@ class PerformanceJson(TypedDict):
         deliveries: how many of them were looked at.
         succeeded: how many of their last attempts succeeded.
         failed: how many did not.
-        rate: the share that succeeded, from 0 to 1; null where none has ended.
-        median: seconds that half of them did not exceed; null where none has ended.
-        most: seconds that nineteen of twenty did not exceed; null where none has ended.
+        success_rate: the share that succeeded, from 0 to 1; null where none has ended.
+        median_seconds: how long half of them took at most; null where none has ended.
+        p95_seconds: how long 95 % of them took at most; null where none has ended.
         points: the same over time, the oldest first.
     """
 
@@ -221,9 +221,9 @@ class PerformanceJson(TypedDict):
     deliveries: int
     succeeded: int
     failed: int
-    rate: float | None
-    median: float | None
-    most: float | None
+    success_rate: float | None
+    median_seconds: float | None
+    p95_seconds: float | None
     points: list[PointJson]
 
 
@@ -231,32 +231,32 @@ class OverviewJson(TypedDict):
     """How it goes.
 
     Attributes:
-        now: when this was found out.
+        generated_at: when this was read.
         version: of flowhooks.
         database: SQLite or PostgreSQL.
         counts: how many deliveries are waiting, running, unknown, dead and shelved (waiting for a missing handler), and
-            how many events are parked; where there are more than `most_counted`, one more than that.
-        most_counted: how far is counted.
-        oldest: of each of these, what has been so longest; those left out of which there is nothing.
+            how many events are parked; where there are more than `count_limit`, one more than that.
+        count_limit: how far is counted.
+        oldest: of each of these states, its oldest delivery or event; states without any are left out.
         arrivals: how many events came.
         performance: how handlers have done, those with failures first, then the busiest.
-        sampled: of how many deliveries that is, the newest ones.
-        sampled_since: from when the oldest of those is.
+        sampled_deliveries: of how many deliveries that is, the newest ones.
+        oldest_sampled_at: when the oldest of those was made.
         alerts: how many alerts are open.
-        answers: how many call-backs this process has answered since its start, by HTTP status.
-        trouble: why call-backs should go elsewhere just now; empty when all is well.
+        responses: how many call-backs this process has answered since its start, by HTTP status.
+        problems: why this process is not ready for call-backs; empty if it is.
     """
 
-    now: TimestampJson
+    generated_at: TimestampJson
     version: str
     database: str
     counts: dict[str, int]
-    most_counted: int
+    count_limit: int
     oldest: dict[str, OldestJson]
     arrivals: ArrivalsJson
     performance: list[PerformanceJson]
-    sampled: int
-    sampled_since: TimestampJson | None
+    sampled_deliveries: int
+    oldest_sampled_at: TimestampJson | None
     alerts: int
-    answers: dict[str, int]
-    trouble: list[str]
+    responses: dict[str, int]
+    problems: list[str]

@@ -49,7 +49,7 @@ class EventPage(Page):
         urgent_first = sorted(stored.delivery_statuses, key=lambda status: status.state in COMPLETED_STATES)
         with self.app.ledger.connection() as connection:
             acts = audit.entries_about(connection, stored.event.id)
-            paused, held = pauses.paused(connection), circuit_breaker.open_circuits(connection)
+            paused, open_circuits = pauses.paused(connection), circuit_breaker.open_circuits(connection)
         return {
             "rows": acts,
             "stored": stored,
@@ -61,7 +61,7 @@ class EventPage(Page):
             "conflicts": conflicts,
             "deliveries": [
                 self._delivery(stored, status)
-                | {"paused_at": paused.get(status.handler), "held": held.get(status.handler)}
+                | {"paused_at": paused.get(status.handler), "circuit": open_circuits.get(status.handler)}
                 for status in urgent_first[:MAX_DELIVERIES]
             ],
             "left_out": max(0, len(urgent_first) - MAX_DELIVERIES),

@@ -32,13 +32,13 @@ FIGURES: Final = (
     "handlers",
     "alerts",
     "waiting",
-    "passed_over",
-    "moved_on",
+    "skipped",
+    "changed_meanwhile",
     "out_of_order",
 )
 """The figures of operations of which the console has a text; of others it says nothing."""
 
-_SKIPPED_FIGURES: Final = ("passed_over", "moved_on", "out_of_order")
+_SKIPPED_FIGURES: Final = ("skipped", "changed_meanwhile", "out_of_order")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

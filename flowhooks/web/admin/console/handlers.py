@@ -82,7 +82,7 @@ class HandlersPage(Page):
             "facts": handler,
             "listens": _listens(handler.selectors),
             "narrows": _restrictions(handler.selectors),
-            "deliver_dismissed": reroute_command(handler.id, handler.dismissed) if handler.dismissed else "",
+            "reroute_command": reroute_command(handler.id, handler.dismissed) if handler.dismissed else "",
             "called": called.get(handler.id),
             "paused_by": "" if handler.paused_at is None else self._paused_by(handler.id),
         }

@@ -34,7 +34,9 @@ class OverviewPage(Page):
             "found": status,
             "tiles": TILES,
             "most_counted": MAX_COUNTED,
-            "arrivals": charts.bar_chart([(count,) for count in status.arrivals.bars], ("came",), width=600, height=96),
+            "arrivals": charts.bar_chart(
+                [(count,) for count in status.arrivals.buckets], ("came",), width=600, height=96
+            ),
             "handlers": [_with_charts(performance) for performance in status.performance[:MAX_HANDLERS]],
             "left_out": max(0, len(status.performance) - MAX_HANDLERS),
             "answers": self.app.metrics.answers(),

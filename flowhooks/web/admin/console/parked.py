@@ -40,10 +40,10 @@ class ParkedPage(Page):
                 {
                     "facts": group.facts,
                     "event_id": group.event_id,
-                    "since": group.since,
+                    "oldest_received_at": group.oldest_received_at,
                     "address": _address(group.facts),
                     "hints": group.hints,
-                    "wanted": group.wanted,
+                    "deliverable": group.deliverable,
                     "by_data": group.by_data,
                     "undecided": group.undecided,
                     "explain": suggestions.explain_command(representative_event(group.facts)),

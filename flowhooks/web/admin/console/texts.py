@@ -140,7 +140,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "events.more": {"en": "and {count} more", "zh": "另有 {count} 个"},
     "events.none": {"en": "No event is like that.", "zh": "没有符合条件的事件。"},
     "events.none_yet": {"en": "No event has come yet.", "zh": "还没有收到事件。"},
-    "events.looked_until": {
+    "events.searched_until": {
         "en": "No index answers this search: so far it has gone through what came since",
         "zh": "此查询没有索引可用，目前查到的接收时间为",
     },
@@ -190,7 +190,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "face.api": {"en": "by the API", "zh": "通过 API"},
     "face.command": {"en": "by a command", "zh": "命令行"},
     "event.due": {"en": "It runs when its turn comes, not before", "zh": "轮到时执行，不早于"},
-    "event.behind": {
+    "event.blocked_by": {
         "en": "It runs in its turn. It is held back by an event of the same order key:",
         "zh": "按顺序执行，须等待同一排序键的前一事件：",
     },

@@ -126,7 +126,7 @@ def compose(alert: Alert, *, language: str, prefix: str, console_url: str) -> No
     values = (
         cause,
         subject,
-        alert.since.strftime(_TIME),
+        alert.started_at.strftime(_TIME),
         count.format(count=alert.count, new=alert.new_count),
         on_one_line(alert.event_id),
         on_one_line(alert.id),
