@@ -41,7 +41,7 @@ PICTURES = (
     ("event-phone", "EVENT", PHONE, "dark", "zh-CN"),
     ("handlers", "/handlers", DESK, "light", "zh-CN"),
     ("parked", "/parked", DESK, "dark", "zh-CN"),
-    ("refused", "/refused", DESK, "light", "zh-CN"),
+    ("rejected-requests", "/rejected-requests", DESK, "light", "zh-CN"),
     ("alerts", "/alerts", DESK, "light", "en-GB"),
     ("confirm", "/do/replay?key=contract_approval&state=dead&back=/console/events", DESK, "light", "en-GB"),
     ("confirm-phone", "/do/dismiss?state=parked&back=/console/parked", PHONE, "dark", "zh-CN"),

@@ -1,4 +1,4 @@
-"""Writes down which call-backs were refused, a moment later and many at once."""
+"""Stores rejected requests in the background, in batches."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from flowhooks.ledger.transaction import WriteTransaction
 
 MAX_PENDING: Final = 100
-"""Refusals between two writes of which more than the last ones are not kept: whoever sends rubbish, however fast, costs
+"""Rejected requests between two writes of which more than the last ones are not kept: whoever sends rubbish, however fast, costs
 one small transaction a second."""
 FLUSH_INTERVAL: Final = 1.0
-"""Seconds from a refusal until it is written down, with all that have come meanwhile."""
+"""Seconds from a rejected request until it is stored, with all that have come meanwhile."""
 MAX_PATH_CHARS: Final = 500
 MAX_REASON_CHARS: Final = 2_000
 MAX_ADDRESS_CHARS: Final = 100
 
 
 class RejectedRequestLog:
-    """The call-backs that were refused last.
+    """The requests that were rejected last.
 
     Args:
         ledger: where they are written down.
@@ -54,7 +54,7 @@ class RejectedRequestLog:
             self._thread.join(timeout)
 
     def record(self, *, path: str, address: str, status: int, english: str, chinese: str) -> None:
-        """A call-back was refused.
+        """A request was rejected.
 
         Args:
             path: what was asked for.

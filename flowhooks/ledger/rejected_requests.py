@@ -1,4 +1,4 @@
-"""The call-backs that were refused last, and why."""
+"""The requests that were rejected last, and why."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from flowhooks.ledger.transaction import WriteTransaction
 
 MAX_STORED: Final = 1_000
-"""Refusals that a ledger keeps, whoever shares it: the newest ones."""
+"""Rejected requests that a ledger keeps, over all processes: the newest ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RejectedRequest:
-    """A call-back that was not taken. Its body is not kept.
+    """A request to the call-back listener that was answered with an error. Its body is not stored.
 
     Attributes:
         id: of this rejection.
@@ -44,7 +44,7 @@ class RejectedRequest:
 
 
 def store(transaction: WriteTransaction, requests: Sequence[RejectedRequest], *, limit: int = MAX_STORED) -> None:
-    """Write refusals down, and forget those that are too many by now, the oldest ones."""
+    """Store rejected requests, and delete the oldest ones beyond `limit`."""
     rows = [asdict(request) for request in requests]
     for row in rows:
         row["refused_at"] = row.pop("rejected_at")
@@ -54,7 +54,7 @@ def store(transaction: WriteTransaction, requests: Sequence[RejectedRequest], *,
 
 
 def latest(connection: Connection, *, limit: int, before: str = "") -> list[RejectedRequest]:
-    """The newest refusals, the newest first, going on after the id `before`."""
+    """The newest rejected requests, the newest first, going on after the id `before`."""
     query = select(refusals).order_by(refusals.c.id.desc()).limit(limit)
     if before:
         query = query.where(refusals.c.id < before)

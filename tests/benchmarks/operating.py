@@ -58,7 +58,7 @@ def _pages(events: int) -> dict[str, str]:
         "one event": f"/console/events/{filling.event_id(some)}",
         "handlers": "/console/handlers",
         "parked": "/console/parked",
-        "refused": "/console/refused",
+        "rejected": "/console/rejected-requests",
         "alerts": "/console/alerts",
         "audit": "/console/audit",
     }

@@ -416,13 +416,13 @@ def test_how_it_goes(busy):
     assert found["problems"] == []
 
 
-@pytest.mark.parametrize(("word", "total"), [("events", 4), ("refused", 3), ("audit", 2)])
+@pytest.mark.parametrize(("word", "total"), [("events", 4), ("rejected-requests", 3), ("audit", 2)])
 def test_next_leads_through_all(busy, word, total):
     """Page by page, the newest first, each once."""
     found, query = [], {"limit": "1"}
     while True:
         page = busy.get(f"/api/{word}", **query)
-        found += [one["id"] for one in page["entries" if word == "audit" else word]]
+        found += [one["id"] for one in page["entries" if word == "audit" else word.replace("-", "_")]]
         if not page["next"]:
             break
         query["after"] = page["next"]
@@ -615,7 +615,7 @@ def test_payloads_are_data(house, serve, listens):
     assert (event["business_key"], event["callback_class"], event["source"]) == (text, text, text)
     assert event["data"]["more"] == {text: [text]}
     assert event["deliveries"][0]["attempts"][0]["traceback"] == text
-    assert answers["/api/refused"]["rejected_requests"][0]["path"] == text
+    assert answers["/api/rejected-requests"]["rejected_requests"][0]["path"] == text
     assert answers["/api/audit"]["entries"][0]["detail"] == {text: text}
     (alert,) = [one for one in answers["/api/alerts"]["alerts"] if one["id"] == "a"]  # the server may raise its own
     assert alert["message"] == text

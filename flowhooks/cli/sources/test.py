@@ -49,7 +49,7 @@ def test_command(settings: Settings, *, name: str, to: str | None, token_file: P
     r"""Call a server with every credential of an engine that can be had here, and say which of them it takes.
 
     A secret that has ended is not tried. What is sent is no call-back, and makes no event: the server refuses it, but
-    only after it has let it in. Each is among the call-backs that were refused last. One is sent without a credential,
+    only after it has let it in. Each is among the requests that were rejected last. One is sent without a credential,
     too: it must not be let in.
 
     \b

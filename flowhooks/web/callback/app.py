@@ -66,7 +66,7 @@ def create_app(app: App) -> falcon.App[Any, Any]:
 
 
 def _error_log(app: App) -> errors.ErrorLog:
-    """What has refused call-backs written down. What nobody can have meant for a call-back is none."""
+    """Have rejected requests stored. A request that cannot be meant as a call-back is not one of them."""
 
     def noted(request: falcon.Request, status: int, text: Callable[[str], str]) -> None:
         if (path := errors.raw_path(request.env)).startswith(_CALLBACK_PREFIX):

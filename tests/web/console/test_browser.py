@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.sqlite,
     pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium"),
 ]
-PAGES = ("/", "/events", "/handlers", "/parked", "/refused", "/alerts", "/audit", "/nothing")
+PAGES = ("/", "/events", "/handlers", "/parked", "/rejected-requests", "/alerts", "/audit", "/nothing")
 LONG = "a-business-key-without-any-place-to-break-" * 8
 
 

@@ -24,7 +24,18 @@ OTHER = "another long password"
 CHEAP = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHRzYWx0$3UPxMsu+d2YsnSd4VSAWb3eKQJgQTFaVJRm2bXFn4d8"
 """A hash that is quickly compared with, and that no password here has."""
 HASHES = {}
-PAGES = ("/", "/live", "/events", "/events/1", "/events/1/body", "/handlers", "/parked", "/refused", "/alerts", "/none")
+PAGES = (
+    "/",
+    "/live",
+    "/events",
+    "/events/1",
+    "/events/1/body",
+    "/handlers",
+    "/parked",
+    "/rejected-requests",
+    "/alerts",
+    "/none",
+)
 
 
 def settings(name, password=PASSWORD, role="operate"):

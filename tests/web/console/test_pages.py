@@ -26,7 +26,7 @@ from flowhooks.web.admin.console import handlers, parked
 
 pytestmark = pytest.mark.either
 
-PAGES = ("/", "/live", "/events", "/handlers", "/parked", "/refused", "/alerts", "/audit")
+PAGES = ("/", "/live", "/events", "/handlers", "/parked", "/rejected-requests", "/alerts", "/audit")
 
 
 @pytest.fixture

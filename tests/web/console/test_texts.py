@@ -32,7 +32,7 @@ MADE = {
         *("any", "loaded", "quarantined", "denied", "missing", "elsewhere", "retired", "paused", "held"),
     },
     "tile": set(TILES),
-    "nav": {"overview", "events", "handlers", "parked", "refused", "alerts", "audit"},
+    "nav": {"overview", "events", "handlers", "parked", "rejected_requests", "alerts", "audit"},
     "listens": {"class", "key", "every", "versions", "source", "kind", "conclusion", "when"},
     "parked_by": set(ParkedBy),
     "dismissed_by": set(DismissedBy),

@@ -241,10 +241,10 @@ class AlertsResource(Resource):
 
 
 class RejectedRequestsResource(Resource):
-    """`GET /api/refused`."""
+    """`GET /api/rejected-requests`."""
 
-    path = "/api/refused"
-    description = "The call-backs that were refused last, with the reasons. / 最近被拒绝的回调及原因。"
+    path = "/api/rejected-requests"
+    description = "The requests that were rejected last, with the reasons. / 最近被拒绝的请求及原因。"
     parameters = (limit_parameter(PAGE_SIZE), AFTER)
     response_type = RejectedRequestsJson
 

@@ -76,7 +76,7 @@ def install(admin: falcon.App[Any, Any], app: App, token: str) -> None:
     admin.add_route(f"{CONSOLE_ROOT}/events/{{event_id}}/body", BodyFile(context))
     admin.add_route(f"{CONSOLE_ROOT}/handlers", HandlersPage(context))
     admin.add_route(f"{CONSOLE_ROOT}/parked", ParkedPage(context))
-    admin.add_route(f"{CONSOLE_ROOT}/refused", RejectedRequestsPage(context))
+    admin.add_route(f"{CONSOLE_ROOT}/rejected-requests", RejectedRequestsPage(context))
     admin.add_route(f"{CONSOLE_ROOT}/alerts", AlertsPage(context))
     admin.add_route(f"{CONSOLE_ROOT}/audit", AuditPage(context))
     admin.add_route(f"{ACTION_ROOT}/{{name}}", ActionPage(context))

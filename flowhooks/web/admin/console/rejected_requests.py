@@ -1,4 +1,4 @@
-"""The call-backs that were refused last, with the reasons."""
+"""The requests that were rejected last, with the reasons."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     import falcon
 
 PAGE_SIZE: Final = 100
-PATH: Final = f"{CONSOLE_ROOT}/refused"
+PATH: Final = f"{CONSOLE_ROOT}/rejected-requests"
 
 
 class RejectedRequestsPage(Page):
-    """`GET /console/refused`."""
+    """`GET /console/rejected-requests`."""
 
-    template = "refused.html"
-    place = "refused"
+    template = "rejected_requests.html"
+    place = "rejected_requests"
 
     def show(self, request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
         """One page of them, the newest first."""
@@ -33,7 +33,7 @@ class RejectedRequestsPage(Page):
         more = len(entries) > PAGE_SIZE
         del entries[PAGE_SIZE:]
         return {
-            "refusals": entries,
+            "requests": entries,
             "newest": PATH if before else "",
             "older": f"{PATH}?{urlencode({'before': entries[-1].id})}" if more else "",
         }

@@ -17,7 +17,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "nav.events": {"en": "Events", "zh": "事件"},
     "nav.handlers": {"en": "Handlers", "zh": "处理器"},
     "nav.parked": {"en": "Parked", "zh": "暂存"},
-    "nav.refused": {"en": "Refused", "zh": "拒收"},
+    "nav.rejected_requests": {"en": "Rejected", "zh": "拒收"},
     "nav.alerts": {"en": "Alerts", "zh": "告警"},
     "role.view": {"en": "may look", "zh": "只读"},
     "role.operate": {"en": "may operate", "zh": "可操作"},
@@ -311,20 +311,20 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     },
     "parked.left_out": {"en": "Groups that are not shown: {count}", "zh": "未显示的分组：{count}"},
     "parked.none": {"en": "Nothing is parked.", "zh": "没有暂存的事件。"},
-    # Refused call-backs.
-    "refused.title": {"en": "Refused call-backs", "zh": "被拒绝的回调"},
-    "refused.says": {
+    # Rejected requests.
+    "rejected.title": {"en": "Rejected requests", "zh": "被拒绝的请求"},
+    "rejected.says": {
         "en": "Answered with an error, and not stored: the engine has to correct them, or to call again. "
         "The last 1,000 are kept.",
         "zh": "已返回错误且未存储，需由流程引擎更正或重发。保留最近 1000 条。",
     },
-    "refused.at": {"en": "When", "zh": "时间"},
-    "refused.status": {"en": "Status", "zh": "状态码"},
-    "refused.path": {"en": "Path", "zh": "路径"},
-    "refused.from": {"en": "From", "zh": "来源地址"},
-    "refused.why": {"en": "Why", "zh": "原因"},
-    "refused.pages": {"en": "Pages of refused call-backs", "zh": "拒收记录翻页"},
-    "refused.none": {"en": "No call-back has been refused.", "zh": "没有被拒绝的回调。"},
+    "rejected.at": {"en": "When", "zh": "时间"},
+    "rejected.status": {"en": "Status", "zh": "状态码"},
+    "rejected.path": {"en": "Path", "zh": "路径"},
+    "rejected.from": {"en": "From", "zh": "来源地址"},
+    "rejected.why": {"en": "Why", "zh": "原因"},
+    "rejected.pages": {"en": "Pages of rejected requests", "zh": "拒收记录翻页"},
+    "rejected.none": {"en": "No request has been rejected.", "zh": "没有被拒绝的请求。"},
     # Alerts.
     "alerts.title": {"en": "Alerts", "zh": "告警"},
     "alerts.says": {

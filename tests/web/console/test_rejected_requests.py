@@ -65,11 +65,11 @@ def test_what_was_refused_is_shown_with_the_reason(house, serve):
     assert {one.address for one in found} == {"127.0.0.1"}
     console = serve(flow)
     assert "Answered by this process since it started: 202 1 400 1 405 1 409 1 422 1" in console.page("/").text
-    text = console.page("/refused").text
+    text = console.page("/rejected-requests").text
     assert "/flow/i3/call-back/complete" in text
     assert "/businessKey: must be of type string" in text
     assert text.index("/flow/i5/") < text.index("/flow/i2/")
-    assert "类型应为" in console.page("/refused", "zh-CN").text
+    assert "类型应为" in console.page("/rejected-requests", "zh-CN").text
 
 
 def test_it_is_written_down_by_itself(house, eventually):
@@ -124,6 +124,6 @@ def test_all_processes_are_on_one_page(house, serve):
     for number, flow in enumerate((one, two)):
         flow.app.rejected_requests.record(path=f"/flow/{number}", address="", status=400, english="a", chinese="b")
         flow.app.rejected_requests.stop(WAIT_TIMEOUT)
-    text = serve(two).page("/refused").text
+    text = serve(two).page("/rejected-requests").text
     assert "/flow/0" in text
     assert "/flow/1" in text
