@@ -34,7 +34,7 @@ from flowhooks.intake.accept import Intake, IntakeConfig
 from flowhooks.intake.rejected_requests import RejectedRequestLog
 from flowhooks.intake.waiters import WaiterRegistry
 from flowhooks.ledger import database
-from flowhooks.ledger import handlers as known
+from flowhooks.ledger import handlers as registered_handlers
 from flowhooks.ledger.ledger import Ledger
 from flowhooks.ledger.lock import LockOwner, acquire_lock
 from flowhooks.ledger.pauses import PausedHandlers
@@ -218,7 +218,7 @@ class App:
         missing = self.ledger.register_handlers(list(handlers.values()), versions_by_handler)
         self._missing: Sequence[RegisteredHandler] = missing
         with self.ledger.connection() as connection:
-            retired = known.retired(connection)
+            retired = registered_handlers.retired(connection)
         # A retired handler gets nothing more, but what is stored for it must wait for it, too.
         # Where the ledger is shared, another process may have what is missing here.
         unavailable = [] if self.ledger.shared else missing
@@ -329,7 +329,7 @@ class App:
         )
 
     def _on_routes_changed(self, missing: Sequence[RegisteredHandler], absent: frozenset[str]) -> None:
-        """Go on with another look-up, since other processes have made handlers known."""
+        """Go on with another look-up, since other processes have registered handlers."""
         with self._changing:
             self._missing, self.missing_handlers = missing, absent
             self._swap_router(self.settings, self._build_router(self.settings, missing))

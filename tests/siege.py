@@ -308,7 +308,7 @@ def running(ledger, event_id, *, waiting=False):
 def unfinished(ledger):
     """How many deliveries wait or run."""
     tally = ledger.count_by_state()
-    return tally["waiting"] + tally["running"] + tally["shelved"]
+    return tally["waiting"] + tally["running"] + tally["handler_missing"]
 
 
 def besieged(siege, chain):

@@ -653,7 +653,7 @@ def test_what_waits_for_a_paused_handler_is_no_news(watch, listener):
     assert [row[-1] for row in watched.rows()] == [1]
 
 
-def test_a_handler_that_is_held(watch, listener):
+def test_a_handler_whose_circuit_is_open(watch, listener):
     """Raised with its last error and how much waits; over when it is resumed."""
     watched = watch(mail=listener)
     app = watched.flow.app
@@ -663,12 +663,12 @@ def test_a_handler_that_is_held(watch, listener):
     )
     watched.flow.take("w1", wait=0)
     watched.looks()
-    assert listener.told == [(AlertCause.HELD, "p:h")]
+    assert listener.told == [(AlertCause.CIRCUIT_OPEN, "p:h")]
     assert "ValueError: the archive is away" in listener.alerts[0].message
     assert "1 delivery has to wait" in listener.alerts[0].message
     resume(app.operation_context, ["p:h"])
     watched.looks()
-    assert watched.rows() == [("held", "p:h", 1, '["mail"]', 1)]
+    assert watched.rows() == [("circuit_open", "p:h", 1, '["mail"]', 1)]
 
 
 def test_an_attempt_that_is_overdue(watch, listener):

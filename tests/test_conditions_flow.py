@@ -249,7 +249,7 @@ def test_what_failed_is_checked_again_before_its_retry(house, noted, runs):
 
 
 def test_a_claimed_attempt_is_ended_before_its_function_is_entered(house, noted, runs):
-    """An attempt that its runner has begun already, as that which tries a held handler, is closed the same way."""
+    """An attempt that its runner has begun already, as that which tries an open circuit, is closed the same way."""
     ids = waits_for_its_plugin(house, noted, "rejected", "")
     flow = house.open(noted(conclusion="approved"), start=False)
     for instance, state in (("rejected", State.CLOSED), ("", State.WAITING)):

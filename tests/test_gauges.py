@@ -214,7 +214,7 @@ def test_what_is_paused(house, listens, monotonic):
     assert not [name for name in scrape(flow) if name[0] == "flowhooks_handler_paused"]
 
 
-def test_what_is_held(house, listens, monotonic, eventually):
+def test_open_circuits(house, listens, monotonic, eventually):
     """1 for each handler that is, besides that it is paused."""
     flow = house.open(listens(fails, name="h"), circuit_breaker={"failures": 2})
     for number in range(2):

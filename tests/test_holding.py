@@ -1,4 +1,4 @@
-"""Held: a handler that fails again and again burns nothing more, is tried now and then, and runs again."""
+"""Circuit breaker: a handler whose last attempts failed runs nothing more, is tried periodically, and runs again."""
 
 from __future__ import annotations
 
@@ -32,38 +32,38 @@ class Works:
             raise self.error
 
 
-def held(flow):
-    """The handlers that are held, and why."""
+def circuits(flow):
+    """The open circuits, by the ids of their handlers."""
     with flow.app.ledger.connection() as connection:
         return circuit_breaker.open_circuits(connection)
 
 
 def breaker(**given):
-    """Settings of the circuit breaker: held after three, tried once in a minute."""
+    """Settings of the circuit breaker: opened after three, tried once in a minute."""
     return {"failures": 3, "retry_interval": 60.0, **given}
 
 
 @pytest.fixture
 def broken(house, listens, eventually):
-    """A handler that has failed three times, and is held; what waits for it."""
+    """A handler that has failed three times, and whose circuit is open; what waits for it."""
     works = Works(error=ValueError("the archive is away"))
     flow = house.open(
         listens(works, name="h", retry=Retry(attempts=5, delays=[30], jitter=0)), circuit_breaker=breaker()
     )
     for number in range(3):
         flow.settled(flow.take(str(number), wait=0).event_id, State.WAITING, attempt=1)
-    eventually(lambda: held(flow))
+    eventually(lambda: circuits(flow))
     return flow, works
 
 
-def test_who_fails_again_and_again_is_held(broken, logged):
+def test_the_circuit_opens_after_failures(broken, logged):
     """What comes then waits without an attempt, is answered at once, and it is known why."""
     flow, works = broken
     answer = flow.take("later", wait=600)
     assert answer.status == "pending"
     assert flow.only(answer.event_id).attempt == 0
     assert works.entered == 3
-    one = held(flow)["p:h"]
+    one = circuits(flow)["p:h"]
     assert "the archive is away" in one.reason
     assert one.retry_at == one.opened_at + 60_000_000
     flow.advance(40)  # their retries are due, and do not begin
@@ -79,12 +79,12 @@ def test_one_is_tried_and_all_run_when_it_succeeds(broken, eventually):
     works.error = None
     flow.advance(61)
     flow.settled(later, State.SUCCEEDED, attempt=1)
-    eventually(lambda: not held(flow))
+    eventually(lambda: not circuits(flow))
     for one in flow.events():
         flow.settled(one, State.SUCCEEDED)
 
 
-def test_a_trial_that_fails_leaves_it_held(broken, eventually):
+def test_a_trial_that_fails_leaves_it_open(broken, eventually):
     """One attempt in each interval, and no more; the retries of the others are not used up."""
     flow, works = broken
     for trial in range(1, 4):
@@ -93,7 +93,7 @@ def test_a_trial_that_fails_leaves_it_held(broken, eventually):
         eventually(
             lambda: not any(one.state is State.RUNNING for id_ in flow.events() for one in flow.delivery_statuses(id_))
         )
-        assert held(flow)
+        assert circuits(flow)
     attempts = sorted(flow.only(one).attempt for one in flow.events())
     assert attempts == [2, 2, 2]  # those with the fewest first: none is burnt by all of them
 
@@ -118,7 +118,7 @@ def test_a_trial_is_waited_for_where_another_could_not_begin(house, listens, eve
     flow = house.open(*two, circuit_breaker=breaker(failures=1))
     for name in ("a", "b"):
         flow.take(name, key=name, wait=0)
-    eventually(lambda: len(held(flow)) == 2)
+    eventually(lambda: len(circuits(flow)) == 2)
     works.gate.clear()
     begin = flow.app.ledger.claim_trial_delivery
 
@@ -149,7 +149,7 @@ def test_a_trial_without_a_thread_of_its_own_is_made(broken, eventually, monkeyp
 
     monkeypatch.setattr(threading.Thread, "start", starts)
     flow.advance(61)
-    eventually(lambda: works.entered > 3 and not held(flow))
+    eventually(lambda: works.entered > 3 and not circuits(flow))
     for one in flow.events():
         flow.settled(one, State.SUCCEEDED)
 
@@ -160,33 +160,33 @@ def test_resumed_by_an_operator(broken):
     works.error = None
     flow.advance(31)
     assert resume(flow.app.operation_context, ["p:h"]).handlers == ("p:h",)
-    assert held(flow) == {}
+    assert circuits(flow) == {}
     for one in flow.events():
         flow.settled(one, State.SUCCEEDED)
 
 
 def test_paused_by_an_operator_it_is_not_tried(broken):
-    """Whoever pauses what is held means it: no trial comes."""
+    """Whoever pauses a handler whose circuit is open means it: no trial comes."""
     flow, works = broken
     assert pause(flow.app.operation_context, ["p:h"]).handlers == ("p:h",)
-    assert held(flow) == {}
+    assert circuits(flow) == {}
     flow.advance(3600)
     assert flow.app.ledger.claim_trial_delivery("p:h", flow.clock.now()) is None
     assert works.entered == 3
 
 
 def test_another_release_is_let_run(house, listens, broken, monkeypatch, eventually):
-    """After a start with the same release it is held as before; with another one it runs."""
+    """After a start with the same release the circuit is open as before; with another one it runs."""
     flow, _ = broken
     assert flow.close()
     works = Works()
     handler = listens(works, name="h", retry=Retry(attempts=5, delays=[30], jitter=0))
     flow = house.open(handler, circuit_breaker=breaker())
-    assert held(flow)
+    assert circuits(flow)
     assert flow.close()
     monkeypatch.setattr("flowhooks.app.plugin_versions", lambda handlers, _version: dict.fromkeys(handlers, "2.0"))
     flow = house.open(handler, circuit_breaker=breaker())
-    assert held(flow) == {}
+    assert circuits(flow) == {}
     flow.advance(31)
     for one in flow.events():
         flow.settled(one, State.SUCCEEDED)
@@ -198,7 +198,7 @@ def test_what_says_nothing_of_the_handler_is_not_counted(house, listens, error):
     flow = house.open(listens(Works(error=error), name="h"), circuit_breaker=breaker())
     for number in range(6):
         flow.settled(flow.take(str(number), wait=0).event_id, *_left(error))
-    assert held(flow) == {}
+    assert circuits(flow) == {}
 
 
 def _left(error):
@@ -212,7 +212,7 @@ def test_a_success_in_between_begins_the_count_anew(house, listens):
     for number in range(8):
         works.error = None if number % 3 == 2 else ValueError("now and then")
         flow.settled(flow.take(str(number), wait=0).event_id, State.DEAD if works.error else State.SUCCEEDED)
-    assert held(flow) == {}
+    assert circuits(flow) == {}
 
 
 @pytest.mark.parametrize(
@@ -222,9 +222,9 @@ def test_a_success_in_between_begins_the_count_anew(house, listens):
         {"handlers": {"p:h": HandlerSettings(circuit_breaker_failures=0)}, "circuit_breaker": breaker()},
     ],
 )
-def test_never_held(house, listens, given):
+def test_never_opened(house, listens, given):
     """0 means never, for all or for one."""
     flow = house.open(listens(Works(error=ValueError("always")), name="h"), **given)
     for number in range(12):
         flow.settled(flow.take(str(number), wait=0).event_id, State.DEAD)
-    assert held(flow) == {}
+    assert circuits(flow) == {}

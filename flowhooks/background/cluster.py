@@ -33,7 +33,7 @@ class ClusterSync:
         ledger: gives the signs of life.
         waiters: who waits here for what another process may settle.
         loaded: ids of the handlers that are loaded here.
-        missing: handlers that the ledger remembers and that are not loaded, as far as this process has heard.
+        missing: handlers that are registered and not loaded, as far as this process has heard.
         retired: ids of the handlers that were retired, likewise.
         on_routes_changed: called with those two whenever they have changed.
         deliver_parked: called some time after that, to deliver what was parked and is wanted by now.

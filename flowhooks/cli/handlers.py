@@ -31,15 +31,15 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be 
 _yes = click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal to ask on.")
 
 
-@click.command("list", short_help="Every handler, what waits for it, and whether it is paused or held.")
+@click.command("list", short_help="Every handler, what waits for it, and whether it is paused or its circuit is open.")
 @json_option
 @settings_options
 def list_command(settings: Settings, *, as_json: bool) -> None:
-    r"""List the handlers that a server that starts now would have, and those that only the ledger remembers.
+    r"""List the handlers that a server that starts now would have, and those that are registered but not loaded.
 
-    What is held has failed again and again, and is paused for it: one of its deliveries is tried now and then, and all
-    run when that succeeds, or when it is resumed. Plugins are loaded for the list, as a server loads them. --json has
-    all that is known of each handler.
+    The circuit of a handler opens when its last attempts failed: flowhooks pauses the handler and tries one of its
+    deliveries periodically. All run when that succeeds, or when the handler is resumed. Plugins are loaded for the
+    list, as a server loads them. --json has all that is known of each handler.
 
     \b
     Examples:
@@ -73,20 +73,19 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
         output.print_line()
     paused = sum(handler.paused_at is not None for handler in handlers)
     n_open = sum(handler.circuit is not None for handler in handlers)
-    output.print_line(
-        f"{output.pluralize(len(handlers), 'handler')}, {paused:,} paused{f' ({n_open:,} held)' if n_open else ''}."
-    )
+    open_text = f" ({n_open:,} with an open circuit)" if n_open else ""
+    output.print_line(f"{output.pluralize(len(handlers), 'handler')}, {paused:,} paused{open_text}.")
     if why := inspection.ledger["why"]:
-        output.print_line(f"Without what the ledger remembers: {why}", err=True)
+        output.print_line(f"Without the registered handlers: {why}", err=True)
 
 
 def _paused_text(handler: HandlerStatus) -> str:
-    """Since when a handler is paused, and why if it is held."""
+    """Since when a handler is paused, and why if its circuit is open."""
     since = output.format_time(handler.paused_at)
     if handler.circuit is None:
         return since
     why = messages.to_printable(handler.circuit.reason, 60)
-    return f"{since}\nheld: {why}\ntried at {output.format_time(handler.circuit.retry_at)}"
+    return f"{since}\ncircuit open: {why}\ntried at {output.format_time(handler.circuit.retry_at)}"
 
 
 @click.command("pause", short_help="Keep what comes for handlers, and run none of it.")
@@ -123,7 +122,7 @@ def pause_command(
 @json_option
 @settings_options
 def resume_command(settings: Settings, *, handlers: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool) -> None:
-    r"""Have deliveries of handlers that were paused, or are held, run again, those first that have waited longest.
+    r"""Run deliveries of paused handlers again, those first that have waited longest. Open circuits are closed.
 
     What is ordered runs in its order, and no more at once than may. ID may be a pattern. It asks first, unless
     --yes is given.
@@ -182,7 +181,7 @@ def _check_patterns(settings: Settings, patterns: Sequence[str]) -> None:
     for pattern in patterns:
         if not any(handler_id == pattern or fnmatchcase(handler_id, pattern) for handler_id in handler_ids):
             suggestion = did_you_mean(pattern, handler_ids) or "; `flowhooks handlers list` has those that there are"
-            raise NotFound(f"the ledger knows no handler {pattern}{suggestion}")
+            raise NotFound(f"no handler {pattern} is registered{suggestion}")
 
 
 def _result_text(name: str, done: Mapping[str, Any]) -> str:

@@ -54,7 +54,7 @@ def command(settings: Settings, *, as_json: bool, **options: Any) -> None:
     Give the body of a callback with --data if handlers have conditions on it. The table [sources.NAME.conclusion] of
     the settings is applied to the conclusion.
 
-    Handlers that the ledger remembers but that are not loaded now are listed too, because they still get deliveries.
+    Registered handlers that are not loaded now are listed too, because they still get deliveries.
     Handlers that only other processes run are marked *elsewhere*. The command changes nothing and needs no running
     server. It uses the plugins that are installed now.
 
@@ -158,7 +158,7 @@ def _registered_handlers(settings: Settings) -> tuple[list[RegisteredHandler], f
     try:
         reader = Reader(url)
     except FlowhooksError as error:
-        output.print_line(f"Without the handlers that the ledger remembers: {error}", err=True)
+        output.print_line(f"Without the registered handlers: {error}", err=True)
         return [], frozenset()
     try:
         return reader.registered_handlers(), handlers_run_by(reader.live_processes(settings.ledger.heartbeat_timeout))
@@ -169,7 +169,7 @@ def _registered_handlers(settings: Settings) -> tuple[list[RegisteredHandler], f
 def _summary(listeners: list[dict[str, Any]]) -> str:
     states = {route["handler_id"]: route["state"] for route in listeners}
     if not states:
-        return "No handler is known: every call-back would be parked."
+        return "No handler is registered: every call-back would be parked."
     counts = [
         (state, sum(handler_state == state for handler_state in states.values()))
         for state in dict.fromkeys(states.values())

@@ -1,6 +1,6 @@
-"""Holds handlers that fail again and again, and tries them now and then.
+"""Opens the circuits of handlers whose last attempts failed, and tries them periodically.
 
-Failures are counted here, by this process for itself. That a handler is held is in the ledger, and goes for all.
+Failures are counted here, by this process for itself. Open circuits are in the ledger, and apply to all processes.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class CircuitBreaker:
     """Counts how attempts end, and acts by it.
 
     Args:
-        ledger: where it is written down what is held.
+        ledger: stores which circuits are open.
         max_failures: of each handler that this process runs, by its id, how many attempts have to fail in a row; 0: it
-            is never held.
+            is never opened.
         plugin_versions: which release of its plugin each is of, by its id.
         retry_interval: seconds between two trials of a handler.
         clock: tells the time.
@@ -82,7 +82,7 @@ class CircuitBreaker:
                 self._request_change(handler, error)
 
     def _request_change(self, handler: str, why: str | None) -> None:
-        """Have a handler held for a reason; None: have it released if it is held."""
+        """Open the circuit of a handler for a reason; None: close it if it is open."""
         self._changes.put((handler, why))
         self._wakeup.set()
 
@@ -106,7 +106,7 @@ class CircuitBreaker:
                     log.error("circuit_breaker_error", why=str(error))  # noqa: TRY400 (one line until it changes)
                 self._last_error = str(error)
             except Exception as error:
-                # A fault of ours must not end the trials: what is held would be so for ever.
+                # A fault of ours must not end the trials: open circuits would never close.
                 if self._last_error is None:
                     log.exception("circuit_breaker_error")
                 self._last_error = type(error).__name__
@@ -145,7 +145,7 @@ class CircuitBreaker:
                 handler=handler,
                 failures=self._failures.get(handler, 0),
                 why=circuit.reason,
-                next="mend it; it is tried now and then, and runs again when that succeeds, or by "
+                next="mend it; one delivery is tried periodically, and it runs again when that succeeds, or by "
                 "`flowhooks handlers resume`",
             )
 

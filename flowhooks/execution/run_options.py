@@ -18,7 +18,7 @@ class RunOptions(NamedTuple):
         isolation: `"thread"`, or `"process"`: its function runs in a process of its own.
         timeout: seconds after which an attempt is overdue.
         memory_mib: mebibytes that its process may take, where it has one of its own.
-        max_failures: attempts that fail in a row after which it is held; 0: never.
+        max_failures: attempts that fail in a row after which its circuit opens; 0: never.
     """
 
     isolation: str

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from flowhooks.ledger.transaction import WriteTransaction
 
 MAX_PENDING: Final = 100
-"""Rejected requests between two writes of which more than the last ones are not kept: whoever sends rubbish, however fast, costs
-one small transaction a second."""
+"""Rejected requests between two writes of which more than the last ones are not kept: whoever sends rubbish, however
+fast, costs one small transaction a second."""
 FLUSH_INTERVAL: Final = 1.0
 """Seconds from a rejected request until it is stored, with all that have come meanwhile."""
 MAX_PATH_CHARS: Final = 500

@@ -171,7 +171,7 @@ def running(connection: Connection) -> list[HandlerIssue]:
 def overdue(connection: Connection, before: int) -> list[HandlerIssue]:
     """The handlers with deliveries that have been able to run since before `before`, and still wait.
 
-    Without those that were retired, as with what is shelved: where a ledger is shared, what waits keeps its time. So
+    Without those that were retired, as with missing handlers: where a ledger is shared, what waits keeps its time. So
     does what waits for a handler that is paused, or was: it could not run before that was resumed.
     """
     each = _oldest(deliveries.c.due_at, IS_SCHEDULED, only=(IS_WAITING, deliveries.c.due_at <= before)).subquery(

@@ -1,7 +1,7 @@
-"""Handlers that are held: paused by flowhooks itself, and tried again now and then.
+"""Open circuits: handlers that flowhooks itself has paused, and tries periodically.
 
-To be held is to be paused, with a reason. So whatever goes for pauses goes for holds: nothing begins, nobody waits, an
-operator's `resume` ends it. What is added is the trial: one delivery that begins all the same, chosen and begun in the
+An open circuit is a pause with a reason. So all rules for pauses apply: nothing begins, nobody waits, an operator's
+`resume` ends it. What is added is the trial: one delivery that begins all the same, chosen and begun in the
 transaction that says when the next one may.
 """
 
@@ -47,7 +47,7 @@ _RUNNING: Final = (
 
 
 class OpenCircuit(NamedTuple):
-    """The wish to hold a handler.
+    """The wish to open the circuit of a handler.
 
     Attributes:
         handler: its id.
@@ -63,7 +63,7 @@ class OpenCircuit(NamedTuple):
 
 
 class TrialDelivery(NamedTuple):
-    """The wish to try a handler that is held.
+    """The wish to try a handler whose circuit is open.
 
     Attributes:
         handler: its id.
@@ -77,7 +77,7 @@ class TrialDelivery(NamedTuple):
 
 
 def open_circuits(connection: Connection) -> dict[str, CircuitState]:
-    """The handlers that are held, by their ids."""
+    """The open circuits, by the ids of their handlers."""
     columns = (handlers.c.id, handlers.c.held_at, handlers.c.held_why, handlers.c.trial_at)
     rows = connection.execute(select(*columns).where(IS_OPEN).order_by(handlers.c.id))
     return {row.id: CircuitState(row.held_at, row.held_why, row.trial_at or 0) for row in rows}
@@ -109,14 +109,14 @@ def open_circuit(transaction: WriteTransaction, circuit: OpenCircuit, now: int, 
 def close_circuits(
     transaction: WriteTransaction, ids: Collection[str], now: int, pauses: PausedHandlers
 ) -> frozenset[str]:
-    """Have deliveries of these handlers run again where they are held; the ids of those that were."""
+    """Close the circuits of these handlers where they are open; the ids of those that were."""
     return clear_pauses(transaction, IS_OPEN, ids, now, pauses)
 
 
 def reset_for_new_version(
     transaction: WriteTransaction, plugin_versions: Mapping[str, str], now: int, pauses: PausedHandlers
 ) -> frozenset[str]:
-    """Let handlers run that were held for what another release of their plugins did; their ids.
+    """Close circuits that another release of the handler's plugin opened; the handlers' ids.
 
     Args:
         transaction: the open transaction.
@@ -140,7 +140,7 @@ def _is_trial_due(next_trial_at: int, now: int) -> ColumnElement[bool]:
 def claim_trial_delivery(
     transaction: WriteTransaction, trial: TrialDelivery, in_flight: InFlightAttempts, process: str, now: int
 ) -> tuple[ReadyDelivery, ClaimedAttempt] | None:
-    """Begin one delivery of a handler that is held, of all processes in this one, if it is time for that.
+    """Begin one delivery of a handler whose circuit is open, of all processes in this one, if it is time for that.
 
     Of those that could run it takes one with the fewest attempts, so that trials do not use up the attempts of one.
 

@@ -1,4 +1,4 @@
-"""The handlers that the ledger has known, so that one whose plugin is missing still gets its deliveries."""
+"""The registered handlers, so that one whose plugin is missing still gets its deliveries."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredHandler:
-    """A handler as the ledger remembers it.
+    """A handler as it is registered.
 
     Attributes:
         id: `plugin:name`.
@@ -45,7 +45,7 @@ class RegisteredHandler:
         order_by: what its deliveries were ordered by, then; or None.
         concurrency: how many of them could run at once, then; None: any number.
         paused_at: since when it is paused, in microseconds since 1970; None: it is not.
-        circuit: why it is, if flowhooks has paused it for having failed again and again.
+        circuit: its open circuit; None: it is closed.
     """
 
     id: str
@@ -134,7 +134,7 @@ def retired(connection: Connection) -> frozenset[str]:
 
 
 def retire(transaction: WriteTransaction, ids: Iterable[str], now: int) -> frozenset[str]:
-    """Forget handlers until they are loaded again; the ids of those that were known. What is stored for them stays."""
+    """Retire handlers until they are loaded again; the ids of those that were registered. Their deliveries stay."""
     is_registered = handlers.c.id.in_(database.string_array("ids")) & handlers.c.retired_at.is_(None)
     statement = update(handlers).where(is_registered).values(retired_at=now).returning(handlers.c.id)
     retired_ids = frozenset(transaction.connection.execute(statement, {"ids": json.dumps(list(ids))}).scalars())
@@ -188,7 +188,7 @@ def suspend_missing(transaction: WriteTransaction, loaded: Iterable[str], now: i
 def register_loaded(
     transaction: WriteTransaction, loaded: Collection[Handler], now: int, *, suspend_others: bool
 ) -> list[RegisteredHandler]:
-    """Write down which handlers are loaded, and let run what waits for them; those that are known but missing.
+    """Write down which handlers are loaded, and let run what waits for them; those that are registered but missing.
 
     Args:
         transaction: the open transaction.

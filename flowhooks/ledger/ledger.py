@@ -332,7 +332,7 @@ class Ledger(Reader):
         )
 
     def claim_trial_delivery(self, handler: str, next_trial_at: int) -> tuple[ReadyDelivery, ClaimedAttempt] | None:
-        """Begin one delivery of a handler that is held, if it is time for it: see `ledger.circuit_breaker`."""
+        """Begin one delivery of a handler whose circuit is open, if it is time for it: see `ledger.circuit_breaker`."""
         self._ensure_heartbeat()
         trial = circuit_breaker.TrialDelivery(handler, next_trial_at, self._order_scheduler.limits.get(handler))
         return self.write(
@@ -349,9 +349,9 @@ class Ledger(Reader):
     def register_handlers(
         self, loaded: Collection[Handler], plugin_versions: Mapping[str, str] | None = None
     ) -> list[RegisteredHandler]:
-        """Write down which handlers are loaded, let run what waits for them, and return those known but missing.
+        """Write down which handlers are loaded, let run what waits for them, and return those registered but missing.
 
-        What was held for what another release of its plugin did runs, too: `plugin_versions` says which it is of now.
+        Circuits that another release of the plugin opened are closed, too: `plugin_versions` says which it is of now.
         """
 
         def met(transaction: WriteTransaction) -> list[RegisteredHandler]:

@@ -41,7 +41,7 @@ class ChangeNotice:
     Attributes:
         events: ids of events with deliveries that have gone on in a way that may end a wait.
         work: whether there is something to run that the process that stored it does not run itself.
-        handlers: whether handlers were made known, or retired.
+        handlers: whether handlers were registered, or retired.
         missed: whether there may have been more that was not heard.
     """
 

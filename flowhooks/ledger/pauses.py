@@ -33,7 +33,7 @@ NOT_PAUSED: Final = (
     .scalar_subquery()
     .is_(None)
 )
-"""Of a delivery: its handler is not paused, or not known."""
+"""Of a delivery: its handler is not paused, or not registered."""
 ALL_PAUSED: Final[ColumnElement[Any]] = select(func.array_agg(handlers.c.id)).where(IS_PAUSED).scalar_subquery()
 """Their ids in one value, null where there is none, to be read beside something else; on PostgreSQL only."""
 
@@ -115,11 +115,11 @@ def pause(transaction: WriteTransaction, ids: Iterable[str], now: int, pauses: P
         pauses: learns of it once it is durable.
 
     Returns:
-        The ids of those that were known and not paused.
+        The ids of those that were registered and not paused.
     """
     # What is just about to begin elsewhere comes to its commit first: then it runs, and can be seen to.
     database.exclude_readers(transaction.connection, handlers)
-    # One that is held becomes one that is paused: it is not tried any more.
+    # An open circuit becomes a pause: it is not tried any more.
     others = (handlers.c.paused_at.is_(None) | handlers.c.held_at.is_not(None)) & handlers.c.retired_at.is_(None)
     changed = _write(transaction, others, ids, {"paused_at": now, **_CIRCUIT_CLOSED})
     transaction.after_commit(partial(pauses.add, changed))

@@ -201,7 +201,7 @@ class Reader:
             return pauses.paused(connection)
 
     def open_circuits(self) -> dict[str, CircuitState]:
-        """The handlers that are held, and why, by their ids."""
+        """The open circuits, by the ids of their handlers."""
         with self.connection() as connection:
             return circuit_breaker.open_circuits(connection)
 

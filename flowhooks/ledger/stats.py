@@ -78,7 +78,7 @@ class LedgerStats:
         alerted: how many deliveries and events share them, by cause, as last counted.
         processes: how many processes have neither ended nor been taken for dead.
         paused: the ids of the handlers that are paused.
-        circuit_open: the ids of those of them that are held.
+        circuit_open: the ids of those of them whose circuits are open.
     """
 
     backlog: Mapping[str, HandlerBacklog]
@@ -188,7 +188,7 @@ def totals(connection: Connection) -> Totals:
 _SCHEDULED_OR_BLOCKED: Final = OPEN_STATES[State.WAITING.value][:2]
 _COUNT_QUERIES: Final[dict[str, GenerativeSelect]] = {
     State.WAITING.value: union_all(*(select(deliveries.c.id).where(part) for part in _SCHEDULED_OR_BLOCKED)),
-    "shelved": select(deliveries.c.id).where(IS_SUSPENDED),
+    "handler_missing": select(deliveries.c.id).where(IS_SUSPENDED),
     **{
         state.value: select(deliveries.c.id).where(*OPEN_STATES[state.value])
         for state in (State.RUNNING, State.UNKNOWN, State.DEAD)

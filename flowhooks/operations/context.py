@@ -51,7 +51,7 @@ class OperationContext:
     Attributes:
         ledger: the ledger, for writing.
         router: the present look-up.
-        missing_handlers: ids of handlers that are known, or were, but are not loaded.
+        missing_handlers: ids of handlers that are registered, or were, but are not loaded.
         clock: time and ids.
         by: who asks; None: nobody does, flowhooks does it by itself, and no deed is written down.
     """

@@ -63,7 +63,7 @@ def dismissed_by_handler(connection: Connection, router: Router) -> dict[str, Di
         router: the present look-up.
 
     Raises:
-        NewerSelectorsError: handlers are known that this version cannot route for.
+        NewerSelectorsError: handlers are registered that this version cannot route for.
     """
     rows = connection.execute(_NEWEST).all()
     candidates = [(row, to_event(row, {})) for row in rows]

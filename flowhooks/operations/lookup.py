@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lookup:
-    """A router over the handlers that are loaded and those that the ledger remembers.
+    """A router over the handlers that are loaded and those that are registered.
 
     Attributes:
         router: the look-up.
@@ -46,7 +46,7 @@ def build_lookup(
 
     Args:
         plugins: what is loaded.
-        registered: what the ledger remembers.
+        registered: the registered handlers.
         ignore_keys: values of `processDefinitionKey` whose events need no handler.
         executed_handlers: ids of the handlers whose deliveries processes that live run.
     """

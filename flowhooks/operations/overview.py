@@ -116,8 +116,8 @@ class Overview:
 
     Attributes:
         generated_at: when this was read, in microseconds since 1970.
-        counts: how many deliveries are waiting, running, unknown, dead, and *shelved* (waiting for a missing handler),
-            and how many events are parked; each `MAX_COUNTED + 1` where there are more.
+        counts: how many deliveries are waiting, running, unknown, dead, and `handler_missing` (waiting for a
+            missing handler), and how many events are parked; each `MAX_COUNTED + 1` where there are more.
         oldest: of each of these, what has been so longest; those left out of which there is nothing.
         arrivals: how many events came.
         performance: how handlers have done, those with failures first, then the busiest.
@@ -164,7 +164,7 @@ def _oldest(connection: Connection, now: int) -> dict[str, Oldest]:
     oldest_by_state: dict[str, Oldest] = {}
     for name, issues in (
         ("waiting", alert_queries.overdue(connection, now)),
-        ("shelved", alert_queries.missing_handlers(connection, now)),
+        ("handler_missing", alert_queries.missing_handlers(connection, now)),
     ):
         if issues:
             oldest_by_state[name] = min(map(_to_oldest, issues))

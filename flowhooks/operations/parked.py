@@ -58,7 +58,7 @@ def list_parked_groups(reader: Reader, router: Router, *, max_events: int, n_han
 
     Raises:
         LedgerUnusable: the ledger cannot be read.
-        NewerSelectorsError: handlers are known that this version cannot route for.
+        NewerSelectorsError: handlers are registered that this version cannot route for.
     """
     with reader.connection() as connection:
         groups = oldest_parked_groups(connection, limit=max_events)

@@ -27,7 +27,7 @@ class PauseResult:
 
     Attributes:
         handlers: the ids of those that were changed.
-        skipped: what was given and changed nothing: ids that the ledger does not know, or of handlers that are
+        skipped: what was given and changed nothing: ids that are not registered, or of handlers that are
             retired, or were as they should be already; and patterns that mean no others.
         waiting: how many deliveries of `handlers` waited.
         running: how many of theirs ran, and go on to their end.
@@ -42,7 +42,7 @@ class PauseResult:
 
 
 def pause(context: OperationContext, handlers: Sequence[str], *, note: str = "", dry_run: bool = False) -> PauseResult:
-    """Have no delivery of handlers begin, in no process, until they are resumed; one that is held is not tried, then.
+    """Pause handlers: no process starts their deliveries until they are resumed, nor a trial of an open circuit.
 
     Args:
         context: what operations work with.
@@ -58,7 +58,7 @@ def pause(context: OperationContext, handlers: Sequence[str], *, note: str = "",
 
 
 def resume(context: OperationContext, handlers: Sequence[str], *, dry_run: bool = False) -> PauseResult:
-    """Have deliveries of handlers that were paused or held run again, those first that have waited longest.
+    """Run deliveries of paused handlers again, those first that have waited longest. Open circuits are closed.
 
     Args:
         context: what operations work with.
@@ -73,7 +73,7 @@ def resume(context: OperationContext, handlers: Sequence[str], *, dry_run: bool 
 
 
 def _select(context: OperationContext, patterns: Sequence[str], *, paused: bool) -> frozenset[str]:
-    """The ids of the known handlers that are meant, out of those that are paused or those that are not."""
+    """The ids of the registered handlers that are meant, out of those that are paused or those that are not."""
     candidates = [
         handler.id
         for handler in context.ledger.registered_handlers()

@@ -32,7 +32,7 @@ _URGENCY: Final = ("quarantined", "missing", "loaded", "elsewhere", "retired", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandlerStatus:
-    """A handler that is loaded, that the ledger remembers, or that something is still stored for.
+    """A handler that is loaded, that is registered, or that something is still stored for.
 
     Attributes:
         id: `plugin:name`.
@@ -60,12 +60,12 @@ class HandlerStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginStatus:
-    """A plugin that was found, or that only the ledger remembers.
+    """A plugin that was found, or that only has registered handlers.
 
     Attributes:
         name: its name.
         state: as it was found, `"loaded"`, `"quarantined"` or `"denied"`; else `"missing"`, `"elsewhere"` if other
-            processes run all of its handlers that are not retired, or `"retired"` if the ledger has forgotten them
+            processes run all of its handlers that are not retired, or `"retired"` if they are retired
             and something is still stored for them.
         info: what loading it found out; None where it was not found.
         handlers: its handlers, by id.

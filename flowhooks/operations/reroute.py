@@ -79,7 +79,7 @@ def reroute(
         after: where the last call left off.
 
     Raises:
-        NotFound: no handler of this id is known.
+        NotFound: no handler of this id is registered.
         Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
     """
     if handler is not None and not context.router.has_handler(handler):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flowhooks.ledger import handlers as known
+from flowhooks.ledger import handlers as registered_handlers
 from flowhooks.ledger.stats import HandlerBacklog, backlog
 from flowhooks.operations.context import AuditRecord
 
@@ -24,8 +24,8 @@ class RetireResult:
     """What was retired, or would be.
 
     Attributes:
-        handlers: the ids of those that are known no longer.
-        skipped: ids of which the ledger knew none, or which were retired before.
+        handlers: the ids of those that are not registered any more.
+        skipped: ids that are not registered, or which were retired before.
         waiting: how many deliveries still wait for those of `handlers`; they stay stored.
         unknown: how many of theirs are *unknown*.
         dead: how many of theirs are dead.
@@ -59,7 +59,7 @@ def retire(context: OperationContext, handlers: Sequence[str], *, dry_run: bool 
     else:
         now = context.clock.now()
         retired_ids = context.change(
-            lambda transaction: known.retire(transaction, handler_ids, now),
+            lambda transaction: registered_handlers.retire(transaction, handler_ids, now),
             lambda retired: AuditRecord(
                 "retire", handler_ids[0] if len(handler_ids) == 1 else "", {"handlers": sorted(retired)}
             ),

@@ -27,7 +27,7 @@ def compute_route_change(
         handler: the id of the only handler that may get a delivery; None: every handler that takes the event.
 
     Raises:
-        NewerSelectorsError: handlers are known that this version cannot route for.
+        NewerSelectorsError: handlers are registered that this version cannot route for.
     """
     route = context.router.route(stored.event)
     if handler is not None and handler not in route.handlers:

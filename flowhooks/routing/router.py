@@ -103,9 +103,9 @@ class Router:
     """Answers which handlers an event goes to. Frozen; a look-up costs the same with one handler or ten thousand.
 
     Args:
-        candidates: every handler, present or known. The order given is the order of every answer.
+        candidates: every handler, present or registered. The order given is the order of every answer.
         ignore_keys: values of `processDefinitionKey` whose events need no handler.
-        unreadable_handlers: ids of known handlers whose selectors a newer flowhooks has recorded.
+        unreadable_handlers: ids of registered handlers whose selectors a newer flowhooks has recorded.
 
     Attributes:
         unreadable_handlers: as given. Unless it is empty, nothing is routed: an event could miss one of them.

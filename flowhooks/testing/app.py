@@ -49,7 +49,7 @@ class AppHarness:
     """flowhooks as it serves, without the server: plugins, ledger, retries, recovery and the HTTP contract are real.
 
     Only the plugins that are given are loaded, whatever is installed. The clock stands still until `advance`. No
-    handler is held, however often a test has it fail.
+    circuit opens, however often a test has it fail.
 
     Args:
         *plugins: modules or objects with hooks, or handlers made by `@handler`. An installed plugin has the

@@ -376,7 +376,7 @@ class Cluster(Place):
 def unfinished(ledger):
     """How many deliveries wait or run."""
     tally = ledger.count_by_state()
-    return tally["waiting"] + tally["running"] + tally["shelved"]
+    return tally["waiting"] + tally["running"] + tally["handler_missing"]
 
 
 def crash(at, times):

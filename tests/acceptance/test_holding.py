@@ -1,4 +1,4 @@
-"""Real servers: a handler that always fails is held, tried, and runs again; whatever is killed meanwhile."""
+"""Real servers: a failing handler's circuit opens, it is tried, and runs again; whatever is killed meanwhile."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def post(server, many, start=0):
     return [server.post(f"i{start + n}", {"processDefinitionKey": "leave"}, **ASYNC).event_id for n in range(many)]
 
 
-def held(site):
-    """Waits until the handler is held; why."""
+def open_circuit(site):
+    """Waits until the circuit of the handler is open; why."""
     return site.until(lambda ledger: ledger.open_circuits())["p:grant"].reason
 
 
@@ -57,25 +57,25 @@ def succeeded(*event_ids):
     )
 
 
-def test_held_tried_and_released(site):
+def test_opened_tried_and_closed(site):
     """Nothing is lost or burnt; the command line says why it waits; when the fault is mended all runs by itself."""
     server = site.start(**QUICK)
     first = post(server, 3)
-    assert "the archive is away" in held(site)
+    assert "the archive is away" in open_circuit(site)
     later = post(server, 20, start=3)
     assert server.post("more", {"processDefinitionKey": "leave"}, Prefer="wait=60").status == 202
     options = ("--database", site.database, "--plugins-dir", site.plugins)
     listed = site.run("handlers", "list", *options, "--json", **QUICK)
     found = next(one for one in json.loads(listed.stdout)["handlers"] if one["id"] == "p:grant")
     assert (found["circuit_reason"], bool(found["circuit_retry_at"])) == ("ValueError: the archive is away", True)
-    assert "held:" in site.run("handlers", "list", *options, **QUICK).stdout
+    assert "circuit open:" in site.run("handlers", "list", *options, **QUICK).stdout
     # One that is just being tried is running, and has no time: it waits again in a moment.
     show = ("events", "show", later[0], *options[:2])
-    text = "when its handler works again, which is held since 20"
+    text = "when its handler works again: its circuit is open since 20"
     site.until(lambda _: text in site.run(*show, **QUICK).stdout)
     checked = site.run("check", *options, **QUICK)
     assert checked.returncode == 1
-    assert "p:grant is held since 20" in checked.stdout
+    assert "the circuit of p:grant is open since 20" in checked.stdout
     (site.folder / "fault").unlink()
     site.until(succeeded(*first, *later))
     server.stop()
@@ -85,32 +85,32 @@ def test_held_tried_and_released(site):
 
 
 def test_killed_while_a_trial_runs(site):
-    """The trial is lost, and made again as its `retry=` says; it is still held, and then released."""
+    """The trial is lost, and made again as its `retry=` says; its circuit is still open, and then closed."""
     server = site.start(**QUICK)
     events = post(server, 3)
-    held(site)
+    open_circuit(site)
     (site.folder / "shut").touch()
     site.until(lambda ledger: ledger.count_by_state()["running"])
     server.kill()
     (site.folder / "shut").unlink()
     server = site.start(**QUICK)
-    assert "the archive is away" in held(site)
+    assert "the archive is away" in open_circuit(site)
     (site.folder / "fault").unlink()
     site.until(succeeded(*events))
     server.stop()
     server.check_log()
 
 
-def test_a_mended_plugin_is_not_held(site):
+def test_the_circuit_of_a_mended_plugin_closes(site):
     """Another release is let run at its start, without waiting for a trial."""
     settings = QUICK | {"circuit_breaker__retry_interval": 3600.0}
     server = site.start(**settings)
     events = post(server, 3)
-    held(site)
+    open_circuit(site)
     server.stop()
     (site.folder / "fault").unlink()
     server = site.start(**settings)
-    assert held(site)
+    assert open_circuit(site)
     server.stop()
     site.plugin("p", PLUGIN.replace("RELEASE = 1", "RELEASE = 2"))
     server = site.start(**settings)

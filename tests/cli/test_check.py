@@ -123,7 +123,8 @@ def test_known_handlers_that_are_missing_are_trouble(server, findings, env, why,
     """They are named with their plugin, what keeps it away, and what to do; their routes are still there."""
     (missing,) = findings("handlers", code=1, server=server, **env)
     assert missing["what"] == (
-        "of plugin shop, 4 handlers known to the ledger are not loaded: shop:book, shop:copy, shop:grant, shop:hang"
+        "of plugin shop, 4 handlers registered in the ledger are not loaded: "
+        "shop:book, shop:copy, shop:grant, shop:hang"
     )
     assert missing["why"].startswith(why)
     assert to_do in missing["next"]

@@ -68,7 +68,7 @@ def test_a_handler_that_nobody_knows(server, run):
     """A typing error changes nothing, even beside others, and names what may have been meant."""
     result = run("handlers", "pause", "shop:copy", "shop:grnt", "--yes", server=server)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "Error: the ledger knows no handler shop:grnt; did you mean shop:grant?\n"
+    assert result.stderr == "Error: no handler shop:grnt is registered; did you mean shop:grant?\n"
     assert "0 paused" in run("handlers", "list", server=server).stdout
 
 

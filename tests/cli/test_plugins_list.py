@@ -180,7 +180,7 @@ def test_a_ledger_that_cannot_be_read(run, asked, env, tmp_path):
     (tmp_path / "flowhooks.db").write_text("not a database, and long enough to be read as none\n" * 20)
     result = run("plugins", "list", **env)
     assert result.exit_code == 0
-    assert "Without what the ledger remembers:" in result.stderr
+    assert "Without the registered handlers:" in result.stderr
     assert "file is not a database" in asked("plugins", "list", **env)["ledger"]["why"]
 
 

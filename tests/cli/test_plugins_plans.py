@@ -138,5 +138,5 @@ def test_a_handler_that_may_still_be_there_is_not_forgotten(availability, said):
 
 def test_a_handler_that_nobody_knows():
     """With what may have been meant."""
-    with pytest.raises(SettingsError, match=r"knows no handler 'grand' of leave; did you mean grant\?"):
+    with pytest.raises(SettingsError, match=r"no handler 'grand' of leave is registered; did you mean grant\?"):
         plan_for_handlers([LEAVE], ["grand"], [LEAVE])

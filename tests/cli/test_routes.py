@@ -138,12 +138,12 @@ def test_handlers_that_are_not_here_are_routes_too(server, asked, run, tmp_path)
 
 def test_without_a_ledger(run, asked, tmp_path):
     """None yet is no reason to fail, nor is one that cannot be read, of which a line says so."""
-    assert run("routes").stdout == "No handler is known: every call-back would be parked.\n"
+    assert run("routes").stdout == "No handler is registered: every call-back would be parked.\n"
     assert not list(tmp_path.iterdir())
     (tmp_path / "flowhooks.db").write_text("nonsense " * 200)
     result = run("routes")
     assert result.exit_code == 0
-    assert result.stderr.startswith("Without the handlers that the ledger remembers: cannot use the database")
+    assert result.stderr.startswith("Without the registered handlers: cannot use the database")
 
 
 CONDITIONS = """

@@ -83,12 +83,12 @@ def test_what_waits_for_a_missing_handler_loses_its_time_and_gets_it_back(house,
     second = house.open(start=False)
     assert second.only(event_id).due_at is None
     assert due(second) == []
-    assert second.app.ledger.count_by_state()["shelved"] == 1
+    assert second.app.ledger.count_by_state()["handler_missing"] == 1
     second.close()
     house.clock.advance(100)
     third = house.open(listens(nothing), start=False)
     assert third.only(event_id).due_at == house.clock.now()
-    assert third.app.ledger.count_by_state()["shelved"] == 0
+    assert third.app.ledger.count_by_state()["handler_missing"] == 0
     assert [one.handler for one in due(third)] == ["p:nothing"]
 
 

@@ -139,7 +139,7 @@ def test_the_tally_counts_what_is_not_at_rest(hands, house):
         "running": 1,
         "dead": 1,
         "unknown": 1,
-        "shelved": 1,
+        "handler_missing": 1,
         "parked": 1,
     }
 

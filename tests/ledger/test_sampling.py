@@ -49,7 +49,7 @@ def test_counts_end_somewhere(hands):
     with hands.ledger.connection() as connection:
         assert stats.count_by_state(connection) == {
             "waiting": 1,
-            "shelved": 1,
+            "handler_missing": 1,
             "running": 1,
             "unknown": 1,
             "dead": 3,

@@ -74,7 +74,7 @@ def test_what_another_process_runs_is_not_missing(house, listens, bare, findings
     (found,) = findings(bare, "handlers")
     assert found.mark == "trouble"
     assert found.what == (
-        "of plugin p, 2 handlers known to the ledger are not loaded, and run by no process that lives: "
+        "of plugin p, 2 handlers registered in the ledger are not loaded, and run by no process that lives: "
         "p:nothing, p:other"
     )
     assert "; 2 deliveries wait for them" in found.why

@@ -165,7 +165,7 @@ def test_a_filter_and_a_dry_run(house, noted, by, deeds):
 
 @pytest.mark.sqlite
 def test_rerouted_to_a_missing_handler_waits_for_it(house, noted):
-    """A handler that is known but missing is given its delivery, which waits without a time."""
+    """A handler that is registered but missing is given its delivery, which waits without a time."""
     flow = house.open(start=False)
     event_id = flow.take("i1", wait=0).event_id
     flow.close()

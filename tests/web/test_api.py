@@ -409,7 +409,7 @@ def test_alerts(busy):
 def test_how_it_goes(busy):
     """What the console's overview is made of."""
     found = busy.get("/api/overview")
-    assert found["counts"] == {"waiting": 1, "shelved": 0, "running": 0, "unknown": 0, "dead": 1, "parked": 1}
+    assert found["counts"] == {"waiting": 1, "handler_missing": 0, "running": 0, "unknown": 0, "dead": 1, "parked": 1}
     assert found["oldest"]["dead"]["event_id"] == busy.flow.dead
     assert found["performance"][0]["success_rate"] == pytest.approx(1 / 3)
     assert found["alerts"] >= 1  # the server may have raised its own

@@ -45,10 +45,10 @@ _TEXTS: Final[Mapping[AlertCause, str]] = {
         "{many} {are} parked for want of a handler for {subject}, the first since {since}: "
         "install a plugin that listens to it, or name the key in routing.ignore_process_keys."
     ),
-    AlertCause.HELD: (
-        "Handler {subject} is held since {since}, for it failed again and again ({why}), and {many} {have} to wait: "
-        "mend the cause. It is tried now and then, and runs again when that succeeds, or by "
-        "`flowhooks handlers resume {quoted}`."
+    AlertCause.CIRCUIT_OPEN: (
+        "The circuit of handler {subject} is open since {since} because its last attempts failed ({why}), and {many} "
+        "{have} to wait: mend the cause. One delivery is tried periodically. The circuit closes when that succeeds, or "
+        "by `flowhooks handlers resume {quoted}`."
     ),
     AlertCause.OVERDUE: (
         "{many} of handler {subject} {have} been running for too long, the first since {since}: a thread "
@@ -131,11 +131,11 @@ def _count_attempts(attempts: Sequence[HandlerIssue], _connection: Connection) -
 def _open_circuits(connection: Connection) -> Iterator[Cause]:
     for handler, circuit in circuit_breaker.open_circuits(connection).items():
         yield Cause(
-            cause=AlertCause.HELD,
+            cause=AlertCause.CIRCUIT_OPEN,
             subject=handler,
             since=circuit.opened_at,
             count=partial(alert_queries.count_waiting, handler=handler),
-            text=_TEXTS[AlertCause.HELD],
+            text=_TEXTS[AlertCause.CIRCUIT_OPEN],
             why=printable_line(circuit.reason),
         )
 

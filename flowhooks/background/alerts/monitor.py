@@ -50,7 +50,7 @@ MAX_ERROR_CHARS: Final = 500
 NOTIFY_TIME_BUDGET: Final = 20.0
 """Seconds of one look for telling; the next look goes on with it, so that what is new is logged meanwhile."""
 
-_FAILURES: Final = frozenset({AlertCause.HELD, AlertCause.QUARANTINED})
+_FAILURES: Final = frozenset({AlertCause.CIRCUIT_OPEN, AlertCause.QUARANTINED})
 """Causes whose reason is an error: of a handler, or of a plugin."""
 
 log = structlog.get_logger(__name__)

@@ -204,8 +204,9 @@ def _print_delivery(
 def _due_text(standing: DeliveryStatus, paused: int | None, circuit: CircuitState | None) -> str:
     if circuit is not None:
         return (
-            f"when its handler works again, which is held since {output.format_time(circuit.opened_at)} UTC for it "
-            f"failed again and again ({circuit.reason}); tried next at {output.format_time(circuit.retry_at)} UTC, or: "
+            f"when its handler works again: its circuit is open since {output.format_time(circuit.opened_at)} UTC "
+            f"because its last attempts failed ({circuit.reason}); "
+            f"tried next at {output.format_time(circuit.retry_at)} UTC, or: "
             f"{suggestions.resume_command(standing.handler)}"
         )
     if paused is not None:
@@ -219,7 +220,7 @@ def _due_text(standing: DeliveryStatus, paused: int | None, circuit: CircuitStat
     if standing.due_at is None:
         return "when its handler is loaded"
     if standing.blocked_by is not None:
-        return f"in its turn: held back by event {standing.blocked_by}"
+        return f"in its turn: blocked by event {standing.blocked_by}"
     return f"at {output.format_time(standing.due_at)} UTC"
 
 

@@ -28,5 +28,5 @@ def command() -> None:
       elsewhere        run by other processes, not here
       quarantined      broken, and left out               plugins show NAME says why
       denied           kept out by the settings           plugins_allow, plugins_deny, safe_mode
-      missing          known to the ledger, and not here  bring it back, or plugins uninstall NAME
+      missing          registered, and not here           bring it back, or plugins uninstall NAME
     """

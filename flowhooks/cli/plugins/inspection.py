@@ -34,7 +34,7 @@ class Inspection(NamedTuple):
 
     Attributes:
         plugins: what was loaded.
-        statuses: every plugin, also those that only the ledger remembers.
+        statuses: every plugin, also those that are registered but not loaded.
         ledger: whether the ledger was `read`, and `why` not; `""` also where there is none yet.
     """
 

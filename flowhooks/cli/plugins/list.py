@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @json_option
 @settings_options
 def list_command(settings: Settings, *, as_json: bool) -> None:
-    r"""List the plugins as a server that starts now would have them, and those that only the ledger remembers.
+    r"""List the plugins as a server that starts now would have them, and those that are registered but not loaded.
 
     It loads them, so what they do when they are imported and configured is done. A broken plugin is in the list and
     does not change the exit code: `flowhooks check` is what fails then. --json has each handler, with how many
@@ -62,7 +62,7 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
     for warning in inspection.plugins.warnings:
         output.print_line(f"Note: {warning}", style="yellow")
     if why := inspection.ledger["why"]:
-        output.print_line(f"Without what the ledger remembers: {why}", err=True)
+        output.print_line(f"Without the registered handlers: {why}", err=True)
 
 
 def _row(plugin: PluginJson) -> tuple[str, str, str, str, str]:

@@ -145,7 +145,7 @@ def plan_for_handlers(
             suggestion = did_you_mean(
                 name, [*handlers_by_id, *(handler_id.partition(":")[2] for handler_id in handlers_by_id)]
             )
-            raise SettingsError(f"the ledger knows no handler {name!r} of {named_plugins[0]['name']}{suggestion}")
+            raise SettingsError(f"no handler {name!r} of {named_plugins[0]['name']} is registered{suggestion}")
         selected += matching
     for handler in selected:
         if why := _NOT_RETIRABLE.get(handler["availability"]):

@@ -57,7 +57,7 @@ def show_command(settings: Settings, *, name: str, as_json: bool) -> None:
             output.print_line()
         _print_plugin(plugin)
     if why := inspection.ledger["why"]:
-        output.print_line(f"Without what the ledger remembers: {why}", err=True)
+        output.print_line(f"Without the registered handlers: {why}", err=True)
 
 
 def _plugin_to_json(status: PluginStatus, settings: Settings) -> dict[str, Any]:
@@ -110,9 +110,9 @@ def _print_plugin(plugin: dict[str, Any]) -> None:
 
 
 _STATE_TEXTS = {
-    "missing": "The ledger remembers its handlers, and it is not here: what comes for them is kept, and waits.",
+    "missing": "Its handlers are registered, and it is not here: what comes for them is kept, and waits.",
     "elsewhere": "It is not here; other processes that share the ledger run its handlers.",
-    "retired": "The ledger has forgotten its handlers; what is stored for them stays.",
+    "retired": "Its handlers are retired; what is stored for them stays.",
 }
 
 
@@ -126,7 +126,9 @@ def _print_handler(handler: dict[str, Any]) -> None:
     if handler["paused_at"]:
         output.print_line(f"  {'paused':<10} since {handler['paused_at']}: what comes for it waits", style="yellow")
     if handler["circuit_reason"]:
-        output.print_line(f"  {'held':<10} for it failed again and again: {handler['circuit_reason']}", style="yellow")
+        output.print_line(
+            f"  {'circuit':<10} open, its last attempts failed: {handler['circuit_reason']}", style="yellow"
+        )
     output.print_line(f"  {'listens to':<10} {text.selectors_text(handler['selectors'])}")
     if handler["availability"] == "present":
         output.print_line(f"  {'retry':<10} {text.retry_text(handler['retry'])}")

@@ -42,7 +42,7 @@ class DatabaseCheck:
         heartbeat_timeout: seconds without a sign of life after which a process that shares it counts as dead.
 
     Attributes:
-        registered_handlers: the handlers that the ledger remembers.
+        registered_handlers: the registered handlers.
         waiting_by_handler: how many deliveries wait for each handler.
         required_credentials: since when each kind of credential is required.
         live_processes: the servers and workers that share it and live.
@@ -190,8 +190,8 @@ def _check_deliveries(reader: Reader, *, idle: str) -> Iterator[CheckFinding]:
         "deliveries",
         f"{tally['waiting']:,} waiting, {tally['running']:,} running{idle}",
     )
-    if tally["shelved"]:
-        yield note("deliveries", f"{tally['shelved']:,} wait for handlers that are not loaded")
+    if tally["handler_missing"]:
+        yield note("deliveries", f"{tally['handler_missing']:,} wait for handlers that are not loaded")
     if tally["unknown"]:
         yield note(
             "deliveries",

@@ -270,7 +270,7 @@ def _routes(plugins: Plugins, database_check: DatabaseCheck, settings: Settings)
             why, to_do = _REMOVED
         yield trouble(
             "handlers",
-            f"of plugin {plugin}, {_plural(len(missing), 'handler')} known to the ledger "
+            f"of plugin {plugin}, {_plural(len(missing), 'handler')} registered in the ledger "
             f"{_are(missing)} not loaded{nowhere}: {_names([handler.id for handler in missing])}",
             f"{why}; last loaded at {to_text(max(handler.last_seen_at for handler in missing))}; "
             f"{_waiting_text(database_check, [handler.id for handler in missing])} for them",
@@ -328,10 +328,10 @@ def _paused(database_check: DatabaseCheck) -> Iterator[CheckFinding]:
         if handler.circuit is not None:
             yield trouble(
                 "handlers",
-                f"{handler.id} is held since {to_text(handler.circuit.opened_at)}",
-                f"it failed again and again ({handler.circuit.reason}); "
+                f"the circuit of {handler.id} is open since {to_text(handler.circuit.opened_at)}",
+                f"its last attempts failed ({handler.circuit.reason}); "
                 f"{_waiting_text(database_check, [handler.id])} for it",
-                "mend it: it is tried now and then, and "
+                "mend it: one delivery is tried periodically, and "
                 f"`{command_line('handlers', 'resume', handler.id)}` runs what waits",
             )
         elif handler.paused_at is not None:

@@ -87,7 +87,7 @@ class HandlerJson(TypedDict):
 
 
 class PluginJson(TypedDict):
-    """A plugin that was found, or that only the ledger remembers.
+    """A plugin that was found, or that only has registered handlers.
 
     Attributes:
         name: its name.

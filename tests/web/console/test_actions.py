@@ -321,7 +321,7 @@ def test_a_group_is_dismissed_only_where_a_search_means_it_alone(busy):
 
 
 def test_drain(busy, listens):
-    """Once a handler is known, in whichever process, what it wants is delivered from the parked page."""
+    """Once a handler is registered, in whichever process, what it wants is delivered from the parked page."""
     assert busy.page("/parked").to_do("drain") == []
     app = busy.flow.app
     wanted = Candidate("p:archive", listens(lambda event: None, process_key="nobody").selectors)

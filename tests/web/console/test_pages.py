@@ -346,8 +346,8 @@ def test_more_than_is_counted_is_said(house, serve, listens, monkeypatch):
         assert (f"the oldest {most} are counted" in console.page("/parked").text) == said
 
 
-def test_an_event_that_is_held_back(house, serve, listens):
-    """A delivery that waits for its turn says by which event it is held back, and leads there; others say a time."""
+def test_an_event_that_is_blocked(house, serve, listens):
+    """A delivery that waits for its turn says by which event it is blocked, and leads there; others say a time."""
 
     def change(event):
         raise RuntimeError("not yet")
@@ -359,13 +359,13 @@ def test_an_event_that_is_held_back(house, serve, listens):
     console = serve(flow)
     for event_id in held:
         page = console.page(f"/events/{event_id}")
-        assert f"It is held back by an event of the same order key: {first}" in page.text
+        assert f"It is blocked by an event of the same order key: {first}" in page.text
         assert "not before" not in page.text
         assert f"/console/events/{first}" in page.links()
         assert "须等待同一排序键的前一事件" in console.page(f"/events/{event_id}", "zh-CN").text
     text = console.page(f"/events/{first}").text
     assert "It runs when its turn comes, not before" in text
-    assert "held back" not in text
+    assert "is blocked" not in text
 
 
 def test_parked_events(house, serve, listens):
@@ -507,7 +507,7 @@ def test_a_paused_handler(busy):
     assert "paused" not in busy.page("/handlers").text
 
 
-def test_a_held_handler(busy):
+def test_an_open_circuit(busy):
     """Why, and when it is tried next, on the page of handlers, and at each delivery that waits for it."""
     app = busy.flow.app
     wish = circuit_breaker.OpenCircuit("contracts:archive", "<b>away</b>", "1", app.clock.now() + 3600 * SECOND)
@@ -516,9 +516,9 @@ def test_a_held_handler(busy):
     )
     event = busy.flow.take("4721", key="contract", businessKey="B-10", wait=0).event_id
     page = busy.page("/handlers").text
-    assert "held It failed again and again, and is held since" in page
+    assert "circuit open Its last attempts failed. Its circuit is open since" in page
     assert "<b>away</b>. One delivery is tried from" in page
-    assert "已搁置" in busy.page("/handlers", "zh").text
+    assert "已熔断" in busy.page("/handlers", "zh").text
     assert "It waits until its handler works again" in busy.page(f"/events/{event}").text
     resume(app.operation_context, ["contracts:archive"])
     busy.flow.settled(event, State.SUCCEEDED)

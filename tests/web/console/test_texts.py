@@ -29,7 +29,7 @@ MADE = {
         *OutcomeKind,
         *AlertCause,
         *TILES,
-        *("any", "loaded", "quarantined", "denied", "missing", "elsewhere", "retired", "paused", "held"),
+        *("any", "loaded", "quarantined", "denied", "missing", "elsewhere", "retired", "paused", "circuit_open"),
     },
     "tile": set(TILES),
     "nav": {"overview", "events", "handlers", "parked", "rejected_requests", "alerts", "audit"},

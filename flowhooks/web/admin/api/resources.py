@@ -111,7 +111,7 @@ class ExplanationResource(Resource):
 
     path = "/api/events/{id}/explanation"
     description = (
-        "Where the event would go with the handlers that are known now, and why, with the value of each condition. / "
+        "Where the event would go with the registered handlers, and why, with the value of each condition. / "
         "按当前已知的处理器，事件会投递给谁及原因，包括每个条件的判定结果。"
     )
     response_type = ExplanationJson

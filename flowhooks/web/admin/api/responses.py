@@ -234,8 +234,8 @@ class OverviewJson(TypedDict):
         generated_at: when this was read.
         version: of flowhooks.
         database: SQLite or PostgreSQL.
-        counts: how many deliveries are waiting, running, unknown, dead and shelved (waiting for a missing handler), and
-            how many events are parked; where there are more than `count_limit`, one more than that.
+        counts: how many deliveries are waiting, running, unknown, dead and handler_missing (waiting for a missing
+            handler), and how many events are parked; where there are more than `count_limit`, one more than that.
         count_limit: how far is counted.
         oldest: of each of these states, its oldest delivery or event; states without any are left out.
         arrivals: how many events came.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.alert_queries import OpenAlert
 
 MAX_CLOSED_ALERTS: Final = 50
-_STATES: Final = {AlertCause.HELD: "waiting", AlertCause.OVERDUE: "running"}
+_STATES: Final = {AlertCause.CIRCUIT_OPEN: "waiting", AlertCause.OVERDUE: "running"}
 """The state of the deliveries that share a cause, where it has another name."""
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from flowhooks.operations.overview import Performance
 
-TILES: Final = ("waiting", "running", "dead", "unknown", "shelved", "parked")
+TILES: Final = ("waiting", "running", "dead", "unknown", "handler_missing", "parked")
 """What is counted, in the order in which it is shown."""
 MAX_HANDLERS: Final = 50
 

@@ -64,7 +64,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "state.closed": {"en": "closed", "zh": "已关闭"},
     "state.parked": {"en": "parked", "zh": "暂存"},
     "state.dismissed": {"en": "dismissed", "zh": "免处理"},
-    "state.shelved": {"en": "waiting for a plugin", "zh": "等待插件"},
+    "state.handler_missing": {"en": "handler missing", "zh": "处理器缺失"},
     "state.failed": {"en": "failed", "zh": "出错"},
     "state.rejected": {"en": "rejected", "zh": "拒绝"},
     "state.lost": {"en": "lost", "zh": "丢失"},
@@ -77,7 +77,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "state.missing": {"en": "missing", "zh": "缺失"},
     "state.elsewhere": {"en": "in another process", "zh": "在其他进程"},
     "state.paused": {"en": "paused", "zh": "已暂停"},
-    "state.held": {"en": "held", "zh": "已搁置"},
+    "state.circuit_open": {"en": "circuit open", "zh": "已熔断"},
     "state.overdue": {"en": "overdue", "zh": "超时未结束"},
     "state.retired": {"en": "retired", "zh": "停用"},
     # The overview.
@@ -91,7 +91,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "tile.running": {"en": "nothing runs", "zh": "没有执行中的投递"},
     "tile.dead": {"en": "none", "zh": "没有"},
     "tile.unknown": {"en": "none", "zh": "没有"},
-    "tile.shelved": {"en": "none", "zh": "没有"},
+    "tile.handler_missing": {"en": "none", "zh": "没有"},
     "tile.parked": {"en": "none", "zh": "没有"},
     "overview.arrivals": {"en": "Events received", "zh": "接收的事件"},
     "overview.per_minute": {"en": "a minute: {count} in {span}", "zh": "个/分钟：{span}内 {count} 个"},
@@ -191,16 +191,16 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "face.command": {"en": "by a command", "zh": "命令行"},
     "event.due": {"en": "It runs when its turn comes, not before", "zh": "轮到时执行，不早于"},
     "event.blocked_by": {
-        "en": "It runs in its turn. It is held back by an event of the same order key:",
+        "en": "It runs in its turn. It is blocked by an event of the same order key:",
         "zh": "按顺序执行，须等待同一排序键的前一事件：",
     },
     "event.for_plugin": {
         "en": "It waits for its handler, whose plugin is not loaded.",
         "zh": "等待其处理器：对应的插件没有加载。",
     },
-    "event.held": {
-        "en": "It waits until its handler works again, which failed again and again and is held since",
-        "zh": "等待处理器恢复正常。该处理器连续失败，搁置时间：",
+    "event.circuit_open": {
+        "en": "It waits until its handler works again. Its circuit is open because its last attempts failed, since",
+        "zh": "等待处理器恢复正常。该处理器连续失败，熔断时间：",
     },
     "event.paused": {
         "en": "It waits until its handler is resumed, which is paused since",
@@ -274,8 +274,11 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "It was uninstalled; what is stored for it stays.",
         "zh": "已卸载；为它存储的投递仍然保留。",
     },
-    "handlers.held": {"en": "It failed again and again, and is held since", "zh": "连续失败，搁置时间："},
-    "held.tried": {"en": "One delivery is tried from", "zh": "下次试运行时间："},
+    "handlers.circuit_open": {
+        "en": "Its last attempts failed. Its circuit is open since",
+        "zh": "连续失败，熔断时间：",
+    },
+    "circuit.retry": {"en": "One delivery is tried from", "zh": "下次试运行时间："},
     "handlers.paused": {
         "en": "What comes for it is stored and waits. Paused since",
         "zh": "新的投递照常保存，恢复前不执行。暂停时间：",

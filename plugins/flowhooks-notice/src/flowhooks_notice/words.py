@@ -27,7 +27,7 @@ _CAUSES: Final[Mapping[str, tuple[str, str]]] = {
     "unknown": ("unknown", "结果未知"),
     "parked": ("parked", "事件暂存"),
     "waiting": ("waiting", "长时间等待"),
-    "held": ("held", "处理器已停"),
+    "circuit_open": ("circuit open", "处理器已熔断"),
     "overdue": ("overdue", "执行超时"),
     "quarantined": ("quarantined", "插件隔离"),
     "condition": ("condition undecided", "条件无法判断"),
@@ -49,8 +49,8 @@ _CHINESE: Final[Mapping[str, str]] = {
     "waiting": (
         "处理器 {subject} 有 {count} 条投递等待过久：处理器未加载，或线程被占用。请执行 flowhooks check 查看。"
     ),
-    "held": (
-        "处理器 {subject} 接连失败，已停止投递，{count} 条投递在等待。flowhooks 会定时试投一条，成功即恢复；"
+    "circuit_open": (
+        "处理器 {subject} 接连失败，已熔断，{count} 条投递在等待。flowhooks 会定时试投一条，成功即恢复；"
         "排除原因后也可执行 flowhooks handlers resume {quoted}。"
     ),
     "overdue": (
