@@ -84,8 +84,8 @@ def test_one_look_up_explained(server, asked, options, verdicts):
     """Each candidate won or lost, for a reason; nobody at all is exit code 1."""
     won = any(verdicts.values())
     found = asked("routes", *options, server=server, code=0 if won else 1)
-    assert {one["handler_id"]: one["won"] for one in found["candidates"]} == verdicts
-    assert all(one["why"] for one in found["candidates"])
+    assert {one["handler_id"]: one["matched"] for one in found["candidates"]} == verdicts
+    assert all(one["reason"] for one in found["candidates"])
     assert set(found["handlers"]) == {name for name, has in verdicts.items() if has}
     assert found["verdict"] == ("delivered" if won else "parked")
 
@@ -218,7 +218,7 @@ def test_a_body_explained(expenses, tmp_path, given, verdict, gets):
     found = expenses("--data", str(tmp_path / "body.json"), *options, code=code)
     assert found["verdict"] == verdict
     assert found["state"] == {"delivered": "routed", "refused": None}.get(verdict, verdict)
-    won = {one["handler_id"]: None if one["undecidable"] else one["won"] for one in found["candidates"]}
+    won = {one["handler_id"]: None if one["undecidable"] else one["matched"] for one in found["candidates"]}
     assert {f"expenses:{name}": value for name, value in gets.items()}.items() <= won.items()
     if verdict == "refused":
         assert "/conclusion: must be of type string" in found["refusal"]

@@ -720,7 +720,7 @@ def test_where_an_event_would_go_now(concluded, document):
         found[event["flow_instance_id"]] = answer
     assert (found["approved"]["state"], list(found["approved"]["handlers"])) == ("routed", ["books:book"])
     book, audit = found["approved"]["candidates"]
-    assert (book["won"], audit["won"], audit["undecidable"]) == (True, False, False)
+    assert (book["matched"], audit["matched"], audit["undecidable"]) == (True, False, False)
     assert [(one["member"], one["holds"]) for one in audit["conditions"]] == [("conclusion", True), ("/amount", False)]
     assert (found["silent"]["parked_by"], found["silent"]["undecided"]) == ("condition", "conclusion")
     assert [one["undecidable"] for one in found["silent"]["candidates"]] == [True, True]
