@@ -43,7 +43,7 @@ from flowhooks.observability.metrics import Metrics
 from flowhooks.operations.context import OperationContext
 from flowhooks.operations.deliverable_events import log_dismissed
 from flowhooks.operations.lookup import build_router
-from flowhooks.operations.reroute_parked import reroute_parked
+from flowhooks.operations.reroute import reroute_parked
 from flowhooks.plugins.from_settings import load
 from flowhooks.plugins.notifier import HookNotifier
 from flowhooks.plugins.source_digests import plugin_versions
@@ -307,7 +307,7 @@ class App:
                 missing=missing,
                 retired=retired,
                 on_routes_changed=self._on_routes_changed,
-                deliver_parked=lambda: self._spawn("drain", self._deliver_parked),
+                deliver_parked=lambda: self._spawn("reroute-parked", self._reroute_parked),
                 wake=self.runner.wake,
             )
 
@@ -354,7 +354,9 @@ class App:
         self.alerts.reconfigure(settings.alerts)
         self.retention.reconfigure(settings.retention)
         if ignore_changed:
-            self._spawn("drain", self._deliver_parked)  # what was parked may need no handler any more, as at a start
+            self._spawn(
+                "reroute-parked", self._reroute_parked
+            )  # what was parked may need no handler any more, as at a start
 
     def on_reload(self, listener: Callable[[Settings], object]) -> None:
         """Call `listener` each time the settings are reloaded, before anything uses them."""
@@ -400,7 +402,7 @@ class App:
         if self.runs or not self.ledger.shared:
             self._spawn("runner", lambda: self.runner.run(self.dispatcher.execute, self._stop))
             self._spawn("holding", lambda: self.circuit_breaker.run(self.dispatcher.execute, self._stop))
-        self._spawn("drain", self._deliver_parked)
+        self._spawn("reroute-parked", self._reroute_parked)
         if self._changed_handlers:
             self._spawn("dismissed", lambda: log_dismissed(self.ledger, self.router, self._changed_handlers))
         for service in (self.cluster, self.file_watch):
@@ -414,7 +416,7 @@ class App:
             thread.start()  # before it is listed: `close` joins what is listed
             self._threads = [*(started for started in self._threads if started.is_alive()), thread]
 
-    def _deliver_parked(self) -> None:
+    def _reroute_parked(self) -> None:
         """Deliver what was parked and is wanted by now; in the background, for there may be much of it."""
         after, delivered = "", 0
         try:
@@ -425,7 +427,7 @@ class App:
                 if not after:
                     break
         except FlowhooksError as error:
-            log.error("parked_reroute_failed", why=str(error), next="`flowhooks events drain` tries again")  # noqa: TRY400 (one line says it)
+            log.error("parked_reroute_failed", why=str(error), next="`flowhooks events reroute --parked` tries again")  # noqa: TRY400 (one line says it)
         if delivered:
             log.info("parked_events_rerouted", delivered=delivered)
 

@@ -89,9 +89,9 @@ SETTINGS = {
     "runner__kind": "embedded",
     "ledger__heartbeat_timeout": 1.5,
 }
-EARLY = {"recover", "drain", "reroute"}
+EARLY = {"recover", "reroute_parked", "reroute"}
 """What has to be prepared before the server is started that is killed there."""
-AT_ONCE = {"migrate", "recover", "drain"}
+AT_ONCE = {"migrate", "recover", "reroute_parked"}
 """What is reached by the start of a server."""
 BY_LOAD = {"accept", "answer", "claim", "attempt", "handler", "settle"}
 
@@ -171,7 +171,7 @@ class Siege:
                 self.post(name, "crash")
                 self.site.until(lambda ledger: running(ledger, self.told[name]) == 2)
                 self.prepared[kind] = name
-            case "drain":
+            case "reroute_parked":
                 self.prepared[kind] = [self.post(f"{name}-{number}", name) for number in range(3)]
                 self.site.plugin(name.replace("-", "_"), LATE.replace("SELECTOR", f'process_key="{name}"'))
             case "reroute":

@@ -271,10 +271,10 @@ def test_threads_that_have_ended_are_forgotten(house, listens, eventually):
     """Each reload starts a thread; an app that is reloaded for months does not keep all of them."""
     flow = house.open(listens(nothing))
     for number in range(10):
-        eventually(lambda: not [one for one in flow.app._threads if one.name == "drain" and one.is_alive()])
+        eventually(lambda: not [one for one in flow.app._threads if one.name == "reroute-parked" and one.is_alive()])
         ignored = RoutingSettings(ignore_process_keys=(f"none{number}",))
         flow.app.reload(replace(flow.app.settings, routing=ignored))
-    assert len([one for one in flow.app._threads if one.name == "drain"]) == 1
+    assert len([one for one in flow.app._threads if one.name == "reroute-parked"]) == 1
 
 
 def test_an_app_that_was_not_started_can_be_closed(house):

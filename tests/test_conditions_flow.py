@@ -13,8 +13,8 @@ from flowhooks.ledger import conclusions
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.tables import handlers
 from flowhooks.model.delivery import ReadyDelivery
-from flowhooks.operations.reroute import reroute
-from flowhooks.operations.reroute_parked import count_deliverable, reroute_parked
+from flowhooks.operations.parked import count_deliverable
+from flowhooks.operations.reroute import reroute, reroute_parked
 from flowhooks.operations.resolve import Resolution, resolve
 from flowhooks.settings import Source
 

@@ -155,7 +155,7 @@ def test_a_trial_without_a_thread_of_its_own_is_made(broken, eventually, monkeyp
 
 
 def test_resumed_by_an_operator(broken):
-    """`resume` ends a hold as it ends a pause."""
+    """`resume` closes the circuit as it ends a pause."""
     flow, works = broken
     works.error = None
     flow.advance(31)

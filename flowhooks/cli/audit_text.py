@@ -74,7 +74,7 @@ def _handlers_text(verb: str) -> Callable[[Mapping[str, Any]], str]:
 _DESCRIPTIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "replay": _replayed,
     "resolve": _resolved,
-    "drain": lambda detail: f"drained {pluralize(detail['events'], 'parked event')}",
+    "reroute_parked": lambda detail: f"routed {pluralize(detail['events'], 'parked event')} again",
     "reroute": _rerouted,
     "dismiss": lambda detail: f"dismissed {pluralize(detail['events'], 'parked event')}",
     "acknowledge": _acknowledged,

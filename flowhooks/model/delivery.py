@@ -38,7 +38,7 @@ class Transition(NamedTuple):
 
 
 TRANSITIONS: Final = (
-    Transition(None, State.WAITING, "accept, drain, reroute"),
+    Transition(None, State.WAITING, "accept, reroute"),
     Transition(State.WAITING, State.RUNNING, "claim, committed before the function is entered"),
     Transition(State.WAITING, State.DEAD, "operator"),
     Transition(State.WAITING, State.CLOSED, "operator, or its handler's condition is false"),

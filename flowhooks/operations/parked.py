@@ -1,18 +1,22 @@
-"""Parked: what nobody wants yet, by what it waits for, and what may have been meant; it must not change anything."""
+"""Parked events: groups of them, which handlers take them now, and what may have been meant; read-only."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from flowhooks.clock import to_datetime
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reroute import oldest_parked_groups
-from flowhooks.model.event import ParkedBy
-from flowhooks.operations.reroute_parked import is_deliverable, representative_event
+from flowhooks.model.event import Event, ParkedBy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from flowhooks.ledger.reader import Reader
     from flowhooks.ledger.reroute import ParkedGroup
+    from flowhooks.operations.context import OperationContext
     from flowhooks.routing.index import Route
     from flowhooks.routing.router import Router
 
@@ -83,6 +87,46 @@ def list_parked_groups(reader: Reader, router: Router, *, max_events: int, n_han
         )
         for index, (group, event_id, received_at) in enumerate(groups)
     ]
+
+
+def count_deliverable(context: OperationContext) -> int:
+    """How many parked events may be taken now; where a condition reads the data of events, all of those count."""
+    return sum(group.events for group in context.ledger.parked() if is_deliverable(context.router, group))
+
+
+def is_deliverable(router: Router, group: ParkedGroup) -> bool:
+    """Whether a group of parked events would be parked no longer, or each of them has to be routed by its own data."""
+    event = representative_event(group)
+    return not router.route(event).parked or router.reads_data(event)
+
+
+def count_parked_by_handler(router: Router, groups: Iterable[ParkedGroup]) -> dict[str, int]:
+    """How many parked events each handler wants by now, by its class or its key; those that none wants left out."""
+    counts: Counter[str] = Counter()
+    for group in groups:
+        route = router.route(representative_event(group))
+        if not route.parked:
+            # One that takes every event had its delivery when the event came, or was not there then.
+            counts.update(
+                {handler: group.events for handler, reason in route.handlers.items() if not reason.startswith("every")}
+            )
+    return dict(counts)
+
+
+def representative_event(group: ParkedGroup) -> Event:
+    """An event that any router would treat like those of the group."""
+    return Event(
+        id="",
+        source=group.source,
+        kind=group.kind,
+        flow_instance_id="",
+        callback_class=group.callback_class or None,
+        process_definition_key=group.process_key,
+        process_definition_version=group.process_version,
+        conclusion=group.conclusion,
+        data={},
+        received_at=to_datetime(0),
+    )
 
 
 def _undecided(reader: Reader, router: Router, event_ids: list[str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from flowhooks.ledger.reroute import oldest_parked_groups, parked_groups
 from flowhooks.ledger.stats import HandlerBacklog, backlog
 from flowhooks.operations.deliverable_events import DismissedEvents, dismissed_by_handler
 from flowhooks.operations.lookup import build_lookup
-from flowhooks.operations.reroute_parked import count_parked_by_handler
+from flowhooks.operations.parked import count_parked_by_handler
 from flowhooks.settings import Settings
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.purge import purge
 from flowhooks.operations.replay import replay
-from flowhooks.operations.reroute import reroute
-from flowhooks.operations.reroute_parked import reroute_parked
+from flowhooks.operations.reroute import reroute, reroute_parked
 from flowhooks.operations.resolve import Resolution, resolve
 from flowhooks.operations.retire import retire
 
@@ -124,7 +123,7 @@ def _resolution(key: str, value: Any) -> Resolution:
 OPERATIONS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, Any], Any]]]]] = {
     "replay": (replay, {"wanted": filter_from_json, "again": _boolean, "dry_run": _boolean, "after": _string}),
     "resolve": (resolve, {"delivery_id": _string, "verdict": _resolution, "note": _string, "dry_run": _boolean}),
-    "drain": (reroute_parked, {"dry_run": _boolean, "after": _string}),
+    "reroute_parked": (reroute_parked, {"dry_run": _boolean, "after": _string}),
     "reroute": (reroute, {"wanted": filter_from_json, "handler": _string, "dry_run": _boolean, "after": _string}),
     "dismiss": (dismiss, {"wanted": filter_from_json, "note": _string, "dry_run": _boolean, "after": _string}),
     "acknowledge": (acknowledge, {"alerts": _string_list, "note": _string, "dry_run": _boolean}),

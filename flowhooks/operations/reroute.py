@@ -5,19 +5,21 @@ Nothing that exists is changed or run again, and no delivery is taken away.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.errors import NotFound
 from flowhooks.failpoints import hit
-from flowhooks.model.event import DismissedBy
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.model.event import DismissedBy, EventState
 from flowhooks.operations.context import AuditRecord
+from flowhooks.operations.parked import is_deliverable, representative_event
 from flowhooks.operations.routing import compute_route_change, single_id
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from flowhooks.ledger.queries import EventFilter
+    from flowhooks.ledger.queries import StoredEvent
     from flowhooks.ledger.reroute import RouteChange
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.operations.context import OperationContext
@@ -56,6 +58,27 @@ class RerouteResult:
     dry_run: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerouteParkedResult:
+    """What one call of a reroute of all parked events did, or would do.
+
+    Attributes:
+        events: how many parked events it went through.
+        delivered: how many of them now have their deliveries.
+        dismissed: how many the settings now say that nobody need want.
+        deliveries: how many deliveries that made.
+        next: where to go on, as the next call's `after`; `""` when all is done.
+        dry_run: whether nothing was changed.
+    """
+
+    events: int
+    delivered: int
+    dismissed: int
+    deliveries: int
+    next: str
+    dry_run: bool
+
+
 def reroute(
     context: OperationContext,
     wanted: EventFilter,
@@ -66,8 +89,8 @@ def reroute(
 ) -> RerouteResult:
     """Route events again by the present look-up; a page of events for each call.
 
-    Parked ones get their deliveries, as a drain gives them; dismissed ones are routed, or parked if nobody wants
-    them; routed ones get deliveries for handlers that want them now and have none yet.
+    Parked ones get their deliveries, as `reroute_parked` gives them; dismissed ones are routed, or parked if nobody
+    wants them; routed ones get deliveries for handlers that want them now and have none yet.
 
     Args:
         context: what operations work with.
@@ -94,7 +117,7 @@ def reroute(
     applied = items
     if items and not dry_run:
         changed = context.change(
-            lambda transaction: _write(context, transaction, items),
+            lambda transaction: _write(context, transaction, items, failpoint="reroute.written"),
             lambda moved: _audit_record(wanted, handler, items, moved),
         )
         hit("reroute.committed")
@@ -114,6 +137,40 @@ def reroute(
     )
 
 
+def reroute_parked(context: OperationContext, *, dry_run: bool = False, after: str = "") -> RerouteParkedResult:
+    """Route all parked events again by the present look-up, the oldest first; a page of events for each call.
+
+    Args:
+        context: what operations work with.
+        dry_run: only count.
+        after: where the last call left off.
+
+    Raises:
+        Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
+    """
+    page: list[StoredEvent] = []
+    if after or _may_change(context):
+        page = context.ledger.page(EventFilter(state="parked"), after=after, limit=PAGE_SIZE)
+    items = [item for stored in page if (item := _parked_route_change(context, stored)) is not None]
+    if items and not dry_run:
+        changed = context.change(
+            lambda transaction: _write(context, transaction, items, failpoint="reroute_parked.written"),
+            lambda done: AuditRecord(
+                "reroute_parked", "", {"events": sum(item.event_id in done for item in items if item.state != "parked")}
+            ),
+        )
+        hit("reroute_parked.committed")
+        items = [item for item in items if item.event_id in changed]
+    return RerouteParkedResult(
+        events=len(page),
+        delivered=sum(item.state == "routed" for item in items),
+        dismissed=sum(item.state == "dismissed" for item in items),
+        deliveries=sum(len(item.deliveries) for item in items),
+        next=page[-1].event.id if len(page) == PAGE_SIZE else "",
+        dry_run=dry_run,
+    )
+
+
 def _audit_record(
     event_filter: EventFilter, handler: str | None, items: Sequence[RouteChange], changed: Collection[str]
 ) -> AuditRecord:
@@ -126,7 +183,28 @@ def _count_deliveries(items: Sequence[RouteChange]) -> int:
     return sum(len(item.deliveries) for item in items)
 
 
-def _write(context: OperationContext, transaction: WriteTransaction, items: list[RouteChange]) -> set[str]:
+def _may_change(context: OperationContext) -> bool:
+    """Whether parked events may be parked no longer, or for another reason than the stored one."""
+    return any(
+        is_deliverable(context.router, group)
+        or context.router.route(representative_event(group)).parked_by != parked_by
+        for group, parked_by in context.ledger.parked_reasons()
+    )
+
+
+def _parked_route_change(context: OperationContext, stored: StoredEvent) -> RouteChange | None:
+    """What becomes of a parked event; one that stays parked gets no delivery, but its reason is kept up to date."""
+    item = compute_route_change(context, stored)
+    if item is None or item.state != EventState.PARKED:
+        return item
+    return (
+        None if item.parked_by == stored.parked_by else replace(item, route=stored.route, deliveries=(), order_keys={})
+    )
+
+
+def _write(
+    context: OperationContext, transaction: WriteTransaction, items: list[RouteChange], *, failpoint: str
+) -> set[str]:
     done = context.ledger.reroute(transaction, items, missing_handlers=context.missing_handlers)
-    hit("reroute.written")
+    hit(failpoint)
     return done

@@ -93,7 +93,7 @@ class Three(NamedTuple):
 
 
 def test_what_commands_say_is_true_of_all_processes(cluster, said):
-    """Looked at, replayed, resolved, drained and ended one by one: nothing is lost, and all that is said was so."""
+    """Looked at, replayed, resolved, rerouted and ended one by one: nothing is lost, and all that is said was so."""
     (nobody,) = of(said("check"), "processes")
     assert nobody["what"] == "none lives that shares this ledger"
     (cluster.folder / "broken-b").touch()
@@ -158,7 +158,7 @@ def leave_to_nobody(cluster, said, three):
     """A handler that is known since a command had it, and that nobody runs: no call-back waits for it."""
     parked = three.first.post("d1", {"processDefinitionKey": "d"}, **LONG)
     assert parked.status == 202
-    said("events", "drain", name="d")
+    said("events", "reroute", "--parked", name="d")
     cluster.until(lambda ledger: ledger.delivery_statuses(parked.event_id))
     for server in (three.first, three.second):
         server.until_logged("routes_changed", others=3)

@@ -120,7 +120,19 @@ SETTINGS = {
 }
 CLIENTS = 5
 ASYNC = {"Prefer": "respond-async"}
-ROUNDS = ("load", "recover", "drain", "reroute", "dismiss", "replay", "resolve", "purge", "sweep", "migrate", "copy")
+ROUNDS = (
+    "load",
+    "recover",
+    "reroute_parked",
+    "reroute",
+    "dismiss",
+    "replay",
+    "resolve",
+    "purge",
+    "sweep",
+    "migrate",
+    "copy",
+)
 FINAL = {name: {"succeeded", "unknown"} for name in ("plain", "held_plain", "late", "moody")}
 
 
@@ -160,8 +172,8 @@ TABLE = {
     "sweep.committed": Way("sweep", jobs="only"),
     "recover.written": Way("recover"),
     "recover.committed": Way("recover"),
-    "drain.written": Way("drain", 2),
-    "drain.committed": Way("drain", 2),
+    "reroute_parked.written": Way("reroute_parked", 2),
+    "reroute_parked.committed": Way("reroute_parked", 2),
     "reroute.written": Way("reroute"),
     "reroute.committed": Way("reroute"),
     "dismiss.written": Way("dismiss"),
@@ -183,11 +195,11 @@ BY_HAND = {"reroute", "dismiss", "replay", "resolve"}
 """What operators ask for event by event: in the long set only."""
 LEFT_OUT = {
     "sqlite": {
-        *("drain.committed", "purge.committed", "migrate.committed", "copy.committed"),
+        *("reroute_parked.committed", "purge.committed", "migrate.committed", "copy.committed"),
     },
     "postgresql": {
         *("accept.begun", "accept.inserted", "accept.committed", "answer.made", "claim.written", "attempt.marked"),
-        *("attempt.ended", "settle.committed", "recover.committed", "drain.written", "purge.written"),
+        *("attempt.ended", "settle.committed", "recover.committed", "reroute_parked.written", "purge.written"),
         *("migrate.applied", "copy.written"),
     },
     "procrastinate": {"accept.written", "claim.written", "attempt.marked", "handler", "settle.written"},
@@ -206,7 +218,7 @@ def rounds(by):
         for place in places:
             # A command is killed where the ledger is shared: it reaches its point once.
             later = 0 if by in {"replay", "resolve"} and place != "sqlite" else way.later
-            short = later if later and place != "sqlite" and by != "drain" else 1
+            short = later if later and place != "sqlite" and by != "reroute_parked" else 1
             more = {1, later, 3 * later if by == "load" else later} - {0, short}
             first = pytest.mark.long if at in LEFT_OUT[place] or by in BY_HAND else ()
             found += [(place, at, short, first), *((place, at, times, pytest.mark.long) for times in sorted(more))]
@@ -475,8 +487,8 @@ def test_recover(place, name, at, times):
             assert found == {"demo:held_plain": ("unknown", 1), "demo:held_again": ("succeeded", 2)}
 
 
-@pytest.mark.parametrize(("name", "at", "times"), rounds("drain"))
-def test_drain(place, name, at, times):
+@pytest.mark.parametrize(("name", "at", "times"), rounds("reroute_parked"))
+def test_reroute_parked(place, name, at, times):
     """Killed while it delivers what was parked: each event gets its one delivery, and that is run once."""
     here = place(name)
     prefix = here.begin()
@@ -492,7 +504,7 @@ def test_drain(place, name, at, times):
     lost, entered = here.check(taken)
     ran = [delivery for name, delivery, _, instance in here.entered() if name == "late" and instance.startswith(prefix)]
     # Once some of it is durable, that is being run: by as many threads as there are.
-    assert len(lost) <= (0 if (at, times) == ("drain.written", 1) else SETTINGS["runner__threads"])
+    assert len(lost) <= (0 if (at, times) == ("reroute_parked.written", 1) else SETTINGS["runner__threads"])
     assert len(ran) == len(set(ran)) == len(entered)
     assert len(lost | entered) == len(here.events())
 

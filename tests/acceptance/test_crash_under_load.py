@@ -15,13 +15,13 @@ from flowhooks.failpoints import FAILPOINTS
 
 SHORT = (
     *(("migrate.applied", 2), ("replay.written", 1), ("recover.written", 1), ("purge.written", 1)),
-    *(("drain.committed", 1), ("checkpoint", 1)),
+    *(("reroute_parked.committed", 1), ("checkpoint", 1)),
 )
 """Points at which servers are killed in this order, and at which time. Who is killed by the start of a server comes
 after one that lives for a while, in which that can be prepared. The short set of the crash points has each of them."""
 OPERATORS = (
     *(("migrate.committed", 1), ("replay.committed", 1), ("recover.committed", 1), ("dismiss.written", 1)),
-    *(("drain.written", 1), ("purge.committed", 1), ("reroute.written", 1), ("resolve.committed", 1)),
+    *(("reroute_parked.written", 1), ("purge.committed", 1), ("reroute.written", 1), ("resolve.committed", 1)),
     *(("dismiss.committed", 1), ("reroute.committed", 1), ("resolve.written", 1), ("checkpoint", 1)),
 )
 LOAD = (

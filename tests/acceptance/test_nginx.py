@@ -186,7 +186,7 @@ def test_a_source_is_told_apart_by_its_address(nginx):
 
 def test_only_call_backs_are_passed_on(nginx):
     """Under the engines' name there is no console, no API and no numbers."""
-    for path in ("/", "/console/", "/metrics", "/api/operations/drain", "/openapi.json"):
+    for path in ("/", "/console/", "/metrics", "/api/operations/reroute_parked", "/openapi.json"):
         assert nginx.ask(ENGINES, "GET", path)[0].status == 404
 
 
@@ -222,7 +222,7 @@ def test_the_console_is_reached_by_its_name_only(nginx):
     assert (answer.status, answer.headers["Location"].endswith("/console/")) == (302, True)
     assert nginx.ask(CONSOLE, "GET", "/console/", headers=logged_in, source=ELSEWHERE)[0].status == 403
     assert nginx.ask(CONSOLE, "GET", "/console/", headers=logged_in, sni=ENGINES)[0].status == 421
-    for path in ("/metrics", "/readyz", "/api/operations/drain", "/flow/1/call-back/complete"):
+    for path in ("/metrics", "/readyz", "/api/operations/reroute_parked", "/flow/1/call-back/complete"):
         assert nginx.ask(CONSOLE, "GET", path, headers=logged_in)[0].status == 404
 
 

@@ -48,8 +48,8 @@ def test_where_other_machines_reach_it(make_site, config):
         assert server.ask("GET", path, None, there, admin=True).status == status, path
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     assert b"flowhooks_logins_total" in server.ask("GET", "/metrics", None, there | bearer, admin=True).body
-    assert server.ask("POST", "/api/operations/drain", "{}", bearer, admin=True).status == 403
-    assert server.operate(site.token(), "drain").status == 200
+    assert server.ask("POST", "/api/operations/reroute_parked", "{}", bearer, admin=True).status == 403
+    assert server.operate(site.token(), "reroute_parked").status == 200
     cookie = log_in(server)
     assert server.ask("GET", "/console/", None, there | cookie, admin=True).status == 200
     ran = site.run("check", "--json", admin="0.0.0.0:1", database=site.database)

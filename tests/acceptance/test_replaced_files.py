@@ -238,7 +238,7 @@ def test_a_lock_file_that_was_removed_lets_no_second_server_in(site):
     record = first.until_logged("lock_file_lost")
     assert (record["level"], record["path"]) == ("error", str(lock))
     # Commands find the server again, and it goes on.
-    assert site.run("events", "drain", "--database", site.database).returncode == 0
+    assert site.run("events", "reroute", "--parked", "--database", site.database).returncode == 0
     assert first.post("after", NOBODY).status == 202
     third = site.start(ready=False)
     assert third.wait() == 1

@@ -1,4 +1,4 @@
-"""`flowhooks events replay`, `resolve` and `drain`, done by a running server."""
+"""`flowhooks events replay`, `resolve` and `reroute --parked`, done by a running server."""
 
 from __future__ import annotations
 
@@ -130,11 +130,32 @@ def test_resolve_refuses_what_was_hardly_meant(server, run):
         assert said in result.stderr
 
 
-def test_drain_finds_nobody(server, run, asked):
+def test_reroute_parked_finds_nobody(server, run, asked):
     """What is parked stays parked while no handler wants it."""
-    assert run("events", "drain", server=server).stdout == "No handler takes any of the parked events now.\n"
-    done = asked("events", "drain", "--dry-run", server=server)
+    assert (
+        run("events", "reroute", "--parked", server=server).stdout == "No handler takes any of the parked events now.\n"
+    )
+    done = asked("events", "reroute", "--parked", "--dry-run", server=server)
     assert (done["delivered"], done["dry_run"], done["server"]) == (0, True, True)
+
+
+def test_reroute_parked_refuses_what_it_does_not_take(server, run):
+    """It means all parked events and every handler: what would narrow it, or means others, is wrong usage."""
+    events = "--parked means all parked events; leave out IDs, filters, --all and --after."
+    for arguments, said in (
+        (("x",), events),
+        (("--id", "x"), events),
+        (("--key", "order"), events),
+        (("--state", "parked"), events),
+        (("--since", "2h"), events),
+        (("--all",), events),
+        (("--after", "x"), events),
+        (("--handler", "shop:book"), "--parked means every handler; leave out --handler"),
+    ):
+        for more in ((), ("--dry-run",)):
+            result = run("events", "reroute", "--parked", *arguments, *more, server=server)
+            assert (result.exit_code, result.stdout) == (2, ""), arguments
+            assert said in " ".join(result.stderr.split()), arguments
 
 
 def test_a_command_and_a_server_do_not_fight(server, run):

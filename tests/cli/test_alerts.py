@@ -132,7 +132,7 @@ def test_who_has_done_what(alerted, run, asked, hostile):
 DETAILS = {
     "replay": {"wanted": {}, "again": False, "deliveries": 1},
     "resolve": {"delivery": "d1", "handler": "p:h", "verdict": "did"},
-    "drain": {"events": 1},
+    "reroute_parked": {"events": 1},
     "reroute": {"wanted": {}, "events": 1, "deliveries": 0},
     "dismiss": {"wanted": {}, "events": 1},
     "acknowledge": {"alerts": ["a1"], "about": ["dead p:h"]},

@@ -54,7 +54,12 @@ def test_one_event_is_meant_by_its_id(left, run, asked):
 
 def test_what_plugins_print_is_not_the_answer(left, run):
     """A plugin that prints while it is loaded does not spoil JSON on the standard output."""
-    for arguments in (("events", "drain"), ("events", "drain", "--dry-run"), ("routes",), ("check",)):
+    for arguments in (
+        ("events", "reroute", "--parked"),
+        ("events", "reroute", "--parked", "--dry-run"),
+        ("routes",),
+        ("check",),
+    ):
         result = run(*arguments, "--json", server=left)
         assert json.loads(result.stdout)
         assert "the shop opens" in result.stderr
@@ -64,7 +69,7 @@ def test_a_dry_run_changes_nothing(left, run, tmp_path):
     """Without a server it does not even take the lock, and leaves the file as it was."""
     before = left.file.read_bytes()
     (left.folder / "shop.py").write_text("raise SystemExit('no')")
-    for arguments in (("replay", "--all"), ("drain",)):
+    for arguments in (("replay", "--all"), ("reroute", "--parked")):
         result = run("events", *arguments, "--dry-run", server=left)
         assert result.exit_code == 0, result.output
     assert left.file.read_bytes() == before

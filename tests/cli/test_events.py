@@ -174,7 +174,13 @@ def test_there_is_no_such_event(run, server):
 
 def test_without_a_database_nothing_is_made(run, tmp_path):
     """Who only looks, or mistypes a path, leaves no file behind."""
-    for arguments in (("list",), ("show", "x"), ("replay", "--all", "--yes"), ("drain",), ("drain", "--dry-run")):
+    for arguments in (
+        ("list",),
+        ("show", "x"),
+        ("replay", "--all", "--yes"),
+        ("reroute", "--parked"),
+        ("reroute", "--parked", "--dry-run"),
+    ):
         result = run("events", *arguments)
         assert result.exit_code == 1
         assert result.stderr.startswith(f"Error: there is no database at {tmp_path}/flowhooks.db")

@@ -57,7 +57,6 @@ def test_every_command_is_there():
         ("events", "show"),
         ("events", "replay"),
         ("events", "resolve"),
-        ("events", "drain"),
         ("events", "reroute"),
         ("events", "dismiss"),
         ("handlers",),

@@ -208,7 +208,7 @@ def known(there):
 
 
 def test_from_nothing_to_a_plugin_and_back(there, ledger):
-    """What is parked is told before it is drained, kept when the plugin goes, and told again when it comes back."""
+    """What is parked is told before it is delivered, kept when the plugin goes, and told again when it comes back."""
     there.package()
     text = there.run("plugins", "install", "./acme-leave", *PIP)
     assert text.startswith("Installing with pip; -- --verbose at the end has it say all that it does.\n\nnew: leave")
@@ -217,7 +217,7 @@ def test_from_nothing_to_a_plugin_and_back(there, ledger):
     assert "2 parked events will be delivered to leave:grant" in text
     assert "No server runs just now: the next one to start takes this." in text
     assert known(there) == []
-    there.run("events", "drain")
+    there.run("events", "reroute", "--parked")
     assert known(there) == ["leave:grant"]
     dry = there.run("plugins", "uninstall", "leave", "--dry-run")
     assert "Uninstalls the package acme-leave, with the plugin leave." in dry
@@ -238,7 +238,7 @@ def test_from_nothing_to_a_plugin_and_back(there, ledger):
     (leave,) = done["new"]
     assert leave["handlers"][0]["backlog"] == {"waiting": 2, "running": 0, "unknown": 0, "dead": 0, "parked": 1}
     assert done["trouble"] == []
-    there.run("events", "drain")
+    there.run("events", "reroute", "--parked")
     assert known(there) == ["leave:grant"]
 
 
@@ -316,7 +316,7 @@ def test_an_environment_without_pip(there, tmp_path):
 def test_a_ledger_that_cannot_be_told_just_now(there, ledger):
     """Then the package is gone and its handlers are known still, which is said; the same command retires them later."""
     there.put()
-    there.run("events", "drain")
+    there.run("events", "reroute", "--parked")
     lock = Lock(there.database)
     assert lock.acquire()
     there.run("plugins", "uninstall", "leave", "--yes", code=1)
@@ -334,7 +334,7 @@ def test_a_ledger_that_cannot_be_told_just_now(there, ledger):
 def test_a_handler_that_its_plugin_has_no_more(there, ledger):
     """A new version without it is trouble, which says how to have it forgotten; it alone is retired then."""
     there.put()
-    there.run("events", "drain")
+    there.run("events", "reroute", "--parked")
     wheel = there.wheel("0.2.0", PLUGIN.replace("def grant", "def book").replace("[grant]", "[book]"))
     text = there.run("plugins", "install", "--upgrade", wheel, *PIP, code=1)
     assert "changed: leave 0.2.0 (acme-leave), before 0.1.0: loaded" in text

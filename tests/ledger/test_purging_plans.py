@@ -48,7 +48,7 @@ FILL = (
     """
     INSERT INTO audit (id, done_at, who, face, action, subject, detail)
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
-    SELECT 'ID' || CAST(100000 + i AS TEXT), i, 'ann', 'command', 'drain', '', '{}' FROM n
+    SELECT 'ID' || CAST(100000 + i AS TEXT), i, 'ann', 'command', 'reroute_parked', '', '{}' FROM n
     """,
 )
 TABLES = "events|deliveries|attempts|conflicts|purged|audit"

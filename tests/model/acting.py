@@ -76,10 +76,10 @@ class Acting(Running):
             self._perform(which, "resolve", expected, **arguments)
 
     @precondition(lambda self: self.paper.events)
-    @rule(how=st.sampled_from(["drain", "dismiss"]), wanted=WANTED, pick=PICKS, dry=DRY, which=WHICH)
+    @rule(how=st.sampled_from(["reroute_parked", "dismiss"]), wanted=WANTED, pick=PICKS, dry=DRY, which=WHICH)
     def route_anew(self, how: str, wanted: Any, pick: int, dry: bool, which: int) -> None:
         """What is parked goes where it would go now; or nobody need want it."""
-        arguments = {} if how == "drain" else {"wanted": self._wanted(wanted, pick)}
+        arguments = {} if how == "reroute_parked" else {"wanted": self._wanted(wanted, pick)}
         expected = getattr(desk, how)(self.paper, **arguments, dry_run=dry)
         self._perform(which, how, expected, **arguments, dry_run=dry)
 

@@ -112,7 +112,7 @@ def reroute(paper: Paper, *, wanted: Mapping[str, Any], handler: str = "", dry_r
     }
 
 
-def drain(paper: Paper, *, dry_run: bool) -> dict[str, int]:
+def reroute_parked(paper: Paper, *, dry_run: bool) -> dict[str, int]:
     """What is parked and wanted by now is delivered; why the rest is parked is brought up to date."""
     parked = [change for event in meant(paper, {"state": "parked"}) if (change := _anew(paper, event)) is not None]
     changes = [

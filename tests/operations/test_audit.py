@@ -58,7 +58,7 @@ def test_a_dry_run_and_nothing_done_leave_no_entry(flow):
 
 
 def test_what_nobody_asked_for_is_no_deed(flow):
-    """The desk that no operator sits at, as when parked events are drained at the start."""
+    """The desk that no operator sits at, as when parked events are routed again at the start."""
     replay(flow.app.operation_context, EventFilter())
     assert entries(flow) == []
 

@@ -42,8 +42,8 @@ REFUSED = [
     ("resolve", {"delivery_id": "d", "verdict": []}),
     ("resolve", {"delivery_id": 1, "verdict": "did"}),
     ("resolve", {"delivery_id": "d", "verdict": "did", "note": None}),
-    ("drain", {"dry_run": "no"}),
-    ("drain", {"wanted": {}}),
+    ("reroute_parked", {"dry_run": "no"}),
+    ("reroute_parked", {"wanted": {}}),
     ("reroute", {}),
     ("reroute", {"wanted": {"state": "ded"}}),
     ("reroute", {"wanted": {}, "note": "x"}),
@@ -117,8 +117,8 @@ def test_resolving_in_json(flow):
 
 
 def test_draining_in_json(flow):
-    """A drain needs no arguments."""
-    assert run_operation(flow.app.operation_context, "drain", {})["delivered"] == 0
+    """It needs no arguments."""
+    assert run_operation(flow.app.operation_context, "reroute_parked", {})["delivered"] == 0
 
 
 def test_what_the_operation_refuses_is_passed_on(flow):
@@ -133,9 +133,9 @@ def test_a_fault_in_an_operation_is_not_blamed_on_its_arguments(flow, monkeypatc
     def faulty(desk, *, dry_run=False, after=""):
         raise TypeError("ours")
 
-    monkeypatch.setitem(OPERATIONS, "drain", (faulty, OPERATIONS["drain"][1]))
+    monkeypatch.setitem(OPERATIONS, "reroute_parked", (faulty, OPERATIONS["reroute_parked"][1]))
     with pytest.raises(TypeError, match="ours"):
-        run_operation(flow.app.operation_context, "drain", {})
+        run_operation(flow.app.operation_context, "reroute_parked", {})
 
 
 def test_a_filter_out_of_json():

@@ -9,7 +9,8 @@ from flowhooks.errors import Unavailable
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations import dismiss as module
 from flowhooks.operations.dismiss import dismiss
-from flowhooks.operations.reroute_parked import count_deliverable, reroute_parked
+from flowhooks.operations.parked import count_deliverable
+from flowhooks.operations.reroute import reroute_parked
 
 ALL = EventFilter()
 
@@ -72,7 +73,7 @@ def test_a_dry_run_counts_and_changes_nothing(flow, by, deeds):
 
 
 def test_what_was_dismissed_is_done_with(flow):
-    """The engine that calls again is answered that all is done, and no drain brings it back."""
+    """The engine that calls again is answered that all is done, and no reroute of parked events brings it back."""
     dismiss(flow.app.operation_context, EventFilter(flow_instance_id="p1"))
     assert flow.take("p1", key="trip").status == "done"
     assert count_deliverable(flow.app.operation_context) == 0
@@ -104,12 +105,12 @@ def test_at_the_same_moment_as_a_drain(house, listens, together):
         flow.take(f"i{number}")
     flow.close()
     flow = house.open(listens(lambda event: 1, name="h"), start=False)
-    drained, dismissed = together(
+    rerouted, dismissed = together(
         lambda: reroute_parked(flow.app.operation_context), lambda: dismiss(flow.app.operation_context, ALL)
     )
-    assert drained.delivered + dismissed.dismissed == 20
+    assert rerouted.delivered + dismissed.dismissed == 20
     assert list(states(flow).values()).count("dismissed") == dismissed.dismissed
-    assert flow.sql("SELECT count(*) FROM deliveries") == [(drained.delivered,)]
+    assert flow.sql("SELECT count(*) FROM deliveries") == [(rerouted.delivered,)]
 
 
 def test_a_dismissal_that_cannot_be_written_changes_nothing(flow, by, deeds, monkeypatch):

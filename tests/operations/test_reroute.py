@@ -86,7 +86,7 @@ def test_no_delivery_is_taken_away(house, noted, runs):
 
 
 def test_parked_events_get_their_deliveries(house, noted, runs, eventually):
-    """As a drain gives them; one that nobody wants stays parked."""
+    """As `reroute_parked` gives them; one that nobody wants stays parked."""
     flow = house.open(start=False)
     wanted, other = flow.take("i1", wait=0).event_id, flow.take("i2", key="else", wait=0).event_id
     flow.close()

@@ -102,7 +102,7 @@ def test_what_is_stored(house, listens):
 
 
 def test_what_is_parked_and_wanted_by_now(house, listens):
-    """Each handler by whose class or key it would be drained is told how many; one that takes every event is not."""
+    """Each handler by whose class or key it would be delivered is told how many; one that takes every event is not."""
     flow = house.open(start=False)
     for number in range(3):
         assert flow.take(f"i{number}", wait=0).status == "parked"

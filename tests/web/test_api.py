@@ -243,7 +243,7 @@ def test_what_operations_refuse_is_not_published(document):
         return Draft202012Validator(schema).is_valid(body)
 
     assert all(not takes(name, {"nonsense": 1}) for name in OPERATIONS)
-    assert takes("drain", {"dry_run": None, "after": None})
+    assert takes("reroute_parked", {"dry_run": None, "after": None})
     assert takes("resolve", {"delivery_id": "x", "verdict": "did", "note": None})
     assert not takes("resolve", {"delivery_id": None, "verdict": "did"})
     assert all(takes("replay", {"wanted": {name: None}}) for name in ("ids", "state", "since", "handler"))
@@ -279,7 +279,7 @@ def test_every_operation_answers_as_published(busy, document):
     given = {
         "replay": {"wanted": {"state": "dead"}, "again": False},
         "resolve": {"delivery_id": standing.delivery_id, "verdict": "close"},
-        "drain": {},
+        "reroute_parked": {},
         "retire": {"handlers": ["shop:idle"]},
         "reroute": {"wanted": {"ids": [busy.flow.dead]}, "handler": "shop:idle"},
         "dismiss": {"wanted": {"state": "parked"}, "note": "not needed"},
@@ -532,7 +532,7 @@ def test_only_names_of_this_machine(api):
             assert answer.json["errorInfo"]["message"]
     body = b'{"dry_run": true}'
     asked = {"method": "POST", "body": body, "Authorization": f"Bearer {TOKEN}", "Host": "evil.example"}
-    assert api.ask("/api/operations/drain", **asked).status == 200
+    assert api.ask("/api/operations/reroute_parked", **asked).status == 200
 
 
 @pytest.mark.sqlite

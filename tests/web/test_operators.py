@@ -123,8 +123,8 @@ def test_no_other_site_reads_or_changes_anything(house, ask):
     """A token needs no page of ours; a browser without one may change nothing, whatever it says of itself."""
     request = ask(house.open(operators=OPERATORS))
     sent = {"Sec_Fetch_Site": "cross-site", "Origin": "https://evil.example"}
-    assert request("POST", "/api/operations/drain", TOKENS["li"], {}, **sent)[0] == 200
-    assert request("POST", "/api/operations/drain", None, {}, Sec_Fetch_Site="same-origin")[0] == 401
+    assert request("POST", "/api/operations/reroute_parked", TOKENS["li"], {}, **sent)[0] == 200
+    assert request("POST", "/api/operations/reroute_parked", None, {}, Sec_Fetch_Site="same-origin")[0] == 401
     assert request("DELETE", "/api/something", None, Sec_Fetch_Site="same-origin")[0] == 401
 
 
@@ -137,9 +137,9 @@ def test_without_operators(house, ask):
     assert (status, "localhost" in error["message"]) == (403, True)
     assert request("GET", "/metrics")[0] == 200
     for token in (None, "wrong", TOKENS["li"]):
-        assert request("POST", "/api/operations/drain", token, {})[0] == 401
-        assert request("POST", "/api/operations/drain", token, {}, Sec_Fetch_Site="same-origin")[0] == 401
-    assert request("POST", "/api/operations/drain", LOCK, {})[0] == 200
+        assert request("POST", "/api/operations/reroute_parked", token, {})[0] == 401
+        assert request("POST", "/api/operations/reroute_parked", token, {}, Sec_Fetch_Site="same-origin")[0] == 401
+    assert request("POST", "/api/operations/reroute_parked", LOCK, {})[0] == 200
 
 
 @pytest.mark.sqlite
@@ -148,8 +148,8 @@ def test_where_others_reach_it_and_nobody_is_named(house, ask):
     request = ask(house.open(admin="0.0.0.0:8081", insecure=True))
     assert request("GET", "/api/something")[0] == 403
     assert request("GET", "/api/something", LOCK)[0] == 200
-    assert request("POST", "/api/operations/drain", None, {})[0] == 401
-    assert request("POST", "/api/operations/drain", LOCK, {})[0] == 200
+    assert request("POST", "/api/operations/reroute_parked", None, {})[0] == 401
+    assert request("POST", "/api/operations/reroute_parked", LOCK, {})[0] == 200
 
 
 @pytest.mark.sqlite

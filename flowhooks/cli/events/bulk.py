@@ -98,6 +98,15 @@ def bulk_options(function: Callable[..., Any], *, with_handler: bool = True) -> 
     ) -> Any:
         options = {name: kwargs.pop(name) for name in ("after", "dry_run", "yes", "as_json")}
         event_filter = replace(event_filter, ids=tuple(dict.fromkeys((*event_ids, *event_filter.ids))))
+        if kwargs.get("parked"):
+            if event_filter.has_criteria or everything or options["after"]:
+                raise click.UsageError(
+                    "--parked means all parked events; leave out IDs, filters, --all and --after. For some of them, "
+                    "leave out --parked and give IDs, or --state parked with a filter."
+                )
+            return function(
+                BulkTarget(settings=settings, event_filter=EventFilter(state="parked"), **options), **kwargs
+            )
         if event_filter.has_criteria == everything:
             raise click.UsageError(
                 "--all means every event; leave out the IDs and filters, or --all."
@@ -152,7 +161,7 @@ def run_paged(settings: Settings, action: BulkAction, *, event_filter: EventFilt
 
     try:
         return operations_client.run_operation(
-            settings, action.operation, action.arguments, progress=(action.operation, total)
+            settings, action.operation, action.arguments, progress=(action.operation.replace("_", " "), total)
         )
     except operations_client.OperationStopped as stopped:
         so_far = f" Until then: {action.describe(stopped.done)}" if stopped.done else ""

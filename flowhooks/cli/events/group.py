@@ -6,7 +6,7 @@ import click
 
 from flowhooks.cli.events.list import list_command
 from flowhooks.cli.events.replay import replay_command, resolve_command
-from flowhooks.cli.events.reroute import dismiss_command, drain_command, reroute_command
+from flowhooks.cli.events.reroute import dismiss_command, reroute_command
 from flowhooks.cli.events.show import show_command
 
 
@@ -17,7 +17,6 @@ from flowhooks.cli.events.show import show_command
         show_command,
         replay_command,
         resolve_command,
-        drain_command,
         reroute_command,
         dismiss_command,
     ],
@@ -35,7 +34,7 @@ def command() -> None:
       unknown (killed mid-run)    events list --state unknown    events resolve ...
     An event that is
       parked (no handler)         events list --state parked     install a handler, or events dismiss
-      parked, a handler is there  events drain --dry-run         events drain
+      parked, a handler is there  events list --state parked     events reroute --parked
       routed, a handler is new    events reroute --dry-run ...   events reroute --handler ...
       dismissed by mistake        events list --state dismissed  events reroute ...
     """

@@ -79,8 +79,8 @@ def resolve_text(done: Mapping[str, Any]) -> str:
     return f"Delivery {done['delivery_id']} for {done['handler']} {verb} from {done['before']} to {done['after']}."
 
 
-def drain_text(done: Mapping[str, Any]) -> str:
-    """What a drain did, or would do."""
+def reroute_parked_text(done: Mapping[str, Any]) -> str:
+    """What a reroute of all parked events did, or would do."""
     if not done["events"]:
         return "No handler takes any of the parked events now."
     would = "would be " if done["dry_run"] else ""

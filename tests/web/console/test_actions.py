@@ -322,12 +322,12 @@ def test_a_group_is_dismissed_only_where_a_search_means_it_alone(busy):
 
 def test_drain(busy, listens):
     """Once a handler is registered, in whichever process, what it wants is delivered from the parked page."""
-    assert busy.page("/parked").to_do("drain") == []
+    assert busy.page("/parked").to_do("reroute_parked") == []
     app = busy.flow.app
     wanted = Candidate("p:archive", listens(lambda event: None, process_key="nobody").selectors)
     app.router = Router([wanted])
     app.operation_context = replace(app.operation_context, router=app.router)
-    (address,) = busy.page("/parked").to_do("drain")
+    (address,) = busy.page("/parked").to_do("reroute_parked")
     answer, asking = busy.act(address, language="zh")
     assert "将补投的暂存事件：2 个" in asking.text
     assert "已补投的暂存事件：2 个" in busy.follow(answer, "zh").page.text
@@ -539,7 +539,7 @@ def test_only_forms_change_anything(busy):
     assert asked > 10
     assert everything(busy.flow) == before
     for method in ("PUT", "PATCH", "DELETE"):
-        assert busy.get("/do/drain", method=method, Sec_Fetch_Site="same-origin").status == 405
+        assert busy.get("/do/reroute_parked", method=method, Sec_Fetch_Site="same-origin").status == 405
 
 
 @pytest.mark.sqlite
@@ -558,7 +558,7 @@ def test_only_forms_change_anything(busy):
         "/consoles/",
         "javascript:alert(1)",
         "/console/\r\nSet-Cookie: a=b",
-        "/console/do/drain",
+        "/console/do/reroute_parked",
         "/console/#x",
         " /console/",
     ],

@@ -340,7 +340,7 @@ def test_credentials_of_any_shape(console):
     for headers in [*({"Cookie": one} for one in COOKIES), *({"Authorization": one} for one in TOKENS)]:
         for root, path in (("/console", "/"), ("/console", "/events"), ("", "/metrics"), ("", "/api/events")):
             assert console.get(path, root=root, **headers).status == 401, (headers, path)
-        posted = console.get("", method="POST", root="/api/operations/drain", body="{}", **headers)
+        posted = console.get("", method="POST", root="/api/operations/reroute_parked", body="{}", **headers)
         assert posted.status == 401, headers
 
 

@@ -76,7 +76,7 @@ class ParkedGroupJson(TypedDict):
         events: how many there are.
         oldest_event_id: the id of the oldest one.
         oldest_received_at: when that was received.
-        deliverable: whether a loaded or registered handler takes them now, so that `reroute` would deliver them.
+        deliverable: whether a loaded or registered handler takes them now, so that `reroute_parked` would deliver them.
         hints: what may have been meant instead.
     """
 

@@ -71,15 +71,18 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "do.close.button": {"en": "Close it", "zh": "关闭"},
     "do.close.did": {"en": "It is closed.", "zh": "已关闭。"},
     # Parked events.
-    "do.drain.act": {"en": "Deliver what is wanted by now", "zh": "补投已有处理器的事件"},
-    "do.drain.title": {"en": "Deliver parked events that are wanted by now", "zh": "补投暂存的事件"},
-    "do.drain.would": {"en": "Parked events that are delivered: {count}", "zh": "将补投的暂存事件：{count} 个"},
-    "do.drain.undo": {
+    "do.reroute_parked.act": {"en": "Deliver what a handler takes now", "zh": "补投已有处理器的事件"},
+    "do.reroute_parked.title": {"en": "Deliver parked events that a handler takes now", "zh": "补投暂存的事件"},
+    "do.reroute_parked.would": {
+        "en": "Parked events that are delivered: {count}",
+        "zh": "将补投的暂存事件：{count} 个",
+    },
+    "do.reroute_parked.undo": {
         "en": "This cannot be undone: their handlers run. It also happens by itself at the next start.",
         "zh": "无法撤销：处理器将执行。下次启动时也会自动补投。",
     },
-    "do.drain.button": {"en": "Deliver them", "zh": "补投"},
-    "do.drain.did": {"en": "Parked events that were delivered: {count}", "zh": "已补投的暂存事件：{count} 个"},
+    "do.reroute_parked.button": {"en": "Deliver them", "zh": "补投"},
+    "do.reroute_parked.did": {"en": "Parked events that were delivered: {count}", "zh": "已补投的暂存事件：{count} 个"},
     "do.dismiss.act": {"en": "Dismiss", "zh": "免处理"},
     "do.dismiss.title": {"en": "Dismiss parked events", "zh": "将暂存事件设为免处理"},
     "do.dismiss.would": {
@@ -253,7 +256,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "audit.did.purge": {"en": "purged old events", "zh": "清理旧事件"},
     "audit.did.replay": {"en": "run again", "zh": "重新执行"},
     "audit.did.resolve": {"en": "resolved", "zh": "裁定"},
-    "audit.did.drain": {"en": "delivered what was parked", "zh": "补投"},
+    "audit.did.reroute_parked": {"en": "delivered what was parked", "zh": "补投"},
     "audit.did.retire": {"en": "handler retired", "zh": "停用处理器"},
     "audit.did.dismiss": {"en": "dismissed", "zh": "设为免处理"},
     "audit.did.reroute": {"en": "routed again", "zh": "重新路由"},

@@ -59,7 +59,9 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "did": Action(operation="resolve", target="delivery", arguments={"verdict": "did"}, note=True),
     "did_not": Action(operation="resolve", target="delivery", arguments={"verdict": "did-not"}, note=True, danger=True),
     "close": Action(operation="resolve", target="delivery", arguments={"verdict": "close"}, note=True, danger=True),
-    "drain": Action(operation="drain", target="", counts="delivered", also=("dismissed",), paged=True),
+    "reroute_parked": Action(
+        operation="reroute_parked", target="", counts="delivered", also=("dismissed",), paged=True
+    ),
     "dismiss": Action(operation="dismiss", target="events", counts="dismissed", note=True, paged=True),
     "reroute": Action(
         operation="reroute", target="events", counts="delivered", also=("parked", "dismissed"), paged=True

@@ -24,7 +24,7 @@ PAGE_SIZE: Final = 100
 MAX_ENTRIES_OF_SUBJECT: Final = 20
 """Entries that the page of an event shows of it."""
 PATH: Final = f"{CONSOLE_ROOT}/audit"
-_EVENT_ACTIONS: Final = frozenset({"replay", "resolve", "drain", "dismiss", "reroute"})
+_EVENT_ACTIONS: Final = frozenset({"replay", "resolve", "reroute_parked", "dismiss", "reroute"})
 _HANDLER_ACTIONS: Final = frozenset({"pause", "resume", "retire"})
 NAMED_ACTIONS: Final = _EVENT_ACTIONS | _HANDLER_ACTIONS | {"acknowledge", "purge"}
 """The operations for which the console has a word; others are shown by their names."""

@@ -7,8 +7,7 @@ from urllib.parse import urlencode
 
 from flowhooks.ledger.stats import MAX_GROUPED
 from flowhooks.operations import suggestions
-from flowhooks.operations.parked import list_parked_groups
-from flowhooks.operations.reroute_parked import representative_event
+from flowhooks.operations.parked import list_parked_groups, representative_event
 from flowhooks.web.admin.console.page import Page
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 

@@ -303,7 +303,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "parked.waits_for": {"en": "Waits for", "zh": "等待"},
     "parked.oldest": {"en": "Oldest", "zh": "最早"},
     "parked.then": {"en": "What to do", "zh": "处理办法"},
-    "parked.wanted": {"en": "A handler takes these now. Deliver them:", "zh": "现在已有处理器，可补投："},
+    "parked.deliverable": {"en": "A handler takes these now. Deliver them:", "zh": "现在已有处理器，可补投："},
     "parked.install": {
         "en": "Install a plugin that listens to the class or key, or name the key in routing.ignore_process_keys.",
         "zh": "安装对应的插件，或把流程 Key 写入 routing.ignore_process_keys。",

@@ -6,8 +6,9 @@ import pytest
 
 from flowhooks import State
 from flowhooks.errors import Unavailable
-from flowhooks.operations import reroute_parked as module
-from flowhooks.operations.reroute_parked import count_deliverable, reroute_parked
+from flowhooks.operations import reroute as module
+from flowhooks.operations.parked import count_deliverable
+from flowhooks.operations.reroute import reroute_parked
 
 pytestmark = pytest.mark.runners
 
@@ -57,7 +58,7 @@ def test_a_dry_run_counts_and_changes_nothing(house, listens):
 
 
 def test_handlers_of_every_event_do_not_run_twice(house, listens, eventually):
-    """An `every` handler that has had a parked event does not get it again when it is drained."""
+    """An `every` handler that has had a parked event does not get it again when it is routed again."""
     runs = []
     every = listens(lambda event: runs.append("every"), name="every", every=True)
     ids = parked(house, every, count=1)
@@ -117,7 +118,7 @@ def test_drained_for_a_missing_handler_waits_for_it(house, listens):
 
 
 def test_draining_at_once_delivers_once(house, listens, together):
-    """However many drain at the same moment, each event has its deliveries once."""
+    """However many do it at the same moment, each event has its deliveries once."""
     ids = parked(house)
     flow = house.open(listens(lambda event: 1, name="h"), start=False)
     together(*[lambda: reroute_parked(flow.app.operation_context)] * 4)
