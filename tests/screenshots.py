@@ -138,14 +138,14 @@ def operate(app):
     (alert, *_) = _alerts(app)
     registry.run_operation(desk, "acknowledge", {"alerts": [alert], "note": "I call the archive"})
     registry.run_operation(desk, "pause", {"handlers": ["staff:book_leave"], "note": "the calendar moves until noon"})
-    registry.run_operation(desk, "replay", {"wanted": {"ids": dead[1:2]}})
+    registry.run_operation(desk, "replay", {"event_filter": {"ids": dead[1:2]}})
     note = "filed by hand, says Ms Chen"
     registry.run_operation(
         replace(desk, by=Actor("chen", "command")),
         "resolve",
         {"delivery_id": _delivery(app, dead[2]), "verdict": "close", "note": note},
     )
-    registry.run_operation(desk, "dismiss", {"wanted": {"ids": parked}, "note": "a trial of the payroll team"})
+    registry.run_operation(desk, "dismiss", {"event_filter": {"ids": parked}, "note": "a trial of the payroll team"})
 
 
 def _delivery(app, event_id):

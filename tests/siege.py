@@ -190,14 +190,14 @@ class Siege:
         ids = self.prepared.pop(kind, [])
         match kind:
             case "replay" | "reroute":
-                asked = {"wanted": {"ids": ids}}
+                asked = {"event_filter": {"ids": ids}}
             case "dismiss":
                 self.dismissed |= set(ids)
-                asked = {"wanted": {"ids": ids}, "note": "nobody wants it"}
+                asked = {"event_filter": {"ids": ids}, "note": "nobody wants it"}
             case "purge":
                 done = self.settled(ids)
                 self.purged |= {instance: event for instance, event in self.told.items() if event in done}
-                asked = {"wanted": {"ids": list(done), "until": time.time_ns() // 1000}}
+                asked = {"event_filter": {"ids": list(done), "until": time.time_ns() // 1000}}
             case "resolve":
                 (unknown,) = self.site.until(lambda ledger: ledger.page(EventFilter(state="unknown"), limit=1))
                 one = next(it.delivery_id for it in unknown.delivery_statuses if it.state == "unknown")
@@ -280,7 +280,7 @@ class Shared(Siege):
 
     def operate(self, name, *, may_be_done=False, failpoint=None, **arguments):
         """Give a command; it may be killed at a point."""
-        words = [f"--id={one}" for one in arguments.get("wanted", {}).get("ids", ())]
+        words = [f"--id={one}" for one in arguments.get("event_filter", {}).get("ids", ())]
         words += ["--note", arguments["note"]] if name == "dismiss" else []
         words = [arguments["delivery_id"], "--did"] if name == "resolve" else words
         words = ["--older-than", "0s", "--key", "old"] if name == "purge" else words
@@ -350,7 +350,7 @@ def history(siege, deliveries):
 def check(siege, taken):
     """I1, I2 and I3, once nothing moves any more."""
     site = siege.site
-    siege.operate("replay", wanted={"state": "dead"})
+    siege.operate("replay", event_filter={"state": "dead"})
     site.until(lambda ledger: not unfinished(ledger))
     told = siege.told | {instance: event_id for instance, event_id, _ in taken}
     assert {(instance, event_id) for instance, event_id, _ in taken} <= set(told.items()), (

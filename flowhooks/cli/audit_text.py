@@ -38,7 +38,7 @@ def describe(entry: AuditEntry) -> str:
         text = None
     if text is None:
         return f"{entry.action} {json.dumps(detail, ensure_ascii=False)}"
-    if not entry.subject and (filter_text := _filter_text(detail.get("wanted"))):
+    if not entry.subject and (filter_text := _filter_text(detail.get("event_filter"))):
         text += f" ({filter_text})"
     return f"{text}: {note}" if (note := detail.get("note")) else text
 

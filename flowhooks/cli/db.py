@@ -275,7 +275,7 @@ def _purge(settings: Settings, event_filter: EventFilter, *, dry_run: bool) -> d
         with closing(Reader(database_url(settings))) as reader:
             return reader.count_purge_candidates(cutoffs_from_filter(event_filter))
 
-    arguments = {"wanted": event_filter.to_json(), "dry_run": dry_run}
+    arguments = {"event_filter": event_filter.to_json(), "dry_run": dry_run}
     try:
         return operations_client.run_operation(
             settings, "purge", arguments, progress=("look" if dry_run else "purge", total)

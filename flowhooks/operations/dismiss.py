@@ -45,13 +45,13 @@ class DismissResult:
 
 
 def dismiss(
-    context: OperationContext, wanted: EventFilter, *, note: str = "", dry_run: bool = False, after: str = ""
+    context: OperationContext, event_filter: EventFilter, *, note: str = "", dry_run: bool = False, after: str = ""
 ) -> DismissResult:
     """Dismiss parked events; a page of events for each call. Deliveries that they have stay as they are.
 
     Args:
         context: what operations work with.
-        wanted: which events; where it names neither ids nor a state, only those that are parked are looked at.
+        event_filter: which events; where it names neither ids nor a state, only those that are parked are looked at.
         note: why, for those who look later.
         dry_run: only count.
         after: where the last call left off.
@@ -59,7 +59,7 @@ def dismiss(
     Raises:
         Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
     """
-    page = context.ledger.page(parked_only(wanted), after=after, limit=PAGE_SIZE)
+    page = context.ledger.page(parked_only(event_filter), after=after, limit=PAGE_SIZE)
     items = [
         RouteChange(
             event_id=stored.event.id,
@@ -77,7 +77,9 @@ def dismiss(
         dismissed = context.change(
             lambda transaction: _write(context, transaction, items),
             lambda moved: AuditRecord(
-                "dismiss", single_id(moved), {"wanted": wanted.to_json(), "events": len(moved), "note": note}
+                "dismiss",
+                single_id(moved),
+                {"event_filter": event_filter.to_json(), "events": len(moved), "note": note},
             ),
         )
         hit("dismiss.committed")

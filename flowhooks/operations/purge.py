@@ -49,7 +49,7 @@ class PurgeResult:
 
 def purge(
     context: OperationContext,
-    wanted: Annotated[EventFilter, PURGE_FILTER_SCHEMA],
+    event_filter: Annotated[EventFilter, PURGE_FILTER_SCHEMA],
     *,
     dry_run: bool = False,
     after: str = "",
@@ -61,7 +61,7 @@ def purge(
 
     Args:
         context: what operations work with.
-        wanted: which events; `until` must be given, and nothing may have happened to them since.
+        event_filter: which events; `until` must be given, and nothing may have happened to them since.
         dry_run: only count.
         after: where the last call left off.
 
@@ -69,13 +69,13 @@ def purge(
         SettingsError: there is no `until`, or the state is one in which no event goes.
         Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
     """
-    cutoffs, started_at = cutoffs_from_filter(wanted), time.monotonic()
-    page = context.ledger.purgeable(cutoffs, event_filter=wanted, after=after, limit=PAGE_SIZE)
+    cutoffs, started_at = cutoffs_from_filter(event_filter), time.monotonic()
+    page = context.ledger.purgeable(cutoffs, event_filter=event_filter, after=after, limit=PAGE_SIZE)
     purged, deliveries = len(page.ids), page.deliveries
     if page.ids and not dry_run:
         purged, deliveries = context.change(
             lambda transaction: context.ledger.purge(transaction, page.ids, cutoffs),
-            lambda done: AuditRecord("purge", "", {"wanted": wanted.to_json(), "events": done.events}),
+            lambda done: AuditRecord("purge", "", {"event_filter": event_filter.to_json(), "events": done.events}),
         )
         hit("purge.committed")
         if page.next:
@@ -90,7 +90,7 @@ def cutoffs_from_filter(event_filter: EventFilter) -> Cutoffs:
         SettingsError: as `purge` has it.
     """
     if event_filter.until is None:
-        raise SettingsError("a purge needs a time before which events are old enough: wanted.until")
+        raise SettingsError("a purge needs a time before which events are old enough: event_filter.until")
     if event_filter.state is None:
         return dict.fromkeys(PURGED_BY_DEFAULT, event_filter.until)
     if event_filter.state not in {*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST}:

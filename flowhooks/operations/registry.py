@@ -121,13 +121,13 @@ def _resolution(key: str, value: Any) -> Resolution:
 
 
 OPERATIONS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, Any], Any]]]]] = {
-    "replay": (replay, {"wanted": filter_from_json, "again": _boolean, "dry_run": _boolean, "after": _string}),
+    "replay": (replay, {"event_filter": filter_from_json, "again": _boolean, "dry_run": _boolean, "after": _string}),
     "resolve": (resolve, {"delivery_id": _string, "verdict": _resolution, "note": _string, "dry_run": _boolean}),
     "reroute_parked": (reroute_parked, {"dry_run": _boolean, "after": _string}),
-    "reroute": (reroute, {"wanted": filter_from_json, "handler": _string, "dry_run": _boolean, "after": _string}),
-    "dismiss": (dismiss, {"wanted": filter_from_json, "note": _string, "dry_run": _boolean, "after": _string}),
+    "reroute": (reroute, {"event_filter": filter_from_json, "handler": _string, "dry_run": _boolean, "after": _string}),
+    "dismiss": (dismiss, {"event_filter": filter_from_json, "note": _string, "dry_run": _boolean, "after": _string}),
     "acknowledge": (acknowledge, {"alerts": _string_list, "note": _string, "dry_run": _boolean}),
-    "purge": (purge, {"wanted": filter_from_json, "dry_run": _boolean, "after": _string}),
+    "purge": (purge, {"event_filter": filter_from_json, "dry_run": _boolean, "after": _string}),
     "retire": (retire, {"handlers": _string_list, "dry_run": _boolean}),
     "pause": (pause, {"handlers": _string_list, "note": _string, "dry_run": _boolean}),
     "resume": (resume, {"handlers": _string_list, "dry_run": _boolean}),

@@ -46,13 +46,13 @@ class ReplayResult:
 
 
 def replay(
-    context: OperationContext, wanted: EventFilter, *, again: bool = False, dry_run: bool = False, after: str = ""
+    context: OperationContext, event_filter: EventFilter, *, again: bool = False, dry_run: bool = False, after: str = ""
 ) -> ReplayResult:
     """Run dead deliveries again, with a fresh retry schedule; a page of events for each call.
 
     Args:
         context: what operations work with.
-        wanted: which events; its `handler` and its `state` also say which of their deliveries, so that what
+        event_filter: which events; its `handler` and its `state` also say which of their deliveries, so that what
             was not asked for is not run a second time.
         again: also those that succeeded: their handlers do their work a second time.
         dry_run: only count.
@@ -62,13 +62,16 @@ def replay(
         Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
     """
     states = {State.DEAD, State.SUCCEEDED} if again else {State.DEAD}
-    page = context.ledger.page(wanted, after=after, limit=PAGE_SIZE)
-    selected = [delivery for stored in page for delivery in stored.delivery_statuses if _matches(wanted, delivery)]
+    page = context.ledger.page(event_filter, after=after, limit=PAGE_SIZE)
+    selected = [
+        delivery for stored in page for delivery in stored.delivery_statuses if _matches(event_filter, delivery)
+    ]
     replayable = [delivery for delivery in selected if delivery.state in states]
     requeued = {delivery.delivery_id for delivery in replayable}
     if replayable and not dry_run:
         requeued = context.change(
-            lambda transaction: _requeue(context, transaction, replayable), partial(_audit_record, wanted, page, again)
+            lambda transaction: _requeue(context, transaction, replayable),
+            partial(_audit_record, event_filter, page, again),
         )
         hit("replay.committed")
     return ReplayResult(
@@ -89,7 +92,9 @@ def _audit_record(
     # Where to go on, should this have been the last page that was done: beginning again would run all of them again.
     after = {"after": page[-1].event.id} if again and len(page) > 1 else {}
     return AuditRecord(
-        "replay", subject, {"wanted": event_filter.to_json(), "again": again, "deliveries": len(requeued), **after}
+        "replay",
+        subject,
+        {"event_filter": event_filter.to_json(), "again": again, "deliveries": len(requeued), **after},
     )
 
 

@@ -81,7 +81,7 @@ class RerouteParkedResult:
 
 def reroute(
     context: OperationContext,
-    wanted: EventFilter,
+    event_filter: EventFilter,
     *,
     handler: str | None = None,
     dry_run: bool = False,
@@ -94,10 +94,10 @@ def reroute(
 
     Args:
         context: what operations work with.
-        wanted: which events.
+        event_filter: which events.
         handler: the id of the only handler that gets deliveries. Events that it does not take are passed over, and so
-            are those that an operator or a setting dismissed, unless `wanted` has their ids. None: every handler that
-            takes the events, whatever dismissed them.
+            are those that an operator or a setting dismissed, unless `event_filter` has their ids. None: every handler
+            that takes the events, whatever dismissed them.
         dry_run: only count.
         after: where the last call left off.
 
@@ -107,9 +107,11 @@ def reroute(
     """
     if handler is not None and not context.router.has_handler(handler):
         raise NotFound(f"no handler is called {handler}; `flowhooks handlers list` shows their ids")
-    page = context.ledger.page(wanted, after=after, limit=PAGE_SIZE)
+    page = context.ledger.page(event_filter, after=after, limit=PAGE_SIZE)
     candidates = [
-        stored for stored in page if handler is None or wanted.ids or stored.dismissed_by not in _DELIBERATE_DISMISSALS
+        stored
+        for stored in page
+        if handler is None or event_filter.ids or stored.dismissed_by not in _DELIBERATE_DISMISSALS
     ]
     items = [
         item for stored in candidates if (item := compute_route_change(context, stored, handler=handler)) is not None
@@ -118,7 +120,7 @@ def reroute(
     if items and not dry_run:
         changed = context.change(
             lambda transaction: _write(context, transaction, items, failpoint="reroute.written"),
-            lambda moved: _audit_record(wanted, handler, items, moved),
+            lambda moved: _audit_record(event_filter, handler, items, moved),
         )
         hit("reroute.committed")
         applied = [item for item in items if item.event_id in changed]
@@ -175,7 +177,7 @@ def _audit_record(
     event_filter: EventFilter, handler: str | None, items: Sequence[RouteChange], changed: Collection[str]
 ) -> AuditRecord:
     n_deliveries = _count_deliveries([item for item in items if item.event_id in changed])
-    request = {"wanted": event_filter.to_json(), **({"handler": handler} if handler else {})}
+    request = {"event_filter": event_filter.to_json(), **({"handler": handler} if handler else {})}
     return AuditRecord("reroute", single_id(changed), {**request, "events": len(changed), "deliveries": n_deliveries})
 
 

@@ -120,7 +120,8 @@ HEADERS = {
 }  # fmt: skip
 BODIES = [
     *(b'{"processDefinitionKey": "good"}', b'{"processDefinitionKey": "good"}', b'{"processDefinitionKey": "bad"}'),
-    *(b'{"processDefinitionKey": "good", "a": "%N"}', b"{}", b'{"wanted": {}}', b'{"wanted": {"ids": ["x"]}}'),
+    *(b'{"processDefinitionKey": "good", "a": "%N"}', b"{}", b'{"event_filter": {}}'),
+    b'{"event_filter": {"ids": ["x"]}}',
     *(b"", b"{", b"[]", b"null", b'{"a": 1, "a": 2}', b'{"a": NaN}', b'{"a": "\\ud800"}', b'{"a": "\\u0000"}', b"\xff"),
     *(b'{"a": ' + b"[" * 100 + b"]" * 100 + b"}", b"name=li&password=x", b"<x/>"),
     *(b'{"a": "' + b"x" * 100_000 + b'"}', b'{"processDefinitionVersion": 1e99}'),

@@ -352,28 +352,28 @@ def test_the_administration_listener_takes_bad_input_as_calmly(server, site):
         b"",
         b"{",
         b"[]",
-        b'{"wanted": 1}',
+        b'{"event_filter": 1}',
         b'{"nonsense": 1}',
-        b'{"wanted": {"since": 1e300}}',
+        b'{"event_filter": {"since": 1e300}}',
         BODIES["NUL"],
     ):
         answer = server.ask("POST", "/api/operations/replay", body, known, admin=True)
         assert answer.message_of_error(answer.status)
         assert answer.status in {400, 422}
     for arguments in (
-        {"wanted": {"since": 10**40}},
-        {"wanted": {"until": -(10**30)}},
-        {"wanted": {"state": "ded"}},
-        {"wanted": {"ids": [1]}},
-        {"wanted": {"ids": ["x"] * 60_000}},
-        {"wanted": {"handler": None, "state": "dead"}, "after": "\u202e"},
-        {"wanted": {}, "again": 1},
+        {"event_filter": {"since": 10**40}},
+        {"event_filter": {"until": -(10**30)}},
+        {"event_filter": {"state": "ded"}},
+        {"event_filter": {"ids": [1]}},
+        {"event_filter": {"ids": ["x"] * 60_000}},
+        {"event_filter": {"handler": None, "state": "dead"}, "after": "\u202e"},
+        {"event_filter": {}, "again": 1},
     ):
         answer = server.operate(token, "replay", **arguments)
         assert answer.status in {200, 413, 422}, (str(arguments)[:80], answer)
         if answer.status != 200:
             answer.message_of_error(answer.status)
-    assert server.operate(token, "replay", wanted={"state": "ded"}).status == 422
+    assert server.operate(token, "replay", event_filter={"state": "ded"}).status == 422
     for name in ("nothing", "%00", "a%2Fb", "..", "replay%0a"):
         answer = server.ask("POST", f"/api/operations/{name}", b"{}", known, admin=True)
         assert answer.status in {404, 422}

@@ -203,7 +203,9 @@ def test_resolve_and_replay_still_work(crashed, stored):
             _, standing = ledger.delivery(delivery_id)
             assert standing.state.value == after[verdict]
             assert standing.attempt == (2 if verdict == "did-not" else 1)
-    again = crashed.server.operate(token, "replay", wanted={"state": "succeeded", "handler": "demo:plain"}, again=True)
+    again = crashed.server.operate(
+        token, "replay", event_filter={"state": "succeeded", "handler": "demo:plain"}, again=True
+    )
     assert again.status == 200
     assert again.json["deliveries"] > 0
     crashed.until(lambda ledger: not unfinished(ledger))

@@ -202,7 +202,7 @@ def test_the_contract_is_open_to_read(server, answers):
 def test_the_administration_asks_for_the_lock_files_token(server, site, answers):
     """Engines' tokens do not open it; alive and ready are open to those who watch."""
     path = "/api/operations/replay"
-    body = json.dumps({"wanted": {}})
+    body = json.dumps({"event_filter": {}})
     token = site.token()
     assert len(token) >= 40
     for given in (
@@ -220,7 +220,7 @@ def test_the_administration_asks_for_the_lock_files_token(server, site, answers)
         answers.append(server.ask("POST", path, body, headers, admin=True))
         answers[-1].message_of_error(401)
         assert answers[-1].headers["WWW-Authenticate"] == "Bearer"
-    answers.append(server.operate(token, "replay", wanted={}))
+    answers.append(server.operate(token, "replay", event_filter={}))
     assert answers[-1].status == 200
     for path in ("/healthz", "/readyz"):
         answers.append(server.ask("GET", path, admin=True))

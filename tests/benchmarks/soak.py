@@ -184,7 +184,7 @@ class Operators(threading.Thread):
             connection = http.client.HTTPConnection(self._place, timeout=120)
             try:
                 headers = {"Authorization": f"Bearer {self._token}"}
-                body = json.dumps({"wanted": wanted, "after": after})
+                body = json.dumps({"event_filter": wanted, "after": after})
                 connection.request("POST", f"/api/operations/{name}", body, headers)
                 answer = connection.getresponse()
                 said = answer.read()

@@ -130,13 +130,13 @@ def test_who_has_done_what(alerted, run, asked, hostile):
 
 
 DETAILS = {
-    "replay": {"wanted": {}, "again": False, "deliveries": 1},
+    "replay": {"event_filter": {}, "again": False, "deliveries": 1},
     "resolve": {"delivery": "d1", "handler": "p:h", "verdict": "did"},
     "reroute_parked": {"events": 1},
-    "reroute": {"wanted": {}, "events": 1, "deliveries": 0},
-    "dismiss": {"wanted": {}, "events": 1},
+    "reroute": {"event_filter": {}, "events": 1, "deliveries": 0},
+    "dismiss": {"event_filter": {}, "events": 1},
     "acknowledge": {"alerts": ["a1"], "about": ["dead p:h"]},
-    "purge": {"wanted": {"until": 0}, "events": 2},
+    "purge": {"event_filter": {"until": 0}, "events": 2},
     "retire": {"handlers": ["p:h"]},
     "pause": {"handlers": ["p:h"]},
     "resume": {"handlers": ["p:h"]},

@@ -54,7 +54,7 @@ class Acting(Running):
         """What is dead runs again; with `again` what succeeded, too."""
         wanted = self._wanted(wanted, pick)
         expected = desk.replay(self.paper, wanted, again=again, dry_run=dry)
-        self._perform(which, "replay", expected, wanted=wanted, again=again, dry_run=dry)
+        self._perform(which, "replay", expected, event_filter=wanted, again=again, dry_run=dry)
 
     @precondition(lambda self: self.real.ids)
     @rule(pick=PICKS, verdict=st.sampled_from(["did", "did-not", "close"]), dry=DRY, which=WHICH)
@@ -79,7 +79,7 @@ class Acting(Running):
     @rule(how=st.sampled_from(["reroute_parked", "dismiss"]), wanted=WANTED, pick=PICKS, dry=DRY, which=WHICH)
     def route_anew(self, how: str, wanted: Any, pick: int, dry: bool, which: int) -> None:
         """What is parked goes where it would go now; or nobody need want it."""
-        arguments = {} if how == "reroute_parked" else {"wanted": self._wanted(wanted, pick)}
+        arguments = {} if how == "reroute_parked" else {"event_filter": self._wanted(wanted, pick)}
         expected = getattr(desk, how)(self.paper, **arguments, dry_run=dry)
         self._perform(which, how, expected, **arguments, dry_run=dry)
 
@@ -87,7 +87,9 @@ class Acting(Running):
     @rule(wanted=WANTED, pick=PICKS, handler=ONLY, dry=DRY, which=WHICH)
     def reroute(self, wanted: Any, pick: int, handler: str, dry: bool, which: int) -> None:
         """Events go where they would go now, whatever their state; or to one handler only."""
-        arguments = {"wanted": self._wanted(wanted, pick), "dry_run": dry} | ({"handler": handler} if handler else {})
+        arguments = {"event_filter": self._wanted(wanted, pick), "dry_run": dry} | (
+            {"handler": handler} if handler else {}
+        )
         if handler and handler not in self.paper.known:
             with pytest.raises(NotFound):
                 self._perform(which, "reroute", {}, **arguments)
@@ -113,7 +115,7 @@ class Acting(Running):
         until = self.paper.now + 1 - age * SECOND
         wanted = {"until": until} | ({"state": state} if state else {})
         expected = desk.purge(self.paper, until, state, dry_run=dry)
-        self._perform(which, "purge", expected, wanted=wanted, dry_run=dry)
+        self._perform(which, "purge", expected, event_filter=wanted, dry_run=dry)
 
     @precondition(lambda self: self.paper.deliveries())
     @rule(pick=PICKS, which=WHICH)

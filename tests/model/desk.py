@@ -21,15 +21,17 @@ RESOLVES: Final = {
 """What an operator may say of a delivery: where that takes it, and from where."""
 
 
-def meant(paper: Paper, wanted: Mapping[str, Any]) -> list[Event]:
+def meant(paper: Paper, event_filter: Mapping[str, Any]) -> list[Event]:
     """The events that a filter means."""
-    return [event for event in paper.events.values() if _is_meant(event, wanted)]
+    return [event for event in paper.events.values() if _is_meant(event, event_filter)]
 
 
-def _is_meant(event: Event, wanted: Mapping[str, Any]) -> bool:
-    state, handler = wanted.get("state"), wanted.get("handler")
+def _is_meant(event: Event, event_filter: Mapping[str, Any]) -> bool:
+    state, handler = event_filter.get("state"), event_filter.get("handler")
     of_delivery = state if state in set(State) else None
-    if event.id not in wanted.get("ids", [event.id]) or (state in {"parked", "dismissed"} and event.state != state):
+    if event.id not in event_filter.get("ids", [event.id]) or (
+        state in {"parked", "dismissed"} and event.state != state
+    ):
         return False
     return (of_delivery is None and handler is None) or any(
         _fits(one, handler, of_delivery) for one in event.deliveries.values()
@@ -40,11 +42,13 @@ def _fits(one: Delivery, handler: str | None, state: str | None) -> bool:
     return (handler is None or one.handler == handler) and (state is None or one.state == state)
 
 
-def replay(paper: Paper, wanted: Mapping[str, Any], *, again: bool, dry_run: bool) -> dict[str, int]:
+def replay(paper: Paper, event_filter: Mapping[str, Any], *, again: bool, dry_run: bool) -> dict[str, int]:
     """Dead deliveries run again, and with `again` those that succeeded, too."""
-    events = meant(paper, wanted)
-    state = wanted.get("state") if wanted.get("state") in set(State) else None
-    those = [one for event in events for one in event.deliveries.values() if _fits(one, wanted.get("handler"), state)]
+    events = meant(paper, event_filter)
+    state = event_filter.get("state") if event_filter.get("state") in set(State) else None
+    those = [
+        one for event in events for one in event.deliveries.values() if _fits(one, event_filter.get("handler"), state)
+    ]
     chosen = [one for one in those if one.state is State.DEAD or (again and one.state is State.SUCCEEDED)]
     if not dry_run:
         for one in chosen:
@@ -89,13 +93,13 @@ class Change(NamedTuple):
         return self.event.state if self.route is None or self.event.state == "routed" else self.route.state
 
 
-def reroute(paper: Paper, *, wanted: Mapping[str, Any], handler: str = "", dry_run: bool) -> dict[str, int]:
+def reroute(paper: Paper, *, event_filter: Mapping[str, Any], handler: str = "", dry_run: bool) -> dict[str, int]:
     """Events go where they would go now, beside where they went; with `handler` only there."""
-    events = meant(paper, wanted)
+    events = meant(paper, event_filter)
     changes = [
         change
         for event in events
-        if not handler or wanted.get("ids") or event.dismissed_by not in {"operator", "setting"}
+        if not handler or event_filter.get("ids") or event.dismissed_by not in {"operator", "setting"}
         if (change := _anew(paper, event, handler)) is not None
     ]
     parked = sum((change.event.state, change.state) == ("dismissed", "parked") for change in changes)
@@ -152,9 +156,12 @@ def _write(paper: Paper, changes: list[Change], *, dry_run: bool) -> None:
         paper.deeds += bool(changes)
 
 
-def dismiss(paper: Paper, wanted: Mapping[str, Any], *, dry_run: bool) -> dict[str, int]:
+def dismiss(paper: Paper, event_filter: Mapping[str, Any], *, dry_run: bool) -> dict[str, int]:
     """Nobody need want what is parked."""
-    events = meant(paper, wanted if wanted.get("ids") or wanted.get("state") else {**wanted, "state": "parked"})
+    events = meant(
+        paper,
+        event_filter if event_filter.get("ids") or event_filter.get("state") else {**event_filter, "state": "parked"},
+    )
     parked = [one for one in events if one.state == "parked"]
     if not dry_run:
         for one in parked:

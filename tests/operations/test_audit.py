@@ -47,7 +47,7 @@ def test_a_replay_is_written_down(flow):
     (entry,) = entries(flow)
     assert (entry.who, entry.face, entry.action, entry.subject) == ("ann", "console", "replay", flow.dead)
     assert entry.done_at == flow.clock.now()
-    assert entry.detail == {"wanted": {"ids": [flow.dead]}, "again": False, "deliveries": 1}
+    assert entry.detail == {"event_filter": {"ids": [flow.dead]}, "again": False, "deliveries": 1}
 
 
 def test_a_dry_run_and_nothing_done_leave_no_entry(flow):

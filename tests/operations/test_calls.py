@@ -13,28 +13,28 @@ from flowhooks.operations.registry import OPERATIONS, filter_from_json, run_oper
 REFUSED = [
     ("destroy", {}),
     ("", {}),
-    ("replay", {"wanted": {}, "force": True}),
+    ("replay", {"event_filter": {}, "force": True}),
     ("replay", {}),
     ("replay", {"again": True}),
-    ("replay", {"wanted": []}),
-    ("replay", {"wanted": None}),
-    ("replay", {"wanted": "all"}),
-    ("replay", {"wanted": {}, "again": "yes"}),
-    ("replay", {"wanted": {}, "again": 1}),
-    ("replay", {"wanted": {}, "dry_run": None}),
-    ("replay", {"wanted": {}, "after": 3}),
-    ("replay", {"wanted": {"sate": "dead"}}),
-    ("replay", {"wanted": {"state": "ded"}}),
-    ("replay", {"wanted": {"state": 1}}),
-    ("replay", {"wanted": {"state": ""}}),
-    ("replay", {"wanted": {"ids": "e1"}}),
-    ("replay", {"wanted": {"ids": [1]}}),
-    ("replay", {"wanted": {"ids": []}}),
-    ("replay", {"wanted": {"since": "2026-01-01"}}),
-    ("replay", {"wanted": {"since": 1.5}}),
-    ("replay", {"wanted": {"since": True}}),
-    ("replay", {"wanted": {"until": 2**64}}),
-    ("replay", {"wanted": {"narrows": True}}),
+    ("replay", {"event_filter": []}),
+    ("replay", {"event_filter": None}),
+    ("replay", {"event_filter": "all"}),
+    ("replay", {"event_filter": {}, "again": "yes"}),
+    ("replay", {"event_filter": {}, "again": 1}),
+    ("replay", {"event_filter": {}, "dry_run": None}),
+    ("replay", {"event_filter": {}, "after": 3}),
+    ("replay", {"event_filter": {"sate": "dead"}}),
+    ("replay", {"event_filter": {"state": "ded"}}),
+    ("replay", {"event_filter": {"state": 1}}),
+    ("replay", {"event_filter": {"state": ""}}),
+    ("replay", {"event_filter": {"ids": "e1"}}),
+    ("replay", {"event_filter": {"ids": [1]}}),
+    ("replay", {"event_filter": {"ids": []}}),
+    ("replay", {"event_filter": {"since": "2026-01-01"}}),
+    ("replay", {"event_filter": {"since": 1.5}}),
+    ("replay", {"event_filter": {"since": True}}),
+    ("replay", {"event_filter": {"until": 2**64}}),
+    ("replay", {"event_filter": {"narrows": True}}),
     ("resolve", {}),
     ("resolve", {"delivery_id": "d"}),
     ("resolve", {"verdict": "did"}),
@@ -43,13 +43,13 @@ REFUSED = [
     ("resolve", {"delivery_id": 1, "verdict": "did"}),
     ("resolve", {"delivery_id": "d", "verdict": "did", "note": None}),
     ("reroute_parked", {"dry_run": "no"}),
-    ("reroute_parked", {"wanted": {}}),
+    ("reroute_parked", {"event_filter": {}}),
     ("reroute", {}),
-    ("reroute", {"wanted": {"state": "ded"}}),
-    ("reroute", {"wanted": {}, "note": "x"}),
+    ("reroute", {"event_filter": {"state": "ded"}}),
+    ("reroute", {"event_filter": {}, "note": "x"}),
     ("dismiss", {"note": "x"}),
-    ("dismiss", {"wanted": {}, "note": None}),
-    ("dismiss", {"wanted": {"ids": []}}),
+    ("dismiss", {"event_filter": {}, "note": None}),
+    ("dismiss", {"event_filter": {"ids": []}}),
     ("acknowledge", {}),
     ("acknowledge", {"alerts": "a1"}),
     ("acknowledge", {"alerts": [1]}),
@@ -85,7 +85,7 @@ def test_what_is_not_as_an_operation_takes_it_is_refused(flow):
 def test_a_replay_in_json(flow):
     """The answer is what the operation did, as JSON has it."""
     answer = run_operation(
-        flow.app.operation_context, "replay", {"wanted": {"business_key": "B", "state": None}, "dry_run": True}
+        flow.app.operation_context, "replay", {"event_filter": {"business_key": "B", "state": None}, "dry_run": True}
     )
     assert json.loads(json.dumps(answer)) == {
         "events": 1,
@@ -151,6 +151,6 @@ def test_a_filter_out_of_json():
         "since": 1,
         "until": 2,
     }
-    read = filter_from_json("wanted", whole)
+    read = filter_from_json("event_filter", whole)
     assert {name: getattr(read, name) for name in whole} == whole | {"ids": ("e1", "e2")}
-    assert not filter_from_json("wanted", dict.fromkeys(whole)).has_criteria
+    assert not filter_from_json("event_filter", dict.fromkeys(whole)).has_criteria

@@ -37,7 +37,7 @@ def test_parked_events_of_a_filter_are_dismissed(flow, by, deeds):
     assert states(flow) == {"routed": "routed", "p1": "dismissed", "p2": "dismissed", "p3": "parked"}
     (entry,) = deeds(flow)
     assert (entry.who, entry.action, entry.subject) == ("ann", "dismiss", "")
-    assert entry.detail == {"wanted": {"process_key": "trip"}, "events": 2, "note": "a test of the engine"}
+    assert entry.detail == {"event_filter": {"process_key": "trip"}, "events": 2, "note": "a test of the engine"}
 
 
 def test_one_event_is_what_the_deed_is_about(flow, by, deeds):

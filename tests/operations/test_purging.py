@@ -196,10 +196,10 @@ def test_by_its_name_and_with_an_entry(full):
     flow, _ = full
     desk = flow.app.operation_context
     wanted = {"until": before(flow, 90).until}
-    done = run_operation(replace(desk, by=Actor("ann", "command")), "purge", {"wanted": wanted, "after": ""})
+    done = run_operation(replace(desk, by=Actor("ann", "command")), "purge", {"event_filter": wanted, "after": ""})
     assert done == {"events": 5, "purged": 3, "deliveries": 2, "next": "", "dry_run": False}
     ((who, action, detail),) = flow.sql("SELECT who, action, detail FROM audit WHERE who = 'ann'")
-    assert (who, action, json.loads(detail)) == ("ann", "purge", {"wanted": wanted, "events": 3})
+    assert (who, action, json.loads(detail)) == ("ann", "purge", {"event_filter": wanted, "events": 3})
 
 
 @pytest.mark.parametrize(("instance", "key"), [("s", "go"), ("c", "fail"), ("i", "ignored")])

@@ -246,16 +246,16 @@ def test_what_operations_refuse_is_not_published(document):
     assert takes("reroute_parked", {"dry_run": None, "after": None})
     assert takes("resolve", {"delivery_id": "x", "verdict": "did", "note": None})
     assert not takes("resolve", {"delivery_id": None, "verdict": "did"})
-    assert all(takes("replay", {"wanted": {name: None}}) for name in ("ids", "state", "since", "handler"))
+    assert all(takes("replay", {"event_filter": {name: None}}) for name in ("ids", "state", "since", "handler"))
     for wanted in ({"ids": []}, {"state": "ded"}, {"since": 2**63}, {"until": -(2**63)}, {"nonsense": 1}, {"ids": "x"}):
-        assert not takes("replay", {"wanted": wanted}), wanted
+        assert not takes("replay", {"event_filter": wanted}), wanted
         with pytest.raises(SettingsError):
-            filter_from_json("wanted", wanted)
-    assert takes("purge", {"wanted": {"until": 1, "state": None}})
+            filter_from_json("event_filter", wanted)
+    assert takes("purge", {"event_filter": {"until": 1, "state": None}})
     for wanted in ({}, {"until": None}, {"until": 1, "state": "running"}):
-        assert not takes("purge", {"wanted": wanted}), wanted
+        assert not takes("purge", {"event_filter": wanted}), wanted
         with pytest.raises(SettingsError):
-            cutoffs_from_filter(filter_from_json("wanted", wanted))
+            cutoffs_from_filter(filter_from_json("event_filter", wanted))
 
 
 def test_every_answer_is_as_published(busy, document):
@@ -277,16 +277,16 @@ def test_every_operation_answers_as_published(busy, document):
     """Each, asked to only say what it would do."""
     (standing,) = busy.flow.delivery_statuses(busy.flow.dead)
     given = {
-        "replay": {"wanted": {"state": "dead"}, "again": False},
+        "replay": {"event_filter": {"state": "dead"}, "again": False},
         "resolve": {"delivery_id": standing.delivery_id, "verdict": "close"},
         "reroute_parked": {},
         "retire": {"handlers": ["shop:idle"]},
-        "reroute": {"wanted": {"ids": [busy.flow.dead]}, "handler": "shop:idle"},
-        "dismiss": {"wanted": {"state": "parked"}, "note": "not needed"},
+        "reroute": {"event_filter": {"ids": [busy.flow.dead]}, "handler": "shop:idle"},
+        "dismiss": {"event_filter": {"state": "parked"}, "note": "not needed"},
         "acknowledge": {"alerts": ["alert NULL"]},
         "pause": {"handlers": ["shop:idle"]},
         "resume": {"handlers": ["shop:idle"]},
-        "purge": {"wanted": {"until": busy.flow.clock.now()}},
+        "purge": {"event_filter": {"until": busy.flow.clock.now()}},
     }
     assert given.keys() == OPERATIONS.keys()
     for name in OPERATIONS:
@@ -733,7 +733,7 @@ def test_reroute_takes_one_handler(concluded):
     """Only that handler gets deliveries; one that is not known is answered 404."""
 
     def rerouted(handler):
-        body = {"wanted": {"dismissed_by": "condition"}, "handler": handler, "dry_run": True}
+        body = {"event_filter": {"dismissed_by": "condition"}, "handler": handler, "dry_run": True}
         return concluded.ask(
             "/api/operations/reroute",
             method="POST",

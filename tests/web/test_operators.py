@@ -102,7 +102,7 @@ def test_who_is_written_down(house, ask, listens):
     flow = house.open(listens(fails, name="h"), operators=OPERATORS)
     flow.take()
     request = ask(flow)
-    replay = {"wanted": {"state": "dead"}}
+    replay = {"event_filter": {"state": "dead"}}
     assert request("POST", "/api/operations/replay", None, replay)[0] == 401
     status, error = request("POST", "/api/operations/replay", TOKENS["prometheus"], replay)
     assert (status, error["message"].split(";")[0]) == (403, "This operator may look, and not change anything")

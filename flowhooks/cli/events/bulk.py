@@ -143,7 +143,7 @@ def run_on_target(target: BulkTarget, action: BulkAction, **arguments: Any) -> d
     """What an operation does, or would do, with these arguments."""
     # Not even an empty list of ids is sent: none at all would mean every event, and is refused.
     full_arguments = {
-        "wanted": target.event_filter.to_json(),
+        "event_filter": target.event_filter.to_json(),
         **({"after": target.after} if target.after else {}),
         **arguments,
     }

@@ -454,7 +454,9 @@ def test_running_once_more_is_gone_on_with_by_a_command(paid, eventually):
     assert times.keys() == TIMES
     wanted = {"state": "succeeded", "process_key": "leave"} | {name: parse_time(value) for name, value in times.items()}
     paid.flow.app.runner.wake()
-    registry.run_operation(paid.flow.app.operation_context, "replay", {"wanted": wanted, "again": True, "after": after})
+    registry.run_operation(
+        paid.flow.app.operation_context, "replay", {"event_filter": wanted, "again": True, "after": after}
+    )
     eventually(lambda: [attempts(paid)[f"p{number}"] for number in range(4)] == [2] * 4)
 
 
@@ -611,7 +613,13 @@ def test_who_may_only_look_has_no_buttons(busy, monkeypatch):
 
 def test_every_action_is_an_operation():
     """Each action names an operation that is there, and only arguments that it takes."""
-    of = {"events": {"wanted"}, "delivery": {"delivery_id"}, "handler": {"handlers"}, "alert": {"alerts"}, "": set()}
+    of = {
+        "events": {"event_filter"},
+        "delivery": {"delivery_id"},
+        "handler": {"handlers"},
+        "alert": {"alerts"},
+        "": set(),
+    }
     for action in ACTIONS.values():
         _, takes = registry.OPERATIONS[action.operation]
         given = of[action.target] | set(action.arguments) | ({"note"} if action.note else set())

@@ -104,7 +104,7 @@ def hostile(house, serve, listens):
             *[payload] * 4,
             json.dumps({"note": payload, payload: [payload]}),
         )
-        entry = json.dumps({"handlers": ["p:give"], "note": payload, "wanted": {"handler": payload}})
+        entry = json.dumps({"handlers": ["p:give"], "note": payload, "event_filter": {"handler": payload}})
         for number, about in enumerate((whole, "p:give")):
             flow.sql(
                 "INSERT INTO audit (id, done_at, who, face, action, subject, detail) VALUES (?, 1, ?, ?, ?, ?, ?)",

@@ -20,11 +20,11 @@ READERS = 8
 """Connections that may read at once."""
 PAGES = ["/", "/live", "/events", "/handlers", "/parked", "/rejected-requests", "/alerts", "/audit", "/events/{id}"]
 ASKED = {
-    "replay": {"wanted": {"flow_instance_id": "i1"}},
+    "replay": {"event_filter": {"flow_instance_id": "i1"}},
     "resolve": {"delivery_id": "x", "verdict": "close"},
-    "reroute": {"wanted": {"flow_instance_id": "i1"}},
-    "dismiss": {"wanted": {"flow_instance_id": "i1"}},
-    "purge": {"wanted": {"until": 1}},
+    "reroute": {"event_filter": {"flow_instance_id": "i1"}},
+    "dismiss": {"event_filter": {"flow_instance_id": "i1"}},
+    "purge": {"event_filter": {"until": 1}},
     "acknowledge": {"alerts": ["x"]},
     **{name: {"handlers": ["p:x"]} for name in ("retire", "pause", "resume")},
 }

@@ -100,12 +100,12 @@ def filter_from_query(query: Mapping[str, list[str]]) -> EventFilter:
         LocalizedHTTPError: a value makes no sense.
     """
     parsed = parse_filter({name: values[0] for name, values in query.items() if name not in {"id", "limit", "after"}})
-    if parsed.wanted is None:
+    if parsed.event_filter is None:
         name = parsed.wrong[0]
         if name in CHOICES:
             raise LocalizedHTTPError(422, "query_choice", name=name, values=", ".join(CHOICES[name]))
         raise LocalizedHTTPError(422, "query_time", name=name, examples=EXAMPLES)
-    event_filter = replace(parsed.wanted, ids=tuple(parse_id("id", event_id) for event_id in query.get("id", ())))
+    event_filter = replace(parsed.event_filter, ids=tuple(parse_id("id", event_id) for event_id in query.get("id", ())))
     if event_filter.since is not None and event_filter.until is not None and event_filter.since >= event_filter.until:
         raise LocalizedHTTPError(422, "query_times")
     return event_filter

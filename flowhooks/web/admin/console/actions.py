@@ -139,13 +139,13 @@ def _select_single(request: falcon.Request, action: Action, name: str, as_argume
 def _select_events(request: falcon.Request, action: Action, now: int) -> Selection:
     parsed = filter_from_request(request)
     event_id = query_text(request, "id")
-    if parsed.wanted is None:
+    if parsed.event_filter is None:
         raise SettingsError(f"{' and '.join(parsed.wrong)} cannot be used")
     # A name that is misspelt must not come to mean more than what was meant.
     unknown = sorted(set(query_of(request, "lang", "back", "id", *PROGRESS_PARAMETERS)) - set(parsed.given))
     if unknown or not (parsed.given or event_id):
         raise SettingsError("the address does not say which events")
-    filter_json = parsed.wanted.to_json() | ({"ids": [event_id]} if event_id else {})
+    filter_json = parsed.event_filter.to_json() | ({"ids": [event_id]} if event_id else {})
     shown: list[tuple[str, str | int]] = [("event.id", event_id)] if event_id else []
     shown += [
         (name, filter_json[name] if name in {"since", "until"} else value) for name, value in parsed.given.items()
@@ -157,4 +157,4 @@ def _select_events(request: falcon.Request, action: Action, now: int) -> Selecti
         query |= {
             name: to_datetime(filter_json[name]).isoformat() for name in ("since", "until") if name in filter_json
         }
-    return Selection(arguments={**action.arguments, "wanted": filter_json}, query=query, shown=tuple(shown))
+    return Selection(arguments={**action.arguments, "event_filter": filter_json}, query=query, shown=tuple(shown))

@@ -62,8 +62,8 @@ def to_row(entry: AuditEntry) -> dict[str, Any]:
     """An entry as a page shows it."""
     note = entry.detail.get("note")
     detail = {name: value for name, value in entry.detail.items() if name != "note"}
-    if isinstance(detail.get("wanted"), dict):
-        detail["wanted"] = {name: _readable(name, value) for name, value in detail["wanted"].items()}
+    if isinstance(detail.get("event_filter"), dict):
+        detail["event_filter"] = {name: _readable(name, value) for name, value in detail["event_filter"].items()}
     return {
         "facts": entry,
         "named": entry.action in NAMED_ACTIONS,

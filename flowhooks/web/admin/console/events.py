@@ -50,10 +50,10 @@ class EventsPage(Page):
         before, after = query_text(request, "before"), query_text(request, "after")
         state = parsed.given.get("state") or ("dismissed" if parsed.given.get("dismissed_by") else "")
         page = None
-        if parsed.wanted is not None:
+        if parsed.event_filter is not None:
             with self.app.ledger.connection() as connection:
                 page = search_events(
-                    connection, parsed.wanted, limit=PAGE_SIZE, before=before, after="" if before else after
+                    connection, parsed.event_filter, limit=PAGE_SIZE, before=before, after="" if before else after
                 )
         return {
             "look": parsed,
@@ -76,7 +76,7 @@ class EventsPage(Page):
 
 def _time(parsed: ParsedFilter, name: str) -> dict[str, Any]:
     """A time of the filter as its field shows it: in UTC, which a script puts into the viewer's zone."""
-    time = getattr(parsed.wanted, name, None)
+    time = getattr(parsed.event_filter, name, None)
     if time is None:
         return {"value": parsed.given.get(name, ""), "instant": "", "time": None}
     # The field has whole seconds. What was found before is found again with them.

@@ -46,13 +46,13 @@ class ParsedFilter:
 
     Attributes:
         given: what was filled in, by its name in the address; times that were read in a zone as moments in UTC.
-        wanted: the filter; None where it makes no sense.
+        event_filter: the filter; None where it makes no sense.
         problems: of those that make none, the text that says why, by name.
         twice: the names of times that come twice in their zone.
     """
 
     given: Mapping[str, str]
-    wanted: EventFilter | None
+    event_filter: EventFilter | None
     problems: Mapping[str, str]
     twice: frozenset[str]
 
@@ -64,7 +64,7 @@ class ParsedFilter:
     @property
     def pinned(self) -> dict[str, str]:
         """What was filled in with its times as moments: `2h` means the same a minute later."""
-        times = {name: getattr(self.wanted, name, None) for name in _TIMES}
+        times = {name: getattr(self.event_filter, name, None) for name in _TIMES}
         return {**self.given, **{name: _utc(time) for name, time in times.items() if time is not None}}
 
     def address(self, path: str, **more: str) -> str:
@@ -113,7 +113,7 @@ def parse_filter(query: Mapping[str, str], *, zone: str = "") -> ParsedFilter:
     local_times = {name for name in times if zone and not is_relative(query[name])}
     return ParsedFilter(
         given={**query, **{name: _utc(times[name]) for name in local_times}},
-        wanted=event_filter,
+        event_filter=event_filter,
         problems=problems,
         twice=frozenset(name for name in times if tz and is_ambiguous(query[name], tz)),
     )
