@@ -65,7 +65,7 @@ def command(settings: Settings, *, as_json: bool, **options: Any) -> None:
       flowhooks routes --data body.json --source erp
       flowhooks routes --class com.example.ContractSigned --source erp --json
 
-    Exit codes: 0 done; 1 the event would be parked or refused, or the body is not what the callback takes;
+    Exit codes: 0 done; 1 the event would be parked or rejected, or the body is not what the callback takes;
     2 wrong usage.
     """
     # At critical: plugins that cannot be used are in what is printed.
@@ -81,11 +81,11 @@ def command(settings: Settings, *, as_json: bool, **options: Any) -> None:
         hints = routes_text.hints(settings, schemas, example, explanation)
         if as_json:
             output.print_json(
-                {**routes_text.to_json(example, lookup_result, explanation), "verdict": result, "hints": hints}
+                {**routes_text.to_json(example, lookup_result, explanation), "result": result, "hints": hints}
             )
         else:
             routes_text.show(example, lookup_result, explanation, result=result, hints=hints)
-        if result in {"parked", "refused"}:
+        if result in {"parked", "rejected"}:
             raise SystemExit(1)
         return
     listeners = [

@@ -60,7 +60,7 @@ class Example:
     Attributes:
         event: the event, as a callback would be made one.
         sent_conclusion: its conclusion as the engine sends it; None: it sends none.
-        schema_error: why the schema refuses its body, so that the callback is answered 422; `""` if it does not.
+        schema_error: why the schema rejects its body, so that the callback is answered 422; `""` if it does not.
     """
 
     event: Event
@@ -84,10 +84,10 @@ def make_example(settings: Settings, schemas: Schemas, *, file: Path | None, **o
     source, kind = options["source"] or "default", options["kind"] or "complete"
     body = _body(file) if file else {}
     body |= {member: options[name] for name, member in MEMBER_OF_OPTION.items() if options[name] is not None}
-    refusal = _schema_error(schemas, kind, body) if file else ""
+    schema_error = _schema_error(schemas, kind, body) if file else ""
     source_settings = settings.sources.get(source)
     event = from_body(
-        {} if refusal else body,
+        {} if schema_error else body,
         id="",
         source=source,
         kind=kind,
@@ -95,7 +95,9 @@ def make_example(settings: Settings, schemas: Schemas, *, file: Path | None, **o
         received_at=datetime.fromtimestamp(0, UTC),
         conclusions=source_settings.conclusion if source_settings else MappingProxyType({}),
     )
-    return Example(event=event, sent_conclusion=(not refusal and body.get("conclusion")) or None, schema_error=refusal)
+    return Example(
+        event=event, sent_conclusion=(not schema_error and body.get("conclusion")) or None, schema_error=schema_error
+    )
 
 
 def _body(file: Path) -> dict[str, Any]:
@@ -122,15 +124,15 @@ def _schema_error(schemas: Schemas, kind: str, body: dict[str, Any]) -> str:
 
 
 def outcome(settings: Settings, example: Example, route: Route) -> str:
-    """`"delivered"`, `"parked"`, `"refused"`, `"dismissed"`, or `"ignored"` where a setting dismisses the event."""
+    """`"delivered"`, `"parked"`, `"rejected"`, `"dismissed"`, or `"ignored"` where a setting dismisses the event."""
     if example.schema_error:
-        return "refused"
+        return "rejected"
     if route.state is EventState.ROUTED:
         return "delivered"
     if route.state is EventState.DISMISSED:
         return "ignored" if route.dismissed_by is DismissedBy.SETTING else "dismissed"
-    refusing = {ParkedBy.HANDLER: settings.routing.no_handler, ParkedBy.NAME: settings.routing.no_name}
-    return "refused" if route.parked_by and refusing.get(route.parked_by) == "reject" else "parked"
+    policies = {ParkedBy.HANDLER: settings.routing.no_handler, ParkedBy.NAME: settings.routing.no_name}
+    return "rejected" if route.parked_by and policies.get(route.parked_by) == "reject" else "parked"
 
 
 def hints(settings: Settings, schemas: Schemas, example: Example, explanation: Explanation) -> list[str]:
@@ -148,13 +150,13 @@ def hints(settings: Settings, schemas: Schemas, example: Example, explanation: E
 
 
 def to_json(example: Example, lookup_result: Lookup, explanation: Explanation) -> dict[str, Any]:
-    """The explanation as JSON, without its verdict and hints."""
+    """The explanation as JSON, without its result and hints."""
     event = example.event
     explained: dict[str, Any] = {**explanation_to_json(explanation, lookup_result.availability)}
     if example.schema_error:  # nothing is routed
         explained |= {"state": None, "parked_by": None}
     return {
-        "asked": {
+        "event": {
             "callback_class": event.callback_class,
             "process_key": event.process_definition_key,
             "version": event.process_definition_version,
@@ -163,7 +165,7 @@ def to_json(example: Example, lookup_result: Lookup, explanation: Explanation) -
             "conclusion": event.conclusion,
             "conclusion_sent": example.sent_conclusion,
         },
-        "refusal": example.schema_error or None,
+        "schema_error": example.schema_error or None,
         **explained,
     }
 
@@ -247,7 +249,7 @@ def _reason_text(candidate: CandidateMatch) -> str:
 
 def _outcome_text(example: Example, route: Route, result: str) -> str:
     if example.schema_error:
-        return f"The schema refuses this body, so the callback is answered 422. {example.schema_error}"
+        return f"The schema rejects this body, so the callback is answered 422. {example.schema_error}"
     handlers = ", ".join(route.handlers)
     if result == "delivered":
         return f"It goes to {handlers}."
@@ -255,7 +257,7 @@ def _outcome_text(example: Example, route: Route, result: str) -> str:
     if route.dismissed_by:
         return _DISMISSED[route.dismissed_by] + suffix
     parked = route.parked_by or ParkedBy.HANDLER
-    if result == "refused":
+    if result == "rejected":
         why = _PARKED[parked].partition(": ")[0]
-        return f"{why}: it is refused with 422, as the setting {_SETTINGS[parked]} says."
+        return f"{why}: it is rejected with 422, as the setting {_SETTINGS[parked]} says."
     return _PARKED[parked].format(member=route.undecided) + suffix

@@ -68,7 +68,7 @@ def command(settings_source: SettingsSource, *, no_worker: bool) -> None:
     what needs one.
 
     With several processes, SIGHUP replaces them one at a time, so that plugins and settings are loaded anew, and no
-    call-back is refused meanwhile. One that dies is started again.
+    call-back is rejected meanwhile. One that dies is started again.
     """
     launcher.run(
         settings_source.pin().load,

@@ -31,7 +31,7 @@ def start(site, kind, **settings):
 def ready(process):
     """What /readyz says: its status, and the reasons."""
     answer = process.ask("GET", "/readyz", admin=True)
-    return answer.status, answer.json["trouble"]
+    return answer.status, answer.json["problems"]
 
 
 def until_ready(processes):

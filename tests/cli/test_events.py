@@ -146,7 +146,7 @@ def test_show_has_everything(asked, server):
 def test_show_for_people(run, server):
     """Fields, why it was routed, attempts and errors; a traceback only when it is asked for; what to do next."""
     text = run("events", "show", "leave", server=server).stdout
-    for part in ("came again     1 time", "why            key leave", 'returned {"days": 3}', "refused with 409"):
+    for part in ("came again     1 time", "why            key leave", 'returned {"days": 3}', "rejected with 409"):
         assert part in text
     text = run("events", "show", "dead", server=server).stdout
     assert re.search(r"attempt 1 .* UTC: failed after \d+ ms\n    ValueError: closed", text)

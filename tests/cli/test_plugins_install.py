@@ -436,4 +436,4 @@ def test_beside_a_running_server(there, ledger):
         assert "The running server goes on as it was started: start it again." in text
         assert known(there) == []
         assert post(base, "late") == 200
-    assert there.ask("routes", "--key=leave_request", code=1)["verdict"] == "parked"
+    assert there.ask("routes", "--key=leave_request", code=1)["result"] == "parked"

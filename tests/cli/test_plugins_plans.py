@@ -56,7 +56,7 @@ def test_what_nobody_listens_to_any_more():
     plan = plan_for_plugin("leave", [LEAVE], [LEAVE, ROOMS, every])
     assert plan.unhandled() == ["key sick"]
     assert "Call-backs with key sick will be parked: no other handler selectors to that." in list(plan.lines("park"))
-    assert "will be refused with 422" in "\n".join(plan.lines("reject"))
+    assert "will be rejected with 422" in "\n".join(plan.lines("reject"))
     assert plan_for_plugin("audit", [every], [every]).unhandled() == ["key sick"]
     assert (
         plan_for_plugin("leave", [LEAVE], [LEAVE, plugin("x", "x", handler("x:y", keys=["sick"])), ROOMS]).unhandled()

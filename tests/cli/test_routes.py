@@ -87,7 +87,7 @@ def test_one_look_up_explained(server, asked, options, verdicts):
     assert {one["handler_id"]: one["matched"] for one in found["candidates"]} == verdicts
     assert all(one["reason"] for one in found["candidates"])
     assert set(found["handlers"]) == {name for name, has in verdicts.items() if has}
-    assert found["verdict"] == ("delivered" if won else "parked")
+    assert found["result"] == ("delivered" if won else "parked")
 
 
 def test_the_explanation_for_people(server, run):
@@ -106,13 +106,13 @@ def test_the_explanation_for_people(server, run):
 
 
 def test_settings_decide_what_becomes_of_it(server, asked, tmp_path):
-    """Refused, ignored, and a source that no setting names."""
+    """Rejected, ignored, and a source that no setting names."""
     assert (
-        asked("routes", "--key", "x", server=server, code=1, FLOWHOOKS_ROUTING_NO_HANDLER="reject")["verdict"]
-        == "refused"
+        asked("routes", "--key", "x", server=server, code=1, FLOWHOOKS_ROUTING_NO_HANDLER="reject")["result"]
+        == "rejected"
     )
     found = asked("routes", "--key", "x", server=server, FLOWHOOKS_ROUTING_IGNORE_PROCESS_KEYS="x,y")
-    assert found["verdict"] == "ignored"
+    assert found["result"] == "ignored"
     (tmp_path / "flowhooks.toml").write_text(f'[sources.erp]\ntoken_sha256 = ["{"0" * 64}"]\n')
     assert asked("routes", "--key", "leave", server=server)["hints"] == [
         "no source is called 'default'; the settings have erp"
@@ -207,30 +207,30 @@ def test_conclusions_and_conditions_are_listed(expenses, asked, run):
         (({"conclusion": "Approved"},), "dismissed", {"book": False, "audit": False}),
         (({"conclusion": "agree"}, "--kind", "terminate"), "dismissed", {"book": False}),
         (({"conclusion": "agree"}, "--key", "travel"), "parked", {}),
-        (({"conclusion": 7},), "refused", {}),
+        (({"conclusion": 7},), "rejected", {}),
     ],
 )
 def test_a_body_explained(expenses, tmp_path, given, verdict, gets):
     """Its members count as a callback's do, options override them, and each condition has one of three values."""
     body, *options = given
     (tmp_path / "body.json").write_text(json.dumps({"processDefinitionId": "expense:3:77", **body}))
-    code = int(verdict in {"parked", "refused"})
+    code = int(verdict in {"parked", "rejected"})
     found = expenses("--data", str(tmp_path / "body.json"), *options, code=code)
-    assert found["verdict"] == verdict
-    assert found["state"] == {"delivered": "routed", "refused": None}.get(verdict, verdict)
+    assert found["result"] == verdict
+    assert found["state"] == {"delivered": "routed", "rejected": None}.get(verdict, verdict)
     won = {one["handler_id"]: None if one["undecidable"] else one["matched"] for one in found["candidates"]}
     assert {f"expenses:{name}": value for name, value in gets.items()}.items() <= won.items()
-    if verdict == "refused":
-        assert "/conclusion: must be of type string" in found["refusal"]
+    if verdict == "rejected":
+        assert "/conclusion: must be of type string" in found["schema_error"]
     else:
-        assert found["asked"]["version"] == 3
+        assert found["event"]["version"] == 3
 
 
 def test_the_conditions_of_each_handler_are_explained(expenses, tmp_path):
     """With the member that is missing, the source's own word, and what may have been meant."""
     (tmp_path / "body.json").write_text(json.dumps({"processDefinitionKey": "expense", "conclusion": "agree"}))
     found = expenses("--data", str(tmp_path / "body.json"))
-    assert (found["asked"]["conclusion"], found["asked"]["conclusion_sent"]) == ("approved", "agree")
+    assert (found["event"]["conclusion"], found["event"]["conclusion_sent"]) == ("approved", "agree")
     (audit,) = [one for one in found["candidates"] if one["handler_id"] == "expenses:audit"]
     assert [(one["member"], one["holds"]) for one in audit["conditions"]] == [("conclusion", True), ("/amount", None)]
     text = expenses("--data", str(tmp_path / "body.json"), text=True)

@@ -212,17 +212,17 @@ def test_a_server_takes_it_or_not(tmp_path):
         for name, how in (("erp", "signed with the secret in the file"), ("crm", "with the token in the file")):
             ran = run("sources", "test", name, "--to", url)
             assert ran.exit_code == 0, ran.output
-            assert "refused: 401, as it should be (without a credential)" in ran.output
+            assert "rejected: 401, as it should be (without a credential)" in ran.output
             assert f"accepted as source {name} ({how}" in ran.output
         ran = run("sources", "test", "far", "--to", url, FLOWHOOKS_TOKEN="far")
-        assert (ran.exit_code, "refused: 403, not from this address" in ran.output) == (1, True)
+        assert (ran.exit_code, "rejected: 403, not from this address" in ran.output) == (1, True)
         ran = run("sources", "test", "far", "--to", url, FLOWHOOKS_TOKEN="other")
         assert (ran.exit_code, "holds no token of far" in ran.output) == (2, True)
         assert run("sources", "test", "far", "--to", url).exit_code == 2
         config.write_text(f"[sources.erp]\nsecrets = [{{file = '{good}'}}, {{file = '{bad}'}}]\n")
         ran = run("sources", "test", "erp", "--to", url)
         assert (ran.exit_code, ran.output.count("accepted as source erp")) == (1, 1)
-        assert f"refused: 401, it does not know it (signed with the secret in the file {bad})" in ran.output
+        assert f"rejected: 401, it does not know it (signed with the secret in the file {bad})" in ran.output
         sent = run("send", "s-1", "--to", url, "--async", "--secret-file", good)
         assert sent.exit_code == 0, sent.output
         assert run("send", "s-2", "--to", url, "--async", FLOWHOOKS_SECRET=SECRET).exit_code == 0

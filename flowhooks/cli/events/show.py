@@ -115,7 +115,7 @@ def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool) -> Non
     output.print_line("  body")
     output.print_lines(output.format_body(stored.body), indent="    ")
     for received, body in reader.conflicts(event.id):
-        output.print_line(f"  another body, refused with 409, came at {output.format_time(received)}")
+        output.print_line(f"  another body, rejected with 409, came at {output.format_time(received)}")
         output.print_lines(output.format_body(body), indent="    ")
     paused, open_circuits = reader.paused(), reader.open_circuits()
     for standing in stored.delivery_statuses:

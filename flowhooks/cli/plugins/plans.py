@@ -59,7 +59,7 @@ class UninstallPlan:
         if any(text.backlog_text(handler["backlog"]) for handler in self.handlers):
             yield "What is stored for them stays stored, and goes on if they are installed again."
         if unwanted := self.unhandled():
-            fate = "parked" if unrouted == "park" else "refused with 422"
+            fate = "parked" if unrouted == "park" else "rejected with 422"
             yield f"Call-backs with {' or '.join(unwanted)} will be {fate}: no other handler listens to that."
 
     def unhandled(self) -> list[str]:

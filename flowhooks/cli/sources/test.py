@@ -48,7 +48,7 @@ _WILDCARD_HOSTS: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 (ad
 def test_command(settings: Settings, *, name: str, to: str | None, token_file: Path | None) -> None:
     r"""Call a server with every credential of an engine that can be had here, and say which of them it takes.
 
-    A secret that has ended is not tried. What is sent is no call-back, and makes no event: the server refuses it, but
+    A secret that has ended is not tried. What is sent is no call-back, and makes no event: the server rejects it, but
     only after it has let it in. Each is among the requests that were rejected last. One is sent without a credential,
     too: it must not be let in.
 
@@ -84,10 +84,10 @@ def _try_credential(base: str, what: str, headers: dict[str, str], *, name: str 
     if status in _AUTHENTICATED:
         is_ok, message = name is not None, f"accepted as source {name}" if name else "accepted: anybody may call back"
     elif name is None and status == 401:  # noqa: PLR2004 (HTTP's "who are you?")
-        is_ok, message = True, "refused: 401, as it should be"
+        is_ok, message = True, "rejected: 401, as it should be"
     else:
         words = {401: "it does not know it", 403: "not from this address", 429: "it is known, and has sent too much"}
-        is_ok, message = False, f"refused: {status}" + (f", {words[status]}" if status in words else "")
+        is_ok, message = False, f"rejected: {status}" + (f", {words[status]}" if status in words else "")
     output.print_line(f"{message} ({what})", style="green" if is_ok else "red")
     return is_ok
 

@@ -154,7 +154,7 @@ class EventJson(_EventFields):
 
 
 class ConflictJson(TypedDict):
-    """Another body that came under an event's identity, and was refused with 409.
+    """Another body that came under an event's identity, and was rejected with 409.
 
     Attributes:
         received_at: when it came.

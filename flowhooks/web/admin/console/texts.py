@@ -235,7 +235,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "event.download": {"en": "Download as a file", "zh": "下载为文件"},
     "event.conflicts": {"en": "Conflicting bodies", "zh": "冲突的请求体"},
     "event.conflicts_says": {
-        "en": "The same identity came again with other data, and was refused with 409. The first call-back stands.",
+        "en": "The same identity came again with other data, and was rejected with 409. The first call-back stands.",
         "zh": "同一标识又以不同数据回调，已返回 409 拒绝；以第一次回调为准。",
     },
     # Handlers and plugins.
