@@ -187,7 +187,7 @@ def _check_patterns(settings: Settings, patterns: Sequence[str]) -> None:
 def _result_text(name: str, done: Mapping[str, Any]) -> str:
     """What was done, or would be."""
     already = {"pause": "is paused already", "resume": "is not paused"}[name]
-    skipped = f" Passed over, for it {already}: {', '.join(done['skipped'])}." if done["skipped"] else ""
+    skipped = f" Skipped because it {already}: {', '.join(done['skipped'])}." if done["skipped"] else ""
     if not done["handlers"]:
         return f"Nothing to do.{skipped}"
     verb = {"pause": "Paused", "resume": "Resumed"}[name]

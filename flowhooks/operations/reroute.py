@@ -95,8 +95,8 @@ def reroute(
     Args:
         context: what operations work with.
         event_filter: which events.
-        handler: the id of the only handler that gets deliveries. Events that it does not take are passed over, and so
-            are those that an operator or a setting dismissed, unless `event_filter` has their ids. None: every handler
+        handler: the id of the only handler that gets deliveries. Events that it does not take are skipped, and so are
+            those that an operator or a setting dismissed, unless `event_filter` has their ids. None: every handler
             that takes the events, whatever dismissed them.
         dry_run: only count.
         after: where the last call left off.

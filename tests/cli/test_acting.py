@@ -43,7 +43,7 @@ def test_what_succeeded_is_passed_over_unless_asked_for(server, run, settled):
     """`--again` does the work a second time, and nothing else does."""
     event_id = server.post("r2", processDefinitionKey="leave")
     said = run("events", "replay", event_id, "--yes", server=server).stdout
-    assert said.startswith("0 deliveries run again, of 1 event looked at. 1 passed over")
+    assert said.startswith("0 deliveries run again, of 1 event looked at. 1 skipped")
     assert len(settled("r2", "succeeded")["attempts"]) == 1
     run("events", "replay", "--flow", "r2", "--again", "--yes", server=server)
     assert len(settled("r2", "succeeded")["attempts"]) == 2

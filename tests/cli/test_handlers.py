@@ -31,7 +31,7 @@ def test_pause_and_resume(server, run, asked, settled, resumed):
     again = run("handlers", "pause", "shop:grant", "--yes", server=server)
     assert (again.exit_code, again.stdout) == (
         0,
-        "Nothing to do. Passed over, for it is paused already: shop:grant.\n",
+        "Nothing to do. Skipped because it is paused already: shop:grant.\n",
     )
     done = run("handlers", "resume", "shop:gr*", "--yes", server=server)
     assert done.stdout == "Resumed: shop:grant. 1 delivery that waited runs.\n"

@@ -37,7 +37,7 @@ def test_dismiss_and_back_again(server, run, asked, trips, hostile):
     rest = run("events", "dismiss", *words, "--yes", server=server).stdout
     assert rest == "1 parked event is dismissed, of 1 event looked at.\n"
     again = run("events", "dismiss", event_id, "--yes", server=server).stdout
-    assert again == "0 parked events are dismissed, of 1 event looked at. 1 passed over, not being parked.\n"
+    assert again == "0 parked events are dismissed, of 1 event looked at. 1 skipped: not parked.\n"
     back = run("events", "reroute", *words, "--yes", server=server)
     assert back.stdout == "2 events looked at: 0 delivered (0 deliveries), 2 parked again.\n"
     assert states(asked, server, "dr1") == ["parked", "parked"]

@@ -62,7 +62,7 @@ def replay_text(done: Mapping[str, Any]) -> str:
     verb = "would run again" if done["dry_run"] else "runs again" if count == 1 else "run again"
     text = f"{deliveries_text(count)} {verb}, of {pluralize(done['events'], 'event')} looked at."
     if skipped := done["skipped"]:
-        text += f" {skipped:,} passed over, being neither dead nor, with --again, succeeded."
+        text += f" {skipped:,} skipped: neither dead nor, with --again, succeeded."
     if out := done.get("out_of_order"):
         text += f" {out:,} of them out of {'its' if out == 1 else 'their'} order, after what waits for the same key."
     return text + _changed_text(done)
@@ -138,7 +138,7 @@ def dismiss_text(done: Mapping[str, Any]) -> str:
     verb = "would be" if done["dry_run"] else "is" if count == 1 else "are"
     text = f"{pluralize(count, 'parked event')} {verb} dismissed, of {pluralize(done['events'], 'event')} looked at."
     if skipped := done["skipped"]:
-        text += f" {skipped:,} passed over, not being parked."
+        text += f" {skipped:,} skipped: not parked."
     return text + _changed_text(done)
 
 

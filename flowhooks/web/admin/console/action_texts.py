@@ -221,10 +221,13 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "do.on.stop": {"en": "Stop here", "zh": "到此为止"},
     # Figures beside the first one.
     "sum.skipped": {
-        "en": "Left alone, for they are in another state: {count}",
+        "en": "Skipped because they are in another state: {count}",
         "zh": "状态不符而跳过：{count} 个",
     },
-    "sum.changed_meanwhile": {"en": "Left alone, for they had moved on: {count}", "zh": "状态已变化而跳过：{count} 个"},
+    "sum.changed_meanwhile": {
+        "en": "Left alone because they had changed meanwhile: {count}",
+        "zh": "状态已变化而跳过：{count} 个",
+    },
     "sum.out_of_order": {
         "en": "Of ordered handlers, and so after what waits for the same key by now: {count}",
         "zh": "属于按序处理器，排在同一键的等待者之后：{count} 个",
