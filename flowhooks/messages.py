@@ -3,7 +3,6 @@
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
 LANGUAGES: Final = ("en", "zh")
@@ -443,27 +442,3 @@ def text(key: str, language: str, /, **params: Any) -> str:
         KeyError: there is no such sentence, language or param.
     """
     return MESSAGES[key][language].format_map(params)
-
-
-def escape_control(text: str) -> str:
-    """A text on one line, whole, with what is not printable escaped as `to_printable` does."""
-    return to_printable(text, max(1, 6 * len(text)))
-
-
-def to_printable(text: str, limit: int) -> str:
-    """A caller's text made fit to be named in a sentence: on one line, without characters that cannot be seen.
-
-    Args:
-        text: such as the name of a member, or a header's value.
-        limit: the most characters that are returned.
-
-    Returns:
-        The text with what is not printable (controls, lone surrogates, marks that turn the direction of writing)
-        escaped as JSON has it; cut, with an ellipsis, where it is longer than `limit`.
-    """
-    start = text[:limit]
-    if not start.isprintable():
-        start = "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in start)
-    if len(text) <= limit and len(start) <= limit:
-        return start
-    return start[: limit - 1] + "…"

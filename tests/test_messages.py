@@ -11,7 +11,7 @@ import pytest
 
 import flowhooks
 from flowhooks import errors
-from flowhooks.messages import LANGUAGES, MESSAGES, text, to_printable
+from flowhooks.messages import LANGUAGES, MESSAGES, text
 
 PACKAGE = Path(flowhooks.__file__).parent
 REFUSALS = {
@@ -93,24 +93,3 @@ def test_text_that_is_not_there(key, language, params):
     """An unknown sentence or language, or something left unnamed, is a mistake of the code that asks."""
     with pytest.raises(KeyError):
         text(key, language, **params)
-
-
-@pytest.mark.parametrize(
-    ("given", "seen"),
-    [
-        ("", ""),
-        ("中文", "中文"),
-        ("0123456789", "0123456789"),
-        ("0123456789a", "012345678…"),
-        ("a\r\nb", "a\\r\\nb"),
-        ("\u202ea", "\\u202ea"),
-        ("\x1b[31m", "\\u001b[31m"),
-        ("\ud800", "\\ud800"),
-        ("\0\0", "\\u0000\\u0…"),
-        ("\U000e0001", "\\udb40\\ud…"),
-    ],
-)
-def test_shown(given, seen):
-    """A caller's text is shown on one line, without what cannot be seen, in at most so many characters."""
-    assert to_printable(given, 10) == seen
-    assert len(to_printable(given * 100, 10)) <= 10

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowhooks import messages
 from flowhooks.cli import operations_client, output
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.cli.plugins import text
@@ -19,6 +18,7 @@ from flowhooks.ledger.reader import Reader
 from flowhooks.operations.json.plugins import handler_to_json
 from flowhooks.settings import database_url
 from flowhooks.settings.types import did_you_mean
+from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -84,7 +84,7 @@ def _paused_text(handler: HandlerStatus) -> str:
     since = output.format_time(handler.paused_at)
     if handler.circuit is None:
         return since
-    why = messages.to_printable(handler.circuit.reason, 60)
+    why = escape_control(handler.circuit.reason, 60)
     return f"{since}\ncircuit open: {why}\ntried at {output.format_time(handler.circuit.retry_at)}"
 
 

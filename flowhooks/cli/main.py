@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from flowhooks.errors import FlowhooksError, SettingsError
-from flowhooks.messages import escape_control
+from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from flowhooks.clock import to_datetime
-from flowhooks.messages import escape_control, to_printable
+from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -68,7 +68,7 @@ def print_json(document: Any) -> None:
 def to_json(document: Any, *, ascii_only: bool = False) -> str:
     """`document` as indented JSON in which every character can be seen, or is escaped as JSON escapes it."""
     text = json.dumps(document, ensure_ascii=ascii_only, indent=2)
-    return "\n".join(to_printable(part, max(1, len(part) * 12)) for part in text.split("\n"))
+    return "\n".join(escape_control(part) for part in text.split("\n"))
 
 
 def format_body(body: str) -> str:
@@ -96,7 +96,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, unbro
         rich_table.add_column(heading, overflow="fold", no_wrap=heading in unbroken)
     for row in rows:
         rich_table.add_row(
-            *(Text("\n".join(to_printable(part, MAX_CELL_CHARS) for part in cell.split("\n"))) for cell in row)
+            *(Text("\n".join(escape_control(part, MAX_CELL_CHARS) for part in cell.split("\n"))) for cell in row)
         )
     # Trailing blanks are the table's filling, and only a nuisance to who copies a line.
     console = _open_console()

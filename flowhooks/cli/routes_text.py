@@ -13,9 +13,9 @@ import click
 from flowhooks import schema
 from flowhooks.cli import output
 from flowhooks.errors import InvalidCallback, MalformedRequest, SettingsError
-from flowhooks.messages import to_printable
 from flowhooks.model.event import DismissedBy, Event, EventState, ParkedBy, from_body
 from flowhooks.operations.json.routing import explanation_to_json
+from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,7 +105,7 @@ def _body(file: Path) -> dict[str, Any]:
         raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except (OSError, ValueError) as error:
         raise SettingsError(
-            f"the file {to_printable(str(file), MAX_PATH_CHARS)} cannot be read: {getattr(error, 'strerror', error)}"
+            f"the file {escape_control(str(file), MAX_PATH_CHARS)} cannot be read: {getattr(error, 'strerror', error)}"
         ) from None
     try:
         return schema.parse(raw)

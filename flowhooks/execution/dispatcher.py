@@ -15,7 +15,7 @@ from flowhooks.clock import SECOND, to_datetime
 from flowhooks.errors import TransactionError, Unavailable
 from flowhooks.execution.condition_check import ConditionCheck
 from flowhooks.execution.cpu_affinity import HandlerAffinity
-from flowhooks.execution.outcomes import MAX_ERROR_CHARS, MAX_TRACEBACK_CHARS, OutcomeBuilder, truncate
+from flowhooks.execution.outcomes import MAX_ERROR_CHARS, MAX_TRACEBACK_CHARS, OutcomeBuilder
 from flowhooks.failpoints import hit
 from flowhooks.ledger.attempts import AttemptResult, state_after_loss
 from flowhooks.ledger.deliveries import StateChange, apply_changes, defer_probe
@@ -25,6 +25,7 @@ from flowhooks.model.delivery import ClaimedAttempt, ConcurrencyLimitReached, De
 from flowhooks.model.retry import Retry
 from flowhooks.observability.metrics import Metrics
 from flowhooks.plugins.error_text import traceback_text
+from flowhooks.text import one_line, to_storable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -200,8 +201,8 @@ class Dispatcher:
             delivery.handler,
             delivery.attempt,
             outcome.kind,
-            truncate(" ".join(outcome.error.split()), MAX_ERROR_CHARS),
-            truncate(outcome.traceback, MAX_TRACEBACK_CHARS),
+            to_storable(one_line(outcome.error), MAX_ERROR_CHARS),
+            to_storable(outcome.traceback, MAX_TRACEBACK_CHARS),
             self._outcomes.result(outcome, delivery),
             target,
             due_at,

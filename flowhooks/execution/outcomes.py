@@ -10,6 +10,7 @@ import structlog
 from flowhooks.errors import HandlerLost, HandlerProcessUnavailable, HandlerRaised, Reject, RetryAfter
 from flowhooks.model.delivery import Outcome, OutcomeKind
 from flowhooks.plugins.error_text import traceback_text
+from flowhooks.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,7 +99,7 @@ def error_to_line(error: BaseException) -> str:
         text = str(error)
     except BaseException as worse:  # noqa: BLE001 (a plugin's own __str__ may do anything)
         text = f"(its text cannot be had: {type(worse).__name__})"
-    return " ".join(text.split())
+    return one_line(text)
 
 
 def _find_handler_lost(error: BaseException) -> HandlerLost | None:
@@ -121,10 +122,3 @@ def _redact(value: Any, redact: Callable[[str], str]) -> Any:
         case dict():
             return {redact(name): _redact(item, redact) for name, item in value.items()}
     return value
-
-
-def truncate(text: str, max_chars: int) -> str:
-    """What a database can keep of a text: no NUL, no lone surrogate, not without end."""
-    if len(text) > max_chars:
-        text = f"{text[: max_chars // 2]} … {text[-(max_chars // 2) :]}"
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")

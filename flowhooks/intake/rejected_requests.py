@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import rejected_requests
 from flowhooks.ledger.rejected_requests import RejectedRequest
-from flowhooks.messages import to_printable
+from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
     from flowhooks.clock import Clock
@@ -67,11 +67,11 @@ class RejectedRequestLog:
             RejectedRequest(
                 id=self._clock.new_id(),
                 rejected_at=self._clock.now(),
-                path=to_printable(path, MAX_PATH_CHARS),
-                address=to_printable(address, MAX_ADDRESS_CHARS),
+                path=escape_control(path, MAX_PATH_CHARS),
+                address=escape_control(address, MAX_ADDRESS_CHARS),
                 status=status,
-                reason_en=to_printable(english, MAX_REASON_CHARS),
-                reason_zh=to_printable(chinese, MAX_REASON_CHARS),
+                reason_en=escape_control(english, MAX_REASON_CHARS),
+                reason_zh=escape_control(chinese, MAX_REASON_CHARS),
             )
         )
         self._has_pending.set()

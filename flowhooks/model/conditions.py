@@ -14,6 +14,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import HandlerError
+from flowhooks.text import truncate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -164,8 +165,7 @@ def _article(name: str) -> str:
 
 
 def _shorten(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= MAX_QUOTED_CHARS else f"{text[:MAX_QUOTED_CHARS]}…"
+    return truncate(json.dumps(value, ensure_ascii=False), MAX_QUOTED_CHARS, count_ellipsis=False)
 
 
 def _constants_check(expected: Any) -> Callable[[Any], bool | None]:

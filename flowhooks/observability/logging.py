@@ -24,7 +24,7 @@ from uuid import UUID
 
 import structlog
 
-from flowhooks.messages import to_printable
+from flowhooks.text import escape_control, truncate_middle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,8 +37,6 @@ MAX_TRACEBACK_CHARS: Final = 32768
 _MAX_DEPTH: Final = 6
 _JSON: Final = json.JSONEncoder(allow_nan=False, ensure_ascii=False)
 _ASCII_JSON: Final = json.JSONEncoder(allow_nan=False)
-MAX_ESCAPE_CHARS: Final = 12
-"""Characters that JSON's escape of one character takes: two surrogates."""
 _MAX_NUMBER_BITS: Final = 64  # bits; readers of JSON lose the digits of wider ones
 
 LIBRARY_LEVELS: Final[Mapping[str, int]] = {
@@ -194,7 +192,7 @@ class _RecordFields:
         if error:
             text = structlog.processors.format_exc_info(None, "", {"exc_info": error}).get("exception") or text
         if text:
-            fields["traceback"] = _middle_out(self._redact(text))
+            fields["traceback"] = _truncate_traceback(self._redact(text))
         return fields
 
 
@@ -209,7 +207,7 @@ class _JsonLine:
     def __call__(self, _: Any, __: str, fields: structlog.typing.EventDict) -> str:
         line = self._encoder.encode(fields)
         # Line separators, marks that turn the text and the like could forge a line; within JSON they are in strings.
-        return line if line.isprintable() else to_printable(line, MAX_ESCAPE_CHARS * len(line))
+        return escape_control(line)
 
 
 class _TextLine:
@@ -225,11 +223,11 @@ class _TextLine:
         rendered: dict[str, Any] = {}
         for key, value in fields.items():
             if key in {"time", "level", "logger", "event"}:
-                rendered[key] = _escape_control(value)
+                rendered[key] = escape_control(value)
             else:
-                rendered[f"{key}_" if key in {"exception", "stack"} else _escape_control(key)] = _TextValue(value)
+                rendered[f"{key}_" if key in {"exception", "stack"} else escape_control(key)] = _TextValue(value)
         if traceback:
-            rendered["exception"] = "\n".join(f"    {_escape_control(line)}" for line in traceback.split("\n"))
+            rendered["exception"] = "\n".join(f"    {escape_control(line)}" for line in traceback.split("\n"))
         return str(self._render(logger, method, rendered))
 
 
@@ -247,18 +245,9 @@ class _TextValue:
         return str(value) if bare else repr(value)
 
 
-def _escape_control(text: str) -> str:
-    """`text` with what is not printable escaped: line ends, escape sequences, marks that reverse the text."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
-
-
-def _middle_out(text: str) -> str:
-    if len(text) <= MAX_TRACEBACK_CHARS:
-        return text
-    half = MAX_TRACEBACK_CHARS // 2
-    return f"{text[:half]}\n… ({len(text) - 2 * half} characters left out) …\n{text[-half:]}"
+def _truncate_traceback(text: str) -> str:
+    left_out = len(text) - MAX_TRACEBACK_CHARS
+    return truncate_middle(text, MAX_TRACEBACK_CHARS, f"\n… ({left_out} characters left out) …\n")
 
 
 def to_plain(value: Any, redact: Callable[[str], str] = str) -> Any:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from flowhooks.errors import PluginError, SettingsError
 from flowhooks.hookspecs import PROJECT
-from flowhooks.plugins.error_text import printable_line
+from flowhooks.text import printable_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -6,6 +6,7 @@ import traceback
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.errors import HandlerError, PluginError
+from flowhooks.text import printable_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
 _OURS: Final = frozenset({"flowhooks", "pluggy", "importlib", "contextlib", "functools", "inspect"})
 """Top-level modules whose frames say nothing about the plugin: they only carried the call."""
-_MAX_LINE_CHARS: Final = 600
-"""Characters of one line, so that a listing stays one."""
 
 
 def error_line(error: BaseException, *, top_module: str, redact: Callable[[str], str] = str) -> str:
@@ -43,12 +42,6 @@ def traceback_text(error: BaseException) -> str:
     while entry is not None and _is_ours(entry):
         entry = entry.tb_next
     return "".join(traceback.TracebackException(type(error), error, entry).format())
-
-
-def printable_line(text: str) -> str:
-    """`text` on one line, what cannot be printed replaced: it may go to a terminal or a log."""
-    line = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
-    return line if len(line) <= _MAX_LINE_CHARS else line[: _MAX_LINE_CHARS - 1] + "…"
 
 
 def _message(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from flowhooks.plugins.registration import RegisteredPlugin, RegistrationContext
 from flowhooks.plugins.selector_checks import why_unsatisfiable
 from flowhooks.plugins.version_check import unmet_requirement
 from flowhooks.settings.secrets import redactor
+from flowhooks.text import printable_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -117,7 +118,7 @@ class Loader:
 
     def load(self, discovered: DiscoveredPlugin) -> PluginInfo:
         """Load one plugin, or say why not. Only KeyboardInterrupt is let through."""
-        prefix = f"plugin {error_text.printable_line(repr(discovered.name))} ({discovered.origin_text}): "
+        prefix = f"plugin {printable_line(repr(discovered.name))} ({discovered.origin_text}): "
         if why := self.plugin_filter.why_denied(discovered.name):
             return _info(discovered, "denied", error=prefix + why)
         section = self.sections.get(discovered.name)
@@ -148,7 +149,7 @@ class Loader:
             return info
         self.shared_manager.unregister(name=info.name)
         del self.registered[info.name]
-        line = f"plugin {info.name!r} ({discovered.origin_text}): {error_text.printable_line(whys[0])}"
+        line = f"plugin {info.name!r} ({discovered.origin_text}): {printable_line(whys[0])}"
         return replace(info, state="quarantined", error=line, handlers=(), hooks=())
 
     def _claim_name(self, discovered: DiscoveredPlugin) -> None:
@@ -209,12 +210,12 @@ def _documentation(plugin: object) -> str:
         text = plugin.__doc__
     else:
         text = None if type(plugin).__module__ in {"types", "builtins"} else type(plugin).__doc__
-    return error_text.printable_line(inspect.cleandoc(text or "").partition("\n")[0])
+    return printable_line(inspect.cleandoc(text or "").partition("\n")[0])
 
 
 def _version(plugin: object) -> str:
     version = getattr(plugin, "__version__", "")
-    return error_text.printable_line(version) if isinstance(version, str) else ""
+    return printable_line(version) if isinstance(version, str) else ""
 
 
 def _info(discovered: DiscoveredPlugin, state: PluginState, *, version: str = "", **facts: Any) -> PluginInfo:

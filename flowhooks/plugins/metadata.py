@@ -8,7 +8,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.hookspecs import PROJECT
-from flowhooks.plugins.error_text import printable_line
+from flowhooks.text import printable_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowhooks.messages import to_printable
 from flowhooks.schema.files import CLASS_FOLDER, KEY_FOLDER, SUFFIX
+from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,14 +33,14 @@ def _unsatisfiable_values(handler: Handler, schemas: Schemas) -> Iterator[str]:
     selectors = handler.selectors
     for value in selectors.callback_classes:
         if refused := schemas.why_member_invalid(selectors.kind, "callBackProcessClass", value):
-            yield f"no call-back can have the callback_class= {to_printable(value, 60)}, which {refused}"
+            yield f"no call-back can have the callback_class= {escape_control(value, 60)}, which {refused}"
     for value in selectors.process_keys:
         refused = schemas.why_member_invalid(selectors.kind, "processDefinitionKey", value)
         # An engine may send it as the first part of a processDefinitionId only.
         if refused and (
             ":" in value or schemas.why_member_invalid(selectors.kind, "processDefinitionId", f"{value}:1:1")
         ):
-            yield f"no call-back can have the process_key= {to_printable(value, 60)}, which {refused}"
+            yield f"no call-back can have the process_key= {escape_control(value, 60)}, which {refused}"
 
 
 def unused_data_schemas(schemas: PluginSchemas, handlers: Iterable[Handler]) -> Iterator[tuple[str, str]]:

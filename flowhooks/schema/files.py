@@ -15,9 +15,9 @@ from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.exceptions import SchemaError
 
 from flowhooks.errors import SettingsError
-from flowhooks.messages import to_printable
 from flowhooks.schema.ecma_regex import translate
 from flowhooks.schema.keywords import IN_PLACE_APPLICATORS, keyword_subschemas, subschemas
+from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -108,7 +108,7 @@ def _unreadable(error: OSError) -> None:
 
 def _read(file: Path, name: str) -> Document:
     if why := _why_misnamed(name):
-        raise SettingsError(f"schema file {to_printable(str(file), 300)}: {why}")
+        raise SettingsError(f"schema file {escape_control(str(file), 300)}: {why}")
     try:
         text = file.read_text("utf-8-sig")
         document = json.loads(text, parse_constant=_refuse_constant)
@@ -158,7 +158,7 @@ def _error_text(error: Exception) -> str:
     """The error on one line."""
     if isinstance(error, SchemaError):
         where = "/".join(str(part) for part in error.absolute_path)
-        return f"not a JSON Schema of 2020-12, at /{to_printable(where, 200)}: {to_printable(error.message, 200)}"
+        return f"not a JSON Schema of 2020-12, at /{escape_control(where, 200)}: {escape_control(error.message, 200)}"
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8 at byte {error.start + 1}"
     if isinstance(error, json.JSONDecodeError):
@@ -183,7 +183,7 @@ def _check(document: Any, text: str, name: str) -> None:
     for pointer, schema in subschemas(document):
         for keyword in (*_UNSUPPORTED, "$id", "$schema") if pointer else _UNSUPPORTED:
             if isinstance(schema, dict) and keyword in schema:
-                raise ValueError(f"{keyword} at {to_printable(pointer, 200) or '/'} is not supported here")
+                raise ValueError(f"{keyword} at {escape_control(pointer, 200) or '/'} is not supported here")
     translate(document)
 
 
@@ -242,6 +242,6 @@ def _checked_reference(documents: Mapping[str, Document], name: str, pointer: st
         return locate(documents, name, reference)
     except LookupError:
         raise SettingsError(
-            f"schema file {name}: $ref {to_printable(reference, 200)} at {to_printable(pointer, 200) or '/'} leads to "
-            "no schema"
+            f"schema file {name}: $ref {escape_control(reference, 200)} at {escape_control(pointer, 200) or '/'} leads "
+            "to no schema"
         ) from None

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks import messages
 from flowhooks.errors import SettingsError
-from flowhooks.messages import to_printable
 from flowhooks.schema import files
 from flowhooks.schema.schemas import MAX_SHOWN_VIOLATIONS, MAX_VIOLATIONS, Schemas, build_validators
 from flowhooks.schema.violations import MAX_ALLOWED_CHARS, Violation, violations
+from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -81,7 +81,7 @@ class PluginSchemas:
             return messages.text(violation.key, "en", **params)
         message = _SETTING_MESSAGES[violation.key].format_map(params)
         if violation.key == "schema.nothing" and len(violation.path) == 1 and self._setting_names:
-            message += f"; there are {to_printable(', '.join(self._setting_names), MAX_ALLOWED_CHARS)}"
+            message += f"; there are {escape_control(', '.join(self._setting_names), MAX_ALLOWED_CHARS)}"
         return message
 
     def why_data_invalid(
@@ -108,7 +108,7 @@ class PluginSchemas:
 
 
 def _data_violations(validator: Validator, name: str, data: Mapping[str, Any]) -> Iterator[str]:
-    file = to_printable(f"{name}{files.SUFFIX}", MAX_ALLOWED_CHARS)
+    file = escape_control(f"{name}{files.SUFFIX}", MAX_ALLOWED_CHARS)
     try:
         violations_found = _find_violations([validator], data)
     except Exception:  # noqa: BLE001 (as for settings)

@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import Any, Final
 
 from flowhooks.errors import MalformedRequest
-from flowhooks.messages import to_printable
+from flowhooks.text import escape_control
 
 MAX_DEPTH: Final = 64
 """Levels of objects and arrays; what engines send has two or three, and a small thread stack can hold these."""
@@ -98,7 +98,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) != len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise MalformedRequest(
-            "duplicate_member", name=to_printable(json.dumps(twice, ensure_ascii=False), MAX_NAME_CHARS)
+            "duplicate_member", name=escape_control(json.dumps(twice, ensure_ascii=False), MAX_NAME_CHARS)
         )
     if None in members.values():
         return {name: value for name, value in pairs if value is not None}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from flowhooks.messages import MESSAGES, to_printable
+from flowhooks.messages import MESSAGES
+from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,7 +36,7 @@ class Violation(NamedTuple):
     def pointer(self) -> str:
         """The JSON Pointer (RFC 6901), made fit to be shown and cut to 200 characters."""
         parts = (str(part).replace("~", "~0").replace("/", "~1") for part in self.path)
-        return to_printable("".join(f"/{part}" for part in parts), MAX_POINTER_CHARS)
+        return escape_control("".join(f"/{part}" for part in parts), MAX_POINTER_CHARS)
 
 
 def violations(body: Any, errors: Iterable[ValidationError], limit: int) -> list[Violation]:
@@ -84,7 +85,7 @@ def _message(keyword: str, value: Any, *, matches_several: bool) -> tuple[str, d
     if keyword == "oneOf" and matches_several:
         return "oneOf_several", {}
     if f"schema.{keyword}" not in MESSAGES:
-        return "other", {"keyword": to_printable(keyword, MAX_ALLOWED_CHARS)}
+        return "other", {"keyword": escape_control(keyword, MAX_ALLOWED_CHARS)}
     return keyword, _message_params(keyword, value)
 
 
@@ -94,11 +95,11 @@ def _message_params(keyword: str, value: Any) -> dict[str, str]:
         case "type":
             return {"types": value if isinstance(value, str) else ", ".join(value)}
         case "enum":
-            return {"allowed": to_printable(", ".join(map(_json, value)), MAX_ALLOWED_CHARS)}
+            return {"allowed": escape_control(", ".join(map(_json, value)), MAX_ALLOWED_CHARS)}
         case "const":
             return {"allowed": _json(value)}
         case "pattern":
-            return {"pattern": to_printable(value.ecma, MAX_ALLOWED_CHARS)}
+            return {"pattern": escape_control(value.ecma, MAX_ALLOWED_CHARS)}
         case _:
             return {"limit": _json(value)} if isinstance(value, int | float) else {}
 
@@ -109,4 +110,4 @@ def _violation(path: tuple[str | int, ...], key: str, **params: str) -> Violatio
 
 def _json(value: Any) -> str:
     """A schema's own value as JSON, cut to 200 characters."""
-    return to_printable(json.dumps(value, ensure_ascii=False), MAX_ALLOWED_CHARS)
+    return escape_control(json.dumps(value, ensure_ascii=False), MAX_ALLOWED_CHARS)

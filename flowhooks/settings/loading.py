@@ -13,7 +13,7 @@ from flowhooks.errors import SettingsError
 from flowhooks.settings.model import Settings, iter_settings, variable
 from flowhooks.settings.secrets import secret_variables
 from flowhooks.settings.sections import HandlerSettings, OperatorSettings, Source
-from flowhooks.settings.types import NAME, SettingType, did_you_mean, format_value
+from flowhooks.settings.types import NAME, SettingType, did_you_mean, format_line, format_value
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
@@ -54,7 +54,7 @@ def load(config: Path | None, environ: Mapping[str, str], options: Mapping[str, 
     problems: list[str] = []
     path = default_file(environ) if config is None else Path(config)
     table = _read(path, problems) if path else {}
-    values, named, plugins = _from_table(table, f"{_printable_line(path)}: ", problems)
+    values, named, plugins = _from_table(table, f"{format_line(path)}: ", problems)
     secrets = {
         *secret_variables(plugins.values()),
         *(secret.env for source in named["sources"].values() for secret in source.secrets),
@@ -75,12 +75,6 @@ def load(config: Path | None, environ: Mapping[str, str], options: Mapping[str, 
     return settings
 
 
-def _printable_line(text: object) -> str:
-    """Text as it may stand in a line of an error message."""
-    line = str(text)
-    return line if line.isprintable() and len(line) <= 200 else format_value(line)  # noqa: PLR2004 (a long path is one line)
-
-
 def _dotted(*keys: str) -> str:
     return ".".join(key if _BARE_KEY.fullmatch(key) else format_value(key) for key in keys)
 
@@ -97,13 +91,13 @@ def _read(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
-        problems.append(f"{_printable_line(path)}: cannot be read: {error.strerror}")
+        problems.append(f"{format_line(path)}: cannot be read: {error.strerror}")
     except UnicodeDecodeError as error:
-        problems.append(f"{_printable_line(path)}: is not UTF-8, at byte {error.start}")
+        problems.append(f"{format_line(path)}: is not UTF-8, at byte {error.start}")
     except tomllib.TOMLDecodeError as error:
-        problems.append(f"{_printable_line(path)}: is not TOML: {_printable_line(error)}")
+        problems.append(f"{format_line(path)}: is not TOML: {format_line(error)}")
     except (ValueError, RecursionError):  # a path with NUL, a number of thousands of digits, thousands of brackets
-        problems.append(f"{_printable_line(path)}: cannot be read: it is no file of settings")
+        problems.append(f"{format_line(path)}: cannot be read: it is no file of settings")
     return {}
 
 
@@ -246,7 +240,7 @@ def _from_environ(environ: Mapping[str, str], secrets: Container[str], problems:
             hint += did_you_mean(
                 suffix, (variable_name.removeprefix(ENV_PREFIX) for variable_name in _VARIABLES), ENV_PREFIX
             )
-            problems.append(f"environment variable {_printable_line(key)} is no setting{hint}")
+            problems.append(f"environment variable {format_line(key)} is no setting{hint}")
     return values
 
 
@@ -256,7 +250,7 @@ def _from_options(options: Mapping[str, Any], problems: list[str]) -> dict[str, 
         if value is None:
             continue
         if not (kind := _TYPES.get(name)):
-            problems.append(f"option {_printable_line(name)} is no setting{did_you_mean(name, _TYPES)}")
+            problems.append(f"option {format_line(name)} is no setting{did_you_mean(name, _TYPES)}")
             continue
         try:
             values[name] = kind.check(kind.parse(value) if isinstance(value, str) else value)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, quote_plus
 
 from flowhooks.errors import SettingsError
-from flowhooks.settings.types import format_value
+from flowhooks.settings.types import format_line, format_value
+from flowhooks.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -149,11 +150,11 @@ def secret_from_environ(name: str, environ: Mapping[str, str]) -> str:
     value = environ.get(name)
     if not value:
         what = "is empty" if value == "" else "is not set"
-        raise ValueError(f"the environment variable {_printable(name)} {what}; set it where flowhooks is started")
+        raise ValueError(f"the environment variable {format_line(name)} {what}; set it where flowhooks is started")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"the environment variable {_printable(name)} is not UTF-8; set it to text") from None
+        raise ValueError(f"the environment variable {format_line(name)} is not UTF-8; set it to text") from None
     return value
 
 
@@ -171,7 +172,7 @@ def secret_from_file(name: str, *, private: bool = False) -> str:
     Raises:
         ValueError: it cannot be had; says why and what to do, and never what the file holds.
     """
-    file = f"the file {_printable(name)}"
+    file = f"the file {format_line(name)}"
     try:
         content = _read_file(Path(name).expanduser(), file, private=private)
         text = content.decode()
@@ -213,10 +214,6 @@ _READERS: Final[Mapping[str, Callable[[str, Mapping[str, str]], str]]] = {
 """What a table's only key may be, if the table is to stand for a secret, and what reads it."""
 
 
-def _printable(name: str) -> str:
-    return name if name.isprintable() and len(name) <= 200 else format_value(name)  # noqa: PLR2004 (a long path is one line)
-
-
 def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
     """What replaces each occurrence of a secret in a text by `…`.
 
@@ -246,7 +243,7 @@ def _forms(secret: str) -> Iterator[str]:
     yield quote(secret, safe="")
     yield quote(secret)
     yield quote_plus(secret)
-    joined = " ".join(secret.split())
+    joined = one_line(secret)
     if len(joined) >= MIN_REDACTED_CHARS:
         yield joined
     for line in secret.splitlines()[:1000]:

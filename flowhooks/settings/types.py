@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from flowhooks.settings.addresses import database_url, host_and_port
+from flowhooks.text import truncate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -39,6 +40,7 @@ _PORTED: Final = re.compile(r":[0-9]+\Z")
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 _BOOLEANS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _MAX_SHOWN_CHARS: Final = 60
+_MAX_LINE_CHARS: Final = 200  # a long path is one line
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +64,17 @@ def format_value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return repr(value if len(value) <= _MAX_SHOWN_CHARS else value[:_MAX_SHOWN_CHARS] + "…")
+        return repr(truncate(value, _MAX_SHOWN_CHARS, count_ellipsis=False))
     if isinstance(value, float) or (isinstance(value, int) and value.bit_length() <= 64):  # noqa: PLR2004 (as in TOML)
         return str(value)
     names = {int: "so large a number", list: "a list", tuple: "a list", dict: "a section"}
     return names.get(type(value), f"a {type(value).__name__}")
+
+
+def format_line(text: object) -> str:
+    """Text as an error message repeats it: as it is, unless that is long or has what is not printable."""
+    line = str(text)
+    return line if line.isprintable() and len(line) <= _MAX_LINE_CHARS else format_value(line)
 
 
 def did_you_mean(name: str, candidates: Iterable[str], prefix: str = "") -> str:

@@ -21,6 +21,7 @@ from flowhooks.errors import (
     Unavailable,
     UnsupportedMedia,
 )
+from flowhooks.text import escape_control
 from flowhooks.web import negotiation
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def _message(
         return error.key, error.params
     status = error.status_code
     key = _MESSAGE_KEYS.get(status, "bad_request" if status < 500 else "internal")  # noqa: PLR2004 (server errors)
-    content_type = messages.to_printable(request.content_type or "", negotiation.MAX_SHOWN_CHARS)
+    content_type = escape_control(request.content_type or "", negotiation.MAX_SHOWN_CHARS)
     return key, {"allowed": response.get_header("Allow", default=""), "given": content_type}
 
 

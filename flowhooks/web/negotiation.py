@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from flowhooks.errors import UnsupportedMedia
-from flowhooks.messages import to_printable
+from flowhooks.text import escape_control
 
 MAX_HEADER_CHARS: Final = 1000
 """Characters of a header that are looked at. What follows is ignored, so that work is bounded under any server."""
@@ -87,11 +87,11 @@ def check_media_type(content_type: str | None, content_encoding: str | None) -> 
         UnsupportedMedia: it says otherwise.
     """
     if content_encoding and any(coding.strip().lower() != "identity" for coding in content_encoding.split(",")):
-        raise UnsupportedMedia("content_encoding", given=to_printable(content_encoding, MAX_SHOWN_CHARS))
+        raise UnsupportedMedia("content_encoding", given=escape_control(content_encoding, MAX_SHOWN_CHARS))
     if not content_type or content_type == "application/json":
         return
     kind, *parameters = (part.strip() for part in content_type.split(";"))
     pairs = (parameter.lower().partition("=") for parameter in parameters)
     charsets = [value.strip().strip('"') for name, _, value in pairs if name.strip() == "charset"]
     if not _JSON.fullmatch(kind) or any(charset not in {"utf-8", "utf8"} for charset in charsets):
-        raise UnsupportedMedia("media_type", given=to_printable(content_type, MAX_SHOWN_CHARS))
+        raise UnsupportedMedia("media_type", given=escape_control(content_type, MAX_SHOWN_CHARS))

@@ -12,7 +12,7 @@ from flowhooks.clock import SECOND
 from flowhooks.ledger import alert_queries, circuit_breaker
 from flowhooks.model.alert import AlertCause
 from flowhooks.model.delivery import State
-from flowhooks.plugins.error_text import printable_line
+from flowhooks.text import printable_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

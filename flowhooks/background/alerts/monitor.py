@@ -20,8 +20,8 @@ from flowhooks.clock import SECOND, to_datetime
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import alert_queries
 from flowhooks.ledger.alert_queries import OpenAlert
-from flowhooks.messages import to_printable
 from flowhooks.model.alert import Alert, AlertCause
+from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -334,7 +334,7 @@ def _with_count(connection: Connection, alert: OpenAlert, cause: Cause, now: int
         message=cause.sentence(count, alert.started_at),
         event_id=cause.event_id,
         last_at=latest.at if latest else now if count > alert.count else alert.last_at,
-        last_error=to_printable(
+        last_error=escape_control(
             latest.error if latest else cause.why if cause.cause in _FAILURES else "", MAX_ERROR_CHARS
         ),
     )

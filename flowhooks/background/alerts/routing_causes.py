@@ -12,7 +12,7 @@ from flowhooks.ledger import alert_queries, routing_issues
 from flowhooks.ledger.conclusions import unknown_conclusions
 from flowhooks.model.alert import AlertCause
 from flowhooks.model.event import Event
-from flowhooks.plugins.error_text import printable_line
+from flowhooks.text import printable_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

@@ -18,6 +18,7 @@ from flowhooks.cli.plugins import template
 from flowhooks.commands import command_line, shell_quote
 from flowhooks.errors import SettingsError
 from flowhooks.hookspecs import PROJECT
+from flowhooks.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -194,7 +195,7 @@ def _render_template(cookiecutter: Any, answers: dict[str, str], parent: Path) -
         except Exception as error:
             if not type(error).__module__.startswith("cookiecutter"):
                 raise
-            raise SettingsError(f"the package was not made: {' '.join(str(error).split())}") from None
+            raise SettingsError(f"the package was not made: {one_line(str(error))}") from None
 
 
 def _print_next_steps(target: Path, answers: dict[str, str]) -> None:

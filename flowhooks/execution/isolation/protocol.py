@@ -13,9 +13,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import HandlerRaised, Reject, RetryAfter
-from flowhooks.execution.outcomes import MAX_ERROR_CHARS, MAX_TRACEBACK_CHARS, error_to_line, truncate
+from flowhooks.execution.outcomes import MAX_ERROR_CHARS, MAX_TRACEBACK_CHARS, error_to_line
 from flowhooks.model.event import Event
 from flowhooks.plugins.error_text import traceback_text
+from flowhooks.text import to_storable
 
 if TYPE_CHECKING:
     import socket
@@ -125,12 +126,12 @@ def from_delivery(delivery: Delivery) -> dict[str, Any]:
 
 def from_error(error: BaseException, redact: Callable[[str], str]) -> dict[str, Any]:
     """What a handler raised, as far as it crosses: its name, its texts and its traceback, without secrets."""
-    line = truncate(redact(error_to_line(error)), MAX_ERROR_CHARS)
+    line = to_storable(redact(error_to_line(error)), MAX_ERROR_CHARS)
     if isinstance(error, Reject):
         return {"as": "reject", "text": line}
     traceback = ""
     with suppress(BaseException):  # a plugin's exception may do anything when it is looked at
-        traceback = truncate(redact(traceback_text(error)), MAX_TRACEBACK_CHARS)
+        traceback = to_storable(redact(traceback_text(error)), MAX_TRACEBACK_CHARS)
     name = type(error).__qualname__
     if isinstance(error, RetryAfter):
         return {"as": "retry", "seconds": error.seconds, "name": name, "text": line, "traceback": traceback}

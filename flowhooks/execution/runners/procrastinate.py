@@ -31,6 +31,7 @@ from flowhooks.failpoints import hit
 from flowhooks.ledger.database import postgresql_timeouts
 from flowhooks.ledger.database.engines import IDLE_SECONDS
 from flowhooks.model.delivery import ReadyDelivery
+from flowhooks.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -193,7 +194,7 @@ class ProcrastinateRunner:
                 try:
                     asyncio.run(self._run_worker(execute, stop, pool))
                 except Exception as error:  # noqa: BLE001 (whatever ends the worker, it must begin anew)
-                    self._last_error = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+                    self._last_error = one_line(str(error.__cause__ or error)) or type(error).__name__
                     log.error("fetch_jobs_failed", why=self._last_error)  # noqa: TRY400 (one line for each try)
                 if time.monotonic() - began > WORKER_DEAD_AFTER_SECONDS:
                     tries = 0

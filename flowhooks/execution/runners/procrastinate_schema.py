@@ -10,6 +10,7 @@ from procrastinate.schema import SchemaManager
 
 from flowhooks.errors import LedgerSchemaTooOld, LedgerUnusable
 from flowhooks.failpoints import hit
+from flowhooks.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +54,7 @@ def upgrade(url: str) -> int:
                         connection.execute("INSERT INTO job_migrations VALUES (%s, now())", (name,))
                     hit("migrate.jobs")
     except psycopg.Error as error:
-        raise LedgerUnusable(f"the tables of jobs cannot be made: {' '.join(str(error).split())}{at}") from None
+        raise LedgerUnusable(f"the tables of jobs cannot be made: {one_line(str(error))}{at}") from None
     return len(steps)
 
 
@@ -79,7 +80,7 @@ def check(url: str) -> None:
     except psycopg.errors.UndefinedTable:
         applied = set()
     except psycopg.Error as error:
-        raise LedgerUnusable(f"the tables of jobs cannot be read: {' '.join(str(error).split())}") from None
+        raise LedgerUnusable(f"the tables of jobs cannot be read: {one_line(str(error))}") from None
     available = set(_available())
     _refuse_newer(applied, available)
     if available - applied:

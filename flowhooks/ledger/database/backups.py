@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import LedgerUnusable
+from flowhooks.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +62,7 @@ def copy_file(source: Path, target: Path, advance: Callable[[int], None]) -> Non
     except sqlite3.Error as error:
         raise LedgerUnusable(str(error)) from None
     if answer != "ok":
-        raise LedgerUnusable(f"the copy is not whole: {' '.join(str(answer).split())}")
+        raise LedgerUnusable(f"the copy is not whole: {one_line(str(answer))}")
 
 
 def _open(file: Path) -> sqlite3.Connection:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
 from flowhooks.errors import LedgerUnusable
+from flowhooks.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -257,7 +258,7 @@ def error_text(error: SQLAlchemyError) -> str:
     """What a database error says, in one line and without the statement."""
     if isinstance(error, PoolTimeout):
         return f"no connection to it was free within {BUSY_SECONDS:g} seconds"
-    return " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())
+    return one_line(str(getattr(error, "orig", None) or type(error).__name__))
 
 
 def remedy(error: str) -> str:
@@ -291,4 +292,4 @@ def quick_check(engine: Engine) -> str | None:
         return None
     with engine.connect() as connection:
         answer = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
-    return None if answer == "ok" else " ".join(str(answer).split())
+    return None if answer == "ok" else one_line(str(answer))

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from flowhooks.errors import TransactionError
 from flowhooks.ledger import database
+from flowhooks.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -198,7 +199,7 @@ class GuardedSession:
         if threading.get_ident() != self._thread:
             raise TransactionError("the connection of delivery.transaction() is for the thread that opened it")
         if _ENDS_TRANSACTION.match(statement):
-            self._reject(f"the block executed {' '.join(statement.split())[:40]!r}")
+            self._reject(f"the block executed {one_line(statement)[:40]!r}")
 
     def _on_transaction_end(self, _connection: Any) -> None:
         if not self._internal:

@@ -14,6 +14,7 @@ from flowhooks.failpoints import hit
 from flowhooks.intake.accept import AnswerStatus, Callback
 from flowhooks.model.delivery import State
 from flowhooks.model.event import ParkedBy
+from flowhooks.text import escape_control
 from flowhooks.web import errors, negotiation
 from flowhooks.web.callback.authentication import read_body
 
@@ -117,7 +118,7 @@ def _respond(request: falcon.Request, response: falcon.Response, answer: Answer)
         dead = [delivery for delivery in answer.delivery_statuses if delivery.state is State.DEAD]
         params: dict[str, Any] = {
             "handler": dead[0].handler,
-            "why": messages.to_printable(dead[0].error, MAX_REASON_CHARS),
+            "why": escape_control(dead[0].error, MAX_REASON_CHARS),
         }
         key = "dead" if len(dead) == 1 else "dead_several"
         message = messages.text(key, language, count=len(dead), **params)

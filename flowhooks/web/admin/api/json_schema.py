@@ -23,6 +23,7 @@ from flowhooks.operations.context import OperationContext
 from flowhooks.operations.json.encoding import TimestampJson, is_time
 from flowhooks.operations.json.events import EventJson
 from flowhooks.operations.json.plugins import PluginJson
+from flowhooks.text import one_line
 from flowhooks.web.callback.openapi import nullable
 
 JsonSchema = dict[str, Any]
@@ -184,7 +185,7 @@ def _bases(kind: Any) -> list[Any]:
 
 def _plain_text(text: str) -> str:
     """On one line, without the marks of code."""
-    return " ".join(text.split()).replace("`", "").replace("None", "null")
+    return one_line(text).replace("`", "").replace("None", "null")
 
 
 def _union(shapes: list[JsonSchema]) -> JsonSchema:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
 
-from flowhooks.messages import to_printable
+from flowhooks.text import escape_control
 from flowhooks.web.errors import LocalizedHTTPError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def parse_query(request: falcon.Request, parameters: Sequence[Parameter]) -> dic
         name, _, value = (_decode(text) for text in part.partition(b"="))
         if name not in by_name:
             allowed = ", ".join(by_name) or "–"  # noqa: RUF001 (a dash: nothing)
-            raise LocalizedHTTPError(400, "query_unknown", name=to_printable(name, MAX_SHOWN_CHARS), allowed=allowed)
+            raise LocalizedHTTPError(400, "query_unknown", name=escape_control(name, MAX_SHOWN_CHARS), allowed=allowed)
         if name in query and not by_name[name].repeatable:
             raise LocalizedHTTPError(400, "query_twice", name=name)
         if not value.strip() or len(value) > MAX_VALUE_CHARS or "\0" in value:

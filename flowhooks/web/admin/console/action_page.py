@@ -15,6 +15,7 @@ from flowhooks.errors import InvalidTransition, LedgerError, LedgerUnusable, Not
 from flowhooks.ledger import alert_queries
 from flowhooks.operations.context import Actor
 from flowhooks.operations.registry import run_operation
+from flowhooks.text import one_line
 from flowhooks.web.admin.console.actions import PROGRESS_PARAMETERS, find_action, parse_selection
 from flowhooks.web.admin.console.filters import query_text
 from flowhooks.web.admin.console.flash import figures, parse_figures, set_flash, to_flash
@@ -146,7 +147,7 @@ class ActionPage(Page):
             else:
                 self._confirm(case, unsure=True)
             return
-        note = " ".join(form.get("note", "").split())[:MAX_NOTE_CHARS] if case.action.note else ""
+        note = one_line(form.get("note", ""))[:MAX_NOTE_CHARS] if case.action.note else ""
         arguments = {**case.selection.arguments, **({"note": note} if note else {})}
         before = _Progress(sums=parse_figures(form), after=form.get("after", ""), last={})
         progress = self._run_pages(case, arguments, before, time_budget=REQUEST_TIME_BUDGET)

@@ -11,10 +11,9 @@ from flowhooks.model.delivery import COMPLETED_STATES, State
 from flowhooks.operations import suggestions
 from flowhooks.operations.find_event import find_event
 from flowhooks.web.admin.console import audit
-from flowhooks.web.admin.console.escaping import MAX_TEXT_CHARS
 from flowhooks.web.admin.console.filters import query_text
 from flowhooks.web.admin.console.page import Page, choose_language
-from flowhooks.web.admin.console.rendering import HEADERS
+from flowhooks.web.admin.console.rendering import HEADERS, MAX_TEXT_CHARS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

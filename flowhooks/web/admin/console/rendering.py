@@ -12,7 +12,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from flowhooks.clock import to_datetime, to_text
-from flowhooks.web.admin.console.escaping import MAX_TEXT_CHARS, escape_invisible, shorten
+from flowhooks.text import escape_invisible, truncate
 from flowhooks.web.admin.console.texts import text
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
@@ -44,6 +44,11 @@ STATIC_FILES: Final[Mapping[str, str]] = {
     "icon.svg": "image/svg+xml",
 }
 """The files that pages ask for, with their types; no others are served."""
+
+MAX_VALUE_CHARS: Final = 120
+"""Characters of a value that a listing shows."""
+MAX_TEXT_CHARS: Final = 65_536
+"""Characters of a text of many lines that a page shows."""
 
 _HERE: Final = Path(__file__).parent
 _TEMPLATES: Final = _HERE / "templates"
@@ -89,9 +94,9 @@ def format_percent(share: float | None) -> str:
     return f"{'99.9' if text == '100.0' and share < 1 else text.removesuffix('.0')} %"
 
 
-def truncate(value: str) -> str:
-    """A text of many lines, cut where it is longer than a page shows."""
-    return value if len(value) <= MAX_TEXT_CHARS else value[:MAX_TEXT_CHARS] + "…"
+def shorten(value: str | None, max_chars: int = MAX_VALUE_CHARS) -> str:
+    """A text on one line of at most `max_chars` characters; `""` for None."""
+    return truncate((value or "")[: max_chars + 1].replace("\n", "\\n").replace("\t", "\\t"), max_chars)
 
 
 class Templates:
@@ -120,7 +125,7 @@ class Templates:
         environment.filters |= {
             "brief": shorten,
             "duration": format_duration,
-            "long": truncate,
+            "long": lambda value: truncate(value, MAX_TEXT_CHARS, count_ellipsis=False),
             "moment": time_element,
             "number": format_number,
             "percent": format_percent,
