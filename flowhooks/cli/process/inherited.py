@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import structlog
 
 from flowhooks.errors import FlowhooksError, SettingsError
+from flowhooks.signals import ignore_signal
 from flowhooks.web.server.sockets import bound_address
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class InheritedSockets:
 
     def watch_supervisor(self, shutdown_signal: ShutdownSignal) -> None:
         """From now on ask for the end when the supervisor says so, or has ended itself."""
-        signal.signal(signal.SIGHUP, _ignore_signal)  # not SIG_IGN, which programs that handlers start would inherit
+        signal.signal(signal.SIGHUP, ignore_signal)  # which is for the supervisor
         threading.Thread(target=self._watch, args=(shutdown_signal,), name="supervisor", daemon=True).start()
 
     def _send(self, message: Mapping[str, object]) -> None:
@@ -114,10 +115,6 @@ class InheritedSockets:
             shutdown_signal.request()
             if not part:
                 return
-
-
-def _ignore_signal(_number: int, _frame: object) -> None:
-    """Do nothing: it is the supervisor who is to be told by SIGHUP."""
 
 
 def child_environ(

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from flowhooks.cli.process.child import ChildProcess
-from flowhooks.cli.process.signals import STOP_SIGNALS, SignalPipe
-from flowhooks.cli.process.slot import Slot, next_restart_delay
 from flowhooks.errors import FlowhooksError, SettingsError
 from flowhooks.settings import check_removed
+from flowhooks.signals import STOP_SIGNALS, SignalWaiter
 from flowhooks.web.server.sockets import bound_address
 
 if TYPE_CHECKING:
@@ -38,8 +37,48 @@ RETIRE_TIMEOUT: Final = 120.0
 wait for an answer (60 s) and all of an orderly end are over."""
 RESTART_ONLY_SETTINGS: Final = ("processes", "listen", "admin")
 """Settings that the supervisor itself has gone by."""
+MIN_RESTART_DELAY: Final = 0.2
+"""Seconds after which a process that has died is started again; doubled each time that it dies soon."""
+MAX_RESTART_DELAY: Final = 30.0
+STABLE_SECONDS: Final = 60.0
+"""Seconds after which a process that then dies is started again as if it had never died before."""
 
 log = structlog.get_logger(__name__)
+
+
+def next_restart_delay(previous: float, uptime: float) -> float:
+    """Seconds until a process is started again.
+
+    Args:
+        previous: what this gave the last time; 0 if it has not died before.
+        uptime: for how many seconds it was ready.
+    """
+    return MIN_RESTART_DELAY if not previous or uptime >= STABLE_SECONDS else min(MAX_RESTART_DELAY, previous * 2)
+
+
+@dataclass(slots=True)
+class Slot:
+    """One of the processes that are to be there.
+
+    Attributes:
+        number: which, from 0.
+        current: the process that does the work, or is starting to; None while it waits to be started again.
+        successor: what has been started to take over from it.
+        retiring: what it has taken over from, and is not gone yet.
+        restart_delay: seconds that were waited the last time.
+        restart_at: when it is to be started again, by `time.monotonic`.
+    """
+
+    number: int
+    current: ChildProcess | None = None
+    successor: ChildProcess | None = None
+    retiring: ChildProcess | None = None
+    restart_delay: float = 0.0
+    restart_at: float = 0.0
+
+    def children(self) -> list[ChildProcess]:
+        """All of its processes that there are."""
+        return [child for child in (self.current, self.successor, self.retiring) if child is not None]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,7 +126,8 @@ class Supervisor:
         return self._exit_code
 
     def _supervise(self) -> None:
-        with SignalPipe() as signals, selectors.DefaultSelector() as selector:
+        numbers = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD)
+        with SignalWaiter(numbers) as signals, selectors.DefaultSelector() as selector:
             selector.register(signals.reader, selectors.EVENT_READ)
             log.info("supervisor_started", processes=len(self._slots), **self._addresses())
             while not self._stopping or any(self._children()):

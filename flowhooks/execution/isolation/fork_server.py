@@ -29,6 +29,7 @@ from flowhooks.execution.isolation.config import ForkServerConfig
 from flowhooks.execution.isolation.log_forwarding import install
 from flowhooks.execution.isolation.worker import serve
 from flowhooks.plugins.source_digests import source_digests
+from flowhooks.signals import STOP_SIGNALS, SignalWaiter, ignore_signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,16 +103,9 @@ def _prctl(option: int, value: int | bytes) -> None:
 
 
 def _ignore_signals() -> None:
-    """Go on when everybody is told to end: what runs gets its time, and it is the server that watches it.
-
-    By a function that does nothing: what ignores a signal altogether is inherited by programs that handlers start.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _do_nothing)
-
-
-def _do_nothing(_number: int, _frame: object) -> None:
-    """Do nothing."""
+    """Go on when everybody is told to end: what runs gets its time, and it is the server that watches it."""
+    for number in (*STOP_SIGNALS, signal.SIGHUP):
+        signal.signal(number, ignore_signal)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -130,7 +124,7 @@ class _ForkServer:
     plugins: Plugins
     pids: dict[int, int] = field(default_factory=dict)
     _files: deque[int] = field(default_factory=deque)
-    _pipe: tuple[int, int] = field(default_factory=os.pipe)
+    _signals: SignalWaiter = field(default_factory=lambda: SignalWaiter((signal.SIGCHLD,)))
     _buffer: bytes = b""
 
     def send(self, **message: Any) -> None:
@@ -140,22 +134,17 @@ class _ForkServer:
 
     def listen(self) -> NoReturn:
         """Do what the server asks for, until it has gone."""
-        woken, wake = self._pipe
-        os.set_blocking(woken, False)
-        os.set_blocking(wake, False)
-        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, _do_nothing)
         poll = select.poll()
         poll.register(self.stream, select.POLLIN)
-        poll.register(woken, select.POLLIN)
-        while True:
-            ready = {file for file, _ in poll.poll()}
-            if woken in ready:
-                with suppress(BlockingIOError):
-                    os.read(woken, 4096)
-                self._reap()
-            if self.stream.fileno() in ready and not self._receive():
-                self._end()
+        poll.register(self._signals.reader, select.POLLIN)
+        with self._signals:
+            while True:
+                ready = {file for file, _ in poll.poll()}
+                if self._signals.reader in ready:
+                    self._signals.read()
+                    self._reap()
+                if self.stream.fileno() in ready and not self._receive():
+                    self._end()
 
     def _receive(self) -> bool:
         """Take what the server says; returns whether it may say more."""
@@ -212,9 +201,7 @@ class _ForkServer:
         """In the new process: keep nothing of the nursery, and serve."""
         exit_with_parent(fork_server)
         _prctl(_PR_SET_NAME, b"flowhooks-handl")
-        signal.set_wakeup_fd(-1)
-        for file in self._pipe:
-            os.close(file)
+        self._signals.close_after_fork()
         self.stream.close()
         nothing = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((nothing, 0), (output, 1), (output, 2)):
