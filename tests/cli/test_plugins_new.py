@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 import sys
+import threading
 import tomllib
 
+import forking
 import pytest
+from waiting import WAIT_TIMEOUT
 
 from flowhooks.cli.plugins import template
 
 KEY = ("--key", "leave_request")
+NOBODY = "Error: nobody answers: say it with --domain, --package and --class or --key, and give --no-input"
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +25,42 @@ def home(tmp_path_factory, monkeypatch):
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
     return home
+
+
+@pytest.fixture
+def typed(tmp_path):
+    """Runs `flowhooks` in an empty folder at a terminal, typing lines; its exit code, its output and the terminal's."""
+
+    def run(*arguments, lines, term="dumb"):
+        person, terminal = pty.openpty()
+        process = subprocess.Popen(
+            [*forking.FLOWHOOKS, *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"TERM": term, "COLUMNS": "200"},
+            stdin=terminal,
+            stdout=subprocess.PIPE,
+            stderr=terminal,
+            text=True,
+        )
+        os.close(terminal)
+        os.write(person, "".join(line if line == "\x04" else f"{line}\n" for line in lines).encode())
+        screen = bytearray()
+
+        def watch():
+            try:
+                while part := os.read(person, 65536):
+                    screen.extend(part)
+            except OSError:  # how Linux says that nobody holds the other end
+                pass
+
+        watching = threading.Thread(target=watch)
+        watching.start()
+        stdout, _ = process.communicate(timeout=WAIT_TIMEOUT)
+        watching.join()
+        os.close(person)
+        return process.returncode, stdout, screen.decode().replace("\r\n", "\n")
+
+    return run
 
 
 def test_the_template_is_found():
@@ -71,66 +112,115 @@ def test_what_is_made_can_be_loaded(run, asked, tmp_path):
     assert done.stdout.strip() == "[('leave_request',)]", done.stderr
 
 
-def test_what_is_not_given_is_asked_for(run, tmp_path):
-    """Domain, class, key, package, each with a default; in Chinese too, of which the package's name is made."""
-    result = run("plugins", "new", given="\u5408\u540c\n\nleave_request\n\n\n")
-    assert result.exit_code == 0, result.output
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_what_is_not_given_is_asked_for(typed, tmp_path, term):
+    """By the template's own questions, each with a default; in Chinese too, of which the package's name is made."""
+    code, stdout, screen = typed("plugins", "new", lines=["\u5408\u540c", "", "", "leave_request", "", ""], term=term)
+    assert code == 0, screen
     assert (tmp_path / "flowhooks-he-tong").is_dir()
-    assert "What is it about [Contracts]" in result.stderr
-    assert "The package's name [flowhooks-he-tong]" in result.stderr
-    assert (
-        "  flowhooks send 1 --business-key K-1 --key leave_request --conclusion approved" in result.stdout.splitlines()
-    )
+    assert "The business domain, in words of your own" in screen
+    assert "(Contracts)" in screen
+    assert "The package's name: lower-case letters, digits and dashes" in screen
+    assert "(flowhooks-he-tong)" in screen
+    assert "Who writes it; may be empty" in screen
+    assert "  flowhooks send 1 --business-key K-1 --key leave_request --conclusion approved" in stdout.splitlines()
 
 
-def test_an_answer_that_cannot_be_used_is_asked_for_again(run, tmp_path):
-    """And neither class nor key is asked for again too."""
-    result = run(
-        "plugins", "new", given="a{{b\nLeave\n\n\nwith blank\ncom.example.Leave\n\nit's\n \nJSON\nacme-leave\n"
-    )
-    assert result.exit_code == 0, result.output
-    assert "domain has a character that cannot be used: {" in result.stderr
-    assert "One of the two is needed" in result.stderr
-    assert "the call-back class has a blank in it" in result.stderr
-    assert "conclusion has a character that cannot be used: '" in result.stderr
+def test_what_is_given_is_not_asked_for(typed, tmp_path):
+    """And where there is a class, no key is asked for."""
+    given = ("--domain", "Leave", "--class", "com.example.Leave", "--conclusion", "", "--author", "")
+    code, _, screen = typed("plugins", "new", *given, lines=["acme-leave"])
+    assert code == 0, screen
+    assert screen.count("): ") == 1
     assert (tmp_path / "acme-leave").is_dir()
+
+
+def test_an_answer_that_cannot_be_used_is_asked_for_again(typed, tmp_path):
+    """The template says why, and what was typed is proposed; neither class nor key is asked for again too."""
+    first = ["a{{b", "", "", "with blank", "it's", ""]
+    second = ["Leave", "acme-leave", "", "", "", ""]
+    third = ["", "", "", "leave", "", ""]
+    fourth = ["", "", "", "", " ", "Ann"]
+    code, _, screen = typed("plugins", "new", lines=[*first, *second, *third, *fourth])
+    assert code == 0, screen
+    assert "domain has a character that cannot be used: {" in screen
+    assert "--key has a character that cannot be used: ' '" in screen
+    assert "conclusion has a character that cannot be used: '" in screen
+    assert "(Leave): " in screen
     (source,) = tmp_path.glob("acme-leave/src/*/__init__.py")
     assert "conclusion=" not in source.read_text()
+    assert "Ann" in (tmp_path / "acme-leave/pyproject.toml").read_text()
 
 
-def test_nobody_is_there_to_answer(run, tmp_path):
-    """Where the answers end too early, as without a terminal: what to give instead, and nothing is made."""
-    result = run("plugins", "new", given="Leave\n")
-    assert result.exit_code == 2
-    assert result.stderr.splitlines()[-1] == (
-        "Error: nobody answers: say it with --domain, --package and --class or --key, and give --no-input"
-    )
+def test_what_was_given_is_asked_for_when_it_cannot_be_used(typed, tmp_path):
+    """At a terminal; what no terminal may be given is not proposed."""
+    given = ("--domain", "a\x1b[31mb", "--key", "leave", "--package", "acme-leave", "--conclusion", "", "--author", "")
+    code, _, screen = typed("plugins", "new", *given, lines=["Leave", "", "", "", "", ""])
+    assert code == 0, screen
+    assert "domain has a character that cannot be used: '\\x1b'" in screen
+    assert "(Contracts): " in screen
+    assert "\x1b[31mb" not in screen
+    assert (tmp_path / "acme-leave").is_dir()
+
+
+def test_the_answers_end_too_early(typed, tmp_path):
+    """What to give instead, and nothing is made."""
+    code, _, screen = typed("plugins", "new", lines=["Leave", "\x04"])
+    assert code == 2
+    assert screen.splitlines()[-1] == NOBODY
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [(), ("--domain", "Leave", *KEY)])
+def test_nobody_is_there_to_answer(run, tmp_path, arguments):
+    """Without a terminal nothing is read, so that nothing can hang, and nothing is made."""
+    result = run("plugins", "new", *arguments, given="Leave\n\n\nleave\n\n\n")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == NOBODY
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_open_pipe_is_not_waited_for(tmp_path):
+    """Whoever holds the other end, and says nothing."""
+    done = subprocess.Popen(
+        [*forking.FLOWHOOKS, "plugins", "new"],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert done.stderr.read().splitlines()[-1] == NOBODY
+    assert done.wait(WAIT_TIMEOUT) == 2
+    done.stdin.close()
+    done.stderr.close()
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--domain", "Leave"), "it would listen to nothing: give --class or --key"),
-        (("--key", ""), "it would listen to nothing"),
+        (("--domain", "Leave"), "--class and --key are both empty: give one, or no event would reach the handler"),
+        (("--key", ""), "--class and --key are both empty"),
         (("--domain", "{{ 7 * 7 }}", *KEY), "domain has a character that cannot be used: {"),
-        (("--domain", " x", *KEY), "domain has a blank at its beginning or end"),
-        (("--domain", "", *KEY), "domain is empty"),
+        (("--domain", " x", *KEY), "domain begins or ends with a blank"),
+        (("--domain", "", *KEY), "domain has neither a letter nor a digit"),
         (("--domain", "...", *KEY), "domain has neither a letter nor a digit"),
-        (("--domain", "x" * 41, *KEY), "domain has more than 40 characters"),
-        (("--domain", "x\ny", *KEY), "domain has a character that cannot be printed"),
-        (("--key", "a b"), "the process key has a blank in it"),
-        (("--class", "a'b"), "the call-back class has a character that cannot be used: '"),
+        (("--domain", "x" * 41, *KEY), "domain has 41 characters: 40 at the most"),
+        (("--domain", "x\ny", *KEY), "domain has a character that cannot be used: '\\n'"),
+        (("--key", "a b"), "--key has a character that cannot be used: ' '"),
+        (("--class", "a'b"), "--class has a character that cannot be used: '"),
         (("--conclusion", "a'b", *KEY), "conclusion has a character that cannot be used: '"),
-        (("--conclusion", "x" * 129, *KEY), "conclusion has more than 128 characters"),
-        (("--conclusion", " x", *KEY), "conclusion has a blank at its beginning or end"),
-        (("--package", "Acme", *KEY), "package is 1 to 60 of a-z, 0-9 and single dashes"),
-        (("--package", "acme_leave", *KEY), "package is 1 to 60"),
-        (("--package", "../x", *KEY), "package is 1 to 60"),
-        (("--package", "json", *KEY), "would make a module json, and Python has that name already"),
+        (("--conclusion", "x" * 129, *KEY), "conclusion has 129 characters: 128 at the most"),
+        (("--conclusion", " x", *KEY), "conclusion begins or ends with a blank"),
+        (
+            ("--package", "Acme", *KEY),
+            "package 'Acme' is no name for a package: lower-case ASCII letters",
+        ),
+        (("--package", "acme_leave", *KEY), "package 'acme_leave' is no name for a package"),
+        (("--package", "../x", *KEY), "package '../x' is no name for a package"),
+        (("--package", "json", *KEY), "would make a module json, and there is one already"),
         (("--package", "class", *KEY), "would make a module class"),
         (("--package", "flowhooks", *KEY), "would make a module flowhooks"),
-        (("--package", "flowhooks-flowhooks", *KEY), "would make a plugin called flowhooks"),
+        (("--package", "flowhooks-flowhooks", *KEY), "would make a plugin flowhooks, and that name is reserved"),
         (("--author", "a<b", *KEY), "author has a character that cannot be used: <"),
         (("there", "--output-dir", "there", *KEY), "are the same: give one of them"),
     ],

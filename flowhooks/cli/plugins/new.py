@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import tempfile
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
 from flowhooks.cli import output
 from flowhooks.cli.options import utf8
-from flowhooks.cli.plugins import template
+from flowhooks.cli.plugins.template import refusal, template_dir
 from flowhooks.commands import command_line, shell_quote
 from flowhooks.errors import SettingsError
 from flowhooks.hookspecs import PROJECT
 from flowhooks.text import one_line
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-DEFAULT_DOMAIN: Final = "Contracts"
-"""What is proposed to those who only want to see one."""
-DEFAULT_CONCLUSION: Final = "approved"
-"""The conclusion that is proposed: a rejected approval completes, too."""
 NO_TERMINAL_MESSAGE: Final = "nobody answers: say it with --domain, --package and --class or --key, and give --no-input"
 NO_COOKIECUTTER_MESSAGE: Final = (
     "flowhooks plugins new needs cookiecutter, which is not installed: pip install 'flowhooks[new]'"
 )
+_SELECTORS: Final = {"callback_class": "--class", "process_key": "--key"}
+"""The answers of which one is needed, with their options."""
 
 
 @click.command("new", short_help="Make a plugin package of your own.")
@@ -45,9 +41,9 @@ NO_COOKIECUTTER_MESSAGE: Final = (
     "--conclusion",
     type=utf8,
     metavar="TEXT",
-    help=f"The conclusion that its handler requires; '' for every conclusion. Default: {DEFAULT_CONCLUSION}.",
+    help="The conclusion that its handler requires; '' for every conclusion. Default: approved.",
 )
-@click.option("--author", type=utf8, default="", metavar="TEXT", help="Whose it is, for the package's metadata.")
+@click.option("--author", type=utf8, metavar="TEXT", help="Whose it is, for the package's metadata.")
 @click.option(
     "--output-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="The same as DIRECTORY."
 )
@@ -55,8 +51,8 @@ NO_COOKIECUTTER_MESSAGE: Final = (
 def new_command(directory: Path | None, *, output_dir: Path | None, no_input: bool, **options: str | None) -> None:
     r"""Make a plugin package: a handler, its settings, tests that pass, and a README.
 
-    The package gets a folder of its own in DIRECTORY, or here. What the options do not say is asked for; a class or
-    a key there must be. Nothing is fetched from anywhere.
+    The package gets a folder of its own in DIRECTORY, or here. What the options do not say is asked for at the
+    terminal; a class or a key there must be. Nothing is fetched from anywhere.
 
     \b
     Examples:
@@ -69,7 +65,7 @@ def new_command(directory: Path | None, *, output_dir: Path | None, no_input: bo
     if directory and output_dir:
         raise click.UsageError("DIRECTORY and --output-dir are the same: give one of them.")
     cookiecutter = _cookiecutter()
-    answers = _Questionnaire(options, no_input=no_input).answers()
+    answers = _answers(options, no_input=no_input)
     parent = directory or output_dir or Path()
     target = parent / answers["package"]
     if target.exists():
@@ -85,94 +81,50 @@ def _cookiecutter() -> Any:
         raise SettingsError(NO_COOKIECUTTER_MESSAGE) from None
 
 
-class _Questionnaire:
-    """Answers out of the options and, where they say nothing, of whoever sits there; each is checked as it comes."""
+def _answers(options: dict[str, str | None], *, no_input: bool) -> dict[str, str]:
+    """What goes into the template: what is given, and what is answered to its questions or proposed by it.
 
-    def __init__(self, options: dict[str, str | None], *, no_input: bool) -> None:
-        self._options = options
-        self._no_input = no_input
-
-    def answers(self) -> dict[str, str]:
-        """What goes into the template.
-
-        Raises:
-            SettingsError: something cannot be used, or neither a class nor a key is given.
-        """
-        domain = self._answer("domain", "What is it about", DEFAULT_DOMAIN, _domain)
-        chosen = any(self._options[name] for name in _SELECTOR_QUESTIONS)
-        selectors = {
-            name: self._answer(name, question, "", _selector(name), ask=not chosen)
-            for name, question in _SELECTOR_QUESTIONS.items()
-        }
-        while not any(selectors.values()):
-            if self._no_input or chosen:
-                raise SettingsError("it would listen to nothing: give --class or --key, as the process has it")
-            output.print_line("One of the two is needed, or it would listen to nothing.", err=True)
-            selectors = {
-                name: self._ask(question, "", _selector(name)) for name, question in _SELECTOR_QUESTIONS.items()
-            }
-        conclusion = self._answer("conclusion", _CONCLUSION_QUESTION, DEFAULT_CONCLUSION, _conclusion)
-        package = self._answer("package", "The package's name", _default_package(domain), template.check_package)
-        author = self._answer("author", "", "", _author, ask=False)
-        return {"domain": domain, "package": package, **selectors, "conclusion": conclusion, "author": author}
-
-    def _answer(self, name: str, question: str, default: str, check: Callable[[str], str], *, ask: bool = True) -> str:
-        if self._options[name] is None and ask and not self._no_input:
-            return self._ask(question, default, check)
-        try:
-            return check(self._options[name] if self._options[name] is not None else default)  # type: ignore[arg-type]  # just asked
-        except ValueError as error:
-            raise SettingsError(str(error)) from None
-
-    def _ask(self, question: str, default: str, check: Callable[[str], str]) -> str:
-        def checked(text: str) -> str:
-            try:
-                return check(utf8(text.strip()))
-            except ValueError as error:
-                raise click.BadParameter(str(error)) from None
-
-        try:
-            answer: str = click.prompt(
-                question, default=default, value_proc=checked, show_default=bool(default), err=True
-            )
-        except click.Abort as error:
-            if not isinstance(error.__context__, EOFError):
-                raise
-            output.print_line(err=True)  # ends the line of the question
-            raise SettingsError(NO_TERMINAL_MESSAGE) from None
-        return answer
+    Raises:
+        SettingsError: something cannot be used, or nobody is there to answer.
+    """
+    questions = json.loads((template_dir() / "cookiecutter.json").read_text("utf-8"))
+    prompt = import_module("cookiecutter.prompt")
+    environment = import_module("cookiecutter.utils").create_env_with_context({"cookiecutter": questions})
+    proposed = {name: value for name, value in options.items() if value is not None}
+    if any(proposed.get(name) for name in _SELECTORS):
+        proposed = dict.fromkeys(_SELECTORS, "") | proposed
+    settled = frozenset(options if no_input else proposed)
+    while True:
+        answers: dict[str, str] = {}
+        for name in (name for name in questions if not name.startswith("_")):
+            default = proposed.get(name)
+            if default is None:
+                default = prompt.render_variable(environment, questions[name], answers)
+            answers[name] = default if name in settled else _ask(name, default, questions["__prompts__"])
+            if answers[name] != default:
+                proposed[name] = answers[name]
+        why = refusal(answers)
+        if why is None:
+            return answers
+        if why.startswith(tuple(_SELECTORS)):
+            for name, option in _SELECTORS.items():
+                why = why.replace(name, option)
+        if no_input:
+            raise SettingsError(why)
+        output.print_line(why, err=True)
+        settled = frozenset()
+        proposed = {name: value for name, value in proposed.items() if value.isprintable()}
 
 
-_SELECTOR_QUESTIONS: Final = {
-    "callback_class": "The call-back class that it listens to (none: Enter)",
-    "process_key": "The process definition key that it listens to (none: Enter)",
-}
-_CONCLUSION_QUESTION: Final = "The conclusion that its handler requires (every conclusion: a space)"
-_SELECTOR_NAMES: Final = {"callback_class": "the call-back class", "process_key": "the process key"}
-
-
-def _domain(text: str) -> str:
-    if not text:
-        raise ValueError("domain is empty")
-    return template.check_text("domain", text, max_chars=template.MAX_DOMAIN_CHARS)
-
-
-def _conclusion(text: str) -> str:
-    return template.check_conclusion(text) if text else text
-
-
-def _author(text: str) -> str:
-    return template.check_text("author", text, max_chars=template.MAX_AUTHOR_CHARS) if text else text
-
-
-def _selector(name: str) -> Callable[[str], str]:
-    return lambda text: template.check_selector(_SELECTOR_NAMES[name], text)
-
-
-def _default_package(domain: str) -> str:
-    """A package's name out of the domain, as the template would make it; Chinese becomes Pinyin."""
-    slug = import_module("slugify").slugify(domain)
-    return f"{PROJECT}-{slug}"[: template.MAX_PACKAGE_CHARS].rstrip("-")
+def _ask(name: str, default: str, questions: dict[str, str]) -> str:
+    if not sys.stdin.isatty():
+        raise SettingsError(NO_TERMINAL_MESSAGE)
+    import_module("rich").reconfigure(stderr=True)  # what is asked is no output
+    try:
+        return utf8(import_module("cookiecutter.prompt").read_user_variable(name, default, questions))
+    except EOFError:
+        output.print_line(err=True)  # ends the line of the question
+        raise SettingsError(NO_TERMINAL_MESSAGE) from None
 
 
 def _render_template(cookiecutter: Any, answers: dict[str, str], parent: Path) -> None:
@@ -184,7 +136,7 @@ def _render_template(cookiecutter: Any, answers: dict[str, str], parent: Path) -
         try:
             parent.mkdir(parents=True, exist_ok=True)
             cookiecutter(
-                str(template.template_dir()),
+                str(template_dir()),
                 no_input=True,
                 extra_context=answers,
                 output_dir=str(parent),
@@ -199,7 +151,7 @@ def _render_template(cookiecutter: Any, answers: dict[str, str], parent: Path) -
 
 
 def _print_next_steps(target: Path, answers: dict[str, str]) -> None:
-    plugin = template.plugin_name(answers["package"])
+    plugin = answers["package"].removeprefix(f"{PROJECT}-")
     output.print_line(f"Made {target}: the plugin {plugin}.", style="green")
     if plugin in {entry_point.name for entry_point in entry_points(group=PROJECT)}:
         output.print_line(f"A plugin {plugin} is installed here already; of two of one name only the first is loaded.")

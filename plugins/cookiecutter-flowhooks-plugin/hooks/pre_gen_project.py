@@ -1,6 +1,7 @@
 """Refuse answers of which no plugin can be made, in one line; it must not know what is made of them.
 
-Cookiecutter puts the answers in, then runs this in the new folder, and removes that if this fails.
+Cookiecutter puts the answers in, then runs this in the new folder, and removes that if this fails. `flowhooks plugins
+new` calls `refusal` as well, before anything is made.
 """
 
 # ruff: noqa: INP001 (cookiecutter runs it as a file)
@@ -13,29 +14,34 @@ import sys
 from importlib.util import find_spec
 
 # In a raw string in single quotes, for `tojson` gives neither a single quote nor a line end, whatever was answered.
-ANSWERS: dict[str, str] = json.loads(
-    r'{{ {"domain": cookiecutter.domain, "package": cookiecutter.package, "author": cookiecutter.author, "class": cookiecutter.callback_class, "key": cookiecutter.process_key, "conclusion": cookiecutter.conclusion} | tojson }}'  # noqa: E501 (one line of Jinja)
-)
+ANSWERS = r'{{ {"domain": cookiecutter.domain, "package": cookiecutter.package, "author": cookiecutter.author, "callback_class": cookiecutter.callback_class, "process_key": cookiecutter.process_key, "conclusion": cookiecutter.conclusion} | tojson }}'  # noqa: E501 (one line of Jinja)
 NO_TEXT = set('"\\`{}<>')
 """What would end, escape or open something in one of the files that an answer is written into."""
 NO_NAME = NO_TEXT | {"'"}
 PACKAGE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 TAKEN = {"flowhooks", "pytest", "tests", "conftest"}
 """Modules that are there where a plugin is tested."""
-LONGEST = {"domain": 40, "package": 60, "author": 80, "class": 200, "key": 200, "conclusion": 128}
-CALLED = {"class": "callback_class", "key": "process_key"}
+LONGEST = {
+    "domain": 40,
+    "package": 60,
+    "author": 80,
+    "callback_class": 200,
+    "process_key": 200,
+    "conclusion": 128,
+}
+SELECTORS = {"callback_class", "process_key"}
 
 
 def refusal(answers: dict[str, str]) -> str | None:
     """Why no plugin can be made of these answers, or None."""
     for name, value in answers.items():
         if why := _unfit(name, value):
-            return f"{CALLED.get(name, name)} {why}"
+            return f"{name} {why}"
     if not re.search(r"[^\W_]", answers["domain"]):
         return (
             "domain has neither a letter nor a digit: say in a word or two what the plugin is about, such as Contracts"
         )
-    if not answers["class"] and not answers["key"]:
+    if not any(answers[name] for name in SELECTORS):
         return "callback_class and process_key are both empty: give one, or no event would reach the handler"
     return _package(answers["package"])
 
@@ -43,9 +49,9 @@ def refusal(answers: dict[str, str]) -> str | None:
 def _unfit(name: str, value: str) -> str | None:
     if len(value) > LONGEST[name]:
         return f"has {len(value)} characters: {LONGEST[name]} at the most"
-    refused = NO_NAME if name in {*CALLED, "conclusion"} else NO_TEXT
+    refused = NO_NAME if name in {*SELECTORS, "conclusion"} else NO_TEXT
     for character in value:
-        if character in refused or not character.isprintable() or (name in CALLED and character.isspace()):
+        if character in refused or not character.isprintable() or (name in SELECTORS and character.isspace()):
             shown = character if character.isprintable() and not character.isspace() else ascii(character)
             return f"has a character that cannot be used: {shown}"
     if value != value.strip():
@@ -68,6 +74,7 @@ def _package(package: str) -> str | None:
     return None
 
 
-sys.path.pop(0)  # the folder of temporary files, in which this lies: its modules are nobody's
-if why := refusal(ANSWERS):
-    sys.exit(why)
+if __name__ == "__main__":
+    sys.path.pop(0)  # the folder of temporary files, in which this lies: its modules are nobody's
+    if why := refusal(json.loads(ANSWERS)):
+        sys.exit(why)
