@@ -128,7 +128,7 @@ def test_one_that_was_given_up_is_told_so_and_writes_nothing(house, listens, con
     """The delivery has gone on without it: its block ends with an error, and its rows are not there."""
     seen = []
 
-    def taken_for_dead(event, delivery):
+    def expired(event, delivery):
         try:
             with delivery.transaction() as connection:
                 writes(connection, event, delivery)
@@ -139,7 +139,7 @@ def test_one_that_was_given_up_is_told_so_and_writes_nothing(house, listens, con
         finally:
             flow.sql("UPDATE deliveries SET attempt = 1 WHERE id = ?", delivery.id)
 
-    flow = house.open(listens(taken_for_dead))
+    flow = house.open(listens(expired))
     assert flow.only(flow.take("i").event_id).state is State.DEAD
     assert "no longer the current one" in seen[0]
     assert contracts() == []
@@ -148,11 +148,11 @@ def test_one_that_was_given_up_is_told_so_and_writes_nothing(house, listens, con
 def test_one_that_is_given_up_after_its_block_writes_nothing(house, listens, contracts, logged, eventually):
     """What counts is that the attempt is the current one when it commits."""
 
-    def taken_for_dead(event, delivery):
+    def expired(event, delivery):
         archive(event, delivery)
         flow.sql("UPDATE deliveries SET attempt = 2 WHERE id = ?", delivery.id)
 
-    flow = house.open(listens(taken_for_dead))
+    flow = house.open(listens(expired))
     event_id = flow.take("i", wait=0).event_id
     eventually(lambda: [entry for entry in logged if entry["event"] == "stale_attempt"])
     assert contracts() == []
