@@ -152,7 +152,7 @@ def test_a_connection_that_was_cut_is_made_again(house, listens, ears, logged):
     heard.until(lambda one: one.missed)
     flow.app.ledger.write(lambda transaction: transaction.notice.events.add("e"))
     heard.until(lambda one: "e" in one.events)
-    assert [one["event"] for one in logged if one["event"].startswith("listening")] == [
+    assert [one["event"] for one in logged if one["event"].startswith("notifications_")] == [
         "notifications_disconnected",
         "notifications_reconnected",
     ]
