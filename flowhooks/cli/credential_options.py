@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
+from flowhooks.cli.options import read_file
 from flowhooks.clock import Clock
 from flowhooks.errors import SettingsError
 from flowhooks.settings.secrets import secret_from_file
@@ -28,10 +29,8 @@ def read_token(file: Path | None) -> str:
         SettingsError: the file cannot be read, or what is there is none; nothing of it is repeated.
     """
     source = f"the file {file}" if file else f"the variable {TOKEN_VARIABLE}"
-    try:
-        token = (file.read_text(errors="replace") if file else os.environ.get(TOKEN_VARIABLE, "")).strip()
-    except OSError as error:
-        raise SettingsError(f"the token file {file} cannot be read: {error.strerror}") from None
+    text = read_file(file, "token file").decode(errors="replace") if file else os.environ.get(TOKEN_VARIABLE, "")
+    token = text.strip()
     if file and not token:
         raise SettingsError(f"{source} is empty")
     if not token.isascii() or not token.isprintable() or set(token) & set(" ,"):

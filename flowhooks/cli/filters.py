@@ -8,16 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from flowhooks.cli.options import utf8
-from flowhooks.ledger.queries import EventFilter
-from flowhooks.model.delivery import State
+from flowhooks.ledger.queries import STATES, EventFilter
 from flowhooks.model.event import DismissedBy
 from flowhooks.operations.time_parsing import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-STATES: Final = (*(state.value for state in State), "parked", "dismissed")
-"""The states of deliveries, then those of events that have none."""
 
 
 def timestamp(value: str) -> int:

@@ -6,16 +6,21 @@ import os
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import click
 
+from flowhooks.errors import SettingsError
 from flowhooks.settings import default_file, load
+from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from flowhooks.settings import Settings
+
+MAX_PATH_CHARS: Final = 200
+"""Characters of a path that an error repeats."""
 
 
 def utf8(value: str) -> str:
@@ -25,6 +30,23 @@ def utf8(value: str) -> str:
     except UnicodeEncodeError:
         raise click.BadParameter("it is not UTF-8") from None
     return value
+
+
+def read_file(file: Path, name: str = "file") -> bytes:
+    """What is in a file that an option names.
+
+    Args:
+        file: the file.
+        name: what an error calls it.
+
+    Raises:
+        SettingsError: it cannot be read.
+    """
+    try:
+        return file.read_bytes()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", error)
+        raise SettingsError(f"the {name} {escape_control(str(file), MAX_PATH_CHARS)} cannot be read: {why}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

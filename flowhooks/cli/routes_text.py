@@ -12,10 +12,10 @@ import click
 
 from flowhooks import schema
 from flowhooks.cli import output
-from flowhooks.errors import InvalidCallback, MalformedRequest, SettingsError
+from flowhooks.cli.options import read_file
+from flowhooks.errors import InvalidCallback, MalformedRequest
 from flowhooks.model.event import DismissedBy, Event, EventState, ParkedBy, from_body
 from flowhooks.operations.json.routing import explanation_to_json
-from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from flowhooks.schema import Schemas
     from flowhooks.settings import Settings
 
-MAX_PATH_CHARS: Final = 200
-"""Characters of a path that an error repeats."""
 MEMBER_OF_OPTION: Final = {
     "callback_class": "callBackProcessClass",
     "process_key": "processDefinitionKey",
@@ -101,12 +99,7 @@ def make_example(settings: Settings, schemas: Schemas, *, file: Path | None, **o
 
 
 def _body(file: Path) -> dict[str, Any]:
-    try:
-        raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    except (OSError, ValueError) as error:
-        raise SettingsError(
-            f"the file {escape_control(str(file), MAX_PATH_CHARS)} cannot be read: {getattr(error, 'strerror', error)}"
-        ) from None
+    raw = sys.stdin.buffer.read() if str(file) == "-" else read_file(file)
     try:
         return schema.parse(raw)
     except MalformedRequest as error:

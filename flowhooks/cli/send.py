@@ -12,8 +12,7 @@ import click
 
 from flowhooks.cli import credential_options, output
 from flowhooks.cli.http_client import post
-from flowhooks.cli.options import json_option, utf8
-from flowhooks.errors import SettingsError
+from flowhooks.cli.options import json_option, read_file, utf8
 
 if TYPE_CHECKING:
     from flowhooks.cli.http_client import HttpResponse
@@ -156,12 +155,7 @@ def _body(data: str | None, members: dict[str, Any]) -> bytes:
 def _raw(data: str) -> bytes:
     if data == "-":
         return sys.stdin.buffer.read()
-    if not data.startswith("@"):
-        return data.encode()
-    try:
-        return Path(data[1:]).read_bytes()
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"the file {data[1:]} cannot be read: {getattr(error, 'strerror', error)}") from None
+    return read_file(Path(data[1:])) if data.startswith("@") else data.encode()
 
 
 def _refuse_constant(name: str) -> None:

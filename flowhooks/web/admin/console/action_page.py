@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 import falcon
 import structlog
@@ -17,8 +17,9 @@ from flowhooks.operations.context import Actor
 from flowhooks.operations.registry import run_operation
 from flowhooks.text import one_line
 from flowhooks.web.admin.console.actions import PROGRESS_PARAMETERS, find_action, parse_selection
-from flowhooks.web.admin.console.filters import query_text
+from flowhooks.web.admin.console.filters import query_text, to_query_text
 from flowhooks.web.admin.console.flash import figures, parse_figures, set_flash, to_flash
+from flowhooks.web.admin.console.forms import parse_form
 from flowhooks.web.admin.console.page import Page, choose_language
 from flowhooks.web.admin.console.urls import ACTION_ROOT, back_url
 from flowhooks.web.admin.operators import operator_of
@@ -33,7 +34,6 @@ PREVIEW_TIME_BUDGET: Final = 1.5
 REQUEST_TIME_BUDGET: Final = 3.0
 """Seconds for which one request works; then the page shows how far it has come, and goes on with the next."""
 MAX_NOTE_CHARS: Final = 1_000
-MAX_FORM_BYTES: Final = 65_536
 
 _log = structlog.get_logger(__name__)
 
@@ -139,7 +139,7 @@ class ActionPage(Page):
         self.answer(case.request, case.response, case.language, shown)
 
     def _perform(self, case: _ActionRequest) -> None:
-        form = _read_form(case.request)
+        form = {name: to_query_text(value) for name, value in parse_form(case.request).items()}
         if case.action.twice and not form.get("sure"):
             case.response.status = falcon.HTTP_422
             if form.get("after"):
@@ -270,19 +270,3 @@ def _command(case: _ActionRequest, after: str) -> str:
     # What has nothing to choose from goes on by itself.
     options |= {"after": after} if case.action.target == "events" else {}
     return command_line(*words, *(f"--{name}={value}" for name, value in options.items()))
-
-
-def _read_form(request: falcon.Request) -> dict[str, str]:
-    """What a form was filled in with.
-
-    Raises:
-        SettingsError: it is longer than any form of the console.
-    """
-    body = request.bounded_stream.read(MAX_FORM_BYTES + 1)
-    if len(body) > MAX_FORM_BYTES:
-        raise SettingsError("the form is too long")
-    try:
-        pairs = parse_qsl(body.decode("utf-8", "replace"), max_num_fields=100)
-    except ValueError:
-        raise SettingsError("the form has too many fields") from None
-    return {name: value.replace("\0", "�").encode("utf-8", "replace").decode() for name, value in pairs}

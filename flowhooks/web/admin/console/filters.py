@@ -136,4 +136,9 @@ def _utc(microseconds: int) -> str:
 def query_text(request: falcon.Request, name: str) -> str:
     """What the query says under a name, fit to be looked for: no database holds NUL, nor half a character."""
     value = request.get_param(name, default="") or ""
-    return value.strip()[:MAX_VALUE_CHARS].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+    return to_query_text(value.strip()[:MAX_VALUE_CHARS])
+
+
+def to_query_text(value: str) -> str:
+    """What a browser sent, fit to be stored or looked for."""
+    return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

@@ -5,26 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from flowhooks.errors import SettingsError
 
+if TYPE_CHECKING:
     import falcon
 
 MAX_FORM_BYTES: Final = 65_536
 MAX_FIELDS: Final = 200
 
 
-def parse_form(request: falcon.Request) -> Mapping[str, str]:
-    """The fields of a form by name, of several of one name the last; empty if the body is no form, or too large."""
+def parse_form(request: falcon.Request) -> dict[str, str]:
+    """The fields of a form by name, of several of one name the last; none if the body is no form.
+
+    Raises:
+        SettingsError: it is longer than any form of the console, or has more fields.
+    """
     if (request.content_type or "").partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
         return {}
     body = request.bounded_stream.read(MAX_FORM_BYTES + 1)
     if len(body) > MAX_FORM_BYTES:
-        return {}
+        raise SettingsError("the form is too long")
     try:
-        pairs = parse_qsl(
-            body.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_FIELDS, encoding="utf-8", errors="replace"
-        )
+        return dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=MAX_FIELDS, errors="replace"))
     except ValueError:
-        return {}
-    return dict(pairs)
+        raise SettingsError("the form has too many fields") from None

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import falcon
 import structlog
 
-from flowhooks.errors import LedgerUnusable, Unavailable
+from flowhooks.errors import LedgerUnusable, SettingsError, Unavailable
 from flowhooks.web.admin.console.forms import parse_form
 from flowhooks.web.admin.console.page import Page, base_values, choose_language, respond
 from flowhooks.web.admin.login_throttle import LoginThrottle
@@ -86,7 +86,10 @@ class LoginPage(Page):
     def on_post(self, request: falcon.Request, response: falcon.Response) -> None:
         """Log in, or say why not."""
         language = choose_language(request, response)
-        form = parse_form(request)
+        try:
+            form = parse_form(request)
+        except SettingsError:
+            form = {}
         name, password = form.get("name", "")[:MAX_NAME_CHARS], form.get("password", "")
         address = request.remote_addr or ""
         wait = self._throttle.check(name, address)
