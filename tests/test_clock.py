@@ -8,7 +8,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
-from flowhooks.clock import SECOND, Clock, to_datetime, to_text
+from flowhooks.clock import SECOND, Clock, id_lower_bound, id_time, to_datetime, to_text
 
 UUID_7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
@@ -53,6 +53,21 @@ def test_ids_sort_by_the_microsecond():
     """An id that was made a microsecond later sorts later, over the borders of milliseconds too."""
     ids = [At(1_767_225_600_000_000 + step).new_id() for step in range(5_000)]
     assert ids == sorted(ids)
+
+
+def test_an_id_says_when_it_was_made():
+    """To the millisecond; what is no such id says nothing."""
+    moment = 1_767_225_600_123_456
+    assert id_time(At(moment).new_id()) == 1_767_225_600_123_000
+    assert id_time("no id") is None
+
+
+def test_the_bound_of_a_moment_parts_older_ids_from_newer_ones():
+    """It sorts after all ids of the millisecond before, and before all of its own; out of range it is the nearest."""
+    moment = 1_767_225_600_123_000
+    bound = id_lower_bound(moment)
+    assert At(moment - 1).new_id() < bound < At(moment).new_id()
+    assert id_lower_bound(-1) == id_lower_bound(0) < id_lower_bound(2**63) < "g"
 
 
 def test_ids_of_one_moment_differ():
