@@ -1,9 +1,10 @@
-"""Text that may come from anywhere, made fit for a line, a page or a database."""
+"""Text from any origin, escaped or shortened for a line, a page, a database or a shell."""
 
 from __future__ import annotations
 
 import json
 import re
+import shlex
 from typing import Final
 
 MAX_LINE_CHARS: Final = 600
@@ -88,3 +89,12 @@ def to_storable(text: str, max_chars: int) -> str:
     """What a database can keep of a text: no NUL, no lone surrogate, not without end."""
     text = truncate_middle(text, max_chars)
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+
+
+shell_quote = shlex.quote
+"""Quote one value for a shell, whatever is in it."""
+
+
+def command_line(*words: str) -> str:
+    """Return the command `flowhooks` with these words, quoted for a shell; `--key=VALUE` is one word."""
+    return shlex.join(("flowhooks", *words))

@@ -13,11 +13,11 @@ from sqlalchemy import select
 
 from flowhooks import schema
 from flowhooks.clock import to_datetime
-from flowhooks.commands import command_line
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import database
 from flowhooks.ledger.queries import to_event
 from flowhooks.ledger.tables import DISMISSED_BY_ROUTING, events
+from flowhooks.text import command_line
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping

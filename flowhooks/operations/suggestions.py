@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowhooks.commands import command_line
+from flowhooks.text import command_line
 
 if TYPE_CHECKING:
     from flowhooks.model.event import Event

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flowhooks.clock import to_text
-from flowhooks.commands import shell_quote
+from flowhooks.text import shell_quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable

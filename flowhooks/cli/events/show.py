@@ -12,7 +12,6 @@ from flowhooks.cli.events import text
 from flowhooks.cli.events.list import print_events
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.clock import to_text
-from flowhooks.commands import command_line
 from flowhooks.errors import EventPurged, NotFound
 from flowhooks.execution.condition_check import UNDECIDED_NOTE
 from flowhooks.ledger import audit
@@ -22,6 +21,7 @@ from flowhooks.model.delivery import State
 from flowhooks.operations import suggestions
 from flowhooks.operations.json.events import whole_event_to_json
 from flowhooks.settings import database_url
+from flowhooks.text import command_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

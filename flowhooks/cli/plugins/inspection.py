@@ -10,7 +10,6 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowhooks.cli.operations_client import load_plugins
-from flowhooks.commands import command_line
 from flowhooks.errors import FlowhooksError, SettingsError
 from flowhooks.ledger import database
 from flowhooks.ledger.reader import Reader
@@ -19,6 +18,7 @@ from flowhooks.operations.plugin_status import list_plugins
 from flowhooks.settings import database_url
 from flowhooks.settings.secrets import plugin_redactor
 from flowhooks.settings.types import did_you_mean
+from flowhooks.text import command_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

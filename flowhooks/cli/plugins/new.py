@@ -16,10 +16,9 @@ import click
 from flowhooks.cli import output
 from flowhooks.cli.options import utf8
 from flowhooks.cli.plugins.template import refusal, template_dir
-from flowhooks.commands import command_line, shell_quote
 from flowhooks.errors import SettingsError
 from flowhooks.hookspecs import PROJECT
-from flowhooks.text import one_line
+from flowhooks.text import command_line, one_line, shell_quote
 
 NO_TERMINAL_MESSAGE: Final = "nobody answers: say it with --domain, --package and --class or --key, and give --no-input"
 NO_COOKIECUTTER_MESSAGE: Final = (

@@ -12,9 +12,9 @@ from flowhooks.cli.options import json_option, settings_source_options, utf8
 from flowhooks.cli.plugins import pip, text
 from flowhooks.cli.plugins.inspection import inspect_in_subprocess, plugins_named, unknown_plugin
 from flowhooks.cli.plugins.plans import UninstallPlan, plan_for_handlers, plan_for_plugin
-from flowhooks.commands import command_line
 from flowhooks.errors import FlowhooksError, LedgerUnusable
 from flowhooks.plugins.metadata import find_package
+from flowhooks.text import command_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import to_text
-from flowhooks.commands import command_line, shell_quote
 from flowhooks.errors import FlowhooksError, SettingsError
 from flowhooks.intake import required_credentials
 from flowhooks.observability import open_files
@@ -24,6 +23,7 @@ from flowhooks.settings import (
     host_and_port,
     is_loopback,
 )
+from flowhooks.text import command_line, shell_quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

@@ -7,11 +7,11 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import DAY, to_text
-from flowhooks.commands import command_line
 from flowhooks.errors import SettingsError
 from flowhooks.operations.check.finding import note, ok, trouble
 from flowhooks.settings import check_sources, host_and_port, is_loopback
 from flowhooks.settings.credentials import expires_at
+from flowhooks.text import command_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,12 +10,11 @@ from urllib.parse import urlencode
 import falcon
 import structlog
 
-from flowhooks.commands import command_line
 from flowhooks.errors import InvalidTransition, LedgerError, LedgerUnusable, NotFound, SettingsError, Unavailable
 from flowhooks.ledger import alert_queries
 from flowhooks.operations.context import Actor
 from flowhooks.operations.registry import run_operation
-from flowhooks.text import one_line
+from flowhooks.text import command_line, one_line
 from flowhooks.web.admin.console.actions import PROGRESS_PARAMETERS, find_action, parse_selection
 from flowhooks.web.admin.console.filters import query_text, to_query_text
 from flowhooks.web.admin.console.flash import figures, parse_figures, set_flash, to_flash
