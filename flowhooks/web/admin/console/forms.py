@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import falcon
 
 MAX_FORM_BYTES: Final = 65_536
-MAX_FIELDS: Final = 200
+MAX_FIELDS: Final = 100
 
 
 def parse_form(request: falcon.Request) -> dict[str, str]:
