@@ -141,7 +141,7 @@ class RoutingSettings:
     no_handler: Literal["park", "reject"] = setting(
         "park",
         types.one_of("park", "reject"),
-        "An event for which no handler is known is stored and parked, or answered 422.",
+        "An event for which no handler is registered is stored and parked, or answered 422.",
     )
     no_name: Literal["park", "reject"] = setting(
         "park",

@@ -51,11 +51,11 @@ def test_a_package_with_several_plugins():
 
 
 def test_what_nobody_listens_to_any_more():
-    """Only what no other handler selectors to, of the same kind; one that takes every event does not count."""
+    """Only what no other handler listens to, of the same kind; one that takes every event does not count."""
     every = plugin("audit", "a", handler("audit:all", every=True), handler("audit:c", keys=["sick"], kind="cancel"))
     plan = plan_for_plugin("leave", [LEAVE], [LEAVE, ROOMS, every])
     assert plan.unhandled() == ["key sick"]
-    assert "Call-backs with key sick will be parked: no other handler selectors to that." in list(plan.lines("park"))
+    assert "Call-backs with key sick will be parked: no other handler listens to that." in list(plan.lines("park"))
     assert "will be rejected with 422" in "\n".join(plan.lines("reject"))
     assert plan_for_plugin("audit", [every], [every]).unhandled() == ["key sick"]
     assert (

@@ -112,7 +112,7 @@ class ExplanationResource(Resource):
     path = "/api/events/{id}/explanation"
     description = (
         "Where the event would go with the registered handlers, and why, with the value of each condition. / "
-        "按当前已知的处理器，事件会投递给谁及原因，包括每个条件的判定结果。"
+        "按当前已注册的处理器，事件会投递给谁及原因，包括每个条件的判定结果。"
     )
     response_type = ExplanationJson
     path_description = EventResource.path_description
