@@ -183,7 +183,7 @@ def test_every_way_in_is_listed():
 def test_each_candidate_is_explained():
     """Whoever shares class or key, or takes every event, is listed with the reason or the condition that failed."""
     router = make_router(
-        matched={"callback_classes": ("C",)},
+        won={"callback_classes": ("C",)},
         version={"callback_classes": ("C",), "versions": ">=3,<5"},
         source={"process_keys": ("k",), "sources": ("hr",)},
         kind={"callback_classes": ("C",), "process_keys": ("k",), "kind": "cancel"},

@@ -47,11 +47,9 @@ def reroute_command(target: BulkTarget, *, handler: str | None, parked: bool) ->
 
     \b
     Examples:
-      flowhooks events reroute --parked --dry-run
       flowhooks events reroute --parked
       flowhooks events reroute 019ab2c4-5d1e-7a00-8000-3f6f1e0c9a11
       flowhooks events reroute --key contract_approval --since 2026-11-01 --dry-run
-      flowhooks events reroute --state dismissed --key travel_request
       flowhooks events reroute --handler finance:book --state dismissed --since 2026-11-01 --dry-run
 
     Exit codes: 0 done (or nothing to do), 1 trouble, 2 wrong usage, 130 stopped by Ctrl-C.
