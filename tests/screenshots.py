@@ -141,7 +141,7 @@ def operate(app):
     registry.run_operation(desk, "replay", {"event_filter": {"ids": dead[1:2]}})
     note = "filed by hand, says Ms Chen"
     registry.run_operation(
-        replace(desk, by=Actor("chen", "command")),
+        replace(desk, by=Actor("chen", "cli")),
         "resolve",
         {"delivery_id": _delivery(app, dead[2]), "verdict": "close", "note": note},
     )

@@ -96,7 +96,7 @@ class Watched:
     def rows(self):
         """Every alert that was ever raised: cause, subject, count, told, and whether its cause has gone."""
         return self.flow.sql(
-            "SELECT cause, subject, count, told, closed_at IS NOT NULL FROM alerts ORDER BY opened_at, id"
+            "SELECT cause, subject, count, notified, closed_at IS NOT NULL FROM alerts ORDER BY opened_at, id"
         )
 
 

@@ -132,7 +132,10 @@ def test_a_trial_that_is_due_soon_is_not_made_before(house, listens):
     """A day is allowed for other processes' clocks."""
     flow = house.open(listens(lambda event: None), circuit_breaker={"failures": 1, "retry_interval": 60}, start=False)
     now = flow.clock.now()
-    flow.sql("UPDATE handlers SET paused_at = 1, held_at = 1, trial_at = ?", now + 60_000_000 + MAX_TRIAL_AHEAD - 1)
+    flow.sql(
+        "UPDATE handlers SET paused_at = 1, circuit_opened_at = 1, circuit_retry_at = ?",
+        now + 60_000_000 + MAX_TRIAL_AHEAD - 1,
+    )
     flow.take("i1", wait=0)
     assert flow.app.ledger.claim_trial_delivery("p:lambda", now + 60_000_000) is None
 

@@ -219,10 +219,10 @@ def test_conditions_are_checked_again_before_an_attempt(house, noted, runs):
     flow = house.open(noted(conclusion="approved"))
     flow.settled(ids["approved"], State.SUCCEEDED)
     closed = flow.settled(ids["rejected"], State.CLOSED)
-    assert closed.note == ("not run: the handler's condition is false: conclusion 'rejected' is not one of approved")
+    assert closed.comment == ("not run: the handler's condition is false: conclusion 'rejected' is not one of approved")
     assert (closed.attempt, flow.app.ledger.attempts(closed.delivery_id)) == (0, ())
     undecided = flow.noted_as_undecided(ids[""])
-    assert undecided.note.startswith("not run: the handler's condition cannot be decided: no conclusion")
+    assert undecided.comment.startswith("not run: the handler's condition cannot be decided: no conclusion")
     assert (undecided.state, undecided.due_at, undecided.attempt) == (State.WAITING, None, 0)
     assert ("condition", "p:book") in alerts_of(flow)
     assert runs == [("book", "approved")]

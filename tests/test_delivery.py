@@ -126,5 +126,5 @@ def test_what_is_being_stored_is_claimed_from_the_start():
     """Its first attempt begins with it, and has its event; what is read back later has to be claimed."""
     event = make_event()
     claimed = ReadyDelivery("d", "p:h", 1, load_event=lambda: event).to_claimed_attempt()
-    assert (claimed.event, claimed.attempt, claimed.retries_from) == (event, 1, 0)
+    assert (claimed.event, claimed.attempt, claimed.retry_base) == (event, 1, 0)
     assert ReadyDelivery("d", "p:h", 1).to_claimed_attempt() is None

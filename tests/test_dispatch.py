@@ -524,7 +524,7 @@ def test_a_probe_is_asked_what_became_of_a_lost_attempt(house, listens, verdict,
     assert runs == [1] * (verdict is False)
     assert asked == [("i1", 1)]
     if verdict is True:
-        assert standing.note == "its probe says that it did its work"
+        assert standing.comment == "its probe says that it did its work"
     if state is State.UNKNOWN:
         due = eventually(lambda: (one := flow.only(event_id)).due_at != house.clock.now() and one.due_at)
         assert due == house.clock.now() + 60 * SECOND
@@ -601,7 +601,7 @@ def test_a_probe_of_what_an_operator_resolved_meanwhile_changes_nothing(house, l
     told.set()
     eventually(lambda: flow.app.runner.running == 0)
     standing = flow.only(event_id)
-    assert (standing.state, standing.note) == (State.CLOSED, "by hand")
+    assert (standing.state, standing.comment) == (State.CLOSED, "by hand")
 
 
 def lost(house, listener):

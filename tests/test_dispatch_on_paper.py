@@ -62,7 +62,7 @@ class Paper:
         self.clock = ManualClock()
         self.event = make_event(received_at=to_datetime(self.clock.now()) - TAKEN)
         self.written = []
-        self.claims = [ClaimedAttempt(event=self.event, attempt=3, retries_from=0)]
+        self.claims = [ClaimedAttempt(event=self.event, attempt=3, retry_base=0)]
         self.writing = Joint()
         self.soon = [True]
         self.settles = []
@@ -107,9 +107,9 @@ class Paper:
         """Do some work in a transaction."""
         return work("transaction")
 
-    def requeue(self, transaction, delivery_statuses, *, reset_retries, note):
+    def requeue(self, transaction, delivery_statuses, *, reset_retries, comment):
         """Have deliveries run again."""
-        self.written.append(("requeue", transaction, delivery_statuses, reset_retries, note))
+        self.written.append(("requeue", transaction, delivery_statuses, reset_retries, comment))
 
     # The plugins.
 
@@ -309,7 +309,7 @@ def test_a_result_that_cannot_be_kept_is_dropped_and_logged(paper, logged):
 
 def test_what_was_claimed_already_is_not_claimed_again(paper):
     """A runner that has reserved a delivery hands over its attempt."""
-    paper.dispatch().execute(QUEUED, ClaimedAttempt(event=paper.event, attempt=1, retries_from=0))
+    paper.dispatch().execute(QUEUED, ClaimedAttempt(event=paper.event, attempt=1, retry_base=0))
     assert paper.of("claim") == []
     assert paper.of("joint") == [("d", 1)]
 
@@ -327,7 +327,7 @@ def test_what_cannot_be_claimed_is_not_run(paper):
 def test_without_its_handler_a_delivery_waits_for_it(paper, reserved):
     """It goes back to waiting without a time, and says for what."""
     paper.settles = [True]
-    claimed = ClaimedAttempt(event=paper.event, attempt=3, retries_from=0)
+    claimed = ClaimedAttempt(event=paper.event, attempt=3, retry_base=0)
     dispatch = paper.dispatch()
     dispatch._handlers = {}
     assert dispatch.execute(QUEUED, claimed if reserved else None) is None
@@ -429,8 +429,8 @@ def test_what_follows_an_outcome(paper, outcome, declared, made, target, seconds
     """The state, and from when the next attempt or the probe is due; attempts count from the present schedule on."""
     paper.clock.drawn = 0.5
     paper.outcome = Outcome(**outcome)
-    attempt, retries_from = made
-    paper.claims = [ClaimedAttempt(event=paper.event, attempt=attempt, retries_from=retries_from)]
+    attempt, retry_base = made
+    paper.claims = [ClaimedAttempt(event=paper.event, attempt=attempt, retry_base=retry_base)]
     paper.dispatch(**declared).execute(QUEUED)
     ((stored,),) = paper.of("settle_soon")
     due_at = None if seconds is None else paper.clock.now() + int(seconds * SECOND)
@@ -648,7 +648,7 @@ def test_a_probe_says_that_it_did_its_work(paper, probes):
         target=State.SUCCEEDED,
         attempt=3,
         now=before + 2 * SECOND,
-        note="its probe says that it did its work",
+        comment="its probe says that it did its work",
     )
     assert paper.written == [
         ("read", "d"),
@@ -661,8 +661,8 @@ def test_a_probe_says_that_it_did_its_work(paper, probes):
 def test_a_probe_says_that_it_did_not(paper, probes):
     """Then the delivery runs again, from the start of its schedule."""
     probes(False)
-    note = "its probe says that it did not do its work"
-    assert paper.written[2:] == [("requeue", "transaction", [UNKNOWN], True, note)]
+    comment = "its probe says that it did not do its work"
+    assert paper.written[2:] == [("requeue", "transaction", [UNKNOWN], True, comment)]
 
 
 @pytest.mark.parametrize("answered", [None, 1, 0, "", "yes"])

@@ -282,7 +282,7 @@ def test_a_process_that_is_silent_runs_nothing(having, without, eventually):
     """One that was killed cannot say so: the next look after it has been silent for too long finds it."""
     taker, has = without(), having()
     follows(taker, "leave", eventually)
-    taker.sql("UPDATE processes SET beat_at = 0 WHERE id = ?", has.app.ledger.process)
+    taker.sql("UPDATE processes SET heartbeat_at = 0 WHERE id = ?", has.app.ledger.process)
     taker.app.cluster.poll()
     assert taker.app.cluster.handlers_with_runner == frozenset()
     has.app.ledger.heartbeat()

@@ -51,7 +51,7 @@ def test_by_default_what_is_done_is_kept_for_400_days(house, listens):
     flow.clock.advance(2 * DAY)
     assert flow.app.retention.run()["events"] == 2
     assert left(flow, ids) == {"dead", "parked"}
-    assert flow.sql("SELECT count(*) FROM purged") == [(0,)]
+    assert flow.sql("SELECT count(*) FROM purged_identities") == [(0,)]
     flow.clock.advance(10_000 * DAY)
     flow.app.retention.run()
     assert left(flow, ids) == {"dead", "parked"}
@@ -95,7 +95,7 @@ def test_ids_of_signed_call_backs_go_after_a_day(house, listens):
     assert not any(flow.app.retention.run().values())
     flow.clock.advance(1)
     assert flow.app.retention.run()["signatures"] == 1
-    assert flow.sql("SELECT count(*) FROM signed") == [(0,)]
+    assert flow.sql("SELECT count(*) FROM webhook_ids") == [(0,)]
 
 
 def test_old_entries_and_alerts_go(house, listens):
@@ -104,7 +104,8 @@ def test_old_entries_and_alerts_go(house, listens):
     start = flow.clock.now()
     for number, closed in enumerate((start, start + 300 * DAY * 1_000_000, None)):
         flow.sql(
-            "INSERT INTO alerts (id, cause, subject, message, since, count, event_id, opened_at, told, closed_at)"
+            "INSERT INTO alerts "
+            "(id, cause, subject, message, started_at, count, event_id, opened_at, notified, closed_at)"
             " VALUES (?, 'dead', ?, '', 1, 1, '', ?, '[]', ?)",
             f"{id_lower_bound(start)[:-1]}{number}",
             f"p:{number}",
@@ -112,7 +113,8 @@ def test_old_entries_and_alerts_go(house, listens):
             closed,
         )
     flow.sql(
-        "INSERT INTO audit (id, done_at, who, face, action, subject, detail) VALUES (?, 1, 'a', 'api', 'b', '', '{}')",
+        "INSERT INTO audit_log (id, at, actor, interface, action, target, detail) "
+        "VALUES (?, 1, 'a', 'api', 'b', '', '{}')",
         id_lower_bound(start),
     )
     flow.clock.advance(401 * DAY)

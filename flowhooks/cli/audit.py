@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @json_option
 @settings_options
 def command(settings: Settings, *, subject: str | None, limit: int, after: str, as_json: bool) -> None:
-    r"""List what operators have done, the newest first: when, who, by which face, what, and about what.
+    r"""List what operators have done, the newest first: when, who, through which interface, what, and about what.
 
     Whatever changes something is written down with it, in the same transaction, by the console, the JSON API and
     commands alike. What was done to many events at once is under the filter that meant them, and not under each of
@@ -37,12 +37,12 @@ def command(settings: Settings, *, subject: str | None, limit: int, after: str, 
     Examples:
       flowhooks audit
       flowhooks audit --subject 019ab2c4-5d1e-7a00-8000-3f6f1e0c9a11
-      flowhooks audit --limit 500 --json | jq -r '.entries[].who'
+      flowhooks audit --limit 500 --json | jq -r '.entries[].actor'
 
     Exit codes: 0 done, 1 the database cannot be read, 2 wrong usage.
     """
     with closing(Reader(database_url(settings))) as reader, reader.connection() as connection:
-        entries = audit.entries(connection, limit=limit + 1, before=after, subject=subject)
+        entries = audit.entries(connection, limit=limit + 1, before=after, target=subject)
     next_id = entries[limit - 1].id if len(entries) > limit else ""
     del entries[limit:]
     if as_json:
@@ -57,7 +57,7 @@ def command(settings: Settings, *, subject: str | None, limit: int, after: str, 
         ("when (UTC), about", "who", "what"),
         [
             (
-                f"{output.format_time(entry.done_at)}\n  {output.escape_newlines(entry.subject)}",
+                f"{output.format_time(entry.at)}\n  {output.escape_newlines(entry.target)}",
                 output.escape_newlines(audit_text.actor_text(entry)),
                 output.escape_newlines(audit_text.describe(entry)),
             )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from flowhooks.ledger.audit import AuditEntry
 
-INTERFACE_TEXTS: Final = {"console": "at the console", "api": "by the API", "command": "by a command"}
+INTERFACE_TEXTS: Final = {"console": "at the console", "api": "by the API", "cli": "by a command"}
 _RESOLUTION_TEXTS: Final = {
     "did": "it did its work",
     "did-not": "it did not do its work, and is run again",
@@ -24,8 +24,8 @@ _RESOLUTION_TEXTS: Final = {
 
 
 def actor_text(entry: AuditEntry) -> str:
-    """Who has done it, and by which face."""
-    return f"{entry.who} {INTERFACE_TEXTS.get(entry.face, entry.face)}"
+    """Who has done it, and through which interface."""
+    return f"{entry.actor} {INTERFACE_TEXTS.get(entry.interface, entry.interface)}"
 
 
 def describe(entry: AuditEntry) -> str:
@@ -38,7 +38,7 @@ def describe(entry: AuditEntry) -> str:
         text = None
     if text is None:
         return f"{entry.action} {json.dumps(detail, ensure_ascii=False)}"
-    if not entry.subject and (filter_text := _filter_text(detail.get("event_filter"))):
+    if not entry.target and (filter_text := _filter_text(detail.get("event_filter"))):
         text += f" ({filter_text})"
     return f"{text}: {note}" if (note := detail.get("note")) else text
 

@@ -209,7 +209,7 @@ def _read_only_context(settings: Settings, reader: Reader) -> OperationContext:
 
 def _run_locally(context: OperationContext, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        return registry.run_operation(replace(context, by=Actor(_user_name(), "command")), name, arguments)
+        return registry.run_operation(replace(context, by=Actor(_user_name(), "cli")), name, arguments)
     except Unavailable:  # its own sentence is meant for engines
         raise LedgerError(_NOT_WRITTEN) from None
 

@@ -78,15 +78,15 @@ class ConditionCheck:
         target, note = _next_state(handler, event)
         now = self._clock.now()
         if target is State.CLOSED:
-            change = StateChange(standing.delivery_id, State.WAITING, State.CLOSED, attempt, now, note=note)
+            change = StateChange(standing.delivery_id, State.WAITING, State.CLOSED, attempt, now, comment=note)
             changed = bool(self._ledger.write(lambda transaction: apply_changes(transaction, [change])))
         else:
             changed = self._ledger.write(
-                lambda transaction: suspend(transaction, standing.delivery_id, attempt, note=note, now=now)
+                lambda transaction: suspend(transaction, standing.delivery_id, attempt, comment=note, now=now)
             )
         if changed:
             self._log(standing.delivery_id, event, target, note)
-            self._on_settled(event.id, replace(standing, state=target, due_at=None, note=note))
+            self._on_settled(event.id, replace(standing, state=target, due_at=None, comment=note))
 
     def _end_attempt(self, handler: Handler, queued: ReadyDelivery, claimed: ClaimedAttempt) -> None:
         """End an attempt whose function was not entered."""

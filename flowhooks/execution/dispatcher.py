@@ -352,11 +352,11 @@ class Dispatcher:
         if outcome.kind is OutcomeKind.REJECTED:
             return State.DEAD, None
         if outcome.kind is OutcomeKind.LOST:
-            attempts_made = claimed.attempt - claimed.retries_from
+            attempts_made = claimed.attempt - claimed.retry_base
             return state_after_loss(
                 handler.retry,
                 attempts_made=attempts_made,
-                probes=handler.probe is not None,
+                has_probe=handler.probe is not None,
                 now=now,
                 random=self._clock.random,
             )
@@ -365,7 +365,7 @@ class Dispatcher:
         schedules = [handler.retry] if handler.retry else []
         if not outcome.entered or (handler.retry is None and outcome.retry_after is not None):
             schedules.append(Retry())
-        attempts_made, random = claimed.attempt - claimed.retries_from, self._clock.random()
+        attempts_made, random = claimed.attempt - claimed.retry_base, self._clock.random()
         delays = [delay for schedule in schedules if (delay := schedule.delay(attempts_made, random)) is not None]
         if not delays:
             return State.DEAD, None
@@ -429,12 +429,12 @@ class Dispatcher:
                 State.SUCCEEDED,
                 standing.attempt,
                 now,
-                note="its probe says that it did its work",
+                comment="its probe says that it did its work",
             )
             if self._ledger.write(lambda transaction: apply_changes(transaction, [change])):
                 self._on_settled(event.id, replace(standing, state=State.SUCCEEDED, due_at=None))
         elif verdict is False:
             note = "its probe says that it did not do its work"
             self._ledger.write(
-                lambda transaction: self._ledger.requeue(transaction, [standing], reset_retries=True, note=note)
+                lambda transaction: self._ledger.requeue(transaction, [standing], reset_retries=True, comment=note)
             )

@@ -332,10 +332,10 @@ def _alert(row: RowMapping) -> OpenAlert:
         cause=AlertCause(row["cause"]),
         subject=row["subject"],
         message=row["message"],
-        started_at=row["since"],
+        started_at=row["started_at"],
         count=row["count"],
         event_id=row["event_id"],
-        notified_plugins=tuple(json.loads(row["told"])),
+        notified_plugins=tuple(json.loads(row["notified"])),
         acknowledged_at=row["acknowledged_at"],
         acknowledged_by=row["acknowledged_by"],
         last_at=row["last_at"],
@@ -352,7 +352,7 @@ def insert_alerts(transaction: WriteTransaction, new: Sequence[OpenAlert], now: 
     opened = set()
     for alert in new:
         row = asdict(alert) | {"cause": alert.cause.value, "opened_at": now}
-        row["since"], row["told"] = row.pop("started_at"), json.dumps(row.pop("notified_plugins"))
+        row["started_at"], row["notified"] = row.pop("started_at"), json.dumps(row.pop("notified_plugins"))
         statement = (
             database.insert(alerts)
             .values(row)
@@ -384,7 +384,7 @@ def mark_notified(transaction: WriteTransaction, alert: OpenAlert) -> None:
     transaction.connection.execute(
         update(alerts)
         .where(alerts.c.id == alert.id, alerts.c.notifications == alert.notifications)
-        .values(told=json.dumps(alert.notified_plugins))
+        .values(notified=json.dumps(alert.notified_plugins))
     )
 
 
@@ -401,7 +401,7 @@ def update_alert(transaction: WriteTransaction, alert: OpenAlert) -> None:
     transaction.connection.execute(
         update(alerts)
         .where(alerts.c.id == alert.id)
-        .values(**values, told=json.dumps(alert.notified_plugins), notified_count=notified_count)
+        .values(**values, notified=json.dumps(alert.notified_plugins), notified_count=notified_count)
     )
 
 

@@ -65,7 +65,7 @@ class AttemptResult(NamedTuple):
 
 _INSERT: Final = database.BulkInsert(attempts)
 _CLAIMED: Final = (
-    select(events, deliveries.c.id.label("delivery_id"), deliveries.c.attempt, deliveries.c.retries_from)
+    select(events, deliveries.c.id.label("delivery_id"), deliveries.c.attempt, deliveries.c.retry_base)
     .join(deliveries, deliveries.c.event_id == events.c.id)
     .where(deliveries.c.id.in_(database.string_array("delivery_ids")))
 )
@@ -98,9 +98,9 @@ _RUNNING: Final = (
         deliveries.c.id,
         deliveries.c.handler,
         deliveries.c.attempt,
-        deliveries.c.retries_from,
+        deliveries.c.retry_base,
         handlers.c.retry,
-        handlers.c.probes,
+        handlers.c.has_probe,
     )
     .join(attempts, IS_LAST_ATTEMPT)
     .outerjoin(handlers, handlers.c.id == deliveries.c.handler)
@@ -150,7 +150,7 @@ def claim(
     process: str,
     statements: ClaimStatements = CLAIM,
 ) -> list[ClaimedAttempt | ConcurrencyLimitReached | None]:
-    """Mark deliveries as running; None for one that is no longer as its runner knew it, or whose turn it is not.
+    """Mark deliveries as running; None for one that has changed since, or that is not first of its order group.
 
     After this has been committed, and only then, the function may be entered.
 
@@ -181,7 +181,7 @@ def claim(
         hit("claim.written")
         rows = transaction.connection.execute(_CLAIMED, {"delivery_ids": json.dumps(list(started_requests))})
         claimed = {
-            row.delivery_id: ClaimedAttempt(event=to_event(row), attempt=row.attempt, retries_from=row.retries_from)
+            row.delivery_id: ClaimedAttempt(event=to_event(row), attempt=row.attempt, retry_base=row.retry_base)
             for row in rows
         }
     return [_to_result(request, latest, claimed, at_limit) for request in requests]
@@ -284,7 +284,7 @@ class ResultRecorder:
             )
         for item in recorded:
             if item.target is State.WAITING and item.due_at is not None:
-                ordered = moved[item.delivery_id].lane is not None
+                ordered = moved[item.delivery_id].order_key is not None
                 retry = ReadyDelivery(item.delivery_id, item.handler, item.attempt, ordered=ordered)
                 self._runner.enqueue(transaction, [retry], item.due_at)
         if self._limits:
@@ -317,19 +317,19 @@ def _read_recorded(
 
 
 def state_after_loss(
-    retry: Retry | None, *, attempts_made: int, probes: bool, now: int, random: Callable[[], float]
+    retry: Retry | None, *, attempts_made: int, has_probe: bool, now: int, random: Callable[[], float]
 ) -> tuple[State, int | None]:
     """The state that follows the loss of an attempt, and from when it may run again or be probed.
 
     Args:
         retry: what its handler declares; None: it may or may not have done its work, and is not to do it twice.
         attempts_made: attempts made in the present retry schedule.
-        probes: whether its handler can tell.
+        has_probe: whether its handler can tell.
         now: microseconds since 1970.
         random: draws a random number from 0 up to 1, for the jitter.
     """
     if retry is None:
-        return State.UNKNOWN, now if probes else None
+        return State.UNKNOWN, now if has_probe else None
     delay = retry.delay(attempts_made, random())
     return (State.DEAD, None) if delay is None else (State.WAITING, now + int(delay * SECOND))
 
@@ -361,8 +361,10 @@ def recover_lost(
     for row in transaction.connection.execute(_ORPHANED if shared else _RUNNING).all():
         retry = retry_from_json(row.retry)
         error = "the process was killed while this attempt ran: it may or may not have done its work"
-        attempts_made = row.attempt - row.retries_from
-        target, due_at = state_after_loss(retry, attempts_made=attempts_made, probes=row.probes, now=now, random=random)
+        attempts_made = row.attempt - row.retry_base
+        target, due_at = state_after_loss(
+            retry, attempts_made=attempts_made, has_probe=row.has_probe, now=now, random=random
+        )
         if row.handler in missing_handlers:
             due_at = None
         results.append(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-IS_OPEN: Final = IS_PAUSED & handlers.c.held_at.is_not(None)
+IS_OPEN: Final = IS_PAUSED & handlers.c.circuit_opened_at.is_not(None)
 
 
 MAX_TRIAL_AHEAD: Final = 86_400 * SECOND
@@ -67,20 +67,20 @@ class TrialDelivery(NamedTuple):
 
     Attributes:
         handler: its id.
-        next_trial_at: when the next one may be tried, in microseconds since 1970.
+        next_retry_at: when the next one may be tried, in microseconds since 1970.
         limit: how many of its deliveries may run at once; None: any number.
     """
 
     handler: str
-    next_trial_at: int
+    next_retry_at: int
     limit: int | None = None
 
 
 def open_circuits(connection: Connection) -> dict[str, CircuitState]:
     """The open circuits, by the ids of their handlers."""
-    columns = (handlers.c.id, handlers.c.held_at, handlers.c.held_why, handlers.c.trial_at)
+    columns = (handlers.c.id, handlers.c.circuit_opened_at, handlers.c.circuit_reason, handlers.c.circuit_retry_at)
     rows = connection.execute(select(*columns).where(IS_OPEN).order_by(handlers.c.id))
-    return {row.id: CircuitState(row.held_at, row.held_why, row.trial_at or 0) for row in rows}
+    return {row.id: CircuitState(row.circuit_opened_at, row.circuit_reason, row.circuit_retry_at or 0) for row in rows}
 
 
 def open_circuit(transaction: WriteTransaction, circuit: OpenCircuit, now: int, pauses: PausedHandlers) -> bool:
@@ -93,10 +93,10 @@ def open_circuit(transaction: WriteTransaction, circuit: OpenCircuit, now: int, 
         .where(handlers.c.id == circuit.handler, handlers.c.paused_at.is_(None), handlers.c.retired_at.is_(None))
         .values(
             paused_at=now,
-            held_at=now,
-            held_why=circuit.reason,
-            held_release=circuit.plugin_version,
-            trial_at=circuit.retry_at,
+            circuit_opened_at=now,
+            circuit_reason=circuit.reason,
+            circuit_plugin_version=circuit.plugin_version,
+            circuit_retry_at=circuit.retry_at,
         )
     )
     opened = bool(transaction.connection.execute(change).rowcount)
@@ -124,17 +124,19 @@ def reset_for_new_version(
         now: microseconds since 1970.
         pauses: learns of it once it is durable.
     """
-    rows = transaction.connection.execute(select(handlers.c.id, handlers.c.held_release).where(IS_OPEN)).all()
-    replaced = [row.id for row in rows if plugin_versions.get(row.id, row.held_release) != row.held_release]
+    rows = transaction.connection.execute(select(handlers.c.id, handlers.c.circuit_plugin_version).where(IS_OPEN)).all()
+    replaced = [
+        row.id for row in rows if plugin_versions.get(row.id, row.circuit_plugin_version) != row.circuit_plugin_version
+    ]
     if not replaced:
         return frozenset()
     log.info("circuit_closed", handlers=sorted(replaced), why="it is of another release by now")
     return close_circuits(transaction, replaced, now, pauses)
 
 
-def _is_trial_due(next_trial_at: int, now: int) -> ColumnElement[bool]:
+def _is_trial_due(next_retry_at: int, now: int) -> ColumnElement[bool]:
     """Whether a handler is to be tried; also if it is to be tried later than ever, as a clock that was ahead said."""
-    return or_(handlers.c.trial_at <= now, handlers.c.trial_at > next_trial_at + MAX_TRIAL_AHEAD)
+    return or_(handlers.c.circuit_retry_at <= now, handlers.c.circuit_retry_at > next_retry_at + MAX_TRIAL_AHEAD)
 
 
 def claim_trial_delivery(
@@ -157,22 +159,22 @@ def claim_trial_delivery(
     connection, handler = transaction.connection, trial.handler
     if connection.execute(_RUNNING, {"handler": handler}).first():
         return None
-    due = (IS_OPEN, handlers.c.id == handler, _is_trial_due(trial.next_trial_at, now))
+    due = (IS_OPEN, handlers.c.id == handler, _is_trial_due(trial.next_retry_at, now))
     candidate = connection.execute(
-        select(deliveries.c.id, deliveries.c.attempt, deliveries.c.lane)
+        select(deliveries.c.id, deliveries.c.attempt, deliveries.c.order_key)
         .join(handlers, handlers.c.id == deliveries.c.handler)
         .where(IS_SCHEDULED, deliveries.c.handler == handler, deliveries.c.due_at <= now, *due)
         .where(deliveries.c.state == State.WAITING.value)
-        .order_by(deliveries.c.attempt - deliveries.c.retries_from, deliveries.c.due_at, deliveries.c.id)
+        .order_by(deliveries.c.attempt - deliveries.c.retry_base, deliveries.c.due_at, deliveries.c.id)
         .limit(1)
     ).one_or_none()
     if candidate is None:
         return None
     # Of several processes that come here at once, all but one find that it is not time any more.
-    postpone = update(handlers).where(*due).values(trial_at=trial.next_trial_at)
+    postpone = update(handlers).where(*due).values(circuit_retry_at=trial.next_retry_at)
     if connection.execute(postpone).rowcount == 0:
         return None
-    queued = ReadyDelivery(candidate.id, handler, candidate.attempt, ordered=candidate.lane is not None)
+    queued = ReadyDelivery(candidate.id, handler, candidate.attempt, ordered=candidate.order_key is not None)
     (claimed,) = claim(
         transaction, [ClaimRequest(queued, now, trial.limit)], in_flight, process=process, statements=CLAIM_TRIAL
     )

@@ -22,7 +22,7 @@ from flowhooks.ledger.stats import totals
 from flowhooks.ledger.tables import (
     IS_LAST_ATTEMPT,
     attempts,
-    audit,
+    audit_log,
     conflicts,
     counters,
     deliveries,
@@ -30,7 +30,7 @@ from flowhooks.ledger.tables import (
     handlers,
     in_order_group,
     processes,
-    purged,
+    purged_identities,
 )
 from flowhooks.model.delivery import OutcomeKind, State
 
@@ -110,7 +110,7 @@ def _is_consistent() -> ColumnElement[bool]:
             none,
             and_(
                 ~_UNFINISHED,
-                or_(outcome != OutcomeKind.SUCCEEDED.value, deliveries.c.retries_from == deliveries.c.attempt),
+                or_(outcome != OutcomeKind.SUCCEEDED.value, deliveries.c.retry_base == deliveries.c.attempt),
             ),
         ),
     )
@@ -188,9 +188,7 @@ _OF_DELIVERIES: Final = (
         "delivery {} does not agree with its last attempt",
     ),
     (
-        select(deliveries.c.id).where(
-            or_(deliveries.c.retries_from < 0, deliveries.c.retries_from > deliveries.c.attempt)
-        ),
+        select(deliveries.c.id).where(or_(deliveries.c.retry_base < 0, deliveries.c.retry_base > deliveries.c.attempt)),
         "delivery {} has a retry schedule from an attempt that was not made",
     ),
     (
@@ -219,10 +217,10 @@ _OF_DELIVERIES: Final = (
     (
         select(deliveries.c.id).where(
             or_(
-                deliveries.c.lane.is_(None) & (deliveries.c.turn != NEXT),
-                deliveries.c.lane.is_not(None) & _RUNNING & (deliveries.c.turn != STARTED),
-                (deliveries.c.attempt == 0) & ~_RUNNING & (deliveries.c.turn < NEXT),
-                deliveries.c.turn < STARTED,
+                deliveries.c.order_key.is_(None) & (deliveries.c.order_position != NEXT),
+                deliveries.c.order_key.is_not(None) & _RUNNING & (deliveries.c.order_position != STARTED),
+                (deliveries.c.attempt == 0) & ~_RUNNING & (deliveries.c.order_position < NEXT),
+                deliveries.c.order_position < STARTED,
             )
         ),
         "delivery {} does not have the position in its order that its state asks for",
@@ -230,7 +228,7 @@ _OF_DELIVERIES: Final = (
     (
         select(func.max(deliveries.c.id))
         .where(in_order_group(deliveries) & _RUNNING)
-        .group_by(deliveries.c.handler, deliveries.c.lane)
+        .group_by(deliveries.c.handler, deliveries.c.order_key)
         .having(func.count() > 1),
         "delivery {} runs beside another of the same handler and key, although they are ordered",
     ),
@@ -276,15 +274,15 @@ _OF_OTHER_TABLES: Final = (
         "counter {} is negative, or none that there is",
     ),
     (
-        select(purged.c.event_id).join(events, events.c.id == purged.c.event_id),
+        select(purged_identities.c.event_id).join(events, events.c.id == purged_identities.c.event_id),
         "event {} is stored, although its identity is kept as that of a purged event",
     ),
     (
         select(handlers.c.id).where(
             or_(
-                handlers.c.held_at.is_not(None) & handlers.c.paused_at.is_(None),
-                handlers.c.held_at.is_(None) & handlers.c.trial_at.is_not(None),
-                handlers.c.probes.not_in([0, 1]),
+                handlers.c.circuit_opened_at.is_not(None) & handlers.c.paused_at.is_(None),
+                handlers.c.circuit_opened_at.is_(None) & handlers.c.circuit_retry_at.is_not(None),
+                handlers.c.has_probe.not_in([0, 1]),
                 handlers.c.concurrency < 1,
                 handlers.c.order_by.not_in(["business_key", "process_key"]),
             )
@@ -292,7 +290,7 @@ _OF_OTHER_TABLES: Final = (
         "handler {} is recorded with values that no handler has",
     ),
     (
-        select(handlers.c.id).where(handlers.c.trial_at > _NEWEST + literal(MAX_DELAY, BigInteger)),
+        select(handlers.c.id).where(handlers.c.circuit_retry_at > _NEWEST + literal(MAX_DELAY, BigInteger)),
         "handler {} is to be tried at a time that no schedule has",
     ),
     (
@@ -309,10 +307,10 @@ _NEWEST_TIMES: Final[tuple[Select[int | None], ...]] = (
     select(func.max(attempts.c.finished_at)),
     select(func.max(processes.c.started_at)),
     select(func.max(processes.c.stopped_at)),
-    select(func.max(audit.c.done_at)),
+    select(func.max(audit_log.c.at)),
 )
 """What gives the newest time of the ledger: the times by which a delivery and a handler are measured are not in it."""
-_PURGED_IDENTITIES: Final = select(func.count()).select_from(purged)
+_PURGED_IDENTITIES: Final = select(func.count()).select_from(purged_identities)
 
 
 def _states(query: Select[str, int], connection: Connection) -> dict[str, int]:

@@ -188,7 +188,9 @@ def _columns_to_copy(table: Table) -> list[ColumnElement[Any]]:
     """
     if table is not processes:
         return list(table.c)
-    last = case((processes.c.beat_at > processes.c.started_at, processes.c.beat_at), else_=processes.c.started_at)
+    last = case(
+        (processes.c.heartbeat_at > processes.c.started_at, processes.c.heartbeat_at), else_=processes.c.started_at
+    )
     ended = func.coalesce(processes.c.stopped_at, last).label("stopped_at")
     return [ended if column is processes.c.stopped_at else column for column in processes.c]
 

@@ -48,8 +48,8 @@ class StateChange(NamedTuple):
         now: microseconds since 1970.
         due_at: from when it may run or be probed; None: not of itself.
         attempt_after: the number of attempts begun afterwards; default unchanged.
-        retries_from: where a fresh retry schedule starts; default unchanged.
-        note: what an operator said; default unchanged.
+        retry_base: where a fresh retry schedule starts; default unchanged.
+        comment: what an operator said; default unchanged.
     """
 
     delivery_id: str
@@ -59,8 +59,8 @@ class StateChange(NamedTuple):
     now: int
     due_at: int | None = None
     attempt_after: int | None = None
-    retries_from: int | None = None
-    note: str | None = None
+    retry_base: int | None = None
+    comment: str | None = None
 
 
 class NewDelivery(NamedTuple):
@@ -73,7 +73,7 @@ class NewDelivery(NamedTuple):
         now: microseconds since 1970.
         handler_missing: whether its handler is not loaded: it then waits without a time from which it may run.
         started: whether its first attempt begins with the commit: it is then stored as running.
-        position: its place in its lane; None: it is unordered.
+        position: its position in its order group; None: it is unordered.
     """
 
     delivery_id: str
@@ -86,7 +86,7 @@ class NewDelivery(NamedTuple):
 
 
 class Position(NamedTuple):
-    """A delivery's place in its lane.
+    """A delivery's position in its order group.
 
     Attributes:
         group: which one.
@@ -98,11 +98,12 @@ class Position(NamedTuple):
 
 
 STARTED: Final = -1
-"""The turn of one that has begun: until it has left its lane, none comes before it, be it waiting for its retry."""
+"""The order position of one that has begun: until it has left its order group, none comes before it, not even while it
+waits for its retry."""
 NEXT: Final = 0
-"""The turn of one that may begin: none was before it when that was said. What is held back has higher ones."""
+"""The order position of one that may begin: none was before it when that was written. Blocked ones have higher ones."""
 _LEFT_GROUP: Final = frozenset({State.SUCCEEDED.value, State.DEAD.value, State.CLOSED.value})
-"""The states in which a delivery has left its lane."""
+"""The states in which a delivery has left its order group."""
 
 _INSERT: Final = database.BulkInsert(deliveries)
 _CHANGES = database.row_array(
@@ -114,8 +115,8 @@ _CHANGES = database.row_array(
     now=BigInteger,
     due_at=BigInteger,
     begun=Integer,
-    retries_from=Integer,
-    note=Text,
+    retry_base=Integer,
+    comment=Text,
 )
 _APPLY: Final = (
     update(deliveries)
@@ -129,10 +130,10 @@ _APPLY: Final = (
         due_at=_CHANGES.c.due_at,
         changed_at=_CHANGES.c.now,
         attempt=func.coalesce(_CHANGES.c.begun, deliveries.c.attempt),
-        retries_from=func.coalesce(_CHANGES.c.retries_from, deliveries.c.retries_from),
-        note=func.coalesce(_CHANGES.c.note, deliveries.c.note),
+        retry_base=func.coalesce(_CHANGES.c.retry_base, deliveries.c.retry_base),
+        comment=func.coalesce(_CHANGES.c.comment, deliveries.c.comment),
     )
-    .returning(deliveries.c.id, deliveries.c.event_id, deliveries.c.state, deliveries.c.handler, deliveries.c.lane)
+    .returning(deliveries.c.id, deliveries.c.event_id, deliveries.c.state, deliveries.c.handler, deliveries.c.order_key)
 )
 
 
@@ -141,15 +142,17 @@ class ClaimStatements(NamedTuple):
 
     Attributes:
         unordered: begins what is unordered, and nothing else, whatever its runner takes it for.
-        ordered: begins what has been found to be the first of its lane, or unordered.
+        ordered: begins what has been found to be the first of its order group, or unordered.
     """
 
     unordered: ReturningUpdate[Any]
     ordered: ReturningUpdate[Any]
 
 
-_UNORDERED: Final = _APPLY.where(deliveries.c.lane.is_(None))
-_ORDERED: Final = _APPLY.values(turn=case((deliveries.c.lane.is_(None), deliveries.c.turn), else_=STARTED))
+_UNORDERED: Final = _APPLY.where(deliveries.c.order_key.is_(None))
+_ORDERED: Final = _APPLY.values(
+    order_position=case((deliveries.c.order_key.is_(None), deliveries.c.order_position), else_=STARTED)
+)
 CLAIM: Final = ClaimStatements(unordered=_UNORDERED.where(NOT_PAUSED), ordered=_ORDERED.where(NOT_PAUSED))
 """Of handlers that are not paused."""
 CLAIM_TRIAL: Final = ClaimStatements(unordered=_UNORDERED, ordered=_ORDERED)
@@ -170,13 +173,13 @@ def _row(delivery: NewDelivery) -> dict[str, object]:
         "handler": delivery.handler,
         "state": (State.RUNNING if delivery.started else State.WAITING).value,
         "attempt": int(delivery.started),
-        "retries_from": 0,
+        "retry_base": 0,
         "due_at": None if delivery.handler_missing or delivery.started else delivery.now,
-        "note": "",
+        "comment": "",
         "created_at": delivery.now,
         "changed_at": delivery.now,
-        "lane": None if position is None else position.group.key,
-        "turn": NEXT if position is None else STARTED if delivery.started else position.number,
+        "order_key": None if position is None else position.group.key,
+        "order_position": NEXT if position is None else STARTED if delivery.started else position.number,
     }
 
 
@@ -196,7 +199,7 @@ def apply_changes_returning(
         statement: the statement: for attempts that begin, one of those above.
 
     Returns:
-        The deliveries that were as their movers saw them, and so have moved: `id`, `handler`, `lane`.
+        The deliveries that were as their movers saw them, and so have moved: `id`, `handler`, `order_key`.
 
     Raises:
         InvalidTransition: the table of states lacks one of the moves; nothing is changed.
@@ -213,7 +216,9 @@ def apply_changes_returning(
     # Nobody waits for an attempt to begin.
     transaction.notice.events.update(row.event_id for row in applied if row.state != State.RUNNING.value)
     transaction.freed_groups.update(
-        OrderGroup(row.handler, row.lane) for row in applied if row.lane is not None and row.state in _LEFT_GROUP
+        OrderGroup(row.handler, row.order_key)
+        for row in applied
+        if row.order_key is not None and row.state in _LEFT_GROUP
     )
     return applied
 
@@ -235,14 +240,14 @@ def defer_probe(transaction: WriteTransaction, delivery_id: str, *, now: int, un
     return transaction.connection.execute(put_off).first() is not None
 
 
-def suspend(transaction: WriteTransaction, delivery_id: str, attempt: int, *, note: str, now: int) -> bool:
+def suspend(transaction: WriteTransaction, delivery_id: str, attempt: int, *, comment: str, now: int) -> bool:
     """Leave a waiting delivery without a time, so that it is not offered to runners; changes no state.
 
     Args:
         transaction: the open transaction.
         delivery_id: the delivery.
         attempt: how many attempts it must have begun.
-        note: why.
+        comment: why.
         now: microseconds since 1970.
 
     Returns:
@@ -256,7 +261,7 @@ def suspend(transaction: WriteTransaction, delivery_id: str, attempt: int, *, no
             deliveries.c.attempt == attempt,
             deliveries.c.due_at.is_not(None),
         )
-        .values(due_at=None, note=note, changed_at=now)
+        .values(due_at=None, comment=comment, changed_at=now)
         .returning(deliveries.c.event_id)
     )
     event_id = transaction.connection.execute(suspended).scalar()

@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, bindparam, func, select, update
 from flowhooks.clock import SECOND
 from flowhooks.ledger import database
 from flowhooks.ledger.queries import READY_COLUMNS, WITH_WORK, to_ready_delivery
-from flowhooks.ledger.tables import IS_SCHEDULED, audit, deliveries, events, processes
+from flowhooks.ledger.tables import IS_SCHEDULED, audit_log, deliveries, events, processes
 from flowhooks.model.delivery import MAX_DELAY_SECONDS
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def newest(connection: Connection) -> int | None:
         connection.execute(query).scalar()
         for query in (
             select(events.c.received_at).order_by(events.c.id.desc()).limit(1),
-            select(audit.c.done_at).order_by(audit.c.id.desc()).limit(1),
+            select(audit_log.c.at).order_by(audit_log.c.id.desc()).limit(1),
             select(func.max(processes.c.started_at)),
             select(func.max(processes.c.stopped_at)),
         )

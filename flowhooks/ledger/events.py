@@ -19,7 +19,7 @@ from flowhooks.ledger.deliveries import NEXT, ClaimRequest, NewDelivery, store
 from flowhooks.ledger.ordering import assign_positions
 from flowhooks.ledger.pauses import ALL_PAUSED, PausedHandlers
 from flowhooks.ledger.queries import DeliveryStatus, delivery_statuses
-from flowhooks.ledger.tables import conflicts, events, purged
+from flowhooks.ledger.tables import conflicts, events, purged_identities
 from flowhooks.ledger.transaction import OrderGroup
 from flowhooks.model.delivery import ReadyDelivery
 
@@ -87,7 +87,7 @@ _REPEAT: Final = (
     update(events).where(events.c.id == _REPEATED_ROWS.c.id).values(repeats=events.c.repeats + _REPEATED_ROWS.c.times)
 )
 _COMMITTED: Final = partial(hit, "accept.committed")
-_COUNT_ACCEPTED: Final = INCREMENT.returning(exists(select(purged.c.identity)))
+_COUNT_ACCEPTED: Final = INCREMENT.returning(exists(select(purged_identities.c.identity)))
 """Counts, and says whether anything was ever purged. It comes after the insert, and sees what others have committed
 meanwhile: an insert that waited until an event was gone must know that it was there."""
 
@@ -199,7 +199,7 @@ class EventInserter:
     def _store(self, transaction: WriteTransaction, items: Sequence[NewEvent], paused: Collection[str]) -> None:
         """Store the deliveries: as running those that the runner begins at once, the others as waiting."""
         positions = _assign_positions(transaction, items)
-        # What is held back is offered when its turn has come, and what is paused when it is resumed.
+        # What is held back is offered when it is first of its order group, and what is paused when it is resumed.
         queued = [
             ReadyDelivery(delivery_id, handler, 0, ordered=delivery_id in positions, load_event=item.load)
             for item in items
@@ -239,8 +239,8 @@ class EventInserter:
 
     def _claim_immediately(self, transaction: WriteTransaction, queued: Sequence[ReadyDelivery]) -> set[str]:
         """The ids of those that are stored as running."""
-        # Whoever writes alone knows that nothing else is in a lane that it finds empty. How many run, nobody knows
-        # before it is recorded how others have ended.
+        # Whoever writes alone knows that nothing else is in an order group that it finds empty. How many run, nobody
+        # knows before it is recorded how others have ended.
         eligible = [
             ready for ready in queued if not (ready.ordered and self._shared) and ready.handler not in self._limits
         ]

@@ -63,7 +63,7 @@ _UPSERT: Final = _INSERT.on_conflict_do_update(
     set_={
         "selectors": _INSERT.excluded.selectors,
         "retry": _INSERT.excluded.retry,
-        "probes": _INSERT.excluded.probes,
+        "has_probe": _INSERT.excluded.has_probe,
         "last_seen_at": _INSERT.excluded.last_seen_at,
         "retired_at": None,
         "order_by": _INSERT.excluded.order_by,
@@ -73,7 +73,7 @@ _UPSERT: Final = _INSERT.on_conflict_do_update(
 
 _UNKNOWN: Final = IS_RUNNING_OR_FAILED & (deliveries.c.state == State.UNKNOWN.value)
 _WITH_PROBE: Final = select(handlers.c.id).where(
-    handlers.c.probes == 1, handlers.c.id.in_(database.string_array("loaded"))
+    handlers.c.has_probe == 1, handlers.c.id.in_(database.string_array("loaded"))
 )
 """Loaded handlers that can tell whether a lost attempt did its work."""
 
@@ -90,7 +90,7 @@ def register(transaction: WriteTransaction, loaded: Iterable[Handler], now: int)
             "id": handler.id,
             "selectors": json.dumps(handler.selectors.to_json(), ensure_ascii=False),
             "retry": json.dumps(asdict(handler.retry)) if handler.retry else None,
-            "probes": int(handler.probe is not None),
+            "has_probe": int(handler.probe is not None),
             "first_seen_at": now,
             "last_seen_at": now,
             "retired_at": None,
@@ -115,7 +115,9 @@ def registered_handlers(connection: Connection) -> list[RegisteredHandler]:
             order_by=row.order_by,
             concurrency=row.concurrency,
             paused_at=row.paused_at,
-            circuit=None if row.held_at is None else CircuitState(row.held_at, row.held_why, row.trial_at or 0),
+            circuit=None
+            if row.circuit_opened_at is None
+            else CircuitState(row.circuit_opened_at, row.circuit_reason, row.circuit_retry_at or 0),
         )
         for row in rows
     ]

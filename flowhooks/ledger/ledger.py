@@ -259,7 +259,7 @@ class Ledger(Reader):
         """Mark a delivery as running, durably.
 
         Returns:
-            Its attempt. None if it is no longer as its runner knew it, or if it is not its turn.
+            Its attempt. None if it is no longer as its runner knew it, or if it is not first of its order group.
             `ConcurrencyLimitReached` if the handler has as many running deliveries as it may have.
 
         Raises:
@@ -315,11 +315,11 @@ class Ledger(Reader):
         *,
         missing_handlers: Collection[str] = (),
         reset_retries: bool = False,
-        note: str | None = None,
+        comment: str | None = None,
     ) -> set[str]:
         """Have deliveries run again, as `flowhooks.ledger.requeue` does; the ids of those that now wait."""
         options = RequeueOptions(
-            self._clock.now(), missing_handlers=missing_handlers, reset_retries=reset_retries, note=note
+            self._clock.now(), missing_handlers=missing_handlers, reset_retries=reset_retries, comment=comment
         )
         return requeue(transaction, delivery_statuses, options, runner=self._runner)
 
@@ -334,7 +334,7 @@ class Ledger(Reader):
     def claim_trial_delivery(self, handler: str, next_trial_at: int) -> tuple[ReadyDelivery, ClaimedAttempt] | None:
         """Begin one delivery of a handler whose circuit is open, if it is time for it: see `ledger.circuit_breaker`."""
         self._ensure_heartbeat()
-        trial = circuit_breaker.TrialDelivery(handler, next_trial_at, self._order_scheduler.limits.get(handler))
+        trial = circuit_breaker.TrialDelivery(handler, next_retry_at, self._order_scheduler.limits.get(handler))
         return self.write(
             lambda transaction: circuit_breaker.claim_trial_delivery(
                 transaction, trial, self._in_flight, self.process, self._clock.now()

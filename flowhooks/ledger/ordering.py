@@ -71,53 +71,65 @@ RECHECKS: Final = 3
 MAX_GROUPS: Final = 1_000
 """Maximum number of groups that are checked again at the same time."""
 
-_GROUPS = database.row_array("lanes", handler=Text, lane=Text)
+_GROUPS = database.row_array("groups", handler=Text, order_key=Text)
 _OTHERS = deliveries.alias("others")
 _SAME_GROUP: Final = (
-    in_order_group(_OTHERS) & (_OTHERS.c.handler == deliveries.c.handler) & (_OTHERS.c.lane == deliveries.c.lane)
+    in_order_group(_OTHERS)
+    & (_OTHERS.c.handler == deliveries.c.handler)
+    & (_OTHERS.c.order_key == deliveries.c.order_key)
 )
-_BEFORE: Final = _SAME_GROUP & (tuple_(_OTHERS.c.turn, _OTHERS.c.id) < tuple_(deliveries.c.turn, deliveries.c.id))
-IS_FIRST: Final = or_(deliveries.c.lane.is_(None), ~exists(select(literal(1)).select_from(_OTHERS).where(_BEFORE)))
-"""Whether nothing is before a delivery, because it is unordered or because it is the first of its lane."""
+_BEFORE: Final = _SAME_GROUP & (
+    tuple_(_OTHERS.c.order_position, _OTHERS.c.id) < tuple_(deliveries.c.order_position, deliveries.c.id)
+)
+IS_FIRST: Final = or_(deliveries.c.order_key.is_(None), ~exists(select(literal(1)).select_from(_OTHERS).where(_BEFORE)))
+"""Whether nothing is before a delivery, because it is unordered or because it is the first of its order group."""
 BLOCKED_BY: Final = case(
     (
-        and_(deliveries.c.lane.is_not(None), deliveries.c.state == State.WAITING.value),
-        select(_OTHERS.c.event_id).where(_BEFORE).order_by(_OTHERS.c.turn, _OTHERS.c.id).limit(1).scalar_subquery(),
+        and_(deliveries.c.order_key.is_not(None), deliveries.c.state == State.WAITING.value),
+        select(_OTHERS.c.event_id)
+        .where(_BEFORE)
+        .order_by(_OTHERS.c.order_position, _OTHERS.c.id)
+        .limit(1)
+        .scalar_subquery(),
     )
 )
-"""The event whose delivery holds a waiting one back: the first of its lane; null where that is itself."""
+"""The event whose delivery holds a waiting one back: the first of its order group; null where that is itself."""
 
 
 def _in_groups(groups: Any) -> ColumnElement[bool]:
     return and_(
-        in_order_group(deliveries), deliveries.c.handler == groups.c.handler, deliveries.c.lane == groups.c.lane
+        in_order_group(deliveries),
+        deliveries.c.handler == groups.c.handler,
+        deliveries.c.order_key == groups.c.order_key,
     )
 
 
 _LAST: Final = select(
     _GROUPS.c.handler,
-    _GROUPS.c.lane,
-    select(deliveries.c.turn)
+    _GROUPS.c.order_key,
+    select(deliveries.c.order_position)
     .where(_in_groups(_GROUPS))
-    .order_by(deliveries.c.turn.desc(), deliveries.c.id.desc())
+    .order_by(deliveries.c.order_position.desc(), deliveries.c.id.desc())
     .limit(1)
     .scalar_subquery()
-    .label("turn"),
+    .label("order_position"),
 )
 _LEFT_GROUP: Final = deliveries.c.state.in_([State.DEAD.value, State.SUCCEEDED.value])
-_REQUEUED: Final = select(deliveries.c.id, deliveries.c.handler, deliveries.c.lane).where(
-    deliveries.c.id.in_(database.string_array("ids")), deliveries.c.lane.is_not(None), _LEFT_GROUP
+_REQUEUED: Final = select(deliveries.c.id, deliveries.c.handler, deliveries.c.order_key).where(
+    deliveries.c.id.in_(database.string_array("ids")), deliveries.c.order_key.is_not(None), _LEFT_GROUP
 )
-_POSITIONS = database.row_array("places", id=Text, turn=BigInteger)
+_POSITIONS = database.row_array("positions", id=Text, order_position=BigInteger)
 _SET_POSITIONS: Final = (
-    update(deliveries).where(deliveries.c.id == _POSITIONS.c.id, _LEFT_GROUP).values(turn=_POSITIONS.c.turn)
+    update(deliveries)
+    .where(deliveries.c.id == _POSITIONS.c.id, _LEFT_GROUP)
+    .values(order_position=_POSITIONS.c.order_position)
 )
 
 _CANDIDATES: Final = deliveries.c.id.in_(database.string_array("ids"))
 _LOCK: Final = database.lock_statement(
     union(
-        select((deliveries.c.handler + " " + deliveries.c.lane).label("name")).where(
-            _CANDIDATES, deliveries.c.lane.is_not(None)
+        select((deliveries.c.handler + " " + deliveries.c.order_key).label("name")).where(
+            _CANDIDATES, deliveries.c.order_key.is_not(None)
         ),
         database.string_array("handlers"),
     )
@@ -135,22 +147,27 @@ _RUNNING: Final = (
 
 
 def _first_of(groups: Any) -> Any:
-    first = select(deliveries.c.id).where(_in_groups(groups)).order_by(deliveries.c.turn, deliveries.c.id).limit(1)
+    first = (
+        select(deliveries.c.id)
+        .where(_in_groups(groups))
+        .order_by(deliveries.c.order_position, deliveries.c.id)
+        .limit(1)
+    )
     return select(first.correlate(groups).scalar_subquery()).select_from(groups)
 
 
 def _promote(groups: Any) -> Any:
-    """Let the first of each lane run from now on, unless it has begun."""
-    # It was not late before its turn.
+    """Let the first of each order group run from now on, unless it has begun."""
+    # It was not late while it was blocked.
     due_at = case((deliveries.c.due_at < bindparam("now"), bindparam("now")), else_=deliveries.c.due_at)
     return (
         update(deliveries)
         .where(
             deliveries.c.id.in_(_first_of(groups)),
             deliveries.c.state == State.WAITING.value,
-            deliveries.c.turn >= bindparam("least"),
+            deliveries.c.order_position >= bindparam("least"),
         )
-        .values(turn=NEXT, due_at=due_at)
+        .values(order_position=NEXT, due_at=due_at)
         .returning(deliveries.c.id, deliveries.c.handler, deliveries.c.attempt, deliveries.c.due_at)
     )
 
@@ -159,34 +176,36 @@ _PROMOTE: Final = _promote(_GROUPS)
 _ORDERED: Final = select(handlers.c.id).where(handlers.c.order_by.is_not(None))
 _OF_HANDLER: Final = in_order_group(deliveries) & (deliveries.c.handler == bindparam("whose"))
 _EACH_GROUP: Final = (
-    select(bindparam("whose", type_=Text).label("handler"), func.min(deliveries.c.lane).label("lane"))
+    select(bindparam("whose", type_=Text).label("handler"), func.min(deliveries.c.order_key).label("order_key"))
     .where(_OF_HANDLER)
-    .cte("each_lane", recursive=True)
+    .cte("each_group", recursive=True)
 )
-_FOLLOWING: Final = select(func.min(deliveries.c.lane)).where(_OF_HANDLER, deliveries.c.lane > _EACH_GROUP.c.lane)
-# One step down the index for each lane, however many deliveries each of them has.
+_FOLLOWING: Final = select(func.min(deliveries.c.order_key)).where(
+    _OF_HANDLER, deliveries.c.order_key > _EACH_GROUP.c.order_key
+)
+# One step down the index for each order group, however many deliveries each of them has.
 _ALL_GROUPS: Final = _EACH_GROUP.union_all(
-    select(_EACH_GROUP.c.handler, _FOLLOWING.scalar_subquery()).where(_EACH_GROUP.c.lane.is_not(None))
+    select(_EACH_GROUP.c.handler, _FOLLOWING.scalar_subquery()).where(_EACH_GROUP.c.order_key.is_not(None))
 )
 _PROMOTE_ALL: Final = _promote(_ALL_GROUPS)
 
 
 def assign_positions(transaction: WriteTransaction, new: Sequence[tuple[str, OrderGroup]]) -> dict[str, Position]:
-    """Give deliveries their places, each behind all that is in its lane by now.
+    """Give deliveries their places, each behind all that is in its order group by now.
 
     A call-back that was sent after another's answer comes after it: that one's place is durable, and so is seen here.
     Between two that were taken at once, any order is right.
 
     Args:
         transaction: the open transaction.
-        new: the ids of the deliveries, and their lanes; those of one lane in their order.
+        new: the ids of the deliveries, and their order groups; those of one order group in their order.
 
     Returns:
         Their places by id. They are not written down yet.
     """
     groups = json.dumps(list({group: None for _, group in new}))
-    rows = transaction.connection.execute(_LAST, {"lanes": groups})
-    last = {OrderGroup(row.handler, row.lane): row.turn for row in rows}
+    rows = transaction.connection.execute(_LAST, {"groups": groups})
+    last = {OrderGroup(row.handler, row.order_key): row.order_position for row in rows}
     positions: dict[str, Position] = {}
     for delivery_id, group in new:
         before = last[group]
@@ -197,26 +216,26 @@ def assign_positions(transaction: WriteTransaction, new: Sequence[tuple[str, Ord
 
 
 def requeue_last(transaction: WriteTransaction, ids: Collection[str]) -> dict[str, Position]:
-    """Give deliveries that have left their lanes new places at the end, for they are about to wait again.
+    """Give deliveries that have left their order groups new places at the end, for they are about to wait again.
 
     Returns:
         The places of those that are ordered, by id.
     """
     rows = transaction.connection.execute(_REQUEUED.order_by(deliveries.c.id), {"ids": json.dumps(list(ids))})
-    requeued = [(row.id, OrderGroup(row.handler, row.lane)) for row in rows]
+    requeued = [(row.id, OrderGroup(row.handler, row.order_key)) for row in rows]
     if not requeued:
         return {}
     positions = assign_positions(transaction, requeued)
-    turns = json.dumps([[delivery_id, position.number] for delivery_id, position in positions.items()])
-    transaction.connection.execute(_SET_POSITIONS, {"places": turns})
+    numbers = json.dumps([[delivery_id, position.number] for delivery_id, position in positions.items()])
+    transaction.connection.execute(_SET_POSITIONS, {"positions": numbers})
     return positions
 
 
 def admissible(transaction: WriteTransaction, requests: Sequence[ClaimRequest]) -> tuple[set[str], set[str]]:
-    """Which of those that ask may begin: each is the first of its lane, and its handler has room.
+    """Which of those that ask may begin: each is the first of its order group, and its handler has room.
 
     Args:
-        transaction: the open transaction; until it ends nobody else begins anything in these lanes, or of these
+        transaction: the open transaction; until it ends nobody else begins anything in these order groups, or of these
             limited handlers.
         requests: at most one for each delivery.
 
@@ -251,7 +270,7 @@ def _count_running(connection: Connection, handler_ids: Iterable[str]) -> Counte
 
 
 class OrderScheduler:
-    """Sees to it that whatever has its turn runs soon.
+    """Makes the first delivery of each order group run soon.
 
     Args:
         runner: is told, within the transactions, what may run.
@@ -283,7 +302,7 @@ class OrderScheduler:
         self.limits: dict[str, int] = {}
 
     def before_commit(self, transaction: WriteTransaction) -> None:
-        """At the end of each transaction: what has its turn by it is given to the runner."""
+        """At the end of each transaction: what is first of its order group by now is given to the runner."""
         if transaction.freed_groups:
             self._promote(transaction, transaction.freed_groups, least=NEXT)
         if self._shared and transaction.freed_handlers:
@@ -293,7 +312,7 @@ class OrderScheduler:
             transaction.after_commit(lambda: self._schedule_rechecks(blocked))
 
     def promote_missed(self, transaction: WriteTransaction) -> None:
-        """Let what is first of its lane run, where that was missed."""
+        """Let what is first of its order group run, where that was missed."""
         for handler in transaction.connection.execute(_ORDERED).scalars().all():
             parameters = {"whose": handler, "now": self._clock.now(), "least": NEXT + 1}
             self._enqueue(transaction, transaction.connection.execute(_PROMOTE_ALL, parameters).all())
@@ -311,7 +330,7 @@ class OrderScheduler:
         return free_slots
 
     def _promote(self, transaction: WriteTransaction, groups: Iterable[OrderGroup], *, least: int) -> None:
-        parameters = {"lanes": json.dumps(sorted(groups)), "now": self._clock.now(), "least": least}
+        parameters = {"groups": json.dumps(sorted(groups)), "now": self._clock.now(), "least": least}
         self._enqueue(transaction, transaction.connection.execute(_PROMOTE, parameters).all())
 
     def _enqueue(self, transaction: WriteTransaction, promoted: Iterable[Row[Any]]) -> None:

@@ -38,10 +38,10 @@ ALL_PAUSED: Final[ColumnElement[Any]] = select(func.array_agg(handlers.c.id)).wh
 """Their ids in one value, null where there is none, to be read beside something else; on PostgreSQL only."""
 
 _CIRCUIT_CLOSED: Final[dict[str, int | str | None]] = {
-    "held_at": None,
-    "held_why": "",
-    "held_release": "",
-    "trial_at": None,
+    "circuit_opened_at": None,
+    "circuit_reason": "",
+    "circuit_plugin_version": "",
+    "circuit_retry_at": None,
 }
 
 
@@ -120,7 +120,9 @@ def pause(transaction: WriteTransaction, ids: Iterable[str], now: int, pauses: P
     # What is just about to begin elsewhere comes to its commit first: then it runs, and can be seen to.
     database.exclude_readers(transaction.connection, handlers)
     # An open circuit becomes a pause: it is not tried any more.
-    others = (handlers.c.paused_at.is_(None) | handlers.c.held_at.is_not(None)) & handlers.c.retired_at.is_(None)
+    others = (handlers.c.paused_at.is_(None) | handlers.c.circuit_opened_at.is_not(None)) & handlers.c.retired_at.is_(
+        None
+    )
     changed = _write(transaction, others, ids, {"paused_at": now, **_CIRCUIT_CLOSED})
     transaction.after_commit(partial(pauses.add, changed))
     return changed

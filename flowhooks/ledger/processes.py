@@ -81,7 +81,7 @@ def register(transaction: WriteTransaction, process: str, *, kind: str, handlers
             kind=kind,
             handlers=json.dumps(sorted(handlers), ensure_ascii=False),
             started_at=now,
-            beat_at=database.Now(),
+            heartbeat_at=database.Now(),
         )
     )
     transaction.notice.handlers |= bool(handlers)
@@ -97,12 +97,12 @@ def deregister(transaction: WriteTransaction, process: str, now: int) -> None:
 def heartbeat(transaction: WriteTransaction, process: str) -> bool:
     """Say that a process lives; False if the others have taken it for dead meanwhile."""
     lives = update(processes).where(processes.c.id == process, processes.c.stopped_at.is_(None))
-    return bool(transaction.connection.execute(lives.values(beat_at=database.Now())).rowcount)
+    return bool(transaction.connection.execute(lives.values(heartbeat_at=database.Now())).rowcount)
 
 
 def expire_stale(transaction: WriteTransaction, now: int, *, heartbeat_timeout: float) -> list[str]:
     """Write down the end of every process that has given no sign of life for `heartbeat_timeout` seconds; their ids."""
-    silent = processes.c.beat_at < database.Now() - int(heartbeat_timeout * SECOND)
+    silent = processes.c.heartbeat_at < database.Now() - int(heartbeat_timeout * SECOND)
     ended = update(processes).where(processes.c.stopped_at.is_(None), silent).values(stopped_at=now)
     buried = list(transaction.connection.execute(ended.returning(processes.c.id)).scalars())
     transaction.notice.handlers |= bool(buried)
@@ -116,7 +116,7 @@ def leader_id(connection: Connection) -> str | None:
 
 def live_processes(connection: Connection, *, heartbeat_timeout: float) -> list[LiveProcess]:
     """Those who gave a sign of life in the last `heartbeat_timeout` seconds and have not ended, the eldest first."""
-    heard = processes.c.beat_at >= database.Now() - int(heartbeat_timeout * SECOND)
+    heard = processes.c.heartbeat_at >= database.Now() - int(heartbeat_timeout * SECOND)
     query = select(processes).where(processes.c.stopped_at.is_(None), heard).order_by(processes.c.id)
     return [
         LiveProcess(

@@ -17,7 +17,7 @@ from flowhooks.clock import SECOND, id_lower_bound, id_time
 from flowhooks.failpoints import hit
 from flowhooks.ledger import database, webhook_ids
 from flowhooks.ledger.counters import increment
-from flowhooks.ledger.tables import alerts, attempts, audit, conflicts, deliveries, events, purged
+from flowhooks.ledger.tables import alerts, attempts, audit_log, conflicts, deliveries, events, purged_identities
 from flowhooks.model.delivery import State
 
 if TYPE_CHECKING:
@@ -136,11 +136,14 @@ _DELETIONS: Final = (
     delete(events).where(events.c.id.in_(_EVENT_IDS)),
 )
 """Each table before those that it refers to."""
-_KEEP_IDENTITIES: Final = database.BulkInsert(purged, ignore_conflicts=True)
+_KEEP_IDENTITIES: Final = database.BulkInsert(purged_identities, ignore_conflicts=True)
 _IDENTITY_DIGESTS = database.row_array("digests", identity=Text)
-_FIND: Final = select(purged.c.identity, purged.c.event_id, purged.c.digest, purged.c.received_at).join(
-    _IDENTITY_DIGESTS, purged.c.identity == _IDENTITY_DIGESTS.c.identity
-)
+_FIND: Final = select(
+    purged_identities.c.identity,
+    purged_identities.c.event_id,
+    purged_identities.c.digest,
+    purged_identities.c.received_at,
+).join(_IDENTITY_DIGESTS, purged_identities.c.identity == _IDENTITY_DIGESTS.c.identity)
 
 
 def find_purgeable(
@@ -286,9 +289,9 @@ def find_purged_event(connection: Connection, event_id: str) -> PurgedIdentity |
     made_at = id_time(event_id)
     if made_at is None:
         return None
-    query = select(purged.c.event_id, purged.c.digest, purged.c.received_at).where(
-        purged.c.received_at.between(made_at - _ID_CLOCK_MARGIN, made_at + _ID_CLOCK_MARGIN),
-        purged.c.event_id == event_id,
+    query = select(purged_identities.c.event_id, purged_identities.c.digest, purged_identities.c.received_at).where(
+        purged_identities.c.received_at.between(made_at - _ID_CLOCK_MARGIN, made_at + _ID_CLOCK_MARGIN),
+        purged_identities.c.event_id == event_id,
     )
     row = connection.execute(query).one_or_none()
     return None if row is None else PurgedIdentity(*row)
@@ -308,8 +311,13 @@ def delete_expired(
         limit: of each.
     """
     old = {
-        "identities": (purged, purged.c.identity, purged.c.received_at < identities, purged.c.received_at),
-        "audit": (audit, audit.c.id, audit.c.id < id_lower_bound(audits), audit.c.id),
+        "identities": (
+            purged_identities,
+            purged_identities.c.identity,
+            purged_identities.c.received_at < identities,
+            purged_identities.c.received_at,
+        ),
+        "audit": (audit_log, audit_log.c.id, audit_log.c.id < id_lower_bound(audits), audit_log.c.id),
         # Over is what was opened before; so its id is lower.
         "alerts": (
             alerts,

@@ -48,7 +48,7 @@ class DeliveryStatus:
         outcome: how its last attempt ended; None if there was none, or while it runs.
         error: its last attempt's error, one line.
         finished_at: when its last attempt ended, in microseconds since 1970; or None.
-        note: what an operator said of it.
+        comment: what an operator said of it.
         ordered: whether it is its turn that it waits for.
         blocked_by: the event whose delivery holds it back while it waits; None if none does.
     """
@@ -61,7 +61,7 @@ class DeliveryStatus:
     outcome: OutcomeKind | None = None
     error: str = ""
     finished_at: int | None = None
-    note: str = ""
+    comment: str = ""
     ordered: bool = False
     blocked_by: str | None = None
 
@@ -186,11 +186,11 @@ _STATUS: Final = select(
     deliveries.c.state,
     deliveries.c.attempt,
     deliveries.c.due_at,
-    deliveries.c.note,
+    deliveries.c.comment,
     attempts.c.outcome,
     attempts.c.error,
     attempts.c.finished_at,
-    deliveries.c.lane,
+    deliveries.c.order_key,
     BLOCKED_BY.label("blocked_by"),
 ).outerjoin(attempts, IS_LAST_ATTEMPT)
 _STATUSES: Final = _STATUS.where(deliveries.c.event_id.in_(database.string_array("event_ids"))).order_by(
@@ -201,7 +201,7 @@ READY_COLUMNS: Final = (
     deliveries.c.handler,
     deliveries.c.attempt,
     deliveries.c.state,
-    deliveries.c.lane,
+    deliveries.c.order_key,
 )
 """What `to_ready_delivery` needs of a row."""
 _DUE: Final = (
@@ -263,8 +263,8 @@ def _to_status(row: Any) -> DeliveryStatus:
         outcome=OutcomeKind(row.outcome) if row.outcome else None,
         error=row.error or "",
         finished_at=row.finished_at,
-        note=row.note,
-        ordered=row.lane is not None,
+        comment=row.comment,
+        ordered=row.order_key is not None,
         blocked_by=row.blocked_by,
     )
 
@@ -292,7 +292,7 @@ def due_deliveries_of(connection: Connection, now: int, handler: str, limit: int
 
 def to_ready_delivery(row: Any) -> ReadyDelivery:
     """What a runner is told of a delivery, of a row with `READY_COLUMNS`."""
-    return ReadyDelivery(row.id, row.handler, row.attempt, row.state == State.UNKNOWN, row.lane is not None)
+    return ReadyDelivery(row.id, row.handler, row.attempt, row.state == State.UNKNOWN, row.order_key is not None)
 
 
 def find(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import delete, insert, select
 
-from flowhooks.ledger.tables import refusals
+from flowhooks.ledger.tables import rejected_requests
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,28 +45,14 @@ class RejectedRequest:
 
 def store(transaction: WriteTransaction, requests: Sequence[RejectedRequest], *, limit: int = MAX_STORED) -> None:
     """Store rejected requests, and delete the oldest ones beyond `limit`."""
-    rows = [asdict(request) for request in requests]
-    for row in rows:
-        row["refused_at"] = row.pop("rejected_at")
-    transaction.connection.execute(insert(refusals), rows)
-    newest = select(refusals.c.id).order_by(refusals.c.id.desc()).limit(1).offset(limit - 1)
-    transaction.connection.execute(delete(refusals).where(refusals.c.id < newest.scalar_subquery()))
+    transaction.connection.execute(insert(rejected_requests), [asdict(request) for request in requests])
+    newest = select(rejected_requests.c.id).order_by(rejected_requests.c.id.desc()).limit(1).offset(limit - 1)
+    transaction.connection.execute(delete(rejected_requests).where(rejected_requests.c.id < newest.scalar_subquery()))
 
 
 def latest(connection: Connection, *, limit: int, before: str = "") -> list[RejectedRequest]:
     """The newest rejected requests, the newest first, going on after the id `before`."""
-    query = select(refusals).order_by(refusals.c.id.desc()).limit(limit)
+    query = select(rejected_requests).order_by(rejected_requests.c.id.desc()).limit(limit)
     if before:
-        query = query.where(refusals.c.id < before)
-    return [
-        RejectedRequest(
-            id=row.id,
-            rejected_at=row.refused_at,
-            path=row.path,
-            address=row.address,
-            status=row.status,
-            reason_en=row.reason_en,
-            reason_zh=row.reason_zh,
-        )
-        for row in connection.execute(query)
-    ]
+        query = query.where(rejected_requests.c.id < before)
+    return [RejectedRequest(**row) for row in connection.execute(query).mappings()]

@@ -26,13 +26,13 @@ class RequeueOptions(NamedTuple):
         now: microseconds since 1970.
         missing_handlers: ids of handlers that are not loaded: their deliveries wait for them.
         reset_retries: whether their retry schedules start anew; else this is one attempt more.
-        note: what an operator said.
+        comment: what an operator said.
     """
 
     now: int
     missing_handlers: Collection[str] = ()
     reset_retries: bool = False
-    note: str | None = None
+    comment: str | None = None
 
 
 def requeue(
@@ -69,8 +69,8 @@ def requeue(
                 status.attempt,
                 options.now,
                 due_at=None if status.handler in options.missing_handlers else options.now,
-                retries_from=status.attempt if options.reset_retries else None,
-                note=options.note or (OUT_OF_ORDER_NOTE if status.delivery_id in positions else None),
+                retry_base=status.attempt if options.reset_retries else None,
+                comment=options.comment or (OUT_OF_ORDER_NOTE if status.delivery_id in positions else None),
             )
             for status in delivery_statuses
         ],

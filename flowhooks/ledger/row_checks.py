@@ -19,7 +19,17 @@ from flowhooks.clock import DAY, id_time
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import checksums, database, purge
 from flowhooks.ledger.row_stream import batches
-from flowhooks.ledger.tables import alerts, attempts, audit, conflicts, deliveries, events, handlers, processes, purged
+from flowhooks.ledger.tables import (
+    alerts,
+    attempts,
+    audit_log,
+    conflicts,
+    deliveries,
+    events,
+    handlers,
+    processes,
+    purged_identities,
+)
 from flowhooks.model.event import EventState
 
 if TYPE_CHECKING:
@@ -32,7 +42,7 @@ if TYPE_CHECKING:
 
 _EVENTS: Final = select(events)
 _DELIVERIES_OF: Final = select(
-    deliveries.c.id, deliveries.c.event_id, deliveries.c.handler, deliveries.c.lane, deliveries.c.created_at
+    deliveries.c.id, deliveries.c.event_id, deliveries.c.handler, deliveries.c.order_key, deliveries.c.created_at
 ).where(deliveries.c.event_id.in_(database.string_array("ids")))
 _CONFLICTS: Final = select(conflicts)
 _OF_EVENT: Final = itemgetter(*(list(events.c.keys()).index(name) for name in checksums.EVENT_COLUMNS))
@@ -55,8 +65,12 @@ _JSON_OBJECTS: Final[tuple[tuple[Select[Any], type, str], ...]] = (
         "handler {} has a retry schedule that is no JSON object",
     ),
     (_json_column(processes.c.id, processes.c.handlers), list, "process {} runs handlers that are no JSON array"),
-    (_json_column(alerts.c.id, alerts.c.told), list, "alert {} was taken by plugins that are no JSON array"),
-    (_json_column(audit.c.id, audit.c.detail), dict, "entry {} of the audit log has a detail that is no JSON object"),
+    (_json_column(alerts.c.id, alerts.c.notified), list, "alert {} was taken by plugins that are no JSON array"),
+    (
+        _json_column(audit_log.c.id, audit_log.c.detail),
+        dict,
+        "entry {} of the audit log has a detail that is no JSON object",
+    ),
     (
         _json_column(attempts.c.delivery_id, attempts.c.result).where(attempts.c.result.is_not(None)),
         object,
@@ -72,7 +86,7 @@ _JSON_OBJECTS: Final[tuple[tuple[Select[Any], type, str], ...]] = (
 
 def check_rows(connection: Connection) -> Iterator[Problem]:
     """What is wrong with single rows."""
-    any_purged = connection.execute(select(exists(select(purged.c.identity)))).scalar_one()
+    any_purged = connection.execute(select(exists(select(purged_identities.c.identity)))).scalar_one()
     for batch in batches(connection, _EVENTS):
         if any_purged:
             yield from _identities(connection, batch)
@@ -165,9 +179,9 @@ def _read_route(text: str) -> tuple[frozenset[str], bool] | None:
 
 
 def _delivery(event: Any, delivery: Any) -> Iterator[Problem]:
-    if delivery.lane is not None:
+    if delivery.order_key is not None:
         keys = [key for key in (event.business_key, event.process_definition_key) if key is not None]
-        if delivery.lane not in keys and delivery.lane not in {
+        if delivery.order_key not in keys and delivery.order_key not in {
             hashlib.sha256(key.encode()).hexdigest() for key in keys
         }:
             yield "delivery {} is ordered by a key that its event does not have", delivery.id

@@ -30,20 +30,20 @@ class Session:
     Attributes:
         digest: what is kept of the secret that they were given.
         operator: the operator's name.
-        begun_at: when they logged in, in microseconds since 1970.
+        created_at: when they logged in, in microseconds since 1970.
         used_at: when they were here last, give or take a minute.
     """
 
     digest: str
     operator: str
-    begun_at: int
+    created_at: int
     used_at: int
 
 
 def create(transaction: WriteTransaction, session: Session) -> None:
     """Keep a session, and delete those that are over."""
-    now = session.begun_at
-    over = or_(sessions.c.used_at <= now - IDLE_TIMEOUT, sessions.c.begun_at <= now - MAX_AGE)
+    now = session.created_at
+    over = or_(sessions.c.used_at <= now - IDLE_TIMEOUT, sessions.c.created_at <= now - MAX_AGE)
     transaction.connection.execute(delete(sessions).where(over))
     transaction.connection.execute(insert(sessions).values(asdict(session)))
 
@@ -51,7 +51,7 @@ def create(transaction: WriteTransaction, session: Session) -> None:
 def find(connection: Connection, digests: Collection[str], now: int) -> Session | None:
     """The session that has one of these digests and is not over; None if there is none."""
     query = select(sessions).where(
-        sessions.c.digest.in_(digests), sessions.c.used_at > now - IDLE_TIMEOUT, sessions.c.begun_at > now - MAX_AGE
+        sessions.c.digest.in_(digests), sessions.c.used_at > now - IDLE_TIMEOUT, sessions.c.created_at > now - MAX_AGE
     )
     row = connection.execute(query).mappings().first()
     return Session(**row) if row else None

@@ -58,7 +58,7 @@ IS_PARKED: Final = events.c.state == bindparam("parked", "parked", literal_execu
 """Parked events. Written out, so that a database sees that an index says the same."""
 Index("events_parked", events.c.id, sqlite_where=IS_PARKED, postgresql_where=IS_PARKED)
 Index(
-    "events_wanting",
+    "events_parked_backlog",
     events.c.callback_class,
     events.c.process_definition_key,
     events.c.received_at,
@@ -120,23 +120,23 @@ deliveries: Final = Table(
     Column("handler", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("attempt", Integer, nullable=False, comment="how many attempts have begun"),
-    Column("retries_from", Integer, nullable=False, comment="attempts made before the present retry schedule"),
+    Column("retry_base", Integer, nullable=False, comment="attempts made before the present retry schedule"),
     Column("due_at", BigInteger, comment="from when it may run or be probed; null: not before its handler is here"),
-    Column("note", Text, nullable=False, comment="what an operator said of it"),
+    Column("comment", Text, nullable=False, comment="what an operator said of it"),
     Column("created_at", BigInteger, nullable=False),
     Column("changed_at", BigInteger, nullable=False),
-    Column("lane", Text, comment="the order key, where the handler is ordered and the event has one"),
+    Column("order_key", Text, comment="the order key, where the handler is ordered and the event has one"),
     Column(
-        "turn",
+        "order_position",
         BigInteger,
         nullable=False,
         server_default="0",
-        comment="its place in the lane: -1 it has begun, 0 it may begin, above that it is held back",
+        comment="its position in the order group: -1 it has begun, 0 it may begin, above that it is held back",
     ),
     UniqueConstraint("event_id", "handler", name="deliveries_route"),
     sqlite_with_rowid=False,
 )
-IS_SCHEDULED: Final = deliveries.c.due_at.is_not(None) & (deliveries.c.turn <= literal_column("0"))
+IS_SCHEDULED: Final = deliveries.c.due_at.is_not(None) & (deliveries.c.order_position <= literal_column("0"))
 """What may run, or be probed, from a time on. Held back are others: a hundred thousand behind one that waits for its
 retry are not looked at. A query uses the index below only if it says exactly this."""
 Index(
@@ -168,7 +168,7 @@ Index(
 
 
 def in_order_group(table: Any) -> ColumnElement[bool]:
-    """What has a place in a lane: it waits, runs or is *unknown*. Said exactly so, as above.
+    """What has a position in an order group: it waits, runs or is *unknown*. Said exactly so, as above.
 
     Args:
         table: `deliveries`, or an alias of it.
@@ -176,17 +176,19 @@ def in_order_group(table: Any) -> ColumnElement[bool]:
     states: BindParameter[Any] = bindparam(
         "in_order_group", ("waiting", "running", "unknown"), expanding=True, literal_execute=True
     )
-    return cast("ColumnElement[bool]", table.c.lane.is_not(None) & table.c.state.in_(states))
+    return cast("ColumnElement[bool]", table.c.order_key.is_not(None) & table.c.state.in_(states))
 
 
 _IN_ORDER_GROUP = in_order_group(deliveries)
-IS_BLOCKED: Final = _IN_ORDER_GROUP & deliveries.c.due_at.is_not(None) & (deliveries.c.turn > literal_column("0"))
-"""What is held back by others of its lane, and would else have a time: found by the index below."""
+IS_BLOCKED: Final = (
+    _IN_ORDER_GROUP & deliveries.c.due_at.is_not(None) & (deliveries.c.order_position > literal_column("0"))
+)
+"""What is held back by others of its order group, and would else have a time: found by the index below."""
 Index(
-    "deliveries_turn",
+    "deliveries_order_group",
     deliveries.c.handler,
-    deliveries.c.lane,
-    deliveries.c.turn,
+    deliveries.c.order_key,
+    deliveries.c.order_position,
     deliveries.c.id,
     sqlite_where=_IN_ORDER_GROUP,
     postgresql_where=_IN_ORDER_GROUP,
@@ -195,7 +197,7 @@ IS_WAITING: Final = deliveries.c.state == bindparam("waiting", "waiting", litera
 """Deliveries that wait. Written out, as with parked events."""
 IS_SUSPENDED: Final = IS_WAITING & deliveries.c.due_at.is_(None)
 """Waiting deliveries without a time: their handler is missing."""
-Index("deliveries_shelved", deliveries.c.handler, sqlite_where=IS_SUSPENDED, postgresql_where=IS_SUSPENDED)
+Index("deliveries_suspended", deliveries.c.handler, sqlite_where=IS_SUSPENDED, postgresql_where=IS_SUSPENDED)
 
 attempts: Final = Table(
     "attempts",
@@ -221,7 +223,7 @@ handlers: Final = Table(
     Column("id", Text, primary_key=True),
     Column("selectors", Text, nullable=False, comment="JSON"),
     Column("retry", Text, comment="JSON; null: a failure is final"),
-    Column("probes", Integer, nullable=False, comment="1 if it can tell whether a lost attempt did its work"),
+    Column("has_probe", Integer, nullable=False, comment="1 if it can tell whether a lost attempt did its work"),
     Column("first_seen_at", BigInteger, nullable=False),
     Column("last_seen_at", BigInteger, nullable=False),
     Column("retired_at", BigInteger),
@@ -229,10 +231,16 @@ handlers: Final = Table(
     Column("concurrency", Integer, comment="how many of its deliveries run at once at the most; null: no matter"),
     Column("paused_at", BigInteger, comment="from when its deliveries are held; null: they run"),
     Column("resumed_at", BigInteger, comment="when it was last let run again: what waited for that was not late"),
-    Column("held_at", BigInteger, comment="paused because it failed again and again; null: not for that"),
-    Column("held_why", Text, nullable=False, server_default="", comment="the error of its last failure by then"),
-    Column("held_release", Text, nullable=False, server_default="", comment="the release of its plugin that failed"),
-    Column("trial_at", BigInteger, comment="while it is held: from when one of its deliveries is tried"),
+    Column("circuit_opened_at", BigInteger, comment="paused because it failed again and again; null: not for that"),
+    Column("circuit_reason", Text, nullable=False, server_default="", comment="the error of its last failure by then"),
+    Column(
+        "circuit_plugin_version",
+        Text,
+        nullable=False,
+        server_default="",
+        comment="the release of its plugin that failed",
+    ),
+    Column("circuit_retry_at", BigInteger, comment="while it is held: from when one of its deliveries is tried"),
 )
 Index(
     "handlers_paused",
@@ -250,7 +258,7 @@ processes: Final = Table(
     Column("started_at", BigInteger, nullable=False),
     Column("stopped_at", BigInteger),
     Column(
-        "beat_at",
+        "heartbeat_at",
         BigInteger,
         nullable=False,
         server_default="0",
@@ -278,11 +286,11 @@ alerts: Final = Table(
     Column("cause", Text, nullable=False),
     Column("subject", Text, nullable=False, comment="a handler's id, a plugin's name, or what parked events wait for"),
     Column("message", Text, nullable=False),
-    Column("since", BigInteger, nullable=False, comment="from when the cause has been there"),
+    Column("started_at", BigInteger, nullable=False, comment="from when the cause has been there"),
     Column("count", Integer, nullable=False, comment="how many share it, as last counted"),
     Column("event_id", Text, nullable=False, comment="one of them; '' where none is"),
     Column("opened_at", BigInteger, nullable=False),
-    Column("told", Text, nullable=False, comment="JSON: the plugins that have taken it"),
+    Column("notified", Text, nullable=False, comment="JSON: the plugins that have taken it"),
     Column("closed_at", BigInteger, comment="null while the cause is there"),
     Column("acknowledged_at", BigInteger, comment="null: nobody has said yet that they see to it"),
     Column("acknowledged_by", Text, nullable=False, server_default="", comment="who has"),
@@ -303,11 +311,11 @@ Index(
     postgresql_where=alerts.c.closed_at.is_(None),
 )
 
-refusals: Final = Table(
-    "refusals",
+rejected_requests: Final = Table(
+    "rejected_requests",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("refused_at", BigInteger, nullable=False),
+    Column("rejected_at", BigInteger, nullable=False),
     Column("path", Text, nullable=False),
     Column("address", Text, nullable=False),
     Column("status", Integer, nullable=False),
@@ -315,30 +323,30 @@ refusals: Final = Table(
     Column("reason_zh", Text, nullable=False),
 )
 
-audit: Final = Table(
-    "audit",
+audit_log: Final = Table(
+    "audit_log",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("done_at", BigInteger, nullable=False),
-    Column("who", Text, nullable=False, comment="the operator's name"),
-    Column("face", Text, nullable=False, comment="by which they did it: console, api or command"),
+    Column("at", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False, comment="the operator's name"),
+    Column("interface", Text, nullable=False, comment="by which they did it: console, api or cli"),
     Column("action", Text, nullable=False, comment="the operation's name"),
-    Column("subject", Text, nullable=False, comment="the event, handler or alert that it is about; '' for several"),
+    Column("target", Text, nullable=False, comment="the event, handler or alert that it is about; '' for several"),
     Column("detail", Text, nullable=False, comment="JSON: what was asked for, and what that changed"),
 )
-Index("audit_subject", audit.c.subject, audit.c.id)
+Index("audit_log_target", audit_log.c.target, audit_log.c.id)
 
 sessions: Final = Table(
     "sessions",
     metadata,
     Column("digest", Text, primary_key=True, comment="SHA-256 of what the browser was given"),
     Column("operator", Text, nullable=False),
-    Column("begun_at", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
     Column("used_at", BigInteger, nullable=False, comment="written now and then, not each time"),
 )
 
-purged: Final = Table(
-    "purged",
+purged_identities: Final = Table(
+    "purged_identities",
     metadata,
     Column("identity", Text, primary_key=True, comment="SHA-256 of the event's identity"),
     Column("event_id", Text, nullable=False),
@@ -347,10 +355,10 @@ purged: Final = Table(
     sqlite_with_rowid=False,
 )
 """Identities of events that are gone: whoever calls back with one again is not taken for new."""
-Index("purged_received", purged.c.received_at)
+Index("purged_identities_received", purged_identities.c.received_at)
 
-signed: Final = Table(
-    "signed",
+webhook_ids: Final = Table(
+    "webhook_ids",
     metadata,
     Column("source", Text, nullable=False),
     Column("webhook_id", Text, nullable=False, comment="as the header webhook-id had it"),
@@ -360,7 +368,7 @@ signed: Final = Table(
     sqlite_with_rowid=False,
 )
 """Ids of signed call-backs: whoever got hold of one cannot use its signature for another."""
-Index("signed_seen", signed.c.seen_at)
+Index("webhook_ids_seen", webhook_ids.c.seen_at)
 
 required_credentials: Final = Table(
     "required_credentials",

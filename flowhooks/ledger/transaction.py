@@ -34,8 +34,8 @@ class WriteTransaction:
     Attributes:
         connection: the writing connection.
         notice: what those who share the ledger are told once this is durable.
-        freed_groups: lanes that a delivery has left, so that another may have its turn.
-        blocked_groups: lanes in which a delivery was put behind another.
+        freed_groups: order groups that a delivery has left, so that another may begin.
+        blocked_groups: order groups in which a delivery was put behind another.
         freed_handlers: ids of limited handlers of which an attempt has ended.
     """
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import delete, select, tuple_
 
 from flowhooks.ledger import database
-from flowhooks.ledger.tables import signed
+from flowhooks.ledger.tables import webhook_ids
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.new_event import NewEvent
     from flowhooks.ledger.transaction import WriteTransaction
 
-_UPSERT: Final = database.BulkInsert(signed, update_columns=("seen_at",))
+_UPSERT: Final = database.BulkInsert(webhook_ids, update_columns=("seen_at",))
 
 
 def request_digest(new: NewEvent) -> str:
@@ -64,10 +64,10 @@ def record_ids(transaction: WriteTransaction, items: Sequence[NewEvent]) -> list
 def expire(transaction: WriteTransaction, cutoff: int, *, limit: int) -> int:
     """Delete ids that were last used before a moment, `limit` of them at the most; how many went."""
     old = (
-        select(signed.c.source, signed.c.webhook_id)
-        .where(signed.c.seen_at < cutoff)
-        .order_by(signed.c.seen_at)
+        select(webhook_ids.c.source, webhook_ids.c.webhook_id)
+        .where(webhook_ids.c.seen_at < cutoff)
+        .order_by(webhook_ids.c.seen_at)
         .limit(limit)
     )
-    key = tuple_(signed.c.source, signed.c.webhook_id)
-    return int(transaction.connection.execute(delete(signed).where(key.in_(old))).rowcount)
+    key = tuple_(webhook_ids.c.source, webhook_ids.c.webhook_id)
+    return int(transaction.connection.execute(delete(webhook_ids).where(key.in_(old))).rowcount)

@@ -216,7 +216,7 @@ class ReadyDelivery(NamedTuple):
 
     def to_claimed_attempt(self) -> ClaimedAttempt | None:
         """The first attempt of a delivery that is stored as running; None if it is not being stored just now."""
-        return None if self.load_event is None else ClaimedAttempt(event=self.load_event(), attempt=1, retries_from=0)
+        return None if self.load_event is None else ClaimedAttempt(event=self.load_event(), attempt=1, retry_base=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,12 +226,12 @@ class ClaimedAttempt:
     Attributes:
         event: read anew, so that this attempt shares its data with no other.
         attempt: the attempt's number, from 1.
-        retries_from: attempts made before the present retry schedule.
+        retry_base: attempts made before the present retry schedule.
     """
 
     event: Event
     attempt: int
-    retries_from: int
+    retry_base: int
 
 
 class ConcurrencyLimitReached:

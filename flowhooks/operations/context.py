@@ -23,7 +23,7 @@ class Actor(NamedTuple):
 
     Attributes:
         name: the operator's name.
-        interface: by which they do it: `"console"`, `"api"` or `"command"`.
+        interface: by which they do it: `"console"`, `"api"` or `"cli"`.
     """
 
     name: str
@@ -35,12 +35,12 @@ class AuditRecord(NamedTuple):
 
     Attributes:
         action: the operation's name.
-        subject: the id of the event, handler or alert that it is about; `""` if it is about several.
+        target: the id of the event, handler or alert that it is about; `""` if it is about several.
         detail: what was asked for, and what that changed, as JSON has it.
     """
 
     action: str
-    subject: str
+    target: str
     detail: Mapping[str, Any]
 
 
@@ -79,9 +79,9 @@ class OperationContext:
             if result and self.by is not None:
                 entry = audit.AuditEntry(
                     id=self.clock.new_id(),
-                    done_at=self.clock.now(),
-                    who=self.by.name,
-                    face=self.by.interface,
+                    at=self.clock.now(),
+                    actor=self.by.name,
+                    interface=self.by.interface,
                     **audit_record(result)._asdict(),
                 )
                 audit.record(transaction, entry)

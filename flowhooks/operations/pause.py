@@ -120,5 +120,5 @@ def _apply(
 
 
 def _audit_record(action: str, changed: Collection[str], note: str) -> AuditRecord:
-    subject = next(iter(changed)) if len(changed) == 1 else ""
-    return AuditRecord(action, subject, {"handlers": sorted(changed), **({"note": note} if note else {})})
+    target = next(iter(changed)) if len(changed) == 1 else ""
+    return AuditRecord(action, target, {"handlers": sorted(changed), **({"note": note} if note else {})})

@@ -88,12 +88,12 @@ def replay(
 def _audit_record(
     event_filter: EventFilter, page: Sequence[StoredEvent], again: bool, requeued: Collection[str]
 ) -> AuditRecord:
-    subject = page[0].event.id if len(page) == 1 else ""
+    target = page[0].event.id if len(page) == 1 else ""
     # Where to go on, should this have been the last page that was done: beginning again would run all of them again.
     after = {"after": page[-1].event.id} if again and len(page) > 1 else {}
     return AuditRecord(
         "replay",
-        subject,
+        target,
         {"event_filter": event_filter.to_json(), "again": again, "deliveries": len(requeued), **after},
     )
 

@@ -99,11 +99,11 @@ def _write(
 ) -> set[str]:
     if target is State.WAITING:
         moved = context.ledger.requeue(
-            transaction, [standing], missing_handlers=context.missing_handlers, reset_retries=True, note=note
+            transaction, [standing], missing_handlers=context.missing_handlers, reset_retries=True, comment=note
         )
     else:
         change = StateChange(
-            standing.delivery_id, standing.state, target, standing.attempt, context.clock.now(), note=note
+            standing.delivery_id, standing.state, target, standing.attempt, context.clock.now(), comment=note
         )
         moved = apply_changes(transaction, [change])
     hit("resolve.written")

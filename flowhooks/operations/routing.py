@@ -75,5 +75,5 @@ def _add_deliveries(
 
 def single_id(ids: Collection[str]) -> str:
     """What a deed is about: the id, if it is one; else `""`."""
-    (subject,) = ids if len(ids) == 1 else ("",)
-    return subject
+    (target,) = ids if len(ids) == 1 else ("",)
+    return target

@@ -82,6 +82,6 @@ def delivery_view(event_id: str, standing: DeliveryStatus, attempts: Sequence[At
         traceback=last.traceback if last else "",
         result=json.loads(last.result) if last and last.result is not None else None,
         due_at=None if standing.due_at is None else to_datetime(standing.due_at),
-        note=standing.note,
+        note=standing.comment,
         blocked_by=standing.blocked_by,
     )

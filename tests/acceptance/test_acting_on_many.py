@@ -177,7 +177,7 @@ def test_thousands_by_one_command(site, act, number, many):
 def made(site, act, *, at_least=0):
     """How many deliveries have been sent back to run, or made; waits until it is so many."""
     count = {
-        "replay": "SELECT count(*) FROM deliveries WHERE retries_from = 1",
+        "replay": "SELECT count(*) FROM deliveries WHERE retry_base = 1",
         "reroute": "SELECT count(*) FROM deliveries WHERE handler = 'demo:late'",
     }[act]
 

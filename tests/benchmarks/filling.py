@@ -41,7 +41,7 @@ SELECT {_EVENT}, 'default', 'complete', md5(CAST(n AS text)), {_CLASS}, 'HT-' ||
 FROM {_SERIES}
 """,
     f"""
-INSERT INTO deliveries (id, event_id, handler, state, attempt, retries_from, note, created_at, changed_at)
+INSERT INTO deliveries (id, event_id, handler, state, attempt, retry_base, comment, created_at, changed_at)
 SELECT {_DELIVERY}, {_EVENT}, 'bench:handler-0',
     CASE WHEN {_DEAD} THEN 'dead' WHEN {_UNKNOWN} THEN 'unknown' ELSE 'succeeded' END, 1, 0, '', {_AT}, {_AT}
 FROM {_SERIES} WHERE NOT {_PARKED}

@@ -26,7 +26,7 @@ THREADS = 16
 START = 60.0
 """Seconds that a server gets to become ready."""
 UNFINISHED = (
-    "SELECT (SELECT count(*) FROM deliveries WHERE due_at IS NOT NULL AND turn <= 0 AND state = 'waiting')"
+    "SELECT (SELECT count(*) FROM deliveries WHERE due_at IS NOT NULL AND order_position <= 0 AND state = 'waiting')"
     " + (SELECT count(*) FROM deliveries WHERE state IN ('running', 'dead', 'unknown') AND state = 'running')"
 )
 """How many unordered deliveries wait or run; worded so that each half is answered from a partial index, for to read a

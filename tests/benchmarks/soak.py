@@ -276,7 +276,7 @@ def soak(folder: Path, *, calls: int, clients: int, growth: float, progress: Pro
 
 def unsettled(site: Site, *, seconds: float) -> list[str]:
     """Wait until all has been run; what keeps it from that."""
-    if held := site.ask("SELECT count(*) FROM handlers WHERE held_at IS NOT NULL"):
+    if held := site.ask("SELECT count(*) FROM handlers WHERE circuit_opened_at IS NOT NULL"):
         return [f"{held} handlers are held, and what is for them has piled up"]
     try:
         site.settle(seconds=seconds)

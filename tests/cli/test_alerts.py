@@ -21,7 +21,8 @@ def alerted(left, hostile):
         connection.execute("DELETE FROM alerts")  # the server may have raised its own
         for number, subject, closed_at in ((1, "shop:book", None), (2, hostile, None), (3, "shop:copy", 5_000_000)):
             connection.execute(
-                "INSERT INTO alerts (id, cause, subject, message, since, count, event_id, opened_at, told, closed_at)"
+                "INSERT INTO alerts "
+                "(id, cause, subject, message, started_at, count, event_id, opened_at, notified, closed_at)"
                 " VALUES (?, 'dead', ?, ?, ?, 4, '', 1, '[]', ?)",
                 (f"a{number}", subject, f"see to {subject}", number * 1_000_000, closed_at),
             )
@@ -88,7 +89,7 @@ def test_a_running_server_acknowledges(server, run, asked, eventually):
     (after,) = [one for one in asked("alerts", "list", server=server)["alerts"] if one["id"] == alert["id"]]
     assert after["acknowledged_by"] == "bob"
     (deed,) = asked("audit", "--subject", alert["id"], server=server)["entries"]
-    assert (deed["who"], deed["face"], deed["action"]) == ("bob", "command", "acknowledge")
+    assert (deed["actor"], deed["interface"], deed["action"]) == ("bob", "cli", "acknowledge")
 
 
 def test_who_has_done_what(alerted, run, asked, hostile):
@@ -106,7 +107,7 @@ def test_who_has_done_what(alerted, run, asked, hostile):
     entries = asked("audit", server=alerted)["entries"]
     assert [one["action"] for one in entries] == ["acknowledge", "resolve", "replay"]
     assert [one["subject"] for one in entries] == ["a2", event["id"], ""]
-    assert {one["who"] for one in entries} == {f"ann{hostile}"}
+    assert {one["actor"] for one in entries} == {f"ann{hostile}"}
     text = run("audit", server=alerted, COLUMNS="400").stdout
     assert not CONTROLS.search(text)
     shown = "a\\u001b[31m\\u0007b\\nc\\u202ed[red]e[/red]\\u009b\\u007f:smile:"
@@ -148,7 +149,7 @@ def test_every_operation_has_its_words(alerted, run, action):
     """`flowhooks audit` says in words what each operation of this version did, not in JSON."""
     with closing(sqlite3.connect(alerted.file)) as connection:
         detail = json.dumps(DETAILS[action])
-        connection.execute("INSERT INTO audit VALUES ('d1', 1, 'ann', 'api', ?, '', ?)", (action, detail))
+        connection.execute("INSERT INTO audit_log VALUES ('d1', 1, 'ann', 'api', ?, '', ?)", (action, detail))
         connection.commit()
     text = run("audit", server=alerted, COLUMNS="400").stdout
     assert "ann by the API" in text
@@ -166,7 +167,7 @@ def test_a_deed_of_another_version(alerted, run):
             (3, "retire", '{"handlers": 3}'),
         ):
             connection.execute(
-                "INSERT INTO audit VALUES (?, 1, 'ann', 'api', ?, '', ?)", (f"d{number}", action, detail)
+                "INSERT INTO audit_log VALUES (?, 1, 'ann', 'api', ?, '', ?)", (f"d{number}", action, detail)
             )
         connection.commit()
     text = run("audit", server=alerted).stdout

@@ -169,7 +169,7 @@ def test_a_delivery_whose_condition_cannot_be_decided_any_more(expenses, run):
     expenses.take(PLUGIN, approved=ENDS["approved"])
     assert run("handlers", "resume", "expenses:book", "--yes", server=expenses).exit_code == 0
     with closing(expenses.app(CHANGED)) as app:
-        until(lambda: app.ledger.find(EventFilter(handler="expenses:book"), limit=1)[0].delivery_statuses[0].note)
+        until(lambda: app.ledger.find(EventFilter(handler="expenses:book"), limit=1)[0].delivery_statuses[0].comment)
     text = run("events", "show", "approved", server=expenses).stdout
     assert "note           not run: the handler's condition cannot be decided: /cost is absent" in text
     assert "runs           when a process starts whose handler can decide its condition (see the note)" in text

@@ -313,7 +313,14 @@ LOOKING = [
     lambda connection, now: alert_queries.latest_failed(connection, State.DEAD, "p:a"),
     lambda connection, now: alert_queries.latest_parked(connection, now, "A", "k1"),
 ]
-INDEXES = ("deliveries_failed", "deliveries_due", "deliveries_shelved", "events_wanting", "alerts_open", "PRIMARY KEY")
+INDEXES = (
+    "deliveries_failed",
+    "deliveries_due",
+    "deliveries_suspended",
+    "events_parked_backlog",
+    "alerts_open",
+    "PRIMARY KEY",
+)
 
 
 @pytest.fixture

@@ -140,5 +140,11 @@ def test_no_look_goes_through_a_whole_table(many):
     assert len(asked) > len(ALL_FILTERS)
     plans = [row[-1] for statement, values in asked for row in many.sql(f"EXPLAIN QUERY PLAN {statement}", *values)]
     whole = [line for line in plans if line.startswith(("SCAN deliveries", "SCAN events"))]
-    partial = ("events_parked", "events_wanting", "deliveries_shelved", "deliveries_due", "deliveries_turn")
+    partial = (
+        "events_parked",
+        "events_parked_backlog",
+        "deliveries_suspended",
+        "deliveries_due",
+        "deliveries_order_group",
+    )
     assert [line for line in whole if not line.endswith(partial)] == []

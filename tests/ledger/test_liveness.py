@@ -36,7 +36,8 @@ def in_touch(flow):
 def silence(flow, process):
     """Have a process given no sign of life for longer than it may, while `flow` would have heard it."""
     in_touch(flow)
-    flow.sql("UPDATE processes SET beat_at = beat_at - ? WHERE id = ?", int(2 * HEARTBEAT_TIMEOUT * 1_000_000), process)
+    silence = int(2 * HEARTBEAT_TIMEOUT * 1_000_000)
+    flow.sql("UPDATE processes SET heartbeat_at = heartbeat_at - ? WHERE id = ?", silence, process)
 
 
 def begin(flow, instance="i1"):

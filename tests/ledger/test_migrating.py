@@ -230,10 +230,10 @@ def full(house, listens):
     flow.app.rejected_requests.stop(WAIT_TIMEOUT)
     flow.clock.advance(86_400)
     purge(
-        replace(flow.app.operation_context, by=Actor("ann", "command")),
+        replace(flow.app.operation_context, by=Actor("ann", "cli")),
         EventFilter(until=flow.clock.now(), ids=(done[0],)),
     )
-    session = "INSERT INTO sessions (digest, operator, begun_at, used_at) VALUES ('d', 'ann', 1, 1)"
+    session = "INSERT INTO sessions (digest, operator, created_at, used_at) VALUES ('d', 'ann', 1, 1)"
     flow.sql(session)
     flow.sql("INSERT INTO required_credentials (kind, since) VALUES ('sources', 1)")
     flow.sql(
@@ -241,7 +241,7 @@ def full(house, listens):
         " VALUES ('', 'leave', 'lost', 'e', 1)"
     )
     # Of now: retention deletes old ones.
-    signed = "INSERT INTO signed (source, webhook_id, digest, seen_at) VALUES ('default', 'w', 'd', ?)"
+    signed = "INSERT INTO webhook_ids (source, webhook_id, digest, seen_at) VALUES ('default', 'w', 'd', ?)"
     flow.sql(signed, flow.clock.now())
     flow.close()
     return handlers, dead, parked

@@ -14,7 +14,7 @@ IN_TABLE = {(row.source, row.target) for row in TRANSITIONS}
 
 
 def state_of(hands, delivery_id):
-    return hands.sql("SELECT state, attempt, due_at, note, retries_from FROM deliveries WHERE id = ?", delivery_id)[0]
+    return hands.sql("SELECT state, attempt, due_at, comment, retry_base FROM deliveries WHERE id = ?", delivery_id)[0]
 
 
 def put(hands, delivery_id, state, attempt=3):
@@ -61,7 +61,7 @@ def test_a_stale_mover_changes_nothing(hands, one, state, attempt):
     """A move by one who knows another attempt or another state does not happen."""
     put(hands, one, state)
     before = state_of(hands, one)
-    change = StateChange(one, State.RUNNING, State.SUCCEEDED, attempt, hands.clock.now(), note="mine")
+    change = StateChange(one, State.RUNNING, State.SUCCEEDED, attempt, hands.clock.now(), comment="mine")
     assert hands.ledger.write(lambda transaction: apply_changes(transaction, [change])) == set()
     assert state_of(hands, one) == before
 
@@ -73,11 +73,13 @@ def test_no_moves_are_none(hands):
 
 def test_what_a_move_does_not_name_stays(hands, one):
     """The number of attempts, the schedule's start and the note stay unless the move says otherwise."""
-    hands.sql("UPDATE deliveries SET note = 'said', retries_from = 2, attempt = 3, state = 'dead' WHERE id = ?", one)
+    hands.sql("UPDATE deliveries SET comment = 'said', retry_base = 2, attempt = 3, state = 'dead' WHERE id = ?", one)
     change = StateChange(one, State.DEAD, State.WAITING, 3, hands.clock.now(), due_at=77)
     hands.ledger.write(lambda transaction: apply_changes(transaction, [change]))
     assert state_of(hands, one) == ("waiting", 3, 77, "said", 2)
-    change = StateChange(one, State.WAITING, State.RUNNING, 3, 9, attempt_after=4, retries_from=3, note='it\'s "new"\n')
+    change = StateChange(
+        one, State.WAITING, State.RUNNING, 3, 9, attempt_after=4, retry_base=3, comment='it\'s "new"\n'
+    )
     hands.ledger.write(lambda transaction: apply_changes(transaction, [change]))
     assert state_of(hands, one) == ("running", 4, None, 'it\'s "new"\n', 3)
     assert hands.sql("SELECT changed_at FROM deliveries WHERE id = ?", one) == [(9,)]

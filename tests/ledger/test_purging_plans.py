@@ -24,8 +24,8 @@ FILL = (
         'routed', '{}', 1, 0, i FROM n
     """,
     """
-    INSERT INTO deliveries (id, event_id, handler, state, attempt, retries_from, due_at, note, created_at,
-        changed_at, turn)
+    INSERT INTO deliveries (id, event_id, handler, state, attempt, retry_base, due_at, comment, created_at,
+        changed_at, order_position)
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
     SELECT 'd' || CAST(100000 + i AS TEXT), 'ID' || CAST(100000 + i AS TEXT), 'p:h', 'succeeded', 1, 0, NULL, '',
         i, i, 0 FROM n
@@ -41,17 +41,17 @@ FILL = (
     SELECT 'ID' || CAST(100000 + i AS TEXT), 'x', '{}', i FROM n
     """,
     """
-    INSERT INTO purged (identity, event_id, digest, received_at)
+    INSERT INTO purged_identities (identity, event_id, digest, received_at)
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
     SELECT 'p' || CAST(100000 + i AS TEXT), 'e', 'd', i FROM n
     """,
     """
-    INSERT INTO audit (id, done_at, who, face, action, subject, detail)
+    INSERT INTO audit_log (id, at, actor, interface, action, target, detail)
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
-    SELECT 'ID' || CAST(100000 + i AS TEXT), i, 'ann', 'command', 'reroute_parked', '', '{}' FROM n
+    SELECT 'ID' || CAST(100000 + i AS TEXT), i, 'ann', 'cli', 'reroute_parked', '', '{}' FROM n
     """,
 )
-TABLES = "events|deliveries|attempts|conflicts|purged|audit"
+TABLES = "events|deliveries|attempts|conflicts|purged_identities|audit_log"
 
 
 @contextmanager
@@ -71,7 +71,9 @@ def whole(connection, statement, parameters):
     """The lines of a statement's plan that read a table, or an index, as a whole."""
     if connection.dialect.name == "sqlite":
         plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
-        return [line for line in plan if re.match(rf"SCAN ({TABLES})\b(?! USING INDEX purged_received)", line)]
+        return [
+            line for line in plan if re.match(rf"SCAN ({TABLES})\b(?! USING INDEX purged_identities_received)", line)
+        ]
     plan = [line for (line,) in connection.exec_driver_sql(f"EXPLAIN (COSTS OFF) {statement}", parameters)]
     return [
         line

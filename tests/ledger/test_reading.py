@@ -13,10 +13,10 @@ from flowhooks.ledger.reader import Reader
 PARTIAL = (
     "deliveries_open",
     "deliveries_due",
-    "deliveries_turn",
-    "deliveries_shelved",
+    "deliveries_order_group",
+    "deliveries_suspended",
     "events_parked",
-    "events_wanting",
+    "events_parked_backlog",
 )
 """Indexes of a part of a table, which may be gone through whole."""
 
@@ -188,7 +188,7 @@ def test_looking_for_work_scans_nothing(hands):
         assert "deliveries_due" in found, plan
         assert found.startswith("SEARCH"), plan
         # Of an ordered one, whether it is the first of its key.
-        ahead = "SEARCH others USING INDEX deliveries_turn (handler=? AND lane=? AND turn<?)"
+        ahead = "SEARCH others USING INDEX deliveries_order_group (handler=? AND order_key=? AND order_position<?)"
         assert all(line == ahead or ("deliveries_due" in line and line.startswith("SEARCH")) for line in others), plan
         assert not any("TEMP B-TREE" in line for line in plan), plan
 

@@ -39,7 +39,7 @@ def test_a_claim_is_recorded_with_its_attempt(hands):
     event_id, (queued,) = hands.accept("i1", "p:a", businessKey="B")
     hands.clock.advance(3)
     claimed = hands.ledger.claim(queued)
-    assert (claimed.attempt, claimed.retries_from) == (1, 0)
+    assert (claimed.attempt, claimed.retry_base) == (1, 0)
     assert claimed.event == hands.ledger.event(event_id).event
     assert hands.sql("SELECT state, attempt, due_at FROM deliveries") == [("running", 1, None)]
     assert hands.sql("SELECT number, process, started_at, finished_at, outcome FROM attempts") == [

@@ -19,7 +19,7 @@ def signed(hands, message, *given, **body):
 
 def ids(hands):
     """What is kept of signed call-backs."""
-    return sorted(hands.sql("SELECT source, webhook_id FROM signed"))
+    return sorted(hands.sql("SELECT source, webhook_id FROM webhook_ids"))
 
 
 def test_once_for_each(hands):

@@ -54,9 +54,7 @@ def fill(house, hands_of):
     until(flow.at_rest)
     flow.clock.advance(86_400)
     (old,) = flow.events(flow_instance_id="purged")
-    purge(
-        replace(flow.app.operation_context, by=Actor("ann", "command")), EventFilter(ids=(old,), until=flow.clock.now())
-    )
+    purge(replace(flow.app.operation_context, by=Actor("ann", "cli")), EventFilter(ids=(old,), until=flow.clock.now()))
     flow.app.alerts.poll()
     flow.close()
     flow = house.open(start=False)
@@ -220,8 +218,8 @@ TAMPERING = {
     "a delivery is in no state": of_delivery("q:waiting", "state = 'gone'"),
     "an attempt is counted that was not made": of_delivery("q:dead", "attempt = 2"),
     "an attempt is not counted": of_delivery("q:retried", "attempt = 0"),
-    "a retry schedule is from a later attempt": of_delivery("q:retried", "retries_from = 5"),
-    "a retry schedule is from a negative attempt": of_delivery("q:retried", "retries_from = -1"),
+    "a retry schedule is from a later attempt": of_delivery("q:retried", "retry_base = 5"),
+    "a retry schedule is from a negative attempt": of_delivery("q:retried", "retry_base = -1"),
     "a delivery is due for ever": of_delivery("q:waiting", "due_at = 9000000000000000000"),
     "a delivery is due in thirty years": of_delivery("q:waiting", f"due_at = due_at + {YEARS}"),
     "a delivery is due before 1970": of_delivery("q:waiting", "due_at = -1"),
@@ -230,10 +228,10 @@ TAMPERING = {
     "a delivery was made years ago": of_delivery("q:waiting", f"created_at = created_at - {YEARS}"),
     "a delivery changed before it was made": of_delivery("q:waiting", f"changed_at = changed_at - {YEARS}"),
     "a delivery changed in the future": of_delivery("q:waiting", f"changed_at = changed_at + {YEARS}"),
-    "a delivery is ordered by another key": of_delivery("p:ordered", "lane = 'other'"),
-    "a delivery that is not ordered has a position": of_delivery("q:waiting", "turn = 3"),
-    "a delivery that was never begun has begun": of_delivery("q:waiting", "turn = -1"),
-    "a delivery has a position that there is not": of_delivery("q:waiting", "turn = -7"),
+    "a delivery is ordered by another key": of_delivery("p:ordered", "order_key = 'other'"),
+    "a delivery that is not ordered has a position": of_delivery("q:waiting", "order_position = 3"),
+    "a delivery that was never begun has begun": of_delivery("q:waiting", "order_position = -1"),
+    "a delivery has a position that there is not": of_delivery("q:waiting", "order_position = -7"),
     # Attempts.
     "an attempt is deleted": (RAN, ["DELETE FROM attempts WHERE delivery_id = " + RAN]),
     "an earlier attempt is deleted": (
@@ -281,17 +279,22 @@ TAMPERING = {
     "a counter is none": ("'bogus of process nobody'", ["INSERT INTO counters VALUES ('bogus', 'nobody', 1)"]),
     "identities of purged events are added": (
         "'the identities of 2 are kept'",
-        ["INSERT INTO purged SELECT 'x', 'x', digest, received_at FROM purged"],
+        ["INSERT INTO purged_identities SELECT 'x', 'x', digest, received_at FROM purged_identities"],
     ),
-    "the identity of a stored event is that of a purged one": (DONE, [f"UPDATE purged SET event_id = {DONE}"]),
+    "the identity of a stored event is that of a purged one": (
+        DONE,
+        [f"UPDATE purged_identities SET event_id = {DONE}"],
+    ),
     "selectors are no JSON": of_handler("selectors = '{'"),
     "selectors are a list": of_handler("selectors = '[]'"),
     "a retry schedule is no JSON": of_handler("retry = 'x'"),
     "a handler runs less than one at a time": of_handler("concurrency = 0"),
     "a handler is ordered by nothing that there is": of_handler("order_by = 'x'"),
-    "a handler is held but not paused": of_handler("held_at = 1"),
-    "a handler is tried but not held": of_handler("trial_at = 1"),
-    "a handler is tried in thirty years": of_handler(f"held_at = 1, paused_at = 1, trial_at = last_seen_at + {YEARS}"),
+    "a handler is held but not paused": of_handler("circuit_opened_at = 1"),
+    "a handler is tried but not held": of_handler("circuit_retry_at = 1"),
+    "a handler is tried in thirty years": of_handler(
+        f"circuit_opened_at = 1, paused_at = 1, circuit_retry_at = last_seen_at + {YEARS}"
+    ),
     "a process ended before it began": (
         "(SELECT min(id) FROM processes)",
         [f"UPDATE processes SET stopped_at = started_at - {YEARS} WHERE id = (SELECT min(id) FROM processes)"],
@@ -300,8 +303,8 @@ TAMPERING = {
         "(SELECT min(id) FROM processes)",
         ["UPDATE processes SET handlers = 'x' WHERE id = (SELECT min(id) FROM processes)"],
     ),
-    "the audit log has no JSON": ("(SELECT min(id) FROM audit)", ["UPDATE audit SET detail = 'x'"]),
-    "an alert has no JSON": ("(SELECT min(id) FROM alerts)", ["UPDATE alerts SET told = 'x'"]),
+    "the audit log has no JSON": ("(SELECT min(id) FROM audit_log)", ["UPDATE audit_log SET detail = 'x'"]),
+    "an alert has no JSON": ("(SELECT min(id) FROM alerts)", ["UPDATE alerts SET notified = 'x'"]),
     **{
         f"what is {was} is said to be {said}": of_delivery(f"q:{was}", f"state = '{said}'")
         for was, all_said in {

@@ -201,7 +201,7 @@ def test_a_replayed_one_comes_after_all_that_waits(lane):
     assert lane.due() == [third.delivery_id]
     lane.end(third)
     assert lane.due() == [first.delivery_id]
-    assert "out of its order" in lane.ledger.delivery(first.delivery_id)[1].note
+    assert "out of its order" in lane.ledger.delivery(first.delivery_id)[1].comment
     lane.end(first)
 
 
@@ -349,7 +349,7 @@ def test_what_was_put_behind_one_that_was_just_leaving_is_found(house, ordered, 
 def test_what_nobody_called_up_is_found_at_a_sign_of_life(lane):
     """Whatever was missed is not missed for ever."""
     first, second = lane.take("1"), lane.take("2", "other")
-    lane.flow.sql("UPDATE deliveries SET turn = 7")
+    lane.flow.sql("UPDATE deliveries SET order_position = 7")
     assert lane.due() == []
     lane.ledger.recover()
     assert sorted(lane.due()) == sorted([first.delivery_id, second.delivery_id])

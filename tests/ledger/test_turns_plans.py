@@ -27,8 +27,8 @@ FILL = (
         'routed', '{}', 1, 0, 1 FROM n
     """,
     """
-    INSERT INTO deliveries (id, event_id, handler, state, attempt, retries_from, due_at, note, created_at,
-        changed_at, lane, turn)
+    INSERT INTO deliveries (id, event_id, handler, state, attempt, retry_base, due_at, comment, created_at,
+        changed_at, order_key, order_position)
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
     SELECT 'dNAME' || CAST(1000000 + i AS TEXT), 'eNAME' || CAST(1000000 + i AS TEXT), 'p:h', 'waiting', 0, 0, 1, '',
         1, 1, LANE, TURN FROM n
@@ -129,7 +129,7 @@ def test_no_table_is_read_as_a_whole(fill, shape, analyzed):
         assert len(results["due"]) == (1 if shape == "one" else 1000)
         assert results["claim"] == ({first}, set())
         called = connection.exec_driver_sql(
-            f"SELECT id FROM deliveries WHERE lane = '{lane}' AND turn = 0 AND state = 'waiting'"
+            f"SELECT id FROM deliveries WHERE order_key = '{lane}' AND order_position = 0 AND state = 'waiting'"
         ).fetchall()
         assert called == [("da1000002" if shape == "one" else "db1000077",)]
         found = {

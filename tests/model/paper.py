@@ -42,7 +42,7 @@ class Delivery:
     changed: int
     due: int | None
     state: State = State.WAITING
-    retries_from: int = 0
+    retry_base: int = 0
     attempts: list[Attempt] = field(default_factory=list)
 
     def move(self, target: State, now: int, due: int | None = None) -> None:
@@ -63,7 +63,7 @@ class Delivery:
     def shape(self) -> tuple[Any, ...]:
         """All of it, as it is compared."""
         attempts = [(one.process, one.outcome, one.finished) for one in self.attempts]
-        return self.state, len(attempts), self.due, self.changed, self.retries_from, attempts
+        return self.state, len(attempts), self.due, self.changed, self.retry_base, attempts
 
     def is_current(self, number: int) -> bool:
         """Whether it is this attempt that runs."""
@@ -223,7 +223,7 @@ class Paper:
         """An attempt has come to its end; whether that counts."""
         if not one.is_current(number):
             return False
-        retry, made = HANDLERS[one.handler].retry, number - one.retries_from
+        retry, made = HANDLERS[one.handler].retry, number - one.retry_base
         ways = [retry] if retry else []
         if fate == "never enters" or (fate == "asks for time" and not retry):
             ways.append(UNASKED)
@@ -247,7 +247,7 @@ class Paper:
             listener = HANDLERS[one.handler]
             target, due = State.UNKNOWN, self.now if listener.probes else None
             if listener.retry:
-                delay = listener.retry.after(len(one.attempts) - one.retries_from)
+                delay = listener.retry.after(len(one.attempts) - one.retry_base)
                 target = State.DEAD if delay is None else State.WAITING
                 due = None if delay is None else self.now + delay
             one.end("lost", target, self.now, None if one.handler in self.absent else due)
@@ -279,7 +279,7 @@ class Paper:
     def again(self, one: Delivery, absent: Collection[str] = ()) -> None:
         """Have a delivery run again, by a schedule that starts anew."""
         one.move(State.WAITING, self.now, None if one.handler in absent else self.now)
-        one.retries_from = len(one.attempts)
+        one.retry_base = len(one.attempts)
 
     def dismissed_wanted(self) -> dict[str, int]:
         """By handler how many dismissed events it would take."""

@@ -192,7 +192,7 @@ class Real:
         """Have given a process no sign of life for long, while the other one would have heard it."""
         other.app.ledger._heartbeat_state._in_touch_since -= 2 * HEARTBEAT_TIMEOUT
         late = int(2 * HEARTBEAT_TIMEOUT * 1_000_000)
-        flow.sql("UPDATE processes SET beat_at = beat_at - ? WHERE id = ?", late, flow.app.ledger.process)
+        flow.sql("UPDATE processes SET heartbeat_at = heartbeat_at - ? WHERE id = ?", late, flow.app.ledger.process)
 
     @contextmanager
     def one_commit(self, flow: Any) -> Iterator[None]:
@@ -238,7 +238,7 @@ class Real:
             assert number == len(attempts[delivery]), "attempts are numbered from 1, without a gap"
         deliveries: dict[str, dict[str, Any]] = {}
         for delivery, event, name, state, made, *how in rows(
-            "SELECT id, event_id, handler, state, attempt, due_at, changed_at, retries_from FROM deliveries"
+            "SELECT id, event_id, handler, state, attempt, due_at, changed_at, retry_base FROM deliveries"
         ):
             assert name not in deliveries.setdefault(event, {}), "one event for one handler, once"
             assert self.ids.setdefault((event, name), delivery) == delivery, "a delivery keeps its id"
@@ -261,9 +261,9 @@ class Real:
                 )
             },
             "no event": deliveries,
-            "gone": {event for (event,) in rows("SELECT event_id FROM purged")},
+            "gone": {event for (event,) in rows("SELECT event_id FROM purged_identities")},
             "paused": {name for (name,) in rows("SELECT id FROM handlers WHERE paused_at IS NOT NULL")},
             "accepted": counted.accepted,
             "purged": counted.purged,
-            "deeds": rows("SELECT count(*) FROM audit")[0][0],
+            "deeds": rows("SELECT count(*) FROM audit_log")[0][0],
         }

@@ -70,10 +70,10 @@ class Running(Machine):
 
     @staticmethod
     def _check_claimed(one: Delivery, claimed: ClaimedAttempt) -> None:
-        assert (claimed.event.id, claimed.attempt, claimed.retries_from) == (
+        assert (claimed.event.id, claimed.attempt, claimed.retry_base) == (
             one.event,
             len(one.attempts),
-            one.retries_from,
+            one.retry_base,
         )
 
     @precondition(lambda self: self.hands)

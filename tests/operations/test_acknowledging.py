@@ -46,8 +46,8 @@ def test_an_alert_is_acknowledged(flow, by, deeds):
     assert (found[first.id].acknowledged_at, found[first.id].acknowledged_by) == (flow.clock.now(), "ann")
     assert (found[second.id].acknowledged_at, found[second.id].acknowledged_by) == (None, "")
     assert unacknowledged(flow) == 1
-    (entry,) = deeds(flow, subject=first.id)
-    assert (entry.who, entry.action) == ("ann", "acknowledge")
+    (entry,) = deeds(flow, target=first.id)
+    assert (entry.actor, entry.action) == ("ann", "acknowledge")
     assert entry.detail == {"alerts": [first.id], "about": [f"dead {first.subject}"], "note": "ringing the archive"}
 
 

@@ -45,8 +45,8 @@ def test_a_replay_is_written_down(flow):
     """Who, when, by what face, what was asked for and how many deliveries that moved."""
     replay(by(flow), EventFilter(ids=(flow.dead,)))
     (entry,) = entries(flow)
-    assert (entry.who, entry.face, entry.action, entry.subject) == ("ann", "console", "replay", flow.dead)
-    assert entry.done_at == flow.clock.now()
+    assert (entry.actor, entry.interface, entry.action, entry.target) == ("ann", "console", "replay", flow.dead)
+    assert entry.at == flow.clock.now()
     assert entry.detail == {"event_filter": {"ids": [flow.dead]}, "again": False, "deliveries": 1}
 
 
@@ -68,14 +68,14 @@ def test_a_verdict_and_a_retirement_are_written_down(flow):
     (standing,) = flow.app.ledger.delivery_statuses(flow.dead)
     resolve(by(flow), standing.delivery_id, Resolution.CLOSE, note="by hand")
     retire(by(flow), [standing.handler])
-    (closed,) = entries(flow, subject=flow.dead)
+    (closed,) = entries(flow, target=flow.dead)
     assert closed.detail == {
         "delivery": standing.delivery_id,
         "handler": standing.handler,
         "verdict": "close",
         "note": "by hand",
     }
-    (retired,) = entries(flow, subject=standing.handler)
+    (retired,) = entries(flow, target=standing.handler)
     assert (retired.action, retired.detail) == ("retire", {"handlers": [standing.handler]})
     assert [one.id for one in entries(flow)] == [retired.id, closed.id]
     assert entries(flow, before=retired.id) == [closed]

@@ -113,7 +113,7 @@ def test_resolving_in_json(flow):
         "after": "closed",
         "dry_run": False,
     }
-    assert flow.only(flow.events()[0]).note == "paid by hand ✓"
+    assert flow.only(flow.events()[0]).comment == "paid by hand ✓"
 
 
 def test_draining_in_json(flow):

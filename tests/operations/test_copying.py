@@ -64,7 +64,7 @@ def ended(furniture):
     """The same, with an end for every process: its last sign of life, where it was killed."""
     for row in furniture["processes"].values():
         if row["stopped_at"] is None:
-            row["stopped_at"] = max(row["beat_at"], row["started_at"])
+            row["stopped_at"] = max(row["heartbeat_at"], row["started_at"])
     return furniture
 
 
@@ -139,18 +139,19 @@ def furnished(house, rooms):
     flow.sql("UPDATE processes SET stopped_at = NULL WHERE id = ?", flow.app.ledger.process)
     for number, closed in ((1, None), (2, house.clock.now())):
         flow.sql(
-            "INSERT INTO alerts (id, cause, subject, message, since, count, event_id, opened_at, told, closed_at)"
+            "INSERT INTO alerts "
+            "(id, cause, subject, message, started_at, count, event_id, opened_at, notified, closed_at)"
             " VALUES (?, 'dead', 'p:gone', ?, 1, 1, '', 2, '[\"notice\"]', ?)",
             f"alert-{number}",
             CHINESE,
             closed,
         )
-    flow.sql("INSERT INTO refusals VALUES ('refusal-1', 3, '/flow/1', '127.0.0.1', 400, 'no', ?)", CHINESE)
+    flow.sql("INSERT INTO rejected_requests VALUES ('refusal-1', 3, '/flow/1', '127.0.0.1', 400, 'no', ?)", CHINESE)
     flow.sql("UPDATE handlers SET retired_at = 77 WHERE id = 'p:later'")
-    flow.sql("INSERT INTO audit VALUES ('deed-1', 4, ?, 'console', 'replay', '', '{}')", CHINESE)
+    flow.sql("INSERT INTO audit_log VALUES ('deed-1', 4, ?, 'console', 'replay', '', '{}')", CHINESE)
     flow.sql("INSERT INTO sessions VALUES ('session-1', ?, 5, 6)", CHINESE)
     flow.sql("INSERT INTO required_credentials VALUES ('sources', 7)")
-    flow.sql("INSERT INTO purged VALUES ('identity-1', 'event-0', 'digest-0', 7)")
+    flow.sql("INSERT INTO purged_identities VALUES ('identity-1', 'event-0', 'digest-0', 7)")
     flow.sql("INSERT INTO counters VALUES ('accepted', 'p', 1), ('purged', 'p', 1)")
     yield house
     rooms.hold.set()
@@ -282,7 +283,7 @@ def test_a_copy_that_was_cut_off_goes_on(furnished, postgresql_url):
         ("UPDATE events SET body = body || ' ' WHERE flow_instance_id = 'bad'", r"a row of events .* \(body\)"),
         ("UPDATE deliveries SET due_at = 1 WHERE due_at IS NULL AND state = 'waiting'", r"deliveries .* \(due_at\)"),
         ("UPDATE alerts SET closed_at = 5 WHERE id = 'alert-1'", r"a row of alerts \(alert-1\) .* \(closed_at\)"),
-        ("UPDATE processes SET stopped_at = NULL, beat_at = 5", r"processes .* \(stopped_at, beat_at\)"),
+        ("UPDATE processes SET stopped_at = NULL, heartbeat_at = 5", r"processes .* \(stopped_at, heartbeat_at\)"),
         ("UPDATE counters SET process = 'x' WHERE name = 'purged'", r"a row of counters .* does not hold"),
     ],
 )
@@ -327,7 +328,7 @@ def test_what_changes_meanwhile_is_found(furnished, postgresql_url):
     @contextmanager
     def meddling(what, _total):
         if what == "verify":
-            run(postgresql_url, "UPDATE deliveries SET note = 'seen' WHERE state = 'dead'")
+            run(postgresql_url, "UPDATE deliveries SET comment = 'seen' WHERE state = 'dead'")
         yield lambda _more: None
 
     with pytest.raises(LedgerUnusable, match=r"is no true copy of .* its deliveries have"):
@@ -363,7 +364,7 @@ def test_nobody_may_be_using_either(furnished, rooms, postgresql_url, tmp_path):
         move(postgresql_url, f"sqlite:///{tmp_path / 'away.db'}")
     assert not (tmp_path / "away.db").exists()
     there.crash(flow)
-    run(postgresql_url, "UPDATE processes SET stopped_at = NULL, beat_at = beat_at - %s", 31 * SECOND)
+    run(postgresql_url, "UPDATE processes SET stopped_at = NULL, heartbeat_at = heartbeat_at - %s", 31 * SECOND)
     assert move(postgresql_url, f"sqlite:///{tmp_path / 'away.db'}").books.is_consistent
 
 

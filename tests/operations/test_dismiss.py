@@ -36,7 +36,7 @@ def test_parked_events_of_a_filter_are_dismissed(flow, by, deeds):
     assert (done.events, done.dismissed, done.skipped, done.changed_meanwhile, done.next) == (2, 2, 0, 0, "")
     assert states(flow) == {"routed": "routed", "p1": "dismissed", "p2": "dismissed", "p3": "parked"}
     (entry,) = deeds(flow)
-    assert (entry.who, entry.action, entry.subject) == ("ann", "dismiss", "")
+    assert (entry.actor, entry.action, entry.target) == ("ann", "dismiss", "")
     assert entry.detail == {"event_filter": {"process_key": "trip"}, "events": 2, "note": "a test of the engine"}
 
 
@@ -44,7 +44,7 @@ def test_one_event_is_what_the_deed_is_about(flow, by, deeds):
     """So that the event's own page finds who dismissed it."""
     (event_id,) = flow.events(flow_instance_id="p1")
     dismiss(by(flow), EventFilter(ids=(event_id,)), note="not ours")
-    (entry,) = deeds(flow, subject=event_id)
+    (entry,) = deeds(flow, target=event_id)
     assert entry.detail["note"] == "not ours"
 
 

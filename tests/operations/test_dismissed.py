@@ -42,7 +42,7 @@ def test_what_a_new_handler_would_take(house, listens, counted):
     flow.take("c", kind="cancel")
     by_operator = flow.take("o", conclusion="rejected", key="other").event_id
     flow.take("n", conclusion="rejected", key="ignored")
-    dismiss(replace(flow.app.operation_context, by=Actor("ann", "command")), EventFilter(flow_instance_id="o"))
+    dismiss(replace(flow.app.operation_context, by=Actor("ann", "cli")), EventFilter(flow_instance_id="o"))
     flow.close()
     rejected = {"conclusion": "rejected", "process_key": ["leave", "other", "ignored"]}
     flow, found = counted(

@@ -256,7 +256,7 @@ def test_patterns_and_what_is_passed_over(house, listens, make_plugin):
 def test_it_is_called_by_name_and_written_down(house, listens):
     """As the administration API and commands ask for it; the handler is the subject, the note is kept."""
     flow = house.open(listens(nothing, name="h"), start=False)
-    desk = replace(flow.app.operation_context, by=Actor("mia", "command"))
+    desk = replace(flow.app.operation_context, by=Actor("mia", "cli"))
     assert run_operation(desk, "pause", {"handlers": ["p:h"], "note": "the archive moves"}) == {
         "handlers": ("p:h",),
         "skipped": (),

@@ -196,9 +196,9 @@ def test_by_its_name_and_with_an_entry(full):
     flow, _ = full
     desk = flow.app.operation_context
     wanted = {"until": before(flow, 90).until}
-    done = run_operation(replace(desk, by=Actor("ann", "command")), "purge", {"event_filter": wanted, "after": ""})
+    done = run_operation(replace(desk, by=Actor("ann", "cli")), "purge", {"event_filter": wanted, "after": ""})
     assert done == {"events": 5, "purged": 3, "deliveries": 2, "next": "", "dry_run": False}
-    ((who, action, detail),) = flow.sql("SELECT who, action, detail FROM audit WHERE who = 'ann'")
+    ((who, action, detail),) = flow.sql("SELECT actor, action, detail FROM audit_log WHERE actor = 'ann'")
     assert (who, action, json.loads(detail)) == ("ann", "purge", {"event_filter": wanted, "events": 3})
 
 
@@ -263,7 +263,7 @@ def test_identities_too_old_to_be_kept_are_not(full, house):
     flow.close()
     flow = house.open(retention={"identities": 50})
     purge(flow.app.operation_context, before(flow, 90))
-    assert flow.sql("SELECT count(*) FROM purged") == [(0,)]
+    assert flow.sql("SELECT count(*) FROM purged_identities") == [(0,)]
     again = flow.take("s", key="go", wait=0)
     assert again.status == "pending"
     assert flow.events()[-1] == again.event_id
@@ -293,7 +293,7 @@ def test_a_purge_that_fails_changes_nothing(full, monkeypatch):
         with pytest.raises(Unavailable):
             purge(flow.app.operation_context, before(flow, 90))
     assert left(flow, ids) == set(ids)
-    assert flow.sql("SELECT count(*) FROM purged") == [(0,)]
+    assert flow.sql("SELECT count(*) FROM purged_identities") == [(0,)]
 
 
 @pytest.mark.postgresql

@@ -158,8 +158,8 @@ def test_a_filter_and_a_dry_run(house, noted, by, deeds):
     assert deeds(flow) == []
     reroute(by(flow), meant)
     assert [flow.app.ledger.event(one).state for one in ids] == ["parked", "routed", "parked"]
-    (entry,) = deeds(flow, subject=ids[1])
-    assert (entry.who, entry.action) == ("ann", "reroute")
+    (entry,) = deeds(flow, target=ids[1])
+    assert (entry.actor, entry.action) == ("ann", "reroute")
     assert entry.detail == {"event_filter": {"ids": [ids[1]]}, "events": 1, "deliveries": 1}
 
 

@@ -74,7 +74,7 @@ def test_every_verdict_on_every_state(put):
             said = resolve(flow.app.operation_context, delivery_id, verdict, note="seen by hand")
             assert (said.delivery_id, said.handler, said.before, said.after) == (delivery_id, "p:h", state, target)
             after = flow.app.ledger.delivery(delivery_id)[1]
-            assert (after.state, after.note) == (target, "seen by hand")
+            assert (after.state, after.comment) == (target, "seen by hand")
             assert after.due_at == (flow.clock.now() if target is State.WAITING else None)
 
 
@@ -93,7 +93,7 @@ def test_without_a_note_it_says_who_said_it(put):
     """Whoever looks later sees that an operator decided."""
     delivery_id = put(State.DEAD)
     resolve(put.flow.app.operation_context, delivery_id, Resolution.CLOSE)
-    assert put.flow.app.ledger.delivery(delivery_id)[1].note == "an operator said: close"
+    assert put.flow.app.ledger.delivery(delivery_id)[1].comment == "an operator said: close"
 
 
 @pytest.mark.parametrize("verdict", Resolution)

@@ -148,7 +148,8 @@ def busy(house, serve, listens, make_plugin):
     flow.app.alerts.stop(WAIT_TIMEOUT)  # a look would close an alert that has no cause
     for closed in ("NULL", "1"):
         flow.sql(
-            "INSERT INTO alerts (id, cause, subject, message, since, count, event_id, opened_at, told, closed_at) "
+            "INSERT INTO alerts "
+            "(id, cause, subject, message, started_at, count, event_id, opened_at, notified, closed_at) "
             f"VALUES (?, 'parked', ?, 'look', 1, 1, ?, 1, '[\"p\"]', {closed})",
             *(f"alert {closed}", "leave", flow.dead),
         )
@@ -339,7 +340,7 @@ def test_all_that_is_known_of_an_event(busy):
     (delivery,) = whole["deliveries"]
     assert [one["number"] for one in delivery["attempts"]] == [1, 2, 3]
     assert "no such contract" in delivery["attempts"][0]["error"]
-    assert [(one["who"], one["face"], one["action"]) for one in whole["audit_entries"]] == [
+    assert [(one["actor"], one["interface"], one["action"]) for one in whole["audit_entries"]] == [
         ("ann", "console", "replay")
     ] * 2
     (later,) = busy.get("/api/events", flow="4713")["events"]
@@ -432,8 +433,8 @@ def test_next_leads_through_all(busy, word, total):
 
 def test_the_audit_of_one_subject(busy):
     """Only what is about it."""
-    assert len(busy.get("/api/audit", subject=busy.flow.dead)["entries"]) == 2
-    assert busy.get("/api/audit", subject="shop:archive")["entries"] == []
+    assert len(busy.get("/api/audit", target=busy.flow.dead)["entries"]) == 2
+    assert busy.get("/api/audit", target="shop:archive")["entries"] == []
 
 
 def test_a_search_without_an_index_says_how_far_it_came(busy, monkeypatch):
@@ -591,14 +592,14 @@ def test_payloads_are_data(house, serve, listens):
     body = {"businessKey": text, "processDefinitionId": text, "more": {text: [text]}}
     whole = flow.take("i1", key="k", callback_class=text, **body).event_id
     flow.take("i2", key=text, callback_class=text, **body)
-    flow.sql("UPDATE deliveries SET note = ?", text)
+    flow.sql("UPDATE deliveries SET comment = ?", text)
     flow.sql("UPDATE events SET source = ?, kind = ?", text, text)
     flow.sql("UPDATE attempts SET error = ?, traceback = ?", text, text)
-    flow.sql("INSERT INTO refusals VALUES ('r', 1, ?, ?, 400, ?, ?)", *[text] * 4)
-    flow.sql("INSERT INTO audit VALUES ('a', 1, ?, ?, ?, ?, ?)", *[text] * 4, json.dumps({text: text}))
+    flow.sql("INSERT INTO rejected_requests VALUES ('r', 1, ?, ?, 400, ?, ?)", *[text] * 4)
+    flow.sql("INSERT INTO audit_log VALUES ('a', 1, ?, ?, ?, ?, ?)", *[text] * 4, json.dumps({text: text}))
     flow.app.alerts.stop(WAIT_TIMEOUT)  # a look would close an alert that has no cause
     flow.sql(
-        "INSERT INTO alerts (id, cause, subject, message, since, count, event_id, opened_at, told) "
+        "INSERT INTO alerts (id, cause, subject, message, started_at, count, event_id, opened_at, notified) "
         "VALUES ('a', 'parked', ?, ?, 1, 1, ?, 1, ?)",
         *[text] * 3,
         json.dumps([text]),

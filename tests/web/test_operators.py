@@ -114,8 +114,8 @@ def test_who_is_written_down(house, ask, listens):
     flow.settled(flow.events()[0], State.DEAD)
     assert request("POST", "/api/operations/replay", LOCK, replay | {"by": "zhao"})[0] == 200
     with flow.app.ledger.connection() as connection:
-        done = [(one.who, one.face) for one in audit.entries(connection, limit=9)]
-    assert done == [("zhao", "command"), ("li", "api")]
+        done = [(one.actor, one.interface) for one in audit.entries(connection, limit=9)]
+    assert done == [("zhao", "cli"), ("li", "api")]
 
 
 @pytest.mark.sqlite

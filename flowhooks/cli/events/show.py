@@ -91,7 +91,7 @@ def _find_events(reader: Reader, name: str) -> list[StoredEvent]:
 def _audit_entries(reader: Reader, event_id: str) -> list[AuditEntry]:
     """What operators did about an event, the newest first."""
     with reader.connection() as connection:
-        return audit.entries(connection, limit=MAX_AUDIT_ENTRIES, subject=event_id)
+        return audit.entries(connection, limit=MAX_AUDIT_ENTRIES, target=event_id)
 
 
 def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool) -> None:
@@ -134,8 +134,7 @@ def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool) -> Non
         output.print_line("what operators did")
         for entry in reversed(entries):
             output.print_line(
-                f"  {output.format_time(entry.done_at)} UTC, "
-                f"{audit_text.actor_text(entry)}: {audit_text.describe(entry)}"
+                f"  {output.format_time(entry.at)} UTC, {audit_text.actor_text(entry)}: {audit_text.describe(entry)}"
             )
 
 
@@ -172,8 +171,8 @@ def _print_delivery(
     output.print_line(f"delivery {standing.delivery_id}: {standing.state}", style=_STYLES.get(standing.state))
     output.print_line(f"  {'handler':<14} {standing.handler}")
     output.print_line(f"  {'why':<14} {stored.route.get(standing.handler, '-')}")
-    if standing.note:
-        output.print_line(f"  {'note':<14} {standing.note}")
+    if standing.comment:
+        output.print_line(f"  {'note':<14} {standing.comment}")
     if standing.state is State.WAITING:
         output.print_line(f"  {'runs':<14} {_due_text(standing, paused, circuit)}")
     if len(attempts) > MAX_ATTEMPTS:
@@ -214,7 +213,7 @@ def _due_text(standing: DeliveryStatus, paused: int | None, circuit: CircuitStat
             f"when its handler is resumed, which is paused since {output.format_time(paused)} UTC: "
             f"{suggestions.resume_command(standing.handler)}"
         )
-    if standing.due_at is None and standing.note.startswith(UNDECIDED_NOTE):
+    if standing.due_at is None and standing.comment.startswith(UNDECIDED_NOTE):
         close = command_line("events", "resolve", standing.delivery_id, "--close")
         return f"when a process starts whose handler can decide its condition (see the note); to close it: {close}"
     if standing.due_at is None:

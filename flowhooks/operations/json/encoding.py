@@ -13,7 +13,7 @@ TimestampJson: TypeAlias = Annotated[str, "date-time"]
 
 def is_time(name: str) -> bool:
     """Whether a member of this name is a time, in microseconds since 1970, or None."""
-    return name.endswith("_at")
+    return name == "at" or name.endswith("_at")
 
 
 def dataclass_to_json(instance: Any) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class _DeliveryFields(TypedDict):
         outcome: how its last attempt ended; null if there was none, or while it runs.
         error: that attempt's error, one line.
         finished_at: when that attempt ended.
-        note: what an operator said of it.
+        comment: what an operator said of it.
         ordered: whether it is its turn that it waits for.
         blocked_by: the event whose delivery holds it back while it waits.
     """
@@ -223,7 +223,7 @@ def whole_event_to_json(
     selected = _select_deliveries(stored.delivery_statuses, max_deliveries)
     with reader.connection() as connection:
         paused, open_circuits = pauses.paused(connection), circuit_breaker.open_circuits(connection)
-        audit_records = audit.entries(connection, limit=MAX_AUDIT_RECORDS, subject=event_id)
+        audit_records = audit.entries(connection, limit=MAX_AUDIT_RECORDS, target=event_id)
     return {
         **_event_fields(summarize(stored)),
         "no_match": _no_match(stored.no_match),
@@ -311,7 +311,7 @@ def _delivery_fields(status: DeliveryStatus) -> _DeliveryFields:
         "outcome": status.outcome,
         "error": status.error,
         "finished_at": to_text(status.finished_at),
-        "note": status.note,
+        "note": status.comment,
         "ordered": status.ordered,
         "blocked_by": status.blocked_by,
     }

@@ -121,7 +121,7 @@ def _actor(request: falcon.Request, operator: Operator, arguments: dict[str, Any
     name = arguments.pop("by", "")
     if not isinstance(name, str) or len(name) > MAX_NAME_CHARS or not name.isprintable():
         raise SettingsError(f"by is the name of whoever asks: up to {MAX_NAME_CHARS} characters that can be seen")
-    return Actor(name or "somebody", "command")
+    return Actor(name or "somebody", "cli")
 
 
 def create_admin(app: App, token: str) -> falcon.App[Any, Any]:

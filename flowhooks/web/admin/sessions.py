@@ -52,7 +52,7 @@ class Sessions:
         secret = secrets.token_urlsafe(32)
         digest = _digest(secret, self._operators.passwords()[operator.name])
         now = self._app.clock.now()
-        session = sessions.Session(digest=digest, operator=operator.name, begun_at=now, used_at=now)
+        session = sessions.Session(digest=digest, operator=operator.name, created_at=now, used_at=now)
         before = list(self._digests(self._secret(request)))
 
         def begun(transaction: WriteTransaction) -> None:

@@ -55,9 +55,9 @@ def event_of(console, instance):
 def audit(console):
     """What is written down of operators, the oldest first."""
     return [
-        (who, face, action, subject, json.loads(detail))
-        for who, face, action, subject, detail in console.flow.sql(
-            "SELECT who, face, action, subject, detail FROM audit ORDER BY id"
+        (actor, interface, action, target, json.loads(detail))
+        for actor, interface, action, target, detail in console.flow.sql(
+            "SELECT actor, interface, action, target, detail FROM audit_log ORDER BY id"
         )
     ]
 
@@ -96,8 +96,8 @@ def test_a_dead_delivery_is_replayed_by_clicking(busy, mended):
     assert "flowhooks_done" in there.headers["Set-Cookie"]
     assert "Deliveries that run again" not in busy.page(f"/events/{event}").text
     assert busy.flow.settled(event, State.SUCCEEDED, attempt=2)
-    ((who, face, action, subject, detail),) = audit(busy)
-    assert (who, face, action, subject) == ("local", "console", "replay", event)
+    ((actor, interface, action, target, detail),) = audit(busy)
+    assert (actor, interface, action, target) == ("local", "console", "replay", event)
     assert detail["deliveries"] == 1
     assert "run again" in busy.page(f"/events/{event}").text
 
@@ -259,7 +259,7 @@ def test_an_alert_leads_to_what_it_is_about(busy):
     """Whatever its cause: to events in a state that there is, or to the page of its cause."""
     for cause, subject in [(cause.value, "p:archive") for cause in AlertCause] + [("dead", "(others)")]:
         busy.flow.sql(
-            "INSERT INTO alerts (id, cause, subject, message, since, count, event_id, opened_at, told)"
+            "INSERT INTO alerts (id, cause, subject, message, started_at, count, event_id, opened_at, notified)"
             " VALUES (?, ?, ?, '', 0, 1, '', 0, '[]')",
             f"{cause} {subject}", cause, subject,
         )  # fmt: skip
@@ -635,10 +635,10 @@ def test_the_audit(busy):
     assert "no need" in text
     assert text.count("local at the console") == 2
     assert f"/console/events/{event}" in busy.page("/audit").links()
-    assert busy.page(f"/audit?subject={event}").text.count("local at the console") == 1
-    assert "没有操作记录" in busy.page("/audit?subject=nothing", "zh").text
+    assert busy.page(f"/audit?target={event}").text.count("local at the console") == 1
+    assert "没有操作记录" in busy.page("/audit?target=nothing", "zh").text
     for number in range(150):
-        busy.flow.sql("INSERT INTO audit VALUES (?, 1, 'o', 'api', 'odd', ?, '{}')", f"0-{number:03}", f"s{number}")
+        busy.flow.sql("INSERT INTO audit_log VALUES (?, 1, 'o', 'api', 'odd', ?, '{}')", f"0-{number:03}", f"s{number}")
     page = busy.page("/audit")
     (older,) = [one for one in page.links() if "before=" in one]
     rest = busy.get(older, root="").page

@@ -226,4 +226,4 @@ def test_two_quick_clicks(console, visit):
     page.get_by_role("link", name="Run again", exact=True).click()
     page.get_by_role("button", name="Run again").dblclick()
     says(page, "do.replay.did", "en", count="1")
-    assert len(console.flow.sql("SELECT id FROM audit")) == 1
+    assert len(console.flow.sql("SELECT id FROM audit_log")) == 1

@@ -154,7 +154,7 @@ def test_a_delivery_that_waits_undecided_and_one_that_was_closed(house, listens,
 
 def until_noted(flow, event_id):
     """The only delivery of an event, once it has a note."""
-    return until(lambda: flow.only(event_id).note and flow.only(event_id))
+    return until(lambda: flow.only(event_id).comment and flow.only(event_id))
 
 
 def test_events_by_conclusion_and_by_why_they_were_dismissed(approvals, serve):

@@ -94,12 +94,12 @@ def hostile(house, serve, listens):
         flow.take("i3", key="k", callback_class=payload, kind="cancel", **body)
         no_match = json.dumps({"reasons": {payload: payload}, "total": 30})
         flow.sql("UPDATE events SET conclusion = ?, no_match = ?", payload, no_match)
-        flow.sql("UPDATE deliveries SET note = ?", payload)
+        flow.sql("UPDATE deliveries SET comment = ?", payload)
         flow.sql("UPDATE events SET source = ?, kind = ?", payload, payload)
         flow.sql("UPDATE attempts SET error = ?, traceback = ? WHERE error != ''", payload, payload)
-        flow.sql("INSERT INTO refusals VALUES ('r', 1, ?, ?, 400, ?, ?)", *[payload] * 4)
+        flow.sql("INSERT INTO rejected_requests VALUES ('r', 1, ?, ?, 400, ?, ?)", *[payload] * 4)
         flow.sql(
-            "INSERT INTO audit (id, done_at, who, face, action, subject, detail) VALUES (?, 1, ?, ?, ?, ?, ?)",
+            "INSERT INTO audit_log (id, at, actor, interface, action, target, detail) VALUES (?, 1, ?, ?, ?, ?, ?)",
             f"0-{payload[:50]}",
             *[payload] * 4,
             json.dumps({"note": payload, payload: [payload]}),
@@ -107,14 +107,15 @@ def hostile(house, serve, listens):
         entry = json.dumps({"handlers": ["p:give"], "note": payload, "event_filter": {"handler": payload}})
         for number, about in enumerate((whole, "p:give")):
             flow.sql(
-                "INSERT INTO audit (id, done_at, who, face, action, subject, detail) VALUES (?, 1, ?, ?, ?, ?, ?)",
+                "INSERT INTO audit_log (id, at, actor, interface, action, target, detail) VALUES (?, 1, ?, ?, ?, ?, ?)",
                 *(f"1-{number}", payload, payload, "pause", about, entry),
             )
         flow.sql("UPDATE handlers SET paused_at = 1 WHERE id = 'p:give'")
         flow.app.alerts.stop(WAIT_TIMEOUT)  # a look would close an alert that has no cause
         for closed in (None, 1):
             flow.sql(
-                "INSERT INTO alerts (id, cause, subject, message, since, count, event_id, opened_at, told, closed_at, "
+                "INSERT INTO alerts "
+                "(id, cause, subject, message, started_at, count, event_id, opened_at, notified, closed_at, "
                 "acknowledged_at, acknowledged_by) VALUES (?, 'parked', ?, ?, 1, 1, ?, 1, ?, ?, 1, ?)",
                 f"alert {closed}",
                 payload,
@@ -127,7 +128,7 @@ def hostile(house, serve, listens):
         for action, face in (("dismiss", "console"), ("resolve", payload), (payload, payload)):
             detail = json.dumps({"verdict": "close", "handler": payload, "note": payload, payload: payload})
             flow.sql(
-                "INSERT INTO audit VALUES (?, 1, ?, ?, ?, ?, ?)", f"{action}", payload, face, action, whole, detail
+                "INSERT INTO audit_log VALUES (?, 1, ?, ?, ?, ?, ?)", f"{action}", payload, face, action, whole, detail
             )
         return serve(flow), whole
 
@@ -161,8 +162,8 @@ def looked_at(console, event, payload):
         f"/do/replay?{given}={given}",
     ]
     acts += [f"/do/close?delivery={given}&back={given}", f"/do/pause?handler={given}", "/do/resume?handler=p:give"]
-    acts += [f"/do/acknowledge?alert={given}", "/do/acknowledge?alert=alert%20None", f"/audit?subject={given}"]
-    acts += [f"/audit?subject={event}&before={given}"]
+    acts += [f"/do/acknowledge?alert={given}", "/do/acknowledge?alert=alert%20None", f"/audit?target={given}"]
+    acts += [f"/audit?target={event}&before={given}"]
     asked = [console.get(path) for path in acts]
     fields = dict.fromkeys(("note", "after", "sure", "total", "events", "deliveries"), payload[:2_000])
     asked += [console.submit(f"/console{path}", **fields) for path in acts if path.startswith("/do/")]

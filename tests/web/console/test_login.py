@@ -52,7 +52,7 @@ def console(house, serve):
 
 def kept(console):
     """The sessions that the ledger has."""
-    return console.flow.sql("SELECT digest, operator, begun_at, used_at FROM sessions")
+    return console.flow.sql("SELECT digest, operator, created_at, used_at FROM sessions")
 
 
 def as_now(console, **changed):

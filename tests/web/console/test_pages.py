@@ -268,10 +268,10 @@ def test_what_operators_did_about_an_event(busy):
     """Who, by which face, what, and why, the last first; and nothing where nothing was done."""
     (dead,) = busy.flow.events(flow_instance_id="4712")
     (parked,) = busy.flow.events(flow_instance_id="4714")
-    assert not any("/audit?subject=" in one for one in busy.page(f"/events/{parked}").links())
+    assert not any("/audit?target=" in one for one in busy.page(f"/events/{parked}").links())
     desk = replace(busy.flow.app.operation_context, by=Actor("ann", "console"))
     dismiss(desk, EventFilter(ids=(parked,)), note="sent by a test")
-    reroute(replace(desk, by=Actor("bob", "command")), EventFilter(ids=(parked,)))
+    reroute(replace(desk, by=Actor("bob", "cli")), EventFilter(ids=(parked,)))
     resolve(desk, busy.flow.only(dead).delivery_id, Resolution.CLOSE, note="by hand")
     text = busy.page(f"/events/{parked}").text
     assert re.search(r"bob by a command .* ann at the console .* sent by a test", text)

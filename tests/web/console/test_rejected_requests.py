@@ -79,7 +79,7 @@ def test_it_is_written_down_by_itself(house, eventually):
     eventually(lambda: kept(flow))
     flow.app.rejected_requests.record(path="/flow/2", address="", status=400, english="a", chinese="b")
     flow.close()
-    assert flow.sql("SELECT path FROM refusals ORDER BY id") == [("/flow/1",), ("/flow/2",)]
+    assert flow.sql("SELECT path FROM rejected_requests ORDER BY id") == [("/flow/1",), ("/flow/2",)]
 
 
 def test_many_are_bounded(house, monkeypatch):

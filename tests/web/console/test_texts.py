@@ -39,7 +39,7 @@ MADE = {
     "event.parked_by": set(ParkedBy),
     "event.dismissed_by": set(DismissedBy),
     "event.then": {"dead", "unknown"},
-    "face": {"console", "api", "command"},
+    "interface": {"console", "api", "cli"},
     "role": {"view", "operate"},
     "handlers": {"missing", "elsewhere", "retired"},
     "do": {f"{name}.{part}" for name in ACTIONS for part in ("act", "title", "would", "undo", "button", "did")}

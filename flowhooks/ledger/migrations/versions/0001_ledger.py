@@ -50,9 +50,9 @@ def upgrade() -> None:
         sa.Column("handler", sa.Text, nullable=False),
         sa.Column("state", sa.Text, nullable=False),
         sa.Column("attempt", sa.Integer, nullable=False),
-        sa.Column("retries_from", sa.Integer, nullable=False),
+        sa.Column("retry_base", sa.Integer, nullable=False),
         sa.Column("due_at", sa.BigInteger),
-        sa.Column("note", sa.Text, nullable=False),
+        sa.Column("comment", sa.Text, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("changed_at", sa.BigInteger, nullable=False),
         sa.UniqueConstraint("event_id", "handler", name="deliveries_route"),
@@ -60,7 +60,7 @@ def upgrade() -> None:
     )
     _partial_index("deliveries_due", "deliveries", "handler, due_at", "due_at IS NOT NULL")
     _partial_index("deliveries_open", "deliveries", "state", "state IN ('running', 'dead', 'unknown')")
-    _partial_index("deliveries_shelved", "deliveries", "handler", "state = 'waiting' AND due_at IS NULL")
+    _partial_index("deliveries_suspended", "deliveries", "handler", "state = 'waiting' AND due_at IS NULL")
     op.create_table(
         "attempts",
         sa.Column("delivery_id", sa.Text, sa.ForeignKey("deliveries.id"), nullable=False),
@@ -80,7 +80,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Text, primary_key=True),
         sa.Column("selectors", sa.Text, nullable=False),
         sa.Column("retry", sa.Text),
-        sa.Column("probes", sa.Integer, nullable=False),
+        sa.Column("has_probe", sa.Integer, nullable=False),
         sa.Column("first_seen_at", sa.BigInteger, nullable=False),
         sa.Column("last_seen_at", sa.BigInteger, nullable=False),
         sa.Column("retired_at", sa.BigInteger),

@@ -19,17 +19,17 @@ def upgrade() -> None:
         sa.Column("cause", sa.Text, nullable=False),
         sa.Column("subject", sa.Text, nullable=False),
         sa.Column("message", sa.Text, nullable=False),
-        sa.Column("since", sa.BigInteger, nullable=False),
+        sa.Column("started_at", sa.BigInteger, nullable=False),
         sa.Column("count", sa.Integer, nullable=False),
         sa.Column("event_id", sa.Text, nullable=False),
         sa.Column("opened_at", sa.BigInteger, nullable=False),
-        sa.Column("told", sa.Text, nullable=False),
+        sa.Column("notified", sa.Text, nullable=False),
         sa.Column("closed_at", sa.BigInteger),
     )
     _partial_index("alerts_open", "alerts", "cause, subject", "closed_at IS NULL", unique=True)
     _partial_index("deliveries_failed", "deliveries", "state, handler, changed_at", "state IN ('dead', 'unknown')")
     _partial_index(
-        "events_wanting", "events", "callback_class, process_definition_key, received_at", "state = 'parked'"
+        "events_parked_backlog", "events", "callback_class, process_definition_key, received_at", "state = 'parked'"
     )
 
 

@@ -13,4 +13,4 @@ depends_on = None
 
 def upgrade() -> None:
     """Add the column; whoever was there before has given none."""
-    op.add_column("processes", sa.Column("beat_at", sa.BigInteger, nullable=False, server_default="0"))
+    op.add_column("processes", sa.Column("heartbeat_at", sa.BigInteger, nullable=False, server_default="0"))

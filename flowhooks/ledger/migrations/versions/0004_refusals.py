@@ -14,7 +14,7 @@ depends_on = None
 def upgrade() -> None:
     """Make the table; what was refused before is not known."""
     op.create_table(
-        "refusals",
+        "rejected_requests",
         sa.Column("id", sa.Text, primary_key=True),
         sa.Column("refused_at", sa.BigInteger, nullable=False),
         sa.Column("path", sa.Text, nullable=False),

@@ -20,29 +20,29 @@ def upgrade() -> None:
     op.add_column("alerts", sa.Column("acknowledged_at", sa.BigInteger))
     op.add_column("alerts", sa.Column("acknowledged_by", sa.Text, nullable=False, server_default=""))
     op.create_table(
-        "audit",
+        "audit_log",
         sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("done_at", sa.BigInteger, nullable=False),
-        sa.Column("who", sa.Text, nullable=False),
-        sa.Column("face", sa.Text, nullable=False),
+        sa.Column("at", sa.BigInteger, nullable=False),
+        sa.Column("actor", sa.Text, nullable=False),
+        sa.Column("interface", sa.Text, nullable=False),
         sa.Column("action", sa.Text, nullable=False),
-        sa.Column("subject", sa.Text, nullable=False),
+        sa.Column("target", sa.Text, nullable=False),
         sa.Column("detail", sa.Text, nullable=False),
     )
-    op.create_index("audit_subject", "audit", ["subject", "id"])
+    op.create_index("audit_log_target", "audit_log", ["target", "id"])
     op.create_table(
         "sessions",
         sa.Column("digest", sa.Text, primary_key=True),
         sa.Column("operator", sa.Text, nullable=False),
-        sa.Column("begun_at", sa.BigInteger, nullable=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("used_at", sa.BigInteger, nullable=False),
     )
     op.create_table(
-        "purged",
+        "purged_identities",
         sa.Column("identity", sa.Text, primary_key=True),
         sa.Column("event_id", sa.Text, nullable=False),
         sa.Column("digest", sa.Text, nullable=False),
         sa.Column("received_at", sa.BigInteger, nullable=False),
         sqlite_with_rowid=False,
     )
-    op.create_index("purged_received", "purged", ["received_at"])
+    op.create_index("purged_identities_received", "purged_identities", ["received_at"])

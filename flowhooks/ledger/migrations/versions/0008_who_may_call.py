@@ -13,12 +13,12 @@ depends_on = None
 
 def upgrade() -> None:
     """Make the columns and the table; until now no handler was held, and no call-back signed."""
-    op.add_column("handlers", sa.Column("held_at", sa.BigInteger))
-    op.add_column("handlers", sa.Column("held_why", sa.Text, nullable=False, server_default=""))
-    op.add_column("handlers", sa.Column("held_release", sa.Text, nullable=False, server_default=""))
-    op.add_column("handlers", sa.Column("trial_at", sa.BigInteger))
+    op.add_column("handlers", sa.Column("circuit_opened_at", sa.BigInteger))
+    op.add_column("handlers", sa.Column("circuit_reason", sa.Text, nullable=False, server_default=""))
+    op.add_column("handlers", sa.Column("circuit_plugin_version", sa.Text, nullable=False, server_default=""))
+    op.add_column("handlers", sa.Column("circuit_retry_at", sa.BigInteger))
     op.create_table(
-        "signed",
+        "webhook_ids",
         sa.Column("source", sa.Text, nullable=False),
         sa.Column("webhook_id", sa.Text, nullable=False),
         sa.Column("digest", sa.Text, nullable=False),
@@ -26,4 +26,4 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("source", "webhook_id"),
         sqlite_with_rowid=False,
     )
-    op.create_index("signed_seen", "signed", ["seen_at"])
+    op.create_index("webhook_ids_seen", "webhook_ids", ["seen_at"])

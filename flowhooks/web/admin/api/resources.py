@@ -266,7 +266,7 @@ class AuditResource(Resource):
     description = "What operators have done, the newest first. / 运维操作记录，最新的在前。"
     parameters = (
         Parameter(
-            name="subject",
+            name="target",
             description="Only what is about this event, handler or alert, by its id. / "
             "只看与该事件、处理器或告警（ID）有关的操作。",
             schema=TEXT,
@@ -279,9 +279,9 @@ class AuditResource(Resource):
     def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> AuditJson:
         """One page of it."""
         limit = limit_from_query(query)
-        subject = query["subject"][0] if "subject" in query else None
+        target = query["target"][0] if "target" in query else None
         with self.app.ledger.connection() as connection:
-            entries = audit.entries(connection, limit=limit + 1, before=cursor_from_query(query), subject=subject)
+            entries = audit.entries(connection, limit=limit + 1, before=cursor_from_query(query), target=target)
         return {
             "entries": [dataclass_to_json(entry) for entry in entries[:limit]],
             "next": entries[limit - 1].id if entries[limit:] else "",

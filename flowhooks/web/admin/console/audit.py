@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.audit import AuditEntry
 
 PAGE_SIZE: Final = 100
-MAX_ENTRIES_OF_SUBJECT: Final = 20
+MAX_ENTRIES_OF_TARGET: Final = 20
 """Entries that the page of an event shows of it."""
 PATH: Final = f"{CONSOLE_ROOT}/audit"
 _EVENT_ACTIONS: Final = frozenset({"replay", "resolve", "reroute_parked", "dismiss", "reroute"})
@@ -38,24 +38,24 @@ class AuditPage(Page):
 
     def show(self, request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
         """One page of it."""
-        subject, before = query_text(request, "subject"), query_text(request, "before")
+        target, before = query_text(request, "target"), query_text(request, "before")
         with self.app.ledger.connection() as connection:
-            found_entries = entries(connection, limit=PAGE_SIZE + 1, before=before, subject=subject or None)
+            found_entries = entries(connection, limit=PAGE_SIZE + 1, before=before, target=target or None)
         more = len(found_entries) > PAGE_SIZE
         del found_entries[PAGE_SIZE:]
-        query = {"subject": subject} if subject else {}
+        query = {"target": target} if target else {}
         return {
             "path": PATH,
-            "subject": subject,
+            "target": target,
             "rows": [to_row(entry) for entry in found_entries],
             "newest": f"{PATH}?{urlencode(query)}" if before else "",
             "older": f"{PATH}?{urlencode({**query, 'before': found_entries[-1].id})}" if more else "",
         }
 
 
-def entries_about(connection: Connection, subject: str) -> list[dict[str, Any]]:
+def entries_about(connection: Connection, target: str) -> list[dict[str, Any]]:
     """The last entries about one event or handler, as `_acts.html` shows them."""
-    return [to_row(entry) for entry in entries(connection, limit=MAX_ENTRIES_OF_SUBJECT, subject=subject)]
+    return [to_row(entry) for entry in entries(connection, limit=MAX_ENTRIES_OF_TARGET, target=target)]
 
 
 def to_row(entry: AuditEntry) -> dict[str, Any]:
@@ -80,10 +80,10 @@ def _readable(name: str, value: Any) -> Any:
 
 def _address(entry: AuditEntry) -> str:
     """Where what it is about is shown."""
-    if not entry.subject:
+    if not entry.target:
         return ""
     if entry.action in _EVENT_ACTIONS:
-        return f"{CONSOLE_ROOT}/events/{quote(entry.subject, safe='')}"
+        return f"{CONSOLE_ROOT}/events/{quote(entry.target, safe='')}"
     if entry.action in _HANDLER_ACTIONS:
-        return f"{CONSOLE_ROOT}/handlers?{urlencode({'q': entry.subject})}"
+        return f"{CONSOLE_ROOT}/handlers?{urlencode({'q': entry.target})}"
     return f"{CONSOLE_ROOT}/alerts" if entry.action == "acknowledge" else ""

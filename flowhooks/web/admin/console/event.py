@@ -115,8 +115,8 @@ def _why_not_run(delivery: DeliveryStatus) -> str:
     start = _NOT_RUN_PREFIXES.get(delivery.state)
     if start is None or (delivery.state is State.WAITING and delivery.due_at is not None):
         return ""
-    # The reason is the note of a delivery that waited, or the error of an attempt whose function was not entered.
-    reasons = (note.removeprefix(start) for note in (delivery.note, delivery.error) if note.startswith(start))
+    # The reason is the comment of a delivery that waited, or the error of an attempt whose function was not entered.
+    reasons = (text.removeprefix(start) for text in (delivery.comment, delivery.error) if text.startswith(start))
     return next(reasons, "")
 
 

@@ -91,13 +91,13 @@ class HandlersPage(Page):
         """Who has paused a handler last, by itself or with others; `""` if that is long ago."""
         with self.app.ledger.connection() as connection:
             candidates = [
-                *entries(connection, limit=MAX_AUDIT_ENTRIES, subject=handler),
-                *entries(connection, limit=MAX_AUDIT_ENTRIES, subject=""),
+                *entries(connection, limit=MAX_AUDIT_ENTRIES, target=handler),
+                *entries(connection, limit=MAX_AUDIT_ENTRIES, target=""),
             ]
         pauses = [
             entry for entry in candidates if entry.action == "pause" and handler in entry.detail.get("handlers", ())
         ]
-        return max(pauses, key=lambda entry: entry.id).who if pauses else ""
+        return max(pauses, key=lambda entry: entry.id).actor if pauses else ""
 
 
 def _parse_start(text: str) -> int:

@@ -186,9 +186,9 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "event.same_flow": {"en": "All of this flow instance", "zh": "该流程实例的全部事件"},
     "event.same_business_key": {"en": "All of this business key", "zh": "该业务主键的全部事件"},
     "event.route": {"en": "Route", "zh": "路由"},
-    "face.console": {"en": "at the console", "zh": "控制台"},
-    "face.api": {"en": "by the API", "zh": "通过 API"},
-    "face.command": {"en": "by a command", "zh": "命令行"},
+    "interface.console": {"en": "at the console", "zh": "控制台"},
+    "interface.api": {"en": "by the API", "zh": "通过 API"},
+    "interface.cli": {"en": "by a command", "zh": "命令行"},
     "event.due": {"en": "It runs when its turn comes, not before", "zh": "轮到时执行，不早于"},
     "event.blocked_by": {
         "en": "It runs in its turn. It is blocked by an event of the same order key:",
