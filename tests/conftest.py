@@ -8,6 +8,7 @@ import shutil
 import threading
 import uuid
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
@@ -20,14 +21,17 @@ from waiting import until
 
 from flowhooks import handler
 from flowhooks.execution.runners import procrastinate, procrastinate_schema
+from flowhooks.ledger.migrations import runner
 from flowhooks.ledger.tables import metadata
 from flowhooks.ledger.upgrade import upgrade
 from flowhooks.testing import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
-    from pathlib import Path
     from types import SimpleNamespace
+
+    from alembic.config import Config
+    from sqlalchemy import Connection
 
     from flowhooks.model.handler import Handler
 
@@ -119,6 +123,38 @@ def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("new") / "flowhooks.db"
     upgrade(f"sqlite:///{file}")
     return file
+
+
+@pytest.fixture
+def pending_migration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """A function that gives this version one migration more, which all ledgers lack that are there; its number.
+
+    Until the end of the test, and in this process only.
+    """
+    number = f"{int(runner.HEAD) + 1:04}"
+    folder = tmp_path_factory.mktemp("versions")
+    (folder / f"{number}_further.py").write_text(
+        f'"""A further migration."""\n\nimport sqlalchemy as sa\nfrom alembic import op\n\n'
+        f'revision = "{number}"\ndown_revision = "{runner.HEAD}"\nbranch_labels = depends_on = None\n\n\n'
+        'def upgrade():\n    op.add_column("deliveries", sa.Column("further", sa.Text))\n'
+    )
+    configure = runner._config
+
+    def with_further(connection: Connection | None = None) -> Config:
+        config = configure(connection)
+        versions = Path(runner.__file__).with_name("versions")
+        config.set_main_option("path_separator", "os")
+        config.set_main_option("version_locations", os.pathsep.join(map(str, (versions, folder))).replace("%", "%%"))
+        return config
+
+    with pytest.MonkeyPatch.context() as patch:
+
+        def pending() -> str:
+            patch.setattr(runner, "_config", with_further)
+            patch.setattr(runner, "HEAD", number)
+            return number
+
+        yield pending
 
 
 @pytest.fixture(scope="session")

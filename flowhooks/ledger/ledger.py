@@ -331,7 +331,7 @@ class Ledger(Reader):
             transaction, items, runner=self._runner, missing_handlers=missing_handlers, now=self._clock.now()
         )
 
-    def claim_trial_delivery(self, handler: str, next_trial_at: int) -> tuple[ReadyDelivery, ClaimedAttempt] | None:
+    def claim_trial_delivery(self, handler: str, next_retry_at: int) -> tuple[ReadyDelivery, ClaimedAttempt] | None:
         """Begin one delivery of a handler whose circuit is open, if it is time for it: see `ledger.circuit_breaker`."""
         self._ensure_heartbeat()
         trial = circuit_breaker.TrialDelivery(handler, next_retry_at, self._order_scheduler.limits.get(handler))

@@ -184,7 +184,7 @@ TABLE = {
     "resolve.committed": Way("resolve", 2),
     "purge.written": Way("purge", 2),
     "purge.committed": Way("purge", 2),
-    "migrate.applied": Way("migrate", 2),
+    "migrate.applied": Way("migrate"),
     "migrate.committed": Way("migrate"),
     "migrate.jobs": Way("migrate", jobs="only"),
     "copy.written": Way("copy", 3),

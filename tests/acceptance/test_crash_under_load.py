@@ -14,7 +14,7 @@ from siege import Shared, Siege, besieged
 from flowhooks.failpoints import FAILPOINTS
 
 SHORT = (
-    *(("migrate.applied", 2), ("replay.written", 1), ("recover.written", 1), ("purge.written", 1)),
+    *(("migrate.applied", 1), ("replay.written", 1), ("recover.written", 1), ("purge.written", 1)),
     *(("reroute_parked.committed", 1), ("checkpoint", 1)),
 )
 """Points at which servers are killed in this order, and at which time. Who is killed by the start of a server comes

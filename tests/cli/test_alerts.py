@@ -106,7 +106,7 @@ def test_who_has_done_what(alerted, run, asked, hostile):
         assert run(*arguments, server=alerted, **by).exit_code == 0
     entries = asked("audit", server=alerted)["entries"]
     assert [one["action"] for one in entries] == ["acknowledge", "resolve", "replay"]
-    assert [one["subject"] for one in entries] == ["a2", event["id"], ""]
+    assert [one["target"] for one in entries] == ["a2", event["id"], ""]
     assert {one["actor"] for one in entries} == {f"ann{hostile}"}
     text = run("audit", server=alerted, COLUMNS="400").stdout
     assert not CONTROLS.search(text)

@@ -10,10 +10,9 @@ from contextlib import closing
 
 import pytest
 
-from flowhooks.ledger import database
 from flowhooks.ledger.lock import Lock
-from flowhooks.ledger.migrations import runner
 from flowhooks.ledger.reader import Reader
+from flowhooks.ledger.upgrade import upgrade
 
 PASSWORD = "sesame"
 
@@ -132,20 +131,16 @@ def test_trouble_with_a_backup(run, empty, tmp_path):
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_backup_of_an_older_version(run, tmp_path):
+def test_a_backup_of_an_older_version(run, tmp_path, pending_migration):
     """It is made, for this is when one is wanted most: before an upgrade. Its books are not looked at."""
-    from alembic import command
-
     old = tmp_path / "old.db"
-    engine = database.open_engine(f"sqlite:///{old}", writing=True)
-    with engine.begin() as connection:
-        command.upgrade(runner._config(connection), "0003")
-    engine.dispose()
+    _, before = upgrade(f"sqlite:///{old}")
+    pending_migration()
     result = run("db", "backup", str(tmp_path / "copy.db"), "--database", str(old))
     assert result.exit_code == 0, result.output
     assert "older version" in result.stdout
     with closing(sqlite3.connect(tmp_path / "copy.db")) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0003",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(before,)]
 
 
 def test_a_backup_whose_books_do_not_balance(run, empty, tmp_path):

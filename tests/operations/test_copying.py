@@ -344,11 +344,9 @@ def test_a_source_that_lacks_something_is_copied_and_the_books_say_so(furnished,
     assert not moved.books.is_consistent
 
 
-def test_a_source_of_an_older_version_is_refused(house, postgresql_url):
+def test_a_source_of_an_older_version_is_refused(house, postgresql_url, pending_migration):
     """It says what to do; a source is never changed."""
-    house.check_books = False
-    with closing(sqlite3.connect(house.file)) as connection, connection:
-        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+    pending_migration()
     with pytest.raises(LedgerSchemaTooOld, match="flowhooks db upgrade"):
         move(house.address, postgresql_url)
 

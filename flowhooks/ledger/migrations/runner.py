@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection, Engine
 
-HEAD: Final = "0012"
+HEAD: Final = "0001"
 """The newest migration. Known without loading Alembic, which an up-to-date start does not need."""
 _VERSION_TABLE: Final = "alembic_version"
 _LEDGER_TABLES: Final = frozenset({"events", "deliveries", "attempts"})

@@ -1,0 +1,231 @@
+"""The tables of the ledger."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Make the tables and their indexes."""
+    op.create_table(
+        "events",
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("source", sa.Text, nullable=False),
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("flow_instance_id", sa.Text, nullable=False),
+        sa.Column("callback_class", sa.Text, nullable=False),
+        sa.Column("business_key", sa.Text),
+        sa.Column("process_definition_id", sa.Text),
+        sa.Column("process_definition_key", sa.Text),
+        sa.Column("process_definition_version", sa.Integer),
+        sa.Column("body", sa.Text, nullable=False),
+        sa.Column("digest", sa.Text, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("route", sa.Text, nullable=False),
+        sa.Column("route_size", sa.Integer, nullable=False),
+        sa.Column("repeats", sa.Integer, nullable=False),
+        sa.Column("received_at", sa.BigInteger, nullable=False),
+        sa.Column("conclusion", sa.Text),
+        sa.Column("parked_by", sa.Text),
+        sa.Column("dismissed_by", sa.Text),
+        sa.Column("no_match", sa.Text),
+        sa.Column("body_sha256", sa.Text),
+        sa.Column("row_sha256", sa.Text),
+        sa.UniqueConstraint("flow_instance_id", "callback_class", "kind", "source", name="events_identity"),
+    )
+    _partial_index("events_parked", "events", ["id"], "state = 'parked'")
+    _partial_index(
+        "events_parked_backlog",
+        "events",
+        ["callback_class", "process_definition_key", "received_at"],
+        "state = 'parked'",
+    )
+    _partial_index("events_dismissed", "events", ["id"], "dismissed_by IN ('condition', 'kind')")
+    _partial_index("events_undecided", "events", ["id"], "state = 'routed' AND no_match IS NOT NULL")
+    _partial_index("events_business_key", "events", ["business_key"], "business_key IS NOT NULL")
+    op.create_table(
+        "conflicts",
+        sa.Column("event_id", sa.Text, sa.ForeignKey("events.id"), nullable=False),
+        sa.Column("digest", sa.Text, nullable=False),
+        sa.Column("body", sa.Text, nullable=False),
+        sa.Column("received_at", sa.BigInteger, nullable=False),
+        sa.Column("body_sha256", sa.Text),
+        sa.Column("row_sha256", sa.Text),
+        sa.PrimaryKeyConstraint("event_id", "digest"),
+    )
+    op.create_index("conflicts_received", "conflicts", ["received_at"])
+    op.create_table(
+        "conclusions",
+        sa.Column("callback_class", sa.Text, nullable=False),
+        sa.Column("process_definition_key", sa.Text, nullable=False),
+        sa.Column("conclusion", sa.Text, nullable=False),
+        sa.Column("event_id", sa.Text, nullable=False),
+        sa.Column("seen_at", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("callback_class", "process_definition_key", "conclusion"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "deliveries",
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("event_id", sa.Text, sa.ForeignKey("events.id"), nullable=False),
+        sa.Column("handler", sa.Text, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("retry_base", sa.Integer, nullable=False),
+        sa.Column("due_at", sa.BigInteger),
+        sa.Column("comment", sa.Text, nullable=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.Column("changed_at", sa.BigInteger, nullable=False),
+        sa.Column("order_key", sa.Text),
+        sa.Column("order_position", sa.BigInteger, nullable=False, server_default="0"),
+        sa.UniqueConstraint("event_id", "handler", name="deliveries_route"),
+        sqlite_with_rowid=False,
+    )
+    _partial_index("deliveries_due", "deliveries", ["handler", "due_at"], "due_at IS NOT NULL AND order_position <= 0")
+    _partial_index("deliveries_open", "deliveries", ["state"], "state IN ('running', 'dead', 'unknown')")
+    _partial_index(
+        "deliveries_failed", "deliveries", ["state", "handler", "changed_at"], "state IN ('dead', 'unknown')"
+    )
+    _partial_index(
+        "deliveries_order_group",
+        "deliveries",
+        ["handler", "order_key", "order_position", "id"],
+        "order_key IS NOT NULL AND state IN ('waiting', 'running', 'unknown')",
+    )
+    _partial_index("deliveries_suspended", "deliveries", ["handler"], "state = 'waiting' AND due_at IS NULL")
+    op.create_table(
+        "attempts",
+        sa.Column("delivery_id", sa.Text, sa.ForeignKey("deliveries.id"), nullable=False),
+        sa.Column("number", sa.Integer, nullable=False),
+        sa.Column("process", sa.Text, nullable=False),
+        sa.Column("started_at", sa.BigInteger, nullable=False),
+        sa.Column("finished_at", sa.BigInteger),
+        sa.Column("outcome", sa.Text),
+        sa.Column("error", sa.Text, nullable=False),
+        sa.Column("traceback", sa.Text, nullable=False),
+        sa.Column("result", sa.Text),
+        sa.PrimaryKeyConstraint("delivery_id", "number"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "handlers",
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("selectors", sa.Text, nullable=False),
+        sa.Column("retry", sa.Text),
+        sa.Column("has_probe", sa.Integer, nullable=False),
+        sa.Column("first_seen_at", sa.BigInteger, nullable=False),
+        sa.Column("last_seen_at", sa.BigInteger, nullable=False),
+        sa.Column("retired_at", sa.BigInteger),
+        sa.Column("order_by", sa.Text),
+        sa.Column("concurrency", sa.Integer),
+        sa.Column("paused_at", sa.BigInteger),
+        sa.Column("resumed_at", sa.BigInteger),
+        sa.Column("circuit_opened_at", sa.BigInteger),
+        sa.Column("circuit_reason", sa.Text, nullable=False, server_default=""),
+        sa.Column("circuit_plugin_version", sa.Text, nullable=False, server_default=""),
+        sa.Column("circuit_retry_at", sa.BigInteger),
+    )
+    _partial_index("handlers_paused", "handlers", ["id"], "paused_at IS NOT NULL")
+    op.create_table(
+        "processes",
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("host", sa.Text, nullable=False),
+        sa.Column("pid", sa.Integer, nullable=False),
+        sa.Column("started_at", sa.BigInteger, nullable=False),
+        sa.Column("stopped_at", sa.BigInteger),
+        sa.Column("heartbeat_at", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("kind", sa.Text, nullable=False, server_default=""),
+        sa.Column("handlers", sa.Text, nullable=False, server_default="[]"),
+    )
+    op.create_table(
+        "counters",
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("process", sa.Text, nullable=False),
+        sa.Column("value", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("name", "process"),
+    )
+    op.create_table(
+        "alerts",
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("cause", sa.Text, nullable=False),
+        sa.Column("subject", sa.Text, nullable=False),
+        sa.Column("message", sa.Text, nullable=False),
+        sa.Column("started_at", sa.BigInteger, nullable=False),
+        sa.Column("count", sa.Integer, nullable=False),
+        sa.Column("event_id", sa.Text, nullable=False),
+        sa.Column("opened_at", sa.BigInteger, nullable=False),
+        sa.Column("notified", sa.Text, nullable=False),
+        sa.Column("closed_at", sa.BigInteger),
+        sa.Column("acknowledged_at", sa.BigInteger),
+        sa.Column("acknowledged_by", sa.Text, nullable=False, server_default=""),
+        sa.Column("last_at", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("last_error", sa.Text, nullable=False, server_default=""),
+        sa.Column("notifications", sa.Integer, nullable=False, server_default="1"),
+        sa.Column("notified_at", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Column("notified_count", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("grown_from", sa.Integer, nullable=False, server_default="0"),
+    )
+    _partial_index("alerts_open", "alerts", ["cause", "subject"], "closed_at IS NULL", unique=True)
+    op.create_table(
+        "rejected_requests",
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("rejected_at", sa.BigInteger, nullable=False),
+        sa.Column("path", sa.Text, nullable=False),
+        sa.Column("address", sa.Text, nullable=False),
+        sa.Column("status", sa.Integer, nullable=False),
+        sa.Column("reason_en", sa.Text, nullable=False),
+        sa.Column("reason_zh", sa.Text, nullable=False),
+    )
+    op.create_table(
+        "audit_log",
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("at", sa.BigInteger, nullable=False),
+        sa.Column("actor", sa.Text, nullable=False),
+        sa.Column("interface", sa.Text, nullable=False),
+        sa.Column("action", sa.Text, nullable=False),
+        sa.Column("target", sa.Text, nullable=False),
+        sa.Column("detail", sa.Text, nullable=False),
+    )
+    op.create_index("audit_log_target", "audit_log", ["target", "id"])
+    op.create_table(
+        "sessions",
+        sa.Column("digest", sa.Text, primary_key=True),
+        sa.Column("operator", sa.Text, nullable=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.Column("used_at", sa.BigInteger, nullable=False),
+    )
+    op.create_table(
+        "purged_identities",
+        sa.Column("identity", sa.Text, primary_key=True),
+        sa.Column("event_id", sa.Text, nullable=False),
+        sa.Column("digest", sa.Text, nullable=False),
+        sa.Column("received_at", sa.BigInteger, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("purged_identities_received", "purged_identities", ["received_at"])
+    op.create_table(
+        "webhook_ids",
+        sa.Column("source", sa.Text, nullable=False),
+        sa.Column("webhook_id", sa.Text, nullable=False),
+        sa.Column("digest", sa.Text, nullable=False),
+        sa.Column("seen_at", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("source", "webhook_id"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("webhook_ids_seen", "webhook_ids", ["seen_at"])
+    op.create_table(
+        "required_credentials",
+        sa.Column("kind", sa.Text, primary_key=True),
+        sa.Column("since", sa.BigInteger, nullable=False),
+    )
+
+
+def _partial_index(name: str, table: str, columns: list[str], where: str, *, unique: bool = False) -> None:
+    condition = sa.text(where)
+    op.create_index(name, table, columns, unique=unique, sqlite_where=condition, postgresql_where=condition)
