@@ -22,11 +22,13 @@ from flowhooks.ledger.tables import (
     IS_SCHEDULED,
     IS_SUSPENDED,
     IS_WAITING,
+    MAX_INDEXED_CHARS,
     alerts,
     attempts,
     deliveries,
     events,
     handlers,
+    indexed,
     processes,
 )
 from flowhooks.model.alert import AlertCause
@@ -245,12 +247,14 @@ def _count(connection: Connection, *where: ColumnElement[bool]) -> int:
     return int(connection.execute(select(func.count()).select_from(deliveries).where(*where)).scalar_one())
 
 
-_GROUP: Final = (events.c.callback_class, events.c.process_definition_key)
-_NEXT_GROUP: Final = (
-    select(*_GROUP, events.c.id, events.c.received_at)
-    .order_by(_GROUP[0], _GROUP[1].nulls_first(), events.c.received_at)
+_GROUP: Final = (indexed(events.c.callback_class), indexed(events.c.process_definition_key))
+"""By which parked events are counted: of a class and a key that are longer than what the index holds, the beginning."""
+_PARKED: Final = (
+    select(events.c.callback_class, events.c.process_definition_key, events.c.id, events.c.received_at)
+    .where(IS_PARKED)
     .limit(1)
 )
+_FIRST_GROUP: Final = _PARKED.order_by(_GROUP[0], _GROUP[1].nulls_first(), events.c.received_at)
 
 
 def parked_backlogs(connection: Connection, before: int, *, limit: int) -> tuple[list[ParkedBacklog], bool]:
@@ -265,7 +269,7 @@ def parked_backlogs(connection: Connection, before: int, *, limit: int) -> tuple
         Those with such events; and whether no class or key was left out.
     """
     backlogs: list[ParkedBacklog] = []
-    row = connection.execute(_NEXT_GROUP.where(IS_PARKED)).one_or_none()
+    row = connection.execute(_FIRST_GROUP).one_or_none()
     for _ in range(limit):
         if row is None:
             return backlogs, True
@@ -276,20 +280,22 @@ def parked_backlogs(connection: Connection, before: int, *, limit: int) -> tuple
 
 
 def _group_after(connection: Connection, callback_class: str, process_key: str | None) -> Any:
-    # No key sorts before any key.
-    key = events.c.process_definition_key
-    more = key.is_not(None) if process_key is None else key > process_key
-    same_class = _NEXT_GROUP.where(IS_PARKED, events.c.callback_class == callback_class, more)
+    class_, key = _GROUP
+    class_prefix = callback_class[:MAX_INDEXED_CHARS]
+    # No key sorts before any key. An expression that is fixed must not be among those that SQLite is to order by: it
+    # would sort all rows; and of an expression of an index it looks for a range, but not for what is not null.
+    next_key = key >= "" if process_key is None else key > process_key[:MAX_INDEXED_CHARS]
+    same_class = _PARKED.where(class_ == class_prefix, next_key).order_by(key, events.c.received_at)
     return (
         connection.execute(same_class).one_or_none()
-        or connection.execute(_NEXT_GROUP.where(IS_PARKED, events.c.callback_class > callback_class)).one_or_none()
+        or connection.execute(_FIRST_GROUP.where(class_ > class_prefix)).one_or_none()
     )
 
 
 def oldest_without_name(connection: Connection) -> ParkedBacklog | None:
     """The parked event that has neither a class nor a key and was received first; None if there is none."""
-    nameless = (events.c.callback_class == "", events.c.process_definition_key.is_(None))
-    row = connection.execute(_NEXT_GROUP.where(IS_PARKED, *nameless)).one_or_none()
+    nameless = (_GROUP[0] == "", _GROUP[1].is_(None))
+    row = connection.execute(_PARKED.where(*nameless).order_by(events.c.received_at)).one_or_none()
     return None if row is None else ParkedBacklog("", None, row.id, row.received_at)
 
 
@@ -309,9 +315,9 @@ def latest_parked(
 
 
 def _of_group(before: int, callback_class: str, process_key: str | None) -> ColumnElement[bool]:
-    key = events.c.process_definition_key
-    same_key = key.is_(None) if process_key is None else key == process_key
-    return and_(IS_PARKED, events.c.callback_class == callback_class, same_key, events.c.received_at <= before)
+    class_, key = _GROUP
+    same_key = key.is_(None) if process_key is None else key == process_key[:MAX_INDEXED_CHARS]
+    return and_(IS_PARKED, class_ == callback_class[:MAX_INDEXED_CHARS], same_key, events.c.received_at <= before)
 
 
 def open_alerts(connection: Connection) -> list[OpenAlert]:

@@ -2,6 +2,8 @@
 
 `body_sha256` is over the bytes of the body as received. `row_sha256` is over that and all other columns that never
 change once a row is stored. Neither is a signature: whoever can compute SHA-256 can replace them.
+
+`texts_sha256` makes a key of texts that are too long for an index of PostgreSQL.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 EVENT_COLUMNS: Final = (
     "id",
@@ -42,3 +44,8 @@ def body_sha256(body: str) -> str:
 def row_sha256(values: Iterable[Any]) -> str:
     """The SHA-256 (hexadecimal) of the values of a row's columns, in their order."""
     return hashlib.sha256(_JSON.encode(list(values)).encode()).hexdigest()
+
+
+def texts_sha256(texts: Sequence[str]) -> str:
+    """The SHA-256 (hexadecimal) of several texts, such as the identity of an event."""
+    return hashlib.sha256(_JSON.encode(texts).encode()).hexdigest()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import select
 
-from flowhooks.ledger import database
+from flowhooks.ledger import checksums, database
 from flowhooks.ledger.tables import conclusions
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ class UnknownConclusions:
 
 
 def _row(unknown: UnknownConclusion) -> dict[str, object]:
+    texts = (unknown.callback_class, unknown.process_key, unknown.conclusion)
     return {
+        "sha256": checksums.texts_sha256(texts),
         "callback_class": unknown.callback_class,
         "process_definition_key": unknown.process_key,
         "conclusion": unknown.conclusion,
@@ -75,5 +77,6 @@ def _row(unknown: UnknownConclusion) -> dict[str, object]:
 
 def unknown_conclusions(connection: Connection) -> list[UnknownConclusion]:
     """The conclusions that are recorded, by class, key and conclusion; 1,000 at most."""
-    rows = connection.execute(select(conclusions).order_by(*conclusions.primary_key.columns).limit(MAX_RECORDED))
-    return [UnknownConclusion(*row) for row in rows]
+    key = (conclusions.c.callback_class, conclusions.c.process_definition_key, conclusions.c.conclusion)
+    query = select(*key, conclusions.c.event_id, conclusions.c.seen_at).order_by(*key).limit(MAX_RECORDED)
+    return [UnknownConclusion(*row) for row in connection.execute(query)]

@@ -62,23 +62,11 @@ class AcceptResult:
 
 
 _WEBHOOK_ID_REUSED: Final = AcceptResult(event_id="", new=False, state="", webhook_id_reused=True)
-_IDENTITY = database.row_array("identities", flow_instance_id=Text, callback_class=Text, kind=Text, source=Text)
 _INSERT_EVENTS: Final = database.BulkInsert(events, ignore_conflicts=True, also_read=ALL_PAUSED)
 _DELETE_REINSERTED: Final = delete(events).where(events.c.id.in_(database.string_array("ids")))
-_FIND: Final = select(
-    events.c.id,
-    events.c.digest,
-    events.c.state,
-    events.c.flow_instance_id,
-    events.c.callback_class,
-    events.c.kind,
-    events.c.source,
-).join(
-    _IDENTITY,
-    (events.c.flow_instance_id == _IDENTITY.c.flow_instance_id)
-    & (events.c.callback_class == _IDENTITY.c.callback_class)
-    & (events.c.kind == _IDENTITY.c.kind)
-    & (events.c.source == _IDENTITY.c.source),
+_IDENTITY_DIGESTS = database.row_array("digests", identity_sha256=Text)
+_FIND: Final = select(events.c.id, events.c.digest, events.c.state, events.c.identity_sha256).join(
+    _IDENTITY_DIGESTS, events.c.identity_sha256 == _IDENTITY_DIGESTS.c.identity_sha256
 )
 _FIND_AND_LOCK: Final = _FIND.with_for_update(read=True, key_share=True, of=events)
 """The same, and nobody purges them before this transaction has ended."""
@@ -87,7 +75,7 @@ _REPEAT: Final = (
     update(events).where(events.c.id == _REPEATED_ROWS.c.id).values(repeats=events.c.repeats + _REPEATED_ROWS.c.times)
 )
 _COMMITTED: Final = partial(hit, "accept.committed")
-_COUNT_ACCEPTED: Final = INCREMENT.returning(exists(select(purged_identities.c.identity)))
+_COUNT_ACCEPTED: Final = INCREMENT.returning(exists(select(purged_identities.c.identity_sha256)))
 """Counts, and says whether anything was ever purged. It comes after the insert, and sees what others have committed
 meanwhile: an insert that waited until an event was gone must know that it was there."""
 
@@ -303,14 +291,10 @@ def is_stored(connection: Connection, identity: Identity) -> bool:
 def _find(connection: Connection, identities: list[Identity], *, lock: bool = False) -> dict[Identity, _Existing]:
     if not identities:
         return {}
-    keys = json.dumps(
-        [[instance, callback_class, kind, source] for source, kind, instance, callback_class in identities]
-    )
-    rows = connection.execute(_FIND_AND_LOCK if lock else _FIND, {"identities": keys})
-    return {
-        (row.source, row.kind, row.flow_instance_id, row.callback_class): (row.id, row.digest, row.state)
-        for row in rows
-    }
+    by_digest = {checksums.texts_sha256(identity): identity for identity in identities}
+    digests = json.dumps([[digest] for digest in by_digest])
+    rows = connection.execute(_FIND_AND_LOCK if lock else _FIND, {"digests": digests})
+    return {by_digest[row.identity_sha256]: (row.id, row.digest, row.state) for row in rows}
 
 
 def _find_purged(connection: Connection, identities: list[Identity]) -> dict[Identity, _Existing]:
@@ -363,6 +347,7 @@ def _event_row(item: NewEvent) -> dict[str, object]:
         "dismissed_by": item.dismissed_by,
         "no_match": item.no_match,
         "body_sha256": item.body_sha256,
+        "identity_sha256": item.identity_sha256,
     }
     row["row_sha256"] = checksums.row_sha256(row[name] for name in checksums.EVENT_COLUMNS)
     return row

@@ -37,6 +37,7 @@ class NewEvent:
         read: whether somebody reads the event's data once it is stored, and be it a plugin that is told of it.
         now: microseconds since 1970.
         body_sha256: of its body's bytes.
+        identity_sha256: of its identity.
     """
 
     event: Event
@@ -55,10 +56,12 @@ class NewEvent:
     read: bool = True
     now: int
     body_sha256: str = field(init=False)
+    identity_sha256: str = field(init=False)
 
     def __post_init__(self) -> None:
         # Here, and not in the writer's thread, for which all others wait.
         object.__setattr__(self, "body_sha256", checksums.body_sha256(self.body))
+        object.__setattr__(self, "identity_sha256", checksums.texts_sha256(self.event.identity))
 
     def load(self) -> Event:
         """The event for one delivery; its data read anew, so that nobody shares it, unless nobody else would."""

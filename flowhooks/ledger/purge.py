@@ -6,7 +6,6 @@ may go is seen without holding anybody up, and decided again in the transaction 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
@@ -15,7 +14,7 @@ from sqlalchemy import Text, bindparam, delete, func, select
 
 from flowhooks.clock import SECOND, id_lower_bound, id_time
 from flowhooks.failpoints import hit
-from flowhooks.ledger import database, webhook_ids
+from flowhooks.ledger import checksums, database, webhook_ids
 from flowhooks.ledger.counters import increment
 from flowhooks.ledger.tables import alerts, attempts, audit_log, conflicts, deliveries, events, purged_identities
 from flowhooks.model.delivery import State
@@ -119,10 +118,7 @@ _EVENTS: Final = (
         events.c.received_at,
         events.c.route_size,
         events.c.digest,
-        events.c.source,
-        events.c.kind,
-        events.c.flow_instance_id,
-        events.c.callback_class,
+        events.c.identity_sha256,
     )
     .where(events.c.id.in_(database.string_array("event_ids")))
     .with_for_update(skip_locked=True)
@@ -137,13 +133,13 @@ _DELETIONS: Final = (
 )
 """Each table before those that it refers to."""
 _KEEP_IDENTITIES: Final = database.BulkInsert(purged_identities, ignore_conflicts=True)
-_IDENTITY_DIGESTS = database.row_array("digests", identity=Text)
+_IDENTITY_DIGESTS = database.row_array("digests", identity_sha256=Text)
 _FIND: Final = select(
-    purged_identities.c.identity,
+    purged_identities.c.identity_sha256,
     purged_identities.c.event_id,
     purged_identities.c.digest,
     purged_identities.c.received_at,
-).join(_IDENTITY_DIGESTS, purged_identities.c.identity == _IDENTITY_DIGESTS.c.identity)
+).join(_IDENTITY_DIGESTS, purged_identities.c.identity_sha256 == _IDENTITY_DIGESTS.c.identity_sha256)
 
 
 def find_purgeable(
@@ -257,7 +253,7 @@ def purge(
         connection.execute(deletion, deleted)
     identities = [
         {
-            "identity": identity_digest((row.source, row.kind, row.flow_instance_id, row.callback_class)),
+            "identity_sha256": row.identity_sha256,
             "event_id": row.id,
             "digest": row.digest,
             "received_at": row.received_at,
@@ -272,16 +268,11 @@ def purge(
     return PurgeCounts(len(purgeable), len(delivery_ids))
 
 
-def identity_digest(identity: Identity) -> str:
-    """The SHA-256 (hexadecimal) of an event's identity."""
-    return hashlib.sha256(json.dumps(identity, ensure_ascii=False).encode()).hexdigest()
-
-
 def find_purged(connection: Connection, identities: Collection[Identity]) -> dict[Identity, PurgedIdentity]:
     """Those identities whose events were purged."""
-    by_digest = {identity_digest(identity): identity for identity in identities}
+    by_digest = {checksums.texts_sha256(identity): identity for identity in identities}
     rows = connection.execute(_FIND, {"digests": json.dumps([[digest] for digest in by_digest])})
-    return {by_digest[row.identity]: PurgedIdentity(row.event_id, row.digest, row.received_at) for row in rows}
+    return {by_digest[row.identity_sha256]: PurgedIdentity(row.event_id, row.digest, row.received_at) for row in rows}
 
 
 def find_purged_event(connection: Connection, event_id: str) -> PurgedIdentity | None:
@@ -313,7 +304,7 @@ def delete_expired(
     old = {
         "identities": (
             purged_identities,
-            purged_identities.c.identity,
+            purged_identities.c.identity_sha256,
             purged_identities.c.received_at < identities,
             purged_identities.c.received_at,
         ),

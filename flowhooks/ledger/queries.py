@@ -21,10 +21,12 @@ from flowhooks.ledger.tables import (
     IS_SCHEDULED,
     IS_SUSPENDED,
     IS_WAITING,
+    MAX_INDEXED_CHARS,
     attempts,
     conflicts,
     deliveries,
     events,
+    indexed,
 )
 from flowhooks.model.delivery import Attempt, OutcomeKind, ReadyDelivery, State
 from flowhooks.model.event import DismissedBy, Event, NoMatch
@@ -346,6 +348,9 @@ def apply_filter(query: Select[Any], event_filter: EventFilter) -> Select[Any]:
     for column, value in exact.items():
         if value is not None:
             query = query.where(column == value)
+    for column in (events.c.flow_instance_id, events.c.business_key):
+        if (text := exact[column]) is not None:
+            query = query.where(indexed(column) == text[:MAX_INDEXED_CHARS])
     if event_filter.ids:
         query = query.where(events.c.id.in_(database.string_array("ids"))).params(ids=json.dumps(event_filter.ids))
     if event_filter.since is not None:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import defaultdict
 from functools import lru_cache
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, Select, exists, select
@@ -46,6 +46,7 @@ _DELIVERIES_OF: Final = select(
 ).where(deliveries.c.event_id.in_(database.string_array("ids")))
 _CONFLICTS: Final = select(conflicts)
 _OF_EVENT: Final = itemgetter(*(list(events.c.keys()).index(name) for name in checksums.EVENT_COLUMNS))
+_IDENTITY: Final = attrgetter("source", "kind", "flow_instance_id", "callback_class")
 _OF_CONFLICT: Final = itemgetter(*(list(conflicts.c.keys()).index(name) for name in checksums.CONFLICT_COLUMNS))
 
 
@@ -86,7 +87,7 @@ _JSON_OBJECTS: Final[tuple[tuple[Select[Any], type, str], ...]] = (
 
 def check_rows(connection: Connection) -> Iterator[Problem]:
     """What is wrong with single rows."""
-    any_purged = connection.execute(select(exists(select(purged_identities.c.identity)))).scalar_one()
+    any_purged = connection.execute(select(exists(select(purged_identities.c.identity_sha256)))).scalar_one()
     for batch in batches(connection, _EVENTS):
         if any_purged:
             yield from _identities(connection, batch)
@@ -100,7 +101,7 @@ def check_rows(connection: Connection) -> Iterator[Problem]:
 
 
 def _identities(connection: Connection, batch: Sequence[Any]) -> Iterator[Problem]:
-    identities = {(row.source, row.kind, row.flow_instance_id, row.callback_class): row.id for row in batch}
+    identities = {_IDENTITY(row): row.id for row in batch}
     for identity in purge.find_purged(connection, identities.keys()):
         yield "event {} is stored, although its identity is kept as that of a purged event", identities[identity]
 
@@ -112,6 +113,8 @@ def _events(connection: Connection, batch: Sequence[Any]) -> Iterator[Problem]:
     for row in batch:
         its_deliveries = deliveries_of[row.id]
         yield from _checksums(row, _OF_EVENT(row), "event {}", row.id)
+        if row.identity_sha256 != checksums.texts_sha256(_IDENTITY(row)):
+            yield "event {} is kept under the identity of another event", row.id
         if row.row_sha256 is None:
             yield from _columns(row)
         yield from _route(row, {delivery.handler for delivery in its_deliveries})

@@ -21,10 +21,25 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     bindparam,
+    func,
     literal_column,
 )
 
 metadata: Final = MetaData()
+
+MAX_INDEXED_CHARS: Final = 256
+"""How many characters of a text that a callback brings an index holds. PostgreSQL refuses index rows of more than about
+2,700 bytes, and a schema may allow any length; two such texts, of 4 bytes a character, still fit."""
+
+
+def indexed(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """What an index holds of a text that a callback brings.
+
+    A query uses the index only if it compares this expression. It must then compare the whole text as well.
+    """
+    # Written out: with parameters in its place neither database takes it for the expression of the index.
+    return func.substr(column, literal_column("1"), literal_column(str(MAX_INDEXED_CHARS)), type_=Text)
+
 
 events: Final = Table(
     "events",
@@ -51,16 +66,18 @@ events: Final = Table(
     Column("no_match", Text, comment="JSON: why handlers that share its class or key do not get it; null: not asked"),
     Column("body_sha256", Text, comment="of the body's bytes; null: stored before there were checksums"),
     Column("row_sha256", Text, comment="of all columns that never change; null: as above"),
-    # The instance id leads, so that the same index answers the search for it.
-    UniqueConstraint("flow_instance_id", "callback_class", "kind", "source", name="events_identity"),
+    # A digest, and not the four columns: these may be longer than PostgreSQL lets an index row be.
+    Column("identity_sha256", Text, nullable=False, comment="of source, kind, flow_instance_id and callback_class"),
+    UniqueConstraint("identity_sha256", name="events_identity"),
 )
 IS_PARKED: Final = events.c.state == bindparam("parked", "parked", literal_execute=True)
 """Parked events. Written out, so that a database sees that an index says the same."""
 Index("events_parked", events.c.id, sqlite_where=IS_PARKED, postgresql_where=IS_PARKED)
+Index("events_flow_instance", indexed(events.c.flow_instance_id))
 Index(
     "events_parked_backlog",
-    events.c.callback_class,
-    events.c.process_definition_key,
+    indexed(events.c.callback_class),
+    indexed(events.c.process_definition_key),
     events.c.received_at,
     sqlite_where=IS_PARKED,
     postgresql_where=IS_PARKED,
@@ -81,7 +98,7 @@ IS_UNDECIDED: Final = (events.c.state == "routed") & events.c.no_match.is_not(No
 Index("events_undecided", events.c.id, sqlite_where=IS_UNDECIDED, postgresql_where=IS_UNDECIDED)
 Index(
     "events_business_key",
-    events.c.business_key,
+    indexed(events.c.business_key),
     sqlite_where=events.c.business_key.is_not(None),
     postgresql_where=events.c.business_key.is_not(None),
 )
@@ -102,12 +119,12 @@ Index("conflicts_received", conflicts.c.received_at)
 conclusions: Final = Table(
     "conclusions",
     metadata,
+    Column("sha256", Text, primary_key=True, comment="of callback_class, process_definition_key and conclusion"),
     Column("callback_class", Text, nullable=False, comment="'' where the callback named none"),
     Column("process_definition_key", Text, nullable=False, comment="'' where the callback named none"),
     Column("conclusion", Text, nullable=False),
     Column("event_id", Text, nullable=False, comment="the first event that had it"),
     Column("seen_at", BigInteger, nullable=False, comment="when that was received"),
-    PrimaryKeyConstraint("callback_class", "process_definition_key", "conclusion"),
     sqlite_with_rowid=False,
 )
 """Conclusions that came although no handler of the class or key names them, each once."""
@@ -348,7 +365,7 @@ sessions: Final = Table(
 purged_identities: Final = Table(
     "purged_identities",
     metadata,
-    Column("identity", Text, primary_key=True, comment="SHA-256 of the event's identity"),
+    Column("identity_sha256", Text, primary_key=True, comment="as of events"),
     Column("event_id", Text, nullable=False),
     Column("digest", Text, nullable=False, comment="SHA-256 of its body as JSON values"),
     Column("received_at", BigInteger, nullable=False, comment="when the event was"),

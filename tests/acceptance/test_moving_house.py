@@ -13,6 +13,7 @@ import pytest
 from waiting import until
 
 from flowhooks.ledger import row_stream
+from flowhooks.ledger.checksums import texts_sha256
 from flowhooks.ledger.reader import Reader
 from flowhooks.ledger.tables import metadata
 from flowhooks.ledger.upgrade import upgrade
@@ -61,9 +62,9 @@ def fill(file, count=EVENTS):
     with closing(sqlite3.connect(file)) as connection, connection:
         connection.executemany(
             "INSERT INTO events (id, source, kind, flow_instance_id, callback_class, process_definition_key, body, "
-            "digest, state, route, route_size, repeats, received_at) "
-            f"VALUES (?, 's', 'complete', ?, '', 'leave', ?, 'd', 'routed', ?, 1, 0, {MADE_AT})",
-            [(one, one, body, '{"p:h": "key leave"}') for one in ids],
+            "digest, state, route, route_size, repeats, received_at, identity_sha256) "
+            f"VALUES (?, 's', 'complete', ?, '', 'leave', ?, 'd', 'routed', ?, 1, 0, {MADE_AT}, ?)",
+            [(one, one, body, '{"p:h": "key leave"}', texts_sha256(("s", "complete", one, ""))) for one in ids],
         )
         connection.executemany(
             f"INSERT INTO deliveries VALUES (?, ?, 'p:h', 'succeeded', 1, 0, NULL, '', {MADE_AT}, {MADE_AT}, NULL, 0)",
@@ -131,7 +132,8 @@ def test_killed_in_the_middle_on_the_way_to_postgresql(make_site, other):
         # A row that is neither there nor not there yet keeps whoever would write it waiting.
         blocking.execute(
             "INSERT INTO events (id, source, kind, flow_instance_id, callback_class, body, digest, state, route, "
-            "route_size, repeats, received_at) VALUES (%s, 'x', 'x', 'x', 'x', '', '', 'x', '{}', 0, 0, 0)",
+            "route_size, repeats, received_at, identity_sha256) "
+            "VALUES (%s, 'x', 'x', 'x', 'x', '', '', 'x', '{}', 0, 0, 0, 'x')",
             (ids[row_stream.MAX_BATCH_ROWS * 2 + 7],),
         )
         killed(site, site.database, other, lambda: is_waiting(watching))

@@ -26,18 +26,21 @@ _DELIVERY: Final = "'01900000-0000-7000-9000-' || lpad(to_hex(n), 12, '0')"
 _AT: Final = "1700000000000000 + n * 1000"
 _CLASS: Final = f"CASE WHEN {_PARKED} THEN 'com.example.Nobody' ELSE 'com.cnooc.test.CallbackHandler' END"
 _KEY: Final = f"CASE WHEN {_PARKED} THEN 'nobody' ELSE 'contract_approval' END"
+_IDENTITY: Final = f"""'["default","complete","' || md5(CAST(n AS text)) || '","' || {_CLASS} || '"]'"""
 
 STATEMENTS: Final = (
     f"""
 INSERT INTO events (id, source, kind, flow_instance_id, callback_class, business_key, process_definition_id,
-    process_definition_key, process_definition_version, body, digest, state, route, route_size, repeats, received_at)
+    process_definition_key, process_definition_version, body, digest, state, route, route_size, repeats, received_at,
+    identity_sha256)
 SELECT {_EVENT}, 'default', 'complete', md5(CAST(n AS text)), {_CLASS}, 'HT-' || n,
     {_KEY} || ':3:' || md5(CAST(n AS text)), {_KEY}, 3,
     '{{{{"businessKey": "HT-' || n || '", "callBackProcessClass": "' || {_CLASS}
     || '", "processDefinitionKey": "' || {_KEY} || '", "processDefinitionVersion": 3}}}}',
     md5(CAST(n AS text)) || md5(CAST(n AS text)), CASE WHEN {_PARKED} THEN 'parked' ELSE 'routed' END,
     CASE WHEN {_PARKED} THEN '{{{{}}}}' ELSE '{{{{"bench:handler-0": "class com.cnooc.test.CallbackHandler"}}}}' END,
-    CASE WHEN {_PARKED} THEN 0 ELSE 1 END, 0, {_AT}
+    CASE WHEN {_PARKED} THEN 0 ELSE 1 END, 0, {_AT},
+    encode(sha256(convert_to({_IDENTITY}, 'UTF8')), 'hex')
 FROM {_SERIES}
 """,
     f"""
@@ -81,6 +84,9 @@ def of_sqlite(file: Path, events: int, *more: str) -> None:
     """
     with closing(sqlite3.connect(file)) as connection:
         connection.create_function("md5", 1, lambda text: flow_instance_id(int(text)), deterministic=True)
+        connection.create_function("convert_to", 2, lambda text, _: text.encode(), deterministic=True)
+        connection.create_function("sha256", 1, lambda data: hashlib.sha256(data).digest(), deterministic=True)
+        connection.create_function("encode", 2, lambda data, _: data.hex(), deterministic=True)
         connection.create_function("to_hex", 1, lambda number: f"{number:x}", deterministic=True)
         connection.create_function("lpad", 3, lambda text, most, fill: text.rjust(most, fill), deterministic=True)
         for statement in (*STATEMENTS, *more):

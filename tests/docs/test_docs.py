@@ -185,8 +185,8 @@ def test_which_outcomes_fit_a_state(state, tmp_path):
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection, connection:
         connection.execute(
             "INSERT INTO events (id, source, kind, flow_instance_id, callback_class, body, digest, state, route, "
-            "route_size, repeats, received_at) VALUES "
-            "('e', 'default', 'complete', '1', '', '{}', '', 'routed', '{}', 0, 0, 0)"
+            "route_size, repeats, received_at, identity_sha256) VALUES "
+            "('e', 'default', 'complete', '1', '', '{}', '', 'routed', '{}', 0, 0, 0, 'x')"
         )
         for column, outcome in OUTCOMES.items():
             for again in (0, 1):

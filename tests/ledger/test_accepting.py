@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import string
 from dataclasses import replace
 
 import pytest
@@ -9,6 +11,8 @@ import pytest
 from flowhooks import State
 from flowhooks.clock import SECOND
 from flowhooks.errors import Unavailable
+from flowhooks.ledger.alert_queries import count_parked, parked_backlogs
+from flowhooks.ledger.conclusions import unknown_conclusions
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.purge import purge
 
@@ -120,6 +124,49 @@ def test_what_is_ignored_makes_no_difference(hands):
     again = hands.ledger.accept(hands.new("i1", "p:a", ignore=["/sent"], x=1, sent="09:05"))
     assert (again.event_id, again.conflict) == (event_id, False)
     assert hands.ledger.accept(hands.new("i1", "p:a", ignore=["/sent"], x=2, sent="09:00")).conflict
+
+
+def unlike(seed, chars=8_000):
+    """So many characters that cannot be compressed."""
+    return "".join(random.Random(seed).choices(string.ascii_letters + string.digits, k=chars))
+
+
+def test_an_event_with_long_texts_is_stored_once_and_found(hands):
+    """A schema may allow thousands of characters. PostgreSQL refuses index rows of more than about 2,700 bytes."""
+    names = ("callBackProcessClass", "processDefinitionKey", "businessKey", "conclusion")
+    body, instance = {name: unlike(name) for name in names}, unlike("instance")
+    new = replace(hands.new(instance, **body), unknown_conclusion=True)
+    assert hands.ledger.accept(new).new
+    assert hands.ledger.accept(hands.new(instance, **body)).event_id == new.event.id
+    assert hands.ledger.accept(hands.new(instance, **body | {"businessKey": "other"})).conflict
+    other = hands.new(instance[:-1] + "!", "p:a", **body)
+    assert hands.ledger.accept(other).new
+    assert hands.ledger.is_stored(new.event.identity)
+    for wanted, found in (
+        (EventFilter(flow_instance_id=instance), [new]),
+        (EventFilter(flow_instance_id=instance[:-1]), []),
+        (EventFilter(business_key=body["businessKey"]), [other, new]),
+        (EventFilter(callback_class=body["callBackProcessClass"], state="parked"), [new]),
+    ):
+        assert [one.event.id for one in hands.ledger.find(wanted, limit=9)] == [one.event.id for one in found]
+    with hands.ledger.connection() as connection:
+        (backlog,), complete = parked_backlogs(connection, hands.clock.now(), limit=9)
+        (unknown,) = unknown_conclusions(connection)
+        count = count_parked(connection, hands.clock.now(), backlog.callback_class, backlog.process_key)
+    assert (backlog.event_id, backlog.process_key, complete, count) == (
+        new.event.id,
+        body["processDefinitionKey"],
+        True,
+        1,
+    )
+    assert (unknown.callback_class, unknown.conclusion) == (body["callBackProcessClass"], body["conclusion"])
+    hands.clock.advance(86_400)
+    hands.flow.app.alerts.poll()
+    found = dict(hands.sql("SELECT cause, max(length(subject)) FROM alerts GROUP BY cause"))
+    assert {"parked", "conflict"} <= found.keys()
+    assert max(found.values()) < 900
+    assert purge(hands.flow.app.operation_context, EventFilter(state="parked", until=hands.clock.now())).purged == 1
+    assert hands.ledger.accept(hands.new(instance, **body)).state == "purged"
 
 
 def test_duplicates_in_one_batch_are_one_event(hands):

@@ -394,9 +394,7 @@ def _multiply(hands, times):
     """Have each delivery and each parked event so many times."""
     numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
     columns = [row[1] for row in hands.sql("PRAGMA table_info(events)")]
-    picked = [
-        {"id": "e.id || '-' || i", "flow_instance_id": "e.flow_instance_id || '-' || i"}.get(c, c) for c in columns
-    ]
+    picked = [{"id": "e.id || '-' || i", "identity_sha256": "e.id || '-' || i"}.get(c, c) for c in columns]
     hands.sql(
         f"{numbers} INSERT INTO events SELECT {', '.join(picked)} FROM events e, n WHERE e.state = 'parked'", times // 6
     )

@@ -68,8 +68,8 @@ TAMPERING = {
     "an event is added": [
         (
             "INSERT INTO events (id, source, kind, flow_instance_id, callback_class, body, digest, state, route, "
-            "route_size, repeats, received_at, parked_by) SELECT 'new', source, kind, 'new', callback_class, body, "
-            "digest, 'parked', '{}', 0, 0, received_at, 'handler' FROM events LIMIT 1"
+            "route_size, repeats, received_at, parked_by, identity_sha256) SELECT 'new', source, kind, 'new', "
+            "callback_class, body, digest, 'parked', '{}', 0, 0, received_at, 'handler', 'new' FROM events LIMIT 1"
         )
     ],
     "the count of accepted events is raised": ["UPDATE counters SET value = value + 1 WHERE name = 'accepted'"],

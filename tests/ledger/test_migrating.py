@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import uuid
+import warnings
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,13 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import MetaData, insert, select
+from sqlalchemy import Column, MetaData, insert, select
 from waiting import WAIT_TIMEOUT
 
 from flowhooks import Retry
 from flowhooks.errors import IdentityConflict, LedgerSchemaTooOld, LedgerUnusable
 from flowhooks.ledger import database
+from flowhooks.ledger.checksums import texts_sha256
 from flowhooks.ledger.migrations import runner
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
@@ -74,6 +76,11 @@ def two_engines(request, tmp_path):
             server.drop(name)
 
 
+def is_of_columns(engine, index):
+    """Whether an index is on columns only, or of a database that says which expressions its indexes are on."""
+    return engine.dialect.name != "sqlite" or all(isinstance(one, Column) for one in index.expressions)
+
+
 def test_migrations_make_what_the_tables_say(two_engines):
     """After all migrations nothing differs from what `tables.py` says, as Alembic sees it, on either database.
 
@@ -81,8 +88,14 @@ def test_migrations_make_what_the_tables_say(two_engines):
     """
     engine, _ = two_engines
     runner.upgrade(engine)
-    with engine.begin() as connection:
-        different = compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata)
+    # Of indexes on expressions on SQLite Alembic knows nothing: the next test compares them.
+    options = {
+        "compare_type": True,
+        "include_object": lambda thing, _name, kind, *_more: kind != "index" or is_of_columns(engine, thing),
+    }
+    with engine.begin() as connection, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*expression-based index")
+        different = compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
     assert [one for one in different if not (isinstance(one, list) and one[0][0] == "modify_comment")] == []
 
 
@@ -248,8 +261,9 @@ def dumped(file):
     make(
         file,
         "INSERT INTO events (id, source, kind, flow_instance_id, callback_class, body, digest, state, route,"
-        " route_size, repeats, received_at, parked_by)"
-        " VALUES ('e', 's', 'complete', 'i', '', '{}', 'd', 'parked', '{}', 0, 0, 1, 'name')",
+        " route_size, repeats, received_at, parked_by, identity_sha256)"
+        " VALUES ('e', 's', 'complete', 'i', '', '{}', 'd', 'parked', '{}', 0, 0, 1, 'name',"
+        f" '{texts_sha256(('s', 'complete', 'i', ''))}')",
         "INSERT INTO counters VALUES ('accepted', 'x', 1)",
     )
     with closing(sqlite3.connect(file)) as connection:
@@ -282,8 +296,8 @@ def full(house, listens):
     flow.sql(session)
     flow.sql("INSERT INTO required_credentials (kind, since) VALUES ('sources', 1)")
     flow.sql(
-        "INSERT INTO conclusions (callback_class, process_definition_key, conclusion, event_id, seen_at)"
-        " VALUES ('', 'leave', 'lost', 'e', 1)"
+        "INSERT INTO conclusions (sha256, callback_class, process_definition_key, conclusion, event_id, seen_at)"
+        " VALUES ('x', '', 'leave', 'lost', 'e', 1)"
     )
     # Of now: retention deletes old ones.
     signed = "INSERT INTO webhook_ids (source, webhook_id, digest, seen_at) VALUES ('default', 'w', 'd', ?)"
@@ -304,7 +318,9 @@ def rows(engine, tables):
 def tables_of(engine):
     """The tables of a database, as it has them."""
     found = MetaData()
-    found.reflect(engine)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Skipped unsupported reflection of expression-based index")
+        found.reflect(engine)
     return {table.name: table for table in found.sorted_tables if table.name != "alembic_version"}
 
 

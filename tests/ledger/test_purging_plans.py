@@ -18,10 +18,10 @@ OLD = 100
 FILL = (
     """
     INSERT INTO events (id, source, kind, flow_instance_id, callback_class, body, digest, state, route,
-        route_size, repeats, received_at)
+        route_size, repeats, received_at, identity_sha256)
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
     SELECT 'ID' || CAST(100000 + i AS TEXT), 'default', 'complete', 'i' || CAST(i AS TEXT), '', '{}', 'd',
-        'routed', '{}', 1, 0, i FROM n
+        'routed', '{}', 1, 0, i, CAST(i AS TEXT) FROM n
     """,
     """
     INSERT INTO deliveries (id, event_id, handler, state, attempt, retry_base, due_at, comment, created_at,
@@ -41,7 +41,7 @@ FILL = (
     SELECT 'ID' || CAST(100000 + i AS TEXT), 'x', '{}', i FROM n
     """,
     """
-    INSERT INTO purged_identities (identity, event_id, digest, received_at)
+    INSERT INTO purged_identities (identity_sha256, event_id, digest, received_at)
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
     SELECT 'p' || CAST(100000 + i AS TEXT), 'e', 'd', i FROM n
     """,

@@ -281,6 +281,7 @@ TAMPERING = {
         "'the identities of 2 are kept'",
         ["INSERT INTO purged_identities SELECT 'x', 'x', digest, received_at FROM purged_identities"],
     ),
+    "an event is kept under another identity": of_event("parked", "identity_sha256 = 'x'"),
     "the identity of a stored event is that of a purged one": (
         DONE,
         [f"UPDATE purged_identities SET event_id = {DONE}"],

@@ -21,10 +21,10 @@ KEYS = 10_000
 FILL = (
     """
     INSERT INTO events (id, source, kind, flow_instance_id, callback_class, body, digest, state, route,
-        route_size, repeats, received_at)
+        route_size, repeats, received_at, identity_sha256)
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
     SELECT 'eNAME' || CAST(1000000 + i AS TEXT), 'default', 'complete', 'NAME' || CAST(i AS TEXT), '', '{}', 'd',
-        'routed', '{}', 1, 0, 1 FROM n
+        'routed', '{}', 1, 0, 1, 'NAME' || CAST(i AS TEXT) FROM n
     """,
     """
     INSERT INTO deliveries (id, event_id, handler, state, attempt, retry_base, due_at, comment, created_at,

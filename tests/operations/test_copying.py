@@ -17,6 +17,7 @@ from flowhooks.clock import SECOND
 from flowhooks.errors import IdentityConflict, LedgerSchemaTooOld, LedgerUnusable
 from flowhooks.intake.accept import AnswerStatus
 from flowhooks.ledger import database, row_stream
+from flowhooks.ledger.checksums import texts_sha256
 from flowhooks.ledger.copy import DatabaseSnapshot
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
@@ -378,6 +379,7 @@ def test_never_much_at_once(house, postgresql_url):
                 (
                     *(f"e{n:06}", "default", "complete", f"i{n}", "", *[None] * 4, body, "d", "parked", "{}"),
                     *(0, 0, n + 1, None, "name", *[None] * 4),
+                    texts_sha256(("default", "complete", f"i{n}", "")),
                 )
                 for n in range(small + large)
                 for body in ["{}" if n < small else text]

@@ -10,6 +10,7 @@ from flowhooks.background.alerts.cause import Cause
 from flowhooks.clock import SECOND, to_datetime
 from flowhooks.ledger import alert_queries, routing_issues
 from flowhooks.ledger.conclusions import unknown_conclusions
+from flowhooks.ledger.tables import MAX_INDEXED_CHARS
 from flowhooks.model.alert import AlertCause
 from flowhooks.model.event import Event
 from flowhooks.text import printable_line
@@ -93,7 +94,7 @@ class RoutingCauseFinder:
         hints = self.router().similar_conclusions(event)
         return Cause(
             cause=AlertCause.CONCLUSION,
-            subject=f"conclusion {printable_line(unknown.conclusion)!r} of "
+            subject=f"conclusion {_shorten(unknown.conclusion)!r} of "
             f"{describe_names(unknown.callback_class, unknown.process_key or None)}",
             since=unknown.seen_at,
             count=lambda _: 1,
@@ -105,9 +106,14 @@ class RoutingCauseFinder:
 
 def describe_names(callback_class: str, process_key: str | None) -> str:
     """An event's class and key, on one line; what cannot be printed is replaced."""
-    names = [f"class {printable_line(callback_class)}"] if callback_class else []
-    names += [f"key {printable_line(process_key)}"] if process_key else []
+    names = [f"class {_shorten(callback_class)}"] if callback_class else []
+    names += [f"key {_shorten(process_key)}"] if process_key else []
     return " and ".join(names) or "neither class nor key"
+
+
+def _shorten(text: str) -> str:
+    """A text that a callback brought as a subject has it: with the others it must fit into an index row."""
+    return printable_line(text if len(text) <= MAX_INDEXED_CHARS else text[: MAX_INDEXED_CHARS - 1] + "…")
 
 
 def _event_of(unknown: UnknownConclusion) -> Event:

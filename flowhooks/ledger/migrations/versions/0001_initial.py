@@ -37,18 +37,22 @@ def upgrade() -> None:
         sa.Column("no_match", sa.Text),
         sa.Column("body_sha256", sa.Text),
         sa.Column("row_sha256", sa.Text),
-        sa.UniqueConstraint("flow_instance_id", "callback_class", "kind", "source", name="events_identity"),
+        sa.Column("identity_sha256", sa.Text, nullable=False),
+        sa.UniqueConstraint("identity_sha256", name="events_identity"),
     )
+    op.create_index("events_flow_instance", "events", [sa.text("substr(flow_instance_id, 1, 256)")])
     _partial_index("events_parked", "events", ["id"], "state = 'parked'")
     _partial_index(
         "events_parked_backlog",
         "events",
-        ["callback_class", "process_definition_key", "received_at"],
+        [sa.text("substr(callback_class, 1, 256)"), sa.text("substr(process_definition_key, 1, 256)"), "received_at"],
         "state = 'parked'",
     )
     _partial_index("events_dismissed", "events", ["id"], "dismissed_by IN ('condition', 'kind')")
     _partial_index("events_undecided", "events", ["id"], "state = 'routed' AND no_match IS NOT NULL")
-    _partial_index("events_business_key", "events", ["business_key"], "business_key IS NOT NULL")
+    _partial_index(
+        "events_business_key", "events", [sa.text("substr(business_key, 1, 256)")], "business_key IS NOT NULL"
+    )
     op.create_table(
         "conflicts",
         sa.Column("event_id", sa.Text, sa.ForeignKey("events.id"), nullable=False),
@@ -62,12 +66,12 @@ def upgrade() -> None:
     op.create_index("conflicts_received", "conflicts", ["received_at"])
     op.create_table(
         "conclusions",
+        sa.Column("sha256", sa.Text, primary_key=True),
         sa.Column("callback_class", sa.Text, nullable=False),
         sa.Column("process_definition_key", sa.Text, nullable=False),
         sa.Column("conclusion", sa.Text, nullable=False),
         sa.Column("event_id", sa.Text, nullable=False),
         sa.Column("seen_at", sa.BigInteger, nullable=False),
-        sa.PrimaryKeyConstraint("callback_class", "process_definition_key", "conclusion"),
         sqlite_with_rowid=False,
     )
     op.create_table(
@@ -202,7 +206,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "purged_identities",
-        sa.Column("identity", sa.Text, primary_key=True),
+        sa.Column("identity_sha256", sa.Text, primary_key=True),
         sa.Column("event_id", sa.Text, nullable=False),
         sa.Column("digest", sa.Text, nullable=False),
         sa.Column("received_at", sa.BigInteger, nullable=False),
@@ -226,6 +230,8 @@ def upgrade() -> None:
     )
 
 
-def _partial_index(name: str, table: str, columns: list[str], where: str, *, unique: bool = False) -> None:
+def _partial_index(
+    name: str, table: str, columns: list[str | sa.TextClause], where: str, *, unique: bool = False
+) -> None:
     condition = sa.text(where)
     op.create_index(name, table, columns, unique=unique, sqlite_where=condition, postgresql_where=condition)
