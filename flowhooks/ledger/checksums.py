@@ -29,6 +29,7 @@ EVENT_COLUMNS: Final = (
     "digest",
     "body_sha256",
     "received_at",
+    "traceparent",
 )
 """Columns of `events` that `row_sha256` is over, in this order."""
 CONFLICT_COLUMNS: Final = ("event_id", "digest", "body_sha256", "received_at")

@@ -348,6 +348,7 @@ def _event_row(item: NewEvent) -> dict[str, object]:
         "no_match": item.no_match,
         "body_sha256": item.body_sha256,
         "identity_sha256": item.identity_sha256,
+        "traceparent": None,
     }
     row["row_sha256"] = checksums.row_sha256(row[name] for name in checksums.EVENT_COLUMNS)
     return row

@@ -21,12 +21,11 @@ from flowhooks.ledger.tables import (
     IS_SCHEDULED,
     IS_SUSPENDED,
     IS_WAITING,
-    MAX_INDEXED_CHARS,
     attempts,
     conflicts,
     deliveries,
+    equals_indexed,
     events,
-    indexed,
 )
 from flowhooks.model.delivery import Attempt, OutcomeKind, ReadyDelivery, State
 from flowhooks.model.event import DismissedBy, Event, NoMatch
@@ -337,20 +336,7 @@ def count_events(connection: Connection, event_filter: EventFilter) -> int:
 
 def apply_filter(query: Select[Any], event_filter: EventFilter) -> Select[Any]:
     """A query for events with all that a filter asks for."""
-    exact = {
-        events.c.flow_instance_id: event_filter.flow_instance_id,
-        events.c.business_key: event_filter.business_key,
-        events.c.callback_class: event_filter.callback_class,
-        events.c.process_definition_key: event_filter.process_key,
-        events.c.conclusion: event_filter.conclusion,
-        events.c.dismissed_by: event_filter.dismissed_by,
-    }
-    for column, value in exact.items():
-        if value is not None:
-            query = query.where(column == value)
-    for column in (events.c.flow_instance_id, events.c.business_key):
-        if (text := exact[column]) is not None:
-            query = query.where(indexed(column) == text[:MAX_INDEXED_CHARS])
+    query = query.where(*_name_conditions(event_filter))
     if event_filter.ids:
         query = query.where(events.c.id.in_(database.string_array("ids"))).params(ids=json.dumps(event_filter.ids))
     if event_filter.since is not None:
@@ -364,6 +350,23 @@ def apply_filter(query: Select[Any], event_filter: EventFilter) -> Select[Any]:
             of_delivery.append(IS_RUNNING_OR_FAILED)
         query = query.where(events.c.id.in_(select(deliveries.c.event_id).where(*of_delivery)))
     return query
+
+
+def _name_conditions(event_filter: EventFilter) -> list[ColumnElement[bool]]:
+    exact = {
+        events.c.callback_class: event_filter.callback_class,
+        events.c.process_definition_key: event_filter.process_key,
+        events.c.conclusion: event_filter.conclusion,
+        events.c.dismissed_by: event_filter.dismissed_by,
+    }
+    conditions: list[ColumnElement[bool]] = [column == value for column, value in exact.items() if value is not None]
+    if event_filter.flow_instance_id is not None:
+        conditions.append(equals_indexed(events.c.flow_instance_id, event_filter.flow_instance_id))
+    if event_filter.business_key is not None:
+        # The index has only rows with a business key. A query uses it only if it says so.
+        conditions.append(events.c.business_key.is_not(None))
+        conditions.append(equals_indexed(events.c.business_key, event_filter.business_key))
+    return conditions
 
 
 def delivery_conditions(event_filter: EventFilter) -> list[ColumnElement[bool]]:

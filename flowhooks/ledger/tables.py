@@ -33,12 +33,16 @@ MAX_INDEXED_CHARS: Final = 256
 
 
 def indexed(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """What an index holds of a text that a callback brings.
-
-    A query uses the index only if it compares this expression. It must then compare the whole text as well.
-    """
+    """What an index holds of a text that a callback brings; a query uses the index only if it has this expression."""
     # Written out: with parameters in its place neither database takes it for the expression of the index.
     return func.substr(column, literal_column("1"), literal_column(str(MAX_INDEXED_CHARS)), type_=Text)
+
+
+def equals_indexed(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
+    """Whether the whole of an indexed text is this one."""
+    # Not `column = text` beside it: SQLite then puts the text into the expression as well, and finds no index for it.
+    remainder = func.substr(column, literal_column(str(MAX_INDEXED_CHARS + 1)), type_=Text)
+    return (indexed(column) == text[:MAX_INDEXED_CHARS]) & (remainder == text[MAX_INDEXED_CHARS:])
 
 
 events: Final = Table(
@@ -68,6 +72,7 @@ events: Final = Table(
     Column("row_sha256", Text, comment="of all columns that never change; null: as above"),
     # A digest, and not the four columns: these may be longer than PostgreSQL lets an index row be.
     Column("identity_sha256", Text, nullable=False, comment="of source, kind, flow_instance_id and callback_class"),
+    Column("traceparent", Text, comment="of W3C Trace Context, as the callback had it; null: not recorded"),
     UniqueConstraint("identity_sha256", name="events_identity"),
 )
 IS_PARKED: Final = events.c.state == bindparam("parked", "parked", literal_execute=True)
@@ -228,6 +233,10 @@ attempts: Final = Table(
     Column("error", Text, nullable=False),
     Column("traceback", Text, nullable=False),
     Column("result", Text, comment="JSON"),
+    Column("plugin_version", Text, comment="the version of its handler's plugin; null: not recorded"),
+    Column("plugin_digest", Text, comment="SHA-256 of the files of its handler's plugin; null: not recorded"),
+    Column("trigger", Text, comment="why it was begun, such as callback, retry or replay; null: not recorded"),
+    Column("actor", Text, comment="the operator who had it begun; null: not recorded"),
     PrimaryKeyConstraint("delivery_id", "number"),
     sqlite_with_rowid=False,
 )

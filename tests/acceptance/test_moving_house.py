@@ -71,7 +71,8 @@ def fill(file, count=EVENTS):
             [(one, one) for one in ids],
         )
         connection.executemany(
-            f"INSERT INTO attempts VALUES (?, 1, 'q', {MADE_AT}, {MADE_AT}, 'succeeded', '', '', NULL)",
+            "INSERT INTO attempts (delivery_id, number, process, started_at, finished_at, outcome, error, traceback) "
+            f"VALUES (?, 1, 'q', {MADE_AT}, {MADE_AT}, 'succeeded', '', '')",
             [(one,) for one in ids],
         )
         connection.execute("INSERT INTO counters VALUES ('accepted', 'q', ?)", (count,))

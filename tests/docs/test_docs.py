@@ -197,7 +197,8 @@ def test_which_outcomes_fit_a_state(state, tmp_path):
                 )
                 if attempt:
                     connection.execute(
-                        "INSERT INTO attempts VALUES (?, 1, 'p', 0, 0, ?, '', '', NULL)", (delivery, outcome)
+                        "INSERT INTO attempts VALUES (?, 1, 'p', 0, 0, ?, '', '', NULL, NULL, NULL, NULL, NULL)",
+                        (delivery, outcome),
                     )
     with closing(Reader(url)) as reader:
         trouble = reader.verify().trouble

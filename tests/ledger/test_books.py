@@ -92,7 +92,8 @@ TAMPERING = {
     "an attempt is deleted": ["DELETE FROM attempts WHERE delivery_id = " + ONE.format("succeeded")],
     "an earlier attempt is deleted": ["DELETE FROM attempts WHERE delivery_id = " + ONE.format("retried")],
     "an attempt is added": [
-        "INSERT INTO attempts SELECT delivery_id, 2, process, 0, 0, 'failed', '', '', NULL FROM attempts "
+        "INSERT INTO attempts (delivery_id, number, process, started_at, finished_at, outcome, error, traceback) "
+        "SELECT delivery_id, 2, process, 0, 0, 'failed', '', '' FROM attempts "
         "WHERE delivery_id = " + ONE.format("dead")
     ],
     "an attempt is counted that was not made": ["UPDATE deliveries SET attempt = 2 WHERE handler = 'p:dead'"],

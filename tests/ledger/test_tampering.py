@@ -145,6 +145,7 @@ TAMPERING = {
     "a process id is altered": of_event("done", "process_definition_id = 'leave:4:1'"),
     "a conclusion is altered": of_event("done", "conclusion = 'rejected'"),
     "a conclusion is removed": of_event("done", "conclusion = NULL"),
+    "a trace of an event is altered": of_event("done", "traceparent = 'x'"),
     "the time of an event is altered": of_event("done", "received_at = received_at + 1"),
     # Events: where they went.
     "an event is in no state": of_event("parked", "state = 'gone'"),
@@ -241,15 +242,17 @@ TAMPERING = {
     "an attempt is added": (
         DELIVERY.format("q:dead"),
         [
-            "INSERT INTO attempts SELECT delivery_id, 2, process, started_at, finished_at, 'failed', '', '', NULL "
+            "INSERT INTO attempts (delivery_id, number, process, started_at, finished_at, outcome, error, traceback) "
+            "SELECT delivery_id, 2, process, started_at, finished_at, 'failed', '', '' "
             "FROM attempts WHERE delivery_id = " + DELIVERY.format("q:dead")
         ],
     ),
     "an attempt is of no delivery": (
         "'nothing'",
         [
-            "INSERT INTO attempts SELECT 'nothing', 1, process, started_at, finished_at, outcome, error, traceback, "
-            "result FROM attempts WHERE delivery_id = " + RAN
+            "INSERT INTO attempts (delivery_id, number, process, started_at, finished_at, outcome, error, traceback) "
+            "SELECT 'nothing', 1, process, started_at, finished_at, outcome, error, traceback "
+            "FROM attempts WHERE delivery_id = " + RAN
         ],
     ),
     "an attempt is renumbered": of_attempt("q:dead", "number = 2"),

@@ -379,7 +379,7 @@ def test_never_much_at_once(house, postgresql_url):
                 (
                     *(f"e{n:06}", "default", "complete", f"i{n}", "", *[None] * 4, body, "d", "parked", "{}"),
                     *(0, 0, n + 1, None, "name", *[None] * 4),
-                    texts_sha256(("default", "complete", f"i{n}", "")),
+                    *(texts_sha256(("default", "complete", f"i{n}", "")), None),
                 )
                 for n in range(small + large)
                 for body in ["{}" if n < small else text]

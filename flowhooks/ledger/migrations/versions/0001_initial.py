@@ -38,6 +38,7 @@ def upgrade() -> None:
         sa.Column("body_sha256", sa.Text),
         sa.Column("row_sha256", sa.Text),
         sa.Column("identity_sha256", sa.Text, nullable=False),
+        sa.Column("traceparent", sa.Text),
         sa.UniqueConstraint("identity_sha256", name="events_identity"),
     )
     op.create_index("events_flow_instance", "events", [sa.text("substr(flow_instance_id, 1, 256)")])
@@ -114,6 +115,10 @@ def upgrade() -> None:
         sa.Column("error", sa.Text, nullable=False),
         sa.Column("traceback", sa.Text, nullable=False),
         sa.Column("result", sa.Text),
+        sa.Column("plugin_version", sa.Text),
+        sa.Column("plugin_digest", sa.Text),
+        sa.Column("trigger", sa.Text),
+        sa.Column("actor", sa.Text),
         sa.PrimaryKeyConstraint("delivery_id", "number"),
         sqlite_with_rowid=False,
     )
