@@ -36,7 +36,7 @@ class _DeliveryFields(TypedDict):
         outcome: how its last attempt ended; null if there was none, or while it runs.
         error: that attempt's error, one line.
         finished_at: when that attempt ended.
-        comment: what an operator said of it.
+        note: what an operator said of it.
         ordered: whether it is its turn that it waits for.
         blocked_by: the event whose delivery holds it back while it waits.
     """
