@@ -153,11 +153,11 @@ class App:
             raise
 
     def _build_runner(self) -> EmbeddedRunner | ProcrastinateRunner:
-        """The runner that the settings name.
+        """Return the runner that `runner.kind` names.
 
         Raises:
-            SettingsError: it does not run on this database, or is not installed.
-            LedgerUnusable: its tables are not as they should be.
+            SettingsError: it does not support this database, or is not installed.
+            LedgerUnusable: its tables are missing or incomplete.
         """
 
         def due(now: int, max_per_handler: Callable[[str], int]) -> list[ReadyDelivery]:
@@ -191,12 +191,12 @@ class App:
         )
 
     def _limit(self, handler: str) -> int | None:
-        """How many of a handler's deliveries run at once at the most, over all processes."""
+        """Return a handler's concurrency limit over all processes."""
         loaded = self.plugins.handlers.get(handler)
         return loaded.concurrency if loaded else None
 
     def _timeout(self, handler: str) -> float:
-        """Seconds after which an attempt of a handler is overdue, and nobody ends it."""
+        """Return the seconds after which an attempt of a handler is reported as overdue."""
         options = self.run_options.get(handler)
         timeout = options.timeout if options else self.settings.runner.timeout
         return timeout + ATTEMPT_END_TIMEOUT if handler in self.isolation.handlers else timeout
@@ -312,7 +312,6 @@ class App:
             )
 
     def _register_collectors(self) -> None:
-        """Have the metrics tell, besides what is counted, what is looked up."""
         info = ProcessInfo(
             version=version("flowhooks"),
             plugins=self.plugins.infos,
@@ -329,7 +328,7 @@ class App:
         )
 
     def _on_routes_changed(self, missing: Sequence[RegisteredHandler], absent: frozenset[str]) -> None:
-        """Go on with another look-up, since other processes have registered handlers."""
+        """Rebuild the router after another process has registered or retired handlers."""
         with self._changing:
             self._missing, self.missing_handlers = missing, absent
             self._swap_router(self.settings, self._build_router(self.settings, missing))
@@ -363,21 +362,21 @@ class App:
         self._reload_listeners.append(listener)
 
     def _build_router(self, settings: Settings, missing: Sequence[RegisteredHandler]) -> Router:
-        """The look-up of the handlers that are loaded, and of those that are only remembered."""
+        """Build the router from the loaded handlers and from those that only the ledger knows."""
         return build_router(self.plugins.handlers.values(), missing, settings.routing.ignore_process_keys)
 
     def _runs_here(self, handler: str) -> bool:
-        """Whether this process is to run a handler's deliveries: where none else can have it, all that come."""
+        """Tell whether this process runs a handler's deliveries; on a ledger of its own it runs all."""
         return handler in self.runs or not self.ledger.shared
 
     def _runs_somewhere(self, handler: str) -> bool:
-        """Whether a process that lives runs a handler's deliveries just now, as far as this one has heard."""
+        """Tell whether a live process runs a handler's deliveries, as far as this process knows."""
         if handler in self._pauses.handlers:
             return False
         return self._runs_here(handler) or (self.cluster is not None and handler in self.cluster.handlers_with_runner)
 
     def _on_pauses_changed(self) -> None:
-        """Run what was resumed, and answer those who wait for what was paused; not in the ledger's own thread."""
+        # Not in the writer's thread: waiters and the runner take locks of their own.
         self._log_pauses()
         self.runner.wake()
         threading.Thread(target=self._refresh_waiters, name="pauses", daemon=True).start()
@@ -401,8 +400,8 @@ class App:
         self.clock_watch.start()
         if self.runs or not self.ledger.shared:
             self._spawn("runner", lambda: self.runner.run(self.dispatcher.execute, self._stop))
-            self._spawn("holding", lambda: self.circuit_breaker.run(self.dispatcher.execute, self._stop))
-        self._spawn("reroute-parked", self._reroute_parked)
+            self._spawn("circuit-breaker", lambda: self.circuit_breaker.run(self.dispatcher.execute, self._stop))
+        self._spawn("reroute-parked", self._reroute_parked)  # in the background: there may be many
         if self._changed_handlers:
             self._spawn("dismissed", lambda: log_dismissed(self.ledger, self.router, self._changed_handlers))
         for service in (self.cluster, self.file_watch):
@@ -417,7 +416,6 @@ class App:
             self._threads = [*(started for started in self._threads if started.is_alive()), thread]
 
     def _reroute_parked(self) -> None:
-        """Deliver what was parked and is wanted by now; in the background, for there may be much of it."""
         after, delivered = "", 0
         try:
             while not self._stop.is_set():

@@ -70,7 +70,7 @@ class Clock:
         return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
     def _random_bits(self) -> int:
-        """64 random bits, which no other thread gets: an iterator hands each of its items to one of them."""
+        # An iterator is atomic: no two threads get the same item.
         while (bits := next(self._random_blocks, None)) is None:
             self._random_blocks = iter(_RANDOM_BLOCK.unpack(os.urandom(_RANDOM_BLOCK.size)))
         return bits

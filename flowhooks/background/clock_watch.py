@@ -77,7 +77,7 @@ class ClockWatch:
         return bool(jump)
 
     def _correct_due_times(self) -> None:
-        """One of those that share the ledger corrects them for all."""
+        # The leader corrects them for all processes that share the ledger.
         corrected = 0
         while self._ledger.is_leader() and not self._stopping.is_set():
             done = self._ledger.write(self._ledger.correct_due_times)

@@ -73,7 +73,7 @@ class ClusterSync:
         self._parked_checks = 0
         self.handlers_with_runner = processes.handlers_run_by(ledger.live_processes(ledger.heartbeat_timeout))
         self._listener = NotificationListener(url, on_change=self._on_change)
-        self._heartbeat_thread = threading.Thread(target=self._heartbeat_loop, name="life", daemon=True)
+        self._heartbeat_thread = threading.Thread(target=self._heartbeat_loop, name="heartbeat", daemon=True)
 
     def start(self) -> None:
         """Give signs of life and listen, until `stop`."""
@@ -88,10 +88,7 @@ class ClusterSync:
             self._heartbeat_thread.join(timeout)
 
     def _heartbeat_loop(self) -> None:
-        """Say every few seconds that this process lives, and see to what dead ones have left.
-
-        Also look for all that should have been heard: a connection may be dumb without being broken.
-        """
+        """Send heartbeats, recover the attempts of expired processes, and poll for missed notifications."""
         while not self._stopping.wait(self._ledger.heartbeat_interval):
             try:
                 self._ledger.heartbeat()
@@ -132,12 +129,11 @@ class ClusterSync:
             self.poll()
 
     def _notify_waiters(self, event_ids: Iterable[str]) -> None:
-        """Tell those who wait how these events' deliveries stand."""
         for event_id in event_ids:
             self._waiters.notify_snapshot(event_id, self._ledger.delivery_statuses(event_id))
 
     def _rebuild_routes(self) -> None:
-        """Take over what the ledger says of handlers that are not loaded here, and of who runs or has paused which."""
+        """Read handlers, runners and pauses from the ledger, and apply what has changed."""
         with self._routing:
             with self._ledger.connection() as connection:
                 missing = [
@@ -160,5 +156,5 @@ class ClusterSync:
 
 
 def _routes(missing: Iterable[RegisteredHandler], retired: frozenset[str]) -> object:
-    """What routing depends on: not when a handler was last seen."""
+    # Not last_seen_at: it changes without a change of the routes.
     return [(handler.id, handler.selectors, handler.order_by) for handler in missing], retired

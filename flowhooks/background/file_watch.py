@@ -62,7 +62,7 @@ class FileWatch:
                 log.exception("file_watch_fault")
 
     def _check_files(self) -> None:
-        """Once the file is back, let run what was marked as running in a transaction of which nobody was told."""
+        """Once the file is back, recover attempts of transactions that were never confirmed."""
         guard = self._ledger.guard
         if guard is None or guard.find_problem() or not guard.unconfirmed:
             return

@@ -121,7 +121,7 @@ class Retention:
                 log.exception("purge_fault")
 
     def _run_if_trusted(self) -> float:
-        """Delete what is old, unless the clock is doubted; seconds until the next run."""
+        """Delete expired data unless the clock is in doubt; return the seconds until the next run."""
         if self._trust.is_trusted:
             self._postponed = False
             self.run()
@@ -136,7 +136,6 @@ class Retention:
         return FIRST_RUN_DELAY
 
     def _max_rows(self) -> int:
-        """How many of each kind one run may delete."""
         return max(MIN_ROWS_PER_RUN, self._ledger.totals().stored // MAX_SHARE_DIVISOR)
 
     def _cutoff(self, name: str) -> int:
@@ -182,5 +181,5 @@ class Retention:
             self._throttle(began)
 
     def _throttle(self, began: float) -> None:
-        """Leave the time to others, after what has been going on since `began`."""
+        """Sleep in proportion to the time spent since `began`, so that writers get their share."""
         self._stopping.wait((time.monotonic() - began) * (1 / MAX_DUTY_CYCLE - 1))

@@ -90,7 +90,7 @@ def _deliveries_text(detail: Mapping[str, Any]) -> str:
 
 
 def _filter_text(filters: Any) -> str:
-    """Which events were asked for, by the options that ask for them; `""` if that is not known."""
+    """Write a filter as command-line options; `""` if it has none."""
     if not isinstance(filters, dict):
         return ""
     if not filters:

@@ -74,7 +74,7 @@ def upgrade_command(settings: Settings) -> None:
 
 
 def _database_argument(_context: click.Context, _argument: click.Parameter, value: str) -> str:
-    """The URL of a database that is given as an argument, which may hold a password, and so is never repeated."""
+    # The URL may hold a password, so no error repeats it.
     try:
         url = addresses.database_url(value)
     except ValueError as error:
@@ -131,7 +131,7 @@ def copy_command(context: click.Context, *, source: str, target: str, config: Pa
 
 @contextmanager
 def _lock_database(settings: Settings, url: str) -> Iterator[None]:
-    """Keep everybody else from a database that is a file."""
+    """Lock the database if it is a file."""
     settings = replace(settings, database=url)
     if (holder := operations_client.lock_owner(settings)) is not None:
         server = f", a server ({holder.admin})" if holder.admin else ""

@@ -80,7 +80,6 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
 
 
 def _paused_text(handler: HandlerStatus) -> str:
-    """Since when a handler is paused, and why if its circuit is open."""
     since = output.format_time(handler.paused_at)
     if handler.circuit is None:
         return since
@@ -185,7 +184,6 @@ def _check_patterns(settings: Settings, patterns: Sequence[str]) -> None:
 
 
 def _result_text(name: str, done: Mapping[str, Any]) -> str:
-    """What was done, or would be."""
     already = {"pause": "is paused already", "resume": "is not paused"}[name]
     skipped = f" Skipped because it {already}: {', '.join(done['skipped'])}." if done["skipped"] else ""
     if not done["handlers"]:

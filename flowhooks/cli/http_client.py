@@ -87,7 +87,7 @@ def _split(base: str) -> SplitResult:
 
 
 def _reason(error: OSError) -> str:
-    """What the system says, in its own words: a TLS error has a `strerror` that is none."""
+    # `strerror` of a TLS error is not its message.
     if isinstance(error, http.client.RemoteDisconnected):
         return "it closed the connection without an answer"
     system_text = (

@@ -33,7 +33,7 @@ class _UsageError(click.ClickException):
 
 
 class _LazyGroup(click.Group):
-    """Loads a command's file only when it is asked for, and turns our errors into one line and an exit code."""
+    """Imports the module of a command when it is called, and prints our errors as one line."""
 
     def list_commands(self, _context: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -54,7 +54,7 @@ class _LazyGroup(click.Group):
 
 @contextmanager
 def _escape_errors() -> Iterator[None]:
-    """Escape what a terminal would obey in the message of an error: it may repeat an argument, or what is stored."""
+    """Escape control characters in errors: they may repeat an argument or stored text."""
     try:
         yield
     except SettingsError as error:  # one problem a line
@@ -67,7 +67,7 @@ def _escape_errors() -> Iterator[None]:
 
 
 def _mark_help_blocks(command: click.Command) -> click.Command:
-    r"""The command, its help's blocks marked as click wants them: in a docstring, which is raw, `\b` is two letters."""
+    # click marks a preformatted block with `\b`, which a raw docstring has as two letters.
     command.help = (command.help or "").replace("\\b\n", "\b\n")
     for inner in command.commands.values() if isinstance(command, click.Group) else ():
         _mark_help_blocks(inner)

@@ -165,7 +165,7 @@ def _add_up(before: Any, value: Any) -> Any:
 
 @contextmanager
 def _open_client(settings: Settings, *, dry_run: bool, level: str) -> Iterator[tuple[OperationCall, bool]]:
-    """Whom to ask: the running server; without one, what is opened here. Also whether somebody runs deliveries."""
+    """Open a client of the running server, or of the ledger if none runs; and tell whether a server runs."""
     holder = lock_owner(settings)
     if holder is not None:
         if not holder.admin:
@@ -195,7 +195,7 @@ def _open_client(settings: Settings, *, dry_run: bool, level: str) -> Iterator[t
 
 
 def _read_only_context(settings: Settings, reader: Reader) -> OperationContext:
-    """What a dry run works with where no server runs: it needs no lock, and could not write if it tried."""
+    """Return a context for a dry run without a server: it needs no lock and cannot write."""
     _, plugins = load_plugins(settings)
     lookup_result = build_lookup(plugins, reader.registered_handlers(), settings.routing.ignore_process_keys)
     ledger = cast("Ledger", reader)  # a dry run only reads
@@ -218,7 +218,6 @@ _NOT_WRITTEN: Final = "the database could not be written just now; this step cha
 
 
 def _user_name() -> str:
-    """Who gives the command, as this machine knows them."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # no such user here, as in many containers
@@ -261,7 +260,7 @@ def _run_on_server(holder: LockOwner, name: str, arguments: Mapping[str, Any]) -
 
 
 class _InterruptHandler:
-    """The first Ctrl-C lets the page under way be done, so that what is reported is true; the second one does not."""
+    """Lets the current page finish at the first Ctrl-C, so that the report is true; the second Ctrl-C aborts."""
 
     def __init__(self) -> None:
         self.requested = False

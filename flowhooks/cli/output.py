@@ -195,7 +195,7 @@ def _writes_utf8(stream: Any) -> bool:
 
 
 def _open_stream(*, err: bool = False) -> Any:
-    """The stream, which from now on writes an escape where its encoding lacks a character, rather than fail."""
+    # Characters that the encoding lacks are escaped: an error message must not fail with an error.
     stream = sys.stderr if err else sys.stdout
     if isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
         stream.reconfigure(errors="backslashreplace")

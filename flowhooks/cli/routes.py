@@ -138,7 +138,7 @@ def command(settings: Settings, *, as_json: bool, **options: Any) -> None:
 
 
 def _ordering(handler_id: str, lookup_result: Lookup, plugins: Plugins) -> dict[str, Any]:
-    """What a handler's deliveries wait for besides their time; a limit is known only of what is loaded."""
+    """Return a handler's order key and limit; the limit is known only for loaded handlers."""
     handler = plugins.handlers.get(handler_id)
     return {
         "order_by": lookup_result.router.order_by(handler_id),
@@ -147,10 +147,7 @@ def _ordering(handler_id: str, lookup_result: Lookup, plugins: Plugins) -> dict[
 
 
 def _registered_handlers(settings: Settings) -> tuple[list[RegisteredHandler], frozenset[str]]:
-    """What the ledger remembers, and which of that processes run; nothing where there is no ledger yet.
-
-    Where it cannot be read, a word of that.
-    """
+    """Read the registered handlers and the ids of those that are run; empty without a ledger."""
     url = database_url(settings)
     file = database.database_file(url)
     if file is not None and not file.exists():

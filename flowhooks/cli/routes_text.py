@@ -232,7 +232,6 @@ def _gets_text(candidate: CandidateMatch) -> str:
 
 
 def _reason_text(candidate: CandidateMatch) -> str:
-    """The reason, then the value of each condition where there are several."""
     if len(candidate.conditions) <= 1:
         return candidate.reason
     return "\n".join(

@@ -134,7 +134,6 @@ def _signature(key: bytes, body: bytes) -> dict[str, str]:
 
 
 def _body(data: str | None, members: dict[str, Any]) -> bytes:
-    """What is sent: the data as it is where nothing is to be put into it."""
     if data is None:
         return json.dumps(members, ensure_ascii=False).encode()
     raw = _raw(data)

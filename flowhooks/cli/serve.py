@@ -139,7 +139,6 @@ def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> N
 
 
 def _print_addresses(call_backs: str, admin: str) -> None:
-    """Tell whoever has started this at a terminal where to look: the log is for programs."""
     if not sys.stdout.isatty():
         return
     with suppress(OSError):  # the terminal has gone, which SIGHUP says
@@ -151,7 +150,7 @@ def _print_addresses(call_backs: str, admin: str) -> None:
 
 
 def _retire(app: App, shutdown_signal: signals.ShutdownSignal, web: Server, admin: Server) -> None:
-    """Leave new connections to others, and serve on until those that there are have gone, or all are to end."""
+    """Stop accepting connections, and serve the open ones until they close or the process stops."""
     log.info("process_retiring", running=app.runner.running)
     admin.retire()
     web.retire()

@@ -74,10 +74,10 @@ def command(settings_source: SettingsSource, concurrency: int | None, patterns: 
 
 
 def _check(settings: Settings) -> None:
-    """See that there may be a worker.
+    """Check that a worker may start.
 
     Raises:
-        SettingsError: not on this database, or not where it is to listen.
+        SettingsError: the database is not shared, or the worker would listen where a server does.
     """
     if not database.is_shared(database_url(settings)):
         raise SettingsError(
@@ -141,10 +141,10 @@ def _admin(app: App, settings: Settings, inherited: InheritedSockets | None, *, 
 
 
 def _check_handlers(loaded: Collection[str], patterns: Sequence[str]) -> None:
-    """See that there is something to run.
+    """Check that the worker has handlers to run.
 
     Raises:
-        SettingsError: no handler is loaded, or a pattern means none of them.
+        SettingsError: no handler is loaded, or a pattern matches none.
     """
     if not loaded:
         raise SettingsError("a worker runs handlers, and no plugin gives one; `flowhooks plugins list` says more")

@@ -82,7 +82,7 @@ class CircuitBreaker:
                 self._request_change(handler, error)
 
     def _request_change(self, handler: str, why: str | None) -> None:
-        """Open the circuit of a handler for a reason; None: close it if it is open."""
+        """Open the circuit of a handler for the reason `why`; None closes it."""
         self._changes.put((handler, why))
         self._wakeup.set()
 
@@ -120,7 +120,7 @@ class CircuitBreaker:
         self._wakeup.set()
 
     def _apply_changes(self) -> None:
-        """Do what the ends of attempts ask for; what cannot be done now is asked for again by the next one's end."""
+        # A change that fails is requested again by the next attempt's end.
         changes: dict[str, str | None] = {}
         while True:
             try:
@@ -156,7 +156,7 @@ class CircuitBreaker:
         )
 
     def _run_trials(self, execute: ExecuteFn) -> Iterator[threading.Thread]:
-        """Begin a trial of each handler whose time has come, and that this process runs; their threads."""
+        """Start a trial for each open circuit whose retry time has come; yield their threads."""
         if self._max_failures.keys().isdisjoint(self._ledger.pauses.handlers):
             return
         now = self._clock.now()
@@ -170,7 +170,7 @@ class CircuitBreaker:
 
 
 def _start_trial(execute: ExecuteFn, queued: ReadyDelivery, claimed: ClaimedAttempt) -> Iterator[threading.Thread]:
-    """Begin a trial in a thread of its own; where there is no room for another, it is made here, and nothing else."""
+    """Run a trial in a thread of its own, or here if the system allows no further thread."""
 
     def run_trial() -> None:
         log.info("circuit_half_open", handler=queued.handler, delivery=queued.delivery_id, event_id=claimed.event.id)

@@ -74,7 +74,7 @@ class ConditionCheck:
         return False
 
     def _close_or_suspend(self, handler: Handler, event: Event, standing: DeliveryStatus, attempt: int) -> None:
-        """Close or suspend a delivery that waits, unless it has changed since its runner has seen it."""
+        """Close or suspend a waiting delivery if it is unchanged since the runner read it."""
         target, note = _next_state(handler, event)
         now = self._clock.now()
         if target is State.CLOSED:
@@ -121,7 +121,6 @@ class ConditionCheck:
 
 
 def _next_state(handler: Handler, event: Event) -> tuple[State, str]:
-    """The state that a delivery goes to, and why."""
     why = handler.selectors.why_not(event)
     if handler.selectors.decide(event) is False:
         return State.CLOSED, f"{FALSE_NOTE}: {why}"

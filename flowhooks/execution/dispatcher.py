@@ -146,7 +146,7 @@ class Dispatcher:
         return None
 
     def _suspend_missing_handler(self, queued: ReadyDelivery, claimed: ClaimedAttempt | None) -> None:
-        """Have a delivery whose handler nobody has wait for it, without a time: neither running nor offered again."""
+        """Suspend a delivery whose handler is not installed: without a due time it is not polled."""
         attempt = claimed if claimed is not None or queued.probe else self._ledger.claim(queued)
         if isinstance(attempt, ClaimedAttempt):
             result = AttemptResult(
@@ -172,7 +172,7 @@ class Dispatcher:
         return self._redact(outcome)
 
     def _redact(self, outcome: Outcome) -> Outcome:
-        """An outcome without the plugins' secrets: before anything of it is cut or anybody is told."""
+        # Before any text is truncated or published: half a secret could not be recognised.
         if outcome.error or outcome.traceback:
             conceal = self._plugins.redact
             return replace(outcome, error=conceal(outcome.error), traceback=conceal(outcome.traceback))
@@ -219,7 +219,7 @@ class Dispatcher:
         transaction: HandlerTransaction,
         seconds: float,
     ) -> None:
-        """Have it recorded how an attempt ended, with what its handler wrote in a transaction of its own."""
+        """Record the result of an attempt together with its handler's own transaction."""
         result = self._build_result(handler, claimed, delivery, outcome)
         if transaction.is_open and outcome.succeeded:
             try:
@@ -280,7 +280,7 @@ class Dispatcher:
         result: AttemptResult,
         seconds: float,
     ) -> None:
-        """What follows once an outcome is durable; where it could not be recorded, that is tried again."""
+        """Publish a recorded result; schedule another try if it could not be recorded."""
         if settled is None:
             retry = partial(
                 self._on_recorded,
@@ -299,11 +299,11 @@ class Dispatcher:
             log.warning("stale_attempt", delivery=delivery.id, attempt=delivery.attempt)
 
     def _commit(self, transaction: HandlerTransaction, result: AttemptResult) -> bool | None:
-        """Commit what a handler wrote together with its outcome.
+        """Commit a handler's transaction together with its result.
 
         Returns:
-            Whether that is so; False if the attempt was no longer the current one. None if the process ends before
-            the database has said: whoever recovers the delivery finds out.
+            False if the attempt was no longer the current one. None if the process stops before the database
+            has replied: recovery finds out.
 
         Raises:
             TransactionError: nothing was written.
@@ -346,7 +346,6 @@ class Dispatcher:
     def _next_state(
         self, handler: Handler, claimed: ClaimedAttempt, outcome: Outcome, now: int
     ) -> tuple[State, int | None]:
-        """The state that follows an outcome, and from when the next attempt may run."""
         if outcome.succeeded:
             return State.SUCCEEDED, None
         if outcome.kind is OutcomeKind.REJECTED:
@@ -384,7 +383,7 @@ class Dispatcher:
             self._record(result, on_recorded)
 
     def _record(self, result: AttemptResult, on_recorded: Callable[[bool | None], None]) -> None:
-        """Record an outcome, however long the database is down, unless the process ends before."""
+        """Record a result; retry while the database is down, until the process stops."""
         tries = 0
         while True:
             try:
@@ -401,7 +400,7 @@ class Dispatcher:
                 return
 
     def _probe(self, handler: Handler, queued: ReadyDelivery) -> None:
-        """Ask a handler's probe what became of a lost attempt; what it cannot tell stays *unknown*."""
+        """Call a handler's probe for a lost attempt; without an answer the delivery stays *unknown*."""
         if handler.probe is None or (stored := self._ledger.delivery(queued.delivery_id)) is None:
             return
         event, standing = stored

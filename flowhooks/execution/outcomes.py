@@ -103,7 +103,7 @@ def error_to_line(error: BaseException) -> str:
 
 
 def _find_handler_lost(error: BaseException) -> HandlerLost | None:
-    """That the handler's own process ended, also where a wrapper has made another exception of it."""
+    """Find a `HandlerLost` in an exception or its causes: a wrapper may have replaced it."""
     cause: BaseException | None = error
     for _ in range(_MAX_CAUSES):
         if cause is None or isinstance(cause, HandlerLost):
@@ -113,7 +113,7 @@ def _find_handler_lost(error: BaseException) -> HandlerLost | None:
 
 
 def _redact(value: Any, redact: Callable[[str], str]) -> Any:
-    """`value`, which is out of JSON, with every string masked; numbers are none, whatever their digits."""
+    """Redact every string in a JSON value; numbers stay."""
     match value:
         case str():
             return redact(value)

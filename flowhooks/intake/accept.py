@@ -221,9 +221,9 @@ class Intake:
                 self._waiters.close(event_id, waiter)
 
     def _store_and_wait(self, new: NewEvent, waiter: Waiter | None, wait: float) -> AcceptResult:
-        """Store an event; and where it is watched, wait for its handlers in the same breath.
+        """Store an event and wait for its deliveries.
 
-        To be woken once, by what comes last, is cheaper than to be woken for every step.
+        The waiter is registered before the commit, so that one wakeup serves both.
         """
         if waiter is None:
             return self._ledger.accept(new)
@@ -286,14 +286,13 @@ class Intake:
         return new, route
 
     def _is_stored(self, event: Event) -> bool:
-        """Whether it came before: then it is answered as any repeat, whoever wants it by now."""
         try:
             return self._ledger.is_stored(event.identity)
         except LedgerUnusable as error:
             raise Unavailable("ledger_down") from error
 
     def _answer_repeat(self, accepted: AcceptResult, route: Route, *, wait: float) -> Answer:
-        """Answer a call-back that came before: what succeeded stays, what moves is joined, what is dead may go on."""
+        """Answer a repeated callback: keep succeeded deliveries, wait for active ones, retry dead ones."""
         delivery_statuses = accepted.delivery_statuses
         if any(standing.state is State.DEAD for standing in delivery_statuses):
             delivery_statuses = self._retry_dead(accepted.event_id, delivery_statuses)
@@ -316,7 +315,6 @@ class Intake:
         return _build_answer(accepted.event_id, accepted.state, delivery_statuses, route)
 
     def _may_progress(self, standing: DeliveryStatus) -> bool:
-        """Whether it may settle by itself soon."""
         if standing.state is State.WAITING:
             return standing.due_at is not None and self._runs_somewhere(standing.handler)
         return standing.state is State.RUNNING
@@ -335,7 +333,7 @@ class Intake:
         )
 
     def _read_statuses(self, event_id: str) -> dict[str, DeliveryStatus]:
-        """How an event's deliveries stand, by id; nothing where that cannot be read, for it is stored all the same."""
+        """Read an event's deliveries by handler id; empty if the ledger cannot be read, because it is stored."""
         try:
             return {standing.delivery_id: standing for standing in self._ledger.delivery_statuses(event_id)}
         except LedgerUnusable:
@@ -353,7 +351,7 @@ class Intake:
 
 
 def _rejection_key(route: Route, routing: RoutingSettings) -> str | None:
-    """The message of the refusal, where the settings refuse what would be parked; None: it is stored."""
+    """Return the message key if the settings reject an event without a handler; else None."""
     if route.parked_by is ParkedBy.HANDLER and routing.no_handler == "reject":
         return "no_handler"
     if route.parked_by is ParkedBy.NAME and routing.no_name == "reject":

@@ -72,7 +72,6 @@ class Waiter:
         return self._is_over or self._done.acquire(timeout=seconds)
 
     def _may_settle(self, standing: DeliveryStatus) -> bool:
-        """Whether a delivery may still settle before this waiter's deadline."""
         if standing.state is State.RUNNING:
             return True
         if standing.state is not State.WAITING or standing.handler in self._paused():

@@ -219,9 +219,9 @@ def count_missing_handler(connection: Connection, handler: str) -> int:
 
 
 def _oldest(order: Any, *where: ColumnElement[bool], only: tuple[ColumnElement[bool], ...] = ()) -> Select[Any]:
-    """Of each handler with deliveries of `where`, the one that comes first by `order` and is among `only`.
+    """Return each handler's first delivery by `order` among `only`.
 
-    `where` is what an index is made for that has the handler, then `order`, after what `where` fixes.
+    `where` has to match a partial index on the handler and `order`.
     """
     each = each_handler(*where)
     oldest = (

@@ -307,7 +307,6 @@ class ResultRecorder:
 def _read_recorded(
     transaction: WriteTransaction, results: list[AttemptResult]
 ) -> dict[tuple[str, int], tuple[str | None, int | None]]:
-    """The outcome that stands for each of these attempts, and since when."""
     if not results:
         return {}
     rows = transaction.connection.execute(

@@ -135,7 +135,7 @@ def reset_for_new_version(
 
 
 def _is_trial_due(next_retry_at: int, now: int) -> ColumnElement[bool]:
-    """Whether a handler is to be tried; also if it is to be tried later than ever, as a clock that was ahead said."""
+    # A due time beyond any schedule was written by a clock that was ahead.
     return or_(handlers.c.circuit_retry_at <= now, handlers.c.circuit_retry_at > next_retry_at + MAX_TRIAL_AHEAD)
 
 

@@ -95,7 +95,7 @@ _RUNNING: Final = deliveries.c.state == State.RUNNING.value
 
 
 def _is_consistent() -> ColumnElement[bool]:
-    """Whether a delivery's state agrees with how its last attempt ended; `docs/explanation/states.md` has the table."""
+    # docs/explanation/states.md has the table.
     outcome = attempts.c.outcome
     none = attempts.c.number.is_(None)
     return case(

@@ -161,8 +161,6 @@ def digest_tables(snapshot: DatabaseSnapshot, advance: Advance) -> dict[str, Tab
 
 
 class _Digest:
-    """Makes the digest of a table, batch by batch."""
-
     def __init__(self, table: Table) -> None:
         self._rows = 0
         self._digest = hashlib.sha256()
@@ -181,10 +179,10 @@ class _Digest:
 
 
 def _columns_to_copy(table: Table) -> list[ColumnElement[Any]]:
-    """The columns of a table as they are copied: as they are, but no process of the source lives in the target.
+    """Return a table's columns as they are copied; processes are marked as stopped.
 
-    One that was killed has no end written down; it then ended at its last sign of life, and what it left running is
-    found at the target's first start. The same however often it is asked, so that a copy can be gone on with.
+    A killed process has no end: it gets the time of its last heartbeat, so that the copy's first start recovers its
+    attempts. The result is the same each time, so that a copy can be resumed.
     """
     if table is not processes:
         return list(table.c)
@@ -201,7 +199,7 @@ def _in_order(table: Table, columns: list[ColumnElement[Any]]) -> Select[Any]:
 
 @cache
 def _by_key(table: Table) -> Select[Any]:
-    """The rows of a table with the keys of a batch, the parameter `keys`."""
+    """Select the rows of a table whose keys are in the parameter `keys`."""
     keys = database.row_array("keys", **{column.name: column.type for column in table.primary_key})
     same = and_(*(column == keys.c[column.name] for column in table.primary_key))
     return select(*_columns_to_copy(table)).join_from(keys, table, same)

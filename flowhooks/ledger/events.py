@@ -159,7 +159,7 @@ class EventInserter:
     def _insert(
         self, transaction: WriteTransaction, items: Sequence[NewEvent]
     ) -> tuple[set[str], dict[Identity, _Existing]]:
-        """Store what is new: the ids of that, and what would be new if it had not been there and purged."""
+        """Insert new events; return the ids of those, and the purged ones among them."""
         connection = transaction.connection
         # Sorted, so that no two processes wait for each other.
         rows = [_event_row(item) for item in sorted(items, key=lambda item: item.event.identity)]
@@ -185,7 +185,7 @@ class EventInserter:
         return stored, purged_before
 
     def _store(self, transaction: WriteTransaction, items: Sequence[NewEvent], paused: Collection[str]) -> None:
-        """Store the deliveries: as running those that the runner begins at once, the others as waiting."""
+        """Store the deliveries: *running* if the runner reserved a thread, else *waiting*."""
         positions = _assign_positions(transaction, items)
         # What is held back is offered when it is first of its order group, and what is paused when it is resumed.
         queued = [
@@ -226,7 +226,7 @@ class EventInserter:
             self._runner.enqueue(transaction, unclaimed, items[0].now)
 
     def _claim_immediately(self, transaction: WriteTransaction, queued: Sequence[ReadyDelivery]) -> set[str]:
-        """The ids of those that are stored as running."""
+        """Return the ids of the deliveries that are stored as *running*."""
         # Whoever writes alone knows that nothing else is in an order group that it finds empty. How many run, nobody
         # knows before it is recorded how others have ended.
         eligible = [
@@ -272,7 +272,6 @@ class EventInserter:
 
 
 def _assign_positions(transaction: WriteTransaction, items: Sequence[NewEvent]) -> Mapping[str, Position]:
-    """The places of the deliveries that are ordered, by id."""
     new = [
         (delivery_id, OrderGroup(handler, item.order_keys[handler]))
         for item in items

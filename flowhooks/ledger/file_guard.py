@@ -94,7 +94,7 @@ class FileGuard:
             self._log_change(misplaced or self._damage)
 
     def _is_in_place(self) -> bool:
-        """Whether the file is the one that is open, and no smaller than it was."""
+        """Tell whether the open file is the one at its path, and has not become smaller."""
         try:
             stat = os.stat(self._file)  # noqa: PTH116 (as above)
         except OSError:
@@ -129,7 +129,7 @@ class FileGuard:
         return None
 
     def _find_truncation(self) -> str | None:
-        """What is wrong with a file that became smaller; None if it is whole all the same."""
+        """Return what is wrong with a file that became smaller; None if it is complete."""
         try:
             size = os.stat(self._file).st_size  # noqa: PTH116 (as above)
         except OSError as error:
@@ -145,7 +145,6 @@ class FileGuard:
         return self._damage
 
     def _log_change(self, why: str | None) -> None:
-        """Log each change once, however many callers are refused meanwhile."""
         if why == self._problem:
             return
         if why is None:
@@ -185,7 +184,7 @@ def reject_damaged(engine: Engine, url: str) -> None:
 
 
 def _read_damage(engine: Engine) -> str | None:
-    """What SQLite reports as wrong with the file; what else keeps it from being used is reported later."""
+    """Return the damage that SQLite reports; other errors are reported when the file is used."""
     try:
         return database.quick_check(engine)
     except SQLAlchemyError as error:

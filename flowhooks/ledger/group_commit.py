@@ -243,12 +243,12 @@ class GroupCommitWriter:
         self._disconnect()
 
     def _commit(self, batch: list[WriteRequest[Any]], *, retry: bool = True) -> bool:
-        """Do a batch and hand over its results; whether there was a database to do it.
+        """Execute a batch and set its results; return whether the database was available.
 
         Args:
-            batch: what is to be done.
-            retry: whether to try once more if the connection turns out to be lost before anything was committed, as
-                it is after the server was restarted.
+            batch: the requests.
+            retry: whether to try once more if the connection was lost before the COMMIT was sent, as after a restart of
+                the server.
         """
         began = time.monotonic()
         if self._blocked_since is None:
@@ -280,7 +280,7 @@ class GroupCommitWriter:
         return True
 
     def _commit_one_by_one(self, batch: list[WriteRequest[Any]], cause: BaseException | None) -> bool:
-        """Do each item of a batch by itself, as long as there is a database; whether there was to the end."""
+        """Execute each request in a transaction of its own; return whether the database stayed available."""
         for index, request in enumerate(batch):
             if not self._commit([request]):
                 for unprocessed in batch[index + 1 :]:
@@ -291,7 +291,7 @@ class GroupCommitWriter:
         return True
 
     def _log_health(self, failing: str | None, *, damage: bool = False) -> None:
-        """Log once that writing fails, and once that it works again, however many wait for it."""
+        """Log the first failure, and the recovery."""
         if failing and damage and self._guard is not None:
             self._guard.report_damage(failing)
         if failing and not self.write_error:
@@ -336,7 +336,7 @@ class GroupCommitWriter:
 
     @contextmanager
     def _begin(self) -> Iterator[Connection]:
-        """A transaction on the one connection that this thread keeps; on a new one after any trouble."""
+        """Begin a transaction on the writer's connection; on a new connection after an error."""
         try:
             if self._connection is None:
                 self._connection = self._engine.connect()
@@ -358,16 +358,16 @@ class GroupCommitWriter:
 
 
 def _is_lost(error: BaseException | None) -> bool:
-    """Whether an error says that there is no connection any more, rather than what is wrong with a statement."""
+    """Tell a lost connection from a failed statement."""
     return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
 class _BeginFailed(Exception):
-    """There is no database to write to, or not the one at its path: no item is to blame, and none is tried singly."""
+    """The database is unavailable, or its file was replaced; no request is at fault."""
 
 
 class _RolledBack(Exception):
-    """A transaction failed before its COMMIT was sent, so that nothing of it was done."""
+    """A transaction failed before its COMMIT was sent, so nothing of it is stored."""
 
 
 def call_each(transaction: WriteTransaction, functions: list[Callable[[WriteTransaction], Any]]) -> list[Any]:

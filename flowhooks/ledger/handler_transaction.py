@@ -184,7 +184,7 @@ class HandlerTransaction:
         return True
 
     def _check_fencing(self, connection: Connection) -> None:
-        """Tell the handler as early as can be; what counts is that it is so at the commit."""
+        # Early, so that the handler learns of it. The check at the commit is the one that counts.
         try:
             now = connection.execute(_CURRENT_ATTEMPT, {"delivery": self._delivery_id}).one_or_none()
         except SQLAlchemyError as error:

@@ -66,7 +66,7 @@ class Ledger(Reader):
         runner: is told, within the transactions, what may run.
         clock: time and ids.
         max_queued_writes: how much work may queue before more is refused.
-        timeout: seconds that a piece of work may take until it is durable.
+        write_timeout: seconds that a piece of work may take until it is durable.
         heartbeat_timeout: seconds without a sign of life after which the others take a process for dead.
         kind: what this process is, `"server"`, `"worker"` or `"command"`.
         handler_ids: ids of the handlers whose deliveries it runs.
@@ -79,7 +79,7 @@ class Ledger(Reader):
         heartbeat_interval: seconds between this process's signs of life.
         pauses: which handlers are paused, as far as this process has heard.
         heartbeat_timeout: as given.
-        timeout: as given.
+        write_timeout: as given.
         process: this process's id in the ledger.
         newest: the newest time that was stored before this process stored anything; None if nothing was.
         upgraded_from: the migration that the database stood at; None for a new one.
@@ -163,7 +163,7 @@ class Ledger(Reader):
             raise
 
     def _upgrade_tables(self, url: str) -> str | None:
-        """Bring the tables up to this version; where other processes may be at work on them, only see that they are."""
+        """Run pending migrations; on a shared database only check that there are none."""
         if not database.is_shared(url):
             return upgrade_on_open(self._write_engine, url)
         with self._write_engine.connect() as connection:
@@ -172,7 +172,7 @@ class Ledger(Reader):
         return runner.HEAD
 
     def _sync_clock(self, connection: Connection) -> None:
-        """Go by the database's clock where this machine's is wrong: others go by what is written with its times."""
+        # Other processes compare their times with the ones that are stored.
         self._clock_skew = processes.sync_clock(connection, self._clock, before=self._clock_skew)
 
     def _register_process(self, transaction: WriteTransaction) -> None:
@@ -433,7 +433,7 @@ class Ledger(Reader):
             return processes.leader_id(connection) == self.process
 
     def _ensure_heartbeat(self) -> None:
-        """Before anything is begun: a process that was stopped for long may have been taken for dead."""
+        # A process that was suspended may have been expired by the others.
         if self.shared and self._heartbeat_state.is_overdue():
             self.heartbeat()
 
@@ -453,10 +453,10 @@ class Ledger(Reader):
         self._register_process(transaction)
 
     def _write_at_start(self, function: Callable[[WriteTransaction], T]) -> T:
-        """Write what must be written before anything else, however much it is.
+        """Write before the server serves, without a timeout.
 
         Raises:
-            LedgerUnusable: that cannot be done.
+            LedgerUnusable: the write failed.
         """
         with name_database_in_errors(self._url):
             try:

@@ -192,7 +192,7 @@ def _identity(stat: os.stat_result) -> str:
 
 
 def _is_at(path: Path, file: int) -> bool:
-    """Whether an open file is the one at a path."""
+    """Tell whether an open file is the one at a path."""
     try:
         return _identity(path.stat()) == _identity(os.fstat(file))
     except OSError:
@@ -200,10 +200,10 @@ def _is_at(path: Path, file: int) -> bool:
 
 
 def _open_locked(path: Path, kind: str, *, lock: bool = True) -> int | None:
-    """Open a file, made if there is none, and lock it; None if somebody else has locked it.
+    """Open and lock a file, creating it if necessary; None if it is locked by another process.
 
     Raises:
-        LedgerUnusable: it cannot be made or locked.
+        LedgerUnusable: it cannot be created or locked.
     """
     flags = os.O_RDWR if path.suffix == ".lock" else os.O_RDONLY  # SQLite says best what keeps it from being written
     try:
@@ -222,7 +222,7 @@ def _open_locked(path: Path, kind: str, *, lock: bool = True) -> int | None:
 
 
 def _try_lock(file: int) -> bool:
-    """Whether an open lock file could be locked; for `holder`, which holds it while it looks, one comes again."""
+    # `holder` locks the file for a moment while it reads: try again once.
     until = time.monotonic() + READ_TIMEOUT
     while True:
         try:
@@ -238,7 +238,7 @@ def _try_lock(file: int) -> bool:
 
 
 def _owner_of(file: int, path: Path) -> LockOwner | None:
-    """Who holds an open lock file; one who has just taken it, or is about to let go, is looked at again."""
+    # A process that just took the lock may not have written its id yet: read again.
     until = time.monotonic() + READ_TIMEOUT
     while True:
         try:

@@ -141,7 +141,6 @@ class NotificationListener:
             self._stopping.wait(RETRY_INTERVAL)
 
     def _log_disconnected(self, why: str) -> None:
-        """Log once that it cannot hear, however often it tries."""
         if not self._disconnected and not self._stopping.is_set():
             log.warning(
                 "notifications_disconnected", why=why, next="it tries again; until then others' outcomes are heard late"
@@ -149,7 +148,7 @@ class NotificationListener:
         self._disconnected = True
 
     def _listen(self) -> None:
-        """Listen until it is over or the connection is lost."""
+        """Listen until closed or disconnected."""
         messages: list[str] = []
         with database.listen(self._url, messages.append) as (descriptor, take_in):
             self._on_change(ChangeNotice(missed=True))

@@ -157,7 +157,7 @@ def _first_of(groups: Any) -> Any:
 
 
 def _promote(groups: Any) -> Any:
-    """Let the first of each order group run from now on, unless it has begun."""
+    """Make the first delivery of each group due, unless it has started."""
     # It was not late while it was blocked.
     due_at = case((deliveries.c.due_at < bindparam("now"), bindparam("now")), else_=deliveries.c.due_at)
     return (
@@ -265,7 +265,6 @@ def admissible(transaction: WriteTransaction, requests: Sequence[ClaimRequest]) 
 
 
 def _count_running(connection: Connection, handler_ids: Iterable[str]) -> Counter[str]:
-    """How many deliveries of each of these handlers run."""
     return Counter(dict(connection.execute(_RUNNING, {"handlers": json.dumps(list(handler_ids))}).all()))
 
 
@@ -344,7 +343,7 @@ class OrderScheduler:
             self._runner.enqueue(transaction, queued, now)
 
     def _fill_free_slots(self, transaction: WriteTransaction, limited: Iterable[str]) -> None:
-        """Have as many run of handlers of which something has ended as there is room for again."""
+        """Enqueue deliveries of limited handlers for the slots that became free."""
         now = self._clock.now()
         running = _count_running(transaction.connection, limited)
         for handler in sorted(limited):

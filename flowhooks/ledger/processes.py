@@ -195,5 +195,5 @@ class HeartbeatState:
 
     @property
     def _max_gap(self) -> float:
-        """Seconds between two signs of life of one process after which the database must have been away."""
+        """Seconds between two heartbeats beyond which the database must have been unavailable."""
         return self._heartbeat_timeout / 2

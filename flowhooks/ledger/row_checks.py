@@ -123,7 +123,7 @@ def _events(connection: Connection, batch: Sequence[Any]) -> Iterator[Problem]:
 
 
 def _checksums(row: Any, values: Sequence[Any], name: str, key: str) -> Iterator[Problem]:
-    """Whether a row is as it was stored; one of an older version has no checksums."""
+    """Compare a row with its checksums."""
     body, whole = row.body_sha256, row.row_sha256
     if body is not None and checksums.body_sha256(row.body) != body:
         yield f"{name} does not have the body that was received", key
@@ -134,7 +134,7 @@ def _checksums(row: Any, values: Sequence[Any], name: str, key: str) -> Iterator
 
 
 def _columns(row: Any) -> Iterator[Problem]:
-    """Whether an event without checksums has what its body has."""
+    """Compare the columns of an event without checksums with its body."""
     try:
         body = schema.parse(row.body.encode())
     except FlowhooksError:
@@ -168,7 +168,7 @@ def _route(row: Any, handlers: set[str]) -> Iterator[Problem]:
 
 @lru_cache(maxsize=1024)
 def _read_route(text: str) -> tuple[frozenset[str], bool] | None:
-    """The handlers that a route names, and whether one of them asked for more than every event; None: it is no route.
+    """Return the handlers of a stored route, and whether any matched by name; None if it is invalid.
 
     Cached, because most events of a ledger have one of a few routes.
     """

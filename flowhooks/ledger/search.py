@@ -192,7 +192,7 @@ _ALL_PARKED: Final = EventFilter(state="parked")
 
 
 class _Search:
-    """One look for events: what narrows it, and which way it goes."""
+    """One search for events: its conditions and its direction."""
 
     def __init__(self, connection: Connection, event_filter: EventFilter, *, before: str, after: str) -> None:
         self._connection = connection
@@ -252,7 +252,7 @@ class _Search:
         return rows, start
 
     def _windows(self, window: int) -> Iterator[str]:
-        """The last id of each window; `""` for the one that goes to the end."""
+        """Yield the last id of each window; `""` for the last window."""
         column = events.c.id
         order = column if self._ascending else column.desc()
         # By ids alone: the time at which each was received would have all of the events read.
@@ -266,7 +266,7 @@ class _Search:
             yield start
 
     def _between(self, column: ColumnElement[str], start: str, end: str) -> list[ColumnElement[bool]]:
-        """After `start` and up to `end`, that one included, in the direction of the look; `""` is no bound."""
+        """Return the condition for ids after `start` up to and including `end`; `""` is unbounded."""
         bounds = []
         if start:
             bounds.append(column > start if self._ascending else column < start)
@@ -275,7 +275,7 @@ class _Search:
         return bounds
 
     def _candidates(self) -> Sequence[str] | None:
-        """The events of all deliveries in an open state, or all that are parked, where those are few; else None."""
+        """Return the ids of the events if an index shows that few can match; else None."""
         event_filter = self._filter
         event_ids: set[str] = set()
         if event_filter.state == "parked" and event_filter.handler is None:
@@ -295,7 +295,7 @@ class _Search:
 
 
 def _bounds(event_filter: EventFilter) -> list[ColumnElement[bool]]:
-    """Between which ids a filter's times lie, for those are what an index has."""
+    # Ids begin with their time, and the primary key is the index that exists.
     bounds = []
     if event_filter.since is not None:
         bounds.append(events.c.id >= id_lower_bound(event_filter.since - _ID_CLOCK_MARGIN))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """What a function is called with; a decorator that takes `*args` hands them on, so what it wraps is asked."""
+    # A decorator with `*args` passes its arguments on, so the wrapped function counts.
     try:
         parameters = list(inspect.signature(function, follow_wrapped=False).parameters.values())
     except (TypeError, ValueError) as error:
@@ -24,7 +24,7 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def _count_positional(function: Callable[..., Any]) -> tuple[int, int, list[str]]:
-    """How many positional arguments a function must and may be given, and their names."""
+    """Return a function's minimum and maximum number of positional arguments, and their names."""
     parameters = _parameters(function)
     if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
         raise HandlerError(

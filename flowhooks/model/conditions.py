@@ -139,7 +139,7 @@ def _parse_pointer(pointer: str) -> tuple[str, ...]:
 
 
 def _find(data: Any, path: tuple[str, ...]) -> Any:
-    """The value at a path; None where there is none, or null."""
+    """Return the value at a path; None if it is missing or null."""
     for part in path:
         if isinstance(data, dict):
             data = data.get(part)
@@ -198,7 +198,7 @@ def _check_json(value: Any) -> None:
 
 
 def _equal(left: Any, right: Any) -> bool:
-    """Whether two JSON values are equal: `true` is not 1, and 1 is 1.0."""
+    """Compare two JSON values: `true` is not 1, and 1 equals 1.0."""
     if _type_of(left) != _type_of(right):
         return False
     if isinstance(left, list):
@@ -238,7 +238,7 @@ def _schema_check(schema: dict[str, Any]) -> Callable[[Any], bool | None]:
 
 
 def _check_schema(schema: dict[str, Any]) -> None:
-    """Refuse schemas that are invalid, lead elsewhere, or say something that is not checked."""
+    """Reject invalid schemas, external references, and keywords that are not supported."""
     from jsonschema import Draft202012Validator  # noqa: PLC0415 (as above)
     from jsonschema.exceptions import SchemaError  # noqa: PLC0415 (as above)
 
@@ -268,7 +268,7 @@ def _check_schema(schema: dict[str, Any]) -> None:
 
 
 def _with_types(schema: dict[str, Any]) -> dict[str, Any]:
-    """The same schema, in which each keyword refuses values of types that it does not speak of."""
+    """Return a schema in which each keyword rejects values of other types."""
     from flowhooks.schema.keywords import subschemas  # noqa: PLC0415 (as above)
 
     schema = copy.deepcopy(schema)
@@ -279,7 +279,7 @@ def _with_types(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _types_of(schema: Any) -> frozenset[str] | None:
-    """The types of value that a schema speaks of; None: it takes no notice of the type."""
+    """Return the types of value that a schema constrains; None if it does not depend on the type."""
     if not isinstance(schema, dict):
         return None
     if "type" in schema:

@@ -231,7 +231,7 @@ def _size(file: Path, suffix: str = "") -> int:
 
 
 class _TTLCache(Generic[T]):
-    """What was read, for as long as it is told again; of many who ask at once one reads."""
+    """Caches a value for a time; of several threads that need it at once, one reads it."""
 
     def __init__(self, read: Callable[[], T], seconds: float) -> None:
         self._read = read

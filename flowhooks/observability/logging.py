@@ -121,7 +121,7 @@ def _is_utf8(stream: TextIO) -> bool:
 
 
 class _LineHandler(logging.StreamHandler[TextIO]):
-    """Writes a line a record; whatever goes wrong with it, the program that logged goes on."""
+    """Writes one line per record; an error in it never reaches the program that logs."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -142,7 +142,7 @@ class _LineHandler(logging.StreamHandler[TextIO]):
 
 
 def _stand_in(record: logging.LogRecord, error: Exception) -> logging.LogRecord:
-    """A record that says that `record` could not be shown."""
+    """Return a record in place of one that cannot be formatted."""
     return logging.makeLogRecord(
         {
             "name": record.name,
@@ -158,7 +158,7 @@ def _stand_in(record: logging.LogRecord, error: Exception) -> logging.LogRecord:
 
 
 class _RecordFields:
-    """Puts what every record has first, then its own values made plain, then the traceback; masks secrets in them."""
+    """Formats a record's standard fields, its own values, then its traceback; redacts secrets."""
 
     __slots__ = ("_pid", "_redact")
 
@@ -197,7 +197,7 @@ class _RecordFields:
 
 
 class _JsonLine:
-    """One JSON object a line, in which every character can be seen or is escaped as JSON escapes it."""
+    """Formats a record as one JSON object per line, with control characters escaped."""
 
     __slots__ = ("_encoder",)
 
@@ -211,7 +211,7 @@ class _JsonLine:
 
 
 class _TextLine:
-    """A line for people; only a traceback takes more lines, which are indented so that none passes for a record."""
+    """Formats a record for people; continuation lines are indented, so that none looks like a record."""
 
     __slots__ = ("_render",)
 
@@ -232,7 +232,7 @@ class _TextLine:
 
 
 class _TextValue:
-    """A value whose repr is what people see of it: a word as it is, anything else quoted, nothing unprintable."""
+    """A value whose repr is a plain word, or else a quoted and escaped string."""
 
     __slots__ = ("_value",)
 
@@ -259,7 +259,7 @@ def to_plain(value: Any, redact: Callable[[str], str] = str) -> Any:
 
 
 class _Clipper:
-    """Makes one value plain and stops when it has become too long, too deep or goes in a circle."""
+    """Converts a value to plain data within limits of length and depth; detects cycles."""
 
     __slots__ = ("_left", "_redact")
 

@@ -65,7 +65,6 @@ def connection_limits(max_connections: int, max_open_files: int) -> ConnectionLi
 
 
 def _limits() -> tuple[int, int]:
-    """The soft limit as a number, and the hard limit as the system has it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _number(soft), hard
 

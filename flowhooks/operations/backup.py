@@ -93,7 +93,7 @@ def _verify_copy(url: str) -> tuple[int | None, tuple[str, ...]]:
 
 @contextmanager
 def _atomic_target(target: Path) -> Iterator[Path]:
-    """A file beside the target that takes its name once it is finished and on the disk; else nothing of it is left."""
+    """Yield a temporary file that gets the target's name once it is complete and synced."""
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
     try:
         if target.exists() or target.is_symlink():
@@ -112,7 +112,7 @@ def _atomic_target(target: Path) -> Iterator[Path]:
 
 
 def _publish(unfinished: Path, target: Path) -> None:
-    """Give it its name, unless a file of that name has come meanwhile."""
+    """Rename the file unless the target exists by now."""
     try:
         os.link(unfinished, target)
     except FileExistsError:

@@ -115,13 +115,12 @@ def _copy_rows(source: DatabaseSnapshot, target: str, advance: Callable[[int], N
 
 @contextmanager
 def _open_snapshot(reader: Reader, url: str) -> Iterator[DatabaseSnapshot]:
-    """A ledger as it is at one moment."""
     with reader.connection() as connection:
         yield DatabaseSnapshot(url, connection)
 
 
 def _reject_if_in_use(reader: Reader, url: str, heartbeat_timeout: float) -> None:
-    """Refuse a ledger that other processes use; that of a file is locked, so that there is none."""
+    # The file of SQLite is locked instead.
     if not database.is_shared(url):
         return
     with name_database_in_errors(url), reader.connection() as connection:

@@ -182,7 +182,7 @@ def _to_oldest(issue: HandlerIssue) -> Oldest:
 
 
 def _arrivals(arrival_times: Sequence[int], now: int) -> Arrivals:
-    """The longest span of which every event was read."""
+    """Return the longest period of which every event was read."""
     ages = [max(0.0, now / 1000 - arrival) / 1000 for arrival in arrival_times]  # in seconds, the youngest first
     is_complete = len(ages) < MAX_ARRIVALS
     period_seconds = next((period for period in PERIODS if is_complete or ages[-1] >= period), PERIODS[-1])

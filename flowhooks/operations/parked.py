@@ -130,13 +130,13 @@ def representative_event(group: ParkedGroup) -> Event:
 
 
 def _undecided(reader: Reader, router: Router, event_ids: list[str]) -> dict[str, str]:
-    """The member that a handler's condition needs, by the id of each of these events that lacks one."""
+    """Map events to the member that a handler's condition needs and they lack."""
     stored = reader.page(EventFilter(ids=tuple(event_ids)), limit=len(event_ids))
     return {event.event.id: _missing_member(router.route(event.event)) for event in stored}
 
 
 def _missing_member(route: Route) -> str:
-    """The member that an event lacks, where it is parked because of that; `""` if it is not parked for that."""
+    """Return the member that a parked event lacks; `""` if it is parked for another reason."""
     return route.undecided if route.parked_by is ParkedBy.CONDITION else ""
 
 

@@ -73,7 +73,6 @@ def resume(context: OperationContext, handlers: Sequence[str], *, dry_run: bool 
 
 
 def _select(context: OperationContext, patterns: Sequence[str], *, paused: bool) -> frozenset[str]:
-    """The ids of the registered handlers that are meant, out of those that are paused or those that are not."""
     candidates = [
         handler.id
         for handler in context.ledger.registered_handlers()

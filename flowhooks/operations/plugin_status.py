@@ -176,7 +176,7 @@ def is_backlog_truncated(plugins: Iterable[PluginStatus], max_counted: int) -> b
 
 
 def _found_plugins(infos: Iterable[PluginInfo], listed: Mapping[str, list[HandlerStatus]]) -> list[PluginStatus]:
-    """Of two plugins of one name the first has the handlers: ids in the ledger are its."""
+    # Of two plugins of one name the first owns the handler ids in the ledger.
     seen: set[str] = set()
     plugins = []
     for info in infos:
@@ -187,7 +187,7 @@ def _found_plugins(infos: Iterable[PluginInfo], listed: Mapping[str, list[Handle
 
 
 def _missing_plugin_state(delivery_statuses: set[str]) -> str:
-    """What became of a plugin that was not found, by its handlers that are not retired."""
+    """Derive the state of a plugin that was not found from its handlers."""
     if not delivery_statuses:
         return "retired"
     return "elsewhere" if delivery_statuses == {"elsewhere"} else "missing"

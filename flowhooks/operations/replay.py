@@ -109,7 +109,7 @@ def _requeue(
 
 
 def _matches(event_filter: EventFilter, standing: DeliveryStatus) -> bool:
-    """Whether a filter that names a handler or a delivery's state means this one of an event's deliveries."""
+    """Tell whether a filter by handler or state includes a delivery."""
     return (event_filter.handler is None or standing.handler == event_filter.handler) and (
         event_filter.state not in set(State) or standing.state == event_filter.state
     )

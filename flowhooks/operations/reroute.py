@@ -186,7 +186,7 @@ def _count_deliveries(items: Sequence[RouteChange]) -> int:
 
 
 def _may_change(context: OperationContext) -> bool:
-    """Whether parked events may be parked no longer, or for another reason than the stored one."""
+    """Tell whether a reroute may change parked events or their reasons."""
     return any(
         is_deliverable(context.router, group)
         or context.router.route(representative_event(group)).parked_by != parked_by
@@ -195,7 +195,7 @@ def _may_change(context: OperationContext) -> bool:
 
 
 def _parked_route_change(context: OperationContext, stored: StoredEvent) -> RouteChange | None:
-    """What becomes of a parked event; one that stays parked gets no delivery, but its reason is kept up to date."""
+    """Return the change of a parked event; one that stays parked only gets its new reason."""
     item = compute_route_change(context, stored)
     if item is None or item.state != EventState.PARKED:
         return item

@@ -59,7 +59,6 @@ def compute_route_change(
 def _add_deliveries(
     context: OperationContext, stored: StoredEvent, route: Mapping[str, str], new_handlers: Sequence[str]
 ) -> RouteChange:
-    """An event with deliveries added, and its state and reasons as they are."""
     return RouteChange(
         event_id=stored.event.id,
         state=stored.state,

@@ -49,7 +49,7 @@ class PluginAttribution:
 
 
 def _codes(function: Callable[..., Any]) -> Iterator[CodeType]:
-    """The code of a function and of what it wraps."""
+    """Yield the code objects of a function and of the functions that it wraps."""
     for candidate in (function, inspect.unwrap(function)):
         code = getattr(candidate, "__code__", None)
         if code is not None:

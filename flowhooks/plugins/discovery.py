@@ -90,10 +90,10 @@ def _from_object(name: str, plugin: object) -> DiscoveredPlugin:
 
 
 def _installed(warnings: list[str]) -> list[EntryPoint]:
-    """The installed entry points of our group.
+    """Return the installed entry points of our group.
 
-    `metadata.entry_points()` reads them all at once, so one package with a spoilt file would hide every plugin.
-    Of two packages with one name the first on `sys.path` counts, as it does for an import.
+    `metadata.entry_points()` reads all packages at once, so one package with a damaged file would hide every plugin. Of
+    two packages with one name the first on `sys.path` counts, as for an import.
     """
     entry_points: list[EntryPoint] = []
     seen: set[str] = set()
@@ -119,7 +119,6 @@ def _name(distribution: metadata.Distribution | None) -> str:
 
 
 def _metadata_field(distribution: metadata.Distribution | None, field: str) -> str:
-    """A field of a distribution's metadata; `""` where there is none."""
     if distribution is None:
         return ""
     try:
@@ -146,7 +145,6 @@ def _from_entry_point(entry_point: EntryPoint) -> DiscoveredPlugin:
 
 
 def _requires(distribution: metadata.Distribution | None) -> tuple[str, ...]:
-    """What a distribution requires; nothing where that cannot be read."""
     try:
         return tuple((distribution.requires if distribution else None) or ())
     except Exception:  # noqa: BLE001 (no METADATA file, or one that is not text)
@@ -158,7 +156,6 @@ def _not_an_entry_point() -> object:
 
 
 def _files(dirs: Sequence[Path]) -> list[Path]:
-    """The plugin files of each folder, by name; a folder that is given twice is read once."""
     files: dict[Path, None] = {}
     for folder in dirs:
         try:

@@ -60,7 +60,7 @@ def _message(error: BaseException) -> str:
 
 
 def _location(error: BaseException, top_module: str) -> str:
-    """`file:line`: of a syntax error; else the innermost frame of the plugin's own, or of anything not ours."""
+    """Return `file:line` of a syntax error, else of the innermost frame of the plugin."""
     if isinstance(error, PluginError):
         return ""
     if isinstance(error, SyntaxError) and error.filename:

@@ -153,7 +153,7 @@ class Loader:
         return replace(info, state="quarantined", error=line, handlers=(), hooks=())
 
     def _claim_name(self, discovered: DiscoveredPlugin) -> None:
-        """Take the name; whoever comes second is refused, even if the first failed: ids in the ledger carry it."""
+        # The second plugin is rejected even if the first one failed: ids in the ledger carry the name.
         if not NAME_PATTERN.fullmatch(discovered.name):
             raise PluginError("its name must be 1 to 100 letters, digits, '.', '_' or '-'")
         if discovered.name == PROJECT:
@@ -205,7 +205,6 @@ def _with_builtin(plugins: PluginManager) -> PluginManager:
 
 
 def _documentation(plugin: object) -> str:
-    """A module's docstring, or that of an object's class, if it is a class of the plugin's own."""
     if isinstance(plugin, ModuleType):
         text = plugin.__doc__
     else:

@@ -181,7 +181,6 @@ class Plugins:
         return self._attribution.responsible_plugin(exception)
 
     def _notify(self, name: str, call: HookCaller, **arguments: object) -> bool:
-        """Tell one plugin; whether it took it."""
         try:
             call(**arguments)
         except KeyboardInterrupt:

@@ -133,7 +133,7 @@ def register_plugin(plugin: object, *, name: str, context: RegistrationContext) 
 
 
 def _section(name: str, context: RegistrationContext, schemas: PluginSchemas) -> dict[str, Any]:
-    """A copy of the plugin's section, with its secrets in their places, as its own schema takes it."""
+    """Return a copy of the plugin's section with its secrets filled in, validated by its own schema."""
     try:
         section, secrets = resolve_secrets(context.section or {}, plugin=name, environ=context.environ)
     except SettingsError as error:
@@ -151,7 +151,7 @@ def function_location(function: Callable[..., Any]) -> str:
 
 
 def _register(own: pluggy.PluginManager, plugin: object, name: str) -> tuple[str, ...]:
-    """Register `plugin` as the only one of `own`; the names of the hooks it implements."""
+    """Register `plugin`; return the names of the hooks it implements."""
     if plugin is None or isinstance(plugin, type):
         raise PluginError(f"a plugin is a module or an object, not {plugin!r}")
     try:
@@ -177,7 +177,7 @@ def _register(own: pluggy.PluginManager, plugin: object, name: str) -> tuple[str
 
 
 def _marked(own: pluggy.PluginManager, plugin: object) -> Iterator[tuple[str, str]]:
-    """Each attribute of `plugin` that is marked with `@hookimpl`, with the hook it implements."""
+    """Yield each attribute with `@hookimpl`, and the hook it implements."""
     for attribute in dir(plugin):
         options = own.parse_hookimpl_opts(plugin, attribute)
         if options is not None:
@@ -185,14 +185,14 @@ def _marked(own: pluggy.PluginManager, plugin: object) -> Iterator[tuple[str, st
 
 
 def _unmarked(own: pluggy.PluginManager, plugin: object) -> list[tuple[str, str]]:
-    """Functions that are called like a hook, but lack `@hookimpl`: pluggy passes over them in silence."""
+    # pluggy ignores functions without `@hookimpl` silently.
     marked = {attribute for attribute, _ in _marked(own, plugin)}
     functions = [(hook, inspect.getattr_static(plugin, hook, None)) for hook in HOOKS if hook not in marked]
     return [(hook, function_location(function)) for hook, function in functions if inspect.isfunction(function)]
 
 
 def _invalid_hook(own: pluggy.PluginManager, plugin: object, message: str) -> str:
-    """What pluggy refuses, with the place of the function and what the hook does take."""
+    """Describe a rejected hook with its location and the accepted arguments."""
     for attribute, hook in _marked(own, plugin):
         if f"hook {hook!r}" in message:
             takes = ", ".join(HOOKS[hook]) or "no arguments"
@@ -208,7 +208,7 @@ def _unknown_hook(hook: str, impl: pluggy.HookImpl) -> str:
 
 
 def _check_kind(hook: str, impl: pluggy.HookImpl) -> None:
-    """Refuse functions that would only make a coroutine or a generator, and never run."""
+    # A coroutine or generator function would be called and never run.
     function = inspect.unwrap(impl.function)
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise PluginError(f"hook {hook!r} ({function_location(function)}) is `async def`, which is not run")
@@ -220,7 +220,6 @@ def _check_kind(hook: str, impl: pluggy.HookImpl) -> None:
 
 
 def _collect(own: pluggy.PluginManager, hook: str, what: str) -> list[Any]:
-    """What every implementation of `hook` gave, as one list."""
     caller: pluggy.HookCaller = getattr(own.hook, hook)
     plain = [impl for impl in caller.get_hookimpls() if not (impl.wrapper or impl.hookwrapper)]
     place = function_location(plain[0].function) if plain else ""

@@ -157,7 +157,7 @@ class Router:
         return self._evaluate_candidates(event, index)
 
     def _evaluate_candidates(self, event: Event, index: RoutingIndex | None) -> Route:
-        """Ask each handler that shares the class or the key, or takes every event."""
+        """Evaluate each handler that shares the event's class or key, or takes every event."""
         match = Match(event)
         buckets = [] if index is None else index.buckets(event)
         for bucket in buckets:
@@ -189,7 +189,6 @@ class Router:
         )
 
     def _is_known(self, event: Event) -> bool:
-        """Whether a handler of any kind of callback has the event's class or key."""
         return any(index.buckets(event) for index in self._kinds.values())
 
     def reads_data(self, event: Event) -> bool:
@@ -360,7 +359,7 @@ class Router:
 
 
 def _is_unknown(conclusion: str | None, buckets: Iterable[Bucket]) -> bool:
-    """Whether handlers of these buckets require conclusions, and none of them this one."""
+    """Tell whether handlers in these buckets require conclusions, and none requires this one."""
     required = [bucket.by_conclusion for bucket in buckets if bucket.requiring_conclusion]
     return conclusion is not None and bool(required) and not any(conclusion in named for named in required)
 
@@ -373,7 +372,7 @@ def _common_fields(selectors: Selectors, event: Event) -> str:
 
 
 def _similar(wanted_name: str, names: Iterable[str]) -> list[tuple[str, str]]:
-    """Known names that may have been meant, at most three, with how they differ."""
+    """Return up to three known names that are similar, with the difference."""
     folded = _casefold(wanted_name)
     same = [name for name in names if _casefold(name) == folded]
     if same:

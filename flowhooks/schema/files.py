@@ -121,7 +121,6 @@ def _read(file: Path, name: str) -> Document:
 
 
 def _why_misnamed(name: str) -> str | None:
-    """Why no schema file is called so, by its path within the folder."""
     *parents, last = name.removesuffix(SUFFIX).split("/")
     for folder, what in ((CLASS_FOLDER, "callBackProcessClass"), (KEY_FOLDER, "processDefinitionKey")):
         if name.startswith(folder):
@@ -139,7 +138,6 @@ def _why_misnamed(name: str) -> str | None:
 
 
 def _why_value_misnamed(name: str, folder: str, what: str) -> str | None:
-    """The same of a file that is named after a class or a key, whatever that is made of."""
     value = name.removeprefix(folder).removesuffix(SUFFIX)
     if not name.endswith(SUFFIX):
         return f"its name is not NAME{SUFFIX}, where NAME is a {what}"
@@ -155,7 +153,6 @@ def _refuse_constant(text: str) -> Any:
 
 
 def _error_text(error: Exception) -> str:
-    """The error on one line."""
     if isinstance(error, SchemaError):
         where = "/".join(str(part) for part in error.absolute_path)
         return f"not a JSON Schema of 2020-12, at /{escape_control(where, 200)}: {escape_control(error.message, 200)}"
@@ -168,7 +165,7 @@ def _error_text(error: Exception) -> str:
 
 @lru_cache(maxsize=128)
 def _check_schema(text: str) -> None:
-    """Raises SchemaError if a file's text is none; what was one is one, and to look costs more than all else here."""
+    # Cached: this check costs more than everything else here.
     Draft202012Validator.check_schema(json.loads(text), format_checker=_FORMATS)
 
 

@@ -179,7 +179,7 @@ def build_validators(documents: Mapping[str, files.Document]) -> dict[str, Valid
 
 
 def _prepare(documents: Mapping[str, files.Document]) -> tuple[dict[str, files.Document], Registry[Any]]:
-    """The documents as jsonschema takes them, and where it finds one by the other's `$ref`."""
+    """Return the documents and the registry that resolves their `$ref`."""
     ready = {name: translate(document) | {"$id": files.uri_of(name)} for name, document in documents.items()}
     resources = {name: DRAFT202012.create_resource(document) for name, document in ready.items()}
     registry = Registry().with_resources(
@@ -189,7 +189,7 @@ def _prepare(documents: Mapping[str, files.Document]) -> tuple[dict[str, files.D
 
 
 def _find_violations(validators: tuple[Validator, ...], value: Any) -> list[Violation]:
-    """What the schemas refuse; looked for in full only when there is something."""
+    # The validators first answer yes or no, which is much faster than a list.
     for validator in validators:
         if not validator.is_valid(value):
             errors = chain.from_iterable(checker.iter_errors(value) for checker in validators)
@@ -205,7 +205,7 @@ def _first_violations(violations_found: list[Violation]) -> list[tuple[str, str,
 
 
 def _without_shared(name: str, document: files.Document) -> files.Document:
-    """The schema of a kind less what it only repeats: that the shared schema holds, which is checked anyway."""
+    """Remove what a kind's schema repeats of the shared schema, which is checked anyway."""
     if "unevaluatedProperties" in document:  # looks at what the reference has looked at
         return document
     remaining = {key: value for key, value in document.items() if key not in {"$ref", "allOf"}}
@@ -217,7 +217,6 @@ def _without_shared(name: str, document: files.Document) -> files.Document:
 
 
 def _is_shared(name: str, schema: Any) -> bool:
-    """Whether a schema refers to the shared one."""
     return (
         isinstance(schema, dict)
         and "$ref" in schema

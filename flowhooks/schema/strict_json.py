@@ -71,10 +71,9 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def _too_deep(body: bytes) -> bool:
-    """Whether brackets outside strings are nested too deep, counted up to where the body stops being JSON.
+    """Tell whether brackets outside strings are nested too deep, up to the first syntax error.
 
-    Asked before the decoder runs: that one recurses in C, for which the limits of Python 3.12 and 3.13 are
-    larger than what a thread with a small stack can hold.
+    The decoder recurses in C. The limits of Python 3.12 and 3.13 exceed what a thread with a small stack can hold.
     """
     if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
         return False

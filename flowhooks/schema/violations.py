@@ -79,7 +79,6 @@ def _violations_of(error: ValidationError, body: Any) -> Iterator[Violation]:
 
 
 def _message(keyword: str, value: Any, *, matches_several: bool) -> tuple[str, dict[str, str]]:
-    """The sentence's key without its `schema.`, and what it names."""
     if keyword == "not" and value == {}:
         return "nothing", {}
     if keyword == "oneOf" and matches_several:
@@ -90,7 +89,6 @@ def _message(keyword: str, value: Any, *, matches_several: bool) -> tuple[str, d
 
 
 def _message_params(keyword: str, value: Any) -> dict[str, str]:
-    """What the schema says under `keyword`, as the sentence names it."""
     match keyword:
         case "type":
             return {"types": value if isinstance(value, str) else ", ".join(value)}
@@ -109,5 +107,4 @@ def _violation(path: tuple[str | int, ...], key: str, **params: str) -> Violatio
 
 
 def _json(value: Any) -> str:
-    """A schema's own value as JSON, cut to 200 characters."""
     return escape_control(json.dumps(value, ensure_ascii=False), MAX_ALLOWED_CHARS)

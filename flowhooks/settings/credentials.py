@@ -113,7 +113,6 @@ def _load_credentials(name: str, source: Source, environ: Mapping[str, str], pro
 
 
 def _find_shared(settings: Settings, by_source: Mapping[str, SourceCredentials]) -> Iterator[str]:
-    """What is wrong where a credential names two."""
     owners: dict[str | bytes, str] = {
         token: f"operators.{name}" for name, operator in settings.operators.items() for token in operator.token_sha256
     }

@@ -130,7 +130,6 @@ def _from_table(
 
 
 def _set_value(values: dict[str, Any], name: str, value: Any, where: str, problems: list[str]) -> None:
-    """Check one value of the file, and keep it."""
     if kind := _TYPES.get(name):
         try:
             values[name] = kind.check(value)
@@ -143,7 +142,6 @@ def _set_value(values: dict[str, Any], name: str, value: Any, where: str, proble
 
 
 def _named_sections(key: str, value: Any, where: str, problems: list[str]) -> Iterable[tuple[str, dict[str, Any]]]:
-    """The sections below [sources] or [plugins]."""
     if not isinstance(value, dict):
         problems.append(
             f"{where}{key} must be sections, [{key}.NAME], not {'a list' if isinstance(value, list) else 'a value'}"
@@ -195,7 +193,7 @@ def _handler(name: str, section: Mapping[str, Any], where: str, problems: list[s
 
 
 def _check_section(location: str, kind: type, section: Mapping[str, Any], problems: list[str]) -> dict[str, Any] | None:
-    """What a section holds; None if something in it cannot be used. Never repeats what may be a credential."""
+    """Return the values of a section; None if one is invalid. Errors never repeat a credential."""
     kinds: dict[str, SettingType] = {field.name: field.metadata["kind"] for field in fields(kind)}
     values: dict[str, Any] = {}
     before = len(problems)
@@ -212,7 +210,7 @@ def _check_section(location: str, kind: type, section: Mapping[str, Any], proble
 
 
 def _shared_tokens(named: Mapping[str, Mapping[str, Any]], where: str) -> Iterable[str]:
-    """What is wrong where a token names two: an engine must not become an operator, either."""
+    """Report a token that two names share: an engine must not become an operator."""
     owners: dict[str, tuple[str, str]] = {}
     for key in ("sources", "operators"):
         for name, section in named[key].items():

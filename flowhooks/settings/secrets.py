@@ -109,7 +109,7 @@ def plugin_redactor(sections: Mapping[str, Mapping[str, Any]], environ: Mapping[
 
 
 def _secret_references(sections: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    """How and under which name each secret of these sections is to be had."""
+    """Yield the kind and the name of each secret reference in these sections."""
     for section in sections:
         for value in section.values():
             yield from _references_within(value)
@@ -127,7 +127,7 @@ def _references_within(value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _reference(table: Mapping[str, Any]) -> tuple[str, str] | None:
-    """How and under which name a secret is to be had, if `table` stands for one."""
+    """Return the kind and the name if `table` is a secret reference."""
     if len(table) == 1:
         ((how, name),) = table.items()
         if how in _READERS and isinstance(name, str):
@@ -233,7 +233,7 @@ def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """A secret as texts may hold it."""
+    """Yield the forms in which a text may contain a secret."""
     yield secret
     yield repr(secret)[1:-1]
     yield ascii(secret)[1:-1]

@@ -169,7 +169,7 @@ def one_of(*words: str) -> SettingType:
 
 
 def _string(allowed: str, convert: Callable[[str], Any]) -> SettingType:
-    """A string that `convert` takes; what its ValueError says goes after the value, as a hint."""
+    """Return a type whose values `convert` accepts; its ValueError becomes the hint."""
 
     def check(value: Any) -> Any:
         if not isinstance(value, str):

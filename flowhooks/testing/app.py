@@ -280,7 +280,6 @@ class AppHarness:
             time.sleep(POLL_INTERVAL)
 
     def _why_idle(self, delivery: DeliveryView) -> str | None:
-        """Why a delivery does not move by itself; None if it does move."""
         now = self.clock.now()
         if delivery.blocked_by is None:
             return text.why_idle(delivery, now)
@@ -382,7 +381,7 @@ class AppHarness:
             raise AssertionError(text.still_running(app, WAIT_TIMEOUT))
 
     def _abandon(self) -> None:
-        """Close without a word."""
+        # As a killed process: nothing is written.
         self._closed = True
         if self._open is not None:
             app, self._open = self._open[0], None

@@ -59,7 +59,7 @@ def _add(plugins: dict[str, object], name: str, plugin: object) -> None:
 
 
 def _name(plugin: object, taken: Mapping[str, object]) -> str:
-    """An installed plugin's own name; else a module's, or a number."""
+    """Return an installed plugin's own name, else its module's, else a number."""
     for entry_point in entry_points(group=PROJECT):
         module, _, attribute = entry_point.value.partition(":")
         loaded: Any = sys.modules.get(module.strip())

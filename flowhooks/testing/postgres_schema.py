@@ -46,7 +46,6 @@ class TemporarySchema:
         self._run(f"DROP SCHEMA IF EXISTS {self._name} CASCADE")
 
     def _url_with_path(self, path: str) -> str:
-        """The database, with names looked up by this path."""
         url = make_url(self._database).update_query_dict({"options": f"-csearch_path={path}"})
         return url.render_as_string(hide_password=False)
 

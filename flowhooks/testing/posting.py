@@ -43,7 +43,7 @@ def post(app: App, web: Any, *, path: tuple[str, str], text: str, headers: Mappi
 
 
 def _release_waiters(app: App, flow_instance_id: str) -> None:
-    """Have the answers go out that wait for a delivery whose time cannot come while the clock stands still."""
+    """Release responses that wait for a delivery which cannot become due while the clock stands still."""
     now = app.clock.now()
     event_filter = EventFilter(flow_instance_id=flow_instance_id, state=State.WAITING.value)
     try:
@@ -59,7 +59,6 @@ def _release_waiters(app: App, flow_instance_id: str) -> None:
 
 
 def _waits_for_clock(app: App, blocked: DeliveryStatus, now: int) -> bool:
-    """Whether what holds a delivery back cannot go on while the clock stands still."""
     first = next(
         (
             standing

@@ -68,9 +68,9 @@ def settle(app: App, clock: ManualClock, event_ids: Sequence[str]) -> None:
 
 
 def _moving(app: App, event_ids: Sequence[str], asked: dict[str, set[int]]) -> list[tuple[str, DeliveryStatus]]:
-    """The deliveries that go on by themselves, each with its event; `asked` keeps when each probe was due.
+    """Return the deliveries that can proceed, with their events; `asked` has the due time of each probe.
 
-    A blocked delivery goes on if the delivery in front of it does, which is listed, too, whichever event it belongs to.
+    A blocked delivery proceeds if the one in front of it does, which is included, whichever event it belongs to.
     """
     delivery_statuses = _standings(app, event_ids)
     meant = {key: standing for key, standing in delivery_statuses.items() if not event_ids or key[0] in event_ids}
@@ -86,7 +86,7 @@ def _moving(app: App, event_ids: Sequence[str], asked: dict[str, set[int]]) -> l
 
 
 def _standings(app: App, event_ids: Sequence[str]) -> dict[tuple[str, str], DeliveryStatus]:
-    """How the deliveries of some events (empty: of all) and those that block them stand, by event and handler."""
+    """Return the statuses of the events' deliveries and of those that block them, by event and handler."""
     ids = set(event_ids)
     while True:
         # All of them at once: what moves between two reads would be in neither.

@@ -173,7 +173,6 @@ def _language(request: falcon.Request) -> str:
 def _message(
     request: falcon.Request, response: falcon.Response, error: falcon.HTTPError
 ) -> tuple[str, Mapping[str, Any]]:
-    """What is said of an error that HTTP itself knows, and what that names."""
     if isinstance(error, LocalizedHTTPError):
         return error.key, error.params
     status = error.status_code
@@ -183,7 +182,6 @@ def _message(
 
 
 def _status(response: falcon.Response, error: CallbackRejected) -> int:
-    """The status of a refusal, which is sent with the headers that belong to it."""
     if isinstance(error, Unavailable | RateLimited):
         response.set_header("Retry-After", str(error.retry_after))
     elif isinstance(error, Unauthorized):

@@ -59,11 +59,11 @@ _Key: TypeAlias = tuple[AlertCause, str]
 
 
 class _Backoff(NamedTuple):
-    """How long a listener that raised is left alone.
+    """The back-off of a listener that raised.
 
     Attributes:
-        failures: how often running it has raised.
-        until: microseconds since 1970.
+        failures: number of consecutive failures.
+        until: end of the back-off, in microseconds since 1970.
     """
 
     failures: int
@@ -154,13 +154,13 @@ class AlertMonitor:
                 self._last_error = type(error).__name__
 
     def _wait(self, seconds: float) -> bool:
-        """Wait for `seconds` seconds, or until something has changed; whether it has all come to its end."""
+        """Wait until `seconds` have passed or something changes; return whether the monitor is stopping."""
         self._wakeup.wait(seconds)
         self._wakeup.clear()
         return self._stopping.is_set()
 
     def _update_alerts(self) -> list[OpenAlert]:
-        """Write down what is new and what has gone; what somebody is to be told of now."""
+        """Store opened, changed and closed alerts; return those that listeners have to be notified of."""
         if not self._ledger.is_leader():
             return []  # the leader looks for all processes on the ledger, so that no listener is notified twice
         now = self._clock.now()
@@ -190,7 +190,7 @@ class AlertMonitor:
         return [*(after for _, after in open_alerts if self._pending_listeners(after, now)), *opened]
 
     def _with_accepted(self, alert: OpenAlert) -> OpenAlert:
-        """The alert with what was taken but could not be written down, which is known here only."""
+        """Add the acceptances of an alert that could not be stored yet."""
         accepted = self._accepted.get(alert.id)
         return (
             replace(alert, notified_plugins=accepted.notified_plugins)
@@ -216,7 +216,7 @@ class AlertMonitor:
     def _write(
         self, new: Sequence[OpenAlert], closing: Sequence[OpenAlert], changed: Sequence[OpenAlert] = ()
     ) -> list[OpenAlert]:
-        """Make it durable, then log it; those of `new` that are alerts now."""
+        """Store the changes, then log them; return the alerts of `new` that are open now."""
         accepted = dict(self._accepted)
         if not (new or closing or changed or accepted):
             return []
@@ -241,7 +241,6 @@ class AlertMonitor:
         return opened
 
     def _pending_listeners(self, alert: OpenAlert, now: int) -> list[str]:
-        """Who is to be told of an alert now."""
         return [
             name
             for name in self._plugins.alert_listeners
@@ -271,7 +270,7 @@ class AlertMonitor:
                     return
 
     def _collect_late(self, stored: dict[str, OpenAlert]) -> None:
-        """See to the listeners that were not waited for any longer and have come back; `stored` is changed by it."""
+        """Record the listeners that returned after their timeout; updates `stored`."""
         for name, notification in list(self._late_notifications.items()):
             if notification.is_done:
                 del self._late_notifications[name]
@@ -281,7 +280,7 @@ class AlertMonitor:
                     )
 
     def _on_notified(self, alert: OpenAlert, name: str, *, notification: int, accepted: bool) -> OpenAlert:
-        """The alert after a listener has returned: accepted by it, or to be sent to it again later."""
+        """Return the alert after a listener returned: accepted by it, or to be sent to it again."""
         if accepted:
             self._backoffs.pop(name, None)
             if notification != alert.notifications:
@@ -296,7 +295,7 @@ class AlertMonitor:
 
 
 def _limit_per_cause(causes: Mapping[_Key, Cause], before: Mapping[_Key, OpenAlert]) -> dict[_Key, Cause]:
-    """The same causes, but no more of a kind than may be open: one then stands for those that are left out."""
+    """Keep at most the allowed number of alerts per kind; one alert stands for the others."""
     bounded = dict(causes)
     for kind in AlertCause:
         free_places = MAX_OPEN_PER_CAUSE - sum(cause is kind and subject != OTHERS_SUBJECT for cause, subject in before)
@@ -311,7 +310,7 @@ def _limit_per_cause(causes: Mapping[_Key, Cause], before: Mapping[_Key, OpenAle
 
 
 def _update(connection: Connection, alert: OpenAlert, cause: Cause, now: int) -> OpenAlert:
-    """The alert as it is now; with one more notification, which nobody has taken yet, if it has grown."""
+    """Return the alert with its current count; add a notification if it has grown."""
     after = _with_count(connection, alert, cause, now)
     if not has_grown(alert, after.count, after.last_at, now):
         return replace(after, notified_count=min(after.count, alert.notified_count))
@@ -326,7 +325,6 @@ def _update(connection: Connection, alert: OpenAlert, cause: Cause, now: int) ->
 
 
 def _with_count(connection: Connection, alert: OpenAlert, cause: Cause, now: int) -> OpenAlert:
-    """An alert that says how many share it now, and what is known of the newest of them."""
     count, latest = cause.count(connection), cause.latest(connection)
     return replace(
         alert,
@@ -358,7 +356,6 @@ def _alert(alert: OpenAlert) -> Alert:
 
 
 def _log_fields(alert: OpenAlert) -> dict[str, Any]:
-    """What the log says of an alert."""
     error = {"error": alert.last_error} if alert.last_error else {}
     return {"count": alert.count, "event_id": alert.event_id, "why": alert.message, **error, **_log_identity(alert)}
 

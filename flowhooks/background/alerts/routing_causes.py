@@ -112,7 +112,7 @@ def describe_names(callback_class: str, process_key: str | None) -> str:
 
 
 def _shorten(text: str) -> str:
-    """A text that a callback brought as a subject has it: with the others it must fit into an index row."""
+    # The subject is in an index of the ledger, whose rows are limited.
     return printable_line(text if len(text) <= MAX_INDEXED_CHARS else text[: MAX_INDEXED_CHARS - 1] + "…")
 
 

@@ -199,7 +199,7 @@ def _check_ids(reader: Reader, ids: tuple[str, ...]) -> None:
 
 
 class _IncompleteOperation(click.ClickException):
-    """An operation did not come to its end."""
+    """An operation stopped before its last page."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

@@ -76,7 +76,7 @@ def show_command(settings: Settings, *, name: str, traceback: bool, as_json: boo
 
 
 def _find_events(reader: Reader, name: str) -> list[StoredEvent]:
-    """The event of this id, or that of the delivery of this id, or those of the flow instance."""
+    """Find events by event id, delivery id or flow instance id, in this order."""
     if events := reader.find(EventFilter(ids=(name,)), limit=1):
         return events
     if delivery := reader.delivery(name):
@@ -89,7 +89,6 @@ def _find_events(reader: Reader, name: str) -> list[StoredEvent]:
 
 
 def _audit_entries(reader: Reader, event_id: str) -> list[AuditEntry]:
-    """What operators did about an event, the newest first."""
     with reader.connection() as connection:
         return audit.entries(connection, limit=MAX_AUDIT_ENTRIES, target=event_id)
 
@@ -139,7 +138,6 @@ def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool) -> Non
 
 
 def _print_no_match(stored: StoredEvent) -> None:
-    """Why an event is parked or dismissed, handler by handler, and what to do."""
     event, no_match = stored.event, stored.no_match
     if stored.state == "routed":
         return

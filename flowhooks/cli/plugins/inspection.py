@@ -119,5 +119,5 @@ def plugins_named(name: str, plugins: Sequence[Mapping[str, Any]]) -> list[Mappi
 
 
 def _normalize(package: str) -> str:
-    """A package's name as it is compared: case, and what stands between its words, do not count."""
+    """Normalize a package name as PEP 503 does."""
     return package.lower().replace("_", "-").replace(".", "-")

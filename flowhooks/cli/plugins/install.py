@@ -104,7 +104,7 @@ def diff_plugins(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any
 
 
 def _key(plugin: dict[str, Any]) -> tuple[str, str]:
-    """Two packages may have plugins of one name; of one package, or file, they are the same plugin."""
+    # Two packages may have plugins of one name.
     return plugin["name"], plugin["package"] or plugin["origin"]
 
 
@@ -115,7 +115,7 @@ def _is_changed(before: dict[str, Any], after: dict[str, Any]) -> bool:
 
 
 def _declarations(plugin: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """What a plugin's handlers say of themselves, without what is stored for them, which changes as the server runs."""
+    """Return what a plugin's handlers declare, without the stored part, which changes while a server runs."""
     names = ("id", "availability", "selectors", "retry", "has_probe")
     return [tuple(handler[name] for name in names) for handler in plugin["handlers"]]
 

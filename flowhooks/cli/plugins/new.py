@@ -81,10 +81,10 @@ def _cookiecutter() -> Any:
 
 
 def _answers(options: dict[str, str | None], *, no_input: bool) -> dict[str, str]:
-    """What goes into the template: what is given, and what is answered to its questions or proposed by it.
+    """Return the template's values: from the options, from the user, or the template's defaults.
 
     Raises:
-        SettingsError: something cannot be used, or nobody is there to answer.
+        SettingsError: a value is invalid, or there is no terminal to ask at.
     """
     questions = json.loads((template_dir() / "cookiecutter.json").read_text("utf-8"))
     prompt = import_module("cookiecutter.prompt")
@@ -127,7 +127,7 @@ def _ask(name: str, default: str, questions: dict[str, str]) -> str:
 
 
 def _render_template(cookiecutter: Any, answers: dict[str, str], parent: Path) -> None:
-    """Fill in the template; neither the user's own configuration of cookiecutter is read, nor their home written to."""
+    # Neither reads the user's cookiecutter configuration nor writes to their home.
     logging.getLogger("cookiecutter").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as scratch:
         configuration = Path(scratch) / "cookiecutter.yaml"

@@ -39,7 +39,7 @@ def check_available(arguments: Sequence[str]) -> None:
 
 
 def _externally_managed() -> Path | None:
-    """The file by which a system says that pip is not to touch its Python; an environment of one's own is free."""
+    """Return the marker file of an externally managed Python (PEP 668); None in a virtual environment."""
     if sys.prefix != sys.base_prefix:
         return None
     marker = Path(sysconfig.get_path("stdlib", sysconfig.get_default_scheme())) / "EXTERNALLY-MANAGED"

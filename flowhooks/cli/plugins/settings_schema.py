@@ -82,7 +82,7 @@ def _read_first(folders: Sequence[Path], name: str) -> dict[str, Any] | None:
 def _properties(
     schema: Mapping[str, Any], section: Mapping[str, Any], root: Mapping[str, Any], prefix: str = "", depth: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """The settings of an object, sections and lists of sections gone into: `mail.from`, `endpoints[].url`."""
+    """Yield the settings of an object with their paths, such as `mail.from` and `endpoints[].url`."""
     properties = schema.get("properties")
     required = schema.get("required")
     for name, subschema in properties.items() if isinstance(properties, dict) else ():
@@ -108,7 +108,7 @@ def _properties(
 
 
 def _resolve_reference(schema: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A schema with what it refers to within its own file put beside it; other files are not gone into."""
+    """Merge a schema with the target of its `$ref` if that is in the same file."""
     if not isinstance(schema, dict):
         return {}
     reference = schema.get("$ref")
@@ -119,12 +119,10 @@ def _resolve_reference(schema: Any, root: Mapping[str, Any]) -> Mapping[str, Any
 
 
 def _merge(sections: Sequence[Any]) -> dict[str, Any]:
-    """What is set in any of them."""
     return {name: value for section in sections if isinstance(section, Mapping) for name, value in section.items()}
 
 
 def _type_text(schema: Mapping[str, Any], items: Mapping[str, Any]) -> str:
-    """What a setting may be, in words."""
     if isinstance(values := schema.get("enum"), list):
         return f"one of {', '.join(json.dumps(value, ensure_ascii=False) for value in values)}"
     if "const" in schema:

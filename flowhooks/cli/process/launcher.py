@@ -95,7 +95,7 @@ def run(
 
 
 def _open_listener(name: str, address: str) -> socket.socket:
-    """A socket that callers may connect to from now on; they are answered as soon as a process is ready."""
+    """Listen at an address; connections wait until a process accepts them."""
     try:
         sock = bind(address)
         try:

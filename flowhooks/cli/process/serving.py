@@ -146,7 +146,7 @@ def exit_process(*, failed: bool) -> NoReturn:
 
 
 def _force_exit(code: int) -> None:
-    """End the process if it does not end by itself: the interpreter waits for threads that plugins have left behind."""
+    # The interpreter would wait for threads that plugins have left running.
     time.sleep(EXIT_TIMEOUT)
     log.warning("abandoned_threads", threads=sorted(thread.name for thread in threading.enumerate()))
     os._exit(code)

@@ -154,7 +154,7 @@ class Supervisor:
         return (child for slot in self._slots for child in slot.children())
 
     def _seconds_until_due(self) -> float | None:
-        """Seconds until something is to be done though nothing has happened; None: for ever."""
+        """Return the seconds until the next timeout; None if there is none."""
         times = [child.kill_at for child in self._children() if child.kill_at and not child.killed]
         times += [slot.restart_at for slot in self._slots if slot.current is None and not self._stopping]
         return max(0.0, min(times) - time.monotonic()) if times else None
@@ -184,7 +184,7 @@ class Supervisor:
             child.stop(timeout=self._stop_timeout())
 
     def _reload(self) -> None:
-        """Replace all processes, one at a time, with such as go by what is installed and set now."""
+        """Replace the child processes one at a time, so that they load the current packages and settings."""
         self.service_manager.reloading()
         self._ready_pending = True
         try:
@@ -222,7 +222,7 @@ class Supervisor:
                 slot.retiring.retire(timeout=self._stop_timeout())
 
     def _close_child(self, child: ChildProcess, selector: selectors.BaseSelector) -> None:
-        """Hear its last words, and give back what it took."""
+        """Read the last messages of a child that exited, and release its slot."""
         child.receive()
         with contextlib.suppress(KeyError):
             selector.unregister(child.control)
@@ -297,7 +297,7 @@ class Supervisor:
         return child
 
     def _continue_replacement(self, selector: selectors.BaseSelector) -> None:
-        """Kill what takes too long, and start the next successor."""
+        """Kill a child that exceeds its timeout, and start the next successor."""
         now = time.monotonic()
         for child in self._children():
             if child.kill_at and child.kill_at <= now and not child.killed:

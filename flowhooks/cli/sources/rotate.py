@@ -98,7 +98,7 @@ def rotate_command(settings: Settings, *, name: str, file: Path | None, keep: fl
 
 
 def _with_secret(source: Source, file: Path, until: datetime) -> Source:
-    """The new one first; those that there are hold for so long, and no longer than they would have."""
+    """Put the new secret first; the old ones stay valid until `until` at the latest."""
     old = [
         secret if secret.not_after is not None and secret.not_after <= until else replace(secret, not_after=until)
         for secret in source.secrets
@@ -107,7 +107,7 @@ def _with_secret(source: Source, file: Path, until: datetime) -> Source:
 
 
 def _with_token(source: Source, file: Path) -> Source:
-    """The old file's token by its hash, for there is but one file; so the file can go."""
+    """Keep the old token by its hash, because a source has one token file."""
     known = list(source.token_sha256)
     if source.token_file:
         try:

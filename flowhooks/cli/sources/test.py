@@ -78,7 +78,6 @@ def test_command(settings: Settings, *, name: str, to: str | None, token_file: P
 
 
 def _try_credential(base: str, what: str, headers: dict[str, str], *, name: str | None) -> bool:
-    """Call, and say what came of it; whether that is as it should be."""
     sent = {"Content-Type": "application/json", "Accept-Language": "en"} | headers
     status = post(base, TEST_PATH, body=TEST_BODY, headers=sent, timeout=_TIMEOUT).status
     if status in _AUTHENTICATED:
@@ -93,7 +92,7 @@ def _try_credential(base: str, what: str, headers: dict[str, str], *, name: str 
 
 
 def _credentials(name: str, source: Source, token_file: Path | None) -> Iterator[tuple[str, dict[str, str]]]:
-    """What the source could show, in words, and the headers that show it."""
+    """Yield each credential of a source with its description and headers."""
     for secret in source.secrets:
         if has_ended(secret):
             output.print_line(f"not tried, for it has ended (the secret in {secret.location})")
@@ -117,7 +116,6 @@ def _credentials(name: str, source: Source, token_file: Path | None) -> Iterator
 
 
 def _local_url(settings: Settings) -> str:
-    """Where a server with these settings is reached from its own machine."""
     host, port = host_and_port(settings.listen)
     if host in _WILDCARD_HOSTS:
         host = "127.0.0.1"

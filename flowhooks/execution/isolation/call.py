@@ -92,10 +92,10 @@ def call(pool: ProcessPool, options: RunOptions, event: Event, delivery: Deliver
 def _receive_answer(
     pool: ProcessPool, process: HandlerProcess, options: RunOptions, *, until: float, delivery: Delivery
 ) -> Mapping[str, Any] | None:
-    """What the process answers; None: it was never there.
+    """Return the worker's reply, or None if the worker was never started.
 
     Raises:
-        HandlerLost: nothing.
+        HandlerLost: the worker started and sent no reply.
     """
     try:
         while "log" in (answer := process.receive(until)):
@@ -123,7 +123,6 @@ def _receive_answer(
 
 
 def _return_or_raise(answer: Mapping[str, Any], delivery: Delivery) -> Any:
-    """What the function returned, or raised."""
     if "raised" in answer:
         raise answer["raised"]
     if "dropped" in answer:
@@ -132,10 +131,10 @@ def _return_or_raise(answer: Mapping[str, Any], delivery: Delivery) -> Any:
 
 
 def _check_answer(answer: dict[str, Any], run: int) -> int:
-    """By how much the process has grown, out of an answer that makes sense; what it says was raised can be raised now.
+    """Return the worker's memory growth in bytes from a valid reply.
 
     Raises:
-        Nonsense: it does not.
+        ProtocolError: the reply is malformed.
     """
     if answer.get("run") != run or not isinstance(grown := answer.get("grown"), int):
         raise protocol.ProtocolError("an answer to something else")

@@ -103,20 +103,20 @@ def _prctl(option: int, value: int | bytes) -> None:
 
 
 def _ignore_signals() -> None:
-    """Go on when everybody is told to end: what runs gets its time, and it is the server that watches it."""
+    # A handler function, not SIG_IGN: programs that handlers start would inherit SIG_IGN.
     for number in (*STOP_SIGNALS, signal.SIGHUP):
         signal.signal(number, ignore_signal)
 
 
 @dataclass(slots=True, kw_only=True)
 class _ForkServer:
-    """Forks, and tells how what it has forked has ended.
+    """Forks worker processes and reports how they exit.
 
     Attributes:
-        stream: where the server speaks and is spoken to.
-        config: what it was told at its start.
-        plugins: what it has loaded.
-        pids: its processes, by the number that the server has given them.
+        stream: connection to the server.
+        config: configuration received at start.
+        plugins: the loaded plugins.
+        pids: process ids by the number that the server assigned.
     """
 
     stream: socket.socket
@@ -147,7 +147,7 @@ class _ForkServer:
                     self._end()
 
     def _receive(self) -> bool:
-        """Take what the server says; returns whether it may say more."""
+        """Handle the server's messages; return whether the connection is still open."""
         try:
             part, files, flags, _ = socket.recv_fds(self.stream, 65536, 64)
         except OSError:
@@ -173,7 +173,7 @@ class _ForkServer:
             self._signal(pid, request["number"])
 
     def _signal(self, pid: int, number: int) -> None:
-        """Send a signal: SIGKILL to all that the process has started, too."""
+        """Send a signal; SIGKILL goes to the worker's whole process group."""
         if number == signal.SIGKILL:
             with suppress(OSError):
                 os.killpg(pid, number)
@@ -198,7 +198,7 @@ class _ForkServer:
             os.close(file)
 
     def _run_child(self, fork_server: int, stream: int, output: int) -> NoReturn:
-        """In the new process: keep nothing of the nursery, and serve."""
+        """Close what belongs to the fork server, then serve as a worker."""
         exit_with_parent(fork_server)
         _prctl(_PR_SET_NAME, b"flowhooks-handl")
         self._signals.close_after_fork()
@@ -211,7 +211,7 @@ class _ForkServer:
         serve(socket.socket(fileno=stream), self.plugins, self.config.level)
 
     def _reap(self) -> None:
-        """See which processes have ended; what they have left behind ends with them."""
+        """Collect exited workers, and kill what they left running."""
         for number, pid in list(self.pids.items()):
             # Its number is taken until it is reaped, so that its group can be nobody else's.
             if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:

@@ -175,7 +175,7 @@ class ForkServerManager:
             self._closing.wait(pause)
 
     def _run_fork_server(self) -> tuple[str, bool]:
-        """Start one, and listen to it until it ends; returns why it has, and whether it had been ready."""
+        """Run a fork server until it exits; return the reason, and whether it was ready before."""
         try:
             started, control, output = self._start_fork_server()
         except OSError as error:
@@ -251,7 +251,6 @@ class ForkServerManager:
                         self._wakeup_r.recv(4096)
 
     def _readable(self, control: socket.socket, output: Output) -> list[int]:
-        """Wait until something is said; the files in which it is."""
         now, timeout = time.monotonic(), 1.0
         poll = select.poll()
         for stream in (control, self._wakeup_r):
@@ -269,7 +268,7 @@ class ForkServerManager:
             return list(self._processes.values())
 
     def _receive(self, control: socket.socket, progress: dict[str, Any]) -> bool:
-        """Take what the nursery says; returns whether it may say more."""
+        """Handle the fork server's messages; return whether the connection is still open."""
         part = control.recv(65536)
         *lines, self._buffer = (self._buffer + part).split(b"\n")
         for line in lines:
@@ -295,6 +294,6 @@ class ForkServerManager:
         self._on_ended(process)
 
     def _mark_all_ended(self) -> None:
-        """Those of a nursery that has ended have ended with it."""
+        # Workers exit with their fork server.
         for process in self._all_processes():
             self._mark_ended(process, code=None)

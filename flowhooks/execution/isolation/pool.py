@@ -196,7 +196,6 @@ class ProcessPool:
         return bool(self._closing or self._failure or self._loaded_handlers is not None)
 
     def _why_unavailable(self, handler: str) -> str:
-        """Why a handler gets no process just now; `""` if it does."""
         if self._closing:
             return self._closing
         if self._loaded_handlers is None:
@@ -236,7 +235,7 @@ class ProcessPool:
         log.info("isolation_ready", handlers=len(self.options) - len(missing), seconds=seconds)
 
     def _changed_versions(self, loaded_versions: Mapping[str, str]) -> dict[str, str]:
-        """Of plugins that were upgraded since the server was started, what to do."""
+        """Map plugins that were upgraded since the server started to the remedy."""
         return {
             name: f"version {version} of plugin {name!r} is installed by now, and the server runs {own}: restart it"
             for name, version in loaded_versions.items()
@@ -244,7 +243,7 @@ class ProcessPool:
         }
 
     def _changed_files(self, loaded_digests: Mapping[str, str]) -> dict[str, str]:
-        """Of plugins whose files were changed since the server was started, what to do."""
+        """Map plugins whose files changed since the server started to the remedy."""
         changed = {
             handler_id.partition(":")[0]
             for handler_id, own in self._source_digests.items()
@@ -259,7 +258,6 @@ class ProcessPool:
             self._changed.notify_all()
 
     def _on_process_ended(self, process: HandlerProcess) -> None:
-        """A process has ended."""
         with self._changed:
             self._processes.discard(process)
             self._unidle(process)
@@ -272,7 +270,7 @@ class ProcessPool:
         self._on_ended(reason)
 
     def _prepare(self) -> None:
-        """Have one process ready for whoever needs one next; with the lock."""
+        # With the lock held. One idle process is kept for the next attempt.
         if self._spare is None and not self._closing and self._count_staying() < self._max_processes:
             with suppress(OSError):
                 self._spare = self._manager.fork()
@@ -328,7 +326,6 @@ class ProcessPool:
         return process
 
     def _end(self, process: HandlerProcess, reason: str) -> None:
-        """Have a process end that nobody waits for."""
         process.closing_reason = process.closing_reason or reason
         self._manager.signal(process, signal.SIGKILL)
 

@@ -82,7 +82,7 @@ class _Worker:
             self._stream.sendall(protocol.encode_frame(message))
 
     def _answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Call what was asked for; everything that it raises is an answer."""
+        """Call the requested function; each exception becomes a reply."""
         event = protocol.to_event(request["event"])
         delivery = Delivery(**request["delivery"], _begin_transaction=_refuse_transaction)
         handler = self._plugins.handlers[delivery.handler]
@@ -102,7 +102,6 @@ class _Worker:
 
 
 def _result_message(value: Any) -> dict[str, Any]:
-    """What a function returned, or why it does not cross."""
     if value is None:
         return {}
     try:
@@ -122,10 +121,10 @@ def _refuse_transaction() -> NoReturn:
 
 
 class _MemoryLimit:
-    """How much this process may take beyond what it began with: what is loaded is shared with all the others.
+    """Limits a worker's memory beyond what it had at its start, which it shares with the other workers.
 
-    A soft limit, so that what follows an attempt has room again. It guards against accidents, not against a plugin
-    that raises it: plugins may do all that the server may.
+    It is a soft limit, so that the code after an attempt has memory again. It guards against accidents, not against a
+    plugin that raises it.
     """
 
     def __init__(self) -> None:

@@ -152,7 +152,7 @@ class EmbeddedRunner:
             thread.join()
 
     def _start_threads(self, places: int, execute: ExecuteFn, stop: threading.Event) -> None:
-        """Start threads for so many places, and for those that have none yet; the next look goes on with it."""
+        """Start threads for new slots and for those that failed before."""
         already_logged = self._threads_to_start > 0
         self._threads_to_start += places
         while self._threads_to_start:
@@ -176,7 +176,7 @@ class EmbeddedRunner:
         self._pool.append(thread)
 
     def _abandon_overdue(self, now: float) -> int:
-        """Give up the threads whose attempts take too long, as far as may be; how many places that leaves."""
+        """Abandon overdue threads within the limits; return the number of freed slots."""
         count = 0
         with self._changed:
             for attempt in list(self._running_attempts.values()):
@@ -230,11 +230,10 @@ class EmbeddedRunner:
             self._last_error = type(error).__name__
 
     def _can_run(self, handler: str) -> bool:
-        """Whether deliveries of a handler are to begin here just now."""
         return self._handles(handler) and handler not in self._paused()
 
     def _max_rows(self, handler: str) -> int:
-        """How many rows of a handler to read; those that are here already still wait in the ledger, and come first."""
+        """Return how many rows of a handler to read; the rows in memory come first, so they are added."""
         if not self._can_run(handler):
             return 0
         with self._changed:
@@ -256,7 +255,7 @@ class EmbeddedRunner:
                 self._schedule(queued.handler, queue)
 
     def _reserve(self, deliveries: Sequence[ReadyDelivery]) -> list[ReadyDelivery]:
-        """Those for which a thread is free, each with its thread; none of a handler that others wait for already."""
+        """Reserve a free thread for each delivery whose handler has no backlog; return these deliveries."""
         reserved = []
         with self._changed:
             for queued in deliveries:
@@ -288,12 +287,11 @@ class EmbeddedRunner:
             self._changed.notify(1 if quick else len(reserved))
 
     def _wake_for_claimed(self) -> None:
-        """Wake a thread for each delivery that has begun and was left to one that is not done yet."""
+        """Wake a thread for each claimed delivery whose intended thread is still busy."""
         with self._changed:
             self._changed.notify(len(self._claimed))
 
     def _on_finished(self, handler: str, seconds: float) -> None:
-        """Note how long it took to run a delivery that had begun."""
         if seconds < FAST_THRESHOLD_SECONDS:
             self._fast_handlers.add(handler)
         else:
@@ -315,7 +313,7 @@ class EmbeddedRunner:
         return queue
 
     def _unqueue(self, handler: str) -> None:
-        """Forget what waits here of a handler that has no room anywhere: it is offered again once it has."""
+        """Drop the queue of a handler at its limit; its deliveries are offered again when a slot is free."""
         with self._changed:
             queue = self._queues[handler]
             self._clear(queue)
@@ -334,7 +332,7 @@ class EmbeddedRunner:
             self._changed.notify()
 
     def _dequeue(self) -> tuple[ReadyDelivery, bool] | None:
-        """What to run next, and whether it is claimed already; None when the runner stops."""
+        """Return the next delivery and whether it is claimed already; None when the runner stops."""
         with self._changed:
             while True:
                 if self._claimed:

@@ -99,7 +99,7 @@ def queue_of(handler: str) -> str:
 
 
 class _ConnectionPool(psycopg_pool.AsyncConnectionPool[Any]):
-    """Its connections are asked for anew before it waits for longer and longer between its tries."""
+    """Calls its factory for new connections before psycopg's pool backs off."""
 
     async def open(self, wait: bool = False, timeout: float = POOL_OPEN_TIMEOUT) -> None:  # noqa: ASYNC109 (as the pool's own)
         """Open it; if told to wait, give up soon, for whoever wants it tries again."""
@@ -294,7 +294,7 @@ class ProcrastinateRunner:
             log.exception("runner_fault", delivery=queued.delivery_id, handler=queued.handler)
 
     def _on_started(self, handler: str) -> None:
-        """Take no more of a handler that has its share of the threads: the worker reads the list at every look."""
+        # The worker reads its list of queues at each fetch.
         self._running[handler] += 1
         if self._running[handler] >= self._handler_limits.get(handler, self._max_per_handler):
             self._subscribe(handler)
@@ -304,7 +304,7 @@ class ProcrastinateRunner:
         self._subscribe(handler)
 
     def _apply_pauses(self) -> None:
-        """Take no more of handlers that have been paused, and again of those that have been resumed."""
+        """Remove the queues of paused handlers, and add those of resumed ones."""
         paused = frozenset(self._paused())
         changed, self._paused_handlers = (self._paused_handlers ^ paused) & self._handlers, paused
         for handler in changed:
@@ -319,7 +319,7 @@ class ProcrastinateRunner:
             self._queues.remove(queue)
 
     def _sweep_loop(self, stop: threading.Event) -> None:
-        """Make the jobs that are missing: of deliveries that were made due otherwise, or whose job was lost."""
+        """Defer jobs for due deliveries that have none."""
         ignore_lateness = True
         while not stop.is_set():
             self._has_failed.clear()
@@ -367,10 +367,10 @@ class ProcrastinateRunner:
 
 
 def _options(url: str) -> str:
-    """Options of connections that take and delete jobs.
+    """Return the options of connections that fetch and delete jobs.
 
-    A power cut may bring some of those back, which is harmless. Who falls silent in the middle is to hold nothing for
-    long: behind a proxy that goes on by itself, the server never hears that there is nobody.
+    A power failure may bring deleted jobs back, which is harmless. The timeouts end the transaction of a worker that
+    stopped responding: behind a proxy the database would never notice.
     """
     url_options = str(conninfo_to_dict(url).get("options") or "")
     own_options = f"-c synchronous_commit=off -c idle_in_transaction_session_timeout={IDLE_SECONDS}s"
@@ -388,6 +388,6 @@ def _arguments(queued: ReadyDelivery) -> dict[str, Any]:
 
 
 def _ignore_connector_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Leave out the tracebacks of jobs whose end could not be written down: the sweep sees to what they were for."""
+    # The sweep finds the deliveries of jobs whose end could not be recorded.
     if not isinstance(context.get("exception"), ConnectorException):
         loop.default_exception_handler(context)

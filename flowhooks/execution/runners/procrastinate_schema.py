@@ -59,7 +59,7 @@ def upgrade(url: str) -> int:
 
 
 def _steps(applied: set[str]) -> list[tuple[list[str], bytes]]:
-    """The migrations that are missing, each with its statements; where there is none, all of them at once."""
+    """Return the statements of the missing migrations; those of a full install if none is applied."""
     available = _available()
     if not applied:
         return [(sorted(available), SchemaManager.get_schema().encode())]

@@ -111,10 +111,10 @@ def _open_postgresql(
 
 
 def _postgresql_timeouts() -> ModuleType:
-    """What connects to PostgreSQL.
+    """Import the module with PostgreSQL's connection classes.
 
     Raises:
-        LedgerUnusable: its driver is not installed.
+        LedgerUnusable: the driver is not installed.
     """
     if find_spec("psycopg") is None:
         raise LedgerUnusable("PostgreSQL needs a driver: pip install 'flowhooks[postgresql]'")

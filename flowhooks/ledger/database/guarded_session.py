@@ -95,7 +95,7 @@ def _discard_state(driver: Any, _record: Any, state: PoolResetState) -> None:
 
 
 def _begin(engine: Engine) -> Connection:
-    """A connection in a transaction; a new one where that of the pool was lost while nobody used it."""
+    """Begin a transaction; replace a pooled connection that was lost while idle."""
     for may_retry in (True, False):
         connection = engine.connect()
         try:

@@ -85,7 +85,6 @@ class AsyncTimedConnection(psycopg.AsyncConnection[Any]):
         return await super().wait(_with_timeout(gen, self, self._timeout, self._on_timeout), *args, **kwargs)
 
     def _timeout(self) -> float:
-        """In how many seconds a question must be answered."""
         return (
             self.statement_timeout
             if self._opened_at > self.timed_out_at
@@ -143,7 +142,7 @@ def _with_timeout(
     get_timeout: Callable[[], float],
     on_timeout: Callable[[], None] | None = None,
 ) -> Generator[Any, Any, Any]:
-    """Do as psycopg's own `steps` do, which are resumed when there is something to read, and ten times a second."""
+    """Run psycopg's generator `steps`, and check the timeout ten times a second."""
     began = time.monotonic()
     try:
         awaited = next(steps)

@@ -43,14 +43,14 @@ _SET_LOCK_TIMEOUT: Final = select(func.set_config("lock_timeout", bindparam("loc
 
 
 class _JsonRows(FunctionElement[Any]):
-    """The elements of a JSON array, given as text, as rows with the one column `value`."""
+    """The elements of a JSON array in text form, as rows with the column `value`."""
 
     name = "items"
     inherit_cache = True
 
 
 class _JsonStrings(_JsonRows):
-    """The same of an array of strings, which are then no JSON any more."""
+    """The elements of a JSON array of strings, as rows of text."""
 
     inherit_cache = True
 
@@ -93,7 +93,7 @@ def database_time(connection: Connection) -> int:
 
 
 class _JsonPath(ColumnElement[Any]):
-    """One element of a JSON array, as a value of the database's own."""
+    """One element of a JSON array, as a value of the database's type."""
 
     inherit_cache = True
     _traverse_internals = [  # noqa: RUF012 (SQLAlchemy's own way of saying what makes two of them the same)
@@ -122,7 +122,7 @@ def _cast(element: _JsonPath, compiler: Any, **options: Any) -> str:
 
 
 class _NoLimit(ColumnElement[int]):
-    """A LIMIT that limits nothing, but keeps SQLite from flattening the query."""
+    """A LIMIT without a limit, which keeps SQLite from flattening the query."""
 
     inherit_cache = True
     _traverse_internals = ()  # type: ignore[assignment]  # nothing makes two of them differ
@@ -140,8 +140,6 @@ def _null(_element: _NoLimit, _compiler: Any, **_options: Any) -> str:
 
 
 class _BytewiseOrder(FunctionElement[Any]):
-    """A value to order by."""
-
     inherit_cache = True
 
 

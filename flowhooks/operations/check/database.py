@@ -121,7 +121,7 @@ class DatabaseCheck:
             reader.close()
 
     def _read_processes(self, reader: Reader) -> None:
-        """See who shares it; not whoever is at work for a moment, such as a command."""
+        # A command is a process only for a moment.
         self.live_processes = [
             process for process in reader.live_processes(self._heartbeat_timeout) if process.kind != "command"
         ]
@@ -143,14 +143,12 @@ class DatabaseCheck:
             )
 
     def _idle_text(self) -> str:
-        """What keeps deliveries from coming or from being run, in all processes together."""
         if not any(process.kind != "worker" for process in self.live_processes):
             return f"{_NO_SERVER}, only workers" if self.live_processes else _NO_SERVER
         return "" if self.executed_handlers else "; no process runs handlers"
 
 
 def _check_location(file: Path) -> Iterator[CheckFinding]:
-    """What keeps the file from being made or written, without trying."""
     folder = file.parent
     lock = Lock(file).path
     try:

@@ -131,7 +131,6 @@ def _binds(settings: Settings) -> Iterator[CheckFinding]:
 
 
 def _connections(settings: Settings) -> CheckFinding:
-    """How many connections a server that is started like this command could have open."""
     files = open_files.attainable_limit()
     limits = open_files.connection_limits(settings.http.max_connections, files)
     summary = f"at most {limits.listen:,} connections for callbacks, {limits.admin:,} for administration"
@@ -205,7 +204,6 @@ def _plugin(info: PluginInfo) -> CheckFinding:
 
 
 def _remedy(info: PluginInfo) -> str:
-    """What to do about a plugin in quarantine, whose error says already what is wrong."""
     if f"[plugins.{info.name}]" in info.error:
         return f"correct the section [plugins.{info.name}] of the settings, and check again"
     if info.distribution:
@@ -214,7 +212,6 @@ def _remedy(info: PluginInfo) -> str:
 
 
 def _isolation(errors: Mapping[str, str]) -> Iterator[CheckFinding]:
-    """Those handlers that are to run in processes of their own, which load the plugins once more."""
     handlers_by_error = {
         error: [handler for handler in sorted(errors) if errors[handler] == error] for error in errors.values()
     }
@@ -303,7 +300,7 @@ def _routes(plugins: Plugins, database_check: DatabaseCheck, settings: Settings)
 def _executed(
     plugins: Plugins, missing_handlers: Collection[str], database_check: DatabaseCheck
 ) -> Iterator[CheckFinding]:
-    """Who runs what, where several processes share the ledger and some of them live."""
+    """Report handlers that no live process of a shared ledger runs."""
     if not database_check.live_processes:
         return
     if others := sorted(database_check.executed_handlers.intersection(missing_handlers)):
@@ -323,7 +320,7 @@ def _executed(
 
 
 def _paused(database_check: DatabaseCheck) -> Iterator[CheckFinding]:
-    """Each by itself, with the moment and what waits: somebody may have forgotten to resume it."""
+    # Each one by itself: somebody may have forgotten to resume it.
     for handler in database_check.registered_handlers:
         if handler.circuit is not None:
             yield trouble(

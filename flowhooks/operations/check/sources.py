@@ -46,7 +46,7 @@ def findings(settings: Settings) -> Iterator[CheckFinding]:
 
 
 def _expiry(name: str, source: Source, now: int) -> Iterator[CheckFinding]:
-    """What ends soon, or has ended; that it matters only where nothing else of the source goes on."""
+    """Report credentials that expire soon or have expired; a warning only if another one is valid."""
     if not source.secrets:
         return
     end_times = [expires_at(secret) for secret in source.secrets]

@@ -272,7 +272,7 @@ def attempts_to_json(attempts: Iterable[Attempt]) -> list[AttemptJson]:
 
 
 def _select_deliveries(delivery_statuses: Sequence[DeliveryStatus], max_deliveries: int | None) -> list[DeliveryStatus]:
-    """Those that are to be given: of too many first those that are not done."""
+    """Select the deliveries to list: if there are too many, unfinished ones first."""
     urgent_first = sorted(delivery_statuses, key=lambda status: status.state in COMPLETED_STATES)[:max_deliveries]
     return sorted(urgent_first, key=lambda status: status.delivery_id)
 

@@ -151,5 +151,5 @@ def handler_to_json(status: HandlerStatus) -> HandlerJson:
 
 
 def _selectors(selectors: Selectors) -> dict[str, Any]:
-    """Selectors without the number of their format, which is the ledger's own."""
+    # The format number belongs to the ledger.
     return {name: value for name, value in selectors.to_json().items() if name != "format"}

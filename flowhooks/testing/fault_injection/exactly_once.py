@@ -103,7 +103,7 @@ def exactly_once(
 
 
 def _modules_of(plugin: object) -> list[ModuleType]:
-    """The modules whose memory a killed process forgets, those of the plugin's package, as far as they are imported."""
+    """Return the imported modules of a plugin's package, whose state a killed process loses."""
     if isinstance(plugin, ModuleType):
         names = {plugin.__name__}
     else:

@@ -94,7 +94,7 @@ class LineTracer:
 
 
 class _InFrame:
-    """One call of a function; knows which of its lines are not counted."""
+    """One call of a function, with the lines that are not counted."""
 
     __slots__ = ("_headers", "_lines", "_met", "_nowhere")
 
@@ -118,7 +118,7 @@ class _InFrame:
 
 @cache
 def _excluded_lines(code: CodeType) -> tuple[frozenset[int], frozenset[int]]:
-    """The lines of `with` headers, and those where nothing is raised, of the file that a function is in."""
+    """Return the lines of `with` headers, and those where no exception is injected."""
     try:
         tree = ast.parse("".join(linecache.getlines(code.co_filename)))
     except (SyntaxError, ValueError):

@@ -65,7 +65,7 @@ class ModuleState:
         return isinstance(module, str) and module.partition(".")[0] in self._packages
 
     def _save_namespace(self, names: dict[str, Any]) -> None:
-        """A module's variables; what has come since goes, but modules that were imported stay."""
+        """Save a module's variables; a restore removes later ones, but keeps imported modules."""
         before = {name: value for name, value in names.items() if not name.startswith("__")}
 
         def put_back() -> None:
@@ -78,7 +78,6 @@ class ModuleState:
         self._todo.extend(before.values())
 
     def _save(self, value: Any) -> None:
-        """Keep what is in a value, and have what is in it kept too."""
         if id(value) in self._seen:
             return
         kind = type(value)
@@ -99,8 +98,6 @@ class ModuleState:
         self._todo.extend(inside)
 
     def _save_contents(self, value: Any, before: T, fill: Callable[[T], object]) -> T:
-        """Keep what is in a container."""
-
         def put_back() -> None:
             value.clear()
             fill(before)
@@ -109,7 +106,6 @@ class ModuleState:
         return before
 
     def _save_own(self, value: Any) -> Iterable[Any]:
-        """Keep what the package's own functions, classes and objects hold."""
         if isinstance(value, FunctionType):
             return self._save_function(value)
         if isinstance(value, type):

@@ -120,7 +120,7 @@ class Report:
 
 
 def _grouped(findings: Sequence[Finding]) -> list[list[Finding]]:
-    """Findings that say the same of the same scenario, together."""
+    """Group findings with the same text of the same scenario."""
     groups: dict[tuple[object, ...], list[Finding]] = {}
     for finding in findings:
         key = (finding.scenario, finding.times, finding.state, finding.verdict, finding.words)

@@ -82,7 +82,7 @@ class ExactlyOnceRunner:
         return Report(handler=self._handler.id, findings=tuple(findings), notes=tuple(dict.fromkeys(self._notes)))
 
     def _first(self, name: str | None) -> Finding:
-        """Run it once, and find out which handler it is."""
+        """Run the scenario once, and find its handler."""
         answer = self._post(*self._new_call_back())
         self._app.settle(answer.event_id)
         self._handler = self._find_handler(answer.event_id, name)
@@ -102,7 +102,7 @@ class ExactlyOnceRunner:
         raise ValueError(f"handler {name!r} does not want this event. {reason}" if name else reason)
 
     def _failing(self, max_lines: int) -> Iterator[Finding]:
-        """An exception at each line."""
+        """Raise an exception at each line."""
         for at, place in self._places(max_lines):
             flow, body = self._new_call_back()
             lines = LineTracer(belongs_to(self._handler), at=at, error=Failure)
@@ -113,7 +113,7 @@ class ExactlyOnceRunner:
                 yield self._finding("failure", answer.event_id, place)
 
     def _places(self, max_lines: int) -> list[tuple[int, str]]:
-        """Lines that the handler runs now, each with its number; `max_lines` of them, evenly chosen."""
+        """Return up to `max_lines` of the executed lines with their numbers, evenly chosen."""
         flow, body = self._new_call_back()
         lines = LineTracer(belongs_to(self._handler))
         self._injector.planned[flow] = Fault(lines)
@@ -127,7 +127,7 @@ class ExactlyOnceRunner:
         return [numbered[round(number * step)] for number in range(max_lines)]
 
     def _repeated(self) -> Finding:
-        """The same call-back, once more at once and once more later."""
+        """Send the same callback again at once, and again later."""
         flow, body = self._new_call_back()
         answers = [self._post(flow, body), self._post(flow, body)]
         self._app.settle(answers[0].event_id)
@@ -137,7 +137,7 @@ class ExactlyOnceRunner:
         return self._finding("duplicate", answers[0].event_id)
 
     def _at_once(self, duplicates: int) -> Finding:
-        """The same call-back, several times at the same moment."""
+        """Send the same callback several times concurrently."""
         flow, body = self._new_call_back()
         with ThreadPoolExecutor(duplicates) as pool:
             answers = list(pool.map(lambda _: self._post(flow, body), range(duplicates)))
@@ -145,7 +145,7 @@ class ExactlyOnceRunner:
         return self._finding("concurrent", answers[0].event_id, f"{duplicates} times")
 
     def _reordered(self) -> Iterator[Finding]:
-        """Two events: the earlier one is held until the later one has been delivered."""
+        """Stall the first of two events until the second has been delivered."""
         flow, body = self._new_call_back()
         stalled = self._injector.planned[flow] = Stalled()
         earlier = self._post(flow, body, wait=0)
@@ -165,7 +165,7 @@ class ExactlyOnceRunner:
         yield self._finding("reordered", later.event_id, places[1])
 
     def _waits_for_turn(self, event_id: str) -> bool:
-        """Whether a delivery waits for its turn; if it need not, once its attempt has ended."""
+        """Tell whether the delivery is blocked; if it need not be, wait for the end of its attempt."""
 
         def standing() -> DeliveryStatus:
             standings = self._app.app.ledger.delivery_statuses(event_id)
@@ -179,7 +179,7 @@ class ExactlyOnceRunner:
         return standing().blocked_by is not None
 
     def _killed(self, max_lines: int) -> Iterator[Finding]:
-        """Kills, each in a process that has just started."""
+        """Kill the process at each line, each time in a new process."""
         self._restart()
         places = self._places(max_lines)
         self._restart()
@@ -212,7 +212,7 @@ class ExactlyOnceRunner:
             ) from None
 
     def _restart(self, fault: Fault | None = None) -> None:
-        """Another process on the same ledger; the old one is killed, and forgets what it had in memory."""
+        """Kill the process with its memory, and start another one on the same ledger."""
         killed = self._app.app
         self._app.crash()
         if fault is not None:
@@ -222,7 +222,6 @@ class ExactlyOnceRunner:
         self._app.restart()
 
     def _new_call_back(self) -> tuple[str, dict[str, Any]]:
-        """A flow instance id that was never used, and a body for it."""
         self._made += 1
         flow = f"exactly-once-{self._run}-{self._made}"
         body = dict(self._make(self._made) if callable(self._make) else self._make)

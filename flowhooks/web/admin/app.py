@@ -109,10 +109,10 @@ class OperationResource:
 
 
 def _actor(request: falcon.Request, operator: Operator, arguments: dict[str, Any]) -> Actor:
-    """Who asks: an operator, or a command of this machine, which can read the lock file, and says whose it is.
+    """Return the operator of a request, or the user that a local command reports.
 
     Raises:
-        SettingsError: that is no name, or not for this one to say.
+        SettingsError: the name is invalid, or this caller may not state one.
     """
     if not request.context.by_command:
         if "by" in arguments:

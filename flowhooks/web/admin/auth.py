@@ -118,7 +118,7 @@ class AuthMiddleware:
             self._check_role(request, response, operator)
 
     def _check_role(self, request: falcon.Request, response: falcon.Response, operator: Operator) -> None:
-        """See that whoever changes something may; everybody may leave."""
+        # Every role may log out.
         if (
             request.method not in SAFE_METHODS
             and request.path not in {LOGIN_PATH, LOGOUT_PATH}
@@ -127,7 +127,7 @@ class AuthMiddleware:
             self._reject(request, response, "refused.role")
 
     def _request_login(self, request: falcon.Request, response: falcon.Response) -> None:
-        """Ask for a credential: with the page on which to log in, where a page was asked for."""
+        """Ask for a credential; with the login page if a page was requested."""
         if not is_page(request.path):
             raise Unauthorized("operator_unauthorized")
         self._login.show_form(request, response, language=choose_language(request, response), status=401)

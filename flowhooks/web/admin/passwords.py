@@ -82,13 +82,13 @@ class PasswordVerifier:
 
 
 def _normalize(password: str) -> str:
-    """The password in the one form that every keyboard comes to."""
+    # Keyboards differ in how they compose characters.
     short = password[: MAX_CHARS + 1].encode("utf-8", "replace").decode()
     return unicodedata.normalize("NFKC", short)
 
 
 def _dummy_hash(example_hash: str) -> str:
-    """A hash that no password has, with the parameters of another."""
+    """Return a hash that no password matches, with the parameters of another one."""
     parameters = example_hash.rsplit("$", 2)[0] or _DUMMY_PARAMETERS
     salt, digest = (base64.b64encode(secrets.token_bytes(size)).decode().rstrip("=") for size in (16, 32))
     return f"{parameters}${salt}${digest}"

@@ -95,7 +95,7 @@ class Sessions:
 
     @property
     def _cookie(self) -> str:
-        """Its name. With `__Host-` browsers take it by TLS only, and from no other host of the same domain."""
+        # With the prefix `__Host-` browsers accept it by TLS only, and from this host only.
         return "__Host-flowhooks_session" if self._secure else "flowhooks_session"
 
     @property
@@ -103,18 +103,17 @@ class Sessions:
         return self._app.settings.public_url.startswith("https://")
 
     def _set_cookie(self, response: falcon.Response, value: str, expires: datetime | None = None) -> None:
-        """Give the browser its cookie, which ends with the browser, or sooner."""
         response.set_cookie(
             self._cookie, value, expires=expires, path="/", http_only=True, same_site="Strict", secure=self._secure
         )
 
     def _secret(self, request: falcon.Request) -> str:
-        """What the browser was given; `""` if that is nothing, or cannot be ours, or is more than one."""
+        """Return the session secret of a request; `""` if it is missing, malformed or ambiguous."""
         values = request.get_cookie_values(self._cookie) or []
         return values[0] if len(values) == 1 and _SECRET.fullmatch(values[0]) else ""
 
     def _digests(self, secret: str) -> Mapping[str, str]:
-        """What the ledger has of it, if it is this or that operator's: their names by the digests."""
+        """Map the digests that a secret has for each operator to the operator's name."""
         if not secret:
             return {}
         return {_digest(secret, password): name for name, password in self._operators.passwords().items()}

@@ -66,8 +66,6 @@ def create_app(app: App) -> falcon.App[Any, Any]:
 
 
 def _error_log(app: App) -> errors.ErrorLog:
-    """Have rejected requests stored. A request that cannot be meant as a call-back is not one of them."""
-
     def noted(request: falcon.Request, status: int, text: Callable[[str], str]) -> None:
         if (path := errors.raw_path(request.env)).startswith(_CALLBACK_PREFIX):
             address = request.env.get("REMOTE_ADDR") or ""

@@ -178,7 +178,7 @@ class CredentialStore:
 
 
 def _unchanged(sources: Mapping[str, Source], before: Credentials) -> Credentials:
-    """What was known of those sources that are as they were; of others nothing, so that nobody comes in as them."""
+    # Credentials of changed sources are dropped, so that nobody is authenticated as such a source.
     return Credentials(
         sources,
         {

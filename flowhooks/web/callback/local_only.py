@@ -41,5 +41,5 @@ def check(environ: Mapping[str, Any], settings: Settings) -> None:
 
 
 def _is_local(host: str, settings: Settings) -> bool:
-    """Whether `Host` is a name of loopback or of the listening address, or missing as HTTP/1.0 allows."""
+    """Tell whether `Host` is loopback or the listening address; HTTP/1.0 may omit it."""
     return not host or is_loopback_name(host) or name_of(host) == host_and_port(settings.listen)[0].lower()

@@ -234,7 +234,7 @@ def _content(name: str, documents: Mapping[str, dict[str, Any]]) -> dict[str, An
 
 
 def _referenced_files(documents: Mapping[str, dict[str, Any]], names: Iterable[str]) -> set[str]:
-    """The files named, and those that they refer to, over any number of steps."""
+    """Return the named files and all files they refer to."""
     needed: set[str] = set()
     remaining = set(names)
     while remaining:
@@ -249,7 +249,7 @@ def _referenced_files(documents: Mapping[str, dict[str, Any]], names: Iterable[s
 
 
 def _as_component(name: str, documents: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """A schema file as a component: its references lead to components, so it needs no name of its own."""
+    """Rewrite a schema file's references to components."""
     document = copy.deepcopy(documents[name])
     for schema in _object_schemas(document):
         for keyword in ("$schema", "$id", "$anchor"):
@@ -260,12 +260,12 @@ def _as_component(name: str, documents: Mapping[str, dict[str, Any]]) -> dict[st
 
 
 def _object_schemas(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """A schema and those within it, but `true` and `false`."""
+    """Return a schema and its subschemas, except `true` and `false`."""
     return [schema for _, schema in subschemas(document) if isinstance(schema, dict)]
 
 
 def _required_members(documents: Mapping[str, dict[str, Any]], names: Iterable[str]) -> set[str]:
-    """The members that any of these files requires, on whichever level: of those, null may be an absence too many."""
+    # For these members null may be invalid where their absence is valid.
     return {
         member for name in names for schema in _object_schemas(documents[name]) for member in schema.get("required", ())
     }
@@ -276,7 +276,6 @@ def _component(name: str) -> str:
 
 
 def _component_reference(section: str, name: str) -> dict[str, str]:
-    """A reference to a component that is not a schema."""
     return {"$ref": f"#/components/{section}/{name}"}
 
 

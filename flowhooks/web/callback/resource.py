@@ -101,7 +101,7 @@ class CallbackResource:
 
 
 def _decode_segment(segment: str) -> str:
-    """A path segment, percent-decoded once as strict UTF-8."""
+    """Decode a percent-encoded path segment once, as strict UTF-8."""
     try:
         return unquote_to_bytes(segment).decode()
     except UnicodeDecodeError:

@@ -33,7 +33,6 @@ _log = structlog.get_logger(__name__)
 
 
 def _write_error(task: Any, refusal: errors.LocalizedHTTPError) -> None:
-    """Answer a task of waitress with an error, then close the connection."""
     request = task.request
     status = refusal.status_code
     message = messages.text(
@@ -55,7 +54,7 @@ def _write_error(task: Any, refusal: errors.LocalizedHTTPError) -> None:
 
 
 class _TimedTask:
-    """What both kinds of task do when they answer, and when they have answered."""
+    """The common part of both kinds of task: measures the time of the response."""
 
     channel: Any
 
@@ -73,7 +72,7 @@ class _TimedTask:
 
 
 class _Task(_TimedTask, waitress.task.WSGITask):  # type: ignore[misc]  # waitress has no types
-    """A request that the application answers."""
+    """A request for the application."""
 
     def execute(self) -> None:
         """Call the application; whatever it lets through becomes an error."""
@@ -102,7 +101,7 @@ class _Task(_TimedTask, waitress.task.WSGITask):  # type: ignore[misc]  # waitre
 
 
 class _ErrorTask(_TimedTask, waitress.task.ErrorTask):  # type: ignore[misc]  # waitress has no types
-    """A request that is refused before the application sees it."""
+    """A request that is rejected before the application."""
 
     def execute(self) -> None:
         """Answer the parser's refusal."""

@@ -173,7 +173,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
         )
 
     def _check_codings(self, field: str, *, alone: bool) -> None:
-        """RFC 9112 §6.1 and §6.3; what a server may refuse because proxies differ on it is refused."""
+        # RFC 9112 §6.1 and §6.3. Framings on which proxies differ are rejected, as the RFC permits.
         codings = [coding.strip(" \t").lower() for coding in field.split(",")]
         if not alone or self.version == "1.0" or codings[-1] != "chunked" or codings.count("chunked") > 1:
             raise LocalizedHTTPError(400, "bad_request")
@@ -198,12 +198,12 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
 
 
 class _ChunkedBody(ChunkedReceiver):  # type: ignore[misc]  # waitress has no types
-    """A body in chunks (RFC 9112 §7.1), each line of which must be as written there.
+    """A chunked body (RFC 9112 §7.1), parsed strictly.
 
     Args:
-        buf: where the body goes.
-        limit: the longest body that is taken, in bytes.
-        most_trailers: bytes that the lines after the last chunk may have; nothing reads them.
+        buf: receives the body.
+        limit: maximum size of the body in bytes.
+        most_trailers: maximum size of the trailer section in bytes, which is not read.
     """
 
     def __init__(self, buf: Any, limit: int, most_trailers: int) -> None:
@@ -263,7 +263,7 @@ class _ChunkedBody(ChunkedReceiver):  # type: ignore[misc]  # waitress has no ty
 
 
 def _split_field(line: bytes) -> tuple[bytes, bytes] | None:
-    """The name and the value of a field line (RFC 9112 §5), or None if it is not one."""
+    """Split a field line (RFC 9112 §5) into name and value; None if it is malformed."""
     name, colon, value = line.partition(b":")
     if not colon or not _FIELD_NAME.fullmatch(name) or _INVALID_VALUE_BYTES.search(value):
         return None

@@ -196,7 +196,7 @@ class Server:
             self._loop_ended.wait()
 
     def _wake(self) -> bool:
-        """Have the loop look about; returns whether there is one."""
+        """Wake the I/O loop; return whether it is running."""
         with self._lock:
             if self._loop is None:
                 return False
@@ -205,7 +205,7 @@ class Server:
             return True
 
     def _maintain(self) -> None:
-        """What the loop does besides its connections' reading and writing."""
+        """Run the periodic work of the I/O loop."""
         listener = self._listener
         if self._stopping and not self._stopped.is_set():
             listener.stop()
@@ -238,7 +238,7 @@ class Server:
 
 
 class _ThreadPool(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has no types
-    """Waitress's thread pool, its threads named and its warning at every queued request left out."""
+    """Waitress's thread pool with named threads, without its warning for each queued request."""
 
     # Under waitress's own, so that who wants the warnings can have them.
     queue_logger = logging.getLogger("waitress.queue.flowhooks")
@@ -263,11 +263,11 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     """The listening socket.
 
     Attributes:
-        limits: what a client may take.
-        draining: whether connections are to be closed after their last answer, and idle ones at once.
-        retiring: whether they are to be closed after their last answer, and others listen on the same socket.
-        on_rejected: is told of each request that the application does not see.
-        triggered: whether the loop has been woken since it last looked about.
+        limits: limits of a client.
+        draining: whether connections close after their last response, and idle ones at once.
+        retiring: whether connections close after their last response while another process accepts.
+        on_rejected: called with each request that is rejected before the application.
+        triggered: whether the loop was woken since its last iteration.
     """
 
     on_rejected: Callable[[int], None]

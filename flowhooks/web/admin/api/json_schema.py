@@ -93,7 +93,6 @@ class SchemaBuilder:
         raise TypeError(f"there is no JSON Schema for {hint!r}")
 
     def _for_type(self, hint: Any, origin: Any, arguments: tuple[Any, ...], *, is_argument: bool) -> JsonSchema:
-        """The shape of a type that is made of others."""
         if origin is Annotated:
             return self._annotated(*arguments, is_argument=is_argument)
         if origin in {Union, types.UnionType}:
@@ -172,7 +171,7 @@ def member_descriptions(kind: Any) -> dict[str, str]:
 
 
 def _bases(kind: Any) -> list[Any]:
-    """What a typed dictionary was made of. It does not say so itself: those of its module of which it has all."""
+    # A TypedDict does not record its bases: they are the ones of its module whose members it has.
     if not is_typeddict(kind):
         return []
     others = vars(sys.modules[kind.__module__]).values()
@@ -184,7 +183,6 @@ def _bases(kind: Any) -> list[Any]:
 
 
 def _plain_text(text: str) -> str:
-    """On one line, without the marks of code."""
     return one_line(text).replace("`", "").replace("None", "null")
 
 

@@ -39,13 +39,13 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Progress:
-    """How far an operation has come.
+    """The progress of an operation.
 
     Attributes:
-        sums: the figures of its pages, added up.
-        after: where it goes on; `""` when all is done.
-        last: what its last page answered.
-        failed: why it stopped before; None if it did not.
+        sums: sums of the figures of its pages.
+        after: position of the next page; `""` at the end.
+        last: response of the last page.
+        failed: why it stopped; None if it did not.
     """
 
     sums: Mapping[str, int]
@@ -59,15 +59,15 @@ _NOT_STARTED: Final = _Progress(sums={}, after="", last={})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ActionRequest:
-    """One request about one action.
+    """One request of one action.
 
     Attributes:
-        request: what was asked.
-        response: the answer.
-        language: of the page.
+        request: the HTTP request.
+        response: the HTTP response.
+        language: language of the page.
         name: the action's name.
         action: the action.
-        selection: what it is to be done to.
+        selection: the selected items.
     """
 
     request: falcon.Request
@@ -96,7 +96,7 @@ class ActionPage(Page):
     def _handle(
         self, request: falcon.Request, response: falcon.Response, name: str, work: Callable[[_ActionRequest], None]
     ) -> None:
-        """Do `work` with what the address means; whatever keeps it from being done is said on a page."""
+        """Call `work` with the selection; show each error on a page."""
         language = choose_language(request, response)
 
         def go() -> None:
@@ -169,7 +169,7 @@ class ActionPage(Page):
         self.answer(case.request, case.response, case.language, shown, template="progress.html")
 
     def _show_stopped(self, case: _ActionRequest, progress: Mapping[str, str], *, unsure: bool = False) -> None:
-        """Say how far an action has come that was stopped, and offer to go on from there."""
+        """Show the progress of a stopped action with a link that continues it."""
         shown = {
             **_progress_values(case, parse_figures(progress), progress["after"], progress.get("total", "")),
             "command": _command(case, progress["after"]),
@@ -187,7 +187,7 @@ class ActionPage(Page):
         *,
         time_budget: float,
     ) -> _Progress:
-        """Do page after page, until all is done or the time is over; at least one."""
+        """Run at least one page, and further ones until the end or the time budget."""
         context = replace(self.app.operation_context, by=Actor(operator_of(case.request).name, "console"))
         sums, after = dict(before.sums), before.after
         deadline = time.monotonic() + time_budget
@@ -213,7 +213,6 @@ class ActionPage(Page):
             return next((alert for alert in alert_queries.open_alerts(connection) if alert.id in ids), None)
 
     def _show_error(self, request: falcon.Request, response: falcon.Response, language: str, error: Exception) -> None:
-        """Say why it cannot be done, and what to do."""
         kind, status = (
             ("gone", 404)
             if isinstance(error, NotFound)
@@ -233,7 +232,6 @@ class ActionPage(Page):
 
 
 def _base_values(case: _ActionRequest) -> dict[str, Any]:
-    """What is said of an action before it and while it goes on."""
     origin = back_url(case.request)
     return {
         "doing": case.name,
@@ -244,7 +242,7 @@ def _base_values(case: _ActionRequest) -> dict[str, Any]:
 
 
 def _progress_values(case: _ActionRequest, sums: Mapping[str, int], after: str, total: str) -> dict[str, Any]:
-    """How far an action has come, and the address at which it says so after it was stopped."""
+    """Return the progress, and the address that shows it after a stop."""
     frame, gone, did = _base_values(case), sums.get("events", 0), to_flash(case.name, sums)
     expected = parse_figures({"events": total}).get("events", 0)
     # Another may have made it fewer meanwhile, or more.
@@ -263,7 +261,7 @@ def _progress_values(case: _ActionRequest, sums: Mapping[str, int], after: str, 
 
 
 def _command(case: _ActionRequest, after: str) -> str:
-    """The command that goes on with an action where it was stopped."""
+    """Return the command that continues a stopped action."""
     words = ["events", case.action.operation, *(["--again"] if case.action.arguments.get("again") else [])]
     options = {name.replace("_", "-"): value for name, value in case.selection.query.items()}
     # What has nothing to choose from goes on by itself.

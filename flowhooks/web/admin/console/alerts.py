@@ -43,7 +43,6 @@ class AlertsPage(Page):
 
 
 def _address(alert: OpenAlert) -> str:
-    """The page on which to go on."""
     if alert.cause is AlertCause.PARKED:
         return f"{CONSOLE_ROOT}/parked"
     if alert.cause in {AlertCause.CONDITION, AlertCause.CONCLUSION, AlertCause.CONFLICT}:

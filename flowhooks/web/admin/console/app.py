@@ -44,7 +44,7 @@ class RootRedirect:
 
 
 class _NotFoundSink(NotFoundPage):
-    """`NotFoundPage` as Falcon calls what is asked for when no route fits."""
+    """Adapts `NotFoundPage` to a Falcon sink."""
 
     def __call__(self, req: falcon.Request, resp: falcon.Response, **_path: str) -> None:
         """Say that there is no such page."""

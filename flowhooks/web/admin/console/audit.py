@@ -74,12 +74,10 @@ def to_row(entry: AuditEntry) -> dict[str, Any]:
 
 
 def _readable(name: str, value: Any) -> Any:
-    """A time of a filter as people read one."""
     return to_text(value) if name in {"since", "until"} and type(value) is int else value
 
 
 def _address(entry: AuditEntry) -> str:
-    """Where what it is about is shown."""
     if not entry.target:
         return ""
     if entry.action in _EVENT_ACTIONS:

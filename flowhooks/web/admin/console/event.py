@@ -69,7 +69,6 @@ class EventPage(Page):
         }
 
     def _explanation(self, stored: StoredEvent, request: falcon.Request) -> Explanation | None:
-        """Why each present handler gets the event or not, if the address asks for it."""
         if not query_text(request, "explain"):
             return None
         return self.app.router.explain_event(stored.event, max_candidates=MAX_EXPLAINED)
@@ -111,7 +110,7 @@ def _pretty(body: str) -> str:
 
 
 def _why_not_run(delivery: DeliveryStatus) -> str:
-    """Why the conditions of a delivery's handler kept it from running; `""` if they did not."""
+    """Return why a handler's conditions kept it from running; `""` if they did not."""
     start = _NOT_RUN_PREFIXES.get(delivery.state)
     if start is None or (delivery.state is State.WAITING and delivery.due_at is not None):
         return ""
@@ -121,7 +120,7 @@ def _why_not_run(delivery: DeliveryStatus) -> str:
 
 
 def _command(stored: StoredEvent, status: DeliveryStatus) -> str:
-    """What an operator may do about a delivery, on the command line."""
+    """Return the command that applies to a delivery."""
     if status.state is State.DEAD:
         return suggestions.replay_command(stored.event.id, status.handler)
     if status.state is State.UNKNOWN:

@@ -75,7 +75,7 @@ class EventsPage(Page):
 
 
 def _time(parsed: ParsedFilter, name: str) -> dict[str, Any]:
-    """A time of the filter as its field shows it: in UTC, which a script puts into the viewer's zone."""
+    # In UTC: a script converts it to the viewer's zone.
     time = getattr(parsed.event_filter, name, None)
     if time is None:
         return {"value": parsed.given.get(name, ""), "instant": "", "time": None}

@@ -120,7 +120,6 @@ def parse_filter(query: Mapping[str, str], *, zone: str = "") -> ParsedFilter:
 
 
 def _zone(name: str) -> tzinfo | None:
-    """The zone of this name; None where this machine knows none."""
     if name in {"", "UTC"}:
         return UTC
     try:

@@ -88,7 +88,7 @@ class HandlersPage(Page):
         }
 
     def _paused_by(self, handler: str) -> str:
-        """Who has paused a handler last, by itself or with others; `""` if that is long ago."""
+        """Return who paused a handler last; `""` if no recent audit entry has it."""
         with self.app.ledger.connection() as connection:
             candidates = [
                 *entries(connection, limit=MAX_AUDIT_ENTRIES, target=handler),
@@ -101,12 +101,10 @@ class HandlersPage(Page):
 
 
 def _parse_start(text: str) -> int:
-    """The number of the first handler of a page; 0 where the text is no number."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= MAX_START_DIGITS else 0
 
 
 def _listens(selectors: Selectors | None) -> list[tuple[str, str]]:
-    """The names that a handler listens to, as pairs of what it is and its value."""
     if selectors is None:
         return []
     pairs = [("class", name) for name in selectors.callback_classes]
@@ -117,7 +115,7 @@ def _listens(selectors: Selectors | None) -> list[tuple[str, str]]:
 
 
 def _restrictions(selectors: Selectors | None) -> list[tuple[str, str]]:
-    """What a handler requires besides a name, as pairs of what it is and its value; conditions are JSON."""
+    """Return what a handler requires besides a name, as pairs of label and value."""
     if selectors is None:
         return []
     pairs = [("versions", selectors.versions)] if selectors.versions else []

@@ -162,7 +162,7 @@ def _redirect(response: falcon.Response, path: str) -> None:
 
 
 def _safe_next(path: str) -> str:
-    """Where to go on: a page of ours, and never an address that somebody has put into a link."""
+    # Only a path of the console: a link must not lead to another site.
     if len(path) > MAX_NEXT_CHARS or "\\" in path or not path.isascii() or not path.isprintable():
         return f"{CONSOLE_ROOT}/"
     try:

@@ -191,7 +191,6 @@ def base_values(app: App, request: falcon.Request, place: str) -> dict[str, Any]
 
 
 def _allowed_actions(request: falcon.Request) -> frozenset[str]:
-    """The actions that whoever looks may do; none where nobody was let in."""
     operator = getattr(request.context, "operator", None)
     if operator is None or not operator.may_operate:
         return frozenset()
@@ -199,6 +198,5 @@ def _allowed_actions(request: falcon.Request) -> frozenset[str]:
 
 
 def _with_language(request: falcon.Request, language: str) -> str:
-    """The same page in another language."""
     path = request.path if request.path.startswith(CONSOLE_ROOT) else CONSOLE_ROOT
     return f"{quote(path)}?{urlencode({**query_of(request, 'lang'), 'lang': language})}"

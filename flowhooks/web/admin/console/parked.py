@@ -67,7 +67,7 @@ def _query(group: ParkedGroup) -> dict[str, str]:
 
 
 def _as_filter(group: ParkedGroup, groups: list[ParkedGroup]) -> dict[str, str]:
-    """A group as a search that finds it and no other one; `{}` where another one would be found too."""
+    """Return the filter that matches exactly this group; `{}` if it would match another group, too."""
     alike = [
         other
         for other in groups

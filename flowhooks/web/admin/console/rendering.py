@@ -154,7 +154,7 @@ class Templates:
 
 
 def _finalize(value: Any) -> Any:
-    """What a template puts into a page: text as it can be seen, which is then escaped; and never a forgotten None."""
+    """Escape control characters in a template's value; None is an error of the template."""
     if value is None:
         return ""
     return value if isinstance(value, Markup) or not isinstance(value, str) else escape_invisible(value)
