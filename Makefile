@@ -17,19 +17,19 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-13s %s\n' "$$name" "$$what"; done
 
-$(READY): pyproject.toml tests/requirements/dev.txt $(PLUGINS:%=%/pyproject.toml)
+$(READY): pyproject.toml tests/data/requirements/dev.txt $(PLUGINS:%=%/pyproject.toml)
 	@test -n "$(PYTHON)" || { echo "flowhooks needs Python 3.11 or newer, with venv and pip; found none. Install one, or name it: make PYTHON=/path/to/python3"; exit 1; }
 	@echo "Making $(VENV) with $$($(PYTHON) --version): a minute or so, once"
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --requirement tests/requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --requirement tests/data/requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable . $(PLUGINS:%=--editable %)
 	@touch $@
 
 demo: $(READY) ## See it work: one call-back, its plugin's work, one error; stops by itself
-	@$(BIN)/python tests/demo.py
+	@$(BIN)/python tests/support/demo.py
 
 demo-cluster: $(READY) ## See many processes at work: PostgreSQL, two servers, three workers, of which one is killed
-	@$(BIN)/python tests/demo_cluster.py
+	@$(BIN)/python tests/support/demo_cluster.py
 
 test: lint ## Run every check and every test but those in real workflow engines, as continuous integration does
 	@$(BIN)/python -m pytest -m "not java" --numprocesses auto --dist worksteal
@@ -45,10 +45,10 @@ soak: $(READY) ## Send a million call-backs of all kinds to one server: memory f
 	@$(BIN)/python tests/benchmarks/soak.py --call-backs $(or $(CALL_BACKS),1000000)
 
 mutants: $(READY) ## Put faults into the code and say how many of them the tests find (some 30 minutes; MODULE=retry for one module)
-	@$(BIN)/python tests/mutants.py $(MODULE)
+	@$(BIN)/python tests/support/mutants.py $(MODULE)
 
 structure: $(READY) ## Print figures about the structure of the package: cycles, names used twice, vague names (DETAILS=1 lists them)
-	@$(BIN)/python tests/structure.py $(if $(DETAILS),--details)
+	@$(BIN)/python tests/support/structure.py $(if $(DETAILS),--details)
 
 lint: $(READY) ## Check style, types and layers
 	@$(BIN)/ruff check
@@ -71,25 +71,25 @@ wheel: $(READY) ## Build the wheel into dist/
 	@$(BIN)/python -m build --wheel --no-isolation
 
 sbom: $(READY) ## Write what the wheel is made of and asks for into dist/, as CycloneDX
-	@$(BIN)/python tests/requirements/sbom.py dist
+	@$(BIN)/python tests/data/requirements/sbom.py dist
 
 release: $(READY) ## Build all that a release consists of into dist/: wheel, source, SBOM, SHA256SUMS
 	@rm -rf dist
 	@$(BIN)/python -m build --no-isolation
-	@$(BIN)/python tests/requirements/sbom.py dist
+	@$(BIN)/python tests/data/requirements/sbom.py dist
 	@cd dist && sha256sum -- * >../SHA256SUMS && mv ../SHA256SUMS . && sha256sum --check --quiet SHA256SUMS && ls -l
 
-$(UPKEEP)/.ready: tests/requirements/upkeep.txt
+$(UPKEEP)/.ready: tests/data/requirements/upkeep.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found; name one: make PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -m venv --clear $(UPKEEP)
 	@$(UPKEEP)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --requirement $<
 	@touch $@
 
-lock: $(UPKEEP)/.ready ## Lock what pyproject.toml asks for into tests/requirements/; `make lock UPGRADE=1` with the newest of everything
-	@$(UPKEEP)/bin/python tests/requirements/lock.py $(if $(UPGRADE),--upgrade)
+lock: $(UPKEEP)/.ready ## Lock what pyproject.toml asks for into tests/data/requirements/; `make lock UPGRADE=1` with the newest of everything
+	@$(UPKEEP)/bin/python tests/data/requirements/lock.py $(if $(UPGRADE),--upgrade)
 
 audit: $(UPKEEP)/.ready ## Look for advisories on everything that is locked (asks a service on the network)
-	@$(UPKEEP)/bin/python tests/requirements/audit.py
+	@$(UPKEEP)/bin/python tests/data/requirements/audit.py
 
 clean: ## Remove everything that these commands have made
 	@rm -rf $(VENV) $(UPKEEP) build dist demo site mutants .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -12,12 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
-import postgresql
 import psycopg
 import pytest
 import structlog
-from house import STANDSTILL, House, plugin
-from waiting import until
 
 from flowhooks import handler
 from flowhooks.execution.runners import procrastinate, procrastinate_schema
@@ -25,6 +22,9 @@ from flowhooks.ledger.migrations import runner
 from flowhooks.ledger.tables import metadata
 from flowhooks.ledger.upgrade import upgrade
 from flowhooks.testing import ManualClock
+from support import postgresql
+from support.app_harness import STANDSTILL, House, plugin
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator

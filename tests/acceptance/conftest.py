@@ -22,20 +22,16 @@ from importlib.metadata import distribution, distributions, entry_points
 from pathlib import Path
 from typing import NamedTuple
 
-import forking
-import postgresql
-import proxy
 import psycopg
 import pytest
-import trials
-import waiting
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from waiting import WAIT_TIMEOUT
 
 from flowhooks.execution.runners import procrastinate_schema
 from flowhooks.ledger.reader import Reader
 from flowhooks.ledger.upgrade import upgrade
+from support import faulty_proxy, fork_server, postgresql, process_trials, waiting
+from support.waiting import WAIT_TIMEOUT
 
 ERROR = ["success", "message", "errorInfo", "timestamp", "status", "error", "path"]
 PHRASES = {
@@ -105,7 +101,7 @@ class Server:
         self.lines = []
         self._news = threading.Condition(threading.RLock())
         # In a session of its own: Ctrl-C is for the tests, which then stop the server themselves.
-        self.process = forking.start(command, cwd=folder, env=environ, own_session=True)
+        self.process = fork_server.start(command, cwd=folder, env=environ, own_session=True)
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
@@ -319,7 +315,7 @@ class Site:
 
     def run(self, *words, **settings):
         """Run a command of flowhooks to its end."""
-        return forking.run(self.command(*words), cwd=self.folder, env=self._environ(settings))
+        return fork_server.run(self.command(*words), cwd=self.folder, env=self._environ(settings))
 
     def token(self):
         """What the lock file says that the administration API asks for."""
@@ -491,10 +487,10 @@ def broken(breakable_server, make_site):
     site = make_site()
     site.server = breakable_server
     site.direct = site.url = breakable_server.make(name, template="ledger")
-    site.proxy = proxy.Proxy(breakable_server.port)
+    site.proxy = faulty_proxy.Proxy(breakable_server.port)
     site.proxied = f"postgresql://postgres@127.0.0.1:{site.proxy.port}/{name}"
     site.database = site.direct
-    site.plugin("p", trials.PLUGIN)
+    site.plugin("p", process_trials.PLUGIN)
     yield site
     site.close()
     site.proxy.close()

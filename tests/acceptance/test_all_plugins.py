@@ -19,7 +19,8 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from standardwebhooks.webhooks import Webhook
-from waiting import until
+
+from support.waiting import until
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()

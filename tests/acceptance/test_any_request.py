@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
-import raw
+
+from support import raw_http
 
 PLUGIN = '''
 from flowhooks import Reject, handler, hookimpl
@@ -221,12 +222,12 @@ def ask(server, maker, *, times, admin):
 
     def one(sent):
         began = time.monotonic()
-        came = raw.exchange(place, sent, timeout=60)
+        came = raw_http.exchange(place, sent, timeout=60)
         if admin and b"text/html" in came:
             status = int(came[9:12])  # a page
             assert status != 500, why(server, sent, came)
             return [status]
-        found = raw.answers(came, to=sent)
+        found = raw_http.answers(came, to=sent)
         for answer in found:
             # A 500 is a handler's, and says so.
             assert answer.status != 500 or "flowhooks-event" in answer.headers, why(server, sent, came)

@@ -6,7 +6,8 @@ import json
 import shutil
 
 import pytest
-from callers import calling, until_more
+
+from support.clients import calling, until_more
 
 PLUGIN = """
 import os

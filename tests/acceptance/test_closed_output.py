@@ -7,7 +7,8 @@ import sys
 import urllib.request
 
 import pytest
-from waiting import until
+
+from support.waiting import until
 
 
 @pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])

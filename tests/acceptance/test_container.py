@@ -11,9 +11,10 @@ import sys
 import sysconfig
 from pathlib import Path
 
-import containerfile
 import pytest
-from ports import free_port
+
+from support import containerfile
+from support.ports import free_port
 
 CHECKOUT = Path(__file__).parents[2]
 SOURCE = '[sources.erp]\ntoken_sha256 = ["3c469e9d6c5875d37a43f353d4f88e61fcf812c66eee3457465a40b0da4153e0"]\n'

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
-from waiting import WAIT_TIMEOUT, until
 
 from flowhooks.ledger.queries import EventFilter
+from support.waiting import WAIT_TIMEOUT, until
 
 PLUGIN = '''
 import os, time

@@ -7,9 +7,9 @@ import time
 from collections import Counter, defaultdict
 
 import pytest
-from callers import SEED, calling, until_more
 
 from flowhooks.ledger.queries import EventFilter
+from support.clients import SEED, calling, until_more
 
 PLUGIN = '''
 import os, random, time

@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from callers import calling, until_more
 from sqlalchemy import MetaData, create_engine, make_url
-from waiting import WAIT_TIMEOUT, until
 
 from flowhooks.failpoints import FAILPOINTS
 from flowhooks.ledger import audit
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
 from flowhooks.ledger.upgrade import upgrade
+from support.clients import calling, until_more
+from support.waiting import WAIT_TIMEOUT, until
 
 PLUGIN = '''
 import itertools, os, random, signal, time

@@ -9,9 +9,9 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
-from siege import Shared, Siege, besieged
 
 from flowhooks.failpoints import FAILPOINTS
+from support.load import Shared, Siege, besieged
 
 SHORT = (
     *(("migrate.applied", 1), ("replay.written", 1), ("recover.written", 1), ("purge.written", 1)),

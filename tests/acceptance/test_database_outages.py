@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
-from trials import AGAIN, ONCE, Engines, check_books, entered, shut
-from waiting import until
+
+from support.process_trials import AGAIN, ONCE, Engines, check_books, entered, shut
+from support.waiting import until
 
 QUICK = {"ledger__heartbeat_timeout": 3.0}
 RUNNERS = ["embedded", pytest.param("procrastinate", marks=pytest.mark.long)]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "tests/demo_cluster.py"]
+COMMAND = [sys.executable, "tests/support/demo_cluster.py"]
 
 pytestmark = pytest.mark.postgresql
 

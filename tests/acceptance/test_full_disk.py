@@ -8,7 +8,8 @@ import subprocess
 from contextlib import suppress
 
 import pytest
-from waiting import until
+
+from support.waiting import until
 
 PLUGIN = '''
 from flowhooks import handler, hookimpl

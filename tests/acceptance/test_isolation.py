@@ -7,9 +7,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from waiting import until
 
 from flowhooks.ledger.queries import EventFilter
+from support.waiting import until
 
 PLUGIN = """
 import ctypes, os, re, subprocess, time

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 
-from waiting import WAIT_TIMEOUT
+from support.waiting import WAIT_TIMEOUT
 
 LATER = """
 from flowhooks import Retry, handler, hookimpl

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 import trustme
-from ports import free_port
-from waiting import WAIT_TIMEOUT, until
 
 from flowhooks.settings import Settings
 from flowhooks.web.admin.passwords import hash_password
 from flowhooks.web.negotiation import MAX_WAIT_SECONDS
+from support.ports import free_port
+from support.waiting import WAIT_TIMEOUT, until
 
-FILE = Path(__file__).parents[2] / "docs/running/nginx.conf"
+FILE = Path(__file__).parents[2] / "docs/deploy/nginx.conf"
 ENGINES, CONSOLE = "flowhooks.example.com", "flowhooks-console.example.com"
 ELSEWHERE = "127.0.0.2"
 """An address of this machine that is not among those allowed."""

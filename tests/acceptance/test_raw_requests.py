@@ -1,7 +1,7 @@
 """Requests as bytes that two parsers might read differently, or that break off: one answer each, nothing smuggled.
 
-What single requests of tests/web/test_server.py are to the parser, these are to a server with a ledger: what must not
-be taken for a call-back is none there. RFC 9110 is HTTP, RFC 9112 is HTTP/1.1.
+What single requests of tests/integration/web/server/test_server.py are to the parser, these are to a server with a
+ledger: what must not be taken for a call-back is none there. RFC 9110 is HTTP, RFC 9112 is HTTP/1.1.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from contextlib import closing
 from typing import NamedTuple
 
 import pytest
-import raw
+
+from support import raw_http
 
 PLUGIN = '''
 from flowhooks import handler, hookimpl
@@ -465,7 +466,7 @@ def test_each_request_has_one_answer_and_nothing_is_smuggled(server, stored, num
     row = ROWS[number]
     own = f"row-{number:03}"
     sent = row.sent.replace(b"ID", own.encode())
-    came = raw.answers(raw.exchange(server.place, sent), to=sent)
+    came = raw_http.answers(raw_http.exchange(server.place, sent), to=sent)
     assert tuple(one.status for one in came) == row.statuses, (row.why, came)
     assert stored() == {one.replace("ID", own) for one in row.stored}, row.why
     if came[-1].status not in {200, 202}:
@@ -492,7 +493,7 @@ PHASES = {
 def test_who_hangs_up_early_has_not_called_back(server, stored, phase, reset):
     """Nothing of what was not whole is taken, and the server has let go of the connection."""
     for _ in range(3):
-        raw.hang_up(server.place, PHASES[phase].replace(b"ID", b"early"), reset=reset)
+        raw_http.hang_up(server.place, PHASES[phase].replace(b"ID", b"early"), reset=reset)
     assert server.post("honest", BODY).status == 200
     assert stored() == set()
 
@@ -503,6 +504,6 @@ def test_who_hangs_up_before_the_answer_has_called_back_or_not(server, stored, r
     own = f"late-{reset}"
     sent = GOOD.replace(b"ID", own.encode())
     for _ in range(5):
-        raw.hang_up(server.place, sent, reset=reset)
+        raw_http.hang_up(server.place, sent, reset=reset)
     assert server.post(own, BODY).status == 200
     assert stored() == {own}

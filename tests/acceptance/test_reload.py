@@ -14,7 +14,8 @@ from collections import Counter
 from contextlib import closing
 
 import pytest
-from waiting import WAIT_TIMEOUT, until
+
+from support.waiting import WAIT_TIMEOUT, until
 
 PLUGIN = '''
 import time

@@ -9,8 +9,9 @@ import subprocess
 from contextlib import closing
 
 import pytest
-from callers import calling, until_more
-from house import until
+
+from support.app_harness import until
+from support.clients import calling, until_more
 
 BESIDE = ("", "-wal", "-shm")
 NOBODY = {"processDefinitionKey": "nobody"}

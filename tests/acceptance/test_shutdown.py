@@ -10,7 +10,8 @@ import time
 from contextlib import closing
 
 import pytest
-from waiting import WAIT_TIMEOUT, until, until_refused
+
+from support.waiting import WAIT_TIMEOUT, until, until_refused
 
 PLUGIN = '''
 import os, signal, threading, time

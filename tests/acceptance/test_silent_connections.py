@@ -6,9 +6,9 @@ import asyncio
 
 import psycopg
 import pytest
-from waiting import WAIT_TIMEOUT
 
 from flowhooks.ledger.database import postgresql_timeouts
+from support.waiting import WAIT_TIMEOUT
 
 
 async def given_up(line):

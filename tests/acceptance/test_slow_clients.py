@@ -15,7 +15,8 @@ from contextlib import closing, suppress
 from itertools import cycle
 
 import pytest
-from waiting import WAIT_TIMEOUT, until
+
+from support.waiting import WAIT_TIMEOUT, until
 
 PLUGIN = '''
 from flowhooks import handler, hookimpl

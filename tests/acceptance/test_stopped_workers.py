@@ -6,7 +6,8 @@ import signal
 import time
 
 import pytest
-from trials import AGAIN, ONCE, check_books, entered, rows, shut
+
+from support.process_trials import AGAIN, ONCE, check_books, entered, rows, shut
 
 QUICK = {"ledger__heartbeat_timeout": 1.0}
 ATTEMPTS = (

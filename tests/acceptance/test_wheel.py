@@ -89,7 +89,7 @@ def test_all_that_is_kept_is_in_the_archive_of_the_sources(tmp_path):
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as sources:
         names = {one.name.partition("/")[2] for one in sources.getmembers()}
-    assert {"Makefile", "CONTRIBUTING.md", "SECURITY.md", ".dockerignore", "tests/requirements/dev.txt"} <= names
+    assert {"Makefile", "CONTRIBUTING.md", "SECURITY.md", ".dockerignore", "tests/data/requirements/dev.txt"} <= names
     if (CHECKOUT / ".git").exists():  # and this is no such archive
         git = ["git", "-c", "safe.directory=*", "ls-files", "-z"]
         command = [*git, "--cached", "--others", "--exclude-per-directory=.gitignore"]

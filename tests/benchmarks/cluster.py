@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from servers import PLUGIN, THREADS, UNFINISHED, Server, ServerError, free_ports, running
 
-sys.path.append(str(Path(__file__).parents[1]))  # this is a folder of scripts, and so is that
-
-import postgresql
+sys.path.append(str(Path(__file__).parents[1]))  # where `support` is
 
 from flowhooks.execution.runners import procrastinate_schema
 from flowhooks.ledger.upgrade import upgrade
+from support import postgresql
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,14 +17,14 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import forking
 import pytest
-from ports import free_port
 
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
+from support import fork_server
+from support.ports import free_port
 
-HERE = Path(__file__).parent
+PROJECTS = Path(__file__).parents[1] / "data/engines"
 PATIENCE = 60.0
 """Seconds for which something that must happen is waited for: an engine makes its tables while others use the cores."""
 BUILDS = 400.0
@@ -68,9 +68,9 @@ class Site:
         """Start the server, and wait until it serves."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
         given = {f"FLOWHOOKS_{name.upper()}": str(value) for name, value in settings.items()}
-        self.process = forking.start(
+        self.process = fork_server.start(
             [
-                *(*forking.FLOWHOOKS, "serve", "--database", str(self.database)),
+                *(*fork_server.FLOWHOOKS, "serve", "--database", str(self.database)),
                 *("--listen", self.url.removeprefix("http://"), "--admin", "127.0.0.1:0"),
                 *("--plugins-dir", str(self.folder / "plugins")),
             ],
@@ -267,7 +267,7 @@ def built(tmp_path_factory):
     if missing := [program for program in ("java", "mvn") if shutil.which(program) is None]:
         pytest.skip(f"{' and '.join(missing)} not found")
     folder = tmp_path_factory.mktemp("java") / "engines"
-    shutil.copytree(HERE, folder, ignore=shutil.ignore_patterns("target", "__pycache__"))
+    shutil.copytree(PROJECTS, folder, ignore=shutil.ignore_patterns("target", "__pycache__"))
     try:
         done = subprocess.run(
             ["mvn", "--batch-mode", "--fail-at-end", "-T", "2", "compile", "dependency:build-classpath"],

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-PAGES = HERE.parents[1] / "docs/how-to/engines"
-PAYLOADS = {path.stem: path for path in sorted((HERE / "payloads").glob("*.json"))}
+PROJECTS = Path(__file__).parents[1] / "data/engines"
+PAGES = Path(__file__).parents[2] / "docs/how-to/engines"
+PAYLOADS = {path.stem: path for path in sorted((PROJECTS / "payloads").glob("*.json"))}
 CODE = {
     "java": ["FlowhooksClient", "CallBack", "Outbox", "HouseFlows", "SpringFlows"],
     "flowable": ["FlowableCallBack", "FlowableSetUp"],
@@ -81,7 +81,7 @@ def routed(event):
 def test_every_engine_has_its_page_its_payload_and_its_code():
     """No payload, page or folder of code is without the other two."""
     pages = {path.stem for path in PAGES.glob("*.md")}
-    folders = {path.parent.name for path in HERE.glob("*/pom.xml")}
+    folders = {path.parent.name for path in PROJECTS.glob("*/pom.xml")}
     assert set(PAYLOADS) == pages == folders == set(CODE)
 
 
@@ -99,20 +99,20 @@ def test_a_page_shows_the_payload(name):
 @pytest.mark.parametrize("name", CODE)
 def test_a_page_shows_the_code_that_is_run(name):
     """The Java of the page is the very code that is compiled and run in the engine, file by file; none is left out."""
-    folder = HERE / name / "src/main/java/com/example/flowhooks"
+    folder = PROJECTS / name / "src/main/java/com/example/flowhooks"
     assert {path.stem for path in folder.iterdir()} == set(CODE[name])
     assert fenced(PAGES / f"{name}.md", "java") == [(folder / f"{file}.java").read_text("utf-8") for file in CODE[name]]
 
 
 def test_the_page_shows_the_table():
     """The SQL of the page is what makes the table of the outbox in the tests."""
-    assert fenced(PAGES / "java.md", "sql") == [(HERE / "java/src/main/resources/outbox.sql").read_text("utf-8")]
+    assert fenced(PAGES / "java.md", "sql") == [(PROJECTS / "java/src/main/resources/outbox.sql").read_text("utf-8")]
 
 
 @pytest.mark.parametrize("name", ["flowable", "activiti", "camunda-7"])
 def test_the_page_shows_the_process(name):
     """What the page shows of a process stands in the process that is run, line by line."""
-    (model,) = (HERE / name / "src/main/resources").glob("contract.bpmn*")
+    (model,) = (PROJECTS / name / "src/main/resources").glob("contract.bpmn*")
     lines = [line.strip() for line in model.read_text("utf-8").splitlines()]
     blocks = fenced(PAGES / f"{name}.md", "xml")
     assert blocks

@@ -15,7 +15,7 @@ import pytest
 
 pytestmark = [pytest.mark.java, pytest.mark.timeout(600)]  # the first build downloads
 
-HERE = Path(__file__).parent
+PROJECTS = Path(__file__).parents[1] / "data/engines"
 TOKEN = "the-token-of-the-engine"
 PLUGIN = '''
 import json, os
@@ -117,7 +117,7 @@ def test_the_body_has_the_members_that_the_page_shows(pair):
     instance = pair.engine.do("start", "contract_approval", "C-2026-17")["id"]
     pair.engine.do("complete", instance)
     sent = json.loads(pair.site.settled(instance).body)
-    shown = json.loads((HERE / f"payloads/{pair.name}.json").read_text("utf-8"))
+    shown = json.loads((PROJECTS / f"payloads/{pair.name}.json").read_text("utf-8"))
     assert list(sent) == list(shown)
     for member, value in shown.items():
         assert value is None or type(sent[member]) is type(value) or sent[member] is None, member

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-HERE = Path(__file__).parent / "signature"
+PROJECTS = Path(__file__).parents[1] / "data/engines/signature"
 PAGE = Path(__file__).parents[2] / "docs/how-to/let-engines-in.md"
 
 
 def test_the_page_shows_the_code_that_is_run():
     """To the letter."""
     (shown,) = re.findall(r"^```java\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    assert shown == (HERE / "Signature.java").read_text("utf-8")
+    assert shown == (PROJECTS / "Signature.java").read_text("utf-8")
 
 
 @pytest.mark.java
@@ -28,7 +28,7 @@ def test_what_java_signs_is_taken(tmp_path):
     compiler, java = shutil.which("javac"), shutil.which("java")
     if not compiler or not java:
         pytest.skip("there is no Java (Debian: apt-get install default-jdk-headless)")
-    subprocess.run([compiler, "-encoding", "UTF-8", "-d", tmp_path, *sorted(HERE.glob("*.java"))], check=True)
+    subprocess.run([compiler, "-encoding", "UTF-8", "-d", tmp_path, *sorted(PROJECTS.glob("*.java"))], check=True)
     secret = f"whsec_{base64.b64encode(bytes(range(200, 232))).decode()}"
     body = tmp_path / "body.json"
     body.write_text('{"businessKey": "合同"}', "utf-8")

@@ -1,6 +1,6 @@
 """waitress, hardened, for one application on one address.
 
-Written against waitress 3.0.2. `tests/test_private_names.py` lists what this uses of its internals.
+Written against waitress 3.0.2. `tests/unit/test_private_names.py` lists what this uses of its internals.
 """
 
 from __future__ import annotations

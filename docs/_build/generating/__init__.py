@@ -1,0 +1,1 @@
+"""What `docs/_build/generate.py` writes into the documentation, by subject."""

@@ -1,1 +1,0 @@
-"""What `docs/generate.py` writes into the documentation, by subject."""

@@ -1,0 +1,92 @@
+"""One machine's clock is a day off: the database's time counts, so that nothing is early, late or out of order."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from support.process_trials import AGAIN, ONCE, check_books, entered, rows
+from support.waiting import until
+
+DAY = 86_400
+QUICK = {"ledger__heartbeat_timeout": 3.0}
+SHIFTED = """
+import time
+
+_time, _time_ns = time.time, time.time_ns
+time.time = lambda: _time() + {seconds}
+time.time_ns = lambda: _time_ns() + {seconds} * 10**9
+"""
+"""What such a Python runs first; what asks the system past it has the right time."""
+
+
+@pytest.fixture
+def shifted(broken, monkeypatch):
+    """A function that starts processes with a clock that is off by some seconds."""
+
+    def start(begin, seconds):
+        folder = broken.folder / f"clock{seconds}"
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(SHIFTED.format(seconds=seconds))
+        with monkeypatch.context() as patched:
+            patched.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+            process = begin(**QUICK)
+        assert abs(process.until_logged("clock_skew_detected")["seconds"] + seconds) < 600
+        return process
+
+    return start
+
+
+@pytest.mark.parametrize("seconds", [DAY, pytest.param(-DAY, marks=pytest.mark.long)])
+def test_a_server_takes_what_a_worker_runs(broken, shifted, seconds):
+    """What a server takes that is a day off is run at once by a worker that is not, and stored under the right time."""
+    server = shifted(lambda **given: broken.start("--no-worker", **given), seconds)
+    worker = broken.start_worker("--plugins-dir", broken.plugins, **QUICK)
+    # Before the server has heard of the worker, nobody waits for what nobody runs.
+    until(lambda: server.post("i0", AGAIN | {"fails": 0}, Prefer="wait=20").status == 200)
+    answers = [server.post(f"i{number}", AGAIN | {"fails": number % 2}, Prefer="wait=20") for number in range(6)]
+    assert {one.status for one in answers} == {200}
+    stored = rows(broken.direct, "SELECT id, flow_instance_id, received_at FROM events ORDER BY id")
+    assert [instance for _, instance, _ in stored] == [f"i{number}" for number in range(6)]
+    assert all(abs(received_at / 1_000_000 - time.time()) < 600 for _, _, received_at in stored)
+    told = {f"i{number}": one.event_id for number, one in enumerate(answers)}
+    check_books(broken, broken.direct, told)
+    for one in (server, worker):
+        assert not one.logged("process_expired")
+        one.stop()
+        one.check_log()
+
+
+def test_a_worker_is_early_with_nothing(broken, shifted):
+    """A worker that is a day ahead does not make a retry that is due in an hour; one that is right by then does."""
+    broken.plugin("q", RETRY_LATER)
+    server = broken.start("--no-worker", **QUICK)
+    worker = shifted(lambda **given: broken.start_worker("--plugins-dir", broken.plugins, **given), DAY)
+    event_id = server.post("i", {"processDefinitionKey": "later"}, Prefer="respond-async").event_id
+    waits = "SELECT due_at FROM deliveries WHERE state = 'waiting' AND attempt = 1"
+    broken.until(lambda _ledger: rows(broken.direct, waits))
+    # Another one after it: by then the worker has looked.
+    assert server.post("j", ONCE, Prefer="wait=20").status == 200
+    ((due_at,),) = rows(broken.direct, waits)
+    assert abs(due_at / 1_000_000 - time.time() - 3600) < 600
+    assert [instance for instance, _, _ in entered(broken)] == ["j"]
+    assert rows(broken.direct, "SELECT min(id) FROM events") == [(event_id,)]
+    for one in (server, worker):
+        one.stop()
+        one.check_log()
+
+
+RETRY_LATER = '''
+from flowhooks import Retry, handler, hookimpl
+
+@handler(process_key="later", retry=Retry(attempts=3, delays=[3600], jitter=0))
+def later(event):
+    """Fail."""
+    raise ValueError("not now")
+
+@hookimpl
+def handlers():
+    return [later]
+'''

@@ -1,0 +1,220 @@
+"""A server without sources asks callbacks for no credential: only programs on its machine may send them."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import http.server
+import json
+import threading
+from contextlib import closing
+
+import pytest
+from sqlalchemy import select
+
+from flowhooks.ledger.tables import refusals
+from support import browsers
+
+PLUGIN = """
+from flowhooks import handler, hookimpl
+
+@handler(process_key="good")
+def good(event):
+    return event.source
+
+@hookimpl
+def handlers():
+    return [good]
+"""
+GOOD = {"processDefinitionKey": "good"}
+TOKEN = "the-token-of-the-engine"
+SOURCE = f'[sources.erp]\ntoken_sha256 = ["{hashlib.sha256(TOKEN.encode()).hexdigest()}"]\n'
+PROXIED = [
+    {"X-Forwarded-For": "203.0.113.9"},
+    {"x-forwarded-for": ""},
+    {"X-Forwarded-Host": "hooks.example"},
+    {"X-Forwarded-Proto": "https"},
+    {"X-Forwarded-Server": "proxy"},
+    {"Forwarded": "for=203.0.113.9"},
+    {"Via": "1.1 proxy"},
+    {"X-Real-IP": "203.0.113.9"},
+]
+BY_A_PAGE = [
+    {"Origin": "http://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "http://localhost:3000"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost"},
+    {"Sec-Fetch-Site": ""},
+]
+OTHER_NAMES = ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "10.0.0.1:8080", "0.0.0.0", "[::2]:80"]
+
+
+@pytest.fixture(scope="module")
+def site(make_site):
+    """A folder with a plugin."""
+    site = make_site()
+    site.plugin("p", PLUGIN)
+    return site
+
+
+@pytest.fixture(scope="module")
+def server(site):
+    """A server without a source."""
+    return site.start()
+
+
+def post(server, instance, headers, language="en"):
+    """One callback with exactly these headers, besides the length of its body and a Host."""
+    with closing(http.client.HTTPConnection(*server.place, timeout=30)) as connection:
+        connection.request(
+            "POST",
+            f"/flow/{instance}/call-back/complete",
+            json.dumps(GOOD),
+            {"Accept-Language": language} | headers,
+        )
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read()).get("message", "")
+
+
+def reasons(ledger):
+    """Why callbacks were refused."""
+    with ledger.connection() as connection:
+        return connection.execute(select(refusals.c.reason_en)).scalars().all()
+
+
+def check_refused(server, site, headers, english, chinese):
+    """A callback with these headers is refused in both languages, and nothing of it is stored."""
+    before = site.balance().stored
+    for language, words in (("en", english), ("zh", chinese)):
+        status, message = post(server, "refused", headers, language)
+        assert status == 403, headers
+        assert words in message
+        assert "[sources.NAME]" in message
+    assert site.balance().stored == before
+
+
+@pytest.mark.parametrize("headers", PROXIED, ids=str)
+def test_what_came_through_a_proxy_is_refused(server, site, headers):
+    """Whoever reaches the proxy would run handlers."""
+    check_refused(server, site, headers, "through a proxy", "代理")
+
+
+@pytest.mark.parametrize("headers", BY_A_PAGE, ids=str)
+def test_what_a_page_of_another_site_sends_is_refused(server, site, headers):
+    """A browser on the machine can be made to send a callback by any page that it shows."""
+    check_refused(server, site, headers, "web page", "网页")
+
+
+@pytest.mark.parametrize("host", OTHER_NAMES)
+def test_a_name_of_another_machine_is_refused(server, site, host):
+    """A web site's name can be pointed at 127.0.0.1; its pages then have the origin of the listener."""
+    check_refused(server, site, {"Host": host}, "Host", "Host")
+    check_refused(server, site, {"Host": host, "Origin": f"http://{host}"}, "Host", "Host")
+
+
+def test_programs_on_the_machine_are_not_refused(server):
+    """curl, Java and Python send none of these headers, and a name of loopback or of the listening address as Host."""
+    port = server.place[1]
+    for number, headers in enumerate(
+        [
+            {"User-Agent": "curl/8.5.0", "Accept": "*/*", "Content-Type": "application/json"},
+            {"User-Agent": "Java/21", "Accept": "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"},
+            {"User-Agent": "python-requests/2.32", "Accept-Encoding": "gzip", "Connection": "keep-alive"},
+            {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAEAAEAAAAIAAAABAAMAAABk"},
+            {"Host": f"127.0.0.1:{port}"},
+            {"Host": f"localhost:{port}"},
+            {"Host": "LOCALHOST"},
+            {"Host": "127.3.2.1"},
+            {"Host": f"[::1]:{port}"},
+            {"Sec-Fetch-Site": "none"},
+            {"Sec-Fetch-Site": "same-origin", "Origin": f"http://localhost:{port}", "Host": f"localhost:{port}"},
+            {"Origin": f"http://localhost:{port}", "Host": f"localhost:{port}"},
+        ]
+    ):
+        assert post(server, f"program-{number}", headers)[0] == 200, headers
+    body = json.dumps(GOOD).encode()
+    old = b"POST /flow/old/call-back/complete HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(body)
+    assert b" 200 " in server.send(old + body)
+
+
+def test_operators_read_why(server, site):
+    """What was refused is listed with its reason, and the contract is published all the same."""
+    assert post(server, "listed", {"Via": "1.1 proxy"})[0] == 403
+    site.until(lambda ledger: any("through a proxy" in one for one in reasons(ledger)))
+    assert server.ask("GET", "/openapi.json").status == 200
+
+
+@pytest.mark.parametrize("config", ['[http]\ntrusted_proxy = "127.0.0.1"\n', 'public_url = "https://ops.example"\n'])
+def test_settings_of_a_proxy_without_a_source_let_nothing_in(make_site, config):
+    """Not every proxy says in a header that it is one."""
+    site = make_site()
+    site.plugin("p", PLUGIN)
+    server = site.start(config=config)
+    check_refused(server, site, {}, "through a proxy", "代理")
+    server.stop()
+
+
+def test_with_a_source_its_credential_decides(make_site):
+    """Neither a proxy nor a browser has the token."""
+    site = make_site()
+    site.plugin("p", PLUGIN)
+    server = site.start(config=SOURCE)
+    for number, headers in enumerate([*PROXIED, *BY_A_PAGE, *({"Host": one} for one in OTHER_NAMES)]):
+        assert post(server, "1", headers)[0] == 401
+        assert post(server, f"ok-{number}", headers | {"Authorization": f"Bearer {TOKEN}"})[0] == 200, headers
+    server.stop()
+
+
+def test_insecure_lets_other_machines_call_but_no_page(make_site):
+    """Through a proxy and under any name, as the operator has said; pages of other sites are refused all the same."""
+    site = make_site()
+    site.plugin("p", PLUGIN)
+    for listen in ("127.0.0.1:0", "0.0.0.0:0"):
+        server = site.start("--insecure", listen=listen)
+        assert post(server, f"name-{listen}", {"Host": "flowhooks:8080", "X-Forwarded-For": "203.0.113.9"})[0] == 200
+        for headers in BY_A_PAGE:
+            assert post(server, "page", headers)[0] == 403, headers
+        rebound = {"Host": "evil.example:8080", "Origin": "http://evil.example:8080"}
+        assert post(server, "page", rebound)[0] == 403
+        server.stop()
+
+
+PAGE = """<!DOCTYPE html><title>a page of another site</title><script>
+fetch("http://127.0.0.1:PORT/flow/by-a-page/call-back/complete",
+      {method: "POST", mode: "no-cors", body: new Blob([JSON.stringify({processDefinitionKey: "good"})])})
+  .then(() => document.title = "sent", error => document.title = "failed: " + error)
+</script>"""
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium")
+def test_a_page_in_a_real_browser_makes_no_event(make_site):
+    """Chromium sends such a request without asking the server before; it is refused, and nothing is stored."""
+    site = make_site()
+    site.plugin("p", PLUGIN)
+    server = site.start()
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = PAGE.replace("PORT", str(server.place[1])).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as pages:
+        threading.Thread(target=pages.serve_forever, daemon=True).start()
+        with browsers.chromium() as browser:
+            page = browser.new_page()
+            page.goto(f"http://localhost:{pages.server_port}/")
+            page.wait_for_function("document.title == 'sent'")
+        pages.shutdown()
+    site.until(lambda ledger: any("web page" in one for one in reasons(ledger)))
+    assert site.balance().stored == 0
+    server.stop()

@@ -1,0 +1,152 @@
+"""A process that may open no more files: what it has open goes on, and nothing that it answers is a fault of its own.
+
+Clients that hold connections open can bring a server there.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import resource
+import signal
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from support.waiting import until
+
+PATHS = ["/console/", "/console/nothing", "/console/static/console.css", "/metrics", "/openapi.json", "/readyz"]
+PATHS += ["/console/events", "/console/handlers", "/api/overview", "/api/events", "/api/nothing"]
+
+
+def leave_none(pid):
+    """Let a process open no more files; what it may have been."""
+    taken = {int(one.name) for one in Path(f"/proc/{pid}/fd").iterdir()}
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    free = next((number for number in range(soft) if number not in taken), soft)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, hard))
+    return soft, hard
+
+
+def ask(connection, method, path, body=None, **headers):
+    """The status and the headers of an answer, on a connection that stays open."""
+    connection.request(method, path, body, {"Host": "localhost"} | headers)
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status, answer.headers
+
+
+@pytest.mark.parametrize("first", ["/console/", "/console/nothing", "/api/overview", "/openapi.json"])
+def test_whatever_is_asked_for_first_is_answered(site, first):
+    """A page that nobody has asked for before needs no file; what needs one is 503, to be asked for again."""
+    server = site.start(http__idle_timeout=300)
+    call_back = json.dumps({"processDefinitionKey": "nobody"})
+    with (
+        closing(http.client.HTTPConnection(*server.place, timeout=60)) as engine,
+        closing(http.client.HTTPConnection(*server.admin, timeout=60)) as operator,
+    ):
+        assert ask(engine, "POST", "/flow/a/call-back/complete", call_back)[0] == 202
+        assert ask(operator, "GET", "/healthz")[0] == 200
+        before = leave_none(server.process.pid)
+        for path in (first, *PATHS):
+            status, headers = ask(operator, "GET", path)
+            assert status in {200, 404, 503}, (path, status, server.lines[-3:])
+            assert status != 503 or path == "/readyz" or headers["Retry-After"], path
+        assert ask(engine, "POST", "/flow/b/call-back/complete", call_back)[0] in {202, 503}
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, before)
+        assert ask(engine, "POST", "/flow/b/call-back/complete", call_back)[0] == 202
+    server.stop()
+    server.check_log()
+    site.balance()
+
+
+PLUGIN = """
+from flowhooks import handler, hookimpl
+
+@handler(process_key="isolated", isolation="process")
+def isolated(event):
+    return "done"
+
+@handler(process_key="wrapped")
+def wrapped(event):
+    return "done"
+
+@handler(process_key="opens")
+def opens(event):
+    with open(__file__):
+        return "done"
+
+@hookimpl
+def handlers():
+    return [isolated, wrapped, opens]
+
+@hookimpl(wrapper=True)
+def run_handler(handler):
+    if handler.id == "p:wrapped":
+        open(__file__).close()
+    return (yield)
+"""
+
+
+@pytest.fixture
+def house(site):
+    """A site with that plugin."""
+    site.plugin("p", PLUGIN)
+    return site
+
+
+def children(pid):
+    """The processes that a process has started."""
+    statuses = [(one.name, one / "status") for one in Path("/proc").iterdir() if one.name.isdecimal()]
+    found = []
+    for name, status in statuses:
+        with suppress(OSError):  # it has ended meanwhile
+            if f"\nPPid:\t{pid}\n" in status.read_text():
+                found.append(int(name))
+    return found
+
+
+@pytest.mark.parametrize("key", ["isolated", "wrapped"])
+def test_an_attempt_that_finds_no_file_before_its_function_is_made_again(house, key):
+    """Without `retry=` too: nothing was run. What opens a file within the function has failed, and is not repeated."""
+    server = house.start(http__idle_timeout=300)
+    server.until_logged("isolation_ready")
+    with closing(http.client.HTTPConnection(*server.place, timeout=60)) as engine:
+        assert (
+            ask(engine, "POST", "/flow/0/call-back/complete", json.dumps({"processDefinitionKey": "nobody"}))[0] == 202
+        )
+        before = leave_none(server.process.pid)
+        body = json.dumps({"processDefinitionKey": "opens"})
+        assert ask(engine, "POST", "/flow/1/call-back/complete", body)[0] == 500
+        for number in range(6):  # the first has the process that was prepared
+            body = json.dumps({"processDefinitionKey": key})
+            assert (
+                ask(engine, "POST", f"/flow/{key}-{number}/call-back/complete", body, Prefer="respond-async")[0] == 202
+            )
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, before)
+    house.until(lambda ledger: ledger.verify().deliveries == {"succeeded": 6, "dead": 1})
+    server.stop()
+    house.balance()
+
+
+def test_a_process_that_cannot_be_forked_for_want_of_files_is_made_later(house):
+    """What the process of isolated handlers cannot be handed was not run, so it is run later, without `retry=` too."""
+    server = house.start()
+    body = {"processDefinitionKey": "isolated"}
+    assert server.post("before", body).status == 200
+    (nursery,) = children(server.process.pid)
+    before = leave_none(nursery)
+    for one in children(nursery):
+        os.kill(one, signal.SIGKILL)
+    until(lambda: not children(nursery))
+    leave_none(nursery)  # again: at the first time it may have had a file open that it has closed since
+    assert server.post("meanwhile", body, Prefer="respond-async").status == 202
+    server.until_logged("process_spawn_failed")
+    assert server.until_logged("attempt_failed")["state"] == "waiting"
+    resource.prlimit(nursery, resource.RLIMIT_NOFILE, before)
+    house.until(lambda ledger: ledger.verify().deliveries == {"succeeded": 2})
+    assert children(server.process.pid) == [nursery]
+    server.stop()
+    assert house.balance().deliveries == {"succeeded": 2}, server.lines

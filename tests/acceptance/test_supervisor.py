@@ -1,0 +1,462 @@
+"""Several processes under a supervisor, on a real PostgreSQL: callers notice none that dies, comes or goes."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import threading
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from support.waiting import WAIT_TIMEOUT, until, until_refused
+
+PLUGIN = '''
+import os, pathlib, time
+from flowhooks import Retry, handler, hookimpl
+
+JOURNAL = pathlib.Path(os.environ["JOURNAL"])
+
+@handler(process_key="KEY", retry=Retry(attempts=5, delays=[0.05], jitter=0))
+def work(event, delivery):
+    """Write down who was entered, and wait as long as the gate is shut."""
+    with JOURNAL.open("a") as journal:
+        inherited = "FLOWHOOKS_SUPERVISOR_FD" in os.environ
+        print("NAME", event.flow_instance_id, os.getpid(), inherited, file=journal, flush=True)
+    while JOURNAL.with_name("shut-" + event.flow_instance_id).exists():
+        time.sleep(0.01)
+
+@hookimpl
+def handlers():
+    return [work]
+'''
+GOOD = {"processDefinitionKey": "a"}
+BOTH = 2
+
+
+@pytest.fixture
+def shared(site, postgresql_url):
+    """A site on PostgreSQL with a plugin `a`, which listens to the key `a`."""
+    site.database = site.url = postgresql_url
+    install(site, "a")
+    return site
+
+
+def install(site, name, key=None):
+    """A plugin for a key."""
+    site.plugin(name, PLUGIN.replace("NAME", name).replace("KEY", key or name))
+
+
+def start(site, *words, ready=BOTH, processes=BOTH, **settings):
+    """A server of several processes, once all of them serve."""
+    server = site.start(
+        "--processes", processes, *words, ready=bool(ready), **{"ledger__heartbeat_timeout": 1.5, **settings}
+    )
+    if ready:
+        until(lambda: len(pids(server)) == ready)
+    return server
+
+
+def pids(server, ready="server_started"):
+    """The processes that have been ready so far and are still there, in the order in which they were."""
+    return [pid for one in server.logged(ready) if alive(pid := one["pid"])]
+
+
+def alive(pid):
+    """Whether there is such a process, and it is not merely waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def entered(site):
+    """(plugin, instance, process) of each time that a handler was entered."""
+    lines = site.journal.read_text().splitlines() if site.journal.exists() else []
+    assert not any(line.endswith("True") for line in lines), "a handler sees what only its process is to see"
+    return [(name, instance, int(pid)) for name, instance, pid, _ in map(str.split, lines)]
+
+
+class Load:
+    """Callers that call back one after the other, each on connections that it keeps, or on a new one each time.
+
+    With `patient` a call whose connection breaks is repeated, as engines do; one that is refused never is.
+    """
+
+    def __init__(self, server, *, callers=4, patient=False):
+        self.place = server.place
+        self.patient = patient
+        self.statuses = Counter()
+        self.failures = []
+        self.sent = []
+        self._over = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._call, args=(number, number % 2 == 0)) for number in range(callers)
+        ]
+
+    def __enter__(self):
+        for one in self._threads:
+            one.start()
+        return self
+
+    def __exit__(self, *_):
+        self._over.set()
+        for one in self._threads:
+            one.join(WAIT_TIMEOUT)
+
+    def _call(self, caller, keeps):
+        connection = None
+        for number in range(1_000_000):
+            if self._over.is_set():
+                break
+            instance = f"c{caller}-{number}"
+            self.sent.append(instance)
+            while True:
+                connection = connection or http.client.HTTPConnection(*self.place, timeout=30)
+                try:
+                    connection.request("POST", f"/flow/{instance}/call-back/complete", json.dumps(GOOD))
+                    answer = connection.getresponse()
+                    answer.read()
+                except (OSError, http.client.HTTPException) as error:
+                    connection.close()
+                    connection = None
+                    if not self.patient or isinstance(error, ConnectionRefusedError):
+                        self.failures.append((instance, repr(error)))
+                        break
+                    continue
+                self.statuses[answer.status] += 1
+                break
+            if connection is not None and not keeps:
+                connection.close()
+                connection = None
+        if connection is not None:
+            connection.close()
+
+    def until_more(self, count=30):
+        """Wait until so many more calls were answered."""
+        enough = sum(self.statuses.values()) + count
+        until(lambda: sum(self.statuses.values()) >= enough)
+
+
+def test_calls_are_spread_over_the_processes(shared):
+    """Both take call-backs at one address, each on a core of its own; every line of the log says whose it is."""
+    server = start(shared)
+    both = pids(server)
+    with Load(server, callers=8):
+        until(lambda: {pid for _, _, pid in entered(shared)} == set(both))
+    assert {one["call_backs"] for one in server.logged("server_started")} == {f"http://127.0.0.1:{server.place[1]}"}
+    assert server.ask("GET", "/readyz", admin=True).json == {"ready": True, "problems": []}
+    cores = [os.sched_getaffinity(pid) for pid in both]
+    assert [len(one) for one in cores] == [1, 1]
+    if len(os.sched_getaffinity(0)) > 1:
+        assert cores[0] != cores[1]
+    server.stop()
+    assert {one["pid"] for one in server.records} == {*both, server.process.pid}
+    server.check_log()
+    assert shared.balance().deliveries.keys() == {"succeeded"}
+
+
+def attempts_told(server):
+    """How many attempts have succeeded, as `/metrics` says."""
+    text = server.ask("GET", "/metrics", admin=True).body.decode()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    return sum(sample.value for sample in families["flowhooks_attempts"].samples)
+
+
+def test_whoever_is_asked_tells_the_numbers_of_all(shared):
+    """Both count together, what has ended before included: each scrape has the sum, whichever process answers it."""
+    server = start(shared)
+    before = pids(server)
+    with Load(server, callers=8):
+        until(lambda: {pid for _, _, pid in entered(shared)} == set(before))
+    until(lambda: attempts_told(server) == len(entered(shared)))
+    server.signal(signal.SIGHUP)
+    server.until_logged("process_replaced")
+    told = [attempts_told(server) for _ in range(6)]
+    assert told == [len(entered(shared))] * 6
+    server.stop()
+
+
+def test_one_that_is_killed_is_started_again(shared):
+    """Under load no connection is refused, and what callers repeat is stored once."""
+    server = start(shared)
+    victim, _ = pids(server)
+    with Load(server, patient=True) as load:
+        load.until_more()
+        os.kill(victim, signal.SIGKILL)
+        died = server.until_logged("process_died", process=victim)
+        assert (died["why"], died["again_in"]) == ("it was ended by SIGKILL", 0.2)
+        until(lambda: len(pids(server)) == BOTH)
+        load.until_more()
+    assert load.failures == []
+    assert load.statuses.keys() <= {200, 202}
+    shared.until(lambda ledger: ledger.verify().deliveries == {"succeeded": len(load.sent)})
+    server.stop()
+    assert shared.balance().accepted == len(load.sent)
+
+
+def test_one_that_dies_again_and_again_waits_longer_each_time(shared):
+    """The other serves meanwhile."""
+    server = start(shared)
+    for delay in (0.2, 0.4, 0.8):
+        victim = pids(server)[-1]
+        os.kill(victim, signal.SIGKILL)
+        assert server.until_logged("process_died", process=victim)["again_in"] == delay
+        assert server.post(f"i{delay}", GOOD).status == 200
+        until(lambda: len(pids(server)) == BOTH)
+    server.stop()
+
+
+def test_sighup_replaces_them_without_a_failed_call(shared):
+    """Under load that nobody repeats, not one call fails; afterwards a plugin that is new is there."""
+    server = start(shared)
+    before = pids(server)
+    with Load(server) as load:
+        load.until_more()
+        install(shared, "b", key="a")
+        server.signal(signal.SIGHUP)
+        server.until_logged("process_replaced")
+        load.until_more()
+        until(lambda: len(pids(server)) == BOTH)
+    assert load.failures == []
+    assert load.statuses.keys() <= {200, 202}
+    assert not set(pids(server)) & set(before)
+    assert server.post("last", GOOD).status == 200
+    assert {name for name, instance, _ in entered(shared) if instance == "last"} == {"a", "b"}
+    server.stop()
+    server.check_log()
+    assert shared.balance().accepted == len(load.sent) + 1
+
+
+def test_a_handler_that_runs_is_waited_for_when_its_process_is_replaced(shared):
+    """Its caller gets the outcome on the connection that it has, though others serve by then."""
+    server = start(shared)
+    (gate := shared.folder / "shut-slow").touch()
+    answers = []
+    caller = threading.Thread(target=lambda: answers.append(server.post("slow", GOOD, Prefer="wait=60")))
+    caller.start()
+    (runs_in,) = until(lambda: [pid for _, instance, pid in entered(shared) if instance == "slow"])
+    server.signal(signal.SIGHUP)
+    server.until_logged("process_retiring", pid=runs_in)
+    assert server.post("quick", GOOD).status == 200
+    gate.unlink()
+    caller.join(WAIT_TIMEOUT)
+    assert [one.status for one in answers] == [200]
+    assert answers[0].headers["Connection"] == "close"
+    server.until_logged("process_replaced")
+    assert [one for one in entered(shared) if one[1] == "slow"] == [("a", "slow", runs_in)]
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        pytest.param("answer_wait = 1000\n", "flowhooks.toml: answer_wait must be", id="a setting"),
+        pytest.param(
+            'schemas_dir = "nowhere"\n',
+            "there is no folder of schema files nowhere",
+            id="what a setting names",
+            marks=pytest.mark.long,
+        ),
+    ],
+)
+def test_what_cannot_be_started_leaves_the_old_ones(shared, settings, why):
+    """Whether it is found before a process is started or by that process: they go on, and the log says why."""
+    server = start(shared)
+    before = pids(server)
+    config = shared.folder / "flowhooks.toml"
+    config.write_text(settings)
+    server.signal(signal.SIGHUP)
+    assert why in server.until_logged("process_replace_failed")["why"]
+    assert server.post("i", GOOD).status == 200
+    assert pids(server) == before
+    config.write_text("")
+    server.signal(signal.SIGHUP)
+    server.until_logged("process_replaced")
+    assert not set(pids(server)) & set(before)
+    server.stop()
+    server.check_log()
+
+
+def test_settings_that_need_a_restart_are_named(shared):
+    """Another number of processes, or another address, is not taken by SIGHUP; what else has changed is."""
+    server = shared.start(config="processes = 2")
+    until(lambda: len(pids(server)) == BOTH)
+    (shared.folder / "flowhooks.toml").write_text('processes = 3\n[routing]\nno_handler = "reject"\n')
+    server.signal(signal.SIGHUP)
+    assert server.until_logged("restart_needed")["settings"] == ["processes"]
+    server.until_logged("process_replaced", processes=2)
+    until(lambda: len(pids(server)) == BOTH)
+    assert server.post("i", {"processDefinitionKey": "nobody"}).status == 422
+    server.stop()
+
+
+def test_the_service_manager_is_told_by_the_supervisor(shared, tmp_path, monkeypatch):
+    """Once all are ready, when they are replaced and when all are new, and at the end; none of them tells it."""
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
+        manager.settimeout(WAIT_TIMEOUT)
+        manager.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        server = start(shared, ready=0)
+        assert manager.recv(1000) == b"READY=1"
+        until(lambda: len(pids(server)) == BOTH)
+        server.signal(signal.SIGHUP)
+        assert manager.recv(1000).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+        assert manager.recv(1000) == b"READY=1"
+        server.until_logged("process_replaced")
+        (shared.folder / "flowhooks.toml").write_text("no TOML")
+        server.signal(signal.SIGHUP)
+        assert manager.recv(1000).startswith(b"RELOADING=1\n")
+        assert manager.recv(1000) == b"READY=1"
+        server.until_logged("process_replace_failed")
+        server.stop()
+        assert manager.recv(1000) == b"STOPPING=1"
+
+
+def test_sigterm_ends_all_in_order(shared):
+    """Callers that wait are answered 202, the exit code is 0, and no process is left."""
+    server = start(shared)
+    both = pids(server)
+    gates = [shared.folder / f"shut-slow{number}" for number in range(6)]
+    for gate in gates:
+        gate.touch()
+    answers = []
+    callers = [
+        threading.Thread(target=lambda name=gate.name[5:]: answers.append(server.post(name, GOOD, Prefer="wait=60")))
+        for gate in gates
+    ]
+    for one in callers:
+        one.start()
+    until(lambda: len(entered(shared)) == len(gates))
+    server.signal(signal.SIGTERM)
+    for one in callers:
+        one.join(WAIT_TIMEOUT)
+    assert [one.status for one in answers] == [202] * len(gates)
+    server.until_logged("shutdown_started", times=BOTH)
+    until_refused(server.place)
+    for gate in gates:
+        gate.unlink()
+    assert server.wait() == 0
+    assert [one["all_ended"] for one in server.logged("shutdown_finished")] == [True, True]
+    assert not any(map(alive, both))
+    assert shared.balance().deliveries == {"succeeded": len(gates)}
+
+
+def test_a_signal_to_all_of_them_is_one(shared):
+    """As systemd sends it: the processes end in order, though they are told by the supervisor, too."""
+    server = start(shared)
+    both = pids(server)
+    (gate := shared.folder / "shut-slow").touch()
+    server.post("slow", GOOD, Prefer="respond-async")
+    until(lambda: entered(shared))
+    for pid in (*both, server.process.pid):
+        os.kill(pid, signal.SIGTERM)
+    server.until_logged("shutdown_started", times=BOTH)
+    gate.unlink()
+    assert server.wait() == 0
+    assert shared.balance().deliveries == {"succeeded": 1}
+
+
+def test_a_second_signal_ends_all_at_once(shared):
+    """Whatever still runs."""
+    server = start(shared)
+    both = pids(server)
+    (shared.folder / "shut-slow").touch()
+    server.post("slow", GOOD, Prefer="respond-async")
+    until(lambda: entered(shared))
+    server.signal()
+    server.until_logged("shutdown_started", times=BOTH)
+    server.signal(signal.SIGINT)
+    assert server.wait() == 128 + signal.SIGINT
+    assert not any(map(alive, both))
+
+
+def test_processes_whose_supervisor_is_killed_end_in_order(shared):
+    """None is left that holds the port; what runs is waited for."""
+    server = start(shared)
+    both, place = pids(server), server.place
+    (gate := shared.folder / "shut-slow").touch()
+    server.post("slow", GOOD, Prefer="respond-async")
+    until(lambda: entered(shared))
+    os.kill(server.process.pid, signal.SIGKILL)
+    server.until_logged("shutdown_started", times=BOTH)
+    server.until_logged("supervisor_lost", times=BOTH)
+    until_refused(place)
+    gate.unlink()
+    until(lambda: not any(map(alive, both)))
+    server.wait()
+    assert shared.balance().deliveries == {"succeeded": 1}
+
+
+def test_what_cannot_be_is_refused(shared, tmp_path):
+    """Several processes on SQLite, none, or too many; a place that nobody has given."""
+    serve = ("serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+    for words, says in (
+        (("--processes", "2", "--database", tmp_path / "x.db"), "only one process writes a SQLite ledger"),
+        (("--processes", "0"), "must be a whole number, 1 to 256, not 0"),
+        (("--processes", "257"), "must be a whole number, 1 to 256, not 257"),
+        (("--processes", "two"), "must be a whole number, 1 to 256, not 'two'"),
+    ):
+        refused = shared.run(*serve, *words)
+        assert (refused.returncode, says in refused.stderr) == (2, True), refused.stderr
+        assert not (tmp_path / "x.db").exists()
+    refused = shared.run(*serve, place="nonsense")
+    assert refused.returncode == 2
+    assert "FLOWHOOKS_SUPERVISOR_FD" in refused.stderr
+    checked = shared.run("check", "--database", tmp_path / "x.db", processes=3)
+    assert "processes = 3 needs PostgreSQL" in checked.stdout
+
+
+def test_a_first_start_that_cannot_be_ends_with_the_reason(shared, postgresql_server):
+    """The port is taken; the tables are not there; the last line of the log says so, and nothing is left running."""
+    url = postgresql_server.make("flowhooks_no_tables")
+    try:
+        server = shared.start("--processes", "2", "--database", url, ready=False)
+        assert server.wait() == 1
+    finally:
+        postgresql_server.drop("flowhooks_no_tables")
+    assert "flowhooks db upgrade" in server.lines[-1]
+    assert server.lines[-1].startswith("Error: ")
+    assert not any(alive(one["process"]) for one in server.logged("process_started"))
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        server = shared.start("--processes", "2", listen=f"127.0.0.1:{taken.getsockname()[1]}", ready=False)
+        assert server.wait() == 2
+    assert "address already in use" in server.lines[-1]
+
+
+def test_workers_are_supervised_likewise(shared):
+    """Several run what a server takes in; one that is killed comes back, SIGHUP loads what is new, SIGTERM ends all."""
+    install(shared, "b")
+    (shared.plugins / "b.py").rename(shared.folder / "b.py")
+    server = shared.start("--no-worker", ledger__heartbeat_timeout=1.5)
+    worker = shared.start_worker(
+        "--plugins-dir", shared.plugins, "--processes", "2", "--concurrency", "1", ledger__heartbeat_timeout=1.5
+    )
+    both = until(lambda: len(found := pids(worker, "worker_started")) == BOTH and found)
+    gates = [shared.folder / f"shut-i{number}" for number in range(2)]
+    for gate in gates:
+        gate.touch()
+        server.post(gate.name[5:], GOOD, Prefer="respond-async")
+    until(lambda: {pid for _, _, pid in entered(shared)} == set(both))
+    os.kill(both[0], signal.SIGKILL)
+    for gate in gates:
+        gate.unlink()
+    worker.until_logged("process_died", process=both[0])
+    until(lambda: len(pids(worker, "worker_started")) == BOTH)
+    (shared.folder / "b.py").rename(shared.plugins / "b.py")
+    worker.signal(signal.SIGHUP)
+    worker.until_logged("process_replaced")
+    late = server.post("late", {"processDefinitionKey": "b"}, Prefer="respond-async").event_id
+    shared.until(lambda ledger: [one.state for one in ledger.delivery_statuses(late)] == ["succeeded"])
+    shared.until(lambda ledger: ledger.verify().deliveries == {"succeeded": 3})
+    last = pids(worker, "worker_started")
+    worker.stop()
+    assert not any(map(alive, last))
+    server.stop()
+    shared.balance()

@@ -1,0 +1,85 @@
+"""Lock what the project and its plugins ask for into the files beside this.
+
+What is locked already stays as it is, as far as pyproject.toml allows; with `--upgrade` everything becomes the newest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+HERE: Final = Path(__file__).parent
+ROOT: Final = HERE.parents[2]
+OLDEST, NEWEST = "3.11", "3.14"
+"""The Pythons between which everything is locked."""
+MACHINES: Final = ("x86_64", "aarch64")
+"""What there has to be a wheel for, so that nothing is built while it is installed."""
+APART: Final = "upkeep"
+"""The group that has an environment of its own."""
+
+
+def project(folder: Path) -> dict[str, Any]:
+    """What the project file of a folder says."""
+    return tomllib.loads((folder / "pyproject.toml").read_text())
+
+
+def run_time(told: dict[str, Any]) -> list[str]:
+    """What is asked for at run time, with every extra."""
+    extras = told["project"].get("optional-dependencies", {})
+    return [*told["project"].get("dependencies", []), *(one for extra in extras.values() for one in extra)]
+
+
+def requirements() -> dict[str, list[str]]:
+    """What each of the files has to satisfy; the project itself and its plugins are not fetched, but built here."""
+    mine = project(ROOT)
+    groups = mine["dependency-groups"]
+    dev = [one for name, group in groups.items() if name != APART for one in group] + ["pip"]
+    for told in (mine, *map(project, sorted((ROOT / "plugins").glob("flowhooks-*")))):
+        dev += run_time(told) + told["build-system"]["requires"]
+    ours = ("flowhooks>", "flowhooks[", "flowhooks-")
+    return {
+        "dev": sorted({one for one in dev if not one.startswith(ours) and one != "flowhooks"}),
+        "run": sorted(set(run_time(mine))),
+        APART: sorted(groups[APART]),
+    }
+
+
+def uv(*words: str, given: list[str]) -> None:
+    """Run uv, with what is asked for in a file of its own, and without anybody's configuration."""
+    with tempfile.NamedTemporaryFile("w", suffix=".in") as file:
+        file.write("".join(f"{one}\n" for one in given))
+        file.flush()
+        command = [str(Path(sys.executable).with_name("uv")), "pip", "compile", file.name, "--quiet", *words]
+        subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {"UV_NO_CONFIG": "1"})
+
+
+def main() -> None:
+    """Write the files, and see that each can be installed without building anything."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--upgrade", action="store_true", help="the newest of everything")
+    more = ["--upgrade"] if parser.parse_args().upgrade else []
+    for name, asked in requirements().items():
+        file = HERE / f"{name}.txt"
+        same = ["--constraint", str(HERE / "dev.txt")] if name == "run" else []
+        uv(
+            *("--universal", "--python-version", OLDEST, "--generate-hashes", "--no-annotate"),
+            *("--custom-compile-command", "make lock"),
+            *("--output-file", str(file), *same, *more),
+            given=asked,
+        )
+        for python in (OLDEST, NEWEST):
+            for machine in MACHINES:
+                platform = ("--python-version", python, "--python-platform", f"{machine}-manylinux_2_28")
+                uv("--only-binary", ":all:", *platform, "--output-file", os.devnull, given=[file.read_text()])
+        packages = sum("==" in line for line in file.read_text().splitlines())
+        print(f"tests/data/requirements/{name}.txt: {packages} packages")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,849 @@
+"""Alerts: raised once for each cause, durably, told until they are taken, and over when the cause has gone."""
+
+from __future__ import annotations
+
+import re
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from flowhooks import AlertCause, Retry, State
+from flowhooks.background.alerts.growth import MIN_INTERVAL_SECONDS, QUIET_SECONDS
+from flowhooks.background.alerts.monitor import RETRY_DELAYS
+from flowhooks.clock import SECOND, to_datetime
+from flowhooks.errors import Unavailable
+from flowhooks.ledger import alert_queries, circuit_breaker
+from flowhooks.model.delivery import ReadyDelivery
+from flowhooks.operations.acknowledge import acknowledge
+from flowhooks.operations.pause import pause, resume
+from flowhooks.operations.retire import retire
+from support.waiting import WAIT_TIMEOUT
+
+pytestmark = pytest.mark.either
+
+HOUR = 3600
+
+
+class Listener:
+    """A plugin that writes down the alerts that it takes.
+
+    Attributes:
+        alerts: what it was told, in order, also what it did not take.
+        error: what it raises instead of taking it.
+    """
+
+    def __init__(self):
+        self.alerts = []
+        self.error = None
+
+    def hook(self, alert):
+        """The hook `alert_raised`."""
+        self.alerts.append(alert)
+        if self.error:
+            raise self.error
+
+    @property
+    def told(self):
+        """Cause and subject of each."""
+        return [(alert.cause, alert.subject) for alert in self.alerts]
+
+
+class Watched:
+    """An app that runs nothing of itself: deliveries are made to fail, and looks are made, one by one."""
+
+    def __init__(self, flow, eventually):
+        self.flow = flow
+        self.eventually = eventually
+        self.clock = flow.clock
+        self.look = flow.app.alerts.poll
+
+    def dead(self, instance, **named):
+        """A call-back whose delivery fails for good."""
+        event_id = self.flow.take(instance, wait=0, **named).event_id
+        self.run(event_id)
+        self.eventually(lambda: {one.state for one in self.flow.delivery_statuses(event_id)} == {State.DEAD})
+        return event_id
+
+    def put_dead(self, until):
+        """Let so many deliveries of the only handler be dead: those that are missing die now."""
+        for number in range(self.flow.sql("SELECT count(*) FROM deliveries")[0][0], until):
+            self.flow.take(f"n{number}", wait=0)
+        self.flow.sql(
+            "UPDATE deliveries SET state = 'dead', due_at = NULL, changed_at = ? WHERE state = 'waiting'",
+            self.clock.now(),
+        )
+
+    def run(self, event_id):
+        """Make an attempt of each delivery of an event that waits."""
+        for one in self.flow.delivery_statuses(event_id):
+            self.flow.app.dispatcher.execute(ReadyDelivery(one.delivery_id, one.handler, one.attempt))
+
+    def close_dead(self):
+        """An operator closes every dead delivery."""
+        self.flow.sql("UPDATE deliveries SET state = 'closed' WHERE state = 'dead'")
+
+    def looks(self, times=2):
+        """Look several times."""
+        for _ in range(times):
+            self.look()
+
+    def open(self):
+        """The open alerts, as they are stored."""
+        with self.flow.app.ledger.connection() as connection:
+            return alert_queries.open_alerts(connection)
+
+    def rows(self):
+        """Every alert that was ever raised: cause, subject, count, told, and whether its cause has gone."""
+        return self.flow.sql(
+            "SELECT cause, subject, count, notified, closed_at IS NOT NULL FROM alerts ORDER BY opened_at, id"
+        )
+
+
+def fail(event):
+    """Fail for good."""
+    raise ValueError("no")
+
+
+@pytest.fixture
+def listener():
+    """A plugin's listener."""
+    return Listener()
+
+
+@pytest.fixture
+def watch(house, listens, make_plugin, eventually):
+    """A function that opens an app with the plugin `p`, whose handlers `h` and `i` fail, and listeners by name."""
+
+    def opened(start=False, alerts=(), handlers=None, **listeners):
+        handlers = [listens(fail, name=name) for name in "hi"] if handlers is None else handlers
+        plugins = {"p": make_plugin(*handlers)} if handlers else {"none": make_plugin()}
+        plugins |= {
+            name: make_plugin(alert_raised=lambda alert, one=one: one.hook(alert)) for name, one in listeners.items()
+        }
+        return Watched(house.open(plugins=plugins, start=start, alerts=dict(alerts)), eventually)
+
+    return opened
+
+
+def names(entries, *events):
+    """Which of these was logged, with its subject, in order."""
+    return [(entry["event"], entry["subject"]) for entry in entries if entry["event"] in events]
+
+
+def test_many_dead_deliveries_are_one_alert_for_each_handler(watch, listener):
+    """Twenty dead deliveries of two handlers are two alerts, each told once, with what a person needs to know."""
+    watched = watch(mail=listener)
+    first = watched.dead("i0")
+    for number in range(1, 20):
+        watched.clock.advance(1)
+        watched.dead(f"i{number}")
+    watched.looks(3)
+    assert listener.told == [(AlertCause.DEAD, "p:h"), (AlertCause.DEAD, "p:i")]
+    alert = listener.alerts[0]
+    assert (alert.count, alert.event_id, alert.started_at.isoformat()) == (20, first, "2026-01-01T00:00:00+00:00")
+    assert alert.message == (
+        "20 deliveries of handler p:h are dead, the first since 2026-01-01T00:00:00.000Z: mend the cause, "
+        "then run `flowhooks events replay --handler p:h`."
+    )
+    assert watched.rows() == [("dead", "p:h", 20, '["mail"]', 0), ("dead", "p:i", 20, '["mail"]', 0)]
+
+
+def test_a_few_more_of_the_same_are_no_news(watch, listener):
+    """Nobody is notified again, but the alert says how many there are now, since when, and how the last one failed."""
+    watched = watch(mail=listener)
+    first = watched.dead("i1")
+    watched.look()
+    watched.clock.advance(60)
+    watched.dead("i2")
+    watched.looks(3)
+    assert len(listener.alerts) == 2
+    assert listener.alerts[0].count == 1
+    assert listener.alerts[0].message.startswith("1 delivery of handler p:h is dead")
+    alert, _ = watched.open()
+    assert (alert.count, alert.event_id, alert.last_error) == (2, first, "ValueError: no")
+    assert (alert.started_at, alert.last_at) == (watched.clock.now() - 60 * SECOND, watched.clock.now())
+    assert alert.message.startswith("2 deliveries of handler p:h are dead, the first since 2026-01-01T00:00:00.000Z")
+    assert (alert.notifications, alert.notified_count) == (1, 1)
+
+
+def test_growth_is_told_again(watch, listener, logged):
+    """Twice as many, and ten more, are told as one more notification of the same alert, which says how many are new."""
+    watched = watch(mail=listener)
+    watched.dead("i0")
+    watched.look()
+    watched.clock.advance(MIN_INTERVAL_SECONDS)
+    for number in range(1, 10):
+        watched.dead(f"i{number}")
+    watched.looks(3)
+    assert len(listener.alerts) == 2
+    watched.dead("i10")
+    watched.looks(3)
+    first, again = [alert for alert in listener.alerts if alert.subject == "p:h"]
+    assert (first.id, first.count, first.new_count, first.notification) == (again.id, 1, 0, 1)
+    assert (again.count, again.new_count, again.notification) == (11, 10, 2)
+    assert (again.last_error, again.last_at) == ("ValueError: no", to_datetime(watched.clock.now()))
+    assert again.message.startswith("11 deliveries of handler p:h are dead")
+    assert again.message.endswith(" 10 of them are new since the last notification.")
+    grown = [entry for entry in logged if entry["event"] == "alert_grown"]
+    assert [(entry["subject"], entry["count"], entry["new"]) for entry in grown] == [("p:h", 11, 10), ("p:i", 11, 10)]
+    assert [row[1:4] for row in watched.rows()] == [("p:h", 11, '["mail"]'), ("p:i", 11, '["mail"]')]
+
+
+def test_growth_without_end_is_told_a_bounded_number_of_times(watch, listener, listens, house):
+    """However fast it grows: not before ten minutes have passed, and then only what has doubled."""
+    house.check_books = False
+    watched = watch(mail=listener, handlers=[listens(fail, name="h")])
+    watched.put_dead(1)
+    watched.look()
+    for number in range(60):
+        watched.put_dead(1 + number * 5)
+        watched.clock.advance(60)
+        watched.look()
+    counts = [alert.count for alert in listener.alerts]
+    assert counts == [1, 46, 96, 196]
+    assert [alert.new_count for alert in listener.alerts] == [0, 45, 50, 100]
+
+
+def test_new_ones_after_an_hour_of_silence_are_told(watch, listener, listens, house):
+    """One more after an hour without any is news; one more soon after it is not."""
+    house.check_books = False
+    watched = watch(mail=listener, handlers=[listens(fail, name="h")])
+    watched.put_dead(3)
+    watched.look()
+    watched.clock.advance(QUIET_SECONDS)
+    watched.put_dead(4)
+    watched.looks()
+    assert [(alert.count, alert.new_count) for alert in listener.alerts] == [(3, 0), (4, 1)]
+    watched.clock.advance(QUIET_SECONDS - 1)
+    watched.put_dead(5)
+    watched.looks()
+    assert len(listener.alerts) == 2
+
+
+def test_an_acknowledged_alert_tells_growth_and_nothing_else(watch, listener, listens, house):
+    """Who has acknowledged 20 is not told of the 21st an hour later, but of the 40th."""
+    house.check_books = False
+    watched = watch(mail=listener, handlers=[listens(fail, name="h")])
+    watched.put_dead(3)
+    watched.look()
+    watched.put_dead(20)
+    watched.look()
+    acknowledge(watched.flow.app.operation_context, [listener.alerts[0].id])
+    watched.clock.advance(QUIET_SECONDS)
+    watched.put_dead(21)
+    watched.looks()
+    watched.put_dead(39)
+    watched.looks()
+    assert len(listener.alerts) == 1
+    watched.put_dead(40)
+    watched.looks()
+    assert [(alert.count, alert.new_count) for alert in listener.alerts[1:]] == [(40, 20)]
+
+
+def test_growth_is_measured_from_what_was_left(watch, listener, listens, house):
+    """After a replay that mended most of them, growth counts from those that were left, not from the worst moment."""
+    house.check_books = False
+    watched = watch(mail=listener, handlers=[listens(fail, name="h")])
+    watched.put_dead(100)
+    watched.look()
+    watched.clock.advance(MIN_INTERVAL_SECONDS)
+    (first,) = watched.flow.sql("SELECT min(id) FROM deliveries")
+    watched.flow.sql("UPDATE deliveries SET state = 'closed' WHERE id <> ?", *first)
+    watched.look()
+    watched.put_dead(109)
+    watched.look()
+    assert len(listener.alerts) == 1
+    watched.put_dead(110)
+    watched.look()
+    assert [(alert.count, alert.new_count) for alert in listener.alerts] == [(100, 0), (11, 10)]
+
+
+def test_growth_survives_a_crash(watch, listener, house, monkeypatch):
+    """Growth that was written down and not told is told by the next process, once."""
+    watched = watch(mail=listener)
+    watched.dead("i0")
+    watched.look()
+    watched.clock.advance(MIN_INTERVAL_SECONDS)
+    for number in range(1, 11):
+        watched.dead(f"i{number}")
+    monkeypatch.setattr(watched.flow.app.alerts, "_notify", lambda untold: None)
+    watched.look()
+    house.crash(watched.flow)
+    watch(mail=listener).looks(3)
+    assert [(alert.notification, alert.count, alert.new_count) for alert in listener.alerts] == [
+        (1, 1, 0), (1, 1, 0), (2, 11, 10), (2, 11, 10),
+    ]  # fmt: skip
+
+
+def test_who_hangs_over_an_old_notification_is_told_of_growth(watch, hanging, eventually, listens, house):
+    """A listener that takes the first notification after the alert has grown is told of the growth too."""
+    house.check_books = False
+    watched = watch(hanging=hanging, handlers=[listens(fail, name="h")])
+    watched.put_dead(1)
+    watched.look()
+    watched.clock.advance(MIN_INTERVAL_SECONDS)
+    watched.put_dead(11)
+    watched.look()
+    hanging.let_go.set()
+    eventually(lambda: watched.look() or [row[3] for row in watched.rows()] == ['["hanging"]'])
+    assert [(alert.notification, alert.count) for alert in hanging.alerts] == [(1, 1), (2, 11)]
+
+
+def test_a_clock_that_is_set_back_silences_nothing(watch, listener, listens, house):
+    """Growth is told although the last notification seems to come from the future."""
+    house.check_books = False
+    watched = watch(mail=listener, handlers=[listens(fail, name="h")])
+    watched.put_dead(1)
+    watched.look()
+    watched.flow.sql("UPDATE alerts SET notified_at = notified_at + 86400000000")
+    watched.put_dead(11)
+    watched.look()
+    assert [alert.count for alert in listener.alerts] == [1, 11]
+
+
+def test_an_alert_is_over_when_its_cause_has_gone(watch, listener, logged):
+    """Closed after two looks that do not find it; when it comes again it is a new alert, with a new id."""
+    watched = watch(mail=listener)
+    watched.dead("i1")
+    watched.looks()
+    watched.close_dead()
+    watched.look()
+    assert [row[-1] for row in watched.rows()] == [0, 0]
+    watched.look()
+    assert [row[-1] for row in watched.rows()] == [1, 1]
+    watched.dead("i2")
+    watched.looks()
+    assert names(logged, "alert_raised", "alert_closed") == [
+        ("alert_raised", "p:h"), ("alert_raised", "p:i"),
+        ("alert_closed", "p:h"), ("alert_closed", "p:i"),
+        ("alert_raised", "p:h"), ("alert_raised", "p:i"),
+    ]  # fmt: skip
+    assert listener.told == [(AlertCause.DEAD, "p:h"), (AlertCause.DEAD, "p:i")] * 2
+    assert len({alert.id for alert in listener.alerts}) == 4
+
+
+def test_what_is_tried_again_is_not_over_for_a_moment(watch, listener):
+    """A dead delivery that one look finds running and the next one dead again is the same alert."""
+    watched = watch(mail=listener)
+    watched.dead("i1")
+    watched.look()
+    watched.flow.sql("UPDATE deliveries SET state = 'running'")
+    watched.look()
+    watched.flow.sql("UPDATE deliveries SET state = 'dead'")
+    watched.looks(3)
+    assert len(listener.alerts) == 2
+    assert [row[-1] for row in watched.rows()] == [0, 0]
+
+
+def test_a_restart_tells_nothing_twice(watch, listener, house, logged):
+    """What was taken stays taken, after an end and after a crash; a listener that is new is told what is open."""
+    watched = watch(mail=listener)
+    watched.dead("i1")
+    watched.look()
+    house.crash(watched.flow)
+    new = Listener()
+    again = watch(mail=listener, chat=new)
+    again.looks()
+    again.flow.close()
+    watch(mail=listener, chat=new).looks()
+    assert len(listener.alerts) == 2
+    assert new.alerts == listener.alerts
+    assert len(names(logged, "alert_raised")) == 2
+
+
+def test_a_crash_before_it_was_told(watch, listener, house, monkeypatch):
+    """An alert that was written down and not told is told by the next process, with the same id."""
+    watched = watch(mail=listener)
+    watched.dead("i1")
+    monkeypatch.setattr(watched.flow.app.alerts, "_notify", lambda untold: None)
+    watched.look()
+    ids = watched.flow.sql("SELECT id FROM alerts ORDER BY id")
+    house.crash(watched.flow)
+    watch(mail=listener).look()
+    assert [(alert.id,) for alert in listener.alerts] == ids
+
+
+def test_a_crash_after_it_was_told_and_before_that_was_written_down(watch, listener, house, monkeypatch):
+    """It is told a second time: with the same id, by which the listener can know it."""
+    watched = watch(mail=listener)
+    watched.dead("i1")
+    alerts = watched.flow.app.alerts
+    real = alerts._write
+    monkeypatch.setattr(alerts, "_write", lambda new, *rest: real(new, *rest) if new or any(rest) else None)
+    watched.look()
+    house.crash(watched.flow)
+    watch(mail=listener).looks()
+    assert len(listener.alerts) == 4
+    assert len({alert.id for alert in listener.alerts}) == 2
+
+
+def test_what_was_taken_is_not_told_again_while_the_database_is_locked(watch, listener, monkeypatch):
+    """It is remembered until it can be written down, so that nobody gets a mail at every look."""
+    watched = watch(mail=listener)
+    watched.dead("i1")
+    ledger = watched.flow.app.ledger
+    real = ledger.write
+
+    def write(function):
+        if listener.alerts:
+            raise Unavailable("ledger_down")
+        return real(function)
+
+    monkeypatch.setattr(ledger, "write", write)
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            watched.look()
+    assert len(listener.alerts) == 1
+    monkeypatch.undo()
+    watched.looks(3)
+    assert len(listener.alerts) == 2
+    assert [row[3] for row in watched.rows()] == ['["mail"]', '["mail"]']
+
+
+def test_a_listener_that_raises_is_told_again_later(watch, listener, logged):
+    """Not at each look: after longer and longer rests, with the same id, one alert at a time, until it takes it."""
+    watched = watch(mail=listener)
+    listener.error = OSError("the mail server is down")
+    watched.dead("i1")
+    made = []
+    for seconds in (0, *RETRY_DELAYS, RETRY_DELAYS[-1]):
+        if seconds:
+            watched.clock.advance(seconds - 1)
+            watched.looks()
+            watched.clock.advance(1)
+        before = len(listener.alerts)
+        watched.looks()
+        made.append(len(listener.alerts) - before)
+    assert made == [1] * len(made)
+    assert len({alert.id for alert in listener.alerts}) == 2
+    assert sum(entry["event"] == "hook_failed" for entry in logged) == len(made)
+    listener.error = None
+    watched.clock.advance(RETRY_DELAYS[-1])
+    watched.looks()
+    assert len(listener.alerts) == len(made) + 2
+    assert [row[3] for row in watched.rows()] == ['["mail"]', '["mail"]']
+
+
+def test_a_listener_that_raises_keeps_nobody_else_from_being_told(watch, listener):
+    """The others are told at once, and each is written down for itself."""
+    bad = Listener()
+    bad.error = KeyboardInterrupt()
+    watched = watch(bad=bad, mail=listener)
+    watched.dead("i1")
+    watched.looks()
+    assert len(listener.alerts) == 2
+    assert len(bad.alerts) == 1
+    assert [row[3] for row in watched.rows()] == ['["mail"]', '["mail"]']
+
+
+def test_one_alert_that_cannot_be_taken_does_not_keep_the_others(watch, listener):
+    """What a listener could not take comes last the next time."""
+    watched = watch(mail=listener)
+    watched.dead("i1")
+
+    def hook(alert):
+        listener.alerts.append(alert)
+        if alert.subject == "p:h":
+            raise OSError
+
+    listener.hook = hook
+    watched.look()
+    watched.clock.advance(RETRY_DELAYS[0])
+    watched.look()
+    assert [alert.subject for alert in listener.alerts] == ["p:h", "p:i", "p:h"]
+
+
+def test_what_is_told_late_says_how_it_is_by_then(watch, listener):
+    """The count and the sentence are those of the moment at which it is told; since when it has been so stays."""
+    watched = watch(mail=listener)
+    listener.error = OSError()
+    watched.dead("i1")
+    watched.look()
+    listener.error = None
+    watched.clock.advance(RETRY_DELAYS[0])
+    watched.dead("i2")
+    watched.look()
+    first, last = listener.alerts[0], next(one for one in listener.alerts[1:] if one.id == listener.alerts[0].id)
+    assert (first.count, last.count, first.started_at) == (1, 2, last.started_at)
+    assert last.message.startswith("2 deliveries")
+    assert [row[2] for row in watched.rows()] == [2, 2]
+
+
+def test_without_listeners_alerts_are_raised_all_the_same(watch, logged):
+    """They are written down, and logged once: as a warning, and as an info when they are over."""
+    watched = watch()
+    event_id = watched.dead("i1")
+    watched.looks(3)
+    (entry, _) = [entry for entry in logged if entry["event"] == "alert_raised"]
+    assert entry.pop("alert")
+    assert entry.pop("why").startswith("1 delivery of handler p:h is dead")
+    assert entry == {
+        "event": "alert_raised", "log_level": "warning", "cause": "dead", "subject": "p:h",
+        "count": 1, "event_id": event_id, "error": "ValueError: no",
+    }  # fmt: skip
+    watched.close_dead()
+    watched.looks()
+    (entry, _) = [entry for entry in logged if entry["event"] == "alert_closed"]
+    assert entry.pop("alert")
+    assert entry == {"event": "alert_closed", "log_level": "info", "cause": "dead", "subject": "p:h"}
+    assert [row[3:] for row in watched.rows()] == [("[]", 1), ("[]", 1)]
+
+
+def test_unknown_deliveries(watch, listener, house, listens):
+    """What a killed process left running without `retry=` is raised by the next one; with `retry=` nothing is."""
+    watched = watch(handlers=[listens(fail, name="h"), listens(fail, name="r", retry=Retry())])
+    event_id = watched.flow.take("i1", wait=0).event_id
+    for one in watched.flow.delivery_statuses(event_id):
+        watched.flow.app.ledger.claim(ReadyDelivery(one.delivery_id, one.handler, 0))
+    house.crash(watched.flow)
+    watch(handlers=[listens(fail, name="h"), listens(fail, name="r", retry=Retry())], mail=listener).looks()
+    assert listener.told == [(AlertCause.UNKNOWN, "p:h")]
+    assert "`flowhooks events resolve`" in listener.alerts[0].message
+
+
+def test_parked_events_by_what_they_wait_for(watch, listener):
+    """An hour after it came, one alert for each class and key, whatever is in their names."""
+    watched = watch(mail=listener)
+    watched.flow.take("i1", key="travel")
+    watched.flow.take("i2", key=None, callback_class="com.example.\r\n\x1b[31mA\u202e{since}")
+    watched.flow.take("i3", key="travel", callback_class="B")
+    watched.flow.take("i4", key=None)
+    watched.clock.advance(HOUR - 1)
+    for number in range(5, 9):
+        watched.flow.take(f"i{number}", key="travel")
+    watched.looks()
+    assert [one[1] for one in listener.told] == ["neither class nor key"]  # of which an hour would change nothing
+    watched.clock.advance(1)
+    watched.looks(3)
+    assert {one[1] for one in listener.told} == {
+        "key travel", "class com.example. \N{REPLACEMENT CHARACTER}[31mA\N{REPLACEMENT CHARACTER}{since}",
+        "class B and key travel", "neither class nor key",
+    }  # fmt: skip
+    assert {alert.count for alert in listener.alerts} == {1}
+    assert all(alert.message.isprintable() for alert in listener.alerts)
+    watched.clock.advance(HOUR)
+    watched.looks()
+    assert len(listener.alerts) == 4
+
+
+def test_parked_at_once(watch, listener):
+    """With `parked_after = 0` nobody waits."""
+    watched = watch(mail=listener, alerts={"parked_after": 0.0})
+    event_id = watched.flow.take("i1", key="travel").event_id
+    watched.looks()
+    assert listener.told == [(AlertCause.PARKED, "key travel")]
+    assert listener.alerts[0].event_id == event_id
+
+
+def test_made_up_classes_do_not_fill_the_mailbox(watch, listener, monkeypatch):
+    """So many alerts of a cause are open and no more; one stands for the others, until there is room."""
+    monkeypatch.setattr("flowhooks.background.alerts.monitor.MAX_OPEN_PER_CAUSE", 3)
+    monkeypatch.setattr("flowhooks.background.alerts.causes.MAX_PARKED_GROUPS", 8)
+    watched = watch(mail=listener, alerts={"parked_after": 0.0})
+    for number in range(9, 0, -1):
+        watched.flow.take(f"i{number}", key=None, callback_class=f"c{number}")
+        watched.looks()
+    assert [one[1] for one in listener.told] == ["class c9", "class c8", "class c7", "(others)"]
+    assert listener.alerts[-1].message.startswith("1 more alerts of the cause parked")
+    # With more classes than are looked at, nothing is known of those that were not: their alerts stay open.
+    assert [row[-1] for row in watched.rows()] == [0, 0, 0, 0]
+    watched.flow.sql("UPDATE events SET state = 'dismissed' WHERE callback_class IN ('c7', 'c8')")
+    watched.looks(3)
+    assert sorted(row[1] for row in watched.rows() if not row[-1]) == ["(others)", "class c1", "class c2", "class c9"]
+    watched.flow.sql("UPDATE events SET state = 'dismissed' WHERE callback_class > 'c1'")
+    watched.looks(3)
+    assert [row[1] for row in watched.rows() if not row[-1]] == ["class c1"]
+
+
+def test_deliveries_that_wait_too_long(watch, listener):
+    """An hour after they could have begun; a retry that is meant for later is not late."""
+    watched = watch(mail=listener)
+    late = watched.flow.take("i1", wait=0).event_id
+    watched.flow.take("i2", wait=0)
+    watched.flow.sql("UPDATE deliveries SET due_at = due_at + 7200000000 WHERE handler = 'p:i'")
+    watched.clock.advance(HOUR - 1)
+    watched.looks()
+    assert listener.alerts == []
+    watched.clock.advance(1)
+    watched.looks()
+    assert listener.told == [(AlertCause.WAITING, "p:h")]
+    assert (listener.alerts[0].count, listener.alerts[0].event_id) == (2, late)
+
+
+@pytest.mark.sqlite
+def test_deliveries_whose_plugin_is_missing(watch, listener, house, make_plugin):
+    """They are waited for an hour from the start without it on, then told, and over when it is back."""
+    watch().flow.take("i1", wait=0)
+    house._flows[-1].close()
+    house.clock.advance(5 * HOUR)
+    watched = watch(handlers=[], mail=listener)
+    watched.clock.advance(HOUR - 1)
+    watched.looks()
+    assert listener.alerts == []
+    watched.clock.advance(1)
+    watched.looks()
+    assert listener.told == [(AlertCause.WAITING, "p:h"), (AlertCause.WAITING, "p:i")]
+    assert "its plugin, which is not loaded" in listener.alerts[0].message
+    watched.flow.close()
+    watched = watch(mail=listener)
+    watched.looks(3)
+    assert [row[-1] for row in watched.rows()] == [1, 1]
+
+
+@pytest.mark.postgresql
+def test_of_several_processes_one_raises_alerts(house, make_plugin, listens, eventually):
+    """Two processes on one ledger tell of a cause once, whichever looks first; the other one takes over."""
+    told = []
+
+    def fails(event):
+        raise ValueError("no")
+
+    def opened(name):
+        plugin = make_plugin(listens(fails, name="h"), alert_raised=lambda alert: told.append((name, alert.subject)))
+        return house.open(plugins={"p": plugin}, start=False)
+
+    first, second = opened("first"), opened("second")
+    first.app.start()
+    first.take("i1")
+    second.app.alerts.poll()
+    assert told == []
+    first.app.alerts.poll()
+    second.app.alerts.poll()
+    assert told == [("first", "p:h")]
+    first.close()
+    second.app.alerts.poll()
+    assert told == [("first", "p:h")]
+
+
+def test_what_waits_for_a_retired_handler_is_no_news(watch, listener, house):
+    """An operator has said that it is gone: nobody is told of what is kept for it, and what was raised is over."""
+    watch().flow.take("i1", wait=0)
+    house._flows[-1].close()
+    watched = watch(handlers=[], mail=listener)
+    watched.clock.advance(HOUR)
+    watched.looks()
+    assert listener.told == [(AlertCause.WAITING, "p:h"), (AlertCause.WAITING, "p:i")]
+    retire(watched.flow.app.operation_context, ["p:h"])
+    watched.looks()
+    assert [row[1:5:3] for row in watched.rows()] == [("p:h", 1), ("p:i", 0)]
+    watched.looks()
+    assert len(listener.alerts) == 2
+
+
+def test_what_waits_for_a_paused_handler_is_no_news(watch, listener):
+    """Whoever paused it was told what waits; and when it is resumed, it has not been late all that time."""
+    watched = watch(mail=listener)
+    desk = watched.flow.app.operation_context
+    pause(desk, ["p:h", "p:i"])
+    watched.flow.take("w1", wait=0)
+    watched.clock.advance(HOUR)
+    watched.looks()
+    assert listener.told == []
+    resume(desk, ["p:h"])
+    watched.clock.advance(HOUR - 1)
+    watched.looks()
+    assert listener.told == []
+    watched.clock.advance(1)
+    watched.looks()
+    assert listener.told == [(AlertCause.WAITING, "p:h")]
+    assert listener.alerts[0].started_at == to_datetime(watched.clock.now() - HOUR * SECOND)
+    pause(desk, ["p:h"])
+    watched.looks()
+    assert [row[-1] for row in watched.rows()] == [1]
+
+
+def test_a_handler_whose_circuit_is_open(watch, listener):
+    """Raised with its last error and how much waits; over when it is resumed."""
+    watched = watch(mail=listener)
+    app = watched.flow.app
+    wish = circuit_breaker.OpenCircuit("p:h", "ValueError: the archive is away", "1", watched.clock.now())
+    app.ledger.write(
+        lambda transaction: circuit_breaker.open_circuit(transaction, wish, watched.clock.now(), app.ledger.pauses)
+    )
+    watched.flow.take("w1", wait=0)
+    watched.looks()
+    assert listener.told == [(AlertCause.CIRCUIT_OPEN, "p:h")]
+    assert "ValueError: the archive is away" in listener.alerts[0].message
+    assert "1 delivery has to wait" in listener.alerts[0].message
+    resume(app.operation_context, ["p:h"])
+    watched.looks()
+    assert watched.rows() == [("circuit_open", "p:h", 1, '["mail"]', 1)]
+
+
+def test_an_attempt_that_is_overdue(watch, listener):
+    """Raised when it runs longer than its handler may, with how many there are; over when they have ended."""
+    watched = watch(mail=listener)
+    event_id = watched.flow.take("w1", wait=0).event_id
+    claimed = [
+        (one, watched.flow.app.ledger.claim(ReadyDelivery(one.delivery_id, one.handler, 0)))
+        for one in watched.flow.delivery_statuses(event_id)
+        if one.handler == "p:h"
+    ]
+    watched.clock.advance(300)
+    watched.looks()
+    assert listener.told == []
+    watched.clock.advance(1)
+    watched.looks()
+    assert listener.told == [(AlertCause.OVERDUE, "p:h")]
+    assert listener.alerts[0].message.startswith("1 delivery of handler p:h has been running for too long")
+    for standing, made in claimed:
+        watched.flow.app.dispatcher.execute(ReadyDelivery(standing.delivery_id, "p:h", 0), made)
+    watched.eventually(lambda: all(one.state is not State.RUNNING for one in watched.flow.delivery_statuses(event_id)))
+    watched.looks()
+    assert ("overdue", "p:h", 1, '["mail"]', 1) in watched.rows()
+
+
+def test_a_plugin_that_is_quarantined(house, make_plugin, listener, eventually):
+    """Raised at the first look, with the reason and without what cannot be printed; over after the mended start."""
+
+    def broken():
+        raise ValueError("no \x1b[31m{config}\udc80")
+
+    def opened(**plugins):
+        mail = make_plugin(alert_raised=lambda alert: listener.hook(alert))  # noqa: PLW0108 (a method cannot be marked)
+        return Watched(house.open(plugins={"mail": mail} | plugins, start=False), eventually)
+
+    for _ in range(2):
+        watched = opened(bad=make_plugin(configure=broken))
+        watched.looks()
+        watched.flow.close()
+    assert listener.told == [(AlertCause.QUARANTINED, "bad")]
+    (alert,) = listener.alerts
+    assert (alert.count, alert.event_id) == (1, "")
+    assert re.match(r"Plugin bad cannot be used since 2026-01-01T00:00:00.000Z, .*ValueError: no", alert.message)
+    assert "{config}" in alert.message
+    assert alert.message.isprintable()
+    watched = opened(bad=make_plugin())
+    watched.looks()
+    assert [row[-1] for row in watched.rows()] == [1]
+
+
+def test_it_looks_by_itself(watch, listener, eventually):
+    """From the start on, again and again, in a thread that ends with the server."""
+    watched = watch(mail=listener, start=True, alerts={"poll_interval": 0.02})
+    watched.flow.take("i1")
+    eventually(lambda: len(listener.alerts) == 2)
+    watched.close_dead()
+    eventually(lambda: [row[-1] for row in watched.rows()] == [1, 1])
+    assert "alerts" in {thread.name for thread in threading.enumerate()}
+    assert watched.flow.close()
+    assert "alerts" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_look_that_fails_is_not_the_last_one(watch, listener, eventually, logged, monkeypatch):
+    """What keeps it from looking is logged once, and then it goes on."""
+    watched = watch(mail=listener, alerts={"poll_interval": 0.01})
+    alerts = watched.flow.app.alerts
+    failures = [Unavailable("ledger_down"), Unavailable("ledger_down"), None, RuntimeError("x"), RuntimeError("x")]
+    real = alerts._update_alerts
+
+    def broken():
+        if failures and (error := failures.pop(0)):
+            raise error
+        return real()
+
+    monkeypatch.setattr(alerts, "_update_alerts", broken)
+    watched.dead("i1")
+    alerts.start()
+    eventually(lambda: not failures and len(listener.alerts) == 2)
+    assert sum(entry["event"] == "alert_poll_failed" for entry in logged) == 2
+
+
+class Hanging(Listener):
+    """A listener that does not come back until it is let go.
+
+    Attributes:
+        let_go: what it waits for.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.let_go = threading.Event()
+
+    def hook(self, alert):
+        """The hook `alert_raised`."""
+        self.alerts.append(alert)
+        assert self.let_go.wait(WAIT_TIMEOUT)
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def hanging(monkeypatch):
+    """A listener that hangs, for which nobody waits long; let go at the end."""
+    monkeypatch.setattr(
+        "flowhooks.background.alerts.notifier.NOTIFY_TIMEOUT", 1.0
+    )  # which a listener that does not hang never needs
+    hanging = Hanging()
+    yield hanging
+    hanging.let_go.set()
+
+
+def test_a_listener_that_hangs_holds_up_nobody_else(watch, listener, hanging, logged):
+    """The others are told, looks go on, and it is told of nothing more; that is logged once."""
+    watched = watch(hanging=hanging, mail=listener)
+    watched.dead("i1")
+    watched.looks(3)
+    assert [alert.subject for alert in listener.alerts] == ["p:h", "p:i"]
+    assert [alert.subject for alert in hanging.alerts] == ["p:h"]
+    watched.close_dead()
+    watched.looks()
+    assert [row[3:] for row in watched.rows()] == [('["mail"]', 1)] * 2
+    (entry,) = [entry for entry in logged if entry["event"] == "hook_timeout"]
+    assert (entry["plugin"], entry["hook"], entry["alert"]) == ("hanging", "alert_raised", hanging.alerts[0].id)
+
+
+def test_a_listener_that_is_slow_does_not_hold_up_looks(watch, listener, monkeypatch):
+    """However much there is to tell: what time is left over for, the next look tells."""
+    monkeypatch.setattr("flowhooks.background.alerts.monitor.NOTIFY_TIME_BUDGET", 0)
+    watched = watch(mail=listener)
+    watched.dead("i1")
+    made = []
+    for _ in range(3):
+        watched.look()
+        made.append([alert.subject for alert in listener.alerts])
+    assert made == [["p:h"], ["p:h", "p:i"], ["p:h", "p:i"]]
+
+
+def test_a_listener_that_comes_back_late_has_taken_it(watch, listener, hanging, eventually):
+    """It is not told of the same again, but of what has come since; nobody else is told twice."""
+    watched = watch(hanging=hanging, mail=listener)
+    watched.dead("i1")
+    watched.look()
+    hanging.let_go.set()
+    eventually(lambda: watched.look() or [row[3] for row in watched.rows()] == ['["mail", "hanging"]'] * 2)
+    assert [alert.subject for alert in hanging.alerts] == ["p:h", "p:i"]
+    assert len(listener.alerts) == 2
+
+
+def test_a_listener_that_raises_late_is_told_again(watch, listener, hanging, eventually):
+    """After the same rest as one that raises at once."""
+    watched = watch(hanging=hanging)
+    watched.dead("i1")
+    watched.look()
+    hanging.error = OSError("the mail server is down")
+    hanging.let_go.set()
+    eventually(lambda: watched.look() or not watched.flow.app.alerts._late_notifications)
+    watched.looks()
+    assert len(hanging.alerts) == 1
+    hanging.error = None
+    watched.clock.advance(RETRY_DELAYS[0])
+    eventually(lambda: watched.look() or [row[3] for row in watched.rows()] == ['["hanging"]'] * 2)
+    assert [alert.subject for alert in hanging.alerts] == ["p:h", "p:i", "p:h"]
+
+
+def test_a_listener_that_hangs_does_not_keep_the_server_from_ending(watch, eventually, monkeypatch):
+    """It gets a moment, then the process goes; the next one tells it again."""
+    monkeypatch.setattr("flowhooks.app.STOP_TIMEOUT", 0.05)
+    entered, release = threading.Event(), threading.Event()
+    hanging = SimpleNamespace(hook=lambda alert: entered.set() or (release.wait(WAIT_TIMEOUT) and None))
+    watched = watch(mail=hanging)
+    watched.dead("i1")
+    watched.flow.app.alerts.start()
+    assert entered.wait(WAIT_TIMEOUT)
+    assert watched.flow.close()
+    release.set()
+    taking = Listener()
+    watch(mail=taking).look()
+    assert len(taking.alerts) == 2

@@ -1,0 +1,271 @@
+"""What the tests of the commands share."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import threading
+from contextlib import closing
+
+import pytest
+from click.testing import CliRunner
+
+from flowhooks.app import App
+from flowhooks.cli.main import main
+from flowhooks.intake.accept import Callback
+from flowhooks.settings import Settings
+from support import fork_server
+from support.logging_state import logging_kept  # noqa: F401 (a fixture)
+from support.waiting import WAIT_TIMEOUT, until
+
+PLUGIN = """
+import os, pathlib, time
+print("the shop opens")
+from flowhooks import handler, hookimpl
+
+HERE = pathlib.Path(__file__).parent
+
+@handler(process_key="leave", callback_class=["com.example.Leave", "com.example.Other"])
+def grant(event):
+    return {"days": 3}
+
+@handler(process_key="order", versions=">=2")
+def book(event):
+    if not (HERE / "open").exists():
+        raise ValueError("closed\\x1b[31m today\\n[red]really[/red]")
+
+@handler(process_key="order", source="erp")
+def copy(event):
+    pass
+
+@handler(process_key="endless")
+def hang(event):
+    (HERE / f"began-{event.flow_instance_id}").touch()
+    time.sleep(3600)
+
+@hookimpl
+def handlers():
+    return [grant, book, copy, hang]
+"""
+
+
+def post(base, instance, **body):
+    """Send a call-back; its event's id, once the answer is there."""
+    path = f"/flow/{instance}/call-back/complete"
+    headers = {"Content-Type": "application/json", "Prefer": body.pop("prefer", "wait=20")}
+    with closing(http.client.HTTPConnection(base.removeprefix("http://"), timeout=WAIT_TIMEOUT)) as connection:
+        connection.request("POST", path, json.dumps(body), headers)
+        answer = connection.getresponse()
+        answer.read()
+    return answer.headers["Flowhooks-Event"]
+
+
+class Server:
+    """`flowhooks serve` in a process of its own.
+
+    Attributes:
+        env: the environment in which it runs, and in which commands mean the same ledger.
+        folder: where its plugin is; the handler `book` fails until there is a file `open` in it.
+        call_backs: where it takes them, as a URL.
+        admin: where it is administered, as a URL.
+    """
+
+    OWN = frozenset({"leave", "dead", "parked", "hostile", "twice", "killed", "resolved"})
+    """The flow instances of the events that the one for all tests begins with."""
+
+    def __init__(self, folder, database):
+        self.folder = folder
+        (folder / "shop.py").write_text(PLUGIN)
+        self.env = {
+            "FLOWHOOKS_DATABASE": str(database),
+            "FLOWHOOKS_PLUGINS_DIRS": str(folder),
+            "FLOWHOOKS_PLUGINS_ALLOW": "shop",
+        }
+
+    def start(self):
+        """Start it, and wait until it serves."""
+        command = [*fork_server.FLOWHOOKS, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        self.process = fork_server.start(command, env=environment(self.env))
+        for line in self.process.stderr:
+            record = json.loads(line)
+            if record["event"] == "server_started":
+                self.call_backs, self.admin = record["call_backs"], record["admin"]
+                break
+        else:
+            pytest.fail("the server did not start")
+        self._reading = threading.Thread(target=self.process.stderr.read, daemon=True)
+        self._reading.start()
+
+    def end(self, number=signal.SIGTERM):
+        """End it by a signal."""
+        self.process.send_signal(number)
+        self.process.wait(WAIT_TIMEOUT)
+        self._reading.join()
+        self.process.stderr.close()
+
+    def post(self, instance, **body):
+        """Send a call-back; its event's id, once the answer is there."""
+        return post(self.call_backs, instance, **body)
+
+
+def environment(more):
+    """This process's environment without settings of flowhooks, and with `more`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
+    return kept | {"COLUMNS": "100"} | more
+
+
+HOSTILE = "a\x1b[31m\x07b\nc\u202ed[red]e[/red]\x9b\x7f:smile:"
+"""A value that would colour, ring, break the line, turn it round and be marked up, if anybody let it."""
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory, new_database):
+    """A server with an event of every sort, named by its flow instance; it was killed once, in the midst of one.
+
+    leave: succeeded, `again`: its call-back came again with other data; dead: dead; parked; killed, resolved: unknown;
+    hostile: with HOSTILE for its business key; twice: two events, one for each class.
+    """
+    folder = tmp_path_factory.mktemp("shop")
+    database = folder / "shop.db"
+    shutil.copy(new_database, database)
+    server = Server(folder, database)
+    server.start()
+    for instance in ("killed", "resolved"):
+        server.post(instance, processDefinitionKey="endless", prefer="respond-async")
+        until((folder / f"began-{instance}").exists)
+    server.end(signal.SIGKILL)
+    server.start()
+    server.post("leave", processDefinitionKey="leave", processDefinitionVersion=2)
+    server.post("leave", processDefinitionKey="leave", processDefinitionVersion=2)
+    server.post("leave", processDefinitionKey="leave", processDefinitionVersion=3)
+    server.post("dead", processDefinitionKey="order", processDefinitionVersion=2)
+    server.post("parked", processDefinitionKey="ordre", note="\u5408\u540c")
+    server.post("hostile", processDefinitionKey="leave", businessKey=HOSTILE)
+    server.post("twice", callBackProcessClass="com.example.Leave")
+    server.post("twice", callBackProcessClass="com.example.Other")
+    yield server
+    server.end()
+    assert server.process.returncode == 0
+
+
+@pytest.fixture(scope="session")
+def make_shop():
+    """A function that makes a `Server`, not started, of a folder for its plugin and a database."""
+    return Server
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """Runs `flowhooks` with these arguments, in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("FLOWHOOKS_")]:
+        monkeypatch.delenv(name)
+
+    def run(*arguments, server=None, given="", **env):
+        env = {"COLUMNS": "100", "FLOWHOOKS_PLUGINS_ALLOW": "none"} | (server.env if server else {}) | env
+        return CliRunner(env=env).invoke(main, arguments, input=given, catch_exceptions=False)
+
+    return run
+
+
+@pytest.fixture
+def asked(run):
+    """Runs `flowhooks ... --json`, and gives what it printed, read as JSON."""
+
+    def ask(*arguments, code=0, **more):
+        result = run(*arguments, "--json", **more)
+        assert result.exit_code == code, result.output
+        return json.loads(result.stdout)
+
+    return ask
+
+
+@pytest.fixture
+def settled(asked, server):
+    """Waits until the only delivery of a flow instance is in a state, and gives it."""
+
+    def wait(instance, state):
+        def look():
+            (event,) = asked("events", "show", instance, server=server)["events"]
+            (delivery,) = event["deliveries"]
+            return delivery if delivery["state"] == state else None
+
+        return until(look)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def hostile():
+    """A value that no terminal may be given as it is."""
+    return HOSTILE
+
+
+@pytest.fixture(scope="session")
+def spawn():
+    """Starts a command in a process of its own, its output read as text."""
+
+    def start(*arguments, server=None, **env):
+        return subprocess.Popen(
+            [*fork_server.FLOWHOOKS, *arguments],
+            env=environment((server.env if server else {}) | env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture
+def at_a_terminal(server):
+    """Runs a command in a process of its own at a terminal, typing an answer; its output and exit code."""
+
+    def run(*arguments, typed):
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            [*fork_server.FLOWHOOKS, *arguments],
+            env=environment(server.env) | {"TERM": "xterm"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        os.write(ours, typed.encode())
+        printed = b""
+        try:
+            while part := os.read(ours, 65536):
+                printed += part
+        except OSError:  # how Linux says that nobody holds the other end
+            pass
+        os.close(ours)
+        return printed.decode(), process.wait(WAIT_TIMEOUT)
+
+    return run
+
+
+@pytest.fixture
+def left(tmp_path, new_database):
+    """What a server has left: a ledger with four dead deliveries, and its plugin."""
+    file = tmp_path / "left.db"
+    shutil.copy(new_database, file)
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    left = Server(folder, file)
+    app = App(Settings(database=str(file), plugins_dirs=(str(folder),), plugins_allow=("shop",)))
+    app.start()
+    body = {"processDefinitionKey": "order", "processDefinitionVersion": 2}
+    for number in range(4):
+        call_back = Callback(
+            source="default", kind="complete", flow_instance_id=f"f{number}", body=body, text=json.dumps(body)
+        )
+        app.intake.accept(call_back, wait=20)
+    app.close(20)
+    left.file = file
+    return left

@@ -1,0 +1,439 @@
+"""`flowhooks plugins install` and `uninstall`, with pip, in an environment that is thrown away."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sysconfig
+import venv
+import zipfile
+from contextlib import closing, contextmanager
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from flowhooks.app import App
+from flowhooks.intake.accept import Callback
+from flowhooks.ledger.lock import Lock
+from flowhooks.ledger.reader import Reader
+from flowhooks.settings import Settings
+from support.waiting import WAIT_TIMEOUT
+
+pytestmark = pytest.mark.timeout(900)  # a test runs up to a dozen commands, some of which run pip
+
+CHECKOUT = Path(__file__).parents[4]
+PROJECT = """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "acme-leave"
+version = "0.1.0"
+dependencies = ["flowhooks"]
+
+[project.entry-points.flowhooks]
+leave = "acme_leave"
+
+[tool.hatch.build.targets.wheel]
+only-include = ["acme_leave.py"]
+"""
+PLUGIN = """
+from flowhooks import handler, hookimpl
+
+@handler(process_key="leave_request")
+def grant(event):
+    \"\"\"Grant it.\"\"\"
+
+@hookimpl
+def handlers():
+    return [grant]
+"""
+PIP = ("--", "--no-deps", "--no-index", "--no-build-isolation")
+"""Nothing is fetched: what a build needs is in the environment of these tests."""
+
+
+class Environment:
+    """An environment of its own, in which flowhooks runs on a ledger of its own.
+
+    Attributes:
+        folder: where it is, where commands run, and where packages are made.
+        database: the ledger, which may be there or not.
+    """
+
+    def __init__(self, folder, python):
+        self.folder = folder
+        self.python = python
+        self.database = folder / "flowhooks.db"
+        self.env = {
+            "FLOWHOOKS_DATABASE": str(self.database),
+            # What is installed for these tests is on the path too.
+            "FLOWHOOKS_PLUGINS_DENY": ",".join(sorted({one.name for one in entry_points(group="flowhooks")})),
+        }
+
+    def command(self, *words):
+        """A command of flowhooks there."""
+        return [self.python, "-P", "-m", "flowhooks", *map(str, words)]
+
+    def environ(self):
+        """The environment variables that it runs with."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("FLOWHOOKS_", "PYTHON"))}
+        return kept | {"COLUMNS": "100", "PIP_CONFIG_FILE": os.devnull} | self.env
+
+    def run(self, *words, code=0, **env):
+        """What a command prints; its standard error is in `said`."""
+        done = subprocess.run(
+            self.command(*words),
+            cwd=self.folder,
+            env=self.environ() | env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        self.said = done.stderr
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout
+
+    def ask(self, *words, **more):
+        """What a command prints as JSON."""
+        return json.loads(self.run(*words[:2], "--json", *words[2:], **more))
+
+    def package(self):
+        """The folder of a package with the plugin `leave`."""
+        folder = self.folder / "acme-leave"
+        folder.mkdir(exist_ok=True)
+        (folder / "pyproject.toml").write_text(PROJECT)
+        (folder / "acme_leave.py").write_text(PLUGIN)
+        return folder
+
+    def wheel(self, version="0.1.0", source=PLUGIN):
+        """A wheel of the package, which is installed sooner than one that has to be built."""
+        wheel = self.folder / f"acme_leave-{version}-py3-none-any.whl"
+        info = f"acme_leave-{version}.dist-info"
+        with zipfile.ZipFile(wheel, "w") as made:
+            made.writestr("acme_leave.py", source)
+            made.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: acme-leave\nVersion: {version}\n")
+            made.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            made.writestr(f"{info}/entry_points.txt", "[flowhooks]\nleave = acme_leave\n")
+            made.writestr(f"{info}/RECORD", "")
+        return wheel
+
+    def install(self):
+        """Install such a wheel; what that says as JSON."""
+        return self.ask("plugins", "install", self.wheel(), *PIP)
+
+    def put(self):
+        """Have such a wheel installed as pip leaves it, for tests that begin where it has been."""
+        with zipfile.ZipFile(self.wheel()) as wheel:
+            wheel.extractall(self.packages)
+            names = wheel.namelist()
+        info = self.packages / "acme_leave-0.1.0.dist-info"
+        (info / "INSTALLER").write_text("pip\n")
+        (info / "RECORD").write_text("".join(f"{name},,\n" for name in (*names, f"{info.name}/INSTALLER")))
+
+    def plugin(self, name="leave"):
+        """What `plugins list` says of a plugin; None if it is not in the list."""
+        found = {one["name"]: one for one in self.ask("plugins", "list")["plugins"]}
+        return found.get(name)
+
+    @property
+    def packages(self):
+        """Where things are installed."""
+        (packages,) = Path(self.python).parents[1].glob("lib/python*/site-packages")
+        return packages
+
+    def end(self):
+        """Remove what a test has left."""
+        for left in self.packages.glob("*acme_leave*"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        for cached in (self.packages / "__pycache__").glob("acme_leave*"):
+            cached.unlink()
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory):
+    """The Python of an environment that has all of this one's packages but nothing editable, and flowhooks."""
+    home = tmp_path_factory.mktemp("environment")
+    venv.create(home, with_pip=False, symlinks=True)
+    (packages,) = home.glob("lib/python*/site-packages")
+    (packages / "needed.pth").write_text(f"{sysconfig.get_path('purelib')}\n{CHECKOUT}\n")
+    return home / "bin/python"
+
+
+@pytest.fixture
+def there(python, tmp_path):
+    """Where things are installed and uninstalled; what a test leaves is uninstalled after it."""
+    there = Environment(tmp_path, python)
+    yield there
+    there.end()
+
+
+@pytest.fixture
+def ledger(there, new_database):
+    """A ledger with two parked events that the plugin will want."""
+    shutil.copy(new_database, there.database)
+    store(there, "leave_request", 2)
+    return there.database
+
+
+def store(there, key, count):
+    """Have call-backs stored by an `App` without plugins."""
+    app = App(Settings(database=str(there.database), plugins_allow=("none",)))
+    body = {"processDefinitionKey": key}
+    for number in range(count):
+        app.intake.accept(
+            Callback(
+                source="default",
+                kind="complete",
+                flow_instance_id=f"{key}-{number}",
+                body=body,
+                text=json.dumps(body),
+            ),
+            wait=0,
+        )
+    app.close()
+
+
+def known(there):
+    """The registered handlers."""
+    with closing(Reader(f"sqlite:///{there.database}")) as reader:
+        return [one.id for one in reader.registered_handlers()]
+
+
+def test_from_nothing_to_a_plugin_and_back(there, ledger):
+    """What is parked is told before it is delivered, kept when the plugin goes, and told again when it comes back."""
+    there.package()
+    text = there.run("plugins", "install", "./acme-leave", *PIP)
+    assert text.startswith("Installing with pip; -- --verbose at the end has it say all that it does.\n\nnew: leave")
+    assert "new: leave 0.1.0 (acme-leave): loaded" in text
+    assert "leave:grant listens to key leave_request" in text
+    assert "2 parked events will be delivered to leave:grant" in text
+    assert "No server runs just now: the next one to start takes this." in text
+    assert known(there) == []
+    there.run("events", "reroute", "--parked")
+    assert known(there) == ["leave:grant"]
+    dry = there.run("plugins", "uninstall", "leave", "--dry-run")
+    assert "Uninstalls the package acme-leave, with the plugin leave." in dry
+    assert "Retires leave:grant: key leave_request; stored: 2 waiting" in dry
+    assert "Call-backs with key leave_request will be parked" in dry
+    assert there.plugin()["state"] == "loaded"
+    assert known(there) == ["leave:grant"]
+    text = there.run("plugins", "uninstall", "acme_leave", "--yes")
+    assert "Uninstalled acme-leave." in text
+    assert "Found existing" not in text + there.said
+    assert "Retired leave:grant." in text
+    assert "Still stored for them: 2 waiting" in text
+    assert "handler_missing" not in there.said
+    assert known(there) == []
+    assert there.plugin()["state"] == "retired"
+    store(there, "leave_request", 3)
+    done = there.install()
+    (leave,) = done["new"]
+    assert leave["handlers"][0]["backlog"] == {"waiting": 2, "running": 0, "unknown": 0, "dead": 0, "parked": 1}
+    assert done["trouble"] == []
+    there.run("events", "reroute", "--parked")
+    assert known(there) == ["leave:grant"]
+
+
+@pytest.mark.long
+def test_an_editable_one(there):
+    """Changes to its folder count at once; uninstalling it leaves the folder."""
+    folder = there.package()
+    assert [one["name"] for one in there.ask("plugins", "install", "-e", "./acme-leave", *PIP)["new"]] == ["leave"]
+    (folder / "acme_leave.py").write_text(PLUGIN.replace("def grant", "def book").replace("[grant]", "[book]"))
+    assert [one["id"] for one in there.plugin()["handlers"]] == ["leave:book"]
+    there.run("plugins", "uninstall", "leave", "--yes")
+    assert (folder / "acme_leave.py").exists()
+
+
+def test_a_plugin_that_cannot_be_used_is_trouble(there):
+    """It is installed, the check says what is wrong and where to look, and the exit code is 1."""
+    text = there.run("plugins", "install", there.wheel(source="1 / 0"), *PIP, code=1)
+    assert "new: leave 0.1.0 (acme-leave): quarantined" in text
+    assert "trouble: leave 0.1.0 cannot be used and is quarantined" in text
+    assert "ZeroDivisionError" in text
+    assert "flowhooks plugins show leave" in text
+
+
+def test_a_plugin_that_the_settings_keep_out(there):
+    """It is installed, and the setting that keeps it out is named."""
+    text = there.run("plugins", "install", there.wheel(), *PIP, FLOWHOOKS_PLUGINS_ALLOW="other")
+    assert "new: leave 0.1.0 (acme-leave): denied" in text
+    assert "it is not in plugins_allow" in text
+
+
+def test_what_is_installed_already(there):
+    """Nothing changes, so a server, whether or not one runs, has nothing to take; pip says more if it is asked to."""
+    there.put()
+    text = there.run("plugins", "install", there.wheel(), *PIP, "--verbose")
+    assert "already installed" in text
+    assert text.endswith("\n\nNo plugin is new or changed.\n")
+
+
+def test_what_pip_cannot_install(there):
+    """What pip says is passed through, and the exit code is 1."""
+    there.run("plugins", "install", "./nothing-here", *PIP, code=1)
+    assert "nothing-here" in there.said
+    assert "pip could not install that (its exit code is 1)" in there.said
+    assert there.run("plugins", "install", code=2) == ""
+    assert "What is to be installed?" in there.said
+
+
+def test_wrong_settings_are_found_before_pip_is_run(there):
+    """Nothing is installed that nobody could look at."""
+    there.package()
+    there.run("plugins", "install", "./acme-leave", *PIP, code=2, FLOWHOOKS_LISTN="x")
+    assert "FLOWHOOKS_LISTN is no setting" in there.said
+    assert there.plugin() is None
+    there.run("plugins", "install", "./acme-leave", *PIP, code=1, FLOWHOOKS_PLUGINS_DIRS="missing-folder")
+    assert "the plugins folder missing-folder cannot be read" in there.said
+    assert there.plugin() is None
+
+
+def test_an_environment_without_pip(there, tmp_path):
+    """One line that says so, before anything is done."""
+    bare = tmp_path / "bare"
+    venv.create(bare, with_pip=False, symlinks=True)
+    (packages,) = bare.glob("lib/python*/site-packages")
+    # Everything but pip and what is editable, each by a link.
+    for one in Path(sysconfig.get_path("purelib")).iterdir():
+        if not one.name.startswith("pip") and one.suffix != ".pth":
+            (packages / one.name).symlink_to(one)
+    (packages / "flowhooks.pth").write_text(f"{CHECKOUT}\n")
+    there.python = bare / "bin/python"
+    there.run("plugins", "install", "./acme-leave", code=1)
+    assert "has no pip" in there.said
+    assert "-m ensurepip" in there.said
+
+
+def test_a_ledger_that_cannot_be_told_just_now(there, ledger):
+    """Then the package is gone and its handlers are known still, which is said; the same command retires them later."""
+    there.put()
+    there.run("events", "reroute", "--parked")
+    lock = Lock(there.database)
+    assert lock.acquire()
+    there.run("plugins", "uninstall", "leave", "--yes", code=1)
+    lock.release()
+    assert "acme-leave is uninstalled, but its handlers were not retired: process" in there.said
+    assert "`flowhooks plugins uninstall leave` does it later" in there.said
+    assert there.plugin()["state"] == "missing"
+    text = there.run("plugins", "uninstall", "leave", "--yes")
+    assert "Uninstalls nothing" in text
+    assert "Retired leave:grant." in text
+    done = there.ask("plugins", "uninstall", "leave", "--yes")
+    assert (done["handlers"], done["waiting"], done["server"]) == ([], 0, False)
+
+
+def test_a_handler_that_its_plugin_has_no_more(there, ledger):
+    """A new version without it is trouble, which says how to have it forgotten; it alone is retired then."""
+    there.put()
+    there.run("events", "reroute", "--parked")
+    wheel = there.wheel("0.2.0", PLUGIN.replace("def grant", "def book").replace("[grant]", "[book]"))
+    text = there.run("plugins", "install", "--upgrade", wheel, *PIP, code=1)
+    assert "changed: leave 0.2.0 (acme-leave), before 0.1.0: loaded" in text
+    assert "leave:book listens to key leave_request\n" in text
+    assert "trouble: of plugin leave, 1 handler registered in the ledger is not loaded: leave:grant" in text
+    assert "`flowhooks plugins uninstall leave --handler grant`" in text
+    done = there.ask("plugins", "uninstall", "leave", "--handler", "grant", "--yes")
+    assert (done["package"], done["handlers"], done["waiting"]) == ("", ["leave:grant"], 2)
+    assert there.plugin()["version"] == "0.2.0"
+    assert known(there) == ["leave:book"]
+
+
+def test_what_is_outside_the_environment_is_not_retired(there):
+    """That pip leaves alone, and calls a success; here it is trouble."""
+    entry = next(one for one in entry_points(group="flowhooks"))
+    there.run("plugins", "uninstall", entry.name, "--yes", code=1)
+    assert f"pip did not uninstall {entry.dist.name}" in there.said
+
+
+def test_what_is_refused(there, tmp_path):
+    """A single file, what is not there, and a question that nobody is there to answer, which comes last."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "single.py").write_text(PLUGIN)
+    there.put()
+    for words, said in (
+        (("single", "--yes"), f"plugin single is the single file {folder}/single.py: delete it"),
+        (("single",), f"plugin single is the single file {folder}/single.py: delete it"),
+        (("nosuch",), "there is no plugin 'nosuch'"),
+        (("leave",), "There is no terminal to ask on"),
+    ):
+        there.run("plugins", "uninstall", *words, "--plugins-dir", folder, code=2)
+        assert said in there.said
+    assert (folder / "single.py").exists()
+    assert there.plugin() is not None
+
+
+@contextmanager
+def serving(there):
+    """A server meanwhile; where it takes call-backs, as host and port."""
+    process = subprocess.Popen(
+        there.command("serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"),
+        cwd=there.folder,
+        env=there.environ(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            said = []
+            for line in process.stderr:
+                said.append(line)
+                record = json.loads(line)
+                if record["event"] == "server_started":
+                    break
+            else:
+                pytest.fail("".join(said))
+            yield record["call_backs"].removeprefix("http://")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.stderr.read()
+    assert process.returncode == 0
+
+
+def post(base, instance):
+    """The status that a call-back for the plugin is answered with."""
+    with closing(http.client.HTTPConnection(base, timeout=WAIT_TIMEOUT)) as connection:
+        headers = {"Content-Type": "application/json", "Prefer": "wait=20"}
+        connection.request(
+            "POST", f"/flow/{instance}/call-back/complete", '{"processDefinitionKey": "leave_request"}', headers
+        )
+        return connection.getresponse().status
+
+
+def test_it_asks_first(server, at_a_terminal, tmp_path):
+    """At a terminal it says what it would do, and "n" does nothing."""
+    said, code = at_a_terminal("plugins", "uninstall", "shop", "--plugins-dir", str(tmp_path), typed="n\n")
+    assert "Uninstalls nothing: of the plugin shop, the ledger forgets handlers." in said
+    assert "Retires shop:grant: class com.example.Leave or class com.example.Other or key leave" in said
+    assert "Go on? [y/N]" in said
+    assert code == 1
+    with closing(Reader(f"sqlite:///{server.env['FLOWHOOKS_DATABASE']}")) as reader:
+        assert "shop:grant" in [one.id for one in reader.registered_handlers()]
+
+
+def test_beside_a_running_server(there, ledger):
+    """It goes on as it was started, both times, and the commands say so; what it was told to forget is forgotten."""
+    with serving(there) as base:
+        assert post(base, "early") == 202
+        text = there.run("plugins", "install", there.wheel(), *PIP)
+        assert "3 parked events will be delivered to leave:grant" in text
+        assert "start it again to have it take this" in text
+        assert post(base, "still-early") == 202
+    with serving(there) as base:
+        assert post(base, "in-time") == 200
+        text = there.run("plugins", "uninstall", "leave", "--yes")
+        assert "Retired leave:grant." in text
+        assert "The running server goes on as it was started: start it again." in text
+        assert known(there) == []
+        assert post(base, "late") == 200
+    assert there.ask("routes", "--key=leave_request", code=1)["result"] == "parked"

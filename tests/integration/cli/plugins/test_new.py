@@ -1,0 +1,292 @@
+"""`flowhooks plugins new`: a package out of the template."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+import threading
+import tomllib
+
+import pytest
+
+from flowhooks.cli.plugins import template
+from support import fork_server
+from support.waiting import WAIT_TIMEOUT
+
+KEY = ("--key", "leave_request")
+NOBODY = "Error: nobody answers: say it with --domain, --package and --class or --key, and give --no-input"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory, monkeypatch):
+    """A home folder of the test's own."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def typed(tmp_path):
+    """Runs `flowhooks` in an empty folder at a terminal, typing lines; its exit code, its output and the terminal's."""
+
+    def run(*arguments, lines, term="dumb"):
+        person, terminal = pty.openpty()
+        process = subprocess.Popen(
+            [*fork_server.FLOWHOOKS, *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"TERM": term, "COLUMNS": "200"},
+            stdin=terminal,
+            stdout=subprocess.PIPE,
+            stderr=terminal,
+            text=True,
+        )
+        os.close(terminal)
+        os.write(person, "".join(line if line == "\x04" else f"{line}\n" for line in lines).encode())
+        screen = bytearray()
+
+        def watch():
+            try:
+                while part := os.read(person, 65536):
+                    screen.extend(part)
+            except OSError:  # how Linux says that nobody holds the other end
+                pass
+
+        watching = threading.Thread(target=watch)
+        watching.start()
+        stdout, _ = process.communicate(timeout=WAIT_TIMEOUT)
+        watching.join()
+        os.close(person)
+        return process.returncode, stdout, screen.decode().replace("\r\n", "\n")
+
+    return run
+
+
+def test_the_template_is_found():
+    """In an editable install, in the checkout."""
+    assert (template.template_dir() / "cookiecutter.json").is_file()
+
+
+def test_nothing_is_asked_with_no_input(run, tmp_path, home):
+    """A package is made of what is given and of defaults; nothing is written but its folder."""
+    result = run("plugins", "new", "--domain", "Expenses", "--class", "com.example.Paid", "--no-input")
+    assert result.exit_code == 0, result.output
+    assert [one.name for one in tmp_path.iterdir()] == ["flowhooks-expenses"]
+    assert list(home.iterdir()) == []
+    project = tomllib.loads((tmp_path / "flowhooks-expenses/pyproject.toml").read_text())["project"]
+    assert project["name"] == "flowhooks-expenses"
+    assert list(project["entry-points"]["flowhooks"]) == ["expenses"]
+    assert result.stdout.splitlines() == [
+        "Made flowhooks-expenses: the plugin expenses.",
+        "",
+        "Next:",
+        "  cd flowhooks-expenses",
+        "  pip install -e '.[test]'",
+        "  pytest",
+        "  flowhooks serve",
+        "and in another terminal:",
+        "  flowhooks send 1 --business-key K-1 --class com.example.Paid --conclusion approved",
+    ]
+
+
+def test_what_is_made_can_be_loaded(run, asked, tmp_path):
+    """The plugin is taken, and listens to what was said."""
+    run("plugins", "new", "out", "--package", "acme-leave", *KEY, "--no-input")
+    (source,) = (tmp_path / "out/acme-leave/src").iterdir()
+    code = (
+        "import sys, flowhooks.cli.operations_client\n"
+        "from flowhooks.plugins.plugins import Plugins\n"
+        "import acme_leave\n"
+        "loaded = Plugins.load(dirs=[], allow=['acme-leave'], deny=[], safe_mode=False, sections={}, entry_points=[],"
+        " objects={'acme-leave': acme_leave})\n"
+        "print(loaded.infos[0].error, [one.selectors.process_keys for one in loaded.handlers.values()])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(source.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "[('leave_request',)]", done.stderr
+
+
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_what_is_not_given_is_asked_for(typed, tmp_path, term):
+    """By the template's own questions, each with a default; in Chinese too, of which the package's name is made."""
+    code, stdout, screen = typed("plugins", "new", lines=["\u5408\u540c", "", "", "leave_request", "", ""], term=term)
+    assert code == 0, screen
+    assert (tmp_path / "flowhooks-he-tong").is_dir()
+    assert "The business domain, in words of your own" in screen
+    assert "(Contracts)" in screen
+    assert "The package's name: lower-case letters, digits and dashes" in screen
+    assert "(flowhooks-he-tong)" in screen
+    assert "Who writes it; may be empty" in screen
+    assert "  flowhooks send 1 --business-key K-1 --key leave_request --conclusion approved" in stdout.splitlines()
+
+
+def test_what_is_given_is_not_asked_for(typed, tmp_path):
+    """And where there is a class, no key is asked for."""
+    given = ("--domain", "Leave", "--class", "com.example.Leave", "--conclusion", "", "--author", "")
+    code, _, screen = typed("plugins", "new", *given, lines=["acme-leave"])
+    assert code == 0, screen
+    assert screen.count("): ") == 1
+    assert (tmp_path / "acme-leave").is_dir()
+
+
+def test_an_answer_that_cannot_be_used_is_asked_for_again(typed, tmp_path):
+    """The template says why, and what was typed is proposed; neither class nor key is asked for again too."""
+    first = ["a{{b", "", "", "with blank", "it's", ""]
+    second = ["Leave", "acme-leave", "", "", "", ""]
+    third = ["", "", "", "leave", "", ""]
+    fourth = ["", "", "", "", " ", "Ann"]
+    code, _, screen = typed("plugins", "new", lines=[*first, *second, *third, *fourth])
+    assert code == 0, screen
+    assert "domain has a character that cannot be used: {" in screen
+    assert "--key has a character that cannot be used: ' '" in screen
+    assert "conclusion has a character that cannot be used: '" in screen
+    assert "(Leave): " in screen
+    (source,) = tmp_path.glob("acme-leave/src/*/__init__.py")
+    assert "conclusion=" not in source.read_text()
+    assert "Ann" in (tmp_path / "acme-leave/pyproject.toml").read_text()
+
+
+def test_what_was_given_is_asked_for_when_it_cannot_be_used(typed, tmp_path):
+    """At a terminal; what no terminal may be given is not proposed."""
+    given = ("--domain", "a\x1b[31mb", "--key", "leave", "--package", "acme-leave", "--conclusion", "", "--author", "")
+    code, _, screen = typed("plugins", "new", *given, lines=["Leave", "", "", "", "", ""])
+    assert code == 0, screen
+    assert "domain has a character that cannot be used: '\\x1b'" in screen
+    assert "(Contracts): " in screen
+    assert "\x1b[31mb" not in screen
+    assert (tmp_path / "acme-leave").is_dir()
+
+
+def test_the_answers_end_too_early(typed, tmp_path):
+    """What to give instead, and nothing is made."""
+    code, _, screen = typed("plugins", "new", lines=["Leave", "\x04"])
+    assert code == 2
+    assert screen.splitlines()[-1] == NOBODY
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [(), ("--domain", "Leave", *KEY)])
+def test_nobody_is_there_to_answer(run, tmp_path, arguments):
+    """Without a terminal nothing is read, so that nothing can hang, and nothing is made."""
+    result = run("plugins", "new", *arguments, given="Leave\n\n\nleave\n\n\n")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == NOBODY
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_open_pipe_is_not_waited_for(tmp_path):
+    """Whoever holds the other end, and says nothing."""
+    done = subprocess.Popen(
+        [*fork_server.FLOWHOOKS, "plugins", "new"],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert done.stderr.read().splitlines()[-1] == NOBODY
+    assert done.wait(WAIT_TIMEOUT) == 2
+    done.stdin.close()
+    done.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--domain", "Leave"), "--class and --key are both empty: give one, or no event would reach the handler"),
+        (("--key", ""), "--class and --key are both empty"),
+        (("--domain", "{{ 7 * 7 }}", *KEY), "domain has a character that cannot be used: {"),
+        (("--domain", " x", *KEY), "domain begins or ends with a blank"),
+        (("--domain", "", *KEY), "domain has neither a letter nor a digit"),
+        (("--domain", "...", *KEY), "domain has neither a letter nor a digit"),
+        (("--domain", "x" * 41, *KEY), "domain has 41 characters: 40 at the most"),
+        (("--domain", "x\ny", *KEY), "domain has a character that cannot be used: '\\n'"),
+        (("--key", "a b"), "--key has a character that cannot be used: ' '"),
+        (("--class", "a'b"), "--class has a character that cannot be used: '"),
+        (("--conclusion", "a'b", *KEY), "conclusion has a character that cannot be used: '"),
+        (("--conclusion", "x" * 129, *KEY), "conclusion has 129 characters: 128 at the most"),
+        (("--conclusion", " x", *KEY), "conclusion begins or ends with a blank"),
+        (
+            ("--package", "Acme", *KEY),
+            "package 'Acme' is no name for a package: lower-case ASCII letters",
+        ),
+        (("--package", "acme_leave", *KEY), "package 'acme_leave' is no name for a package"),
+        (("--package", "../x", *KEY), "package '../x' is no name for a package"),
+        (("--package", "json", *KEY), "would make a module json, and there is one already"),
+        (("--package", "class", *KEY), "would make a module class"),
+        (("--package", "flowhooks", *KEY), "would make a module flowhooks"),
+        (("--package", "flowhooks-flowhooks", *KEY), "would make a plugin flowhooks, and that name is reserved"),
+        (("--author", "a<b", *KEY), "author has a character that cannot be used: <"),
+        (("there", "--output-dir", "there", *KEY), "are the same: give one of them"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(run, tmp_path, arguments, said):
+    """Exit code 2, one line that says which and why, and nothing is made."""
+    result = run("plugins", "new", *arguments, "--no-input")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_classes_and_keys_are_spelt_as_everywhere_else(run):
+    """`--class` and `--key` in every command that takes them, and no other names beside."""
+    for command in (("plugins", "new"), ("routes",), ("send",), ("events", "list")):
+        said = run(*command, "--help").stdout
+        assert "--class" in said
+        assert "--key" in said
+        assert "--callback-class" not in said
+        assert "--process-key" not in said
+
+
+def test_a_folder_that_is_there_is_left_alone(run, tmp_path):
+    """Exit code 2, and what is in it stays."""
+    (tmp_path / "acme-leave").mkdir()
+    (tmp_path / "acme-leave/mine").touch()
+    result = run("plugins", "new", "--package", "acme-leave", *KEY, "--no-input")
+    assert result.exit_code == 2
+    assert "there is a folder acme-leave already" in result.stderr
+    assert [one.name for one in (tmp_path / "acme-leave").iterdir()] == ["mine"]
+
+
+def test_a_place_that_cannot_be_written(run, tmp_path):
+    """A file where a folder should be: one line, exit code 2."""
+    (tmp_path / "file").touch()
+    result = run("plugins", "new", "file/in", "--package", "acme-leave", *KEY, "--no-input")
+    assert result.exit_code == 2
+    assert "the package cannot be written to file/in" in result.stderr
+
+
+def test_without_cookiecutter(run, tmp_path, monkeypatch):
+    """One line that says what to install, before anything is asked."""
+    monkeypatch.setitem(sys.modules, "cookiecutter.main", None)
+    result = run("plugins", "new")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "Error: flowhooks plugins new needs cookiecutter, which is not installed: pip install 'flowhooks[new]'\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_users_own_configuration_does_not_count(run, tmp_path, home):
+    """What `~/.cookiecutterrc` says of other templates is not read."""
+    (home / ".cookiecutterrc").write_text('default_context:\n  author: "Somebody Else"\n')
+    result = run("plugins", "new", "--package", "acme-leave", *KEY, "--no-input")
+    assert result.exit_code == 0, result.output
+    assert not [
+        one for one in (tmp_path / "acme-leave").rglob("*") if one.is_file() and "Somebody Else" in one.read_text()
+    ]
+    assert [one.name for one in home.iterdir()] == [".cookiecutterrc"]
+
+
+def test_a_name_that_is_installed_already_is_told(run):
+    """Of two plugins of one name only the first is loaded, so who makes one should know."""
+    from importlib.metadata import entry_points
+
+    name = next(iter(entry_points(group="flowhooks"))).name
+    result = run("plugins", "new", "--package", f"flowhooks-{name}", *KEY, "--no-input")
+    assert f"A plugin {name} is installed here already" in result.stdout

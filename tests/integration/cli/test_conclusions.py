@@ -1,0 +1,233 @@
+"""Conclusions and conditions as commands show them, filter by them, and act on them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from flowhooks.app import App
+from flowhooks.intake.accept import Callback
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.settings import Settings
+from support.waiting import until
+
+PLUGIN = """
+from flowhooks import handler, hookimpl
+
+@handler(process_key="expense", conclusion="approved")
+def book(event):
+    pass
+
+@handler(process_key="expense", conclusion="approved", when={"/amount": {"minimum": 1000}})
+def audit(event):
+    pass
+
+@hookimpl
+def handlers():
+    return [book, audit]
+"""
+CHANGED = """
+from flowhooks import handler, hookimpl
+
+@handler(process_key="expense", when={"/cost": {"minimum": 1}})
+def book(event):
+    pass
+
+@hookimpl
+def handlers():
+    return [book]
+"""
+MANY = """
+from flowhooks import handler, hookimpl
+
+@hookimpl
+def handlers():
+    return [
+        handler(process_key="expense", conclusion="approved", name=f"h{number}")(lambda event: None)
+        for number in range(25)
+    ]
+"""
+LATER = """
+from flowhooks import handler, hookimpl
+
+@handler(process_key="expense", conclusion="rejected")
+def release(event):
+    pass
+
+@handler(process_key="expense", conclusion=["rejected", "withdrawn"])
+def note(event):
+    pass
+
+@hookimpl
+def handlers():
+    return [release, note]
+"""
+
+
+@pytest.fixture
+def expenses(tmp_path, new_database, make_shop):
+    """A ledger that a server has left, with events of several conclusions: `plugins` is the folder of its plugin."""
+    file, folder = tmp_path / "left.db", tmp_path / "plugins"
+    shutil.copy(new_database, file)
+    folder.mkdir()
+    left = make_shop(folder, file)
+    left.env["FLOWHOOKS_PLUGINS_ALLOW"] = "expenses"
+
+    def start(plugin):
+        (folder / "expenses.py").write_text(plugin)
+        app = App(Settings(database=str(file), plugins_dirs=(str(folder),), plugins_allow=("expenses",)))
+        app.start()
+        return app
+
+    def take(plugin, **bodies):
+        app = start(plugin)
+        for instance, members in bodies.items():
+            body = {"processDefinitionKey": "expense", **members}
+            call_back = Callback(
+                source="default", kind="complete", flow_instance_id=instance, body=body, text=json.dumps(body)
+            )
+            app.intake.accept(call_back, wait=20)
+        app.close(20)
+
+    left.app = start
+    left.take = take
+    return left
+
+
+ENDS = {
+    "approved": {"conclusion": "approved", "amount": 5},
+    "rejected": {"conclusion": "rejected"},
+    "silent": {},
+}
+
+
+def flows(listed):
+    """The flow instances of a listing."""
+    return {one["flow_instance_id"] for one in listed["events"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--conclusion", "approved"), {"approved"}),
+        (("--conclusion", "rejected"), {"rejected"}),
+        (("--conclusion", "Approved"), set()),
+        (("--dismissed-by", "condition"), {"rejected"}),
+        (("--dismissed-by", "operator"), set()),
+        (("--dismissed-by", "condition", "--conclusion", "approved"), set()),
+    ],
+)
+def test_filters(expenses, asked, options, expected):
+    """Events are found by their conclusion, and by the reason for which they are dismissed."""
+    expenses.take(PLUGIN, **ENDS)
+    assert flows(asked("events", "list", *options, server=expenses)) == expected
+
+
+def test_a_reason_that_is_none(expenses, run):
+    """It is refused rather than passed over."""
+    result = run("events", "list", "--dismissed-by", "nobody", server=expenses)
+    assert result.exit_code == 2
+    assert "--dismissed-by" in result.stderr
+
+
+def test_why_an_event_goes_nowhere(expenses, run, asked):
+    """A listing has the conclusion and the reason; one event has them for each handler, and says what to do."""
+    expenses.take(PLUGIN, **ENDS)
+    text = run("events", "list", server=expenses, COLUMNS="160").stdout
+    for part in ("dismissed: conditions are false", "parked: a condition cannot be decided", "approved"):
+        assert part in text
+    text = run("events", "show", "rejected", server=expenses).stdout
+    assert ": dismissed: conditions are false\n" in text
+    assert "  conclusion     rejected\n" in text
+    assert "    expenses:audit: conclusion 'rejected' is not one of approved\n" in text
+    assert "If a handler is to get it: flowhooks events reroute " in text
+    text = run("events", "show", "silent", server=expenses).stdout
+    assert ": parked: a condition cannot be decided\n" in text
+    assert "    expenses:book: no conclusion, and the handler needs one of approved\n" in text
+    assert "If no handler is to get it: flowhooks events dismiss " in text
+    (event,) = asked("events", "show", "silent", server=expenses)["events"]
+    assert (event["state"], event["parked_by"], event["conclusion"]) == ("parked", "condition", None)
+    assert event["no_match"]["total"] == 2
+
+
+def test_more_reasons_than_are_stored(expenses, run):
+    """Twenty handlers are named, and the others are counted."""
+    expenses.take(MANY, rejected=ENDS["rejected"])
+    text = run("events", "show", "rejected", server=expenses).stdout
+    assert text.count("is not one of approved") == 20
+    assert "    and 5 more\n" in text
+
+
+def test_a_delivery_whose_condition_cannot_be_decided_any_more(expenses, run):
+    """It says so, rather than that its handler is not loaded, and how to close it."""
+    expenses.take(PLUGIN)
+    assert run("handlers", "pause", "expenses:book", "--yes", server=expenses).exit_code == 0
+    expenses.take(PLUGIN, approved=ENDS["approved"])
+    assert run("handlers", "resume", "expenses:book", "--yes", server=expenses).exit_code == 0
+    with closing(expenses.app(CHANGED)) as app:
+        until(lambda: app.ledger.find(EventFilter(handler="expenses:book"), limit=1)[0].delivery_statuses[0].comment)
+    text = run("events", "show", "approved", server=expenses).stdout
+    assert "note           not run: the handler's condition cannot be decided: /cost is absent" in text
+    assert "runs           when a process starts whose handler can decide its condition (see the note)" in text
+    assert "to close it: flowhooks events resolve " in text
+
+
+def test_reroute_to_one_handler(expenses, run, asked):
+    """Only that handler gets deliveries; a handler that is not known is refused."""
+    expenses.take(PLUGIN, **ENDS)
+    (expenses.folder / "later.py").write_text(LATER)
+    env = {"FLOWHOOKS_PLUGINS_ALLOW": "expenses,later"}
+    words = ("events", "reroute", "--state", "dismissed", "--since", "1d", "--handler")
+    dry = run(*words, "later:release", "--dry-run", server=expenses, **env)
+    assert dry.stdout == "1 event looked at: 1 would be delivered (1 delivery).\n"
+    done = asked(*words, "later:release", "--yes", server=expenses, **env)
+    assert (done["delivered"], done["deliveries"]) == (1, 1)
+    (event,) = asked("events", "show", "rejected", server=expenses)["events"]
+    assert [one["handler"] for one in event["deliveries"]] == ["later:release"]
+    assert event["state"] == "routed"
+    assert (
+        "routed 1 event again, only for later:release, with 1 new delivery"
+        in run("events", "show", "rejected", server=expenses).stdout
+    )
+    result = run(*words, "later:relase", "--yes", server=expenses, **env)
+    assert result.exit_code == 1
+    assert "no handler is called later:relase" in result.stderr
+
+
+def test_plugins_show_conditions(expenses, run, asked):
+    """What each handler requires, for people and as JSON."""
+    expenses.take(PLUGIN)
+    text = run("plugins", "show", "expenses", server=expenses, COLUMNS="160").stdout
+    assert 'key expense, conclusion approved, /amount {"minimum": 1000}' in text
+    (plugin,) = [one for one in asked("plugins", "list", server=expenses)["plugins"] if one["name"] == "expenses"]
+    assert [one["selectors"]["conclusions"] for one in plugin["handlers"]] == [["approved"], ["approved"]]
+    assert plugin["handlers"][0]["selectors"]["when"] == {"/amount": {"minimum": 1000}}
+
+
+def test_send_a_conclusion(server, run, asked):
+    """It is a member of the body, and of the event."""
+    result = run("send", "concluded", "--to", server.call_backs, "--key", "leave", "--conclusion", "approved")
+    assert result.exit_code == 0
+    (event,) = asked("events", "show", "concluded", server=server)["events"]
+    assert (event["conclusion"], json.loads(event["body"])["conclusion"]) == ("approved", "approved")
+
+
+def test_handlers_of_a_newer_version(expenses, run, asked):
+    """What a newer flowhooks has recorded is named: `check` fails, and nothing is explained by a part of the routes."""
+    expenses.take(PLUGIN)
+    with closing(sqlite3.connect(expenses.env["FLOWHOOKS_DATABASE"])) as connection, connection:
+        connection.execute("UPDATE handlers SET selectors = '{\"format\": 99}' WHERE id = 'expenses:book'")
+    env = {"FLOWHOOKS_PLUGINS_DENY": "expenses"}
+    assert asked("routes", server=expenses, **env)["unreadable"] == ["expenses:book"]
+    assert "Unreadable: a newer version of flowhooks" in run("routes", server=expenses, **env).stdout
+    result = run("routes", "--key", "expense", server=expenses, **env)
+    assert result.exit_code == 1
+    assert "a newer version of flowhooks has recorded what expenses:book listens to" in result.stderr
+    findings = asked("check", server=expenses, code=1, **env)["findings"]
+    (found,) = [one for one in findings if "newer version" in one["what"]]
+    assert (found["mark"], found["about"]) == ("trouble", "handlers")
+    assert "expenses:book" in found["what"]

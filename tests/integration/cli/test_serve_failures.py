@@ -1,0 +1,106 @@
+"""Starts of the server that cannot succeed: one clear line, an exit code, no traceback, nothing left running."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from support.waiting import WAIT_TIMEOUT
+
+SERVE = ("serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory, spawn, new_database, server):
+    """Every start of the table below: its exit code and what it printed. They start together, for the clock's sake."""
+    folder = tmp_path_factory.mktemp("starts")
+    (folder / "text.db").write_text("not a database, and long enough to be read as none\n" * 20)
+    (folder / "folder.db").mkdir()
+    shutil.copy(new_database, folder / "newer.db")
+    with closing(sqlite3.connect(folder / "newer.db", isolation_level=None)) as newer:
+        newer.execute("UPDATE alembic_version SET version_num = '9999'")
+    taken = socket.create_server(("127.0.0.1", 0))
+    port = taken.getsockname()[1]
+
+    def at(name):
+        return (*SERVE, "--database", str(folder / name))
+
+    starts = {
+        "call-back port taken": ("serve", "--listen", f"127.0.0.1:{port}", *at("a.db")[3:]),
+        "admin port taken": (*at("b.db"), "--admin", f"127.0.0.1:{port}"),
+        "no folder": at("nothing/x.db"),
+        "a folder": at("folder.db"),
+        "not writable": (*SERVE, "--database", "/proc/flowhooks.db"),
+        "newer": at("newer.db"),
+        "text": at("text.db"),
+        "in use": (*SERVE, "--database", server.env["FLOWHOOKS_DATABASE"]),
+        "no plugins folder": (*at("d.db"), "--plugins-dir", str(folder / "nothing")),
+    }
+    started = {name: spawn(*arguments, FLOWHOOKS_SAFE_MODE="yes") for name, arguments in starts.items()}
+    try:
+        # All of them load at once, which takes long on a busy machine.
+        said = {name: process.communicate(timeout=4 * WAIT_TIMEOUT) for name, process in started.items()}
+        printed = {name: (*said[name], started[name].returncode) for name in started}
+    finally:
+        for process in started.values():
+            process.kill()
+        taken.close()
+    return folder, port, printed
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("call-back port taken", 2, "cannot listen on 127.0.0.1:{port}: address already in use (another server?)"),
+        ("admin port taken", 2, "cannot listen on 127.0.0.1:{port}: address already in use (another server?)"),
+        ("no folder", 1, "cannot use the database {folder}/nothing/x.db: there is no folder {folder}/nothing"),
+        ("a folder", 1, "cannot make the database file {folder}/folder.db: Is a directory"),
+        ("not writable", 1, "cannot make the lock file /proc/flowhooks.db.lock: No such file or directory"),
+        ("newer", 1, "cannot use the database {folder}/newer.db: it was written by a newer flowhooks (tables at"),
+        ("text", 1, "cannot use the database {folder}/text.db: it is damaged (file is not a database)"),
+        ("in use", 1, "is in use by process {pid}, whose administration is at"),
+        ("no plugins folder", 2, "the plugins folder {folder}/nothing cannot be read: No such file or directory"),
+    ],
+)
+def test_a_start_that_cannot_succeed(ended, server, name, code, said):
+    """It says what is in the way, and where; no traceback, no log."""
+    folder, port, printed = ended
+    out, err, returned = printed[name]
+    assert (returned, out) == (code, "")
+    assert said.format(folder=folder, port=port, pid=server.process.pid) in err
+    said_last = [line for line in err.splitlines() if '"ledger_created"' not in line]  # it is made before it listens
+    assert len(said_last) == 1
+    assert said_last[0].startswith("Error: ")
+    if name in {"folder", "text"}:  # somebody else's, and left as it was
+        assert not list((folder / "folder.db").iterdir())
+        assert (folder / "text.db").read_text().startswith("not a database")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("--config", "unknown.toml"),
+            "unknown.toml: listn is no setting; did you mean listen?\nunknown.toml: answer_wait must",
+        ),
+        (("--config", "broken.toml"), "broken.toml: is not TOML:"),
+        (("--config", "nothing.toml"), "nothing.toml: cannot be read: No such file or directory"),
+        (("--listen", "0.0.0.0:0"), "takes call-backs from other machines, and no credential is configured"),
+        (("--listen", "nonsense"), "option listen must be host:port, not 'nonsense': the port is missing"),
+        (("--database", "mysql://user:secret@host/db"), "kept in SQLite or PostgreSQL: cannot use mysql://"),
+    ],
+)
+def test_settings_that_cannot_be_used(run, tmp_path, arguments, said):
+    """Each problem is a line, the exit code is 2, no password is repeated, and no file is made."""
+    (tmp_path / "unknown.toml").write_text("listn = 1\nanswer_wait = 100\n")
+    (tmp_path / "broken.toml").write_text("listen = \n")
+    result = run(*SERVE, *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Error: ")
+    assert said in result.stderr
+    assert "secret" not in result.stderr
+    assert len(list(tmp_path.iterdir())) == 2

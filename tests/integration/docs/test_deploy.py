@@ -1,0 +1,173 @@
+"""The files in `docs/deploy`: every command, option, path and limit in them is one that there is."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+
+from flowhooks.app import STOP_TIMEOUT
+from flowhooks.cli.main import main
+from flowhooks.cli.process.serving import EXIT_TIMEOUT
+from flowhooks.cli.process.supervisor import START_TIMEOUT
+from flowhooks.cli.serve import ANSWER_TIMEOUT
+from flowhooks.settings import Settings, load
+from flowhooks.settings.addresses import host_and_port
+from flowhooks.settings.model import iter_settings, variable
+from support import containerfile
+from support.code_blocks import DOCS
+
+DEPLOY = DOCS / "deploy"
+UNITS = ["flowhooks.service", "flowhooks-worker.service"]
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yml").read_text("utf-8"))
+ENDS_WITHIN = Settings().shutdown.timeout + ANSWER_TIMEOUT + 3 * STOP_TIMEOUT + EXIT_TIMEOUT
+"""Seconds that an orderly end may take."""
+
+
+def unit(name):
+    """The settings of a unit: its values, by section and key."""
+    found, section = {}, ""
+    for line in (DEPLOY / name).read_text("utf-8").splitlines():
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif line and not line.startswith("#"):
+            key, _, value = line.partition("=")
+            found.setdefault((section, key), []).append(value)
+    return found
+
+
+def check_words(words):
+    """See that these are a command of flowhooks with options that it has, and values that they take."""
+    command, context = main, click.Context(main)
+    words = list(words)
+    while isinstance(command, click.Group):
+        command = command.get_command(context, words[0])
+        assert command is not None, words
+        context = click.Context(command, info_name=words.pop(0), parent=context)
+    command.parse_args(context, words)
+    return context.params
+
+
+def seconds(text):
+    """A time such as `60s`."""
+    return float(text.removesuffix("s"))
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_a_units_commands_are_there(name):
+    """Its command has these options, and its files lie where it may read and write them."""
+    found = unit(name)
+    (start,) = found["Service", "ExecStart"]
+    program, *words = shlex.split(start)
+    assert Path(program).parts[-2:] == ("bin", "flowhooks")
+    assert check_words(words)["config"] == Path("/etc/flowhooks.toml")
+    assert found["Service", "ExecReload"] == ["/bin/kill -HUP $MAINPID"]
+    (state,) = found["Service", "StateDirectory"]
+    assert found["Service", "WorkingDirectory"] == [f"/var/lib/{state}"]
+    assert found["Service", "User"] == ["flowhooks"]
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_a_unit_gives_it_time_and_goes_by_its_exit_codes(name):
+    """To start and to end in order; it is started again after a fault, and not after a wrong setting."""
+    found = {key: values[-1] for (_, key), values in unit(name).items()}
+    assert float(found["TimeoutStopSec"]) > ENDS_WITHIN
+    assert float(found["TimeoutStartSec"]) > START_TIMEOUT
+    assert (found["Type"], found["KillMode"]) == ("notify", "mixed")
+    assert (found["Restart"], found["RestartPreventExitStatus"]) == ("on-failure", "2")
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_systemd_itself_takes_a_unit(name, tmp_path):
+    """`systemd-analyze verify` has nothing to say, and `security` finds little that is open."""
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not installed (Debian: apt-get install systemd)")
+    here = tmp_path / name
+    program = Path(sys.executable).with_name("flowhooks")
+    here.write_text((DEPLOY / name).read_text().replace("/opt/flowhooks/bin/flowhooks", str(program)))
+    done = subprocess.run([analyze, "verify", "--man=no", here], capture_output=True, text=True, check=False)
+    about_it = [line for line in done.stderr.splitlines() if name in line]
+    assert (done.returncode, about_it) == (0, []), done.stderr
+    # 25 stands for an exposure of 2.5 out of 10. Older ones have no --offline, and say so with another exit code.
+    command = [analyze, "security", "--offline=yes", "--threshold=25", "--no-pager", here]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "unrecognized option" in done.stderr:
+        pytest.skip("this systemd-analyze cannot judge a file")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_image_is_small_harmless_and_hears_signals():
+    """Built in one stage and kept in another, of a slim Python; not root; no shell between signals and flowhooks."""
+    steps = containerfile.steps()
+    bases = [one.text.partition(" ")[0] for one in steps if one.word == "FROM"]
+    assert len(bases) == 2
+    assert len(set(bases)) == 1, "what is installed in the one is run in the other"
+    version = tuple(map(int, bases[0].removeprefix("python:").removesuffix("-slim").split(".")))
+    assert version >= (3, 11)
+    user = containerfile.last("USER").text
+    assert all(part.isdecimal() and int(part) >= 1000 for part in user.split(":"))
+    assert containerfile.last("ENTRYPOINT").words == ["flowhooks"]
+    assert containerfile.last("STOPSIGNAL").text == "SIGTERM"
+    check_words(containerfile.last("CMD").words)
+    after = [one.word for one in steps if one.stage == 1]
+    assert after.index("USER") > max(index for index, word in enumerate(after) if word in {"RUN", "COPY"})
+    assert "ADD" not in after
+
+
+def test_what_the_image_sets_are_settings():
+    """And no credentials: its ledger on the volume, its call-backs at the port that is exposed."""
+    given = containerfile.environment()
+    settings = {name: value for name, value in given.items() if name.startswith("FLOWHOOKS_")}
+    known = {variable(name) for name, _ in iter_settings()} | {"FLOWHOOKS_CONFIG"}
+    assert set(settings) <= known
+    read = load(None, {name: value for name, value in settings.items() if name != "FLOWHOOKS_CONFIG"}, {})
+    volume = containerfile.last("VOLUME").text
+    assert Path(read.database).parent == Path(volume) == Path(containerfile.last("WORKDIR").text)
+    assert host_and_port(read.listen)[1] == int(containerfile.last("EXPOSE").text)
+    assert not read.insecure
+    words = containerfile.FILE.read_text().upper()
+    assert not [one for one in ("PASSWORD", "SECRET=", "TOKEN=", "ARG ") if one in words]
+
+
+def test_the_image_says_whether_it_is_well():
+    """By a command without a shell that asks what is there, and gives up before it is given up."""
+    command, times = containerfile.health()
+    assert command[:2] == ["python", "-c"]
+    compile(command[2], "health", "exec")
+    port = int(Settings().admin.rpartition(":")[2])
+    assert f"'127.0.0.1', {port}, timeout=4" in command[2]
+    assert "/readyz" in command[2]
+    assert seconds(times["timeout"]) > 4
+
+
+def test_services_of_the_composition_are_what_there_is():
+    """Commands, settings and the services that others wait for; none runs as more than it needs."""
+    services = COMPOSE["services"]
+    known = {variable(name) for name, _ in iter_settings()}
+    for name, service in services.items():
+        assert set(service.get("depends_on", ())) <= set(services)
+        if service["image"] != "flowhooks":
+            continue
+        check_words(service["command"])
+        assert {one for one in service["environment"] if one.startswith("FLOWHOOKS_")} <= known
+        assert service["environment"]["FLOWHOOKS_DATABASE"].startswith("postgresql://")
+        assert seconds(service["stop_grace_period"]) > ENDS_WITHIN
+        assert service["volumes"] == ["./settings:/etc/flowhooks:ro"]
+        assert service["cap_drop"] == ["ALL"]
+        assert service["init"] is True, name
+    assert services["server"]["depends_on"]["upgrade"] == {"condition": "service_completed_successfully"}
+    words = services["server"]["command"]
+    assert int(words[words.index("--processes") + 1]) > 1
+
+
+def test_the_worker_is_asked_where_the_image_asks():
+    """A worker listens nowhere unless it is told to, and would never be well."""
+    words = COMPOSE["services"]["worker"]["command"]
+    assert words[words.index("--admin") + 1] == Settings().admin

@@ -1,0 +1,584 @@
+"""The documentation is true: what it lists is what there is, and what it shows works."""
+
+from __future__ import annotations
+
+import ast
+import html
+import http.client
+import inspect
+import json
+import os
+import re
+import shlex
+import signal
+import sqlite3
+import subprocess
+import sys
+import tomllib
+from contextlib import closing
+from importlib.metadata import entry_points
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import click
+import generate
+import pytest
+
+from flowhooks import OutcomeKind, State, hookspecs
+from flowhooks.cli.main import COMMANDS, main
+from flowhooks.errors import InvalidCallback
+from flowhooks.ledger.reader import Reader
+from flowhooks.ledger.upgrade import upgrade
+from flowhooks.model.delivery import TRANSITIONS
+from flowhooks.plugins.registration import HOOKS
+from flowhooks.schema import Schemas
+from flowhooks.settings import describe, load
+from flowhooks.web.callback.openapi import openapi
+from support.code_blocks import DOCS, PAGES, ROOT, blocks, name_of, prose
+
+EXAMPLES = {
+    *("leave.py", "rooms.py", "archive.py", "handlers/leave.py", "src/acme_leave/__init__.py"),
+    "src/flowhooks_expenses/__init__.py",
+}
+"""Python files that the pages make up."""
+LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
+
+
+def rows(text):
+    """The rows of all tables of a text, each as its cells, code marks and escapes taken away."""
+    for line in text.splitlines():
+        if line.startswith("| ") and not line.startswith("| ---"):
+            cells = re.split(r"(?<!\\)\|", line)[1:-1]
+            yield tuple(cell.strip().replace("`", "").replace("\\|", "|") for cell in cells)
+
+
+def reference(name):
+    """The text of a page of the reference."""
+    return (DOCS / "reference" / name).read_text("utf-8")
+
+
+# What is listed is what there is
+
+
+@pytest.mark.parametrize("page", generate.pages(), ids=name_of)
+def test_generated_parts_are_up_to_date(page):
+    """`python docs/_build/generate.py` would change nothing in a page."""
+    assert page.read_text("utf-8") == generate.render(page.read_text("utf-8")), "run `python docs/_build/generate.py`"
+
+
+@pytest.mark.parametrize("name", generate.FILES)
+def test_generated_files_are_up_to_date(name):
+    """`python docs/_build/generate.py` would change no file that it makes as a whole."""
+    assert (DOCS / name).read_text("utf-8") == generate.FILES[name](), "run `python docs/_build/generate.py`"
+
+
+def test_everything_that_can_be_generated_is_used():
+    """No part is made for nothing, and none that a page asks for is missing."""
+    asked = [match[2] for page in generate.pages() for match in generate.PART.finditer(page.read_text("utf-8"))]
+    assert sorted(asked) == sorted(generate.PARTS)
+
+
+def test_the_generator_says_what_is_out_of_date(monkeypatch, tmp_path, capsys):
+    """With --check it names the page, changes nothing and exits with 1; without, it mends the page."""
+    page = tmp_path / "docs/states.md"
+    page.parent.mkdir()
+    page.write_text("before\n<!-- generated: transitions -->\nold\n<!-- end -->\nafter\n")
+    monkeypatch.setattr(generate, "ROOT", tmp_path)
+    monkeypatch.setattr(generate, "DOCS", tmp_path / "docs")
+    (tmp_path / "docs/explanation").mkdir()
+    assert generate.run(["--check"]) == 1
+    assert capsys.readouterr().out == "docs/states.md\ndocs/explanation/states.svg\n"
+    assert "old" in page.read_text()
+    assert generate.run([]) == 0
+    assert "old" not in page.read_text()
+    assert page.read_text().startswith("before\n")
+    assert page.read_text().endswith("<!-- end -->\nafter\n")
+    assert (tmp_path / "docs/explanation/states.svg").read_text() == generate.FILES["explanation/states.svg"]()
+    assert generate.run(["--check"]) == 0
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_is_documented(hook):
+    """Each hook stands in the reference under its exact signature, with all that its docstring says."""
+    (node,) = [
+        node
+        for node in ast.parse(inspect.getsource(hookspecs)).body
+        if isinstance(node, ast.FunctionDef) and node.name == hook
+    ]
+    text = reference("hooks.md")
+    assert f"\n## {hook}\n" in text
+    assert f"def {hook}({ast.unparse(node.args)}) -> {ast.unparse(node.returns)}: ..." in text
+    for paragraph in (inspect.getdoc(getattr(hookspecs, hook)) or "").split("\n\n"):
+        assert paragraph in text
+
+
+def test_every_setting_is_documented():
+    """Each stands in the reference with its variable, its default, what it may be and what it does; and no other."""
+    documented = {row[0]: row for row in rows(reference("settings.md")) if row[0] != "setting"}
+    expected = {}
+    for one in describe():
+        name = f"{one.name}<br>{one.variable}" if one.variable else one.name
+        expected[name] = (name, one.default or "none", one.type, one.doc)
+    assert documented == expected
+
+
+def commands():
+    """Every command and group, with the words that call it."""
+    yield ("flowhooks",), main
+    for name in COMMANDS:
+        command = main.get_command(click.Context(main), name)
+        yield ("flowhooks", name), command
+        for inner in command.commands.values() if isinstance(command, click.Group) else ():
+            yield ("flowhooks", name, inner.name), inner
+
+
+@pytest.mark.parametrize("words", dict(commands()), ids=" ".join)
+def test_every_command_and_option_is_documented(words):
+    """Each command has a section, in which each of its options has a row with its help."""
+    command = dict(commands())[words]
+    text = reference("commands.md")
+    heading = f"\n## {' '.join(words)}\n"
+    assert text.count(heading) == 1
+    section = text.partition(heading)[2].partition("\n## ")[0]
+    shared = text.partition("\n## Options of the settings\n")[2].partition("\n## ")[0]
+    listed = list(rows(section))
+    if "#options-of-the-settings" in section:
+        listed += rows(shared)
+    described = {row[0].partition(" ")[0].rstrip(","): row for row in listed}
+    for option in (param for param in command.params if isinstance(param, click.Option)):
+        row = described.pop(option.opts[0])
+        assert set(option.opts) <= set(re.findall(r"--?[\w-]+", row[0]))
+        assert row[1].startswith(option.help)
+    assert set(described) <= {"option"}
+
+
+def test_every_transition_is_documented():
+    """The table of states is the one that the code goes by, row by row; the drawing has every arrow of it."""
+    text = (DOCS / "explanation/states.md").read_text("utf-8")
+    expected = [(row.source or "-", row.target, row.by) for row in TRANSITIONS]
+    listed = list(rows(text))
+    assert listed[1 : len(expected) + 1] == expected
+    drawn = (DOCS / "explanation/states.svg").read_text("utf-8")
+    arrows = [(row.source or "start", row.target) for row in TRANSITIONS]
+    assert re.findall(r'data-arrow="(\S+) (\w+)"', drawn) == arrows
+    assert re.findall(r'data-by="(\S+) (\w+)"', drawn) == arrows
+    said = [
+        html.unescape("".join(re.findall(r"<tspan[^>]*>(.*?)</tspan>", one))) for one in drawn.split("data-by=")[1:]
+    ]
+    assert said == [row.by for row in TRANSITIONS]
+
+
+OUTCOMES = {"no attempt": "", "still running": None, **{str(kind): str(kind) for kind in OutcomeKind}}
+
+
+@pytest.mark.parametrize("state", State)
+def test_which_outcomes_fit_a_state(state, tmp_path):
+    """The table of states and last outcomes is what `flowhooks verify` goes by."""
+    text = (DOCS / "explanation/states.md").read_text("utf-8")
+    table = list(rows(text.partition("## Which last outcome fits which state")[2].partition("\n## ")[0]))
+    said = {row[0]: dict(zip(table[0][1:], row[1:], strict=True)) for row in table[1:]}[state]
+    assert set(said) == set(OUTCOMES)
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    upgrade(url)
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection, connection:
+        connection.execute(
+            "INSERT INTO events (id, source, kind, flow_instance_id, callback_class, body, digest, state, route, "
+            "route_size, repeats, received_at, identity_sha256) VALUES "
+            "('e', 'default', 'complete', '1', '', '{}', '', 'routed', '{}', 0, 0, 0, 'x')"
+        )
+        for column, outcome in OUTCOMES.items():
+            for again in (0, 1):
+                delivery, attempt = f"{column}/{again}", int(outcome != "")
+                connection.execute(
+                    "INSERT INTO deliveries VALUES (?, 'e', ?, ?, ?, ?, NULL, '', 0, 0, NULL, 0)",
+                    (delivery, delivery, state, attempt, again * attempt),
+                )
+                if attempt:
+                    connection.execute(
+                        "INSERT INTO attempts VALUES (?, 1, 'p', 0, 0, ?, '', '', NULL, NULL, NULL, NULL, NULL)",
+                        (delivery, outcome),
+                    )
+    with closing(Reader(url)) as reader:
+        trouble = reader.verify().trouble
+    odd = {line.removeprefix("delivery ").partition(" does not agree")[0] for line in trouble if " agree" in line}
+    for column, word in said.items():
+        fits = {again: f"{column}/{again}" not in odd for again in (0, 1)}
+        assert fits == {"yes": {0: True, 1: True}, "no": {0: False, 1: False}, "again": {0: False, 1: True}}[word], (
+            column
+        )
+
+
+def test_every_status_is_documented():
+    """The statuses of the contract's page are those of /openapi.json."""
+    statuses = openapi(Schemas.load())["components"]["responses"]
+    for page, heading in (("http.md", "The answer"), ("http.zh-CN.md", "响应")):
+        answers = reference(page).partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+        assert [row[0] for row in rows(answers) if row[0].isdecimal()] == sorted(statuses)
+
+
+def test_every_field_is_documented():
+    """Each field of a call-back stands in both languages' tables with its type and its meaning there."""
+    documents = Schemas.load().documents
+    fields = documents["process-end-call-back-ro.schema.json"]["properties"]
+    fields = {"flowInstanceId": documents["flow-instance-id.schema.json"], **fields}
+    for page, column, half in (("http.md", 4, 0), ("http.zh-CN.md", 4, 1)):
+        listed = {row[0]: row for row in rows(reference(page))}
+        for name, field in fields.items():
+            assert listed[name][1] == ("path" if name == "flowInstanceId" else "body")
+            assert listed[name][3].startswith(field["type"])
+            assert listed[name][column] == field["description"].split(" / ")[half]
+
+
+def test_the_two_pages_of_the_contract_say_the_same():
+    """They have the same sections, as far as the Chinese one goes, and the same generated tables."""
+    english, chinese = (prose(DOCS / "reference" / name) for name in ("http.md", "http.zh-CN.md"))
+    headings = [len(re.findall(r"^## ", text, re.MULTILINE)) for text in (english, chinese)]
+    assert headings[0] == headings[1] + 1  # the administration listener is in the English one alone
+    parts = [re.findall(r"<!-- generated: ([a-z]+)-", text) for text in (english, chinese)]
+    assert parts[0] == parts[1]
+
+
+def logged():
+    """Every event that the code logs: its levels, its fields, and whether it has more of those than can be seen."""
+    found = {}
+    for file in (ROOT / "flowhooks").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LEVELS):
+                continue
+            if ast.unparse(node.func.value).partition("(")[0] not in {"log", "_log", "structlog.get_logger"}:
+                continue
+            given = {keyword.arg for keyword in node.keywords}
+            fields = {name for name in given if name} - {"exc_info"}
+            if node.func.attr == "exception" or "exc_info" in given:
+                fields.add("traceback")
+            level = "error" if node.func.attr == "exception" else node.func.attr
+            levels, known, more = found.setdefault(ast.literal_eval(node.args[0]), (set(), set(), set()))
+            levels.add(level)
+            known.update(fields)
+            more.update({None} & given)
+    return found
+
+
+def test_every_log_event_is_documented():
+    """The page of logs has each event with its level and its fields, and no other."""
+    listed = {row[0]: row for row in rows(reference("logs.md")) if len(row) == 4 and row[0] != "event"}
+    assert listed.pop("log_record_unreadable")  # not logged, but put in the place of a record
+    known = logged()
+    assert set(listed) == set(known)
+    for event, (levels, fields, more) in known.items():
+        assert set(listed[event][1].split(" or ")) == levels, event
+        documented = set(re.findall(r"\w+", listed[event][2]))
+        assert documented >= fields if more else documented == fields, event
+
+
+# What is shown works
+
+
+def test_both_readmes_say_the_same():
+    """The two have the same pieces of code, the same headings and the same links, and are short."""
+    english, chinese = ROOT / "README.md", ROOT / "README.zh-CN.md"
+    assert code(english) == code(chinese)
+    texts = [page.read_text("utf-8") for page in (english, chinese)]
+    assert all(len(text.splitlines()) <= 120 for text in texts)
+    said = [prose(page) for page in (english, chinese)]
+    assert len({len(re.findall(r"^#+ ", text, re.MULTILINE)) for text in said}) == 1
+    links = [{target for target in re.findall(r"\]\(([^)]+)\)", text) if "README" not in target} for text in said]
+    assert links[0] <= {target.replace(".zh-CN", "") for target in links[1]} | links[1]
+
+
+def code(page):
+    """The fenced pieces of code of a page, each with its language."""
+    return [(one.language, one.text) for one in blocks(page)]
+
+
+TOML = [(page, block) for page in PAGES for block in blocks(page, "toml")]
+
+
+@pytest.mark.parametrize(("page", "block"), TOML, ids=lambda one: name_of(one) if isinstance(one, Path) else "")
+def test_toml_is_what_it_is_meant_to_be(page, block, tmp_path):
+    """Every piece of TOML parses, and what is no pyproject.toml are settings that can be loaded."""
+    table = tomllib.loads(block.text)
+    if "project" not in table:
+        file = tmp_path / "flowhooks.toml"
+        file.write_text(block.text)
+        load(file, {}, {})
+
+
+JSON = [(page, block) for page in PAGES for block in blocks(page, "json")]
+
+
+@pytest.mark.parametrize(("page", "block"), JSON, ids=lambda one: name_of(one) if isinstance(one, Path) else "")
+def test_json_can_be_read(page, block):
+    """Every piece of JSON is JSON."""
+    json.loads(block.text)
+
+
+def test_the_kinds_of_call_back_that_are_shown(tmp_path):
+    """The page's schema files open a kind, and ask for more in one that is there, as it says."""
+    kind, stricter = blocks(DOCS / "how-to/add-a-kind-of-call-back.md", "json")
+    folder = tmp_path / "call-back"
+    folder.mkdir()
+    (folder / "suspend.schema.json").write_text(kind.text)
+    (folder / "complete.schema.json").write_text(stricter.text)
+    schemas = Schemas.load([tmp_path])
+    assert schemas.kinds == ("cancel", "complete", "error", "suspend", "terminate")
+    for example in json.loads(kind.text)["examples"]:
+        schemas.check_body("suspend", example)
+    schemas.check_body("complete", {"businessKey": "1"})
+    for name, body in (("suspend", {}), ("suspend", {"reason": "x", "businessKey": 1}), ("complete", {})):
+        with pytest.raises(InvalidCallback):
+            schemas.check_body(name, body)
+
+
+def test_the_call_back_that_engines_are_shown():
+    """What the page on engines sends is what the contract takes."""
+    (body,) = blocks(DOCS / "how-to/connect-an-engine.md", "json")
+    Schemas.load().check_body("complete", json.loads(body.text))
+
+
+def test_sources_are_as_shown(tmp_path):
+    """The settings of the page on sources are taken, with the secrets that its commands would make."""
+    (settings,) = [one.text for one in blocks(DOCS / "how-to/let-engines-in.md", "toml")]
+    file = tmp_path / "flowhooks.toml"
+    file.write_text(settings)
+    loaded = load(file, {}, {})
+    assert [one.file for one in loaded.sources["erp"].secrets] == ["/etc/flowhooks/erp"]
+    assert (loaded.sources["crm"].token_file, loaded.http.trusted_proxy) == ("/etc/flowhooks/crm", "10.0.0.5")
+
+
+# What is mentioned is there
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page):
+    """Each link within the project leads to a file, and to a heading in it."""
+    text = prose(page)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if urlsplit(target).scheme:
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+def test_every_page_can_be_found():
+    """Each page of `docs/` is linked from its index, or from the index of decisions."""
+    listed = set()
+    for index in (DOCS / "README.md", DOCS / "decisions/README.md"):
+        listed |= {(index.parent / path).resolve() for path in re.findall(r"\]\(([^)#\s]+)", prose(index))}
+    assert not set(DOCS.rglob("*.md")) - listed - {DOCS / "README.md"}
+
+
+def anchors(page):
+    """What a page's headings are called in links."""
+    text = prose(page)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_files_that_are_mentioned_are_there(page):
+    """A path into the project, and every Python file in a mark of code, is one that exists or an example's."""
+    text = page.read_text("utf-8")
+    places = (ROOT, page.parent, *ROOT.glob("plugins/cookiecutter-*/{{*"))  # the last: what a plugin is made of
+    for path in re.findall(r"(?<![\w/.~-])(?:flowhooks|docs|tests|plugins|schemas|\.ci)/[\w./-]*[\w/]", text):
+        if re.search(r"NNNN|NAME|KIND|example", path):
+            continue
+        assert any((place / path).exists() for place in places), path
+    known = [
+        name_of(path) for folder in ("flowhooks", "plugins", "tests", "docs") for path in (ROOT / folder).rglob("*.py")
+    ]
+    shown = {one.file for one in blocks(page)}
+    for name in re.findall(r"`((?:\w+/)*\w+\.py)`", text):
+        assert (
+            name in EXAMPLES | shown
+            or re.search(r"NAME|NNNN", name)
+            or any(f"/{path}".endswith(f"/{name}") for path in known)
+        ), name
+
+
+def command_lines(page):
+    """Every command line of flowhooks in a page's code, as words without what comes before and after it."""
+    pieces = [
+        line for one in blocks(page) if one.language != "text" for line in one.text.replace("\\\n", "").split("\n")
+    ]
+    pieces += [line for line in prose(page).split("\n") if line.startswith("    ")]
+    pieces += re.findall(r"`([^`]+)`", prose(page))
+    for piece in pieces:
+        if match := re.match(r"\s*(?:(?:\$|sudo -u \w+|\w+=\S+) +)*(?:\S*/)?flowhooks ((?:[a-z]|--).*)", piece):
+            yield shlex.split(re.split(r" [|>#…] ?| \.\.\.", match[1])[0])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_that_are_mentioned_are_there(page):
+    """Each command line in a page's code is of commands and options that there are."""
+    known = dict(commands())
+    for words in command_lines(page):
+        called = ("flowhooks",)
+        while words and isinstance(known[called], click.Group) and not words[0].startswith("-"):
+            called = (*called, words.pop(0))
+            assert called in known, " ".join(called)
+        options = {name for param in known[called].params for name in param.opts} | {"--help"}
+        assert {word for word in words if word.startswith("--")} <= options, (called, words)
+
+
+def test_make_targets_that_are_mentioned_are_there():
+    """Each `make` that a page names is one of the Makefile's."""
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    named = set()
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        named |= set(re.findall(r"`make ([a-z]+)`", text) + re.findall(r"^make ([a-z]+)", text, re.MULTILINE))
+    assert named
+    assert named <= targets
+
+
+# What is posted is answered as shown
+
+
+class Running(NamedTuple):
+    """A server with the plugins that the pages show."""
+
+    folder: Path
+    call_backs: str
+    admin: str
+
+    def ask(self, command):
+        """What the server answers to a curl command of the documentation."""
+        words = shlex.split(command.replace("\\\n", " "))
+        assert words[0] == "curl"
+        headers, body, url = {}, None, ""
+        rest = iter(words[1:])
+        for word in rest:
+            if word == "-H":
+                name, _, value = next(rest).partition(": ")
+                headers[name] = value
+            elif word == "-d":
+                body = next(rest).encode()
+            elif word != "-i":
+                url = urlsplit(word)
+        place = {8080: self.call_backs, 8081: self.admin}[url.port]
+        with closing(http.client.HTTPConnection(urlsplit(place).netloc, timeout=30)) as connection:
+            target = f"{url.path}?{url.query}" if url.query else url.path
+            connection.request("GET" if body is None else "POST", target, body, headers)
+            response = connection.getresponse()
+            return response.status, response.reason, response.headers, json.loads(response.read())
+
+    def run(self, *words):
+        """Run a command of flowhooks beside the server."""
+        return subprocess.run(
+            [sys.executable, "-m", "flowhooks", *words],
+            cwd=self.folder,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+def environment():
+    """This process's, without settings of ours, and without the plugins that happen to be installed."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
+    return kept | {"FLOWHOOKS_PLUGINS_DENY": ",".join(one.name for one in entry_points(group="flowhooks"))}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    """`flowhooks serve`, as the README starts it, with its plugin and the one of the contract's page."""
+    folder = tmp_path_factory.mktemp("shown")
+    (folder / "handlers").mkdir()
+    for page, name in ((ROOT / "README.md", "leave"), (DOCS / "reference/http.md", "archive")):
+        (block,) = blocks(page, "python")
+        (folder / f"handlers/{name}.py").write_text(block.text)
+    (serve,) = [one.text for one in blocks(ROOT / "README.md", "sh") if " serve " in one.text]
+    command = [sys.executable, "-m", "flowhooks", *shlex.split(serve)[1:]]
+    process = subprocess.Popen(
+        [*command, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"],
+        cwd=folder,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            said = ""
+            for line in process.stderr:
+                said += line
+                record = json.loads(line)
+                if record["event"] == "server_started":
+                    break
+            else:
+                pytest.fail(said)
+            yield Running(folder, record["call_backs"], record["admin"])
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+
+
+def exchanges(page):
+    """Each curl command of a page with the answer that follows it."""
+    several = blocks(page)
+    for this, following in pairwise(several):
+        if this.text.startswith("curl ") and following.language == "http":
+            yield this.text, following.text
+
+
+def compare(running, command, answer):
+    """See that a command is answered with the status, the headers and the body that are shown."""
+    head, _, body = answer.partition("\n\n")
+    first, *lines = head.split("\n")
+    status, reason, headers, said = running.ask(command)
+    assert first == f"HTTP/1.1 {status} {reason}"
+    for name, _, value in (line.partition(": ") for line in lines):
+        assert headers[name] == (headers[name] or "?" if value == "…" else value)
+    expected = json.loads(body)
+    if expected.get("timestamp") == "…":
+        expected["timestamp"] = said["timestamp"]
+    assert said == expected
+
+
+CONTRACT = [ROOT / "README.md", DOCS / "reference/http.md", DOCS / "reference/http.zh-CN.md"]
+
+
+@pytest.mark.parametrize("page", CONTRACT, ids=name_of)
+def test_answers_are_as_shown(page, running):
+    """Each curl command of the page is answered with the status, the headers and the body that stand below it."""
+    shown = list(exchanges(page))
+    assert len(shown) == sum(one.text.startswith("curl ") for one in blocks(page))
+    for command, answer in shown:
+        compare(running, command, answer)
+
+
+def test_the_refusal_that_is_shown(running):
+    """What the administration API says of a parameter that it does not have is what its page shows."""
+    ((command, answer),) = exchanges(DOCS / "reference/administration.md")
+    compare(running, command, answer)
+
+
+def test_what_the_readme_looks_at(running):
+    """After the README's call-back, its last command shows what the handler returned, and that it ran once."""
+    ((command, _),) = exchanges(ROOT / "README.md")
+    for _ in range(2):
+        assert running.ask(command)[3] == {"success": True}
+    (show,) = [one.text for one in blocks(ROOT / "README.md", "sh") if "events show" in one.text]
+    done = running.run(*shlex.split(show)[1:])
+    assert done.returncode == 0, done.stderr
+    assert 'returned "granted: leave-2026-0042"' in done.stdout
+    assert "attempt 2" not in done.stdout
+
+
+# What is said to be proved
+
+
+def test_every_file_of_tests_that_is_named_as_a_proof_is_there():
+    """Each file that the pages on proof and on security name exists, and none of `tests/acceptance` is left out."""
+    named = {}
+    for page in (DOCS / "explanation/proof.md", ROOT / "SECURITY.md"):
+        named[page] = set(re.findall(r"`tests/((?:\w+/)*test_\w+\.py)`", page.read_text("utf-8")))
+        assert len(named[page]) > 20
+        assert {name for name in named[page] if not (ROOT / "tests" / name).is_file()} == set()
+    every = {f"acceptance/{file.name}" for file in (ROOT / "tests/acceptance").glob("test_*.py")}
+    assert every <= set.union(*named.values())

@@ -1,0 +1,217 @@
+"""Every example is run: each piece of Python and of shell in the documentation, or it says here why not."""
+
+from __future__ import annotations
+import __future__
+
+import signal
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+from support.code_blocks import DOCS, PAGES, ROOT, blocks, name_of
+from support.docs_stage import Stage, commands
+
+RUN = {"python", "sh", "bash", "console"}
+"""Languages whose blocks are run."""
+READ = {"json", "toml", "http", "text"}
+"""Languages whose blocks `test_docs.py` reads, or that show what is printed."""
+
+COMPARED = {
+    "java": "tests/engines/test_payloads.py",
+    "sql": "tests/engines/test_payloads.py",
+    "xml": "tests/engines/test_payloads.py",
+    "yaml": "tests/integration/docs/test_monitoring.py",
+}
+"""Languages whose blocks are parts of files that a test elsewhere compares them with."""
+
+NOT_RUN = {
+    ("docs/how-to/use-the-console.md", "ssh "): "it goes to the reader's own server",
+    ("*", "make "): "continuous integration runs `make test`; that each target is there is tested",
+    ("*", "pip install"): "it would change the environment that the tests run in",
+    (
+        "*",
+        "flowhooks plugins install",
+    ): "it would change the environment; `tests/integration/cli/plugins/test_install.py` runs it in another",
+    ("*", "flowhooks plugins uninstall"): "the same, and the same test",
+    ("CONTRIBUTING.md", ".venv/bin/"): "the tools themselves are what runs this",
+    ("docs/contributing/testing.md", ".venv/bin/"): "the same",
+    ("README.md", ".venv/bin/flowhooks"): "run by `test_what_the_readme_looks_at`, on the server that it starts",
+    ("README.zh-CN.md", ".venv/bin/flowhooks"): "the same as in README.md, which a test compares",
+    ("README.md", "curl"): "run by `test_answers_are_as_shown`, which compares the answer",
+    ("README.zh-CN.md", "curl"): "the same as in README.md, which a test compares",
+    ("docs/reference/http.md", "curl"): "run by `test_answers_are_as_shown`, which compares the answer",
+    ("docs/reference/http.zh-CN.md", "curl"): "run by `test_answers_are_as_shown`, which compares the answer",
+    ("docs/how-to/use-postgresql.md", "flowhooks db upgrade"): "run by `test_tables_are_made_by_command_only`",
+    ("docs/how-to/use-postgresql.md", "flowhooks worker"): "run by `test_workers.py`",
+    ("docs/how-to/use-postgresql.md", "flowhooks db copy"): "run both ways by `test_copy.py`",
+    ("docs/how-to/use-postgresql.md", "flowhooks serve"): "run by the tests of servers that share a database",
+    (
+        "docs/how-to/test-a-plugin.md",
+        "import os\n\nimport acme_booking",
+    ): "it needs a PostgreSQL, and tables in it; `tests/integration/testing/test_postgres_schema.py` does the same",
+    ("docs/how-to/install-and-run.md", "python3 -m venv /opt"): "it would install into this machine",
+    ("docs/how-to/install-and-run.md", "/opt/flowhooks/bin/pip"): "it would install into this machine",
+    ("docs/how-to/install-and-run.md", "sudo"): "there is no user `flowhooks`; the same command is run without",
+    (
+        "docs/how-to/use-postgresql.md",
+        "[Service]",
+    ): "a part of a unit of systemd; `test_supervisor.py` sends the signal",
+    ("*", "flowhooks operators new"): "it would ask for a password; `tests/acceptance/test_operators.py` runs it",
+    (
+        "docs/how-to/let-engines-in.md",
+        "flowhooks sources test",
+    ): "run by `tests/integration/cli/test_sources.py`, beside a server",
+    ("docs/how-to/run-it.md", "useradd"): "it would change this machine",
+    ("docs/how-to/run-it.md", "systemctl"): "it needs systemd as the first process; `test_deploy.py` checks the units",
+    ("docs/how-to/run-it.md", "podman"): "it needs podman; `test_container.py` runs what it would run",
+}
+"""What is not run, and why: by the page (`*` is any), and by how the command or the block begins."""
+
+ELSEWHERE: dict[str, str] = {
+    "docs/tutorial.md": "tests/acceptance/test_tutorial.py",
+    "docs/tutorial.zh-CN.md": "tests/acceptance/test_tutorial.py",
+}
+"""Pages that a test of their own goes through from top to bottom, and its file."""
+
+FILES = {"docs/how-to/write-a-plugin.md": {"acme_leave.py": "PAYROLL = "}}
+"""Modules that a page's other examples import: the block that has these words in it. (A block is also a file where the
+paragraph before it ends with that file's name and a colon.)"""
+
+PLUGINS = {"docs/how-to/add-a-kind-of-call-back.md": ("suspend", "hold_contract")}
+"""Pages whose own plugin the server of their commands has: its name, and what its block has in it."""
+
+EXITS = {
+    ("docs/how-to/operate.md", "flowhooks routes --key travel_request"): 1,
+    ("docs/how-to/operate.md", "flowhooks alerts acknowledge ALERT_ID"): 1,
+}
+"""Commands that are meant to exit with another code than 0."""
+
+
+def excuse(block, text):
+    """The entry of `NOT_RUN` that a command or a block is excused by, if any."""
+    for page, start in NOT_RUN:
+        if page in {"*", name_of(block.page)} and text.startswith(start):
+            return page, start
+    return None
+
+
+def is_test(block):
+    """Whether a piece of Python is for pytest."""
+    return "def test_" in block.text or "@pytest.fixture" in block.text
+
+
+def chosen(page):
+    """What is to be run of a page: its blocks, each with those of its commands that are not excused."""
+    for block in blocks(page, *RUN):
+        if block.language == "python":
+            if not excuse(block, block.text):
+                yield block, []
+        elif todo := [one for one in commands(block) if not excuse(block, one.text)]:
+            yield block, todo
+
+
+TO_RUN = {page: list(chosen(page)) for page in PAGES if name_of(page) not in ELSEWHERE}
+PYTHON = [block for todo in TO_RUN.values() for block, _ in todo if block.language == "python"]
+CODE = [block for block in PYTHON if not is_test(block)]
+TESTED = sorted({block.page for block in PYTHON if "def test_" in block.text})
+SHELL = [page for page, todo in TO_RUN.items() if any(block.language != "python" for block, _ in todo)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_block_has_a_language_that_is_known(page):
+    """Each fenced block is one that is run, or read, or excused; so that none is passed over unseen."""
+    for block in blocks(page):
+        assert block.language in RUN | READ | COMPARED.keys() or excuse(block, block.text), (
+            f"{block.where}: a block of `{block.language or 'no language'}` is neither run nor read; "
+            f"give it one of {', '.join(sorted(RUN | READ))}, or a reason in NOT_RUN"
+        )
+
+
+def test_no_excuse_is_left_over():
+    """Each entry of the lists of this file is needed by a page that is there."""
+    used = set()
+    for page in PAGES:
+        for block in blocks(page):
+            used.add(excuse(block, block.text))
+            if block.language in RUN - {"python"}:
+                used |= {excuse(block, one.text) for one in commands(block)}
+    assert not set(NOT_RUN) - used
+    pages = {name_of(page) for page in PAGES}
+    assert {*ELSEWHERE, *FILES, *PLUGINS, *(page for page, _ in EXITS)} <= pages
+    for page, test in ELSEWHERE.items():
+        assert page.rpartition("/")[2] in (ROOT / test).read_text("utf-8"), f"{test} does not read {page}"
+
+
+def held(page):
+    """The modules that a page's examples import, by their file's name."""
+    found = {block.file: block.text for block in blocks(page, "python") if block.file}
+    for file, words in FILES.get(name_of(page), {}).items():
+        (found[file],) = [block.text for block in blocks(page, "python") if words in block.text]
+    return found
+
+
+@pytest.mark.parametrize("block", CODE, ids=lambda block: block.where)
+def test_python_runs(block, monkeypatch):
+    """Each piece of Python can be run as it stands; a signature in the reference, as far as it goes."""
+    for file, text in held(block.page).items():
+        if "/" not in file and text != block.text and f"import {file.removesuffix('.py')}" in block.text:
+            module = ModuleType(file.removesuffix(".py"))
+            exec(text, module.__dict__)
+            monkeypatch.setitem(sys.modules, module.__name__, module)
+    lazy = __future__.annotations.compiler_flag if block.page.is_relative_to(DOCS / "reference") else 0
+    code = compile("\n" * block.line + block.text, block.where, "exec", flags=lazy, dont_inherit=True)
+    exec(code, {"__name__": "example", "__file__": str(block.page)})
+
+
+@pytest.mark.parametrize("page", TESTED, ids=name_of)
+def test_the_tests_that_are_shown_pass(page, tmp_path):
+    """The tests that a page shows are found by pytest, and pass, beside the files that the page names."""
+    for file, text in held(page).items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text)
+    lines = [""] * len(page.read_text("utf-8").splitlines())
+    for block in (one for one in PYTHON if one.page == page and is_test(one)):
+        shown = block.text.splitlines()
+        lines[block.line : block.line + len(shown)] = shown
+    name = f"test_{page.stem.replace('-', '_')}.py"  # its lines have the numbers that they have in the page
+    (tmp_path / name).write_text("\n".join(lines))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), name],
+        cwd=tmp_path,
+        env=Stage(tmp_path / "stage").environment | {"PYTHONPATH": f"{tmp_path}:{tmp_path / 'src'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode == 0, f"{name_of(page)}:\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.timeout(600)  # a page with fifty commands takes over two minutes while other processes use both cores
+@pytest.mark.parametrize("page", SHELL, ids=name_of)
+def test_commands_run(page, tmp_path):
+    """Each command of a page, in the page's order, exits with 0 beside a server that has what the page speaks of."""
+    name = name_of(page)
+    handlers, settings = {}, ""
+    if name in PLUGINS:
+        plugin, words = PLUGINS[name]
+        (handlers[plugin],) = [one.text for one in blocks(page, "python") if words in one.text]
+        kinds = tmp_path / "schemas/call-back"
+        kinds.mkdir(parents=True)
+        (kinds / f"{plugin}.schema.json").write_text(blocks(page, "json")[0].text)
+        settings = f'schemas_dir = "{kinds.parent}"'
+    stage = Stage(tmp_path / "stage", handlers=handlers, settings=settings)
+    stage.start()
+    try:
+        if "flowhooks send 4711" not in page.read_text("utf-8"):
+            stage.seed()
+        for one in (one for _, todo in TO_RUN[page] for one in todo):
+            wanted = [code for (where, start), code in EXITS.items() if where == name and one.text.startswith(start)]
+            done = stage.run(one.text)
+            assert [done.returncode] == (wanted or [0]), (
+                f"{name}:{one.line}: exit code {done.returncode} of\n{one.text}\n{done.stdout}{done.stderr}"
+            )
+    finally:
+        stage.stop(signal.SIGKILL)  # what hangs in it would be waited for

@@ -1,0 +1,124 @@
+"""The rules and the dashboard: what they ask for is told, by whom, and with the labels that they use."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+RULES = DOCS / "deploy/flowhooks.rules.yml"
+DASHBOARD = DOCS / "deploy/flowhooks.dashboard.json"
+OF_PROMETHEUS = {"job", "instance", "le"}
+"""Labels that are there without being ours."""
+
+
+@pytest.fixture(scope="module")
+def told():
+    """The labels of each metric that is told, by its name in a query."""
+    sys.path.insert(0, str(DOCS / "_build"))
+    try:
+        from generating import numbers
+    finally:
+        sys.path.remove(str(DOCS / "_build"))
+    names = {}
+    for _, family in numbers.families():
+        for sample in family.samples:
+            names.setdefault(sample.name, set()).update(sample.labels)
+        names.setdefault(numbers.name(family), set())
+    return names
+
+
+def rules():
+    """Every rule, by its name."""
+    (group,) = yaml.safe_load(RULES.read_text("utf-8"))["groups"]
+    return {rule["alert"]: rule for rule in group["rules"]}
+
+
+def panels():
+    """Every panel of the dashboard that asks for something."""
+    return [one for one in json.loads(DASHBOARD.read_text("utf-8"))["panels"] if one["type"] != "row"]
+
+
+def queries():
+    """Every query of both, with where it is."""
+    yield from ((name, rule["expr"]) for name, rule in rules().items())
+    yield from ((one["title"], target["expr"]) for one in panels() for target in one["targets"])
+    for row in re.findall(r"\| .* \| (`.*`)", (DOCS / "how-to/monitor.md").read_text("utf-8")):
+        yield from (("monitor.md", query.replace("\\|", "|")) for query in re.findall("`([^`]*flowhooks_[^`]*)`", row))
+
+
+@pytest.mark.parametrize(("where", "query"), list(queries()))
+def test_what_is_asked_for_is_told(told, where, query):
+    """Each metric of a query is one of ours, and has each label by which it is narrowed or grouped."""
+    asked = re.findall(r"(flowhooks_\w+)(?:\{([^}]*)\})?", query)
+    assert asked or query.startswith("up{"), where
+    assert query.count("(") == query.count(")")
+    labels = set()
+    for name, narrowed in asked:
+        assert name in told, f"{where}: there is no {name}"
+        assert set(re.findall(r"(\w+)\s*(?:=~|!=|=)", narrowed)) <= told[name] | OF_PROMETHEUS, where
+        labels |= told[name]
+    for grouped in re.findall(r"by \(([^)]*)\)", query):
+        assert {one.strip() for one in grouped.split(",")} <= labels | OF_PROMETHEUS, where
+
+
+@pytest.mark.parametrize("name", list(rules()))
+def test_a_rule_says_what_to_do(name):
+    """Whoever is called reads what has happened and what to do first; what is named in it is there."""
+    rule = rules()[name]
+    assert rule["labels"]["severity"] in {"critical", "warning"}
+    assert set(rule["annotations"]) == {"summary", "description"}
+    named = set(re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"])))
+    grouped = re.findall(r"by \(([^)]*)\)", rule["expr"])
+    there = {one.strip() for one in ",".join(grouped).split(",")} if grouped else {"instance", "job"}
+    assert named <= there
+
+
+def test_commands_that_rules_name_are_there():
+    """A person in a hurry types what the rule says."""
+    known = (DOCS / "reference/commands.md").read_text("utf-8")
+    text = RULES.read_text("utf-8")
+    commands = re.findall(r"`(flowhooks [a-z]+(?: [a-z]+)?)", text)
+    assert len(commands) > 5
+    for command in commands:
+        assert f"## {command}\n" in known, command
+
+
+def test_panels_lie_beside_one_another():
+    """No two panels have one id or cover one another, and each says in which unit it is."""
+    everything = json.loads(DASHBOARD.read_text("utf-8"))["panels"]
+    assert len({one["id"] for one in everything}) == len(everything)
+    taken = {}
+    for one in everything:
+        place = one["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        for x in range(place["x"], place["x"] + place["w"]):
+            for y in range(place["y"], place["y"] + place["h"]):
+                assert taken.setdefault((x, y), one["title"]) == one["title"]
+    assert all(one["fieldConfig"]["defaults"]["unit"] for one in panels())
+
+
+def test_the_settings_of_prometheus_are_as_shown():
+    """The page's block names the rules that are there, and the job that the rules and the dashboard speak of."""
+    (shown,) = re.findall(r"```yaml\n(.*?)```", (DOCS / "how-to/monitor.md").read_text("utf-8"), re.DOTALL)
+    settings = yaml.safe_load(shown)
+    assert settings["rule_files"] == [RULES.name]
+    (scraped,) = settings["scrape_configs"]
+    assert f'job="{scraped["job_name"]}"' in rules()["FlowhooksDown"]["expr"]
+    assert scraped["static_configs"] == [{"targets": ["127.0.0.1:8081"]}]
+
+
+def test_prometheus_itself_takes_the_rules():
+    """`promtool check rules`, where it is installed; the tests above read them without it."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (Debian: apt-get install prometheus)")
+    done = subprocess.run([promtool, "check", "rules", RULES], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,344 @@
+"""The names that users meet: each that pages mention exists, each that exists is in a page, no old one is left.
+
+`test_docs.py` compares the tables of settings, commands, hooks and log events with the code. These tests read the rest:
+prose, tables that are written by hand, the rules, and the files that are installed.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+from functools import cache
+
+import click
+import pytest
+from generating import numbers
+
+from flowhooks.cli.main import COMMANDS, main
+from flowhooks.schema import Schemas
+from flowhooks.settings import Settings, describe
+from flowhooks.settings.model import iter_settings
+from flowhooks.web.admin.api import openapi as administration
+from flowhooks.web.callback import openapi as callback
+from support.code_blocks import DOCS, PAGES, PLUGINS, ROOT, name_of
+from support.fork_server import FLOWHOOKS, run
+
+FILE = ROOT / "tests/integration/docs/test_names.py"
+CURRENT = [page for page in PAGES if page != ROOT / "CHANGELOG.md"]
+"""The pages that describe what there is now."""
+TOP_LEVEL = {name for name, _ in iter_settings(Settings) if "." not in name}
+SECTIONS = {name.partition(".")[0] for name, _ in iter_settings(Settings)} - TOP_LEVEL
+OF_OTHERS = {
+    *("acks_late", "autovacuum_vacuum_cost_limit", "max_wal_size", "pg_restore", "search_path", "job_name"),
+    *("flowhooks_outbox", "record_flow"),
+}
+"""Names in pages that are those of other programs, or that an example makes up."""
+
+
+def pages_with(pattern):
+    """What a pattern finds in the pages, each with the pages that have it."""
+    found = {}
+    for page in CURRENT:
+        for hit in re.findall(pattern, page.read_text("utf-8")):
+            found.setdefault(hit, set()).add(name_of(page))
+    return found
+
+
+@cache
+def words():
+    """Every word of the code: of the package, of the plugins and of the tests, and the names of their files."""
+    files = [file for folder in ("flowhooks", "plugins", "tests") for file in (ROOT / folder).rglob("*.py")]
+    for folder in (ROOT / "flowhooks", PLUGINS):
+        files += [file for file in folder.rglob("*") if file.suffix in {".html", ".json", ".toml"}]
+    found = {file.stem for file in [*files, *DOCS.rglob("*.py")]}
+    for file in files:
+        if file != FILE:
+            found.update(re.findall(r"\w+", file.read_text("utf-8")))
+    return found
+
+
+@cache
+def variables():
+    """The environment variables that the code of the package names, those of settings apart."""
+    found = set()
+    for file in (ROOT / "flowhooks").rglob("*.py"):
+        found.update(re.findall(r'"(FLOWHOOKS_[A-Z_]*[A-Z])"', file.read_text("utf-8")))
+    return found
+
+
+# Settings and the environment
+
+
+def test_settings_that_are_mentioned_are_there():
+    """`section.name` in a page is a setting, and a link to the reference goes to the section that has it."""
+    known = {one.name for one in describe()}
+    for name, where in pages_with(rf"`((?:{'|'.join(sorted(SECTIONS))})\.[a-z_]+)`").items():
+        assert name in known, (name, where)
+    linked = pages_with(r"\[`([\w.]+)`\]\([^)]*settings\.md#([\w-]+)\)")
+    assert linked
+    for (name, anchor), where in linked.items():
+        section = name.partition(".")[0] if "." in name else "at-the-top-of-the-file"
+        assert anchor in {section, name}, (name, anchor, where)
+        assert name in known | SECTIONS, (name, where)
+
+
+def test_variables_that_are_mentioned_are_there():
+    """Each `FLOWHOOKS_...` in a page or in a file to be installed is read by flowhooks, or named there as a secret."""
+    known = {one.variable for one in describe()} | variables()
+    texts = {page: page.read_text("utf-8") for page in CURRENT}
+    for file in [ROOT / "Makefile", *(DOCS / "running").iterdir()]:
+        texts[file] = file.read_text("utf-8")
+    chosen = {name for text in texts.values() for name in re.findall(r'env = "(\w+)"', text)}
+    for file, text in texts.items():
+        assert set(re.findall(r"FLOWHOOKS_[A-Z_]+\b", text)) <= known | chosen | {"FLOWHOOKS_DATABASE_PASSWORD"}, file
+
+
+def test_every_variable_is_documented():
+    """Each variable that the code reads stands in a page."""
+    assert {"FLOWHOOKS_CONFIG", "FLOWHOOKS_FAILPOINT", "FLOWHOOKS_SUPERVISOR_FD", "FLOWHOOKS_TOKEN"} <= variables()
+    assert variables() <= set(pages_with(r"FLOWHOOKS_[A-Z_]+"))
+
+
+# Metrics
+
+
+def test_every_metric_of_the_code_is_in_the_reference():
+    """The scrape from which the reference is made has all metrics: each that the code names is in it."""
+    named = set()
+    for file in (ROOT / "flowhooks/observability").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and re.fullmatch(r"flowhooks_[a-z_]+", str(node.value)):
+                named.add(node.value)
+    families = {family.name for _, family in numbers.families()}
+    of_files = {"flowhooks_wal_bytes", "flowhooks_database_bytes"}  # only where there is such a file
+    assert named - of_files == families - of_files
+    text = (DOCS / "reference/metrics.md").read_text("utf-8")
+    assert all(f"`{numbers.name(family)}`" in text for _, family in numbers.families())
+
+
+def test_metrics_that_are_mentioned_are_there():
+    """`flowhooks_...` in a page is a metric, or a Python package of a plugin."""
+    known = {numbers.name(family) for _, family in numbers.families()} | {"flowhooks_wal_bytes"} | OF_OTHERS
+    known |= {folder.name.replace("-", "_") for folder in PLUGINS.iterdir()} | {"flowhooks_expenses", "flowhooks_app"}
+    for name, where in pages_with(r"`(flowhooks_[a-z_]+)`").items():
+        assert name in known or name in words(), (name, where)
+
+
+# Paths
+
+
+def documents():
+    """The descriptions of both listeners."""
+    schemas = Schemas.load()
+    return administration.openapi(schemas), callback.openapi(schemas)
+
+
+def routes():
+    """Each path that a listener answers, as its code adds it."""
+    found = set()
+    for file in (ROOT / "flowhooks/web").rglob("*.py"):
+        found |= set(re.findall(r'\.add_route\("(/[^"]+)"', file.read_text("utf-8")))
+    return found | {path for document in documents() for path in document["paths"]}
+
+
+def test_paths_that_are_mentioned_are_there():
+    """Each path below `/api/` in a page, and in its examples, is one that is answered."""
+    patterns = [re.compile(re.sub(r"\{\w+\}", r"[^/]+", path)) for path in routes()]
+    mentioned = pages_with(
+        r"(?<![\w.])(?:http://[\w.:]+)?(/(?:api/[\w/{}-]*[\w}]|healthz|readyz|metrics|openapi\.json))\b"
+    )
+    assert "/api/events" in mentioned
+    for path, where in mentioned.items():
+        assert any(one.fullmatch(path) for one in patterns), (path, where)
+
+
+def test_every_path_is_documented():
+    """Each path of the administration listener stands in the reference."""
+    text = "".join(
+        (DOCS / "reference" / name).read_text("utf-8") for name in ("administration.md", "http.md", "metrics.md")
+    )
+    paths = {path for path in routes() if not path.startswith("/flow/")}
+    assert {path for path in paths if path not in text} == set()
+
+
+# What commands print as JSON
+
+
+def json_table():
+    """The members that the reference names for each command with `--json`."""
+    text = (DOCS / "reference/commands.md").read_text("utf-8")
+    table = text.partition("## What `--json` prints\n")[2].partition("\n<!--")[0]
+    found = {}
+    for commands, members in re.findall(r"^\| (`[^|]+`) \| ([^|]+) \|$", table, re.MULTILINE):
+        for command in re.findall(r"`([^`]+)`", commands):
+            found[command] = set(re.findall(r"`(\w+)`", members))
+    return found
+
+
+def commands_with_json():
+    """The words of every command that has `--json`."""
+    for name in COMMANDS:
+        command = main.get_command(click.Context(main), name)
+        for words, each in (
+            [(f"{name} {inner}", it) for inner, it in command.commands.items()]
+            if isinstance(command, click.Group)
+            else [(name, command)]
+        ):
+            if any("--json" in param.opts for param in each.params):
+                yield words
+
+
+def test_every_command_with_json_is_in_the_table():
+    """The table has each command with `--json`, and no other."""
+    assert set(json_table()) == set(commands_with_json())
+
+
+OPERATIONS = {
+    "events replay": "replay",
+    "events resolve": "resolve",
+    "events drain": "drain",
+    "events reroute": "reroute",
+    "events dismiss": "dismiss",
+    "handlers pause": "pause",
+    "handlers resume": "resume",
+    "alerts acknowledge": "acknowledge",
+    "db purge": "purge",
+}
+"""Commands that print what an operation answers, and which server did it."""
+
+
+@pytest.mark.parametrize("command", OPERATIONS)
+def test_members_of_operations(command):
+    """A command that acts prints the members of its operation's answer, and `server`."""
+    document, _ = documents()
+    answer = document["paths"][f"/api/operations/{OPERATIONS[command]}"]["post"]["responses"]["200"]
+    schema = answer["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    assert json_table()[command] == {*document["components"]["schemas"][schema]["properties"], "server"}
+
+
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory):
+    """What commands print as JSON in a folder with nothing but an empty ledger, by their words."""
+    folder = tmp_path_factory.mktemp("names")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
+    environ = kept | {"FLOWHOOKS_SAFE_MODE": "true"}
+    assert run([*FLOWHOOKS, "db", "upgrade"], cwd=folder, env=environ).returncode == 0
+
+    def ask(words):
+        more = ["copy.db"] if words == "db backup" else []
+        done = run([*FLOWHOOKS, *words.split(), *more, "--json"], cwd=folder, env=environ)
+        assert done.returncode in {0, 1}, done.stderr
+        return json.loads(done.stdout)
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("check", "plugins list", "routes", "events list", "handlers list", "alerts list", "audit", "verify"),
+        *("db backup", "sources list", "operators list"),
+    ],
+)
+def test_members_that_are_printed(printed, command):
+    """Each member of what a command prints is named in the table, where it has a row of its own."""
+    assert set(printed(command)) <= json_table()[command]
+
+
+# Every other name
+
+
+def test_names_that_are_mentioned_are_there():
+    """A name with an underscore in a page's mark of code is one of the code, of a test or of another program."""
+    known = words() | {f"now_{state}" for state in ("waiting", "dead", "unknown")} | OF_OTHERS
+    known |= {numbers.name(family) for _, family in numbers.families()}
+    for name, where in pages_with(r"`([a-z]+(?:_[a-z0-9]+)+)`").items():
+        assert name in known, (name, where)
+
+
+# Names that there were
+
+OLD_SETTINGS = [
+    *("hold_after", "try_every", "stale_after", "look_every"),
+    *("hold_after".upper(), "try_every".upper(), "one_core".upper(), "stale_after".upper(), "look_every".upper()),
+    *(r"settings\.wait", r"[\"'`]wait = ", "FLOWHOOKS_WAIT", r"ignore\.process_key", "FLOWHOOKS_IGNORE_PROCESS_KEY"),
+    *(r"ledger\.(?:queue|timeout)", "ledger__(?:queue|timeout)", "FLOWHOOKS_LEDGER_(?:QUEUE|TIMEOUT)"),
+    *(r"identity\.ignore", "FLOWHOOKS_IDENTITY_IGNORE", "CRASH_AT", "crash_at", "FLOWHOOKS_PLACE"),
+]
+OLD_METRICS = [
+    rf"flowhooks_{name}(?:_total|_bucket|_count|_sum|_created)?"
+    for name in (
+        *("requests", "answers", "answer_seconds", "attempt_seconds", "delivery_seconds", "commit_seconds"),
+        *("commit_items", "difference", "log_ins", "oldest_seconds", "running", "build", "plugin", "notices_dropped"),
+        *("handler_held", "parked"),
+    )
+]
+OLD_WORDS = [
+    *(
+        "one_core",
+        "taken_for_dead",
+        "printed_too_much",
+        "clock_off",
+        "clock_right",
+        "cannot_give_sign_of_life",
+        "attempt_over",
+    ),
+    *("sign_of_life_fault", "alert_over", "notice_failed", "notice_hangs", "log_in_failed", "ledger_writes_again"),
+    *("listening_failed", "listening_again", "commit_unanswered", "callback_failed", "handler_held", "handler_tried"),
+    *("handler_released", "cannot_hold_or_try", "cannot_look_for_work", "cannot_look_for_alerts", "cannot_sweep"),
+    *("cannot_purge", "cannot_take_jobs", "ending_all", "threads_left_behind", "settings_not_reloaded"),
+    *("service_manager_not_told", "dismissed_not_delivered", "cannot_count_dismissed", "not_on_one_core"),
+    *("drain_failed", "process_not_started", "not_replaced", "supervisor_ends", "supervisor_gone", "watch_fault"),
+    *("thread_not_started", "notices_dropped", "process_not_made", "database_file_back", "cannot_look_after_files"),
+    *("outcome_not_recorded", "cannot_correct_due_times", "listener_fault", "ledger_not_measured"),
+    *("request_unanswered", "operators_not_read", "sources_not_read", "signature_misused", "body_not_kept"),
+    *("credentials_not_recorded", "error_ignored"),
+]
+ALSO_WORDS = (
+    *("not_run", "printed", "replacing", "replaced", "recovered", "serving", "working", "supervising", "stopping"),
+    *("stopped", "drained", "purged", "crashed", "retiring", "logged_in"),
+)
+"""Old log events that are ordinary words, too: they are old names only where something is logged or looked for."""
+OLD = re.compile(
+    rf"(?<![A-Za-z0-9])(?:{'|'.join(OLD_SETTINGS)})(?![A-Za-z0-9_])"
+    rf"|(?<![A-Za-z0-9_])(?:{'|'.join([*OLD_METRICS, *OLD_WORDS])})(?![A-Za-z0-9_])"
+    rf"|\b_?log\.\w+\(\s*\"(?:{'|'.join(ALSO_WORDS)})\""
+    rf"|logged\(\"(?:{'|'.join(ALSO_WORDS)})\"|\[\"event\"\] == \"(?:{'|'.join(ALSO_WORDS)})\""
+)
+
+
+def sources():
+    """Every text file of the project that git knows, but the changelog and this file."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    for name in filter(None, listed.stdout.split("\0")):
+        file = ROOT / name
+        if name not in {"CHANGELOG.md", name_of(FILE)} and file.is_file() and not file.is_symlink():
+            try:
+                yield name, file.read_text("utf-8")
+            except UnicodeDecodeError:
+                continue
+
+
+def test_old_names_are_found():
+    """The pattern of old names finds those, and none of the new ones."""
+    for old in (
+        *("runner.hold_after", "`ledger.queue`", "flowhooks_answers_total", "identity.ignore = 1", "'alert_over'"),
+        *('log.info("serving"', 'until_logged("replaced"', "FLOWHOOKS_CRASH_AT=x", "ledger__timeout=1"),
+    ):
+        assert OLD.search(old), old
+    for new in (
+        *("identity.ignore_pointers", "flowhooks_running_deliveries", "flowhooks_plugin_info", "process_replaced"),
+        *("ledger.write_timeout", "ledger.max_queued_writes", 'log.info("process_replaced"', "flowhooks_plugins"),
+    ):
+        assert not OLD.search(new), new
+
+
+def test_no_old_name_is_left():
+    """No file but the changelog has a name that was changed."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("the project is not a checkout")
+    found = {name: sorted(set(OLD.findall(text))) for name, text in sources() if OLD.search(text)}
+    assert found == {}

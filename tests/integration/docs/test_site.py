@@ -1,0 +1,161 @@
+"""The documentation as a site: it builds without a warning, its links lead somewhere, nothing is fetched."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from support.code_blocks import DOCS, ROOT, name_of
+
+PAGES = sorted(DOCS.rglob("*.md"))
+
+
+class Read(HTMLParser):
+    """What a page of the site links to, what it loads, and what can be linked to in it."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.loaded, self.anchors, self.language = [], [], set(), ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        """Note what a tag refers to."""
+        given = dict(attributes)
+        self.anchors |= {given[name] for name in ("id", "name") if given.get(name)}
+        if tag == "html":
+            self.language = given["lang"]
+        if tag == "a" and "href" in given:
+            self.links.append(given["href"])
+        elif tag == "link" and given.get("rel") in {"stylesheet", "icon", "preload", "preconnect"}:
+            self.loaded.append(given["href"])
+        elif tag in {"script", "img", "iframe", "source", "video", "audio"} and "src" in given:
+            self.loaded.append(given["src"])
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site, built as `make docs` builds it."""
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def read(site):
+    """Every page of the site, by its path."""
+    return {str(file.relative_to(site)): Read(file.read_text("utf-8")) for file in site.rglob("*.html")}
+
+
+def test_every_page_is_on_the_site(read):
+    """Each page of `docs/`, both READMEs and the schema files are there."""
+    made = {name_of(page).removeprefix("docs/").removesuffix(".md") + ".html" for page in PAGES}
+    made = {re.sub(r"README\.html$", "index.html", name) for name in made}
+    schemas = {f"project/{name_of(file)}.html" for file in (ROOT / "schemas").rglob("*.json")}
+    assert made | schemas | {"project/index.html", "project/README.zh-CN.html"} <= set(read)
+
+
+def test_links_lead_somewhere(site, read):
+    """Each link within the site leads to a file of it, and to something in that file."""
+    assert read
+    for name, page in read.items():
+        for link in page.links:
+            parts = urlsplit(link)
+            if parts.scheme or name == "404.html":
+                continue
+            target = (site / name).parent / unquote(parts.path) if parts.path else site / name
+            target = target / "index.html" if target.is_dir() else target
+            assert target.is_file(), f"{name}: {link}"
+            if parts.fragment and target.suffix == ".html":
+                there = read[str(target.resolve().relative_to(site.resolve()))]
+                assert unquote(parts.fragment) in there.anchors, f"{name}: {link}"
+
+
+def test_nothing_is_fetched(site, read):
+    """What the pages load lies beside them: no fonts, scripts or pictures of somebody else's."""
+    loaded = {(name, one) for name, page in read.items() for one in page.loaded}
+    assert loaded
+    for name, one in loaded:
+        assert not urlsplit(one).netloc, f"{name}: {one}"
+        assert ((site / name).parent / urlsplit(one).path.lstrip("/" if name == "404.html" else "")).exists(), (
+            name,
+            one,
+        )
+    for file in site.rglob("*.css"):
+        assert not re.search(r"(?:@import|url\()\s*['\"]?(?:https?:)?//", file.read_text("utf-8")), file
+
+
+def test_words_are_found_in_both_languages(site):
+    """The search has the pages of both languages, in a file that a browser loads without a server."""
+    (file,) = site.glob("search/*.js")
+    index = json.loads(re.sub(r"^[^{]*|[^}]*$", "", file.read_text("utf-8")))
+    texts = {one["location"]: one["text"] for one in index["docs"]}
+    assert any("idempotency" in text for text in texts.values())
+    assert any("唯一标识" in text for place, text in texts.items() if place.startswith("reference/http.zh-CN"))
+
+
+def test_a_chinese_word_is_searched_for_by_its_characters(site):
+    """The theme's search marks each with a star; a star by itself would find every page."""
+    (file,) = site.glob("search/*.js")
+    separator = json.loads(re.sub(r"^[^{]*|[^}]*$", "", file.read_text("utf-8")))["config"]["separator"]
+    assert [part for part in re.split(separator, "用SQLite处理") if part] == ["用", "SQLite", "处", "理"]
+    assert [part for part in re.split(separator, "处* 理*") if part] == ["处*", "理*"]
+
+
+def test_chinese_pages_say_that_they_are(read):
+    """A screen reader is told which language a page is in."""
+    languages = {name: page.language for name, page in read.items()}
+    assert {name for name, language in languages.items() if language == "zh-CN"} == {
+        name for name in read if ".zh-CN." in name
+    }
+    assert languages["index.html"] == "en"
+
+
+def hook():
+    """The hook of MkDocs, which the site is built with."""
+    spec = importlib.util.spec_from_file_location("site_hook", DOCS / "_build/site_hook.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("page", "before", "after"),
+    [
+        (
+            "docs/explanation/states.md",
+            "[a](../../flowhooks/model/delivery.py)",
+            "[a](../project/flowhooks/model/delivery.py.md)",
+        ),
+        ("docs/README.md", "[a](how-to/operate.md#back-up)", "[a](how-to/operate.md#back-up)"),
+        ("README.md", "[a](docs/README.md)", "[a](../README.md)"),
+        ("README.md", "[a](README.zh-CN.md#x)", "[a](README.zh-CN.md#x)"),
+        ("README.md", "[a](LICENSE)", "[a](LICENSE.md)"),
+        ("README.md", "`[a](LICENSE)` [b](https://x.example/LICENSE)", "`[a](LICENSE)` [b](https://x.example/LICENSE)"),
+        ("README.md", "```text\n[a](LICENSE)\n```\n[a](LICENSE)", "```text\n[a](LICENSE)\n```\n[a](LICENSE.md)"),
+        ("README.md", "[a](no-such-file.md)", "[a](no-such-file.md)"),
+        ("plugins/README.md", "[a](../docs/glossary.md)", "[a](../../glossary.md)"),
+    ],
+)
+def test_links_are_turned(page, before, after):
+    """A link that works on a code host is led to the same thing on the site; code and the outside are left alone."""
+    assert hook().turned(before, page) == after
+
+
+def test_a_file_is_shown_whole():
+    """A file that has fences of its own in it is shown between longer ones."""
+    shown = hook().shown("notes.txt", "before\n```python\nx\n```\nafter\n")
+    assert shown == "# `notes.txt`\n\n````text\nbefore\n```python\nx\n```\nafter\n````\n"

@@ -1,0 +1,124 @@
+"""The pages on testing are true: every public name is explained, and what is shown passes as it stands."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowhooks import testing
+from flowhooks.testing import fixtures
+
+DOCS = Path(__file__).parents[3] / "docs"
+REFERENCE = (DOCS / "reference/testing.md").read_text("utf-8")
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+TEXT = re.compile(r"^```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def section(name):
+    """What the reference says under a heading."""
+    found = REFERENCE.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    assert found, name
+    return found
+
+
+def marked(text):
+    """Every name in a mark of code."""
+    return {name for piece in re.findall(r"`([^`]+)`", text) for name in re.findall(r"\w+", piece)}
+
+
+def test_every_name_is_documented():
+    """The reference has a section for each public name and for no other, and both fixtures."""
+    headings = re.findall(r"^## (.+)$", REFERENCE, re.MULTILINE)
+    assert sorted(headings) == sorted([*testing.__all__, "Fixtures"])
+    made = {name for name in vars(fixtures) if name.startswith("flowhooks_")}
+    assert made == {"flowhooks_app", "flowhooks_clock"}
+    assert made <= marked(section("Fixtures"))
+
+
+@pytest.mark.parametrize("name", testing.__all__)
+def test_every_member_and_argument_is_documented(name):
+    """Each public member and each argument of a name stands in its section; and each has a docstring."""
+    thing = getattr(testing, name)
+    assert inspect.getdoc(thing)
+    members = {one for one in vars(thing) if not one.startswith("_")} if inspect.isclass(thing) else set()
+    for member in members:
+        value = inspect.getattr_static(thing, member)
+        if inspect.isfunction(value) or isinstance(value, property):
+            assert inspect.getdoc(value), f"{name}.{member}"
+    if dataclasses.is_dataclass(thing):
+        members |= {field.name for field in dataclasses.fields(thing)}
+    else:
+        members |= set(inspect.signature(thing).parameters)
+    text = section(name)
+    known = marked(TEXT.sub("", text)) | {word for block in TEXT.findall(text) for word in re.findall(r"\w+", block)}
+    assert members <= known
+
+
+def test_signatures_are_as_shown():
+    """The defaults in the reference are those of the code."""
+    for name in ("make_event", "exactly_once", "AppHarness"):
+        (shown,) = TEXT.findall(section(name))
+        given = dict(re.findall(r"(\w+)=([^,)]+(?:\(\))?)", shown.partition("->")[0].replace("()", "(,)")))
+        for parameter in inspect.signature(getattr(testing, name)).parameters.values():
+            if parameter.default is parameter.empty:
+                assert parameter.name in shown
+                assert parameter.name not in given
+            else:
+                default = given.pop(parameter.name).replace("(", "()")
+                assert eval(default) == (parameter.default if default != "{}" else dict(parameter.default))
+        assert given == {}
+
+
+def test_what_is_shown_passes(tmp_path):
+    """The page's plugin and its tests, written into files as they stand, pass with every warning an error."""
+    plugin, *tests = PYTHON.findall((DOCS / "how-to/test-a-plugin.md").read_text("utf-8"))
+    tests = [text for text in tests if "acme_booking" not in text]  # which needs a PostgreSQL
+    (tmp_path / "acme_leave").mkdir()
+    (tmp_path / "acme_leave/__init__.py").write_text(plugin)
+    (tmp_path / "test_shown.py").write_text("\n\n".join(tests))
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\npythonpath = .\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_shown.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert f"{sum(text.count('def test_') for text in tests)} passed" in done.stdout
+
+
+def test_the_report_that_is_shown(tmp_path):
+    """Without the delivery's id the page's plugin is reported as the page says, line by line."""
+    page = (DOCS / "how-to/test-a-plugin.md").read_text("utf-8")
+    plugin, *tests = PYTHON.findall(page)
+    (test,) = [text for text in tests if "exactly_once(" in text and "acme_booking" not in text]
+    (shown,) = [text for text in TEXT.findall(page) if "done  delivery" in text]
+    worse = plugin.replace(" ON CONFLICT DO NOTHING", "").replace("delivery_id PRIMARY KEY", "delivery_id")
+    (tmp_path / "acme_leave").mkdir()
+    (tmp_path / "acme_leave/__init__.py").write_text(worse)
+    (tmp_path / "test_shown.py").write_text(test.replace("delivery_id PRIMARY KEY", "delivery_id"))
+    (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--show-capture=no", "test_shown.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+    def without_places(line):
+        return re.sub(r" at __init__\.py:\d+.*", "", line.strip())  # they differ between versions of Python
+
+    said = [without_places(line.removeprefix("E")) for line in done.stdout.split("\n") if line.startswith("E ")]
+    for line in shown.strip().split("\n"):
+        wanted = without_places(line.strip().removesuffix("…"))
+        assert any(wanted in one for one in said), (wanted, done.stdout)

@@ -1,0 +1,462 @@
+"""Whatever becomes of a handler's own process is what its caller is told, and nobody else notices."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+
+import pytest
+
+from flowhooks.errors import HandlerLost, HandlerProcessUnavailable, HandlerRaised, Reject, RetryAfter
+from flowhooks.execution.isolation import pool as pool_module
+from flowhooks.execution.isolation.output_capture import Output
+from flowhooks.execution.isolation.process import HandlerProcess
+from support.waiting import WAIT_TIMEOUT, until
+
+DEATHS = {
+    "os_exits": r"its process ended with exit code 3, and no answer",
+    "os_exits_well": r"its process ended with exit code 0, and no answer",
+    "segfaults": r"its process was ended by signal 11 \(SIGSEGV\)",
+    "aborts": r"its process was ended for want of memory \(limit 512 MiB\): signal 6 \(SIGABRT\)",
+    "killed": r"its process was ended by signal 9 \(SIGKILL\) from elsewhere, perhaps for want of memory",
+    "hangs": r"killed after 1 s: overdue",
+    "loops": r"killed after 1 s: overdue",
+    "loops_in_c": r"killed after 1 s: overdue",
+    "closes_everything": r"killed, for its process has closed its end, and given no answer",
+    "talks_rubbish": r"killed, for its process answered what makes no sense",
+}
+
+
+def test_an_event_crosses_as_it_is(running):
+    """Whatever JSON may hold, and all that an event and a delivery say of themselves."""
+    data = {"text": 'ü\u2028"\\', "number": 12345678901234567890, "half": 0.1, "list": [None, True, {}], "": {"a": []}}
+    found = running.run("echo", **data)
+    assert found["data"] == data
+    assert found["event"] == {
+        "id": "e1",
+        "source": "default",
+        "kind": "complete",
+        "flow_instance_id": "i1",
+        "business_key": "b1",
+    }
+    assert found["delivery"] == ["d1", "e1", "unruly:echo", 3]
+    assert found["received_at"].endswith("+00:00")
+
+
+def test_a_process_is_used_again_and_is_not_the_server(running):
+    """Warm: the second delivery of a handler finds what the first has left."""
+    first, second = running.run("echo"), running.run("echo")
+    assert first["pid"] == second["pid"] != os.getpid()
+    assert second["runs"] == first["runs"] + 1
+
+
+def test_handlers_do_not_share_one(running):
+    """What one leaves behind in its process meets no other handler."""
+    assert running.run("limits") == [0, 0]
+    assert running.run("threads") == 2
+    assert running.run("nothing") is None
+    assert running.run("echo")["pid"] != running.run("leaks")
+
+
+def test_a_large_event_crosses(running):
+    """More than a socket takes at once, there and back."""
+    text = "x" * 1_000_000
+    assert running.run("echo", text=text[:500_000])["data"] == {"text": text[:500_000]}
+    assert running.run("nothing", text=text) is None
+
+
+def test_an_event_that_cannot_cross(running):
+    """A wrapper has put something into it: nothing is run, that is said, and no process is left behind busy."""
+    delivery = running.delivery("nothing")
+    for _ in range(6):
+        with pytest.raises(
+            HandlerProcessUnavailable, match=r"its event cannot cross into its own process: .* not JSON"
+        ):
+            running.run("nothing", delivery=delivery, odd=object())
+        assert not delivery._entered
+    assert not [one for one in running.pool._processes if one.busy]
+    assert running.run("nothing") is None
+
+
+def test_what_it_raises_is_raised(running):
+    """`Reject` and `RetryAfter` as themselves, anything else by its name, its text and its traceback."""
+    with pytest.raises(Reject, match="not for me"):
+        running.run("rejects")
+    with pytest.raises(RetryAfter, match="the archive is closed") as again:
+        running.run("asks_again")
+    assert again.value.seconds == 60
+    with pytest.raises(HandlerRaised) as raised:
+        running.run("fails")
+    assert raised.value.name == "LookupError"
+    assert raised.value.traceback.startswith("Traceback (most recent call last):\n  File ")
+    assert "unruly.py" in raised.value.traceback
+    assert "flowhooks/isolation" not in raised.value.traceback
+    with pytest.raises(HandlerRaised, match="SystemExit: 3"):
+        running.run("sys_exits")
+
+
+def test_secrets_reach_it_and_do_not_come_back_in_errors(running):
+    """They are looked up there, in the environment that the server had, and masked before anything is cut."""
+    assert running.run("secret")["password"] == "correct horse battery staple"
+    with pytest.raises(HandlerRaised) as raised:
+        running.run("fails")
+    assert raised.value.text == "the password … was refused"
+    assert "horse" not in raised.value.traceback
+
+
+@pytest.mark.parametrize("handler", DEATHS)
+def test_its_end_is_that_attempts_alone(running, handler):
+    """Whoever waits for it is told how it has ended; the next delivery of it, or of another, finds a process."""
+    delivery = running.delivery(handler)
+    with pytest.raises(HandlerLost, match=DEATHS[handler]):
+        running.run(handler, delivery=delivery)
+    assert delivery._entered
+    with pytest.raises(HandlerLost, match=DEATHS[handler]):
+        running.run(handler)
+    assert running.run("nothing") is None
+
+
+def test_where_it_crashed_or_hung_is_told(running):
+    """The last that it has printed, with Python's own word on the line, for the attempt's traceback."""
+    with pytest.raises(HandlerLost) as lost:
+        running.run("segfaults")
+    assert lost.value.tail.startswith("about to read what is not there\nFatal Python error: Segmentation fault")
+    assert " in segfaults" in lost.value.tail
+    assert "flowhooks/isolation" not in lost.value.tail
+    with pytest.raises(HandlerLost) as lost:
+        running.run("loops_in_c")
+    assert " in loops_in_c" in lost.value.tail
+
+
+@pytest.mark.parametrize("handler", ["allocates", "maps"])
+def test_memory_is_limited(running, handler):
+    """More than it may take fails within it; what it may take does not, as often as one likes."""
+    for _ in range(2):
+        assert running.run(handler, mebibytes=48) == 48 * 1024**2
+        with pytest.raises(HandlerRaised) as raised:
+            running.run(handler, mebibytes=80)
+        assert raised.value.name in {"MemoryError", "OSError"}
+
+
+def test_what_it_keeps_is_given_back(running):
+    """A process that has kept much is replaced: the next delivery has all of its memory again."""
+    assert len({running.run("leaks") for _ in range(4)}) == 4
+    assert "worn" in running.reasons
+
+
+def test_it_is_replaced_after_many_runs(running, monkeypatch):
+    """What leaks slowly is given back."""
+    monkeypatch.setattr(pool_module, "MAX_RUNS_PER_PROCESS", 3)
+    pids = [running.run("limits") and running.run("echo")["pid"] for _ in range(12)]
+    assert len(set(pids)) >= 4
+
+
+def test_others_run_on_while_one_hangs(running, tmp_path):
+    """A handler that does not come back holds its own thread and its own process; nobody else waits for it."""
+    mark, go_on, ended = tmp_path / "mark", tmp_path / "go_on", []
+    arguments = {"mark": str(mark), "go_on": str(go_on)}
+    thread = threading.Thread(target=lambda: ended.append(running.run("waits_for", **arguments)))
+    thread.start()
+    until(mark.exists)
+    assert running.run("nothing") is None
+    assert not ended
+    go_on.touch()
+    thread.join(WAIT_TIMEOUT)
+    assert ended == ["went on"]
+
+
+def test_what_it_returns_crosses_as_json(running, logged):
+    """What JSON does not have, and what is too much, is dropped and logged; the work was done."""
+    for handler, why in (("returns_much", "over 1048576 characters"), ("returns_a_set", "set is not JSON")):
+        assert running.run(handler) is None
+        (said,) = [one for one in logged if one["event"] == "result_dropped"]
+        assert why in said["why"]
+        assert said["handler"] == f"unruly:{handler}"
+        logged.clear()
+    with pytest.raises(HandlerRaised, match="HandlerError: it returned a generator"):
+        running.run("returns_a_generator")
+
+
+def test_a_copy_of_it_does_not_answer(running):
+    """A handler that forks comes back twice; only the one that was asked answers, and goes on."""
+    assert [running.run("forks") for _ in range(3)] == ["once"] * 3
+    assert "crashed" not in running.reasons[-3:]
+
+
+def test_what_it_has_started_ends_with_it(running, tmp_path, eventually, is_gone):
+    """A program that a handler has left running goes when its process does."""
+    mark = tmp_path / "mark"
+    with pytest.raises(HandlerLost):
+        running.run("starts", mark=str(mark))
+    eventually(lambda: is_gone(int(mark.read_text())))
+
+
+def test_nothing_of_the_server_is_open_there(running, tmp_path):
+    """Of 500 files and sockets that the server has open, none is: a socket to it, two pipes and its own memory are."""
+    opened = [(tmp_path / str(number)).open("w") for number in range(500)]
+    try:
+        with pytest.raises(HandlerLost):
+            running.run("segfaults")  # so that a process is made meanwhile
+        found = running.run("opens")
+    finally:
+        for one in opened:
+            one.close()
+    kinds = [one.partition(":[")[0].rpartition("/")[2] for one in found]
+    assert sorted(kinds) == ["null", "pipe", "pipe", "socket", "statm"]
+
+
+def test_the_ledger_is_the_servers(running):
+    """`delivery.transaction()` is refused there, and says why."""
+    with pytest.raises(HandlerRaised, match=r"TransactionError: .* the server alone writes to its ledger"):
+        running.run("writes_to_the_ledger")
+
+
+def test_what_it_prints_is_logged(running, logged, eventually):
+    """Line by line, with whose it is; never as it is."""
+    running.run("prints")
+    eventually(lambda: sum(one["event"] == "handler_output" for one in logged) >= 2)
+    printed = [one for one in logged if one["event"] == "handler_output"]
+    assert [one["text"] for one in printed] == [
+        "{not json}\x1b[2J",
+        "half a line and \N{REPLACEMENT CHARACTER} the rest",
+    ]
+    assert {one["handler"] for one in printed} == {"unruly:prints"}
+    assert {(one["delivery"], one["attempt"]) for one in printed} == {("d1", 3)}
+
+
+def test_who_prints_without_end_does_not_fill_the_log(running, logged, eventually):
+    """So many lines a second, and then only how many more there were."""
+    running.run("prints_much")
+    running.run("prints_much")
+    eventually(lambda: any(one["event"] == "handler_output_truncated" for one in logged) or running.run("prints"))
+    assert sum(one["event"] == "handler_output" for one in logged) < 2_000
+
+
+def test_what_it_logs_is_logged_here(running, logged):
+    """With its logger, its level and its values, and with whose it is."""
+    running.run("logs")
+    plain, of_structlog = (one for one in logged if one["event"] in {"plain words", "of_structlog"})
+    about = {"handler": "unruly:logs", "delivery": "d1", "attempt": 3}
+    assert plain == {"event": "plain words", "log_level": "warning", "number": 7} | about
+    assert of_structlog.pop("traceback").endswith("KeyError: 'inner'\n")
+    assert of_structlog == {"event": "of_structlog", "log_level": "error", "colour": "red"} | about
+
+
+def test_secrets_that_it_logs_are_masked_before_they_are_cut(running, logged):
+    """Half a secret would be nothing that the server could know again."""
+    running.run("logs_at_length")
+    cut, whole = (one for one in logged if one["event"].startswith(("xxx", "with its")))
+    assert cut["event"].endswith("x…")
+    assert not [word for word in ("correct", "horse", "battery", "staple") if word in cut["event"] + whole["traceback"]]
+
+
+def test_nothing_that_it_logs_ends_its_attempt(running, logged):
+    """Neither a level of its own nor a value's name is taken for a sign that its process is not to be trusted."""
+    names = ("method_name", "level", "event", "self", "positional_args", "logger", "handler", "args_", "exc_info_")
+    assert running.run("logs_oddly", extra=dict.fromkeys(names, "odd")) == "well"
+    found = {one["event"]: one for one in logged if one["event"].startswith("at_")}
+    assert found["at_35"]["log_level"] == "warning"
+    assert found["at_35"]["method_name_"] == found["at_35"]["positional_args_"] == "odd"
+    assert found["at_35"]["handler"] == "unruly:logs_oddly"
+    assert found["at_the_top"]["log_level"] == "critical"
+
+
+def test_a_probe_runs_there_too(running):
+    """With the same limits: a probe that crashes ends its own process."""
+    assert [running.probe("can_tell", done=done) for done in (True, False, None, "yes")] == [True, False, None, None]
+    with pytest.raises(HandlerLost, match="exit code 9"):
+        running.probe("cannot_be_asked")
+
+
+PROBED = """
+from pathlib import Path
+from flowhooks import handler, hookimpl
+
+def asked(event, delivery):
+    return True
+
+@handler(process_key="k", isolation="process", probe=asked if Path(r"{there}").exists() else None)
+def work(event):
+    Path(r"{ran}").touch()
+
+@hookimpl
+def handlers():
+    return [work]
+"""
+
+
+@pytest.fixture
+def probed(make_running, tmp_path):
+    """A plugin with a probe for as long as a file is there, and whose handler leaves one; its pool."""
+    (tmp_path / "there").touch()
+    (tmp_path / "probed.py").write_text(PROBED.format(there=tmp_path / "there", ran=tmp_path / "ran"))
+    running = make_running(tmp_path, "probed")
+    assert running.probe("work") is True
+    return running
+
+
+def test_what_was_changed_since_is_not_run(probed, tmp_path, logged, eventually):
+    """A nursery that is started again loads what is on the disk by then: not what the server has loaded."""
+    (tmp_path / "probed.py").write_text(PROBED.format(there="/nowhere", ran=tmp_path / "ran"))
+    os.kill(probed.pool._manager.pid, signal.SIGKILL)
+    eventually(lambda: [one for one in logged if one["event"] == "isolated_handler_missing"])
+    why = "a file of plugin 'probed' has changed since the server was started, which runs what it was: restart it"
+    for call in (probed.probe, probed.run):
+        with pytest.raises(HandlerProcessUnavailable, match=why):
+            call("work")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_probe_that_is_not_there_cannot_tell(probed, tmp_path, logged, eventually):
+    """Whatever was loaded where it is to be asked: the handler's function is never run in its place."""
+    (tmp_path / "there").unlink()
+    os.kill(probed.pool._manager.pid, signal.SIGKILL)
+    eventually(lambda: sum(one["event"] == "isolation_ready" for one in logged))
+    assert probed.probe("work") is None
+    assert not (tmp_path / "ran").exists()
+
+
+def test_there_are_no_more_than_may_be(make_running):
+    """The one that has rested longest makes room for another handler's."""
+    running = make_running(threads=2)
+    first = running.run("echo")["pid"]
+    for handler in ("nothing", "limits", "threads"):
+        running.run(handler)
+        assert running.pool.alive <= 3, "one may be about to end"
+    assert "evicted" in running.reasons
+    assert running.run("echo")["pid"] != first
+
+
+def test_one_that_was_killed_while_it_rested_is_not_missed(running, eventually, is_gone):
+    """The next delivery gets another."""
+    pid = running.run("echo")["pid"]
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: is_gone(pid))
+    delivery = running.delivery("echo")
+    assert running.run("echo", delivery=delivery)["pid"] != pid
+    assert delivery._entered == [True]
+
+
+def test_signals_to_everybody_end_nobody(running, eventually):
+    """Whoever stops a whole service tells each of its processes: those of handlers leave that to the server."""
+    pid = running.run("echo")["pid"]
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        os.kill(pid, number)
+        os.kill(running.pool._manager.pid, number)
+    assert running.run("echo")["pid"] == pid
+
+
+def test_the_process_that_they_come_from_is_started_again(make_running, logged, eventually):
+    """What ran is lost; what comes meanwhile waits for the next one."""
+    running = make_running()
+    ppid = running.run("echo")["ppid"]
+    os.kill(ppid, signal.SIGKILL)
+    eventually(lambda: [one for one in logged if one["event"] == "isolation_failed"])
+    assert running.run("echo")["ppid"] != ppid
+
+
+def test_an_attempt_whose_process_ends_with_that_one_is_lost(make_running, tmp_path):
+    """On Linux a process ends with the one that it came from."""
+    running = make_running()
+    mark = tmp_path / "mark"
+    ppid = running.run("echo")["ppid"]
+
+    def kill():
+        until(mark.exists)
+        os.kill(ppid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(HandlerLost, match="its process ended together with the one that it came from"):
+        running.run("waits_for", mark=str(mark), go_on=str(tmp_path / "never"))
+    killer.join()
+
+
+def test_closing_leaves_nothing(make_running, is_gone, eventually, tmp_path):
+    """What still runs is ended, and whoever waits for it is told; afterwards there is no process any more."""
+    running = make_running()
+    found = running.run("echo")
+    mark, outcome = tmp_path / "mark", []
+
+    def wait():
+        try:
+            running.run("waits_for", mark=str(mark), go_on=str(tmp_path / "never"))
+        except HandlerLost as lost:
+            outcome.append(str(lost))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    until(lambda: mark.exists() and mark.read_text())
+    running.pool.close()
+    thread.join(WAIT_TIMEOUT)
+    assert outcome == ["killed, for the server has stopped"]
+    for pid in (found["pid"], found["ppid"], int(mark.read_text())):
+        eventually(lambda pid=pid: is_gone(pid))
+    with pytest.raises(HandlerProcessUnavailable, match="the server has stopped"):
+        running.run("echo")
+
+
+HALF = '''
+import os
+from flowhooks import handler, hookimpl
+
+@handler(process_key="half", isolation="process")
+def half(event):
+    """Never run."""
+
+@hookimpl
+def handlers():
+    return [half]
+
+__version__ = "1"
+if os.getpid() != {pid}:
+    {what}
+'''
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("__version__ = '2'", "version 2 of plugin 'half' is installed by now, and the server runs 1: restart it"),
+        ("raise OSError('only one may hold the device')", "only one may hold the device"),
+        ("handlers = hookimpl(lambda: [])", "gives no such handler when it is loaded there"),
+        ("print('out of here'); os._exit(4)", "it ended with exit code 4: out of here"),
+    ],
+)
+def test_a_plugin_that_loads_only_once_is_named(make_running, tmp_path, what, why):
+    """Its handlers' functions are not entered, and the attempt may be made again."""
+    (tmp_path / "half.py").write_text(HALF.format(pid=os.getpid(), what=what))
+    running = make_running(tmp_path, "half")
+    assert why in running.pool.unavailable()["half:half"]
+    delivery = running.delivery("half")
+    with pytest.raises(HandlerProcessUnavailable, match="its own process could not be had") as unavailable:
+        running.run("half", delivery=delivery)
+    assert why in str(unavailable.value)
+    assert not delivery._entered
+
+
+def test_closing_while_a_process_is_discarded(make_running):
+    """A handler's thread discards its process while the pool closes the others: all are closed."""
+    pool = make_running().pool
+    pool.close()
+    ours, theirs = socket.socketpair()
+    reads, writes = os.pipe()
+    os.close(writes)
+    late = HandlerProcess(2, ours, Output(reads))
+    late.ended_event.set()
+
+    class Discarding(socket.socket):
+        def close(self):
+            super().close()
+            pool.discard(late, "crashed")
+
+    streams = [Discarding() for _ in range(2)]
+    others = [HandlerProcess(number, stream, late.output) for number, stream in enumerate(streams)]
+    pool._processes.update([late, *others])
+    pool.close()
+    late.output.close()
+    theirs.close()
+    assert ours.fileno() == -1
+    assert [stream.fileno() for stream in streams] == [-1, -1]

@@ -1,0 +1,326 @@
+"""The runner in this process: fair, bounded, and never the cause of a lost or a second run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack, contextmanager, suppress
+
+import pytest
+
+from flowhooks import Retry, State
+from flowhooks.clock import SECOND
+from flowhooks.execution.runners import embedded
+from flowhooks.model.delivery import ReadyDelivery
+from flowhooks.settings import HandlerSettings
+from support.waiting import WAIT_TIMEOUT
+
+
+def test_one_handler_gets_half_of_the_pool(house, listens, gate, new_gate):
+    """Of six threads one handler gets three, however much it has to do, and another one gets the rest."""
+    other = new_gate()
+    flow = house.open(
+        listens(gate, name="gate"), listens(other, name="other", process_key="other"), runner={"threads": 6}
+    )
+    for number in range(10):
+        flow.take(f"i{number}", wait=0)
+    assert gate.enter(3)
+    assert not gate.enter(1, within=0.3)
+    assert flow.app.runner.running == 3
+    for number in range(10):
+        flow.take(f"o{number}", key="other", wait=0)
+    assert other.enter(3)
+    assert not other.enter(1, within=0.2)
+    assert flow.app.runner.running == 6
+    gate.opened.set()
+    other.opened.set()
+
+
+def test_whose_turn_it_is_comes_before_what_is_new(clock):
+    """A free thread is not given to a new delivery while one of another handler waits for its turn."""
+    runner = embedded.EmbeddedRunner(threads=2, fetch_due=lambda now, most: [], clock=clock)
+    runner._free_threads = 1
+    runner._enqueue_ready([ReadyDelivery("waits", "p:a", 0)])
+    assert runner._reserve([ReadyDelivery("new", "p:b", 0)]) == []
+    runner._free_threads = 2
+    assert runner._reserve([ReadyDelivery("new", "p:b", 0)]) == [ReadyDelivery("new", "p:b", 0)]
+
+
+def test_a_backlog_of_one_handler_does_not_delay_another(house, listens, gate, backlog):
+    """With three thousand deliveries waiting for one handler, a call-back for another is done at once."""
+    flow = house.open(
+        listens(gate, name="gate"),
+        listens(lambda event: 1, name="h", process_key="k"),
+        start=False,
+        runner={"threads": 4},
+    )
+    backlog(flow, 3000)
+    flow.app.start()
+    assert gate.enter(2)
+    for number in range(20):
+        assert flow.take(f"k{number}", key="k").status == "done"
+    assert len(gate.runs) == 2
+    assert len(flow.app.runner._delivery_ids) <= embedded.MAX_QUEUED_PER_HANDLER
+
+
+def test_what_does_not_fit_into_memory_is_run_all_the_same(house, listens, eventually, monkeypatch, backlog):
+    """Of a handler with more deliveries than are kept in memory every one is run, once, the oldest first."""
+    monkeypatch.setattr(embedded, "MAX_QUEUED_PER_HANDLER", 40)
+    runs = []
+    most = []
+
+    def function(event):
+        runs.append(event.flow_instance_id)
+        most.append(len(flow.app.runner._delivery_ids))
+
+    flow = house.open(listens(function), start=False, runner={"threads": 2})
+    backlog(flow, 150)
+    flow.app.start()
+    backlog(flow, 150, first=150)
+    eventually(flow.at_rest)
+    assert Counter(runs) == {f"leave-{number:05}": 1 for number in range(300)}
+    assert runs[:40] == [f"leave-{number:05}" for number in range(40)]
+    assert max(most) <= 40
+
+
+def test_a_retry_that_has_become_due_is_found(house, listens, eventually):
+    """Without being told, the runner finds what has become due by the clock."""
+    errors = [ValueError("x")]
+
+    def function(event):
+        if errors:
+            raise errors.pop()
+
+    flow = house.open(listens(function, retry=Retry()))
+    event_id = flow.take(wait=0).event_id
+    flow.settled(event_id, State.WAITING, attempt=1)
+    flow.clock.advance(5)
+    flow.settled(event_id, State.SUCCEEDED, attempt=2)
+
+
+def test_it_says_when_it_cannot_look(house, listens, eventually, monkeypatch):
+    """While the ledger cannot be read the runner says so, and goes on by itself afterwards."""
+    monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.02)
+    flow = house.open(listens(lambda event: 1, name="h"))
+    with ExitStack() as stack:
+        held = []
+
+        def hold():
+            with suppress(Exception):  # the runner has the last one just now
+                held.append(stack.enter_context(flow.app.ledger.connection()).exec_driver_sql("SELECT 1"))
+            return len(held) == 8
+
+        eventually(hold)
+        eventually(flow.app.runner.health)
+        assert flow.app.readiness_problems()
+    eventually(lambda: flow.app.runner.health() is None)
+    assert flow.take().status == "done"
+
+
+def test_a_fault_while_looking_does_not_end_the_looking(house, listens, eventually, logged):
+    """Whatever looking for work raises is logged, shown as trouble, and looking goes on."""
+    flow = house.open(listens(lambda event: 1, name="h"), start=False)
+    real, faults = flow.app.runner._fetch_due, []
+
+    def broken(now, most):
+        if len(faults) < 2:
+            faults.append(1)
+            raise KeyError("fault")
+        return real(now, most)
+
+    flow.app.runner._fetch_due = broken
+    event_id = flow.take(wait=0).event_id
+    flow.app.start()
+    flow.settled(event_id, State.SUCCEEDED)
+    eventually(lambda: len(faults) == 2)
+    eventually(lambda: flow.app.runner.health() is None)
+    assert "poll_failed" in {entry["event"] for entry in logged}
+
+
+@pytest.mark.sqlite
+def test_a_full_disk_makes_no_flood(house, listens, eventually, logged, backlog):
+    """While nothing can be marked, the runner neither spins nor fills the log; with room again all is run, once."""
+    runs = Counter()
+    flow = house.open(listens(lambda event: runs.update([event.id]), name="h"), start=False, runner={"threads": 4})
+    backlog(flow, 300)
+    ((pages,),) = flow.sql("PRAGMA page_count")
+    flow.app.ledger.write(lambda t: t.connection.exec_driver_sql(f"PRAGMA max_page_count={pages}").all())
+    flow.sql("CREATE TABLE filler AS SELECT zeroblob(4000) AS x")
+    flow.sql(
+        "CREATE TRIGGER full BEFORE INSERT ON attempts BEGIN INSERT INTO filler SELECT zeroblob(1000000); END",
+    )
+    flow.app.start()
+    eventually(lambda: flow.app.ledger.write_error)
+    time.sleep(0.5)
+    assert runs == {}
+    assert sum(entry["event"] == "delivery_not_run" for entry in logged) <= 12
+    flow.sql("DROP TRIGGER full")
+    flow.app.ledger.write(lambda t: t.connection.exec_driver_sql("PRAGMA max_page_count=1000000").all())
+    eventually(flow.at_rest)
+    assert set(runs.values()) == {1}
+    assert len(runs) == 300
+
+
+def test_what_is_for_later_is_not_begun(house, listens):
+    """A delivery whose time has not come is not handed to a thread."""
+    runs = []
+    listener = listens(lambda event: runs.append(1), name="h")
+    first = house.open(listener, start=False)
+    event_id = first.take(wait=0).event_id
+    first.sql("UPDATE deliveries SET due_at = due_at + ?", 10 * SECOND)
+    first.close()
+    flow = house.open(listener)
+    assert flow.take("i2").status == "done"
+    assert flow.only(event_id).attempt == 0
+    flow.advance(10)
+    flow.settled(event_id, State.SUCCEEDED)
+    assert len(runs) == 2
+
+
+def test_a_thread_whose_attempt_takes_too_long_is_replaced(house, listens, gate, eventually, logged):
+    """Its outcome counts when it comes; meanwhile the pool has its size, and others run."""
+    handlers = [listens(gate, name="hangs"), listens(lambda event: None, name="other", process_key="other")]
+    flow = house.open(*handlers, runner={"threads": 2, "timeout": 0.2})
+    hanging = [flow.take(f"i{number}", wait=0).event_id for number in range(4)]
+    # Half of two threads is one. The first is given up, so that another begins; that one keeps its place.
+    assert gate.enter(2)
+    assert not gate.enter(1, within=0.8)
+    overdue = eventually(
+        lambda: len(found := [one for one in logged if one["event"] == "attempt_overdue"]) > 1 and found
+    )
+    assert [one["handler"] for one in overdue] == ["p:hangs", "p:hangs"]
+    assert flow.take("o", key="other").status == "done"
+    assert flow.app.runner.running == 2
+    gate.opened.set()
+    for one in hanging:
+        assert flow.settled(one, State.SUCCEEDED).attempt == 1
+    eventually(lambda: len([one for one in threading.enumerate() if one.name.startswith("runner-")]) == 2)
+    assert flow.app.runner._abandoned == 0
+
+
+def test_the_number_of_threads_is_bounded_whatever_hangs(house, listens, gate, eventually):
+    """With several handlers that hang, there are at most twice as many threads as the pool has."""
+    handlers = [listens(gate, name=f"h{number}", process_key=f"k{number}") for number in range(6)]
+    flow = house.open(*handlers, runner={"threads": 2, "timeout": 0.1})
+    for number in range(6):
+        flow.take(f"i{number}", key=f"k{number}", wait=0)
+    assert gate.enter(4)
+    assert not gate.enter(1, within=0.6)
+    assert len([one for one in threading.enumerate() if one.name.startswith("runner-")]) == 4
+    gate.opened.set()
+    eventually(flow.at_rest)
+
+
+def test_a_thread_that_cannot_be_started_ends_nothing(house, listens, gate, eventually, logged):
+    """The system has no room for another: what there is goes on, and the place is filled as soon as there is room."""
+    quick = listens(lambda event: None, name="other", process_key="other")
+    more = threading.Event()
+    busy = listens(lambda event: more.wait(WAIT_TIMEOUT), name="busy", process_key="busy", timeout=60.0)
+    flow = house.open(listens(gate, name="hangs"), quick, busy, runner={"threads": 2, "timeout": 0.2})
+    start, room = threading.Thread.start, threading.Event()
+
+    def starts(thread):
+        if thread.name.startswith("runner-") and not room.is_set():
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    def runners():
+        return sum(one.name.startswith("runner-") for one in threading.enumerate())
+
+    eventually(lambda: runners() == 2)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(threading.Thread, "start", starts)
+        hanging = flow.take("h", wait=0).event_id
+        assert gate.enter(1)
+        eventually(lambda: [one for one in logged if one["event"] == "thread_start_failed"])
+        assert flow.take("o", key="other").status == "done"
+        assert runners() == 2
+        busy = flow.take("b", key="busy", wait=0).event_id
+        eventually(lambda: flow.only(busy).state is State.RUNNING)
+        left = flow.take("l", key="other", wait=0).event_id
+        assert flow.only(left).state is State.WAITING, "it is marked as running, and no thread runs it"
+        room.set()
+        eventually(lambda: runners() == 3)
+    flow.settled(left, State.SUCCEEDED)
+    more.set()
+    gate.opened.set()
+    flow.settled(hanging, State.SUCCEEDED)
+    assert len([one for one in logged if one["event"] == "thread_start_failed"]) == 1
+
+
+def test_each_handler_has_its_own_timeout(house, listens, gate, eventually, logged):
+    """What the operator says of a handler counts, then what it declares, then what goes for all."""
+    handlers = [listens(gate, name="slow", timeout=60), listens(gate, name="quick", process_key="q", timeout=60)]
+    flow = house.open(
+        *handlers, runner={"threads": 4, "timeout": 60.0}, handlers={"p:quick": HandlerSettings(timeout=0.1)}
+    )
+    flow.take("s", wait=0)
+    flow.take("q", key="q", wait=0)
+    assert gate.enter(2)
+    eventually(lambda: [one["handler"] for one in logged if one["event"] == "attempt_overdue"] == ["p:quick"])
+    gate.opened.set()
+
+
+@contextmanager
+def begins(execute, clock):
+    """A function that has deliveries of one handler begin together in a runner of eight threads, run by `execute`."""
+    runner, stop = embedded.EmbeddedRunner(threads=8, fetch_due=lambda now, most: [], clock=clock), threading.Event()
+    thread = threading.Thread(target=runner.run, args=(execute, stop))
+    thread.start()
+    event = object()
+
+    def begin(*names):
+        queued = [ReadyDelivery(name, "p:h", 0, load_event=lambda: event) for name in names]
+        reserved = runner._reserve(queued)
+        assert reserved == queued
+        runner._start_reserved(reserved)
+
+    while not runner._is_running:
+        time.sleep(0.001)
+    try:
+        yield begin
+    finally:
+        stop.set()
+        runner.wake()
+        thread.join(WAIT_TIMEOUT)
+        assert not thread.is_alive()
+
+
+def test_what_begins_together_and_is_quick_takes_one_thread(clock, monkeypatch, eventually):
+    """To wake a thread for each would cost more than to run them; of a handler nobody knows yet, each gets one."""
+    monkeypatch.setattr(embedded, "POLL_INTERVAL", 60)
+    monkeypatch.setattr(embedded, "FAST_THRESHOLD_SECONDS", 60)
+    ran, together = [], threading.Barrier(3)
+
+    def execute(queued, claimed):
+        if queued.delivery_id.startswith("unknown"):
+            together.wait(WAIT_TIMEOUT)  # they are not quick yet, and so there is a thread for each
+        ran.append((queued.delivery_id, threading.get_ident()))
+
+    with begins(execute, clock) as begin:
+        begin("unknown-1", "unknown-2", "unknown-3")
+        eventually(lambda: len(ran) == 3)
+        begin("a", "b", "c")
+        eventually(lambda: len(ran) == 6)
+    assert [name for name, _ in ran[3:]] == ["a", "b", "c"]
+    assert len({thread for _, thread in ran[3:]}) == 1
+
+
+def test_one_that_was_quick_and_hangs_keeps_no_other(clock, monkeypatch, eventually):
+    """What was left to the thread that now hangs is begun by others at the next look."""
+    monkeypatch.setattr(embedded, "FAST_THRESHOLD_SECONDS", 60)
+    ran, opened = [], threading.Event()
+
+    def execute(queued, claimed):
+        if queued.delivery_id == "hangs":
+            opened.wait(WAIT_TIMEOUT)
+        ran.append(queued.delivery_id)
+
+    with begins(execute, clock) as begin:
+        begin("quick")
+        eventually(lambda: ran == ["quick"])
+        begin("hangs", "a", "b")
+        eventually(lambda: sorted(ran[1:]) == ["a", "b"])
+        opened.set()
+        eventually(lambda: ran[3:] == ["hangs"])

@@ -1,0 +1,142 @@
+"""Ordered and limited handlers while they run, by either runner: never two of one key at once, always in order."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter, defaultdict
+
+import pytest
+
+from flowhooks import Retry, RetryAfter, State
+from flowhooks.clock import Clock
+from flowhooks.execution.runners import embedded, procrastinate, procrastinate_schema
+from support.waiting import WAIT_TIMEOUT
+
+
+class Seen:
+    """A handler that sees what runs at the same time, and in which order keys get done."""
+
+    def __init__(self, fails=0.0):
+        self.fails = fails
+        self.lock = threading.Lock()
+        self.running = Counter()
+        self.most = 0
+        self.overlaps = []
+        self.done = defaultdict(list)
+
+    def __call__(self, event):
+        """Handle."""
+        key = event.business_key
+        with self.lock:
+            self.running[key] += 1
+            self.most = max(self.most, self.running.total())
+            if self.running[key] > 1:
+                self.overlaps.append(key)
+        time.sleep(random.random() / 500)
+        with self.lock:
+            self.running[key] -= 1
+            if random.random() < self.fails:
+                raise RetryAfter(0)
+            self.done[key].append(event.data["number"])
+
+    @property
+    def count(self):
+        """How many are done."""
+        with self.lock:
+            return sum(map(len, self.done.values()))
+
+
+@pytest.fixture
+def clock():
+    """The real one: PostgreSQL tells by its own when a job is due."""
+    return Clock()
+
+
+@pytest.fixture(params=["embedded", "procrastinate"])
+def runner(request, house):
+    """The settings of each runner; the tables of jobs have nothing in them."""
+    if request.param == "procrastinate":
+        if not house.url:
+            pytest.skip("it does not run on SQLite")
+        procrastinate_schema.upgrade(house.url)
+    return {"kind": request.param, "threads": 8}
+
+
+def take_all(flows, keys, each):
+    """Take call-backs in from a thread for each key, by turns through each of the flows."""
+
+    def one(key):
+        for number in range(each):
+            flow = flows[number % len(flows)]
+            flow.take(f"{key}-{number}", wait=0, businessKey=key, number=number)
+
+    threads = [threading.Thread(target=one, args=(key,)) for key in keys]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT_TIMEOUT)
+
+
+def test_never_two_of_one_key_and_always_in_order(house, runner, listens, eventually):
+    """Two processes where there can be two, several keys, attempts that fail at random and are retried."""
+    seen = Seen(fails=0.2)
+    ordered = listens(seen, name="h", order_by="business_key", retry=Retry(attempts=100))
+    flows = [house.open(ordered, runner=runner) for _ in range(2 if house.url else 1)]
+    keys, each = [f"k{number}" for number in range(4)], 15
+    take_all(flows, keys, each)
+    eventually(lambda: seen.count == len(keys) * each)
+    assert seen.overlaps == []
+    assert dict(seen.done) == {key: list(range(each)) for key in keys}
+    eventually(lambda: flows[0].app.ledger.count_by_state()["running"] == 0)
+
+
+def test_one_that_fails_for_long_keeps_only_its_own_key(house, runner, listens, eventually):
+    """The next of its key waits, others run; and an answer does not say that what is held back is done."""
+    done, fail = [], threading.Event()
+
+    def handle(event):
+        if event.business_key == "bad" and not fail.is_set():
+            raise RetryAfter(3600)
+        done.append(event.flow_instance_id)
+
+    flow = house.open(listens(handle, name="h", order_by="business_key", retry=Retry()), runner=runner)
+    first = flow.take("1", wait=0, businessKey="bad").event_id
+    flow.settled(first, State.WAITING, attempt=1)
+    held = flow.take("2", wait=0, businessKey="bad").event_id
+    assert flow.take("3", businessKey="good").delivery_statuses[0].state is State.SUCCEEDED
+    assert flow.only(held).blocked_by == first
+    assert done == ["3"]
+    fail.set()
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_no_more_run_at_once_than_may(house, runner, listens, eventually, most):
+    """Over all processes."""
+    seen = Seen()
+    limited = listens(seen, name="h", concurrency=most)
+    flows = [house.open(limited, runner=runner) for _ in range(2 if house.url else 1)]
+    keys, each = [f"k{number}" for number in range(4)], 15
+    take_all(flows, keys, each)
+    eventually(lambda: seen.count == len(keys) * each)
+    assert seen.most <= most
+    eventually(lambda: flows[0].app.ledger.count_by_state()["running"] == 0)
+
+
+def test_one_at_a_time_is_not_slow(house, runner, listens, eventually, monkeypatch):
+    """One that ends hands on to the next: they do not wait for somebody to look."""
+    for looks in (embedded, "POLL_INTERVAL"), (procrastinate, "SWEEP_INTERVAL"):
+        monkeypatch.setattr(*looks, 3600.0)
+    count = 60
+    for given in ({"order_by": "business_key"}, {"concurrency": 1}):
+        done = []
+        name = next(iter(given))
+        handler = listens(lambda event, done=done: done.append(event.id), name=name, **given)
+        flow = house.open(handler, start=False, runner=runner)
+        for number in range(count):
+            flow.take(f"{name}-{number}", wait=0, businessKey="k")
+        flow.app.start()
+        eventually(lambda done=done: len(done) == count)
+        eventually(lambda flow=flow: flow.app.ledger.count_by_state()["running"] == 0)
+        flow.close()

@@ -1,0 +1,173 @@
+"""What every runner does: each delivery once, no handler at another's expense, and nothing left behind at the end."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+import pytest
+
+from flowhooks import Retry, State
+from flowhooks.clock import to_datetime
+from flowhooks.ledger.new_event import NewEvent
+from flowhooks.model.event import from_body
+from support.waiting import WAIT_TIMEOUT
+
+pytestmark = pytest.mark.runners
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_small_pool_runs_everything(house, listens, threads):
+    """Even one thread runs every handler."""
+    runs = []
+    handlers = [listens(lambda event, n=n: runs.append(n), name=f"h{n}", process_key=f"k{n}") for n in range(3)]
+    flow = house.open(*handlers, runner={"threads": threads})
+    for number in range(12):
+        assert flow.take(f"i{number}", key=f"k{number % 3}").status == "done"
+    assert Counter(runs) == {0: 4, 1: 4, 2: 4}
+
+
+def test_a_handler_that_hangs_does_not_stop_the_others(house, listens, gate):
+    """While one handler never comes back, every other one is run at once."""
+    flow = house.open(
+        listens(gate, name="gate"), listens(lambda event: 1, name="h", process_key="k"), runner={"threads": 2}
+    )
+    for number in range(20):
+        flow.take(f"i{number}", wait=0)
+    assert gate.enter(1)
+    for number in range(20):
+        assert flow.take(f"k{number}", key="k").status == "done"
+    assert gate.runs == ["i0"]
+
+
+def test_handlers_take_turns(house, listens, eventually, backlog):
+    """Of two handlers with a backlog each, neither is done before the other has begun in earnest."""
+    runs = []
+    handlers = [listens(lambda event, n=n: runs.append(n), name=f"h{n}", process_key=f"k{n}") for n in range(2)]
+    flow = house.open(*handlers, start=False, runner={"threads": 2})
+    for number in range(2):
+        backlog(flow, 60, key=f"k{number}")
+    flow.app.start()
+    eventually(flow.at_rest)
+    assert {Counter(runs[:40])[n] > 4 for n in range(2)} == {True}
+    assert Counter(runs) == {0: 60, 1: 60}
+
+
+def test_nothing_runs_twice(house, listens, together, eventually):
+    """While call-backs come in from many threads, come again, and the ledger is looked through all the time."""
+    runs = Counter()
+    lock = threading.Lock()
+
+    def function(event, delivery):
+        with lock:
+            runs[delivery.id, delivery.attempt] += 1
+
+    flow = house.open(listens(function, name="a"), listens(function, name="b", retry=Retry()), runner={"threads": 8})
+    stop = threading.Event()
+
+    def look():
+        while not stop.is_set():
+            flow.app.runner.wake()
+            stop.wait(0.001)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    together(*[lambda: [flow.take(f"i{number}", wait=0) for number in range(40)]] * 4)
+    eventually(flow.at_rest)
+    stop.set()
+    looking.join()
+    assert len(runs) == 80
+    assert set(runs.values()) == {1}
+    assert {attempt for _, attempt in runs} == {1}
+
+
+def test_a_retry_without_delay_is_made_at_once(house, listens):
+    """A schedule of no seconds at all makes its attempts one after the other, each once."""
+    runs = []
+
+    def function(event, delivery):
+        runs.append(delivery.attempt)
+        raise ValueError("x")
+
+    flow = house.open(listens(function, retry=Retry(attempts=6, delays=(0,))))
+    assert flow.take(wait=20).status == "dead"
+    assert runs == [1, 2, 3, 4, 5, 6]
+
+
+def test_stopping_waits_for_what_runs(house, listens, gate):
+    """At the end what runs is waited for and recorded; what had not begun keeps waiting, without an attempt."""
+    flow = house.open(listens(gate, name="gate"), runner={"threads": 2})
+    for number in range(5):
+        flow.take(f"i{number}", wait=0)
+    assert gate.enter(1)
+    ended = []
+    closing = threading.Thread(target=lambda: ended.append(flow.close(30)))
+    closing.start()
+    assert not gate.enter(1, within=0.3)
+    assert closing.is_alive()
+    gate.opened.set()
+    closing.join(WAIT_TIMEOUT)
+    assert ended == [True]
+    assert gate.runs == ["i0"]
+    assert flow.sql("SELECT state, attempt, count(*) FROM deliveries GROUP BY 1, 2 ORDER BY 1") == [
+        ("succeeded", 1, 1),
+        ("waiting", 0, 4),
+    ]
+    assert flow.sql("SELECT count(*) FROM processes WHERE stopped_at IS NULL") == [(0,)]
+
+
+def test_stopping_does_not_wait_for_ever(house, listens, gate):
+    """What does not end in time is left behind, says so, and is found lost at the next start."""
+    listener = listens(gate, name="gate")
+    flow = house.open(listener)
+    event_id = flow.take(wait=0).event_id
+    assert gate.enter(1)
+    assert flow.close(0.2) is False
+    second = house.open(listener)
+    assert second.only(event_id).state is State.UNKNOWN
+    gate.opened.set()
+    assert second.only(event_id).state is State.UNKNOWN
+
+
+def test_a_transaction_that_comes_to_nothing_keeps_no_thread(house, listens, gate, new_gate):
+    """Threads that were reserved for deliveries of a transaction that failed are free again."""
+    flow = house.open(
+        listens(gate, name="gate"), listens(new_gate(), name="other", process_key="o"), runner={"threads": 4}
+    )
+
+    def cut(number):
+        def function(transaction):
+            items = []
+            original = flow.app.ledger._event_inserter
+            event = from_body(
+                {"processDefinitionKey": "leave"},
+                id=flow.clock.new_id(),
+                source="default",
+                kind="complete",
+                flow_instance_id=f"cut-{number}",
+                received_at=to_datetime(flow.clock.now()),
+            )
+            items.append(
+                NewEvent(
+                    event=event,
+                    body='{"processDefinitionKey": "leave"}',
+                    digest="x",
+                    state="routed",
+                    route={"p:gate": "key leave"},
+                    deliveries=[(flow.clock.new_id(), "p:gate")],
+                    now=flow.clock.now(),
+                )
+            )
+            original(transaction, items)
+            raise RuntimeError("cut")
+
+        return function
+
+    for number in range(10):
+        with pytest.raises(RuntimeError, match="cut"):
+            flow.app.ledger.write(cut(number))
+    assert flow.app.runner.running == 0
+    assert gate.runs == []
+    for number in range(4):
+        flow.take(f"i{number}", wait=0)
+    assert gate.enter(2)

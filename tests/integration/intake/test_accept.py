@@ -1,0 +1,582 @@
+"""Taking call-backs in: stored once, answered as soon as nothing more can settle, safe to call again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import ExitStack, suppress
+
+import pytest
+
+from flowhooks import Reject, Retry, RetryAfter, State
+from flowhooks.clock import SECOND
+from flowhooks.errors import IdentityConflict, InvalidCallback, Unavailable
+from flowhooks.operations.resolve import Resolution, resolve
+from support.waiting import WAIT_TIMEOUT, until
+
+pytestmark = pytest.mark.runners
+
+
+LONG = 3600.0
+"""Seconds to wait for an answer that are never over: a test in which they are waited for fails by its time-out."""
+
+
+class Gate:
+    """A handler that waits to be let go on.
+
+    Attributes:
+        runs: the instances that it was run for.
+    """
+
+    def __init__(self):
+        self.runs = []
+        self.entered = threading.Semaphore(0)
+        self.opened = threading.Event()
+        self.error = None
+
+    def __call__(self, event):
+        """Handle."""
+        self.runs.append(event.flow_instance_id)
+        self.entered.release()
+        assert self.opened.wait(WAIT_TIMEOUT)
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def gate():
+    """A handler that waits to be let go on; let go on at the end."""
+    gate = Gate()
+    yield gate
+    gate.opened.set()
+
+
+class Later:
+    """A call in a thread of its own."""
+
+    def __init__(self, function):
+        self._result = None
+        self._thread = threading.Thread(target=self._run, args=(function,))
+        self._thread.start()
+
+    def _run(self, function):
+        try:
+            self._result = function()
+        except Exception as error:  # noqa: BLE001 (handed to the test)
+            self._result = error
+
+    @property
+    def waiting(self):
+        """Whether it has no answer yet."""
+        return self._thread.is_alive()
+
+    def result(self):
+        """Its result or error."""
+        self._thread.join(WAIT_TIMEOUT)
+        assert not self.waiting
+        return self._result
+
+
+def failing(*errors):
+    """A handler's function that raises these in turn, then returns."""
+    left = list(errors)
+
+    def function(event):
+        if left:
+            raise left.pop(0)
+
+    return function
+
+
+def test_success(house, listens):
+    """When every handler has succeeded within the wait, the answer is *done* and names the event."""
+    flow = house.open(listens(lambda event: 1, name="a"), listens(lambda event: 2, name="b"))
+    answer = flow.take()
+    assert answer.status == "done"
+    assert [(one.handler, one.state) for one in answer.delivery_statuses] == [
+        ("p:a", State.SUCCEEDED),
+        ("p:b", State.SUCCEEDED),
+    ]
+    assert flow.events() == [answer.event_id]
+
+
+@pytest.mark.parametrize(
+    ("errors", "key", "status"),
+    [
+        ([None, None], "leave", "done"),
+        ([None, RetryAfter(999)], "leave", "pending"),
+        ([RetryAfter(999), ValueError("x")], "leave", "dead"),
+        ([None, ValueError("x")], "nobody", "dead"),
+        ([None, RetryAfter(999)], "nobody", "parked"),
+        ([None, None], "nobody", "parked"),
+    ],
+    ids=["done", "pending", "dead before pending", "dead before parked", "parked before pending", "parked before done"],
+)
+def test_the_gravest_decides(house, listens, errors, key, status):
+    """Any dead delivery makes the answer *dead*; else parked, else unfinished, else done."""
+    handlers = [
+        listens(failing(*[error] * bool(error)), name=f"h{place}", every=key == "nobody")
+        for place, error in enumerate(errors)
+    ]
+    flow = house.open(*handlers)
+    assert flow.take(key=key).status == status
+    assert flow.take(key=key, wait=0).status == status
+
+
+def test_an_event_whose_key_needs_no_handler_is_done(house):
+    """What the settings say nobody need want is stored, dismissed and *done*, with nothing to wait for."""
+    flow = house.open(routing={"ignore_process_keys": ("leave",)})
+    answer = flow.take()
+    assert (answer.status, answer.delivery_statuses) == ("done", ())
+    assert flow.app.ledger.event(answer.event_id).state == "dismissed"
+    assert flow.take().status == "done"
+
+
+def test_no_wait_answers_as_soon_as_it_is_stored(house, listens, gate):
+    """Without a wait the answer is *pending*, and the event is stored and run all the same."""
+    flow = house.open(listens(gate, name="gate"))
+    answer = flow.take(wait=0)
+    assert answer.status == "pending"
+    assert gate.entered.acquire(timeout=WAIT_TIMEOUT)
+    gate.opened.set()
+    flow.settled(answer.event_id, State.SUCCEEDED)
+
+
+def test_the_answer_says_what_still_runs(house, listens, gate):
+    """When the wait is over, an answer tells what runs from what waits."""
+    flow = house.open(listens(gate, name="gate"), listens(failing(RetryAfter(999)), name="later"))
+    answer = flow.take(wait=1)
+    assert answer.status == "pending"
+    assert {one.handler: one.state for one in answer.delivery_statuses} == {
+        "p:gate": State.RUNNING,
+        "p:later": State.WAITING,
+    }
+
+
+def test_nobody_waits_for_what_cannot_settle_in_time(house, listens):
+    """A retry that is due after the wait is not waited for."""
+    flow = house.open(listens(failing(ValueError("x")), retry=Retry(delays=(2 * LONG,)), name="h"))
+    answer = flow.take(wait=LONG)
+    assert (answer.status, answer.delivery_statuses[0].state) == ("pending", State.WAITING)
+    assert answer.delivery_statuses[0].due_at == flow.clock.now() + 2 * LONG * SECOND
+
+
+def test_a_retry_within_the_wait_is_waited_for(house, listens):
+    """A retry that is due within the wait decides the answer."""
+    flow = house.open(listens(failing(ValueError("x")), retry=Retry(), name="h"))
+    later = Later(lambda: flow.take(wait=20))
+    event_id = first_event(flow)
+    flow.settled(event_id, State.WAITING, attempt=1)
+    assert later.waiting
+    flow.advance(5)
+    assert later.result().status == "done"
+
+
+def first_event(flow):
+    """The id of the one event, once it is stored."""
+    return until(flow.events)[0]
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        pytest.param(LONG, marks=pytest.mark.sqlite, id="alone"),
+        # Another process might have it.
+        pytest.param(3, marks=pytest.mark.postgresql, id="shared"),
+    ],
+)
+def test_a_missing_handler_is_not_waited_for(house, listens, gate, wait):
+    """What goes to a handler that is not loaded cannot settle: where nobody else can have it, nothing is waited for."""
+    house.open(listens(gate, name="away"), start=False).close()
+    flow = house.open(listens(lambda event: 1, name="here"))
+    answer = flow.take(wait=wait)
+    assert answer.status == "pending"
+    assert {one.handler: one.state for one in answer.delivery_statuses} == {
+        "p:here": State.SUCCEEDED,
+        "p:away": State.WAITING,
+    }
+
+
+def test_half_of_the_threads_may_wait(house, listens, gate, eventually):
+    """As many answers wait as half of the HTTP threads; the next one is given at once, and is stored all the same."""
+    flow = house.open(listens(gate, name="gate"), http={"threads": 4}, runner={"threads": 16})
+    waiting = [Later(lambda n=n: flow.take(f"i{n}", wait=30)) for n in range(2)]
+    for _ in waiting:
+        assert gate.entered.acquire(timeout=WAIT_TIMEOUT)
+    eventually(lambda: len(gate.runs) == 2)
+    for number in range(2, 6):
+        assert flow.take(f"i{number}", wait=30).status == "pending"
+    assert all(one.waiting for one in waiting)
+    gate.opened.set()
+    assert [one.result().status for one in waiting] == ["done", "done"]
+    assert flow.take("again", wait=30).status == "done"
+
+
+def test_places_to_wait_are_given_back_whatever_happens(house, listens):
+    """Conflicts, refusals, repeats and answers in time give their place back: the last one can still wait."""
+    flow = house.open(listens(lambda event: 1, name="h"), http={"threads": 2})
+    for number in range(5):
+        flow.take(f"i{number}")
+        flow.take(f"i{number}")
+        with pytest.raises(IdentityConflict):
+            flow.take(f"i{number}", other=number)
+        flow.take(f"i{number}", key="nobody", callback_class="x")
+    assert flow.take("last").status == "done"
+
+
+def test_a_repeat_needs_no_second_place(house, listens, gate, eventually):
+    """Where only one may wait, a call-back that comes again can be that one."""
+    flow = house.open(listens(gate, name="gate"), http={"threads": 2})
+    flow.take(wait=0)
+    assert gate.entered.acquire(timeout=WAIT_TIMEOUT)
+    again = Later(lambda: flow.take(wait=30))
+    eventually(flow.app.waiters.pending_event_ids)
+    gate.opened.set()
+    assert again.result().status == "done"
+    assert gate.runs == ["i1"]
+
+
+def test_identical_call_backs_at_once_are_one_run(house, listens, together):
+    """Sixteen identical call-backs at the same moment: one event, one run, and each is answered with its outcome."""
+    runs = []
+
+    def slow(event):
+        runs.append(event.id)
+        time.sleep(0.05)
+
+    flow = house.open(listens(slow), http={"threads": 64})
+    answers = together(*[lambda: flow.take(x=1)] * 16)
+    assert {answer.status for answer in answers} == {"done"}
+    assert {answer.event_id for answer in answers} == set(runs) == set(flow.events())
+    assert len(runs) == 1
+    assert flow.app.ledger.event(runs[0]).repeats == 15
+
+
+def test_different_data_at_once_is_one_event_and_conflicts(house, listens, together):
+    """Of differing call-backs under one identity at the same moment one is taken; all others are conflicts with it."""
+    runs = []
+    flow = house.open(listens(lambda event: runs.append(event.id), name="h"))
+    answers = together(*[lambda n=n: flow.take(x=n) for n in range(8)])
+    conflicts = [one for one in answers if isinstance(one, IdentityConflict)]
+    (answer,) = [one for one in answers if not isinstance(one, IdentityConflict)]
+    assert len(conflicts) == 7
+    assert {one.event_id for one in conflicts} == {answer.event_id}
+    assert runs == [answer.event_id]
+    assert len(flow.app.ledger.conflicts(answer.event_id)) == 7
+
+
+def test_what_succeeded_is_not_run_again(house, listens):
+    """The same call-back, even after a restart, is answered with the success that it had."""
+    runs = []
+    listener = listens(lambda event: runs.append(1), name="h")
+    flow = house.open(listener)
+    first = flow.take()
+    assert flow.take() == first
+    flow.close()
+    assert house.open(listener).take().event_id == first.event_id
+    assert runs == [1]
+
+
+def test_a_repeat_joins_what_runs(house, listens, gate):
+    """A call-back that comes again while its handler runs waits for that run, and starts no other."""
+    flow = house.open(listens(gate, name="gate"))
+    first = Later(lambda: flow.take(wait=30))
+    assert gate.entered.acquire(timeout=WAIT_TIMEOUT)
+    second = Later(lambda: flow.take(wait=30))
+    assert flow.take(wait=0).status == "pending"
+    gate.opened.set()
+    assert first.result().status == second.result().status == "done"
+    assert gate.runs == ["i1"]
+
+
+def test_a_repeat_does_not_hurry_a_retry(house, listens):
+    """What waits for its next attempt goes on waiting when the call-back comes again."""
+    runs = []
+
+    def function(event):
+        runs.append(1)
+        raise ValueError("x")
+
+    flow = house.open(listens(function, retry=Retry(delays=(60,))))
+    event_id = flow.take().event_id
+    due = flow.settled(event_id, State.WAITING, attempt=1).due_at
+    assert flow.take(wait=30).status == "pending"
+    assert flow.only(event_id).due_at == due
+    assert runs == [1]
+
+
+def test_what_is_dead_gets_one_more_attempt_once_a_minute(house, listens):
+    """With `retry=`, a dead delivery is attempted again when its call-back comes again, at most once a minute."""
+    runs = []
+
+    def function(event, delivery):
+        runs.append(delivery.attempt)
+        if delivery.attempt < 4:
+            raise ValueError(f"attempt {delivery.attempt}")
+
+    flow = house.open(listens(function, retry=Retry(attempts=1)))
+    assert flow.take().status == "dead"
+    flow.clock.advance(59.9)
+    assert flow.take().status == "dead"
+    assert runs == [1]
+    flow.clock.advance(0.1)
+    answer = flow.take()
+    assert (answer.status, answer.delivery_statuses[0].error) == ("dead", "ValueError: attempt 2")
+    assert flow.take().status == "dead"
+    assert runs == [1, 2]
+    flow.clock.advance(60)
+    flow.take()
+    flow.clock.advance(60)
+    assert flow.take().status == "done"
+    assert runs == [1, 2, 3, 4]
+
+
+def test_many_at_once_give_one_more_attempt(house, listens, together):
+    """Sixteen repeats at the same moment revive a dead delivery once."""
+    runs = []
+
+    def function(event):
+        runs.append(1)
+        raise ValueError("x")
+
+    flow = house.open(listens(function, retry=Retry(attempts=1)), http={"threads": 64})
+    flow.take()
+    flow.clock.advance(60)
+    answers = together(*[flow.take] * 16)
+    assert {answer.status for answer in answers} == {"dead"}
+    assert len(runs) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "declared"),
+    [(ValueError("x"), {}), (Reject("never"), {"retry": Retry()}), (Reject("never"), {})],
+    ids=["no retry", "reject", "both"],
+)
+def test_what_may_not_run_again_is_answered_with_its_stored_failure(house, listens, error, declared):
+    """Without `retry=`, or after `Reject`, the failure is final and told again, whenever the call-back comes again."""
+    runs = []
+
+    def function(event):
+        runs.append(1)
+        raise error
+
+    flow = house.open(listens(function, **declared))
+    first = flow.take()
+    flow.clock.advance(86400)
+    again = flow.take()
+    assert (first.status, again.status) == ("dead", "dead")
+    assert again.delivery_statuses == first.delivery_statuses
+    assert runs == [1]
+
+
+def test_only_what_is_dead_runs_again(house, listens):
+    """Of an event with two handlers, the one that succeeded is left alone when the other one is revived."""
+    runs = []
+    flow = house.open(
+        listens(lambda event: runs.append("good"), name="good"),
+        listens(failing(ValueError("x")), name="bad", retry=Retry(attempts=1)),
+    )
+    assert flow.take().status == "dead"
+    flow.clock.advance(61)
+    assert flow.take().status == "done"
+    assert runs == ["good"]
+
+
+def test_a_dead_delivery_of_a_missing_handler_stays_dead(house, listens):
+    """What cannot run just now is not revived; the stored failure is answered."""
+    house.open(listens(failing(ValueError("x")), name="h", retry=Retry(attempts=1))).take()
+    flow = reopened(house)
+    flow.clock.advance(61)
+    assert flow.take().status == "dead"
+
+
+def reopened(house):
+    """The house's database, opened anew without handlers."""
+    house._flows[-1].close()
+    return house.open()
+
+
+def test_what_is_unknown_waits_for_its_operator(house, listens):
+    """A delivery of which nobody knows whether it did its work is not run again by a repeat, and not waited for."""
+    runs = []
+    listener = listens(lambda event: runs.append(1), name="h")
+    first = house.open(listener, start=False)
+    first.take(wait=0)
+    first.app.ledger.claim(first.app.ledger.due_deliveries(first.clock.now(), lambda _handler: 1)[0])
+    house.crash(first)
+    flow = house.open(listener)
+    answer = flow.take(wait=30)
+    assert (answer.status, answer.delivery_statuses[0].state) == ("pending", State.UNKNOWN)
+    resolve(flow.app.operation_context, answer.delivery_statuses[0].delivery_id, Resolution.DID)
+    assert flow.take().status == "done"
+    assert runs == []
+
+
+def test_closed_is_done(house, listens):
+    """What an operator closed needs nothing more, so a repeat is answered *done*."""
+    flow = house.open(listens(failing(ValueError("x")), name="h"))
+    answer = flow.take()
+    resolve(flow.app.operation_context, answer.delivery_statuses[0].delivery_id, Resolution.CLOSE)
+    assert flow.take().status == "done"
+
+
+def test_other_data_is_a_conflict(house, listens):
+    """Other data under the same identity is refused and names the first event; the first one stands."""
+    runs = []
+    flow = house.open(listens(lambda event: runs.append(event.data["x"]), name="h"))
+    first = flow.take(x=1)
+    with pytest.raises(IdentityConflict) as refusal:
+        flow.take(x=2)
+    assert refusal.value.event_id == first.event_id
+    assert flow.take(x=1).event_id == first.event_id
+    assert runs == [1]
+
+
+def test_data_that_the_settings_leave_out_makes_no_conflict(house, listens):
+    """With `identity.ignore_pointers`, a call-back whose time stamp differs is the same call-back."""
+    flow = house.open(listens(lambda event: 1, name="h"), identity={"ignore_pointers": ("/meta/sentAt",)})
+    first = flow.take(meta={"sentAt": "09:00", "by": "x"})
+    assert flow.take(meta={"sentAt": "09:05", "by": "x"}).event_id == first.event_id
+    with pytest.raises(IdentityConflict):
+        flow.take(meta={"sentAt": "09:00", "by": "y"})
+
+
+def test_those_who_wait_are_answered_when_the_server_stops(house, listens, gate):
+    """Draining answers waiters *pending* at once, takes nothing more in, and what runs is recorded."""
+    flow = house.open(listens(gate, name="gate"))
+    waiting = Later(lambda: flow.take(wait=30))
+    assert gate.entered.acquire(timeout=WAIT_TIMEOUT)
+    again = Later(lambda: flow.take(wait=30))
+    flow.app.begin_shutdown()
+    assert waiting.result().status == "pending"
+    answer = again.result()
+    assert getattr(answer, "key", None) == "draining" or answer.status == "pending"
+    with pytest.raises(Unavailable) as refusal:
+        flow.take("i2")
+    assert refusal.value.key == "draining"
+    event_id = flow.events()[0]
+    gate.opened.set()
+    flow.settled(event_id, State.SUCCEEDED)
+
+
+def test_what_nobody_wants_is_parked(house, listens):
+    """By default it is stored and answered *parked*, also when it comes again."""
+    flow = house.open(listens(lambda event: 1, name="h"))
+    answer = flow.take(key="nobody")
+    assert (answer.status, answer.delivery_statuses) == ("parked", ())
+    assert flow.take(key="nobody") == answer
+    assert flow.app.ledger.event(answer.event_id).state == "parked"
+
+
+def test_what_nobody_wants_is_refused_where_the_settings_say_so(house, listens):
+    """With `routing.no_handler = "reject"` nothing is stored, and what is wanted is taken as ever."""
+    flow = house.open(listens(lambda event: 1, name="h"), routing={"no_handler": "reject"})
+    with pytest.raises(InvalidCallback) as refusal:
+        flow.take(key="nobody")
+    assert refusal.value.key == "no_handler"
+    assert flow.events() == []
+    assert flow.take().status == "done"
+
+
+def test_what_is_stored_is_never_refused_as_unrouted(house, listens):
+    """With `routing.no_handler = "reject"`, too, a repeated callback is answered as ever."""
+    done = house.open(listens(lambda event: 1, name="h"))
+    answer, parked = done.take(), done.take("i2", key="nobody")
+    done.close()
+    # As after an uninstall: the ledger remembers nothing of the handler, and nobody wants its events any more.
+    done.sql("DELETE FROM handlers")
+    flow = house.open(listens(lambda event: 1, name="other", process_key="other"), routing={"no_handler": "reject"})
+    assert flow.take() == answer
+    assert flow.take("i2", key="nobody") == parked
+    with pytest.raises(IdentityConflict) as conflict:
+        flow.take(amount=3)
+    assert conflict.value.event_id == answer.event_id
+    with pytest.raises(InvalidCallback):
+        flow.take("i3")
+    assert flow.events() == [answer.event_id, parked.event_id]
+    assert flow.app.ledger.conflicts(answer.event_id) != []
+
+
+def test_calling_an_unrouted_event_again_counts_as_a_repeat_once(house, listens, together):
+    """With `routing.no_handler = "reject"`, many repeats at one moment change nothing but how often it came."""
+    before = house.open(listens(lambda event: 1, name="h"))
+    answer = before.take()
+    before.close()
+    before.sql("DELETE FROM handlers")
+    flow = house.open(routing={"no_handler": "reject"})
+    assert together(*[flow.take] * 4) == [answer] * 4
+    assert flow.sql("SELECT repeats FROM events") == [(4,)]
+
+
+def test_what_cannot_be_stored_is_never_acknowledged(house, listens, monkeypatch):
+    """While the database is locked the answer is Unavailable and no handler is run; afterwards all goes on."""
+    monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
+    runs = []
+    flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"))
+    flow.take("before")
+    with flow.locked():
+        for wait in (0, 5):
+            with pytest.raises(Unavailable):
+                flow.take(f"during-{wait}", wait=wait)
+        assert runs == ["before"]
+    assert flow.take("after").status == "done"
+    assert flow.take("during-0").status == "done"
+    assert sorted(runs) == ["after", "before", "during-0"]
+
+
+def test_storing_that_takes_too_long_is_not_acknowledged(house, listens, eventually):
+    """Who cannot be told in time that a call-back is stored is told to call again, and that is safe."""
+    runs = []
+    flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"))
+    with flow.locked(timeout=0.2):
+        for wait in (0, LONG):
+            with pytest.raises(Unavailable):
+                flow.take(f"i{wait:g}", wait=wait)
+
+    def called_again(name):
+        try:
+            return flow.take(name).status == "done"
+        except Unavailable:  # a busy machine may take longer than 0.2 s once more
+            return False
+
+    eventually(lambda: called_again("i0"))
+    eventually(lambda: called_again("i3600"))
+    assert sorted(runs) == ["i0", "i3600"]
+
+
+@pytest.mark.embedded  # the other runner writes for itself, and so would fill so short a queue
+def test_a_full_queue_is_refused_at_once(house, listens, eventually):
+    """When more call-backs wait to be stored than are allowed, further ones are told to call again at once."""
+    flow = house.open(listens(lambda event: 1, name="h"), ledger={"max_queued_writes": 2})
+    begun, free = threading.Event(), threading.Event()
+    busy = Later(lambda: flow.app.ledger.write(lambda _transaction: begun.set() or free.wait(WAIT_TIMEOUT)))
+    assert begun.wait(WAIT_TIMEOUT)
+
+    def take_once_there_is_room(instance):
+        while True:
+            # A heartbeat may have taken one of the two places.
+            with suppress(Unavailable):
+                return flow.take(instance, wait=0)
+            time.sleep(0.01)
+
+    others = [Later(lambda n=n: take_once_there_is_room(f"i{n}")) for n in range(2)]
+    eventually(lambda: flow.app.ledger._writer._queue.qsize() == 2)
+    with pytest.raises(Unavailable) as refusal:
+        flow.take("one more", wait=30)
+    assert refusal.value.key == "ledger_full"
+    free.set()
+    busy.result()
+    assert [one.result().status for one in others] == ["pending", "pending"]
+    eventually(lambda: flow.app.ledger.count_by_state()["waiting"] + flow.app.ledger.count_by_state()["running"] == 0)
+    assert flow.take("one more").status == "done"
+
+
+def test_a_repeat_that_cannot_be_looked_at_is_stored_all_the_same(house, listens, monkeypatch):
+    """When all connections for reading are taken, a repeat is answered with what is known of it."""
+    monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
+    flow = house.open(listens(failing(ValueError("x")), name="h", retry=Retry(delays=(60,))), start=False)
+    flow.take(wait=0)
+    with ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(flow.app.ledger.connection()).exec_driver_sql("SELECT 1")
+        assert flow.take(wait=0.2).status == "pending"

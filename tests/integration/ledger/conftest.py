@@ -1,0 +1,155 @@
+"""A ledger that nobody runs deliveries of, and batches that are committed together."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from flowhooks.clock import to_datetime
+from flowhooks.ledger.attempts import AttemptResult
+from flowhooks.ledger.new_event import NewEvent
+from flowhooks.model.delivery import OutcomeKind, ReadyDelivery, State
+from flowhooks.model.event import digest, from_body
+from support.waiting import WAIT_TIMEOUT
+
+SOON = WAIT_TIMEOUT
+
+
+class Hands:
+    """A ledger with what tests do to it by hand."""
+
+    def __init__(self, flow):
+        self.flow = flow
+        self.ledger = flow.app.ledger
+        self.clock = flow.clock
+        self.sql = flow.sql
+
+    def new(self, instance="i1", *handlers, absent=(), source="default", kind="complete", ignore=(), **body):
+        """An event that goes to these handlers, as intake would hand it over."""
+        event = from_body(
+            body,
+            id=self.clock.new_id(),
+            source=source,
+            kind=kind,
+            flow_instance_id=instance,
+            received_at=to_datetime(self.clock.now()),
+        )
+        return NewEvent(
+            event=event,
+            body=json.dumps(body),
+            digest=digest(body, ignore),
+            state="routed" if handlers else "parked",
+            parked_by=None if handlers else "handler",
+            route=dict.fromkeys(handlers, "key k"),
+            deliveries=[(self.clock.new_id(), handler) for handler in handlers],
+            missing_handlers=frozenset(absent),
+            now=self.clock.now(),
+        )
+
+    def accept(self, *given, **body):
+        """Store such an event, and give its id with its deliveries as they now wait."""
+        accepted = self.ledger.accept(self.new(*given, **body))
+        return accepted.event_id, [
+            self.queued(one.delivery_id) for one in self.ledger.delivery_statuses(accepted.event_id)
+        ]
+
+    def queued(self, delivery_id):
+        """A delivery as a runner would know it now."""
+        _, standing = self.ledger.delivery(delivery_id)
+        return ReadyDelivery(delivery_id, standing.handler, standing.attempt)
+
+    def standing(self, delivery_id):
+        """How a delivery stands."""
+        return self.ledger.delivery(delivery_id)[1]
+
+    def settlement(self, queued, attempt, outcome=OutcomeKind.SUCCEEDED, target=State.SUCCEEDED, due_at=None, **more):
+        """How an attempt ended."""
+        fields = {"error": "", "traceback": "", "result": None} | more
+        return AttemptResult(
+            queued.delivery_id,
+            queued.handler,
+            attempt,
+            outcome,
+            fields["error"],
+            fields["traceback"],
+            fields["result"],
+            target,
+            due_at,
+            self.clock.now(),
+        )
+
+    def settle(self, *given, **more):
+        """Record how an attempt ended."""
+        return self.ledger.record_result(self.settlement(*given, **more))
+
+    def bring(self, queued, state):
+        """Bring a waiting delivery of nobody's into a state, by ways that the table of states has."""
+        if state is State.WAITING:
+            return
+        if state is State.CLOSED:
+            self.sql("UPDATE deliveries SET state = 'closed', due_at = NULL WHERE id = ?", queued.delivery_id)
+            return
+        claimed = self.ledger.claim(queued)
+        ends = {
+            State.SUCCEEDED: OutcomeKind.SUCCEEDED,
+            State.DEAD: OutcomeKind.FAILED,
+            State.UNKNOWN: OutcomeKind.LOST,
+        }
+        if state in ends:
+            assert self.settle(queued, claimed.attempt, ends[state], state)
+
+    @contextmanager
+    def held(self):
+        """Keep the writer busy meanwhile, so that what is submitted here is committed together afterwards."""
+        free, begun = threading.Event(), threading.Event()
+
+        def wait(_transaction):
+            begun.set()
+            free.wait(SOON)
+
+        waiting = threading.Thread(target=self.ledger.write, args=(wait, SOON))
+        waiting.start()
+        assert begun.wait(SOON)
+        try:
+            yield
+        finally:
+            free.set()
+            waiting.join()
+
+    def queue_up(self, *calls):
+        """Make these calls in threads, so that all their work is in one batch; gives their results or errors."""
+        results = [None] * len(calls)
+
+        def one(place, call):
+            try:
+                results[place] = call()
+            except Exception as error:  # noqa: BLE001 (handed to the test)
+                results[place] = error
+
+        with self.held():
+            threads = []
+            for number, call in enumerate(calls):
+                threads.append(threading.Thread(target=one, args=(number, call)))
+                threads[-1].start()
+                # One after the other, so that a batch has a known order.
+                self.flow_until(lambda number=number: self.ledger._writer._queue.qsize() > number)
+        for thread in threads:
+            thread.join(SOON)
+        return results
+
+
+@pytest.fixture
+def hands(house, eventually):
+    """A ledger whose deliveries nobody runs."""
+    hands = Hands(house.open(start=False))
+    hands.flow_until = eventually
+    return hands
+
+
+@pytest.fixture(scope="session")
+def hands_of():
+    """A function that gives the hands on another process's ledger."""
+    return Hands

@@ -1,0 +1,395 @@
+"""Migrations: they make what the tables say, and what is not ours or is newer is refused and left as it is."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import uuid
+import warnings
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Column, MetaData, insert, select
+
+from flowhooks import Retry
+from flowhooks.errors import IdentityConflict, LedgerSchemaTooOld, LedgerUnusable
+from flowhooks.ledger import database
+from flowhooks.ledger.checksums import texts_sha256
+from flowhooks.ledger.migrations import runner
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.reader import Reader
+from flowhooks.ledger.tables import metadata
+from flowhooks.ledger.upgrade import upgrade
+from flowhooks.model.delivery import State
+from flowhooks.operations.context import Actor
+from flowhooks.operations.purge import purge
+from support.waiting import WAIT_TIMEOUT
+
+
+def url(file):
+    """The URL of a file."""
+    return f"sqlite:///{file}"
+
+
+def make(file, *statements):
+    """A database of these statements."""
+    with closing(sqlite3.connect(file)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+    return file
+
+
+@pytest.fixture
+def writing(tmp_path):
+    """An engine that writes a new database."""
+    engine = database.open_engine(url(tmp_path / "new.db"), writing=True)
+    yield engine
+    engine.dispose()
+
+
+def test_the_newest_migration_is_the_one_we_know():
+    """HEAD, which spares a start from loading Alembic, is what Alembic says; and there is one line of migrations."""
+    assert ScriptDirectory.from_config(runner._config()).get_heads() == [runner.HEAD]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def two_engines(request, tmp_path):
+    """Engines that write two new databases of a kind."""
+    if request.param == "sqlite":
+        engines = [database.open_engine(url(tmp_path / f"{name}.db"), writing=True) for name in ("one", "two")]
+        yield engines
+    else:
+        server = request.getfixturevalue("postgresql_server")
+        names = [f"made_{uuid.uuid4().hex}" for _ in range(2)]
+        engines = [database.open_engine(server.make(name), writing=True) for name in names]
+        yield engines
+    for engine in engines:
+        engine.dispose()
+    if request.param == "postgresql":
+        for name in names:
+            server.drop(name)
+
+
+def is_of_columns(engine, index):
+    """Whether an index is on columns only, or of a database that says which expressions its indexes are on."""
+    return engine.dialect.name != "sqlite" or all(isinstance(one, Column) for one in index.expressions)
+
+
+def test_migrations_make_what_the_tables_say(two_engines):
+    """After all migrations nothing differs from what `tables.py` says, as Alembic sees it, on either database.
+
+    Comments on columns are for readers of `tables.py` only.
+    """
+    engine, _ = two_engines
+    runner.upgrade(engine)
+    # Of indexes on expressions on SQLite Alembic knows nothing: the next test compares them.
+    options = {
+        "compare_type": True,
+        "include_object": lambda thing, _name, kind, *_more: kind != "index" or is_of_columns(engine, thing),
+    }
+    with engine.begin() as connection, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*expression-based index")
+        different = compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
+    assert [one for one in different if not (isinstance(one, list) and one[0][0] == "modify_comment")] == []
+
+
+def test_migrations_make_the_very_tables_and_indexes_on_postgresql(two_engines):
+    """What Alembic does not compare, such as conditions and expressions of indexes, is the same too."""
+    migrated, direct = two_engines
+    if migrated.dialect.name != "postgresql":
+        pytest.skip("SQLite's statements are compared as they are")
+    runner.upgrade(migrated)
+    with direct.begin() as connection:
+        metadata.create_all(connection)
+    columns = (
+        "SELECT table_name, column_name, ordinal_position, data_type, is_nullable, column_default"
+        " FROM information_schema.columns WHERE table_schema = 'public' AND table_name != 'alembic_version'"
+    )
+    indexes = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename != 'alembic_version'"
+    constraints = (
+        "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint"
+        " WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text != 'alembic_version'"
+    )
+    for query in (columns, indexes, constraints):
+        with migrated.connect() as one, direct.connect() as other:
+            expected = sorted(map(tuple, other.exec_driver_sql(query)))
+            assert expected
+            assert sorted(map(tuple, one.exec_driver_sql(query))) == expected
+
+
+def test_migrations_make_the_very_statements_that_the_tables_make(writing, tmp_path):
+    """What Alembic does not compare, such as WITHOUT ROWID and partial indexes, is the same too."""
+
+    def made(file):
+        with closing(sqlite3.connect(file)) as connection:
+            found = connection.execute(
+                "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name != 'alembic_version'"
+            ).fetchall()
+        return {name: "".join(sql.split()) for name, sql in found}
+
+    runner.upgrade(writing)
+    direct = database.open_engine(url(tmp_path / "direct.db"), writing=True)
+    with direct.begin() as connection:
+        metadata.create_all(connection)
+    direct.dispose()
+    assert made(tmp_path / "new.db") == made(tmp_path / "direct.db")
+
+
+def test_a_new_database_is_made_and_then_left_alone(writing):
+    """The first time every migration is applied, the second time none."""
+    assert runner.upgrade(writing) == (None, runner.HEAD)
+    assert runner.upgrade(writing) == (runner.HEAD, runner.HEAD)
+
+
+def test_a_migration_that_breaks_off_leaves_nothing(writing, monkeypatch):
+    """Migrations are one transaction: when one fails, the database is as it was, and the next start does it."""
+    from alembic import command
+
+    real = command.upgrade
+
+    def broken(*given):
+        real(*given)
+        raise LedgerUnusable("cut")
+
+    monkeypatch.setattr(command, "upgrade", broken)
+    with pytest.raises(LedgerUnusable):
+        runner.upgrade(writing)
+    with writing.begin() as connection:
+        assert runner.revision(connection) is None
+    monkeypatch.undo()
+    assert runner.upgrade(writing) == (None, runner.HEAD)
+
+
+def test_an_empty_database_can_be_told_from_a_ledger(tmp_path):
+    """Who only reads is told to upgrade an empty database."""
+    file = make(tmp_path / "empty.db", "VACUUM")
+    with pytest.raises(LedgerSchemaTooOld, match="empty"):
+        Reader(url(file))
+
+
+FOREIGN = {
+    "of something else": ["CREATE TABLE users (id)"],
+    "of something else that Alembic migrates": [
+        "CREATE TABLE alembic_version (version_num TEXT)",
+        "INSERT INTO alembic_version VALUES ('8f3a')",
+        "CREATE TABLE users (id)",
+    ],
+    "of something else that is at a migration of our name": [
+        "CREATE TABLE alembic_version (version_num TEXT)",
+        f"INSERT INTO alembic_version VALUES ('{runner.HEAD}')",
+        "CREATE TABLE users (id)",
+    ],
+    "with an empty version": ["CREATE TABLE alembic_version (version_num TEXT)", "CREATE TABLE users (id)"],
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_a_database_that_is_not_ours_is_refused_and_left_as_it_is(tmp_path, what):
+    """Neither reading nor upgrading changes a byte of it, and it is named."""
+    file = make(tmp_path / "foreign.db", *FOREIGN[what])
+    before = hashlib.sha256(file.read_bytes()).digest()
+    for opening in (Reader, upgrade):
+        with pytest.raises(LedgerUnusable, match=r"foreign\.db.* not a flowhooks ledger|newer"):
+            opening(url(file))
+        assert hashlib.sha256(file.read_bytes()).digest() == before
+
+
+def test_a_newer_database_is_refused(tmp_path, new_database):
+    """A database that a newer version wrote is refused, with both versions, and left as it is."""
+    file = make(tmp_path / "newer.db")
+    file.write_bytes(new_database.read_bytes())
+    make(file, "UPDATE alembic_version SET version_num = '9999'")
+    for opening in (Reader, upgrade):
+        with pytest.raises(LedgerUnusable, match=r"newer\.db.*newer flowhooks.*9999.*" + runner.HEAD):
+            opening(url(file))
+
+
+@pytest.mark.parametrize("content", [b"not a database" * 300, b"listen = 1"])
+def test_what_is_no_database_is_refused(tmp_path, content):
+    """A file of something else is refused in one line, and left as it is."""
+    file = tmp_path / "text.db"
+    file.write_bytes(content)
+    for opening in (Reader, upgrade):
+        with pytest.raises(LedgerUnusable, match=r"^cannot use the database .*text\.db: [^\n]+$"):
+            opening(url(file))
+        assert file.read_bytes() == content
+
+
+def test_a_folder_is_no_database(tmp_path):
+    """A folder in the place of the file is refused in one line."""
+    with pytest.raises(LedgerUnusable, match=r"^cannot use the database [^\n]+$"):
+        upgrade(url(tmp_path))
+
+
+RELEASED = sorted((Path(__file__).parents[3] / "data/released_ledgers").glob("*.sql"))
+"""Ledgers that released versions have filled, as SQLite dumps them; none so far."""
+
+
+@pytest.mark.parametrize("dump", [*RELEASED, None], ids=lambda dump: dump.stem if dump else "first migration")
+def test_a_ledger_that_a_released_version_filled_is_upgraded(tmp_path, dump, pending_migration):
+    """It is brought to this version, nothing of it is lost, and its books balance."""
+    script = dump.read_text() if dump else dumped(tmp_path / "first.db")
+    file = tmp_path / "released.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript(script)
+    engine = database.open_engine(url(file), writing=True)
+    tables = tables_of(engine)
+    held = rows(engine, tables)
+    assert held["events"]
+    newest = pending_migration()
+    assert upgrade(url(file))[1] == newest
+    assert rows(engine, tables) == held
+    engine.dispose()
+    with closing(Reader(url(file))) as reader:
+        assert reader.verify().trouble == []
+
+
+def dumped(file):
+    """A ledger of the first migration with an event in it, as SQLite dumps it."""
+    from alembic import command
+
+    engine = database.open_engine(url(file), writing=True)
+    with engine.begin() as connection:
+        command.upgrade(runner._config(connection), "0001")
+    engine.dispose()
+    make(
+        file,
+        "INSERT INTO events (id, source, kind, flow_instance_id, callback_class, body, digest, state, route,"
+        " route_size, repeats, received_at, parked_by, identity_sha256)"
+        " VALUES ('e', 's', 'complete', 'i', '', '{}', 'd', 'parked', '{}', 0, 0, 1, 'name',"
+        f" '{texts_sha256(('s', 'complete', 'i', ''))}')",
+        "INSERT INTO counters VALUES ('accepted', 'x', 1)",
+    )
+    with closing(sqlite3.connect(file)) as connection:
+        return "\n".join(connection.iterdump())
+
+
+@pytest.fixture
+def full(house, listens):
+    """A ledger of this version with rows in every table, its handlers, and the events that somebody has to look at."""
+    handlers = [
+        listens(fail, name="h"),
+        listens(wait_for_nobody, name="ordered", process_key="order", order_by="business_key", retry=Retry()),
+        listens(fail, name="concluding", process_key="leave", conclusion="approved"),
+    ]
+    flow = house.open(*handlers, alerts={"parked_after": 0.0})
+    dead, parked = flow.take("i1").event_id, flow.take("i2", key="travel").event_id
+    done = [flow.take(f"o{number}", key="order", businessKey="k").event_id for number in range(3)]
+    flow.take("l1", key="leave", conclusion="withdrawn")
+    with suppress(IdentityConflict):
+        flow.take("i1", other=1)
+    flow.app.alerts.poll()
+    flow.app.rejected_requests.record(path="/x", address="a", status=404, english="no", chinese="无")
+    flow.app.rejected_requests.stop(WAIT_TIMEOUT)
+    flow.clock.advance(86_400)
+    purge(
+        replace(flow.app.operation_context, by=Actor("ann", "cli")),
+        EventFilter(until=flow.clock.now(), ids=(done[0],)),
+    )
+    session = "INSERT INTO sessions (digest, operator, created_at, used_at) VALUES ('d', 'ann', 1, 1)"
+    flow.sql(session)
+    flow.sql("INSERT INTO required_credentials (kind, since) VALUES ('sources', 1)")
+    flow.sql(
+        "INSERT INTO conclusions (sha256, callback_class, process_definition_key, conclusion, event_id, seen_at)"
+        " VALUES ('x', '', 'leave', 'lost', 'e', 1)"
+    )
+    # Of now: retention deletes old ones.
+    signed = "INSERT INTO webhook_ids (source, webhook_id, digest, seen_at) VALUES ('default', 'w', 'd', ?)"
+    flow.sql(signed, flow.clock.now())
+    flow.close()
+    return handlers, dead, parked
+
+
+def rows(engine, tables):
+    """What some tables hold, as they are in this database: sets of rows, by table."""
+    with engine.connect() as connection:
+        return {
+            name: {frozenset(row.items()) for row in connection.execute(select(table)).mappings()}
+            for name, table in tables.items()
+        }
+
+
+def tables_of(engine):
+    """The tables of a database, as it has them."""
+    found = MetaData()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Skipped unsupported reflection of expression-based index")
+        found.reflect(engine)
+    return {table.name: table for table in found.sorted_tables if table.name != "alembic_version"}
+
+
+@pytest.fixture
+def other(house, postgresql_server, tmp_path):
+    """Another database, with nothing in it: its URL."""
+    if not house.url:
+        file = house.file
+        yield url(tmp_path / "older.db")
+        house.file = file
+        return
+    name = f"older_{uuid.uuid4().hex}"
+    here = house.url
+    yield postgresql_server.make(name)
+    house.url = here
+    postgresql_server.drop(name)
+
+
+def test_a_filled_ledger_is_upgraded_by_a_pending_migration(house, full, other, pending_migration):
+    """What it held is all there afterwards, to the letter, and a server goes on with it."""
+    handlers, dead, parked = full
+    newest, old = (database.open_engine(address, writing=True) for address in (house.address, other))
+    before = runner.HEAD
+    runner.upgrade(old)
+    tables = tables_of(old)
+    with newest.connect() as source, old.begin() as target:
+        for name, table in tables.items():
+            copied = [dict(row) for row in source.execute(select(metadata.tables[name])).mappings()]
+            assert copied, f"there is nothing in {name} to be upgraded"
+            target.execute(insert(table), copied)
+    after = pending_migration()
+    with pytest.raises(LedgerSchemaTooOld, match=f"at version {before} of {after}"):
+        Reader(other)
+    held = rows(old, tables)
+    assert upgrade(other) == (before, after)
+    assert rows(old, tables) == held
+    assert set(tables_of(old)) == set(metadata.tables)
+    assert "further" in tables_of(old)["deliveries"].columns
+    for engine in (newest, old):
+        engine.dispose()
+
+    goes_on(house, other, handlers, dead, parked)
+
+
+def goes_on(house, address, handlers, dead, parked):
+    """A server finds what was there in an upgraded ledger, and takes what is new."""
+    if house.url:
+        house.url = address
+    else:
+        house.file = house.file.with_name(address.rpartition("/")[2])
+    flow = house.open(*handlers, alerts={"parked_after": 0.0})
+    assert flow.only(dead).state is State.DEAD
+    assert flow.app.ledger.event(parked).state == "parked"
+    assert {stored for (_, stored) in flow.app.ledger.conflicts(dead)} == {
+        '{"processDefinitionKey": "leave", "other": 1}'
+    }
+    flow.app.alerts.poll()
+    assert {dead, parked} <= {row[0] for row in flow.sql("SELECT event_id FROM alerts")}
+    assert flow.take("new", key="order", businessKey="k").status == "done"
+    assert flow.take("i1").event_id == dead
+    books = flow.app.ledger.verify()
+    assert books.trouble == []
+    flow.close()
+
+
+def fail(event):
+    """Fail for good."""
+    raise ValueError("no")
+
+
+def wait_for_nobody(event):
+    """Succeed."""

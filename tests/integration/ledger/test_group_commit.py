@@ -1,0 +1,360 @@
+"""The writer: work is committed in groups, each piece is durable before it is answered, none is answered falsely."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import closing
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from flowhooks.errors import Unavailable
+from flowhooks.ledger import database
+from flowhooks.ledger.group_commit import GroupCommitWriter, call_each
+from support.waiting import WAIT_TIMEOUT
+
+SOON = WAIT_TIMEOUT
+
+
+class Bench:
+    """A writer over a table of words, its commits counted."""
+
+    def __init__(self, path, limit=1000):
+        self.path = path
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE TABLE words (word TEXT PRIMARY KEY, of TEXT REFERENCES words DEFERRABLE)")
+        self.engine = database.open_engine(f"sqlite:///{path}", writing=True)
+        database.enable_wal(self.engine)
+        self.commits = 0
+        event.listen(self.engine, "commit", self._count)
+        self.writer = GroupCommitWriter(self.engine, max_queued=limit)
+        self.writer.start()
+        self._free = threading.Event()
+        self._free.set()
+
+    def _count(self, _connection):
+        self.commits += 1
+
+    def insert(self, transaction, words):
+        """Work: store words, except bad ones."""
+        for word in words:
+            if word.startswith("bad"):
+                transaction.connection.exec_driver_sql("INSERT INTO words (word) VALUES ('half')")
+                raise ValueError(word)
+            transaction.connection.exec_driver_sql("INSERT INTO words (word) VALUES (?)", (word,))
+        return [word.upper() for word in words]
+
+    def submit(self, word):
+        """Queue a word."""
+        return self.writer.submit(self.insert, word)
+
+    def hold(self):
+        """Keep the writer busy until `free` is called."""
+        begun = threading.Event()
+        self._free.clear()
+
+        def wait(_transaction):
+            begun.set()
+            self._free.wait(SOON)
+
+        self.writer.submit(call_each, wait)
+        assert begun.wait(SOON)
+
+    def free(self):
+        """Let the writer go on."""
+        self._free.set()
+
+    def words(self):
+        """What another connection reads."""
+        with closing(sqlite3.connect(self.path)) as connection:
+            return [word for (word,) in connection.execute("SELECT word FROM words ORDER BY word")]
+
+    def close(self):
+        """End the writer."""
+        self.free()
+        self.writer.close()
+        self.engine.dispose()
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
+    bench = Bench(tmp_path / "words.db")
+    yield bench
+    bench.close()
+
+
+def test_what_queues_up_is_committed_together(bench):
+    """A hundred pieces of work that wait for one commit share the next one, and each gets its own result."""
+    bench.hold()
+    tickets = [bench.submit(f"w{number:03}") for number in range(100)]
+    bench.free()
+    assert [ticket.result(SOON) for ticket in tickets] == [f"W{number:03}" for number in range(100)]
+    assert bench.commits == 2
+    assert len(bench.words()) == 100
+
+
+def test_many_threads_need_fewer_commits_than_pieces(bench, together):
+    """Threads that submit at once are served by fewer commits than they have pieces of work."""
+    several = [lambda n=n: [bench.submit(f"{n}-{i}").result(SOON) for i in range(25)] for n in range(16)]
+    results = together(*several)
+    assert results == [[f"{n}-{i}" for i in range(25)] for n in range(16)]
+    assert len(bench.words()) == 400
+    assert bench.commits < 400
+
+
+def test_a_batch_is_bounded(bench):
+    """More than the largest batch is committed in several, all of it."""
+    bench.hold()
+    tickets = [bench.submit(f"w{number:04}") for number in range(600)]
+    bench.free()
+    for ticket in tickets:
+        ticket.result(SOON)
+    assert bench.commits == 4
+    assert len(bench.words()) == 600
+
+
+def test_one_bad_item_does_not_take_the_others_with_it(bench):
+    """In a batch with one that raises, the others are stored and only its own caller gets the error."""
+    bench.hold()
+    tickets = [bench.submit(word) for word in ("a", "bad", "b", "c")]
+    bench.free()
+    assert [tickets[place].result(SOON) for place in (0, 2, 3)] == ["A", "B", "C"]
+    with pytest.raises(ValueError, match="bad"):
+        tickets[1].result(SOON)
+    assert bench.words() == ["a", "b", "c"]
+
+
+def test_an_item_that_the_database_refuses_is_alone_in_that(bench):
+    """A row that breaks a constraint is its own caller's error, and the rest of its batch is stored."""
+    bench.submit("a").result(SOON)
+    bench.hold()
+    twice, other = bench.submit("a"), bench.submit("b")
+    bench.free()
+    assert other.result(SOON) == "B"
+    with pytest.raises(SQLAlchemyError):
+        twice.result(SOON)
+    assert bench.words() == ["a", "b"]
+
+
+def test_what_is_withdrawn_is_never_done(bench):
+    """Work whose caller gave up before it was taken is not done when its turn comes."""
+    bench.hold()
+    given_up, other = bench.submit("given up"), bench.submit("other")
+    with pytest.raises(Unavailable) as refusal:
+        given_up.result(0.01)
+    assert refusal.value.key == "ledger_slow"
+    bench.free()
+    other.result(SOON)
+    assert bench.words() == ["other"]
+
+
+def test_what_was_taken_is_not_answered_as_done_before_it_is(bench):
+    """A caller who gives up on work under way is told that nobody knows, not that it was done."""
+    gate, begun = threading.Event(), threading.Event()
+
+    def slow(transaction):
+        transaction.connection.exec_driver_sql("INSERT INTO words (word) VALUES ('slow')")
+        begun.set()
+        gate.wait(SOON)
+
+    ticket = bench.writer.submit(call_each, slow)
+    assert begun.wait(SOON)
+    with pytest.raises(Unavailable):
+        ticket.result(0.01)
+    assert bench.words() == []
+    gate.set()
+    bench.submit("next").result(SOON)
+    assert bench.words() == ["next", "slow"]
+
+
+def test_a_full_queue_is_refused_at_once(tmp_path):
+    """When as much is queued as is allowed, more is refused rather than queued without end."""
+    bench = Bench(tmp_path / "full.db", limit=3)
+    try:
+        bench.hold()
+        tickets = [bench.submit(word) for word in "abc"]
+        with pytest.raises(Unavailable) as refusal:
+            bench.submit("d")
+        assert refusal.value.key == "ledger_full"
+        bench.free()
+        assert [ticket.result(SOON) for ticket in tickets] == ["A", "B", "C"]
+        assert bench.submit("d").result(SOON) == "D"
+    finally:
+        bench.close()
+
+
+def test_closing_commits_what_was_submitted(bench):
+    """Everything that was submitted before the end is stored; what comes later is refused."""
+    bench.hold()
+    tickets = [bench.submit(f"w{number:04}") for number in range(700)]
+    closing_thread = threading.Thread(target=bench.writer.close)
+    closing_thread.start()
+    bench.free()
+    closing_thread.join(SOON)
+    assert not closing_thread.is_alive()
+    assert [ticket.result(0) for ticket in tickets] == [f"W{number:04}" for number in range(700)]
+    assert len(bench.words()) == 700
+    with pytest.raises(Unavailable):
+        bench.submit("late")
+
+
+def test_closing_twice_is_harmless(bench):
+    """A writer that has ended can be closed again."""
+    bench.writer.close()
+    bench.writer.close()
+
+
+def test_a_callback_comes_after_the_commit(bench):
+    """What is asked for after the commit sees the row from another connection, before the caller is answered."""
+    seen = []
+
+    def work(transaction):
+        transaction.after_commit(lambda: seen.append(bench.words()))
+        transaction.connection.exec_driver_sql("INSERT INTO words (word) VALUES ('w')")
+
+    bench.writer.submit(call_each, work).result(SOON)
+    assert seen == [["w"]]
+
+
+def test_no_callback_comes_without_a_commit(bench):
+    """What was asked for after a commit that failed is never called."""
+    seen = []
+
+    def work(transaction):
+        transaction.after_commit(lambda: seen.append("called"))
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        bench.writer.submit(call_each, work).result(SOON)
+    bench.submit("w").result(SOON)
+    assert seen == []
+
+
+def test_a_callback_that_raises_takes_nothing_back(bench, logged):
+    """The work is durable, its caller is told so, the fault is logged and the writer goes on."""
+
+    def work(transaction):
+        transaction.after_commit(lambda: 1 / 0)
+        transaction.connection.exec_driver_sql("INSERT INTO words (word) VALUES ('w')")
+        return "done"
+
+    assert bench.writer.submit(call_each, work).result(SOON) == "done"
+    assert bench.submit("x").result(SOON) == "X"
+    assert bench.words() == ["w", "x"]
+    assert [entry["event"] for entry in logged] == ["post_commit_hook_failed"]
+
+
+def test_a_callback_that_raises_does_not_keep_the_others_from_being_called(bench, logged):
+    """Each piece of a batch has callbacks of its own; one that raises is no other's loss."""
+    seen = []
+
+    def failing(transaction):
+        transaction.after_commit(lambda: 1 / 0)
+
+    def telling(transaction):
+        transaction.after_commit(lambda: seen.append("told"))
+
+    bench.hold()
+    tickets = [bench.writer.submit(call_each, failing), bench.writer.submit(call_each, telling)]
+    bench.free()
+    for ticket in tickets:
+        ticket.result(SOON)
+    assert seen == ["told"]
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, MemoryError])
+def test_nothing_that_is_raised_ends_the_writer(bench, error):
+    """Whatever a piece of work raises goes to its caller, and the writer goes on."""
+
+    def work(_transaction):
+        raise error("no")
+
+    with pytest.raises(error):
+        bench.writer.submit(call_each, work).result(SOON)
+    assert bench.submit("w").result(SOON) == "W"
+
+
+def test_results_that_do_not_fit_the_items_store_nothing(bench):
+    """Work that does not give one result for each item is an error, not a success for some."""
+
+    def short(transaction, items):
+        transaction.connection.exec_driver_sql("INSERT INTO words (word) VALUES ('w')")
+        return []
+
+    with pytest.raises(ValueError, match="zip"):
+        bench.writer.submit(short, 1).result(SOON)
+    assert bench.words() == []
+
+
+def test_a_commit_that_fails_stores_nothing(bench):
+    """When the commit itself is refused, the caller gets the error, nothing is kept, and the writer goes on."""
+
+    def orphan(transaction):
+        transaction.connection.exec_driver_sql("PRAGMA defer_foreign_keys=ON")
+        transaction.connection.exec_driver_sql("INSERT INTO words VALUES ('orphan', 'nobody')")
+
+    bench.hold()
+    tickets = [bench.writer.submit(call_each, orphan), bench.submit("w")]
+    bench.free()
+    assert tickets[1].result(SOON) == "W"
+    with pytest.raises(SQLAlchemyError):
+        tickets[0].result(SOON)
+    assert bench.words() == ["w"]
+
+
+def test_a_locked_database_is_an_error_and_then_works_again(bench):
+    """While another connection holds the write lock nothing is acknowledged; afterwards all goes on by itself."""
+    bench.submit("before").result(SOON)
+    with closing(sqlite3.connect(bench.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        tickets = [bench.submit(word) for word in ("x", "y")]
+        for ticket in tickets:
+            with pytest.raises(OperationalError, match="locked"):
+                ticket.result(SOON)
+        assert bench.writer.write_error == "database is locked"
+        other.execute("ROLLBACK")
+    assert bench.submit("after").result(SOON) == "AFTER"
+    assert bench.writer.write_error is None
+    assert bench.words() == ["after", "before"]
+
+
+def test_an_item_of_its_own_fault_says_nothing_about_the_database(bench):
+    """What a piece of work raises itself does not count as trouble with the database."""
+    with pytest.raises(ValueError, match="bad"):
+        bench.submit("bad").result(SOON)
+    assert bench.writer.write_error is None
+
+
+def test_who_is_told_of_a_result_cannot_end_the_writer(bench, logged):
+    """What is called with a ticket's result may fail: that is logged, and the others get theirs."""
+    bench.hold()
+    tickets = [
+        bench.writer.submit(bench.insert, "a", lambda _ticket: 1 / 0),
+        bench.submit("b"),
+    ]
+    bench.free()
+    assert [ticket.result(SOON) for ticket in tickets] == ["A", "B"]
+    assert bench.submit("c").result(SOON) == "C"
+    assert "post_commit_hook_failed" in [entry["event"] for entry in logged]
+
+
+def test_a_broken_connection_is_replaced(bench):
+    """When the connection itself breaks, one piece of work fails and the next one has a new connection."""
+
+    def breaking(transaction):
+        transaction.connection.connection.dbapi_connection.close()
+        raise ValueError("broken")
+
+    bench.submit("a").result(SOON)
+    with pytest.raises((ValueError, SQLAlchemyError)):
+        bench.writer.submit(call_each, breaking).result(SOON)
+    for word in "bcd":
+        try:
+            assert bench.submit(word).result(SOON) == word.upper()
+        except SQLAlchemyError:
+            continue
+    assert bench.words()[:1] == ["a"]
+    assert bench.words()[-1] == "d"

@@ -1,0 +1,179 @@
+"""What processes that share a ledger tell one another: how it is said, who hears it, and what comes after an outage."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from flowhooks import Retry
+from flowhooks.errors import LedgerUnusable
+from flowhooks.ledger import notifications
+from flowhooks.ledger.notifications import ChangeNotice, NotificationListener
+from support.waiting import WAIT_TIMEOUT
+
+
+def nothing(event):
+    """Do nothing."""
+
+
+def heard_of(messages):
+    """The news that come of messages."""
+    whole = ChangeNotice()
+    for message in messages:
+        whole.add(message)
+    return whole
+
+
+def test_news_are_what_was_told():
+    """Ids, work and handlers come out as they went in; nothing is said where there is nothing to say."""
+    assert ChangeNotice().messages() == []
+    assert not ChangeNotice()
+    came = heard_of(ChangeNotice(events=["b", "a"], work=True, handlers=True).messages())
+    assert (came.events, came.work, came.handlers, came.missed) == ({"a", "b"}, True, True, False)
+    assert heard_of(ChangeNotice(work=True).messages()).events == set()
+
+
+def test_no_message_is_too_long_for_a_notification():
+    """However many events a batch settles, each message has fewer bytes than PostgreSQL takes, and none is left out."""
+    ids = {f"0190a1b2-c3d4-7e5f-8a9b-{number:012}" for number in range(1000)} | {"é" * 100}
+    messages = ChangeNotice(events=ids).messages()
+    assert len(messages) > 1
+    assert all(len(message.encode()) < 8000 for message in messages)
+    assert heard_of(messages).events == ids
+
+
+def test_what_a_newer_version_says_is_passed_over():
+    """A message of a kind that is not known does no harm."""
+    assert not heard_of(["moon full", "", "workers"])
+
+
+class Ears:
+    """A listener, and what it has heard."""
+
+    def __init__(self, url):
+        self.news = []
+        self.fails = []
+        self.came = threading.Condition()
+        self.listener = NotificationListener(url, on_change=self.hear)
+        self.listener.start()
+
+    def hear(self, one):
+        """Keep it."""
+        with self.came:
+            self.news.append(one)
+            self.came.notify_all()
+            if self.fails:
+                raise self.fails.pop()
+
+    def until(self, wanted):
+        """Wait until something that is wanted was heard."""
+        with self.came:
+            assert self.came.wait_for(lambda: any(map(wanted, self.news)), WAIT_TIMEOUT), self.news
+            self.news.clear()
+
+
+@pytest.fixture
+def ears(house, monkeypatch):
+    """A function that starts to listen on the house's ledger."""
+    monkeypatch.setattr(notifications, "RETRY_INTERVAL", 0.01)
+    opened = []
+
+    def listen():
+        opened.append(Ears(house.url))
+        opened[-1].until(lambda one: one.missed)
+        return opened[-1]
+
+    yield listen
+    for one in opened:
+        one.listener.stop(WAIT_TIMEOUT)
+        assert not one.listener._thread.is_alive()
+
+
+def cut(flow):
+    """Have the server end every connection that listens; how many there were."""
+    (ended,) = flow.sql(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND query IN ('LISTEN flowhooks', 'SELECT 1') AND pid <> pg_backend_pid()"
+    )
+    return ended[0]
+
+
+@pytest.mark.postgresql
+def test_what_settles_is_heard(house, listens, ears):
+    """The event of a delivery that has settled is named to whoever listens, once it is durable."""
+    flow = house.open(listens(nothing, name="h"))
+    heard = ears()
+    event_id = flow.take().event_id
+    heard.until(lambda one: event_id in one.events)
+
+
+@pytest.mark.postgresql
+def test_what_is_run_elsewhere_is_handed_over(house, listens, make_plugin, ears):
+    """Only what is stored for others is said to be work: what is run where it came in, nobody need look for."""
+    there = house.open(listens(nothing, name="h", process_key="there"), start=False)
+    here = house.open(plugins={"q": make_plugin(listens(nothing, name="k", process_key="here"))})
+    here.take("i0", key="here")  # until its runner runs, others are told of what it stores
+    heard = ears()
+    event_id = here.take("i1", key="here").event_id
+    with heard.came:
+        assert heard.came.wait_for(lambda: any(event_id in one.events for one in heard.news), WAIT_TIMEOUT)
+        assert not any(one.work for one in heard.news)
+    here.take("i2", key="there", wait=0)
+    heard.until(lambda one: one.work)
+    assert there.app.ledger.shared
+
+
+@pytest.mark.postgresql
+def test_what_comes_to_nothing_is_not_heard(house, listens, ears):
+    """News of a transaction that is undone are never told; those after it are."""
+    flow = house.open(listens(nothing, name="h"))
+    heard = ears()
+
+    def fails(transaction):
+        transaction.notice.events.add("undone")
+        transaction.notice.notify(transaction.connection)
+        raise ValueError("x")
+
+    with pytest.raises(ValueError, match="x"):
+        flow.app.ledger.write(fails)
+    event_id = flow.take().event_id
+    with heard.came:
+        assert heard.came.wait_for(lambda: any(event_id in one.events for one in heard.news), WAIT_TIMEOUT)
+        assert not any("undone" in one.events for one in heard.news)
+
+
+@pytest.mark.postgresql
+def test_a_connection_that_was_cut_is_made_again(house, listens, ears, logged):
+    """After it the listener says that it may have missed something, and hears as before."""
+    flow = house.open(listens(nothing, name="h"), start=False)
+    heard = ears()
+    assert cut(flow) == 1
+    heard.until(lambda one: one.missed)
+    flow.app.ledger.write(lambda transaction: transaction.notice.events.add("e"))
+    heard.until(lambda one: "e" in one.events)
+    assert [one["event"] for one in logged if one["event"].startswith("notifications_")] == [
+        "notifications_disconnected",
+        "notifications_reconnected",
+    ]
+
+
+@pytest.mark.postgresql
+def test_news_that_could_not_be_looked_after_are_missed_ones(house, listens, ears):
+    """Where the ledger could not be read, the listener comes back to it; even a fault of ours does not end it."""
+    flow = house.open(listens(nothing, name="h", retry=Retry(jitter=0)), start=False)
+    heard = ears()
+    for error in (LedgerUnusable("down"), RuntimeError("ours")):
+        heard.fails.append(error)
+        flow.app.ledger.write(lambda transaction: transaction.notice.events.add("e"))
+        heard.until(lambda one: one.missed)
+
+
+@pytest.mark.sqlite
+def test_on_sqlite_nobody_is_told(house, listens):
+    """One process has the database to itself: it does not listen, and works as ever."""
+    before = set(threading.enumerate())  # a listener of an earlier test may be about to end
+    flow = house.open(listens(nothing, name="h"))
+    assert flow.app.cluster is None
+    assert flow.take().status == "done"
+    assert not any(thread.name == "listener" for thread in set(threading.enumerate()) - before)

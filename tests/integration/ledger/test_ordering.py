@@ -1,0 +1,410 @@
+"""Turns: of one ordered handler and one key one delivery runs at a time, in order; of a limited handler so many."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from flowhooks import OutcomeKind, Retry, State
+from flowhooks.ledger.consistency import verify
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.stats import backlog
+from flowhooks.model.delivery import ConcurrencyLimitReached, ReadyDelivery
+from flowhooks.operations.replay import replay
+from flowhooks.operations.resolve import Resolution, resolve
+from support.waiting import WAIT_TIMEOUT
+
+
+def nothing(event):
+    """Do nothing."""
+
+
+class Lane:
+    """A ledger whose deliveries nobody runs, and an ordered handler."""
+
+    def __init__(self, flow, hands):
+        self.flow = flow
+        self.hands = hands
+        self.ledger = flow.app.ledger
+
+    def take(self, instance, key="k"):
+        """Take a call-back in; gives its delivery as a runner would know it."""
+        body = {} if key is None else {"businessKey": key}
+        event_id = self.flow.take(instance, wait=0, **body).event_id
+        return self.queued(self.flow.only(event_id).delivery_id)
+
+    def queued(self, delivery_id):
+        """A delivery as a runner would know it now."""
+        standing = self.ledger.delivery(delivery_id)[1]
+        return ReadyDelivery(delivery_id, standing.handler, standing.attempt, ordered=standing.ordered)
+
+    def due(self):
+        """The ids of the deliveries that are offered."""
+        return [one.delivery_id for one in self.ledger.due_deliveries(self.flow.clock.now(), lambda _handler: 1000)]
+
+    def flow_filter(self, queued):
+        """A filter for the event of a delivery."""
+        return EventFilter(ids=(self.ledger.delivery(queued.delivery_id)[0].id,))
+
+    def state(self, queued):
+        """The state of a delivery."""
+        return self.ledger.delivery(queued.delivery_id)[1].state
+
+    def begin(self, queued):
+        """Begin an attempt, which must be possible."""
+        claimed = self.ledger.claim(self.queued(queued.delivery_id))
+        assert claimed, "it was not its turn"
+        return claimed
+
+    def end(self, queued, outcome=OutcomeKind.SUCCEEDED, target=State.SUCCEEDED, due_at=None):
+        """Begin an attempt, and say how it ended."""
+        claimed = self.begin(queued)
+        assert self.hands.settle(queued, claimed.attempt, outcome, target, due_at)
+
+
+@pytest.fixture
+def ordered(listens):
+    """An ordered handler."""
+    return listens(nothing, name="h", order_by="business_key", retry=Retry(jitter=0))
+
+
+@pytest.fixture
+def lane(house, ordered, hands_of):
+    """A ledger with an ordered handler, whose deliveries nobody runs."""
+    flow = house.open(ordered, start=False)
+    return Lane(flow, hands_of(flow))
+
+
+def test_of_one_key_only_the_first_is_offered(lane):
+    """All others of its key wait for their turn; other keys are no matter."""
+    first, second, other = lane.take("1"), lane.take("2"), lane.take("3", "other")
+    assert lane.due() == [first.delivery_id, other.delivery_id]
+    lane.begin(first)
+    assert lane.due() == [other.delivery_id]
+    assert lane.hands.settle(first, 1)
+    assert sorted(lane.due()) == sorted([second.delivery_id, other.delivery_id])
+
+
+@pytest.mark.parametrize("ordered_", [True, False])
+def test_what_is_held_back_cannot_begin(lane, ordered_):
+    """Whatever its runner takes it for, and whether the first one waits or runs; a refused claim changes nothing."""
+    first, second = lane.take("1"), lane.take("2")
+    asked = second._replace(ordered=ordered_)
+    before = lane.flow.sql("SELECT * FROM deliveries ORDER BY id")
+    assert lane.ledger.claim(asked) is None
+    assert lane.flow.sql("SELECT * FROM deliveries ORDER BY id") == before
+    lane.begin(first)
+    assert lane.ledger.claim(asked) is None
+
+
+def test_of_several_claims_at_once_only_the_first_of_each_key_begins(lane, eventually):
+    """Also where they are committed together, in whatever order they came."""
+    one, two, other = lane.take("1"), lane.take("2"), lane.take("3", "other")
+    lane.hands.flow_until = eventually
+    results = lane.hands.queue_up(*[lambda queued=queued: lane.ledger.claim(queued) for queued in (two, one, other)])
+    assert [bool(one) for one in results] == [False, True, True]
+
+
+def test_call_backs_that_are_stored_together_keep_their_order(lane, eventually):
+    """One batch of many: they begin in the order in which they came, whatever their flow instances are called."""
+    lane.hands.flow_until = eventually
+    instances = ["z", "a", "m", "b", "y"]
+    takes = [lambda one=one: lane.flow.take(one, wait=0, businessKey="k") for one in instances]
+    lane.hands.queue_up(*takes)
+    ran = []
+    while due := lane.due():
+        (queued,) = [lane.queued(one) for one in due]
+        ran.append(lane.ledger.delivery(queued.delivery_id)[0].flow_instance_id)
+        lane.end(queued)
+    assert ran == instances
+
+
+def test_several_that_end_together_let_the_next_of_each_key_run(lane, eventually):
+    """One transaction, several keys."""
+    several = [[lane.take(f"{key}-{number}", key) for number in range(2)] for key in "abc"]
+    for first, _ in several:
+        lane.begin(first)
+    lane.hands.flow_until = eventually
+    assert all(lane.hands.queue_up(*[lambda one=first: lane.hands.settle(one, 1) for first, _ in several]))
+    assert sorted(lane.due()) == sorted(second.delivery_id for _, second in several)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "target"),
+    [
+        (OutcomeKind.SUCCEEDED, State.SUCCEEDED),
+        (OutcomeKind.FAILED, State.DEAD),
+        (OutcomeKind.REJECTED, State.DEAD),
+    ],
+)
+def test_what_has_ended_holds_nothing_back(lane, outcome, target):
+    """Succeeded or dead: the next one has its turn."""
+    first, second = lane.take("1"), lane.take("2")
+    lane.end(first, outcome, target)
+    assert lane.due() == [second.delivery_id]
+    lane.begin(second)
+
+
+def test_one_that_waits_for_its_retry_holds_back_its_own_key_only(lane):
+    """However often it fails; when its time comes it is the first again."""
+    first, second, other = lane.take("1"), lane.take("2"), lane.take("3", "other")
+    lane.end(first, OutcomeKind.FAILED, State.WAITING, lane.flow.clock.now() + 60_000_000)
+    assert lane.due() == [other.delivery_id]
+    assert lane.ledger.claim(second) is None
+    lane.end(other)
+    lane.flow.clock.advance(61)
+    assert lane.due() == [first.delivery_id]
+    lane.end(first)
+    assert lane.due() == [second.delivery_id]
+
+
+def test_an_unknown_one_holds_back_its_key_until_it_is_resolved(lane):
+    """Nobody knows whether it did its work; what an operator says of it lets the next one run, or itself."""
+    first, second, third = lane.take("1"), lane.take("2"), lane.take("3")
+    lane.end(first, OutcomeKind.LOST, State.UNKNOWN)
+    assert lane.due() == []
+    resolve(lane.flow.app.operation_context, first.delivery_id, Resolution.DID)
+    assert lane.due() == [second.delivery_id]
+    lane.end(second, OutcomeKind.LOST, State.UNKNOWN)
+    resolve(lane.flow.app.operation_context, second.delivery_id, Resolution.DID_NOT)
+    assert lane.due() == [second.delivery_id]
+    lane.end(second)
+    assert lane.due() == [third.delivery_id]
+
+
+def test_closing_one_lets_the_next_run(lane):
+    """The first one, or one in between."""
+    first, second, third = lane.take("1"), lane.take("2"), lane.take("3")
+    resolve(lane.flow.app.operation_context, second.delivery_id, Resolution.CLOSE)
+    assert lane.due() == [first.delivery_id]
+    resolve(lane.flow.app.operation_context, first.delivery_id, Resolution.CLOSE)
+    assert lane.due() == [third.delivery_id]
+
+
+def test_an_event_without_the_key_comes_in_any_order(lane):
+    """It has nothing in common with others."""
+    several = [lane.take(str(number), key) for number, key in enumerate([None, None, ""])]
+    assert lane.due() == [one.delivery_id for one in several]
+    assert [bool(lane.begin(one)) for one in several] == [True] * 3
+
+
+def test_a_replayed_one_comes_after_all_that_waits(lane):
+    """It runs out of its order, though still one at a time, and it is noted."""
+    first, second, third = lane.take("1"), lane.take("2"), lane.take("3")
+    lane.end(first, OutcomeKind.FAILED, State.DEAD)
+    lane.begin(second)
+    done = replay(lane.flow.app.operation_context, lane.flow_filter(first))
+    assert (done.deliveries, done.out_of_order) == (1, 1)
+    assert lane.due() == []
+    assert lane.hands.settle(second, 1)
+    assert lane.due() == [third.delivery_id]
+    lane.end(third)
+    assert lane.due() == [first.delivery_id]
+    assert "out of its order" in lane.ledger.delivery(first.delivery_id)[1].comment
+    lane.end(first)
+
+
+def test_a_replayed_one_runs_at_once_where_nothing_waits(lane):
+    """And what comes later comes after it."""
+    first = lane.take("1")
+    lane.end(first, OutcomeKind.FAILED, State.DEAD)
+    replay(lane.flow.app.operation_context, lane.flow_filter(first))
+    assert lane.due() == [first.delivery_id]
+    lane.take("2")
+    assert lane.due() == [first.delivery_id]
+
+
+def test_what_holds_a_delivery_back_is_told(lane):
+    """The event of the first one of its key; none where it is the first, or does not wait."""
+    first, second, third, other = lane.take("1"), lane.take("2"), lane.take("3"), lane.take("4", "other")
+    event_id = lane.ledger.delivery(first.delivery_id)[0].id
+    behind = [lane.ledger.delivery(one.delivery_id)[1].blocked_by for one in (first, second, third, other)]
+    assert behind == [None, event_id, event_id, None]
+    lane.end(first)
+    assert lane.ledger.delivery(second.delivery_id)[1].blocked_by is None
+
+
+def test_what_a_killed_process_left_running_goes_on_in_its_order(house, ordered, hands_of):
+    """Lost, it is retried before what came after it."""
+    flow = house.open(ordered, start=False)
+    lane = Lane(flow, hands_of(flow))
+    first, second = lane.take("1"), lane.take("2")
+    lane.begin(first)
+    house.crash(flow)
+    if house.url:
+        flow.sql("UPDATE processes SET stopped_at = 1")
+    again = house.open(ordered, start=False)
+    lane = Lane(again, hands_of(again))
+    assert lane.state(first) is State.WAITING
+    again.clock.advance(3600)
+    assert lane.due() == [first.delivery_id]
+    lane.end(first)
+    assert lane.due() == [second.delivery_id]
+
+
+def test_order_is_kept_for_a_handler_that_is_missing(house, ordered, hands_of):
+    """The ledger remembers by what it is ordered; when it is back, its deliveries run in their order."""
+    house.open(ordered, start=False).close()
+    away = house.open(start=False)
+    events = [away.take(str(number), wait=0, businessKey="k").event_id for number in range(3)]
+    away.close()
+    back = house.open(ordered, start=False)
+    lane = Lane(back, hands_of(back))
+    for event_id in events:
+        (due,) = lane.due()
+        assert lane.ledger.delivery(due)[0].id == event_id
+        lane.end(lane.queued(due))
+
+
+def test_what_was_parked_is_delivered_in_order(house, ordered, hands_of):
+    """The oldest first, one at a time."""
+    away = house.open(start=False)
+    events = [away.take(instance, wait=0, businessKey="k").event_id for instance in ("c", "a", "b")]
+    away.close()
+    back = house.open(ordered, start=False)
+    back.app._deliver_parked()
+    lane = Lane(back, hands_of(back))
+    for event_id in events:
+        (due,) = lane.due()
+        assert lane.ledger.delivery(due)[0].id == event_id
+        lane.end(lane.queued(due))
+
+
+def test_what_is_stored_when_its_handler_becomes_ordered_stays_unordered(house, ordered, listens, hands_of):
+    """What comes from then on is ordered."""
+    before = house.open(listens(nothing, name="h"), start=False)
+    for number in range(2):
+        before.take(f"before-{number}", wait=0, businessKey="k")
+    before.close()
+    after = house.open(ordered, start=False)
+    lane = Lane(after, hands_of(after))
+    lane.take("1"), lane.take("2")
+    assert len(lane.due()) == 3
+
+
+def test_one_that_is_held_back_is_counted_as_waiting(lane):
+    """In the tally and in what is stored for its handler."""
+    for number in range(3):
+        lane.take(str(number))
+    assert lane.ledger.count_by_state()["waiting"] == 3
+    with lane.ledger.connection() as connection:
+        assert backlog(connection)["p:h"].waiting == 3
+
+
+def test_two_that_run_at_once_show_in_the_books(lane, house):
+    """Whoever makes it so behind the ledger's back is found out."""
+    house.check_books = False
+    first, second = lane.take("1"), lane.take("2")
+    lane.begin(first)
+    lane.flow.sql("UPDATE deliveries SET state = 'running', attempt = 1 WHERE id = ?", second.delivery_id)
+    with lane.ledger.connection() as connection:
+        trouble = verify(connection).trouble
+    assert any("runs beside another" in line for line in trouble)
+
+
+@pytest.mark.postgresql
+def test_two_processes_never_begin_two_of_one_key(house, ordered, hands_of, together):
+    """Both claim the same one, and one behind it, at the same moment: one of them gets the first one."""
+    flows = [house.open(ordered, start=False) for _ in range(2)]
+    lanes = [Lane(flow, hands_of(flow)) for flow in flows]
+    for number in range(10):
+        first, second = lanes[0].take(f"{number}-1"), lanes[1].take(f"{number}-2")
+        results = together(
+            *[lambda lane=lane, one=one: lane.ledger.claim(one) for lane in lanes for one in (second, first)]
+        )
+        assert sum(bool(one) for one in results) == 1
+        assert lanes[0].state(first) is State.RUNNING
+        assert lanes[1].hands.settle(first, 1)
+        lanes[1].end(second)
+
+
+@pytest.mark.postgresql
+def test_what_was_put_behind_one_that_was_just_leaving_is_found(house, ordered, hands_of, eventually):
+    """Neither of the two transactions sees the other; it is looked at again soon, though the process looks away."""
+    flows = [house.open(ordered, start=False) for _ in range(2)]
+    lanes = [Lane(flow, hands_of(flow)) for flow in flows]
+    first = lanes[0].take("1")
+    lanes[0].begin(first)
+    stored, go_on = threading.Event(), threading.Event()
+    finish = lanes[1].ledger._order_scheduler.before_commit
+
+    def slowly(transaction):
+        stored.set()
+        assert go_on.wait(WAIT_TIMEOUT)
+        finish(transaction)
+
+    lanes[1].ledger._writer._before_commit = slowly
+    taking = threading.Thread(target=lanes[1].take, args=("2",))
+    taking.start()
+    assert stored.wait(WAIT_TIMEOUT)
+    assert lanes[0].hands.settle(first, 1)
+    lanes[1].ledger._writer._before_commit = finish
+    go_on.set()
+    taking.join(WAIT_TIMEOUT)
+    (second,) = eventually(lanes[0].due)
+    lanes[0].end(lanes[0].queued(second))
+
+
+def test_what_nobody_called_up_is_found_at_a_sign_of_life(lane):
+    """Whatever was missed is not missed for ever."""
+    first, second = lane.take("1"), lane.take("2", "other")
+    lane.flow.sql("UPDATE deliveries SET order_position = 7")
+    assert lane.due() == []
+    lane.ledger.recover()
+    assert sorted(lane.due()) == sorted([first.delivery_id, second.delivery_id])
+
+
+@pytest.fixture
+def limited(house, listens, hands_of):
+    """A ledger with a handler of which two run at once, whose deliveries nobody runs."""
+    flow = house.open(listens(nothing, name="h", concurrency=2), start=False)
+    return Lane(flow, hands_of(flow))
+
+
+def test_no_more_run_at_once_than_may(limited):
+    """Those beyond find no room, and stay as they are; each that ends makes room for one."""
+    several = [limited.take(str(number), None) for number in range(4)]
+    limited.begin(several[0]), limited.begin(several[1])
+    assert isinstance(limited.ledger.claim(several[2]), ConcurrencyLimitReached)
+    assert limited.state(several[2]) is State.WAITING
+    assert limited.hands.settle(several[0], 1)
+    limited.begin(several[2])
+    assert isinstance(limited.ledger.claim(several[3]), ConcurrencyLimitReached)
+
+
+def test_claims_that_are_made_together_find_no_more_room(limited, eventually):
+    """In one batch, as many begin as may."""
+    several = [limited.take(str(number), None) for number in range(4)]
+    limited.hands.flow_until = eventually
+    results = limited.hands.queue_up(*[lambda queued=queued: limited.ledger.claim(queued) for queued in several])
+    assert [isinstance(one, ConcurrencyLimitReached) for one in results] == [False, False, True, True]
+
+
+def test_one_that_ends_and_one_that_begins_in_one_batch(limited, eventually):
+    """What has ended has ended first, in whatever order they came."""
+    several = [limited.take(str(number), None) for number in range(3)]
+    limited.begin(several[0]), limited.begin(several[1])
+    limited.hands.flow_until = eventually
+    claimed, settled = limited.hands.queue_up(
+        lambda: limited.ledger.claim(several[2]), lambda: limited.hands.settle(several[0], 1)
+    )
+    assert settled
+    assert claimed.attempt == 1
+
+
+@pytest.mark.postgresql
+def test_processes_share_the_room(house, listens, hands_of, together):
+    """Each is offered as much as there is room for; together they begin no more than may."""
+    flows = [house.open(listens(nothing, name="h", concurrency=2), start=False) for _ in range(2)]
+    lanes = [Lane(flow, hands_of(flow)) for flow in flows]
+    several = [lanes[number % 2].take(str(number), None) for number in range(6)]
+    assert [len(lane.due()) for lane in lanes] == [2, 2]
+    results = together(
+        *[
+            lambda queued=queued, number=number: lanes[number % 2].ledger.claim(queued)
+            for number, queued in enumerate(several)
+        ]
+    )
+    assert sum(bool(one) and not isinstance(one, ConcurrencyLimitReached) for one in results) == 2
+    assert [lane.due() for lane in lanes] == [[], []]

@@ -1,0 +1,364 @@
+"""`flowhooks verify` reports each kind of change behind the ledger's back, and names the row; on both databases."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import text
+
+from flowhooks import OutcomeKind, Retry, State, handler
+from flowhooks.errors import IdentityConflict
+from flowhooks.ledger import database
+from flowhooks.ledger.consistency import verify
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.upgrade import upgrade
+from flowhooks.operations.context import Actor
+from flowhooks.operations.purge import purge
+from flowhooks.testing import ManualClock
+from support.app_harness import House, until
+
+YEARS = 30 * 365 * 86_400 * 1_000_000
+
+
+@handler(process_key="leave", order_by="business_key", retry=Retry())
+def ordered(event):
+    """Return something."""
+    return {"instance": event.flow_instance_id}
+
+
+@handler(every=True)
+def everything(event):
+    """Take every event."""
+
+
+@handler(callback_class="com.example.Fails")
+def fails(event):
+    """Fail."""
+    raise ValueError("no")
+
+
+def fill(house, hands_of):
+    """A ledger in which everything happened; nobody runs what waits in it."""
+    flow = house.open(ordered, everything, fails, routing={"ignore_process_keys": ("ignored",)})
+    body = {"processDefinitionId": "leave:3:4711", "processDefinitionVersion": 3, "conclusion": "approved"}
+    flow.take("done", businessKey="k1", **body)
+    flow.take("purged", businessKey="k2")
+    flow.take("parked", key="nobody")
+    flow.take("ignored", key="ignored")
+    flow.take("failed", key=None, callback_class="com.example.Fails")
+    with suppress(IdentityConflict):
+        flow.take("done", businessKey="k1", other=1, **body)
+    until(flow.at_rest)
+    flow.clock.advance(86_400)
+    (old,) = flow.events(flow_instance_id="purged")
+    purge(replace(flow.app.operation_context, by=Actor("ann", "cli")), EventFilter(ids=(old,), until=flow.clock.now()))
+    flow.app.alerts.poll()
+    flow.close()
+    flow = house.open(start=False)
+    hands = hands_of(flow)
+    for state in State:
+        _, (queued,) = hands.accept(f"i-{state}", f"q:{state}")
+        if state is State.CLOSED:
+            hands.bring(queued, State.DEAD)
+        hands.bring(queued, state)
+    _, (retried,) = hands.accept("retried", "q:retried")
+    hands.ledger.claim(retried)
+    hands.settle(retried, 1, OutcomeKind.FAILED, State.WAITING, hands.clock.now())
+    _, (again,) = hands.accept("again", "q:again")
+    hands.bring(again, State.SUCCEEDED)
+    hands.ledger.write(lambda t: hands.ledger.requeue(t, [hands.standing(again.delivery_id)], reset_retries=True))
+    hands.accept("two", "q:x", "q:y")
+    flow.close()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def rich(request, tmp_path_factory, hands_of):
+    """Such a ledger on either database: an engine that writes to it."""
+    folder, url = tmp_path_factory.mktemp("rich"), ""
+    if request.param == "postgresql":
+        server, name = request.getfixturevalue("postgresql_server"), f"rich_{uuid.uuid4().hex}"
+        url = server.make(name)
+        upgrade(url)
+    house = House(folder, ManualClock(), url)
+    fill(house, hands_of)
+    engine = database.open_engine(house.address, writing=True)
+    yield engine
+    engine.dispose()
+    if url:
+        server.drop(name)
+
+
+EVENT = "(SELECT id FROM events WHERE flow_instance_id = '{}')"
+DELIVERY = "(SELECT id FROM deliveries WHERE handler = '{}')"
+DONE = EVENT.format("done")
+RAN = DELIVERY.format("p:ordered")
+
+
+def of_event(instance, change):
+    """A case that changes an event."""
+    return EVENT.format(instance), [f"UPDATE events SET {change} WHERE flow_instance_id = '{instance}'"]
+
+
+def of_delivery(handler_id, change):
+    """A case that changes a delivery."""
+    return DELIVERY.format(handler_id), [f"UPDATE deliveries SET {change} WHERE handler = '{handler_id}'"]
+
+
+def of_attempt(handler_id, change):
+    """A case that changes a delivery's only attempt."""
+    one = DELIVERY.format(handler_id)
+    return one, [f"UPDATE attempts SET {change} WHERE delivery_id = {one}"]
+
+
+def of_conflict(change):
+    """A case that changes a conflicting body."""
+    return DONE, [f"UPDATE conflicts SET {change}"]
+
+
+def of_handler(change):
+    """A case that changes what is recorded of a handler."""
+    return "'p:ordered'", [f"UPDATE handlers SET {change} WHERE id = 'p:ordered'"]
+
+
+TAMPERING = {
+    # Events: what was received.
+    "a body is altered": of_event("done", "body = replace(body, 'k1', 'k9')"),
+    "a body is no JSON": of_event("done", "body = 'no JSON'"),
+    "a body is empty": of_event("parked", "body = ''"),
+    "white space in a body is altered": of_event("done", "body = body || ' '"),
+    "a digest is altered": of_event("done", "digest = 'x'"),
+    "the checksum of a body is altered": of_event("done", "body_sha256 = 'x'"),
+    "the checksum of a body is removed": of_event("done", "body_sha256 = NULL"),
+    "the checksum of a row is altered": of_event("done", "row_sha256 = 'x'"),
+    "the checksum of a row is removed": of_event("done", "row_sha256 = NULL"),
+    "a business key is altered": of_event("done", "business_key = 'k9'"),
+    "a business key is removed": of_event("done", "business_key = NULL"),
+    "a flow instance id is altered": of_event("parked", "flow_instance_id = 'other'"),
+    "a source is altered": of_event("done", "source = 'other'"),
+    "a kind is altered": of_event("done", "kind = 'cancel'"),
+    "a class is altered": of_event("failed", "callback_class = 'com.example.Other'"),
+    "a process key is altered": of_event("parked", "process_definition_key = 'other'"),
+    "a process version is altered": of_event("done", "process_definition_version = 4"),
+    "a process id is altered": of_event("done", "process_definition_id = 'leave:4:1'"),
+    "a conclusion is altered": of_event("done", "conclusion = 'rejected'"),
+    "a conclusion is removed": of_event("done", "conclusion = NULL"),
+    "a trace of an event is altered": of_event("done", "traceparent = 'x'"),
+    "the time of an event is altered": of_event("done", "received_at = received_at + 1"),
+    # Events: where they went.
+    "an event is in no state": of_event("parked", "state = 'gone'"),
+    "a routed event is dismissed": of_event("done", "state = 'dismissed'"),
+    "a routed event is dismissed for a reason": of_event("done", "state = 'dismissed', dismissed_by = 'operator'"),
+    "a routed event is parked": of_event("done", "state = 'parked'"),
+    "a routed event is parked for a reason": of_event("done", "state = 'parked', parked_by = 'handler'"),
+    "a parked event is routed": of_event("parked", "state = 'routed'"),
+    "a parked event is dismissed": of_event("parked", "state = 'dismissed'"),
+    "a dismissed event is parked": of_event("ignored", "state = 'parked'"),
+    "a dismissed event is routed": of_event("ignored", "state = 'routed'"),
+    "a reason for parking is none": of_event("parked", "parked_by = 'x'"),
+    "a reason for parking is removed": of_event("parked", "parked_by = NULL"),
+    "a reason for dismissing is none": of_event("ignored", "dismissed_by = 'x'"),
+    "a routed event has a reason for dismissing": of_event("done", "dismissed_by = 'kind'"),
+    "reasons for not matching are no JSON": of_event("parked", "no_match = '{'"),
+    "a route is emptied": of_event("done", "route = '{}'"),
+    "a route is emptied, with its size": of_event("done", "route = '{}', route_size = 0"),
+    "a route is emptied, with its size, and dismissed": of_event(
+        "done", "route = '{}', route_size = 0, state = 'dismissed', dismissed_by = 'setting'"
+    ),
+    "a route is no JSON": of_event("done", "route = '{'"),
+    "a route is a list": of_event("done", "route = '[]'"),
+    "a route names another handler": of_event("done", "route = replace(route, 'p:ordered', 'p:other')"),
+    "a route asks for more": of_event("done", "route_size = 3"),
+    "a route asks for less": of_event("two", "route_size = 1"),
+    "repeats are negative": of_event("done", "repeats = -1"),
+    "an event is deleted": (
+        "'events were accepted'",
+        [
+            "DELETE FROM deliveries WHERE event_id = " + EVENT.format("parked"),
+            "DELETE FROM events WHERE flow_instance_id = 'parked'",
+        ],
+    ),
+    "an event is deleted, and its delivery is left": (
+        DELIVERY.format("q:waiting"),
+        ["DELETE FROM events WHERE flow_instance_id = 'i-waiting'"],
+    ),
+    # Conflicts.
+    "a conflicting body is altered": of_conflict("body = 'x'"),
+    "the digest of a conflicting body is altered": of_conflict("digest = 'x'"),
+    "the checksum of a conflicting body is altered": of_conflict("body_sha256 = 'x'"),
+    "the time of a conflicting body is altered": of_conflict("received_at = 1"),
+    "a conflicting body has the event's digest": of_conflict(
+        "digest = (SELECT digest FROM events WHERE id = event_id)"
+    ),
+    "a conflicting body is of no event": ("'nothing'", ["UPDATE conflicts SET event_id = 'nothing'"]),
+    # Deliveries.
+    "a delivery is deleted": (
+        EVENT.format("i-waiting"),
+        ["DELETE FROM deliveries WHERE handler = 'q:waiting'"],
+    ),
+    "one of two deliveries is deleted": (EVENT.format("two"), ["DELETE FROM deliveries WHERE handler = 'q:y'"]),
+    "a delivery is added": (
+        EVENT.format("two"),
+        [
+            (
+                "INSERT INTO deliveries SELECT 'new', event_id, 'q:new', 'waiting', 0, 0, due_at, '', created_at, "
+                "changed_at, NULL, 0 FROM deliveries WHERE handler = 'q:x'"
+            )
+        ],
+    ),
+    "a delivery is moved to another event": (
+        EVENT.format("two"),
+        ["UPDATE deliveries SET event_id = " + EVENT.format("i-dead") + " WHERE handler = 'q:x'"],
+    ),
+    "a delivery is to another handler": (
+        EVENT.format("done"),
+        ["UPDATE deliveries SET handler = 'p:z' WHERE id = " + RAN],
+    ),
+    "a delivery is in no state": of_delivery("q:waiting", "state = 'gone'"),
+    "an attempt is counted that was not made": of_delivery("q:dead", "attempt = 2"),
+    "an attempt is not counted": of_delivery("q:retried", "attempt = 0"),
+    "a retry schedule is from a later attempt": of_delivery("q:retried", "retry_base = 5"),
+    "a retry schedule is from a negative attempt": of_delivery("q:retried", "retry_base = -1"),
+    "a delivery is due for ever": of_delivery("q:waiting", "due_at = 9000000000000000000"),
+    "a delivery is due in thirty years": of_delivery("q:waiting", f"due_at = due_at + {YEARS}"),
+    "a delivery is due before 1970": of_delivery("q:waiting", "due_at = -1"),
+    "a delivery that ended is due": of_delivery("q:succeeded", "due_at = changed_at"),
+    "a delivery that runs is due": of_delivery("q:running", "due_at = changed_at"),
+    "a delivery was made years ago": of_delivery("q:waiting", f"created_at = created_at - {YEARS}"),
+    "a delivery changed before it was made": of_delivery("q:waiting", f"changed_at = changed_at - {YEARS}"),
+    "a delivery changed in the future": of_delivery("q:waiting", f"changed_at = changed_at + {YEARS}"),
+    "a delivery is ordered by another key": of_delivery("p:ordered", "order_key = 'other'"),
+    "a delivery that is not ordered has a position": of_delivery("q:waiting", "order_position = 3"),
+    "a delivery that was never begun has begun": of_delivery("q:waiting", "order_position = -1"),
+    "a delivery has a position that there is not": of_delivery("q:waiting", "order_position = -7"),
+    # Attempts.
+    "an attempt is deleted": (RAN, ["DELETE FROM attempts WHERE delivery_id = " + RAN]),
+    "an earlier attempt is deleted": (
+        DELIVERY.format("q:retried"),
+        ["DELETE FROM attempts WHERE delivery_id = " + DELIVERY.format("q:retried")],
+    ),
+    "an attempt is added": (
+        DELIVERY.format("q:dead"),
+        [
+            "INSERT INTO attempts (delivery_id, number, process, started_at, finished_at, outcome, error, traceback) "
+            "SELECT delivery_id, 2, process, started_at, finished_at, 'failed', '', '' "
+            "FROM attempts WHERE delivery_id = " + DELIVERY.format("q:dead")
+        ],
+    ),
+    "an attempt is of no delivery": (
+        "'nothing'",
+        [
+            "INSERT INTO attempts (delivery_id, number, process, started_at, finished_at, outcome, error, traceback) "
+            "SELECT 'nothing', 1, process, started_at, finished_at, outcome, error, traceback "
+            "FROM attempts WHERE delivery_id = " + RAN
+        ],
+    ),
+    "an attempt is renumbered": of_attempt("q:dead", "number = 2"),
+    "an attempt is number 0": of_attempt("q:dead", "number = 0"),
+    "an attempt that runs has ended": of_attempt("q:running", "outcome = 'succeeded'"),
+    "an attempt that ended runs": of_attempt("q:dead", "outcome = NULL"),
+    "an attempt that ended has no end": of_attempt("q:dead", "finished_at = NULL"),
+    "an attempt has an outcome that there is not": of_attempt("q:retried", "outcome = 'bogus'"),
+    "an attempt has another outcome": of_attempt("q:succeeded", "outcome = 'failed'"),
+    "an attempt was made by nobody": of_attempt("q:dead", "process = 'nobody'"),
+    "an attempt began in the future": of_attempt("q:dead", f"started_at = started_at + {YEARS}"),
+    "an attempt began years before its delivery": of_attempt("q:dead", f"started_at = started_at - {YEARS}"),
+    "an attempt ended in the future": of_attempt("q:dead", f"finished_at = finished_at + {YEARS}"),
+    "an attempt ended before it began": of_attempt("q:dead", f"finished_at = finished_at - {YEARS}"),
+    "a result is no JSON": (RAN, ["UPDATE attempts SET result = '{' WHERE delivery_id = " + RAN]),
+    # What else there is.
+    "the count of accepted events is raised": (
+        "'events were accepted'",
+        ["UPDATE counters SET value = value + 1 WHERE name = 'accepted'"],
+    ),
+    "the count of accepted events is deleted": ("'events were accepted'", ["DELETE FROM counters"]),
+    "events are said to be purged": ("'were purged'", ["UPDATE counters SET value = 7 WHERE name = 'purged'"]),
+    "a counter is negative": (
+        "'accepted of process nobody'",
+        ["INSERT INTO counters VALUES ('accepted', 'nobody', -1)"],
+    ),
+    "a counter is none": ("'bogus of process nobody'", ["INSERT INTO counters VALUES ('bogus', 'nobody', 1)"]),
+    "identities of purged events are added": (
+        "'the identities of 2 are kept'",
+        ["INSERT INTO purged_identities SELECT 'x', 'x', digest, received_at FROM purged_identities"],
+    ),
+    "an event is kept under another identity": of_event("parked", "identity_sha256 = 'x'"),
+    "the identity of a stored event is that of a purged one": (
+        DONE,
+        [f"UPDATE purged_identities SET event_id = {DONE}"],
+    ),
+    "selectors are no JSON": of_handler("selectors = '{'"),
+    "selectors are a list": of_handler("selectors = '[]'"),
+    "a retry schedule is no JSON": of_handler("retry = 'x'"),
+    "a handler runs less than one at a time": of_handler("concurrency = 0"),
+    "a handler is ordered by nothing that there is": of_handler("order_by = 'x'"),
+    "a handler is held but not paused": of_handler("circuit_opened_at = 1"),
+    "a handler is tried but not held": of_handler("circuit_retry_at = 1"),
+    "a handler is tried in thirty years": of_handler(
+        f"circuit_opened_at = 1, paused_at = 1, circuit_retry_at = last_seen_at + {YEARS}"
+    ),
+    "a process ended before it began": (
+        "(SELECT min(id) FROM processes)",
+        [f"UPDATE processes SET stopped_at = started_at - {YEARS} WHERE id = (SELECT min(id) FROM processes)"],
+    ),
+    "the handlers of a process are no JSON": (
+        "(SELECT min(id) FROM processes)",
+        ["UPDATE processes SET handlers = 'x' WHERE id = (SELECT min(id) FROM processes)"],
+    ),
+    "the audit log has no JSON": ("(SELECT min(id) FROM audit_log)", ["UPDATE audit_log SET detail = 'x'"]),
+    "an alert has no JSON": ("(SELECT min(id) FROM alerts)", ["UPDATE alerts SET notified = 'x'"]),
+    **{
+        f"what is {was} is said to be {said}": of_delivery(f"q:{was}", f"state = '{said}'")
+        for was, all_said in {
+            "waiting": ["running", "succeeded", "unknown"],
+            "running": ["waiting", "succeeded", "dead", "unknown", "closed"],
+            "succeeded": ["waiting", "running", "dead", "unknown", "closed"],
+            "dead": ["running", "succeeded", "unknown"],
+            "unknown": ["running"],
+            "closed": ["running", "succeeded", "unknown"],
+            "again": ["running", "unknown"],
+        }.items()
+        for said in all_said
+    },
+}
+
+
+def test_there_are_as_many_kinds_as_are_claimed():
+    """The page on proof says how many."""
+    assert len(TAMPERING) >= 55
+
+
+def test_a_ledger_that_nobody_changed_balances(rich):
+    """What happens by itself is never reported, however much it is."""
+    with rich.connect() as connection:
+        books = verify(connection)
+    assert books.trouble == []
+    assert books.purged == 1
+    assert set(books.events) == {"dismissed", "parked", "routed"}
+    assert set(books.deliveries) == {*State}
+
+
+@contextmanager
+def changing(connection):
+    """A transaction that changes what it likes, as if constraints had been taken away; it comes to nothing."""
+    if connection.dialect.name == "sqlite":
+        connection.connection.driver_connection.execute("PRAGMA foreign_keys=OFF")
+    with connection.begin() as transaction:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SET LOCAL session_replication_role = 'replica'"))
+        yield
+        transaction.rollback()
+
+
+@pytest.mark.parametrize("case", TAMPERING)
+def test_tampering_is_reported(rich, case):
+    """Each change is reported by a sentence that names the row, or the sum, that it is about."""
+    named, statements = TAMPERING[case]
+    with rich.connect() as connection, changing(connection):
+        key = connection.execute(text(f"SELECT {named}")).scalar_one()
+        for statement in statements:
+            assert connection.execute(text(statement)).rowcount > 0, statement
+        trouble = verify(connection).trouble
+    assert any(key in line for line in trouble), trouble

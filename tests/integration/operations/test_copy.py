@@ -1,0 +1,415 @@
+"""A ledger moves house: real SQLite to real PostgreSQL and back, with every kind of row, as often as it takes."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from contextlib import closing, contextmanager
+
+import psycopg
+import pytest
+from sqlalchemy import select
+
+from flowhooks import Retry, State
+from flowhooks.clock import SECOND
+from flowhooks.errors import IdentityConflict, LedgerSchemaTooOld, LedgerUnusable
+from flowhooks.intake.accept import AnswerStatus
+from flowhooks.ledger import database, row_stream
+from flowhooks.ledger.checksums import texts_sha256
+from flowhooks.ledger.copy import DatabaseSnapshot
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.reader import Reader
+from flowhooks.ledger.tables import events, metadata
+from flowhooks.ledger.upgrade import upgrade
+from flowhooks.operations.copy import copy
+from flowhooks.operations.pause import pause
+from support.waiting import WAIT_TIMEOUT
+
+CHINESE = "合同 C-2026-17 已签署 归档 𠮷"
+LARGE = CHINESE * 40_000
+NAMES = [table.name for table in metadata.sorted_tables]
+
+pytestmark = pytest.mark.sqlite  # the house is on SQLite; it moves to PostgreSQL
+
+
+@contextmanager
+def quiet(_what, _total):
+    """Shows nothing."""
+    yield lambda _more: None
+
+
+def move(source, target, **more):
+    """Copy a ledger."""
+    return copy(source, target, **{"heartbeat_timeout": 30.0, "progress": quiet} | more)
+
+
+def rows(url):
+    """All that a ledger holds: each table's rows, by their keys."""
+    if url.startswith("sqlite"):
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+            return {table.name: _read(connection, table) for table in metadata.sorted_tables}
+    with psycopg.connect(url) as connection:
+        return {table.name: _read(connection, table) for table in metadata.sorted_tables}
+
+
+def _read(connection, table):
+    columns = [column.name for column in table.c]
+    found = connection.execute(f"SELECT {', '.join(columns)} FROM {table.name}").fetchall()
+    keys = [column.name for column in table.primary_key]
+    made = [dict(zip(columns, row, strict=True)) for row in found]
+    return {tuple(row[key] for key in keys): row for row in made}
+
+
+def ended(furniture):
+    """The same, with an end for every process: its last sign of life, where it was killed."""
+    for row in furniture["processes"].values():
+        if row["stopped_at"] is None:
+            row["stopped_at"] = max(row["heartbeat_at"], row["started_at"])
+    return furniture
+
+
+class Rooms:
+    """What a house is furnished with: a handler for each way in which an attempt can end, and what it did."""
+
+    def __init__(self, listens):
+        self.entered = []
+        self.hold = threading.Event()
+        self.running = threading.Semaphore(0)
+
+        def good(event):
+            self.entered.append(("good", event.flow_instance_id))
+            return {"archived": CHINESE}
+
+        def bad(event):
+            raise ValueError(f"no: {CHINESE}")
+
+        def slow(event):
+            self.entered.append(("slow", event.flow_instance_id))
+            self.running.release()
+            self.hold.wait(WAIT_TIMEOUT)
+
+        def again(event):
+            self.entered.append(("again", event.flow_instance_id))
+            self.running.release()
+            self.hold.wait(WAIT_TIMEOUT)
+
+        def later(event):
+            raise ValueError("not yet")
+
+        def missing(event):
+            self.entered.append(("missing", event.flow_instance_id))
+
+        self.handlers = [
+            listens(good, process_key="good"),
+            listens(bad, process_key="bad"),
+            listens(slow, process_key="slow"),
+            listens(again, process_key="again", retry=Retry(attempts=3, delays=[0], jitter=0)),
+            listens(good, name="approved", process_key="leave", conclusion="approved"),
+            listens(later, process_key="later", retry=Retry(attempts=9, delays=[3600], jitter=0)),
+        ]
+        self.missing = listens(missing, process_key="missing")
+
+
+@pytest.fixture
+def rooms(listens):
+    """The handlers of a house."""
+    return Rooms(listens)
+
+
+@pytest.fixture
+def furnished(house, rooms):
+    """A house on SQLite with every kind of row; its last process was killed while two deliveries ran."""
+    house.open(rooms.missing).close()
+    flow = house.open(*rooms.handlers)
+    flow.take("good", key="good", businessKey=CHINESE, processDefinitionVersion=3, text=LARGE)
+    flow.take("good", key="good", businessKey=CHINESE, processDefinitionVersion=3, text=LARGE)  # once more
+    with pytest.raises(IdentityConflict):
+        flow.take("good", key="good", businessKey="another")
+    flow.take("good", key="good", callback_class="com.example.Other", source="erp")
+    flow.take("bad", key="bad")
+    flow.take("later", key="later", wait=0)
+    flow.settled(flow.events(flow_instance_id="later")[0], State.WAITING, attempt=1)
+    flow.take("parked", key="nobody", message="signed-1")
+    flow.take("rejected", key="leave", conclusion="rejected")
+    flow.take("shelved", key="missing", wait=0)
+    for key in ("slow", "again"):
+        flow.take(key, key=key, wait=0)
+        assert rooms.running.acquire(timeout=WAIT_TIMEOUT)
+    house.crash(flow)
+    flow.sql("UPDATE processes SET stopped_at = NULL WHERE id = ?", flow.app.ledger.process)
+    for number, closed in ((1, None), (2, house.clock.now())):
+        flow.sql(
+            "INSERT INTO alerts "
+            "(id, cause, subject, message, started_at, count, event_id, opened_at, notified, closed_at)"
+            " VALUES (?, 'dead', 'p:gone', ?, 1, 1, '', 2, '[\"notice\"]', ?)",
+            f"alert-{number}",
+            CHINESE,
+            closed,
+        )
+    flow.sql("INSERT INTO rejected_requests VALUES ('refusal-1', 3, '/flow/1', '127.0.0.1', 400, 'no', ?)", CHINESE)
+    flow.sql("UPDATE handlers SET retired_at = 77 WHERE id = 'p:later'")
+    flow.sql("INSERT INTO audit_log VALUES ('deed-1', 4, ?, 'console', 'replay', '', '{}')", CHINESE)
+    flow.sql("INSERT INTO sessions VALUES ('session-1', ?, 5, 6)", CHINESE)
+    flow.sql("INSERT INTO required_credentials VALUES ('sources', 7)")
+    flow.sql("INSERT INTO purged_identities VALUES ('identity-1', 'event-0', 'digest-0', 7)")
+    flow.sql("INSERT INTO counters VALUES ('accepted', 'p', 1), ('purged', 'p', 1)")
+    yield house
+    rooms.hold.set()
+
+
+@pytest.fixture
+def empty(postgresql_server):
+    """A database of PostgreSQL with nothing in it, not even tables."""
+    name = "flowhooks_new_house"
+    yield postgresql_server.make(name)
+    postgresql_server.drop(name)
+
+
+def run(url, statement, *values):
+    """Change a ledger on PostgreSQL behind everybody's back."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        return connection.execute(statement, values).rowcount
+
+
+def test_everything_arrives_and_comes_back(furnished, empty, tmp_path):
+    """SQLite to PostgreSQL to SQLite: every row of every table is the same, and the digests are."""
+    before = rows(furnished.address)
+    assert all(before[name] for name in NAMES), {name: len(before[name]) for name in NAMES}
+    states = {row["state"] for row in before["deliveries"].values()}
+    assert states == {"succeeded", "dead", "waiting", "running"}
+    assert any(len(row["body"]) > len(LARGE) for row in before["events"].values())
+
+    there = move(furnished.address, empty)
+    assert there.made
+    assert there.books.is_consistent
+    assert {name: (one.rows, one.kept) for name, one in there.tables.items()} == {
+        name: (len(before[name]), 0) for name in NAMES
+    }
+    assert rows(furnished.address) == before, "the source stays as it is"
+    assert rows(empty) == ended(before)
+
+    back = move(empty, f"sqlite:///{tmp_path / 'back.db'}")
+    assert rows(f"sqlite:///{tmp_path / 'back.db'}") == before
+    assert {name: one.digest for name, one in back.tables.items()} == {
+        name: one.digest for name, one in there.tables.items()
+    }
+
+
+def test_what_was_open_goes_on_there(furnished, rooms, empty):
+    """The first start sees to what the killed process ran, and runs what waited without a time."""
+    move(furnished.address, empty)
+    rooms.hold.set()
+    house = type(furnished)(furnished.folder, furnished.clock, empty)
+    flow = house.open(*rooms.handlers, rooms.missing)
+    try:
+        page = [stored.event for stored in flow.app.ledger.page(EventFilter(), limit=100)]
+        of = {event.flow_instance_id: event.id for event in page if event.source == "default"}
+        assert flow.settled(of["slow"], State.UNKNOWN).attempt == 1
+        flow.settled(of["again"], State.SUCCEEDED, attempt=2)
+        flow.settled(of["shelved"], State.SUCCEEDED, attempt=1)
+        assert rooms.entered.count(("slow", "slow")) == 1
+        assert rooms.entered.count(("again", "again")) == 2
+        assert rooms.entered.count(("missing", "shelved")) == 1
+        assert flow.only(of["later"]).state is State.WAITING
+        flow.advance(3600)
+        flow.settled(of["later"], State.WAITING, attempt=2)
+        again = flow.take("good", key="good", businessKey=CHINESE, processDefinitionVersion=3, text=LARGE)
+        assert (again.event_id, again.status) == (of["good"], AnswerStatus.DONE)
+        assert rooms.entered.count(("good", "good")) == 2, "one for each class, and none for the repeated call-back"
+    finally:
+        house.end()
+
+
+def test_an_ordered_backlog_goes_on_in_order_there(house, listens, empty, tmp_path):
+    """What is held back keeps its place, there and back again; what comes in after the move comes after it."""
+    entered = []
+
+    def change(event, delivery):
+        entered.append((event.business_key, event.flow_instance_id))
+        if delivery.attempt == 1 and event.flow_instance_id.endswith("-9"):
+            raise ValueError("not yet")
+
+    handler = listens(change, order_by="business_key", retry=Retry(attempts=9, delays=[3600], jitter=0))
+    flow = house.open(handler)
+    lanes = {key: [f"{key}-{number}" for number in range(9, 3, -1)] for key in ("k", "l")}
+    for key, instances in lanes.items():
+        flow.settled(flow.take(instances[0], wait=0, businessKey=key).event_id, State.WAITING, attempt=1)
+        for instance in instances[1:]:
+            flow.take(instance, wait=0, businessKey=key)
+    assert flow.close()
+    there, back = empty, f"sqlite:///{tmp_path / 'back.db'}"
+    move(house.address, there)
+    move(there, back)
+    assert rows(back) == rows(house.address)
+    for url in (there, back):
+        entered.clear()
+        moved = type(house)(tmp_path, house.clock, url)
+        flow = moved.open(handler)
+        last = [flow.take(f"{key}-0", wait=0, businessKey=key).event_id for key in lanes]
+        if url == there:
+            assert entered == [], "nothing overtakes what waits for its retry"
+            flow.advance(3600)
+        for event_id in last:
+            flow.settled(event_id, State.SUCCEEDED)
+        moved.end()
+        for key, instances in lanes.items():
+            assert [instance for of, instance in entered if of == key] == [*instances, f"{key}-0"], url
+
+
+def test_a_copy_that_was_cut_off_goes_on(furnished, postgresql_url):
+    """Whatever is there already is compared and kept, whichever part of a copy it is; once more, all of it is."""
+    move(furnished.address, postgresql_url)
+    whole = rows(postgresql_url)
+    for lost in (
+        "DELETE FROM attempts",
+        "DELETE FROM attempts; DELETE FROM deliveries; DELETE FROM conflicts",
+        "TRUNCATE attempts, deliveries, conflicts, processes, alerts",
+        "TRUNCATE attempts, deliveries, conflicts, events; DELETE FROM handlers WHERE id > 'p:good'",
+    ):
+        with psycopg.connect(postgresql_url, autocommit=True) as connection:
+            connection.execute(lost)
+        left = {name: len(found) for name, found in rows(postgresql_url).items()}
+        moved = move(furnished.address, postgresql_url)
+        assert {name: one.kept for name, one in moved.tables.items()} == left
+        assert rows(postgresql_url) == whole
+    moved = move(furnished.address, postgresql_url)
+    assert all(one.kept == one.rows for one in moved.tables.values())
+    assert not moved.made
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("UPDATE events SET body = body || ' ' WHERE flow_instance_id = 'bad'", r"a row of events .* \(body\)"),
+        ("UPDATE deliveries SET due_at = 1 WHERE due_at IS NULL AND state = 'waiting'", r"deliveries .* \(due_at\)"),
+        ("UPDATE alerts SET closed_at = 5 WHERE id = 'alert-1'", r"a row of alerts \(alert-1\) .* \(closed_at\)"),
+        ("UPDATE processes SET stopped_at = NULL, heartbeat_at = 5", r"processes .* \(stopped_at, heartbeat_at\)"),
+        ("UPDATE counters SET process = 'x' WHERE name = 'purged'", r"a row of counters .* does not hold"),
+    ],
+)
+def test_a_target_that_differs_is_refused(furnished, postgresql_url, change, said):
+    """A row that was changed, or is not the source's, is named, and nothing is written."""
+    move(furnished.address, postgresql_url)
+    assert run(postgresql_url, change)
+    run(postgresql_url, "DELETE FROM attempts")
+    before = rows(postgresql_url)
+    with pytest.raises(LedgerUnusable, match=said) as refused:
+        move(furnished.address, postgresql_url)
+    assert CHINESE not in str(refused.value)
+    assert "Copy into an empty database" in str(refused.value)
+    assert rows(postgresql_url) == before
+
+
+def test_a_ledger_that_was_begun_elsewhere_is_refused(furnished, rooms, postgresql_url):
+    """A target in which somebody's call-backs are is no place for others."""
+    other = type(furnished)(furnished.folder, furnished.clock, postgresql_url)
+    flow = other.open(rooms.handlers[0])
+    flow.take("mine", key="good")
+    other.end()
+    before = rows(postgresql_url)
+    with pytest.raises(LedgerUnusable, match="that the source does not hold"):
+        move(furnished.address, postgresql_url)
+    assert rows(postgresql_url) == before
+
+
+def test_a_database_of_something_else_is_refused(furnished, empty):
+    """Tables that are none of ours are left alone."""
+    run(empty, "CREATE TABLE theirs (id int)")
+    with pytest.raises(LedgerUnusable, match="is not a flowhooks ledger: it holds other tables"):
+        move(furnished.address, empty)
+    with psycopg.connect(empty) as connection:
+        found = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+    assert found == [("theirs",)]
+
+
+def test_what_changes_meanwhile_is_found(furnished, postgresql_url):
+    """A target that is written to while it is copied is no true copy."""
+
+    @contextmanager
+    def meddling(what, _total):
+        if what == "verify":
+            run(postgresql_url, "UPDATE deliveries SET comment = 'seen' WHERE state = 'dead'")
+        yield lambda _more: None
+
+    with pytest.raises(LedgerUnusable, match=r"is no true copy of .* its deliveries have"):
+        move(furnished.address, postgresql_url, progress=meddling)
+
+
+def test_a_source_that_lacks_something_is_copied_and_the_books_say_so(furnished, postgresql_url):
+    """What did not balance before does not balance there: the copy is true, and mends nothing."""
+    with closing(sqlite3.connect(furnished.file)) as connection, connection:
+        connection.execute("DELETE FROM attempts WHERE outcome = 'succeeded'")
+    furnished.check_books = False
+    moved = move(furnished.address, postgresql_url)
+    assert not moved.books.is_consistent
+
+
+def test_a_source_of_an_older_version_is_refused(house, postgresql_url, pending_migration):
+    """It says what to do; a source is never changed."""
+    pending_migration()
+    with pytest.raises(LedgerSchemaTooOld, match="flowhooks db upgrade"):
+        move(house.address, postgresql_url)
+
+
+def test_nobody_may_be_using_either(furnished, rooms, postgresql_url, tmp_path):
+    """A process that gives signs of life is named; one that has been silent for long enough is none."""
+    there = type(furnished)(furnished.folder, furnished.clock, postgresql_url)
+    flow = there.open(rooms.handlers[0])
+    said = r"is in use by process \d+ on .*: stop what uses it, then copy again"
+    with pytest.raises(LedgerUnusable, match=said):
+        move(furnished.address, postgresql_url)
+    with pytest.raises(LedgerUnusable, match=said):
+        move(postgresql_url, f"sqlite:///{tmp_path / 'away.db'}")
+    assert not (tmp_path / "away.db").exists()
+    there.crash(flow)
+    run(postgresql_url, "UPDATE processes SET stopped_at = NULL, heartbeat_at = heartbeat_at - %s", 31 * SECOND)
+    assert move(postgresql_url, f"sqlite:///{tmp_path / 'away.db'}").books.is_consistent
+
+
+def test_never_much_at_once(house, postgresql_url):
+    """Batches are of so many rows, and of fewer where these are large, on either database."""
+    small, large = row_stream.MAX_BATCH_ROWS * 2 + 1, 6
+    columns = [column.name for column in events.c]
+    text = json.dumps({"text": "x" * (row_stream.MAX_BATCH_CHARS // 2)})
+    with closing(sqlite3.connect(house.file)) as connection, connection:
+        connection.executemany(
+            f"INSERT INTO events ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",
+            (
+                (
+                    *(f"e{n:06}", "default", "complete", f"i{n}", "", *[None] * 4, body, "d", "parked", "{}"),
+                    *(0, 0, n + 1, None, "name", *[None] * 4),
+                    *(texts_sha256(("default", "complete", f"i{n}", "")), None),
+                )
+                for n in range(small + large)
+                for body in ["{}" if n < small else text]
+            ),
+        )
+        connection.execute("INSERT INTO counters VALUES ('accepted', 'p', ?)", (small + large,))
+    move(house.address, postgresql_url)
+    for url in (house.address, postgresql_url):
+        with closing(Reader(url)) as reader, reader.connection() as connection:
+            query = select(events).order_by(database.bytewise_order(events.c.id))
+            sizes = [len(batch) for batch in DatabaseSnapshot(url, connection).batches(query)]
+        assert sizes == [row_stream.MAX_BATCH_ROWS] * 2 + [3, 2, 2], url
+
+
+def test_a_target_of_a_newer_version_is_refused(house, postgresql_url, tmp_path):
+    """As by `db upgrade`, which comes first."""
+    upgrade(f"sqlite:///{tmp_path / 'newer.db'}")
+    with closing(sqlite3.connect(tmp_path / "newer.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(LedgerUnusable, match="written by a newer flowhooks"):
+        move(postgresql_url, f"sqlite:///{tmp_path / 'newer.db'}")
+
+
+def test_what_is_paused_stays_paused(house, listens, postgresql_url):
+    """And what waits for it waits on, in the new house."""
+    flow = house.open(listens(lambda event: None, name="h"))
+    pause(flow.app.operation_context, ["p:h"])
+    flow.take(wait=0)
+    flow.close()
+    move(house.address, postgresql_url)
+    with closing(Reader(postgresql_url)) as reader:
+        assert reader.paused() == {"p:h": house.clock.now()}
+        assert reader.count_by_state()["waiting"] == 1

@@ -1,0 +1,290 @@
+"""Pause and resume: what is paused is stored and waits, whoever may have heard of it, and runs when it is resumed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from flowhooks import Retry, State
+from flowhooks.execution.runners import procrastinate
+from flowhooks.ledger import audit
+from flowhooks.operations.context import Actor
+from flowhooks.operations.pause import pause, resume
+from flowhooks.operations.registry import run_operation
+from flowhooks.operations.retire import retire
+from support.waiting import WAIT_TIMEOUT
+
+pytestmark = pytest.mark.runners
+
+LONG = 1800.0
+"""Seconds to wait for an answer that are never over: a test in which they are waited for fails by its time-out."""
+
+
+def nothing(event):
+    """Do nothing."""
+
+
+class Gate:
+    """A handler that is in its function until the gate is opened, and fails then if it is told to."""
+
+    def __init__(self, *, fails=False):
+        self.entered = threading.Event()
+        self.open = threading.Event()
+        self.fails = fails
+
+    def __call__(self, event):
+        """Handle."""
+        self.entered.set()
+        assert self.open.wait(WAIT_TIMEOUT)
+        if self.fails:
+            raise ValueError("not this time")
+
+
+def test_what_is_paused_waits_and_runs_when_it_is_resumed(house, listens):
+    """Stored and answered at once, with its time; others run; resumed, it runs at once."""
+    flow = house.open(listens(nothing, name="h"), listens(nothing, name="other", process_key="order"))
+    done = pause(flow.app.operation_context, ["p:h"])
+    assert (done.handlers, done.skipped, done.waiting, done.dry_run) == (("p:h",), (), 0, False)
+    answer = flow.take("1", wait=LONG)
+    assert answer.status == "pending"
+    assert flow.take("2", key="order").status == "done"
+    standing = flow.only(answer.event_id)
+    assert (standing.state, standing.attempt) == (State.WAITING, 0)
+    assert standing.due_at is not None
+    done = resume(flow.app.operation_context, ["p:h"])
+    assert (done.handlers, done.waiting) == (("p:h",), 1)
+    assert flow.settled(answer.event_id, State.SUCCEEDED).attempt == 1
+    assert flow.take("3").status == "done"
+
+
+def test_nothing_begins_in_a_process_that_has_not_heard(house, listens, eventually):
+    """The claim asks the database, and so does what is stored as running: what a process knows is only a hint."""
+    flow = house.open(listens(nothing, name="h"))
+    flow.sql("UPDATE handlers SET paused_at = 1")
+    if not house.url:
+        # Whoever alone writes cannot have missed it; so this is what a claim does by itself.
+        flow.app.ledger.pauses._on_change = lambda: None
+        flow.app.ledger.pauses.replace(["p:h"])
+    event_id = flow.take(wait=0).event_id
+    flow.app.ledger.pauses.replace([])
+    due = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 10)
+    assert [one.delivery_id for one in due] == [flow.only(event_id).delivery_id]
+    for _ in range(3):
+        assert flow.app.ledger.claim(due[0]) is None
+    assert flow.only(event_id).attempt == 0
+    flow.sql("UPDATE handlers SET paused_at = NULL")
+    flow.app.runner.wake()
+    flow.settled(event_id, State.SUCCEEDED)
+
+
+def test_who_waits_already_is_answered_when_it_is_paused(house, listens, together):
+    """It cannot settle any more, so the answer goes out."""
+    gate = Gate()
+    flow = house.open(listens(gate, name="h"), runner={"threads": 2})
+    flow.take("runs", wait=0)
+    assert gate.entered.wait(WAIT_TIMEOUT)
+
+    def paused():
+        while not flow.app.waiters._waiters:
+            time.sleep(0.001)
+        return pause(flow.app.operation_context, ["p:h"])
+
+    answer, done = together(lambda: flow.take("waits", wait=LONG), paused)
+    assert answer.status == "pending"
+    assert done.running == 1
+    gate.open.set()
+
+
+def test_what_runs_goes_on_to_its_end_and_its_retry_waits(house, listens):
+    """A failed attempt is recorded, and the next one does not begin, nor does anybody wait for it."""
+    gate = Gate(fails=True)
+    handler = listens(gate, name="h", retry=Retry(attempts=5, delays=[1], jitter=0))
+    flow = house.open(handler)
+    event_id = flow.take(wait=0).event_id
+    assert gate.entered.wait(WAIT_TIMEOUT)
+    pause(flow.app.operation_context, ["p:h"])
+    gate.open.set()
+    flow.settled(event_id, State.WAITING, attempt=1)
+    flow.advance(60)
+    assert flow.take(wait=LONG).status == "pending"
+    assert flow.only(event_id).attempt == 1
+    gate.fails = False
+    resume(flow.app.operation_context, ["p:h"])
+    assert flow.settled(event_id, State.SUCCEEDED).attempt == 2
+
+
+def test_pausing_survives_a_restart(house, listens):
+    """To be loaded again does not resume it, nor does a crash; what was stored before and after waits."""
+    flow = house.open(listens(nothing, name="h"))
+    pause(flow.app.operation_context, ["p:h"])
+    first = flow.take("1", wait=0).event_id
+    house.crash(flow)
+    flow = house.open(listens(nothing, name="h"))
+    (known,) = flow.app.ledger.registered_handlers()
+    assert known.paused_at == flow.clock.now()
+    second = flow.take("2", wait=LONG).event_id
+    assert [flow.only(one).attempt for one in (first, second)] == [0, 0]
+    resume(flow.app.operation_context, ["p:h"])
+    for one in (first, second):
+        flow.settled(one, State.SUCCEEDED)
+
+
+def test_what_was_running_is_recovered_and_waits(house, listens):
+    """Killed in the middle while it is paused: lost is lost, and the next attempt waits to be resumed."""
+    flow = house.open(listens(nothing, name="h", retry=Retry(delays=[1], jitter=0)), start=False)
+    event_id = flow.take(wait=0).event_id
+    (queued,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 1)
+    assert flow.app.ledger.claim(queued)
+    pause(flow.app.operation_context, ["p:h"])
+    house.crash(flow)
+    flow = house.open(listens(nothing, name="h", retry=Retry(delays=[1], jitter=0)))
+    assert flow.settled(event_id, State.WAITING, attempt=1).outcome == "lost"
+    flow.advance(60)
+    assert flow.take(wait=LONG).status == "pending"
+    resume(flow.app.operation_context, ["p:h"])
+    assert flow.settled(event_id, State.SUCCEEDED).attempt == 2
+
+
+def test_one_that_is_only_known_can_be_paused(house, listens):
+    """Its plugin is missing; when that comes back it is paused still."""
+    house.open(listens(nothing, name="h"), start=False).close()
+    flow = house.open()
+    assert pause(flow.app.operation_context, ["p:h"]).handlers == ("p:h",)
+    event_id = flow.take(wait=0).event_id
+    flow.close()
+    flow = house.open(listens(nothing, name="h"))
+    assert flow.take(wait=LONG).status == "pending"
+    resume(flow.app.operation_context, ["p:h"])
+    flow.settled(event_id, State.SUCCEEDED)
+
+
+def test_probes_are_not_asked_either(house, listens):
+    """A handler is paused because what it works on must be left alone, and a probe asks just that."""
+    asked = []
+
+    def probe(event, delivery):
+        asked.append(delivery.id)
+        return True
+
+    flow = house.open(listens(nothing, name="h", probe=probe), start=False)
+    event_id = flow.take(wait=0).event_id
+    (queued,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 1)
+    assert flow.app.ledger.claim(queued)
+    pause(flow.app.operation_context, ["p:h"])
+    house.crash(flow)
+    flow = house.open(listens(nothing, name="h", probe=probe), listens(nothing, name="other", process_key="order"))
+    (due,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 1)
+    assert due.probe
+    flow.app.dispatcher.execute(due)
+    assert flow.take("2", key="order").status == "done"
+    assert (asked, flow.only(event_id).state) == ([], State.UNKNOWN)
+    resume(flow.app.operation_context, ["p:h"])
+    flow.settled(event_id, State.SUCCEEDED)
+    assert asked
+
+
+def test_order_and_limits_hold_when_it_is_resumed(house, listens, eventually):
+    """What has waited runs in its order, and no more at once than may."""
+    done, running, most, lock = [], [0], [0], threading.Lock()
+
+    def handle(event):
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.002)
+        with lock:
+            running[0] -= 1
+            done.append((event.business_key, event.data["number"]))
+
+    flow = house.open(listens(handle, name="h", order_by="business_key", concurrency=2), runner={"threads": 8})
+    pause(flow.app.operation_context, ["p:h"])
+    for number in range(10):
+        for key in "abc":
+            flow.take(f"{key}{number}", wait=0, businessKey=key, number=number)
+    assert done == []
+    resume(flow.app.operation_context, ["p:h"])
+    eventually(lambda: len(done) == 30)
+    for key in "abc":
+        assert [number for one, number in done if one == key] == list(range(10))
+    assert most[0] <= 2
+    eventually(flow.at_rest)
+
+
+def test_a_backlog_is_run_without_being_rewritten(house, listens, eventually):
+    """Hundreds that wait keep their time while they are paused and when they are resumed."""
+    seen = []
+    flow = house.open(listens(lambda event: seen.append(event.id), name="h"))
+    pause(flow.app.operation_context, ["p:h"])
+    for number in range(300):
+        flow.take(str(number), wait=0)
+    before = flow.sql("SELECT id, due_at, changed_at FROM deliveries ORDER BY id")
+    flow.clock.advance(60)
+    resume(flow.app.operation_context, ["p:h"])
+    pause(flow.app.operation_context, ["p:h"])
+    after = flow.sql("SELECT id, due_at, changed_at FROM deliveries WHERE state = 'waiting' ORDER BY id")
+    assert set(after) <= set(before)
+    resume(flow.app.operation_context, ["p:h"])
+    eventually(lambda: len(seen) == 300)
+    eventually(flow.at_rest)
+    assert len(set(seen)) == 300
+
+
+def test_patterns_and_what_is_passed_over(house, listens, make_plugin):
+    """A pattern means known handlers; what is unknown, retired or paused already is said, and changed nothing."""
+    flow = house.open(
+        plugins={
+            "contracts": make_plugin(listens(nothing, name="a"), listens(nothing, name="b")),
+            "leave": make_plugin(listens(nothing, name="c")),
+        },
+        start=False,
+    )
+    desk = flow.app.operation_context
+    retire(desk, ["leave:c"])
+    dry = pause(desk, ["contracts:*", "leave:c", "nobody:*"], dry_run=True)
+    assert (dry.handlers, dry.skipped) == (("contracts:a", "contracts:b"), ("leave:c", "nobody:*"))
+    assert pause(desk, ["contracts:a"]).handlers == ("contracts:a",)
+    done = pause(desk, ["contracts:*", "leave:c"])
+    assert (done.handlers, done.skipped) == (("contracts:b",), ("leave:c",))
+    assert pause(desk, ["contracts:b"]).skipped == ("contracts:b",)
+    assert resume(desk, ["*"]).handlers == ("contracts:a", "contracts:b")
+    assert resume(desk, ["*"]).skipped == ("*",)
+
+
+def test_it_is_called_by_name_and_written_down(house, listens):
+    """As the administration API and commands ask for it; the handler is the subject, the note is kept."""
+    flow = house.open(listens(nothing, name="h"), start=False)
+    desk = replace(flow.app.operation_context, by=Actor("mia", "cli"))
+    assert run_operation(desk, "pause", {"handlers": ["p:h"], "note": "the archive moves"}) == {
+        "handlers": ("p:h",),
+        "skipped": (),
+        "waiting": 0,
+        "running": 0,
+        "dry_run": False,
+    }
+    run_operation(desk, "pause", {"handlers": ["p:h"]})
+    run_operation(desk, "resume", {"handlers": ["p:h"], "dry_run": False})
+    with flow.app.ledger.connection() as connection:
+        entries = audit.entries(connection, limit=10)
+    assert [(one.action, one.subject, dict(one.detail)) for one in entries] == [
+        ("resume", "p:h", {"handlers": ["p:h"]}),
+        ("pause", "p:h", {"handlers": ["p:h"], "note": "the archive moves"}),
+    ]
+
+
+def test_jobs_of_a_large_backlog_are_made_soon(house, listens, eventually, monkeypatch):
+    """More than one sweep makes jobs for does not wait for the next one in its time."""
+    monkeypatch.setattr(procrastinate, "SWEEP_BATCH_SIZE", 10)
+    monkeypatch.setattr(procrastinate, "FAST_SWEEP_INTERVAL", 0.02)
+    monkeypatch.setattr(procrastinate, "SWEEP_INTERVAL", 600.0)
+    done = []
+    flow = house.open(listens(lambda event: done.append(event.id), name="h"))
+    pause(flow.app.operation_context, ["p:h"])
+    for number in range(100):
+        flow.take(str(number), wait=0)
+    flow.clock.advance(60)
+    resume(flow.app.operation_context, ["p:h"])
+    eventually(lambda: len(done) == 100)
+    eventually(flow.at_rest)

@@ -1,0 +1,371 @@
+"""Purge: what is old and done goes with all that is theirs, what is open stays; a call-back again is no new event."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import text
+
+from flowhooks import Reject, Retry
+from flowhooks.errors import IdentityConflict, InvalidCallback, NotFound, SettingsError, Unavailable
+from flowhooks.ledger import database
+from flowhooks.ledger import purge as purging
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.operations import purge as module
+from flowhooks.operations.context import Actor
+from flowhooks.operations.purge import purge
+from flowhooks.operations.registry import run_operation
+from flowhooks.operations.resolve import Resolution, resolve
+from support.waiting import WAIT_TIMEOUT
+
+DAY = 86_400
+
+
+def fail(event):
+    """Fail for good."""
+    raise Reject("no")
+
+
+def go(event):
+    """Succeed, with a result."""
+    return {"done": True}
+
+
+@pytest.fixture
+def full(house, listens):
+    """A ledger with an event in each state, by its name; all of it 100 days old."""
+    flow = house.open(
+        listens(go, name="go", process_key="go"),
+        listens(fail, name="fail", process_key="fail"),
+        listens(go, name="later", process_key="later", retry=Retry()),
+        routing={"ignore_process_keys": ("ignored",)},
+    )
+    ids = {
+        "succeeded": flow.take("s", key="go").event_id,
+        "dead": flow.take("d", key="fail").event_id,
+        "closed": flow.take("c", key="fail").event_id,
+        "parked": flow.take("p", key="nobody").event_id,
+        "dismissed": flow.take("i", key="ignored").event_id,
+    }
+    closing_one = flow.only(ids["closed"]).delivery_id
+    resolve(flow.app.operation_context, closing_one, Resolution.CLOSE, note="by hand")
+    with suppress(IdentityConflict):
+        flow.take("s", key="go", other=1)
+    assert len(flow.sql("SELECT * FROM conflicts")) == 1
+    flow.clock.advance(100 * DAY)
+    return flow, ids
+
+
+def before(flow, days, **more):
+    """A filter for what is so old."""
+    return EventFilter(until=flow.clock.now() - days * DAY * 1_000_000, **more)
+
+
+def left(flow, ids):
+    """The names of those that are still there."""
+    there = set(flow.events())
+    return {name for name, one in ids.items() if one in there}
+
+
+def test_what_is_done_goes_with_all_that_is_theirs(full):
+    """Succeeded, closed and dismissed events go, with their deliveries, attempts and conflicts; the books balance."""
+    flow, ids = full
+    done = purge(flow.app.operation_context, before(flow, 90))
+    assert (done.events, done.purged, done.deliveries, done.next) == (5, 3, 2, "")
+    assert left(flow, ids) == {"dead", "parked"}
+    assert flow.sql("SELECT count(*) FROM conflicts") == [(0,)]
+    assert flow.sql("SELECT count(*) FROM attempts") == [(1,)]
+    books = flow.app.ledger.verify()
+    assert (books.accepted, books.stored, books.purged, books.trouble) == (5, 2, 3, [])
+    assert purge(flow.app.operation_context, before(flow, 90)).purged == 0
+
+
+def test_what_is_younger_stays(full):
+    """Nothing goes that is not as old as asked for."""
+    flow, ids = full
+    assert purge(flow.app.operation_context, before(flow, 101)).events == 0
+    assert left(flow, ids) == set(ids)
+
+
+def test_old_is_what_nothing_has_happened_to(full):
+    """What was replayed yesterday is of yesterday, whenever its call-back came."""
+    flow, ids = full
+    (standing,) = flow.delivery_statuses(ids["dead"])
+    resolve(flow.app.operation_context, standing.delivery_id, Resolution.CLOSE)
+    assert purge(flow.app.operation_context, before(flow, 90)).purged == 3
+    assert left(flow, ids) == {"dead", "parked"}
+    flow.clock.advance(91 * DAY)
+    assert purge(flow.app.operation_context, before(flow, 90)).purged == 1
+
+
+@pytest.mark.parametrize("state", [*purging.PURGED_BY_DEFAULT, *purging.PURGED_ON_REQUEST])
+def test_only_those_in_a_state(full, state):
+    """With a state only those go that are in it: dead and parked ones only so."""
+    flow, ids = full
+    assert purge(flow.app.operation_context, before(flow, 90, state=state)).purged == 1
+    assert left(flow, ids) == set(ids) - {state}
+
+
+@pytest.mark.parametrize(
+    ("event", "of_deliveries", "decide"),
+    [
+        ("routed", {"succeeded"}, {"succeeded"}),
+        ("routed", {"succeeded", "closed"}, {"closed"}),
+        ("routed", {"succeeded", "closed", "dead"}, {"dead"}),
+        ("parked", set(), {"parked"}),
+        ("parked", {"succeeded"}, {"parked"}),
+        ("parked", {"dead"}, {"parked", "dead"}),
+        ("dismissed", set(), {"dismissed"}),
+        ("dismissed", {"succeeded"}, {"dismissed"}),
+        ("dismissed", {"dead"}, {"dead"}),
+        ("routed", set(), set()),
+        *(("routed", {"succeeded", one}, set()) for one in ("waiting", "running", "unknown")),
+        *(("parked", {one}, set()) for one in ("waiting", "running", "unknown")),
+    ],
+)
+def test_the_gravest_state_decides(event, of_deliveries, decide):
+    """Of several deliveries the gravest decides, and nothing goes that is open."""
+    assert purging.deciding_states(event, of_deliveries) == decide
+
+
+@pytest.mark.parametrize("state", ["waiting", "running", "unknown"])
+def test_what_is_open_is_refused(full, state):
+    """Whoever asks for what never goes is told so, as is who says no time."""
+    flow, _ = full
+    with pytest.raises(SettingsError, match="never purged"):
+        purge(flow.app.operation_context, before(flow, 90, state=state))
+    with pytest.raises(SettingsError, match="until"):
+        purge(flow.app.operation_context, EventFilter())
+
+
+@pytest.mark.parametrize("state", ["waiting", "unknown", "running"])
+def test_what_is_open_stays(house, listens, state):
+    """Neither what waits, nor what is unknown or runs, however old it is."""
+    flow = house.open(listens(go, name="go"), start=False)
+    event = flow.take("i1", wait=0).event_id
+    if state != "waiting":
+        house.check_books = False
+        flow.sql("UPDATE deliveries SET state = ?", state)
+    flow.clock.advance(1000 * DAY)
+    assert purge(flow.app.operation_context, before(flow, 1)).purged == 0
+    assert flow.events() == [event]
+
+
+@pytest.mark.parametrize(
+    ("narrower", "stay"),
+    [
+        ({"handler": "p:go"}, {"closed", "dismissed"}),
+        ({"process_key": "ignored"}, {"succeeded", "closed"}),
+        ({"flow_instance_id": "c"}, {"succeeded", "dismissed"}),
+    ],
+)
+def test_a_filter_narrows(full, narrower, stay):
+    """Only what the filter means goes."""
+    flow, ids = full
+    assert purge(flow.app.operation_context, before(flow, 90, **narrower)).purged == 1
+    assert left(flow, ids) == stay | {"dead", "parked"}
+
+
+def test_a_dry_run_changes_nothing(full):
+    """It counts what would go."""
+    flow, ids = full
+    done = purge(flow.app.operation_context, before(flow, 90), dry_run=True)
+    assert (done.purged, done.deliveries, done.dry_run) == (3, 2, True)
+    assert left(flow, ids) == set(ids)
+
+
+def test_page_by_page(full, monkeypatch):
+    """A call does a page, and says where to go on; one that stopped is simply begun again."""
+    flow, ids = full
+    monkeypatch.setattr(module, "PAGE_SIZE", 2)
+    first = purge(flow.app.operation_context, before(flow, 90))
+    assert (first.events, first.next) == (2, ids["dead"])
+    second = purge(flow.app.operation_context, before(flow, 90), after=first.next)
+    assert second.next
+    third = purge(flow.app.operation_context, before(flow, 90), after=second.next)
+    assert third.next == ""
+    assert first.purged + second.purged + third.purged == 3
+
+
+def test_by_its_name_and_with_an_entry(full):
+    """It is asked for as every operation is, and who has done it is written down in the same transaction."""
+    flow, _ = full
+    desk = flow.app.operation_context
+    wanted = {"until": before(flow, 90).until}
+    done = run_operation(replace(desk, by=Actor("ann", "cli")), "purge", {"event_filter": wanted, "after": ""})
+    assert done == {"events": 5, "purged": 3, "deliveries": 2, "next": "", "dry_run": False}
+    ((who, action, detail),) = flow.sql("SELECT actor, action, detail FROM audit_log WHERE actor = 'ann'")
+    assert (who, action, json.loads(detail)) == ("ann", "purge", {"event_filter": wanted, "events": 3})
+
+
+@pytest.mark.parametrize(("instance", "key"), [("s", "go"), ("c", "fail"), ("i", "ignored")])
+def test_the_same_call_back_again_is_answered_as_done(full, instance, key):
+    """With the event's id, however often it comes, and nothing is stored or run."""
+    flow, ids = full
+    event = {"s": ids["succeeded"], "c": ids["closed"], "i": ids["dismissed"]}[instance]
+    purge(flow.app.operation_context, before(flow, 90))
+    for _ in range(2):
+        answer = flow.take(instance, key=key)
+        assert (answer.status, answer.event_id, answer.delivery_statuses) == ("done", event, ())
+    assert len(flow.events()) == 2
+    assert flow.app.ledger.verify().accepted == 5
+
+
+@pytest.mark.parametrize(("instance", "key", "state"), [("d", "fail", "dead"), ("p", "nobody", "parked")])
+def test_to_purge_what_is_dead_or_parked_is_to_say_that_nothing_more_is_needed(full, instance, key, state):
+    """It is then answered as what was closed or dismissed."""
+    flow, ids = full
+    purge(flow.app.operation_context, before(flow, 90, state=state))
+    answer = flow.take(instance, key=key)
+    assert (answer.status, answer.event_id) == ("done", ids[state])
+
+
+def test_other_data_is_a_conflict_that_nothing_is_kept_of(full):
+    """The first call-back stands; there is no event beside which the second could be kept, and it is told so."""
+    flow, ids = full
+    purge(flow.app.operation_context, before(flow, 90))
+    with pytest.raises(IdentityConflict) as raised:
+        flow.take("s", key="go", other=2)
+    assert raised.value.event_id == ids["succeeded"]
+    assert raised.value.key == "conflict_purged"
+    assert flow.sql("SELECT count(*) FROM conflicts") == [(0,)]
+
+
+def test_it_is_no_new_event_even_where_what_nobody_wants_is_refused(full, house):
+    """With routing.no_handler = "reject" a call-back that was purged is answered as any that came before."""
+    flow, ids = full
+    purge(flow.app.operation_context, before(flow, 90))
+    flow.close()
+    flow = house.open(routing={"no_handler": "reject"})
+    assert flow.take("s", key="go").event_id == ids["succeeded"]
+    with pytest.raises(InvalidCallback):
+        flow.take("new", key="nobody")
+
+
+def test_it_is_told_that_an_event_was_purged(full):
+    """Whoever asks for its id is told; for another, that there is none."""
+    flow, ids = full
+    purge(flow.app.operation_context, before(flow, 90))
+    with pytest.raises(NotFound, match=f"{ids['closed']}, received 20.*, was purged"):
+        flow.app.ledger.event(ids["closed"])
+    for other in (flow.clock.new_id(), "nothing", ""):
+        with pytest.raises(NotFound, match="there is no event"):
+            flow.app.ledger.event(other)
+
+
+def test_identities_too_old_to_be_kept_are_not(full, house):
+    """What was received before retention.identities is forgotten at once, and comes as new again."""
+    flow, _ = full
+    flow.close()
+    flow = house.open(retention={"identities": 50})
+    purge(flow.app.operation_context, before(flow, 90))
+    assert flow.sql("SELECT count(*) FROM purged_identities") == [(0,)]
+    again = flow.take("s", key="go", wait=0)
+    assert again.status == "pending"
+    assert flow.events()[-1] == again.event_id
+
+
+def test_new_and_purged_in_one_batch(full, together):
+    """What is new is stored, and counted, beside what was purged."""
+    flow, _ = full
+    purge(flow.app.operation_context, before(flow, 90))
+    answers = together(
+        *(lambda: flow.take("s", key="go", wait=0) for _ in range(3)),
+        *(lambda number=number: flow.take(f"new{number}", key="go") for number in range(5)),
+    )
+    assert len({one.event_id for one in answers}) == 6
+    assert flow.app.ledger.verify().trouble == []
+
+
+def test_a_purge_that_fails_changes_nothing(full, monkeypatch):
+    """A transaction that comes to nothing leaves all as it was."""
+    flow, ids = full
+
+    def broken(*_given, **_more):
+        raise Unavailable("ledger_down")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(purging, "increment", broken)
+        with pytest.raises(Unavailable):
+            purge(flow.app.operation_context, before(flow, 90))
+    assert left(flow, ids) == set(ids)
+    assert flow.sql("SELECT count(*) FROM purged_identities") == [(0,)]
+
+
+@pytest.mark.postgresql
+class TestRaces:
+    """On PostgreSQL another process may purge while this one takes the same call-back in."""
+
+    def test_a_call_back_that_waits_for_a_purge_is_no_new_event(self, full, eventually):
+        """It sees the event being deleted, waits for that, and is answered as what was purged."""
+        flow, ids = full
+        engine = database.open_engine(flow.address, writing=True)
+        answers = []
+        with engine.connect() as connection:
+            began = connection.begin()
+            gone = purging.purge(
+                _Open(connection), [ids["succeeded"]], {"succeeded": flow.clock.now()}, kept_from=0, process="other"
+            )
+            assert gone.events == 1
+            caller = threading.Thread(target=lambda: answers.append(flow.take("s", key="go")))
+            caller.start()
+            waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            eventually(lambda: flow.sql(waits) != [(0,)])
+            began.commit()
+            caller.join(WAIT_TIMEOUT)
+        engine.dispose()
+        assert [(one.status, one.event_id) for one in answers] == [("done", ids["succeeded"])]
+        assert ids["succeeded"] not in flow.events()
+        assert flow.app.ledger.verify().trouble == []
+
+    def test_one_that_purges_passes_over_what_somebody_holds(self, full):
+        """It waits for nobody: what is being called back just now stays for the next time."""
+        flow, ids = full
+        engine = database.open_engine(flow.address, writing=True)
+        with engine.connect() as connection, connection.begin():
+            connection.execute(
+                text("SELECT id FROM events WHERE id = :id FOR KEY SHARE"), {"id": ids["succeeded"]}
+            ).all()
+            connection.execute(
+                text("SELECT id FROM deliveries WHERE event_id = :id FOR UPDATE"), {"id": ids["closed"]}
+            ).all()
+            assert purge(flow.app.operation_context, before(flow, 90)).purged == 1
+        engine.dispose()
+        assert left(flow, ids) == set(ids) - {"dismissed"}
+
+    def test_under_load_nothing_is_stored_twice(self, house, listens, together):
+        """Two processes take the same call-backs while a third one purges them as soon as they are done."""
+        first, second = (house.open(listens(go, name="go")) for _ in range(2))
+        third = house.open(start=False)
+        over = threading.Event()
+
+        def purging_on():
+            while not over.is_set():
+                soon = EventFilter(until=third.clock.now() + DAY * 1_000_000)
+                purge(third.app.operation_context, soon)
+
+        def calling(flow, name):
+            return [flow.take(f"{name}{number // 3}").event_id for number in range(60)]
+
+        def called():
+            try:
+                return together(*(lambda flow=flow: calling(flow, "same") for flow in (first, second, first, second)))
+            finally:
+                over.set()
+
+        answers, _ = together(called, purging_on)
+        assert not any(isinstance(one, Exception) for one in answers), answers
+        assert all(one == answers[0] for one in answers)
+        books = third.app.ledger.verify()
+        assert (books.accepted, books.trouble) == (20, [])
+
+
+class _Open:
+    """A transaction of another process."""
+
+    def __init__(self, connection):
+        self.connection = connection

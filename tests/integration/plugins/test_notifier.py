@@ -1,0 +1,187 @@
+"""Notices: plugins learn what has happened, after it is durable, and can neither stop nor delay anything."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from flowhooks import OutcomeKind, Retry, State
+from flowhooks.errors import IdentityConflict
+from support.waiting import WAIT_TIMEOUT
+
+pytestmark = pytest.mark.either
+
+
+class Listener:
+    """Writes down what it is told.
+
+    Attributes:
+        told: (hook, what it was about) in the order of being told.
+    """
+
+    def __init__(self):
+        self.told = []
+
+    def hooks(self):
+        """Its hooks, for a plugin."""
+
+        def event_accepted(event, handlers):
+            self.told.append(("accepted", event.flow_instance_id, tuple(handlers)))
+
+        def delivery_settled(event, delivery, outcome, state):
+            self.told.append(("settled", event.flow_instance_id, delivery.attempt, outcome.kind, state))
+
+        return {"event_accepted": event_accepted, "delivery_settled": delivery_settled}
+
+
+@pytest.fixture
+def listener():
+    """A plugin's listener."""
+    return Listener()
+
+
+def test_listeners_learn_of_events_and_attempts_in_order(house, listens, make_plugin, listener, eventually):
+    """An event that was stored, then each attempt with its outcome and the state that it leaves."""
+    errors = [ValueError("x")]
+
+    def function(event):
+        if errors:
+            raise errors.pop()
+
+    flow = house.open(plugins={"p": make_plugin(listens(function, name="h", retry=Retry()), **listener.hooks())})
+    event_id = flow.take(wait=0).event_id
+    flow.settled(event_id, State.WAITING, attempt=1)
+    flow.advance(5)
+    eventually(lambda: len(listener.told) == 3)
+    assert listener.told == [
+        ("accepted", "i1", ("p:h",)),
+        ("settled", "i1", 1, OutcomeKind.FAILED, State.WAITING),
+        ("settled", "i1", 2, OutcomeKind.SUCCEEDED, State.SUCCEEDED),
+    ]
+
+
+def test_only_new_events_are_news(house, listens, make_plugin, listener, eventually):
+    """A repeat and a conflict are not told; a parked event is, with no handlers."""
+    flow = house.open(plugins={"p": make_plugin(listens(lambda event: 1, name="h"), **listener.hooks())})
+    flow.take()
+    flow.take()
+    with pytest.raises(IdentityConflict):
+        flow.take(x=1)
+    flow.take("i2", key="nobody")
+    eventually(lambda: len(listener.told) == 3)
+    flow.close()
+    assert [one for one in listener.told if one[0] == "accepted"] == [
+        ("accepted", "i1", ("p:h",)),
+        ("accepted", "i2", ()),
+    ]
+
+
+def test_what_is_told_is_durable(house, listens, make_plugin, eventually):
+    """When a listener is told, another connection to the database sees it."""
+    seen = []
+
+    def event_accepted(event):
+        seen.append(("event", flow.sql("SELECT count(*) FROM events WHERE id = ?", event.id)))
+
+    def delivery_settled(delivery, state):
+        seen.append((state, flow.sql("SELECT state FROM deliveries WHERE id = ?", delivery.id)))
+
+    flow = house.open(
+        plugins={
+            "p": make_plugin(
+                listens(lambda event: 1, name="h"), event_accepted=event_accepted, delivery_settled=delivery_settled
+            )
+        }
+    )
+    flow.take()
+    eventually(lambda: len(seen) == 2)
+    assert sorted(seen, key=str) == sorted([("event", [(1,)]), (State.SUCCEEDED, [("succeeded",)])], key=str)
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, MemoryError])
+def test_a_listener_that_raises_stops_nothing(house, make_plugin, listener, logged, error):
+    """Whatever one listener raises, the other plugins are told, now and later, and the answer is as it would be."""
+
+    def broken(event):
+        raise error("no")
+
+    flow = house.open(
+        plugins={
+            "first": make_plugin(**listener.hooks()),
+            "broken": make_plugin(event_accepted=broken),
+            "last": make_plugin(**(last := Listener()).hooks()),
+        }
+    )
+    for number in range(3):
+        assert flow.take(f"i{number}").status == "parked"
+    flow.close()
+    assert len(listener.told) == len(last.told) == 3
+    assert {entry.get("plugin") for entry in logged if entry["event"] == "hook_failed"} == {"broken"}
+
+
+def test_an_interrupt_of_a_listener_ends_no_notices(house, make_plugin, listener, logged):
+    """A listener that raises KeyboardInterrupt does not end the thread in which all of them are told."""
+
+    def broken(event):
+        raise KeyboardInterrupt
+
+    flow = house.open(plugins={"first": make_plugin(**listener.hooks()), "broken": make_plugin(event_accepted=broken)})
+    for number in range(3):
+        flow.take(f"i{number}")
+    flow.close()
+    assert [one[1] for one in listener.told] == ["i0", "i1", "i2"]
+
+
+def test_a_slow_listener_delays_nothing(house, listens, make_plugin, monkeypatch):
+    """Answers and attempts do not wait for a listener, nor does the end of the server wait for ever."""
+    monkeypatch.setattr("flowhooks.app.STOP_TIMEOUT", 0.3)
+    release, ended = threading.Event(), []
+
+    def event_accepted(event):
+        release.wait(WAIT_TIMEOUT)
+        ended.append(event.id)
+
+    flow = house.open(plugins={"p": make_plugin(listens(lambda event: 1, name="h"), event_accepted=event_accepted)})
+    for number in range(5):
+        assert flow.take(f"i{number}").status == "done"
+    assert flow.close() is True
+    assert ended == []
+    release.set()
+
+
+def test_notices_that_nobody_takes_are_dropped_and_counted(house, make_plugin, monkeypatch, logged):
+    """So many notices wait and no more; what is dropped is counted, logged once, and changes nothing else."""
+    monkeypatch.setattr("flowhooks.plugins.notifier.MAX_PENDING", 5)
+    release, entered = threading.Event(), threading.Event()
+
+    def event_accepted(event):
+        entered.set()
+        release.wait(WAIT_TIMEOUT)
+
+    flow = house.open(plugins={"p": make_plugin(event_accepted=event_accepted)})
+    flow.take("first")
+    assert entered.wait(WAIT_TIMEOUT)
+    for number in range(20):
+        assert flow.take(f"i{number}").status == "parked"
+    assert flow.app.notifier.dropped == 15
+    release.set()
+    assert [entry["event"] for entry in logged].count("hook_notifications_dropped") == 1
+
+
+def test_what_is_pending_is_told_before_the_end(house, listens, make_plugin, listener):
+    """When the server stops, what has happened is still told."""
+    flow = house.open(plugins={"p": make_plugin(listens(lambda event: 1, name="h"), **listener.hooks())})
+    for number in range(20):
+        flow.take(f"i{number}")
+    flow.close()
+    assert len(listener.told) == 40
+
+
+def test_without_listeners_there_is_nothing_to_tell(house, listens):
+    """No thread and no queue is kept for notices that nobody wants."""
+    flow = house.open(listens(lambda event: 1, name="h"))
+    flow.take()
+    assert not flow.app.notifier.has_subscribers
+    assert flow.app.notifier._queue.empty()
+    assert "notices" not in {thread.name for thread in threading.enumerate()}

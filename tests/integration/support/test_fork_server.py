@@ -1,0 +1,79 @@
+"""Whether forks of flowhooks do as what is started does: by what they print, by their end, by what they are."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support import fork_server
+
+SERVE = (*fork_server.FLOWHOOKS, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+ALONE = {"FLOWHOOKS_PLUGINS_ALLOW": "none"}
+
+
+def environ(**more):
+    """An environment without settings of flowhooks, but these."""
+    return {name: it for name, it in os.environ.items() if not name.startswith("FLOWHOOKS_")} | ALONE | more
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--version"],
+        ["check", "--database", "here.db"],
+        ["nothing-of-that-name"],
+        ["events", "list", "--database", "missing/ledger.db"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_it_says_and_ends_as_what_is_started(tmp_path, words):
+    """Standard output, errors and exit code are the same, to the letter."""
+    command = [*fork_server.FLOWHOOKS, *words]
+    forked = fork_server.run(command, cwd=tmp_path, env=environ())
+    started = subprocess.run(command, cwd=tmp_path, env=environ(), capture_output=True, text=True, check=False)
+    assert (forked.stdout, forked.stderr, forked.returncode) == (started.stdout, started.stderr, started.returncode)
+    assert forked.stdout + forked.stderr
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL], ids=lambda end: end.name)
+def test_a_server_is_as_one_that_is_started(tmp_path, end):
+    """It has the folder, the environment, the files and the session that were asked for, and ends by a signal."""
+    seen = []
+    for told, kind in (({}, fork_server.Forked), ({"PYTHONHASHSEED": "1"}, subprocess.Popen)):
+        env = environ(FLOWHOOKS_DATABASE="own.db", PYTHONFAULTHANDLER="1", **told)
+        server = fork_server.start(SERVE, cwd=tmp_path, env=env, own_session=True)
+        assert isinstance(server, kind)
+        assert any(b'"server_started"' in line for line in server.stderr)
+        at = Path(f"/proc/{server.pid}")
+        files = [(at / "fd" / number).readlink() for number in "01"]
+        seen.append([(at / "cwd").readlink(), files, os.getsid(server.pid) == server.pid])
+        server.send_signal(end)
+        server.stderr.read()
+        server.stderr.close()
+        assert server.wait(30) == (0 if end == signal.SIGTERM else -end)
+        assert server.poll() == server.returncode
+        server.kill()  # of one that has ended nothing is left to kill
+    assert seen[0] == seen[1]
+    assert (tmp_path / "own.db").exists()
+
+
+def test_who_waits_too_short_is_told(tmp_path):
+    """As with any other process."""
+    server = fork_server.start(SERVE, cwd=tmp_path, env=environ())
+    with pytest.raises(subprocess.TimeoutExpired):
+        server.wait(0.01)
+    server.kill()
+    assert server.wait(30) == -signal.SIGKILL
+    server.stderr.close()
+
+
+@pytest.mark.parametrize("name", ["FLOWHOOKS_FAILPOINT", "PYTHONWARNINGS", "LC_ALL", "MALLOC_ARENA_MAX"])
+def test_what_is_read_at_the_start_is_started(tmp_path, name):
+    """A fork would not have read it."""
+    process = fork_server.start([*fork_server.FLOWHOOKS, "--version"], cwd=tmp_path, env=environ(**{name: ""}))
+    assert isinstance(process, subprocess.Popen)
+    process.communicate()

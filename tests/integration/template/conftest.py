@@ -1,0 +1,57 @@
+"""Plugin packages baked from the template by cookiecutter, as a person or `flowhooks plugins new` has it done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from cookiecutter.exceptions import CookiecutterException
+from cookiecutter.main import cookiecutter
+
+TEMPLATE = Path(__file__).parents[3] / "plugins/cookiecutter-flowhooks-plugin"
+
+
+class Baked(NamedTuple):
+    """A package, and what its files are named after."""
+
+    folder: Path
+    plugin: str
+    module: str
+    given: dict[str, str]
+
+    @property
+    def files(self):
+        """Every file, by its path in the package."""
+        found = (one for one in self.folder.rglob("*") if one.is_file())
+        return {one.relative_to(self.folder).as_posix(): one.read_text("utf-8") for one in found}
+
+
+@pytest.fixture(scope="session")
+def bake(tmp_path_factory):
+    """A function that bakes answers in a folder, and returns the package."""
+    house = tmp_path_factory.mktemp("cookiecutter")
+    config = house / "config.json"
+    config.write_text(json.dumps({"replay_dir": str(house), "cookiecutters_dir": str(house)}))
+
+    def make(into, template=TEMPLATE, **answers):
+        made = cookiecutter(
+            str(template), no_input=True, extra_context=answers, output_dir=str(into), config_file=str(config)
+        )
+        package = Path(made).name
+        return Baked(Path(made), package.removeprefix("flowhooks-"), package.replace("-", "_"), answers)
+
+    return make
+
+
+@pytest.fixture
+def refuse(bake, capfd):
+    """A function that bakes answers which are refused, and returns what the template says of them."""
+
+    def attempt(into, **answers):
+        with pytest.raises(CookiecutterException):
+            bake(into, **answers)
+        return capfd.readouterr().err
+
+    return attempt

@@ -1,0 +1,313 @@
+"""The template makes packages that are whole, clean and green at once, or says in one line why it makes none."""
+
+from __future__ import annotations
+
+import ast
+import compileall
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from flowhooks.cli.main import main
+
+CHECKOUT = Path(__file__).parents[3]
+TEMPLATE = CHECKOUT / "plugins/cookiecutter-flowhooks-plugin"
+LONG = "com.example." + "x" * 188
+ANSWERS = {
+    "class only": {"domain": "Expenses", "callback_class": "com.example.ExpensesApproved"},
+    "key only": {"domain": "R&D", "process_key": "research_request", "conclusion": "", "author": "O'Brien & Söhne"},
+    "both": {"domain": "Leave", "package": "acme-leave", "callback_class": "a.B$C", "process_key": "leave:request"},
+    "Chinese": {"domain": "合同", "process_key": "合同审批", "conclusion": "审批 通过", "author": "王小明"},
+    "odd": {
+        "domain": "It's #1, 100% (a|b) $HOME %s ''' ;",
+        "package": "flowhooks-2024",
+        "callback_class": "x#%s|$(id)",
+        "conclusion": "rejected",
+    },
+    "long": {
+        "domain": "长" * 40,
+        "package": "p" + "2" * 59,
+        "callback_class": LONG,
+        "process_key": LONG,
+        "author": "长" * 80,
+    },
+}
+FILES = {
+    ".github/workflows/test.yml",
+    ".gitignore",
+    "README.md",
+    "pyproject.toml",
+    "src/{module}/__init__.py",
+    "src/{module}/py.typed",
+    "src/{module}/register.py",
+    "src/{module}/schemas/settings.schema.json",
+    "tests/test_handler.py",
+}
+
+
+@pytest.fixture(scope="module", params=ANSWERS.values(), ids=ANSWERS)
+def baked(request, bake, tmp_path_factory):
+    """A package for each set of answers."""
+    return bake(tmp_path_factory.mktemp("baked"), **request.param)
+
+
+def run(*command, cwd, code=0, **environ):
+    """Run a command, and show what it said if it ended with another exit code."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("FLOWHOOKS_", "PYTHON", "PYTEST"))
+    }
+    ran = subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env=kept | {"COLUMNS": "120"} | environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == code, ran.stdout[-4000:] + ran.stderr[-4000:]
+    return ran.stdout
+
+
+# What is made is whole
+
+
+def test_every_file_is_there_and_can_be_read(baked):
+    """The files are those that the README lists; each is TOML, JSON, YAML or Python as its name says."""
+    files = baked.files
+    assert set(files) == {name.format(module=baked.module) for name in FILES}
+    for name, text in files.items():
+        assert "cookiecutter" not in text, name
+        assert text == "" or (text.endswith("\n") and not text.endswith("\n\n")), name
+        if name.endswith(".py"):
+            ast.parse(text)
+    json.loads(files[f"src/{baked.module}/schemas/settings.schema.json"])
+    project = tomllib.loads(files["pyproject.toml"])["project"]
+    assert project["name"] == baked.folder.name
+    assert project["entry-points"]["flowhooks"] == {baked.plugin: baked.module}
+
+
+def test_the_workflow_is_what_a_person_would_type(baked):
+    """The workflow is YAML, asks for each Python by its name, and runs what the README says."""
+    workflow = yaml.safe_load(baked.files[".github/workflows/test.yml"])
+    steps = workflow["jobs"]["test"]["steps"]
+    assert {"python-version": "${{ matrix.python }}"} in [step.get("with") for step in steps]
+    commands = {step["run"] for step in steps if "run" in step}
+    assert {"ruff check", "ruff format --check", "mypy", "pytest"} <= commands
+
+
+def test_answers_stand_where_they_belong_as_they_were_given(baked):
+    """Whatever characters they have, domain, author, class and key come out of the files as they were put in."""
+    given = baked.given
+    project = tomllib.loads(baked.files["pyproject.toml"])["project"]
+    assert project["description"] == f"{given['domain']}: a flowhooks plugin."
+    assert project.get("authors", []) == ([{"name": given["author"]}] if "author" in given else [])
+    tree = ast.parse(baked.files[f"src/{baked.module}/__init__.py"])
+    assert ast.get_docstring(tree).startswith(f"{given['domain']}, as a flowhooks plugin")
+    (decorator,) = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "handler"
+    ]
+    listens = {one.arg: ast.literal_eval(one.value) for one in decorator.keywords if one.arg != "retry"}
+    expected = {"conclusion": "approved"} | given
+    assert listens == {
+        name: expected[name] for name in ("callback_class", "process_key", "conclusion") if expected.get(name)
+    }
+
+
+def test_nothing_is_to_be_mended_by_ruff(baked):
+    """The package's own rules find nothing, and the formatter changes nothing, however long the names are."""
+    run(sys.executable, "-m", "ruff", "check", "--no-cache", cwd=baked.folder)
+    run(sys.executable, "-m", "ruff", "format", "--check", "--no-cache", cwd=baked.folder)
+
+
+@pytest.mark.parametrize("name", ["both", "Chinese"])
+def test_types_are_right(name, bake, tmp_path, request):
+    """mypy, strict as the package has it, finds nothing in the code nor in the tests."""
+    baked = bake(tmp_path, **ANSWERS[name])
+    cache = request.config.cache.mkdir("mypy-of-the-template")
+    run(sys.executable, "-m", "mypy", "--cache-dir", cache, cwd=baked.folder)
+
+
+def test_what_pip_compiles_is_not_part_of_it(bake, tmp_path):
+    """An installed template has been compiled as far as it is Python; a package made of it has no trace of that."""
+    template = shutil.copytree(TEMPLATE, tmp_path / "template")
+    compileall.compile_dir(template, quiet=2)
+    assert list(template.rglob("*.pyc"))
+    baked = bake(tmp_path, template=template, **ANSWERS["both"])
+    assert {one for one in baked.folder.rglob("*") if "__pycache__" in one.parts} == set()
+
+
+# What is made works
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """An environment of its own, which sees the packages of this one, and flowhooks."""
+    home = tmp_path_factory.mktemp("environment")
+    venv.create(home, with_pip=False, symlinks=True)
+    (packages,) = home.glob("lib/python*/site-packages")
+    (packages / "shared.pth").write_text(f"{CHECKOUT}\n{sysconfig.get_path('purelib')}\n")
+    return home / "bin/python"
+
+
+@pytest.mark.parametrize("name", ["both", pytest.param("Chinese", marks=pytest.mark.long)])
+def test_green_at_once(name, bake, tmp_path, environment):
+    """Installed as it is, with nothing but what flowhooks brings and pytest, every test of the package passes."""
+    baked = bake(tmp_path, **ANSWERS[name])
+    pip = (sys.executable, "-m", "pip", "--python", environment)
+    run(*pip, "install", "--no-deps", "--no-build-isolation", "--no-index", "-e", ".", cwd=baked.folder)
+    said = run(environment, "-m", "pytest", "-p", "no:cacheprovider", cwd=baked.folder)
+    assert " passed" in said
+    assert "skipped" not in said
+    allowed = {"FLOWHOOKS_PLUGINS_ALLOW": baked.plugin}
+    said = run(environment, "-m", "flowhooks", "routes", cwd=tmp_path, **allowed)
+    assert f"{baked.plugin}:record_flow" in said
+    (tmp_path / "flowhooks.toml").write_text(f'[plugins.{baked.plugin}]\ndatabase = "elsewhere.db"\n')
+    run(environment, "-m", "flowhooks", "check", cwd=tmp_path, **allowed)
+    (tmp_path / "flowhooks.toml").write_text(f'[plugins.{baked.plugin}]\ndatabse = "elsewhere.db"\n')
+    said = run(environment, "-m", "flowhooks", "check", cwd=tmp_path, code=1, **allowed)
+    assert "databse" in said
+
+
+# What cannot be made is refused
+
+NO_CHARACTER = "has a character that cannot be used: "
+REFUSED = {
+    "nothing to listen to": ({}, "callback_class and process_key are both empty: "),
+    "no domain": ({"domain": " "}, "domain begins or ends with a blank"),
+    "no letter": ({"domain": "!?", "package": "flowhooks-x"}, "domain has neither a letter nor a digit: "),
+    "a long domain": ({"domain": "x" * 41}, "domain has 41 characters: 40 at the most"),
+    "a quote": ({"domain": 'say "x"'}, f'domain {NO_CHARACTER}"'),
+    "a backslash": ({"domain": "a\\b"}, f"domain {NO_CHARACTER}\\"),
+    "a line end": ({"domain": "a\nb"}, f"domain {NO_CHARACTER}'\\n'"),
+    "an order that turns the text round": ({"domain": "a\u202eb"}, f"domain {NO_CHARACTER}'\\u202e'"),
+    "a tag": ({"domain": "<b>"}, f"domain {NO_CHARACTER}<"),
+    "a quote in a conclusion": ({"conclusion": "it's"}, f"conclusion {NO_CHARACTER}'"),
+    "a long conclusion": ({"conclusion": "x" * 129}, "conclusion has 129 characters: 128 at the most"),
+    "a quote in a class": ({"callback_class": "a'b"}, f"callback_class {NO_CHARACTER}'"),
+    "a blank in a key": ({"process_key": "a b"}, f"process_key {NO_CHARACTER}' '"),
+    "a long class": ({"callback_class": "x" * 201}, "callback_class has 201 characters: 200 at the most"),
+    "code in an author": ({"author": '"]\nscripts = {x="y"}'}, f'author {NO_CHARACTER}"'),
+    "capitals": ({"package": "Flowhooks-Leave"}, "package 'Flowhooks-Leave' is no name for a package: "),
+    "Chinese": ({"package": "合同"}, "package '合同' is no name for a package: "),
+    "two dashes": ({"package": "a--b"}, "package 'a--b' is no name for a package: "),
+    "no name": ({"package": ""}, "package '' is no name for a package: "),
+    "a way out": ({"package": "../up"}, "package '../up' is no name for a package: "),
+    "folders": ({"package": "a/b/c"}, "package 'a/b/c' is no name for a package: "),
+    "ours": ({"package": "flowhooks"}, "package 'flowhooks' would make a module flowhooks, and there is one already"),
+    "Python's": ({"package": "email"}, "package 'email' would make a module email, and there is one already"),
+    "a word of Python's": ({"package": "lambda"}, "package 'lambda' would make a module lambda, and there is one"),
+    "somebody else's": ({"package": "click"}, "package 'click' would make a module click, and there is one already"),
+    "reserved": ({"package": "flowhooks-flowhooks"}, "package 'flowhooks-flowhooks' would make a plugin flowhooks"),
+}
+
+
+PACKAGES = {
+    "Contracts": "flowhooks-contracts",
+    "R&D": "flowhooks-r-d",
+    "合同": "flowhooks-he-tong",
+    "Ärzte (Köln)": "flowhooks-arzte-koln",
+    "合同审批流程" * 6: "flowhooks-he-tong-shen-pi-liu-cheng-he-tong-shen-pi-liu-chen",
+}
+
+
+@pytest.mark.parametrize(("domain", "package"), PACKAGES.items())
+def test_what_a_package_is_called(domain, package, bake, tmp_path):
+    """Where no name is given, one in ASCII is made of the domain, whatever script that is in."""
+    assert bake(tmp_path, domain=domain, process_key="k").folder.name == package
+
+
+@pytest.mark.parametrize(("answers", "words"), REFUSED.values(), ids=REFUSED)
+def test_answers_that_are_refused(answers, words, refuse, tmp_path):
+    """One line says what is wrong with which answer, and nothing is left behind, neither there nor beside it."""
+    into = tmp_path / "here/there"
+    into.mkdir(parents=True)
+    fit = {} if answers.keys() & {"callback_class", "process_key"} or not answers else {"process_key": "k"}
+    (said,) = refuse(into, **answers | fit).splitlines()
+    assert said.startswith(words)
+    assert [str(one.relative_to(tmp_path)) for one in sorted(tmp_path.rglob("*"))] == ["here", "here/there"]
+
+
+def test_what_is_there_is_not_touched(refuse, bake, tmp_path):
+    """A folder of the package's name is left as it is."""
+    mine = tmp_path / "flowhooks-leave/pyproject.toml"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    refuse(tmp_path, domain="Leave", process_key="k")
+    assert [one.read_text() for one in mine.parent.iterdir()] == ["mine"]
+
+
+def test_answers_that_are_typed(tmp_path):
+    """The command of cookiecutter itself asks for each in words; what looks like Jinja is not run, but refused."""
+    (tmp_path / "config.json").write_text(
+        json.dumps({"replay_dir": str(tmp_path / "replay"), "cookiecutters_dir": str(tmp_path)})
+    )
+    command = [sys.executable, "-m", "cookiecutter", "--config-file", tmp_path / "config.json", TEMPLATE]
+    into = tmp_path / "into"
+    into.mkdir()
+
+    def answer(*lines):
+        return subprocess.run(
+            command, cwd=into, input="".join(f"{one}\n" for one in lines), capture_output=True, text=True, check=False
+        )
+
+    refused = answer("{{ 7 * 7 }}", "flowhooks-x", "", "k", "", "")
+    assert refused.returncode != 0
+    assert "domain has a character that cannot be used: {" in refused.stderr.splitlines()
+    assert "The business domain" in refused.stdout
+    assert not any(into.iterdir())
+    made = answer("假期", "", "", "leave_request", " ", "")
+    assert made.returncode == 0, made.stderr
+    assert [one.name for one in into.iterdir()] == ["flowhooks-jia-qi"]
+    (source,) = into.glob("flowhooks-jia-qi/src/*/__init__.py")
+    assert "conclusion=" not in source.read_text()
+
+
+# The command and the template are of one mind
+
+OPTIONS = {
+    "domain": "--domain",
+    "package": "--package",
+    "callback_class": "--class",
+    "process_key": "--key",
+    "conclusion": "--conclusion",
+    "author": "--author",
+}
+
+
+def new(into, answers):
+    """What `flowhooks plugins new` makes of answers."""
+    given = [word for name, option in OPTIONS.items() if name in answers for word in (option, answers[name])]
+    return CliRunner().invoke(main, ["plugins", "new", str(into), "--no-input", *given])
+
+
+@pytest.mark.parametrize("answers", ANSWERS.values(), ids=ANSWERS)
+def test_the_command_makes_what_the_template_makes(answers, bake, tmp_path):
+    """What is taken by one is taken by the other, and becomes the same files."""
+    for name in ("command", "template"):
+        (tmp_path / name).mkdir()
+    result = new(tmp_path / "command", answers)
+    assert result.exit_code == 0, result.output
+    baked = bake(tmp_path / "template", **answers)
+    assert baked._replace(folder=tmp_path / "command" / baked.folder.name).files == baked.files
+
+
+@pytest.mark.parametrize("answers", [answers for answers, _ in REFUSED.values()], ids=REFUSED)
+def test_the_command_refuses_what_the_template_refuses(answers, tmp_path):
+    """What the template would not take, the command does not take either, and leaves nothing behind."""
+    fit = {} if answers.keys() & {"callback_class", "process_key"} or not answers else {"process_key": "k"}
+    result = new(tmp_path, answers | fit)
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit)
+    assert list(tmp_path.iterdir()) == []

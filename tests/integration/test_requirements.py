@@ -1,0 +1,196 @@
+"""What is installed is locked to the byte, what is locked is what the project asks for, and a release says so."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+CHECKOUT = Path(__file__).parents[2]
+FOLDER = CHECKOUT / "tests/data/requirements"
+FILES = ("dev", "run", "upkeep")
+OURS = {file.parent.name for file in (CHECKOUT / "plugins").glob("flowhooks-*/pyproject.toml")} | {"flowhooks"}
+
+
+def program(name):
+    """A program of `tests/data/requirements/`, as a module."""
+    spec = importlib.util.spec_from_file_location(f"requirements_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def locked(name):
+    """What a file locks: each name with its requirements, of which several may be for different Pythons."""
+    found = {}
+    for line in (FOLDER / f"{name}.txt").read_text().splitlines():
+        if re.match(r"[\w.-]+==", line):
+            requirement = Requirement(line.removesuffix("\\"))
+            found.setdefault(canonicalize_name(requirement.name), []).append(requirement)
+    return found
+
+
+def pinned(requirement):
+    """The one version that a locked requirement allows."""
+    (one,) = requirement.specifier
+    assert one.operator == "=="
+    return one.version
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_is_named_by_its_hash(name):
+    """One version and at least one SHA-256 for each, and nothing else: no index, no link, nothing from a folder."""
+    whole = (FOLDER / f"{name}.txt").read_text()
+    entries = re.split(r"\n(?=\S)", "\n".join(line for line in whole.splitlines() if not line.startswith("#")))
+    assert len(entries) > 20
+    for entry in entries:
+        first, *others = entry.replace(" \\", "").splitlines()
+        assert re.fullmatch(r"[a-z0-9._-]+==[\w.!+]+( ; .+)?", first), first
+        assert others
+        assert all(re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}", one) for one in others), first
+    assert "://" not in whole
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_asked_for_is_locked(name):
+    """Each dependency, extra, group and build requirement, of the project and its plugins, at a version it allows."""
+    asked = program("lock").requirements()[name]
+    assert len(asked) >= 2
+    has = locked(name)
+    for text in asked:
+        requirement = Requirement(text)
+        versions = [pinned(one) for one in has[canonicalize_name(requirement.name)]]
+        assert all(requirement.specifier.contains(one, prereleases=True) for one in versions), (text, versions)
+
+
+def test_nothing_is_asked_for_past_the_lock():
+    """Who locks reads every list of every project file: a group or a plugin that is added later, too."""
+    told = [
+        tomllib.loads(file.read_text())
+        for file in (CHECKOUT / "pyproject.toml", *CHECKOUT.glob("plugins/flowhooks-*/pyproject.toml"))
+    ]
+    lists = []
+    for one in told:
+        lists += [one["project"]["dependencies"], one["build-system"]["requires"]]
+        lists += [*one["project"].get("optional-dependencies", {}).values(), *one.get("dependency-groups", {}).values()]
+    asked = {canonicalize_name(Requirement(text).name) for some in lists for text in some} - OURS
+    assert asked <= locked("dev").keys() | locked("upkeep").keys()
+
+
+def test_the_environment_is_what_is_locked():
+    """These tests run with the versions that are locked, and with nothing else but the project and its plugins."""
+    has = locked("dev")
+    for name, requirements in has.items():
+        wanted = [pinned(one) for one in requirements if one.marker is None or one.marker.evaluate()]
+        try:
+            installed = version(name)
+        except PackageNotFoundError:
+            installed = None
+        assert [installed] == (wanted or [None]), name
+
+
+def test_run_time_and_development_have_the_same_versions():
+    """What the wheel runs with is what it was tested with."""
+    dev, run = locked("dev"), locked("run")
+    assert {name: [pinned(one) for one in some] for name, some in run.items()} == {
+        name: [pinned(one) for one in dev[name]] for name in run
+    }
+    assert not run.keys() & {"ruff", "mypy", "hypothesis", "playwright"}
+
+
+@pytest.fixture(scope="module")
+def sbom(tmp_path_factory):
+    """The SBOM of a folder with a wheel in it, as `make release` writes it."""
+    folder = tmp_path_factory.mktemp("dist")
+    (folder / "flowhooks-0.1.0-py3-none-any.whl").write_bytes(b"a wheel")
+    ran = subprocess.run(
+        [sys.executable, FOLDER / "sbom.py", folder], capture_output=True, text=True, check=False, cwd=folder
+    )
+    assert ran.returncode == 0, ran.stderr
+    (file,) = folder.glob("*.cdx.json")
+    return json.loads(file.read_text())
+
+
+def test_the_sbom_lists_what_the_wheel_asks_for(sbom):
+    """Each package with its version, its purl, the hashes of its files and who asks for it; checked by the schema."""
+    assert (sbom["bomFormat"], sbom["specVersion"]) == ("CycloneDX", "1.6")
+    root = sbom["metadata"]["component"]
+    assert (root["name"], root["purl"]) == ("flowhooks", f"pkg:pypi/flowhooks@{root['version']}")
+    assert root["hashes"] == [{"alg": "SHA-256", "content": hashlib.sha256(b"a wheel").hexdigest()}]
+    listed = {one["name"]: one for one in sbom["components"]}
+    assert {name: one["version"] for name, one in listed.items()} == {
+        name: pinned(one[0]) for name, one in locked("run").items()
+    }
+    for name, one in listed.items():
+        assert one["purl"] == f"pkg:pypi/{name}@{one['version']}"
+        assert one["externalReferences"][0]["hashes"]
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    extras = [text for some in project["optional-dependencies"].values() for text in some]
+    asked = {canonicalize_name(Requirement(text).name) for text in [*project["dependencies"], *extras]}
+    (edges,) = (one["dependsOn"] for one in sbom["dependencies"] if one["ref"] == root["bom-ref"])
+    assert set(edges) == {listed[name]["bom-ref"] for name in asked}
+    assert {one for some in sbom["dependencies"] for one in some.get("dependsOn", ())} == {
+        one["bom-ref"] for one in sbom["components"]
+    }
+    assert listed["falcon"]["licenses"][0]["license"]["id"] == "Apache-2.0"
+
+
+def test_every_run_time_dependency_has_its_reason():
+    """The decision on run-time dependencies has a paragraph for each, with its licence and what doing without costs."""
+    page = (CHECKOUT / "docs/decisions/0009-run-time-dependencies.md").read_text()
+    paragraphs = {}
+    for paragraph in page.split("\n\n"):
+        for name in re.findall(r"\*\*([\w-]+)\*\*", paragraph.partition("(")[0]):
+            paragraphs[name] = " ".join(paragraph.split())
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    asked = {Requirement(text).name: None for text in project["dependencies"]}
+    asked |= {Requirement(text).name: extra for extra, some in extras.items() for text in some}
+    assert paragraphs.keys() == asked.keys()
+    for name, extra in asked.items():
+        assert re.search(r"MIT|Apache|BSD|LGPL|ZPL", paragraphs[name]), name
+        assert re.search(r"release|active|maintained|mature", paragraphs[name]), f"{name}: how alive is it?"
+        assert "ithout " in paragraphs[name], f"{name}: what would it cost to do without?"
+        assert extra is None or f"extra `{extra}`" in paragraphs[name], name
+
+
+def audited(folder, does):
+    """What comes of `audit.py` beside a tool that does this, in the language of the shell."""
+    tool = folder / "pip-audit"
+    tool.write_text(f"#!/bin/sh\n{does}\n")
+    tool.chmod(0o755)
+    said = "import runpy, sys; sys.executable = sys.argv[1]; runpy.run_path(sys.argv[2], run_name='__main__')"
+    words = [sys.executable, "-c", said, folder / "python", FOLDER / "audit.py"]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+def test_who_cannot_ask_is_told_so(tmp_path):
+    """Where the advisories cannot be reached, `make audit` says that, and does not say that all is well."""
+    ran = audited(tmp_path, "echo 'requests.exceptions.ProxyError: Max retries exceeded' >&2\nexit 1")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("The advisories cannot be reached from here, so nothing is known of what is locked")
+    ran = audited(tmp_path, "echo 'waitress 3.0.2 PYSEC-1'\necho 'Found 1 known vulnerability' >&2\nexit 1")
+    assert (ran.returncode, ran.stdout) == (1, "waitress 3.0.2 PYSEC-1\nFound 1 known vulnerability\n")
+
+
+def test_what_nobody_knows_is_not_well(tmp_path):
+    """Where the service answers, and knows nothing of what is locked: `make audit` fails."""
+    skipped = "Dependency not found on PyPI and could not be audited"
+    ran = audited(tmp_path, f"echo 'attrs {skipped}: attrs (1)'\necho 'idna {skipped}: idna (3)'\nexit 0")
+    assert (ran.returncode, ran.stderr) == (2, "Nothing is known of 2 packages that are locked: see the list above.\n")
+    ran = audited(tmp_path, f"echo 'attrs {skipped}: attrs (1)'\necho 'waitress 3.0.2 PYSEC-1'\nexit 1")
+    assert ran.returncode == 1
+    assert "PYSEC-1" in ran.stdout
+    assert ran.stderr == "Nothing is known of 1 package that is locked: see the list above.\n"
+    ran = audited(tmp_path, "echo 'No known vulnerabilities found' >&2\nexit 0")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "No known vulnerabilities found\n", "")

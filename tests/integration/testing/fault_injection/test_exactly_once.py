@@ -1,0 +1,649 @@
+"""Whether the kit finds out what is wrong with a handler, and finds nothing wrong with one that is right."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import threading
+
+import flowhooks_contracts
+import pytest
+
+from flowhooks import FlowhooksError, Retry, State, handler
+from flowhooks.testing import exactly_once
+from flowhooks.testing.fault_injection.runner import ExactlyOnceRunner
+from support.waiting import WAIT_TIMEOUT
+
+LEAVE = {"processDefinitionKey": "leave"}
+
+PLUGIN = """
+    import sqlite3
+    import threading
+    from contextlib import closing
+    from flowhooks import Retry, handler, hookimpl
+
+    chosen = {{}}
+
+    def connect():
+        return sqlite3.connect(chosen["database"], timeout=20)
+
+    def book(event):
+        with closing(connect()) as connection, connection:
+            connection.execute("INSERT INTO bookings VALUES (?)", (event.flow_instance_id,))
+
+    def booked(event):
+        with closing(connect()) as connection:
+            query = "SELECT count(*) FROM bookings WHERE flow = ?"
+            return connection.execute(query, (event.flow_instance_id,)).fetchone()[0] > 0
+
+    def mark(delivery):
+        with closing(connect()) as connection, connection:
+            connection.execute("INSERT INTO seen VALUES (?)", (delivery.id,))
+
+    def marked(delivery):
+        with closing(connect()) as connection:
+            return connection.execute("SELECT 1 FROM seen WHERE delivery = ?", (delivery.id,)).fetchone()
+
+    {code}
+
+    @hookimpl
+    def configure(settings):
+        chosen.clear()
+        chosen.update(settings)
+
+    @hookimpl
+    def handlers():
+        return [grant]
+"""
+
+
+ORDERED = """
+newest = None
+
+def late(event):
+    return False
+
+@handler(process_key="leave", order_by="ORDER", retry=Retry())
+def grant(event, delivery):
+    global newest
+    if late(event):
+        return
+    with closing(connect()) as connection, connection:
+        if connection.execute("INSERT INTO seen VALUES (?) ON CONFLICT DO NOTHING", (delivery.id,)).rowcount:
+            connection.execute("INSERT INTO bookings VALUES (?)", (event.flow_instance_id,))
+    newest = event.received_at
+"""
+COUNTS_ON_THE_ORDER = """
+
+def late(event):
+    return newest is not None and event.received_at < newest
+"""
+
+IN_TURN = (
+    "are to change places: the earlier one, which ran first all the same, in its turn, the later one, which had to wait"
+)
+
+
+@pytest.fixture
+def tried(module, world):
+    """Try a plugin whose handler `grant` is this code, killed at a few of its lines unless the test is about each."""
+
+    def run(code, **given):
+        lines = "\n".join(f"    {line}" if line else line for line in code.strip("\n").split("\n"))
+        plugin = module("leave", PLUGIN.format(code=lines.strip()))
+        given = {"done": world.booked, "make": LEAVE, "settings": {"database": str(world.file)}, "lines": 4} | given
+        return exactly_once(plugin, **given)
+
+    return run
+
+
+def bad(report):
+    """The scenarios in which something was wrong, each with how often the work was done."""
+    return {(one.scenario, one.times, one.verdict) for one in report.findings if not one.ok}
+
+
+def test_a_handler_that_keeps_the_id_beside_its_work(tried):
+    """Work and delivery id in one transaction: once, whatever happens, and every scenario was tried."""
+    report = tried(
+        """
+@handler(process_key="leave", retry=Retry())
+def grant(event, delivery):
+    with closing(connect()) as connection, connection:
+        if connection.execute("INSERT INTO seen VALUES (?) ON CONFLICT DO NOTHING", (delivery.id,)).rowcount:
+            connection.execute("INSERT INTO bookings VALUES (?)", (event.flow_instance_id,))
+""",
+        lines=20,
+    )
+    assert report.exactly_once, str(report)
+    assert report.ok
+    assert report.notes == ()
+    assert list(dict.fromkeys(one.scenario for one in report.findings)) == [
+        "baseline",
+        "failure",
+        "duplicate",
+        "concurrent",
+        "reordered",
+        "crash-before",
+        "crash-during",
+        "crash-after",
+    ]
+    assert {one.state for one in report.findings} == {State.SUCCEEDED}
+    lines = [one.place for one in report.findings if one.scenario == "crash-during"]
+    assert len(lines) >= 4  # those of `connect`, too
+    assert all(place.startswith("acme_leave.py:") for place in lines)
+    assert str(report).startswith("acme_leave:grant: the work was done exactly once, whatever happened\n")
+
+
+def test_a_handler_that_says_too_much(tried):
+    """`retry=` on work that is not safe to repeat: twice, if it is killed after it."""
+    report = tried(
+        """
+@handler(process_key="leave", retry=Retry())
+def grant(event):
+    book(event)
+"""
+    )
+    assert not report.ok
+    assert ("crash-after", 2, "twice") in bad(report)
+    assert {scenario for scenario, _, _ in bad(report)} == {"crash-after"}
+    said = str(report)
+    assert "!  2 x  succeeded  the process is killed when the handler has returned [1]" in said
+    assert "[1] The business work is done twice. Its retry= says that running it twice is safe, and it is not." in said
+    assert "pass `delivery.id` on as the idempotency key" in said
+
+
+@pytest.mark.parametrize(
+    ("steps", "times", "verdict", "words"),
+    [
+        pytest.param(
+            *(("book(event)", "mark(delivery)"), 2, "twice", "commit both in one transaction"), marks=pytest.mark.long
+        ),
+        (("mark(delivery)", "book(event)"), 0, "lost", "when the handler ran again it took the work for done"),
+    ],
+)
+def test_work_in_two_steps(tried, steps, times, verdict, words):
+    """The mark in a transaction of its own: twice or never, if it is killed, or fails, between the two."""
+    report = tried(
+        f"""
+@handler(process_key="leave", retry=Retry())
+def grant(event, delivery):
+    if marked(delivery):
+        return
+    {steps[0]}
+    {steps[1]}
+""",
+        lines=20,
+    )
+    assert {(scenario, times, verdict) for scenario in ("crash-during", "failure")} <= bad(report)
+    assert {scenario for scenario, _, _ in bad(report)} == {"crash-during", "failure"}
+    assert words in str(report)
+
+
+def test_what_is_only_kept_in_memory_is_forgotten(tried):
+    """A set in the plugin's module keeps duplicates away, but not past a kill."""
+    report = tried(
+        """
+granted = set()
+
+@handler(process_key="leave", retry=Retry())
+def grant(event, delivery):
+    if delivery.id not in granted:
+        granted.add(delivery.id)
+        book(event)
+"""
+    )
+    assert ("crash-after", 2, "twice") in bad(report)
+
+
+def test_the_memory_of_a_test_is_the_world_outside():
+    """A handler in a test's own module: what the test keeps stays, but for what it says is to be forgotten."""
+    granted, bookings = set(), []
+
+    @handler(process_key="leave", retry=Retry())
+    def grant(event, delivery):
+        if delivery.id not in granted:
+            bookings.append(event.flow_instance_id)
+            granted.add(delivery.id)
+
+    def booked(event):
+        return bookings.count(event.flow_instance_id)
+
+    assert exactly_once(grant, done=booked, make=LEAVE, forget=granted.clear, lines=2).ok is False
+    assert ("crash-during", 2, "twice") in bad(exactly_once(grant, done=booked, make=LEAVE))
+
+
+def test_a_handler_that_swallows_what_it_cannot_know(tried):
+    """It returns as if all were well, so that work that failed is lost and nobody is told."""
+    report = tried(
+        """
+@handler(process_key="leave")
+def grant(event):
+    try:
+        book(event)
+    except Exception:
+        print("never mind")
+"""
+    )
+    assert ("failure", 0, "lost") in bad(report)
+    assert {scenario for scenario, _, _ in bad(report)} == {"failure"}
+    assert "Let it pass: flowhooks makes it a failed attempt." in str(report)
+
+
+def test_a_handler_without_retry_is_held(tried):
+    """After a kill an operator has to decide: that is neither twice nor lost unseen, but not by itself either."""
+    report = tried(
+        """
+@handler(process_key="leave")
+def grant(event):
+    book(event)
+"""
+    )
+    assert report.ok, str(report)
+    assert not report.exactly_once
+    held = {(one.scenario, one.times, one.state) for one in report.findings if one.verdict == "held"}
+    assert ("crash-before", 0, State.UNKNOWN) in held
+    assert ("crash-after", 1, State.UNKNOWN) in held
+    assert ("failure", 0, State.DEAD) in held
+    said = str(report)
+    assert "never done twice and never lost unseen; sometimes an operator has to decide" in said
+    assert "The work was done, but nobody knows that: the delivery is unknown" in said
+    assert "say so with retry=; if it can be found out whether it did its work, give a probe=" in said
+
+
+def test_a_handler_that_counts_on_the_order(tried):
+    """It takes what comes late for out of date: of two events that change places, the earlier one's work is lost."""
+    report = tried(
+        """
+newest = None
+
+@handler(process_key="leave", retry=Retry())
+def grant(event, delivery):
+    global newest
+    if newest is not None and event.received_at < newest:
+        return
+    with closing(connect()) as connection, connection:
+        if connection.execute("INSERT INTO seen VALUES (?) ON CONFLICT DO NOTHING", (delivery.id,)).rowcount:
+            connection.execute("INSERT INTO bookings VALUES (?)", (event.flow_instance_id,))
+    newest = event.received_at
+""",
+        lines=1,
+    )
+    assert bad(report) == {("reordered", 0, "lost")}
+    said = str(report)
+    assert "!  0 x  succeeded  two events are to change places: the one that ran last [1]" in said
+    assert "[1] The work is lost, and nobody is told: a later event had been delivered before it" in said
+
+
+@pytest.mark.parametrize(
+    ("order_by", "said"),
+    [
+        ("process_key", IN_TURN),
+        ("business_key", "are to change places: the one that ran last, the one that ran first"),
+    ],
+)
+def test_a_handler_whose_deliveries_take_turns(tried, order_by, said):
+    """Of one key the two events do not change places, and the report says that; of two keys they do."""
+    report = tried(ORDERED.replace("ORDER", order_by), lines=2)
+    assert report.exactly_once, str(report)
+    assert f"   1 x  succeeded  two events {said}\n" in str(report)
+
+
+def test_an_ordered_handler_that_counts_on_the_order_of_other_keys(tried):
+    """What is ordered by key may lose an event all the same: each event of the kit has a key of its own."""
+    report = tried(ORDERED.replace("ORDER", "business_key") + COUNTS_ON_THE_ORDER, lines=1)
+    assert bad(report) == {("reordered", 0, "lost")}
+    said = str(report)
+    assert "order_by= orders only those with the same business_key: others are delivered in any order." in said
+
+
+def test_an_ordered_handler_may_count_on_the_order_of_its_key(tried):
+    """What is lost where nothing is ordered is not lost here."""
+    assert tried(ORDERED.replace("ORDER", "process_key") + COUNTS_ON_THE_ORDER, lines=1).exactly_once
+
+
+def test_a_handler_that_gives_up_by_itself(tried):
+    """It goes by more than the event, and says nothing: what the kit cannot know the reason of is reported as well."""
+    report = tried(
+        """
+first = None
+
+@handler(process_key="leave", retry=Retry())
+def grant(event):
+    global first
+    first = first or event.received_at
+    if (event.received_at - first).total_seconds() < 90:
+        book(event)
+""",
+        lines=1,
+    )
+    assert ("concurrent", 0, "lost") in bad(report)
+    assert "the handler returned without having done it, and does it when nothing happens" in str(report)
+
+
+def test_the_call_backs_that_come_again_do_come(tried, monkeypatch):
+    """Three one after the other, and as many as was said at the same moment, are all taken for the same event."""
+    came = {}
+    judged = ExactlyOnceRunner._finding
+
+    def finding(trial, scenario, event_id, *more, **named):
+        came.setdefault(scenario, trial._app.app.ledger.event(event_id).repeats + 1)
+        return judged(trial, scenario, event_id, *more, **named)
+
+    monkeypatch.setattr(ExactlyOnceRunner, "_finding", finding)
+    report = tried(
+        """
+@handler(process_key="leave", retry=None)
+def grant(event):
+    book(event)
+""",
+        lines=1,
+        duplicates=5,
+    )
+    assert {one.scenario: one.times for one in report.findings if one.scenario in {"duplicate", "concurrent"}} == {
+        "duplicate": 1,
+        "concurrent": 1,
+    }
+    assert (came["baseline"], came["duplicate"], came["concurrent"]) == (1, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "words"),
+    [
+        ("booked(event)", set(), "never done twice and never lost unseen"),
+        pytest.param("None", set(), "its probe= cannot tell", marks=pytest.mark.long),
+        pytest.param(
+            *("True", {("crash-before", 0, "lost"), ("crash-during", 0, "lost")}, "said that the work had been done"),
+            marks=pytest.mark.long,
+        ),
+        ("False", {("crash-after", 2, "twice")}, "said that the work had not been done, and it had"),
+    ],
+)
+def test_probes(tried, answer, expected, words):
+    """A probe that looks leads to once; one that lies is found out, and one that cannot tell leaves it to people."""
+    report = tried(
+        f"""
+@handler(process_key="leave", retry=None, probe=lambda event, delivery: {answer})
+def grant(event):
+    book(event)
+"""
+    )
+    assert bad(report) == expected
+    assert words in str(report)
+    crashed = [one for one in report.findings if one.scenario.startswith("crash")]
+    assert all(one.verdict == "once" for one in crashed) == (answer == "booked(event)")
+
+
+def test_a_handler_that_catches_everything(tried):
+    """One that catches the simulated kill too goes on after it; that is said with what comes of it."""
+    report = tried(
+        """
+@handler(process_key="leave", retry=Retry())
+def grant(event, delivery):
+    if delivery.attempt > 1:
+        return
+    try:
+        book(event)
+    except BaseException:
+        pass
+    len("more")
+""",
+        lines=20,
+    )
+    assert ("crash-during", 0, "lost") in bad(report)
+    assert "it went on after the simulated kill" in str(report)
+
+
+def test_locks_and_transactions_do_not_outlive_a_kill(tried):
+    """Locks in `with` and `finally`, and a transaction on a connection that is kept: nothing hangs, nothing is half."""
+    report = tried(
+        """
+lock = threading.Lock()
+kept = None
+
+def transaction():
+    global kept
+    if kept is None:
+        kept = sqlite3.connect(chosen["database"], timeout=20, check_same_thread=False)
+    return kept
+
+@handler(process_key="leave", retry=Retry())
+def grant(event, delivery):
+    with lock:
+        connection = transaction()
+        if connection.execute("INSERT INTO seen VALUES (?) ON CONFLICT DO NOTHING", (delivery.id,)).rowcount:
+            connection.execute("INSERT INTO bookings VALUES (?)", (event.flow_instance_id,))
+        connection.commit()
+    lock.acquire()
+    try:
+        len("more")
+    finally:
+        lock.release()
+""",
+        lines=20,
+    )
+    crashed = [one for one in report.findings if one.scenario.startswith("crash")]
+    assert all(one.verdict == "once" for one in crashed), str(report)
+    assert len(crashed) >= 10
+
+
+def test_the_wrappers_of_a_plugin_are_part_of_it(module, world):
+    """A kill after the function and before its plugin's wrapper has committed: the work is not done, and done again."""
+    plugin = module(
+        "wrapped",
+        """
+        import sqlite3
+        from contextlib import closing
+        from contextvars import ContextVar
+        from flowhooks import Retry, handler, hookimpl
+
+        chosen = {}
+        here = ContextVar("here")
+
+        @hookimpl
+        def configure(settings):
+            chosen.update(settings)
+
+        @hookimpl(wrapper=True)
+        def run_handler():
+            with closing(sqlite3.connect(chosen["database"], timeout=20)) as connection:
+                here.set(connection)
+                outcome = yield
+                connection.commit()
+                return outcome
+
+        @handler(process_key="leave", retry=Retry())
+        def grant(event, delivery):
+            if here.get().execute("INSERT INTO seen VALUES (?) ON CONFLICT DO NOTHING", (delivery.id,)).rowcount:
+                here.get().execute("INSERT INTO bookings VALUES (?)", (event.flow_instance_id,))
+
+        @hookimpl
+        def handlers():
+            return [grant]
+        """,
+    )
+    report = exactly_once(plugin, done=world.booked, make=LEAVE, settings={"database": str(world.file)}, duplicates=2)
+    assert report.exactly_once, str(report)
+    (commit,) = [
+        f"acme_wrapped.py:{number}"
+        for number, line in enumerate(sys.modules["acme_wrapped"].__loader__.get_source("acme_wrapped").split("\n"), 1)
+        if "commit()" in line
+    ]
+    assert commit in {one.place for one in report.findings if one.scenario == "crash-during"}
+
+
+def test_many_lines_are_chosen_evenly(world):
+    """A handler of many lines is killed at as many as was said, the first and the last among them."""
+
+    @handler(process_key="leave", retry=Retry())
+    def grant(event):
+        for _ in range(50):
+            len("work")
+        with world.open() as connection, connection:
+            query = "INSERT INTO bookings SELECT ? WHERE NOT EXISTS (SELECT 1 FROM bookings WHERE flow = ?)"
+            connection.execute(query, (event.flow_instance_id,) * 2)
+
+    report = exactly_once(grant, done=world.booked, make=LEAVE, lines=3)
+    places = [one.place for one in report.findings if one.scenario == "crash-during"]
+    first = grant.function.__code__.co_firstlineno
+    assert len(places) == 3
+    assert places[0] == f"test_exactly_once.py:{first + 2}"
+    assert places[-1] == f"test_exactly_once.py:{first + 6}"
+    assert report.exactly_once, str(report)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("archive_contract", "test_flow_key"), pytest.param(None, "contract_announcement", marks=pytest.mark.long)],
+)
+def test_the_example_plugin(tmp_path, name, key):
+    """Both contract handlers are what their docstrings say: one may run twice, the other has a probe that knows."""
+    files = {"database": str(tmp_path / "contracts.db"), "outbox": str(tmp_path / "outbox.txt")}
+
+    def archived(event):
+        if not (tmp_path / "contracts.db").exists():
+            return 0
+        connection = sqlite3.connect(tmp_path / "contracts.db", timeout=20)
+        try:
+            query = "SELECT count(*) FROM contracts WHERE flow_instance_id = ?"
+            return connection.execute(query, (event.flow_instance_id,)).fetchone()[0]
+        finally:
+            connection.close()
+
+    def announced(event):
+        outbox = tmp_path / "outbox.txt"
+        return outbox.read_text().count(f"Contract {event.business_key} was") if outbox.exists() else 0
+
+    report = exactly_once(
+        flowhooks_contracts,
+        handler=name,
+        done=archived if name else announced,
+        make={"processDefinitionKey": key},
+        settings=files,
+        lines=4,
+    )
+    assert report.ok, str(report)
+    crashed = [one for one in report.findings if one.scenario.startswith("crash")]
+    assert all(one.verdict == "once" for one in crashed), str(report)
+    flowhooks_contracts.configure({})
+
+
+def test_a_kind_and_an_engine(world):
+    """Kind and source reach the handler that listens to them."""
+
+    @handler(every=True, source="hr")
+    def grant(event):
+        world.book(event.flow_instance_id)
+
+    with pytest.raises(ValueError, match="no handler wants it"):
+        exactly_once(grant, done=world.booked, make={})
+    assert exactly_once(grant, done=world.booked, make={}, source="hr", lines=1).ok
+    with pytest.raises(ValueError, match="the call-back was not taken: 404"):
+        exactly_once(grant, done=world.booked, make={}, source="hr", kind="cancelled")
+
+
+# What is wrong with the test itself
+
+
+def test_work_that_is_not_counted_ends_the_trial(world):
+    """If nothing is counted after a plain run, nothing else is tried, and the finding says why."""
+
+    @handler(process_key="leave")
+    def grant(event): ...
+
+    report = exactly_once(grant, done=world.booked, make=LEAVE)
+    (finding,) = report.findings
+    assert (finding.scenario, finding.verdict, report.ok) == ("baseline", "lost", False)
+    assert "either the handler did nothing, or `done` does not count what it did" in str(report)
+
+
+def test_a_handler_that_fails_says_so(world):
+    """A plain run that fails is shown with its error."""
+
+    @handler(process_key="leave")
+    def grant(event):
+        raise OSError("payroll does not answer")
+
+    report = exactly_once(grant, done=world.booked, make=LEAVE)
+    assert [one.state for one in report.findings] == [State.DEAD]
+    assert "OSError: payroll does not answer" in str(report)
+
+
+def test_done_counts_one_event(world):
+    """Counting all events' work, or something that is no number, is refused with what to do."""
+
+    @handler(process_key="leave")
+    def grant(event):
+        world.book("all")
+
+    def everything(_event):
+        with world.open() as connection:
+            return connection.execute("SELECT count(*) FROM bookings").fetchone()[0]
+
+    with pytest.raises(ValueError, match=r"not sent yet has been done 1 times: .* event.flow_instance_id"):
+        exactly_once(grant, done=everything, make=LEAVE)
+    with pytest.raises(ValueError, match="so not True"):
+        exactly_once(grant, done=lambda event: True, make=LEAVE)
+
+
+def test_the_handler_has_to_be_clear(world):
+    """Of several handlers one is named; a name that none has is said; a body can be made for each event."""
+
+    @handler(process_key="leave", name="one")
+    def one(event):
+        world.book(event.business_key)
+
+    @handler(process_key="leave", name="two")
+    def two(event): ...
+
+    class Plugin:
+        """Two handlers."""
+
+    plugin = Plugin()
+    from flowhooks import hookimpl
+
+    plugin.handlers = hookimpl(lambda: [one, two])
+
+    def booked(event):
+        with world.open() as connection:
+            query = "SELECT count(*) FROM bookings WHERE flow = ?"
+            return connection.execute(query, (event.business_key,)).fetchone()[0]
+
+    with pytest.raises(ValueError, match="which one is tried, handler= one of p:one, p:two"):
+        exactly_once(plugin, done=booked, make=LEAVE, name="p")
+    with pytest.raises(ValueError, match="handler 'three' does not want this event"):
+        exactly_once(plugin, done=booked, make=LEAVE, handler="three")
+    report = exactly_once(
+        plugin, done=booked, make=lambda number: LEAVE | {"businessKey": f"L-{number}"}, handler="one", lines=1
+    )
+    assert report.handler == "plugin:one"
+    assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("given", [{"lines": 0}, {"duplicates": 1}])
+def test_numbers_make_sense(world, given):
+    """No line and no duplicate is nothing to try."""
+    with pytest.raises(ValueError, match="lines is at least 1, and duplicates at least 2"):
+        exactly_once(None, done=world.booked, make=LEAVE, **given)
+
+
+def test_a_quarantined_plugin_is_said(tried):
+    """What is wrong with a plugin comes before what is wrong with its handler."""
+    with pytest.raises(FlowhooksError, match="NameError"):
+        tried("pass")
+
+
+def test_nothing_is_left_behind(tried):
+    """No thread of it goes on, and no trace function stays."""
+    before = set(threading.enumerate())
+    tried(
+        """
+@handler(process_key="leave")
+def grant(event):
+    book(event)
+""",
+        lines=2,
+    )
+    for thread in set(threading.enumerate()) - before:
+        thread.join(WAIT_TIMEOUT)
+        assert not thread.is_alive(), thread.name
+    assert sys.gettrace() is None or "flowhooks" not in repr(sys.gettrace())

@@ -1,0 +1,563 @@
+"""A real flowhooks for a plugin's tests: what it is asked, what it answers, and what it says when a test is wrong."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import closing
+from datetime import UTC, datetime
+from importlib.metadata import entry_points
+from types import SimpleNamespace
+
+import flowhooks_contracts
+import pytest
+
+from flowhooks import FlowhooksError, OutcomeKind, Reject, Retry, State, handler, hookimpl
+from flowhooks.testing import AppHarness
+from support.waiting import WAIT_TIMEOUT
+
+
+@pytest.fixture
+def app_of(clock, tmp_path_factory):
+    """Make an `AppHarness`; all are closed at the end."""
+    made = []
+
+    def make(*plugins, **given):
+        made.append(AppHarness(*plugins, clock=clock_of(given), folder=tmp_path_factory.mktemp("app"), **given))
+        return made[-1]
+
+    def clock_of(given):
+        return given.pop("clock", None)
+
+    yield make
+    for app in made:
+        app.close()
+
+
+def troubles(logged):
+    """The warnings and errors of a log, without the one that each new ledger brings."""
+    return [
+        entry for entry in logged if entry["log_level"] in {"warning", "error"} and entry["event"] != "ledger_created"
+    ]
+
+
+def test_installed_plugins_are_not_loaded(app_of, make_plugin, logged):
+    """Where the plugin under test is installed, too, only what is given is there: no quarantine, no alert of one."""
+    alerts = []
+
+    def alert_raised(alert):
+        alerts.append(alert)
+
+    given = {entry_point.name: make_plugin() for entry_point in entry_points(group="flowhooks")}
+    assert given
+    app = app_of(names={**given, "listener": make_plugin(alert_raised=alert_raised)})
+    assert {(one.name, one.origin, one.state) for one in app.app.plugins.infos} == {
+        (name, "object", "loaded") for name in (*given, "listener")
+    }
+    app.app.alerts.poll()
+    assert alerts == []
+    assert troubles(logged) == []
+
+
+def test_no_plugin_at_all_is_no_warning(app_of, logged):
+    """An app without plugins parks what comes, and logs nothing that its author would look into."""
+    app = app_of()
+    assert app.post("17", processDefinitionKey="leave").status == 202
+    assert troubles(logged) == []
+
+
+SILENT = OSError("payroll does not answer")
+
+
+def failing(times, error=SILENT, **given):
+    """A handler that fails the first times; it counts its attempts in `attempts`."""
+    attempts = []
+
+    @handler(process_key="leave", name="grant", **given)
+    def grant(event):
+        """Grant it."""
+        attempts.append(event.flow_instance_id)
+        if len(attempts) <= times:
+            raise error
+        return {"granted": len(attempts)}
+
+    return grant, attempts
+
+
+def test_a_call_back_goes_the_whole_way(app_of):
+    """An answer as the engine gets it, and the delivery, the event and its result as the ledger has them."""
+    grant, attempts = failing(0)
+    app = app_of(grant)
+    answer = app.post("17", processDefinitionKey="leave", businessKey="L-1")
+    assert (answer.status, answer.json, answer.message) == (200, {"success": True}, "")
+    assert answer.headers["flowhooks-event"] == answer.event_id
+    (delivery,) = app.deliveries(answer.event_id)
+    assert delivery == app.delivery(answer.event_id, "grant") == app.delivery(answer.event_id, "handlers:grant")
+    assert (delivery.handler, delivery.state, delivery.attempt) == ("handlers:grant", "succeeded", 1)
+    assert (delivery.outcome, delivery.result, delivery.due_at) == (OutcomeKind.SUCCEEDED, {"granted": 1}, None)
+    assert app.event(answer.event_id).business_key == "L-1"
+    assert app.events() == (app.event(answer.event_id),)
+    assert attempts == ["17"]
+
+
+def test_a_refusal_is_what_the_engine_gets(app_of):
+    """What the schema refuses has no event, and says why, in the language that was asked for."""
+    app = app_of(failing(0)[0])
+    answer = app.post("17", processDefinitionVersion="three", headers={"Accept-Language": "zh"})
+    assert (answer.status, answer.event_id) == (422, "")
+    assert "类型应为" in answer.message
+    assert app.post("a/b").status == 422
+    assert app.post("17", kind="cancelled").status == 404
+    assert app.events() == ()
+
+
+def test_a_retry_runs_when_the_clock_is_moved(app_of):
+    """The answer does not wait for a time that cannot come; the retry runs as soon as it has come."""
+    grant, attempts = failing(1, retry=Retry())
+    app = app_of(grant)
+    answer = app.post("17", processDefinitionKey="leave")
+    assert answer.status == 202
+    delivery = app.wait_for(answer.event_id, "waiting")
+    assert (delivery.attempt, delivery.outcome, delivery.error) == (1, "failed", "OSError: payroll does not answer")
+    assert "raise error" in delivery.traceback
+    assert delivery.due_at == datetime(2026, 1, 1, 0, 0, 5, tzinfo=UTC)
+    app.advance(seconds=4.9)
+    app.advance(seconds=0.1)
+    assert app.wait_for(answer.event_id, "succeeded").attempt == 2
+    assert len(attempts) == 2
+    assert app.post("17", processDefinitionKey="leave").status == 200
+    assert len(attempts) == 2
+
+
+def test_everything_is_settled(app_of):
+    """`settle` goes from one due time to the next: all attempts of a handler that fails, and those of others."""
+    never, attempts = failing(99, retry=Retry(attempts=4))
+    app = app_of(never)
+    answers = [app.post(str(number), processDefinitionKey="leave") for number in range(2)]
+    app.settle(answers[0].event_id)
+    assert app.delivery(answers[0].event_id).state is State.DEAD
+    app.settle()
+    assert {app.delivery(one.event_id).state for one in answers} == {State.DEAD}
+    assert len(attempts) == 8
+
+
+@pytest.fixture
+def blocked(app_of):
+    """Two events of one business key, of which the first one failed and waits: the app, both answers, the attempts."""
+    grant, attempts = failing(1, order_by="business_key", retry=Retry(jitter=0))
+    app = app_of(grant)
+    return app, *(app.post(name, processDefinitionKey="leave", businessKey="B") for name in ("1", "2")), attempts
+
+
+@pytest.mark.parametrize("which", [(), (0,), (1,), (0, 1)], ids=["all", "first", "second", "both"])
+def test_an_ordered_handler_is_settled_too(blocked, which):
+    """The clock moves to the retry of the delivery in front, and what is blocked behind it runs after it."""
+    app, first, second, attempts = blocked
+    assert app.delivery(second.event_id).blocked_by == first.event_id
+    app.settle(*([first, second][number].event_id for number in which))
+    app.wait_for(first.event_id, "succeeded")
+    app.wait_for(second.event_id, "succeeded")
+    assert attempts == ["1", "1", "2"]
+    assert app.clock.time == datetime(2026, 1, 1, 0, 0, 5, tzinfo=UTC).timestamp() * 1_000_000
+    assert app.delivery(second.event_id).blocked_by is None
+
+
+def test_it_is_said_what_blocks_a_delivery(blocked):
+    """Waiting for a blocked delivery fails at once, and names the event in front and how far to move the clock."""
+    app, first, second, attempts = blocked
+    message = rf"in attempt 0: it is blocked by event {first.event_id}, which is waiting: .* in 5 seconds"
+    with pytest.raises(AssertionError, match=message + r".*call advance\(5\)"):
+        app.wait_for(second.event_id, "succeeded")
+    app.advance(5)
+    app.wait_for(second.event_id, "succeeded")
+    assert attempts == ["1", "1", "2"]
+
+
+def test_what_is_blocked_by_an_unknown_delivery_ends_the_settling(app_of):
+    """A delivery behind one that waits for an operator does not go on by itself, and the message says why."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    @handler(process_key="leave", order_by="business_key")
+    def announce(event):
+        entered.set()
+        assert go_on.wait(WAIT_TIMEOUT)
+
+    app = app_of(announce)
+    first = app.post("1", processDefinitionKey="leave", businessKey="B", wait=0)
+    assert entered.wait(WAIT_TIMEOUT)
+    second = app.post("2", processDefinitionKey="leave", businessKey="B", wait=0)
+    app.crash()
+    go_on.set()
+    app.restart()
+    app.settle()
+    app.settle(second.event_id)
+    assert app.delivery(first.event_id).state is State.UNKNOWN
+    assert app.delivery(second.event_id).blocked_by == first.event_id
+    message = f"blocked by event {first.event_id}, which is unknown: its handler has neither retry= nor probe="
+    with pytest.raises(AssertionError, match=message):
+        app.wait_for(second.event_id, "succeeded")
+
+
+def test_a_probe_that_cannot_tell_ends_the_settling(app_of):
+    """A delivery whose probe never knows stays unknown, and `settle` does not go on asking."""
+    entered = threading.Event()
+    go_on = threading.Event()
+    asked = []
+
+    @handler(process_key="leave", probe=lambda event, delivery: asked.append(delivery.id))
+    def announce(event):
+        entered.set()
+        assert go_on.wait(WAIT_TIMEOUT)
+
+    app = app_of(announce)
+    answer = app.post("17", processDefinitionKey="leave", wait=0)
+    assert entered.wait(WAIT_TIMEOUT)
+    app.crash()
+    go_on.set()
+    app.restart()
+    app.settle()
+    assert app.delivery(answer.event_id).state is State.UNKNOWN
+    assert asked
+    with pytest.raises(AssertionError, match=r"its probe could not tell.*call advance\(\d+\)"):
+        app.wait_for(answer.event_id, "succeeded")
+
+
+def test_a_crash_is_what_a_killed_process_leaves(app_of):
+    """What ran is lost; with `retry=` it runs again, without it is unknown; what was settled stays."""
+    go_on = threading.Event()
+    entered = threading.Semaphore(0)
+
+    @handler(process_key="leave", retry=Retry())
+    def again(event, delivery):
+        entered.release()
+        assert delivery.attempt == 2 or go_on.wait(WAIT_TIMEOUT)
+
+    @handler(process_key="leave")
+    def once(event):
+        entered.release()
+        assert go_on.wait(WAIT_TIMEOUT)
+
+    app = app_of(again, once)
+    answer = app.post("17", processDefinitionKey="leave", wait=0)
+    for _ in range(2):
+        assert entered.acquire(timeout=WAIT_TIMEOUT)
+    app.crash()
+    with pytest.raises(AssertionError, match=r"crashed or closed: call restart\(\)"):
+        app.post("18")
+    app.restart()
+    go_on.set()
+    app.settle()
+    assert app.wait_for(answer.event_id, "succeeded", "again").attempt == 2
+    assert app.wait_for(answer.event_id, "unknown", "once").outcome == "lost"
+    app.restart()
+    assert app.delivery(answer.event_id, "once").state is State.UNKNOWN
+
+
+def test_a_plugin_is_called_as_it_is_when_installed(app_of, tmp_path):
+    """An installed plugin has its entry point's name, its settings and its kinds of call-back."""
+    app = app_of(
+        flowhooks_contracts,
+        settings={"contracts": {"database": str(tmp_path / "c.db"), "outbox": str(tmp_path / "o.txt")}},
+    )
+    made_of = {"callBackProcessClass": "com.cnooc.test.CallbackHandler", "businessKey": "HT-1"}
+    answer = app.post("17", **made_of)
+    assert app.delivery(answer.event_id).handler == "contracts:archive_contract"
+    answer = app.post("17", kind="revoke", revokeReason="withdrawn", **made_of)
+    assert answer.status == 200
+    flowhooks_contracts.configure({})
+
+
+def test_names_of_plugins(app_of, module):
+    """A module has its own name, objects have numbers, handlers are together; a name can be chosen."""
+    leave = module(
+        "leave",
+        """
+        from flowhooks import handler, hookimpl
+
+        @handler(every=True)
+        def grant(event): ...
+
+        @hookimpl
+        def handlers(): return [grant]
+        """,
+    )
+    first, second = (SimpleNamespace(handlers=hookimpl(lambda: [failing(0)[0]])) for _ in range(2))
+    app = app_of(leave, first, second, failing(0)[0], names={"chosen": failing(0)[0]})
+    assert set(app.handlers) == {
+        "acme_leave:grant",
+        "plugin:grant",
+        "plugin2:grant",
+        "handlers:grant",
+        "chosen:grant",
+    }
+
+
+def test_an_engine_with_a_credential(app_of):
+    """A handler that listens to one engine gets its call-backs, and not another's."""
+
+    @handler(every=True, source="hr")
+    def grant(event): ...
+
+    app = app_of(grant, sources=["hr", "erp"])
+    assert app.event(app.post("1").event_id).source == "hr"
+    other = app.post("1", source="erp")
+    assert app.deliveries(other.event_id) == ()
+    with pytest.raises(KeyError):
+        app.post("1", source="crm")
+    with pytest.raises(KeyError, match="give sources="):
+        app_of(grant).post("1", source="hr")
+
+
+def test_members_that_are_called_like_arguments(app_of):
+    """A body may have members called kind, wait or source."""
+    app = app_of(failing(0)[0])
+    answer = app.post("1", processDefinitionKey="leave", also={"kind": "annual", "wait": 1}, days=3)
+    assert app.event(answer.event_id).data == {
+        "kind": "annual",
+        "wait": 1,
+        "days": 3,
+        "processDefinitionKey": "leave",
+    }
+
+
+def test_what_nobody_wants_is_parked(app_of):
+    """It is listed, and asking for its delivery says what was sent and what the handlers listen to."""
+    app = app_of(failing(0)[0])
+    answer = app.post("1", processDefinitionKey="leaf")
+    assert answer.status == 202
+    assert app.parked() == (app.event(answer.event_id),)
+    with pytest.raises(AssertionError) as raised:
+        app.wait_for(answer.event_id, "succeeded")
+    assert "is parked, for no handler wants it" in str(raised.value)
+    assert "processDefinitionKey 'leaf'" in str(raised.value)
+    assert "handlers:grant listens to process_keys=['leave'], kind='complete'" in str(raised.value)
+
+
+# What is wrong is said at once
+
+
+@pytest.fixture
+def approvals(app_of):
+    """An app with handlers that have conditions."""
+
+    @handler(process_key="leave", conclusion="approved")
+    def grant(event):
+        return event.conclusion
+
+    @handler(process_key="leave", conclusion="approved", when={"/days": {"minimum": 10}})
+    def announce(event):
+        pass
+
+    return app_of(grant, announce)
+
+
+def test_only_an_approved_one_is_run(approvals):
+    """The conclusion is a member of the body; what ends otherwise is dismissed, and it is said why."""
+    answer = approvals.post("1", processDefinitionKey="leave", conclusion="approved", days=3)
+    assert approvals.delivery(answer.event_id).result == "approved"
+    assert approvals.why_not(answer.event_id) == ""
+    answer = approvals.post("2", processDefinitionKey="leave", conclusion="rejected", days=3)
+    assert (answer.status, answer.json) == (200, {"success": True})
+    assert [event.flow_instance_id for event in approvals.dismissed()] == ["2"]
+    assert approvals.why_not(answer.event_id).splitlines() == [
+        "it is dismissed because the conditions of each handler of its class or key are false",
+        "handlers:grant does not get it: conclusion 'rejected' is not one of approved",
+        "handlers:announce does not get it: conclusion 'rejected' is not one of approved",
+    ]
+    with pytest.raises(AssertionError, match=r"conclusion 'rejected', source 'default'[\s\S]*grant does not get it"):
+        approvals.delivery(answer.event_id)
+
+
+def test_why_an_event_is_parked(approvals):
+    """Because a condition cannot be decided, or no handler is there for it."""
+    answer = approvals.post("3", processDefinitionKey="leave")
+    assert answer.status == 202
+    assert "because a handler's condition cannot be decided\n" in approvals.why_not(answer.event_id)
+    assert "no conclusion, and the handler needs one of approved" in approvals.why_not(answer.event_id)
+    answer = approvals.post("4", processDefinitionKey="travel")
+    assert approvals.why_not(answer.event_id) == (
+        "it is parked because no handler has its class or key, or none of those takes its version or source"
+    )
+    assert [event.flow_instance_id for event in approvals.parked()] == ["3", "4"]
+
+
+def test_a_quarantined_plugin_is_said_at_once(module):
+    """The reason and the plugin's own traceback come with the error."""
+    broken = module(
+        "broken",
+        """
+        from flowhooks import hookimpl
+
+        @hookimpl
+        def handlers():
+            return what_is_not_there
+        """,
+    )
+    with pytest.raises(FlowhooksError) as raised:
+        AppHarness(broken)
+    said = str(raised.value)
+    assert said.startswith("plugin 'acme_broken' (object): NameError: name 'what_is_not_there' is not defined")
+    assert "return what_is_not_there" in said
+
+
+@pytest.mark.parametrize("thing", [None, "contracts", dict, lambda event: None])
+def test_what_is_no_plugin_is_refused(thing):
+    """A name, a class or a function that @handler has not seen is no plugin."""
+    with pytest.raises(FlowhooksError, match="handlers made by @handler, not"):
+        AppHarness(thing)
+
+
+def test_a_section_of_nobody_is_refused():
+    """Settings for a plugin that is not there are a slip, and so are two plugins of one name."""
+    with pytest.raises(FlowhooksError, match=r"no plugin is called 'leave'; there are handlers"):
+        AppHarness(failing(0)[0], settings={"leave": {}})
+    with pytest.raises(FlowhooksError, match="two plugins would be called 'handlers'"):
+        AppHarness(failing(0)[0], names={"handlers": failing(0)[0]})
+
+
+def test_what_has_no_effect_is_a_warning(module):
+    """A hook that lacks its mark, and settings that nobody takes, are what pytest shows as warnings."""
+    leave = module(
+        "forgetful",
+        """
+        from flowhooks import hookimpl
+
+        def configure(settings): ...
+
+        @hookimpl
+        def handlers(): return []
+        """,
+    )
+    with pytest.warns(UserWarning, match="function 'configure' .* without @hookimpl"):
+        AppHarness(leave).close()
+
+
+def test_a_wait_in_vain_says_what_is_instead(app_of):
+    """What was waited for, what is, its error with the traceback, and what would move it; at once."""
+    grant, _ = failing(1, retry=Retry())
+    app = app_of(grant)
+    event_id = app.post("1", processDefinitionKey="leave").event_id
+    with pytest.raises(AssertionError) as raised:
+        app.wait_for(event_id, "succeeded")
+    said = str(raised.value)
+    assert said.startswith(
+        "waited for the delivery of handlers:grant to be 'succeeded', but it is 'waiting' in attempt 1: "
+        "it is due again in 5 seconds, and the clock stands still: call advance(5)\n"
+        "its error: OSError: payroll does not answer\n"
+        "Traceback"
+    )
+    app.advance(5)
+    app.wait_for(event_id, "succeeded", attempt=2)
+    with pytest.raises(AssertionError, match="to be 'succeeded' in attempt 3, but it is 'succeeded' in attempt 2"):
+        app.wait_for(event_id, "succeeded", attempt=3)
+    with pytest.raises(ValueError, match="'done' is not a valid State"):
+        app.wait_for(event_id, "done")
+
+
+def test_a_wait_for_what_still_runs_ends(app_of):
+    """A handler that does not come to an end is waited for as long as was said."""
+    go_on = threading.Event()
+
+    @handler(process_key="leave")
+    def grant(event):
+        assert go_on.wait(WAIT_TIMEOUT)
+
+    app = app_of(grant)
+    event_id = app.post("1", processDefinitionKey="leave", wait=0).event_id
+    with pytest.raises(AssertionError, match=r"it is '(running|waiting)' in attempt [01]: 0.05 seconds have passed"):
+        app.wait_for(event_id, "succeeded", timeout=0.05)
+    go_on.set()
+    app.wait_for(event_id, "succeeded")
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "said"),
+    [
+        (Reject("there is no such leave"), "dead", "it is dead, and stays so by itself"),
+        (None, "succeeded", "succeeded"),
+    ],
+)
+def test_a_settled_delivery_is_not_waited_for(app_of, error, state, said):
+    """What cannot change any more ends the waiting at once."""
+    app = app_of(failing(1 if error else 0, error)[0])
+    event_id = app.post("1", processDefinitionKey="leave").event_id
+    with pytest.raises(AssertionError, match=said):
+        app.wait_for(event_id, "waiting")
+    app.wait_for(event_id, state)
+
+
+def test_several_deliveries_have_to_be_told_apart(app_of):
+    """An event with two deliveries is asked for with the handler's name; a wrong name is said."""
+    grant = failing(0)[0]
+
+    @handler(process_key="leave")
+    def tell(event): ...
+
+    app = app_of(grant, tell)
+    event_id = app.post("1", processDefinitionKey="leave").event_id
+    with pytest.raises(AssertionError, match="has deliveries of handlers:grant, handlers:tell: say which one"):
+        app.delivery(event_id)
+    with pytest.raises(AssertionError, match="has no delivery of 'told', only of"):
+        app.delivery(event_id, "told")
+    assert [one.handler for one in app.deliveries(event_id, "tell")] == ["handlers:tell"]
+
+
+def test_the_books_are_checked_at_the_end():
+    """A ledger that somebody has changed is found out when the app is closed."""
+    app = AppHarness(failing(0)[0])
+    app.post("1", processDefinitionKey="leave")
+    with closing(sqlite3.connect(app.folder / "flowhooks.db", timeout=20)) as connection, connection:
+        connection.execute("UPDATE deliveries SET state = 'dead'")
+    with pytest.raises(AssertionError, match=r"books of the ledger .* do not balance.*does not agree with its last"):
+        app.close()
+    assert not app.folder.exists()
+    app.close()
+
+
+def test_books_that_cannot_be_read_do_not_balance():
+    """A ledger that a test has removed is that test's failure, as any other that does not balance."""
+    app = AppHarness(failing(0)[0])
+    (app.folder / "flowhooks.db").unlink()
+    with pytest.raises(AssertionError, match=r"books of the ledger .* do not balance.*there is no database"):
+        app.close()
+    assert not app.folder.exists()
+
+
+def test_a_handler_that_does_not_end_is_said(monkeypatch, eventually):
+    """A handler that still runs is named, by `settle`, at the end, and by the handler of a crashed app, too."""
+    go_on = threading.Event()
+
+    @handler(process_key="leave")
+    def grant(event):
+        assert go_on.wait(WAIT_TIMEOUT)
+
+    said = r"1 run\(s\) of handlers did not end within 0.2 seconds \(the handlers are handlers:grant\)"
+    apps = []
+    for crashed in (False, True):
+        app = AppHarness(grant)
+        apps.append(app.app)
+        event_id = app.post("1", wait=0, processDefinitionKey="leave").event_id
+        eventually(lambda app=app, one=event_id: app.delivery(one).state is State.RUNNING)
+        with monkeypatch.context() as patched:  # not before: the ledger has as long for a write
+            patched.setattr("flowhooks.testing.waiting.WAIT_TIMEOUT", 0.2)
+            patched.setattr("flowhooks.testing.app.WAIT_TIMEOUT", 0.2)
+            with pytest.raises(AssertionError, match=rf"delivery of handlers:grant for event {event_id} is running"):
+                app.settle()
+            if crashed:
+                app.crash()
+            with pytest.raises(AssertionError, match=said):
+                app.close()
+    go_on.set()
+    eventually(lambda: all(app.runner.running == 0 for app in apps))
+
+
+def test_it_is_a_context_manager():
+    """It is closed at the end, and what failed inside is what is raised."""
+    with AppHarness(failing(0)[0]) as app:
+        assert app.post("1", processDefinitionKey="leave").status == 200
+    assert not app.folder.exists()
+    with pytest.raises(AssertionError, match="was closed"):
+        app.restart()
+    with pytest.raises(ZeroDivisionError), AppHarness() as app:
+        raise ZeroDivisionError
+    assert not app.folder.exists()

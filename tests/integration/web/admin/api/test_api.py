@@ -1,0 +1,756 @@
+"""The administration API over a real socket: the same as console and command line, as published, whatever is asked."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import NamedTuple
+from urllib.parse import quote, quote_from_bytes, urlencode
+
+import falcon.testing
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+
+from flowhooks import Reject, Retry, State, hookimpl
+from flowhooks.errors import IdentityConflict, LedgerUnusable, SettingsError
+from flowhooks.ledger import rejected_requests
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.search import search_events
+from flowhooks.operations.context import Actor
+from flowhooks.operations.json.events import event_to_json, whole_event_to_json
+from flowhooks.operations.purge import cutoffs_from_filter
+from flowhooks.operations.registry import OPERATIONS, filter_from_json
+from flowhooks.operations.replay import replay
+from flowhooks.schema import Schemas
+from flowhooks.web.admin.api import resources
+from flowhooks.web.admin.api.openapi import openapi
+from flowhooks.web.admin.api.resources import RESOURCES
+from flowhooks.web.admin.app import create_admin
+from support.waiting import WAIT_TIMEOUT
+
+pytestmark = pytest.mark.either
+
+TOKEN = "t"
+TAKES = [(one.path, parameter.name) for one in RESOURCES for parameter in one.parameters]
+HOSTILE = {
+    "nul": "%00",
+    "surrogate": "%ed%a0%80",
+    "not utf-8": "%ff",
+    "raw bytes": "\xff\xfe",
+    "long": "x" * 10_000,
+    "sql": quote("'; DROP TABLE events; -- \" OR 1=1"),
+    "percent": "%",
+    "half": "%zz%4",
+    "line": "%0d%0aSet-Cookie:%20pwned=1",
+    "like": "%25_%25",
+    "number": "9" * 400,
+    "minus": "-1",
+    "other digits": quote("٣"),
+    "direction": quote("\u202egpj.exe"),
+    "json": quote('{"$gt": ""}'),
+    "space": "+",
+    "empty": "",
+}
+PAYLOAD = "<script>alert(1)</script>\"';--\r\nSet-Cookie: pwned=1\x1b[2J\u202e\u2028%00 Z\u0351"
+
+
+class Answer(NamedTuple):
+    """One answer as it came."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def json(self):
+        """The body, read as JSON."""
+        return json.loads(self.body)
+
+
+class Api:
+    """A served API, and whoever asks it."""
+
+    def __init__(self, flow, address):
+        self.flow = flow
+        self.address = address
+
+    def ask(self, path, *, method="GET", body=None, **headers):
+        """Ask for something."""
+        name, _, port = self.address.rpartition(":")
+        connection = http.client.HTTPConnection(name, int(port), timeout=WAIT_TIMEOUT)
+        try:
+            connection.putrequest(method, path, skip_host="Host" in headers)
+            for header, value in headers.items():
+                connection.putheader(header.replace("_", "-"), value)
+            if body is not None:
+                connection.putheader("Content-Length", str(len(body)))
+            connection.endheaders(body)
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.headers, answer.read())
+        finally:
+            connection.close()
+
+    def get(self, path, **query):
+        """What is there."""
+        answer = self.ask(f"{path}?{urlencode(query, doseq=True)}" if query else path)
+        assert answer.status == 200, answer.body
+        return answer.json
+
+
+@pytest.fixture
+def serve(start):
+    """Serve a flow's API: `serve(flow)`."""
+    return lambda flow: Api(flow, start(create_admin(flow.app, TOKEN)).address)
+
+
+def archive(event):
+    """Move it into the archive."""
+    if event.business_key == "B-bad":
+        raise Reject("no such contract")
+    if event.business_key == "B-later":
+        raise RuntimeError("the archive sleeps")
+    return {"archived": event.business_key}
+
+
+@pytest.fixture
+def busy(house, serve, listens, make_plugin):
+    """An API with some of everything behind it."""
+
+    def broken():
+        raise ValueError("payroll needs a table")
+
+    flow = house.open(
+        plugins={
+            "shop": make_plugin(
+                listens(archive, process_key="contract", retry=Retry(attempts=3)),
+                listens(lambda event: None, name="idle", callback_class="com.example.Idle"),
+            ),
+            "payroll": SimpleNamespace(handlers=hookimpl(broken)),
+        }
+    )
+    flow.take("4711", key="contract", businessKey="B-1", processDefinitionVersion=3)
+    flow.take("4712", key="contract", businessKey="B-bad")
+    flow.take("4713", key="contract", businessKey="B-later", wait=0)
+    flow.take("4714", key="leave", callback_class="com.example.Leave")
+    flow.take("4711", key="contract", businessKey="B-1", processDefinitionVersion=3)
+    with pytest.raises(IdentityConflict):
+        flow.take("4711", key="contract", businessKey="B-other")
+    flow.settled(flow.events(flow_instance_id="4713")[0], State.WAITING, attempt=1)
+    flow.dead = flow.events(flow_instance_id="4712")[0]
+    for _ in range(2):
+        replay(replace(flow.app.operation_context, by=Actor("ann", "console")), EventFilter(ids=(flow.dead,)))
+        flow.settled(flow.dead, State.DEAD)
+    flow.app.alerts.stop(WAIT_TIMEOUT)  # a look would close an alert that has no cause
+    for closed in ("NULL", "1"):
+        flow.sql(
+            "INSERT INTO alerts "
+            "(id, cause, subject, message, started_at, count, event_id, opened_at, notified, closed_at) "
+            f"VALUES (?, 'parked', ?, 'look', 1, 1, ?, 1, '[\"p\"]', {closed})",
+            *(f"alert {closed}", "leave", flow.dead),
+        )
+    for number in range(3):
+        refusal = rejected_requests.RejectedRequest(
+            id=flow.clock.new_id(),
+            rejected_at=flow.clock.now(),
+            path=f"/flow/{number}/call-back/complete",
+            address="127.0.0.1",
+            status=400,
+            reason_en="no",
+            reason_zh="否",
+        )
+        flow.app.ledger.write(lambda transaction, one=refusal: rejected_requests.store(transaction, [one]))
+    return serve(flow)
+
+
+@pytest.fixture(scope="module")
+def document():
+    """What is published, as a client reads it."""
+    return json.loads(json.dumps(openapi(Schemas.load())))
+
+
+def strict(document):
+    """What is published, with nothing let pass that is not described."""
+    schemas = document["components"]["schemas"]
+    ours = {name: one | {"additionalProperties": False} for name, one in schemas.items() if "$ref" not in one}
+    return document["components"] | {"schemas": schemas | ours | {"answer": schemas["answer"]}}
+
+
+def check(document, schema, value):
+    """See that a value is as its schema says, and has no member that is not described."""
+    whole = {"components": strict(document)} | schema
+    errors = [f"{one.json_path}: {one.message}" for one in Draft202012Validator(whole).iter_errors(value)]
+    assert errors == []
+
+
+def answered(document, path, method="get"):
+    """The schema of an answer."""
+    return document["paths"][path][method]["responses"]["200"]["content"]["application/json"]["schema"]
+
+
+def test_the_document_is_openapi(document):
+    """By the meta-schema of OpenAPI 3.1; each path and each operation is in it, and everything is described."""
+    validate(document)
+    assert list(document["paths"]) == [
+        *(one.path for one in RESOURCES),
+        *(f"/api/operations/{one}" for one in OPERATIONS),
+    ]
+    for path in document["paths"].values():
+        for method, operation in path.items():
+            assert operation["security"] == ([{}, {"bearer": []}] if method == "get" else [{"bearer": []}])
+            assert {"400", "401", "403", "404", "405", "422", "500", "503"} <= set(operation["responses"])
+    for name, schema in document["components"]["schemas"].items():
+        for member, its in schema["properties"].items():
+            assert its.get("description") or "$ref" in its or name in {"answer", "error"}, (name, member)
+
+
+def test_paths_and_parameters_are_described_in_both_languages(document):
+    """English, then Chinese."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            said = [one["description"] for one in operation["parameters"]]
+            for text in said + ([operation["summary"]] if operation["operationId"].startswith("get-") else []):
+                english, chinese = text.split(" / ")
+                assert english.isascii()
+                assert not chinese.isascii()
+
+
+def test_what_operations_take_is_what_is_published(document):
+    """Each argument has a type, and those without a default are required."""
+    for name, (_, takes) in OPERATIONS.items():
+        body = document["paths"][f"/api/operations/{name}"]["post"]["requestBody"]["content"]["application/json"]
+        assert list(body["schema"]["properties"]) == list(takes)
+        for one in body["schema"]["properties"].values():
+            assert {"type", "$ref", "anyOf", "allOf"} & one.keys()
+    resolve = document["paths"]["/api/operations/resolve"]["post"]["requestBody"]["content"]["application/json"]
+    assert resolve["schema"]["required"] == ["delivery_id", "verdict"]
+    assert resolve["schema"]["properties"]["verdict"]["enum"] == ["did", "did-not", "close"]
+    assert "required" not in document["components"]["schemas"]["EventFilter"]
+
+
+def test_what_operations_refuse_is_not_published(document):
+    """An argument that there is none of, a state, a time and a list of no ids that are refused; null is as nothing."""
+    bodies = {
+        name: document["paths"][f"/api/operations/{name}"]["post"]["requestBody"]["content"]["application/json"]
+        for name in OPERATIONS
+    }
+
+    def takes(name, body):
+        schema = {**bodies[name]["schema"], "components": document["components"]}
+        return Draft202012Validator(schema).is_valid(body)
+
+    assert all(not takes(name, {"nonsense": 1}) for name in OPERATIONS)
+    assert takes("reroute_parked", {"dry_run": None, "after": None})
+    assert takes("resolve", {"delivery_id": "x", "verdict": "did", "note": None})
+    assert not takes("resolve", {"delivery_id": None, "verdict": "did"})
+    assert all(takes("replay", {"event_filter": {name: None}}) for name in ("ids", "state", "since", "handler"))
+    for wanted in ({"ids": []}, {"state": "ded"}, {"since": 2**63}, {"until": -(2**63)}, {"nonsense": 1}, {"ids": "x"}):
+        assert not takes("replay", {"event_filter": wanted}), wanted
+        with pytest.raises(SettingsError):
+            filter_from_json("event_filter", wanted)
+    assert takes("purge", {"event_filter": {"until": 1, "state": None}})
+    for wanted in ({}, {"until": None}, {"until": 1, "state": "running"}):
+        assert not takes("purge", {"event_filter": wanted}), wanted
+        with pytest.raises(SettingsError):
+            cutoffs_from_filter(filter_from_json("event_filter", wanted))
+
+
+def test_every_answer_is_as_published(busy, document):
+    """Each path, asked on a ledger with some of everything, answers what the document that it serves says."""
+    assert busy.ask("/openapi.json").json == document
+    (event,) = busy.get("/api/events", flow="4712")["events"]
+    for resource in RESOURCES:
+        answer = busy.ask(resource.path.replace("{id}", event["id"]))
+        assert answer.status == 200
+        assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        check(document, answered(document, resource.path), answer.json)
+    refused = busy.ask("/api/events?stat=dead")
+    check(document, {"$ref": "#/components/schemas/error"}, refused.json)
+
+
+def test_every_operation_answers_as_published(busy, document):
+    """Each, asked to only say what it would do."""
+    (standing,) = busy.flow.delivery_statuses(busy.flow.dead)
+    given = {
+        "replay": {"event_filter": {"state": "dead"}, "again": False},
+        "resolve": {"delivery_id": standing.delivery_id, "verdict": "close"},
+        "reroute_parked": {},
+        "retire": {"handlers": ["shop:idle"]},
+        "reroute": {"event_filter": {"ids": [busy.flow.dead]}, "handler": "shop:idle"},
+        "dismiss": {"event_filter": {"state": "parked"}, "note": "not needed"},
+        "acknowledge": {"alerts": ["alert NULL"]},
+        "pause": {"handlers": ["shop:idle"]},
+        "resume": {"handlers": ["shop:idle"]},
+        "purge": {"event_filter": {"until": busy.flow.clock.now()}},
+    }
+    assert given.keys() == OPERATIONS.keys()
+    for name in OPERATIONS:
+        body = json.dumps(given[name] | {"dry_run": True})
+        schema = document["paths"][f"/api/operations/{name}"]["post"]["requestBody"]["content"]["application/json"]
+        check(document, schema["schema"], json.loads(body))
+        answer = busy.ask(f"/api/operations/{name}", method="POST", body=body.encode(), Authorization=f"Bearer {TOKEN}")
+        assert answer.status == 200, answer.body
+        check(document, answered(document, f"/api/operations/{name}", "post"), answer.json)
+
+
+def test_events_are_as_the_command_line_has_them(busy):
+    """`flowhooks events list --json` and `show --json` have the same members with the same values."""
+    reader = busy.flow.app.ledger
+    found = reader.find(EventFilter(), limit=100)
+    assert busy.get("/api/events")["events"] == json.loads(json.dumps([event_to_json(one) for one in found]))
+    for one in found:
+        whole = json.loads(json.dumps(whole_event_to_json(reader, one)))
+        assert busy.get(f"/api/events/{one.event.id}") == whole
+
+
+def test_events_are_found(busy):
+    """Each name of the console's address narrows the list, and so do ids; together they narrow more."""
+    for query, instances in (
+        ({}, {"4711", "4712", "4713", "4714"}),
+        ({"flow": "4711"}, {"4711"}),
+        ({"business_key": "B-bad"}, {"4712"}),
+        ({"class": "com.example.Leave"}, {"4714"}),
+        ({"key": "contract", "state": "waiting"}, {"4713"}),
+        ({"handler": "shop:archive", "state": "dead"}, {"4712"}),
+        ({"state": "parked"}, {"4714"}),
+        ({"since": "2025-12-31", "until": "2026-01-02T00:00+08:00"}, {"4711", "4712", "4713", "4714"}),
+        ({"until": "2025-12-31"}, set()),
+        ({"id": busy.flow.events()[:2]}, {"4711", "4712"}),
+        ({"id": busy.flow.events()[:2], "state": "dead"}, {"4712"}),
+        ({"flow": "'; DROP TABLE events"}, set()),
+    ):
+        found = busy.get("/api/events", **query)
+        assert {one["flow_instance_id"] for one in found["events"]} == instances, query
+        assert (found["next"], found["searched_until"]) == ("", None)
+
+
+def test_all_that_is_known_of_an_event(busy):
+    """By its id or its delivery's: why it was routed, the body as received, attempts with tracebacks, what was done."""
+    (event,) = busy.get("/api/events", flow="4712")["events"]
+    whole = busy.get(f"/api/events/{event['id']}")
+    assert busy.get(f"/api/events/{event['deliveries'][0]['id']}") == whole
+    assert whole["body"] == '{"processDefinitionKey": "contract", "businessKey": "B-bad"}'
+    assert whole["route"] == {"shop:archive": "key contract"}
+    (delivery,) = whole["deliveries"]
+    assert [one["number"] for one in delivery["attempts"]] == [1, 2, 3]
+    assert "no such contract" in delivery["attempts"][0]["error"]
+    assert [(one["actor"], one["interface"], one["action"]) for one in whole["audit_entries"]] == [
+        ("ann", "console", "replay")
+    ] * 2
+    (later,) = busy.get("/api/events", flow="4713")["events"]
+    (delivery,) = busy.get(f"/api/events/{later['id']}")["deliveries"]
+    assert delivery["attempts"][0]["traceback"].startswith("Traceback")
+    (repeated,) = busy.get("/api/events", flow="4711")["events"]
+    assert repeated["repeats"] == 1
+    (conflict,) = busy.get(f"/api/events/{repeated['id']}")["conflicts"]
+    assert json.loads(conflict["body"])["businessKey"] == "B-other"
+
+
+def test_what_is_too_much_for_one_answer_is_left_out(busy, house, listens, serve, monkeypatch):
+    """Of many attempts the last are given; of many deliveries those that are not done, and it is said how many more."""
+    monkeypatch.setattr(resources, "MAX_ATTEMPTS", 2)
+    monkeypatch.setattr(resources, "MAX_DELIVERIES", 0)
+    whole = busy.get(f"/api/events/{busy.flow.dead}")
+    assert (whole["deliveries"], whole["deliveries_left_out"]) == ([], 1)
+    monkeypatch.setattr(resources, "MAX_DELIVERIES", 1)
+    (delivery,) = busy.get(f"/api/events/{busy.flow.dead}")["deliveries"]
+    assert [one["number"] for one in delivery["attempts"]] == [2, 3]
+
+
+def test_plugins_and_handlers(busy):
+    """Broken plugins first, with their errors; handlers with what they listen to, how they stand and were called."""
+    found = busy.get("/api/handlers")
+    assert [(one["name"], one["state"]) for one in found["plugins"][:2]] == [
+        ("payroll", "quarantined"),
+        ("shop", "loaded"),
+    ]
+    assert {one["state"] for one in found["plugins"][2:]} <= {"denied"}  # what happens to be installed
+    assert "payroll needs a table" in found["plugins"][0]["error"]
+    archive, idle = found["plugins"][1]["handlers"]
+    assert archive["selectors"]["process_keys"] == ["contract"]
+    assert (archive["availability"], archive["paused_at"]) == ("present", None)
+    assert archive["backlog"] == {"waiting": 1, "running": 0, "unknown": 0, "dead": 1, "parked": 0}
+    assert idle["backlog"]["waiting"] == 0
+    assert found["recent_calls"]["shop:archive"]["deliveries"] == 3
+    assert busy.get("/api/handlers", q="idle")["plugins"][0]["handlers"] == [idle]
+    first = busy.get("/api/handlers", limit="1")
+    assert (len(first["plugins"][1]["handlers"]), first["next"]) == (1, "1")
+    second = busy.get("/api/handlers", limit="1", after="1")
+    assert ([one["id"] for one in second["plugins"][0]["handlers"]], second["next"]) == (["shop:idle"], "")
+
+
+def test_what_is_parked(busy):
+    """By what it waits for, with what may have been meant."""
+    found = busy.get("/api/parked")
+    (group,) = found["groups"]
+    assert (group["callback_class"], group["process_definition_key"]) == ("com.example.Leave", "leave")
+    assert (group["events"], group["deliverable"], found["counted"], found["more"]) == (1, False, 1, False)
+    assert group["oldest_event_id"] == busy.flow.events(state="parked")[0]
+
+
+def test_alerts(busy):
+    """Those that are open, and those that are over."""
+    found = busy.get("/api/alerts")["alerts"]
+    assert all(one["closed_at"] is None for one in found)
+    (mine,) = [one for one in found if one["id"] == "alert NULL"]
+    assert (mine["cause"], mine["subject"], mine["started_at"]) == ("parked", "leave", "1970-01-01T00:00:00.000Z")
+    everything = busy.get("/api/alerts", all="true")["alerts"]
+    assert mine in everything
+    assert mine in busy.get("/api/alerts", all="false")["alerts"]
+    (over,) = [one for one in everything if one["id"] == "alert 1"]
+    assert (over["notified_plugins"], over["closed_at"]) == (["p"], "1970-01-01T00:00:00.000Z")
+
+
+def test_how_it_goes(busy):
+    """What the console's overview is made of."""
+    found = busy.get("/api/overview")
+    assert found["counts"] == {"waiting": 1, "handler_missing": 0, "running": 0, "unknown": 0, "dead": 1, "parked": 1}
+    assert found["oldest"]["dead"]["event_id"] == busy.flow.dead
+    assert found["performance"][0]["success_rate"] == pytest.approx(1 / 3)
+    assert found["alerts"] >= 1  # the server may have raised its own
+    assert found["problems"] == []
+
+
+@pytest.mark.parametrize(("word", "total"), [("events", 4), ("rejected-requests", 3), ("audit", 2)])
+def test_next_leads_through_all(busy, word, total):
+    """Page by page, the newest first, each once."""
+    found, query = [], {"limit": "1"}
+    while True:
+        page = busy.get(f"/api/{word}", **query)
+        found += [one["id"] for one in page["entries" if word == "audit" else word.replace("-", "_")]]
+        if not page["next"]:
+            break
+        query["after"] = page["next"]
+    assert found == sorted(found, reverse=True)
+    assert len(set(found)) == len(found) == total
+
+
+def test_the_audit_of_one_subject(busy):
+    """Only what is about it."""
+    assert len(busy.get("/api/audit", target=busy.flow.dead)["entries"]) == 2
+    assert busy.get("/api/audit", target="shop:archive")["entries"] == []
+
+
+def test_a_search_without_an_index_says_how_far_it_came(busy, monkeypatch):
+    """It stops after a moment, and `next` goes on from there."""
+    monkeypatch.setitem(search_events.__kwdefaults__, "window", 1)
+    monkeypatch.setitem(search_events.__kwdefaults__, "time_budget", 0)
+    page = busy.get("/api/events", key="contract")
+    seen, steps = page["events"], 0
+    while page["next"]:
+        assert page["searched_until"] is not None
+        page = busy.get("/api/events", key="contract", after=page["next"])
+        seen, steps = seen + page["events"], steps + 1
+    assert [one["flow_instance_id"] for one in seen] == ["4713", "4712", "4711"]
+    assert steps >= 3
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "words"),
+    [
+        ("events?stat=dead", 400, ("no parameter stat here; there are: id, flow,", "没有参数 stat")),
+        ("events?State=dead", 400, ("no parameter State", "没有参数 State")),
+        ("events?=dead", 400, ("no parameter ", "没有参数")),
+        ("events?state=dead&state=parked", 400, ("state is given twice", "重复")),
+        ("events?flow=%ff", 400, ("not percent-encoded UTF-8", "UTF-8")),
+        ("events?flow=", 422, ("flow is empty", "为空")),
+        ("events?flow", 422, ("flow is empty", "为空")),
+        ("events?flow=%00", 422, ("NUL", "NUL")),
+        ("events?flow=" + "x" * 1001, 422, ("longer than 1000", "1000")),
+        ("events?state=asleep", 422, ("state is one of: waiting,", "应为以下值之一")),
+        ("events?dismissed_by=nobody", 422, ("dismissed_by is one of: condition, kind,", "dismissed_by 应为以下值")),
+        ("events?since=soon", 422, ("since is not a time", "不是时间")),
+        ("events?until=0001-01-01T00:00%2B23:59", 422, ("is not a time", "不是时间")),
+        ("events?since=2026-01-02&until=2026-01-01", 422, ("since must lie before until", "早于")),
+        ("events?limit=0", 422, ("limit is a whole number from 1 to 200", "1 到 200")),
+        ("events?limit=201", 422, ("from 1 to 200", "1 到 200")),
+        ("events?limit=1.0", 422, ("from 1 to 200", "1 到 200")),
+        ("events?after=yesterday", 422, ("after is an id", "应为 ID")),
+        ("events?id=4711", 422, ("id is an id", "应为 ID")),
+        ("events?" + "&".join(["id=x"] * 101), 422, ("more than 100 times", "100")),
+        ("handlers?after=x", 422, ("after is a whole number", "整数")),
+        ("alerts?all=yes", 422, ("all is true or false", "true 或 false")),
+        ("alerts?state=open", 400, ("no parameter state", "没有参数 state")),
+        ("events/4711", 404, ("no event and no delivery", "没有该 ID")),
+        ("events/%00%ff", 404, ("no event and no delivery", "没有该 ID")),
+        ("nothing", 404, ("GET /openapi.json lists", "openapi.json")),
+        ("events/4711/more", 404, ("GET /openapi.json lists", "openapi.json")),
+    ],
+)
+@pytest.mark.sqlite
+def test_what_cannot_be_taken(api, document, query, status, words):
+    """It is refused with a sentence in the caller's language and the contract's body; it never means every event."""
+    for language, its in zip(("en", "zh-CN"), words, strict=True):
+        answer = api.ask(f"/api/{query}", Accept_Language=language)
+        assert answer.status == status
+        assert its in answer.json["message"]
+        assert answer.json["errorInfo"] == {"message": answer.json["message"]}
+        assert answer.headers["Cache-Control"] == "no-store"
+        check(document, {"$ref": "#/components/schemas/error"}, answer.json)
+
+
+@pytest.fixture
+def api(house, serve):
+    """An API with one event behind it."""
+    flow = house.open(start=False)
+    flow.take("1", wait=0)
+    return serve(flow)
+
+
+@pytest.mark.sqlite
+def test_methods(api):
+    """HEAD is GET without a body; whatever else is asked for is 405, and it is said what is taken."""
+    for resource in RESOURCES:
+        path = resource.path.replace("{id}", api.flow.events()[0])
+        head, get = api.ask(path, method="HEAD"), api.ask(path)
+        assert (head.status, head.body) == (200, b"")
+        assert abs(int(head.headers["Content-Length"]) - len(get.body)) < 10  # the overview has the time in it
+        for method in ("POST", "PUT", "DELETE", "PATCH"):
+            answer = api.ask(path, method=method, body=b"", Authorization=f"Bearer {TOKEN}")
+            assert answer.status == 405
+            assert {"GET", "HEAD"} <= set(answer.headers["Allow"].split(", "))
+            assert "GET" in answer.json["message"]
+            assert api.ask(path, method=method, body=b"").status == 401
+    assert api.ask("/api/operations/replay").status == 405
+    assert api.ask("/openapi.json", method="HEAD").status == 200
+
+
+@pytest.mark.sqlite
+def test_only_names_of_this_machine(api):
+    """A web site whose name has been pointed at this machine reads nothing; operations have their token instead."""
+    for host in ("127.0.0.1", "localhost:9", "[::1]:8081"):
+        assert api.ask("/api/events", Host=host).status == 200
+    for host in ("evil.example", "127.0.0.1.evil.example", "10.0.0.1:8081"):
+        for path in ("/api/events", "/api/events/1", "/api/nothing", "/api/"):
+            answer = api.ask(path, Host=host, Accept_Language="zh")
+            assert answer.status == 403
+            assert answer.json["errorInfo"]["message"]
+    body = b'{"dry_run": true}'
+    asked = {"method": "POST", "body": body, "Authorization": f"Bearer {TOKEN}", "Host": "evil.example"}
+    assert api.ask("/api/operations/reroute_parked", **asked).status == 200
+
+
+@pytest.mark.sqlite
+def test_a_listener_that_others_reach(house, serve):
+    """Where other machines can reach the listener nothing is read, until there is a log-in."""
+    api = serve(house.open(admin="0.0.0.0:8081", insecure=True))
+    answer = api.ask("/api/overview")
+    assert answer.status == 403
+    assert "need operators in the settings" in answer.json["message"]
+
+
+@pytest.mark.sqlite
+def test_a_database_that_cannot_be_read(api, logged, monkeypatch):
+    """It is 503, to be asked again later; no SQL and no path leaves the server."""
+
+    def fails():
+        raise LedgerUnusable("the database cannot be read: SELECT secret FROM /var/lib")
+
+    monkeypatch.setattr(api.flow.app.ledger, "connection", fails)
+    for resource in RESOURCES:
+        answer = api.ask(resource.path.replace("{id}", "1"))
+        assert answer.status == 503
+        assert answer.headers["Retry-After"] == "5"
+        assert "SELECT" not in answer.body.decode()
+    assert {one["event"] for one in logged} >= {"api_request_failed"}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_values(api, name):
+    """In every parameter of every path: never a 500, never a header, and the ledger is as it was."""
+    value = HOSTILE[name]
+    for path, parameter in TAKES:
+        answer = api.ask(f"{path}?{parameter}={value}") if name != "raw bytes" else raw(api, path, parameter, value)
+        assert answer.status in {200, 400, 422}, (path, parameter, answer.body)
+        assert "pwned" not in str(answer.headers)
+        assert b"Traceback" not in answer.body
+    assert len(api.get("/api/events")["events"]) == 1
+
+
+def raw(api, path, parameter, value):
+    """The same past the client, which would not send such bytes."""
+    client = falcon.testing.TestClient(create_admin(api.flow.app, TOKEN))
+    answer = client.simulate_get(path, query_string=f"{parameter}={value}", headers={"Host": "127.0.0.1"})
+    return Answer(answer.status_code, answer.headers, answer.content)
+
+
+def test_payloads_are_data(house, serve, listens):
+    """What an engine, a plugin or an operator puts into a field comes back as the same text, and as nothing else."""
+
+    def fail(event):
+        raise RuntimeError(PAYLOAD.replace("%00", ""))
+
+    fail.__doc__ = PAYLOAD
+    text = PAYLOAD.replace("%00", "")
+    flow = house.open(listens(fail, process_key="k"), listens(fail, name="odd", process_key=f"{text}?"))
+    body = {"businessKey": text, "processDefinitionId": text, "more": {text: [text]}}
+    whole = flow.take("i1", key="k", callback_class=text, **body).event_id
+    flow.take("i2", key=text, callback_class=text, **body)
+    flow.sql("UPDATE deliveries SET comment = ?", text)
+    flow.sql("UPDATE events SET source = ?, kind = ?", text, text)
+    flow.sql("UPDATE attempts SET error = ?, traceback = ?", text, text)
+    flow.sql("INSERT INTO rejected_requests VALUES ('r', 1, ?, ?, 400, ?, ?)", *[text] * 4)
+    flow.sql("INSERT INTO audit_log VALUES ('a', 1, ?, ?, ?, ?, ?)", *[text] * 4, json.dumps({text: text}))
+    flow.app.alerts.stop(WAIT_TIMEOUT)  # a look would close an alert that has no cause
+    flow.sql(
+        "INSERT INTO alerts (id, cause, subject, message, started_at, count, event_id, opened_at, notified) "
+        "VALUES ('a', 'parked', ?, ?, 1, 1, ?, 1, ?)",
+        *[text] * 3,
+        json.dumps([text]),
+    )
+    api = serve(flow)
+    answers = {}
+    for resource in RESOURCES:
+        answer = api.ask(resource.path.replace("{id}", whole))
+        assert answer.status == 200
+        assert "pwned" not in str(answer.headers)
+        assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
+        answers[resource.path] = answer.json
+    event = answers["/api/events/{id}"]
+    assert (event["business_key"], event["callback_class"], event["source"]) == (text, text, text)
+    assert event["data"]["more"] == {text: [text]}
+    assert event["deliveries"][0]["attempts"][0]["traceback"] == text
+    assert answers["/api/rejected-requests"]["rejected_requests"][0]["path"] == text
+    assert answers["/api/audit"]["entries"][0]["detail"] == {text: text}
+    (alert,) = [one for one in answers["/api/alerts"]["alerts"] if one["id"] == "a"]  # the server may raise its own
+    assert alert["message"] == text
+    assert api.get("/api/events", business_key=text)["events"][0]["id"]
+
+
+@pytest.fixture(scope="module")
+def names():
+    """Names that a query may have, and others."""
+    return sorted({name for _, name in TAKES} | {"lang", "before", "x"})
+
+
+@pytest.mark.sqlite
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_query_is_an_error_of_ours(client, names, data):
+    """Whatever bytes a query is made of: 200, or a refusal with the contract's body."""
+    path = data.draw(st.sampled_from([one.path.replace("{id}", "1") for one in RESOURCES]))
+    value = st.one_of(st.text(), st.binary(), st.sampled_from(["1", "dead", "2h", "2026-01-01", *HOSTILE.values()]))
+    pair = st.tuples(st.sampled_from(names) | st.text(), value)
+    drawn = data.draw(st.lists(pair, max_size=6))
+    encoded = [f"{quote(name, errors='replace')}={encode(one)}" for name, one in drawn]
+    query = "&".join(encoded) if data.draw(st.booleans()) else data.draw(st.text(st.characters(max_codepoint=255)))
+    environ = {"QUERY_STRING": query}
+    answer = client.simulate_get(path, headers={"Host": "127.0.0.1"}, extras=environ)
+    assert answer.status_code in {200, 400, 404, 422}
+    if answer.status_code != 200:
+        assert answer.json["status"] == answer.status_code
+
+
+def encode(value):
+    """As a query has it, whatever it is."""
+    return quote_from_bytes(value) if isinstance(value, bytes) else quote(value, errors="replace")
+
+
+@pytest.fixture
+def client(house):
+    """Asks without a socket."""
+    flow = house.open(start=False)
+    flow.take("1", wait=0)
+    return falcon.testing.TestClient(create_admin(flow.app, TOKEN))
+
+
+@pytest.fixture
+def concluded(house, serve, listens, make_plugin):
+    """An API with events that were routed, parked and dismissed because of conclusions and conditions."""
+    flow = house.open(
+        plugins={
+            "books": make_plugin(
+                listens(lambda event: None, name="book", process_key="expense", conclusion="approved"),
+                listens(
+                    lambda event: None,
+                    name="audit",
+                    process_key="expense",
+                    conclusion="approved",
+                    when={"/amount": {"minimum": 1000}},
+                ),
+                listens(lambda event: None, name="grant", process_key="leave", kind="cancel"),
+            )
+        }
+    )
+    flow.take("approved", key="expense", conclusion="approved", amount=10)
+    flow.take("rejected", key="expense", conclusion="rejected")
+    flow.take("silent", key="expense")
+    flow.take("left", key="leave")
+    return serve(flow)
+
+
+def test_events_are_found_by_how_they_ended(concluded):
+    """By their conclusion, and by the reason for which they were dismissed."""
+    for query, instances in (
+        ({"conclusion": "approved"}, {"approved"}),
+        ({"conclusion": "Approved"}, set()),
+        ({"dismissed_by": "condition"}, {"rejected"}),
+        ({"dismissed_by": "kind"}, {"left"}),
+        ({"dismissed_by": "operator"}, set()),
+        ({"dismissed_by": "condition", "conclusion": "approved"}, set()),
+    ):
+        found = concluded.get("/api/events", **query)
+        assert {one["flow_instance_id"] for one in found["events"]} == instances, query
+
+
+def test_why_an_event_is_parked_or_dismissed(concluded):
+    """The reason, the conclusion, and why handlers of its class or key do not get it."""
+    (event,) = concluded.get("/api/events", flow="rejected")["events"]
+    assert (event["state"], event["dismissed_by"], event["conclusion"]) == ("dismissed", "condition", "rejected")
+    why = "conclusion 'rejected' is not one of approved"
+    whole = concluded.get(f"/api/events/{event['id']}")
+    assert whole["no_match"] == {"reasons": {"books:book": why, "books:audit": why}, "total": 2}
+    (event,) = concluded.get("/api/events", flow="silent")["events"]
+    assert (event["state"], event["parked_by"], event["conclusion"]) == ("parked", "condition", None)
+    (group,) = concluded.get("/api/parked")["groups"]
+    assert (group["conclusion"], group["undecided"], group["by_data"]) == (None, "conclusion", True)
+
+
+def test_where_an_event_would_go_now(concluded, document):
+    """Each candidate with its conditions, true, false or undecidable; nothing is changed."""
+    found = {}
+    for event in concluded.get("/api/events")["events"]:
+        answer = concluded.get(f"/api/events/{event['id']}/explanation")
+        check(document, answered(document, "/api/events/{id}/explanation"), answer)
+        found[event["flow_instance_id"]] = answer
+    assert (found["approved"]["state"], list(found["approved"]["handlers"])) == ("routed", ["books:book"])
+    book, audit = found["approved"]["candidates"]
+    assert (book["matched"], audit["matched"], audit["undecidable"]) == (True, False, False)
+    assert [(one["member"], one["holds"]) for one in audit["conditions"]] == [("conclusion", True), ("/amount", False)]
+    assert (found["silent"]["parked_by"], found["silent"]["undecided"]) == ("condition", "conclusion")
+    assert [one["undecidable"] for one in found["silent"]["candidates"]] == [True, True]
+    assert (found["rejected"]["dismissed_by"], found["rejected"]["unknown_conclusion"]) == ("condition", True)
+    assert (found["left"]["dismissed_by"], found["left"]["candidates"][0]["conditions"]) == ("kind", [])
+    assert concluded.ask("/api/events/019ab2c4-5d1e-7a00-8000-3f6f1e0c9a11/explanation").status == 404
+
+
+def test_reroute_takes_one_handler(concluded):
+    """Only that handler gets deliveries; one that is not known is answered 404."""
+
+    def rerouted(handler):
+        body = {"event_filter": {"dismissed_by": "condition"}, "handler": handler, "dry_run": True}
+        return concluded.ask(
+            "/api/operations/reroute",
+            method="POST",
+            body=json.dumps(body).encode(),
+            Authorization=f"Bearer {TOKEN}",
+        )
+
+    assert (rerouted("books:book").json["events"], rerouted("books:book").json["skipped"]) == (1, 1)
+    assert rerouted("books:nobody").status == 404
+
+
+def test_handlers_of_a_newer_version(concluded, monkeypatch):
+    """What would be routed by a part of the handlers is answered 503, with what to do."""
+    monkeypatch.setattr(concluded.flow.app.router, "unreadable_handlers", ("books:later",))
+    event = concluded.flow.events()[0]
+    for path in (f"/api/events/{event}/explanation", "/api/parked"):
+        answer = concluded.ask(path)
+        assert answer.status == 503
+        assert "newer" in answer.json["message"]

@@ -1,0 +1,214 @@
+"""The console on a real socket, with a ledger of either kind behind it."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import threading
+from html.parser import HTMLParser
+from typing import NamedTuple
+from urllib.parse import urlencode
+
+import pytest
+
+from flowhooks.web.admin.app import create_admin
+from flowhooks.web.server.server import Limits, Server
+from support import browsers
+from support.waiting import WAIT_TIMEOUT
+
+EXPECTED = "status of (401|404|409|422|429)|^The Cross-Origin-Opener-Policy header has been ignored"
+"""What Chromium logs of pages that are not there, not for everybody, or without TLS."""
+VOID = frozenset({"meta", "link", "img", "input", "br", "path", "rect"})
+
+
+class Parsed(HTMLParser):
+    """A page's elements and texts; fails where tags do not match."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.tags = []
+        self.texts = []
+        self._open = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        """An element begins."""
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        """An element that holds nothing."""
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        """The innermost element ends."""
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        """Text between tags."""
+        if data.strip():
+            self.texts.append(" ".join(data.split()))
+
+    @property
+    def text(self):
+        """All of it that is read."""
+        return " ".join(self.texts)
+
+    def links(self):
+        """Every address on the page."""
+        return [attrs["href"] for tag, attrs in self.tags if tag == "a"]
+
+    def to_do(self, name):
+        """The addresses of an action's buttons."""
+        return [one for one in self.links() if one.startswith(f"/console/do/{name}?")]
+
+    def form(self):
+        """Where the page's form posts to, and what stands in it; None where it has none."""
+        forms = [attrs for tag, attrs in self.tags if tag == "form" and attrs["method"] == "post"]
+        if not forms:
+            return None
+        (form,) = forms
+        inputs = [attrs for tag, attrs in self.tags if tag == "input" and attrs.get("type") == "hidden"]
+        return form["action"], {one["name"]: one["value"] for one in inputs}
+
+
+class Answer(NamedTuple):
+    """One answer as it came."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def page(self):
+        """The body, read as HTML."""
+        return Parsed(self.body.decode())
+
+
+class Console:
+    """A console, and whoever looks at it."""
+
+    def __init__(self, flow, address):
+        self.flow = flow
+        self.address = address
+
+    def get(self, path, *, method="GET", host=None, root="/console", body=None, **headers):
+        """Ask for a page."""
+        name, _, port = self.address.rpartition(":")
+        connection = http.client.HTTPConnection(name, int(port), timeout=WAIT_TIMEOUT)
+        try:
+            given = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, root + path, body, given | ({"Host": host} if host else {}))
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.headers, answer.read())
+        finally:
+            connection.close()
+
+    def submit(self, address, *, language="en", **fields):
+        """Send a form."""
+        name, _, port = self.address.rpartition(":")
+        connection = http.client.HTTPConnection(name, int(port), timeout=WAIT_TIMEOUT)
+        try:
+            headers = {
+                "Content-Type": "application/x-www-form-urlencoded",
+                "Accept-Language": language,
+                "Origin": f"http://{self.address}",
+            }
+            connection.request("POST", address, body=urlencode(fields), headers=headers)
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.headers, answer.read())
+        finally:
+            connection.close()
+
+    def act(self, address, language="en", **fields):
+        """Do what a button's address asks about; returns the answer to the form, and the page that asked."""
+        asking = self.get(address, root="", Accept_Language=language)
+        assert asking.status == 200, asking.body.decode()
+        to, hidden = asking.page.form()
+        return self.submit(to, language=language, **hidden | fields), asking.page
+
+    def follow(self, answer, language="en"):
+        """The page to which a browser goes after a form, with the cookies that it was given."""
+        assert answer.status == 303, answer.body.decode()
+        cookie = answer.headers["Set-Cookie"].partition(";")[0]
+        found = self.get(answer.headers["Location"], root="", Cookie=cookie, Accept_Language=language)
+        assert found.status == 200
+        return found
+
+    def post(self, path, form=None, **headers):
+        """Send a form, as a page of the console does."""
+        given = {"Content_Type": "application/x-www-form-urlencoded", "Sec_Fetch_Site": "same-origin"} | headers
+        return self.get(path, method="POST", body=urlencode(form or {}), **given)
+
+    def log_in(self, name, password, **headers):
+        """Log in; returns the cookie as a browser sends it back."""
+        answer = self.post("/login", {"name": name, "password": password}, **headers)
+        assert answer.status == 303, answer.body.decode()
+        return answer.headers["Set-Cookie"].partition(";")[0]
+
+    def page(self, path, language="en"):
+        """A page that is there, in a language."""
+        answer = self.get(path, Accept_Language=language)
+        assert answer.status == 200, answer.body.decode()
+        return answer.page
+
+
+@pytest.fixture
+def serve():
+    """Serve a flow's console: `serve(flow)`; all are stopped at the end."""
+    running = []
+
+    def serve(flow, listen="127.0.0.1:0"):
+        server = Server(create_admin(flow.app, "t"), listen=listen, threads=4, limits=Limits(), name="admin")
+        thread = threading.Thread(target=server.serve)
+        thread.start()
+        running.append((server, thread))
+        return Console(flow, server.address)
+
+    yield serve
+    for server, thread in running:
+        server.close()
+        thread.join(WAIT_TIMEOUT)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """One Chromium for all of these tests, and for no others: it keeps an event loop in this thread."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=WAIT_TIMEOUT * 1000)
+    with browsers.chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def visit(browser):
+    """A function that opens a page: `visit(console, path, width=…, scheme=…, locale=…)`; nothing may go wrong in it."""
+    contexts, trouble = [], []
+
+    def visit(console, path="/", *, width=1280, scheme="light", locale="en-GB", scripts=True, zone="Asia/Shanghai"):
+        context = browser.new_context(
+            viewport={"width": width, "height": 800},
+            color_scheme=scheme,
+            locale=locale,
+            timezone_id=zone,
+            java_script_enabled=scripts,
+            base_url=f"http://{console.address}",
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(WAIT_TIMEOUT * 1000)
+        page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on("request", lambda asked: None if console.address in asked.url else trouble.append(asked.url))
+        page.goto(f"/console{path}")
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert [one for one in trouble if not re.search(EXPECTED, one)] == []

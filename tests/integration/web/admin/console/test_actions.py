@@ -1,0 +1,670 @@
+"""What is done by clicking: asked first, done by a form, said once; on both databases, over a real socket."""
+
+# ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from dataclasses import replace
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+import pytest
+
+from flowhooks import AlertCause, Reject, Retry, State
+from flowhooks.operations import registry
+from flowhooks.operations.time_parsing import parse_time
+from flowhooks.routing.index import Candidate
+from flowhooks.routing.router import Router
+from flowhooks.web.admin.console import action_page
+from flowhooks.web.admin.console.actions import ACTIONS
+from flowhooks.web.admin.operators import Operator, Role
+from support.waiting import WAIT_TIMEOUT
+
+pytestmark = pytest.mark.either
+
+
+@pytest.fixture
+def mended():
+    """Whether what was wrong with the handler has been mended."""
+    return []
+
+
+@pytest.fixture
+def busy(house, serve, listens, mended):
+    """A console whose handler fails until it is mended, with a dead delivery, a succeeded one and parked events."""
+
+    def archive(event):
+        if event.business_key == "bad" and not mended:
+            raise Reject("the archive is full")
+
+    flow = house.open(listens(archive, process_key="contract"))
+    flow.app.alerts.stop(WAIT_TIMEOUT)  # a look at any moment would change what tests compare
+    flow.take("4711", key="contract", businessKey="bad")
+    flow.take("4712", key="contract", businessKey="good")
+    flow.take("4713", key="nobody", businessKey="good")
+    flow.take("4714", key="nobody", callback_class="com.example.Other")
+    return serve(flow)
+
+
+def event_of(console, instance):
+    """The id of the event of a flow instance."""
+    return console.flow.events(flow_instance_id=instance)[0]
+
+
+def audit(console):
+    """What is written down of operators, the oldest first."""
+    return [
+        (actor, interface, action, target, json.loads(detail))
+        for actor, interface, action, target, detail in console.flow.sql(
+            "SELECT actor, interface, action, target, detail FROM audit_log ORDER BY id"
+        )
+    ]
+
+
+def everything(flow):
+    """All that is stored about events and what is done to them."""
+    tables = {"events": "id", "deliveries": "id", "attempts": "delivery_id, number", "alerts": "id", "audit": "id"}
+    return {name: flow.sql(f"SELECT * FROM {name} ORDER BY {order}") for name, order in tables.items()} | {
+        "handlers": flow.sql("SELECT id, retired_at, paused_at FROM handlers ORDER BY id")
+    }
+
+
+def unknown(console, instance="4711"):
+    """Make the delivery of an event one that was cut off."""
+    flow = console.flow
+    one = flow.only(event_of(console, instance))
+    flow.sql("UPDATE deliveries SET state = 'unknown' WHERE id = ?", one.delivery_id)
+    flow.sql("UPDATE attempts SET outcome = 'lost' WHERE delivery_id = ?", one.delivery_id)
+    return one.delivery_id
+
+
+def test_a_dead_delivery_is_replayed_by_clicking(busy, mended):
+    """From the event's page: a page that asks, a form that does it, and the event's page again, which says so once."""
+    event = event_of(busy, "4711")
+    (address,) = busy.page(f"/events/{event}").to_do("replay")
+    before = everything(busy.flow)
+    asking = busy.get(address, root="")
+    assert "Deliveries that run again: 1" in asking.page.text
+    assert "cannot be undone" in asking.page.text
+    assert everything(busy.flow) == before
+    mended.append(True)
+    answer, _ = busy.act(address)
+    assert answer.headers["Location"] == f"/console/events/{event}"
+    there = busy.follow(answer)
+    assert "Deliveries that run again: 1" in there.page.text
+    assert "flowhooks_done" in there.headers["Set-Cookie"]
+    assert "Deliveries that run again" not in busy.page(f"/events/{event}").text
+    assert busy.flow.settled(event, State.SUCCEEDED, attempt=2)
+    ((actor, interface, action, target, detail),) = audit(busy)
+    assert (actor, interface, action, target) == ("local", "console", "replay", event)
+    assert detail["deliveries"] == 1
+    assert "run again" in busy.page(f"/events/{event}").text
+
+
+def test_the_second_of_two_clicks_finds_that_it_has_moved_on(busy, mended):
+    """A form sent twice does its work once, and the second answer says kindly that nothing was left to do."""
+    event = event_of(busy, "4711")
+    (address,) = busy.page(f"/events/{event}").to_do("replay")
+    to, hidden = busy.get(address, root="").page.form()
+    mended.append(True)
+    assert busy.submit(to, **hidden).status == 303
+    busy.flow.settled(event, State.SUCCEEDED, attempt=2)
+    again = busy.follow(busy.submit(to, **hidden))
+    assert "nothing left to do" in again.page.text
+    assert busy.flow.only(event).attempt == 2
+    assert len(audit(busy)) == 1
+    # And who asks anew is told before the form.
+    asked = busy.get(address, root="").page
+    assert "There is nothing to do" in asked.text
+    assert asked.form() is None
+
+
+def test_two_at_once(busy, mended, together):
+    """Two operators who send the same form at the same time do it once between them."""
+    event = event_of(busy, "4711")
+    (address,) = busy.page(f"/events/{event}").to_do("replay")
+    to, hidden = busy.get(address, root="").page.form()
+    mended.append(True)
+    answers = together(*[lambda: busy.submit(to, **hidden)] * 4)
+    assert [one.status for one in answers] == [303] * 4
+    busy.flow.settled(event, State.SUCCEEDED, attempt=2)
+    assert len(audit(busy)) == 1
+
+
+def test_what_has_succeeded_is_asked_about_twice(busy):
+    """Without the tick nothing is done, and the page asks again; with it the work is done a second time."""
+    event = event_of(busy, "4712")
+    (address,) = busy.page(f"/events/{event}").to_do("replay_again")
+    answer, asking = busy.act(address)
+    assert "twice" in asking.text
+    assert answer.status == 422
+    assert "Tick the box" in answer.page.text
+    assert busy.flow.only(event).attempt == 1
+    answer, _ = busy.act(address, sure="yes")
+    assert "run once more: 1" in busy.follow(answer).page.text
+    assert busy.flow.settled(event, State.SUCCEEDED, attempt=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "state"), [("did", State.SUCCEEDED), ("did_not", State.SUCCEEDED), ("close", State.CLOSED)]
+)
+def test_an_unknown_delivery_is_resolved(busy, mended, name, state):
+    """It did its work, or did not, or is closed; with a note that stays; the second one is told that it moved on."""
+    delivery = unknown(busy)
+    event = event_of(busy, "4711")
+    (address,) = busy.page(f"/events/{event}").to_do(name)
+    mended.append(True)
+    to, _ = busy.get(address, root="").page.form()
+    answer, asking = busy.act(address, note="asked\r\n  the archive ")
+    assert "unknown" in asking.text
+    there = busy.follow(answer)
+    assert "asked the archive" in there.page.text
+    assert busy.flow.settled(event, state).delivery_id == delivery
+    assert audit(busy)[0][2:4] == ("resolve", event)
+    late = busy.submit(to, language="zh")
+    assert late.status == 409
+    assert "状态已经变化" in late.page.text
+    assert f"/console/events/{event}" in late.page.links()
+
+
+def test_a_dead_and_a_waiting_delivery_are_closed(house, serve, listens):
+    """Both may be closed from the event's page, and then have no more buttons than what is settled has."""
+
+    def sleeps(event):
+        raise RuntimeError("the archive sleeps") if event.business_key == "later" else Reject("never")
+
+    flow = house.open(listens(sleeps, process_key="contract", retry=Retry(attempts=3)))
+    flow.take("1", key="contract", businessKey="later", wait=0)
+    flow.take("2", key="contract", businessKey="never")
+    flow.settled(flow.events(flow_instance_id="1")[0], State.WAITING, attempt=1)
+    console = serve(flow)
+    for instance in ("1", "2"):
+        event = event_of(console, instance)
+        (address,) = console.page(f"/events/{event}").to_do("close")
+        answer, asking = console.act(address, note="done by hand")
+        assert "cannot be undone" in asking.text
+        assert "done by hand" in console.follow(answer).page.text
+        assert flow.only(event).state is State.CLOSED
+        assert not console.page(f"/events/{event}").to_do("close")
+
+
+def test_all_dead_ones_of_a_search(house, serve, listens, mended):
+    """The events page's filter stays in the address; what came or died elsewhere is left as it is."""
+
+    def fails(event):
+        if not mended:
+            raise Reject("not yet")
+
+    flow = house.open(listens(fails, process_key=("a", "b")))
+    for number in range(5):
+        flow.take(f"a{number}", key="a")
+    flow.take("b1", key="b")
+    console = serve(flow)
+    (address,) = console.page("/events?key=a").to_do("replay")
+    assert "key=a" in address
+    to, hidden = console.get(address, root="").page.form()
+    assert "key=a" in to
+    mended.append(True)
+    answer, asking = console.act(address)
+    assert "Deliveries that run again: 5" in asking.text
+    assert answer.headers["Location"] == "/console/events?key=a"
+    assert "Deliveries that run again: 5" in console.follow(answer).page.text
+    for number in range(5):
+        flow.settled(event_of(console, f"a{number}"), State.SUCCEEDED)
+    assert flow.only(event_of(console, "b1")).state is State.DEAD
+    assert hidden["total"] == "5"
+
+
+OFFERED = {
+    "": {"replay": "dead"},
+    "dead": {"replay": "dead"},
+    "succeeded": {"replay_again": "succeeded"},
+    "parked": {"reroute": "parked", "dismiss": "parked"},
+    "dismissed": {"reroute": "dismissed"},
+    "unknown": {},
+    "waiting": {},
+    "running": {},
+    "closed": {},
+}
+"""What a search for a state offers for all that it finds, and the state of what that is done to."""
+
+
+@pytest.mark.parametrize("state", OFFERED)
+def test_what_is_listed_is_what_is_meant(busy, house, state):
+    """A search offers what can be done to what it lists, and hands on its filter as it is."""
+    house.check_books = False
+    for instance in ("4711", "4713"):
+        event = event_of(busy, instance)
+        if state and state not in {"parked", "dismissed"} and instance == "4711":
+            busy.flow.sql("UPDATE deliveries SET state = ? WHERE event_id = ?", state, event)
+        if state == "dismissed":
+            busy.flow.sql("UPDATE events SET state = 'dismissed' WHERE id = ? AND state = 'parked'", event)
+    given = {"key": "nobody" if state in {"parked", "dismissed"} else "contract", "state": state}
+    page = busy.page(f"/events?{urlencode({name: value for name, value in given.items() if value})}")
+    found = {name: page.to_do(name) for name in ACTIONS if page.to_do(name)}
+    assert found.keys() == OFFERED[state].keys()
+    for name, (address,) in found.items():
+        query = dict(parse_qsl(urlsplit(address).query))
+        del query["back"]
+        assert query == {"key": given["key"], "state": OFFERED[state][name]}
+        listed = len(busy.flow.events(state=OFFERED[state][name], process_key=given["key"]))
+        assert listed
+        if form := busy.get(address, root="").page.form():  # none where there is nothing to do
+            assert form[1]["total"] == str(listed)
+    assert ("decide each on its own page" in page.text) == (state == "unknown")
+
+
+def test_an_alert_leads_to_what_it_is_about(busy):
+    """Whatever its cause: to events in a state that there is, or to the page of its cause."""
+    for cause, subject in [(cause.value, "p:archive") for cause in AlertCause] + [("dead", "(others)")]:
+        busy.flow.sql(
+            "INSERT INTO alerts (id, cause, subject, message, started_at, count, event_id, opened_at, notified)"
+            " VALUES (?, ?, ?, '', 0, 1, '', 0, '[]')",
+            f"{cause} {subject}", cause, subject,
+        )  # fmt: skip
+    links = [one for one in busy.page("/alerts").links() if "state=" in one or "handler=" in one]
+    assert sorted(links) == [
+        "/console/events?state=dead",
+        "/console/events?state=dead&handler=p%3Aarchive",
+        "/console/events?state=running&handler=p%3Aarchive",
+        "/console/events?state=unknown&handler=p%3Aarchive",
+        "/console/events?state=waiting&handler=p%3Aarchive",
+        "/console/events?state=waiting&handler=p%3Aarchive",
+    ]
+
+
+def test_without_a_search_there_is_nothing_to_click(busy):
+    """Every event there is can only be meant by somebody who says so on the command line."""
+    assert not busy.page("/events").to_do("replay")
+    for query in ("", "?back=/console/", "?flow=", "?stat=dead", "?flow=4711&hander=x"):
+        answer = busy.get(f"/do/replay{query}")
+        assert answer.status == 422, query
+        assert busy.submit(f"/console/do/replay{query}").status == 422
+    assert audit(busy) == []
+
+
+def test_what_comes_after_it_was_counted_is_not_meant(busy):
+    """Between the page that asks and its form more may come: that stays as it is."""
+    (address,) = busy.page("/events?state=parked").to_do("dismiss")
+    to, hidden = busy.get(address, root="").page.form()
+    busy.flow.advance(5)
+    busy.flow.take("4799", key="nobody")
+    assert "were dismissed: 2" in busy.follow(busy.submit(to, **hidden)).page.text
+    assert busy.flow.app.ledger.event(event_of(busy, "4799")).state == "parked"
+
+
+def test_parked_events_are_dismissed_and_routed_again(busy):
+    """One by its page, a group by its row, and back by routing again; each says what became of it."""
+    event = event_of(busy, "4713")
+    answer, _ = busy.act(busy.page(f"/events/{event}").to_do("dismiss")[0], note="a trial")
+    assert "were dismissed: 1" in busy.follow(answer).page.text
+    assert busy.flow.app.ledger.event(event).state == "dismissed"
+    answer, asking = busy.act(busy.page("/parked").to_do("dismiss")[0])
+    assert "com.example.Other" in asking.text
+    assert answer.headers["Location"] == "/console/parked"
+    assert busy.flow.app.ledger.event(event_of(busy, "4714")).state == "dismissed"
+    assert audit(busy)[0][4]["note"] == "a trial"
+    # Nobody wants it, so that it is parked again; which is no delivery, and still something that is done.
+    answer, asking = busy.act(busy.page(f"/events/{event}").to_do("reroute")[0])
+    assert "Parked again" in asking.text
+    assert "Parked again" in busy.follow(answer).page.text
+    assert busy.flow.app.ledger.event(event).state == "parked"
+
+
+def test_a_group_is_dismissed_only_where_a_search_means_it_alone(busy):
+    """A group that shares its key with another has no button of its own: it would take the other one with it."""
+    busy.flow.take("4715", key="nobody", callback_class="com.example.Other", source="elsewhere")
+    groups = busy.page("/parked")
+    assert "com.example.Other" in groups.text
+    assert groups.to_do("dismiss") == []
+
+
+def test_drain(busy, listens):
+    """Once a handler is registered, in whichever process, what it wants is delivered from the parked page."""
+    assert busy.page("/parked").to_do("reroute_parked") == []
+    app = busy.flow.app
+    wanted = Candidate("p:archive", listens(lambda event: None, process_key="nobody").selectors)
+    app.router = Router([wanted])
+    app.operation_context = replace(app.operation_context, router=app.router)
+    (address,) = busy.page("/parked").to_do("reroute_parked")
+    answer, asking = busy.act(address, language="zh")
+    assert "将补投的暂存事件：2 个" in asking.text
+    assert "已补投的暂存事件：2 个" in busy.follow(answer, "zh").page.text
+    assert busy.flow.settled(event_of(busy, "4713"), State.SUCCEEDED)
+    assert busy.flow.settled(event_of(busy, "4714"), State.SUCCEEDED)
+
+
+def test_a_handler_is_paused_and_resumed(busy):
+    """Since when and by whom is on its page, and an event that waits for it says so; resumed, it runs."""
+    (address,) = busy.page("/handlers").to_do("pause")
+    answer, asking = busy.act(address, note="the archive moves")
+    assert "Handlers that run nothing more: 1" in asking.text
+    there = busy.follow(answer).page
+    assert "Handlers that were paused: 1" in there.text
+    assert "Paused since" in there.text
+    assert "by local" in there.text
+    busy.flow.take("4720", key="contract", wait=0)
+    event = event_of(busy, "4720")
+    waiting = busy.page(f"/events/{event}")
+    assert "which is paused" in waiting.text
+    (address,) = there.to_do("resume")
+    assert [one.partition("&")[0] for one in waiting.to_do("resume")] == [address.partition("&")[0]]
+    answer, asking = busy.act(address, language="zh")
+    assert "将恢复的处理器：1 个" in asking.text
+    assert "等待它的投递：1 个" in asking.text
+    assert busy.flow.settled(event, State.SUCCEEDED)
+    assert "Paused since" not in busy.follow(answer).page.text
+    assert [one[2:4] for one in audit(busy)] == [("pause", "p:archive"), ("resume", "p:archive")]
+
+
+def test_an_alert_is_acknowledged(busy):
+    """Whose name stands beside it is whoever clicked."""
+    busy.flow.app.alerts.poll()
+    (address, *_) = busy.page("/alerts").to_do("acknowledge")
+    answer, asking = busy.act(address, note="I call the archive")
+    assert "dead" in asking.text
+    there = busy.follow(answer).page
+    assert "nobody yet local 20" in there.text
+    assert there.to_do("acknowledge") == []
+    assert audit(busy)[0][2] == "acknowledge"
+
+
+def test_long_work_goes_on_request_by_request(house, serve, listens, monkeypatch):
+    """A form works for some seconds; its answer says how far it has come, and its form goes on until all is done."""
+    flow = house.open(listens(lambda event: None))
+    for number in range(7):
+        flow.take(f"p{number}", key="nobody")
+    monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 2)
+    monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
+    console = serve(flow)
+    answer, asking = console.act("/console/do/dismiss?key=nobody&back=/console/parked", note="over <all>")
+    assert "nobody need take care: 7" in asking.text
+    seen = []
+    while answer.status == 200:
+        bar = next(attrs for tag, attrs in answer.page.tags if tag == "progress")
+        seen.append((bar["value"], bar["max"]))
+        assert "data-go-on" in next(attrs for tag, attrs in answer.page.tags if tag == "form")
+        to, hidden = answer.page.form()
+        answer = console.submit(to, **hidden)
+    assert seen == [("2", "7"), ("4", "7"), ("6", "7")]
+    assert "were dismissed: 7" in console.follow(answer).page.text
+    assert not flow.events(state="parked")
+    assert {detail["note"] for *_, detail in audit(console)} == {"over <all>"}
+
+
+@pytest.fixture
+def paid(house, serve, listens, monkeypatch):
+    """A console with seven deliveries that have succeeded, which works through two events for each request."""
+    runs = []
+    flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="pay"))
+    for number in range(7):
+        flow.settled(flow.take(f"p{number}").event_id, State.SUCCEEDED)
+    monkeypatch.setattr("flowhooks.operations.replay.PAGE_SIZE", 2)
+    monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
+    console = serve(flow)
+    console.runs = runs
+    return console
+
+
+def attempts(console):
+    """How many attempts each delivery has, by its flow instance."""
+    return dict(
+        console.flow.sql(
+            "SELECT flow_instance_id, attempt FROM deliveries JOIN events ON events.id = event_id ORDER BY 1"
+        )
+    )
+
+
+def test_running_once_more_is_gone_on_with_where_it_stopped(paid, eventually):
+    """Who stops lands on a page that says how many were started, and goes on with the others from there."""
+    answer, _ = paid.act("/console/do/replay_again?state=succeeded&back=/console/events", sure="yes")
+    assert "starting it again from the list runs all of them again" in answer.page.text
+    assert "goes on with the rest" not in answer.page.text
+    (stop,) = [one for one in answer.page.links() if "after=" in one]
+    landed = paid.get(stop, root="").page
+    assert "Stopped. Deliveries that run once more: 2" in landed.text
+    assert "Events gone through: 2 of 7" in landed.text
+    # The page can be kept, and shows what it showed; to go on is asked for anew.
+    assert paid.get(stop, root="", method="HEAD").status == 200
+    to, hidden = landed.form()
+    assert "sure" not in hidden
+    assert paid.submit(to, **hidden).status == 422
+    answer = paid.submit(to, **hidden, sure="yes")
+    while answer.status == 200:
+        to, hidden = answer.page.form()
+        answer = paid.submit(to, **hidden)
+    assert "run once more: 7" in paid.follow(answer).page.text
+    eventually(lambda: attempts(paid) == {f"p{number}": 2 for number in range(7)})
+
+
+def test_running_once_more_is_gone_on_with_by_a_command(paid, eventually):
+    """The page has the command that goes on, with the same filter in the same moments; so has the audit."""
+    answer, _ = paid.act("/console/do/replay_again?state=succeeded&key=leave&since=2026-01-01", sure="yes")
+    (stop,) = [one for one in answer.page.links() if "after=" in one]
+    text = paid.get(stop, root="").page.text
+    (command,) = re.findall(r"flowhooks events replay .*?--after=\S+", text)
+    words = shlex.split(command)
+    after = words[-1].removeprefix("--after=")
+    assert words[:4] == ["flowhooks", "events", "replay", "--again"]
+    assert {"--state=succeeded", "--key=leave"} < set(words)
+    assert audit(paid)[-1][-1]["after"] == after
+    assert after in paid.page("/audit").text
+    times = {name: value for name, _, value in (word[2:].partition("=") for word in words[4:]) if name in TIMES}
+    assert times.keys() == TIMES
+    wanted = {"state": "succeeded", "process_key": "leave"} | {name: parse_time(value) for name, value in times.items()}
+    paid.flow.app.runner.wake()
+    registry.run_operation(
+        paid.flow.app.operation_context, "replay", {"event_filter": wanted, "again": True, "after": after}
+    )
+    eventually(lambda: [attempts(paid)[f"p{number}"] for number in range(4)] == [2] * 4)
+
+
+def test_what_is_stopped_and_begun_again(busy, monkeypatch):
+    """Of what is done once only the rest is left, and the page on which one lands says so."""
+    monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
+    monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
+    answer, _ = busy.act("/console/do/dismiss?state=parked&back=/console/parked", note="it's over")
+    (stop,) = [one for one in answer.page.links() if "after=" in one]
+    landed = busy.get(stop, root="").page
+    assert "were dismissed: 1" in landed.text
+    assert "Starting it again does the rest" in landed.text
+    assert "flowhooks events dismiss --state=parked" in landed.text
+    to, hidden = landed.form()
+    monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", 3.0)
+    assert busy.submit(to, **hidden).status == 303
+    assert not busy.flow.events(state="parked")
+
+
+TIMES = {"since", "until"}
+
+
+def test_long_work_is_counted_for_a_moment_only(busy, monkeypatch):
+    """Where counting takes longer the page says how many there are at least, and still does all of them."""
+    monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
+    monkeypatch.setattr(action_page, "PREVIEW_TIME_BUDGET", -1.0)
+    answer, asking = busy.act("/console/do/dismiss?state=parked")
+    assert "at least 1" in asking.text
+    assert "There are more than were counted" in asking.text
+    assert "were dismissed: 2" in busy.follow(answer).page.text
+
+
+def test_who_leaves_in_between_loses_nothing(busy, monkeypatch):
+    """A closed browser leaves the rest as it was; whoever begins again does that, and two who go on do it once."""
+    monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
+    monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
+    answer, _ = busy.act("/console/do/dismiss?state=parked")
+    assert len(busy.flow.events(state="parked")) == 1
+    to, hidden = answer.page.form()
+    monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", 3.0)
+    other, asking = busy.act("/console/do/dismiss?state=parked")
+    assert "nobody need take care: 1" in asking.text
+    assert other.status == 303
+    assert busy.submit(to, **hidden).status == 303
+    assert len(audit(busy)) == 2
+
+
+def test_a_ledger_that_cannot_be_written(busy):
+    """Nothing is lost: the page says that nothing was changed, and its form goes on when it can be written again."""
+    to, hidden = busy.get("/do/dismiss?state=parked").page.form()
+    with busy.flow.locked(timeout=0.5):
+        answer = busy.submit(to, language="zh", **hidden)
+    assert answer.status == 503
+    assert "暂时无法写入台账" in answer.page.text
+    assert not [attrs for tag, attrs in answer.page.tags if "data-go-on" in attrs]
+    to, hidden = answer.page.form()
+    assert busy.submit(to, **hidden).status == 303
+    assert not busy.flow.events(state="parked")
+
+
+def test_only_forms_change_anything(busy):
+    """Every page and every address that a page leads to is asked for, and all that is stored stays as it was."""
+    unknown(busy)
+    busy.flow.app.alerts.poll()
+    left = ["/console/", *(f"/console/do/{name}" for name in ACTIONS), "/console/events?state=parked"]
+    left += [f"/console/do/{name}?flow=4711&handler=p:archive&delivery=x&alert=x" for name in ACTIONS]
+    before, seen, asked = everything(busy.flow), set(), 0
+    while left:
+        address = left.pop()
+        if address in seen or "lang=" in address or address.startswith("#"):
+            continue
+        seen.add(address)
+        for method in ("GET", "HEAD"):
+            answer = busy.get(address, root="", method=method)
+            assert answer.status < 500, address
+        answer = busy.get(address, root="")
+        if answer.headers["Content-Type"].startswith("text/html"):
+            left += answer.page.links()
+            if answer.page.form():
+                asked += 1
+                left.append(answer.page.form()[0])
+    assert asked > 10
+    assert everything(busy.flow) == before
+    for method in ("PUT", "PATCH", "DELETE"):
+        assert busy.get("/do/reroute_parked", method=method, Sec_Fetch_Site="same-origin").status == 405
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    "given",
+    [
+        "https://evil.example/",
+        "//evil.example/console/",
+        "/console//evil.example",
+        "/console/../api",
+        "/console/%2e%2e/healthz",
+        "/console/.%2E/healthz",
+        "/console/\\evil.example",
+        "/console/%5c%5cevil.example",
+        "/healthz",
+        "/consoles/",
+        "javascript:alert(1)",
+        "/console/\r\nSet-Cookie: a=b",
+        "/console/do/reroute_parked",
+        "/console/#x",
+        " /console/",
+    ],
+)
+def test_no_redirect_leads_away(busy, given):
+    """Whatever an address says, the browser is sent to a page of the console that only shows."""
+    to = f"/console/do/dismiss?state=parked&back={quote(given, safe='')}"
+    asking = busy.get(to, root="").page
+    assert given not in asking.links()
+    answer = busy.submit(to)
+    assert answer.status == 303
+    assert answer.headers["Location"] == "/console/"
+
+
+def test_a_search_comes_back_as_it_was(busy):
+    """What was searched for, whatever characters it has, is in the address to which the browser goes back."""
+    query = f"business_key={quote('合同 &#+%/?=', safe='')}&state=parked"
+    busy.flow.take("5000", key="nobody", businessKey="合同 &#+%/?=")
+    (address,) = busy.page(f"/events?{query}").to_do("dismiss")
+    answer, asking = busy.act(address)
+    assert "合同 &#+%/?=" in asking.text
+    assert "were dismissed: 1" in busy.follow(answer).page.text
+    back = busy.get(answer.headers["Location"], root="").page
+    assert [attrs["value"] for tag, attrs in back.tags if attrs.get("id") == "f-business_key"] == ["合同 &#+%/?="]
+
+
+def test_what_is_not_there(busy):
+    """A delivery, an alert or an action that is not there is said on a page that says what to do; nothing happens."""
+    for language, words in (("en", "Nothing was changed"), ("zh", "没有做任何更改")):
+        answer = busy.submit("/console/do/close?delivery=nothing", language=language)
+        assert answer.status == 404
+        assert words in answer.page.text
+    assert busy.get("/do/explode").status == 404
+    assert busy.submit("/console/do/explode").status == 404
+    assert "There is nothing to do" in busy.get("/do/acknowledge?alert=nothing").page.text
+    assert busy.submit("/console/do/close?delivery=nothing", note="x" * 70_000).status == 422
+    assert busy.submit("/console/do/close?delivery=nothing", **{f"f{n}": "1" for n in range(200)}).status == 422
+    assert audit(busy) == []
+
+
+def test_who_may_only_look_has_no_buttons(busy, monkeypatch):
+    """With the role view no page has a button, and the page that asks has no form."""
+    monkeypatch.setattr("flowhooks.web.admin.auth.LOCAL", Operator(name="visitor", role=Role.VIEW))
+    for path in ("/events?key=contract", f"/events/{event_of(busy, '4711')}", "/parked", "/handlers", "/alerts"):
+        assert not [one for one in busy.page(path).links() if one.startswith("/console/do/")]
+    asking = busy.page("/do/dismiss?state=parked")
+    assert asking.form() is None
+    assert "role operate" in asking.text
+
+
+def test_every_action_is_an_operation():
+    """Each action names an operation that is there, and only arguments that it takes."""
+    of = {
+        "events": {"event_filter"},
+        "delivery": {"delivery_id"},
+        "handler": {"handlers"},
+        "alert": {"alerts"},
+        "": set(),
+    }
+    for action in ACTIONS.values():
+        _, takes = registry.OPERATIONS[action.operation]
+        given = of[action.target] | set(action.arguments) | ({"note"} if action.note else set())
+        assert given | {"dry_run"} | ({"after"} if action.paged else set()) <= set(takes)
+
+
+def test_the_audit(busy):
+    """It shows who has done what, the newest first, page by page, of one thing or of all."""
+    event = event_of(busy, "4713")
+    busy.act(busy.page(f"/events/{event}").to_do("dismiss")[0], note="no need")
+    busy.act(busy.page("/parked").to_do("dismiss")[0])
+    text = busy.page("/audit").text
+    assert "no need" in text
+    assert text.count("local at the console") == 2
+    assert f"/console/events/{event}" in busy.page("/audit").links()
+    assert busy.page(f"/audit?target={event}").text.count("local at the console") == 1
+    assert "没有操作记录" in busy.page("/audit?target=nothing", "zh").text
+    for number in range(150):
+        busy.flow.sql("INSERT INTO audit_log VALUES (?, 1, 'o', 'api', 'odd', ?, '{}')", f"0-{number:03}", f"s{number}")
+    page = busy.page("/audit")
+    (older,) = [one for one in page.links() if "before=" in one]
+    rest = busy.get(older, root="").page
+    assert len(page.texts) > 300
+    assert "s149" in page.text
+    assert "s0" in rest.text
+    assert "s149" not in rest.text
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    "given",
+    ["", "x", "W10", "bnVsbA", "WyJyZXBsYXkiLCAxXQ", "WyJyZXBsYXkiLCB7ImRlbGl2ZXJpZXMiOiAiPGI-In1d", "=" * 5000],
+)
+def test_a_cookie_of_somebody_elses_making(busy, given):
+    """Whatever a cookie says, the page is there, and shows figures at the most."""
+    answer = busy.get("/", Cookie=f"flowhooks_done={given}")
+    assert answer.status == 200
+    assert "b" not in {tag for tag, _ in answer.page.tags}
+
+
+def test_a_figure_that_no_text_is_about():
+    """What an operation counts, and the console has no words for, is left out rather than an error."""
+    from flowhooks.web.admin.console.flash import figures
+
+    assert figures({"events": 2, "novel": 3, "dry_run": True, "handlers": ("a", "b"), "next": ""}) == {
+        "events": 2,
+        "handlers": 2,
+    }

@@ -1,0 +1,317 @@
+"""The console in a real browser: nothing is refused or goes wrong, on a phone, in the dark, by keyboard, read aloud."""
+
+from __future__ import annotations
+
+import re
+import socket
+from contextlib import closing
+
+import pytest
+from playwright.sync_api import expect
+
+from flowhooks import Reject
+from flowhooks.settings import OperatorSettings
+from flowhooks.web.admin.passwords import hash_password
+from support import browsers
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.sqlite,
+    pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium"),
+]
+PAGES = ("/", "/events", "/handlers", "/parked", "/rejected-requests", "/alerts", "/audit", "/nothing")
+LONG = "a-business-key-without-any-place-to-break-" * 8
+
+
+@pytest.fixture
+def console(house, serve, listens):
+    """A console with some of everything, long values among it."""
+
+    def archive(event):
+        if event.business_key == LONG:
+            raise Reject(f"<script>document.title = 'pwned'</script> {LONG}")
+
+    when = {"/" + "member" * 40: {"minimum": 1000, "description": LONG}}
+    flow = house.open(
+        listens(archive, process_key="contract"),
+        listens(archive, name="book", process_key="approval", conclusion=["approved", LONG[:128]]),
+        listens(archive, name="large", process_key="approval", conclusion="approved", when=when),
+    )
+    flow.take("4711", key="contract", businessKey=LONG, more="<img src=x onerror=\"document.title='pwned'\">")
+    for number in range(55):
+        flow.take(f"i{number}", key="contract", businessKey=f"B-{number}")
+    flow.take("4712", key=LONG, callback_class=f"com.example.{LONG}")
+    flow.take("approved", key="approval", conclusion="approved")
+    flow.take("rejected", key="approval", conclusion=LONG[:100])
+    flow.take("undecided", key="approval")
+    return serve(flow)
+
+
+def event_of(console, instance="4711"):
+    """The path of an event."""
+    return f"/events/{console.flow.events(flow_instance_id=instance)[0]}"
+
+
+@pytest.mark.parametrize(("width", "scheme", "locale"), [(360, "dark", "zh-CN"), (1280, "light", "en-GB")])
+def test_no_page_scrolls_sideways_or_fails_an_accessibility_check(console, visit, width, scheme, locale):
+    """On a phone and on a desk, in either language and colour, axe finds nothing, and no page is wider than it."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = visit(console, "/nothing", width=width, scheme=scheme, locale=locale)
+    states = [event_of(console, instance) for instance in ("4711", "rejected", "undecided")]
+    for path in (*PAGES, *states, f"{event_of(console, 'approved')}?explain=1", "/events?dismissed_by=condition"):
+        page.goto(f"/console{path}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        found = Axe().run(page).response["violations"]
+        assert [(path, one["id"], one["nodes"][0]["html"]) for one in found] == []
+        assert "pwned" not in page.title()
+
+
+def test_why_these_handlers(console, visit):
+    """A click on the page of a routed event explains it, by keyboard too, and the page moves to the explanation."""
+    page = visit(console, event_of(console, "approved"))
+    link = page.get_by_role("link", name="Why these handlers?")
+    link.focus()
+    page.keyboard.press("Enter")
+    heading = page.get_by_role("heading", name="Why these handlers")
+    expect(heading).to_be_in_viewport()
+    explained = page.locator("#explanation")
+    expect(explained.get_by_role("row", name="p:book gets it")).to_be_visible()
+    expect(explained.get_by_role("row", name="p:large does not get it")).to_be_visible()
+    expect(explained.get_by_role("row", name="p:archive")).to_have_count(0)
+
+
+def test_events_that_a_condition_dismissed_are_found(console, visit):
+    """The reason is chosen from a list, and the address has it."""
+    page = visit(console, "/events")
+    page.get_by_label("Dismissed because").select_option("condition")
+    page.get_by_role("button", name="Search").click()
+    page.wait_for_url("**/console/events?dismissed_by=condition")
+    expect(page.locator("tbody tr")).to_have_count(1)
+
+
+def test_the_overview_refreshes_itself(console, visit):
+    """What comes meanwhile is shown without a reload, until somebody pauses it, and again when they go on."""
+    page = visit(console)
+    page.clock.install()
+    page.reload()
+    tile = page.locator(".tile", has_text="parked").locator(".tile-count")
+    expect(tile).to_have_text("2")
+    console.flow.take("more-1", key="nobody")
+    with page.expect_response("**/console/live"):
+        page.clock.run_for(5_100)
+    expect(tile).to_have_text("3")
+    page.get_by_role("button", name="Pause").click()
+    console.flow.take("more-2", key="nobody")
+    page.clock.run_for(20_000)
+    assert tile.inner_text() == "3"
+    page.locator("h1").click()
+    page.get_by_role("button", name="Go on").click()
+    page.locator("h1").click()
+    expect(tile).to_have_text("4")
+
+
+def test_without_scripts(console, visit):
+    """Every page is whole: times are in UTC, and the overview has a link to reload it."""
+    page = visit(console, scripts=False)
+    assert page.get_by_role("link", name="Reload").is_visible()
+    assert not page.locator("button.live-button").is_visible()
+    assert re.search(r"As of \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", page.locator("#live").inner_text())
+    page.get_by_role("link", name="Events", exact=True).click()
+    page.get_by_label("Flow instance id").fill("4711")
+    page.get_by_role("button", name="Search").click()
+    page.locator("tbody a").first.click()
+    expect(page.locator("h1")).to_have_text(re.compile("Event 4711"))
+
+
+def test_times_are_those_of_the_viewer(console, visit):
+    """A script puts them into the browser's zone, and the page says which that is."""
+    page = visit(console, event_of(console))
+    # The clock of these tests stands at the beginning of 2026, UTC, which is eight hours later in Shanghai.
+    expect(page.locator("dl.facts")).to_contain_text("2026-01-01 08:00:00")
+    expect(page.locator("footer")).to_contain_text("Asia/Shanghai")
+    expect(page.locator("main")).not_to_contain_text("UTC", use_inner_text=True)
+
+
+@pytest.mark.parametrize(
+    ("zone", "shown", "offset"), [("Asia/Shanghai", "08:00", "UTC+08:00"), ("America/New_York", "19:00", "UTC-05:00")]
+)
+def test_times_are_read_as_they_are_shown(console, visit, zone, shown, offset):
+    """The time that a page shows, put into the search, finds the event; what was understood is said with its offset."""
+    day = "2026-01-01" if zone == "Asia/Shanghai" else "2025-12-31"
+    page = visit(console, "/events?flow=4711", zone=zone)
+    assert page.locator("tbody a").first.inner_text() == f"{day} {shown}:00"
+    page.get_by_label("Received since").fill(f"{day}T{shown}")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.locator(".understood")).to_have_text(f"Understood as {day} {shown}:00 {offset}")
+    # Searched again as it stands, it means the same.
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.locator(".understood")).to_have_text(f"Understood as {day} {shown}:00 {offset}")
+    page.get_by_label("Received before").fill(f"{day}T{shown}")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator(".empty")).to_be_visible()
+
+
+def test_an_address_means_the_same_in_another_zone(console, visit):
+    """A search that somebody in Shanghai sends is filled in and found in New York as the moment that it was."""
+    page = visit(console, "/events?flow=4711&since=2026-01-01T08:00&zone=Asia/Shanghai", zone="America/New_York")
+    assert page.get_by_label("Received since").input_value().startswith("2025-12-31T19:00")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+
+
+def test_times_without_scripts(console, visit):
+    """They are shown and read in UTC."""
+    page = visit(console, "/events?flow=4711", scripts=False)
+    page.get_by_label("Received since").fill("2026-01-01T00:00")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    assert page.locator(".understood").inner_text() == "Understood as 2026-01-01 00:00:00 UTC"
+
+
+def test_a_search_keeps_a_short_address_and_pages(console, visit):
+    """What was not filled in is not in the address; older and newer lead on and back, by the browser's button too."""
+    page = visit(console, "/events")
+    page.get_by_label("Process definition key").fill("contract")
+    page.get_by_label("State").select_option("succeeded")
+    page.keyboard.press("Tab")
+    page.get_by_role("button", name="Search").click()
+    expect(page).to_have_url(f"http://{console.address}/console/events?key=contract&state=succeeded")
+    expect(page.locator("tbody tr")).to_have_count(50)
+    first = page.locator("tbody tr").first.inner_text()
+    page.get_by_role("link", name="Older").first.click()
+    expect(page.locator("tbody tr")).to_have_count(5)
+    page.wait_for_load_state()
+    page.go_back()
+    expect(page.locator("tbody tr").first).to_have_text(first, use_inner_text=True)
+    expect(page.get_by_label("Process definition key")).to_be_enabled()
+    expect(page.get_by_label("Process definition key")).to_have_value("contract")
+
+
+def test_the_switch_of_language(console, visit):
+    """A click changes the language of this page, and of those after it."""
+    page = visit(console, "/events?state=parked")
+    page.get_by_role("link", name="中文").click()
+    expect(page.locator("h1")).to_have_text("事件")
+    expect(page).to_have_url(re.compile("state=parked"))
+    page.get_by_role("link", name="处理器", exact=True).click()
+    expect(page.locator("h1")).to_have_text(re.compile("处理器"))
+    expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
+    page.get_by_role("link", name="English").click()
+    expect(page.locator("h1")).to_have_text("Handlers and plugins")
+
+
+def test_by_keyboard(console, visit):
+    """The first tab leads past the navigation, and what has the focus is seen."""
+    page = visit(console, "/events")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    assert page.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "f-flow"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+@pytest.fixture
+def guarded(house, serve):
+    """A console with a log-in."""
+    operators = {"li": OperatorSettings(role="operate", password=hash_password("correct horse battery"))}
+    return serve(house.open(operators=operators))
+
+
+@pytest.mark.parametrize(
+    ("looks", "words"),
+    [
+        (("en-GB", "light", 1280), ("Name", "Password", "Log in", "Name or password is wrong.", "Log out")),
+        (("zh-CN", "dark", 360), ("用户名", "密码", "登录", "用户名或密码错误。", "退出登录")),
+    ],
+)
+def test_logging_in_and_out(guarded, visit, looks, words):
+    """A wrong password is said to be wrong; the right one leads to the page that was asked for; then one logs out."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    locale, scheme, width = looks
+    name, password, log_in, wrong, log_out = words
+    page = visit(guarded, "/events?state=dead", locale=locale, scheme=scheme, width=width)
+    for given, shown in (("wrong", wrong), ("correct horse battery", log_out)):
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        found = Axe().run(page).response["violations"]
+        assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
+        page.get_by_label(name, exact=True).fill("li")
+        page.get_by_label(password, exact=True).fill(given)
+        page.get_by_role("button", name=log_in, exact=True).click()
+        expect(page.get_by_text(shown)).to_be_visible()
+    assert page.url.endswith("/console/events?state=dead")
+    assert page.evaluate("document.cookie") == ""
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    found = Axe().run(page).response["violations"]
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
+    page.get_by_role("button", name=log_out).click()
+    page.wait_for_url("**/console/login")
+    page.go_back()
+    expect(page.get_by_label(password, exact=True)).to_be_visible()
+
+
+def test_the_overview_of_whoever_is_out(guarded, visit):
+    """When a session is over the overview asks to log in again, rather than say that the server does not answer."""
+    page = visit(guarded)
+    page.get_by_label("Name").fill("li")
+    page.get_by_label("Password").fill("correct horse battery")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    page.clock.install()
+    page.reload()
+    guarded.flow.sql("DELETE FROM sessions")
+    page.clock.run_for(5_100)
+    expect(page.get_by_label("Password")).to_be_visible()
+
+
+def test_a_web_site_changes_nothing(guarded, visit):
+    """A form of another site is refused in a real browser, and whoever is logged in stays so."""
+    page = visit(guarded)
+    page.get_by_label("Name").fill("li")
+    page.get_by_label("Password").fill("correct horse battery")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("button", name="Log out")).to_be_visible()
+    evil = page.context.new_page()
+    evil.route(
+        "http://evil.example/",
+        lambda route: route.fulfill(
+            content_type="text/html",
+            body=f'<form method="post" action="http://{guarded.address}/console/logout"><button>go</button></form>',
+        ),
+    )
+    evil.goto("http://evil.example/")
+    evil.get_by_role("button").click()
+    expect(evil.get_by_text("Nothing was changed")).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("button", name="Log out")).to_be_visible()
+
+
+def test_without_tls_from_another_machine(house, serve, visit):
+    """Under a name that is not loopback's browsers tell only the origin of a form: it is known for one of ours."""
+    address = elsewhere()
+    operators = {"li": OperatorSettings(role="operate", password=hash_password("correct horse battery"))}
+    console = serve(house.open(operators=operators, admin="0.0.0.0:8081"), listen="0.0.0.0:0")
+    console.address = f"{address}:{console.address.rpartition(':')[2]}"
+    page = visit(console)
+    page.get_by_label("Name").fill("li")
+    page.get_by_label("Password").fill("correct horse battery")
+    with page.expect_request("**/login*") as asked:
+        page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("button", name="Log out")).to_be_visible()
+    sent = asked.value.all_headers()
+    assert (sent["origin"], sent.get("sec-fetch-site")) == (f"http://{console.address}", None)
+
+
+def elsewhere():
+    """An address of this machine that is not loopback's; nothing is sent to find it out."""
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no address but loopback")
+        return probe.getsockname()[0]

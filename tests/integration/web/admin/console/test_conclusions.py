@@ -1,0 +1,285 @@
+"""The pages show conclusions, and why an event is parked, dismissed, routed, or not run."""
+
+# ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
+from __future__ import annotations
+
+import json
+import re
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from flowhooks import State
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.model.event import DismissedBy
+from flowhooks.operations.dismiss import dismiss
+from flowhooks.web.admin.console import event as event_page
+from support.waiting import until
+
+pytestmark = pytest.mark.either
+
+HUGE = {"/amount": {"minimum": 1000}}
+
+
+def done(event):
+    """Do nothing."""
+
+
+@pytest.fixture
+def approvals(house, listens):
+    """Events of each state, with handlers that have conditions behind them."""
+    flow = house.open(
+        listens(done, name="book", process_key="contract", conclusion="approved"),
+        listens(done, name="audit", process_key="contract", conclusion="approved", when=HUGE),
+        listens(done, name="stop", process_key="order", kind="cancel"),
+        routing={"ignore_process_keys": ("holiday",)},
+    )
+    flow.take("yes", key="contract", conclusion="approved", amount=5)
+    flow.take("no", key="contract", conclusion="rejected")
+    flow.take("open", key="contract", amount=5000)
+    flow.take("kind", key="order")
+    flow.take("set", key="holiday")
+    flow.take("nobody", key="leave", conclusion="approved")
+    flow.take("nameless", key=None)
+    flow.take("dropped", key="leave")
+    dismiss(flow.app.operation_context, EventFilter(flow_instance_id="dropped"))
+    return flow
+
+
+def page_of(console, instance, language="en", query=""):
+    """The page of the event of a process instance."""
+    (event_id,) = console.flow.events(flow_instance_id=instance)
+    return console.page(f"/events/{event_id}{query}", language)
+
+
+def test_an_event_shows_its_conclusion_and_why_it_is_where_it_is(approvals, serve):
+    """The page has a sentence for each reason to park or dismiss an event, in both languages."""
+    console = serve(approvals)
+    assert "Conclusion approved" in page_of(console, "yes").text
+    assert "审批结论 approved" in page_of(console, "yes", "zh").text
+    for instance, english, chinese in (
+        ("no", "condition of each of them is false", "条件都不成立"),
+        ("open", "cannot be decided for this event", "无法判断"),
+        ("kind", "they all listen to other kinds of callback", "回调类型不同"),
+        ("set", "the setting routing.ignore_process_keys names its key", "routing.ignore_process_keys"),
+        ("nobody", "no handler has its class or key", "没有处理器对应"),
+        ("nameless", "neither a class nor a key", "既没有处理类，也没有流程定义 Key"),
+        ("dropped", "an operator dismissed it", "由运维人员设为免处理"),
+    ):
+        assert english in page_of(console, instance).text, instance
+        assert chinese in page_of(console, instance, "zh").text, instance
+
+
+def test_the_stored_reasons_are_shown(approvals, serve):
+    """Each handler that did not get an event is named with its reason."""
+    console = serve(approvals)
+    text = page_of(console, "no").text
+    assert "p:book conclusion 'rejected' is not one of approved" in text
+    assert "p:audit conclusion 'rejected' is not one of approved" in text
+    assert "no conclusion, and the handler needs one of approved" in page_of(console, "open").text
+
+
+def test_more_reasons_than_are_stored(house, listens, serve):
+    """Twenty reasons are stored, and the page says how many more handlers there are."""
+    flow = house.open(*[listens(done, name=f"h{number}", conclusion="approved") for number in range(25)])
+    flow.take("no", conclusion="rejected")
+    console = serve(flow)
+    text = page_of(console, "no").text
+    assert len(re.findall(r"p:h\d+ conclusion 'rejected'", text)) == 20
+    assert "Handlers that are not shown: 5" in text
+    assert "未显示的处理器：5" in page_of(console, "no", "zh").text
+
+
+def test_why_these_handlers(approvals, serve, monkeypatch):
+    """A link on the page of a routed event leads to the reasons for and against each handler."""
+    console = serve(approvals)
+    assert "p:audit" not in page_of(console, "yes").text
+    (link,) = [one for one in page_of(console, "yes").links() if "explain=1" in one]
+    page = console.get(link.partition("#")[0], root="", Accept_Language="en").page
+    assert ("section", {"id": "explanation", "aria-labelledby": "explained"}) in page.tags
+    assert "p:book gets it key contract, conclusion approved" in page.text
+    assert 'p:audit does not get it /amount is 5, and the condition is {"minimum": 1000}' in page.text
+    assert "不处理" in page_of(console, "yes", "zh", "?explain=1").text
+    monkeypatch.setattr(event_page, "MAX_EXPLAINED", 1)
+    text = page_of(console, "yes", query="?explain=1").text
+    assert "p:book gets it" in text
+    assert "p:audit" not in text
+    assert "Handlers that are not shown: 1" in text
+
+
+def test_thousands_of_handlers_are_explained_within_bounds(house, listens, serve):
+    """With thousands of handlers on one key the page has a hundred of them, those first that get the event."""
+    handlers = [listens(done, name=f"h{number:04}", conclusion="rejected") for number in range(3000)]
+    flow = house.open(*handlers, listens(done, name="last", conclusion="approved"))
+    flow.take("yes", conclusion="approved")
+    answer = serve(flow).get(f"/events/{flow.events()[0]}?explain=1", Accept_Language="en")
+    assert answer.page.text.count("does not get it") == 99
+    assert "p:last gets it" in answer.page.text
+    assert "Handlers that are not shown: 2,901" in answer.page.text
+    assert len(answer.body) < 100_000
+
+
+def test_a_delivery_that_waits_undecided_and_one_that_was_closed(house, listens, serve):
+    """A handler with new conditions leaves a delivery waiting, or closes it: its page says which, and why."""
+    flow = house.open(listens(done, name="h"), start=False)
+    undecided = flow.take("1", wait=0).event_id
+    false = flow.take("2", wait=0, conclusion="rejected").event_id
+    flow.close()
+    flow = house.open(listens(done, name="h", conclusion="approved"))
+    flow.settled(false, State.CLOSED)
+    assert until_noted(flow, undecided)
+    console = serve(flow)
+    for event_id, english, chinese, reason in (
+        (
+            undecided,
+            "the handler's condition cannot be decided for this event",
+            "无法判断处理器的条件",
+            "no conclusion, and the handler needs one of approved",
+        ),
+        (
+            false,
+            "the handler's condition was false",
+            "处理器的条件不成立",
+            "conclusion 'rejected' is not one of approved",
+        ),
+    ):
+        for page, words in (
+            (console.page(f"/events/{event_id}"), english),
+            (console.page(f"/events/{event_id}", "zh"), chinese),
+        ):
+            assert words in page.text
+            assert page.text.count(reason) == 1
+            assert "plugin is not loaded" not in page.text
+
+
+def until_noted(flow, event_id):
+    """The only delivery of an event, once it has a note."""
+    return until(lambda: flow.only(event_id).comment and flow.only(event_id))
+
+
+def test_events_by_conclusion_and_by_why_they_were_dismissed(approvals, serve):
+    """Both are in the list, and narrow it."""
+    console = serve(approvals)
+    listed = {
+        "conclusion=approved": {"yes", "nobody"},
+        "conclusion=rejected": {"no"},
+        "state=dismissed": {"no", "kind", "set", "dropped"},
+        "dismissed_by=condition": {"no"},
+        "dismissed_by=kind": {"kind"},
+        "dismissed_by=setting": {"set"},
+        "dismissed_by=operator": {"dropped"},
+    }
+    for query, instances in listed.items():
+        page = console.page(f"/events?{query}")
+        cells = [
+            text for text in page.texts if text in {"yes", "no", "open", "kind", "set", "nobody", "nameless", "dropped"}
+        ]
+        assert set(cells) == instances, query
+    chosen = [attributes for tag, attributes in console.page("/events?dismissed_by=kind").tags if tag == "option"]
+    assert [one["value"] for one in chosen if "selected" in one] == ["kind"]
+    assert {*DismissedBy} <= {one["value"] for one in chosen}
+    assert re.search(
+        r"no – contract rejected dismissed a condition is false", console.page("/events?conclusion=rejected").text
+    )
+    assert "条件不成立" in console.page("/events?conclusion=rejected", "zh").text
+    wrong = console.page("/events?dismissed_by=nobody")
+    assert "There is no such reason" in wrong.text
+    assert [attributes["name"] for _, attributes in wrong.tags if "aria-invalid" in attributes] == ["dismissed_by"]
+
+
+def test_dismissed_events_are_offered_to_be_routed_again(approvals, serve):
+    """A search for why events were dismissed offers what can be done with dismissed events, and to those only."""
+    console = serve(approvals)
+    page = console.page("/events?dismissed_by=condition")
+    (address,) = page.to_do("reroute")
+    assert page.to_do("replay") == []
+    asked = console.get(address, root="", Accept_Language="en").page
+    assert "Dismissed because a condition is false" in asked.text
+    assert parse_qs(urlsplit(address).query)["dismissed_by"] == ["condition"]
+    assert asked.form() is None  # no condition has changed since
+
+
+def test_parked_groups(approvals, serve):
+    """Groups have their conclusion, the member that is missing, and the command that explains them in full."""
+    console = serve(approvals)
+    text = console.page("/parked").text
+    assert "conclusion approved" in text
+    assert "--source=default --kind=complete --key=leave --conclusion=approved" in text
+    assert "each event is routed by its own body" in text
+    assert "The oldest one lacks conclusion" in text
+    assert "No handler can be found for these events" in text
+    chinese = console.page("/parked", "zh").text
+    assert "逐个按其请求体路由" in chinese
+    assert "审批结论 approved" in chinese
+
+
+def test_a_parked_group_without_a_conclusion(house, listens, serve):
+    """Where only the conclusion is missing, the whole group lacks it; hints name conclusions that are similar."""
+    flow = house.open(listens(done, name="h", conclusion="approved"), listens(done, name="c", kind="cancel"))
+    flow.take("1")
+    flow.take("2", key="Leave", conclusion="approved")
+    text = serve(flow).page("/parked").text
+    assert "These events lack conclusion, which a handler needs" in text
+    assert "its own body" not in text
+    assert "key 'leave' differs only in case or white space" in text
+
+
+def test_a_group_is_dismissed_with_its_conclusion(house, serve):
+    """The button of a group means the events of its conclusion, and no others."""
+    flow = house.open()
+    flow.take("1", conclusion="approved")
+    flow.take("2", conclusion="rejected")
+    flow.take("3", key="other")
+    console = serve(flow)
+    queries = [parse_qs(urlsplit(one).query) for one in console.page("/parked").to_do("dismiss")]
+    found = {(one["key"][0], one.get("conclusion", [""])[0]) for one in queries}
+    assert found == {("leave", "approved"), ("leave", "rejected"), ("other", "")}
+
+
+def test_handlers_show_their_conditions(approvals, serve):
+    """Each handler has its conclusions and its conditions as JSON, however many keys it has."""
+    console = serve(approvals)
+    text = console.page("/handlers").text
+    assert re.search(r"p:book .* conclusion approved", text)
+    assert f"condition /amount: {json.dumps(HUGE['/amount'])}" in text
+    assert "条件 /amount" in console.page("/handlers", "zh").text
+
+
+def test_a_handler_that_would_take_dismissed_events(house, listens, serve):
+    """The page says how many there are, and gives the command that delivers them; nothing delivers them by itself."""
+    flow = house.open(listens(done, name="book", conclusion="approved"))
+    for number in range(3):
+        flow.take(f"no{number}", conclusion="rejected")
+    assert "reroute" not in serve(flow).page("/handlers").text
+    flow.close()
+    console = serve(house.open(listens(done, name="book", conclusion="approved"), listens(done, name="inform")))
+    text = console.page("/handlers").text
+    assert "Dismissed events that it would take now: 3." in text
+    assert "flowhooks events reroute --handler=p:inform --state=dismissed --since=2026-01-01" in text
+    assert "免处理事件：3 个" in console.page("/handlers", "zh").text
+    assert len(console.flow.events(state="dismissed")) == 3
+
+
+def test_conditions_are_shown_beside_many_keys(house, listens, serve):
+    """Keys are cut off after twenty, and what narrows them is not."""
+    keys = [f"key{number}" for number in range(30)]
+    console = serve(house.open(listens(done, name="h", process_key=keys, conclusion="approved")))
+    text = console.page("/handlers").text
+    assert "key19" in text
+    assert "key20" not in text
+    assert "conclusion approved" in text
+
+
+def test_handlers_of_a_newer_version(house, listens, serve):
+    """While a newer flowhooks has recorded handlers, pages that would have to route say so with 503."""
+    flow = house.open(listens(done, name="h", process_key="order"))
+    flow.take("1")
+    flow.sql("UPDATE handlers SET selectors = ?", json.dumps({"format": 99}))
+    flow.close()
+    # Without the plugin, so that only what the ledger remembers counts.
+    console = serve(house.open())
+    for path in ("/parked", "/handlers", f"/events/{console.flow.events()[0]}?explain=1"):
+        answer = console.get(path, Accept_Language="en")
+        assert answer.status == 503
+        assert "A newer version of flowhooks has recorded handlers" in answer.page.text
+        assert "更新版本" in console.get(path, Accept_Language="zh").page.text

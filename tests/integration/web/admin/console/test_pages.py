@@ -1,0 +1,537 @@
+"""The pages, asked for over a real socket: each there in both languages, with what it is to show, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from flowhooks import Reject, Retry, State, hookimpl
+from flowhooks.clock import SECOND
+from flowhooks.errors import IdentityConflict, LedgerUnusable
+from flowhooks.ledger import alert_queries, circuit_breaker, stats
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.operations.acknowledge import acknowledge
+from flowhooks.operations.context import Actor
+from flowhooks.operations.dismiss import dismiss
+from flowhooks.operations.pause import pause, resume
+from flowhooks.operations.purge import purge
+from flowhooks.operations.reroute import reroute
+from flowhooks.operations.resolve import Resolution, resolve
+from flowhooks.web.admin.console import handlers, parked
+from support.waiting import WAIT_TIMEOUT
+
+pytestmark = pytest.mark.either
+
+PAGES = ("/", "/live", "/events", "/handlers", "/parked", "/rejected-requests", "/alerts", "/audit")
+
+
+@pytest.fixture
+def busy(house, serve, listens, make_plugin):
+    """A console with some of everything behind it."""
+
+    def archive(event):
+        """Move it into the archive."""
+        if event.business_key == "B-bad":
+            raise Reject("no such contract")
+        if event.business_key == "B-later":
+            raise RuntimeError("the archive sleeps")
+        return {"archived": event.business_key}
+
+    def broken():
+        raise ValueError("payroll needs a table")
+
+    flow = house.open(
+        plugins={
+            "contracts": make_plugin(
+                listens(archive, process_key="contract", retry=Retry(attempts=3)),
+                listens(lambda event: None, name="idle", callback_class="com.example.Idle"),
+            ),
+            "payroll": SimpleNamespace(handlers=hookimpl(broken)),
+        }
+    )
+    flow.take("4711", key="contract", businessKey="B-1", processDefinitionVersion=3)
+    flow.take("4712", key="contract", businessKey="B-bad")
+    flow.take("4713", key="contract", businessKey="B-later", wait=0)
+    flow.take("4714", key="leave", callback_class="com.example.Leave")
+    flow.take("4711", key="contract", businessKey="B-1", processDefinitionVersion=3)
+    with pytest.raises(IdentityConflict):
+        flow.take("4711", key="contract", businessKey="B-other")
+    flow.settled(flow.events(flow_instance_id="4713")[0], State.WAITING, attempt=1)
+    return serve(flow)
+
+
+def test_every_page_in_both_languages(busy):
+    """Each page is a whole page in the browser's language, with one heading, and what keeps it inert."""
+    for path in PAGES:
+        english, chinese = busy.page(path, "en-GB"), busy.page(path, "zh-CN,zh;q=0.9")
+        if path != "/live":
+            for page, language in ((english, "en"), (chinese, "zh-CN")):
+                tags = [tag for tag, _ in page.tags]
+                assert dict(page.tags)["html"]["lang"] == language
+                assert tags.count("h1") == tags.count("main") == 1
+        assert re.search(r"[\u4e00-\u9fff]", chinese.text)
+        assert not re.search(r"[\u4e00-\u9fff]", english.text.replace("中文", ""))
+
+
+def test_nothing_inline_and_nothing_from_elsewhere(busy):
+    """No page has a script, a style or a handler within it, nor an address of another server; the headers forbid it."""
+    event = busy.flow.events(flow_instance_id="4711")[0]
+    for path in (*PAGES, f"/events/{event}", "/nothing"):
+        answer = busy.get(path)
+        for tag, attributes in answer.page.tags:
+            assert "style" not in attributes
+            assert not [name for name in attributes if name.startswith("on")]
+            assert tag not in {"style", "iframe", "object", "embed"}
+            assert tag != "script" or attributes["src"].startswith("/console/static/")
+            for name in ("href", "src", "action"):
+                assert attributes.get(name, "/").startswith(("/console", "/", "#"))
+                assert "//" not in attributes.get(name, "/")
+        policy = answer.headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'; ")
+        assert "unsafe" not in policy
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["Referrer-Policy"] == "same-origin"
+
+
+def test_every_link_leads_somewhere(busy):
+    """From the overview every page can be reached, and no link is broken."""
+    seen, left = set(), ["/console/"]
+    while left:
+        address = left.pop()
+        if (address := address.partition("#")[0]) in seen or "lang=" in address or not address:
+            continue
+        seen.add(address)
+        answer = busy.get(address, root="")
+        assert answer.status == 200, address
+        if answer.headers["Content-Type"].startswith("text/html"):
+            left += answer.page.links()
+    assert {one.partition("?")[0] for one in seen} >= {f"/console{path}" for path in PAGES if path != "/live"}
+    assert len([one for one in seen if "/events/" in one]) > 4
+
+
+def test_the_overview(busy):
+    """It counts what is open, says what has waited longest, and how handlers do."""
+    text = busy.page("/").text
+    assert "dead 1 oldest:" in text
+    assert "parked 1 oldest:" in text
+    assert "contracts:archive" in text
+    assert "33.3 %" in text
+    assert busy.page("/live").text.partition(" What is open ")[2] in busy.page("/").text
+    charts = [attributes for tag, attributes in busy.page("/live").tags if tag == "svg"]
+    assert len(charts) == 3
+    assert all(one["role"] == "img" and one["aria-label"] for one in charts)
+
+
+def test_events_are_found(busy):
+    """Each field of the form narrows the list, is kept in the address, and is filled in again."""
+    for query, instances in (
+        ("", {"4711", "4712", "4713", "4714"}),
+        ("flow=4711", {"4711"}),
+        ("business_key=B-bad", {"4712"}),
+        ("class=com.example.Leave", {"4714"}),
+        ("key=contract&state=waiting", {"4713"}),
+        ("handler=contracts:archive&state=dead", {"4712"}),
+        ("state=parked", {"4714"}),
+        ("since=2025-12-31&until=2026-01-02T00:00%2B08:00", {"4711", "4712", "4713", "4714"}),
+        ("until=2025-12-31", set()),
+        ("flow=%00%ff", set()),
+    ):
+        page = busy.page(f"/events?{query}")
+        assert set(re.findall(r"\b471\d\b", page.text)) == instances, query
+        filled = {attributes["name"]: attributes["value"] for tag, attributes in page.tags if tag == "input"}
+        for part in filter(None, query.split("&")):
+            name, _, value = part.partition("=")
+            if name in {"since", "until"}:
+                value = {"2025-12-31": "2025-12-31T00:00:00"}.get(value, "2026-01-01T16:00:00")
+            assert "%" in value or name == "state" or filled[name] == value
+
+
+def test_a_search_that_makes_no_sense(busy):
+    """It is said what may be written, and nothing is listed."""
+    page = busy.page("/events?since=soon&state=asleep")
+    assert "This is no date with a time" in page.text
+    assert "There is no such state" in page.text
+    assert "4711" not in page.text
+    assert [attributes["name"] for _, attributes in page.tags if "aria-invalid" in attributes] == ["state", "since"]
+
+
+def test_times_are_read_in_the_zone_that_is_sent_with_them(busy):
+    """What was understood stands beside the field; older pages and actions are given the very same moments."""
+    page = busy.page("/events?since=2025-12-31T09:09&until=2026-01-01T08:00:01&zone=Asia/Shanghai&key=contract")
+    assert "Understood as 2025-12-31 01:09:00 UTC" in page.text
+    assert "Understood as 2026-01-01 00:00:01 UTC" in page.text
+    assert "4711" in page.text
+    assert "4711" not in busy.page("/events?until=2026-01-01T08:00&zone=Asia/Shanghai").text
+    (address,) = page.to_do("replay")
+    query = dict(parse_qsl(urlsplit(address).query))
+    assert query["since"] == "2025-12-31T01:09:00+00:00"
+    assert query["until"] == "2026-01-01T00:00:01+00:00"
+    assert "zone" not in query
+    # Whoever is sent the address reads it in their own zone, and finds the same.
+    inputs = {attributes["name"]: attributes for tag, attributes in page.tags if tag == "input"}
+    assert inputs["since"]["type"] == "datetime-local"
+    assert (inputs["since"]["value"], inputs["zone"]["value"]) == ("2025-12-31T01:09:00", "UTC")
+    assert inputs["since"]["data-instant"] == "2025-12-31T01:09:00.000Z"
+
+
+def test_an_interval_is_handed_on_as_moments(busy):
+    """`2h` means one thing in the list and in the action that is started from it."""
+    (address,) = busy.page("/events?since=52w&key=contract&state=dead").to_do("replay")
+    query = dict(parse_qsl(urlsplit(address).query))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00", query["since"])
+
+
+def test_pages_keep_the_moments(house, serve):
+    """The addresses of older and newer pages do not need the zone."""
+    flow = house.open()
+    for number in range(60):
+        flow.take(f"i{number}")
+    page = serve(flow).page("/events?since=2026-01-01T08:00&zone=Asia/Shanghai")
+    (older, _) = [one for one in page.links() if "before=" in one]
+    assert "since=2026-01-01T00%3A00%3A00%2B00%3A00" in older
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("since=2026-03-29T02:30&zone=Europe/Berlin", "no such time in this zone"),
+        ("since=2026-03-29T02:30&zone=Nowhere/Land", "does not know the time zone"),
+        ("since=2026-03-29T02:30&zone=../../etc/passwd", "does not know the time zone"),
+        ("since=2026-03-29T02:30&zone=" + "x" * 5000, "does not know the time zone"),
+        ("since=09:09&zone=Asia/Shanghai", "This is no date with a time"),
+    ],
+)
+def test_times_that_cannot_be_read(busy, query, says):
+    """Each reason is said, nothing is listed, and what was written can be corrected."""
+    page = busy.page(f"/events?{query}")
+    assert says in page.text
+    assert "4711" not in page.text
+    (field,) = [attributes for _, attributes in page.tags if "aria-invalid" in attributes]
+    assert (field["name"], field["type"]) == ("since", "text")
+    assert query.partition("=")[2].startswith(field["value"])
+
+
+def test_a_time_that_comes_twice(busy):
+    """From the first to the second: all of the hour is meant, and that is said."""
+    page = busy.page("/events?since=2026-10-25T02:30&until=2026-10-25T02:30&zone=Europe/Berlin")
+    assert "Understood as 2026-10-25 00:30:00 UTC This time comes twice: the earlier one is meant." in page.text
+    assert "Understood as 2026-10-25 01:30:00 UTC This time comes twice: the later one is meant." in page.text
+
+
+def test_pages_of_events(house, serve):
+    """Older and newer lead through all of them; the filter stays."""
+    flow = house.open(start=False)
+    for number in range(120):
+        flow.take(f"i{number}", wait=0)
+    console = serve(flow)
+    found, address = [], "/console/events?key=leave"
+    while address:
+        page = console.get(address, root="").page
+        found.append(re.findall(r"\bi\d+\b", page.text))
+        address = next((attributes["href"] for tag, attributes in page.tags if attributes.get("rel") == "next"), None)
+        assert address is None or "key=leave" in address
+    assert [len(one) for one in found] == [50, 50, 20]
+    assert [one for several in found for one in several] == [f"i{number}" for number in reversed(range(120))]
+    back = next(attributes["href"] for tag, attributes in page.tags if attributes.get("rel") == "prev")
+    assert re.findall(r"\bi\d+\b", console.get(back, root="").page.text) == found[1]
+
+
+def test_one_event(busy):
+    """It shows where it went and why, what came again, what its attempts did, and the body as it was received."""
+    (event,) = busy.flow.events(flow_instance_id="4711")
+    text = busy.page(f"/events/{event}").text
+    for shown in (event, "4711", "B-1", "key contract", "Attempt 1 succeeded", '"archived": "B-1"', "B-other"):
+        assert shown in text
+    assert "Identical call-backs after it 1" in text
+    (dead,) = busy.flow.events(flow_instance_id="4712")
+    text = busy.page(f"/events/{dead}").text
+    assert "no such contract" in text
+    assert f"flowhooks events replay {dead} --handler contracts:archive" in text
+    (waiting,) = busy.flow.events(flow_instance_id="4713")
+    text = busy.page(f"/events/{waiting}").text
+    assert "RuntimeError: the archive sleeps" in text
+    assert "Traceback (most recent call last)" in text
+    (parked,) = busy.flow.events(flow_instance_id="4714")
+    command = "flowhooks routes --source=default --kind=complete --class=com.example.Leave --key=leave"
+    assert command in busy.page(f"/events/{parked}").text
+    # A delivery's id, out of a log, leads to its event.
+    delivery = busy.flow.only(event).delivery_id
+    assert event in busy.page(f"/events/{delivery}").text
+
+
+def test_what_operators_did_about_an_event(busy):
+    """Who, by which face, what, and why, the last first; and nothing where nothing was done."""
+    (dead,) = busy.flow.events(flow_instance_id="4712")
+    (parked,) = busy.flow.events(flow_instance_id="4714")
+    assert not any("/audit?target=" in one for one in busy.page(f"/events/{parked}").links())
+    desk = replace(busy.flow.app.operation_context, by=Actor("ann", "console"))
+    dismiss(desk, EventFilter(ids=(parked,)), note="sent by a test")
+    reroute(replace(desk, by=Actor("bob", "cli")), EventFilter(ids=(parked,)))
+    resolve(desk, busy.flow.only(dead).delivery_id, Resolution.CLOSE, note="by hand")
+    text = busy.page(f"/events/{parked}").text
+    assert re.search(r"bob by a command .* ann at the console .* sent by a test", text)
+    assert "by hand" in busy.page(f"/events/{dead}").text
+    assert re.search(r"ann 控制台", busy.page(f"/events/{parked}", "zh").text)
+
+
+def test_who_sees_to_an_alert(busy):
+    """An alert that was acknowledged says by whom, comes after the others, and does not count in the overview."""
+    busy.flow.app.alerts.poll()
+    with busy.flow.app.ledger.connection() as connection:
+        found = alert_queries.open_alerts(connection)
+    assert f"Alerts that nobody sees to yet: {len(found)}" in busy.page("/").text
+    first = found[0]
+    assert len(busy.page("/alerts").to_do("acknowledge")) == len(found)
+    acknowledge(replace(busy.flow.app.operation_context, by=Actor("ann", "console")), [first.id])
+    page = busy.page("/alerts")
+    assert len(page.to_do("acknowledge")) == len(found) - 1
+    assert re.search(r"\bann 20", page.text)
+    assert "已确认" in busy.page("/alerts", "zh").text
+    left = len(found) - 1
+    assert (f"Alerts that nobody sees to yet: {left}" in busy.page("/").text) == (left > 0)
+
+
+def test_the_body_as_a_file(busy):
+    """It is what was received, byte for byte, and no browser takes it for a page."""
+    (event,) = busy.flow.events(flow_instance_id="4711")
+    answer = busy.get(f"/events/{event}/body")
+    assert answer.body.decode() == busy.flow.app.ledger.event(event).body
+    assert answer.headers["Content-Type"] == "application/octet-stream"
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="{event}.json"'
+    assert busy.get("/events/none/body").status == 404
+
+
+def test_handlers_and_plugins(busy):
+    """A plugin in quarantine comes first, with its traceback; a handler that nobody calls is marked."""
+    text = busy.page("/handlers").text
+    assert text.index("payroll quarantined") < text.index("contracts loaded")
+    assert "ValueError: payroll needs a table" in text
+    assert "Traceback (most recent call last)" in text
+    idle = text.index("contracts:idle")
+    assert text.index("nobody calls it") > idle
+    assert "Move it into the archive." in text
+    assert "key contract" in text
+    assert "payroll" not in busy.page("/handlers?q=idle").text
+    assert "No plugin is like that." in busy.page("/handlers?q=none-of-them").text
+
+
+def test_many_handlers_are_paged(house, serve, listens, monkeypatch):
+    """A page has so many handlers at the most; the next ones are a page further."""
+    monkeypatch.setattr(handlers, "PAGE_SIZE", 2)
+    console = serve(house.open(*[listens(lambda event: None, name=f"h{number}") for number in range(5)]))
+    found, address = [], "/console/handlers"
+    while address:
+        page = console.get(address, root="").page
+        found += re.findall(r"p:h\d", page.text)
+        address = next((attributes["href"] for tag, attributes in page.tags if attributes.get("rel") == "next"), None)
+    assert found == [f"p:h{number}" for number in range(5)]
+
+
+def test_more_than_is_counted_is_said(house, serve, listens, monkeypatch):
+    """Where more is open, or parked, than is gone through, the page says so."""
+    flow = house.open(listens(lambda event: None, name="h"), start=False)
+    for number in range(3):
+        flow.take(f"w{number}", wait=0)
+        flow.take(f"p{number}", key="nobody")
+    console = serve(flow)
+    for most, said in ((4, False), (3, True)):
+        monkeypatch.setattr(stats, "MAX_GROUPED", most)
+        monkeypatch.setattr(parked, "MAX_GROUPED", most)
+        assert (f"of each kind, {most} are gone through" in console.page("/handlers").text) == said
+        assert (f"the oldest {most} are counted" in console.page("/parked").text) == said
+
+
+def test_an_event_that_is_blocked(house, serve, listens):
+    """A delivery that waits for its turn says by which event it is blocked, and leads there; others say a time."""
+
+    def change(event):
+        raise RuntimeError("not yet")
+
+    flow = house.open(listens(change, order_by="business_key", retry=Retry(attempts=3)))
+    first = flow.take("1", wait=0, businessKey="k").event_id
+    flow.settled(first, State.WAITING, attempt=1)
+    held = [flow.take(instance, wait=0, businessKey="k").event_id for instance in ("2", "3")]
+    console = serve(flow)
+    for event_id in held:
+        page = console.page(f"/events/{event_id}")
+        assert f"It is blocked by an event of the same order key: {first}" in page.text
+        assert "not before" not in page.text
+        assert f"/console/events/{first}" in page.links()
+        assert "须等待同一排序键的前一事件" in console.page(f"/events/{event_id}", "zh-CN").text
+    text = console.page(f"/events/{first}").text
+    assert "It runs when its turn comes, not before" in text
+    assert "is blocked" not in text
+
+
+def test_parked_events(house, serve, listens):
+    """They are grouped by what they wait for, with what may have been meant."""
+    flow = house.open(listens(lambda event: None, name="h", process_key="contract"), start=False)
+    for number in range(3):
+        flow.take(f"i{number}", key="Contract", processDefinitionVersion=7)
+    flow.take("other", key=None, callback_class="com.example.Unknown")
+    text = serve(flow).page("/parked").text
+    assert "key Contract v7" in text
+    assert text.index("com.example.Unknown") > text.index("key Contract")
+    assert "key 'contract' differs only in case or white space" in text
+
+
+def test_an_alert_shows_how_it_has_grown(busy):
+    """The page has the count of the last look, what is new since the last notification, and the last error."""
+    busy.flow.app.alerts.stop(WAIT_TIMEOUT)
+    busy.flow.app.alerts.poll()
+    busy.flow.sql(
+        "UPDATE alerts SET count = 3220, notified_count = 20, last_error = 'ErpUnavailable <b>503</b>',"
+        " notifications = 3, told = '[\"mail\"]' WHERE cause = 'dead'"
+    )
+    page = busy.page("/alerts")
+    assert "3,220 (+3,200 since the last notification)" in page.text
+    assert "Last error: ErpUnavailable <b>503</b>" in page.text
+    assert "mail 3 times" in page.text
+    chinese = busy.page("/alerts", "zh").text
+    assert "上次通知后新增 3,200" in chinese
+    assert "最近的错误" in chinese
+
+
+def test_alerts(busy, eventually):
+    """An alert that is open is shown with what to do, and leads to what it is about."""
+    eventually(lambda: busy.flow.sql("SELECT 1 FROM alerts WHERE cause = 'dead'"))
+    page = busy.page("/alerts")
+    assert "dead contracts:archive" in page.text
+    assert "run `flowhooks events replay --handler contracts:archive`" in page.text
+    assert "/console/events?state=dead&handler=contracts%3Aarchive" in page.links()
+
+
+def test_the_language_is_remembered(busy):
+    """The switch keeps what was looked for, and a cookie keeps the choice against the browser's own."""
+    page = busy.page("/events?state=dead&since=2025-01-01")
+    (switch,) = [one for one in page.links() if "lang=" in one]
+    assert "state=dead" in switch
+    assert "since=2025-01-01" in switch
+    answer = busy.get(switch, root="")
+    assert "投递" in answer.page.text
+    cookie = answer.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Strict" in cookie
+    assert "总览" in busy.get("/", Cookie=cookie.partition(";")[0], Accept_Language="en").page.text
+    assert busy.get("/", Cookie="flowhooks_language=fr", Accept_Language="en").page.text.count("Overview") > 0
+
+
+def test_what_is_not_there(busy):
+    """Other paths, ids and files are pages that say so, and none is a traceback."""
+    for path in (
+        "/nothing",
+        "/events/none",
+        "/events/%00%ff",
+        "/events/a%0d%0ab",
+        "/events/1/2/3",
+        "/static/../page.py",
+    ):
+        answer = busy.get(path)
+        assert answer.status == 404, path
+        assert b"Traceback" not in answer.body
+    assert busy.get("/static/none.css").status == 404
+    assert busy.get("", root="/").status == 302
+    assert busy.get("", root="/").headers["Location"].endswith("/console/")
+    assert busy.get("/events", method="POST", Sec_Fetch_Site="same-origin").status == 405
+
+
+def test_heads_have_no_body(busy):
+    """HEAD answers as GET does, without the page."""
+    for path in PAGES:
+        answer = busy.get(path, method="HEAD")
+        assert (answer.status, answer.body) == (200, b"")
+
+
+@pytest.mark.sqlite
+def test_trouble_is_a_page_too(house, serve, logged, monkeypatch):
+    """A ledger that cannot be read, or a fault of ours, is a page that says what to do; the log has the reason."""
+    flow = house.open(start=False)
+    console = serve(flow)
+    for error, status, told in (
+        (LedgerUnusable("the secret of the disk"), 503, "page_failed"),
+        (RuntimeError("the secret of the house"), 500, "request_failed"),
+    ):
+
+        def fails(error=error):
+            raise error
+
+        monkeypatch.setattr(flow.app.ledger, "connection", fails)
+        answer = console.get("/parked")
+        assert answer.status == status
+        assert "log has the" in answer.page.text
+        assert b"secret" not in answer.body
+        assert [one for one in logged if one["event"] == told]
+
+
+def test_static_files_are_kept(busy):
+    """The files that a page names are there, with their types, and may be kept for as long as their content stays."""
+    page = busy.page("/")
+    named = [attributes["src"] for tag, attributes in page.tags if tag in {"script", "img"}]
+    named += [attributes["href"] for tag, attributes in page.tags if tag == "link"]
+    kinds = set()
+    for address in named:
+        answer = busy.get(address, root="")
+        assert answer.status == 200
+        assert "immutable" in answer.headers["Cache-Control"]
+        kinds.add(answer.headers["Content-Type"].partition(";")[0])
+    assert kinds == {"text/css", "text/javascript", "image/svg+xml"}
+
+
+@pytest.mark.postgresql
+def test_a_plugin_that_other_processes_run_is_elsewhere(house, listens, serve):
+    """It is not called missing while a process that lives runs its handlers."""
+    has = house.open(listens(lambda event: None, name="h"), start=False)
+    page = serve(house.open(start=False))
+    text = page.page("/handlers").text
+    assert "in another process" in text
+    assert "other processes run its handlers" in text
+    has.close()
+    assert "It was loaded before and is not now" in page.page("/handlers").text
+
+
+def test_a_paused_handler(busy):
+    """Its badge and since when, on the page of handlers; and at each delivery that waits for it."""
+    assert "paused" not in busy.page("/handlers").text
+    pause(busy.flow.app.operation_context, ["contracts:archive"])
+    event = busy.flow.take("4720", key="contract", businessKey="B-9", wait=0).event_id
+    assert "paused What comes for it is stored and waits. Paused since" in busy.page("/handlers").text
+    assert "已暂停" in busy.page("/handlers", "zh").text
+    assert "It waits until its handler is resumed, which is paused since" in busy.page(f"/events/{event}").text
+    resume(busy.flow.app.operation_context, ["contracts:archive"])
+    busy.flow.settled(event, State.SUCCEEDED)
+    assert "paused" not in busy.page("/handlers").text
+
+
+def test_an_open_circuit(busy):
+    """Why, and when it is tried next, on the page of handlers, and at each delivery that waits for it."""
+    app = busy.flow.app
+    wish = circuit_breaker.OpenCircuit("contracts:archive", "<b>away</b>", "1", app.clock.now() + 3600 * SECOND)
+    app.ledger.write(
+        lambda transaction: circuit_breaker.open_circuit(transaction, wish, app.clock.now(), app.ledger.pauses)
+    )
+    event = busy.flow.take("4721", key="contract", businessKey="B-10", wait=0).event_id
+    page = busy.page("/handlers").text
+    assert "circuit open Its last attempts failed. Its circuit is open since" in page
+    assert "<b>away</b>. One delivery is tried from" in page
+    assert "已熔断" in busy.page("/handlers", "zh").text
+    assert "It waits until its handler works again" in busy.page(f"/events/{event}").text
+    resume(app.operation_context, ["contracts:archive"])
+    busy.flow.settled(event, State.SUCCEEDED)
+
+
+def test_an_event_that_was_purged_is_said_to_have_been(house, serve):
+    """Its page says so, in both languages, rather than that there is nothing."""
+    flow = house.open(routing={"ignore_process_keys": ("leave",)})
+    event_id = flow.take("i1").event_id
+    purge(flow.app.operation_context, EventFilter(until=flow.clock.now() + 1))
+    console = serve(flow)
+    for language, words in (("en", "This event was purged"), ("zh", "该事件已被清理")):
+        answer = console.get(f"/events/{event_id}", Accept_Language=language)
+        assert answer.status == 404
+        assert words in answer.page.text
+    assert "There is nothing here" in console.get("/events/other", Accept_Language="en").page.text

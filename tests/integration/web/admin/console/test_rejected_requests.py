@@ -1,0 +1,129 @@
+"""Refused call-backs: kept with the reason, bounded, and shown from all processes."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from flowhooks.errors import Unavailable
+from flowhooks.intake import rejected_requests
+from flowhooks.ledger.rejected_requests import latest
+from flowhooks.web.callback.app import create_app
+from flowhooks.web.server.server import Limits, Server
+from support.waiting import WAIT_TIMEOUT
+
+pytestmark = pytest.mark.either
+
+
+@contextmanager
+def called_back(flow):
+    """A function that sends what is no call-back to a flow's listener, and gives the status."""
+    server = Server(create_app(flow.app), listen="127.0.0.1:0", threads=2, limits=Limits(), name="listen")
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+
+    def send(path, body="{}", method="POST", **headers):
+        host, _, port = server.address.rpartition(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=WAIT_TIMEOUT)
+        try:
+            connection.request(method, path, body.encode(), headers)
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    try:
+        yield send
+    finally:
+        server.close()
+        thread.join(WAIT_TIMEOUT)
+
+
+def kept(flow):
+    """What is written down by now."""
+    with flow.app.ledger.connection() as connection:
+        return latest(connection, limit=2_000)
+
+
+def test_what_was_refused_is_shown_with_the_reason(house, serve):
+    """Each kind of refusal is on the page, the newest first, in the reader's language; what was taken is not."""
+    flow = house.open()
+    with called_back(flow) as send:
+        assert send("/flow/i1/call-back/complete") == 202
+        assert send("/flow/i2/call-back/complete", "{") == 400
+        assert send("/flow/i3/call-back/complete", json.dumps({"businessKey": 7})) == 422
+        assert send("/flow/i4/call-back/other") == 404
+        assert send("/flow/i5/call-back/complete", method="GET") == 405
+        assert send("/flow/i1/call-back/complete", json.dumps({"businessKey": "other"})) == 409
+        assert send("/favicon.ico") == 404
+    flow.app.rejected_requests.stop(WAIT_TIMEOUT)  # a flush beside its own could return before that one has written
+    found = kept(flow)
+    assert [one.status for one in found] == [409, 405, 404, 422, 400]
+    assert {one.address for one in found} == {"127.0.0.1"}
+    console = serve(flow)
+    assert "Answered by this process since it started: 202 1 400 1 405 1 409 1 422 1" in console.page("/").text
+    text = console.page("/rejected-requests").text
+    assert "/flow/i3/call-back/complete" in text
+    assert "/businessKey: must be of type string" in text
+    assert text.index("/flow/i5/") < text.index("/flow/i2/")
+    assert "类型应为" in console.page("/rejected-requests", "zh-CN").text
+
+
+def test_it_is_written_down_by_itself(house, eventually):
+    """A moment after a refusal it is in the ledger; those that are pending at the end are written then."""
+    flow = house.open()
+    flow.app.rejected_requests.record(path="/flow/1", address="", status=400, english="a", chinese="b")
+    eventually(lambda: kept(flow))
+    flow.app.rejected_requests.record(path="/flow/2", address="", status=400, english="a", chinese="b")
+    flow.close()
+    assert flow.sql("SELECT path FROM rejected_requests ORDER BY id") == [("/flow/1",), ("/flow/2",)]
+
+
+def test_many_are_bounded(house, monkeypatch):
+    """Of a flood the last ones are kept; of all of them so many as a ledger keeps; none is longer than it may be."""
+    flow = house.open(start=False)
+    for number in range(300):
+        flow.app.rejected_requests.record(path=f"/flow/{number}", address="", status=400, english="a", chinese="b")
+    flow.app.rejected_requests.flush()
+    assert [one.path for one in kept(flow)] == [f"/flow/{number}" for number in range(299, 199, -1)]
+    for _ in range(10):
+        for _number in range(rejected_requests.MAX_PENDING):
+            flow.app.rejected_requests.record(
+                path="/flow/x\x00\u202e" * 999, address="\x1b", status=400, english="a\n", chinese="b"
+            )
+        flow.app.rejected_requests.flush()
+    found = kept(flow)
+    assert len(found) == 1_000
+    assert all(len(one.path) <= rejected_requests.MAX_PATH_CHARS and one.path.isprintable() for one in found)
+
+
+def test_what_cannot_be_written_stays(house, monkeypatch):
+    """While the ledger cannot be written the last refusals are kept in memory, and written when it can be."""
+    flow = house.open(start=False)
+
+    def fails(*given, **more):
+        flow.app.rejected_requests.record(path="/flow/2", address="", status=503, english="a", chinese="b")
+        raise Unavailable("ledger_down")
+
+    flow.app.rejected_requests.record(path="/flow/1", address="", status=503, english="a", chinese="b")
+    with monkeypatch.context() as patched:
+        patched.setattr(flow.app.ledger, "write", fails)
+        flow.app.rejected_requests.flush()
+    assert kept(flow) == []
+    flow.app.rejected_requests.flush()
+    assert [one.path for one in kept(flow)] == ["/flow/2", "/flow/1"]
+
+
+@pytest.mark.postgresql
+def test_all_processes_are_on_one_page(house, serve):
+    """Whichever process refused it, each shows it."""
+    one, two = house.open(), house.open()
+    for number, flow in enumerate((one, two)):
+        flow.app.rejected_requests.record(path=f"/flow/{number}", address="", status=400, english="a", chinese="b")
+        flow.app.rejected_requests.stop(WAIT_TIMEOUT)
+    text = serve(two).page("/rejected-requests").text
+    assert "/flow/0" in text
+    assert "/flow/1" in text

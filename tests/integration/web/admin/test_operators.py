@@ -1,0 +1,221 @@
+"""The administration API's door: who may ask for what, by which credential, and in whose name it is done."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import threading
+from contextlib import closing
+
+import pytest
+
+from flowhooks import State
+from flowhooks.ledger import audit
+from flowhooks.settings import OperatorSettings
+from flowhooks.testing import ManualClock
+from flowhooks.web.admin.app import create_admin
+from flowhooks.web.admin.login_throttle import FREE_ADDRESS_FAILURES, MAX_ENTRIES, LoginThrottle
+from flowhooks.web.server.server import Limits, Server
+from support.waiting import WAIT_TIMEOUT
+
+pytestmark = pytest.mark.either
+
+LOCK = "the-token-in-the-lock-file"
+TOKENS = {"li": "li-token-0123456789abcdefghij", "prometheus": "prometheus-token-0123456789ab"}
+OPERATORS = {
+    name: OperatorSettings(role=role, token_sha256=(hashlib.sha256(TOKENS[name].encode()).hexdigest(),))
+    for name, role in (("li", "operate"), ("prometheus", "view"))
+}
+
+
+class Something:
+    """A resource that another part of the API may have."""
+
+    def on_get(self, request, response):
+        """Who asks."""
+        response.media = {"operator": request.context.operator and request.context.operator.name}
+
+
+@pytest.fixture
+def ask(house):
+    """`ask(flow)` gives what asks a flow's administration listener: `(method, path, token, body, **headers)`."""
+    running = []
+
+    def ask(flow):
+        admin = create_admin(flow.app, LOCK)
+        admin.add_route("/api/something", Something())
+        server = Server(admin, listen="127.0.0.1:0", threads=4, limits=Limits(), name="admin")
+        thread = threading.Thread(target=server.serve)
+        thread.start()
+        running.append((server, thread))
+        host, _, port = server.address.rpartition(":")
+
+        def request(method, path, token=None, body=None, **headers):
+            given = {name.replace("_", "-"): value for name, value in headers.items()}
+            given |= {"Authorization": f"Bearer {token}"} if token else {}
+            with closing(http.client.HTTPConnection(host, int(port), timeout=WAIT_TIMEOUT)) as connection:
+                connection.request(method, path, None if body is None else json.dumps(body), given)
+                answer = connection.getresponse()
+                text = answer.read()
+                return answer.status, json.loads(text) if text[:1] == b"{" else text
+
+        return request
+
+    yield ask
+    for server, thread in running:
+        server.close()
+        thread.join(WAIT_TIMEOUT)
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("path", "answers"),
+    [
+        ("/healthz", (200, 200, 200, 200)),
+        ("/readyz", (200, 200, 200, 200)),
+        ("/metrics", (401, 200, 200, 401)),
+        ("/api/something", (401, 200, 200, 200)),
+        ("/api/none", (401, 404, 404, 404)),
+        ("/none", (401, 404, 404, 401)),
+        ("/openapi.json", (401, 200, 200, 401)),
+        ("/console/events", (401, 200, 200, 401)),
+    ],
+)
+def test_what_may_be_looked_at(house, ask, path, answers):
+    """Where operators are named everything but being alive needs a credential; the role view suffices to look."""
+    request = ask(house.open(operators=OPERATORS))
+    nobody = answers[0]
+    for token, status in zip((None, TOKENS["prometheus"], TOKENS["li"], LOCK), answers, strict=True):
+        assert request("GET", path, token, Host="ops.example.com")[0] == status, token
+    if nobody == 401 and not path.startswith("/console"):
+        assert request("GET", path, Accept_Language="zh")[1]["message"].endswith("运维人员的令牌。")
+
+
+@pytest.mark.sqlite
+def test_who_is_written_down(house, ask, listens):
+    """An operator's token says who asks; a command says whose it is; one that may only look changes nothing."""
+
+    def fails(event):
+        raise ValueError("no")
+
+    flow = house.open(listens(fails, name="h"), operators=OPERATORS)
+    flow.take()
+    request = ask(flow)
+    replay = {"event_filter": {"state": "dead"}}
+    assert request("POST", "/api/operations/replay", None, replay)[0] == 401
+    status, error = request("POST", "/api/operations/replay", TOKENS["prometheus"], replay)
+    assert (status, error["message"].split(";")[0]) == (403, "This operator may look, and not change anything")
+    status, error = request("POST", "/api/operations/replay", TOKENS["li"], replay | {"by": "wang"})
+    assert (status, error["message"].split(",")[0]) == (422, "leave out by")
+    with flow.app.ledger.connection() as connection:
+        assert audit.entries(connection, limit=9) == []
+    assert request("POST", "/api/operations/replay", TOKENS["li"], replay)[0] == 200
+    flow.settled(flow.events()[0], State.DEAD)
+    assert request("POST", "/api/operations/replay", LOCK, replay | {"by": "zhao"})[0] == 200
+    with flow.app.ledger.connection() as connection:
+        done = [(one.actor, one.interface) for one in audit.entries(connection, limit=9)]
+    assert done == [("zhao", "cli"), ("li", "api")]
+
+
+@pytest.mark.sqlite
+def test_no_other_site_reads_or_changes_anything(house, ask):
+    """A token needs no page of ours; a browser without one may change nothing, whatever it says of itself."""
+    request = ask(house.open(operators=OPERATORS))
+    sent = {"Sec_Fetch_Site": "cross-site", "Origin": "https://evil.example"}
+    assert request("POST", "/api/operations/reroute_parked", TOKENS["li"], {}, **sent)[0] == 200
+    assert request("POST", "/api/operations/reroute_parked", None, {}, Sec_Fetch_Site="same-origin")[0] == 401
+    assert request("DELETE", "/api/something", None, Sec_Fetch_Site="same-origin")[0] == 401
+
+
+@pytest.mark.sqlite
+def test_without_operators(house, ask):
+    """This machine may read the API under a name of loopback, and a command may change something."""
+    request = ask(house.open())
+    assert request("GET", "/api/something")[1] == {"operator": "local"}
+    status, error = request("GET", "/api/something", Host="evil.example")
+    assert (status, "localhost" in error["message"]) == (403, True)
+    assert request("GET", "/metrics")[0] == 200
+    for token in (None, "wrong", TOKENS["li"]):
+        assert request("POST", "/api/operations/reroute_parked", token, {})[0] == 401
+        assert request("POST", "/api/operations/reroute_parked", token, {}, Sec_Fetch_Site="same-origin")[0] == 401
+    assert request("POST", "/api/operations/reroute_parked", LOCK, {})[0] == 200
+
+
+@pytest.mark.sqlite
+def test_where_others_reach_it_and_nobody_is_named(house, ask):
+    """Insecure as that is, the API tells them nothing; who can read the lock file may still operate."""
+    request = ask(house.open(admin="0.0.0.0:8081", insecure=True))
+    assert request("GET", "/api/something")[0] == 403
+    assert request("GET", "/api/something", LOCK)[0] == 200
+    assert request("POST", "/api/operations/reroute_parked", None, {})[0] == 401
+    assert request("POST", "/api/operations/reroute_parked", LOCK, {})[0] == 200
+
+
+@pytest.mark.sqlite
+def test_a_token_in_a_file_is_read_again_with_the_settings(house, ask, tmp_path):
+    """Another token in the file counts from when the settings are read again; one that is gone, not."""
+    file = tmp_path / "token"
+    file.write_text("first-token-0123456789abcdef\n")
+    file.chmod(0o600)
+    given = {"robot": OperatorSettings(role="view", token_file=str(file))}
+    flow = house.open(operators=given)
+    request = ask(flow)
+    assert request("GET", "/metrics", "first-token-0123456789abcdef")[0] == 200
+    file.write_text("second-token-0123456789abcde")
+    assert request("GET", "/metrics", "second-token-0123456789abcde")[0] == 401
+    flow.app.settings = house.settings(operators=given)
+    assert request("GET", "/metrics", "second-token-0123456789abcde")[0] == 200
+    assert request("GET", "/metrics", "first-token-0123456789abcdef")[0] == 401
+    file.unlink()
+    flow.app.settings = house.settings(operators=given)
+    assert request("GET", "/metrics", "second-token-0123456789abcde")[0] == 200
+    assert 'outcome="refused_token"} 2.0' in flow.app.metrics.text().decode()
+
+
+@pytest.fixture
+def attempts():
+    """Attempts, and the clock that they go by."""
+    clock = ManualClock()
+    attempts = LoginThrottle(clock)
+    attempts.clock = clock
+    return attempts
+
+
+def test_an_address_is_delayed_too(attempts):
+    """Whoever guesses names has to wait longer each time, up to a quarter of an hour, whatever name comes next."""
+    for number in range(FREE_ADDRESS_FAILURES):
+        assert attempts.check(f"n{number}", "192.0.2.1") == 0
+    waits = []
+    for number in range(12):
+        waits.append(attempts.check(f"m{number}", "192.0.2.1"))
+        attempts.clock.advance(waits[-1])
+        assert attempts.check(f"m{number}", "192.0.2.1") == 0
+    assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900]
+    assert attempts.check("m", "192.0.2.2") == 0
+    attempts.clock.advance(3601)
+    assert attempts.check("m", "192.0.2.1") == 0
+    assert attempts.check("m", "192.0.2.1") == 0
+
+
+def test_who_has_logged_in_cannot_guess_for_others(attempts):
+    """A log-in that succeeds takes back its own attempt, and not those for other names from the same address."""
+    for number in range(FREE_ADDRESS_FAILURES - 1):
+        attempts.check(f"n{number}", "192.0.2.1")
+        assert attempts.check("mine", "192.0.2.1") == 0
+        attempts.reset("mine", "192.0.2.1")
+    attempts.check("n", "192.0.2.1")
+    assert attempts.check("mine", "192.0.2.1") == 1
+
+
+def test_many_at_once_are_no_way_round(attempts):
+    """An attempt counts from when it begins: of a hundred at once as many are made as of a hundred in turn."""
+    begun = [attempts.check("li", "") for _ in range(100)]
+    assert begun.count(0) == 5
+
+
+def test_what_is_remembered_is_bounded(attempts):
+    """With ever new names the oldest are forgotten."""
+    for number in range(MAX_ENTRIES + 10):
+        attempts.check(f"n{number}", "127.0.0.1")
+    assert len(attempts._failures) == MAX_ENTRIES

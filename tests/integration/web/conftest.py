@@ -1,0 +1,161 @@
+"""A real server on a real socket, and a client that sends whatever bytes it is told to."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from typing import NamedTuple
+
+import falcon
+import pytest
+
+from flowhooks.web import errors
+from flowhooks.web.server.server import Limits, Server
+from support.waiting import WAIT_TIMEOUT
+
+
+class Answer(NamedTuple):
+    """One answer as it came."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self):
+        """The body, read as JSON."""
+        return json.loads(self.body)
+
+
+class Client:
+    """One connection; keeps what it has read of the next answer."""
+
+    def __init__(self, address):
+        host, _, port = address.rpartition(":")
+        self.socket = socket.create_connection((host, int(port)), timeout=WAIT_TIMEOUT)
+        self.rest = b""
+
+    def send(self, raw):
+        """Send bytes; returns the client."""
+        self.socket.sendall(raw)
+        return self
+
+    def answer(self, *, head_only=False):
+        """The next answer; None if the server closes instead."""
+        while (end := self.rest.find(b"\r\n\r\n")) < 0:
+            if not self._read():
+                assert not self.rest, self.rest
+                return None
+        first, *lines = self.rest[:end].decode("latin-1").split("\r\n")
+        self.rest = self.rest[end + 4 :]
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        status = int(first.split(" ")[1])
+        length = 0 if head_only or status == 100 else int(headers["content-length"])
+        while len(self.rest) < length:
+            assert self._read(), "the server closed in the middle of an answer"
+        body, self.rest = self.rest[:length], self.rest[length:]
+        return Answer(status, headers, body)
+
+    def closed(self):
+        """Whether the server closes next, having sent nothing more."""
+        try:
+            return not self.rest and not self._read()
+        except ConnectionResetError:
+            return True
+
+    def close(self):
+        """Close the connection."""
+        self.socket.close()
+
+    def _read(self):
+        data = self.socket.recv(65536)
+        self.rest += data
+        return data
+
+
+class Resource:
+    """Answers what the tests need to see; `/slow` waits for `go`."""
+
+    def __init__(self):
+        self.entered = threading.Semaphore(0)
+        self.go = threading.Event()
+
+    def on_get(self, req, resp):
+        """What the request line and Host said."""
+        resp.media = {"host": req.host, "query": req.query_string}
+
+    def on_post(self, req, resp):
+        """What the body was."""
+        body = req.bounded_stream.read()
+        resp.media = {"length": len(body), "start": body[:20].decode("latin-1")}
+
+    def on_get_slow(self, req, resp):
+        """An answer that takes until `go`."""
+        self.entered.release()
+        assert self.go.wait(WAIT_TIMEOUT)
+        resp.media = {"slow": True}
+
+    def on_get_boom(self, req, resp):
+        """An error that nobody expected."""
+        raise RuntimeError("secret-of-the-house")
+
+
+@pytest.fixture
+def resource():
+    """What the application of `app` does."""
+    return Resource()
+
+
+@pytest.fixture
+def app(resource):
+    """A small Falcon application with flowhooks's errors."""
+    app = falcon.App()
+    app.add_route("/x", resource)
+    app.add_route("/slow", resource, suffix="slow")
+    app.add_route("/boom", resource, suffix="boom")
+    errors.install(app)
+    return app
+
+
+@pytest.fixture
+def start(app):
+    """Start a server: `start(app=…, listen=…, threads=…, inherited=…, **limits)`; all are closed at the end."""
+    running = []
+
+    def start(app=app, *, listen="127.0.0.1:0", threads=4, inherited=None, **limits):
+        server = Server(app, listen=listen, threads=threads, limits=Limits(**limits), name="test", inherited=inherited)
+        thread = threading.Thread(target=server.serve)
+        thread.start()
+        running.append((server, thread))
+        return server
+
+    yield start
+    for server, thread in running:
+        server.close()
+        thread.join(WAIT_TIMEOUT)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def connect():
+    """Connect to a server; all connections are closed at the end."""
+    clients = []
+
+    def connect(server):
+        clients.append(Client(server.address))
+        return clients[-1]
+
+    yield connect
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def ask(connect):
+    """Send bytes on a connection of their own; returns the first answer."""
+
+    def ask(server, raw):
+        return connect(server).send(raw).answer()
+
+    return ask

@@ -1,0 +1,271 @@
+"""flowhooks without HTTP on a real database, with a clock moved by hand: an `App` in a `Flow`, opened by a `House`."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from contextlib import closing, contextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+
+from flowhooks import State, hookimpl
+from flowhooks.app import App
+from flowhooks.intake.accept import Answer, Callback
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.reader import Reader
+from flowhooks.settings import (
+    AlertsSettings,
+    CircuitBreakerSettings,
+    HttpSettings,
+    IdentitySettings,
+    LedgerSettings,
+    RetentionSettings,
+    RoutingSettings,
+    RunnerSettings,
+    Settings,
+)
+from support.waiting import WAIT_TIMEOUT, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from flowhooks.ledger.queries import DeliveryStatus
+    from flowhooks.model.handler import Handler
+    from flowhooks.testing import ManualClock
+
+PATIENCE = 20.0
+"""Seconds for which a caller waits for its answer, and a write for the database."""
+
+STANDSTILL = "timestamptz '3000-01-01'"
+"""The time at which PostgreSQL's clock stands still for jobs that are for later: they are stored as due after it."""
+
+SUMS: Final = re.compile(
+    r"were accepted, but|of its recorded route|no state that there is|but goes nowhere|the attempts that it counts"
+    r"|agree with its last attempt|runs beside another"
+)
+"""What is wrong with a ledger whatever a test has changed in it by hand."""
+
+
+def plugin(*handlers: Handler, **hooks: Callable[..., Any]) -> SimpleNamespace:
+    """A plugin with these handlers and other hooks, which are marked here."""
+    marked = {
+        name: function if hasattr(function, "flowhooks_impl") else hookimpl(function)
+        for name, function in hooks.items()
+    }
+    return SimpleNamespace(handlers=hookimpl(lambda: list(handlers)), **marked)
+
+
+class Flow:
+    """A started `App`, with what tests ask of it."""
+
+    def __init__(self, app: App, clock: ManualClock, file: Path, url: str = "") -> None:
+        self.url = url
+        self.app = app
+        self.clock = clock
+        self.file = file
+        self.closed = False
+        self.changed = False
+
+    def take(
+        self,
+        instance: str = "i1",
+        *,
+        key: str | None = "leave",
+        callback_class: str | None = None,
+        wait: float = PATIENCE,
+        source: str = "default",
+        kind: str = "complete",
+        message: str | None = None,
+        **body: Any,
+    ) -> Answer:
+        """Send a call-back; with `message`, one that was signed under that id."""
+        named = {"processDefinitionKey": key, "callBackProcessClass": callback_class}
+        whole = {name: value for name, value in named.items() if value is not None} | body
+        return self.app.intake.accept(
+            Callback(
+                source=source,
+                kind=kind,
+                flow_instance_id=instance,
+                body=whole,
+                text=json.dumps(whole),
+                message=message,
+            ),
+            wait=wait,
+        )
+
+    @property
+    def address(self) -> str:
+        """The URL of its database."""
+        return self.url or f"sqlite:///{self.file}"
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock, that of the jobs too, and have the runner look."""
+        self.clock.advance(seconds)
+        if self.app.settings.runner.kind == "procrastinate":
+            moved = "scheduled_at - ? * interval '1 second'"
+            self.sql(
+                f"UPDATE procrastinate_jobs SET scheduled_at = CASE WHEN {moved} > {STANDSTILL} THEN {moved} END"
+                f" WHERE scheduled_at > {STANDSTILL}",
+                seconds,
+                seconds,
+            )
+        self.app.runner.wake()
+
+    def delivery_statuses(self, event_id: str) -> tuple[DeliveryStatus, ...]:
+        """How the deliveries of an event stand in the ledger."""
+        return self.app.ledger.delivery_statuses(event_id)
+
+    def only(self, event_id: str) -> DeliveryStatus:
+        """How the one delivery of an event stands."""
+        (standing,) = self.delivery_statuses(event_id)
+        return standing
+
+    def settled(self, event_id: str, state: State, *, attempt: int | None = None) -> DeliveryStatus:
+        """The one delivery of an event, once it is in `state` (after attempt number `attempt`)."""
+        return until(
+            lambda: next(
+                (
+                    one
+                    for one in self.delivery_statuses(event_id)
+                    if one.state is state and (attempt is None or one.attempt == attempt)
+                ),
+                None,
+            )
+        )
+
+    def at_rest(self) -> bool:
+        """Whether nothing waits or runs any more."""
+        tally = self.app.ledger.count_by_state()
+        return tally["waiting"] + tally["running"] == 0
+
+    def events(self, **wanted: Any) -> list[str]:
+        """The ids of the events that a filter means, the oldest first."""
+        return [stored.event.id for stored in self.app.ledger.page(EventFilter(**wanted), limit=10_000)]
+
+    def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """What another connection to the same database reads or writes."""
+        self.changed = self.changed or not statement.lstrip().upper().startswith("SELECT")
+        if self.url:
+            with psycopg.connect(self.url, autocommit=True) as connection:
+                found = connection.execute(statement.replace("?", "%s"), values)
+                return found.fetchall() if found.description else []
+        with closing(sqlite3.connect(self.file, timeout=PATIENCE, isolation_level=None)) as connection:
+            return connection.execute(statement, values).fetchall()
+
+    @contextmanager
+    def locked(self, *, timeout: float | None = None) -> Iterator[None]:
+        """Keep the database locked against every write; who writes meanwhile gives up after `timeout` seconds."""
+        before, self.app.ledger.write_timeout = self.app.ledger.write_timeout, timeout or self.app.ledger.write_timeout
+        if self.url:
+            with psycopg.connect(self.url) as connection:
+                connection.execute("LOCK TABLE events, deliveries, attempts, counters IN EXCLUSIVE MODE")
+                try:
+                    yield
+                finally:
+                    connection.rollback()
+                    self.app.ledger.write_timeout = before
+            return
+        with closing(sqlite3.connect(self.file, timeout=PATIENCE, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            finally:
+                connection.execute("ROLLBACK")
+                self.app.ledger.write_timeout = before
+
+    def noted_as_undecided(self, event_id: str) -> DeliveryStatus:
+        """The one delivery of an event, once it waits because its handler's condition cannot be decided."""
+        return until(
+            lambda: next((one for one in self.delivery_statuses(event_id) if one.note and one.due_at is None), None)
+        )
+
+    def close(self, timeout: float = WAIT_TIMEOUT) -> bool:
+        """Stop it as the server does."""
+        self.closed = True
+        return self.app.close(timeout)
+
+
+class House:
+    """Starts and restarts `App`s on one database file."""
+
+    def __init__(self, folder: Path, clock: ManualClock, url: str = "", *, runner: str = "embedded") -> None:
+        self.url = url
+        self.runner = runner
+        self.folder = folder
+        self.clock = clock
+        self.file = folder / "flowhooks.db"
+        self.check_books = True
+        self._flows: list[Flow] = []
+
+    @property
+    def address(self) -> str:
+        """The URL of its database."""
+        return self.url or f"sqlite:///{self.file}"
+
+    def settings(self, *, allow: tuple[str, ...] = ("none",), **given: Any) -> Settings:
+        """Settings for the database of this house, without the plugins that happen to be installed."""
+        sections: dict[str, Any] = {}
+        given["ledger"] = {"write_timeout": PATIENCE} | given.get("ledger", {})
+        given["runner"] = {"kind": self.runner} | given.get("runner", {})
+        given["circuit_breaker"] = {"failures": 0} | given.get("circuit_breaker", {})
+        for name, section in (
+            ("http", HttpSettings),
+            ("runner", RunnerSettings),
+            ("circuit_breaker", CircuitBreakerSettings),
+            ("ledger", LedgerSettings),
+            ("identity", IdentitySettings),
+            ("routing", RoutingSettings),
+            ("alerts", AlertsSettings),
+            ("retention", RetentionSettings),
+        ):
+            if name in given:
+                sections[name] = section(**given.pop(name))
+        return Settings(database=self.url or str(self.file), plugins_allow=allow, **sections, **given)
+
+    def open(
+        self,
+        *handlers: Handler,
+        plugins: dict[str, object] | None = None,
+        start: bool = True,
+        sections: dict[str, dict[str, Any]] | None = None,
+        environ: dict[str, str] | None = None,
+        allow: tuple[str, ...] = (),
+        **given: Any,
+    ) -> Flow:
+        """An `App` with the plugin `p` of these handlers, or with other plugins by name, and their sections.
+
+        Those of `allow` are looked for as a server does.
+        """
+        objects = {"p": plugin(*handlers)} if plugins is None and handlers else dict(plugins or {})
+        settings = self.settings(allow=(*objects, *allow) or ("none",), plugins=sections or {}, **given)
+        app = App(settings, clock=self.clock, objects=objects, environ=environ)
+        flow = Flow(app, self.clock, self.file, self.url)
+        self._flows.append(flow)
+        if start:
+            app.start()
+        return flow
+
+    def crash(self, flow: Flow) -> None:
+        """Leave everything as a process does that is killed: nothing is settled any more."""
+        flow.close(0)
+
+    def end(self) -> None:
+        """Close what is open, and see that the books balance."""
+        for flow in self._flows:
+            if not flow.closed:
+                assert flow.close(), "something was still running at the end"
+        if self.check_books and (self.url or self.file.exists()):
+            reader = Reader(self.address)
+            try:
+                trouble = reader.verify().trouble
+                if any(flow.changed for flow in self._flows):
+                    # What a test has changed by hand need not fit in every way; but it has to add up.
+                    trouble = [line for line in trouble if SUMS.search(line)]
+                assert not trouble, trouble
+                assert reader.quick_check() is None
+            finally:
+                reader.close()

@@ -1,0 +1,62 @@
+"""Reads `docs/deploy/Containerfile`."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+FILE = Path(__file__).parents[2] / "docs/deploy/Containerfile"
+
+
+class Step(NamedTuple):
+    """One instruction.
+
+    Attributes:
+        stage: the number of its stage, from 0.
+        word: such as `RUN`.
+        text: what comes after it, on one line.
+    """
+
+    stage: int
+    word: str
+    text: str
+
+    @property
+    def words(self):
+        """Those of an instruction in exec form, which no shell reads; None where it is in another."""
+        try:
+            return json.loads(self.text)
+        except ValueError:
+            return None
+
+
+def steps():
+    """Every instruction, in order."""
+    lines = [line for line in FILE.read_text("utf-8").splitlines() if not line.lstrip().startswith("#")]
+    found, stage = [], -1
+    for line in re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines():
+        if line.strip():
+            word, _, text = line.partition(" ")
+            stage += word == "FROM"
+            found.append(Step(stage, word, text.strip()))
+    return found
+
+
+def last(word):
+    """The last instruction of a kind in the image itself."""
+    every = steps()
+    return [one for one in every if one.word == word and one.stage == every[-1].stage][-1]
+
+
+def environment():
+    """What `ENV` sets."""
+    return dict(pair.split("=", 1) for pair in shlex.split(last("ENV").text))
+
+
+def health():
+    """The command that says whether it is well, and its times."""
+    options, _, command = last("HEALTHCHECK").text.partition("CMD ")
+    return json.loads(command), dict(re.findall(r"--([a-z-]+)=(\w+)", options))

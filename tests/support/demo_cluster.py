@@ -1,0 +1,277 @@
+"""`make demo-cluster`: two servers behind one port and three workers on one PostgreSQL, of which one worker is killed.
+
+Everything is real, and thrown away at the end: the database, the processes, the port. Their logs and what the example
+plugin has written stay in `demo/cluster/`, to be looked at.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sqlite3
+import sys
+import time
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+sys.path.append(str(Path(__file__).parents[1]))  # where `support` is
+
+import psycopg
+from rich.console import Console
+from rich.table import Table
+
+from support import demo, postgresql
+from support.demo import EXAMPLE, STOP_SECONDS, Process, run, say, shown
+from support.traffic import Balancer, Flow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+FOLDER = demo.FOLDER / "cluster"
+CONFIG = "demo/cluster/flowhooks.toml"
+SETTINGS = """\
+plugins_allow = ["contracts"]
+answer_wait = 2.0
+
+[ledger]
+heartbeat_timeout = 4.0
+
+[log]
+format = "text"
+
+[plugins.contracts]
+database = "demo/cluster/contracts.db"
+outbox = "demo/cluster/contracts-outbox.txt"
+"""
+ANNOUNCEMENT = {"businessKey": "1", "processDefinitionKey": "contract_announcement"}
+A_SECOND = 25
+"""Call-backs a second."""
+BEFORE, AFTER = 3.0, 2.0
+"""Seconds of call-backs before a worker is killed, and after what it ran has been taken over."""
+PATIENCE = 40.0
+"""Seconds for whatever must come to pass."""
+
+
+class Ledger:
+    """What the database says meanwhile."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = psycopg.connect(url, autocommit=True)
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._connection.close()
+
+    def ask(self, question: str, *given: object) -> Any:
+        """One value."""
+        return self._connection.execute(question.encode(), given).fetchone()[0]  # type: ignore[index]  # one row
+
+    def running(self, pid: int) -> int:
+        """How many attempts a process is in the middle of."""
+        return int(self.ask(f"SELECT count(*) {_BY} WHERE pid = %s AND outcome IS NULL", pid))
+
+    def lost(self, pid: int) -> int:
+        """How many attempts a killed process was in the middle of."""
+        return int(self.ask(f"SELECT count(*) {_BY} WHERE pid = %s AND outcome = 'lost'", pid))
+
+    def unfinished(self, pid: int) -> int:
+        """How many of the deliveries of those attempts have not come to their end since."""
+        lost = f"SELECT delivery_id {_BY} WHERE pid = %s AND outcome = 'lost'"
+        return int(self.ask(f"SELECT count(*) FROM deliveries WHERE state <> 'succeeded' AND id IN ({lost})", pid))
+
+    def taken_over(self, pid: int, heir: int) -> int:
+        """How many of those deliveries another process has run to their end."""
+        lost = f"SELECT delivery_id {_BY} WHERE pid = %s AND outcome = 'lost'"
+        by_heir = f"SELECT count(*) {_BY} WHERE pid = %s AND outcome = 'succeeded'"
+        return int(self.ask(f"{by_heir} AND delivery_id IN ({lost})", heir, pid))
+
+    def succeeded(self, pid: int) -> int:
+        """How many deliveries a process has run to their end."""
+        return int(self.ask(f"SELECT count(*) {_BY} WHERE pid = %s AND outcome = 'succeeded'", pid))
+
+    def is_dead(self, pid: int) -> bool:
+        """Whether the others have taken a process for dead."""
+        return bool(self.ask("SELECT count(*) FROM processes WHERE pid = %s AND stopped_at IS NOT NULL", pid))
+
+    def open(self) -> int:
+        """How many deliveries have not come to their end."""
+        return int(self.ask("SELECT count(*) FROM deliveries WHERE state <> 'succeeded'"))
+
+    def retried(self) -> int:
+        """How many deliveries took more than one attempt."""
+        return int(self.ask("SELECT count(*) FROM deliveries WHERE attempt > 1"))
+
+
+_BY = "FROM attempts JOIN processes ON processes.id = attempts.process"
+
+
+def until(condition: Callable[[], object], what: str) -> float:
+    """Wait until something has come to pass; the seconds that it took."""
+    began = time.monotonic()
+    while not condition():
+        if time.monotonic() - began > PATIENCE:
+            sys.exit(f"Not within {PATIENCE:.0f} s: {what}. The logs are in demo/cluster/.")
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+@contextmanager
+def archive_held() -> Iterator[None]:
+    """The archive of the example plugin in use by somebody else: whoever is to write to it waits."""
+    with closing(sqlite3.connect(FOLDER / "contracts.db", timeout=10, isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+def ended(processes: Sequence[Process]) -> list[int]:
+    """End processes in order; their exit codes."""
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    return [process.wait(STOP_SECONDS) for process in processes]
+
+
+def kill(process: Process) -> None:
+    """See that a process is gone."""
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """All that runs, and where call-backs go."""
+
+    environ: dict[str, str]
+    ledger: Ledger
+    place: tuple[str, int]
+    servers: list[Process]
+    workers: list[Process]
+
+
+def assemble(stack: ExitStack) -> Cluster:
+    """Start it all; it ends with the stack."""
+    say("1. PostgreSQL starts, for this demonstration only, with an empty database")
+    server = stack.enter_context(postgresql.server())
+    database = f"flowhooks_demo_{time.time_ns()}"
+    environ = {"FLOWHOOKS_DATABASE": server.make(database)}
+    stack.callback(server.drop, database)
+    run("db", "upgrade", "--config", CONFIG, environ=environ)
+
+    def start(name: str, *words: str, sign: str) -> tuple[Process, str]:
+        started = demo.start(*words, "--config", CONFIG, log=FOLDER / f"{name}.log", sign=sign, environ=environ)
+        stack.callback(kill, started[0])
+        return started
+
+    say("2. Two servers that take call-backs, one port before them, and three workers that run the plugin's handlers")
+    ports = ("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+    servers = [start(f"server-{one}", "serve", "--no-worker", *ports, sign="call_backs=") for one in (1, 2)]
+    shown(f"$ flowhooks serve --no-worker --config {CONFIG}")
+    for number, (process, url) in enumerate(servers, 1):
+        shown(f"  server {number}: process {process.pid}, {url}")
+    places = [urlsplit(url) for _, url in servers]
+    balancer = Balancer([(str(one.hostname), int(one.port or 0)) for one in places])
+    stack.callback(balancer.close)
+    shown("  one port before both: http://{}:{}".format(*balancer.place))
+    workers = [start(f"worker-{one}", "worker", sign="threads=")[0] for one in (1, 2, 3)]
+    shown(f"$ flowhooks worker --config {CONFIG}")
+    for number, process in enumerate(workers, 1):
+        shown(f"  worker {number}: process {process.pid}")
+    ledger = Ledger(environ["FLOWHOOKS_DATABASE"])
+    stack.callback(ledger.close)
+    return Cluster(
+        environ=environ,
+        ledger=ledger,
+        place=balancer.place,
+        servers=[process for process, _ in servers],
+        workers=workers,
+    )
+
+
+def lose_a_worker(cluster: Cluster) -> None:
+    """Kill a worker in the middle of what it runs, and wait until others have run that."""
+    ledger, victim = cluster.ledger, cluster.workers[1]
+    say("4. Somebody else uses the archive, so handlers wait for it; just then a worker is killed (kill -9)")
+    with archive_held():
+        until(lambda: ledger.running(victim.pid) > 1, "worker 2 runs deliveries")
+        shown(f"worker 2 is in the middle of {ledger.running(victim.pid)} deliveries")
+        kill(victim)
+        shown(f"$ kill -9 {victim.pid}")
+    seconds = until(lambda: ledger.is_dead(victim.pid), "the others take worker 2 for dead")
+    until(lambda: ledger.lost(victim.pid) > 0, "what it ran is recorded as lost")
+    lost = ledger.lost(victim.pid)
+    shown(f"after {seconds:.1f} s without a sign of life the others take it for dead (ledger.heartbeat_timeout = 4)")
+    shown(f"the {lost} attempts that it was in the middle of are lost; their handler says that running twice is safe")
+
+    say("5. The other workers run again what it was running; call-backs go on all the time")
+    until(lambda: not ledger.unfinished(victim.pid), "the others run what worker 2 ran")
+    for number in (1, 3):
+        shown(f"worker {number} has run {ledger.taken_over(victim.pid, cluster.workers[number - 1].pid)} of them")
+
+
+def account(cluster: Cluster, flow: Flow) -> bool:
+    """Show what came of all that was sent; whether nothing is missing."""
+    say("7. The books balance, and the plugin's own archive has each contract once")
+    verified = run("verify", "--config", CONFIG, environ=cluster.environ)
+    received = cluster.ledger.ask("SELECT count(*) FROM events")
+    with closing(sqlite3.connect(FOLDER / "contracts.db")) as archive:
+        (contracts,) = archive.execute("SELECT count(*) FROM contracts").fetchone()
+    announced = len((FOLDER / "contracts-outbox.txt").read_text().splitlines())
+    workers = {f"deliveries run by worker {number}": one for number, one in enumerate(cluster.workers, 1)}
+    table = Table("what", "how many")
+    for what, count in {
+        "call-backs sent": flow.sent,
+        "received and stored": received,
+        "answered 200, handlers succeeded": flow.answered[200],
+        "answered 202, stored, not finished yet": flow.answered[202],
+        **{what: cluster.ledger.succeeded(worker.pid) for what, worker in workers.items()},
+        "deliveries tried again": cluster.ledger.retried(),
+        "contracts archived": contracts,
+        "contracts announced": announced,
+    }.items():
+        table.add_row(what, f"{count:>8,}")
+    Console().print(table)
+    return verified == 0 and contracts + announced == received == flow.sent == flow.answered[200] + flow.answered[202]
+
+
+def show(stack: ExitStack) -> bool:
+    """Show it all; whether all of it was as it should be."""
+    cluster = assemble(stack)
+    say(f"3. A workflow engine calls back, {A_SECOND} times a second; each answer has the outcome of a worker's run")
+    flow = Flow(cluster.place, bodies=[ANNOUNCEMENT, EXAMPLE, EXAMPLE, EXAMPLE], a_second=A_SECOND)
+    stack.callback(flow.stop)
+    flow.start()
+    time.sleep(BEFORE)
+    shown(f"{flow.sent} call-backs sent, {flow.answered[200]} answered with status 200: their handlers have succeeded")
+    lose_a_worker(cluster)
+    time.sleep(AFTER)
+    say("6. The engine has finished; every delivery comes to its end, and everybody stops in order")
+    flow.stop()
+    until(lambda: cluster.ledger.open() == 0, "every delivery has succeeded")
+    codes = ended([cluster.workers[0], cluster.workers[2], *cluster.servers])
+    shown(f"exit codes {codes}")
+    return account(cluster, flow) and codes == [0, 0, 0, 0]
+
+
+def main() -> None:
+    """Show it all, and exit with 0 only if all of it was as it should be."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    (FOLDER / "flowhooks.toml").write_text(SETTINGS)
+    try:
+        with ExitStack() as stack:
+            good = show(stack)
+    except KeyboardInterrupt:
+        say("Stopped. Nothing is left running.")
+        sys.exit(130)
+    if not good:
+        sys.exit("Something above is not as it should be.")
+    say("All of it worked: what a killed worker was running was run by the others, and nothing is missing.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,293 @@
+"""A place where the commands of a page can be run as they stand: a server, a ledger, and programs of the usual names.
+
+What differs from a reader's machine is only addresses and paths: the programs in
+`bin/` take `http://127.0.0.1:8080` for this server, and `DELIVERY_ID` for a delivery that is in a state to fit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from support.code_blocks import Block
+
+PATIENCE = 60.0
+"""Seconds for which a command may run, on machines that are busy."""
+HANDLERS = {
+    "leave": """\
+from flowhooks import handler, hookimpl
+
+@handler(process_key="leave_request")
+def grant_leave(event):
+    return f"granted: {event.business_key}"
+
+@hookimpl
+def handlers():
+    return [grant_leave]
+""",
+    "agreements": """\
+import time
+from flowhooks import Reject, handler, hookimpl
+
+@handler(callback_class="com.example.ContractSigned", process_key="contract_approval")
+def archive_contract(event):
+    if event.data.get("fails"):
+        raise Reject("The archive has no room.")
+
+@handler(process_key="hangs")
+def announce_contract(event):
+    time.sleep(600)
+
+@hookimpl
+def handlers():
+    return [archive_contract, announce_contract]
+""",
+}
+"""The plugins of a stage: handlers for what the pages name."""
+HERE = {
+    "/etc/flowhooks.toml": "{folder}/flowhooks.toml",
+    "/var/lib/flowhooks/": "{folder}/",
+    "/backup/": "{folder}/backup/",
+    "/opt/flowhooks/bin/": "",
+    ".venv/bin/": "",
+    "contracts:": "agreements:",  # an installed plugin has that name already, in the environment of these tests
+}
+"""Places and names on a reader's machine, and what they are here."""
+FLOWHOOKS = '''\
+#!{python}
+"""flowhooks, with the addresses of this stage; `serve` stops by itself once it serves."""
+import os, signal, sqlite3, subprocess, sys
+words = sys.argv[1:]
+real = [{python!r}, "-m", "flowhooks"]
+if words[:1] == ["send"] and "--to" not in words:
+    words += ["--to", os.environ["STAGE_CALL_BACKS"]]
+if "DELIVERY_ID" in words:
+    state = "unknown" if {{"--did", "--did-not"}} & set(words) else "dead"
+    with sqlite3.connect("file:{folder}/flowhooks.db?mode=ro", uri=True) as ledger:
+        found = ledger.execute("SELECT id FROM deliveries WHERE state = ?", (state,)).fetchone()
+    if not found:
+        sys.exit(f"this stage has no delivery left that is {{state}}")
+    words[words.index("DELIVERY_ID")] = found[0]
+if words[:1] != ["serve"]:
+    os.execv(real[0], [*real, *words])
+free = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--database", "{folder}/another.db"]
+server = subprocess.Popen([*real, *words, *free], stderr=subprocess.PIPE, text=True)
+for line in server.stderr:
+    sys.stderr.write(line)
+    if "server_started" in line:
+        server.send_signal(signal.SIGTERM)
+sys.exit(server.wait())
+'''
+CURL = '''\
+#!{python}
+"""As much of curl as the pages use; it fails on a 4xx or 5xx only if --fail is given."""
+import http.client, os, shlex, sys
+from urllib.parse import urlsplit
+place = {{8080: os.environ["STAGE_CALL_BACKS"], 8081: os.environ["STAGE_ADMIN"]}}
+words, headers, body, url, method, fail = iter(sys.argv[1:]), {{}}, None, None, None, False
+for word in words:
+    if word in ("-H", "--header"):
+        name, _, value = next(words).partition(": ")
+        headers[name] = value
+    elif word in ("-d", "--data", "--data-binary", "--json"):
+        body = next(words)
+        body = open(body[1:], "rb").read() if body.startswith("@") else body.encode()
+        if word == "--json":
+            headers["Content-Type"] = "application/json"
+    elif word in ("-X", "--request"):
+        method = next(words)
+    elif word in ("-i", "-s", "-sS", "-si", "--silent", "--show-error"):
+        pass
+    elif word in ("-f", "--fail"):
+        fail = True
+    elif word.startswith("-"):
+        sys.exit(f"curl of these tests has no option {{word}}")
+    else:
+        url = urlsplit(word)
+connection = http.client.HTTPConnection(urlsplit(place[url.port]).netloc, timeout=30)
+target = url.path + ("?" + url.query if url.query else "")
+connection.request(method or ("GET" if body is None else "POST"), target, body, headers)
+answer = connection.getresponse()
+sys.stdout.write(f"HTTP/1.1 {{answer.status}} {{answer.reason}}\\n\\n{{answer.read().decode()}}\\n")
+sys.exit(fail and answer.status >= 400)
+'''
+SQLITE = '''\
+#!{python}
+"""As much of sqlite3 as the pages use, for machines without it."""
+import sqlite3, sys
+file, statement = (word for word in sys.argv[1:] if not word.startswith("-"))
+with sqlite3.connect(file) as connection:
+    for row in connection.execute(statement):
+        print(*row, sep="|")
+connection.close()
+'''
+PYTHON = '#!/bin/sh\nexec {python} "$@"\n'
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of a block.
+
+    Attributes:
+        line: the number of its first line in the page.
+        text: as it stands, continuation lines included.
+    """
+
+    line: int
+    text: str
+
+
+def commands(block: Block) -> list[Command]:
+    """The commands of a block of shell: continued lines, quotes and here-documents kept together."""
+    found: list[Command] = []
+    open_ = ""
+    start = 0
+    for number, line in enumerate(block.text.split("\n"), block.line + 1):
+        if not open_ and block.language == "console":
+            if not line.startswith("$ "):
+                continue  # what it prints
+            line = line.removeprefix("$ ")  # noqa: PLW2901
+        if not open_ and (not line.strip() or line.lstrip().startswith("#")):
+            continue
+        start = start if open_ else number
+        open_ += line + "\n"
+        if _whole(open_):
+            found.append(Command(start, open_.rstrip("\n")))
+            open_ = ""
+    if open_:
+        raise ValueError(f"{block.where}: a command does not end: {open_}")
+    return found
+
+
+def _whole(text: str) -> bool:
+    """Whether a shell would run this, rather than ask for more."""
+    if text.endswith("\\\n"):
+        return False
+    if match := re.search(r"<<-?\s*['\"]?(\w+)['\"]?", text):
+        return text.rstrip("\n").endswith(f"\n{match[1]}")
+    done = subprocess.run(["bash", "-n", "-c", text], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+class Stage:
+    """A folder with a running server, in which the commands of one page are run."""
+
+    def __init__(self, folder: Path, *, handlers: dict[str, str] | None = None, settings: str = "") -> None:
+        """Make the folder.
+
+        Args:
+            folder: one that is not there yet.
+            handlers: further plugins, each a file's text by its name.
+            settings: further lines at the top of `flowhooks.toml`.
+        """
+        self.folder = folder
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("FLOWHOOKS_", "PYTEST_"))
+        } | {
+            "FLOWHOOKS_PLUGINS_DENY": ",".join(one.name for one in entry_points(group="flowhooks")),
+            "FLOWHOOKS_CONFIG": str(folder / "flowhooks.toml"),
+            "PATH": f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+        for name in ("handlers", "backup", "bin"):
+            (folder / name).mkdir(parents=True)
+        for name, text in (HANDLERS | (handlers or {})).items():
+            (folder / f"handlers/{name}.py").write_text(text)
+        (folder / "flowhooks.toml").write_text(
+            f'database = "{folder}/flowhooks.db"\nplugins_dirs = ["{folder}/handlers"]\n{settings}\n'
+            "[runner]\nthreads = 8\n"
+        )
+        for name, text in (("flowhooks", FLOWHOOKS), ("curl", CURL), ("sqlite3", SQLITE), ("python3", PYTHON)):
+            program = folder / "bin" / name
+            program.write_text(text.format(python=sys.executable, folder=folder))
+            program.chmod(0o755)
+        self._server: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Start the server."""
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "flowhooks", "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"],
+            cwd=self.folder,
+            env=self.environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self._server.stderr
+        said = ""
+        for line in self._server.stderr:
+            said += line
+            record = json.loads(line)
+            if record["event"] == "server_started":
+                self.environment |= {"STAGE_CALL_BACKS": record["call_backs"], "STAGE_ADMIN": record["admin"]}
+                return
+        raise RuntimeError(said)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """End the server."""
+        if self._server:
+            with self._server as server:
+                server.send_signal(number)
+                server.communicate(timeout=PATIENCE)
+            self._server = None
+
+    def seed(self) -> None:
+        """Have one event 4711 whose delivery is dead, and two whose deliveries are unknown."""
+        self._post("4711", {"processDefinitionKey": "contract_approval", "businessKey": "C-2026-17", "fails": True})
+        for flow in ("4712", "4713"):
+            self._post(flow, {"processDefinitionKey": "hangs"}, Prefer="respond-async")
+        deadline = time.monotonic() + PATIENCE
+        with closing(sqlite3.connect(f"file:{self.folder}/flowhooks.db?mode=ro", uri=True)) as ledger:
+            while ledger.execute("SELECT count(*) FROM deliveries WHERE state = 'running'").fetchone() != (2,):
+                assert time.monotonic() < deadline, "the two deliveries never ran"
+                time.sleep(0.01)
+        self.stop(signal.SIGKILL)
+        self.start()
+
+    def run(self, text: str) -> subprocess.CompletedProcess[str]:
+        """Run one command of a page at a terminal; where it asks, the answer is yes."""
+        keyboard, terminal = pty.openpty()
+        try:
+            os.write(keyboard, b"y\n")
+            return subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", self._here(text)],
+                cwd=self.folder,
+                env=self.environment,
+                stdin=terminal,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+                check=False,
+            )
+        finally:
+            os.close(terminal)
+            os.close(keyboard)
+
+    def _here(self, text: str) -> str:
+        for path, place in HERE.items():
+            text = text.replace(path, place.format(folder=self.folder))
+        return text
+
+    def _post(self, flow: str, body: dict[str, object], **headers: str) -> None:
+        request = urllib.request.Request(
+            f"{self.environment['STAGE_CALL_BACKS']}/flow/{flow}/call-back/complete",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json", **headers},
+        )
+        try:
+            urllib.request.urlopen(request, timeout=PATIENCE).close()
+        except urllib.error.HTTPError as error:
+            error.close()  # 500: its handler has failed, as it is meant to

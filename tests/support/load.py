@@ -1,0 +1,413 @@
+"""Servers at one address that are killed one after the other at named points, and what must hold afterwards.
+
+It has no tests of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+
+import pytest
+
+from flowhooks.ledger import audit
+from flowhooks.ledger.queries import EventFilter
+from support.clients import calling, until_more
+from support.ports import free_port
+from support.waiting import WAIT_TIMEOUT
+
+PLUGIN = '''
+import itertools, os, random, signal, time
+from pathlib import Path
+from flowhooks import Retry, handler, hookimpl
+
+FOLDER = Path(os.environ["JOURNAL"]).parent
+LAST = int(os.environ.get("FLOWHOOKS_TEST_IN_HANDLER", 0))
+ENTERED = itertools.count(1)
+AGAIN = Retry(attempts=50, delays=[0.05], jitter=0)
+
+def enter(name, event, delivery):
+    """Write down that it was entered; wait as long as the gate of this instance is shut."""
+    line = f"{name} {delivery.id} {delivery.attempt}\\n".encode()
+    file = os.open(os.environ["JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(file, line)
+    os.close(file)
+    if next(ENTERED) == LAST:
+        os.kill(os.getpid(), signal.SIGKILL)
+    while (FOLDER / f"shut-{event.flow_instance_id}").exists():
+        time.sleep(0.01)
+
+@handler(process_key=["crash", "old"])
+def plain(event, delivery):
+    """Not safe to run twice."""
+    enter("plain", event, delivery)
+
+@handler(process_key="crash", retry=AGAIN)
+def again(event, delivery):
+    """Safe to run twice; fails now and then."""
+    enter("again", event, delivery)
+    time.sleep(random.choice([0, 0, 0.01]))
+    if random.random() < 0.05:
+        raise OSError("now and then")
+
+@handler(process_key="moody")
+def moody(event, delivery):
+    """Fails at first."""
+    enter("moody", event, delivery)
+    if delivery.attempt == 1:
+        raise OSError("not yet")
+
+@hookimpl
+def handlers():
+    return [plain, again, moody]
+'''
+LATE = '''
+import os
+from flowhooks import handler, hookimpl
+
+@handler(SELECTOR, name="late")
+def late(event, delivery):
+    """One that is installed when call-backs for it have come already."""
+    with open(os.environ["JOURNAL"], "a") as journal:
+        print("late", delivery.id, delivery.attempt, file=journal)
+
+@hookimpl
+def handlers():
+    return [late]
+'''
+CLIENTS = 5
+SETTINGS = {
+    "answer_wait": 0.3,
+    "ledger__write_timeout": 2,
+    "runner__threads": 4,
+    "runner__kind": "embedded",
+    "ledger__heartbeat_timeout": 1.5,
+}
+EARLY = {"recover", "reroute_parked", "reroute"}
+"""What has to be prepared before the server is started that is killed there."""
+AT_ONCE = {"migrate", "recover", "reroute_parked"}
+"""What is reached by the start of a server."""
+BY_LOAD = {"accept", "answer", "claim", "attempt", "handler", "settle"}
+
+
+class Siege:
+    """One address under fire, and what was prepared there and asked for."""
+
+    def __init__(self, site):
+        self.site = site
+        self.address = ("127.0.0.1", free_port())
+        self.server = None
+        self.told = {}
+        self.purged = {}
+        self.dismissed = set()
+        self.resolved = set()
+        self.prepared = {}
+        self.owed = []
+        self.rerouted = set()
+        site.plugin("demo", PLUGIN)
+
+    def start(self, at="", times=1):
+        """Start the server again, which is to be killed at a point."""
+        point = {"test_in_handler": times} if at == "handler" else {"failpoint": f"{at}:{times}"}
+        listen = f"{self.address[0]}:{self.address[1]}"
+        self.server = self.site.start(
+            ready=False, listen=listen, **SETTINGS, **(point if at not in {"", "checkpoint"} else {})
+        )
+
+    def until_killed(self, at, times):
+        """Wait for its end, and see that it came where it was meant to."""
+        try:
+            self.server.process.wait(WAIT_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{at} was not reached {times} times:\n" + "\n".join(self.server.lines[-10:]))
+        assert self.server.wait() == -signal.SIGKILL, "\n".join(self.server.lines[-20:])
+        if at not in {"handler", "checkpoint"}:
+            assert f"killed at {at}:{times}, as FLOWHOOKS_FAILPOINT says" in self.server.lines
+        self.open_gates()
+
+    def open_gates(self):
+        """Let go of whoever waits."""
+        for gate in self.site.folder.glob("shut-*"):
+            gate.unlink()
+
+    def post(self, instance, key, **more):
+        """One call-back, repeated until it is taken; the event's id."""
+        end = time.monotonic() + WAIT_TIMEOUT
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                answer = self.server.post(instance, {"processDefinitionKey": key} | more, Prefer="respond-async")
+                assert answer.status in {200, 202, 500, 503}, answer
+                if answer.status != 503:
+                    self.told[instance] = answer.event_id
+                    return answer.event_id
+            time.sleep(0.05)
+        raise AssertionError(f"{instance} was not taken")
+
+    def operate(self, name, *, may_be_done=False, **arguments):
+        """Ask for an operation; the server may be killed by it."""
+        after = {}
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            while True:
+                answer = self.server.operate(self.site.token(), name, **arguments, **after)
+                assert answer.status == 200 or (may_be_done and answer.status == 409), answer
+                if not answer.json.get("next"):
+                    break
+                after = {"after": answer.json["next"]}
+
+    def prepare(self, at, name):
+        """Have what is needed for a point to be reached."""
+        kind = at.partition(".")[0]
+        if kind in self.prepared:
+            return
+        match kind:
+            case "recover":
+                (self.site.folder / f"shut-{name}").touch()
+                self.post(name, "crash")
+                self.site.until(lambda ledger: running(ledger, self.told[name]) == 2)
+                self.prepared[kind] = name
+            case "reroute_parked":
+                self.prepared[kind] = [self.post(f"{name}-{number}", name) for number in range(3)]
+                self.site.plugin(name.replace("-", "_"), LATE.replace("SELECTOR", f'process_key="{name}"'))
+            case "reroute":
+                self.prepared[kind] = [
+                    self.post(f"{name}-{number}", "crash", callBackProcessClass=name) for number in range(3)
+                ]
+                self.site.plugin(name.replace("-", "_"), LATE.replace("SELECTOR", f'callback_class="{name}"'))
+            case "replay" | "purge" | "dismiss":
+                key = {"replay": "moody", "purge": "old"}.get(kind, name)
+                ids = [self.post(f"{name}-{number}", key) for number in range(3)]
+                self.site.until(lambda ledger: not any(running(ledger, one, waiting=True) for one in ids))
+                self.prepared[kind] = ids
+
+    def act(self, at, kind):
+        """Have a point reached by what an operator does, which will be owed then."""
+        ids = self.prepared.pop(kind, [])
+        match kind:
+            case "replay" | "reroute":
+                asked = {"event_filter": {"ids": ids}}
+            case "dismiss":
+                self.dismissed |= set(ids)
+                asked = {"event_filter": {"ids": ids}, "note": "nobody wants it"}
+            case "purge":
+                done = self.settled(ids)
+                self.purged |= {instance: event for instance, event in self.told.items() if event in done}
+                asked = {"event_filter": {"ids": list(done), "until": time.time_ns() // 1000}}
+            case "resolve":
+                (unknown,) = self.site.until(lambda ledger: ledger.page(EventFilter(state="unknown"), limit=1))
+                one = next(it.delivery_id for it in unknown.delivery_statuses if it.state == "unknown")
+                self.resolved.add(one)
+                asked = {"delivery_id": one, "verdict": "did", "note": "looked"}
+        if kind == "reroute":
+            self.rerouted |= set(ids)
+        self.cut_off(at, kind, asked)
+        self.owed.append((kind, asked))
+
+    def cut_off(self, at, kind, asked):
+        """Ask for what kills the server."""
+        self.operate(kind, **asked)
+        self.until_killed(at, 1)
+
+    def make_good(self):
+        """What was cut off is asked for once more; what turns out to be done already is refused, or does nothing."""
+        for kind, asked in self.owed:
+            self.operate(kind, may_be_done=True, **asked)
+        self.owed = []
+
+    def settled(self, ids):
+        """Those events all of whose deliveries have succeeded."""
+        with self.site.ledger() as ledger:
+            return {one for one in ids if {it.state for it in ledger.delivery_statuses(one)} <= {"succeeded"}}
+
+    def kill_at(self, at, times, number, following):
+        """Start a server, kill it at a point, and prepare what the next one needs while it lives."""
+        kind = at.partition(".")[0]
+        self.start(at, times)
+        if kind not in AT_ONCE | BY_LOAD:
+            self.server.until_logged("server_started")
+            self.prepare(at, f"{kind}-{number}")
+            ahead = following.partition(".")[0]
+            if ahead in EARLY:
+                self.prepare(following, f"{ahead}-{number + 1}")
+            self.make_good()
+            until_more(self.taken, 2 * CLIENTS)
+            if kind != "checkpoint":
+                self.act(at, kind)
+                return
+            self.checkpoint(number)
+        self.until_killed(at, times)
+        if kind in AT_ONCE:
+            self.prepared.pop(kind, None)
+
+    def checkpoint(self, number):
+        """Have the log grow until SQLite copies it into its file, which nothing else writes, and kill it there."""
+        before = self.site.database.stat().st_mtime_ns
+        filling = threading.Thread(target=self.fill, args=(number,), daemon=True)
+        filling.start()
+        while self.site.database.stat().st_mtime_ns == before:
+            assert filling.is_alive(), "all was sent, and there was no checkpoint"
+        self.server.process.kill()
+        filling.join(WAIT_TIMEOUT)
+
+    def fill(self, number):
+        """Send large call-backs until the server is gone."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            for count in range(400):
+                instance = f"large-{number}-{count}"
+                body = {"processDefinitionKey": "crash", "padding": "x" * 200_000}
+                answer = self.server.post(instance, body, Prefer="respond-async")
+                if answer.status in {200, 202}:
+                    self.told[instance] = answer.event_id
+
+    def go_on(self):
+        """After the last kill: a server that lives."""
+        self.start()
+        self.server.until_logged("server_started")
+        self.make_good()
+
+
+class Shared(Siege):
+    """The same where the ledger is shared: what operators do is done by commands, which are killed there themselves."""
+
+    def start(self, at="", times=1):
+        """Only what the load or the start reaches is for the server."""
+        super().start(at if at.partition(".")[0] in AT_ONCE | BY_LOAD else "", times)
+
+    def operate(self, name, *, may_be_done=False, failpoint=None, **arguments):
+        """Give a command; it may be killed at a point."""
+        words = [f"--id={one}" for one in arguments.get("event_filter", {}).get("ids", ())]
+        words += ["--note", arguments["note"]] if name == "dismiss" else []
+        words = [arguments["delivery_id"], "--did"] if name == "resolve" else words
+        words = ["--older-than", "0s", "--key", "old"] if name == "purge" else words
+        words = words or ["--state", "dead"]
+        group = "db" if name == "purge" else "events"
+        point = {"failpoint": f"{failpoint}:1"} if failpoint else {}
+        done = self.site.run(group, name, *words, "--yes", "--database", self.site.database, **SETTINGS, **point)
+        assert (done.returncode == -signal.SIGKILL) == bool(failpoint), done
+        assert done.returncode <= may_be_done, done
+
+    def cut_off(self, at, kind, asked):
+        """Kill the command, and the server too: for what comes next there is to be something to recover."""
+        self.operate(kind, failpoint=at, **asked)
+        self.server.kill()
+        self.open_gates()
+
+
+def running(ledger, event_id, *, waiting=False):
+    """How many deliveries of an event run, or wait."""
+    return sum(
+        one.state == "running" or (waiting and one.state == "waiting") for one in ledger.delivery_statuses(event_id)
+    )
+
+
+def unfinished(ledger):
+    """How many deliveries wait or run."""
+    tally = ledger.count_by_state()
+    return tally["waiting"] + tally["running"] + tally["handler_missing"]
+
+
+def besieged(siege, chain):
+    """Kill one server after the other, at (point, time) of `chain`, and check what is left."""
+    with calling([siege.address], clients=CLIENTS, key="crash", pause=0.02, backing_off=0.4) as (taken, problems):
+        siege.taken = taken
+        for number, (at, times) in enumerate(chain):
+            siege.kill_at(at, times, number, chain[number + 1][0] if number + 1 < len(chain) else "")
+        siege.go_on()
+        until_more(taken, 4 * CLIENTS)
+    assert problems == []
+    check(siege, taken)
+
+
+def history(siege, deliveries):
+    """All that is known of deliveries: how they stand, their attempts, who entered them, and what was asked for."""
+    site, found = siege.site, []
+    with site.ledger() as ledger:
+        for one in sorted(deliveries):
+            found += ["", repr(ledger.delivery(one)[1]), *map(repr, ledger.attempts(one))]
+            found += [line for line in site.journal.read_text().splitlines() if one in line]
+            found += [
+                f"{server.process.pid}: {line}" for server in site._servers for line in server.lines if one in line
+            ]
+        with ledger.connection() as connection:
+            found += ["", *map(repr, audit.entries(connection, limit=100))]
+    for server in site._servers:
+        for event in (
+            "deliveries_recovered",
+            "process_expired",
+            "stale_attempt",
+            "runner_fault",
+            "ledger_write_failed",
+        ):
+            found += [f"{server.process.pid}: {record}" for record in server.logged(event)]
+    return "\n".join(found)
+
+
+def check(siege, taken):
+    """I1, I2 and I3, once nothing moves any more."""
+    site = siege.site
+    siege.operate("replay", event_filter={"state": "dead"})
+    site.until(lambda ledger: not unfinished(ledger))
+    told = siege.told | {instance: event_id for instance, event_id, _ in taken}
+    assert {(instance, event_id) for instance, event_id, _ in taken} <= set(told.items()), (
+        "two events for one call-back"
+    )
+    for instance, event_id in siege.purged.items():
+        assert siege.post(instance, "old") == event_id
+    events, after, attempts = {}, "", {}
+    with site.ledger() as ledger:
+        while page := ledger.page(EventFilter(), limit=500, after=after):
+            events |= {one.event.flow_instance_id: one for one in page}
+            after = page[-1].event.id
+        for one in events.values():
+            for standing in one.delivery_statuses:
+                numbers = {it.number: it.outcome.value for it in ledger.attempts(standing.delivery_id)}
+                assert list(numbers) == list(range(1, standing.attempt + 1))
+                attempts |= {(standing.delivery_id, number): outcome for number, outcome in numbers.items()}
+    # I1: each 2xx has one durable row.
+    assert not set(siege.purged) & set(events)
+    assert {one: it for one, it in told.items() if one not in siege.purged} == {
+        instance: one.event.id for instance, one in events.items() if instance in told
+    }
+    # I2: each delivery has come to its end, or is shown to an operator.
+    assert not [one for one in events.values() if one.state == "parked"]
+    assert {one.event.id for one in events.values() if one.state == "dismissed"} == siege.dismissed
+    assert {len(one.delivery_statuses) for one in events.values() if one.event.id in siege.rerouted} <= {3}
+    states = {
+        one.delivery_id: (one.handler.partition(":")[2], one.state.value)
+        for it in events.values()
+        for one in it.delivery_statuses
+    }
+    assert set(states.values()) <= {
+        *((name, "succeeded") for name in ("plain", "again", "moody", "late")),
+        *((name, "unknown") for name in ("plain", "moody", "late")),
+    }, Counter(states.values())
+    assert {states[one][1] for one in siege.resolved & set(states)} <= {"succeeded"}
+    # I3: nothing ran without a mark, no attempt twice, and what may not run twice ran once.
+    entered = Counter()
+    for line in site.journal.read_text().splitlines():
+        name, delivery, attempt = line.split()
+        if delivery in states:
+            entered[name, delivery, int(attempt)] += 1
+    again = {one for (_, one, _), times in entered.items() if times > 1}
+    assert not again, history(siege, again)
+    assert {(delivery, attempt) for _, delivery, attempt in entered} <= set(attempts)
+    # No operator lets one of these run again: replayed is only what is dead, and they never fail; *unknown* ones are
+    # said to have done their work.
+    once = Counter(delivery for name, delivery, _ in entered if name in {"plain", "late"})
+    again = {one for one, times in once.items() if times > 1}
+    assert not again, history(siege, again)
+    done = {one for one, outcome in attempts.items() if outcome == "succeeded"}
+    assert done <= {(delivery, attempt) for _, delivery, attempt in entered} | {
+        (delivery, attempt) for delivery, attempt in done if delivery in siege.resolved
+    }
+    siege.server.stop()
+    with site.ledger() as ledger:
+        assert ledger.quick_check() is None  # of a file
+    verified = site.run("verify", "--json", "--database", site.database)
+    assert verified.returncode == 0, verified
+    assert json.loads(verified.stdout)["purged"] == len(siege.purged)

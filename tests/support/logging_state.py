@@ -1,0 +1,33 @@
+"""A fixture that puts back what configuring the logs changes in a process."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import warnings
+
+import pytest
+import structlog
+
+from flowhooks.observability import logging as logs
+
+
+@pytest.fixture(autouse=True)
+def logging_kept():
+    """Everything that `logs.configure` changes in this process is put back afterwards."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    levels = {name: logging.getLogger(name).level for name in logs.LIBRARY_LEVELS}
+    hooks = threading.excepthook, sys.excepthook, sys.unraisablehook
+    showwarning = warnings.showwarning
+    yield
+    for handler in [handler for handler in root.handlers if handler not in handlers]:
+        root.removeHandler(handler)
+    root.setLevel(level)
+    for name, one in levels.items():
+        logging.getLogger(name).setLevel(one)
+    threading.excepthook, sys.excepthook, sys.unraisablehook = hooks
+    logging.captureWarnings(False)
+    warnings.showwarning = showwarning
+    structlog.reset_defaults()

@@ -1,0 +1,135 @@
+"""Put faults into nine modules, one at a time, and say how many of them the tests find; what `make mutants` runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).parents[2]
+FOLDER: Final = ROOT / "mutants"
+FOUND: Final = frozenset({"killed", "timeout", "segfault", "check was interrupted by user"})
+"""What mutmut calls it if a test fails, never ends, is ended by a signal, or cannot even be collected."""
+MODULES: Final = {
+    "retry": ("unit/model/test_retry.py",),
+    "delivery": ("unit/model/test_delivery.py",),
+    "conditions": ("unit/model/test_conditions.py",),
+    "router": ("unit/routing/test_router.py", "unit/routing/test_router_conditions.py"),
+    "index": ("unit/routing/test_router.py", "unit/routing/test_router_conditions.py"),
+    "selectors": (
+        "unit/model/test_selectors.py",
+        "unit/model/test_handler.py",
+        "unit/routing/test_router.py",
+        "unit/routing/test_router_conditions.py",
+    ),
+    "schema": (
+        "unit/schema/test_files.py",
+        "unit/schema/test_plugin_schemas.py",
+        "unit/schema/test_schemas.py",
+        "unit/schema/test_strict_json.py",
+    ),
+    "intake": ("unit/intake/test_accept.py",),
+    "dispatcher": ("unit/execution/test_dispatcher.py",),
+}
+"""The modules, and the tests that say what each of them promises; files of `tests/`, so that each runs for seconds."""
+FILES: Final = {
+    "retry": "model/retry.py",
+    "delivery": "model/delivery.py",
+    "conditions": "model/conditions.py",
+    "router": "routing/router.py",
+    "index": "routing/index.py",
+    "selectors": "model/selectors.py",
+    "schema": "schema/*.py",
+    "intake": "intake/accept.py",
+    "dispatcher": "execution/dispatcher.py",
+}
+"""Where each module is, below `flowhooks/`."""
+MIN_PERCENT: Final = dict.fromkeys(MODULES, 85) | dict.fromkeys(("conditions", "router", "index", "selectors"), 95)
+"""Percent of each module's mutants that the tests must kill; more for the modules that select an event's handlers."""
+
+
+def settings(module: str) -> dict[str, Any]:
+    """What mutmut is told of a module."""
+    return {
+        "source_paths": ["flowhooks"],
+        "only_mutate": [f"flowhooks/{FILES[module]}"],
+        "also_copy": ["schemas"],
+        "pytest_add_cli_args_test_selection": [f"tests/{file}" for file in MODULES[module]],
+        "pytest_add_cli_args": [
+            # What runs in this process, and is not built of a checkout.
+            *("-k", "not postgresql and not procrastinate and not wheel"),
+            *("-p", "no:cacheprovider", "--hypothesis-seed=0"),
+            # Seconds: on a busy machine the first Hypothesis test can take half of that to list Unicode's characters.
+            "--timeout=60",
+        ],
+        "timeout_constant": 90.0,  # seconds, for a mutant that a test's own limit does not stop
+        "timeout_multiplier": 2.0,
+    }
+
+
+def prepare(module: str) -> Path:
+    """A folder for mutmut that looks like the checkout, with its settings in `pyproject.toml`."""
+    folder = FOLDER / module
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in ("flowhooks", "schemas", "tests"):
+        (folder / name).symlink_to(ROOT / name)
+    lines = [f"{key} = {json.dumps(value)}" for key, value in settings(module).items()]
+    told = (ROOT / "pyproject.toml").read_text()
+    (folder / "pyproject.toml").write_text("\n".join([told, "[tool.mutmut]", *lines, ""]))
+    return folder
+
+
+def mutmut(folder: Path, *words: str, shown: bool) -> str:
+    """What a command of mutmut prints, if that is not shown as it comes.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
+    command = [str(Path(sys.executable).with_name("mutmut")), *words]
+    done = subprocess.run(command, cwd=folder, check=True, stdout=None if shown else subprocess.PIPE, text=True)
+    return done.stdout or ""
+
+
+def counted(listing: str) -> Counter[str]:
+    """How many mutants came to what, out of what `mutmut results --all` prints."""
+    return Counter(status for line in listing.splitlines() for _, colon, status in [line.rpartition(": ")] if colon)
+
+
+def row(module: str, of: Counter[str]) -> tuple[str, bool]:
+    """A module's line of the table, and whether enough of its mutants were found."""
+    killed = sum(of[status] for status in FOUND)
+    enough = killed * 100 >= MIN_PERCENT[module] * of.total() > 0
+    share = 100 * killed / of.total() if of.total() else 0.0
+    said = f"{module:10}{of.total():>9}{killed:>9}{share:>9.1f}{of['timeout']:>10}"
+    return said if enough else f"{said}   fewer than {MIN_PERCENT[module]} in 100", enough
+
+
+def main() -> int:
+    """Run it, and say what came of it: 0 if the tests find enough in every module that was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"some of {', '.join(MODULES)}; default: all")
+    parser.add_argument("--at-once", type=int, default=2, help="mutants that are tested at the same time; default 2")
+    given = parser.parse_args()
+    if unknown := set(given.modules) - MODULES.keys():
+        parser.error(f"there is no module {', '.join(sorted(unknown))}")
+    rows = []
+    for module in given.modules or MODULES:
+        print(f"{module}:", flush=True)
+        folder = prepare(module)
+        mutmut(folder, "run", "--max-children", str(given.at_once), shown=True)
+        rows.append(row(module, counted(mutmut(folder, "results", "--all", "true", shown=False))))
+    print(f"{'module':10}{'mutants':>9}{'killed':>9}{'percent':>9}{'timeouts':>10}")
+    for said, _ in rows:
+        print(said)
+    print("In mutants/MODULE, `mutmut results` names those that live, and `mutmut show NAME` says what they change.")
+    return 0 if all(enough for _, enough in rows) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

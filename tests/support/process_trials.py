@@ -1,0 +1,198 @@
+"""What trials of broken databases and networks have in common: a plugin, engines that call again, and the books."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import threading
+import time
+from collections import defaultdict
+from typing import NamedTuple
+
+import psycopg
+
+from support.waiting import until
+
+PLUGIN = '''
+import os, pathlib, time
+from flowhooks import Retry, handler, hookimpl
+
+def enter(event, delivery):
+    """Write down that it was entered; wait as long as the gate is shut. The result says who returned it."""
+    journal = pathlib.Path(os.environ["JOURNAL"])
+    with open(journal, "a") as lines:
+        print(event.flow_instance_id, delivery.attempt, os.getpid(), file=lines, flush=True)
+    while journal.with_name("shut-" + event.flow_instance_id).exists():
+        time.sleep(0.01)
+    if event.data.get("fails", 0) >= delivery.attempt:
+        raise ValueError("not yet")
+    return {"pid": os.getpid(), "attempt": delivery.attempt}
+
+@handler(process_key="again", retry=Retry(attempts=20, delays=[0.05], jitter=0))
+def again(event, delivery):
+    """May run twice."""
+    return enter(event, delivery)
+
+@handler(process_key="once")
+def once(event, delivery):
+    """May not."""
+    return enter(event, delivery)
+
+@hookimpl
+def handlers():
+    return [again, once]
+'''
+AGAIN = {"processDefinitionKey": "again"}
+ONCE = {"processDefinitionKey": "once"}
+STATES = {"waiting", "running", "succeeded", "dead", "unknown", "closed"}
+
+
+class Answered(NamedTuple):
+    """One answer, or none.
+
+    Attributes:
+        instance: of which flow.
+        status: of the answer; 0 if there was none.
+        seconds: that it took.
+        event_id: which event it spoke of.
+        retry_after: when to call again, as the answer said.
+    """
+
+    instance: str
+    status: int
+    seconds: float
+    event_id: str | None
+    retry_after: str | None
+
+
+class Engines:
+    """Some engines that call back, one flow after the other, and call again until they are told that it is stored.
+
+    Args:
+        servers: whom they call, in turn.
+        several: how many of them there are.
+        rest: seconds between an answer and the next call.
+
+    Attributes:
+        answers: every answer so far.
+    """
+
+    def __init__(self, *servers, several=3, rest=0.05):
+        self._servers = itertools.cycle([server.place for server in servers])
+        self._rest = rest
+        self._over = threading.Event()
+        self.answers = []
+        self._threads = [threading.Thread(target=self._call, args=(number,), daemon=True) for number in range(several)]
+        for thread in self._threads:
+            thread.start()
+
+    def _call(self, engine):
+        for number in itertools.count():
+            body = AGAIN if number % 2 else ONCE
+            while not self._once(f"e{engine}-{number}", body):
+                time.sleep(self._rest)
+            if self._over.wait(self._rest):
+                return
+
+    def _once(self, instance, body):
+        began = time.monotonic()
+        connection = http.client.HTTPConnection(*next(self._servers), timeout=60)
+        try:
+            connection.request(
+                "POST", f"/flow/{instance}/call-back/complete", json.dumps(body), {"Prefer": "respond-async"}
+            )
+            response = connection.getresponse()
+            response.read()
+            status, headers = response.status, response.headers
+        except OSError:
+            status, headers = 0, {}
+        finally:
+            connection.close()
+        self.answers.append(
+            Answered(
+                instance,
+                status,
+                time.monotonic() - began,
+                headers.get("Flowhooks-Event"),
+                headers.get("Retry-After"),
+            )
+        )
+        return 200 <= status < 300
+
+    def since(self, place):
+        """The answers from a place in `answers` on."""
+        return self.answers[place:]
+
+    def stop(self):
+        """Have each of them come to the end of its call; returns which event each flow was told."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join(120)
+            assert not thread.is_alive(), "an engine was never told that its call-back is stored"
+        return {one.instance: one.event_id for one in self.answers if 200 <= one.status < 300}
+
+
+def rows(url, statement):
+    """What a database says."""
+    with psycopg.connect(url) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def entered(site):
+    """(instance, attempt, process) of each time that a handler was entered."""
+    lines = site.journal.read_text().splitlines() if site.journal.exists() else []
+    return [(instance, int(attempt), int(pid)) for instance, attempt, pid in map(str.split, lines)]
+
+
+def shut(site, instance):
+    """Have handlers wait for this instance; opened by removing what is returned."""
+    gate = site.folder / f"shut-{instance}"
+    gate.touch()
+    return gate
+
+
+def at_rest(url):
+    """Wait until nothing waits or runs any more."""
+    moving = "SELECT id, state, attempt, due_at FROM deliveries WHERE state IN ('waiting', 'running')"
+    until(lambda: not rows(url, moving), poll=0.05, why=lambda: rows(url, moving))
+
+
+def check_books(site, url, told, *, may_be_unknown=False):
+    """Check the invariants once all has come to rest.
+
+    Args:
+        site: where the processes and the handlers' journal are.
+        url: the database, past whatever is broken.
+        told: which event each flow was told to be stored as.
+        may_be_unknown: whether a process ended in the middle of something.
+    """
+    at_rest(url)
+    # I1: whatever a 2xx said to be stored is stored, once.
+    stored = defaultdict(list)
+    for instance, event_id in rows(url, "SELECT flow_instance_id, id FROM events"):
+        stored[instance].append(event_id)
+    assert {instance: stored[instance] for instance in told} == {one: [event_id] for one, event_id in told.items()}
+    # I2: every delivery is in a state of the table, and has come to its end.
+    ends = dict(rows(url, "SELECT state, count(*) FROM deliveries GROUP BY state"))
+    assert ends.keys() <= STATES
+    assert ends.keys() <= {"succeeded"} | ({"unknown"} if may_be_unknown else set()), ends
+    # I3: what stands as an attempt's outcome was written by the process whose attempt it was, and by that attempt;
+    # and nothing ran that has no attempt.
+    attempts = rows(
+        url,
+        "SELECT events.flow_instance_id, attempts.number, attempts.outcome, attempts.result, processes.pid"
+        " FROM attempts JOIN deliveries ON deliveries.id = attempts.delivery_id"
+        " JOIN events ON events.id = deliveries.event_id JOIN processes ON processes.id = attempts.process",
+    )
+    for instance, number, outcome, result, pid in attempts:
+        if outcome == "succeeded":
+            assert json.loads(result) == {"pid": pid, "attempt": number}, (instance, number, result, pid)
+    made = {(instance, number, pid) for instance, number, _, _, pid in attempts}
+    ran = entered(site)
+    assert len(set(ran)) == len(ran), "an attempt was entered twice"
+    assert set(ran) <= made
+    # Whatever was entered and is not lost has its outcome.
+    assert all(outcome is not None for _, _, outcome, _, _ in attempts)
+    done = site.run("verify", "--database", url)
+    assert done.returncode == 0, done.stdout + done.stderr

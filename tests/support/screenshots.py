@@ -1,0 +1,227 @@
+"""Makes the documentation's pictures of the console anew: `.venv/bin/python tests/support/screenshots.py`.
+
+Everything in them comes from a server of their own with example plugins, whose ledger is thrown away afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import threading
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+sys.path.append(str(Path(__file__).parents[1]))  # where `support` is
+
+from flowhooks import Reject, Retry, handler, hookimpl, messages
+from flowhooks.app import App
+from flowhooks.intake.accept import Callback
+from flowhooks.ledger import alert_queries
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.operations import dismiss, registry
+from flowhooks.operations.context import Actor
+from flowhooks.settings import OperatorSettings, Settings
+from flowhooks.testing import ManualClock
+from flowhooks.web.admin.app import create_admin
+from flowhooks.web.admin.console import action_page
+from flowhooks.web.admin.passwords import hash_password
+from flowhooks.web.server.server import Limits, Server
+from support import browsers
+
+FOLDER = Path(__file__).parents[2] / "docs" / "how-to" / "console"
+DESK = {"width": 1100, "height": 760}
+PHONE = {"width": 360, "height": 720}
+PICTURES = (
+    ("overview", "/", DESK, "light", "en-GB"),
+    ("overview-phone", "/", PHONE, "dark", "zh-CN"),
+    ("events", "/events?key=contract_approval", DESK, "dark", "en-GB"),
+    ("events-phone", "/events?state=parked", PHONE, "light", "zh-CN"),
+    ("event", "EVENT", DESK, "light", "en-GB"),
+    ("event-phone", "EVENT", PHONE, "dark", "zh-CN"),
+    ("handlers", "/handlers", DESK, "light", "zh-CN"),
+    ("parked", "/parked", DESK, "dark", "zh-CN"),
+    ("rejected-requests", "/rejected-requests", DESK, "light", "zh-CN"),
+    ("alerts", "/alerts", DESK, "light", "en-GB"),
+    ("confirm", "/do/replay?key=contract_approval&state=dead&back=/console/events", DESK, "light", "en-GB"),
+    ("confirm-phone", "/do/dismiss?state=parked&back=/console/parked", PHONE, "dark", "zh-CN"),
+    ("twice", "AGAIN", DESK, "dark", "zh-CN"),
+    ("progress", "PROGRESS", DESK, "light", "en-GB"),
+    ("audit", "/audit", DESK, "light", "en-GB"),
+)
+"""What each picture shows: its page, size, colours and language."""
+BROKEN = """
+def handlers():
+    raise LookupError("no table payroll in the company's database")
+"""
+
+
+def plugins(clock):
+    """Plugins of a company that has contracts, leave and a payroll that is broken."""
+
+    @handler(process_key="contract_approval", retry=Retry(attempts=5))
+    def archive_contract(event):
+        """Move the signed contract into the archive."""
+        clock.advance(0.02 + len(event.business_key) * 0.004 + int(event.flow_instance_id) % 7 * 0.03)
+        if int(event.flow_instance_id) % 13 == 0:
+            raise Reject(f"contract {event.business_key} has no signature")
+        return {"archived": event.business_key}
+
+    @handler(process_key="leave_request", name="book_leave")
+    def book_leave(event):
+        """Write the granted days into the calendar."""
+        clock.advance(0.012)
+
+    @handler(callback_class="com.example.Retired", name="old_books")
+    def old_books(event):
+        """Kept until the last of the old flows has ended."""
+
+    @handler(every=True, name="count")
+    def count(event):
+        """Count what comes."""
+        clock.advance(0.001)
+
+    # As a file of an operator's would show in a traceback.
+    source = compile(BROKEN, "/opt/flowhooks/plugins/payroll.py", "exec")
+    exec(source, payroll := {})
+    return {
+        "documents": SimpleNamespace(
+            __doc__="Contracts go into the archive.", handlers=hookimpl(lambda: [archive_contract, old_books])
+        ),
+        "staff": SimpleNamespace(__doc__="Leave and its calendar.", handlers=hookimpl(lambda: [book_leave, count])),
+        "payroll": SimpleNamespace(__doc__="Payments.", handlers=hookimpl(payroll["handlers"])),
+    }
+
+
+def fill(app, clock):
+    """Have an hour of a working day pass."""
+
+    def take(instance, **body):
+        call_back = Callback(
+            source="default", kind="complete", flow_instance_id=instance, body=body, text=json.dumps(body)
+        )
+        return app.intake.accept(call_back, wait=20)
+
+    for number in range(150):
+        clock.advance(8 + (number * 37) % 31)
+        instance = str(4700 + number)
+        if number % 3:
+            key = f"C-2026-{instance}"
+            take(instance, processDefinitionKey="contract_approval", processDefinitionVersion=3, businessKey=key)
+        elif number % 21 == 0:
+            take(instance, processDefinitionKey="payment", processDefinitionVersion=1, businessKey=f"P-{number}")
+        else:
+            take(instance, processDefinitionKey="leave_request", businessKey=f"L-{number}")
+
+
+def refuse(app, clock):
+    """What a call-back listener refuses on such a day."""
+    for instance, status, key, named in (
+        ("4711", 400, "body_not_json", {"line": 1, "column": 27}),
+        ("4712", 422, "path_id", {}),
+        ("4733", 409, "conflict", {}),
+        ("4740", 401, "unauthorized", {}),
+        ("4741", 503, "ledger_slow", {}),
+    ):
+        clock.advance(100)
+        english, chinese = (messages.text(key, language, **named) for language in messages.LANGUAGES)
+        path = f"/flow/{instance}/call-back/complete"
+        app.rejected_requests.record(path=path, address="10.0.3.17", status=status, english=english, chinese=chinese)
+    app.rejected_requests.flush()
+
+
+def operate(app):
+    """What an operator does on such a day."""
+    desk = replace(app.operation_context, by=Actor("li.wei", "console"))
+    dead = [one.event.id for one in app.ledger.find(EventFilter(state="dead"), limit=3)]
+    parked = [one.event.id for one in app.ledger.find(EventFilter(state="parked"), limit=1)]
+    (alert, *_) = _alerts(app)
+    registry.run_operation(desk, "acknowledge", {"alerts": [alert], "note": "I call the archive"})
+    registry.run_operation(desk, "pause", {"handlers": ["staff:book_leave"], "note": "the calendar moves until noon"})
+    registry.run_operation(desk, "replay", {"event_filter": {"ids": dead[1:2]}})
+    note = "filed by hand, says Ms Chen"
+    registry.run_operation(
+        replace(desk, by=Actor("chen", "cli")),
+        "resolve",
+        {"delivery_id": _delivery(app, dead[2]), "verdict": "close", "note": note},
+    )
+    registry.run_operation(desk, "dismiss", {"event_filter": {"ids": parked}, "note": "a trial of the payroll team"})
+
+
+def _delivery(app, event_id):
+    return next(one.delivery_id for one in app.ledger.delivery_statuses(event_id) if one.state == "dead")
+
+
+def _alerts(app):
+    with app.ledger.connection() as connection:
+        return [one.id for one in alert_queries.open_alerts(connection)]
+
+
+def leads(app, page, path, address):
+    """Open what a picture shows."""
+    dead = app.ledger.find(EventFilter(state="dead"), limit=1)[0].event.id
+    root = f"http://{address}/console"
+    if path == "AGAIN":
+        done = app.ledger.find(EventFilter(state="succeeded", flow_instance_id="4801"), limit=1)[0].event.id
+        path = f"/do/replay_again?id={done}&handler=documents:archive_contract&state=succeeded"
+    if path != "PROGRESS":
+        page.goto(f"{root}{path.replace('EVENT', f'/events/{dead}')}")
+        return
+    # As it looks with many more of them than such a day has.
+    before = action_page.REQUEST_TIME_BUDGET, dismiss.PAGE_SIZE
+    action_page.REQUEST_TIME_BUDGET, dismiss.PAGE_SIZE = -1.0, 3
+    page.add_init_script("window.setTimeout = () => 0")
+    page.goto(f"{root}/do/dismiss?state=parked&back=/console/parked")
+    page.locator("main button").click()
+    page.locator("progress").wait_for()
+    action_page.REQUEST_TIME_BUDGET, dismiss.PAGE_SIZE = before
+
+
+def operated(app):
+    """The same company's settings, with somebody who logs in."""
+    password = hash_password("correct horse battery staple")
+    return replace(app.settings, operators={"li": OperatorSettings(role="operate", password=password)})
+
+
+def main():
+    """Make them all."""
+    clock = ManualClock()
+    clock.advance(days=300, hours=9)
+    FOLDER.mkdir(exist_ok=True)
+    given = plugins(clock)
+    with tempfile.TemporaryDirectory() as folder:
+        app = App(Settings(database=f"{folder}/f.db", plugins_allow=tuple(given)), objects=given, clock=clock)
+        app.plugins = SimpleNamespace(
+            **{name: getattr(app.plugins, name) for name in ("handlers", "warnings")},
+            infos=[one for one in app.plugins.infos if one.origin == "object"],
+        )
+        app.start()
+        fill(app, clock)
+        refuse(app, clock)
+        app.alerts.poll()
+        operate(app)
+        server = Server(create_admin(app, "t"), listen="127.0.0.1:0", threads=4, limits=Limits(), name="admin")
+        threading.Thread(target=server.serve, daemon=True).start()
+        try:
+            with browsers.chromium() as browser:
+                for name, path, size, scheme, locale in PICTURES:
+                    page = browser.new_page(
+                        viewport=size, color_scheme=scheme, locale=locale, timezone_id="Asia/Shanghai"
+                    )
+                    leads(app, page, path, server.address)
+                    page.screenshot(path=FOLDER / f"{name}.png")
+                    page.close()
+                app.settings = operated(app)
+                page = browser.new_page(viewport={"width": 1100, "height": 480}, locale="en-GB")
+                page.goto(f"http://{server.address}/console/")
+                page.get_by_label("Name").fill("li")
+                page.screenshot(path=FOLDER / "login.png")
+                page.close()
+        finally:
+            server.close()
+            app.close(10)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,305 @@
+"""What flowhooks uses of libraries' internals is listed, is there in the installed versions, and is pinned."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+import sys
+import textwrap
+import tomllib
+from functools import cache
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+CHECKOUT = Path(__file__).parents[2]
+PACKAGE = CHECKOUT / "flowhooks"
+
+PRIVATE_NAMES = {
+    "procrastinate": {
+        "procrastinate.schema:SchemaManager": "get_migrations_path get_schema",
+    },
+    "psycopg": {
+        "psycopg:AsyncConnection": "pgconn wait",
+        "psycopg:Connection": "pgconn wait",
+    },
+    "sqlalchemy": {
+        "sqlalchemy.engine:Row": "_mapping",
+        "sqlalchemy.sql.elements:ColumnElement": "_from_objects _traverse_internals",
+    },
+    "waitress": {
+        "waitress.adjustments:Adjustments": (
+            "inbuf_overflow max_request_body_size max_request_header_size send_bytes url_scheme"
+        ),
+        "waitress.buffers:OverflowableBuffer": "append",
+        "waitress.channel:ClientDisconnected": "",
+        "waitress.channel:HTTPChannel": (
+            "_flush_exception _flush_some _flush_some_if_lockable close_when_flushed connected error_task_class"
+            " handle_close handle_read handle_write last_activity logger outbuf_lock parser_class readable recv request"
+            " requests requests_lock server socket task_class total_outbufs_len will_close writable write_soon"
+        ),
+        "waitress.parser:HTTPRequestParser": (
+            "adj body_rcv chunked close command completed content_length error expect_continue header_plus headers"
+            " headers_finished path query received request_uri url_scheme version"
+        ),
+        "waitress.receiver:ChunkedReceiver": "buf completed received",
+        "waitress.receiver:FixedStreamReceiver": "completed received",
+        "waitress.server:TcpWSGIServer": (
+            "_sock accept accepting active_channels add_task adj bind_socket channel_class closing dispatcher"
+            " handle_accept maintenance map pull_trigger readable sockinfo trigger"
+        ),
+        "waitress.task:ErrorTask": "channel execute finish request write",
+        "waitress.task:ThreadedTaskDispatcher": (
+            "handler_thread queue_logger set_thread_count shutdown start_new_thread threads"
+        ),
+        "waitress.task:WSGITask": (
+            "build_response_header channel chunked_response close_on_finish complete content_bytes_written"
+            " content_length execute finish request response_headers set_close_on_finish status write wrote_header"
+        ),
+        "waitress.wasyncore": "poll2",
+        "waitress.wasyncore:dispatcher": "close",
+    },
+}
+"""The names, by the library and by the class or module that has them. Besides what Python marks as private by an
+underscore, these are names that the library does not document: of waitress, psycopg and procrastinate."""
+UNDOCUMENTED = ("waitress", "psycopg")
+"""Libraries of whose classes every name counts that a subclass overrides or uses."""
+OTHERS = {"_asdict", "_fields", "_make", "_replace"}
+"""Public names with an underscore: of named tuples."""
+
+
+def is_private(name):
+    """Whether Python's convention marks a name as private."""
+    return isinstance(name, str) and name.startswith("_") and not name.startswith("__") and name != "_"
+
+
+def root(module):
+    """The library that a module belongs to; None: the standard library or flowhooks itself."""
+    name = module.partition(".")[0]
+    return None if name in sys.stdlib_module_names or name == "flowhooks" else name
+
+
+def resolve(path):
+    """The object that a key of `PRIVATE_NAMES` stands for."""
+    module, _, name = path.partition(":")
+    found = importlib.import_module(module)
+    return getattr(found, name) if name else found
+
+
+@cache
+def attributes_set(owner):
+    """The attributes that a class's own code sets on its instances, and the parameters that make one."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(owner)))
+    except (OSError, TypeError):
+        return frozenset()
+    return frozenset(
+        {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+        | {getattr(node.target, "id", "") for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)}
+        | {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    )
+
+
+def has(owner, name):
+    """Whether a module or a class has a name, be it on the class, on its instances, or as a parameter."""
+    return hasattr(owner, name) or (
+        inspect.isclass(owner) and any(name in attributes_set(one) for one in owner.__mro__ if one is not object)
+    )
+
+
+def listed(library):
+    """All names that are listed for a library."""
+    return {name for names in PRIVATE_NAMES.get(library, {}).values() for name in names.split()}
+
+
+@cache
+def trees():
+    """The modules of flowhooks, parsed, by their dotted names."""
+    found = {}
+    for file in sorted(PACKAGE.rglob("*.py")):
+        parts = file.relative_to(CHECKOUT).with_suffix("").parts
+        found[".".join(parts).removesuffix(".__init__")] = ast.parse(file.read_text())
+    return found
+
+
+def imports(tree):
+    """What each name that a module imports stands for: the module, and for `from` the name in it."""
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                found[alias.asname or alias.name.partition(".")[0]] = alias.name
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                found[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    return found
+
+
+@cache
+def own_names():
+    """The private names that flowhooks defines itself, anywhere."""
+    found = set()
+    for tree in trees().values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                found.add(node.name)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                found.add(node.id)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                found.add(node.attr)
+    return found
+
+
+def uses(tree):
+    """Private names of libraries that a module uses: `(library or None if that cannot be told, name)`."""
+    imported = imports(tree)
+    for module in imported.values():
+        yield from ((root(module), part) for part in module.split(".") if is_private(part) and root(module))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            module = imported.get(first_name(node))
+            if module is None or root(module):
+                yield module and root(module), node.attr
+        elif isinstance(node, ast.keyword) and is_private(node.arg or ""):
+            yield None, node.arg
+        elif isinstance(node, ast.Call) and first_name(node) in {"getattr", "setattr", "hasattr", "delattr"}:
+            yield from (
+                (None, one.value) for one in node.args if isinstance(one, ast.Constant) and is_private(one.value)
+            )
+
+
+def first_name(node):
+    """The name that a chain of attributes and calls begins with; `""` if it begins with something else."""
+    while isinstance(node, ast.Attribute | ast.Call):
+        node = node.value if isinstance(node, ast.Attribute) else node.func
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def class_names(tree):
+    """What a class defines in its body, and what its methods use of `self` and `super()`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name
+        elif isinstance(node, ast.Attribute):
+            at = node.value.func if isinstance(node.value, ast.Call) else node.value
+            if isinstance(at, ast.Name) and at.id in {"self", "cls", "super"}:
+                yield node.attr
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+def subclasses():
+    """Each class of flowhooks with the first class of a library that it inherits from, and the names it has of it."""
+    for module, tree in trees().items():
+        derived = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.bases]
+        if not derived or ".migrations." in module:
+            continue
+        loaded = importlib.import_module(module)
+        for node in derived:
+            owner = getattr(loaded, node.name)
+            base = next((one for one in owner.__mro__ if root(one.__module__)), None)
+            if base is None:
+                continue
+            own = [one for one in owner.__mro__ if one.__module__.startswith("flowhooks.")]
+            names = {
+                name
+                for one in own
+                for name in class_names(ast.parse(textwrap.dedent(inspect.getsource(one))).body[0])
+                if not name.startswith("__") and has(base, name)
+            }
+            yield owner, base, names
+
+
+def resolve_class(path):
+    """The class that a key stands for; a class of nothing where it is a module."""
+    owner = resolve(path)
+    return owner if inspect.isclass(owner) else type("Nothing", (), {})
+
+
+@pytest.mark.parametrize("library", PRIVATE_NAMES)
+def test_every_listed_name_is_there(library):
+    """In the version that is installed, where the list says."""
+    for path, names in PRIVATE_NAMES[library].items():
+        owner = resolve(path)
+        assert [name for name in names.split() if not has(owner, name)] == [], path
+
+
+def test_a_name_that_is_gone_is_found():
+    """The check of the list finds what is not there."""
+    assert not has(resolve("waitress.channel:HTTPChannel"), "_flush_everything")
+    assert not has(resolve("waitress.wasyncore"), "poll9")
+
+
+def test_every_private_name_is_listed():
+    """Attributes, keywords and imports with an underscore that are not flowhooks' own."""
+    everything = {name for library in PRIVATE_NAMES for name in listed(library)}
+    for module, tree in trees().items():
+        for library, name in uses(tree):
+            if name not in OTHERS and (library or name not in own_names()):
+                assert name in (everything if library is None else listed(library)), (module, library, name)
+
+
+def test_every_use_of_a_base_class_is_listed():
+    """What a subclass has of a library's class: of waitress and psycopg all, of others what is private."""
+    found = set()
+    for owner, base, names in subclasses():
+        library = root(base.__module__)
+        found.add(library)
+        wanted = {name for name in names if library in UNDOCUMENTED or is_private(name)}
+        paths = PRIVATE_NAMES.get(library, {}).items()
+        mine = {name for path, some in paths if issubclass(owner, resolve_class(path)) for name in some.split()}
+        assert wanted <= mine, (owner, wanted - mine)
+    assert found >= {"waitress", "psycopg", "sqlalchemy", "click"}
+
+
+def test_nothing_is_listed_that_is_not_used():
+    """So that a pin can go when its reason has gone."""
+    words = set()
+    for file in PACKAGE.rglob("*.py"):
+        words.update(re.findall(r"\w+", file.read_text()))
+    for library in PRIVATE_NAMES:
+        assert listed(library) <= words
+
+
+def test_uses_are_recognised():
+    """Each way of using a private name, and none that is flowhooks' own or the standard library's."""
+    code = """
+import os
+import waitress
+from falcon import _secret
+from sqlalchemy._private import thing
+waitress.channel._attribute
+os._exit
+anything()._unheard_of
+anything(_keyword=1)
+getattr(anything, "_in_a_string")
+"""
+    assert set(uses(ast.parse(code))) == {
+        ("falcon", "_secret"),
+        ("sqlalchemy", "_private"),
+        ("waitress", "_attribute"),
+        (None, "_unheard_of"),
+        (None, "_keyword"),
+        (None, "_in_a_string"),
+    }
+
+
+@pytest.mark.parametrize("library", PRIVATE_NAMES)
+def test_each_such_library_is_pinned(library):
+    """To the releases that only correct faults, wherever the project asks for it."""
+    asked = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    lists = [
+        asked["project"]["dependencies"],
+        *asked["project"]["optional-dependencies"].values(),
+        *asked["dependency-groups"].values(),
+    ]
+    requirements = [one for some in lists for text in some if (one := Requirement(text)).name == library]
+    assert requirements
+    for requirement in requirements:
+        (specifier,) = requirement.specifier
+        assert specifier.operator == "~="
+        assert specifier.version.count(".") == 2

@@ -1,0 +1,94 @@
+"""What plugins may import: these names, each explained, and nothing else is needed in any page or plugin of ours."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import flowhooks
+
+ROOT = Path(__file__).parents[2]
+PROMISED = {
+    "Alert",
+    "AlertCause",
+    "Delivery",
+    "Event",
+    "FlowhooksError",
+    "Handler",
+    "Outcome",
+    "OutcomeKind",
+    "Reject",
+    "Retry",
+    "RetryAfter",
+    "State",
+    "handler",
+    "hookimpl",
+}
+"""Taking one away breaks plugins; adding one is a promise. Both are to be meant."""
+FENCED = re.compile(r"```(?:py|python)\n(.*?)```", re.DOTALL)
+
+
+def test_these_names_are_public():
+    """`__all__` is exactly what is promised, in order, and each name is there."""
+    assert set(flowhooks.__all__) == PROMISED
+    assert flowhooks.__all__ == sorted(flowhooks.__all__)
+    assert all(hasattr(flowhooks, name) for name in PROMISED)
+
+
+def test_nothing_else_looks_public():
+    """What can be seen on the package besides is a submodule or begins with an underscore."""
+    others = {name for name in vars(flowhooks) if not name.startswith("_")} - PROMISED - {"annotations"}
+    assert {name for name in others if not inspect.ismodule(vars(flowhooks)[name])} == set()
+
+
+@pytest.mark.parametrize("name", sorted(PROMISED))
+def test_every_public_name_is_explained(name):
+    """Each has a docstring of its own, and so has each of its public methods and properties."""
+    thing = getattr(flowhooks, name)
+    if name != "hookimpl":  # made by pluggy, explained in the manual of the hooks
+        assert (thing.__doc__ or "").strip()
+        assert not thing.__doc__.startswith(f"{name}(")
+    for method, value in vars(thing).items() if inspect.isclass(thing) else ():
+        if not method.startswith("_") and (inspect.isfunction(value) or isinstance(value, property)):
+            assert inspect.getdoc(value), method
+
+
+def test_the_version_is_the_packages():
+    """`flowhooks.__version__` is what is installed."""
+    assert flowhooks.__version__ == importlib.metadata.version("flowhooks")
+
+
+def imports(source):
+    """The names that a piece of Python imports from flowhooks, as (module, name)."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "flowhooks":
+            yield from ((node.module, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names if alias.name.partition(".")[0] == "flowhooks")
+
+
+def test_our_plugins_need_nothing_else():
+    """The plugins that are examples to others import from `flowhooks` and from nowhere below it."""
+    sources = [path for path in (ROOT / "plugins").rglob("src/**/*.py") if "{{" not in str(path)]
+    assert sources
+    for path in sources:
+        for module, name in imports(path.read_text()):
+            assert module in {"flowhooks", "flowhooks.testing"}, path
+            assert module != "flowhooks" or name in PROMISED, (path, name)
+
+
+def test_the_pages_promise_no_more():
+    """What the examples in README and documentation import from `flowhooks` itself is public."""
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    assert pages
+    for page in pages:
+        for example in FENCED.findall(page.read_text()):
+            for name in re.findall(r"^\s*from flowhooks import (.+)$", example, re.MULTILINE):
+                assert {
+                    one.strip(" ()").partition(" as ")[0] for one in name.split(",") if one.strip(" ()")
+                } <= PROMISED

@@ -1,0 +1,140 @@
+"""Which lines of a handler are seen, and before which of them something is raised."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import pytest
+
+from flowhooks import handler
+from flowhooks.testing.fault_injection.line_tracer import Failure, Killed, LineTracer, belongs_to, is_test_code
+from support.waiting import WAIT_TIMEOUT
+
+CODE = """
+    import json
+    import threading
+    from contextlib import contextmanager
+
+    lock = threading.Lock()
+
+    def other():
+        json.dumps([1])
+
+    class Held:
+        def __enter__(self):
+            lock.acquire()
+
+        def __exit__(self, *_):
+            lock.release()
+
+    def work():
+        with Held():
+            other()
+        lock.acquire()
+        try:
+            other()
+        except ZeroDivisionError:
+            pass
+        finally:
+            lock.release()
+        return 1
+"""
+
+
+def lines_of(module, **given):
+    """Lines of one module."""
+    return LineTracer(module.__name__.__eq__, **given)
+
+
+def test_its_own_lines_are_seen(module):
+    """Those of the function and of what it calls in its package, in order; not a library's, not those that tidy up."""
+    acme = module("lines", CODE)
+    lines = lines_of(acme)
+    with lines.trace():
+        acme.work()
+    text = acme.__loader__.get_source("acme_lines").split("\n")
+    said = [text[int(place.rpartition(":")[2]) - 1].strip() for place in lines.places]
+    assert said == [
+        "with Held():",
+        "lock.acquire()",
+        "other()",
+        "json.dumps([1])",
+        "lock.acquire()",
+        "other()",
+        "json.dumps([1])",
+        "return 1",
+    ]
+
+
+@pytest.mark.parametrize("error", [Killed, Failure])
+def test_it_is_raised_before_each_line_and_no_lock_stays_held(module, error):
+    """Whichever line it is, what `with` and `finally` let go of is let go of."""
+    acme = module("lines", CODE)
+    for at in range(1, 9):
+        lines = lines_of(acme, at=at, error=error)
+        with pytest.raises(error), lines.trace():
+            acme.work()
+        assert len(lines.places) == at
+        assert lines.reached
+        assert not acme.lock.locked(), lines.places[-1]
+    lines = lines_of(acme, at=9, error=error)
+    with lines.trace():
+        assert acme.work() == 1
+    assert not lines.reached
+
+
+def test_the_trace_function_is_put_back(module):
+    """Whoever traced before, such as a measure of coverage, goes on; other threads are never traced."""
+    acme = module("lines", CODE)
+    before = sys.gettrace()
+    seen = []
+
+    def mine(frame, event, argument):
+        seen.append(event)
+
+    sys.settrace(mine)
+    try:
+        with lines_of(acme).trace():
+            acme.other()
+        assert sys.gettrace() is mine
+    finally:
+        sys.settrace(before)
+    lines = lines_of(acme)
+    with lines.trace():
+        thread = threading.Thread(target=acme.work)
+        thread.start()
+        thread.join(WAIT_TIMEOUT)
+    assert lines.places == []
+
+
+def test_whose_lines_count(module):
+    """A plugin's package is one whole but for its tests; a test is only its own module."""
+    acme = module("lines", "def work(event): ...\n")
+    mine = belongs_to(handler(every=True)(acme.work))
+    assert [mine(name) for name in ("acme_lines", "acme_lines.deep", "acme_lines.tests.test_it", "acme_line")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    here = belongs_to(handler(every=True, name="here")(lambda event: None))
+    assert here(__name__)
+    assert not here(f"{__name__}.more")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_test"),
+    [
+        ("acme.leave", False),
+        ("acme.tests.fakes", True),
+        ("test_leave", True),
+        ("leave_test", True),
+        ("acme.conftest", True),
+        ("__main__", True),
+        ("contest.latest", False),
+    ],
+)
+def test_what_is_a_test(name, is_test):
+    """A test is known by its name."""
+    assert is_test_code(name) is is_test
