@@ -237,9 +237,9 @@ def test_an_open_door_is_refused(house):
 
 def test_alerts_are_looked_for_as_is_set_now(house):
     """One who looked once an hour looks at once, and goes by the new time."""
-    server = house.start(config="[alerts]\nlook_every = 3600\nparked_after = 3600\n")
+    server = house.start(config="[alerts]\npoll_interval = 3600\nparked_after = 3600\n")
     server.post("1", {"processDefinitionKey": "nobody"})
-    write(house, "[alerts]\nlook_every = 0.1\nparked_after = 0\n")
+    write(house, "[alerts]\npoll_interval = 0.1\nparked_after = 0\n")
     assert server.reload()["changed"] == ["alerts.poll_interval", "alerts.parked_after"]
     assert server.until_logged("alert_raised")["cause"] == "parked"
     server.stop()

@@ -123,7 +123,7 @@ def test_books_that_do_not_balance(run, asked, source, tmp_path):
 
 def test_settings_that_cannot_be_used_are_wrong_usage(run, source, tmp_path):
     """The settings are read for how long a silent process counts as alive."""
-    (tmp_path / "flowhooks.toml").write_text("[ledger]\nstale_after = -1\n")
+    (tmp_path / "flowhooks.toml").write_text("[ledger]\nheartbeat_timeout = -1\n")
     result = run("db", "copy", str(source), "target.db")
     assert result.exit_code == 2
     assert "heartbeat_timeout" in result.output

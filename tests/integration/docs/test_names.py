@@ -303,7 +303,7 @@ ALSO_WORDS = (
 )
 """Old log events that are ordinary words, too: they are old names only where something is logged or looked for."""
 OLD = re.compile(
-    rf"(?<![A-Za-z0-9])(?:{'|'.join(OLD_SETTINGS)})(?![A-Za-z0-9_])"
+    rf"(?:(?<![A-Za-z0-9])|(?<=\\n))(?:{'|'.join(OLD_SETTINGS)})(?![A-Za-z0-9_])"
     rf"|(?<![A-Za-z0-9_])(?:{'|'.join([*OLD_METRICS, *OLD_WORDS])})(?![A-Za-z0-9_])"
     rf"|\b_?log\.\w+\(\s*\"(?:{'|'.join(ALSO_WORDS)})\""
     rf"|logged\(\"(?:{'|'.join(ALSO_WORDS)})\"|\[\"event\"\] == \"(?:{'|'.join(ALSO_WORDS)})\""
