@@ -64,7 +64,7 @@ def audit(console):
 
 def everything(flow):
     """All that is stored about events and what is done to them."""
-    tables = {"events": "id", "deliveries": "id", "attempts": "delivery_id, number", "alerts": "id", "audit": "id"}
+    tables = {"events": "id", "deliveries": "id", "attempts": "delivery_id, number", "alerts": "id", "audit_log": "id"}
     return {name: flow.sql(f"SELECT * FROM {name} ORDER BY {order}") for name, order in tables.items()} | {
         "handlers": flow.sql("SELECT id, retired_at, paused_at FROM handlers ORDER BY id")
     }
