@@ -5,11 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from flowhooks.web.admin.console import action_texts, routing_texts
-
 TEXTS: Final[dict[str, dict[str, str]]] = {
-    **action_texts.TEXTS,
-    **routing_texts.TEXTS,
     # Every page.
     "skip": {"en": "Skip to the content", "zh": "跳到正文"},
     "nav": {"en": "Pages", "zh": "页面"},
@@ -414,6 +410,390 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "Nothing was changed. Ask somebody whose role in the settings is operate.",
         "zh": "未做任何修改。请联系配置中角色为 operate 的运维人员。",
     },
+    # Conclusions and conditions; why an event is where it is.
+    "conclusion": {"en": "Conclusion", "zh": "审批结论"},
+    "dismissed_by": {"en": "Dismissed because", "zh": "免处理原因"},
+    "listens.conclusion": {"en": "conclusion", "zh": "审批结论"},
+    "listens.when": {"en": "condition", "zh": "条件"},
+    # Why an event is parked or dismissed: in a listing, and on its own page.
+    "parked_by.handler": {"en": "no handler takes it", "zh": "没有对应的处理器"},
+    "parked_by.condition": {"en": "a condition cannot be decided", "zh": "条件无法判断"},
+    "parked_by.name": {"en": "it has neither class nor key", "zh": "没有处理类和流程 Key"},
+    "dismissed_by.condition": {"en": "a condition is false", "zh": "条件不成立"},
+    "dismissed_by.kind": {"en": "handlers listen to other kinds", "zh": "回调类型不同"},
+    "dismissed_by.setting": {"en": "a setting says so", "zh": "配置指定"},
+    "dismissed_by.operator": {"en": "an operator says so", "zh": "运维人员指定"},
+    "event.parked_by.handler": {
+        "en": "Parked: no handler has its class or key, or none of those takes its version and source. "
+        "It is delivered when such a handler is installed.",
+        "zh": "暂存：没有处理器对应它的处理类或流程定义 Key，或者这些处理器不接受它的版本或来源。"
+        "安装合适的处理器后会自动投递。",
+    },
+    "event.parked_by.condition": {
+        "en": "Parked: the condition of a handler cannot be decided for this event, because a member of the body is "
+        "absent or of another type. Correct what the engine sends, or the handler. An operator decides on this event.",
+        "zh": "暂存：请求体中的字段缺失或类型不符，无法判断处理器的条件。请更正流程引擎发送的内容，或修改处理器；"
+        "本事件由运维人员处理。",
+    },
+    "event.parked_by.name": {
+        "en": "Parked: it has neither a class nor a key, so that no handler can be found for it. "
+        "An operator decides on this event.",
+        "zh": "暂存：它既没有处理类，也没有流程定义 Key，无法找到处理器。本事件由运维人员处理。",
+    },
+    "event.dismissed_by.condition": {
+        "en": "Dismissed: handlers have its class or key, and a condition of each of them is false.",
+        "zh": "免处理：有处理器对应它的处理类或流程定义 Key，但各处理器的条件都不成立。",
+    },
+    "event.dismissed_by.kind": {
+        "en": "Dismissed: handlers have its class or key, and they all listen to other kinds of callback.",
+        "zh": "免处理：有处理器对应它的处理类或流程定义 Key，但它们监听的回调类型不同。",
+    },
+    "event.dismissed_by.setting": {
+        "en": "Dismissed: the setting routing.ignore_process_keys names its key.",
+        "zh": "免处理：配置项 routing.ignore_process_keys 列出了它的流程定义 Key。",
+    },
+    "event.dismissed_by.operator": {
+        "en": "Dismissed: an operator dismissed it.",
+        "zh": "免处理：由运维人员设为免处理。",
+    },
+    # Why handlers get an event or not.
+    "event.no_match": {"en": "Handlers that did not get it", "zh": "未收到它的处理器"},
+    "event.no_match_more": {"en": "Handlers that are not shown: {count}", "zh": "未显示的处理器：{count}"},
+    "event.explain": {"en": "Why these handlers?", "zh": "为什么是这些处理器？"},
+    "event.explained": {"en": "Why these handlers", "zh": "为什么是这些处理器"},
+    "event.explain_now": {"en": "Which handlers would get it now?", "zh": "现在哪些处理器会处理它？"},
+    "event.explained_now": {"en": "Which handlers would get it now", "zh": "现在哪些处理器会处理它"},
+    "event.explained_says": {
+        "en": "What the present handlers would do with this event. It may differ from what happened when it came.",
+        "zh": "按现有处理器得出的结果，可能与事件到达时不同。",
+    },
+    "event.explained_none": {
+        "en": "No present handler has its class or key, and none takes every event.",
+        "zh": "现有处理器都不对应它的处理类或流程定义 Key，也没有监听所有事件的处理器。",
+    },
+    "event.gets": {"en": "gets it", "zh": "处理"},
+    "event.gets_not": {"en": "does not get it", "zh": "不处理"},
+    "event.result": {"en": "Result", "zh": "结果"},
+    # Deliveries that conditions keep from running.
+    "event.undecided": {
+        "en": "It waits without a time, because the handler's condition cannot be decided for this event. The "
+        "condition is checked again when a process starts that has the handler.",
+        "zh": "等待中，没有执行时间：无法判断处理器的条件对本事件是否成立。加载该处理器的进程启动时会重新判断。",
+    },
+    "event.false": {
+        "en": "It was closed and did not run, because the handler's condition was false for this event.",
+        "zh": "已关闭，没有执行：处理器的条件不成立。",
+    },
+    # Handlers.
+    "handlers.dismissed": {
+        "en": "Dismissed events that it would take now: {count}. No installation delivers them; this command does:",
+        "zh": "它现在会处理的免处理事件：{count} 个。安装插件不会投递这些事件，如需投递请执行：",
+    },
+    # Events.
+    "events.no_reason": {
+        "en": "There is no such reason; choose one of the list.",
+        "zh": "没有这种原因，请从列表中选择。",
+    },
+    # Parked events.
+    "parked.says": {
+        "en": "No handler takes these events yet, or the condition of one cannot be decided. They are stored. Events "
+        "that no handler takes are delivered when a handler for them is installed.",
+        "zh": "目前没有处理器处理这些事件，或者无法判断处理器的条件。它们已存储。"
+        "没有处理器的事件在安装处理器后会自动投递。",
+    },
+    "parked.undecided": {
+        "en": "These events lack {member}, which a handler needs to decide whether it takes them. Correct what the "
+        "engine sends, or the handler.",
+        "zh": "这些事件缺少 {member}，处理器需要它才能判断是否处理。请更正流程引擎发送的内容，或修改处理器。",
+    },
+    "parked.nameless": {
+        "en": "No handler can be found for these events. Have the engine send a class or a key with later ones, deal "
+        "with these by hand, and dismiss each on its own page.",
+        "zh": "无法为这些事件找到处理器。请让流程引擎以后至少填写处理类或流程 Key；"
+        "已有的请人工处理，然后在各自的事件页设为免处理。",
+    },
+    "parked.by_data": {
+        "en": "A handler's condition reads the body, so each event is routed by its own body. Deliver those that a "
+        "handler takes now:",
+        "zh": "处理器的条件要读取请求体，因此各事件逐个按其请求体路由。可补投现在已有处理器的事件：",
+    },
+    "parked.oldest_lacks": {
+        "en": "The oldest one lacks {member}, or it has another type.",
+        "zh": "最早的一个缺少 {member}，或者其类型不符。",
+    },
+    "parked.explain": {"en": "Why, in full:", "zh": "查看详细原因："},
+    # Actions and the audit log.
+    # Run what is dead again.
+    "do.replay.act": {"en": "Run again", "zh": "重新执行"},
+    "do.replay.title": {"en": "Run dead deliveries again", "zh": "重新执行失败的投递"},
+    "do.replay.would": {"en": "Deliveries that run again: {count}", "zh": "将重新执行的投递：{count} 个"},
+    "do.replay.undo": {
+        "en": "This cannot be undone: what a handler does again, it has done. Mend the cause first. "
+        "Earlier attempts stay on record.",
+        "zh": "无法撤销：处理器重新做的事不能收回，请先排除原因。以前的尝试记录保留。",
+    },
+    "do.replay.button": {"en": "Run again", "zh": "重新执行"},
+    "do.replay.did": {"en": "Deliveries that run again: {count}", "zh": "已安排重新执行的投递：{count} 个"},
+    # Run what has succeeded once more.
+    "do.replay_again.act": {"en": "Run once more", "zh": "再执行一次"},
+    "do.replay_again.title": {
+        "en": "Run deliveries once more that have succeeded",
+        "zh": "再次执行已成功的投递",
+    },
+    "do.replay_again.would": {
+        "en": "Deliveries whose work is done a second time: {count}",
+        "zh": "将重复执行的投递：{count} 个",
+    },
+    "do.replay_again.undo": {
+        "en": "This cannot be undone. The work has been done already: a payment may be booked twice, "
+        "a mail sent twice, unless the handler takes care of that itself.",
+        "zh": "无法撤销。该业务已经完成：除非处理器自己防重，否则可能重复记账、重复发信。",
+    },
+    "do.replay_again.sure": {
+        "en": "I know that the work is done a second time.",
+        "zh": "我知道这会把业务再做一遍。",
+    },
+    "do.replay_again.button": {"en": "Do the work a second time", "zh": "再做一遍"},
+    "do.replay_again.did": {"en": "Deliveries that run once more: {count}", "zh": "已安排再次执行的投递：{count} 个"},
+    # Say of an unknown one what it did.
+    "do.did.act": {"en": "It did its work", "zh": "已完成"},
+    "do.did.title": {"en": "Say that it did its work", "zh": "裁定：已完成"},
+    "do.did.would": {"en": "It counts as succeeded, and does not run.", "zh": "将视为成功，不再执行。"},
+    "do.did.undo": {
+        "en": "If that was wrong, run it once more from the page of its event.",
+        "zh": "如裁定有误，可在事件页再执行一次。",
+    },
+    "do.did.button": {"en": "It did its work", "zh": "已完成"},
+    "do.did.did": {"en": "It counts as succeeded.", "zh": "已裁定为成功。"},
+    "do.did_not.act": {"en": "It did not: run it", "zh": "未完成，重新执行"},
+    "do.did_not.title": {"en": "Say that it did not do its work", "zh": "裁定：未完成"},
+    "do.did_not.would": {"en": "It runs again, from the beginning.", "zh": "将从头重新执行。"},
+    "do.did_not.undo": {
+        "en": "This cannot be undone: if it did its work after all, that is done a second time.",
+        "zh": "无法撤销：如果其实已经完成，业务会再做一遍。",
+    },
+    "do.did_not.button": {"en": "It did not: run it", "zh": "未完成，重新执行"},
+    "do.did_not.did": {"en": "It runs again.", "zh": "已安排重新执行。"},
+    # Close.
+    "do.close.act": {"en": "Close", "zh": "关闭"},
+    "do.close.title": {"en": "Close a delivery", "zh": "关闭投递"},
+    "do.close.would": {
+        "en": "Nothing more is done about it; it counts as settled.",
+        "zh": "不再执行，视为已了结。",
+    },
+    "do.close.undo": {
+        "en": "This cannot be undone: what is closed never runs again. Say in the note who has done its work.",
+        "zh": "无法撤销：关闭后不会再执行。请在备注中写明由谁办理。",
+    },
+    "do.close.button": {"en": "Close it", "zh": "关闭"},
+    "do.close.did": {"en": "It is closed.", "zh": "已关闭。"},
+    # Parked events.
+    "do.reroute_parked.act": {"en": "Deliver what a handler takes now", "zh": "补投已有处理器的事件"},
+    "do.reroute_parked.title": {"en": "Deliver parked events that a handler takes now", "zh": "补投暂存的事件"},
+    "do.reroute_parked.would": {
+        "en": "Parked events that are delivered: {count}",
+        "zh": "将补投的暂存事件：{count} 个",
+    },
+    "do.reroute_parked.undo": {
+        "en": "This cannot be undone: their handlers run. It also happens by itself at the next start.",
+        "zh": "无法撤销：处理器将执行。下次启动时也会自动补投。",
+    },
+    "do.reroute_parked.button": {"en": "Deliver them", "zh": "补投"},
+    "do.reroute_parked.did": {"en": "Parked events that were delivered: {count}", "zh": "已补投的暂存事件：{count} 个"},
+    "do.dismiss.act": {"en": "Dismiss", "zh": "免处理"},
+    "do.dismiss.title": {"en": "Dismiss parked events", "zh": "将暂存事件设为免处理"},
+    "do.dismiss.would": {
+        "en": "Parked events of which nobody need take care: {count}",
+        "zh": "将设为免处理的暂存事件：{count} 个",
+    },
+    "do.dismiss.undo": {
+        "en": "They stay stored. Undo it by routing them again, also when a handler for them is installed later.",
+        "zh": "事件仍然保留。需要时（例如以后安装了处理器）可用“重新路由”撤销。",
+    },
+    "do.dismiss.button": {"en": "Dismiss", "zh": "设为免处理"},
+    "do.dismiss.did": {"en": "Events that were dismissed: {count}", "zh": "已设为免处理的事件：{count} 个"},
+    "do.reroute.act": {"en": "Route again", "zh": "重新路由"},
+    "do.reroute.title": {"en": "Route events again", "zh": "重新路由"},
+    "do.reroute.would": {
+        "en": "Events that are given deliveries they do not have: {count}",
+        "zh": "将增加投递的事件：{count} 个",
+    },
+    "do.reroute.undo": {
+        "en": "New deliveries cannot be taken back: their handlers run. Those that are there stay as they are.",
+        "zh": "新增的投递无法撤回，处理器将执行。已有的投递不变。",
+    },
+    "do.reroute.button": {"en": "Route again", "zh": "重新路由"},
+    "do.reroute.did": {"en": "Events that were given deliveries: {count}", "zh": "已增加投递的事件：{count} 个"},
+    # Handlers.
+    "do.pause.act": {"en": "Pause", "zh": "暂停"},
+    "do.pause.title": {"en": "Pause a handler", "zh": "暂停处理器"},
+    "do.pause.would": {"en": "Handlers that run nothing more: {count}", "zh": "将暂停的处理器：{count} 个"},
+    "do.pause.undo": {
+        "en": "Call-backs are still taken, and its deliveries wait. What runs just now is not stopped. "
+        "Resume it, and they run.",
+        "zh": "回调照常接收，其投递等待；正在执行的不会中断。恢复后继续执行。",
+    },
+    "do.pause.button": {"en": "Pause it", "zh": "暂停"},
+    "do.pause.did": {"en": "Handlers that were paused: {count}", "zh": "已暂停的处理器：{count} 个"},
+    "do.resume.act": {"en": "Resume", "zh": "恢复"},
+    "do.resume.title": {"en": "Resume a handler", "zh": "恢复处理器"},
+    "do.resume.would": {"en": "Handlers that run again: {count}", "zh": "将恢复的处理器：{count} 个"},
+    "do.resume.undo": {
+        "en": "What waits for it runs at once; it can be paused again.",
+        "zh": "等待的投递立即开始执行；可以再次暂停。",
+    },
+    "do.resume.button": {"en": "Resume it", "zh": "恢复"},
+    "do.resume.did": {"en": "Handlers that were resumed: {count}", "zh": "已恢复的处理器：{count} 个"},
+    # Alerts.
+    "do.acknowledge.act": {"en": "I see to it", "zh": "认领"},
+    "do.acknowledge.title": {"en": "Say that you see to an alert", "zh": "认领告警"},
+    "do.acknowledge.would": {"en": "Alerts that you see to: {count}", "zh": "将认领的告警：{count} 个"},
+    "do.acknowledge.undo": {
+        "en": "Your name stands beside it until its cause has gone. It changes nothing about the cause. "
+        "Listeners are notified again only when the alert has doubled.",
+        "zh": "告警旁会显示您的名字，直到原因消除。告警的原因不受影响。此后只有数量翻倍时才再次通知。",
+    },
+    "do.acknowledge.button": {"en": "I see to it", "zh": "认领"},
+    "do.acknowledge.did": {"en": "Alerts that you see to: {count}", "zh": "已认领的告警：{count} 个"},
+    # What every action has.
+    "do.delivery": {"en": "Delivery", "zh": "投递"},
+    "do.alert": {"en": "Alert", "zh": "告警"},
+    "do.what": {"en": "What is meant", "zh": "对象"},
+    "do.becomes": {"en": "becomes", "zh": "变为"},
+    "do.at_least": {"en": "at least {count}", "zh": "至少 {count}"},
+    "do.counted": {
+        "en": "There are more than were counted just now. All of them are meant.",
+        "zh": "数量较多，尚未数完；将处理全部。",
+    },
+    "do.nothing": {
+        "en": "There is nothing to do: none of what is meant is in a state from which this is done. "
+        "Perhaps somebody has done it already.",
+        "zh": "无需操作：所选对象都不在可操作的状态，可能已有人处理。",
+    },
+    "do.nothing_left": {
+        "en": "There was nothing left to do: it had moved on by then.",
+        "zh": "没有需要处理的：状态已经变化。",
+    },
+    "do.may_not": {
+        "en": "You may look, and not do this. Ask somebody with the role operate.",
+        "zh": "您只有查看权限，请联系有操作权限（operate）的人。",
+    },
+    "do.note": {"en": "Note, for those who look later (optional)", "zh": "备注，供以后查看（可不填）"},
+    "do.unsure": {"en": "Tick the box if you mean it.", "zh": "如确定要执行，请先勾选。"},
+    "do.cancel": {"en": "Cancel", "zh": "取消"},
+    "do.back": {"en": "Back", "zh": "返回"},
+    "do.gone.what": {"en": "It is not there any more", "zh": "对象已不存在"},
+    "do.gone.then": {
+        "en": "It may have been purged, or the address may be incomplete. Nothing was changed.",
+        "zh": "可能已被清除，或者地址不完整。没有做任何更改。",
+    },
+    "do.moved.what": {"en": "It has moved on", "zh": "状态已经变化"},
+    "do.moved.then": {
+        "en": "Somebody else, or the machine, was quicker. Nothing was changed. Go back and look how it stands now.",
+        "zh": "可能已有人处理，或系统已自动处理。没有做任何更改，请返回查看当前状态。",
+    },
+    "do.unclear.what": {"en": "It is not clear what is meant", "zh": "无法识别操作对象"},
+    "do.unclear.then": {
+        "en": "Nothing was changed. Go back, and use the button there.",
+        "zh": "没有做任何更改，请返回后重新点击按钮。",
+    },
+    "do.unavailable.what": {"en": "The ledger cannot be written just now", "zh": "暂时无法写入台账"},
+    "do.unavailable.then": {
+        "en": "Nothing was changed. Try again in a moment; the server's log has the reason.",
+        "zh": "没有做任何更改，请稍后重试；原因见服务器日志。",
+    },
+    # While it goes on.
+    "do.on.under_way": {"en": "Under way", "zh": "进行中"},
+    "do.on.gone": {"en": "Events gone through: {count}", "zh": "已处理的事件：{count} 个"},
+    "do.on.gone_of": {"en": "Events gone through: {count} of {total}", "zh": "已处理的事件：{count} / {total}"},
+    "do.on.says": {
+        "en": "It goes on while this page is open. What is done stays done. Starting it again does the rest.",
+        "zh": "本页打开期间持续进行。已完成的部分不会丢失；重新开始时只处理剩余部分。",
+    },
+    "do.on.says_all": {
+        "en": "It goes on while this page is open. What is done stays done, and starting it again from the list runs "
+        "all of them again, also those that were started. Stop here leads to a page that goes on where it stopped; "
+        "the audit has that place too.",
+        "zh": "本页打开期间持续进行。已完成的部分不会丢失；如果从列表重新开始，全部投递（包括已执行的）都会再执行一遍。"
+        "“到此为止”之后的页面可从中断处继续；中断位置也记录在审计中。",
+    },
+    "do.stopped.title": {"en": "Stopped", "zh": "已停止"},
+    "do.stopped.did": {"en": "Stopped.", "zh": "已停止。"},
+    "do.stopped.says": {
+        "en": "What is done stays done. Starting it again does the rest, as the button does.",
+        "zh": "已完成的部分不会丢失。重新开始只处理剩余部分，与下面的按钮相同。",
+    },
+    "do.stopped.says_all": {
+        "en": "What is done stays done. The button goes on with what is left. Starting it again from the list runs all "
+        "of them again, also those that were started. The address of this page can be kept.",
+        "zh": "已完成的部分不会丢失。下面的按钮从中断处继续，只处理剩余部分。如果从列表重新开始，全部投递"
+        "（包括已执行的）都会再执行一遍。本页地址可以保存。",
+    },
+    "do.stopped.command": {"en": "The same on the command line:", "zh": "对应的命令："},
+    "do.on.failed": {
+        "en": "The ledger could not be written just now. What was done before stays done; go on in a moment.",
+        "zh": "暂时无法写入台账。已完成的部分不受影响，请稍后继续。",
+    },
+    "do.on.go_on": {"en": "Go on", "zh": "继续"},
+    "do.on.stop": {"en": "Stop here", "zh": "到此为止"},
+    # Figures beside the first one.
+    "sum.skipped": {
+        "en": "Skipped because they are in another state: {count}",
+        "zh": "状态不符而跳过：{count} 个",
+    },
+    "sum.changed_meanwhile": {
+        "en": "Left alone because they had changed meanwhile: {count}",
+        "zh": "状态已变化而跳过：{count} 个",
+    },
+    "sum.out_of_order": {
+        "en": "Of ordered handlers, and so after what waits for the same key by now: {count}",
+        "zh": "属于按序处理器，排在同一键的等待者之后：{count} 个",
+    },
+    "sum.parked": {"en": "Parked again, for nobody wants them: {count}", "zh": "没有处理器而重新暂存：{count} 个"},
+    "sum.dismissed": {
+        "en": "Dismissed, for the settings say that nobody need want them: {count}",
+        "zh": "按配置免处理：{count} 个",
+    },
+    "sum.waiting": {"en": "Deliveries that wait for it: {count}", "zh": "等待它的投递：{count} 个"},
+    # The audit.
+    "nav.audit": {"en": "Audit", "zh": "审计"},
+    "audit.title": {"en": "Audit", "zh": "审计"},
+    "audit.says": {
+        "en": "What operators have done, by console, command or API; written down in the transaction that does it.",
+        "zh": "操作员通过控制台、命令或接口所做的操作，与操作本身在同一事务中记录。",
+    },
+    "audit.at": {"en": "When", "zh": "时间"},
+    "audit.actor": {"en": "Who", "zh": "操作员"},
+    "audit.action": {"en": "What", "zh": "操作"},
+    "audit.target": {"en": "About", "zh": "对象"},
+    "audit.detail": {"en": "Details", "zh": "详情"},
+    "audit.several": {"en": "several", "zh": "多个"},
+    "audit.sought": {"en": "Id of an event, a handler or an alert", "zh": "事件、处理器或告警的 Id"},
+    "audit.pages": {"en": "Pages of the audit", "zh": "审计翻页"},
+    "audit.none": {"en": "Nobody has done anything about it.", "zh": "没有操作记录。"},
+    "audit.of_this": {"en": "What operators have done", "zh": "操作记录"},
+    "audit.all": {"en": "All in the audit", "zh": "查看审计"},
+    "audit.did.purge": {"en": "purged old events", "zh": "清理旧事件"},
+    "audit.did.replay": {"en": "run again", "zh": "重新执行"},
+    "audit.did.resolve": {"en": "resolved", "zh": "裁定"},
+    "audit.did.reroute_parked": {"en": "delivered what was parked", "zh": "补投"},
+    "audit.did.retire": {"en": "handler retired", "zh": "停用处理器"},
+    "audit.did.dismiss": {"en": "dismissed", "zh": "设为免处理"},
+    "audit.did.reroute": {"en": "routed again", "zh": "重新路由"},
+    "audit.did.pause": {"en": "handler paused", "zh": "暂停处理器"},
+    "audit.did.resume": {"en": "handler resumed", "zh": "恢复处理器"},
+    "audit.did.acknowledge": {"en": "alert acknowledged", "zh": "认领告警"},
+    # On other pages.
+    "events.all_of_these": {"en": "All of these, on every page:", "zh": "对全部查询结果（含其他页）："},
+    "events.dead_of_these": {
+        "en": "All dead deliveries of these, on every page:",
+        "zh": "对全部查询结果中失败的投递（含其他页）：",
+    },
+    "events.unknown": {
+        "en": "Only you can say what an unknown delivery did: decide each on its own page.",
+        "zh": "结果未知的投递只能由人判断：请在各自的事件页逐个裁定。",
+    },
+    "handlers.paused_by": {"en": "by {who}", "zh": "操作员：{who}"},
 }
 
 
