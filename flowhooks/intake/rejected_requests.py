@@ -40,7 +40,7 @@ class RejectedRequestLog:
         self._pending: deque[RejectedRequest] = deque(maxlen=MAX_PENDING)
         self._has_pending = threading.Event()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="refusals", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="rejected-requests", daemon=True)
 
     def start(self) -> None:
         """Start writing down."""

@@ -35,7 +35,7 @@ class HookNotifier:
         self._plugins = plugins
         self._queue: Queue[Callable[[], None]] = Queue(MAX_PENDING)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="notices", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="notifier", daemon=True)
         self.has_subscribers = plugins.has_subscribers
         self.dropped = 0
 

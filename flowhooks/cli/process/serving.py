@@ -141,7 +141,7 @@ def _serve(server: Server, shutdown_signal: ShutdownSignal, failed: threading.Ev
 def exit_process(*, failed: bool) -> NoReturn:
     """End the process: with 1 if it had to, else with 0."""
     code = 1 if failed else 0
-    threading.Thread(target=_force_exit, args=(code,), name="leave", daemon=True).start()
+    threading.Thread(target=_force_exit, args=(code,), name="exit", daemon=True).start()
     raise SystemExit(code)
 
 

@@ -89,7 +89,7 @@ def test_variables_that_are_mentioned_are_there():
     """Each `FLOWHOOKS_...` in a page or in a file to be installed is read by flowhooks, or named there as a secret."""
     known = {one.variable for one in describe()} | variables()
     texts = {page: page.read_text("utf-8") for page in CURRENT}
-    for file in [ROOT / "Makefile", *(DOCS / "running").iterdir()]:
+    for file in [ROOT / "Makefile", *(DOCS / "deploy").iterdir()]:
         texts[file] = file.read_text("utf-8")
     chosen = {name for text in texts.values() for name in re.findall(r'env = "(\w+)"', text)}
     for file, text in texts.items():
@@ -193,13 +193,13 @@ def commands_with_json():
 
 def test_every_command_with_json_is_in_the_table():
     """The table has each command with `--json`, and no other."""
-    assert set(json_table()) == set(commands_with_json())
+    assert {name.partition(" --")[0] for name in json_table()} == set(commands_with_json())
 
 
 OPERATIONS = {
     "events replay": "replay",
     "events resolve": "resolve",
-    "events drain": "drain",
+    "events reroute --parked": "reroute_parked",
     "events reroute": "reroute",
     "events dismiss": "dismiss",
     "handlers pause": "pause",
@@ -342,3 +342,26 @@ def test_no_old_name_is_left():
         pytest.skip("the project is not a checkout")
     found = {name: sorted(set(OLD.findall(text))) for name, text in sources() if OLD.search(text)}
     assert found == {}
+
+
+def test_threads_of_the_architecture_page():
+    """The table of threads has each thread that the package starts, and no other."""
+    page = (ROOT / "docs/explanation/architecture.md").read_text("utf-8")
+    table = page.split("## Threads")[1].split("\n\n")[1]
+    documented = {name.split("-N")[0] for name in re.findall(r"^\| `([a-z-]+(?:-[A-Z]+)?)`", table, re.MULTILINE)}
+    documented = {re.sub(r"-[A-Z]+$", "", name) for name in documented} - {"listen", "admin"}
+    assert documented == set(thread_names())
+
+
+def thread_names():
+    """The names of threads in the code of the package, without their numbers; those of listeners are their own."""
+    for file in (ROOT / "flowhooks").rglob("*.py"):
+        for call in (node for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.Call)):
+            called = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+            names = [keyword.value for keyword in call.keywords if called == "Thread" and keyword.arg == "name"]
+            names += call.args[:1] if called == "_spawn" else []
+            for name in names:
+                if isinstance(name, ast.Constant):
+                    yield name.value
+                elif isinstance(name, ast.JoinedStr) and isinstance(name.values[0], ast.Constant):
+                    yield name.values[0].value.removesuffix("-")

@@ -184,4 +184,4 @@ def test_without_listeners_there_is_nothing_to_tell(house, listens):
     flow.take()
     assert not flow.app.notifier.has_subscribers
     assert flow.app.notifier._queue.empty()
-    assert "notices" not in {thread.name for thread in threading.enumerate()}
+    assert "notifier" not in {thread.name for thread in threading.enumerate()}

@@ -77,9 +77,9 @@ def test_conditions_that_hold_have_no_reason():
     """Each is listed, so that an explanation can show it, with an empty reason."""
     results = selectors_of(conclusions=("a",), when={"/x": 1, "/y": 2}).evaluate(event_of("a", x=1, y=3))
     assert results == (
-        ConditionResult(member="conclusion", holds=True, why=""),
-        ConditionResult(member="/x", holds=True, why=""),
-        ConditionResult(member="/y", holds=False, why="/y is 3, and the condition is 2"),
+        ConditionResult(member="conclusion", holds=True, reason=""),
+        ConditionResult(member="/x", holds=True, reason=""),
+        ConditionResult(member="/y", holds=False, reason="/y is 3, and the condition is 2"),
     )
 
 
