@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 @click.command("audit", short_help="Who has done what, and when.")
-@click.option("--subject", type=utf8, metavar="ID", help="Only what is about this event, handler or alert.")
+@click.option("--target", type=utf8, metavar="ID", help="Only what is about this event, handler or alert.")
 @click.option(
     "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, metavar="N", help="How many at the most."
 )
 @click.option("--after", type=utf8, default="", metavar="ID", help="Go on after this entry, towards the older ones.")
 @json_option
 @settings_options
-def command(settings: Settings, *, subject: str | None, limit: int, after: str, as_json: bool) -> None:
+def command(settings: Settings, *, target: str | None, limit: int, after: str, as_json: bool) -> None:
     r"""List what operators have done, the newest first: when, who, through which interface, what, and about what.
 
     Whatever changes something is written down with it, in the same transaction, by the console, the JSON API and
@@ -36,13 +36,13 @@ def command(settings: Settings, *, subject: str | None, limit: int, after: str, 
     \b
     Examples:
       flowhooks audit
-      flowhooks audit --subject 019ab2c4-5d1e-7a00-8000-3f6f1e0c9a11
+      flowhooks audit --target 019ab2c4-5d1e-7a00-8000-3f6f1e0c9a11
       flowhooks audit --limit 500 --json | jq -r '.entries[].actor'
 
     Exit codes: 0 done, 1 the database cannot be read, 2 wrong usage.
     """
     with closing(Reader(database_url(settings))) as reader, reader.connection() as connection:
-        entries = audit.entries(connection, limit=limit + 1, before=after, target=subject)
+        entries = audit.entries(connection, limit=limit + 1, before=after, target=target)
     next_id = entries[limit - 1].id if len(entries) > limit else ""
     del entries[limit:]
     if as_json:
@@ -50,7 +50,7 @@ def command(settings: Settings, *, subject: str | None, limit: int, after: str, 
         return
     if not entries:
         output.print_line(
-            "Nobody has done anything yet." if subject is None and not after else "Nothing of that was done."
+            "Nobody has done anything yet." if target is None and not after else "Nothing of that was done."
         )
         return
     output.print_table(

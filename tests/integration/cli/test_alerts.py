@@ -88,7 +88,7 @@ def test_a_running_server_acknowledges(server, run, asked, eventually):
     assert run("alerts", "acknowledge", alert["id"], server=server, LOGNAME="bob").exit_code == 0
     (after,) = [one for one in asked("alerts", "list", server=server)["alerts"] if one["id"] == alert["id"]]
     assert after["acknowledged_by"] == "bob"
-    (deed,) = asked("audit", "--subject", alert["id"], server=server)["entries"]
+    (deed,) = asked("audit", "--target", alert["id"], server=server)["entries"]
     assert (deed["actor"], deed["interface"], deed["action"]) == ("bob", "cli", "acknowledge")
 
 
@@ -124,10 +124,10 @@ def test_who_has_done_what(alerted, run, asked, hostile):
     rest = asked("audit", "--limit", "2", "--after", page["next"], server=alerted)
     assert [one["action"] for one in rest["entries"]] == ["replay"]
     assert rest["next"] == ""
-    assert [one["id"] for one in asked("audit", "--subject", event["id"], server=alerted)["entries"]] == [
+    assert [one["id"] for one in asked("audit", "--target", event["id"], server=alerted)["entries"]] == [
         entries[1]["id"]
     ]
-    assert run("audit", "--subject", "nothing", server=alerted).stdout == "Nothing of that was done.\n"
+    assert run("audit", "--target", "nothing", server=alerted).stdout == "Nothing of that was done.\n"
 
 
 DETAILS = {

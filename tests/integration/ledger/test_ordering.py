@@ -263,7 +263,7 @@ def test_what_was_parked_is_delivered_in_order(house, ordered, hands_of):
     events = [away.take(instance, wait=0, businessKey="k").event_id for instance in ("c", "a", "b")]
     away.close()
     back = house.open(ordered, start=False)
-    back.app._deliver_parked()
+    back.app._reroute_parked()
     lane = Lane(back, hands_of(back))
     for event_id in events:
         (due,) = lane.due()
