@@ -307,7 +307,7 @@ class App:
                 missing=missing,
                 retired=retired,
                 on_routes_changed=self._on_routes_changed,
-                deliver_parked=lambda: self._spawn("reroute-parked", self._reroute_parked),
+                reroute_parked=lambda: self._spawn("reroute-parked", self._reroute_parked),
                 wake=self.runner.wake,
             )
 

@@ -36,7 +36,7 @@ class ClusterSync:
         missing: handlers that are registered and not loaded, as far as this process has heard.
         retired: ids of the handlers that were retired, likewise.
         on_routes_changed: called with those two whenever they have changed.
-        deliver_parked: called some time after that, to deliver what was parked and is wanted by now.
+        reroute_parked: called some time after that, to deliver what was parked and is wanted by now.
         wake: called when there may be something to run.
 
     Attributes:
@@ -57,14 +57,14 @@ class ClusterSync:
         missing: Sequence[RegisteredHandler],
         retired: Collection[str],
         on_routes_changed: Callable[[Sequence[RegisteredHandler], frozenset[str]], None],
-        deliver_parked: Callable[[], None],
+        reroute_parked: Callable[[], None],
         wake: Callable[[], None],
     ) -> None:
         self._ledger = ledger
         self._waiters = waiters
         self._loaded = frozenset(loaded)
         self._on_routes_changed = on_routes_changed
-        self._deliver_parked = deliver_parked
+        self._reroute_parked = reroute_parked
         self._wake = wake
         self._stopping = threading.Event()
         self._routing = threading.Lock()
@@ -115,7 +115,7 @@ class ClusterSync:
         self._rebuild_routes()
         if self._parked_checks:
             self._parked_checks -= 1
-            self._deliver_parked()
+            self._reroute_parked()
 
     def _on_change(self, notice: ChangeNotice) -> None:
         if notice.missed:
