@@ -14,6 +14,7 @@ import struct
 import subprocess
 import threading
 import time
+import warnings
 from collections import Counter
 from contextlib import closing
 from itertools import count
@@ -727,7 +728,9 @@ def schema(url):
     engine = create_engine(make_url(url).set(drivername="postgresql+psycopg") if "postgresql" in url else url)
     try:
         found = MetaData()
-        found.reflect(engine)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Skipped unsupported reflection of expression-based index")
+            found.reflect(engine)
         return {
             (table.name, tuple((column.name, str(column.type), column.nullable) for column in table.columns))
             for table in found.tables.values()

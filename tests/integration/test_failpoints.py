@@ -118,6 +118,6 @@ def test_the_list_and_the_code_name_the_same_points():
         name
         for file in PACKAGE.rglob("*.py")
         if file.name != "failpoints.py"
-        for name in re.findall(r'hit(?:\(|, )"([^"]*)"', file.read_text())
+        for name in re.findall(r'(?:hit\(|hit, |failpoint=)"([^"]*)"', file.read_text())
     }
     assert named == set(failpoints.FAILPOINTS)

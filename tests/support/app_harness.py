@@ -180,7 +180,7 @@ class Flow:
     def noted_as_undecided(self, event_id: str) -> DeliveryStatus:
         """The one delivery of an event, once it waits because its handler's condition cannot be decided."""
         return until(
-            lambda: next((one for one in self.delivery_statuses(event_id) if one.note and one.due_at is None), None)
+            lambda: next((one for one in self.delivery_statuses(event_id) if one.comment and one.due_at is None), None)
         )
 
     def close(self, timeout: float = WAIT_TIMEOUT) -> bool:

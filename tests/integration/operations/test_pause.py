@@ -268,7 +268,7 @@ def test_it_is_called_by_name_and_written_down(house, listens):
     run_operation(desk, "resume", {"handlers": ["p:h"], "dry_run": False})
     with flow.app.ledger.connection() as connection:
         entries = audit.entries(connection, limit=10)
-    assert [(one.action, one.subject, dict(one.detail)) for one in entries] == [
+    assert [(one.action, one.target, dict(one.detail)) for one in entries] == [
         ("resume", "p:h", {"handlers": ["p:h"]}),
         ("pause", "p:h", {"handlers": ["p:h"], "note": "the archive moves"}),
     ]
