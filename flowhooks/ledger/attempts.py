@@ -1,4 +1,4 @@
-"""Attempts: the durable mark before one begins, how it ended, and what a killed process left running."""
+"""Attempts: claims before an attempt starts, results after it, and the recovery of lost attempts."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
 
 
 class AttemptResult(NamedTuple):
-    """How an attempt ended, and where that leaves its delivery.
+    """The result of an attempt, and the next state of its delivery.
 
     Attributes:
         delivery_id: the delivery.
         handler: its handler's id.
-        attempt: the attempt's number: a stale one settles nothing.
+        attempt: the attempt's number; if it is no longer the current one, the result changes nothing.
         outcome: how it ended.
-        error: one line.
-        traceback: for operators.
+        error: the error, in one line.
+        traceback: the traceback, for operators.
         result: what the handler returned, as JSON text, or None.
-        target: the state that follows.
-        due_at: from when the next attempt may run, when `target` is *waiting*.
-        now: microseconds since 1970.
+        target: the next state of the delivery.
+        due_at: from when the delivery may run or be probed, in microseconds since 1970; None: it is not scheduled.
+        now: when the attempt ended, in microseconds since 1970.
     """
 
     delivery_id: str
@@ -112,8 +112,10 @@ _OWNER_ALIVE: Final = exists(
     .select_from(processes)
     .where(processes.c.id == attempts.c.process, processes.c.stopped_at.is_(None))
 )
+# One statement reads the deliveries and the processes: with two, a process that registered in between would count as
+# stopped.
 _ORPHANED: Final = _RUNNING.where(~_OWNER_ALIVE)
-"""Read together with who lives: whoever has signed on since that was read would be taken for dead."""
+"""Running deliveries whose process has stopped."""
 _RUNNING_IN_PROCESS: Final = _RUNNING.where(attempts.c.process == bindparam("process"))
 
 
@@ -121,21 +123,21 @@ _RECORDED: Final = partial(hit, "settle.committed")
 
 
 class InFlightAttempts:
-    """The attempts that this process has begun and not yet come to the end of. Touched by the writer's thread only.
+    """The attempts that this process has started and that have not ended. Used by the writer's thread only.
 
-    A COMMIT whose answer is lost may have marked attempts as running of which the process knows nothing. They are told
-    from those that it does run by not being in here.
+    If the reply to a COMMIT is lost, the database may list attempts as running that this process never started. They
+    are recognized by being absent here.
     """
 
     def __init__(self) -> None:
         self._attempts: set[tuple[str, int]] = set()
 
     def add(self, attempts: Iterable[tuple[str, int]]) -> None:
-        """Attempts begin."""
+        """Add attempts that are about to start."""
         self._attempts.update(attempts)
 
     def discard(self, attempts: Iterable[tuple[str, int]]) -> None:
-        """It is durable how attempts have ended; or not known that they have begun, and so they will not."""
+        """Remove attempts whose result is durable, or whose start was not confirmed, so that they never run."""
         self._attempts.difference_update(attempts)
 
     def __contains__(self, attempt: tuple[str, int]) -> bool:
@@ -150,18 +152,22 @@ def claim(
     process: str,
     statements: ClaimStatements = CLAIM,
 ) -> list[ClaimedAttempt | ConcurrencyLimitReached | None]:
-    """Mark deliveries as running; None for one that has changed since, or that is not first of its order group.
+    """Mark deliveries as running and return their attempts, in the order of the requests.
 
-    After this has been committed, and only then, the function may be entered.
+    The handler may be called only after the transaction has been committed.
 
     Args:
         transaction: the open transaction.
-        requests: which deliveries.
-        in_flight: learns what has begun.
-        process: whose attempts they will be.
-        statements: the statements that mark them.
+        requests: the deliveries.
+        in_flight: gets the started attempts.
+        process: id of the process that runs the attempts.
+        statements: the statements that mark the deliveries.
+
+    Returns:
+        For each request its attempt; None if the delivery has changed since it was read or is not first of its order
+        group; `ConcurrencyLimitReached` if the handler is at its limit.
     """
-    # Of two claims of one delivery in one batch only the last is made: it alone gets the event.
+    # Of several claims of one delivery in a batch only the last one is made, and only its caller gets the event.
     latest = {request.queued.delivery_id: request for request in requests}
     constrained = [request for request in latest.values() if request.queued.ordered or request.limit is not None]
     started, at_limit = set[str](), set[str]()
@@ -209,9 +215,9 @@ def _to_result(
 def start_attempts(
     transaction: WriteTransaction, requests: Collection[ClaimRequest], in_flight: InFlightAttempts, *, process: str
 ) -> None:
-    """Write down that attempts begin; their deliveries are marked as running in the same transaction."""
+    """Store started attempts. The same transaction marks their deliveries as *running*."""
     keys = [(request.queued.delivery_id, request.queued.attempt + 1) for request in requests]
-    # At once, for it may be looked for within the same transaction.
+    # Before the commit, because other work of the same transaction may read it.
     in_flight.add(keys)
     transaction.after_rollback(lambda: in_flight.discard(keys))
     _INSERT(
@@ -231,12 +237,12 @@ def start_attempts(
 
 
 class ResultRecorder:
-    """The batch work of recording how attempts ended.
+    """The batch work function that records the results of attempts.
 
     Args:
-        runner: is told, within the transaction, what may run again.
-        in_flight: learns what has ended.
-        limits: how many deliveries of a handler run at once, for those that are limited.
+        runner: receives, within the transaction, the deliveries that may run again.
+        in_flight: the ended attempts are removed from it.
+        limits: maximum number of running deliveries of each limited handler, by its id.
     """
 
     def __init__(
@@ -247,13 +253,15 @@ class ResultRecorder:
         self._limits = limits
 
     def __call__(self, transaction: WriteTransaction, items: list[AttemptResult]) -> list[bool]:
-        """Record each; False for one whose attempt is no longer the current one, which then changes nothing.
+        """Record results; False for an attempt that is no longer the current one, whose result changes nothing.
 
-        One that is recorded already, word for word, is recorded: the answer to a COMMIT may have been lost.
+        A result that is already recorded with the same outcome and time counts as recorded, because the reply to its
+        COMMIT may have been lost.
         """
         current: dict[str, AttemptResult] = {}
         for item in items:
-            # Attempts are numbered upwards, so of several of one delivery only the highest can be the current one.
+            # Attempt numbers increase, so of several results of one delivery only the highest number can be the current
+            # one.
             if item.delivery_id not in current or item.attempt > current[item.delivery_id].attempt:
                 current[item.delivery_id] = item
         changes = [
@@ -318,14 +326,14 @@ def _read_recorded(
 def state_after_loss(
     retry: Retry | None, *, attempts_made: int, has_probe: bool, now: int, random: Callable[[], float]
 ) -> tuple[State, int | None]:
-    """The state that follows the loss of an attempt, and from when it may run again or be probed.
+    """Return the state that follows a lost attempt, and from when the delivery may run again or be probed.
 
     Args:
-        retry: what its handler declares; None: it may or may not have done its work, and is not to do it twice.
-        attempts_made: attempts made in the present retry schedule.
-        has_probe: whether its handler can tell.
+        retry: the handler's `retry=`; None: the attempt may have done its work, and must not be repeated.
+        attempts_made: number of attempts made in the present retry schedule.
+        has_probe: whether the handler has a probe.
         now: microseconds since 1970.
-        random: draws a random number from 0 up to 1, for the jitter.
+        random: returns a random number from 0 up to 1, for the jitter.
     """
     if retry is None:
         return State.UNKNOWN, now if has_probe else None
@@ -342,19 +350,20 @@ def recover_lost(
     shared: bool = False,
     missing_handlers: Collection[str] = (),
 ) -> dict[State, int]:
-    """Settle as lost whatever is marked as running by a process that does not live.
+    """Record as lost every running attempt whose process is not alive.
 
     Args:
         transaction: the open transaction.
-        recorder: records it.
+        recorder: records the results.
         now: microseconds since 1970.
-        random: draws a random number from 0 up to 1, for the jitter.
-        shared: whether others may live, and say so; else nobody does, but for this process, which has begun nothing.
-        missing_handlers: ids of handlers that are not loaded: their deliveries wait for them.
+        random: returns a random number from 0 up to 1, for the jitter.
+        shared: whether other processes may be alive; otherwise every running attempt is lost, because this process has
+            started none.
+        missing_handlers: ids of handlers that are not loaded: their deliveries are suspended.
 
     Returns:
-        How many deliveries went where: *waiting* where the handler declared `retry=` with attempts
-        left, *dead* where none is left, *unknown* where it did not declare it.
+        Number of deliveries by their new state: *waiting* if the handler declared `retry=` and has attempts left,
+        *dead* if none is left, *unknown* without `retry=`.
     """
     results = []
     for row in transaction.connection.execute(_ORPHANED if shared else _RUNNING).all():
@@ -386,18 +395,20 @@ def recover_unstarted(
     process: str,
     missing_handlers: Collection[str] = (),
 ) -> int:
-    """Let run again what is marked as running here though it was never begun: the COMMIT's answer was lost.
+    """Make deliveries wait again that this process marked as running and never started.
+
+    This happens if the reply to a COMMIT is lost.
 
     Args:
-        transaction: the open transaction, in the writer's thread: whatever was begun is in `in_flight`.
-        recorder: records it.
-        in_flight: what this process does run.
+        transaction: the open transaction, in the writer's thread: every started attempt is in `in_flight`.
+        recorder: records the results.
+        in_flight: the attempts that this process runs.
         now: microseconds since 1970.
         process: this process's id.
-        missing_handlers: ids of handlers that are not loaded: their deliveries wait for them.
+        missing_handlers: ids of handlers that are not loaded: their deliveries are suspended.
 
     Returns:
-        How many there were.
+        Number of these deliveries.
     """
     marked = transaction.connection.execute(_RUNNING_IN_PROCESS, {"process": process}).all()
     error = "the database's answer was lost when this attempt was to begin; its function was not entered"

@@ -1,4 +1,4 @@
-"""The only place where a delivery gets or changes its state."""
+"""Creation and state changes of deliveries. No other module writes the state of a delivery."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 class ClaimRequest(NamedTuple):
-    """A wish to begin an attempt.
+    """A request to start an attempt.
 
     Attributes:
-        queued: the delivery, as its runner knew it.
+        queued: the delivery, as its runner last saw it.
         now: microseconds since 1970.
-        limit: how many of its handler's deliveries may run at once; None: any number.
+        limit: maximum number of its handler's deliveries that run at the same time; None: no limit.
     """
 
     queued: ReadyDelivery
@@ -38,18 +38,18 @@ class ClaimRequest(NamedTuple):
 
 
 class StateChange(NamedTuple):
-    """One change of state, made only if the delivery is still as the mover last saw it.
+    """A change of state that is applied only if the delivery is still as the caller last saw it.
 
     Attributes:
-        delivery_id: which delivery.
-        source: the state it must be in.
-        target: the state it goes to.
-        attempt: the number of attempts it must have begun: a stale mover changes nothing.
+        delivery_id: the delivery.
+        source: the expected state.
+        target: the new state.
+        attempt: the expected number of started attempts; if it differs, nothing is changed.
         now: microseconds since 1970.
-        due_at: from when it may run or be probed; None: not of itself.
-        attempt_after: the number of attempts begun afterwards; default unchanged.
-        retry_base: where a fresh retry schedule starts; default unchanged.
-        comment: what an operator said; default unchanged.
+        due_at: from when the delivery may run or be probed, in microseconds since 1970; None: it is not scheduled.
+        attempt_after: the number of started attempts after the change; default: unchanged.
+        retry_base: the number of attempts made before a new retry schedule starts; default: unchanged.
+        comment: the new comment, such as an operator's; default: unchanged.
     """
 
     delivery_id: str
@@ -64,16 +64,16 @@ class StateChange(NamedTuple):
 
 
 class NewDelivery(NamedTuple):
-    """A delivery that is to be stored.
+    """A delivery to be stored.
 
     Attributes:
         delivery_id: its id.
-        event_id: whose it is.
+        event_id: the id of its event.
         handler: its handler's id.
         now: microseconds since 1970.
-        handler_missing: whether its handler is not loaded: it then waits without a time from which it may run.
-        started: whether its first attempt begins with the commit: it is then stored as running.
-        position: its position in its order group; None: it is unordered.
+        handler_missing: whether its handler is not loaded: it is then stored without a due time.
+        started: whether its first attempt starts with the commit: it is then stored as *running*.
+        position: its position in its order group; None if it is unordered.
     """
 
     delivery_id: str
@@ -89,8 +89,8 @@ class Position(NamedTuple):
     """A delivery's position in its order group.
 
     Attributes:
-        group: which one.
-        number: the lowest is the next to begin; of equal ones the older delivery.
+        group: the order group.
+        number: the delivery with the lowest number starts next; of equal numbers, the older delivery.
     """
 
     group: OrderGroup
@@ -98,10 +98,11 @@ class Position(NamedTuple):
 
 
 STARTED: Final = -1
-"""The order position of one that has begun: until it has left its order group, none comes before it, not even while it
-waits for its retry."""
+"""Order position of a delivery whose first attempt has started. It stays first until it leaves its order group, also
+while it waits for a retry."""
 NEXT: Final = 0
-"""The order position of one that may begin: none was before it when that was written. Blocked ones have higher ones."""
+"""Order position of a delivery that may start: none was before it when the position was written. Blocked deliveries
+have higher positions."""
 _LEFT_GROUP: Final = frozenset({State.SUCCEEDED.value, State.DEAD.value, State.CLOSED.value})
 """The states in which a delivery has left its order group."""
 
@@ -138,11 +139,12 @@ _APPLY: Final = (
 
 
 class ClaimStatements(NamedTuple):
-    """The statements by which attempts begin.
+    """The statements that start attempts.
 
     Attributes:
-        unordered: begins what is unordered, and nothing else, whatever its runner takes it for.
-        ordered: begins what has been found to be the first of its order group, or unordered.
+        unordered: starts only deliveries that are unordered in the database, even if the runner took another one for
+            unordered.
+        ordered: starts deliveries that were found to be first of their order group, or unordered.
     """
 
     unordered: ReturningUpdate[Any]
@@ -154,13 +156,13 @@ _ORDERED: Final = _APPLY.values(
     order_position=case((deliveries.c.order_key.is_(None), deliveries.c.order_position), else_=STARTED)
 )
 CLAIM: Final = ClaimStatements(unordered=_UNORDERED.where(NOT_PAUSED), ordered=_ORDERED.where(NOT_PAUSED))
-"""Of handlers that are not paused."""
+"""Statements for handlers that are not paused."""
 CLAIM_TRIAL: Final = ClaimStatements(unordered=_UNORDERED, ordered=_ORDERED)
-"""Of one that is paused for having failed, and is tried."""
+"""Statements for a trial of a handler that is paused by its open circuit."""
 
 
 def store(transaction: WriteTransaction, new: Sequence[NewDelivery]) -> None:
-    """Store deliveries, one statement for all: as waiting, or, claimed in the same breath, as running."""
+    """Store deliveries with one statement: as *waiting*, or as *running* if they are claimed at once."""
     if new:
         _INSERT(transaction.connection, [_row(delivery) for delivery in new])
 
@@ -184,36 +186,36 @@ def _row(delivery: NewDelivery) -> dict[str, object]:
 
 
 def apply_changes(transaction: WriteTransaction, changes: Sequence[StateChange]) -> set[str]:
-    """Change states, one statement for all; the ids of the deliveries that have moved. See `made`."""
+    """Change states with one statement; return the ids of the changed deliveries."""
     return {row.id for row in apply_changes_returning(transaction, changes)}
 
 
 def apply_changes_returning(
     transaction: WriteTransaction, changes: Sequence[StateChange], statement: ReturningUpdate[Any] = _APPLY
 ) -> Sequence[Row[Any]]:
-    """Change states, one statement for all.
+    """Change states with one statement.
 
     Args:
         transaction: the open transaction.
         changes: at most one for each delivery.
-        statement: the statement: for attempts that begin, one of those above.
+        statement: the UPDATE; to start attempts, one of a `ClaimStatements`.
 
     Returns:
-        The deliveries that were as their movers saw them, and so have moved: `id`, `handler`, `order_key`.
+        The rows of the changed deliveries: `id`, `event_id`, `state`, `handler`, `order_key`.
 
     Raises:
-        InvalidTransition: the table of states lacks one of the moves; nothing is changed.
+        InvalidTransition: one of the changes is not in `ALLOWED_TRANSITIONS`; nothing is changed.
     """
     for change in changes:
         if (change.source, change.target) not in ALLOWED_TRANSITIONS:
             raise InvalidTransition(f"a delivery cannot go from {change.source} to {change.target}")
     if not changes:
         return ()
-    # In one order, whoever moves them: two processes that hold each other's next row would wait in vain.
+    # Sorted, so that two processes lock the same rows in the same order and do not deadlock.
     applied: Sequence[Row[Any]] = transaction.connection.execute(
         statement, {"moves": json.dumps(sorted(changes))}
     ).all()
-    # Nobody waits for an attempt to begin.
+    # No client waits for an attempt to start.
     transaction.notice.events.update(row.event_id for row in applied if row.state != State.RUNNING.value)
     transaction.freed_groups.update(
         OrderGroup(row.handler, row.order_key)
@@ -224,16 +226,16 @@ def apply_changes_returning(
 
 
 def defer_probe(transaction: WriteTransaction, delivery_id: str, *, now: int, until: int) -> bool:
-    """Put off the probe of an *unknown* delivery, if it is due and its handler not paused; changes no state.
+    """Postpone the probe of an *unknown* delivery if it is due and its handler is not paused; changes no state.
 
     Args:
         transaction: the open transaction.
         delivery_id: the delivery.
         now: microseconds since 1970.
-        until: when it will be due again.
+        until: when the probe is due again, in microseconds since 1970.
 
     Returns:
-        Whether that is so: of several who would ask the probe, who was told so may.
+        Whether the probe was postponed. Of several callers at once, only the one that gets True may run the probe.
     """
     due = (deliveries.c.id == delivery_id) & (deliveries.c.state == State.UNKNOWN.value) & (deliveries.c.due_at <= now)
     put_off = update(deliveries).where(due, NOT_PAUSED).values(due_at=until).returning(deliveries.c.id)
@@ -241,17 +243,17 @@ def defer_probe(transaction: WriteTransaction, delivery_id: str, *, now: int, un
 
 
 def suspend(transaction: WriteTransaction, delivery_id: str, attempt: int, *, comment: str, now: int) -> bool:
-    """Leave a waiting delivery without a time, so that it is not offered to runners; changes no state.
+    """Suspend a waiting delivery: clear its due time, so that no runner gets it. Its state does not change.
 
     Args:
         transaction: the open transaction.
         delivery_id: the delivery.
-        attempt: how many attempts it must have begun.
-        comment: why.
+        attempt: the expected number of started attempts.
+        comment: the reason.
         now: microseconds since 1970.
 
     Returns:
-        Whether it was still waiting, as it was last seen.
+        Whether the delivery was suspended; False if it has changed since it was read, or had no due time.
     """
     suspended = (
         update(deliveries)

@@ -1,4 +1,4 @@
-"""Taking events in: each with its deliveries, once for each identity."""
+"""Acceptance of events: store each event once for its identity, together with its deliveries."""
 
 from __future__ import annotations
 
@@ -33,24 +33,27 @@ if TYPE_CHECKING:
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.model.delivery import Runner
 
-    _Existing = tuple[str, str, str]  # the id, the digest and the state of what was there before
+    _Existing = tuple[str, str, str]  # id, digest and state of the event that existed before
 
 _JSON: Final = json.JSONEncoder(ensure_ascii=False)
+# Enough to see what happens, too few to fill the disk.
 MAX_CONFLICTS: Final = 10
-"""Differing bodies kept beside one event: enough to see what happens, too few to fill the disk."""
+"""Maximum number of conflicting bodies stored for one event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptResult:
-    """What became of a `NewEvent`.
+    """The result of accepting a `NewEvent`.
 
     Attributes:
-        event_id: the stored event's id: its own, or that of the one that was there before; `""` if it was misused.
-        new: whether it was stored now.
-        conflict: whether the one that was there before had other data.
-        state: the stored event's state; `"purged"` if only its identity is left.
-        delivery_statuses: how its deliveries stood; empty for a new event, a conflict, or one that was purged.
-        webhook_id_reused: whether nothing was stored, as the id under which it was signed was used before for another.
+        event_id: the id of the stored event: of this one, or of the earlier one with its identity; `""` if the webhook
+            id was reused.
+        new: whether the event was stored now.
+        conflict: whether the earlier event has other data.
+        state: the state of the stored event; `"purged"` if only its identity is left.
+        delivery_statuses: the deliveries of the earlier event; empty for a new event, a conflict, or a purged event.
+        webhook_id_reused: whether nothing was stored because the webhook id was used before for another path or other
+            data.
     """
 
     event_id: str
@@ -69,27 +72,28 @@ _FIND: Final = select(events.c.id, events.c.digest, events.c.state, events.c.ide
     _IDENTITY_DIGESTS, events.c.identity_sha256 == _IDENTITY_DIGESTS.c.identity_sha256
 )
 _FIND_AND_LOCK: Final = _FIND.with_for_update(read=True, key_share=True, of=events)
-"""The same, and nobody purges them before this transaction has ended."""
+"""The same, with a lock: no other transaction purges these events before this one ends."""
 _REPEATED_ROWS = database.row_array("repeated", id=Text, times=Integer)
 _REPEAT: Final = (
     update(events).where(events.c.id == _REPEATED_ROWS.c.id).values(repeats=events.c.repeats + _REPEATED_ROWS.c.times)
 )
 _COMMITTED: Final = partial(hit, "accept.committed")
+# Executed after the insert, so that it sees commits of others: an insert that waited for the purge of an event must
+# know that this event existed.
 _COUNT_ACCEPTED: Final = INCREMENT.returning(exists(select(purged_identities.c.identity_sha256)))
-"""Counts, and says whether anything was ever purged. It comes after the insert, and sees what others have committed
-meanwhile: an insert that waited until an event was gone must know that it was there."""
+"""Increment the counter, and return whether any event was ever purged."""
 
 
 class EventInserter:
-    """The batch work of taking events in.
+    """The batch work function that accepts events.
 
     Args:
-        runner: is told, within the transaction, what may run.
-        process: this process's id, under which it counts.
-        in_flight: learns what has begun.
-        limits: how many deliveries of a handler run at once, for those that are limited.
-        shared: whether other processes write, too.
-        pauses: which handlers are paused: all there is to know where no other process writes.
+        runner: receives, within the transaction, the deliveries that may run.
+        process: this process's id, for the counters.
+        in_flight: gets the started attempts.
+        limits: maximum number of running deliveries of each limited handler, by its id.
+        shared: whether other processes write as well.
+        pauses: the paused handlers; used only if no other process writes.
     """
 
     def __init__(
@@ -111,7 +115,7 @@ class EventInserter:
         self._conclusions = UnknownConclusions()
 
     def __call__(self, transaction: WriteTransaction, items: list[NewEvent]) -> list[AcceptResult]:
-        """Store what is new, count what was there, keep what differs; one result for each item, in order."""
+        """Store new events, count repeated ones, store conflicting bodies; one result for each item, in order."""
         hit("accept.begun")
         transaction.after_commit(_COMMITTED)
         if any(item.webhook_id is not None for item in items):
@@ -135,7 +139,7 @@ class EventInserter:
         existing: dict[Identity, _Existing] = {}
         remaining = first
         while remaining:
-            # More than once where another process has purged one between two of these statements.
+            # Repeated if another process purges one of the events between two of these statements.
             new_ids, purged_before = self._insert(transaction, list(remaining.values()))
             stored |= new_ids
             existing |= purged_before
@@ -161,7 +165,7 @@ class EventInserter:
     ) -> tuple[set[str], dict[Identity, _Existing]]:
         """Insert new events; return the ids of those, and the purged ones among them."""
         connection = transaction.connection
-        # Sorted, so that no two processes wait for each other.
+        # Sorted, so that two processes do not deadlock.
         rows = [_event_row(item) for item in sorted(items, key=lambda item: item.event.identity)]
         ids, paused = _INSERT_EVENTS.insert_and_read(connection, rows)
         stored = set(ids)
@@ -178,7 +182,8 @@ class EventInserter:
             increment(transaction, "accepted", self.process, -len(deleted))
             stored -= deleted
         if new_items := [item for item in items if item.event.id in stored]:
-            # Others may have paused a handler just now: what is stored as running is begun by what the database says.
+            # Another process may have paused a handler just now, so on a shared ledger the database decides which
+            # attempts start.
             self._store(transaction, new_items, frozenset(paused or ()) if self._shared else self._pauses.handlers)
             if unknown := [item.event for item in new_items if item.unknown_conclusion]:
                 self._conclusions.record(transaction, unknown, new_items[0].now)
@@ -187,7 +192,8 @@ class EventInserter:
     def _store(self, transaction: WriteTransaction, items: Sequence[NewEvent], paused: Collection[str]) -> None:
         """Store the deliveries: *running* if the runner reserved a thread, else *waiting*."""
         positions = _assign_positions(transaction, items)
-        # What is held back is offered when it is first of its order group, and what is paused when it is resumed.
+        # A blocked delivery is enqueued when it becomes first of its order group, a paused one when its handler is
+        # resumed.
         queued = [
             ReadyDelivery(delivery_id, handler, 0, ordered=delivery_id in positions, load_event=item.load)
             for item in items
@@ -227,8 +233,9 @@ class EventInserter:
 
     def _claim_immediately(self, transaction: WriteTransaction, queued: Sequence[ReadyDelivery]) -> set[str]:
         """Return the ids of the deliveries that are stored as *running*."""
-        # Whoever writes alone knows that nothing else is in an order group that it finds empty. How many run, nobody
-        # knows before it is recorded how others have ended.
+        # Ordered deliveries start at once only if no other process writes, because another one could add to the same
+        # order group. Deliveries of limited handlers never do: the number of running ones is not known before the
+        # results of others are recorded.
         eligible = [
             ready for ready in queued if not (ready.ordered and self._shared) and ready.handler not in self._limits
         ]
@@ -237,8 +244,8 @@ class EventInserter:
     @staticmethod
     def _to_result(item: NewEvent, existing: _Existing) -> AcceptResult:
         event_id, digest, state = existing
-        # The id decides, not whether this transaction inserted it: an earlier COMMIT of the same batch may have
-        # succeeded although its answer was lost.
+        # The id decides, not whether this transaction inserted the event: an earlier COMMIT of the same batch may have
+        # succeeded although its reply was lost.
         new = event_id == item.event.id and state != purge.PURGED
         return AcceptResult(event_id=event_id, new=new, conflict=digest != item.digest, state=state)
 
@@ -249,7 +256,7 @@ class EventInserter:
         repeats: dict[str, int] = {}
         for item, result in zip(items, results, strict=True):
             if result.state == purge.PURGED:
-                continue  # there is nothing beside which anything could be kept
+                continue  # no event is left to which anything could be added
             if result.conflict:
                 _store_conflict(transaction, result.event_id, item)
             elif not result.new:
@@ -283,7 +290,7 @@ def _assign_positions(transaction: WriteTransaction, items: Sequence[NewEvent]) 
 
 
 def is_stored(connection: Connection, identity: Identity) -> bool:
-    """Whether there is an event of this identity, or was one that has been purged."""
+    """Return whether an event with this identity is stored or was purged."""
     return bool(_find(connection, [identity]) or purge.find_purged(connection, [identity]))
 
 

@@ -1,6 +1,6 @@
-"""The ledger's tables, as SQLAlchemy Core knows them.
+"""The ledger's tables in SQLAlchemy Core.
 
-Times are whole microseconds since 1970 (UTC). Ids are UUIDs of version 7, as text.
+Times are whole microseconds since 1970 (UTC). Ids are UUIDs of version 7, stored as text.
 """
 
 from __future__ import annotations
@@ -27,20 +27,25 @@ from sqlalchemy import (
 
 metadata: Final = MetaData()
 
+# PostgreSQL rejects index rows of more than about 2,700 bytes, and a schema may allow texts of any length. Two texts of
+# this length, of 4 bytes a character, still fit.
 MAX_INDEXED_CHARS: Final = 256
-"""How many characters of a text that a callback brings an index holds. PostgreSQL refuses index rows of more than about
-2,700 bytes, and a schema may allow any length; two such texts, of 4 bytes a character, still fit."""
+"""Maximum number of characters that an index stores of a text from a callback."""
 
 
 def indexed(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """What an index holds of a text that a callback brings; a query uses the index only if it has this expression."""
-    # Written out: with parameters in its place neither database takes it for the expression of the index.
+    """Return the prefix of a text column that an index stores.
+
+    Only a query with exactly this expression uses the index.
+    """
+    # Literals: with parameters instead, neither database recognizes the expression of the index.
     return func.substr(column, literal_column("1"), literal_column(str(MAX_INDEXED_CHARS)), type_=Text)
 
 
 def equals_indexed(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
-    """Whether the whole of an indexed text is this one."""
-    # Not `column = text` beside it: SQLite then puts the text into the expression as well, and finds no index for it.
+    """Return the condition that the whole of an indexed text equals `text`."""
+    # No `column = text` in addition: SQLite would then put the text into the indexed expression as well, and not use
+    # the index.
     remainder = func.substr(column, literal_column(str(MAX_INDEXED_CHARS + 1)), type_=Text)
     return (indexed(column) == text[:MAX_INDEXED_CHARS]) & (remainder == text[MAX_INDEXED_CHARS:])
 
@@ -70,13 +75,14 @@ events: Final = Table(
     Column("no_match", Text, comment="JSON: why handlers that share its class or key do not get it; null: not asked"),
     Column("body_sha256", Text, comment="of the body's bytes; null: stored before there were checksums"),
     Column("row_sha256", Text, comment="of all columns that never change; null: as above"),
-    # A digest, and not the four columns: these may be longer than PostgreSQL lets an index row be.
+    # A digest instead of the four columns, because together they may exceed PostgreSQL's limit for an index row.
     Column("identity_sha256", Text, nullable=False, comment="of source, kind, flow_instance_id and callback_class"),
     Column("traceparent", Text, comment="of W3C Trace Context, as the callback had it; null: not recorded"),
     UniqueConstraint("identity_sha256", name="events_identity"),
 )
+# A literal, because a database does not compare parameters with the condition of a partial index.
 IS_PARKED: Final = events.c.state == bindparam("parked", "parked", literal_execute=True)
-"""Parked events. Written out, so that a database sees that an index says the same."""
+"""Parked events."""
 Index("events_parked", events.c.id, sqlite_where=IS_PARKED, postgresql_where=IS_PARKED)
 Index("events_flow_instance", indexed(events.c.flow_instance_id))
 Index(
@@ -90,8 +96,8 @@ Index(
 DISMISSED_BY_ROUTING: Final = events.c.dismissed_by.in_(
     bindparam("dismissed_by_routing", ("condition", "kind"), expanding=True, literal_execute=True)
 )
-"""Dismissed events that a handler which is installed later may want. A query uses the index below only if it says
-exactly this."""
+"""Events that routing dismissed; a handler that is installed later may match them. Only a query with exactly this
+condition uses the index below."""
 Index(
     "events_dismissed",
     events.c.id,
@@ -99,7 +105,8 @@ Index(
     postgresql_where=DISMISSED_BY_ROUTING,
 )
 IS_UNDECIDED: Final = (events.c.state == "routed") & events.c.no_match.is_not(None)
-"""Events that were routed although the condition of another handler could not be decided. Said exactly so, as above."""
+"""Events that were routed although the condition of another handler was undecided. Only a query with exactly this
+condition uses the index below."""
 Index("events_undecided", events.c.id, sqlite_where=IS_UNDECIDED, postgresql_where=IS_UNDECIDED)
 Index(
     "events_business_key",
@@ -132,7 +139,7 @@ conclusions: Final = Table(
     Column("seen_at", BigInteger, nullable=False, comment="when that was received"),
     sqlite_with_rowid=False,
 )
-"""Conclusions that came although no handler of the class or key names them, each once."""
+"""Received conclusions that no handler of the event's class or key names, each stored once."""
 
 deliveries: Final = Table(
     "deliveries",
@@ -158,9 +165,10 @@ deliveries: Final = Table(
     UniqueConstraint("event_id", "handler", name="deliveries_route"),
     sqlite_with_rowid=False,
 )
+# Blocked deliveries are excluded: polling does not read a hundred thousand deliveries that are blocked by one retry.
 IS_SCHEDULED: Final = deliveries.c.due_at.is_not(None) & (deliveries.c.order_position <= literal_column("0"))
-"""What may run, or be probed, from a time on. Held back are others: a hundred thousand behind one that waits for its
-retry are not looked at. A query uses the index below only if it says exactly this."""
+"""Deliveries that may run or be probed once they are due. Only a query with exactly this condition uses the index
+below."""
 Index(
     "deliveries_due",
     deliveries.c.handler,
@@ -168,17 +176,18 @@ Index(
     sqlite_where=IS_SCHEDULED,
     postgresql_where=IS_SCHEDULED,
 )
+# Literals, because a database does not compare parameters with the condition of a partial index.
 IS_RUNNING_OR_FAILED: Final = deliveries.c.state.in_(
     bindparam("not_at_rest", ("running", "dead", "unknown"), expanding=True, literal_execute=True)
 )
-"""Deliveries that somebody may have to look at. A query uses the index below only if it says exactly this, written
-out: what is handed over apart from the statement the database does not compare with an index's condition."""
+"""Deliveries that are *running*, *dead* or *unknown*. Only a query with exactly this condition uses the index below."""
 Index("deliveries_open", deliveries.c.state, sqlite_where=IS_RUNNING_OR_FAILED, postgresql_where=IS_RUNNING_OR_FAILED)
+# An index separate from `deliveries_open`: with more columns after the state, that index would have to be updated at
+# each attempt.
 IS_FAILED: Final = deliveries.c.state.in_(
     bindparam("failed", ("dead", "unknown"), expanding=True, literal_execute=True)
 )
-"""Deliveries of which a person is told. Said exactly so, as above, for an index of their own: one that began with
-the state and went on with more would have to be written at each attempt."""
+"""Deliveries that raise alerts: *dead* or *unknown*. Only a query with exactly this condition uses the index below."""
 Index(
     "deliveries_failed",
     deliveries.c.state,
@@ -190,7 +199,9 @@ Index(
 
 
 def in_order_group(table: Any) -> ColumnElement[bool]:
-    """What has a position in an order group: it waits, runs or is *unknown*. Said exactly so, as above.
+    """Return the condition that a delivery has a position in an order group: it waits, runs or is *unknown*.
+
+    Only a query with exactly this condition uses the index `deliveries_order_group`.
 
     Args:
         table: `deliveries`, or an alias of it.
@@ -205,7 +216,7 @@ _IN_ORDER_GROUP = in_order_group(deliveries)
 IS_BLOCKED: Final = (
     _IN_ORDER_GROUP & deliveries.c.due_at.is_not(None) & (deliveries.c.order_position > literal_column("0"))
 )
-"""What is held back by others of its order group, and would else have a time: found by the index below."""
+"""Deliveries that are blocked by others of their order group and have a due time. The index below finds them."""
 Index(
     "deliveries_order_group",
     deliveries.c.handler,
@@ -215,10 +226,11 @@ Index(
     sqlite_where=_IN_ORDER_GROUP,
     postgresql_where=_IN_ORDER_GROUP,
 )
+# A literal, as with `IS_PARKED`.
 IS_WAITING: Final = deliveries.c.state == bindparam("waiting", "waiting", literal_execute=True)
-"""Deliveries that wait. Written out, as with parked events."""
+"""Waiting deliveries."""
 IS_SUSPENDED: Final = IS_WAITING & deliveries.c.due_at.is_(None)
-"""Waiting deliveries without a time: their handler is missing."""
+"""Suspended deliveries: they wait without a due time, because their handler is missing."""
 Index("deliveries_suspended", deliveries.c.handler, sqlite_where=IS_SUSPENDED, postgresql_where=IS_SUSPENDED)
 
 attempts: Final = Table(
@@ -241,7 +253,7 @@ attempts: Final = Table(
     sqlite_with_rowid=False,
 )
 IS_LAST_ATTEMPT: Final = (attempts.c.delivery_id == deliveries.c.id) & (attempts.c.number == deliveries.c.attempt)
-"""Joins a delivery with its last attempt."""
+"""Join condition of a delivery and its last attempt."""
 
 handlers: Final = Table(
     "handlers",
@@ -327,7 +339,7 @@ alerts: Final = Table(
     Column("notified_count", Integer, nullable=False, server_default="0", comment="the lowest count since then"),
     Column("grown_from", Integer, nullable=False, server_default="0", comment="what the last one compares count with"),
 )
-# However often it is looked for: one alert for each cause.
+# At most one open alert for each cause and subject, however often a check finds the cause.
 Index(
     "alerts_open",
     alerts.c.cause,
@@ -380,7 +392,7 @@ purged_identities: Final = Table(
     Column("received_at", BigInteger, nullable=False, comment="when the event was"),
     sqlite_with_rowid=False,
 )
-"""Identities of events that are gone: whoever calls back with one again is not taken for new."""
+"""Identities of purged events. A repeated callback for one of them is not accepted as a new event."""
 Index("purged_identities_received", purged_identities.c.received_at)
 
 webhook_ids: Final = Table(
@@ -393,7 +405,7 @@ webhook_ids: Final = Table(
     PrimaryKeyConstraint("source", "webhook_id"),
     sqlite_with_rowid=False,
 )
-"""Ids of signed call-backs: whoever got hold of one cannot use its signature for another."""
+"""Ids of signed callbacks. A captured signature cannot be used for another callback."""
 Index("webhook_ids_seen", webhook_ids.c.seen_at)
 
 required_credentials: Final = Table(
@@ -402,4 +414,4 @@ required_credentials: Final = Table(
     Column("kind", Text, primary_key=True, comment="sources or operators"),
     Column("since", BigInteger, nullable=False, comment="when a process first had some in its settings"),
 )
-"""Credentials that processes on this ledger must ask for: settings that lack them are most likely damaged."""
+"""Kinds of credentials that processes on this ledger must require. Settings without them are most likely damaged."""
