@@ -1,7 +1,7 @@
-"""Checksums of stored callbacks, by which `flowhooks verify` sees any change.
+"""Checksums of stored callbacks, by which `flowhooks verify` detects any change.
 
-`body_sha256` is over the bytes of the body as received. `row_sha256` is over that and all other columns that never
-change once a row is stored. Neither is a signature: whoever can compute SHA-256 can replace them.
+`body_sha256` covers the bytes of the body as received. `row_sha256` covers that digest and all other columns that never
+change once a row is stored. Neither is a signature: anybody who can write to the database can replace them.
 
 `texts_sha256` makes a key of texts that are too long for an index of PostgreSQL.
 """
@@ -31,22 +31,22 @@ EVENT_COLUMNS: Final = (
     "received_at",
     "traceparent",
 )
-"""Columns of `events` that `row_sha256` is over, in this order."""
+"""Columns of `events` that `row_sha256` covers, in this order."""
 CONFLICT_COLUMNS: Final = ("event_id", "digest", "body_sha256", "received_at")
-"""The same of `conflicts`."""
+"""The same for `conflicts`."""
 _JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def body_sha256(body: str) -> str:
-    """The SHA-256 (hexadecimal) of a body's bytes: it is kept as strict UTF-8, so its text has every one of them."""
+    """Return the SHA-256 (hexadecimal) of a body's bytes. Bodies are strict UTF-8, so the text keeps every byte."""
     return hashlib.sha256(body.encode()).hexdigest()
 
 
 def row_sha256(values: Iterable[Any]) -> str:
-    """The SHA-256 (hexadecimal) of the values of a row's columns, in their order."""
+    """Return the SHA-256 (hexadecimal) of the values of a row's columns, in their order."""
     return hashlib.sha256(_JSON.encode(list(values)).encode()).hexdigest()
 
 
 def texts_sha256(texts: Sequence[str]) -> str:
-    """The SHA-256 (hexadecimal) of several texts, such as the identity of an event."""
+    """Return the SHA-256 (hexadecimal) of several texts, such as the identity of an event."""
     return hashlib.sha256(_JSON.encode(texts).encode()).hexdigest()

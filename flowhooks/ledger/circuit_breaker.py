@@ -1,8 +1,8 @@
-"""Open circuits: handlers that flowhooks itself has paused, and tries periodically.
+"""Circuit breaker: flowhooks pauses handlers that fail repeatedly, and tries them periodically.
 
-An open circuit is a pause with a reason. So all rules for pauses apply: nothing begins, nobody waits, an operator's
-`resume` ends it. What is added is the trial: one delivery that begins all the same, chosen and begun in the
-transaction that says when the next one may.
+An open circuit is a pause with a reason, so all rules for pauses apply: no delivery starts, no client waits, and an
+operator's `resume` ends it. The exception is the trial: one delivery starts despite the pause. The transaction that
+starts a trial also stores from when the next one may start.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ log = structlog.get_logger(__name__)
 IS_OPEN: Final = IS_PAUSED & handlers.c.circuit_opened_at.is_not(None)
 
 
+# Clocks of other processes differ by less.
 MAX_TRIAL_AHEAD: Final = 86_400 * SECOND
-"""Microseconds by which a trial may be later than the next one would be: other processes' clocks differ by less."""
+"""Microseconds by which a stored trial time may be later than the time of the next trial. If it is later, the trial is
+due at once."""
 
 _RUNNING: Final = (
     select(deliveries.c.id)
@@ -47,13 +49,13 @@ _RUNNING: Final = (
 
 
 class OpenCircuit(NamedTuple):
-    """The wish to open the circuit of a handler.
+    """A request to open the circuit of a handler.
 
     Attributes:
-        handler: its id.
+        handler: the handler's id.
         reason: the error of its last failure.
-        plugin_version: which release of its plugin failed: another one is let run.
-        retry_at: when it is tried first, in microseconds since 1970.
+        plugin_version: the version of its plugin that failed; another version closes the circuit.
+        retry_at: from when the first trial may start, in microseconds since 1970.
     """
 
     handler: str
@@ -63,12 +65,12 @@ class OpenCircuit(NamedTuple):
 
 
 class TrialDelivery(NamedTuple):
-    """The wish to try a handler whose circuit is open.
+    """A request to start a trial of a handler whose circuit is open.
 
     Attributes:
-        handler: its id.
-        next_retry_at: when the next one may be tried, in microseconds since 1970.
-        limit: how many of its deliveries may run at once; None: any number.
+        handler: the handler's id.
+        next_retry_at: from when the trial after this one may start, in microseconds since 1970.
+        limit: maximum number of its deliveries that run at the same time; None: no limit.
     """
 
     handler: str
@@ -77,16 +79,16 @@ class TrialDelivery(NamedTuple):
 
 
 def open_circuits(connection: Connection) -> dict[str, CircuitState]:
-    """The open circuits, by the ids of their handlers."""
+    """Return the open circuits by handler id."""
     columns = (handlers.c.id, handlers.c.circuit_opened_at, handlers.c.circuit_reason, handlers.c.circuit_retry_at)
     rows = connection.execute(select(*columns).where(IS_OPEN).order_by(handlers.c.id))
     return {row.id: CircuitState(row.circuit_opened_at, row.circuit_reason, row.circuit_retry_at or 0) for row in rows}
 
 
 def open_circuit(transaction: WriteTransaction, circuit: OpenCircuit, now: int, pauses: PausedHandlers) -> bool:
-    """Have no delivery of a handler begin any more, but for trials; False if it is paused already, or retired.
+    """Open a circuit: after the commit, only trials of the handler start. False if it is paused or retired.
 
-    What is just about to begin in another process may do so.
+    Another process may still start a delivery whose claim is under way.
     """
     change = (
         update(handlers)
@@ -109,20 +111,20 @@ def open_circuit(transaction: WriteTransaction, circuit: OpenCircuit, now: int, 
 def close_circuits(
     transaction: WriteTransaction, ids: Collection[str], now: int, pauses: PausedHandlers
 ) -> frozenset[str]:
-    """Close the circuits of these handlers where they are open; the ids of those that were."""
+    """Close the open circuits among those of these handlers; return the ids of their handlers."""
     return clear_pauses(transaction, IS_OPEN, ids, now, pauses)
 
 
 def reset_for_new_version(
     transaction: WriteTransaction, plugin_versions: Mapping[str, str], now: int, pauses: PausedHandlers
 ) -> frozenset[str]:
-    """Close circuits that another release of the handler's plugin opened; the handlers' ids.
+    """Close circuits that another version of the handler's plugin opened; return the ids of their handlers.
 
     Args:
         transaction: the open transaction.
-        plugin_versions: which release of its plugin each loaded handler is of, by its id.
+        plugin_versions: the version of the plugin of each loaded handler, by handler id.
         now: microseconds since 1970.
-        pauses: learns of it once it is durable.
+        pauses: updated after the commit.
     """
     rows = transaction.connection.execute(select(handlers.c.id, handlers.c.circuit_plugin_version).where(IS_OPEN)).all()
     replaced = [
@@ -142,24 +144,23 @@ def _is_trial_due(next_retry_at: int, now: int) -> ColumnElement[bool]:
 def claim_trial_delivery(
     transaction: WriteTransaction, trial: TrialDelivery, in_flight: InFlightAttempts, process: str, now: int
 ) -> tuple[ReadyDelivery, ClaimedAttempt] | None:
-    """Begin one delivery of a handler whose circuit is open, of all processes in this one, if it is time for that.
-
-    Of those that could run it takes one with the fewest attempts, so that trials do not use up the attempts of one.
+    """Start one trial of a handler whose circuit is open, if a trial is due and no other process has started it.
 
     Args:
         transaction: the open transaction.
-        trial: what is to be tried.
-        in_flight: learns what has begun.
-        process: whose attempt it is.
+        trial: the trial.
+        in_flight: gets the started attempt.
+        process: id of the process that runs the attempt.
         now: microseconds since 1970.
 
     Returns:
-        The delivery and its attempt; None if it is not time, one runs already, or none could run.
+        The delivery and its attempt; None if no trial is due, a delivery of the handler is running, or none could run.
     """
     connection, handler = transaction.connection, trial.handler
     if connection.execute(_RUNNING, {"handler": handler}).first():
         return None
     due = (IS_OPEN, handlers.c.id == handler, _is_trial_due(trial.next_retry_at, now))
+    # The delivery with the fewest attempts, so that trials do not use up all attempts of one delivery.
     candidate = connection.execute(
         select(deliveries.c.id, deliveries.c.attempt, deliveries.c.order_key)
         .join(handlers, handlers.c.id == deliveries.c.handler)
@@ -170,7 +171,7 @@ def claim_trial_delivery(
     ).one_or_none()
     if candidate is None:
         return None
-    # Of several processes that come here at once, all but one find that it is not time any more.
+    # Of several processes at this point, only one finds that the trial is still due.
     postpone = update(handlers).where(*due).values(circuit_retry_at=trial.next_retry_at)
     if connection.execute(postpone).rowcount == 0:
         return None

@@ -1,4 +1,4 @@
-"""Conclusions that no handler of their class or key names: each is recorded once, for an alert."""
+"""Conclusions that no handler of the event's class or key names. Each is recorded once, for an alert."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ if TYPE_CHECKING:
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.model.event import Event
 
+# An engine that sends free text as its conclusion must not fill the table.
 MAX_RECORDED: Final = 1_000
-"""Conclusions that one process records: an engine that sends a free text as its conclusion must not fill the table."""
+"""Maximum number of conclusions that one process records."""
 
 
 class UnknownConclusion(NamedTuple):
-    """A conclusion that came although no handler of its class or key named it.
+    """A received conclusion that no handler of the event's class or key named.
 
     Attributes:
-        callback_class: the event's class; `""` where it had none.
-        process_key: the event's process definition key; `""` where it had none.
+        callback_class: the event's class; `""` if it had none.
+        process_key: the event's process definition key; `""` if it had none.
         conclusion: the conclusion.
-        event_id: the first event that had it.
-        seen_at: when that was received, in microseconds since 1970.
+        event_id: the id of the first event with it.
+        seen_at: when that event was received, in microseconds since 1970.
     """
 
     callback_class: str
@@ -49,7 +50,7 @@ class UnknownConclusions:
         self._recorded: set[tuple[str, str, str]] = set()
 
     def record(self, transaction: WriteTransaction, events: Iterable[Event], now: int) -> None:
-        """Record the conclusions of these events, unless they are recorded already."""
+        """Record the conclusions of these events, except those that are recorded already."""
         first_seen = {
             (event.callback_class or "", event.process_definition_key or "", event.conclusion or ""): event.id
             for event in events
@@ -57,7 +58,7 @@ class UnknownConclusions:
         new = {key: event_id for key, event_id in first_seen.items() if key not in self._recorded}
         if not new or len(self._recorded) >= MAX_RECORDED:
             return
-        # In one order: two processes that insert the same rows then wait for each other in turn, and not in a circle.
+        # Sorted, so that two processes that insert the same rows do not deadlock.
         rows = [_row(UnknownConclusion(*key, event_id, now)) for key, event_id in sorted(new.items())]
         transaction.connection.execute(_INSERT, rows)
         transaction.after_commit(lambda: self._recorded.update(new))
@@ -76,7 +77,7 @@ def _row(unknown: UnknownConclusion) -> dict[str, object]:
 
 
 def unknown_conclusions(connection: Connection) -> list[UnknownConclusion]:
-    """The conclusions that are recorded, by class, key and conclusion; 1,000 at most."""
+    """Return at most 1,000 recorded conclusions, sorted by class, key and conclusion."""
     key = (conclusions.c.callback_class, conclusions.c.process_definition_key, conclusions.c.conclusion)
     query = select(*key, conclusions.c.event_id, conclusions.c.seen_at).order_by(*key).limit(MAX_RECORDED)
     return [UnknownConclusion(*row) for row in connection.execute(query)]

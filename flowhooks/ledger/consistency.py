@@ -1,9 +1,9 @@
-"""Conservation: whether all that was accepted is still accounted for; it must not mend anything, or depend on settings.
+"""Consistency checks: whether everything that was accepted is still accounted for. They change and repair nothing.
 
-Each query goes once over a table or two, and gives the ids of rows that cannot be in a ledger that fits together.
+Each query reads one or two tables once, and returns the ids of rows that contradict others or themselves.
 
-Times are compared within a row, with those of its delivery, or with the newest time of the whole ledger: a clock may
-have been wrong, and be set right later. A day is allowed for that.
+Times are compared within a row, with those of its delivery, or with the newest time of the whole ledger, because a
+clock may have been wrong and corrected later. A tolerance of one day is allowed for that.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 MAX_SHOWN: Final = 20
-"""Ids of things that do not add up, shown at the most."""
+"""Maximum number of ids shown for each kind of problem."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsistencyReport:
-    """What the ledger holds, and where it does not add up.
+    """The contents of the ledger, and its inconsistencies.
 
     Attributes:
         accepted: events accepted, counted in the transactions that accepted them.
         stored: events stored now.
         purged: events purged, counted in the transactions that purged them.
-        events: how many events are in each state.
-        deliveries: how many deliveries are in each state.
-        attempts: how many attempts have begun.
-        trouble: one line for each thing that does not add up; empty when the books balance.
+        events: number of events in each state.
+        deliveries: number of deliveries in each state.
+        attempts: number of attempts that were started.
+        trouble: one line for each inconsistency; empty if there is none.
     """
 
     accepted: int
@@ -67,13 +67,13 @@ class ConsistencyReport:
 
     @property
     def is_consistent(self) -> bool:
-        """Whether everything adds up."""
+        """Whether no inconsistency was found."""
         return not self.trouble
 
 
 _COUNTERS: Final = ("accepted", "purged", "tried")
 _NEWEST: Final = bindparam("newest", type_=BigInteger)
-"""The newest time of the ledger, or now if that is later."""
+"""The newest time of the ledger, or the present time if that is later."""
 
 _LAST: Final = (
     select(
@@ -105,7 +105,7 @@ def _is_consistent() -> ColumnElement[bool]:
             outcome.in_([OutcomeKind.SUCCEEDED.value, OutcomeKind.LOST.value]),
         ),
         (deliveries.c.state == State.UNKNOWN.value, outcome == OutcomeKind.LOST.value),
-        # What succeeded leaves that state only by `replay --again`, which starts its retry schedule anew.
+        # A succeeded delivery leaves that state only by `replay --again`, which starts its retry schedule again.
         else_=or_(
             none,
             and_(
@@ -299,7 +299,7 @@ _OF_OTHER_TABLES: Final = (
     ),
 )
 _CHECKS: Final[tuple[tuple[Select[str], str], ...]] = (*_OF_EVENTS, *_OF_DELIVERIES, *_OF_ATTEMPTS, *_OF_OTHER_TABLES)
-"""Each query with the sentence that is said of what it gives."""
+"""Each query with the sentence that is reported for each id that it returns."""
 
 _NEWEST_TIMES: Final[tuple[Select[int | None], ...]] = (
     select(func.max(events.c.received_at)),
@@ -309,7 +309,8 @@ _NEWEST_TIMES: Final[tuple[Select[int | None], ...]] = (
     select(func.max(processes.c.stopped_at)),
     select(func.max(audit_log.c.at)),
 )
-"""What gives the newest time of the ledger: the times by which a delivery and a handler are measured are not in it."""
+"""Queries for the newest time of the ledger. The times of deliveries and handlers are left out, because they are
+checked against it."""
 _PURGED_IDENTITIES: Final = select(func.count()).select_from(purged_identities)
 
 
@@ -318,7 +319,7 @@ def _states(query: Select[str, int], connection: Connection) -> dict[str, int]:
 
 
 def verify(connection: Connection) -> ConsistencyReport:
-    """Go over everything that is stored; one transaction, so that what is accepted meanwhile does not matter."""
+    """Check everything that is stored. One transaction, so that events accepted meanwhile do not matter."""
     counted = totals(connection)
     by_event = _states(select(events.c.state, func.count()).group_by(events.c.state), connection)
     report = ConsistencyReport(

@@ -1,4 +1,4 @@
-"""Due times later than any schedule has them, as a clock that was ahead leaves them."""
+"""Correction of due times that are later than any schedule allows, because a clock was ahead."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from flowhooks.model.delivery import Runner
 
 MAX_DELAY: Final = 2 * MAX_DELAY_SECONDS * SECOND
-"""The longest delay that there is, in microseconds: a retry of 30 days with the largest jitter."""
+"""The longest possible delay in microseconds: a retry of 30 days with the largest jitter."""
 BATCH_SIZE: Final = 500
-"""Deliveries that one transaction corrects of each handler."""
+"""Maximum number of deliveries of each handler that one transaction corrects."""
 
-# The index that polling uses: its far end, which is empty but for such times.
+# Reads the far end of the index that polling uses, which normally is empty.
 _FAR: Final = (
     select(deliveries.c.id)
     .where(IS_SCHEDULED, deliveries.c.handler == bindparam("handler"), deliveries.c.due_at > bindparam("latest"))
@@ -39,12 +39,14 @@ _CORRECT: Final = (
 
 
 def correct_due_times(transaction: WriteTransaction, now: int, *, runner: Runner) -> int:
-    """Let be due now what is due later than any schedule has it, some of each handler; how many there were.
+    """Make deliveries due now that are due later than any schedule allows; return the number of corrected ones.
+
+    At most `BATCH_SIZE` of each handler are corrected.
 
     Args:
         transaction: the open transaction.
         now: microseconds since 1970.
-        runner: is told, within the transaction, what may run.
+        runner: receives, within the transaction, the deliveries that may run.
     """
     connection, latest, corrected = transaction.connection, now + MAX_DELAY, 0
     for handler in connection.execute(WITH_WORK).scalars().all():
@@ -59,7 +61,7 @@ def correct_due_times(transaction: WriteTransaction, now: int, *, runner: Runner
 
 
 def newest(connection: Connection) -> int | None:
-    """The newest time that is stored, in microseconds since 1970, found by indexes; None if nothing is."""
+    """Return the newest stored time, in microseconds since 1970, found by indexes; None if nothing is stored."""
     times = [
         connection.execute(query).scalar()
         for query in (

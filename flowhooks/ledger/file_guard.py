@@ -1,13 +1,13 @@
-"""Whether the open SQLite file is still the file at its path, and whole.
+"""Guard of the open SQLite file: whether it is still the file at its path, and undamaged.
 
-SQLite goes on writing to a file that was deleted, moved away or replaced, and reports success. What it stores then is
-not in the file that the next process opens. So the guard compares device and inode of the path, and of the path of the
-write-ahead log, with those that were open at the start: before a transaction, and after its COMMIT, before anybody is
-told of it. Both files stay the same for as long as a connection is open: nobody else can remove the log meanwhile
-without breaking SQLite's rules.
+SQLite continues to write to a file that was deleted, moved away or replaced, and reports success. The next process
+opens another file and does not find this data. So the guard compares device and inode of the path, and of the path of
+the write-ahead log, with those that were open at the start: before a transaction, and after its COMMIT, before the
+result is reported. Both files stay the same while a connection is open: another program cannot remove the log without
+breaking SQLite's rules.
 
-A file that was cut short keeps its inode; its size shows it. A file that became smaller may also have been vacuumed by
-another program, so it is checked by SQLite before it is taken for damaged.
+A file that was truncated keeps its inode, but is smaller. A file that became smaller may also have been vacuumed by
+another program, so SQLite checks it before it is reported as damaged.
 """
 
 from __future__ import annotations
@@ -34,22 +34,23 @@ PUT_BACK_ADVICE: Final = (
     "callbacks are answered 503 until then"
 )
 
+# A file of this size is checked in less than 0.1 s.
 MAX_BYTES_CHECKED_AT_START: Final = 16 * 1024 * 1024
-"""A database file of this size is checked in less than 0.1 s. A larger one is checked while the server works."""
+"""Maximum size of a database file that is checked at the start. A larger one is checked while the server works."""
 
 log = structlog.get_logger(__name__)
 
 
 class FileGuard:
-    """Watches one database file and its write-ahead log. Made after both are open; methods may be called by any thread.
+    """Watches one database file and its write-ahead log. Create it after both are open. All methods are thread-safe.
 
     Args:
         file: the database file, as it was opened.
-        check: what SQLite reports as wrong with the file, over a new connection; None if it is whole.
+        check: returns the damage that SQLite reports over a new connection; None if there is none.
 
     Attributes:
-        unconfirmed: whether a transaction was committed of which nobody was told, as something was wrong.
-        unchecked: whether the file is so large that `check` is still to be called.
+        unconfirmed: whether a transaction was committed but reported as failed, because the file had a problem.
+        unchecked: whether `check` is still to be called, because the file is large.
     """
 
     def __init__(self, file: Path, check: Callable[[], str | None]) -> None:
@@ -67,25 +68,25 @@ class FileGuard:
         self._size = opened.st_size
 
     def find_problem(self) -> str | None:
-        """What is wrong with the file now, so that nothing may be acknowledged; None if nothing is."""
+        """Return the problem because of which no write may be acknowledged now; None if there is none."""
         if self._problem is None and self._is_in_place() and self._has_its_log():
             return None
         return self._diagnose()
 
     def find_problem_quickly(self) -> str | None:
-        """The same before a transaction, at half the cost: its log is looked at afterwards."""
+        """Do the same before a transaction, at half the cost. The log is checked after the COMMIT."""
         return None if self._problem is None and self._is_in_place() else self._diagnose()
 
     def check(self) -> None:
-        """Have SQLite check the whole file; nothing is acknowledged any more if it is damaged."""
+        """Let SQLite check the whole file. If it is damaged, no write is acknowledged any more."""
         if why := self._check():
             self.report_damage(why)
         self.unchecked = False
 
     def report_damage(self, why: str) -> None:
-        """Take note of what SQLite reported while it read or wrote: nothing is acknowledged from now on.
+        """Record damage that SQLite reported while it read or wrote: no write is acknowledged any more.
 
-        Not if the path leads to another file: then the report may be about that file.
+        If the path leads to another file, the damage is not recorded, because the report may be about that file.
         """
         with self._changing:
             misplaced = self._misplaced()
@@ -157,10 +158,10 @@ class FileGuard:
 
 
 def open_guard(url: str) -> FileGuard | None:
-    """The guard of a database that is open; None for one that is no file.
+    """Return the guard of an open database; None if the database is not a file.
 
     Raises:
-        LedgerUnusable: the file or its log cannot be found any more.
+        LedgerUnusable: the file or its log cannot be found.
     """
     file = database.database_file(url)
     try:
@@ -170,13 +171,13 @@ def open_guard(url: str) -> FileGuard | None:
 
 
 def reject_damaged(engine: Engine, url: str) -> None:
-    """Refuse a database file that is damaged. A large one is checked later, by `FileGuard.check`.
+    """Refuse a damaged database file. A large one is checked later, by `FileGuard.check`.
 
-    Over the engine that writes: to close another connection, the last one, would have SQLite move the write-ahead log
-    into the database, for which a full disk has no room.
+    Uses the writer's engine: if another connection were the last one to close, SQLite would move the write-ahead log
+    into the database file, for which a full disk has no room.
 
     Raises:
-        LedgerUnusable: it is damaged.
+        LedgerUnusable: the file is damaged.
     """
     file = database.database_file(url)
     if file is not None and _is_small(file) and (why := _read_damage(engine)):

@@ -92,37 +92,38 @@ class WriteRequest(Generic[R]):
         self._error: BaseException | None = None
 
     def try_claim(self) -> bool:
-        """Whether the caller of this, the writer or a waiter who gives up, is the first one and so owns the work."""
+        """Return whether the caller (the writer, or a waiter that gives up) is the first one and so owns the work."""
         return self._claimed.acquire(blocking=False)
 
     def set_result(self, result: R | None, error: BaseException | None = None) -> None:
-        """Hand over the result and wake the waiter."""
+        """Store the result and wake the waiter."""
         self._result, self._error = result, error
         self._done.release()
         if self._on_done is not None:
             try:
                 self._on_done(self)
             except Exception:
-                # It is done all the same; the writer is everybody's, and must go on.
+                # The work is done anyway, and the writer serves all threads, so it must continue.
                 log.exception("post_commit_hook_failed")
 
     def result_or_none(self) -> R | None:
-        """The result, for `then`; None if the work failed."""
+        """Return the result, for `on_done`; None if the work failed."""
         return self._result
 
     def result(self, timeout: float, *, certain: bool = False) -> R:
-        """Wait for the work to be durable.
+        """Wait until the work is durable.
 
         Args:
             timeout: seconds.
-            certain: wait on for work that was begun in time, so that `Unavailable` means that it was not done.
+            certain: whether to wait longer for work that was started in time, so that `Unavailable` means that it was
+                not done.
 
         Returns:
-            What the work returned.
+            The result of the work.
 
         Raises:
-            Unavailable: it was not done in time. Work that had not been begun is withdrawn; of work that
-                had, nobody knows yet, and calling again is safe.
+            Unavailable: the work was not done in time. If it had not been started, it is withdrawn; if it had, its
+                result is unknown, and calling again is safe.
         """
         if not self._done.acquire(timeout=timeout):
             if self.try_claim() or not certain:
@@ -134,18 +135,18 @@ class WriteRequest(Generic[R]):
 
 
 class GroupCommitWriter:
-    """Commits in groups what other threads submit.
+    """Commits in groups the work that other threads submit.
 
     Args:
-        engine: each of its transactions may write.
-        max_queued: how many pieces of work may queue before new ones are refused.
-        on_commit: called after each commit, with how many pieces it had and the seconds that it took.
-        run_last: the work that comes after all other of a transaction, as it takes locks that others wait for.
-        before_commit: called at the end of each transaction, within it.
-        guard: says whether the file that is written is the one at its path; None for a database that is no file.
+        engine: an engine whose transactions may write.
+        max_queued: maximum number of queued requests; more are refused.
+        on_commit: called after each commit with the number of requests and the seconds that it took.
+        run_last: the work function that is called last in a transaction, because it takes locks that others wait for.
+        before_commit: called within each transaction, at its end.
+        guard: checks that the file being written is the one at its path; None for a database that is not a file.
 
     Attributes:
-        write_error: why the last write failed, as the database says it; None if it did not.
+        write_error: the database's error text if the last write failed; otherwise None.
     """
 
     def __init__(
@@ -173,7 +174,7 @@ class GroupCommitWriter:
 
     @property
     def queue_size(self) -> int:
-        """How many pieces of work wait."""
+        """Number of requests that wait."""
         return self._queue.qsize()
 
     def start(self) -> None:
@@ -181,7 +182,7 @@ class GroupCommitWriter:
         self._thread.start()
 
     def close(self) -> None:
-        """Commit all that was submitted, then end the thread. What is submitted later is refused."""
+        """Commit all submitted requests, then end the thread. Later requests are refused."""
         self._closed = True
         self._queue.put(None)
         if self._thread.is_alive():
@@ -189,7 +190,7 @@ class GroupCommitWriter:
 
     @property
     def blocked_seconds(self) -> float:
-        """For how many seconds the database has kept this waiting, one try after the other; 0 if it does not."""
+        """Seconds for which the database has blocked the writer, retries included; 0 if it does not."""
         since = self._blocked_since
         return 0.0 if since is None else time.monotonic() - since
 
@@ -199,15 +200,16 @@ class GroupCommitWriter:
         item: T,
         on_done: Callable[[WriteRequest[R]], None] | None = None,
     ) -> WriteRequest[R]:
-        """Queue one item of `work`; items of the same work that queue up together are done by one call.
+        """Queue one item for `work`. Items of the same work that are queued together are passed to one call.
 
         Args:
-            work: takes the transaction and a list of items, returns one result for each.
+            work: takes the transaction and a list of items, and returns one result for each.
             item: this caller's item.
-            on_done: called in the writer's thread when the ticket has its result; must be quick and raise nothing.
+            on_done: called in the writer's thread when the request has its result. It must return quickly and raise
+                nothing.
 
         Raises:
-            Unavailable: too much is queued already, or the writer is closed.
+            Unavailable: the queue is full, or the writer is closed.
         """
         if self._closed:
             raise Unavailable("draining")
@@ -255,7 +257,7 @@ class GroupCommitWriter:
             self._blocked_since = began
         try:
             results = self._transact(batch)
-        except BaseException as error:  # noqa: BLE001 (whatever it is, SystemExit too, it belongs to those who wait)
+        except BaseException as error:  # noqa: BLE001 (any error, SystemExit too, is for the waiting callers)
             if time.monotonic() - began < FAST_FAILURE_THRESHOLD_SECONDS:
                 self._blocked_since = None
             cause = error.__cause__ if isinstance(error, _BeginFailed | _RolledBack) else error
@@ -303,7 +305,7 @@ class GroupCommitWriter:
     def _transact(self, batch: list[WriteRequest[Any]]) -> list[tuple[WriteRequest[Any], Any]]:
         groups: dict[Any, list[WriteRequest[Any]]] = {}
         for request in batch:
-            groups.setdefault(request._work, []).append(request)  # noqa: SLF001 (one idea in two classes)
+            groups.setdefault(request._work, []).append(request)  # noqa: SLF001 (the two classes belong together)
         if self._run_last in groups:
             groups[self._run_last] = groups.pop(self._run_last)
         results: list[tuple[WriteRequest[Any], Any]] = []
@@ -317,7 +319,7 @@ class GroupCommitWriter:
                     group_results = work(transaction, [request._item for request in requests])  # noqa: SLF001 (as above)
                     results.extend(zip(requests, group_results, strict=True))
                 self._before_commit(transaction)
-                # Once for the whole batch: whoever tells something commits alone.
+                # Once for the whole batch, because PostgreSQL commits transactions that notify one at a time.
                 transaction.notice.notify(connection)
                 complete = True
         except BaseException as error:
@@ -327,7 +329,7 @@ class GroupCommitWriter:
                 raise
             raise _RolledBack from error
         if self._guard is not None and self._guard.find_problem():
-            # It may be in a file that the next process will not find: as far as anybody is told, it was not done.
+            # The data may be in a file that the next process does not open, so the work is reported as not done.
             self._guard.unconfirmed = True
             transaction.run_callbacks(durable=False)
             raise _BeginFailed from Unavailable("ledger_down")
@@ -371,5 +373,5 @@ class _RolledBack(Exception):
 
 
 def call_each(transaction: WriteTransaction, functions: list[Callable[[WriteTransaction], Any]]) -> list[Any]:
-    """Work whose items are functions of the transaction: for what has no batch form."""
+    """Call functions with the transaction: the work function for work that has no batch form."""
     return [function(transaction) for function in functions]

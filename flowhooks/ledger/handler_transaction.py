@@ -1,7 +1,7 @@
-"""What a handler writes into the ledger's own database and the outcome of its attempt: together, or not at all.
+"""Transactions of handlers: their writes and the outcome of the attempt are committed together, or not at all.
 
-The block that a handler writes in is left before its outcome is known, so the
-transaction stays open until then, and is committed by whoever records the outcome, with the usual fencing.
+The handler leaves its block before the outcome of its attempt is known. So the transaction stays open until then, and
+the code that records the outcome commits it, with the usual fencing.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ _FENCED_TEXT: Final = (
 
 
 class HandlerTransaction:
-    """The transaction of one attempt, for the thread that runs it. Nothing is opened before its handler asks.
+    """The transaction of one attempt, for the thread that runs it. It is opened only when the handler asks for it.
 
-    Its life: `begin`, in which the handler writes; `end_block`, when the handler has returned; then
-    `commit_with_result` if `is_open`, else `close`.
+    Its life cycle: `begin`, in which the handler writes; `end_block`, when the handler has returned; then
+    `commit_with_result` if `is_open`, otherwise `close`.
 
     Args:
-        sessions: where its session comes from.
+        sessions: the pool of its session.
         delivery_id: the delivery.
         attempt: the number of the attempt.
         result_recorder: records the outcome.
-        before_commit: is given the transaction before its commit, to see what has its turn by it.
+        before_commit: called with the transaction before its COMMIT, to promote the next deliveries of order groups.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class HandlerTransaction:
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
-        """What a handler writes in; an exception that leaves it undoes everything.
+        """Open the transaction that the handler writes in; an exception that leaves the block rolls it back.
 
         Raises:
-            TransactionError: it cannot be used so, or this attempt is not the current one any more.
+            TransactionError: the transaction cannot be used in this way, or this attempt is no longer the current one.
         """
         if self._ended:
             raise TransactionError("delivery.transaction() is for the handler, while it runs; this attempt has ended")
@@ -111,14 +111,14 @@ class HandlerTransaction:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is something that waits for the attempt's outcome."""
+        """Whether a transaction is open and waits for the outcome of the attempt."""
         return self._session is not None
 
     def end_block(self) -> None:
-        """The handler has returned: it opens nothing more.
+        """Record that the handler has returned and can open no transaction any more.
 
         Raises:
-            TransactionError: it has not left its block; what it wrote is undone.
+            TransactionError: the handler has not left its block; its writes are rolled back.
         """
         self._ended = True
         if self._in_block:
@@ -129,7 +129,7 @@ class HandlerTransaction:
             )
 
     def close(self) -> None:
-        """End it: nothing more is opened, and what is not committed is undone. Raises nothing."""
+        """End the transaction: roll back what is not committed, and allow no new one. Raises nothing."""
         self._ended = True
         self._rollback()
 
@@ -139,16 +139,16 @@ class HandlerTransaction:
             session.close(discard=self._sessions.closed)
 
     def commit_with_result(self, result: AttemptResult) -> bool:
-        """Commit what the handler wrote, and how its attempt ended.
+        """Commit the handler's writes together with the result of its attempt.
 
         Returns:
-            Whether that is so; False if the attempt was no longer the current one, which then wrote nothing.
+            Whether they were committed; False if the attempt was no longer the current one, and nothing was written.
 
         Raises:
-            TransactionError: nothing was written; says why.
-            CommitOutcomeUnknown: the database did not say whether it has committed.
+            TransactionError: nothing was written; the text gives the reason.
+            CommitOutcomeUnknown: the connection was lost during the COMMIT.
         """
-        assert self._session is not None  # noqa: S101 (whoever asks has seen that it is pending)
+        assert self._session is not None  # noqa: S101 (the caller has checked `is_open`)
         if self._sessions.closed:
             raise TransactionError("its process has let go of the ledger; nothing was written")
         session, connection = self._session, self._session.connection
@@ -184,7 +184,7 @@ class HandlerTransaction:
         return True
 
     def _check_fencing(self, connection: Connection) -> None:
-        # Early, so that the handler learns of it. The check at the commit is the one that counts.
+        # An early check, so that the handler gets the error. The check at the commit decides.
         try:
             now = connection.execute(_CURRENT_ATTEMPT, {"delivery": self._delivery_id}).one_or_none()
         except SQLAlchemyError as error:
@@ -194,13 +194,13 @@ class HandlerTransaction:
 
 
 class CommitOutcomeUnknown(Exception):
-    """The connection broke while it committed: it may or may not have come through. The ledger knows.
+    """The connection was lost during the COMMIT, so the transaction may or may not have been committed.
 
     Args:
-        sessions: where to ask.
-        transaction: what was to be committed.
-        attempt_result: of which attempt.
-        why: what the driver says.
+        sessions: the pool of a session to ask the database with.
+        transaction: the transaction.
+        attempt_result: the result that was to be committed.
+        why: the driver's error text.
     """
 
     def __init__(
@@ -213,14 +213,16 @@ class CommitOutcomeUnknown(Exception):
         self.why = why
 
     def was_committed(self) -> bool:
-        """Whether it has committed. Waits for the database to have done with it one way or the other.
+        """Return whether the transaction was committed, and run its callbacks.
+
+        Waits until the database has ended the transaction.
 
         Raises:
-            Unavailable: that cannot be learnt just now.
+            Unavailable: the database cannot be asked now.
         """
         try:
             with self._sessions.engine().begin() as connection:
-                # The lock is had only when the transaction in question, which holds it, has ended.
+                # The row lock is granted only after the transaction in question, which holds it, has ended.
                 connection.execute(
                     _CURRENT_ATTEMPT.with_for_update(), {"delivery": self._attempt_result.delivery_id}
                 ).all()

@@ -1,4 +1,4 @@
-"""The registered handlers, so that one whose plugin is missing still gets its deliveries."""
+"""Registered handlers. A handler whose plugin is missing still gets its deliveries."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredHandler:
-    """A handler as it is registered.
+    """A handler as the ledger has registered it.
 
     Attributes:
         id: `plugin:name`.
-        selectors: what it listened to when it was last loaded; None: a newer flowhooks recorded it in a format that
-            this one cannot read.
-        last_seen_at: when that was, in microseconds since 1970.
-        order_by: what its deliveries were ordered by, then; or None.
-        concurrency: how many of them could run at once, then; None: any number.
-        paused_at: since when it is paused, in microseconds since 1970; None: it is not.
-        circuit: its open circuit; None: it is closed.
+        selectors: its selectors when it was last loaded; None: a newer flowhooks recorded them in a format that this
+            version cannot read.
+        last_seen_at: when it was last loaded, in microseconds since 1970.
+        order_by: its `order_by=` when it was last loaded; None: unordered.
+        concurrency: maximum number of its deliveries that ran at the same time when it was last loaded; None: no limit.
+        paused_at: when it was paused, in microseconds since 1970; None: it is not paused.
+        circuit: its open circuit; None: the circuit is closed.
     """
 
     id: str
@@ -75,16 +75,16 @@ _UNKNOWN: Final = IS_RUNNING_OR_FAILED & (deliveries.c.state == State.UNKNOWN.va
 _WITH_PROBE: Final = select(handlers.c.id).where(
     handlers.c.has_probe == 1, handlers.c.id.in_(database.string_array("loaded"))
 )
-"""Loaded handlers that can tell whether a lost attempt did its work."""
+"""Loaded handlers that have a probe."""
 
 
 def retry_from_json(text: str | None) -> Retry | None:
-    """The retry that a handler declared when it was last loaded."""
+    """Return the stored retry schedule of a handler; None if it declared none when it was last loaded."""
     return Retry(**json.loads(text)) if text else None
 
 
 def register(transaction: WriteTransaction, loaded: Iterable[Handler], now: int) -> None:
-    """Write down the handlers that are loaded now; those that are not stay as they were, and what is paused, paused."""
+    """Register the loaded handlers. Other handlers do not change, and paused handlers stay paused."""
     rows: list[dict[str, Any]] = [
         {
             "id": handler.id,
@@ -105,7 +105,7 @@ def register(transaction: WriteTransaction, loaded: Iterable[Handler], now: int)
 
 
 def registered_handlers(connection: Connection) -> list[RegisteredHandler]:
-    """Every handler that was ever loaded and not retired, by id."""
+    """Return all registered handlers that are not retired, sorted by id."""
     rows = connection.execute(select(handlers).where(handlers.c.retired_at.is_(None)).order_by(handlers.c.id))
     return [
         RegisteredHandler(
@@ -131,12 +131,15 @@ def _selectors(text: str) -> Selectors | None:
 
 
 def retired(connection: Connection) -> frozenset[str]:
-    """The ids of the handlers that were retired and have not been loaded since."""
+    """Return the ids of the handlers that were retired and have not been loaded since."""
     return frozenset(connection.execute(select(handlers.c.id).where(handlers.c.retired_at.is_not(None))).scalars())
 
 
 def retire(transaction: WriteTransaction, ids: Iterable[str], now: int) -> frozenset[str]:
-    """Retire handlers until they are loaded again; the ids of those that were registered. Their deliveries stay."""
+    """Retire handlers until they are loaded again; return the ids of those that were registered.
+
+    Their deliveries stay stored.
+    """
     is_registered = handlers.c.id.in_(database.string_array("ids")) & handlers.c.retired_at.is_(None)
     statement = update(handlers).where(is_registered).values(retired_at=now).returning(handlers.c.id)
     retired_ids = frozenset(transaction.connection.execute(statement, {"ids": json.dumps(list(ids))}).scalars())
@@ -145,9 +148,9 @@ def retire(transaction: WriteTransaction, ids: Iterable[str], now: int) -> froze
 
 
 def wake_waiting(transaction: WriteTransaction, loaded: Iterable[str], now: int) -> None:
-    """Let what waits for a loaded handler run, and ask one that can tell of what is *unknown*.
+    """Make suspended deliveries of loaded handlers due, and *unknown* ones whose handler has a probe.
 
-    Perhaps it can since its plugin was mended, or is there again.
+    The probe may be new since the plugin was fixed or installed again.
     """
     loaded_json = json.dumps(list(loaded))
     is_here = deliveries.c.handler.in_(database.string_array("loaded"))
@@ -163,10 +166,10 @@ def wake_waiting(transaction: WriteTransaction, loaded: Iterable[str], now: int)
 
 
 def suspend_missing(transaction: WriteTransaction, loaded: Iterable[str], now: int) -> None:
-    """Let what waits for a loaded handler run, and keep what waits for any other from being looked at.
+    """Make deliveries of loaded handlers due, and suspend those of all other handlers.
 
-    A delivery without a time is passed over by the runner, so that a million that wait for a missing plugin
-    cost nothing. The same goes for an *unknown* one that nobody can be asked about.
+    Runners do not poll deliveries without a due time, so a million deliveries that wait for a missing plugin cost
+    nothing. *Unknown* deliveries whose handler has no probe lose their due time for the same reason.
     """
     loaded = list(loaded)
     wake_waiting(transaction, loaded, now)
@@ -190,13 +193,16 @@ def suspend_missing(transaction: WriteTransaction, loaded: Iterable[str], now: i
 def register_loaded(
     transaction: WriteTransaction, loaded: Collection[Handler], now: int, *, suspend_others: bool
 ) -> list[RegisteredHandler]:
-    """Write down which handlers are loaded, and let run what waits for them; those that are registered but missing.
+    """Register the loaded handlers and make their suspended deliveries due.
 
     Args:
         transaction: the open transaction.
-        loaded: those that are loaded.
+        loaded: the loaded handlers.
         now: microseconds since 1970.
-        suspend_others: whether what waits for any other is kept from being looked at.
+        suspend_others: whether deliveries of all other handlers are suspended.
+
+    Returns:
+        The registered handlers that are not loaded.
     """
     register(transaction, loaded, now)
     loaded_ids = {handler.id for handler in loaded}

@@ -59,34 +59,35 @@ log = structlog.get_logger(__name__)
 
 
 class Ledger(Reader):
-    """The ledger for the one process that writes. The caller holds the lock.
+    """The ledger of a process that writes. On SQLite the caller holds the lock.
 
     Args:
-        url: the database. SQLite's tables are brought up to this version; PostgreSQL's must be.
-        runner: is told, within the transactions, what may run.
-        clock: time and ids.
-        max_queued_writes: how much work may queue before more is refused.
-        write_timeout: seconds that a piece of work may take until it is durable.
-        heartbeat_timeout: seconds without a sign of life after which the others take a process for dead.
-        kind: what this process is, `"server"`, `"worker"` or `"command"`.
+        url: the database. The tables of SQLite are upgraded to this version; those of PostgreSQL must be at this
+            version.
+        runner: receives, within the transactions, the deliveries that may run.
+        clock: the source of times and ids.
+        max_queued_writes: maximum number of queued write requests; more are refused.
+        write_timeout: seconds that a write may take until it is durable.
+        heartbeat_timeout: seconds without a heartbeat after which other processes expire this one.
+        kind: the kind of this process: `"server"`, `"worker"` or `"command"`.
         handler_ids: ids of the handlers whose deliveries it runs.
-        on_commit: called after each commit, with how many pieces of work it had and the seconds that it took.
-        max_handler_transactions: how many handlers may have a transaction of their own open at once.
-        pauses: learns which handlers are paused; default: one of its own.
-        identity_retention: microseconds for which an event's identity is kept after it was received; None: for ever.
+        on_commit: called after each commit with the number of requests and the seconds that it took.
+        max_handler_transactions: maximum number of handler transactions that are open at the same time.
+        pauses: the cached set of paused handlers; default: a new one.
+        identity_retention: microseconds that an event's identity is kept after the event was received; None: forever.
 
     Attributes:
-        heartbeat_interval: seconds between this process's signs of life.
-        pauses: which handlers are paused, as far as this process has heard.
+        heartbeat_interval: seconds between heartbeats of this process.
+        pauses: the paused handlers, as far as this process knows.
         heartbeat_timeout: as given.
         write_timeout: as given.
         process: this process's id in the ledger.
-        newest: the newest time that was stored before this process stored anything; None if nothing was.
-        upgraded_from: the migration that the database stood at; None for a new one.
+        newest: the newest time that was stored before this process stored anything; None if nothing was stored.
+        upgraded_from: the migration of the database before it was opened; None for a new database.
 
     Raises:
-        LedgerSchemaTooOld: a database that is shared is empty or of an older version.
-        LedgerUnusable: the database cannot be opened or written, is no ledger, or is of a newer version.
+        LedgerSchemaTooOld: a shared database is empty or of an older version.
+        LedgerUnusable: the database cannot be opened or written, is not a ledger, or is of a newer version.
     """
 
     def __init__(
@@ -183,9 +184,9 @@ class Ledger(Reader):
         self._heartbeat_state.on_started()
 
     def close(self) -> None:
-        """Commit what was submitted, sign off, let go of the database."""
+        """Commit all submitted work, deregister this process, and close the database."""
         self._closing = True
-        with suppress(Unavailable):  # full, or closed already
+        with suppress(Unavailable):  # the queue is full, or the writer is closed
             self._writer.submit(
                 call_each, lambda transaction: processes.deregister(transaction, self.process, self._clock.now())
             )
@@ -197,45 +198,47 @@ class Ledger(Reader):
     def write(
         self, function: Callable[[WriteTransaction], T], timeout: float | None = None, *, certain: bool = True
     ) -> T:
-        """Call `function` in the writer's thread, in a transaction, and wait until that is durable.
+        """Call `function` in the writer's thread, in a transaction, and wait until the transaction is durable.
 
         Args:
-            function: may be called a second time if the transaction failed.
-            timeout: seconds until it must have begun; default the ledger's own.
-            certain: wait on for what has begun, so that `Unavailable` means that nothing was changed.
+            function: the work; it may be called again if the transaction failed.
+            timeout: seconds until the work must have started; default: `write_timeout`.
+            certain: whether to wait for work that has started, so that `Unavailable` means that nothing was changed.
 
         Raises:
-            Unavailable: it could not be done, or not in time.
-            FlowhooksError: whatever `function` raised; nothing was changed.
+            Unavailable: the work was not done, or not in time.
+            FlowhooksError: the error that `function` raised; nothing was changed.
         """
         request: WriteRequest[T] = self._writer.submit(call_each, function)
         return self._result(request, timeout, certain=certain)
 
     def accept(self, new: NewEvent) -> AcceptResult:
-        """Store an event and its deliveries in one transaction, and wait until that is durable.
+        """Store an event and its deliveries in one transaction, and wait until they are durable.
 
         Raises:
-            Unavailable: it is not known to be stored; calling again is safe.
+            Unavailable: the event may not be stored; calling again is safe.
         """
         return self.accept_async(new)(self.write_timeout)
 
     def accept_async(
         self, new: NewEvent, on_done: Callable[[AcceptResult | None], None] | None = None
     ) -> Callable[[float], AcceptResult]:
-        """Have an event stored, and go on meanwhile.
+        """Store an event in the background.
 
         Args:
             new: the event.
-            on_done: called in the writer's thread with what became of it, None if it was not stored; must be quick.
+            on_done: called in the writer's thread with the result, or None if the event was not stored. It must return
+                quickly.
 
         Returns:
-            A function that waits some seconds until the event is durable, and returns or raises what `accept` does.
+            A function that waits the given seconds until the event is durable, and returns or raises the same as
+            `accept`.
 
         Raises:
-            Unavailable: it was not taken; calling again is safe.
+            Unavailable: the event was not queued; calling again is safe.
         """
         if self._writer.blocked_seconds > self.write_timeout:
-            # Whoever waits in vain with others costs a thread, and none is left for who could be told at once.
+            # A client that waited in vain would occupy a thread, and no thread would be left to refuse others at once.
             raise Unavailable("ledger_slow")
         self._ensure_heartbeat()
         on_request_done = None if on_done is None else lambda request: on_done(request.result_or_none())
@@ -243,11 +246,11 @@ class Ledger(Reader):
         return lambda timeout: self._result(request, timeout)
 
     def due_deliveries(self, now: int, limit_for: Callable[[str], int]) -> list[ReadyDelivery]:
-        """What may run or be probed by `now`, of a limited handler only as much as there is room for.
+        """Return the deliveries that may run or be probed by `now`; of a limited handler at most its free slots.
 
         Args:
             now: microseconds since 1970.
-            limit_for: how many of a handler are wanted at the most; 0 passes it over.
+            limit_for: returns the maximum number of deliveries of a handler; 0 skips the handler.
 
         Raises:
             LedgerUnusable: the database cannot be read.
@@ -259,14 +262,14 @@ class Ledger(Reader):
         """Mark a delivery as running, durably.
 
         Returns:
-            Its attempt. None if it is no longer as its runner knew it, or if it is not first of its order group.
-            `ConcurrencyLimitReached` if the handler has as many running deliveries as it may have.
+            Its attempt. None if the delivery has changed since its runner read it, or if it is not first of its order
+            group.
 
         Raises:
-            Unavailable: it could not be begun in time, or failed; nothing is marked.
+            Unavailable: the claim could not be made in time, or failed; nothing is marked.
         """
         self._ensure_heartbeat()
-        # Certain: a mark that comes through after its runner has given up would be one that nobody runs.
+        # `certain`, because nobody would run a delivery that is marked after its runner has given up.
         limit = self._order_scheduler.limits.get(queued.handler)
         request = self._writer.submit(self._claim_batch, ClaimRequest(queued, self._clock.now(), limit))
         return self._result(request, certain=True)
@@ -278,28 +281,28 @@ class Ledger(Reader):
         return attempts.claim(transaction, claims, self._in_flight, process=self.process)
 
     def record_result(self, result: AttemptResult) -> bool:
-        """Record how an attempt ended; False if it was no longer the current one, which then changes nothing.
+        """Record the result of an attempt; False if it is no longer the current one, and nothing is changed.
 
         Raises:
-            Unavailable: it could not be done in time.
+            Unavailable: the result could not be recorded in time.
         """
         return self._result(self._writer.submit(self._result_recorder, result))
 
     def record_result_async(self, result: AttemptResult, on_done: Callable[[bool | None], None]) -> None:
-        """Have it recorded how an attempt ended, and go on meanwhile.
+        """Record the result of an attempt in the background.
 
         Args:
-            result: how it ended.
-            on_done: called in the writer's thread, when it is durable, with what `settle` returns; with None if it
-                could not be recorded. Must be quick.
+            result: the result.
+            on_done: called in the writer's thread once the result is durable, with the value that `record_result`
+                returns, or with None if it could not be recorded. It must return quickly.
 
         Raises:
-            Unavailable: it was not taken.
+            Unavailable: the result was not queued.
         """
         self._writer.submit(self._result_recorder, result, lambda request: on_done(request.result_or_none()))
 
     def handler_transaction(self, delivery_id: str, attempt: int) -> HandlerTransaction:
-        """The transaction that the handler of an attempt may open; for the thread that runs it."""
+        """Return the transaction that the handler of an attempt may open, for the thread that runs it."""
         return HandlerTransaction(
             self._handler_sessions,
             delivery_id,
@@ -317,7 +320,7 @@ class Ledger(Reader):
         reset_retries: bool = False,
         comment: str | None = None,
     ) -> set[str]:
-        """Have deliveries run again, as `flowhooks.ledger.requeue` does; the ids of those that now wait."""
+        """Make deliveries wait again, as `flowhooks.ledger.requeue` does; return the ids of those that now wait."""
         options = RequeueOptions(
             self._clock.now(), missing_handlers=missing_handlers, reset_retries=reset_retries, comment=comment
         )
@@ -326,13 +329,13 @@ class Ledger(Reader):
     def reroute(
         self, transaction: WriteTransaction, items: list[RouteChange], *, missing_handlers: Collection[str] = ()
     ) -> set[str]:
-        """Give events their new states and deliveries; the ids of those that were still as they were read."""
+        """Change the routes of events, as `flowhooks.ledger.reroute` does; return the ids of the changed events."""
         return reroute(
             transaction, items, runner=self._runner, missing_handlers=missing_handlers, now=self._clock.now()
         )
 
     def claim_trial_delivery(self, handler: str, next_retry_at: int) -> tuple[ReadyDelivery, ClaimedAttempt] | None:
-        """Begin one delivery of a handler whose circuit is open, if it is time for it: see `ledger.circuit_breaker`."""
+        """Start a trial of a handler whose circuit is open, if one is due: see `ledger.circuit_breaker`."""
         self._ensure_heartbeat()
         trial = circuit_breaker.TrialDelivery(handler, next_retry_at, self._order_scheduler.limits.get(handler))
         return self.write(
@@ -342,16 +345,17 @@ class Ledger(Reader):
         )
 
     def purge(self, transaction: WriteTransaction, ids: Sequence[str], cutoffs: Cutoffs) -> PurgeCounts:
-        """Delete those of some events that may still go, as `flowhooks.ledger.purge` does."""
+        """Delete the given events that may still be purged, as `flowhooks.ledger.purge` does."""
         kept_from = 0 if self._identity_retention is None else self._clock.now() - self._identity_retention
         return purge.purge(transaction, ids, cutoffs, kept_from=kept_from, process=self.process)
 
     def register_handlers(
         self, loaded: Collection[Handler], plugin_versions: Mapping[str, str] | None = None
     ) -> list[RegisteredHandler]:
-        """Write down which handlers are loaded, let run what waits for them, and return those registered but missing.
+        """Register the loaded handlers, make their suspended deliveries due, and return the handlers that are missing.
 
-        Circuits that another release of the plugin opened are closed, too: `plugin_versions` says which it is of now.
+        Also closes circuits that another version of a handler's plugin opened. `plugin_versions` has the present
+        version for each handler id.
         """
 
         def met(transaction: WriteTransaction) -> list[RegisteredHandler]:
@@ -359,7 +363,7 @@ class Ledger(Reader):
             self._order_scheduler.limits.update(
                 {handler.id: handler.concurrency for handler in loaded if handler.concurrency is not None}
             )
-            # Where the ledger is shared, another process may have what is missing here.
+            # On a shared ledger, another process may have the handlers that are missing here.
             missing = handlers.register_loaded(transaction, loaded, now, suspend_others=not self.shared)
             self.pauses.replace(pauses.paused(transaction.connection))
             circuit_breaker.reset_for_new_version(transaction, plugin_versions or {}, now, self.pauses)
@@ -368,13 +372,13 @@ class Ledger(Reader):
         return self._write_at_start(met)
 
     def recover(self, *, missing_handlers: Collection[str] = ()) -> dict[Any, int]:
-        """Settle as lost what processes that do not live any more left running; how many went where.
+        """Record attempts of processes that are no longer alive as lost; return the number of deliveries by new state.
 
-        On SQLite that is every other process, for only one has the database at a time; where it is shared, those
-        that ended or have been silent for too long.
+        On SQLite these are all other processes, because only one process has the database at a time. On a shared
+        ledger, they are the stopped ones and those whose heartbeat timed out.
 
         Args:
-            missing_handlers: ids of handlers that are not loaded: their deliveries wait for them.
+            missing_handlers: ids of handlers that are not loaded: their deliveries are suspended.
 
         Raises:
             LedgerUnusable: the database cannot be written.
@@ -410,19 +414,20 @@ class Ledger(Reader):
         return settled
 
     def correct_due_times(self, transaction: WriteTransaction) -> int:
-        """Let be due now what is due later than any schedule has it, as `flowhooks.ledger.due_times` does."""
+        """Make deliveries due that are due later than any schedule allows, as `flowhooks.ledger.due_times` does."""
         return due_times.correct_due_times(transaction, self._clock.now(), runner=self._runner)
 
     def heartbeat(self) -> None:
-        """Say that this process lives; if the others took it for dead meanwhile, go on as a new one.
+        """Send a heartbeat. If other processes have expired this one, register it again under a new id.
 
         Raises:
-            Unavailable: it could not be said; what is not said for long ends this process in the others' eyes.
+            Unavailable: the heartbeat was not stored; after `heartbeat_timeout` without one, other processes expire
+                this process.
         """
         self.write(self._write_heartbeat, certain=False)
 
     def is_leader(self) -> bool:
-        """Whether this process is to do what one process does for all that share the ledger.
+        """Return whether this process does the work that one process does for all that share the ledger.
 
         Raises:
             LedgerUnusable: the database cannot be read.
@@ -439,7 +444,7 @@ class Ledger(Reader):
 
     def _write_heartbeat(self, transaction: WriteTransaction) -> None:
         if self._closing:
-            return  # this process may be signed off already: a new row for it would never be
+            return  # this process may be deregistered already: a new row for it would never be
         if self.shared:
             self._sync_clock(transaction.connection)
         if processes.heartbeat(transaction, self.process):
@@ -465,7 +470,7 @@ class Ledger(Reader):
                 raise (error.__cause__ or LedgerUnusable(str(error))) from error
 
     def recover_unstarted(self, transaction: WriteTransaction, missing_handlers: Collection[str] = ()) -> int:
-        """Let run again what is marked as running here and was never begun; how many there were."""
+        """Make deliveries wait again that this process marked as running and never started; return their number."""
         in_flight, now = self._in_flight, self._clock.now()
         return attempts.recover_unstarted(
             transaction, self._result_recorder, in_flight, now, process=self.process, missing_handlers=missing_handlers
@@ -473,23 +478,23 @@ class Ledger(Reader):
 
     @property
     def queue_size(self) -> int:
-        """How many pieces of work wait to be committed."""
+        """Number of write requests that wait."""
         return self._writer.queue_size
 
     @property
     def write_error(self) -> str | None:
-        """Why the last write failed, if it did, or for how long one has been waiting: the kind of error."""
+        """Why the last write failed, or for how long one has been blocked; None if neither is the case."""
         if (waits := self._writer.blocked_seconds) > self.write_timeout:
             return f"the database has not answered for {waits:.0f} seconds"
         return self._writer.write_error
 
     def probe_writable(self) -> bool:
-        """Whether the database can be written again after a failure: a small write is tried.
+        """Return whether the database can be written again after a failure, by a small write.
 
-        Else a server that is sent nothing while it says that it is in trouble would say so for ever.
+        Otherwise a server that reports a failure, and therefore gets no callbacks, would report it forever.
         """
         with suppress(Unavailable):
-            # One more each time, for SQLite does not write a row that stays as it was.
+            # A new value each time, because SQLite does not write a row that does not change.
             self.write(lambda transaction: increment(transaction, "tried", self.process, 1), timeout=1.0, certain=False)
         return self.write_error is None
 

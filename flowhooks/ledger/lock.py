@@ -1,14 +1,14 @@
-"""One process writes: a lock file beside the database says which one, and how to reach it.
+"""Lock of a SQLite database: one process writes, and a lock file beside the database names it and its address.
 
-SQLite up to 3.51.2 can lose data when two connections of two processes write or checkpoint at once, so a second process
-is kept away from the file altogether.
+SQLite up to 3.51.2 can lose data if connections of two processes write or checkpoint at the same time. So a second
+process must not open the file at all.
 
-Anybody can remove the lock file. So on Linux the holder locks the database file, too, by `flock`, which does not meet
-the `fcntl` locks that SQLite takes there. On other systems the two kinds of lock may meet, so that SQLite could not
-lock its own file; there the lock file is all.
+Anybody can remove the lock file. So on Linux the owner locks the database file as well, by `flock`, which does not
+interact with the `fcntl` locks of SQLite. On other systems the two kinds of lock may interact, so that SQLite could not
+lock its own file; there only the lock file is locked.
 
 A process that closes any descriptor of the database file loses the `fcntl` locks that SQLite holds on it. So the
-descriptor stays open until SQLite has closed the file, and nothing else here opens it.
+descriptor stays open until SQLite has closed the file, and nothing else here opens the file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 _PRIVATE: Final = 0o600
 READ_TIMEOUT: Final = 0.2
-"""Seconds for which somebody who only looks who holds the lock may keep it, with much to spare."""
+"""Seconds for which a process that only reads the owner may hold the lock, with a wide margin."""
 _NETWORK_FILE_SYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs", "lustre"}
 )
@@ -41,14 +41,14 @@ _NETWORK_FILE_SYSTEMS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockOwner:
-    """Who holds the lock.
+    """The process that holds the lock.
 
     Attributes:
         pid: its process id.
-        admin: where its administration listener is, such as `http://127.0.0.1:8081`; `""` for a command.
-        token: what the administration API asks of those who change something. Only who may read the
-            database's folder as its owner can read it.
-        file: device and inode of the database file that it has open.
+        admin: the address of its administration listener, such as `http://127.0.0.1:8081`; `""` for a command.
+        token: the token that the administration API requires for changes. Only a user who can read the database's
+            folder as its owner can read it.
+        file: device and inode of the database file that the owner has open.
     """
 
     pid: int
@@ -61,7 +61,7 @@ class LockOwner:
 
 
 class Lock:
-    """The lock of one database file; held until `release`, or until the process ends, however it does.
+    """The lock of one database file. It is held until `release`, or until the process ends in any way.
 
     Args:
         database: the database's file.
@@ -76,10 +76,15 @@ class Lock:
         self._changing = threading.Lock()
 
     def acquire(self) -> bool:
-        """Take the lock, if nobody holds it. Makes the database file, empty and for its owner alone, if there is none.
+        """Take the lock unless another process holds it.
+
+        If there is no database file, create an empty one that only its owner can access.
+
+        Returns:
+            Whether this process holds the lock now.
 
         Raises:
-            LedgerUnusable: a file cannot be made or locked, or the folder is on a network file system.
+            LedgerUnusable: a file cannot be created or locked, or the folder is on a network file system.
         """
         reject_network_file_system(self.path.parent)
         if (file := _open_locked(self.path, "lock file")) is None:
@@ -97,7 +102,7 @@ class Lock:
         return True
 
     def write_owner(self, holder: LockOwner) -> None:
-        """Write down who holds the lock, for commands to read."""
+        """Write the owner into the lock file, for commands to read."""
         with self._changing:
             if self._file is None or self._database_file is None:
                 return
@@ -105,10 +110,12 @@ class Lock:
             self._write(self._file)
 
     def recreate_if_lost(self) -> None:
-        """Make the lock file anew if somebody has removed or replaced it. Safe: the database file is still locked.
+        """Create the lock file again if it was removed or replaced.
+
+        This is safe, because the database file is still locked.
 
         Raises:
-            LedgerUnusable: that cannot be done just now.
+            LedgerUnusable: the lock file cannot be created now, or another process has locked it.
         """
         with self._changing:
             if self._file is None or _is_at(self.path, self._file):
@@ -131,10 +138,10 @@ class Lock:
         os.pwrite(file, json.dumps(asdict(self._owner)).encode(), 0)
 
     def owner(self) -> LockOwner | None:
-        """Who holds the lock just now; None if nobody does.
+        """Return the process that holds the lock; None if no process does.
 
         Raises:
-            LedgerUnusable: somebody does, but it cannot be read who.
+            LedgerUnusable: a process holds the lock, but its name cannot be read.
         """
         try:
             file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -148,9 +155,9 @@ class Lock:
             os.close(file)
 
     def release(self) -> None:
-        """Let go of the lock. The file stays: removing it would let two processes hold two locks.
+        """Release the lock, only after SQLite has closed the database (see the module).
 
-        Only after SQLite has closed the database: see above.
+        The lock file is not removed: otherwise two processes could hold two locks.
         """
         with self._changing:
             if self._file is not None:
@@ -163,15 +170,15 @@ class Lock:
 
 
 def why_misplaced(database: Path) -> str | None:
-    """Why the file at a path is not the one that the holder of its lock has open; None if it is, or nobody holds it.
+    """Return why the file at a path is not the one that its lock's owner has open; None if it is, or is not locked.
 
-    Nobody should open such a file: SQLite would take the log beside it, which belongs to the other one, for its own,
-    and removes the log beside an empty file.
+    Such a file must not be opened: SQLite would use the write-ahead log beside it, which belongs to the other file, and
+    it removes the log beside an empty file.
     """
     try:
         holder = Lock(database).owner()
     except LedgerUnusable:
-        return None  # whoever holds it is at its start or its end
+        return None  # its owner is just starting or ending
     if holder is None or not holder.file:
         return None
     try:
@@ -205,7 +212,7 @@ def _open_locked(path: Path, kind: str, *, lock: bool = True) -> int | None:
     Raises:
         LedgerUnusable: it cannot be created or locked.
     """
-    flags = os.O_RDWR if path.suffix == ".lock" else os.O_RDONLY  # SQLite says best what keeps it from being written
+    flags = os.O_RDWR if path.suffix == ".lock" else os.O_RDONLY  # SQLite has the best error if it cannot be written
     try:
         file = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
     except OSError as error:
@@ -222,7 +229,7 @@ def _open_locked(path: Path, kind: str, *, lock: bool = True) -> int | None:
 
 
 def _try_lock(file: int) -> bool:
-    # `holder` locks the file for a moment while it reads: try again once.
+    # `owner` locks the file for a moment while it reads: try again.
     until = time.monotonic() + READ_TIMEOUT
     while True:
         try:
@@ -264,10 +271,12 @@ def _read(file: int) -> LockOwner | None:
 
 
 def reject_network_file_system(folder: Path) -> None:
-    """Refuse a folder whose file system cannot be trusted to lock and sync, where the machine tells.
+    """Refuse a folder on a network file system, because locks and fsync are not reliable there.
+
+    A file system that cannot be determined is accepted.
 
     Raises:
-        LedgerUnusable: it is a network file system.
+        LedgerUnusable: the folder is on a network file system.
     """
     kind = _file_system(folder)
     if kind in _NETWORK_FILE_SYSTEMS:
@@ -292,13 +301,13 @@ def _file_system(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
 
 
 def acquire_lock(url: str) -> Lock | None:
-    """Take the lock of a database; None for PostgreSQL, where any number of processes may write.
+    """Take the lock of a database; return None on PostgreSQL, where any number of processes may write.
 
     Args:
         url: the database.
 
     Raises:
-        LedgerUnusable: its folder is missing or cannot be used, or another process has the lock.
+        LedgerUnusable: the folder is missing or cannot be used, or another process has the lock.
     """
     file = database.database_file(url)
     if file is None:

@@ -1,8 +1,7 @@
-"""What the processes that share a ledger tell one another, within its transactions.
+"""Notifications between the processes that share a ledger, sent within its transactions.
 
-On PostgreSQL it is told by NOTIFY once the transaction is durable. It says only where to look: what is true stands in
-the ledger, so that news that are lost, late or doubled do no harm. Where one process has the database to itself there
-is nobody to tell.
+PostgreSQL delivers them by NOTIFY after the COMMIT. They are hints: the receiver reads the ledger, so a lost, late or
+repeated notification does no harm. On SQLite nothing is sent, because one process has the database to itself.
 """
 
 from __future__ import annotations
@@ -23,26 +22,29 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+# PostgreSQL accepts less than 8,000 bytes.
 MAX_MESSAGE_BYTES: Final = 7_900
-"""Of one message; PostgreSQL takes less than 8,000."""
+"""Maximum size of one message."""
+# A connection that was cut is silent, too.
 PING_INTERVAL: Final = 10.0
-"""How long it may be silent before the listening connection is tried: one that was cut says nothing either."""
+"""Seconds without a notification after which the listening connection is tested."""
 RETRY_INTERVAL: Final = 1.0
-"""Between tries to listen again."""
+"""Seconds between attempts to reconnect."""
+# Notifications in quick succession are handled together: at most 200 times a second.
 BATCH_DELAY: Final = 0.005
-"""Rest after news, so that what comes in quick succession is looked after together: 200 looks a second at the most."""
+"""Seconds of pause after a notification."""
 
 log = structlog.get_logger(__name__)
 
 
 class ChangeNotice:
-    """What has changed.
+    """The changes that are announced to other processes.
 
     Attributes:
-        events: ids of events with deliveries that have gone on in a way that may end a wait.
-        work: whether there is something to run that the process that stored it does not run itself.
-        handlers: whether handlers were registered, or retired.
-        missed: whether there may have been more that was not heard.
+        events: ids of events with deliveries that changed in a way that may end a wait.
+        work: whether there are deliveries to run that the process which stored them does not run itself.
+        handlers: whether the registered, retired or paused handlers changed, or the processes that run them.
+        missed: whether earlier notifications may have been lost.
     """
 
     __slots__ = ("events", "handlers", "missed", "work")
@@ -59,13 +61,13 @@ class ChangeNotice:
         return bool(self.events or self.work or self.handlers or self.missed)
 
     def messages(self) -> list[str]:
-        """The same as texts, none of them too long for a notification."""
+        """Return the changes as messages that are short enough for a notification."""
         texts = list(_pack(sorted(self.events)))
         texts += ["work"] if self.work else []
         return texts + (["handlers"] if self.handlers else [])
 
     def add(self, message: str) -> None:
-        """Take in one of the texts that `messages` made. What a newer version says besides is passed over."""
+        """Add a message that `messages` made. Messages of an unknown kind, from a newer version, are ignored."""
         kind, *ids = message.split(" ")
         if kind == "events":
             self.events.update(ids)
@@ -75,7 +77,7 @@ class ChangeNotice:
             self.handlers = True
 
     def notify(self, connection: Connection) -> None:
-        """Have it told to all who listen, once the connection's transaction is durable."""
+        """Send the changes to all listeners once the connection's transaction is committed."""
         if self:
             database.notify(connection, self.messages())
 
@@ -94,14 +96,14 @@ def _pack(ids: Iterable[str]) -> Iterator[str]:
 
 
 class NotificationListener:
-    """Hears what other processes tell, and this one too, in a thread and on a connection of its own.
+    """Receives the notifications of all processes, its own included, in a thread and on a connection of its own.
 
-    Where the connection is lost it listens again as soon as that can be done, and then says that news were missed.
+    If the connection is lost it reconnects as soon as it can, and then reports that notifications may have been missed.
 
     Args:
-        url: the database; it must be a shared one.
-        on_change: called in the listener's thread. If it raises a `FlowhooksError`, it is called again later, for news
-            that were missed.
+        url: the database, which must be a shared one.
+        on_change: called in the listener's thread. If it raises a `FlowhooksError`, the listener reconnects and calls
+            it with `missed` set.
     """
 
     def __init__(self, url: str, *, on_change: Callable[[ChangeNotice], None]) -> None:
@@ -113,11 +115,11 @@ class NotificationListener:
         self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
 
     def start(self) -> None:
-        """Start listening, soon."""
+        """Start the thread. It connects in the background."""
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
-        """End it, waiting `timeout` seconds at the most."""
+        """Stop listening. Wait at most `timeout` seconds for the thread."""
         self._stopping.set()
         self._wakeup_w.close()
         if self._thread.is_alive():
@@ -134,7 +136,7 @@ class NotificationListener:
             except FlowhooksError as error:
                 self._log_disconnected(str(error))
             except Exception as error:
-                # A fault of ours must not end the listening for good.
+                # A defect in our own code must not end the listener.
                 if not self._disconnected:
                     log.exception("notification_listener_fault")
                 self._log_disconnected(type(error).__name__)

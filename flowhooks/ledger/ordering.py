@@ -93,7 +93,8 @@ BLOCKED_BY: Final = case(
         .scalar_subquery(),
     )
 )
-"""The event whose delivery holds a waiting one back: the first of its order group; null where that is itself."""
+"""Id of the event whose delivery blocks a waiting one: the first of its order group; null if the delivery itself is
+first."""
 
 
 def _in_groups(groups: Any) -> ColumnElement[bool]:
@@ -191,17 +192,17 @@ _PROMOTE_ALL: Final = _promote(_ALL_GROUPS)
 
 
 def assign_positions(transaction: WriteTransaction, new: Sequence[tuple[str, OrderGroup]]) -> dict[str, Position]:
-    """Give deliveries their places, each behind all that is in its order group by now.
+    """Assign positions to deliveries, each behind the last delivery of its order group.
 
-    A call-back that was sent after another's answer comes after it: that one's place is durable, and so is seen here.
-    Between two that were taken at once, any order is right.
+    A callback that was sent after the answer to another one is ordered after it: the earlier position is durable, and
+    so it is visible here. Callbacks that are accepted at the same time may get any order.
 
     Args:
         transaction: the open transaction.
-        new: the ids of the deliveries, and their order groups; those of one order group in their order.
+        new: ids of the deliveries with their order groups; deliveries of one group in their order.
 
     Returns:
-        Their places by id. They are not written down yet.
+        The positions by delivery id. They are not stored yet.
     """
     groups = json.dumps(list({group: None for _, group in new}))
     rows = transaction.connection.execute(_LAST, {"groups": groups})
@@ -216,10 +217,10 @@ def assign_positions(transaction: WriteTransaction, new: Sequence[tuple[str, Ord
 
 
 def requeue_last(transaction: WriteTransaction, ids: Collection[str]) -> dict[str, Position]:
-    """Give deliveries that have left their order groups new places at the end, for they are about to wait again.
+    """Store new positions, at the end of their order groups, for deliveries that left them and will wait again.
 
     Returns:
-        The places of those that are ordered, by id.
+        The positions of the ordered deliveries among them, by id.
     """
     rows = transaction.connection.execute(_REQUEUED.order_by(deliveries.c.id), {"ids": json.dumps(list(ids))})
     requeued = [(row.id, OrderGroup(row.handler, row.order_key)) for row in rows]
@@ -232,15 +233,16 @@ def requeue_last(transaction: WriteTransaction, ids: Collection[str]) -> dict[st
 
 
 def admissible(transaction: WriteTransaction, requests: Sequence[ClaimRequest]) -> tuple[set[str], set[str]]:
-    """Which of those that ask may begin: each is the first of its order group, and its handler has room.
+    """Return the deliveries that may start: first of their order group, and below their handler's limit.
+
+    Until the transaction ends, no other transaction starts deliveries of these order groups or limited handlers.
 
     Args:
-        transaction: the open transaction; until it ends nobody else begins anything in these order groups, or of these
-            limited handlers.
+        transaction: the open transaction.
         requests: at most one for each delivery.
 
     Returns:
-        The ids of those that may begin, and of those whose handler has no room.
+        The ids of the deliveries that may start, and the ids of those whose handler is at its limit.
     """
     limits = {request.queued.handler: request.limit for request in requests if request.limit is not None}
     parameters = {
@@ -269,17 +271,17 @@ def _count_running(connection: Connection, handler_ids: Iterable[str]) -> Counte
 
 
 class OrderScheduler:
-    """Makes the first delivery of each order group run soon.
+    """Makes the first delivery of each order group due, and fills the free slots of limited handlers.
 
     Args:
-        runner: is told, within the transactions, what may run.
-        clock: tells the time.
-        due: finds what may run of one handler, so many at the most.
-        shared: whether other processes write, too.
-        write: has a function called in a transaction, some time.
+        runner: receives, within the transactions, the deliveries that may run.
+        clock: the source of the present time.
+        due: returns the due deliveries of one handler, at most as many as given.
+        shared: whether other processes write as well.
+        write: queues a function for the writer, which calls it in a later transaction.
 
     Attributes:
-        limits: how many deliveries of a handler run at once, for those that are limited and loaded here.
+        limits: maximum number of running deliveries of each limited handler that is loaded here, by its id.
     """
 
     def __init__(
@@ -301,7 +303,10 @@ class OrderScheduler:
         self.limits: dict[str, int] = {}
 
     def before_commit(self, transaction: WriteTransaction) -> None:
-        """At the end of each transaction: what is first of its order group by now is given to the runner."""
+        """Promote and enqueue the next delivery of each group that a delivery has left; called before each COMMIT.
+
+        On a shared ledger, also fill the free slots of limited handlers, and schedule checks of newly blocked groups.
+        """
         if transaction.freed_groups:
             self._promote(transaction, transaction.freed_groups, least=NEXT)
         if self._shared and transaction.freed_handlers:
@@ -311,13 +316,13 @@ class OrderScheduler:
             transaction.after_commit(lambda: self._schedule_rechecks(blocked))
 
     def promote_missed(self, transaction: WriteTransaction) -> None:
-        """Let what is first of its order group run, where that was missed."""
+        """Promote the first delivery of each order group whose promotion was missed."""
         for handler in transaction.connection.execute(_ORDERED).scalars().all():
             parameters = {"whose": handler, "now": self._clock.now(), "least": NEXT + 1}
             self._enqueue(transaction, transaction.connection.execute(_PROMOTE_ALL, parameters).all())
 
     def limit_to_free_slots(self, connection: Connection, limit_for: Callable[[str], int]) -> Callable[[str], int]:
-        """`limit_for`, which says how many of a handler are wanted, but not more than there is room for."""
+        """Return `limit_for`, capped on a shared ledger at the free slots of each limited handler."""
         if not (self._shared and self.limits):
             return limit_for
         running = _count_running(connection, self.limits)
@@ -367,7 +372,7 @@ class OrderScheduler:
     def _recheck(self) -> None:
         with self._rechecks_lock:
             groups = list(self._rechecks_left)
-        with suppress(Unavailable):  # and if so, at the next sign of life
+        with suppress(Unavailable):  # the next heartbeat checks all groups
             self._write(lambda transaction: self._promote(transaction, groups, least=NEXT + 1))
         with self._rechecks_lock:
             self._rechecks_left = {

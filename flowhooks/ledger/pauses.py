@@ -1,7 +1,7 @@
-"""Which handlers are paused: written down, read where an attempt begins, and known here.
+"""Paused handlers: stored in the database, checked when an attempt starts, and cached in each process.
 
-What counts is in the database, and is read in the same transaction in which an attempt begins. What a process knows
-is a hint: so that what may not begin is not looked at, and nobody waits for it.
+Only the database decides: the transaction that starts an attempt reads it. The copy in a process is a hint, so that it
+does not poll deliveries of paused handlers and no client waits for them.
 """
 
 from __future__ import annotations
@@ -23,19 +23,21 @@ if TYPE_CHECKING:
 
     from flowhooks.ledger.transaction import WriteTransaction
 
+# There may be ten thousand handlers, of which hardly one is paused.
 IS_PAUSED: Final = handlers.c.paused_at.is_not(None)
-"""Said exactly so for the index of those: there may be ten thousand handlers, and hardly one of them is paused."""
+"""Paused handlers. Only a query with exactly this condition uses the index of the paused handlers."""
 NOT_PAUSED: Final = (
-    # One look by the key for each row, however many handlers there are.
+    # One lookup by primary key for each row, however many handlers there are.
     select(handlers.c.paused_at)
     .where(handlers.c.id == deliveries.c.handler)
     .correlate(deliveries)
     .scalar_subquery()
     .is_(None)
 )
-"""Of a delivery: its handler is not paused, or not registered."""
+"""The handler of a delivery is not paused, or is not registered."""
 ALL_PAUSED: Final[ColumnElement[Any]] = select(func.array_agg(handlers.c.id)).where(IS_PAUSED).scalar_subquery()
-"""Their ids in one value, null where there is none, to be read beside something else; on PostgreSQL only."""
+"""Ids of the paused handlers in one value, to be read together with another result; null if there are none. PostgreSQL
+only."""
 
 _CIRCUIT_CLOSED: Final[dict[str, int | str | None]] = {
     "circuit_opened_at": None,
@@ -46,12 +48,12 @@ _CIRCUIT_CLOSED: Final[dict[str, int | str | None]] = {
 
 
 class CircuitState(NamedTuple):
-    """The open circuit of a handler.
+    """The state of a handler's open circuit.
 
     Attributes:
         opened_at: when the circuit was opened, in microseconds since 1970.
-        reason: the error of the last failure before that.
-        retry_at: from when one of its deliveries may be tried, in microseconds since 1970.
+        reason: the error of the last failure before it was opened.
+        retry_at: from when the next trial may start, in microseconds since 1970.
     """
 
     opened_at: int
@@ -60,10 +62,10 @@ class CircuitState(NamedTuple):
 
 
 class PausedHandlers:
-    """Which handlers are paused, as far as this process has heard.
+    """The paused handlers, as far as this process knows.
 
     Attributes:
-        handlers: their ids.
+        handlers: the ids of the paused handlers.
     """
 
     def __init__(self) -> None:
@@ -72,23 +74,23 @@ class PausedHandlers:
         self._on_change: Callable[[], None] = lambda: None
 
     def subscribe(self, on_change: Callable[[], None]) -> None:
-        """From now on have `on_change` called whenever others are paused than before; it must be quick."""
+        """Set the function that is called after each change of the paused handlers. It must return quickly."""
         self._on_change = on_change
 
     def get(self) -> frozenset[str]:
-        """The ids of those that are paused."""
+        """Return the ids of the paused handlers."""
         return self.handlers
 
     def replace(self, handlers: Collection[str]) -> None:
-        """Exactly these are paused."""
+        """Replace the ids of the paused handlers."""
         self._update(lambda _before: frozenset(handlers))
 
     def add(self, handlers: Collection[str]) -> None:
-        """These are paused, besides others."""
+        """Add handlers that are paused now."""
         self._update(lambda before: before.union(handlers))
 
     def remove(self, handlers: Collection[str]) -> None:
-        """These are not paused any more."""
+        """Remove handlers that are no longer paused."""
         self._update(lambda before: before.difference(handlers))
 
     def _update(self, after: Callable[[frozenset[str]], frozenset[str]]) -> None:
@@ -100,26 +102,26 @@ class PausedHandlers:
 
 
 def paused(connection: Connection) -> dict[str, int]:
-    """Since when each handler is paused that is, in microseconds since 1970, by its id."""
+    """Return when each paused handler was paused, by its id, in microseconds since 1970."""
     rows = connection.execute(select(handlers.c.id, handlers.c.paused_at).where(IS_PAUSED).order_by(handlers.c.id))
     return {row.id: row.paused_at for row in rows}
 
 
 def pause(transaction: WriteTransaction, ids: Iterable[str], now: int, pauses: PausedHandlers) -> frozenset[str]:
-    """Have no delivery of these handlers begin once the transaction is durable, in no process.
+    """Pause handlers: after the commit, no process starts their deliveries.
 
     Args:
         transaction: the open transaction.
-        ids: their ids.
+        ids: the ids of the handlers.
         now: microseconds since 1970.
-        pauses: learns of it once it is durable.
+        pauses: updated after the commit.
 
     Returns:
-        The ids of those that were registered and not paused.
+        The ids of the registered handlers that were not paused, or only by an open circuit.
     """
-    # What is just about to begin elsewhere comes to its commit first: then it runs, and can be seen to.
+    # Attempts that are about to start elsewhere commit first, so that they are visible as running.
     database.exclude_readers(transaction.connection, handlers)
-    # An open circuit becomes a pause: it is not tried any more.
+    # An open circuit becomes an ordinary pause, without trials.
     others = (handlers.c.paused_at.is_(None) | handlers.c.circuit_opened_at.is_not(None)) & handlers.c.retired_at.is_(
         None
     )
@@ -129,14 +131,18 @@ def pause(transaction: WriteTransaction, ids: Iterable[str], now: int, pauses: P
 
 
 def resume(transaction: WriteTransaction, ids: Iterable[str], now: int, pauses: PausedHandlers) -> frozenset[str]:
-    """Have deliveries of these handlers run again; the arguments and the answer are as those of `pause`."""
+    """Resume handlers. Arguments as for `pause`; return the ids of the handlers that were paused."""
     return clear_pauses(transaction, IS_PAUSED & handlers.c.retired_at.is_(None), ids, now, pauses)
 
 
 def clear_pauses(
     transaction: WriteTransaction, condition: ColumnElement[bool], ids: Iterable[str], now: int, pauses: PausedHandlers
 ) -> frozenset[str]:
-    """Let run again those of some handlers of which `condition` is true, whoever has paused them; their ids."""
+    """Resume the handlers for which `condition` is true, whether an operator or the circuit breaker paused them.
+
+    Returns:
+        Their ids.
+    """
     changed = _write(transaction, condition, ids, {"paused_at": None, "resumed_at": now, **_CIRCUIT_CLOSED})
     transaction.notice.work |= bool(changed)
     transaction.after_commit(partial(pauses.remove, changed))

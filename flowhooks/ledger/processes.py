@@ -54,13 +54,13 @@ HEARTBEATS_PER_TIMEOUT: Final = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveProcess:
-    """A process that lives.
+    """A process that is alive.
 
     Attributes:
-        host: the machine that it is on.
-        pid: its process id there.
-        kind: `"server"`, `"worker"`, or `"command"`, which is at work for a moment; `""` for one of an older version.
-        since: from when, in microseconds since 1970.
+        host: the host name of its machine.
+        pid: its process id on that machine.
+        kind: `"server"`, `"worker"` or `"command"`; `""` if an older version registered it.
+        since: when it was registered, in microseconds since 1970.
         handlers: the ids of the handlers whose deliveries it runs.
     """
 
@@ -72,7 +72,7 @@ class LiveProcess:
 
 
 def register(transaction: WriteTransaction, process: str, *, kind: str, handlers: Collection[str], now: int) -> None:
-    """Write down that this process begins, and what it runs."""
+    """Register this process and the handlers whose deliveries it runs."""
     transaction.connection.execute(
         database.insert(processes).values(
             id=process,
@@ -88,20 +88,20 @@ def register(transaction: WriteTransaction, process: str, *, kind: str, handlers
 
 
 def deregister(transaction: WriteTransaction, process: str, now: int) -> None:
-    """Write down that a process has ended; what it left running is found by the next sweep."""
+    """Mark a process as stopped. The next recovery finds the attempts that it left running."""
     ended = update(processes).where(processes.c.id == process).values(stopped_at=now)
     transaction.connection.execute(ended)
     transaction.notice.handlers = True
 
 
 def heartbeat(transaction: WriteTransaction, process: str) -> bool:
-    """Say that a process lives; False if the others have taken it for dead meanwhile."""
+    """Store a heartbeat of a process; False if other processes have expired it."""
     lives = update(processes).where(processes.c.id == process, processes.c.stopped_at.is_(None))
     return bool(transaction.connection.execute(lives.values(heartbeat_at=database.Now())).rowcount)
 
 
 def expire_stale(transaction: WriteTransaction, now: int, *, heartbeat_timeout: float) -> list[str]:
-    """Write down the end of every process that has given no sign of life for `heartbeat_timeout` seconds; their ids."""
+    """Mark processes as stopped whose last heartbeat is older than `heartbeat_timeout` seconds; return their ids."""
     silent = processes.c.heartbeat_at < database.Now() - int(heartbeat_timeout * SECOND)
     ended = update(processes).where(processes.c.stopped_at.is_(None), silent).values(stopped_at=now)
     buried = list(transaction.connection.execute(ended.returning(processes.c.id)).scalars())
@@ -110,12 +110,15 @@ def expire_stale(transaction: WriteTransaction, now: int, *, heartbeat_timeout: 
 
 
 def leader_id(connection: Connection) -> str | None:
-    """The id of the process that has lived longest: it does what one of them is to do for all."""
+    """Return the id of the process that started first: it does the work that one process does for all."""
     return connection.execute(select(func.min(processes.c.id)).where(processes.c.stopped_at.is_(None))).scalar()
 
 
 def live_processes(connection: Connection, *, heartbeat_timeout: float) -> list[LiveProcess]:
-    """Those who gave a sign of life in the last `heartbeat_timeout` seconds and have not ended, the eldest first."""
+    """Return the processes that are registered and not stopped, in the order of their start.
+
+    A process whose last heartbeat is older than `heartbeat_timeout` seconds is left out.
+    """
     heard = processes.c.heartbeat_at >= database.Now() - int(heartbeat_timeout * SECOND)
     query = select(processes).where(processes.c.stopped_at.is_(None), heard).order_by(processes.c.id)
     return [
@@ -131,20 +134,20 @@ def live_processes(connection: Connection, *, heartbeat_timeout: float) -> list[
 
 
 def handlers_run_by(live: Iterable[LiveProcess]) -> frozenset[str]:
-    """The ids of the handlers whose deliveries some of these processes run."""
+    """Return the ids of the handlers whose deliveries these processes run."""
     return frozenset().union(*(process.handlers for process in live))
 
 
 def sync_clock(connection: Connection, clock: Clock, *, before: int) -> int:
-    """Have a clock follow the database's, and log when it begins or ceases to differ from its machine's.
+    """Synchronize a clock with the database's; log when a difference between them appears or disappears.
 
     Args:
         connection: any connection.
-        clock: follows.
-        before: microseconds by which they differed before.
+        clock: the clock.
+        before: the previous difference, in microseconds.
 
     Returns:
-        Microseconds by which they differ.
+        The present difference, in microseconds.
     """
     skew = clock.sync(lambda: database.database_time(connection))
     if skew and not before:
@@ -156,10 +159,10 @@ def sync_clock(connection: Connection, clock: Clock, *, before: int) -> int:
 
 
 class HeartbeatState:
-    """When this process last gave a sign of life, and since when it has done so without a gap.
+    """When this process sent its last heartbeat, and since when it has sent them without a gap.
 
     Args:
-        heartbeat_timeout: seconds without a sign of life after which the others take a process for dead.
+        heartbeat_timeout: seconds without a heartbeat after which other processes expire this one.
     """
 
     def __init__(self, heartbeat_timeout: float) -> None:
@@ -167,28 +170,29 @@ class HeartbeatState:
         self.on_started()
 
     def on_started(self) -> None:
-        """The first sign of life."""
+        """Record the first heartbeat."""
         self._sent_at = self._in_touch_since = time.monotonic()
 
     def on_sent(self) -> None:
-        """One more; after a long time without, the database must have been away."""
+        """Record a heartbeat. A long gap before it means that the database was unavailable."""
         now = time.monotonic()
         if now - self._sent_at > self._max_gap:
             self._in_touch_since = now
         self._sent_at = now
 
     def is_overdue(self) -> bool:
-        """Whether the others may be about to take this process for dead."""
+        """Return whether other processes may soon expire this one."""
         return (
             time.monotonic() - self._sent_at
             > self._heartbeat_timeout - self._heartbeat_timeout / HEARTBEATS_PER_TIMEOUT
         )
 
     def covers_window(self) -> bool:
-        """Whether this process would have heard the others for as long as one must be silent to be taken for dead.
+        """Return whether this process has been connected for the whole heartbeat timeout, and may expire others.
 
-        While the database is away nobody is heard. The first one that is back must not take all others for dead; nor
-        must one that has just begun, which cannot know how it was before.
+        No process can send heartbeats while the database is unavailable. The first one that reconnects must therefore
+        not expire the others, and neither must a process that has just started, because it does not know what happened
+        before.
         """
         now = time.monotonic()
         return now - self._sent_at < self._max_gap and now - self._in_touch_since >= self._heartbeat_timeout

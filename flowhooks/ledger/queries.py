@@ -1,4 +1,4 @@
-"""Everything that is read of events and their deliveries; it must not change anything."""
+"""Queries of events and their deliveries. They change nothing."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryStatus:
-    """How a delivery stands: all that an answer or a listing needs of it.
+    """The status of a delivery, for answers and listings.
 
     Attributes:
-        delivery_id: the delivery.
+        delivery_id: the delivery's id.
         handler: its handler's id.
         state: its state.
-        attempt: how many attempts have begun.
-        due_at: from when it may run or be probed, in microseconds since 1970; or None.
-        outcome: how its last attempt ended; None if there was none, or while it runs.
-        error: its last attempt's error, one line.
-        finished_at: when its last attempt ended, in microseconds since 1970; or None.
-        comment: what an operator said of it.
-        ordered: whether it is its turn that it waits for.
-        blocked_by: the event whose delivery holds it back while it waits; None if none does.
+        attempt: number of attempts that were started.
+        due_at: from when it may run or be probed, in microseconds since 1970; None: it is not scheduled.
+        outcome: the outcome of its last attempt; None if there was none, or it is running.
+        error: the error of its last attempt, in one line.
+        finished_at: when its last attempt ended, in microseconds since 1970; None if it has not.
+        comment: the comment of an operator or of flowhooks.
+        ordered: whether it has an order key.
+        blocked_by: the id of the event whose delivery blocks it; None if it is not blocked.
     """
 
     delivery_id: str
@@ -68,33 +68,33 @@ class DeliveryStatus:
 
 
 STATES: Final = (*(state.value for state in State), "parked", "dismissed")
-"""What a filter's `state` may be: the states of deliveries, then those of events that go nowhere."""
+"""Values of a filter's `state`: the states of deliveries, then those of events without a delivery by name."""
 _LATEST: Final = 2**63 - 1
-"""What a database's 64 bits hold."""
+"""The largest number of 64 bits that a database stores."""
 JSON_SCHEMA_KEY: Final = "more"
-"""Under this a field's metadata has what its type leaves open, as JSON Schema says it to those who ask over HTTP."""
+"""Key of a field's metadata with the JSON Schema constraints that its type does not express."""
 _TIME: Final = {JSON_SCHEMA_KEY: {"minimum": -_LATEST, "maximum": _LATEST}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
-    """Which events are meant; what is left out does not narrow. The one filter of every listing and every mass action.
+    """A filter for events, used by every listing and every bulk operation. A field that is not set does not restrict.
 
     Attributes:
-        ids: these events.
-        flow_instance_id: the engine's process instance id.
-        business_key: exactly this business key.
-        callback_class: exactly this call-back class.
-        process_key: exactly this process definition key.
-        conclusion: exactly this conclusion.
-        dismissed_by: dismissed for this reason.
+        ids: events with one of these ids.
+        flow_instance_id: events of this process instance id of the engine.
+        business_key: events with exactly this business key.
+        callback_class: events with exactly this callback class.
+        process_key: events with exactly this process definition key.
+        conclusion: events with exactly this conclusion.
+        dismissed_by: events that are dismissed for this reason.
         handler: events with a delivery for this handler.
-        state: a delivery's state, or `"parked"` or `"dismissed"`.
-        since: received at or after, in microseconds since 1970.
-        until: received before, in microseconds since 1970.
+        state: events with a delivery in this state, or events that are `"parked"` or `"dismissed"`.
+        since: events received at or after this time, in microseconds since 1970.
+        until: events received before this time, in microseconds since 1970.
 
     Raises:
-        SettingsError: there is no such state or time; what is misspelt must not come to mean every event.
+        SettingsError: there is no such state, reason or time; a typing error must not select all events.
     """
 
     ids: tuple[str, ...] = field(default=(), metadata={JSON_SCHEMA_KEY: {"minItems": 1}})
@@ -119,11 +119,11 @@ class EventFilter:
 
     @property
     def has_criteria(self) -> bool:
-        """Whether anything at all is asked for."""
+        """Whether any field is set."""
         return self != EventFilter()
 
     def to_json(self) -> dict[str, Any]:
-        """What is asked for, as JSON has it: without what is not."""
+        """Return the fields that are set, as JSON values."""
         criteria = {member.name: getattr(self, member.name) for member in fields(self)}
         return {
             name: list(value) if name == "ids" else value for name, value in criteria.items() if value not in (None, ())
@@ -132,7 +132,7 @@ class EventFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEvent:
-    """An event as it is stored, with what the ledger knows about it.
+    """A stored event, with the state and the deliveries that the ledger has for it.
 
     Attributes:
         event: the event.
@@ -140,10 +140,10 @@ class StoredEvent:
         state: routed, parked or dismissed.
         parked_by: why it is parked; None if it is not.
         dismissed_by: why it is dismissed; None if it is not.
-        no_match: why handlers that share its class or key do not get it; None where that was not kept.
+        no_match: why handlers that share its class or key do not get it; None if that was not stored.
         route: handler id to the reason why.
-        repeats: how often the same call-back came again.
-        delivery_statuses: its deliveries, in the order in which they were made.
+        repeats: number of repeated callbacks.
+        delivery_statuses: its deliveries, in the order of their creation.
     """
 
     event: Event
@@ -158,11 +158,12 @@ class StoredEvent:
 
 
 def to_event(row: Any, data: Mapping[str, Any] | None = None) -> Event:
-    """The event that a row of `events` holds, as it was routed.
+    """Return the event of a row of `events`, as it was routed.
 
     Args:
         row: the row.
-        data: its data, where the row has no body; default: parsed from the body, so that nobody shares it.
+        data: its data, for a row without the body; default: parsed from the body, so that each caller has a copy of its
+            own.
     """
     return Event(
         id=row.id,
@@ -204,7 +205,7 @@ READY_COLUMNS: Final = (
     deliveries.c.state,
     deliveries.c.order_key,
 )
-"""What `to_ready_delivery` needs of a row."""
+"""The columns that `to_ready_delivery` needs."""
 _DUE: Final = (
     select(*READY_COLUMNS)
     .where(
@@ -220,14 +221,14 @@ OPEN_STATES: Final[dict[str, tuple[ColumnElement[bool], ...]]] = {
         for state in (State.RUNNING, State.UNKNOWN, State.DEAD)
     },
 }
-"""Of each state in which something may still become of a delivery, what finds such deliveries by an index."""
+"""For each state of open deliveries, the conditions that find such deliveries by an index."""
 
 
 def each_handler(*where: ColumnElement[bool]) -> CTE:
-    """The handlers of the deliveries of `where`, and a row of null at the end.
+    """Return the handlers of the deliveries that match `where`, and a last row of null.
 
-    It takes one step down an index for each handler, however many deliveries that has. The index is made for `where`,
-    and has the handler after what `where` fixes.
+    It takes one index lookup for each handler, however many deliveries the handler has. The index must be partial on
+    `where`, and have the handler first after the columns that `where` fixes.
     """
     first = select(func.min(deliveries.c.handler).label("handler")).where(*where).cte("each", recursive=True)
     following = select(func.min(deliveries.c.handler)).where(*where, deliveries.c.handler > first.c.handler)
@@ -235,11 +236,11 @@ def each_handler(*where: ColumnElement[bool]) -> CTE:
 
 
 WITH_WORK: Final = select(each_handler(IS_SCHEDULED).c.handler)
-"""The ids of the handlers that have work, one row of null at the end."""
+"""The ids of the handlers that have scheduled deliveries, and a last row of null."""
 
 
 def delivery_statuses(connection: Connection, event_ids: Sequence[str]) -> dict[str, tuple[DeliveryStatus, ...]]:
-    """How the deliveries of these events stand, by event id."""
+    """Return the statuses of the deliveries of these events, by event id."""
     by_event: dict[str, list[DeliveryStatus]] = defaultdict(list)
     for row in connection.execute(_STATUSES, {"event_ids": json.dumps(event_ids)}):
         by_event[row.event_id].append(_to_status(row))
@@ -247,7 +248,7 @@ def delivery_statuses(connection: Connection, event_ids: Sequence[str]) -> dict[
 
 
 def delivery(connection: Connection, delivery_id: str) -> tuple[Event, DeliveryStatus] | None:
-    """One delivery and its event; None if there is none with this id."""
+    """Return a delivery's event and status; None if there is no delivery with this id."""
     row = connection.execute(_STATUS.where(deliveries.c.id == delivery_id)).one_or_none()
     if row is None:
         return None
@@ -271,12 +272,12 @@ def _to_status(row: Any) -> DeliveryStatus:
 
 
 def due_deliveries(connection: Connection, now: int, limit_for: Callable[[str], int]) -> list[ReadyDelivery]:
-    """What may run or be probed by `now`, the longest due first within each handler.
+    """Return the deliveries that may run or be probed by `now`, earliest due time first within each handler.
 
     Args:
         connection: any connection.
         now: microseconds since 1970.
-        limit_for: how many of a handler are wanted at the most; 0 passes it over.
+        limit_for: returns the maximum number of deliveries of a handler; 0 skips the handler.
     """
     ready: list[ReadyDelivery] = []
     for handler in connection.execute(WITH_WORK).scalars().all():
@@ -286,27 +287,27 @@ def due_deliveries(connection: Connection, now: int, limit_for: Callable[[str], 
 
 
 def due_deliveries_of(connection: Connection, now: int, handler: str, limit: int) -> list[ReadyDelivery]:
-    """What may run or be probed of one handler by `now`, the longest due first; `limit` at the most."""
+    """Return at most `limit` deliveries of a handler that may run or be probed by `now`, earliest due time first."""
     rows = connection.execute(_DUE, {"handler": handler, "now": now, "most": limit})
     return [to_ready_delivery(row) for row in rows]
 
 
 def to_ready_delivery(row: Any) -> ReadyDelivery:
-    """What a runner is told of a delivery, of a row with `READY_COLUMNS`."""
+    """Return the delivery for a runner, from a row with `READY_COLUMNS`."""
     return ReadyDelivery(row.id, row.handler, row.attempt, row.state == State.UNKNOWN, row.order_key is not None)
 
 
 def find(
     connection: Connection, event_filter: EventFilter, *, limit: int, after: str = "", newest_first: bool = True
 ) -> list[StoredEvent]:
-    """The events that a filter means.
+    """Return the events that match a filter.
 
     Args:
         connection: any connection.
         event_filter: the filter.
-        limit: how many at the most.
-        after: the id after which to go on, in the direction of the listing.
-        newest_first: else the oldest come first.
+        limit: maximum number of events.
+        after: the id after which to continue, in the direction of the listing.
+        newest_first: whether the newest events come first; otherwise the oldest.
     """
     query = apply_filter(select(events), event_filter).limit(limit)
     if after:
@@ -330,12 +331,12 @@ def find(
 
 
 def count_events(connection: Connection, event_filter: EventFilter) -> int:
-    """How many events a filter means."""
+    """Return the number of events that match a filter."""
     return int(connection.execute(apply_filter(select(func.count()).select_from(events), event_filter)).scalar_one())
 
 
 def apply_filter(query: Select[Any], event_filter: EventFilter) -> Select[Any]:
-    """A query for events with all that a filter asks for."""
+    """Return a query for events with all conditions of a filter."""
     query = query.where(*_name_conditions(event_filter))
     if event_filter.ids:
         query = query.where(events.c.id.in_(database.string_array("ids"))).params(ids=json.dumps(event_filter.ids))
@@ -363,14 +364,14 @@ def _name_conditions(event_filter: EventFilter) -> list[ColumnElement[bool]]:
     if event_filter.flow_instance_id is not None:
         conditions.append(equals_indexed(events.c.flow_instance_id, event_filter.flow_instance_id))
     if event_filter.business_key is not None:
-        # The index has only rows with a business key. A query uses it only if it says so.
+        # The index has only rows with a business key, and a query must say so to use it.
         conditions.append(events.c.business_key.is_not(None))
         conditions.append(equals_indexed(events.c.business_key, event_filter.business_key))
     return conditions
 
 
 def delivery_conditions(event_filter: EventFilter) -> list[ColumnElement[bool]]:
-    """What a filter asks of one and the same delivery of an event."""
+    """Return the conditions of a filter that one delivery of an event has to meet together."""
     conditions: list[ColumnElement[bool]] = []
     if event_filter.state in set(State):
         conditions.append(deliveries.c.state == event_filter.state)
@@ -380,7 +381,7 @@ def delivery_conditions(event_filter: EventFilter) -> list[ColumnElement[bool]]:
 
 
 def attempts_of(connection: Connection, delivery_id: str, *, last: int | None = None) -> tuple[Attempt, ...]:
-    """Every attempt of a delivery, the first one first; or only the `last` ones."""
+    """Return the attempts of a delivery, first one first, or only the `last` ones."""
     query = select(attempts).where(attempts.c.delivery_id == delivery_id)
     rows = connection.execute(query.order_by(attempts.c.number.desc()).limit(last)).all()
     return tuple(
@@ -399,7 +400,7 @@ def attempts_of(connection: Connection, delivery_id: str, *, last: int | None = 
 
 
 def conflicts_of(connection: Connection, event_id: str) -> list[tuple[int, str]]:
-    """The differing bodies that came under this event's identity: when, and what."""
+    """Return the conflicting bodies of an event, each with the time when it was received."""
     rows = connection.execute(
         select(conflicts).where(conflicts.c.event_id == event_id).order_by(conflicts.c.received_at)
     )

@@ -1,4 +1,4 @@
-"""The requests that were rejected last, and why."""
+"""The most recently rejected requests, with the reasons."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from flowhooks.ledger.transaction import WriteTransaction
 
 MAX_STORED: Final = 1_000
-"""Rejected requests that a ledger keeps, over all processes: the newest ones."""
+"""Maximum number of rejected requests that a ledger stores, for all processes: the newest ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RejectedRequest:
-    """A request to the call-back listener that was answered with an error. Its body is not stored.
+    """A request to the callback listener that was answered with an error. Its body is not stored.
 
     Attributes:
-        id: of this rejection.
-        rejected_at: when, in microseconds since 1970.
-        path: what was asked for, without what cannot be seen.
-        address: who asked, as far as the server knows; `""` if it does not.
-        status: the HTTP status that it was answered.
-        reason_en: the answer's sentence in English.
+        id: the id of this record.
+        rejected_at: when it was rejected, in microseconds since 1970.
+        path: the requested path, without invisible characters.
+        address: the address of the client; `""` if unknown.
+        status: the HTTP status of the answer.
+        reason_en: the reason in the answer, in English.
         reason_zh: the same in Chinese.
     """
 
@@ -51,7 +51,7 @@ def store(transaction: WriteTransaction, requests: Sequence[RejectedRequest], *,
 
 
 def latest(connection: Connection, *, limit: int, before: str = "") -> list[RejectedRequest]:
-    """The newest rejected requests, the newest first, going on after the id `before`."""
+    """Return the newest rejected requests, newest first, that are older than the id `before`, if one is given."""
     query = select(rejected_requests).order_by(rejected_requests.c.id.desc()).limit(limit)
     if before:
         query = query.where(rejected_requests.c.id < before)

@@ -1,4 +1,4 @@
-"""Deliveries that are to run again, because an operator or a call-back that came again says so."""
+"""Deliveries that run again on request of an operator or a repeated callback."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flowhooks.model.delivery import Runner
 
 OUT_OF_ORDER_NOTE: Final = "run again out of its order: after what waited for the same key by then"
-"""What is noted of an ordered delivery that had ended and runs again, unless an operator has said something."""
+"""Comment of an ordered delivery that had left its order group and runs again, unless an operator gave another one."""
 
 
 class RequeueOptions(NamedTuple):
@@ -24,9 +24,9 @@ class RequeueOptions(NamedTuple):
 
     Attributes:
         now: microseconds since 1970.
-        missing_handlers: ids of handlers that are not loaded: their deliveries wait for them.
-        reset_retries: whether their retry schedules start anew; else this is one attempt more.
-        comment: what an operator said.
+        missing_handlers: ids of handlers that are not loaded: their deliveries are suspended.
+        reset_retries: whether their retry schedules start again; otherwise they get one more attempt.
+        comment: the operator's comment.
     """
 
     now: int
@@ -42,21 +42,21 @@ def requeue(
     *,
     runner: Runner,
 ) -> set[str]:
-    """Have deliveries run again, if they are still as they were seen.
+    """Make deliveries wait again, if they are still as they were read.
 
-    One that is ordered and had ended comes after all that waits for its key by now.
+    An ordered delivery that had left its order group is put behind all deliveries of that group.
 
     Args:
         transaction: the open transaction.
-        delivery_statuses: the deliveries, as last seen.
-        options: how.
-        runner: is told, within the transaction, what may run.
+        delivery_statuses: the deliveries, as last read.
+        options: how they run again.
+        runner: receives, within the transaction, the deliveries that may run.
 
     Returns:
-        The ids of those that now wait.
+        The ids of the deliveries that now wait.
 
     Raises:
-        InvalidTransition: one is in a state from which it cannot run again.
+        InvalidTransition: a delivery is in a state from which it cannot run again.
     """
     positions = requeue_last(transaction, [status.delivery_id for status in delivery_statuses if status.ordered])
     rows = apply_changes_returning(

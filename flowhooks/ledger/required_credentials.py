@@ -1,4 +1,4 @@
-"""Which kinds of credentials processes on this ledger must ask for."""
+"""Kinds of credentials that processes on this ledger must require."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _REQUIRE: Final = database.BulkInsert(required_credentials, ignore_conflicts=Tru
 
 
 def required(connection: Connection) -> dict[str, int]:
-    """Since when each kind is required, in microseconds since 1970."""
+    """Return since when each kind is required, in microseconds since 1970."""
     columns = required_credentials.c
     return {row.kind: row.since for row in connection.execute(select(columns.kind, columns.since))}
 
 
 def require(transaction: WriteTransaction, kinds: Collection[str], now: int) -> None:
-    """Require these kinds from now on."""
+    """Require these kinds of credentials from now on."""
     _REQUIRE(transaction.connection, [{"kind": kind, "since": now} for kind in sorted(kinds)])
 
 
 def stop_requiring(transaction: WriteTransaction, kinds: Collection[str]) -> None:
-    """Require these kinds no longer."""
+    """Stop requiring these kinds of credentials."""
     transaction.connection.execute(delete(required_credentials).where(required_credentials.c.kind.in_(sorted(kinds))))

@@ -1,4 +1,4 @@
-"""Events of which routing could not decide all, and callbacks that conflict with an earlier one: read for alerts."""
+"""Routing problems for alerts: undecided conditions, and callbacks that conflict with an earlier one."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from flowhooks.model.event import NoMatch, ParkedBy
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+# The check runs every few seconds.
 MAX_ROWS: Final = 10_000
-"""Rows of each kind that one look goes through, the newest ones: it is made every few seconds."""
+"""Maximum number of rows of each kind that one check reads: the newest ones."""
 
 
 class Undecided(NamedTuple):
     """Events of one class and key for which a condition could not be decided.
 
     Attributes:
-        callback_class: their class; `""` where they have none.
+        callback_class: their class; `""` if they have none.
         process_key: their process definition key, or None.
-        events: how many there are, at most `MAX_ROWS` of those that are parked, and of those that are routed.
+        events: number of events, at most `MAX_ROWS` parked and `MAX_ROWS` routed ones.
         since: when the oldest of them was received, in microseconds since 1970.
-        event_id: the newest of them.
-        why: why one handler does not get that one, of those that are stored.
+        event_id: the id of the newest of them.
+        why: a stored reason why a handler does not get that newest event.
     """
 
     callback_class: str
@@ -42,9 +43,9 @@ class Conflicts(NamedTuple):
 
     Attributes:
         source: the source.
-        callbacks: how many there are, at most `MAX_ROWS`.
+        callbacks: number of callbacks, at most `MAX_ROWS`.
         since: when the oldest of them was received, in microseconds since 1970.
-        event_id: the event of the newest of them.
+        event_id: the id of the newest event among those that they conflict with.
     """
 
     source: str
@@ -63,7 +64,7 @@ _COLUMNS: Final = (
 
 
 def undecided(connection: Connection, *, since: int) -> list[Undecided]:
-    """Events with an undecided condition: all that are parked for it, and routed ones received since a time.
+    """Return events with an undecided condition: all parked ones, and routed ones received since a time.
 
     Args:
         connection: any connection.
@@ -89,7 +90,7 @@ def _why(connection: Connection, event_id: str) -> str:
 
 
 def conflicts(connection: Connection, *, since: int) -> list[Conflicts]:
-    """Callbacks that were refused with 409 since a time, by source.
+    """Return the callbacks that were refused with 409 since a time, by source.
 
     Args:
         connection: any connection.

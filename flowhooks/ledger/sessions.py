@@ -1,4 +1,4 @@
-"""Who is logged in, in every process that shares the ledger."""
+"""Login sessions of operators, shared by all processes of the ledger."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ if TYPE_CHECKING:
 
     from flowhooks.ledger.transaction import WriteTransaction
 
+# A session lasts a working day, but not until the next morning.
 IDLE_TIMEOUT: Final = 12 * 3600 * SECOND
-"""Microseconds without a request after which a session is over: a working day, and not the next morning."""
+"""Microseconds without a request after which a session expires: 12 hours."""
 MAX_AGE: Final = 7 * 86400 * SECOND
-"""Microseconds after which a session is over, however busy it is."""
+"""Microseconds after which a session expires even if it is used: 7 days."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """Somebody who has logged in.
+    """The session of an operator who has logged in.
 
     Attributes:
-        digest: what is kept of the secret that they were given.
+        digest: the SHA-256 digest of the session's secret.
         operator: the operator's name.
-        created_at: when they logged in, in microseconds since 1970.
-        used_at: when they were here last, give or take a minute.
+        created_at: when the operator logged in, in microseconds since 1970.
+        used_at: when it was last used, in microseconds since 1970, accurate to about a minute.
     """
 
     digest: str
@@ -41,7 +42,7 @@ class Session:
 
 
 def create(transaction: WriteTransaction, session: Session) -> None:
-    """Keep a session, and delete those that are over."""
+    """Store a session, and delete the expired ones."""
     now = session.created_at
     over = or_(sessions.c.used_at <= now - IDLE_TIMEOUT, sessions.c.created_at <= now - MAX_AGE)
     transaction.connection.execute(delete(sessions).where(over))
@@ -49,7 +50,7 @@ def create(transaction: WriteTransaction, session: Session) -> None:
 
 
 def find(connection: Connection, digests: Collection[str], now: int) -> Session | None:
-    """The session that has one of these digests and is not over; None if there is none."""
+    """Return the session with one of these digests; None if there is none, or it has expired."""
     query = select(sessions).where(
         sessions.c.digest.in_(digests), sessions.c.used_at > now - IDLE_TIMEOUT, sessions.c.created_at > now - MAX_AGE
     )
@@ -58,10 +59,10 @@ def find(connection: Connection, digests: Collection[str], now: int) -> Session 
 
 
 def touch(transaction: WriteTransaction, digest: str, now: int) -> None:
-    """Write down that somebody is still here."""
+    """Record that a session was used."""
     transaction.connection.execute(update(sessions).where(sessions.c.digest == digest).values(used_at=now))
 
 
 def remove(transaction: WriteTransaction, digests: Collection[str]) -> None:
-    """Forget sessions for good."""
+    """Delete sessions."""
     transaction.connection.execute(delete(sessions).where(sessions.c.digest.in_(digests)))

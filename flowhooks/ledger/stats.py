@@ -1,7 +1,7 @@
-"""What the ledger holds and how it fares, in numbers.
+"""Statistics: the contents and the state of the ledger in numbers.
 
-What is watched all the time is read by indexes of what is not at rest, or out of the newest events and deliveries,
-which are at the end of an index. Only `totals` goes through everything that is stored.
+Numbers that are read periodically come from indexes of open deliveries, or from the newest events and deliveries, which
+are at the end of an index. Only `totals` reads everything that is stored.
 """
 
 from __future__ import annotations
@@ -34,21 +34,22 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, GenerativeSelect, Subquery
 
 MAX_COUNTED: Final = 10_000
-"""Where there are more, they are said to be more."""
+"""Maximum number of rows that are counted; above it, the caller reports that there are more."""
+# Each row is fetched from the table, wherever it is stored.
 MAX_GROUPED: Final = 3_000
-"""The same for what is counted by groups, for which each row has to be fetched from wherever it lies."""
+"""The same for counts by group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandlerBacklog:
-    """How many deliveries of one handler are in each state in which something may still become of them.
+    """Number of deliveries of one handler in each state that is not final, or *dead*.
 
     Attributes:
-        waiting: they run when their time has come, or their handler.
-        running: they run just now.
-        unknown: they were cut off while they ran.
-        dead: they failed for good.
-        parked: parked events that this handler wants by now, and has no deliveries of yet.
+        waiting: deliveries that wait until they are due, or for their handler.
+        running: deliveries that run now.
+        unknown: deliveries whose last attempt was lost.
+        dead: deliveries that failed for good.
+        parked: parked events that this handler matches now, and for which it has no delivery yet.
     """
 
     waiting: int = 0
@@ -59,26 +60,27 @@ class HandlerBacklog:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing at all."""
+        """Whether all numbers are 0."""
         return self == HandlerBacklog()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerStats:
-    """What is open. Nothing that is at rest is read for it.
+    """The open work of the ledger. No delivery in a final state is read for it.
 
     Attributes:
-        backlog: what is stored for each handler and not done with, by its id.
-        oldest_due: of each handler with deliveries that could run and still wait, from when the first of them
-            could; microseconds since 1970.
-        oldest_failed: of each handler and state, *dead* or *unknown*, since when the first of them is so.
-        parked: how many events are parked.
-        oldest_parked: when the first of them was received, or None.
-        alerts: how many alerts are open, by cause.
-        alerted: how many deliveries and events share them, by cause, as last counted.
-        processes: how many processes have neither ended nor been taken for dead.
-        paused: the ids of the handlers that are paused.
-        circuit_open: the ids of those of them whose circuits are open.
+        backlog: the backlog of each handler, by its id.
+        oldest_due: for each handler with overdue waiting deliveries, when the first of them became due, in microseconds
+            since 1970.
+        oldest_failed: for each handler and state, *dead* or *unknown*, when the first of its deliveries entered that
+            state, in microseconds since 1970.
+        parked: number of parked events.
+        oldest_parked: when the oldest parked event was received, in microseconds since 1970; None if there is none.
+        alerts: number of open alerts by cause.
+        alerted: number of deliveries and events that share them, by cause, as last counted.
+        processes: number of processes that have neither stopped nor expired.
+        paused: the ids of the paused handlers.
+        circuit_open: the ids of the paused handlers whose circuits are open.
     """
 
     backlog: Mapping[str, HandlerBacklog]
@@ -95,12 +97,12 @@ class LedgerStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """What the ledger has taken in and still holds. All events are counted for it.
+    """Numbers of accepted, purged and stored events. All events are counted for it.
 
     Attributes:
         accepted: events accepted, as counted in the transactions that accepted them.
         purged: events purged, as counted in the transactions that purged them.
-        stored: events that are there.
+        stored: events that are stored now.
     """
 
     accepted: int
@@ -109,7 +111,7 @@ class Totals:
 
     @property
     def unaccounted(self) -> int:
-        """Events that were accepted and are neither there nor purged; 0 when nothing is lost."""
+        """Events that were accepted and are neither stored nor purged; 0 if none is lost."""
         return self.accepted - self.purged - self.stored
 
 
@@ -117,12 +119,12 @@ class RecentDelivery(NamedTuple):
     """One of the newest deliveries.
 
     Attributes:
-        handler: its handler.
+        handler: its handler's id.
         state: its state.
-        created_at: when it was made, in microseconds since 1970.
-        outcome: how its last attempt ended; None if there was none, or while it runs.
-        started_at: when its last attempt began, or None.
-        finished_at: when that ended, or None.
+        created_at: when it was created, in microseconds since 1970.
+        outcome: the outcome of its last attempt; None if there was none, or it is running.
+        started_at: when its last attempt started, in microseconds since 1970; None if there was none.
+        finished_at: when its last attempt ended, in microseconds since 1970; None if it has not.
     """
 
     handler: str
@@ -134,12 +136,12 @@ class RecentDelivery(NamedTuple):
 
 
 class HandlerCount(NamedTuple):
-    """How often a handler is among the newest deliveries.
+    """Number of deliveries of a handler among the newest deliveries.
 
     Attributes:
-        handler: its id.
-        deliveries: how many of them are for it.
-        last_at: when the last of those was made, in microseconds since 1970.
+        handler: the handler's id.
+        deliveries: number of its deliveries.
+        last_at: when the last of them was created, in microseconds since 1970.
     """
 
     handler: str
@@ -148,7 +150,7 @@ class HandlerCount(NamedTuple):
 
 
 def read_stats(connection: Connection, now: int) -> LedgerStats:
-    """How the ledger fares at `now`, microseconds since 1970."""
+    """Return the open work of the ledger at `now`, in microseconds since 1970."""
     parked = select(func.count(), func.min(events.c.received_at)).where(IS_PARKED)
     n_parked, since = connection.execute(parked).one()
     per_cause = (
@@ -177,7 +179,7 @@ def read_stats(connection: Connection, now: int) -> LedgerStats:
 
 
 def totals(connection: Connection) -> Totals:
-    """What the ledger has taken in, and holds."""
+    """Return the numbers of accepted, purged and stored events."""
     by_name = dict(
         connection.execute(select(counters.c.name, func.sum(counters.c.value)).group_by(counters.c.name)).all()
     )
@@ -198,11 +200,11 @@ _COUNT_QUERIES: Final[dict[str, GenerativeSelect]] = {
 
 
 def count_by_state(connection: Connection, *, limit: int | None = None) -> dict[str, int]:
-    """How many deliveries are not at rest, by state, and how many events are parked; what is at rest is not read.
+    """Return the number of open deliveries by state, and of parked events. Final states are not read.
 
     Args:
         connection: any connection.
-        limit: where there are more, `limit + 1` is counted; None: all are.
+        limit: maximum number that is counted exactly; if there are more, `limit + 1` is returned. None: no limit.
     """
     most = None if limit is None else limit + 1
     return {
@@ -212,13 +214,13 @@ def count_by_state(connection: Connection, *, limit: int | None = None) -> dict[
 
 
 def backlog(connection: Connection, *, limit: int | None = None) -> Mapping[str, HandlerBacklog]:
-    """What is stored for each handler that something is stored for; what succeeded or was closed is not read.
+    """Return the backlog of each handler that has one.
 
-    It goes along the four indexes of what is open, one after the other, so deliveries at rest cost nothing.
+    It reads the four indexes of open deliveries one after the other, so succeeded and closed deliveries cost nothing.
 
     Args:
         connection: any connection.
-        limit: rows of each index that are counted at the most; None: all of them.
+        limit: maximum number of rows that are counted of each index; None: all of them.
     """
     rows = select(deliveries.c.handler, deliveries.c.state)
     counts: dict[str, HandlerBacklog] = defaultdict(HandlerBacklog)
@@ -234,12 +236,14 @@ def backlog(connection: Connection, *, limit: int | None = None) -> Mapping[str,
 
 
 def arrival_times(connection: Connection, since: int, *, limit: int) -> list[int]:
-    """When the newest events came, out of their ids: in milliseconds since 1970, the newest first.
+    """Return when the newest events were received, in milliseconds since 1970, newest first.
+
+    The times are read from their ids.
 
     Args:
         connection: any connection.
-        since: those that came at or after, in microseconds since 1970.
-        limit: how many at the most.
+        since: the earliest time, in microseconds since 1970.
+        limit: maximum number of times.
     """
     newest = select(events.c.id).where(events.c.id >= id_lower_bound(since)).order_by(events.c.id.desc()).limit(limit)
     times = map(id_time, connection.execute(newest).scalars())
@@ -247,10 +251,11 @@ def arrival_times(connection: Connection, since: int, *, limit: int) -> list[int
 
 
 def recent_deliveries(connection: Connection, *, limit: int) -> list[RecentDelivery]:
-    """The newest deliveries, each with its last attempt, the newest first."""
+    """Return the newest deliveries, each with its last attempt, newest first."""
     newest = _newest(limit)
     first = connection.execute(select(func.min(newest.c.id))).scalar()
-    # The same again of the attempts' own ids: else PostgreSQL reads all attempts to find those of a few deliveries.
+    # The same bound on the attempts' own ids: otherwise PostgreSQL reads all attempts to find those of a few
+    # deliveries.
     of_newest = attempts.c.delivery_id >= (first or "")
     of_last = and_(attempts.c.delivery_id == newest.c.id, attempts.c.number == newest.c.attempt)
     rows = connection.execute(
@@ -279,7 +284,10 @@ def recent_deliveries(connection: Connection, *, limit: int) -> list[RecentDeliv
 
 
 def count_by_handler(connection: Connection, *, limit: int = MAX_COUNTED) -> tuple[dict[str, HandlerCount], int | None]:
-    """Which handlers the newest deliveries are for; and from when those are, None if they are all there are."""
+    """Return how many of the newest deliveries each handler has, and when the oldest of them was created.
+
+    The time is None if the newest deliveries are all there are.
+    """
     newest = _newest(limit)
     by_handler = select(newest.c.handler, func.count(), func.max(newest.c.created_at)).group_by(newest.c.handler)
     counts = {row[0]: HandlerCount(*row) for row in connection.execute(by_handler)}
@@ -294,7 +302,7 @@ def _newest(limit: int) -> Subquery:
 
 
 def oldest_parked_event(connection: Connection) -> tuple[str, int] | None:
-    """The event that has been parked longest, and when it came; None if none is."""
+    """Return the id of the oldest parked event, and when it was received; None if none is parked."""
     row = connection.execute(
         select(events.c.id, events.c.received_at).where(IS_PARKED).order_by(events.c.id).limit(1)
     ).one_or_none()
@@ -302,15 +310,15 @@ def oldest_parked_event(connection: Connection) -> tuple[str, int] | None:
 
 
 def oldest_in_state(connection: Connection, state: State, *, limit: int = MAX_COUNTED) -> tuple[str, str, int] | None:
-    """Of the deliveries in a state, the one that has been in it longest.
+    """Return the delivery that has been in a state for the longest time.
 
     Args:
         connection: any connection.
         state: *running*, *dead* or *unknown*.
-        limit: out of how many at the most.
+        limit: maximum number of deliveries that are compared.
 
     Returns:
-        Its event, its handler and since when, in microseconds since 1970; None if there is none.
+        Its event's id, its handler's id, and since when, in microseconds since 1970; None if there is no such delivery.
     """
     some = (
         select(deliveries.c.event_id, deliveries.c.handler, deliveries.c.changed_at)

@@ -1,4 +1,4 @@
-"""One open write transaction, and what happens once it is durable."""
+"""One open write transaction, with the callbacks that run once it is durable."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class OrderGroup(NamedTuple):
 
 
 class WriteTransaction:
-    """One open transaction, and what is to happen once it is durable.
+    """One open transaction, with the callbacks that run once it is durable or rolled back.
 
     Attributes:
         connection: the writing connection.
-        notice: what those who share the ledger are told once this is durable.
-        freed_groups: order groups that a delivery has left, so that another may begin.
-        blocked_groups: order groups in which a delivery was put behind another.
+        notice: the changes that other processes are notified of once the transaction is durable.
+        freed_groups: order groups that a delivery has left, so that the next one may start.
+        blocked_groups: order groups in which a delivery was put behind another one.
         freed_handlers: ids of limited handlers of which an attempt has ended.
     """
 
@@ -59,22 +59,23 @@ class WriteTransaction:
         self._on_rollback: list[Callable[[], None]] = []
 
     def after_commit(self, callback: Callable[[], None]) -> None:
-        """Call `callback`, in the writer's thread, once this is durable; never if it is not. It must be quick."""
+        """Call `callback` in the writer's thread once this transaction is durable. It must return quickly."""
         self._on_commit.append(callback)
 
     def notify_peers(self) -> None:
-        """Tell the others, once this is durable, that there is something to run that is not run here."""
+        """After the commit, notify other processes of deliveries that this process does not run itself."""
         self.notice.work = True
 
     def after_rollback(self, callback: Callable[[], None]) -> None:
-        """Call `callback`, in the writer's thread, if this comes to nothing."""
+        """Call `callback` in the writer's thread if this transaction does not become durable."""
         self._on_rollback.append(callback)
 
     def run_callbacks(self, *, durable: bool) -> None:
-        """Make the calls that were asked for."""
+        """Run the callbacks for a commit, or for a rollback."""
         for callback in self._on_commit if durable else self._on_rollback:
             try:
                 callback()
             except Exception:
-                # Nothing in the ledger depends on it: the runner's own looking finds what it was not told.
+                # The ledger does not depend on the callback: the runner polls, and finds the deliveries that it was not
+                # given.
                 log.exception("post_commit_hook_failed", durable=durable)

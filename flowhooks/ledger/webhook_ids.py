@@ -1,7 +1,7 @@
-"""Ids of signed call-backs: one is used for one path and the same data.
+"""Ids of signed callbacks: each id is valid for one path and the same data.
 
-Standard Webhooks signs an id, a time and a body, and not the path, which here says what has completed. So whoever has
-got hold of a signed call-back could have it taken for another flow, were its id not kept.
+Standard Webhooks signs an id, a time and a body, but not the path, which names the completed process instance here.
+Without stored ids, a captured callback could be sent again for another process instance.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ _UPSERT: Final = database.BulkInsert(webhook_ids, update_columns=("seen_at",))
 
 
 def request_digest(new: NewEvent) -> str:
-    """The SHA-256 (hexadecimal) of what an id is used for: the path, as it is understood, and the data.
+    """Return the SHA-256 (hexadecimal) of the path, as it was parsed, and of the data.
 
-    The data as two call-backs are compared by it, and not the bytes: to call again with the same is always safe, also
-    for an engine that makes its JSON anew, and be it with a time in it that `identity.ignore_pointers` names.
+    The data are digested as callbacks are compared, not as bytes. So a repeated callback is always accepted, also if
+    the engine serializes its JSON again, or if it has a time in it that `identity.ignore_pointers` names.
     """
     used_for = json.dumps([new.event.kind, new.event.flow_instance_id, new.digest])
     return hashlib.sha256(used_for.encode()).hexdigest()
 
 
 def record_ids(transaction: WriteTransaction, items: Sequence[NewEvent]) -> list[bool]:
-    """Keep the ids of those items that are signed; whether each was used before for something else.
+    """Store the ids of the signed items; for each item, return whether its id was used before for something else.
 
-    Of several that come at once with the same id the first one counts, also among processes: whoever comes second
-    waits until the first has ended.
+    Of several requests with the same id at once, the first one counts. This holds between processes, too: the second
+    one waits until the first one's transaction has ended.
     """
     first: dict[tuple[str, str], dict[str, object]] = {}
     digests: list[str | None] = []
@@ -52,7 +52,7 @@ def record_ids(transaction: WriteTransaction, items: Sequence[NewEvent]) -> list
                 "seen_at": item.now,
             }
             first.setdefault((item.event.source, item.webhook_id), row)
-    # Sorted, so that no two processes wait for each other; and before any event, for the same reason.
+    # Sorted, and before any event is stored, so that two processes do not deadlock.
     rows = _UPSERT.insert_returning(transaction.connection, [first[key] for key in sorted(first)])
     stored_digests = {(row.source, row.webhook_id): row.digest for row in rows}
     return [
@@ -62,7 +62,7 @@ def record_ids(transaction: WriteTransaction, items: Sequence[NewEvent]) -> list
 
 
 def expire(transaction: WriteTransaction, cutoff: int, *, limit: int) -> int:
-    """Delete ids that were last used before a moment, `limit` of them at the most; how many went."""
+    """Delete at most `limit` ids that were last used before a time; return their number."""
     old = (
         select(webhook_ids.c.source, webhook_ids.c.webhook_id)
         .where(webhook_ids.c.seen_at < cutoff)

@@ -1,4 +1,4 @@
-"""What differs from one database to the other, and the only place that asks which one it is."""
+"""Everything that differs between SQLite and PostgreSQL. Only this package asks which of them is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A database's file copied while it is written, as it is at one moment."""
+"""Copies of a SQLite database that is being written, as of one moment."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PAGES_PER_STEP: Final = 1000
-"""Pages copied between two signs of progress, 4 MB."""
+"""Pages (4 MB) copied between two progress reports."""
 _BUSY_SECONDS: Final = 5.0
 
 
 def count_pages(file: Path) -> int:
-    """How many pages a database has.
+    """Return the number of pages of a database.
 
     Raises:
-        LedgerUnusable: it cannot be read.
+        LedgerUnusable: the database cannot be read.
     """
     try:
         with closing(_open(file)) as connection:
@@ -32,15 +32,15 @@ def count_pages(file: Path) -> int:
 
 
 def copy_file(source: Path, target: Path, advance: Callable[[int], None]) -> None:
-    """Copy a database of SQLite; whoever writes to it goes on.
+    """Copy a SQLite database while other connections write to it.
 
     Args:
         source: the database's file.
         target: an empty file.
-        advance: is told how many pages more are there.
+        advance: called with the number of pages copied since its last call.
 
     Raises:
-        LedgerUnusable: one of them cannot be used, or the copy is not whole.
+        LedgerUnusable: one of the files cannot be used, or the copy is damaged.
     """
     copied = 0
 
@@ -51,12 +51,13 @@ def copy_file(source: Path, target: Path, advance: Callable[[int], None]) -> Non
 
     try:
         with closing(_open(source)) as connection, closing(sqlite3.connect(target, isolation_level=None)) as copy:
-            # One moment from beginning to end: else SQLite would begin anew whenever somebody has written meanwhile.
+            # One read transaction for the whole copy. Without it SQLite would start again after each write of another
+            # connection.
             connection.execute("BEGIN")
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             connection.backup(copy, pages=PAGES_PER_STEP, progress=progress, sleep=0)
             connection.execute("ROLLBACK")
-            # One file, with no log beside it.
+            # The copy is one file, without a write-ahead log.
             copy.execute("PRAGMA journal_mode=DELETE").fetchone()
             answer: Any = copy.execute("PRAGMA integrity_check(1)").fetchone()[0]
     except sqlite3.Error as error:

@@ -1,4 +1,4 @@
-"""How each database is opened, named, let go of, and what it says of itself."""
+"""Engines of both databases: opening and closing them, their names, and the texts of their errors."""
 
 from __future__ import annotations
 
@@ -25,23 +25,27 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 POSTGRESQL: Final = "postgresql"
+# With 1,000,000 events stored, 64 MiB were no faster under the load of `make bench`: the operating system's cache holds
+# the rest.
 CACHE_KIB: Final = 8192
-"""Page cache of the writing connection. With 1,000,000 events stored, 64 MiB were no faster than this under the load of
-`make bench`: the system's own cache holds the rest."""
+"""Page cache of the writing connection, in KiB."""
 WAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
+# Index pages that change often are copied once for many callbacks. With SQLite's default of 1,000 they are copied every
+# few hundred callbacks.
 CHECKPOINT_PAGES: Final = 4000
-"""Pages in the log after which it is copied into the file, 16 MB: the hot ends of the indexes are copied once for many
-call-backs. SQLite's own 1,000 copies them every few hundred."""
+"""Pages in the write-ahead log (16 MB) after which SQLite copies them into the database file."""
 BUSY_SECONDS: Final = 5.0
+# PostgreSQL waits at most `BUSY_SECONDS` for a lock, and no other part of a statement takes a second. A server that is
+# silent for longer does not answer at all.
 STATEMENT_TIMEOUT: Final = 10.0
-"""Seconds in which PostgreSQL must answer a question of a process that is at work. It waits `BUSY_SECONDS` for a lock,
-and nothing else that is asked then takes a second: whoever is silent for longer does not answer at all."""
+"""Seconds within which PostgreSQL must answer a statement of a server or worker."""
+# The process was stopped or is unreachable, and its locks keep others from recovering what it ran.
 IDLE_SECONDS: Final = 15
-"""After which PostgreSQL ends a transaction in which nothing happens, whose process was stopped or is out of reach: its
-locks keep others from seeing to what it ran."""
+"""Seconds after which PostgreSQL ends an idle transaction of a process."""
+# A handler may do other work within its transaction. An idle reader keeps tables from being changed and old rows from
+# being vacuumed.
 LONG_IDLE_SECONDS: Final = 60
-"""The same for a transaction that was lent to a handler, which may do other things within it; and for who reads while
-at work, which keeps tables from being changed, and what has changed since from being cleared away."""
+"""Seconds after which PostgreSQL ends an idle transaction of a handler, or of a reader in a server or worker."""
 
 
 def open_engine(
@@ -51,20 +55,17 @@ def open_engine(
     handler_sessions: int = 0,
     statement_timeout: float | None = None,
 ) -> Engine:
-    """An engine for the ledger's database.
+    """Return an engine for the ledger's database. Nothing is opened yet.
 
     Args:
         url: `sqlite:///…` or `postgresql://…`.
-        writing: connections whose transactions write at once and are durable when they have committed
-            (`synchronous=FULL`, `synchronous_commit=on`: a power cut loses nothing that was acknowledged); else
-            several that can only read, each of whose transactions sees one moment.
-        handler_sessions: how many sessions are lent to handlers at once; default: it is the one that flowhooks
-            itself writes with.
-        statement_timeout: seconds after which a connection is given up on which a question is not answered; default:
-            never. SQLite has no say in it.
-
-    Returns:
-        The engine. Nothing is opened yet.
+        writing: whether its transactions write and are durable once committed (`synchronous=FULL`,
+            `synchronous_commit=on`: a power cut loses nothing that was acknowledged); otherwise it has several
+            read-only connections, and each transaction sees one snapshot.
+        handler_sessions: maximum number of sessions of handlers at the same time; default 0: the engine is the one that
+            flowhooks itself writes with.
+        statement_timeout: seconds after which a connection is closed if a statement is not answered; default: never.
+            SQLite ignores it.
     """
     parsed = make_url(url)
     pool: dict[str, Any] = {"poolclass": QueuePool, "pool_timeout": BUSY_SECONDS}
@@ -80,19 +81,20 @@ def _open_postgresql(
     url: URL, pool: dict[str, Any], *, writing: bool, statement_timeout: float | None, for_handlers: bool
 ) -> Engine:
     timeouts = _postgresql_timeouts()
-    # Ours last, so that they count; before them what the URL asks for, such as a schema.
+    # The options of the URL first, such as a schema. Ours come last, so that they take precedence.
     url_options = url.query.get("options", ())
     options = " ".join([url_options] if isinstance(url_options, str) else url_options)
     options += f" -c synchronous_commit=on -c timezone=UTC -c client_encoding=UTF8 {timeouts.SERVER_KEEPALIVE_OPTIONS}"
-    if writing or statement_timeout is not None:  # a command that only reads may take its time
+    if writing or statement_timeout is not None:  # a command that only reads has no idle timeout
         idle = LONG_IDLE_SECONDS if for_handlers or not writing else IDLE_SECONDS
         options += f" -c idle_in_transaction_session_timeout={idle}s"
     if writing:
-        # Whoever waits for a row that another process holds gives up in time to be answered 503.
+        # A transaction that waits for a row lock of another process gives up in time for its client to get a 503.
         options += f" -c lock_timeout={int(BUSY_SECONDS * 1000)}"
         if not for_handlers:
-            # All that it writes is found by keys. Tables that have grown since they were last looked at (in the first
-            # minute, all have) would be read as a whole for each batch: that took two thirds of the database's time.
+            # The writer finds all rows by keys. Where a table has grown since it was last analyzed (in the first
+            # minute, every table has), PostgreSQL would scan it for each batch: that took two thirds of the database's
+            # time.
             options += " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
     else:
         options += " -c default_transaction_read_only=on"
@@ -101,7 +103,7 @@ def _open_postgresql(
         url.set(drivername="postgresql+psycopg"),
         isolation_level="READ COMMITTED" if writing else "REPEATABLE READ",
         pool_pre_ping=not writing,
-        hide_parameters=True,  # in what a handler raises, too, which the engine reads
+        hide_parameters=True,  # also in the errors of handlers, which are sent to the workflow engine
         connect_args=keepalive
         | {"connect_timeout": int(BUSY_SECONDS), "options": options, "application_name": "flowhooks"},
         **pool,
@@ -118,14 +120,14 @@ def _postgresql_timeouts() -> ModuleType:
     """
     if find_spec("psycopg") is None:
         raise LedgerUnusable("PostgreSQL needs a driver: pip install 'flowhooks[postgresql]'")
-    from flowhooks.ledger.database import postgresql_timeouts  # noqa: PLC0415 (the driver is an extra, which SQLite does without)
+    from flowhooks.ledger.database import postgresql_timeouts  # noqa: PLC0415 (the driver is an extra that SQLite does not need)
 
     return postgresql_timeouts
 
 
 @contextmanager
 def without_statement_timeout(connection: Connection) -> Iterator[None]:
-    """Give the database all the time that it needs to answer what is asked meanwhile."""
+    """Disable a connection's statement timeout within the block."""
     driver_connection: Any = connection.connection.dbapi_connection
     before = getattr(driver_connection, "statement_timeout", None)
     if before is None:
@@ -156,27 +158,27 @@ def _open_sqlite(url: str, pool: dict[str, Any], *, writing: bool) -> Engine:
         else:
             connection.execute("PRAGMA query_only=ON")
 
-    # IMMEDIATE takes the write lock before the first read, so that no transaction fails half-way. Said by the dialect
-    # rather than by a listener: an engine that has one looks for more of them at every statement, for a third of its
-    # time (SQLAlchemy 2.1).
+    # IMMEDIATE takes the write lock before the first read, so that no transaction fails half-way. It is set in the
+    # dialect and not by a listener: an engine that has a listener looks for more of them at every statement, which
+    # takes a third of its time (SQLAlchemy 2.1).
     begin = "BEGIN IMMEDIATE" if writing else "BEGIN"
     engine.dialect.do_begin = lambda connection: connection.execute(begin)  # type: ignore[assignment]  # result unused
     return engine
 
 
 def is_shared(url: str) -> bool:
-    """Whether several processes, on any machines, may use this database at once."""
+    """Return whether several processes, on any machines, may use this database at the same time."""
     return make_url(url).get_backend_name() == POSTGRESQL
 
 
 def enable_wal(engine: Engine) -> None:
-    """Have a database write to a log ahead of its file, so that readers and the writer do not wait for each other.
+    """Switch a SQLite database to write-ahead logging, so that readers and the writer do not block each other.
 
-    Not done on opening, for it changes the file, which may turn out to be none of ours. The file remembers it.
-    PostgreSQL always does.
+    This is not done when the database is opened, because it changes the file, which may not be a ledger. The file keeps
+    the mode. PostgreSQL always writes ahead.
 
     Raises:
-        LedgerUnusable: the folder's file system does not allow that.
+        LedgerUnusable: the file system of the database's folder does not allow it.
     """
     if engine.dialect.name == POSTGRESQL:
         return
@@ -191,15 +193,15 @@ def enable_wal(engine: Engine) -> None:
 
 
 def database_file(url: str) -> Path | None:
-    """The file that an URL names; None for a database that is no file of ours."""
-    from pathlib import Path  # noqa: PLC0415 (keeps start-up light where it is not asked)
+    """Return the file that a URL names; None if the database is not a file."""
+    from pathlib import Path  # noqa: PLC0415 (a faster start where it is not needed)
 
     parsed = make_url(url)
     return Path(parsed.database) if parsed.database and parsed.get_backend_name() != POSTGRESQL else None
 
 
 def free_disk_bytes(url: str) -> int | None:
-    """How many bytes are left on the disk of a database that is a file; None for any other, or if nobody can tell."""
+    """Return the free bytes on the disk of a database file; None if it is not a file, or they cannot be read."""
     file = database_file(url)
     try:
         return None if file is None else shutil.disk_usage(file.absolute().parent).free
@@ -208,7 +210,7 @@ def free_disk_bytes(url: str) -> int | None:
 
 
 def dispose(engine: Engine) -> None:
-    """Close an engine's connections: those that are in use as soon as they are given back."""
+    """Close an engine's connections. A connection that is in use is closed when it is returned."""
     event.listen(engine.pool, "checkin", _close)
     engine.dispose()
 
@@ -219,7 +221,7 @@ def _close(driver: Any, _record: Any) -> None:
 
 
 def is_readable(url: str) -> bool:
-    """Whether an URL can be taken to pieces; what is wrong with one is not said, as it may hold a password."""
+    """Return whether a URL can be parsed. The error is not returned, because it may contain a password."""
     try:
         display_name(url)
     except (ArgumentError, ValueError):
@@ -228,7 +230,7 @@ def is_readable(url: str) -> bool:
 
 
 def is_same_database(url: str, other: str) -> bool:
-    """Whether two URLs name the same database, whoever it is opened as."""
+    """Return whether two URLs name the same database, whatever user they name."""
     return _database_key(url) == _database_key(other)
 
 
@@ -241,7 +243,7 @@ def _database_key(url: str) -> tuple[Any, ...]:
 
 
 def display_name(url: str) -> str:
-    """What to call a database in a sentence: its file, or its server and name without user and password."""
+    """Return a database's name for messages: its file, or its name and server without user and password."""
     if file := database_file(url):
         return str(file)
     parsed = make_url(url)
@@ -250,32 +252,32 @@ def display_name(url: str) -> str:
 
 
 def library_version() -> str:
-    """The version of the database library that this Python carries."""
+    """Return the version of the SQLite library in this Python."""
     return sqlite3.sqlite_version
 
 
 def error_text(error: SQLAlchemyError) -> str:
-    """What a database error says, in one line and without the statement."""
+    """Return the text of a database error, in one line and without the statement."""
     if isinstance(error, PoolTimeout):
         return f"no connection to it was free within {BUSY_SECONDS:g} seconds"
     return one_line(str(getattr(error, "orig", None) or type(error).__name__))
 
 
 def remedy(error: str) -> str:
-    """What to do about what `plain` says, where that can be told: the beginning of a sentence; `""` where it cannot."""
+    """Return the remedy for an error text as the start of a sentence; `""` if none is known."""
     return "make room on the disk of the database; " if "disk is full" in error or "No space left" in error else ""
 
 
 def is_damage(error: BaseException | None) -> bool:
-    """Whether an error says that the database file itself is damaged."""
-    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF  # the rest says where it was found
+    """Return whether an error reports that the database file is damaged."""
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF  # the higher bits only detail it
     return code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 def check_file(url: str) -> str | None:
-    """What SQLite reports as wrong with a database file, in one line, or None.
+    """Return the damage that SQLite reports for a database file, in one line; None if there is none.
 
-    Over a connection of its own: one that is in use may have the pages in its cache that the file has lost.
+    It uses a connection of its own: one that is in use may have pages in its cache that the file has lost.
     """
     engine = open_engine(url, writing=False)
     try:
@@ -287,7 +289,7 @@ def check_file(url: str) -> str | None:
 
 
 def quick_check(engine: Engine) -> str | None:
-    """What the database says is wrong with its own file, in one line, or None."""
+    """Return the damage that SQLite reports for its own file, in one line; None if there is none, or on PostgreSQL."""
     if engine.dialect.name == POSTGRESQL:
         return None
     with engine.connect() as connection:

@@ -1,7 +1,7 @@
-"""Sessions of PostgreSQL that are lent to handlers: opened, guarded, and tidied up.
+"""PostgreSQL sessions for handlers: opened, guarded, and reset.
 
-Whoever is lent one writes what they like, but does not end its transaction: statements and calls that would are refused
-before they reach the database. Afterwards nothing of what they set stays behind for the next one.
+A handler may execute any statement except those that end its transaction: such statements and calls are rejected before
+they are sent. Before a session returns to the pool its settings are reset, so that the next user finds none of them.
 """
 
 from __future__ import annotations
@@ -25,37 +25,40 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import PoolResetState
 
 _MARKER_SETTING: Final = "flowhooks.lent"
-"""A setting that lasts as long as the transaction, and tells whether it is still the same one."""
+"""A setting that lasts until the transaction ends, and so shows whether it is still the same transaction."""
 _ENDS_TRANSACTION: Final = re.compile(
     r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*"
     r"(?:COMMIT|END|ABORT|ROLLBACK(?!\s+(?:WORK\s+|TRANSACTION\s+)?TO\b)|BEGIN|START\s+TRANSACTION|PREPARE\s+TRANSACTION)\b",
     re.IGNORECASE | re.DOTALL,
 )
-"""What begins or ends a transaction; to go back to a savepoint does not."""
+"""Statements that begin or end a transaction. ROLLBACK TO a savepoint does neither."""
 _RESET_STATE: Final = (
     f"SELECT current_setting('{_MARKER_SETTING}', true); SET CONSTRAINTS ALL IMMEDIATE;"
     " RESET ROLE; RESET SESSION AUTHORIZATION; RESET ALL"
 )
-"""What follows is the ledger's own: by its own schema and rights. Constraints that were put off are checked before."""
+"""Resets the session before the ledger's own statements, which need its schema and rights. Deferred constraints are
+checked first."""
 _DISCARD: Final = (
     "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all();"
     " DISCARD TEMP; DISCARD SEQUENCES"
 )
-"""DISCARD ALL without the prepared statements, which the driver keeps count of."""
+"""DISCARD ALL without the prepared statements, because the driver keeps track of them."""
+# Other transactions that wait for the delivery's row give up after five seconds.
 _IDLE_MILLISECONDS: Final = 4_000
-"""How long a transaction with which an attempt is being settled may stay open while nothing comes: whoever waits for
-the delivery's row meanwhile gives up after five seconds."""
+"""Milliseconds that a transaction may be idle while the result of its attempt is recorded."""
 
 
 class SessionPool:
-    """Where sessions are lent from, beside the connection of the writer. Nothing is opened before one is asked for.
+    """The pool of the handlers' sessions, apart from the writer's connection.
+
+    It opens no session before one is requested.
 
     Args:
         url: the ledger's database.
-        limit: how many may be lent at once.
+        limit: maximum number of sessions in use at the same time.
 
     Attributes:
-        closed: whether nothing is committed any more.
+        closed: whether the pool was closed, so that nothing more is committed.
     """
 
     def __init__(self, url: str, limit: int) -> None:
@@ -66,10 +69,10 @@ class SessionPool:
             event.listen(self._engine.pool, "reset", _discard_state)
 
     def engine(self) -> Engine:
-        """What `GuardedSession` connects with.
+        """Return the engine for a `GuardedSession`.
 
         Raises:
-            TransactionError: the ledger is on another database than PostgreSQL.
+            TransactionError: the ledger is not on PostgreSQL.
         """
         if self._engine is None:
             raise TransactionError(
@@ -79,7 +82,7 @@ class SessionPool:
         return self._engine
 
     def close(self) -> None:
-        """Let go of the database. What is still open comes to nothing."""
+        """Close the pool. Transactions that are still open are rolled back."""
         self.closed = True
         if self._engine is not None:
             database.dispose(self._engine)
@@ -117,10 +120,10 @@ class GuardedSession:
     """A session in one transaction, for the thread that opens it.
 
     Args:
-        engine: where it comes from, that of a `SessionPool`.
+        engine: the engine of a `SessionPool`.
 
     Raises:
-        SQLAlchemyError: there is none, or not in time.
+        SQLAlchemyError: no session was free in time, or the database is unavailable.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -137,10 +140,10 @@ class GuardedSession:
             event.listen(self.connection, name, guard)
 
     def end_handler_block(self) -> None:
-        """Let whoever had it write nothing more; what comes now is the ledger's own.
+        """End the handler's part of the transaction. Later statements are the ledger's own.
 
         Raises:
-            TransactionError: it is not in a state in which it can be committed; says why.
+            TransactionError: the transaction cannot be committed; the text gives the reason.
         """
         self._in_block = False
         if self._violation:
@@ -166,12 +169,12 @@ class GuardedSession:
             )
 
     def limit_idle(self) -> None:
-        """From now on nothing but the ledger's own statements come, one right after the other."""
+        """Shorten the idle timeout, because only the ledger's own statements follow, one right after the other."""
         self.connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {_IDLE_MILLISECONDS}")
 
     @contextmanager
     def internal(self) -> Iterator[None]:
-        """Let statements through, and the end, as those of the ledger."""
+        """Allow statements, and the end of the transaction, as the ledger's own within the block."""
         self._internal = True
         try:
             yield
@@ -179,7 +182,7 @@ class GuardedSession:
             self._internal = False
 
     def close(self, *, discard: bool = False) -> None:
-        """Undo what is not committed, and give the session back, or end it if nobody wants it. Raises nothing."""
+        """Roll back what is not committed; return the session to the pool, or close it if `discard`. Raises nothing."""
         self._in_block = False
         with self.internal():
             try:
@@ -187,7 +190,7 @@ class GuardedSession:
                     self.connection.invalidate()
                 self.connection.close()
             except SQLAlchemyError:
-                # It is lost, and what it wrote with it: PostgreSQL sees to that.
+                # The connection was lost, so PostgreSQL rolls the transaction back.
                 self.connection.invalidate()
                 self.connection.close()
 

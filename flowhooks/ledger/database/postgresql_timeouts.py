@@ -1,7 +1,7 @@
-"""Connections to PostgreSQL that come to an end when nobody answers.
+"""PostgreSQL connections that are closed if a statement is not answered in time.
 
-A network, a proxy or a server that hangs keeps connections open and says nothing. The system gives one up only if its
-packets are not even received (`keepalive_options`), so that here each question has a time in which it must be answered.
+A network, proxy or server that hangs keeps connections open and sends nothing. The operating system closes a connection
+only if its packets are not even acknowledged (`keepalive_options`). So each statement has a timeout here.
 """
 
 from __future__ import annotations
@@ -19,27 +19,29 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
+# Without keepalives a connection whose peer disappeared would stay open for hours.
 _KEEPALIVE_OPTIONS: Final = {
     "keepalives_idle": "5",
     "keepalives_interval": "5",
     "keepalives_count": "3",
     "tcp_user_timeout": "15000",
 }
-"""Seconds, and milliseconds: else a connection whose other end has vanished without a word lasts for hours."""
+"""Keepalive options of the client: seconds, the last one milliseconds."""
+# Without them the server would keep a connection, and perhaps locks, for an unreachable process.
 SERVER_KEEPALIVE_OPTIONS: Final = (
     "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=15000"
 )
-"""The same for the server, which else keeps a place, and maybe locks, for a process that is out of reach."""
+"""The same options for the server."""
 
 SUSPECT_TIMEOUT: Final = 1.0
-"""Seconds in which a connection must answer that was made before another one, on the same way, was given up."""
+"""Statement timeout, in seconds, for connections that were opened before another one of their group timed out."""
 
 
 class TimedConnection(psycopg.Connection[Any]):
-    """A connection that is closed when a question is not answered, in time or at all.
+    """A connection that is closed if a statement is not answered in time, or if it breaks.
 
     Attributes:
-        statement_timeout: seconds; None waits for ever.
+        statement_timeout: seconds; None: no timeout.
     """
 
     statement_timeout: float | None = None
@@ -48,7 +50,7 @@ class TimedConnection(psycopg.Connection[Any]):
         """Wait for an answer.
 
         Raises:
-            psycopg.OperationalError: it did not come in time, or cannot come any more; the connection is closed.
+            psycopg.OperationalError: no answer came in time, or the connection broke; the connection is closed.
         """
         if self.statement_timeout is not None:
             timeout = self.statement_timeout
@@ -56,21 +58,21 @@ class TimedConnection(psycopg.Connection[Any]):
         try:
             return super().wait(gen, *args, **kwargs)
         except psycopg.OperationalError:
-            # psycopg may leave a connection open whose socket is gone, which then is asked to roll back, and cannot.
+            # psycopg may leave a connection open whose socket is closed. The rollback that follows would then fail.
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self.pgconn.finish()
             raise
 
 
 class AsyncTimedConnection(psycopg.AsyncConnection[Any]):
-    """The same for those who do not block a thread, and who share what they learn: see `company`.
+    """The same for asyncio. The connections of a `connection_group` share when one of them timed out.
 
-    One that breaks while an answer is waited for is left to their pool.
+    A connection that breaks during the wait is left to its pool.
     """
 
     statement_timeout: ClassVar[float] = 10.0
     timed_out_at: ClassVar[float] = -math.inf
-    """When one of the company was last given up."""
+    """When a connection of the group last timed out, by the monotonic clock, in seconds."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -80,7 +82,7 @@ class AsyncTimedConnection(psycopg.AsyncConnection[Any]):
         """Wait for an answer.
 
         Raises:
-            psycopg.OperationalError: it did not come in time; the connection is closed.
+            psycopg.OperationalError: no answer came in time; the connection is closed.
         """
         return await super().wait(_with_timeout(gen, self, self._timeout, self._on_timeout), *args, **kwargs)
 
@@ -96,20 +98,20 @@ class AsyncTimedConnection(psycopg.AsyncConnection[Any]):
 
 
 def connection_group() -> type[AsyncTimedConnection]:
-    """A kind of connections that go the same way: once one is given up, those that were made before are soon, too.
+    """Return a class of connections to one server: after one timed out, older ones have a short timeout.
 
-    Else whoever asks on each of them in turn waits for each of them.
+    Otherwise a caller that tries the connections in turn would wait the full timeout for each.
     """
     return type("AsyncTimedConnection", (AsyncTimedConnection,), {})
 
 
 def install(engine: Engine, *, statement_timeout: float | None, ping_timeout: float) -> None:
-    """Have an engine make such connections.
+    """Make an engine open `TimedConnection`s.
 
     Args:
-        engine: one of PostgreSQL, by psycopg.
-        statement_timeout: seconds for each question; None: as long as it takes.
-        ping_timeout: seconds until who is given a connection out of the pool knows whether it is one.
+        engine: an engine of PostgreSQL with psycopg.
+        statement_timeout: seconds for each statement; None: no timeout.
+        ping_timeout: seconds for the test of a pooled connection before it is used.
     """
     ping = engine.dialect.do_ping
 
@@ -125,13 +127,13 @@ def install(engine: Engine, *, statement_timeout: float | None, ping_timeout: fl
         finally:
             connection.statement_timeout = statement_timeout
 
-    # Said by the dialect, for listeners cost time at every statement (see `database/engines.py`).
+    # Set in the dialect, because listeners cost time at every statement (see `database/engines.py`).
     engine.dialect.connect = connect  # type: ignore[method-assign]  # as above
     engine.dialect.do_ping = quick_ping  # type: ignore[assignment]  # as above
 
 
 def keepalive_options(url: str) -> dict[str, str]:
-    """How long the system keeps a connection whose packets are not received, unless the URL says so itself."""
+    """Return the keepalive options of a connection, except those that the URL sets itself."""
     url_options = conninfo_to_dict(url)
     return {name: value for name, value in _KEEPALIVE_OPTIONS.items() if name not in url_options}
 
@@ -148,7 +150,7 @@ def _with_timeout(
         awaited = next(steps)
         while True:
             ready = yield awaited
-            # Who only listens has asked nothing.
+            # A connection that only listens waits for no answer.
             is_active = connection.pgconn.transaction_status != TransactionStatus.IDLE
             if is_active and not ready and time.monotonic() > began + (timeout := get_timeout()):
                 connection.pgconn.finish()

@@ -1,4 +1,4 @@
-"""Statements that each database says in its own way: batches, times, locks, notices."""
+"""Statements that differ between the databases: batches, times, locks, notifications."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 _CHANNEL: Final = "flowhooks"
 _LOCK_NOT_AVAILABLE: Final = "55P03"
-"""How PostgreSQL says that a lock was not to be had in time."""
+"""PostgreSQL's SQLSTATE for a lock that was not granted in time."""
 _SET_LOCK_TIMEOUT: Final = select(func.set_config("lock_timeout", bindparam("lock_timeout"), True))
-"""For the present transaction only."""
+"""Sets the lock timeout for the present transaction only."""
 
 
 class _JsonRows(FunctionElement[Any]):
@@ -71,7 +71,7 @@ def _json_array_elements_text(element: _JsonRows, compiler: Any, **options: Any)
 
 
 class Now(FunctionElement[int]):
-    """The database's own time, in microseconds since 1970: the same for all who share it, whatever their clocks say."""
+    """The time of the database's clock in microseconds since 1970, the same for all processes that share it."""
 
     type = BigInteger()
     inherit_cache = True
@@ -88,7 +88,7 @@ def _postgresql_now(_element: Now, _compiler: Any, **_options: Any) -> str:
 
 
 def database_time(connection: Connection) -> int:
-    """What the database's clock says, in microseconds since 1970."""
+    """Return the time of the database's clock, in microseconds since 1970."""
     return int(connection.execute(select(Now())).scalar_one())
 
 
@@ -96,7 +96,7 @@ class _JsonPath(ColumnElement[Any]):
     """One element of a JSON array, as a value of the database's type."""
 
     inherit_cache = True
-    _traverse_internals = [  # noqa: RUF012 (SQLAlchemy's own way of saying what makes two of them the same)
+    _traverse_internals = [  # noqa: RUF012 (SQLAlchemy's declaration of which elements are equal)
         ("array", InternalTraversal.dp_clauseelement),
         ("index", InternalTraversal.dp_plain_obj),
         ("type", InternalTraversal.dp_type),
@@ -107,7 +107,7 @@ class _JsonPath(ColumnElement[Any]):
 
     @property
     def _from_objects(self) -> Any:
-        return self.array._from_objects  # noqa: SLF001 (SQLAlchemy asks this of every element made of others)
+        return self.array._from_objects  # noqa: SLF001 (SQLAlchemy requires it of every composed element)
 
 
 @compiles(_JsonPath)
@@ -125,7 +125,7 @@ class _NoLimit(ColumnElement[int]):
     """A LIMIT without a limit, which keeps SQLite from flattening the query."""
 
     inherit_cache = True
-    _traverse_internals = ()  # type: ignore[assignment]  # nothing makes two of them differ
+    _traverse_internals = ()  # type: ignore[assignment]  # all instances are equal
     type = Integer()
 
 
@@ -154,21 +154,24 @@ def _collated(element: _BytewiseOrder, compiler: Any, **options: Any) -> str:
 
 
 def bytewise_order(key: ColumnElement[Any]) -> ColumnElement[Any]:
-    """A column to order by that comes out alike everywhere: PostgreSQL's text goes by the language of its database."""
+    """Return a column to order by, with the same order on every database.
+
+    PostgreSQL otherwise orders text by the locale of its database.
+    """
     return _BytewiseOrder(key) if isinstance(key.type, Text) else key
 
 
 def row_array(name: str, /, **columns: Any) -> Subquery:
-    """A batch of rows as a table inside a statement, so that any number of them costs one execution.
+    """Return a batch of rows as a table inside a statement, so that any number of rows needs one execution.
 
-    The statement's parameter `name` then takes a JSON array of arrays, one for each row.
+    The statement's parameter `name` takes a JSON array of arrays, one for each row.
 
     Args:
-        name: of the parameter and of the table.
+        name: the name of the parameter and of the table.
         **columns: each column's SQLAlchemy type, in the order of the inner arrays.
     """
     array = _JsonRows(bindparam(name, type_=Text)).table_valued("value", name=f"{name}_json")
-    # Flattened, SQLite would render each row once for each column.
+    # If SQLite flattened this query, it would produce each row once for each column.
     values = select(array.c.value).limit(_NoLimit()).subquery(f"{name}_values")
     picked: list[ColumnElement[Any]] = [
         _JsonPath(values.c.value, index, kind).label(label) for index, (label, kind) in enumerate(columns.items())
@@ -177,17 +180,17 @@ def row_array(name: str, /, **columns: Any) -> Subquery:
 
 
 def string_array(name: str) -> Any:
-    """A batch of strings inside a statement, for `IN`: the parameter `name` takes a JSON array."""
+    """Return a batch of strings inside a statement, for `IN`: the parameter `name` takes a JSON array."""
     array = _JsonStrings(bindparam(name, type_=Text)).table_valued(column("value", Text), name=f"{name}_json")
     return select(array.c.value)
 
 
 def lock_statement(names: Select[Any] | CompoundSelect[Any]) -> Select[Any]:
-    """A statement for `lock`.
+    """Return a statement for `lock`.
 
     Args:
-        names: gives, in its one column, a name for each thing that one transaction at a time is to have. They are
-            locked in one order, so that no two transactions wait for each other.
+        names: selects, in its one column, the names to lock. They are locked in one order, so that two transactions do
+            not deadlock.
     """
     each = names.subquery("names")
     name = next(iter(each.c))
@@ -196,25 +199,26 @@ def lock_statement(names: Select[Any] | CompoundSelect[Any]) -> Select[Any]:
 
 
 def lock(connection: Connection, statement: Select[Any], parameters: Mapping[str, Any]) -> None:
-    """Wait until no other transaction has what the statement names, and keep it until the end of this one.
+    """Lock the names that the statement selects until the transaction ends; wait for others that hold them.
 
-    What is read afterwards, by another statement, is what those have left. On SQLite every transaction that writes
-    has everything.
+    A statement that is executed afterwards sees what those transactions committed. On SQLite this does nothing, because
+    a writing transaction has the whole database to itself.
     """
     if connection.dialect.name == POSTGRESQL:
         connection.execute(statement, parameters).all()
 
 
+# Less than the time after which PostgreSQL looks for deadlocks.
 EXCLUDE_READERS_TIMEOUT_MS: Final = 500
-"""Milliseconds that `quiet` waits; less than it takes PostgreSQL to look for transactions that wait in a circle."""
+"""Milliseconds that `exclude_readers` waits."""
 
 
 def exclude_readers(connection: Connection, table: Table) -> None:
-    """Wait for the transactions that have read a table and are not at their end, and let no other read it till ours is.
+    """Wait for the open transactions that have read a table, and block new readers until this transaction ends.
 
-    So whoever goes by what they read there is done before it changes, or reads it after that; and that costs them
-    nothing. It is given up where it would take long, as while a dump is made: then some may still go by what was. On
-    SQLite no other transaction writes.
+    So a transaction that acts on what it read there has ended before the change, or reads the table after it; this
+    costs those transactions nothing. If the wait would be long, as during a dump, it is given up, and some transactions
+    may still act on the old state. On SQLite this does nothing, because no other transaction writes.
     """
     if connection.dialect.name != POSTGRESQL:
         return
@@ -236,22 +240,22 @@ _NOTIFY: Final = select(func.pg_notify(_CHANNEL, _MESSAGES.c.value))
 
 
 def notify(connection: Connection, messages: Sequence[str]) -> None:
-    """Tell all who listen, whatever process they are, once this transaction is durable. On SQLite there is nobody."""
+    """Notify all listening processes once this transaction is committed. On SQLite this does nothing."""
     if connection.dialect.name == POSTGRESQL:
         connection.execute(_NOTIFY, {"messages": json.dumps(list(messages))}).all()
 
 
 @contextmanager
 def listen(url: str, on_message: Callable[[str], None]) -> Iterator[tuple[int, Callable[[], None]]]:
-    """A connection of its own that listens to `notify`.
+    """Open a connection of its own that listens to `notify`.
 
     Args:
-        url: the database; it must be a shared one.
-        on_message: called with each message, by the function that is given.
+        url: the database, which must be a shared one.
+        on_message: called with each message, by the yielded function.
 
     Yields:
-        The file descriptor that can be read when there is something new, and a function that takes it in. The
-        function raises `SQLAlchemyError` where the connection is lost.
+        The file descriptor that is readable when messages have arrived, and a function that receives them. The function
+        raises `SQLAlchemyError` if the connection is lost.
     """
     engine = open_engine(url, writing=False, statement_timeout=STATEMENT_TIMEOUT)
     try:
@@ -259,28 +263,28 @@ def listen(url: str, on_message: Callable[[str], None]) -> Iterator[tuple[int, C
             driver: Any = connection.connection.driver_connection
             driver.add_notify_handler(lambda notice: on_message(notice.payload))
             connection.exec_driver_sql(f"LISTEN {_CHANNEL}")
-            # Whatever has come in is handed over while a statement is under way; and it shows a lost connection.
+            # The driver delivers notifications while it executes a statement, which also detects a lost connection.
             yield driver.fileno(), lambda: connection.exec_driver_sql("SELECT 1").close()
     finally:
         engine.dispose()
 
 
 def insert(table: Table) -> postgresql.Insert:
-    """An INSERT that can say what to do about rows that are there already; both databases say it alike."""
+    """Return an INSERT that supports ON CONFLICT. Its syntax is the same on both databases."""
     return postgresql.insert(table)
 
 
 class BulkInsert:
     """An INSERT of any number of rows in one execution.
 
-    On PostgreSQL the rows are handed over as one JSON text, so that the statement is the same however many they are:
-    it is then prepared once, where otherwise each size of batch would be a statement to make, read and plan anew.
+    On PostgreSQL the rows are passed as one JSON text, so the statement is the same for any number of rows and is
+    prepared once. Otherwise each batch size would be another statement to build, parse and plan.
 
     Args:
-        table: where they go.
-        ignore_conflicts: pass over rows that are there already.
-        update_columns: columns that get the new value where the row is there already; what else it has stays.
-        also_read: one value that `reading` reads in the same breath, so that it costs no execution of its own.
+        table: the table.
+        ignore_conflicts: skip rows that exist.
+        update_columns: columns that are updated if the row exists; its other columns do not change.
+        also_read: one value that `insert_and_read` reads in the same execution.
     """
 
     def __init__(
@@ -308,28 +312,31 @@ class BulkInsert:
                 for statement in (listed, selected)
             )
         self._listed_rows, self._selected_rows = listed.returning(*table.columns), selected.returning(*table.columns)
-        # RETURNING is for its effect, too: without it SQLAlchemy would execute the listed rows one by one.
+        # RETURNING also makes it fast: without it SQLAlchemy would execute the listed rows one by one.
         self._listed, self._selected = listed.returning(key), selected.returning(key)
         self._selected_and_read = (
             self._selected if also_read is None else selected.returning(key, also_read.label("beside"))
         )
 
     def __call__(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> list[Any]:
-        """Insert rows; the first column of the primary key of each that was stored. What a row lacks is null."""
+        """Insert rows; return the first primary key column of each stored row. Columns that a row lacks are null."""
         if connection.dialect.name == POSTGRESQL:
             parameters = {"rows": json.dumps(rows, ensure_ascii=False)}
             return list(connection.execute(self._selected, parameters).scalars())
         return list(connection.execute(self._listed, list(rows)).scalars())
 
     def insert_returning(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> Sequence[Any]:
-        """Insert rows as by a call; each that was stored or refreshed, as it is now."""
+        """Insert rows; return each row that was inserted or updated, with its present values."""
         if connection.dialect.name == POSTGRESQL:
             parameters = {"rows": json.dumps(rows, ensure_ascii=False)}
             return connection.execute(self._selected_rows, parameters).all()
         return connection.execute(self._listed_rows, list(rows)).all()
 
     def insert_and_read(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> tuple[list[Any], Any]:
-        """Insert rows as by a call; and what is to be read beside. None on SQLite, where one process knows it all."""
+        """Insert rows; return the stored keys and the value of `also_read`.
+
+        The value is None if no row was stored, and on SQLite, where the only process knows it.
+        """
         if connection.dialect.name != POSTGRESQL:
             return self(connection, rows), None
         inserted = connection.execute(self._selected_and_read, {"rows": json.dumps(rows, ensure_ascii=False)}).all()
