@@ -1,7 +1,7 @@
-"""What a person should look at, and the alerts that were raised for it.
+"""Queries for the causes of alerts, and the stored alerts.
 
-What is looked for again and again is found by steps down an index, one for each handler or class, however many
-deliveries or events share it. Those of open alerts are counted at each look, from an index alone.
+Periodic checks find causes by one index lookup for each handler or class, however many deliveries or events share it.
+Those of open alerts are counted at each check, from an index alone.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ if TYPE_CHECKING:
 
 
 class HandlerIssue(NamedTuple):
-    """A handler with deliveries that somebody should look at.
+    """A handler with deliveries that need attention.
 
     Attributes:
-        handler: its id.
-        event_id: the event of the delivery for which that has been so longest.
-        since: from when, in microseconds since 1970.
+        handler: the handler's id.
+        event_id: the id of the event whose delivery has had the problem for the longest time.
+        since: since when, in microseconds since 1970.
     """
 
     handler: str
@@ -60,10 +60,10 @@ class ParkedBacklog(NamedTuple):
     """Parked events of one class and key.
 
     Attributes:
-        callback_class: their class; `""` where they named none.
+        callback_class: their class; `""` if they have none.
         process_key: their process definition key, or None.
-        event_id: the oldest of them.
-        since: when that was received, in microseconds since 1970.
+        event_id: the id of the oldest of them.
+        since: when that event was received, in microseconds since 1970.
     """
 
     callback_class: str
@@ -73,11 +73,11 @@ class ParkedBacklog(NamedTuple):
 
 
 class LatestOccurrence(NamedTuple):
-    """The newest delivery or event that shares a cause.
+    """The newest delivery or event that has the cause of an alert.
 
     Attributes:
-        at: when it joined, in microseconds since 1970.
-        error: how its last attempt failed; `""` where none did.
+        at: when it was added, in microseconds since 1970.
+        error: the error of its last attempt; `""` if none failed.
     """
 
     at: int
@@ -86,25 +86,25 @@ class LatestOccurrence(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenAlert:
-    """An alert whose cause goes on, as the last look found it.
+    """An alert whose cause persists, as the last check found it.
 
     Attributes:
         id: its id.
-        cause: why.
-        subject: what it is about.
+        cause: its cause.
+        subject: the handler, plugin or other subject.
         message: one sentence.
-        started_at: when its cause began, in microseconds since 1970.
-        count: how many deliveries or events share it.
-        event_id: one of those events, or `""`.
-        notified_plugins: the plugins that have taken its last notification.
-        acknowledged_at: when somebody said that they see to it, in microseconds since 1970; None: nobody has.
-        acknowledged_by: who has; `""` where nobody has.
-        last_at: when the newest of them joined, in microseconds since 1970.
-        last_error: how the newest of them failed, on one line; `""` where nothing failed.
-        notifications: how many notifications there were: 1, and 1 more each time that it had grown.
-        notified_at: when the last notification was made, in microseconds since 1970.
-        notified_count: the lowest count since then, or since it was acknowledged: growth is measured from it.
-        grown_from: the count with which the last notification compares; 0 for the first.
+        started_at: since when its cause has existed, in microseconds since 1970.
+        count: number of deliveries or events that share it.
+        event_id: the id of one of those events, or `""`.
+        notified_plugins: the plugins that accepted its last notification.
+        acknowledged_at: when an operator acknowledged it, in microseconds since 1970; None: not acknowledged.
+        acknowledged_by: the operator who acknowledged it; `""` if nobody did.
+        last_at: when the newest delivery or event was added, in microseconds since 1970.
+        last_error: the error of the newest delivery, in one line; `""` if none failed.
+        notifications: number of notifications: 1, and 1 more for each growth.
+        notified_at: when the last notification was created, in microseconds since 1970.
+        notified_count: the lowest count since the last notification or the acknowledgement: growth is measured from it.
+        grown_from: the count that the last notification compares with; 0 for the first one.
     """
 
     id: str
@@ -126,23 +126,23 @@ class OpenAlert:
 
     @property
     def about(self) -> str:
-        """Its cause and its subject, as those name it who speak of it later."""
+        """Its cause and subject, as later messages name it."""
         return f"{self.cause.value} {self.subject}"
 
 
 def failed(connection: Connection, state: State) -> list[HandlerIssue]:
-    """The handlers with deliveries in `state`, *dead* or *unknown*."""
+    """Return the handlers with deliveries in `state`, *dead* or *unknown*."""
     rows = connection.execute(_oldest(deliveries.c.changed_at, IS_FAILED, deliveries.c.state == state.value))
     return sorted(HandlerIssue(row.handler, row.event_id, row.changed_at) for row in rows)
 
 
 def count_failed(connection: Connection, state: State, handler: str) -> int:
-    """How many deliveries of a handler are in `state`, *dead* or *unknown*."""
+    """Return the number of a handler's deliveries in `state`, *dead* or *unknown*."""
     return _count(connection, IS_FAILED, deliveries.c.state == state.value, deliveries.c.handler == handler)
 
 
 def latest_failed(connection: Connection, state: State, handler: str) -> LatestOccurrence | None:
-    """The delivery of a handler that came into `state`, *dead* or *unknown*, last."""
+    """Return the delivery of a handler that entered `state`, *dead* or *unknown*, last."""
     newest = (
         select(deliveries.c.changed_at, attempts.c.error)
         .outerjoin(attempts, IS_LAST_ATTEMPT)
@@ -155,12 +155,12 @@ def latest_failed(connection: Connection, state: State, handler: str) -> LatestO
 
 
 def count_waiting(connection: Connection, handler: str) -> int:
-    """How many deliveries of a handler wait, and could run but for their handler."""
+    """Return the number of a handler's deliveries that wait and are scheduled."""
     return _count(connection, deliveries.c.handler == handler, IS_SCHEDULED, IS_WAITING)
 
 
 def running(connection: Connection) -> list[HandlerIssue]:
-    """Every delivery that runs just now: its handler, its event, and since when."""
+    """Return the handler, the event and the start time of every running delivery."""
     rows = connection.execute(
         select(deliveries.c.handler, deliveries.c.event_id, attempts.c.started_at)
         .join(attempts, IS_LAST_ATTEMPT)
@@ -171,10 +171,11 @@ def running(connection: Connection) -> list[HandlerIssue]:
 
 
 def overdue(connection: Connection, before: int) -> list[HandlerIssue]:
-    """The handlers with deliveries that have been able to run since before `before`, and still wait.
+    """Return the handlers with deliveries that have been due since before `before`, and still wait.
 
-    Without those that were retired, as with missing handlers: where a ledger is shared, what waits keeps its time. So
-    does what waits for a handler that is paused, or was: it could not run before that was resumed.
+    Retired handlers are left out, as in `missing_handlers`, because deliveries on a shared ledger keep their due time.
+    So are paused handlers. For a resumed handler the time counts from its resumption, because its deliveries could not
+    run before.
     """
     each = _oldest(deliveries.c.due_at, IS_SCHEDULED, only=(IS_WAITING, deliveries.c.due_at <= before)).subquery(
         "oldest"
@@ -190,14 +191,15 @@ def overdue(connection: Connection, before: int) -> list[HandlerIssue]:
 
 
 def count_overdue(connection: Connection, before: int, handler: str) -> int:
-    """How many deliveries of a handler have been able to run since before `before`, and still wait."""
+    """Return the number of a handler's deliveries that have been due since before `before`, and still wait."""
     return _count(connection, deliveries.c.handler == handler, IS_SCHEDULED, deliveries.c.due_at <= before, IS_WAITING)
 
 
 def missing_handlers(connection: Connection, before: int) -> list[HandlerIssue]:
-    """The handlers that are missing, and have deliveries that have waited for them since before `before`.
+    """Return the missing handlers with deliveries that have waited for them since before `before`.
 
-    Without those that were retired, or are paused: whoever did that was shown what waits, and that it stays.
+    Retired and paused handlers are left out: the operator who retired or paused them was shown the waiting deliveries,
+    and that they stay stored.
     """
     each = _oldest(deliveries.c.id, IS_SUSPENDED).subquery("oldest")
     # A handler has been missing since the first start without it.
@@ -214,7 +216,7 @@ def missing_handlers(connection: Connection, before: int) -> list[HandlerIssue]:
 
 
 def count_missing_handler(connection: Connection, handler: str) -> int:
-    """How many deliveries wait for a handler that is missing."""
+    """Return the number of deliveries that wait for a missing handler."""
     return _count(connection, IS_SUSPENDED, deliveries.c.handler == handler)
 
 
@@ -248,7 +250,7 @@ def _count(connection: Connection, *where: ColumnElement[bool]) -> int:
 
 
 _GROUP: Final = (indexed(events.c.callback_class), indexed(events.c.process_definition_key))
-"""By which parked events are counted: of a class and a key that are longer than what the index holds, the beginning."""
+"""Columns by which parked events are counted. Of a longer class or key, only the part that the index stores counts."""
 _PARKED: Final = (
     select(events.c.callback_class, events.c.process_definition_key, events.c.id, events.c.received_at)
     .where(IS_PARKED)
@@ -258,15 +260,15 @@ _FIRST_GROUP: Final = _PARKED.order_by(_GROUP[0], _GROUP[1].nulls_first(), event
 
 
 def parked_backlogs(connection: Connection, before: int, *, limit: int) -> tuple[list[ParkedBacklog], bool]:
-    """What has been parked since before `before`, by class and key.
+    """Return the events that have been parked since before `before`, by class and key.
 
     Args:
         connection: any connection.
         before: microseconds since 1970.
-        limit: how many classes and keys are looked at, in their order.
+        limit: maximum number of classes and keys that are examined, in their order.
 
     Returns:
-        Those with such events; and whether no class or key was left out.
+        The classes and keys with such events; and whether all classes and keys were examined.
     """
     backlogs: list[ParkedBacklog] = []
     row = connection.execute(_FIRST_GROUP).one_or_none()
@@ -282,8 +284,8 @@ def parked_backlogs(connection: Connection, before: int, *, limit: int) -> tuple
 def _group_after(connection: Connection, callback_class: str, process_key: str | None) -> Any:
     class_, key = _GROUP
     class_prefix = callback_class[:MAX_INDEXED_CHARS]
-    # No key sorts before any key. An expression that is fixed must not be among those that SQLite is to order by: it
-    # would sort all rows; and of an expression of an index it looks for a range, but not for what is not null.
+    # A missing key sorts before all keys. `same_class` must not order by the class, which is fixed: SQLite would sort
+    # all rows. And SQLite uses an index on an expression for a range, but not for IS NOT NULL.
     next_key = key >= "" if process_key is None else key > process_key[:MAX_INDEXED_CHARS]
     same_class = _PARKED.where(class_ == class_prefix, next_key).order_by(key, events.c.received_at)
     return (
@@ -293,14 +295,14 @@ def _group_after(connection: Connection, callback_class: str, process_key: str |
 
 
 def oldest_without_name(connection: Connection) -> ParkedBacklog | None:
-    """The parked event that has neither a class nor a key and was received first; None if there is none."""
+    """Return the oldest parked event that has neither a class nor a key; None if there is none."""
     nameless = (_GROUP[0] == "", _GROUP[1].is_(None))
     row = connection.execute(_PARKED.where(*nameless).order_by(events.c.received_at)).one_or_none()
     return None if row is None else ParkedBacklog("", None, row.id, row.received_at)
 
 
 def count_parked(connection: Connection, before: int, callback_class: str, process_key: str | None) -> int:
-    """How many events of a class and key have been parked since before `before`."""
+    """Return the number of events of a class and key that have been parked since before `before`."""
     of_group = _of_group(before, callback_class, process_key)
     return int(connection.execute(select(func.count()).select_from(events).where(of_group)).scalar_one())
 
@@ -308,7 +310,7 @@ def count_parked(connection: Connection, before: int, callback_class: str, proce
 def latest_parked(
     connection: Connection, before: int, callback_class: str, process_key: str | None
 ) -> LatestOccurrence | None:
-    """The newest event of a class and key that has been parked since before `before`."""
+    """Return the newest event of a class and key that has been parked since before `before`."""
     of_group = _of_group(before, callback_class, process_key)
     received_at = connection.execute(select(func.max(events.c.received_at)).where(of_group)).scalar_one()
     return None if received_at is None else LatestOccurrence(received_at)
@@ -321,13 +323,13 @@ def _of_group(before: int, callback_class: str, process_key: str | None) -> Colu
 
 
 def open_alerts(connection: Connection) -> list[OpenAlert]:
-    """The alerts that were raised and whose causes have not gone, the oldest first."""
+    """Return the open alerts, oldest first."""
     rows = connection.execute(select(alerts).where(alerts.c.closed_at.is_(None)).order_by(alerts.c.id)).mappings()
     return [_alert(row) for row in rows]
 
 
 def recently_closed(connection: Connection, *, limit: int) -> list[tuple[OpenAlert, int]]:
-    """The newest alerts whose causes have gone, each with when they had (microseconds since 1970), the newest first."""
+    """Return the newest closed alerts, newest first, each with when it was closed, in microseconds since 1970."""
     closed = select(alerts).where(alerts.c.closed_at.is_not(None)).order_by(alerts.c.id.desc()).limit(limit)
     return [(_alert(row), row["closed_at"]) for row in connection.execute(closed).mappings()]
 
@@ -354,7 +356,7 @@ def _alert(row: RowMapping) -> OpenAlert:
 
 
 def insert_alerts(transaction: WriteTransaction, new: Sequence[OpenAlert], now: int) -> set[str]:
-    """Write down new alerts; the ids of those of which there was none open for the same cause and subject."""
+    """Store new alerts, except if an alert for the same cause and subject is open; return the stored ids."""
     opened = set()
     for alert in new:
         row = asdict(alert) | {"cause": alert.cause.value, "opened_at": now}
@@ -370,9 +372,9 @@ def insert_alerts(transaction: WriteTransaction, new: Sequence[OpenAlert], now: 
 
 
 def acknowledge(transaction: WriteTransaction, ids: Collection[str], who: str, now: int) -> dict[str, str]:
-    """Write down that somebody sees to these alerts; what each is about, by the ids of those that nobody saw to.
+    """Acknowledge alerts; return the cause and subject of each that was open and not yet acknowledged, by id.
 
-    From now on growth is measured from the counts of this moment.
+    Growth is then measured from the present counts.
     """
     conditions = (
         alerts.c.id.in_(database.string_array("ids")),
@@ -386,7 +388,7 @@ def acknowledge(transaction: WriteTransaction, ids: Collection[str], who: str, n
 
 
 def mark_notified(transaction: WriteTransaction, alert: OpenAlert) -> None:
-    """Write down who has taken an alert's last notification; nothing, if there has been another one since."""
+    """Store the plugins that accepted an alert's last notification, unless there is a newer notification."""
     transaction.connection.execute(
         update(alerts)
         .where(alerts.c.id == alert.id, alerts.c.notifications == alert.notifications)
@@ -395,9 +397,10 @@ def mark_notified(transaction: WriteTransaction, alert: OpenAlert) -> None:
 
 
 def update_alert(transaction: WriteTransaction, alert: OpenAlert) -> None:
-    """Write down how an alert is now, and whether there is another notification of it."""
+    """Store the present state of an alert, and its newest notification."""
     names = ("count", "message", "event_id", "last_at", "last_error", "notifications", "notified_at", "grown_from")
-    # Between the look and this an operator may have acknowledged it: keep what that wrote, if it is lower.
+    # An operator may have acknowledged the alert since it was read: keep the count that the acknowledgement stored if
+    # it is lower.
     notified_count = case(
         (alerts.c.notifications < alert.notifications, alert.notified_count),
         (alerts.c.notified_count > alert.notified_count, alert.notified_count),
@@ -412,7 +415,7 @@ def update_alert(transaction: WriteTransaction, alert: OpenAlert) -> None:
 
 
 def close_alerts(transaction: WriteTransaction, ids: Collection[str], now: int) -> None:
-    """Write down that the causes of these alerts have gone."""
+    """Close alerts whose causes are gone."""
     has_id = alerts.c.id.in_(database.string_array("ids"))
     transaction.connection.execute(
         update(alerts).where(has_id, alerts.c.closed_at.is_(None)).values(closed_at=now), {"ids": json.dumps([*ids])}

@@ -1,4 +1,4 @@
-"""Who has done what, and when."""
+"""The audit log: the actions of operators."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """One thing that somebody has done.
+    """One action of an operator.
 
     Attributes:
         id: its id.
-        at: when, in microseconds since 1970.
+        at: when it was done, in microseconds since 1970.
         actor: the operator's name.
-        interface: by which they did it: `"console"`, `"api"` or `"cli"`.
+        interface: the interface that was used: `"console"`, `"api"` or `"cli"`.
         action: the operation's name.
-        target: the id of the event, handler or alert that it is about; `""` if it is about several.
-        detail: what was asked for, and what that changed, as JSON has it.
+        target: the id of the event, handler or alert; `""` if the action is about several.
+        detail: the request and its effects, as JSON values.
     """
 
     id: str
@@ -42,19 +42,19 @@ class AuditEntry:
 
 
 def record(transaction: WriteTransaction, entry: AuditEntry) -> None:
-    """Write down what is done in this very transaction: it is done and written down, or neither."""
+    """Store an entry in the transaction of the action, so that either both or neither are stored."""
     detail = json.dumps(entry.detail, ensure_ascii=False)
     transaction.connection.execute(insert(audit_log).values(asdict(entry) | {"detail": detail}))
 
 
 def entries(connection: Connection, *, limit: int, before: str = "", target: str | None = None) -> list[AuditEntry]:
-    """What was done, the newest first.
+    """Return entries of the audit log, newest first.
 
     Args:
         connection: any connection.
-        limit: how many at the most.
-        before: the id after which to go on; `""`: from the newest.
-        target: only what is about this event, handler or alert; None: everything.
+        limit: maximum number of entries.
+        before: the id after which to continue; `""`: start with the newest.
+        target: only entries about this event, handler or alert; None: all entries.
     """
     query = select(audit_log).order_by(audit_log.c.id.desc()).limit(limit)
     if before:

@@ -1,7 +1,7 @@
-"""A ledger's rows copied into another database, and compared.
+"""Copies of a ledger's rows into another database, and their comparison.
 
-Every table is gone through in the order of its key's bytes, which is the same in every database. What is in memory at
-once is bounded, however much is stored.
+Every table is read in the byte order of its key, which is the same in every database. The rows in memory at one time
+are bounded, however many are stored.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     Advance = Callable[[int], None]
 
 TABLES: Final = tuple(metadata.sorted_tables)
-"""Each after those that it refers to."""
+"""All tables, each after those that it refers to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableDigest:
-    """What a table holds.
+    """The number of rows of a table, and a digest of them.
 
     Attributes:
-        rows: how many.
-        digest: SHA-256 over all of them as JSON, one a line, in the order of the key's bytes.
+        rows: number of rows.
+        digest: SHA-256 over all rows as JSON, one a line, in the byte order of the key.
     """
 
     rows: int
@@ -47,23 +47,24 @@ class TableDigest:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseSnapshot:
-    """One of the two databases, as one moment's state of it is read.
+    """One of the two databases, read as one snapshot.
 
     Attributes:
-        url: which one it is.
-        connection: how it is read.
+        url: its URL.
+        connection: the connection that reads it.
     """
 
     url: str
     connection: Connection
 
     def batches(self, query: Select[Any]) -> Iterator[Sequence[Row[Any]]]:
-        """The rows of a query, never many at once.
+        """Yield the rows of a query in batches of bounded size.
 
         Raises:
             LedgerUnusable: the database cannot be read.
         """
-        # What the caller does with a batch is not done in here, so that only this database's errors are named after it.
+        # The caller's work on a batch is outside `name_database_in_errors`, so that only errors of this database get
+        # its name.
         stream = batches(self.connection, query)
         while batch := self._next(stream):
             yield batch
@@ -73,7 +74,7 @@ class DatabaseSnapshot:
             return next(stream, ())
 
     def rows(self, query: Select[Any], parameters: Mapping[str, Any]) -> Sequence[Row[Any]]:
-        """The few rows of a query.
+        """Return all rows of a query, which must be few.
 
         Raises:
             LedgerUnusable: the database cannot be read.
@@ -83,23 +84,23 @@ class DatabaseSnapshot:
 
 
 def count_rows(connection: Connection) -> int:
-    """How many rows a ledger holds, of all tables."""
+    """Return the number of rows in all tables of a ledger."""
     return sum(connection.execute(select(func.count()).select_from(table)).scalar_one() for table in TABLES)
 
 
 def compare(source: DatabaseSnapshot, target: DatabaseSnapshot, advance: Advance) -> dict[str, int]:
-    """See that the target holds nothing but rows of the source.
+    """Check that the target holds only rows of the source.
 
     Args:
-        source: what is to be copied.
-        target: where to; as far as it has been copied before.
-        advance: is told how many rows more have been seen.
+        source: the database to copy.
+        target: the database to copy into, with the rows of an earlier, incomplete copy.
+        advance: called with the number of rows that were compared since the last call.
 
     Returns:
-        How many rows of each table are there already.
+        Number of rows that each table of the target has.
 
     Raises:
-        LedgerUnusable: the target holds something else, or one of them cannot be read.
+        LedgerUnusable: the target holds other rows, or one of the databases cannot be read.
     """
     counts = dict.fromkeys((table.name for table in TABLES), 0)
     for table in TABLES:
@@ -115,19 +116,19 @@ def compare(source: DatabaseSnapshot, target: DatabaseSnapshot, advance: Advance
 
 
 def copy(source: DatabaseSnapshot, url: str, target: Engine, advance: Advance) -> dict[str, TableDigest]:
-    """Put every row of the source into the target, unless a row with its key is there.
+    """Copy every row of the source into the target, unless the target has a row with its key.
 
     Args:
-        source: what is copied.
-        url: where to.
-        target: the same, opened for writing. It is at this version.
-        advance: is told how many rows more are there, durably.
+        source: the database to copy.
+        url: the URL of the target.
+        target: the target, opened for writing, with tables at this version.
+        advance: called with the number of rows that were copied durably since the last call.
 
     Returns:
-        What the source holds, by table.
+        The digests of the source, by table.
 
     Raises:
-        LedgerUnusable: one of them cannot be read or written.
+        LedgerUnusable: one of the databases cannot be read or written.
     """
     digests = {}
     for table in TABLES:
@@ -145,10 +146,10 @@ def copy(source: DatabaseSnapshot, url: str, target: Engine, advance: Advance) -
 
 
 def digest_tables(snapshot: DatabaseSnapshot, advance: Advance) -> dict[str, TableDigest]:
-    """What a ledger holds, by table.
+    """Return the digests of a ledger, by table.
 
     Raises:
-        LedgerUnusable: it cannot be read.
+        LedgerUnusable: the database cannot be read.
     """
     digests = {}
     for table in TABLES:

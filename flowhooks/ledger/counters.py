@@ -1,4 +1,4 @@
-"""The ledger's counters, each process's part in a row of its own."""
+"""Counters of the ledger. Each process adds to a row of its own."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ INCREMENT: Final = _INSERT.on_conflict_do_update(
 
 
 def increment(transaction: WriteTransaction, name: str, process: str, by: int) -> None:
-    """Add to one of the ledger's counters, in this process's own row of it."""
+    """Add to a counter of the ledger, in the row of this process."""
     transaction.connection.execute(INCREMENT, {"name": name, "process": process, "value": by})

@@ -1,4 +1,4 @@
-"""An event as it is handed to the ledger: routed, and not stored yet."""
+"""A routed event that is about to be stored."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class NewEvent:
         state: routed, parked or dismissed.
         parked_by: why it is parked; None if it is not.
         dismissed_by: why it is dismissed; None if it is not.
-        no_match: why handlers that share its class or key do not get it, as JSON; None where that is not kept.
+        no_match: why handlers that share its class or key do not get it, as JSON; None: not stored.
         unknown_conclusion: whether no handler of its class or key names its conclusion.
         route: handler id to the reason why.
         deliveries: (delivery id, handler id) for each of the route's handlers.
-        missing_handlers: those of the handlers that are not loaded here: their deliveries wait for them.
-        order_keys: the event's order key, for each of the handlers that is ordered.
-        webhook_id: the id under which its call-back was signed; None if it was not.
-        read: whether somebody reads the event's data once it is stored, and be it a plugin that is told of it.
-        now: microseconds since 1970.
-        body_sha256: of its body's bytes.
-        identity_sha256: of its identity.
+        missing_handlers: the ids of the handlers that are not loaded here: their deliveries are suspended.
+        order_keys: the order key of the event for each handler that is ordered.
+        webhook_id: the id of its signature; None if the callback was not signed.
+        read: whether any code reads the event's data after it was stored, plugins that are notified of it included.
+        now: when it was received, in microseconds since 1970.
+        body_sha256: SHA-256 (hexadecimal) of its body's bytes.
+        identity_sha256: SHA-256 (hexadecimal) of its identity.
     """
 
     event: Event
@@ -59,12 +59,12 @@ class NewEvent:
     identity_sha256: str = field(init=False)
 
     def __post_init__(self) -> None:
-        # Here, and not in the writer's thread, for which all others wait.
+        # Computed here and not in the writer's thread, which all other threads wait for.
         object.__setattr__(self, "body_sha256", checksums.body_sha256(self.body))
         object.__setattr__(self, "identity_sha256", checksums.texts_sha256(self.event.identity))
 
     def load(self) -> Event:
-        """The event for one delivery; its data read anew, so that nobody shares it, unless nobody else would."""
+        """Return the event for one delivery, with a copy of the data unless nothing else uses them."""
         if not self.read and len(self.deliveries) == 1:
             return self.event
         return replace(self.event, data=schema.parse(self.body.encode()))

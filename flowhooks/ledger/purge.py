@@ -1,7 +1,7 @@
-"""Events that may go, and what is kept of them: who they were.
+"""Purge of old events, whose identities are kept.
 
-They are gone through in the order of their ids, which is that of the time (see `Clock.new_id`), a page at a time. What
-may go is seen without holding anybody up, and decided again in the transaction that deletes it.
+Events are examined in pages, in the order of their ids, which is the order of time (see `Clock.new_id`). The events to
+purge are selected without locks, and checked again in the transaction that deletes them.
 """
 
 from __future__ import annotations
@@ -29,27 +29,30 @@ if TYPE_CHECKING:
     from flowhooks.ledger.transaction import WriteTransaction
 
 Cutoffs: TypeAlias = "Mapping[str, int]"
-"""Of each state in which events may go, before when all must have happened to them (microseconds since 1970)."""
+"""For each state in which events are purged, the time before which their last change must be, in microseconds since
+1970."""
 
 PURGED_BY_DEFAULT: Final = ("succeeded", "closed", "dismissed")
-"""States in which events go unless somebody says otherwise."""
+"""States in which events are purged by default."""
 PURGED_ON_REQUEST: Final = ("dead", "parked")
-"""States in which they go only if somebody says so. What is waiting, running or *unknown* never goes."""
+"""States in which events are purged only on request. Events with a waiting, running or *unknown* delivery are never
+purged."""
 PURGED: Final = "purged"
-"""The state of an event of which only the identity is left."""
+"""State of an event of which only the identity is left."""
 _AT_REST: Final = frozenset({State.SUCCEEDED.value, State.CLOSED.value, State.DEAD.value})
+# An id is made a moment after that time.
 _ID_CLOCK_MARGIN: Final = SECOND
-"""An id is made a moment after the time that its event bears."""
+"""Microseconds by which the time in an id may differ from the time when the event was received."""
 
 
 class PurgePage(NamedTuple):
-    """Some of the oldest events.
+    """A page of the oldest events.
 
     Attributes:
-        examined: how many were looked at.
-        ids: which of them may go.
-        deliveries: how many deliveries those have.
-        next: the id after which to go on; `""` when there are no more.
+        examined: number of examined events.
+        ids: ids of the events that may be purged.
+        deliveries: number of their deliveries.
+        next: the id after which to continue; `""` if there are no more events.
     """
 
     examined: int
@@ -59,11 +62,11 @@ class PurgePage(NamedTuple):
 
 
 class PurgeCounts(NamedTuple):
-    """What was deleted.
+    """The numbers of deleted rows.
 
     Attributes:
-        events: how many events.
-        deliveries: how many deliveries.
+        events: number of events.
+        deliveries: number of deliveries.
     """
 
     events: int
@@ -74,11 +77,11 @@ class PurgeCounts(NamedTuple):
 
 
 class PurgedIdentity(NamedTuple):
-    """An event of which only the identity is left.
+    """The identity of a purged event.
 
     Attributes:
         event_id: its id.
-        digest: its body's digest.
+        digest: the digest of its body.
         received_at: when it was received, in microseconds since 1970.
     """
 
@@ -110,7 +113,7 @@ _COUNT_CANDIDATES: Final = (
 _DELIVERIES_OF: Final = select(
     deliveries.c.id, deliveries.c.event_id, deliveries.c.handler, deliveries.c.state, deliveries.c.changed_at
 ).where(deliveries.c.event_id.in_(database.string_array("event_ids")))
-# Whoever holds one of them just now does something with it: it does not go, and nobody waits for anybody.
+# SKIP LOCKED: a row that another transaction has locked is in use, so it is not purged, and nobody waits for it.
 _EVENTS: Final = (
     select(
         events.c.id,
@@ -131,7 +134,7 @@ _DELETIONS: Final = (
     delete(conflicts).where(conflicts.c.event_id.in_(_EVENT_IDS)),
     delete(events).where(events.c.id.in_(_EVENT_IDS)),
 )
-"""Each table before those that it refers to."""
+"""The deletions, each table before those that it refers to."""
 _KEEP_IDENTITIES: Final = database.BulkInsert(purged_identities, ignore_conflicts=True)
 _IDENTITY_DIGESTS = database.row_array("digests", identity_sha256=Text)
 _FIND: Final = select(
@@ -145,14 +148,14 @@ _FIND: Final = select(
 def find_purgeable(
     connection: Connection, cutoffs: Cutoffs, *, event_filter: EventFilter, after: str, limit: int
 ) -> PurgePage:
-    """The oldest events, and which of them may go.
+    """Return a page of the oldest events, with those that may be purged.
 
     Args:
         connection: any connection.
-        cutoffs: in which states, and how old.
-        event_filter: which events are meant; its `state` and `until` do not count here.
-        after: the id after which to go on; `""`: from the oldest.
-        limit: how many are looked at.
+        cutoffs: the states and their times.
+        event_filter: the events to purge; its `state` and `until` are ignored.
+        after: the id after which to continue; `""`: start with the oldest.
+        limit: number of events to examine.
     """
     if not cutoffs:
         return PurgePage(0, (), 0, "")
@@ -175,7 +178,7 @@ def find_purgeable(
 
 
 def count_candidates(connection: Connection, cutoffs: Cutoffs, *, since: int | None = None) -> int:
-    """How many events `page` looks at in all."""
+    """Return the number of events that `find_purgeable` examines in total."""
     if not cutoffs:
         return 0
     until = id_lower_bound(max(cutoffs.values()) + _ID_CLOCK_MARGIN)
@@ -199,11 +202,13 @@ def _matches(row: Any, handlers: Collection[str], event_filter: EventFilter) -> 
 
 
 def deciding_states(state: str, of_deliveries: Collection[str]) -> set[str]:
-    """The states by which it is decided whether an event may go: the gravest; empty if it may not, whatever is asked.
+    """Return the states that decide whether an event may be purged; empty if it never may.
+
+    If *dead* deliveries or a *parked* state are among them, only these decide.
 
     Args:
-        state: the event's own.
-        of_deliveries: those of its deliveries.
+        state: the state of the event.
+        of_deliveries: the states of its deliveries.
     """
     if not _AT_REST.issuperset(of_deliveries):
         return set()
@@ -213,15 +218,15 @@ def deciding_states(state: str, of_deliveries: Collection[str]) -> set[str]:
     if state == "dismissed":
         return {state}
     if not of_deliveries:
-        return set()  # no state that there is: the books say so
+        return set()  # an impossible state, which `verify` reports
     return {State.CLOSED.value if State.CLOSED.value in of_deliveries else State.SUCCEEDED.value}
 
 
 def _is_purgeable(event: Any, its_deliveries: Sequence[Any], cutoffs: Cutoffs) -> bool:
     if len(its_deliveries) != event.route_size:
-        return False  # somebody holds one of them, or the books do not balance
+        return False  # another transaction has locked a delivery, or the ledger is inconsistent
     states = deciding_states(event.state, {delivery.state for delivery in its_deliveries})
-    # Old is what nothing has happened to: what was replayed yesterday is of yesterday.
+    # Age counts from the last change of any delivery: an event that was replayed yesterday is one day old.
     last = max([event.received_at, *(delivery.changed_at for delivery in its_deliveries)])
     return bool(states) and all(state in cutoffs and last < cutoffs[state] for state in states)
 
@@ -229,14 +234,14 @@ def _is_purgeable(event: Any, its_deliveries: Sequence[Any], cutoffs: Cutoffs) -
 def purge(
     transaction: WriteTransaction, ids: Sequence[str], cutoffs: Cutoffs, *, kept_from: int, process: str
 ) -> PurgeCounts:
-    """Delete those of some events that may still go, and keep who they were.
+    """Delete the given events that may still be purged, and keep their identities.
 
     Args:
         transaction: the open transaction.
-        ids: what `page` has found.
-        cutoffs: as given to `page`.
-        kept_from: identities of events that were received before this are not kept any more.
-        process: under which it is counted.
+        ids: ids that `find_purgeable` returned.
+        cutoffs: as given to `find_purgeable`.
+        kept_from: the identity of an event that was received before this time is not kept, in microseconds since 1970.
+        process: the process whose counter is incremented.
     """
     connection = transaction.connection
     parameters = {"event_ids": json.dumps(list(ids))}
@@ -269,14 +274,14 @@ def purge(
 
 
 def find_purged(connection: Connection, identities: Collection[Identity]) -> dict[Identity, PurgedIdentity]:
-    """Those identities whose events were purged."""
+    """Return the purged events among these identities."""
     by_digest = {checksums.texts_sha256(identity): identity for identity in identities}
     rows = connection.execute(_FIND, {"digests": json.dumps([[digest] for digest in by_digest])})
     return {by_digest[row.identity_sha256]: PurgedIdentity(row.event_id, row.digest, row.received_at) for row in rows}
 
 
 def find_purged_event(connection: Connection, event_id: str) -> PurgedIdentity | None:
-    """What is left of an event that was purged, or None; found by the time that its id bears."""
+    """Return the identity of a purged event, or None. It is found by the time in its id."""
     made_at = id_time(event_id)
     if made_at is None:
         return None
@@ -291,15 +296,17 @@ def find_purged_event(connection: Connection, event_id: str) -> PurgedIdentity |
 def delete_expired(
     transaction: WriteTransaction, *, identities: int, audits: int, closed_alerts: int, signatures: int, limit: int
 ) -> dict[str, int]:
-    """Delete what else grows old, `limit` of each at the most; how many of each went.
+    """Delete other expired data, at most `limit` rows of each kind; return the numbers of deleted rows.
+
+    All times are in microseconds since 1970.
 
     Args:
         transaction: the open transaction.
-        identities: before when events that were purged had been received, in microseconds since 1970.
-        audits: before when something was done.
-        closed_alerts: before when alerts were over.
-        signatures: before when the ids of signed call-backs were last used.
-        limit: of each.
+        identities: identities of purged events that were received before this time.
+        audits: entries of the audit log from before this time.
+        closed_alerts: alerts that were closed before this time.
+        signatures: ids of signed callbacks that were last used before this time.
+        limit: maximum number of rows of each kind.
     """
     old = {
         "identities": (
@@ -309,7 +316,7 @@ def delete_expired(
             purged_identities.c.received_at,
         ),
         "audit": (audit_log, audit_log.c.id, audit_log.c.id < id_lower_bound(audits), audit_log.c.id),
-        # Over is what was opened before; so its id is lower.
+        # An alert is closed after it was opened, so its id is lower as well, and the primary key bounds the search.
         "alerts": (
             alerts,
             alerts.c.id,

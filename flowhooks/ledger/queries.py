@@ -68,7 +68,7 @@ class DeliveryStatus:
 
 
 STATES: Final = (*(state.value for state in State), "parked", "dismissed")
-"""Values of a filter's `state`: the states of deliveries, then those of events without a delivery by name."""
+"""Values of a filter's `state`: the states of deliveries, then `parked` and `dismissed` for events."""
 _LATEST: Final = 2**63 - 1
 """The largest number of 64 bits that a database stores."""
 JSON_SCHEMA_KEY: Final = "more"

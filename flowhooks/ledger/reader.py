@@ -1,4 +1,4 @@
-"""The ledger for those who only look."""
+"""Read-only access to the ledger."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 
 
 class Reader:
-    """The ledger for those who only look: it can change nothing, whatever it is asked.
+    """Read-only access to the ledger. Its connections cannot write.
 
     Args:
         url: the database.
-        statement_timeout: seconds in which a shared one must answer a question; default: it may take its time.
+        statement_timeout: seconds within which a shared database must answer a statement; default: no timeout.
 
     Attributes:
-        shared: whether other processes may use the database, too.
-        guard: whether the file is the one at its path, for the process that writes it; None for all others.
+        shared: whether other processes may use the database as well.
+        guard: the guard of the database file, in the process that writes it; None in all others.
 
     Raises:
         LedgerSchemaTooOld: the database is empty or of an older version.
-        LedgerUnusable: the database is missing, cannot be read, is no ledger, or is of a newer version.
+        LedgerUnusable: the database is missing, cannot be read, is not a ledger, or is of a newer version.
     """
 
     guard: FileGuard | None = None
@@ -69,12 +69,13 @@ class Reader:
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """A connection that reads one moment's state.
+        """Open a connection that reads one snapshot.
 
         Raises:
             LedgerUnusable: the database cannot be read.
         """
-        # Not opened: a new connection to another file at the path would take the log beside it for that file's.
+        # No new connection if there is a problem: it might open another file at the path, and use the write-ahead log
+        # beside it for that file.
         if self.guard is not None and (why := self.guard.find_problem()):
             raise LedgerUnusable(f"the database cannot be read: {why}")
         try:
@@ -86,20 +87,20 @@ class Reader:
             raise LedgerUnusable(f"the database cannot be read: {database.error_text(error)}") from error
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the connections."""
         database.dispose(self._engine)
 
     def find(self, event_filter: EventFilter, *, limit: int, after: str = "") -> list[StoredEvent]:
-        """The newest events that a filter means, `limit` at the most, going on after the id `after`."""
+        """Return at most `limit` events that match a filter, newest first, starting after the id `after`."""
         with self.connection() as connection:
             return queries.find(connection, event_filter, limit=limit, after=after)
 
     def event(self, event_id: str) -> StoredEvent:
-        """One event.
+        """Return one event.
 
         Raises:
-            Purged: there was one with this id.
-            NotFound: there is none, and was none.
+            EventPurged: the event with this id was purged.
+            NotFound: there is no event with this id, and never was.
         """
         with self.connection() as connection:
             matches = queries.find(connection, queries.EventFilter(ids=(event_id,)), limit=1)
@@ -110,105 +111,105 @@ class Reader:
         raise NotFound(f"there is no event {event_id}")
 
     def purged_event_received_at(self, event_id: str) -> int | None:
-        """When an event that was purged had been received, in microseconds since 1970; None if none was."""
+        """Return when a purged event was received, in microseconds since 1970; None if no such event was purged."""
         with self.connection() as connection:
             identity = purge.find_purged_event(connection, event_id)
         return None if identity is None else identity.received_at
 
     def is_stored(self, identity: tuple[str, str, str, str]) -> bool:
-        """Whether there is an event of this identity, as `Event.identity` has it."""
+        """Return whether an event with this `Event.identity` is stored or was purged."""
         with self.connection() as connection:
             return events.is_stored(connection, identity)
 
     def delivery_statuses(self, event_id: str) -> tuple[DeliveryStatus, ...]:
-        """How the deliveries of an event stand."""
+        """Return the statuses of an event's deliveries."""
         with self.connection() as connection:
             return queries.delivery_statuses(connection, [event_id]).get(event_id, ())
 
     def delivery(self, delivery_id: str) -> tuple[Event, DeliveryStatus] | None:
-        """One delivery and its event, or None."""
+        """Return a delivery's event and status, or None."""
         with self.connection() as connection:
             return queries.delivery(connection, delivery_id)
 
     def due_deliveries(self, now: int, limit_for: Callable[[str], int]) -> list[ReadyDelivery]:
-        """What may run or be probed by `now`; `limit_for` says how many of a handler are wanted."""
+        """Return deliveries that may run or be probed by `now`, at most `limit_for(handler)` of each handler."""
         with self.connection() as connection:
             return queries.due_deliveries(connection, now, limit_for)
 
     def page(self, event_filter: EventFilter, *, limit: int, after: str = "") -> list[StoredEvent]:
-        """The oldest events that a filter means, `limit` at the most, going on after the id `after`."""
+        """Return at most `limit` events that match a filter, oldest first, starting after the id `after`."""
         with self.connection() as connection:
             return queries.find(connection, event_filter, limit=limit, after=after, newest_first=False)
 
     def count_events(self, event_filter: EventFilter) -> int:
-        """How many events a filter means."""
+        """Return the number of events that match a filter."""
         with self.connection() as connection:
             return queries.count_events(connection, event_filter)
 
     def attempts(self, delivery_id: str, *, last: int | None = None) -> tuple[Attempt, ...]:
-        """Every attempt of a delivery, the first one first; or only the `last` ones."""
+        """Return the attempts of a delivery, first one first, or only the `last` ones."""
         with self.connection() as connection:
             return queries.attempts_of(connection, delivery_id, last=last)
 
     def conflicts(self, event_id: str) -> list[tuple[int, str]]:
-        """The differing bodies that came under an event's identity: when, and what."""
+        """Return the conflicting bodies of an event, each with the time when it was received."""
         with self.connection() as connection:
             return queries.conflicts_of(connection, event_id)
 
     def purgeable(self, cutoffs: Cutoffs, *, event_filter: queries.EventFilter, after: str, limit: int) -> PurgePage:
-        """The oldest events, `limit` at the most, and which of them may go, as `flowhooks.ledger.purge` has it."""
+        """Return a page of the oldest events with those that may be purged, as `flowhooks.ledger.purge` does."""
         with self.connection() as connection:
             return purge.find_purgeable(connection, cutoffs, event_filter=event_filter, after=after, limit=limit)
 
     def count_purge_candidates(self, cutoffs: Cutoffs, *, since: int | None = None) -> int:
-        """How many events `purgeable` looks at in all."""
+        """Return the number of events that `purgeable` examines in total."""
         with self.connection() as connection:
             return purge.count_candidates(connection, cutoffs, since=since)
 
     def parked(self) -> list[ParkedGroup]:
-        """What is parked, by what a router looks at."""
+        """Return the parked events, grouped by the properties that a router uses."""
         with self.connection() as connection:
             return parked_groups(connection)
 
     def parked_reasons(self) -> list[tuple[ParkedGroup, str | None]]:
-        """What is parked, by what a router looks at and by the stored reason, each group with that reason."""
+        """Return the same groups, divided further by the stored reason, each with that reason."""
         with self.connection() as connection:
             return parked_reasons(connection)
 
     def read_stats(self, now: int) -> LedgerStats:
-        """How the ledger fares at `now`, microseconds since 1970."""
+        """Return the open work of the ledger at `now`, in microseconds since 1970."""
         with self.connection() as connection:
             return read_stats(connection, now)
 
     def totals(self) -> Totals:
-        """What the ledger has taken in, and holds."""
+        """Return the numbers of accepted, purged and stored events."""
         with self.connection() as connection:
             return totals(connection)
 
     def count_by_state(self) -> dict[str, int]:
-        """How much is waiting, running, dead, unknown and parked."""
+        """Return the number of open deliveries by state, and of parked events."""
         with self.connection() as connection:
             return count_by_state(connection)
 
     def registered_handlers(self) -> list[RegisteredHandler]:
-        """Every handler that was ever loaded and not retired."""
+        """Return all registered handlers that are not retired."""
         with self.connection() as connection:
             return handlers.registered_handlers(connection)
 
     def paused(self) -> dict[str, int]:
-        """Since when each handler is paused that is, by its id."""
+        """Return when each paused handler was paused, by its id, in microseconds since 1970."""
         with self.connection() as connection:
             return pauses.paused(connection)
 
     def open_circuits(self) -> dict[str, CircuitState]:
-        """The open circuits, by the ids of their handlers."""
+        """Return the open circuits by handler id."""
         with self.connection() as connection:
             return circuit_breaker.open_circuits(connection)
 
     def live_processes(self, heartbeat_timeout: float) -> list[LiveProcess]:
-        """The processes that share the ledger and have given a sign of life in the last `heartbeat_timeout` seconds.
+        """Return the processes that share the ledger and sent a heartbeat in the last `heartbeat_timeout` seconds.
 
-        None where one process has it to itself: that holds its lock instead.
+        Empty on SQLite, where the only process holds the lock instead.
         """
         if not self.shared:
             return []
@@ -216,12 +217,12 @@ class Reader:
             return processes.live_processes(connection, heartbeat_timeout=heartbeat_timeout)
 
     def verify(self) -> ConsistencyReport:
-        """Whether the books balance."""
+        """Check the consistency of the ledger."""
         with self.connection() as connection:
             return verify(connection)
 
     def quick_check(self) -> str | None:
-        """What the database says is wrong with its file, or None."""
+        """Return the damage that the database reports for its file, or None."""
         try:
             return database.quick_check(self._engine)
         except SQLAlchemyError as error:
@@ -230,7 +231,7 @@ class Reader:
 
 @contextmanager
 def name_database_in_errors(url: str) -> Iterator[None]:
-    """Have whatever keeps a database from being opened say which one it is."""
+    """Raise database errors as `LedgerUnusable` with the name of the database."""
     name = database.display_name(url)
     try:
         yield

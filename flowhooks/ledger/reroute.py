@@ -1,4 +1,4 @@
-"""Events that are routed again, parked ones above all."""
+"""New routes for stored events, mainly for parked ones."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 
 class ParkedGroup(NamedTuple):
-    """Parked events that any router would treat alike.
+    """Parked events that a router treats alike.
 
     Attributes:
-        kind: their kind of call-back.
-        source: their engine.
-        callback_class: their class; `""` where they named none.
+        kind: their kind of callback.
+        source: the engine that sent them.
+        callback_class: their class; `""` if they have none.
         process_key: their process definition key, or None.
         process_version: their process definition version, or None.
         conclusion: their conclusion, or None.
-        events: how many there are.
+        events: number of events.
     """
 
     kind: str
@@ -48,18 +48,18 @@ class ParkedGroup(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteChange:
-    """An event that goes elsewhere by now, or nowhere any more.
+    """A new route of an event, or its dismissal.
 
     Attributes:
-        event_id: the event.
+        event_id: the event's id.
         state: routed, parked or dismissed.
         parked_by: why it is parked; None if it is not.
         dismissed_by: why it is dismissed; None if it is not.
-        no_match: why handlers that share its class or key do not get it, as JSON; None: nothing is kept of that.
-        route: its whole route, with what it had before: a route only grows.
-        deliveries: (delivery id, handler id) for each handler that is new to it.
-        order_keys: the event's order key, for each of those that is ordered.
-        expected_state: the state in which the event was read.
+        no_match: why handlers that share its class or key do not get it, as JSON; None: not stored.
+        route: its whole route: a route only grows, so the previous one is included.
+        deliveries: (delivery id, handler id) for each handler that is added.
+        order_keys: the order key of the event for each added handler that is ordered.
+        expected_state: the state of the event when it was read.
     """
 
     event_id: str
@@ -74,7 +74,7 @@ class RouteChange:
 
     @property
     def expected_size(self) -> int:
-        """How many deliveries the route that was read asked for."""
+        """Number of handlers in the route when it was read."""
         return len(self.route) - len(self.deliveries)
 
 
@@ -89,28 +89,28 @@ _GROUP_COLUMNS: Final = (
 
 
 def parked_groups(connection: Connection) -> list[ParkedGroup]:
-    """What is parked, by what a router looks at; the largest group first."""
+    """Return the parked events, grouped by the properties that a router uses, largest group first."""
     query = select(*_GROUP_COLUMNS, func.count()).where(IS_PARKED).group_by(*_GROUP_COLUMNS)
     return [ParkedGroup(*row) for row in connection.execute(query.order_by(func.count().desc()))]
 
 
 def parked_reasons(connection: Connection) -> list[tuple[ParkedGroup, str | None]]:
-    """What is parked, by what a router looks at and by the stored reason, each group with that reason."""
+    """Return the same groups, divided further by the stored reason, each with that reason; unsorted."""
     columns = (*_GROUP_COLUMNS, events.c.parked_by)
     query = select(*columns, func.count()).where(IS_PARKED).group_by(*columns)
     return [(ParkedGroup._make((*row[:-2], row[-1])), row[-2]) for row in connection.execute(query)]
 
 
 def oldest_parked_groups(connection: Connection, *, limit: int) -> list[tuple[ParkedGroup, str, int]]:
-    """What has been parked longest, by what a router looks at, the largest group first.
+    """Return the oldest parked events, grouped by the properties that a router uses, largest group first.
 
     Args:
         connection: any connection.
-        limit: how many events are gone through, the oldest ones.
+        limit: number of events that are read, the oldest ones.
 
     Returns:
-        Each group, of which `events` counts those that were gone through; the oldest of its events; and when that
-        came, in microseconds since 1970.
+        Each group, whose `events` counts only the events that were read; the id of its oldest event; and when that
+        event was received, in microseconds since 1970.
     """
     parked = select(*_GROUP_COLUMNS, events.c.id, events.c.received_at).where(IS_PARKED)
     each = parked.order_by(events.c.id).limit(limit).subquery("each")
@@ -128,17 +128,17 @@ def reroute(
     missing_handlers: Collection[str],
     now: int,
 ) -> set[str]:
-    """Give events their new states and deliveries, each if it still is as it was read.
+    """Store new states, routes and deliveries of events, if the events are still as they were read.
 
     Args:
         transaction: the open transaction.
-        items: the events, in the order of their ids: two that change the same ones do not wait for each other.
-        runner: is told, within the transaction, what may run.
-        missing_handlers: ids of handlers that are not loaded: their deliveries wait for them.
+        items: the changes, sorted by event id, so that two processes do not deadlock.
+        runner: receives, within the transaction, the deliveries that may run.
+        missing_handlers: ids of handlers that are not loaded: their deliveries are suspended.
         now: microseconds since 1970.
 
     Returns:
-        The ids of those that were, and so were changed.
+        The ids of the changed events.
     """
     rerouted: set[str] = set()
     for item in items:
@@ -147,8 +147,7 @@ def reroute(
             .where(
                 events.c.id == item.event_id,
                 events.c.state == item.expected_state,
-                events.c.route_size
-                == item.expected_size,  # a route only grows: of this size it is the one that was read
+                events.c.route_size == item.expected_size,  # a route only grows, so the same size means the same route
             )
             .values(
                 state=item.state,

@@ -1,6 +1,6 @@
-"""Checks of rows one by one, of what no query can compute: checksums, JSON, routes; they must not change anything.
+"""Checks of single rows that no query can compute: checksums, JSON, routes. They change nothing.
 
-Memory is bounded: events come in batches, each with the deliveries of its events.
+Memory is bounded: events are read in batches, each with the deliveries of its events.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ _JSON_OBJECTS: Final[tuple[tuple[Select[Any], type, str], ...]] = (
 
 
 def check_rows(connection: Connection) -> Iterator[Problem]:
-    """What is wrong with single rows."""
+    """Yield the problems of single rows."""
     any_purged = connection.execute(select(exists(select(purged_identities.c.identity_sha256)))).scalar_one()
     for batch in batches(connection, _EVENTS):
         if any_purged:

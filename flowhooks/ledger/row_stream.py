@@ -1,4 +1,4 @@
-"""Rows of a large table, never many at once."""
+"""Rows of a large table, in batches of bounded size."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Row, Select
 
 MAX_BATCH_ROWS: Final = 500
-"""Rows of a batch."""
+"""Maximum number of rows of a batch."""
 MAX_BATCH_CHARS: Final = 4 * 1024 * 1024
-"""Characters of text after which a batch ends before that."""
+"""Characters of text after which a batch ends, even if it has fewer rows."""
+# Each row may have a body as large as the server accepts.
 FETCH_SIZE: Final = 50
-"""Rows fetched at once, each of which may have a body as large as the server takes."""
+"""Rows that are fetched at one time."""
 _STREAM_OPTIONS: Final = {"stream_results": True, "yield_per": FETCH_SIZE}
 
 
 def batches(connection: Connection, query: Select[Any]) -> Iterator[Sequence[Row[Any]]]:
-    """The rows of a query, in batches whose size in memory is bounded."""
+    """Yield the rows of a query in batches whose size in memory is bounded."""
     batch: list[Row[Any]] = []
     characters = 0
     with connection.execute(query, execution_options=_STREAM_OPTIONS) as rows:

@@ -1,7 +1,7 @@
-"""Pages of events for somebody who looks through them, each found in bounded time.
+"""Pages of events for a person who browses them, each found in bounded time.
 
-What an index answers is found at once, however far back it lies. Anything else is looked for window by window along
-the ids, and a page that was not filled in time says how far the look has come.
+A filter that an index answers is fast, however old the events are. Any other filter is searched window by window along
+the ids. A page that could not be filled in time reports how far the search came.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     from flowhooks.ledger.queries import DeliveryStatus, StoredEvent
 
 WINDOW: Final = 4_000
-"""Events looked through by one statement."""
+"""Number of events that one statement searches."""
 TIME_BUDGET: Final = 0.1
-"""Seconds after which no further window is begun."""
+"""Seconds after which no further window is started."""
+# If there are more of them, a window contains enough matches.
 MAX_CANDIDATES: Final = 2_000
-"""Open deliveries that are gone through one by one; where there are more of them, a window holds enough."""
+"""Maximum number of open deliveries, or parked events, that are searched one by one."""
 _ID_CLOCK_MARGIN: Final = 60 * SECOND
-"""By how much an event's id and the time it was received may differ."""
+"""Microseconds by which the time in an event's id may differ from the time when it was received."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,21 +48,21 @@ class EventSummary:
 
     Attributes:
         id: its id.
-        received_at: when it came, in microseconds since 1970.
-        source: its engine.
-        kind: its kind of call-back.
+        received_at: when it was received, in microseconds since 1970.
+        source: the engine that sent it.
+        kind: its kind of callback.
         flow_instance_id: the engine's process instance id.
         business_key: its business key, or None.
-        callback_class: its call-back class, or None.
+        callback_class: its callback class, or None.
         process_key: its process definition key, or None.
         process_version: its process definition version, or None.
         process_definition_id: the engine's id of the process definition, or None.
-        conclusion: how the process ended in business terms, or None.
+        conclusion: the result of the process in business terms, or None.
         parked_by: why it is parked; None if it is not.
         dismissed_by: why it is dismissed; None if it is not.
         route: handler id to the reason why.
         state: `"routed"`, `"parked"` or `"dismissed"`.
-        repeats: how often the same call-back came again.
+        repeats: number of repeated callbacks.
         delivery_statuses: its deliveries.
     """
 
@@ -85,7 +86,7 @@ class EventSummary:
 
 
 def summarize(stored: StoredEvent) -> EventSummary:
-    """What a listing has of an event that was read as a whole."""
+    """Return the summary of a stored event."""
     event = stored.event
     return EventSummary(
         id=event.id,
@@ -110,14 +111,14 @@ def summarize(stored: StoredEvent) -> EventSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchPage:
-    """Events, the newest first, and where to go on.
+    """A page of events, newest first, with the cursors of its neighbors.
 
     Attributes:
         events: the events.
-        older: what to give as `before` for the next older ones; `""` where there are none.
-        newer: what to give as `after` for the next newer ones; `""` where there are none.
-        searched_until: None if all there is on this page was found; else, in microseconds since 1970, how far the look
-            had come when its time was over.
+        older: the `before` of the page with older events; `""` if there are none.
+        newer: the `after` of the page with newer events; `""` if there are none.
+        searched_until: None if the page is complete; otherwise the time that the search had reached when its time
+            budget was used up, in microseconds since 1970.
     """
 
     events: tuple[EventSummary, ...]
@@ -136,16 +137,16 @@ def search_events(
     window: int = WINDOW,
     time_budget: float = TIME_BUDGET,
 ) -> SearchPage:
-    """One page of the events that a filter means.
+    """Return one page of the events that match a filter.
 
     Args:
         connection: any connection.
         event_filter: the filter.
-        limit: how many at the most.
-        before: the id before which to look, towards the older ones.
-        after: the id after which to look, towards the newer ones; one of the two at the most.
-        window: events looked through by one statement, where no index helps.
-        time_budget: seconds after which no further window is begun.
+        limit: maximum number of events.
+        before: the id before which to search, for older events.
+        after: the id after which to search, for newer events; give at most one of `before` and `after`.
+        window: number of events that one statement searches if no index helps.
+        time_budget: seconds after which no further window is started.
     """
     search = _Search(connection, event_filter, before=before, after=after)
     if search.is_indexed:
@@ -157,7 +158,7 @@ def search_events(
     onwards = rows[-1].id if more else reached
     if after:
         rows.reverse()
-        # One of those that are newer than `after` may be gone by now, but `after` itself was shown before.
+        # Events newer than `after` may have been purged by now, but `after` itself was shown before.
         older, newer = (rows[-1].id if rows else after), onwards
     else:
         older, newer = onwards, ((rows[0].id if rows else before) if before else "")
@@ -202,7 +203,7 @@ class _Search:
         self._ids = self._candidates()
         self._delivery_conditions = [] if self._ids is not None else delivery_conditions(event_filter)
         self._bounds = _bounds(event_filter)
-        # Of what is asked of a delivery nothing is left to `apply_filter`: it would look for it in all deliveries.
+        # `apply_filter` gets no condition on a delivery, because it would search all deliveries for it.
         state = event_filter.state if event_filter.state in {"parked", "dismissed"} else None
         self._query = apply_filter(select(*_COLUMNS), replace(event_filter, handler=None, state=state)).where(
             *self._bounds
@@ -214,7 +215,7 @@ class _Search:
 
     @property
     def is_indexed(self) -> bool:
-        """Whether an index finds it all, or nothing is asked for that would leave an event out."""
+        """Whether an index finds all matches, or the filter excludes no event within its times."""
         event_filter = self._filter
         return (
             self._ids is not None
@@ -226,11 +227,11 @@ class _Search:
         )
 
     def rows(self, limit: int, *, start: str = "", end: str = "") -> list[Any]:
-        """The first events in the direction of the look, after `start` and up to `end`, that one included."""
+        """Return the first events in the search direction, after `start` and up to and including `end`."""
         column = events.c.id
         query = self._query.where(*self._between(column, start or self._cursor, end))
         if self._delivery_conditions:
-            # The same bounds again of the delivery: else PostgreSQL reads all of them to find those of a few events.
+            # The same bounds on the deliveries: otherwise PostgreSQL reads all of them to find those of a few events.
             its_event = deliveries.c.event_id
             bounds = self._between(its_event, start or self._cursor, end)
             query = query.where(
@@ -240,7 +241,7 @@ class _Search:
         return list(self._connection.execute(query))
 
     def rows_by_window(self, limit: int, window: int, time_budget: float) -> tuple[list[Any], str]:
-        """The same window by window; also the id up to which it has looked, `""` if to the end."""
+        """Return the same, window by window, and the id up to which it searched, `""` if to the end."""
         deadline = time.monotonic() + time_budget
         rows: list[Any] = []
         start = self._cursor
@@ -255,7 +256,7 @@ class _Search:
         """Yield the last id of each window; `""` for the last window."""
         column = events.c.id
         order = column if self._ascending else column.desc()
-        # By ids alone: the time at which each was received would have all of the events read.
+        # Only the ids: a condition on `received_at` would read all rows of the events.
         ids = select(column).where(*self._bounds).order_by(order).limit(1).offset(window - 1)
         start = self._cursor
         while True:
@@ -295,7 +296,7 @@ class _Search:
 
 
 def _bounds(event_filter: EventFilter) -> list[ColumnElement[bool]]:
-    # Ids begin with their time, and the primary key is the index that exists.
+    # Ids start with their time, and the primary key is an index.
     bounds = []
     if event_filter.since is not None:
         bounds.append(events.c.id >= id_lower_bound(event_filter.since - _ID_CLOCK_MARGIN))

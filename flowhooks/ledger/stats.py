@@ -42,7 +42,7 @@ MAX_GROUPED: Final = 3_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandlerBacklog:
-    """Number of deliveries of one handler in each state that is not final, or *dead*.
+    """Numbers of a handler's deliveries that are neither succeeded nor closed, by state, and of its parked events.
 
     Attributes:
         waiting: deliveries that wait until they are due, or for their handler.
@@ -66,7 +66,7 @@ class HandlerBacklog:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerStats:
-    """The open work of the ledger. No delivery in a final state is read for it.
+    """The open work of the ledger. Succeeded and closed deliveries are not read for it.
 
     Attributes:
         backlog: the backlog of each handler, by its id.
@@ -200,7 +200,9 @@ _COUNT_QUERIES: Final[dict[str, GenerativeSelect]] = {
 
 
 def count_by_state(connection: Connection, *, limit: int | None = None) -> dict[str, int]:
-    """Return the number of open deliveries by state, and of parked events. Final states are not read.
+    """Return the number of open deliveries by state, and of parked events.
+
+    Succeeded and closed deliveries are not read.
 
     Args:
         connection: any connection.

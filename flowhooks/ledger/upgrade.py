@@ -1,4 +1,4 @@
-"""A database's tables brought up to this version by whoever has it to himself."""
+"""Upgrades of a database's tables to this version by the process that has the database to itself."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ log = structlog.get_logger(__name__)
 
 
 def upgrade_on_open(engine: Engine, url: str) -> str | None:
-    """Bring the tables of a database file up to this version when it is opened to be written.
+    """Upgrade the tables of a database file when it is opened for writing.
 
     Returns:
-        The migration before; None for a new database, which the log announces.
+        The migration before; None for a new database, which is logged.
 
     Raises:
-        LedgerUnusable: it is damaged, or what `upgrade` refuses.
+        LedgerUnusable: the database is damaged, or `upgrade` refuses it.
     """
     file_guard.reject_damaged(engine, url)
     before, _ = runner.upgrade(engine)
@@ -33,16 +33,16 @@ def upgrade_on_open(engine: Engine, url: str) -> str | None:
 
 
 def upgrade(url: str) -> tuple[str | None, str]:
-    """Bring a database's tables up to this version; one that is not there is made. The caller holds the lock.
+    """Upgrade a database's tables to this version, or create them. The caller holds the lock.
 
     Args:
         url: the database.
 
     Returns:
-        The migrations before, None for a new database, and after.
+        The migrations before and after; the former is None for a new database.
 
     Raises:
-        LedgerUnusable: it cannot be opened or written, is no ledger, or is of a newer version.
+        LedgerUnusable: the database cannot be opened or written, is not a ledger, or is of a newer version.
     """
     engine = database.open_engine(url, writing=True)
     try:

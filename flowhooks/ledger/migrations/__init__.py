@@ -1,1 +1,1 @@
-"""The ledger's schema, version by version."""
+"""Migrations of the ledger's tables."""

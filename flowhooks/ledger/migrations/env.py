@@ -1,4 +1,4 @@
-"""Alembic's entry: runs migrations on the connection it is handed; it must not open one, nor know what they do."""
+"""Alembic's entry point: run the migrations on the connection that it is given."""
 
 from __future__ import annotations
 

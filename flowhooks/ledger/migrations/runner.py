@@ -1,4 +1,4 @@
-"""Bringing the database's tables up to this version, by Alembic."""
+"""Upgrades of the database's tables to this version, by Alembic."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection, Engine
 
+# A constant, so that a start with up-to-date tables does not load Alembic.
 HEAD: Final = "0001"
-"""The newest migration. Known without loading Alembic, which an up-to-date start does not need."""
+"""The newest migration."""
 _VERSION_TABLE: Final = "alembic_version"
 _LEDGER_TABLES: Final = frozenset({"events", "deliveries", "attempts"})
-"""Tables that every version has; others number their migrations too."""
+"""Tables that every version has. They identify a ledger, because other programs also use Alembic."""
 
 
 def revision(connection: Connection) -> str | None:
-    """The migration that a database stands at; None for an empty one.
+    """Return the migration of a database; None if the database is empty.
 
     Raises:
-        LedgerUnusable: it holds tables of something else.
+        LedgerUnusable: the database holds other tables.
     """
     tables = set(inspect(connection).get_table_names())
     if _VERSION_TABLE in tables and tables >= _LEDGER_TABLES:
@@ -40,7 +41,7 @@ def revision(connection: Connection) -> str | None:
 
 
 def upgrade(engine: Engine) -> tuple[str | None, str]:
-    """Apply the migrations that are missing.
+    """Apply the missing migrations.
 
     Returns:
         The migrations before and after.
@@ -62,11 +63,11 @@ def upgrade(engine: Engine) -> tuple[str | None, str]:
 
 
 def check(connection: Connection) -> None:
-    """Refuse a database that is not at this version.
+    """Refuse a database whose tables are not at this version.
 
     Raises:
-        LedgerSchemaTooOld: it is empty or older.
-        LedgerUnusable: it is newer, or no ledger.
+        LedgerSchemaTooOld: the database is empty or older.
+        LedgerUnusable: the database is newer, or is not a ledger.
     """
     version = revision(connection)
     if version is None:
@@ -77,7 +78,7 @@ def check(connection: Connection) -> None:
 
 
 def _config(connection: Connection | None = None) -> Config:
-    from alembic.config import Config  # noqa: PLC0415 (a fifth of a second that most starts do not need)
+    from alembic.config import Config  # noqa: PLC0415 (takes a fifth of a second, and most starts do not need it)
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))

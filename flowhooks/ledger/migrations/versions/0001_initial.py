@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the tables and their indexes."""
+    """Create the tables and their indexes."""
     op.create_table(
         "events",
         sa.Column("id", sa.Text, primary_key=True),
