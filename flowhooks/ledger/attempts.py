@@ -45,7 +45,7 @@ class AttemptResult(NamedTuple):
         outcome: how it ended.
         error: the error, in one line.
         traceback: the traceback, for operators.
-        result: what the handler returned, as JSON text, or None.
+        result: the handler's return value as JSON text, or None.
         target: the next state of the delivery.
         due_at: from when the delivery may run or be probed, in microseconds since 1970; None: it is not scheduled.
         now: when the attempt ended, in microseconds since 1970.

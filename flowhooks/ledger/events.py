@@ -190,7 +190,7 @@ class EventInserter:
         return stored, purged_before
 
     def _store(self, transaction: WriteTransaction, items: Sequence[NewEvent], paused: Collection[str]) -> None:
-        """Store the deliveries: *running* if the runner reserved a thread, else *waiting*."""
+        """Store the deliveries: *running* if the runner reserved a thread, otherwise *waiting*."""
         positions = _assign_positions(transaction, items)
         # A blocked delivery is enqueued when it becomes first of its order group, a paused one when its handler is
         # resumed.

@@ -130,7 +130,7 @@ class FileGuard:
         return None
 
     def _find_truncation(self) -> str | None:
-        """Return what is wrong with a file that became smaller; None if it is complete."""
+        """Return the damage of a file that became smaller; None if the file is complete."""
         try:
             size = os.stat(self._file).st_size  # noqa: PTH116 (as above)
         except OSError as error:

@@ -129,7 +129,7 @@ class HandlerTransaction:
             )
 
     def close(self) -> None:
-        """End the transaction: roll back what is not committed, and allow no new one. Raises nothing."""
+        """End the transaction: roll back uncommitted writes, and allow no new transaction. Raises nothing."""
         self._ended = True
         self._rollback()
 

@@ -231,8 +231,8 @@ class Ledger(Reader):
                 quickly.
 
         Returns:
-            A function that waits the given seconds until the event is durable, and returns or raises the same as
-            `accept`.
+            A function that takes a timeout in seconds, waits until the event is durable, and returns or raises the same
+            as `accept`.
 
         Raises:
             Unavailable: the event was not queued; calling again is safe.
@@ -263,7 +263,7 @@ class Ledger(Reader):
 
         Returns:
             Its attempt. None if the delivery has changed since its runner read it, or if it is not first of its order
-            group.
+            group. `ConcurrencyLimitReached` if the handler has as many running deliveries as it may have.
 
         Raises:
             Unavailable: the claim could not be made in time, or failed; nothing is marked.

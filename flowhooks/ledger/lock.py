@@ -141,7 +141,7 @@ class Lock:
         """Return the process that holds the lock; None if no process does.
 
         Raises:
-            LedgerUnusable: a process holds the lock, but its name cannot be read.
+            LedgerUnusable: a process holds the lock, but the lock file does not say which one.
         """
         try:
             file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -302,9 +302,6 @@ def _file_system(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
 
 def acquire_lock(url: str) -> Lock | None:
     """Take the lock of a database; return None on PostgreSQL, where any number of processes may write.
-
-    Args:
-        url: the database.
 
     Raises:
         LedgerUnusable: the folder is missing or cannot be used, or another process has the lock.

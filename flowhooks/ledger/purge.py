@@ -113,7 +113,8 @@ _COUNT_CANDIDATES: Final = (
 _DELIVERIES_OF: Final = select(
     deliveries.c.id, deliveries.c.event_id, deliveries.c.handler, deliveries.c.state, deliveries.c.changed_at
 ).where(deliveries.c.event_id.in_(database.string_array("event_ids")))
-# SKIP LOCKED: a row that another transaction has locked is in use, so it is not purged, and nobody waits for it.
+# SKIP LOCKED: a row that another transaction has locked is in use. It is not purged, and this transaction does not wait
+# for it.
 _EVENTS: Final = (
     select(
         events.c.id,

@@ -70,7 +70,7 @@ class DeliveryStatus:
 STATES: Final = (*(state.value for state in State), "parked", "dismissed")
 """Values of a filter's `state`: the states of deliveries, then `parked` and `dismissed` for events."""
 _LATEST: Final = 2**63 - 1
-"""The largest number of 64 bits that a database stores."""
+"""The largest integer that a database stores: 64 bits, signed."""
 JSON_SCHEMA_KEY: Final = "more"
 """Key of a field's metadata with the JSON Schema constraints that its type does not express."""
 _TIME: Final = {JSON_SCHEMA_KEY: {"minimum": -_LATEST, "maximum": _LATEST}}

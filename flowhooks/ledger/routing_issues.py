@@ -64,12 +64,7 @@ _COLUMNS: Final = (
 
 
 def undecided(connection: Connection, *, since: int) -> list[Undecided]:
-    """Return events with an undecided condition: all parked ones, and routed ones received since a time.
-
-    Args:
-        connection: any connection.
-        since: microseconds since 1970.
-    """
+    """Return events with an undecided condition: all parked ones, and routed ones received at or after `since`."""
     parked = select(*_COLUMNS).where(IS_PARKED, events.c.parked_by == ParkedBy.CONDITION.value)
     routed = select(*_COLUMNS).where(IS_UNDECIDED, events.c.received_at >= since)
     newest = (query.order_by(events.c.id.desc()).limit(MAX_ROWS).subquery() for query in (parked, routed))
@@ -90,12 +85,7 @@ def _why(connection: Connection, event_id: str) -> str:
 
 
 def conflicts(connection: Connection, *, since: int) -> list[Conflicts]:
-    """Return the callbacks that were refused with 409 since a time, by source.
-
-    Args:
-        connection: any connection.
-        since: microseconds since 1970.
-    """
+    """Return the callbacks that were refused with 409 at or after `since`, by source."""
     received = conflicts_table.c.received_at
     newest = (
         select(conflicts_table.c.event_id, received)

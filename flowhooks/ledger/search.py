@@ -276,7 +276,7 @@ class _Search:
         return bounds
 
     def _candidates(self) -> Sequence[str] | None:
-        """Return the ids of the events if an index shows that few can match; else None."""
+        """Return the ids of the events if an index shows that few can match; otherwise None."""
         event_filter = self._filter
         event_ids: set[str] = set()
         if event_filter.state == "parked" and event_filter.handler is None:

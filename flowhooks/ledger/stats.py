@@ -70,8 +70,8 @@ class LedgerStats:
 
     Attributes:
         backlog: the backlog of each handler, by its id.
-        oldest_due: for each handler with overdue waiting deliveries, when the first of them became due, in microseconds
-            since 1970.
+        oldest_due: for each handler with deliveries that wait although they could run, since when the first of them
+            could, in microseconds since 1970.
         oldest_failed: for each handler and state, *dead* or *unknown*, when the first of its deliveries entered that
             state, in microseconds since 1970.
         parked: number of parked events.

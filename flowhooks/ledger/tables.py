@@ -201,10 +201,8 @@ Index(
 def in_order_group(table: Any) -> ColumnElement[bool]:
     """Return the condition that a delivery has a position in an order group: it waits, runs or is *unknown*.
 
-    Only a query with exactly this condition uses the index `deliveries_order_group`.
-
-    Args:
-        table: `deliveries`, or an alias of it.
+    `table` is `deliveries` or an alias of it. Only a query with exactly this condition uses the index
+    `deliveries_order_group`.
     """
     states: BindParameter[Any] = bindparam(
         "in_order_group", ("waiting", "running", "unknown"), expanding=True, literal_execute=True

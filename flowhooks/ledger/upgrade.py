@@ -35,9 +35,6 @@ def upgrade_on_open(engine: Engine, url: str) -> str | None:
 def upgrade(url: str) -> tuple[str | None, str]:
     """Upgrade a database's tables to this version, or create them. The caller holds the lock.
 
-    Args:
-        url: the database.
-
     Returns:
         The migrations before and after; the former is None for a new database.
 

@@ -39,9 +39,9 @@ BUSY_SECONDS: Final = 5.0
 # silent for longer does not answer at all.
 STATEMENT_TIMEOUT: Final = 10.0
 """Seconds within which PostgreSQL must answer a statement of a server or worker."""
-# The process was stopped or is unreachable, and its locks keep others from recovering what it ran.
+# The process was stopped or is unreachable, and its locks keep others from recovering its deliveries.
 IDLE_SECONDS: Final = 15
-"""Seconds after which PostgreSQL ends an idle transaction of a process."""
+"""Seconds after which PostgreSQL ends an idle transaction of the ledger's writer."""
 # A handler may do other work within its transaction. An idle reader keeps tables from being changed and old rows from
 # being vacuumed.
 LONG_IDLE_SECONDS: Final = 60
@@ -81,7 +81,7 @@ def _open_postgresql(
     url: URL, pool: dict[str, Any], *, writing: bool, statement_timeout: float | None, for_handlers: bool
 ) -> Engine:
     timeouts = _postgresql_timeouts()
-    # The options of the URL first, such as a schema. Ours come last, so that they take precedence.
+    # The options of the URL first, such as a schema. Our own options are last, so that they take precedence.
     url_options = url.query.get("options", ())
     options = " ".join([url_options] if isinstance(url_options, str) else url_options)
     options += f" -c synchronous_commit=on -c timezone=UTC -c client_encoding=UTF8 {timeouts.SERVER_KEEPALIVE_OPTIONS}"

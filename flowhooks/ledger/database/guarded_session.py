@@ -182,7 +182,7 @@ class GuardedSession:
             self._internal = False
 
     def close(self, *, discard: bool = False) -> None:
-        """Roll back what is not committed; return the session to the pool, or close it if `discard`. Raises nothing."""
+        """Roll back uncommitted writes; return the session to the pool, or close it if `discard`. Raises nothing."""
         self._in_block = False
         with self.internal():
             try:
