@@ -91,7 +91,7 @@ class OpenAlert:
     Attributes:
         id: its id.
         cause: its cause.
-        subject: the handler, plugin or other subject.
+        subject: its subject, such as a handler's id, a plugin's name, or the name that parked events wait for.
         message: one sentence.
         started_at: since when its cause has existed, in microseconds since 1970.
         count: number of deliveries or events that share it.

@@ -111,7 +111,7 @@ def open_circuit(transaction: WriteTransaction, circuit: OpenCircuit, now: int, 
 def close_circuits(
     transaction: WriteTransaction, ids: Collection[str], now: int, pauses: PausedHandlers
 ) -> frozenset[str]:
-    """Close the open circuits among those of these handlers; return the ids of their handlers."""
+    """Close the open circuits of these handlers; return the ids of the handlers whose circuit was open."""
     return clear_pauses(transaction, IS_OPEN, ids, now, pauses)
 
 

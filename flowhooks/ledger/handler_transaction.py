@@ -197,7 +197,7 @@ class CommitOutcomeUnknown(Exception):
     """The connection was lost during the COMMIT, so the transaction may or may not have been committed.
 
     Args:
-        sessions: the pool of a session to ask the database with.
+        sessions: the pool of sessions with which the database can be asked.
         transaction: the transaction.
         attempt_result: the result that was to be committed.
         why: the driver's error text.

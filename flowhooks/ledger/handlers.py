@@ -43,7 +43,8 @@ class RegisteredHandler:
             version cannot read.
         last_seen_at: when it was last loaded, in microseconds since 1970.
         order_by: its `order_by=` when it was last loaded; None: unordered.
-        concurrency: maximum number of its deliveries that ran at the same time when it was last loaded; None: no limit.
+        concurrency: its maximum number of deliveries that run at the same time, when it was last loaded; None: no
+            limit.
         paused_at: when it was paused, in microseconds since 1970; None: it is not paused.
         circuit: its open circuit; None: the circuit is closed.
     """

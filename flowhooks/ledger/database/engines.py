@@ -289,7 +289,10 @@ def check_file(url: str) -> str | None:
 
 
 def quick_check(engine: Engine) -> str | None:
-    """Return the damage that SQLite reports for its own file, in one line; None if there is none, or on PostgreSQL."""
+    """Return the damage that the database reports for its own file, in one line; None if there is none.
+
+    Always None on PostgreSQL.
+    """
     if engine.dialect.name == POSTGRESQL:
         return None
     with engine.connect() as connection:
