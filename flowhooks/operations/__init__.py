@@ -1,1 +1,1 @@
-"""What operators do, one use case a file."""
+"""Operations of operators, one use case per file."""

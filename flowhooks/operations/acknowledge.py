@@ -1,6 +1,6 @@
-"""Acknowledge: an operator says that they see to what alerts were raised for.
+"""Acknowledge: record that an operator takes care of open alerts.
 
-It silences nobody: plugins that have not taken an alert are still told.
+An acknowledgement silences no plugin: plugins that have not received an alert are still notified.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcknowledgeResult:
-    """What was acknowledged, or would be.
+    """Result of an acknowledgement, or of its dry run.
 
     Attributes:
-        alerts: the ids of those that somebody sees to from now on.
-        skipped: ids of which there is no open alert, or which were acknowledged before.
+        alerts: ids of the alerts that were acknowledged.
+        skipped: given ids without an open alert, or whose alert was already acknowledged.
         dry_run: whether nothing was changed.
     """
 
@@ -36,13 +36,13 @@ class AcknowledgeResult:
 def acknowledge(
     context: OperationContext, alerts: Sequence[str], *, note: str = "", dry_run: bool = False
 ) -> AcknowledgeResult:
-    """Say that somebody sees to open alerts. They stay open until their causes have gone.
+    """Acknowledge open alerts. They stay open until their causes are gone.
 
     Args:
-        context: what operations work with; `by` is whoever sees to them.
-        alerts: their ids.
-        note: what is to be done, for those who look later.
-        dry_run: only say which would be acknowledged.
+        context: what operations work with; `by` is the operator who takes care of the alerts.
+        alerts: ids of the alerts.
+        note: what will be done about them; stored in the audit log.
+        dry_run: only report which alerts would be acknowledged.
 
     Raises:
         Unavailable: the ledger could not be written; nothing was changed.

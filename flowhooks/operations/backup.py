@@ -1,4 +1,4 @@
-"""A ledger's file is backed up while the server goes on."""
+"""Back up a SQLite ledger file while the server keeps running."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupResult:
-    """A backup that is there, whole, and on the disk.
+    """A backup that is complete, checked and synced to disk.
 
     Attributes:
-        source: the ledger's file.
-        target: the copy.
-        bytes: its size.
-        microseconds: how long it took.
-        events: how many events it holds; None if its tables are of an older version, and were not looked at.
-        trouble: what does not add up in its books, nor in the source's.
+        source: path of the ledger's file.
+        target: path of the copy.
+        bytes: size of the copy.
+        microseconds: how long the backup took.
+        events: number of events in the copy; None if its tables are of an older version and were not read.
+        trouble: inconsistencies found in the copy, which the source has as well.
     """
 
     source: str
@@ -42,16 +42,16 @@ class BackupResult:
 
 
 def backup(url: str, target: Path, *, progress: ProgressReporter) -> BackupResult:
-    """Copy a ledger's file as it is at one moment, and check the copy. Nobody is held up by it.
+    """Copy a consistent snapshot of a ledger's file and check the copy. The server is not blocked meanwhile.
 
     Args:
-        url: the ledger.
-        target: a file that is not there yet.
-        progress: shows how far a part of the work is, given its name and what counts the whole of it.
+        url: URL of the ledger.
+        target: path of the copy; must not exist.
+        progress: shows the progress of a step, given the step's name and a function that counts its total.
 
     Raises:
-        LedgerUnusable: the target is there or cannot be written, the ledger is no file or cannot be read, or the copy
-            is not whole. Nothing is left at the target.
+        LedgerUnusable: the target exists or cannot be written, the ledger is not a file or cannot be read, or the copy
+            is incomplete. No file is left at the target.
     """
     started_at = time.monotonic()
     source = database.database_file(url)
@@ -78,7 +78,7 @@ def backup(url: str, target: Path, *, progress: ProgressReporter) -> BackupResul
 
 
 def _check_is_ledger(url: str) -> None:
-    with suppress(LedgerSchemaTooOld):  # most of all before it is upgraded
+    with suppress(LedgerSchemaTooOld):  # a ledger that needs an upgrade must be backed up above all
         Reader(url).close()
 
 
@@ -117,7 +117,7 @@ def _publish(unfinished: Path, target: Path) -> None:
         os.link(unfinished, target)
     except FileExistsError:
         raise
-    except OSError:  # a file system that has no links
+    except OSError:  # a file system without hard links
         if target.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
         unfinished.rename(target)

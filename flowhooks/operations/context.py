@@ -1,4 +1,4 @@
-"""What operators do, one use case a file, whatever face asks for it; it must not hold SQL or HTTP."""
+"""What all operations work with, whichever interface calls them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 
 class Actor(NamedTuple):
-    """Who does something.
+    """An operator and the interface that they use.
 
     Attributes:
         name: the operator's name.
-        interface: by which they do it: `"console"`, `"api"` or `"cli"`.
+        interface: `"console"`, `"api"` or `"cli"`.
     """
 
     name: str
@@ -31,12 +31,12 @@ class Actor(NamedTuple):
 
 
 class AuditRecord(NamedTuple):
-    """What somebody has done, for those who look later.
+    """An operation, as recorded in the audit log.
 
     Attributes:
-        action: the operation's name.
-        target: the id of the event, handler or alert that it is about; `""` if it is about several.
-        detail: what was asked for, and what that changed, as JSON has it.
+        action: name of the operation.
+        target: id of the event, handler or alert concerned; `""` if there are several.
+        detail: arguments and results of the operation, as JSON values.
     """
 
     action: str
@@ -46,14 +46,14 @@ class AuditRecord(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationContext:
-    """What every operation works with.
+    """What all operations work with.
 
     Attributes:
         ledger: the ledger, for writing.
-        router: the present look-up.
-        missing_handlers: ids of handlers that are registered, or were, but are not loaded.
+        router: the current look-up.
+        missing_handlers: ids of handlers that are or were registered and are not loaded.
         clock: time and ids.
-        by: who asks; None: nobody does, flowhooks does it by itself, and no deed is written down.
+        by: the operator; None if flowhooks acts by itself, which writes no audit record.
     """
 
     ledger: Ledger
@@ -63,15 +63,15 @@ class OperationContext:
     by: Actor | None = None
 
     def change(self, write: Callable[[WriteTransaction], T], audit_record: Callable[[T], AuditRecord]) -> T:
-        """Change something in one transaction, and write down in the same one who has done it.
+        """Change the ledger and write the audit record of the change in one transaction.
 
         Args:
-            write: changes it, and returns what it has changed; nothing is written down of what is false.
-            audit_record: what to write down of what was changed.
+            write: makes the change and returns what it changed; a false value writes no audit record.
+            audit_record: makes the audit record from the result of `write`.
 
         Raises:
             Unavailable: the ledger could not be written; nothing was changed.
-            FlowhooksError: whatever `write` raised; nothing was changed.
+            FlowhooksError: raised by `write`; nothing was changed.
         """
 
         def changed(transaction: WriteTransaction) -> T:

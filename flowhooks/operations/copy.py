@@ -1,6 +1,6 @@
-"""A ledger moves house: copied into another database, and verified.
+"""Copy a ledger into another database and verify the copy.
 
-The caller holds the locks of both, where there are locks.
+The caller holds the locks of both databases, if they have locks.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableCopyResult:
-    """What has become of a table.
+    """Result of copying one table.
 
     Attributes:
-        rows: how many it has, on both sides.
-        kept: how many of them the target had already.
-        digest: SHA-256 over all of them, the same on both sides.
+        rows: number of rows, the same on both sides.
+        kept: number of rows that the target already had.
+        digest: SHA-256 over all rows, the same on both sides.
     """
 
     rows: int
@@ -42,12 +42,12 @@ class TableCopyResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyResult:
-    """A ledger that has been copied, and was found to be the same.
+    """A copy of a ledger that was verified to be identical.
 
     Attributes:
         made: whether the target had no tables before.
-        tables: by name.
-        books: the target's.
+        tables: results by table name.
+        books: consistency report of the target.
     """
 
     made: bool
@@ -56,21 +56,22 @@ class CopyResult:
 
 
 def copy(source: str, target: str, *, heartbeat_timeout: float, progress: ProgressReporter) -> CopyResult:
-    """Copy a ledger into an empty database, or go on with a copy that was cut off.
+    """Copy a ledger into an empty database, or continue an interrupted copy.
 
     Args:
-        source: the URL of a ledger at this version.
-        target: the URL of where to. Its tables are made, or brought up to this version, first.
-        heartbeat_timeout: seconds without a sign of life after which a process that shares one of them counts as dead.
-        progress: shows how far a part of the work is, given its name and what counts the whole of it.
+        source: URL of a ledger of this version.
+        target: URL of the target. Its tables are created or upgraded to this version first.
+        heartbeat_timeout: seconds without a heartbeat after which a process that shares one of the databases counts as
+            expired.
+        progress: shows the progress of a step, given the step's name and a function that counts its total.
 
     Returns:
-        What was copied. Whatever the books say of it, they said of the source.
+        What was copied. Inconsistencies in its report are those of the source.
 
     Raises:
         LedgerSchemaTooOld: the source is of an older version.
-        LedgerUnusable: somebody uses one of them, the target holds anything that the source does not, one of them
-            cannot be read or written, or they are not the same at the end.
+        LedgerUnusable: one of the databases is in use, the target has rows that the source lacks, one of them cannot be
+            read or written, or they differ at the end.
     """
     with closing(Reader(source)) as reader:
         _reject_if_in_use(reader, source, heartbeat_timeout)
@@ -120,7 +121,7 @@ def _open_snapshot(reader: Reader, url: str) -> Iterator[DatabaseSnapshot]:
 
 
 def _reject_if_in_use(reader: Reader, url: str, heartbeat_timeout: float) -> None:
-    # The file of SQLite is locked instead.
+    # A SQLite file is protected by its lock instead.
     if not database.is_shared(url):
         return
     with name_database_in_errors(url), reader.connection() as connection:

@@ -1,6 +1,6 @@
-"""Dismissed events that handlers would take now: counted, with the command that delivers them.
+"""Count dismissed events that handlers would accept now, and give the command that delivers them.
 
-An installation delivers no dismissed event: the operator decides, because such an event may be years old.
+Installing a plugin delivers no dismissed event. The operator decides, because such an event may be years old.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
     from flowhooks.routing.router import Router
 
 MAX_EVENTS: Final = 10_000
-"""Dismissed events that are gone through, the newest ones."""
+"""Maximum number of dismissed events examined, newest first."""
 MAX_BODIES: Final = 1_000
-"""Bodies that are read, of the newest events, where a condition needs the data."""
+"""Maximum number of bodies read, newest events first, if a condition needs the data."""
 _BODY_BATCH_SIZE: Final = 20
-"""Bodies in memory at a time: each may have a mebibyte."""
+"""Maximum number of bodies in memory at a time. A body may have 1 MiB."""
 
 log = structlog.get_logger(__name__)
 
 
 class DismissedEvents(NamedTuple):
-    """Dismissed events that one handler would take now.
+    """Dismissed events that one handler would accept now.
 
     Attributes:
-        events: how many there are among those that were gone through.
-        since: when the oldest of them was received, in microseconds since 1970.
+        events: number of such events among the examined ones.
+        since: time when the oldest of them was received, in microseconds since 1970.
     """
 
     events: int
@@ -56,14 +56,16 @@ _BODIES: Final = select(events.c.id, events.c.body).where(events.c.id.in_(databa
 
 
 def dismissed_by_handler(connection: Connection, router: Router) -> dict[str, DismissedEvents]:
-    """The dismissed events that handlers would take now, by the handler's id; what operators dismissed is left out.
+    """Count the dismissed events that each handler would accept now, by handler id.
+
+    Events dismissed by operators are left out.
 
     Args:
         connection: any connection.
-        router: the present look-up.
+        router: the current look-up.
 
     Raises:
-        NewerSelectorsError: handlers are registered that this version cannot route for.
+        NewerSelectorsError: handlers are registered whose selectors this version cannot read.
     """
     rows = connection.execute(_NEWEST).all()
     candidates = [(row, to_event(row, {})) for row in rows]
@@ -74,7 +76,7 @@ def dismissed_by_handler(connection: Connection, router: Router) -> dict[str, Di
         route = router.route(to_event(row, data[row.id]) if row.id in data else event)
         stored_route = json.loads(row.route)
         for handler, why in route.handlers.items():
-            # An `every` handler had its delivery when the event came, or was not there then.
+            # An `every` handler got its delivery when the event was received, or was not installed then.
             if handler not in stored_route and not why.startswith("every"):
                 before = by_handler.get(handler, DismissedEvents(0, row.received_at))
                 by_handler[handler] = DismissedEvents(before.events + 1, min(before.since, row.received_at))
@@ -101,7 +103,7 @@ def log_dismissed(reader: Reader, router: Router, handlers: Collection[str]) -> 
 
 
 def reroute_command(handler: str, dismissed: DismissedEvents) -> str:
-    """The command that delivers these events to the handler, quoted for a shell."""
+    """Return the command that delivers these events to the handler, quoted for a shell."""
     since = to_datetime(dismissed.since).strftime("%Y-%m-%d")
     return command_line("events", "reroute", f"--handler={handler}", "--state=dismissed", f"--since={since}")
 

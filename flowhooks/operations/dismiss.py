@@ -1,6 +1,6 @@
-"""Dismiss: an operator says of parked events that nobody need want them.
+"""Dismiss: an operator decides that parked events need no handler.
 
-A reroute undoes it.
+A reroute reverses it.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from flowhooks.operations.context import OperationContext
 
 PAGE_SIZE: Final = 500
-"""Events gone through by one call: a short request, short transactions, and something to show progress by."""
+"""Maximum number of events per call. It keeps requests and transactions short, and lets the caller show progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DismissResult:
-    """What one call of a dismissal did, or would do.
+    """Result of one call of a dismissal, or of its dry run.
 
     Attributes:
-        events: how many events it went through.
-        dismissed: how many of them are parked no longer, but dismissed.
-        skipped: how many were not parked.
-        changed_meanwhile: how many had changed when their turn came, and were left alone.
-        next: where to go on, as the next call's `after`; `""` when all is done.
+        events: number of events examined.
+        dismissed: number of parked events that were dismissed.
+        skipped: number of events that were not parked.
+        changed_meanwhile: number of events left unchanged because another change came first.
+        next: `after` of the next call; `""` if there are no more events.
         dry_run: whether nothing was changed.
     """
 
@@ -47,17 +47,17 @@ class DismissResult:
 def dismiss(
     context: OperationContext, event_filter: EventFilter, *, note: str = "", dry_run: bool = False, after: str = ""
 ) -> DismissResult:
-    """Dismiss parked events; a page of events for each call. Deliveries that they have stay as they are.
+    """Dismiss one page of parked events per call. Their existing deliveries stay unchanged.
 
     Args:
         context: what operations work with.
-        event_filter: which events; where it names neither ids nor a state, only those that are parked are looked at.
-        note: why, for those who look later.
+        event_filter: which events; without ids and state, only parked events are examined.
+        note: reason, stored in the audit log.
         dry_run: only count.
-        after: where the last call left off.
+        after: `next` of the previous call.
 
     Raises:
-        Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
+        Unavailable: the ledger could not be written; the call changed nothing and may be repeated.
     """
     page = context.ledger.page(parked_only(event_filter), after=after, limit=PAGE_SIZE)
     items = [
@@ -94,7 +94,7 @@ def dismiss(
 
 
 def parked_only(event_filter: EventFilter) -> EventFilter:
-    """A filter as a dismissal takes it: among a million events, the few that are parked are found by an index."""
+    """Restrict a filter without ids and state to parked events, which an index finds among a million others."""
     return event_filter if event_filter.ids or event_filter.state is not None else replace(event_filter, state="parked")
 
 

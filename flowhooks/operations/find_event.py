@@ -1,4 +1,4 @@
-"""Finding: one event by whatever id somebody has in hand; it must not change anything."""
+"""Find an event by its id or by the id of one of its deliveries."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def find_event(reader: Reader, name: str) -> StoredEvent:
-    """The event of this id, or of the delivery of this id.
+    """Return the event with this id, or with the delivery of this id.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such event or delivery.
         LedgerUnusable: the ledger cannot be read.
     """
     if not name.isascii() or not name.isprintable():

@@ -1,4 +1,4 @@
-"""The look-up as a server that starts now would have it; it must not change anything."""
+"""Build the look-up that a server started now would use."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lookup:
-    """A router over the handlers that are loaded and those that are registered.
+    """A router over the loaded and the registered handlers.
 
     Attributes:
-        router: the look-up.
-        missing_handlers: the handlers that are remembered and not loaded: `"elsewhere"` if another process runs them,
-            else each with what is the matter with its plugin: `"quarantined"`, `"denied"` by the settings, or
-            `"missing"`, which it also is where the plugin is loaded but has no such handler any more.
+        router: the router.
+        missing_handlers: reasons by id of the registered handlers that are not loaded: `"elsewhere"` if another process
+            runs the handler; otherwise the state of its plugin, `"quarantined"`, `"denied"` by the settings, or
+            `"missing"`, also if the plugin is loaded but no longer has such a handler.
     """
 
     router: Router
     missing_handlers: Mapping[str, str]
 
     def availability(self, handler_id: str) -> str:
-        """`"present"`, `"elsewhere"`, or what is the matter with its plugin."""
+        """Return `"present"`, `"elsewhere"`, or why the handler is unavailable."""
         return self.missing_handlers.get(handler_id, "present")
 
 
@@ -42,16 +42,16 @@ def build_lookup(
     *,
     executed_handlers: Collection[str] = (),
 ) -> Lookup:
-    """Make the look-up.
+    """Build the look-up.
 
     Args:
-        plugins: what is loaded.
+        plugins: the loaded plugins.
         registered: the registered handlers.
         ignore_keys: values of `processDefinitionKey` whose events need no handler.
-        executed_handlers: ids of the handlers whose deliveries processes that live run.
+        executed_handlers: ids of the handlers whose deliveries live processes run.
     """
     missing = [handler for handler in registered if handler.id not in plugins.handlers]
-    # Of two of one name the first one has the handlers.
+    # If two plugins have the same name, the first one owns the handlers.
     states = {info.name: info.state for info in reversed(plugins.infos)}
     missing_handlers: dict[str, str] = {}
     for handler in missing:
@@ -66,7 +66,7 @@ def build_lookup(
 def build_router(
     loaded: Iterable[Handler], remembered: Iterable[RegisteredHandler], ignore_keys: Iterable[str]
 ) -> Router:
-    """Make the router of the handlers that are loaded, and of those that are only remembered."""
+    """Build the router of the loaded handlers and of those that are only registered."""
     candidates = [Candidate(handler.id, handler.selectors, handler.order_by) for handler in loaded]
     unreadable = []
     for handler in remembered:

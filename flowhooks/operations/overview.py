@@ -1,7 +1,7 @@
-"""Overview: how much comes, how it goes, and what has waited longest; it must not change anything, or be shown.
+"""Numbers for the overview page: arrivals, performance of handlers, oldest deliveries.
 
-All of it is found by reads that are bounded, whatever is stored: what is not at rest is counted up to a limit, and
-rates and shares are those of the newest events and deliveries.
+All reads are bounded, however much is stored: open deliveries are counted up to a limit, and rates and shares are
+computed from the newest events and deliveries.
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ if TYPE_CHECKING:
 
 MAX_ARRIVALS: Final = 10_000
 MAX_RECENT_DELIVERIES: Final = 2_000
-"""The newest deliveries out of which rates of success and latencies are made."""
+"""Number of newest deliveries from which success rates and latencies are computed."""
 PERIODS: Final = (3600, 900, 300, 60, 10, 1)
-"""Seconds that the chart of arrivals may span: the longest in which no more came than are read."""
+"""Possible periods of the chart of arrivals, in seconds. The longest one with fewer than `MAX_ARRIVALS` events is used.
+"""
 BUCKETS: Final = 60
 SERIES_POINTS: Final = 30
-"""Parts of time that the charts of a handler have."""
+"""Number of points in the charts of a handler."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrivals:
-    """How many events came lately.
+    """Number of events received lately.
 
     Attributes:
-        period_seconds: how long the period is that ends now.
-        buckets: how many came in each part of it, the oldest first.
-        total: how many that is.
+        period_seconds: length of the period that ends now, in seconds.
+        buckets: number of events in each part of the period, oldest first.
+        total: number of events in the whole period.
     """
 
     period_seconds: int
@@ -49,7 +50,7 @@ class Arrivals:
 
     @property
     def per_minute(self) -> float:
-        """How many a minute."""
+        """Events per minute."""
         return 60 * self.total / self.period_seconds
 
 
@@ -57,9 +58,9 @@ class Oldest(NamedTuple):
     """The oldest delivery or event of a state.
 
     Attributes:
-        started_at: when it entered the state, in microseconds since 1970.
-        event_id: its event.
-        handler: its handler's id; `""` for a parked event.
+        started_at: time when the delivery or event entered the state, in microseconds since 1970.
+        event_id: id of the event.
+        handler: id of the handler; `""` for a parked event.
     """
 
     started_at: int
@@ -68,12 +69,12 @@ class Oldest(NamedTuple):
 
 
 class Point(NamedTuple):
-    """One part of the time that a handler's charts span.
+    """One part of the time span of a handler's charts.
 
     Attributes:
-        succeeded: attempts that succeeded.
-        failed: attempts that did not.
-        slowest: the longest of them, in microseconds; 0 where there was none.
+        succeeded: number of attempts that succeeded.
+        failed: number of attempts that did not succeed.
+        slowest: longest duration of an attempt in microseconds; 0 if there was none.
     """
 
     succeeded: int
@@ -83,16 +84,16 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Performance:
-    """How a handler has done lately: the last attempts of its newest deliveries.
+    """Recent performance of a handler, from the last attempts of its newest deliveries.
 
     Attributes:
-        handler: its id.
-        deliveries: how many of them there are.
-        succeeded: how many of their last attempts succeeded.
-        failed: how many did not.
-        median: of the attempts' lengths, in microseconds; None where none has ended.
-        p95: the 95th percentile of them, in microseconds; None where none has ended.
-        points: the same over time, the oldest first.
+        handler: id of the handler.
+        deliveries: number of its deliveries in the sample.
+        succeeded: number of last attempts that succeeded.
+        failed: number of last attempts that did not succeed.
+        median: median duration of the attempts in microseconds; None if none has ended.
+        p95: 95th percentile of the durations in microseconds; None if none has ended.
+        points: the same over time, oldest first.
     """
 
     handler: str
@@ -105,25 +106,25 @@ class Performance:
 
     @property
     def success_rate(self) -> float | None:
-        """The share of the attempts that succeeded, from 0 to 1; None where none has ended."""
+        """Share of attempts that succeeded, from 0 to 1; None if none has ended."""
         ended = self.succeeded + self.failed
         return self.succeeded / ended if ended else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """How it goes.
+    """Numbers of the overview page.
 
     Attributes:
-        generated_at: when this was read, in microseconds since 1970.
-        counts: how many deliveries are waiting, running, unknown, dead, and `handler_missing` (waiting for a
-            missing handler), and how many events are parked; each `MAX_COUNTED + 1` where there are more.
-        oldest: of each of these, what has been so longest; those left out of which there is nothing.
-        arrivals: how many events came.
-        performance: how handlers have done, those with failures first, then the busiest.
-        sampled_deliveries: of how many deliveries that is.
-        oldest_sampled_at: when the oldest of those was made, in microseconds since 1970; None where there is none.
-        alerts: how many alerts are open that nobody has acknowledged.
+        generated_at: time of the reads, in microseconds since 1970.
+        counts: number of deliveries that are waiting, running, unknown, dead and `handler_missing` (waiting for a
+            missing handler), and number of parked events; each is `MAX_COUNTED + 1` if there are more.
+        oldest: oldest delivery or event of each of these states; states without any are left out.
+        arrivals: number of events received lately.
+        performance: recent performance of the handlers, those with failures first, then the busiest.
+        sampled_deliveries: number of deliveries from which `performance` was computed.
+        oldest_sampled_at: creation time of the oldest of those, in microseconds since 1970; None if there is none.
+        alerts: number of open alerts that are not acknowledged.
     """
 
     generated_at: int
@@ -137,11 +138,11 @@ class Overview:
 
 
 def overview(reader: Reader, now: int) -> Overview:
-    """Look how it goes.
+    """Read the numbers of the overview page.
 
     Args:
         reader: the ledger.
-        now: microseconds since 1970.
+        now: current time in microseconds since 1970.
 
     Raises:
         LedgerUnusable: the ledger cannot be read.
@@ -182,7 +183,7 @@ def _to_oldest(issue: HandlerIssue) -> Oldest:
 
 
 def _arrivals(arrival_times: Sequence[int], now: int) -> Arrivals:
-    """Return the longest period of which every event was read."""
+    """Return the longest period for which all events were read."""
     ages = [max(0.0, now / 1000 - arrival) / 1000 for arrival in arrival_times]  # in seconds, the youngest first
     is_complete = len(ages) < MAX_ARRIVALS
     period_seconds = next((period for period in PERIODS if is_complete or ages[-1] >= period), PERIODS[-1])

@@ -1,4 +1,4 @@
-"""Parked events: groups of them, which handlers take them now, and what may have been meant; read-only."""
+"""Group parked events, with the handlers that accept them now and hints at possible misspellings."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     from flowhooks.routing.router import Router
 
 MAX_HINTED_GROUPS: Final = 10
-"""Groups for which it is looked up what may have been meant, and which member the oldest event lacks."""
+"""Maximum number of groups for which hints and the missing member of the oldest event are determined."""
 MAX_COMPARED_HANDLERS: Final = 500
-"""With more handlers than this nothing is looked up, for each is compared with each."""
+"""Maximum number of handlers for hints. Each pair is compared, so with more handlers there are no hints."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParkedGroupStatus:
-    """Parked events that wait for the same.
+    """Parked events with the same routing fields.
 
     Attributes:
-        facts: what they have in common, and how many they are.
-        event_id: the oldest of them.
-        oldest_received_at: when that was received, in microseconds since 1970.
-        deliverable: whether a reroute would deliver them, or may deliver some, because a condition reads the data of
-            each.
-        by_data: whether a condition reads their data, so that each of them is routed by its own body.
-        undecided: the member that a handler's condition needs and that they lack, `"conclusion"` or a JSON Pointer;
-            with `by_data`, the member that the oldest one lacks; `""` if there is none, or it was not looked up.
-        hints: what may have been meant.
+        facts: their common fields and their number.
+        event_id: id of the oldest event.
+        oldest_received_at: time when the oldest event was received, in microseconds since 1970.
+        deliverable: whether a reroute would deliver the events, or may deliver some because a condition reads the data
+            of each.
+        by_data: whether a condition reads the data, so that each event is routed by its own body.
+        undecided: member that a handler's condition needs and the events lack, `"conclusion"` or a JSON Pointer; with
+            `by_data`, the member that the oldest event lacks; `""` if there is none, or it was not determined.
+        hints: hints at what the sender may have meant.
     """
 
     facts: ParkedGroup
@@ -52,17 +52,17 @@ class ParkedGroupStatus:
 
 
 def list_parked_groups(reader: Reader, router: Router, *, max_events: int, n_handlers: int) -> list[ParkedGroupStatus]:
-    """What is parked, the largest group first.
+    """List the groups of parked events, the largest first.
 
     Args:
         reader: the ledger.
-        router: the present look-up.
-        max_events: how many events are gone through, the oldest ones.
-        n_handlers: how many handlers are loaded.
+        router: the current look-up.
+        max_events: maximum number of events examined, oldest first.
+        n_handlers: number of loaded handlers.
 
     Raises:
         LedgerUnusable: the ledger cannot be read.
-        NewerSelectorsError: handlers are registered that this version cannot route for.
+        NewerSelectorsError: handlers are registered whose selectors this version cannot read.
     """
     with reader.connection() as connection:
         groups = oldest_parked_groups(connection, limit=max_events)
@@ -90,23 +90,23 @@ def list_parked_groups(reader: Reader, router: Router, *, max_events: int, n_han
 
 
 def count_deliverable(context: OperationContext) -> int:
-    """How many parked events may be taken now; where a condition reads the data of events, all of those count."""
+    """Count the parked events that a reroute may deliver; if a condition reads the data, the whole group counts."""
     return sum(group.events for group in context.ledger.parked() if is_deliverable(context.router, group))
 
 
 def is_deliverable(router: Router, group: ParkedGroup) -> bool:
-    """Whether a group of parked events would be parked no longer, or each of them has to be routed by its own data."""
+    """Tell whether a reroute would deliver a group of parked events, or must route each by its own data."""
     event = representative_event(group)
     return not router.route(event).parked or router.reads_data(event)
 
 
 def count_parked_by_handler(router: Router, groups: Iterable[ParkedGroup]) -> dict[str, int]:
-    """How many parked events each handler wants by now, by its class or its key; those that none wants left out."""
+    """Count the parked events that each handler would accept now by class or key; handlers without any are left out."""
     counts: Counter[str] = Counter()
     for group in groups:
         route = router.route(representative_event(group))
         if not route.parked:
-            # One that takes every event had its delivery when the event came, or was not there then.
+            # An `every` handler got its delivery when the event was received, or was not installed then.
             counts.update(
                 {handler: group.events for handler, reason in route.handlers.items() if not reason.startswith("every")}
             )
@@ -114,7 +114,7 @@ def count_parked_by_handler(router: Router, groups: Iterable[ParkedGroup]) -> di
 
 
 def representative_event(group: ParkedGroup) -> Event:
-    """An event that any router would treat like those of the group."""
+    """Return an event that any router treats like those of the group."""
     return Event(
         id="",
         source=group.source,

@@ -1,6 +1,7 @@
-"""Pause and resume: a handler's deliveries are stored and wait, and later run after all.
+"""Pause and resume handlers: deliveries of a paused handler are stored and wait until it is resumed.
 
-What runs already goes on to its end. No delivery is changed, so it costs the same with a million that wait.
+Running attempts continue to their end. No delivery is changed, so the cost does not grow with the number of waiting
+ones.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ _WILDCARDS: Final = frozenset("*?[")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PauseResult:
-    """What was paused or resumed, or would be.
+    """Result of a pause or resume, or of its dry run.
 
     Attributes:
-        handlers: the ids of those that were changed.
-        skipped: what was given and changed nothing: ids that are not registered, or of handlers that are
-            retired, or were as they should be already; and patterns that mean no others.
-        waiting: how many deliveries of `handlers` waited.
-        running: how many of theirs ran, and go on to their end.
+        handlers: ids of the handlers that were changed.
+        skipped: given ids and patterns that changed nothing: ids of handlers that are not registered, are retired, or
+            were already in the wanted state, and patterns that match no other handlers.
+        waiting: number of waiting deliveries of `handlers`.
+        running: number of running deliveries of `handlers`; they continue to their end.
         dry_run: whether nothing was changed.
     """
 
@@ -42,13 +43,13 @@ class PauseResult:
 
 
 def pause(context: OperationContext, handlers: Sequence[str], *, note: str = "", dry_run: bool = False) -> PauseResult:
-    """Pause handlers: no process starts their deliveries until they are resumed, nor a trial of an open circuit.
+    """Pause handlers: no process starts their deliveries, nor a trial of an open circuit, until they are resumed.
 
     Args:
         context: what operations work with.
-        handlers: their ids, `plugin:name`, or patterns of them, such as `contracts:*`.
-        note: why, for those who look later.
-        dry_run: only say which would be paused.
+        handlers: ids of the handlers, `plugin:name`, or patterns such as `contracts:*`.
+        note: reason, stored in the audit log.
+        dry_run: only report which handlers would be paused.
 
     Raises:
         Unavailable: the ledger could not be written; nothing was changed.
@@ -58,12 +59,12 @@ def pause(context: OperationContext, handlers: Sequence[str], *, note: str = "",
 
 
 def resume(context: OperationContext, handlers: Sequence[str], *, dry_run: bool = False) -> PauseResult:
-    """Run deliveries of paused handlers again, those first that have waited longest. Open circuits are closed.
+    """Resume paused handlers, longest waiting deliveries first, and close open circuits.
 
     Args:
         context: what operations work with.
-        handlers: their ids, `plugin:name`, or patterns of them, such as `contracts:*`.
-        dry_run: only say which would be resumed.
+        handlers: ids of the handlers, `plugin:name`, or patterns such as `contracts:*`.
+        dry_run: only report which handlers would be resumed.
 
     Raises:
         Unavailable: the ledger could not be written; nothing was changed.
@@ -95,7 +96,7 @@ def _apply(
     dry_run: bool,
 ) -> PauseResult:
     with context.ledger.connection() as connection:
-        stored = backlog(connection)  # before: what is resumed may be done with by the time that it is counted
+        stored = backlog(connection)  # before the change: resumed deliveries may complete before a later count
     changed = selected
     if selected and not dry_run:
         change = pausing.pause if action == "pause" else pausing.resume

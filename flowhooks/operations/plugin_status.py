@@ -1,4 +1,4 @@
-"""Survey: every plugin that is there or was, and what is stored for its handlers; it must not change anything."""
+"""List all plugins, present or missing, with the stored backlog of their handlers."""
 
 from __future__ import annotations
 
@@ -32,19 +32,20 @@ _URGENCY: Final = ("quarantined", "missing", "loaded", "elsewhere", "retired", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandlerStatus:
-    """A handler that is loaded, that is registered, or that something is still stored for.
+    """A handler that is loaded, is registered, or has stored deliveries.
 
     Attributes:
         id: `plugin:name`.
-        availability: `"present"`; `"elsewhere"` if it is not and another process runs it; or why it is not:
-            `"quarantined"`, `"denied"`, `"missing"`, or `"retired"`.
-        selectors: what it listens to, or did when it was last loaded; None where that was forgotten.
-        handler: itself, where it is present.
-        backlog: what is stored for it.
-        paused_at: since when it is paused, in microseconds since 1970; None: it is not.
-        circuit: its open circuit, if flowhooks has paused it because its attempts failed; None: the circuit is closed.
-        dismissed: dismissed events that it would take now, where there are some.
-        terms: on which terms it runs, by its own word and the operator's; None where it is not present.
+        availability: `"present"`; `"elsewhere"` if only another process runs the handler; or why it is unavailable:
+            `"quarantined"`, `"denied"`, `"missing"` or `"retired"`.
+        selectors: selectors, current or of the last load; None if they are no longer stored.
+        handler: the loaded handler; None if it is not present.
+        backlog: stored deliveries and parked events.
+        paused_at: time when the handler was paused, in microseconds since 1970; None if it is not paused.
+        circuit: open circuit, if flowhooks paused the handler because its attempts failed; None if the circuit is
+            closed.
+        dismissed: dismissed events that the handler would accept now; None if there are none.
+        terms: run options from the decorator and the settings; None if the handler is not present.
     """
 
     id: str
@@ -63,12 +64,12 @@ class PluginStatus:
     """A plugin that was found, or that only has registered handlers.
 
     Attributes:
-        name: its name.
-        state: as it was found, `"loaded"`, `"quarantined"` or `"denied"`; else `"missing"`, `"elsewhere"` if other
-            processes run all of its handlers that are not retired, or `"retired"` if they are retired
-            and something is still stored for them.
-        info: what loading it found out; None where it was not found.
-        handlers: its handlers, by id.
+        name: name.
+        state: `"loaded"`, `"quarantined"` or `"denied"` if the plugin was found; otherwise `"missing"`, `"elsewhere"`
+            if other processes run all of its handlers that are not retired, or `"retired"` if all are retired and
+            deliveries are still stored for them.
+        info: result of loading the plugin; None if it was not found.
+        handlers: handlers, by id.
     """
 
     name: str
@@ -86,15 +87,15 @@ def list_plugins(
     heartbeat_timeout: float = 30.0,
     settings: Settings | None = None,
 ) -> tuple[PluginStatus, ...]:
-    """Look at every plugin; those that were found first, in the order in which they were registered.
+    """List all plugins; those that were found come first, in the order of registration.
 
     Args:
-        plugins: what was found.
-        reader: the ledger; None where there is none.
+        plugins: the plugins that were found.
+        reader: the ledger; None if there is none.
         ignore_keys: values of `processDefinitionKey` whose events need no handler.
-        max_counted: how many deliveries and parked events are counted at the most; None: all of them.
-        heartbeat_timeout: seconds without a sign of life after which a process counts as dead.
-        settings: what the operator says of how handlers run; default: nothing.
+        max_counted: maximum number of deliveries and parked events that are counted; None: all.
+        heartbeat_timeout: seconds without a heartbeat after which a process counts as expired.
+        settings: source of the operator's run options; None: no options are set.
 
     Raises:
         LedgerUnusable: the ledger cannot be read.
@@ -140,12 +141,12 @@ def list_plugins(
 
 
 def sort_by_urgency(plugins: Iterable[PluginStatus]) -> list[PluginStatus]:
-    """Those first that somebody should look at."""
+    """Sort plugins that need attention first."""
     return sorted(plugins, key=lambda plugin: _URGENCY.index(plugin.state))
 
 
 def filter_handlers(plugin: PluginStatus, text: str) -> PluginStatus | None:
-    """A plugin with those of its handlers that have `text` in their id or its name; None if there is nothing."""
+    """Return a plugin with its handlers whose id has `text`, all if its name has `text`; None if there are none."""
     if not text or text in plugin.name:
         return plugin
     handlers = tuple(handler for handler in plugin.handlers if text in handler.id)
@@ -153,7 +154,7 @@ def filter_handlers(plugin: PluginStatus, text: str) -> PluginStatus | None:
 
 
 def slice_handlers(plugins: Iterable[PluginStatus], start: int, max_handlers: int) -> list[PluginStatus]:
-    """A page of `max_handlers` handlers from number `start`, by their plugins; plugins without any are on the first."""
+    """Return `max_handlers` handlers from number `start`, by plugin. Plugins without handlers are on the first page."""
     page = []
     n_before = 0
     for plugin in plugins:
@@ -165,7 +166,7 @@ def slice_handlers(plugins: Iterable[PluginStatus], start: int, max_handlers: in
 
 
 def is_backlog_truncated(plugins: Iterable[PluginStatus], max_counted: int) -> bool:
-    """Whether there may be more of what is open than `survey` was told to count."""
+    """Tell whether there may be more open deliveries than `list_plugins` counted."""
     backlogs = [handler.backlog for plugin in plugins for handler in plugin.handlers]
     sums = (
         sum(handler_backlog.dead + handler_backlog.unknown + handler_backlog.running for handler_backlog in backlogs),
@@ -176,7 +177,7 @@ def is_backlog_truncated(plugins: Iterable[PluginStatus], max_counted: int) -> b
 
 
 def _found_plugins(infos: Iterable[PluginInfo], listed: Mapping[str, list[HandlerStatus]]) -> list[PluginStatus]:
-    # Of two plugins of one name the first owns the handler ids in the ledger.
+    # If two plugins have the same name, the first one owns the handler ids in the ledger.
     seen: set[str] = set()
     plugins = []
     for info in infos:

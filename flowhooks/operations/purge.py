@@ -1,4 +1,4 @@
-"""Purge: old events go, with all that is theirs, and only who they were is kept."""
+"""Purge: delete old events with all data that belongs to them, and keep only their identities."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from flowhooks.operations.context import OperationContext
 
 PAGE_SIZE: Final = 100
-"""Events gone through by one call, and deleted by one transaction at the most: call-backs that come wait for it."""
+"""Maximum number of events per call and per transaction. Callbacks that arrive wait for the transaction."""
 MAX_DUTY_CYCLE: Final = 0.2
-"""The part of the time that a purge may take: the rest is for call-backs."""
+"""Maximum share of time that a purge takes. The remaining time is left to callbacks."""
 
 PURGE_FILTER_SCHEMA: Final[dict[str, Any]] = {
     "properties": {"until": {"type": "integer"}, "state": {"enum": [*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST, None]}},
     "required": ["until"],
 }
-"""What a purge asks of a filter besides, as JSON Schema says it to those who ask over HTTP."""
+"""Additional requirements of a purge on its filter, as JSON Schema for the API description."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PurgeResult:
-    """What one call of a purge did, or would do.
+    """Result of one call of a purge, or of its dry run.
 
     Attributes:
-        events: how many events it went through.
-        purged: how many of them went.
-        deliveries: how many deliveries went with them.
-        next: where to go on, as the next call's `after`; `""` when all is done.
+        events: number of events examined.
+        purged: number of events deleted.
+        deliveries: number of deliveries deleted.
+        next: `after` of the next call; `""` if there are no more events.
         dry_run: whether nothing was changed.
     """
 
@@ -54,20 +54,21 @@ def purge(
     dry_run: bool = False,
     after: str = "",
 ) -> PurgeResult:
-    """Delete old events, a page for each call.
+    """Delete one page of old events per call.
 
-    Those that are done go: all of their deliveries succeeded or were closed, or they were dismissed. With a state only
-    those in it, which may also be *dead* or *parked*: to purge such a one is to say that nothing more is needed.
+    By default it deletes completed events: all of their deliveries succeeded or were closed, or the event was
+    dismissed. With a state it deletes only events in that state, which may also be *dead* or *parked*: the operator
+    decides that nothing more is needed of them.
 
     Args:
         context: what operations work with.
-        event_filter: which events; `until` must be given, and nothing may have happened to them since.
+        event_filter: which events; requires `until`. Events that changed after `until` are kept.
         dry_run: only count.
-        after: where the last call left off.
+        after: `next` of the previous call.
 
     Raises:
-        SettingsError: there is no `until`, or the state is one in which no event goes.
-        Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
+        SettingsError: `until` is missing, or events in the state are never purged.
+        Unavailable: the ledger could not be written; the call changed nothing and may be repeated.
     """
     cutoffs, started_at = cutoffs_from_filter(event_filter), time.monotonic()
     page = context.ledger.purgeable(cutoffs, event_filter=event_filter, after=after, limit=PAGE_SIZE)
@@ -84,10 +85,10 @@ def purge(
 
 
 def cutoffs_from_filter(event_filter: EventFilter) -> Cutoffs:
-    """In which states events are meant to go, and how old.
+    """Return the time before which events are deleted, by state.
 
     Raises:
-        SettingsError: as `purge` has it.
+        SettingsError: `until` is missing, or events in the state are never purged.
     """
     if event_filter.until is None:
         raise SettingsError("a purge needs a time before which events are old enough: event_filter.until")

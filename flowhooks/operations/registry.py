@@ -1,4 +1,4 @@
-"""Each operation by its name, with JSON in and out: how commands and the administration API ask for one."""
+"""Operations by name, with JSON in and out, for commands and the administration API."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ _TIME_FIELDS: Final = frozenset({"since", "until"})
 
 
 def run_operation(context: OperationContext, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Do one operation.
+    """Run one operation.
 
     Args:
-        context: what operations work with; `by` says who asks.
-        name: a name of `OPERATIONS`.
-        arguments: its arguments, as JSON has them.
+        context: what operations work with; `by` is the operator.
+        name: a key of `OPERATIONS`.
+        arguments: its arguments, as JSON values.
 
     Returns:
-        What it did, as JSON has it.
+        The operation's result, as JSON values.
 
     Raises:
-        SettingsError: there is no such operation, or an argument is not as it takes it.
-        LedgerError: what was asked for cannot be done.
-        Unavailable: the ledger could not be written just now.
+        SettingsError: there is no such operation, or an argument is invalid.
+        LedgerError: the operation is not possible.
+        Unavailable: the ledger cannot be written at the moment.
     """
     if name not in OPERATIONS:
         raise SettingsError(f"there is no operation {name!r}; there are {', '.join(sorted(OPERATIONS))}")
@@ -68,10 +68,10 @@ def run_operation(context: OperationContext, name: str, arguments: Mapping[str, 
 
 
 def filter_from_json(key: str, value: Any) -> EventFilter:
-    """An `EventFilter` out of JSON.
+    """Parse an `EventFilter` from JSON.
 
     Raises:
-        SettingsError: it has a name, a type or a state that a filter does not have, or an empty list of ids.
+        SettingsError: a name, type or state is invalid, or the list of ids is empty.
     """
     if not isinstance(value, dict):
         raise SettingsError(f"{key} is an object")
@@ -90,7 +90,7 @@ def filter_from_json(key: str, value: Any) -> EventFilter:
             raise SettingsError(f"{key}.{name} is of the wrong type")
     ids = value.get("ids")
     if ids is not None and not (ids and all(isinstance(item, str) for item in ids)):
-        # None at all would mean every event, which is hardly what a caller without any means.
+        # An empty list would select every event, which a caller without ids hardly wants.
         raise SettingsError(f"{key}.ids are one or more strings")
     return EventFilter(**{**value, "ids": tuple(ids or ())})
 
@@ -132,4 +132,4 @@ OPERATIONS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, A
     "pause": (pause, {"handlers": _string_list, "note": _string, "dry_run": _boolean}),
     "resume": (resume, {"handlers": _string_list, "dry_run": _boolean}),
 }
-"""Every operation, with the arguments that it takes and how each is read."""
+"""Operations by name, each with the parsers of its arguments."""

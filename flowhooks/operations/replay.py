@@ -1,4 +1,4 @@
-"""Replay: new attempts on existing deliveries, history kept; it must not route again."""
+"""Replay: start new attempts of existing deliveries. History is kept, and events are not routed again."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from flowhooks.operations.context import OperationContext
 
 PAGE_SIZE: Final = 500
-"""Events gone through by one call: a short request, short transactions, and something to show progress by."""
+"""Maximum number of events per call. It keeps requests and transactions short, and lets the caller show progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayResult:
-    """What one call of a replay did, or would do.
+    """Result of one call of a replay, or of its dry run.
 
     Attributes:
-        events: how many events it went through.
-        deliveries: how many of their deliveries run again.
-        skipped: how many were in a state from which they are not replayed.
-        changed_meanwhile: how many had changed when their turn came, and were left alone.
-        out_of_order: of those that run again, how many are of ordered handlers: they come after what waits for the
-            same key by now.
-        next: where to go on, as the next call's `after`; `""` when all is done.
+        events: number of events examined.
+        deliveries: number of deliveries that run again.
+        skipped: number of deliveries in a state that is not replayed.
+        changed_meanwhile: number of deliveries left unchanged because another change came first.
+        out_of_order: number of replayed deliveries of ordered handlers; they run after the deliveries that now wait for
+            the same order key.
+        next: `after` of the next call; `""` if there are no more events.
         dry_run: whether nothing was changed.
     """
 
@@ -48,18 +48,18 @@ class ReplayResult:
 def replay(
     context: OperationContext, event_filter: EventFilter, *, again: bool = False, dry_run: bool = False, after: str = ""
 ) -> ReplayResult:
-    """Run dead deliveries again, with a fresh retry schedule; a page of events for each call.
+    """Run dead deliveries again with a new retry schedule, one page of events per call.
 
     Args:
         context: what operations work with.
-        event_filter: which events; its `handler` and its `state` also say which of their deliveries, so that what
-            was not asked for is not run a second time.
-        again: also those that succeeded: their handlers do their work a second time.
+        event_filter: which events; its `handler` and `state` also select among their deliveries, so that no other
+            delivery runs a second time.
+        again: also replay succeeded deliveries; their handlers do their work a second time.
         dry_run: only count.
-        after: where the last call left off.
+        after: `next` of the previous call.
 
     Raises:
-        Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
+        Unavailable: the ledger could not be written; the call changed nothing and may be repeated.
     """
     states = {State.DEAD, State.SUCCEEDED} if again else {State.DEAD}
     page = context.ledger.page(event_filter, after=after, limit=PAGE_SIZE)
@@ -89,7 +89,8 @@ def _audit_record(
     event_filter: EventFilter, page: Sequence[StoredEvent], again: bool, requeued: Collection[str]
 ) -> AuditRecord:
     target = page[0].event.id if len(page) == 1 else ""
-    # Where to go on, should this have been the last page that was done: beginning again would run all of them again.
+    # Record where to continue if the replay stops after this page: starting over would run all of these deliveries
+    # again.
     after = {"after": page[-1].event.id} if again and len(page) > 1 else {}
     return AuditRecord(
         "replay",

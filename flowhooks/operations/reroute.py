@@ -1,6 +1,6 @@
-"""Reroute: events go where the present look-up says, beside where they went.
+"""Reroute: add the deliveries that the current look-up gives to stored events.
 
-Nothing that exists is changed or run again, and no delivery is taken away.
+No existing delivery is changed, run again or removed.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
     from flowhooks.operations.context import OperationContext
 
 PAGE_SIZE: Final = 500
-"""Events gone through by one call: a short request, short transactions, and something to show progress by."""
+"""Maximum number of events per call. It keeps requests and transactions short, and lets the caller show progress."""
 
 _DELIBERATE_DISMISSALS: Final = frozenset({DismissedBy.OPERATOR, DismissedBy.SETTING})
-"""Dismissals that somebody meant: a new handler does not undo them."""
+"""Dismissals by intent: a new handler does not reverse them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerouteResult:
-    """What one call of a reroute did, or would do.
+    """Result of one call of a reroute, or of its dry run.
 
     Attributes:
-        events: how many events it went through.
-        delivered: how many of them were given deliveries, or count as routed again.
-        deliveries: how many deliveries that made.
-        parked: how many dismissed events are parked again, because no handler takes them.
-        dismissed: how many were parked, and are dismissed because the settings now say that nobody need want them.
-        skipped: how many have all that the present look-up would give them.
-        changed_meanwhile: how many had changed when their turn came, and were left alone.
-        next: where to go on, as the next call's `after`; `""` when all is done.
+        events: number of events examined.
+        delivered: number of events that got deliveries, or became routed again.
+        deliveries: number of deliveries created.
+        parked: number of dismissed events that are parked again because no handler takes them.
+        dismissed: number of parked events dismissed because of the current settings.
+        skipped: number of events that already have all deliveries of the current look-up.
+        changed_meanwhile: number of events left unchanged because another change came first.
+        next: `after` of the next call; `""` if there are no more events.
         dry_run: whether nothing was changed.
     """
 
@@ -60,14 +60,14 @@ class RerouteResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerouteParkedResult:
-    """What one call of a reroute of all parked events did, or would do.
+    """Result of one call of a reroute of all parked events, or of its dry run.
 
     Attributes:
-        events: how many parked events it went through.
-        delivered: how many of them now have their deliveries.
-        dismissed: how many the settings now say that nobody need want.
-        deliveries: how many deliveries that made.
-        next: where to go on, as the next call's `after`; `""` when all is done.
+        events: number of parked events examined.
+        delivered: number of events that got deliveries.
+        dismissed: number of events dismissed because of the current settings.
+        deliveries: number of deliveries created.
+        next: `after` of the next call; `""` if there are no more events.
         dry_run: whether nothing was changed.
     """
 
@@ -87,23 +87,23 @@ def reroute(
     dry_run: bool = False,
     after: str = "",
 ) -> RerouteResult:
-    """Route events again by the present look-up; a page of events for each call.
+    """Route events again with the current look-up, one page of events per call.
 
-    Parked ones get their deliveries, as `reroute_parked` gives them; dismissed ones are routed, or parked if nobody
-    wants them; routed ones get deliveries for handlers that want them now and have none yet.
+    Parked events get their deliveries, as with `reroute_parked`. Dismissed events are routed, or parked if no handler
+    takes them. Routed events get deliveries for handlers that take them now and have none yet.
 
     Args:
         context: what operations work with.
         event_filter: which events.
-        handler: the id of the only handler that gets deliveries. Events that it does not take are skipped, and so are
-            those that an operator or a setting dismissed, unless `event_filter` has their ids. None: every handler
-            that takes the events, whatever dismissed them.
+        handler: id of the only handler that gets deliveries. Events that it does not take are skipped, and so are
+            events dismissed by an operator or a setting, unless `event_filter` has their ids. None: every handler that
+            takes the events, whatever dismissed them.
         dry_run: only count.
-        after: where the last call left off.
+        after: `next` of the previous call.
 
     Raises:
         NotFound: no handler of this id is registered.
-        Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
+        Unavailable: the ledger could not be written; the call changed nothing and may be repeated.
     """
     if handler is not None and not context.router.has_handler(handler):
         raise NotFound(f"no handler is called {handler}; `flowhooks handlers list` shows their ids")
@@ -140,15 +140,15 @@ def reroute(
 
 
 def reroute_parked(context: OperationContext, *, dry_run: bool = False, after: str = "") -> RerouteParkedResult:
-    """Route all parked events again by the present look-up, the oldest first; a page of events for each call.
+    """Route all parked events again with the current look-up, oldest first, one page of events per call.
 
     Args:
         context: what operations work with.
         dry_run: only count.
-        after: where the last call left off.
+        after: `next` of the previous call.
 
     Raises:
-        Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
+        Unavailable: the ledger could not be written; the call changed nothing and may be repeated.
     """
     page: list[StoredEvent] = []
     if after or _may_change(context):

@@ -1,4 +1,4 @@
-"""Resolve: an operator says of one delivery what the machine cannot know."""
+"""Resolve: an operator decides the state of one delivery, which flowhooks cannot know."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Resolution(StrEnum):
-    """What an operator says of a delivery."""
+    """An operator's decision about a delivery."""
 
     DID = "did"
     DID_NOT = "did-not"
@@ -35,13 +35,13 @@ TARGET_STATES: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolveResult:
-    """What was changed, or would be.
+    """Result of a resolution, or of its dry run.
 
     Attributes:
-        delivery_id: the delivery.
-        handler: its handler.
-        before: the state that it was in.
-        after: the state that it is in now.
+        delivery_id: id of the delivery.
+        handler: id of the handler.
+        before: state before.
+        after: state after.
         dry_run: whether nothing was changed.
     """
 
@@ -55,18 +55,19 @@ class ResolveResult:
 def resolve(
     context: OperationContext, delivery_id: str, verdict: Resolution, *, note: str = "", dry_run: bool = False
 ) -> ResolveResult:
-    """Say that an *unknown* delivery did its work, or did not (it then runs again); or close one for good.
+    """Record whether an *unknown* delivery did its work, or close a delivery.
 
     Args:
         context: what operations work with.
-        delivery_id: the delivery.
-        verdict: `did`, `did-not`, or `close` (an *unknown*, *dead* or *waiting* one of which no more is needed).
-        note: why, for those who look later.
-        dry_run: only say what would change.
+        delivery_id: id of the delivery.
+        verdict: `did` (it succeeded), `did-not` (it runs again), or `close` (nothing more is needed of an *unknown*,
+            *dead* or *waiting* delivery).
+        note: reason, stored with the delivery and in the audit log.
+        dry_run: only report what would change.
 
     Raises:
         NotFound: there is no such delivery.
-        InvalidTransition: it is in a state of which this cannot be said, or has just moved on.
+        InvalidTransition: the verdict does not apply to the delivery's state, or the state has just changed.
     """
     stored = context.ledger.delivery(delivery_id)
     if stored is None:

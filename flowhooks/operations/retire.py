@@ -1,7 +1,7 @@
-"""Retire: the ledger forgets handlers, so that nothing more is kept for them.
+"""Retire: remove handlers from the ledger, so that nothing more is stored for them.
 
-What is stored for them already stays as it is. The look-up of a process that runs stays as it was when that process
-started, so a running server goes on giving them deliveries until it is started again.
+Existing deliveries stay unchanged. A running process keeps the look-up that it built at start, so a running server
+continues to give retired handlers deliveries until it is restarted.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetireResult:
-    """What was retired, or would be.
+    """Result of retiring handlers, or of its dry run.
 
     Attributes:
-        handlers: the ids of those that are not registered any more.
-        skipped: ids that are not registered, or which were retired before.
-        waiting: how many deliveries still wait for those of `handlers`; they stay stored.
-        unknown: how many of theirs are *unknown*.
-        dead: how many of theirs are dead.
+        handlers: ids of the handlers that are no longer registered.
+        skipped: given ids that are not registered or were already retired.
+        waiting: number of waiting deliveries of `handlers`; they stay stored.
+        unknown: number of *unknown* deliveries of `handlers`.
+        dead: number of dead deliveries of `handlers`.
         dry_run: whether nothing was changed.
     """
 
@@ -41,12 +41,12 @@ class RetireResult:
 
 
 def retire(context: OperationContext, handlers: Sequence[str], *, dry_run: bool = False) -> RetireResult:
-    """Delete handlers from the ledger. One that is loaded again is registered again, and gets the waiting deliveries.
+    """Remove handlers from the ledger. A handler that is loaded again is registered again and gets waiting deliveries.
 
     Args:
         context: what operations work with.
-        handlers: their ids, `plugin:name`.
-        dry_run: only say which would be retired.
+        handlers: ids of the handlers, `plugin:name`.
+        dry_run: only report which handlers would be retired.
 
     Raises:
         Unavailable: the ledger could not be written; nothing was changed.

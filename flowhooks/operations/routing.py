@@ -1,4 +1,4 @@
-"""One event routed again by the present look-up, as several operations do it."""
+"""Route one stored event again with the current look-up."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 def compute_route_change(
     context: OperationContext, stored: StoredEvent, *, handler: str | None = None
 ) -> RouteChange | None:
-    """What the present look-up makes of an event; None if nothing of it changes.
+    """Return the change that the current look-up makes to an event; None if nothing changes.
 
-    What it has it keeps: no delivery is taken away, and one that is routed stays so, whoever wants it by now.
+    Existing deliveries are kept, and a routed event stays routed, whichever handlers take it now.
 
     Args:
         context: what operations work with.
         stored: the event.
-        handler: the id of the only handler that may get a delivery; None: every handler that takes the event.
+        handler: id of the only handler that may get a delivery; None: every handler that takes the event.
 
     Raises:
-        NewerSelectorsError: handlers are registered that this version cannot route for.
+        NewerSelectorsError: handlers are registered whose selectors this version cannot read.
     """
     route = context.router.route(stored.event)
     if handler is not None and handler not in route.handlers:
@@ -36,7 +36,7 @@ def compute_route_change(
     new_handlers = [handler_id for handler_id in accepted if handler_id not in stored.route]
     merged_route = {**stored.route, **{handler_id: accepted[handler_id] for handler_id in new_handlers}}
     if handler is not None and accepted[handler].startswith("every"):
-        # An `every` handler alone routes no event: the handlers of its class or key are still to get it.
+        # An `every` handler alone does not make an event routed: handlers of its class or key must still get it.
         return _add_deliveries(context, stored, merged_route, new_handlers) if new_handlers else None
     state = EventState.ROUTED if stored.state == EventState.ROUTED else route.state
     parked_by = route.parked_by if state is EventState.PARKED else None
@@ -73,6 +73,6 @@ def _add_deliveries(
 
 
 def single_id(ids: Collection[str]) -> str:
-    """What a deed is about: the id, if it is one; else `""`."""
+    """Return the target of an audit record: the only id, or `""` if there are several or none."""
     (target,) = ids if len(ids) == 1 else ("",)
     return target

@@ -1,4 +1,4 @@
-"""Commands that are suggested for an event and its deliveries, the same in the console and on the command line."""
+"""Suggest commands for an event and its deliveries, the same in the console and on the command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def explain_command(event: Event) -> str:
-    """The command that explains which handlers want such an event; `""` where it names neither class nor key."""
+    """Return the command that explains the routing of such an event; `""` if it has neither class nor key."""
     if not (event.callback_class or event.process_definition_key):
         return ""
     named = {
@@ -26,15 +26,15 @@ def explain_command(event: Event) -> str:
 
 
 def replay_command(event_id: str, handler: str) -> str:
-    """The command that runs a dead delivery again."""
+    """Return the command that runs a dead delivery again."""
     return command_line("events", "replay", event_id, "--handler", handler)
 
 
 def resolve_command(delivery_id: str) -> str:
-    """The command that says what an unknown delivery did, but for the verdict."""
+    """Return the command that resolves an unknown delivery, without the verdict."""
     return command_line("events", "resolve", delivery_id)
 
 
 def resume_command(handler: str) -> str:
-    """The command that resumes a handler."""
+    """Return the command that resumes a handler."""
     return command_line("handlers", "resume", handler)

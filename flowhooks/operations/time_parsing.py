@@ -1,4 +1,4 @@
-"""A moment as people write one: a date, a time, or so long ago."""
+"""Parse times as operators write them: a date, a time, or a relative time."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
 
 EXAMPLES: Final = "2026-11-24, 2026-11-24T09:30 (UTC), 2026-11-24T09:30+08:00, 2h or 3d"
-"""What may be written."""
+"""Examples of accepted times, for error messages."""
 _RELATIVE_TIME: Final = re.compile(r"(\d{1,9})\s*([smhdw])(\s+ago)?")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 class NonexistentTime(ValueError):
-    """Clocks in the zone were set forward over this time."""
+    """A local time that clocks in the zone skipped when they were set forward."""
 
 
 class TimeZoneRequired(ValueError):
-    """The time has no offset, and there is no zone to read it in."""
+    """The time has no offset, and no zone was given."""
 
 
 def parse_time(text: str, zone: tzinfo | None = UTC, *, later: bool = False) -> int:
-    """The moment that is meant, in microseconds since 1970.
+    """Parse a time into microseconds since 1970.
 
     Args:
-        text: ISO 8601, a date, or so long ago, such as `2h`.
-        zone: where a time without an offset is read; None: nowhere.
-        later: of a time that comes twice, because clocks were set back, the later one is meant.
+        text: ISO 8601 date or time, or a relative time such as `2h` (two hours ago).
+        zone: zone of a time without an offset; None: such a time is an error.
+        later: use the later one of a time that occurs twice because clocks were set back.
 
     Raises:
-        NonexistentTime: there is no such time in the zone.
-        TimeZoneRequired: it has no offset, and there is no zone.
-        ValueError: it is no moment.
+        NonexistentTime: the time does not exist in the zone.
+        TimeZoneRequired: the time has no offset, and `zone` is None.
+        ValueError: the text is not a time.
     """
     text = text.strip()
     try:
@@ -48,12 +48,12 @@ def parse_time(text: str, zone: tzinfo | None = UTC, *, later: bool = False) -> 
 
 
 def is_relative(text: str) -> bool:
-    """Whether it says how long ago, and so means another moment each time."""
+    """Tell whether a time is relative to now, and so differs at each parse."""
     return bool(_RELATIVE_TIME.fullmatch(text.strip()))
 
 
 def is_ambiguous(text: str, zone: tzinfo) -> bool:
-    """Whether a time comes twice in a zone, because clocks were set back."""
+    """Tell whether a time occurs twice in a zone because clocks were set back."""
     try:
         return not is_relative(text) and parse_time(text, zone) != parse_time(text, zone, later=True)
     except ValueError:

@@ -1,1 +1,1 @@
-"""`flowhooks check`: whether a server with these settings would start."""
+"""`flowhooks check`: test whether a server with these settings would start."""

@@ -1,4 +1,4 @@
-"""The part of a check that looks at the database."""
+"""Check the database."""
 
 from __future__ import annotations
 
@@ -28,26 +28,27 @@ if TYPE_CHECKING:
 _WAL_BUG_FIXED_IN: Final = (3, 51, 3)
 _WAL_BUG_BACKPORTS: Final = ((3, 44, 6), (3, 50, 7))
 _WAL_BUG_SINCE: Final = (3, 7, 0)
-"""Releases of SQLite with the WAL-reset bug: from 3.7.0 to before 3.51.3, but for 3.44.6, 3.50.7 and what follows
-those in their branches (https://sqlite.org/wal.html#walresetbug)."""
+"""SQLite releases with the WAL-reset bug: 3.7.0 up to, but without, 3.51.3. The backports in the branches 3.44 and 3.50
+are fixed, too (https://sqlite.org/wal.html#walresetbug).
+"""
 _MAX_NAMED: Final = 3
 _NO_SERVER: Final = "; no server runs"
 
 
 class DatabaseCheck:
-    """What is found of the database; looked at once, for several parts of the list.
+    """Findings about the database, read once and used by several parts of the check.
 
     Args:
-        url: the database.
-        heartbeat_timeout: seconds without a sign of life after which a process that shares it counts as dead.
+        url: URL of the database.
+        heartbeat_timeout: seconds without a heartbeat after which a process that shares the database counts as expired.
 
     Attributes:
         registered_handlers: the registered handlers.
-        waiting_by_handler: how many deliveries wait for each handler.
-        required_credentials: since when each kind of credential is required.
-        live_processes: the servers and workers that share it and live.
-        executed_handlers: the ids of the handlers whose deliveries they run.
-        counts: the findings on what it holds.
+        waiting_by_handler: number of waiting deliveries by handler id.
+        required_credentials: time since which each kind of credential is required, in microseconds since 1970.
+        live_processes: the live servers and workers that share the database.
+        executed_handlers: ids of the handlers whose deliveries the live processes run.
+        counts: findings about the stored deliveries.
     """
 
     def __init__(self, url: str, *, heartbeat_timeout: float) -> None:
@@ -61,7 +62,7 @@ class DatabaseCheck:
         self._heartbeat_timeout = heartbeat_timeout
 
     def findings(self) -> Iterator[CheckFinding]:
-        """Everything, the file first."""
+        """Yield all findings, those about the file first."""
         file = database.database_file(self._url)
         if file is None:
             yield from self._check_contents(database.display_name(self._url))
@@ -81,7 +82,8 @@ class DatabaseCheck:
         yield finding
         log = file.resolve().with_name(f"{file.resolve().name}-wal")
         if holder and holder.admin and not log.exists():
-            # Not read: that would make a new log, without what the server has stored in the old one.
+            # Do not read the database: opening it would create a new WAL file without the data that the server stored
+            # in the deleted one.
             yield trouble(
                 "database", f"{log}, which the server writes, is gone", "it holds the newest data", PUT_BACK_ADVICE
             )
@@ -121,7 +123,7 @@ class DatabaseCheck:
             reader.close()
 
     def _read_processes(self, reader: Reader) -> None:
-        # A command is a process only for a moment.
+        # Commands are left out: they run only for a moment.
         self.live_processes = [
             process for process in reader.live_processes(self._heartbeat_timeout) if process.kind != "command"
         ]
@@ -223,10 +225,10 @@ def _group_text(callback_class: str, process_key: str | None, events: int) -> st
 
 
 def is_affected(version: str) -> bool:
-    """Whether a release of SQLite has the WAL-reset bug.
+    """Tell whether a release of SQLite has the WAL-reset bug.
 
     Args:
-        version: such as `"3.46.1"`; one that cannot be read counts as affected.
+        version: version of SQLite, such as `"3.46.1"`; an unreadable one counts as affected.
     """
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
     if not _WAL_BUG_SINCE <= numbers < _WAL_BUG_FIXED_IN:

@@ -1,4 +1,4 @@
-"""One thing that a check has looked at."""
+"""A finding of a check."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Severity(StrEnum):
-    """How grave a finding is."""
+    """Severity of a finding."""
 
     OK = "ok"
     NOTE = "note"
@@ -20,17 +20,17 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckFinding:
-    """One thing that was looked at.
+    """A finding about one subject of the check.
 
     Attributes:
-        mark: how grave it is.
+        mark: severity of the finding.
         about: settings, binds, connections, schemas, plugins, alerts, handlers, routes, database, jobs, server,
             processes or deliveries.
         what: what was found.
-        why: how it came about, or what follows from it; may be `""`.
+        why: cause or consequence; may be `""`.
         next: what to do; may be `""`.
-        traceback: of a plugin that cannot be used, for its author; may be `""`.
-        facts: what programs may want to read out of `what`.
+        traceback: traceback of an unusable plugin, for its author; may be `""`.
+        facts: the values in `what`, for programs.
     """
 
     mark: Severity
@@ -43,15 +43,15 @@ class CheckFinding:
 
 
 def ok(about: str, what: str, **facts: str | int | None) -> CheckFinding:
-    """A finding that all is well."""
+    """Return a finding that no action is needed."""
     return CheckFinding(mark=Severity.OK, about=about, what=what, facts=facts)
 
 
 def note(about: str, what: str, why: str = "", to_do: str = "") -> CheckFinding:
-    """A finding that is worth knowing."""
+    """Return a finding that is worth knowing."""
     return CheckFinding(mark=Severity.NOTE, about=about, what=what, why=why, next=to_do)
 
 
 def trouble(about: str, what: str, why: str = "", to_do: str = "", *, traceback: str = "") -> CheckFinding:
-    """A finding that keeps something from working."""
+    """Return a finding about a problem that keeps something from working."""
     return CheckFinding(mark=Severity.TROUBLE, about=about, what=what, why=why, next=to_do, traceback=traceback)

@@ -1,6 +1,7 @@
-"""Check: whether a server with these settings would start and run well; it must not change anything or need one.
+"""Check whether a server with these settings would start and run well.
 
-Plugins are loaded for it, as a server would, so their own code at import and in `configure` runs.
+The check changes no data and needs no running server. It loads the plugins as a server would, so their code at import
+and in `configure` runs.
 """
 
 from __future__ import annotations
@@ -47,12 +48,12 @@ _UNAVAILABLE: Final = {
         ),
     ),
 }
-"""What keeps a handler away, and what to do, by its standing in the look-up."""
+"""Why a handler is unavailable and what to do, by its availability in the look-up."""
 _REMOVED: Final = (
     "the plugin is loaded, and has no such handler any more",
     "bring it back; if it was renamed or removed for good, `flowhooks plugins uninstall {plugin} --handler {handler}`",
 )
-"""The same where the plugin is there without it."""
+"""Why a handler is unavailable and what to do if its plugin is loaded without it."""
 _MAX_NAMED: Final = 5
 
 
@@ -63,17 +64,17 @@ def check(
     jobs: Callable[[], None],
     isolated: Callable[[Plugins], Mapping[str, str]] = lambda _plugins: {},
 ) -> list[CheckFinding]:
-    """Look at everything that a server with these settings stands on.
+    """Check everything that a server with these settings depends on.
 
     Args:
         settings: the settings.
         load: loads the schema files and the plugins.
-        jobs: raises if the tables of jobs cannot be used; called where the settings' runner needs them.
-        isolated: tries whether those handlers can be run in processes of their own that are to be; for each why not,
-            or `""`.
+        jobs: raises if the tables of jobs cannot be used; called if the settings' runner needs them.
+        isolated: tries whether isolated handlers can be run in processes of their own; returns the reason why not by
+            handler id, or `""`.
 
     Returns:
-        What was found, in the order in which a start goes through it.
+        The findings, in the order in which a start reaches their subjects.
     """
     findings = [ok("settings", "the settings can be read"), *_processes(settings), *_binds(settings)]
     findings.append(_connections(settings))
@@ -103,7 +104,7 @@ def check(
 
 
 def from_settings_error(error: SettingsError) -> list[CheckFinding]:
-    """The findings where the settings themselves cannot be used: one for each problem."""
+    """Return one finding for each problem of settings that cannot be used."""
     return [trouble("settings", line) for line in str(error).splitlines()]
 
 
@@ -320,7 +321,7 @@ def _executed(
 
 
 def _paused(database_check: DatabaseCheck) -> Iterator[CheckFinding]:
-    # Each one by itself: somebody may have forgotten to resume it.
+    # One finding per handler, because an operator may have forgotten to resume it.
     for handler in database_check.registered_handlers:
         if handler.circuit is not None:
             yield trouble(

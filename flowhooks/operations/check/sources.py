@@ -1,4 +1,4 @@
-"""The part of a check that looks at who may call back."""
+"""Check the sources and their credentials."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings, Source
 
 EXPIRY_WARNING: Final = 14 * DAY
-"""Before its end somebody should know that a secret ends."""
+"""Microseconds before the expiry of a secret at which a check starts to warn: 14 days."""
 _MAX_NAMED: Final = 5
 
 
 def findings(settings: Settings) -> Iterator[CheckFinding]:
-    """What is found of the sources that the settings name; nothing where they name none."""
+    """Yield the findings about the configured sources; none if no sources are configured."""
     if not settings.sources:
         return
     try:

@@ -1,1 +1,1 @@
-"""What there is as JSON has it: the same names for commands and the administration API."""
+"""JSON representations, with the same names in commands and the administration API."""

@@ -1,4 +1,4 @@
-"""Dataclasses as JSON has them, their times as text."""
+"""Encode dataclasses as JSON, with times as text."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Annotated, Any, TypeAlias
 from flowhooks.clock import to_text
 
 TimestampJson: TypeAlias = Annotated[str, "date-time"]
-"""A time as `clock.to_text` writes it."""
+"""A time in the format of `clock.to_text`."""
 
 
 def is_time(name: str) -> bool:
-    """Whether a member of this name is a time, in microseconds since 1970, or None."""
+    """Tell whether a member with this name is a time in microseconds since 1970, or None."""
     return name == "at" or name.endswith("_at")
 
 
 def dataclass_to_json(instance: Any) -> dict[str, Any]:
-    """Every member of a dataclass by its name.
+    """Return the fields of a dataclass by name, with times as text.
 
     Args:
-        instance: a dataclass of values that JSON has, tuples, and times.
+        instance: a dataclass whose fields are JSON values, tuples or times.
     """
     members = {field.name: getattr(instance, field.name) for field in fields(instance)}
     return {name: to_text(value) if is_time(name) else value for name, value in members.items()}

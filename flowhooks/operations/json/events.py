@@ -1,4 +1,4 @@
-"""Events and deliveries as JSON has them, with the same names in every command."""
+"""Encode events and deliveries as JSON, with the same names in every command."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from flowhooks.operations.json.encoding import TimestampJson
 
 MAX_AUDIT_RECORDS: Final = 100
-"""Deeds of operators about one event that are given, the newest ones."""
+"""Maximum number of audit records returned for one event, newest first."""
 
 
 class _DeliveryFields(TypedDict):
-    """How a delivery stands.
+    """State of a delivery.
 
     Attributes:
-        id: its id, which stays the same over all attempts.
-        handler: its handler's id.
-        state: its state.
-        due_at: from when it may run; null if it waits for its handler, or is done.
-        outcome: how its last attempt ended; null if there was none, or while it runs.
-        error: that attempt's error, one line.
-        finished_at: when that attempt ended.
-        note: what an operator said of it.
-        ordered: whether it is its turn that it waits for.
-        blocked_by: the event whose delivery holds it back while it waits.
+        id: id of the delivery, the same for all attempts.
+        handler: id of the handler.
+        state: state of the delivery.
+        due_at: earliest time of the next attempt; null if the handler is missing or no attempt is to come.
+        outcome: outcome of the last attempt; null if there was none, or while it runs.
+        error: error of the last attempt, one line.
+        finished_at: when the last attempt ended.
+        note: comment of an operator.
+        ordered: whether the delivery waits for another one of the same order key.
+        blocked_by: id of the event whose delivery must finish first, while this one waits.
     """
 
     id: str
@@ -54,10 +54,10 @@ class _DeliveryFields(TypedDict):
 
 
 class DeliveryJson(_DeliveryFields):
-    """One event for one handler, as listings have it.
+    """One event for one handler, as in listings.
 
     Attributes:
-        attempts: how many attempts have begun.
+        attempts: number of attempts started.
     """
 
     attempts: int
@@ -67,15 +67,15 @@ class AttemptJson(TypedDict):
     """One run of a delivery.
 
     Attributes:
-        number: from 1.
-        started_at: when it began.
-        finished_at: when it ended; null while it runs.
-        seconds: how long it took; null while it runs.
-        outcome: how it ended; null while it runs.
-        error: one line; empty if it succeeded.
-        traceback: the handler's traceback; empty if there is none.
-        result: what the handler returned; null if nothing was kept.
-        process: the id of the process that ran it.
+        number: number of the attempt, from 1.
+        started_at: when the attempt started.
+        finished_at: when the attempt ended; null while it runs.
+        seconds: duration; null while the attempt runs.
+        outcome: outcome; null while the attempt runs.
+        error: error, one line; empty if the attempt succeeded.
+        traceback: traceback of the handler; empty if there is none.
+        result: value that the handler returned; null if none was stored.
+        process: id of the process that ran the attempt.
     """
 
     number: int
@@ -93,9 +93,9 @@ class WholeDeliveryJson(_DeliveryFields):
     """One event for one handler, with its attempts.
 
     Attributes:
-        handler_paused_at: when its handler was paused; null: it is not.
-        handler_circuit_reason: the error for which flowhooks itself paused it; null: its circuit is closed.
-        attempts: its attempts, the first one first.
+        handler_paused_at: when the handler was paused; null: it is not paused.
+        handler_circuit_reason: error that opened the handler's circuit; null: the circuit is closed.
+        attempts: attempts, the first one first.
     """
 
     handler_paused_at: TimestampJson | None
@@ -104,25 +104,26 @@ class WholeDeliveryJson(_DeliveryFields):
 
 
 class _EventFields(TypedDict):
-    """A call-back that was taken.
+    """A stored callback.
 
     Attributes:
-        id: its id.
-        received_at: when it was taken.
-        source: the engine that sent it.
-        kind: the kind of call-back.
-        flow_instance_id: the engine's process instance id.
-        business_key: its business key.
-        callback_class: its call-back class.
-        process_definition_id: the engine's id of the process definition.
-        process_definition_key: its process definition key.
-        process_definition_version: its process definition version.
+        id: id of the event.
+        received_at: when the callback was received.
+        source: engine that sent the callback.
+        kind: kind of callback.
+        flow_instance_id: process instance id of the engine.
+        business_key: business key.
+        callback_class: callback class.
+        process_definition_id: process definition id of the engine.
+        process_definition_key: process definition key.
+        process_definition_version: process definition version.
         conclusion: how the process ended in business terms; null: the engine sent none.
-        state: whether it is routed, parked or dismissed.
-        parked_by: why it is parked: `handler`, `condition` or `name`; null: it is not parked.
-        dismissed_by: why it is dismissed: `condition`, `kind`, `setting` or `operator`; null: it is not dismissed.
-        route: why it goes to each handler, by the handler's id.
-        repeats: how often the same call-back came again.
+        state: whether the event is routed, parked or dismissed.
+        parked_by: why the event is parked: `handler`, `condition` or `name`; null: it is not parked.
+        dismissed_by: why the event is dismissed: `condition`, `kind`, `setting` or `operator`; null: it is not
+            dismissed.
+        route: why the event goes to each handler, by handler id.
+        repeats: how often the same callback was received again.
     """
 
     id: str
@@ -144,21 +145,21 @@ class _EventFields(TypedDict):
 
 
 class EventJson(_EventFields):
-    """An event without its body, as listings have it.
+    """An event without its body, as in listings.
 
     Attributes:
-        deliveries: its deliveries, in the order in which they were made.
+        deliveries: deliveries, in the order in which they were created.
     """
 
     deliveries: list[DeliveryJson]
 
 
 class ConflictJson(TypedDict):
-    """Another body that came under an event's identity, and was rejected with 409.
+    """Another body that was sent for an event's identity and rejected with 409.
 
     Attributes:
-        received_at: when it came.
-        body: as it was received.
+        received_at: when the body was received.
+        body: the body as received.
     """
 
     received_at: TimestampJson
@@ -166,11 +167,11 @@ class ConflictJson(TypedDict):
 
 
 class NoMatchJson(TypedDict):
-    """Why handlers that share an event's class or key do not get it.
+    """Why handlers that share an event's class or key do not get the event.
 
     Attributes:
-        reasons: up to 20 handlers' ids, each with its reason.
-        total: how many handlers there are.
+        reasons: reasons by handler id, for up to 20 handlers.
+        total: number of such handlers.
     """
 
     reasons: dict[str, str]
@@ -178,16 +179,16 @@ class NoMatchJson(TypedDict):
 
 
 class WholeEventJson(_EventFields):
-    """All that is known of an event.
+    """An event with everything that is stored about it.
 
     Attributes:
-        no_match: why handlers that share its class or key do not get it; null: it is routed, or there are none.
-        body: its body as it was received.
-        data: the body without its nulls, as handlers are given it.
-        conflicts: the other bodies that came under its identity.
-        deliveries: its deliveries with their attempts, in the order in which they were made.
-        deliveries_left_out: how many more deliveries it has, all of which are done unless there are very many.
-        audit_entries: what operators have done about it by its own id, the newest first.
+        no_match: why handlers that share the event's class or key do not get it; null: it is routed, or there are none.
+        body: the body as received.
+        data: the body without its nulls, as handlers receive it.
+        conflicts: other bodies that were sent for the event's identity.
+        deliveries: deliveries with their attempts, in the order in which the deliveries were created.
+        deliveries_left_out: number of deliveries left out; completed deliveries are left out first.
+        audit_entries: operations on the event by its own id, newest first.
     """
 
     no_match: NoMatchJson | None
@@ -200,7 +201,7 @@ class WholeEventJson(_EventFields):
 
 
 def event_to_json(event: StoredEvent | EventSummary) -> EventJson:
-    """An event without its body."""
+    """Return an event without its body."""
     summary = event if isinstance(event, EventSummary) else summarize(event)
     return {**_event_fields(summary), "deliveries": [delivery_to_json(status) for status in summary.delivery_statuses]}
 
@@ -208,13 +209,13 @@ def event_to_json(event: StoredEvent | EventSummary) -> EventJson:
 def whole_event_to_json(
     reader: Reader, stored: StoredEvent, *, max_deliveries: int | None = None, max_attempts: int | None = None
 ) -> WholeEventJson:
-    """All that is known of an event.
+    """Return an event with everything that is stored about it.
 
     Args:
-        reader: the ledger, which is asked for the rest.
+        reader: the ledger, from which the remaining data is read.
         stored: the event.
-        max_deliveries: deliveries at the most, first of all those that are not done; None: all of them.
-        max_attempts: attempts of each at the most, the last ones; None: all of them.
+        max_deliveries: maximum number of deliveries, unfinished ones first; None: all.
+        max_attempts: maximum number of attempts per delivery, the last ones; None: all.
 
     Raises:
         LedgerUnusable: the ledger cannot be read.
@@ -249,12 +250,12 @@ def whole_event_to_json(
 
 
 def delivery_to_json(standing: DeliveryStatus) -> DeliveryJson:
-    """How a delivery stands."""
+    """Return the state of a delivery."""
     return {**_delivery_fields(standing), "attempts": standing.attempt}
 
 
 def attempts_to_json(attempts: Iterable[Attempt]) -> list[AttemptJson]:
-    """Every attempt of a delivery, with what it returned as JSON rather than as text of it."""
+    """Return the attempts of a delivery, with their results parsed from JSON text."""
     return [
         {
             "number": attempt.number,

@@ -1,4 +1,4 @@
-"""Plugins and their handlers as JSON has them."""
+"""Encode plugins and their handlers as JSON."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 class SelectorsJson(TypedDict):
-    """What a handler listens to.
+    """The events that a handler listens to.
 
     Attributes:
-        callback_classes: call-back classes.
+        callback_classes: callback classes.
         process_keys: process definition keys.
-        versions: of the process definition, such as `>=3,<5`; empty: every one.
-        sources: engines; empty: every one.
-        kind: the kind of call-back.
-        every: whether it listens to every event of that kind.
-        conclusions: values of the event's conclusion; empty: every one and none.
-        when: JSON Pointers into the event's data, each with what is expected there.
+        versions: versions of the process definition, such as `>=3,<5`; empty: all.
+        sources: engines; empty: all.
+        kind: kind of callback.
+        every: whether the handler listens to every event of that kind.
+        conclusions: values of the event's conclusion; empty: any value, or none.
+        when: JSON Pointers into the event's data, each with the expected value.
     """
 
     callback_classes: list[str]
@@ -41,29 +41,29 @@ class SelectorsJson(TypedDict):
 
 
 class HandlerJson(TypedDict):
-    """A handler, with what is stored for it.
+    """A handler, with its stored backlog.
 
     Attributes:
         id: `plugin:name`.
-        availability: present; elsewhere if only other processes run it; or why it is not there: quarantined, denied,
-            missing or retired.
-        selectors: what it listens to, or did when it was last loaded; null where that was forgotten.
-        retry: when a failed attempt is made again; null: a failure is final, or it is not loaded.
-        has_probe: whether it can tell if a lost attempt did its work.
-        order_by: what its deliveries are ordered by; null: nothing.
-        concurrency: how many of them run at once at the most; null: any number.
-        isolation: `process` if it runs in a process of its own, else `thread`; null where it is not loaded.
-        timeout: seconds after which one of its attempts is overdue; null where it is not loaded.
-        memory_mib: mebibytes that its process may take; null where it has none of its own.
-        summary: what its author says of it.
-        source_location: file and line of its function; empty where it is not loaded.
-        backlog: what is stored for it and not done with.
-        dismissed_events: dismissed events, of the newest 10,000, that it would take now: no installation delivers them.
-        reroute_command: the command that delivers those; empty: there are none.
-        paused_at: when it was paused; null: it is not.
-        circuit_reason: the error for which flowhooks itself paused it, because its last attempts failed; null: its
-            circuit is closed.
-        circuit_retry_at: from when one of its deliveries is tried; null: its circuit is closed.
+        availability: present; elsewhere if only other processes run the handler; or why it is unavailable: quarantined,
+            denied, missing or retired.
+        selectors: selectors, current or of the last load; null if they are no longer stored.
+        retry: retry schedule of failed attempts; null: a failure is final, or the handler is not loaded.
+        has_probe: whether the handler has a probe, which tells if a lost attempt did its work.
+        order_by: key by which deliveries are ordered; null: none.
+        concurrency: maximum number of deliveries that run at once; null: no limit.
+        isolation: `process` if the handler runs in a process of its own, otherwise `thread`; null if it is not loaded.
+        timeout: seconds after which an attempt is overdue; null if the handler is not loaded.
+        memory_mib: memory limit of the handler's process in MiB; null if it has no process of its own.
+        summary: description by the author.
+        source_location: file and line of the function; empty if the handler is not loaded.
+        backlog: stored deliveries and parked events that are not completed.
+        dismissed_events: dismissed events, of the newest 10,000, that the handler would accept now; they are not
+            delivered automatically.
+        reroute_command: command that delivers the dismissed events; empty: there are none.
+        paused_at: when the handler was paused; null: it is not paused.
+        circuit_reason: error that opened the circuit, because the last attempts failed; null: the circuit is closed.
+        circuit_retry_at: earliest time of the next trial; null: the circuit is closed.
     """
 
     id: str
@@ -90,14 +90,14 @@ class PluginJson(TypedDict):
     """A plugin that was found, or that only has registered handlers.
 
     Attributes:
-        name: its name.
-        version: its version; empty where it has none.
-        package: the installed package that it comes from; empty where it comes from none.
-        origin: from where it was loaded.
+        name: name.
+        version: version; empty if the plugin has none.
+        package: installed package of the plugin; empty if it is not from a package.
+        origin: place that the plugin was loaded from.
         state: loaded, quarantined, denied, missing, elsewhere or retired.
-        error: why it is not loaded, one line.
-        hooks: the hooks that it implements.
-        handlers: its handlers.
+        error: why the plugin is not loaded, one line.
+        hooks: hooks that the plugin implements.
+        handlers: handlers of the plugin.
     """
 
     name: str
@@ -111,7 +111,7 @@ class PluginJson(TypedDict):
 
 
 def plugin_to_json(plugin: PluginStatus) -> PluginJson:
-    """One plugin, with everything but what is for its author alone."""
+    """Return a plugin without the details meant only for its author."""
     info = plugin.info
     return {
         "name": plugin.name,
@@ -126,7 +126,7 @@ def plugin_to_json(plugin: PluginStatus) -> PluginJson:
 
 
 def handler_to_json(status: HandlerStatus) -> HandlerJson:
-    """One handler, with what is stored for it."""
+    """Return a handler with its stored backlog."""
     handler, terms = status.handler, status.terms
     return {
         "id": status.id,
@@ -151,5 +151,5 @@ def handler_to_json(status: HandlerStatus) -> HandlerJson:
 
 
 def _selectors(selectors: Selectors) -> dict[str, Any]:
-    # The format number belongs to the ledger.
+    # The format number is internal to the ledger.
     return {name: value for name, value in selectors.to_json().items() if name != "format"}

@@ -1,4 +1,4 @@
-"""One look-up explained, as JSON has it."""
+"""Encode the explanation of a look-up as JSON."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class ConditionJson(TypedDict):
     """One condition of a handler, evaluated for an event.
 
     Attributes:
-        member: what it reads: `conclusion`, or a JSON Pointer into the event's data.
-        holds: whether it holds; null: it cannot be decided.
-        reason: why it does not hold; empty if it holds.
+        member: what the condition reads: `conclusion`, or a JSON Pointer into the event's data.
+        holds: whether the condition is true; null: it is undecided.
+        reason: why the condition is not true; empty if it is.
     """
 
     member: str
@@ -28,13 +28,14 @@ class CandidateJson(TypedDict):
     """A handler that shares the event's class or key, or takes every event.
 
     Attributes:
-        handler_id: its id.
-        state: `present`; `elsewhere` if only other processes may run it; or why it is not there, such as `missing`.
-        matched_on: what it has in common with the event.
-        matched: whether the event goes to it.
-        undecidable: whether none of its conditions is false, and at least one cannot be decided.
-        reason: the reason why the event goes to it, or why not.
-        conditions: its conditions; empty if it has none, or if kind, versions or source differ.
+        handler_id: id of the handler.
+        state: `present`; `elsewhere` if only other processes may run the handler; or why it is unavailable, such as
+            `missing`.
+        matched_on: what the handler has in common with the event.
+        matched: whether the event goes to the handler.
+        undecidable: whether none of the conditions is false, and at least one is undecided.
+        reason: why the event goes to the handler, or why not.
+        conditions: conditions; empty if the handler has none, or if kind, versions or source differ.
     """
 
     handler_id: str
@@ -50,14 +51,14 @@ class ExplanationJson(TypedDict):
     """Where an event would go now, and why.
 
     Attributes:
-        state: what the event would be: routed, parked or dismissed.
-        parked_by: why it would be parked: `handler`, `condition` or `name`; null: it would not.
-        dismissed_by: why it would be dismissed: `condition`, `kind` or `setting`; null: it would not.
-        undecided: the member that an undecidable condition needs: `conclusion` or a JSON Pointer; null: there is none.
+        state: state that the event would have: routed, parked or dismissed.
+        parked_by: why the event would be parked: `handler`, `condition` or `name`; null: it would not.
+        dismissed_by: why the event would be dismissed: `condition`, `kind` or `setting`; null: it would not.
+        undecided: member that an undecided condition needs: `conclusion` or a JSON Pointer; null: there is none.
         unknown_conclusion: whether handlers have the event's class or key, and none of them names its conclusion.
-        handlers: why the event goes to each handler, by the handler's id.
-        candidates: the handlers that share its class or key, or take every event.
-        left_out: how many further candidates there are.
+        handlers: why the event goes to each handler, by handler id.
+        candidates: handlers that share the event's class or key, or take every event.
+        left_out: number of further candidates.
     """
 
     state: str
@@ -71,11 +72,11 @@ class ExplanationJson(TypedDict):
 
 
 def explanation_to_json(explanation: Explanation, availability: Callable[[str], str]) -> ExplanationJson:
-    """An explanation as JSON.
+    """Return an explanation as JSON.
 
     Args:
-        explanation: of the router.
-        availability: whether a handler of this id is there, or what is the matter with it.
+        explanation: explanation made by the router.
+        availability: returns the availability of a handler by its id.
     """
     route = explanation.route
     return {
