@@ -1,16 +1,16 @@
-"""The settings: what there is to set, its defaults, and how it is read.
+"""The settings, their defaults, and how they are read.
 
-tree      the settings themselves, one frozen dataclass for each section
-named     the sections that the user names: sources, operators, handlers
-single    how one setting is declared
-loading   defaults < flowhooks.toml < environment < options
-changing  what a running process goes by anew, and what only the next one does
-kinds     what one setting may be, and how its text is read
-places    addresses to listen on, and where the database lies
-secrets   what a plugin's section takes from the environment and from files
-signing   where the secrets are with which engines sign
-tokens    bearer tokens, and those of operators
-known     what sources are known by, read from where it is
+model         the settings, one frozen dataclass per section
+sections      the sections that the user names: sources, operators, handlers
+field         declaration of one setting
+loading       reads settings: defaults < flowhooks.toml < environment < options
+reload        which changed settings a running process applies, and which need a restart
+types         value types of settings, and how they are parsed
+addresses     listener addresses and the database URL
+secrets       secrets of plugin sections, from the environment or files
+signing_keys  locations of the secrets with which engines sign
+tokens        bearer tokens, in particular of operators
+credentials   credentials of sources, read from their locations
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Addresses to listen on and the place of the database, as text; it must not open or look up any of them."""
+"""Parse listener addresses and database URLs, without opening or resolving them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 def host_and_port(address: str) -> tuple[str, int]:
-    """Take `host:port` apart.
+    """Split `host:port`.
 
     Args:
         address: such as `127.0.0.1:8080`, `localhost:8080` or `[::1]:8080`; port 0 lets the system choose.
@@ -25,7 +25,7 @@ def host_and_port(address: str) -> tuple[str, int]:
         The host, an IPv6 address without its brackets, and the port.
 
     Raises:
-        ValueError: it is no such address; says what is wrong with it.
+        ValueError: the text is not such an address; the message says why.
     """
     if "://" in address:
         raise ValueError("leave out the scheme: write host:port")
@@ -41,7 +41,7 @@ def host_and_port(address: str) -> tuple[str, int]:
     if ":" in host:
         raise ValueError("an IPv6 address goes in brackets: [::1]:8080")
     if _NUMBER.fullmatch(host.rpartition(".")[2]):
-        # The system would take "0", "127.1" and "0x7f.1" for addresses that nobody sees in them.
+        # The system would accept "0", "127.1" and "0x7f.1" as addresses, which a reader would not recognize.
         return _ip(host, 4), int(port)
     if not _HOST.fullmatch(host):
         raise ValueError("the host is neither an IP address nor a name")
@@ -53,14 +53,14 @@ def _ip(host: str, version: int) -> str:
         address = ipaddress.ip_address(host)
     except ValueError:
         address = None
-    # A zone, as in fe80::1%eth0, may hold anything, as far as ipaddress is concerned.
+    # ipaddress accepts any characters in a zone, as in fe80::1%eth0.
     if address is None or address.version != version or not _ZONED.fullmatch(host):
         raise ValueError(f"the host is no IPv{version} address")
     return str(address)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`; a name other than `localhost` counts as reachable by others."""
+    """Tell whether only this machine can reach `host`. Names other than `localhost` count as reachable by others."""
     if host.lower() == "localhost":
         return True
     try:
@@ -71,16 +71,16 @@ def is_loopback(host: str) -> bool:
 
 
 def database_url(database: str) -> str:
-    """The URL of a database that is given as a file's path, as `sqlite:///path` or as `postgresql://…`.
+    """Return the SQLAlchemy URL of a database given as a path, as `sqlite:///path` or as `postgresql://…`.
 
     Args:
-        database: a path, `~` standing for the home folder, or a URL, which is returned as it is.
+        database: a path, in which `~` is the home folder, or a URL, which is returned unchanged.
 
     Returns:
-        A URL for SQLAlchemy; a path has become absolute and is percent-encoded.
+        The URL; a path becomes absolute and is percent-encoded.
 
     Raises:
-        ValueError: it is neither; says why, without repeating it, as it may hold a password.
+        ValueError: the text is neither. The message says why, and does not repeat the text, which may hold a password.
     """
     if ":memory:" in database or database == "sqlite://":
         raise ValueError("nothing in memory would survive a restart: name a file")

@@ -1,7 +1,7 @@
-"""What sources are known by, from the places that the settings name.
+"""Credentials of sources, read from the locations that the settings name.
 
-Files are read at the start of a server and whenever its settings are read again, so that a secret can be replaced
-without writing anything of it into the settings. Whoever only reads the settings does not need to be able to read them.
+Files are read at the start of a server and at each reload of its settings, so a secret can be replaced without writing
+it into the settings. A program that only reads the settings needs no access to the files.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningKey:
-    """A secret that has been read.
+    """A signing secret that has been read.
 
     Attributes:
-        key: its bytes.
-        not_after: when it ends, in microseconds since 1970; None: when it is taken out.
+        key: bytes of the key.
+        not_after: time of expiry in microseconds since 1970; None: no expiry.
     """
 
     key: bytes = field(repr=False)
@@ -40,11 +40,11 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceCredentials:
-    """What one source is known by.
+    """Credentials of one source.
 
     Attributes:
-        tokens: the SHA-256 of each of its tokens, in hexadecimal.
-        keys: its secrets.
+        tokens: SHA-256 of each token, in hexadecimal.
+        keys: signing keys.
     """
 
     tokens: tuple[str, ...] = field(default=(), repr=False)
@@ -52,14 +52,15 @@ class SourceCredentials:
 
 
 def load_source_credentials(settings: Settings, environ: Mapping[str, str]) -> dict[str, SourceCredentials]:
-    """What each source is known by, by its name.
+    """Load the credentials of each source, by its name.
 
     Args:
         settings: the settings.
         environ: the environment, such as `os.environ`.
 
     Raises:
-        SettingsError: a token or a secret cannot be had, or names two; a line for each, and never what it is.
+        SettingsError: a token or secret cannot be read, or two names share one; one line per problem, without the
+            value.
     """
     problems: list[str] = []
     by_source = {name: _load_credentials(name, source, environ, problems) for name, source in settings.sources.items()}
@@ -70,19 +71,19 @@ def load_source_credentials(settings: Settings, environ: Mapping[str, str]) -> d
 
 
 def check_sources(settings: Settings, environ: Mapping[str, str]) -> None:
-    """See that everything that sources are known by can be had.
+    """Check that all credentials of sources can be read.
 
     Raises:
-        SettingsError: it cannot; one line for each problem.
+        SettingsError: a credential cannot be used; one line per problem.
     """
     load_source_credentials(settings, environ)
 
 
 def read_secret(secret: Secret, environ: Mapping[str, str]) -> str:
-    """A secret as it stands in its place.
+    """Read a secret from its location.
 
     Raises:
-        ValueError: it cannot be had, or is none; nothing of it is repeated.
+        ValueError: the secret cannot be read or is invalid; the message does not repeat it.
     """
     text = secret_from_file(secret.file, private=True) if secret.file else secret_from_environ(secret.env, environ)
     try:
@@ -93,7 +94,7 @@ def read_secret(secret: Secret, environ: Mapping[str, str]) -> str:
 
 
 def expires_at(secret: Secret) -> int | None:
-    """When a secret ends, in microseconds since 1970; None: never."""
+    """Return the expiry time of a secret in microseconds since 1970; None: no expiry."""
     return None if secret.not_after is None else (secret.not_after - _EPOCH) // timedelta(microseconds=1)
 
 

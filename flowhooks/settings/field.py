@@ -1,4 +1,4 @@
-"""How one setting is declared in its section."""
+"""Declare one setting in its section."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ if TYPE_CHECKING:
 
 
 def setting(default: Any, kind: SettingType, doc: str, *, live: bool = False) -> Any:
-    """A setting; with `live`, one that a process goes by anew when it is told to read its settings again."""
+    """Declare a setting. With `live`, a running process applies a new value when it reloads its settings."""
     return field(default=default, metadata={"doc": doc, "kind": kind, "live": live})

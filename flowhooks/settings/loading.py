@@ -1,4 +1,4 @@
-"""Settings out of a file, the environment and a command's options."""
+"""Read settings from a file, the environment and a command's options."""
 
 from __future__ import annotations
 
@@ -24,32 +24,34 @@ ENV_PREFIX: Final = "FLOWHOOKS_"
 _TYPES: Final[Mapping[str, SettingType]] = {name: field.metadata["kind"] for name, field in iter_settings()}
 _SECTIONS: Final = frozenset(name.partition(".")[0] for name in _TYPES if "." in name)
 _NAMED_SECTIONS: Final = ("sources", "operators", "handlers", "plugins")
-"""Whose sections have names of the user's choice, and can only be written in the file."""
+"""Sections that contain sections named by the user. They can only be set in the file."""
 _VARIABLES: Final = {variable(name): name for name in _TYPES}
 _NOT_SETTINGS: Final = re.compile(r"FLOWHOOKS_(CONFIG|FAILPOINT|SUPERVISOR_FD|SECRET|TOKEN|TEST_.*)", re.DOTALL)
-"""Variables of ours that are no settings: which file to read, what a supervisor tells those that it starts, a token or
-a secret to send with, and what the project's own tests use."""
+"""Environment variables of flowhooks that are not settings: the path of the settings file, the file descriptor of the
+link to the supervisor, a token or secret to send with, and variables of the project's own tests.
+"""
 _SERVICE_LINKS: Final = re.compile(
     r"FLOWHOOKS_(\w+_)?(SERVICE_HOST=.*|SERVICE_PORT(_\w+)?=[0-9]+|"
     r"PORT(_[0-9]+_[A-Z]+)?=(tcp|udp|sctp)://.*|PORT_[0-9]+_[A-Z]+_(PROTO|PORT|ADDR)=.*)"
 )
-"""What Kubernetes puts into every container for a service whose name starts with `flowhooks`, as NAME=value."""
+"""Variables, as NAME=value, that Kubernetes sets in every container for a service whose name starts with `flowhooks`.
+"""
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _HANDLER: Final = re.compile(rf"(?:{NAME.pattern}):(?:{NAME.pattern})")
 
 
 def load(config: Path | None, environ: Mapping[str, str], options: Mapping[str, Any]) -> Settings:
-    """Read the settings: defaults, then the file, then the environment, then options; each overrides the one before.
+    """Read the settings: defaults, then the file, then the environment, then options. Each overrides the previous ones.
 
     Args:
-        config: the file; None: the one that FLOWHOOKS_CONFIG names, or ./flowhooks.toml if there is one.
-        environ: the environment, such as `os.environ`; lists are comma-separated,
-            true, false, 1, 0, yes and no are truth values.
-        options: values by dotted name, such as `{"http.threads": 4}`; None means not given. A string is
-            read like an environment variable. A list replaces the file's.
+        config: the settings file; None: the file that FLOWHOOKS_CONFIG names, or ./flowhooks.toml if it exists.
+        environ: the environment, such as `os.environ`. Lists are comma-separated. Booleans are true, false, 1, 0, yes
+            and no.
+        options: values by dotted name, such as `{"http.threads": 4}`; None means not given. A string is parsed like an
+            environment variable. A list replaces the list in the file.
 
     Raises:
-        SettingsError: something cannot be used; every problem that there is, one a line.
+        SettingsError: settings cannot be used; all problems, one per line.
     """
     problems: list[str] = []
     path = default_file(environ) if config is None else Path(config)
@@ -80,10 +82,10 @@ def _dotted(*keys: str) -> str:
 
 
 def default_file(environ: Mapping[str, str]) -> Path | None:
-    """The file that settings are read from where none is given: as `load` says it; None: there is none."""
+    """Return the settings file that `load` reads if none is given; None if there is none."""
     if named := environ.get("FLOWHOOKS_CONFIG"):
         return Path(named)
-    # A dangling link is meant to be read too: to start with the defaults instead would surprise.
+    # A dangling link must be an error: starting with the defaults instead would be a surprise.
     return Path(DEFAULT_FILE) if os.path.lexists(DEFAULT_FILE) else None
 
 
@@ -96,7 +98,7 @@ def _read(path: Path, problems: list[str]) -> dict[str, Any]:
         problems.append(f"{format_line(path)}: is not UTF-8, at byte {error.start}")
     except tomllib.TOMLDecodeError as error:
         problems.append(f"{format_line(path)}: is not TOML: {format_line(error)}")
-    except (ValueError, RecursionError):  # a path with NUL, a number of thousands of digits, thousands of brackets
+    except (ValueError, RecursionError):  # NUL in the path, or a number or nesting beyond Python's limits
         problems.append(f"{format_line(path)}: cannot be read: it is no file of settings")
     return {}
 
@@ -199,7 +201,7 @@ def _check_section(location: str, kind: type, section: Mapping[str, Any], proble
     before = len(problems)
     for inner, value in section.items():
         if inner not in kinds:
-            # Never the value: somebody may have written the token itself.
+            # Do not repeat the value: it may be the token itself.
             problems.append(f"{location}.{_dotted(inner)} is no setting{did_you_mean(inner, kinds)}")
             continue
         try:

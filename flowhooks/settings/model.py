@@ -1,4 +1,4 @@
-"""The settings themselves, one frozen dataclass for each section."""
+"""All settings, one frozen dataclass per section."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _RETENTION_DAYS: Final = types.integer(0, 36_500)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpSettings:
-    """How both listeners treat their clients."""
+    """Limits of both listeners towards their clients."""
 
     threads: int = setting(
         16, types.integer(1, 1000), "Threads that answer call-backs; at most half of them wait for handlers."
@@ -55,7 +55,7 @@ class HttpSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerSettings:
-    """Who runs handlers."""
+    """Settings of the runner, which runs the handlers."""
 
     kind: Literal["embedded", "procrastinate"] = setting(
         "embedded",
@@ -82,7 +82,7 @@ class RunnerSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitBreakerSettings:
-    """When a handler that keeps failing is no longer run."""
+    """Settings of the circuit breaker, which stops running a handler that keeps failing."""
 
     failures: int = setting(
         10,
@@ -98,7 +98,7 @@ class CircuitBreakerSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerSettings:
-    """When a call-back is told to come again, and a process taken for dead."""
+    """Limits after which a callback is answered 503, and after which a process counts as expired."""
 
     max_queued_writes: int = setting(
         10_000, types.integer(1, 1_000_000), "Call-backs waiting to be written; beyond that they are answered 503."
@@ -115,7 +115,7 @@ class LedgerSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShutdownSettings:
-    """How the server stops."""
+    """Settings of the server's shutdown."""
 
     timeout: float = setting(
         30.0, types.seconds(0, _DAY_SECONDS), "Seconds that running handlers get to finish after SIGTERM."
@@ -124,7 +124,7 @@ class ShutdownSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentitySettings:
-    """When two call-backs are the same."""
+    """Settings that decide whether two callbacks are the same."""
 
     ignore_pointers: tuple[str, ...] = setting(
         (),
@@ -136,7 +136,7 @@ class IdentitySettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingSettings:
-    """What happens to events that no handler takes."""
+    """Settings for events that no handler takes."""
 
     no_handler: Literal["park", "reject"] = setting(
         "park",
@@ -164,7 +164,7 @@ class RoutingSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertsSettings:
-    """When somebody is told that they should look."""
+    """Settings that decide when plugins are notified of alerts."""
 
     poll_interval: float = setting(
         10.0, types.seconds(0, 3600), "Seconds between looks for what somebody is to be told of.", live=True
@@ -185,7 +185,7 @@ class AlertsSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionSettings:
-    """For how many days things are kept, counted from when something last happened to them; 0: for ever."""
+    """Days to keep data, counted from its last change; 0: forever."""
 
     succeeded: int = setting(
         400, _RETENTION_DAYS, "Days for which events are kept that succeeded; 0: for ever.", live=True
@@ -213,7 +213,7 @@ class RetentionSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
-    """What is logged, and how."""
+    """Level and format of the log."""
 
     level: str = setting("info", types.one_of(*LOG_LEVELS), "The least severe level that is logged.", live=True)
     format: Literal["json", "text"] = setting(
@@ -223,7 +223,7 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that can be set. Each default stands beside its name, and `describe()` lists them all."""
+    """All settings. `describe()` lists them with their defaults."""
 
     database: str = setting("flowhooks.db", types.database(), "The file that holds the ledger, or sqlite:///path.")
     listen: str = setting("127.0.0.1:8080", types.address(), "Where call-backs are taken, host:port.")
@@ -310,9 +310,9 @@ class Settings:
     )
 
     def public_without_credential(self) -> list[str]:
-        """Names of the listeners, `"listen"` and `"admin"`, that other machines reach without a credential.
+        """Return the listeners, `"listen"` and `"admin"`, that other machines reach without a credential.
 
-        `listen` asks for one as soon as a source is configured; `admin` as soon as an operator is.
+        `listen` requires a credential if a source is configured, `admin` if an operator is.
         """
         asks = {"listen": self.sources, "admin": self.operators}
         open_ones = [name for name, known in asks.items() if not known]
@@ -322,7 +322,7 @@ class Settings:
 
 
 def iter_settings(settings: type = Settings, prefix: str = "") -> Iterator[tuple[str, Field[Any]]]:
-    """Every single setting with its dotted name, without those of sources and the like, which the user names."""
+    """Yield each setting with its dotted name, except those in sections named by the user, such as sources."""
     for spec in fields(settings):
         if "kind" in spec.metadata:
             yield prefix + spec.name, spec
@@ -331,19 +331,19 @@ def iter_settings(settings: type = Settings, prefix: str = "") -> Iterator[tuple
 
 
 def variable(name: str) -> str:
-    """The environment variable of a setting: FLOWHOOKS_HTTP_THREADS for http.threads."""
+    """Return the environment variable of a setting, such as FLOWHOOKS_HTTP_THREADS for http.threads."""
     return "FLOWHOOKS_" + name.upper().replace(".", "_")
 
 
 class SettingReference(NamedTuple):
-    """One setting as the reference lists it.
+    """A setting as listed in the reference.
 
     Attributes:
-        name: its dotted name; NAME stands for a part that the user chooses.
-        type: what it may be, in words.
-        default: as TOML would write it; `""` where there is none.
-        variable: its environment variable; `""` where only the file can set it.
-        doc: one line.
+        name: dotted name; NAME is a part chosen by the user.
+        type: allowed values, in words.
+        default: default as written in TOML; `""` if there is none.
+        variable: environment variable; `""` if only the file can set it.
+        doc: description, one line.
     """
 
     name: str
@@ -354,7 +354,7 @@ class SettingReference(NamedTuple):
 
 
 def describe() -> Iterator[SettingReference]:
-    """Every setting that there is, in the order in which a file would have them."""
+    """Yield all settings in the order of a settings file."""
     for name, spec in iter_settings():
         yield _reference(name, spec, variable(name))
     for spec in fields(Source):
@@ -373,10 +373,10 @@ def _reference(name: str, spec: Field[Any], variable: str) -> SettingReference:
 
 
 def check_binds(settings: Settings) -> None:
-    """Fail closed: nothing that asks for no credential listens where other machines reach it, unless `insecure`.
+    """Refuse listeners that other machines reach without a credential, unless `insecure` is set.
 
     Raises:
-        SettingsError: a listener does; one line for each, which says what to do.
+        SettingsError: there are such listeners; one line per listener, which says what to do.
     """
     if settings.insecure:
         return
@@ -395,10 +395,10 @@ def check_binds(settings: Settings) -> None:
 
 
 def check_removed(before: Settings, after: Settings) -> None:
-    """Refuse to go by settings that name no source or no operator any more, unless `insecure`.
+    """Refuse new settings that have no source or no operator left, unless `insecure` is set.
 
     Raises:
-        SettingsError: they do not; a line for each.
+        SettingsError: all sources or all operators were removed; one line each.
     """
     if after.insecure:
         return
@@ -415,10 +415,10 @@ def check_removed(before: Settings, after: Settings) -> None:
 
 
 def check_processes(settings: Settings) -> None:
-    """See that there may be so many processes.
+    """Check that the database allows the configured number of processes.
 
     Raises:
-        SettingsError: there may be only one.
+        SettingsError: more than one process is configured, and the database is SQLite.
     """
     if settings.processes > 1 and database_url(settings).startswith("sqlite:"):
         raise SettingsError(
@@ -428,10 +428,10 @@ def check_processes(settings: Settings) -> None:
 
 
 def database_url(settings: Settings) -> str:
-    """The URL of the ledger's database, for SQLAlchemy; a bare path has become absolute.
+    """Return the SQLAlchemy URL of the ledger's database; a path becomes absolute.
 
     Raises:
-        SettingsError: it is neither a file of SQLite nor a database of PostgreSQL; the message does not repeat it.
+        SettingsError: the setting is neither a SQLite file nor a PostgreSQL database. The message does not repeat it.
     """
     try:
         return addresses.database_url(settings.database)

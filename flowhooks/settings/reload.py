@@ -1,6 +1,6 @@
-"""What differs between two settings, and what of it a process can go by while it runs.
+"""Compare two settings, and tell which differences a running process can apply.
 
-A setting says itself, where it is declared, that it is `live`. Every other one is read at the start only.
+A setting is declared `live` if it can be changed at run time. All other settings are read at start only.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingsDiff:
-    """Settings that were read again, beside those that a process goes by.
+    """Reloaded settings compared with the current settings of a process.
 
     Attributes:
-        settings: what it can go by from now on: as before, but for the live ones.
-        changed: names of the live settings that differ; `sources.NAME` for a section that the user has named.
-        needs_restart: names of all others that differ.
+        settings: new current settings: the old ones with the new live values.
+        changed: names of changed live settings; `sources.NAME` for a section named by the user.
+        needs_restart: names of all other changed settings.
     """
 
     settings: Settings
@@ -31,11 +31,11 @@ class SettingsDiff:
 
 
 def diff(before: Settings, after: Settings) -> SettingsDiff:
-    """What becomes of the settings `before` when `after` has been read.
+    """Compare the current settings with reloaded ones.
 
     Args:
-        before: what a process goes by.
-        after: what has been read by now.
+        before: the current settings of a process.
+        after: the settings that were read.
     """
     changed: list[str] = []
     kept: list[str] = []
@@ -44,7 +44,7 @@ def diff(before: Settings, after: Settings) -> SettingsDiff:
 
 
 def live_names() -> Iterator[str]:
-    """The names of the settings that a running process goes by anew; NAME stands for a part that the user chooses."""
+    """Yield the names of the live settings; NAME is a part chosen by the user."""
     yield from (name for name, field in iter_settings() if field.metadata["live"])
     yield from (f"{field.name}.NAME" for field in fields(Settings) if "kind" not in field.metadata and _is_live(field))
 

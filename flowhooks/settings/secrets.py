@@ -1,7 +1,7 @@
-"""Secrets that a plugin's section names and does not hold: looked up, and masked.
+"""Resolve and mask the secrets that a plugin's section refers to.
 
-Anywhere within a section a table that is exactly `{env = "NAME"}` or `{file = "PATH"}` stands for a string that the
-environment or a file holds. So flowhooks.toml can be shown, kept and copied.
+Anywhere in a section, a table that is exactly `{env = "NAME"}` or `{file = "PATH"}` is replaced by the string in that
+environment variable or file. So flowhooks.toml holds no secret and can be shown, stored and copied.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
 MAX_SECRET_BYTES: Final = 65_536
-"""The largest file that is taken for a secret: several times a chain of certificates with its key."""
+"""Maximum size of a secret file: several times a certificate chain with its key."""
 MIN_REDACTED_CHARS: Final = 4
-"""Characters from which on a secret is masked; a shorter one would take half of every sentence with it."""
+"""Minimum length of a masked secret. A shorter one would mask parts of ordinary words."""
 MIN_REDACTED_LINE_CHARS: Final = 16
-"""Characters from which on a single line of a secret of several lines is masked, too."""
+"""Minimum length of a single line of a multi-line secret that is masked on its own."""
 REDACTED: Final = "…"
 
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 SectionPath = tuple[str | int, ...]
-"""Names of tables and indexes of lists that lead to a value, from the section on."""
+"""Table names and list indexes that lead from a section to a value."""
 
 
 def location_text(plugin: str, path: SectionPath) -> str:
-    """Where in a plugin's section something stands: `[plugins.NAME] endpoints[0].secret`.
+    """Return the location of a value in a plugin's section, as in `[plugins.NAME] endpoints[0].secret`.
 
     Args:
-        plugin: the plugin's name.
-        path: names of tables and indexes of lists, from the section on.
+        plugin: name of the plugin.
+        path: table names and list indexes, from the section on.
     """
     text = ""
     for part in path:
@@ -55,15 +55,15 @@ def location_text(plugin: str, path: SectionPath) -> str:
 def resolve_secrets(
     section: Mapping[str, Any], *, plugin: str, environ: Mapping[str, str]
 ) -> tuple[dict[str, Any], set[str]]:
-    """A copy of a plugin's section with every secret in its place, and those secrets.
+    """Return a copy of a plugin's section with its secrets filled in, and the set of these secrets.
 
     Args:
-        section: the section `[plugins.NAME]`. It is a table of settings itself, never a secret.
-        plugin: the plugin's name.
+        section: the section `[plugins.NAME]`; it is itself never a secret reference.
+        plugin: name of the plugin.
         environ: the environment, such as `os.environ`.
 
     Raises:
-        SettingsError: a secret cannot be had; one line that names each place and says what to do, never a value.
+        SettingsError: a secret cannot be read; one line that names each location and says what to do, never a value.
     """
     problems: list[str] = []
     secrets: set[str] = set()
@@ -90,12 +90,12 @@ def resolve_secrets(
 
 
 def secret_variables(sections: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """The names of the environment variables that secrets in these sections are taken from."""
+    """Yield the environment variables that these sections take secrets from."""
     return (name for how, name in _secret_references(sections) if how == "env")
 
 
 def plugin_redactor(sections: Mapping[str, Mapping[str, Any]], environ: Mapping[str, str]) -> Callable[[str], str]:
-    """What masks the secrets of all plugins' sections, as far as they can be had, as `redactor` does.
+    """Return a function that masks the readable secrets of all plugin sections, as `redactor` does.
 
     Args:
         sections: the sections `[plugins.NAME]`, by name.
@@ -103,7 +103,7 @@ def plugin_redactor(sections: Mapping[str, Mapping[str, Any]], environ: Mapping[
     """
     secrets = set()
     for how, name in _secret_references(sections.values()):
-        with suppress(ValueError):  # whoever loads the plugin says so
+        with suppress(ValueError):  # loading the plugin reports it
             secrets.add(_READERS[how](name, environ))
     return redactor(secrets)
 
@@ -136,14 +136,14 @@ def _reference(table: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def secret_from_environ(name: str, environ: Mapping[str, str]) -> str:
-    """The secret that an environment variable holds.
+    """Return the secret in an environment variable.
 
     Args:
-        name: the variable's.
+        name: name of the variable.
         environ: the environment, such as `os.environ`.
 
     Raises:
-        ValueError: it cannot be had; says why and what to do.
+        ValueError: the secret cannot be read; the message says why and what to do.
     """
     if not name:
         raise ValueError("env = is the name of an environment variable, not an empty string")
@@ -163,14 +163,14 @@ def _secret_from_file(name: str, environ: Mapping[str, str]) -> str:  # noqa: AR
 
 
 def secret_from_file(name: str, *, private: bool = False) -> str:
-    """The secret that a file holds, without the end of its line.
+    """Return the secret in a file, without the line end.
 
     Args:
-        name: the file's path.
+        name: path of the file.
         private: whether to refuse a file that every user of this machine can read or write.
 
     Raises:
-        ValueError: it cannot be had; says why and what to do, and never what the file holds.
+        ValueError: the secret cannot be read; the message says why and what to do, and never repeats the content.
     """
     file = f"the file {format_line(name)}"
     try:
@@ -193,7 +193,7 @@ def secret_from_file(name: str, *, private: bool = False) -> str:
 def _read_file(path: Path, file: str, *, private: bool) -> bytes:
     if "\0" in str(path):
         raise ValueError(f"{file} cannot be read: its name has a NUL")
-    # Not to wait for whoever would write into a pipe: without O_NONBLOCK the opening itself would.
+    # Without O_NONBLOCK, opening a named pipe would wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as opened:  # noqa: PTH123 (it is open already)
         mode = os.fstat(descriptor).st_mode
@@ -211,15 +211,15 @@ _READERS: Final[Mapping[str, Callable[[str, Mapping[str, str]], str]]] = {
     "env": secret_from_environ,
     "file": _secret_from_file,
 }
-"""What a table's only key may be, if the table is to stand for a secret, and what reads it."""
+"""Keys of a secret reference, each with the function that reads the secret."""
 
 
 def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
-    """What replaces each occurrence of a secret in a text by `…`.
+    """Return a function that replaces each occurrence of a secret in a text with `…`.
 
-    Found are a secret of at least 4 characters, also as `repr`, JSON and a URL write it or with its white space run
-    together, and the longer lines of one that has several. What a plugin makes of a secret itself, such as a hash, is
-    not.
+    A secret of at least 4 characters is found as it is, as written by `repr`, JSON and URLs, with its white space
+    collapsed, and, if it has several lines, by its longer lines. Values that a plugin derives from a secret, such as a
+    hash, are not found.
 
     Args:
         secrets: the values.
@@ -227,7 +227,7 @@ def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
     forms = {form for secret in secrets if len(secret.strip()) >= MIN_REDACTED_CHARS for form in _forms(secret)}
     if not forms:
         return lambda text: text
-    # The longest first, so that of two secrets of which one begins the other nothing is left over.
+    # The longest form comes first, so that a secret that starts with another one is masked completely.
     pattern = re.compile("|".join(map(re.escape, sorted(forms, key=lambda form: (-len(form), form)))))
     return lambda text: pattern.sub(REDACTED, text)
 

@@ -1,4 +1,4 @@
-"""The sections whose names the user chooses: sources, operators, handlers."""
+"""Sections that the user names: sources, operators, handlers."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Network: TypeAlias = IPv4Network | IPv6Network
-"""Where a source may call from."""
+"""A network from which a source may call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """An engine that may call back; its name is the section's: [sources.NAME].
+    """An engine that may send callbacks. Its name is the section's name: [sources.NAME].
 
-    The name is part of an event's identity. `default`, the name that call-backs have while no source is configured,
-    may be given to a source: that is how an engine that gets a credential later keeps the identities it had.
+    The name is part of an event's identity. Callbacks received while no source is configured have the name `default`. A
+    source may be named `default`: so an engine that gets a credential later keeps its identities.
     """
 
     token_sha256: tuple[str, ...] = field(
@@ -77,7 +77,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorSettings:
-    """Somebody, or some program, that may look after this server; the name is the section's: [operators.NAME]."""
+    """A person or program that may operate this server. Its name is the section's name: [operators.NAME]."""
 
     role: Literal["view", "operate"] = field(
         metadata={
@@ -114,7 +114,7 @@ class OperatorSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandlerSettings:
-    """How one handler is run, whatever it declares itself; the name is its id: [handlers."plugin:name"]."""
+    """Run options of a handler, which override its decorator. Its id names the section: [handlers."plugin:name"]."""
 
     isolation: Literal["thread", "process"] | None = setting(
         None,

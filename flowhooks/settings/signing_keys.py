@@ -1,4 +1,4 @@
-"""Where a secret is with which an engine signs, and until when it holds."""
+"""Location and expiry of the secrets with which engines sign."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from typing import Any, Final
 from flowhooks.settings.types import SettingType
 
 KEY_PREFIX: Final = "whsec_"
-"""What a secret of Standard Webhooks begins with."""
+"""Prefix of a Standard Webhooks secret."""
 MIN_KEY_BYTES: Final = 24
 MAX_KEY_BYTES: Final = 64
-"""How long a secret is, decoded, as Standard Webhooks has it."""
+"""Length limits of a decoded secret, from Standard Webhooks."""
 MAX_SECRETS: Final = 8
-"""Secrets that one source may have: a signature that is nobody's is compared with all of them."""
+"""Maximum number of secrets per source. An invalid signature is compared with all of them."""
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 _ALLOWED: Final = 'a table such as {file = "PATH"} or {env = "NAME"}, with not_after if it is to end'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secret:
-    """Where a secret is; never the secret itself.
+    """Location of a secret, never the secret itself.
 
     Attributes:
-        file: the path of a file that holds it; `""` where `env` says.
-        env: the environment variable that holds it; `""` where `file` says.
-        not_after: the moment after which nothing that is signed with it is taken; None: it holds until it is taken out.
+        file: path of the file that holds the secret; `""` if `env` is set.
+        env: environment variable that holds the secret; `""` if `file` is set.
+        not_after: time after which signatures made with the secret are refused; None: no expiry.
     """
 
     file: str = ""
@@ -39,12 +39,12 @@ class Secret:
 
     @property
     def location(self) -> str:
-        """Where it is, in words."""
+        """Location of the secret, in words."""
         return f"the file {self.file}" if self.file else f"the variable {self.env}"
 
 
 def secret() -> SettingType:
-    """Where a secret is. What stands in its place is never repeated: it may be the secret itself."""
+    """Return the type of a secret's location. Errors never repeat the value, which may be the secret itself."""
 
     def check(value: Any) -> Secret:
         if not isinstance(value, dict):
@@ -61,10 +61,10 @@ def secret() -> SettingType:
 
 
 def decode_key(text: str) -> bytes:
-    """The key that a secret is, as a file or a variable holds it.
+    """Decode a secret into its key.
 
     Raises:
-        ValueError: it is none; nothing of it is repeated.
+        ValueError: the text is not a secret; the message does not repeat it.
     """
     encoded = text.removeprefix(KEY_PREFIX)
     try:

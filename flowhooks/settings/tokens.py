@@ -1,7 +1,7 @@
-"""Bearer tokens, those in files among them, as their SHA-256s.
+"""Bearer tokens of sources and operators, as SHA-256 digests.
 
-A file is read at the start and whenever the settings are read again, so that a token can be replaced without writing a
-hash of it anywhere. Whoever only reads the settings does not need to be able to read it.
+Token files are read at the start and at each reload of the settings, so a token can be replaced without writing its
+digest anywhere. A program that only reads the settings needs no access to the files.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ if TYPE_CHECKING:
     from flowhooks.settings.model import Settings
 
 MIN_TOKEN_CHARS: Final = 20
-"""Characters of a token in a file: nobody is to write a password into it that can be guessed."""
+"""Minimum length of a token in a file, so that it cannot be a password that can be guessed."""
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-"""What a bearer token may look like; RFC 6750, section 2.1."""
+"""Syntax of a bearer token; RFC 6750, section 2.1."""
 _MAX_TOKEN_CHARS: Final = 1024
 
 
 def operator_tokens(settings: Settings) -> dict[str, str]:
-    """The names of operators by the SHA-256 of each of their tokens, in hexadecimal.
+    """Return the names of operators by the SHA-256 of each of their tokens, in hexadecimal.
 
     Raises:
-        SettingsError: a file cannot be read or holds no token, or a token names two; a line for each, never a token.
+        SettingsError: a file cannot be read or holds no token, or two names share one; one line each, without the
+            token.
     """
     owners: dict[str, str] = {}
     for name, source in settings.sources.items():
         owners |= dict.fromkeys(source.token_sha256, f"sources.{name}")
         if source.token_file:
-            with suppress(ValueError):  # whoever lets sources in says so
+            with suppress(ValueError):  # loading the sources' credentials reports it
                 owners[token_digest_from_file(source.token_file)] = f"sources.{name}"
     names_by_token: dict[str, str] = {}
     problems = []
@@ -56,10 +57,10 @@ def operator_tokens(settings: Settings) -> dict[str, str]:
 
 
 def check_operators(settings: Settings) -> None:
-    """See that everybody named in the settings could come in.
+    """Check that each configured operator can be authenticated.
 
     Raises:
-        SettingsError: a token cannot be had, or nothing is installed that checks passwords; one line for each.
+        SettingsError: a token cannot be read, or the package that checks passwords is missing; one line per problem.
     """
     problems = []
     try:
@@ -73,19 +74,19 @@ def check_operators(settings: Settings) -> None:
 
 
 def token_digest_from_file(name: str) -> str:
-    """The SHA-256 of the token that a file holds, in hexadecimal.
+    """Return the SHA-256 of the token in a file, in hexadecimal.
 
     Raises:
-        ValueError: as `token_from_file`.
+        ValueError: as with `token_from_file`.
     """
     return hashlib.sha256(token_from_file(name).encode("ascii")).hexdigest()
 
 
 def token_from_file(name: str) -> str:
-    """The token that a file holds.
+    """Return the token in a file.
 
     Raises:
-        ValueError: it cannot be had, or is none; nothing of it is repeated.
+        ValueError: the file cannot be read or holds no token; the message does not repeat the content.
     """
     token = secret_from_file(name, private=True)
     if not MIN_TOKEN_CHARS <= len(token) <= _MAX_TOKEN_CHARS or not _TOKEN.fullmatch(token):

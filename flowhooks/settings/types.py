@@ -1,4 +1,4 @@
-"""What one setting may be and how its text is read."""
+"""Value types of settings, and how they are parsed."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
-"""What names of plugins and sources look like."""
+"""Syntax of the names of plugins and sources."""
 MAX_CONCLUSION_CHARS: Final = 128
-"""Characters of a conclusion; `process-end-call-back-ro.schema.json` has the same limit."""
+"""Maximum length of a conclusion; `process-end-call-back-ro.schema.json` has the same limit."""
 
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,30}")
 _DECIMAL: Final = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{1,30})?")
@@ -32,7 +32,7 @@ _ARGON2ID: Final = re.compile(
     r"\$argon2id\$v=19\$m=([0-9]{1,7}),t=([0-9]{1,2}),p=([0-9]{1,2})\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{22,86})"
 )
 _MAX_ARGON2_KIB: Final = 262_144
-"""What one log-in may take of memory; a hash that asks for more would be a way to bring the server down."""
+"""Maximum memory per log-in in KiB. A hash that asks for more could exhaust the server's memory."""
 _MAX_ARGON2_PASSES: Final = 20
 _MAX_ARGON2_LANES: Final = 16
 _ORIGIN: Final = re.compile(r"(https?)://([^/?#@\\\s]+)/?", re.IGNORECASE)
@@ -45,13 +45,13 @@ _MAX_LINE_CHARS: Final = 200  # a long path is one line
 
 @dataclass(frozen=True, slots=True)
 class SettingType:
-    """What a setting may be.
+    """Value type of a setting.
 
     Attributes:
-        allowed: in words, as in "must be …"; `""` when `check` says it all.
-        check: takes what TOML held, gives what the program uses, raises ValueError ("must be …, not …").
-        parse: makes of an environment variable's text what TOML would have held; what it cannot
-            read it returns as it is, for `check` to refuse.
+        allowed: allowed values, to follow "must be …"; `""` if the messages of `check` are complete.
+        check: converts a TOML value into the value used by the program; raises ValueError ("must be …, not …").
+        parse: converts the text of an environment variable into a TOML value; text that it cannot parse is returned
+            unchanged, for `check` to refuse.
     """
 
     allowed: str
@@ -60,7 +60,7 @@ class SettingType:
 
 
 def format_value(value: Any) -> str:
-    """A value as an error message repeats it: one line, printable, short."""
+    """Format a value for an error message: one line, printable, short."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
@@ -72,13 +72,13 @@ def format_value(value: Any) -> str:
 
 
 def format_line(text: object) -> str:
-    """Text as an error message repeats it: as it is, unless that is long or has what is not printable."""
+    """Return text unchanged for an error message, or formatted as a value if it is long or not printable."""
     line = str(text)
     return line if line.isprintable() and len(line) <= _MAX_LINE_CHARS else format_value(line)
 
 
 def did_you_mean(name: str, candidates: Iterable[str], prefix: str = "") -> str:
-    """A question that ends an error message about an unknown `name`, or `""`: did you mean `prefix` and a known one?"""
+    """Return a question that suggests known names for an unknown one, each after `prefix`; `""` if none is similar."""
     name = name[:_MAX_SHOWN_CHARS].lower()
     names = {candidate.lower(): candidate for candidate in candidates}
     ends = tuple(mark + name.rpartition(".")[2] for mark in "._")
@@ -95,7 +95,7 @@ def _invalid(allowed: str, value: Any, hint: str = "") -> ValueError:
 
 
 def integer(minimum: int, maximum: int) -> SettingType:
-    """A whole number, both ends included; true is none, nor is "16"."""
+    """Return the type of whole numbers in a range, both ends included. Booleans and strings are refused."""
     allowed = f"a whole number, {minimum} to {maximum}"
 
     def check(value: Any) -> int:
@@ -107,7 +107,7 @@ def integer(minimum: int, maximum: int) -> SettingType:
 
 
 def seconds(minimum: float, maximum: float, *, zero: bool = False) -> SettingType:
-    """A number of seconds up to `maximum`, from `minimum`, or more than `minimum` unless `zero`."""
+    """Return the type of seconds up to `maximum`, and from `minimum` with `zero`, otherwise above `minimum`."""
     allowed = (
         f"a number of seconds, {minimum:g} to {maximum:g}"
         if zero
@@ -127,7 +127,7 @@ def seconds(minimum: float, maximum: float, *, zero: bool = False) -> SettingTyp
 
 
 def number(minimum: float, maximum: float, unit: str) -> SettingType:
-    """A number of something, both ends included."""
+    """Return the type of numbers with a unit in a range, both ends included."""
     allowed = f"a number of {unit}, {minimum:g} to {maximum:g}"
 
     def check(value: Any) -> float:
@@ -143,7 +143,7 @@ def _unquote(value: Any, pattern: re.Pattern[str]) -> str:
 
 
 def boolean() -> SettingType:
-    """True or false."""
+    """Return the type of booleans."""
 
     def check(value: Any) -> bool:
         if type(value) is not bool:
@@ -154,7 +154,7 @@ def boolean() -> SettingType:
 
 
 def one_of(*words: str) -> SettingType:
-    """One of a few words."""
+    """Return the type of a fixed set of words."""
     *first, last = (f'"{word}"' for word in words)
     allowed = f"{', '.join(first)} or {last}"
 
@@ -192,28 +192,28 @@ def _matching(pattern: re.Pattern[str]) -> Callable[[str], str]:
 
 
 def address() -> SettingType:
-    """A place to listen, host:port."""
+    """Return the type of a listener address, host:port."""
     return _string("host:port", lambda text: (host_and_port(text), text)[1])
 
 
 def name() -> SettingType:
-    """The name of a plugin."""
+    """Return the type of a plugin's name."""
     return _string("a name of 1 to 100 letters, digits, '.', '_' or '-'", _matching(NAME))
 
 
 def process_key() -> SettingType:
-    """A processDefinitionKey."""
+    """Return the type of a processDefinitionKey."""
     return _string("a string that is not empty", _matching(re.compile(r".+", re.DOTALL)))
 
 
 def conclusion() -> SettingType:
-    """A conclusion, as handlers name it."""
+    """Return the type of a conclusion."""
     allowed = f"a conclusion of 1 to {MAX_CONCLUSION_CHARS} characters"
     return _string(allowed, _matching(re.compile(rf".{{1,{MAX_CONCLUSION_CHARS}}}", re.DOTALL)))
 
 
 def table(value: SettingType) -> SettingType:
-    """A section of any names, each with one value."""
+    """Return the type of a section with arbitrary names and values of one type."""
     allowed = f"a section in which each value is {value.allowed}"
 
     def check(section: Any) -> Mapping[str, Any]:
@@ -231,17 +231,17 @@ def table(value: SettingType) -> SettingType:
 
 
 def pointer() -> SettingType:
-    """A JSON Pointer (RFC 6901) to a member; the empty one, which names the whole body, is refused."""
+    """Return the type of a JSON Pointer (RFC 6901) to a member. The empty pointer, to the whole body, is refused."""
     return _string('a JSON Pointer such as "/timestamp"', _matching(_POINTER))
 
 
 def folder(*, optional: bool = False) -> SettingType:
-    """A folder's path, `~` made into the home folder."""
+    """Return the type of a folder's path; `~` becomes the home folder."""
     return _path("a folder's path", optional=optional)
 
 
 def file() -> SettingType:
-    """A file's path, `~` made into the home folder."""
+    """Return the type of a file's path; `~` becomes the home folder."""
     return _path("a file's path")
 
 
@@ -260,7 +260,7 @@ def _path(allowed: str, *, optional: bool = False) -> SettingType:
 
 
 def database() -> SettingType:
-    """A file of SQLite or a database of PostgreSQL; its value is never repeated, because a URL may hold a password."""
+    """Return the type of a SQLite file or PostgreSQL database. Errors never repeat it: a URL may hold a password."""
 
     def check(value: Any) -> str:
         if not isinstance(value, str):
@@ -275,13 +275,13 @@ def database() -> SettingType:
 
 
 def network() -> SettingType:
-    """An address or a network; IPv4 written as IPv6 (`::ffff:10.0.0.0/104`) becomes IPv4."""
+    """Return the type of an address or network; IPv4 written as IPv6 (`::ffff:10.0.0.0/104`) becomes IPv4."""
 
     def convert(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         try:
             parsed = ipaddress.ip_network(text, strict=False)
         except ValueError:
-            raise ValueError from None  # its own message only repeats the value
+            raise ValueError from None  # the message of `ip_network` only repeats the value
         if isinstance(parsed, ipaddress.IPv6Network) and parsed.subnet_of(_MAPPED):
             mapped = parsed.network_address.ipv4_mapped
             return ipaddress.IPv4Network((int(mapped or 0), parsed.prefixlen - 96))
@@ -291,7 +291,7 @@ def network() -> SettingType:
 
 
 def ip_address() -> SettingType:
-    """One IP address, exactly, or none; as a listener shows who has connected."""
+    """Return the type of one optional IP address, in the form in which a listener reports its peers."""
 
     def convert(text: str) -> str:
         if not text:
@@ -306,7 +306,7 @@ def ip_address() -> SettingType:
 
 
 def token_sha256() -> SettingType:
-    """The SHA-256 of a bearer token; never repeated, not even when it is wrong: it may be the token itself."""
+    """Return the type of a bearer token's SHA-256. Errors never repeat the value, which may be the token itself."""
 
     def check(value: Any) -> str:
         if not isinstance(value, str) or not _TOKEN_SHA256.fullmatch(value):
@@ -317,7 +317,7 @@ def token_sha256() -> SettingType:
 
 
 def password() -> SettingType:
-    """An Argon2id hash of a password; never repeated, not even when it is wrong: it may be the password itself."""
+    """Return the type of an Argon2id hash. Errors never repeat the value, which may be the password itself."""
     allowed = "an Argon2id hash, as flowhooks operators new prints it"
 
     def check(value: Any) -> str:
@@ -344,11 +344,11 @@ def _is_base64(text: str) -> bool:
         decoded = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except binascii.Error:
         return False
-    return base64.b64encode(decoded).decode().rstrip("=") == text  # or Argon2 itself refuses what is left over
+    return base64.b64encode(decoded).decode().rstrip("=") == text  # Argon2 itself refuses non-zero padding bits
 
 
 def origin() -> SettingType:
-    """What an address begins with, as browsers send it in `Origin`: scheme, host, and the port where it is unusual."""
+    """Return the type of an origin as sent in the header `Origin`: scheme, host, and a port other than the default."""
 
     def convert(text: str) -> str:
         if not text:
@@ -367,7 +367,7 @@ def origin() -> SettingType:
 
 
 def list_of(item: SettingType, *, min_items: int = 0, max_items: int | None = None) -> SettingType:
-    """A list, or comma-separated text; what occurs twice is kept once."""
+    """Return the type of a list or comma-separated text. Duplicates are removed."""
     allowed = f"a list, each {item.allowed}"
 
     def check(value: Any) -> tuple[Any, ...]:
