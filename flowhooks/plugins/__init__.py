@@ -1,1 +1,1 @@
-"""Plugins: found, loaded, checked, and called by hooks."""
+"""Plugins: discovery, loading, checks and hook calls."""

@@ -1,4 +1,4 @@
-"""Whose `run_handler` raised an exception, read off its traceback."""
+"""Find the plugin whose `run_handler` raised an exception, by its traceback."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 class PluginAttribution:
-    """Names the plugin that raised an exception.
+    """Finds the plugin that raised an exception.
 
-    An exception of the handler passes through every wrapper, so their frames are in its traceback too. Only the
-    innermost frame that belongs to a plugin's function, to a handler or to the built-in says where it came from.
+    An exception of a handler passes through every wrapper, so the traceback has their frames, too. The innermost frame
+    of a plugin's function, a handler or the built-in implementation is the origin.
 
     Args:
-        implementations: each implementation of the hook, with its plugin's name.
-        excluded: handlers and the built-in; what they raise is no wrapper's fault.
+        implementations: implementations of the hook, each with its plugin's name.
+        excluded: handlers and the built-in implementation; their exceptions are attributed to no wrapper.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class PluginAttribution:
             self._places |= {f"{code.co_filename}:{code.co_firstlineno} ": plugin for code in _codes(function)}
 
     def responsible_plugin(self, exception: BaseException) -> str | None:
-        """The plugin whose function raised `exception`, or None."""
+        """Return the plugin whose function raised `exception`; None if there is none."""
         owner: str | None = None
         module = ""
         entry = exception.__traceback__
@@ -42,7 +42,7 @@ class PluginAttribution:
             module = str(entry.tb_frame.f_globals.get("__name__"))
             entry = entry.tb_next
         if isinstance(exception, RuntimeError) and module.partition(".")[0] == "pluggy":
-            # A wrapper without a yield, or with two: raised by pluggy, which names the function's file and line.
+            # pluggy raises for a wrapper without a yield, or with two, and names the function's file and line.
             message = str(exception)
             return next((plugin for place, plugin in self._places.items() if place in message), owner)
         return owner

@@ -1,4 +1,4 @@
-"""The built-in hook implementations, registered like any plugin's."""
+"""Built-in hook implementations, registered like those of a plugin."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
     from flowhooks.model.handler import Handler
 
 _NOT_RUN: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
-"""What a call gives whose code has not run: `@handler` refuses such functions, but not every decorator shows them."""
+"""Return types of calls whose code has not run. `@handler` refuses such functions, but decorators may hide them."""
 
 
 @hookimpl(trylast=True)
 def run_handler(handler: Handler, event: Event, delivery: Delivery) -> Outcome:
-    """Call the handler's function, here or in its own process; what it raises goes on to the wrappers and dispatch."""
-    if delivery._isolated_call is not None:  # noqa: SLF001 (dispatch has put it there)
+    """Call the handler's function in this thread or in its own process. Exceptions pass on to the wrappers."""
+    if delivery._isolated_call is not None:  # noqa: SLF001 (set by the dispatcher)
         value = delivery._isolated_call(event, delivery)  # noqa: SLF001 (as above)
     else:
-        delivery._entered.append(True)  # noqa: SLF001 (tells dispatch that the function was entered)
+        delivery._entered.append(True)  # noqa: SLF001 (shows the dispatcher that the function was entered)
         value = call_handler(handler, event, delivery)
     return Outcome(kind=OutcomeKind.SUCCEEDED, value=value)
 
 
 def call_handler(handler: Handler, event: Event, delivery: Delivery) -> Any:
-    """What the handler's function returns.
+    """Call the handler's function and return its result.
 
     Raises:
-        HandlerError: it returned what would have to be run first.
-        BaseException: whatever it raises.
+        HandlerError: the function returned a coroutine or generator, whose code has not run.
+        BaseException: raised by the function.
     """
     value = handler.function(event, delivery) if handler.takes_delivery else handler.function(event)
     if isinstance(value, _NOT_RUN):

@@ -1,6 +1,6 @@
-"""Finds plugins and imports them one at a time.
+"""Discover plugins and import them one at a time.
 
-Nothing is imported by finding: a plugin's code runs only in `DiscoveredPlugin.load`.
+Discovery imports nothing: a plugin's code runs only in `DiscoveredPlugin.load`.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiscoveredPlugin:
-    """A plugin that was found but not imported.
+    """A plugin that was found and not yet imported.
 
     Attributes:
-        name: the entry point's name, the file's stem, or the name given with an object.
+        name: name of the entry point, stem of the file, or name given with an object.
         origin: `"entry point PACKAGE:ATTRIBUTE"`, `"file PATH"` or `"object"`.
-        distribution: the installed package it comes from; `""` if none.
-        version: that package's version; `""` if none.
-        top_module: its top-level module, to tell its frames from a library's.
-        load: imports it and gives the plugin; raises whatever the plugin raises.
-        requires: what that package requires, as its metadata has it.
+        distribution: installed package of the plugin; `""` if none.
+        version: version of that package; `""` if none.
+        top_module: top-level module of the plugin, which distinguishes its frames from those of libraries.
+        load: imports and returns the plugin; raises what the plugin raises.
+        requires: requirements from the package's metadata.
     """
 
     name: str
@@ -46,7 +46,7 @@ class DiscoveredPlugin:
 
     @property
     def origin_text(self) -> str:
-        """The origin, with the installed package it belongs to."""
+        """Origin with its installed package."""
         return f"{self.origin} of {self.distribution}" if self.distribution else self.origin
 
 
@@ -56,15 +56,15 @@ def discover(
     entry_points: Iterable[EntryPoint] | None,
     dirs: Sequence[Path],
 ) -> tuple[list[DiscoveredPlugin], list[str]]:
-    """Every plugin there is, in the order of registration: objects, entry points by name, files by folder and name.
+    """Find all plugins, in the order of registration: objects, entry points by name, files by folder and name.
 
     Args:
         objects: plugins given directly, by name.
-        entry_points: those to take; None: the installed ones of the group `flowhooks`.
+        entry_points: entry points to use; None: the installed ones of the group `flowhooks`.
         dirs: folders of single-file plugins.
 
     Returns:
-        The plugins, and a sentence for each installed package that cannot be read.
+        The plugins, and a warning for each installed package that cannot be read.
 
     Raises:
         SettingsError: a folder of `dirs` does not exist or cannot be read.
@@ -100,7 +100,7 @@ def _installed(warnings: list[str]) -> list[EntryPoint]:
     for distribution in metadata.distributions():
         try:
             ours = distribution.entry_points.select(group=PROJECT)
-        except Exception as error:  # noqa: BLE001 (a spoilt file of another package; which errors depends on how)
+        except Exception as error:  # noqa: BLE001 (a damaged file of another package may raise any error)
             package = _name(distribution) or f"a package in {distribution.locate_file('')}"
             warnings.append(printable_line(f"the entry points of {package} cannot be read: {error}"))
             continue
@@ -167,7 +167,7 @@ def _files(dirs: Sequence[Path]) -> list[Path]:
 
 
 def _from_file(path: Path) -> DiscoveredPlugin:
-    # A private name, so that a file called json.py hides nothing; no package, so nothing is imported relative to it.
+    # The private name keeps a file called json.py from shadowing a module. It is no package, so relative imports fail.
     module = f"{PROJECT}-file:{path.stem}"
     return DiscoveredPlugin(
         name=path.stem,
@@ -184,7 +184,7 @@ def _import_file(path: Path, name: str) -> object:
     if spec is None or spec.loader is None:
         raise PluginError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look a class's module up there
+    sys.modules[name] = module  # dataclasses and pickle look up a class's module there
     try:
         spec.loader.exec_module(module)
     except BaseException:

@@ -1,4 +1,4 @@
-"""What went wrong in a plugin, in one line and in full."""
+"""Describe an error of a plugin, in one line and as a traceback."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _OURS: Final = frozenset({"flowhooks", "pluggy", "importlib", "contextlib", "functools", "inspect"})
-"""Top-level modules whose frames say nothing about the plugin: they only carried the call."""
+"""Top-level modules whose frames are not part of the plugin: they only passed on the call."""
 
 
 def error_line(error: BaseException, *, top_module: str, redact: Callable[[str], str] = str) -> str:
-    """What happened, and in which file and line where that is known.
+    """Return the message of an error, with file and line if they are known.
 
     Args:
-        error: whatever the plugin raised, or a `PluginError` of our own checks, which says all itself.
-        top_module: the plugin's top-level module; a line in it tells its author more than one in a library.
-        redact: masks secrets in what happened; default: there are none.
+        error: an exception raised by the plugin, or a `PluginError` of our own checks, whose message is complete.
+        top_module: top-level module of the plugin; a line in it is preferred to a line in a library.
+        redact: masks secrets in the message; default: nothing is masked.
 
     Returns:
-        Printable text without line breaks, at most some 600 characters before the place.
+        Printable text without line breaks, at most about 600 characters before the location.
     """
     place = _location(error, top_module)
-    text = printable_line(redact(_message(error)))  # before it is cut, and its white space run together
-    # A declaration that `@handler` refuses already says where it stands.
+    text = printable_line(redact(_message(error)))  # redact before the text is cut and its white space collapsed
+    # The message of a declaration refused by `@handler` already has the location.
     named = isinstance(error, HandlerError) and place.rpartition(":")[0] in text
     return text if not place or named else f"{text} ({printable_line(place)})"
 
 
 def traceback_text(error: BaseException) -> str:
-    """The traceback from the plugin's first frame on; `""` for a finding of our own checks."""
+    """Return the traceback from the plugin's first frame on; `""` for an error of our own checks."""
     if isinstance(error, PluginError):
         return ""
     entry = error.__traceback__
@@ -60,7 +60,7 @@ def _message(error: BaseException) -> str:
 
 
 def _location(error: BaseException, top_module: str) -> str:
-    """Return `file:line` of a syntax error, else of the innermost frame of the plugin."""
+    """Return `file:line` of a syntax error, otherwise of the plugin's innermost frame."""
     if isinstance(error, PluginError):
         return ""
     if isinstance(error, SyntaxError) and error.filename:

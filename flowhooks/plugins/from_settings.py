@@ -1,4 +1,4 @@
-"""Loads the schema files and the plugins that the settings name."""
+"""Load the schema files and the plugins that the settings name."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def load(
     entry_points: Iterable[EntryPoint] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> tuple[Schemas, Plugins]:
-    """Load the schema files and the plugins; log which plugins cannot be used.
+    """Load the schema files and the plugins, and log which plugins are quarantined.
 
     Args:
         settings: the settings.
         objects: plugins given directly, by name.
-        entry_points: the entry points to load plugins from; default: the installed ones of the group `flowhooks`.
-        environ: the environment that plugins' secrets are taken from; default: this process's.
+        entry_points: entry points of plugins; default: the installed ones of the group `flowhooks`.
+        environ: the environment from which plugins' secrets are read; default: that of this process.
 
     Raises:
-        SettingsError: a folder or schema file that the settings name cannot be used.
+        SettingsError: a folder or schema file named in the settings cannot be used.
     """
     plugins = Plugins.load(
         dirs=[Path(folder) for folder in settings.plugins_dirs],

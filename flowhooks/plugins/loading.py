@@ -1,4 +1,4 @@
-"""Loads what was found, one plugin after the other, each guarded."""
+"""Load discovered plugins one after another, so that a failing plugin affects no other."""
 
 from __future__ import annotations
 
@@ -33,20 +33,21 @@ PluginState = Literal["loaded", "quarantined", "denied"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginInfo:
-    """What is known of one plugin that was found.
+    """Result of loading one discovered plugin.
 
     Attributes:
-        name: the plugin's name. Of two with one name the second is quarantined, and listed too.
+        name: name of the plugin. If two plugins have the same name, the second one is quarantined and listed as well.
         origin: `"entry point PACKAGE:ATTRIBUTE"`, `"file PATH"` or `"object"`.
-        distribution: the installed package it comes from; `""` if none.
-        version: that package's version, or the plugin's `__version__`; `""` if neither.
-        state: loaded; quarantined: it failed and is not used; denied: the settings keep it out, it was not imported.
-        error: one line that names the plugin and, where known, file and line of the fault; `""` when loaded.
-        traceback: the plugin's traceback, for operators only; `""` when there is none.
-        handlers: its handlers.
-        hooks: the hooks it implements.
-        documentation: the first line of what its author says of it; `""` if it was not imported, or has none.
-        schema_folders: its folders of schema files, as far as they became known.
+        distribution: installed package of the plugin; `""` if none.
+        version: version of that package, or the plugin's `__version__`; `""` if neither.
+        state: loaded; quarantined: loading failed, and the plugin is not used; denied: excluded by the settings and not
+            imported.
+        error: one line that names the plugin and, if known, file and line of the error; `""` if loaded.
+        traceback: traceback of the plugin, for operators only; `""` if there is none.
+        handlers: handlers of the plugin.
+        hooks: hooks that the plugin implements.
+        documentation: first line of the plugin's docstring; `""` if it was not imported or has none.
+        schema_folders: folders of schema files, if loading got that far.
     """
 
     name: str
@@ -64,12 +65,12 @@ class PluginInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginFilter:
-    """What the settings keep out; asked before anything is imported.
+    """Plugins that the settings exclude, checked before the import.
 
     Attributes:
-        allow: the only names to take; empty: all.
-        deny: names to leave out.
-        safe_mode: take none.
+        allow: names of the only plugins to load; empty: all.
+        deny: names of plugins not to load.
+        safe_mode: whether to load no plugin.
     """
 
     allow: tuple[str, ...]
@@ -77,7 +78,7 @@ class PluginFilter:
     safe_mode: bool
 
     def why_denied(self, name: str) -> str | None:
-        """Why the plugin called `name` is kept out, or None."""
+        """Return why the plugin called `name` is excluded, or None."""
         if self.safe_mode:
             return "safe mode takes no plugins"
         if name in self.deny:
@@ -89,20 +90,20 @@ class PluginFilter:
 
 @dataclass(slots=True, kw_only=True)
 class Loader:
-    """Loads what was found, one after the other.
+    """Loads discovered plugins one after another.
 
     Attributes:
-        plugin_filter: what the settings keep out.
-        sections: the settings' `[plugins.NAME]`, by name.
-        environ: the environment that sections may take secrets from.
-        schemas: the schemas in force; each plugin's are added. They stay even if the plugin is refused later on: so
-            its kinds of call-back stay open, and their events wait for it.
-        version: the version of flowhooks that runs.
-        warnings: sentences for the operator; added to.
-        secrets: those of every plugin's section.
-        shared_manager: the pluggy manager in which every plugin that was loaded meets: what wraps the runs.
-        registered: what was loaded, by name.
-        origins: who took each name first.
+        plugin_filter: plugins that the settings exclude.
+        sections: sections `[plugins.NAME]` of the settings, by name.
+        environ: the environment from which sections may take secrets.
+        schemas: schemas in force; those of plugins are added. They stay even if the plugin is refused later, so its
+            kinds of callback stay open and their events wait for it.
+        version: running version of flowhooks.
+        warnings: sentences for the operator; appended to.
+        secrets: secrets of all plugins' sections; added to.
+        shared_manager: pluggy manager with all loaded plugins, which wraps the runs.
+        registered: loaded plugins by name.
+        origins: origin of the first plugin of each name.
     """
 
     plugin_filter: PluginFilter
@@ -117,7 +118,7 @@ class Loader:
     origins: dict[str, str] = field(default_factory=dict)
 
     def load(self, discovered: DiscoveredPlugin) -> PluginInfo:
-        """Load one plugin, or say why not. Only KeyboardInterrupt is let through."""
+        """Load one plugin and return the result. Only KeyboardInterrupt is raised."""
         prefix = f"plugin {printable_line(repr(discovered.name))} ({discovered.origin_text}): "
         if why := self.plugin_filter.why_denied(discovered.name):
             return _info(discovered, "denied", error=prefix + why)
@@ -131,7 +132,7 @@ class Loader:
             registered = self._register(discovered.name, plugin, context)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # noqa: BLE001 (SystemExit and its like, too: one plugin never stops the rest)
+        except BaseException as error:  # noqa: BLE001 (also SystemExit: one plugin must not stop the others)
             redact = redactor(self.secrets)
             line = prefix + error_text.error_line(error, top_module=discovered.top_module, redact=redact)
             facts |= {"error": line, "traceback": redact(error_text.traceback_text(error))}
@@ -140,7 +141,7 @@ class Loader:
         return _info(discovered, "loaded", schema_folders=context.folders, **facts)
 
     def load_all(self, discovered: Sequence[DiscoveredPlugin]) -> tuple[PluginInfo, ...]:
-        """Load one after the other; then, with all schemas there, see that each handler listens to what can come."""
+        """Load all plugins, then check with all schemas that each handler's events can occur."""
         return tuple(map(self._checked, discovered, [self.load(plugin) for plugin in discovered]))
 
     def _checked(self, discovered: DiscoveredPlugin, info: PluginInfo) -> PluginInfo:
@@ -153,7 +154,7 @@ class Loader:
         return replace(info, state="quarantined", error=line, handlers=(), hooks=())
 
     def _claim_name(self, discovered: DiscoveredPlugin) -> None:
-        # The second plugin is rejected even if the first one failed: ids in the ledger carry the name.
+        # Reject the second plugin even if the first one failed, because handler ids in the ledger contain the name.
         if not NAME_PATTERN.fullmatch(discovered.name):
             raise PluginError("its name must be 1 to 100 letters, digits, '.', '_' or '-'")
         if discovered.name == PROJECT:
@@ -184,13 +185,13 @@ class Loader:
         return result
 
     def hook_callers(self, hook: str) -> tuple[tuple[str, HookCaller], ...]:
-        """What calls `hook` in each plugin alone that implements it, with the plugin's name."""
+        """Return, for each plugin that implements `hook`, its name and the caller of its implementation only."""
         return tuple(
             (name, plugin.hook_callers[hook]) for name, plugin in self.registered.items() if hook in plugin.hook_callers
         )
 
     def attribution(self) -> PluginAttribution:
-        """What tells whose `run_handler` raised."""
+        """Return the object that finds the plugin whose `run_handler` raised."""
         implementations = self.shared_manager.hook.run_handler.get_hookimpls()
         handlers = [handler.function for plugin in self.registered.values() for handler in plugin.handlers]
         return PluginAttribution(

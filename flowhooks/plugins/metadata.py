@@ -1,4 +1,4 @@
-"""What an installed package says of itself."""
+"""Read the metadata of an installed package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _HOME_PAGE_LABELS: Final = ("homepage", "home", "home page", "documentation", "repository", "source")
-"""Labels of `Project-URL` that lead to a home page, the likeliest first."""
+"""Labels of `Project-URL` for a home page, the likeliest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,11 +22,11 @@ class Package:
     """An installed package.
 
     Attributes:
-        name: as its author writes it.
-        version: its version.
-        summary: its one line; `""` if it has none.
-        home_page: where it says it is at home; `""` if it does not say.
-        plugins: the names of its plugins.
+        name: name as written by its author.
+        version: version.
+        summary: one-line summary; `""` if there is none.
+        home_page: home page; `""` if there is none.
+        plugins: names of its plugins.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Package:
 
 
 def find_package(name: str) -> Package | None:
-    """The installed package of this name, however it is written; None if there is none, or its metadata is spoilt."""
+    """Return the installed package with this name in any spelling; None if it is missing or its metadata is damaged."""
     importlib.invalidate_caches()
     try:
         distribution = metadata.distribution(name)
@@ -51,7 +51,7 @@ def find_package(name: str) -> Package | None:
                 sorted({entry_point.name for entry_point in distribution.entry_points.select(group=PROJECT)})
             ),
         )
-    except Exception:  # noqa: BLE001 (none of this name, or a spoilt file of it; which errors depends on how)
+    except Exception:  # noqa: BLE001 (a missing package or a damaged file may raise any error)
         return None
 
 

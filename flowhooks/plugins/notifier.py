@@ -1,4 +1,4 @@
-"""Tells plugins what has happened, from a thread of its own so that nobody waits for them; it must not do work."""
+"""Notify plugins of events and settled deliveries in a thread of its own, so that callers never wait for plugins."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from flowhooks.plugins.plugins import Plugins
 
 MAX_PENDING: Final = 10_000
-"""Notices that wait to be given at the most; further ones are dropped and counted."""
+"""Maximum number of queued notifications. Further ones are dropped and counted."""
 
 log = structlog.get_logger(__name__)
 
 
 class HookNotifier:
-    """The hooks `event_accepted` and `delivery_settled`, given one after another.
+    """Calls the hooks `event_accepted` and `delivery_settled`, one after another.
 
     Args:
-        plugins: who listens.
+        plugins: the plugins to notify.
 
     Attributes:
-        dropped: how many notices were dropped because the listeners were too slow.
+        dropped: number of notifications dropped because plugins were too slow.
     """
 
     def __init__(self, plugins: Plugins) -> None:
@@ -40,12 +40,12 @@ class HookNotifier:
         self.dropped = 0
 
     def start(self) -> None:
-        """Start the thread, if anybody listens."""
+        """Start the thread if any plugin has one of the hooks."""
         if self.has_subscribers:
             self._thread.start()
 
     def stop(self, timeout: float) -> None:
-        """Give what is pending, for `timeout` seconds at the most, then end the thread."""
+        """Deliver queued notifications for at most `timeout` seconds, then end the thread."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
@@ -53,12 +53,12 @@ class HookNotifier:
             log.warning("hook_notifications_dropped", pending=self._queue.qsize())
 
     def event_accepted(self, event: Event, handlers: Sequence[str]) -> None:
-        """An event was stored."""
+        """Queue the notification that an event was stored."""
         if self.has_subscribers:
             self._put(lambda: self._plugins.event_accepted(event, handlers))
 
     def delivery_settled(self, event: Event, delivery: Delivery, outcome: Outcome, state: State) -> None:
-        """An attempt has ended."""
+        """Queue the notification that an attempt ended."""
         if self.has_subscribers:
             self._put(lambda: self._plugins.delivery_settled(event, delivery, outcome, state))
 
@@ -81,5 +81,5 @@ class HookNotifier:
             try:
                 notice()
             except BaseException:
-                # Even an interrupt that a plugin raised: in this thread it is no operator's.
+                # Also KeyboardInterrupt: in this thread only a plugin can raise it, not the operator.
                 log.exception("hook_failed")

@@ -1,7 +1,7 @@
-"""Plugins: loaded one by one, each guarded, then called through a typed method per hook.
+"""Load plugins one by one and call them through one typed method per hook.
 
-What cannot be guarded: a plugin that never comes back from its import or from a hook at start, and one that ends
-the process from C (`os._exit`, a crash). Everything else, `SystemExit` too, quarantines that plugin alone.
+An exception in a plugin, even `SystemExit`, quarantines that plugin only. Two faults cannot be contained: a plugin
+whose import or start hook never returns, and a plugin that ends the process from C (`os._exit`, a crash).
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _log: Final = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugins:
-    """Every plugin that was found, and the ways to call those that were loaded. Made by `load`.
+    """All plugins that were found, with the callers of those that were loaded. Created by `load`.
 
     Attributes:
-        infos: what is known of each plugin, in the order of registration; a later one wraps the earlier ones' runs.
-        warnings: sentences for the operator: settings and functions that have no effect.
-        handlers: every handler, by its id; cannot be changed.
+        infos: results of loading, in the order of registration; a later plugin wraps the runs of earlier ones.
+        warnings: sentences for the operator about settings and functions that have no effect.
+        handlers: handlers by id; read-only.
         schema_folders: folders of schema files, each with its plugin's name.
-        schemas: the schemas in force: those that were given, and what plugins add to them.
+        schemas: schemas in force: the given ones and those of plugins.
     """
 
     infos: tuple[PluginInfo, ...]
@@ -79,22 +79,22 @@ class Plugins:
         schemas: Schemas | None = None,
         environ: Mapping[str, str] = MappingProxyType({}),
     ) -> Plugins:
-        """Find, import, check and configure plugins, one by one; one that fails is quarantined, the rest run.
+        """Find, import, check and configure plugins one by one. A plugin that fails is quarantined.
 
         Args:
-            dirs: folders of single-file plugins: every `*.py` that does not begin with `_` or `.`.
-            allow: names of the only plugins to take; empty: all.
-            deny: names of plugins to leave out. Neither they nor those not allowed are imported.
-            safe_mode: take no plugins at all.
-            sections: the settings' `[plugins.NAME]`, by name. Each plugin sees its own only.
-            entry_points: those to take; default: the installed ones of the group `flowhooks`.
+            dirs: folders of single-file plugins: every `*.py` whose name does not start with `_` or `.`.
+            allow: names of the only plugins to load; empty: all.
+            deny: names of plugins not to load. Neither they nor plugins that are not allowed are imported.
+            safe_mode: whether to load no plugin.
+            sections: sections `[plugins.NAME]` of the settings, by name. A plugin sees only its own section.
+            entry_points: entry points of plugins; default: the installed ones of the group `flowhooks`.
             objects: plugins given directly, by name.
-            schemas: the schemas in force, to which those of plugins are added; default: those that are shipped.
-            environ: the environment that secrets in `sections` are taken from, such as `os.environ`; default: empty.
+            schemas: schemas in force, to which those of plugins are added; default: the shipped ones.
+            environ: the environment from which secrets in `sections` are read, such as `os.environ`; default: empty.
 
         Raises:
             SettingsError: a folder of `dirs` does not exist or cannot be read.
-            KeyboardInterrupt: an operator's, even during a plugin's import.
+            KeyboardInterrupt: raised by the operator, even during a plugin's import.
         """
         discovered, warnings = discover(objects=objects, entry_points=entry_points, dirs=dirs)
         loader = Loader(
@@ -129,7 +129,7 @@ class Plugins:
         )
 
     def why_data_invalid(self, handler: Handler, event: Event) -> str | None:
-        """Why the data of `event` is not what the plugin of `handler` asks for by its own schemas; None if it is."""
+        """Return why the event's data violates the schemas of the handler's plugin; None if it is valid."""
         own = self._data.get(handler.plugin)
         if own is None:
             return None
@@ -138,46 +138,46 @@ class Plugins:
         )
 
     def redact(self, text: str) -> str:
-        """`text` with `…` for each secret out of the plugins' settings."""
+        """Return `text` with each secret of the plugins' settings replaced by `…`."""
         return self._redact(text)
 
     @property
     def has_subscribers(self) -> bool:
-        """Whether any plugin wants to be told of events and deliveries."""
+        """Whether any plugin implements `event_accepted` or `delivery_settled`."""
         return bool(self._accepted or self._settled)
 
     def run_handler(self, handler: Handler, event: Event, delivery: Delivery) -> object:
         """Run one attempt through the wrappers of all plugins.
 
         Returns:
-            What came back: the built-in's `Outcome`, unless a wrapper made something else of it.
+            The `Outcome` of the built-in implementation, unless a wrapper replaced it.
 
         Raises:
-            BaseException: whatever the handler or a wrapper raised.
+            BaseException: raised by the handler or a wrapper.
         """
         return self._run(handler=handler, event=event, delivery=delivery)
 
     def event_accepted(self, event: Event, handlers: Sequence[str]) -> None:
-        """Tell each plugin that an event was stored. One that raises is logged, and the others are told."""
+        """Notify each plugin that an event was stored. An exception in one is logged and stops no other."""
         for name, call in self._accepted:
             self._notify(name, call, event=event, handlers=handlers)
 
     def delivery_settled(self, event: Event, delivery: Delivery, outcome: Outcome, state: State) -> None:
-        """Tell each plugin how an attempt ended. One that raises is logged, and the others are told."""
+        """Notify each plugin how an attempt ended. An exception in one is logged and stops no other."""
         for name, call in self._settled:
             self._notify(name, call, event=event, delivery=delivery, outcome=outcome, state=state)
 
     @property
     def alert_listeners(self) -> tuple[str, ...]:
-        """The names of the plugins that want to be told of alerts."""
+        """Names of the plugins that implement `alert_raised`."""
         return tuple(name for name, _ in self._alerted)
 
     def alert_raised(self, alert: Alert, names: Collection[str]) -> list[str]:
-        """Tell those plugins of `names` that listen; the names of those that have taken it. Who raises is logged."""
+        """Notify the plugins in `names` of an alert; return those that did not raise. Exceptions are logged."""
         return [name for name, call in self._alerted if name in names and self._notify(name, call, alert=alert)]
 
     def responsible_plugin(self, exception: BaseException) -> str | None:
-        """The plugin whose `run_handler` raised `exception`; None if the handler did, or nobody can be named."""
+        """Return the plugin whose `run_handler` raised `exception`; None if the handler raised it or it is unknown."""
         return self._attribution.responsible_plugin(exception)
 
     def _notify(self, name: str, call: HookCaller, **arguments: object) -> bool:
@@ -185,7 +185,7 @@ class Plugins:
             call(**arguments)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # noqa: BLE001 (a notice changes nothing: even SystemExit must not stop the others')
+        except BaseException as error:  # noqa: BLE001 (also SystemExit: one plugin must not stop the others)
             _log.error("hook_failed", plugin=name, hook=call.name, traceback=self.redact(traceback_text(error)))
             return False
         return True

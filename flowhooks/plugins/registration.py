@@ -1,7 +1,7 @@
-"""Admits one plugin: its hooks are checked, then asked for what it has.
+"""Register one plugin: check its hooks, then collect its schemas and handlers.
 
-Each plugin is registered in a pluggy manager of its own. What is called there reaches this plugin only, so
-one that raises stops no other, and one that is refused leaves nothing behind in the manager that all share.
+Each plugin is registered in a pluggy manager of its own. Hook calls there reach this plugin only, so an exception
+affects no other plugin, and a refused plugin leaves nothing in the shared manager.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def create_manager() -> pluggy.PluginManager:
-    """A pluggy manager that knows our hooks and no plugin."""
+    """Return a pluggy manager with our hook specifications and no plugins."""
     plugins = pluggy.PluginManager(hookspecs.PROJECT)
     plugins.add_hookspecs(hookspecs)
     return plugins
@@ -44,9 +44,9 @@ def _hooks() -> dict[str, tuple[str, ...]]:
 
 
 HOOKS: Final[Mapping[str, tuple[str, ...]]] = _hooks()
-"""Every hook with the names of its arguments, in the order of `hookspecs.py`."""
+"""Hooks with the names of their arguments, in the order of `hookspecs.py`."""
 _MAY_BE_GENERATORS: Final = frozenset({"handlers", "schemas"})
-"""Hooks whose result is iterated; a generator elsewhere is a wrapper whose author forgot to say so."""
+"""Hooks whose result is iterated. Any other generator is a wrapper whose author did not mark it as one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +54,12 @@ class RegisteredPlugin:
     """A plugin that passed every check.
 
     Attributes:
-        hooks: the hooks it implements, in the order of `hookspecs.py`.
-        handlers: its handlers, each with the plugin's name filled in.
-        schema_folders: its folders of schema files.
-        schemas: what they say of its own settings and data.
-        hook_callers: for each of its hooks, what calls it in this plugin alone.
-        warnings: what its author should know, though it may run.
+        hooks: implemented hooks, in the order of `hookspecs.py`.
+        handlers: handlers, with the plugin's name filled in.
+        schema_folders: folders of schema files.
+        schemas: schemas of the plugin's own settings and data.
+        hook_callers: caller of this plugin's implementation only, by hook.
+        warnings: warnings for the plugin's author that do not keep it from running.
     """
 
     hooks: tuple[str, ...]
@@ -72,14 +72,14 @@ class RegisteredPlugin:
 
 @dataclass(slots=True, kw_only=True)
 class RegistrationContext:
-    """What a plugin is admitted with.
+    """Inputs of a registration, and results that are kept even if the plugin is refused later.
 
     Attributes:
-        section: its own section of the settings; None where there is none.
-        environ: the environment that the section may take secrets from.
-        schemas: the schemas in force; the plugin's are added as soon as they can be used, though it be refused later.
-        secrets: what was found of the section's secrets is added.
-        folders: becomes the plugin's schema folders, as soon as they are known, though it be refused later.
+        section: the plugin's section of the settings; None if there is none.
+        environ: the environment from which the section may take secrets.
+        schemas: schemas in force; those of the plugin are added as soon as they are valid, even if it is refused later.
+        secrets: the secrets found in the section are added.
+        folders: set to the plugin's schema folders as soon as they are known, even if it is refused later.
     """
 
     section: Mapping[str, Any] | None
@@ -90,16 +90,16 @@ class RegistrationContext:
 
 
 def register_plugin(plugin: object, *, name: str, context: RegistrationContext) -> RegisteredPlugin:
-    """Check a plugin's hooks, take its schema folders, configure it, and take its handlers.
+    """Check a plugin's hooks, read its schema folders, configure it, and collect its handlers.
 
     Args:
         plugin: a module or an object.
-        name: the plugin's name.
-        context: what it is admitted with.
+        name: name of the plugin.
+        context: inputs of the registration; updated.
 
     Raises:
-        PluginError: it cannot be used.
-        BaseException: whatever the plugin raises itself.
+        PluginError: the plugin cannot be used.
+        BaseException: raised by the plugin.
     """
     own = create_manager()
     hooks = _register(own, plugin, name)
@@ -145,7 +145,7 @@ def _section(name: str, context: RegistrationContext, schemas: PluginSchemas) ->
 
 
 def function_location(function: Callable[..., Any]) -> str:
-    """`file:line` of a function, or its representation where it has no Python code."""
+    """Return `file:line` of a function, or its representation if it has no Python code."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(function)
 
@@ -224,7 +224,7 @@ def _collect(own: pluggy.PluginManager, hook: str, what: str) -> list[Any]:
     plain = [impl for impl in caller.get_hookimpls() if not (impl.wrapper or impl.hookwrapper)]
     place = function_location(plain[0].function) if plain else ""
     results = caller()
-    # pluggy leaves out None, which is what a function without `return` gives.
+    # pluggy drops None, the result of a function without `return`.
     if not isinstance(results, list) or len(results) < len(plain):
         raise PluginError(f"{hook}() ({place}) returned None, not a list of {what}")
     collected: list[Any] = []

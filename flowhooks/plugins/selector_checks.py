@@ -1,4 +1,4 @@
-"""Whether what handlers listen to can come, and schemas are for what they listen to."""
+"""Check that the events handlers listen to can occur, and that handlers listen to the events with data schemas."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def why_unsatisfiable(handler: Handler, schemas: Schemas) -> str | None:
-    """Why a handler can never be called, in a sentence that names it and its place; None if it can.
+    """Return a sentence why a handler can never be called, with its name and location; None if it can.
 
     Args:
-        handler: what listens.
-        schemas: all that are in force, every plugin's too.
+        handler: the handler.
+        schemas: all schemas in force, including those of every plugin.
     """
     kind = handler.selectors.kind
     if kind not in schemas.kinds:
@@ -36,7 +36,7 @@ def _unsatisfiable_values(handler: Handler, schemas: Schemas) -> Iterator[str]:
             yield f"no call-back can have the callback_class= {escape_control(value, 60)}, which {refused}"
     for value in selectors.process_keys:
         refused = schemas.why_member_invalid(selectors.kind, "processDefinitionKey", value)
-        # An engine may send it as the first part of a processDefinitionId only.
+        # An engine may send the key only as the first part of a processDefinitionId.
         if refused and (
             ":" in value or schemas.why_member_invalid(selectors.kind, "processDefinitionId", f"{value}:1:1")
         ):
@@ -44,7 +44,7 @@ def _unsatisfiable_values(handler: Handler, schemas: Schemas) -> Iterator[str]:
 
 
 def unused_data_schemas(schemas: PluginSchemas, handlers: Iterable[Handler]) -> Iterator[tuple[str, str]]:
-    """Each schema of data that no handler of the plugin listens for: its file, and what the matter is."""
+    """Yield the data schemas that no handler of the plugin listens for, each as its file and a reason."""
     selectors = [handler.selectors for handler in handlers]
     if any(selector.every for selector in selectors):
         return

@@ -1,4 +1,4 @@
-"""Tells by the content of its source file whether the code of a handler has changed."""
+"""Detect by the content of its source file whether the code of a handler has changed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def plugin_versions(handlers: Mapping[str, Handler], version: Callable[[str], str]) -> dict[str, str]:
-    """Which release of its plugin each handler is of, by its id: the version, and what is in the function's own file.
+    """Return the plugin version of each handler, followed by the digest of its function's source file, by handler id.
 
     Args:
-        handlers: those that are loaded, by id.
-        version: the version of a plugin, by its name.
+        handlers: loaded handlers, by id.
+        version: returns the version of a plugin by its name.
     """
     return {
         handler_id: f"{version(handlers[handler_id].plugin)} {digest}".strip()
@@ -27,10 +27,10 @@ def plugin_versions(handlers: Mapping[str, Handler], version: Callable[[str], st
 
 
 def source_digests(handlers: Mapping[str, Handler]) -> dict[str, str]:
-    """What is in the file of each handler's function just now, by its id: a digest of it, `""` where there is no file.
+    """Return the digest of the current source file of each handler's function, by handler id; `""` if there is no file.
 
     Args:
-        handlers: those that are loaded, by id.
+        handlers: loaded handlers, by id.
     """
     digests: dict[str, str] = {}
     by_handler = {}
@@ -46,5 +46,5 @@ def source_digests(handlers: Mapping[str, Handler]) -> dict[str, str]:
 def _digest(name: str) -> str:
     try:
         return hashlib.sha256(Path(name).read_bytes()).hexdigest()[:16]
-    except (OSError, ValueError):  # what came from no file, or from within an archive
+    except (OSError, ValueError):  # code without a file, or from an archive
         return ""

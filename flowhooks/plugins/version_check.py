@@ -1,4 +1,4 @@
-"""Whether a plugin's package asks for another flowhooks than this one."""
+"""Check whether a plugin's package requires another version of flowhooks."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _OURS: Final = re.compile(rf"\s*{PROJECT}(?![A-Za-z0-9._-])", re.IGNORECASE)
 
 
 def unmet_requirement(requires: Iterable[str], version: str) -> str | None:
-    """What of a package's requirements this version of flowhooks does not meet, such as `"flowhooks>=2"`; or None.
+    """Return the first requirement that this version of flowhooks does not meet, such as `"flowhooks>=2"`; or None.
 
-    A pre-release counts as the version that it comes before: 2.0.0rc1 meets `>=2`, for that is what it is tried out
-    for, and `>=1.4`; but not `<2`.
+    A pre-release counts as its final version: 2.0.0rc1 meets `>=2`, because it is used to test plugins for version 2,
+    and `>=1.4`, but not `<2`.
 
     Args:
-        requires: the package's `Requires-Dist`, all of them.
-        version: the version of flowhooks that runs.
+        requires: all `Requires-Dist` lines of the package.
+        version: running version of flowhooks.
     """
     ours = [line for line in requires if _OURS.match(line)]
     if not ours:
         return None
-    # Loaded here: a start without installed plugins has no use for it.
+    # Import here: a start without installed plugins does not need it.
     from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415
     from packaging.version import Version  # noqa: PLC0415
 
