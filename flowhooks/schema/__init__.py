@@ -1,4 +1,4 @@
-"""What a call-back must look like: strict JSON, and the JSON Schema files."""
+"""Validate callbacks: strict JSON and JSON Schema files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A schema file's content as jsonschema reads it the way it is meant."""
+"""Translate schema files so that jsonschema interprets them as the specification does."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from flowhooks.schema.keywords import SUBSCHEMA, SUBSCHEMA_LIST, SUBSCHEMA_MAP, 
 
 _PART: Final = re.compile(r"\\.|.", re.DOTALL)
 NEVER_VALID: Final[dict[str, Any]] = {"not": {}}
-"""The schema that nothing fits, like `false`."""
+"""The schema that no value satisfies, like `false`."""
 
 
-class Pattern(str):  # noqa: SLOT000 (jsonschema hands it to `re` as the str that it is)
-    r"""A regular expression for Python's `re` that matches what the one in the schema file matches.
+class Pattern(str):  # noqa: SLOT000 (jsonschema passes it to `re`, which needs a str)
+    r"""A regular expression for Python's `re`, equivalent to an ECMAScript one in a schema file.
 
-    There, as in ECMAScript, `$` is the very end, but in Python also the place before a last line feed; `\d`, `\w` and
-    `\b` are of ASCII there, in Python of Unicode.
+    In ECMAScript `$` matches only at the very end, in Python also before a final line feed. `\d`, `\w` and `\b` match
+    ASCII in ECMAScript, Unicode in Python.
 
     Attributes:
-        ecma: as it stands in the file.
+        ecma: the expression as written in the file.
 
     Raises:
-        ValueError: Python's `re` does not know it.
+        ValueError: Python's `re` does not accept the expression.
     """
 
     ecma: str
 
     def __new__(cls, ecma: str) -> Self:
-        """Translate what stands in the file."""
+        """Translate the expression of the file."""
         parts = []
         in_class = False
         for part in _PART.findall(ecma):
@@ -46,16 +46,16 @@ class Pattern(str):  # noqa: SLOT000 (jsonschema hands it to `re` as the str tha
 
 
 def translate(document: dict[str, Any]) -> dict[str, Any]:
-    """A copy for jsonschema.
+    """Return a copy of a schema for jsonschema.
 
-    Regular expressions are translated, and `false` is written out, since jsonschema does not say where in a body
-    it met that.
+    Regular expressions are translated, and `false` is written as a schema, because jsonschema does not report the
+    location of a `false` that it applied.
 
     Args:
         document: a valid JSON Schema of 2020-12.
 
     Raises:
-        ValueError: it has a regular expression that cannot be used.
+        ValueError: a regular expression in it cannot be used.
     """
     document = copy.deepcopy(document)
     for _, schema in list(subschemas(document)):

@@ -1,4 +1,4 @@
-"""Folders of JSON Schema files, of which none is taken that could not be used."""
+"""Read folders of JSON Schema files; a folder with an unusable file is refused."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 BASE_URI: Final = "https://flowhooks.example/schemas/"
-"""Where the files' `$id`s say that they are; a name that RFC 2606 reserves, so it is never fetched."""
+"""Base of the files' `$id`s. Its domain is reserved by RFC 2606, so it is never fetched."""
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _FORMATS: Final = FormatChecker(formats=["regex"])
-"""Which formats are looked at in a schema itself: not more where packages that know more happen to be installed."""
+"""Formats checked in the schemas themselves, fixed so that installed packages add no further ones."""
 SUFFIX: Final = ".schema.json"
 SETTINGS_FILE: Final = f"settings{SUFFIX}"
-"""The schema of a plugin's own section of the settings."""
+"""Schema of a plugin's own section of the settings."""
 CLASS_FOLDER: Final = "data/class/"
-"""Where a file's name is a value of `callBackProcessClass`, exactly."""
+"""Folder whose files are named exactly after a value of `callBackProcessClass`."""
 KEY_FOLDER: Final = "data/key/"
-"""The same for `processDefinitionKey`."""
+"""Folder whose files are named exactly after a value of `processDefinitionKey`."""
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,63}")
 _UNSUPPORTED: Final = ("$dynamicRef", "$dynamicAnchor")
 
 
 def shipped_dir() -> Path:
-    """The folder of the schema files that flowhooks ships.
+    """Return the folder of the schema files that flowhooks ships.
 
     Returns:
         Package data of an installed flowhooks; in an editable install, `schemas/` of the checkout.
 
     Raises:
-        SettingsError: neither is there.
+        SettingsError: neither exists.
     """
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "schemas", package.parent / "schemas"):
@@ -57,32 +57,32 @@ def shipped_dir() -> Path:
 
 
 def is_plugin_only(name: str) -> bool:
-    """Whether a file of a plugin's folder is that plugin's alone: of its settings, or of the data that it takes."""
+    """Tell whether a file in a plugin's folder applies to that plugin only: to its settings or its data."""
     return name == SETTINGS_FILE or name.startswith("data/")
 
 
 def names_in(names: Iterable[str], folder: str) -> Iterator[str]:
-    """The classes, keys or kinds that the files of `folder`, such as `CLASS_FOLDER`, are named after."""
+    """Yield the classes, keys or kinds after which the files of `folder`, such as `CLASS_FOLDER`, are named."""
     return (name.removeprefix(folder).removesuffix(SUFFIX) for name in names if name.startswith(folder))
 
 
 def uri_of(name: str) -> str:
-    """Where a file says that it is; names of classes and keys may have what a URI cannot."""
+    """Return the URI of a file, percent-encoded because names of classes and keys may have any printable character."""
     return BASE_URI + quote(name)
 
 
 def read_folder(folder: Path) -> dict[str, Document]:
-    """Every schema file of a folder, checked for itself.
+    """Read and check each schema file of a folder.
 
     Args:
-        folder: laid out like `schemas/`. Names that start with a dot, and files that are not named
-            `*.json`, are passed over.
+        folder: a folder structured like `schemas/`. Names that start with a dot, and files that are not named `*.json`,
+            are ignored.
 
     Returns:
-        The documents by their path within the folder, such as `call-back/complete.schema.json`.
+        The documents by their path in the folder, such as `call-back/complete.schema.json`.
 
     Raises:
-        SettingsError: the folder or a file cannot be read or used; names the file.
+        SettingsError: the folder or a file cannot be read or used; the message names the file.
     """
     if not folder.is_dir():
         raise SettingsError(f"there is no folder of schema files {folder}")
@@ -92,7 +92,7 @@ def read_folder(folder: Path) -> dict[str, Document]:
 def _names(folder: Path) -> Iterator[str]:
     seen = set()
     for here, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
-        if (real := os.path.realpath(here)) in seen:  # a link that leads back
+        if (real := os.path.realpath(here)) in seen:  # a link to a folder already visited
             folders.clear()
             continue
         seen.add(real)
@@ -117,7 +117,7 @@ def _read(file: Path, name: str) -> Document:
         raise SettingsError(f"schema file {file}: {_error_text(error)}") from None
     except RecursionError:
         raise SettingsError(f"schema file {file}: it is nested too deep") from None
-    return document  # type: ignore[no-any-return]  # _check refuses what is not an object
+    return document  # type: ignore[no-any-return]  # _check refuses values other than objects
 
 
 def _why_misnamed(name: str) -> str | None:
@@ -143,7 +143,7 @@ def _why_value_misnamed(name: str, folder: str, what: str) -> str | None:
         return f"its name is not NAME{SUFFIX}, where NAME is a {what}"
     if "/" in value:
         return f"a {what} is the name of a file of the folder {folder} itself, so one with a / can have no schema"
-    if not value.isprintable():  # lone surrogates, which stand for what is not UTF-8, are not either
+    if not value.isprintable():  # lone surrogates, which represent bytes that are not UTF-8, are not printable
         return f"its name is no {what} that can be printed"
     return None
 
@@ -165,7 +165,7 @@ def _error_text(error: Exception) -> str:
 
 @lru_cache(maxsize=128)
 def _check_schema(text: str) -> None:
-    # Cached: this check costs more than everything else here.
+    # Cached, because this check takes longer than all others in this module.
     Draft202012Validator.check_schema(json.loads(text), format_checker=_FORMATS)
 
 
@@ -185,15 +185,15 @@ def _check(document: Any, text: str, name: str) -> None:
 
 
 def resolve_reference(name: str, reference: str) -> tuple[str, str]:
-    """Where a `$ref` in the file `name` leads: the other file's name, and the fragment without its `#`."""
+    """Return the target of a `$ref` in the file `name`: the other file's name, and the fragment without its `#`."""
     there, fragment = urldefrag(urljoin(uri_of(name), reference))
     file = unquote(there.removeprefix(BASE_URI))
-    # As it stands or percent-encoded; half of each would be found by nobody later.
+    # Accept the plain or the fully percent-encoded URI. A partly encoded one would not be found later.
     return file if there in {uri_of(file), BASE_URI + file} else there, unquote(fragment)
 
 
 def locate(documents: Mapping[str, Document], name: str, reference: str) -> tuple[str, str]:
-    """The file and the JSON Pointer of the schema that a `$ref` in the file `name` means.
+    """Return the file and the JSON Pointer of the schema that a `$ref` in the file `name` points to.
 
     Raises:
         LookupError: there is no such schema.
@@ -210,10 +210,10 @@ def locate(documents: Mapping[str, Document], name: str, reference: str) -> tupl
 
 
 def check_references(documents: Mapping[str, Document]) -> None:
-    """See that every `$ref` leads to a schema, and none back to itself without a step into the value.
+    """Check that each `$ref` points to a schema and leads back to itself only through a nested value.
 
     Raises:
-        SettingsError: one does not; names the file.
+        SettingsError: a `$ref` does not; the message names the file.
     """
     graph: dict[tuple[str, str], set[tuple[str, str]]] = {}
     for name, document in documents.items():

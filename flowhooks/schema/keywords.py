@@ -1,4 +1,4 @@
-"""Where JSON Schema 2020-12 has schemas within a schema."""
+"""Keywords of JSON Schema 2020-12 that contain schemas."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ SUBSCHEMA: Final = frozenset(
         "unevaluatedProperties",
     }
 )
-"""Keywords that hold one schema."""
+"""Keywords that contain one schema."""
 SUBSCHEMA_LIST: Final = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
-"""Keywords that hold an array of schemas."""
+"""Keywords that contain an array of schemas."""
 SUBSCHEMA_MAP: Final = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
-"""Keywords that hold an object of schemas."""
+"""Keywords that contain an object of schemas."""
 IN_PLACE_APPLICATORS: Final = frozenset({"allOf", "anyOf", "dependentSchemas", "else", "if", "not", "oneOf", "then"})
-"""Keywords whose schemas look at the same value as the schema that they stand in."""
+"""Keywords whose schemas apply to the same value as the schema that contains them."""
 
 
 def subschemas(schema: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:
-    """A schema and all schemas within it, each with its JSON Pointer (RFC 6901) from the first one.
+    """Yield a schema and all schemas in it, each with its JSON Pointer (RFC 6901) from the first one.
 
-    What stands under keywords that are not of 2020-12 is not looked into, nor what `const`, `enum`, `default`
-    and `examples` hold.
+    Values of keywords that are not of 2020-12 are not searched, nor values of `const`, `enum`, `default` and
+    `examples`.
     """
     yield pointer, schema
     if isinstance(schema, dict):
@@ -45,7 +45,7 @@ def subschemas(schema: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def keyword_subschemas(keyword: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """The schemas that stand directly under a keyword, each with its JSON Pointer from the keyword's schema."""
+    """Yield the schemas directly under a keyword, each with its JSON Pointer from the schema that has the keyword."""
     if keyword in SUBSCHEMA:
         yield f"/{keyword}", value
     elif keyword in SUBSCHEMA_LIST:

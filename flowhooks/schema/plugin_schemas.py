@@ -1,7 +1,7 @@
-"""The schemas that are one plugin's alone: of its settings, and of the data of its own deliveries' events.
+"""Schemas that apply to one plugin only: to its settings, and to the data of the events of its own deliveries.
 
-Two plugins may ask different things of one class:
-so these never join the schemas in force, which they may refer to.
+Two plugins may require different data for one class. So these schemas never join the schemas in force, which they may
+refer to.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _SETTING_MESSAGES: Final[Mapping[str, str]] = {
     "schema.dependentRequired": "must have {name} too, since it has {given}",
     "schema.nothing": "is no setting",
 }
-"""Sentences that are others for settings: a file of settings has no null, and its members are called settings."""
+"""Messages that differ for settings: a settings file has no null, and its members are called settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginSchemas:
-    """What a plugin's schema folders say of its own settings and of the data that its handlers take.
+    """Schemas of a plugin's own settings and of the data that its handlers accept.
 
-    Made by `load_plugin_schemas`.
+    Created by `load_plugin_schemas`.
 
     Attributes:
-        classes: the values of `callBackProcessClass` that have a schema, sorted.
-        keys: the values of `processDefinitionKey` that have one, sorted.
+        classes: values of `callBackProcessClass` that have a schema, sorted.
+        keys: values of `processDefinitionKey` that have a schema, sorted.
     """
 
     classes: tuple[str, ...]
@@ -59,10 +59,10 @@ class PluginSchemas:
         return bool(self.classes or self.keys)
 
     def settings_violations(self, section: Mapping[str, Any]) -> list[tuple[tuple[str | int, ...], str]]:
-        """What the schema refuses of the plugin's section: where, and a sentence that never repeats the value.
+        """Return the violations of the plugin's section: each location with a sentence that never repeats the value.
 
         Returns:
-            The first 20; none, too, if there is no such schema.
+            The first 20 violations; empty if there is no such schema.
         """
         validator = self._validators.get(files.SETTINGS_FILE)
         if validator is None:
@@ -87,12 +87,12 @@ class PluginSchemas:
     def why_data_invalid(
         self, data: Mapping[str, Any], *, callback_class: str | None, process_key: str | None
     ) -> str | None:
-        """Why an event's data is not what the plugin asks for; None if it is.
+        """Return why an event's data violates the plugin's schemas; None if it is valid.
 
         Args:
             data: the whole body.
-            callback_class: the event's `callBackProcessClass`.
-            process_key: its `processDefinitionKey`.
+            callback_class: `callBackProcessClass` of the event.
+            process_key: `processDefinitionKey` of the event.
 
         Returns:
             The first 20 violations of each schema on one line, each with its JSON Pointer, never the value.
@@ -139,17 +139,18 @@ def _find_violations(checks: Sequence[Validator], value: Any) -> list[Violation]
 
 
 def load_plugin_schemas(schemas: Schemas, folders: Sequence[Path]) -> tuple[Schemas, PluginSchemas]:
-    """Take a plugin's schema folders.
+    """Load a plugin's schema folders.
 
     Args:
-        schemas: those in force.
-        folders: laid out like `schemas/`, and with `settings.schema.json` and `data/`, which are the plugin's own.
+        schemas: the schemas in force.
+        folders: folders structured like `schemas/`, which may also have `settings.schema.json` and `data/` for the
+            plugin itself.
 
     Returns:
-        The schemas in force with what the folders add to them, and those that are the plugin's own.
+        The schemas in force with those that the folders add, and the schemas of the plugin itself.
 
     Raises:
-        SettingsError: a folder or a file cannot be used; one line that names it.
+        SettingsError: a folder or file cannot be used; one line that names it.
     """
     own: dict[str, files.Document] = {}
     for folder in folders:

@@ -1,4 +1,4 @@
-"""The schemas in force, and checking call-backs against them."""
+"""The schemas in force, and the validation of callbacks."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
 MAX_SHOWN_VIOLATIONS: Final = 20
-"""Violations that an answer lists."""
+"""Maximum number of violations listed in a response."""
 MAX_VIOLATIONS: Final = 1000
-"""Violations that are looked for, so that a large body which is wrong all over does not take long."""
+"""Maximum number of violations searched for, which bounds the time for a large body with many errors."""
 SHARED_SCHEMA: Final = f"process-end-call-back-ro{files.SUFFIX}"
 FLOW_INSTANCE_ID: Final = f"flow-instance-id{files.SUFFIX}"
 _KIND_FOLDER: Final = "call-back/"
@@ -34,15 +34,15 @@ _KIND_FOLDER: Final = "call-back/"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schemas:
-    """The schema files in force: those shipped, replaced or added to by others. Made by `load`.
+    """The schema files in force: the shipped ones, and files that replace or extend them. Created by `load`.
 
-    A file `call-back/KIND.schema.json` opens a kind of call-back. Whatever it says, the five names of
-    `process-end-call-back-ro.schema.json` mean the same in every kind. `format` is an annotation, as JSON Schema
-    2020-12 has it by default: it is published, not checked.
+    A file `call-back/KIND.schema.json` opens a kind of callback. Whatever that file says, the five names of
+    `process-end-call-back-ro.schema.json` have the same meaning in every kind. `format` is an annotation, which is the
+    default of JSON Schema 2020-12: it is published and not checked.
 
     Attributes:
-        documents: each file's content, by its path within the folder.
-        kinds: the kinds of call-back, sorted.
+        documents: content of each file, by its path in the folder.
+        kinds: kinds of callback, sorted.
     """
 
     documents: Mapping[str, files.Document]
@@ -51,13 +51,13 @@ class Schemas:
 
     @classmethod
     def load(cls, extra: Sequence[Path] = ()) -> Schemas:
-        """The schemas that are shipped, then those of further folders.
+        """Load the shipped schemas, then those of further folders.
 
         Args:
-            extra: folders laid out like `schemas/`; a file of the same path replaces the earlier one.
+            extra: folders structured like `schemas/`; a file with the same path replaces the earlier one.
 
         Raises:
-            SettingsError: a folder or a file cannot be used; one line that names it.
+            SettingsError: a folder or file cannot be used; one line that names it.
         """
         documents = files.read_folder(files.shipped_dir())
         for folder in extra:
@@ -69,12 +69,12 @@ class Schemas:
         return cls._of(documents)
 
     def with_folder(self, folder: Path, *, replace: bool = False) -> Schemas:
-        """These schemas and those of one more folder, such as a plugin's.
+        """Return these schemas and those of one more folder, such as a plugin's.
 
         Args:
-            folder: laid out like `schemas/`. What is a plugin's own in it, of its settings and data, is left out.
-            replace: whether a file of the same path may replace the earlier one; by default it is refused,
-                unless it says the same.
+            folder: a folder structured like `schemas/`. Schemas of a plugin's own settings and data in it are ignored.
+            replace: whether a file with the same path may replace the earlier one; default: it is refused unless its
+                content is equal.
 
         Raises:
             SettingsError: the folder or a file cannot be used; one line that names it.
@@ -85,10 +85,10 @@ class Schemas:
         return self.with_documents(added, folder, replace=replace)
 
     def with_documents(self, added: Mapping[str, files.Document], folder: Path, *, replace: bool = False) -> Schemas:
-        """The same of files that were read already, by their path within `folder`.
+        """Return these schemas and files that were already read, by their path in `folder`.
 
         Raises:
-            SettingsError: as `with_folder`.
+            SettingsError: as with `with_folder`.
         """
         for name, document in added.items():
             if not replace and self.documents.get(name, document) != document:
@@ -111,14 +111,14 @@ class Schemas:
         return cls(documents=MappingProxyType(documents), kinds=tuple(kinds), _validators=MappingProxyType(bodies))
 
     def check_body(self, kind: str, body: Mapping[str, Any]) -> None:
-        """See that a body is what its kind of call-back takes.
+        """Check a body against the schema of its kind of callback.
 
         Args:
             kind: one of `kinds`.
-            body: what `parse` returned.
+            body: result of `parse`.
 
         Raises:
-            Unprocessable: it is not; with the first 20 violations.
+            InvalidCallback: the body is invalid; has the first 20 violations.
             KeyError: there is no such kind.
         """
         validators = self._validators[kind]
@@ -136,12 +136,12 @@ class Schemas:
         raise InvalidCallback("body_refused_many", first, total=MAX_VIOLATIONS, shown=MAX_SHOWN_VIOLATIONS)
 
     def why_member_invalid(self, kind: str, name: str, value: Any) -> str | None:
-        """Why no call-back of a kind can have `value` as its member `name`, in a sentence; None if one can.
+        """Return a sentence why no callback of a kind can have `value` as its member `name`; None if one can.
 
         Args:
             kind: one of `kinds`.
-            name: such as `callBackProcessClass`.
-            value: what is asked for.
+            name: name of the member, such as `callBackProcessClass`.
+            value: value of the member.
 
         Raises:
             KeyError: there is no such kind.
@@ -149,17 +149,17 @@ class Schemas:
         validators = self._validators[kind]
         try:
             violations_found = _find_violations(validators, {name: value})
-        except Exception:  # noqa: BLE001 (what cannot be checked is not known to be impossible)
+        except Exception:  # noqa: BLE001 (a value that cannot be checked may be possible)
             return None
-        # Whatever else such a body lacks is no matter.
+        # Other members that such a body lacks do not matter.
         of_member = [violation for violation in violations_found if violation.path[:1] == (name,)]
         return messages.text(of_member[0].key, "en", **dict(of_member[0].params)) if of_member else None
 
     def check_flow_instance_id(self, text: str) -> None:
-        """See that the path's flowInstanceId, percent-decoded, is one.
+        """Check the percent-decoded flowInstanceId of a path.
 
         Raises:
-            Unprocessable: it is not.
+            InvalidCallback: the text is not a flowInstanceId.
         """
         if violations_found := _find_violations(self._validators[FLOW_INSTANCE_ID], text):
             raise InvalidCallback(
@@ -168,7 +168,7 @@ class Schemas:
 
 
 def build_validators(documents: Mapping[str, files.Document]) -> dict[str, Validator]:
-    """What checks by each document, which may refer to one another.
+    """Return a validator for each document. Documents may refer to one another.
 
     Raises:
         SettingsError: a reference leads nowhere; one line that names the file.
@@ -206,7 +206,7 @@ def _first_violations(violations_found: list[Violation]) -> list[tuple[str, str,
 
 def _without_shared(name: str, document: files.Document) -> files.Document:
     """Remove what a kind's schema repeats of the shared schema, which is checked anyway."""
-    if "unevaluatedProperties" in document:  # looks at what the reference has looked at
+    if "unevaluatedProperties" in document:  # depends on the members that the reference has evaluated
         return document
     remaining = {key: value for key, value in document.items() if key not in {"$ref", "allOf"}}
     if "$ref" in document and not _is_shared(name, document):

@@ -1,4 +1,4 @@
-"""Strict JSON: bytes to an object that every database can keep."""
+"""Parse strict JSON into an object that every database can store."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from flowhooks.errors import MalformedRequest
 from flowhooks.text import escape_control
 
 MAX_DEPTH: Final = 64
-"""Levels of objects and arrays; what engines send has two or three, and a small thread stack can hold these."""
+"""Maximum nesting of objects and arrays. Engines send two or three levels, and a small thread stack can hold 64."""
 MAX_NAME_CHARS: Final = 100
-"""Characters of a member's name that an answer repeats."""
+"""Maximum length of a member's name repeated in a response."""
 _MAX_EXACT_INTEGER: Final = 2**53
-"""Below this every whole number is a double of its own (IEEE 754)."""
+"""Limit below which each whole number is a double of its own (IEEE 754)."""
 
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[{]}"))
 _BAD_ESCAPE: Final = re.compile(
     r"\\(?:u0000(?P<nul>)|u[dD][89abAB]..\\u[dD][c-fC-F]..|u[dD][89a-fA-F](?P<surrogate>)|.)"
 )
-"""Every escape, so that none is read from its middle; the two that no database keeps have a group."""
+"""Matches every escape, so that none is matched from its middle. The two kinds that no database stores have a group."""
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """Read a call-back's body as RFC 8259 has it, and more strictly where that leaves room.
+    """Parse a callback's body by RFC 8259, and more strictly where the RFC leaves a choice.
 
     Args:
         body: the bytes as received.
 
     Returns:
-        The object. Members that are null are left out, at every level (Java clients write an absent
-        field as null); null in an array stays. A whole number below 2**53 that is written as a
-        fraction is an int, so that `1.0` equals `1`.
+        The object. Members that are null are left out at every level, because Java clients write an absent field as
+        null; null in an array stays. A whole number below 2**53 written as a fraction becomes an int, so that `1.0`
+        equals `1`.
 
     Raises:
-        Malformed: the body is empty, not UTF-8, not JSON or not an object; it is nested more than 64
-            levels deep; an object has two members of the same name; a number is not finite, or a
-            whole number is longer than Python reads; a string has NUL or half of a surrogate pair.
+        MalformedRequest: the body is empty, not UTF-8, not JSON or not an object; it is nested more than 64 levels
+            deep; an object has two members with the same name; a number is not finite, or a whole number is longer than
+            Python accepts; a string has NUL or half of a surrogate pair.
     """
     if not body.strip(b" \t\r\n"):
         raise MalformedRequest("body_empty")
@@ -61,7 +61,7 @@ def parse(body: bytes) -> dict[str, Any]:
         raise MalformedRequest("body_not_json", line=error.lineno, column=error.colno) from None
     except ValueError:
         raise MalformedRequest("number_too_long", limit=sys.get_int_max_str_digits()) from None
-    except RecursionError:  # the caller's own stack was nearly used up
+    except RecursionError:  # the caller's stack was nearly exhausted
         raise MalformedRequest("body_too_deep", limit=MAX_DEPTH) from None
     if not isinstance(value, dict):
         raise MalformedRequest("body_not_object")

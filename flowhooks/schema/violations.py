@@ -1,4 +1,4 @@
-"""What a schema refuses, in sentences of our own; it must not repeat the value that was refused."""
+"""Describe schema violations in sentences of our own, which never repeat the refused value."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
 
 MAX_POINTER_CHARS: Final = 200
-"""Characters of a JSON Pointer that an answer repeats."""
+"""Maximum length of a JSON Pointer in a response."""
 MAX_ALLOWED_CHARS: Final = 200
-"""Characters of a schema's own values, such as an `enum`, that an answer names."""
+"""Maximum length of a schema's own values, such as an `enum`, in a response."""
 
 
 class Violation(NamedTuple):
-    """One thing that a schema refuses.
+    """A violation of a schema.
 
     Attributes:
-        path: names and indexes that lead to it from the body.
-        key: the sentence.
-        params: what the sentence names, as pairs.
+        path: names and indexes from the body to the violation.
+        key: key of the message.
+        params: parameters of the message, as pairs.
     """
 
     path: tuple[str | int, ...]
@@ -34,32 +34,32 @@ class Violation(NamedTuple):
 
     @property
     def pointer(self) -> str:
-        """The JSON Pointer (RFC 6901), made fit to be shown and cut to 200 characters."""
+        """JSON Pointer (RFC 6901), escaped for display and cut to 200 characters."""
         parts = (str(part).replace("~", "~0").replace("/", "~1") for part in self.path)
         return escape_control("".join(f"/{part}" for part in parts), MAX_POINTER_CHARS)
 
 
 def violations(body: Any, errors: Iterable[ValidationError], limit: int) -> list[Violation]:
-    """Each violation once, sorted by where it is and then by what it is.
+    """Return each violation once, sorted by its path, then by its message.
 
     Args:
-        body: what was checked.
-        errors: what the validator found in it.
-        limit: how many to look for.
+        body: the checked value.
+        errors: errors reported by the validator.
+        limit: maximum number of violations.
     """
     unique: set[Violation] = set()
     for violation in (violation for error in errors for violation in _violations_of(error, body)):
         unique.add(violation)
         if len(unique) == limit:
             break
-    return sorted(unique)  # a name never meets an index: where two paths part, they do so within one object or array
+    return sorted(unique)  # names and indexes are never compared: two paths diverge within one object or one array
 
 
 def _violations_of(error: ValidationError, body: Any) -> Iterator[Violation]:
     path = tuple(error.absolute_path)
     for part in path:
         body = body[part]
-    if isinstance(body, dict) and isinstance(error.instance, str):  # `propertyNames` leads to the object
+    if isinstance(body, dict) and isinstance(error.instance, str):  # for `propertyNames` the path leads to the object
         yield Violation((*path, error.instance), "schema.name", ())
         return
     keyword = str(error.validator)
