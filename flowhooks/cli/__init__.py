@@ -1,1 +1,1 @@
-"""The command line: each command in a file of its own."""
+"""The command line, one command per file."""

@@ -1,4 +1,4 @@
-"""`flowhooks alerts`: what somebody should look at, and who sees to it."""
+"""`flowhooks alerts`: list and acknowledge alerts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings
 
 MAX_CLOSED_ALERTS: Final = 100
-"""Alerts that are over, shown at the most, the newest."""
+"""Maximum number of closed alerts shown, newest first."""
 
 
 @click.group("alerts", short_help="What somebody should look at, and who sees to it.")

@@ -1,4 +1,4 @@
-"""`flowhooks audit`: who has done what, the newest first."""
+"""`flowhooks audit`: list operations from the audit log, newest first."""
 
 from __future__ import annotations
 

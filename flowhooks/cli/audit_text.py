@@ -1,4 +1,4 @@
-"""What operators have done, in words and as JSON.
+"""Describe audit entries in words.
 
 Values in an audit entry come from users: the caller escapes them before it prints this text.
 """
@@ -24,17 +24,17 @@ _RESOLUTION_TEXTS: Final = {
 
 
 def actor_text(entry: AuditEntry) -> str:
-    """Who has done it, and through which interface."""
+    """Return the operator of an entry and the interface that they used."""
     return f"{entry.actor} {INTERFACE_TEXTS.get(entry.interface, entry.interface)}"
 
 
 def describe(entry: AuditEntry) -> str:
-    """What was done, in words; what this version has no words for, as it was written down."""
+    """Describe an operation in words. An operation unknown to this version is shown as stored."""
     detail = entry.detail
     to_text = _DESCRIPTIONS.get(entry.action)
     try:
         text = to_text(detail) if to_text else None
-    except (LookupError, TypeError, ValueError, AttributeError):  # of another version
+    except (LookupError, TypeError, ValueError, AttributeError):  # written by another version
         text = None
     if text is None:
         return f"{entry.action} {json.dumps(detail, ensure_ascii=False)}"

@@ -1,4 +1,4 @@
-"""`flowhooks check`: what was found, as a list that people or programs read."""
+"""`flowhooks check`: print the findings of a check as text or JSON."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def command(settings_source: SettingsSource, *, as_json: bool) -> None:
 
     Exit codes: 0 no trouble (notes may be there), 1 trouble found, 2 wrong usage.
     """
-    logging.configure("critical", "text")  # what is logged of plugins is among the findings
+    logging.configure("critical", "text")  # log entries of plugins are among the findings
     try:
         settings = settings_source.load()
         logging.configure("critical", "text", redact=plugin_redactor(settings.plugins, os.environ))
-        environ = dict(os.environ)  # as it is before plugins are loaded
+        environ = dict(os.environ)  # copied before plugins are loaded, because they may change it
         findings = check(
             settings,
             lambda: load_plugins(settings),

@@ -1,6 +1,6 @@
-"""What commands that call back show of themselves: a token, a signature.
+"""Credentials of commands that send callbacks: tokens and signatures.
 
-Both are read from files or variables, and never from an option, where others on the machine could read them.
+Both are read from files or environment variables, never from an option, which other users of the machine could read.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ SECRET_VARIABLE: Final = "FLOWHOOKS_SECRET"  # noqa: S105 (the variable's name)
 
 
 def read_token(file: Path | None) -> str:
-    """The token in a file, or in the variable; `""` if there is none.
+    """Return the token in a file or in the environment variable; `""` if there is none.
 
     Raises:
-        SettingsError: the file cannot be read, or what is there is none; nothing of it is repeated.
+        SettingsError: the file cannot be read or holds no token; the message does not repeat the content.
     """
     source = f"the file {file}" if file else f"the variable {TOKEN_VARIABLE}"
     text = read_file(file, "token file").decode(errors="replace") if file else os.environ.get(TOKEN_VARIABLE, "")
@@ -39,10 +39,10 @@ def read_token(file: Path | None) -> str:
 
 
 def read_key(file: Path | None) -> bytes | None:
-    """The secret in a file, or in the variable; None if there is none.
+    """Return the secret in a file or in the environment variable; None if there is none.
 
     Raises:
-        SettingsError: the file cannot be read, or what is there is none; nothing of it is repeated.
+        SettingsError: the file cannot be read or holds no secret; the message does not repeat the content.
     """
     source = f"the file {file}" if file else f"the variable {SECRET_VARIABLE}"
     try:
@@ -58,6 +58,6 @@ def read_key(file: Path | None) -> bytes | None:
 
 
 def signature_headers(key: bytes, body: bytes) -> dict[str, str]:
-    """The headers that sign a body, now, as a message of its own."""
+    """Return the headers that sign a body, with the current time and a new message id."""
     clock = Clock()
     return signatures.sign([key], body, message=clock.new_id(), at=clock.now())

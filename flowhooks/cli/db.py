@@ -1,4 +1,4 @@
-"""`flowhooks db`: the database's tables."""
+"""`flowhooks db`: manage the database."""
 
 from __future__ import annotations
 

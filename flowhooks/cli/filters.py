@@ -1,4 +1,4 @@
-"""The options that say which events are meant, the same for every command."""
+"""Options that select events, the same in every command."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def timestamp(value: str) -> int:
-    """The type of an option that is a moment: ISO 8601, a date, or so long ago; in microseconds since 1970.
+    """Parse the time of an option into microseconds since 1970: ISO 8601, a date or a relative time.
 
-    Without a zone it is UTC, as is everything that is printed.
+    A time without a zone is UTC, like all printed times.
     """
     try:
         return parse_time(value)
@@ -31,11 +31,11 @@ _TIME_EXAMPLES: Final = "such as 2h, 2026-11-24T09:30 (UTC) or 2026-11-24T09:30+
 
 
 def filter_options(function: Callable[..., Any], *, with_handler: bool = True) -> Callable[..., Any]:
-    """Give a command the options that say which events are meant, and hand it an `EventFilter` called `event_filter`.
+    """Add the options that select events to a command, which receives an `EventFilter` called `event_filter`.
 
     Args:
         function: the command.
-        with_handler: whether `--handler` is among the options.
+        with_handler: whether to add `--handler`.
     """
 
     @click.option("--id", "ids", type=utf8, multiple=True, metavar="ID", help="This event; may be given several times.")

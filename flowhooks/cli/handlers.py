@@ -1,4 +1,4 @@
-"""`flowhooks handlers`: every handler, and which of them are paused."""
+"""`flowhooks handlers`: list, pause and resume handlers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One HTTP POST: no proxies, no redirects, so that a credential goes where it was sent and nowhere else."""
+"""Send one HTTP POST, without proxies or redirects, so that a credential reaches only the given server."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
-"""Bytes of an answer that are read."""
+"""Maximum number of bytes read of a response body."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpResponse:
-    """What came back.
+    """An HTTP response.
 
     Attributes:
-        status: the HTTP status.
-        reason: its words, as the server has them.
-        headers: by lower-case name.
-        body: the body's first bytes.
+        status: HTTP status.
+        reason: reason phrase.
+        headers: headers by lower-case name.
+        body: body, cut to `MAX_RESPONSE_BYTES`.
     """
 
     status: int
@@ -35,18 +35,18 @@ class HttpResponse:
 
 
 def post(base: str, path: str, *, body: bytes, headers: Mapping[str, str], timeout: float) -> HttpResponse:
-    """Post once.
+    """Send one POST request.
 
     Args:
-        base: such as `http://127.0.0.1:8080`; may end in a path of its own.
-        path: already percent-encoded.
-        body: is sent as it is.
-        headers: are sent too.
-        timeout: seconds that the server may say nothing.
+        base: URL of the server, such as `http://127.0.0.1:8080`; may end with a path.
+        path: path after `base`, percent-encoded.
+        body: request body, sent unchanged.
+        headers: request headers.
+        timeout: maximum seconds without data from the server.
 
     Raises:
-        SettingsError: `base` is no such URL.
-        ServerUnreachable: nothing that speaks HTTP answered; says why.
+        SettingsError: `base` is not a URL of this form.
+        ServerUnreachable: no HTTP response was received; the message says why.
     """
     url = _split(base)
     kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection

@@ -1,4 +1,4 @@
-"""The command line: each command in a file of its own, loaded when it is asked for; it must not hold rules or SQL."""
+"""The command line. Each command is in a module of its own, which is imported when the command is called."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMMANDS: Final = (
     *("serve", "worker", "check", "plugins", "routes"),
     *("events", "handlers", "alerts", "audit", "verify", "db", "sources", "operators", "send"),
 )
-"""In the order in which one gets to know them; each is `flowhooks.cli.NAME`, and has `command`."""
+"""Command names in the order of the help text. Each command is `command` in the module `flowhooks.cli.NAME`."""
 
 EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
@@ -57,17 +57,17 @@ def _escape_errors() -> Iterator[None]:
     """Escape control characters in errors: they may repeat an argument or stored text."""
     try:
         yield
-    except SettingsError as error:  # one problem a line
+    except SettingsError as error:  # one problem per line
         raise _UsageError("\n".join(escape_control(line) for line in str(error).split("\n"))) from error
     except FlowhooksError as error:
         raise _CommandFailed(escape_control(str(error))) from error
     except click.ClickException as error:
-        error.message = escape_control(error.message)  # type: ignore[misc]  # click shows what the instance has
+        error.message = escape_control(error.message)  # type: ignore[misc]  # click declares it on the class and shows the instance's
         raise
 
 
 def _mark_help_blocks(command: click.Command) -> click.Command:
-    # click marks a preformatted block with `\b`, which a raw docstring has as two letters.
+    # click marks a preformatted block with `\b`, which is two characters in a raw docstring.
     command.help = (command.help or "").replace("\\b\n", "\b\n")
     for inner in command.commands.values() if isinstance(command, click.Group) else ():
         _mark_help_blocks(inner)

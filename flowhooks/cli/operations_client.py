@@ -1,4 +1,4 @@
-"""Operations as commands ask for them: of the server that holds the ledger, or done here where none runs."""
+"""Run operations for commands: on the server that holds the ledger, or in this process if no server runs."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ if TYPE_CHECKING:
 OperationCall: TypeAlias = "Callable[[str, Mapping[str, Any]], dict[str, Any]]"
 
 SERVER_TIMEOUT: Final = 60.0
-"""Seconds that the server may take for one page of an operation; it gives up on its database long before."""
+"""Maximum seconds for one page of an operation on the server, which stops waiting for its database much earlier."""
 EXIT_INTERRUPTED: Final = 130
-"""The exit code of a command that Ctrl-C has ended."""
+"""Exit code of a command that Ctrl-C interrupted."""
 
 
 class OperationStopped(FlowhooksError):
     """An operation stopped after some of its pages.
 
     Args:
-        why: what stopped it.
-        done: the sums of the pages that were done.
-        after: where it would have gone on.
-        interrupted: whether it was Ctrl-C.
+        why: what stopped the operation.
+        done: sums over the completed pages.
+        after: where to continue.
+        interrupted: whether Ctrl-C stopped the operation.
     """
 
     def __init__(self, why: str, *, done: Mapping[str, Any], after: str, interrupted: bool) -> None:
@@ -63,20 +63,20 @@ class OperationStopped(FlowhooksError):
 
 
 def lock_owner(settings: Settings) -> LockOwner | None:
-    """Who holds the ledger's lock just now, or None.
+    """Return the current owner of the ledger's lock, or None.
 
     Raises:
-        LedgerUnusable: somebody does, but it cannot be read who.
+        LedgerUnusable: the lock is held, and its owner cannot be read.
     """
     file = database.database_file(database_url(settings))
     return Lock(file).owner() if file is not None else None
 
 
 def is_serving(settings: Settings) -> bool:
-    """Whether a server or worker goes on with the plugins that it has loaded.
+    """Tell whether a server or worker is running, which keeps the plugins that it has loaded.
 
     Raises:
-        LedgerUnusable: that cannot be read.
+        LedgerUnusable: the lock or the processes cannot be read.
     """
     url = database_url(settings)
     if not database.is_shared(url):
@@ -87,7 +87,7 @@ def is_serving(settings: Settings) -> bool:
 
 
 def load_plugins(settings: Settings) -> tuple[Schemas, Plugins]:
-    """Load schema files and plugins for a command: what plugins print while they load is not the command's answer.
+    """Load schema files and plugins for a command, with the plugins' standard output sent to standard error.
 
     Raises:
         SettingsError: a folder or schema file that the settings name cannot be used.
@@ -104,23 +104,23 @@ def run_operation(
     progress: tuple[str, Callable[[], int]] | None = None,
     level: str = "warning",
 ) -> dict[str, Any]:
-    """Do an operation, page by page until all is done, and add up what each page did.
+    """Run an operation page by page, and add up the results of the pages.
 
     Args:
-        settings: whose ledger.
-        name: the operation, a name of `operations.calls.CALLS`.
-        arguments: as JSON has them.
-        progress: what to call the work in a progress bar, and what counts the events that it will go through.
-        level: the least severe level of what is logged meanwhile, where it is done here.
+        settings: settings with the ledger's database.
+        name: a key of `operations.registry.OPERATIONS`.
+        arguments: arguments as JSON values.
+        progress: title of the progress bar, and a function that counts the events to examine.
+        level: minimum log level, if the operation runs in this process.
 
     Returns:
-        What the operation answered, numbers added up; and `server`, whether a server did it, or others that share
-        the ledger run deliveries: otherwise what now waits is run when one starts.
+        The result of the operation, with numbers added up, and `server`: whether a server ran it, or other processes
+        that share the ledger run deliveries. Otherwise waiting deliveries run when a server starts.
 
     Raises:
-        Stopped: Ctrl-C, or an error after some pages were done.
-        ServerUnreachable: the server that holds the ledger did not do it.
-        FlowhooksError: whatever keeps it from being done.
+        OperationStopped: Ctrl-C, or an error after some pages, stopped the operation.
+        ServerUnreachable: the server that holds the ledger did not run the operation.
+        FlowhooksError: the operation failed for another reason.
     """
     dry_run = bool(arguments.get("dry_run"))
     with (
@@ -175,7 +175,8 @@ def _open_client(settings: Settings, *, dry_run: bool, level: str) -> Iterator[t
             )
         yield (lambda name, arguments: _run_on_server(holder, name, arguments)), True
         return
-    # Refuses what would otherwise be made or upgraded in passing: an operator's typing error in a path, above all.
+    # Open a reader first: it refuses a missing or old database, which would otherwise be created or upgraded, for
+    # example because of a typing error in a path.
     reader = Reader(database_url(settings))
     try:
         logging.configure(level, "text", redact=plugin_redactor(settings.plugins, os.environ))
@@ -210,7 +211,7 @@ def _read_only_context(settings: Settings, reader: Reader) -> OperationContext:
 def _run_locally(context: OperationContext, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return registry.run_operation(replace(context, by=Actor(_user_name(), "cli")), name, arguments)
-    except Unavailable:  # its own sentence is meant for engines
+    except Unavailable:  # its message is meant for engines
         raise LedgerError(_NOT_WRITTEN) from None
 
 
@@ -220,7 +221,7 @@ _NOT_WRITTEN: Final = "the database could not be written just now; this step cha
 def _user_name() -> str:
     try:
         return getpass.getuser()
-    except (OSError, KeyError):  # no such user here, as in many containers
+    except (OSError, KeyError):  # the user id has no name, as in many containers
         return f"user {os.getuid()}"
 
 

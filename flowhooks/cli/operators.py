@@ -1,4 +1,4 @@
-"""`flowhooks operators`: who may log in, and the settings that let them."""
+"""`flowhooks operators`: create and list operators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the settings that come of them."""
+"""Options shared by several commands, and the settings made from them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings
 
 MAX_PATH_CHARS: Final = 200
-"""Characters of a path that an error repeats."""
+"""Maximum length of a path in an error."""
 
 
 def utf8(value: str) -> str:
-    """The type of an option or argument that is text; what the shell passes on may be any bytes."""
+    """Check that an option or argument is valid Unicode; the shell can pass any bytes."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -33,14 +33,14 @@ def utf8(value: str) -> str:
 
 
 def read_file(file: Path, name: str = "file") -> bytes:
-    """What is in a file that an option names.
+    """Return the content of a file that an option names.
 
     Args:
         file: the file.
-        name: what an error calls it.
+        name: name of the file in an error.
 
     Raises:
-        SettingsError: it cannot be read.
+        SettingsError: the file cannot be read.
     """
     try:
         return file.read_bytes()
@@ -51,11 +51,11 @@ def read_file(file: Path, name: str = "file") -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingsSource:
-    """Where the settings are to come from, as a command was told.
+    """Source of the settings, from a command's options.
 
     Attributes:
-        config: the file, or None for the usual one.
-        options: values by the setting's name; None means not given.
+        config: the settings file; None: the default one.
+        options: values by setting name; None means not given.
     """
 
     config: Path | None
@@ -63,27 +63,27 @@ class SettingsSource:
 
     @property
     def arguments(self) -> list[str]:
-        """The options that were given, as another command takes them, so that it comes to the same settings."""
+        """The given options as arguments of another command, which then reads the same settings."""
         words = [] if self.config is None else [f"--config={self.config}"]
         if (database := self.options["database"]) is not None:
             words.append(f"--database={database}")
         return words + [f"--plugins-dir={folder}" for folder in self.options["plugins_dirs"] or ()]
 
     def pin(self) -> Self:
-        """The same, from the file that is there now: gone later, it is missed, not taken for one that never was."""
+        """Return a copy bound to the current settings file, so that a reload reports the file if it is missing."""
         return self if self.config is not None else replace(self, config=default_file(os.environ))
 
     def load(self) -> Settings:
         """Read the settings.
 
         Raises:
-            SettingsError: something cannot be used; every problem that there is, one a line.
+            SettingsError: settings cannot be used; all problems, one per line.
         """
         return load(self.config, os.environ, self.options)
 
 
 def settings_source_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `--config`, `--database` and `--plugins-dir`; pass it a `SettingsSource` first."""
+    """Add `--config`, `--database` and `--plugins-dir` to a command, which receives a `SettingsSource` first."""
 
     @click.option(
         "--config",
@@ -111,7 +111,7 @@ def settings_source_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of `settings_source_options`, and hand it the settings as its first argument."""
+    """Add the options of `settings_source_options` to a command, which receives the settings first."""
 
     @settings_source_options
     @wraps(function)
@@ -122,9 +122,9 @@ def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `--json`, as its argument `as_json`."""
+    """Add `--json` to a command, which receives it as `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")(function)
 
 
 _SETTINGS = frozenset({"listen", "admin", "insecure", "processes"})
-"""Options of single commands that are settings under the same name."""
+"""Options of single commands that are settings with the same name."""

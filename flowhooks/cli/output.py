@@ -1,6 +1,6 @@
-"""How commands print: tables, one JSON document, lines that no value can break out of.
+"""Print tables, JSON documents and escaped lines.
 
-rich is loaded only where it is used, for it takes as long as a short command.
+rich is imported only where it is used, because its import takes as long as a short command.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 DEFAULT_WIDTH: Final = 120
-"""Columns of a table that does not go to a terminal, unless COLUMNS says otherwise."""
+"""Width in columns of a table that is not printed to a terminal; COLUMNS overrides it."""
 MAX_CELL_CHARS: Final = 2_000
-"""Characters of one value that people are shown; `--json` has all of them."""
+"""Maximum length of a printed value. `--json` prints all of it."""
 PROGRESS_DELAY: Final = 1.0
 """Seconds after which a progress bar appears."""
 
 
 def print_line(text: str = "", *, err: bool = False, style: str | None = None) -> None:
-    """Print one line. Whatever is in `text`, it stays one line and moves no cursor.
+    """Print one line, with control characters and line breaks in `text` escaped.
 
     Args:
         text: the line.
-        err: to the standard error.
-        style: a colour, on a terminal only.
+        err: whether to print to standard error.
+        style: a colour, used on a terminal only.
     """
     stream = _open_stream(err=err)
     text = escape_control(text)
@@ -46,13 +46,13 @@ def print_line(text: str = "", *, err: bool = False, style: str | None = None) -
 
 
 def print_lines(text: str, *, indent: str = "") -> None:
-    """Print text of several lines, such as a body or a traceback, each line made inert."""
+    """Print text of several lines, such as a body or a traceback, with control characters in each line escaped."""
     for part in text.split("\n"):
         print_line(indent + part)
 
 
 def confirm(question: str) -> None:
-    """Ask on the standard error whether to go on.
+    """Ask for confirmation on standard error.
 
     Raises:
         click.Abort: the answer is not yes.
@@ -61,18 +61,18 @@ def confirm(question: str) -> None:
 
 
 def print_json(document: Any) -> None:
-    """Print one JSON document on the standard output; in it, nothing that a terminal would obey."""
+    """Print one JSON document to standard output, with control characters escaped."""
     click.echo(to_json(document, ascii_only=not _writes_utf8(_open_stream())))
 
 
 def to_json(document: Any, *, ascii_only: bool = False) -> str:
-    """`document` as indented JSON in which every character can be seen, or is escaped as JSON escapes it."""
+    """Return `document` as indented JSON, with characters that are not printable escaped."""
     text = json.dumps(document, ensure_ascii=ascii_only, indent=2)
     return "\n".join(escape_control(part) for part in text.split("\n"))
 
 
 def format_body(body: str) -> str:
-    """A body as people read it: JSON indented, anything else as it is."""
+    """Return a body for display: indented JSON, or the text unchanged if it is not JSON."""
     try:
         return to_json(json.loads(body))
     except (ValueError, RecursionError):
@@ -80,12 +80,12 @@ def format_body(body: str) -> str:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, unbroken: Sequence[str] = ()) -> None:
-    """Print a table that fits the terminal; a cell may have several lines, each of which is made inert.
+    """Print a table that fits the terminal. A cell may have several lines; control characters are escaped.
 
     Args:
-        headings: one for each column.
-        rows: a cell for each column.
-        unbroken: headings of the columns whose cells are not broken into more lines than they have.
+        headings: one heading per column.
+        rows: one cell per column.
+        unbroken: headings of the columns whose cells are not wrapped.
     """
     from rich import box  # noqa: PLC0415 (as the module says)
     from rich.table import Table  # noqa: PLC0415 (as above)
@@ -98,7 +98,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, unbro
         rich_table.add_row(
             *(Text("\n".join(escape_control(part, MAX_CELL_CHARS) for part in cell.split("\n"))) for cell in row)
         )
-    # Trailing blanks are the table's filling, and only a nuisance to who copies a line.
+    # Remove the trailing padding of the table, which is a nuisance when a line is copied.
     console = _open_console()
     with console.capture() as printed:
         console.print(rich_table)
@@ -108,22 +108,22 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, unbro
 
 
 def escape_newlines(value: str) -> str:
-    """A value for a cell, on one line: a line end within it must not look like one of ours."""
+    """Escape line breaks in a value, so that it stays on one line of a cell."""
     return value.replace("\n", "\\n")
 
 
 def pluralize(count: int, singular: str, plural: str = "") -> str:
-    """A number with its word: `1 event`, `2 events`."""
+    """Return a number with its noun, such as `1 event` or `2 events`."""
     return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
 
 
 def format_time(microseconds: int | None) -> str:
-    """A time for people, in UTC, to the second; `-` where there is none."""
+    """Format a time in UTC, to the second; `-` if there is none."""
     return "-" if microseconds is None else to_datetime(microseconds).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def format_duration(microseconds: int) -> str:
-    """How long something took: `12 ms`, `3.4 s`, `2 min 5 s`, `3 h 2 min`."""
+    """Format a duration, such as `12 ms`, `3.4 s`, `2 min 5 s` or `3 h 2 min`."""
     seconds = microseconds / 1_000_000
     if seconds < 1:
         return f"{microseconds / 1000:.0f} ms"
@@ -136,14 +136,14 @@ def format_duration(microseconds: int) -> str:
 
 @contextmanager
 def progress_bar(what: str, total: Callable[[], int]) -> Iterator[Callable[[int], None]]:
-    """A bar on the standard error, if that is a terminal and the work turns out to be slow.
+    """Show a progress bar on standard error, if that is a terminal and the work takes longer than `PROGRESS_DELAY`.
 
     Args:
-        what: is done, in a word or two.
-        total: how much there is; asked only when the bar appears.
+        what: title of the bar.
+        total: returns the total; called only when the bar appears.
 
     Yields:
-        What to call with how much more has been done.
+        A function to call with the number of newly completed steps.
     """
     bar: Any = None
     done, started = 0, time.monotonic()

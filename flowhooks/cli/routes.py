@@ -1,4 +1,4 @@
-"""`flowhooks routes`: every way to a handler, and one look-up explained."""
+"""`flowhooks routes`: list all routes, or explain one look-up."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def command(settings: Settings, *, as_json: bool, **options: Any) -> None:
     Exit codes: 0 done; 1 the event would be parked or rejected, or the body is not what the callback takes;
     2 wrong usage.
     """
-    # At critical: plugins that cannot be used are in what is printed.
+    # Log at critical only: the printed result has the plugins that cannot be used.
     logging.configure("critical", "text", redact=plugin_redactor(settings.plugins, os.environ))
     schemas, plugins = load_plugins(settings)
     registered, running = _registered_handlers(settings)
@@ -108,7 +108,7 @@ def command(settings: Settings, *, as_json: bool, **options: Any) -> None:
         )
         return
     if listeners:
-        # Few handlers take turns or have conditions, and a table is soon too wide.
+        # Few handlers are ordered or have conditions, and a table soon becomes too wide.
         turns = [text.ordering_text(route["order_by"], route["concurrency"]) for route in listeners]
         conditions = [text.conditions_text(route["conclusions"], route["when"]) for route in listeners]
         optional = [(heading, cells) for heading, cells in (("conditions", conditions), ("turns", turns)) if any(cells)]

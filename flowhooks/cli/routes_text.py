@@ -1,4 +1,4 @@
-"""One look-up explained by `flowhooks routes`: which handlers an event would go to, and why."""
+"""Explain one look-up of `flowhooks routes`: which handlers an event would go to, and why."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MEMBER_OF_OPTION: Final = {
     "version": "processDefinitionVersion",
     "conclusion": "conclusion",
 }
-"""What options say, by the member of the body that it overrides."""
+"""Members of the body by the option that overrides them."""
 _PARKED: Final = {
     ParkedBy.HANDLER: "No class or key handler takes it: it is parked until one is installed",
     ParkedBy.CONDITION: "A handler's condition cannot be decided, because of {member}: it is parked for an operator",
@@ -53,12 +53,12 @@ _VALUES: Final = {True: "true", False: "false", None: "undecidable"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """An event that is explained.
+    """An event to explain.
 
     Attributes:
-        event: the event, as a callback would be made one.
-        sent_conclusion: its conclusion as the engine sends it; None: it sends none.
-        schema_error: why the schema rejects its body, so that the callback is answered 422; `""` if it does not.
+        event: the event, made in the same way as from a callback.
+        sent_conclusion: conclusion as sent by the engine; None: none was sent.
+        schema_error: why the schema rejects the body, so that the callback is answered 422; `""` if it accepts it.
     """
 
     event: Event
@@ -67,17 +67,17 @@ class Example:
 
 
 def make_example(settings: Settings, schemas: Schemas, *, file: Path | None, **options: Any) -> Example:
-    """Make an event of what the options say, as a callback would be made one.
+    """Make an event from the options, in the same way as from a callback.
 
     Args:
-        settings: its sources, each with its words for conclusions.
-        schemas: check the body of a file.
-        file: the body of a callback; `-` is the standard input; None: there is only what the options say.
+        settings: settings with the sources, each with its own words for conclusions.
+        schemas: schemas that validate the body of a file.
+        file: body of a callback; `-` is standard input; None: use only the options.
         **options: source, kind and the names of `MEMBER_OF_OPTION`, each a value or None.
 
     Raises:
         SettingsError: the file cannot be read.
-        click.UsageError: it is not the JSON of a callback.
+        click.UsageError: the file is not the JSON of a callback.
     """
     source, kind = options["source"] or "default", options["kind"] or "complete"
     body = _body(file) if file else {}
@@ -117,7 +117,7 @@ def _schema_error(schemas: Schemas, kind: str, body: dict[str, Any]) -> str:
 
 
 def outcome(settings: Settings, example: Example, route: Route) -> str:
-    """`"delivered"`, `"parked"`, `"rejected"`, `"dismissed"`, or `"ignored"` where a setting dismisses the event."""
+    """Return `"delivered"`, `"parked"`, `"rejected"`, `"dismissed"`, or `"ignored"` if dismissed by a setting."""
     if example.schema_error:
         return "rejected"
     if route.state is EventState.ROUTED:
@@ -129,7 +129,7 @@ def outcome(settings: Settings, example: Example, route: Route) -> str:
 
 
 def hints(settings: Settings, schemas: Schemas, example: Example, explanation: Explanation) -> list[str]:
-    """What may have been meant, and which sources and kinds there are, which the router cannot know."""
+    """Return hints at what the operator may have meant, also at unknown sources and kinds, unlike the router."""
     event, texts = example.event, []
     if event.kind not in schemas.kinds:
         texts.append(
@@ -143,10 +143,10 @@ def hints(settings: Settings, schemas: Schemas, example: Example, explanation: E
 
 
 def to_json(example: Example, lookup_result: Lookup, explanation: Explanation) -> dict[str, Any]:
-    """The explanation as JSON, without its result and hints."""
+    """Return the explanation as JSON, without its result and hints."""
     event = example.event
     explained: dict[str, Any] = {**explanation_to_json(explanation, lookup_result.availability)}
-    if example.schema_error:  # nothing is routed
+    if example.schema_error:  # a rejected body is not routed
         explained |= {"state": None, "parked_by": None}
     return {
         "event": {
@@ -166,7 +166,7 @@ def to_json(example: Example, lookup_result: Lookup, explanation: Explanation) -
 def show(
     example: Example, lookup_result: Lookup, explanation: Explanation, *, result: str, hints: Sequence[str]
 ) -> None:
-    """Print the explanation for people."""
+    """Print the explanation as text."""
     output.print_line(
         f"A callback of kind {example.event.kind} from {example.event.source}, with {_names_text(example)}:"
     )
@@ -204,7 +204,7 @@ def show(
 
 
 def unreadable_text(handlers: Sequence[str]) -> str:
-    """That nothing can be routed because of handlers that a newer version has recorded."""
+    """Return the message that nothing can be routed because a newer version registered handlers."""
     return (
         f"Unreadable: a newer version of flowhooks has recorded what {', '.join(handlers[:3])}"
         f"{', …' if handlers[3:] else ''} listens to. This version routes nothing until it is upgraded, too."

@@ -1,4 +1,4 @@
-"""`flowhooks send`: one call-back, to try things out."""
+"""`flowhooks send`: post one callback, to try things out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flowhooks.cli.http_client import HttpResponse
 
 TIMEOUT_MARGIN: Final = 15.0
-"""Seconds on top of the longest wait that a server grants."""
+"""Seconds added to the longest wait that a server grants."""
 MAX_WAIT_SECONDS: Final = 60.0
 _HEADERS: Final = {
     "flowhooks-event": "Flowhooks-Event",
@@ -26,7 +26,7 @@ _HEADERS: Final = {
     "retry-after": "Retry-After",
     "allow": "Allow",
 }
-"""The headers of an answer that say something, by their lower-case names."""
+"""Response headers to print, by their lower-case names."""
 _MEMBERS: Final = {
     "callback_class": "callBackProcessClass",
     "key": "processDefinitionKey",
@@ -108,7 +108,7 @@ def command(
         headers["Prefer"] = "respond-async" if at_once else f"wait={wait:g}"
     if language:
         headers["Accept-Language"] = language
-    # A file that is named is what is meant, whatever variables there are besides.
+    # A file given as an option takes precedence over all environment variables.
     if (token_file or not secret_file) and (token := credential_options.read_token(token_file)):
         headers["Authorization"] = f"Bearer {token}"
     body = _body(data, {_MEMBERS[name]: value for name, value in members.items() if value is not None})

@@ -1,4 +1,4 @@
-"""`flowhooks serve`: both listeners, and an orderly end."""
+"""`flowhooks serve`: run both listeners until an orderly shutdown."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from flowhooks.web.server.server import Server
 
 ANSWER_TIMEOUT: Final = 10.0
-"""Seconds in which requests that have begun to arrive are answered when the server stops."""
+"""Seconds in which requests that are already being received are answered during shutdown."""
 
 log = structlog.get_logger(__name__)
 
@@ -141,7 +141,7 @@ def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> N
 def _print_addresses(call_backs: str, admin: str) -> None:
     if not sys.stdout.isatty():
         return
-    with suppress(OSError):  # the terminal has gone, which SIGHUP says
+    with suppress(OSError):  # the terminal was closed, which SIGHUP reports
         output.print_line()
         output.print_line(f"  Call-backs  {call_backs}/flow/ID/call-back/complete")
         output.print_line(f"  Console     {admin}{CONSOLE_ROOT}/", style="green")

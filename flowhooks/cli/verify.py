@@ -1,4 +1,4 @@
-"""`flowhooks verify`: the ledger's books as a table, or as JSON."""
+"""`flowhooks verify`: print the ledger's consistency report as a table or as JSON."""
 
 from __future__ import annotations
 

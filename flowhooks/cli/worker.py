@@ -1,4 +1,4 @@
-"""`flowhooks worker`: runs deliveries that others have taken in."""
+"""`flowhooks worker`: run deliveries of callbacks that servers have accepted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from flowhooks.web.server.server import Server
 
 UNUSED_ADDRESS = "127.0.0.1:0"
-"""What stands for an address at which a worker does not listen."""
+"""Placeholder for an address on which a worker does not listen."""
 
 log = structlog.get_logger(__name__)
 
@@ -129,7 +129,7 @@ def _work(settings: Settings, context: ProcessContext, *, patterns: Sequence[str
 
 
 def _admin(app: App, settings: Settings, inherited: InheritedSockets | None, *, max_connections: int) -> Server:
-    # Nobody is told the token: where the ledger is shared, commands do by themselves what they are to do.
+    # The token is given to no client: with a shared ledger, commands run operations in their own process.
     return serving.create_listener(
         "admin",
         create_admin(app, secrets.token_urlsafe(32)),

@@ -1,4 +1,4 @@
-"""`flowhooks events`: each of its commands is in a file of its own."""
+"""`flowhooks events`, one command per file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands that act on many events have in common: which are meant, asking first, going page by page."""
+"""Options, confirmation and paging shared by commands that change many events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings
 
 MAX_IDS: Final = 1000
-"""Ids given one by one; who means more has a filter for them."""
+"""Maximum number of ids given as arguments. A filter selects more."""
 
 dry_run_option: Final = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 yes_option: Final = click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal to ask on.")
@@ -36,14 +36,14 @@ note_option: Final = click.option(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkTarget:
-    """Which events a command is to act on, and how.
+    """The events that a command changes, and how.
 
     Attributes:
-        settings: whose ledger.
+        settings: settings with the ledger's database.
         event_filter: the events.
-        after: the event after which to go on; `""`: from the oldest.
-        dry_run: whether only to say what would be done.
-        yes: whether to do it without asking.
+        after: event after which to continue; `""`: start with the oldest.
+        dry_run: whether only to report what would be done.
+        yes: whether to proceed without confirmation.
         as_json: whether to print JSON.
     """
 
@@ -57,15 +57,15 @@ class BulkTarget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkAction:
-    """What is done to events.
+    """The operation that a command runs.
 
     Attributes:
-        operation: a name of `operations.calls.CALLS`.
-        arguments: what it takes besides the events.
-        describe: what it did, or would do.
-        question: what is asked, given what it would do; `""` where that is nothing.
-        resume_hint: how one that was stopped is gone on with.
-        scanned: which events it goes through, where it is fewer than are meant.
+        operation: a key of `operations.registry.OPERATIONS`.
+        arguments: arguments besides the events.
+        describe: describes the result.
+        question: returns the confirmation question for the result of a dry run; `""` if nothing would be done.
+        resume_hint: how to continue after an interruption.
+        scanned: events that the operation examines, if fewer than the selected ones.
     """
 
     operation: str
@@ -77,7 +77,9 @@ class BulkAction:
 
 
 def bulk_options(function: Callable[..., Any], *, with_handler: bool = True) -> Callable[..., Any]:
-    """Give a command ids, the filter, --all, --after, --dry-run, --yes, --json and settings; hand it a `BulkTarget`.
+    """Add the options of bulk commands to a command, which receives a `BulkTarget`.
+
+    The options are ids, the filter, --all, --after, --dry-run, --yes, --json and the settings.
 
     Args:
         function: the command.
@@ -124,7 +126,7 @@ def bulk_options(function: Callable[..., Any], *, with_handler: bool = True) -> 
 
 
 def run_bulk(target: BulkTarget, action: BulkAction) -> None:
-    """Do something to the events that are meant: ask first, with the count, unless that was answered beforehand."""
+    """Run an operation on the selected events. Unless `--yes` is given, show the count and ask for confirmation."""
 
     def perform(*, dry_run: bool) -> dict[str, Any]:
         return run_on_target(target, action, **action.arguments, dry_run=dry_run)
@@ -140,8 +142,8 @@ def run_bulk(target: BulkTarget, action: BulkAction) -> None:
 
 
 def run_on_target(target: BulkTarget, action: BulkAction, **arguments: Any) -> dict[str, Any]:
-    """What an operation does, or would do, with these arguments."""
-    # Not even an empty list of ids is sent: none at all would mean every event, and is refused.
+    """Run an operation, or its dry run, with these arguments and return the result."""
+    # Send no empty list of ids: the operation refuses it, because it could mean every event.
     full_arguments = {
         "event_filter": target.event_filter.to_json(),
         **({"after": target.after} if target.after else {}),
@@ -153,7 +155,7 @@ def run_on_target(target: BulkTarget, action: BulkAction, **arguments: Any) -> d
 
 
 def run_paged(settings: Settings, action: BulkAction, *, event_filter: EventFilter) -> dict[str, Any]:
-    """Do a paged operation; one that stops half-way says how far it has come and how to go on."""
+    """Run a paged operation. If it stops early, raise an error that tells its progress and how to continue."""
 
     def total() -> int:
         with closing(Reader(database_url(settings))) as reader:
@@ -172,7 +174,7 @@ def run_paged(settings: Settings, action: BulkAction, *, event_filter: EventFilt
 
 
 def print_result(done: Mapping[str, Any], describe: Callable[[Mapping[str, Any]], str], *, as_json: bool) -> None:
-    """Print what an operation did."""
+    """Print the result of an operation."""
     if as_json:
         output.print_json(done)
         return
@@ -182,10 +184,10 @@ def print_result(done: Mapping[str, Any], describe: Callable[[Mapping[str, Any]]
 
 
 def require_terminal(unless: bool) -> None:
-    """Refuse to ask where nobody can answer.
+    """Refuse to ask for confirmation without a terminal.
 
     Raises:
-        click.UsageError: there is no terminal, and one is needed.
+        click.UsageError: standard input is not a terminal, and `unless` is false.
     """
     if not unless and not sys.stdin.isatty():
         raise click.UsageError("There is no terminal to ask on: give --yes, or --dry-run to see what would be done.")
@@ -203,4 +205,4 @@ class _IncompleteOperation(click.ClickException):
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
-        self.exit_code = exit_code  # type: ignore[misc]  # click declares it for the class, and reads it of the instance
+        self.exit_code = exit_code  # type: ignore[misc]  # click declares it on the class and reads it from the instance

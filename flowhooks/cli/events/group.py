@@ -1,4 +1,4 @@
-"""`flowhooks events`: each command is in a file of its own."""
+"""The command group `flowhooks events`, one command per file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flowhooks events list`: events as a table or as JSON."""
+"""`flowhooks events list`: print events as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings
 
 MAX_NAMED_DELIVERIES: Final = 3
-"""Deliveries of one event that the table names; of more it says how many."""
+"""Maximum number of deliveries of an event that the table lists. For more, it shows counts by state."""
 
 
 @click.command("list", short_help="Events with their deliveries, the newest first.")
@@ -64,7 +64,7 @@ def list_command(settings: Settings, *, event_filter: EventFilter, limit: int, a
 
 
 def print_events(events: Sequence[StoredEvent]) -> None:
-    """Print events as a table, two lines or more each, so that their ids fit a terminal of 80 columns whole."""
+    """Print events as a table with at least two lines each, so that whole ids fit a terminal of 80 columns."""
     output.print_table(
         ("event, received (UTC)", "flow, key or class, conclusion", "state, deliveries"),
         [(_event_cell(stored), _flow_cell(stored), _deliveries_cell(stored)) for stored in events],
@@ -96,7 +96,7 @@ def _deliveries_cell(stored: StoredEvent) -> str:
         states = Counter(standing.state for standing in stored.delivery_statuses)
         lines += [f"{count} {state}" for state, count in states.items()]
     else:
-        # What needs somebody's look comes first.
+        # Unfinished deliveries come first.
         lines += [
             _delivery_text(standing)
             for standing in sorted(stored.delivery_statuses, key=lambda standing: standing.state in COMPLETED_STATES)

@@ -1,4 +1,4 @@
-"""`flowhooks events replay` and `resolve`: what operators do about deliveries."""
+"""`flowhooks events replay` and `resolve`: change the state of deliveries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flowhooks events reroute` and `dismiss`: change where events go."""
+"""`flowhooks events reroute` and `dismiss`: change the routing of stored events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flowhooks events show`: all that is known of an event, for people or as JSON."""
+"""`flowhooks events show`: print an event with everything stored about it, as text or JSON."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings
 
 MAX_EVENTS: Final = 100
-"""Events of one flow instance that are looked for: one for each kind, class and source."""
+"""Maximum number of events of one flow instance. It has one event for each kind, class and source."""
 MAX_AUDIT_ENTRIES: Final = 100
-"""What operators did about one event, the latest; `flowhooks audit` has all of it."""
+"""Maximum number of audit entries of one event, newest first. `flowhooks audit` lists all."""
 MAX_ATTEMPTS: Final = 20
-"""Attempts of one delivery that people are shown, the latest."""
+"""Maximum number of attempts of one delivery shown as text, the latest ones."""
 
 
 @click.command("show", short_help="All that is known of one event.")

@@ -1,4 +1,4 @@
-"""What an operation did, in a sentence."""
+"""Describe results of operations in sentences."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RESOLUTION_WARNINGS: Final = {
     "did-not": f"It is then run again. {CANNOT_BE_UNDONE}",
     "close": "That is for good: a closed delivery is not run again.",
 }
-"""What is said before each verdict, of what can be undone of it."""
+"""Warning before each verdict, which says whether it can be undone."""
 
 
 PARKED_REASONS: Final = {
@@ -26,29 +26,29 @@ PARKED_REASONS: Final = {
     "condition": "a condition cannot be decided",
     "name": "neither class nor key",
 }
-"""Why an event is parked."""
+"""Reasons why an event is parked."""
 DISMISSED_REASONS: Final = {
     "condition": "conditions are false",
     "kind": "no handler of its kind",
     "setting": "routing.ignore_process_keys",
     "operator": "by an operator",
 }
-"""Why an event is dismissed."""
+"""Reasons why an event is dismissed."""
 
 
 def event_state_text(stored: StoredEvent) -> str:
-    """An event's state with the reason: `parked: no handler`."""
+    """Return an event's state with the reason, such as `parked: no handler`."""
     why = PARKED_REASONS.get(stored.parked_by or "") or DISMISSED_REASONS.get(stored.dismissed_by or "")
     return f"{stored.state}: {why}" if why else stored.state
 
 
 def deliveries_text(count: int) -> str:
-    """`1 delivery`, `2 deliveries`."""
+    """Return a number of deliveries, such as `1 delivery` or `2 deliveries`."""
     return pluralize(count, "delivery", "deliveries")
 
 
 def replay_question(dead: int, succeeded: int) -> str:
-    """What is asked before a replay."""
+    """Return the confirmation question of a replay."""
     parts = [f"{pluralize(dead, 'dead delivery', 'dead deliveries')} will run again"] if dead or not succeeded else []
     if succeeded:
         whose = "its" if succeeded == 1 else "their"
@@ -57,7 +57,7 @@ def replay_question(dead: int, succeeded: int) -> str:
 
 
 def replay_text(done: Mapping[str, Any]) -> str:
-    """What a replay did, or would do."""
+    """Describe the result of a replay or of its dry run."""
     count = done["deliveries"]
     verb = "would run again" if done["dry_run"] else "runs again" if count == 1 else "run again"
     text = f"{deliveries_text(count)} {verb}, of {pluralize(done['events'], 'event')} looked at."
@@ -74,13 +74,13 @@ def _changed_text(done: Mapping[str, Any]) -> str:
 
 
 def resolve_text(done: Mapping[str, Any]) -> str:
-    """What a resolve did, or would do."""
+    """Describe the result of a resolution or of its dry run."""
     verb = "would go" if done["dry_run"] else "went"
     return f"Delivery {done['delivery_id']} for {done['handler']} {verb} from {done['before']} to {done['after']}."
 
 
 def reroute_parked_text(done: Mapping[str, Any]) -> str:
-    """What a reroute of all parked events did, or would do."""
+    """Describe the result of a reroute of all parked events or of its dry run."""
     if not done["events"]:
         return "No handler takes any of the parked events now."
     would = "would be " if done["dry_run"] else ""
@@ -95,7 +95,7 @@ def reroute_parked_text(done: Mapping[str, Any]) -> str:
 
 
 def reroute_question(planned: Mapping[str, Any]) -> str:
-    """What is asked before a reroute."""
+    """Return the confirmation question of a reroute; `""` if nothing would change."""
     parts = []
     if planned["delivered"]:
         gets = "gets" if planned["delivered"] == 1 else "get"
@@ -110,7 +110,7 @@ def reroute_question(planned: Mapping[str, Any]) -> str:
 
 
 def reroute_text(done: Mapping[str, Any]) -> str:
-    """What a reroute did, or would do."""
+    """Describe the result of a reroute or of its dry run."""
     would = "would be " if done["dry_run"] else ""
     text = (
         f"{pluralize(done['events'], 'event')} looked at: "
@@ -126,14 +126,14 @@ def reroute_text(done: Mapping[str, Any]) -> str:
 
 
 def dismiss_question(planned: Mapping[str, Any]) -> str:
-    """What is asked before a dismissal."""
+    """Return the confirmation question of a dismissal; `""` if nothing would change."""
     if not planned["dismissed"]:
         return ""
     return f"{pluralize(planned['dismissed'], 'parked event')} will be dismissed; `events reroute` undoes it. Go on?"
 
 
 def dismiss_text(done: Mapping[str, Any]) -> str:
-    """What a dismissal did, or would do."""
+    """Describe the result of a dismissal or of its dry run."""
     count = done["dismissed"]
     verb = "would be" if done["dry_run"] else "is" if count == 1 else "are"
     text = f"{pluralize(count, 'parked event')} {verb} dismissed, of {pluralize(done['events'], 'event')} looked at."
@@ -143,7 +143,7 @@ def dismiss_text(done: Mapping[str, Any]) -> str:
 
 
 def no_server_text(done: Mapping[str, Any]) -> str:
-    """What to know where no server did it; `""` if one did, or nothing is to be run."""
+    """Return a hint that no server runs the deliveries; `""` if one does, or none are to be run."""
     runs = done.get("deliveries", 0) or done.get("after") == "waiting"
     if done["server"] or done["dry_run"] or not runs:
         return ""

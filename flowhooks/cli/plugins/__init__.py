@@ -1,4 +1,4 @@
-"""`flowhooks plugins`: each of its commands is in a file of its own."""
+"""`flowhooks plugins`, one command per file."""
 
 from __future__ import annotations
 

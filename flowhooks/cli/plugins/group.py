@@ -1,4 +1,4 @@
-"""`flowhooks plugins`: what is installed, and getting it and getting rid of it; each command in a file of its own."""
+"""The command group `flowhooks plugins`, one command per file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plugins as a server that starts now would have them, looked at here or in a new process."""
+"""Inspect the plugins as a server started now would load them, in this process or in a new one."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 
 class Inspection(NamedTuple):
-    """What there is.
+    """Result of an inspection.
 
     Attributes:
-        plugins: what was loaded.
-        statuses: every plugin, also those that are registered but not loaded.
-        ledger: whether the ledger was `read`, and `why` not; `""` also where there is none yet.
+        plugins: the loaded plugins.
+        statuses: all plugins, including those that are registered and not loaded.
+        ledger: whether the ledger was `read`, and `why` not; `why` is also `""` if there is no ledger yet.
     """
 
     plugins: Plugins
@@ -44,12 +44,12 @@ class Inspection(NamedTuple):
 
 
 def inspect_plugins(settings: Settings) -> Inspection:
-    """Load the plugins, and ask the ledger what it remembers of them and keeps for them.
+    """Load the plugins and read their registered handlers and stored deliveries from the ledger.
 
     Raises:
         SettingsError: a folder or schema file that the settings name cannot be used.
     """
-    # At critical: what is logged of plugins is in what is printed.
+    # Log at critical only: the printed result has the errors of plugins.
     logging.configure("critical", "text", redact=plugin_redactor(settings.plugins, os.environ))
     _, plugins = load_plugins(settings)
     ignored = settings.routing.ignore_process_keys
@@ -68,21 +68,21 @@ def inspect_plugins(settings: Settings) -> Inspection:
 
 
 def inspect_in_subprocess(settings_source: SettingsSource) -> dict[str, Any]:
-    """What `flowhooks plugins list --json` says in a new process, which sees what was installed since this one began.
+    """Return the output of `flowhooks plugins list --json` from a new process, which sees newly installed packages.
 
     Raises:
-        InspectionFailed: it says nothing.
+        InspectionFailed: the process printed no result.
     """
     return query_subprocess("plugins", "list", settings_source=settings_source)
 
 
 def query_subprocess(*words: str, settings_source: SettingsSource) -> dict[str, Any]:
-    """What a command says in a new process, with `--json` and the same settings; its exit code must be 0 or 1.
+    """Run a command with `--json` and the same settings in a new process; its exit code must be 0 or 1.
 
     Raises:
-        InspectionFailed: it says nothing that can be read.
+        InspectionFailed: the process printed no readable result.
     """
-    # -P: nothing is imported from the working folder, as nothing is by the command itself.
+    # -P: import nothing from the working folder, as for the command itself.
     command = [sys.executable, "-P", "-m", "flowhooks", *words, "--json", *settings_source.arguments]
     completed = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8", errors="replace")  # noqa: S603 (ourselves)
     try:
@@ -101,18 +101,18 @@ def query_subprocess(*words: str, settings_source: SettingsSource) -> dict[str, 
 
 
 class InspectionFailed(FlowhooksError):
-    """What is installed could not be seen in a new process."""
+    """The plugins could not be inspected in a new process."""
 
 
 def unknown_plugin(name: str, known: Iterable[str], *, more: str = "") -> SettingsError:
-    """The error that there is no plugin of this name, with the name that may have been meant."""
+    """Return the error for an unknown plugin name, with a suggestion."""
     names = list(known)
     suggestion = did_you_mean(name, names) or (f"; there are {', '.join(names)}" if names else "; there is none at all")
     return SettingsError(f"there is no plugin {name!r}{suggestion}{more}")
 
 
 def plugins_named(name: str, plugins: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Those plugins of `flowhooks plugins list --json` that have this name; else those of the package of this name."""
+    """Return the plugins of `flowhooks plugins list --json` with this name, or those of the package of this name."""
     return [plugin for plugin in plugins if plugin["name"] == name] or [
         plugin for plugin in plugins if plugin["package"] and _normalize(plugin["package"]) == _normalize(name)
     ]

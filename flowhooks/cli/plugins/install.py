@@ -1,4 +1,4 @@
-"""`flowhooks plugins install`: pip, then what a start would now find."""
+"""`flowhooks plugins install`: run pip, then inspect what a server started now would load."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def install_command(
     before = inspect_in_subprocess(settings_source)["plugins"]
     options = [*(["--upgrade"] if upgrade else []), *(word for path in editables for word in ("--editable", path))]
     if not as_json:
-        # What is installed is not repeated: an address may have a password in it.
+        # Do not repeat the requirements: a URL may contain a password.
         output.print_line("Installing with pip; -- --verbose at the end has it say all that it does.")
     code = pip.run("install", "--quiet", *options, *requirements, to_stderr=as_json)
     if code:
@@ -84,11 +84,11 @@ def install_command(
 
 
 def diff_plugins(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Which plugins are `new`, `changed` (each with what it was `before`) and `gone`.
+    """Return the plugins that are `new`, `changed` (each with its state `before`) and `gone`.
 
     Args:
-        before: the plugins as `flowhooks plugins list --json` had them.
-        after: as it has them now. One that only the ledger knew is new when it comes.
+        before: plugins from an earlier `flowhooks plugins list --json`.
+        after: current plugins. A plugin that was only registered before counts as new.
     """
     before_by_key = {_key(plugin): plugin for plugin in before if plugin["origin"]}
     after_by_key = {_key(plugin): plugin for plugin in after if plugin["origin"]}
@@ -104,7 +104,7 @@ def diff_plugins(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any
 
 
 def _key(plugin: dict[str, Any]) -> tuple[str, str]:
-    # Two packages may have plugins of one name.
+    # Two packages may have plugins with the same name.
     return plugin["name"], plugin["package"] or plugin["origin"]
 
 

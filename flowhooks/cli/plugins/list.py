@@ -1,4 +1,4 @@
-"""`flowhooks plugins list`: every plugin as a table or as JSON."""
+"""`flowhooks plugins list`: print all plugins as a table or as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flowhooks plugins new`: asks what the template needs, and has it filled in."""
+"""`flowhooks plugins new`: ask for the template's values and render it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NO_COOKIECUTTER_MESSAGE: Final = (
     "flowhooks plugins new needs cookiecutter, which is not installed: pip install 'flowhooks[new]'"
 )
 _SELECTORS: Final = {"callback_class": "--class", "process_key": "--key"}
-"""The answers of which one is needed, with their options."""
+"""Answers of which one is required, with their options."""
 
 
 @click.command("new", short_help="Make a plugin package of your own.")
@@ -118,7 +118,7 @@ def _answers(options: dict[str, str | None], *, no_input: bool) -> dict[str, str
 def _ask(name: str, default: str, questions: dict[str, str]) -> str:
     if not sys.stdin.isatty():
         raise SettingsError(NO_TERMINAL_MESSAGE)
-    import_module("rich").reconfigure(stderr=True)  # what is asked is no output
+    import_module("rich").reconfigure(stderr=True)  # questions are not part of the output
     try:
         return utf8(import_module("cookiecutter.prompt").read_user_variable(name, default, questions))
     except EOFError:
@@ -127,7 +127,7 @@ def _ask(name: str, default: str, questions: dict[str, str]) -> str:
 
 
 def _render_template(cookiecutter: Any, answers: dict[str, str], parent: Path) -> None:
-    # Neither reads the user's cookiecutter configuration nor writes to their home.
+    # Use a temporary configuration, so that cookiecutter neither reads the user's nor writes to the home folder.
     logging.getLogger("cookiecutter").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as scratch:
         configuration = Path(scratch) / "cookiecutter.yaml"

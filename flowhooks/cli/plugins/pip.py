@@ -1,4 +1,4 @@
-"""pip, run in this environment for somebody at a terminal."""
+"""Run pip in this environment for an operator at a terminal."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _BREAK_SYSTEM_PACKAGES: Final = "--break-system-packages"
 
 
 def check_available(arguments: Sequence[str]) -> None:
-    """See that pip can be run here, before anything else is done.
+    """Check that pip can be run here, before anything is changed.
 
     Args:
-        arguments: what it will be given; with `--break-system-packages` an environment of the system's is no reason.
+        arguments: arguments for pip; with `--break-system-packages` an externally managed environment is accepted.
 
     Raises:
-        click.ClickException: there is no pip, or the system manages this environment.
+        click.ClickException: pip is missing, or the system's package manager manages this environment.
     """
     if find_spec("pip") is None:
         raise click.ClickException(
@@ -47,19 +47,19 @@ def _externally_managed() -> Path | None:
 
 
 def run(*arguments: str, to_stderr: bool = False) -> int:
-    """Run pip, what it says passed through; its exit code.
+    """Run pip with its output passed through, and return its exit code.
 
     Args:
-        arguments: after `pip`.
-        to_stderr: keep the standard output free: what it says goes to the standard error.
+        arguments: arguments after `pip`.
+        to_stderr: whether to send pip's output to standard error, which keeps standard output free.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    return subprocess.run(_command(arguments), check=False, stdout=2 if to_stderr else None).returncode  # noqa: S603 (what pip is given is the operator's)
+    return subprocess.run(_command(arguments), check=False, stdout=2 if to_stderr else None).returncode  # noqa: S603 (the operator gives the arguments)
 
 
 def uninstall(name: str) -> tuple[int, str]:
-    """Uninstall a package; pip's exit code, and what it said."""
+    """Uninstall a package; return pip's exit code and output."""
     completed = subprocess.run(  # noqa: S603 (the name is that of a package which is installed)
         _command(("uninstall", "--yes", name)),
         check=False,

@@ -1,4 +1,4 @@
-"""What an uninstall would remove, retire and leave."""
+"""Plan an uninstall: what is removed, what is retired, and what remains."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _FILE_PREFIX = "file "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UninstallPlan:
-    """What is meant, out of what `flowhooks plugins list --json` says.
+    """What an uninstall does, derived from `flowhooks plugins list --json`.
 
     Attributes:
-        package: the package that pip is to uninstall; `""` if none is.
-        plugins: the names of the plugins in it, or of the one whose handlers are to be retired.
-        handlers: the handlers that are to be retired.
-        other_handlers: those that stay.
+        package: package to uninstall with pip; `""` if there is none.
+        plugins: names of the plugins in the package, or of the plugin whose handlers are retired.
+        handlers: handlers to retire.
+        other_handlers: handlers that remain.
     """
 
     package: str
@@ -37,10 +37,10 @@ class UninstallPlan:
         return [handler["id"] for handler in self.handlers if handler["availability"] != "retired"]
 
     def lines(self, unrouted: str) -> Iterator[str]:
-        """What it would do, a line each.
+        """Describe the plan, one line per action.
 
         Args:
-            unrouted: the setting: `"park"` or `"reject"`.
+            unrouted: the setting `routing.no_handler`: `"park"` or `"reject"`.
         """
         names = f"plugin{'s' if len(self.plugins) > 1 else ''} {', '.join(self.plugins)}"
         if self.package:
@@ -63,7 +63,7 @@ class UninstallPlan:
             yield f"Call-backs with {' or '.join(unwanted)} will be {fate}: no other handler listens to that."
 
     def unhandled(self) -> list[str]:
-        """The classes and keys to which no handler listens any more afterwards."""
+        """Return the classes and keys that no handler listens to after the uninstall."""
         still_handled = {value for handler in self.other_handlers for value in _selector_values(handler)}
         no_longer_handled = dict.fromkeys(value for handler in self.handlers for value in _selector_values(handler))
         return [f"{by} {value}" for by, value, kind in no_longer_handled if (by, value, kind) not in still_handled]
@@ -80,15 +80,15 @@ def _selector_values(handler: Mapping[str, Any]) -> Iterator[tuple[str, str, str
 def plan_for_plugin(
     name: str, named_plugins: Sequence[Mapping[str, Any]], plugins: Sequence[Mapping[str, Any]]
 ) -> UninstallPlan:
-    """The plan to be rid of a plugin.
+    """Return the plan to uninstall a plugin.
 
     Args:
-        name: as it was asked for.
-        named_plugins: the plugins that this names.
-        plugins: every plugin.
+        name: name as given by the operator.
+        named_plugins: plugins with this name.
+        plugins: all plugins.
 
     Raises:
-        SettingsError: it is nothing that pip could uninstall, or two packages have it.
+        SettingsError: pip cannot uninstall the plugin, or two packages have it.
     """
     installed = [plugin for plugin in named_plugins if plugin["origin"]]
     for plugin in installed:
@@ -109,7 +109,7 @@ def plan_for_plugin(
     package = packages[0] if packages else ""
     package_plugins = [plugin for plugin in plugins if package and plugin["package"] == package] or list(named_plugins)
     names = tuple(dict.fromkeys(plugin["name"] for plugin in package_plugins))
-    # Who stays takes over what is known under the name.
+    # A remaining plugin with the same name takes over the registered handlers.
     staying = {plugin["name"] for plugin in plugins if plugin["origin"] and plugin["package"] != package}
     handlers = [
         handler
@@ -123,15 +123,15 @@ def plan_for_plugin(
 def plan_for_handlers(
     named_plugins: Sequence[Mapping[str, Any]], names: Sequence[str], plugins: Sequence[Mapping[str, Any]]
 ) -> UninstallPlan:
-    """The plan to be rid of single handlers that their plugin does not have any more.
+    """Return the plan to retire single handlers that their plugin no longer has.
 
     Args:
-        named_plugins: the plugins that are named.
-        names: handlers, each by its name or its id.
-        plugins: every plugin.
+        named_plugins: plugins with the given name.
+        names: names or ids of handlers.
+        plugins: all plugins.
 
     Raises:
-        SettingsError: there is no such handler, or its plugin has it, or cannot be asked.
+        SettingsError: there is no such handler, its plugin still has it, or that cannot be determined.
     """
     handlers_by_id = {handler["id"]: handler for plugin in named_plugins for handler in plugin["handlers"]}
     selected = []

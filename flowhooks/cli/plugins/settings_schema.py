@@ -1,4 +1,4 @@
-"""What a plugin's schema folders say of its settings and of the data it takes."""
+"""Describe a plugin's settings and data from its schema folders."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ if TYPE_CHECKING:
 
 _DATA_FOLDERS: Final = {"class": CLASS_FOLDER, "key": KEY_FOLDER}
 _MAX_DEPTH: Final = 5
-"""Sections within sections that are gone into."""
+"""Maximum nesting of sections that is described."""
 
 
 def describe_settings(folders: Sequence[Path], section: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each setting that the plugin says it has, then those that are set and that it does not say; never a value.
+    """Describe the settings in the plugin's schema, then those set without being in the schema; values are left out.
 
     Args:
-        folders: the plugin's schema folders.
-        section: its section of the present settings.
+        folders: schema folders of the plugin.
+        section: the plugin's section of the current settings.
 
     Returns:
-        For each its dotted `name`, `type` in words, `default` (None where there is none), `description`,
-        whether it is `required`, whether it is `set` just now, and whether it is in the schema (`described`).
+        For each setting its dotted `name`, its `type` in words, its `default` (None if there is none), its
+        `description`, whether it is `required`, whether it is currently `set`, and whether the schema has it
+        (`described`).
     """
     described: list[dict[str, Any]] = []
     document = _read_first(folders, SETTINGS_FILE)
@@ -50,7 +51,7 @@ def describe_settings(folders: Sequence[Path], section: Mapping[str, Any]) -> li
 
 
 def data_schemas(folders: Sequence[Path]) -> list[dict[str, str]]:
-    """The schemas of what the plugin's handlers are given: `by` class or key, the `value`, and the `file`."""
+    """Return the schemas of the data that handlers accept: `by` class or key, the `value`, and the `file`."""
     return [
         {"by": by, "value": file.name.removesuffix(SUFFIX), "file": str(file)}
         for by, place in _DATA_FOLDERS.items()
@@ -60,7 +61,7 @@ def data_schemas(folders: Sequence[Path]) -> list[dict[str, str]]:
 
 
 def kind_schemas(folders: Sequence[Path]) -> list[dict[str, str]]:
-    """The kinds of call-back that the plugin opens: `kind` and `file`."""
+    """Return the kinds of callback that the plugin opens: `kind` and `file`."""
     return [
         {"kind": file.name.removesuffix(SUFFIX), "file": str(file)}
         for folder in folders
@@ -72,7 +73,7 @@ def _read_first(folders: Sequence[Path], name: str) -> dict[str, Any] | None:
     for folder in folders:
         try:
             document = json.loads((folder / name).read_text("utf-8-sig"))
-        except (OSError, ValueError):  # that it cannot be used is what quarantines the plugin, and is shown
+        except (OSError, ValueError):  # an unusable file quarantines the plugin, and that error is shown
             continue
         if isinstance(document, dict):
             return document

@@ -1,4 +1,4 @@
-"""`flowhooks plugins show`: all that is known of one plugin."""
+"""`flowhooks plugins show`: print everything known about one plugin."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _plugin_to_json(status: PluginStatus, settings: Settings) -> dict[str, Any]:
 def _print_plugin(plugin: dict[str, Any]) -> None:
     output.print_line(f"plugin {text.plugin_title(plugin)}: {plugin['state']}", style=text.STYLES[plugin["state"]])
     for word, value in (
-        # A docstring is for who reads the code; the package's own sentence is for who uses it.
+        # The package's summary is written for users, a docstring for readers of the code.
         ("", plugin["summary"] or plugin["documentation"]),
         ("home page", plugin["home_page"]),
         ("from", plugin["origin"]),

@@ -1,4 +1,4 @@
-"""Where the template of a plugin package is, and which answers it refuses."""
+"""Find the template of a plugin package, and validate the answers to its questions."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 def template_dir() -> Path:
-    """The folder of the template.
+    """Return the folder of the template.
 
     Returns:
         Package data of an installed flowhooks; in an editable install, a folder of the checkout.
 
     Raises:
-        SettingsError: neither is there.
+        SettingsError: neither exists.
     """
     package = Path(__file__).resolve().parents[2]
     for folder in (package / "template", package.parent / "plugins/cookiecutter-flowhooks-plugin"):
@@ -29,6 +29,6 @@ def template_dir() -> Path:
 
 
 def refusal(answers: Mapping[str, str]) -> str | None:
-    """Why no package can be made of answers, as the template itself says it; None if one can."""
+    """Return why the template refuses these answers, in its own words; None if it accepts them."""
     why: str | None = runpy.run_path(str(template_dir() / "hooks/pre_gen_project.py"))["refusal"](answers)
     return why

@@ -1,4 +1,4 @@
-"""What is known of plugins and handlers, in words."""
+"""Describe plugins and handlers in words."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ STYLES: Final = {
     "denied": "yellow",
     "retired": "yellow",
 }
-"""The colour of each state of a plugin."""
+"""Colour of each state of a plugin."""
 MAX_CONDITION_CHARS: Final = 100
-"""Characters of one condition that people are shown; `--json` has all of them."""
+"""Maximum length of a printed condition. `--json` prints all of it."""
 _BACKLOG_STATES: Final = ("waiting", "running", "unknown", "dead")
 
 
 def plugin_title(plugin: Mapping[str, Any]) -> str:
-    """A plugin's name with its version and package: `leave 0.2.0 (acme-leave)`."""
+    """Return a plugin's name with its version and package, such as `leave 0.2.0 (acme-leave)`."""
     package = f" ({plugin['package']})" if plugin["package"] else ""
     return f"{plugin['name']} {plugin['version']}".rstrip() + package
 
 
 def selectors_text(selectors: Mapping[str, Any] | None) -> str:
-    """What a handler listens to: `class com.example.Leave or key leave, versions >=3, from erp`."""
+    """Describe what a handler listens to, such as `class com.example.Leave or key leave, versions >=3, from erp`."""
     if selectors is None:
         return "what it listened to was forgotten"
     alternatives = [
@@ -50,7 +50,7 @@ def selectors_text(selectors: Mapping[str, Any] | None) -> str:
 
 
 def conditions_text(conclusions: Sequence[str], when: Mapping[str, Any]) -> str:
-    """What a handler requires of an event: `conclusion approved, /amount {"minimum": 1000}`; `""` for nothing."""
+    """Describe a handler's conditions, such as `conclusion approved, /amount {"minimum": 1000}`; `""` without any."""
     parts = [f"conclusion {' or '.join(conclusions)}"] if conclusions else []
     return ", ".join([*parts, *(f"{pointer} {_condition_text(expected)}" for pointer, expected in when.items())])
 
@@ -61,7 +61,7 @@ def _condition_text(expected: Any) -> str:
 
 
 def retry_text(retry: Mapping[str, Any] | None) -> str:
-    """When a failed attempt is made again: `3 attempts in all, after 10 s and 1 min`."""
+    """Describe a retry schedule, such as `3 attempts in all, after 10 s and 1 min`."""
     if retry is None:
         return "none: a failure is final"
     delays = [_seconds_text(delay) for delay in retry["delays"]][: retry["attempts"] - 1]
@@ -73,13 +73,13 @@ def retry_text(retry: Mapping[str, Any] | None) -> str:
 
 
 def ordering_text(order_by: str | None, concurrency: int | None) -> str:
-    """What its deliveries wait for besides their time, such as `in order of business_key`; `""` where for nothing."""
+    """Describe a handler's order key and concurrency limit, such as `in order of business_key`; `""` without both."""
     parts = [f"in order of {order_by}"] if order_by else []
     return ", ".join([*parts, f"{concurrency} at once at the most"] if concurrency else parts)
 
 
 def isolation_text(handler: Mapping[str, Any]) -> str:
-    """Where it runs, and for how long: `a process of its own, 30 s and 512 MiB at the most`; `""` if it is not here."""
+    """Describe where a handler runs and its limits; `""` if it is not loaded."""
     if handler["isolation"] is None:
         return ""
     timeout = _seconds_text(handler["timeout"])
@@ -96,7 +96,7 @@ def _seconds_text(seconds: float) -> str:
 
 
 def backlog_text(backlog: Mapping[str, int]) -> str:
-    """What is stored for a handler: `3 waiting, 1 dead`; `""` where there is nothing."""
+    """Describe a handler's backlog, such as `3 waiting, 1 dead`; `""` if there is none."""
     parts = [f"{backlog[state]:,} {state}" for state in _BACKLOG_STATES if backlog[state]]
     if backlog["parked"]:
         parts.append(f"{pluralize(backlog['parked'], 'parked event')} that it wants")
@@ -104,5 +104,5 @@ def backlog_text(backlog: Mapping[str, int]) -> str:
 
 
 def add_backlogs(handlers: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """What is stored for several handlers, added up."""
+    """Return the sum of the backlogs of several handlers."""
     return {state: sum(handler["backlog"][state] for handler in handlers) for state in (*_BACKLOG_STATES, "parked")}

@@ -1,4 +1,4 @@
-"""`flowhooks plugins uninstall`: pip, and the ledger's memory of a plugin."""
+"""`flowhooks plugins uninstall`: uninstall a package with pip and retire its handlers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def uninstall_command(
         click.confirm("Go on?", abort=True, err=True)
     if plan.package and not dry_run:
         _uninstall(plan.package)
-    # Where there is no ledger yet, nothing remembers anything.
+    # Without a ledger no handlers are registered.
     result: dict[str, Any] = {**_NOTHING_RETIRED, "dry_run": dry_run}
     if inspection["ledger"]["read"] and plan.unretired:
         result = _retire(settings, plan, dry_run=dry_run)
@@ -80,7 +80,7 @@ def uninstall_command(
 
 
 _NOTHING_RETIRED: Final = {"handlers": (), "skipped": (), "waiting": 0, "unknown": 0, "dead": 0, "server": False}
-"""What the operation answers where there is nothing to retire."""
+"""Result of the operation if there are no handlers to retire."""
 
 
 def _make_plan(name: str, handlers: Sequence[str], plugins: Sequence[dict[str, Any]]) -> UninstallPlan:
@@ -98,7 +98,7 @@ def _make_plan(name: str, handlers: Sequence[str], plugins: Sequence[dict[str, A
 def _uninstall(name: str) -> None:
     code, pip_output = pip.uninstall(name)
     if code or find_package(name) is not None:
-        # pip says "not uninstalling" with exit code 0 where a package is outside its environment.
+        # pip prints "not uninstalling" and returns exit code 0 for a package outside its environment.
         for line in pip_output.splitlines():
             output.print_line(line, err=True)
         raise click.ClickException(
@@ -110,7 +110,7 @@ def _uninstall(name: str) -> None:
 def _retire(settings: Settings, plan: UninstallPlan, *, dry_run: bool) -> dict[str, Any]:
     arguments = {"handlers": plan.unretired, "dry_run": dry_run}
     try:
-        # Of handlers that are missing, which is what is being seen to, nothing is logged.
+        # Log errors only: warnings about missing handlers are expected during an uninstall.
         return operations_client.run_operation(settings, "retire", arguments, level="error")
     except FlowhooksError as error:
         if dry_run or not plan.package:

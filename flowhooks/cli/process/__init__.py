@@ -1,1 +1,1 @@
-"""Processes that serve or work: their start, signals, supervisor and end."""
+"""Start, signals, supervision and shutdown of long-running processes."""

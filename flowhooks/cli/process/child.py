@@ -1,4 +1,4 @@
-"""One process that a supervisor has started, as the supervisor sees it."""
+"""A child process, as seen by its supervisor."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_MESSAGE_BYTES: Final = 65536
-"""Bytes that are kept of what a process says."""
+"""Maximum size of the buffered messages of a child process."""
 
 
 class ChildProcess:
-    """A process of our own, executed anew rather than only forked: it has loaded nothing that has changed since.
+    """A child process that executes flowhooks anew instead of only forking, so it loads current code and packages.
 
-    It is in a process group of its own, so that Ctrl-C reaches the supervisor only.
+    It has a process group of its own, so Ctrl-C reaches only the supervisor.
 
     Args:
-        number: which of the supervisor's processes it is, from 0.
-        generation: how often the supervisor had been told to replace its processes when it was started.
-        sockets: what it inherits, by name.
-        metrics_dir: the folder in which it counts what it does, with the others.
-        start_timeout: seconds in which it must be ready.
+        number: number of the slot, from 0.
+        generation: number of replacements requested from the supervisor before the start.
+        sockets: sockets to inherit, by name.
+        metrics_dir: folder of the metrics that the processes share.
+        start_timeout: maximum seconds until the process is ready.
 
     Attributes:
-        pid: its process id.
-        control: where it speaks and is spoken to.
-        ready_at: since when it does its work, by `time.monotonic`; None if it does not yet.
-        start_error: why it cannot start, as it has said; `""` if it has said nothing.
-        exit_code: with what exit code that would end a command.
-        stop_requested: whether it has been told to leave or to end.
-        kill_at: when it is killed if it is still there, by `time.monotonic`.
+        pid: process id.
+        control: socket for messages in both directions.
+        ready_at: time when the process became ready, by `time.monotonic`; None if it is not ready.
+        start_error: why the process cannot start, as it reported; `""` if it reported nothing.
+        exit_code: exit code of the command after this error.
+        stop_requested: whether the process was told to retire or to stop.
+        kill_at: time when a process that still runs is killed, by `time.monotonic`.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class ChildProcess:
         self._received = b""
 
     def receive(self) -> bool:
-        """Take what it has said; returns whether it may say more."""
+        """Read the messages of the process; return whether more may follow."""
         try:
             part = self.control.recv(MAX_MESSAGE_BYTES)
         except BlockingIOError:
@@ -94,37 +94,37 @@ class ChildProcess:
         return bool(part)
 
     def retire(self, *, timeout: float) -> None:
-        """Tell it that another has taken over."""
+        """Tell the process to retire because a successor has taken over."""
         self._send_command(RETIRE_COMMAND, timeout)
 
     def stop(self, *, timeout: float) -> None:
-        """Tell it that all are to end."""
+        """Tell the process to stop because all processes stop."""
         if self.ready_at is None:
-            self._process.terminate()  # it does not listen yet
+            self._process.terminate()  # it does not read commands yet
         self._send_command(STOP_COMMAND, timeout)
 
     def _send_command(self, command: bytes, timeout: float) -> None:
         self.stop_requested = True
         self.kill_at = time.monotonic() + timeout
-        with suppress(OSError):  # it has just ended
+        with suppress(OSError):  # it has just exited
             self.control.sendall(command)
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the process."""
         self.killed = True
         self._process.kill()
 
     def has_exited(self) -> bool:
-        """Whether it has ended."""
+        """Tell whether the process has exited."""
         return self._process.poll() is not None
 
     @property
     def succeeded(self) -> bool:
-        """Whether it has ended with 0."""
+        """Whether the process exited with code 0."""
         return self._process.returncode == 0
 
     def exit_reason(self) -> str:
-        """Why it has ended."""
+        """Return why the process exited."""
         if self.start_error:
             return self.start_error
         code = self._process.returncode
@@ -136,5 +136,5 @@ class ChildProcess:
             return f"it was ended by signal {-code}"
 
     def close(self) -> None:
-        """Give back what it took here."""
+        """Close the control socket."""
         self.control.close()

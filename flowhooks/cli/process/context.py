@@ -1,4 +1,4 @@
-"""What a process has around it: who started it and wants to know how it does, and where its settings come from."""
+"""The process's supervisor link, service manager and source of settings."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessContext:
-    """What is around a process that goes on until it is told to end.
+    """Environment of a process that runs until it is told to stop.
 
     Attributes:
-        inherited: its place under a supervisor, who is told instead of the service manager; None: there is none.
-        service_manager: who wants to know how it does.
-        reread_settings: what has changed in the settings since those that it is given, after a look at all of them.
+        inherited: link to the supervisor, which is notified instead of the service manager; None if there is no
+            supervisor.
+        service_manager: the service manager to notify.
+        reread_settings: reads and checks the settings again, and returns the difference to the given ones.
     """
 
     inherited: InheritedSockets | None
@@ -41,24 +42,24 @@ class ProcessContext:
     reread_settings: Callable[[Settings], SettingsDiff]
 
     def watch_supervisor(self, shutdown_signal: ShutdownSignal) -> None:
-        """From now on ask for the end when the supervisor says so, if there is one."""
+        """From now on, request shutdown when the supervisor says so, if there is one."""
         if self.inherited is not None:
             self.inherited.watch_supervisor(shutdown_signal)
 
     @property
     def is_replaced(self) -> bool:
-        """Whether another process has taken over, so that this one is to leave without anybody noticing."""
+        """Whether a successor has taken over, so that this process retires without closing the service."""
         return self.inherited is not None and self.inherited.is_replaced
 
     def run_main_loop(self, shutdown_signal: ShutdownSignal, app: App, *servers: Server) -> None:
-        """Say that this process does its work now, and wait until it is to end.
+        """Report that this process is ready, and wait for the shutdown signal.
 
-        Meanwhile SIGHUP has the settings read again. One of several processes is replaced by a new one instead.
+        While a single process waits, SIGHUP reloads its settings. A process under a supervisor is replaced instead.
 
         Args:
-            shutdown_signal: hears the signals.
-            app: what goes by the settings.
-            servers: its listeners.
+            shutdown_signal: receives the signals.
+            app: the application to reconfigure.
+            servers: the listeners to reconfigure.
         """
         if self.inherited is not None:
             self.inherited.report_ready()
@@ -76,7 +77,7 @@ class ProcessContext:
         except FlowhooksError as error:
             log.error("settings_reload_failed", why=str(error), next=NEXT)  # noqa: TRY400 (one line says it)
         except Exception:
-            # Whatever fault of ours it was, call-backs are taken all the same.
+            # A defect in the reload must not stop the process from accepting callbacks.
             log.exception("settings_reload_failed", why="a fault of flowhooks", next=NEXT)
         else:
             log.info("settings_reloaded", changed=changes.changed)

@@ -1,4 +1,4 @@
-"""A process's place under a supervisor: what it inherits, says and hears."""
+"""The link of a child process to its supervisor: inherited sockets and messages."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings
 
 SUPERVISOR_VARIABLE: Final = "FLOWHOOKS_SUPERVISOR_FD"
-"""The environment variable by which a supervisor tells a process that it starts which files it has inherited."""
+"""Environment variable in which a supervisor passes the numbers of inherited file descriptors to a child process."""
 METRICS_DIR_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment variable by which prometheus-client is told where several processes count together."""
+"""Environment variable that tells prometheus-client where several processes share their metrics."""
 RETIRE_COMMAND: Final = b"leave\n"
-"""Said by the supervisor when another process has taken over."""
+"""Command of the supervisor to a process whose successor has taken over."""
 STOP_COMMAND: Final = b"end\n"
-"""Said by the supervisor when all are to end."""
+"""Command of the supervisor to stop, sent to all processes."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class InheritedSockets:
-    """What a supervisor has given to this process.
+    """Sockets inherited from the supervisor.
 
     Attributes:
-        number: which of its processes this is, from 0; one that takes over from another has its number.
-        sockets: the listening sockets, by the name of their setting, which the other processes have too.
-        control: where the two speak to each other. It ends when the supervisor does, however that was.
-        is_replaced: whether another process has taken over, so that this one is to leave without anybody noticing.
+        number: number of the slot, from 0; a successor has the number of its predecessor.
+        sockets: listening sockets by the name of their setting, shared with the other processes.
+        control: socket for messages in both directions; closed as soon as the supervisor exits, for any reason.
+        is_replaced: whether a successor has taken over, so that this process retires without closing the service.
     """
 
     number: int
@@ -53,10 +53,12 @@ class InheritedSockets:
 
     @classmethod
     def from_environ(cls, environ: MutableMapping[str, str]) -> Self | None:
-        """The place that a supervisor has started this process for, or None; handlers do not see the variable.
+        """Return the sockets inherited from a supervisor, or None. Handlers do not see the variable.
+
+        The variable is removed from `environ`.
 
         Raises:
-            SettingsError: somebody else has set the variable.
+            SettingsError: the variable was not set by a supervisor.
         """
         text = environ.pop(SUPERVISOR_VARIABLE, None)
         if text is None:
@@ -74,13 +76,13 @@ class InheritedSockets:
             ) from None
 
     def apply_addresses(self, settings: Settings) -> Settings:
-        """The settings, with the addresses that were inherited for those that the settings say by now."""
+        """Return the settings with the addresses of the inherited sockets in place of the configured ones."""
         addresses: dict[str, Any] = {name: bound_address(sock) for name, sock in self.sockets.items()}
         return replace(settings, **addresses)
 
     @contextmanager
     def report_failure(self) -> Iterator[None]:
-        """Tell the supervisor why this process cannot start, if it cannot; it then ends, and prints nothing itself."""
+        """Report a failed start to the supervisor and exit. The process itself prints nothing."""
         try:
             yield
         except FlowhooksError as error:
@@ -89,16 +91,16 @@ class InheritedSockets:
             raise SystemExit(code) from None
 
     def report_ready(self) -> None:
-        """Tell the supervisor that this process does its work now."""
+        """Report to the supervisor that this process is ready."""
         self._send({"ready": True})
 
     def watch_supervisor(self, shutdown_signal: ShutdownSignal) -> None:
-        """From now on ask for the end when the supervisor says so, or has ended itself."""
-        signal.signal(signal.SIGHUP, ignore_signal)  # which is for the supervisor
+        """From now on, request shutdown when the supervisor says so or has exited."""
+        signal.signal(signal.SIGHUP, ignore_signal)  # the supervisor handles it
         threading.Thread(target=self._watch, args=(shutdown_signal,), name="supervisor", daemon=True).start()
 
     def _send(self, message: Mapping[str, object]) -> None:
-        with suppress(OSError):  # there is no supervisor any more, which `_watch` hears
+        with suppress(OSError):  # the supervisor has exited, which `_watch` detects
             self.control.sendall(json.dumps(message).encode() + b"\n")
 
     def _watch(self, shutdown_signal: ShutdownSignal) -> None:
@@ -120,7 +122,7 @@ class InheritedSockets:
 def child_environ(
     number: int, sockets: Mapping[str, socket.socket], control: socket.socket, metrics_dir: str
 ) -> dict[str, str]:
-    """The environment of a child process: its inherited files, and the folder that it shares its metrics in."""
+    """Return the environment of a child process, with its inherited files and the shared folder of metrics."""
     files = {name: sock.fileno() for name, sock in {**sockets, "control": control}.items()}
     return {
         **os.environ,

@@ -1,4 +1,4 @@
-"""One process or several: a command's work is done here, or by processes that are supervised from here."""
+"""Run a command in this process, or in several processes supervised from here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings, SettingsDiff
 
 LISTEN_BACKLOG = 1024
-"""Connections that wait to be accepted, as many as waitress asks for."""
+"""Maximum number of connections that wait to be accepted; the same as in waitress."""
 
 
 def run(
@@ -33,16 +33,16 @@ def run(
     check: Callable[[Settings], None],
     listeners: Sequence[str],
 ) -> None:
-    """Do the work, in as many processes as the settings say.
+    """Run the work of a command in as many processes as the settings say.
 
     Args:
         load: reads the settings.
-        work: does it until it is to end.
-        check: sees that the command can go by these settings.
-        listeners: the settings that name where to listen.
+        work: runs until shutdown.
+        check: checks that the command can run with these settings.
+        listeners: names of the settings with the addresses to listen on.
 
     Raises:
-        FlowhooksError: it cannot be done; one of SettingsError if it is a matter of settings.
+        FlowhooksError: the command cannot run; a SettingsError if the settings are the reason.
     """
 
     def checked() -> Settings:
@@ -74,8 +74,10 @@ def run(
         def reread(old: Settings) -> SettingsDiff:
             changes = diff(old, checked())
             check_removed(old, changes.settings)
-            check(changes.settings)  # as they will be: what was read may be fit only for the address that it names
-            # Plugins have the secrets that they had, so these are what is masked.
+            check(
+                changes.settings
+            )  # check the merged settings: the new ones may be valid only for their own, not yet applied addresses
+            # Plugins keep the secrets they were loaded with, so these are still masked.
             _configure_logging(changes.settings, redact)
             return changes
 

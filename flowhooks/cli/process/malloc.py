@@ -1,8 +1,8 @@
-"""Keeping the C library from setting memory aside for each thread anew.
+"""Limit the memory arenas of glibc.
 
-glibc gives each thread one of many arenas, eight for each processor core, and what is free in one no thread of another
-can use. So each grows by itself to the most that any of its threads ever needed at once: under `make soak` resident
-memory crept on for hundreds of thousands of call-backs, though what was in use stayed the same.
+glibc gives each thread one of many arenas, eight per processor core, and a thread of another arena cannot use what is
+free in it. So each arena grows to the maximum that any of its threads ever needed at once: under `make soak` resident
+memory grew for hundreds of thousands of callbacks although the memory in use stayed constant.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ import os
 from typing import Final
 
 MAX_ARENAS: Final = 2
-"""Arenas. With 2 instead of 15, resident memory after 40,000 call-backs of `make soak` was 98 MiB instead of 109, and
-the processor time of a call-back the same within what it varies by: Python's threads take turns anyway, and SQLite's
-have a lock of their own around this."""
+"""Number of arenas. With 2 instead of 15, resident memory after 40,000 callbacks of `make soak` was 98 MiB instead of
+109, and the processor time per callback did not change measurably: Python's threads run one at a time anyway, and
+SQLite has its own lock around its allocations.
+"""
 _M_ARENA_MAX: Final = -8
-"""As glibc's malloc.h has it."""
+"""Value of M_ARENA_MAX in glibc's malloc.h."""
 
 
 def limit_arenas() -> bool:
-    """Have all threads that start from now on take memory from `MAX_ARENAS` arenas; whether they do.
+    """Limit threads that start from now on to `MAX_ARENAS` arenas; return whether the limit was set.
 
-    They do not where the C library is not glibc, or where whoever started the process has said how many there are to be
-    (`MALLOC_ARENA_MAX`, or `glibc.malloc.arena_max` in `GLIBC_TUNABLES`).
+    It is not set if the C library is not glibc, or if the environment sets the number (`MALLOC_ARENA_MAX`, or
+    `glibc.malloc.arena_max` in `GLIBC_TUNABLES`).
     """
     if "MALLOC_ARENA_MAX" in os.environ or "glibc.malloc.arena_max" in os.environ.get("GLIBC_TUNABLES", ""):
         return False

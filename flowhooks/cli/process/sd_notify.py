@@ -1,6 +1,6 @@
-"""The service manager that has started this process, such as systemd, and what it is told.
+"""Notify the service manager that started this process, such as systemd.
 
-The protocol is that of sd_notify(3): a datagram to the socket that NOTIFY_SOCKET names.
+The protocol is that of sd_notify(3): a datagram to the socket in NOTIFY_SOCKET.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
 NOTIFY_SOCKET_VARIABLE: Final = "NOTIFY_SOCKET"
-"""The environment variable by which a service manager says where it wants to be told."""
+"""Environment variable with the service manager's socket."""
 
 log = structlog.get_logger(__name__)
 
 
 class ServiceManager:
-    """Whoever wants to know when this process is ready, reads its settings again, or ends.
+    """The service manager, notified when this process is ready, reloads its settings or stops.
 
     Args:
-        address: the path of a socket, or `@` and its abstract name; `""` where nobody wants to know.
+        address: path of the socket, or `@` and its abstract name; `""` if there is no service manager.
     """
 
     def __init__(self, address: str) -> None:
@@ -32,20 +32,20 @@ class ServiceManager:
 
     @classmethod
     def from_environ(cls, environ: MutableMapping[str, str]) -> Self:
-        """The one that this environment names. Programs that handlers start do not see the variable."""
+        """Return the service manager of this environment. Programs started by handlers do not see the variable."""
         return cls(environ.pop(NOTIFY_SOCKET_VARIABLE, ""))
 
     def ready(self) -> None:
-        """Tell that the process does its work; also when it has read its settings again."""
+        """Notify that the process is ready, also at the end of a reload."""
         self._send("READY=1")
 
     def reloading(self) -> None:
-        """Tell that it reads its settings again; `ready` says when it has."""
+        """Notify that the process reloads its settings; `ready` ends the reload."""
         microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._send(f"RELOADING=1\nMONOTONIC_USEC={microseconds}")
 
     def stopping(self) -> None:
-        """Tell that it has begun to end."""
+        """Notify that the process is stopping."""
         self._send("STOPPING=1")
 
     def _send(self, state: str) -> None:

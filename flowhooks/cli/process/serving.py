@@ -1,4 +1,4 @@
-"""What all commands have in common that go on until they are told to end: signals, listeners, a last word."""
+"""Startup, reload and shutdown shared by `serve` and `worker`."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings
 
 SWITCH_INTERVAL: Final = 0.0002
-"""Seconds between two threads' turns at the interpreter. Python's own 0.005 halves the rate at 32 connections,
-for whoever has to answer waits behind whoever computes (measured by `make bench`)."""
+"""Seconds between thread switches of the interpreter. Python's default of 0.005 halves the rate at 32 connections,
+because threads that respond wait behind threads that compute (measured by `make bench`).
+"""
 ADMIN_THREADS: Final = 4
-"""Threads of the listener for administration."""
+"""Threads of the administration listener."""
 EXIT_TIMEOUT: Final = 3.0
-"""Seconds that the interpreter gets to end, and what plugins have it do then."""
+"""Seconds until the process is ended although the interpreter, or exit code of plugins, still runs."""
 
 log = structlog.get_logger(__name__)
 
 
 def tune_process(settings: Settings, inherited: InheritedSockets | None = None) -> frozenset[int]:
-    """Have threads take turns quickly and share free memory, and all that this one starts keep to one core.
+    """Set the thread switch interval and the memory arenas, and pin the process to one core.
 
-    Several processes spread over the cores that there are.
+    Several processes are spread over the available cores.
 
     Returns:
         The cores that handlers may use.
@@ -57,7 +58,7 @@ def tune_process(settings: Settings, inherited: InheritedSockets | None = None) 
 
 
 def allow_connections(settings: Settings) -> open_files.ConnectionLimits:
-    """Raise the limit of open files, and divide it; log if it leaves fewer connections than the settings say."""
+    """Raise the limit of open files and divide it. Log if it allows fewer connections than the settings."""
     max_connections, files = settings.http.max_connections, open_files.raise_limit()
     limits = open_files.connection_limits(max_connections, files)
     if min(limits) < max_connections:
@@ -83,10 +84,10 @@ def create_listener(
     inherited: InheritedSockets | None = None,
     refused: Callable[[int], None] = lambda _status: None,
 ) -> Server:
-    """The server of one listener, bound to its address, or on the socket that was inherited.
+    """Create the server of one listener, bound to its address or using the inherited socket.
 
     Raises:
-        SettingsError: the address cannot be listened on; says which option named it.
+        SettingsError: the address cannot be bound; the message names the option.
     """
     try:
         return Server(
@@ -103,7 +104,7 @@ def create_listener(
 
 
 def client_limits(settings: Settings) -> Limits:
-    """What a client of either listener may take."""
+    """Return the limits of a client of either listener."""
     http = settings.http
     return Limits(
         max_body_bytes=http.max_body_bytes,
@@ -116,14 +117,14 @@ def client_limits(settings: Settings) -> Limits:
 
 
 def reconfigure(settings: Settings, app: App, *servers: Server) -> None:
-    """Have a process and its listeners go by settings of which only live ones have changed."""
+    """Apply settings to a running process and its listeners; only live settings may differ."""
     for server in servers:
         server.reconfigure(client_limits(settings))
     app.reload(settings)
 
 
 def start_serving(server: Server, shutdown_signal: ShutdownSignal, failed: threading.Event) -> None:
-    """Serve in a thread of its own; when that ends, so does the process, and if it should not have, `failed` is set."""
+    """Serve in a thread. When it ends, request shutdown; if it ended by an error, also set `failed`."""
     threading.Thread(target=_serve, args=(server, shutdown_signal, failed), daemon=True).start()
 
 
@@ -131,7 +132,7 @@ def _serve(server: Server, shutdown_signal: ShutdownSignal, failed: threading.Ev
     try:
         server.serve()
     except Exception:
-        # Whatever it was, a process that no longer listens must end, so that whoever watches it starts it anew.
+        # A process that no longer listens must exit, so that its service manager restarts it.
         log.exception("listener_failed", address=server.address)
         failed.set()
     finally:
@@ -139,7 +140,7 @@ def _serve(server: Server, shutdown_signal: ShutdownSignal, failed: threading.Ev
 
 
 def exit_process(*, failed: bool) -> NoReturn:
-    """End the process: with 1 if it had to, else with 0."""
+    """End the process, with exit code 1 if `failed`, otherwise 0."""
     code = 1 if failed else 0
     threading.Thread(target=_force_exit, args=(code,), name="exit", daemon=True).start()
     raise SystemExit(code)
@@ -153,7 +154,7 @@ def _force_exit(code: int) -> None:
 
 
 def startup_fields(app: App) -> dict[str, Any]:
-    """What a process says of itself when it is ready."""
+    """Return the log fields of the startup message."""
     return {
         "pid": os.getpid(),
         "database": database.display_name(database_url(app.settings)),

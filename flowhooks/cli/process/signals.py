@@ -1,4 +1,4 @@
-"""The signals that end a process, or have it read its settings again."""
+"""Signals that stop a process or make it reload its settings."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class ShutdownSignal(SignalWaiter):
-    """Waits until the end is asked for by SIGTERM, SIGINT or `request`. A second signal ends the process at once.
+    """Waits for SIGTERM, SIGINT or `request`. A second signal ends the process at once.
 
-    SIGHUP is heard too, and is no end, unless it comes because the terminal has gone at which the process was started.
+    SIGHUP requests a reload, or shutdown if the terminal of the process has been closed.
     """
 
     def __init__(self) -> None:
@@ -36,18 +36,18 @@ class ShutdownSignal(SignalWaiter):
         super().__exit__(*error)
 
     def request(self) -> None:
-        """Ask for the end; from any thread, and as often as one likes."""
+        """Request shutdown; may be called from any thread and repeatedly."""
         self.write(signal.SIGTERM)
 
     def wait(self, timeout: float | None = None, *, on_hangup: Callable[[], None] | None = None) -> bool:
-        """Wait until the end is asked for; other signals, of which plugins may make use, do not count.
+        """Wait until shutdown is requested. Other signals, which plugins may use, are ignored.
 
         Args:
-            timeout: seconds to wait at most, from the last signal on; default: for ever.
-            on_hangup: called at each SIGHUP, in this thread, as any other function is; default: it does not count.
+            timeout: maximum seconds to wait, from the last signal on; default: no limit.
+            on_hangup: called in this thread at each SIGHUP; default: SIGHUP is ignored.
 
         Returns:
-            Whether it has been asked for. It may be asked for again, and waited for again.
+            Whether shutdown was requested. It may be requested and waited for again.
         """
         poll = select.poll()
         poll.register(self.reader, select.POLLIN)

@@ -1,7 +1,7 @@
-"""The standard files of a process that goes on, which may have been closed before its start.
+"""Reopen standard files that were closed before the start of a long-running process.
 
-The next file that is opened gets the number of a closed one: a socket, or the pipe that signals are written to. Text
-that is printed would go there.
+The next opened file gets the number of a closed one, for example a socket or the pipe of the signals. Printed text
+would be written to it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import sys
 
 
 def reopen_closed_files() -> None:
-    """Open the null device in place of each standard file that is closed."""
+    """Open the null device in place of each closed standard file."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free, which is this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
             os.set_inheritable(number, True)
-    # None, where Python found the file closed.
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 (a number, and it stays open)
+    # sys.stdout and sys.stderr are None if Python found the file closed.
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 (a file descriptor that stays open)
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 (as above)

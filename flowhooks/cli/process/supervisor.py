@@ -1,7 +1,7 @@
-"""The supervisor of several processes that do the same: starts, replaces and ends them.
+"""Supervisor of several equal processes: starts, replaces and stops them.
 
-It loads no plugin, opens no database and starts no thread. Everything happens in one loop, which waits for signals,
-for what the processes say, and for the time when one is to be started again.
+The supervisor loads no plugin, opens no database and starts no thread. One loop waits for signals, for messages of the
+processes, and for the time of the next restart or timeout.
 """
 
 from __future__ import annotations
@@ -31,42 +31,43 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings
 
 START_TIMEOUT: Final = 120.0
-"""Seconds in which a process must be ready; else it is killed, and counts as one that died."""
+"""Seconds in which a process must be ready. Otherwise it is killed and counts as failed."""
 RETIRE_TIMEOUT: Final = 120.0
-"""Seconds beyond `shutdown.timeout` and `http.read_timeout` after which one that leaves is killed. By then the longest
-wait for an answer (60 s) and all of an orderly end are over."""
+"""Seconds beyond `shutdown.timeout` and `http.read_timeout` after which a retiring process is killed. By then the
+longest wait for a response (60 s) and an orderly shutdown are over.
+"""
 RESTART_ONLY_SETTINGS: Final = ("processes", "listen", "admin")
-"""Settings that the supervisor itself has gone by."""
+"""Settings that the supervisor itself used at its start."""
 MIN_RESTART_DELAY: Final = 0.2
-"""Seconds after which a process that has died is started again; doubled each time that it dies soon."""
+"""Seconds until a failed process is restarted; doubled each time that it soon fails again."""
 MAX_RESTART_DELAY: Final = 30.0
 STABLE_SECONDS: Final = 60.0
-"""Seconds after which a process that then dies is started again as if it had never died before."""
+"""Seconds of uptime after which the restart delay of a process starts at `MIN_RESTART_DELAY` again."""
 
 log = structlog.get_logger(__name__)
 
 
 def next_restart_delay(previous: float, uptime: float) -> float:
-    """Seconds until a process is started again.
+    """Return the seconds until a process is restarted.
 
     Args:
-        previous: what this gave the last time; 0 if it has not died before.
-        uptime: for how many seconds it was ready.
+        previous: previous delay; 0 if the process has not failed before.
+        uptime: seconds for which the process was ready.
     """
     return MIN_RESTART_DELAY if not previous or uptime >= STABLE_SECONDS else min(MAX_RESTART_DELAY, previous * 2)
 
 
 @dataclass(slots=True)
 class Slot:
-    """One of the processes that are to be there.
+    """Place of one of the processes that must run.
 
     Attributes:
-        number: which, from 0.
-        current: the process that does the work, or is starting to; None while it waits to be started again.
-        successor: what has been started to take over from it.
-        retiring: what it has taken over from, and is not gone yet.
-        restart_delay: seconds that were waited the last time.
-        restart_at: when it is to be started again, by `time.monotonic`.
+        number: number of the slot, from 0.
+        current: process that is ready or starting; None while a restart is due later.
+        successor: process started to take over.
+        retiring: predecessor that has not exited yet.
+        restart_delay: last delay of a restart, in seconds.
+        restart_at: time of the next restart, by `time.monotonic`.
     """
 
     number: int
@@ -77,20 +78,20 @@ class Slot:
     restart_at: float = 0.0
 
     def children(self) -> list[ChildProcess]:
-        """All of its processes that there are."""
+        """Return all existing processes of the slot."""
         return [child for child in (self.current, self.successor, self.retiring) if child is not None]
 
 
 @dataclass(slots=True, kw_only=True)
 class Supervisor:
-    """Keeps `settings.processes` processes of this very command running, until SIGTERM or SIGINT.
+    """Keeps `settings.processes` processes of this command running until SIGTERM or SIGINT.
 
     Args:
-        settings: as they were at the start.
-        sockets: what the processes are to inherit, by the name of the setting.
-        load: reads the settings again, and sees that they can be used.
-        on_settings: told the settings that are gone by from now on.
-        service_manager: wants to know when all of them are ready, are replaced, or end.
+        settings: settings at the start.
+        sockets: sockets to inherit, by setting name.
+        load: reads and checks the settings again.
+        on_settings: called with the new settings of each replacement.
+        service_manager: notified when all processes are ready, are being replaced, or stop.
     """
 
     settings: Settings
@@ -110,13 +111,13 @@ class Supervisor:
     _metrics_dir: str = field(init=False, default="")
 
     def run(self) -> int:
-        """Do so; returns the exit code.
+        """Run until shutdown; return the exit code.
 
         Raises:
-            FlowhooksError: none of them could be started. One of SettingsError if it is a matter of settings.
+            FlowhooksError: no process could be started; a SettingsError if the settings are the reason.
         """
         self._slots = [Slot(number) for number in range(self.settings.processes)]
-        # Who is asked for its numbers tells those of all, for whoever asks cannot choose.
+        # The process that is asked for metrics reports those of all processes, because a client cannot choose one.
         with tempfile.TemporaryDirectory(prefix="flowhooks-counts-", ignore_cleanup_errors=True) as self._metrics_dir:
             self._supervise()
         if self._start_failure is not None:
@@ -162,7 +163,7 @@ class Supervisor:
     def _stop_timeout(self) -> float:
         return RETIRE_TIMEOUT + self.settings.shutdown.timeout + self.settings.http.read_timeout
 
-    # what happens
+    # events
 
     def _on_signal(self, number: signal.Signals) -> None:
         if number in STOP_SIGNALS:
@@ -179,7 +180,7 @@ class Supervisor:
         self._stopping = True
         self.service_manager.stopping()
         for sock in self.sockets.values():
-            sock.close()  # the last of the processes to let go of it has callers refused
+            sock.close()  # connections are refused once the last process has closed it
         for child in self._children():
             child.stop(timeout=self._stop_timeout())
 
@@ -267,7 +268,7 @@ class Supervisor:
                 again_in=slot.restart_delay,
             )
 
-    # what is to be done
+    # actions
 
     def _start_due_slots(self, selector: selectors.BaseSelector) -> None:
         now = time.monotonic()
@@ -312,7 +313,7 @@ class Supervisor:
         if any(slot.successor is not None or slot.retiring is not None for slot in self._slots):
             return
         if any(slot.current is None or slot.current.ready_at is None for slot in self._slots):
-            return  # one has died meanwhile, and is started again first
+            return  # a process has failed and must be restarted first
         for slot in self._slots:
             if slot.current is not None and slot.current.generation < self._generation:
                 slot.successor = self._start(slot, selector)

@@ -1,4 +1,4 @@
-"""`flowhooks sources`: each of its commands is in a file of its own."""
+"""`flowhooks sources`, one command per file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flowhooks sources`: which engines may call back, and by what they are known; each command in a file of its own."""
+"""The command group `flowhooks sources`, one command per file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flowhooks sources list`: the engines that the settings name; it must not show a secret, or a hash of one."""
+"""`flowhooks sources list`: list the configured engines, without secrets or their hashes."""
 
 from __future__ import annotations
 

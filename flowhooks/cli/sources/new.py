@@ -1,4 +1,4 @@
-"""`flowhooks sources new`: a credential, and the section that knows it."""
+"""`flowhooks sources new`: create a credential and print its section of the settings."""
 
 from __future__ import annotations
 

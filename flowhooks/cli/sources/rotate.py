@@ -1,4 +1,4 @@
-"""`flowhooks sources rotate`: a new credential beside the old one; it must not change what a server goes by."""
+"""`flowhooks sources rotate`: create a new credential beside the old one, without changing the settings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings, Source
 
 DEFAULT_KEEP_DAYS: Final = 7.0
-"""Days for which the old secret holds on, unless somebody says otherwise."""
+"""Default number of days for which the old secret stays valid."""
 _NEXT_STEPS: Final = (
     "1. Put this in the place of the section that there is: the server then knows both.",
     "2. Send the server SIGHUP, and see that its log says settings_reloaded.",
@@ -33,7 +33,7 @@ _NEXT_STEPS: Final = (
 
 
 def _days(context: click.Context, param: click.Parameter, value: float) -> float:
-    if math.isnan(value):  # which is in every range, as click compares
+    if math.isnan(value):  # click accepts nan in every range
         raise click.BadParameter("nan is no number of days", context, param)
     return value
 

@@ -1,4 +1,4 @@
-"""`flowhooks sources test`: whether a server takes a source's credentials; it must not make an event."""
+"""`flowhooks sources test`: test whether a server accepts a source's credentials, without creating an event."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings, Source
 
 TEST_PATH: Final = "/flow/flowhooks%20sources%20test/call-back/complete"
-"""No process instance has blanks in its id, so whoever is let in is answered 422, and nothing is stored."""
+"""Path of the test request. Its id has blanks, so an authenticated request is answered 422 and nothing is stored."""
 TEST_BODY: Final = b'["flowhooks sources test"]'
-"""And no call-back is a list."""
+"""Body of the test request: a list, which no callback is."""
 _AUTHENTICATED: Final = frozenset({400, 422})
 _TIMEOUT: Final = 15.0
 _WILDCARD_HOSTS: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 (addresses that are not called)

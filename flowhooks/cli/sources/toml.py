@@ -1,4 +1,4 @@
-"""A source as a section of the settings, and new credentials for it."""
+"""Write a source as a section of the settings, and create new credentials."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ if TYPE_CHECKING:
 
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _SECRET_BYTES: Final = 32
-"""How long a new secret is, decoded: as much as the hash is that it goes into."""
+"""Bytes of a new secret, the same as the output of the hash (SHA-256) that it is used with."""
 
 
 def source_name(_context: click.Context, _param: click.Parameter, value: str) -> str:
-    """A name, as an argument of a command."""
+    """Check the name of a source given as an argument."""
     if not NAME.fullmatch(value):
         raise click.BadParameter("a name is 1 to 100 letters, digits, '.', '_' or '-'")
     return value
 
 
 def new_secret() -> str:
-    """A secret as Standard Webhooks has them, of 32 random bytes."""
+    """Return a new Standard Webhooks secret of 32 random bytes."""
     return KEY_PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode("ascii")
 
 
 def secret_variable(name: str) -> str:
-    """The name of an environment variable for a source's secret."""
+    """Return the name of an environment variable for a source's secret."""
     return "SOURCE_" + re.sub(r"[^A-Z0-9]", "_", name.upper()) + "_SECRET"
 
 
 def has_ended(secret: Secret) -> bool:
-    """Whether nothing that is signed with a secret is taken any more."""
+    """Tell whether a secret has expired."""
     end = expires_at(secret)
     return end is not None and end < time.time_ns() // 1000
 
 
 def section_lines(name: str, source: Source) -> Iterator[str]:
-    """The lines of a source's section, as TOML has them; without what is as it would be anyhow."""
+    """Yield the lines of a source's section in TOML, without settings that have their default."""
     yield f"[sources.{name if _BARE_KEY.fullmatch(name) else json.dumps(name)}]"
     if source.token_sha256:
         yield f"token_sha256 = {json.dumps(source.token_sha256)}"
@@ -65,7 +65,7 @@ def section_lines(name: str, source: Source) -> Iterator[str]:
     if source.allow:
         yield f"allow = {json.dumps([str(network) for network in source.allow])}"
     if source.rate:
-        yield f"rate = {source.rate:.15g}"  # every digit that somebody may have written
+        yield f"rate = {source.rate:.15g}"  # keeps all digits of the settings file
     if source.burst:
         yield f"burst = {source.burst}"
     if source.max_body_bytes is not None:
@@ -73,10 +73,10 @@ def section_lines(name: str, source: Source) -> Iterator[str]:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, and that is not there yet.
+    """Write a new file that only its owner can read.
 
     Raises:
-        SettingsError: it is there, or cannot be written.
+        SettingsError: the file exists or cannot be written.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -92,7 +92,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def _toml_string(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False)  # which TOML reads alike, for printable text
+    return json.dumps(value, ensure_ascii=False)  # for printable text, a JSON string is a TOML string
 
 
 def _toml_secret(secret: Secret) -> str:
