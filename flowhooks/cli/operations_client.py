@@ -73,7 +73,7 @@ def lock_owner(settings: Settings) -> LockOwner | None:
 
 
 def is_serving(settings: Settings) -> bool:
-    """Tell whether a server or worker is running, which keeps the plugins that it has loaded.
+    """Tell whether a server or worker is running, which uses the plugins loaded at its start.
 
     Raises:
         LedgerUnusable: the lock or the processes cannot be read.

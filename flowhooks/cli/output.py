@@ -87,7 +87,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, unbro
         rows: one cell per column.
         unbroken: headings of the columns whose cells are not wrapped.
     """
-    from rich import box  # noqa: PLC0415 (as the module says)
+    from rich import box  # noqa: PLC0415 (see the module's docstring)
     from rich.table import Table  # noqa: PLC0415 (as above)
     from rich.text import Text  # noqa: PLC0415 (as above)
 
@@ -164,7 +164,7 @@ def progress_bar(what: str, total: Callable[[], int]) -> Iterator[Callable[[int]
 
 
 def _start_bar(what: str, total: int) -> Any:
-    from rich import progress as parts  # noqa: PLC0415 (as the module says)
+    from rich import progress as parts  # noqa: PLC0415 (see the module's docstring)
 
     columns = (
         parts.TextColumn("{task.description}"),
@@ -179,7 +179,7 @@ def _start_bar(what: str, total: int) -> Any:
 
 
 def _open_console(*, err: bool = False) -> Console:
-    from rich.console import Console  # noqa: PLC0415 (as the module says)
+    from rich.console import Console  # noqa: PLC0415 (see the module's docstring)
 
     stream = sys.stderr if err else sys.stdout
     terminal = stream.isatty()

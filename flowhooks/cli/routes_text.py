@@ -129,7 +129,7 @@ def outcome(settings: Settings, example: Example, route: Route) -> str:
 
 
 def hints(settings: Settings, schemas: Schemas, example: Example, explanation: Explanation) -> list[str]:
-    """Return hints at what the operator may have meant, also at unknown sources and kinds, unlike the router."""
+    """Return hints at what was meant, including unknown sources and kinds, which the router cannot detect."""
     event, texts = example.event, []
     if event.kind not in schemas.kinds:
         texts.append(

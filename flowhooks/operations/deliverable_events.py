@@ -89,7 +89,7 @@ def log_dismissed(reader: Reader, router: Router, handlers: Collection[str]) -> 
         with reader.connection() as connection:
             dismissed = dismissed_by_handler(connection, router)
     except FlowhooksError as error:
-        log.error("dismissed_count_failed", why=str(error))  # noqa: TRY400 (one line says it)
+        log.error("dismissed_count_failed", why=str(error))  # noqa: TRY400 (the message is enough)
         return
     for handler in handlers:
         if deliverable := dismissed.get(handler):

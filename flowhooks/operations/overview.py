@@ -27,8 +27,7 @@ MAX_ARRIVALS: Final = 10_000
 MAX_RECENT_DELIVERIES: Final = 2_000
 """Number of newest deliveries from which success rates and latencies are computed."""
 PERIODS: Final = (3600, 900, 300, 60, 10, 1)
-"""Possible periods of the chart of arrivals, in seconds. The longest one with fewer than `MAX_ARRIVALS` events is used.
-"""
+"""Possible periods of the chart of arrivals, in seconds. The longest one whose events were all read is used."""
 BUCKETS: Final = 60
 SERIES_POINTS: Final = 30
 """Number of points in the charts of a handler."""
@@ -183,7 +182,7 @@ def _to_oldest(issue: HandlerIssue) -> Oldest:
 
 
 def _arrivals(arrival_times: Sequence[int], now: int) -> Arrivals:
-    """Return the longest period for which all events were read."""
+    """Count the arrivals of the longest period whose events were all read."""
     ages = [max(0.0, now / 1000 - arrival) / 1000 for arrival in arrival_times]  # in seconds, the youngest first
     is_complete = len(ages) < MAX_ARRIVALS
     period_seconds = next((period for period in PERIODS if is_complete or ages[-1] >= period), PERIODS[-1])

@@ -40,7 +40,7 @@ class RerouteResult:
         delivered: number of events that got deliveries, or became routed again.
         deliveries: number of deliveries created.
         parked: number of dismissed events that are parked again because no handler takes them.
-        dismissed: number of parked events dismissed because of the current settings.
+        dismissed: number of parked events that the current look-up dismisses (by setting, kind or conditions).
         skipped: number of events that already have all deliveries of the current look-up.
         changed_meanwhile: number of events left unchanged because another change came first.
         next: `after` of the next call; `""` if there are no more events.
@@ -65,7 +65,7 @@ class RerouteParkedResult:
     Attributes:
         events: number of parked events examined.
         delivered: number of events that got deliveries.
-        dismissed: number of events dismissed because of the current settings.
+        dismissed: number of events that the current look-up dismisses (by setting, kind or conditions).
         deliveries: number of deliveries created.
         next: `after` of the next call; `""` if there are no more events.
         dry_run: whether nothing was changed.

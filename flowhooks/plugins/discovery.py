@@ -32,7 +32,7 @@ class DiscoveredPlugin:
         distribution: installed package of the plugin; `""` if none.
         version: version of that package; `""` if none.
         top_module: top-level module of the plugin, which distinguishes its frames from those of libraries.
-        load: imports and returns the plugin; raises what the plugin raises.
+        load: imports and returns the plugin; passes on the plugin's exceptions.
         requires: requirements from the package's metadata.
     """
 
@@ -123,7 +123,7 @@ def _metadata_field(distribution: metadata.Distribution | None, field: str) -> s
         return ""
     try:
         return printable_line(str(distribution.metadata[field] or ""))
-    except Exception:  # noqa: BLE001 (no METADATA file, or one that is not text)
+    except Exception:  # noqa: BLE001 (METADATA is missing or is not text)
         return ""
 
 
@@ -147,7 +147,7 @@ def _from_entry_point(entry_point: EntryPoint) -> DiscoveredPlugin:
 def _requires(distribution: metadata.Distribution | None) -> tuple[str, ...]:
     try:
         return tuple((distribution.requires if distribution else None) or ())
-    except Exception:  # noqa: BLE001 (no METADATA file, or one that is not text)
+    except Exception:  # noqa: BLE001 (METADATA is missing or is not text)
         return ()
 
 

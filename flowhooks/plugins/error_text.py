@@ -54,7 +54,7 @@ def _message(error: BaseException) -> str:
         return f"{name}: {error.msg}"
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 (the plugin's own exception class may be as broken as the plugin)
+    except Exception:  # noqa: BLE001 (the plugin's exception class may raise any error)
         text = "its message cannot be read"
     return f"{name}: {text}" if text else name
 

@@ -217,7 +217,7 @@ _READERS: Final[Mapping[str, Callable[[str, Mapping[str, str]], str]]] = {
 def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
     """Return a function that replaces each occurrence of a secret in a text with `…`.
 
-    A secret of at least 4 characters is found as it is, as written by `repr`, JSON and URLs, with its white space
+    A secret of at least 4 characters is found unchanged, as written by `repr`, JSON and URLs, with its white space
     collapsed, and, if it has several lines, by its longer lines. Values that a plugin derives from a secret, such as a
     hash, are not found.
 

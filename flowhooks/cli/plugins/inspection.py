@@ -84,7 +84,7 @@ def query_subprocess(*words: str, settings_source: SettingsSource) -> dict[str, 
     """
     # -P: import nothing from the working folder, as for the command itself.
     command = [sys.executable, "-P", "-m", "flowhooks", *words, "--json", *settings_source.arguments]
-    completed = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8", errors="replace")  # noqa: S603 (ourselves)
+    completed = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8", errors="replace")  # noqa: S603 (flowhooks itself)
     try:
         document = json.loads(completed.stdout)
     except ValueError:

@@ -60,7 +60,7 @@ def run(*arguments: str, to_stderr: bool = False) -> int:
 
 def uninstall(name: str) -> tuple[int, str]:
     """Uninstall a package; return pip's exit code and output."""
-    completed = subprocess.run(  # noqa: S603 (the name is that of a package which is installed)
+    completed = subprocess.run(  # noqa: S603 (the name of an installed package)
         _command(("uninstall", "--yes", name)),
         check=False,
         stdout=subprocess.PIPE,

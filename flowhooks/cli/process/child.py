@@ -21,7 +21,7 @@ MAX_MESSAGE_BYTES: Final = 65536
 
 
 class ChildProcess:
-    """A child process that executes flowhooks anew instead of only forking, so it loads current code and packages.
+    """A child process that executes flowhooks again instead of only forking, so it loads current code and packages.
 
     It has a process group of its own, so Ctrl-C reaches only the supervisor.
 
@@ -38,7 +38,7 @@ class ChildProcess:
         ready_at: time when the process became ready, by `time.monotonic`; None if it is not ready.
         start_error: why the process cannot start, as it reported; `""` if it reported nothing.
         exit_code: exit code of the command after this error.
-        stop_requested: whether the process was told to retire or to stop.
+        stop_requested: whether the process was commanded to retire or to stop.
         kill_at: time when a process that still runs is killed, by `time.monotonic`.
     """
 
@@ -55,7 +55,7 @@ class ChildProcess:
         self.generation = generation
         self.control, child_end = socket.socketpair()
         try:
-            self._process = subprocess.Popen(  # noqa: S603 (the very command that this process was started with)
+            self._process = subprocess.Popen(  # noqa: S603 (the command with which this process was started)
                 [sys.executable or sys.orig_argv[0], *sys.orig_argv[1:]],
                 env=child_environ(number, sockets, child_end, metrics_dir),
                 pass_fds=[sock.fileno() for sock in (*sockets.values(), child_end)],

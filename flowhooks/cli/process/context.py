@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessContext:
-    """Environment of a process that runs until it is told to stop.
+    """Environment of a long-running process.
 
     Attributes:
         inherited: link to the supervisor, which is notified instead of the service manager; None if there is no
@@ -42,7 +42,7 @@ class ProcessContext:
     reread_settings: Callable[[Settings], SettingsDiff]
 
     def watch_supervisor(self, shutdown_signal: ShutdownSignal) -> None:
-        """From now on, request shutdown when the supervisor says so, if there is one."""
+        """From now on, request shutdown on a command of the supervisor, if there is one."""
         if self.inherited is not None:
             self.inherited.watch_supervisor(shutdown_signal)
 
@@ -75,7 +75,7 @@ class ProcessContext:
             changes = self.reread_settings(app.settings)
             serving.reconfigure(changes.settings, app, *servers)
         except FlowhooksError as error:
-            log.error("settings_reload_failed", why=str(error), next=NEXT)  # noqa: TRY400 (one line says it)
+            log.error("settings_reload_failed", why=str(error), next=NEXT)  # noqa: TRY400 (the message is enough)
         except Exception:
             # A defect in the reload must not stop the process from accepting callbacks.
             log.exception("settings_reload_failed", why="a fault of flowhooks", next=NEXT)

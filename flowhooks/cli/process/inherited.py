@@ -95,7 +95,7 @@ class InheritedSockets:
         self._send({"ready": True})
 
     def watch_supervisor(self, shutdown_signal: ShutdownSignal) -> None:
-        """From now on, request shutdown when the supervisor says so or has exited."""
+        """From now on, request shutdown on a command of the supervisor, or when it has exited."""
         signal.signal(signal.SIGHUP, ignore_signal)  # the supervisor handles it
         threading.Thread(target=self._watch, args=(shutdown_signal,), name="supervisor", daemon=True).start()
 

@@ -33,7 +33,7 @@ def run(
     check: Callable[[Settings], None],
     listeners: Sequence[str],
 ) -> None:
-    """Run the work of a command in as many processes as the settings say.
+    """Run the work of a command in the configured number of processes.
 
     Args:
         load: reads the settings.
@@ -74,9 +74,8 @@ def run(
         def reread(old: Settings) -> SettingsDiff:
             changes = diff(old, checked())
             check_removed(old, changes.settings)
-            check(
-                changes.settings
-            )  # check the merged settings: the new ones may be valid only for their own, not yet applied addresses
+            # Check the merged settings: the new ones may be valid only together with an address that is not applied.
+            check(changes.settings)
             # Plugins keep the secrets they were loaded with, so these are still masked.
             _configure_logging(changes.settings, redact)
             return changes

@@ -1,8 +1,8 @@
-"""Limit the memory arenas of glibc.
+"""Limit the number of memory arenas of glibc.
 
-glibc gives each thread one of many arenas, eight per processor core, and a thread of another arena cannot use what is
-free in it. So each arena grows to the maximum that any of its threads ever needed at once: under `make soak` resident
-memory grew for hundreds of thousands of callbacks although the memory in use stayed constant.
+glibc assigns threads to many arenas, eight per processor core. A thread cannot use the free memory of another thread's
+arena. So each arena grows to the maximum that any of its threads ever needed at once: under `make soak` resident memory
+grew for hundreds of thousands of callbacks although the memory in use stayed constant.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ because threads that respond wait behind threads that compute (measured by `make
 ADMIN_THREADS: Final = 4
 """Threads of the administration listener."""
 EXIT_TIMEOUT: Final = 3.0
-"""Seconds until the process is ended although the interpreter, or exit code of plugins, still runs."""
+"""Seconds for the interpreter's exit, including the exit functions of plugins. After that the process is ended."""
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +46,7 @@ def tune_process(settings: Settings, inherited: InheritedSockets | None = None) 
     Several processes are spread over the available cores.
 
     Returns:
-        The cores that handlers may use.
+        The cores that handlers may use; empty if the process is not pinned.
     """
     sys.setswitchinterval(SWITCH_INTERVAL)
     malloc.limit_arenas()

@@ -192,7 +192,7 @@ class Supervisor:
             settings = self.load()
             check_removed(self._current or self.settings, settings)
         except FlowhooksError as error:
-            log.error(  # noqa: TRY400 (one line says it)
+            log.error(  # noqa: TRY400 (the message is enough)
                 "process_replace_failed", why=str(error), next="the processes that there are go on; SIGHUP tries again"
             )
             return
@@ -291,7 +291,7 @@ class Supervisor:
             slot.restart_delay = next_restart_delay(slot.restart_delay, 0.0)
             slot.restart_at = time.monotonic() + slot.restart_delay
             why = error.strerror or str(error)
-            log.error("process_start_failed", number=slot.number, why=why, again_in=slot.restart_delay)  # noqa: TRY400 (one line says it)
+            log.error("process_start_failed", number=slot.number, why=why, again_in=slot.restart_delay)  # noqa: TRY400 (the message is enough)
             return None
         selector.register(child.control, selectors.EVENT_READ, child)
         log.info("process_started", process=child.pid, number=slot.number)

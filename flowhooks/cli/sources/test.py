@@ -82,7 +82,7 @@ def _try_credential(base: str, what: str, headers: dict[str, str], *, name: str 
     status = post(base, TEST_PATH, body=TEST_BODY, headers=sent, timeout=_TIMEOUT).status
     if status in _AUTHENTICATED:
         is_ok, message = name is not None, f"accepted as source {name}" if name else "accepted: anybody may call back"
-    elif name is None and status == 401:  # noqa: PLR2004 (HTTP's "who are you?")
+    elif name is None and status == 401:  # noqa: PLR2004 (HTTP 401)
         is_ok, message = True, "rejected: 401, as it should be"
     else:
         words = {401: "it does not know it", 403: "not from this address", 429: "it is known, and has sent too much"}

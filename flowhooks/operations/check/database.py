@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 _WAL_BUG_FIXED_IN: Final = (3, 51, 3)
 _WAL_BUG_BACKPORTS: Final = ((3, 44, 6), (3, 50, 7))
 _WAL_BUG_SINCE: Final = (3, 7, 0)
-"""SQLite releases with the WAL-reset bug: 3.7.0 up to, but without, 3.51.3. The backports in the branches 3.44 and 3.50
-are fixed, too (https://sqlite.org/wal.html#walresetbug).
+"""SQLite releases with the WAL-reset bug: 3.7.0 up to, but without, 3.51.3. It is also fixed in the branch 3.44 since
+3.44.6 and in the branch 3.50 since 3.50.7 (https://sqlite.org/wal.html#walresetbug).
 """
 _MAX_NAMED: Final = 3
 _NO_SERVER: Final = "; no server runs"

@@ -70,7 +70,7 @@ def check(
         settings: the settings.
         load: loads the schema files and the plugins.
         jobs: raises if the tables of jobs cannot be used; called if the settings' runner needs them.
-        isolated: tries whether isolated handlers can be run in processes of their own; returns the reason why not by
+        isolated: tries to start the isolated handlers in processes of their own; returns the reason of each failure by
             handler id, or `""`.
 
     Returns:
