@@ -32,7 +32,7 @@ class DismissResult:
         dismissed: number of parked events that were dismissed.
         skipped: number of events that were not parked.
         changed_meanwhile: number of events left unchanged because another change came first.
-        next: `after` of the next call; `""` if there are no more events.
+        next: value of `after` for the next call; `""` if there are no more events.
         dry_run: whether nothing was changed.
     """
 
@@ -54,7 +54,7 @@ def dismiss(
         event_filter: which events; without ids and state, only parked events are examined.
         note: reason, stored in the audit log.
         dry_run: only count.
-        after: `next` of the previous call.
+        after: value of `next` from the previous call.
 
     Raises:
         Unavailable: the ledger could not be written; the call changed nothing and may be repeated.

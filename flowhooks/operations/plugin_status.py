@@ -64,12 +64,12 @@ class PluginStatus:
     """A plugin that was found, or that only has registered handlers.
 
     Attributes:
-        name: name.
+        name: name of the plugin.
         state: `"loaded"`, `"quarantined"` or `"denied"` if the plugin was found; otherwise `"missing"`, `"elsewhere"`
             if other processes run all of its handlers that are not retired, or `"retired"` if all are retired and
             deliveries are still stored for them.
         info: result of loading the plugin; None if it was not found.
-        handlers: handlers, by id.
+        handlers: handlers of the plugin, sorted by id.
     """
 
     name: str

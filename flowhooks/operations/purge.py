@@ -36,7 +36,7 @@ class PurgeResult:
         events: number of events examined.
         purged: number of events deleted.
         deliveries: number of deliveries deleted.
-        next: `after` of the next call; `""` if there are no more events.
+        next: value of `after` for the next call; `""` if there are no more events.
         dry_run: whether nothing was changed.
     """
 
@@ -64,7 +64,7 @@ def purge(
         context: what operations work with.
         event_filter: which events; requires `until`. Events that changed after `until` are kept.
         dry_run: only count.
-        after: `next` of the previous call.
+        after: value of `next` from the previous call.
 
     Raises:
         SettingsError: `until` is missing, or events in the state are never purged.

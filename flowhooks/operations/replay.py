@@ -32,7 +32,7 @@ class ReplayResult:
         changed_meanwhile: number of deliveries left unchanged because another change came first.
         out_of_order: number of replayed deliveries of ordered handlers; they run after the deliveries that now wait for
             the same order key.
-        next: `after` of the next call; `""` if there are no more events.
+        next: value of `after` for the next call; `""` if there are no more events.
         dry_run: whether nothing was changed.
     """
 
@@ -56,7 +56,7 @@ def replay(
             delivery runs a second time.
         again: also replay succeeded deliveries; their handlers do their work a second time.
         dry_run: only count.
-        after: `next` of the previous call.
+        after: value of `next` from the previous call.
 
     Raises:
         Unavailable: the ledger could not be written; the call changed nothing and may be repeated.

@@ -43,7 +43,7 @@ class RerouteResult:
         dismissed: number of parked events that the current look-up dismisses (by setting, kind or conditions).
         skipped: number of events that already have all deliveries of the current look-up.
         changed_meanwhile: number of events left unchanged because another change came first.
-        next: `after` of the next call; `""` if there are no more events.
+        next: value of `after` for the next call; `""` if there are no more events.
         dry_run: whether nothing was changed.
     """
 
@@ -67,7 +67,7 @@ class RerouteParkedResult:
         delivered: number of events that got deliveries.
         dismissed: number of events that the current look-up dismisses (by setting, kind or conditions).
         deliveries: number of deliveries created.
-        next: `after` of the next call; `""` if there are no more events.
+        next: value of `after` for the next call; `""` if there are no more events.
         dry_run: whether nothing was changed.
     """
 
@@ -99,7 +99,7 @@ def reroute(
             events dismissed by an operator or a setting, unless `event_filter` has their ids. None: every handler that
             takes the events, whatever dismissed them.
         dry_run: only count.
-        after: `next` of the previous call.
+        after: value of `next` from the previous call.
 
     Raises:
         NotFound: no handler of this id is registered.
@@ -145,7 +145,7 @@ def reroute_parked(context: OperationContext, *, dry_run: bool = False, after: s
     Args:
         context: what operations work with.
         dry_run: only count.
-        after: `next` of the previous call.
+        after: value of `next` from the previous call.
 
     Raises:
         Unavailable: the ledger could not be written; the call changed nothing and may be repeated.

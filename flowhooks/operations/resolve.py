@@ -40,8 +40,8 @@ class ResolveResult:
     Attributes:
         delivery_id: id of the delivery.
         handler: id of the handler.
-        before: state before.
-        after: state after.
+        before: state before the resolution.
+        after: state after the resolution.
         dry_run: whether nothing was changed.
     """
 

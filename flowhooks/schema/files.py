@@ -113,12 +113,7 @@ def _read(file: Path, name: str) -> Document:
         text = file.read_text("utf-8-sig")
         document = json.loads(text, parse_constant=_refuse_constant)
         _check(document, text, name)
-    except (
-        OSError,
-        ValueError,
-        OverflowError,
-        SchemaError,
-    ) as error:  # OverflowError: from a count in a regular expression
+    except (OSError, ValueError, OverflowError, SchemaError) as error:  # OverflowError: a regular expression's count
         raise SettingsError(f"schema file {file}: {_error_text(error)}") from None
     except RecursionError:
         raise SettingsError(f"schema file {file}: it is nested too deep") from None

@@ -37,7 +37,7 @@ class _DeliveryFields(TypedDict):
         error: error of the last attempt, one line.
         finished_at: when the last attempt ended.
         note: comment of an operator.
-        ordered: whether the delivery waits for another one of the same order key.
+        ordered: whether the delivery has an order key, by which it runs in order with others of its handler.
         blocked_by: id of the event whose delivery must finish first, while this one waits.
     """
 
@@ -112,8 +112,8 @@ class _EventFields(TypedDict):
         source: engine that sent the callback.
         kind: kind of callback.
         flow_instance_id: process instance id of the engine.
-        business_key: business key.
-        callback_class: callback class.
+        business_key: business key of the process instance.
+        callback_class: callback class, `callBackProcessClass` of the body.
         process_definition_id: process definition id of the engine.
         process_definition_key: process definition key.
         process_definition_version: process definition version.

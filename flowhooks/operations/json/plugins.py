@@ -90,8 +90,8 @@ class PluginJson(TypedDict):
     """A plugin that was found, or that only has registered handlers.
 
     Attributes:
-        name: name.
-        version: version; empty if the plugin has none.
+        name: name of the plugin.
+        version: version of the plugin; empty if it has none.
         package: installed package of the plugin; empty if it is not from a package.
         origin: place that the plugin was loaded from.
         state: loaded, quarantined, denied, missing, elsewhere or retired.
