@@ -1,4 +1,4 @@
-"""Time, ids and chance: all that differs from run to run, in one place so that tests can hold it still."""
+"""The sources of time, ids and random numbers, in one class so that tests can replace them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SECOND: Final = 1_000_000
-"""Microseconds in a second: all of the ledger's times are whole microseconds since 1970, UTC."""
+"""Microseconds per second. All times in the ledger are whole microseconds since 1970, in UTC."""
 DAY: Final = 86_400 * SECOND
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -21,16 +21,19 @@ _VERSION_7: Final = 0x7000
 _VARIANT: Final = 0x8000_0000_0000_0000
 _VARIANT_MASK: Final = 0x3FFF_FFFF_FFFF_FFFF
 _RANDOM_BLOCK: Final = struct.Struct("256Q")
-"""What the ends of so many ids are made of. Drawn at once, for whoever asks the system lets go of the interpreter, and
-has to win it back from all other threads."""
+"""Layout of a block of random bytes, enough for 256 ids.
+
+One read serves many ids, because `os.urandom` releases the interpreter lock and the thread then competes for it with
+all other threads."""
 
 
 MAX_CLOCK_SKEW: Final = SECOND
-"""By how much two machines' clocks may differ and yet be taken for right: those that are kept by NTP differ by less."""
+"""Microseconds by which this machine's clock may differ from another one and still be used. Clocks synchronised by NTP
+differ by less."""
 
 
 class Clock:
-    """The real one: this machine's, or where that is wrong, one that is told from outside."""
+    """The real clock: the time of this machine, corrected by an offset if `sync` finds it wrong."""
 
     _random_blocks: Iterator[int] = iter(())
 
@@ -38,28 +41,28 @@ class Clock:
         self._offset = 0
 
     def now(self) -> int:
-        """Microseconds since 1970, UTC."""
+        """Return the time in microseconds since 1970, UTC."""
         return time.time_ns() // 1000 + self._offset
 
     def sync(self, read_time: Callable[[], int]) -> int:
-        """Go by another clock from now on, unless this machine's says much the same.
+        """Follow another clock from now on, unless the two differ by at most `MAX_CLOCK_SKEW`.
 
         Args:
-            read_time: asks the other clock; in microseconds since 1970.
+            read_time: returns the time of the other clock, in microseconds since 1970.
 
         Returns:
-            By how much this machine's clock is off, in microseconds; 0 if it is right.
+            The offset that is added to this machine's clock, in microseconds; 0 if its time is used as it is.
         """
         before, other, after = time.time_ns() // 1000, read_time(), time.time_ns() // 1000
         self._offset = 0 if before - MAX_CLOCK_SKEW <= other <= after + MAX_CLOCK_SKEW else other - after
         return self._offset
 
     def random(self) -> float:
-        """A random number from 0 up to 1."""
+        """Return a random number from 0 up to, not including, 1."""
         return random.random()  # noqa: S311 (jitter, not a secret)
 
     def new_id(self) -> str:
-        """A UUID version 7 (RFC 9562): sorts by the time it was made, to a quarter of a microsecond.
+        """Return a UUID version 7 (RFC 9562), which sorts by its creation time to a quarter of a microsecond.
 
         The twelve bits after the version hold the fraction of the millisecond (method 3 of section 6.2).
         """
@@ -70,20 +73,22 @@ class Clock:
         return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
     def _random_bits(self) -> int:
-        # An iterator is atomic: no two threads get the same item.
+        # `next` on an iterator is atomic, so no two threads get the same item.
         while (bits := next(self._random_blocks, None)) is None:
             self._random_blocks = iter(_RANDOM_BLOCK.unpack(os.urandom(_RANDOM_BLOCK.size)))
         return bits
 
 
 def id_lower_bound(timestamp: int) -> str:
-    """The lowest id that can be made at a moment, in microseconds since 1970."""
+    """Return the lowest id that can be created at a time, given in microseconds since 1970."""
     digits = f"{min(max(0, timestamp) // 1000, 2**48 - 1):012x}"
     return f"{digits[:8]}-{digits[8:]}-0000-0000-000000000000"
 
 
 def id_time(key: str) -> int | None:
-    """When an id was made, in microseconds since 1970, to the millisecond; None for what is no such id."""
+    """Return the creation time of an id in microseconds since 1970, to the millisecond; None if `key` is not such an
+    id.
+    """
     try:
         return int(key.replace("-", "")[:12], 16) * 1000
     except ValueError:
@@ -91,7 +96,7 @@ def id_time(key: str) -> int | None:
 
 
 def to_datetime(microseconds: int) -> datetime:
-    """The same moment as an aware time in UTC."""
+    """Return a time in microseconds since 1970 as an aware datetime in UTC."""
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
@@ -104,7 +109,7 @@ def to_text(microseconds: int | None) -> str | None: ...
 
 
 def to_text(microseconds: int | None) -> str | None:
-    """ISO 8601 in UTC to the millisecond, such as `2026-11-24T09:30:00.000Z`; None for None."""
+    """Return ISO 8601 text in UTC to the millisecond, such as `2026-11-24T09:30:00.000Z`; None for None."""
     if microseconds is None:
         return None
     return to_datetime(microseconds).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""Every sentence that an engine may be answered, in English and Chinese."""
+"""All messages that responses to an engine may contain, in English and Chinese."""
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations
@@ -57,7 +57,7 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "send whole characters.",
         "zh": "请求体第 {line} 行第 {column} 列的字符串中含有不成对的代理项（surrogate）；请发送完整的字符。",
     },
-    # A schema refuses what was sent: an opening, then one clause for each violation.
+    # The body violates the schema: an introduction, then one clause for each violation.
     "body_refused": {
         "en": "The body is JSON, but not what this call-back takes.",
         "zh": "请求体是合法的 JSON，但不符合该回调的格式。",
@@ -157,7 +157,7 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "en": "is refused by the schema's keyword {keyword}",
         "zh": "不满足 schema 关键字 {keyword} 的要求",
     },
-    # The request cannot be taken as it is.
+    # The request cannot be accepted.
     "bad_request": {
         "en": "This is not a well-formed HTTP request.",
         "zh": "HTTP 请求格式有误。",
@@ -168,7 +168,7 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "zh": "未提供有效的凭证；请在请求头 Authorization 中以 Bearer 方式携带本流程引擎的令牌，"
         "或使用其密钥对回调签名。",
     },
-    # What only the operator is told of it.
+    # Causes that only the operator sees.
     "unauthorized.nothing_sent": {
         "en": "It had neither a token nor a signature.",
         "zh": "请求既没有令牌，也没有签名。",
@@ -305,7 +305,7 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "en": "The request uses a part of HTTP that this server does not know.",
         "zh": "请求使用了服务器不支持的 HTTP 功能。",
     },
-    # What is asked of the administration API cannot be answered.
+    # The administration API cannot answer the request.
     "query_unknown": {
         "en": "There is no parameter {name} here; there are: {allowed}.",
         "zh": "没有参数 {name}；可用的参数：{allowed}。",
@@ -363,7 +363,7 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "en": "The database cannot be read just now; ask again later.",
         "zh": "数据库暂时无法读取；请稍后重试。",
     },
-    # Stored, but not everything has been done.
+    # The event is stored, but not all of its deliveries have succeeded.
     "pending": {
         "en": "The call-back is stored and need not be sent again. Its deliveries that are not done: "
         "{waiting} waiting, {running} running, {unknown} unknown (an operator decides on those).",
@@ -397,7 +397,7 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "en": "The call-back is stored, but {count} of its handlers failed; the first is {handler}: {why}",
         "zh": "回调已存储，但有 {count} 个处理器执行失败；第一个是 {handler}：{why}",
     },
-    # Not known to be stored, or an error of ours.
+    # It is not known whether the event is stored, or flowhooks itself has failed.
     "draining": {
         "en": "The server is shutting down and takes no more call-backs; send this one again later.",
         "zh": "服务器正在停机，不再接收回调；请稍后重发。",
@@ -431,14 +431,14 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
 
 
 def text(key: str, language: str, /, **params: Any) -> str:
-    """The sentence `key` in `language`, with `params` filled in.
+    """Return the message `key` in `language`, with `params` filled in.
 
     Args:
         key: a key of `MESSAGES`.
         language: `"zh"` or `"en"`.
-        **params: what the sentence names.
+        **params: the values of the placeholders in the message.
 
     Raises:
-        KeyError: there is no such sentence, language or param.
+        KeyError: the message, the language or a parameter does not exist.
     """
     return MESSAGES[key][language].format_map(params)

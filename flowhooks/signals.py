@@ -1,4 +1,4 @@
-"""Signals as something that a loop can wait for."""
+"""Signals delivered through a pipe, so that a loop can wait for them."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-"""Signals that ask for the end."""
+"""Signals that request a stop."""
 
 
 def ignore_signal(_number: int, _frame: object) -> None:
-    """Do nothing. Unlike SIG_IGN, programs that this process starts do not inherit it."""
+    """Ignore a signal. Unlike SIG_IGN, this handler is not inherited by programs that this process starts."""
 
 
 class SignalWaiter:
-    """Receives signals through a pipe, into which the interpreter writes the number of each signal.
+    """Receives signals through a pipe into which the interpreter writes the number of each signal.
 
-    Python calls the handler of a signal between two steps of the main thread. A main thread that waits for a lock may
-    never hear of a signal that another thread received, or that came just before the wait. A loop that waits for the
-    pipe hears of every signal. Handlers stay installed after `with`: a late signal must not end the process.
+    Python calls a signal handler between two steps of the main thread. A main thread that waits for a lock may
+    therefore miss a signal that another thread received, or that arrived just before the wait. A loop that waits for
+    the pipe misses none. The handlers stay installed after the `with` block, because a late signal must not end the
+    process.
 
     Args:
-        numbers: the signals.
-        handler: called for each signal in the main thread, too.
+        numbers: the signals to receive.
+        handler: also called in the main thread for each signal. Default: does nothing.
 
     Attributes:
-        reader: the non-blocking file to wait for.
-        previous_handlers: what handled each signal before.
+        reader: the non-blocking file descriptor to wait for.
+        previous_handlers: the earlier handler of each signal, by number.
     """
 
     def __init__(self, numbers: Iterable[int], handler: Callable[[int, Any], None] = ignore_signal) -> None:
@@ -53,18 +54,18 @@ class SignalWaiter:
         signal.set_wakeup_fd(self._previous_wakeup_fd)
 
     def read(self, limit: int = 1024) -> bytes:
-        """The numbers of the oldest signals that were received and not read."""
+        """Return the numbers of the oldest unread signals, at most `limit`; empty if there are none."""
         with contextlib.suppress(BlockingIOError):
             return os.read(self.reader, limit)
         return b""
 
     def write(self, number: int) -> None:
-        """Pretend that a signal was received; from any thread."""
-        with contextlib.suppress(BlockingIOError):  # the pipe is full of signals that nobody has read
+        """Simulate the receipt of a signal. May be called from any thread."""
+        with contextlib.suppress(BlockingIOError):  # the pipe is full of unread signals
             os.write(self._writer, bytes([number]))
 
     def close_after_fork(self) -> None:
-        """In a child process: leave the pipe to the parent."""
+        """Close the pipe in a child process; the parent keeps its copy."""
         signal.set_wakeup_fd(-1)
         os.close(self.reader)
         os.close(self._writer)

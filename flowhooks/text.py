@@ -1,4 +1,4 @@
-"""Text from any origin, escaped or shortened for a line, a page, a database or a shell."""
+"""Functions that escape or shorten untrusted text for a line, a page, a database or a shell."""
 
 from __future__ import annotations
 
@@ -8,52 +8,52 @@ import shlex
 from typing import Final
 
 MAX_LINE_CHARS: Final = 600
-"""Characters of a line in a listing or an alert, so that it stays one."""
+"""Maximum length of a line in a listing or an alert, in characters."""
 _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 _INVISIBLE: Final = re.compile(
     "["
-    "\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls, other than tab and line end
-    "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u3164\ufe00-\ufe0f\uffa0"  # without a width
-    "\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\ufffb"  # ends of lines; marks that turn the direction of writing
-    "\ud800-\udfff"  # halves of characters, which UTF-8 does not have
+    "\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters other than tab and line feed
+    "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u3164\ufe00-\ufe0f\uffa0"  # zero width
+    "\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\ufffb"  # line separators; marks that change the direction of writing
+    "\ud800-\udfff"  # surrogates, which UTF-8 cannot encode
     "\U000e0000-\U000e0fff"  # tags
     "]"
 )
 
 
 def one_line(text: str) -> str:
-    """The text on one line: each run of white space is one blank."""
+    """Return the text on one line, with each run of white space replaced by one space."""
     return " ".join(text.split())
 
 
 def truncate(text: str, max_chars: int, *, count_ellipsis: bool = True) -> str:
-    """The text, cut with an ellipsis where it is longer than `max_chars` characters.
+    """Return the text, cut and marked with an ellipsis if it is longer than `max_chars` characters.
 
     Args:
         text: any text.
-        max_chars: the most characters.
-        count_ellipsis: whether the ellipsis is one of them.
+        max_chars: the maximum number of characters.
+        count_ellipsis: whether the ellipsis counts towards the maximum.
     """
     return text if len(text) <= max_chars else text[: max_chars - count_ellipsis] + "…"
 
 
 def truncate_middle(text: str, max_chars: int, mark: str = " … ") -> str:
-    """The text, or where it is longer than `max_chars` characters its beginning and its end, with `mark` between."""
+    """Return the text or, if it is longer than `max_chars` characters, its start and its end with `mark` between them."""
     half = max_chars // 2
     return text if len(text) <= max_chars else f"{text[:half]}{mark}{text[-half:]}"
 
 
 def escape_control(text: str, max_chars: int | None = None, *, replacement: str | None = None) -> str:
-    """The text on one line, without characters that a terminal would obey or that cannot be seen.
+    """Return the text on one line, without control characters that a terminal would execute and without invisible ones.
 
     Args:
-        text: such as the name of a member, or a header's value.
-        max_chars: the most characters that are returned; None: all of them.
-        replacement: what stands for a character that is not printable; None: its escape, as JSON has it.
+        text: untrusted text, such as the name of a member or the value of a header.
+        max_chars: the maximum length of the result; None: no limit.
+        replacement: replaces each character that is not printable; None: its JSON escape is used.
 
     Returns:
-        The text with what is not printable (controls, lone surrogates, marks that turn the direction of writing)
-        escaped or replaced; cut, with an ellipsis, where it is longer than `max_chars`.
+        The text with all characters that are not printable (controls, lone surrogates, marks that change the direction
+        of writing) escaped or replaced. A text longer than `max_chars` is cut and ends with an ellipsis.
     """
     start = text[:max_chars]
     if not start.isprintable():
@@ -67,15 +67,17 @@ def escape_control(text: str, max_chars: int | None = None, *, replacement: str 
 
 
 def printable_line(text: str) -> str:
-    """The text on one line of bounded length, what is not printable replaced: it may go to a terminal or a log."""
+    """Return the text on one line of at most `MAX_LINE_CHARS`, unprintable characters replaced, for a terminal or a
+    log.
+    """
     return escape_control(one_line(text), MAX_LINE_CHARS, replacement=_REPLACEMENT)
 
 
 def escape_invisible(text: str) -> str:
-    """The text for a page, every character that cannot be seen in place of its escape.
+    """Return the text for a page, with every invisible character replaced by its escape.
 
-    Whoever looks is to see what is there, and what is there is not to turn the line round, to hide, or to reach a
-    terminal into which it is copied. Line ends, tabs and wide spaces stay.
+    The reader sees all characters of the text. None of them can reverse the line, hide text, or reach a terminal into
+    which the text is copied. Line feeds, tabs and wide spaces are kept.
     """
     return _INVISIBLE.sub(_escape, text)
 
@@ -86,15 +88,15 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def to_storable(text: str, max_chars: int) -> str:
-    """What a database can keep of a text: no NUL, no lone surrogate, not without end."""
+    """Return the text as every database can store it: no NUL, no lone surrogates, at most about `max_chars` characters."""
     text = truncate_middle(text, max_chars)
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
 shell_quote = shlex.quote
-"""Quote one value for a shell, whatever is in it."""
+"""Quote one value for a shell, whatever characters it contains."""
 
 
 def command_line(*words: str) -> str:
-    """Return the command `flowhooks` with these words, quoted for a shell; `--key=VALUE` is one word."""
+    """Return the command `flowhooks` with these words, quoted for a shell. `--key=VALUE` is one word."""
     return shlex.join(("flowhooks", *words))
