@@ -86,9 +86,7 @@ def id_lower_bound(timestamp: int) -> str:
 
 
 def id_time(key: str) -> int | None:
-    """Return the creation time of an id in microseconds since 1970, to the millisecond; None if `key` is not such an
-    id.
-    """
+    """Return the creation time of an id in microseconds since 1970, to the millisecond; None if it is not an id."""
     try:
         return int(key.replace("-", "")[:12], 16) * 1000
     except ValueError:

@@ -38,7 +38,7 @@ def truncate(text: str, max_chars: int, *, count_ellipsis: bool = True) -> str:
 
 
 def truncate_middle(text: str, max_chars: int, mark: str = " … ") -> str:
-    """Return the text or, if it is longer than `max_chars` characters, its start and its end with `mark` between them."""
+    """Return the text or, if it is longer than `max_chars` characters, its start and its end around `mark`."""
     half = max_chars // 2
     return text if len(text) <= max_chars else f"{text[:half]}{mark}{text[-half:]}"
 
@@ -67,8 +67,9 @@ def escape_control(text: str, max_chars: int | None = None, *, replacement: str 
 
 
 def printable_line(text: str) -> str:
-    """Return the text on one line of at most `MAX_LINE_CHARS`, unprintable characters replaced, for a terminal or a
-    log.
+    """Return the text on one line for a terminal or a log, with unprintable characters replaced.
+
+    The line has at most `MAX_LINE_CHARS` characters.
     """
     return escape_control(one_line(text), MAX_LINE_CHARS, replacement=_REPLACEMENT)
 
@@ -88,7 +89,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def to_storable(text: str, max_chars: int) -> str:
-    """Return the text as every database can store it: no NUL, no lone surrogates, at most about `max_chars` characters."""
+    """Return the text as every database can store it: no NUL, no lone surrogates, shortened to `max_chars`."""
     text = truncate_middle(text, max_chars)
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 

@@ -1,1 +1,1 @@
-"""What a process shows of itself: metrics, logs, open files."""
+"""Metrics, logs and the limit of open files of a process."""

@@ -1,6 +1,6 @@
-"""What is looked up when Prometheus asks: how the ledger fares, and what this process is about.
+"""Metrics that are read when Prometheus scrapes: the state of the ledger and of this process.
 
-What is read out of the ledger is the same whichever process is asked: take the maximum over processes, not the sum.
+Metrics read from the ledger have the same value in every process: take the maximum over processes, not the sum.
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ if TYPE_CHECKING:
 
 STATS_TTL_SECONDS: Final = 5.0
 TOTALS_TTL_SECONDS: Final = 60.0
-"""For how long what was read is told again, whoever asks how often: what is open is found along indexes, but for the
-totals every event is counted (0.03 s for 1,000,000 on SQLite)."""
+"""Seconds for which values read from the ledger are reused, however often they are scraped.
+
+The totals have a longer time. Open deliveries are found through indexes, but for the totals every event is counted
+(0.03 s for 1,000,000 events on SQLite)."""
 OPEN_STATES: Final = (State.WAITING, State.RUNNING, State.UNKNOWN, State.DEAD)
-"""The states of deliveries that are counted: of what is at rest there may be millions."""
+"""States whose deliveries are counted. There may be millions of deliveries in the other states."""
 
 T = TypeVar("T")
 
@@ -44,16 +46,17 @@ log = structlog.get_logger(__name__)
 
 
 class ProcessInfo(NamedTuple):
-    """What this process can tell of itself at any time.
+    """What a process reports about itself when it is scraped.
 
     Attributes:
-        version: of flowhooks.
-        plugins: all that were found.
-        running: how many deliveries run just now.
-        processes: how many processes there are for handlers that run in one of their own.
-        queued: how many pieces of work wait for the ledger's writer.
-        notifications_dropped: how many notices no plugin was given.
-        is_single_process: whether it reports only itself; else it leaves out what it does just now.
+        version: the version of flowhooks.
+        plugins: all plugins that were found.
+        running: returns the number of deliveries that are running.
+        processes: returns the number of processes of isolated handlers.
+        queued: returns the number of write requests that wait for the ledger's writer.
+        notifications_dropped: returns the number of notifications that were not given to a plugin.
+        is_single_process: whether the metrics are those of this process alone; if not, its current activity is left
+            out.
     """
 
     version: str
@@ -66,17 +69,13 @@ class ProcessInfo(NamedTuple):
 
 
 class ProcessCollector(Collector):
-    """What this process is about.
-
-    Args:
-        info: what it can tell.
-    """
+    """Collects the metrics of this process."""
 
     def __init__(self, info: ProcessInfo) -> None:
         self._info = info
 
     def collect(self) -> Iterator[Metric]:
-        """The numbers."""
+        """Yield the metrics."""
         process = self._info
         build = GaugeMetricFamily(
             "flowhooks_build_info", "1; which flowhooks, on which Python.", labels=["version", "python"]
@@ -108,13 +107,13 @@ class ProcessCollector(Collector):
 
 
 class LedgerCollector(Collector):
-    """How the ledger fares.
+    """Collects the metrics of the ledger.
 
     Args:
-        ledger: is read.
-        url: its database.
-        clock: tells the time.
-        handler_label: what a handler is called.
+        ledger: the ledger to read.
+        url: the URL of its database.
+        clock: the clock that ages are measured with.
+        handler_label: returns the label value for a handler's id.
     """
 
     def __init__(self, ledger: Reader, *, url: str, clock: Clock, handler_label: Callable[[str], str]) -> None:
@@ -125,11 +124,11 @@ class LedgerCollector(Collector):
         self._totals = _TTLCache(ledger.totals, TOTALS_TTL_SECONDS)
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing: to be registered must not read the ledger."""
+        """Return nothing, because otherwise registration would call `collect` and read the ledger."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """The numbers; only `flowhooks_ledger_up` if it cannot be read."""
+        """Yield the metrics; only `flowhooks_ledger_up` if the ledger cannot be read."""
         try:
             condition, totals = self._stats.read(), self._totals.read()
         except LedgerUnusable as error:
@@ -231,7 +230,7 @@ def _size(file: Path, suffix: str = "") -> int:
 
 
 class _TTLCache(Generic[T]):
-    """Caches a value for a time; of several threads that need it at once, one reads it."""
+    """Caches a value for a time. If several threads need it at once, one of them reads it and the others wait."""
 
     def __init__(self, read: Callable[[], T], seconds: float) -> None:
         self._read = read

@@ -1,7 +1,7 @@
-"""Where log records go and how they look: one line each.
+"""The log handler of a process and its formats: one line per record.
 
-The rest of flowhooks logs with `structlog.get_logger(__name__).info("event_name", key=value)`: the event is
-a fixed name, everything that varies is a value. Libraries log with the standard library; both take the same way out.
+The rest of flowhooks logs with `structlog.get_logger(__name__).info("event_name", key=value)`. The event is a fixed
+name, and everything that varies is a value. Libraries log through the standard library. Both reach the same handler.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 MAX_VALUE_CHARS: Final = 8192
-"""Characters of one value that are logged."""
+"""Maximum number of characters that are logged of one value."""
 MAX_TRACEBACK_CHARS: Final = 32768
-"""Characters of a traceback that are logged: its beginning and its end."""
+"""Maximum number of characters that are logged of a traceback. A longer one is cut in the middle."""
 _MAX_DEPTH: Final = 6
 _JSON: Final = json.JSONEncoder(allow_nan=False, ensure_ascii=False)
 _ASCII_JSON: Final = json.JSONEncoder(allow_nan=False)
-_MAX_NUMBER_BITS: Final = 64  # bits; readers of JSON lose the digits of wider ones
+_MAX_NUMBER_BITS: Final = 64  # JSON parsers lose digits of wider integers
 
 LIBRARY_LEVELS: Final[Mapping[str, int]] = {
-    "waitress.queue": logging.ERROR,  # warns of every request that waits for a thread
-    "alembic": logging.WARNING,  # tells every start which dialect it found
-    "sqlalchemy": logging.WARNING,  # at info it logs every statement, with the values of call-backs in it
+    "waitress.queue": logging.ERROR,  # logs a warning for each request that waits for a thread
+    "alembic": logging.WARNING,  # logs the dialect at each start
+    "sqlalchemy": logging.WARNING,  # logs every statement at level info, with the values of callbacks
 }
-"""Loggers of libraries that say too much, and the level from which they are heard."""
+"""Least severe level that is logged, for each library that logs too much."""
 
 
 def configure(
@@ -57,17 +57,17 @@ def configure(
 ) -> None:
     """Send every log record, warning and uncaught exception of this process to one stream, one line each.
 
-    Process-wide, as logging itself is; calling it again replaces what it did before. A stream that breaks loses
-    records and does no other harm.
+    The configuration is process-wide, as that of `logging` is, and a second call replaces the first. If the stream
+    breaks, records are lost, and nothing else happens.
 
     Args:
         level: the least severe level that is logged, such as `"info"`.
-        format: `"json"`: an object a line, with `time` (UTC), `level`, `logger`, `event`, the values
-            of the record and, for an exception, its `traceback`; ASCII only if the stream is not UTF-8. `"text"`: for
-            people.
-        stream: default the standard error.
-        redact: masks secrets in a text, whoever logs it; default: there are none.
-        pid: named in each record; default: in none, for nobody else writes to this stream.
+        format: `"json"`: one object per line, with `time` (UTC), `level`, `logger`, `event`, the values of the record
+            and, for an exception, its `traceback`; ASCII only if the stream is not UTF-8. `"text"`: for people.
+        stream: default: standard error.
+        redact: masks secrets in a text, whichever library logs it; default: masks nothing.
+        pid: the process id to add to each record; None: records have none, because no other process writes to the
+            stream.
     """
     stream = stream or sys.stderr
     handler = _LineHandler(stream)
@@ -98,7 +98,8 @@ def configure(
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=_logger,
-        # A cached logger would keep this configuration for ever, for 1.5 of the 30 microseconds that a record costs.
+        # A cached logger would keep this configuration forever, and save only 1.5 of the 30 microseconds that a record
+        # costs.
         cache_logger_on_first_use=False,
     )
     logging.captureWarnings(True)
@@ -116,7 +117,7 @@ def _wants_colors(stream: TextIO) -> bool:
 
 
 def _is_utf8(stream: TextIO) -> bool:
-    # A stream without an encoding, such as a StringIO, takes any text.
+    # A stream without an encoding, such as a StringIO, accepts any text.
     return codecs.lookup(getattr(stream, "encoding", None) or "utf-8").name == "utf-8"
 
 
@@ -127,10 +128,10 @@ class _LineHandler(logging.StreamHandler[TextIO]):
         try:
             line = self.format(record)
         except RecursionError:
-            raise  # as logging does: to go on would end in an overflow of the interpreter's own stack
+            raise  # as `logging` does: continuing would overflow the interpreter's C stack
         except Exception as error:  # noqa: BLE001 (a record that cannot be shown is still a record)
             line = self.format(_stand_in(record, error))
-        with contextlib.suppress(OSError, ValueError):  # a closed pipe or file: there is nowhere left to say so
+        with contextlib.suppress(OSError, ValueError):  # a closed pipe or file: there is no other place to log to
             self._write(line)
 
     def _write(self, line: str) -> None:
@@ -169,7 +170,7 @@ class _RecordFields:
     def __call__(self, _: Any, __: str, values: structlog.typing.EventDict) -> dict[str, Any]:
         record: logging.LogRecord = values.pop("_record")
         if not values.pop("_from_structlog"):
-            for left_behind in ("message", "asctime"):  # by other formatters that have seen this record
+            for left_behind in ("message", "asctime"):  # set by other formatters that have processed this record
                 values.pop(left_behind, None)
         error = values.pop("exc_info", None)
         text = values.pop("traceback") if isinstance(values.get("traceback"), str) else None
@@ -206,7 +207,8 @@ class _JsonLine:
 
     def __call__(self, _: Any, __: str, fields: structlog.typing.EventDict) -> str:
         line = self._encoder.encode(fields)
-        # Line separators, marks that turn the text and the like could forge a line; within JSON they are in strings.
+        # Line separators, marks that reverse text and similar characters could forge a line. JSON has them in strings
+        # only.
         return escape_control(line)
 
 
@@ -232,7 +234,7 @@ class _TextLine:
 
 
 class _TextValue:
-    """A value whose repr is a plain word, or else a quoted and escaped string."""
+    """A value whose repr is a plain word if possible, otherwise a quoted and escaped string."""
 
     __slots__ = ("_value",)
 
@@ -251,7 +253,7 @@ def _truncate_traceback(text: str) -> str:
 
 
 def to_plain(value: Any, redact: Callable[[str], str] = str) -> Any:
-    """What JSON can hold of `value`, at most `MAX_VALUE_CHARS` of it; never raises, whatever the value does."""
+    """Return `value` as data for JSON, at most `MAX_VALUE_CHARS` of it. Never raises, whatever its methods do."""
     try:
         return _Clipper(redact).to_plain(value, 0)
     except Exception:  # noqa: BLE001 (a value's own methods may raise anything)

@@ -1,8 +1,8 @@
-"""What this process counts, for Prometheus.
+"""The counters and histograms of this process, for Prometheus.
 
-Each process counts for itself, so what is told is summed over processes; those of one supervisor count together. Values
-of labels are bounded: handlers beyond the first `MAX_HANDLERS` share one. What is read only when somebody asks is in
-`flowhooks.observability.collectors`.
+Each process counts for itself, so the values of all processes are added up. Processes of one supervisor report their
+common sum. The number of label values is bounded: all handlers beyond the first `MAX_HANDLERS` share one. Metrics that
+are read only at a scrape are in `flowhooks.observability.collectors`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
 MAX_HANDLERS: Final = 500
-"""Handlers with lines of their own: each has some 40, and whoever stores them pays by the line."""
+"""Maximum number of handlers with a label value of their own. Each adds about 40 time series, which cost memory in
+Prometheus."""
 OTHER_HANDLERS: Final = "(others)"
-"""What stands for all further handlers; no handler's id looks so."""
+"""Label value shared by all further handlers. No handler id has this form."""
 NO_KIND: Final = "(none)"
-"""The kind of requests to no path of a call-back; no kind is called so."""
+"""Label value for requests whose path is not that of a callback. No kind has this name."""
 
 REQUEST_DURATION_BUCKETS: Final = (
     0.001,
@@ -58,17 +59,17 @@ DELIVERY_LATENCY_BUCKETS: Final = (
     43_200.0,
     172_800.0,
 )
-"""Up to the 27 hours and a half that the retries of `Retry()` take."""
+"""Upper limits in seconds, up to 48 hours: the retries of `Retry()` take up to 27.5 hours."""
 COMMIT_DURATION_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 COMMIT_BATCH_SIZE_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """Counts. Every method may be called from any thread, and is quick.
+    """The counters and histograms. Every method is fast and may be called from any thread.
 
     Attributes:
-        registry: what this process tells; collectors may be added.
-        is_multiprocess: whether a supervisor has this process count together with others: prometheus-client then keeps
+        registry: the metrics of this process; collectors may be added.
+        is_multiprocess: whether a supervisor has this process count together with others. prometheus-client then keeps
             the counts in files, and the sum over all processes that exist or have existed is reported.
     """
 
@@ -139,14 +140,14 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
-        # To find what counts a label's values takes longer than to count: each is looked for once.
+        # Looking up the child of a label value takes longer than counting, so each is looked up once.
         self._by_kind = cache(lambda kind: (self._received.labels(kind), self._answering.labels(kind)))
         self._by_answer = cache(lambda kind, status: self._answered.labels(kind, str(status)))
         self._by_handler = cache(lambda label: (self._attempting.labels(label), self._delivering.labels(label)))
         self._by_outcome = cache(self._attempts.labels)
 
     def answers(self) -> dict[int, int]:
-        """How many requests for call-backs this process has answered since its start, by HTTP status."""
+        """Return the number of callback requests answered since the start of this process, by HTTP status."""
         by_status: dict[int, int] = {}
         for family in self._answered.collect():
             for sample in family.samples:
@@ -159,36 +160,37 @@ class Metrics:
         return Histogram(name, text, [label], buckets=buckets, registry=self.registry)
 
     def add(self, collector: Collector) -> None:
-        """Have what `collector` finds told, too, each time that somebody asks."""
+        """Add a collector, whose metrics are read at each scrape."""
         self.registry.register(collector)
         self._looked_up.register(collector)
 
     def text(self) -> bytes:
-        """Everything, in Prometheus' text format 0.0.4; of processes that count together, what all have counted."""
+        """Return all metrics in Prometheus' text format 0.0.4; under a supervisor, the sums over its processes."""
         return generate_latest(self._looked_up if self.is_multiprocess else self.registry)
 
     def received(self, kind: str) -> None:
-        """A request has come."""
+        """Count a request that arrived."""
         self._by_kind(kind)[0].inc()
 
     def answered(self, kind: str, status: int, seconds: float) -> None:
-        """A request was answered, `seconds` after it came."""
+        """Count a request that was answered, `seconds` after it arrived."""
         self._by_answer(kind, status).inc()
         self._by_kind(kind)[1].observe(seconds)
 
     def refused(self, status: int) -> None:
-        """A request was answered before it was known what it is for."""
+        """Count a request that was rejected before its kind was known."""
         self.received(NO_KIND)
         self._by_answer(NO_KIND, status).inc()
 
     def attempted(self, handler: str, outcome: str, seconds: float, *, total: float | None) -> None:
-        """An attempt was settled.
+        """Count an attempt that was settled.
 
         Args:
-            handler: its handler's id.
-            outcome: how it ended.
-            seconds: how long it took in its handler.
-            total: seconds since the call-back was received, if this attempt was the delivery's last.
+            handler: the handler's id.
+            outcome: the outcome of the attempt.
+            seconds: the run time of the handler.
+            total: seconds since the callback was received, if this attempt was the last of the delivery; otherwise
+                None.
         """
         label = self.handler_label(handler)
         attempting, delivering = self._by_handler(label)
@@ -198,20 +200,20 @@ class Metrics:
             delivering.observe(max(0.0, total))
 
     def logged_in(self, outcome: str) -> None:
-        """Somebody has tried to come in as an operator: `"succeeded"`, `"failed"`, `"delayed"`, `"refused_token"`."""
+        """Count an attempt to log in as an operator: `"succeeded"`, `"failed"`, `"delayed"`, `"refused_token"`."""
         self._logins.labels(outcome).inc()
 
     def process_ended(self, reason: str) -> None:
-        """A process of a handler has ended: `"overdue"`, `"crashed"`, `"worn"`, `"evicted"`, `"stopped"`."""
+        """Count a handler process that ended: `"overdue"`, `"crashed"`, `"worn"`, `"evicted"`, `"stopped"`."""
         self._processes_ended.labels(reason).inc()
 
     def committed(self, items: int, seconds: float) -> None:
-        """A transaction of the ledger with so many pieces of work was committed."""
+        """Count a committed transaction of the ledger with this number of write requests."""
         self._committed.observe(items)
         self._committing.observe(seconds)
 
     def handler_label(self, handler: str) -> str:
-        """What a handler is called here: its id, or `OTHER_HANDLERS`."""
+        """Return the label value for a handler: its id, or `OTHER_HANDLERS`."""
         label = self._labels.get(handler)
         if label is None:
             with self._naming:

@@ -1,4 +1,4 @@
-"""The plugin authors' test kit: flowhooks under test, without a server and without waiting.
+"""The plugin authors' test kit: runs plugins on a real flowhooks, without a server and without waiting.
 
     from flowhooks.testing import exactly_once, make_event
 
@@ -7,8 +7,8 @@
         answer = app.post("4711", callBackProcessClass="com.example.ContractSigned")
         assert answer.json == {"success": True}
 
-The names below are loaded when they are
-asked for: pytest imports this package in every environment in which flowhooks is installed.
+The names below are imported at their first use, because pytest imports this package in every environment in which
+flowhooks is installed.
 """
 
 from __future__ import annotations

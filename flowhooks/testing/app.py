@@ -1,4 +1,4 @@
-"""A real flowhooks with the plugins that a test gives, on a ledger of its own, asked through its real WSGI app."""
+"""A real flowhooks that loads the plugins of a test, on a ledger of its own, called through its real WSGI app."""
 
 from __future__ import annotations
 
@@ -42,32 +42,33 @@ if TYPE_CHECKING:
 
 _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 _SETTLED: Final = COMPLETED_STATES | {State.DEAD}
-"""States in which a delivery blocks no other one."""
+"""States in which a delivery blocks no other delivery."""
 
 
 class AppHarness:
-    """flowhooks as it serves, without the server: plugins, ledger, retries, recovery and the HTTP contract are real.
+    """flowhooks under test, without the server: plugins, ledger, retries, recovery and the HTTP contract are real.
 
-    Only the plugins that are given are loaded, whatever is installed. The clock stands still until `advance`. No
-    circuit opens, however often a test has it fail.
+    Only the given plugins are loaded, whatever plugins are installed. The clock stands still until `advance` is called.
+    The circuit breaker is off, however often a handler fails.
 
     Args:
-        *plugins: modules or objects with hooks, or handlers made by `@handler`. An installed plugin has the
-            name of its entry point, another module the last part of its own; handlers make up the plugin `handlers`.
-        names: further plugins, by the name that each is to have.
-        settings: the sections `[plugins.NAME]`, by name.
-        clock: default a new one.
-        folder: where the ledger lies; default a temporary folder, which `close` removes.
-        sources: names of engines, each of which gets a credential; the first one calls unless `post` says.
-        database: a PostgreSQL, as an URL, for handlers that use `delivery.transaction()`: the ledger then lies there,
-            in a schema of its own, which `close` removes. Default: a SQLite file in `folder`.
+        *plugins: modules or objects with hooks, or handlers made by `@handler`. An installed plugin is named after its
+            entry point, and any other module after the last part of its name. Single handlers form the plugin
+            `handlers`.
+        names: further plugins, by their names.
+        settings: the sections `[plugins.NAME]`, by plugin name. Default: none.
+        clock: the clock of the app. Default: a new `ManualClock`.
+        folder: the folder of the ledger. Default: a temporary folder, which `close` removes.
+        sources: names of engines. Each gets a credential, and `post` calls as the first one by default.
+        database: the URL of a PostgreSQL database, for handlers that use `delivery.transaction()`. The ledger is then
+            in a new schema of that database, which `close` removes. Default: a SQLite file in `folder`.
 
     Attributes:
         clock: the clock.
-        folder: where the ledger lies.
+        folder: the folder of the ledger.
 
     Raises:
-        FlowhooksError: a plugin is quarantined: the reason, and the traceback where there is one.
+        FlowhooksError: a plugin is quarantined. The message has the reason and, if there is one, the traceback.
     """
 
     def __init__(
@@ -113,18 +114,18 @@ class AppHarness:
         if kind is None:
             self.close()
         else:
-            self._abandon()  # what failed first is what there is to say
+            self._abandon()  # report the first failure only
 
     @property
     def app(self) -> App:
-        """The real `App`, for what this class does not offer; a new one after each `restart`."""
+        """The real `App`, for everything that this class does not offer. `restart` replaces it with a new one."""
         if self._open is None:
             raise AssertionError("this app was crashed or closed: call restart() first")
         return self._open[0]
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
-        """The handlers that were loaded, by their ids."""
+        """The loaded handlers, by their ids."""
         return self.app.plugins.handlers
 
     def post(
@@ -139,21 +140,24 @@ class AppHarness:
         also: Mapping[str, Any] | None = None,
         **body: Any,
     ) -> PostResult:
-        """Send a call-back, and wait for its answer.
+        """Send a callback and return its response.
 
         Args:
             flow_instance_id: the engine's process instance id.
-            kind: the kind of call-back.
-            wait: whole seconds that the answer waits for the handlers; 0: it comes as soon as the event is stored.
-                It comes earlier when nothing more can happen because the clock stands still.
+            kind: the kind of callback.
+            wait: whole seconds that the response waits for the handlers, 20 by default. 0: respond as soon as the event
+                is stored. The response also comes as soon as nothing more can happen because the clock stands still.
             headers: further headers, such as `{"Accept-Language": "zh"}`.
-            source: the engine that calls, one of `sources`; default the first one.
-            also: members of the body whose names are those of arguments here.
+            source: the engine that calls, one of `sources`. Default: the first one.
+            also: further members of the body, for names that are arguments of this method.
             **body: members of the body, such as `conclusion="approved"`.
 
+        Returns:
+            The response.
+
         Raises:
-            TypeError: the body is nothing that JSON can hold.
-            KeyError: there is no such source.
+            TypeError: the body cannot be encoded as JSON.
+            KeyError: no source has the name `source`.
         """
         app = self.app
         web = self._open[1] if self._open else None
@@ -165,49 +169,49 @@ class AppHarness:
         return post(app, web, path=(flow_instance_id, kind), text=json.dumps({**(also or {}), **body}), headers=sent)
 
     def event(self, event_id: str) -> Event:
-        """A stored event.
+        """Return a stored event.
 
         Raises:
-            FlowhooksError: there is none with this id.
+            FlowhooksError: no event has this id.
         """
         return self.app.ledger.event(event_id).event
 
     def events(self) -> tuple[Event, ...]:
-        """All stored events, the oldest first."""
+        """Return all stored events, the oldest first."""
         return tuple(stored.event for stored in self._stored())
 
     def parked(self) -> tuple[Event, ...]:
-        """The events that no handler wants, the oldest first."""
+        """Return the parked events, the oldest first: no class or key handler takes them yet."""
         return tuple(stored.event for stored in self._stored(state="parked"))
 
     def dismissed(self) -> tuple[Event, ...]:
-        """The events that no handler is meant for, such as those of another conclusion, the oldest first."""
+        """Return the dismissed events, such as those of another conclusion, the oldest first."""
         return tuple(stored.event for stored in self._stored(state="dismissed"))
 
     def why_not(self, event_id: str) -> str:
-        """Why an event is parked or dismissed, and why each handler of its class or key does not get it.
+        """Explain why an event is parked or dismissed, and why each handler of its class or key does not get it.
 
         Args:
-            event_id: the event, as `PostResult.event_id` has it.
+            event_id: the event's id, as in `PostResult.event_id`.
 
         Returns:
-            One reason a line, such as `leave:grant does not get it: conclusion 'rejected' is not one of approved`;
+            One reason per line, such as `leave:grant does not get it: conclusion 'rejected' is not one of approved`;
             `""` if the event is routed.
 
         Raises:
-            FlowhooksError: there is no such event.
+            FlowhooksError: no event has this id.
         """
         return "\n".join(text.no_match_reasons(self.app.ledger.event(event_id)))
 
     def deliveries(self, event_id: str, handler: str | None = None) -> tuple[DeliveryView, ...]:
-        """How the deliveries of an event stand.
+        """Return the current state of an event's deliveries.
 
         Args:
-            event_id: the event, as `PostResult.event_id` has it.
-            handler: only this handler's: its name or its id; default all.
+            event_id: the event's id, as in `PostResult.event_id`.
+            handler: return only the delivery of this handler, given by name or id. Default: all deliveries.
 
         Raises:
-            FlowhooksError: there is no such event.
+            FlowhooksError: no event has this id.
         """
         ledger = self.app.ledger
         return tuple(
@@ -217,14 +221,14 @@ class AppHarness:
         )
 
     def delivery(self, event_id: str, handler: str | None = None) -> DeliveryView:
-        """The one delivery of an event, or that of one handler.
+        """Return the only delivery of an event, or its delivery for one handler.
 
         Args:
-            event_id: the event.
-            handler: the handler's name or id; needed where the event has several deliveries.
+            event_id: the event's id.
+            handler: the handler's name or id; needed if the event has several deliveries.
 
         Raises:
-            AssertionError: there is none, or there are several.
+            AssertionError: no delivery matches, or several do.
         """
         __tracebackhide__ = True
         deliveries = self.deliveries(event_id, handler)
@@ -249,21 +253,22 @@ class AppHarness:
         attempt: int | None = None,
         timeout: float = WAIT_TIMEOUT,
     ) -> DeliveryView:
-        """Wait until a delivery is in a state. Fails at once when nothing moves any more, and says why.
+        """Wait until a delivery is in a state; fail at once, with the reason, if it cannot get there by itself.
 
         Args:
-            event_id: the event.
-            state: such as `"succeeded"`, `"waiting"`, `"dead"` or `"unknown"`.
-            handler: the handler's name or id; needed where the event has several deliveries.
-            attempt: only after this attempt has begun.
-            timeout: real seconds at the most.
+            event_id: the event's id.
+            state: the state to wait for, such as `"succeeded"`, `"waiting"`, `"dead"` or `"unknown"`.
+            handler: the handler's name or id; needed if the event has several deliveries.
+            attempt: also wait until this is the number of the last attempt. Default: any attempt.
+            timeout: the maximum wait, in real seconds. Default: 20.
 
         Returns:
-            The delivery as it then stands.
+            The delivery in that state.
 
         Raises:
-            AssertionError: it is not, and will not be without something else: what was waited for, what is instead.
-            ValueError: there is no such state.
+            AssertionError: the delivery is in another state, and stays in it until the test does something, or the
+                timeout has passed. The message has the expected state, the actual state and the reason.
+            ValueError: `state` is not a state.
         """
         __tracebackhide__ = True
         expected_state = State(state)
@@ -285,14 +290,14 @@ class AppHarness:
             return text.why_idle(delivery, now)
         in_front = self.delivery(delivery.blocked_by, delivery.handler)
         if in_front.state in _SETTLED:
-            return None  # it has ended since `found` was read
+            return None  # it has ended since `delivery` was read
         return text.why_blocked(in_front, text.why_idle(in_front, now))
 
     def advance(self, seconds: float = 0, *, minutes: float = 0, hours: float = 0, days: float = 0) -> None:
-        """Move the clock, and have the runner look for what has become due; `wait_for` waits until it has run.
+        """Move the clock forward and wake the runner, which then runs due deliveries; use `wait_for` to wait for them.
 
         Args:
-            seconds: how far; added to what the others say.
+            seconds: the distance; the four arguments are added up.
             minutes: as above.
             hours: as above.
             days: as above.
@@ -301,25 +306,26 @@ class AppHarness:
         self.app.runner.wake()
 
     def settle(self, *event_ids: str) -> None:
-        """Let everything run that runs by itself: the clock is moved from one due time to the next.
+        """Run everything that runs by itself: move the clock from one due time to the next.
 
         Afterwards each delivery has succeeded, is dead or closed, or is *unknown* and waits for an operator. A delivery
-        to an ordered handler may also wait behind an *unknown* one.
+        of an ordered handler may also be blocked by an *unknown* one.
 
         Args:
-            *event_ids: only until these events are settled; default all.
+            *event_ids: wait only until these events are settled. Default: all events.
 
         Raises:
-            AssertionError: something runs for longer than 20 real seconds.
+            AssertionError: nothing has changed for 20 real seconds, but not everything is settled, for example because
+                a handler is still running.
         """
         __tracebackhide__ = True
         settle(self.app, self.clock, event_ids)
 
     def crash(self) -> None:
-        """Leave everything as a process does that is killed: what runs goes on running, but nobody records how it ends.
+        """Simulate a kill of the process: running handlers continue, but nothing records how they end.
 
         Raises:
-            AssertionError: it was crashed already.
+            AssertionError: the app has crashed before, or was closed.
         """
         app = self.app
         self._open = None
@@ -327,11 +333,11 @@ class AppHarness:
         app.close(0)
 
     def restart(self) -> None:
-        """Start again on the same ledger, after `crash`, or after an orderly stop.
+        """Start again on the same ledger, after `crash` or after an orderly stop.
 
         Raises:
-            AssertionError: a handler did not end within 20 seconds.
-            FlowhooksError: a plugin is quarantined now.
+            AssertionError: a handler did not end within 20 real seconds, or the app was closed.
+            FlowhooksError: a plugin is now quarantined.
         """
         __tracebackhide__ = True
         if self._closed:
@@ -341,10 +347,10 @@ class AppHarness:
         self._start()
 
     def close(self) -> None:
-        """Stop, and see that the ledger's books balance. Closing twice does nothing.
+        """Stop the app and check the consistency of the ledger. Closing twice does nothing.
 
         Raises:
-            AssertionError: a handler does not end, or the books do not balance.
+            AssertionError: a handler did not end within 20 real seconds, or the ledger is inconsistent.
         """
         __tracebackhide__ = True
         if self._closed:
@@ -359,7 +365,7 @@ class AppHarness:
             self._abandon()
 
     def _start(self) -> None:
-        # No entry points: an installed copy of a plugin under test would be quarantined, and that raise an alert.
+        # No entry points: an installed copy of a plugin under test would be quarantined, and that would raise an alert.
         app = App(self._settings, clock=self.clock, objects=self._objects, entry_points=())
         try:
             plugin_names.check_loaded(app.plugins)
@@ -381,7 +387,7 @@ class AppHarness:
             raise AssertionError(text.still_running(app, WAIT_TIMEOUT))
 
     def _abandon(self) -> None:
-        # As a killed process: nothing is written.
+        # As after a kill, nothing is written.
         self._closed = True
         if self._open is not None:
             app, self._open = self._open[0], None

@@ -1,4 +1,4 @@
-"""Events made by hand, for calling a handler's function in a unit test."""
+"""Events made by a test, for unit tests that call a handler's function directly."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def make_event(
     received_at: datetime | None = None,
     **data: Any,
 ) -> Event:
-    """Make an event as flowhooks makes it of a call-back's body.
+    """Make an event in the same way as flowhooks makes it from the body of a callback.
 
     Args:
         callback_class: `callBackProcessClass`.
@@ -38,19 +38,19 @@ def make_event(
         business_key: `businessKey`.
         conclusion: `conclusion`, such as `"approved"`.
         flow_instance_id: the engine's process instance id.
-        kind: the kind of call-back.
+        kind: the kind of callback.
         source: the engine's name.
         process_definition_id: `processDefinitionId`.
         version: `processDefinitionVersion`.
-        id: the event's id; default a new one each time.
-        received_at: an aware time; default 2026-01-01T00:00:00Z.
-        **data: further members of the body, also those above by the names that the body has for them.
+        id: the event's id. Default: a new id for each event.
+        received_at: an aware datetime. Default: 2026-01-01T00:00:00Z.
+        **data: further members of the body. The members above may be given here by their names in the body.
 
     Returns:
-        The event. All of the body is in `event.data`; members that are None are left out, as nulls are.
+        The event. `event.data` has the whole body. Members that are None are left out, as nulls are.
 
     Raises:
-        TypeError: a member is given twice, or is nothing that JSON can hold.
+        TypeError: a member is given twice, or cannot be encoded as JSON.
     """
     named = {
         "businessKey": business_key,
@@ -77,7 +77,7 @@ def event_of(
     id: str | None = None,  # noqa: A002 (as above)
     received_at: datetime | None = None,
 ) -> Event:
-    """Make an event of a call-back's body, which is read as flowhooks reads it."""
+    """Make an event from the body of a callback, parsed as flowhooks parses it."""
     return from_body(
         schema.parse(json.dumps(dict(body)).encode()),
         id=id or Clock().new_id(),

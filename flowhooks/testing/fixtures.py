@@ -1,6 +1,6 @@
-"""The pytest fixtures of the test kit; pytest finds them by itself where flowhooks is installed.
+"""The pytest fixtures of the test kit, which pytest finds by itself where flowhooks is installed.
 
-It must not import the kit before a test asks for it: every run of pytest in that environment imports this file.
+Every run of pytest in such an environment imports this file, so it imports the kit only inside the fixtures.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def flowhooks_clock() -> ManualClock:
-    """The clock of the apps that `flowhooks_app` makes; it stands still until it is moved."""
+    """The clock of the apps that `flowhooks_app` makes. It stands still until a test moves it."""
     from flowhooks.testing import ManualClock  # noqa: PLC0415 (see the module's docstring)
 
     return ManualClock()
@@ -27,9 +27,9 @@ def flowhooks_clock() -> ManualClock:
 def flowhooks_app(
     flowhooks_clock: ManualClock, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., AppHarness]]:
-    """A function that makes an `AppHarness`, with the same arguments but clock and folder.
+    """A function that makes an `AppHarness`. It takes the same arguments except `clock` and `folder`.
 
-    At the end of the test all are closed, and it is checked that their ledgers' books balance.
+    At the end of the test all apps are closed, and the consistency of their ledgers is checked.
     """
     from flowhooks.testing import AppHarness  # noqa: PLC0415 (see the module's docstring)
 

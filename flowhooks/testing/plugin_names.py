@@ -1,4 +1,4 @@
-"""What a test gives, as plugins by name."""
+"""The names of the plugins that a test gives as objects."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from flowhooks.plugins.plugins import Plugins
 
 LOOSE_HANDLERS_PLUGIN: Final = "handlers"
-"""The plugin that handlers which were given by themselves make up."""
+"""Name of the plugin that contains handlers given without a plugin."""
 
 
 def name_plugins(objects: Sequence[object], names: Mapping[str, object]) -> dict[str, object]:
-    """Plugins by name.
+    """Return the plugins by name.
 
     Args:
-        objects: modules and objects, which get names, and handlers, which make up a plugin of their own.
+        objects: modules and objects, which are named here, and single handlers, which form one plugin.
         names: further plugins, by name.
 
     Raises:
-        PluginError: something is no plugin, or two have one name.
+        PluginError: an object is not a plugin, or two plugins have the same name.
     """
     plugins: dict[str, object] = {}
     loose = [item for item in objects if isinstance(item, Handler)]
@@ -47,7 +47,7 @@ def name_plugins(objects: Sequence[object], names: Mapping[str, object]) -> dict
 
 
 def plugin_with(handlers: Iterable[Handler]) -> SimpleNamespace:
-    """A plugin that has these handlers and nothing else."""
+    """Return a plugin that has these handlers and nothing else."""
     handler_list = list(handlers)
     return SimpleNamespace(handlers=hookimpl(lambda: handler_list))
 
@@ -59,7 +59,7 @@ def _add(plugins: dict[str, object], name: str, plugin: object) -> None:
 
 
 def _name(plugin: object, taken: Mapping[str, object]) -> str:
-    """Return an installed plugin's own name, else its module's, else a number."""
+    """Return a plugin's entry point name if it is installed, otherwise its module's name, otherwise a number."""
     for entry_point in entry_points(group=PROJECT):
         module, _, attribute = entry_point.value.partition(":")
         loaded: Any = sys.modules.get(module.strip())
@@ -72,10 +72,10 @@ def _name(plugin: object, taken: Mapping[str, object]) -> str:
 
 
 def check_loaded(plugins: Plugins) -> None:
-    """See that every plugin was loaded.
+    """Check that every plugin was loaded.
 
     Raises:
-        PluginError: one was not; with the reason, and with its traceback where there is one.
+        PluginError: a plugin is quarantined. The message has the reason and, if there is one, the traceback.
     """
     broken = [info for info in plugins.infos if info.state == "quarantined" and info.origin == "object"]
     if broken:
@@ -83,6 +83,6 @@ def check_loaded(plugins: Plugins) -> None:
 
 
 def plugin_warnings(plugins: Plugins, names: Iterable[str]) -> list[str]:
-    """What the authors of these plugins should know, though they run: functions and settings without effect."""
+    """Return the warnings about these plugins, such as functions and settings without effect."""
     ours = tuple(f"plugin {name!r} " for name in names)
     return [text for text in plugins.warnings if any(mark in text for mark in ours)]

@@ -1,4 +1,4 @@
-"""A ledger on PostgreSQL for one app under test: in a schema of its own, which goes with it."""
+"""A temporary PostgreSQL schema that holds the ledger of one app under test."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _PREFIX: Final = "flowhooks_test_"
 
 
 class TemporarySchema:
-    """A new schema with the ledger's tables. Names that it lacks are looked up in the schema `public`.
+    """A new schema with the ledger's tables. Names that are not in it are looked up in the schema `public`.
 
     Args:
-        database: a database on PostgreSQL whose user may make schemas in it.
+        database: the URL of a PostgreSQL database in which the user may create schemas.
 
     Attributes:
-        url: the database, with this schema.
+        url: the URL of the database, with the new schema as search path.
 
     Raises:
-        SettingsError: it is no database on PostgreSQL.
-        LedgerUnusable: it cannot be used.
+        SettingsError: the URL does not name a PostgreSQL database.
+        LedgerUnusable: the database cannot be used.
     """
 
     def __init__(self, database: str) -> None:
@@ -36,13 +36,13 @@ class TemporarySchema:
         self._run(f"CREATE SCHEMA {self._name}")
         self.url = self._url_with_path(f"{self._name},public")
         try:
-            upgrade(self._url_with_path(self._name))  # without `public`, where there may be another ledger
+            upgrade(self._url_with_path(self._name))  # without `public`, which may contain another ledger
         except BaseException:
             self.drop()
             raise
 
     def drop(self) -> None:
-        """Remove it, and all that is in it."""
+        """Drop the schema with everything in it."""
         self._run(f"DROP SCHEMA IF EXISTS {self._name} CASCADE")
 
     def _url_with_path(self, path: str) -> str:

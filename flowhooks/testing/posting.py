@@ -1,4 +1,4 @@
-"""A call-back sent through a WSGI app, without a socket."""
+"""Sends a callback through a WSGI app, without a socket."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 
 def post(app: App, web: Any, *, path: tuple[str, str], text: str, headers: Mapping[str, str]) -> PostResult:
-    """Send a call-back, and wait for its answer, but for nothing that needs the clock to be moved.
+    """Send a callback and return its response, without waiting for anything that needs the clock to move.
 
     Args:
         app: the app behind `web`.
         web: the WSGI app.
         path: the flow instance id and the kind.
         text: the body.
-        headers: all of them.
+        headers: all headers.
     """
     flow_instance_id, kind = path
     address = f"/flow/{quote(flow_instance_id, safe='')}/call-back/{quote(kind, safe='')}"
-    # In a thread of its own: this one looks meanwhile whether the answer waits for a clock that stands still.
+    # The request runs in another thread. This thread checks meanwhile whether the response waits for the clock to move.
     with futures.ThreadPoolExecutor(1, "post") as pool:
         future = pool.submit(simulate_post, web, address, body=text, headers=dict(headers), host="localhost")
         while not futures.wait([future], POLL_INTERVAL).done:
@@ -49,7 +49,7 @@ def _release_waiters(app: App, flow_instance_id: str) -> None:
     try:
         events = app.ledger.page(event_filter, limit=MAX_EVENTS)
     except FlowhooksError:
-        return  # the ledger cannot be read just now: the answer says so
+        return  # the ledger cannot be read just now: the response reports that
     for stored in events:
         for standing in stored.delivery_statuses:
             if standing.state is not State.WAITING or standing.due_at is None:
@@ -68,7 +68,7 @@ def _waits_for_clock(app: App, blocked: DeliveryStatus, now: int) -> bool:
         None,
     )
     if first is None or first.state not in {State.WAITING, State.UNKNOWN}:
-        return False  # it runs, or it has ended since
+        return False  # it is running, or has ended since
     return first.due_at is None or first.due_at > now
 
 

@@ -1,4 +1,4 @@
-"""What a failed test is told: what was expected, what is instead, what to do next; it must not wait or change."""
+"""The texts of failed tests: the expected state, the actual state and the next step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WHY: Final[Mapping[str, str]] = {
     DismissedBy.SETTING: "the setting routing.ignore_process_keys names its key",
     DismissedBy.OPERATOR: "an operator dismissed it",
 }
-"""Why an event is parked or dismissed, unless because of a condition."""
+"""Why an event is parked or dismissed, unless a condition is the reason."""
 _CONDITION: Final = {
     "parked": "a handler's condition cannot be decided",
     "dismissed": "the conditions of each handler of its class or key are false",
@@ -34,11 +34,11 @@ _CONDITION: Final = {
 
 
 def why_idle(delivery: DeliveryView, now: int) -> str | None:
-    """Why a delivery does not move by itself, and what would move it; None if it does move.
+    """Return why a delivery does not proceed by itself, and what would make it proceed; None if it does proceed.
 
     Args:
         delivery: the delivery.
-        now: microseconds since 1970.
+        now: the time in microseconds since 1970.
     """
     if delivery.state is State.RUNNING:
         return None
@@ -56,17 +56,17 @@ def why_idle(delivery: DeliveryView, now: int) -> str | None:
 
 
 def why_blocked(in_front: DeliveryView, why: str | None) -> str | None:
-    """What blocks a delivery, and what would move that; None if it moves by itself.
+    """Return what blocks a delivery, and what would make that one proceed; None if it proceeds by itself.
 
     Args:
         in_front: the delivery that must end first.
-        why: why that one does not move by itself; None if it does.
+        why: why that one does not proceed by itself; None if it does.
     """
     return why and f"it is blocked by event {in_front.event_id}, which is {in_front.state}: {why}"
 
 
 def wait_failure(delivery: DeliveryView, expected_state: State, attempt: int | None, why: str) -> str:
-    """What was waited for, what is instead, why, and the delivery's error and traceback."""
+    """Return the message of a failed wait: expected and actual state, the reason, the error and the traceback."""
     after = "" if attempt is None else f" in attempt {attempt}"
     lines = [f"waited for the delivery of {delivery.handler} to be {str(expected_state)!r}{after}"]
     lines[0] += f", but it is {str(delivery.state)!r} in attempt {delivery.attempt}: {why}"
@@ -80,7 +80,7 @@ def wait_failure(delivery: DeliveryView, expected_state: State, attempt: int | N
 
 
 def no_delivery(app: App, stored: StoredEvent) -> str:
-    """That no handler wants an event, with the reason, and what each handler listens to."""
+    """Return the message for an event without deliveries: the reason, and the selectors of each handler."""
     event = stored.event
     sent = {
         "callBackProcessClass": event.callback_class,
@@ -101,7 +101,7 @@ def no_delivery(app: App, stored: StoredEvent) -> str:
 
 
 def no_match_reasons(stored: StoredEvent) -> list[str]:
-    """Why an event is parked or dismissed, then why each handler of its class or key does not get it."""
+    """Return why an event is parked or dismissed, then why each handler of its class or key does not get it."""
     by = stored.parked_by or stored.dismissed_by
     why = _CONDITION[stored.state] if by == "condition" else _WHY.get(by or "")
     lines = [f"it is {stored.state} because {why}"] if why else []
@@ -113,13 +113,13 @@ def no_match_reasons(stored: StoredEvent) -> list[str]:
 
 
 def selectors_text(handler: Handler) -> str:
-    """A handler's selectors, those that select."""
+    """Return the selectors that a handler has set, as text."""
     selectors = {name: value for name, value in handler.selectors.to_json().items() if value and name != "format"}
     return ", ".join(f"{name}={value!r}" for name, value in selectors.items())
 
 
 def still_running(app: App, seconds: float) -> str:
-    """That handlers go on although all should have ended."""
+    """Return the message for handlers that did not end in time."""
     return (
         f"{app.runner.running} run(s) of handlers did not end within {seconds:g} seconds (the handlers are "
         f"{', '.join(app.plugins.handlers)}). Nothing interrupts a handler: give whatever it waits for a time limit, "

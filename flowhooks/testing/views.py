@@ -1,4 +1,4 @@
-"""What a test sees of flowhooks: an answer, a delivery."""
+"""The values that a test receives from flowhooks: a response, a delivery."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostResult:
-    """What the engine is answered.
+    """The response to a callback.
 
     Attributes:
         status: the HTTP status.
-        json: the body, read as JSON; None if it is none.
-        event_id: the stored event's id (the header `Flowhooks-Event`); `""` if there is none.
-        message: the sentence for people (`message` of the body); `""` if there is none.
-        headers: the headers, found by a name in any case.
+        json: the body, parsed as JSON; None if it is not JSON.
+        event_id: the id of the stored event (the header `Flowhooks-Event`); `""` if there is none.
+        message: the message for people (`message` in the body); `""` if there is none.
+        headers: the headers; their names are case-insensitive.
     """
 
     status: int
@@ -37,21 +37,22 @@ class PostResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryView:
-    """How a delivery stood when it was looked at.
+    """A delivery as it was when it was read.
 
     Attributes:
         id: the delivery's id, which the handler sees as `delivery.id`.
-        event_id: its event.
-        handler: its handler's id, `plugin:name`.
-        state: its state; compares with a string, such as `"succeeded"`.
-        attempt: how many attempts have begun.
-        outcome: how the last attempt ended; None if there was none, or while it runs.
-        error: the last attempt's error, one line; `""` if there is none.
+        event_id: the id of its event.
+        handler: the id of its handler, `plugin:name`.
+        state: its state; can be compared with a string, such as `"succeeded"`.
+        attempt: the number of attempts that have started.
+        outcome: the outcome of the last attempt; None if there was none, or while it runs.
+        error: the last attempt's error, on one line; `""` if there is none.
         traceback: the last attempt's traceback; `""` if there is none.
-        result: what the handler returned in the last attempt, as JSON keeps it; None if nothing.
-        due_at: from when it may run again or be probed, in UTC; None if it may not.
-        note: what an operator or a probe said of it; `""` if nothing.
-        blocked_by: the event whose delivery to the same ordered handler must end before it may run; None if none must.
+        result: the return value of the handler in the last attempt, decoded from JSON; None if there is none.
+        due_at: the time, in UTC, from which the delivery may run again or be probed; None if it may not.
+        note: the comment of an operator or a probe; `""` if there is none.
+        blocked_by: the id of the event whose delivery to the same ordered handler must end first; None if there is
+            none.
     """
 
     id: str
@@ -69,7 +70,7 @@ class DeliveryView:
 
 
 def delivery_view(event_id: str, standing: DeliveryStatus, attempts: Sequence[Attempt]) -> DeliveryView:
-    """A delivery, of what the ledger says of it and of its attempts."""
+    """Return the view of a delivery from its status and its attempts in the ledger."""
     last = attempts[-1] if attempts else None
     return DeliveryView(
         id=standing.delivery_id,

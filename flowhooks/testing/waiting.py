@@ -1,4 +1,4 @@
-"""Waiting for an app under test, and moving its clock meanwhile."""
+"""Functions that wait for an app under test, and move its clock meanwhile."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     from flowhooks.testing.clock import ManualClock
 
 WAIT_TIMEOUT: Final = 20.0
-"""Real seconds for which something that must happen is waited for, on machines that are busy."""
+"""Real seconds to wait for something that must happen. It is long because machines may be busy."""
 POLL_INTERVAL: Final = 0.005
-"""Real seconds between looks."""
+"""Real seconds between two polls."""
 MAX_EVENTS: Final = 10_000
-"""Events read at a time: more than any test makes."""
+"""Maximum number of events read at a time: more than any test makes."""
 MAX_PROBES: Final = 3
-"""How often a probe may answer that it cannot tell, before that is taken for its answer."""
+"""Number of times that a delivery is probed before it counts as settled although its probe cannot decide."""
 
 
 def settle(app: App, clock: ManualClock, event_ids: Sequence[str]) -> None:
-    """Move the clock from one due time to the next until nothing goes on by itself any more.
+    """Move the clock from one due time to the next until no delivery proceeds by itself any more.
 
     Args:
         app: the app.
         clock: its clock.
-        event_ids: only until these events are settled; empty: all.
+        event_ids: only until these events are settled; empty: all events.
 
     Raises:
-        AssertionError: nothing changes for 20 real seconds, and it is not the clock that is waited for.
+        AssertionError: nothing has changed for 20 real seconds, and nothing waits for the clock.
     """
     __tracebackhide__ = True
     asked: dict[str, set[int]] = {}
@@ -48,7 +48,7 @@ def settle(app: App, clock: ManualClock, event_ids: Sequence[str]) -> None:
     while moving := _moving(app, event_ids, asked):
         if moving != before:
             before, deadline = moving, time.monotonic() + WAIT_TIMEOUT
-        # A blocked delivery is due long since: the time to go to is that of the delivery in front of it.
+        # A blocked delivery has been due for long, so the next due time is that of the delivery in front of it.
         unblocked = [standing for _, standing in moving if standing.blocked_by is None]
         due = [
             standing.due_at
@@ -89,7 +89,7 @@ def _standings(app: App, event_ids: Sequence[str]) -> dict[tuple[str, str], Deli
     """Return the statuses of the events' deliveries and of those that block them, by event and handler."""
     ids = set(event_ids)
     while True:
-        # All of them at once: what moves between two reads would be in neither.
+        # Read all of them in one query: an event that changes between two queries would be in neither.
         events = app.ledger.page(EventFilter(ids=tuple(sorted(ids))), limit=MAX_EVENTS)
         delivery_statuses = {
             (stored.event.id, standing.handler): standing for stored in events for standing in stored.delivery_statuses
@@ -114,10 +114,10 @@ def _moves(standing: DeliveryStatus, asked: dict[str, set[int]]) -> bool:
 
 
 def wait_until_idle(app: App) -> None:
-    """Wait until no handler of an app runs any more.
+    """Wait until no handler of an app is running.
 
     Raises:
-        AssertionError: one does for longer than 20 real seconds.
+        AssertionError: a handler has run for 20 real seconds.
     """
     __tracebackhide__ = True
     try:
@@ -127,10 +127,10 @@ def wait_until_idle(app: App) -> None:
 
 
 def check_consistency(settings: Settings) -> None:
-    """See that a ledger's books balance.
+    """Check that a ledger is consistent.
 
     Raises:
-        AssertionError: they do not, or cannot be read.
+        AssertionError: the ledger is inconsistent, or cannot be read.
     """
     __tracebackhide__ = True
     try:
@@ -146,14 +146,14 @@ def check_consistency(settings: Settings) -> None:
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait until something is so.
+    """Wait until a condition is true.
 
     Args:
-        condition: whether it is.
-        what: it, in words.
+        condition: returns whether it is true.
+        what: the condition, in words.
 
     Raises:
-        AssertionError: it is not, after 20 real seconds.
+        AssertionError: the condition is not true after 20 real seconds.
     """
     __tracebackhide__ = True
     deadline = time.monotonic() + WAIT_TIMEOUT

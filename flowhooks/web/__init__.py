@@ -1,1 +1,1 @@
-"""HTTP: the callback listener, the administration listener, and the server under both."""
+"""HTTP: the callback listener, the administration listener, and the server that both use."""

@@ -1,4 +1,4 @@
-"""Every error as HTTP has it: its status and the body of the HTTP contract."""
+"""Error responses: their HTTP status, headers and body."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ STATUS_OF: Final[Mapping[type[CallbackRejected], int]] = {
     RateLimited: 429,
     Unavailable: 503,
 }
-"""The status of each refusal."""
+"""HTTP status of each rejection."""
 
 HEADERS: Final = (
     ("Content-Type", "application/json; charset=utf-8"),
     ("Cache-Control", "no-store"),
     ("X-Content-Type-Options", "nosniff"),
 )
-"""What every error is sent with."""
+"""Headers of every error response."""
 
 MAX_PATH_CHARS: Final = 2048
-"""Characters of the path that an error repeats."""
+"""Maximum number of characters of the request's path in an error body."""
 
 _MESSAGE_KEYS: Final[Mapping[int, str]] = {
     404: "not_found",
@@ -56,19 +56,19 @@ _MESSAGE_KEYS: Final[Mapping[int, str]] = {
     415: "media_type",
     501: "not_implemented",
 }
-"""What is said of Falcon's own errors; of others `bad_request` or `internal`."""
+"""Messages for Falcon's own errors, by status. Other statuses use `bad_request` or `internal`."""
 
 _JSON: Final = json.JSONEncoder(ensure_ascii=False)
 _log = structlog.get_logger(__name__)
 
 
 class LocalizedHTTPError(falcon.HTTPError):
-    """A request that HTTP itself does not let through, with one of our sentences.
+    """An HTTP error with a message from `flowhooks.messages`.
 
     Args:
         status: the HTTP status.
-        key: the sentence, a key of `flowhooks.messages.MESSAGES`.
-        **params: what the sentence names. Never a value out of the request's body.
+        key: the message, a key of `flowhooks.messages.MESSAGES`.
+        **params: the values of the message's placeholders. Never a value from the request's body.
     """
 
     def __init__(self, status: int, key: str, /, **params: Any) -> None:
@@ -78,11 +78,11 @@ class LocalizedHTTPError(falcon.HTTPError):
 
 
 def envelope(*, status: int, message: str, path: str) -> dict[str, Any]:
-    """The body of an error; what follows `errorInfo` are Spring MVC's names.
+    """Return the body of an error. The members after `errorInfo` have Spring MVC's names.
 
     Args:
         status: the HTTP status.
-        message: the sentence, in the caller's language.
+        message: the message, in the caller's language.
         path: the request's path, not decoded.
     """
     return {
@@ -97,24 +97,24 @@ def envelope(*, status: int, message: str, path: str) -> dict[str, Any]:
 
 
 def encode(body: Mapping[str, Any]) -> bytes:
-    """`body` as JSON in UTF-8. A lone surrogate, which UTF-8 does not have, becomes a question mark."""
+    """Return `body` as JSON in UTF-8. A lone surrogate, which UTF-8 cannot encode, becomes a question mark."""
     return _JSON.encode(body).encode(errors="replace")
 
 
 def raw_path(environ: Mapping[str, Any]) -> str:
-    """The path of a request, as it was sent where the WSGI server tells (most do), else decoded."""
+    """Return the undecoded path of a request if the WSGI server provides it (most do), otherwise the decoded one."""
     target: str | None = environ.get("REQUEST_URI") or environ.get("RAW_URI")
     return target.partition("?")[0] if target else str(environ.get("PATH_INFO", ""))
 
 
 def respond(request: falcon.Request, response: falcon.Response, *, status: int, message: str) -> None:
-    """Make `response` an error.
+    """Turn `response` into an error.
 
     Args:
-        request: whose path is named.
-        response: what is changed.
+        request: the request, whose path is in the body.
+        response: the response to change.
         status: the HTTP status.
-        message: the sentence, in the caller's language.
+        message: the message, in the caller's language.
     """
     response.status = status
     response.data = encode(envelope(status=status, message=message, path=raw_path(request.env)))
@@ -122,18 +122,18 @@ def respond(request: falcon.Request, response: falcon.Response, *, status: int, 
 
 
 ErrorLog: TypeAlias = "Callable[[falcon.Request, int, Callable[[str], str]], None]"
-"""Is told of a request, the status that it was answered, and what an operator is told of it, by its language."""
+"""Called with a request, the status of its response, and a function from a language to the operator's message."""
 
 
 def install(app: falcon.App[Any, Any], error_log: ErrorLog | None = None) -> None:
-    """Have every error of `app` answered with the body of the contract, in the caller's language.
+    """Make `app` answer every error with the body of the contract, in the caller's language.
 
-    That is every `falcon.HTTPError`, every `Refusal`, and whatever nobody expected: the last is logged with
-    its traceback, of which the caller sees nothing.
+    These are every `falcon.HTTPError`, every `CallbackRejected`, and every unexpected exception. An unexpected
+    exception is logged with its traceback, which the caller does not see.
 
     Args:
-        app: whose errors they are.
-        error_log: is told of every error but the last kind.
+        app: the app.
+        error_log: called for every error except unexpected exceptions.
     """
 
     def say(
@@ -148,7 +148,7 @@ def install(app: falcon.App[Any, Any], error_log: ErrorLog | None = None) -> Non
             error_log(request, status, note)
 
     def serialize(request: falcon.Request, response: falcon.Response, error: falcon.HTTPError) -> None:
-        # Falcon has set the status and the error's headers before it calls this.
+        # Falcon sets the status and the error's headers before it calls this function.
         key, params = _message(request, response, error)
 
         def text(language: str) -> str:

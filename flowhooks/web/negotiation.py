@@ -1,4 +1,4 @@
-"""What a caller asks for in its headers: language, wait, media type."""
+"""Parsers for request headers that negotiate language, wait and media type."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ from flowhooks.errors import UnsupportedMedia
 from flowhooks.text import escape_control
 
 MAX_HEADER_CHARS: Final = 1000
-"""Characters of a header that are looked at. What follows is ignored, so that work is bounded under any server."""
+"""Number of characters of a header that are parsed. The rest is ignored, so that the work is bounded under any server.
+"""
 MAX_SHOWN_CHARS: Final = 100
-"""Characters of a header that a refusal repeats."""
+"""Maximum number of characters of a header in an error message."""
 MAX_WAIT_SECONDS: Final = 60
-"""Seconds that `Prefer: wait=N` may ask for at most."""
+"""Maximum number of seconds that `Prefer: wait=N` may request."""
 
 _RANGE: Final = re.compile(
     r"(?P<tag>\*|[a-z]{1,8}(?:[-_][a-z0-9]{1,8})*)(?:\s*;\s*q=(?P<q>0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?))?",
     re.IGNORECASE | re.ASCII,
 )
-"""One language range with its weight (RFC 9110 §12.5.4). `zh_CN`, as Java writes a locale, is taken too."""
+"""One language range with its weight (RFC 9110 §12.5.4). `zh_CN`, as Java writes a locale, is accepted, too."""
 _ITEM: Final = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"|")+')
-"""One item of a list, in which a comma between quotation marks does not separate."""
+"""One item of a list. A comma between quotation marks does not separate items."""
 _NUMBER: Final = re.compile(r"[0-9]+")
 _JSON: Final = re.compile(r"application/(?:json|[!#$%&'*+\-.^_`|~0-9a-z]+\+json)", re.IGNORECASE | re.ASCII)
 
 
 def parse_accept_language(accept_language: str | None) -> str:
-    """The language to answer in.
+    """Return the language to answer in.
 
     Args:
         accept_language: the `Accept-Language` header (RFC 9110 §12.5.4), or None.
 
     Returns:
-        `"zh"` if Chinese, in whatever script or country, is what the caller likes better; else `"en"`.
+        `"zh"` if the caller prefers Chinese, of any script or country; otherwise `"en"`.
     """
     best, liked = 0.0, "en"
     for item in (accept_language or "")[:MAX_HEADER_CHARS].split(","):
@@ -41,24 +42,24 @@ def parse_accept_language(accept_language: str | None) -> str:
             continue
         primary = match["tag"].lower().replace("_", "-").partition("-")[0]
         weight = float(match["q"] or 1)
-        # Of two that are liked equally the first one counts, as most servers have it.
+        # Of two languages with the same weight the first one is chosen, as by most servers.
         if primary in {"zh", "en", "*"} and weight > best:
             best, liked = weight, "zh" if primary == "zh" else "en"
     return liked
 
 
 def parse_prefer_wait(prefer: str | None, default: float) -> tuple[float, str | None]:
-    """How long the caller wants its answer to wait for the handlers.
+    """Return how long the response is to wait for the handlers.
 
-    `respond-async` alone asks for an answer at once; together with `wait=N` for one within N seconds
-    (RFC 7240 §4.3). Of a preference that comes twice the first one counts; malformed ones do not count.
+    `respond-async` alone requests an immediate response; together with `wait=N` it requests a response within N seconds
+    (RFC 7240 §4.3). If a preference is repeated, the first one counts. Malformed ones are ignored.
 
     Args:
         prefer: the `Prefer` headers, joined with commas, or None.
-        default: seconds to wait when the caller does not say.
+        default: seconds to wait if the caller states no preference.
 
     Returns:
-        Seconds, at most `MAX_WAIT_SECONDS` if the caller said them, and what to answer as `Preference-Applied`, or
+        The seconds, at most `MAX_WAIT_SECONDS` if the caller stated them, and the value of `Preference-Applied`, or
         None.
     """
     seconds: int | None = None
@@ -77,14 +78,14 @@ def parse_prefer_wait(prefer: str | None, default: float) -> tuple[float, str | 
 
 
 def check_media_type(content_type: str | None, content_encoding: str | None) -> None:
-    """See that a body is, by its own headers, JSON in UTF-8 that nothing was done to.
+    """Check that a body is, by its headers, JSON in UTF-8 without a content coding.
 
     Args:
-        content_type: the `Content-Type` header, or None, which is taken for JSON.
+        content_type: the `Content-Type` header; None is treated as JSON.
         content_encoding: the `Content-Encoding` header, or None.
 
     Raises:
-        UnsupportedMedia: it says otherwise.
+        UnsupportedMedia: the headers state another type, charset or coding.
     """
     if content_encoding and any(coding.strip().lower() != "identity" for coding in content_encoding.split(",")):
         raise UnsupportedMedia("content_encoding", given=escape_control(content_encoding, MAX_SHOWN_CHARS))

@@ -1,1 +1,1 @@
-"""`exactly_once`: a handler is killed at every line, and what is left is compared."""
+"""`exactly_once`: stops a handler at each line of its code and checks how often its work was done."""

@@ -1,4 +1,4 @@
-"""Whether a handler does its business work exactly once, whatever happens."""
+"""The test of whether a handler does its business work exactly once in spite of failures."""
 
 from __future__ import annotations
 
@@ -37,48 +37,51 @@ def exactly_once(
     duplicates: int = 8,
     database: str = "",
 ) -> Report:
-    """Try whether a handler does its business work exactly once, whatever happens.
+    """Check whether a handler does its business work exactly once in spite of failures and crashes.
 
-    It runs on a real ledger of its own, through the real WSGI app, each time for a fresh event. Tried are: a run in
-    which nothing happens; an exception at each line of the handler's code; the call-back that comes again, one after
-    the other and at the same moment; two events in the wrong order; and a process that is killed before the handler
-    is entered, at each line of its code, and when it has returned but that was not recorded. After each kill flowhooks
-    starts again on the same ledger, and the clock is moved until everything is settled.
+    The handler runs on a real ledger of its own, called through the real WSGI app, with a new event in each scenario.
+    The scenarios are: a run without any fault; an exception at each line of the handler's code; the callback repeated,
+    one after the other and at the same moment; two events in the wrong order; and a process that is killed before the
+    handler is entered, at each line of its code, and after it has returned but before that is recorded. After each kill
+    flowhooks starts again on the same ledger, and the clock is moved until everything is settled.
 
-    A kill is played: an exception that is no `Exception` is raised in the handler's thread before a line runs. So,
-    unlike in a real kill, context managers are left and `finally` blocks run, which closes what they close; whoever
-    catches `BaseException` goes on. It falls between lines, never within one, and only into the handler's own code:
-    that of its top-level package (of its module, if that is a test). Lines in `finally` blocks are left out, and
-    threads that the handler starts go on. What the plugin's modules keep in memory is forgotten, as in a real kill:
-    module-level variables, and what is reached from them. What your tests keep in memory is not: it stands for the
-    world outside. Open connections that are not reached so, locks and counters stay as they are.
+    A kill is simulated: an exception that is not a subclass of `Exception` is raised in the handler's thread before a
+    line runs. It differs from a real kill as follows:
+
+    - Context managers are left and `finally` blocks run. Code that catches `BaseException` continues.
+    - The kill happens between lines, never within one, and only in the handler's own code: its top-level package, or
+      its module if that is a test. Lines in `finally` blocks are left out. Threads that the handler has started
+      continue.
+    - As in a real kill, the memory of the plugin's modules is reset: module-level variables, and the objects reached
+      from them. Open connections that are not reached in this way, locks and counters are not reset.
+    - The memory of your tests is not reset, because it stands for the world outside.
 
     Args:
         plugin: the plugin, a module or an object, or one handler made by `@handler`.
-        done: says how many times the business work of an event has been done in the end, such as by counting rows. It
-            is called in the caller's thread, and must count that event's work alone: by `event.flow_instance_id`, or by
-            `event.business_key`, which each event gets of its own unless `make` says.
-        make: the body of the call-backs; or a function that makes the body of the event with this number.
-        kind: the kind of call-back.
-        source: the engine that calls, where the handler listens to one.
-        settings: the plugin's own section of the settings; default empty.
-        name: the plugin's name; default as for `AppHarness`.
-        handler: which of the plugin's handlers is tried, by its name; needed where several want the event.
-        forget: called after each kill, to forget what a killed process forgets and the plugin's modules do not hold,
-            such as a set in your test's own module.
-        lines: at how many lines it is killed, and at how many an exception is raised, at the most; if more are run,
-            they are chosen evenly.
-        duplicates: how many call-backs come at the same moment; at least 2.
-        database: a PostgreSQL for the ledger, as for `AppHarness`.
+        done: returns how many times the business work of an event has been done, for example by counting rows. It is
+            called in the caller's thread. It must count the work of that event only: by `event.flow_instance_id`, or by
+            `event.business_key`, which is unique for each event unless `make` sets it.
+        make: the body of the callbacks, or a function that returns the body for the event with the given number.
+        kind: the kind of callback.
+        source: the engine that calls, if the handler listens to one.
+        settings: the plugin's own section of the settings. Default: empty.
+        name: the plugin's name. Default: as for `AppHarness`.
+        handler: the name of the handler to check; needed if several handlers of the plugin match the event.
+        forget: called after each kill, to reset memory that a killed process loses and that is not in the plugin's
+            modules, such as a set in your test's own module.
+        lines: the maximum number of lines at which the handler is killed, and at which an exception is raised. If more
+            lines are executed, the lines are chosen evenly.
+        duplicates: the number of callbacks sent at the same moment; at least 2.
+        database: the URL of a PostgreSQL database for the ledger, as for `AppHarness`.
 
     Returns:
-        What came of each try; only of the first run, in which nothing happens, if that does not do the work once.
+        The result of each scenario. If the work is not done once in the run without any fault, that result only.
 
     Raises:
         FlowhooksError: the plugin is quarantined.
-        ValueError: no handler wants the event, several do and `handler` does not say which, or `done` counts work
-            of other events too.
-        AssertionError: something did not come to an end within 20 real seconds.
+        ValueError: no handler matches the event, several match and `handler` does not select one, `done` also counts
+            work of other events, or `lines` or `duplicates` is too small.
+        AssertionError: the handler or a delivery did not end within 20 real seconds.
     """
     if lines < 1 or duplicates < 2:  # noqa: PLR2004 (one is no duplicate)
         raise ValueError("lines is at least 1, and duplicates at least 2")
@@ -86,7 +89,7 @@ def exactly_once(
     injector = FaultInjector()
     state = ModuleState(_modules_of(plugin))
     with warnings.catch_warnings():
-        # What a killed function held is let go of without being closed: no fault of the handler's.
+        # A killed function's objects are released without being closed. That is not a fault of the handler.
         warnings.simplefilter("ignore", ResourceWarning)
         with AppHarness(
             names=plugins | {FaultInjector.NAME: injector},
@@ -98,7 +101,7 @@ def exactly_once(
                 app, injector, done=done, make=make, kind=kind, forget=lambda: _forget(state, forget)
             )
             report = runner.report(handler, lines=lines, duplicates=duplicates)
-        gc.collect()  # while what is let go of is not warned of
+        gc.collect()  # while ResourceWarning is still ignored
     return report
 
 
@@ -116,4 +119,4 @@ def _forget(state: ModuleState, more: Callable[[], object] | None) -> None:
     state.restore()
     if more is not None:
         more()
-    gc.collect()  # open connections lie in cycles: they are to be closed before the next process begins
+    gc.collect()  # open connections are in reference cycles: close them before the next process starts

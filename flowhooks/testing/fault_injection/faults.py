@@ -1,6 +1,6 @@
-"""A plugin that decides what befalls a handler's attempt: a kill, a failure, a wait.
+"""A plugin that injects a fault into an attempt of a handler: a kill, a failure or a stall.
 
-A killed attempt is held until its app has been closed, so that nobody records how it ended.
+A killed attempt is stalled until its app has been closed, so that nothing records how it ended.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 
 class Fault:
-    """What befalls one attempt. This one: nothing, but its lines are counted.
+    """A fault of one attempt. This base class injects none, but its lines are counted.
 
     Args:
-        lines: which lines are counted.
+        lines: counts the lines that are executed.
 
     Attributes:
-        reached: set once it has come to what befalls it, and is held there.
-        go_on: what it then waits for.
+        reached: set when the attempt has reached its fault and is stalled there.
+        go_on: ends the stall when it is set.
     """
 
     def __init__(self, lines: LineTracer | None = None) -> None:
@@ -40,43 +40,43 @@ class Fault:
         self.go_on = threading.Event()
 
     def run(self) -> Run:
-        """The attempt, from within a `run_handler` wrapper."""
+        """Run the attempt inside a `run_handler` wrapper."""
         if self.lines is None:
             return (yield)
         with self.lines.trace():
             return (yield)
 
     def stall(self) -> None:
-        """Wait until whoever planned this lets it go on."""
+        """Wait until the scenario sets `go_on`."""
         self.reached.set()
         if not self.go_on.wait(3 * WAIT_TIMEOUT):
             raise TimeoutError("flowhooks.testing forgot an attempt that it held")
 
 
 class Stalled(Fault):
-    """It is held before the function is entered, and then runs."""
+    """Stalls the attempt before the function is entered, then runs it."""
 
     def run(self) -> Run:
-        """The attempt."""
+        """Run the attempt."""
         self.stall()
         return (yield)
 
 
 class KilledBefore(Fault):
-    """The process is killed before the function is entered."""
+    """Kills the process before the function is entered."""
 
     def run(self) -> Run:
-        """The attempt."""
+        """Run the attempt."""
         self.stall()
         raise Killed
         yield  # makes it a generator, as a wrapper has to be
 
 
 class KilledAfter(Fault):
-    """The process is killed when the function has returned, or raised, and before that is recorded."""
+    """Kills the process after the function has returned or raised, and before that is recorded."""
 
     def run(self) -> Run:
-        """The attempt."""
+        """Run the attempt."""
         try:
             yield
         finally:
@@ -85,10 +85,10 @@ class KilledAfter(Fault):
 
 
 class KilledAt(Fault):
-    """The process is killed before one of the lines that the handler runs; nothing befalls one that has fewer.
+    """Kills the process before one of the lines that the handler executes. An attempt with fewer lines runs to its end.
 
     Attributes:
-        caught: whether the handler went on all the same, for it catches even what a kill is played with.
+        caught: whether the handler continued after the simulated kill, because it catches even `BaseException`.
     """
 
     def __init__(self, lines: LineTracer) -> None:
@@ -97,7 +97,7 @@ class KilledAt(Fault):
         self.caught = False
 
     def run(self) -> Run:
-        """The attempt."""
+        """Run the attempt."""
         outcome: Outcome | None = None
         failed: BaseException | None = None
         try:
@@ -106,7 +106,7 @@ class KilledAt(Fault):
         except BaseException as error:
             if not self.seen_lines.reached:
                 raise
-            # What the killed function held must go with it: else its transactions stay open.
+            # Release the objects of the killed function, because otherwise its transactions would stay open.
             self.caught = not isinstance(error, Killed)
             traceback.clear_frames(error.__traceback__)
             error.__traceback__ = None
@@ -121,11 +121,11 @@ class KilledAt(Fault):
 
 
 class FaultInjector:
-    """The plugin: wraps all others' wrappers, and looks up what befalls the first attempt for an event.
+    """The plugin that runs the planned fault of an event in its first attempt. It wraps all other wrappers.
 
     Attributes:
-        handler: the id of the handler that it befalls; `""`: all.
-        planned: what befalls it, by the event's flow instance id; each is used once.
+        handler: the id of the handler whose attempts have faults; `""`: all handlers.
+        planned: the fault of each event, by its flow instance id. Each fault is used once.
     """
 
     NAME = "flowhooks-testing"
@@ -136,7 +136,7 @@ class FaultInjector:
 
     @hookimpl(wrapper=True, tryfirst=True)
     def run_handler(self, handler: Handler, event: Event, delivery: Delivery) -> Run:
-        """Let happen what is planned."""
+        """Run the attempt with its planned fault, if it has one."""
         fault = None
         if self.handler in {"", handler.id} and delivery.attempt == 1:
             fault = self.planned.pop(event.flow_instance_id, None)

@@ -1,6 +1,6 @@
-"""Which lines of a handler's code run, and stopping it before one of them.
+"""A tracer that records the executed lines of a handler and can raise an exception before one of them.
 
-Lines are seen through `sys.settrace`, in the handler's own thread and only while it runs.
+It uses `sys.settrace`, in the handler's own thread and only while the handler runs.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from flowhooks.model.handler import Handler
 
 _EXEMPT_FUNCTIONS: Final = frozenset({"__exit__", "__del__"})
-"""Functions that put things in order: stopped in one of them, a lock would stay held, which a kill lets go of."""
+"""Cleanup functions. If one of them were stopped, a lock would stay held that a real kill releases."""
 
 
 class Killed(BaseException):
-    """The process is killed here, as far as that can be played."""
+    """A simulated kill of the process."""
 
 
 class Failure(Exception):
-    """Something fails here in a way that the handler cannot know."""
+    """A simulated failure of a type that the handler cannot know."""
 
 
 def is_test_code(module: str) -> bool:
-    """Whether a module is a test, by its name: it then stands for the world outside of the plugin."""
+    """Return whether a module is a test, by its name. Tests stand for the world outside the plugin."""
     parts = module.split(".")
     return module == "__main__" or any(
         part in {"test", "tests", "conftest"} or part.startswith("test_") or part.endswith("_test") for part in parts
@@ -41,7 +41,10 @@ def is_test_code(module: str) -> bool:
 
 
 def belongs_to(handler: Handler) -> Callable[[str], bool]:
-    """Whether a module's code is the handler's own: of its top-level package, or of its module if that is a test."""
+    """Return a check of module names: is the code of this module the handler's own?
+
+    The handler's own code is that of its top-level package, or of its module if that is a test.
+    """
     home = str(getattr(inspect.unwrap(handler.function), "__module__", ""))
     if is_test_code(home):
         return home.__eq__
@@ -50,16 +53,16 @@ def belongs_to(handler: Handler) -> Callable[[str], bool]:
 
 
 class LineTracer:
-    """Counts lines, and raises before one of them.
+    """Counts executed lines, and raises an exception before one of them.
 
     Args:
-        ours: whether a module's lines count.
-        at: the number of the line before which it raises, from 1; 0: none.
-        error: what it then raises.
+        ours: returns whether the lines of a module count.
+        at: the number of the line, from 1, before which the exception is raised; 0: none.
+        error: the exception to raise.
 
     Attributes:
-        places: `file.py:line` of each line that has run, in order.
-        reached: whether it has raised.
+        places: `file.py:line` of each executed line, in order.
+        reached: whether the exception was raised.
     """
 
     def __init__(self, ours: Callable[[str], bool], *, at: int = 0, error: type[BaseException] = Killed) -> None:
@@ -71,7 +74,7 @@ class LineTracer:
 
     @contextmanager
     def trace(self) -> Iterator[None]:
-        """See the lines that this thread runs meanwhile, in functions that are called meanwhile."""
+        """Trace this thread's lines during the `with` block, in functions that are called within it."""
         before = sys.gettrace()
         sys.settrace(self._call)
         try:
@@ -86,7 +89,7 @@ class LineTracer:
         return _InFrame(self, *_excluded_lines(code)).line
 
     def count(self, frame: FrameType) -> None:
-        """One more line is about to run."""
+        """Count a line that is about to be executed."""
         self.places.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}")
         if len(self.places) == self._at:
             self.reached = True
@@ -105,10 +108,10 @@ class _InFrame:
         self._met: set[int] = set()
 
     def line(self, frame: FrameType, event: str, _argument: Any) -> Callable[..., Any]:
-        """What `sys.settrace` calls for each line."""
+        """Handle an event of `sys.settrace`."""
         if event == "line":
             number = frame.f_lineno
-            # A `with` is met again on its way out, before `__exit__`, which an exception from here would skip.
+            # A `with` header is traced again on exit, before `__exit__`, which an exception raised here would skip.
             again = number in self._headers and number in self._met
             self._met.add(number)
             if not again and number not in self._nowhere:
@@ -130,7 +133,7 @@ def _excluded_lines(code: CodeType) -> tuple[frozenset[int], frozenset[int]]:
             last = max(item.context_expr.end_lineno or node.lineno for item in node.items)
             headers.update(range(node.lineno, last + 1))
         elif isinstance(node, ast.Try | ast.TryStar):
-            nowhere.add(node.lineno)  # nothing runs there, and it is not yet within
+            nowhere.add(node.lineno)  # no code runs on this line, and it is not yet inside the `try`
             for statement in node.finalbody:
                 nowhere.update(range(statement.lineno, (statement.end_lineno or statement.lineno) + 1))
     return frozenset(headers), frozenset(nowhere)

@@ -1,8 +1,8 @@
-"""What a plugin's modules keep in memory, put back to how it was: a process that was killed remembers nothing.
+"""A snapshot of the memory of a plugin's modules, restored after a simulated kill of the process.
 
-It must not touch anything outside of the modules that it is given. Module-level variables, class attributes,
-closures and defaults are put back, as are the contents of lists, dicts, sets and objects of the package's own
-classes that are reached from there. What Python cannot look into (open files, locks, counters) is left alone.
+Only the given modules are changed. Restored are module-level variables, class attributes, closures and defaults, and
+the contents of lists, dicts, sets and objects of the package's own classes that are reached from them. Objects that
+Python cannot look into (open files, locks, counters) are left alone.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _SEQUENCES: Final = (list, deque)
 _MAPPINGS: Final = (dict, OrderedDict, defaultdict, Counter)
 _CACHED: Final = type(functools.cache(len))
 _CODE: Final = (FunctionType, type, _CACHED)
-"""What says itself to which module it belongs; of anything else its class says so."""
+"""Types whose objects state their module themselves. For any other object, its class states the module."""
 _EMPTY: Final = object()
 T = TypeVar("T")
 
 
 def modules_of(packages: Iterable[str]) -> list[ModuleType]:
-    """The modules of these top-level packages that have been imported, without their tests."""
+    """Return the imported modules of these top-level packages, without their tests."""
     top_level = {name for name in packages if name not in {"", "flowhooks", "builtins"}}
     return [
         module
@@ -39,10 +39,10 @@ def modules_of(packages: Iterable[str]) -> list[ModuleType]:
 
 
 class ModuleState:
-    """What modules kept in memory when this was made.
+    """The memory of modules at the time when this object was made.
 
     Args:
-        modules: whose memory.
+        modules: the modules.
     """
 
     def __init__(self, modules: Iterable[ModuleType]) -> None:
@@ -57,7 +57,7 @@ class ModuleState:
             self._save(self._todo.pop())
 
     def restore(self) -> None:
-        """Put it back."""
+        """Restore the memory."""
         for put_back in self._restorers:
             put_back()
 
@@ -148,7 +148,7 @@ class ModuleState:
         def put_back() -> None:
             for name in slots:
                 if name in before:
-                    object.__setattr__(value, name, before[name])  # frozen dataclasses have their own
+                    object.__setattr__(value, name, before[name])  # frozen dataclasses override `__setattr__`
                 elif hasattr(value, name):
                     object.__delattr__(value, name)
 

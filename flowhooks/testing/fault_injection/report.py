@@ -1,4 +1,4 @@
-"""What came of trying whether a handler does its work exactly once."""
+"""The report of `exactly_once`."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ SCENARIOS: Final[dict[str, str]] = {
     "crash-during": "the process is killed at {}",
     "crash-after": "the process is killed when the handler has returned",
 }
-"""What each scenario is, in words; `{}` stands for a finding's place."""
+"""A description of each scenario; `{}` is replaced by the place of a finding."""
 _MAX_PLACES: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What came of one try.
+    """The result of one scenario.
 
     Attributes:
-        scenario: what was tried: `"baseline"`, `"failure"`, `"duplicate"`, `"concurrent"`, `"reordered"`,
+        scenario: the scenario: `"baseline"`, `"failure"`, `"duplicate"`, `"concurrent"`, `"reordered"`,
             `"crash-before"`, `"crash-during"` or `"crash-after"`.
-        place: `file.py:line` where it was killed or failed, or what else tells it from others; `""` if nothing.
-        times: how many times the business work was done in the end.
-        state: the state of the delivery in the end.
-        verdict: `"once"`; `"twice"`: more than once; `"lost"`: not at all, and nobody is told; `"held"`: it waits
-            for an operator, who is shown it.
-        words: what that means, and what to do about it.
+        place: `file.py:line` of the kill or the failure, or another text that distinguishes the finding; `""` if none.
+        times: how many times the business work was done.
+        state: the final state of the delivery.
+        verdict: `"once"`; `"twice"`: done more than once; `"lost"`: not done, without a notice to anyone; `"held"`: the
+            delivery waits for an operator, and the console shows it.
+        words: an explanation of the verdict, with advice.
     """
 
     scenario: Scenario
@@ -60,23 +60,23 @@ class Finding:
 
     @property
     def ok(self) -> bool:
-        """Whether the work was neither done twice nor lost unseen."""
+        """Whether the work was neither done more than once nor lost unnoticed."""
         return self.verdict in {"once", "held"}
 
     @property
     def tried(self) -> str:
-        """What was tried, in words."""
+        """A description of the scenario."""
         return SCENARIOS[self.scenario].format(self.place)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What came of all tries. `str(report)` is a table in words.
+    """The results of all scenarios. `str(report)` is a table as text.
 
     Attributes:
         handler: the handler's id.
-        findings: one for each try, in the order in which they were made.
-        notes: what could not be tried.
+        findings: one finding for each scenario, in the order of execution.
+        notes: the scenarios that could not be tried.
     """
 
     handler: str
@@ -85,16 +85,16 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether the work was never done twice, and never lost unseen.
+        """Whether the work was never done more than once, and never lost unnoticed.
 
-        A delivery that is held for an operator is neither: it is shown, and its work is not done again before
-        somebody decides. That is what a handler without `retry=` and `probe=` gets after a crash.
+        A delivery that waits for an operator is allowed: it is shown, and its work is not done again before an operator
+        decides. A handler without `retry=` and `probe=` gets such a delivery after a crash.
         """
         return bool(self.findings) and all(finding.ok for finding in self.findings)
 
     @property
     def exactly_once(self) -> bool:
-        """Whether the work was always done exactly once without an operator: more than `ok` asks."""
+        """Whether the work was always done exactly once without an operator. This is stricter than `ok`."""
         return bool(self.findings) and all(finding.verdict == "once" for finding in self.findings)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""The scenarios in which a handler is tried, one after the other; it must not judge what comes of them."""
+"""Runs the scenarios of `exactly_once` one after the other; `verdicts` judges their results."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _SETTLED: Final = COMPLETED_STATES | {State.DEAD, State.UNKNOWN}
 
 
 class ExactlyOnceRunner:
-    """Tries one handler of an app.
+    """Runs all scenarios with one handler of an app.
 
     Args:
         app: the app.
-        injector: its plugin that decides what befalls attempts.
-        done: how many times the work of an event was done.
-        make: the body, or a function that makes the body of the event with this number.
-        kind: the kind of call-back.
+        injector: its plugin that injects faults into attempts.
+        done: returns how many times the work of an event was done.
+        make: the body, or a function that returns the body for the event with the given number.
+        kind: the kind of callback.
         forget: called after each kill.
     """
 
@@ -62,12 +62,12 @@ class ExactlyOnceRunner:
         self._notes: list[str] = []
 
     def report(self, name: str | None, *, lines: int, duplicates: int) -> Report:
-        """Try everything.
+        """Run all scenarios.
 
         Args:
-            name: the handler's name, or its id; None: the only one that wants the event.
-            lines: at how many lines it is killed, and fails, at the most.
-            duplicates: how many call-backs come at once.
+            name: the handler's name or id; None: the only handler that matches the event.
+            lines: the maximum number of lines at which the handler is killed, and at which it fails.
+            duplicates: the number of callbacks sent at once.
         """
         first = self._first(name)
         findings = [first]
@@ -82,7 +82,7 @@ class ExactlyOnceRunner:
         return Report(handler=self._handler.id, findings=tuple(findings), notes=tuple(dict.fromkeys(self._notes)))
 
     def _first(self, name: str | None) -> Finding:
-        """Run the scenario once, and find its handler."""
+        """Run the baseline scenario, and find the handler of its event."""
         answer = self._post(*self._new_call_back())
         self._app.settle(answer.event_id)
         self._handler = self._find_handler(answer.event_id, name)
@@ -152,7 +152,7 @@ class ExactlyOnceRunner:
         until(stalled.reached.is_set, "the handler's attempt begins")
         try:
             self._app.advance(1)
-            # An ordered handler may well keep it waiting for the earlier one, which is held.
+            # For an ordered handler the later event may be blocked by the earlier one, which is stalled.
             later = self._post(*self._new_call_back(), wait=0 if self._handler.order_by else 20)
             in_turn = self._handler.order_by is not None and self._waits_for_turn(later.event_id)
         finally:

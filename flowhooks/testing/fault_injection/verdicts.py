@@ -1,4 +1,4 @@
-"""What a number of times and a state mean, and what its author can do."""
+"""The verdict on a scenario, with advice for the author of the handler."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ TWICE: Final = (
     "`delivery.id` beside the work under a unique constraint, and commit both in one transaction. What is only kept "
     "in memory is forgotten when the process is killed."
 )
-"""What to do about work that is done more than once."""
+"""Advice about work that is done more than once."""
 
 
 def judge(
     scenario: Scenario, place: str, *, times: int, seen: DeliveryView, handler: Handler, caught: bool = False
 ) -> Finding:
-    """What came of one try.
+    """Return the finding of one scenario.
 
     Args:
-        scenario: what was tried.
-        place: where.
+        scenario: the scenario.
+        place: its place; `""` if none.
         times: how many times the work was done.
-        seen: the delivery as it stands in the end.
+        seen: the delivery in its final state.
         handler: the handler.
-        caught: whether the handler caught the simulated kill, and went on.
+        caught: whether the handler caught the simulated kill and continued.
     """
     verdict, words = _verdict(scenario, times, seen, handler)
     if caught and verdict != "once":

@@ -1,6 +1,6 @@
-"""flowhooks over HTTP: WSGI apps that any server can run, and the hardened server that `flowhooks serve` runs.
+"""The WSGI app of the callback listener, for `flowhooks serve` or any other WSGI server.
 
-It must not hold rules of its own: what is asked is passed down, what comes back is put into HTTP.
+It only translates between HTTP and `intake`, which has the rules.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _CALLBACK_PREFIX: Final = "/flow/"
 
 
 class CallbackOpenApiResource:
-    """`GET /openapi.json`: the contract, made from the schema files in force."""
+    """`GET /openapi.json`: the callback contract, generated from the schema files in force."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         self._text = json.dumps(document, ensure_ascii=False).encode()
 
     def on_get(self, _request: falcon.Request, response: falcon.Response) -> None:
-        """Give it."""
+        """Return the document."""
         response.data = self._text
         response.content_type = "application/json; charset=utf-8"
 
@@ -42,16 +42,16 @@ class CallbackOpenApiResource:
 
 
 def create_app(app: App) -> falcon.App[Any, Any]:
-    """The WSGI app that engines call.
+    """Return the WSGI app that engines call.
 
     Args:
         app: a started `App`.
 
     Returns:
-        A Falcon app, for `flowhooks serve` or for any other WSGI server. Run it in one process.
+        A Falcon app, for `flowhooks serve` or any other WSGI server. Run it in one process.
 
     Raises:
-        SettingsError: a token or a secret of a source cannot be had.
+        SettingsError: a token or a secret of a source cannot be read.
     """
     web: falcon.App[Any, Any] = falcon.App(middleware=[MetricsMiddleware(app.metrics), RawPath()])
     errors.install(web, _error_log(app))

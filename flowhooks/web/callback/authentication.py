@@ -1,7 +1,7 @@
-"""Lets call-backs in: by address, credential, size and number.
+"""Authenticates callbacks by credential, and checks their address, size and rate.
 
-What is asked of a request that is signed is asked in this order: may anybody call from there who signs; is the body
-short enough to be looked at; is it signed by one of them; how much does that one send.
+A signed request is checked in this order: may any source that signs call from this address; is the body short enough to
+be read; which of these sources signed it; has that source exceeded its rate.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 class AuthenticatedRequest(NamedTuple):
-    """A request that was let in.
+    """A request that passed authentication.
 
     Attributes:
-        source: whose it is.
-        max_body_bytes: bytes that its body may have.
-        body: its body, if that had to be read for it.
-        webhook_id: the id under which it was signed; None if it is not signed.
+        source: the name of its source.
+        max_body_bytes: the maximum size of its body in bytes.
+        body: the body, if it was read to check a signature; otherwise None.
+        webhook_id: the id of the signed message; None if the request is not signed.
     """
 
     source: str
@@ -38,11 +38,11 @@ class AuthenticatedRequest(NamedTuple):
 
 
 class Authenticator:
-    """Lets call-backs in.
+    """Authenticates callbacks and limits their rate.
 
     Args:
-        credentials: say which source sends one.
-        clock: the time.
+        credentials: the credentials of the sources.
+        clock: the clock.
     """
 
     def __init__(self, credentials: CredentialStore, clock: Clock) -> None:
@@ -51,18 +51,18 @@ class Authenticator:
         self._rate_limiter = RateLimiter(clock)
 
     def authenticate(self, request: falcon.Request, settings: Settings) -> AuthenticatedRequest:
-        """Let a request in; it is not parsed, and nothing is looked up in the ledger.
+        """Authenticate a request. Its body is not parsed, and the ledger is not read.
 
         Args:
             request: the request.
-            settings: as they are now.
+            settings: the current settings.
 
         Raises:
-            Unauthorized: it has no valid credential.
-            Forbidden: it comes from where its source may not call from, or no source is configured and a proxy or a web
-                page has sent it.
-            RateLimited: its source has sent too many.
-            LocalizedHTTPError: 413, its body is too large.
+            Unauthorized: the request has no valid credential.
+            Forbidden: its source may not call from this address, or no source is configured and a proxy or a web page
+                sent the request.
+            RateLimited: its source has exceeded its rate.
+            LocalizedHTTPError: 413, the body is too large.
         """
         headers, max_body_bytes = request.env, settings.http.max_body_bytes
         credentials = self._credentials.get(settings)
@@ -82,7 +82,7 @@ class Authenticator:
         authorization, address = headers.get("HTTP_AUTHORIZATION"), headers.get("REMOTE_ADDR")
         now = self._clock.now()
         signature = signatures.parse(headers, now)
-        # Whoever sends both has to have both right.
+        # If a request has both a token and a signature, both must be valid and of the same source.
         only = None if authorization is None else credentials.by_token(authorization, address)
         names = credentials.candidates(address, only)
         body = read_body(request, max(_body_limit(name, credentials, max_body_bytes) for name in names))
@@ -100,10 +100,10 @@ class Authenticator:
 
 
 def read_body(request: falcon.Request, limit: int) -> bytes:
-    """The body of a request.
+    """Return the body of a request.
 
     Raises:
-        LocalizedHTTPError: 413, it has more than `limit` bytes.
+        LocalizedHTTPError: 413, the body has more than `limit` bytes.
     """
     raw: bytes = request.bounded_stream.read(limit + 1)
     if len(raw) > limit:

@@ -1,4 +1,4 @@
-"""Who calls: a bearer token or a signature, and an address, make a source's name."""
+"""The credentials of sources: a bearer token or a signature, together with an address, identifies a source."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ if TYPE_CHECKING:
     from flowhooks.web.callback.signatures import Signature
 
 DEFAULT_SOURCE: Final = "default"
-"""The source's name while none is configured."""
+"""Name of the source of all callbacks while no source is configured."""
 
 _MAX_TOKEN_CHARS: Final = 1024
 _BEARER: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]+=*)")
-"""RFC 6750, section 2.1. No comma can match, so a doubled header, which arrives joined by one, is refused."""
+"""RFC 6750, section 2.1. It matches no comma, so a doubled header, which arrives joined by a comma, is rejected."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Credentials:
-    """The sources that may call back.
+    """The sources that may call, with their credentials.
 
     Args:
-        sources: by name; none: whoever calls is `"default"`.
-        known: what each is known by, by its name.
+        sources: the sources by name. If there are none, every caller is the source `"default"`.
+        known: the credentials of each source, by its name.
 
     Attributes:
         known: as given.
-        open: whether anybody may call.
+        open: whether callers need no credential, because no source is configured.
         sources: as given.
     """
 
     __slots__ = ("_signing_keys", "_tokens", "known", "open", "sources")
 
     def __init__(self, sources: Mapping[str, Source], known: Mapping[str, SourceCredentials]) -> None:
-        self.open = not sources  # a source that nothing is known of closes the door too
+        self.open = not sources  # a source without credentials closes the listener, too
         self.sources, self.known = sources, known
         self._tokens: tuple[tuple[bytes, str, tuple[Network, ...]], ...] = tuple(
             (bytes.fromhex(token), name, sources[name].allow)
@@ -60,11 +60,11 @@ class Credentials:
         )
 
     def by_token(self, authorization: str | None, address: str | None) -> str:
-        """The name of the source whose bearer token a request carries.
+        """Return the name of the source to which the bearer token of a request belongs.
 
         Args:
             authorization: the request's Authorization header, or None.
-            address: the client's IP address, or None where it is not known.
+            address: the client's IP address, or None if it is not known.
 
         Raises:
             Unauthorized: the header is missing or malformed, or no source has this token.
@@ -81,7 +81,7 @@ class Credentials:
             token_digest,
             name,
             allow,
-        ) in self._tokens:  # to the end, always: the time taken does not tell whose token it was
+        ) in self._tokens:  # always all tokens: the time must not reveal which one matched
             if hmac.compare_digest(digest, token_digest):
                 match = name, allow
         if match is None:
@@ -92,15 +92,15 @@ class Credentials:
         return name
 
     def candidates(self, address: str | None, only: str | None = None) -> tuple[str, ...]:
-        """The names of the sources that sign, and may call from an address; before anything is computed.
+        """Return the names of the sources that sign and may call from an address, before any signature is computed.
 
         Args:
-            address: the client's IP address, or None where it is not known.
-            only: the one that it must be, as another credential has said.
+            address: the client's IP address, or None if it is not known.
+            only: the only source allowed, because the request also has its token; None: any source.
 
         Raises:
-            Unauthorized: there is none that signs.
-            Forbidden: there are some, and none of them may call from there.
+            Unauthorized: no source signs.
+            Forbidden: some sources sign, but none of them may call from this address.
         """
         names = [name for name, _ in self._signing_keys if only in {None, name}]
         if not names:
@@ -113,16 +113,16 @@ class Credentials:
         return allowed
 
     def verify_signature(self, signature: Signature, body: bytes, names: Sequence[str], now: int) -> str:
-        """The name of the source that has signed a request.
+        """Return the name of the source that signed a request.
 
         Args:
-            signature: what the request says of it.
-            body: its body, as it came.
-            names: who it may be.
-            now: the time, in microseconds since 1970.
+            signature: the parsed signature headers.
+            body: the body as received.
+            names: the candidates.
+            now: the time in microseconds since 1970.
 
         Raises:
-            Unauthorized: it is none of them.
+            Unauthorized: none of the candidates signed it.
         """
         for name, keys in self._signing_keys:
             if name in names and signatures.verify(signature, body, keys, now):
@@ -131,20 +131,20 @@ class Credentials:
 
 
 def parse_bearer(authorization: str | None) -> str | None:
-    """The token of an Authorization header; None if there is no header, or not one with a single bearer token."""
+    """Return the token of an Authorization header; None if it is missing or does not hold exactly one bearer token."""
     match = _BEARER.fullmatch(authorization or "")
     return match.group(1) if match and len(match.group(1)) <= _MAX_TOKEN_CHARS else None
 
 
 class CredentialStore:
-    """The credentials of the sources, which are read again whenever the settings are.
+    """The credentials of the sources, which are read again after each reload of the settings.
 
     Args:
-        settings: as they are at the start.
-        environ: the environment that secrets are taken from.
+        settings: the initial settings.
+        environ: the environment variables that hold secrets.
 
     Raises:
-        SettingsError: a token or a secret cannot be had.
+        SettingsError: a token or a secret cannot be read.
     """
 
     __slots__ = ("_environ", "_lock", "_versions")
@@ -156,14 +156,14 @@ class CredentialStore:
         self._versions: tuple[tuple[Settings, Credentials], ...] = ((settings, credentials),)
 
     def get(self, settings: Settings) -> Credentials:
-        """The credentials by some settings, those of now or those of a moment ago; from any thread."""
+        """Return the credentials for the current settings, or those just before them. May be called from any thread."""
         for version, credentials in self._versions:
             if version is settings:
                 return credentials
         return self.reload(settings)
 
     def reload(self, settings: Settings) -> Credentials:
-        """Read again what is known of the sources; what cannot be read is as it was, and nothing where it was not."""
+        """Read the credentials of new settings. If that fails, keep those of unchanged sources and drop the others."""
         with self._lock:
             for version, credentials in self._versions:
                 if version is settings:
@@ -190,7 +190,7 @@ def _unchanged(sources: Mapping[str, Source], before: Credentials) -> Credential
 
 
 def new_token() -> tuple[str, str]:
-    """A token for an engine or an operator, of 32 random bytes, and its SHA-256 in hexadecimal for the settings."""
+    """Return a token of 32 random bytes for an engine or an operator, and its SHA-256 in hex for the settings."""
     token = secrets.token_urlsafe(32)
     return token, hashlib.sha256(token.encode("ascii")).hexdigest()
 
@@ -200,6 +200,6 @@ def _is_in_networks(address: str | None, allow: tuple[Network, ...]) -> bool:
         client = ipaddress.ip_address(address or "")
     except ValueError:
         return False
-    # A socket that takes both IPv4 and IPv6 shows an IPv4 client as ::ffff:192.0.2.1.
+    # A dual-stack socket reports an IPv4 client as ::ffff:192.0.2.1.
     unwrapped = getattr(client, "ipv4_mapped", None) or client
     return any(unwrapped in network for network in allow)

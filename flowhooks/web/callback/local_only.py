@@ -1,7 +1,7 @@
-"""Which callbacks are taken while no source is configured: those of programs on this machine.
+"""The check of callbacks while no source is configured: only programs on this machine may send them.
 
-Without a credential nothing else tells an engine from a client of a proxy, or from a web page in a browser on this
-machine.
+Without a credential, no other property distinguishes an engine from a client behind a proxy, or from a web page in a
+browser on this machine.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def check(environ: Mapping[str, Any], settings: Settings) -> None:
-    """Refuse a callback that a proxy has passed on, or that a web page has sent.
+    """Reject a callback that a proxy forwarded or a web page sent.
 
-    With `insecure`, other machines may call, also through a proxy; pages may not.
+    With the setting `insecure`, other machines may call, also through a proxy, but web pages still may not.
 
     Raises:
-        Forbidden: it is refused.
+        Forbidden: the callback is rejected.
     """
     host = host_of(environ)
     local = _is_local(host, settings)
@@ -35,7 +35,8 @@ def check(environ: Mapping[str, Any], settings: Settings) -> None:
         if not local:
             raise Forbidden("no_source_host")
     same = is_same_origin(environ, f"http://{host}")
-    # A site whose name was pointed at this machine has the origin of the listener, under a name that is not local.
+    # DNS rebinding: a site whose name was pointed at this machine has the listener's origin, under a name that is not
+    # local.
     if same is False or (same and not local):
         raise Forbidden("no_source_page")
 

@@ -1,4 +1,4 @@
-"""Counts requests and answers of the call-back listener."""
+"""Counts the requests and responses of the callback listener."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _STARTED_AT: Final = "flowhooks.began"
 
 
 class MetricsMiddleware:
-    """Falcon middleware, the outermost one.
+    """Falcon middleware that counts requests and responses. It is the outermost middleware.
 
     Args:
-        metrics: where it is counted.
+        metrics: the metrics to update.
     """
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
     def process_request(self, request: falcon.Request, _response: falcon.Response) -> None:
-        """Note when it came."""
+        """Store the time of arrival."""
         request.env[_STARTED_AT] = time.perf_counter()
 
     def process_response(
@@ -37,7 +37,7 @@ class MetricsMiddleware:
         resource: object,
         _succeeded: bool,
     ) -> None:
-        """Count it, and its answer."""
+        """Count the request and its response."""
         kind = resource.kind if isinstance(resource, CallbackResource) else NO_KIND
         self._metrics.received(kind)
         self._metrics.answered(kind, response.status_code, time.perf_counter() - request.env[_STARTED_AT])

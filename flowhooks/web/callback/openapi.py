@@ -1,4 +1,4 @@
-"""The call-back contract as an OpenAPI 3.1 document, made from the schema files."""
+"""The callback contract as an OpenAPI 3.1 document, generated from the schema files."""
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 _ANSWER: Final = f"answer{SUFFIX}"
 ERROR: Final = f"error{SUFFIX}"
-"""The schema file of every error."""
+"""The schema file of all error bodies."""
 _FLOW_INSTANCE_ID: Final = f"flow-instance-id{SUFFIX}"
 _TEXT: Final = {"type": "string"}
-"""A header's value."""
+"""The schema of a header's value."""
 
 
 class _Response(NamedTuple):
@@ -109,15 +109,15 @@ _RESPONSES: Final = {
 
 
 def openapi(schemas: Schemas) -> dict[str, Any]:
-    """The call-back contract.
+    """Return the callback contract.
 
     Args:
-        schemas: the schema files in force; they alone say what bodies look like.
+        schemas: the schema files in force, which alone define the bodies.
 
     Returns:
-        An OpenAPI 3.1 document, ready for `json.dumps`: one path for each kind of call-back, and those schema files
-        that it needs as components, their references rewritten. Parameters and responses, which are the same for every
-        kind, are components, too.
+        An OpenAPI 3.1 document, ready for `json.dumps`. It has one path for each kind of callback. Its components are
+        the schema files that it needs, with their references rewritten, and the parameters and responses, which all
+        kinds share.
     """
     kinds = {kind: f"call-back/{kind}{SUFFIX}" for kind in schemas.kinds}
     shared_files = (_ANSWER, ERROR, _FLOW_INSTANCE_ID)
@@ -182,12 +182,12 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
 def components(
     documents: Mapping[str, dict[str, Any]], names: Iterable[str], *, bodies: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Schema files, and those that they refer to, as the components of a document.
+    """Return schema files, and the files that they refer to, as components of a document.
 
     Args:
-        documents: every schema file, by its name.
-        names: those that are needed.
-        bodies: those of what is sent to us, in which a member that is null counts as absent.
+        documents: all schema files, by name.
+        names: the files that are needed.
+        bodies: the files of request bodies, in which a null member counts as absent.
     """
     schemas = {}
     required = _required_members(documents, bodies)
@@ -201,7 +201,7 @@ def components(
 
 
 def nullable(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """What takes null, too, where a schema says of which types something is; any other is left as it is."""
+    """Return a schema that also accepts null if the schema states types; otherwise an unchanged copy."""
     types = schema.get("type", [])
     names = [types] if isinstance(types, str) else list(types)
     if not names or "const" in schema:

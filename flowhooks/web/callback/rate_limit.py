@@ -1,4 +1,4 @@
-"""How many call-backs a second are taken of whom: a token bucket each.
+"""The rate limit of callbacks: one token bucket per source.
 
 Each process counts for itself, in memory.
 """
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class RateLimiter:
-    """Counts. From any thread.
+    """Token buckets by name. May be used from any thread.
 
     Args:
-        clock: the time.
+        clock: the clock.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -28,21 +28,21 @@ class RateLimiter:
         self._tokens: dict[str, tuple[float, int]] = {}
 
     def acquire(self, name: str, rate: float, burst: int) -> int:
-        """Take one, if there is one.
+        """Take a token, if one is available.
 
         Args:
-            name: whose; there are only as many as the settings name.
-            rate: how many there are more in a second.
-            burst: how many there are at the most; 0: as many as in a second, and one at least.
+            name: the source. Only names from the settings are used, so the number of buckets is bounded.
+            rate: tokens added per second.
+            burst: the maximum number of tokens; 0: the tokens of one second, at least one.
 
         Returns:
-            0: taken. Else the whole seconds after which there is one.
+            0 if a token was taken, otherwise the whole seconds until one is available.
         """
         capacity = float(burst or max(1, math.ceil(rate)))
         with self._lock:
             now = self._clock.now()
             tokens, updated_at = self._tokens.get(name, (capacity, now))
-            # A clock that is put back gives nothing, and takes nothing either.
+            # A clock that is set back adds no tokens, and removes none.
             tokens = min(capacity, tokens + max(0, now - updated_at) / SECOND * rate)
             is_acquired = tokens >= 1
             self._tokens[name] = (tokens - 1 if is_acquired else tokens), now

@@ -1,4 +1,4 @@
-"""The resource that engines call: bytes to a call-back, an answer to bytes."""
+"""The HTTP resource that engines call."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ _PARKED_MESSAGES: Final[dict[ParkedBy | None, str]] = {
     ParkedBy.CONDITION: "parked_condition",
 }
 MAX_REASON_CHARS: Final = 500
-"""Characters of a handler's own error that an answer repeats."""
+"""Maximum number of characters of a handler's error in a response."""
 
 
 class RawPath:
-    """Falcon middleware: routes by the path as it was sent, so that `%2F` in an id is part of the id."""
+    """Falcon middleware that routes by the undecoded path, so that `%2F` in an id is part of the id."""
 
     def process_request(self, request: falcon.Request, _response: falcon.Response) -> None:
-        """Put the undecoded path in place of the decoded one."""
+        """Replace the decoded path by the undecoded one."""
         request.path = errors.raw_path(request.env)
 
 
 class CallbackResource:
-    """One kind of call-back.
+    """The resource of one kind of callback.
 
     Args:
-        kind: the last part of its path.
-        schemas: check it.
-        authenticator: says which engine sent it, and lets it in.
-        intake: takes it, and knows by which settings. The server refuses too large a body earlier, where it is ours.
+        kind: the last part of the path.
+        schemas: the schemas that bodies are checked against.
+        authenticator: authenticates requests.
+        intake: accepts callbacks, and has the current settings.
 
     Attributes:
         kind: as given.
@@ -67,9 +67,9 @@ class CallbackResource:
         self._intake = intake
 
     def on_post(self, request: falcon.Request, response: falcon.Response, flow_instance_id: str) -> None:
-        """Take a call-back."""
+        """Accept a callback."""
         headers = request.env
-        rules = self._intake.config  # once: the settings may change at any moment
+        rules = self._intake.config  # read once, because the settings may change at any moment
         settings = rules.settings
         authenticated = self._authenticator.authenticate(request, settings)
         instance_id = _decode_segment(flow_instance_id)

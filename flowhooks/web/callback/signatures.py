@@ -1,8 +1,8 @@
-"""Signatures as Standard Webhooks has them: read strictly, made and compared.
+"""Signatures of Standard Webhooks: strict parsing, verification and signing.
 
 The specification is at https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md. The
-library computes signatures. Its `verify` goes by the machine's own clock and takes times such as `1e9`, so what is
-around a signature is checked here.
+library `standardwebhooks` computes signatures. Its `verify` is not used, because it reads the machine's own clock and
+accepts times such as `1e9`. So the headers are checked here.
 """
 
 from __future__ import annotations
@@ -26,29 +26,30 @@ TIMESTAMP_HEADER: Final = "HTTP_WEBHOOK_TIMESTAMP"
 SIGNATURE_HEADER: Final = "HTTP_WEBHOOK_SIGNATURE"
 """The headers of a signed request, as WSGI names them."""
 MAX_TIMESTAMP_SKEW: Final = 300 * SECOND
-"""By how much the time of a signature may differ from ours, both ways."""
+"""Microseconds by which the time of a signature may differ from this machine's time, in both directions."""
 MAX_SIGNATURES: Final = 8
-"""Signatures that one request may carry: an engine signs with two secrets while one is being replaced."""
+"""Maximum number of signatures in one request. An engine signs with two secrets while one is being replaced."""
 MAX_HEADER_CHARS: Final = 2_048
-"""Characters of the header with them."""
+"""Maximum length of the header with the signatures."""
 
 _ID: Final = re.compile(r"[!-+\-/-~]{1,256}")
-"""Visible ASCII. No comma, which a doubled header is joined by. No full stop, which is what separates the id from the
-time where they are signed: with one in it the same signature would be that of another id, another time and another
-body."""
+"""Visible ASCII without comma and full stop.
+
+A doubled header is joined by a comma. The full stop separates the id from the time in the signed text: with one in the
+id, the same signature would also be valid for another id, time and body."""
 _TIMESTAMP: Final = re.compile(r"[1-9][0-9]{0,10}")
 _V1_SIGNATURE: Final = re.compile(r"v1,([A-Za-z0-9+/]{43}=)")
 _OTHER_SIGNATURE: Final = re.compile(r"(?!v1,)[A-Za-z0-9_]{1,16},[A-Za-z0-9+/=_-]{1,512}")
-"""A signature of a version that is not known here, as `v1a`: passed over, for another beside it may be good."""
+"""A signature of an unknown version, such as `v1a`. It is ignored, because another one beside it may be valid."""
 
 
 class Signature(NamedTuple):
-    """What a request says of its signature.
+    """The parsed signature headers of a request.
 
     Attributes:
         id: the message's id.
         timestamp: its time, in microseconds since 1970.
-        v1_signatures: those of its signatures that can be compared here.
+        v1_signatures: the signatures of version 1, which can be verified here.
     """
 
     id: str
@@ -57,19 +58,19 @@ class Signature(NamedTuple):
 
 
 def is_signed(headers: Mapping[str, Any]) -> bool:
-    """Whether a request means to be signed: one of the headers is there."""
+    """Return whether a request has any of the signature headers."""
     return SIGNATURE_HEADER in headers or ID_HEADER in headers or TIMESTAMP_HEADER in headers
 
 
 def parse(headers: Mapping[str, Any], now: int) -> Signature:
-    """What a request says of its signature.
+    """Return the parsed signature headers of a request.
 
     Args:
-        headers: the request's, as WSGI has them.
-        now: the time, in microseconds since 1970.
+        headers: the request's headers, as WSGI names them.
+        now: the time in microseconds since 1970.
 
     Raises:
-        Unauthorized: it cannot be a valid one.
+        Unauthorized: a header is missing or malformed, or the time differs too much from `now`.
     """
     webhook_id, time, signatures = headers.get(ID_HEADER), headers.get(TIMESTAMP_HEADER), headers.get(SIGNATURE_HEADER)
     if not webhook_id or not time or not signatures:
@@ -88,13 +89,13 @@ def parse(headers: Mapping[str, Any], now: int) -> Signature:
 
 
 def verify(signature: Signature, body: bytes, keys: Iterable[SigningKey], now: int) -> bool:
-    """Whether one of the keys, of those that hold, has made one of the signatures.
+    """Return whether one of the signatures was made with one of the keys that have not expired.
 
     Args:
-        signature: what the request says.
-        body: its body, as it came.
-        keys: of one source.
-        now: the time, in microseconds since 1970.
+        signature: the parsed signature headers.
+        body: the body as received.
+        keys: the keys of one source.
+        now: the time in microseconds since 1970.
     """
     try:
         text = body.decode()
@@ -104,20 +105,20 @@ def verify(signature: Signature, body: bytes, keys: Iterable[SigningKey], now: i
         if key.not_after is not None and now > key.not_after:
             continue
         expected = Webhook(key.key).sign(signature.id, to_datetime(signature.timestamp), text)
-        # As text: of a signature there is one way to write it in base64, and others are not taken.
+        # Compare the base64 text, because a signature has one valid base64 form, and other forms are rejected.
         if any([hmac.compare_digest(expected, candidate) for candidate in signature.v1_signatures]):  # noqa: C419 (each, always)
             return True
     return False
 
 
 def sign(keys: Iterable[bytes], body: bytes, *, message: str, at: int) -> dict[str, str]:
-    """The headers that sign a request.
+    """Return the headers that sign a request.
 
     Args:
-        keys: each signs, so that a receiver may know one or the other.
+        keys: the keys. The request is signed with each of them, so that a receiver needs only one.
         body: the body, in UTF-8.
-        message: the message's id; the same whenever it is sent again.
-        at: the time, in microseconds since 1970.
+        message: the message's id, which stays the same when the message is sent again.
+        at: the time in microseconds since 1970.
     """
     time, text = to_datetime(at), body.decode()
     return {
