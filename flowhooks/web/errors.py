@@ -126,9 +126,9 @@ ErrorLog: TypeAlias = "Callable[[falcon.Request, int, Callable[[str], str]], Non
 
 
 def install(app: falcon.App[Any, Any], error_log: ErrorLog | None = None) -> None:
-    """Make `app` answer every error with the body of the contract, in the caller's language.
+    """Register error handlers that answer with the body of the contract, in the caller's language.
 
-    These are every `falcon.HTTPError`, every `CallbackRejected`, and every unexpected exception. An unexpected
+    They handle every `falcon.HTTPError`, every `CallbackRejected`, and every unexpected exception. An unexpected
     exception is logged with its traceback, which the caller does not see.
 
     Args:

@@ -43,6 +43,9 @@ class RawPath:
 class CallbackResource:
     """The resource of one kind of callback.
 
+    flowhooks' own server rejects a body that is too large before it calls this resource. Other WSGI servers may not, so
+    the size is checked here, too.
+
     Args:
         kind: the last part of the path.
         schemas: the schemas that bodies are checked against.

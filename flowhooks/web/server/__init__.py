@@ -1,1 +1,1 @@
-"""waitress, hardened: sockets, connections, and a strict HTTP parser."""
+"""A hardened waitress: sockets, connections, and a strict HTTP parser."""

@@ -1,6 +1,7 @@
-"""One connection: reads against the clock, answers errors, closes politely.
+"""One connection: enforces time limits, sends error responses, and closes without losing the last response.
 
-Written against waitress 3.0.2. `tests/unit/test_private_names.py` lists what this uses of its internals.
+Written against waitress 3.0.2. `tests/unit/test_private_names.py` lists the internals of waitress that this module
+uses.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from flowhooks.web import errors, negotiation
 from flowhooks.web.server.parser import RequestParser
 
 SEND_BUFFER_BYTES: Final = 65536
-"""Bytes of an answer up to which it is sent when it is complete, not while it is written."""
+"""Size in bytes up to which a response is sent when it is complete, not while it is written."""
 RETRY_AFTER_SECONDS: Final = 5
-"""Seconds after which a client may call again that was refused for want of room."""
+"""Seconds after which a client may retry a request that was rejected for lack of disk space."""
 LINGER_SECONDS: Final = 2.0
-"""How long a client that is still sending is listened to after its answer, so that it can read it."""
+"""Seconds for which data of a client that is still sending is read after its response, so that it can receive it."""
 MAX_LINGER_BYTES: Final = 64 * 1024 * 1024
-"""How much of what it is still sending is read and thrown away meanwhile."""
+"""Maximum number of bytes that are read and discarded during that time."""
 
 _log = structlog.get_logger(__name__)
 
@@ -47,27 +48,27 @@ def _write_error(task: Any, refusal: errors.LocalizedHTTPError) -> None:
     task.content_length = len(body)
     task.content_bytes_written = 0
     task.complete = True
-    # To HTTP/1.0 that asked for more, waitress would promise to stay, beside saying that it closes.
+    # For an HTTP/1.0 request with keep-alive, waitress would otherwise send `Connection: Keep-Alive` beside `close`.
     request.headers["CONNECTION"] = "close"
     task.set_close_on_finish()
     task.write(b"" if request.command == "HEAD" else body)
 
 
 class _TimedTask:
-    """The common part of both kinds of task: measures the time of the response."""
+    """The common part of both kinds of task: flushes the response, and notes when the wait for the client starts."""
 
     channel: Any
 
     def write(self, data: bytes) -> None:
-        """Send a part of the answer; the head goes out with the first one."""
+        """Send a part of the response; the first part goes out together with the head."""
         super().write(data)  # type: ignore[misc]  # the task of waitress that this is mixed into
         self.channel.flush_output()
 
     def finish(self) -> None:
-        """End the answer; from now on the client is waited for."""
+        """End the response and start to wait for the client."""
         super().finish()  # type: ignore[misc]  # as above
         self.channel.flush_output()
-        # Before waitress takes the request off its list, from when on the loop may find the client too slow.
+        # Set before waitress removes the request from its list: from then on the loop checks the client's time limits.
         self.channel.waiting_since = time.monotonic()
 
 
@@ -75,23 +76,26 @@ class _Task(_TimedTask, waitress.task.WSGITask):  # type: ignore[misc]  # waitre
     """A request for the application."""
 
     def execute(self) -> None:
-        """Call the application; whatever it lets through becomes an error."""
+        """Call the application; turn an exception that it raises into an error response."""
         try:
             super().execute()
         except ClientDisconnected:
             raise
-        except BaseException as error:  # noqa: BLE001 (waitress leaves a connection open for ever after SystemExit)
+        except BaseException as error:  # noqa: BLE001 (waitress leaves a connection open forever after SystemExit)
             path = self.request.request_uri.partition("?")[0]
             _log.error("application_failed", path=path, exc_info=error)
             if self.wrote_header:
-                # Part of an answer is out. It must not look whole, so it is not ended as chunks are.
+                # A part of the response is out. It must not look complete, so the last chunk is left out.
                 self.chunked_response = False
                 self.close_on_finish = True
             else:
                 _write_error(self, errors.LocalizedHTTPError(500, "internal"))
 
     def build_response_header(self) -> bytes:
-        """The head of the answer; while the server drains or retires, the last one says that the connection closes."""
+        """Return the head of the response.
+
+        While the server drains or retires, the last response announces that the connection closes.
+        """
         channel = self.channel
         if channel.server.closing and len(channel.requests) <= 1 and not channel.request_started_at:
             channel.linger = True
@@ -104,10 +108,10 @@ class _ErrorTask(_TimedTask, waitress.task.ErrorTask):  # type: ignore[misc]  # 
     """A request that is rejected before the application."""
 
     def execute(self) -> None:
-        """Answer the parser's refusal."""
+        """Send the error that the parser raised."""
         refusal = self.request.error
         if not isinstance(refusal, errors.LocalizedHTTPError):
-            refusal = errors.LocalizedHTTPError(500, "internal")  # waitress's own, after an error that it has logged
+            refusal = errors.LocalizedHTTPError(500, "internal")  # waitress's own error, which it has logged
         self.channel.linger = True
         self.channel.server.on_rejected(refusal.status_code)
         _write_error(self, refusal)
@@ -117,16 +121,16 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     """One connection.
 
     Attributes:
-        waiting_since: since when the client has been waited for, by `time.monotonic`: its connection or its last
-            answer.
-        linger: whether the client may still be sending when its last answer is out. Closing at once would
-            then reset the connection and lose the answer (RFC 9112 §9.6).
+        waiting_since: the time, by `time.monotonic`, since which the server has been waiting for the client: when it
+            connected, or when its last response ended.
+        linger: whether the client may still be sending after its last response. Closing at once would then reset the
+            connection and lose the response (RFC 9112 §9.6).
     """
 
     task_class = _Task
     error_task_class = _ErrorTask
     parser_class = RequestParser
-    # What waitress says below a warning repeats the path, decoded: it could break a line of the log.
+    # Messages of waitress below a warning contain the decoded path, which could break a line of the log.
     logger = logging.getLogger("waitress.flowhooks")
     logger.setLevel(logging.WARNING)
     request: RequestParser | None = None
@@ -140,7 +144,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
 
     @property
     def last_activity(self) -> float:
-        """When bytes last came or went, by `time.monotonic`: waitress's own wall clock may be set meanwhile."""
+        """Time of the last bytes sent or received, by `time.monotonic`; waitress's wall clock may be changed."""
         return self._active_at
 
     @last_activity.setter
@@ -149,26 +153,28 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
 
     @property
     def request_started_at(self) -> float:
-        """When the request that is arriving began to, by `time.monotonic`; 0 if none is."""
+        """Time of the first byte of the request that is arriving, by `time.monotonic`; 0 if none is."""
         request = self.request
         return request.started_at if request is not None else 0.0
 
     def check(self, now: float) -> None:
-        """Hold the client to its time limits. Called in the loop's thread, once a second or oftener.
+        """Close the connection, or answer 408, if the client has exceeded a time limit.
+
+        Called in the loop's thread, at least once a second.
 
         Args:
-            now: by `time.monotonic`.
+            now: the time by `time.monotonic`.
         """
         limits = self.server.limits
         if self._lingering:
             if now - self.waiting_since > LINGER_SECONDS:
                 self.handle_close()
         elif self.requests:
-            # The server's turn, unless the answer is so large that it waits for the client to read it.
+            # The server is busy with the request. Only a response that is too large to send waits for the client.
             if self.total_outbufs_len and now - self._active_at > limits.idle_timeout:
                 self.handle_close()
         elif self.request_started_at and not self.close_when_flushed:
-            # What came while an earlier request was answered could not be read meanwhile.
+            # Bytes that arrived while an earlier request was answered could not be read before.
             if now - max(self.waiting_since, self.request_started_at) > limits.read_timeout:
                 self._reject_late()
         elif now - self.waiting_since > self.server.idle_timeout or (self.server.draining and self._is_idle()):
@@ -179,7 +185,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
             return False
         try:
             return not self.socket.recv(1, socket.MSG_PEEK)
-        except OSError:  # nothing has come, or the client is gone
+        except OSError:  # no data has arrived, or the client is gone
             return True
 
     def _reject_late(self) -> None:
@@ -192,37 +198,38 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         self.server.add_task(self)
 
     def write_soon(self, data: Any) -> int:
-        """Take a part of an answer. Its client is waited for from now on, however long the answer has taken."""
+        """Buffer a part of a response. The wait for the client starts now, however long the response has taken."""
         if not self.total_outbufs_len:
             self._active_at = time.monotonic()
         return int(super().write_soon(data))
 
     def flush_output(self) -> None:
-        """Send what a task has written, as much as the client takes at once; the loop sends the rest.
+        """Send as much of the output as the client accepts at once; the loop sends the rest.
 
-        Not at each `write_soon`, as waitress does: head and body would be two calls of the system, and each of them
-        lets go of the interpreter, which then has to be won back from all other threads.
+        waitress sends at each `write_soon`. Head and body would then be two system calls, and each of them releases the
+        interpreter lock, for which the thread then competes with all other threads.
         """
         if self.total_outbufs_len:
             with self.outbuf_lock:
                 self._flush_exception(self._flush_some, do_close=False)
 
     def readable(self) -> bool:
-        """Whether the loop should wake when the client sends."""
+        """Return whether the loop is to wake when the client sends."""
         return self._lingering or super().readable()
 
     def writable(self) -> bool:
-        """Whether the loop should wake when the client can take more."""
+        """Return whether the loop is to wake when the client can receive more."""
         if self._lingering:
             return False
-        # A thread that is writing its answer holds the lock that sending needs. The loop would spin until it lets go,
-        # and take the interpreter from it meanwhile; the thread wakes the loop itself when the answer is complete.
+        # A thread that writes its response holds the lock that sending needs. The loop would spin until that lock is
+        # released, and compete for the interpreter lock meanwhile. The thread wakes the loop itself when the response
+        # is complete.
         if self.requests and self.total_outbufs_len < SEND_BUFFER_BYTES and not self.will_close:
             return False
         return bool(super().writable())
 
     def handle_read(self) -> None:
-        """Take what the client sends."""
+        """Read data of the client; while lingering, discard it."""
         if not self._lingering:
             super().handle_read()
             return
@@ -235,7 +242,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
                 self.handle_close()
 
     def handle_write(self) -> None:
-        """Send what waits to be sent; then close, if that was said."""
+        """Send buffered output; then close the connection or start to linger, if that is due."""
         if not self.linger:
             super().handle_write()
             return
@@ -246,11 +253,11 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         elif self.connected and self.close_when_flushed and not self.total_outbufs_len:
             self._lingering = True
             self.waiting_since = time.monotonic()
-            with contextlib.suppress(OSError):  # already gone, which the loop will see
+            with contextlib.suppress(OSError):  # already gone, as the loop will find
                 self.socket.shutdown(socket.SHUT_WR)
 
     def handle_close(self) -> None:
-        """Close the connection and let go of a request that did not arrive whole."""
+        """Close the connection and release a request that has not arrived completely."""
         if self.request is not None:
             self.request.close()
         super().handle_close()

@@ -1,7 +1,7 @@
-"""Requests as RFC 9112 writes them, and nothing else.
+"""A strict parser for HTTP/1.1 requests (RFC 9112).
 
-Written against waitress 3.0.2, whose own parser takes Content-Length beside Transfer-Encoding and doubled
-fields, spends a second on a field of 16,000 spaces, and raises ValueError on a Content-Length of 5,000 digits.
+Written against waitress 3.0.2. waitress's own parser accepts Content-Length beside Transfer-Encoding and doubled
+fields, takes a second for a field of 16,000 spaces, and raises ValueError on a Content-Length of 5,000 digits.
 """
 
 from __future__ import annotations
@@ -24,29 +24,30 @@ if TYPE_CHECKING:
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Z]+) ([!-~]+) HTTP/1\.([01])")
-"""Methods in small letters are refused: no method is registered with any, and proxies differ on them."""
+"""Methods in lower case are rejected: no registered method has lower-case letters, and proxies treat them differently.
+"""
 _FIELD_NAME: Final = re.compile(_TOKEN)
 _INVALID_VALUE_BYTES: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _ABSOLUTE: Final = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
 _HOST: Final = re.compile(r"(?:\[[A-Za-z0-9.:_~-]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(?::[0-9]{0,5})?")
-"""What a Host may be. The comma, with which a doubled one is joined, is left out."""
+"""A valid value of Host. The comma, which joins a doubled header, is not allowed."""
 _DIGITS: Final = re.compile(r"[0-9]+")
 _CHUNK_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t -~\x80-\xff]*)?")
 _MAX_CHUNK_LINE_BYTES: Final = 256
-"""Bytes of the line that opens a chunk. What clients write there is the size, at most 16 digits."""
+"""Maximum length of the line before a chunk, in bytes. Clients write only the size there, at most 16 digits."""
 
 _log = structlog.get_logger(__name__)
 
 
 class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
-    """One request as its bytes arrive.
+    """Parses one request as its bytes arrive.
 
-    The limits are `max_request_header_size` and `max_request_body_size` of waitress's adjustments; here they
-    are the largest sizes that are taken. A request that is refused is `completed`, with the refusal as `error`.
+    `max_request_header_size` and `max_request_body_size` of waitress's adjustments are the largest sizes that are
+    accepted. A rejected request is `completed`, and `error` has the reason.
 
     Attributes:
-        started_at: when its first byte came, by `time.monotonic`; 0 before that.
+        started_at: the time of its first byte, by `time.monotonic`; 0 before that.
     """
 
     version = "1.1"
@@ -60,7 +61,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
     _closed = False
 
     def received(self, data: bytes) -> int:
-        """Take bytes; returns how many of them belong to this request."""
+        """Parse bytes; return how many of them belong to this request."""
         if self._closed:
             return len(data)
         if self.completed:
@@ -72,9 +73,9 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
             return len(data)
 
     def reject(self, refusal: LocalizedHTTPError) -> None:
-        """End the request with an error, which is what its task will answer."""
+        """End the request with an error, which its task sends."""
         if not self.headers_finished:
-            # Path and language of a request that did not arrive whole are worth knowing for the answer.
+            # The error response uses the path and the language, also of a request that has not arrived completely.
             with contextlib.suppress(LocalizedHTTPError):
                 self._parse_lines(self.header_plus.split(b"\r\n")[:-1])
         self.error = refusal
@@ -82,16 +83,16 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
         self.expect_continue = False
 
     def close(self) -> None:
-        """Let go of the body."""
+        """Release the body."""
         self._closed = True
-        with contextlib.suppress(OSError):  # the disk is full: what was still to be written to it does not matter
+        with contextlib.suppress(OSError):  # the disk is full: data not yet written to it is no longer needed
             super().close()
 
     def _receive_head(self, data: bytes) -> int:
         n_buffered = len(self.header_plus)
         head = self.header_plus + data
         if not n_buffered:
-            # Old clients end a body with an empty line that belongs to nothing (RFC 9112 §2.2).
+            # Old clients send an empty line after a body, which belongs to no request (RFC 9112 §2.2).
             head = head.lstrip(b"\r\n")
             if not head:
                 return len(data)
@@ -103,7 +104,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
             raise LocalizedHTTPError(431, "headers_too_large", limit=limit)
         if end < 0:
             if _BARE_LF.search(head, n_buffered):
-                # Said now, for lines that end so might never end the head.
+                # Reject now, because a head with such line ends might never end.
                 raise LocalizedHTTPError(400, "bad_request")
             return len(data)
         self.headers_finished = True
@@ -122,8 +123,8 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
         headers = self.headers
         for line in lines[1:]:
             if not (field := _split_field(line)):
-                well_formed = False  # the rest is read all the same: it may say in which language to answer
-            elif b"_" not in field[0]:  # which would be taken for the same name with a hyphen
+                well_formed = False  # the other fields are still parsed: one may state the response's language
+            elif b"_" not in field[0]:  # because CGI names do not distinguish it from a hyphen
                 key = field[0].upper().replace(b"-", b"_").decode("ascii")
                 value = field[1].decode("latin-1")
                 headers[key] = f"{headers[key]}, {value}" if key in headers else value
@@ -134,7 +135,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
         target: str = self.request_uri
         host = self.headers.get("HOST", "" if self.version == "1.0" else None)
         if absolute := _ABSOLUTE.fullmatch(target):
-            # RFC 9112 §3.2.2: every server takes these, and what they say goes before the Host field.
+            # RFC 9112 §3.2.2: every server accepts this form, and its host takes precedence over the Host field.
             host = self.headers["HOST"] = absolute[1] or None
             target = absolute[2] if absolute[2].startswith("/") else "/" + absolute[2]
         elif not target.startswith("/") and (self.command, target) != ("OPTIONS", "*"):
@@ -149,7 +150,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
     def _parse_framing(self) -> None:
         headers = self.headers
         if "," in headers.get("CONNECTION", ""):
-            # The task of waitress knows `close` and `keep-alive` only when they stand alone.
+            # waitress's task recognises `close` and `keep-alive` only as single values.
             options = {option.strip(" \t").lower() for option in headers["CONNECTION"].split(",")}
             headers["CONNECTION"] = next((word for word in ("close", "keep-alive") if word in options), "")
         length, coding = headers.get("CONTENT_LENGTH"), headers.pop("TRANSFER_ENCODING", None)
@@ -186,13 +187,13 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
     def _receive_body(self, data: bytes) -> int:
         try:
             taken: int = self.body_rcv.received(data)
-        except OSError as error:  # a large body goes to a temporary file, and there is no room for it
+        except OSError as error:  # a large body goes to a temporary file, and the disk is full
             _log.error("body_buffer_failed", why=error.strerror or str(error))
             raise LocalizedHTTPError(503, "no_room") from None
         if self.body_rcv.completed:
             self.completed = True
             if self.chunked:
-                # To the application it is a body like any other.
+                # For the application it is a body like any other.
                 self.headers["CONTENT_LENGTH"] = str(len(self.body_rcv))
         return taken
 
@@ -216,7 +217,7 @@ class _ChunkedBody(ChunkedReceiver):  # type: ignore[misc]  # waitress has no ty
         self._in_trailers = False
 
     def received(self, data: bytes) -> int:
-        """Take bytes; returns how many of them belong to this body."""
+        """Parse bytes; return how many of them belong to this body."""
         at = 0
         while at < len(data) and not self.completed:
             at += self._receive_chunk(data, at) if self._chunk_bytes_left else self._receive_line_part(data, at)
@@ -229,7 +230,7 @@ class _ChunkedBody(ChunkedReceiver):  # type: ignore[misc]  # waitress has no ty
         return len(part)
 
     def _receive_line_part(self, data: bytes, at: int) -> int:
-        # After a chunk nothing may come but CRLF.
+        # Only CRLF may follow a chunk.
         max_bytes = 0 if self._in_chunk else self._trailers_left if self._in_trailers else _MAX_CHUNK_LINE_BYTES
         n_buffered = len(self._line)
         line = self._line + data[at : at + max_bytes + 2 - n_buffered]

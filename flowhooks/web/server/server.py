@@ -1,6 +1,7 @@
-"""waitress, hardened, for one application on one address.
+"""A hardened waitress server for one application on one address.
 
-Written against waitress 3.0.2. `tests/unit/test_private_names.py` lists what this uses of its internals.
+Written against waitress 3.0.2. `tests/unit/test_private_names.py` lists the internals of waitress that this module
+uses.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
 
 IDENT: Final = "flowhooks"
-"""What the `Server` header says: no version, which would only help who looks for an old one."""
+"""Value of the `Server` header. It has no version, which would only help attackers."""
 MAX_BODY_BYTES_IN_MEMORY: Final = 64 * 1024
-"""Bytes of a body beyond which it is kept in a temporary file, so that many large ones do not fill the memory."""
+"""Size in bytes above which a body is kept in a temporary file, so that many large bodies do not fill the memory."""
 STOP_TIMEOUT: Final = 1.0
-"""How long `close` waits for threads that still run a request."""
+"""Seconds for which `close` waits for threads that still run a request."""
 RETIRING_IDLE_TIMEOUT: Final = 5.0
-"""How long a connection may stay idle when another process is to take over: a client that calls oftener is told in an
-answer that the connection closes, so that none sends a request into one that is being closed."""
+"""Seconds for which a connection may stay idle while another process takes over. A client that calls more often learns
+from a response that the connection closes, so it sends no request into a connection that is being closed."""
 ACCEPT_PAUSE: Final = 0.5
-"""How long no connection is accepted after the process has run out of files."""
+"""Seconds for which no connection is accepted after the process has run out of files."""
 OUT_OF_FILES_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _log = structlog.get_logger(__name__)
@@ -45,16 +46,16 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a client may take.
+    """Limits of a client.
 
     Attributes:
-        max_body_bytes: the longest body that is accepted.
-        max_header_bytes: the longest request line and headers together that are accepted.
+        max_body_bytes: the maximum size of a body in bytes.
+        max_header_bytes: the maximum size of the request line and the headers together in bytes.
         read_timeout: seconds in which a whole request must arrive, from its first byte.
-        idle_timeout: seconds for which a connection may stay open without a request, or with an
-            answer that the client does not read.
-        max_connections: open connections; further ones wait to be accepted.
-        trusted_proxy: the address of a proxy whose word is taken for who has called; `""`: nobody's is.
+        idle_timeout: seconds for which a connection may stay open without a request, or with a response that the client
+            does not read.
+        max_connections: the maximum number of open connections; further ones wait to be accepted.
+        trusted_proxy: the address of the proxy whose X-Forwarded-For is trusted; `""`: none.
     """
 
     max_body_bytes: int = 1048576
@@ -66,22 +67,23 @@ class Limits:
 
 
 class Server:
-    """One application on one address.
+    """Serves one application on one address.
 
-    The address is bound at once, unless the socket is inherited. Connections are answered while `serve` runs, in a
-    thread of the caller's. Every other method may be called from any thread, and from a signal handler all but `drain`.
+    The address is bound at once, unless the socket is inherited. Connections are served while `serve` runs, in a thread
+    of the caller. All other methods may be called from any thread, and all of them except `drain` from a signal
+    handler.
 
     Args:
         app: the WSGI application.
         listen: `host:port`; `[::1]:8080` for IPv6, `*:8080` for every address, port 0 for any free one.
-        threads: how many requests run at once.
-        limits: what a client may take.
-        name: what the threads are called.
-        inherited: a socket to listen on, which other processes may have too; default: `listen` is bound.
-        on_rejected: called with the status of each request that is refused before the application sees it.
+        threads: the number of requests that run at once.
+        limits: the limits of a client.
+        name: the prefix of the threads' names.
+        inherited: a socket to listen on, which other processes may share. Default: `listen` is bound.
+        on_rejected: called with the status of each request that is rejected before the application is called.
 
     Raises:
-        SettingsError: the address cannot be listened on.
+        SettingsError: the address cannot be bound.
     """
 
     def __init__(
@@ -112,16 +114,16 @@ class Server:
         """`host:port` as it was bound."""
 
     def serve(self) -> None:
-        """Answer requests, until `close` is called."""
+        """Serve requests until `close` is called."""
         with self._lock:
             if self._disposed:
                 return
             self._loop = threading.get_ident()
         try:
             while not self._closing:
-                # One turn. `wasyncore.loop` would wait the whole timeout for nothing once the map is empty.
+                # One iteration. `wasyncore.loop` would wait the whole timeout in vain once the map is empty.
                 wasyncore.poll2(self._pause, self._map)
-                # Before anything is looked at: who wants to be seen and comes later wakes the next turn.
+                # Reset before the state is read: a thread that changes the state later wakes the next iteration.
                 self._listener.triggered = False
                 self._maintain()
         finally:
@@ -131,15 +133,15 @@ class Server:
             self._loop_ended.set()
 
     def reconfigure(self, limits: Limits) -> None:
-        """Hold requests whose headers arrive from now on to other limits of their bodies, and all clients to the rest.
+        """Apply new limits: of bodies to requests whose headers arrive from now on, all others to all clients at once.
 
-        How many connections there may be and how long headers may be is as it was at the start.
+        The maximum number of connections and the maximum size of headers do not change.
         """
         self._listener.limits = replace(limits, max_connections=self._listener.limits.max_connections)
         self._listener.adj.max_request_body_size = limits.max_body_bytes
 
     def stop_accepting(self) -> None:
-        """Refuse new connections from now on. Those that were waiting to be accepted still are."""
+        """Refuse new connections from now on. Connections that already wait in the backlog are still accepted."""
         self._stopping = True
         with self._lock:
             if not self._wake():
@@ -149,33 +151,33 @@ class Server:
             self._stopped.wait()
 
     def retire(self) -> None:
-        """Leave new connections, also those that wait to be accepted, to other processes that have the same socket.
+        """Leave new connections, including those in the backlog, to other processes that share the socket.
 
-        Requests go on being answered; each answer says that its connection closes. A connection that stays idle for
-        `RETIRING_IDLE_TIMEOUT` is closed, and not sooner: its client may be sending just now.
+        Requests are still answered, and each response announces that its connection closes. An idle connection is
+        closed after `RETIRING_IDLE_TIMEOUT`, not sooner, because its client may be sending just now.
         """
         self._listener.retiring = True
         self._stopping = True
         self._wake()
 
     def wait_closed(self, timeout: float) -> bool:
-        """Whether the last connection of a server that retires or drains has gone, within `timeout` seconds."""
+        """Wait up to `timeout` seconds; return whether a retiring or draining server has closed its last connection."""
         self._drained.wait(timeout)
         return self._answered
 
     def drain(self, timeout: float) -> bool:
-        """Stop accepting, and wait until every request that has begun to arrive is answered.
+        """Stop accepting, and wait until every request that has started to arrive is answered.
 
-        Idle connections are closed, and busy ones after their last answer.
+        Idle connections are closed at once, and busy ones after their last response.
 
         Args:
-            timeout: seconds to wait at most.
+            timeout: the maximum wait in seconds.
 
         Returns:
-            Whether all were answered in time.
+            Whether all requests were answered in time.
 
         Raises:
-            RuntimeError: called from the thread that `serve` runs in, where it would wait for itself.
+            RuntimeError: called from the thread in which `serve` runs, which would wait for itself.
         """
         if self._loop == threading.get_ident():
             raise RuntimeError("drain() waits for the loop, so it cannot be called from within it")
@@ -187,7 +189,7 @@ class Server:
         return self._answered
 
     def close(self) -> None:
-        """Cut off whatever still runs, and give everything back. May be called again."""
+        """Close all connections at once and release all resources. May be called again."""
         self._closing = True
         if not self._wake():
             with self._lock:
@@ -200,7 +202,7 @@ class Server:
         with self._lock:
             if self._loop is None:
                 return False
-            # Without a thunk it takes no lock, so a signal handler may call it whatever the loop is doing.
+            # Without a thunk, `pull_trigger` takes no lock, so a signal handler may call it whatever the loop is doing.
             self._listener.pull_trigger()
             return True
 
@@ -228,7 +230,7 @@ class Server:
         self._dispatcher.shutdown(cancel_pending=True, timeout=STOP_TIMEOUT)
         for channel in list(listener.active_channels.values()):
             channel.handle_close()
-            # Not of a thread that still runs, which may be reading its body.
+            # Not while a thread is still running, because it may be reading its body.
             for request in channel.requests if not self._dispatcher.threads else ():
                 request.close()
         if not self._dispatcher.threads:
@@ -240,7 +242,7 @@ class Server:
 class _ThreadPool(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has no types
     """Waitress's thread pool with named threads, without its warning for each queued request."""
 
-    # Under waitress's own, so that who wants the warnings can have them.
+    # A child of waitress's logger, so that the warnings can still be enabled by its name.
     queue_logger = logging.getLogger("waitress.queue.flowhooks")
     queue_logger.setLevel(logging.ERROR)
 
@@ -250,7 +252,7 @@ class _ThreadPool(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has
         self.on_last_thread_exit: Callable[[], None] = lambda: None
 
     def handler_thread(self, thread_no: int) -> None:
-        """Run requests until the server closes; the last thread to end, if ever it does, says so."""
+        """Run requests until the server closes. The last thread that ends calls `on_last_thread_exit`."""
         super().handler_thread(thread_no)
         if not self.threads:
             self.on_last_thread_exit()
@@ -296,19 +298,19 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
                 max_request_header_size=limits.max_header_bytes,
                 inbuf_overflow=MAX_BODY_BYTES_IN_MEMORY,
                 channel_request_lookahead=0,
-                clear_untrusted_proxy_headers=False,  # `TrustedProxy` does, and goes by the settings of the moment
+                clear_untrusted_proxy_headers=False,  # `TrustedProxy` does that, with the current settings
                 expose_tracebacks=False,
                 log_socket_errors=False,
             ),
             sockinfo=(listening.family, listening.type, listening.proto, listening.getsockname()),
             bind_socket=False,
         )
-        # Head and body go out together, see `Channel.flush_output`. Said here, for as an argument it is deprecated.
+        # Head and body are sent together, see `Channel.flush_output`. Set here, because the argument is deprecated.
         self.adj.send_bytes = SEND_BUFFER_BYTES
 
     @property
     def closing(self) -> bool:
-        """Whether connections are to be closed after their last answer."""
+        """Whether connections are closed after their last response."""
         return self.draining or self.retiring
 
     @property
@@ -318,20 +320,20 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         return min(timeout, RETIRING_IDLE_TIMEOUT) if self.retiring else timeout
 
     def readable(self) -> bool:
-        """Whether a connection may be accepted."""
+        """Return whether a connection may be accepted."""
         return bool(super().readable()) and time.monotonic() >= self._paused_until
 
     def pull_trigger(self) -> None:
-        """Wake the loop, unless somebody has done so already: it will look at everything anyway."""
+        """Wake the loop, unless it has been woken already: each iteration checks everything."""
         if not self.triggered:
             self.triggered = True
             super().pull_trigger()
 
     def maintenance(self, now: float) -> None:
-        """Nothing: waitress's own clock starts again at every byte; `Channel.check` does better."""
+        """Do nothing: waitress's own timeout restarts at every byte. `Channel.check` replaces it."""
 
     def accept(self) -> Any:
-        """Accept a connection, or pause: without a file to spare, the loop would turn without end."""
+        """Accept a connection. If the process is out of files, pause, because otherwise the loop would spin."""
         try:
             return super().accept()
         except OSError as error:
@@ -341,7 +343,7 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
             raise
 
     def stop(self) -> None:
-        """Accept what waits to be accepted, unless others do, then close the listening socket, not the connections."""
+        """Accept the backlog, unless the server retires, then close the listening socket, but not the connections."""
         while self.accepting and not self.retiring:
             n_channels = len(self.active_channels)
             if n_channels >= self.limits.max_connections:
@@ -349,9 +351,9 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
             self.handle_accept()
             if len(self.active_channels) == n_channels:
                 break
-        wasyncore.dispatcher.close(self)  # the inherited one closes the trigger too
+        wasyncore.dispatcher.close(self)  # the inherited `close` would close the trigger, too
 
     def close_trigger(self) -> None:
-        """Close what threads wake the loop with, when none is left that could: the file may be another's soon."""
+        """Close the trigger when no thread is left that could write to it: its file descriptor may then be reused."""
         with self._closing:
             self.trigger.close()

@@ -1,6 +1,6 @@
-"""Taking an address to listen on.
+"""Functions that bind a listening socket.
 
-A socket may be taken in one process and be answered in others that inherit it.
+One process may bind the socket, and others that inherit it may accept its connections.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from flowhooks.errors import SettingsError
 
 
 def bind(listen: str) -> socket.socket:
-    """A socket that is bound to an address, and does not listen yet.
+    """Return a socket that is bound to an address, and does not listen yet.
 
     Args:
         listen: `host:port`; `[::1]:8080` for IPv6, `*:8080` for every address, port 0 for any free one.
 
     Raises:
-        SettingsError: the address cannot be listened on.
+        SettingsError: the address cannot be bound.
     """
     host, colon, port = listen.rpartition(":")
     if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 (TCP's own)
@@ -46,6 +46,6 @@ def bind(listen: str) -> socket.socket:
 
 
 def bound_address(listening: socket.socket) -> str:
-    """`host:port` as a socket was bound."""
+    """Return the address to which a socket is bound, as `host:port`."""
     host, port = listening.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

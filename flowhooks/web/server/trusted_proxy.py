@@ -1,8 +1,8 @@
-"""Who has called, where a proxy stands between: its word is taken, and nobody else's.
+"""Derives the client address from the X-Forwarded-For header of a trusted proxy.
 
-Only `X-Forwarded-For` counts, and in it the last address, which is the one that the proxy itself has seen. `Forwarded`
-does not: a proxy that writes the one passes the other on as the client has sent it. Both are taken out of each request,
-with all that clients could say of themselves besides.
+Only the last address in `X-Forwarded-For` counts, because that is the one the proxy itself has seen. `Forwarded` does
+not count, because a proxy that writes one of the two headers passes the other on as the client sent it. Both are
+removed from every request, with all other headers in which a client could claim to be another.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ FORWARDED_HEADERS: Final = (
     "HTTP_X_FORWARDED_BY",
     "HTTP_FORWARDED",
 )
-"""Headers in which a client could say that it is another."""
+"""Headers in which a client could claim to be another."""
 WAS_FORWARDED: Final = "flowhooks.forwarded"
-"""Set in the environ of a request out of which such a header was taken."""
+"""Set in the environ of a request from which such a header was removed."""
 _PROXY_HEADERS: Final = frozenset(
     {
         *FORWARDED_HEADERS,
@@ -43,16 +43,16 @@ _PROXY_HEADERS: Final = frozenset(
     }
 )
 UNKNOWN_ADDRESS: Final = ""
-"""The address of a client of which the proxy says nothing that can be read; it is in no network."""
+"""Address of a client for which the proxy sent no valid address. It is in no network."""
 _PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[0-9.]{7,15})(?::[0-9]{1,5})?")
 
 
 class TrustedProxy:
-    """An application that may have a proxy in front.
+    """WSGI middleware for an application that may have a proxy in front of it.
 
     Args:
-        application: what is called.
-        trusted: gives the proxy's address at any moment; `""`: there is none.
+        application: the application.
+        trusted: returns the current address of the trusted proxy; `""`: none.
     """
 
     def __init__(self, application: WSGIApplication, trusted: Callable[[], str]) -> None:
@@ -60,7 +60,7 @@ class TrustedProxy:
         self._trusted = trusted
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        """Say who has called, then call the application."""
+        """Set the client address, then call the application."""
         forwarded_for = environ.get(FORWARDED_FOR)
         if forwarded_for is not None and environ.get("REMOTE_ADDR") == (self._trusted() or None):
             environ["REMOTE_ADDR"] = environ["REMOTE_HOST"] = parse_client_address(forwarded_for)
@@ -71,12 +71,12 @@ class TrustedProxy:
 
 
 def is_forwarded(environ: Mapping[str, Any]) -> bool:
-    """Whether a request has a header that proxies write."""
+    """Return whether a request has a header that proxies write."""
     return not _PROXY_HEADERS.isdisjoint(environ)
 
 
 def parse_client_address(forwarded_for: str) -> str:
-    """The last address of a header `X-Forwarded-For`, without a port; `""` if that is none."""
+    """Return the last address of an `X-Forwarded-For` header, without a port; `""` if it is not an address."""
     last = forwarded_for.rpartition(",")[2].strip(" \t")
     if match := _PORT.fullmatch(last):
         last = match.group(1).strip("[]")
