@@ -1,1 +1,1 @@
-"""The administration listener: who may enter, the API and the console."""
+"""The administration listener: authentication, the API and the console."""

@@ -1,6 +1,6 @@
-"""The administration listener: alive, ready, numbers, operations, console; it must not hold rules of its own.
+"""The WSGI app of the administration listener: health, readiness, metrics, operations, the API and the console.
 
-Who may ask for what, `auth.AuthMiddleware` has found out before any of these is called.
+`auth.AuthMiddleware` has authenticated each request before a resource is called.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ _log = structlog.get_logger(__name__)
 
 
 class HealthResource:
-    """`GET /healthz`: the process answers."""
+    """`GET /healthz`: 200 as long as the process answers."""
 
     def on_get(self, _request: falcon.Request, response: falcon.Response) -> None:
-        """Say so."""
+        """Answer 200."""
         response.media = {"alive": True}
 
     on_head = on_get
 
 
 class ReadinessResource:
-    """`GET /readyz`: 200 while call-backs can be taken and run, else 503 with the reasons."""
+    """`GET /readyz`: 200 while callbacks can be accepted and run, otherwise 503 with the reasons."""
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     def on_get(self, _request: falcon.Request, response: falcon.Response) -> None:
-        """Say whether, and why not."""
+        """Answer whether the process is ready, with the reasons if it is not."""
         problems = self._app.readiness_problems()
         response.status = falcon.HTTP_503 if problems else falcon.HTTP_200
         response.media = {"ready": not problems, "problems": problems}
@@ -66,13 +66,13 @@ class ReadinessResource:
 
 
 class MetricsResource:
-    """`GET /metrics`: for Prometheus."""
+    """`GET /metrics`: the metrics for Prometheus."""
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     def on_get(self, _request: falcon.Request, response: falcon.Response) -> None:
-        """Give them."""
+        """Answer with the metrics."""
         response.data = self._app.metrics.text()
         response.content_type = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -80,17 +80,17 @@ class MetricsResource:
 
 
 class OperationResource:
-    """`POST /api/operations/{name}`: what operators do, asked for by their programs, or by commands of this machine.
+    """`POST /api/operations/{name}`: runs an operation for an operator's program or for a command on this machine.
 
-    Commands can read the token in the lock file, and say whose they are; an operator's token says who asks. A token
-    keeps web pages out too: a browser that is made to post here does not know it.
+    Commands read their token from the lock file, and state their user. An operator's token identifies the operator. The
+    token also keeps web pages out: a page that makes a browser post here does not know it.
     """
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     def on_post(self, request: falcon.Request, response: falcon.Response, name: str) -> None:
-        """Do it and answer what it did."""
+        """Run the operation and answer with its result."""
         operator = operator_of(request)
         if not operator.may_operate:
             raise Forbidden("operator_role")
@@ -125,11 +125,11 @@ def _actor(request: falcon.Request, operator: Operator, arguments: dict[str, Any
 
 
 def create_admin(app: App, token: str) -> falcon.App[Any, Any]:
-    """The WSGI app of the administration listener.
+    """Return the WSGI app of the administration listener.
 
     Args:
         app: a started `App`.
-        token: what commands of this machine send, which can read it in the lock file.
+        token: the token that commands on this machine read from the lock file.
 
     Raises:
         SettingsError: an operator's credential cannot be used.

@@ -1,6 +1,6 @@
-"""Lets requests to the administration listener in, or says why not.
+"""Authenticates requests to the administration listener, or rejects them.
 
-Closed unless it is known to be open: a route that is added later needs a credential without anybody thinking of it.
+Everything is closed by default: a route that is added later needs a credential unless it is listed here.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ STATIC_PREFIX: Final = f"{CONSOLE_ROOT}/static/"
 
 
 class AuthMiddleware:
-    """Falcon middleware: finds out who asks, as `request.context.operator`, and answers whoever may not.
+    """Falcon middleware that sets `request.context.operator`, or answers a request that is not allowed.
 
-    It also sets `context.logged_in`, whether that is by a cookie, and `context.by_command`, whether by the token of the
-    lock file.
+    It also sets `context.logged_in`, whether the operator was identified by a session cookie, and `context.by_command`,
+    whether by the token in the lock file.
 
     Args:
         app: a started `App`.
-        context: what pages are made of.
-        token: what commands of this machine send.
-        operators: who may come in.
-        sessions: who is logged in.
-        login: the page on which to log in.
+        context: shared objects of all pages.
+        token: the token that commands on this machine send.
+        operators: the operators.
+        sessions: the sessions of operators.
+        login: the login page.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class AuthMiddleware:
         self._login = login
 
     def process_request(self, request: falcon.Request, response: falcon.Response) -> None:
-        """Let in, or answer in place of whatever was asked for.
+        """Authenticate the request, or answer it in place of its resource.
 
         Raises:
-            Refusal: no page was asked for, and this may not be.
+            CallbackRejected: the request is not for a page, and is not allowed.
         """
         context = request.context
         context.operator, context.logged_in, context.by_command = None, False, False
@@ -88,7 +88,7 @@ class AuthMiddleware:
     def _authenticate_browser(self, request: falcon.Request, response: falcon.Response) -> None:
         path, page, safe = request.path, is_page(request.path), request.method in SAFE_METHODS
         if not page and not safe:
-            # What changes something through the API does so with a token, which no site can make a browser send.
+            # API requests that change something need a token, which no web site can make a browser send.
             raise Unauthorized("operator_unauthorized")
         if (key := self._origin_check.why_rejected(request)) is not None:
             self._reject(request, response, key)

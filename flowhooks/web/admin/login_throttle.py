@@ -1,7 +1,7 @@
-"""How often somebody may try to log in: a delay that grows with each failure.
+"""The throttle of login attempts: a delay that doubles with each failure.
 
-Each process counts for itself, in memory. A name's delay stays short, for whoever knows an operator's name could keep
-that operator out; an address's grows longer.
+Each process counts for itself, in memory. The delay of a name stays short, because otherwise anyone who knows an
+operator's name could lock that operator out. The delay of an address grows longer.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from flowhooks.clock import Clock
 
 FREE_FAILURES: Final = 5
-"""Failures after which there is a delay: people mistype."""
+"""Number of failures of a name before delays start, because people mistype."""
 FREE_ADDRESS_FAILURES: Final = 10
 MAX_DELAY_SECONDS: Final = 30
-"""Seconds that a name is delayed at the most: 2,880 guesses a day."""
+"""Maximum delay of a name in seconds, which allows 2,880 guesses a day."""
 MAX_ADDRESS_DELAY_SECONDS: Final = 900
 FORGET_AFTER_SECONDS: Final = 3600
-"""Seconds without a failure after which all is as if there had been none."""
+"""Seconds without a failure after which earlier failures are forgotten."""
 MAX_ENTRIES: Final = 10_000
-"""Names and addresses that are remembered."""
+"""Maximum number of names and addresses that are remembered."""
 
 
 class LoginThrottle:
     """Counts failures by name and by address. Every method may be called from any thread.
 
-    An address of this machine is not counted: behind it are a proxy or a tunnel, and so everybody.
+    Loopback addresses are not counted: requests from there come through a proxy or a tunnel, so from everyone.
 
     Args:
-        clock: the time.
+        clock: the clock.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -43,14 +43,16 @@ class LoginThrottle:
         self._failures: OrderedDict[tuple[str, str], tuple[int, int]] = OrderedDict()
 
     def check(self, name: str, address: str) -> int:
-        """Begin an attempt, which counts as failed until `succeeded` is called, so that many at once are no way round.
+        """Start an attempt, unless it has to wait.
+
+        It counts as failed until `reset` is called, so that attempts in parallel do not bypass the throttle.
 
         Args:
-            name: who is to be logged in, whether there is such an operator or not.
-            address: from where; `""` if that is not known.
+            name: the name to log in with, even if no operator has it.
+            address: the client's address; `""` if it is not known.
 
         Returns:
-            Seconds to wait; 0: go on. An attempt that has to wait is none.
+            Seconds to wait, or 0 if the attempt may be made. An attempt that has to wait is not counted.
         """
         with self._lock:
             now = self._clock.now()
@@ -67,14 +69,18 @@ class LoginThrottle:
             return 0
 
     def cancel(self, name: str, address: str) -> None:
-        """Take an attempt back that could not be made."""
+        """Withdraw an attempt that could not be made."""
         with self._lock:
             for key in self._keys(name, address):
                 if entry := self._failures.get(key):
                     self._failures[key] = max(0, entry[0] - 1), entry[1]
 
     def reset(self, name: str, address: str) -> None:
-        """Forget a name's failures; an address only gets this attempt back, or an operator could guess for others."""
+        """Forget the failures of a name after a login, and withdraw this attempt from the failures of its address.
+
+        The other failures of the address stay. Otherwise an operator could guess the passwords of others by logging in
+        between.
+        """
         self.cancel(name, address)
         with self._lock:
             self._failures.pop(("name", name), None)

@@ -1,4 +1,4 @@
-"""Who is at the console or asks the administration API, and what they may do."""
+"""The operators of the settings, their roles, and their authentication."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Role(StrEnum):
-    """What an operator may do."""
+    """The role of an operator."""
 
     VIEW = "view"
     OPERATE = "operate"
@@ -35,11 +35,11 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operator:
-    """Somebody who looks after this server.
+    """An operator of this server.
 
     Attributes:
-        name: as the audit has it.
-        role: what they may do.
+        name: the name, as in the audit log.
+        role: the role.
     """
 
     name: str
@@ -47,25 +47,25 @@ class Operator:
 
     @property
     def may_operate(self) -> bool:
-        """Whether they may change anything."""
+        """Whether the operator may change anything."""
         return self.role is Role.OPERATE
 
 
 LOCAL: Final = Operator(name="local", role=Role.OPERATE)
-"""Whoever is at this machine, where no operators are named in the settings; and commands, which can read the lock
-file."""
+"""The operator of requests from this machine if the settings name no operators, and of commands, which can read the
+lock file."""
 
 
 def operator_of(request: falcon.Request) -> Operator:
-    """Who asks, as whoever lets requests in has found out; not for what anybody may ask for."""
+    """Return the operator that the middleware has set on a request; not for public paths, which have none."""
     return cast("Operator", request.context.operator)
 
 
 class Operators:
-    """The operators that the settings name, as the settings are just now.
+    """The operators in the current settings.
 
     Args:
-        app: whose settings they are. When those are read again, so are the files that hold tokens.
+        app: a started `App`. When its settings are reloaded, the files that hold tokens are read again, too.
 
     Raises:
         SettingsError: an operator's credential cannot be used.
@@ -81,12 +81,12 @@ class Operators:
         return bool(self._app.settings.operators)
 
     def by_name(self, name: str) -> Operator | None:
-        """The operator of this name; None if there is none, or none any more."""
+        """Return the operator of this name; None if the current settings do not have it."""
         settings = self._app.settings.operators.get(name)
         return None if settings is None else Operator(name=name, role=Role(settings.role))
 
     def by_token(self, authorization: str) -> Operator | None:
-        """The operator whose bearer token a request carries; None if it is nobody's, or no bearer token."""
+        """Return the operator whose bearer token a request has; None if it has none, or an unknown one."""
         token = parse_bearer(authorization)
         if token is None:
             return None
@@ -95,16 +95,16 @@ class Operators:
         for (
             token_digest,
             name,
-        ) in self._tokens().items():  # to the end, always: the time taken does not tell whose it was
+        ) in self._tokens().items():  # always all tokens: the time must not reveal which one matched
             if hmac.compare_digest(digest, token_digest):
                 name_found = name
         return None if name_found is None else self.by_name(name_found)
 
     def authenticate(self, name: str, password: str) -> Operator | None:
-        """The operator of this name, if this is their password; takes the same time whether there is one or not.
+        """Return the operator of this name if the password is right; takes the same time if there is no such operator.
 
         Raises:
-            TooManyVerifications: too many passwords are being compared just now.
+            TooManyVerifications: too many passwords are being verified just now.
         """
         passwords = self.passwords()
         if not passwords:
@@ -113,7 +113,7 @@ class Operators:
         return self.by_name(name) if matches else None
 
     def passwords(self) -> Mapping[str, str]:
-        """The hash of each operator's password, by name, of those who have one."""
+        """Return the password hashes by operator name, of the operators that have a password."""
         return {name: operator.password for name, operator in self._app.settings.operators.items() if operator.password}
 
     def _tokens(self) -> Mapping[str, str]:

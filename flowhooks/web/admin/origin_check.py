@@ -1,4 +1,4 @@
-"""Which requests may reach the console by where they come from."""
+"""Checks the origin of requests to the console."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ if TYPE_CHECKING:
     from flowhooks.app import App
 
 CONSOLE_ROOT: Final = "/console"
-"""Under which every page lies."""
+"""Path prefix of all pages."""
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing."""
 
 
 def is_page(path: str) -> bool:
-    """Whether a path is one of the console's."""
+    """Return whether a path belongs to the console."""
     return path in {"/", CONSOLE_ROOT} or path.startswith(f"{CONSOLE_ROOT}/")
 
 
 class OriginCheck:
-    """Says why a request is not let through, whoever sends it.
+    """Decides whether a request is rejected because of its origin, whichever operator sends it.
 
-    Where no operator is named in the settings, only this machine is let in. A browser on it can be made to ask for a
-    page by any web site whose name has been pointed at 127.0.0.1, and that site could then read it: it is of the same
-    origin. Its name is in `Host`, which no page can forge. Where operators are named, such a site gains nothing, for
-    the browser sends it no cookie of another name.
+    If the settings name no operators, only this machine is admitted. Any web site whose name has been pointed at
+    127.0.0.1 can make a browser on this machine request a page, and could then read it, because it has the same origin
+    (DNS rebinding). The name of the site is in `Host`, which no page can forge. If operators are named, such a site
+    gains nothing, because the browser does not send it the cookie of another name.
 
     Args:
-        app: a started `App`, whose settings count as they are just now.
+        app: a started `App`, whose current settings are used.
     """
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     def why_rejected(self, request: falcon.Request) -> str | None:
-        """The text that says why not, by its key; None where nothing speaks against it."""
+        """Return the key of the text that explains the rejection; None if the request is not rejected."""
         settings = self._app.settings
         host = host_of(request.env)
         here = is_loopback_name(host)
@@ -51,9 +51,9 @@ class OriginCheck:
         return None if here else "refused.host"
 
     def is_from_console(self, request: falcon.Request) -> bool:
-        """Whether a request that would change something comes from one of our own pages, and from no other site's.
+        """Return whether a browser sent the request from a page of this console, and not from another site.
 
-        A request that says neither is no page's.
+        A request without the headers that state it does not count as sent by a page.
         """
         return is_same_origin(request.env, self._origin(host_of(request.env))) is True
 

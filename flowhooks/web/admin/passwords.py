@@ -1,7 +1,7 @@
-"""Passwords: made into Argon2id hashes and compared with them.
+"""Password hashing and verification with Argon2id.
 
-The parameters are argon2-cffi's defaults, those of RFC 9106 for machines with little memory: 64 MiB, three passes, four
-lanes, a tenth of a second. That is more than OWASP asks for.
+The parameters are argon2-cffi's defaults, which RFC 9106 recommends for machines with little memory: 64 MiB, three
+passes, four lanes. A hash takes about 0.1 s. That is stricter than OWASP's recommendation.
 """
 
 from __future__ import annotations
@@ -15,50 +15,50 @@ from typing import Final
 from flowhooks.errors import SettingsError
 
 MIN_CHARS: Final = 12
-"""Characters of a new password."""
+"""Minimum length of a new password, in characters."""
 MAX_CHARS: Final = 256
-"""Characters of a password: what is longer is refused before anything is computed of it."""
+"""Maximum length of a password, in characters. A longer one is rejected before anything is computed from it."""
 MAX_PARALLEL_VERIFICATIONS: Final = 2
-"""Passwords that are compared at the same time: each takes 64 MiB, and half of this listener's threads stay free."""
+"""Number of passwords that are verified at once. Each takes 64 MiB, and half of this listener's threads stay free."""
 _DUMMY_PARAMETERS: Final = "$argon2id$v=19$m=65536,t=3,p=4"
 
 
 def hash_password(password: str) -> str:
-    """The hash of a password, as the settings hold it.
+    """Return the hash of a password, for the settings.
 
     Raises:
-        SettingsError: the password is too short or too long, or what makes hashes is not installed.
+        SettingsError: the password is too short or too long, or the package for hashes is not installed.
     """
     plain = _normalize(password)
     if not MIN_CHARS <= len(plain) <= MAX_CHARS:
         raise SettingsError(f"a password has {MIN_CHARS} to {MAX_CHARS} characters")
     try:
-        from argon2 import PasswordHasher  # noqa: PLC0415 (an extra, which those with tokens only do without)
+        from argon2 import PasswordHasher  # noqa: PLC0415 (an optional dependency; tokens do not need it)
     except ImportError:
         raise SettingsError("a password needs a package: pip install 'flowhooks[operators]'") from None
     return PasswordHasher().hash(plain)
 
 
 class TooManyVerifications(Exception):
-    """As many passwords are being compared as may be at once."""
+    """The maximum number of passwords is being verified."""
 
 
 class PasswordVerifier:
-    """Compares passwords with hashes, a few at a time."""
+    """Verifies passwords, a few at a time."""
 
     def __init__(self) -> None:
         self._slots = threading.BoundedSemaphore(MAX_PARALLEL_VERIFICATIONS)
 
     def verify(self, password: str, password_hash: str | None, example_hash: str = "") -> bool:
-        """Whether a password is the one that was hashed; takes the same time where there is no such hash.
+        """Return whether a password matches a hash; takes the same time if there is no hash.
 
         Args:
-            password: what was given, of any length.
-            password_hash: the hash; None: whoever is asked for does not exist, and the answer is no.
-            example_hash: a hash of somebody who does exist, which says how long it is to take.
+            password: the entered password, of any length.
+            password_hash: the hash; None if there is no such operator, in which case the result is False.
+            example_hash: the hash of an existing operator, whose parameters determine the time.
 
         Raises:
-            TooManyVerifications: it is not known; nothing was compared.
+            TooManyVerifications: nothing was compared.
         """
         from argon2 import PasswordHasher  # noqa: PLC0415 (as above)
         from argon2.exceptions import InvalidHashError, VerificationError  # noqa: PLC0415 (as above)

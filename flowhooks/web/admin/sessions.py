@@ -1,7 +1,7 @@
-"""Sessions: what a browser is given when somebody logs in, and who that was.
+"""Login sessions of operators.
 
-A browser has 32 random bytes, the ledger only a SHA-256 of them and of the hash of the operator's password: with
-another password in the settings all that this operator had begun is over.
+The browser has 32 random bytes. The ledger has only a SHA-256 of them and of the hash of the operator's password, so a
+changed password ends all sessions of that operator.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from flowhooks.web.admin.operators import Operator, Operators
 
 TOUCH_INTERVAL: Final = 60 * SECOND
-"""Microseconds between two notes that somebody is still here: to look is not to write each time."""
+"""Microseconds between two updates of a session's last use, so that not every request writes."""
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 class Sessions:
-    """Who is logged in, in whichever process that shares the ledger.
+    """The sessions of operators, shared by all processes that use the ledger.
 
     Args:
         app: a started `App`.
-        operators: those that there are.
+        operators: the operators.
     """
 
     def __init__(self, app: App, operators: Operators) -> None:
@@ -44,7 +44,7 @@ class Sessions:
         self._operators = operators
 
     def create(self, request: falcon.Request, response: falcon.Response, operator: Operator) -> None:
-        """Log somebody in, under a secret that nobody has had before; what this browser had is over.
+        """Log an operator in with a new secret, and end the browser's earlier session.
 
         Raises:
             Unavailable: the ledger could not be written.
@@ -63,7 +63,7 @@ class Sessions:
         self._set_cookie(response, secret)
 
     def operator(self, request: falcon.Request) -> Operator | None:
-        """Who has logged in with this browser, and is still an operator; None if nobody.
+        """Return the operator who has logged in with this browser; None if none has, or if they were removed.
 
         Raises:
             LedgerUnusable: the ledger cannot be read.
@@ -77,17 +77,17 @@ class Sessions:
         if session is None or digests[session.digest] != session.operator:
             return None
         if now - session.used_at >= TOUCH_INTERVAL:
-            with suppress(FlowhooksError):  # whoever only looks is not to be kept from it
+            with suppress(FlowhooksError):  # a request that only reads must not fail because of this write
                 self._app.ledger.write(
                     lambda transaction: sessions.touch(transaction, session.digest, now), certain=False
                 )
         return self._operators.by_name(session.operator)
 
     def delete(self, request: falcon.Request, response: falcon.Response) -> None:
-        """Log out for good.
+        """End the session.
 
         Raises:
-            Unavailable: the ledger could not be written; the session is still there.
+            Unavailable: the ledger could not be written, so the session still exists.
         """
         if digests := list(self._digests(self._secret(request))):
             self._app.ledger.write(lambda transaction: sessions.remove(transaction, digests))
@@ -95,7 +95,7 @@ class Sessions:
 
     @property
     def _cookie(self) -> str:
-        # With the prefix `__Host-` browsers accept it by TLS only, and from this host only.
+        # Browsers accept a cookie with the prefix `__Host-` only over TLS, and only from this host.
         return "__Host-flowhooks_session" if self._secure else "flowhooks_session"
 
     @property

@@ -1,1 +1,1 @@
-"""The administration API: what the console and the commands show, as JSON."""
+"""The administration API: the data of the console and the commands, as JSON."""

@@ -1,7 +1,7 @@
-"""The administration API: what console and commands show, as JSON; it must not hold rules or SQL, or change anything.
+"""The read-only part of the administration API: the data of the console and the commands, as JSON.
 
-What changes something is asked for with `POST /api/operations/{name}`, which `flowhooks.web.admin.app` takes.
-Who may ask, `flowhooks.web.admin.auth` has found out before.
+Changes are made with `POST /api/operations/{name}`, which is in `flowhooks.web.admin.app`. `flowhooks.web.admin.auth`
+has authenticated each request before.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ API_ROOT: Final = "/api/"
 
 
 class AdminOpenApiResource:
-    """`GET /openapi.json`: everything that can be asked of the administration listener, made when somebody asks."""
+    """`GET /openapi.json`: the document of the administration listener, generated at the first request."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -35,7 +35,7 @@ class AdminOpenApiResource:
         return json.dumps(openapi(self._app.schemas), ensure_ascii=False).encode()
 
     def on_get(self, _request: falcon.Request, response: falcon.Response) -> None:
-        """Give it."""
+        """Return the document."""
         response.data = self._text
         response.content_type = "application/json; charset=utf-8"
 
@@ -43,7 +43,7 @@ class AdminOpenApiResource:
 
 
 def install(admin: falcon.App[Any, Any], app: App) -> None:
-    """Have an administration listener serve the API.
+    """Add the API to an administration listener.
 
     Args:
         admin: its WSGI app.

@@ -1,4 +1,4 @@
-"""JSON Schema made of Python's types and what their docstrings say, so that it cannot drift."""
+"""JSON Schema generated from Python types and their docstrings, so that it cannot drift."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ANNOTATION_TYPES: Final[Mapping[str, Any]] = {
         *(OutcomeKind, PluginJson, RejectedRequest, Retry, Sequence, State),
     )
 } | {"TimestampJson": TimestampJson}
-"""What annotations name that their modules import for type checkers only."""
+"""Types in annotations that their modules import for type checkers only."""
 _SCALAR_TYPES: Final[Mapping[Any, str]] = {
     type(None): "null",
     bool: "boolean",
@@ -59,10 +59,10 @@ _ATTRIBUTE: Final = re.compile(r"^ {4}(\w+): (.*(?:\n {8,}.*)*)", re.MULTILINE)
 
 
 class SchemaBuilder:
-    """The shapes of types; those that have names are kept as components, each once.
+    """Builds JSON Schemas of types. Named types become components, each once.
 
     Attributes:
-        components: the named ones, by their names.
+        components: the components, by name.
     """
 
     def __init__(self) -> None:
@@ -70,14 +70,14 @@ class SchemaBuilder:
         self._kinds: dict[str, Any] = {}
 
     def schema_for(self, hint: Any, *, is_argument: bool = False) -> JsonSchema:
-        """The shape of a type as JSON has it.
+        """Return the JSON Schema of a type.
 
         Args:
             hint: the type.
-            is_argument: whether it is an argument, which may leave out what has a default.
+            is_argument: whether the type is an argument, which may leave out members with a default.
 
         Raises:
-            TypeError: JSON has nothing like it.
+            TypeError: JSON cannot represent the type.
         """
         origin, arguments = get_origin(hint), get_args(hint)
         if origin is not None:
@@ -105,21 +105,21 @@ class SchemaBuilder:
         raise TypeError(f"there is no JSON Schema for {hint!r}")
 
     def component(self, *kinds: Any, times: bool = False, is_argument: bool = False) -> JsonSchema:
-        """A reference to the shape of an object with the members of these types; it is named after the first.
+        """Return a reference to the schema of an object with the members of these types. It is named after the first.
 
         Args:
             *kinds: dataclasses and typed dictionaries.
-            times: whether times of dataclasses are given as text.
-            is_argument: as of `of`.
+            times: whether times of dataclasses are represented as text.
+            is_argument: as in `schema_for`.
 
         Raises:
-            TypeError: another type has that name already, or JSON has nothing like one of its members.
+            TypeError: another type already has that name, or JSON cannot represent a member.
         """
         name = kinds[0].__name__.removesuffix("Json").lstrip("_")
         if self._kinds.setdefault(name, kinds) != kinds:
             raise TypeError(f"two types would be the component {name}: {self._kinds[name]} and {kinds}")
         if name not in self.components:
-            self.components[name] = {}  # so that what refers to itself ends
+            self.components[name] = {}  # so that the recursion ends for a type that refers to itself
             members: dict[str, JsonSchema] = {}
             for kind in kinds:
                 members |= self._members(kind, times=times, is_argument=is_argument)
@@ -133,7 +133,7 @@ class SchemaBuilder:
     def _annotated(self, kind: Any, *more: Any, is_argument: bool) -> JsonSchema:
         if kind is str:
             return {"type": "string", "format": more[0]}
-        if isinstance(more[0], Mapping):  # what an operation asks of it besides
+        if isinstance(more[0], Mapping):  # a further schema that an operation requires
             return {"allOf": [self.schema_for(kind, is_argument=is_argument), dict(more[0])]}
         return self.component(*more, times=True)
 
@@ -152,14 +152,14 @@ class SchemaBuilder:
             if times and is_dataclass(kind) and is_time(name):
                 schema = self.schema_for(TimestampJson | None if type(None) in get_args(hints[name]) else TimestampJson)
                 descriptions[name] = descriptions.get(name, "").replace(", in microseconds since 1970", "")
-            if is_argument:  # with a default, as every field of what is given has, null counts as absent
+            if is_argument:  # all fields of arguments have a default, and null counts as absent
                 schema = nullable(schema | extra_schemas.get(name, {}))
             members[name] = schema | ({"description": descriptions[name]} if name in descriptions else {})
         return members
 
 
 def member_descriptions(kind: Any) -> dict[str, str]:
-    """What a class's docstring, and those of its bases, say of its attributes; or a function's of its arguments."""
+    """Return the descriptions in a docstring: of a class's and its bases' attributes, or of a function's arguments."""
     descriptions: dict[str, str] = {}
     for class_ in (*_bases(kind), kind):
         text = inspect.getdoc(class_) or ""

@@ -1,4 +1,4 @@
-"""The administration API as an OpenAPI 3.1 document, made of its resources and operations; it must not repeat them."""
+"""The administration API as an OpenAPI 3.1 document, generated from its resources and operations."""
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations
@@ -62,17 +62,17 @@ _NOT_IN_BODY: Final = frozenset({"context", "return"})
 
 
 def openapi(schemas: Schemas) -> dict[str, Any]:
-    """The administration API.
+    """Return the administration API as an OpenAPI document.
 
     Args:
-        schemas: the schema files in force, of which one says what an error is.
+        schemas: the schema files in force, one of which defines errors.
 
     Returns:
         An OpenAPI 3.1 document, ready for `json.dumps`.
 
     Raises:
-        TypeError: an operation takes or gives something that JSON has nothing like.
-        NameError: an operation's annotation names what `json_schema.ANNOTATION_TYPES` does not have.
+        TypeError: JSON cannot represent an argument or a result of an operation.
+        NameError: an annotation of an operation names a type that is not in `json_schema.ANNOTATION_TYPES`.
     """
     builder = SchemaBuilder()
     paths = {item.path: {"get": _get(item, builder)} for item in RESOURCES}
@@ -145,7 +145,7 @@ def _post(name: str, function: Callable[..., Any], names: tuple[str, ...], build
     members = {}
     for argument in names:
         schema = builder.schema_for(hints[argument], is_argument=True)
-        # Of whatever is sent, null counts as absent.
+        # Null counts as absent in every request body.
         schema = schema if argument in required else nullable(schema)
         members[argument] = schema | ({"description": descriptions[argument]} if argument in descriptions else {})
     body = {"type": "object", "properties": members, "additionalProperties": False}

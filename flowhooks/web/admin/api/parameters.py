@@ -1,4 +1,4 @@
-"""What several paths take in their queries, and how it is understood."""
+"""Query parameters that several paths share, and their parsers."""
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations
@@ -29,7 +29,7 @@ TIME: Final = {
         {"type": "string", "pattern": r"^[0-9]{1,5} *[smhdw]( +ago)?$"},
     ]
 }
-"""What programs write of that which `time_parsing.parse_time` understands; it understands more, such as no seconds."""
+"""The forms of a time that programs write. `time_parsing.parse_time` accepts more, such as times without seconds."""
 _TIME_EXAMPLES: Final = f"such as {EXAMPLES} / 例如 {EXAMPLES}"
 
 
@@ -39,7 +39,7 @@ def _time_description(english: str, chinese: str) -> str:
 
 
 def limit_parameter(default: int) -> Parameter:
-    """How many are wanted at the most."""
+    """Return the parameter for the maximum number of items."""
     return Parameter(
         name="limit",
         description="How many at the most. / 最多返回的条数。",
@@ -90,14 +90,14 @@ FILTER: Final = (
     ),
     Parameter(name="until", description=_time_description("Received before this", "在该时刻之前收到"), schema=TIME),
 )
-"""Which events are meant: the names that the console's addresses have too, and `id`."""
+"""The filter of events: the same names as in the console's URLs, and `id`."""
 
 
 def filter_from_query(query: Mapping[str, list[str]]) -> EventFilter:
-    """Which events are meant.
+    """Return the filter of events that a query states.
 
     Raises:
-        LocalizedHTTPError: a value makes no sense.
+        LocalizedHTTPError: a value is invalid.
     """
     parsed = parse_filter({name: values[0] for name, values in query.items() if name not in {"id", "limit", "after"}})
     if parsed.event_filter is None:
@@ -112,18 +112,18 @@ def filter_from_query(query: Mapping[str, list[str]]) -> EventFilter:
 
 
 def limit_from_query(query: Mapping[str, list[str]], default: int = PAGE_SIZE) -> int:
-    """How many are wanted at the most.
+    """Return the maximum number of items.
 
     Raises:
-        LocalizedHTTPError: that is no number, or out of range.
+        LocalizedHTTPError: the value is not a number, or out of range.
     """
     return parse_integer("limit", query["limit"][0], low=1, high=MAX_PAGE_SIZE) if "limit" in query else default
 
 
 def cursor_from_query(query: Mapping[str, list[str]]) -> str:
-    """After which one to go on; `""`: from the newest.
+    """Return the id after which the page starts; `""`: start with the newest.
 
     Raises:
-        LocalizedHTTPError: that is no id.
+        LocalizedHTTPError: the value is not an id.
     """
     return parse_id("after", query["after"][0]) if "after" in query else ""

@@ -1,6 +1,6 @@
-"""The query string of the administration API, read strictly.
+"""A strict parser for the query strings of the administration API.
 
-What is misspelt, empty or given twice is refused by its name: it must not come to mean every event.
+A misspelt, empty or repeated parameter is rejected by name, because a filter that lost it would select every event.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import falcon
 
 MAX_VALUE_CHARS: Final = 1_000
-"""Characters of a value; no field of an event that can be looked for is longer."""
+"""Maximum length of a value. No searchable field of an event is longer."""
 MAX_REPETITIONS: Final = 100
-"""How often a parameter that may be repeated is given at the most."""
+"""Maximum number of values of a repeatable parameter."""
 MAX_SHOWN_CHARS: Final = 60
 _ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _NUMBER: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
@@ -29,11 +29,11 @@ _NUMBER: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """Something that a path takes in its query.
+    """A query parameter of a path.
 
     Attributes:
         name: its name.
-        description: what it means, in English and Chinese.
+        description: its meaning, in English and Chinese.
         schema: its JSON Schema.
         repeatable: whether it may be given several times.
     """
@@ -45,10 +45,10 @@ class Parameter:
 
 
 def parse_query(request: falcon.Request, parameters: Sequence[Parameter]) -> dict[str, list[str]]:
-    """What a query says, by the names of what its path takes.
+    """Return the values of a query by parameter name.
 
     Raises:
-        LocalizedHTTPError: it says anything else, or something that no value can be.
+        LocalizedHTTPError: the query has an unknown or repeated parameter, or a value that is always invalid.
     """
     by_name = {parameter.name: parameter for parameter in parameters}
     query: dict[str, list[str]] = {}
@@ -57,7 +57,7 @@ def parse_query(request: falcon.Request, parameters: Sequence[Parameter]) -> dic
             continue
         name, _, value = (_decode(text) for text in part.partition(b"="))
         if name not in by_name:
-            allowed = ", ".join(by_name) or "–"  # noqa: RUF001 (a dash: nothing)
+            allowed = ", ".join(by_name) or "–"  # noqa: RUF001 (an en dash stands for an empty list)
             raise LocalizedHTTPError(400, "query_unknown", name=escape_control(name, MAX_SHOWN_CHARS), allowed=allowed)
         if name in query and not by_name[name].repeatable:
             raise LocalizedHTTPError(400, "query_twice", name=name)
@@ -71,10 +71,10 @@ def parse_query(request: falcon.Request, parameters: Sequence[Parameter]) -> dic
 
 
 def parse_id(name: str, value: str) -> str:
-    """An id.
+    """Return the value if it is an id.
 
     Raises:
-        LocalizedHTTPError: it is none.
+        LocalizedHTTPError: the value is not an id.
     """
     if not _ID.fullmatch(value):
         raise LocalizedHTTPError(422, "query_id", name=name)
@@ -82,10 +82,10 @@ def parse_id(name: str, value: str) -> str:
 
 
 def parse_integer(name: str, value: str, *, low: int, high: int) -> int:
-    """A whole number.
+    """Return the value as a whole number.
 
     Raises:
-        LocalizedHTTPError: it is none, or out of range.
+        LocalizedHTTPError: the value is not a number, or out of range.
     """
     if not _NUMBER.fullmatch(value) or not low <= int(value) <= high:
         raise LocalizedHTTPError(422, "query_number", name=name, low=low, high=high)
@@ -93,10 +93,10 @@ def parse_integer(name: str, value: str, *, low: int, high: int) -> int:
 
 
 def parse_boolean(name: str, value: str) -> bool:
-    """Whether it is `true`.
+    """Return whether the value is `true`.
 
     Raises:
-        LocalizedHTTPError: it is neither that nor `false`.
+        LocalizedHTTPError: the value is neither `true` nor `false`.
     """
     if value not in {"true", "false"}:
         raise LocalizedHTTPError(422, "query_truth", name=name)

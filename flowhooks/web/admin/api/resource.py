@@ -1,4 +1,4 @@
-"""What every path of the administration API has in common."""
+"""The base class of all paths of the administration API."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _log = structlog.get_logger(__name__)
 
 
 class Resource:
-    """Something that can be asked for with GET; each kind says what it gives.
+    """A resource that is read with GET. Each subclass defines its response.
 
     Attributes:
-        path: where it is.
-        description: what it is, in English and Chinese.
-        parameters: what its query may say.
-        response_type: the shape of its answer.
-        path_description: what the variable part of its path means, in English and Chinese; `""` where there is none.
+        path: its path template.
+        description: its content, in English and Chinese.
+        parameters: its query parameters.
+        response_type: the type of its response.
+        path_description: the meaning of the variable part of its path, in English and Chinese; `""` if there is none.
     """
 
     path: ClassVar[str]
@@ -42,21 +42,21 @@ class Resource:
         self.app = app
 
     def get(self, query: Mapping[str, list[str]], path: Mapping[str, str], /) -> Mapping[str, Any]:
-        """What is answered.
+        """Return the body of the response.
 
         Args:
-            query: what the query says.
+            query: the values of the query, by parameter.
             path: the variable parts of the path.
 
         Raises:
-            LocalizedHTTPError: a value makes no sense.
-            NotFound: there is nothing of that name.
+            LocalizedHTTPError: a value is invalid.
+            NotFound: the resource does not exist.
             LedgerUnusable: the ledger cannot be read.
         """
         raise NotImplementedError
 
     def on_get(self, request: falcon.Request, response: falcon.Response, **path: str) -> None:
-        """Answer with it, or say why not."""
+        """Answer with the body, or with an error."""
         query = parse_query(request, self.parameters)
         try:
             body = self.get(query, path)

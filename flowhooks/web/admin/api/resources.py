@@ -1,4 +1,4 @@
-"""What there is, each under its path."""
+"""The resources of the administration API."""
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations
@@ -72,7 +72,7 @@ class EventsResource(Resource):
     response_type = EventsJson
 
     def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> EventsJson:
-        """One page of them."""
+        """Return one page of events."""
         with self.app.ledger.connection() as connection:
             page = search_events(
                 connection, filter_from_query(query), limit=limit_from_query(query), before=cursor_from_query(query)
@@ -96,7 +96,7 @@ class EventResource(Resource):
     path_description = "The id of an event, or of one of its deliveries. / 事件或其投递的 ID。"
 
     def get(self, _given: Mapping[str, list[str]], path: Mapping[str, str], /) -> WholeEventJson:
-        """All that is known of it."""
+        """Return the event with everything stored about it."""
         reader = self.app.ledger
         return whole_event_to_json(
             reader,
@@ -118,7 +118,7 @@ class ExplanationResource(Resource):
     path_description = EventResource.path_description
 
     def get(self, _given: Mapping[str, list[str]], path: Mapping[str, str], /) -> ExplanationJson:
-        """Route it, without any change."""
+        """Return the event's current routing; nothing is changed."""
         app = self.app
         stored = find_event(app.ledger, path["id"])
         return explanation_to_json(
@@ -156,7 +156,7 @@ class PluginsResource(Resource):
     response_type = PluginsJson
 
     def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> PluginsJson:
-        """The plugins, with the handlers of one page."""
+        """Return the plugins, with one page of their handlers."""
         app = self.app
         text = query.get("q", [""])[0]
         start = parse_integer("after", query.get("after", ["0"])[0], low=0, high=999_999_999)
@@ -200,7 +200,7 @@ class ParkedResource(Resource):
     response_type = ParkedJson
 
     def get(self, _given: Mapping[str, list[str]], _path: Mapping[str, str], /) -> ParkedJson:
-        """The groups, the largest first."""
+        """Return the groups of parked events, the largest first."""
         app = self.app
         groups = list_parked_groups(
             app.ledger, app.router, max_events=stats.MAX_GROUPED, n_handlers=len(app.plugins.handlers)
@@ -229,7 +229,7 @@ class AlertsResource(Resource):
     response_type = AlertsJson
 
     def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> AlertsJson:
-        """Those that are open, and the last that are over."""
+        """Return the open alerts and, on request, the last closed ones."""
         with_closed = parse_boolean("all", query["all"][0]) if "all" in query else False
         with self.app.ledger.connection() as connection:
             alerts: list[tuple[OpenAlert, int | None]] = [
@@ -249,7 +249,7 @@ class RejectedRequestsResource(Resource):
     response_type = RejectedRequestsJson
 
     def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> RejectedRequestsJson:
-        """One page of them."""
+        """Return one page of rejected requests."""
         limit = limit_from_query(query)
         with self.app.ledger.connection() as connection:
             entries = rejected_requests.latest(connection, limit=limit + 1, before=cursor_from_query(query))
@@ -277,7 +277,7 @@ class AuditResource(Resource):
     response_type = AuditJson
 
     def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> AuditJson:
-        """One page of it."""
+        """Return one page of the audit log."""
         limit = limit_from_query(query)
         target = query["target"][0] if "target" in query else None
         with self.app.ledger.connection() as connection:
@@ -298,7 +298,7 @@ class OverviewResource(Resource):
     response_type = OverviewJson
 
     def get(self, _given: Mapping[str, list[str]], _path: Mapping[str, str], /) -> OverviewJson:
-        """How it goes."""
+        """Return the numbers of the overview."""
         app = self.app
         status = overview(app.ledger, app.clock.now())
         return {
@@ -332,7 +332,7 @@ RESOURCES: Final[tuple[type[Resource], ...]] = (
     RejectedRequestsResource,
     AuditResource,
 )
-"""Everything that can be asked for."""
+"""All resources."""
 
 
 def _group(waiting: ParkedGroupStatus) -> ParkedGroupJson:

@@ -1,4 +1,4 @@
-"""What the administration API answers, as JSON has it."""
+"""The types of the administration API's responses, as JSON."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class EventsJson(TypedDict):
 
     Attributes:
         events: the events.
-        next: what to give as `after` for the next older ones; empty where there are none.
-        searched_until: null if these are the first of all that there are; else the search has no index to go by, its
-            time was over, and it has come back to events of this moment: `next` goes on from there.
+        next: the value of `after` for the next older events; empty if there are none.
+        searched_until: null if these are the first of all matching events; otherwise the search, which no index
+            supports, has used up its time after it searched back to events of this time, and `next` continues it.
     """
 
     events: list[EventJson]
@@ -29,11 +29,11 @@ class EventsJson(TypedDict):
 
 
 class CallCountJson(TypedDict):
-    """How often a handler was called lately.
+    """The recent calls of a handler.
 
     Attributes:
-        deliveries: how many of the newest deliveries are for it.
-        last_at: when the last of them was made.
+        deliveries: the number of deliveries for the handler among the newest deliveries.
+        last_at: the time at which the last of them was made.
     """
 
     deliveries: int
@@ -44,12 +44,13 @@ class PluginsJson(TypedDict):
     """Plugins with their handlers.
 
     Attributes:
-        plugins: the plugins, those first that somebody should look at, with the handlers of this page.
-        recent_calls: by the handler's id, how often it was called lately; handlers that were not are left out.
-        oldest_sampled_at: when the oldest of the deliveries was made that were counted for that; null if all were.
-        warnings: what was noticed while the plugins were loaded.
-        backlog_truncated: whether there may be more in the backlogs than was counted.
-        next: what to give as `after` for the handlers that follow; empty where there are none.
+        plugins: the plugins with the handlers of this page; plugins that need attention come first.
+        recent_calls: the recent calls of each handler, by its id; handlers without recent calls are left out.
+        oldest_sampled_at: the time at which the oldest of the deliveries counted for recent_calls was made; null if all
+            deliveries were counted.
+        warnings: the warnings that were found while the plugins were loaded.
+        backlog_truncated: whether the backlogs may be larger than was counted.
+        next: the value of `after` for the handlers that follow; empty if there are none.
     """
 
     plugins: list[PluginJson]
@@ -61,23 +62,23 @@ class PluginsJson(TypedDict):
 
 
 class ParkedGroupJson(TypedDict):
-    """Parked events that any look-up would treat alike.
+    """Parked events that are routed alike.
 
     Attributes:
-        kind: their kind of call-back.
+        kind: their kind of callback.
         source: the engine that sent them.
-        callback_class: their call-back class.
+        callback_class: their callback class.
         process_definition_key: their process definition key.
         process_definition_version: their process definition version.
-        conclusion: their conclusion; null: they have none.
-        undecided: the member that a handler's condition needs and that they lack: `conclusion` or a JSON Pointer; null:
-            there is none, or it was not looked up.
+        conclusion: their conclusion; null if they have none.
+        undecided: the member that a handler's condition needs and that they lack: `conclusion` or a JSON Pointer; null
+            if there is none, or if it was not looked up.
         by_data: whether a condition reads their data, so that each of them is routed by its own body.
-        events: how many there are.
-        oldest_event_id: the id of the oldest one.
-        oldest_received_at: when that was received.
+        events: the number of events.
+        oldest_event_id: the id of the oldest event.
+        oldest_received_at: the time at which the oldest event was received.
         deliverable: whether a loaded or registered handler takes them now, so that `reroute_parked` would deliver them.
-        hints: what may have been meant instead.
+        hints: selectors that may have been meant instead.
     """
 
     kind: str
@@ -96,13 +97,13 @@ class ParkedGroupJson(TypedDict):
 
 
 class ParkedJson(TypedDict):
-    """What is parked, by what it waits for.
+    """Parked events, in groups that are routed alike.
 
     Attributes:
         groups: the groups, the largest first.
-        left_out: how many more groups there are.
-        counted: how many events were counted, the oldest ones.
-        more: whether there may be more than that.
+        left_out: the number of further groups.
+        counted: the number of events that were counted, the oldest ones.
+        more: whether there may be more events than were counted.
     """
 
     groups: list[ParkedGroupJson]
@@ -112,10 +113,10 @@ class ParkedJson(TypedDict):
 
 
 class ClosedJson(TypedDict):
-    """When an alert was closed.
+    """The time at which an alert was closed.
 
     Attributes:
-        closed_at: when its cause had gone; null while it goes on.
+        closed_at: the time at which its cause ended; null while the alert is open.
     """
 
     closed_at: TimestampJson | None
@@ -125,22 +126,22 @@ AlertJson: TypeAlias = "Annotated[dict[str, Any], OpenAlert, ClosedJson]"
 
 
 class AlertsJson(TypedDict):
-    """What somebody should look at.
+    """Alerts that need attention.
 
     Attributes:
-        alerts: those that are open, the oldest first; where all are asked for, the last ones whose causes have gone
-            after them, the newest first.
+        alerts: the open alerts, the oldest first; if all are requested, they are followed by the last closed ones, the
+            newest first.
     """
 
     alerts: list[AlertJson]
 
 
 class RejectedRequestsJson(TypedDict):
-    """The requests that were rejected last.
+    """The last rejected requests.
 
     Attributes:
         rejected_requests: the requests, the newest first.
-        next: what to give as `after` for the next older ones; empty where there are none.
+        next: the value of `after` for the next older requests; empty if there are none.
     """
 
     rejected_requests: list[Annotated[dict[str, Any], RejectedRequest]]
@@ -148,11 +149,11 @@ class RejectedRequestsJson(TypedDict):
 
 
 class AuditJson(TypedDict):
-    """What operators have done.
+    """The actions of operators.
 
     Attributes:
-        entries: what was done, the newest first.
-        next: what to give as `after` for the next older ones; empty where there are none.
+        entries: the entries of the audit log, the newest first.
+        next: the value of `after` for the next older entries; empty if there are none.
     """
 
     entries: list[Annotated[dict[str, Any], AuditEntry]]
@@ -163,9 +164,9 @@ class OldestJson(TypedDict):
     """The oldest delivery or event of a state.
 
     Attributes:
-        started_at: when it entered the state.
-        event_id: its event.
-        handler: its handler's id; empty for a parked event.
+        started_at: the time at which it entered the state.
+        event_id: the id of its event.
+        handler: the id of its handler; empty for a parked event.
     """
 
     started_at: TimestampJson
@@ -174,13 +175,13 @@ class OldestJson(TypedDict):
 
 
 class ArrivalsJson(TypedDict):
-    """How many events came lately.
+    """The number of events received recently.
 
     Attributes:
-        period_seconds: how long the period is that ends now.
-        total: how many came in them.
-        per_minute: how many that is a minute.
-        buckets: how many came in each part of it, the oldest first.
+        period_seconds: the length of the period, which ends now, in seconds.
+        total: the number of events received in the period.
+        per_minute: the average number of events per minute.
+        buckets: the number of events in each part of the period, the oldest first.
     """
 
     period_seconds: int
@@ -190,12 +191,12 @@ class ArrivalsJson(TypedDict):
 
 
 class PointJson(TypedDict):
-    """One part of the time that was looked at.
+    """The attempts in one part of the sampled time.
 
     Attributes:
-        succeeded: attempts that succeeded.
-        failed: attempts that did not.
-        max_seconds: how long the longest of them took.
+        succeeded: the number of attempts that succeeded.
+        failed: the number of attempts that did not succeed.
+        max_seconds: the duration of the longest attempt, in seconds.
     """
 
     succeeded: int
@@ -204,17 +205,17 @@ class PointJson(TypedDict):
 
 
 class PerformanceJson(TypedDict):
-    """How a handler has done lately: the last attempts of its newest deliveries.
+    """The recent performance of a handler: the last attempts of its newest deliveries.
 
     Attributes:
-        handler: its id.
-        deliveries: how many of them were looked at.
-        succeeded: how many of their last attempts succeeded.
-        failed: how many did not.
-        success_rate: the share that succeeded, from 0 to 1; null where none has ended.
-        median_seconds: how long half of them took at most; null where none has ended.
-        p95_seconds: how long 95 % of them took at most; null where none has ended.
-        points: the same over time, the oldest first.
+        handler: the handler's id.
+        deliveries: the number of sampled deliveries.
+        succeeded: the number of their last attempts that succeeded.
+        failed: the number of their last attempts that did not succeed.
+        success_rate: the share that succeeded, from 0 to 1; null if none has ended.
+        median_seconds: the median duration of the attempts, in seconds; null if none has ended.
+        p95_seconds: the 95th percentile of the durations, in seconds; null if none has ended.
+        points: the attempts over time, the oldest first.
     """
 
     handler: str
@@ -228,23 +229,23 @@ class PerformanceJson(TypedDict):
 
 
 class OverviewJson(TypedDict):
-    """How it goes.
+    """The numbers of the overview.
 
     Attributes:
-        generated_at: when this was read.
-        version: of flowhooks.
+        generated_at: the time at which the numbers were read.
+        version: the version of flowhooks.
         database: SQLite or PostgreSQL.
-        counts: how many deliveries are waiting, running, unknown, dead and handler_missing (waiting for a missing
-            handler), and how many events are parked; where there are more than `count_limit`, one more than that.
-        count_limit: how far is counted.
-        oldest: of each of these states, its oldest delivery or event; states without any are left out.
-        arrivals: how many events came.
-        performance: how handlers have done, those with failures first, then the busiest.
-        sampled_deliveries: of how many deliveries that is, the newest ones.
-        oldest_sampled_at: when the oldest of those was made.
-        alerts: how many alerts are open.
-        responses: how many call-backs this process has answered since its start, by HTTP status.
-        problems: why this process is not ready for call-backs; empty if it is.
+        counts: the number of deliveries that are waiting, running, unknown, dead and handler_missing (waiting for a
+            missing handler), and the number of parked events; `count_limit` plus one stands for any larger number.
+        count_limit: the largest exact number in counts.
+        oldest: the oldest delivery or event of each of these states; states without any are left out.
+        arrivals: the events received recently.
+        performance: the performance of handlers, those with failures first, then the busiest.
+        sampled_deliveries: the number of the newest deliveries from which the performance was computed.
+        oldest_sampled_at: the time at which the oldest of them was made.
+        alerts: the number of open alerts.
+        responses: the number of callbacks that this process has answered since its start, by HTTP status.
+        problems: the reasons why this process is not ready for callbacks; empty if it is ready.
     """
 
     generated_at: TimestampJson

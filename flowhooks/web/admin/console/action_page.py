@@ -1,4 +1,4 @@
-"""Actions: each asks first and says what would happen, then does it, some seconds at a time."""
+"""Actions of the console: a preview that asks for confirmation, then execution in several short requests."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from flowhooks.web.admin.console.actions import Action, Selection
 
 PREVIEW_TIME_BUDGET: Final = 1.5
-"""Seconds for which is counted what would happen, before it is said to be more."""
+"""Seconds for which a preview counts. If it is not finished then, the page shows that there is more."""
 REQUEST_TIME_BUDGET: Final = 3.0
-"""Seconds for which one request works; then the page shows how far it has come, and goes on with the next."""
+"""Seconds for which one request works. Then the page shows the progress, and the next request continues."""
 MAX_NOTE_CHARS: Final = 1_000
 
 _log = structlog.get_logger(__name__)
@@ -79,18 +79,18 @@ class _ActionRequest:
 
 
 class ActionPage(Page):
-    """`GET /console/do/{name}` says what would happen; `POST` does it."""
+    """`GET /console/do/{name}` previews an action; `POST` executes it."""
 
     template = "confirm.html"
 
     def on_get(self, request: falcon.Request, response: falcon.Response, **path: str) -> None:
-        """Ask."""
+        """Show the preview, and ask for confirmation."""
         self._handle(request, response, path["name"], self._confirm)
 
     on_head = on_get
 
     def on_post(self, request: falcon.Request, response: falcon.Response, **path: str) -> None:
-        """Do it, or go on with it; then back to where it was asked for."""
+        """Execute or continue the action; at its end redirect to the page from which it was started."""
         self._handle(request, response, path["name"], self._perform)
 
     def _handle(
@@ -225,7 +225,7 @@ class ActionPage(Page):
         response.status = falcon.code_to_http_status(status)
         if isinstance(error, Unavailable):
             response.set_header("Retry-After", str(error.retry_after))
-        # The sentence of an `Unavailable` is meant for engines.
+        # The message of an `Unavailable` is meant for engines.
         says = "" if isinstance(error, Unavailable) else str(error)
         shown = {"kind": kind, "says": says, "back": back_url(request)}
         self.answer(request, response, language, shown, template="undone.html")
@@ -245,7 +245,7 @@ def _progress_values(case: _ActionRequest, sums: Mapping[str, int], after: str, 
     """Return the progress, and the address that shows it after a stop."""
     frame, gone, did = _base_values(case), sums.get("events", 0), to_flash(case.name, sums)
     expected = parse_figures({"events": total}).get("events", 0)
-    # Another may have made it fewer meanwhile, or more.
+    # Other operators may have changed the number meanwhile.
     expected = expected if expected >= gone else 0
     progress = {"after": after, "gone": gone, "started": did.count, "total": expected}
     return {
@@ -264,6 +264,6 @@ def _command(case: _ActionRequest, after: str) -> str:
     """Return the command that continues a stopped action."""
     words = ["events", case.action.operation, *(["--again"] if case.action.arguments.get("again") else [])]
     options = {name.replace("_", "-"): value for name, value in case.selection.query.items()}
-    # What has nothing to choose from goes on by itself.
+    # An action without a filter continues without a position.
     options |= {"after": after} if case.action.target == "events" else {}
     return command_line(*words, *(f"--{name}={value}" for name, value in options.items()))

@@ -1,4 +1,4 @@
-"""Everything that can be done by clicking, in one table."""
+"""The table of all actions of the console, and the selections that they apply to."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """One thing that can be done.
+    """An action that an operator can start from the console.
 
     Attributes:
-        operation: the operation's name, of `flowhooks.operations.registry.OPERATIONS`.
-        target: what it is done to: `"events"` (a filter), `"delivery"`, `"handler"`, `"alert"`, or `""`: it takes
-            nothing.
-        counts: which figure of the operation's answer says how much it changes; `""`: it is one thing.
-        also: further figures of things that it changes.
-        arguments: what the operation is always given.
+        operation: the operation's name, a key of `flowhooks.operations.registry.OPERATIONS`.
+        target: the type of its selection: `"events"` (a filter), `"delivery"`, `"handler"`, `"alert"`, or `""` (none).
+        counts: the name of the figure in the operation's result that states how much it changes; `""` if it always
+            changes one item.
+        also: further figures of items that it changes.
+        arguments: fixed arguments of the operation.
         note: whether it takes a note.
-        paged: whether the operation does a page at a time.
-        twice: whether it has to be said a second time that this is meant.
+        paged: whether the operation processes one page per call.
+        twice: whether the operator must confirm it twice.
         danger: whether it cannot be undone, and may do harm.
     """
 
@@ -70,14 +70,14 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "resume": Action(operation="resume", target="handler", counts="handlers"),
     "acknowledge": Action(operation="acknowledge", target="alert", counts="alerts", note=True),
 }
-"""Every action by its name, under which its address, its button and its texts (`do.NAME.…`) are found."""
+"""All actions by name. The name is also used in the URL, the button and the texts (`do.NAME.…`)."""
 
 
 def find_action(name: str) -> Action:
-    """The action of this name.
+    """Return the action of this name.
 
     Raises:
-        NotFound: there is none.
+        NotFound: no action has this name.
     """
     action = ACTIONS.get(name)
     if action is None or action.operation not in OPERATIONS:
@@ -86,18 +86,17 @@ def find_action(name: str) -> Action:
 
 
 PROGRESS_PARAMETERS: Final = ("after", "gone", "started", "total")
-"""What the address of a stopped action says besides what it was done to: how far it had come."""
+"""Query parameters of a stopped action's URL that state its progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """What an action is to be done to.
+    """The items that an action applies to.
 
     Attributes:
-        also: further figures of things that it changes.
-        arguments: what the operation is given.
-        query: the same as an address says it, without anything that would mean something else a minute later.
-        shown: the same as people read it: pairs of a text's key and a value; a time in microseconds.
+        arguments: the arguments of the operation.
+        query: the same as query parameters, with relative times made absolute, so that the meaning does not change.
+        shown: the same for display: pairs of a text's key and a value; times in microseconds since 1970.
     """
 
     arguments: Mapping[str, Any]
@@ -106,15 +105,15 @@ class Selection:
 
 
 def parse_selection(request: falcon.Request, action: Action, now: int) -> Selection:
-    """What an address says that an action is to be done to.
+    """Return the selection that the query of a request states.
 
     Args:
-        request: whose query is read.
+        request: the request.
         action: the action.
-        now: microseconds since 1970; events that come later are not meant.
+        now: the time in microseconds since 1970; events received later are not selected.
 
     Raises:
-        SettingsError: it says nothing, or makes no sense.
+        SettingsError: the query selects nothing, or is invalid.
     """
     match action.target:
         case "events":
@@ -141,7 +140,7 @@ def _select_events(request: falcon.Request, action: Action, now: int) -> Selecti
     event_id = query_text(request, "id")
     if parsed.event_filter is None:
         raise SettingsError(f"{' and '.join(parsed.wrong)} cannot be used")
-    # A name that is misspelt must not come to mean more than what was meant.
+    # A misspelt parameter must not widen the selection.
     unknown = sorted(set(query_of(request, "lang", "back", "id", *PROGRESS_PARAMETERS)) - set(parsed.given))
     if unknown or not (parsed.given or event_id):
         raise SettingsError("the address does not say which events")
@@ -152,7 +151,7 @@ def _select_events(request: falcon.Request, action: Action, now: int) -> Selecti
     ]
     query = {**parsed.given, **({"id": event_id} if event_id else {})}
     if not event_id:
-        # What comes after somebody was told how many there are is not among them; `2h` means the same all along.
+        # Events received after the operator saw the number are left out. Relative times such as `2h` are fixed.
         filter_json.setdefault("until", now + 1)
         query |= {
             name: to_datetime(filter_json[name]).isoformat() for name in ("since", "until") if name in filter_json

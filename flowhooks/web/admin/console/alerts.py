@@ -1,4 +1,4 @@
-"""Alerts: what somebody should look at, and what is over."""
+"""The page of open and recently closed alerts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MAX_CLOSED_ALERTS: Final = 50
 _STATES: Final = {AlertCause.CIRCUIT_OPEN: "waiting", AlertCause.OVERDUE: "running"}
-"""The state of the deliveries that share a cause, where it has another name."""
+"""The state of the deliveries that share a cause, if it is not named like the cause."""
 
 
 class AlertsPage(Page):
@@ -30,7 +30,7 @@ class AlertsPage(Page):
     place = "alerts"
 
     def show(self, _request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
-        """Those that are open, first those that nobody sees to; and the last that are over."""
+        """Return the open alerts, those that nobody has acknowledged first, and the last closed ones."""
         with self.app.ledger.connection() as connection:
             still_open = sorted(
                 alert_queries.open_alerts(connection), key=lambda alert: alert.acknowledged_at is not None

@@ -1,4 +1,4 @@
-"""The operators' console: pages on the administration listener; it must not hold rules or SQL."""
+"""The operators' console: HTML pages on the administration listener."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ __all__ = ["AuthMiddleware", "install"]
 
 
 class RootRedirect:
-    """`GET /`: the console, for whoever opens the listener's address in a browser."""
+    """`GET /`: redirects to the console, for browsers that open the listener's address."""
 
     def on_get(self, _request: falcon.Request, response: falcon.Response) -> None:
-        """Go there."""
+        """Redirect to the console."""
         response.status = falcon.HTTP_302
         response.location = f"{CONSOLE_ROOT}/"
         response.set_header("Cache-Control", "no-store")
@@ -47,17 +47,17 @@ class _NotFoundSink(NotFoundPage):
     """Adapts `NotFoundPage` to a Falcon sink."""
 
     def __call__(self, req: falcon.Request, resp: falcon.Response, **_path: str) -> None:
-        """Say that there is no such page."""
+        """Answer with the page for an unknown path."""
         self.on_get(req, resp)
 
 
 def install(admin: falcon.App[Any, Any], app: App, token: str) -> None:
-    """Have an administration listener serve the console, and let nobody in, to whatever it has, who may not be.
+    """Add the console to an administration listener, and authentication to all paths of the listener.
 
     Args:
         admin: its WSGI app.
         app: a started `App`.
-        token: what commands of this machine send.
+        token: the token that commands on this machine send.
 
     Raises:
         SettingsError: an operator's credential cannot be used.

@@ -1,4 +1,4 @@
-"""What operators have done, the newest first."""
+"""The page of the audit log, the newest entry first."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 PAGE_SIZE: Final = 100
 MAX_ENTRIES_OF_TARGET: Final = 20
-"""Entries that the page of an event shows of it."""
+"""Maximum number of audit entries on the page of an event."""
 PATH: Final = f"{CONSOLE_ROOT}/audit"
 _EVENT_ACTIONS: Final = frozenset({"replay", "resolve", "reroute_parked", "dismiss", "reroute"})
 _HANDLER_ACTIONS: Final = frozenset({"pause", "resume", "retire"})
 NAMED_ACTIONS: Final = _EVENT_ACTIONS | _HANDLER_ACTIONS | {"acknowledge", "purge"}
-"""The operations for which the console has a word; others are shown by their names."""
+"""Operations for which the console has a text. Others are shown by their names."""
 
 
 class AuditPage(Page):
@@ -37,7 +37,7 @@ class AuditPage(Page):
     place = "audit"
 
     def show(self, request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
-        """One page of it."""
+        """Return one page of the audit log."""
         target, before = query_text(request, "target"), query_text(request, "before")
         with self.app.ledger.connection() as connection:
             found_entries = entries(connection, limit=PAGE_SIZE + 1, before=before, target=target or None)
@@ -54,12 +54,12 @@ class AuditPage(Page):
 
 
 def entries_about(connection: Connection, target: str) -> list[dict[str, Any]]:
-    """The last entries about one event or handler, as `_acts.html` shows them."""
+    """Return the last entries about one event or handler, as `_acts.html` shows them."""
     return [to_row(entry) for entry in entries(connection, limit=MAX_ENTRIES_OF_TARGET, target=target)]
 
 
 def to_row(entry: AuditEntry) -> dict[str, Any]:
-    """An entry as a page shows it."""
+    """Return an entry as a page shows it."""
     note = entry.detail.get("note")
     detail = {name: value for name, value in entry.detail.items() if name != "note"}
     if isinstance(detail.get("event_filter"), dict):

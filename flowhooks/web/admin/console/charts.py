@@ -1,4 +1,4 @@
-"""Charts as shapes with numbers, which templates draw as SVG."""
+"""Bar charts as numbers, which templates draw as SVG."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 BAR_GAP = 0.25
-"""The part of a bar's place that is left empty."""
+"""Empty share of the width of a column, from 0 to 1."""
 MIN_BAR_HEIGHT = 0.04
-"""The part of the height that the smallest bar has, so that one of something is seen beside thousands."""
+"""Share of the chart's height that the smallest bar has, so that a single item is visible beside thousands."""
 
 
 class Bar(NamedTuple):
-    """One rectangle.
+    """A rectangle.
 
     Attributes:
         x: its left edge.
         y: its upper edge.
         width: its width.
         height: its height.
-        kind: its class, which gives it its colour.
+        kind: its CSS class, which sets its colour.
     """
 
     x: float
@@ -32,13 +32,13 @@ class Bar(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """Bars side by side, over one time.
+    """A bar chart over time.
 
     Attributes:
-        width: of the whole, in its own units.
-        height: of the whole.
+        width: the width of the chart, in its own units.
+        height: the height of the chart.
         bars: the rectangles.
-        most: the largest value, which reaches the top.
+        most: the largest column, which reaches the top.
     """
 
     width: int
@@ -48,13 +48,13 @@ class Chart(NamedTuple):
 
 
 def bar_chart(columns: Sequence[Sequence[int]], kinds: Sequence[str], *, width: int, height: int) -> Chart:
-    """One column for each part of time, of one value for each kind, stacked upwards.
+    """Return a chart with one column for each interval of time. The values of a column are stacked.
 
     Args:
-        columns: the values.
-        kinds: a class for each value of a column.
-        width: of the chart, in its own units.
-        height: of the chart.
+        columns: the values, one for each kind.
+        kinds: the CSS class of each value of a column.
+        width: the width of the chart, in its own units.
+        height: the height of the chart.
     """
     max_value = max((sum(column) for column in columns), default=0)
     bars = []

@@ -1,4 +1,4 @@
-"""One event: where it went and why, its body, its deliveries and every attempt."""
+"""The page of one event: its route, its body, its deliveries and their attempts."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 MAX_DELIVERIES: Final = 100
 MAX_ATTEMPTS: Final = 50
-"""Attempts of one delivery that a page shows, the last ones."""
+"""Maximum number of attempts shown for one delivery, the last ones."""
 MAX_EXPLAINED: Final = 100
-"""Handlers for which a page explains why they get an event or not."""
+"""Maximum number of handlers whose routing a page explains."""
 _NOT_RUN_PREFIXES: Final = {
     State.WAITING: f"{condition_check.UNDECIDED_NOTE}: ",
     State.CLOSED: f"{condition_check.FALSE_NOTE}: ",
 }
-"""How the note of a delivery starts that its handler's conditions kept from running, by its state."""
+"""Prefix of the note of a delivery that its handler's conditions kept from running, by state."""
 
 
 class EventPage(Page):
-    """`GET /console/events/{event_id}`, where the id may be a delivery's too."""
+    """`GET /console/events/{event_id}`. The id of a delivery is accepted, too."""
 
     template = "event.html"
     place = "events"
 
     def show(self, request: falcon.Request, path: Mapping[str, str], /) -> Mapping[str, Any]:
-        """All that is known of it."""
+        """Return everything stored about the event."""
         stored = find_event(self.app.ledger, path["event_id"])
         conflicts = self.app.ledger.conflicts(stored.event.id)
         urgent_first = sorted(stored.delivery_statuses, key=lambda status: status.state in COMPLETED_STATES)
@@ -86,10 +86,10 @@ class EventPage(Page):
 
 
 class BodyFile(Page):
-    """`GET /console/events/{event_id}/body`: the body as it was received, as a file and never as a page."""
+    """`GET /console/events/{event_id}/body`: the body as received, as a download and never as a page."""
 
     def on_get(self, request: falcon.Request, response: falcon.Response, **path: str) -> None:
-        """Give it, or a page that says why not."""
+        """Return the body, or a page that explains the error."""
 
         def give() -> None:
             stored = find_event(self.app.ledger, path["event_id"])
@@ -114,7 +114,8 @@ def _why_not_run(delivery: DeliveryStatus) -> str:
     start = _NOT_RUN_PREFIXES.get(delivery.state)
     if start is None or (delivery.state is State.WAITING and delivery.due_at is not None):
         return ""
-    # The reason is the comment of a delivery that waited, or the error of an attempt whose function was not entered.
+    # The reason is in the comment of a delivery that waits, or in the error of an attempt whose function was not
+    # entered.
     reasons = (text.removeprefix(start) for text in (delivery.comment, delivery.error) if text.startswith(start))
     return next(reasons, "")
 

@@ -1,4 +1,4 @@
-"""Events, searched and paged."""
+"""The page that lists and searches events."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 PAGE_SIZE: Final = 50
 MAX_NAMED_DELIVERIES: Final = 3
-"""Deliveries of one event that a listing names; of more it says how many."""
+"""Maximum number of deliveries that a listing shows for one event; the number of the others is shown."""
 PATH: Final = f"{CONSOLE_ROOT}/events"
 RECENT_PERIODS: Final = ("15m", "1h", "24h", "7d")
-"""Intervals that are offered to search by."""
+"""Periods offered as search links."""
 BULK_ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "": ("replay",),
     "dead": ("replay",),
@@ -34,8 +34,10 @@ BULK_ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "parked": ("reroute", "dismiss"),
     "dismissed": ("reroute",),
 }
-"""What can be done to all events of a search, by the state that it asks for. Without a state the dead are meant; an
-*unknown* delivery is decided alone, and for the other states there is nothing to do."""
+"""Actions on all events of a search, by the state in the filter.
+
+Without a state they apply to dead deliveries. *Unknown* deliveries are resolved one at a time, and there are no actions
+for the other states."""
 
 
 class EventsPage(Page):
@@ -45,7 +47,7 @@ class EventsPage(Page):
     place = "events"
 
     def show(self, request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
-        """One page of what is looked for."""
+        """Return one page of the events that match the filter."""
         parsed = filter_from_request(request)
         before, after = query_text(request, "before"), query_text(request, "after")
         state = parsed.given.get("state") or ("dismissed" if parsed.given.get("dismissed_by") else "")
@@ -75,17 +77,17 @@ class EventsPage(Page):
 
 
 def _time(parsed: ParsedFilter, name: str) -> dict[str, Any]:
-    # In UTC: a script converts it to the viewer's zone.
+    # In UTC: a script converts the time to the viewer's zone.
     time = getattr(parsed.event_filter, name, None)
     if time is None:
         return {"value": parsed.given.get(name, ""), "instant": "", "time": None}
-    # The field has whole seconds. What was found before is found again with them.
+    # The input field has whole seconds. Rounding outwards keeps all events in the result.
     whole = -(-time // SECOND) * SECOND if name == "until" else time // SECOND * SECOND
     return {"value": f"{to_datetime(whole):%Y-%m-%dT%H:%M:%S}", "instant": to_text(whole), "time": time}
 
 
 def _row(event: EventSummary) -> dict[str, Any]:
-    # What needs somebody's look comes first.
+    # Deliveries that need attention come first.
     urgent_first = sorted(event.delivery_statuses, key=lambda standing: standing.state in COMPLETED_STATES)
     return {
         "event": event,

@@ -1,4 +1,4 @@
-"""The query string of whatever lists events, as a filter and back."""
+"""The filter of events in query strings: parsing and writing."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ FIELDS: Final[Mapping[str, str]] = {
     "conclusion": "conclusion",
     "handler": "handler",
 }
-"""What the options of `flowhooks events list` are called, which are the names in the address too."""
+"""Query parameters, named like the options of `flowhooks events list`, and their fields in `EventFilter`."""
 CHOICES: Final[Mapping[str, tuple[str, ...]]] = {"state": STATES, "dismissed_by": tuple(DismissedBy)}
-"""The names that take one of a few values."""
+"""Query parameters that take one of a few values."""
 _UNKNOWN_CHOICE_TEXTS: Final = {"state": "events.no_state", "dismissed_by": "events.no_reason"}
-"""The text about a value that a name does not take."""
+"""The text about an invalid value of each of them."""
 MAX_VALUE_CHARS: Final = 4_000
 _TIMES: Final = ("since", "until")
 
@@ -42,13 +42,13 @@ _ZONE: Final = re.compile(r"[A-Za-z0-9_+-]{1,40}(/[A-Za-z0-9_+-]{1,40}){0,3}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedFilter:
-    """What somebody looks for.
+    """A filter of events as entered and as parsed.
 
     Attributes:
-        given: what was filled in, by its name in the address; times that were read in a zone as moments in UTC.
-        event_filter: the filter; None where it makes no sense.
-        problems: of those that make none, the text that says why, by name.
-        twice: the names of times that come twice in their zone.
+        given: the entered values by parameter name; times that were entered in a time zone are converted to UTC.
+        event_filter: the filter; None if a value is invalid.
+        problems: the keys of the texts about invalid values, by parameter name.
+        twice: the names of times that are ambiguous in their zone, because the clocks are set back then.
     """
 
     given: Mapping[str, str]
@@ -58,33 +58,33 @@ class ParsedFilter:
 
     @property
     def wrong(self) -> tuple[str, ...]:
-        """The names of those that make no sense."""
+        """The names of the parameters with invalid values."""
         return tuple(self.problems)
 
     @property
     def pinned(self) -> dict[str, str]:
-        """What was filled in with its times as moments: `2h` means the same a minute later."""
+        """The entered values with absolute times, because `2h` means another time a minute later."""
         times = {name: getattr(self.event_filter, name, None) for name in _TIMES}
         return {**self.given, **{name: _utc(time) for name, time in times.items() if time is not None}}
 
     def address(self, path: str, **more: str) -> str:
-        """`path` with this filter and with `more` in its query."""
+        """Return the URL of `path` with this filter and with `more` in its query."""
         query = {name: value for name, value in {**self.given, **more}.items() if value}
         return f"{path}?{urlencode(query)}" if query else path
 
 
 def filter_from_request(request: falcon.Request) -> ParsedFilter:
-    """What a request looks for; times without an offset are those of the zone that it names."""
+    """Return the filter in the query of a request; times without an offset are in the zone that the query names."""
     query = {name: value for name in (*FIELDS, *CHOICES, *_TIMES) if (value := query_text(request, name))}
     return parse_filter(query, zone=query_text(request, "zone"))
 
 
 def parse_filter(query: Mapping[str, str], *, zone: str = "") -> ParsedFilter:
-    """What somebody looks for who says this, by its names in the address; pages and the administration API alike.
+    """Return the filter that query parameters state, for pages and for the administration API.
 
     Args:
-        query: what they say.
-        zone: the name of the time zone of times without an offset; `""` for UTC.
+        query: the values by parameter name.
+        zone: the time zone of times without an offset; `""` for UTC.
     """
     problems: dict[str, str] = {}
     times: dict[str, int] = {}
@@ -133,11 +133,11 @@ def _utc(microseconds: int) -> str:
 
 
 def query_text(request: falcon.Request, name: str) -> str:
-    """What the query says under a name, fit to be looked for: no database holds NUL, nor half a character."""
+    """Return the value of a query parameter as text that a database can search: no NUL, no lone surrogates."""
     value = request.get_param(name, default="") or ""
     return to_query_text(value.strip()[:MAX_VALUE_CHARS])
 
 
 def to_query_text(value: str) -> str:
-    """What a browser sent, fit to be stored or looked for."""
+    """Return text from a browser as a database can store or search it."""
     return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

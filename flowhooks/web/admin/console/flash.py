@@ -1,6 +1,6 @@
-"""What was done, said once on the page to which the browser goes from there.
+"""The result of an action, shown once on the next page.
 
-It travels in a cookie, for it belongs to one browser, and to nobody who is sent the address of the page.
+It is stored in a cookie, so that only this browser shows it, and no other one that opens the page's URL.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 COOKIE: Final = "flowhooks_done"
 COOKIE_MAX_AGE: Final = 60
-"""Seconds after which nobody is told any more."""
+"""Seconds after which the result is not shown any more."""
 MAX_COOKIE_CHARS: Final = 1_000
 _MAX_FIGURE: Final = 10**15
 FIGURES: Final = (
@@ -36,18 +36,18 @@ FIGURES: Final = (
     "changed_meanwhile",
     "out_of_order",
 )
-"""The figures of operations of which the console has a text; of others it says nothing."""
+"""Figures of operations for which the console has a text. Other figures are not shown."""
 
 _SKIPPED_FIGURES: Final = ("skipped", "changed_meanwhile", "out_of_order")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flash:
-    """What was done.
+    """The result of an action.
 
     Attributes:
-        name: the action.
-        count: how much it changed.
+        name: the action's name.
+        count: the number of items that it changed.
         anything: whether it changed anything.
         others: further figures, as pairs of a name and a number.
     """
@@ -59,7 +59,7 @@ class Flash:
 
 
 def figures(answer: Mapping[str, Any]) -> dict[str, int]:
-    """The figures of an operation's answer; of what it lists, how many there are."""
+    """Return the figures in an operation's result; a list counts as its length."""
     numbers = {}
     for name in FIGURES:
         value = answer.get(name)
@@ -71,7 +71,7 @@ def figures(answer: Mapping[str, Any]) -> dict[str, int]:
 
 
 def parse_figures(values: Mapping[str, Any]) -> dict[str, int]:
-    """The figures out of what a browser has sent: numbers that are shown, and nothing else."""
+    """Return the figures in values that a browser sent. Anything that is not a known figure is dropped."""
     numbers = {}
     for name in FIGURES:
         value = str(values.get(name, ""))
@@ -81,7 +81,7 @@ def parse_figures(values: Mapping[str, Any]) -> dict[str, int]:
 
 
 def to_flash(name: str, sums: Mapping[str, int]) -> Flash:
-    """What an action did, out of the figures of its operation."""
+    """Return the result of an action from the figures of its operation."""
     action = ACTIONS[name]
     count = sums.get(action.counts, 0) if action.counts else 1
     others = tuple((figure, sums[figure]) for figure in (*action.also, *_SKIPPED_FIGURES) if sums.get(figure))
@@ -89,16 +89,16 @@ def to_flash(name: str, sums: Mapping[str, int]) -> Flash:
 
 
 def set_flash(response: falcon.Response, name: str, sums: Mapping[str, int]) -> None:
-    """Have the next page say it."""
+    """Show the result on the next page."""
     value = urlsafe_b64encode(json.dumps([name, sums]).encode()).decode().rstrip("=")
-    # Not `secure`: a cookie that is not sent back where there is no TLS would leave people without an answer.
+    # Not `secure`, because without TLS the browser would not send the cookie back, and the result would not be shown.
     response.set_cookie(
         COOKIE, value, max_age=COOKIE_MAX_AGE, path=CONSOLE_ROOT, http_only=True, same_site="Strict", secure=False
     )
 
 
 def pop_flash(request: falcon.Request, response: falcon.Response) -> Flash | None:
-    """What was done just now, and has not been said yet."""
+    """Return the result of the last action if it has not been shown yet, and remove it; otherwise None."""
     values = request.get_cookie_values(COOKIE)
     if not values:
         return None

@@ -1,4 +1,4 @@
-"""What a page's form sends."""
+"""The parser of forms."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ MAX_FIELDS: Final = 100
 
 
 def parse_form(request: falcon.Request) -> dict[str, str]:
-    """The fields of a form by name, of several of one name the last; none if the body is no form.
+    """Return the fields of a form by name; `{}` if the body is not a form. The last field of a name counts.
 
     Raises:
-        SettingsError: it is longer than any form of the console, or has more fields.
+        SettingsError: the form is too long or has too many fields.
     """
     if (request.content_type or "").partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
         return {}

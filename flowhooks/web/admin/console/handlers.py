@@ -1,4 +1,4 @@
-"""Plugins and their handlers: what each listens to, how it is, what waits for it; it must not load one."""
+"""The page of plugins and their handlers: selectors, state, backlog."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PAGE_SIZE: Final = 200
 MAX_AUDIT_ENTRIES: Final = 20
-"""Entries of the audit among which is looked for who has paused a handler."""
+"""Number of audit entries that are searched for the operator who paused a handler."""
 MAX_START_DIGITS: Final = 8
 PATH: Final = f"{CONSOLE_ROOT}/handlers"
 
@@ -42,7 +42,7 @@ class HandlersPage(Page):
     place = "handlers"
 
     def show(self, request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
-        """The plugins, with the handlers of one page."""
+        """Return the plugins, with one page of their handlers."""
         text = query_text(request, "q")
         app = self.app
         plugins = sort_by_urgency(
@@ -88,7 +88,7 @@ class HandlersPage(Page):
         }
 
     def _paused_by(self, handler: str) -> str:
-        """Return who paused a handler last; `""` if no recent audit entry has it."""
+        """Return the operator who paused a handler last; `""` if no recent audit entry has it."""
         with self.app.ledger.connection() as connection:
             candidates = [
                 *entries(connection, limit=MAX_AUDIT_ENTRIES, target=handler),
@@ -115,7 +115,7 @@ def _listens(selectors: Selectors | None) -> list[tuple[str, str]]:
 
 
 def _restrictions(selectors: Selectors | None) -> list[tuple[str, str]]:
-    """Return what a handler requires besides a name, as pairs of label and value."""
+    """Return the requirements of a handler besides class and key, as pairs of label and value."""
     if selectors is None:
         return []
     pairs = [("versions", selectors.versions)] if selectors.versions else []

@@ -1,4 +1,4 @@
-"""Logging in and out."""
+"""The pages that log operators in and out."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ LOGIN_PATH: Final = f"{CONSOLE_ROOT}/login"
 LOGOUT_PATH: Final = f"{CONSOLE_ROOT}/logout"
 MAX_NAME_CHARS: Final = 100
 MAX_NEXT_CHARS: Final = 2_000
-"""Characters of the address to which somebody goes on who has logged in."""
+"""Maximum length of the URL that is opened after a login."""
 
 _log = structlog.get_logger(__name__)
 
 
 class LoginPage(Page):
-    """`/console/login`; and, for whoever is not logged in, every other page.
+    """`/console/login`. It is also shown in place of any other page if the browser is not logged in.
 
     Args:
-        context: what pages are made of.
-        operators: who may come in.
-        sessions: who has.
+        context: shared objects of all pages.
+        operators: the operators.
+        sessions: the sessions of operators.
     """
 
     template = "login.html"
@@ -47,7 +47,7 @@ class LoginPage(Page):
         self._throttle = LoginThrottle(self.app.clock)
 
     def on_get(self, request: falcon.Request, response: falcon.Response, **_path: str) -> None:
-        """The form; for who is in already, or where nobody needs to log in, the console."""
+        """Show the form. Redirect to the console if the browser is logged in, or if no login is needed."""
         language = choose_language(request, response)
         try:
             inside = not self._operators or self._sessions.operator(request) is not None
@@ -63,14 +63,15 @@ class LoginPage(Page):
     def show_form(
         self, request: falcon.Request, response: falcon.Response, *, language: str, status: int, **values: Any
     ) -> None:
-        """Answer with the form, in place of the page that was asked for.
+        """Answer with the form, in place of the requested page.
 
         Args:
-            request: what was asked.
-            response: what is answered.
-            language: the page's.
+            request: the request.
+            response: the response.
+            language: the language of the page.
             status: the HTTP status.
-            **values: the key of what is wrong, `wrong`; the seconds to wait, `seconds`; the name to begin with, `who`.
+            **values: values of the form: `wrong`, the key of the error's text; `seconds`, the wait; `who`, the entered
+                name.
         """
         if request.path == LOGIN_PATH:
             then = _safe_next(request.get_param("next", default="") or "")
@@ -84,7 +85,7 @@ class LoginPage(Page):
             response.set_header("WWW-Authenticate", "Bearer")
 
     def on_post(self, request: falcon.Request, response: falcon.Response) -> None:
-        """Log in, or say why not."""
+        """Log in, or show the form with the error."""
         language = choose_language(request, response)
         try:
             form = parse_form(request)
@@ -129,8 +130,8 @@ class LogoutPage(Page):
     """`POST /console/logout`.
 
     Args:
-        context: what pages are made of.
-        sessions: who is logged in.
+        context: shared objects of all pages.
+        sessions: the sessions of operators.
     """
 
     def __init__(self, context: PageContext, sessions: Sessions) -> None:
@@ -138,7 +139,7 @@ class LogoutPage(Page):
         self._sessions = sessions
 
     def on_get(self, request: falcon.Request, response: falcon.Response, **_path: str) -> None:  # noqa: ARG002 (as every page)
-        """Nobody logs out by following a link."""
+        """Redirect to the console, because a link must not log anyone out."""
         _redirect(response, f"{CONSOLE_ROOT}/")
 
     on_head = on_get

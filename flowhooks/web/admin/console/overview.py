@@ -1,4 +1,4 @@
-"""The overview: how it goes, refreshed every few seconds."""
+"""The overview page, whose numbers are refreshed every few seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flowhooks.operations.overview import Performance
 
 TILES: Final = ("waiting", "running", "dead", "unknown", "handler_missing", "parked")
-"""What is counted, in the order in which it is shown."""
+"""The counted states, in the order in which they are shown."""
 MAX_HANDLERS: Final = 50
 
 
@@ -28,7 +28,7 @@ class OverviewPage(Page):
     place = "overview"
 
     def show(self, _request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
-        """How it goes."""
+        """Return the numbers of the overview."""
         status = overview(self.app.ledger, self.app.clock.now())
         return {
             "found": status,
@@ -45,7 +45,7 @@ class OverviewPage(Page):
 
 
 class LivePart(OverviewPage):
-    """`GET /console/live`: the part of the overview that changes, by itself."""
+    """`GET /console/live`: only the part of the overview that is refreshed."""
 
     template = "_live.html"
     whole = False

@@ -1,4 +1,4 @@
-"""What every page has in common: language, headers, and an answer whatever goes wrong."""
+"""The base class of all pages: language, headers, and error pages."""
 
 from __future__ import annotations
 
@@ -28,21 +28,22 @@ if TYPE_CHECKING:
     from flowhooks.web.admin.operators import Operator
 
 LANGUAGE_COOKIE: Final = "flowhooks_language"
-"""Which language somebody has chosen; besides it only the session of whoever has logged in is kept in a browser."""
+"""Cookie with the chosen language. Otherwise a browser keeps only the session of a logged-in operator and, for a
+minute, the result of an action."""
 LANGUAGE_COOKIE_MAX_AGE: Final = 365 * 86400
 RETRY_AFTER_SECONDS: Final = 5
-"""Seconds after which to ask again for a page for which the ledger could not be read."""
+"""Seconds after which a browser may retry if the ledger could not be read."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageContext:
-    """What pages are made of.
+    """Shared objects of all pages.
 
     Attributes:
         app: a started `App`.
-        templates: makes pages.
+        templates: renders pages.
     """
 
     app: App
@@ -50,33 +51,33 @@ class PageContext:
 
 
 class Page:
-    """A page that is asked for with GET; each kind says what it shows in `show`."""
+    """A page that is requested with GET. Each subclass returns the values of its template in `show`."""
 
     template: ClassVar[str]
     place: ClassVar[str] = ""
-    """Which entry of the navigation it belongs to."""
+    """Entry of the navigation to which the page belongs."""
     whole: ClassVar[bool] = True
-    """Whether it is a page of its own, which says what was done just now."""
+    """Whether it is a complete page, which also shows the result of the last action."""
 
     def __init__(self, context: PageContext) -> None:
         self.app = context.app
         self.templates = context.templates
 
     def show(self, request: falcon.Request, path: Mapping[str, str], /) -> Mapping[str, Any]:
-        """What the template is given.
+        """Return the values for the template.
 
         Args:
-            request: what was asked.
+            request: the request.
             path: the variable parts of its path.
 
         Raises:
-            NotFound: there is nothing of that name.
+            NotFound: the requested item does not exist.
             LedgerUnusable: the ledger cannot be read.
         """
         raise NotImplementedError
 
     def on_get(self, request: falcon.Request, response: falcon.Response, **path: str) -> None:
-        """Answer with the page, or with one that says why not."""
+        """Answer with the page, or with an error page."""
         language = choose_language(request, response)
         self.respond_safely(
             request,
@@ -88,7 +89,7 @@ class Page:
     def respond_safely(
         self, request: falcon.Request, response: falcon.Response, language: str, work: Callable[[], None]
     ) -> None:
-        """Do `work`, which answers; whatever goes wrong in it, answer with a page that says so."""
+        """Call `work`, which sets the response; answer with an error page if it raises an exception."""
         try:
             work()
         except EventPurged:
@@ -101,7 +102,7 @@ class Page:
         except (LedgerUnusable, Unavailable) as error:
             _log.warning("page_failed", path=errors.raw_path(request.env), why=str(error))
             self.problem(request, response, status=503, key="problem.ledger", language=language)
-        except Exception as error:  # noqa: BLE001 (logged with its traceback; whoever looks still gets a page)
+        except Exception as error:  # noqa: BLE001 (logged with its traceback; the browser still gets a page)
             _log.error("request_failed", method=request.method, path=errors.raw_path(request.env), exc_info=error)
             self.problem(request, response, status=500, key="problem.ours", language=language)
 
@@ -116,7 +117,7 @@ class Page:
         *,
         template: str = "",
     ) -> None:
-        """Answer with this page's template, or with another of its own."""
+        """Answer with the page's own template, or with another one."""
         values = {**base_values(self.app, request, self.place), **shown}
         if self.whole:
             values["just_done"] = pop_flash(request, response)
@@ -125,7 +126,7 @@ class Page:
     def problem(
         self, request: falcon.Request, response: falcon.Response, *, status: int, key: str, language: str
     ) -> None:
-        """Answer with a page that says what is wrong and what to do."""
+        """Answer with an error page, which explains the error and what to do."""
         response.status = falcon.code_to_http_status(status)
         if status == 503:  # noqa: PLR2004 (Service Unavailable)
             response.set_header("Retry-After", str(RETRY_AFTER_SECONDS))
@@ -136,24 +137,24 @@ class Page:
 
 
 class NotFoundPage(Page):
-    """Every path under the console that is none of its pages."""
+    """The page for every unknown path under the console."""
 
     def show(self, _request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
-        """Nothing is there."""
+        """Raise `NotFound`."""
         raise NotFound("there is no such page")
 
 
 def respond(response: falcon.Response, body: bytes) -> None:
-    """Make `response` a page."""
+    """Set `response` to a page."""
     response.data = body
     response.content_type = "text/html; charset=utf-8"
     response.set_headers(HEADERS)
 
 
 def choose_language(request: falcon.Request, response: falcon.Response) -> str:
-    """The language of a page: what its address asks for, which is remembered; else what was; else the browser's."""
+    """Return the language of a page: that in its URL, which is remembered, or the remembered one, or the browser's."""
     if (requested := request.get_param("lang")) in LANGUAGES:
-        # Not `secure`: it tells nothing, and pages may come without TLS.
+        # Not `secure`: the cookie reveals nothing, and pages may be served without TLS.
         response.set_cookie(
             LANGUAGE_COOKIE,
             requested,
@@ -171,8 +172,8 @@ def choose_language(request: falcon.Request, response: falcon.Response) -> str:
 
 
 def base_values(app: App, request: falcon.Request, place: str) -> dict[str, Any]:
-    """What every template is given."""
-    operator: Operator | None = request.context.operator  # nobody yet, where somebody is asked to log in
+    """Return the values that every template gets."""
+    operator: Operator | None = request.context.operator  # None on the login page
     return {
         "operator": operator,
         "may_operate": operator is not None and operator.may_operate,

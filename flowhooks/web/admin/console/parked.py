@@ -1,4 +1,4 @@
-"""Parked events by what they wait for."""
+"""The page of parked events, in groups that are routed alike."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ParkedPage(Page):
     place = "parked"
 
     def show(self, _request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
-        """The groups, the largest first."""
+        """Return the groups, the largest first."""
         app = self.app
         groups = list_parked_groups(
             app.ledger, app.router, max_events=MAX_GROUPED, n_handlers=len(app.plugins.handlers)

@@ -1,4 +1,4 @@
-"""The requests that were rejected last, with the reasons."""
+"""The page of the last rejected requests, with the reasons."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RejectedRequestsPage(Page):
     place = "rejected_requests"
 
     def show(self, request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
-        """One page of them, the newest first."""
+        """Return one page of rejected requests, the newest first."""
         before = query_text(request, "before")
         with self.app.ledger.connection() as connection:
             entries = latest(connection, limit=PAGE_SIZE + 1, before=before)

@@ -1,4 +1,4 @@
-"""Templates made into pages, with everything in them inert."""
+"""Renders templates into pages, with all values escaped."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ HEADERS: Final = (
     ("Content-Security-Policy", "; ".join(f"{what} {whence}" for what, whence in _CONTENT_SECURITY_POLICY)),
     ("X-Content-Type-Options", "nosniff"),
     ("Cache-Control", "no-store"),
-    ("Referrer-Policy", "same-origin"),  # with "no-referrer" browsers would send our forms with "Origin: null"
+    ("Referrer-Policy", "same-origin"),  # with "no-referrer", browsers would send our forms with "Origin: null"
     ("Cross-Origin-Opener-Policy", "same-origin"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
 )
-"""What every page is sent with: nothing from elsewhere, nothing inline, nothing kept, nothing told to others."""
+"""Headers of every page: no foreign or inline content, no caching, no referrer to other sites."""
 STATIC_FILES: Final[Mapping[str, str]] = {
     "console.css": "text/css; charset=utf-8",
     "console.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
-"""The files that pages ask for, with their types; no others are served."""
+"""The static files of pages, with their types. No other files are served."""
 
 MAX_VALUE_CHARS: Final = 120
-"""Characters of a value that a listing shows."""
+"""Maximum number of characters of a value in a listing."""
 MAX_TEXT_CHARS: Final = 65_536
-"""Characters of a text of many lines that a page shows."""
+"""Maximum number of characters of a text of several lines on a page."""
 
 _HERE: Final = Path(__file__).parent
 _TEMPLATES: Final = _HERE / "templates"
@@ -56,14 +56,14 @@ _UNITS: Final = (("d", 86_400_000_000), ("h", 3_600_000_000), ("min", 60_000_000
 
 
 def read_static_file(name: str) -> bytes:
-    """One of `STATIC_FILES`."""
+    """Return the content of one of the `STATIC_FILES`."""
     return (_HERE / "static" / name).read_bytes()
 
 
 def format_duration(microseconds: int | None) -> str:
-    """A length of time in its two largest units, such as `2 h 5 min`, `1.24 s` or `3 ms`; a dash for None."""
+    """Return a duration in its one or two largest units, such as `2 h 5 min`, `1.24 s` or `3 ms`; a dash for None."""
     if microseconds is None:
-        return "–"  # noqa: RUF001 (a dash between words is what is meant)
+        return "–"  # noqa: RUF001 (an en dash is intended)
     if microseconds < 1_000:  # noqa: PLR2004 (a millisecond)
         return f"{microseconds} µs"
     if microseconds < 60_000_000:  # noqa: PLR2004 (a minute)
@@ -76,18 +76,18 @@ def format_duration(microseconds: int | None) -> str:
 
 
 def time_element(microseconds: int) -> Markup:
-    """A moment as HTML: in UTC, which the page's script puts into the viewer's own time."""
+    """Return a time as an HTML element, in UTC. The page's script converts it to the viewer's time zone."""
     time = to_datetime(microseconds)
     return Markup('<time datetime="{}">{} UTC</time>').format(to_text(microseconds), f"{time:%Y-%m-%d} {time:%H:%M:%S}")
 
 
 def format_number(value: float) -> str:
-    """A number with its thousands apart."""
+    """Return a number with a comma between thousands."""
     return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"  # noqa: PLR2004 (three digits are enough)
 
 
 def format_percent(share: float | None) -> str:
-    """A share as people read it; less than all is never shown as all."""
+    """Return a share as a percentage. A share below 1 is never shown as 100 %; None is shown as a dash."""
     if share is None:
         return "–"  # noqa: RUF001 (as above)
     text = f"{100 * share:.1f}"
@@ -95,15 +95,15 @@ def format_percent(share: float | None) -> str:
 
 
 def shorten(value: str | None, max_chars: int = MAX_VALUE_CHARS) -> str:
-    """A text on one line of at most `max_chars` characters; `""` for None."""
+    """Return a text on one line, shortened to `max_chars` characters; `""` for None."""
     return truncate((value or "")[: max_chars + 1].replace("\n", "\\n").replace("\t", "\\t"), max_chars)
 
 
 class Templates:
-    """The templates of `templates/`, all read when this is made, and each compiled when it is first needed.
+    """The templates in `templates/`. All files are read when this object is made, and compiled at their first use.
 
-    So a page that nobody has asked for before can be made when the process may open no more files; and it is of this
-    version, even if another one has been installed meanwhile.
+    So a page can be rendered for the first time when the process may open no more files, and it always belongs to the
+    running version, even if another version has been installed meanwhile.
     """
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class Templates:
 
     @cached_property
     def _environment(self) -> Environment:
-        # A start does not wait for what takes long: two threads that come first may both do it.
+        # Cached at the first use, because it takes long and a start must not wait for it. Two threads may both make it.
         environment = Environment(
             loader=FunctionLoader(self._read.get),
             autoescape=True,
@@ -138,12 +138,12 @@ class Templates:
         return environment
 
     def render(self, name: str, language: str, **values: Any) -> bytes:
-        """One page.
+        """Return a rendered page.
 
         Args:
-            name: the template's file.
+            name: the file name of the template.
             language: `"zh"` or `"en"`.
-            **values: what it shows.
+            **values: the values for the template.
         """
 
         def say(key: str, /, **params: Any) -> str:

@@ -1,4 +1,4 @@
-"""The style sheet, the script and the icon; it must not serve any other file."""
+"""Serves the style sheet, the script and the icon, and no other file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import falcon
 from flowhooks.web.admin.console.rendering import HEADERS, STATIC_FILES, read_static_file
 
 _CACHE_CONTROL = "max-age=31536000, immutable"
-"""Pages ask for a file by its content's digest, so what was kept is never out of date."""
+"""Pages request a file with the digest of its content, so a cached file is never out of date."""
 
 
 class StaticFilesResource:
@@ -17,7 +17,7 @@ class StaticFilesResource:
         self._files = {name: read_static_file(name) for name in STATIC_FILES}
 
     def on_get(self, _request: falcon.Request, response: falcon.Response, name: str) -> None:
-        """Give it."""
+        """Return the file."""
         if name not in self._files:
             raise falcon.HTTPNotFound
         response.data = self._files[name]

@@ -1,4 +1,4 @@
-"""Every text of the console, in English and Chinese."""
+"""All texts of the console, in English and Chinese."""
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations
@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 TEXTS: Final[dict[str, dict[str, str]]] = {
-    # Every page.
+    # All pages.
     "skip": {"en": "Skip to the content", "zh": "跳到正文"},
     "nav": {"en": "Pages", "zh": "页面"},
     "nav.overview": {"en": "Overview", "zh": "总览"},
@@ -28,7 +28,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     },
     "times.utc": {"en": "Times are UTC", "zh": "时间均为 UTC"},
     "times.local": {"en": "Times are those of", "zh": "时间按所在时区显示："},
-    # Words that several pages use.
+    # Words on several pages.
     "handler": {"en": "Handler", "zh": "处理器"},
     "deliveries": {"en": "Deliveries", "zh": "投递"},
     "received": {"en": "Received", "zh": "接收时间"},
@@ -348,7 +348,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "alerts.unseen": {"en": "by nobody yet", "zh": "尚未确认"},
     "alerts.event": {"en": "One of the events", "zh": "其中一个事件"},
     "alerts.none": {"en": "No alert is open.", "zh": "没有未消除的告警。"},
-    # What goes wrong.
+    # Errors.
     "problem.purged.what": {"en": "This event was purged", "zh": "该事件已被清理"},
     "problem.purged.then": {
         "en": "It had been kept for as long as was wanted. The same call-back is still known, and runs nothing.",
@@ -410,7 +410,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "Nothing was changed. Ask somebody whose role in the settings is operate.",
         "zh": "未做任何修改。请联系配置中角色为 operate 的运维人员。",
     },
-    # Conclusions and conditions; why an event is where it is.
+    # Conclusions and conditions; why an event is parked or dismissed.
     "conclusion": {"en": "Conclusion", "zh": "审批结论"},
     "dismissed_by": {"en": "Dismissed because", "zh": "免处理原因"},
     "listens.conclusion": {"en": "conclusion", "zh": "审批结论"},
@@ -523,7 +523,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     },
     "parked.explain": {"en": "Why, in full:", "zh": "查看详细原因："},
     # Actions and the audit log.
-    # Run what is dead again.
+    # Retry dead deliveries.
     "do.replay.act": {"en": "Run again", "zh": "重新执行"},
     "do.replay.title": {"en": "Run dead deliveries again", "zh": "重新执行失败的投递"},
     "do.replay.would": {"en": "Deliveries that run again: {count}", "zh": "将重新执行的投递：{count} 个"},
@@ -534,7 +534,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     },
     "do.replay.button": {"en": "Run again", "zh": "重新执行"},
     "do.replay.did": {"en": "Deliveries that run again: {count}", "zh": "已安排重新执行的投递：{count} 个"},
-    # Run what has succeeded once more.
+    # Run succeeded deliveries again.
     "do.replay_again.act": {"en": "Run once more", "zh": "再执行一次"},
     "do.replay_again.title": {
         "en": "Run deliveries once more that have succeeded",
@@ -555,7 +555,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     },
     "do.replay_again.button": {"en": "Do the work a second time", "zh": "再做一遍"},
     "do.replay_again.did": {"en": "Deliveries that run once more: {count}", "zh": "已安排再次执行的投递：{count} 个"},
-    # Say of an unknown one what it did.
+    # Resolve an unknown delivery.
     "do.did.act": {"en": "It did its work", "zh": "已完成"},
     "do.did.title": {"en": "Say that it did its work", "zh": "裁定：已完成"},
     "do.did.would": {"en": "It counts as succeeded, and does not run.", "zh": "将视为成功，不再执行。"},
@@ -574,7 +574,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     },
     "do.did_not.button": {"en": "It did not: run it", "zh": "未完成，重新执行"},
     "do.did_not.did": {"en": "It runs again.", "zh": "已安排重新执行。"},
-    # Close.
+    # Close a delivery.
     "do.close.act": {"en": "Close", "zh": "关闭"},
     "do.close.title": {"en": "Close a delivery", "zh": "关闭投递"},
     "do.close.would": {
@@ -655,7 +655,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     },
     "do.acknowledge.button": {"en": "I see to it", "zh": "认领"},
     "do.acknowledge.did": {"en": "Alerts that you see to: {count}", "zh": "已认领的告警：{count} 个"},
-    # What every action has.
+    # Texts of all actions.
     "do.delivery": {"en": "Delivery", "zh": "投递"},
     "do.alert": {"en": "Alert", "zh": "告警"},
     "do.what": {"en": "What is meant", "zh": "对象"},
@@ -702,7 +702,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "Nothing was changed. Try again in a moment; the server's log has the reason.",
         "zh": "没有做任何更改，请稍后重试；原因见服务器日志。",
     },
-    # While it goes on.
+    # Progress of an action.
     "do.on.under_way": {"en": "Under way", "zh": "进行中"},
     "do.on.gone": {"en": "Events gone through: {count}", "zh": "已处理的事件：{count} 个"},
     "do.on.gone_of": {"en": "Events gone through: {count} of {total}", "zh": "已处理的事件：{count} / {total}"},
@@ -736,7 +736,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     },
     "do.on.go_on": {"en": "Go on", "zh": "继续"},
     "do.on.stop": {"en": "Stop here", "zh": "到此为止"},
-    # Figures beside the first one.
+    # Further figures of a result.
     "sum.skipped": {
         "en": "Skipped because they are in another state: {count}",
         "zh": "状态不符而跳过：{count} 个",
@@ -755,7 +755,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "zh": "按配置免处理：{count} 个",
     },
     "sum.waiting": {"en": "Deliveries that wait for it: {count}", "zh": "等待它的投递：{count} 个"},
-    # The audit.
+    # The audit log.
     "nav.audit": {"en": "Audit", "zh": "审计"},
     "audit.title": {"en": "Audit", "zh": "审计"},
     "audit.says": {
@@ -783,7 +783,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "audit.did.pause": {"en": "handler paused", "zh": "暂停处理器"},
     "audit.did.resume": {"en": "handler resumed", "zh": "恢复处理器"},
     "audit.did.acknowledge": {"en": "alert acknowledged", "zh": "认领告警"},
-    # On other pages.
+    # Links on other pages.
     "events.all_of_these": {"en": "All of these, on every page:", "zh": "对全部查询结果（含其他页）："},
     "events.dead_of_these": {
         "en": "All dead deliveries of these, on every page:",
@@ -798,9 +798,9 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
 
 
 def text(key: str, language: str, /, **params: Any) -> str:
-    """The text `key` in `language`, with `params` filled in.
+    """Return the text `key` in `language`, with `params` filled in.
 
     Raises:
-        KeyError: there is no such text, language or param.
+        KeyError: the text, the language or a parameter does not exist.
     """
     return TEXTS[key][language].format_map(params)

@@ -1,4 +1,4 @@
-"""Addresses within the console: where somebody is, and where they came from; it must not lead anywhere else."""
+"""Builds console URLs, and rejects redirects to other sites."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     import falcon
 
 ACTION_ROOT: Final = f"{CONSOLE_ROOT}/do"
-"""Under which every action stands."""
+"""Path prefix of all actions."""
 _CONSOLE_URL: Final = re.compile(re.escape(CONSOLE_ROOT) + r"/[A-Za-z0-9._~%/:-]*(\?[A-Za-z0-9._~%/:?&=+-]*)?")
-"""As `current_url` writes them: without a character that a browser might read in its own way."""
+"""The form in which `current_url` writes URLs: without characters that browsers may interpret differently."""
 
 
 def query_of(request: falcon.Request, *without: str) -> dict[str, str]:
-    """What the query of a request says, other than under the names in `without`."""
+    """Return the query parameters of a request except those in `without`."""
     return {
         name: value
         for name in request.params
@@ -27,24 +27,24 @@ def query_of(request: falcon.Request, *without: str) -> dict[str, str]:
 
 
 def current_url(request: falcon.Request) -> str:
-    """The address of the page that is asked for, whatever its language."""
+    """Return the URL of the requested page without its language."""
     query = urlencode(query_of(request, "lang"), errors="replace")
     path = quote(request.path.encode("utf-8", "replace"))
     return f"{path}?{query}" if query else path
 
 
 def back_url(request: falcon.Request, default: str = f"{CONSOLE_ROOT}/") -> str:
-    """Where somebody goes back to: what the query says, if that is a page of the console that only shows.
+    """Return the page to go back to: the one in the query, if it is a page of the console and not an action.
 
     Args:
-        request: what was asked.
-        default: where to, if it is not.
+        request: the request.
+        default: the URL to return otherwise.
     """
     url = request.get_param("back", default="") or ""
     if not _CONSOLE_URL.fullmatch(url):
         return default
     path = unquote(url.partition("?")[0])
-    # A browser takes `..` for the folder above, and so would leave the console.
+    # A browser resolves `..` to the parent folder, and so could leave the console.
     steps = path.split("/")[2:]
     if any(step in {".", ".."} for step in steps) or "\\" in path or "//" in path or path.startswith(f"{ACTION_ROOT}/"):
         return default
