@@ -46,7 +46,7 @@ log = structlog.get_logger(__name__)
 
 
 class ProcessInfo(NamedTuple):
-    """What a process reports about itself when it is scraped.
+    """The values that a process reports about itself when it is scraped.
 
     Attributes:
         version: the version of flowhooks.

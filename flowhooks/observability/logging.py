@@ -253,7 +253,7 @@ def _truncate_traceback(text: str) -> str:
 
 
 def to_plain(value: Any, redact: Callable[[str], str] = str) -> Any:
-    """Return `value` as data for JSON, at most `MAX_VALUE_CHARS` of it. Never raises, whatever its methods do."""
+    """Return `value` as data for JSON, at most `MAX_VALUE_CHARS` of it. Never raises, even if a method of it does."""
     try:
         return _Clipper(redact).to_plain(value, 0)
     except Exception:  # noqa: BLE001 (a value's own methods may raise anything)

@@ -185,7 +185,7 @@ class AppHarness:
         return tuple(stored.event for stored in self._stored(state="parked"))
 
     def dismissed(self) -> tuple[Event, ...]:
-        """Return the dismissed events, such as those of another conclusion, the oldest first."""
+        """Return the dismissed events, such as events with another conclusion, the oldest first."""
         return tuple(stored.event for stored in self._stored(state="dismissed"))
 
     def why_not(self, event_id: str) -> str:

@@ -34,7 +34,7 @@ _CONDITION: Final = {
 
 
 def why_idle(delivery: DeliveryView, now: int) -> str | None:
-    """Return why a delivery does not proceed by itself, and what would make it proceed; None if it does proceed.
+    """Return the reason why a delivery does not proceed by itself, with the remedy; None if it does proceed.
 
     Args:
         delivery: the delivery.
@@ -56,11 +56,11 @@ def why_idle(delivery: DeliveryView, now: int) -> str | None:
 
 
 def why_blocked(in_front: DeliveryView, why: str | None) -> str | None:
-    """Return what blocks a delivery, and what would make that one proceed; None if it proceeds by itself.
+    """Return the reason why a delivery is blocked, with the remedy; None if the delivery in front proceeds by itself.
 
     Args:
         in_front: the delivery that must end first.
-        why: why that one does not proceed by itself; None if it does.
+        why: the reason why that one does not proceed by itself; None if it does.
     """
     return why and f"it is blocked by event {in_front.event_id}, which is {in_front.state}: {why}"
 

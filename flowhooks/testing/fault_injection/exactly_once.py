@@ -46,15 +46,15 @@ def exactly_once(
     flowhooks starts again on the same ledger, and the clock is moved until everything is settled.
 
     A kill is simulated: an exception that is not a subclass of `Exception` is raised in the handler's thread before a
-    line runs. It differs from a real kill as follows:
+    line runs. So:
 
-    - Context managers are left and `finally` blocks run. Code that catches `BaseException` continues.
+    - Unlike in a real kill, context managers are left and `finally` blocks run, with the effects that they have. Code
+      that catches `BaseException` continues, and so do threads that the handler has started.
     - The kill happens between lines, never within one, and only in the handler's own code: its top-level package, or
-      its module if that is a test. Lines in `finally` blocks are left out. Threads that the handler has started
-      continue.
+      its module if that is a test. Lines in `finally` blocks are left out.
     - As in a real kill, the memory of the plugin's modules is reset: module-level variables, and the objects reached
       from them. Open connections that are not reached in this way, locks and counters are not reset.
-    - The memory of your tests is not reset, because it stands for the world outside.
+    - The memory of your tests is not reset, because your tests represent the world outside.
 
     Args:
         plugin: the plugin, a module or an object, or one handler made by `@handler`.
@@ -79,11 +79,12 @@ def exactly_once(
 
     Raises:
         FlowhooksError: the plugin is quarantined.
-        ValueError: no handler matches the event, several match and `handler` does not select one, `done` also counts
-            work of other events, or `lines` or `duplicates` is too small.
+        ValueError: no handler matches the event, several match and `handler` does not select one, the callback is
+            rejected, `done` does not return a count or also counts work of other events, or `lines` or `duplicates` is
+            too small.
         AssertionError: the handler or a delivery did not end within 20 real seconds.
     """
-    if lines < 1 or duplicates < 2:  # noqa: PLR2004 (one is no duplicate)
+    if lines < 1 or duplicates < 2:  # noqa: PLR2004 (one callback is no duplicate)
         raise ValueError("lines is at least 1, and duplicates at least 2")
     plugins = plugin_names.name_plugins([], {name: plugin}) if name else plugin_names.name_plugins([plugin], {})
     injector = FaultInjector()

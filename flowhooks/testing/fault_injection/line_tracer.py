@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flowhooks.model.handler import Handler
 
 _EXEMPT_FUNCTIONS: Final = frozenset({"__exit__", "__del__"})
-"""Cleanup functions. If one of them were stopped, a lock would stay held that a real kill releases."""
+"""Cleanup functions, in which no exception is raised: a lock would stay locked that a real kill releases."""
 
 
 class Killed(BaseException):
@@ -33,7 +33,7 @@ class Failure(Exception):
 
 
 def is_test_code(module: str) -> bool:
-    """Return whether a module is a test, by its name. Tests stand for the world outside the plugin."""
+    """Return whether a module is a test, by its name. Tests represent the world outside the plugin."""
     parts = module.split(".")
     return module == "__main__" or any(
         part in {"test", "tests", "conftest"} or part.startswith("test_") or part.endswith("_test") for part in parts

@@ -46,8 +46,8 @@ class Finding:
         place: `file.py:line` of the kill or the failure, or another text that distinguishes the finding; `""` if none.
         times: how many times the business work was done.
         state: the final state of the delivery.
-        verdict: `"once"`; `"twice"`: done more than once; `"lost"`: not done, without a notice to anyone; `"held"`: the
-            delivery waits for an operator, and the console shows it.
+        verdict: `"once"`; `"twice"`: done more than once; `"lost"`: not done, and no operator is notified; `"held"`:
+            the delivery waits for an operator, and is shown to them.
         words: an explanation of the verdict, with advice.
     """
 

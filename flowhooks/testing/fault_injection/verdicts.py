@@ -63,7 +63,7 @@ def _verdict(scenario: Scenario, times: int, seen: DeliveryView, handler: Handle
 
 
 def _twice(times: int, handler: Handler, scenario: Scenario) -> str:
-    how = f"{times} times" if times > 2 else "twice"  # noqa: PLR2004 (what has a word of its own)
+    how = f"{times} times" if times > 2 else "twice"  # noqa: PLR2004 ("twice" has a word of its own)
     why = ""
     if scenario.startswith("crash") or scenario == "failure":
         if handler.retry is not None:
