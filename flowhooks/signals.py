@@ -19,7 +19,7 @@ def ignore_signal(_number: int, _frame: object) -> None:
 
 
 class SignalWaiter:
-    """Receives signals through a pipe into which the interpreter writes the number of each signal.
+    """A receiver of signals through a pipe, into which the interpreter writes the number of each signal.
 
     Python calls a signal handler between two steps of the main thread. A main thread that waits for a lock may
     therefore miss a signal that another thread received, or that arrived just before the wait. A loop that waits for

@@ -69,7 +69,7 @@ class ProcessInfo(NamedTuple):
 
 
 class ProcessCollector(Collector):
-    """Collects the metrics of this process."""
+    """A collector of the metrics of this process."""
 
     def __init__(self, info: ProcessInfo) -> None:
         self._info = info
@@ -107,7 +107,7 @@ class ProcessCollector(Collector):
 
 
 class LedgerCollector(Collector):
-    """Collects the metrics of the ledger.
+    """A collector of the metrics of the ledger.
 
     Args:
         ledger: the ledger to read.
@@ -230,7 +230,7 @@ def _size(file: Path, suffix: str = "") -> int:
 
 
 class _TTLCache(Generic[T]):
-    """Caches a value for a time. If several threads need it at once, one of them reads it and the others wait."""
+    """A cache of one value that expires. If several threads need it at once, one reads it and the others wait."""
 
     def __init__(self, read: Callable[[], T], seconds: float) -> None:
         self._read = read

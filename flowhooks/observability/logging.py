@@ -122,7 +122,7 @@ def _is_utf8(stream: TextIO) -> bool:
 
 
 class _LineHandler(logging.StreamHandler[TextIO]):
-    """Writes one line per record; an error in it never reaches the program that logs."""
+    """A handler that writes one line per record; an error in it never reaches the program that logs."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -159,7 +159,7 @@ def _stand_in(record: logging.LogRecord, error: Exception) -> logging.LogRecord:
 
 
 class _RecordFields:
-    """Formats a record's standard fields, its own values, then its traceback; redacts secrets."""
+    """A processor that collects a record's standard fields, its own values and its traceback; it redacts secrets."""
 
     __slots__ = ("_pid", "_redact")
 
@@ -198,7 +198,7 @@ class _RecordFields:
 
 
 class _JsonLine:
-    """Formats a record as one JSON object per line, with control characters escaped."""
+    """A processor that renders a record as one JSON object on one line, with control characters escaped."""
 
     __slots__ = ("_encoder",)
 
@@ -213,7 +213,7 @@ class _JsonLine:
 
 
 class _TextLine:
-    """Formats a record for people; continuation lines are indented, so that none looks like a record."""
+    """A processor that renders a record for people; continuation lines are indented, unlike records."""
 
     __slots__ = ("_render",)
 
@@ -261,7 +261,7 @@ def to_plain(value: Any, redact: Callable[[str], str] = str) -> Any:
 
 
 class _Clipper:
-    """Converts a value to plain data within limits of length and depth; detects cycles."""
+    """A converter to plain data within limits of length and depth, which also end cycles."""
 
     __slots__ = ("_left", "_redact")
 

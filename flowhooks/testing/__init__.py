@@ -1,4 +1,4 @@
-"""The plugin authors' test kit: runs plugins on a real flowhooks, without a server and without waiting.
+"""The plugin authors' test kit: a real flowhooks for plugins under test, without a server and without waiting.
 
     from flowhooks.testing import exactly_once, make_event
 

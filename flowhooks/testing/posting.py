@@ -1,4 +1,4 @@
-"""Sends a callback through a WSGI app, without a socket."""
+"""Send a callback through a WSGI app, without a socket."""
 
 from __future__ import annotations
 

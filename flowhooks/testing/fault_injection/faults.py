@@ -54,7 +54,7 @@ class Fault:
 
 
 class Stalled(Fault):
-    """Stalls the attempt before the function is entered, then runs it."""
+    """A stall of the attempt before the function is entered; then the attempt runs."""
 
     def run(self) -> Run:
         """Run the attempt."""
@@ -63,7 +63,7 @@ class Stalled(Fault):
 
 
 class KilledBefore(Fault):
-    """Kills the process before the function is entered."""
+    """A kill of the process before the function is entered."""
 
     def run(self) -> Run:
         """Run the attempt."""
@@ -73,7 +73,7 @@ class KilledBefore(Fault):
 
 
 class KilledAfter(Fault):
-    """Kills the process after the function has returned or raised, and before that is recorded."""
+    """A kill of the process after the function has returned or raised, and before that is recorded."""
 
     def run(self) -> Run:
         """Run the attempt."""
@@ -85,7 +85,7 @@ class KilledAfter(Fault):
 
 
 class KilledAt(Fault):
-    """Kills the process before one of the lines that the handler executes. An attempt with fewer lines runs to its end.
+    """A kill of the process before a given line of the handler. An attempt with fewer lines runs to its end.
 
     Attributes:
         caught: whether the handler continued after the simulated kill, because it catches even `BaseException`.

@@ -41,7 +41,7 @@ def is_test_code(module: str) -> bool:
 
 
 def belongs_to(handler: Handler) -> Callable[[str], bool]:
-    """Return a check of module names: is the code of this module the handler's own?
+    """Return a function that tells whether the module of a name belongs to the handler's own code.
 
     The handler's own code is that of its top-level package, or of its module if that is a test.
     """
@@ -53,7 +53,7 @@ def belongs_to(handler: Handler) -> Callable[[str], bool]:
 
 
 class LineTracer:
-    """Counts executed lines, and raises an exception before one of them.
+    """A tracer that counts executed lines, and raises an exception before one of them.
 
     Args:
         ours: returns whether the lines of a module count.

@@ -1,4 +1,4 @@
-"""Runs the scenarios of `exactly_once` one after the other; `verdicts` judges their results."""
+"""Run the scenarios of `exactly_once` one after the other; `verdicts` judges their results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SETTLED: Final = COMPLETED_STATES | {State.DEAD, State.UNKNOWN}
 
 
 class ExactlyOnceRunner:
-    """Runs all scenarios with one handler of an app.
+    """A run of all scenarios with one handler of an app.
 
     Args:
         app: the app.

@@ -1,4 +1,4 @@
-"""Authenticates requests to the administration listener, or rejects them.
+"""Authenticate requests to the administration listener, or reject them.
 
 Everything is closed by default: a route that is added later needs a credential unless it is listed here.
 """

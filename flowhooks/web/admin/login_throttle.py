@@ -29,7 +29,7 @@ MAX_ENTRIES: Final = 10_000
 
 
 class LoginThrottle:
-    """Counts failures by name and by address. Every method may be called from any thread.
+    """A counter of failures by name and by address. Every method may be called from any thread.
 
     Loopback addresses are not counted: requests from there come through a proxy or a tunnel, so from everyone.
 

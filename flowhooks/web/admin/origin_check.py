@@ -1,4 +1,4 @@
-"""Checks the origin of requests to the console."""
+"""Check the origin of requests to the console."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def is_page(path: str) -> bool:
 
 
 class OriginCheck:
-    """Decides whether a request is rejected because of its origin, whichever operator sends it.
+    """A check of the origin of requests, whichever operator sends them.
 
     If the settings name no operators, only this machine is admitted. Any web site whose name has been pointed at
     127.0.0.1 can make a browser on this machine request a page, and could then read it, because it has the same origin

@@ -44,7 +44,7 @@ class TooManyVerifications(Exception):
 
 
 class PasswordVerifier:
-    """Verifies passwords, a few at a time."""
+    """A verifier of passwords, at most `MAX_PARALLEL_VERIFICATIONS` at a time."""
 
     def __init__(self) -> None:
         self._slots = threading.BoundedSemaphore(MAX_PARALLEL_VERIFICATIONS)

@@ -1,4 +1,4 @@
-"""Authenticates callbacks by credential, and checks their address, size and rate.
+"""Authenticate callbacks by credential, and check their address, size and rate.
 
 A signed request is checked in this order: may any source that signs call from this address; is the body short enough to
 be read; which of these sources signed it; has that source exceeded its rate.
@@ -38,7 +38,7 @@ class AuthenticatedRequest(NamedTuple):
 
 
 class Authenticator:
-    """Authenticates callbacks and limits their rate.
+    """An authenticator of callbacks, which also limits their rate.
 
     Args:
         credentials: the credentials of the sources.

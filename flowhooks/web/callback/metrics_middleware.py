@@ -1,4 +1,4 @@
-"""Counts the requests and responses of the callback listener."""
+"""Count the requests and responses of the callback listener."""
 
 from __future__ import annotations
 

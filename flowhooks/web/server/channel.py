@@ -1,4 +1,4 @@
-"""One connection: enforces time limits, sends error responses, and closes without losing the last response.
+"""One connection: time limits, error responses, and a close that does not lose the last response.
 
 Written against waitress 3.0.2. `tests/unit/test_private_names.py` lists the internals of waitress that this module
 uses.

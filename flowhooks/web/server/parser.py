@@ -41,7 +41,7 @@ _log = structlog.get_logger(__name__)
 
 
 class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
-    """Parses one request as its bytes arrive.
+    """A parser of one request, whose bytes arrive in parts.
 
     `max_request_header_size` and `max_request_body_size` of waitress's adjustments are the largest sizes that are
     accepted. A rejected request is `completed`, and `error` has the reason.

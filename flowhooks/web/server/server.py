@@ -67,7 +67,7 @@ class Limits:
 
 
 class Server:
-    """Serves one application on one address.
+    """A server for one application on one address.
 
     The address is bound at once, unless the socket is inherited. Connections are served while `serve` runs, in a thread
     of the caller. All other methods may be called from any thread, and all of them except `drain` from a signal

@@ -1,4 +1,4 @@
-"""Derives the client address from the X-Forwarded-For header of a trusted proxy.
+"""Derive the client address from the X-Forwarded-For header of a trusted proxy.
 
 Only the last address in `X-Forwarded-For` counts, because that is the one the proxy itself has seen. `Forwarded` does
 not count, because a proxy that writes one of the two headers passes the other on as the client sent it. Both are

@@ -59,7 +59,7 @@ _ATTRIBUTE: Final = re.compile(r"^ {4}(\w+): (.*(?:\n {8,}.*)*)", re.MULTILINE)
 
 
 class SchemaBuilder:
-    """Builds JSON Schemas of types. Named types become components, each once.
+    """A builder of JSON Schemas from types. Named types become components, each once.
 
     Attributes:
         components: the components, by name.

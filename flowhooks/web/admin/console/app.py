@@ -44,7 +44,7 @@ class RootRedirect:
 
 
 class _NotFoundSink(NotFoundPage):
-    """Adapts `NotFoundPage` to a Falcon sink."""
+    """An adapter from `NotFoundPage` to a Falcon sink."""
 
     def __call__(self, req: falcon.Request, resp: falcon.Response, **_path: str) -> None:
         """Answer with the page for an unknown path."""

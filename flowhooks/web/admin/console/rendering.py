@@ -1,4 +1,4 @@
-"""Renders templates into pages, with all values escaped."""
+"""Render templates into pages, with all values escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Serves the style sheet, the script and the icon, and no other file."""
+"""Serve the style sheet, the script and the icon, and no other file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds console URLs, and rejects redirects to other sites."""
+"""Build console URLs, and reject redirects to other sites."""
 
 from __future__ import annotations
 
