@@ -1,6 +1,6 @@
 """Authenticate requests to the administration listener, or reject them.
 
-Everything is closed by default: a route that is added later needs a credential unless it is listed here.
+Everything is closed by default: a route that is added later needs a credential unless `PUBLIC_PATHS` lists it.
 """
 
 from __future__ import annotations

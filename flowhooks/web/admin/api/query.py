@@ -1,6 +1,7 @@
 """A strict parser for the query strings of the administration API.
 
-A misspelt, empty or repeated parameter is rejected by name, because a filter that lost it would select every event.
+A misspelt, empty or repeated parameter is rejected by name. If it were ignored, the filter would select more events
+than meant.
 """
 
 from __future__ import annotations
