@@ -145,8 +145,9 @@ class AppHarness:
         Args:
             flow_instance_id: the engine's process instance id.
             kind: the kind of callback.
-            wait: whole seconds that the response waits for the handlers, 20 by default. 0: respond as soon as the event
-                is stored. The response also comes as soon as nothing more can happen because the clock stands still.
+            wait: whole seconds that the response waits for the handlers, at most 60. Default: 20. 0: respond as soon as
+                the event is stored. The response also comes as soon as nothing more can happen because the clock stands
+                still.
             headers: further headers, such as `{"Accept-Language": "zh"}`.
             source: the engine that calls, one of `sources`. Default: the first one.
             also: further members of the body, for names that are arguments of this method.
@@ -229,6 +230,7 @@ class AppHarness:
 
         Raises:
             AssertionError: no delivery matches, or several do.
+            FlowhooksError: no event has this id.
         """
         __tracebackhide__ = True
         deliveries = self.deliveries(event_id, handler)
