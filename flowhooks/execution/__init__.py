@@ -1,1 +1,1 @@
-"""Attempts: when they run, where they run, and what follows from their outcome."""
+"""Run attempts: schedule them, choose their process or thread, and act on their outcome."""

@@ -1,6 +1,6 @@
-"""Opens the circuits of handlers whose last attempts failed, and tries them periodically.
+"""Open the circuits of handlers whose last attempts failed, and run trials periodically.
 
-Failures are counted here, by this process for itself. Open circuits are in the ledger, and apply to all processes.
+Each process counts failures for itself. Open circuits are stored in the ledger and apply to all processes.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from flowhooks.model.delivery import ClaimedAttempt, ExecuteFn, Outcome, ReadyDelivery
 
 POLL_INTERVAL: Final = 0.5
-"""Seconds between looks for handlers that are to be tried."""
+"""Seconds between checks for handlers whose trial is due."""
 MAX_REASON_CHARS: Final = 500
-"""Characters of an error that are kept as the reason."""
+"""Maximum characters of an error that are stored as the reason."""
 
 log = structlog.get_logger(__name__)
 
 
 class CircuitBreaker:
-    """Counts how attempts end, and acts by it.
+    """Counts failed attempts, opens and closes circuits, and runs trials.
 
     Args:
-        ledger: stores which circuits are open.
-        max_failures: of each handler that this process runs, by its id, how many attempts have to fail in a row; 0: it
-            is never opened.
-        plugin_versions: which release of its plugin each is of, by its id.
+        ledger: stores the open circuits.
+        max_failures: consecutive failures that open a circuit, by the id of each handler that this process runs;
+            0: the circuit never opens.
+        plugin_versions: version of the handler's plugin, by handler id.
         retry_interval: seconds between two trials of a handler.
-        clock: tells the time.
+        clock: current time.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class CircuitBreaker:
         self._last_error: str | None = None
 
     def on_attempt_ended(self, handler: str, outcome: Outcome, error: str) -> None:
-        """Take note of how an attempt ended, once that is durable. From the ledger's own thread: it must be quick.
+        """Count an attempt's durable outcome. Called in the ledger's writer thread, so it must not block.
 
-        What is rejected, and what asks to be made again later, says nothing about whether the handler works.
+        Rejections and `RetryAfter` do not count: they do not show whether the handler works.
 
         Args:
-            handler: its handler's id.
-            outcome: how it ended.
-            error: why, as it was written down.
+            handler: the handler's id.
+            outcome: the attempt's outcome.
+            error: the recorded error.
         """
         if outcome.succeeded:
             if self._failures.pop(handler, 0) or handler in self._ledger.pauses.handlers:
@@ -87,11 +87,11 @@ class CircuitBreaker:
         self._wakeup.set()
 
     def run(self, execute: ExecuteFn, stop: threading.Event) -> None:
-        """Hold, try and release until `stop` is set; return when no trial runs any more.
+        """Open and close circuits and run trials until `stop` is set; return when no trial is running any more.
 
         Args:
-            execute: makes an attempt that has begun.
-            stop: is set when the process is about to end.
+            execute: runs a claimed attempt.
+            stop: is set when the process is about to stop.
         """
         trials: list[threading.Thread] = []
         while not stop.is_set():
@@ -99,14 +99,14 @@ class CircuitBreaker:
                 self._apply_changes()
                 trials = [trial for trial in trials if trial.is_alive()]
                 for trial in self._run_trials(execute):
-                    trials.append(trial)  # each at once: the next one may not come, and all are waited for
+                    trials.append(trial)  # one by one: starting the next may fail, and every started one is joined
                 self._last_error = None
             except FlowhooksError as error:
                 if self._last_error is None:
                     log.error("circuit_breaker_error", why=str(error))  # noqa: TRY400 (one line until it changes)
                 self._last_error = str(error)
             except Exception as error:
-                # A fault of ours must not end the trials: open circuits would never close.
+                # A defect in flowhooks must not end this loop: open circuits would never close.
                 if self._last_error is None:
                     log.exception("circuit_breaker_error")
                 self._last_error = type(error).__name__
@@ -116,7 +116,7 @@ class CircuitBreaker:
             trial.join()
 
     def wake(self) -> None:
-        """Look now rather than soon: `stop` was set."""
+        """End the current wait at once, because `stop` was set."""
         self._wakeup.set()
 
     def _apply_changes(self) -> None:
@@ -127,7 +127,7 @@ class CircuitBreaker:
                 handler, why = self._changes.get_nowait()
             except Empty:
                 break
-            changes[handler] = why  # the newest counts
+            changes[handler] = why  # the newest change of a handler applies
         for handler, why in changes.items():
             if why is not None:
                 self._open(handler, why)
@@ -177,13 +177,13 @@ def _start_trial(execute: ExecuteFn, queued: ReadyDelivery, claimed: ClaimedAtte
         try:
             execute(queued, claimed)
         except BaseException:
-            # As in a runner: a fault of ours is told, and the next start recovers what it left running.
+            # As in a runner: log a defect in flowhooks. The next start recovers the attempt that it left running.
             log.exception("runner_fault", delivery=queued.delivery_id, handler=queued.handler)
 
     thread = threading.Thread(target=run_trial, name=f"trial-{queued.handler}", daemon=True)
     try:
         thread.start()
     except RuntimeError:
-        run_trial()  # it stands as running: left so, nothing of its handler would ever be tried again
+        run_trial()  # the delivery is stored as running: unless it runs, its handler would never be tried again
     else:
         yield thread

@@ -1,4 +1,4 @@
-"""Running one attempt of one delivery and making its outcome."""
+"""Run one attempt of one delivery and record its outcome."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
     from flowhooks.plugins.plugins import Plugins
 
 RECORD_RETRY_DELAYS: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
-"""Seconds between tries to record an outcome while the database is down; the last one goes on."""
+"""Seconds between tries to record an outcome while the database is down. The last delay repeats."""
 
 SHUTDOWN_POLL_INTERVAL: Final = 0.5
-"""Seconds between looks at whether the process is about to end."""
+"""Seconds between checks whether the process is about to stop."""
 PROBE_RETRY_INTERVAL: Final = 60 * SECOND
-"""How long a probe that was asked is left alone, if it cannot tell, or its process is killed."""
+"""Microseconds until a probe is called again, if it gave no answer or its process was killed."""
 
 log = structlog.get_logger(__name__)
 
@@ -54,17 +54,17 @@ class Dispatcher:
     """Runs attempts.
 
     Args:
-        ledger: marks them and records how they ended.
-        plugins: runs the handler, through the wrappers.
-        handlers: those that are loaded, by id.
-        notifier: who is told.
-        clock: time and chance.
-        on_settled: called, after it is durable, with the event's id and the delivery's standing.
-        wait_for_shutdown: waits some seconds; answers True when the process is about to end.
-        on_attempt_ended: called, after it is durable, with the handler's id, the outcome and the recorded error.
-        metrics: counts what was settled.
-        affinity: the processor cores that handlers may use; default: whatever their threads have.
-        isolated: how those handlers are called that run in processes of their own, by their ids.
+        ledger: claims attempts and records their results.
+        plugins: calls handlers through the wrappers.
+        handlers: the loaded handlers, by id.
+        notifier: notifies the plugins of settled deliveries.
+        clock: current time and random numbers.
+        on_settled: called with the event's id and the delivery's status once a result is durable.
+        wait_for_shutdown: waits the given seconds; returns True if the process is about to stop.
+        on_attempt_ended: called with the handler's id, the outcome and the recorded error once a result is durable.
+        metrics: counts recorded attempts.
+        affinity: chooses the CPU cores of handlers; default: leave the cores of their threads unchanged.
+        isolated: the call functions of isolated handlers, by handler id.
     """
 
     def __init__(
@@ -98,19 +98,20 @@ class Dispatcher:
         self._unrecorded: SimpleQueue[tuple[AttemptResult, Callable[[bool | None], None]]] = SimpleQueue()
 
     def execute(self, queued: ReadyDelivery, claimed: ClaimedAttempt | None = None) -> ConcurrencyLimitReached | None:
-        """Make one attempt, or ask the probe of one that is *unknown*. Harmless for a delivery that has moved on.
+        """Run one attempt of a delivery, or call the probe of an *unknown* one.
 
-        Returns when the attempt has ended; that is recorded soon after.
+        Does nothing if the delivery has changed since it was read. Returns when the attempt has ended; the result is
+        recorded soon after.
 
         Args:
             queued: the delivery.
-            claimed: its attempt, if its runner has begun it already.
+            claimed: its attempt, if the runner has claimed it already.
 
         Returns:
-            `ConcurrencyLimitReached` if it was not made because as many of its handler's run as may; else None.
+            `ConcurrencyLimitReached` if the handler's concurrency limit prevented the attempt; otherwise None.
 
         Raises:
-            Unavailable: the attempt could not be marked; nothing was run.
+            Unavailable: the attempt could not be claimed; nothing was run.
         """
         handler = self._handlers.get(queued.handler)
         if handler is None:
@@ -262,7 +263,7 @@ class Dispatcher:
         try:
             self._ledger.record_result_async(result, recorded)
         except Unavailable:
-            # Too much is queued: wait for it, and so keep this thread from doing more.
+            # The write queue is full. Record synchronously, so that this thread takes no further delivery meanwhile.
             self._record(result, recorded)
 
     def _record_metrics(self, event: Event, result: AttemptResult, seconds: float) -> None:
@@ -359,8 +360,8 @@ class Dispatcher:
                 now=now,
                 random=self._clock.random,
             )
-        # Without `retry=` a failure is final, unless the function itself asked for more. If it was not even entered,
-        # it is safe to run it again whatever `retry=` says, and be it that its own attempts are used up.
+        # Without `retry=` a failure is final, unless the function raised RetryAfter. If the function was not entered,
+        # retrying is safe even without `retry=` or after the last attempt.
         schedules = [handler.retry] if handler.retry else []
         if not outcome.entered or (handler.retry is None and outcome.retry_after is not None):
             schedules.append(Retry())
@@ -372,7 +373,7 @@ class Dispatcher:
         return State.WAITING, now + int(delay * SECOND)
 
     def run_recording_retries(self) -> None:
-        """Record, for as long as the process lives, what could not be recorded at once; for a thread of its own."""
+        """Record results that could not be recorded at once, until the process stops; runs in its own thread."""
         while True:
             try:
                 result, on_recorded = self._unrecorded.get(timeout=SHUTDOWN_POLL_INTERVAL)
@@ -405,7 +406,7 @@ class Dispatcher:
             return
         event, standing = stored
         asked_at = self._clock.now()
-        # Before it is asked: others may have been told of it, too.
+        # Before the call, because another process may have read the same delivery.
         if not self._ledger.write(
             lambda transaction: defer_probe(
                 transaction, queued.delivery_id, now=asked_at, until=asked_at + PROBE_RETRY_INTERVAL

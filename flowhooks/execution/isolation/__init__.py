@@ -1,21 +1,21 @@
-"""Handlers in processes of their own: a crash, a leak or an endless loop there is the outcome of one attempt only.
+"""Run handlers in processes of their own: a crash, a leak or an endless loop affects only one attempt.
 
-    the server ── pool ── fork_server_manager ─┐ asks for processes, is told how they ended
+    the server ── pool ── fork_server_manager ─┐ requests workers, receives their exit codes
                    │                           ▼
-                   │                      fork_server    a process that has loaded the plugins, and forks
+                   │                      fork_server    a process that has loaded the plugins and forks workers
                    │                           │
-                   └───────────────────────▶ worker      runs one delivery at a time, and is used again
+                   └───────────────────────▶ worker      runs one delivery at a time and is reused
 
-pool                 gives each attempt a process, and takes it back
-call                 has a delivery run in a process, watches the time, and raises what the process ended with
-process              one such process, as the server sees it
-fork_server_manager  starts the fork server, again if it ends, and reads what it and its processes send
-output_capture       what processes print, line by line into the log
-fork_server          a process executed afresh: loads what the server has loaded, and forks a worker when asked to
-worker               within such a process: takes a delivery, calls the function, answers
-log_forwarding       log records of the worker, on their way to the server's log
-config               what the fork server gets at its start
-protocol             how deliveries and answers are encoded between processes
+pool                 assigns a worker to each attempt and takes it back
+call                 runs a delivery in a worker, enforces the timeout, and raises the error of a failed attempt
+process              one worker, as the server sees it
+fork_server_manager  starts and restarts the fork server, and reads its messages and the workers' output
+output_capture       logs the workers' output line by line
+fork_server          a new process: loads the plugins that the server has loaded, and forks workers on request
+worker               inside a worker: receives a delivery, calls the function, replies
+log_forwarding       sends the workers' log records to the server's log
+config               the configuration that the fork server receives at its start
+protocol             encoding of deliveries and replies between the processes
 """
 
 from __future__ import annotations

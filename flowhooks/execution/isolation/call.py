@@ -1,4 +1,4 @@
-"""Has one delivery run in a process, watches the time, and makes of its end what dispatch understands."""
+"""Run one delivery in a handler process, enforce its timeout, and turn the end of the process into an exception."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from flowhooks.model.event import Event
 
 MAX_TRIES: Final = 3
-"""Processes that are tried for one delivery: one that rests may have been ended by the system."""
+"""Processes that are tried for one delivery, because the operating system may have ended an idle one."""
 
 log = structlog.get_logger(__name__)
 
 
 def callers(pool: ProcessPool) -> dict[str, IsolatedCalls]:
-    """How each handler is called that has a process of its own, by its id."""
+    """Return the call functions of the isolated handlers, by handler id."""
     return {
         handler_id: IsolatedCalls(
             run=partial(call, pool, options, probe=False), probe=partial(call, pool, options, probe=True)
@@ -42,16 +42,16 @@ def call(pool: ProcessPool, options: RunOptions, event: Event, delivery: Deliver
     """Run a handler's function, or its probe, in its own process.
 
     Args:
-        pool: has the processes.
-        options: on which the handler runs.
-        event: what it is called with.
-        delivery: what it is called with; marked as entered as soon as its function may have been.
-        probe: whether it is the probe that is called.
+        pool: the handler processes.
+        options: the handler's run options.
+        event: the event for the function.
+        delivery: the delivery for the function; it is marked as entered while the function may have been entered.
+        probe: whether to call the probe instead of the function.
 
     Raises:
-        HandlerProcessUnavailable: there is none, or it cannot be told what to run; nothing was run.
-        HandlerLost: its process has ended.
-        HandlerRaised: what it raised, besides `Reject` and `RetryAfter`.
+        HandlerProcessUnavailable: no process is available, or the request cannot be sent; nothing was run.
+        HandlerLost: the process ended before it replied.
+        HandlerRaised: the function raised an exception other than `Reject` and `RetryAfter`.
     """
     for _ in range(MAX_TRIES):
         process = pool.acquire(delivery.handler)
@@ -72,10 +72,10 @@ def call(pool: ProcessPool, options: RunOptions, event: Event, delivery: Deliver
         try:
             process.send(request, until)
         except OSError:
-            entered.clear()  # it has not had the whole of it, and so runs nothing
+            entered.clear()  # the process has not received the whole request, so it runs nothing
             pool.discard(process, "crashed", has_disconnected=True)
             continue
-        except (TypeError, ValueError, RecursionError) as error:  # of JSON, before anything was sent
+        except (TypeError, ValueError, RecursionError) as error:  # raised by the JSON encoder, before anything was sent
             entered.clear()
             pool.discard(process, "crashed")
             raise HandlerProcessUnavailable(

@@ -1,6 +1,6 @@
-"""What the nursery is told at its start, so that it loads what the server has loaded.
+"""The configuration of the fork server, so that it loads the same plugins as the server.
 
-It goes through a socket: in arguments and in the environment everybody on the machine could read it.
+It is sent through a socket. Other users of the machine could read command-line arguments and the environment.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ _LENGTH: Final = struct.Struct("!I")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForkServerConfig:
-    """What the nursery is told.
+    """The configuration of the fork server.
 
     Attributes:
-        path: where modules are imported from.
-        dirs: the folders of single-file plugins.
+        path: the server's `sys.path`.
+        dirs: the directories of single-file plugins.
         allow: names of the only plugins that are loaded; empty: all.
         deny: names of plugins that are not loaded.
-        safe_mode: whether none is.
-        sections: the settings' `[plugins.NAME]`. Their secrets are not in here: the nursery looks them up itself.
-        schemas_dir: the folder of schema files; `""`: none.
-        cores: the processor cores that handlers may use; empty: no matter.
-        level: the least severe level that is logged.
-        version: of flowhooks, which may have been upgraded since the server was started.
+        safe_mode: whether no plugin is loaded.
+        sections: the settings' sections `[plugins.NAME]`, without secrets: the fork server reads these itself.
+        schemas_dir: the directory of schema files; `""`: none.
+        cores: the CPU cores that handlers may use; empty: any.
+        level: the lowest log level that is logged.
+        version: the server's version of flowhooks; the installed one may have been upgraded since the server started.
     """
 
     path: tuple[str, ...]
@@ -57,7 +57,7 @@ class ForkServerConfig:
 
     @classmethod
     def from_settings(cls, settings: Settings, cores: frozenset[int] = frozenset()) -> Self:
-        """What makes a nursery load what this process loads by `settings`."""
+        """Create the configuration that loads the same plugins as `settings` do in this process."""
         return cls(
             path=tuple(sys.path),
             dirs=tuple(Path(folder).absolute() for folder in settings.plugins_dirs),
@@ -71,16 +71,17 @@ class ForkServerConfig:
         )
 
     def send(self, stream: socket.socket) -> None:
-        """Tell it. Pickled, for settings may hold dates, and it is the server that is believed here."""
+        """Send the configuration to the fork server."""
+        # Pickle, because settings may contain dates. The fork server trusts the server.
         body = pickle.dumps(self)
         stream.sendall(_LENGTH.pack(len(body)) + body)
 
     @classmethod
     def receive(cls, stream: socket.socket) -> Self:
-        """What was told.
+        """Receive the configuration from the server.
 
         Raises:
-            EOFError: nothing was.
+            EOFError: the connection was closed first.
         """
         (length,) = _LENGTH.unpack(_exactly(stream, _LENGTH.size))
         config: Self = pickle.loads(_exactly(stream, length))  # noqa: S301 (from the server that has started this process)
@@ -90,7 +91,7 @@ class ForkServerConfig:
         """Load the plugins.
 
         Raises:
-            SettingsError: a folder or schema file cannot be used.
+            SettingsError: a directory or schema file cannot be used.
         """
         return Plugins.load(
             dirs=self.dirs,

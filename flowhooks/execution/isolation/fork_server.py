@@ -1,10 +1,11 @@
-"""The process that handlers' own processes come from: it has loaded the plugins, has one thread, and forks.
+"""The fork server: a single-threaded process that has loaded the plugins and forks the handler processes.
 
-A fork of the server itself would take its threads' locks and its connections along.
+A fork of the server itself would inherit the locks of its threads and its connections.
 
-It is told, a line of JSON each: `{"fork": 7}`, with two files: a socket to the server, and where to print;
-`{"signal": 7, "number": 9}`. It says `{"ready": …}` once, then `{"forked": 7, "pid": …}` and `{"ended": 7, …}`.
-When the server closes its end, or has ended in any way, it ends all its processes, and itself.
+Messages are lines of JSON. The server sends `{"fork": 7}` together with two file descriptors, a socket to the server
+and a pipe for the output, and `{"signal": 7, "number": 9}`. The fork server sends `{"ready": …}` once, then
+`{"forked": 7, "pid": …}` and `{"ended": 7, …}`. When the server closes the connection or exits for any reason, the fork
+server kills all its processes and exits.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 _LIBC: Final = ctypes.CDLL(None)
 _FILES_PER_FORK: Final = 2
-"""How many files come with the wish for a process."""
+"""File descriptors that are sent with each `fork` request."""
 
 
 def main(control: int, parent: int) -> NoReturn:
-    """Load the plugins, and fork until the server has gone.
+    """Load the plugins, then serve fork requests until the server closes the connection.
 
     Args:
-        control: the file through which the server speaks.
+        control: file descriptor of the connection to the server.
         parent: the server's process id.
     """
     _prctl(_PR_SET_NAME, b"flowhooks-nurse")
@@ -62,19 +63,20 @@ def main(control: int, parent: int) -> NoReturn:
         sys.exit(f"flowhooks {__version__} is installed by now, and the server runs {config.version}: restart it")
     sys.path[:] = config.path
     if config.cores and hasattr(os, "sched_setaffinity"):
-        with suppress(OSError):  # an operator has taken them away meanwhile
+        with suppress(OSError):  # an operator may have removed these cores meanwhile
             os.sched_setaffinity(0, config.cores)
-    # Besides what it is told here, nobody has to listen to what plugins log while they are loaded a second time.
+    # Drop log records: the server has logged the same ones when it loaded the plugins.
     install(lambda _record: None, config.level)
     plugins = config.load()
     _ignore_signals()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # a plugin has closed it
-            stream.flush()  # or each process would print it once more
-    # What is there by now is in every process that is forked: not to be written to, and so shared, for good.
+        with suppress(Exception):  # a plugin may have closed the stream
+            stream.flush()  # otherwise each forked process would print the buffered text again
+    # All forked processes share the objects that exist now. Freezing keeps the garbage collector from writing to them.
     gc.collect()
     gc.freeze()
-    _prctl(_PR_SET_PDEATHSIG, 0)  # from here on it hears for itself, and takes along what its processes have started
+    # From here on the fork server detects the end of the server itself, and kills its workers' process groups, too.
+    _prctl(_PR_SET_PDEATHSIG, 0)
     if os.getppid() != parent:
         os._exit(0)
     fork_server = _ForkServer(stream=control_socket, config=config, plugins=plugins)
@@ -91,7 +93,7 @@ def main(control: int, parent: int) -> NoReturn:
 
 
 def exit_with_parent(parent: int) -> None:
-    """Have the system end this process when the thread ends that has started it, however that comes; on Linux."""
+    """Let the kernel kill this process when the thread that started it ends. Linux only."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)
@@ -128,12 +130,12 @@ class _ForkServer:
     _buffer: bytes = b""
 
     def send(self, **message: Any) -> None:
-        """Tell the server something; if it has gone, that is heard elsewhere."""
+        """Send a message to the server; ignore errors, because `listen` detects a closed connection."""
         with suppress(OSError):
             self.stream.sendall(json.dumps(message).encode() + b"\n")
 
     def listen(self) -> NoReturn:
-        """Do what the server asks for, until it has gone."""
+        """Handle the server's requests until it closes the connection."""
         poll = select.poll()
         poll.register(self.stream, select.POLLIN)
         poll.register(self._signals.reader, select.POLLIN)
@@ -213,7 +215,7 @@ class _ForkServer:
     def _reap(self) -> None:
         """Collect exited workers, and kill what they left running."""
         for number, pid in list(self.pids.items()):
-            # Its number is taken until it is reaped, so that its group can be nobody else's.
+            # WNOWAIT: until it is reaped, its pid cannot be reused, so the process group is still its own.
             if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 continue
             with suppress(OSError):

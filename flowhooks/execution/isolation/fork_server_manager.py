@@ -1,6 +1,6 @@
-"""Starts the nursery, starts it again if it ends, and hears what it and its processes say.
+"""Start the fork server, restart it if it exits, and read its messages and the output of its processes.
 
-All of that in one thread: on Linux the nursery ends with the thread that has started it, however that comes.
+One thread does all of this, because on Linux the fork server is killed when the thread that started it ends.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from flowhooks.execution.isolation.config import ForkServerConfig
 
 READY_TIMEOUT: Final = 60.0
-"""Seconds in which the nursery must have loaded its plugins."""
+"""Seconds in which the fork server must have loaded its plugins."""
 RESTART_DELAYS: Final = (0.1, 1.0, 5.0, 15.0)
-"""Seconds between the end of a nursery and the start of the next; the last one goes on."""
+"""Seconds between the exit of a fork server and the start of the next. The last delay repeats."""
 STABLE_SECONDS: Final = 60.0
-"""Seconds after which a nursery that ends is no longer taken for one that cannot start."""
+"""Seconds of running after which an exit of the fork server resets the restart delay."""
 EXIT_TIMEOUT: Final = 2.0
 _COMMAND: Final = (
     "import sys; sys.path.insert(0, sys.argv[3]); "
@@ -45,15 +45,16 @@ log = structlog.get_logger(__name__)
 
 
 class ForkServerManager:
-    """Keeps a nursery.
+    """Keeps a fork server running.
 
     Args:
-        config: what it is told.
-        environ: its environment.
-        on_ready: called with what it says when it has loaded its plugins, in the keeper's thread.
-        on_failed: called with why there is none; `""` if there was one, so that the next is likely to come soon.
-        on_ended: called with a process that has.
-        redact: masks secrets in what is printed, before anything of it is cut; default: there are none.
+        config: the configuration that is sent to the fork server.
+        environ: the environment of the fork server.
+        on_ready: called in the manager's thread with the fork server's `ready` message, once it has loaded its plugins.
+        on_failed: called with the reason when the fork server exits; `""` if it had been ready, so that the next one
+            is likely to start.
+        on_ended: called with each handler process that has exited.
+        redact: masks secrets in printed lines before they are truncated; default: nothing is masked.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class ForkServerManager:
     ) -> None:
         self._config = config
         self._redact = redact
-        # prometheus-client would leave a file for each process that there ever was.
+        # prometheus-client would leave a file behind for each process that ever ran.
         self._environ = {name: value for name, value in environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
         self._on_ready, self._on_failed, self._on_ended = on_ready, on_failed, on_ended
         self._lock = threading.Lock()
@@ -83,27 +84,27 @@ class ForkServerManager:
         self.pid: int | None = None
 
     def start(self) -> None:
-        """Start a nursery, and return at once."""
+        """Start the fork server; return at once."""
         self._wakeup_r, self._wakeup_w = socket.socketpair()
         for end in (self._wakeup_r, self._wakeup_w):
             end.setblocking(False)
         self._thread.start()
 
     def close(self) -> None:
-        """End the nursery and all its processes."""
+        """End the fork server and all its processes."""
         self._closing.set()
         if self._wakeup_r is None or self._wakeup_w is None:
-            return  # it was never started
+            return  # `start` was never called
         self._wake_up()
         self._thread.join()
         self._wakeup_r.close()
         self._wakeup_w.close()
 
     def fork(self) -> HandlerProcess:
-        """Ask for a process; it may be given its first delivery at once.
+        """Request a new process; it can be sent its first delivery at once.
 
         Raises:
-            OSError: the nursery has gone, or this process may open no more files.
+            OSError: the fork server is not running, or this process has too many open files.
         """
         local, remote = socket.socketpair()
         try:
@@ -136,18 +137,18 @@ class ForkServerManager:
         return process
 
     def signal(self, process: HandlerProcess, number: int) -> None:
-        """Send a process a signal; SIGKILL to all that it has started, too."""
+        """Send a signal to a process; SIGKILL also goes to its whole process group."""
         with self._lock, suppress(OSError):
             if self._control is not None:
                 request = {"signal": process.number, "number": int(number)}
                 self._control.sendall(json.dumps(request).encode() + b"\n")
 
     def kill(self, process: HandlerProcess, *, with_traceback: bool) -> None:
-        """End a process, and wait until it is known how it has ended.
+        """Kill a process and wait up to `KILL_TIMEOUT` for its exit status.
 
         Args:
             process: the process.
-            with_traceback: whether it is to say first where it was.
+            with_traceback: whether the process prints the tracebacks of its threads first.
         """
         if with_traceback:
             self.signal(process, signal.SIGABRT)  # Python's faulthandler prints where each thread is
@@ -190,9 +191,9 @@ class ForkServerManager:
             with self._lock:
                 self._control = None
             self.pid = None
-            control.close()  # it ends by that
+            control.close()  # the fork server exits when its connection is closed
             if not progress.get("ready"):
-                started.kill()  # it hears nothing while it loads its plugins
+                started.kill()  # it does not read the connection while it loads its plugins
             try:
                 started.wait(EXIT_TIMEOUT)
             except subprocess.TimeoutExpired:
@@ -211,7 +212,7 @@ class ForkServerManager:
         control, remote = socket.socketpair()
         reads, writes = os.pipe()
         try:
-            # -P: nothing is imported from the working folder that the server would not.
+            # -P: do not import modules from the working directory that the server would not import.
             arguments = [str(remote.fileno()), str(os.getpid()), str(Path(flowhooks.__file__).parents[1])]
             started = subprocess.Popen(  # noqa: S603 (this very program)
                 [sys.executable or sys.orig_argv[0], "-P", "-c", _COMMAND, *arguments],
@@ -220,7 +221,7 @@ class ForkServerManager:
                 stdin=subprocess.DEVNULL,
                 stdout=writes,
                 stderr=writes,
-                start_new_session=True,  # Ctrl-C is for the server
+                start_new_session=True,  # Ctrl-C must reach the server only
             )
         except BaseException:
             control.close()

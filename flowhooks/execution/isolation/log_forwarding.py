@@ -1,4 +1,4 @@
-"""What is logged in a handler's process, on its way to the server's log."""
+"""Forward log records from a handler process to the server's log."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 MAX_MESSAGE_CHARS: Final = 8192
-"""Characters of a message that are shipped."""
+"""Maximum characters of a forwarded message."""
 MAX_TRACEBACK_CHARS: Final = 32768
 MAX_FIELDS_CHARS: Final = 65536
-"""Characters of what a record says besides its message, as JSON; more is left out."""
+"""Maximum characters of a record's other fields as JSON; larger fields are left out."""
 _STANDARD_FIELDS: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _RESERVED_FIELDS: Final = frozenset(
     {
@@ -37,17 +37,17 @@ _RESERVED_FIELDS: Final = frozenset(
         "stack_info",
     }
 )
-"""What a record's own values cannot be called, where it is logged again."""
+"""Field names that a forwarded record cannot use in the server; they get the suffix `_`."""
 _LEVELS: Final = (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO)
-"""Those at which it is logged again: of a level of a handler's own structlog would have no name."""
+"""Levels at which the server logs forwarded records, because structlog knows no custom levels."""
 
 
 class ForwardingHandler(logging.Handler):
-    """Hands each record on.
+    """Forwards each log record.
 
     Args:
-        forward: takes a record, as plain values.
-        redact: masks secrets, before anything is cut: of half a one the server would not know that it is one.
+        forward: receives a record as plain values.
+        redact: masks secrets before a text is truncated, because half a secret could not be recognised.
     """
 
     def __init__(self, forward: Callable[[dict[str, Any]], None], redact: Callable[[str], str]) -> None:
@@ -57,8 +57,8 @@ class ForwardingHandler(logging.Handler):
         self._pid = os.getpid()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand one on; whatever goes wrong with it, the handler that logged goes on."""
-        if os.getpid() != self._pid:  # a handler has forked: only one of the two speaks with the server
+        """Forward a record; errors are ignored, so that logging never fails a handler."""
+        if os.getpid() != self._pid:  # the handler has forked: only the parent may use the connection
             with suppress(OSError, ValueError):
                 sys.stderr.write(f"{record.getMessage()}\n")
             return
@@ -69,7 +69,7 @@ class ForwardingHandler(logging.Handler):
 
 
 def install(forward: Callable[[dict[str, Any]], None], level: int, redact: Callable[[str], str] = str) -> None:
-    """Have every log record of this process shipped, those of structlog too."""
+    """Forward every log record of this process, including those of structlog."""
     root = logging.getLogger()
     root.handlers[:] = [
         *(handler for handler in root.handlers if not isinstance(handler, ForwardingHandler)),
@@ -118,12 +118,7 @@ def _to_plain(record: logging.LogRecord, redact: Callable[[str], str]) -> dict[s
 
 
 def emit_forwarded(record: Mapping[str, Any], **context: object) -> None:
-    """Log in the server what was logged in a handler's process.
-
-    Args:
-        record: the record, as it was shipped.
-        **context: on which attempt it was.
-    """
+    """Log a forwarded record in the server, with `context` (the attempt) added to its fields."""
     level = record.get("level")
     fields = record.get("fields")
     values = {

@@ -1,4 +1,4 @@
-"""What processes print, line by line into the log, however much it is."""
+"""Log the output of handler processes line by line, within limits."""
 
 from __future__ import annotations
 
@@ -16,34 +16,35 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_LINE_CHARS: Final = 2_000
-"""Characters of one line that are logged."""
+"""Maximum characters of one logged line."""
 MAX_LINES_PER_SECOND: Final = 100
-"""Lines of one process that are logged in one second; of further ones only their number."""
+"""Maximum lines of one process that are logged per second; further lines are only counted."""
 TAIL_LINES: Final = 60
-"""Lines that are kept, for an attempt whose process ends with them."""
+"""Last lines that are kept, for the error of an attempt whose process crashes."""
 CHUNK_BYTES: Final = 65536
+# The process blocks on its full pipe meanwhile, and the server is not kept busy by its output.
 READ_PAUSE_SECONDS: Final = 0.05
-"""Seconds for which a process that has just printed `CHUNK_BYTES` is not read: it waits, and the server works."""
+"""Seconds for which a process that has just printed `CHUNK_BYTES` is not read."""
 MAX_FINAL_CHUNKS: Final = 16
-"""Chunks that are read of what a process has left behind when it ended."""
+"""Maximum chunks of remaining output that are read after a process has exited."""
 _FRAMES: Final = (f'  File "{Path(flowhooks.__file__).parent}', '  File "<string>", line 1 in <module>')
-"""Where a crash is only said to have come by way of flowhooks: the same lines each time, and not to the point."""
+"""Traceback lines of flowhooks' own frames, which are not logged: they are the same in every crash."""
 
 log = structlog.get_logger(__name__)
 
 
 class Output:
-    """The pipe into which a process prints, read by one thread.
+    """The output pipe of a process, read by one thread.
 
     Args:
-        file: the end that is read; closed by `close`.
-        redact: masks secrets in a line, before it is cut.
-        **log_context: what is logged with each line.
+        file: file descriptor of the read end; closed by `close`.
+        redact: masks secrets in a line before it is truncated.
+        **log_context: fields that are logged with each line.
 
     Attributes:
-        file: the end that is read; closed by `close`.
-        log_context: what is logged with each line; changed when the process gets something else to do.
-        read_again_at: before that it is not read, by `time.monotonic`.
+        file: file descriptor of the read end; closed by `close`.
+        log_context: fields that are logged with each line; changed for each delivery.
+        read_again_at: the pipe is not read before this time, in `time.monotonic`.
     """
 
     def __init__(self, file: int, redact: Callable[[str], str] = str, **log_context: Any) -> None:
@@ -60,7 +61,7 @@ class Output:
         self._left_out = 0
 
     def read_chunk(self) -> bool:
-        """Read a chunk; returns whether there was one."""
+        """Read up to `CHUNK_BYTES`; return whether anything was read."""
         try:
             data = os.read(self.file, CHUNK_BYTES)
         except BlockingIOError:
@@ -77,16 +78,16 @@ class Output:
         return True
 
     def clear_tail(self) -> None:
-        """What was printed up to now has nothing to do with what comes."""
+        """Discard the kept lines before a new attempt."""
         self._tail.clear()
 
     @property
     def tail(self) -> str:
-        """What was printed last."""
+        """The last `TAIL_LINES` lines."""
         return "\n".join(list(self._tail))
 
     def close(self) -> None:
-        """Read what was left behind, and close it."""
+        """Log the remaining output and close the pipe."""
         for _ in range(MAX_FINAL_CHUNKS):
             if not self.read_chunk():
                 break

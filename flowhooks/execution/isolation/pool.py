@@ -1,7 +1,7 @@
-"""Gives each attempt of an isolated handler a process, and takes it back.
+"""Assign a process to each attempt of an isolated handler, and take it back.
 
-A process belongs to one handler: what one leaves behind, threads, memory, a changed folder, meets no other. It is used
-again; when there are as many as may be, the one that has rested longest makes room.
+A process serves one handler only, so threads, memory or a changed working directory that the handler leaves behind
+affect no other handler. Processes are reused. When the pool is full, the process that has been idle longest is ended.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings
 
 MAX_RUNS_PER_PROCESS: Final = 1_000
-"""Deliveries after which a process is replaced: what leaks slowly is given back."""
+"""Deliveries after which a process is replaced, so that slow memory leaks are freed."""
+# Memory that one delivery has left behind would be missing for the next one.
 MAX_GROWTH_DIVISOR: Final = 4
-"""A process that keeps more than this part (one over it) of the memory that it may take is replaced, so that what one
-delivery has left behind is not missed by the next."""
+"""A process that keeps more than 1/4 of its memory limit after an attempt is replaced."""
+# An attempt waits up to READY_TIMEOUT for a process, and then for the end of the process.
 ATTEMPT_END_TIMEOUT: Final = 2 * READY_TIMEOUT
-"""Seconds besides its time in which an attempt has surely ended, though it first waits for a process and then for its
-end."""
+"""Seconds after its own timeout by which an isolated attempt has ended."""
 EXIT_STATUS_TIMEOUT: Final = 1.0
-"""Seconds in which it is known of a process that has closed its end how it ended, unless it goes on."""
+"""Seconds to wait for the exit status of a process that has closed its connection."""
 
 log = structlog.get_logger(__name__)
 
@@ -48,18 +48,18 @@ class ProcessPool:
     """The processes of isolated handlers.
 
     Attributes:
-        options: on which terms each handler runs that has a process of its own, by its id.
+        options: run options of the isolated handlers, by handler id.
 
     Args:
-        options: the same.
-        config: what makes a process load what this one has loaded.
-        environ: the environment of those processes.
-        max_processes: processes that there are at once at the most.
-        on_ended: called with the reason why a process has ended: `"overdue"`, `"crashed"`, `"worn"` (it was replaced
-            after many runs, or having grown), `"evicted"` (another handler needed its place) or `"stopped"`.
-        redact: masks secrets in what processes print; default: there are none.
-        versions: of the plugins as they run here, by name.
-        digests: what was in the file of each handler's function when it was loaded here, by its id: a digest of it.
+        options: run options of the isolated handlers, by handler id.
+        config: the configuration of the fork server; it loads the same plugins as this process.
+        environ: the environment of the processes.
+        max_processes: maximum number of processes.
+        on_ended: called with the reason when a process has ended: `"overdue"`, `"crashed"`, `"worn"` (replaced after
+            many runs or memory growth), `"evicted"` (replaced by a process for another handler) or `"stopped"`.
+        redact: masks secrets in the output of the processes; default: nothing is masked.
+        versions: versions of the plugins that are loaded in this process, by plugin name.
+        digests: digest of the file of each handler's function when this process loaded it, by handler id.
     """
 
     def __init__(
@@ -109,16 +109,16 @@ class ProcessPool:
         runs: Callable[[str], bool] = lambda _handler: True,
         on_ended: Callable[[str], None] = lambda _reason: None,
     ) -> Self:
-        """The pool for the isolated ones of those handlers that a process runs.
+        """Create the pool for the isolated handlers that this process runs.
 
         Args:
-            settings: what was loaded by.
-            plugins: what was loaded. Those that were given as objects cannot be loaded anywhere else: their handlers
-                run in threads, whatever is said of them.
-            environ: the environment as it was before plugins were loaded, which may have changed it.
-            cores: the processor cores that handlers may use; empty: no matter.
-            runs: whether the process runs deliveries of a handler, by its id; default: it runs all.
-            on_ended: as above.
+            settings: the settings of this process.
+            plugins: the loaded plugins. Plugins given as objects cannot be loaded in another process: their handlers
+                run in threads even if they are configured as isolated.
+            environ: the environment before plugins were loaded, because plugins may change it.
+            cores: the CPU cores that handlers may use; empty: any.
+            runs: whether this process runs deliveries of a handler id; default: it runs all.
+            on_ended: as for the class.
         """
         object_plugins = {info.name for info in plugins.infos if info.origin == "object"}
         isolated = {
@@ -142,17 +142,20 @@ class ProcessPool:
 
     @property
     def handlers(self) -> Collection[str]:
-        """The ids of the handlers that have a process of their own."""
+        """Ids of the isolated handlers."""
         return self.options.keys()
 
     def start(self) -> None:
-        """Begin; returns at once. Without any isolated handler nothing is ever started."""
+        """Start the fork server if there is an isolated handler; return at once."""
         if self.options:
             self._started_at = time.monotonic()
             self._manager.start()
 
     def stop(self) -> bool:
-        """End what still runs, and begin nothing more; returns whether something did. Each such attempt is lost."""
+        """Kill the processes that run an attempt, and start no more; return whether any was running.
+
+        The killed attempts are *lost*.
+        """
         with self._changed:
             self._closing = "the server has stopped"
             self._changed.notify_all()
@@ -166,27 +169,26 @@ class ProcessPool:
         return bool(busy)
 
     def close(self) -> None:
-        """End everything."""
+        """End all processes and the fork server."""
         self.stop()
         if self.options:
             self._manager.close()
         with self._changed:
-            # A copy, because a handler's thread may discard its process meanwhile.
+            # A copy, because a runner thread may discard its process at the same time.
             processes = list(self._processes)
         for process in processes:
             process.stream.close()
 
     @property
     def alive(self) -> int:
-        """How many processes there are for handlers."""
+        """Number of processes for handlers."""
         with self._changed:
             return len(self._processes)
 
     def unavailable(self, timeout: float = READY_TIMEOUT) -> dict[str, str]:
-        """Why each handler cannot be run in a process of its own, by its id; `""` if it can. Waits until it is known.
+        """Map each isolated handler's id to the reason why it cannot run in its own process; `""` if it can.
 
-        Args:
-            timeout: seconds to wait at the most.
+        Waits until the fork server is ready or has failed, but at most `timeout` seconds.
         """
         with self._changed:
             self._changed.wait_for(self._is_known, timeout)
@@ -286,10 +288,10 @@ class ProcessPool:
             idle.remove(process)
 
     def acquire(self, handler: str) -> HandlerProcess:
-        """A process for a delivery of this handler: its own, one that was prepared, or one that is made.
+        """Return an idle process of this handler, the spare process, or a new one.
 
         Raises:
-            HandlerProcessUnavailable: there is none.
+            HandlerProcessUnavailable: no process is available.
         """
         with self._changed:
             self._changed.wait_for(self._is_known, READY_TIMEOUT)
@@ -330,7 +332,10 @@ class ProcessPool:
         self._manager.signal(process, signal.SIGKILL)
 
     def release(self, process: HandlerProcess, grown: int) -> None:
-        """A process has answered: it rests, or is replaced."""
+        """Return a process that has replied to the pool, or replace it.
+
+        `grown` is its memory growth in bytes since its start.
+        """
         allowed = self.options[process.handler].memory_mib * 1024**2
         with self._changed:
             process.busy = False
@@ -348,13 +353,14 @@ class ProcessPool:
     def discard(
         self, process: HandlerProcess, reason: str, *, with_traceback: bool = False, has_disconnected: bool = False
     ) -> None:
-        """End a process that has not answered.
+        """End a process that has not replied.
 
         Args:
             process: the process.
-            reason: why, in one word.
-            with_traceback: whether it is to say first where it was.
-            has_disconnected: whether it has closed its end: it has most likely ended, and its exit status comes soon.
+            reason: one of the reasons of `on_ended`.
+            with_traceback: whether the process prints the tracebacks of its threads before it is killed.
+            has_disconnected: whether the process has closed its connection. It has then most likely exited, so wait
+                for its exit status first.
         """
         has_ended = process.ended_event.wait(EXIT_STATUS_TIMEOUT) if has_disconnected else False
         with self._changed:
@@ -370,12 +376,12 @@ class ProcessPool:
 
 
 def check_isolation(settings: Settings, plugins: Plugins, environ: Mapping[str, str]) -> dict[str, str]:
-    """Why each isolated handler cannot be run in a process of its own, by its id; `""` if it can. It is tried out.
+    """Start a fork server and map each isolated handler's id to the reason why it cannot run there; `""` if it can.
 
     Args:
-        settings: what was loaded by.
-        plugins: what was loaded.
-        environ: the environment as it was before that.
+        settings: the settings that the plugins were loaded with.
+        plugins: the loaded plugins.
+        environ: the environment before the plugins were loaded.
     """
     pool = ProcessPool.from_settings(settings, plugins, environ)
     pool.start()

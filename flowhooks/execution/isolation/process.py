@@ -1,4 +1,4 @@
-"""One process for handlers, as the server sees it."""
+"""One handler process, as the server sees it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from flowhooks.execution.isolation.output_capture import Output
 
 TRACEBACK_TIMEOUT: Final = 1.0
-"""Seconds in which a process that is to be killed says where it was."""
+"""Seconds that a process gets to print its tracebacks before it is killed."""
 KILL_TIMEOUT: Final = 10.0
-"""Seconds in which it is known how a process that was killed has ended."""
+"""Seconds to wait for the exit status of a killed process."""
 _OUT_OF_MEMORY_TEXTS: Final = (
     "MemoryError",
     "out of memory",
@@ -33,18 +33,18 @@ class HandlerProcess:
     """A process that runs one delivery at a time.
 
     Args:
-        number: what the nursery knows it by.
-        stream: where it is asked, and answers.
-        output: what it prints.
+        number: identifies the process in messages to and from the fork server.
+        stream: the connection to the process.
+        output: the output of the process.
 
     Attributes:
-        handler: whose deliveries it runs; `""`: nobody's yet.
-        pid: its process id, once that is known.
-        runs: how many deliveries it has been given.
-        busy: whether it runs one.
-        closing_reason: whether it was told to end; then why, in one word.
-        code: as `subprocess` has it, once it has ended; None: nobody knows.
-        spawn_error: why it was never there; `""`: it was.
+        handler: id of the handler whose deliveries the process runs; `""`: none assigned yet.
+        pid: the process id; None until the fork server has reported it.
+        runs: number of deliveries that the process has received.
+        busy: whether the process is running a delivery.
+        closing_reason: why the server is ending the process, in one word; `""`: the server is not ending it.
+        code: the exit code, as in `subprocess`; None: still running, or not known.
+        spawn_error: why the process could not be started; `""`: it was started.
     """
 
     def __init__(self, number: int, stream: socket.socket, output: Output) -> None:
@@ -63,7 +63,7 @@ class HandlerProcess:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it is there, and listens."""
+        """Whether the process is running and its connection is open."""
         if self.ended_event.is_set() or self.closing_reason:
             return False
         try:
@@ -75,28 +75,28 @@ class HandlerProcess:
             return False
 
     def send(self, request: Mapping[str, Any], until: float) -> None:
-        """Tell it what to run.
+        """Send the process a request.
 
         Raises:
-            TimeoutError: it does not listen.
-            OSError: it has gone. Neither way it has begun.
+            TimeoutError: the process did not read the request by `until`, in `time.monotonic`.
+            OSError: the process exited. In both cases the handler has not started.
         """
         message = protocol.encode_frame(request)
         self.stream.settimeout(max(0.001, until - time.monotonic()))
         self.stream.sendall(message)
 
     def receive(self, until: float) -> dict[str, Any]:
-        """What it says next.
+        """Return the next message of the process.
 
         Raises:
-            TimeoutError: nothing in time.
-            Gone: it has ended, or has closed its end.
-            Nonsense: what nobody can make anything of.
+            TimeoutError: no message arrived by `until`, in `time.monotonic`.
+            ConnectionClosed: the process exited or closed its connection.
+            ProtocolError: the message is malformed.
         """
         return self._frames.next(until)
 
     def mark_ended(self, *, code: int | None, spawn_error: str = "") -> None:
-        """It has: whoever waits for its answer is told."""
+        """Mark the process as exited, and wake the thread that waits for its reply."""
         self.code = code
         self.spawn_error = spawn_error
         self.ended_event.set()
@@ -104,7 +104,7 @@ class HandlerProcess:
             self.stream.shutdown(socket.SHUT_RDWR)
 
     def exit_text(self, memory_mib: int) -> str:
-        """How it has ended, in words, if nobody here wanted that before it stopped talking."""
+        """Describe the exit of a process that the server had not ended."""
         if not self.ended_event.is_set() or self.code is None:
             return "its process ended together with the one that it came from"
         if self.code >= 0:

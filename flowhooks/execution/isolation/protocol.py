@@ -1,6 +1,7 @@
-"""How deliveries, answers and exceptions look between the server and a handler's process.
+"""Encoding of deliveries, replies and exceptions between the server and a handler process.
 
-Frames of JSON, each after its length. What comes out of a handler's process is never unpickled: it may be anything.
+Messages are JSON frames, each preceded by its length. Data from a handler process is never unpickled, because it is not
+trusted.
 """
 
 from __future__ import annotations
@@ -25,34 +26,34 @@ if TYPE_CHECKING:
     from flowhooks.model.delivery import Delivery
 
 MAX_FRAME_BYTES: Final = 4 * 1024**2
-"""Bytes of the largest frame that is taken out of a handler's process."""
+"""Maximum bytes of a frame from a handler process."""
+# More than `outcomes.MAX_RESULT_CHARS`, which the ledger stores: wrappers receive larger results, too.
 MAX_VALUE_CHARS: Final = 1024**2
-"""Characters of the largest result that crosses, as JSON. Of one of that size the ledger keeps nothing, but wrappers
-see it."""
+"""Maximum characters of a handler's result as JSON that is sent to the server."""
 _LENGTH: Final = struct.Struct("!I")
 _FIELDS: Final = tuple(name for name in Event.__dataclass_fields__ if name not in {"data", "received_at"})
 
 
 class ConnectionClosed(Exception):
-    """The other end is closed."""
+    """The peer has closed the connection."""
 
 
 class ProtocolError(Exception):
-    """What came is no frame, or says nothing that was asked for."""
+    """A message is malformed, or is not a reply to the request."""
 
 
 def encode_frame(message: Mapping[str, Any]) -> bytes:
-    """A message as it travels."""
+    """Encode a message as a frame."""
     body = json.dumps(message, separators=(",", ":")).encode()
     return _LENGTH.pack(len(body)) + body
 
 
 class FrameReader:
-    """Reads messages off a socket.
+    """Reads messages from a socket.
 
     Args:
         stream: the socket.
-        max_bytes: bytes of the largest that is taken; None: any.
+        max_bytes: maximum bytes of a message; None: no limit.
     """
 
     def __init__(self, stream: socket.socket, *, max_bytes: int | None = None) -> None:
@@ -61,15 +62,15 @@ class FrameReader:
         self._buffer = bytearray()
 
     def next(self, until: float | None = None) -> dict[str, Any]:
-        """The next message.
+        """Return the next message.
 
         Args:
-            until: by `time.monotonic`; None: waits for ever.
+            until: deadline in `time.monotonic`; None: wait without limit.
 
         Raises:
-            TimeoutError: it is not there in time.
-            Gone: there will be none.
-            Nonsense: what comes is none.
+            TimeoutError: the message did not arrive by the deadline.
+            ConnectionClosed: the peer has closed the connection.
+            ProtocolError: the message is malformed or too large.
         """
         (length,) = _LENGTH.unpack(self._exactly(_LENGTH.size, until))
         if self._max_bytes is not None and length > self._max_bytes:
@@ -104,18 +105,18 @@ class FrameReader:
 
 
 def from_event(event: Event) -> dict[str, Any]:
-    """An event on its way to a handler's process."""
+    """Encode an event for a handler process."""
     fields = {name: getattr(event, name) for name in _FIELDS}
     return {**fields, "data": dict(event.data), "received_at": event.received_at.isoformat()}
 
 
 def to_event(fields: Mapping[str, Any]) -> Event:
-    """The same event, there."""
+    """Decode an event in a handler process."""
     return Event(**{**fields, "received_at": datetime.fromisoformat(fields["received_at"])})
 
 
 def from_delivery(delivery: Delivery) -> dict[str, Any]:
-    """A delivery on its way to a handler's process."""
+    """Encode a delivery for a handler process."""
     return {
         "id": delivery.id,
         "event_id": delivery.event_id,
@@ -125,12 +126,12 @@ def from_delivery(delivery: Delivery) -> dict[str, Any]:
 
 
 def from_error(error: BaseException, redact: Callable[[str], str]) -> dict[str, Any]:
-    """What a handler raised, as far as it crosses: its name, its texts and its traceback, without secrets."""
+    """Encode an exception of a handler: its name, text and traceback, with secrets masked."""
     line = to_storable(redact(error_to_line(error)), MAX_ERROR_CHARS)
     if isinstance(error, Reject):
         return {"as": "reject", "text": line}
     traceback = ""
-    with suppress(BaseException):  # a plugin's exception may do anything when it is looked at
+    with suppress(BaseException):  # reading a plugin's exception may run any code
         traceback = to_storable(redact(traceback_text(error)), MAX_TRACEBACK_CHARS)
     name = type(error).__qualname__
     if isinstance(error, RetryAfter):
@@ -139,10 +140,10 @@ def from_error(error: BaseException, redact: Callable[[str], str]) -> dict[str, 
 
 
 def to_error(fields: Mapping[str, Any]) -> BaseException:
-    """What is raised in the server for that.
+    """Decode an exception of a handler in the server.
 
     Raises:
-        Nonsense: it says nothing that could be raised.
+        ProtocolError: the fields do not describe an exception.
     """
     try:
         if fields["as"] == "reject":

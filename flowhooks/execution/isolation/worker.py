@@ -1,6 +1,7 @@
-"""Within a handler's process: takes one delivery at a time, calls the function, answers.
+"""The main loop of a handler process: receive one delivery at a time, call the function, reply.
 
-The only thread of the nursery is the only one here at first. Whatever ends this process ends one attempt.
+The process is forked from the single-threaded fork server, so it starts with one thread. If it crashes, only one
+attempt is lost.
 """
 
 from __future__ import annotations
@@ -30,29 +31,29 @@ if TYPE_CHECKING:
 
 MEBIBYTE: Final = 1024**2
 _STATM_DATA_FIELD: Final = 5
-"""Which number of /proc/self/statm is what is private to the process and can be written, in pages."""
+"""Index of the field of /proc/self/statm with the private writable memory of the process, in pages."""
 
 
 def serve(stream: socket.socket, plugins: Plugins, level: int) -> NoReturn:
-    """Serve until the server closes its end, or this process is ended.
+    """Run deliveries until the server closes the connection or kills this process.
 
     Args:
-        stream: where deliveries come from, and answers go.
-        plugins: what was loaded.
-        level: the least severe level that is logged.
+        stream: the connection to the server.
+        plugins: the loaded plugins.
+        level: the lowest log level that is logged.
     """
-    os.setsid()  # whatever it starts can be ended with it
+    os.setsid()  # a process group of its own, so that processes that the handler starts can be killed with it
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for file in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError, OSError):
             file.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # plugins may have replaced it
-    faulthandler.enable(file=2, all_threads=True)  # on which line it crashed goes to whoever reads what it prints
+    faulthandler.enable(file=2, all_threads=True)  # a crash prints its tracebacks to stderr, which the server captures
     try:
         _Worker(stream, plugins, level).serve()
     except (protocol.ConnectionClosed, OSError):
         os._exit(0)
-    except BaseException:  # noqa: BLE001 (nothing of the nursery, whose stack this still is, may run here)
+    except BaseException:  # noqa: BLE001 (the stack is still the fork server's: none of its code may run here)
         os._exit(70)
 
 
@@ -71,9 +72,9 @@ class _Worker:
             request = frames.next()
             answer = self._answer(request)
             if os.getpid() != self._pid:
-                os._exit(0)  # the handler has forked, and its copy came back from it, too
+                os._exit(0)  # the handler has forked, and this is the child
             for file in (sys.stdout, sys.stderr):
-                with suppress(Exception):  # closed by the handler
+                with suppress(Exception):  # the handler may have closed the stream
                     file.flush()
             self._send({"run": request["run"], "grown": self._memory.grown(), **answer})
 
@@ -90,7 +91,7 @@ class _Worker:
         self._memory.limit(request["memory_mib"])
         try:
             if request["probe"]:
-                # Without one nobody can tell. Whatever was loaded here, its function is not what was asked for.
+                # If the handler loaded here has no probe, reply None (not known); never call its function instead.
                 value = handler.probe(event, delivery) if handler.probe else None
                 return {"verdict": value if isinstance(value, bool) else None}
             return _result_message(call_handler(handler, event, delivery))
@@ -137,23 +138,23 @@ class _MemoryLimit:
         self._start = self._used_bytes()
 
     def limit(self, mebibytes: int) -> None:
-        """Take more from now on, and it fails."""
+        """Limit further allocations to this many MiB above the memory at the start."""
         if self._file is not None:
             self._set(self._start + mebibytes * MEBIBYTE)
 
     def lift(self) -> None:
-        """Whatever was said, from now on it may take what there is."""
+        """Remove the limit."""
         if self._file is not None:
             self._set(self._hard)
 
     def grown(self) -> int:
-        """How many bytes more there are than at the beginning."""
+        """Return the growth of private memory since the start, in bytes."""
         return max(0, self._used_bytes() - self._start)
 
     def _set(self, soft: int) -> None:
         if self._hard != resource.RLIM_INFINITY:
             soft = min(soft, self._hard)
-        with suppress(ValueError, OSError):  # a handler has lowered the hard one
+        with suppress(ValueError, OSError):  # a handler may have lowered the hard limit
             resource.setrlimit(resource.RLIMIT_DATA, (soft, self._hard))
 
     def _used_bytes(self) -> int:
@@ -161,5 +162,5 @@ class _MemoryLimit:
             return 0
         try:
             return int(os.pread(self._file, 200, 0).split()[_STATM_DATA_FIELD]) * self._page
-        except (OSError, ValueError, LookupError):  # a handler has closed it
+        except (OSError, ValueError, LookupError):  # a handler may have closed the file
             return 0

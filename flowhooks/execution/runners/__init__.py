@@ -1,1 +1,1 @@
-"""Who calls dispatch, and when; each runner in a file of its own."""
+"""Runners: each decides when the dispatcher executes which delivery."""
