@@ -1,6 +1,6 @@
-"""flowhooks: a completed business process, in any workflow engine, runs Python business code.
+"""flowhooks runs Python business code when a business process has completed in a workflow engine.
 
-Plugins import from here and from nowhere else.
+Plugins import from this package only, not from its modules.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m flowhooks` is `flowhooks`."""
+"""Run the command `flowhooks` by `python -m flowhooks`."""
 
 from flowhooks.cli.main import main
 

@@ -1,4 +1,4 @@
-"""The composition root: everything but HTTP is wired here, and only here."""
+"""The composition root: creates and connects all components except HTTP."""
 
 from __future__ import annotations
 
@@ -61,31 +61,31 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 STOP_TIMEOUT: float = 2.0
-"""Seconds that pending notices get when the server stops, again alerts, and again what others have told."""
+"""Seconds that each background service gets to finish its current work when the server stops."""
 
 
 class App:
-    """flowhooks without HTTP: opened, started, stopped. Holds the ledger's lock from `__init__` to `close`.
+    """flowhooks without HTTP. Holds the ledger's lock from `__init__` to `close`.
 
     Args:
         settings: the settings.
-        clock: time, ids and chance; default the real ones.
-        objects: plugins given directly, by name, besides those that are found.
+        clock: time, ids and random numbers; default: the real ones.
+        objects: plugins given as objects, by name, in addition to those that are discovered.
         entry_points: the entry points to load plugins from; default: the installed ones of the group `flowhooks`.
-        cores: the processor cores that handlers may use, where the caller keeps to one; default: no matter.
-        environ: the environment that secrets are taken from; default: this process's.
-        run: patterns of the ids of the handlers whose deliveries this process runs, out of those that are loaded;
-            empty: it runs none. Where the ledger is not shared, it runs all of them whatever is given.
-        kind: what this process is to the others that share its ledger: `"server"`, `"worker"` or `"command"`.
-        credential_kinds: kinds of credentials that its listeners ask for as soon as the settings name one,
-            `"sources"` and `"operators"`; a start without those that the ledger knows is refused.
+        cores: the CPU cores that handlers may use if the caller is pinned to one core; default: any.
+        environ: the environment that secrets are read from; default: that of this process.
+        run: patterns of the ids of those loaded handlers whose deliveries this process runs; empty: none. If the ledger
+            is not shared, the process runs all of them.
+        kind: the role of this process among those that share the ledger: `"server"`, `"worker"` or `"command"`.
+        credential_kinds: kinds of credentials that the listeners of this process require once the settings name one:
+            `"sources"` and `"operators"`. A start without a kind that the ledger records as required is refused.
 
     Attributes:
-        runs: the ids of the handlers whose deliveries this process runs.
-        run_options: how each loaded handler runs, by its id.
+        runs: ids of the handlers whose deliveries this process runs.
+        run_options: run options of each loaded handler, by handler id.
 
     Raises:
-        SettingsError: a folder or schema file that the settings name cannot be used, or credentials are missing.
+        SettingsError: a directory or schema file that the settings name cannot be used, or credentials are missing.
         LedgerUnusable: the database cannot be opened or written, is of a newer version, or is in use.
     """
 
@@ -109,7 +109,7 @@ class App:
         self._reload_listeners: list[Callable[[Settings], object]] = []
         self.draining = False
         self._cores = cores
-        self._environ = {**os.environ, **(environ or {})}  # as it is before plugins are loaded
+        self._environ = {**os.environ, **(environ or {})}  # copied before plugins are loaded, which may change it
         self._kind = kind
         self._services_stopping, self._stop = threading.Event(), threading.Event()
         self._threads: list[threading.Thread] = []
@@ -161,7 +161,7 @@ class App:
         """
 
         def due(now: int, max_per_handler: Callable[[str], int]) -> list[ReadyDelivery]:
-            return self.ledger.due_deliveries(now, max_per_handler)  # which is made after its runner
+            return self.ledger.due_deliveries(now, max_per_handler)  # a closure, because the ledger is created later
 
         threads, clock = self.settings.runner.threads, self.clock
         if self.settings.runner.kind == "embedded":
@@ -175,7 +175,7 @@ class App:
                 timeout=self._timeout,
             )
         jobs = procrastinate_schema_of(self.settings)
-        from flowhooks.execution.runners.procrastinate import ProcrastinateRunner  # noqa: PLC0415 (an extra, which most do without)
+        from flowhooks.execution.runners.procrastinate import ProcrastinateRunner  # noqa: PLC0415 (an optional dependency)
 
         url = database_url(self.settings)
         jobs.check(url)
@@ -219,8 +219,8 @@ class App:
         self._missing: Sequence[RegisteredHandler] = missing
         with self.ledger.connection() as connection:
             retired = registered_handlers.retired(connection)
-        # A retired handler gets nothing more, but what is stored for it must wait for it, too.
-        # Where the ledger is shared, another process may have what is missing here.
+        # A retired handler gets no new deliveries, but its stored deliveries are suspended, too.
+        # If the ledger is shared, another process may have loaded a handler that is missing here.
         unavailable = [] if self.ledger.shared else missing
         self.missing_handlers = frozenset(handler.id for handler in unavailable) | retired
         for missing_handler in unavailable:
@@ -339,10 +339,10 @@ class App:
         self.operation_context = replace(self.operation_context, router=router, missing_handlers=self.missing_handlers)
 
     def reload(self, settings: Settings) -> None:
-        """Go by other settings from now on; a call-back goes by the old ones or by the new ones, never by some of each.
+        """Apply new settings. Each callback uses either the old settings or the new ones, never a mixture.
 
         Args:
-            settings: they differ from `self.settings` in nothing but what is live. See `settings.change`.
+            settings: the new settings. They differ from `self.settings` only in live settings; see `settings.change`.
         """
         required_credentials.record_if_possible(self.ledger, settings, self._credential_kinds, self.clock)
         for listener in self._reload_listeners:
@@ -353,12 +353,10 @@ class App:
         self.alerts.reconfigure(settings.alerts)
         self.retention.reconfigure(settings.retention)
         if ignore_changed:
-            self._spawn(
-                "reroute-parked", self._reroute_parked
-            )  # what was parked may need no handler any more, as at a start
+            self._spawn("reroute-parked", self._reroute_parked)  # parked events may need no handler any more
 
     def on_reload(self, listener: Callable[[Settings], object]) -> None:
-        """Call `listener` each time the settings are reloaded, before anything uses them."""
+        """Call `listener` with the new settings at each reload, before they are applied."""
         self._reload_listeners.append(listener)
 
     def _build_router(self, settings: Settings, missing: Sequence[RegisteredHandler]) -> Router:
@@ -376,7 +374,7 @@ class App:
         return self._runs_here(handler) or (self.cluster is not None and handler in self.cluster.handlers_with_runner)
 
     def _on_pauses_changed(self) -> None:
-        # Not in the writer's thread: waiters and the runner take locks of their own.
+        # In a thread of its own, because this runs in the ledger's writer thread, and waiters take locks.
         self._log_pauses()
         self.runner.wake()
         threading.Thread(target=self._refresh_waiters, name="pauses", daemon=True).start()
@@ -386,12 +384,12 @@ class App:
         log.info("pauses_changed", paused=count, next="`flowhooks handlers list` shows which")
 
     def _refresh_waiters(self) -> None:
-        with suppress(LedgerUnusable):  # then they wait for as long as they meant to
+        with suppress(LedgerUnusable):  # the waiters then wait until their own timeout
             for event_id in self.waiters.pending_event_ids():
                 self.waiters.notify_snapshot(event_id, self.ledger.delivery_statuses(event_id))
 
     def start(self) -> None:
-        """Run what waits, and deliver what was parked and is wanted by now."""
+        """Start the runner and the background services, and route parked events again."""
         self.isolation.start()
         self.notifier.start()
         self.alerts.start()
@@ -412,7 +410,7 @@ class App:
     def _spawn(self, name: str, function: Callable[[], None]) -> None:
         thread = threading.Thread(target=function, name=name, daemon=True)
         with self._spawning:
-            thread.start()  # before it is listed: `close` joins what is listed
+            thread.start()  # before it is added to the list, because `close` joins every thread in the list
             self._threads = [*(started for started in self._threads if started.is_alive()), thread]
 
     def _reroute_parked(self) -> None:
@@ -430,12 +428,12 @@ class App:
             log.info("parked_events_rerouted", delivered=delivered)
 
     def publish_admin_address(self, admin: str, token: str) -> None:
-        """Write into the lock file where the administration API is, and the token that it asks for."""
+        """Write the address of the administration API and its token into the lock file."""
         if self._lock is not None:
             self._lock.write_owner(LockOwner(pid=os.getpid(), admin=admin, token=token))
 
     def readiness_problems(self) -> list[str]:
-        """Why call-backs should go elsewhere just now; empty when all is well."""
+        """Return why this server should not receive callbacks at present; empty if it is ready."""
         problems = []
         if self.draining:
             problems.append("the server is stopping")
@@ -443,7 +441,7 @@ class App:
             problems.append(why)
         elif self.ledger.write_error and not self.ledger.probe_writable():
             problems.append(f"the last write to the database failed ({self.ledger.write_error})")
-        # A small write may succeed where there is no room for a call-back.
+        # A small write may succeed although the disk has no space for a callback.
         free_bytes = database.free_disk_bytes(database_url(self.settings))
         if free_bytes is not None and free_bytes < self.settings.http.max_body_bytes:
             problems.append(f"the disk of the database has {free_bytes // 1024} KiB left; make room there")
@@ -457,7 +455,7 @@ class App:
         return problems
 
     def begin_shutdown(self) -> None:
-        """Take nothing more in, start nothing more, and answer those who wait."""
+        """Stop accepting callbacks and starting attempts, and end all waits for deliveries."""
         self.draining = True
         self._stop.set()
         self.runner.wake()
@@ -465,16 +463,16 @@ class App:
         self.intake.drain()
 
     def close(self, timeout: float = 0.0) -> bool:
-        """Stop running deliveries, wait for those that run, record how they ended, let go of the database.
+        """Stop the runner, wait for running attempts, record their outcomes, and close the database.
 
         Args:
             timeout: seconds that running handlers get.
 
         Returns:
-            Whether all of them ended in time. Those that did not are found by the next start.
+            Whether all of them ended in time. The next start recovers the others.
         """
         with ExitStack() as steps:
-            # The last one comes first. Each is done even if one before it fails.
+            # The steps run in reverse order. Each one runs even if an earlier one fails.
             if self._lock is not None:
                 steps.callback(self._lock.release)
             steps.callback(self.ledger.close)

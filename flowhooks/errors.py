@@ -1,32 +1,32 @@
-"""Every exception flowhooks raises or understands.
+"""All exceptions that flowhooks raises or handles.
 
 FlowhooksError
-├── SettingsError        the settings, a command's options, or the files they name
-├── PluginError          a plugin that cannot be used: it is quarantined
-├── HandlerError         a handler declared so that it could never run
-├── TransactionError     a handler's transaction that cannot be had or committed
-├── HandlerProcessUnavailable   a handler's own process that cannot be had: its function was not entered
-├── HandlerLost          a handler's own process that ended in the middle of an attempt
-├── HandlerRaised        what a handler raised in a process of its own
-├── LedgerError          the durable record
-│   ├── LedgerUnusable   cannot be opened: not writable, too new, held by another process
-│   │   └── LedgerSchemaTooOld   empty or of an older version: a start or `flowhooks db upgrade` brings it up
-│   ├── InvalidTransition  a change of state that the table of states lacks
-│   ├── NewerSelectorsError  a handler remembered by a newer flowhooks: this one cannot route for it
+├── SettingsError        invalid settings, options of a command, or files that they name
+├── PluginError          a plugin cannot be used and is quarantined
+├── HandlerError         a handler is declared in a way that it could never run
+├── TransactionError     a handler's transaction could not be opened or committed
+├── HandlerProcessUnavailable   a handler's own process is not available; its function was not entered
+├── HandlerLost          a handler's own process ended during an attempt
+├── HandlerRaised        an exception that a handler raised in its own process
+├── LedgerError          the ledger refused or failed
+│   ├── LedgerUnusable   the database cannot be opened: not writable, too new, or used by another process
+│   │   └── LedgerSchemaTooOld   empty or older; a server start or `flowhooks db upgrade` upgrades it
+│   ├── InvalidTransition  a change of state that the table of states does not allow
+│   ├── NewerSelectorsError  a newer flowhooks has recorded a handler, so this one cannot route to it
 │   └── NotFound         no such event, delivery or handler
-│       └── EventPurged  there was such an event
-├── ServerUnreachable    the running server did not take a command
-└── CallbackRejected     a callback that is not taken; says why in the caller's language
-    ├── MalformedRequest not JSON as RFC 8259 has it
-    ├── InvalidCallback  JSON that a schema refuses
-    ├── UnsupportedMedia a body that is not JSON by its own headers
+│       └── EventPurged  the event existed and has been purged
+├── ServerUnreachable    the running server did not accept a command
+└── CallbackRejected     a callback is not accepted; has a text in the client's language
+    ├── MalformedRequest the body is not valid JSON (RFC 8259)
+    ├── InvalidCallback  a schema rejects the JSON
+    ├── UnsupportedMedia the headers of the body name another format than JSON
     ├── Unauthorized     no valid credential
-    ├── Forbidden        not from an allowed address
-    ├── RateLimited      its source sends more than it may: safe to repeat, later
-    ├── IdentityConflict this identity came before with other data
-    └── Unavailable      not known to be stored: safe to repeat
+    ├── Forbidden        the client's address is not allowed
+    ├── RateLimited      the source exceeds its rate limit; safe to repeat later
+    ├── IdentityConflict an earlier callback with this identity had other data
+    └── Unavailable      not known to be stored; safe to repeat
 
-Reject, RetryAfter       raised by handlers, to say how their attempt ended
+Reject, RetryAfter       raised by handlers to set the outcome of their attempt
 """
 
 from __future__ import annotations
@@ -40,35 +40,35 @@ if TYPE_CHECKING:
 
 
 class FlowhooksError(Exception):
-    """The root of everything that flowhooks itself raises."""
+    """Base class of all exceptions that flowhooks itself raises."""
 
 
 class SettingsError(FlowhooksError):
-    """A setting, a command's option or a file that one names cannot be used. Commands exit with 2."""
+    """A setting, a command's option, or a file that one of them names is invalid. Commands exit with 2."""
 
 
 class PluginError(FlowhooksError):
-    """A plugin cannot be used; the message is what `flowhooks plugins` and `check` show."""
+    """A plugin cannot be used. `flowhooks plugins` and `flowhooks check` show the message."""
 
 
 class HandlerError(FlowhooksError):
-    """A handler is declared so that it could never run as meant; raised by `@handler` itself."""
+    """A handler is declared in a way that it could never run as intended. Raised by `@handler`."""
 
 
 class TransactionError(FlowhooksError):
-    """`delivery.transaction()` was used as it cannot be, or could not commit: the attempt fails, and wrote nothing."""
+    """`delivery.transaction()` was used incorrectly or could not commit. The attempt fails and has written nothing."""
 
 
 class HandlerProcessUnavailable(FlowhooksError):
-    """A handler is to run in a process of its own, and none can be had: its function was not entered."""
+    """No process is available for an isolated handler. The handler's function was not entered."""
 
 
 class HandlerLost(FlowhooksError):
-    """A handler's own process ended, or was ended, in the middle of an attempt: it may have done its work, or not.
+    """A handler's own process exited or was killed during an attempt. It is unknown whether the work was done.
 
     Args:
-        why: what became of it, one line.
-        tail: what it wrote last; `""` if nothing.
+        why: how the process ended, on one line.
+        tail: the last lines that the process printed; `""` if none.
     """
 
     def __init__(self, why: str, tail: str = "") -> None:
@@ -78,12 +78,12 @@ class HandlerLost(FlowhooksError):
 
 
 class HandlerRaised(FlowhooksError):
-    """What a handler raised in a process of its own: exceptions themselves do not cross from there, their texts do.
+    """An exception that a handler raised in its own process. Only its texts are sent to the server, not the object.
 
     Args:
         name: the name of the exception's class.
-        text: what it says, one line.
-        traceback: its traceback there.
+        text: the exception's text, on one line.
+        traceback: the exception's traceback in the handler's process.
     """
 
     def __init__(self, name: str, text: str, traceback: str) -> None:
@@ -100,31 +100,31 @@ class LedgerError(FlowhooksError):
 
 
 class LedgerUnusable(LedgerError):
-    """The database cannot be opened for what was asked: missing, not writable, too new, or in use."""
+    """The database cannot be used: it is missing, not writable, too new, or in use by another process."""
 
 
 class LedgerSchemaTooOld(LedgerUnusable):
-    """The database is empty or of an older version; a start of the server or `flowhooks db upgrade` brings it up."""
+    """The database is empty or of an older version. A start of the server or `flowhooks db upgrade` upgrades it."""
 
 
 class NewerSelectorsError(LedgerError):
-    """The ledger remembers a handler's selectors in a format of a newer flowhooks."""
+    """The ledger has a handler's selectors in the format of a newer flowhooks."""
 
 
 class InvalidTransition(LedgerError):
-    """A delivery was asked to go where the table of states does not let it."""
+    """The table of states does not allow a requested change of a delivery's state."""
 
 
 class NotFound(LedgerError):
-    """No event, delivery or handler has the id that was given."""
+    """No event, delivery or handler has the given id."""
 
 
 class EventPurged(NotFound):
-    """There was an event with the id that was given; it has been purged.
+    """The event with the given id has been purged.
 
     Args:
-        event_id: the id.
-        received: when it was received, in words.
+        event_id: the event's id.
+        received: when the event was received, as text.
     """
 
     def __init__(self, event_id: str, received: str) -> None:
@@ -132,15 +132,15 @@ class EventPurged(NotFound):
 
 
 class ServerUnreachable(FlowhooksError):
-    """The server that holds the ledger did not answer, or did not take a command. Commands exit with 1."""
+    """The server that uses the ledger did not respond, or did not accept a command. Commands exit with 1."""
 
 
 class CallbackRejected(FlowhooksError):
-    """A call-back that is not taken.
+    """A callback is not accepted.
 
     Args:
-        key: the sentence, a key of `flowhooks.messages.MESSAGES`.
-        **params: what the sentence names. Never a value out of the call-back's body.
+        key: key of the message in `flowhooks.messages.MESSAGES`.
+        **params: values for the message's placeholders. Never a value from the callback's body.
     """
 
     def __init__(self, key: str, /, **params: Any) -> None:
@@ -149,11 +149,11 @@ class CallbackRejected(FlowhooksError):
         self.params = params
 
     def text(self, language: str) -> str:
-        """The sentence in `language` (`"zh"` or `"en"`)."""
+        """Return the message for the client in `language` (`"zh"` or `"en"`)."""
         return messages.text(self.key, language, **self.params)
 
     def operator_text(self, language: str) -> str:
-        """The same for the operator, who may know more than the caller."""
+        """Return the message for the operator, which may contain more than the client's."""
         return self.text(language)
 
     def __str__(self) -> str:
@@ -161,16 +161,16 @@ class CallbackRejected(FlowhooksError):
 
 
 class MalformedRequest(CallbackRejected):
-    """The body is not JSON as RFC 8259 has it, or not JSON that every database can keep."""
+    """The body is not valid JSON (RFC 8259), or is JSON that some supported databases cannot store."""
 
 
 class InvalidCallback(CallbackRejected):
-    """The call-back is JSON, but a schema refuses it.
+    """A schema rejects the callback's JSON.
 
     Args:
-        key: the sentence that opens the answer.
-        violations: the first violations, each as (JSON Pointer, sentence key, params).
-        **params: what the opening sentence names.
+        key: key of the message that starts the response.
+        violations: the first violations, each as (JSON Pointer, message key, params).
+        **params: values for the placeholders of the first message.
     """
 
     def __init__(self, key: str, /, violations: Sequence[tuple[str, str, dict[str, Any]]] = (), **params: Any) -> None:
@@ -178,7 +178,7 @@ class InvalidCallback(CallbackRejected):
         self.violations = tuple(violations)
 
     def text(self, language: str) -> str:
-        """The opening sentence, then one clause per violation."""
+        """Return the first message, followed by one clause per violation."""
         opening = super().text(language)
         if not self.violations:
             return opening
@@ -189,15 +189,15 @@ class InvalidCallback(CallbackRejected):
 
 
 class UnsupportedMedia(CallbackRejected):
-    """The body says of itself that it is not JSON in UTF-8."""
+    """The headers of the body name another format than JSON in UTF-8."""
 
 
 class Unauthorized(CallbackRejected):
-    """No credential, or none that is known. The caller is told nothing more, whatever is wrong with it.
+    """The credential is missing or invalid. The client is not told which.
 
     Args:
-        key: the sentence.
-        cause: what is wrong, for the operator: the rest of a key that begins with `unauthorized.`; `""`: nothing more.
+        key: key of the message.
+        cause: the reason for the operator: the part of a message key after `unauthorized.`; `""`: no further reason.
     """
 
     def __init__(self, key: str, /, *, cause: str = "") -> None:
@@ -205,21 +205,21 @@ class Unauthorized(CallbackRejected):
         self.cause = cause
 
     def operator_text(self, language: str) -> str:
-        """The sentence, and what is wrong."""
+        """Return the message and the reason."""
         text = self.text(language)
         return f"{text} {messages.text(f'unauthorized.{self.cause}', language)}" if self.cause else text
 
 
 class Forbidden(CallbackRejected):
-    """The request is not allowed from where it comes."""
+    """The client's address is not allowed."""
 
 
 class RateLimited(CallbackRejected):
-    """The source sends more call-backs than it may.
+    """The source exceeds its rate limit.
 
     Args:
-        key: the sentence.
-        retry_after: seconds after which one more is taken.
+        key: key of the message.
+        retry_after: seconds until another callback is accepted.
     """
 
     def __init__(self, key: str, /, *, retry_after: int) -> None:
@@ -228,11 +228,11 @@ class RateLimited(CallbackRejected):
 
 
 class IdentityConflict(CallbackRejected):
-    """This identity was called back before with other data.
+    """An earlier callback with the same identity had other data.
 
     Args:
-        event_id: the event that was stored first; the second body is kept beside it.
-        purged: whether that event has been purged, so that there is nothing beside which it could be kept.
+        event_id: id of the event that was stored first; the conflicting body is stored with it.
+        purged: whether that event has been purged, so that the conflicting body cannot be stored.
     """
 
     def __init__(self, event_id: str, *, purged: bool = False) -> None:
@@ -241,11 +241,12 @@ class IdentityConflict(CallbackRejected):
 
 
 class Unavailable(CallbackRejected):
-    """The call-back is not known to be stored; calling again is safe.
+    """The callback is not known to be stored; repeating it is safe.
 
     Args:
-        key: the sentence.
-        retry_after: seconds after which calling again makes sense; default 5.
+        key: key of the message.
+        retry_after: seconds after which the client should repeat the callback; default: 5.
+        **params: values for the message's placeholders.
     """
 
     def __init__(self, key: str, /, *, retry_after: int = 5, **params: Any) -> None:
@@ -254,10 +255,10 @@ class Unavailable(CallbackRejected):
 
 
 class Reject(Exception):
-    """Raised by a handler: this event can never be handled. The delivery is dead at once.
+    """Raised by a handler that can never handle this event. The delivery is dead at once, without a retry.
 
     Args:
-        why: shown to the engine and to operators.
+        why: the reason, shown to the engine and to operators.
     """
 
     def __init__(self, why: str) -> None:
@@ -266,11 +267,13 @@ class Reject(Exception):
 
 
 class RetryAfter(Exception):
-    """Raised by a handler: run me again after `seconds`. It permits its own retry, and counts as an attempt.
+    """Raised by a handler to be run again after `seconds`.
+
+    The retry is made even without `retry=`. The attempt counts towards the handler's maximum number of attempts.
 
     Args:
-        seconds: not negative, not more than 30 days.
-        why: shown to operators; default none.
+        seconds: delay until the next attempt, from 0 seconds to 30 days.
+        why: the reason, shown to operators; default: none.
 
     Raises:
         ValueError: `seconds` is out of range.

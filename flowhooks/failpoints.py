@@ -1,8 +1,8 @@
-"""Named points at which a test has its own process killed.
+"""Failpoints: named points at which a test kills its own process.
 
-`FLOWHOOKS_FAILPOINT=accept.written:3` ends a process by SIGKILL when it reaches that point for the third time: nothing
-is flushed, closed, rolled back or told. Whatever is durable by then is all that the next process finds. Without the
-variable a point costs one call of a function that does nothing.
+`FLOWHOOKS_FAILPOINT=accept.written:3` kills the process by SIGKILL when it reaches that point for the third time.
+Nothing is flushed, closed, rolled back or sent, so the next process finds only durable data. Without the variable a
+point costs one call of an empty function.
 """
 
 from __future__ import annotations
@@ -55,17 +55,14 @@ FAILPOINTS: Final[Mapping[str, str]] = {
     "copy.written": "a batch of a copied ledger is written, and not yet durable",
     "copy.committed": "the batch is durable, and the next one has not begun",
 }
-"""The points, each with how things stand there."""
+"""The failpoints, with the state at each of them."""
 
 
 def parse_env(text: str) -> tuple[str, int]:
-    """The point that the variable names, and at which time of reaching it the process is to be killed.
-
-    Args:
-        text: the variable's value: a point, and from 1 how often it is to be reached: `accept.written:3`.
+    """Parse the variable's value, such as `accept.written:3`: a failpoint, and at which hit, from 1, to kill.
 
     Raises:
-        SettingsError: there is no such point, so that nothing would ever be killed; or it says no number.
+        SettingsError: the failpoint does not exist, or the number is missing or invalid.
     """
     name, _, times = text.partition(":")
     if name not in FAILPOINTS:
@@ -76,13 +73,10 @@ def parse_env(text: str) -> tuple[str, int]:
 
 
 def bind(environ: Mapping[str, str]) -> Callable[[str], None]:
-    """What is called at every point.
-
-    Args:
-        environ: the environment of the process.
+    """Return the function that is called at every failpoint.
 
     Raises:
-        SettingsError: the variable is set, and not as `parse_env` has it.
+        SettingsError: the variable is set, but `parse_env` cannot parse it.
     """
     text = environ.get(ENV_VARIABLE)
     return _do_nothing if text is None else _Killer(*parse_env(text)).hit
@@ -100,7 +94,7 @@ class _Killer:
         self._lock = threading.Lock()
 
     def hit(self, name: str, /) -> None:
-        """Be killed, if it is time."""
+        """Kill this process if the configured hit is reached."""
         if name not in FAILPOINTS:
             raise LookupError(f"no point of flowhooks is called {name}")
         if name != self._name:
@@ -108,10 +102,10 @@ class _Killer:
         with self._lock:
             self._remaining -= 1
             if self._remaining == 0:
-                # Not through the log, which may be held by the thread that reached this.
+                # Do not use the log: the calling thread may hold its lock.
                 os.write(2, f"\nkilled at {name}:{self._times}, as {ENV_VARIABLE} says\n".encode())
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
 hit: Final = bind(os.environ)
-"""To be called with a point's name where the process may be killed."""
+"""Call it with a failpoint's name where a test may kill the process."""

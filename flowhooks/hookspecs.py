@@ -1,8 +1,8 @@
-"""The plugin author's manual: every hook, its arguments, when it is called and what it must not do.
+"""The hooks that plugins can implement: their arguments, when they are called, and what they must not do.
 
-A plugin is a module (or object) named by an entry point of the group `flowhooks`; the entry point's name
-is the plugin's name. It implements any of the functions below, marked with `@hookimpl`, taking all or some
-of the arguments, by name:
+A plugin is a module or object that an entry point of the group `flowhooks` names; the entry point's name is the
+plugin's name. The plugin implements any of the functions below, marked with `@hookimpl`. An implementation takes all or
+some of the arguments, by name:
 
     from flowhooks import Event, Retry, handler, hookimpl
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from flowhooks.model.handler import Handler
 
 PROJECT: Final = "flowhooks"
-"""The name of the markers and of the entry-point group."""
+"""Name of pluggy's markers and of the entry-point group."""
 
 hookspec: Final = pluggy.HookspecMarker(PROJECT)
 hookimpl: Final = pluggy.HookimplMarker(PROJECT)
@@ -39,100 +39,105 @@ hookimpl: Final = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def configure(settings: Mapping[str, Any]) -> None:
-    """Take the plugin's own section of the settings, `[plugins.NAME]`; `{}` where there is none.
+    """Receive the plugin's own section of the settings, `[plugins.NAME]`; `{}` if there is none.
 
-    Called once, at start, after `schemas` and before any other hook of the plugin. Each plugin sees its own section
-    only, and a copy. A table in it that is exactly `{env = "NAME"}` or `{file = "PATH"}` has been replaced by the
-    string which that environment variable or file holds, and the whole been checked against `settings.schema.json`,
-    if a schema folder of the plugin has one; where either fails the plugin is quarantined, and this is not called.
-    Raise to refuse for other reasons: the plugin is then quarantined with the error, and the others run.
+    Called once, at start, after `schemas` and before any other hook of the plugin. Each plugin receives a copy of its
+    own section only. flowhooks has replaced each table that is exactly `{env = "NAME"}` or `{file = "PATH"}` by the
+    content of that environment variable or file. It has then validated the section against `settings.schema.json`, if
+    a schema directory of the plugin contains one. If either step fails, the plugin is quarantined and this hook is not
+    called. Raise an exception to refuse the settings for another reason: the plugin is then quarantined with the error,
+    and the other plugins run.
 
-    Such strings are secrets: flowhooks masks them in errors and tracebacks of plugins and handlers, in what handlers
-    return, and in the log, whoever logs. What the plugin itself prints or sends is its own care.
+    The replaced strings are secrets. flowhooks masks them in errors and tracebacks of plugins and handlers, in results
+    of handlers, and in the whole log. The plugin is responsible for its own output and for the data it sends.
 
-    Must not start threads or open connections that a fork would share: where any handler runs in a process of its own,
-    plugins are loaded once more, in a process from which those of handlers are forked.
+    Must not start threads or open connections that a fork would share: if any handler runs in a process of its own,
+    plugins are loaded a second time, in the fork server from which the processes of handlers are forked.
     """
 
 
 @hookspec
 def schemas() -> Sequence[Path]:  # type: ignore[empty-body]  # a specification has no body
-    """Give folders of JSON Schema files, laid out like `schemas/`.
+    """Return directories of JSON Schema files, laid out like `schemas/`.
 
-    Called once, at start, before any other hook of the plugin. In such a folder
+    Called once, at start, before any other hook of the plugin. In such a directory
 
-    - `call-back/KIND.schema.json` opens `POST /flow/{flowInstanceId}/call-back/KIND`. A plugin cannot replace a kind
-      that is already there;
-    - `settings.schema.json` says what the plugin's own section of the settings may be;
-    - `data/class/CLASS.schema.json` and `data/key/KEY.schema.json` say what `event.data` must be for the plugin's own
-      handlers, where `callBackProcessClass` or `processDefinitionKey` is exactly that. A delivery whose event is
-      otherwise is rejected: dead at once, and the handler's function is not entered.
+    - `call-back/KIND.schema.json` adds the kind of callback `POST /flow/{flowInstanceId}/call-back/KIND`. A plugin
+      cannot replace an existing kind;
+    - `settings.schema.json` validates the plugin's own section of the settings;
+    - `data/class/CLASS.schema.json` and `data/key/KEY.schema.json` validate `event.data` for the plugin's own handlers
+      if `callBackProcessClass` is exactly CLASS, or `processDefinitionKey` is exactly KEY. A delivery whose event is
+      invalid is rejected: it is dead at once, and the handler's function is not entered.
 
-    `settings.schema.json` and what lies in `data/`, also `data/NAME.schema.json` that others refer to, are the
-    plugin's alone: another plugin may say something else of the same class. All other files are shared, and a plugin
-    that would change one that is there is quarantined.
+    `settings.schema.json` and the files in `data/`, including a `data/NAME.schema.json` that other schemas refer to,
+    belong to the plugin alone: another plugin may have a different schema for the same class. All other files are
+    shared. A plugin that would change an existing shared file is quarantined.
     """
 
 
 @hookspec
 def handlers() -> Sequence[Handler]:  # type: ignore[empty-body]  # a specification has no body
-    """Give the plugin's handlers, each made by `@handler`.
+    """Return the plugin's handlers, each created by `@handler`.
 
-    Called once, at start; what is returned is looked up from then on, so a handler cannot be added later.
+    Called once, at start. A handler cannot be added later.
     """
 
 
 @hookspec(firstresult=True)
 def run_handler(handler: Handler, event: Event, delivery: Delivery) -> Outcome | None:
-    """Run one attempt of one delivery: the seam round which plugins wrap transactions, tracing or timing.
+    """Run one attempt of one delivery. Plugins wrap this hook to add transactions, tracing or timing.
 
-    Called once for each attempt, in a thread of the runner, after the attempt was durably marked as running.
-    The built-in implementation runs last: it calls the function and returns its `Outcome`; what the function
-    raises passes through the wrappers. Write a wrapper so, and return what `yield` gave:
+    Called once for each attempt, in a thread of the runner, after the attempt was durably marked as running. The
+    built-in implementation runs last: it calls the handler's function and returns the `Outcome`. An exception of the
+    function passes through the wrappers. A wrapper looks like this and returns the result of `yield`:
 
         @hookimpl(wrapper=True)
         def run_handler(handler, event, delivery):
             with tracer.start_as_current_span(handler.id):
                 return (yield)
 
-    A wrapper that raises before its `yield` keeps the function from being entered: the attempt is made
-    again whatever the handler's `retry=` says, and the wrapper's plugin is named.
+    If a wrapper raises before its `yield`, the function is not entered. The attempt is then retried even if the handler
+    has no `retry=`, and the error names the wrapper's plugin.
 
-    Must not call the handler twice, nor swallow an exception unless the work was done.
+    Must not call the handler twice. Must not suppress an exception unless the work was done.
     """
 
 
 @hookspec
 def event_accepted(event: Event, handlers: Sequence[str]) -> None:
-    """Learn that an event was stored; `handlers` are the ids that it goes to, none if it is parked.
+    """Receive a notification that an event was stored.
 
-    Called after the commit, from a thread of its own, one event after another. Not called for a call-back
-    that came again. A notice, not work: one that is due when the process is killed is not given again, and
-    an exception is logged with the plugin's name and changes nothing.
+    `handlers` are the ids of the handlers that the event is delivered to; it is empty if there are none.
+
+    Called after the commit, in a separate thread, for one event after another. Not called for a repeated callback. Do
+    not do work in this hook that must not be missed: notifications that are pending when the process is killed are
+    lost, and while 10,000 notifications are pending, further ones are dropped. An exception is logged with the plugin's
+    name and has no other effect.
     """
 
 
 @hookspec
 def delivery_settled(event: Event, delivery: Delivery, outcome: Outcome, state: State) -> None:
-    """Learn how an attempt ended and in which state that leaves its delivery.
+    """Receive the outcome of an attempt, and the delivery's state after it.
 
-    Called after the commit, from the same thread as `event_accepted` and under the same terms.
+    Called after the commit, in the same thread as `event_accepted` and with the same limits.
     """
 
 
 @hookspec
 def alert_raised(alert: Alert) -> None:
-    """Learn of a cause for which a person should look, to tell that person.
+    """Receive an alert, in order to notify a person.
 
-    Called once for each cause, not for each delivery or event that shares it, after it was durably written down,
-    from a thread of its own, one alert after another. Called again, with the same `alert.id` and the next
-    `alert.notification`, when the alert has grown: when twice as many share it as at the last notification and at
-    least ten more, or when a new one comes after an hour without any; never within ten minutes of the last
-    notification. An acknowledged alert is notified again only when it has doubled.
+    Called once for each cause, not for each delivery or event concerned, after the alert was durably stored, in a
+    separate thread, for one alert after another. Called again, with the same `alert.id` and the next
+    `alert.notification`, when the alert has grown: when its count is at least twice the count of the last notification
+    and at least ten higher, or when a new delivery or event is added after an hour without one. It is never called
+    again within ten minutes of the last notification. An acknowledged alert is notified again only when its count has
+    doubled in this way.
 
     A plugin that raises is called again later, with the same `alert.id` and `alert.notification`, until it returns or
-    the cause has gone; so a plugin that was killed meanwhile may be called twice.
+    the cause has ended. If the process is killed during a call, the plugin may be called twice.
 
-    Must not wait without end: give whatever it sends through a timeout. Nobody else waits for it, but until it
-    returns it is told of nothing more.
+    Must not block without limit: set a timeout on each connection that the plugin uses. A call that does not return
+    delays no other plugin, but its own plugin receives no further alert until it returns.
     """

@@ -1,1 +1,1 @@
-"""Work that a server does by itself: retention, cluster membership, clock and file checks, alerts."""
+"""Background services of a process: retention, cluster membership, clock and file checks, alerts."""

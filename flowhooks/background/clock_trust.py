@@ -1,8 +1,8 @@
-"""Whether the clock can be trusted with what cannot be undone.
+"""Decide whether the clock can be trusted for deletions, which cannot be undone.
 
-A clock that is ahead for a minute makes everything old. So a time that is more than a day beyond the newest thing that
-is stored, or a jump ahead by more than a day, is doubted, until an hour has passed by the monotonic clock, which does
-not jump. A server that was down for days waits an hour for nothing.
+If the clock is wrongly ahead even for a minute, all records look expired. So the clock is in doubt if it is more than a
+day ahead of the newest stored record, or jumps ahead by more than a day. The doubt ends after one hour of the monotonic
+clock, which does not jump. The cost: a server that was down for days also waits for that hour.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from flowhooks.clock import Clock
 
 MAX_AHEAD: Final = DAY
-"""Microseconds by which the clock may be ahead of the newest thing that is stored, or jump, without being doubted."""
+"""Microseconds by which the clock may be ahead of the newest stored record, or jump ahead, without doubt."""
 DOUBT_SECONDS: Final = 3600.0
-"""Seconds, by the monotonic clock, for which a clock is doubted."""
+"""Seconds of the monotonic clock after which the doubt ends."""
 MIN_JUMP: Final = 60 * SECOND
-"""Microseconds between two looks from which a difference to the monotonic clock is a jump: NTP slews by less."""
+"""Microseconds by which the clock must differ from the monotonic clock to count as a jump. NTP slews by less."""
 
 
 class ClockTrust:
-    """Compares a clock with the monotonic one.
+    """Compares a clock with the monotonic clock.
 
     Args:
         clock: the clock.
-        newest: the newest time that was stored before this process stored anything, in microseconds since 1970; None if
-            nothing was.
+        newest: the newest time in the ledger before this process stored anything, in microseconds since 1970; None if
+            the ledger was empty.
         monotonic: the monotonic clock, in seconds.
     """
 
@@ -43,7 +43,7 @@ class ClockTrust:
         self._doubted_since = monotonic() if ahead else None
 
     def check_jump(self) -> int:
-        """Microseconds by which the clock has jumped since the last look, negative for a jump back; 0 if it has not."""
+        """Return the jump of the clock since the last check in microseconds, negative if backwards; 0 if none."""
         before, self._difference = self._difference, self._read_difference()
         jump = self._difference - before
         if jump > MAX_AHEAD:
@@ -52,7 +52,7 @@ class ClockTrust:
 
     @property
     def is_trusted(self) -> bool:
-        """Whether the clock has not been ahead by more than a day, or has stayed so for an hour."""
+        """Whether the clock is not in doubt, or the doubt has lasted for an hour."""
         self.check_jump()
         return self._doubted_since is None or self._monotonic() - self._doubted_since >= DOUBT_SECONDS
 

@@ -1,4 +1,4 @@
-"""Notices that the clock has jumped, and brings back what was put off for years."""
+"""Detect jumps of the clock, and correct due times that are too far in the future."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from flowhooks.ledger.ledger import Ledger
 
 POLL_INTERVAL: Final = 10.0
-"""Seconds between two looks at the clock."""
+"""Seconds between two checks of the clock."""
 SWEEP_INTERVAL: Final = 3600.0
-"""Seconds between two searches for due times that no schedule has, where the clock has not jumped meanwhile."""
+"""Seconds between two searches for due times later than any schedule allows, if the clock has not jumped."""
 
 log = structlog.get_logger(__name__)
 
 
 class ClockWatch:
-    """Compares the clock with the monotonic one, and corrects due times.
+    """Detects jumps of the clock and corrects due times.
 
     Args:
-        ledger: where the due times are.
-        trust: compares the clocks.
+        ledger: stores the due times.
+        trust: compares the clock with the monotonic clock.
     """
 
     def __init__(self, ledger: Ledger, trust: ClockTrust) -> None:
@@ -38,11 +38,11 @@ class ClockWatch:
         self._thread = threading.Thread(target=self._loop, name="clock-watch", daemon=True)
 
     def start(self) -> None:
-        """Start: due times are corrected at once, and then each hour, or after a jump."""
+        """Start. Due times are corrected at once, then every hour and after each jump of the clock."""
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
-        """End it; a correction under way gets `timeout` seconds."""
+        """Stop; a correction in progress gets `timeout` seconds."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
@@ -61,7 +61,7 @@ class ClockWatch:
                     log.error("due_times_correction_failed", why=str(error), next="tried again in ten seconds")  # noqa: TRY400 (one line until it changes)
                 last_error, corrected_at = str(error), float("-inf")
             except Exception:
-                # A fault of ours must not end the watch.
+                # A defect in flowhooks must not end the watch.
                 log.exception("clock_watch_fault")
             if self._stopping.wait(POLL_INTERVAL):
                 return

@@ -1,4 +1,4 @@
-"""The other processes on one ledger: signs of life to them, news from them."""
+"""Cluster membership: send heartbeats to the other processes on a ledger, and react to their changes."""
 
 from __future__ import annotations
 
@@ -19,29 +19,31 @@ if TYPE_CHECKING:
     from flowhooks.ledger.ledger import Ledger
 
 PARKED_CHECKS_AFTER_ROUTE_CHANGE: Final = 2
-"""How often what is parked is looked through once the routes have changed: at once, and at the next sign of life, for
-what was still being stored by the old ones."""
+"""How often parked events are routed again after the routes have changed.
+
+Once in the same poll, and once in the next one, for events that were still being stored with the old routes.
+"""
 
 log = structlog.get_logger(__name__)
 
 
 class ClusterSync:
-    """Keeps a process in touch with the others that share its ledger.
+    """Exchanges heartbeats and change notifications with the other processes that share the ledger.
 
     Args:
         url: the database.
-        ledger: gives the signs of life.
-        waiters: who waits here for what another process may settle.
-        loaded: ids of the handlers that are loaded here.
-        missing: handlers that are registered and not loaded, as far as this process has heard.
-        retired: ids of the handlers that were retired, likewise.
-        on_routes_changed: called with those two whenever they have changed.
-        reroute_parked: called some time after that, to deliver what was parked and is wanted by now.
-        wake: called when there may be something to run.
+        ledger: sends the heartbeats.
+        waiters: the waiters of this process for deliveries that another process may settle.
+        loaded: ids of the handlers that this process has loaded.
+        missing: handlers that are registered but not loaded in this process, as last read.
+        retired: ids of the retired handlers, as last read.
+        on_routes_changed: called with the new values of `missing` and `retired` when they have changed.
+        reroute_parked: called after that, to route parked events again.
+        wake: called when there may be deliveries to run.
 
     Attributes:
-        handlers_with_runner: ids of the handlers whose deliveries processes that live run, this one's among them, as
-            far as it has heard.
+        handlers_with_runner: ids of the handlers whose deliveries some live process runs, including this process, as
+            last read.
 
     Raises:
         LedgerUnusable: the database cannot be read.
@@ -76,12 +78,12 @@ class ClusterSync:
         self._heartbeat_thread = threading.Thread(target=self._heartbeat_loop, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Give signs of life and listen, until `stop`."""
+        """Send heartbeats and listen for notifications until `stop`."""
         self._heartbeat_thread.start()
         self._listener.start()
 
     def stop(self, timeout: float) -> None:
-        """End it; what is being looked after gets `timeout` seconds."""
+        """Stop; the work in progress gets `timeout` seconds."""
         self._stopping.set()
         self._listener.stop(timeout)
         if self._heartbeat_thread.is_alive():
@@ -97,7 +99,8 @@ class ClusterSync:
             except FlowhooksError as error:
                 log.warning("heartbeat_failed", reason="database", why=str(error))
             except Exception:
-                # A fault of ours must not end this: the others would take this process for dead, and it them for alive.
+                # A defect in flowhooks must not end the heartbeats: the other processes would expire this one, and this
+                # one would not expire any.
                 log.exception("heartbeat_failed", reason="fault")
 
     @staticmethod
@@ -106,7 +109,7 @@ class ClusterSync:
             log.warning("deliveries_recovered", **{f"now_{state}": count for state, count in recovered.items()})
 
     def poll(self) -> None:
-        """Look at all that others may have changed.
+        """Read everything that other processes may have changed.
 
         Raises:
             LedgerUnusable: the database cannot be read.

@@ -1,4 +1,4 @@
-"""Looks after the files of a SQLite ledger, whether callbacks come or not."""
+"""Check the files of a SQLite ledger, also while no callbacks arrive."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from flowhooks.ledger.lock import Lock
 
 POLL_INTERVAL: Final = 1.0
-"""Seconds between two looks at the database file and the lock file of a server that nobody calls."""
+"""Seconds between two checks of the database file and the lock file."""
 
 log = structlog.get_logger(__name__)
 
 
 class FileWatch:
-    """Sees every second that the database file and the lock file are in their places.
+    """Checks every second that the database file and the lock file are in their places.
 
     Args:
         ledger: the open ledger.
-        lock: its lock.
+        lock: the ledger's lock.
     """
 
     def __init__(self, ledger: Ledger, lock: Lock) -> None:
@@ -35,13 +35,13 @@ class FileWatch:
         self._thread = threading.Thread(target=self._loop, name="file-watch", daemon=True)
 
     def start(self) -> None:
-        """Start. A large database file is checked for damage meanwhile, in a thread that nobody waits for."""
+        """Start. A large database file is checked for damage in a separate thread, which `stop` does not wait for."""
         self._thread.start()
         if self._ledger.guard is not None and self._ledger.guard.unchecked:
             threading.Thread(target=self._check_damage, name="file-check", daemon=True).start()
 
     def stop(self, timeout: float) -> None:
-        """End it; a look under way gets `timeout` seconds."""
+        """Stop; a check in progress gets `timeout` seconds."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
@@ -58,7 +58,7 @@ class FileWatch:
                     log.error("file_watch_failed", why=str(error), next="tried again each second")  # noqa: TRY400 (one line until it changes)
                 last_error = str(error)
             except Exception:
-                # A fault of ours must not end the watch: nobody would learn that a file is gone.
+                # A defect in flowhooks must not end the watch: a missing file would not be reported.
                 log.exception("file_watch_fault")
 
     def _check_files(self) -> None:

@@ -1,4 +1,4 @@
-"""Deletes records after their retention time, a page at a time."""
+"""Delete records after their retention time, in small batches."""
 
 from __future__ import annotations
 
@@ -27,35 +27,36 @@ if TYPE_CHECKING:
     from flowhooks.settings import RetentionSettings
 
 FIRST_RUN_DELAY: Final = 60.0
-"""Seconds after the start: whoever starts has better things to do."""
+"""Seconds from the start to the first run, so that it does not slow down the start."""
 PURGE_INTERVAL: Final = 3600.0
 """Seconds from the end of a run to the next one."""
 BATCH_SIZE: Final = 100
-"""Rows that one transaction deletes at the most, but for what belongs to them."""
+"""Maximum rows of a kind that one transaction deletes, in addition to their dependent rows."""
+# A signature is accepted for 5 minutes before and after its time. The rest is for clocks that are wrong and corrected.
 WEBHOOK_ID_RETENTION: Final = DAY
-"""Microseconds for which the id of a signed call-back is kept after it was last used. Its signature is taken for 5
-minutes before and after its time; what is more is for clocks that are wrong, and are put right."""
+"""Microseconds for which the id of a signed callback is kept after its last use."""
 MAX_DUTY_CYCLE: Final = 0.1
-"""The part of the time that it may take, however much there is to delete."""
+"""Maximum share of the time that deletions take."""
+# The cap limits the damage of a clock that is wrong for a while. It does not delay regular deletions: records that are
+# kept for one day expire at a rate of a twenty-fourth per hour.
 MIN_ROWS_PER_RUN: Final = 10_000
 MAX_SHARE_DIVISOR: Final = 10
-"""One run deletes so many of a kind, or a tenth of the stored events if that is more: what a clock that is wrong for a
-while can delete. Even what is kept for one day goes at a rate of a twenty-fourth an hour."""
+"""One run deletes at most 10,000 rows of a kind, or a tenth of the number of stored events if that is more."""
 _EVERY_EVENT: Final = EventFilter()
 _KEEP_FOREVER: Final = 0
-"""Before 1970 nothing was received."""
+"""A cutoff before which nothing was received: microseconds since 1970."""
 
 log = structlog.get_logger(__name__)
 
 
 class Retention:
-    """Deletes what is older than the settings say.
+    """Deletes records that are older than their retention time.
 
     Args:
-        ledger: what is deleted from.
-        clock: tells the time.
-        settings: for how many days what is kept.
-        trust: whether the clock can be trusted.
+        ledger: stores the records.
+        clock: current time.
+        settings: retention times in days.
+        trust: decides whether the clock can be trusted.
     """
 
     def __init__(self, *, ledger: Ledger, clock: Clock, settings: RetentionSettings, trust: ClockTrust) -> None:
@@ -68,24 +69,24 @@ class Retention:
         self._thread = threading.Thread(target=self._loop, name="retention", daemon=True)
 
     def reconfigure(self, settings: RetentionSettings) -> None:
-        """Delete by other settings from now on."""
+        """Use new settings from now on."""
         self._settings = settings
 
     def start(self) -> None:
-        """Start: a minute later, then every hour."""
+        """Start. The first run is a minute later, then one every hour."""
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
-        """End it; the transaction under way gets `timeout` seconds. The next run goes on with the rest."""
+        """Stop; the transaction in progress gets `timeout` seconds. The next run deletes the remaining records."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
 
     def run(self) -> Mapping[str, int]:
-        """Delete all that is old by now; how many of each kind went.
+        """Delete all expired records; return the number of deleted rows of each kind.
 
         Raises:
-            FlowhooksError: the database cannot be read or written just now; a later run does the rest.
+            FlowhooksError: the database cannot be read or written; a later run deletes the remaining records.
         """
         deleted: Counter[str] = Counter()
         max_rows = self._max_rows()
@@ -109,7 +110,7 @@ class Retention:
         while not self._stopping.wait(delay):
             delay = PURGE_INTERVAL
             try:
-                if self._ledger.is_leader():  # another process does it for all that share the ledger
+                if self._ledger.is_leader():  # the leader deletes for all processes that share the ledger
                     delay = self._run_if_trusted()
                 last_error = ""
             except FlowhooksError as error:
@@ -117,7 +118,7 @@ class Retention:
                     log.error("purge_failed", why=str(error), next="tried again in an hour")  # noqa: TRY400 (one line until it changes)
                 last_error = str(error)
             except Exception:
-                # A fault of ours must not end this: the disk would fill up, and nobody know why.
+                # A defect in flowhooks must not end the runs: the disk would fill up without a visible reason.
                 log.exception("purge_fault")
 
     def _run_if_trusted(self) -> float:

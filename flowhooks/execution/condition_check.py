@@ -1,7 +1,7 @@
-"""Conditions are checked again before an attempt is marked: the handler may have others than when its event was routed.
+"""Check a handler's conditions again before an attempt, because they may have changed since the event was routed.
 
-A false condition closes the delivery. An undecided one leaves it waiting without a time, shown with its reason, until a
-process starts that has the handler.
+A false condition closes the delivery. An undecided condition suspends it: it waits without a due time, with the reason
+as its comment, until a process that has loaded the handler starts.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class ConditionCheck:
     """Decides whether a delivery may still run, and settles it if it may not.
 
     Args:
-        ledger: where deliveries are read and changed.
-        clock: the time.
-        on_settled: called, after it is durable, with the event's id and how the delivery stands.
+        ledger: reads and changes deliveries.
+        clock: current time.
+        on_settled: called with the event's id and the delivery's status once a change is durable.
     """
 
     def __init__(self, ledger: Ledger, clock: Clock, *, on_settled: Callable[[str, DeliveryStatus], None]) -> None:
@@ -47,12 +47,12 @@ class ConditionCheck:
         self._on_settled = on_settled
 
     def passes(self, handler: Handler, queued: ReadyDelivery, claimed: ClaimedAttempt | None) -> bool:
-        """Whether the handler's conditions hold for a delivery's event; if not, it is closed or suspended.
+        """Return whether the handler's conditions hold for a delivery's event; otherwise close or suspend the delivery.
 
         Args:
-            handler: the delivery's handler, as it is loaded.
+            handler: the delivery's handler, as this process has loaded it.
             queued: the delivery.
-            claimed: its attempt, if its runner has begun it already.
+            claimed: its attempt, if the runner has claimed it already.
 
         Raises:
             Unavailable: the ledger could not be read or written; nothing is changed.

@@ -1,8 +1,8 @@
-"""Keeping threads that pass the interpreter to one another on one processor core.
+"""Pin the threads of this process, which share one interpreter lock, to one CPU core.
 
-Python runs one thread at a time. Where its threads are spread over cores, each hand-over moves what the last one
-worked on from one core's cache to the other's. Under the load of `make bench`'s first row, with `cpu_affinity` off and
-on in turn, two cores stored two thirds of the call-backs that one did.
+Python runs one thread at a time. If its threads are spread over several cores, each switch moves the working data from
+one core's cache to another's. Under the load of the first row of `make bench`, measured with `cpu_affinity` off and on
+in turn, two cores stored two thirds of the callbacks that one core did.
 """
 
 from __future__ import annotations
@@ -11,23 +11,24 @@ import os
 from contextlib import suppress
 from typing import Final
 
+# Moving a fast handler's thread to another core costs more than it gains: a fifth of the deliveries per second in
+# `make bench`.
 FAST_THRESHOLD_SECONDS: Final = 0.005
-"""A handler that took less the last time gains nothing from a core of its own: moving its thread there and handing it
-the interpreter across would cost more (a fifth of the deliveries that `make bench` runs in a second)."""
+"""A handler whose last attempt took less stays on the pinned core."""
 
 
 def pin(number: int = 0) -> frozenset[int]:
-    """Keep the calling thread, and those that it starts from now on, on one core.
+    """Pin the calling thread, and the threads that it starts later, to one core.
 
     Args:
-        number: which of several processes this is, from 0: each takes the next core, and when all are taken the
-            first again.
+        number: index of this process among several, from 0. Each process uses the next core; after the last core the
+            first one is used again.
 
     Returns:
-        The cores that it could use before, for `unpin`; empty where the system does not offer this.
+        The cores that the thread could use before, for `unpin`; empty if the system does not support pinning.
 
     Raises:
-        OSError: the system does not allow it.
+        OSError: the system does not allow pinning.
     """
     if not hasattr(os, "sched_setaffinity"):  # not on macOS
         return frozenset()
@@ -37,21 +38,21 @@ def pin(number: int = 0) -> frozenset[int]:
 
 
 def unpin(cores: frozenset[int]) -> None:
-    """Let the calling thread, and processes that it starts, use `cores` again; nothing if they are empty."""
+    """Let the calling thread, and processes that it starts, use `cores` again; do nothing if `cores` is empty."""
     if cores:
-        with suppress(OSError):  # an operator has taken them away meanwhile: on one core it is slower, not wrong
+        with suppress(OSError):  # an operator may have removed these cores; staying on one core is slower, not wrong
             os.sched_setaffinity(0, cores)
 
 
 class HandlerAffinity:
-    """All cores for handlers that may need them, and the one core for those that were done in no time.
+    """Gives slow handlers all cores, and keeps fast handlers on the pinned core.
 
-    What a handler starts, a process or a thread, keeps the cores that its thread had then. So a handler that is
-    not known yet is given all of them.
+    A process or thread that a handler starts keeps the cores that the handler's thread had at that moment. So a handler
+    without a measured attempt gets all cores.
 
     Args:
-        cores: what `pin` returned in the thread that makes this; with fewer than two there is nothing to choose,
-            and nothing is ever moved.
+        cores: the cores that `pin` returned in the thread that creates this object; with fewer than two, no thread is
+            ever moved.
     """
 
     def __init__(self, cores: frozenset[int] = frozenset()) -> None:
@@ -60,14 +61,14 @@ class HandlerAffinity:
         self._fast_handlers: set[str] = set()
 
     def acquire(self, handler: str) -> bool:
-        """Give the calling thread all cores unless `handler` was quick the last time; whether it has them now."""
+        """Give the calling thread all cores unless `handler` was fast last time; return whether it did."""
         unpinned = bool(self._all_cores) and handler not in self._fast_handlers
         if unpinned:
             unpin(self._all_cores)
         return unpinned
 
     def release(self, handler: str, seconds: float, *, unpinned: bool) -> None:
-        """Take back what `acquire` gave (it answered `unpinned`), and note how long the handler took."""
+        """Pin the calling thread again if `acquire` returned `unpinned`, and record how long the handler took."""
         if unpinned:
             unpin(self._pinned_cores)
         if not self._all_cores:

@@ -304,7 +304,7 @@ class Dispatcher:
 
         Returns:
             False if the attempt was no longer the current one. None if the process stops before the database
-            has replied: recovery finds out.
+            has replied; recovery then determines the result.
 
         Raises:
             TransactionError: nothing was written.

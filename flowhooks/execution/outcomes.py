@@ -1,4 +1,4 @@
-"""What of a handler's exception or result is kept, and how it is put."""
+"""Build an attempt's outcome from the handler's exception or result."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 MAX_ERROR_CHARS: Final = 2_000
 MAX_TRACEBACK_CHARS: Final = 20_000
 MAX_RESULT_CHARS: Final = 65_536
-"""Characters kept of an error line, a traceback and a result, so that no handler can fill the disk by failing."""
+"""Maximum stored characters of an error line, a traceback and a result, so that a handler cannot fill the disk."""
 _MAX_CAUSES: Final = 20
-"""Exceptions behind one another that are looked at."""
+"""Maximum length of a chain of exception causes that is searched."""
 
 log = structlog.get_logger(__name__)
 
 
 class OutcomeBuilder:
-    """Makes outcomes.
+    """Builds outcomes.
 
     Args:
-        plugins: know which of them is to blame, and what is to be concealed.
+        plugins: name the plugin that raised an exception, and mask secrets.
     """
 
     def __init__(self, plugins: Plugins) -> None:
         self._plugins = plugins
 
     def failure(self, error: BaseException, *, entered: bool) -> Outcome:
-        """The outcome of an attempt that raised, before or after its handler was entered."""
+        """Return the outcome of an attempt that raised `error` before or after its handler was entered."""
         if isinstance(error, Reject):
             return Outcome(kind=OutcomeKind.REJECTED, error=error_to_line(error), entered=entered)
         if (lost := _find_handler_lost(error)) is not None:
@@ -47,7 +47,7 @@ class OutcomeBuilder:
         if isinstance(error, HandlerProcessUnavailable) and not entered:
             return Outcome(kind=OutcomeKind.FAILED, error=error_to_line(error), entered=False)
         if isinstance(error, HandlerRaised):
-            # Word for word what it would be in a thread: there its class and its text stand in it, too.
+            # The same text as for a handler in a thread: the exception's class and text.
             line = f"{error.name}: {error.text}" if error.text else error.name
             return Outcome(kind=OutcomeKind.FAILED, error=line, traceback=error.traceback, entered=entered)
         line = error_to_line(error)
@@ -67,7 +67,7 @@ class OutcomeBuilder:
         )
 
     def result(self, outcome: Outcome, delivery: Delivery) -> str | None:
-        """What the handler returned, as JSON text; None where that is nothing, or cannot be kept, which is logged."""
+        """Return the handler's result as JSON text; None if there is none, or if it cannot be stored (logged)."""
         if outcome.value is None:
             return None
         try:
@@ -94,7 +94,7 @@ class OutcomeBuilder:
 
 
 def error_to_line(error: BaseException) -> str:
-    """What an exception says, on one line."""
+    """Return the text of an exception on one line."""
     try:
         text = str(error)
     except BaseException as worse:  # noqa: BLE001 (a plugin's own __str__ may do anything)

@@ -1,4 +1,4 @@
-"""On what terms a handler runs, by its own word and by the operator's."""
+"""Resolve a handler's run options from the settings and its decorator."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 class RunOptions(NamedTuple):
-    """How a handler is run.
+    """The run options of a handler.
 
     Attributes:
-        isolation: `"thread"`, or `"process"`: its function runs in a process of its own.
+        isolation: `"thread"`, or `"process"` if the function runs in a process of its own.
         timeout: seconds after which an attempt is overdue.
-        memory_mib: mebibytes that its process may take, where it has one of its own.
-        max_failures: attempts that fail in a row after which its circuit opens; 0: never.
+        memory_mib: memory limit of the handler's own process, in mebibytes.
+        max_failures: consecutive failed attempts that open the circuit; 0: never.
     """
 
     isolation: str
@@ -28,7 +28,7 @@ class RunOptions(NamedTuple):
 
 
 def resolve_run_options(handler: Handler, settings: Settings) -> RunOptions:
-    """What the operator says of this handler, else what it declares, else what the operator says of all."""
+    """Return a handler's run options: settings for the handler override its decorator, which overrides `[runner]`."""
     overrides = settings.handlers.get(handler.id, HandlerSettings())
     runner = settings.runner
     return RunOptions(

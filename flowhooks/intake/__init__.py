@@ -1,1 +1,1 @@
-"""From a checked callback to a stored event, and the engine's answer."""
+"""Store a validated callback as an event, and build the answer for the engine."""

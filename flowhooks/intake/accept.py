@@ -1,4 +1,4 @@
-"""Taking a call-back in: route it, store it, wait a little for its handlers."""
+"""Accept a callback: route it, store it, and wait for its handlers for a limited time."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from flowhooks.settings import RoutingSettings, Settings
 
 REVIVE_COOLDOWN: Final = 60 * SECOND
-"""A call-back that comes again gives a dead delivery one more attempt, once a minute at the most."""
+"""Microseconds after its last attempt before a repeated callback can retry a dead delivery: one minute."""
 
 log = structlog.get_logger(__name__)
 
 
 class AnswerStatus(StrEnum):
-    """What an answer says, the gravest first."""
+    """The status of an answer, the most severe first."""
 
     DEAD = "dead"
     PARKED = "parked"
@@ -55,15 +55,15 @@ class AnswerStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callback:
-    """A call-back that its schema has accepted.
+    """A validated callback.
 
     Attributes:
         source: the engine that sent it.
-        kind: its kind.
-        flow_instance_id: from its path.
-        body: its JSON object, nulls left out.
-        text: its body as received.
-        message: the id under which it was signed; None if it was not.
+        kind: the kind of callback.
+        flow_instance_id: the process instance id from the path.
+        body: the JSON object without nulls.
+        text: the body as received.
+        message: the webhook id of a signed callback; None if it is not signed.
     """
 
     source: str
@@ -76,14 +76,15 @@ class Callback:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the engine is told.
+    """The answer for the engine.
 
     Attributes:
         event_id: the stored event.
-        status: dead if any delivery is; else parked; else pending if any is unfinished; else done.
-        delivery_statuses: how its deliveries stand.
+        status: dead if any delivery is dead; otherwise parked if the event is; otherwise pending if any delivery is
+            unfinished; otherwise done.
+        delivery_statuses: the status of each delivery.
         parked_by: why the event is parked; None if it is not.
-        undecided: the member that a handler's condition lacks, where that is why it is parked; else `""`.
+        undecided: the member that an undecided condition reads, if the event is parked because of it; otherwise `""`.
     """
 
     event_id: str
@@ -95,12 +96,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntakeConfig:
-    """What a call-back is taken by, from its credential to its route: one object, so that all of it changes at once.
+    """The configuration for a callback, from its credential to its route. One object, so that it changes atomically.
 
     Attributes:
-        settings: as they are now.
-        router: says where it goes.
-        missing_handlers: ids of handlers that are known but not loaded.
+        settings: the current settings.
+        router: selects the handlers of an event.
+        missing_handlers: ids of handlers that are missing or retired, so that their deliveries are suspended.
     """
 
     settings: Settings
@@ -109,19 +110,19 @@ class IntakeConfig:
 
 
 class Intake:
-    """The way of a call-back from its body to its answer.
+    """Turns callbacks into stored events and answers.
 
     Args:
-        ledger: stores it.
-        config: what it is taken by, until `reconfigure` says otherwise.
-        handlers: those that are loaded, by id.
-        runs_somewhere: whether a process that lives runs a handler's deliveries: for others nobody waits.
-        waiters: where to wait.
-        notifier: who is told of new events.
+        ledger: stores the events.
+        config: the initial configuration; `reconfigure` replaces it.
+        handlers: the loaded handlers, by id.
+        runs_somewhere: whether a live process runs deliveries of a handler id; callbacks do not wait for others.
+        waiters: wait for deliveries.
+        notifier: notifies the plugins of new events.
         clock: time and ids.
 
     Attributes:
-        config: what a call-back that comes now is taken by.
+        config: the configuration for new callbacks.
     """
 
     def __init__(
@@ -145,30 +146,31 @@ class Intake:
         self._draining = False
 
     def reconfigure(self, config: IntakeConfig) -> None:
-        """Take what comes from now on by other rules; what has come is taken by those that it came under."""
+        """Use a new configuration for new callbacks. Callbacks in progress keep the one that they started with."""
         self.config = config
 
     def drain(self) -> None:
-        """Take nothing more in; those who wait are answered at once."""
+        """Reject new callbacks, and end the waits of callbacks in progress."""
         self._draining = True
         self._waiters.cancel_all()
 
     def accept(self, callback: Callback, *, wait: float, config: IntakeConfig | None = None) -> Answer:
-        """Store a call-back, once for its identity, and wait for its handlers.
+        """Store a callback, once per identity, and wait for its handlers.
 
         Args:
-            callback: what was sent.
-            wait: seconds to wait for the handlers at the most; 0 answers as soon as it is stored.
-            config: what its sender was let in by; default: those of now.
+            callback: the callback.
+            wait: maximum seconds to wait for the handlers; 0: return as soon as the event is stored.
+            config: the configuration that the client was authenticated with; default: the current one.
 
         Returns:
-            The answer. It is durably stored.
+            The answer. The event is durable.
 
         Raises:
-            Conflict: its identity came before with other data, which is kept, unless that event has been purged.
-            Unauthorized: the id under which it was signed was used before, for another call-back.
-            Unprocessable: it is new, nobody wants it, and the settings say to refuse what nobody wants.
-            Unavailable: it is not known to be stored; calling again is safe.
+            IdentityConflict: an earlier callback with the same identity had other data. The new body is stored with the
+                earlier event, unless that has been purged.
+            Unauthorized: the webhook id was used before, for another callback.
+            InvalidCallback: the event is new, no handler matches it, and the settings reject such events.
+            Unavailable: the callback is not known to be stored; repeating it is safe.
         """
         if self._draining:
             raise Unavailable("draining")
@@ -196,7 +198,7 @@ class Intake:
                 raise IdentityConflict(accepted.event_id, purged=accepted.state == PURGED)
             if not accepted.new:
                 if waiter is not None:
-                    # What it was to watch does not exist; its place may be the only one that is free.
+                    # The deliveries that it waits for were not stored. Its slot may be the last one, so free it first.
                     self._waiters.close(event_id, waiter)
                     waiter = None
                 return self._answer_repeat(accepted, route, wait=wait)
@@ -231,7 +233,8 @@ class Intake:
         def on_stored(accepted: AcceptResult | None) -> None:
             if accepted is None or not accepted.new:
                 waiter.cancel()
-            # Since this one was routed, its handler may have been paused, before there was anything to be told of.
+            # A handler may have been paused after the routing, when the deliveries were not stored yet, so that the
+            # waiter was not notified of the pause.
             elif not_run := [
                 delivery_id for delivery_id, handler in new.deliveries if not self._runs_somewhere(handler)
             ]:
@@ -239,7 +242,7 @@ class Intake:
 
         started = time.monotonic()
         get_result = self._ledger.accept_async(new, on_stored)
-        # No longer than storing may take: whoever cannot be told that it is stored is told that.
+        # At most `write_timeout`: if the event is not stored by then, the client gets that error instead.
         waiter.wait(min(wait, self._ledger.write_timeout))
         accepted = get_result(max(0.0, self._ledger.write_timeout - (time.monotonic() - started)))
         if accepted.new:
@@ -364,7 +367,7 @@ def _build_answer(event_id: str, state: str, delivery_statuses: Collection[Deliv
     if State.DEAD in states:
         status = AnswerStatus.DEAD
     elif state == EventState.PARKED:
-        # A repeat is answered by the route of its own body, which is the same.
+        # A repeated callback has the same body, so its own route gives the reason.
         return Answer(
             event_id=event_id,
             status=AnswerStatus.PARKED,

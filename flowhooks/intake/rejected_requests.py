@@ -1,4 +1,4 @@
-"""Stores rejected requests in the background, in batches."""
+"""Store rejected requests in the background, in batches."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from flowhooks.ledger.transaction import WriteTransaction
 
 MAX_PENDING: Final = 100
-"""Rejected requests between two writes of which more than the last ones are not kept: whoever sends rubbish, however
-fast, costs one small transaction a second."""
+"""Maximum rejected requests between two writes. Older ones are dropped, so that a client that sends invalid requests at
+any rate costs at most one small transaction per second."""
 FLUSH_INTERVAL: Final = 1.0
-"""Seconds from a rejected request until it is stored, with all that have come meanwhile."""
+"""Seconds from a rejected request until it is stored, together with all others of that time."""
 MAX_PATH_CHARS: Final = 500
 MAX_REASON_CHARS: Final = 2_000
 MAX_ADDRESS_CHARS: Final = 100
 
 
 class RejectedRequestLog:
-    """The requests that were rejected last.
+    """Stores the most recent rejected requests.
 
     Args:
-        ledger: where they are written down.
+        ledger: stores them.
         clock: time and ids.
     """
 
@@ -43,25 +43,25 @@ class RejectedRequestLog:
         self._thread = threading.Thread(target=self._loop, name="rejected-requests", daemon=True)
 
     def start(self) -> None:
-        """Start writing down."""
+        """Start the thread that stores rejected requests."""
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
-        """Write down what is pending, for `timeout` seconds at the most, and end it."""
+        """Store the pending requests, within `timeout` seconds, and stop."""
         self._stopping.set()
         self._has_pending.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
 
     def record(self, *, path: str, address: str, status: int, english: str, chinese: str) -> None:
-        """A request was rejected.
+        """Record a rejected request; it is stored later.
 
         Args:
-            path: what was asked for.
-            address: who asked.
-            status: the HTTP status that it was answered.
-            english: why.
-            chinese: the same.
+            path: path of the request.
+            address: address of the client.
+            status: HTTP status of the response.
+            english: the reason in English.
+            chinese: the reason in Chinese.
         """
         self._pending.append(
             RejectedRequest(
@@ -77,7 +77,7 @@ class RejectedRequestLog:
         self._has_pending.set()
 
     def flush(self) -> None:
-        """Write down what is pending; what cannot be written just now stays pending."""
+        """Store the pending requests; if that fails, the newest ones stay pending."""
         rejected = [self._pending.popleft() for _ in range(len(self._pending))]
         if not rejected:
             return
@@ -88,7 +88,7 @@ class RejectedRequestLog:
         try:
             self._ledger.write(write, certain=True)
         except FlowhooksError:
-            # The ledger's own trouble is logged by whoever writes to it; the newest ones are the ones to keep.
+            # The ledger logs its own write errors. If there is not enough space, keep the newest requests.
             free_places = MAX_PENDING - len(self._pending)
             self._pending.extendleft(reversed(rejected[max(0, len(rejected) - free_places) :]))
             self._has_pending.set()

@@ -1,7 +1,7 @@
-"""Refuses a start without credentials that the ledger's processes have asked for before.
+"""Refuse to start without credentials that processes on this ledger have required before.
 
-An empty or damaged settings file is valid, and names neither sources nor operators. Without this a start would take it,
-and let everybody in.
+An empty or truncated settings file is valid but names neither sources nor operators. Without this check, a server would
+start with it and admit every client.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ log = structlog.get_logger(__name__)
 
 
 def explain_missing(settings: Settings, required: Mapping[str, int], kinds: Collection[str]) -> Iterator[str]:
-    """Why a process may not start with these settings, a line for each kind of credential; nothing with `insecure`.
+    """Yield why a process must not start with these settings, one line per kind; nothing with `insecure`.
 
     Args:
         settings: the settings.
-        required: since when each kind is required, as the ledger says.
-        kinds: those that the process's listeners ask for, `"sources"` and `"operators"`.
+        required: when each kind of credential became required, according to the ledger.
+        kinds: the kinds that the process's listeners require, `"sources"` and `"operators"`.
     """
     for kind in () if settings.insecure else _missing_kinds(settings, required, kinds):
         none, what, act = _WORDS[kind]
@@ -53,7 +53,7 @@ def check(ledger: Ledger, settings: Settings, kinds: Collection[str]) -> None:
     """Refuse to start without credentials that are required.
 
     Raises:
-        SettingsError: some are missing.
+        SettingsError: required credentials are missing.
     """
     with ledger.connection() as connection:
         missing = list(explain_missing(settings, required_credentials.required(connection), kinds))
@@ -62,11 +62,11 @@ def check(ledger: Ledger, settings: Settings, kinds: Collection[str]) -> None:
 
 
 def record(ledger: Ledger, settings: Settings, kinds: Collection[str], clock: Clock) -> None:
-    """Record which kinds are required from now on; with `insecure`, those that are missing are not.
+    """Record the kinds of credentials that are required from now on; with `insecure`, release the missing ones.
 
     Raises:
         LedgerUnusable: the ledger cannot be read.
-        Unavailable: it cannot be written.
+        Unavailable: the ledger cannot be written.
     """
     with ledger.connection() as connection:
         required = required_credentials.required(connection)
@@ -85,7 +85,7 @@ def record(ledger: Ledger, settings: Settings, kinds: Collection[str], clock: Cl
 
 
 def record_if_possible(ledger: Ledger, settings: Settings, kinds: Collection[str], clock: Clock) -> None:
-    """Do so; where the ledger cannot be used, log it: new credentials must hold at once in any case."""
+    """Call `record`; log an error of the ledger, because new credentials must apply at once even then."""
     try:
         record(ledger, settings, kinds, clock)
     except (LedgerUnusable, Unavailable) as error:

@@ -1,1 +1,1 @@
-"""The data that everything else is about: events, deliveries, handlers, selectors. No input or output."""
+"""The domain model: events, deliveries, handlers, selectors. It does no input or output."""

@@ -1,4 +1,4 @@
-"""An alert: a cause for which a person should look, raised once however many deliveries share it."""
+"""Alerts: problems that need a person's attention, raised once per cause."""
 
 from __future__ import annotations
 
@@ -11,48 +11,50 @@ if TYPE_CHECKING:
 
 
 class AlertCause(StrEnum):
-    """Why a person should look."""
+    """The causes of alerts."""
 
     DEAD = "dead"
     """Deliveries of a handler failed for good."""
     UNKNOWN = "unknown"
-    """Deliveries of a handler may or may not have done their work."""
+    """Deliveries of a handler are *unknown*: they may or may not have done their work."""
     PARKED = "parked"
-    """Events that no handler wants have been parked for too long."""
+    """Events that match no handler have been parked for too long."""
     WAITING = "waiting"
-    """Deliveries of a handler have been able to run, or lacked their plugin, for too long."""
+    """Deliveries of a handler have been due, or have waited for a plugin that is not loaded, for too long."""
     CIRCUIT_OPEN = "circuit_open"
     """The circuit of a handler is open: its last attempts failed, and flowhooks has paused it."""
     OVERDUE = "overdue"
-    """Attempts of a handler run longer than they may, and cannot be ended."""
+    """Attempts of a handler have exceeded its timeout and cannot be ended."""
     QUARANTINED = "quarantined"
     """A plugin could not be loaded."""
     CONDITION = "condition"
-    """A handler's condition cannot be decided: a member of the event is absent or of another type."""
+    """A handler's condition is undecided: a member of the event is absent or of another type."""
     CONCLUSION = "conclusion"
     """Events have a conclusion that no handler of their class or key names."""
     CONFLICT = "conflict"
-    """Callbacks of a source had the identity of an earlier event and other data in the last 24 hours."""
+    """In the last 24 hours, callbacks of a source had the identity of an earlier event but other data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """A cause for which a person should look, as the hook `alert_raised` is told of it.
+    """A problem that needs a person's attention, as passed to the hook `alert_raised`.
 
-    While a cause goes on it is one alert. When the cause has gone and comes again, it is a new alert with a new id.
+    An alert stays the same while its cause lasts. If the cause ends and occurs again, a new alert with a new id is
+    raised.
 
     Attributes:
-        id: of this alert: the same in all its notifications.
-        cause: why.
-        subject: what it is about: a handler's id, a plugin's or a source's name, a class and key, or a conclusion.
-        message: English, for a person: what is the matter, since when, what to do next, and how many are new.
-        started_at: when its cause began, in UTC.
-        count: how many deliveries or events share it now; 1 for a plugin.
-        event_id: one of those events, to begin with; `""` where none is concerned.
+        id: the alert's id, the same in all its notifications.
+        cause: the kind of problem.
+        subject: the object concerned: a handler's id, a plugin's or a source's name, a class and key, or a conclusion.
+        message: English text for a person: the problem, since when it exists, what to do next, and how many deliveries
+            or events are new.
+        started_at: when the cause began, in UTC.
+        count: number of deliveries or events concerned at present; 1 for a plugin.
+        event_id: id of one of these events, as a starting point; `""` if no event is concerned.
         notification: number of this notification: 1 when the alert is raised, and 1 more each time it has grown.
-        new_count: how many more share it than at the notification before; 0 for the first notification.
-        last_at: when the newest of them joined, in UTC; None where that is not known.
-        last_error: how the newest of them failed, on one line, at most 500 characters; `""` where nothing failed.
+        new_count: growth of `count` since the previous notification; 0 for the first notification.
+        last_at: when the newest delivery or event was added, in UTC; None if that is not known.
+        last_error: the error of the newest delivery or event, on one line, at most 500 characters; `""` if none failed.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Whether functions can be called as flowhooks calls them."""
+"""Check that functions of plugins have the parameters that flowhooks passes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    # A decorator with `*args` passes its arguments on, so the wrapped function counts.
+    # A decorator with `*args` passes its arguments on, so the wrapped function's parameters apply.
     try:
         parameters = list(inspect.signature(function, follow_wrapped=False).parameters.values())
     except (TypeError, ValueError) as error:
@@ -37,7 +37,7 @@ def _count_positional(function: Callable[..., Any]) -> tuple[int, int, list[str]
 
 def _refuse_async(function: Any) -> None:
     target = inspect.unwrap(function) if callable(function) else function
-    for candidate in (target, getattr(target, "__call__", None)):  # noqa: B004 (an object's own async __call__)
+    for candidate in (target, getattr(target, "__call__", None)):  # noqa: B004 (an object may have an async __call__)
         if (
             inspect.iscoroutinefunction(candidate)
             or inspect.isasyncgenfunction(candidate)
@@ -47,10 +47,10 @@ def _refuse_async(function: Any) -> None:
 
 
 def takes_delivery(function: Any) -> bool:
-    """Whether a handler's function wants the delivery besides the event.
+    """Return whether a handler's function takes the delivery as its second argument.
 
     Raises:
-        HandlerError: it is no plain function of (event) or (event, delivery).
+        HandlerError: it is not a plain function of `(event)` or `(event, delivery)`.
     """
     if not callable(function) or isinstance(function, type):
         raise HandlerError(f"@handler goes on a function, not on {function!r}")
@@ -64,10 +64,10 @@ def takes_delivery(function: Any) -> bool:
 
 
 def check_probe(probe: Any) -> Any:
-    """A handler's `probe=` as it is.
+    """Return a handler's `probe=` unchanged.
 
     Raises:
-        HandlerError: it is no plain function of (event, delivery).
+        HandlerError: it is not a plain function of `(event, delivery)`.
     """
     if probe is None:
         return None

@@ -1,7 +1,7 @@
-"""Conditions on an event's data: a JSON Pointer and what its value must be.
+"""Conditions on an event's data: a JSON Pointer and the expected value.
 
-A condition is decided with three values: True, False, or None where it cannot be decided, because the pointer finds
-nothing or a value of another type. An undecided condition parks its event instead of dropping it.
+A condition has three results: True, False, or None (undecided) if the value is absent or has another type. An undecided
+condition parks the event instead of dismissing it.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 MAX_CONDITIONS: Final = 32
-"""Conditions of one handler."""
+"""Maximum number of conditions of one handler."""
 MAX_CONDITIONS_CHARS: Final = 16_384
-"""Characters of one handler's conditions as JSON: the ledger remembers them with the handler."""
+"""Maximum characters of one handler's conditions as JSON, because the ledger stores them with the handler."""
 MAX_INDEX_DIGITS: Final = 7
-"""Digits of an array's index in a pointer: a body of 1 MiB has fewer values than that."""
+"""Maximum digits of an array index in a pointer. A body of 1 MiB has fewer than 10 million values."""
 MAX_QUOTED_CHARS: Final = 100
-"""Characters of a value or a condition that a reason repeats."""
+"""Maximum characters of a value or a condition that a reason quotes."""
 
 _POINTER_ESCAPES: Final = re.compile(r"(?:[^~]|~[01])*")
 _ANNOTATIONS: Final = ("title", "description", "$comment", "examples", "default", "deprecated")
-"""Annotations of JSON Schema: allowed, because they are known to check nothing."""
+"""Annotation keywords of JSON Schema. They are allowed because they validate nothing."""
 _CONDITIONAL_KEYWORDS: Final = frozenset({"if", "then", "else"})
-"""Keywords that jsonschema checks together under `if`."""
+"""Keywords that jsonschema validates together under `if`."""
 _TYPE_BY_KEYWORD: Final[Mapping[str, str]] = (
     dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"), "number")
     | dict.fromkeys(("minLength", "maxLength", "pattern"), "string")
@@ -55,19 +55,19 @@ _TYPE_BY_KEYWORD: Final[Mapping[str, str]] = (
         "object",
     )
 )
-"""The type that a keyword speaks of. JSON Schema passes values of other types: here they leave it undecided."""
+"""The type that a keyword constrains. JSON Schema accepts values of other types; a condition is then undecided."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What one value of an event's data must be.
+    """A condition on one value of an event's data.
 
     Attributes:
-        pointer: where the value is: a JSON Pointer (RFC 6901), such as `/amount`.
-        expected: a JSON Schema (a dict), a constant, or a list of constants. None stands for an absent value.
+        pointer: JSON Pointer (RFC 6901) to the value, such as `/amount`.
+        expected: a JSON Schema (a dict), a constant, or a list of constants. None means an absent value.
 
     Raises:
-        HandlerError: the pointer or what is expected cannot be used.
+        HandlerError: the pointer or the expected value is invalid.
     """
 
     pointer: str
@@ -84,11 +84,11 @@ class Condition:
             raise HandlerError(f"when= at {self.pointer!r}: {error}") from None
 
     def decide(self, data: Mapping[str, Any]) -> bool | None:
-        """Whether the condition holds for this data; None: it cannot be decided."""
+        """Return whether the condition holds for this data; None: undecided."""
         return self._check(_find(data, self._path))
 
     def why_not(self, data: Mapping[str, Any]) -> str:
-        """Why the condition does not hold for this data, in a clause; the value is cut to 100 characters."""
+        """Return why the condition does not hold, as a clause; a quoted value is truncated to 100 characters."""
         value = _find(data, self._path)
         expected = _shorten(self.expected)
         if value is None:
@@ -99,13 +99,10 @@ class Condition:
 
 
 def parse_conditions(when: Any) -> tuple[Condition, ...]:
-    """Read what a handler declares with `when=`.
-
-    Args:
-        when: a mapping of JSON Pointers to what is expected there.
+    """Parse a handler's `when=`, a dict from JSON Pointers to the expected values.
 
     Raises:
-        HandlerError: it cannot be used.
+        HandlerError: `when` is invalid.
     """
     if not isinstance(when, dict) or not all(isinstance(pointer, str) for pointer in when):
         raise HandlerError(
@@ -123,7 +120,7 @@ def parse_conditions(when: Any) -> tuple[Condition, ...]:
 
 
 def decide_all(decisions: Iterable[bool | None]) -> bool | None:
-    """Whether all of several hold: False as soon as one is false, else None if one is undecided."""
+    """Return False if any decision is False, otherwise None if any is None, otherwise True."""
     undecided = False
     for decision in decisions:
         if decision is False:
@@ -209,7 +206,7 @@ def _equal(left: Any, right: Any) -> bool:
 
 
 def _schema_check(schema: dict[str, Any]) -> Callable[[Any], bool | None]:
-    # Imported here: most handlers have no schema in a condition, and pay nothing for those that have.
+    # Imported here because the import is slow and most handlers have no schema in a condition.
     from jsonschema import Draft202012Validator  # noqa: PLC0415
 
     from flowhooks.schema.ecma_regex import translate  # noqa: PLC0415
@@ -229,9 +226,9 @@ def _schema_check(schema: dict[str, Any]) -> Callable[[Any], bool | None]:
         try:
             if not as_declared.is_valid(value):
                 return False
-            # Valid only because a keyword takes no notice of another type: somewhere in the value the type is wrong.
+            # If only `typed` fails, a keyword ignored a value of another type, so the condition is undecided.
             return True if typed.is_valid(value) else None
-        except Exception:  # noqa: BLE001 (limits of jsonschema, such as a huge number in multipleOf: not decided, so parked and shown)
+        except Exception:  # noqa: BLE001 (limits of jsonschema, such as a huge number in multipleOf: undecided, so the event is parked)
             return None
 
     return check
@@ -302,13 +299,13 @@ _PATTERN_PART: Final = re.compile(
     r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?(?:[:=!]|<[=!]|<\w+>|P<\w+>)|\(|\)|[*+?]|\{\d*,?\d*\}|.", re.DOTALL
 )
 _AT_MOST_ONCE: Final = frozenset({"{0}", "{1}", "{0,1}", "{", "{}"})
-"""Counts that repeat nothing. A brace alone, or an empty pair, is text in Python."""
+"""Quantifiers that do not repeat. A single brace, or an empty pair, is literal text in Python."""
 
 
 def has_nested_repetition(pattern: str) -> bool:
-    """Whether a group that repeats something is itself repeated, as in `(a+)+`."""
-    repeats = [False]  # for each open group, whether something in it is repeated
-    closed = False  # whether the previous part closed a group that repeats something
+    """Return whether a group that contains a repetition is itself repeated, as in `(a+)+`."""
+    repeats = [False]  # for each open group, whether it contains a repetition
+    closed = False  # whether the previous part closed a group that contains a repetition
     for part in _PATTERN_PART.findall(pattern):
         is_repetition = part in {"*", "+"} or (part.startswith("{") and part not in _AT_MOST_ONCE)
         if is_repetition and closed:

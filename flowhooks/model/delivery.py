@@ -1,4 +1,4 @@
-"""Deliveries, attempts, outcomes and the one table of states; everything that affects a state is read from here."""
+"""Deliveries, attempts, outcomes, and the table of state transitions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class State(StrEnum):
-    """Where a delivery stands."""
+    """The state of a delivery."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -30,7 +30,13 @@ class State(StrEnum):
 
 
 class Transition(NamedTuple):
-    """One row of the table of states: from where, to where, and by what."""
+    """One row of the table of states.
+
+    Attributes:
+        source: the state before; None for a new delivery.
+        target: the state after.
+        by: what causes the transition.
+    """
 
     source: State | None
     target: State
@@ -54,19 +60,19 @@ TRANSITIONS: Final = (
     Transition(State.DEAD, State.CLOSED, "operator: nothing more is needed"),
     Transition(State.SUCCEEDED, State.WAITING, "replay --again"),
 )
-"""Every change of state there is. `ledger.move` refuses what is not in it."""
+"""All allowed transitions. `flowhooks.ledger.deliveries` refuses any other."""
 
 ALLOWED_TRANSITIONS: Final = frozenset((row.source, row.target) for row in TRANSITIONS)
 COMPLETED_STATES: Final = frozenset({State.SUCCEEDED, State.CLOSED})
-"""The states in which nothing more is needed."""
+"""The states of a delivery that needs no further work."""
 
 
 MAX_DELAY_SECONDS: Final = 30 * 86400
-"""The longest time after which an attempt may ask to be made again."""
+"""Maximum seconds (30 days) that `RetryAfter` can ask for."""
 
 
 class OutcomeKind(StrEnum):
-    """How an attempt ended."""
+    """The kinds of outcome."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -80,16 +86,16 @@ class Outcome:
 
     Attributes:
         kind: succeeded, failed, rejected or lost.
-        value: what the handler returned, if JSON can hold it; else None.
-        error: one line for people, without the traceback; `""` when it succeeded.
-        traceback: the handler's traceback, for operators only; `""` when there is none.
-        retry_after: seconds that a `RetryAfter` asked for, or None.
-        entered: whether the handler's function was entered. An attempt that failed
-            before that is made again whatever `retry=` says.
+        value: the handler's return value; it is stored if it can be encoded as JSON. Default: None.
+        error: one line for people, without the traceback; `""` if the attempt succeeded.
+        traceback: the handler's traceback, for operators only; `""` if there is none.
+        retry_after: seconds until the next attempt, from `RetryAfter`; None if the handler did not raise it.
+        entered: whether the handler's function was entered. If it was not, a failed attempt is retried even without
+            `retry=`.
 
     Raises:
-        ValueError: there is no such kind, or `retry_after` is not 0 to 30 days.
-        TypeError: a text is none.
+        ValueError: `kind` is not an `OutcomeKind`, or `retry_after` is not between 0 seconds and 30 days.
+        TypeError: `error` or `traceback` is not a string.
     """
 
     kind: OutcomeKind
@@ -100,7 +106,7 @@ class Outcome:
     entered: bool = True
 
     def __post_init__(self) -> None:
-        # Plugins make outcomes too: what makes no sense is refused here, where its maker can be named.
+        # Plugins create outcomes, too. An invalid one fails here, so that the traceback names the plugin.
         object.__setattr__(self, "kind", OutcomeKind(self.kind))
         if not isinstance(self.error, str) or not isinstance(self.traceback, str):
             raise TypeError("an outcome's error and traceback are strings")
@@ -109,7 +115,7 @@ class Outcome:
 
     @property
     def succeeded(self) -> bool:
-        """Whether the attempt did its work."""
+        """Whether the attempt succeeded."""
         return self.kind is OutcomeKind.SUCCEEDED
 
 
@@ -118,8 +124,8 @@ class Delivery:
     """One event for one handler, as its handler sees it during an attempt.
 
     Attributes:
-        id: the same over all attempts: the idempotency key to pass on to other systems.
-        event_id: whose event it is.
+        id: the delivery's id, the same in all attempts. Use it as the idempotency key for other systems.
+        event_id: the id of the event.
         handler: the handler's id, `plugin:name`.
         attempt: the number of this attempt, from 1.
     """
@@ -135,20 +141,21 @@ class Delivery:
     _isolated_call: Callable[[Event, Delivery], Any] | None = field(default=None, repr=False, compare=False)
 
     def transaction(self) -> AbstractContextManager[Connection]:
-        """A transaction on the ledger's own PostgreSQL, which commits what is written in it together with the outcome.
+        """Open a transaction in the ledger's PostgreSQL database that commits together with the attempt's outcome.
 
-        Used once, by `with`, in the handler's own thread. It stays open when its block is left, and commits when the
-        handler has returned: what was written and that the attempt has succeeded are durable together, or neither
-        is. An exception rolls back, whether it leaves the block or comes after it.
+        Use it once per attempt, with `with`, in the handler's own thread. The transaction stays open at the end of the
+        `with` block and commits after the handler has returned: either both the handler's writes and the outcome
+        `succeeded` are durable, or neither is. An exception rolls the transaction back, whether it is raised inside the
+        block or after it.
 
         Returns:
-            A context manager that gives a SQLAlchemy `Connection`. It is for the block alone, and cannot commit or
-            roll back; `connection.begin_nested()` undoes parts.
+            A context manager that returns a SQLAlchemy `Connection`. Use the connection only inside the block. It
+            cannot commit or roll back; `connection.begin_nested()` creates a savepoint.
 
         Raises:
-            FlowhooksError: the ledger is not on PostgreSQL, this is not the current attempt (any more), the handler
-                runs in a process of its own, or it is used in another way. Raised by `with`, where it begins or ends;
-                nothing was written.
+            FlowhooksError: the ledger is not on PostgreSQL, this attempt is not (or no longer) the current one, the
+                handler runs in a process of its own, or the transaction is used in another way than described. It is
+                raised at the start or the end of the `with` block; nothing was written.
         """
         if self._begin_transaction is None:
             raise TransactionError("delivery.transaction() is for the handler, while it runs as an attempt")
@@ -157,17 +164,17 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One run of a delivery, as the ledger remembers it.
+    """One run of a delivery, as stored in the ledger.
 
     Attributes:
-        number: from 1.
+        number: the attempt's number, from 1.
         started_at: microseconds since 1970 (UTC).
-        finished_at: microseconds since 1970 (UTC); None while it runs.
-        outcome: None while it runs.
-        error: one line; `""` when it succeeded.
-        traceback: `""` when there is none.
-        result: what the handler returned, as JSON text; None when nothing was kept.
-        process: the id of the process that ran it.
+        finished_at: microseconds since 1970 (UTC); None while the attempt is running.
+        outcome: how the attempt ended; None while it is running.
+        error: one line; `""` if the attempt succeeded.
+        traceback: the handler's traceback; `""` if there is none.
+        result: the handler's return value as JSON text; None if none was stored.
+        process: the id of the process that ran the attempt.
     """
 
     number: int
@@ -181,14 +188,14 @@ class Attempt:
 
 
 class IsolatedCalls(NamedTuple):
-    """How a handler is called that runs in a process of its own.
+    """The call functions of an isolated handler.
 
-    Both raise what the function raised, as a `HandlerRaised` if it was neither `Reject` nor `RetryAfter`; `HandlerLost`
-    where its process ended; and `HandlerProcessUnavailable` where there was none.
+    Both raise `Reject` and `RetryAfter` as the handler's function raised them, `HandlerRaised` for any other exception
+    of it, `HandlerLost` if its process ended, and `HandlerProcessUnavailable` if no process was available.
 
     Attributes:
-        run: calls its function, and marks the delivery as entered when that may have begun.
-        probe: calls its probe.
+        run: calls the handler's function, and marks the delivery as entered if the function may have been entered.
+        probe: calls the handler's probe.
     """
 
     run: Callable[[Event, Delivery], Any]
@@ -196,15 +203,16 @@ class IsolatedCalls(NamedTuple):
 
 
 class ReadyDelivery(NamedTuple):
-    """What a runner needs to know of a delivery that may run.
+    """A delivery that may run, as runners queue it.
 
     Attributes:
-        delivery_id: the delivery.
-        handler: its handler's id; runners may queue by it.
-        attempt: how many attempts have been made: the claim is a compare-and-set on it.
-        probe: whether it is *unknown* and its handler's `probe=` is to be asked, rather than run.
-        ordered: whether it has to wait for its turn.
-        load_event: makes its event anew, where it is being stored just now. Not to be kept: it holds the body.
+        delivery_id: the delivery's id.
+        handler: the handler's id; runners may queue by it.
+        attempt: number of attempts made so far. The claim succeeds only if the ledger still has this number.
+        probe: whether the delivery is *unknown*, so that the handler's `probe=` is called instead of its function.
+        ordered: whether the delivery has an order key.
+        load_event: returns a new copy of the event while the delivery is being stored; None otherwise. Runners must
+            not keep it, because it references the body.
     """
 
     delivery_id: str
@@ -215,18 +223,18 @@ class ReadyDelivery(NamedTuple):
     load_event: Callable[[], Event] | None = None
 
     def to_claimed_attempt(self) -> ClaimedAttempt | None:
-        """The first attempt of a delivery that is stored as running; None if it is not being stored just now."""
+        """Return the first attempt of a delivery that is being stored as running; None without `load_event`."""
         return None if self.load_event is None else ClaimedAttempt(event=self.load_event(), attempt=1, retry_base=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedAttempt:
-    """An attempt that has begun: its delivery is durably marked as running.
+    """An attempt whose delivery is durably marked as running.
 
     Attributes:
-        event: read anew, so that this attempt shares its data with no other.
+        event: a copy of the event that no other attempt shares.
         attempt: the attempt's number, from 1.
-        retry_base: attempts made before the present retry schedule.
+        retry_base: number of attempts made before the current retry schedule started.
     """
 
     event: Event
@@ -235,61 +243,62 @@ class ClaimedAttempt:
 
 
 class ConcurrencyLimitReached:
-    """Instead of an attempt: as many of its handler's deliveries run as may, here and elsewhere."""
+    """Returned instead of an attempt if the handler's concurrency limit over all processes is reached."""
 
     __slots__ = ()
 
 
 class TransactionHooks(Protocol):
-    """The ledger transaction in which a runner is told of deliveries.
+    """The ledger transaction in which a runner receives deliveries.
 
     Attributes:
-        connection: the database connection, for runners whose queue lives in the same database.
+        connection: the database connection, for runners whose queue is in the same database.
     """
 
     connection: Any
 
     def after_commit(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called once the transaction is durable; never if it is not."""
+        """Call `callback` once the COMMIT is confirmed, and only then."""
 
     def notify_peers(self) -> None:
-        """Have the other processes told, once the transaction is durable, that there is something to run for them."""
+        """Notify the other processes of new deliveries once the transaction is durable."""
 
     def after_rollback(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called if the transaction comes to nothing."""
+        """Call `callback` if the COMMIT is not confirmed."""
 
 
 class ExecuteFn(Protocol):
-    """Makes one attempt, if the delivery still is as its runner knew it and nothing holds it back."""
+    """Runs one attempt if the delivery is unchanged since the runner read it, and is neither blocked nor paused."""
 
     def __call__(self, queued: ReadyDelivery, claimed: ClaimedAttempt | None, /) -> ConcurrencyLimitReached | None:
-        """Make it; `ConcurrencyLimitReached` if that could not be because of its handler's others."""
+        """Run the attempt; return `ConcurrencyLimitReached` if the handler's concurrency limit prevented it."""
 
 
 class Runner(Protocol):
-    """Decides when and where `execute` is called; the ledger stays the only truth: a lost or doubled call is harmless.
+    """Decides when and where `execute` is called.
 
-    The first one is `flowhooks.execution.runners.embedded`.
+    The ledger alone decides which attempt is made, so a missing or duplicate call is harmless. The default runner is
+    `flowhooks.execution.runners.embedded`.
     """
 
     def reserve(self, transaction: TransactionHooks, deliveries: Sequence[ReadyDelivery]) -> Sequence[ReadyDelivery]:
-        """Choose which of `deliveries`, about to be stored, are run as soon as `transaction` is durable.
+        """Return those of `deliveries`, which are about to be stored, that run as soon as `transaction` is durable.
 
-        Those are stored as running at once, which saves claiming them. A runner that works elsewhere chooses none.
+        They are stored as *running* at once, which saves the claim. A runner in another process returns none.
         """
 
     def enqueue(self, transaction: TransactionHooks, deliveries: Sequence[ReadyDelivery], not_before: int) -> None:
-        """Take note, within `transaction`, that `deliveries` may run from `not_before` (microseconds since 1970)."""
+        """Queue, within `transaction`, deliveries that may run from `not_before` (microseconds since 1970)."""
 
     def run(self, execute: ExecuteFn, stop: Flag) -> None:
-        """Call `execute` for what may run, from threads of its own, until `stop` is set; then wait for what runs.
+        """Call `execute` for ready deliveries in its own threads until `stop` is set; then wait for running attempts.
 
-        For what it had reserved it hands over the claim, too. Where `execute` returns `ConcurrencyLimitReached`, none
-        of that handler's deliveries can begin: they are offered again once one has ended.
+        For a reserved delivery the runner passes the claimed attempt. If `execute` returns `ConcurrencyLimitReached`,
+        no delivery of that handler can start until one of them has ended; they are then offered again.
         """
 
     def sweep(self, transaction: TransactionHooks) -> None:
-        """Recover what processes that died have left behind."""
+        """Remove the runner's own records of expired processes."""
 
     def health(self) -> str | None:
-        """Why this runner cannot run deliveries just now, or None."""
+        """Return why this runner cannot run deliveries at present, or None."""

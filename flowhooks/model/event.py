@@ -1,4 +1,4 @@
-"""The event: a validated call-back, immutable."""
+"""The event: a validated, immutable callback."""
 
 from __future__ import annotations
 
@@ -23,46 +23,47 @@ FIELDS: Final = {
     "processDefinitionVersion": "process_definition_version",
     "conclusion": "conclusion",
 }
-"""What each of the six names of a call-back's body is called on an event, in every kind of call-back."""
+"""Attribute of `Event` for each of six members of a callback's body, in every kind of callback."""
 ALWAYS_COMPARED: Final = ("businessKey", "conclusion", "processDefinitionVersion")
-"""Members that count when two callbacks of one identity are compared, whatever `identity.ignore_pointers` says."""
+"""Members that are always compared between two callbacks of one identity, even if `identity.ignore_pointers` names
+them."""
 
 _DEFINITION_ID: Final = re.compile(r"([^:]+):([0-9]+):[^:]+")
-"""`key:version:uuid`, as Flowable, Activiti and Camunda write a processDefinitionId."""
+"""`key:version:uuid`, the format of processDefinitionId in Flowable, Activiti and Camunda."""
 _MAX_VERSION: Final = 2**31 - 1
 """`processDefinitionVersion` is an int32."""
 _CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 class EventState(StrEnum):
-    """Where routing has left an event. Deliveries to `every` handlers make no difference to it."""
+    """The result of routing an event. Deliveries to `every` handlers do not affect it."""
 
     ROUTED = "routed"
-    """At least one handler that shares its class or key takes it."""
+    """At least one handler matches the event's class or key."""
     PARKED = "parked"
-    """No handler takes it yet: it is kept for a handler that is still to be installed, or for an operator."""
+    """No handler matches yet: the event is stored until a handler for it is installed or an operator decides."""
     DISMISSED = "dismissed"
-    """No handler is to take it."""
+    """The event needs no handler."""
 
 
 class ParkedBy(StrEnum):
     """Why an event is parked."""
 
     HANDLER = "handler"
-    """No handler has its class or key, or none of those takes its version or source."""
+    """No handler listens to its class or key, or none of those that do accepts its version or source."""
     CONDITION = "condition"
-    """A handler's condition cannot be decided: the event lacks the member, or it has another type."""
+    """A handler's condition is undecided: the event lacks the member, or the member has another type."""
     NAME = "name"
-    """The event has neither a class nor a key, so that no handler can ever be found for it."""
+    """The event has neither a class nor a key, so no handler can ever match it."""
 
 
 class DismissedBy(StrEnum):
     """Why an event is dismissed."""
 
     CONDITION = "condition"
-    """Handlers have its class or key, and the conditions of each are false."""
+    """Handlers listen to its class or key, and the conditions of all of them are false."""
     KIND = "kind"
-    """Handlers have its class or key, and all of them listen to other kinds of callback."""
+    """Handlers listen to its class or key, but all of them to other kinds of callback."""
     SETTING = "setting"
     """`routing.ignore_process_keys` names its key."""
     OPERATOR = "operator"
@@ -70,46 +71,46 @@ class DismissedBy(StrEnum):
 
 
 class NoMatch(NamedTuple):
-    """Why handlers that share an event's class or key do not get it.
+    """Why the handlers that share an event's class or key do not match it.
 
     Attributes:
-        reasons: the first 20 handlers' ids, each with its reason.
-        total: how many handlers there are.
+        reasons: the reason for each of the first 20 handlers, by handler id.
+        total: total number of such handlers.
     """
 
     reasons: Mapping[str, str]
     total: int
 
     def to_json(self) -> str:
-        """As the ledger keeps it."""
+        """Encode for storage in the ledger."""
         return json.dumps({"reasons": dict(self.reasons), "total": self.total}, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> NoMatch:
-        """What `to_json` gave."""
+        """Decode the result of `to_json`."""
         return cls(**json.loads(text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One completed flow, as its engine told it.
+    """One completed process, as its engine reported it in a callback.
 
     Attributes:
-        id: ours, a UUID version 7 (RFC 9562), so that ids sort by the time they were made.
-        source: the engine that sent it, named by its credential; `"default"` without one.
-        kind: the last part of the call-back's path; `"complete"` is what ships.
+        id: the event's id in flowhooks: a UUID version 7 (RFC 9562), so ids sort by creation time.
+        source: the engine that sent the callback, named by the credential it used; `"default"` without a credential.
+        kind: the kind of callback: the last part of its path. flowhooks ships with `"complete"`; plugins add others.
         flow_instance_id: the engine's process instance id.
         business_key: `businessKey`, or None.
-        callback_class: `callBackProcessClass`, or None. A look-up string; never imported.
+        callback_class: `callBackProcessClass`, or None. Used only to look up handlers; never imported.
         process_definition_id: `processDefinitionId`, or None.
-        process_definition_key: `processDefinitionKey`; where absent, taken from a
-            `key:version:uuid` processDefinitionId; or None.
-        process_definition_version: `processDefinitionVersion`; where absent, taken from a
-            `key:version:uuid` processDefinitionId; or None.
-        conclusion: how the process ended in business terms, such as `"approved"` or `"rejected"`: `conclusion`, in
-            the words of the source's table `[sources.NAME.conclusion]`; None if the engine sends none.
-        data: the whole body without its nulls. Each delivery gets a copy of its own.
-        received_at: when it was taken in, with UTC as its zone.
+        process_definition_key: `processDefinitionKey`; if absent, the key of a processDefinitionId in the format
+            `key:version:uuid`; otherwise None.
+        process_definition_version: `processDefinitionVersion`; if absent, the version of a processDefinitionId in the
+            format `key:version:uuid`; otherwise None.
+        conclusion: how the process ended in business terms, such as `"approved"` or `"rejected"`: the callback's
+            `conclusion`, mapped by the settings' table `[sources.NAME.conclusion]`; None if the engine sends none.
+        data: the whole body without its nulls. Each delivery gets its own copy.
+        received_at: when flowhooks received the callback, in UTC.
     """
 
     id: str
@@ -127,9 +128,10 @@ class Event:
 
     @property
     def identity(self) -> tuple[str, str, str, str]:
-        """What makes two callbacks the same: source, kind, instance, class. Two classes are two events.
+        """The values that identify an event: source, kind, process instance and class.
 
-        The conclusion is not part of it: the same instance with another conclusion is a conflict.
+        Two callbacks with the same identity are the same event. The conclusion is not part of the identity: the same
+        instance with another conclusion is a conflict.
         """
         return self.source, self.kind, self.flow_instance_id, self.callback_class or ""
 
@@ -144,16 +146,16 @@ def from_body(
     received_at: datetime,
     conclusions: Mapping[str, str] = MappingProxyType({}),
 ) -> Event:
-    """Make an event of a body that its schema has accepted.
+    """Create an event from a validated body.
 
     Args:
-        body: the JSON object, nulls already left out.
+        body: the JSON object without nulls.
         id: the event's id.
         source: the engine's name.
-        kind: the kind of call-back.
-        flow_instance_id: from the path, already checked.
+        kind: the kind of callback.
+        flow_instance_id: from the path, already validated.
         received_at: an aware time in UTC.
-        conclusions: the source's words for conclusions, each with the word that handlers use; others stay as they are.
+        conclusions: map from the source's conclusions to those that handlers use; others stay unchanged.
 
     Returns:
         The event. An empty `callBackProcessClass`, `processDefinitionKey` or `conclusion` counts as absent.
@@ -185,12 +187,12 @@ def _version_of(digits: str) -> int | None:
 
 
 def digest(body: Mapping[str, Any], ignore: Sequence[str] = ()) -> str:
-    """The SHA-256 (hexadecimal) of a body as JSON values: order of keys and white space do not count.
+    """Return the SHA-256 of a body's JSON values in hexadecimal; the order of keys and white space do not matter.
 
     Args:
-        body: what `schema.parse` returned, in which `1.0` is already `1`.
-        ignore: JSON Pointers (RFC 6901) to values that do not count, such as a time stamp; `""` is the whole body.
-            The members of `ALWAYS_COMPARED` count all the same.
+        body: the result of `schema.parse`, in which `1.0` is already `1`.
+        ignore: JSON Pointers (RFC 6901) to values that are left out, such as a time stamp; `""` is the whole body.
+            The members of `ALWAYS_COMPARED` are never left out.
     """
     if ignore:
         compared = copy.deepcopy(dict(body))
@@ -215,4 +217,4 @@ def _remove(body: Any, pointer: str) -> None:
     if isinstance(body, dict):
         body.pop(last, None)
     elif isinstance(body, list) and last.isdecimal() and int(last) < len(body):
-        body[int(last)] = None  # not removed: further pointers count places in the list as it was
+        body[int(last)] = None  # not removed, so that the indexes in further pointers stay valid

@@ -1,4 +1,4 @@
-"""Handlers: a plugin's function plus what it listens to."""
+"""Handlers: a plugin's function with its selectors and run options."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ if TYPE_CHECKING:
     from flowhooks.model.event import Event
 
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
-"""What names of plugins, handlers and sources look like."""
+"""Pattern of the names of plugins, handlers and sources."""
 ORDER_BY_CHOICES: Final = ("business_key", "process_key")
-"""What a handler's deliveries may be ordered by."""
+"""Allowed values of `order_by=`."""
 MAX_CONCURRENCY: Final = 1_000
-"""The largest `concurrency=`: what is more than all machines have threads for is no limit."""
+"""Maximum of `concurrency=`. A larger number would exceed the threads of all machines, so it would limit nothing."""
 ISOLATION_CHOICES: Final = ("thread", "process")
-"""Where a handler's function may run."""
+"""Allowed values of `isolation=`."""
 MAX_TIMEOUT_SECONDS: Final = 86_400.0
-"""Seconds; the longest `timeout=`: a day."""
+"""Maximum of `timeout=` in seconds: one day."""
 MIN_MEMORY_MIB: Final = 64
 MAX_MEMORY_MIB: Final = 1_048_576
-"""Mebibytes; what `memory_mib=` may be: an interpreter with little more than nothing, up to a tebibyte."""
+"""Range of `memory_mib=` in mebibytes: from little more than the interpreter itself to one tebibyte."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handler:
-    """A function and what it listens to. Made by `@handler`; calling it calls the function.
+    """A function with its selectors and run options. Created by `@handler`; calling it calls the function.
 
     Attributes:
         function: called as `(event)` or `(event, delivery)`.
         name: unique within its plugin; the function's name unless given.
-        selectors: what it listens to.
-        retry: says that running twice is safe, and when; None: a failure is final.
-        probe: called as `(event, delivery)` when it is unknown whether an attempt did its work;
-            answers True (it did), False (it did not) or None (cannot tell).
-        order_by: `"business_key"` or `"process_key"`: its deliveries of one such key run one at a time, in the order in
-            which their call-backs were taken; None: in any order.
-        concurrency: how many of its deliveries run at once at the most, over all machines; None: no matter.
-        isolation: `"process"`: its function runs in a process of its own; `"thread"`: in one of the server's threads;
-            None: as the settings say.
-        timeout: seconds after which an attempt is overdue; None: as the settings say. In a process of its own it is
-            killed then; a thread cannot be, so that there somebody is told.
-        memory_mib: mebibytes that its process may take, in a process of its own; None: as the settings say.
+        selectors: the events that the handler listens to.
+        retry: the retry schedule; it states that running the function twice is safe. None: a failure is final.
+        probe: called as `(event, delivery)` when it is unknown whether an attempt did its work. Returns True (it did),
+            False (it did not) or None (not known).
+        order_by: `"business_key"` or `"process_key"`: deliveries with the same key run one at a time, in the order in
+            which their callbacks were accepted. None: in any order.
+        concurrency: maximum number of deliveries that run at the same time, over all machines; None: no limit.
+        isolation: `"process"`: the function runs in a process of its own. `"thread"`: it runs in a thread of the
+            server or worker. None: as configured in the settings.
+        timeout: seconds after which an attempt is overdue; None: as configured in the settings. An overdue process is
+            killed. A thread cannot be killed, so an alert is raised instead.
+        memory_mib: memory limit of the handler's own process in mebibytes; None: as configured in the settings.
         plugin: the plugin's name, filled in when the plugin is loaded.
-        takes_delivery: whether `function` wants the delivery too.
+        takes_delivery: whether `function` takes the delivery as its second argument.
     """
 
     function: Callable[..., Any]
@@ -71,7 +71,7 @@ class Handler:
 
     @property
     def id(self) -> str:
-        """`plugin:name`, under which the ledger knows it."""
+        """The handler's id, `plugin:name`."""
         return f"{self.plugin}:{self.name}"
 
     @property
@@ -81,12 +81,12 @@ class Handler:
 
     @property
     def source_location(self) -> str:
-        """`file:line` of the function, or its name where there is no source file."""
+        """`file:line` of the function, or its `repr` if it has no source file."""
         code = getattr(inspect.unwrap(self.function), "__code__", None)
         return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(self.function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function itself, as a unit test does."""
+        """Call the function directly, for unit tests."""
         return self.function(*args, **kwargs)
 
 
@@ -109,39 +109,47 @@ def handler(
     memory_mib: int | None = None,
     name: str | None = None,
 ) -> Callable[[Callable[..., Any]], Handler]:
-    """Declare what a function listens to.
+    """Declare a function as a handler, with the events that it listens to.
+
+    Give `callback_class=`, `process_key=` or `every=True`.
 
     Args:
         callback_class: one or several values of `callBackProcessClass`.
         process_key: one or several values of `processDefinitionKey`.
-        versions: such as `">=3,<5"`, on `processDefinitionVersion`.
-        source: one or several names of engines; default every one.
-        kind: the kind of call-back; default `"complete"`.
-        conclusion: one or several values of `Event.conclusion`: the handler runs only for processes that ended so;
-            default: however the process ended, because a rejected approval completes as normally as an approved one.
-        when: what the event's data must be: a dict of JSON Pointers (RFC 6901), each with a JSON Schema (a dict;
-            without `$ref`), a constant, or a list of constants; None stands for an absent value. Values are compared
-            as JSON has them: `True` is not 1, and 1 is 1.0. All must hold. Default: whatever the data is.
-        every: listen to every event of that kind.
-        retry: say, with `Retry(...)`, that running twice is safe; default: a failure is final.
-        probe: tells whether a lost attempt did its work.
-        order_by: `"business_key"` or `"process_key"`: have the deliveries of one key run one at a time, in the order in
-            which their call-backs were taken; default: in any order.
-        concurrency: how many of its deliveries may run at once, over all machines, 1 to 1000; default: any number.
-        isolation: `"process"` has its function run in a process of its own, so that a crash, a leak or an endless loop
-            is that attempt's outcome and nothing else's; `"thread"` has it run in a thread of the server, as one needs
-            that uses `delivery.transaction()`; default: as the settings say, which is a thread if they say nothing.
-        timeout: seconds after which an attempt is overdue, more than 0 and at most a day; default: as the settings say.
-        memory_mib: mebibytes that its process may take, 64 to 1048576; only with `isolation="process"`; default: as
-            the settings say.
-        name: the handler's name in its plugin; default the function's.
+        versions: range of `processDefinitionVersion`, such as `">=3,<5"`; default: any version, or none.
+        source: one or several names of engines; default: all.
+        kind: the kind of callback; default: `"complete"`.
+        conclusion: one or several values of `Event.conclusion`: the handler runs only for processes with one of these
+            conclusions. Default: any conclusion, or none; a rejected approval then runs the handler like an approved
+            one.
+        when: conditions on the event's data: a dict from JSON Pointers (RFC 6901) to the expected value, which is a
+            JSON Schema (a dict without `$ref`), a constant, or a list of constants. None as a constant means that the
+            value is absent. Values are compared as JSON values: `True` is not 1, and 1 equals 1.0. All conditions must
+            hold. Default: no conditions.
+        every: listen to every event of this kind.
+        retry: the retry schedule, `Retry(...)`; it states that running the function twice is safe. Default: a failure
+            is final.
+        probe: function of `(event, delivery)` that returns whether a lost attempt did its work; default: none.
+        order_by: `"business_key"` or `"process_key"`: deliveries with the same key run one at a time, in the order in
+            which their callbacks were accepted. Default: in any order.
+        concurrency: maximum number of deliveries that run at the same time, over all machines, 1 to 1000; default: no
+            limit.
+        isolation: `"process"` runs the function in a process of its own, so that a crash, a leak or an endless loop
+            affects only that attempt. `"thread"` runs it in a thread of the server or worker;
+            `delivery.transaction()` requires that. Default: as configured in the settings, whose default is a thread.
+        timeout: seconds after which an attempt is overdue, more than 0 and at most a day; default: as configured in
+            the settings.
+        memory_mib: memory limit of the handler's own process in mebibytes, 64 to 1048576; requires
+            `isolation="process"`. Default: as configured in the settings.
+        name: the handler's name in its plugin; default: the function's name.
 
     Returns:
-        A decorator that turns the function into a `Handler`, to be returned from the `handlers` hook.
+        A decorator that turns the function into a `Handler`, which the hook `handlers` returns.
 
     Raises:
-        HandlerError: it could never run: no selector, versions that contradict one another, a condition that cannot
-            be used, a wrong type, `async def`, wrong arguments.
+        HandlerError: the handler could never run: no selector, contradictory versions, an invalid condition, an
+            argument of a wrong type or out of range, `async def`, or a function with wrong parameters. Raised when the
+            function is decorated.
     """
 
     def decorate(function: Callable[..., Any]) -> Handler:

@@ -1,4 +1,4 @@
-"""When a failed attempt is made again."""
+"""The retry schedule of a handler."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 from typing import Final
 
 DEFAULT_DELAYS: Final = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0)
-"""Seconds before each further attempt: the schedule that Svix publishes for web-hooks, 27.6 hours in all."""
+"""Seconds before each further attempt, 27.6 hours in total. Source: the schedule that Svix publishes for webhooks."""
 MAX_ATTEMPTS: Final = 1000
-"""So that a slip of the finger does not run for years."""
+"""Maximum of `attempts`, so that a typing error does not cause years of retries."""
 MAX_DELAY_SECONDS: Final = 30 * 86400
 
 
 @dataclass(frozen=True, slots=True, init=False)
 class Retry:
-    """Says that running a handler twice is safe, and when a failed attempt is made again.
+    """The retry schedule of a handler. It states that running the handler's function twice is safe.
 
     Attributes:
-        attempts: how many attempts in all, the first one counted, from 1 to 1000; default one more than there
-            are delays (8).
-        delays: seconds before attempt 2, 3, …; the last one serves for all that follow.
-            Default: 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 10 h.
-        jitter: the part of a delay by which it is lengthened at random, so that what failed
-            together does not return together; default 0.1.
+        attempts: maximum number of attempts, including the first one, 1 to 1000; default: one more than the number of
+            delays, which is 8 with the default delays.
+        delays: seconds before attempt 2, 3, …, each 0 to 30 days; the last delay repeats. Default: 5 s, 5 min, 30 min,
+            2 h, 5 h, 10 h, 10 h.
+        jitter: maximum random lengthening of a delay, as a fraction of it, 0 to 1, so that attempts that failed at the
+            same time are not retried at the same time; default: 0.1.
 
     Raises:
-        ValueError: something is no number, or a number is out of its range.
+        ValueError: a value is not a number, or is out of range.
     """
 
     attempts: int
@@ -48,14 +48,14 @@ class Retry:
         object.__setattr__(self, "jitter", jitter)
 
     def delay(self, attempts_made: int, random: float) -> float | None:
-        """Seconds to wait after attempt number `attempts_made` has failed.
+        """Return the seconds to wait after attempt number `attempts_made` has failed.
 
         Args:
-            attempts_made: how many attempts have been made, from 1.
-            random: a random number of 0 to 1, which the caller draws.
+            attempts_made: number of attempts made so far, from 1.
+            random: a random number between 0 and 1.
 
         Returns:
-            The delay in seconds, or None when no attempt is left.
+            The delay in seconds, or None if no attempt is left.
         """
         if attempts_made >= self.attempts:
             return None

@@ -1,4 +1,4 @@
-"""What a handler listens to: classes, keys, versions, sources, kind, and conditions on the event."""
+"""The selectors of a handler: classes, keys, versions, sources, kind, and conditions on the event."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _COMPARE: Final[Mapping[str, Callable[[int, int], bool]]] = {
     "<": int.__lt__,
 }
 MAX_CONCLUSION_CHARS: Final = 128
-"""Characters of a conclusion; `process-end-call-back-ro.schema.json` has the same limit."""
+"""Maximum characters of a conclusion; `process-end-call-back-ro.schema.json` has the same limit."""
 SELECTORS_FORMAT: Final = 2
-"""The format of `Selectors.to_json`. 1, which is not written, had neither conclusions nor conditions."""
+"""Version of the format of `Selectors.to_json`. Format 1 has no member `format`, no conclusions and no conditions."""
 _MIN_VERSION: Final = -(2**31)
 _MAX_VERSION: Final = 2**31 - 1
-"""`processDefinitionVersion` is an int32, in every kind of call-back."""
+"""Range of `processDefinitionVersion`, which is an int32 in every kind of callback."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +39,9 @@ class ConditionResult:
     """One condition of a handler, evaluated for an event.
 
     Attributes:
-        member: what the condition reads: `"conclusion"` or a JSON Pointer into the event's data.
-        holds: whether it holds; None: it cannot be decided.
-        reason: why it does not hold, in a clause; `""` if it holds.
+        member: the member that the condition reads: `"conclusion"` or a JSON Pointer into the event's data.
+        holds: whether the condition holds; None: it is undecided.
+        reason: why the condition does not hold, as a clause; `""` if it holds.
     """
 
     member: str
@@ -51,25 +51,26 @@ class ConditionResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selectors:
-    """What a handler listens to.
+    """The events that a handler listens to.
 
-    A handler matches if its class or its key matches (or `every` is set), if versions, source and kind do, and if its
-    conditions hold: its conclusions and `when`.
+    An event matches if its class or key is selected (or `every` is set), if its version, source and kind are selected,
+    and if the conditions hold: `conclusions` and `when`.
 
     Attributes:
         callback_classes: values of `callBackProcessClass`.
         process_keys: values of `processDefinitionKey`.
-        versions: such as `">=3,<5"`, on `processDefinitionVersion`; `""` takes every version
-            and also none. An absent version does not match anything else.
-        sources: names of engines; empty takes every one.
-        kind: the kind of call-back; default `"complete"`.
-        every: listen to every event of that kind, whatever its class or key.
-        conclusions: values of `Event.conclusion`, of which the event must have one; empty takes every one and none.
-        when: JSON Pointers into the event's data, each with what is expected there: a JSON Schema (a dict), a constant,
-            or a list of constants.
+        versions: range of `processDefinitionVersion`, such as `">=3,<5"`. `""` matches every version and an absent
+            one; any other value does not match an absent version.
+        sources: names of engines; empty: all.
+        kind: the kind of callback; default: `"complete"`.
+        every: whether to listen to every event of this kind, regardless of class and key.
+        conclusions: values of `Event.conclusion`; empty: any conclusion, or none.
+        when: the expected value for each JSON Pointer into the event's data: a JSON Schema (a dict), a constant, or a
+            list of constants.
 
     Raises:
-        HandlerError: `versions`, `conclusions` or `when` cannot be used, or nothing is selected.
+        HandlerError: `versions`, `conclusions` or `when` is invalid, or neither a class, nor a key, nor `every` is
+            given.
     """
 
     callback_classes: tuple[str, ...] = ()
@@ -112,7 +113,7 @@ class Selectors:
         return bool(self.conclusions or self._conditions)
 
     def decide(self, event: Event) -> bool | None:
-        """Whether the handler's conditions hold for an event; None: it cannot be decided."""
+        """Return whether the handler's conditions hold for an event; None: undecided."""
         conclusion = None if event.conclusion is None else event.conclusion in self.conclusions
         return decide_all(
             (
@@ -122,14 +123,14 @@ class Selectors:
         )
 
     def first_undecided(self, event: Event) -> str:
-        """The first member that an undecided condition lacks: `"conclusion"` or a JSON Pointer; `""` if none."""
+        """Return the member of the first undecided condition: `"conclusion"` or a JSON Pointer; `""` if none is."""
         if self.conclusions and event.conclusion is None:
             return "conclusion"
         pointers = (condition.pointer for condition in self._conditions if condition.decide(event.data) is None)
         return next(pointers, "")
 
     def evaluate(self, event: Event) -> tuple[ConditionResult, ...]:
-        """Each condition of the handler, evaluated for an event."""
+        """Evaluate each condition of the handler for an event."""
         results = []
         if self.conclusions:
             named = ", ".join(self.conclusions)
@@ -145,14 +146,14 @@ class Selectors:
         return tuple(results)
 
     def why_not(self, event: Event) -> str | None:
-        """Why the handler's conditions do not hold for an event, in a clause; None if they hold."""
+        """Return why the handler's conditions do not hold for an event, as a clause; None if they hold."""
         wrong = [result for result in self.evaluate(event) if not result.holds]
         # A false condition decides, so it comes before an undecided one.
         wrong.sort(key=lambda result: result.holds is None)
         return wrong[0].reason if wrong else None
 
     def why_filtered_out(self, event: Event) -> str | None:
-        """Why `event` is not for this handler although its class or key may be, or None: kind, source and versions."""
+        """Return why the kind, source or version of `event` does not match, as a clause; None if all match."""
         if event.kind != self.kind:
             return f"kind is {event.kind!r}, not {self.kind!r}"
         if self.sources and event.source not in self.sources:
@@ -167,7 +168,7 @@ class Selectors:
         return None
 
     def to_json(self) -> dict[str, Any]:
-        """As the ledger keeps it; `Selectors.from_json` reads it back."""
+        """Encode for storage in the ledger."""
         return {
             "format": SELECTORS_FORMAT,
             "callback_classes": list(self.callback_classes),
@@ -182,7 +183,7 @@ class Selectors:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Selectors:
-        """What `to_json` gave.
+        """Decode the result of `to_json`.
 
         Raises:
             NewerSelectorsError: a newer flowhooks wrote it.
@@ -210,9 +211,13 @@ def _parse_term(text: str) -> tuple[str, int]:
 
 
 def check_satisfiable(versions: str) -> str:
-    """`versions` as it is, unless it can be read and no version satisfies it."""
+    """Return `versions` unchanged.
+
+    Raises:
+        HandlerError: `versions` is malformed, or no version satisfies it.
+    """
     if not isinstance(versions, str) or not versions.strip():
-        return versions  # refused, or taken, by `Selectors`
+        return versions  # `Selectors` checks the type
     low, high, excluded = _MIN_VERSION, _MAX_VERSION, set[int]()
     for operator, number in map(_parse_term, _TERM_SPACES.split(versions.strip())):
         if number > _MAX_VERSION:

@@ -1,1 +1,1 @@
-"""Which handlers an event goes to."""
+"""Select the handlers of an event."""

@@ -1,4 +1,4 @@
-"""The router's index: candidates by what they listen to, and what those of one event come to."""
+"""The router's index: candidates by class, key and conclusion, and their evaluation for one event."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _NO_ENTRIES: Final = ()
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A handler as the router sees it, whether its function is loaded or only remembered.
+    """A handler that the router can select, either loaded in this process or only registered in the ledger.
 
     Attributes:
         handler_id: `plugin:name`.
-        selectors: what it listens to.
-        order_by: what its deliveries are ordered by, `"business_key"` or `"process_key"`; None: nothing.
+        selectors: the events that it listens to.
+        order_by: the order of its deliveries, `"business_key"` or `"process_key"`; None: not ordered.
     """
 
     handler_id: str
@@ -32,15 +32,15 @@ class Candidate:
 
 
 class Route(NamedTuple):
-    """Which handlers an event goes to, and why. A tuple, because one is made for every call-back.
+    """The handlers of an event, with the reasons. A named tuple, because one is created for every callback.
 
     Attributes:
-        handlers: each handler's id with the reason, in the order in which the candidates were given.
-        state: what the event is: routed, parked or dismissed. `every` handlers make no difference to it.
-        parked_by: why it is parked; None if it is not.
-        dismissed_by: why it is dismissed; None if it is not.
-        undecided: the member that an undecided condition lacks, `"conclusion"` or a JSON Pointer; `""` if none is.
-        unknown_conclusion: whether handlers have the event's class or key, and none of them names its conclusion.
+        handlers: the reason for each selected handler, by handler id, in the order of the candidates.
+        state: whether the event is routed, parked or dismissed; `every` handlers do not affect it.
+        parked_by: why the event is parked; None if it is not.
+        dismissed_by: why the event is dismissed; None if it is not.
+        undecided: the member that an undecided condition reads, `"conclusion"` or a JSON Pointer; `""` if none is.
+        unknown_conclusion: whether handlers of the event's class or key require conclusions and none names this one.
     """
 
     handlers: Mapping[str, str]
@@ -57,7 +57,7 @@ class Route(NamedTuple):
 
 
 class IndexEntry:
-    """A candidate with the parts of its reasons written out once, not per event."""
+    """A candidate with the texts for its reasons, which are built once instead of per event."""
 
     __slots__ = ("handler_id", "has_conditions", "has_filters", "order", "pointers", "selectors", "sources", "versions")
 
@@ -69,19 +69,19 @@ class IndexEntry:
         self.sources = ", ".join(self.selectors.sources)
         self.pointers = ", ".join(self.selectors.when)
         self.has_conditions = self.selectors.has_conditions
-        # Most have none of them: with ten thousand handlers, what need not be touched is not fetched from memory.
+        # Most handlers have no filters. With ten thousand handlers, skipping `selectors` saves memory accesses.
         self.has_filters = bool(self.versions or self.sources)
 
     def passes_filters(self, event: Event) -> bool:
-        """Whether versions and source, of an event of the right kind, are right."""
+        """Return whether the version and source of an event of this kind match."""
         return not self.has_filters or self.selectors.why_filtered_out(event) is None
 
     def decide(self, event: Event) -> bool | None:
-        """Whether the conditions hold; None: it cannot be decided."""
+        """Return whether the conditions hold; None: undecided."""
         return self.selectors.decide(event) if self.has_conditions else True
 
     def reason(self, matched_on: str, event: Event) -> str:
-        """Why it gets the event, given what both share."""
+        """Return why the event matches; `matched_on` names the class or key that both share."""
         if self.versions:
             matched_on = f"{matched_on}, version {event.process_definition_version} in {self.versions}"
         if self.sources:
@@ -94,7 +94,7 @@ class IndexEntry:
 
 
 class Bucket:
-    """The entries of one class, or of one key: those that require a conclusion are found by it."""
+    """The entries of one class or one key; entries that require conclusions are indexed by conclusion."""
 
     __slots__ = ("any_conclusion", "by_conclusion", "matched_on", "requiring_conclusion")
 
@@ -105,7 +105,7 @@ class Bucket:
         self.requiring_conclusion: list[IndexEntry] = []
 
     def add(self, entry: IndexEntry) -> None:
-        """Take in a candidate."""
+        """Add a candidate."""
         if not entry.selectors.conclusions:
             self.any_conclusion.append(entry)
             return
@@ -114,12 +114,12 @@ class Bucket:
             self.by_conclusion.setdefault(conclusion, []).append(entry)
 
     def entries(self) -> list[IndexEntry]:
-        """All candidates, those that require no conclusion first."""
+        """Return all candidates, those that require no conclusion first."""
         return [*self.any_conclusion, *self.requiring_conclusion]
 
 
 class RoutingIndex:
-    """The entries of one kind of call-back, by what they listen to."""
+    """The entries of one kind of callback, by class and key."""
 
     __slots__ = ("classes", "every", "keys", "unfiltered")
 
@@ -130,7 +130,7 @@ class RoutingIndex:
         self.every: list[IndexEntry] = []
 
     def add(self, entry: IndexEntry) -> None:
-        """Take in a candidate under each of its classes and keys."""
+        """Add a candidate under each of its classes and keys."""
         for name in entry.selectors.callback_classes:
             self.classes.setdefault(name, Bucket(f"class {name}")).add(entry)
         for name in entry.selectors.process_keys:
@@ -139,12 +139,15 @@ class RoutingIndex:
             self.every.append(entry)
 
     def buckets(self, event: Event) -> list[Bucket]:
-        """Those of the event's class and of its key."""
+        """Return the buckets of the event's class and key."""
         buckets = (self.classes.get(event.callback_class), self.keys.get(event.process_definition_key))
         return [bucket for bucket in buckets if bucket is not None]
 
     def freeze(self) -> None:
-        """Once for all: the routes of classes for which nothing but the class counts, unless a key has a say, too."""
+        """Precompute the routes of classes whose handlers have neither filters nor conditions.
+
+        Such a route applies to events whose key has no handlers.
+        """
         if not self.every:
             self.unfiltered = {
                 name: Route({entry.handler_id: bucket.matched_on for entry in bucket.any_conclusion})
@@ -154,7 +157,7 @@ class RoutingIndex:
 
 
 class Match:
-    """What the candidates of one event come to, while they are gone through."""
+    """The evaluation of the candidates for one event."""
 
     __slots__ = ("any_evaluated", "event", "matched", "undecided")
 
@@ -163,17 +166,17 @@ class Match:
         self.matched: dict[int, tuple[IndexEntry, str]] = {}
         self.undecided = ""
         self.any_evaluated = False
-        """Whether a candidate passed kind, versions and source, so that its conditions counted."""
+        """Whether the kind, version and source of the event matched a candidate, so that its conditions apply."""
 
     def evaluate_bucket(self, bucket: Bucket) -> None:
-        """Ask the candidates of a class or a key; of those that require another conclusion, no more than needed."""
+        """Evaluate the candidates of a class or key; skip those that require another conclusion if possible."""
         conclusion = self.event.conclusion
         for entry in bucket.any_conclusion:
             self._evaluate(entry, bucket.matched_on)
         for entry in bucket.by_conclusion.get(conclusion, _NO_ENTRIES):
             self._evaluate(entry, bucket.matched_on)
         if conclusion is None:
-            for entry in bucket.requiring_conclusion:  # none of them is true: the first undecided one settles it
+            for entry in bucket.requiring_conclusion:  # none of them can hold: stop at the first undecided one
                 if self.undecided:
                     return
                 self._evaluate(entry, bucket.matched_on)
@@ -181,7 +184,7 @@ class Match:
             self.any_evaluated = any(entry.passes_filters(self.event) for entry in bucket.requiring_conclusion)
 
     def evaluate_every(self, entries: Iterable[IndexEntry]) -> None:
-        """Ask the candidates that listen to every event."""
+        """Evaluate the candidates that listen to every event."""
         for entry in entries:
             if entry.order not in self.matched:
                 self._evaluate(entry, "every")
@@ -200,7 +203,7 @@ class Match:
             self.undecided = entry.selectors.first_undecided(self.event)
 
     def handlers(self) -> dict[str, str]:
-        """Who gets the event, and why, in the order of the candidates."""
+        """Return the reason for each matching handler, in the order of the candidates."""
         return {
             entry.handler_id: entry.reason(shares, self.event) for _, (entry, shares) in sorted(self.matched.items())
         }

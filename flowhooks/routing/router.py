@@ -1,4 +1,4 @@
-"""Which handlers an event goes to, and why: a look-up frozen at start."""
+"""The router: select the handlers of an event by an immutable index, with the reasons."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """One way into the look-up: a value for which one handler listens.
+    """One entry of the index: a class or key that one handler listens to.
 
     Attributes:
-        kind: the kind of call-back.
+        kind: the kind of callback.
         by: `"class"`, `"key"` or `"every"`.
         value: the class or the key; `""` for `every`.
-        versions: such as `">=3,<5"`; `""` takes every version.
-        sources: names of engines; empty takes every one.
-        conclusions: values of the event's conclusion; empty takes every one and none.
-        when: JSON Pointers into the event's data, each with what is expected there.
-        handler_id: who listens.
+        versions: range such as `">=3,<5"`; `""`: every version.
+        sources: names of engines; empty: all.
+        conclusions: values of the event's conclusion; empty: any, or none.
+        when: the expected value for each JSON Pointer into the event's data.
+        handler_id: the handler's id.
     """
 
     kind: str
@@ -46,14 +46,14 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateMatch:
-    """Why one candidate gets an event or does not.
+    """Why one candidate matches an event or does not.
 
     Attributes:
-        handler_id: the candidate.
-        matched_on: what it has in common with the event: `"class …"`, `"key …"`, both, or `"every"`.
-        matched: whether the event goes to it.
-        reason: the route's reason if `matched`, else the condition that failed.
-        conditions: its conditions, each with its value; empty if it has none, or if kind, versions or source differ.
+        handler_id: the candidate's id.
+        matched_on: the selector that the event shares: `"class …"`, `"key …"`, both, or `"every"`.
+        matched: whether the event is delivered to the candidate.
+        reason: the route's reason if `matched`; otherwise the condition that failed.
+        conditions: the results of its conditions; empty if it has none, or if kind, version or source differ.
     """
 
     handler_id: str
@@ -64,20 +64,20 @@ class CandidateMatch:
 
     @property
     def undecidable(self) -> bool:
-        """Whether no condition is false, and at least one cannot be decided."""
+        """Whether at least one condition is undecided and none is false."""
         values = [condition.holds for condition in self.conditions]
         return None in values and False not in values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """One look-up, explained.
+    """The explanation of a route.
 
     Attributes:
-        route: the look-up's answer.
-        verdicts: every candidate that shares the class or the key, or takes every event; or the first of them.
-        hints: what may have been meant, when no class or key handler wants the event.
-        left_out: how many further candidates there are.
+        route: the route.
+        verdicts: the candidates that share the class or key or listen to every event, up to the requested maximum.
+        hints: similar names of classes, keys and conclusions, if no class or key handler matches the event.
+        left_out: number of further candidates.
     """
 
     route: Route
@@ -88,30 +88,31 @@ class Explanation:
 
 _NO_KEYS: Final = MappingProxyType(dict[str, str]())
 MAX_REASONS: Final = 20
-"""Handlers for which it is stored why they do not get an event."""
+"""Maximum number of handlers for which the reason for not matching an event is stored."""
 MAX_ORDER_KEY_CHARS: Final = 512
-"""Characters of an order key that are kept as they are: what is longer does not fit into an index."""
+"""Maximum characters of an order key. A longer key is hashed, because it would not fit into a database index."""
 
 
 def order_key(event: Event, by: str) -> str:
-    """What an event is ordered by; `""` if it has none, and then comes in any order."""
+    """Return an event's order key; `""` if it has none, so that its deliveries are not ordered."""
     key = (event.business_key if by == "business_key" else event.process_definition_key) or ""
     return key if len(key) <= MAX_ORDER_KEY_CHARS else hashlib.sha256(key.encode()).hexdigest()
 
 
 class Router:
-    """Answers which handlers an event goes to. Frozen; a look-up costs the same with one handler or ten thousand.
+    """Selects the handlers of an event. Immutable; a lookup costs the same with one handler or ten thousand.
 
     Args:
-        candidates: every handler, present or registered. The order given is the order of every answer.
+        candidates: every handler, loaded or registered. Results have the same order.
         ignore_keys: values of `processDefinitionKey` whose events need no handler.
         unreadable_handlers: ids of registered handlers whose selectors a newer flowhooks has recorded.
 
     Attributes:
-        unreadable_handlers: as given. Unless it is empty, nothing is routed: an event could miss one of them.
+        unreadable_handlers: ids of registered handlers whose selectors a newer flowhooks has recorded. If there are
+            any, `route` raises, because an event could miss one of these handlers.
 
     Raises:
-        ValueError: two candidates have one id.
+        ValueError: two candidates have the same id.
     """
 
     def __init__(
@@ -139,7 +140,7 @@ class Router:
             index.freeze()
 
     def route(self, event: Event) -> Route:
-        """Look up where `event` goes, each handler once.
+        """Return the route of `event`, with each handler once.
 
         Raises:
             NewerSelectorsError: a newer flowhooks has recorded handlers that this one cannot read.
@@ -162,7 +163,7 @@ class Router:
         buckets = [] if index is None else index.buckets(event)
         for bucket in buckets:
             match.evaluate_bucket(bucket)
-        # What `every` handlers come to makes no difference to the event's state.
+        # `every` handlers do not affect the event's state.
         is_taken, undecided, any_evaluated = bool(match.matched), match.undecided, match.any_evaluated
         if index is not None and index.every:
             match.evaluate_every(index.every)
@@ -192,14 +193,14 @@ class Router:
         return any(index.buckets(event) for index in self._kinds.values())
 
     def reads_data(self, event: Event) -> bool:
-        """Whether a candidate for such an event has a condition on its data: each event is then routed by its own."""
+        """Return whether a candidate has conditions on the data; events of one class and key may then differ."""
         index = self._kinds.get(event.kind)
         return index is not None and any(
             entry.pointers for bucket in index.buckets(event) for entry in bucket.entries()
         )
 
     def no_match(self, event: Event) -> NoMatch:
-        """Why the handlers that share the event's class or key do not get it; those that get it are left out."""
+        """Return why the handlers that share the event's class or key do not match it, without those that match."""
         sharing_entries = {
             entry.order: entry
             for index in self._kinds.values()
@@ -217,22 +218,22 @@ class Router:
         return NoMatch(reasons, total)
 
     def order_keys(self, event: Event, handlers: Iterable[str]) -> Mapping[str, str]:
-        """The order key of `event` for each of these handlers that is ordered and for which the event has one."""
+        """Return the order key of `event` for each ordered handler; without those for which it has no key."""
         if not self._order_by:
             return _NO_KEYS
         ordered = [(handler, self._order_by[handler]) for handler in handlers if handler in self._order_by]
         return {handler: key for handler, by in ordered if (key := order_key(event, by))}
 
     def has_handler(self, handler_id: str) -> bool:
-        """Whether there is a candidate of this id."""
+        """Return whether there is a candidate with this id."""
         return any(entry.handler_id == handler_id for entry in self._entries)
 
     def order_by(self, handler_id: str) -> str | None:
-        """What a handler's deliveries are ordered by, or None."""
+        """Return a handler's `order_by`, or None."""
         return self._order_by.get(handler_id)
 
     def subscriptions(self) -> tuple[Subscription, ...]:
-        """Every way into the look-up, handler by handler."""
+        """Return all entries of the index, handler by handler."""
         return tuple(
             Subscription(
                 kind=entry.selectors.kind,
@@ -264,19 +265,19 @@ class Router:
         conclusion: str | None = None,
         data: Mapping[str, Any] = MappingProxyType({}),
     ) -> Explanation:
-        """Say of each candidate for such an event why it would get it or not.
+        """Explain for each candidate why an event with these values would match or not.
 
         Args:
-            callback_class: its `callBackProcessClass`, if any.
-            process_key: its `processDefinitionKey`, if any.
-            version: its `processDefinitionVersion`, if any.
+            callback_class: the event's `callBackProcessClass`, if any.
+            process_key: the event's `processDefinitionKey`, if any.
+            version: the event's `processDefinitionVersion`, if any.
             source: the engine that would send it.
-            kind: the kind of call-back.
-            conclusion: its conclusion, in the words of handlers, if any.
-            data: its data, for conditions on it.
+            kind: the kind of callback.
+            conclusion: the event's conclusion as handlers name it, if any.
+            data: the event's data, for conditions.
 
         Returns:
-            The route, the verdicts, and hints when no class or key handler wants the event.
+            The route, the verdicts, and hints if no class or key handler matches.
         """
         return self.explain_event(
             Event(
@@ -294,12 +295,12 @@ class Router:
         )
 
     def explain_event(self, event: Event, *, max_candidates: int | None = None) -> Explanation:
-        """Say of each candidate for an event why it gets it or not, as `explain` does.
+        """Explain for each candidate why an event matches or not, as `explain` does.
 
         Args:
             event: the event.
-            max_candidates: explain at most this many candidates, those that get the event first, and give no hints,
-                because each hint compares all names; None: all candidates, with hints.
+            max_candidates: explain at most this many candidates, matching ones first, and give no hints, because each
+                hint compares all names; None: all candidates, with hints.
         """
         route = self.route(event)
         sharing = [
@@ -324,13 +325,13 @@ class Router:
         return Explanation(route=route, verdicts=tuple(matches), hints=hints, left_out=len(sharing) - len(matches))
 
     def is_unknown_conclusion(self, event: Event) -> bool:
-        """Whether handlers of the event's class or key require conclusions, and none of them names the event's."""
+        """Return whether handlers of the event's class or key require conclusions and none names the event's."""
         return _is_unknown(
             event.conclusion, [bucket for index in self._kinds.values() for bucket in index.buckets(event)]
         )
 
     def similar_conclusions(self, event: Event) -> tuple[str, ...]:
-        """Hints at conclusions that may have been meant, where no handler of the event's class or key names its own."""
+        """Return hints to similar conclusions if no handler of the event's class or key names the event's own."""
         named = dict.fromkeys(
             conclusion
             for index in self._kinds.values()

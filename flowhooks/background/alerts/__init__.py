@@ -1,1 +1,1 @@
-"""Alerts: what a person must look at, found in the ledger and sent to plugins."""
+"""Alerts: find problems that need a person's attention in the ledger, and notify plugins of them."""

@@ -1,4 +1,4 @@
-"""One cause for which a person should look, and the sentence that says so."""
+"""The cause of an alert, and its message."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
-    """One cause for which a person should look.
+    """The cause of an alert.
 
     Attributes:
-        cause: why.
-        subject: what it is about.
-        since: from when it has been so, in microseconds since 1970.
-        count: how many deliveries or events share it: counted when it is called, on a connection.
-        event_id: one event that it is about; `""` where none is.
-        nouns: what is counted, one and several.
-        text: the sentence, with places for what it names.
-        why: what a plugin cannot be used for.
-        latest: the newest of them, read when it is called, on a connection; None: that is not known.
+        cause: the kind of problem.
+        subject: the object concerned, such as a handler's id.
+        since: when the problem started, in microseconds since 1970.
+        count: counts the deliveries or events concerned, on a connection.
+        event_id: id of one event concerned; `""` if none is.
+        nouns: singular and plural of the counted objects.
+        text: the message, with placeholders.
+        why: the error or reason, for the placeholder `{why}`.
+        latest: reads the newest occurrence, on a connection; returns None if it is not known.
     """
 
     cause: AlertCause
@@ -45,11 +45,11 @@ class Cause:
 
     @property
     def key(self) -> tuple[AlertCause, str]:
-        """What makes it the same cause as another one, now or later."""
+        """Identifies the cause over several polls."""
         return self.cause, self.subject
 
     def sentence(self, count: int, since: int) -> str:
-        """What to say of so many, since then (microseconds since 1970)."""
+        """Return the message for a count and a start time in microseconds since 1970."""
         return self.text.format(
             many=f"{count:,} {self.nouns[count != 1]}",
             are="is" if count == 1 else "are",

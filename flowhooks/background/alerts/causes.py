@@ -1,4 +1,4 @@
-"""What a person should look at just now, and the sentence that says so."""
+"""Find the causes of alerts in the ledger, with their messages."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from flowhooks.settings import AlertsSettings
 
 MAX_PARKED_GROUPS: Final = 1_000
-"""Classes and keys of parked events that are looked at: whoever calls back can make up as many as they like."""
+"""Maximum number of classes and keys of parked events that one poll reads, because clients can send any number."""
 OTHERS_SUBJECT: Final = "(others)"
-"""The subject of the one alert for all that would be too many."""
+"""Subject of the alert that stands for those above the maximum."""
 
 _TEXTS: Final[Mapping[AlertCause, str]] = {
     AlertCause.DEAD: (
@@ -71,13 +71,13 @@ _OTHERS_TEXT: Final = (
 
 
 class CauseFinder:
-    """Finds them.
+    """Finds the causes of alerts.
 
     Args:
-        settings: how long is too long.
-        plugins: what is known of each plugin.
-        timeout: seconds for which an attempt of a handler may run, by the handler's id.
-        routing: finds the causes that routing has.
+        settings: the times after which parked events and waiting deliveries are causes.
+        plugins: the state of each plugin.
+        timeout: seconds after which an attempt of a handler id is overdue.
+        routing: finds the causes in routing.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class CauseFinder:
         self._quarantined = [info for info in plugins if info.state == "quarantined"]
 
     def find(self, connection: Connection, now: int) -> tuple[dict[tuple[AlertCause, str], Cause], bool]:
-        """Every cause that there is, by its key; and whether all classes and keys of parked events were looked at.
+        """Return every cause by its key, and whether all classes and keys of parked events were read.
 
         Args:
-            connection: reads one moment's state.
+            connection: reads a consistent snapshot.
             now: microseconds since 1970.
         """
         causes: dict[tuple[AlertCause, str], Cause] = {}
@@ -141,7 +141,7 @@ def _open_circuits(connection: Connection) -> Iterator[Cause]:
 
 
 def merge_causes(cause: AlertCause, merged: Sequence[Cause]) -> Cause:
-    """The one cause that stands for several of the same kind."""
+    """Return one cause that stands for several causes of the same kind."""
     return Cause(
         cause=cause,
         subject=OTHERS_SUBJECT,
@@ -163,7 +163,7 @@ def _failed(connection: Connection) -> Iterator[Cause]:
 def _waiting(connection: Connection, before: int, loaded: Collection[str]) -> Iterator[Cause]:
     for issue in alert_queries.missing_handlers(connection, before):
         if issue.handler in loaded:
-            continue  # it waits for a decision, of which `RoutingCauses` tells at once
+            continue  # its condition is undecided, which `RoutingCauseFinder` reports at once
         count = partial(alert_queries.count_missing_handler, handler=issue.handler)
         yield _of_handler(AlertCause.WAITING, issue, count, _SUSPENDED_TEXT)
     for issue in alert_queries.overdue(connection, before):

@@ -1,4 +1,4 @@
-"""The rule by which listeners are notified again of an open alert that has grown."""
+"""Decide when listeners are notified again of an open alert that has grown."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ if TYPE_CHECKING:
     from flowhooks.ledger.alert_queries import OpenAlert
 
 GROWTH_FACTOR: Final = 2
-"""How many times as many must share an alert as at its last notification."""
+"""An alert has grown if its count is at least this multiple of the count at its last notification."""
 MIN_GROWTH: Final = 10
-"""How many more must share it: from one to two is twice as many, and no reason for a phone call."""
+"""Minimum increase of the count, because growth from one to two is no reason for a notification."""
 QUIET_SECONDS: Final = 3600
-"""Seconds without a new one after which each new one counts as growth, however few there are."""
+"""Seconds without a new delivery or event after which each new one counts as growth, even a single one."""
 MIN_INTERVAL_SECONDS: Final = 600
-"""Seconds between two notifications of one alert, however fast it grows."""
+"""Minimum seconds between two notifications of one alert."""
 
 
 def has_grown(alert: OpenAlert, count: int, last_at: int, now: int) -> bool:
-    """Whether listeners should be notified again.
+    """Return whether listeners must be notified again.
 
     Args:
-        alert: the alert as the look before left it.
-        count: how many share it now.
-        last_at: when the newest of them joined, in microseconds since 1970.
+        alert: the alert as stored by the previous poll.
+        count: current number of deliveries or events.
+        last_at: when the newest of them was added, in microseconds since 1970.
         now: microseconds since 1970.
     """
-    # A clock that was set back must not silence an alert: a notification from the future was long ago.
+    # If the clock was set back, `notified_at` may be in the future. That must not suppress notifications.
     if count <= alert.notified_count or 0 <= now - alert.notified_at < MIN_INTERVAL_SECONDS * SECOND:
         return False
     if count >= max(GROWTH_FACTOR * alert.notified_count, alert.notified_count + MIN_GROWTH):

@@ -1,6 +1,7 @@
-"""Raises one durable alert for each cause, and notifies the listeners, again when the alert has grown.
+"""Raise one durable alert for each cause, and notify listeners when it is raised and when it has grown.
 
-All of it is found by looking: what one process did not come to, its next look does, or the next process.
+Everything is found by polling the ledger. Work that a process does not finish is done at its next poll, or by the next
+process.
 """
 
 from __future__ import annotations
@@ -37,18 +38,18 @@ if TYPE_CHECKING:
     from flowhooks.settings import AlertsSettings
 
 MAX_OPEN_PER_CAUSE: Final = 100
-"""The most open alerts of one cause. One more stands for all others, so that nobody gets thousands of mails."""
+"""Maximum open alerts of one cause. One more alert stands for all others, so that nobody gets thousands of mails."""
+# A mail server that is down must not get a request per second, and the log must not fill up.
 RETRY_DELAYS: Final = (30, 60, 120, 300, 600)
-"""Seconds until a listener that raised is called again; the last delay repeats. A mail server that is down must not get
-a request a second, and the log must not fill up."""
+"""Seconds until a listener that raised is called again; the last delay repeats."""
 FIRST_POLL_DELAY: Final = 1.0
-"""Seconds after the start: a look is not to make the start slower."""
+"""Seconds from the start to the first poll, so that it does not slow down the start."""
 MAX_DUTY_CYCLE: Final = 0.1
-"""The part of the time that looking may take, however much there is to look at."""
+"""Maximum share of the time that polls take."""
 MAX_ERROR_CHARS: Final = 500
-"""Characters of the last error that an alert keeps: mails and chats cut it shorter still."""
+"""Maximum characters of the last error that an alert stores. Mails and chats truncate it further."""
 NOTIFY_TIME_BUDGET: Final = 20.0
-"""Seconds of one look for telling; the next look goes on with it, so that what is new is logged meanwhile."""
+"""Seconds that one poll may notify listeners. The next poll continues, so that new alerts are logged meanwhile."""
 
 _FAILURES: Final = frozenset({AlertCause.CIRCUIT_OPEN, AlertCause.QUARANTINED})
 """Causes whose reason is an error: of a handler, or of a plugin."""
@@ -71,15 +72,15 @@ class _Backoff(NamedTuple):
 
 
 class AlertMonitor:
-    """The hook `alert_raised`, called once for each cause.
+    """Raises and closes alerts, and calls the hook `alert_raised`.
 
     Args:
-        ledger: where causes are found, and alerts written down.
-        plugins: who listens, and who is quarantined.
+        ledger: contains the causes and stores the alerts.
+        plugins: the listeners and the quarantined plugins.
         clock: time and ids.
-        settings: how often to look, and how long is too long.
-        routing: finds the causes that routing has.
-        timeout: seconds for which an attempt of a handler may run, by the handler's id.
+        settings: the poll interval, and the times after which parked events and waiting deliveries are causes.
+        routing: finds the causes in routing.
+        timeout: seconds after which an attempt of a handler id is overdue; default: never.
     """
 
     def __init__(
@@ -110,17 +111,20 @@ class AlertMonitor:
         self._last_error: str | None = None
 
     def reconfigure(self, settings: AlertsSettings) -> None:
-        """Look by other settings from now on, the first time at once."""
+        """Use new settings from now on, and poll at once."""
         self._poll_interval = settings.poll_interval
         self._causes = CauseFinder(settings, self._plugins.infos, self._timeout, self._routing)
         self._wakeup.set()
 
     def start(self) -> None:
-        """Start the thread that looks for causes at each interval."""
+        """Start the thread that polls for causes at each interval."""
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
-        """End it; a listener that is being told gets `timeout` seconds. The next process tells what was not taken."""
+        """Stop; a listener that is being notified gets `timeout` seconds.
+
+        The next process sends the notifications that no listener has accepted.
+        """
         self._stopping.set()
         self._wakeup.set()
         if self._thread.is_alive():
@@ -130,7 +134,7 @@ class AlertMonitor:
         """Raise alerts of new causes, close alerts whose causes are gone, and notify listeners of open alerts.
 
         Raises:
-            FlowhooksError: the database cannot be read or written just now; a later look does it all.
+            FlowhooksError: the database cannot be read or written; a later poll repeats the work.
         """
         self._notify(self._update_alerts())
 
@@ -148,7 +152,7 @@ class AlertMonitor:
                     log.error("alert_poll_failed", why=str(error))  # noqa: TRY400 (one line until it changes)
                 self._last_error = str(error)
             except Exception as error:
-                # A fault of ours must not end the looking: nobody would ever be told of anything again.
+                # A defect in flowhooks must not end the polling: no alert would ever be raised again.
                 if self._last_error is None:
                     log.exception("alert_poll_failed")
                 self._last_error = type(error).__name__
@@ -162,10 +166,10 @@ class AlertMonitor:
     def _update_alerts(self) -> list[OpenAlert]:
         """Store opened, changed and closed alerts; return those that listeners have to be notified of."""
         if not self._ledger.is_leader():
-            return []  # the leader looks for all processes on the ledger, so that no listener is notified twice
+            return []  # the leader polls for all processes on the ledger, so that no listener is notified twice
         now = self._clock.now()
         with self._ledger.connection() as connection:
-            # What was taken but could not be written down is known here only.
+            # Acceptances that could not be stored are known to this process only.
             stored = {alert.id: self._with_accepted(alert) for alert in alert_queries.open_alerts(connection)}
             self._collect_late(stored)
             before = {(alert.cause, alert.subject): alert for alert in stored.values()}
@@ -180,7 +184,7 @@ class AlertMonitor:
             for key, alert in before.items()
             if key not in causes and (complete or alert.cause is not AlertCause.PARKED)
         }
-        # Gone is what two looks running do not find: a delivery that is tried again is not dead for a moment.
+        # A cause has ended only if two consecutive polls do not find it: a dead delivery is not dead during a retry.
         closing = [alert for alert in missing.values() if alert.id in self._missing_once]
         opened = self._write(new, closing, [after for alert, after in open_alerts if after != alert])
         for alert, after in open_alerts:
@@ -251,7 +255,7 @@ class AlertMonitor:
 
     def _notify(self, alerts: Sequence[OpenAlert]) -> None:
         until = time.monotonic() + NOTIFY_TIME_BUDGET
-        # What a listener could not take before comes last, so that it does not keep the others from being told.
+        # Alerts that a listener failed to accept come last, so that they do not delay the other alerts.
         for alert in sorted(alerts, key=lambda waiting: (self._failures.get(waiting.id, 0), waiting.id)):
             current = alert
             for name in self._pending_listeners(alert, self._clock.now()):
@@ -284,7 +288,7 @@ class AlertMonitor:
         if accepted:
             self._backoffs.pop(name, None)
             if notification != alert.notifications:
-                return alert  # it has grown meanwhile: the listener is notified of that, too
+                return alert  # the alert has grown meanwhile, so the listener is notified again
             accepted_alert = self._accepted[alert.id] = replace(alert, notified_plugins=(*alert.notified_plugins, name))
             return accepted_alert
         self._failures[alert.id] = self._failures.get(alert.id, 0) + 1

@@ -1,4 +1,4 @@
-"""Notifies one listener of one alert, in a thread of its own."""
+"""Notify one listener of one alert, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ if TYPE_CHECKING:
     from flowhooks.plugins.plugins import Plugins
 
 NOTIFY_TIMEOUT: Final = 20.0
-"""Seconds for which a look waits for one listener: twice the timeout of a step that flowhooks-notice has by default."""
+"""Seconds that a poll waits for one listener: twice the default timeout of a step of flowhooks-notice."""
 
 log = structlog.get_logger(__name__)
 
 
 class AlertNotification:
-    """Begins at once. Nothing ends a listener that hangs, but nobody has to wait for it.
+    """Calls one plugin's hook `alert_raised` in its own thread, which starts at once.
+
+    A hook that hangs cannot be stopped, but it does not delay other listeners.
 
     Args:
-        plugins: who listens.
-        name: the plugin that is told.
-        alert: of what.
+        plugins: the plugins.
+        name: name of the plugin to notify.
+        alert: the alert.
 
     Attributes:
         alert: the alert.
-        accepted: whether the listener has taken it, once it has come back.
+        accepted: whether the listener has returned without an exception.
     """
 
     def __init__(self, plugins: Plugins, name: str, alert: Alert) -> None:
@@ -40,11 +42,11 @@ class AlertNotification:
 
     @property
     def is_done(self) -> bool:
-        """Whether the listener has come back."""
+        """Whether the listener has returned or raised."""
         return self._done.is_set()
 
     def wait(self) -> bool:
-        """Wait a while for the listener; whether it has come back. That it has not is logged."""
+        """Wait up to `NOTIFY_TIMEOUT` for the listener; return whether it has finished, and log if it has not."""
         if self._done.wait(NOTIFY_TIMEOUT):
             return True
         log.warning("hook_timeout", plugin=self._name, hook="alert_raised", alert=self.alert.id, seconds=NOTIFY_TIMEOUT)
@@ -54,7 +56,7 @@ class AlertNotification:
         try:
             self.accepted = bool(self._plugins.alert_raised(self.alert, [self._name]))
         except BaseException:
-            # Even an interrupt that a plugin raised: in this thread it is no operator's.
+            # BaseException, too: in this thread a KeyboardInterrupt comes from the plugin, not from the operator.
             log.exception("hook_failed", plugin=self._name, hook="alert_raised")
         finally:
             self._done.set()

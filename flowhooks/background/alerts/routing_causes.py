@@ -1,4 +1,4 @@
-"""Causes that routing has: undecided conditions, unknown conclusions, conflicting callbacks, events without a name."""
+"""Find causes in routing: undecided conditions, unknown conclusions, conflicting callbacks, events without a name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from flowhooks.routing.router import Router
 
 RECENT_PERIOD: Final = 24 * 3600 * SECOND
-"""For how long an event that was routed in spite of an undecided condition, or a conflict, keeps its alert open."""
+"""Microseconds for which a conflict, or an event that was routed despite an undecided condition, keeps its alert open.
+"""
 
 _UNDECIDED_EVENTS_TEXT: Final = (
     "{many} for {subject} {have} an undecided condition, the first since {since}: {why}. Have the engine send the "
@@ -54,12 +55,12 @@ _NO_NAME_TEXT: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingCauseFinder:
-    """Finds them.
+    """Finds causes in routing.
 
     Args:
-        router: gives the present look-up.
-        ignored: gives the conclusions for which no alert is raised.
-        loaded: ids of the handlers that are loaded.
+        router: returns the current router.
+        ignored: returns the conclusions for which no alert is raised.
+        loaded: ids of the handlers that this process has loaded.
     """
 
     router: Callable[[], Router]
@@ -67,10 +68,10 @@ class RoutingCauseFinder:
     loaded: Collection[str]
 
     def find(self, connection: Connection, now: int) -> Iterator[Cause]:
-        """Every cause that routing has just now.
+        """Yield every cause in routing.
 
         Args:
-            connection: reads one moment's state.
+            connection: reads a consistent snapshot.
             now: microseconds since 1970.
         """
         since = now - RECENT_PERIOD
@@ -105,14 +106,14 @@ class RoutingCauseFinder:
 
 
 def describe_names(callback_class: str, process_key: str | None) -> str:
-    """An event's class and key, on one line; what cannot be printed is replaced."""
+    """Return an event's class and key on one line, with unprintable characters replaced."""
     names = [f"class {_shorten(callback_class)}"] if callback_class else []
     names += [f"key {_shorten(process_key)}"] if process_key else []
     return " and ".join(names) or "neither class nor key"
 
 
 def _shorten(text: str) -> str:
-    # The subject is in an index of the ledger, whose rows are limited.
+    # The subject is a column of an index in the ledger, and index rows have a maximum size.
     return printable_line(text if len(text) <= MAX_INDEXED_CHARS else text[: MAX_INDEXED_CHARS - 1] + "…")
 
 

@@ -13,7 +13,7 @@ A delivery reaches a thread in one of two ways:
 2. *Queued.* All other deliveries are put into their handler's queue, by `enqueue` after a commit or by the poll every
    `POLL_INTERVAL`. The thread that takes one claims it first, which is one commit.
 
-Fairness: handlers that have something to run stand in one round-robin queue (`_ready_handlers`), and one handler gets
+Fairness: handlers that have something to run are in one round-robin queue (`_ready_handlers`), and one handler gets
 at most half of the threads. A handler that hangs, or has a backlog of a million deliveries, delays no other one.
 
 Overdue attempts: Python cannot end a thread from outside. A thread whose attempt exceeds its timeout is *abandoned*: it
@@ -67,17 +67,16 @@ log = structlog.get_logger(__name__)
 
 
 class EmbeddedRunner:
-    """Runs deliveries in this process; handlers take turns, so that no backlog of one delays another.
+    """Runs deliveries in this process, round-robin over the handlers.
 
     Args:
-        threads: how many run at once at the most. One handler gets half of them at the most (but one at
-            least), so that a handler that hangs does not stop the others.
-        fetch_due: reads from the ledger what may run by a time, and how many of a handler at the most.
-        clock: tells the time.
-        handles: whether this process has a handler; what is for others is left to those that have them. Default: all.
-        limit: how many of a handler's deliveries run at once at the most; None: as many as there are threads for.
-        paused: the ids of the handlers that are passed over just now.
-        timeout: seconds after which an attempt of a handler is overdue, by the handler's id.
+        threads: number of threads. One handler uses at most half of them, but at least one.
+        fetch_due: reads the deliveries that are due at a time from the ledger, given the maximum number per handler id.
+        clock: current time.
+        handles: whether this process runs deliveries of a handler id; other processes run the rest. Default: all.
+        limit: the concurrency limit of a handler id; None: limited only by the threads.
+        paused: returns the ids of the paused handlers.
+        timeout: seconds after which an attempt of a handler id is overdue; default: never.
     """
 
     def __init__(
@@ -118,7 +117,10 @@ class EmbeddedRunner:
         self._last_error: str | None = None
 
     def reserve(self, transaction: TransactionHooks, deliveries: Sequence[ReadyDelivery]) -> list[ReadyDelivery]:
-        """Those for which a thread is free: they are handed to it after the commit."""
+        """Reserve a free thread for each of these deliveries while there are any; return the deliveries that got one.
+
+        Their threads start after the commit.
+        """
         reserved = self._reserve(deliveries)
         if reserved:
             transaction.after_commit(partial(self._start_reserved, reserved))
@@ -126,14 +128,14 @@ class EmbeddedRunner:
         return reserved
 
     def enqueue(self, transaction: TransactionHooks, deliveries: Sequence[ReadyDelivery], not_before: int) -> None:
-        """Take note of what may run at once after the commit; what is for later is found by looking."""
+        """Queue deliveries that are due now after the commit; the poll finds the others when they are due."""
         if not_before <= self._clock.now():
             transaction.after_commit(partial(self._enqueue_ready, deliveries))
             if not self._is_running or not all(self._handles(queued.handler) for queued in deliveries):
                 transaction.notify_peers()
 
     def run(self, execute: ExecuteFn, stop: threading.Event) -> None:
-        """Run deliveries until `stop` is set; return when none runs any more."""
+        """Run deliveries until `stop` is set; return when no delivery is running any more."""
         self._start_threads(self._threads, execute, stop)
         self._is_running = True
         while not stop.is_set():
@@ -141,7 +143,7 @@ class EmbeddedRunner:
             self._wake_for_claimed()
             self._fetch()
             self._start_threads(self._abandon_overdue(started), execute, stop)
-            # With thousands of handlers a look takes a while: it must not take more than a tenth of the time.
+            # With thousands of handlers a poll takes long. Polling must not take more than a tenth of the time.
             self._wakeup.wait(max(POLL_INTERVAL, 9 * (time.monotonic() - started)))
             self._wakeup.clear()
         self._is_running = False
@@ -163,7 +165,7 @@ class EmbeddedRunner:
                     log.error("thread_start_failed", why=str(error), next=SLOT_LOST)  # noqa: TRY400 (one line until it changes)
                 return
             self._threads_to_start -= 1
-            with self._changed:  # from now on: what is reserved for a place is marked as running, and has to run
+            with self._changed:  # only now: a reserved delivery is stored as running, so its thread must exist
                 self._free_threads += 1
                 self._changed.notify()
 
@@ -200,19 +202,19 @@ class EmbeddedRunner:
         return count
 
     def sweep(self, transaction: TransactionHooks) -> None:
-        """Nothing to do: what a killed process left running is settled at start, by the ledger's recovery."""
+        """Do nothing: the ledger's recovery settles the attempts of killed processes."""
 
     def health(self) -> str | None:
-        """Why deliveries cannot be run just now, or None."""
+        """Return why the last poll failed, or None."""
         return self._last_error
 
     def wake(self) -> None:
-        """Look now rather than soon: `stop` was set, or something has changed in the ledger."""
+        """Poll at once, because `stop` was set or the ledger has changed."""
         self._wakeup.set()
 
     @property
     def running(self) -> int:
-        """How many deliveries run just now."""
+        """Number of running deliveries, including abandoned ones."""
         with self._changed:
             return sum(queue.running + queue.abandoned for queue in self._queues.values())
 
@@ -225,7 +227,7 @@ class EmbeddedRunner:
                 log.error("poll_failed", why=str(error))  # noqa: TRY400 (one line until it changes)
             self._last_error = str(error)
         except Exception as error:
-            # A fault of ours must not end the looking: nothing would ever be run again.
+            # A defect in flowhooks must not end the polling: nothing would ever run again.
             log.exception("poll_failed")
             self._last_error = type(error).__name__
 
@@ -259,7 +261,7 @@ class EmbeddedRunner:
         reserved = []
         with self._changed:
             for queued in deliveries:
-                # As many threads stay free as others have a turn coming.
+                # Keep one thread free for each handler in the round-robin queue.
                 if self._free_threads <= len(self._ready_handlers) or self._stopping:
                     break
                 if not self._can_run(queued.handler):
@@ -340,7 +342,7 @@ class EmbeddedRunner:
                 if self._stopping:
                     if self._reserved_threads == 0:
                         return None
-                # A free thread that is reserved waits for what it is reserved for.
+                # A reserved thread waits for its own delivery, so it is not counted as free.
                 elif self._ready_handlers and self._free_threads > 0:
                     handler = self._ready_handlers.popleft()
                     queue = self._queues[handler]
@@ -383,7 +385,7 @@ class EmbeddedRunner:
     def _run_thread(self, execute: ExecuteFn, stop: threading.Event) -> None:
         while (dequeued := self._dequeue()) is not None:
             queued, claimed = dequeued
-            # Without the lock: to put it there is one step, and only this thread takes it out again.
+            # No lock needed: the insertion is atomic, and only this thread removes the entry.
             attempt = self._running_attempts[threading.current_thread()] = RunningAttempt(queued)
             try:
                 if execute(queued, queued.to_claimed_attempt() if claimed else None) is not None:
@@ -392,7 +394,7 @@ class EmbeddedRunner:
                 log.warning("delivery_not_run", delivery=queued.delivery_id, handler=queued.handler, why=str(error))
                 stop.wait(FAULT_PAUSE_SECONDS)
             except BaseException:
-                # A fault of ours must not cost a thread of the pool.
+                # A defect in flowhooks must not cost a thread of the pool.
                 log.exception("runner_fault", delivery=queued.delivery_id, handler=queued.handler)
                 stop.wait(FAULT_PAUSE_SECONDS)
             finally:

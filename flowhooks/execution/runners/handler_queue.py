@@ -1,4 +1,4 @@
-"""The places of the pool's threads: what waits for them, and what each is at."""
+"""The queues of the embedded runner: waiting deliveries per handler, and the running attempt of each thread."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SLOT_LOST: Final = "tried again in a moment; until then fewer deliveries run at 
 
 
 class HandlerQueue:
-    """The deliveries of one handler that are in memory."""
+    """The deliveries of one handler in memory, and how many of them run."""
 
     __slots__ = ("abandoned", "deliveries", "has_more", "is_scheduled", "max_running", "running")
 
@@ -29,18 +29,18 @@ class HandlerQueue:
 
     @property
     def size(self) -> int:
-        """How many are here, waiting or running."""
+        """Number of deliveries in memory: waiting, running and abandoned."""
         return len(self.deliveries) + self.running + self.abandoned
 
 
 class RunningAttempt:
-    """What a thread is at.
+    """The delivery that a thread is running.
 
     Attributes:
         queued: the delivery.
-        began: when its thread took it, by `time.monotonic`.
-        overdue: whether it has been told that it takes too long.
-        abandoned: whether another thread has taken the place of its.
+        began: when the thread took it, in `time.monotonic`.
+        overdue: whether the attempt has been logged as overdue.
+        abandoned: whether another thread has taken this thread's slot.
     """
 
     __slots__ = ("abandoned", "began", "overdue", "queued")
@@ -53,6 +53,6 @@ class RunningAttempt:
 
 
 def log_fields(attempt: RunningAttempt, now: float) -> dict[str, Any]:
-    """What a line of the log says of it at `now`, by `time.monotonic`."""
+    """Return an attempt's log fields; `now` is in `time.monotonic`."""
     queued = attempt.queued
     return {"handler": queued.handler, "delivery": queued.delivery_id, "seconds": round(now - attempt.began, 3)}

@@ -1,10 +1,10 @@
-"""The runner on PostgreSQL's own jobs, by Procrastinate: stored with the deliveries, picked up on any machine at once.
+"""The runner `procrastinate`: jobs in PostgreSQL, stored with the deliveries and run by any machine.
 
-A job is only a hint: it names a delivery and an attempt, and whoever takes it
-claims that first. So one that is lost, doubled or late is harmless; the sweep makes those that are missing.
+A job is only a hint. It names a delivery and an attempt, and the worker that takes the job claims that attempt first.
+So a lost, duplicate or late job is harmless. The sweep creates missing jobs.
 
-Of Procrastinate's own means none is relied upon: no retry, no locks, no result. Its jobs are deleted whatever comes of
-them, and what is to happen again is in the ledger.
+Procrastinate's retries, locks and results are not used. A job is deleted whatever its result; retries are stored in the
+ledger.
 """
 
 from __future__ import annotations
@@ -40,28 +40,30 @@ if TYPE_CHECKING:
     from flowhooks.model.delivery import ExecuteFn, TransactionHooks
 
 TASK: Final = "flowhooks:deliver"
+# A channel name of PostgreSQL's NOTIFY has at most 63 bytes, of which Procrastinate uses 23.
 MAX_QUEUE_NAME_BYTES: Final = 40
-"""Bytes: PostgreSQL's notifications have names of 63, of which Procrastinate takes 23."""
+"""Maximum bytes of a queue name."""
 NO_QUEUE: Final = "-"
-"""A queue that is always empty: Procrastinate takes an empty list for all queues there are."""
+"""A queue that is always empty, because an empty list means all queues to Procrastinate."""
 POLL_INTERVAL: Final = 0.5
-"""Seconds between looks for jobs that have become due, or whose notification was missed."""
+"""Seconds between polls for jobs that have become due, or whose notification was missed."""
 STOP_POLL_INTERVAL: Final = 0.1
-"""Seconds between looks at whether it is to stop."""
+"""Seconds between checks whether the runner must stop."""
 SWEEP_INTERVAL: Final = 5.0
-"""Seconds between looks for deliveries that have no job."""
+"""Seconds between sweeps for deliveries that have no job."""
 FAST_SWEEP_INTERVAL: Final = 0.5
-"""The same where there was more than one sweep makes jobs for."""
+"""Seconds until the next sweep after a full one."""
 LOST_JOB_THRESHOLD_SECONDS: Final = 5.0
-"""Seconds for which a delivery may be due before it is taken for one whose job was lost."""
+"""Seconds that a delivery must be overdue before the sweep assumes that its job was lost."""
 SWEEP_BATCH_SIZE: Final = 1_000
-"""Jobs made for one handler in one sweep at the most."""
+"""Maximum jobs that one sweep creates for one handler."""
 WORKER_DEAD_AFTER_SECONDS: Final = 30.0
-"""Seconds after which Procrastinate's record of a worker without a sign of life is removed."""
+"""Seconds without a heartbeat after which Procrastinate's record of a worker is removed."""
+# The pool's own default is 30 s, of which up to 8 s pass between two tries.
 POOL_OPEN_TIMEOUT: Final = 6.0
-"""Seconds in which a first connection must be made: a pool would wait for 30, of which 8 between two tries."""
+"""Seconds in which the pool must open its first connection."""
 RETRY_DELAYS: Final = (0.2, 0.5, 1.0, 2.0)
-"""Seconds until a worker that the database has thrown out tries again; the last one goes on."""
+"""Seconds until a failed worker is restarted. The last delay repeats."""
 
 _DELETE_DEAD_JOBS: Final = """
 DELETE FROM procrastinate_jobs WHERE id IN (
@@ -78,14 +80,17 @@ DELETE FROM procrastinate_workers WHERE id IN (
     FOR UPDATE SKIP LOCKED
 )
 """
-"""Workers without a sign of life, but those whose jobs are still there: to remove these would wait for their locks."""
+"""Delete workers without a heartbeat, except those that still have jobs: deleting these would wait for row locks."""
 _SELECT_JOBS: Final = """
 SELECT args ->> 'delivery_id', (args ->> 'attempt')::int, (args -> 'probe') IS NOT NULL FROM procrastinate_jobs
 WHERE args ->> 'delivery_id' = ANY(%s) AND status = 'todo'
 AND (scheduled_at IS NULL OR scheduled_at < now() + interval '1 second')
 """
-"""Of the deliveries that are given, what jobs that will soon be taken are for. One that somebody has taken does not
-count: an outage may have left it so for ever, and to make another one is harmless."""
+"""Select the deliveries, out of those given, that have a job which is due within a second.
+
+A job that a worker has taken does not count: an outage may have left it in that state forever, and a second job is
+harmless.
+"""
 _DATABASE_TIME_IN: Final = "SELECT clock_timestamp() + %s * interval '1 microsecond'"
 
 _ON_SWEEP_COMMITTED: Final = partial(hit, "sweep.committed")
@@ -94,7 +99,7 @@ log = structlog.get_logger(__name__)
 
 
 def queue_of(handler: str) -> str:
-    """The queue of a handler: its id, or where that is too long for a notification's name, what stands for it."""
+    """Return a handler's queue name: its id, or a hash of the id if it is longer than `MAX_QUEUE_NAME_BYTES`."""
     return handler if len(handler.encode()) <= MAX_QUEUE_NAME_BYTES else sha256(handler.encode()).hexdigest()[:40]
 
 
@@ -102,22 +107,22 @@ class _ConnectionPool(psycopg_pool.AsyncConnectionPool[Any]):
     """Calls its factory for new connections before psycopg's pool backs off."""
 
     async def open(self, wait: bool = False, timeout: float = POOL_OPEN_TIMEOUT) -> None:  # noqa: ASYNC109 (as the pool's own)
-        """Open it; if told to wait, give up soon, for whoever wants it tries again."""
+        """Open the pool; wait at most `POOL_OPEN_TIMEOUT`, because the caller retries."""
         await super().open(wait, min(timeout, POOL_OPEN_TIMEOUT))
 
 
 class ProcrastinateRunner:
-    """Runs deliveries for which there are jobs, one queue for each handler.
+    """Runs the deliveries that jobs name; each handler has a queue.
 
     Args:
         url: the ledger's database.
-        threads: how many run at once at the most. One handler gets half of them at the most (but one at least).
-        fetch_due: reads from the ledger what may run by a time, and how many of a handler at the most.
-        write: has a function called in a transaction of the ledger.
-        clock: tells the time.
-        handlers: the ids of the handlers whose deliveries this process runs.
-        limit: how many of a handler's deliveries run at once at the most; None: as many as there are threads for.
-        paused: the ids of the handlers that are passed over just now; their jobs stay.
+        threads: number of threads. One handler uses at most half of them, but at least one.
+        fetch_due: reads the deliveries that are due at a time from the ledger, given the maximum number per handler id.
+        write: calls a function in a transaction of the ledger.
+        clock: current time.
+        handlers: ids of the handlers whose deliveries this process runs.
+        limit: the concurrency limit of a handler id; None: limited only by the threads.
+        paused: returns the ids of the paused handlers; their jobs stay.
     """
 
     def __init__(
@@ -157,18 +162,18 @@ class ProcrastinateRunner:
         self._last_error: str | None = None
 
     def reserve(self, _transaction: TransactionHooks, _deliveries: Sequence[ReadyDelivery]) -> list[ReadyDelivery]:
-        """None: what is stored now may be run on any machine."""
+        """Reserve nothing, because any machine may run the deliveries that are stored now."""
         return []
 
     def enqueue(self, transaction: TransactionHooks, deliveries: Sequence[ReadyDelivery], not_before: int) -> None:
-        """Store a job for each in the same transaction.
+        """Store a job for each delivery in the same transaction.
 
         Raises:
-            Unavailable: the database did not take them.
+            Unavailable: the database did not accept the jobs.
         """
         due_at, wait = None, not_before - self._clock.now()
         if wait > 0:
-            # The database's clock tells when a job is due, and this machine's may be another.
+            # Procrastinate compares due times with the database's clock, which may differ from this machine's.
             due_at = transaction.connection.exec_driver_sql(_DATABASE_TIME_IN, (wait,)).scalar_one()
         by_queue: dict[str, list[ReadyDelivery]] = {}
         for queued in deliveries:
@@ -182,8 +187,8 @@ class ProcrastinateRunner:
             raise Unavailable("ledger_down") from error
 
     def run(self, execute: ExecuteFn, stop: threading.Event) -> None:
-        """Run what jobs name until `stop` is set; return when nothing runs any more."""
-        # It logs every job twice, and while the database is away a traceback at each try. What ends it is logged below.
+        """Run the deliveries that jobs name until `stop` is set; return when no delivery is running any more."""
+        # Procrastinate logs every job twice, and a traceback at each retry during an outage. Errors are logged below.
         logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
         sweeping = threading.Thread(target=self._sweep_loop, args=(stop,), name="sweeper", daemon=True)
         sweeping.start()
@@ -193,7 +198,7 @@ class ProcrastinateRunner:
                 began = time.monotonic()
                 try:
                     asyncio.run(self._run_worker(execute, stop, pool))
-                except Exception as error:  # noqa: BLE001 (whatever ends the worker, it must begin anew)
+                except Exception as error:  # noqa: BLE001 (the worker must be restarted after any error)
                     self._last_error = one_line(str(error.__cause__ or error)) or type(error).__name__
                     log.error("fetch_jobs_failed", why=self._last_error)  # noqa: TRY400 (one line for each try)
                 if time.monotonic() - began > WORKER_DEAD_AFTER_SECONDS:
@@ -203,25 +208,25 @@ class ProcrastinateRunner:
         sweeping.join()
 
     def sweep(self, transaction: TransactionHooks) -> None:
-        """Remove the jobs that died with their workers; what they were for is in the ledger.
+        """Delete the jobs and records of expired workers; the ledger still has the deliveries.
 
-        What the database still holds for somebody who fell silent is passed over: who waited for that would keep
-        everybody from writing, and fail in the end.
+        Rows that a worker which stopped responding has locked are skipped. Waiting for them would block all writers and
+        fail in the end.
         """
         for statement in (_DELETE_DEAD_JOBS, _DELETE_DEAD_WORKERS):
             transaction.connection.exec_driver_sql(statement, (WORKER_DEAD_AFTER_SECONDS,))
 
     def health(self) -> str | None:
-        """Why deliveries cannot be run just now, or None."""
+        """Return why the worker has failed, or None."""
         return self._last_error
 
     def wake(self) -> None:
-        """Look now rather than soon: `stop` was set, or something has changed in the ledger."""
+        """Sweep at once, because `stop` was set or the ledger has changed."""
         self._wakeup.set()
 
     @property
     def running(self) -> int:
-        """How many deliveries run just now."""
+        """Number of running deliveries."""
         return self._running.total()
 
     async def _run_worker(self, execute: ExecuteFn, stop: threading.Event, pool: ThreadPoolExecutor) -> None:
@@ -278,7 +283,7 @@ class ProcrastinateRunner:
             if not stop.is_set():
                 await worker
                 return
-            # Cancelled, it takes no more and waits for what runs.
+            # A cancelled worker takes no more jobs and waits for those that are running.
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
 
@@ -289,7 +294,7 @@ class ProcrastinateRunner:
             self._has_failed.set()
             log.warning("delivery_not_run", delivery=queued.delivery_id, handler=queued.handler, why=str(error))
         except BaseException:
-            # A fault of ours must not end the worker.
+            # A defect in flowhooks must not end the worker.
             self._has_failed.set()
             log.exception("runner_fault", delivery=queued.delivery_id, handler=queued.handler)
 
@@ -329,10 +334,10 @@ class ProcrastinateRunner:
                 self._has_failed.set()
                 log.error("sweep_failed", why=str(error))  # noqa: TRY400 (one line says it)
             except Exception:
-                # A fault of ours must not end the sweeping: what has no job would never be run again.
+                # A defect in flowhooks must not end the sweeps: deliveries without a job would never run.
                 self._has_failed.set()
                 log.exception("sweep_failed")
-            # What was taken and could not be run has lost its job, however lately it fell due.
+            # A delivery that was taken and could not be run has lost its job, even if it became due only now.
             ignore_lateness = (
                 self._wakeup.wait(FAST_SWEEP_INTERVAL if self._has_more else SWEEP_INTERVAL)
                 or self._has_failed.is_set()
@@ -347,7 +352,7 @@ class ProcrastinateRunner:
         )
 
         def write(transaction: TransactionHooks) -> None:
-            # What has been short of jobs stays so until less is due than one sweep makes jobs for.
+            # Jobs may be missing until fewer deliveries are due than one sweep creates jobs for.
             full = len(due) >= SWEEP_BATCH_SIZE
             self._has_more = self._has_more and full
             self.sweep(transaction)

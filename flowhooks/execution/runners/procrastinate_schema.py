@@ -1,4 +1,7 @@
-"""The tables of Procrastinate, which does not record its migrations: so we do."""
+"""Create and upgrade Procrastinate's tables.
+
+Procrastinate does not record which of its migrations are applied, so the table `job_migrations` does.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _ADVISORY_LOCK_ID: Final = 7_021_845_551
-"""Held while tables change, so that two who bring them up do not do so at once."""
+"""Advisory lock that allows only one upgrade at a time."""
 _CREATE_MIGRATIONS_TABLE: Final = (
     "CREATE TABLE IF NOT EXISTS job_migrations (name text PRIMARY KEY, applied_at timestamptz NOT NULL)"
 )
@@ -26,14 +29,16 @@ _CREATE_INDEX: Final = (
 
 
 def upgrade(url: str) -> int:
-    """Bring the tables of jobs up to the version that is installed.
+    """Upgrade the tables of jobs to the installed version of Procrastinate.
+
+    Each migration has a transaction of its own. If one fails, the earlier ones stay applied, and the next call
+    continues after them.
 
     Args:
         url: the ledger's database.
 
     Returns:
-        How many migrations were applied; a database without any counts as one. Those that have been applied before
-        one fails stay, and the next call goes on after them.
+        The number of applied migrations; 1 for a new database.
 
     Raises:
         LedgerUnusable: the database cannot be reached or changed, or a newer version has changed it.
@@ -44,7 +49,7 @@ def upgrade(url: str) -> int:
             connection.execute("SELECT pg_advisory_lock(%s)", (_ADVISORY_LOCK_ID,))  # until the connection is closed
             connection.execute(_CREATE_MIGRATIONS_TABLE)
             steps = _steps(_applied(connection))
-            # Each by itself: some need what those before them have committed, such as new values of a type.
+            # One transaction each: some migrations use values of an enum type that an earlier one must have committed.
             for names, statements in steps:
                 at = f" (migration {names[0]})" if len(names) == 1 else ""
                 with connection.transaction():
@@ -68,11 +73,11 @@ def _steps(applied: set[str]) -> list[tuple[list[str], bytes]]:
 
 
 def check(url: str) -> None:
-    """Refuse a database whose tables of jobs are not those of the version that is installed.
+    """Check that the tables of jobs have the version of the installed Procrastinate.
 
     Raises:
-        LedgerSchemaTooOld: they are missing or older.
-        LedgerUnusable: the database cannot be reached, or they are newer.
+        LedgerSchemaTooOld: the tables are missing or older.
+        LedgerUnusable: the database cannot be reached, or its tables are newer.
     """
     try:
         with psycopg.connect(url, connect_timeout=5) as connection:

@@ -1,4 +1,4 @@
-"""What the runner that the settings name needs, and whether it is there."""
+"""Check the requirements of the runner that the settings name."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 def procrastinate_schema_of(settings: Settings) -> ModuleType:
-    """What looks after the tables of the runner `procrastinate`.
+    """Return the module that manages the tables of the runner `procrastinate`.
 
     Raises:
-        SettingsError: it does not run on the settings' database, or is not installed.
+        SettingsError: the database is not PostgreSQL, or Procrastinate is not installed.
     """
     if not database.is_shared(database_url(settings)):
         raise SettingsError('runner.kind = "procrastinate" needs PostgreSQL: on SQLite it is "embedded"')
     if find_spec("procrastinate") is None:
         raise SettingsError("runner.kind = \"procrastinate\" needs a package: pip install 'flowhooks[postgresql]'")
-    from flowhooks.execution.runners import procrastinate_schema  # noqa: PLC0415 (an extra, which most do without)
+    from flowhooks.execution.runners import procrastinate_schema  # noqa: PLC0415 (an optional dependency)
 
     return procrastinate_schema
