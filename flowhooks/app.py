@@ -156,8 +156,8 @@ class App:
         """Return the runner that `runner.kind` names.
 
         Raises:
-            SettingsError: it does not support this database, or is not installed.
-            LedgerUnusable: its tables are missing or incomplete.
+            SettingsError: the runner does not support this database, or is not installed.
+            LedgerUnusable: the runner's tables are missing or have another version.
         """
 
         def due(now: int, max_per_handler: Callable[[str], int]) -> list[ReadyDelivery]:

@@ -269,7 +269,8 @@ class Reject(Exception):
 class RetryAfter(Exception):
     """Raised by a handler to be run again after `seconds`.
 
-    The retry is made even without `retry=`. The attempt counts towards the handler's maximum number of attempts.
+    The retry is made even without `retry=`. The attempt counts towards the handler's maximum number of attempts, which
+    is 8 without `retry=`.
 
     Args:
         seconds: delay until the next attempt, from 0 seconds to 30 days.

@@ -96,8 +96,9 @@ def run_handler(handler: Handler, event: Event, delivery: Delivery) -> Outcome |
             with tracer.start_as_current_span(handler.id):
                 return (yield)
 
-    If a wrapper raises before its `yield`, the function is not entered. The attempt is then retried even if the handler
-    has no `retry=`, and the error names the wrapper's plugin.
+    If a wrapper raises before its `yield`, the function is not entered. The attempt is then retried even if the
+    handler's `retry=` does not allow it: by the default schedule of `Retry`, up to 8 attempts in total. The error names
+    the wrapper's plugin.
 
     Must not call the handler twice. Must not suppress an exception unless the work was done.
     """
@@ -139,5 +140,5 @@ def alert_raised(alert: Alert) -> None:
     the cause has ended. If the process is killed during a call, the plugin may be called twice.
 
     Must not block without limit: set a timeout on each connection that the plugin uses. A call that does not return
-    delays no other plugin, but its own plugin receives no further alert until it returns.
+    does not block other plugins, but its own plugin receives no further alert until it returns.
     """

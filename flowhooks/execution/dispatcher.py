@@ -185,8 +185,8 @@ class Dispatcher:
         try:
             answer = self._plugins.run_handler(handler, event, delivery)
             transaction.end_block()
-        except BaseException as error:  # noqa: BLE001 (whatever a plugin raises, SystemExit too, is that attempt's outcome)
-            return self._outcomes.failure(error, entered=bool(delivery._entered))  # noqa: SLF001 (dispatch made it)
+        except BaseException as error:  # noqa: BLE001 (any exception of a plugin, even SystemExit, is the attempt's outcome)
+            return self._outcomes.failure(error, entered=bool(delivery._entered))  # noqa: SLF001 (the dispatcher created it)
         if isinstance(answer, Outcome):
             return answer
         why = f"a run_handler wrapper returned {type(answer).__name__} instead of the Outcome that its yield gave"
@@ -417,7 +417,7 @@ class Dispatcher:
         try:
             isolated = self._isolated.get(handler.id)
             verdict = (isolated.probe if isolated else handler.probe)(event, delivery)
-        except BaseException as error:  # noqa: BLE001 (whatever a plugin raises: the delivery stays unknown, and is shown)
+        except BaseException as error:  # noqa: BLE001 (after any exception of a plugin the delivery stays unknown)
             traceback = self._plugins.redact(traceback_text(error))
             log.error("probe_failed", handler=handler.id, delivery=delivery.id, traceback=traceback)  # noqa: TRY400 (it is in the field)
             verdict = None

@@ -72,7 +72,7 @@ class OutcomeBuilder:
             return None
         try:
             text = json.dumps(outcome.value, allow_nan=False)
-        except Exception as error:  # noqa: BLE001 (the value is a plugin's: reading it may do anything)
+        except Exception as error:  # noqa: BLE001 (reading a plugin's value may run any code)
             log.warning(
                 "result_dropped",
                 handler=delivery.handler,
@@ -97,7 +97,7 @@ def error_to_line(error: BaseException) -> str:
     """Return the text of an exception on one line."""
     try:
         text = str(error)
-    except BaseException as worse:  # noqa: BLE001 (a plugin's own __str__ may do anything)
+    except BaseException as worse:  # noqa: BLE001 (a plugin's __str__ may run any code)
         text = f"(its text cannot be had: {type(worse).__name__})"
     return one_line(text)
 

@@ -336,7 +336,10 @@ class Intake:
         )
 
     def _read_statuses(self, event_id: str) -> dict[str, DeliveryStatus]:
-        """Read an event's deliveries by handler id; empty if the ledger cannot be read, because it is stored."""
+        """Return the statuses of an event's deliveries by delivery id; empty if the ledger cannot be read.
+
+        The event is stored at that point, so an error must not fail the callback.
+        """
         try:
             return {standing.delivery_id: standing for standing in self._ledger.delivery_statuses(event_id)}
         except LedgerUnusable:
@@ -354,7 +357,7 @@ class Intake:
 
 
 def _rejection_key(route: Route, routing: RoutingSettings) -> str | None:
-    """Return the message key if the settings reject an event without a handler; else None."""
+    """Return the message key if the settings reject an event without a handler; otherwise None."""
     if route.parked_by is ParkedBy.HANDLER and routing.no_handler == "reject":
         return "no_handler"
     if route.parked_by is ParkedBy.NAME and routing.no_name == "reject":

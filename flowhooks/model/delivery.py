@@ -86,12 +86,13 @@ class Outcome:
 
     Attributes:
         kind: succeeded, failed, rejected or lost.
-        value: the handler's return value; it is stored if it can be encoded as JSON. Default: None.
+        value: the handler's return value; it is stored if it can be encoded as JSON with at most 65,536 characters.
+            Default: None.
         error: one line for people, without the traceback; `""` if the attempt succeeded.
         traceback: the handler's traceback, for operators only; `""` if there is none.
         retry_after: seconds until the next attempt, from `RetryAfter`; None if the handler did not raise it.
-        entered: whether the handler's function was entered. If it was not, a failed attempt is retried even without
-            `retry=`.
+        entered: whether the handler's function was entered. If it was not, a failed attempt is retried even if `retry=`
+            does not allow it, up to 8 attempts in total.
 
     Raises:
         ValueError: `kind` is not an `OutcomeKind`, or `retry_after` is not between 0 seconds and 30 days.

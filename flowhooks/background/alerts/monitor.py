@@ -52,7 +52,7 @@ NOTIFY_TIME_BUDGET: Final = 20.0
 """Seconds that one poll may notify listeners. The next poll continues, so that new alerts are logged meanwhile."""
 
 _FAILURES: Final = frozenset({AlertCause.CIRCUIT_OPEN, AlertCause.QUARANTINED})
-"""Causes whose reason is an error: of a handler, or of a plugin."""
+"""Causes whose reason is an error of a handler or a plugin."""
 
 log = structlog.get_logger(__name__)
 

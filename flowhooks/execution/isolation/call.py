@@ -113,7 +113,7 @@ def _receive_answer(
             log.warning("process_spawn_failed", handler=delivery.handler, why=process.spawn_error)
             return None
         why = "killed, for the server has stopped" if stopped else process.exit_text(options.memory_mib)
-    except Exception as error:  # noqa: BLE001 (whatever it has said, it is not to run on with nobody watching it)
+    except Exception as error:  # noqa: BLE001 (after any error the process must not keep running unsupervised)
         pool.discard(process, "crashed")
         why = f"killed, for its process answered what makes no sense: {error}"
     else:

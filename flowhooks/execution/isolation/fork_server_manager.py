@@ -214,7 +214,7 @@ class ForkServerManager:
         try:
             # -P: do not import modules from the working directory that the server would not import.
             arguments = [str(remote.fileno()), str(os.getpid()), str(Path(flowhooks.__file__).parents[1])]
-            started = subprocess.Popen(  # noqa: S603 (this very program)
+            started = subprocess.Popen(  # noqa: S603 (starts flowhooks itself)
                 [sys.executable or sys.orig_argv[0], "-P", "-c", _COMMAND, *arguments],
                 env=self._environ,
                 pass_fds=[remote.fileno()],

@@ -64,7 +64,7 @@ class ForwardingHandler(logging.Handler):
             return
         try:
             self._forward(_to_plain(record, self._redact))
-        except Exception:  # noqa: BLE001 (logging stops nobody: the server has gone, or the record cannot be shown)
+        except Exception:  # noqa: BLE001 (logging must not fail a handler: the connection is closed, or the record is invalid)
             return
 
 

@@ -95,7 +95,7 @@ class _Worker:
                 value = handler.probe(event, delivery) if handler.probe else None
                 return {"verdict": value if isinstance(value, bool) else None}
             return _result_message(call_handler(handler, event, delivery))
-        except BaseException as error:  # noqa: BLE001 (whatever it raises, SystemExit too, is this attempt's outcome)
+        except BaseException as error:  # noqa: BLE001 (any exception, even SystemExit, is this attempt's outcome)
             self._memory.lift()
             return {"raised": protocol.from_error(error, self._plugins.redact)}
         finally:
@@ -107,7 +107,7 @@ def _result_message(value: Any) -> dict[str, Any]:
         return {}
     try:
         text = json.dumps(value, allow_nan=False)
-    except Exception as error:  # noqa: BLE001 (the value is a plugin's: reading it may do anything)
+    except Exception as error:  # noqa: BLE001 (reading a plugin's value may run any code)
         return {"dropped": error_to_line(error) or type(error).__name__}
     if len(text) > protocol.MAX_VALUE_CHARS:
         return {"dropped": f"over {protocol.MAX_VALUE_CHARS} characters"}

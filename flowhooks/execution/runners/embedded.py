@@ -160,7 +160,7 @@ class EmbeddedRunner:
         while self._threads_to_start:
             try:
                 self._add_thread(execute, stop)
-            except RuntimeError as error:  # the system has no room for another thread
+            except RuntimeError as error:  # the system allows no further thread
                 if not already_logged:
                     log.error("thread_start_failed", why=str(error), next=SLOT_LOST)  # noqa: TRY400 (one line until it changes)
                 return

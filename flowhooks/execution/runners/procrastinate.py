@@ -104,7 +104,7 @@ def queue_of(handler: str) -> str:
 
 
 class _ConnectionPool(psycopg_pool.AsyncConnectionPool[Any]):
-    """Calls its factory for new connections before psycopg's pool backs off."""
+    """A connection pool whose `open` waits at most `POOL_OPEN_TIMEOUT`."""
 
     async def open(self, wait: bool = False, timeout: float = POOL_OPEN_TIMEOUT) -> None:  # noqa: ASYNC109 (as the pool's own)
         """Open the pool; wait at most `POOL_OPEN_TIMEOUT`, because the caller retries."""
@@ -324,7 +324,7 @@ class ProcrastinateRunner:
             self._queues.remove(queue)
 
     def _sweep_loop(self, stop: threading.Event) -> None:
-        """Defer jobs for due deliveries that have none."""
+        """Create jobs for due deliveries that have none, until `stop` is set."""
         ignore_lateness = True
         while not stop.is_set():
             self._has_failed.clear()
