@@ -98,7 +98,7 @@ def run_handler(handler: Handler, event: Event, delivery: Delivery) -> Outcome |
 
     If a wrapper raises before its `yield`, the function is not entered. The attempt is then retried even if the
     handler's `retry=` does not allow it: by the default schedule of `Retry`, up to 8 attempts in total. The error names
-    the wrapper's plugin.
+    the wrapper's plugin. `Reject` is the exception: the delivery is dead at once.
 
     Must not call the handler twice. Must not suppress an exception unless the work was done.
     """
@@ -108,7 +108,7 @@ def run_handler(handler: Handler, event: Event, delivery: Delivery) -> Outcome |
 def event_accepted(event: Event, handlers: Sequence[str]) -> None:
     """Receive a notification that an event was stored.
 
-    `handlers` are the ids of the handlers that the event is delivered to; it is empty if there are none.
+    `handlers` lists the ids of the handlers that the event is delivered to; it is empty if there are none.
 
     Called after the commit, in a separate thread, for one event after another. Not called for a repeated callback. Do
     not do work in this hook that must not be missed: notifications that are pending when the process is killed are
