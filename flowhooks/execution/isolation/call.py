@@ -53,6 +53,7 @@ def call(pool: ProcessPool, options: RunOptions, event: Event, delivery: Deliver
         HandlerLost: the process ended before it replied.
         HandlerRaised: the function raised an exception other than `Reject` and `RetryAfter`.
     """
+    reason = ""
     for _ in range(MAX_TRIES):
         process = pool.acquire(delivery.handler)
         process.runs += 1
@@ -74,19 +75,24 @@ def call(pool: ProcessPool, options: RunOptions, event: Event, delivery: Deliver
         except OSError:
             entered.clear()  # the process has not received the whole request, so it runs nothing
             pool.discard(process, "crashed", has_disconnected=True)
-            continue
+            answer = None
         except (TypeError, ValueError, RecursionError) as error:  # raised by the JSON encoder, before anything was sent
             entered.clear()
             pool.discard(process, "crashed")
             raise HandlerProcessUnavailable(
                 f"its event cannot cross into its own process: a run_handler wrapper has changed its data ({error})"
             ) from None
-        answer = _receive_answer(pool, process, options, until=until, delivery=delivery)
-        if answer is None:
-            entered.clear()
-            continue
-        return _return_or_raise(answer, delivery)
-    raise HandlerProcessUnavailable(f"its own process could not be had: {MAX_TRIES} have ended before they began")
+        else:
+            answer = _receive_answer(pool, process, options, until=until, delivery=delivery)
+        if answer is not None:
+            return _return_or_raise(answer, delivery)
+        entered.clear()
+        if process.spawn_error:
+            reason = f": {process.spawn_error}"
+            log.warning("process_spawn_failed", handler=delivery.handler, why=process.spawn_error)
+    raise HandlerProcessUnavailable(
+        f"its own process could not be had: {MAX_TRIES} have ended before they began{reason}"
+    )
 
 
 def _receive_answer(
@@ -110,7 +116,6 @@ def _receive_answer(
         stopped = process.closing_reason == "stopped"
         pool.discard(process, "crashed", has_disconnected=True)
         if process.spawn_error:
-            log.warning("process_spawn_failed", handler=delivery.handler, why=process.spawn_error)
             return None
         why = "killed, for the server has stopped" if stopped else process.exit_text(options.memory_mib)
     except Exception as error:  # noqa: BLE001 (after any error the process must not keep running unsupervised)

@@ -1,0 +1,72 @@
+"""A call into a handler's own process, where no process can be started."""
+
+from __future__ import annotations
+
+import pytest
+from structlog.testing import capture_logs
+
+from flowhooks.errors import HandlerProcessUnavailable
+from flowhooks.execution.isolation.call import MAX_TRIES, call
+from flowhooks.execution.isolation.protocol import ConnectionClosed
+from flowhooks.execution.run_options import RunOptions
+from flowhooks.model.delivery import Delivery
+from flowhooks.testing import make_event
+
+NO_FILES = "no process can be made: Too many open files"
+
+
+class Output:
+    """The output of a process that prints nothing."""
+
+    def __init__(self):
+        self.log_context = {}
+        self.tail = ""
+
+    def clear_tail(self):
+        """Nothing was printed."""
+
+
+class Unborn:
+    """A process that the fork server could not start; the server learns of it while it sends, or while it reads."""
+
+    def __init__(self, *, seen_by):
+        self.output = Output()
+        self.runs = 0
+        self.closing_reason = self.spawn_error = ""
+        self._seen_by = seen_by
+
+    def send(self, _request, _until):
+        """Fail if that is where it is seen."""
+        if self._seen_by == "send":
+            raise BrokenPipeError
+
+    def receive(self, _until):
+        """Fail as at the end of a stream."""
+        raise ConnectionClosed
+
+
+class Pool:
+    """A pool whose processes cannot be started."""
+
+    def __init__(self, seen_by):
+        self.seen_by = seen_by
+
+    def acquire(self, _handler):
+        """Return one more."""
+        return Unborn(seen_by=self.seen_by)
+
+    def discard(self, process, _reason, *, has_disconnected):
+        """Learn from the fork server why it never started."""
+        assert has_disconnected
+        process.spawn_error = NO_FILES
+
+
+@pytest.mark.parametrize("seen_by", ["send", "receive"])
+def test_a_process_that_cannot_be_started_is_named_with_its_reason(seen_by):
+    """Whether the request could be sent or not: the log and the attempt's error have it, and nothing was entered."""
+    delivery = Delivery(id="d", event_id="e", handler="p:h", attempt=1)
+    options = RunOptions(isolation="process", timeout=60.0, memory_mib=512, max_failures=10)
+    with capture_logs() as logs, pytest.raises(HandlerProcessUnavailable, match=f"{MAX_TRIES} .*: {NO_FILES}$"):
+        call(Pool(seen_by), options, make_event(), delivery, probe=False)
+    assert [(one["event"], one["why"]) for one in logs] == [("process_spawn_failed", NO_FILES)] * MAX_TRIES
+    assert delivery._entered == []
