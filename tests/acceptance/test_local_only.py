@@ -12,7 +12,7 @@ from contextlib import closing
 import pytest
 from sqlalchemy import select
 
-from flowhooks.ledger.tables import refusals
+from flowhooks.ledger.tables import rejected_requests
 from support import browsers
 
 PLUGIN = """
@@ -81,7 +81,7 @@ def post(server, instance, headers, language="en"):
 def reasons(ledger):
     """Why callbacks were refused."""
     with ledger.connection() as connection:
-        return connection.execute(select(refusals.c.reason_en)).scalars().all()
+        return connection.execute(select(rejected_requests.c.reason_en)).scalars().all()
 
 
 def check_refused(server, site, headers, english, chinese):

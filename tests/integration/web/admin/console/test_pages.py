@@ -386,7 +386,7 @@ def test_an_alert_shows_how_it_has_grown(busy):
     busy.flow.app.alerts.poll()
     busy.flow.sql(
         "UPDATE alerts SET count = 3220, notified_count = 20, last_error = 'ErpUnavailable <b>503</b>',"
-        " notifications = 3, told = '[\"mail\"]' WHERE cause = 'dead'"
+        " notifications = 3, notified = '[\"mail\"]' WHERE cause = 'dead'"
     )
     page = busy.page("/alerts")
     assert "3,220 (+3,200 since the last notification)" in page.text
