@@ -248,12 +248,7 @@ class Ledger(Reader):
     def due_deliveries(self, now: int, limit_for: Callable[[str], int]) -> list[ReadyDelivery]:
         """Return the deliveries that may run or be probed by `now`; of a limited handler at most its free slots.
 
-        Args:
-            now: microseconds since 1970.
-            limit_for: returns the maximum number of deliveries of a handler; 0 skips the handler.
-
-        Raises:
-            LedgerUnusable: the database cannot be read.
+        `limit_for` returns the maximum number of deliveries of a handler; 0 skips the handler.
         """
         with self.connection() as connection:
             return due_deliveries(connection, now, self._order_scheduler.limit_to_free_slots(connection, limit_for))
@@ -291,10 +286,8 @@ class Ledger(Reader):
     def record_result_async(self, result: AttemptResult, on_done: Callable[[bool | None], None]) -> None:
         """Record the result of an attempt in the background.
 
-        Args:
-            result: the result.
-            on_done: called in the writer's thread once the result is durable, with the value that `record_result`
-                returns, or with None if it could not be recorded. It must return quickly.
+        `on_done` is called in the writer's thread once the result is durable, with the value that `record_result`
+        returns, or with None if it could not be recorded. It must return quickly.
 
         Raises:
             Unavailable: the result was not queued.

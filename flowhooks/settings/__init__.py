@@ -17,8 +17,7 @@ from __future__ import annotations
 
 from flowhooks.settings.addresses import host_and_port, is_loopback
 from flowhooks.settings.credentials import SigningKey, SourceCredentials, check_sources, load_source_credentials
-from flowhooks.settings.loading import default_file, load
-from flowhooks.settings.model import (
+from flowhooks.settings.definitions import (
     AlertsSettings,
     CircuitBreakerSettings,
     HttpSettings,
@@ -37,6 +36,7 @@ from flowhooks.settings.model import (
     database_url,
     describe,
 )
+from flowhooks.settings.loading import default_file, load
 from flowhooks.settings.reload import SettingsDiff, diff, live_names
 from flowhooks.settings.sections import HandlerSettings, Network, OperatorSettings, Source
 from flowhooks.settings.signing_keys import Secret

@@ -18,7 +18,7 @@ from flowhooks.settings.tokens import token_digest_from_file
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from flowhooks.settings.model import Settings
+    from flowhooks.settings.definitions import Settings
     from flowhooks.settings.sections import Source
     from flowhooks.settings.signing_keys import Secret
 

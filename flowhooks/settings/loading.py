@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import SettingsError
-from flowhooks.settings.model import Settings, iter_settings, variable
+from flowhooks.settings.definitions import Settings, iter_settings, variable
 from flowhooks.settings.secrets import secret_variables
 from flowhooks.settings.sections import HandlerSettings, OperatorSettings, Source
 from flowhooks.settings.types import NAME, SettingType, did_you_mean, format_line, format_value

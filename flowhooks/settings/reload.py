@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from flowhooks.settings.model import Settings, iter_settings
+from flowhooks.settings.definitions import Settings, iter_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

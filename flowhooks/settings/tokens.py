@@ -16,7 +16,7 @@ from flowhooks.errors import SettingsError
 from flowhooks.settings.secrets import secret_from_file
 
 if TYPE_CHECKING:
-    from flowhooks.settings.model import Settings
+    from flowhooks.settings.definitions import Settings
 
 MIN_TOKEN_CHARS: Final = 20
 """Minimum length of a token in a file, so that it cannot be a password that can be guessed."""

@@ -19,7 +19,7 @@ from flowhooks.cli.process.supervisor import START_TIMEOUT
 from flowhooks.cli.serve import ANSWER_TIMEOUT
 from flowhooks.settings import Settings, load
 from flowhooks.settings.addresses import host_and_port
-from flowhooks.settings.model import iter_settings, variable
+from flowhooks.settings.definitions import iter_settings, variable
 from support import containerfile
 from support.code_blocks import DOCS
 

@@ -20,7 +20,7 @@ from generating import numbers
 from flowhooks.cli.main import COMMANDS, main
 from flowhooks.schema import Schemas
 from flowhooks.settings import Settings, describe
-from flowhooks.settings.model import iter_settings
+from flowhooks.settings.definitions import iter_settings
 from flowhooks.web.admin.api import openapi as administration
 from flowhooks.web.callback import openapi as callback
 from support.code_blocks import DOCS, PAGES, PLUGINS, ROOT, name_of

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import pytest
 
 from flowhooks.settings import HttpSettings, Settings, Source, diff, live_names
-from flowhooks.settings.model import iter_settings
+from flowhooks.settings.definitions import iter_settings
 
 BEFORE = Settings(sources={"erp": Source(token_sha256=("a" * 64,)), "old": Source(token_sha256=("b" * 64,))})
 

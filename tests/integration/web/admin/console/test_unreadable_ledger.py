@@ -146,5 +146,7 @@ def test_a_table_that_somebody_else_holds(console, logged, postgresql_url, monke
         lambda steps, line, _seconds, *more: bounded(steps, line, lambda: 0.3, *more),
     )
     with psycopg.connect(postgresql_url) as outside:
-        outside.execute("LOCK TABLE events, deliveries, alerts, audit_log, rejected_requests, handlers IN ACCESS EXCLUSIVE MODE")
+        outside.execute(
+            "LOCK TABLE events, deliveries, alerts, audit_log, rejected_requests, handlers IN ACCESS EXCLUSIVE MODE"
+        )
         see_that_it_says_so(console, logged)
