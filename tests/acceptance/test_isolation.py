@@ -185,15 +185,15 @@ def test_a_drain_waits_for_them(isolated):
     """Though every process of the service is told to end, as service managers do."""
     server = isolated.start()
     server.post("slow", body("slow"), Prefer="respond-async")
-    pid, nursery, started = _marked(isolated, "slow")
-    for one in (pid, nursery):
+    pid, fork_server, started = _marked(isolated, "slow")
+    for one in (pid, fork_server):
         os.kill(one, signal.SIGTERM)
     server.signal()
     server.until_logged("shutdown_started")
     Path(f"{isolated.journal}-go").touch()
     assert server.wait() == 0
     assert server.logged("shutdown_finished", all_ended=True)
-    _until_gone(pid, nursery, started)
+    _until_gone(pid, fork_server, started)
     isolated.balance()
     with isolated.ledger() as ledger:
         assert len(ledger.page(EventFilter(state="succeeded"), limit=2)) == 1

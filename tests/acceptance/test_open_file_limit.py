@@ -136,17 +136,17 @@ def test_a_process_that_cannot_be_forked_for_want_of_files_is_made_later(house):
     server = house.start()
     body = {"processDefinitionKey": "isolated"}
     assert server.post("before", body).status == 200
-    (nursery,) = children(server.process.pid)
-    before = leave_none(nursery)
-    for one in children(nursery):
+    (fork_server,) = children(server.process.pid)
+    before = leave_none(fork_server)
+    for one in children(fork_server):
         os.kill(one, signal.SIGKILL)
-    until(lambda: not children(nursery))
-    leave_none(nursery)  # again: at the first time it may have had a file open that it has closed since
+    until(lambda: not children(fork_server))
+    leave_none(fork_server)  # again: at the first time it may have had a file open that it has closed since
     assert server.post("meanwhile", body, Prefer="respond-async").status == 202
     server.until_logged("process_spawn_failed")
     assert server.until_logged("attempt_failed")["state"] == "waiting"
-    resource.prlimit(nursery, resource.RLIMIT_NOFILE, before)
+    resource.prlimit(fork_server, resource.RLIMIT_NOFILE, before)
     house.until(lambda ledger: ledger.verify().deliveries == {"succeeded": 2})
-    assert children(server.process.pid) == [nursery]
+    assert children(server.process.pid) == [fork_server]
     server.stop()
     assert house.balance().deliveries == {"succeeded": 2}, server.lines

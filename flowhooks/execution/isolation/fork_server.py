@@ -51,7 +51,7 @@ def main(control: int, parent: int) -> NoReturn:
         control: file descriptor of the connection to the server.
         parent: the server's process id.
     """
-    _prctl(_PR_SET_NAME, b"flowhooks-nurse")
+    _prctl(_PR_SET_NAME, b"flowhooks-fork")
     exit_with_parent(parent)
     control_socket = socket.socket(fileno=control)
     control_socket.set_inheritable(False)

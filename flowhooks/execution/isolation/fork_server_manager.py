@@ -116,7 +116,7 @@ class ForkServerManager:
         try:
             with self._lock:
                 if self._control is None:
-                    raise ConnectionResetError("the nursery has gone")
+                    raise ConnectionResetError("the fork server has exited")
                 self._last_number += 1
                 process = HandlerProcess(self._last_number, local, Output(reads, self._redact))
                 request = json.dumps({"fork": process.number}).encode() + b"\n"
@@ -230,7 +230,7 @@ class ForkServerManager:
         finally:
             remote.close()
             os.close(writes)
-        return started, control, Output(reads, self._redact, process="nursery")
+        return started, control, Output(reads, self._redact, process="fork server")
 
     def _listen(self, control: socket.socket, output: Output, progress: dict[str, Any]) -> None:
         until = time.monotonic() + READY_TIMEOUT

@@ -298,7 +298,7 @@ def probed(make_running, tmp_path):
 
 
 def test_what_was_changed_since_is_not_run(probed, tmp_path, logged, eventually):
-    """A nursery that is started again loads what is on the disk by then: not what the server has loaded."""
+    """A fork server that is started again loads what is on the disk by then: not what the server has loaded."""
     (tmp_path / "probed.py").write_text(PROBED.format(there="/nowhere", ran=tmp_path / "ran"))
     os.kill(probed.pool._manager.pid, signal.SIGKILL)
     eventually(lambda: [one for one in logged if one["event"] == "isolated_handler_missing"])
