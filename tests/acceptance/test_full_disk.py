@@ -56,7 +56,7 @@ def test_a_full_disk_is_503_and_loses_nothing(site):
     assert (ready.status, ready.json["ready"]) == (503, False)
 
     def told():
-        return [one for one in server.logged("ledger_write_failed") if one["why"] in ready.json["problems"][0]]
+        return [one for one in server.logged("ledger_write_failed") if one["why"] in ready.json["trouble"][0]]
 
     record = until(told)[-1]
     assert record["level"] == "error"
@@ -123,7 +123,7 @@ def test_a_small_disk_that_is_really_full(cramped, small_disk):
     assert len(refused) == 20
     ready = server.ask("GET", "/readyz", admin=True)
     assert (ready.status, ready.json["ready"]) == (503, False)
-    assert "make room" in ready.json["problems"][-1]
+    assert "make room" in ready.json["trouble"][-1]
     record = server.until_logged("ledger_write_failed")
     assert (record["level"], record["why"]) == ("error", "database or disk is full")
     assert record["next"].startswith("make room on the disk of the database; call-backs are answered 503 until")
@@ -159,7 +159,7 @@ def test_killed_on_a_full_disk(cramped, small_disk):
     server = cramped.start(answer_wait=5)
     ready = server.ask("GET", "/readyz", admin=True)
     assert ready.status == 503
-    assert "make room" in ready.json["problems"][-1]
+    assert "make room" in ready.json["trouble"][-1]
     assert server.post("new", large).status == 503
     small_disk.unlink()
     for instance, event_id in taken.items():

@@ -73,7 +73,7 @@ def test_nothing_is_acknowledged_that_is_not_in_the_file_at_the_path(site, case)
         assert answer.headers["Retry-After"]
     ready = server.ask("GET", "/readyz", admin=True)
     assert (ready.status, ready.json["ready"]) == (503, False)
-    assert ready.json["problems"][0] == record["why"]
+    assert ready.json["trouble"][0] == record["why"]
     assert server.ask("GET", "/console/", admin=True).status == 503
     checked = site.run("check", "--database", site.database)
     assert checked.returncode == 1, checked.stdout
@@ -191,7 +191,7 @@ def test_a_large_damaged_file_is_found_while_the_server_works(site):
     record = server.until_logged("database_damaged")
     assert server.post("after", NOBODY).status == 503
     ready = server.ask("GET", "/readyz", admin=True)
-    assert (ready.status, ready.json["problems"][0]) == (503, record["why"])
+    assert (ready.status, ready.json["trouble"][0]) == (503, record["why"])
     server.stop()
 
 
@@ -209,7 +209,7 @@ def test_what_a_reader_finds_damaged(site):
     record = server.until_logged("database_damaged")
     assert "malformed" in record["why"]
     ready = server.ask("GET", "/readyz", admin=True)
-    assert (ready.status, ready.json["problems"][0]) == (503, record["why"])
+    assert (ready.status, ready.json["trouble"][0]) == (503, record["why"])
     assert server.post("after", NOBODY).status == 503
     assert len(server.logged("database_damaged")) == 1
     server.stop()

@@ -155,7 +155,7 @@ def test_a_worker_answers_whether_it_is_well(shared):
     """With --admin it answers /healthz and /readyz; without, it listens nowhere."""
     one = worker(shared, "a", words=("--admin", "127.0.0.1:0"))
     assert one.ask("GET", "/healthz", admin=True).status == 200
-    assert one.ask("GET", "/readyz", admin=True).json == {"ready": True, "problems": []}
+    assert one.ask("GET", "/readyz", admin=True).json == {"ready": True, "trouble": []}
     other = worker(shared, "a")
     assert other.until_logged("worker_started")["admin"] is None
     for process in (one, other):
