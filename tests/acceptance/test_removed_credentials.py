@@ -30,7 +30,7 @@ def sha256(text):
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-REST = "answer_wait = 5\n[log]\nlevel = 'info'\n"
+REST = "answer_wait = 60\n[log]\nlevel = 'info'\n"
 SOURCES = f'[sources.erp]\ntoken_sha256 = ["{sha256(TOKEN)}"]\n'
 OPERATORS = f'[operators.li]\nrole = "operate"\ntoken_sha256 = ["{sha256(OPERATOR)}"]\n'
 WHOLE = REST + SOURCES + OPERATORS
