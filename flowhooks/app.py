@@ -244,7 +244,7 @@ class App:
         self.rejected_requests = RejectedRequestLog(ledger=self.ledger, clock=self.clock)
         trust = ClockTrust(self.clock, self.ledger.newest)
         self.clock_watch = ClockWatch(self.ledger, trust)
-        self.retention = Retention(ledger=self.ledger, clock=self.clock, settings=settings.retention, trust=trust)
+        self.retention = Retention(ledger=self.ledger, settings=settings.retention, trust=trust)
         self.alerts = AlertMonitor(
             ledger=self.ledger,
             plugins=self.plugins,

@@ -7,6 +7,7 @@ clock, which does not jump. The cost: a server that was down for days also waits
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -38,23 +39,39 @@ class ClockTrust:
     def __init__(self, clock: Clock, newest: int | None, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._monotonic = monotonic
-        self._difference = self._read_difference()
-        ahead = newest is not None and clock.now() > newest + MAX_AHEAD
+        # Retention and the clock watch call from their own threads.
+        self._lock = threading.Lock()
+        now = clock.now()
+        self._difference = self._difference_at(now)
+        self._unreported = 0
+        ahead = newest is not None and now > newest + MAX_AHEAD
         self._doubted_since = monotonic() if ahead else None
 
     def check_jump(self) -> int:
-        """Return the jump of the clock since the last check in microseconds, negative if backwards; 0 if none."""
-        before, self._difference = self._difference, self._read_difference()
+        """Return the jump of the clock since the last call in microseconds, negative if backwards; 0 if none."""
+        with self._lock:
+            self._update()
+            jump, self._unreported = self._unreported, 0
+        return jump if abs(jump) >= MIN_JUMP else 0
+
+    def trusted_now(self) -> int | None:
+        """Return the current time in microseconds since 1970; None while the clock is in doubt.
+
+        A deletion uses this time for all its cutoffs. If it read the clock again, the clock could have jumped since.
+        """
+        with self._lock:
+            now = self._update()
+            since = self._doubted_since
+        return now if since is None or self._monotonic() - since >= DOUBT_SECONDS else None
+
+    def _update(self) -> int:
+        now = self._clock.now()
+        before, self._difference = self._difference, self._difference_at(now)
         jump = self._difference - before
         if jump > MAX_AHEAD:
             self._doubted_since = self._monotonic()
-        return jump if abs(jump) >= MIN_JUMP else 0
+        self._unreported += jump
+        return now
 
-    @property
-    def is_trusted(self) -> bool:
-        """Whether the clock is not in doubt, or the doubt has lasted for an hour."""
-        self.check_jump()
-        return self._doubted_since is None or self._monotonic() - self._doubted_since >= DOUBT_SECONDS
-
-    def _read_difference(self) -> int:
-        return self._clock.now() - round(self._monotonic() * SECOND)
+    def _difference_at(self, now: int) -> int:
+        return now - round(self._monotonic() * SECOND)

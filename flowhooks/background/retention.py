@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowhooks.background.clock_trust import ClockTrust
-    from flowhooks.clock import Clock
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.settings import RetentionSettings
@@ -54,15 +53,13 @@ class Retention:
 
     Args:
         ledger: stores the records.
-        clock: current time.
         settings: retention times in days.
-        trust: decides whether the clock can be trusted.
+        trust: reads the clock, and decides whether it can be trusted.
     """
 
-    def __init__(self, *, ledger: Ledger, clock: Clock, settings: RetentionSettings, trust: ClockTrust) -> None:
+    def __init__(self, *, ledger: Ledger, settings: RetentionSettings, trust: ClockTrust) -> None:
         self._trust = trust
         self._ledger = ledger
-        self._clock = clock
         self._settings = settings
         self._postponed = False
         self._stopping = threading.Event()
@@ -82,8 +79,11 @@ class Retention:
         if self._thread.is_alive():
             self._thread.join(timeout)
 
-    def run(self) -> Mapping[str, int]:
-        """Delete all expired records; return the number of deleted rows of each kind.
+    def run(self, now: int) -> Mapping[str, int]:
+        """Delete all records that are expired at a time; return the number of deleted rows of each kind.
+
+        Args:
+            now: the time, in microseconds since 1970. The run does not read the clock, which can jump meanwhile.
 
         Raises:
             FlowhooksError: the database cannot be read or written; a later run deletes the remaining records.
@@ -91,8 +91,8 @@ class Retention:
         deleted: Counter[str] = Counter()
         max_rows = self._max_rows()
         try:
-            self._purge_events(deleted, max_rows)
-            self._purge_records(deleted, max_rows)
+            self._purge_events(deleted, max_rows, now)
+            self._purge_records(deleted, max_rows, now)
         finally:
             if any(deleted.values()):
                 log.info("purge_finished", **deleted)
@@ -123,9 +123,10 @@ class Retention:
 
     def _run_if_trusted(self) -> float:
         """Delete expired data unless the clock is in doubt; return the seconds until the next run."""
-        if self._trust.is_trusted:
+        now = self._trust.trusted_now()
+        if now is not None:
             self._postponed = False
-            self.run()
+            self.run(now)
             return PURGE_INTERVAL
         if not self._postponed:
             log.warning(
@@ -139,13 +140,13 @@ class Retention:
     def _max_rows(self) -> int:
         return max(MIN_ROWS_PER_RUN, self._ledger.totals().stored // MAX_SHARE_DIVISOR)
 
-    def _cutoff(self, name: str) -> int:
+    def _cutoff(self, name: str, now: int) -> int:
         days: int = getattr(self._settings, name)
-        return self._clock.now() - days * DAY if days else _KEEP_FOREVER
+        return now - days * DAY if days else _KEEP_FOREVER
 
-    def _purge_events(self, deleted: Counter[str], max_rows: int) -> None:
+    def _purge_events(self, deleted: Counter[str], max_rows: int, now: int) -> None:
         cutoffs = {
-            state: self._cutoff(state)
+            state: self._cutoff(state, now)
             for state in (*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST)
             if getattr(self._settings, state)
         }
@@ -162,14 +163,14 @@ class Retention:
                 return
             self._throttle(began)
 
-    def _purge_records(self, deleted: Counter[str], max_rows: int) -> None:
+    def _purge_records(self, deleted: Counter[str], max_rows: int, now: int) -> None:
         def expire(transaction: WriteTransaction) -> dict[str, int]:
             return purge.delete_expired(
                 transaction,
-                identities=self._cutoff("identities"),
-                audits=self._cutoff("audit"),
-                closed_alerts=self._cutoff("alerts"),
-                signatures=self._clock.now() - WEBHOOK_ID_RETENTION,
+                identities=self._cutoff("identities", now),
+                audits=self._cutoff("audit", now),
+                closed_alerts=self._cutoff("alerts", now),
+                signatures=now - WEBHOOK_ID_RETENTION,
                 limit=BATCH_SIZE,
             )
 

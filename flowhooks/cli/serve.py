@@ -126,6 +126,7 @@ def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> N
         app.start()
         for server in (admin, web):
             serving.start_serving(server, shutdown_signal, failed)
+        context.report_ready()
         listeners = {"call_backs": f"http://{web.address}", "admin": f"http://{admin.address}"}
         log.info("server_started", **listeners, **serving.startup_fields(app))
         if not app.plugins.handlers and not no_worker:

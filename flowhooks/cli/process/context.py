@@ -51,8 +51,15 @@ class ProcessContext:
         """Whether a successor has taken over, so that this process retires without closing the service."""
         return self.inherited is not None and self.inherited.is_replaced
 
+    def report_ready(self) -> None:
+        """Report to the supervisor, or to the service manager, that this process serves."""
+        if self.inherited is not None:
+            self.inherited.report_ready()
+        else:
+            self.service_manager.ready()
+
     def run_main_loop(self, shutdown_signal: ShutdownSignal, app: App, *servers: Server) -> None:
-        """Report that this process is ready, and wait for the shutdown signal.
+        """Wait for the shutdown signal.
 
         While a single process waits, SIGHUP reloads its settings. A process under a supervisor is replaced instead.
 
@@ -62,10 +69,8 @@ class ProcessContext:
             servers: the listeners to reconfigure.
         """
         if self.inherited is not None:
-            self.inherited.report_ready()
             shutdown_signal.wait()
             return
-        self.service_manager.ready()
         shutdown_signal.wait(on_hangup=partial(self._reload, app, *servers))
         self.service_manager.stopping()
 

@@ -230,6 +230,8 @@ class Supervisor:
         child.close()
 
     def _on_exit(self, slot: Slot, child: ChildProcess) -> None:
+        # The report that it is ready may have been read only now, after its exit.
+        self._was_ready = self._was_ready or child.ready_at is not None
         if child.stop_requested or self._stopping:
             if child.ready_at is not None and not child.succeeded:
                 log.warning("process_ended", process=child.pid, number=slot.number, why=child.exit_reason())

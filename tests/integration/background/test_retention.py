@@ -47,13 +47,13 @@ def test_by_default_what_is_done_is_kept_for_400_days(house, listens):
     """Then it goes, and with it who it was; what is dead or parked stays for ever."""
     flow, ids = events(house, listens)
     flow.clock.advance(399 * DAY)
-    assert not any(flow.app.retention.run().values())
+    assert not any(flow.app.retention.run(flow.clock.now()).values())
     flow.clock.advance(2 * DAY)
-    assert flow.app.retention.run()["events"] == 2
+    assert flow.app.retention.run(flow.clock.now())["events"] == 2
     assert left(flow, ids) == {"dead", "parked"}
     assert flow.sql("SELECT count(*) FROM purged_identities") == [(0,)]
     flow.clock.advance(10_000 * DAY)
-    flow.app.retention.run()
+    flow.app.retention.run(flow.clock.now())
     assert left(flow, ids) == {"dead", "parked"}
 
 
@@ -62,7 +62,7 @@ def test_each_state_has_a_time_of_its_own(house, listens):
     flow, ids = events(house, listens, succeeded=30, dismissed=0, dead=90, parked=60)
     for days, stay in ((31, {"dead", "parked", "dismissed"}), (30, {"dead", "dismissed"}), (30, {"dismissed"})):
         flow.clock.advance(days * DAY)
-        flow.app.retention.run()
+        flow.app.retention.run(flow.clock.now())
         assert left(flow, ids) == stay
 
 
@@ -70,7 +70,7 @@ def test_with_everything_for_ever_nothing_goes(house, listens):
     """All off, it does nothing at all."""
     flow, ids = events(house, listens, succeeded=0, closed=0, dismissed=0, identities=0, audit=0, alerts=0)
     flow.clock.advance(10_000 * DAY)
-    assert not any(flow.app.retention.run().values())
+    assert not any(flow.app.retention.run(flow.clock.now()).values())
     assert left(flow, ids) == set(ids)
 
 
@@ -78,10 +78,10 @@ def test_identities_are_forgotten_when_their_time_is_over(house, listens):
     """Until then the same call-back is answered as done; afterwards it is a new one."""
     flow, ids = events(house, listens, succeeded=30, identities=100)
     flow.clock.advance(31 * DAY)
-    flow.app.retention.run()
+    flow.app.retention.run(flow.clock.now())
     assert flow.take("succeeded").event_id == ids["succeeded"]
     flow.clock.advance(70 * DAY)
-    assert flow.app.retention.run()["identities"] == 1
+    assert flow.app.retention.run(flow.clock.now())["identities"] == 1
     again = flow.take("succeeded")
     assert again.status == "done"
     assert again.event_id != ids["succeeded"]
@@ -92,9 +92,9 @@ def test_ids_of_signed_call_backs_go_after_a_day(house, listens):
     flow, _ = events(house, listens, succeeded=0, closed=0, dismissed=0, identities=0, audit=0, alerts=0)
     flow.take("i1", message="m1")
     flow.clock.advance(DAY)
-    assert not any(flow.app.retention.run().values())
+    assert not any(flow.app.retention.run(flow.clock.now()).values())
     flow.clock.advance(1)
-    assert flow.app.retention.run()["signatures"] == 1
+    assert flow.app.retention.run(flow.clock.now())["signatures"] == 1
     assert flow.sql("SELECT count(*) FROM webhook_ids") == [(0,)]
 
 
@@ -118,7 +118,7 @@ def test_old_entries_and_alerts_go(house, listens):
         id_lower_bound(start),
     )
     flow.clock.advance(401 * DAY)
-    gone = flow.app.retention.run()
+    gone = flow.app.retention.run(flow.clock.now())
     assert (gone["audit"], gone["alerts"]) == (1, 1)
     assert flow.sql("SELECT count(*) FROM alerts WHERE event_id = ''") == [(2,)]
 
@@ -130,8 +130,8 @@ def test_a_run_is_logged_once_with_its_counts(house, listens, logged, monkeypatc
     for number in range(5):
         flow.take(f"i{number}")
     flow.clock.advance(2 * DAY)
-    flow.app.retention.run()
-    flow.app.retention.run()
+    flow.app.retention.run(flow.clock.now())
+    flow.app.retention.run(flow.clock.now())
     (line,) = [one for one in logged if one["event"] == "purge_finished"]
     assert (line["events"], line["deliveries"]) == (5, 5)
 
@@ -180,5 +180,5 @@ def test_it_takes_a_small_part_of_the_time(house, listens, monkeypatch):
     monkeypatch.setattr(flow.app.retention._stopping, "wait", pauses.append)
     times = iter(range(100))
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: float(next(times))))
-    flow.app.retention._purge_events(module.Counter(), module.MIN_ROWS_PER_RUN)
+    flow.app.retention._purge_events(module.Counter(), module.MIN_ROWS_PER_RUN, flow.clock.now())
     assert pauses == pytest.approx([9.0] * 3)

@@ -42,34 +42,34 @@ def times():
 @pytest.mark.parametrize("newest", [None, NOW, NOW - MAX_AHEAD, NOW + MAX_AHEAD])
 def test_a_clock_that_fits_what_is_stored_is_trusted(times, newest):
     """Also one that is behind, and the clock of an empty ledger."""
-    assert times.trust(newest).is_trusted
+    assert times.trust(newest).trusted_now() == times.wall
 
 
 def test_a_clock_that_is_ahead_at_the_start_is_doubted_for_an_hour(times):
     """If it has stayed so for an hour, the server was down."""
     trust = times.trust(NOW - MAX_AHEAD - 1)
-    assert not trust.is_trusted
+    assert trust.trusted_now() is None
     times.pass_by(DOUBT_SECONDS - 1)
-    assert not trust.is_trusted
+    assert trust.trusted_now() is None
     times.pass_by(1)
-    assert trust.is_trusted
+    assert trust.trusted_now() == times.wall
 
 
 def test_a_clock_that_jumps_ahead_is_doubted_for_an_hour(times):
     """Each jump begins the hour anew; whether it is set right meanwhile or not."""
     trust = times.trust(NOW)
     times.pass_by(10 * 86_400)
-    assert trust.is_trusted
+    assert trust.trusted_now() == times.wall
     times.set_clock(2 * MAX_AHEAD)
-    assert not trust.is_trusted
+    assert trust.trusted_now() is None
     times.pass_by(DOUBT_SECONDS - 1)
     times.set_clock(2 * MAX_AHEAD)
-    assert not trust.is_trusted
+    assert trust.trusted_now() is None
     times.set_clock(-4 * MAX_AHEAD)
     times.pass_by(DOUBT_SECONDS - 1)
-    assert not trust.is_trusted
+    assert trust.trusted_now() is None
     times.pass_by(1)
-    assert trust.is_trusted
+    assert trust.trusted_now() == times.wall
 
 
 def test_a_clock_that_jumps_back_or_a_little_is_trusted(times):
@@ -77,7 +77,7 @@ def test_a_clock_that_jumps_back_or_a_little_is_trusted(times):
     trust = times.trust(NOW)
     for jump in (-10 * MAX_AHEAD, 3600 * SECOND, -1):
         times.set_clock(jump)
-        assert trust.is_trusted
+        assert trust.trusted_now() == times.wall
 
 
 def test_jumps_are_told_once(times):
@@ -92,3 +92,12 @@ def test_jumps_are_told_once(times):
     assert trust.check_jump() == 0
     times.set_clock(-MAX_AHEAD)
     assert trust.check_jump() == -MAX_AHEAD
+
+
+def test_a_jump_that_a_deletion_sees_first_is_still_reported(times):
+    """The clock watch logs it."""
+    trust = times.trust(NOW)
+    times.set_clock(2 * MAX_AHEAD)
+    assert trust.trusted_now() is None
+    assert trust.check_jump() == 2 * MAX_AHEAD
+    assert trust.check_jump() == 0

@@ -1,0 +1,48 @@
+"""What the supervisor does when one of its processes exits."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from flowhooks.cli.process.supervisor import Slot, Supervisor
+
+
+@pytest.fixture
+def supervisor():
+    """A supervisor of one process."""
+    return Supervisor(
+        settings=None,
+        sockets={},
+        load=None,
+        on_settings=lambda settings: None,
+        service_manager=SimpleNamespace(stopping=lambda: None),
+    )
+
+
+def exited(ready_at):
+    """A process that was killed."""
+    return SimpleNamespace(
+        pid=1, number=0, ready_at=ready_at, start_error="", exit_code=1, stop_requested=False,
+        exit_reason=lambda: "it was ended by SIGKILL",
+    )  # fmt: skip
+
+
+def test_a_process_that_dies_before_it_is_ready_ends_the_start(supervisor):
+    """Then the settings or the machine are wrong."""
+    slot = Slot(0)
+    slot.current = child = exited(None)
+    supervisor._on_exit(slot, child)
+    assert supervisor._start_failure == ("a process could not start: it was ended by SIGKILL", 1)
+
+
+def test_a_process_that_reported_ready_and_died_at_once_is_started_again(supervisor, logged):
+    """Its report and its exit arrive together."""
+    slot = Slot(0)
+    slot.current = child = exited(time.monotonic())
+    supervisor._on_exit(slot, child)
+    assert supervisor._start_failure is None
+    assert slot.restart_at > 0
+    assert [one["event"] for one in logged] == ["process_died"]
