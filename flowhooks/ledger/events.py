@@ -24,7 +24,7 @@ from flowhooks.ledger.transaction import OrderGroup
 from flowhooks.model.delivery import ReadyDelivery
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -132,11 +132,11 @@ class EventInserter:
         return results
 
     def _insert_new(self, transaction: WriteTransaction, items: list[NewEvent]) -> list[AcceptResult]:
-        first: dict[Identity, NewEvent] = {}
+        first: dict[str, NewEvent] = {}  # by the digest of the identity
         for item in items:
-            first.setdefault(item.event.identity, item)
+            first.setdefault(item.identity_sha256, item)
         stored: set[str] = set()
-        existing: dict[Identity, _Existing] = {}
+        existing: dict[str, _Existing] = {}
         remaining = first
         while remaining:
             # Repeated if another process purges one of the events between two of these statements.
@@ -148,21 +148,21 @@ class EventInserter:
                 for identity, item in remaining.items()
                 if item.event.id in new_ids
             }
-            existing |= _find(
-                transaction.connection, [identity for identity in remaining if identity not in existing], lock=True
-            )
             remaining = {identity: item for identity, item in remaining.items() if identity not in existing}
             if remaining:
-                existing |= _find_purged(transaction.connection, list(remaining))
+                existing |= _find(transaction.connection, remaining, lock=True)
                 remaining = {identity: item for identity, item in remaining.items() if identity not in existing}
-        results = [self._to_result(item, existing[item.event.identity]) for item in items]
+            if remaining:
+                existing |= _find_purged(transaction.connection, remaining)
+                remaining = {identity: item for identity, item in remaining.items() if identity not in existing}
+        results = [self._to_result(item, existing[item.identity_sha256]) for item in items]
         if len(stored) < len(items):
             results = self._record_repeats(transaction, items, results)
         return results
 
     def _insert(
         self, transaction: WriteTransaction, items: Sequence[NewEvent]
-    ) -> tuple[set[str], dict[Identity, _Existing]]:
+    ) -> tuple[set[str], dict[str, _Existing]]:
         """Insert new events; return the ids of those, and the purged ones among them."""
         connection = transaction.connection
         # Sorted, so that two processes do not deadlock.
@@ -173,11 +173,12 @@ class EventInserter:
             return stored, {}
         hit("accept.inserted")
         counted = {"name": "accepted", "process": self.process, "value": len(stored)}
-        purged_before: dict[Identity, _Existing] = {}
+        purged_before: dict[str, _Existing] = {}
         if connection.execute(_COUNT_ACCEPTED, counted).scalar_one():
-            purged_before = _find_purged(connection, [item.event.identity for item in items if item.event.id in stored])
+            new_digests = [item.identity_sha256 for item in items if item.event.id in stored]
+            purged_before = _find_purged(connection, new_digests)
         if purged_before:
-            deleted = {item.event.id for item in items if item.event.identity in purged_before}
+            deleted = {item.event.id for item in items if item.identity_sha256 in purged_before}
             connection.execute(_DELETE_REINSERTED, {"ids": json.dumps(sorted(deleted))})
             increment(transaction, "accepted", self.process, -len(deleted))
             stored -= deleted
@@ -291,22 +292,20 @@ def _assign_positions(transaction: WriteTransaction, items: Sequence[NewEvent]) 
 
 def is_stored(connection: Connection, identity: Identity) -> bool:
     """Return whether an event with this identity is stored or was purged."""
-    return bool(_find(connection, [identity]) or purge.find_purged(connection, [identity]))
+    digests = [checksums.texts_sha256(identity)]
+    return bool(_find(connection, digests) or purge.find_purged(connection, digests))
 
 
-def _find(connection: Connection, identities: list[Identity], *, lock: bool = False) -> dict[Identity, _Existing]:
-    if not identities:
-        return {}
-    by_digest = {checksums.texts_sha256(identity): identity for identity in identities}
-    digests = json.dumps([[digest] for digest in by_digest])
-    rows = connection.execute(_FIND_AND_LOCK if lock else _FIND, {"digests": digests})
-    return {by_digest[row.identity_sha256]: (row.id, row.digest, row.state) for row in rows}
+def _find(connection: Connection, digests: Iterable[str], *, lock: bool = False) -> dict[str, _Existing]:
+    parameters = {"digests": json.dumps([[digest] for digest in digests])}
+    rows = connection.execute(_FIND_AND_LOCK if lock else _FIND, parameters)
+    return {row.identity_sha256: (row.id, row.digest, row.state) for row in rows}
 
 
-def _find_purged(connection: Connection, identities: list[Identity]) -> dict[Identity, _Existing]:
+def _find_purged(connection: Connection, digests: Iterable[str]) -> dict[str, _Existing]:
     return {
-        identity: (purged_identity.event_id, purged_identity.digest, purge.PURGED)
-        for identity, purged_identity in purge.find_purged(connection, identities).items()
+        digest: (purged_identity.event_id, purged_identity.digest, purge.PURGED)
+        for digest, purged_identity in purge.find_purged(connection, digests).items()
     }
 
 

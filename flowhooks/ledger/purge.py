@@ -14,17 +14,16 @@ from sqlalchemy import Text, bindparam, delete, func, select
 
 from flowhooks.clock import SECOND, id_lower_bound, id_time
 from flowhooks.failpoints import hit
-from flowhooks.ledger import checksums, database, webhook_ids
+from flowhooks.ledger import database, webhook_ids
 from flowhooks.ledger.counters import increment
 from flowhooks.ledger.tables import alerts, attempts, audit_log, conflicts, deliveries, events, purged_identities
 from flowhooks.model.delivery import State
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.new_event import Identity
     from flowhooks.ledger.queries import EventFilter
     from flowhooks.ledger.transaction import WriteTransaction
 
@@ -274,11 +273,10 @@ def purge(
     return PurgeCounts(len(purgeable), len(delivery_ids))
 
 
-def find_purged(connection: Connection, identities: Collection[Identity]) -> dict[Identity, PurgedIdentity]:
-    """Return the purged events among these identities."""
-    by_digest = {checksums.texts_sha256(identity): identity for identity in identities}
-    rows = connection.execute(_FIND, {"digests": json.dumps([[digest] for digest in by_digest])})
-    return {by_digest[row.identity_sha256]: PurgedIdentity(row.event_id, row.digest, row.received_at) for row in rows}
+def find_purged(connection: Connection, digests: Iterable[str]) -> dict[str, PurgedIdentity]:
+    """Return the purged events among those whose identities have these digests, by digest."""
+    rows = connection.execute(_FIND, {"digests": json.dumps([[digest] for digest in digests])})
+    return {row.identity_sha256: PurgedIdentity(row.event_id, row.digest, row.received_at) for row in rows}
 
 
 def find_purged_event(connection: Connection, event_id: str) -> PurgedIdentity | None:

@@ -101,9 +101,9 @@ def check_rows(connection: Connection) -> Iterator[Problem]:
 
 
 def _identities(connection: Connection, batch: Sequence[Any]) -> Iterator[Problem]:
-    identities = {_IDENTITY(row): row.id for row in batch}
-    for identity in purge.find_purged(connection, identities.keys()):
-        yield "event {} is stored, although its identity is kept as that of a purged event", identities[identity]
+    event_ids = {checksums.texts_sha256(_IDENTITY(row)): row.id for row in batch}
+    for digest in purge.find_purged(connection, event_ids):
+        yield "event {} is stored, although its identity is kept as that of a purged event", event_ids[digest]
 
 
 def _events(connection: Connection, batch: Sequence[Any]) -> Iterator[Problem]:

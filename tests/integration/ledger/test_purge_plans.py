@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event
 
 from flowhooks.clock import id_lower_bound
-from flowhooks.ledger import database, purge
+from flowhooks.ledger import checksums, database, purge
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.transaction import WriteTransaction
 
@@ -107,7 +107,7 @@ def test_no_table_is_read_as_a_whole(house, analyzed):
                 connection, before, event_filter=EventFilter(), after=page.next, limit=OLD
             ),
             "purge": lambda: purge.purge(transaction, page.ids, before, kept_from=0, process="x"),
-            "known": lambda: purge.find_purged(connection, [identity]),
+            "known": lambda: purge.find_purged(connection, [checksums.texts_sha256(identity)]),
             "of event": lambda: purge.find_purged_event(connection, flow.clock.new_id()),
             "forget": lambda: purge.delete_expired(
                 transaction, identities=50, audits=time, closed_alerts=time, signatures=time, limit=OLD
