@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from generating import administration, contract, numbers, states
+from generating import administration, contract, numbers, overview, states
 from generating.markdown import docstring, signature, table
 
 import flowhooks
@@ -184,7 +184,11 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     for language in ("en", "zh")
 }
 """What can be generated, by the name that a page asks for it."""
-FILES: Final[Mapping[str, Callable[[], str]]] = {"explanation/states.svg": states.drawing}
+FILES: Final[Mapping[str, Callable[[], str]]] = {
+    "explanation/states.svg": states.drawing,
+    "callback.svg": partial(overview.drawing, "en"),
+    "callback.zh-CN.svg": partial(overview.drawing, "zh"),
+}
 """Files that are generated as a whole, by their path in `docs/`."""
 
 

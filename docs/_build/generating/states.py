@@ -48,15 +48,20 @@ CORNERS: Final[Mapping[tuple[State | None, State], tuple[Point, ...]]] = {
 """The corners of an arrow that would cross others if it were straight: it goes around them."""
 LABELS: Final[Mapping[tuple[State | None, State], tuple[float, float, float]]] = {
     (None, State.WAITING): (0.40, 0, 18),
-    (State.WAITING, State.RUNNING): (0.50, 92, 0),
-    (State.RUNNING, State.WAITING): (0.70, -82, 0),
-    (State.WAITING, State.DEAD): (0.50, -36, -8),
-    (State.DEAD, State.WAITING): (0.46, 80, 12),
-    (State.UNKNOWN, State.WAITING): (0.50, 62, 28),
+    (State.WAITING, State.RUNNING): (0.50, 102, 0),
+    (State.RUNNING, State.WAITING): (0.70, -78, 18),
+    (State.RUNNING, State.SUCCEEDED): (0.55, 0, -20),
+    (State.RUNNING, State.DEAD): (0.69, 76, 0),
+    (State.WAITING, State.DEAD): (0.53, -41, -4),
+    (State.DEAD, State.WAITING): (0.46, 100, 16),
+    (State.WAITING, State.CLOSED): (0.50, 70, -30),
+    (State.UNKNOWN, State.SUCCEEDED): (0.50, -50, -20),
+    (State.UNKNOWN, State.WAITING): (0.50, 84, 28),
+    (State.UNKNOWN, State.CLOSED): (0.60, 36, 0),
     (State.RUNNING, State.UNKNOWN): (0.50, 0, -20),
     (State.DEAD, State.CLOSED): (0.50, 0, 20),
     (State.RUNNING, State.CLOSED): (0.50, 0, 18),
-    (State.SUCCEEDED, State.WAITING): (0.50, 10, 0),
+    (State.SUCCEEDED, State.WAITING): (0.12, 54, 0),
 }
 """Where on its arrow a label is put (0 to 1), and how far beside it; where nothing is said, on its middle."""
 APART: Final = 9

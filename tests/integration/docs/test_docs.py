@@ -89,13 +89,14 @@ def test_the_generator_says_what_is_out_of_date(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(generate, "DOCS", tmp_path / "docs")
     (tmp_path / "docs/explanation").mkdir()
     assert generate.run(["--check"]) == 1
-    assert capsys.readouterr().out == "docs/states.md\ndocs/explanation/states.svg\n"
+    files = "".join(f"docs/{name}\n" for name in generate.FILES)
+    assert capsys.readouterr().out == "docs/states.md\n" + files
     assert "old" in page.read_text()
     assert generate.run([]) == 0
     assert "old" not in page.read_text()
     assert page.read_text().startswith("before\n")
     assert page.read_text().endswith("<!-- end -->\nafter\n")
-    assert (tmp_path / "docs/explanation/states.svg").read_text() == generate.FILES["explanation/states.svg"]()
+    assert all((tmp_path / "docs" / name).read_text() == make() for name, make in generate.FILES.items())
     assert generate.run(["--check"]) == 0
 
 
