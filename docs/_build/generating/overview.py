@@ -57,7 +57,7 @@ HEIGHT: Final = 424
 FLOWHOOKS: Final = Box("flowhooks", 280, 16, 330, 392, "frame")
 PLUGINS: Final = Box("plugins", 690, 214, 154, 194, "frame")
 BOXES: Final = (
-    Box("engine", 12, 62, 158, 138),
+    Box("engine", 10, 62, 162, 138),
     Box("check", 298, 54, 294, 60),
     Box("route", 298, 138, 294, 60),
     Box("store", 298, 222, 294, 78, "box done"),
@@ -66,11 +66,11 @@ BOXES: Final = (
     Box("parked", 690, 138, 154, 60),
     Box("first", 704, 254, 126, 36),
     Box("second", 704, 300, 126, 36),
-    Box("operator", 12, 332, 158, 60),
+    Box("operator", 10, 332, 162, 60),
 )
 ARROWS: Final = (
-    Arrow("callback", (170, 84), (297, 84), 225),
-    Arrow("response", (280, 146), (171, 146), 225),
+    Arrow("callback", (172, 84), (297, 84), 226),
+    Arrow("response", (280, 146), (173, 146), 226),
     Arrow("", (445, 114), (445, 137)),
     Arrow("", (445, 198), (445, 221)),
     Arrow("", (425, 300), (425, 331)),
@@ -79,17 +79,17 @@ ARROWS: Final = (
     Arrow("park", (592, 168), (689, 168), 650),
     Arrow("call", (592, 354), (689, 354), 650),
     Arrow("result", (690, 370), (593, 370), 650, 17),
-    Arrow("operate", (170, 362), (279, 362), 225),
+    Arrow("operate", (172, 362), (279, 362), 226),
 )
 NOTES: Final[Mapping[str, tuple[int, int]]] = {
-    "stored": (225, 163),
-    "running": (225, 180),
-    "failed": (225, 197),
+    "stored": (226, 163),
+    "running": (226, 180),
+    "failed": (226, 197),
     "deliveries": (385, 320),
     "outcomes": (505, 320),
     "code": (767, 360),
     "code_more": (767, 378),
-    "ways": (225, 379),
+    "ways": (226, 379),
 }
 """Where other texts are: their middle, in pixels."""
 TEXTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {

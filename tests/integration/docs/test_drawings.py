@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from generating import overview
 
-from support.code_blocks import DOCS
+from support.code_blocks import DOCS, PAGES, blocks, name_of
 
 SVG = "{http://www.w3.org/2000/svg}"
 DRAWINGS = ("explanation/states.svg", "callback.svg", "callback.zh-CN.svg")
@@ -119,3 +119,11 @@ def test_both_languages_have_the_same_texts():
     assert {name: len(lines) for name, lines in english.items()} == {
         name: len(lines) for name, lines in chinese.items()
     }
+
+
+def test_drawings_of_characters_fit_the_page():
+    """A drawing made of characters is narrow enough for a page of the site, which has no room for more than 90."""
+    drawn = [block for page in PAGES for block in blocks(page, "text") if "▶" in block.text]
+    assert "docs/contributing/path-of-a-callback.md" in {name_of(block.page) for block in drawn}
+    for block in drawn:
+        assert max(map(len, block.text.splitlines())) <= 90, block.where
