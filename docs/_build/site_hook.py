@@ -27,6 +27,18 @@ PROJECT: Final = "project/"
 """Where the site has what is outside of `docs/`."""
 LINK: Final = re.compile(r"(\]\()([^()\s#]+)((?:#[^()\s]*)?\))")
 CODE: Final = re.compile(r"(^ *(```+).*?^ *\2 *$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
+CHINESE: Final = {
+    r'"Search"': '"搜索"',
+    r'"Type to start searching"': '"输入文字以搜索"',
+    r"\bTable of contents\b": "目录",
+    r"\bSkip to content\b": "跳至内容",
+    r"\bBack to top\b": "回到顶部",
+    r'"Previous: ': '"上一页：',
+    r'"Next: ': '"下一页：',
+    r"(?<=\n) +Previous\n": "上一页\n",
+    r"(?<=\n) +Next\n": "下一页\n",
+}
+"""Patterns of the theme's texts, and the texts that a Chinese page has instead."""
 LANGUAGES: Final = {".py": "python", ".json": "json", ".toml": "toml", ".sh": "sh", ".yml": "yaml"}
 
 
@@ -62,9 +74,11 @@ def on_page_markdown(markdown: str, page: Page, **_given: Any) -> str:
 
 
 def on_post_page(output: str, page: Page, **_given: Any) -> str:
-    """Say of a Chinese page that it is Chinese, for screen readers and the choice of glyphs."""
+    """Name the language of a Chinese page, for screen readers and fonts, and translate the theme's texts on it."""
     if ".zh-CN." in page.file.src_uri:
         output = output.replace('<html lang="en"', '<html lang="zh-CN"', 1)
+        for pattern, text in CHINESE.items():
+            output = re.sub(pattern, text, output)
     return output
 
 

@@ -129,7 +129,7 @@ TEXTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "plugins": ("插件",),
         "engine": ("流程引擎", "Flowable、Activiti", "Camunda 等", "", "流程实例已结束"),
         "check": ("1  校验", "凭证、JSON Schema"),
-        "route": ("2  路由", "类名或流程 Key、审批结论、数据"),
+        "route": ("2  路由", "类名或流程 Key、结论、数据"),
         "store": ("3  存储", "事件和投递：同一个事务", "SQLite 或 PostgreSQL，同步到磁盘"),
         "run": ("4  执行", "记录每一次尝试"),
         "refused": ("已拒绝", "4xx，附原因"),

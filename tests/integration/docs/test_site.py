@@ -41,8 +41,11 @@ class Read(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The site, built as `make docs` builds it."""
+    """The site, built as `make docs` builds it, beside compiled code as an earlier build leaves it."""
     folder = tmp_path_factory.mktemp("site")
+    compiled = DOCS / "_build/__pycache__"
+    compiled.mkdir(exist_ok=True)
+    (compiled / "earlier_build.pyc").touch()
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)],
         cwd=ROOT,
@@ -122,6 +125,33 @@ def test_chinese_pages_say_that_they_are(read):
         name for name in read if ".zh-CN." in name
     }
     assert languages["index.html"] == "en"
+
+
+def test_chinese_pages_have_chinese_controls(site):
+    """The theme's own texts are Chinese on a Chinese page, and English on others."""
+    chinese, english = ((site / name).read_text("utf-8") for name in ("README.zh-CN.html", "index.html"))
+    for text, other in (("目录", "Table of contents"), ('"搜索"', '"Search"'), ("下一页", "Next")):
+        assert text in chinese
+        assert other not in chinese
+        assert text not in english
+        assert other in english
+
+
+def test_no_compiled_code_is_on_the_site(site):
+    """The files that Python makes beside the site's hook, and the hook itself, are not published."""
+    assert list((DOCS / "_build/__pycache__").iterdir())
+    assert not [file for file in site.rglob("*") if file.name == "__pycache__" or file.suffix in {".py", ".pyc"}]
+
+
+def test_underscores_in_links_can_be_seen():
+    """The line under a link is below the underscores of a name, on the site and in the console."""
+    sheets = (DOCS / "_build/site.css", ROOT / "flowhooks/web/admin/console/static/console.css")
+    for sheet in sheets:
+        offsets = re.findall(
+            r"^[^{]*\ba\b[^{]*\{[^}]*text-underline-offset: *0?(\.\d+)em", sheet.read_text("utf-8"), re.MULTILINE
+        )
+        assert offsets, sheet
+        assert all(float(offset) >= 0.2 for offset in offsets), sheet
 
 
 def hook():
