@@ -289,6 +289,35 @@ def test_both_readmes_say_the_same():
     assert links[0] <= {target.replace(".zh-CN", "") for target in links[1]} | links[1]
 
 
+TRANSLATED = [
+    DOCS / name
+    for name in (
+        *("concepts.md", "faq.md", "how-to/production-checklist.md", "how-to/security-checklist.md"),
+        "how-to/upgrade.md",
+    )
+]
+"""Pages whose Chinese page has the same parts in the same order."""
+
+
+@pytest.mark.parametrize("page", TRANSLATED, ids=name_of)
+def test_a_chinese_page_has_the_parts_of_the_english_one(page):
+    """The two have the same headings by level, code, rows of tables, list items and linked files, in the same order."""
+    chinese = page.with_suffix(".zh-CN.md")
+    drawing = "──▶"
+    shown = [[one for one in code(each) if drawing not in one[1]] for each in (page, chinese)]
+    assert shown[0] == shown[1]
+    parts = []
+    for text in (prose(page), prose(chinese)):
+        lines = [re.match(r" *(#+ |\| |- |\d+\. )?", line)[0].strip() for line in text.splitlines()]
+        parts.append([line for line in lines if line])
+    assert parts[0] == parts[1]
+    links = []
+    for text in (prose(page), prose(chinese)):
+        targets = re.findall(r"\]\(([^)]+)\)", text)[1:]  # the first leads to the page in the other language
+        links.append([target.replace(".zh-CN", "") for target in targets if not target.startswith("#")])
+    assert links[0] == links[1]
+
+
 def code(page):
     """The fenced pieces of code of a page, each with its language."""
     return [(one.language, one.text) for one in blocks(page)]
