@@ -103,6 +103,8 @@ class AlertMonitor:
         self.reconfigure(settings)
         self._wakeup.clear()
         self._thread = threading.Thread(target=self._loop, name="alerts", daemon=True)
+        # A poll compares with the one before, so two polls must not overlap.
+        self._poll_lock = threading.Lock()
         self._missing_once: set[str] = set()
         self._accepted: dict[str, OpenAlert] = {}
         self._backoffs: dict[str, _Backoff] = {}
@@ -165,6 +167,10 @@ class AlertMonitor:
 
     def _update_alerts(self) -> list[OpenAlert]:
         """Store opened, changed and closed alerts; return those that listeners have to be notified of."""
+        with self._poll_lock:
+            return self._update_alerts_locked()
+
+    def _update_alerts_locked(self) -> list[OpenAlert]:
         if not self._ledger.is_leader():
             return []  # the leader polls for all processes on the ledger, so that no listener is notified twice
         now = self._clock.now()
