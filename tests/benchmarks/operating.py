@@ -155,8 +155,8 @@ def reloading(bench: Bench) -> tuple[list[Figure], list[str]]:
             figures.append(
                 Figure(
                     case=f"{connections} connections",
-                    measured=f"{rate(comparison.ours)} while somebody looks",
-                    yardstick=f"{rate(comparison.yardstick)} while nobody does",
+                    measured=f"{rate(comparison.ours)} with the overview loaded",
+                    yardstick=f"{rate(comparison.yardstick)} without",
                     judged=comparison.ratio,
                 )
             )
@@ -208,7 +208,7 @@ def replaying(bench: Bench) -> tuple[list[Figure], list[str]]:
             again = site.ask("SELECT count(*) FROM deliveries WHERE state = 'succeeded' AND attempt = 2")
         if again != dead:
             raise ServerError(f"{dead} deliveries were dead, and {again} were run once more")
-        case = f"{dead:,} deliveries{', interrupted and gone on with' if interrupted else ''}"
+        case = f"{dead:,} deliveries{', interrupted and continued' if interrupted else ''}"
         figures.append(Figure(case=case, measured=f"{took:.1f} s, {calls} commands", judged=took))
     notes.append("each of them was run exactly once more, also where the command was interrupted half-way")
     return figures, notes

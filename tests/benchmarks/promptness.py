@@ -59,7 +59,7 @@ def _shown(found: dict[str, tuple[float, ...]], *, worst: bool) -> tuple[list[Fi
         figures.append(
             Figure(case=f"{runner}, {'p99' if worst else 'p50'}", measured=f"{judged:.1f} ms", judged=judged)
         )
-        notes.append(f"{runner}: p50 {p50:.1f} ms, p99 {p99:.1f} ms, {len(times)} call-backs")
+        notes.append(f"{runner}: p50 {p50:.1f} ms, p99 {p99:.1f} ms, {len(times)} callbacks")
     return figures, notes
 
 

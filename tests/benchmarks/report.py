@@ -28,18 +28,19 @@ STYLES = {"aim met": "green", "met": "yellow", "missed": "bold red", "broke": "b
 
 PAGE = """# Benchmarks
 
-What flowhooks costs, measured beside a bare Falcon + waitress app that parses the same JSON and answers a constant:
-same machine, same session, same number of HTTP threads, same switch interval; flowhooks with its defaults otherwise,
-which keep its own threads on one core, the bare app as anybody would run it. Each pair is measured one after the
-other, several times; the median of the ratios counts. Absolute figures are this machine's; the ratios carry over.
+This page compares flowhooks with a bare Falcon + waitress app that parses the same JSON and returns a constant. Both
+run on the same machine in the same session, with the same number of HTTP threads and the same switch interval.
+flowhooks otherwise uses its defaults, which keep its own threads on one core; the bare app is not bound to a core. Each
+pair is measured several times, one after the other, and the median of the ratios counts. Absolute figures are those of
+this machine; the ratios are comparable.
 
 This page is written by `{command}`.
 
 {table}
 
-Figures are ratios to the yardstick, except where a unit says otherwise. "At most" rows are better when smaller.
+Figures are ratios to the yardstick, unless they have a unit. Smaller is better for goals with "≤".
 
-## What else was seen
+## Additional results
 
 {notes}
 
@@ -49,54 +50,58 @@ Figures are ratios to the yardstick, except where a unit says otherwise. "At mos
 
 ## How each row is measured
 
-- **Durable accept**: wrk posts call-backs, each with a flowInstanceId of its own and `Prefer: respond-async`; each is
-  stored with its delivery, on SQLite with `synchronous=FULL`, before it is answered. Once while the handler's plugin is
-  missing, so that the deliveries wait: what accepting costs by itself. Once while a handler that does nothing runs for
-  each of them, in the same process. Any answer that is an error voids the row.
-- **Answer with the outcome**: the same without `Prefer`; only answers with status 200, which say that the handler has
-  succeeded and that this is stored, are counted. Only half of the HTTP threads may wait for handlers, and half of
-  the runner's may run one handler: so both servers get two threads for each connection, and the runner as many.
-- **Deliveries run**: call-backs are posted while their plugin is missing, so that their deliveries wait; then the
-  server starts with the plugin. Counted from the first claim to the last outcome, by the times in the ledger. The
-  yardstick is a quoted figure: a Celery worker on Redis on a machine of this kind.
-- **Dispatch cost**: look-up of the route and one call of the `run_handler` hook, in one process, without the ledger.
-- **Accept rate with many events stored**: the first row's load on a database with that many events and on an empty
-  one, in turn.
-- **Memory**: resident memory of one server process, when all its deliveries have run.
-- **First byte of the console**: each page asked for 30 times after once that does not count, each time on a
-  connection of its own; in a ledger where one of 1,000 deliveries is dead, one of 10,000 *unknown*, and one of 2,000
-  events parked. The figure is that of the page that comes off worst, by its median, or by its slowest look.
-- **Accept rate while somebody looks**: the first row's load on such a ledger, while the overview is loaded anew each
-  second, and while nobody looks, in turn.
-- **Replay**: `flowhooks events replay --all --yes` beside a server that runs what is replayed; from the start of the
-  command to its end. Once more with Ctrl-C half-way and the same command again, both together. Voided unless each
-  delivery was run exactly once more.
-- **Start to ready**: from the start of the process until `/readyz` answers 200, on a database that is there already.
+- **Durable accept**: wrk posts callbacks, each with a different flowInstanceId and `Prefer: respond-async`. Each
+  callback is stored with its delivery, on SQLite with `synchronous=FULL`, before it is answered. In the first case the
+  handler's plugin is missing, so the deliveries wait: this is the cost of accepting alone. In the second case a handler
+  that does nothing runs for each callback, in the same process. An error response voids the row.
+- **Answer with the outcome**: the same without `Prefer`. Only responses with status 200 are counted, which say that the
+  handler has succeeded and that this is stored. At most half of the HTTP threads wait for handlers, and at most half of
+  the runner's threads run one handler. Therefore both servers get two threads for each connection, and the runner as
+  many.
+- **Deliveries run**: callbacks are posted while their plugin is missing, so their deliveries wait; then the server
+  starts with the plugin. Measured from the first claim to the last outcome, by the times in the ledger. The yardstick
+  is a quoted figure: a Celery worker on Redis on a machine of this kind.
+- **Dispatch cost**: the routing and one call of the `run_handler` hook, in one process, without the ledger.
+- **Process isolation**: a handler that does nothing, called in a thread and in an existing separate process, without
+  the ledger; the difference of the medians. One call at a time, and eight at a time on two cores.
+- **Accept rate with many events stored**: the load of the first row on a database with that many events and on an empty
+  database, alternately.
+- **Memory**: resident memory of one server process after all its deliveries have run.
+- **First byte of the console**: each page is requested 30 times, after one request that does not count, each time on a
+  new connection. One of 1,000 deliveries in the ledger is dead, one of 10,000 is *unknown*, and one of 2,000 events is
+  parked. The figure is that of the slowest page, by its median or by its slowest request.
+- **Accept rate while the overview is loaded**: the load of the first row on such a ledger, with and without a request
+  for the overview each second, alternately.
+- **Replay**: `flowhooks events replay --all --yes` beside a server that runs the replayed deliveries; from the start of
+  the command to its end. In the second case Ctrl-C interrupts it half-way and the same command continues; both
+  together. The row is void unless each delivery was run exactly once more.
+- **Start to ready**: from the start of the process until `/readyz` answers 200, on an existing database.
 """
 
 PAGE_POSTGRESQL = """# Benchmarks on PostgreSQL
 
-What flowhooks does on PostgreSQL, measured beside the same call-back as many would build it: FastAPI on uvicorn checks
-it, Celery stores it in Redis and runs it (`tests/benchmarks/peer/`, versions in its `requirements.txt`). Same machine,
-same session, same disk; one process takes call-backs on either side. Redis runs with `appendfsync always`, PostgreSQL
-with `fsync` and `synchronous_commit` on, so both have stored what they have answered. Each pair is measured one after
-the other, several times; the median of the ratios counts. Absolute figures are this machine's; the ratios carry over.
+This page compares flowhooks on PostgreSQL with a common alternative for the same callbacks: FastAPI on uvicorn
+validates the callback, and Celery stores it in Redis and runs it (`tests/benchmarks/peer/`, versions in its
+`requirements.txt`). Both use the same machine, session and disk, and one process accepts callbacks. Redis runs with
+`appendfsync always`, PostgreSQL with `fsync` and `synchronous_commit` on, so both store a callback durably before they
+answer. Each pair is measured several times, one after the other, and the median of the ratios counts. Absolute figures
+are those of this machine; the ratios are comparable.
 
 This page is written by `{command}`.
 
 {table}
 
-Figures are ratios to the yardstick, except where a unit says otherwise. "At most" rows are better when smaller.
-`embedded` and `procrastinate` are the [runners](../how-to/use-postgresql.md#jobs-instead-of-looking).
+Figures are ratios to the yardstick, unless they have a unit. Smaller is better for goals with "≤". `embedded` and
+`procrastinate` are the [runners](../how-to/use-postgresql.md#jobs-instead-of-looking).
 
-## What else was seen
+## Additional results
 
 {notes}
 
 ## Query plans
 
-As PostgreSQL says them (`EXPLAIN`), for batches of eight, in the database with the many events of the last row. No
-table of events, deliveries or attempts is read as a whole, however large it is: each row is found by an index.
+PostgreSQL's plans (`EXPLAIN`) for batches of eight, in the database with the many events of the last row. No plan scans
+a whole table of events, deliveries or attempts, whatever its size: each row is found through an index.
 
 {plans}
 
@@ -106,50 +111,48 @@ table of events, deliveries or attempts is read as a whole, however large it is:
 
 ## How each row is measured
 
-- **Durable accept**: wrk posts call-backs with `Prefer: respond-async` to one `flowhooks serve --no-worker`, or to
-  one uvicorn, whose endpoint checks the body and hands it to Celery before it answers. Any answer that is an error
-  voids the row.
-- **Deliveries run**: laid up by the same load, then run by two `flowhooks worker`, from the first claim to the last
+- **Durable accept**: wrk posts callbacks with `Prefer: respond-async` to one `flowhooks serve --no-worker`, or to one
+  uvicorn, whose endpoint validates the body and passes it to Celery before it answers. An error response voids the row.
+- **Deliveries run**: stored by the same load, then run by two `flowhooks worker`, from the first claim to the last
   outcome, by the times in the ledger; or by a Celery worker with two processes and `acks_late`, from the first task
   that leaves the queue to the last that is acknowledged. The handler, or task, does nothing.
-- **Arrival until the handler has been run**: a call-back at a time, with a rest between them; one server with
+- **Arrival until the handler has been run**: one callback at a time, with a pause between them; one server with
   `--no-worker`, one worker. From `received_at` to `finished_at` in the ledger.
-- **End of the handler until the answer**: the same call-backs; from `finished_at`, which is before the outcome is
-  stored, until the caller has read its answer.
-- **Accept and claim with many events stored**: the first row's load and one worker, on tables that are filled with so
-  many events, deliveries and attempts, and on empty ones, in turn.
+- **End of the handler until the response**: the same callbacks; from `finished_at`, which is before the outcome is
+  stored, until the client has read the response.
+- **Accept and claim with many events stored**: the load of the first row and one worker, on tables that are filled with
+  that many events, deliveries and attempts, and on empty tables, alternately.
 """
 
-PAGE_PEERS = """# Beside what else might be used
+PAGE_PEERS = """# Comparison with alternatives
 
-The same call-backs, taken by flowhooks and by what many would build or install instead, on the same machine, one after
-the other, several times; the median of the ratios counts. For each call-back a function that does nothing is run once,
-while more of them come in. Versions are in `tests/benchmarks/peer/requirements.txt`.
+flowhooks and its alternatives receive the same callbacks on the same machine, one after the other, several times; the
+median of the ratios counts. For each callback a function that does nothing is run once, while more callbacks arrive.
+Versions are in `tests/benchmarks/peer/requirements.txt`.
 
 This page is written by `{command}`.
 
 {table}
 
-Figures are ratios of flowhooks to the other. One below 1 means that the other does more of them in a second.
+Figures are ratios of flowhooks to the alternative. Below 1, the alternative has the higher rate.
 
-## What an answer promises
+## Durability of a response
 
-| | when it is answered, it is | the process is killed | the power fails |
+| | when it is answered, a callback is | after a kill of the process | after a power failure |
 |---|---|---|---|
 | flowhooks on SQLite | on the disk | nothing is lost | nothing is lost |
-| FastAPI + Celery + Redis, as installed | in Redis' memory | what runs is lost | minutes are lost |
-| FastAPI + Celery + Redis, as durable as can be | on the disk | what runs is run again | nothing is lost |
-| Flask + RQ + Redis, as installed | in Redis' memory | what runs counts as failed | minutes are lost |
-| Flask + RQ + Redis, as durable as can be | on the disk | what runs counts as failed | nothing is lost |
-| webhook, as installed | not even run | what runs is lost, though answered 200 | the same |
-| webhook, answered when the command has ended | run | is lost, and not answered | the same |
+| FastAPI + Celery + Redis, as installed | in Redis' memory | running tasks are lost | minutes are lost |
+| FastAPI + Celery + Redis, as durable as can be | on the disk | running tasks are run again | nothing is lost |
+| Flask + RQ + Redis, as installed | in Redis' memory | running jobs count as failed | minutes are lost |
+| Flask + RQ + Redis, as durable as can be | on the disk | running jobs count as failed | nothing is lost |
+| webhook, as installed | not yet run | running commands are lost, though answered 200 | the same |
+| webhook, answered when it has ended | finished | running commands are lost, and not answered | the same |
 
-The same call-back that comes again is run again by all but flowhooks; a run that failed is shown to an operator, who
-can have it run again, by flowhooks and by RQ.
-"As durable as can be" is Redis with `appendonly yes` and `appendfsync always`, and Celery with `acks_late`. RQ has the
-same code in both.
+All alternatives run a repeated callback again; flowhooks does not. flowhooks and RQ show a failed run to an operator,
+who can start it again. "As durable as can be" means Redis with `appendonly yes` and `appendfsync always`, and Celery
+with `acks_late`. RQ has the same code in both cases.
 
-## What else was seen
+## Additional results
 
 {notes}
 
@@ -159,15 +162,15 @@ same code in both.
 
 ## How each row is measured
 
-- wrk posts call-backs for a second that does not count and then for some that do, with 8 and with 32 connections. Any
-  answer that is an error voids the row.
-- **Answered**: answers per second of the load that counts, with everything that runs handlers beside it. flowhooks is
-  asked to answer as soon as the call-back is stored; FastAPI and Flask answer as soon as Redis has it.
-- **Run**: what was run, from the first call-back on until nothing was left or five seconds had passed after the load,
-  by the second. Where more is answered than can be run, what is left is said above.
-- One process takes call-backs on each side: `flowhooks serve`, uvicorn, waitress with as many threads as flowhooks has,
-  webhook. It also runs the handlers in the case of flowhooks; Celery and RQ have two processes for that, webhook starts
-  a shell for each.
+- wrk posts callbacks for a second of warm-up and then for the measured time, with 8 and with 32 connections. An error
+  response voids the row.
+- **Answered**: responses per second in the measured time, while all handlers run beside it. flowhooks is asked to
+  answer as soon as the callback is stored; FastAPI and Flask answer as soon as Redis has it.
+- **Run**: finished runs per second, from the first callback until none was left or five seconds after the load. If more
+  callbacks are answered than run, the additional results list the remainder.
+- One process accepts callbacks on each side: `flowhooks serve`, uvicorn, waitress with as many threads as flowhooks
+  has, or webhook. In flowhooks it also runs the handlers. Celery and RQ use two processes for that, and webhook starts
+  a shell for each callback.
 """
 
 
@@ -196,7 +199,7 @@ def table(results: Sequence[Result]) -> Table:
 
 
 def notes(results: Sequence[Result]) -> list[str]:
-    """What else was seen, one sentence each."""
+    """The additional results, one sentence each."""
     return [f"{result.title}: {note}" for result in results for note in (*result.notes, *filter(None, [result.broke]))]
 
 

@@ -74,20 +74,20 @@ ROWS = (
     ),
     Row(
         name="dispatch-conclusions",
-        title="look-up, 1,000 handlers on one key with a conclusion each ÷ 1 handler",
+        title="routing, 1,000 handlers on one key with a conclusion each ÷ 1 handler",
         goal=Goal(least=1.2, aim=1.0, smaller=True),
         measure=conditions.conclusions,
     ),
     Row(
         # Conditions on the data are asked one after the other: each should cost no more than a handler alone.
         name="dispatch-conditions",
-        title="look-up, 1,000 handlers on one key with a condition each ÷ 1 handler",
+        title="routing, 1,000 handlers on one key with a condition each ÷ 1 handler",
         goal=Goal(least=1000, aim=500, smaller=True),
         measure=conditions.conditions,
     ),
     Row(
         name="isolation",
-        title="what a process of its own adds to a delivery, median",
+        title="time that process isolation adds to a delivery, median",
         goal=Goal(least=1.5, aim=0.5, smaller=True, unit="ms"),
         measure=isolating.isolation,
     ),
@@ -99,7 +99,7 @@ ROWS = (
     ),
     Row(
         name="memory",
-        title="memory after {events:,} call-backs ÷ after 10,000",
+        title="memory after {events:,} callbacks ÷ after 10,000",
         goal=Goal(least=1.2, aim=1.0, smaller=True),
         measure=volume.memory,
     ),
@@ -117,7 +117,7 @@ ROWS = (
     ),
     Row(
         name="console-worst",
-        title="first byte of the console, slowest look at any page, {events:,} events stored",
+        title="first byte of the console, slowest request of any page, {events:,} events stored",
         goal=Goal(least=1000, aim=500, smaller=True, unit="ms"),
         measure=operating.first_byte_worst,
     ),
@@ -147,13 +147,13 @@ ROWS = (
     ),
     Row(
         name="postgresql-started",
-        title="arrival until a worker has run the handler, one call-back at a time",
+        title="arrival until a worker has run the handler, one callback at a time",
         goal=Goal(least=20, aim=10, smaller=True, unit="ms"),
         measure=promptness.started,
     ),
     Row(
         name="postgresql-answered",
-        title="end of the handler in a worker until the server has answered, one call-back at a time",
+        title="end of the handler in a worker until the server has answered, one callback at a time",
         goal=Goal(least=50, aim=20, smaller=True, unit="ms"),
         measure=promptness.answered,
     ),
@@ -165,13 +165,13 @@ ROWS = (
     ),
     Row(
         name="peers-answered",
-        title="call-backs answered per second, handlers run meanwhile: flowhooks ÷ what else might be used",
+        title="callbacks answered per second while handlers run: flowhooks ÷ alternative",
         goal=Goal(least=1, aim=2),
         measure=contending.answered,
     ),
     Row(
         name="peers-run",
-        title="handlers run per second: flowhooks ÷ what else might be used",
+        title="handlers run per second: flowhooks ÷ alternative",
         goal=Goal(least=1, aim=4),
         measure=contending.ran,
     ),

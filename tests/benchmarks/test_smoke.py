@@ -215,7 +215,7 @@ def test_all_rows_about_others_can_be_named_at_once(part):
     chosen = run._chosen(None, None, "peers")
     assert [row.name for row in chosen] == ["peers-answered", "peers-run"]
     assert {run._group(row) for row in chosen} == {"peers"}
-    assert "What an answer promises" in report.page([], {}, "", template=run.GROUPS["peers"])
+    assert "Durability of a response" in report.page([], {}, "", template=run.GROUPS["peers"])
 
 
 def test_what_is_not_installed_is_left_out_and_named(part, monkeypatch, tmp_path):

@@ -50,7 +50,7 @@ def memory(bench: Bench) -> tuple[list[Figure], list[str]]:
     )
     size = stock.site.database.stat().st_size / 2**20
     note = (
-        f"{many - few:,} call-backs were stored and run in {stock.seconds:.0f} s, "
+        f"{many - few:,} callbacks were stored and run in {stock.seconds:.0f} s, "
         f"{(many - few) / stock.seconds:,.0f}/s; the database has {size:,.0f} MiB"
     )
     return [figure], [note]
