@@ -36,7 +36,7 @@ PATIENCE = 120.0
 KINDS = {
     "bare": "the bare app",
     "waits": "flowhooks, deliveries wait",
-    "runs": "flowhooks, deliveries run meanwhile",
+    "runs": "flowhooks, deliveries run",
     "outcome": "flowhooks, answered with the outcome",
 }
 LOOP = "the loop that reads requests"
@@ -46,7 +46,7 @@ OURS = {"Thread": LOOP, "listen": HTTP, "ledger-writer": "the writer", "runner":
 THEIRS = {"MainThread": LOOP, "waitress": HTTP}
 """The bare app's."""
 OTHERS = "other threads"
-REST = "waking up, waiting, taking turns"
+REST = "wake-ups and waits (locks, GIL)"
 PART = "(<!-- measured: {name} -->\n).*?(<!-- end -->)"
 
 

@@ -57,12 +57,12 @@ FLOWHOOKS = BOTH | {
     "event and digest": ("flowhooks.intake.accept:Intake._build_event",),
     "route": ("flowhooks.routing.router:Router.route",),
     "intake": ("flowhooks.intake.accept:Intake.accept",),
-    "to the writer and back": (
+    "handover to the writer": (
         "flowhooks.ledger.group_commit:GroupCommitWriter.submit",
         "flowhooks.ledger.group_commit:WriteRequest.result",
     ),
     "batch": ("flowhooks.ledger.group_commit:GroupCommitWriter._commit",),
-    "telling who waits": (
+    "notifying waiters": (
         "flowhooks.ledger.group_commit:WriteRequest.set_result",
         "flowhooks.ledger.transaction:WriteTransaction.run_callbacks",
     ),
@@ -83,7 +83,7 @@ FLOWHOOKS = BOTH | {
         "flowhooks.execution.dispatcher:Dispatcher.execute",
         "flowhooks.execution.dispatcher:Dispatcher._on_recorded",
     ),
-    "event anew": ("flowhooks.ledger.new_event:NewEvent.load",),
+    "loading the event": ("flowhooks.ledger.new_event:NewEvent.load",),
     "hook and handler": ("flowhooks.plugins.plugins:Plugins.run_handler",),
 }
 """The functions of each station, as `module:path`. A test imports them all: none goes missing unseen."""

@@ -45,7 +45,7 @@ class Variant:
 
 DEFAULTS = Variant(name="the defaults")
 VARIANTS = (
-    Variant(name="the defaults once more: the noise"),
+    Variant(name="the defaults again: measurement noise"),
     Variant(name="switch interval 0.05 ms instead of 0.2", constants=f"{SWITCH}=0.00005"),
     Variant(name="switch interval 1 ms", constants=f"{SWITCH}=0.001"),
     Variant(name="switch interval 5 ms, Python's own", constants=f"{SWITCH}=0.005"),
@@ -56,8 +56,8 @@ VARIANTS = (
     Variant(name="64 threads of the runner", settings={"FLOWHOOKS_RUNNER_THREADS": "64"}),
     Variant(name="batches of 8 at most instead of 256", constants=f"{BATCH}=8"),
     Variant(name="batches of 32 at most", constants=f"{BATCH}=32"),
-    Variant(name="batches that wait for nobody, instead of 1.5 ms at most", constants=f"{LINGER}=0"),
-    Variant(name="batches that wait 5 ms at most", constants=f"{LINGER}=10"),
+    Variant(name="batches that do not wait, instead of at most 1.5 ms", constants=f"{LINGER}=0"),
+    Variant(name="batches that wait at most 5 ms", constants=f"{LINGER}=10"),
     Variant(name="threads on both cores", settings={"FLOWHOOKS_CPU_AFFINITY": "false"}),
 )
 
@@ -73,7 +73,7 @@ def rate(bench: Bench, variant: Variant, connections: int) -> float:
 def table(bench: Bench, rounds: int) -> list[str]:
     """A table of what each variant does."""
     lines = [
-        "| what | " + " | ".join(f"{connections} connections, ÷ the defaults" for connections in CONNECTIONS) + " |",
+        "| change | " + " | ".join(f"{connections} connections, ÷ the defaults" for connections in CONNECTIONS) + " |",
         "|---|" + "---|" * len(CONNECTIONS),
     ]
     for number, variant in enumerate(VARIANTS):
