@@ -63,9 +63,9 @@ def of(url: str) -> str:
             accepting(transaction, news)
             step("Accept")
             accepting(transaction, [replace(new, event=replace(new.event, id=clock.new_id())) for new in news])
-            step("The same again: a duplicate")
+            step("A repeated callback")
             queries.due_deliveries(connection, clock.now(), lambda _handler: 1000)
-            step("Look for what is due")
+            step("Poll for due deliveries")
             queued = [ReadyDelivery(delivery, handler, 0) for new in news for delivery, handler in new.deliveries]
             claim(transaction, [ClaimRequest(one, clock.now()) for one in queued], hands, process="plans")
             step("Claim")
