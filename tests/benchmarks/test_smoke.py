@@ -280,7 +280,7 @@ def test_what_servers_and_workers_share_is_measured(part, tmp_path):
             connection.close()
         assert sharing.run_all(ledger, 2).count == 3
         shown = plans.of(ledger.url)
-    for step in ("### Accept", "### Claim", "### Settle", "### Poll for due deliveries", "duplicate"):
+    for step in ("### Accept", "### Claim", "### Settle", "### Poll for due deliveries", "### A repeated callback"):
         assert step in shown
     for table in ("events", "deliveries", "attempts"):
         assert f"Seq Scan on {table}\n" not in shown
