@@ -48,7 +48,7 @@ def _costs(postgresql: Cluster, runner: str, seconds: float) -> dict[str, float]
             found["commits for a call-back stored"] = (after[1] - before[1]) / events
             found["connections of a server"] = float(after[2])
         with ledger.worker():
-            ledger.record_result(seconds=120)
+            ledger.settle(seconds=120)
             time.sleep(REST)
             ran = ledger.rows(SO_FAR)[0]
             found["bytes of log for a delivery run"] = float(ran[0] - after[0]) / events

@@ -134,7 +134,7 @@ def run_all(ledger: Shared, workers: int) -> Ran:
     with ExitStack() as stack, ThreadPoolExecutor(workers) as starting:
         # All at once: what one of them did before the others are there would count as theirs.
         list(starting.map(lambda _: stack.enter_context(ledger.worker()), range(workers)))
-        ledger.record_result(seconds=PATIENCE)
+        ledger.settle(seconds=PATIENCE)
     ((count, microseconds),) = ledger.rows(
         f"SELECT count(*), max(finished_at) - min(started_at) FROM attempts WHERE started_at >= {before}"
     )
