@@ -144,7 +144,7 @@ class Server:
 
     @property
     def place(self):
-        """(host, port) of the call-back listener."""
+        """(host, port) of the callback listener."""
         return _place(self.until_logged("server_started")["call_backs"])
 
     @property
@@ -159,7 +159,7 @@ class Server:
             return read(connection.getresponse())
 
     def post(self, instance, body, *, kind="complete", timeout=30, **headers):
-        """One call-back; a header's name is written with underscores."""
+        """One callback; a header's name is written with underscores."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         sent = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
         return self.ask("POST", f"/flow/{instance}/call-back/{kind}", raw, sent, timeout=timeout)

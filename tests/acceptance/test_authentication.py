@@ -45,7 +45,7 @@ def secret(site, name, text):
 
 
 def sign(key=ERP, body=RAW, *, message="m-1", off=0):
-    """The headers of a signed call-back, as the library makes them; their names as `post` takes them."""
+    """The headers of a signed callback, as the library makes them; their names as `post` takes them."""
     at = datetime.now(UTC) + timedelta(seconds=off)
     return {
         "webhook_id": message,
@@ -91,7 +91,7 @@ max_body_bytes = 100
 
 
 def from_(server, address, instance, body=RAW, **headers):
-    """A call-back from another address of this machine."""
+    """A callback from another address of this machine."""
     host, port = server.place
     sent = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
     with closing(http.client.HTTPConnection(host, port, timeout=30, source_address=(address, 0))) as connection:
@@ -328,7 +328,7 @@ def test_a_source_that_sends_too_much(make_site):
 
 
 class Engine:
-    """Callers who call back without a break, each call-back signed with one secret."""
+    """Callers who call back without a break, each callback signed with one secret."""
 
     def __init__(self, server, key, name, *, callers=3):
         self.server, self.key, self.name = server, key, name

@@ -1,4 +1,4 @@
-"""Backed up while engines call, restored elsewhere: every call-back that had been answered by then is there."""
+"""Backed up while engines call, restored elsewhere: every callback that had been answered by then is there."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def site(make_site):
 
 
 def post(server, many, start=0):
-    """Call-backs, not waited for; the ids of their events."""
+    """Callbacks, not waited for; the ids of their events."""
     return [server.post(f"i{start + n}", {"processDefinitionKey": "leave"}, **ASYNC).event_id for n in range(many)]
 
 

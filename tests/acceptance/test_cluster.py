@@ -155,7 +155,7 @@ def change(cluster, said, replayed, closed):
 
 
 def leave_to_nobody(cluster, said, three):
-    """A handler that is known since a command had it, and that nobody runs: no call-back waits for it."""
+    """A handler that is known since a command had it, and that nobody runs: no callback waits for it."""
     parked = three.first.post("d1", {"processDefinitionKey": "d"}, **LONG)
     assert parked.status == 202
     said("events", "reroute", "--parked", name="d")

@@ -115,7 +115,7 @@ def test_it_is_built_started_asked_and_ended(image, site):
 
 @pytest.mark.parametrize(("settings", "why"), [("", "no credential is configured"), (None, "cannot be read")])
 def test_without_credentials_it_does_not_start(image, site, settings, why):
-    """For its call-back listener is reached from outside."""
+    """For its callback listener is reached from outside."""
     container = Container(image, site)
     if settings is not None:
         (site.folder / "flowhooks.toml").write_text(settings)

@@ -1,4 +1,4 @@
-"""The HTTP contract, read from the outside: what is answered to a call-back that is taken, and when it is not."""
+"""The HTTP contract, read from the outside: what is answered to a callback that is taken, and when it is not."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ EVENT_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[
 
 @pytest.fixture(scope="module")
 def site(make_site):
-    """A folder with one plugin, one further kind of call-back, and one delivery whose server was killed."""
+    """A folder with one plugin, one further kind of callback, and one delivery whose server was killed."""
     site = make_site()
     site.plugin("demo", PLUGIN)
     kinds = site.folder / "schemas/call-back"
@@ -303,7 +303,7 @@ def test_a_preference_that_cannot_be_read_does_not_count(server, prefer):
 
 
 def test_the_contract_is_published_where_it_is_served(server):
-    """OpenAPI 3.1 on the call-back listener, with every kind there is; not the administration's."""
+    """OpenAPI 3.1 on the callback listener, with every kind there is; not the administration's."""
     answer = server.ask("GET", "/openapi.json")
     assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json; charset=utf-8")
     document = answer.json

@@ -293,7 +293,7 @@ class Place:
         self.start()
 
     def post(self, instance, key, **headers):
-        """One call-back to the server that runs."""
+        """One callback to the server that runs."""
         return self.server.post(instance, {"processDefinitionKey": key}, **headers)
 
     def entered(self):
@@ -355,7 +355,7 @@ class Place:
 
 
 class Cluster(Place):
-    """Two servers that only take call-backs and two workers share the ledger; a third of either is killed."""
+    """Two servers that only take callbacks and two workers share the ledger; a third of either is killed."""
 
     lives = ()
 
@@ -836,7 +836,7 @@ def test_in_the_middle_of_a_checkpoint(make_site, wanted):
 
 
 def fill(server, name, taken):
-    """Send large call-backs one after the other until the server is gone."""
+    """Send large callbacks one after the other until the server is gone."""
     padding = "x" * 200_000
     with contextlib.suppress(OSError, http.client.HTTPException):
         for number in range(400):

@@ -1,4 +1,4 @@
-"""PostgreSQL restarts, crashes and stays away: call-backs get 503, and afterwards all goes on without a person."""
+"""PostgreSQL restarts, crashes and stays away: callbacks get 503, and afterwards all goes on without a person."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RUNNERS = ["embedded", pytest.param("procrastinate", marks=pytest.mark.long)]
 
 @pytest.fixture(params=RUNNERS)
 def cluster(request, broken):
-    """A site, two processes that take call-backs and two that run them, on a runner."""
+    """A site, two processes that take callbacks and two that run them, on a runner."""
     return broken, request.param
 
 
@@ -84,7 +84,7 @@ def check_refusals(answers):
 
 
 def go_through(site, kind, seconds, **settings):
-    """Call-backs flow, handlers run, the database stays away; returns figures."""
+    """Callbacks flow, handlers run, the database stays away; returns figures."""
     processes = start(site, kind, **settings)
     gates = [shut(site, "long-again"), shut(site, "long-once")]
     told = {
@@ -106,7 +106,7 @@ def go_through(site, kind, seconds, **settings):
     site.until(lambda _ledger: len([one for one in engines.since(place) if one.status == 202]) > 20)
     taken = time.monotonic() - began
     told |= engines.stop()
-    # Told of by LISTEN, which has been made anew: one that only takes call-backs answers with the outcome.
+    # Told of by LISTEN, which has been made anew: one that only takes callbacks answers with the outcome.
     processes[0].until_logged("notifications_reconnected")
     last = processes[0].post("last", AGAIN, Prefer="wait=20")
     assert last.status == 200
@@ -130,7 +130,7 @@ def test_an_outage_longer_than_the_silence_after_which_one_is_dead(cluster):
 
 @pytest.mark.timeout(240)
 def test_restarts_and_crashes(cluster):
-    """A fast restart, an immediate one, and a kill -9: call-backs flow before and after each, and the books balance."""
+    """A fast restart, an immediate one, and a kill -9: callbacks flow before and after each, and the books balance."""
     site, kind = cluster
     processes = start(site, kind, **QUICK)
     engines = Engines(*processes[:2])

@@ -1,4 +1,4 @@
-"""Sixty-four callers send the same call-back at the same moment: one row, one run, and all are told of one event."""
+"""Sixty-four callers send the same callback at the same moment: one row, one run, and all are told of one event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network that cuts, delays or swallows: it is noticed in time, call-backs get 503 meanwhile, and all goes on."""
+"""A network that cuts, delays or swallows: it is noticed in time, callbacks get 503 meanwhile, and all goes on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RUNNERS = ["embedded", pytest.param("procrastinate", marks=pytest.mark.long)]
 
 
 def start(site, kind, **settings):
-    """A server that takes call-backs and a worker that runs them, both by way of the proxy."""
+    """A server that takes callbacks and a worker that runs them, both by way of the proxy."""
     site.database = site.proxied
     settings = QUICK | {"runner__kind": kind} | settings
     return (
@@ -44,7 +44,7 @@ def flows(site, engines, status=202, *, several=20):
 
 
 def until_all_run(*processes):
-    """Wait until call-backs are run and answered with their outcome."""
+    """Wait until callbacks are run and answered with their outcome."""
     until(lambda: processes[0].post(f"probe-{time.monotonic_ns()}", AGAIN, Prefer="wait=2").status == 200)
     until(lambda: all(map(ready, processes)), poll=0.05)
 
@@ -57,7 +57,7 @@ def stop(*processes):
 
 
 def test_connections_that_are_cut(cluster):
-    """Reset again and again while call-backs flow: each is stored once and run to its end."""
+    """Reset again and again while callbacks flow: each is stored once and run to its end."""
     site, server, worker = cluster
     engines = Engines(server)
     for _ in range(5):

@@ -111,7 +111,7 @@ class Nginx:
             return answer, answer.read()
 
     def post(self, instance, body, headers=None, **given):
-        """One call-back."""
+        """One callback."""
         headers = {"Content-Type": "application/json", "Authorization": "Bearer token"} | (headers or {})
         return self.ask(ENGINES, "POST", f"/flow/{instance}/call-back/complete", body, headers, **given)
 

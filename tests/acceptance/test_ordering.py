@@ -39,7 +39,7 @@ def handlers():
 '''
 KEYS = 6
 EACH = 30
-"""Call-backs of each key at the least."""
+"""Callbacks of each key at the least."""
 MOST = 999
 
 
@@ -74,7 +74,7 @@ def begun_after(site, line):
 
 
 class Sender(threading.Thread):
-    """Sends the call-backs of one key, each after the answer to the one before it, and keeps their ids.
+    """Sends the callbacks of one key, each after the answer to the one before it, and keeps their ids.
 
     It goes on until it has been told that there are enough: as long as that takes, there is something to run.
     """

@@ -56,7 +56,7 @@ def succeeded(*event_ids):
 
 
 def test_paused_for_all_and_resumed_for_all(shared):
-    """Both take call-backs for it, answered 202 at once, and neither runs one; resumed, all of it runs."""
+    """Both take callbacks for it, answered 202 at once, and neither runs one; resumed, all of it runs."""
     servers = [shared.start(**shared.settings) for _ in range(2)]
     busy = [servers[n % 2].post(f"before{n}", {"processDefinitionKey": "a"}, **ASYNC).event_id for n in range(20)]
     assert "Paused: a:work." in handlers(shared, "pause", "a:*", "--yes")

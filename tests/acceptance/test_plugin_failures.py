@@ -256,7 +256,7 @@ def test_a_listener_that_raises_is_logged_with_its_plugin_and_changes_nothing(se
 
 
 def test_a_handler_that_hangs_stops_neither_others_nor_accepting(server, troubled):
-    """It holds at most half of the pool; an unrelated call-back is answered at once, with its handler's outcome."""
+    """It holds at most half of the pool; an unrelated callback is answered at once, with its handler's outcome."""
     hanging = [server.post(f"h-{number}", {"processDefinitionKey": "hangs"}, Prefer="wait=0") for number in range(6)]
     assert {answer.status for answer in hanging} == {202}
 

@@ -1,7 +1,7 @@
 """Requests as bytes that two parsers might read differently, or that break off: one answer each, nothing smuggled.
 
 What single requests of tests/integration/web/server/test_server.py are to the parser, these are to a server with a
-ledger: what must not be taken for a call-back is none there. RFC 9110 is HTTP, RFC 9112 is HTTP/1.1.
+ledger: what must not be taken for a callback is none there. RFC 9110 is HTTP, RFC 9112 is HTTP/1.1.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GOOD = POST + LENGTH + b"\r\n" + BODY
 LAST = POST.replace(b"ID", b"ID-last") + LENGTH + b"Connection: close\r\n\r\n" + BODY
 """Sent behind what leaves the connection open: it is read as a request of its own, from its first byte."""
 WITHIN = GOOD.replace(b"ID", b"ID-smuggled")
-"""A call-back that is a part of another request, or stands behind one after which nothing may be read."""
+"""A callback that is a part of another request, or stands behind one after which nothing may be read."""
 SIZE = b"%d" % (len(WITHIN.replace(b"ID", b"row-000")))
 TAKEN, BOTH, BEHIND, NONE = {"ID"}, {"ID", "ID-last"}, {"ID-last"}, set()
 
@@ -48,7 +48,7 @@ class Row(NamedTuple):
         why: what they are, with the section of the RFC.
         sent: the bytes.
         statuses: of the answers in their order; after the last one the server closes.
-        stored: whose call-backs they are taken for.
+        stored: whose callbacks they are taken for.
     """
 
     why: str
@@ -73,22 +73,22 @@ def chunks(why, rest, status=400):
 
 
 def field(why, line, status=400):
-    """One line more in the head of a call-back that is good otherwise."""
+    """One line more in the head of a callback that is good otherwise."""
     return Row(why, POST + LENGTH + line + b"\r\n\r\n" + BODY + WITHIN, (status,), NONE)
 
 
 def both(why, sent):
-    """A call-back that is taken, and behind it the next one."""
+    """A callback that is taken, and behind it the next one."""
     return Row(why, sent + LAST, (200, 200), BOTH)
 
 
 def behind(why, sent, status):
-    """What is no call-back, and leaves the connection open: the next one is taken."""
+    """What is no callback, and leaves the connection open: the next one is taken."""
     return Row(why, sent + LAST, (status, 200), BEHIND)
 
 
 def allowed(why, line):
-    """One line more, which changes nothing: the call-back is taken, and so is the next one."""
+    """One line more, which changes nothing: the callback is taken, and so is the next one."""
     return both(why, POST + LENGTH + line + b"\r\n\r\n" + BODY)
 
 
@@ -442,7 +442,7 @@ def server(site):
 
 @pytest.fixture
 def stored(site, server):
-    """A function that gives the instances whose call-backs are stored, but those of before; afterwards all is well."""
+    """A function that gives the instances whose callbacks are stored, but those of before; afterwards all is well."""
 
     def look():
         with closing(sqlite3.connect(f"file:{site.database}?mode=ro", uri=True)) as connection:
@@ -500,7 +500,7 @@ def test_who_hangs_up_early_has_not_called_back(server, stored, phase, reset):
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
 def test_who_hangs_up_before_the_answer_has_called_back_or_not(server, stored, reset):
-    """What was whole is a call-back, wanted or not: once at the most, and its sender may send it again."""
+    """What was whole is a callback, wanted or not: once at the most, and its sender may send it again."""
     own = f"late-{reset}"
     sent = GOOD.replace(b"ID", own.encode())
     for _ in range(5):

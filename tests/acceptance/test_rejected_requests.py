@@ -27,7 +27,7 @@ SUCCESS = b'{"success": true}'
 
 @pytest.fixture(scope="module")
 def site(make_site):
-    """A folder with one plugin, and a kind of call-back that asks for much."""
+    """A folder with one plugin, and a kind of callback that asks for much."""
     site = make_site()
     site.plugin("demo", PLUGIN)
     kinds = site.folder / "schemas/call-back"

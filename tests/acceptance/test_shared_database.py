@@ -61,7 +61,7 @@ def standing(site, event_id):
 
 
 def test_each_takes_and_runs_once(shared):
-    """Call-backs to either server are stored once, run once, and recognised by the other."""
+    """Callbacks to either server are stored once, run once, and recognised by the other."""
     servers = [shared.start(), shared.start()]
     first = [servers[number % 2].post(f"i{number}", BODY) for number in range(20)]
     again = [servers[(number + 1) % 2].post(f"i{number}", BODY) for number in range(20)]
@@ -127,7 +127,7 @@ def cut_listeners(site):
 
 
 def test_a_server_without_the_plugin_answers_with_the_outcome(shared):
-    """One server takes the call-back, another one runs it; the engine hears how it ended in the first answer."""
+    """One server takes the callback, another one runs it; the engine hears how it ended in the first answer."""
     bare = shared.start(safe_mode="true")
     assert bare.post("early", BODY).status == 202
     able = shared.start()

@@ -145,7 +145,7 @@ class Load:
 
 
 def test_calls_are_spread_over_the_processes(shared):
-    """Both take call-backs at one address, each on a core of its own; every line of the log says whose it is."""
+    """Both take callbacks at one address, each on a core of its own; every line of the log says whose it is."""
     server = start(shared)
     both = pids(server)
     with Load(server, callers=8):

@@ -116,7 +116,7 @@ def test_the_command_knows_its_version(installed):
 
 
 def test_it_serves_far_from_the_checkout(installed, site):
-    """Migrations are applied, schemas are found and published, a call-back reaches its handler, the books balance."""
+    """Migrations are applied, schemas are found and published, a callback reaches its handler, the books balance."""
     site.plugin("demo", PLUGIN)
     site.flowhooks = [installed.bin / "flowhooks"]
     server = site.start()

@@ -1,4 +1,4 @@
-"""Real workers on one PostgreSQL, beside a server that only takes call-backs: each runs what it has, whoever dies."""
+"""Real workers on one PostgreSQL, beside a server that only takes callbacks: each runs what it has, whoever dies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows about taking call-backs in, beside the bare app."""
+"""Rows about taking callbacks in, beside the bare app."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WARM_UP = 1.0
 
 
 def durable_accept(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """Accept, stored before the answer, ÷ bare: while the handler is missing, and while it runs for each call-back."""
+    """Accept, stored before the answer, ÷ bare: while the handler is missing, and while it runs for each callback."""
     cases = {"deliveries wait": False, "deliveries run meanwhile": True}
     return _beside_bare(bench, cases, done="stored", prefer=LATER)
 

@@ -22,7 +22,7 @@ ROUNDS = 3
 machine does at the time falls on both."""
 CONNECTIONS = (8, 32)
 LATER = "respond-async"
-"""The `Prefer` header that asks for an answer as soon as the call-back is stored."""
+"""The `Prefer` header that asks for an answer as soon as the callback is stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class Bench:
 
     Attributes:
         seconds: how long each load lasts.
-        events: how many call-backs the big rows store.
+        events: how many callbacks the big rows store.
         folder: for everything that is written.
         tell: shows what is being done: text, and how much of how many where that is known.
         kept: what one row leaves for another.

@@ -1,6 +1,6 @@
 """Rows about what would be used instead of flowhooks.
 
-Each takes the same call-backs, and has a function that does nothing run for each of them, on the same two cores.
+Each takes the same callbacks, and has a function that does nothing run for each of them, on the same two cores.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Taken:
 
     Attributes:
         url: root of its server.
-        left: how many of so many call-backs that were answered have not been run.
+        left: how many of so many callbacks that were answered have not been run.
         path: what stands before and after the flowInstanceId.
     """
 
@@ -51,7 +51,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """What takes call-backs and has a function run for each of them.
+    """What takes callbacks and has a function run for each of them.
 
     Attributes:
         name: for the table.
@@ -69,9 +69,9 @@ class Score:
     """What one load came to.
 
     Attributes:
-        answered: call-backs answered per second.
+        answered: callbacks answered per second.
         ran: runs per second, from the begin of the load until none was left, or until there was no time left.
-        left: call-backs that were answered and had not been run by then.
+        left: callbacks that were answered and had not been run by then.
         p99: milliseconds within which 99 of 100 answers came.
     """
 
@@ -147,7 +147,7 @@ OTHERS = (
         missing=peers.missing_webhook,
         open=lambda bench: _webhook(bench, peers.SHELL, waits=True),
     ),
-    # Not as installed: it starts a process for each call-back at once, however many run, until there is no memory.
+    # Not as installed: it starts a process for each callback at once, however many run, until there is no memory.
     Contender(
         name="webhook + Python, answered when it has ended",
         missing=peers.missing_webhook,
@@ -158,7 +158,7 @@ OTHERS = (
 
 
 def answered(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """Call-backs answered per second while handlers run, ÷ by each of the others."""
+    """Callbacks answered per second while handlers run, ÷ by each of the others."""
     figures, notes = _figures(bench, lambda score: score.answered, "answered")
     scores = _scores(bench)
     for connections in CONNECTIONS:

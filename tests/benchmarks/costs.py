@@ -1,4 +1,4 @@
-"""What a call-back costs PostgreSQL in log and commits, and what an idle process costs it; no ratios, no goals.
+"""What a callback costs PostgreSQL in log and commits, and what an idle process costs it; no ratios, no goals.
 
 `python tests/benchmarks/costs.py` prints the figures that `docs/explanation/scale.md` reckons with.
 """
@@ -27,7 +27,7 @@ REST = 2.0
 @click.command()
 @click.option("--seconds", type=click.FloatRange(min=1), default=3, show_default=True, help="Of load, and of idling.")
 def main(seconds: float) -> None:
-    """Print the cost of a call-back that is stored and run, and of an idle worker, for each runner."""
+    """Print the cost of a callback that is stored and run, and of an idle worker, for each runner."""
     click.echo("| runner | what | figure |\n|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="flowhooks-bench-") as folder, cluster(Path(folder)) as postgresql:
         for runner in RUNNERS:

@@ -1,4 +1,4 @@
-"""Load by wrk: many call-backs at once, and what came of them."""
+"""Load by wrk: many callbacks at once, and what came of them."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def run(
     only_200: bool = False,
     path: tuple[str, str] = PATH,
 ) -> Load:
-    """Post call-backs over `connections` connections for about `seconds`.
+    """Post callbacks over `connections` connections for about `seconds`.
 
     Args:
         url: root of the server, such as `http://127.0.0.1:8080`.
         connections: kept open and used again; each waits for its answer before it posts on.
         seconds: rounded to whole ones, at least 1.
         prefer: value of the `Prefer` header; none by default.
-        classes: how many `callBackProcessClass`es to spread the call-backs over, the first one plain.
+        classes: how many `callBackProcessClass`es to spread the callbacks over, the first one plain.
         only_200: count answers with status 200 alone.
         path: what stands before and after the flowInstanceId.
 

@@ -1,4 +1,4 @@
-"""Callers that send all kinds of call-backs, good and bad, and know what each must be answered."""
+"""Callers that send all kinds of callbacks, good and bad, and know what each must be answered."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KINDS: Final[Mapping[str, tuple[int, frozenset[int]]]] = {
     "not as the schema has it": (2, frozenset({422})),
     "of no kind that there is": (1, frozenset({404})),
 }
-"""Kinds of call-backs: how many of a hundred are so, and the statuses with which they may be answered."""
+"""Kinds of callbacks: how many of a hundred are so, and the statuses with which they may be answered."""
 NEW: Final = frozenset({"good", "slow", "fails once", "fails for good", "for nobody"})
 """Kinds that are a new event each time."""
 PLUGIN: Final = '''"""Handlers as they are: quick ones, slow ones, and ones that fail."""
@@ -81,7 +81,7 @@ MOST_PROBLEMS: Final = 20
 
 
 class Sent(NamedTuple):
-    """A call-back that was taken: what a duplicate or a conflict is made of."""
+    """A callback that was taken: what a duplicate or a conflict is made of."""
 
     instance: str
     body: bytes
@@ -93,7 +93,7 @@ class Told:
 
     Attributes:
         answers: how many there were of each kind and status.
-        again: how often a call-back was sent again, for a 503 or a broken connection.
+        again: how often a callback was sent again, for a 503 or a broken connection.
         problems: what nobody may be told, as lines; the first of them.
         stored: how many new events the server has said to have.
     """
@@ -104,7 +104,7 @@ class Told:
 
     @property
     def done(self) -> int:
-        """How many call-backs have been answered."""
+        """How many callbacks have been answered."""
         return sum(self.answers.copy().values())
 
     @property
@@ -114,12 +114,12 @@ class Told:
 
 
 class Callers:
-    """Some callers that share a number of call-backs to send.
+    """Some callers that share a number of callbacks to send.
 
     Args:
         place: (host, port) of the server.
         several: how many callers.
-        calls: how many call-backs in all.
+        calls: how many callbacks in all.
         name: what their instances begin with.
         kinds: of which kinds they are; default: of all.
     """
@@ -192,7 +192,7 @@ class _Caller:
             self._line = None
 
     def call(self) -> None:
-        """Send one call-back until it is answered."""
+        """Send one callback until it is answered."""
         (kind,) = self._chance.choices(self._kinds, self._weights)
         if kind in {"duplicate", "conflict"} and not self._recent:
             kind = "good"

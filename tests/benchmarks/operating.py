@@ -37,7 +37,7 @@ LOOKS = 30
 DEAD = 10_000
 """Deliveries that are replayed."""
 RELOAD_EVERY = 1.0
-"""Seconds between two looks at the page that is open while call-backs come."""
+"""Seconds between two looks at the page that is open while callbacks come."""
 WARM_UP = 1.0
 
 

@@ -1,6 +1,6 @@
-"""How PostgreSQL goes about the statements of a call-back's way, as it says itself.
+"""How PostgreSQL goes about the statements of a callback's way, as it says itself.
 
-The statements are those that flowhooks sends: they are taken down while a few call-backs go their way in a transaction
+The statements are those that flowhooks sends: they are taken down while a few callbacks go their way in a transaction
 that is then rolled back.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 BATCH = 8
-"""Call-backs in the transaction."""
+"""Callbacks in the transaction."""
 
 
 class _Leaves:

@@ -1,7 +1,7 @@
-"""Where the processor time of a call-back goes, under load, beside the bare app's; it must not judge figures.
+"""Where the processor time of a callback goes, under load, beside the bare app's; it must not judge figures.
 
 `python tests/benchmarks/profiling.py --output docs/explanation/performance.md` writes its tables into that page. All of
-it is processor time, divided by the call-backs that were answered: what else the machine does meanwhile, and how long
+it is processor time, divided by the callbacks that were answered: what else the machine does meanwhile, and how long
 its disk takes, counts little.
 """
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 WARM_UP = 1.0
 PATIENCE = 120.0
-"""Seconds that deliveries get to finish, which belong to the call-backs that were answered."""
+"""Seconds that deliveries get to finish, which belong to the callbacks that were answered."""
 KINDS = {
     "bare": "the bare app",
     "waits": "flowhooks, deliveries wait",
@@ -52,10 +52,10 @@ PART = "(<!-- measured: {name} -->\n).*?(<!-- end -->)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Used:
-    """What a server used for each call-back.
+    """What a server used for each callback.
 
     Attributes:
-        count: call-backs that were answered.
+        count: callbacks that were answered.
         microseconds: of processor time, by the system's id of the thread.
         switches: how often a thread stopped to wait.
     """
@@ -135,7 +135,7 @@ def _rest(server: Server, patience: float) -> None:
 
 
 def whole(bench: Bench) -> list[str]:
-    """A table of what a call-back costs altogether."""
+    """A table of what a callback costs altogether."""
     lines = ["| | connections | µs of processor time | ÷ bare | times a thread waits |", "|---|---|---|---|---|"]
     for connections in CONNECTIONS:
         rounds = [{kind: used(bench, kind, connections) for kind in KINDS} for _ in range(ROUNDS)]
@@ -147,7 +147,7 @@ def whole(bench: Bench) -> list[str]:
 
 
 def parts(bench: Bench, kind: str, connections: int) -> dict[tuple[str, str], float]:
-    """Microseconds for each call-back, by kind of thread and station, under the stopwatch."""
+    """Microseconds for each callback, by kind of thread and station, under the stopwatch."""
     with bench.scratch() as folder:
         file = folder / "spent.json"
         found = used(bench, kind, connections, file)
@@ -201,7 +201,7 @@ def put(page: str, tables: Mapping[str, list[str]]) -> str:
 @click.option("--events", type=int, default=4_000, show_default=True, help="For each station by itself.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the tables into this page, too.")
 def main(seconds: float, events: int, output: Path | None) -> None:
-    """Print where the processor time of a call-back goes."""
+    """Print where the processor time of a callback goes."""
     if not load.found():
         click.echo(load.INSTALL, err=True)
         sys.exit(2)

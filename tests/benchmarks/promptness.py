@@ -1,4 +1,4 @@
-"""Rows about how soon one call-back at a time is run and answered on PostgreSQL."""
+"""Rows about how soon one callback at a time is run and answered on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ SAMPLES = 120
 FIRST = 20
 """Of them are not counted: connections and prepared statements are made."""
 PAUSE = (0.02, 0.12)
-"""Seconds between an answer and the next call-back, drawn by chance, so that no look of the runner keeps its step."""
+"""Seconds between an answer and the next callback, drawn by chance, so that no look of the runner keeps its step."""
 BODY = {"callBackProcessClass": "com.cnooc.test.CallbackHandler", "businessKey": "HT-2026-0042"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Times:
-    """Milliseconds of each call-back.
+    """Milliseconds of each callback.
 
     Attributes:
         started: from its arrival until its handler, which does nothing, had been run.

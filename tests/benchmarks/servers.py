@@ -65,7 +65,7 @@ class Server:
 
     Attributes:
         pid: its process.
-        url: root of its call-back listener.
+        url: root of its callback listener.
         admin: root of its administration listener; `""` where it has none.
         ready_after: seconds from the start of its process until it was ready.
     """

@@ -25,14 +25,14 @@ WARM_UP = 1.0
 SECONDS = 5.0
 """Of each load that counts, at the most: there are many of them."""
 LAY_UP = 4.0
-"""Seconds of call-backs whose deliveries, or tasks, are then run."""
+"""Seconds of callbacks whose deliveries, or tasks, are then run."""
 PATIENCE = 120.0
 """Seconds that what was laid up gets to be done."""
 WORKERS = 2
 
 
 def accept(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """Call-backs stored before they are answered, by a server that runs nothing, ÷ by FastAPI, Celery and Redis."""
+    """Callbacks stored before they are answered, by a server that runs nothing, ÷ by FastAPI, Celery and Redis."""
     seconds = min(bench.seconds, SECONDS)
     figures, notes = [], []
     with bench.scratch() as folder, cluster(folder) as postgresql:
@@ -115,7 +115,7 @@ def _theirs(bench: Bench) -> Ran:
 
 
 def ours(bench: Bench, postgresql: Cluster, runner: str) -> Ran:
-    """What two workers make of some seconds of call-backs, by one runner."""
+    """What two workers make of some seconds of callbacks, by one runner."""
     with postgresql.ledger(runner) as ledger:
         with ledger.serve() as server:
             _lay_up(bench, server, "deliveries")

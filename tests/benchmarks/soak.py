@@ -1,13 +1,13 @@
-"""`make soak`: an hour's worth of call-backs and more at once; memory and file handles stay flat, the books balance.
+"""`make soak`: an hour's worth of callbacks and more at once; memory and file handles stay flat, the books balance.
 
-A real server and callers that send all kinds of call-backs, while operators purge and replay. Exit codes: 0 all is as
+A real server and callers that send all kinds of callbacks, while operators purge and replay. Exit codes: 0 all is as
 it should be, 1 it is not, 2 wrong usage.
 
 That memory is bounded shows in that it does not grow any more once all that may fill has filled: SQLite's page caches
 (8 MiB of the writer, 2 MiB of each reader), its readers, the threads, and what a page of events takes for a moment.
-Most of that took some 50,000 call-backs. So the last tenth of the call-backs is compared with the second, or in a
+Most of that took some 50,000 callbacks. So the last tenth of the callbacks is compared with the second, or in a
 shorter run with the first that begins after as many, the sixth at the latest. A million tell a leak of 15 bytes for
-each call-back from none; 100,000 one of 250, and fewer hardly anything.
+each callback from none; 100,000 one of 250, and fewer hardly anything.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 SAMPLES: Final = 200
-"""How often a look is taken, evenly over the call-backs: twenty for each tenth of them."""
+"""How often a look is taken, evenly over the callbacks: twenty for each tenth of them."""
 WARM: Final = 50_000
-"""Call-backs after which all has filled that may."""
+"""Callbacks after which all has filled that may."""
 OPERATES: Final = 20
 """How often operators replay what is dead and purge what is old and done."""
 OLD: Final = 5.0
@@ -58,7 +58,7 @@ class Sample:
     """A look at the server's process.
 
     Attributes:
-        done: call-backs that had been answered.
+        done: callbacks that had been answered.
         memory: MiB that are resident.
         handles: open files and sockets.
         threads: of the process.
@@ -91,7 +91,7 @@ class Figure:
 
     Attributes:
         what: its name.
-        early: its median in an early tenth of the call-backs.
+        early: its median in an early tenth of the callbacks.
         late: its median in the last tenth.
         most: the most that was ever seen.
         allowed: what must hold, in words.
@@ -107,13 +107,13 @@ class Figure:
 
 
 def tenth(samples: Sequence[Sample], calls: int, number: int) -> Callable[[str], float]:
-    """The median of each figure in one tenth of the call-backs, from 0 to 9; NaN if nobody looked."""
+    """The median of each figure in one tenth of the callbacks, from 0 to 9; NaN if nobody looked."""
     within = [one for one in samples if number * calls <= 10 * one.done <= (number + 1) * calls]
     return lambda name: median(getattr(one, name) for one in within) if within else nan
 
 
 def early_tenth(calls: int) -> int:
-    """The tenth of so many call-backs, from 0, with which the last one is compared."""
+    """The tenth of so many callbacks, from 0, with which the last one is compared."""
     return min(5, max(1, -(-10 * WARM // calls)))
 
 
@@ -217,7 +217,7 @@ class Soaked:
 
 @contextmanager
 def serving(site: Site) -> Iterator[tuple[Server, tuple[str, int]]]:
-    """Run a server with the handlers of the mixture; with it goes the place where it takes call-backs."""
+    """Run a server with the handlers of the mixture; with it goes the place where it takes callbacks."""
     plugins = site.folder / "plugins"
     plugins.mkdir()
     (plugins / "mixture.py").write_text(PLUGIN)

@@ -1,4 +1,4 @@
-"""Where a call-back's processor time goes: each station of its way by itself, in one thread; no HTTP, no waiting.
+"""Where a callback's processor time goes: each station of its way by itself, in one thread; no HTTP, no waiting.
 
 `python tests/benchmarks/profiling.py` puts it into `docs/explanation/performance.md`, beside the same under load.
 """
@@ -63,7 +63,7 @@ class _Plugin:
 
 @dataclass(frozen=True, slots=True)
 class _Batches:
-    """Microseconds of processor time for each call-back, by station, in batches of one size."""
+    """Microseconds of processor time for each callback, by station, in batches of one size."""
 
     accept: float
     settle: float
@@ -139,10 +139,10 @@ def _batches(file: Path, size: int, events: int) -> _Batches:
 
 
 def measured(events: int) -> Iterator[tuple[str, float]]:
-    """Each station, and its microseconds of processor time for each call-back.
+    """Each station, and its microseconds of processor time for each callback.
 
     Args:
-        events: call-backs for each size of batch.
+        events: callbacks for each size of batch.
     """
     clock, raw, text = Clock(), json.dumps(BODY).encode(), json.dumps(BODY)
     schemas = schema.Schemas.load()
@@ -172,7 +172,7 @@ def measured(events: int) -> Iterator[tuple[str, float]]:
 @click.command()
 @click.option("--events", type=int, default=4_000, show_default=True, help="Call-backs for each size of batch.")
 def main(events: int) -> None:
-    """Print microseconds of processor time for each call-back, by station."""
+    """Print microseconds of processor time for each callback, by station."""
     click.echo("| station | µs |\n|---|---|")
     for name, figure in measured(events):
         click.echo(f"| {name} | {figure:.0f} |")

@@ -1,4 +1,4 @@
-"""Runs a server with a stopwatch at each station of a call-back's way.
+"""Runs a server with a stopwatch at each station of a callback's way.
 
 `python stopwatch.py FILE flowhooks serve …` or `… FILE bare --port …`: when the server ends, FILE has for each thread
 and station the seconds of processor time that were spent there, and how often it was come by, as JSON. What a station

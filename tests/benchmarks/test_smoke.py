@@ -33,7 +33,7 @@ def part(monkeypatch):
 
 
 def test_the_bare_app_answers_what_a_full_success_answers(part, tmp_path):
-    """The yardstick takes a call-back on the contract's path and answers the constant."""
+    """The yardstick takes a callback on the contract's path and answers the constant."""
     with part("servers").bare(tmp_path) as server:
         connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
         headers = {"Content-Type": "application/json"}
@@ -265,7 +265,7 @@ def test_what_was_answered_has_to_be_run(part, monkeypatch):
 @pytest.mark.long
 @pytest.mark.postgresql
 def test_what_servers_and_workers_share_is_measured(part, tmp_path):
-    """A server takes a call-back, two workers run it, and the plans of a full table read none of it as a whole."""
+    """A server takes a callback, two workers run it, and the plans of a full table read none of it as a whole."""
     cluster, sharing, plans, filling = part("cluster"), part("sharing"), part("plans"), part("filling")
     with cluster.cluster(tmp_path) as postgresql, postgresql.ledger("embedded") as ledger:
         ledger.rows(filling.of_postgresql(2_000))
@@ -288,7 +288,7 @@ def test_what_servers_and_workers_share_is_measured(part, tmp_path):
 
 @pytest.mark.postgresql
 def test_what_a_call_back_costs_is_added_up(part, tmp_path):
-    """Without any call-back, a query still gives log, commits, connections and events."""
+    """Without any callback, a query still gives log, commits, connections and events."""
     cluster, costs = part("cluster"), part("costs")
     with cluster.cluster(tmp_path) as postgresql, postgresql.ledger("embedded") as ledger:
         log, commits, connections, events = ledger.rows(costs.SO_FAR)[0]
@@ -350,12 +350,12 @@ def test_a_soak_that_leaks_is_found_out(part):
     ("calls", "early"), [(1_000_000, 1), (500_000, 1), (200_000, 3), (100_000, 5), (60_000, 5), (1_500, 5)]
 )
 def test_the_last_tenth_of_a_soak_is_compared_with_one_that_was_warm(part, calls, early):
-    """That is the first one before which as many call-backs came as fill all that may; the sixth at the latest."""
+    """That is the first one before which as many callbacks came as fill all that may; the sixth at the latest."""
     assert part("soak").early_tenth(calls) == early
 
 
 def test_a_short_soak_tells_what_fills_from_what_leaks(part):
-    """What grows for 50,000 call-backs and no more is no leak; what goes on is one."""
+    """What grows for 50,000 callbacks and no more is no leak; what goes on is one."""
     soak = part("soak")
 
     def judged(memory):

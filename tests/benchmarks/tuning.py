@@ -63,7 +63,7 @@ VARIANTS = (
 
 
 def rate(bench: Bench, variant: Variant, connections: int) -> float:
-    """Call-backs that are answered in a second, while a handler that does nothing runs for each of them."""
+    """Callbacks that are answered in a second, while a handler that does nothing runs for each of them."""
     wrapper = [sys.executable, tuned.__file__, variant.constants or ","]
     with bench.site() as site, site.serve(wrapper=wrapper, settings=variant.settings) as server:
         load.run(server.url, connections=connections, seconds=WARM_UP, prefer=LATER)

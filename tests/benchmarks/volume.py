@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from servers import Server
 
 FEW = 10_000
-"""Call-backs after which memory is looked at first."""
+"""Callbacks after which memory is looked at first."""
 QUIET = 5.0
 """Seconds between the last delivery and a look at the memory."""
 PATIENCE = 3600.0
@@ -28,8 +28,8 @@ class Stock:
 
     Attributes:
         site: where.
-        few: call-backs at the first look, and the process's MiB then.
-        many: call-backs at the end, and the same process's MiB then.
+        few: callbacks at the first look, and the process's MiB then.
+        many: callbacks at the end, and the same process's MiB then.
         seconds: how long filling took, in which all were stored and run.
     """
 
@@ -40,7 +40,7 @@ class Stock:
 
 
 def memory(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """Memory of one server process after many call-backs ÷ after few."""
+    """Memory of one server process after many callbacks ÷ after few."""
     stock = _stock(bench)
     (few, before), (many, after) = stock.few, stock.many
     figure = Figure(
@@ -107,7 +107,7 @@ def _fill(bench: Bench) -> Stock:
 
 
 def _post(bench: Bench, site: Site, server: Server, *, upto: int, begin: int) -> tuple[int, float]:
-    """Post until `upto` call-backs are stored and run; their exact number, and the MiB of the process then."""
+    """Post until `upto` callbacks are stored and run; their exact number, and the MiB of the process then."""
     pace = 1_000.0
     done = begin
     while done < upto:

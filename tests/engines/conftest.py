@@ -98,7 +98,7 @@ class Site:
             self.process = None
 
     def post(self, instance, body, **headers):
-        """One call-back as an engine sends it; a header's name is written with underscores."""
+        """One callback as an engine sends it; a header's name is written with underscores."""
         sent = {"Content-Type": "application/json; charset=utf-8"}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         raw = body if isinstance(body, str) else json.dumps(body)
@@ -189,7 +189,7 @@ class Engine:
         return said
 
     def outbox(self):
-        """The call-backs that the engine has not got rid of."""
+        """The callbacks that the engine has not got rid of."""
         return self.do("look")["outbox"]
 
     def kill(self):

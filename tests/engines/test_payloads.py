@@ -196,7 +196,7 @@ def test_calling_again(site, name):
 
 @pytest.mark.parametrize("name", PAYLOADS)
 def test_nobody_waits(site, name):
-    """An outbox asks not to wait: it is answered 202 as soon as the call-back is stored, or 200 if that is all."""
+    """An outbox asks not to wait: it is answered 202 as soon as the callback is stored, or 200 if that is all."""
     instance = next(fresh)
     answer = site.post(instance, payload(name), Prefer="respond-async")
     assert answer.status in {200, 202}
@@ -232,7 +232,7 @@ def test_a_payload_of_other_types(site, changed):
 
 
 def test_an_engine_without_its_token(make_site, source):
-    """With sources, a call-back without a token or with a wrong one is 401; with it the event is that source's."""
+    """With sources, a callback without a token or with a wrong one is 401; with it the event is that source's."""
     site = make_site(PLUGIN, source("erp", "the-token-of-erp")).start()
     body = payload("flowable")
     assert site.post("1", body).status == 401

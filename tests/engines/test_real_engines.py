@@ -124,7 +124,7 @@ def test_the_body_has_the_members_that_the_page_shows(pair):
 
 
 def test_a_transaction_that_is_rolled_back_calls_nobody(pair):
-    """The call-back is written in the engine's transaction and goes with it; the instance can still end, once."""
+    """The callback is written in the engine's transaction and goes with it; the instance can still end, once."""
     instance = pair.engine.do("start", "contract_approval", "C-2026-18")["id"]
     running = pair.engine.do("look")["running"]
     refused = pair.engine.ask("refuse", instance)
@@ -138,7 +138,7 @@ def test_a_transaction_that_is_rolled_back_calls_nobody(pair):
 
 
 def test_a_process_that_is_cancelled_calls_nobody(pair):
-    """An instance that is cancelled has not completed: the next one's call-back arrives, and its own never."""
+    """An instance that is cancelled has not completed: the next one's callback arrives, and its own never."""
     cancelled = pair.engine.do("start", "contract_approval", "C-2026-19")["id"]
     pair.engine.do("cancel", cancelled)
     following = pair.engine.do("start", "contract_approval", "C-2026-20")["id"]
@@ -228,7 +228,7 @@ def test_a_call_back_that_is_refused_is_shown(house_site, start_engine, wait_unt
 
 
 def test_an_engine_with_a_wrong_token_is_shown_why(house_site, start_engine, wait_until):
-    """A wrong token is no reason to go on calling: the call-back stays, with the answer."""
+    """A wrong token is no reason to go on calling: the callback stays, with the answer."""
     engine = start_engine("java", url=house_site.url, token="another-token")
     instance = engine.do("start", "contract_approval", "C-2026-25")["id"]
     engine.do("complete", instance)

@@ -293,7 +293,7 @@ def test_each_process_signs_on_and_off(house):
 
 
 def test_there_is_no_trouble(house, listens):
-    """A server that can take and run call-backs says so; one that is stopping says that."""
+    """A server that can take and run callbacks says so; one that is stopping says that."""
     flow = house.open(listens(nothing))
     flow.take()
     assert flow.app.readiness_problems() == []
@@ -302,7 +302,7 @@ def test_there_is_no_trouble(house, listens):
 
 
 def test_trouble_passes_by_itself(house, listens, monkeypatch, eventually):
-    """A database that could not be written is trouble only until it can be again, without any call-back."""
+    """A database that could not be written is trouble only until it can be again, without any callback."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     flow = house.open(listens(nothing))
     with flow.locked():
@@ -315,7 +315,7 @@ def test_trouble_passes_by_itself(house, listens, monkeypatch, eventually):
 
 @pytest.mark.sqlite
 def test_too_little_room_for_a_call_back_is_trouble(house, listens):
-    """A disk with less room than a call-back may need is none to send one to, though small writes still succeed."""
+    """A disk with less room than a callback may need is none to send one to, though small writes still succeed."""
     flow = house.open(listens(nothing), http={"max_body_bytes": 1 << 60})
     flow.take()
     (found,) = flow.app.readiness_problems()

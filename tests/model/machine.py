@@ -133,7 +133,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.paper.events or self.paper.gone)
     @rule(pick=PICKS, other=st.booleans(), failed=st.booleans(), free=st.booleans(), which=WHICH)
     def call_back_again(self, pick: int, other: bool, failed: bool, free: bool, which: int) -> None:
-        """The same call-back comes once more, also if all but its identity is purged; or one with other data.
+        """The same callback comes once more, also if all but its identity is purged; or one with other data.
 
         Or, a minute later, one that was told that a delivery had failed.
         """

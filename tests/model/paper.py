@@ -72,7 +72,7 @@ class Delivery:
 
 @dataclass(slots=True)
 class Event:
-    """A call-back that was taken in."""
+    """A callback that was taken in."""
 
     id: str
     identity: tuple[str, str, str]
@@ -148,7 +148,7 @@ class Paper:
         return decide(self.known[one.handler], one.callback)
 
     def store(self, event_id: str, identity: tuple[str, str, str], body: Mapping[str, Any], by: str | None) -> str:
-        """Take a call-back in; `by` is who begins at once what may begin. The event's id that it is answered with."""
+        """Take a callback in; `by` is who begins at once what may begin. The event's id that it is answered with."""
         if identity in self.gone:
             return self.gone[identity][0]
         if (event := self.find(identity)) is None:
@@ -177,7 +177,7 @@ class Paper:
         return before != body
 
     def revive(self, event_id: str) -> None:
-        """A call-back came again: what is dead and may run again gets one attempt more, once a minute."""
+        """A callback came again: what is dead and may run again gets one attempt more, once a minute."""
         for one in self.events[event_id].deliveries.values() if event_id in self.events else ():
             last = one.attempts[-1] if one.attempts else None
             if (

@@ -168,7 +168,7 @@ class Real:
         return ReadyDelivery(self.ids[event, handler], handler, attempt, probe)
 
     def call(self, identity: tuple[str, str, str], body: Mapping[str, Any]) -> Callback:
-        """A call-back."""
+        """A callback."""
         instance, callback_class, kind = identity
         whole = dict(body) | ({"callBackProcessClass": callback_class} if callback_class else {})
         text = json.dumps(whole)

@@ -132,7 +132,7 @@ class Running(Machine):
         free=st.booleans(),
     )
     def one_commit(self, hands: Any, calls: Any, claims: Any, which: int, free: bool) -> None:
-        """Attempts end, call-backs come and attempts begin, all at once: it is as if one had come after the other."""
+        """Attempts end, callbacks come and attempts begin, all at once: it is as if one had come after the other."""
         which %= len(self.real.flows)
         flow, paper = self._flow(which), self.paper
         flow.app.runner.free = free

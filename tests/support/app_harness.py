@@ -82,7 +82,7 @@ class Flow:
         message: str | None = None,
         **body: Any,
     ) -> Answer:
-        """Send a call-back; with `message`, one that was signed under that id."""
+        """Send a callback; with `message`, one that was signed under that id."""
         named = {"processDefinitionKey": key, "callBackProcessClass": callback_class}
         whole = {name: value for name, value in named.items() if value is not None} | body
         return self.app.intake.accept(

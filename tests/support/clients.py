@@ -23,9 +23,9 @@ class Engine(threading.Thread):
         stop: ends it.
         taken: gets (instance, event id, status) for each 2xx.
         problems: gets (instance, status, body) for all else that is answered, but 503.
-        key: the process key of its call-backs.
+        key: the process key of its callbacks.
         name: what its instances' ids begin with.
-        pause: seconds between two call-backs.
+        pause: seconds between two callbacks.
         backing_off: seconds that it waits at the most before it repeats one; at first it is quick, as engines are.
     """
 
@@ -80,7 +80,7 @@ class Engine(threading.Thread):
         return min(self.backing_off, 0.005 * 2 ** min(tried, 10))
 
     def call(self, connection, instance, chance):
-        """One call-back."""
+        """One callback."""
         headers = {"Content-Type": "application/json"}
         if chance.random() < 0.3:
             headers["Prefer"] = "respond-async"
@@ -120,7 +120,7 @@ def calling(places, *, clients, key, name="", pause=0.0, backing_off=0.0):
 
 
 def until_more(taken, count):
-    """Wait until so many more call-backs have been taken; one that came again is still one."""
+    """Wait until so many more callbacks have been taken; one that came again is still one."""
 
     def instances():
         return len({instance for instance, _, _ in list(taken)})

@@ -1,6 +1,6 @@
 """`make demo`: flowhooks and its example plugin at work, from the start of the server to its end.
 
-Everything is real: the server is a process of its own, the call-backs go over HTTP, the plugin writes to its own
+Everything is real: the server is a process of its own, the callbacks go over HTTP, the plugin writes to its own
 table. What it leaves behind is in `demo/`, to be looked at.
 """
 
@@ -35,7 +35,7 @@ EXAMPLE = {
     "processDefinitionKey": "test_flow_key",
     "processDefinitionVersion": 1,
 }
-"""The example of the call-back's API page (there, the quotes round one name are missing)."""
+"""The example of the callback's API page (there, the quotes round one name are missing)."""
 WRONG = {"businessKey": 4711, "processDefinitionVersion": "one"}
 CONFIG = """\
 database = "demo/flowhooks.db"
@@ -94,7 +94,7 @@ def start(*words: str, log: Path, sign: str, environ: Mapping[str, str] | None =
 
 
 def post(url: str, flow: str, body: object) -> int:
-    """Post a call-back and show it and its answer; the status."""
+    """Post a callback and show it and its answer; the status."""
     text = json.dumps(body)
     shown(f"POST /flow/{flow}/call-back/complete\n{text}")
     request = urllib.request.Request(

@@ -48,9 +48,9 @@ outbox = "demo/cluster/contracts-outbox.txt"
 """
 ANNOUNCEMENT = {"businessKey": "1", "processDefinitionKey": "contract_announcement"}
 A_SECOND = 25
-"""Call-backs a second."""
+"""Callbacks a second."""
 BEFORE, AFTER = 3.0, 2.0
-"""Seconds of call-backs before a worker is killed, and after what it ran has been taken over."""
+"""Seconds of callbacks before a worker is killed, and after what it ran has been taken over."""
 PATIENCE = 40.0
 """Seconds for whatever must come to pass."""
 
@@ -143,7 +143,7 @@ def kill(process: Process) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """All that runs, and where call-backs go."""
+    """All that runs, and where callbacks go."""
 
     environ: dict[str, str]
     ledger: Ledger

@@ -137,7 +137,7 @@ class Siege:
             gate.unlink()
 
     def post(self, instance, key, **more):
-        """One call-back, repeated until it is taken; the event's id."""
+        """One callback, repeated until it is taken; the event's id."""
         end = time.monotonic() + WAIT_TIMEOUT
         while time.monotonic() < end:
             with contextlib.suppress(OSError, http.client.HTTPException):
@@ -255,7 +255,7 @@ class Siege:
         filling.join(WAIT_TIMEOUT)
 
     def fill(self, number):
-        """Send large call-backs until the server is gone."""
+        """Send large callbacks until the server is gone."""
         with contextlib.suppress(OSError, http.client.HTTPException):
             for count in range(400):
                 instance = f"large-{number}-{count}"

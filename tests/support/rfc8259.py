@@ -17,7 +17,7 @@ class NotTaken(Exception):
 
 
 def call_back(body):
-    """What the body of a call-back is: an object, without its nulls, whole numbers below 2**53 being whole.
+    """What the body of a callback is: an object, without its nulls, whole numbers below 2**53 being whole.
 
     Raises:
         NotTaken: it is not what docs/reference/http.md says of a body.

@@ -116,7 +116,7 @@ def fill(app, clock):
 
 
 def refuse(app, clock):
-    """What a call-back listener refuses on such a day."""
+    """What a callback listener refuses on such a day."""
     for instance, status, key, named in (
         ("4711", 400, "body_not_json", {"line": 1, "column": 27}),
         ("4712", 422, "path_id", {}),

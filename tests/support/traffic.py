@@ -53,7 +53,7 @@ def _pass_on(one: socket.socket, other: socket.socket) -> None:
 
 @dataclass(slots=True)
 class Flow:
-    """Call-backs that an engine sends, and how they were answered.
+    """Callbacks that an engine sends, and how they were answered.
 
     Attributes:
         place: where they go.

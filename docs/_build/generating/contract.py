@@ -49,7 +49,7 @@ def halves(text: str) -> dict[str, str]:
 
 
 def fields(language: str) -> str:
-    """What a call-back is made of."""
+    """What a callback is made of."""
     words, documents = WORDS[language], _documents()
     path, body = documents[f"flow-instance-id{SUFFIX}"], documents[f"process-end-call-back-ro{SUFFIX}"]
     rows = [("`flowInstanceId`", "path", words["yes"], _type(path), *_meaning(path, language))]

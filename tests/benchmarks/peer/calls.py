@@ -1,4 +1,4 @@
-"""The same call-back as many would build it: FastAPI checks it, Celery stores it in Redis and runs it.
+"""The same callback as many would build it: FastAPI checks it, Celery stores it in Redis and runs it.
 
 It runs in an environment of its own, where `requirements.txt` is installed.
 """
@@ -43,6 +43,6 @@ def complete(_flow_instance_id: str, _body: dict[str, Any]) -> None:
 def take(
     flow_instance_id: Annotated[str, Path(pattern=r"^[A-Za-z0-9._:~-]{1,128}$")], body: CallBack
 ) -> dict[str, bool]:
-    """Store a task for a call-back, then answer. Not `async`: so many of them wait for Redis at once."""
+    """Store a task for a callback, then answer. Not `async`: so many of them wait for Redis at once."""
     complete.delay(flow_instance_id, body.model_dump(exclude_none=True))
     return {"success": True}

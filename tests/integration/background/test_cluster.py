@@ -48,7 +48,7 @@ def having(house, listens):
 
 @pytest.fixture
 def answered(together):
-    """A function that sends a call-back with a long wait, doing something else at the same time; the answer."""
+    """A function that sends a callback with a long wait, doing something else at the same time; the answer."""
 
     def answer(flow, *given, meanwhile=lambda: None):
         found, done = together(lambda: flow.take(*given, wait=LONG), meanwhile)
@@ -94,7 +94,7 @@ def test_a_retry_that_is_too_late_ends_the_wait(having, without, answered, clock
 
 
 def test_who_joins_learns_it_too(having, without, answered, eventually):
-    """A call-back that comes again while another process runs its handler waits for that, too."""
+    """A callback that comes again while another process runs its handler waits for that, too."""
     gate, entered = threading.Event(), threading.Event()
 
     def waits(event):
@@ -264,7 +264,7 @@ def test_a_process_is_woken_by_what_another_one_stored(having, without, monkeypa
 
 
 def test_nobody_waits_for_what_nobody_runs(having, without, eventually):
-    """Once the only process that ran a handler has ended, call-backs for it are answered at once, the repeated too."""
+    """Once the only process that ran a handler has ended, callbacks for it are answered at once, the repeated too."""
     taker, has = without(), having()
     follows(taker, "leave", eventually)
     assert taker.take("i1", wait=LONG).status == "done"

@@ -75,7 +75,7 @@ def test_with_everything_for_ever_nothing_goes(house, listens):
 
 
 def test_identities_are_forgotten_when_their_time_is_over(house, listens):
-    """Until then the same call-back is answered as done; afterwards it is a new one."""
+    """Until then the same callback is answered as done; afterwards it is a new one."""
     flow, ids = events(house, listens, succeeded=30, identities=100)
     flow.clock.advance(31 * DAY)
     flow.app.retention.run(flow.clock.now())

@@ -55,7 +55,7 @@ def handlers():
 
 
 def post(base, instance, **body):
-    """Send a call-back; its event's id, once the answer is there."""
+    """Send a callback; its event's id, once the answer is there."""
     path = f"/flow/{instance}/call-back/complete"
     headers = {"Content-Type": "application/json", "Prefer": body.pop("prefer", "wait=20")}
     with closing(http.client.HTTPConnection(base.removeprefix("http://"), timeout=WAIT_TIMEOUT)) as connection:
@@ -109,7 +109,7 @@ class Server:
         self.process.stderr.close()
 
     def post(self, instance, **body):
-        """Send a call-back; its event's id, once the answer is there."""
+        """Send a callback; its event's id, once the answer is there."""
         return post(self.call_backs, instance, **body)
 
 
@@ -127,7 +127,7 @@ HOSTILE = "a\x1b[31m\x07b\nc\u202ed[red]e[/red]\x9b\x7f:smile:"
 def server(tmp_path_factory, new_database):
     """A server with an event of every sort, named by its flow instance; it was killed once, in the midst of one.
 
-    leave: succeeded, `again`: its call-back came again with other data; dead: dead; parked; killed, resolved: unknown;
+    leave: succeeded, `again`: its callback came again with other data; dead: dead; parked; killed, resolved: unknown;
     hostile: with HOSTILE for its business key; twice: two events, one for each class.
     """
     folder = tmp_path_factory.mktemp("shop")

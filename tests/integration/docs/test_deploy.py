@@ -122,7 +122,7 @@ def test_the_image_is_small_harmless_and_hears_signals():
 
 
 def test_what_the_image_sets_are_settings():
-    """And no credentials: its ledger on the volume, its call-backs at the port that is exposed."""
+    """And no credentials: its ledger on the volume, its callbacks at the port that is exposed."""
     given = containerfile.environment()
     settings = {name: value for name, value in given.items() if name.startswith("FLOWHOOKS_")}
     known = {variable(name) for name, _ in iter_settings()} | {"FLOWHOOKS_CONFIG"}

@@ -220,7 +220,7 @@ def test_every_status_is_documented():
 
 
 def test_every_field_is_documented():
-    """Each field of a call-back stands in both languages' tables with its type and its meaning there."""
+    """Each field of a callback stands in both languages' tables with its type and its meaning there."""
     documents = Schemas.load().documents
     fields = documents["process-end-call-back-ro.schema.json"]["properties"]
     fields = {"flowInstanceId": documents["flow-instance-id.schema.json"], **fields}
@@ -589,7 +589,7 @@ def test_the_refusal_that_is_shown(running):
 
 
 def test_what_the_readme_looks_at(running):
-    """After the README's call-back, its last command shows what the handler returned, and that it ran once."""
+    """After the README's callback, its last command shows what the handler returned, and that it ran once."""
     ((command, _),) = exchanges(ROOT / "README.md")
     for _ in range(2):
         assert running.ask(command)[3] == {"success": True}

@@ -1,4 +1,4 @@
-"""Taking call-backs in: stored once, answered as soon as nothing more can settle, safe to call again."""
+"""Taking callbacks in: stored once, answered as soon as nothing more can settle, safe to call again."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_places_to_wait_are_given_back_whatever_happens(house, listens):
 
 
 def test_a_repeat_needs_no_second_place(house, listens, gate, eventually):
-    """Where only one may wait, a call-back that comes again can be that one."""
+    """Where only one may wait, a callback that comes again can be that one."""
     flow = house.open(listens(gate, name="gate"), http={"threads": 2})
     flow.take(wait=0)
     assert gate.entered.acquire(timeout=WAIT_TIMEOUT)
@@ -237,7 +237,7 @@ def test_a_repeat_needs_no_second_place(house, listens, gate, eventually):
 
 
 def test_identical_call_backs_at_once_are_one_run(house, listens, together):
-    """Sixteen identical call-backs at the same moment: one event, one run, and each is answered with its outcome."""
+    """Sixteen identical callbacks at the same moment: one event, one run, and each is answered with its outcome."""
     runs = []
 
     def slow(event):
@@ -253,7 +253,7 @@ def test_identical_call_backs_at_once_are_one_run(house, listens, together):
 
 
 def test_different_data_at_once_is_one_event_and_conflicts(house, listens, together):
-    """Of differing call-backs under one identity at the same moment one is taken; all others are conflicts with it."""
+    """Of differing callbacks under one identity at the same moment one is taken; all others are conflicts with it."""
     runs = []
     flow = house.open(listens(lambda event: runs.append(event.id), name="h"))
     answers = together(*[lambda n=n: flow.take(x=n) for n in range(8)])
@@ -266,7 +266,7 @@ def test_different_data_at_once_is_one_event_and_conflicts(house, listens, toget
 
 
 def test_what_succeeded_is_not_run_again(house, listens):
-    """The same call-back, even after a restart, is answered with the success that it had."""
+    """The same callback, even after a restart, is answered with the success that it had."""
     runs = []
     listener = listens(lambda event: runs.append(1), name="h")
     flow = house.open(listener)
@@ -278,7 +278,7 @@ def test_what_succeeded_is_not_run_again(house, listens):
 
 
 def test_a_repeat_joins_what_runs(house, listens, gate):
-    """A call-back that comes again while its handler runs waits for that run, and starts no other."""
+    """A callback that comes again while its handler runs waits for that run, and starts no other."""
     flow = house.open(listens(gate, name="gate"))
     first = Later(lambda: flow.take(wait=30))
     assert gate.entered.acquire(timeout=WAIT_TIMEOUT)
@@ -290,7 +290,7 @@ def test_a_repeat_joins_what_runs(house, listens, gate):
 
 
 def test_a_repeat_does_not_hurry_a_retry(house, listens):
-    """What waits for its next attempt goes on waiting when the call-back comes again."""
+    """What waits for its next attempt goes on waiting when the callback comes again."""
     runs = []
 
     def function(event):
@@ -306,7 +306,7 @@ def test_a_repeat_does_not_hurry_a_retry(house, listens):
 
 
 def test_what_is_dead_gets_one_more_attempt_once_a_minute(house, listens):
-    """With `retry=`, a dead delivery is attempted again when its call-back comes again, at most once a minute."""
+    """With `retry=`, a dead delivery is attempted again when its callback comes again, at most once a minute."""
     runs = []
 
     def function(event, delivery):
@@ -353,7 +353,7 @@ def test_many_at_once_give_one_more_attempt(house, listens, together):
     ids=["no retry", "reject", "both"],
 )
 def test_what_may_not_run_again_is_answered_with_its_stored_failure(house, listens, error, declared):
-    """Without `retry=`, or after `Reject`, the failure is final and told again, whenever the call-back comes again."""
+    """Without `retry=`, or after `Reject`, the failure is final and told again, whenever the callback comes again."""
     runs = []
 
     def function(event):
@@ -433,7 +433,7 @@ def test_other_data_is_a_conflict(house, listens):
 
 
 def test_data_that_the_settings_leave_out_makes_no_conflict(house, listens):
-    """With `identity.ignore_pointers`, a call-back whose time stamp differs is the same call-back."""
+    """With `identity.ignore_pointers`, a callback whose time stamp differs is the same callback."""
     flow = house.open(listens(lambda event: 1, name="h"), identity={"ignore_pointers": ("/meta/sentAt",)})
     first = flow.take(meta={"sentAt": "09:00", "by": "x"})
     assert flow.take(meta={"sentAt": "09:05", "by": "x"}).event_id == first.event_id
@@ -525,7 +525,7 @@ def test_what_cannot_be_stored_is_never_acknowledged(house, listens, monkeypatch
 
 
 def test_storing_that_takes_too_long_is_not_acknowledged(house, listens, eventually):
-    """Who cannot be told in time that a call-back is stored is told to call again, and that is safe."""
+    """Who cannot be told in time that a callback is stored is told to call again, and that is safe."""
     runs = []
     flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"))
     with flow.locked(timeout=0.2):
@@ -546,7 +546,7 @@ def test_storing_that_takes_too_long_is_not_acknowledged(house, listens, eventua
 
 @pytest.mark.embedded  # the other runner writes for itself, and so would fill so short a queue
 def test_a_full_queue_is_refused_at_once(house, listens, eventually):
-    """When more call-backs wait to be stored than are allowed, further ones are told to call again at once."""
+    """When more callbacks wait to be stored than are allowed, further ones are told to call again at once."""
     flow = house.open(listens(lambda event: 1, name="h"), ledger={"max_queued_writes": 2})
     begun, free = threading.Event(), threading.Event()
     busy = Later(lambda: flow.app.ledger.write(lambda _transaction: begun.set() or free.wait(WAIT_TIMEOUT)))

@@ -166,7 +166,7 @@ def test_much_trouble_is_cut_short(hands, house):
 
 
 def test_the_books_balance_while_things_happen(house, listens, together):
-    """Whenever they are checked while call-backs come in and run, they balance."""
+    """Whenever they are checked while callbacks come in and run, they balance."""
     flow = house.open(listens(lambda event: None), runner={"threads": 4})
 
     def send(thread):

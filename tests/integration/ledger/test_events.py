@@ -50,7 +50,7 @@ def test_an_event_is_stored_with_its_deliveries(hands):
 
 
 def test_the_same_again_is_the_event_that_was_there(hands):
-    """An identical call-back stores nothing, is counted, and is answered with how the first one's deliveries stand."""
+    """An identical callback stores nothing, is counted, and is answered with how the first one's deliveries stand."""
     event_id, (queued,) = hands.accept("i1", "p:a", x=1)
     claimed = hands.ledger.claim(queued)
     hands.settle(queued, claimed.attempt)
@@ -170,7 +170,7 @@ def test_an_event_with_long_texts_is_stored_once_and_found(hands):
 
 
 def test_duplicates_in_one_batch_are_one_event(hands):
-    """Of the same call-back five times in one batch one is stored, and the others are told of it."""
+    """Of the same callback five times in one batch one is stored, and the others are told of it."""
     several = [hands.new("i1", "p:a", x=1) for _ in range(5)]
     results = hands.queue_up(*(lambda new=new: hands.ledger.accept(new) for new in several))
     assert [one.new for one in results] == [True, False, False, False, False]

@@ -29,7 +29,7 @@ class Lane:
         self.ledger = flow.app.ledger
 
     def take(self, instance, key="k"):
-        """Take a call-back in; gives its delivery as a runner would know it."""
+        """Take a callback in; gives its delivery as a runner would know it."""
         body = {} if key is None else {"businessKey": key}
         event_id = self.flow.take(instance, wait=0, **body).event_id
         return self.queued(self.flow.only(event_id).delivery_id)

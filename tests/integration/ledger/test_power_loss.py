@@ -110,7 +110,7 @@ class Life:
         return clients
 
     def take(self, flow, instance, key, **given):
-        """One call-back, and what its caller was told."""
+        """One callback, and what its caller was told."""
         answer = flow.take(instance, key=key, **given)
         done = {one.delivery_id for one in answer.delivery_statuses if one.state is State.SUCCEEDED}
         self.say("taken", instance, answer.event_id, {one.handler for one in answer.delivery_statuses}, done)

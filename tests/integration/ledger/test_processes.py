@@ -205,7 +205,7 @@ def test_what_begins_together_with_the_look_is_left_alone(two):
 
 
 def test_a_lost_connection_is_made_anew_before_anybody_is_refused(two):
-    """After a restart of the database the first call-back finds a dead connection: it is stored all the same."""
+    """After a restart of the database the first callback finds a dead connection: it is stored all the same."""
     assert two[0].take("before", wait=0)
     two[1].sql(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

@@ -85,7 +85,7 @@ def whole(connection, statement, parameters):
 
 @pytest.mark.parametrize("analyzed", [True, False])
 def test_no_table_is_read_as_a_whole(house, analyzed):
-    """Not when old events are looked for or deleted, when a call-back is looked up, or at the rest of it."""
+    """Not when old events are looked for or deleted, when a callback is looked up, or at the rest of it."""
     house.check_books = False
     flow = house.open(start=False)
     time = flow.clock.now()

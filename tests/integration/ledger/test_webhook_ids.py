@@ -1,4 +1,4 @@
-"""Ids of signed call-backs: each for one path and the same data, in a batch, in turn, and between processes."""
+"""Ids of signed callbacks: each for one path and the same data, in a batch, in turn, and between processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def signed(hands, message, *given, **body):
 
 
 def ids(hands):
-    """What is kept of signed call-backs."""
+    """What is kept of signed callbacks."""
     return sorted(hands.sql("SELECT source, webhook_id FROM webhook_ids"))
 
 
@@ -42,7 +42,7 @@ def test_once_for_each(hands):
 
 
 def test_the_same_data_written_otherwise(hands):
-    """An engine that makes its JSON anew at each try repeats its call-back, as one that does not sign: nothing else."""
+    """An engine that makes its JSON anew at each try repeats its callback, as one that does not sign: nothing else."""
     first = hands.ledger.accept(signed(hands, "m1", "i1", a=1, b="x", ignore=["/at"], at=1))
     again = signed(hands, "m1", "i1", b="x", a=1, ignore=["/at"], at=2)
     found = hands.ledger.accept(replace(again, body='{"b": "\\u0078", "a": 1.0, "at": 2}'))

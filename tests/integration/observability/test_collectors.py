@@ -59,7 +59,7 @@ def test_everything_at_rest(house, listens):
 
 
 def test_attempts_and_commits_are_counted(house, listens, eventually):
-    """One call-back is one attempt with its time, one delivery with its own, and some commits."""
+    """One callback is one attempt with its time, one delivery with its own, and some commits."""
     flow = house.open(listens(fine))
     flow.settled(flow.take().event_id, State.SUCCEEDED)
     # What is counted last of an attempt, after its outcome is durable.

@@ -302,7 +302,7 @@ def test_a_target_that_differs_is_refused(furnished, postgresql_url, change, sai
 
 
 def test_a_ledger_that_was_begun_elsewhere_is_refused(furnished, rooms, postgresql_url):
-    """A target in which somebody's call-backs are is no place for others."""
+    """A target in which somebody's callbacks are is no place for others."""
     other = type(furnished)(furnished.folder, furnished.clock, postgresql_url)
     flow = other.open(rooms.handlers[0])
     flow.take("mine", key="good")

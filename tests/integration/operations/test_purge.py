@@ -1,4 +1,4 @@
-"""Purge: what is old and done goes with all that is theirs, what is open stays; a call-back again is no new event."""
+"""Purge: what is old and done goes with all that is theirs, what is open stays; a callback again is no new event."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_what_is_younger_stays(full):
 
 
 def test_old_is_what_nothing_has_happened_to(full):
-    """What was replayed yesterday is of yesterday, whenever its call-back came."""
+    """What was replayed yesterday is of yesterday, whenever its callback came."""
     flow, ids = full
     (standing,) = flow.delivery_statuses(ids["dead"])
     resolve(flow.app.operation_context, standing.delivery_id, Resolution.CLOSE)
@@ -225,7 +225,7 @@ def test_to_purge_what_is_dead_or_parked_is_to_say_that_nothing_more_is_needed(f
 
 
 def test_other_data_is_a_conflict_that_nothing_is_kept_of(full):
-    """The first call-back stands; there is no event beside which the second could be kept, and it is told so."""
+    """The first callback stands; there is no event beside which the second could be kept, and it is told so."""
     flow, ids = full
     purge(flow.app.operation_context, before(flow, 90))
     with pytest.raises(IdentityConflict) as raised:
@@ -236,7 +236,7 @@ def test_other_data_is_a_conflict_that_nothing_is_kept_of(full):
 
 
 def test_it_is_no_new_event_even_where_what_nobody_wants_is_refused(full, house):
-    """With routing.no_handler = "reject" a call-back that was purged is answered as any that came before."""
+    """With routing.no_handler = "reject" a callback that was purged is answered as any that came before."""
     flow, ids = full
     purge(flow.app.operation_context, before(flow, 90))
     flow.close()
@@ -298,7 +298,7 @@ def test_a_purge_that_fails_changes_nothing(full, monkeypatch):
 
 @pytest.mark.postgresql
 class TestRaces:
-    """On PostgreSQL another process may purge while this one takes the same call-back in."""
+    """On PostgreSQL another process may purge while this one takes the same callback in."""
 
     def test_a_call_back_that_waits_for_a_purge_is_no_new_event(self, full, eventually):
         """It sees the event being deleted, waits for that, and is answered as what was purged."""
@@ -338,7 +338,7 @@ class TestRaces:
         assert left(flow, ids) == set(ids) - {"dismissed"}
 
     def test_under_load_nothing_is_stored_twice(self, house, listens, together):
-        """Two processes take the same call-backs while a third one purges them as soon as they are done."""
+        """Two processes take the same callbacks while a third one purges them as soon as they are done."""
         first, second = (house.open(listens(go, name="go")) for _ in range(2))
         third = house.open(start=False)
         over = threading.Event()

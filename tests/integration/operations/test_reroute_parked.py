@@ -14,7 +14,7 @@ pytestmark = pytest.mark.runners
 
 
 def parked(house, *handlers, count=3, **given):
-    """Park call-backs that nobody wants yet, and end; gives the events' ids."""
+    """Park callbacks that nobody wants yet, and end; gives the events' ids."""
     flow = house.open(*handlers, **given)
     for number in range(count):
         flow.clock.advance(1)

@@ -116,7 +116,7 @@ def test_what_did_not_do_its_work_runs_again(house, listens):
 
 
 def test_what_did_its_work_does_not_run_again(house, listens):
-    """After `did` it has succeeded, and the call-back that comes again is answered so."""
+    """After `did` it has succeeded, and the callback that comes again is answered so."""
     runs = []
     listener = listens(lambda event: runs.append(1), name="h")
     event_id = lost(house, listener)

@@ -254,7 +254,7 @@ def test_a_crash_is_what_a_killed_process_leaves(app_of):
 
 
 def test_a_plugin_is_called_as_it_is_when_installed(app_of, tmp_path):
-    """An installed plugin has its entry point's name, its settings and its kinds of call-back."""
+    """An installed plugin has its entry point's name, its settings and its kinds of callback."""
     app = app_of(
         flowhooks_contracts,
         settings={"contracts": {"database": str(tmp_path / "c.db"), "outbox": str(tmp_path / "o.txt")}},
@@ -293,7 +293,7 @@ def test_names_of_plugins(app_of, module):
 
 
 def test_an_engine_with_a_credential(app_of):
-    """A handler that listens to one engine gets its call-backs, and not another's."""
+    """A handler that listens to one engine gets its callbacks, and not another's."""
 
     @handler(every=True, source="hr")
     def grant(event): ...

@@ -46,7 +46,7 @@ def booked(connection, event):
 
 
 def test_each_app_has_a_ledger_of_its_own(business, postgresql_url):
-    """The same call-back is new to each, and nothing is left in the database but what the handler wrote."""
+    """The same callback is new to each, and nothing is left in the database but what the handler wrote."""
     for _ in range(2):
         with AppHarness(grant, database=postgresql_url) as app:
             answer = app.post("1", processDefinitionKey="leave")

@@ -112,7 +112,7 @@ def candidate(name, *, order_by=None, **selectors):
 
 
 def rules(*candidates, absent=(), ignore_keys=(), **settings):
-    """What a call-back is taken by; for `k`, the handlers `p:one` and `p:two`, unless others are given."""
+    """What a callback is taken by; for `k`, the handlers `p:one` and `p:two`, unless others are given."""
     both = candidate("one", process_keys=("k",), order_by="business_key"), candidate("two", process_keys=("k",))
     return IntakeConfig(
         settings=Settings(**settings),

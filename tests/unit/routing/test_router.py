@@ -230,7 +230,7 @@ def test_each_condition_is_explained():
 
 
 def test_an_explanation_says_what_an_event_would_get():
-    """Source, kind and a missing version count as they do for a call-back."""
+    """Source, kind and a missing version count as they do for a callback."""
     router = make_router(h={"process_keys": ("k",), "sources": ("hr",), "kind": "cancel", "versions": "!=2"})
     assert router.explain(process_key="k", version=3, source="hr", kind="cancel").verdicts[0].matched
     (verdict,) = router.explain(process_key="k", source="hr", kind="cancel").verdicts

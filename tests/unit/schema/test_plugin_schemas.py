@@ -135,7 +135,7 @@ def test_they_may_refer_to_shared_files(folder):
 
 
 def test_shared_files_cannot_refer_to_them(folder):
-    """A kind of call-back is published; what is a plugin's own is not."""
+    """A kind of callback is published; what is a plugin's own is not."""
     where = folder(
         {
             "call-back/revoke.schema.json": {"$ref": "../data/class/C.schema.json"},

@@ -1,4 +1,4 @@
-"""Checking call-backs: what each schema keyword refuses, where, in which words, and what can never be said."""
+"""Checking callbacks: what each schema keyword refuses, where, in which words, and what can never be said."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def schemas():
 
 @pytest.fixture
 def kind(folder):
-    """Opens a kind of call-back with the given schema, and returns what it refuses of a body."""
+    """Opens a kind of callback with the given schema, and returns what it refuses of a body."""
 
     def open_kind(schema, body):
         schemas = Schemas.load([folder({"call-back/special.schema.json": schema})])
@@ -373,7 +373,7 @@ def test_schema_that_refers_to_itself(kind, folder):
 
 
 def test_what_jsonschema_cannot_check(kind):
-    """Where jsonschema itself gives up, the call-back is refused, not the server broken."""
+    """Where jsonschema itself gives up, the callback is refused, not the server broken."""
     huge = parse(b'{"x": %s}' % (b"1" * 4000))
     error = kind(member({"multipleOf": 0.5}), huge)
     assert (error.key, error.violations) == ("body_unchecked", ())

@@ -11,7 +11,7 @@ from flowhooks.testing import ManualClock, make_event
 
 
 def test_an_event_is_made_as_of_a_body():
-    """The names of Python and those of the body lead to the same event as a call-back does."""
+    """The names of Python and those of the body lead to the same event as a callback does."""
     event = make_event(callback_class="C", process_key="k", business_key="HT-1", version=3, conclusion="ok", amount=3)
     body = {
         "businessKey": "HT-1",

@@ -59,7 +59,7 @@ class Watched:
         self.look = flow.app.alerts.poll
 
     def dead(self, instance, **named):
-        """A call-back whose delivery fails for good."""
+        """A callback whose delivery fails for good."""
         event_id = self.flow.take(instance, wait=0, **named).event_id
         self.run(event_id)
         self.eventually(lambda: {one.state for one in self.flow.delivery_statuses(event_id)} == {State.DEAD})

@@ -184,7 +184,7 @@ def ledger(there, new_database):
 
 
 def store(there, key, count):
-    """Have call-backs stored by an `App` without plugins."""
+    """Have callbacks stored by an `App` without plugins."""
     app = App(Settings(database=str(there.database), plugins_allow=("none",)))
     body = {"processDefinitionKey": key}
     for number in range(count):
@@ -374,7 +374,7 @@ def test_what_is_refused(there, tmp_path):
 
 @contextmanager
 def serving(there):
-    """A server meanwhile; where it takes call-backs, as host and port."""
+    """A server meanwhile; where it takes callbacks, as host and port."""
     process = subprocess.Popen(
         there.command("serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"),
         cwd=there.folder,
@@ -401,7 +401,7 @@ def serving(there):
 
 
 def post(base, instance):
-    """The status that a call-back for the plugin is answered with."""
+    """The status that a callback for the plugin is answered with."""
     with closing(http.client.HTTPConnection(base, timeout=WAIT_TIMEOUT)) as connection:
         headers = {"Content-Type": "application/json", "Prefer": "wait=20"}
         connection.request(

@@ -48,7 +48,7 @@ def test_whose_turn_it_is_comes_before_what_is_new(clock):
 
 
 def test_a_backlog_of_one_handler_does_not_delay_another(house, listens, gate, backlog):
-    """With three thousand deliveries waiting for one handler, a call-back for another is done at once."""
+    """With three thousand deliveries waiting for one handler, a callback for another is done at once."""
     flow = house.open(
         listens(gate, name="gate"),
         listens(lambda event: 1, name="h", process_key="k"),

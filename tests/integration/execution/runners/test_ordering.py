@@ -65,7 +65,7 @@ def runner(request, house):
 
 
 def take_all(flows, keys, each):
-    """Take call-backs in from a thread for each key, by turns through each of the flows."""
+    """Take callbacks in from a thread for each key, by turns through each of the flows."""
 
     def one(key):
         for number in range(each):

@@ -54,7 +54,7 @@ def test_handlers_take_turns(house, listens, eventually, backlog):
 
 
 def test_nothing_runs_twice(house, listens, together, eventually):
-    """While call-backs come in from many threads, come again, and the ledger is looked through all the time."""
+    """While callbacks come in from many threads, come again, and the ledger is looked through all the time."""
     runs = Counter()
     lock = threading.Lock()
 

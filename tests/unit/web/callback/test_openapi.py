@@ -97,7 +97,7 @@ def test_head(document):
 
 
 def test_operation(document):
-    """A call-back is a POST with an id in its path, two headers that it may have, and a body that it must have."""
+    """A callback is a POST with an id in its path, two headers that it may have, and a body that it must have."""
     path = document["paths"][COMPLETE]
     [identity] = resolved(document, path["parameters"])
     assert (identity["name"], identity["in"], identity["required"]) == ("flowInstanceId", "path", True)

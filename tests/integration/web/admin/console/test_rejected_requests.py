@@ -1,4 +1,4 @@
-"""Refused call-backs: kept with the reason, bounded, and shown from all processes."""
+"""Refused callbacks: kept with the reason, bounded, and shown from all processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.either
 
 @contextmanager
 def called_back(flow):
-    """A function that sends what is no call-back to a flow's listener, and gives the status."""
+    """A function that sends what is no callback to a flow's listener, and gives the status."""
     server = Server(create_app(flow.app), listen="127.0.0.1:0", threads=2, limits=Limits(), name="listen")
     thread = threading.Thread(target=server.serve)
     thread.start()
