@@ -31,7 +31,7 @@ def nothing(event):
 
 
 def names(logged):
-    """What was logged."""
+    """The log records."""
     return [entry["event"] for entry in logged]
 
 
@@ -55,7 +55,7 @@ def test_a_missing_handler_still_gets_its_deliveries(house, listens, logged):
 
 @pytest.mark.sqlite
 def test_a_quarantined_plugins_handlers_still_get_their_deliveries(house, listens, make_plugin, logged):
-    """A plugin that fails to load is as one that is missing: what is for it waits until it is mended."""
+    """A plugin that fails to load counts as missing: its deliveries wait until it is fixed."""
     runs = []
     good = make_plugin(listens(lambda event: runs.append(1), name="h"))
     house.open(plugins={"p": good}, start=False).close()
@@ -77,7 +77,7 @@ def test_a_quarantined_plugins_handlers_still_get_their_deliveries(house, listen
 
 @pytest.mark.sqlite
 def test_a_dead_delivery_that_is_replayed_for_a_missing_handler_waits_for_it(house, listens):
-    """What cannot run is not begun: after a replay it waits, without a time, for its handler."""
+    """A delivery that cannot run does not start: after a replay it waits, without a time, for its handler."""
 
     def fails(event):
         raise ValueError("x")
@@ -171,7 +171,7 @@ def test_the_lock_file_is_the_owners_alone(house):
     ids=["no database", "newer", "foreign", "cannot sign on", "cannot remember handlers"],
 )
 def test_a_start_that_fails_lets_go_of_everything(house, listens, prepare, error):
-    """What cannot be used is said in one line as what it is, and neither lock nor thread nor connection stays."""
+    """An unusable part is reported in one line with its cause, and neither lock nor thread nor connection stays."""
     house.check_books = False
     prepare(house.file)
     before = set(threading.enumerate())
@@ -350,7 +350,7 @@ def test_what_was_stored_is_there_after_a_crash(house, listens):
 
 
 def test_a_reader_may_look_beside_a_server(house, listens):
-    """What only looks needs no lock."""
+    """A read-only app needs no lock."""
     flow = house.open(listens(nothing))
     flow.take()
     reader = Reader(house.address)
@@ -415,7 +415,7 @@ def test_a_process_runs_only_what_it_is_to(house, listens, make_plugin, eventual
 
 
 def test_a_call_back_goes_by_the_settings_that_let_it_in(house, listens):
-    """One that was let in before the settings changed goes by the old ones, a later one by the new."""
+    """A request accepted before the change uses the old settings, a later one the new settings."""
     flow = house.open(listens(nothing))
     intake, before = flow.app.intake, flow.app.intake.config
     changed = replace(

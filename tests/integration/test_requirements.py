@@ -1,4 +1,4 @@
-"""What is installed is locked to the byte, what is locked is what the project asks for, and a release says so."""
+"""Installed packages are locked to the byte, for all that the project asks for, and a release lists them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def program(name):
 
 
 def locked(name):
-    """What a file locks: each name with its requirements, of which several may be for different Pythons."""
+    """The requirements that a file locks, by name; a name may have several for different versions of Python."""
     found = {}
     for line in (FOLDER / f"{name}.txt").read_text().splitlines():
         if re.match(r"[\w.-]+==", line):
@@ -74,7 +74,7 @@ def test_what_is_asked_for_is_locked(name):
 
 
 def test_nothing_is_asked_for_past_the_lock():
-    """Who locks reads every list of every project file: a group or a plugin that is added later, too."""
+    """The lock reads every list of every project file: a group or a plugin that is added later, too."""
     told = [
         tomllib.loads(file.read_text())
         for file in (CHECKOUT / "pyproject.toml", *CHECKOUT.glob("plugins/flowhooks-*/pyproject.toml"))
@@ -100,7 +100,7 @@ def test_the_environment_is_what_is_locked():
 
 
 def test_run_time_and_development_have_the_same_versions():
-    """What the wheel runs with is what it was tested with."""
+    """The wheel's dependencies have the versions with which it was tested."""
     dev, run = locked("dev"), locked("run")
     assert {name: [pinned(one) for one in some] for name, some in run.items()} == {
         name: [pinned(one) for one in dev[name]] for name in run
@@ -165,7 +165,7 @@ def test_every_run_time_dependency_has_its_reason():
 
 
 def audited(folder, does):
-    """What comes of `audit.py` beside a tool that does this, in the language of the shell."""
+    """The result of `audit.py` beside a tool that does this, in the language of the shell."""
     tool = folder / "pip-audit"
     tool.write_text(f"#!/bin/sh\n{does}\n")
     tool.chmod(0o755)

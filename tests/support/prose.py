@@ -67,7 +67,7 @@ CJK: Final = r"[\u3400-\u4dbf\u4e00-\u9fff]"
 CJK_END: Final = r"[\u3400-\u4dbf\u4e00-\u9fff，。；：！？、）】》”]"
 CJK_START: Final = r"[\u3400-\u4dbf\u4e00-\u9fff（【《“]"
 
-RULES: Final = (
+PHRASES: Final = (
     # Relative clauses without a noun.
     Rule(r"\bwhoever\b", "the caller, the operator, the client"),
     Rule(rf"(?:What|Who) {NO_QUESTION}", "a noun: the events that …, the operator who …", of="starts"),
@@ -106,22 +106,25 @@ RULES: Final = (
         "because, or a new sentence",
     ),
     Rule(r"[,;:] else (?:it|they|there|the|a|an|its|no|nothing|nobody|one|this|that|what)\b", "otherwise"),
-    # One term for one thing.
+)
+TERMS: Final = (
+    # One term for one thing, as in the glossary.
     Rule(r"(?<![/\w-])call-backs?\b(?![/-])", "callback"),
     Rule(r"\bhandlers? (?:is|are|was|were|be|been) held\b|\bheld (?:handlers?|deliver(?:y|ies))\b", "circuit open"),
     Rule(r"\bheld back\b", "blocked"),
     Rule(r"\bshel(?:f|ve|ved|ving)\b", "suspended (the handler is not installed)"),
-    # Chinese: one term for one thing.
     Rule("认领", "确认"),
     Rule("裁定", "人工确认"),
     Rule("操作员", "运维人员"),
     Rule("清除", "清理"),
     Rule(rf"{CJK}\x20?Id\b", "ID", of="exact"),
-    # Chinese: spaces and punctuation marks.
+)
+CHINESE: Final = (
     Rule(rf"{CJK_END}[\x20\t]+{CJK_START}", "no space between two Chinese characters", of="product"),
     Rule(rf"{CJK_END}\n[>\s]*{CJK_START}", "one line for a Chinese paragraph", of="pages"),
     Rule(rf"{CJK}[,;:!?.]\x20?{CJK}", "a full-width punctuation mark", of="product"),
 )
+RULES: Final = (*PHRASES, *TERMS, *CHINESE)
 
 
 @dataclass(frozen=True, slots=True)

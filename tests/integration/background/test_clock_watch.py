@@ -1,4 +1,4 @@
-"""What a clock that was years ahead has put off is done once the clock is right; and that it jumped is logged."""
+"""Work that a clock years ahead has delayed runs once the clock is right; the jump of the clock is logged."""
 
 from __future__ import annotations
 

@@ -18,9 +18,9 @@ from flowhooks.operations.retire import retire
 pytestmark = pytest.mark.postgresql
 
 SLOW = {"heartbeat_timeout": 6000.0}
-"""Signs of life a thousand seconds apart, so that only what is told can be the cause of anything."""
+"""Heartbeats a thousand seconds apart, so that only a notification can be the cause of any change."""
 LONG = 1800.0
-"""A wait, in seconds, whose end no test sees: who is answered was told."""
+"""A wait in seconds that no test outlasts: an answer means that a notification came."""
 
 
 def nothing(event):
@@ -115,7 +115,7 @@ def test_who_joins_learns_it_too(having, without, answered, eventually):
 
 
 def test_an_operator_elsewhere_ends_the_wait(having, without, answered, eventually):
-    """What one process has resolved by hand is no longer waited for in another one."""
+    """A delivery resolved by hand in one process is no longer waited for in another process."""
     gate, entered = threading.Event(), threading.Event()
 
     def fails(event):
@@ -191,7 +191,7 @@ def test_what_settled_while_nobody_listened_is_found(having, without, answered, 
 
 
 def test_a_look_finds_what_was_not_heard(having, without, answered, eventually, monkeypatch):
-    """A connection that is dumb without being broken holds nobody up: signs of life come with a look."""
+    """A connection that is dumb without being broken delays no process: each heartbeat polls, too."""
     monkeypatch.setattr(notifications.ChangeNotice, "notify", lambda *_: None)
     having()
     taker = without()
@@ -291,7 +291,7 @@ def test_a_process_that_is_silent_runs_nothing(having, without, eventually):
 
 
 def test_what_is_paused_here_does_not_begin_there(having, without, answered, eventually):
-    """It is told at once: whoever waits for another process is answered, and what waits is run there when resumed."""
+    """It is notified at once: waiting clients are answered, and its waiting deliveries run there after the resume."""
     runs, taker = having(), without()
     pause(taker.app.operation_context, ["p:h"])
     eventually(lambda: runs.app.ledger.pauses.get() == {"p:h"})
@@ -329,7 +329,7 @@ def test_news_of_a_pause_that_were_lost_are_found_at_the_next_sign_of_life(house
 
 
 def test_a_pause_comes_after_what_was_about_to_begin(having, eventually):
-    """Whoever has read that a handler is not paused comes to its commit first: then it runs, and is seen to run."""
+    """A process that has read "not paused" commits first: then the delivery runs, and is seen to run."""
     flow = having(start=False)
     event_id = flow.take(wait=0).event_id
     (due,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 1)

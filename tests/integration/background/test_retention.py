@@ -1,4 +1,4 @@
-"""Retention: what has been kept for as long as the settings say goes by itself, and is logged once."""
+"""Retention: data older than the settings allow is deleted automatically, which is logged once."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_ids_of_signed_call_backs_go_after_a_day(house, listens):
 
 
 def test_old_entries_and_alerts_go(house, listens):
-    """What somebody did long ago, and alerts that have long been over; not one that is open, however old."""
+    """Old records of the audit log, and alerts closed long ago; an open alert is kept, however old."""
     flow, _ = events(house, listens)
     start = flow.clock.now()
     for number, closed in enumerate((start, start + 300 * DAY * 1_000_000, None)):

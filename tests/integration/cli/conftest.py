@@ -1,4 +1,4 @@
-"""What the tests of the commands share."""
+"""Fixtures that the tests of the commands share."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ def at_a_terminal(server):
 
 @pytest.fixture
 def left(tmp_path, new_database):
-    """What a server has left: a ledger with four dead deliveries, and its plugin."""
+    """The files that a server has left: a ledger with four dead deliveries, and its plugin."""
     file = tmp_path / "left.db"
     shutil.copy(new_database, file)
     folder = tmp_path / "plugins"

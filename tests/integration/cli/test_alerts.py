@@ -1,4 +1,4 @@
-"""`flowhooks alerts` and `flowhooks audit`: what is open, who sees to it, and who has done what."""
+"""`flowhooks alerts` and `flowhooks audit`: open alerts, who has acknowledged them, and who did what."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 @pytest.fixture
 def alerted(left, hostile):
-    """What a server has left, with three alerts: two open ones, of which one is hostile, and one that is over."""
+    """The ledger that a server has left, with three alerts: two open ones, one of them hostile, and a closed one."""
     with closing(sqlite3.connect(left.file)) as connection:
         connection.execute("DELETE FROM alerts")  # the server may have raised its own
         for number, subject, closed_at in ((1, "shop:book", None), (2, hostile, None), (3, "shop:copy", 5_000_000)):
@@ -31,7 +31,7 @@ def alerted(left, hostile):
 
 
 def test_alerts_are_listed_and_acknowledged(alerted, run, asked, hostile):
-    """Those come first that nobody sees to; who has acknowledged one is shown; what is over only with `--all`."""
+    """Unacknowledged alerts come first; the acknowledging operator is shown; closed alerts only with `--all`."""
     assert [one["id"] for one in asked("alerts", "list", server=alerted)["alerts"]] == ["a1", "a2"]
     done = run("alerts", "acknowledge", "a1", "--note", hostile, server=alerted, LOGNAME="ann")
     assert (done.exit_code, done.stdout) == (0, "1 alert is acknowledged.\n")
@@ -77,7 +77,7 @@ def test_what_cannot_be_acknowledged_is_named(alerted, run, asked):
 
 
 def test_a_running_server_acknowledges(server, run, asked, eventually):
-    """Asked of the server, as everything that changes something, in the name of whoever gives the command."""
+    """The command asks the server, as every change does, in the name of the calling user."""
 
     def stays_open():
         """The alert of the delivery that stays unknown: others end while this test runs, or come first."""
@@ -159,7 +159,7 @@ def test_every_operation_has_its_words(alerted, run, action):
 
 
 def test_a_deed_of_another_version(alerted, run):
-    """What this version has no words for is shown as it was written down."""
+    """An action that this version does not know is shown as it was recorded."""
     with closing(sqlite3.connect(alerted.file)) as connection:
         for number, action, detail in (
             (1, "bless", '{"by": "x"}'),

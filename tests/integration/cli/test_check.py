@@ -198,7 +198,7 @@ def place(tmp_path, new_database):
     ],
 )
 def test_databases_that_are_none(findings, place, sort, mark, said):
-    """Each is told apart, and what only needs an upgrade is a note."""
+    """Each case has its own text, and a database that only needs an upgrade is a note."""
     last = findings("database", code=int(mark == "trouble"), FLOWHOOKS_DATABASE=place(sort))[-1]
     assert last["mark"] == mark
     assert said in last["what"]
@@ -257,5 +257,5 @@ def test_somebody_else_has_the_lock(findings, tmp_path):
     ],
 )
 def test_releases_with_the_wal_reset_bug(version, affected):
-    """From 3.7.0 to 3.51.2, but for the branches that were mended."""
+    """From 3.7.0 to 3.51.2, except the branches that have the fix."""
     assert is_affected(version) is affected

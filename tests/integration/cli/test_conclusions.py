@@ -199,7 +199,7 @@ def test_reroute_to_one_handler(expenses, run, asked):
 
 
 def test_plugins_show_conditions(expenses, run, asked):
-    """What each handler requires, for people and as JSON."""
+    """The conditions of each handler, for people and as JSON."""
     expenses.take(PLUGIN)
     text = run("plugins", "show", "expenses", server=expenses, COLUMNS="160").stdout
     assert 'key expense, conclusion approved, /amount {"minimum": 1000}' in text
@@ -217,7 +217,7 @@ def test_send_a_conclusion(server, run, asked):
 
 
 def test_handlers_of_a_newer_version(expenses, run, asked):
-    """What a newer flowhooks has recorded is named: `check` fails, and nothing is explained by a part of the routes."""
+    """A conclusion recorded by a newer flowhooks is named: `check` fails, and no route is explained incompletely."""
     expenses.take(PLUGIN)
     with closing(sqlite3.connect(expenses.env["FLOWHOOKS_DATABASE"])) as connection, connection:
         connection.execute("UPDATE handlers SET selectors = '{\"format\": 99}' WHERE id = 'expenses:book'")

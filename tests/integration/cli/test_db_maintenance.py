@@ -99,7 +99,7 @@ def test_backup(run, asked, empty, tmp_path):
 
 
 def test_a_backup_needs_no_lock(run, empty, tmp_path):
-    """It reads, whoever has the ledger to himself."""
+    """It reads, even if another process holds the ledger's lock."""
     lock = Lock(empty)
     assert lock.acquire()
     try:

@@ -53,7 +53,7 @@ def test_list(server, run, asked, resumed):
 
 
 def test_as_json(server, asked, resumed):
-    """What the operation answers, and whether a server did it."""
+    """The result of the operation, and whether a server did it."""
     assert asked("handlers", "pause", "shop:copy", "shop:c*", "--yes", server=server) == {
         "handlers": ["shop:copy"],
         "skipped": [],
@@ -73,7 +73,7 @@ def test_a_handler_that_nobody_knows(server, run):
 
 
 def test_it_asks_first(server, run, at_a_terminal, resumed):
-    """At a terminal; without one it wants to be told."""
+    """At a terminal it asks; without one it needs an option."""
     refused = run("handlers", "pause", "shop:copy", server=server)
     assert (refused.exit_code, "There is no terminal to ask on" in refused.stderr) == (2, True)
     said, code = at_a_terminal("handlers", "pause", "shop:copy", typed="n\n")
@@ -83,7 +83,7 @@ def test_it_asks_first(server, run, at_a_terminal, resumed):
 
 
 def test_without_a_server(make_shop, tmp_path, run):
-    """The command does it; what waits runs when a server starts, and stays paused until it is resumed."""
+    """The command does it; waiting deliveries run when a server starts, and stay paused until they are resumed."""
     folder = tmp_path / "shop"
     folder.mkdir()
     shop = make_shop(folder, folder / "shop.db")

@@ -1,4 +1,4 @@
-"""What every command says of itself."""
+"""The help text of every command."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LISTINGS = [
     ("verify",),
 ]
 READ_NO_SETTINGS = {("serve",), ("send",), ("plugins", "new"), ("sources", "new"), ("operators", "new")}
-"""Those that take none, and the one that would go on for ever."""
+"""Commands without arguments, and the command that would not end."""
 
 
 def test_every_command_is_there():

@@ -1,4 +1,4 @@
-"""What is echoed of an argument is inert, in every command; commands that are printed to be pasted are quoted."""
+"""Echoed parts of an argument are inert in every command; commands that are printed for pasting are quoted."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_at_a_terminal(at_a_terminal, words):
 
 
 def test_a_suggested_command_is_one_command(run, server, tmp_path):
-    """What `events show` suggests of a parked event runs nothing that an engine sent, and names all that it has."""
+    """Commands that `events show` suggests for a parked event run nothing an engine sent, and name all that it has."""
     server.post("shell", processDefinitionKey=SHELL, callBackProcessClass=SHELL, processDefinitionVersion=9)
     text = run("events", "show", "shell", server=server).stdout
     (command,) = re.findall(r"(flowhooks routes .*) explains", text)

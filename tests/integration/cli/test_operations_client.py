@@ -33,7 +33,7 @@ def states(left):
 
 
 def test_without_a_server_it_is_done_here(left, run, asked):
-    """The command takes the lock itself, and says that what waits is run when a server starts."""
+    """The command takes the lock itself, and says that waiting deliveries run when a server starts."""
     result = run("events", "replay", "--flow", "f0", "--yes", server=left)
     assert result.exit_code == 0
     assert result.stdout == (

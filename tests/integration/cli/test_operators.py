@@ -1,4 +1,4 @@
-"""`flowhooks operators`: sections to add to the settings, and what is said of those that are there."""
+"""`flowhooks operators`: sections to add to the settings, and the descriptions of existing ones."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def handlers():
 
 
 def test_how_deliveries_take_turns(asked, run, tmp_path):
-    """What a handler's deliveries are ordered by, and how many run at once, in the table and as JSON."""
+    """The order key of a handler and its concurrency, in the table and as JSON."""
     (tmp_path / "turns.py").write_text(TURNS)
     env = {"FLOWHOOKS_PLUGINS_DIRS": str(tmp_path), "FLOWHOOKS_PLUGINS_ALLOW": "turns"}
     found = {one["handler_id"]: (one["order_by"], one["concurrency"]) for one in asked("routes", **env)["routes"]}
@@ -188,7 +188,7 @@ def expenses(tmp_path, asked, run):
 
 
 def test_conclusions_and_conditions_are_listed(expenses, asked, run):
-    """What each handler requires of an event, in a column of the table and as JSON."""
+    """The conditions of each handler, in a column of the table and as JSON."""
     found = {one["handler_id"]: (one["conclusions"], one["when"]) for one in asked("routes", **expenses.env)["routes"]}
     assert found["expenses:audit"] == (["approved", "settled"], {"/amount": {"minimum": 1000}})
     assert found["expenses:book"] == (["approved"], {})

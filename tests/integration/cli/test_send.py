@@ -87,7 +87,7 @@ def test_data_is_sent_as_it_is(other, run, tmp_path, data):
 
 
 def test_options_go_over_data(other, run):
-    """What an option names replaces what the data has; the rest stays."""
+    """An option replaces the member of the data that it names; the other members stay."""
     data = '{"businessKey": "old", "note": "stays"}'
     run("send", "i", "--to", other.url, "--data", data, "--business-key", "new", "--class", "C", "--definition-id", "D")
     assert json.loads(other.body) == {

@@ -1,4 +1,4 @@
-"""`flowhooks sources`: sections to add or to replace, what is said of them, and whether a server takes them."""
+"""`flowhooks sources`: sections to add or to replace, descriptions of them, and whether a server accepts them."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def private(path, text):
 
 
 def mode(path):
-    """Who may do what with a file."""
+    """The permissions of a file."""
     return stat.S_IMODE(path.stat().st_mode)
 
 
 def known(path, **environ):
-    """What the sources of a file are known by."""
+    """The names and the credentials of the sources in a file."""
     loaded = settings.load(path, environ, {})
     return loaded.sources, settings.load_source_credentials(loaded, environ)
 
@@ -252,7 +252,7 @@ def test_what_is_no_token_is_not_sent(tmp_path, token):
 
 
 def test_what_has_ended_is_not_tried(tmp_path):
-    """It would be refused, as it should be, and could not be told from one that the server does not know."""
+    """It would be rejected, correctly, and could not be told from one that the server does not know."""
     good, old = private(tmp_path / "good", SECRET), tmp_path / "old-and-deleted"
     config = tmp_path / "flowhooks.toml"
     config.write_text(f"[sources.erp]\nsecrets = [{{file = '{good}'}}]\n")
@@ -278,7 +278,7 @@ def test_a_server_that_lets_anybody_in(tmp_path):
 
 
 def test_send_needs_a_secret_that_is_one(tmp_path):
-    """What is in the file or the variable is not repeated."""
+    """Secrets in the file or the variable are not repeated."""
     file = private(tmp_path / "f", "my-password")
     for ran in (
         run("send", "1", "--secret-file", file),
@@ -291,7 +291,7 @@ def test_send_needs_a_secret_that_is_one(tmp_path):
 
 
 def test_check_says_what_ends(tmp_path):
-    """What has ended is trouble where nothing else goes on, what ends soon a note, and what cannot be read trouble."""
+    """Ended credentials of the only kind are trouble, those ending soon a note, and unreadable ones trouble."""
     secret = private(tmp_path / "s", SECRET)
     config = tmp_path / "flowhooks.toml"
 

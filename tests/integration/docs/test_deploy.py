@@ -168,6 +168,6 @@ def test_services_of_the_composition_are_what_there_is():
 
 
 def test_the_worker_is_asked_where_the_image_asks():
-    """A worker listens nowhere unless it is told to, and would never be well."""
+    """A worker listens nowhere by default, so that its health check would always fail."""
     words = COMPOSE["services"]["worker"]["command"]
     assert words[words.index("--admin") + 1] == Settings().admin

@@ -59,7 +59,7 @@ def reference(name):
     return (DOCS / "reference" / name).read_text("utf-8")
 
 
-# What is listed is what there is
+# Lists match the code
 
 
 @pytest.mark.parametrize("page", generate.pages(), ids=name_of)
@@ -81,7 +81,7 @@ def test_everything_that_can_be_generated_is_used():
 
 
 def test_the_generator_says_what_is_out_of_date(monkeypatch, tmp_path, capsys):
-    """With --check it names the page, changes nothing and exits with 1; without, it mends the page."""
+    """With --check it names the page, changes nothing and exits with 1; without, it renews the page."""
     page = tmp_path / "docs/states.md"
     page.parent.mkdir()
     page.write_text("before\n<!-- generated: transitions -->\nold\n<!-- end -->\nafter\n")
@@ -156,7 +156,7 @@ def test_every_command_and_option_is_documented(words):
 
 
 def test_every_transition_is_documented():
-    """The table of states is the one that the code goes by, row by row; the drawing has every arrow of it."""
+    """The table of states is the code's, row by row; the drawing has each of its arrows."""
     text = (DOCS / "explanation/states.md").read_text("utf-8")
     expected = [(row.source or "-", row.target, row.by) for row in TRANSITIONS]
     listed = list(rows(text))
@@ -176,7 +176,7 @@ OUTCOMES = {"no attempt": "", "still running": None, **{str(kind): str(kind) for
 
 @pytest.mark.parametrize("state", State)
 def test_which_outcomes_fit_a_state(state, tmp_path):
-    """The table of states and last outcomes is what `flowhooks verify` goes by."""
+    """The table of states and last outcomes is the one that `flowhooks verify` uses."""
     text = (DOCS / "explanation/states.md").read_text("utf-8")
     table = list(rows(text.partition("## Which last outcome fits which state")[2].partition("\n## ")[0]))
     said = {row[0]: dict(zip(table[0][1:], row[1:], strict=True)) for row in table[1:]}[state]
@@ -274,7 +274,7 @@ def test_every_log_event_is_documented():
         assert documented >= fields if more else documented == fields, event
 
 
-# What is shown works
+# Shown examples work
 
 
 def test_both_readmes_say_the_same():
@@ -363,7 +363,7 @@ def test_the_kinds_of_call_back_that_are_shown(tmp_path):
 
 
 def test_the_call_back_that_engines_are_shown():
-    """What the page on engines sends is what the contract takes."""
+    """The contract accepts the bodies that the page on engines sends."""
     (body,) = blocks(DOCS / "how-to/connect-an-engine.md", "json")
     Schemas.load().check_body("complete", json.loads(body.text))
 
@@ -378,7 +378,7 @@ def test_sources_are_as_shown(tmp_path):
     assert (loaded.sources["crm"].token_file, loaded.http.trusted_proxy) == ("/etc/flowhooks/crm", "10.0.0.5")
 
 
-# What is mentioned is there
+# Names in the pages exist
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -403,7 +403,7 @@ def test_every_page_can_be_found():
 
 
 def anchors(page):
-    """What a page's headings are called in links."""
+    """The anchors of a page's headings in links."""
     text = prose(page)
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -466,7 +466,7 @@ def test_make_targets_that_are_mentioned_are_there():
     assert named <= targets
 
 
-# What is posted is answered as shown
+# Posted requests get the response that is shown
 
 
 class Running(NamedTuple):
@@ -477,7 +477,7 @@ class Running(NamedTuple):
     admin: str
 
     def ask(self, command):
-        """What the server answers to a curl command of the documentation."""
+        """The server's response to a curl command of the documentation."""
         words = shlex.split(command.replace("\\\n", " "))
         assert words[0] == "curl"
         headers, body, url = {}, None, ""
@@ -583,7 +583,7 @@ def test_answers_are_as_shown(page, running):
 
 
 def test_the_refusal_that_is_shown(running):
-    """What the administration API says of a parameter that it does not have is what its page shows."""
+    """The administration API rejects an unknown parameter with the text on its page."""
     ((command, answer),) = exchanges(DOCS / "reference/administration.md")
     compare(running, command, answer)
 
@@ -600,7 +600,7 @@ def test_what_the_readme_looks_at(running):
     assert "attempt 2" not in done.stdout
 
 
-# What is said to be proved
+# Claims name their tests
 
 
 def test_every_file_of_tests_that_is_named_as_a_proof_is_there():

@@ -67,7 +67,7 @@ NOT_RUN = {
     ("docs/how-to/run-it.md", "systemctl"): "it needs systemd as the first process; `test_deploy.py` checks the units",
     ("docs/how-to/run-it.md", "podman"): "it needs podman; `test_container.py` runs what it would run",
 }
-"""What is not run, and why: by the page (`*` is any), and by how the command or the block begins."""
+"""The blocks and commands that are not run, and why: by the page (`*` is any), and by their first words."""
 
 ELSEWHERE: dict[str, str] = {
     "docs/tutorial.md": "tests/acceptance/test_tutorial.py",
@@ -103,7 +103,7 @@ def is_test(block):
 
 
 def chosen(page):
-    """What is to be run of a page: its blocks, each with those of its commands that are not excused."""
+    """The blocks of a page that are run, each with its commands that are not excused."""
     for block in blocks(page, *RUN):
         if block.language == "python":
             if not excuse(block, block.text):

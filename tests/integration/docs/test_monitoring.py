@@ -1,4 +1,4 @@
-"""The rules and the dashboard: what they ask for is told, by whom, and with the labels that they use."""
+"""The metrics that the rules and the dashboard query exist, in the right process and with the labels that they use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OF_PROMETHEUS = {"job", "instance", "le"}
 
 @pytest.fixture(scope="module")
 def told():
-    """The labels of each metric that is told, by its name in a query."""
+    """The labels of each exported metric, by its name in a query."""
     sys.path.insert(0, str(DOCS / "_build"))
     try:
         from generating import numbers
@@ -71,7 +71,7 @@ def test_what_is_asked_for_is_told(told, where, query):
 
 @pytest.mark.parametrize("name", list(rules()))
 def test_a_rule_says_what_to_do(name):
-    """Whoever is called reads what has happened and what to do first; what is named in it is there."""
+    """Each alert says what has happened and what to do first; the sections that it names exist."""
     rule = rules()[name]
     assert rule["labels"]["severity"] in {"critical", "warning"}
     assert set(rule["annotations"]) == {"summary", "description"}

@@ -39,7 +39,7 @@ OF_OTHERS = {
 
 
 def pages_with(pattern):
-    """What a pattern finds in the pages, each with the pages that have it."""
+    """The matches of a pattern in the pages, each with the pages that have it."""
     found = {}
     for page in CURRENT:
         for hit in re.findall(pattern, page.read_text("utf-8")):
@@ -164,7 +164,7 @@ def test_every_path_is_documented():
     assert {path for path in paths if path not in text} == set()
 
 
-# What commands print as JSON
+# JSON output of commands
 
 
 def json_table():
@@ -221,7 +221,7 @@ def test_members_of_operations(command):
 
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory):
-    """What commands print as JSON in a folder with nothing but an empty ledger, by their words."""
+    """The words in the JSON that commands print in a folder with nothing but an empty ledger."""
     folder = tmp_path_factory.mktemp("names")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
     environ = kept | {"FLOWHOOKS_SAFE_MODE": "true"}

@@ -18,7 +18,7 @@ PAGES = sorted(DOCS.rglob("*.md"))
 
 
 class Read(HTMLParser):
-    """What a page of the site links to, what it loads, and what can be linked to in it."""
+    """The links of a page of the site, the files that it loads, and the anchors in it."""
 
     def __init__(self, text):
         super().__init__()
@@ -88,7 +88,7 @@ def test_links_lead_somewhere(site, read):
 
 
 def test_nothing_is_fetched(site, read):
-    """What the pages load lies beside them: no fonts, scripts or pictures of somebody else's."""
+    """Files that the pages load are part of the site: no fonts, scripts or pictures from other hosts."""
     loaded = {(name, one) for name, page in read.items() for one in page.loaded}
     assert loaded
     for name, one in loaded:
@@ -119,7 +119,7 @@ def test_a_chinese_word_is_searched_for_by_its_characters(site):
 
 
 def test_chinese_pages_say_that_they_are(read):
-    """A screen reader is told which language a page is in."""
+    """The language of each page is declared for screen readers."""
     languages = {name: page.language for name, page in read.items()}
     assert {name for name, language in languages.items() if language == "zh-CN"} == {
         name for name in read if ".zh-CN." in name

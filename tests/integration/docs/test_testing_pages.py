@@ -21,7 +21,7 @@ TEXT = re.compile(r"^```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def section(name):
-    """What the reference says under a heading."""
+    """The text of the reference under a heading."""
     found = REFERENCE.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
     assert found, name
     return found

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.runners
 
 
 class Works:
-    """A handler that fails, or does what it is told, until it works."""
+    """A handler that fails, or does what its field says, until it works."""
 
     def __init__(self, *, error=None):
         self.error = error
@@ -45,7 +45,7 @@ def breaker(**given):
 
 @pytest.fixture
 def broken(house, listens, eventually):
-    """A handler that has failed three times, and whose circuit is open; what waits for it."""
+    """A handler that has failed three times, so that its circuit is open, and its waiting deliveries."""
     works = Works(error=ValueError("the archive is away"))
     flow = house.open(
         listens(works, name="h", retry=Retry(attempts=5, delays=[30], jitter=0)), circuit_breaker=breaker()
@@ -57,7 +57,7 @@ def broken(house, listens, eventually):
 
 
 def test_the_circuit_opens_after_failures(broken, logged):
-    """What comes then waits without an attempt, is answered at once, and it is known why."""
+    """Later deliveries wait without an attempt, are answered at once, and show the reason."""
     flow, works = broken
     answer = flow.take("later", wait=600)
     assert answer.status == "pending"
@@ -166,7 +166,7 @@ def test_resumed_by_an_operator(broken):
 
 
 def test_paused_by_an_operator_it_is_not_tried(broken):
-    """Whoever pauses a handler whose circuit is open means it: no trial comes."""
+    """An operator's pause of a handler whose circuit is open takes precedence: no trial runs."""
     flow, works = broken
     assert pause(flow.app.operation_context, ["p:h"]).handlers == ("p:h",)
     assert circuits(flow) == {}
@@ -194,7 +194,7 @@ def test_another_release_is_let_run(house, listens, broken, monkeypatch, eventua
 
 @pytest.mark.parametrize("error", [Reject("not mine"), RetryAfter(5)])
 def test_what_says_nothing_of_the_handler_is_not_counted(house, listens, error):
-    """Whoever rejects, or asks to be called later, works."""
+    """A handler that rejects, or asks for a later retry, counts as working."""
     flow = house.open(listens(Works(error=error), name="h"), circuit_breaker=breaker())
     for number in range(6):
         flow.settled(flow.take(str(number), wait=0).event_id, *_left(error))

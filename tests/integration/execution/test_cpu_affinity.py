@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="th
 
 
 def in_a_thread(function):
-    """What `function` returns in a thread of its own, whose cores die with it."""
+    """The result of `function` in a thread of its own, whose cores die with it."""
     found = []
     thread = threading.Thread(target=lambda: found.append(function()))
     thread.start()
@@ -82,7 +82,7 @@ def seen_by(room, handler, *, seconds=0.0):
 
 
 def in_one_room(*runs):
-    """What `seen_by` found for each (handler, seconds) in turn, in one thread that keeps to one core."""
+    """The result of `seen_by` for each (handler, seconds) in turn, in one thread that keeps to one core."""
 
     def gathered():
         room = cpu_affinity.HandlerAffinity(cpu_affinity.pin())
@@ -99,7 +99,7 @@ def test_a_handler_that_is_not_known_may_use_every_core():
 
 
 def test_a_handler_that_was_quick_stays_on_the_one_core():
-    """What was done in no time is not moved again; another handler still has all cores."""
+    """A short attempt does not move the thread again; another handler still has all cores."""
     _first, (again, _), (other, _) = in_one_room(("p:h", 0.001), ("p:h", 0.001), ("p:other", 0.001))
     assert again == {max(other)}
     assert other == os.sched_getaffinity(0)
@@ -119,7 +119,7 @@ def test_without_cores_to_choose_from_nothing_is_moved():
 
 
 def test_a_served_handler_may_use_every_core(house, make_plugin, listens):
-    """An app that was told the cores runs the first attempt of a handler on all of them."""
+    """An app with known cores runs the first attempt of a handler on all of them."""
     found = []
     plugin = make_plugin(listens(lambda _event: found.append(os.sched_getaffinity(0))))
 

@@ -175,7 +175,7 @@ def test_custom_delays_and_jitter(house, listens):
 
 
 def test_a_second_attempt_may_succeed(house, listens):
-    """What failed once succeeds when its retry does, and the first attempt's error stays on record."""
+    """A delivery that failed once succeeds when its retry does; the error of the first attempt stays on record."""
     outcomes = iter([ValueError("first"), None])
 
     def flaky(event):
@@ -337,7 +337,7 @@ def test_a_wrapper_that_raises_afterwards_is_named(run):
 
 
 def test_a_handlers_own_exception_is_blamed_on_no_wrapper(run):
-    """What the handler raised passes through wrappers without their being named."""
+    """An exception of the handler passes through wrappers, which are not named."""
     _, standing, _ = run(fails(ValueError("mine")), wrapper=wrapped(after=lambda answer: answer))
     assert standing.error == "ValueError: mine"
 
@@ -615,7 +615,7 @@ def lost(house, listener):
 
 
 def test_secrets_of_an_event_are_not_logged(run, logged):
-    """What is logged of a failed attempt names the delivery and the error, not the event's data."""
+    """The log record of a failed attempt names the delivery and the error, not the event's data."""
     flow, _, _ = run(fails(ValueError("x")))
     flow.take("i2", password="hunter2")
     assert "hunter2" not in str(logged)

@@ -124,7 +124,7 @@ def test_the_gravest_decides(house, listens, errors, key, status):
 
 
 def test_an_event_whose_key_needs_no_handler_is_done(house):
-    """What the settings say nobody need want is stored, dismissed and *done*, with nothing to wait for."""
+    """An event of an ignored process key is stored, dismissed and *done*, with nothing to wait for."""
     flow = house.open(routing={"ignore_process_keys": ("leave",)})
     answer = flow.take()
     assert (answer.status, answer.delivery_statuses) == ("done", ())
@@ -143,7 +143,7 @@ def test_no_wait_answers_as_soon_as_it_is_stored(house, listens, gate):
 
 
 def test_the_answer_says_what_still_runs(house, listens, gate):
-    """When the wait is over, an answer tells what runs from what waits."""
+    """When the wait is over, an answer distinguishes running deliveries from waiting ones."""
     flow = house.open(listens(gate, name="gate"), listens(failing(RetryAfter(999)), name="later"))
     answer = flow.take(wait=1)
     assert answer.status == "pending"
@@ -186,7 +186,7 @@ def first_event(flow):
     ],
 )
 def test_a_missing_handler_is_not_waited_for(house, listens, gate, wait):
-    """What goes to a handler that is not loaded cannot settle: where nobody else can have it, nothing is waited for."""
+    """A delivery of a handler that is not loaded cannot settle: if no other process can have it, nothing waits."""
     house.open(listens(gate, name="away"), start=False).close()
     flow = house.open(listens(lambda event: 1, name="here"))
     answer = flow.take(wait=wait)
@@ -290,7 +290,7 @@ def test_a_repeat_joins_what_runs(house, listens, gate):
 
 
 def test_a_repeat_does_not_hurry_a_retry(house, listens):
-    """What waits for its next attempt goes on waiting when the callback comes again."""
+    """A delivery that waits for its next attempt keeps waiting when the callback comes again."""
     runs = []
 
     def function(event):
@@ -383,7 +383,7 @@ def test_only_what_is_dead_runs_again(house, listens):
 
 
 def test_a_dead_delivery_of_a_missing_handler_stays_dead(house, listens):
-    """What cannot run just now is not revived; the stored failure is answered."""
+    """A delivery that cannot run at present is not retried; the stored failure is the answer."""
     house.open(listens(failing(ValueError("x")), name="h", retry=Retry(attempts=1))).take()
     flow = reopened(house)
     flow.clock.advance(61)
@@ -391,7 +391,7 @@ def test_a_dead_delivery_of_a_missing_handler_stays_dead(house, listens):
 
 
 def reopened(house):
-    """The house's database, opened anew without handlers."""
+    """The fixture's database, opened again without handlers."""
     house._flows[-1].close()
     return house.open()
 
@@ -413,7 +413,7 @@ def test_what_is_unknown_waits_for_its_operator(house, listens):
 
 
 def test_closed_is_done(house, listens):
-    """What an operator closed needs nothing more, so a repeat is answered *done*."""
+    """A delivery that an operator closed needs nothing more, so a repeat is answered *done*."""
     flow = house.open(listens(failing(ValueError("x")), name="h"))
     answer = flow.take()
     resolve(flow.app.operation_context, answer.delivery_statuses[0].delivery_id, Resolution.CLOSE)
@@ -483,7 +483,7 @@ def test_what_is_stored_is_never_refused_as_unrouted(house, listens):
     done = house.open(listens(lambda event: 1, name="h"))
     answer, parked = done.take(), done.take("i2", key="nobody")
     done.close()
-    # As after an uninstall: the ledger remembers nothing of the handler, and nobody wants its events any more.
+    # As after an uninstall: the ledger remembers nothing of the handler, and no handler matches its events any more.
     done.sql("DELETE FROM handlers")
     flow = house.open(listens(lambda event: 1, name="other", process_key="other"), routing={"no_handler": "reject"})
     assert flow.take() == answer
@@ -525,7 +525,7 @@ def test_what_cannot_be_stored_is_never_acknowledged(house, listens, monkeypatch
 
 
 def test_storing_that_takes_too_long_is_not_acknowledged(house, listens, eventually):
-    """Who cannot be told in time that a callback is stored is told to call again, and that is safe."""
+    """If a callback cannot be confirmed as stored in time, its caller must call again, and that is safe."""
     runs = []
     flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"))
     with flow.locked(timeout=0.2):
@@ -546,7 +546,7 @@ def test_storing_that_takes_too_long_is_not_acknowledged(house, listens, eventua
 
 @pytest.mark.embedded  # the other runner writes for itself, and so would fill so short a queue
 def test_a_full_queue_is_refused_at_once(house, listens, eventually):
-    """When more callbacks wait to be stored than are allowed, further ones are told to call again at once."""
+    """When more callbacks wait to be stored than are allowed, further callers must call again at once."""
     flow = house.open(listens(lambda event: 1, name="h"), ledger={"max_queued_writes": 2})
     begun, free = threading.Event(), threading.Event()
     busy = Later(lambda: flow.app.ledger.write(lambda _transaction: begun.set() or free.wait(WAIT_TIMEOUT)))

@@ -1,4 +1,4 @@
-"""What alerts are raised for: found where it is, counted exactly, and looked for without reading what shares it."""
+"""The queries of alerts find every cause, count exactly, and read no rows that only share an index."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOUR = 3600 * SECOND
 
 
 def read(hands, function, *given, **named):
-    """What a function of `alarming` reads."""
+    """The result of a function of `alarming`."""
     with hands.ledger.connection() as connection:
         return function(connection, *given, **named)
 
@@ -160,7 +160,7 @@ def test_what_is_parked_by_class_and_key(hands):
 
 
 def test_so_many_classes_and_keys_are_looked_at(hands):
-    """Whoever makes up classes does not make a look endless; it is said whether some were left out."""
+    """An engine that invents classes does not make a check endless; it is reported whether some were left out."""
     for place, body in enumerate(PARKED):
         hands.accept(f"i{place}", **body)
     now = hands.clock.now()
@@ -195,7 +195,7 @@ def close(hands, *ids):
 
 
 def test_one_alert_is_open_for_each_cause_and_subject(hands):
-    """A second one for the same is not opened, whoever asks; one for another cause or subject is."""
+    """A second alert for the same cause and subject is not opened; one for another cause or subject is."""
     first, second, other, third = new(hands), new(hands), new(hands, "p:i"), new(hands, cause=AlertCause.UNKNOWN)
     assert opened(hands, first, second) == {first.id}
     assert opened(hands, second, other, third) == {other.id, third.id}
@@ -365,7 +365,7 @@ def test_counting_reads_nothing_but_an_index(hands, asked, place):
 
 @pytest.mark.sqlite
 def test_finding_costs_the_same_with_many_as_with_few(hands, asked, house):
-    """What is found again and again takes as many steps of the database with 20,000 that share it as with one."""
+    """A repeated check takes as many steps of the database with 20,000 shared deliveries as with one."""
     house.check_books = False
 
     def steps():

@@ -57,7 +57,7 @@ def test_each_claim_has_an_event_of_its_own(hands):
 
 
 def test_nothing_due_is_claimed_when_it_does_not_wait(hands, house):
-    """What has succeeded, died, is unknown, closed or already running cannot be claimed."""
+    """A delivery that is succeeded, dead, unknown, closed or already running cannot be claimed."""
     house.check_books = False
     for number, state in enumerate(state for state in State if state is not State.WAITING):
         _, (queued,) = hands.accept(f"i{number}", "p:a")
@@ -162,7 +162,7 @@ def test_what_a_killed_process_left_running(house, listens, declared, attempts, 
 
 
 def test_recovery_touches_only_what_ran(house, listens):
-    """What had ended, waited or was *unknown* already stays as it was, earlier attempts too."""
+    """Deliveries that had ended, waited or were *unknown* stay as they were; their earlier attempts do, too."""
     listener = listens(nothing, retry=Retry(jitter=0))
     first = house.open(listener, start=False)
     event_id = begun(first, attempts=2)

@@ -1,4 +1,4 @@
-"""The books: they balance whatever happens, and every kind of tampering shows."""
+"""The counts of the ledger balance after every operation, and every kind of tampering is reported."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ TAMPERING = {
 
 @pytest.mark.sqlite
 def test_tampering_shows(full, tmp_path):
-    """Whoever changes rows behind the ledger's back is found out."""
+    """Rows that were changed outside flowhooks are reported."""
     full.flow.close()
     file, unseen = tmp_path / "tampered.db", []
     looking = create_engine(f"sqlite:///{file}", poolclass=NullPool)

@@ -102,7 +102,7 @@ def test_at_most_one_claim_of_a_batch_wins(hands):
 
 
 def test_a_stale_attempt_settles_nothing(hands):
-    """Who was given up for lost and comes back late changes neither the delivery nor the record of any attempt."""
+    """A late outcome of a process that was recorded as lost changes neither the delivery nor any attempt."""
     _, (queued,) = hands.accept("i1", "p:a")
     hands.ledger.claim(queued)
     assert hands.settle(queued, 1, OutcomeKind.LOST, State.WAITING, hands.clock.now())

@@ -170,7 +170,7 @@ def test_an_event_with_long_texts_is_stored_once_and_found(hands):
 
 
 def test_duplicates_in_one_batch_are_one_event(hands):
-    """Of the same callback five times in one batch one is stored, and the others are told of it."""
+    """Of the same callback five times in one batch one is stored, and the other callers get its event."""
     several = [hands.new("i1", "p:a", x=1) for _ in range(5)]
     results = hands.queue_up(*(lambda new=new: hands.ledger.accept(new) for new in several))
     assert [one.new for one in results] == [True, False, False, False, False]
@@ -246,7 +246,7 @@ def test_a_batch_of_old_and_new(hands):
 
 
 def test_a_delivery_for_a_missing_handler_has_no_time(hands):
-    """What goes to a handler that is not loaded waits without a time, and is not found as due."""
+    """A delivery of a handler that is not loaded waits without a time, and is not found as due."""
     _, (here, away) = hands.accept("i1", "p:here", "q:away", absent=["q:away"])
     assert hands.standing(here.delivery_id).due_at == hands.clock.now()
     assert hands.standing(away.delivery_id).due_at is None

@@ -1,4 +1,4 @@
-"""A transaction that was committed to a file which was moved away before anybody was told."""
+"""A transaction that was committed to a file which was moved away before any caller got an answer."""
 
 from __future__ import annotations
 

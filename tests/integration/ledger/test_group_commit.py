@@ -67,7 +67,7 @@ class Bench:
         self._free.set()
 
     def words(self):
-        """What another connection reads."""
+        """The rows that another connection reads."""
         with closing(sqlite3.connect(self.path)) as connection:
             return [word for (word,) in connection.execute("SELECT word FROM words ORDER BY word")]
 
@@ -152,7 +152,7 @@ def test_what_is_withdrawn_is_never_done(bench):
 
 
 def test_what_was_taken_is_not_answered_as_done_before_it_is(bench):
-    """A caller who gives up on work under way is told that nobody knows, not that it was done."""
+    """A caller who stops waiting for running work gets "unknown", not "done"."""
     gate, begun = threading.Event(), threading.Event()
 
     def slow(transaction):
@@ -208,7 +208,7 @@ def test_closing_twice_is_harmless(bench):
 
 
 def test_a_callback_comes_after_the_commit(bench):
-    """What is asked for after the commit sees the row from another connection, before the caller is answered."""
+    """A function that runs after the commit sees the row from another connection, before the caller is answered."""
     seen = []
 
     def work(transaction):
@@ -220,7 +220,7 @@ def test_a_callback_comes_after_the_commit(bench):
 
 
 def test_no_callback_comes_without_a_commit(bench):
-    """What was asked for after a commit that failed is never called."""
+    """A function for after a commit is not called if the commit failed."""
     seen = []
 
     def work(transaction):
@@ -234,7 +234,7 @@ def test_no_callback_comes_without_a_commit(bench):
 
 
 def test_a_callback_that_raises_takes_nothing_back(bench, logged):
-    """The work is durable, its caller is told so, the fault is logged and the writer goes on."""
+    """The work is durable, its caller gets its result, the fault is logged and the writer continues."""
 
     def work(transaction):
         transaction.after_commit(lambda: 1 / 0)
@@ -322,14 +322,14 @@ def test_a_locked_database_is_an_error_and_then_works_again(bench):
 
 
 def test_an_item_of_its_own_fault_says_nothing_about_the_database(bench):
-    """What a piece of work raises itself does not count as trouble with the database."""
+    """An exception of the work itself does not count as trouble with the database."""
     with pytest.raises(ValueError, match="bad"):
         bench.submit("bad").result(SOON)
     assert bench.writer.write_error is None
 
 
 def test_who_is_told_of_a_result_cannot_end_the_writer(bench, logged):
-    """What is called with a ticket's result may fail: that is logged, and the others get theirs."""
+    """A function that gets a ticket's result may fail: that is logged, and the other functions get theirs."""
     bench.hold()
     tickets = [
         bench.writer.submit(bench.insert, "a", lambda _ticket: 1 / 0),

@@ -60,7 +60,7 @@ def test_rows_and_outcome_are_committed_together(house, listens, contracts):
 
 
 def test_nothing_is_there_before_the_handler_has_returned(house, listens, contracts, eventually):
-    """What comes after the block is part of the attempt: until it is over, nobody sees row or outcome."""
+    """Code after the block is part of the attempt: until it is over, neither row nor outcome is visible."""
     left, go_on = threading.Event(), threading.Event()
 
     def slow(event, delivery):
@@ -146,7 +146,7 @@ def test_one_that_was_given_up_is_told_so_and_writes_nothing(house, listens, con
 
 
 def test_one_that_is_given_up_after_its_block_writes_nothing(house, listens, contracts, logged, eventually):
-    """What counts is that the attempt is the current one when it commits."""
+    """The attempt must be the current one when it commits."""
 
     def expired(event, delivery):
         archive(event, delivery)
@@ -297,7 +297,7 @@ def test_it_can_be_used_once(house, listens, contracts):
 
 
 def test_it_must_be_left(house, listens, contracts):
-    """A handler that returns from within, without `with`, has written nothing, and is told."""
+    """A handler that returns from within, without `with`, has written nothing, and gets an error."""
     kept = []
 
     def opens(event, delivery):
@@ -368,7 +368,7 @@ def test_as_many_as_there_are_threads(house, listens, contracts):
 
 
 def test_a_connection_of_the_pool_that_was_lost_is_replaced(house, listens, contracts):
-    """PostgreSQL may have been started anew since the last attempt."""
+    """PostgreSQL may have been restarted since the last attempt."""
     flow = house.open(listens(archive))
     assert flow.take("i").status == "done"
     flow.sql(
@@ -435,7 +435,7 @@ class TestOnSqlite:
     """Where the ledger is a file."""
 
     def test_it_is_refused_and_says_what_to_do(self, house, listens):
-        """The attempt fails with the reason, whatever its `retry=` says of the next one."""
+        """The attempt fails with the reason; `retry=` decides about the next one."""
         flow = house.open(listens(archive))
         standing = flow.only(flow.take("i").event_id)
         assert standing.state is State.DEAD

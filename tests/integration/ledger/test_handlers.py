@@ -23,7 +23,7 @@ def did(event, delivery):
 
 
 def due(flow):
-    """What a runner would find, ever."""
+    """All deliveries that a runner would ever find."""
     return flow.app.ledger.due_deliveries(flow.clock.now() + LATER, lambda _handler: 100)
 
 
@@ -52,7 +52,7 @@ def test_what_is_loaded_is_remembered(house, listens):
 @pytest.mark.sqlite
 @pytest.mark.parametrize("retry", [Retry(), Retry(attempts=3, delays=(1, 2.5), jitter=0), Retry(attempts=1)])
 def test_a_remembered_retry_is_read_as_it_was_declared(house, listens, retry):
-    """What the ledger keeps of `retry=` has its number of attempts, whether it was declared or followed from delays."""
+    """The stored `retry=` has its number of attempts, whether it was declared or followed from delays."""
     flow = house.open(listens(nothing, retry=retry), start=False)
     ((text,),) = flow.sql("SELECT retry FROM handlers")
     assert retry_from_json(text) == retry
@@ -67,7 +67,7 @@ def test_a_retry_that_an_earlier_build_remembered_is_read():
 
 
 def test_a_handler_that_is_loaded_again_has_its_new_selectors(house, listens):
-    """What it listens to now replaces what it listened to before."""
+    """New selectors of a handler replace its old ones."""
     house.open(listens(nothing), start=False).close()
     house.open(listens(nothing, process_key="other"), start=False).close()
     flow = house.open(start=False)
@@ -130,7 +130,7 @@ def test_nobody_looks_at_an_unknown_delivery_that_nobody_can_tell_of(house, list
 
 
 def test_a_probe_that_was_added_is_asked_of_what_is_unknown(house, listens):
-    """Who writes a probe because deliveries are *unknown* need only start the server with it."""
+    """After a probe was added because deliveries are *unknown*, a start of the server is enough."""
     event_id = lost(house, listens(nothing))
     second = house.open(listens(nothing), start=False)
     assert (second.only(event_id).state, due(second)) == (State.UNKNOWN, [])

@@ -197,7 +197,7 @@ def test_a_lock_file_that_was_removed(locks):
 
 
 def test_a_lock_file_that_another_process_has_locked(locks):
-    """It is not taken from whoever locked it meanwhile; the reason is an error, and later it is made again."""
+    """It is not taken from a process that locked it meanwhile; the reason is an error, and a later try succeeds."""
     first = locks()
     assert first.acquire()
     first.path.unlink()

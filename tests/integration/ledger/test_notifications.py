@@ -1,4 +1,4 @@
-"""What processes that share a ledger tell one another: how it is said, who hears it, and what comes after an outage."""
+"""Notifications between processes that share a ledger: form, recipients, and recovery after an outage."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def cut(flow):
 
 @pytest.mark.postgresql
 def test_what_settles_is_heard(house, listens, ears):
-    """The event of a delivery that has settled is named to whoever listens, once it is durable."""
+    """The event of a delivery that has settled is sent to each listener, once it is durable."""
     flow = house.open(listens(nothing, name="h"))
     heard = ears()
     event_id = flow.take().event_id
@@ -113,7 +113,7 @@ def test_what_is_run_elsewhere_is_handed_over(house, listens, make_plugin, ears)
     """Only what is stored for others is said to be work: what is run where it came in, nobody need look for."""
     there = house.open(listens(nothing, name="h", process_key="there"), start=False)
     here = house.open(plugins={"q": make_plugin(listens(nothing, name="k", process_key="here"))})
-    here.take("i0", key="here")  # until its runner runs, others are told of what it stores
+    here.take("i0", key="here")  # until its runner runs, other processes are notified of new deliveries
     heard = ears()
     event_id = here.take("i1", key="here").event_id
     with heard.came:

@@ -160,7 +160,7 @@ def test_one_that_waits_for_its_retry_holds_back_its_own_key_only(lane):
 
 
 def test_an_unknown_one_holds_back_its_key_until_it_is_resolved(lane):
-    """Nobody knows whether it did its work; what an operator says of it lets the next one run, or itself."""
+    """It is not known whether it did its work; when an operator resolves it, the next one or itself runs."""
     first, second, third = lane.take("1"), lane.take("2"), lane.take("3")
     lane.end(first, OutcomeKind.LOST, State.UNKNOWN)
     assert lane.due() == []
@@ -272,7 +272,7 @@ def test_what_was_parked_is_delivered_in_order(house, ordered, hands_of):
 
 
 def test_what_is_stored_when_its_handler_becomes_ordered_stays_unordered(house, ordered, listens, hands_of):
-    """What comes from then on is ordered."""
+    """Events that come from then on are ordered."""
     before = house.open(listens(nothing, name="h"), start=False)
     for number in range(2):
         before.take(f"before-{number}", wait=0, businessKey="k")
@@ -293,7 +293,7 @@ def test_one_that_is_held_back_is_counted_as_waiting(lane):
 
 
 def test_two_that_run_at_once_show_in_the_books(lane, house):
-    """Whoever makes it so behind the ledger's back is found out."""
+    """An order that was changed outside flowhooks is reported."""
     house.check_books = False
     first, second = lane.take("1"), lane.take("2")
     lane.begin(first)
@@ -382,7 +382,7 @@ def test_claims_that_are_made_together_find_no_more_room(limited, eventually):
 
 
 def test_one_that_ends_and_one_that_begins_in_one_batch(limited, eventually):
-    """What has ended has ended first, in whatever order they came."""
+    """Deliveries that had ended come first, in the order of their ends, not of their events."""
     several = [limited.take(str(number), None) for number in range(3)]
     limited.begin(several[0]), limited.begin(several[1])
     limited.hands.flow_until = eventually

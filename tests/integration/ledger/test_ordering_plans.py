@@ -90,7 +90,7 @@ def whole(connection, statement, parameters, *, small):
 @pytest.mark.parametrize("analyzed", [True, False])
 @pytest.mark.parametrize("shape", ["one", "many"])
 def test_no_table_is_read_as_a_whole(fill, shape, analyzed):
-    """Not when due work is looked for, at the claim, when the next one is called up, or at a sign of life."""
+    """Not at the poll for due work, the claim, the promotion of the next one, or a heartbeat."""
     more, flow = fill
     if shape == "one":
         more("a", BEHIND_ONE, "'k'", "i - 1")
@@ -119,7 +119,7 @@ def test_no_table_is_read_as_a_whole(fill, shape, analyzed):
             "due": lambda: due_deliveries(connection, now, lambda _handler: 1000),
             "claim": lambda: admissible(transaction, [ClaimRequest(ReadyDelivery(first, "p:h", 0, ordered=True), now)]),
             "call up": leave,
-            "sign of life": lambda: turns.promote_missed(transaction),
+            "heartbeat": lambda: turns.promote_missed(transaction),
         }
         results = {}
         for name, step in steps.items():

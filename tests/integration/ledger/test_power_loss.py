@@ -1,4 +1,4 @@
-"""Power is lost at any moment: what was acknowledged is there, the file is whole, and the books balance (I1).
+"""Power is lost at any moment: acknowledged data is there, the file is intact, and the counts balance (I1).
 
 A whole life of flowhooks, from its first migration on, is run on a file system that writes down what SQLite does to
 it. Then power is lost at many of those moments, and the real ledger is opened on what is left.
@@ -38,7 +38,7 @@ MEMORY = Path("/dev/shm")
 DAY = 86_400
 SHORT = 100
 LIVES, EACH = 8, 250
-"""What the long set loses power in: so many lives, in each so often."""
+"""The long set's runs: how many processes, and how many losses of power in each."""
 
 
 class Nobody:
@@ -53,7 +53,7 @@ class Nobody:
 
 
 class Life:
-    """A life of flowhooks on a recorded file system; `say` is what its callers and operators were told."""
+    """A run of flowhooks on a recorded file system; `say` records the answers to its callers and operators."""
 
     def __init__(self, folder, monkeypatch, sql=lambda sql: sql):
         self.recorder = Recorder()
@@ -61,7 +61,7 @@ class Life:
         self.clock = ManualClock()
         self.chance = random.Random(20260131)
         monkeypatch.setattr(engines, "create_engine", self._engine(self.recorder.name, sql))
-        # So that the log is copied into the file, begun anew and cut off many times, rather than every 4,000 pages.
+        # So that the log is checkpointed, restarted and truncated many times, rather than every 4,000 pages.
         monkeypatch.setattr(engines, "CHECKPOINT_PAGES", 50)
         monkeypatch.setattr(engines, "WAL_LIMIT_BYTES", 150_000)
         self.house = House(folder, self.clock)
@@ -110,13 +110,13 @@ class Life:
         return clients
 
     def take(self, flow, instance, key, **given):
-        """One callback, and what its caller was told."""
+        """One callback, and the answer to its caller."""
         answer = flow.take(instance, key=key, **given)
         done = {one.delivery_id for one in answer.delivery_statuses if one.state is State.SUCCEEDED}
         self.say("taken", instance, answer.event_id, {one.handler for one in answer.delivery_statuses}, done)
 
     def rest(self, flow):
-        """Wait until nothing moves; whoever looks has seen how everything stands."""
+        """Wait until nothing is running; then the final state of each delivery has been read."""
 
         def resting():
             flow.advance(10)
@@ -132,7 +132,7 @@ class Life:
         return {one.delivery_id for it in page for one in it.delivery_statuses if one.state is State.SUCCEEDED}
 
     def operate(self, flow):
-        """What operators do meanwhile: purge what is old, replay what is dead, dismiss what nobody wants."""
+        """Meanwhile operators purge old events, replay dead deliveries and dismiss parked events."""
         old = set(flow.events(until=self.clock.now() - DAY * 1_000_000))
         self.say("purging", old)
         done = purge(flow.app.operation_context, EventFilter(until=self.clock.now() - DAY * 1_000_000))
@@ -170,26 +170,26 @@ class Life:
 
 
 class After:
-    """What is left after a loss of power, and what was said before it."""
+    """The files after a loss of power, and the answers given before it."""
 
     def __init__(self, folder, files, said):
         self.folder = folder
         self.said = said
         for name, content in files:
             (folder / name).write_bytes(content)
-        # What only memory had is gone; what a file has of it instead must not matter.
+        # Changes that only memory had are lost; the old content of a file must not matter.
         (folder / "flowhooks.db-shm").write_bytes(random.Random(1).randbytes(32768))
 
     def of(self, what):
-        """What was said of a kind."""
+        """The answers of one kind."""
         return [rest for kind, *rest in self.said if kind == what]
 
     def ids(self, what):
-        """All ids that were said of a kind."""
+        """All ids in the answers of one kind."""
         return set().union(*(ids for (ids,) in self.of(what)))
 
     def missing(self):
-        """What was acknowledged and is not there, as lines; the ledger is opened as any server does."""
+        """Acknowledged data that is missing, as lines; the ledger is opened as any server does."""
         ledger = Ledger(f"sqlite:///{self.folder / 'flowhooks.db'}", runner=Nobody(), clock=Clock())
         with closing(ledger):
             with ledger.connection() as connection:
@@ -239,7 +239,7 @@ class After:
 
 
 def moments(ops, count, chance):
-    """Moments at which power is lost: half of them when somebody has just been told something."""
+    """Moments at which power is lost: half of them just after an answer was given."""
     told = [place for place, op in enumerate(ops) if op.what == "say"]
     disk = [place for place, op in enumerate(ops) if op.what != "say"]
     first = disk[: len(disk) // 50]  # the tables are made

@@ -1,4 +1,4 @@
-"""Processes that share a ledger: signs of life, the end of those that give none, and their coming back."""
+"""Processes that share a ledger: heartbeats, expiry of those without a heartbeat, and their return."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def in_touch(flow):
 
 
 def silence(flow, process):
-    """Have a process given no sign of life for longer than it may, while `flow` would have heard it."""
+    """Set the last heartbeat of a process further back than allowed, while `flow` would have heard it."""
     in_touch(flow)
     silence = int(2 * HEARTBEAT_TIMEOUT * 1_000_000)
     flow.sql("UPDATE processes SET heartbeat_at = heartbeat_at - ? WHERE id = ?", silence, process)
@@ -52,7 +52,7 @@ def begin(flow, instance="i1"):
 
 
 def test_a_start_leaves_alone_what_another_process_runs(two, house, listens):
-    """What a living process runs is not lost because another one starts."""
+    """An attempt of a running process is not lost because another process starts."""
     event_id, _, _ = begin(two[0])
     house.open(listens(nothing, name="h", retry=Retry(jitter=0)), start=False)
     assert two[1].only(event_id).state is State.RUNNING
@@ -60,7 +60,7 @@ def test_a_start_leaves_alone_what_another_process_runs(two, house, listens):
 
 
 def test_what_a_silent_process_ran_is_lost(two):
-    """A process without a sign of life is taken for dead: what it ran is retried, by whoever looks."""
+    """A process without a heartbeat expires: its attempts are retried by the process that notices it."""
     event_id, _, _ = begin(two[0])
     silence(two[1], two[0].app.ledger.process)
     assert two[1].app.ledger.recover() == {State.WAITING: 1, State.DEAD: 0, State.UNKNOWN: 0}
@@ -68,7 +68,7 @@ def test_what_a_silent_process_ran_is_lost(two):
 
 
 def test_who_signs_on_while_another_looks_for_the_dead_is_none_of_them(two):
-    """What a process begins is seen together with the process, however long the one that looks takes over it."""
+    """An attempt becomes visible together with its process, even if the process that checks is slow."""
     begun = []
 
     def meanwhile(_connection, _cursor, statement, *_rest):
@@ -85,7 +85,7 @@ def test_who_signs_on_while_another_looks_for_the_dead_is_none_of_them(two):
 
 
 def test_a_process_that_comes_back_writes_nothing_stale(two, hands_of):
-    """What it still wants to record of an attempt that others took for lost changes nothing."""
+    """A late outcome of an attempt that another process has recorded as lost changes nothing."""
     event_id, queued, claimed = begin(two[0])
     silence(two[1], two[0].app.ledger.process)
     two[1].app.ledger.recover()
@@ -98,7 +98,7 @@ def test_a_process_that_comes_back_writes_nothing_stale(two, hands_of):
 
 
 def test_a_process_that_was_taken_for_dead_goes_on_as_a_new_one(two, logged):
-    """Its next sign of life gives it a new id, under which what it begins from then on is safe."""
+    """Its next heartbeat gives it a new id, under which its later attempts are safe."""
     before = two[0].app.ledger.process
     silence(two[1], before)
     two[1].app.ledger.recover()
@@ -216,7 +216,7 @@ def test_a_lost_connection_is_made_anew_before_anybody_is_refused(two):
 
 
 def test_an_outcome_that_is_recorded_twice_is_recorded(two, hands_of):
-    """Whoever did not hear that it is recorded says it again; one that says something else comes too late."""
+    """A process without a reply repeats the outcome; a different outcome comes too late."""
     _, queued, claimed = begin(two[0])
     hands = hands_of(two[0])
     assert hands.settle(queued, claimed.attempt) is True
@@ -244,7 +244,7 @@ def test_it_is_known_what_those_that_live_run(two, house):
 
 
 def test_who_goes_on_as_a_new_process_runs_what_it_ran(two):
-    """One that was taken for dead says it again under its new id."""
+    """An expired process repeats the outcome under its new id."""
     silence(two[1], two[0].app.ledger.process)
     two[1].app.ledger.recover()
     assert lately(two[1]) == [("server", {"p:h"})]

@@ -128,7 +128,7 @@ def test_a_standing_tells_of_the_last_attempt(hands):
 
 
 def test_the_tally_counts_what_is_not_at_rest(hands, house):
-    """Waiting, running, dead, unknown, shelved and parked are counted; what is at rest is not."""
+    """Waiting, running, dead, unknown, suspended and parked are counted; finished deliveries are not."""
     house.check_books = False
     for number, state in enumerate(State):
         put(hands, f"i{number}", state)
@@ -170,7 +170,7 @@ def test_what_is_due_comes_by_handler_the_longest_due_first(hands, house):
 
 @pytest.mark.sqlite
 def test_looking_for_work_scans_nothing(hands):
-    """What is due is found through the index, handler by handler, whatever else is stored."""
+    """Due deliveries are found through the index, handler by handler, with any other data stored."""
     hands.accept("i1", "p:a", "p:b")
     asked = []
 
@@ -212,7 +212,7 @@ OFTEN = [
 
 @pytest.mark.sqlite
 def test_what_is_asked_often_goes_through_no_whole_table(hands):
-    """What a console, an operation or a start asks for does not read a million events or deliveries."""
+    """The queries of the console, the operations and a start do not read a million events or deliveries."""
     asked = []
     for engine in (hands.ledger._engine, hands.ledger._write_engine):
         event.listen(engine, "before_cursor_execute", lambda *given: asked.append(given[2:4]))
@@ -225,7 +225,7 @@ def test_what_is_asked_often_goes_through_no_whole_table(hands):
 
 
 def test_a_reader_can_change_nothing(hands):
-    """What only looks cannot write, whatever it is asked to do."""
+    """A read-only connection cannot write, with any statement."""
     reader = Reader(hands.flow.address)
     try:
         with pytest.raises(LedgerUnusable, match=r"read-?only"), reader.connection() as connection:

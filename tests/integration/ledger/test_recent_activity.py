@@ -1,4 +1,4 @@
-"""What has gone on lately: bounded, whatever is stored, and right as far as it goes."""
+"""Recent activity: bounded with any amount of data, and right within the bound."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_recent_deliveries_with_their_last_attempts(hands):
 
 
 def test_counts_end_somewhere(hands):
-    """What is not at rest is counted as it is, up to one more than a limit."""
+    """Unfinished deliveries are counted by state, up to one more than a limit."""
     for number, state in enumerate([*State, State.DEAD, State.DEAD]):
         hands.bring(hands.accept(f"i{number}", "p:a")[1][0], state)
     hands.ledger.accept(hands.new("i20", "p:gone", absent={"p:gone"}))

@@ -84,7 +84,7 @@ def test_what_the_event_had_stays(hands):
 
 
 def test_dismissed_is_parked_no_longer(hands):
-    """An event that nobody need want is neither parked nor routed."""
+    """An ignored event is neither parked nor routed."""
     event_id, _ = hands.accept("i1")
     assert reroute(hands, [rerouted(hands, event_id, state="dismissed")]) == {event_id}
     assert hands.ledger.event(event_id).state == "dismissed"

@@ -41,7 +41,7 @@ def fails(event):
 
 
 def fill(house, hands_of):
-    """A ledger in which everything happened; nobody runs what waits in it."""
+    """A ledger in which everything happened; no process runs its waiting deliveries."""
     flow = house.open(ordered, everything, fails, routing={"ignore_process_keys": ("ignored",)})
     body = {"processDefinitionId": "leave:3:4711", "processDefinitionVersion": 3, "conclusion": "approved"}
     flow.take("done", businessKey="k1", **body)
@@ -268,7 +268,7 @@ TAMPERING = {
     "an attempt ended in the future": of_attempt("q:dead", f"finished_at = finished_at + {YEARS}"),
     "an attempt ended before it began": of_attempt("q:dead", f"finished_at = finished_at - {YEARS}"),
     "a result is no JSON": (RAN, ["UPDATE attempts SET result = '{' WHERE delivery_id = " + RAN]),
-    # What else there is.
+    # Further kinds of tampering.
     "the count of accepted events is raised": (
         "'events were accepted'",
         ["UPDATE counters SET value = value + 1 WHERE name = 'accepted'"],
@@ -331,7 +331,7 @@ def test_there_are_as_many_kinds_as_are_claimed():
 
 
 def test_a_ledger_that_nobody_changed_balances(rich):
-    """What happens by itself is never reported, however much it is."""
+    """Results of normal operation are never reported, in any number."""
     with rich.connect() as connection:
         books = verify(connection)
     assert books.trouble == []

@@ -1,4 +1,4 @@
-"""What is said of a database that cannot be opened, and of a lock that somebody only looks at."""
+"""Errors of a database that cannot be opened, and of a lock that another process only reads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def file(tmp_path):
 
 
 def said_of(file, opened):
-    """What opening a database refuses with."""
+    """The error with which a database cannot be opened."""
     with pytest.raises(LedgerUnusable) as refused:
         opened(f"sqlite:///{file}").close()
     return refused.value
@@ -45,7 +45,7 @@ def test_a_refusal_names_the_database(file, opened):
 
 
 def test_an_empty_database_is_outdated_and_a_newer_one_is_not(file):
-    """Only what an upgrade can mend is a LedgerSchemaTooOld."""
+    """Only an error that an upgrade can fix is a LedgerSchemaTooOld."""
     file.touch()
     assert type(said_of(file, Reader)) is LedgerSchemaTooOld
     assert upgrade(f"sqlite:///{file}")[0] is None

@@ -18,7 +18,7 @@ def signed(hands, message, *given, **body):
 
 
 def ids(hands):
-    """What is kept of signed callbacks."""
+    """The stored ids of signed callbacks."""
     return sorted(hands.sql("SELECT source, webhook_id FROM webhook_ids"))
 
 
@@ -42,7 +42,7 @@ def test_once_for_each(hands):
 
 
 def test_the_same_data_written_otherwise(hands):
-    """An engine that makes its JSON anew at each try repeats its callback, as one that does not sign: nothing else."""
+    """An engine that encodes its JSON again at each try repeats its callback, as one that does not sign."""
     first = hands.ledger.accept(signed(hands, "m1", "i1", a=1, b="x", ignore=["/at"], at=1))
     again = signed(hands, "m1", "i1", b="x", a=1, ignore=["/at"], at=2)
     found = hands.ledger.accept(replace(again, body='{"b": "\\u0078", "a": 1.0, "at": 2}'))
@@ -85,7 +85,7 @@ def test_what_is_not_signed_leaves_nothing(hands):
 
 @pytest.mark.postgresql
 def test_two_processes_at_the_same_moment(house, hands_of, together):
-    """One of two flows gets the id, whoever comes first; the other is told, and nothing of it is stored."""
+    """One of two flows gets the id, the first to come; the other gets an error, and nothing of it is stored."""
     two = [hands_of(house.open(start=False)) for _ in range(2)]
     for number in range(20):
         items = [signed(one, f"m{number}", f"i{number}-{place}", a=1) for place, one in enumerate(two)]
@@ -98,7 +98,7 @@ def test_two_processes_at_the_same_moment(house, hands_of, together):
 
 
 def test_forgotten_when_old(hands):
-    """What was last used before then goes, a few at a time; what was used again since stays."""
+    """Ids last used before then are deleted, a few at a time; ids used again since stay."""
     for number in range(5):
         hands.ledger.accept(signed(hands, f"m{number}", f"i{number}"))
     hands.clock.advance(hours=2)

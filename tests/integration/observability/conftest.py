@@ -1,4 +1,4 @@
-"""What the tests of log records share."""
+"""Fixtures that the tests of log records share."""
 
 from __future__ import annotations
 

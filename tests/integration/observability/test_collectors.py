@@ -1,4 +1,4 @@
-"""What is looked up when Prometheus asks, on both databases: what is open, how old it is, and that nothing is lost."""
+"""Figures that are read when Prometheus asks, on both databases: open deliveries, their age, and that none is lost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flowhooks.operations.pause import pause, resume
 
 
 def scrape(flow):
-    """What Prometheus reads of an app: the value of each name and its labels."""
+    """The figures that Prometheus reads of an app: the value of each name and its labels."""
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(flow.app.metrics.text().decode())
@@ -32,7 +32,7 @@ def fails(event):
 
 @pytest.fixture
 def monotonic(monkeypatch):
-    """Moves the clock by which what was read is told again."""
+    """Moves the clock past the time for which figures are cached."""
     moved = [0.0]
     monkeypatch.setattr("flowhooks.observability.collectors.time.monotonic", lambda: moved[0])
 
@@ -62,7 +62,7 @@ def test_attempts_and_commits_are_counted(house, listens, eventually):
     """One callback is one attempt with its time, one delivery with its own, and some commits."""
     flow = house.open(listens(fine))
     flow.settled(flow.take().event_id, State.SUCCEEDED)
-    # What is counted last of an attempt, after its outcome is durable.
+    # The metric of an attempt that is counted last, after its outcome is durable.
     eventually(lambda: scrape(flow).get(("flowhooks_delivery_latency_seconds_count", "p:fine")))
     found = scrape(flow)
     assert found["flowhooks_attempts_total", "p:fine", "succeeded"] == 1
@@ -107,7 +107,7 @@ def test_what_waits_for_its_retry_is_not_old(house, listens):
 
 
 def test_dead_and_parked(house, listens):
-    """What a person has to look at is counted, with the age of the first."""
+    """Deliveries that an operator must handle are counted, with the age of the first."""
     flow = house.open(listens(fails))
     flow.take("i1")
     flow.take("i2", key="nobody")
@@ -120,7 +120,7 @@ def test_dead_and_parked(house, listens):
 
 
 def test_alerts_are_counted_with_what_shares_them(house, listens, monotonic):
-    """How many alerts are open, and how many deliveries share them, also of an alert that nobody is told of again."""
+    """The number of open alerts, and of deliveries that share them, also of an alert without further notifications."""
     flow = house.open(listens(fails))
     flow.app.alerts.stop(20)
     flow.take("i1")
@@ -134,7 +134,7 @@ def test_alerts_are_counted_with_what_shares_them(house, listens, monotonic):
 
 
 def test_an_event_that_vanished_is_a_difference(house, listens, monotonic):
-    """Someone deletes a row behind flowhooks' back: the books are out by one, and that is told."""
+    """A row is deleted outside flowhooks: the metric reports a difference of one."""
     house.check_books = False
     flow = house.open(listens(fine))
     flow.take("i1", key="nobody")
@@ -146,7 +146,7 @@ def test_an_event_that_vanished_is_a_difference(house, listens, monotonic):
 
 
 def test_who_asks_often_has_the_ledger_read_seldom(house, listens, monotonic):
-    """Within some seconds the same is told again; then it is read anew."""
+    """For some seconds the same figures are returned; then they are read again."""
     flow = house.open(listens(fine))
     assert scrape(flow)["flowhooks_parked_events",] == 0
     flow.take(key="nobody")
@@ -156,7 +156,7 @@ def test_who_asks_often_has_the_ledger_read_seldom(house, listens, monotonic):
 
 
 def test_a_ledger_that_cannot_be_read_hides_nothing_else(house, listens, logged, eventually):
-    """What the process counts is told all the same, and that the ledger is down."""
+    """The counters of the process are exported all the same, and that the ledger is down."""
     house.check_books = False
     flow = house.open(listens(fine))
     flow.take()
@@ -193,13 +193,13 @@ def test_files_have_sizes(house, listens):
 
 @pytest.mark.postgresql
 def test_a_shared_ledger_has_no_file(house, listens):
-    """On PostgreSQL no size of a file is told, rather than 0."""
+    """On PostgreSQL no size of a file is exported, rather than 0."""
     found = scrape(house.open(listens(fine)))
     assert not [name for name in found if name[0].endswith("_bytes")]
 
 
 def test_what_is_paused(house, listens, monotonic):
-    """1 for each handler that is; what waits for it is counted, and is not late."""
+    """1 for each such handler; its waiting deliveries are counted, and are not late."""
     flow = house.open(listens(fine, name="h"), listens(fine, name="other", process_key="order"))
     pause(flow.app.operation_context, ["p:h"])
     flow.take(wait=0)

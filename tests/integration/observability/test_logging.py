@@ -1,4 +1,4 @@
-"""Log records: one line each, with the same fields, whoever logs."""
+"""Log records: one line each, with the same fields from every logger."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def work(value):
 
 
 def run(program: str, **options) -> subprocess.CompletedProcess:
-    """What a process of its own does that runs `program`."""
+    """The output of a process of its own that runs `program`."""
     return subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False, **options
     )
@@ -76,7 +76,7 @@ def test_whose_line_it_is(records, configure):
 
 
 def test_library_records(records, configure):
-    """What libraries log with the standard library comes out the same way, with its extra values."""
+    """Records of libraries that use the standard library have the same form, with their extra values."""
     configure("info", "json")
 
     logging.getLogger("some.library").info("took %d of %s", 3, "them", extra={"key": "value"})
@@ -160,7 +160,7 @@ def test_configured_again(records, configure):
 
 
 def test_tracebacks(records, configure):
-    """An exception is a traceback in the same line, whichever way it is given and whoever logs it."""
+    """An exception is a traceback in the same line, in each way to pass it and from every logger."""
     configure("info", "json")
     ours, theirs = structlog.get_logger("flowhooks.x"), logging.getLogger("some.library")
 
@@ -224,7 +224,7 @@ def test_colors(monkeypatch, configure):
 
 
 def test_threads(records, configure):
-    """What kills a thread is logged, once; a thread that leaves by SystemExit is not."""
+    """An exception that ends a thread is logged, once; SystemExit is not."""
     configure("info", "json")
 
     def fail():
@@ -320,7 +320,7 @@ def test_broken_pipe():
 
 @pytest.mark.parametrize("form", ["json", "text"])
 def test_secrets_are_masked(form, stream):
-    """Wherever they stand in a record, whoever logs it, and before anything is cut."""
+    """In every place of a record, from every logger, and before anything is truncated."""
     secret = "hunter2-v\u00e4rde"
     logs.configure("debug", form, stream, redact=redactor([secret]))
     ours, theirs = structlog.get_logger("flowhooks.x"), logging.getLogger("some.library")

@@ -1,4 +1,4 @@
-"""What tests of operations share: who asks, and what was written down of it."""
+"""Fixtures that tests of operations share: the caller, and the records of the audit log."""
 
 from __future__ import annotations
 

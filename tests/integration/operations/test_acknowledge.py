@@ -1,4 +1,4 @@
-"""Acknowledge: somebody sees to an alert, which stays open until its cause has gone and is told all the same."""
+"""Acknowledge: an operator handles an alert, which stays open until its cause is fixed and is notified all the same."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def unacknowledged(flow):
 
 @pytest.fixture
 def flow(house, listens):
-    """A house with an alert for each of two handlers, of which nobody has been told."""
+    """A ledger with an alert for each of two handlers, none of which has been notified."""
     flow = house.open(listens(fails, name="a"), listens(fails, name="b"), start=False)
     flow.take(wait=0)
     flow.sql("UPDATE deliveries SET state = 'dead'")
@@ -36,7 +36,7 @@ def flow(house, listens):
 
 
 def test_an_alert_is_acknowledged(flow, by, deeds):
-    """Who sees to it, and since when; it stays listed, and does not count as open business any more."""
+    """The operator, and the time; the alert stays listed, and does not count as open business any more."""
     first, second = still_open(flow)
     flow.clock.advance(5)
     assert unacknowledged(flow) == 2

@@ -1,4 +1,4 @@
-"""What somebody does is written down with it, in the same transaction; what flowhooks does by itself is not."""
+"""Actions of operators are recorded in the same transaction; automatic actions of flowhooks are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `check` finds where several processes share a ledger."""
+"""The findings of `check` for several processes that share a ledger."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_what_another_process_runs_is_not_missing(house, listens, bare, findings
 
 
 def test_settings_of_a_handler_that_nobody_has(house, listens, findings):
-    """An id that is misspelt would leave its handler where it was, and nobody be told."""
+    """An id that is misspelt would leave its handler where it was, without a notice."""
     flow = house.open(listens(nothing), start=False)
     given = {one: HandlerSettings(isolation="process") for one in ("p:nothing", "p:nothin")}
     (found,) = findings(flow, "handlers", handlers=given)

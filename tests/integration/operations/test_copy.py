@@ -1,4 +1,4 @@
-"""A ledger moves house: real SQLite to real PostgreSQL and back, with every kind of row, as often as it takes."""
+"""A ledger is copied: real SQLite to real PostgreSQL and back, with every kind of row, until it succeeds."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _read(connection, table):
 
 
 def ended(furniture):
-    """The same, with an end for every process: its last sign of life, where it was killed."""
+    """The same, with an end for every process: its last heartbeat, and where it was killed."""
     for row in furniture["processes"].values():
         if row["stopped_at"] is None:
             row["stopped_at"] = max(row["heartbeat_at"], row["started_at"])
@@ -70,7 +70,7 @@ def ended(furniture):
 
 
 class Rooms:
-    """What a house is furnished with: a handler for each way in which an attempt can end, and what it did."""
+    """The handlers of the copied ledger: one for each way in which an attempt can end, and its result."""
 
     def __init__(self, listens):
         self.entered = []
@@ -222,7 +222,7 @@ def test_what_was_open_goes_on_there(furnished, rooms, empty):
 
 
 def test_an_ordered_backlog_goes_on_in_order_there(house, listens, empty, tmp_path):
-    """What is held back keeps its place, there and back again; what comes in after the move comes after it."""
+    """Blocked deliveries keep their place, there and back again; events after the copy come after them."""
     entered = []
 
     def change(event, delivery):
@@ -337,7 +337,7 @@ def test_what_changes_meanwhile_is_found(furnished, postgresql_url):
 
 
 def test_a_source_that_lacks_something_is_copied_and_the_books_say_so(furnished, postgresql_url):
-    """What did not balance before does not balance there: the copy is true, and mends nothing."""
+    """Counts that did not balance before do not balance there: the copy is exact, and fixes nothing."""
     with closing(sqlite3.connect(furnished.file)) as connection, connection:
         connection.execute("DELETE FROM attempts WHERE outcome = 'succeeded'")
     furnished.check_books = False
@@ -353,7 +353,7 @@ def test_a_source_of_an_older_version_is_refused(house, postgresql_url, pending_
 
 
 def test_nobody_may_be_using_either(furnished, rooms, postgresql_url, tmp_path):
-    """A process that gives signs of life is named; one that has been silent for long enough is none."""
+    """A process with heartbeats is named; one without a heartbeat for long enough does not count."""
     there = type(furnished)(furnished.folder, furnished.clock, postgresql_url)
     flow = there.open(rooms.handlers[0])
     said = r"is in use by process \d+ on .*: stop what uses it, then copy again"
@@ -404,7 +404,7 @@ def test_a_target_of_a_newer_version_is_refused(house, postgresql_url, tmp_path)
 
 
 def test_what_is_paused_stays_paused(house, listens, postgresql_url):
-    """And what waits for it waits on, in the new house."""
+    """And its waiting deliveries keep waiting in the new database."""
     flow = house.open(listens(lambda event: None, name="h"))
     pause(flow.app.operation_context, ["p:h"])
     flow.take(wait=0)

@@ -1,4 +1,4 @@
-"""Dismiss: parked events that nobody need want; nothing else is dismissed, and what they have stays."""
+"""Dismiss parked events that need no handler; nothing else is dismissed, and their deliveries stay."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def flow(house, listens):
 
 
 def test_parked_events_of_a_filter_are_dismissed(flow, by, deeds):
-    """Those that the filter means and no others; who said so, and why, is written down with it."""
+    """Only events that the filter matches; the operator and the reason are recorded with them."""
     done = dismiss(by(flow), EventFilter(process_key="trip"), note="a test of the engine")
     assert (done.events, done.dismissed, done.skipped, done.changed_meanwhile, done.next) == (2, 2, 0, 0, "")
     assert states(flow) == {"routed": "routed", "p1": "dismissed", "p2": "dismissed", "p3": "parked"}
@@ -58,7 +58,7 @@ def test_what_is_not_parked_is_passed_over(flow, by, deeds):
 
 
 def test_of_all_events_only_the_parked_ones_are_looked_at(flow):
-    """Without ids or a state it goes by the index of what is parked."""
+    """Without ids or a state it uses the index of parked events."""
     done = dismiss(flow.app.operation_context, ALL)
     assert (done.events, done.dismissed, done.skipped) == (3, 3, 0)
     assert dismiss(flow.app.operation_context, ALL).events == 0
@@ -82,7 +82,7 @@ def test_what_was_dismissed_is_done_with(flow):
 
 
 def test_deliveries_of_a_dismissed_event_stay(house, listens):
-    """What handlers of every event were given they keep."""
+    """Deliveries to handlers of every event stay."""
     flow = house.open(listens(lambda event: 1, name="every", every=True))
     event_id = flow.take("i1", key="trip").event_id
     assert dismiss(flow.app.operation_context, ALL).dismissed == 1

@@ -1,4 +1,4 @@
-"""Pause and resume: what is paused is stored and waits, whoever may have heard of it, and runs when it is resumed."""
+"""Pause and resume: deliveries of a paused handler wait, in every process, and run when it is resumed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def nothing(event):
 
 
 class Gate:
-    """A handler that is in its function until the gate is opened, and fails then if it is told to."""
+    """A handler that is in its function until the gate is opened, and then fails if it should."""
 
     def __init__(self, *, fails=False):
         self.entered = threading.Event()
@@ -65,7 +65,7 @@ def test_nothing_begins_in_a_process_that_has_not_heard(house, listens, eventual
     flow = house.open(listens(nothing, name="h"))
     flow.sql("UPDATE handlers SET paused_at = 1")
     if not house.url:
-        # Whoever alone writes cannot have missed it; so this is what a claim does by itself.
+        # A process that is the only writer cannot have missed it; so this is the check of a claim.
         flow.app.ledger.pauses._on_change = lambda: None
         flow.app.ledger.pauses.replace(["p:h"])
     event_id = flow.take(wait=0).event_id
@@ -187,7 +187,7 @@ def test_probes_are_not_asked_either(house, listens):
 
 
 def test_order_and_limits_hold_when_it_is_resumed(house, listens, eventually):
-    """What has waited runs in its order, and no more at once than may."""
+    """Deliveries that have waited run in their order, with the usual concurrency."""
     done, running, most, lock = [], [0], [0], threading.Lock()
 
     def handle(event):

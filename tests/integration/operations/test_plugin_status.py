@@ -80,7 +80,7 @@ def test_every_standing(house, listens, make_plugin):
 
 
 def test_what_is_stored(house, listens):
-    """Waiting with a time and without, *unknown* and dead are told apart; what has succeeded is not counted."""
+    """Deliveries that wait with and without a time, *unknown* and dead ones differ; succeeded are not counted."""
     flow = house.open(listens(failing, name="h"))
     flow.take("dead")
     flow.close()
@@ -102,7 +102,7 @@ def test_what_is_stored(house, listens):
 
 
 def test_what_is_parked_and_wanted_by_now(house, listens):
-    """Each handler by whose class or key it would be delivered is told how many; one that takes every event is not."""
+    """Each handler whose class or key matches gets its number; a handler of every event does not."""
     flow = house.open(start=False)
     for number in range(3):
         assert flow.take(f"i{number}", wait=0).status == "parked"

@@ -72,7 +72,7 @@ def left(flow, ids):
 
 
 def test_what_is_done_goes_with_all_that_is_theirs(full):
-    """Succeeded, closed and dismissed events go, with their deliveries, attempts and conflicts; the books balance."""
+    """Succeeded, closed and dismissed events go, with their deliveries, attempts and conflicts; the counts balance."""
     flow, ids = full
     done = purge(flow.app.operation_context, before(flow, 90))
     assert (done.events, done.purged, done.deliveries, done.next) == (5, 3, 2, "")
@@ -92,7 +92,7 @@ def test_what_is_younger_stays(full):
 
 
 def test_old_is_what_nothing_has_happened_to(full):
-    """What was replayed yesterday is of yesterday, whenever its callback came."""
+    """The age of an event replayed yesterday is one day, however old its callback is."""
     flow, ids = full
     (standing,) = flow.delivery_statuses(ids["dead"])
     resolve(flow.app.operation_context, standing.delivery_id, Resolution.CLOSE)
@@ -134,7 +134,7 @@ def test_the_gravest_state_decides(event, of_deliveries, decide):
 
 @pytest.mark.parametrize("state", ["waiting", "running", "unknown"])
 def test_what_is_open_is_refused(full, state):
-    """Whoever asks for what never goes is told so, as is who says no time."""
+    """A request to purge states that are kept is rejected, as is one without a time."""
     flow, _ = full
     with pytest.raises(SettingsError, match="never purged"):
         purge(flow.app.operation_context, before(flow, 90, state=state))
@@ -144,7 +144,7 @@ def test_what_is_open_is_refused(full, state):
 
 @pytest.mark.parametrize("state", ["waiting", "unknown", "running"])
 def test_what_is_open_stays(house, listens, state):
-    """Neither what waits, nor what is unknown or runs, however old it is."""
+    """Waiting, unknown and running deliveries stay, however old they are."""
     flow = house.open(listens(go, name="go"), start=False)
     event = flow.take("i1", wait=0).event_id
     if state != "waiting":
@@ -225,7 +225,7 @@ def test_to_purge_what_is_dead_or_parked_is_to_say_that_nothing_more_is_needed(f
 
 
 def test_other_data_is_a_conflict_that_nothing_is_kept_of(full):
-    """The first callback stands; there is no event beside which the second could be kept, and it is told so."""
+    """The first callback is valid; the second one conflicts with an event that is purged, and gets that answer."""
     flow, ids = full
     purge(flow.app.operation_context, before(flow, 90))
     with pytest.raises(IdentityConflict) as raised:
@@ -247,7 +247,7 @@ def test_it_is_no_new_event_even_where_what_nobody_wants_is_refused(full, house)
 
 
 def test_it_is_told_that_an_event_was_purged(full):
-    """Whoever asks for its id is told; for another, that there is none."""
+    """A request for its id gets that answer; a request for another id gets "not found"."""
     flow, ids = full
     purge(flow.app.operation_context, before(flow, 90))
     with pytest.raises(NotFound, match=f"{ids['closed']}, received 20.*, was purged"):
@@ -258,7 +258,7 @@ def test_it_is_told_that_an_event_was_purged(full):
 
 
 def test_identities_too_old_to_be_kept_are_not(full, house):
-    """What was received before retention.identities is forgotten at once, and comes as new again."""
+    """Events received before retention.identities are forgotten at once, and come as new again."""
     flow, _ = full
     flow.close()
     flow = house.open(retention={"identities": 50})
@@ -270,7 +270,7 @@ def test_identities_too_old_to_be_kept_are_not(full, house):
 
 
 def test_new_and_purged_in_one_batch(full, together):
-    """What is new is stored, and counted, beside what was purged."""
+    """New events are stored, and counted, beside the purged ones."""
     flow, _ = full
     purge(flow.app.operation_context, before(flow, 90))
     answers = together(

@@ -1,4 +1,4 @@
-"""Replay: what is dead runs again on a fresh schedule, what was not asked for stays, and nothing is routed anew."""
+"""Replay: dead deliveries run again on a fresh schedule, other deliveries stay, and no event is routed again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.runners
 
 
 class Works:
-    """A handler that fails until it is mended."""
+    """A handler that fails until it is fixed."""
 
     def __init__(self, error=None):
         self.error = error or ValueError("broken")
@@ -32,12 +32,12 @@ class Works:
 
 @pytest.fixture
 def works():
-    """A handler that fails until it is mended."""
+    """A handler that fails until it is fixed."""
     return Works()
 
 
 def test_what_is_dead_runs_again(house, listens, works):
-    """A dead delivery is waiting again, and then done when its handler has been mended; history is kept."""
+    """A dead delivery is waiting again, and then done when its handler has been fixed; history is kept."""
     flow = house.open(listens(works, name="h"))
     event_id = flow.take().event_id
     works.error = None
@@ -236,7 +236,7 @@ def test_a_replay_that_cannot_be_written_changes_nothing(house, listens, works, 
 
 
 def test_a_replay_that_was_refused_does_not_come_through_later(house, listens, works, monkeypatch):
-    """What was refused because it took too long is not done after all, when the database can be written again."""
+    """An operation that was refused because it took too long is not done later, when the database works again."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.5)
     flow = house.open(listens(works, name="h"))
     event_id = flow.take().event_id

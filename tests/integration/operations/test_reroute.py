@@ -20,7 +20,7 @@ pytestmark = pytest.mark.runners
 
 
 def counts(done):
-    """What a reroute did, in numbers."""
+    """The result of a reroute, in numbers."""
     return {
         name: getattr(done, name)
         for name in ("events", "delivered", "deliveries", "parked", "dismissed", "skipped", "changed_meanwhile")
@@ -86,7 +86,7 @@ def test_no_delivery_is_taken_away(house, noted, runs):
 
 
 def test_parked_events_get_their_deliveries(house, noted, runs, eventually):
-    """As `reroute_parked` gives them; one that nobody wants stays parked."""
+    """As `reroute_parked` gives them; an event that matches no handler stays parked."""
     flow = house.open(start=False)
     wanted, other = flow.take("i1", wait=0).event_id, flow.take("i2", key="else", wait=0).event_id
     flow.close()
@@ -105,7 +105,7 @@ def test_parked_events_get_their_deliveries(house, noted, runs, eventually):
 
 
 def test_a_dismissal_is_undone(house, noted):
-    """To parked where nobody wants the event; to its deliveries where somebody does by now."""
+    """To parked if the event matches no handler; to its deliveries if it now matches one."""
     flow = house.open()
     nobody, somebody = flow.take("i1", key="else").event_id, flow.take("i2").event_id
     dismiss(flow.app.operation_context, ALL)
@@ -135,7 +135,7 @@ def test_handlers_of_every_event_are_no_reason_to_unpark(house, noted, runs, eve
 
 
 def test_keys_that_need_no_handler(house, noted):
-    """What the settings say nobody need want is dismissed, and stays so."""
+    """An event of an ignored process key is dismissed, and stays so."""
     flow = house.open()
     event_id = flow.take("i1").event_id
     flow.close()

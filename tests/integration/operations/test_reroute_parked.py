@@ -14,7 +14,7 @@ pytestmark = pytest.mark.runners
 
 
 def parked(house, *handlers, count=3, **given):
-    """Park callbacks that nobody wants yet, and end; gives the events' ids."""
+    """Park callbacks that match no handler yet, and end; gives the events' ids."""
     flow = house.open(*handlers, **given)
     for number in range(count):
         flow.clock.advance(1)
@@ -71,7 +71,7 @@ def test_handlers_of_every_event_do_not_run_twice(house, listens, eventually):
 
 
 def test_keys_that_need_no_handler_are_dismissed(house):
-    """When the settings come to say that nobody need want a key, its parked events are dismissed."""
+    """When new settings ignore a key, its parked events are dismissed."""
     ids = parked(house)
     flow = house.open(routing={"ignore_process_keys": ("leave",)}, start=False)
     done = reroute_parked(flow.app.operation_context)

@@ -1,4 +1,4 @@
-"""Resolve: what an operator may say of a delivery in each state, and what comes of it."""
+"""Resolve: an operator's decisions about a delivery in each state, and their results."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def put(house, listens):
 
 
 def test_every_verdict_on_every_state(put):
-    """What may be said moves the delivery; everything else is refused with its state, and changes nothing."""
+    """A permitted decision changes the delivery; every other one is refused with its state, and changes nothing."""
     flow = put.flow
     for verdict, state in itertools.product(Resolution, State):
         delivery_id = put(state) if verdict is Resolution.DID else put_again(put, state, verdict)
@@ -90,7 +90,7 @@ def put_again(put, state, verdict):
 
 
 def test_without_a_note_it_says_who_said_it(put):
-    """Whoever looks later sees that an operator decided."""
+    """Later readers see that an operator decided."""
     delivery_id = put(State.DEAD)
     resolve(put.flow.app.operation_context, delivery_id, Resolution.CLOSE)
     assert put.flow.app.ledger.delivery(delivery_id)[1].comment == "an operator said: close"
@@ -155,7 +155,7 @@ def test_what_is_closed_in_the_queue_is_not_run(house, listens):
 
 
 def test_of_two_operators_one_decides(house, listens, together):
-    """When two say different things at the same moment, one is told that the delivery has moved on."""
+    """Of two different decisions at the same moment, one is refused because the delivery has changed."""
     listener = listens(lambda event: 1, name="h")
     event_id = lost(house, listener)
     flow = house.open(listener, start=False)

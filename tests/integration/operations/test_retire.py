@@ -16,7 +16,7 @@ def nothing(event):
 
 
 def due(flow):
-    """What a runner would find, ever."""
+    """All deliveries that a runner would ever find."""
     return flow.app.ledger.due_deliveries(flow.clock.now() + 10**15, lambda _handler: 100)
 
 
@@ -56,7 +56,7 @@ def test_what_was_never_known_or_is_retired_already_is_passed_over(house, listen
 
 
 def test_what_is_stored_for_it_stays_and_is_counted(house, listens):
-    """Deliveries that wait, that are *unknown* and that are dead are told, each by number; none is changed."""
+    """The numbers of waiting, *unknown* and dead deliveries are reported; none is changed."""
 
     def failing(event):
         raise ValueError("no")
@@ -86,7 +86,7 @@ def test_a_running_server_goes_on_as_it_was_started(house, listens):
 
 
 def test_what_is_loaded_again_is_known_again_and_gets_what_waits(house, listens):
-    """Who installs a plugin again finds all that was kept for it."""
+    """After a plugin is installed again, all its stored data is there."""
     house.open(listens(nothing), start=False).close()
     flow = house.open(start=False)
     event_id = flow.take(wait=0).event_id
@@ -99,7 +99,7 @@ def test_what_is_loaded_again_is_known_again_and_gets_what_waits(house, listens)
 
 @pytest.mark.sqlite
 def test_what_is_made_to_run_again_waits_for_a_handler_that_was_retired(house, listens):
-    """A replay and a recovery give its deliveries no time: nobody tries to run what nobody has."""
+    """A replay and a recovery give its deliveries no time: no process polls deliveries of a missing handler."""
 
     def failing(event):
         raise ValueError("no")

@@ -120,7 +120,7 @@ def test_calling_again_does_not_revive_it(house, listens, with_schemas):
 
 
 def test_replay_after_the_schema_was_mended(house, listens, with_schemas):
-    """What was wrong may be the schema: the plugin is mended, the server started again, the delivery replayed."""
+    """The schema may be wrong: the plugin is fixed, the server restarted, and the delivery replayed."""
     ran = []
     work = listens(lambda event: ran.append(event.data["amount"]), name="h")
     flow = house.open(plugins={"p": with_schemas(work, **{"data/key/leave": AMOUNT})})
@@ -136,7 +136,7 @@ def test_replay_after_the_schema_was_mended(house, listens, with_schemas):
 
 
 def test_the_published_contract_does_not_change(house, listens, with_schemas):
-    """What one plugin asks of its own deliveries is nothing that engines need to know."""
+    """One plugin's requirements for its own deliveries are not part of the contract for engines."""
     before = house.open(listens(lambda event: None, name="h"))
     published = openapi(before.app.schemas)
     before.close()
@@ -240,7 +240,7 @@ def test_a_wrappers_own_outcome_holds_no_secret(secretive, nowhere):
 
 
 def test_a_result_holds_no_secret(secretive, house):
-    """What a handler returns is kept and shown, with `…` in the place of a secret, and is JSON still."""
+    """The result of a handler is kept and shown, with `…` in the place of a secret, and is JSON still."""
     flow = secretive(lambda secret: {"sent": [f"as {secret}", 3], secret: True})
     (standing,) = flow.take().delivery_statuses
     (attempt,) = flow.app.ledger.attempts(standing.delivery_id)

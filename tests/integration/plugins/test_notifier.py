@@ -14,10 +14,10 @@ pytestmark = pytest.mark.either
 
 
 class Listener:
-    """Writes down what it is told.
+    """Records its notifications.
 
     Attributes:
-        told: (hook, what it was about) in the order of being told.
+        told: (hook, its subject) in the order of the notifications.
     """
 
     def __init__(self):
@@ -78,7 +78,7 @@ def test_only_new_events_are_news(house, listens, make_plugin, listener, eventua
 
 
 def test_what_is_told_is_durable(house, listens, make_plugin, eventually):
-    """When a listener is told, another connection to the database sees it."""
+    """When a listener is notified, another connection to the database sees the change."""
     seen = []
 
     def event_accepted(event):
@@ -101,7 +101,7 @@ def test_what_is_told_is_durable(house, listens, make_plugin, eventually):
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, MemoryError])
 def test_a_listener_that_raises_stops_nothing(house, make_plugin, listener, logged, error):
-    """Whatever one listener raises, the other plugins are told, now and later, and the answer is as it would be."""
+    """If one listener raises, the other plugins are notified, now and later, and the answer stays the same."""
 
     def broken(event):
         raise error("no")
@@ -121,7 +121,7 @@ def test_a_listener_that_raises_stops_nothing(house, make_plugin, listener, logg
 
 
 def test_an_interrupt_of_a_listener_ends_no_notices(house, make_plugin, listener, logged):
-    """A listener that raises KeyboardInterrupt does not end the thread in which all of them are told."""
+    """A listener that raises KeyboardInterrupt does not end the thread that notifies all listeners."""
 
     def broken(event):
         raise KeyboardInterrupt
@@ -179,7 +179,7 @@ def test_what_is_pending_is_told_before_the_end(house, listens, make_plugin, lis
 
 
 def test_without_listeners_there_is_nothing_to_tell(house, listens):
-    """No thread and no queue is kept for notices that nobody wants."""
+    """Without listeners there is no thread and no queue for notices."""
     flow = house.open(listens(lambda event: 1, name="h"))
     flow.take()
     assert not flow.app.notifier.has_subscribers

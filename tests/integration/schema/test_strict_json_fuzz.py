@@ -179,7 +179,7 @@ def test_the_fuzzer_finds_nothing(tmp_path):
 
 
 def test_the_other_reader_reads():
-    """What is compared with does take and refuse by itself."""
+    """The reference parsers accept and refuse these texts, too."""
     assert rfc8259.call_back(b' {"a": [null, 1.0, 1.5, {"b": null}], "\\ud83d\\ude00": "\\u0041"} ') == {
         "a": [None, 1, 1.5, {}],
         "\U0001f600": "A",
@@ -222,7 +222,7 @@ SMALL, TIMES = 50_000, 8
 
 
 def seconds(body):
-    """What reading it takes of this thread's processor time; the least of a few."""
+    """The processor time of this thread for reading it; the least of a few tries."""
     taken = []
     for _ in range(3):
         began = time.thread_time()
@@ -234,6 +234,6 @@ def seconds(body):
 
 @pytest.mark.parametrize("name", MADE)
 def test_time_is_in_proportion(name):
-    """Eight times as much of what could be looked at again and again takes eight times as long, not sixty-four."""
+    """Input eight times as long, which could be scanned repeatedly, takes eight times as long, not sixty-four."""
     small, large = seconds(MADE[name](SMALL)), seconds(MADE[name](SMALL * TIMES))
     assert large < 4 * TIMES * max(small, 0.0002), (small, large)

@@ -47,7 +47,7 @@ def bake(tmp_path_factory):
 
 @pytest.fixture
 def refuse(bake, capfd):
-    """A function that bakes answers which are refused, and returns what the template says of them."""
+    """A function that bakes answers which are refused, and returns the template's error text."""
 
     def attempt(into, **answers):
         with pytest.raises(CookiecutterException):

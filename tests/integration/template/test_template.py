@@ -78,7 +78,7 @@ def run(*command, cwd, code=0, **environ):
     return ran.stdout
 
 
-# What is made is whole
+# Created packages are complete
 
 
 def test_every_file_is_there_and_can_be_read(baked):
@@ -148,7 +148,7 @@ def test_what_pip_compiles_is_not_part_of_it(bake, tmp_path):
     assert {one for one in baked.folder.rglob("*") if "__pycache__" in one.parts} == set()
 
 
-# What is made works
+# Created packages work
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_green_at_once(name, bake, tmp_path, environment):
     assert "databse" in said
 
 
-# What cannot be made is refused
+# Wrong answers are refused
 
 NO_CHARACTER = "has a character that cannot be used: "
 REFUSED = {
@@ -287,14 +287,14 @@ OPTIONS = {
 
 
 def new(into, answers):
-    """What `flowhooks plugins new` makes of answers."""
+    """The files that `flowhooks plugins new` makes from answers."""
     given = [word for name, option in OPTIONS.items() if name in answers for word in (option, answers[name])]
     return CliRunner().invoke(main, ["plugins", "new", str(into), "--no-input", *given])
 
 
 @pytest.mark.parametrize("answers", ANSWERS.values(), ids=ANSWERS)
 def test_the_command_makes_what_the_template_makes(answers, bake, tmp_path):
-    """What is taken by one is taken by the other, and becomes the same files."""
+    """Answers that one accepts are accepted by the other, and become the same files."""
     for name in ("command", "template"):
         (tmp_path / name).mkdir()
     result = new(tmp_path / "command", answers)
@@ -305,7 +305,7 @@ def test_the_command_makes_what_the_template_makes(answers, bake, tmp_path):
 
 @pytest.mark.parametrize("answers", [answers for answers, _ in REFUSED.values()], ids=REFUSED)
 def test_the_command_refuses_what_the_template_refuses(answers, tmp_path):
-    """What the template would not take, the command does not take either, and leaves nothing behind."""
+    """Answers that the template refuses are refused by the command, too, which leaves nothing behind."""
     fit = {} if answers.keys() & {"callback_class", "process_key"} or not answers else {"process_key": "k"}
     result = new(tmp_path, answers | fit)
     assert result.exit_code == 2

@@ -1,4 +1,4 @@
-"""What the tests of the test kit share."""
+"""Fixtures that the tests of the test kit share."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def test_a_call_back_goes_the_whole_way(app_of):
 
 
 def test_a_refusal_is_what_the_engine_gets(app_of):
-    """What the schema refuses has no event, and says why, in the language that was asked for."""
+    """A body that the schema refuses has no event, and gets the reason in the requested language."""
     app = app_of(failing(0)[0])
     answer = app.post("17", processDefinitionVersion="three", headers={"Accept-Language": "zh"})
     assert (answer.status, answer.event_id) == (422, "")
@@ -223,7 +223,7 @@ def test_a_probe_that_cannot_tell_ends_the_settling(app_of):
 
 
 def test_a_crash_is_what_a_killed_process_leaves(app_of):
-    """What ran is lost; with `retry=` it runs again, without it is unknown; what was settled stays."""
+    """A running attempt is lost; with `retry=` it runs again, without it is unknown; settled deliveries stay."""
     go_on = threading.Event()
     entered = threading.Semaphore(0)
 
@@ -333,7 +333,7 @@ def test_what_nobody_wants_is_parked(app_of):
     assert "handlers:grant listens to process_keys=['leave'], kind='complete'" in str(raised.value)
 
 
-# What is wrong is said at once
+# Mistakes are reported at once
 
 
 @pytest.fixture
@@ -433,7 +433,7 @@ def test_what_has_no_effect_is_a_warning(module):
 
 
 def test_a_wait_in_vain_says_what_is_instead(app_of):
-    """What was waited for, what is, its error with the traceback, and what would move it; at once."""
+    """The expected and the present state, the error with its traceback, and the next step; at once."""
     grant, _ = failing(1, retry=Retry())
     app = app_of(grant)
     event_id = app.post("1", processDefinitionKey="leave").event_id
@@ -478,7 +478,7 @@ def test_a_wait_for_what_still_runs_ends(app_of):
     ],
 )
 def test_a_settled_delivery_is_not_waited_for(app_of, error, state, said):
-    """What cannot change any more ends the waiting at once."""
+    """A final state ends the waiting at once."""
     app = app_of(failing(1 if error else 0, error)[0])
     event_id = app.post("1", processDefinitionKey="leave").event_id
     with pytest.raises(AssertionError, match=said):

@@ -1,4 +1,4 @@
-"""A real server on a real socket, and a client that sends whatever bytes it is told to."""
+"""A real server on a real socket, and a client that sends any bytes."""
 
 from __future__ import annotations
 
@@ -82,11 +82,11 @@ class Resource:
         self.go = threading.Event()
 
     def on_get(self, req, resp):
-        """What the request line and Host said."""
+        """The request line and the Host header."""
         resp.media = {"host": req.host, "query": req.query_string}
 
     def on_post(self, req, resp):
-        """What the body was."""
+        """The body."""
         body = req.bounded_stream.read()
         resp.media = {"length": len(body), "start": body[:20].decode("latin-1")}
 
@@ -103,7 +103,7 @@ class Resource:
 
 @pytest.fixture
 def resource():
-    """What the application of `app` does."""
+    """The behaviour of the application in `app`."""
     return Resource()
 
 

@@ -168,7 +168,7 @@ def test_a_few_more_of_the_same_are_no_news(watch, listener):
 
 
 def test_growth_is_told_again(watch, listener, logged):
-    """Twice as many, and ten more, are told as one more notification of the same alert, which says how many are new."""
+    """One more notification of the same alert reports that the count has doubled, plus ten, and how many are new."""
     watched = watch(mail=listener)
     watched.dead("i0")
     watched.look()
@@ -222,7 +222,7 @@ def test_new_ones_after_an_hour_of_silence_are_told(watch, listener, listens, ho
 
 
 def test_an_acknowledged_alert_tells_growth_and_nothing_else(watch, listener, listens, house):
-    """Who has acknowledged 20 is not told of the 21st an hour later, but of the 40th."""
+    """A listener notified of 20 acknowledged deliveries is not notified of the 21st an hour later, but of the 40th."""
     house.check_books = False
     watched = watch(mail=listener, handlers=[listens(fail, name="h")])
     watched.put_dead(3)
@@ -242,7 +242,7 @@ def test_an_acknowledged_alert_tells_growth_and_nothing_else(watch, listener, li
 
 
 def test_growth_is_measured_from_what_was_left(watch, listener, listens, house):
-    """After a replay that mended most of them, growth counts from those that were left, not from the worst moment."""
+    """After a replay that succeeded for most of them, growth counts from those left, not from the highest count."""
     house.check_books = False
     watched = watch(mail=listener, handlers=[listens(fail, name="h")])
     watched.put_dead(100)
@@ -260,7 +260,7 @@ def test_growth_is_measured_from_what_was_left(watch, listener, listens, house):
 
 
 def test_growth_survives_a_crash(watch, listener, house, monkeypatch):
-    """Growth that was written down and not told is told by the next process, once."""
+    """Growth that was recorded and not notified is notified by the next process, once."""
     watched = watch(mail=listener)
     watched.dead("i0")
     watched.look()
@@ -277,7 +277,7 @@ def test_growth_survives_a_crash(watch, listener, house, monkeypatch):
 
 
 def test_who_hangs_over_an_old_notification_is_told_of_growth(watch, hanging, eventually, listens, house):
-    """A listener that takes the first notification after the alert has grown is told of the growth too."""
+    """A listener that accepts the first notification after the alert has grown is notified of the growth, too."""
     house.check_books = False
     watched = watch(hanging=hanging, handlers=[listens(fail, name="h")])
     watched.put_dead(1)
@@ -291,7 +291,7 @@ def test_who_hangs_over_an_old_notification_is_told_of_growth(watch, hanging, ev
 
 
 def test_a_clock_that_is_set_back_silences_nothing(watch, listener, listens, house):
-    """Growth is told although the last notification seems to come from the future."""
+    """Growth is notified although the last notification seems to come from the future."""
     house.check_books = False
     watched = watch(mail=listener, handlers=[listens(fail, name="h")])
     watched.put_dead(1)
@@ -337,7 +337,7 @@ def test_what_is_tried_again_is_not_over_for_a_moment(watch, listener):
 
 
 def test_a_restart_tells_nothing_twice(watch, listener, house, logged):
-    """What was taken stays taken, after an end and after a crash; a listener that is new is told what is open."""
+    """Accepted notifications stay accepted after a stop and a crash; a new listener receives the open alerts."""
     watched = watch(mail=listener)
     watched.dead("i1")
     watched.look()
@@ -353,7 +353,7 @@ def test_a_restart_tells_nothing_twice(watch, listener, house, logged):
 
 
 def test_a_crash_before_it_was_told(watch, listener, house, monkeypatch):
-    """An alert that was written down and not told is told by the next process, with the same id."""
+    """An alert that was recorded and not notified is notified by the next process, with the same id."""
     watched = watch(mail=listener)
     watched.dead("i1")
     monkeypatch.setattr(watched.flow.app.alerts, "_notify", lambda untold: None)
@@ -365,7 +365,7 @@ def test_a_crash_before_it_was_told(watch, listener, house, monkeypatch):
 
 
 def test_a_crash_after_it_was_told_and_before_that_was_written_down(watch, listener, house, monkeypatch):
-    """It is told a second time: with the same id, by which the listener can know it."""
+    """It is notified a second time with the same id, by which the listener can recognise it."""
     watched = watch(mail=listener)
     watched.dead("i1")
     alerts = watched.flow.app.alerts
@@ -426,7 +426,7 @@ def test_a_listener_that_raises_is_told_again_later(watch, listener, logged):
 
 
 def test_a_listener_that_raises_keeps_nobody_else_from_being_told(watch, listener):
-    """The others are told at once, and each is written down for itself."""
+    """The other listeners are notified at once, and each notification is recorded separately."""
     bad = Listener()
     bad.error = KeyboardInterrupt()
     watched = watch(bad=bad, mail=listener)
@@ -438,7 +438,7 @@ def test_a_listener_that_raises_keeps_nobody_else_from_being_told(watch, listene
 
 
 def test_one_alert_that_cannot_be_taken_does_not_keep_the_others(watch, listener):
-    """What a listener could not take comes last the next time."""
+    """A notification that a listener could not accept comes last the next time."""
     watched = watch(mail=listener)
     watched.dead("i1")
 
@@ -455,7 +455,7 @@ def test_one_alert_that_cannot_be_taken_does_not_keep_the_others(watch, listener
 
 
 def test_what_is_told_late_says_how_it_is_by_then(watch, listener):
-    """The count and the sentence are those of the moment at which it is told; since when it has been so stays."""
+    """Count and sentence are those of the moment of the notification; the start time stays."""
     watched = watch(mail=listener)
     listener.error = OSError()
     watched.dead("i1")
@@ -491,7 +491,7 @@ def test_without_listeners_alerts_are_raised_all_the_same(watch, logged):
 
 
 def test_unknown_deliveries(watch, listener, house, listens):
-    """What a killed process left running without `retry=` is raised by the next one; with `retry=` nothing is."""
+    """A delivery without `retry=` that a killed process left running raises an alert; one with `retry=` does not."""
     watched = watch(handlers=[listens(fail, name="h"), listens(fail, name="r", retry=Retry())])
     event_id = watched.flow.take("i1", wait=0).event_id
     for one in watched.flow.delivery_statuses(event_id):
@@ -617,7 +617,7 @@ def test_of_several_processes_one_raises_alerts(house, make_plugin, listens, eve
 
 
 def test_what_waits_for_a_retired_handler_is_no_news(watch, listener, house):
-    """An operator has said that it is gone: nobody is told of what is kept for it, and what was raised is over."""
+    """An operator has retired it: nothing is notified about its deliveries, and its alerts are closed."""
     watch().flow.take("i1", wait=0)
     house._flows[-1].close()
     watched = watch(handlers=[], mail=listener)
@@ -632,7 +632,7 @@ def test_what_waits_for_a_retired_handler_is_no_news(watch, listener, house):
 
 
 def test_what_waits_for_a_paused_handler_is_no_news(watch, listener):
-    """Whoever paused it was told what waits; and when it is resumed, it has not been late all that time."""
+    """The operator who paused it saw what is waiting; after the resume its deliveries do not count as late."""
     watched = watch(mail=listener)
     desk = watched.flow.app.operation_context
     pause(desk, ["p:h", "p:i"])
@@ -695,7 +695,7 @@ def test_an_attempt_that_is_overdue(watch, listener):
 
 
 def test_a_plugin_that_is_quarantined(house, make_plugin, listener, eventually):
-    """Raised at the first look, with the reason and without what cannot be printed; over after the mended start."""
+    """Raised at the first check, with the reason and without unprintable characters; closed after a correct start."""
 
     def broken():
         raise ValueError("no \x1b[31m{config}\udc80")
@@ -720,7 +720,7 @@ def test_a_plugin_that_is_quarantined(house, make_plugin, listener, eventually):
 
 
 def test_it_looks_by_itself(watch, listener, eventually):
-    """From the start on, again and again, in a thread that ends with the server."""
+    """From the start on, repeatedly, in a thread that ends with the server."""
     watched = watch(mail=listener, start=True, alerts={"poll_interval": 0.02})
     watched.flow.take("i1")
     eventually(lambda: len(listener.alerts) == 2)
@@ -732,7 +732,7 @@ def test_it_looks_by_itself(watch, listener, eventually):
 
 
 def test_a_look_that_fails_is_not_the_last_one(watch, listener, eventually, logged, monkeypatch):
-    """What keeps it from looking is logged once, and then it goes on."""
+    """A failing check is logged once, and later checks continue."""
     watched = watch(mail=listener, alerts={"poll_interval": 0.01})
     alerts = watched.flow.app.alerts
     failures = [Unavailable("ledger_down"), Unavailable("ledger_down"), None, RuntimeError("x"), RuntimeError("x")]
@@ -781,7 +781,7 @@ def hanging(monkeypatch):
 
 
 def test_a_listener_that_hangs_holds_up_nobody_else(watch, listener, hanging, logged):
-    """The others are told, looks go on, and it is told of nothing more; that is logged once."""
+    """The other listeners are notified and checks continue; the hanging one gets nothing more; that is logged once."""
     watched = watch(hanging=hanging, mail=listener)
     watched.dead("i1")
     watched.looks(3)
@@ -807,7 +807,7 @@ def test_a_listener_that_is_slow_does_not_hold_up_looks(watch, listener, monkeyp
 
 
 def test_a_listener_that_comes_back_late_has_taken_it(watch, listener, hanging, eventually):
-    """It is not told of the same again, but of what has come since; nobody else is told twice."""
+    """It is not notified of the same alerts twice, but of those raised since; no other listener is notified twice."""
     watched = watch(hanging=hanging, mail=listener)
     watched.dead("i1")
     watched.look()

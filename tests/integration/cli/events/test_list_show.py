@@ -173,7 +173,7 @@ def test_there_is_no_such_event(run, server):
 
 
 def test_without_a_database_nothing_is_made(run, tmp_path):
-    """Who only looks, or mistypes a path, leaves no file behind."""
+    """A read-only command with a mistyped path creates no file."""
     for arguments in (
         ("list",),
         ("show", "x"),

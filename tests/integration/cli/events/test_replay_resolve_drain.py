@@ -17,7 +17,7 @@ def open_shop(server):
 
 
 def test_replay_runs_dead_deliveries_again(server, run, asked, settled, open_shop):
-    """By the event's id: the second attempt succeeds, the first one is kept, and numbers are told in words."""
+    """By the event's id: the second attempt succeeds, the first one is kept, and numbers are printed in words."""
     (server.folder / "open").unlink()
     event_id = server.post("r1", **ORDER)
     (server.folder / "open").touch()
@@ -131,7 +131,7 @@ def test_resolve_refuses_what_was_hardly_meant(server, run):
 
 
 def test_reroute_parked_finds_nobody(server, run, asked):
-    """What is parked stays parked while no handler wants it."""
+    """Parked events stay parked while no handler matches them."""
     assert (
         run("events", "reroute", "--parked", server=server).stdout == "No handler takes any of the parked events now.\n"
     )

@@ -23,7 +23,7 @@ def states(asked, server, name):
 
 
 def test_dismiss_and_back_again(server, run, asked, trips, hostile):
-    """What would be, what was, and that it is undone; with its note in `events show`, and nothing a terminal obeys."""
+    """The dry run, the result and the way to undo it; its note in `events show`, without control characters."""
     (event_id, _) = trips("dr1", 2)
     words = ("--business-key", "dr1")
     dry = run("events", "dismiss", *words, "--dry-run", server=server)
@@ -47,7 +47,7 @@ def test_dismiss_and_back_again(server, run, asked, trips, hostile):
 
 
 def test_in_json(server, asked, trips):
-    """What the operations answer, with what the command adds."""
+    """The response of the operations, with the members that the command adds."""
     (event_id,) = trips("dr2")
     assert asked("events", "dismiss", event_id, "--yes", server=server) == {
         "events": 1,
@@ -113,7 +113,7 @@ from flowhooks import handler, hookimpl
 
 @handler(process_key=["order", "trip"])
 def later(event):
-    """One that was installed when its call-backs had come."""
+    """A handler that is installed after its callbacks have come."""
 
 @hookimpl
 def handlers():

@@ -72,7 +72,7 @@ class Environment:
         self.database = folder / "flowhooks.db"
         self.env = {
             "FLOWHOOKS_DATABASE": str(self.database),
-            # What is installed for these tests is on the path too.
+            # Packages that are installed for these tests are on the path, too.
             "FLOWHOOKS_PLUGINS_DENY": ",".join(sorted({one.name for one in entry_points(group="flowhooks")})),
         }
 
@@ -86,7 +86,7 @@ class Environment:
         return kept | {"COLUMNS": "100", "PIP_CONFIG_FILE": os.devnull} | self.env
 
     def run(self, *words, code=0, **env):
-        """What a command prints; its standard error is in `said`."""
+        """The output of a command; its standard error is in `said`."""
         done = subprocess.run(
             self.command(*words),
             cwd=self.folder,
@@ -102,7 +102,7 @@ class Environment:
         return done.stdout
 
     def ask(self, *words, **more):
-        """What a command prints as JSON."""
+        """The JSON that a command prints."""
         return json.loads(self.run(*words[:2], "--json", *words[2:], **more))
 
     def package(self):
@@ -139,7 +139,7 @@ class Environment:
         (info / "RECORD").write_text("".join(f"{name},,\n" for name in (*names, f"{info.name}/INSTALLER")))
 
     def plugin(self, name="leave"):
-        """What `plugins list` says of a plugin; None if it is not in the list."""
+        """The line of `plugins list` about a plugin; None if it is not in the list."""
         found = {one["name"]: one for one in self.ask("plugins", "list")["plugins"]}
         return found.get(name)
 
@@ -208,7 +208,7 @@ def known(there):
 
 
 def test_from_nothing_to_a_plugin_and_back(there, ledger):
-    """What is parked is told before it is delivered, kept when the plugin goes, and told again when it comes back."""
+    """Parked events are listed before they are delivered, kept when the plugin is removed, and listed again later."""
     there.package()
     text = there.run("plugins", "install", "./acme-leave", *PIP)
     assert text.startswith("Installing with pip; -- --verbose at the end has it say all that it does.\n\nnew: leave")
@@ -278,7 +278,7 @@ def test_what_is_installed_already(there):
 
 
 def test_what_pip_cannot_install(there):
-    """What pip says is passed through, and the exit code is 1."""
+    """The output of pip is passed through, and the exit code is 1."""
     there.run("plugins", "install", "./nothing-here", *PIP, code=1)
     assert "nothing-here" in there.said
     assert "pip could not install that (its exit code is 1)" in there.said
@@ -422,7 +422,7 @@ def test_it_asks_first(server, at_a_terminal, tmp_path):
 
 
 def test_beside_a_running_server(there, ledger):
-    """It goes on as it was started, both times, and the commands say so; what it was told to forget is forgotten."""
+    """It keeps its options both times, and the commands say so; a retired handler stays retired."""
     with serving(there) as base:
         assert post(base, "early") == 202
         text = there.run("plugins", "install", there.wheel(), *PIP)

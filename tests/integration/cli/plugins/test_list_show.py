@@ -185,7 +185,7 @@ def test_a_ledger_that_cannot_be_read(run, asked, env, tmp_path):
 
 
 def test_show_has_all_that_is_known(asked, env, folder):
-    """What each handler listens to, when it is tried again, where it stands; settings by name; schema files."""
+    """The selectors of each handler, its retries and its file; settings by name; schema files."""
     (one,) = asked("plugins", "show", "works", **env)["plugins"]
     assert one["documentation"] == "Grants leave; that is all."
     grant, note = one["handlers"]
@@ -288,7 +288,7 @@ def test_settings_are_shown_by_name_and_never_by_value(run, asked, env):
 
 
 def test_settings_that_are_refused_are_shown_beside_what_may_be_set(run, env, tmp_path):
-    """What quarantines a plugin most often: its settings; then its schema is what one needs."""
+    """Wrong settings are the most frequent reason of a quarantine; then the schema is shown, which the user needs."""
     (tmp_path / "flowhooks.toml").write_text('[plugins.works]\ndays = "hidden-value"\n')
     text = run("plugins", "show", "works", **env).stdout
     lines = text.splitlines()
@@ -311,7 +311,7 @@ def test_show_of_a_broken_plugin_has_the_traceback(run, asked, env, folder):
 
 
 def test_show_of_one_that_is_kept_out_or_gone(run, server, env):
-    """It says why it is not in use, and of a missing one what waits for it."""
+    """It says why the plugin is not in use, and how many deliveries wait for a missing one."""
     assert "it is not in plugins_allow" in run("plugins", "show", "kept", **env).stdout
     text = run("plugins", "show", "shop", server=server, FLOWHOOKS_PLUGINS_DIRS="").stdout
     assert text.startswith("plugin shop: missing\n")
@@ -330,7 +330,7 @@ def test_an_unknown_name_is_wrong_usage(run, env):
 
 
 def test_a_package_is_a_name_too(run, asked):
-    """An installed plugin is shown by its package's name, with what that says of itself."""
+    """An installed plugin is shown by its package's name, with the description from its metadata."""
     from importlib.metadata import entry_points
 
     entry = next(iter(entry_points(group="flowhooks")))
@@ -354,7 +354,7 @@ def test_what_a_plugin_says_moves_no_cursor(run, folder, env):
 
 @pytest.mark.parametrize("words", [("install", "./nowhere"), ("uninstall", "fatal", "--dry-run")])
 def test_a_plugin_that_ends_the_process_is_said(run, tmp_path, words):
-    """What cannot be looked at is not changed; the way out is to have no plugin loaded, and that works."""
+    """A plugin that cannot be inspected is not changed; with no plugin loaded the command works."""
     (tmp_path / "fatal.py").write_text("import os\nos._exit(3)\n")
     env = {"FLOWHOOKS_PLUGINS_DIRS": str(tmp_path), "FLOWHOOKS_PLUGINS_ALLOW": "fatal"}
     result = run("plugins", *words, **env)

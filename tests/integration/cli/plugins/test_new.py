@@ -164,7 +164,7 @@ def test_what_was_given_is_asked_for_when_it_cannot_be_used(typed, tmp_path):
 
 
 def test_the_answers_end_too_early(typed, tmp_path):
-    """What to give instead, and nothing is made."""
+    """The message says which answer to give instead, and nothing is created."""
     code, _, screen = typed("plugins", "new", lines=["Leave", "\x04"])
     assert code == 2
     assert screen.splitlines()[-1] == NOBODY
@@ -181,7 +181,7 @@ def test_nobody_is_there_to_answer(run, tmp_path, arguments):
 
 
 def test_an_open_pipe_is_not_waited_for(tmp_path):
-    """Whoever holds the other end, and says nothing."""
+    """The process at the other end, which sends nothing."""
     done = subprocess.Popen(
         [*fork_server.FLOWHOOKS, "plugins", "new"],
         cwd=tmp_path,
@@ -273,7 +273,7 @@ def test_without_cookiecutter(run, tmp_path, monkeypatch):
 
 
 def test_the_users_own_configuration_does_not_count(run, tmp_path, home):
-    """What `~/.cookiecutterrc` says of other templates is not read."""
+    """Settings for other templates in `~/.cookiecutterrc` are not read."""
     (home / ".cookiecutterrc").write_text('default_context:\n  author: "Somebody Else"\n')
     result = run("plugins", "new", "--package", "acme-leave", *KEY, "--no-input")
     assert result.exit_code == 0, result.output

@@ -51,5 +51,5 @@ def test_threads_of_a_process_that_goes_on_share_what_memory_is_free():
     "environ", [{"MALLOC_ARENA_MAX": "5"}, {"GLIBC_TUNABLES": "glibc.malloc.arena_max=5"}], ids=["old", "tunable"]
 )
 def test_whoever_has_said_how_many_arenas_there_are_to_be_is_obeyed(environ):
-    """What the environment says goes before what flowhooks would choose."""
+    """The environment overrides the values that flowhooks would choose."""
     assert arenas(**environ) == 5

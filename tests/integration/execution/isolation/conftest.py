@@ -43,12 +43,12 @@ class Running:
         return Delivery(id="d1", event_id="e1", handler=f"{self.name}:{handler}", attempt=3)
 
     def run(self, handler: str, *, delivery: Delivery | None = None, **data):
-        """What a handler returns."""
+        """The value that a handler returns."""
         delivery = delivery or self.delivery(handler)
         return self.calls[delivery.handler].run(event_of(**data), delivery)
 
     def probe(self, handler: str, **data):
-        """What its probe says."""
+        """The answer of its probe."""
         delivery = self.delivery(handler)
         return self.calls[delivery.handler].probe(event_of(**data), delivery)
 

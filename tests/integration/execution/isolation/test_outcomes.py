@@ -32,7 +32,7 @@ def flow(house, monkeypatch):
 
 
 def test_how_attempts_end(flow, logged):
-    """Each as in a thread; what its process does not survive is lost, and goes by what its handler declares."""
+    """Each outcome is as in a thread; a crash of the process is lost, and follows the handler's options."""
     taken = {
         name: flow.take(name, key=name, wait=0).event_id
         for name in (

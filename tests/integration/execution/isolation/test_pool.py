@@ -1,4 +1,4 @@
-"""Whatever becomes of a handler's own process is what its caller is told, and nobody else notices."""
+"""The caller is notified of each end of a handler's own process, and no other process notices it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DEATHS = {
 
 
 def test_an_event_crosses_as_it_is(running):
-    """Whatever JSON may hold, and all that an event and a delivery say of themselves."""
+    """Any value that JSON may hold, and all attributes of an event and a delivery."""
     data = {"text": 'ü\u2028"\\', "number": 12345678901234567890, "half": 0.1, "list": [None, True, {}], "": {"a": []}}
     found = running.run("echo", **data)
     assert found["data"] == data
@@ -53,7 +53,7 @@ def test_a_process_is_used_again_and_is_not_the_server(running):
 
 
 def test_handlers_do_not_share_one(running):
-    """What one leaves behind in its process meets no other handler."""
+    """State that one handler leaves behind in its process reaches no other handler."""
     assert running.run("limits") == [0, 0]
     assert running.run("threads") == 2
     assert running.run("nothing") is None
@@ -108,7 +108,7 @@ def test_secrets_reach_it_and_do_not_come_back_in_errors(running):
 
 @pytest.mark.parametrize("handler", DEATHS)
 def test_its_end_is_that_attempts_alone(running, handler):
-    """Whoever waits for it is told how it has ended; the next delivery of it, or of another, finds a process."""
+    """Its caller is notified how it has ended; the next delivery of it, or of another one, finds a process."""
     delivery = running.delivery(handler)
     with pytest.raises(HandlerLost, match=DEATHS[handler]):
         running.run(handler, delivery=delivery)
@@ -147,7 +147,7 @@ def test_what_it_keeps_is_given_back(running):
 
 
 def test_it_is_replaced_after_many_runs(running, monkeypatch):
-    """What leaks slowly is given back."""
+    """Slowly leaked memory is given back."""
     monkeypatch.setattr(pool_module, "MAX_RUNS_PER_PROCESS", 3)
     pids = [running.run("limits") and running.run("echo")["pid"] for _ in range(12)]
     assert len(set(pids)) >= 4
@@ -168,7 +168,7 @@ def test_others_run_on_while_one_hangs(running, tmp_path):
 
 
 def test_what_it_returns_crosses_as_json(running, logged):
-    """What JSON does not have, and what is too much, is dropped and logged; the work was done."""
+    """Results that JSON does not have, or that are too large, are dropped and logged; the work was done."""
     for handler, why in (("returns_much", "over 1048576 characters"), ("returns_a_set", "set is not JSON")):
         assert running.run(handler) is None
         (said,) = [one for one in logged if one["event"] == "result_dropped"]
@@ -340,7 +340,7 @@ def test_one_that_was_killed_while_it_rested_is_not_missed(running, eventually, 
 
 
 def test_signals_to_everybody_end_nobody(running, eventually):
-    """Whoever stops a whole service tells each of its processes: those of handlers leave that to the server."""
+    """A service manager signals each process of a service; handlers' processes leave the stop to the server."""
     pid = running.run("echo")["pid"]
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         os.kill(pid, number)
@@ -349,7 +349,7 @@ def test_signals_to_everybody_end_nobody(running, eventually):
 
 
 def test_the_process_that_they_come_from_is_started_again(make_running, logged, eventually):
-    """What ran is lost; what comes meanwhile waits for the next one."""
+    """A running attempt is lost; deliveries that come meanwhile wait for the next process."""
     running = make_running()
     ppid = running.run("echo")["ppid"]
     os.kill(ppid, signal.SIGKILL)
@@ -375,7 +375,7 @@ def test_an_attempt_whose_process_ends_with_that_one_is_lost(make_running, tmp_p
 
 
 def test_closing_leaves_nothing(make_running, is_gone, eventually, tmp_path):
-    """What still runs is ended, and whoever waits for it is told; afterwards there is no process any more."""
+    """Running processes are ended, and their callers are notified; afterwards there is no process any more."""
     running = make_running()
     found = running.run("echo")
     mark, outcome = tmp_path / "mark", []

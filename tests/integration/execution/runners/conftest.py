@@ -1,4 +1,4 @@
-"""What tests of runners need: handlers that wait to be let go on, and much to do at once."""
+"""Fixtures for tests of runners: handlers that wait for a signal, and many deliveries at once."""
 
 from __future__ import annotations
 

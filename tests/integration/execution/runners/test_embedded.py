@@ -85,7 +85,7 @@ def test_what_does_not_fit_into_memory_is_run_all_the_same(house, listens, event
 
 
 def test_a_retry_that_has_become_due_is_found(house, listens, eventually):
-    """Without being told, the runner finds what has become due by the clock."""
+    """Without a notification, the runner finds deliveries that have become due by the clock."""
     errors = [ValueError("x")]
 
     def function(event):
@@ -250,7 +250,7 @@ def test_a_thread_that_cannot_be_started_ends_nothing(house, listens, gate, even
 
 
 def test_each_handler_has_its_own_timeout(house, listens, gate, eventually, logged):
-    """What the operator says of a handler counts, then what it declares, then what goes for all."""
+    """The operator's setting for a handler overrides its declaration, which overrides the general setting."""
     handlers = [listens(gate, name="slow", timeout=60), listens(gate, name="quick", process_key="q", timeout=60)]
     flow = house.open(
         *handlers, runner={"threads": 4, "timeout": 60.0}, handlers={"p:quick": HandlerSettings(timeout=0.1)}
@@ -308,7 +308,7 @@ def test_what_begins_together_and_is_quick_takes_one_thread(clock, monkeypatch, 
 
 
 def test_one_that_was_quick_and_hangs_keeps_no_other(clock, monkeypatch, eventually):
-    """What was left to the thread that now hangs is begun by others at the next look."""
+    """Deliveries that were assigned to a hanging thread are started by other threads at the next poll."""
     monkeypatch.setattr(embedded, "FAST_THRESHOLD_SECONDS", 60)
     ran, opened = [], threading.Event()
 

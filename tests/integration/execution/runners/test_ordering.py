@@ -93,7 +93,7 @@ def test_never_two_of_one_key_and_always_in_order(house, runner, listens, eventu
 
 
 def test_one_that_fails_for_long_keeps_only_its_own_key(house, runner, listens, eventually):
-    """The next of its key waits, others run; and an answer does not say that what is held back is done."""
+    """The next of its key waits, other keys run; and an answer does not report blocked deliveries as done."""
     done, fail = [], threading.Event()
 
     def handle(event):

@@ -71,7 +71,7 @@ def test_a_job_is_stored_with_its_delivery_or_not_at_all(house, listens):
 
 
 def test_a_lost_job_is_made_again(house, listens, eventually):
-    """What waits and has no job gets one."""
+    """A waiting delivery without a job gets one."""
     runs = []
     flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), start=False, runner=KIND)
     event_id = flow.take("i1", wait=0).event_id
@@ -94,7 +94,7 @@ def test_a_job_that_died_with_its_worker_is_made_again(house, listens):
 
 
 def test_a_worker_that_fell_silent_in_a_transaction_holds_up_nobody(house, listens):
-    """What it holds is passed over, and removed once the database has ended that; other jobs are made meanwhile."""
+    """Rows that it locks are skipped, and removed once the database has ended it; other jobs are made meanwhile."""
     flow = house.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
     for instance in ("taken", "lost"):
         flow.take(instance, wait=0)
@@ -124,7 +124,7 @@ def test_a_connection_that_falls_silent_in_a_transaction_is_to_be_ended_by_the_s
 
 
 def test_a_job_of_an_attempt_that_is_over_hides_nothing(house, listens):
-    """What is to be done now has a job of its own, although one of an attempt that was lost is still there."""
+    """A due delivery has a job of its own, although the job of a lost attempt is still there."""
     listener = listens(lambda event: None, name="h", probe=lambda event, delivery: None)
     lost = house.open(listener, start=False, runner=KIND)
     lost.take("i1", wait=0)
@@ -172,7 +172,7 @@ def test_a_doubled_job_runs_once(house, listens, eventually):
 
 
 def test_a_retry_is_made_when_it_is_due(house, listens):
-    """What is for later has its job at once, and it is taken in time."""
+    """A delivery that is due later has its job at once, and it is fetched in time."""
     runs = []
 
     def fails_at_first(event, delivery):
@@ -241,7 +241,7 @@ def test_a_handler_with_a_long_name_has_a_queue(house, listens):
 
 
 def test_stopping_waits_for_what_runs_and_leaves_the_rest(house, listens, gate):
-    """What has not begun is run by the next process."""
+    """Deliveries that have not started run in the next process."""
     flow = house.open(listens(gate, name="gate"), runner=KIND | {"threads": 2})
     events = [flow.take(f"i{number}", wait=0).event_id for number in range(4)]
     assert gate.enter(1)

@@ -49,7 +49,7 @@ def new_ledger(postgresql_server):
 
 
 def run(url, statement, *values):
-    """What a connection of its own reads or writes."""
+    """Read or write over a connection of its own."""
     with psycopg.connect(url, autocommit=True) as connection:
         found = connection.execute(statement, values or None)
         return found.fetchall() if found.description else []
@@ -70,7 +70,7 @@ def as_it_was(url, last):
 
 
 def test_they_are_made_and_recorded(new_ledger):
-    """By `db upgrade` only, and once; tables of an older or a newer version are told from those that fit."""
+    """By `db upgrade` only, and once; an older or newer version of the tables is recognised."""
     url = new_ledger()
     with pytest.raises(LedgerSchemaTooOld, match="missing: run `flowhooks db upgrade`"):
         procrastinate_schema.check(url)
@@ -121,7 +121,7 @@ def test_those_of_an_older_procrastinate_are_brought_up(new_ledger, house, liste
     procrastinate_schema.upgrade(new)
     assert sorted(run(house.url, SHAPE)) == sorted(run(new, SHAPE))
 
-    # So that nothing is run by a job that was made anew.
+    # So that a renewed job runs nothing.
     monkeypatch.setattr(ProcrastinateRunner, "_sweep", lambda _self, _late: None)
     flow = house.open(listener)
     for event_id in events:

@@ -1,4 +1,4 @@
-"""What every runner does: each delivery once, no handler at another's expense, and nothing left behind at the end."""
+"""Requirements for every runner: each delivery runs once, handlers share fairly, and nothing is left at the end."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_stopping_waits_for_what_runs(house, listens, gate):
 
 
 def test_stopping_does_not_wait_for_ever(house, listens, gate):
-    """What does not end in time is left behind, says so, and is found lost at the next start."""
+    """An attempt that does not end in time is left behind, is logged, and is found lost at the next start."""
     listener = listens(gate, name="gate")
     flow = house.open(listener)
     event_id = flow.take(wait=0).event_id

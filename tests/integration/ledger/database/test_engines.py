@@ -1,4 +1,4 @@
-"""What is particular to the database: durable writes, readers that cannot write, batches as one statement."""
+"""Rules of each database: durable writes, readers that cannot write, batches as one statement."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_reader_sees_one_moment(engines):
 
 
 def test_a_failed_transaction_leaves_nothing(engines):
-    """What was written before an error is gone, and the connection can be used again."""
+    """Rows written before an error are rolled back, and the connection can be used again."""
     writing, _ = engines
 
     def cut():
@@ -139,7 +139,7 @@ def test_a_sound_file_and_a_broken_one(engines, tmp_path):
 
 
 def test_keys_are_ordered_by_their_bytes_everywhere():
-    """PostgreSQL is told to, whatever the language of its database; numbers are ordered as they are."""
+    """PostgreSQL uses the C collation, in any language of its database; numbers are ordered as numbers."""
     table = select(attempts).order_by(*map(database.bytewise_order, attempts.primary_key))
     said = str(table.compile(dialect=postgresql.dialect()))
     assert said.endswith('ORDER BY attempts.delivery_id COLLATE "C", attempts.number')
@@ -160,7 +160,7 @@ def test_keys_are_ordered_by_their_bytes_everywhere():
     ],
 )
 def test_which_urls_name_the_same_database(one, other, same):
-    """Whoever it is opened as."""
+    """It applies to every user that opens the database."""
     assert database.is_same_database(one, other) is same
 
 

@@ -100,7 +100,7 @@ def test_migrations_make_what_the_tables_say(two_engines):
 
 
 def test_migrations_make_the_very_tables_and_indexes_on_postgresql(two_engines):
-    """What Alembic does not compare, such as conditions and expressions of indexes, is the same too."""
+    """Objects that Alembic does not compare, such as conditions and expressions of indexes, are the same, too."""
     migrated, direct = two_engines
     if migrated.dialect.name != "postgresql":
         pytest.skip("SQLite's statements are compared as they are")
@@ -124,7 +124,7 @@ def test_migrations_make_the_very_tables_and_indexes_on_postgresql(two_engines):
 
 
 def test_migrations_make_the_very_statements_that_the_tables_make(writing, tmp_path):
-    """What Alembic does not compare, such as WITHOUT ROWID and partial indexes, is the same too."""
+    """Objects that Alembic does not compare, such as WITHOUT ROWID and partial indexes, are the same, too."""
 
     def made(file):
         with closing(sqlite3.connect(file)) as connection:
@@ -167,7 +167,7 @@ def test_a_migration_that_breaks_off_leaves_nothing(writing, monkeypatch):
 
 
 def test_an_empty_database_can_be_told_from_a_ledger(tmp_path):
-    """Who only reads is told to upgrade an empty database."""
+    """A reader of an empty database gets an error that says to upgrade it."""
     file = make(tmp_path / "empty.db", "VACUUM")
     with pytest.raises(LedgerSchemaTooOld, match="empty"):
         Reader(url(file))
@@ -233,7 +233,7 @@ RELEASED = sorted((Path(__file__).parents[3] / "data/released_ledgers").glob("*.
 
 @pytest.mark.parametrize("dump", [*RELEASED, None], ids=lambda dump: dump.stem if dump else "first migration")
 def test_a_ledger_that_a_released_version_filled_is_upgraded(tmp_path, dump, pending_migration):
-    """It is brought to this version, nothing of it is lost, and its books balance."""
+    """It is upgraded to this version, nothing of it is lost, and its counts balance."""
     script = dump.read_text() if dump else dumped(tmp_path / "first.db")
     file = tmp_path / "released.db"
     with closing(sqlite3.connect(file)) as connection:
@@ -307,7 +307,7 @@ def full(house, listens):
 
 
 def rows(engine, tables):
-    """What some tables hold, as they are in this database: sets of rows, by table."""
+    """The contents of some tables of this database: sets of rows, by table."""
     with engine.connect() as connection:
         return {
             name: {frozenset(row.items()) for row in connection.execute(select(table)).mappings()}
@@ -340,7 +340,7 @@ def other(house, postgresql_server, tmp_path):
 
 
 def test_a_filled_ledger_is_upgraded_by_a_pending_migration(house, full, other, pending_migration):
-    """What it held is all there afterwards, to the letter, and a server goes on with it."""
+    """All its rows are there afterwards, unchanged, and a server continues with it."""
     handlers, dead, parked = full
     newest, old = (database.open_engine(address, writing=True) for address in (house.address, other))
     before = runner.HEAD

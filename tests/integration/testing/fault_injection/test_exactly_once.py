@@ -213,7 +213,7 @@ def test_the_memory_of_a_test_is_the_world_outside():
 
 
 def test_a_handler_that_swallows_what_it_cannot_know(tried):
-    """It returns as if all were well, so that work that failed is lost and nobody is told."""
+    """It returns without an error, so that failed work is lost without a notice."""
     report = tried(
         """
 @handler(process_key="leave")
@@ -289,7 +289,7 @@ def test_a_handler_whose_deliveries_take_turns(tried, order_by, said):
 
 
 def test_an_ordered_handler_that_counts_on_the_order_of_other_keys(tried):
-    """What is ordered by key may lose an event all the same: each event of the kit has a key of its own."""
+    """Events ordered by key may be lost all the same: each event of the kit has a key of its own."""
     report = tried(ORDERED.replace("ORDER", "business_key") + COUNTS_ON_THE_ORDER, lines=1)
     assert bad(report) == {("reordered", 0, "lost")}
     said = str(report)
@@ -297,12 +297,12 @@ def test_an_ordered_handler_that_counts_on_the_order_of_other_keys(tried):
 
 
 def test_an_ordered_handler_may_count_on_the_order_of_its_key(tried):
-    """What is lost where nothing is ordered is not lost here."""
+    """An event that is lost where nothing is ordered is not lost here."""
     assert tried(ORDERED.replace("ORDER", "process_key") + COUNTS_ON_THE_ORDER, lines=1).exactly_once
 
 
 def test_a_handler_that_gives_up_by_itself(tried):
-    """It goes by more than the event, and says nothing: what the kit cannot know the reason of is reported as well."""
+    """It depends on more than the event, silently: results without a known reason are reported, too."""
     report = tried(
         """
 first = None
@@ -541,7 +541,7 @@ def test_a_kind_and_an_engine(world):
         exactly_once(grant, done=world.booked, make={}, source="hr", kind="cancelled")
 
 
-# What is wrong with the test itself
+# Mistakes in the test itself
 
 
 def test_work_that_is_not_counted_ends_the_trial(world):
@@ -627,7 +627,7 @@ def test_numbers_make_sense(world, given):
 
 
 def test_a_quarantined_plugin_is_said(tried):
-    """What is wrong with a plugin comes before what is wrong with its handler."""
+    """A fault of a plugin is reported before a fault of its handler."""
     with pytest.raises(FlowhooksError, match="NameError"):
         tried("pass")
 

@@ -17,7 +17,7 @@ from support import browsers
 from support.waiting import WAIT_TIMEOUT
 
 EXPECTED = "status of (401|404|409|422|429)|^The Cross-Origin-Opener-Policy header has been ignored"
-"""What Chromium logs of pages that are not there, not for everybody, or without TLS."""
+"""Messages of Chromium about missing pages, forbidden pages, or pages without TLS."""
 VOID = frozenset({"meta", "link", "img", "input", "br", "path", "rect"})
 
 
@@ -89,7 +89,7 @@ class Answer(NamedTuple):
 
 
 class Console:
-    """A console, and whoever looks at it."""
+    """A console, and its visitor."""
 
     def __init__(self, flow, address):
         self.flow = flow

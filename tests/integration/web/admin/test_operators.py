@@ -33,7 +33,7 @@ class Something:
     """A resource that another part of the API may have."""
 
     def on_get(self, request, response):
-        """Who asks."""
+        """The client."""
         response.media = {"operator": request.context.operator and request.context.operator.name}
 
 
@@ -120,7 +120,7 @@ def test_who_is_written_down(house, ask, listens):
 
 @pytest.mark.sqlite
 def test_no_other_site_reads_or_changes_anything(house, ask):
-    """A token needs no page of ours; a browser without one may change nothing, whatever it says of itself."""
+    """A token needs no page of ours; a browser without one may change nothing, with any headers."""
     request = ask(house.open(operators=OPERATORS))
     sent = {"Sec_Fetch_Site": "cross-site", "Origin": "https://evil.example"}
     assert request("POST", "/api/operations/reroute_parked", TOKENS["li"], {}, **sent)[0] == 200
@@ -175,7 +175,7 @@ def test_a_token_in_a_file_is_read_again_with_the_settings(house, ask, tmp_path)
 
 @pytest.fixture
 def attempts():
-    """Attempts, and the clock that they go by."""
+    """Attempts, and the clock that they use."""
     clock = ManualClock()
     attempts = LoginThrottle(clock)
     attempts.clock = clock
@@ -183,7 +183,7 @@ def attempts():
 
 
 def test_an_address_is_delayed_too(attempts):
-    """Whoever guesses names has to wait longer each time, up to a quarter of an hour, whatever name comes next."""
+    """A client that guesses names must wait longer each time, up to a quarter of an hour, for any next name."""
     for number in range(FREE_ADDRESS_FAILURES):
         assert attempts.check(f"n{number}", "192.0.2.1") == 0
     waits = []

@@ -1,4 +1,4 @@
-"""Who is let in: this machine, under a name that no web site can have."""
+"""Requests are accepted from this machine only, under a name that no web site can have."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_only_names_of_this_machine(house, serve):
             assert "127.0.0.1" in answer.page.text
         assert console.get("/", host=host, root="").status == 403
     assert "隧道" not in console.get("/", host="evil.example", Accept_Language="zh").page.text
-    # What engines and watchers ask for is not the console's business.
+    # Paths for engines and monitoring are not subject to the console's rule.
     assert console.get("", host="evil.example", root="/healthz").status == 200
 
 

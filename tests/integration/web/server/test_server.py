@@ -135,7 +135,7 @@ def server(start):
 
 @pytest.mark.parametrize("name", TAKEN)
 def test_taken(server, connect, name):
-    """What RFC 9112 lets a client send reaches the application, and the connection serves the next request."""
+    """A request that RFC 9112 permits reaches the application, and the connection serves the next request."""
     raw, status = TAKEN[name]
     client = connect(server).send(raw)
     assert client.answer().status == status
@@ -160,7 +160,7 @@ def test_head_and_body_are_sent_together(server, connect, monkeypatch):
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(server, connect, ask, name):
-    """What it does not is answered with the envelope, the connection is closed, and the server goes on."""
+    """Any other request is answered with the envelope, the connection is closed, and the server continues."""
     raw, status = REFUSED[name]
     client = connect(server).send(raw)
     answer = client.answer()
@@ -281,7 +281,7 @@ def test_client_that_stays_after_a_refusal(start, connect, monkeypatch):
 
 
 def test_continue(server, connect):
-    """Who asks before sending a body is told to go on."""
+    """A client that asks before sending a body gets 100 Continue."""
     client = connect(server).send(POST + b"Content-Length: 3\r\nExpect: 100-continue\r\n\r\n")
     assert client.answer().status == 100
     assert client.send(b"abc").answer().json["length"] == 3
@@ -291,7 +291,7 @@ def test_continue(server, connect):
 
 
 def test_continue_is_not_said_to_what_is_refused(server, connect):
-    """Who asks before sending too large a body is told so, and nothing else."""
+    """A client that asks before sending too large a body gets the error, and nothing else."""
     client = connect(server).send(POST + b"Content-Length: 1001\r\nExpect: 100-continue\r\n\r\n")
     assert client.answer().status == 413
     assert client.closed()
@@ -304,7 +304,7 @@ def test_continue_without_a_body(server, connect):
 
 
 def test_continue_behind_another_request(server, connect, resource):
-    """What was asked while an earlier request ran is answered after it."""
+    """Requests sent while an earlier one runs are answered after it."""
     client = connect(server).send(SLOW + POST + b"Content-Length: 3\r\nExpect: 100-continue\r\n\r\n")
     assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
     resource.go.set()
@@ -321,7 +321,7 @@ def test_pipelined_requests(server, connect):
 
 
 def test_nothing_after_a_refusal_is_run(server, connect):
-    """What follows a malformed request on its connection may be anything, and is not looked at."""
+    """Bytes after a malformed request on its connection may be anything, and are not parsed."""
     client = connect(server).send(GOOD + POST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc" + GOOD)
     assert client.answer().status == 200
     assert client.answer().status == 400
@@ -372,7 +372,7 @@ def test_slow_drip(start, connect, ask, start_of_request):
 
 
 def test_deadline_does_not_run_while_the_server_works(start, connect, resource):
-    """What was sent behind a request that takes long has its whole time once that one is answered."""
+    """The time limit of a request sent behind a slow one starts when the slow one is answered."""
     server = start(read_timeout=2)
     client = connect(server).send(SLOW + GOOD[:-4])
     assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
@@ -643,7 +643,7 @@ def test_drain_takes_what_was_waiting_to_be_accepted(start, connect):
 
 
 def test_drain_gives_up(start, connect, resource):
-    """What does not end in time is reported, then cut off."""
+    """A request that does not end in time is reported, then cut off."""
     server = start(read_timeout=20)
     connect(server).send(GOOD[:10]).socket.sendall(b"a")
     connect(server).send(SLOW)
@@ -654,7 +654,7 @@ def test_drain_gives_up(start, connect, resource):
 
 
 def test_retire_leaves_new_connections_to_others(start, connect):
-    """Of two servers on one socket, the one that retires takes nothing more, not even what waits; the other does."""
+    """Of two servers on one socket, the one that stops accepts nothing more, even if it waits; the other does."""
     holds, held = threading.Event(), threading.Event()
     with bind("127.0.0.1:0") as socket_of_both:
         one = start(inherited=socket_of_both.dup())
@@ -727,7 +727,7 @@ def test_stop_accepting(start, connect):
 
 
 def test_stops_from_within_the_loop(app):
-    """What a signal handler calls in the thread that serves does not wait for itself."""
+    """A function that a signal handler calls in the serving thread does not wait for itself."""
     server = Server(app, listen="127.0.0.1:0", threads=1, limits=Limits(), name="test")
     refused = []
 
@@ -778,7 +778,7 @@ def test_address_that_cannot_be(app, listen):
 
 @pytest.mark.parametrize("listen", ["localhost:0", "*:0", ":0", "[::1]:0"])
 def test_address(app, listen):
-    """Names, every address, and IPv6 are understood; the port that the system chose is told."""
+    """Names, every address, and IPv6 are understood; the port that the system chose is reported."""
     server = Server(app, listen=listen, threads=1, limits=Limits(), name="test")
     server.close()
     host, _, port = server.address.rpartition(":")

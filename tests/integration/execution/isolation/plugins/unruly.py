@@ -139,7 +139,7 @@ def hangs(event):
 
 @alone(timeout=1)
 def loops(event):
-    """Loop in Python, whatever it is told by signals."""
+    """Loop in Python, and ignore signals."""
     for one in (signal.SIGTERM, signal.SIGINT, signal.SIGABRT):
         signal.signal(one, signal.SIG_IGN)
     while True:

@@ -73,7 +73,7 @@ class Answer(NamedTuple):
 
 
 class Api:
-    """A served API, and whoever asks it."""
+    """A served API, and its client."""
 
     def __init__(self, flow, address):
         self.flow = flow
@@ -96,7 +96,7 @@ class Api:
             connection.close()
 
     def get(self, path, **query):
-        """What is there."""
+        """The stored data."""
         answer = self.ask(f"{path}?{urlencode(query, doseq=True)}" if query else path)
         assert answer.status == 200, answer.body
         return answer.json
@@ -169,12 +169,12 @@ def busy(house, serve, listens, make_plugin):
 
 @pytest.fixture(scope="module")
 def document():
-    """What is published, as a client reads it."""
+    """The published description, as a client reads it."""
     return json.loads(json.dumps(openapi(Schemas.load())))
 
 
 def strict(document):
-    """What is published, with nothing let pass that is not described."""
+    """The published description, which permits no undescribed member."""
     schemas = document["components"]["schemas"]
     ours = {name: one | {"additionalProperties": False} for name, one in schemas.items() if "$ref" not in one}
     return document["components"] | {"schemas": schemas | ours | {"answer": schemas["answer"]}}
@@ -395,7 +395,7 @@ def test_what_is_parked(busy):
 
 
 def test_alerts(busy):
-    """Those that are open, and those that are over."""
+    """Open alerts, and closed ones."""
     found = busy.get("/api/alerts")["alerts"]
     assert all(one["closed_at"] is None for one in found)
     (mine,) = [one for one in found if one["id"] == "alert NULL"]
@@ -408,7 +408,7 @@ def test_alerts(busy):
 
 
 def test_how_it_goes(busy):
-    """What the console's overview is made of."""
+    """The figures of the console's overview."""
     found = busy.get("/api/overview")
     assert found["counts"] == {"waiting": 1, "handler_missing": 0, "running": 0, "unknown": 0, "dead": 1, "parked": 1}
     assert found["oldest"]["dead"]["event_id"] == busy.flow.dead
@@ -581,7 +581,7 @@ def raw(api, path, parameter, value):
 
 
 def test_payloads_are_data(house, serve, listens):
-    """What an engine, a plugin or an operator puts into a field comes back as the same text, and as nothing else."""
+    """A text from an engine, a plugin or an operator comes back in its field unchanged, and nowhere else."""
 
     def fail(event):
         raise RuntimeError(PAYLOAD.replace("%00", ""))
@@ -747,7 +747,7 @@ def test_reroute_takes_one_handler(concluded):
 
 
 def test_handlers_of_a_newer_version(concluded, monkeypatch):
-    """What would be routed by a part of the handlers is answered 503, with what to do."""
+    """Routes with only a part of the handlers are answered 503, with the next step."""
     monkeypatch.setattr(concluded.flow.app.router, "unreadable_handlers", ("books:later",))
     event = concluded.flow.events()[0]
     for path in (f"/api/events/{event}/explanation", "/api/parked"):

@@ -1,4 +1,4 @@
-"""What is done by clicking: asked first, done by a form, said once; on both databases, over a real socket."""
+"""Actions by clicks: a question, a form, one message; on both databases, over a real socket."""
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations
@@ -26,13 +26,13 @@ pytestmark = pytest.mark.either
 
 @pytest.fixture
 def mended():
-    """Whether what was wrong with the handler has been mended."""
+    """Whether the fault in the handler has been fixed."""
     return []
 
 
 @pytest.fixture
 def busy(house, serve, listens, mended):
-    """A console whose handler fails until it is mended, with a dead delivery, a succeeded one and parked events."""
+    """A console whose handler fails until it is fixed, with a dead delivery, a succeeded one and parked events."""
 
     def archive(event):
         if event.business_key == "bad" and not mended:
@@ -53,7 +53,7 @@ def event_of(console, instance):
 
 
 def audit(console):
-    """What is written down of operators, the oldest first."""
+    """The audit log, the oldest record first."""
     return [
         (actor, interface, action, target, json.loads(detail))
         for actor, interface, action, target, detail in console.flow.sql(
@@ -114,7 +114,7 @@ def test_the_second_of_two_clicks_finds_that_it_has_moved_on(busy, mended):
     assert "nothing left to do" in again.page.text
     assert busy.flow.only(event).attempt == 2
     assert len(audit(busy)) == 1
-    # And who asks anew is told before the form.
+    # And a new question shows it before the form.
     asked = busy.get(address, root="").page
     assert "There is nothing to do" in asked.text
     assert asked.form() is None
@@ -150,7 +150,7 @@ def test_what_has_succeeded_is_asked_about_twice(busy):
     ("name", "state"), [("did", State.SUCCEEDED), ("did_not", State.SUCCEEDED), ("close", State.CLOSED)]
 )
 def test_an_unknown_delivery_is_resolved(busy, mended, name, state):
-    """It did its work, or did not, or is closed; with a note that stays; the second one is told that it moved on."""
+    """It did its work, or did not, or is closed; with a note that stays; the second operator sees that it changed."""
     delivery = unknown(busy)
     event = event_of(busy, "4711")
     (address,) = busy.page(f"/events/{event}").to_do(name)
@@ -227,7 +227,7 @@ OFFERED = {
     "running": {},
     "closed": {},
 }
-"""What a search for a state offers for all that it finds, and the state of what that is done to."""
+"""The actions that a search for a state offers for all its results, and the state that they change."""
 
 
 @pytest.mark.parametrize("state", OFFERED)
@@ -305,7 +305,7 @@ def test_parked_events_are_dismissed_and_routed_again(busy):
     assert answer.headers["Location"] == "/console/parked"
     assert busy.flow.app.ledger.event(event_of(busy, "4714")).state == "dismissed"
     assert audit(busy)[0][4]["note"] == "a trial"
-    # Nobody wants it, so that it is parked again; which is no delivery, and still something that is done.
+    # It matches no handler, so that it is parked again; which is no delivery, and still something that is done.
     answer, asking = busy.act(busy.page(f"/events/{event}").to_do("reroute")[0])
     assert "Parked again" in asking.text
     assert "Parked again" in busy.follow(answer).page.text
@@ -359,7 +359,7 @@ def test_a_handler_is_paused_and_resumed(busy):
 
 
 def test_an_alert_is_acknowledged(busy):
-    """Whose name stands beside it is whoever clicked."""
+    """The name beside it is the name of the operator who clicked."""
     busy.flow.app.alerts.poll()
     (address, *_) = busy.page("/alerts").to_do("acknowledge")
     answer, asking = busy.act(address, note="I call the archive")
@@ -417,7 +417,7 @@ def attempts(console):
 
 
 def test_running_once_more_is_gone_on_with_where_it_stopped(paid, eventually):
-    """Who stops lands on a page that says how many were started, and goes on with the others from there."""
+    """Stop leads to a page that says how many were started, and that continues with the other ones from there."""
     answer, _ = paid.act("/console/do/replay_again?state=succeeded&back=/console/events", sure="yes")
     assert "starting it again from the list runs all of them again" in answer.page.text
     assert "goes on with the rest" not in answer.page.text
@@ -425,7 +425,7 @@ def test_running_once_more_is_gone_on_with_where_it_stopped(paid, eventually):
     landed = paid.get(stop, root="").page
     assert "Stopped. Deliveries that run once more: 2" in landed.text
     assert "Events gone through: 2 of 7" in landed.text
-    # The page can be kept, and shows what it showed; to go on is asked for anew.
+    # The page can be kept, and shows the same again; to continue needs a new confirmation.
     assert paid.get(stop, root="", method="HEAD").status == 200
     to, hidden = landed.form()
     assert "sure" not in hidden
@@ -490,7 +490,7 @@ def test_long_work_is_counted_for_a_moment_only(busy, monkeypatch):
 
 
 def test_who_leaves_in_between_loses_nothing(busy, monkeypatch):
-    """A closed browser leaves the rest as it was; whoever begins again does that, and two who go on do it once."""
+    """A closed browser leaves the rest unchanged; a second start does the rest, and two at once do it once."""
     monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
     monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
     answer, _ = busy.act("/console/do/dismiss?state=parked")
@@ -576,7 +576,7 @@ def test_no_redirect_leads_away(busy, given):
 
 
 def test_a_search_comes_back_as_it_was(busy):
-    """What was searched for, whatever characters it has, is in the address to which the browser goes back."""
+    """The search, with any characters, is in the address to which the browser goes back."""
     query = f"business_key={quote('合同 &#+%/?=', safe='')}&state=parked"
     busy.flow.take("5000", key="nobody", businessKey="合同 &#+%/?=")
     (address,) = busy.page(f"/events?{query}").to_do("dismiss")
@@ -654,14 +654,14 @@ def test_the_audit(busy):
     ["", "x", "W10", "bnVsbA", "WyJyZXBsYXkiLCAxXQ", "WyJyZXBsYXkiLCB7ImRlbGl2ZXJpZXMiOiAiPGI-In1d", "=" * 5000],
 )
 def test_a_cookie_of_somebody_elses_making(busy, given):
-    """Whatever a cookie says, the page is there, and shows figures at the most."""
+    """With any cookie the page is there, and shows figures at most."""
     answer = busy.get("/", Cookie=f"flowhooks_done={given}")
     assert answer.status == 200
     assert "b" not in {tag for tag, _ in answer.page.tags}
 
 
 def test_a_figure_that_no_text_is_about():
-    """What an operation counts, and the console has no words for, is left out rather than an error."""
+    """A count of an operation without words in the console is left out rather than an error."""
     from flowhooks.web.admin.console.flash import figures
 
     assert figures({"events": 2, "novel": 3, "dry_run": True, "handlers": ("a", "b"), "next": ""}) == {

@@ -91,7 +91,7 @@ def test_events_that_a_condition_dismissed_are_found(console, visit):
 
 
 def test_the_overview_refreshes_itself(console, visit):
-    """What comes meanwhile is shown without a reload, until somebody pauses it, and again when they go on."""
+    """New events are shown without a reload, until the page is paused, and again when it continues."""
     page = visit(console)
     page.clock.install()
     page.reload()
@@ -172,7 +172,7 @@ def test_times_without_scripts(console, visit):
 
 
 def test_a_search_keeps_a_short_address_and_pages(console, visit):
-    """What was not filled in is not in the address; older and newer lead on and back, by the browser's button too."""
+    """Empty fields are not in the address; older and newer lead on and back, by the browser's button too."""
     page = visit(console, "/events")
     page.get_by_label("Process definition key").fill("contract")
     page.get_by_label("State").select_option("succeeded")
@@ -270,7 +270,7 @@ def test_the_overview_of_whoever_is_out(guarded, visit):
 
 
 def test_a_web_site_changes_nothing(guarded, visit):
-    """A form of another site is refused in a real browser, and whoever is logged in stays so."""
+    """A form of another site is refused in a real browser, and the session of the operator stays."""
     page = visit(guarded)
     page.get_by_label("Name").fill("li")
     page.get_by_label("Password").fill("correct horse battery")

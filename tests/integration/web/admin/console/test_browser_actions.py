@@ -221,7 +221,7 @@ def test_by_keyboard_the_safe_way_comes_first(console, visit):
 
 
 def test_two_quick_clicks(console, visit):
-    """Who clicks twice means it once."""
+    """A double click acts once."""
     page = visit(console, f"/events/{event_of(console, '4711')}")
     page.get_by_role("link", name="Run again", exact=True).click()
     page.get_by_role("button", name="Run again").dblclick()

@@ -105,7 +105,7 @@ def test_logging_in_and_out(console):
 
 
 def test_a_session_holds_over_a_restart_and_in_other_processes(house, console, serve):
-    """Another process on the same ledger knows who is logged in; whoever logged out there is out here."""
+    """Another process on the same ledger has the same sessions; a logout there is a logout here."""
     cookie = console.log_in("li", PASSWORD)
     if not house.url:
         console.flow.close()
@@ -118,7 +118,7 @@ def test_a_session_holds_over_a_restart_and_in_other_processes(house, console, s
 
 
 def test_each_log_in_has_a_session_of_its_own(console):
-    """Whoever logs in again gets another secret, and what the browser had before is over, whoever put it there."""
+    """A new login gets another secret, and ends the earlier session of the browser, of any origin."""
     first = console.log_in("li", PASSWORD)
     second = console.log_in("li", PASSWORD, Cookie=first)
     assert first != second
@@ -230,7 +230,7 @@ def test_without_operators_no_other_site_changes_anything_either(house, serve):
 
 @pytest.mark.sqlite
 def test_the_address_behind_a_proxy(house, serve):
-    """With an https address the cookie goes by TLS only; other names are refused, but for loopback's."""
+    """With an https address the cookie is sent over TLS only; other names are refused, except loopback's."""
     console = serve(house.open(operators=settings("li"), public_url="https://ops.example.com"))
     for host, status in (
         ("ops.example.com", 401),
@@ -369,7 +369,7 @@ def test_attempts_are_delayed(house, serve):
 
 @pytest.mark.sqlite
 def test_too_many_at_once(console, monkeypatch):
-    """While as many passwords are compared as may be, others are told to come again, and it counts as no failure."""
+    """While the limit of concurrent password checks is reached, further logins must wait, and are no failures."""
 
     def busy(*_):
         raise TooManyVerifications
@@ -416,7 +416,7 @@ def test_where_one_goes_on(given, then):
 
 @pytest.mark.sqlite
 def test_a_ledger_that_cannot_be_used(console, monkeypatch):
-    """While it cannot be read or written one is told so, with 503, and nobody is let in."""
+    """While it cannot be read or written, each login gets 503, and none succeeds."""
     cookie = console.log_in("li", PASSWORD)
 
     def fails(*_args, **_named):

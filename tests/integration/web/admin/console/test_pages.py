@@ -161,7 +161,7 @@ def test_a_search_that_makes_no_sense(busy):
 
 
 def test_times_are_read_in_the_zone_that_is_sent_with_them(busy):
-    """What was understood stands beside the field; older pages and actions are given the very same moments."""
+    """The understood time stands beside the field; older pages and actions get the very same moments."""
     page = busy.page("/events?since=2025-12-31T09:09&until=2026-01-01T08:00:01&zone=Asia/Shanghai&key=contract")
     assert "Understood as 2025-12-31 01:09:00 UTC" in page.text
     assert "Understood as 2026-01-01 00:00:01 UTC" in page.text
@@ -172,7 +172,7 @@ def test_times_are_read_in_the_zone_that_is_sent_with_them(busy):
     assert query["since"] == "2025-12-31T01:09:00+00:00"
     assert query["until"] == "2026-01-01T00:00:01+00:00"
     assert "zone" not in query
-    # Whoever is sent the address reads it in their own zone, and finds the same.
+    # A reader of the address sees it in the reader's own zone, and finds the same.
     inputs = {attributes["name"]: attributes for tag, attributes in page.tags if tag == "input"}
     assert inputs["since"]["type"] == "datetime-local"
     assert (inputs["since"]["value"], inputs["zone"]["value"]) == ("2025-12-31T01:09:00", "UTC")
@@ -321,7 +321,7 @@ def test_handlers_and_plugins(busy):
 
 
 def test_many_handlers_are_paged(house, serve, listens, monkeypatch):
-    """A page has so many handlers at the most; the next ones are a page further."""
+    """A page has a limited number of handlers; the next ones are on the next page."""
     monkeypatch.setattr(handlers, "PAGE_SIZE", 2)
     console = serve(house.open(*[listens(lambda event: None, name=f"h{number}") for number in range(5)]))
     found, address = [], "/console/handlers"

@@ -43,7 +43,7 @@ def called_back(flow):
 
 
 def kept(flow):
-    """What is written down by now."""
+    """The rejected requests that are stored by now."""
     with flow.app.ledger.connection() as connection:
         return latest(connection, limit=2_000)
 

@@ -44,7 +44,7 @@ def console(house, serve, monkeypatch):
 
 
 def paths(console):
-    """What reads the ledger, as pairs of a path and whether it is a page."""
+    """The pages and paths that read the ledger, as pairs of a path and whether it is a page."""
     found = [(f"/console{path.replace('{id}', console.event_id)}", True) for path in PAGES]
     found.append((f"/console/events/{console.event_id}/body", True))
     found += [
@@ -82,7 +82,7 @@ def see_that_it_says_so(console, logged):
 
 
 def operate(console, name, arguments):
-    """What an operation would do."""
+    """The dry run of an operation."""
     body = json.dumps(arguments | ({"dry_run": True} if "dry_run" in OPERATIONS[name][1] else {}))
     return console.get(
         f"/api/operations/{name}", root="", method="POST", body=body, Authorization="Bearer t", Content_Type="x/y+json"
@@ -102,7 +102,7 @@ def test_no_connection_is_free(console, logged):
 
 @pytest.mark.sqlite
 def test_a_statement_is_interrupted(console, logged, monkeypatch):
-    """SQLite is told to stop whatever it does, as it does by itself where the memory or the disk fails it."""
+    """SQLite is interrupted in every statement, as it is by a lack of memory or a full disk."""
     dialect = console.flow.app.ledger._engine.dialect
     begin, rollback = dialect.do_begin, dialect.do_rollback
 
@@ -121,7 +121,7 @@ def test_a_statement_is_interrupted(console, logged, monkeypatch):
 
 @pytest.mark.sqlite
 def test_a_file_that_is_broken(console, logged):
-    """What is in the database's file is no database any more."""
+    """The database's file contains no database any more."""
     with closing(sqlite3.connect(console.flow.file, isolation_level=None)) as outside:
         outside.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     size = console.flow.file.stat().st_size
@@ -133,7 +133,7 @@ def test_a_file_that_is_broken(console, logged):
 
 @pytest.mark.postgresql
 def test_a_table_that_somebody_else_holds(console, logged, postgresql_url, monkeypatch):
-    """Whoever changes the tables by hand locks them; nobody waits for that for ever."""
+    """A manual change of the tables locks them; no request waits for that for ever."""
     import psycopg
 
     from flowhooks.ledger.database import postgresql_timeouts
