@@ -1,4 +1,4 @@
-"""Houses and databases for all tests; after each test that opens a ledger the books are checked."""
+"""Databases for all tests; after each test that opens a ledger its counts are checked."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ hypothesis.settings.register_profile("flowhooks", deadline=None)  # a busy machi
 hypothesis.settings.load_profile("flowhooks")
 
 MOST_PROCESSES = 4
-"""Processes that tests run in at once at the most: with more, what measures time finds too little of it."""
+"""Processes that tests run in at once at most: with more, tests that measure time get too little of it."""
 
 BY_HAND = f"""
 CREATE FUNCTION by_hand() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -51,8 +51,8 @@ END $$;
 CREATE TRIGGER by_hand BEFORE INSERT ON procrastinate_jobs
     FOR EACH ROW WHEN (NEW.scheduled_at IS NOT NULL) EXECUTE FUNCTION by_hand();
 """
-"""So that jobs go by a clock that is moved by hand: `Flow.advance` moves them. Rounded up, for the time that storing
-takes: what is thereby due a moment later is found by the sweep."""
+"""So that jobs use a clock that is moved by hand: `Flow.advance` moves them. Rounded up, for the time that storing
+takes: a delivery that is due a moment later is found by the sweep."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -198,7 +198,7 @@ def ledger_with_jobs(postgresql_server: postgresql.Server) -> Iterator[str]:
 
 @pytest.fixture
 def jobs_url(ledger_with_jobs: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The same with nothing in it; whoever waits for jobs looks often."""
+    """The same without handlers; waits for jobs poll often."""
     monkeypatch.setattr(procrastinate, "POLL_INTERVAL", 0.05)
     monkeypatch.setattr(procrastinate, "STOP_POLL_INTERVAL", 0.02)
     monkeypatch.setattr(procrastinate, "SWEEP_INTERVAL", 0.5)
@@ -210,7 +210,7 @@ def jobs_url(ledger_with_jobs: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(params=["sqlite", "postgresql", "procrastinate"])
 def house(request, tmp_path: Path, clock: ManualClock, new_database: Path) -> Iterator[House]:
-    """Where `App`s are opened; all are closed at the end, and the books are checked.
+    """Opens `App`s on one database; all are closed at the end, and the counts are checked.
 
     The third one is PostgreSQL with the other runner, for tests that are marked `runners`.
     """
@@ -252,7 +252,7 @@ def listens() -> Callable[..., Handler]:
 
 @pytest.fixture
 def logged() -> Iterator[list[dict[str, Any]]]:
-    """What is logged meanwhile."""
+    """The records logged meanwhile."""
     with structlog.testing.capture_logs() as entries:
         yield entries
 

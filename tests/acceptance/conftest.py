@@ -1,4 +1,4 @@
-"""Real servers, each a process of its own, clients that send them what they are told to, and environments of wheels."""
+"""Real servers, each a process of its own, clients that send any bytes, and environments of wheels."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ PHRASES = {
 OURS = re.compile(
     r"Traceback|File \"|/[\w.-]+/[\w./-]+\.py|site-packages|sqlalchemy|sqlite|SELECT |INSERT |UPDATE ", re.IGNORECASE
 )
-"""What no answer may show: tracebacks, paths and SQL of ours."""
+"""Texts that no answer may show: tracebacks, paths and SQL of ours."""
 
 
 class Answer(NamedTuple):
@@ -247,7 +247,7 @@ def _all_of(connection):
 
 
 class Site:
-    """A folder with all that a server keeps, in which one can be started again and again."""
+    """A folder with all files of a server, in which one can be started repeatedly."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -318,7 +318,7 @@ class Site:
         return fork_server.run(self.command(*words), cwd=self.folder, env=self._environ(settings))
 
     def token(self):
-        """What the lock file says that the administration API asks for."""
+        """The requirements of the administration API in the lock file."""
         return json.loads(self.database.with_name("flowhooks.db.lock").read_text())["token"]
 
     @contextmanager
@@ -328,7 +328,7 @@ class Site:
             yield reader
 
     def balance(self):
-        """Check that the books balance; returns them."""
+        """Check that the counts balance; returns them."""
         with self.ledger() as ledger:
             books = ledger.verify()
         assert books.trouble == []
@@ -356,13 +356,13 @@ def refuse(event, args):
 
 sys.addaudithook(refuse)
 """
-"""What each Python of an `Environment` runs first."""
+"""The code that each Python of an `Environment` runs first."""
 
 
 class Environment:
     """An environment with wheels and what they ask for, and nothing else, not even a network.
 
-    What they ask for is not fetched: each file is a link to that of the environment of these tests.
+    Their requirements are not downloaded: each file is a link to that of the environment of these tests.
     """
 
     def __init__(self, folder):

@@ -85,7 +85,7 @@ def outside():
 
 
 def lines(file):
-    """What a file of JSON lines holds."""
+    """The records in a file of JSON lines."""
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
@@ -155,7 +155,7 @@ def webhooks(outside, ids):
 
 
 def notice(outside):
-    """Somebody is told of the delivery that is dead."""
+    """A recipient is notified of the dead delivery."""
     ((_, body),) = until(lambda: outside["/chat"])
     assert "contracts:archive_contract" in json.loads(body)["text"]
 

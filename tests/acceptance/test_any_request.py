@@ -249,7 +249,7 @@ def ask(server, maker, *, times, admin):
 
 
 def why(server, sent, came):
-    """What is to be known of a 500 that is not a handler's: what it answered, and what the log says of it.
+    """The facts about a 500 that is not a handler's: the response, and its log records.
 
     The answer may be here before the line of the log is.
     """
@@ -262,7 +262,7 @@ def why(server, sent, came):
 
 
 def see_that_it_is_well(server, site):
-    """It answers, has logged no traceback, and its books balance."""
+    """It answers, has logged no traceback, and its counts balance."""
     answer = server.post("well", {"processDefinitionKey": "good"})
     assert answer.body == b'{"success": true}'
     assert json.loads(server.ask("GET", "/healthz", admin=True).body) == {"alive": True}

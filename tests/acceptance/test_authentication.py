@@ -101,7 +101,7 @@ def from_(server, address, instance, body=RAW, **headers):
 
 
 def events(site):
-    """What is stored: the source and the process instance of each event."""
+    """The stored events: the source and the process instance of each."""
     with site.ledger() as ledger, ledger.connection() as connection:
         return set(connection.exec_driver_sql("SELECT source, flow_instance_id FROM events").all())
 
@@ -129,7 +129,7 @@ def test_a_signature_lets_in(server, site_):
 
 
 def test_a_copy_is_of_no_use(server, site_):
-    """For another flow, another kind of body or another path; to send the same again is safe, also signed anew."""
+    """For another flow, another kind of body or another path; to send the same again is safe, also signed again."""
     copy = sign(message="r-1")
     first = server.post("r-1", RAW, **copy)
     assert first.status == 200
@@ -295,7 +295,7 @@ def test_bodies_by_source(server):
 
 
 def test_a_source_that_sends_too_much(make_site):
-    """It is told when to come again, nothing is stored, and the same again later is taken; others do not notice."""
+    """It gets a Retry-After, nothing is stored, and the same callback is accepted later; others are not affected."""
     site = make_site()
     site.plugin("p", PLUGIN)
     digests = [hashlib.sha256(one).hexdigest() for one in (b"slow", b"quick")]

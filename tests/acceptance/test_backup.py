@@ -25,7 +25,7 @@ def handlers():
 
 
 def test_backed_up_under_load_and_restored(make_site):
-    """What was acknowledged before it began is in it, its books balance, and a server goes on with it."""
+    """Callbacks acknowledged before it began are in it, its counts balance, and a server continues with it."""
     site, other = make_site(), make_site()
     for one in (site, other):
         one.plugin("p", PLUGIN)

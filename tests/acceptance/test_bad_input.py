@@ -29,8 +29,8 @@ def handlers():
 '''
 GOOD = {"processDefinitionKey": "good", "businessKey": "HT-1", "processDefinitionVersion": 3, "名": ["值", 1.5, None]}
 MOST_MEBIBYTES = 200
-"""What the server may have grown by after all of this: 64 are the database's page cache, the rest is a few bodies of
-the largest size in each thread, and what Python and the C library keep."""
+"""Permitted growth of the server after all of this: 64 are the database's page cache, the rest is a few bodies of
+the largest size in each thread, and memory that Python and the C library keep."""
 SEED = 20260131
 MUTATIONS = 400
 
@@ -381,7 +381,7 @@ def test_the_administration_listener_takes_bad_input_as_calmly(server, site):
 
 
 def test_the_books_balance_after_all_that(server, site):
-    """What was refused has left no trace, what was taken is there, and verify agrees."""
+    """Rejected requests have left no trace, accepted ones are there, and verify agrees."""
     books = site.balance()
     assert books.accepted == books.stored
     with closing(http.client.HTTPConnection(*server.place, timeout=10)) as connection:

@@ -1,6 +1,6 @@
 """Thousands of deliveries by one command, which is stopped half-way and given once more, on both databases.
 
-What one of the commands did before it was stopped is done; the same command does the rest, and nothing a second time.
+Changes that a command made before it was stopped stay; the same command does the rest, and nothing a second time.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ LONG = [
 
 @pytest.mark.parametrize(("act", "number", "many"), [pytest.param("replay", signal.SIGKILL, 5_000, id="replay"), *LONG])
 def test_thousands_by_one_command(site, act, number, many):
-    """Stopped in the middle and given once more: each of them runs once, none is left out, and the books balance."""
+    """Stopped in the middle and run once more: each of them runs once, none is left out, and the counts balance."""
     fill(site.url, many, dead=act == "replay")
     server = site.start(runner__threads=4)
     words = site.command(

@@ -58,7 +58,7 @@ def succeeded(*event_ids):
 
 
 def test_opened_tried_and_closed(site):
-    """Nothing is lost or burnt; the command line says why it waits; when the fault is mended all runs by itself."""
+    """Nothing is lost or fails for good; the command line says why it waits; after the fix everything runs."""
     server = site.start(**QUICK)
     first = post(server, 3)
     assert "the archive is away" in open_circuit(site)

@@ -19,7 +19,7 @@ _time, _time_ns = time.time, time.time_ns
 time.time = lambda: _time() + {seconds}
 time.time_ns = lambda: _time_ns() + {seconds} * 10**9
 """
-"""What such a Python runs first; what asks the system past it has the right time."""
+"""The code that such a Python runs first; programs that ask the system directly get the right time."""
 
 
 @pytest.fixture
@@ -41,10 +41,10 @@ def shifted(broken, monkeypatch):
 
 @pytest.mark.parametrize("seconds", [DAY, pytest.param(-DAY, marks=pytest.mark.long)])
 def test_a_server_takes_what_a_worker_runs(broken, shifted, seconds):
-    """What a server takes that is a day off is run at once by a worker that is not, and stored under the right time."""
+    """A worker with the right time runs at once a callback from a server a day off; the stored time is right."""
     server = shifted(lambda **given: broken.start("--no-worker", **given), seconds)
     worker = broken.start_worker("--plugins-dir", broken.plugins, **QUICK)
-    # Before the server has heard of the worker, nobody waits for what nobody runs.
+    # Before the server knows of the worker, the delivery counts as one without a process.
     until(lambda: server.post("i0", AGAIN | {"fails": 0}, Prefer="wait=20").status == 200)
     answers = [server.post(f"i{number}", AGAIN | {"fails": number % 2}, Prefer="wait=20") for number in range(6)]
     assert {one.status for one in answers} == {200}

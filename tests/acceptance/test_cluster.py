@@ -17,7 +17,7 @@ HERE = pathlib.Path(os.environ["JOURNAL"]).parent
 
 @handler(process_key="NAME")
 def work(event, delivery):
-    """Fail until it is mended; write down that it was entered; wait as long as the gate is shut."""
+    """Fail until it is fixed; record the entry; wait as long as the gate is shut."""
     with open(os.environ["JOURNAL"], "a") as journal:
         print("NAME", event.flow_instance_id, os.getpid(), file=journal, flush=True)
     while (HERE / f"shut-{event.flow_instance_id}").exists():
@@ -125,7 +125,7 @@ def test_what_commands_say_is_true_of_all_processes(cluster, said):
 
 
 def look(said, three, dead):
-    """What is said where no plugin is."""
+    """The output where no plugin is."""
     checked = said("check")
     living = [one["facts"] for one in of(checked, "processes")]
     assert {(one["kind"], one["pid"], one["handlers"]) for one in living} == {
@@ -143,7 +143,7 @@ def look(said, three, dead):
 
 
 def change(cluster, said, replayed, closed):
-    """What is replayed where no plugin is, is run by whoever has it."""
+    """A delivery replayed where no plugin is, is run by a process that has the plugin."""
     (cluster.folder / "broken-b").unlink()
     done = said("events", "replay", replayed, "--yes")
     assert (done["deliveries"], done["server"]) == (1, True)

@@ -171,7 +171,7 @@ def test_fewer_connections_than_set_are_logged_and_checked(start, site):
 
 
 def test_a_worker_raises_its_limit_too(sharing):
-    """What it runs opens files as well."""
+    """The program opens files as well."""
     sharing.plugin("p", PLUGIN)
     sharing.flowhooks = ["sh", "-c", 'ulimit -S -n 256 && exec "$@"', "sh", sys.executable, "-m", "flowhooks"]
     worker = sharing.start_worker("--plugins-dir", sharing.plugins, **sharing.settings)

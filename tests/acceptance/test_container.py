@@ -1,4 +1,4 @@
-"""What the container file does, done without a container: its commands build, install, start, ask and end."""
+"""The steps of the container file, done without a container: its commands build, install, start, ask and end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SOURCE = '[sources.erp]\ntoken_sha256 = ["3c469e9d6c5875d37a43f353d4f88e61fcf812
 
 
 def sent(folder):
-    """The checkout as the ignore file lets it be sent to whoever builds."""
+    """The checkout with the files that the ignore file lets into the build."""
     lines = [line for line in (CHECKOUT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
     assert lines[0] == "*", "nothing is sent but what is named"
     left_out = [line.removeprefix("**/") for line in lines if line.startswith("**/")]
@@ -81,7 +81,7 @@ class Container:
         self.folder = site.folder
 
     def command(self):
-        """What is started."""
+        """The command that the container starts."""
         return [*containerfile.last("ENTRYPOINT").words, *containerfile.last("CMD").words]
 
     def healthy(self):

@@ -66,7 +66,7 @@ def retried(event, delivery):
 
 @handler(process_key="done", kind="cancelled")
 def cancelled(event):
-    """Listen to another kind of call-back."""
+    """Listen to another kind of callback."""
     return [event.kind, event.data["reason"]]
 
 @hookimpl
@@ -113,7 +113,7 @@ def clean_log(server):
 
 
 def result(site, event_id):
-    """What the only handler of an event returned."""
+    """The result of the only handler of an event."""
     with site.ledger() as ledger:
         (standing,) = ledger.delivery_statuses(event_id)
         return json.loads(ledger.attempts(standing.delivery_id)[-1].result)
@@ -152,11 +152,11 @@ def test_the_same_call_back_is_answered_the_same_again(server, site, again):
 
 
 def test_one_call_back_sent_by_many_at_once_is_one_event(server, site):
-    """All are told its outcome; its handler runs once."""
+    """All callers get its outcome; its handler runs once."""
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda _: server.post("at-once", DONE), range(32)))
     assert {answer.event_id for answer in answers} == {answers[0].event_id}
-    # Half of the threads may wait; whoever is answered before the handler has ended is told that it is pending.
+    # Half of the threads may wait; a caller that is answered before the handler has ended gets "pending".
     assert {answer.status for answer in answers} <= {200, 202}
     assert server.post("at-once", DONE).body == SUCCESS
     with site.ledger() as ledger:
@@ -223,7 +223,7 @@ def test_an_answer_waits_for_quick_retries(server, site):
 
 
 def test_a_parked_event_is_202_and_says_so(server):
-    """Stored, though nobody wants it; in both languages; the same event again."""
+    """Stored, though it matches no handler; in both languages; the same event again."""
     answer = server.post("parked", {"processDefinitionKey": "nobody"})
     chinese = server.post("parked", {"processDefinitionKey": "nobody"}, Accept_Language="zh")
     assert answer.status == chinese.status == 202
@@ -339,7 +339,7 @@ def test_a_schema_file_opens_a_kind_of_call_back(server, site):
 
 
 def test_a_slow_handler_never_stops_accepting(server, site):
-    """At most half the threads wait; whoever comes then is answered at once, and so is unrelated work."""
+    """At most half the threads wait; a further caller is answered at once, and so is unrelated work."""
     names = [f"full-{number}" for number in range(14)]
 
     def stored(ledger):

@@ -130,7 +130,7 @@ def test_killed_in_the_middle_on_the_way_to_postgresql(make_site, other):
     ids = fill(site.database)
     upgrade(other)
     with psycopg.connect(other) as blocking, psycopg.connect(other, autocommit=True) as watching:
-        # A row that is neither there nor not there yet keeps whoever would write it waiting.
+        # A row of an open transaction keeps each writer of the same row waiting.
         blocking.execute(
             "INSERT INTO events (id, source, kind, flow_instance_id, callback_class, body, digest, state, route, "
             "route_size, repeats, received_at, identity_sha256) "
@@ -171,7 +171,7 @@ def test_killed_in_the_middle_on_the_way_to_sqlite(make_site, other):
 
 
 def test_a_killed_servers_ledger_moves(make_site, other):
-    """What it ran is recovered by the first start on PostgreSQL, which goes on with all the rest."""
+    """Running attempts are recovered by the first start on PostgreSQL, which continues with all the rest."""
     site = make_site()
     site.plugin("p", PLUGIN)
     shut = site.folder / "shut"
@@ -205,7 +205,7 @@ def test_a_killed_servers_ledger_moves(make_site, other):
 
 
 def test_the_way_back(make_site, other):
-    """What PostgreSQL took is taken over by a server on the file that it was copied to."""
+    """Data that PostgreSQL accepted is used by a server on the file that it was copied to."""
     site = make_site()
     site.plugin("p", PLUGIN)
     upgrade(other)

@@ -1,4 +1,4 @@
-"""Kill -9 under load, again and again on one database: nothing is lost, nothing runs twice unseen."""
+"""Kill -9 under load, repeatedly on one database: nothing is lost, nothing is silently run twice."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def plain(event, delivery):
 
 @handler(process_key="crash", retry=Retry(attempts=50, delays=[0.05], jitter=0))
 def repeatable(event, delivery):
-    """Safe to run twice; fails now and then."""
+    """Safe to run twice; fails sometimes."""
     enter("repeatable", event, delivery)
     if random.random() < 0.02:
-        raise OSError("now and then")
+        raise OSError("sometimes")
 
 @hookimpl
 def handlers():
@@ -50,7 +50,7 @@ DONE_WITH_IT = {"succeeded", "unknown", "dead", "closed"}
 
 @pytest.fixture(scope="module")
 def crashed(make_site):
-    """What is there after some rounds of load and kill -9, and a last server that has had the time to finish."""
+    """The state after some rounds of load and kill -9, and a last server that has had the time to finish."""
     site = make_site()
     site.plugin("demo", PLUGIN)
     chance = random.Random(SEED)
@@ -136,7 +136,7 @@ def test_all_2xx_for_one_call_back_speak_of_one_event(crashed, stored):
 
 
 def test_every_delivery_is_where_the_table_of_states_puts_it(crashed, stored):
-    """What had not started was run; a lost attempt without `retry=` is unknown, with it was run again; none is dead."""
+    """Waiting deliveries ran; a lost attempt without `retry=` is unknown, with it was run again; none is dead."""
     states = Counter()
     for one in stored.values():
         assert len(one.delivery_statuses) == 2, one
@@ -158,7 +158,7 @@ def test_no_handler_without_retry_was_entered_twice(crashed):
 
 
 def test_no_attempt_was_entered_twice_and_none_without_a_mark(crashed, stored):
-    """What a handler saw agrees with what the ledger recorded before it was entered."""
+    """The handler's own records agree with the attempts that the ledger recorded before it was entered."""
     entered = Counter((delivery, attempt) for _, _, delivery, attempt in crashed.entered)
     assert [one for one, times in entered.items() if times > 1] == []
     with crashed.ledger() as ledger:
@@ -186,7 +186,7 @@ def test_the_books_balance_and_the_logs_are_whole(crashed, stored):
 
 
 def test_resolve_and_replay_still_work(crashed, stored):
-    """What is unknown is decided by an operator; what he says has not been done is done."""
+    """An operator resolves the unknown deliveries; those declared as not done are run."""
     token = crashed.token()
     unknown = [
         standing for one in stored.values() for standing in one.delivery_statuses if standing.state.value == "unknown"

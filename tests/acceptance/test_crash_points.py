@@ -63,11 +63,11 @@ def plain(event, delivery):
 
 @handler(process_key="crash", retry=AGAIN)
 def again(event, delivery):
-    """Safe to run twice; fails now and then."""
+    """Safe to run twice; fails sometimes."""
     enter("again", event, delivery)
     work(delivery)
     if random.random() < 0.05:
-        raise OSError("now and then")
+        raise OSError("sometimes")
 
 @handler(process_key="moody")
 def moody(event, delivery):
@@ -103,7 +103,7 @@ from flowhooks import handler, hookimpl
 
 @handler(process_key="NAME")
 def late(event, delivery):
-    """One that is installed when call-backs for it have come already."""
+    """A handler that is installed when its callbacks have come already."""
     with open(os.environ["JOURNAL"], "a") as journal:
         print("late", delivery.id, delivery.attempt, event.flow_instance_id, file=journal)
     (Path(os.environ["JOURNAL"]).parent / "work" / delivery.id).touch()
@@ -193,7 +193,7 @@ TABLE = {
 }
 """Every point, and `handler`: the middle of a handler's function."""
 BY_HAND = {"reroute", "dismiss", "replay", "resolve"}
-"""What operators ask for event by event: in the long set only."""
+"""Operations for single events: in the long set only."""
 LEFT_OUT = {
     "sqlite": {
         *("reroute_parked.committed", "purge.committed", "migrate.committed", "copy.committed"),
@@ -205,7 +205,7 @@ LEFT_OUT = {
     },
     "procrastinate": {"accept.written", "claim.written", "attempt.marked", "handler", "settle.written"},
 }
-"""What the short set leaves to the other places, and to the long one."""
+"""Cases that the short set leaves to the other places, and to the long one."""
 
 
 def rounds(by):
@@ -289,7 +289,7 @@ class Place:
         return self.server
 
     def heir(self):
-        """What goes on after a kill: the same server, started again."""
+        """The processes that continue after a kill: the same server, started again."""
         self.start()
 
     def post(self, instance, key, **headers):
@@ -382,7 +382,7 @@ class Cluster(Place):
         return victim
 
     def heir(self):
-        """What goes on after a kill: those that live."""
+        """The processes that continue after a kill: those still running."""
         self.places[:] = self.lives
 
 
@@ -451,7 +451,7 @@ def place(make_site, new_postgresql):
 
 @pytest.mark.parametrize(("name", "at", "times"), rounds("load"))
 def test_load(place, name, at, times):
-    """Engines that repeat until they are told 2xx: all of it is stored once, and run as its handlers allow."""
+    """Engines that repeat until they get 2xx: all of it is stored once, and run as its handlers allow."""
     here = place(name, Cluster)
     prefix = here.begin()
     victim = here.doomed(at, times, ready=True)
@@ -634,7 +634,7 @@ def test_resolve(place, name, at, times):
         state, attempt = standing(ledger, events[-1])
     assert attempt == 1 if at == "resolve.written" else attempt == 2 or state == "waiting"
     again = here.site.run("events", "resolve", ids[-1], "--did-not", "--yes", "--database", here.site.database)
-    # There is nothing to be said of it but where it does not stand, or what it had begun was lost again.
+    # All that is known of it is where it is not, or the attempt that it had begun was lost again.
     assert (again.returncode == 0) == (state == "unknown"), again
     lost, entered = here.check()
     with here.site.ledger() as ledger:

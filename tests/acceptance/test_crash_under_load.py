@@ -1,7 +1,7 @@
 """Servers killed one after the other at named points, while engines call, back off and call again all the time.
 
-Each server is killed at a point and started again at the same address, to be killed at the next point. What engines
-were told, what handlers were entered and what operators asked for is checked when all of it is over: I1, I2 and I3.
+Each server is killed at a point and started again at the same address, to be killed at the next point. The answers
+to engines, the runs of handlers and the operations are checked when all of it is over: I1, I2 and I3.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ SHORT = (
     *(("migrate.applied", 1), ("replay.written", 1), ("recover.written", 1), ("purge.written", 1)),
     *(("reroute_parked.committed", 1), ("checkpoint", 1)),
 )
-"""Points at which servers are killed in this order, and at which time. Who is killed by the start of a server comes
-after one that lives for a while, in which that can be prepared. The short set of the crash points has each of them."""
+"""Points at which servers are killed in this order, and at which time. A kill at the start of a server comes
+after a server that runs for a while, in which that can be prepared. The crash points' short set has each of them."""
 OPERATORS = (
     *(("migrate.committed", 1), ("replay.committed", 1), ("recover.committed", 1), ("dismiss.written", 1)),
     *(("reroute_parked.written", 1), ("purge.committed", 1), ("reroute.written", 1), ("resolve.committed", 1)),
@@ -46,7 +46,7 @@ def test_every_point_again_and_again_under_load(site, number):
 
 @pytest.mark.long
 def test_every_point_under_load_on_postgresql(site, postgresql_url):
-    """What a server does by itself, and what commands do beside it; the tables are there, and its log is its own."""
+    """The automatic work of a server, and commands beside it; the tables are there, and its log is its own."""
     site.database = site.url = postgresql_url
     chain = [one for one in (*SHORT, *OPERATORS, *LOAD) if one[0].partition(".")[0] not in {"migrate", "checkpoint"}]
     besieged(Shared(site), chain)

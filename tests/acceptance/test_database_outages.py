@@ -30,7 +30,7 @@ def start(site, kind, **settings):
 
 
 def ready(process):
-    """What /readyz says: its status, and the reasons."""
+    """The response of /readyz: its status, and the reasons."""
     answer = process.ask("GET", "/readyz", admin=True)
     return answer.status, answer.json["trouble"]
 
@@ -48,7 +48,7 @@ def until_entered(site, *instances):
 
 
 def stop(processes):
-    """End them in order: they are the same processes all along, and none was taken for dead."""
+    """End them in order: they are the same processes all along, and none expired."""
     for one in processes:
         assert one.process.poll() is None, "\n".join(one.lines[-20:])
         assert not one.logged("process_expired")
@@ -69,7 +69,7 @@ def outage(site, processes, engines, seconds):
         status, trouble = ready(one)
         assert status == 503
         assert trouble
-        # What is said is one line each, without a statement or a password.
+        # Log records are one line each, without a statement or a password.
         assert not any("\n" in why or "SELECT" in why or "postgresql://" in why for why in trouble), trouble
     answers = engines.since(place)
     site.server.start()
@@ -106,13 +106,13 @@ def go_through(site, kind, seconds, **settings):
     site.until(lambda _ledger: len([one for one in engines.since(place) if one.status == 202]) > 20)
     taken = time.monotonic() - began
     told |= engines.stop()
-    # Told of by LISTEN, which has been made anew: one that only takes callbacks answers with the outcome.
+    # Sent by LISTEN over a new connection: a server that only takes callbacks answers with the outcome.
     processes[0].until_logged("notifications_reconnected")
     last = processes[0].post("last", AGAIN, Prefer="wait=20")
     assert last.status == 200
     told["last"] = last.event_id
     check_books(site, site.direct, told)
-    # What ran all the while was run once, and its outcome recorded.
+    # An attempt that ran during the outage was run once, and its outcome recorded.
     ran = [(instance, attempt) for instance, attempt, _ in entered(site)]
     assert ran.count(("long-again", 1)) == ran.count(("long-once", 1)) == 1
     assert ("long-again", 2) not in ran
@@ -130,7 +130,7 @@ def test_an_outage_longer_than_the_silence_after_which_one_is_dead(cluster):
 
 @pytest.mark.timeout(240)
 def test_restarts_and_crashes(cluster):
-    """A fast restart, an immediate one, and a kill -9: callbacks flow before and after each, and the books balance."""
+    """A fast restart, an immediate one, and a kill -9: callbacks flow before and after each, and the counts balance."""
     site, kind = cluster
     processes = start(site, kind, **QUICK)
     engines = Engines(*processes[:2])

@@ -41,7 +41,7 @@ def is_running(pid):
 
 
 def test_the_others_run_what_a_killed_worker_ran(demonstration):
-    """To its end: the books balance, every callback has its outcome, and what the killed worker ran was run again."""
+    """To its end: the counts balance, every callback has its outcome, and attempts of the killed worker run again."""
     said, _ = demonstration.communicate()
     assert demonstration.returncode == 0, said
     assert "The books balance." in said

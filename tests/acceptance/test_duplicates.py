@@ -1,4 +1,4 @@
-"""Sixty-four callers send the same callback at the same moment: one row, one run, and all are told of one event."""
+"""Sixty-four callers send the same callback at the same moment: one row, one run, and one event in all answers."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Callers:
 
 
 def test_the_same_call_back_at_the_same_moment(shared):
-    """One row and one run for each identity, whoever of them came first; every answer is 2xx and names one event."""
+    """One row and one run for each identity, in any order; every answer is 2xx and names one event."""
     all_are_one(shared, shared.rounds)
 
 
@@ -107,13 +107,13 @@ def test_the_same_call_back_at_the_same_moment_two_hundred_times(shared):
 
 
 def all_are_one(shared, rounds):
-    """Have every round sent, and check what callers were told, what is stored and what ran."""
+    """Send every round, and check the answers to callers, the stored rows and the runs."""
     servers = [shared.start(**SETTINGS) for _ in range(shared.several)]
     answers = Callers([one.place for one in servers], rounds).run()
     assert len(answers) == CALLERS * rounds
     assert {status for _, status, _, _ in answers} <= {200, 202}
     told = {(instance, event_id) for instance, _, event_id, _ in answers}
-    assert len(told) == rounds, "one call-back was answered with two events"
+    assert len(told) == rounds, "one callback was answered with two events"
     shared.until(lambda ledger: ledger.verify().deliveries == {"succeeded": rounds})
     with shared.ledger() as ledger:
         stored = {(one.event.flow_instance_id, one.event.id) for one in ledger.page(EventFilter(), limit=1000)}

@@ -57,7 +57,7 @@ def shared(sharing, postgresql_url):
 
 
 def rows(site):
-    """What the business has."""
+    """The rows of the business."""
     with psycopg.connect(site.url) as connection:
         return connection.execute("SELECT flow, attempt FROM contracts ORDER BY flow").fetchall()
 
@@ -87,7 +87,7 @@ def state(event_id):
 
 @pytest.mark.parametrize("moment", [pytest.param("before", marks=pytest.mark.long), "within", "after"])
 def test_killed_at_any_moment_its_row_is_there_once(shared, moment):
-    """What a killed attempt wrote is gone with it, and the next one writes it."""
+    """Rows that a killed attempt wrote are rolled back with it, and the next attempt writes them."""
     server = shared.start("--no-worker", **shared.settings)
     victim = worker(shared)
     gate = shut(shared, moment)

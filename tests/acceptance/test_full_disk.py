@@ -127,7 +127,7 @@ def test_a_small_disk_that_is_really_full(cramped, small_disk):
     record = server.until_logged("ledger_write_failed")
     assert (record["level"], record["why"]) == ("error", "database or disk is full")
     assert record["next"].startswith("make room on the disk of the database; call-backs are answered 503 until")
-    # Whoever makes room tells nobody, and no callback comes meanwhile.
+    # The administrator who makes room sends no signal, and no callback comes meanwhile.
     small_disk.unlink()
     until(lambda: server.ask("GET", "/readyz", admin=True).status == 200)
     assert server.until_logged("ledger_write_recovered")

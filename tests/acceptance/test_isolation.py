@@ -78,7 +78,7 @@ def _runs(pid):
 
 
 def test_a_crash_a_kill_and_an_endless_loop_are_their_attempts_alone(isolated):
-    """The answers say what became of each, the log whose it was; everything else goes on, and the books balance."""
+    """The answers name the result of each, the log its delivery; everything else continues, and the counts balance."""
     server = isolated.start()
     assert server.post("slow", body("slow"), Prefer="respond-async").status == 202
     pid, *_ = _marked(isolated, "slow")
@@ -182,7 +182,7 @@ def test_each_process_of_a_server_has_its_own(sharing):
 
 
 def test_a_drain_waits_for_them(isolated):
-    """Though every process of the service is told to end, as service managers do."""
+    """Even if every process of the service gets SIGTERM, as from service managers."""
     server = isolated.start()
     server.post("slow", body("slow"), Prefer="respond-async")
     pid, fork_server, started = _marked(isolated, "slow")
@@ -200,7 +200,7 @@ def test_a_drain_waits_for_them(isolated):
 
 
 def test_the_operator_has_the_last_word(isolated):
-    """What a handler declares goes by the settings; what runs in a thread then runs in the server."""
+    """A setting overrides a handler's declaration; a handler in a thread then runs in the server."""
     server = isolated.start(config='[handlers."own:good"]\nisolation = "thread"\n')
     assert server.post("good", body("good")).status == 200
     shown = isolated.run("plugins", "show", "own", "--plugins-dir", isolated.plugins).stdout

@@ -97,7 +97,7 @@ def check_refused(server, site, headers, english, chinese):
 
 @pytest.mark.parametrize("headers", PROXIED, ids=str)
 def test_what_came_through_a_proxy_is_refused(server, site, headers):
-    """Whoever reaches the proxy would run handlers."""
+    """Any client of the proxy would run handlers."""
     check_refused(server, site, headers, "through a proxy", "代理")
 
 
@@ -140,7 +140,7 @@ def test_programs_on_the_machine_are_not_refused(server):
 
 
 def test_operators_read_why(server, site):
-    """What was refused is listed with its reason, and the contract is published all the same."""
+    """A rejected request is listed with its reason, and the contract is published all the same."""
     assert post(server, "listed", {"Via": "1.1 proxy"})[0] == 403
     site.until(lambda ledger: any("through a proxy" in one for one in reasons(ledger)))
     assert server.ask("GET", "/openapi.json").status == 200

@@ -1,4 +1,4 @@
-"""What waits for a plugin: deliveries of one that is gone, and events that nobody has wanted yet."""
+"""Work without a plugin waits: deliveries of a removed plugin, and events that matched no handler."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def stop(*processes):
 
 
 def test_connections_that_are_cut(cluster):
-    """Reset again and again while callbacks flow: each is stored once and run to its end."""
+    """Connections are reset repeatedly while callbacks flow: each is stored once and run to its end."""
     site, server, worker = cluster
     engines = Engines(server)
     for _ in range(5):
@@ -66,7 +66,7 @@ def test_connections_that_are_cut(cluster):
     flows(site, engines)
     until_all_run(server, worker)
     told = engines.stop()
-    # 200: it was stored though nobody could be told, so it came again, and had been run by then.
+    # 200: it was stored but its answer was lost, so it came again, and had been run by then.
     assert {one.status for one in engines.answers} <= {200, 202, 503}
     check_books(site, site.direct, told)
     stop(server, worker)
@@ -92,7 +92,7 @@ def test_a_network_that_takes_its_time(broken, seconds):
 
 @pytest.mark.timeout(240)
 def test_connections_that_swallow(cluster):
-    """Nothing gets through, and nobody is told: callers get 503 in time, and new connections are made in time."""
+    """No data gets through, without an error: callers get 503 in time, and new connections are made in time."""
     site, server, worker = cluster
     gate = shut(site, "long")
     told = {"long": server.post("long", ONCE, Prefer="respond-async").event_id}
@@ -101,7 +101,7 @@ def test_connections_that_swallow(cluster):
     flows(site, engines)
     place = len(engines.answers)
     site.proxy.swallow()
-    # The first ones wait for as long as they may; whoever comes later is told at once, or it would take minutes.
+    # The first ones wait for as long as they may; later ones are answered at once, or it would take minutes.
     flows(site, engines, 503, several=300)
     refused = [one for one in engines.since(place) if one.status == 503]
     assert all(one.retry_after for one in refused)

@@ -1,4 +1,4 @@
-"""The example for nginx, in a real nginx in front of a real server: who gets through, and what the others are told."""
+"""The example for nginx, in a real nginx in front of a real server: which clients pass, and which errors others get."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_a_call_back_passes(nginx):
 
 
 def test_an_address_that_is_not_an_engines_is_refused(nginx, server):
-    """With a token, and whatever it says of where it comes from."""
+    """With a token, and any header about its own address."""
     for headers in ({}, {"X-Forwarded-For": "127.0.0.1", "X-Real-IP": "127.0.0.1", "Forwarded": "for=127.0.0.1"}):
         answer, body = nginx.post("n-3", GOOD, headers, source=ELSEWHERE)
         assert answer.status == 403
@@ -176,7 +176,7 @@ def test_an_address_that_is_not_an_engines_is_refused(nginx, server):
 
 
 def test_a_source_is_told_apart_by_its_address(nginx):
-    """By what nginx has seen, and not by what the engine says of itself."""
+    """By the address that nginx has seen, and not by headers of the engine."""
     for headers in ({}, {"X-Forwarded-For": "127.0.0.1", "X-Real-IP": "127.0.0.1", "Forwarded": "for=127.0.0.1"}):
         answer, body = nginx.post("n-7", GOOD, headers, source=OTHER)
         assert answer.status == 403

@@ -110,7 +110,7 @@ def children(pid):
 
 @pytest.mark.parametrize("key", ["isolated", "wrapped"])
 def test_an_attempt_that_finds_no_file_before_its_function_is_made_again(house, key):
-    """Without `retry=` too: nothing was run. What opens a file within the function has failed, and is not repeated."""
+    """Without `retry=`, too: nothing was run. A file opened within the function has failed, and is not repeated."""
     server = house.start(http__idle_timeout=300)
     server.until_logged("isolation_ready")
     with closing(http.client.HTTPConnection(*server.place, timeout=60)) as engine:
@@ -132,7 +132,7 @@ def test_an_attempt_that_finds_no_file_before_its_function_is_made_again(house, 
 
 
 def test_a_process_that_cannot_be_forked_for_want_of_files_is_made_later(house):
-    """What the process of isolated handlers cannot be handed was not run, so it is run later, without `retry=` too."""
+    """An attempt that cannot reach the handlers' own process was not run, so it runs later, also without `retry=`."""
     server = house.start()
     body = {"processDefinitionKey": "isolated"}
     assert server.post("before", body).status == 200

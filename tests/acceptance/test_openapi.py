@@ -1,4 +1,4 @@
-"""What `/openapi.json` promises, asked of a real server by Schemathesis, which has read nothing else."""
+"""Schemathesis checks a real server against `/openapi.json`, and knows nothing else of it."""
 
 from __future__ import annotations
 

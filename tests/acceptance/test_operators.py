@@ -104,7 +104,7 @@ def test_processes_share_their_sessions(make_site, postgresql_url, config):
 
 
 def test_the_command_makes_what_the_server_takes(make_site):
-    """What `operators new` prints, added to the settings as it is, lets its operator in."""
+    """The output of `operators new`, added to the settings unchanged, lets its operator in."""
     site = make_site()
     asked = [*site.flowhooks, "operators", "new", "li", "--role", "operate"]
     made = _run(site, asked, f"{PASSWORD}\n")

@@ -1,4 +1,4 @@
-"""Ordered deliveries with real workers on one PostgreSQL: for each key one at a time, in order, whoever is killed."""
+"""Ordered deliveries with real workers on one PostgreSQL: for each key one at a time, in order, with any kills."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def handlers():
 '''
 KEYS = 6
 EACH = 30
-"""Callbacks of each key at the least."""
+"""Minimum of callbacks of each key."""
 MOST = 999
 
 
@@ -64,19 +64,19 @@ def shared(sharing):
 
 
 def journal(site):
-    """What the handler has written down so far."""
+    """The lines that the handler has written so far."""
     return [Line(*json.loads(line)) for line in site.journal.read_text().splitlines()] if site.journal.exists() else []
 
 
 def begun_after(site, line):
-    """What began after so many lines of the journal."""
+    """The attempts that began after so many lines of the journal."""
     return [one for one in journal(site)[line:] if one.what == "begins"]
 
 
 class Sender(threading.Thread):
     """Sends the callbacks of one key, each after the answer to the one before it, and keeps their ids.
 
-    It goes on until it has been told that there are enough: as long as that takes, there is something to run.
+    It continues until there are enough: as long as that takes, there is something to run.
     """
 
     def __init__(self, server, key, enough):
@@ -89,7 +89,7 @@ class Sender(threading.Thread):
         for number in range(MOST):
             if number >= EACH and self.enough.is_set():
                 return
-            # Ids that sort the other way round: what goes by them and not by the answers is found out.
+            # Ids that sort in reverse: an order by ids instead of by answers is found out.
             instance = f"{self.key}-{MOST - number:03}"
             body = {"processDefinitionKey": "change", "businessKey": self.key, "number": number}
             answer = self.server.post(instance, body, Prefer="respond-async")

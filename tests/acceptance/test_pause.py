@@ -60,7 +60,7 @@ def test_paused_for_all_and_resumed_for_all(shared):
     servers = [shared.start(**shared.settings) for _ in range(2)]
     busy = [servers[n % 2].post(f"before{n}", {"processDefinitionKey": "a"}, **ASYNC).event_id for n in range(20)]
     assert "Paused: a:work." in handlers(shared, "pause", "a:*", "--yes")
-    # What was about to begin has begun by now: it may end, but nothing is entered from here on.
+    # An attempt that was about to begin has begun by now: it may end, but nothing is entered from here on.
     shared.until(lambda ledger: ledger.count_by_state()["running"] == 0)
     begun = entered(shared)
     # They ask to wait for longer than they do.
@@ -81,7 +81,7 @@ def test_paused_for_all_and_resumed_for_all(shared):
 
 
 def test_killed_while_it_is_paused(shared):
-    """What was running is recovered and waits; what starts anew is paused still; resumed, all of it runs."""
+    """Running attempts are recovered and wait; after a restart the pause still holds; resumed, all of it runs."""
     victim = shared.start(**shared.settings)
     gate = shared.folder / "shut-runs"
     gate.touch()

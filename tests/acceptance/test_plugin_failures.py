@@ -1,4 +1,4 @@
-"""What goes wrong in one place stays there: plugins that cannot be loaded, that raise, and that hang."""
+"""A fault stays in its plugin: plugins that cannot be loaded, that raise, and that hang."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def test_a_wrapper_that_raises_after_the_handler_makes_a_failure_that_names_it(s
 
 
 def test_a_wrapper_that_swallows_the_outcome_makes_a_failure(server):
-    """What the handler did is not known any more; that is no success."""
+    """The result of the handler is not known any more; that is no success."""
     answer = server.post("w-3", {"processDefinitionKey": "wrapped", "businessKey": "nothing"})
     assert "wrapper returned NoneType instead of the Outcome" in answer.message_of_error(500)
 

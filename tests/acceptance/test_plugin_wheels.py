@@ -21,7 +21,7 @@ USES = {
 }
 """The hooks that each plugin is for, besides what most of them do with their settings."""
 ALIKE = {"flowhooks-notice", "flowhooks-timings"}
-"""Those that ask for nothing but flowhooks, as another one does: the long set's."""
+"""Plugins that require flowhooks only, like another one that is tested: in the long set."""
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Requests as bytes that two parsers might read differently, or that break off: one answer each, nothing smuggled.
 
-What single requests of tests/integration/web/server/test_server.py are to the parser, these are to a server with a
-ledger: what must not be taken for a callback is none there. RFC 9110 is HTTP, RFC 9112 is HTTP/1.1.
+Single requests of tests/integration/web/server/test_server.py go to the parser, these go to a server with a ledger:
+a request that is no callback must not become one there. RFC 9110 is HTTP, RFC 9112 is HTTP/1.1.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def both(why, sent):
 
 
 def behind(why, sent, status):
-    """What is no callback, and leaves the connection open: the next one is taken."""
+    """Requests that are no callback, and leave the connection open: the next one is accepted."""
     return Row(why, sent + LAST, (status, 200), BEHIND)
 
 
@@ -110,8 +110,8 @@ ROWS = (
     framed("TE.CL, §6.3: a coding before a length", TE + b"Content-Length: 5\r\n"),
     framed("CL.TE with no length, §6.3", CL0 + TE),
     framed("TE.TE, §6.1: chunked twice", TE + TE),
-    framed("TE.TE, §6.1: chunked, then what nobody knows", TE + b"Transfer-Encoding: x\r\n"),
-    framed("TE.TE, §6.1: what nobody knows, then chunked", b"Transfer-Encoding: x\r\n" + TE, status=501),
+    framed("TE.TE, §6.1: chunked, then an unknown coding", TE + b"Transfer-Encoding: x\r\n"),
+    framed("TE.TE, §6.1: an unknown coding, then chunked", b"Transfer-Encoding: x\r\n" + TE, status=501),
     framed("TE.TE, §6.1: chunked, then identity", TE + b"Transfer-Encoding: identity\r\n"),
     framed("TE.TE, §6.1: identity, then chunked", b"Transfer-Encoding: identity\r\n" + TE, status=501),
     framed("a coding that only ends so, §6.1", b"Transfer-Encoding: xchunked\r\n"),
@@ -413,7 +413,7 @@ ROWS = (
         (400,),
         NONE,
     ),
-    # What ends before its end, and is waited for until the read timeout.
+    # Input that ends too early, and is waited for until the read timeout.
     Row("half a request line, RFC 9110 §15.5.9", b"POST /flow/ID/ca", (408,), NONE),
     Row("half a head, §15.5.9", POST + b"A", (408,), NONE),
     Row("half a body, §15.5.9", GOOD[:-1], (408,), NONE),
@@ -500,7 +500,7 @@ def test_who_hangs_up_early_has_not_called_back(server, stored, phase, reset):
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
 def test_who_hangs_up_before_the_answer_has_called_back_or_not(server, stored, reset):
-    """What was whole is a callback, wanted or not: once at the most, and its sender may send it again."""
+    """A complete request is a callback, intended or not: once at most, and its sender may send it again."""
     own = f"late-{reset}"
     sent = GOOD.replace(b"ID", own.encode())
     for _ in range(5):

@@ -227,7 +227,7 @@ def test_an_id_is_the_same_encoded_or_not(server):
 
 
 def test_nothing_that_was_refused_has_left_a_trace(server, site):
-    """Only what was taken is stored, and the books balance."""
+    """Only accepted callbacks are stored, and the counts balance."""
     with site.ledger() as ledger:
         assert ledger.find(EventFilter(flow_instance_id="bad"), limit=1) == []
     assert site.balance().events.keys() == {"routed"}

@@ -1,4 +1,4 @@
-"""SIGHUP has one process go by other settings while engines call back; none of them is refused that should not be."""
+"""On SIGHUP a process uses new settings while engines call back; it rejects no callback that it should accept."""
 
 from __future__ import annotations
 
@@ -145,10 +145,10 @@ def test_a_token_is_rotated_under_load(house):
     ],
 )
 def test_a_file_that_cannot_be_used_changes_nothing(house, text, why):
-    """It says why, goes on as before, and takes the file once it is mended."""
+    """It says why, continues as before, and accepts the file once it is fixed."""
     server = house.start(config=source(OLD))
     if text is None:
-        (house.folder / "flowhooks.toml").unlink()  # to go by the defaults would let everybody in
+        (house.folder / "flowhooks.toml").unlink()  # the defaults would let everybody in
     else:
         write(house, text)
     said = server.reload("settings_reload_failed")
@@ -236,7 +236,7 @@ def test_an_open_door_is_refused(house):
 
 
 def test_alerts_are_looked_for_as_is_set_now(house):
-    """One who looked once an hour looks at once, and goes by the new time."""
+    """A process that checked hourly checks at once, and uses the new time."""
     server = house.start(config="[alerts]\npoll_interval = 3600\nparked_after = 3600\n")
     server.post("1", {"processDefinitionKey": "nobody"})
     write(house, "[alerts]\npoll_interval = 0.1\nparked_after = 0\n")

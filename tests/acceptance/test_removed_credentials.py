@@ -76,7 +76,7 @@ def refused_start(site, words, *arguments, **settings):
 
 @pytest.mark.parametrize("cause", CAUSES)
 def test_a_reload_that_removes_all_credentials_of_a_kind_is_refused(house, cause):
-    """The settings that there were stay in force, and the log says why; mended settings are taken."""
+    """The previous settings stay in force, and the log says why; corrected settings are accepted."""
     text, kind = CAUSES[cause]
     server = house.start(config=WHOLE)
     check_closed(server)
@@ -97,7 +97,7 @@ def test_a_reload_that_removes_all_credentials_of_a_kind_is_refused(house, cause
 
 @pytest.mark.parametrize("cause", CAUSES)
 def test_a_start_without_credentials_that_were_there_is_refused(house, cause):
-    """The ledger knows that there were; the error says what to do. Mended settings start."""
+    """The ledger knows the removed credentials; the error says what to do. Corrected settings start."""
     text, kind = CAUSES[cause]
     house.start(config=WHOLE).stop()
     write(house, text)

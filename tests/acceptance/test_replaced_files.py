@@ -103,7 +103,7 @@ def test_the_right_file_comes_back(site, case):
 
 
 def test_another_file_in_its_place_is_not_the_right_file(site):
-    """A copy of the file at the path, be it of the same moment, is not the file that the server writes."""
+    """A copy of the file at the path, even of the same moment, is not the file that the server writes."""
     server = site.start()
     server.post("before", NOBODY)
     with closing(sqlite3.connect(site.database, isolation_level=None)) as outside:
@@ -229,7 +229,7 @@ def test_a_new_ledger_is_announced(site):
 
 
 def test_a_lock_file_that_was_removed_lets_no_second_server_in(site):
-    """The database file itself is locked, too; the server that holds it makes its lock file anew and says so."""
+    """The database file itself is locked, too; the server that has it recreates its lock file and says so."""
     first = site.start()
     lock = site.database.with_name(site.database.name + ".lock")
     lock.unlink()

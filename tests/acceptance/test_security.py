@@ -1,4 +1,4 @@
-"""Who may do what: engines by token and address, administrators by the lock file; no secret in log or answer."""
+"""Permissions: engines by token and address, administrators by the lock file; no secret in log or answer."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_one_instance_of_two_sources_is_two_events(post):
 
 
 def test_a_handler_may_listen_to_one_source(post):
-    """From another one, nobody wants the event."""
+    """From another source, the event matches no handler."""
     assert post("only", {"processDefinitionKey": "only-hr"}, bearer("hr")).status == 200
     assert "no handler is installed" in post("only", {"processDefinitionKey": "only-hr"}, bearer("oa")).json["message"]
 

@@ -103,7 +103,7 @@ def states(site):
 
 
 def test_an_orderly_end(site):
-    """Who waits is answered 202, what runs is waited for and settled, what has not started runs at the next start."""
+    """Waiting clients get 202, running attempts are waited for and settled, waiting ones run at the next start."""
     server = site.start(runner__threads=2, shutdown__timeout=300)
     waiting = Waiting(server, "runs", SLOW)
     until_entered(site, "runs")
@@ -188,7 +188,7 @@ def test_nothing_is_started_once_the_end_is_asked_for(site):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_at_once(site, number):
-    """Whoever asks twice does not want to wait; what ran is found by the next start."""
+    """A second signal ends the wait; running attempts are found by the next start."""
     server = site.start(shutdown__timeout=300)
     server.post("runs", SLOW, Prefer="wait=0")
     until_entered(site, "runs")

@@ -12,7 +12,7 @@ from support.waiting import WAIT_TIMEOUT
 
 
 async def given_up(line):
-    """Ask what nobody answers, until that has cost the connection."""
+    """Send a statement without a reply, until that has cost the connection."""
     async with asyncio.timeout(WAIT_TIMEOUT):
         with pytest.raises(psycopg.OperationalError, match="has not answered for"):
             await line.execute("SELECT 1")

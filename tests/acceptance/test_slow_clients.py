@@ -34,7 +34,7 @@ SLOW = 200
 DEAF = 10
 HONEST = 4
 MOST_MEBIBYTES = 60
-"""What it may have grown by, for good: the pages that the database keeps of the calls themselves."""
+"""The permitted permanent growth: the pages that the database keeps of the calls themselves."""
 MORE_THREADS = 4
 """That may have been started meanwhile, of those that are started when they are first needed."""
 SEED = 20261125
@@ -49,13 +49,13 @@ BEGINNINGS = {
     "trailers": (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"A: b\r\n"),
     "100": (POST + b"Content-Length: 9000\r\nExpect: 100-continue\r\n\r\n", b" "),
 }
-"""What a slow client has sent at once, and what it goes on with, a byte at a time."""
+"""The first bytes of a slow client, and the rest, which it sends a byte at a time."""
 ASKING = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 600
 """More answers than fit into what the kernel keeps for who does not read."""
 
 
 class Slow:
-    """One connection that sends a byte now and then."""
+    """One connection that sends a byte periodically."""
 
     def __init__(self, place, phase, chance):
         self.phase = phase
@@ -129,7 +129,7 @@ def call(place, times, name, *, calls):
 
 
 def honest(place, calls, name):
-    """Have several clients call back so many times each; what 99 of 100 calls took at the most."""
+    """Let several clients call back so many times each; gives the time that 99 of 100 calls did not exceed."""
     times = []
     with ThreadPoolExecutor(HONEST) as clients:
         for one in [clients.submit(call, place, times, f"{name}-{n}", calls=calls) for n in range(HONEST)]:

@@ -29,7 +29,7 @@ def ran_by(site, instance, number):
 
 
 def stopped_in_the_middle(site, server, workers, number):
-    """One round: whoever runs is stopped, buried, and goes on; returns which event each flow was told."""
+    """One round: each running worker is stopped, expires, and continues; returns which event each flow got."""
     again, once = f"again-{number}", f"once-{number}"
     gates = [shut(site, again), shut(site, once)]
     told = {
@@ -57,7 +57,7 @@ def stopped_in_the_middle(site, server, workers, number):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("rounds", [3, pytest.param(20, marks=pytest.mark.long)])
 def test_nothing_stale_is_written(broken, rounds):
-    """SIGSTOP until its signs of life are stale, then SIGCONT: what it still records comes too late, each time."""
+    """SIGSTOP until its heartbeats are stale, then SIGCONT: its later outcomes come too late, each time."""
     server = broken.start("--no-worker", **QUICK)
     started = [broken.start_worker("--plugins-dir", broken.plugins, **QUICK) for _ in range(2)]
     workers = {one.process.pid: one for one in started}

@@ -349,7 +349,7 @@ def test_sigterm_ends_all_in_order(shared):
 
 
 def test_a_signal_to_all_of_them_is_one(shared):
-    """As systemd sends it: the processes end in order, though they are told by the supervisor, too."""
+    """As systemd sends it: the processes end in order, though the supervisor signals them, too."""
     server = start(shared)
     both = pids(server)
     (gate := shared.folder / "shut-slow").touch()

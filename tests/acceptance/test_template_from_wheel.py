@@ -8,7 +8,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).parents[2]
 NEEDS = "Error: flowhooks plugins new needs cookiecutter, which is not installed: pip install 'flowhooks[new]'\n"
 BUILDS = ("pip", "hatchling", "editables")
-"""What pip would fetch to install a folder."""
+"""The packages that pip would download to install a folder."""
 
 
 def test_without_the_extra_it_says_what_is_missing(environment, built, tmp_path):

@@ -92,7 +92,7 @@ def test_a_terminal_that_goes_ends_it(serve):
 
 
 def test_nohup_lets_it_live_on(serve):
-    """Whoever has started it with `nohup` wants it to stay when the terminal goes."""
+    """A server started with `nohup` stays when the terminal closes."""
     with serve("nohup") as (process, person):
         until_serving(process)
         os.close(person)

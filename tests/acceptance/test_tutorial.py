@@ -43,14 +43,14 @@ def blocks(page):
 
 
 def commands(several):
-    """What is typed, command by command; one that goes on in the next line is one."""
+    """The typed commands, one by one; a command that continues in the next line is one."""
     return [line for one in several if one.language == "sh" for line in one.text.replace("\\\n", "").splitlines()]
 
 
 class Shell:
     """One shell, into which command after command is typed, and all that it says.
 
-    A background command ends with the shell, for they are a process group of their own.
+    A background command ends with the shell, because they are a process group of their own.
     """
 
     def __init__(self, folder, environ):
@@ -144,7 +144,7 @@ class Ports(NamedTuple):
 
     @property
     def environ(self):
-        """What tells the server."""
+        """The output of the server."""
         if self == PORTS:
             return {}
         return {"FLOWHOOKS_LISTEN": f"127.0.0.1:{self.web}", "FLOWHOOKS_ADMIN": f"127.0.0.1:{self.admin}"}
@@ -220,7 +220,7 @@ def test_as_many_commands_as_it_says(page):
 
 
 def test_both_languages_have_the_same_code():
-    """What is typed, shown and written is the same in English and in Chinese."""
+    """The commands, outputs and files are the same in English and in Chinese."""
     assert blocks(ENGLISH) == blocks(CHINESE)
 
 

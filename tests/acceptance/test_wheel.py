@@ -35,7 +35,7 @@ class Installed(NamedTuple):
     bin: Path
 
     def python(self, code):
-        """What a program prints there."""
+        """The output of a program there."""
         command = [self.bin / "python", "-c", code]
         return subprocess.run(command, cwd=self.wheel.parent, capture_output=True, text=True, check=True).stdout.strip()
 
@@ -116,7 +116,7 @@ def test_the_command_knows_its_version(installed):
 
 
 def test_it_serves_far_from_the_checkout(installed, site):
-    """Migrations are applied, schemas are found and published, a callback reaches its handler, the books balance."""
+    """Migrations run, schemas are found and published, a callback reaches its handler, the counts balance."""
     site.plugin("demo", PLUGIN)
     site.flowhooks = [installed.bin / "flowhooks"]
     server = site.start()

@@ -1,4 +1,4 @@
-"""Real workers on one PostgreSQL, beside a server that only takes callbacks: each runs what it has, whoever dies."""
+"""Real workers on one PostgreSQL, beside a server that only takes callbacks: each runs its handlers, with any kills."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_what_cannot_work_is_refused(shared, site):
 
 
 def test_commands_have_workers_run(shared):
-    """What a command replays is run by a worker, which it does not know."""
+    """A delivery replayed by a command runs in a worker, which the command does not know."""
     one = worker(shared, "a")
     server = shared.start("--no-worker", **shared.settings)
     event_id = server.post("i", {"processDefinitionKey": "a"}, **ASYNC).event_id

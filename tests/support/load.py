@@ -50,11 +50,11 @@ def plain(event, delivery):
 
 @handler(process_key="crash", retry=AGAIN)
 def again(event, delivery):
-    """Safe to run twice; fails now and then."""
+    """Safe to run twice; fails sometimes."""
     enter("again", event, delivery)
     time.sleep(random.choice([0, 0, 0.01]))
     if random.random() < 0.05:
-        raise OSError("now and then")
+        raise OSError("sometimes")
 
 @handler(process_key="moody")
 def moody(event, delivery):

@@ -109,7 +109,7 @@ PHRASES: Final = (
 )
 TERMS: Final = (
     # One term for one thing, as in the glossary.
-    Rule(r"(?<![/\w-])call-backs?\b(?![/-])", "callback"),
+    Rule(r"(?<![/\w-])call-backs?\b(?![/-]|\.\w)", "callback"),
     Rule(r"\bhandlers? (?:is|are|was|were|be|been) held\b|\bheld (?:handlers?|deliver(?:y|ies))\b", "circuit open"),
     Rule(r"\bheld back\b", "blocked"),
     Rule(r"\bshel(?:f|ve|ved|ving)\b", "suspended (the handler is not installed)"),
@@ -307,8 +307,7 @@ def python_passages(text: str) -> Iterator[Passage]:
         line += breaks
         token_kind = "string" if token["quotes"] else "comment"
         if kind != token_kind or between.strip() or (token_kind == "comment" and breaks != 1):
-            if pieces:
-                yield Passage(first, "".join(pieces))
+            yield from _joined(first, pieces)
             pieces = []
         if token_kind == "comment":
             piece = _shorten_code(token["comment"].lstrip("#: "))
@@ -323,8 +322,14 @@ def python_passages(text: str) -> Iterator[Passage]:
         kind = token_kind
         line += token[0].count("\n")
         place = token.end()
-    if pieces:
-        yield Passage(first, "".join(pieces))
+    yield from _joined(first, pieces)
+
+
+def _joined(first: int, pieces: list[str]) -> Iterator[Passage]:
+    """The passage that pieces make; a single word, such as a key or a name, is none."""
+    text = "".join(pieces)
+    if " " in text.strip() or not text.isascii():
+        yield Passage(first, text)
 
 
 def _is_docstring(text: str, token: re.Match[str]) -> bool:

@@ -77,7 +77,7 @@ def test_ids_of_one_moment_differ():
 
 
 def test_ids_that_threads_make_at_once_differ():
-    """What ids are made of is drawn for many at a time; no two threads get the same of it."""
+    """The random part of ids is drawn for many at a time; no two threads get the same."""
     clock = At(1_767_225_600_000_000)
     with ThreadPoolExecutor(8) as pool:
         made = [one for ids in pool.map(lambda _: [clock.new_id() for _ in range(2_000)], range(8)) for one in ids]

@@ -22,7 +22,7 @@ REFUSALS = {
 
 
 def placeholders(sentence):
-    """What a sentence names."""
+    """The names in a sentence."""
     return {field for _, field, _, _ in string.Formatter().parse(sentence) if field is not None}
 
 

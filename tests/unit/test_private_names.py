@@ -1,4 +1,4 @@
-"""What flowhooks uses of libraries' internals is listed, is there in the installed versions, and is pinned."""
+"""Internal names of libraries that flowhooks uses are listed, exist in the installed versions, and are pinned."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def attributes_set(owner):
 
 
 def has(owner, name):
-    """Whether a module or a class has a name, be it on the class, on its instances, or as a parameter."""
+    """Whether a module or a class has a name: on the class, on its instances, or as a parameter."""
     return hasattr(owner, name) or (
         inspect.isclass(owner) and any(name in attributes_set(one) for one in owner.__mro__ if one is not object)
     )
@@ -126,7 +126,7 @@ def trees():
 
 
 def imports(tree):
-    """What each name that a module imports stands for: the module, and for `from` the name in it."""
+    """The meaning of each name that a module imports: the module, and for `from` the name in it."""
     found = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -179,7 +179,7 @@ def first_name(node):
 
 
 def class_names(tree):
-    """What a class defines in its body, and what its methods use of `self` and `super()`."""
+    """The names that a class defines in its body, and those that its methods use of `self` and `super()`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.name
@@ -244,7 +244,7 @@ def test_every_private_name_is_listed():
 
 
 def test_every_use_of_a_base_class_is_listed():
-    """What a subclass has of a library's class: of waitress and psycopg all, of others what is private."""
+    """The names that a subclass has of a library's class: of waitress and psycopg all, of others the private ones."""
     found = set()
     for owner, base, names in subclasses():
         library = root(base.__module__)

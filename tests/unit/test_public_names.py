@@ -1,4 +1,4 @@
-"""What plugins may import: these names, each explained, and nothing else is needed in any page or plugin of ours."""
+"""Names that plugins may import: each is explained, and no page or plugin of ours needs another one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_these_names_are_public():
 
 
 def test_nothing_else_looks_public():
-    """What can be seen on the package besides is a submodule or begins with an underscore."""
+    """Other visible names of the package are submodules or begin with an underscore."""
     others = {name for name in vars(flowhooks) if not name.startswith("_")} - PROMISED - {"annotations"}
     assert {name for name in others if not inspect.ismodule(vars(flowhooks)[name])} == set()
 
@@ -83,7 +83,7 @@ def test_our_plugins_need_nothing_else():
 
 
 def test_the_pages_promise_no_more():
-    """What the examples in README and documentation import from `flowhooks` itself is public."""
+    """Names that the examples in README and documentation import from `flowhooks` itself are public."""
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     assert pages
     for page in pages:

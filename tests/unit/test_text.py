@@ -70,7 +70,7 @@ def test_a_line_is_bounded_and_printable():
 
 
 def test_cuts():
-    """A text that fits is left alone; else its beginning is kept, or its beginning and its end."""
+    """A text that fits is left alone; otherwise its beginning is kept, or its beginning and its end."""
     assert truncate("abcd", 4) == truncate_middle("abcd", 4) == "abcd"
     assert truncate("abcde", 4) == "abc…"
     assert truncate("abcde", 4, count_ellipsis=False) == "abcd…"

@@ -252,7 +252,7 @@ def test_what_is_no_token_is_not_sent(tmp_path, token):
 
 
 def test_what_has_ended_is_not_tried(tmp_path):
-    """It would be rejected, correctly, and could not be told from one that the server does not know."""
+    """It would be rejected, correctly, and the rejection looks like that of an unknown credential."""
     good, old = private(tmp_path / "good", SECRET), tmp_path / "old-and-deleted"
     config = tmp_path / "flowhooks.toml"
     config.write_text(f"[sources.erp]\nsecrets = [{{file = '{good}'}}]\n")

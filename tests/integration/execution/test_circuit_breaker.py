@@ -207,10 +207,10 @@ def _left(error):
 
 def test_a_success_in_between_begins_the_count_anew(house, listens):
     """In a row means in a row."""
-    works = Works(error=ValueError("now and then"))
+    works = Works(error=ValueError("sometimes"))
     flow = house.open(listens(works, name="h"), circuit_breaker=breaker())
     for number in range(8):
-        works.error = None if number % 3 == 2 else ValueError("now and then")
+        works.error = None if number % 3 == 2 else ValueError("sometimes")
         flow.settled(flow.take(str(number), wait=0).event_id, State.DEAD if works.error else State.SUCCEEDED)
     assert circuits(flow) == {}
 

@@ -56,7 +56,7 @@ def test_a_clock_that_is_ahead_at_the_start_is_doubted_for_an_hour(times):
 
 
 def test_a_clock_that_jumps_ahead_is_doubted_for_an_hour(times):
-    """Each jump begins the hour anew; whether it is set right meanwhile or not."""
+    """Each jump starts the hour again; whether it is corrected meanwhile or not."""
     trust = times.trust(NOW)
     times.pass_by(10 * 86_400)
     assert trust.trusted_now() == times.wall
@@ -81,7 +81,7 @@ def test_a_clock_that_jumps_back_or_a_little_is_trusted(times):
 
 
 def test_jumps_are_told_once(times):
-    """What NTP corrects is none; time that passes is none."""
+    """A correction by NTP is no jump; time that passes is none."""
     trust = times.trust(NOW)
     times.pass_by(7 * 86_400)
     assert trust.check_jump() == 0

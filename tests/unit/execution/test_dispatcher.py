@@ -46,7 +46,7 @@ class Joint:
         self.done.append("over")
 
     def close(self):
-        """What was written is undone."""
+        """Undo the writes."""
         self.done.append("close")
 
     def commit_with_result(self, settlement):
@@ -56,7 +56,7 @@ class Joint:
 
 
 class Paper:
-    """All that dispatch is given, each of which writes down what it is asked, and answers as it was told."""
+    """All dependencies of the dispatcher: each records its calls, and answers as configured."""
 
     def __init__(self):
         self.clock = ManualClock()
@@ -134,18 +134,18 @@ class Paper:
             raise self.outcome
         return self.outcome
 
-    # Whoever is told.
+    # Recipients of notifications.
 
     def delivery_settled(self, event, delivery, outcome, state):
-        """The plugins are told."""
+        """The plugins are notified."""
         self.written.append(("notice", event, delivery, outcome, state))
 
     def told(self, event_id, standing):
-        """Those who wait are told."""
+        """Waiting callers are notified."""
         self.written.append(("told", event_id, standing))
 
     def ended(self, handler, outcome, error):
-        """What holds handlers is told."""
+        """The circuit breaker is notified."""
         self.written.append(("ended", handler, outcome, error))
 
     def attempted(self, handler, outcome, seconds, *, total):
@@ -188,11 +188,11 @@ class Paper:
         )
 
     def of(self, what):
-        """What was written down of one kind."""
+        """The recorded calls of one kind."""
         return [one[1:] for one in self.written if one[0] == what]
 
     def kinds(self):
-        """What was done, in order."""
+        """The recorded calls, in order."""
         return [one[0] for one in self.written]
 
 
@@ -206,7 +206,7 @@ def answer(answers):
 
 @pytest.fixture
 def paper():
-    """What dispatch is given."""
+    """The arguments of the dispatcher."""
     return Paper()
 
 
@@ -225,7 +225,7 @@ def settlement(paper, outcome, target, **given):
 
 
 def test_the_way_of_an_attempt(paper):
-    """Claimed, run, settled; only what is durable is counted and told, with all that there is to say of it."""
+    """Claimed, run, settled; only durable results are counted and notified, with all details."""
     assert paper.dispatch().execute(QUEUED) is None
     assert paper.kinds() == [
         *("claim", "joint", "enter", "run", "leave", "settle_soon"),
@@ -258,7 +258,7 @@ def test_the_way_of_an_attempt(paper):
 
 
 def test_a_failure_is_told_without_secrets_and_logged(paper, logged):
-    """What is stored, told and logged of it is on one line, and has none of the plugins' secrets."""
+    """The stored, notified and logged text is on one line, and has none of the plugins' secrets."""
     paper.outcome = FAILED
     paper.dispatch(retry=Retry(delays=(5, 60), jitter=0, attempts=9)).execute(QUEUED)
     due_at = paper.clock.now() + 60 * SECOND
@@ -315,7 +315,7 @@ def test_what_was_claimed_already_is_not_claimed_again(paper):
 
 
 def test_what_cannot_be_claimed_is_not_run(paper):
-    """It has moved on, or there is no room for it, which the runner is told."""
+    """It has changed, or there is no room for it; the runner is notified."""
     paper.claims = [None, full := ConcurrencyLimitReached()]
     dispatch = paper.dispatch()
     assert dispatch.execute(QUEUED) is None
@@ -338,7 +338,7 @@ def test_without_its_handler_a_delivery_waits_for_it(paper, reserved):
 
 
 def test_without_its_handler_nobody_is_asked_to_probe(paper):
-    """What is *unknown* stays so; and what could not be claimed is let be."""
+    """An *unknown* delivery stays so; a delivery that could not be claimed is left alone."""
     dispatch = paper.dispatch()
     dispatch._handlers = {}
     dispatch.execute(QUEUED._replace(probe=True))
@@ -448,7 +448,7 @@ def test_a_stale_attempt_tells_nobody(paper, logged):
 
 
 def test_where_too_much_is_queued_the_thread_waits(paper, logged):
-    """What cannot be settled soon is settled now, and told; if that fails once, it is logged already."""
+    """An outcome that cannot be settled soon is settled now, and notified; if that fails once, it is logged already."""
     paper.soon = [Unavailable("busy")]
     paper.settles = [Unavailable("ledger_down"), True]
     paper.dispatch().execute(QUEUED)
@@ -486,7 +486,7 @@ def test_an_outcome_that_settles_unanswered_again_is_recorded_again(paper, monke
 
 
 def test_what_cannot_be_recorded_later_is_recorded_too(paper, monkeypatch):
-    """The thread that records looks again and again, until the process ends."""
+    """The thread that records tries repeatedly, until the process ends."""
     monkeypatch.setattr("flowhooks.execution.dispatcher.SHUTDOWN_POLL_INTERVAL", 0.001)
     paper.soon, paper.settles = [None], [True]
     dispatch = paper.dispatch()
@@ -504,7 +504,7 @@ def test_what_cannot_be_recorded_later_is_recorded_too(paper, monkeypatch):
 
 
 def test_a_process_that_ends_says_what_it_leaves_unrecorded(paper, logged):
-    """An outcome that could not be recorded until the end is logged as lost; whoever recovers the delivery goes on."""
+    """An outcome that could not be recorded until the end is logged as lost; the recovering process continues."""
     paper.soon = [Unavailable("busy")]
     paper.settles = [Unavailable("ledger_down")] * 3
     paper.ends_after = 2
@@ -522,7 +522,7 @@ def joint(paper):
 
 
 def unanswered(*answers):
-    """A commit that broke, and what the ledger then says of it."""
+    """A commit that broke, and the ledger's later answer about it."""
     error = CommitOutcomeUnknown(None, None, None, "server closed the connection")
     left = list(answers)
     error.was_committed = lambda: answer(left)
@@ -530,7 +530,7 @@ def unanswered(*answers):
 
 
 def test_what_a_handler_wrote_is_committed_with_its_outcome(paper, joint):
-    """By the one commit; then it is told as any other."""
+    """By the one commit; then it is notified as any other."""
     joint.answers = [True]
     paper.dispatch().execute(QUEUED)
     stored = settlement(paper, OutcomeKind.SUCCEEDED, State.SUCCEEDED, result='{"a": 1}')
@@ -582,7 +582,7 @@ def test_a_commit_that_failed_is_the_attempts_failure(paper, joint, logged, answ
 
 
 def test_a_commit_without_an_answer_is_asked_for(paper, joint, logged):
-    """As long as the database is away, less and less often; then it is told as it turned out."""
+    """As long as the database is away, less and less often; then the final outcome is notified."""
     joint.answers = [unanswered(*[Unavailable("ledger_down")] * 6, True)]
     paper.dispatch().execute(QUEUED)
     assert paper.pauses == [*RECORD_RETRY_DELAYS, RECORD_RETRY_DELAYS[-1]]
@@ -598,7 +598,7 @@ def test_a_commit_without_an_answer_is_asked_for(paper, joint, logged):
 
 
 def test_a_commit_that_is_not_answered_until_the_end_is_left_to_others(paper, joint, logged):
-    """Nobody is told anything, for nobody knows; it is logged."""
+    """Nothing is notified, because the outcome is not known; it is logged."""
     joint.answers = [unanswered(*[Unavailable("ledger_down")] * 3)]
     paper.ends_after = 2
     paper.dispatch().execute(QUEUED)
@@ -637,7 +637,7 @@ def probes(paper, monkeypatch):
 
 
 def test_a_probe_says_that_it_did_its_work(paper, probes):
-    """It is put off before it is asked; then the delivery has succeeded, which those who wait are told."""
+    """It is delayed before the probe is called; then the delivery has succeeded, and waiting callers are notified."""
     before = paper.clock.now()
     ((event, delivery),) = probes(True)
     assert event == paper.event
@@ -694,7 +694,7 @@ def test_a_probe_is_asked_by_one_and_only_where_there_is_something_to_ask(paper,
 
 
 def test_a_probe_comes_after_an_operator(paper, probes):
-    """What was decided meanwhile stands, and nobody is told otherwise."""
+    """A decision made meanwhile stays, and no other one is notified."""
     paper.moves = False
     probes(True)
     assert paper.kinds() == ["read", "postpone", "move"]

@@ -30,7 +30,7 @@ LONG = 3600.0
 
 
 class Paper:
-    """A ledger, and those who are told, each of which writes down what it is asked, and answers as it was told."""
+    """A ledger, and recipients of notifications: each records its calls, and answers as configured."""
 
     write_timeout = 5.0
 
@@ -87,7 +87,7 @@ class Paper:
         self.asked.append(("requeue", transaction, delivery_statuses, missing_handlers))
 
     def event_accepted(self, event, handlers):
-        """The plugins are told of an event."""
+        """The plugins are notified of an event."""
         self.asked.append(("notice", event, handlers))
 
     def runs(self, handler_id):
@@ -95,7 +95,7 @@ class Paper:
         return handler_id not in self.idle
 
     def of(self, what):
-        """What was asked of one kind."""
+        """The recorded calls of one kind."""
         return [one[1:] for one in self.asked if one[0] == what]
 
     def takes_another(self):
@@ -112,7 +112,7 @@ def candidate(name, *, order_by=None, **selectors):
 
 
 def rules(*candidates, absent=(), ignore_keys=(), **settings):
-    """What a callback is taken by; for `k`, the handlers `p:one` and `p:two`, unless others are given."""
+    """The intake of a callback; for `k`, the handlers `p:one` and `p:two`, unless others are given."""
     both = candidate("one", process_keys=("k",), order_by="business_key"), candidate("two", process_keys=("k",))
     return IntakeConfig(
         settings=Settings(**settings),
@@ -123,7 +123,7 @@ def rules(*candidates, absent=(), ignore_keys=(), **settings):
 
 @pytest.fixture
 def paper():
-    """What intake is given."""
+    """The arguments of the intake."""
     return Paper()
 
 
@@ -161,7 +161,7 @@ def came_before(paper, *delivery_statuses, state="routed", **given):
 
 
 def test_what_is_stored_of_a_call_back(paper, intake):
-    """The event, its route, the deliveries with their order keys, and the text as it came; then plugins are told."""
+    """The event, its route, the deliveries with their order keys, and the text as it came; plugins are notified."""
     by = rules(absent={"p:two"}, identity=IdentitySettings(ignore_pointers=("/at",)))
     answer = intake(by).accept(CALL_BACK, wait=0)
     ((new,),) = paper.of("accept")
@@ -201,7 +201,7 @@ def test_what_is_stored_of_a_call_back(paper, intake):
 
 
 def test_plugins_that_are_told_read_the_data(paper, intake):
-    """Then each delivery reads it anew."""
+    """Then each delivery reads it again."""
     paper.has_subscribers = True
     intake().accept(CALL_BACK, wait=0)
     assert paper.of("accept")[0][0].read
@@ -328,7 +328,7 @@ def test_events_without_a_name_have_their_own_setting(paper, intake, routing, bo
 
 
 def test_what_nobody_wants_is_refused_if_the_settings_say_so(paper, intake):
-    """Unless it came before: then it is answered as any repeat. Whoever cannot see that stores nothing."""
+    """Unless it came before: then it is answered as any repeat. If that cannot be read, nothing is stored."""
     taking = intake(rules(candidate("h", process_keys=("other",)), routing=RoutingSettings(no_handler="reject")))
     with pytest.raises(InvalidCallback) as refused:
         taking.accept(CALL_BACK, wait=0)
@@ -368,7 +368,7 @@ def tell(paper, new, state, *, until=9):
 
 
 def test_who_waits_is_answered_when_all_has_settled(paper, intake):
-    """With what was told meanwhile, without asking the ledger again; its place is free afterwards."""
+    """With a notification that came meanwhile, without asking the ledger again; its place is free afterwards."""
     paper.meanwhile = lambda new: tell(paper, new, State.SUCCEEDED)
     answer = intake().accept(CALL_BACK, wait=LONG)
     assert answer.status == AnswerStatus.DONE
@@ -380,7 +380,7 @@ def test_who_waits_is_answered_when_all_has_settled(paper, intake):
 
 
 def test_what_has_not_settled_in_time_is_answered_as_it_stands(paper, intake):
-    """What was told, and of all else what the ledger says."""
+    """The notification, and for all else the ledger's state."""
     paper.meanwhile = lambda new: tell(paper, new, State.SUCCEEDED, until=1)
     paper.there = [standing("late", State.RUNNING)]
     started = time.monotonic()
@@ -392,7 +392,7 @@ def test_what_has_not_settled_in_time_is_answered_as_it_stands(paper, intake):
 
 
 def test_nobody_waits_longer_to_be_stored_than_that_may_take(paper, intake):
-    """What cannot be stored in time is not waited for as if it could."""
+    """A callback that cannot be stored in time is not waited for as if it could."""
     paper.write_timeout = 0.1
     started = time.monotonic()
     answer = intake().accept(CALL_BACK, wait=0.5)
@@ -413,7 +413,7 @@ def test_what_nobody_runs_is_not_waited_for(paper, intake):
 
 
 def test_what_is_paused_while_it_is_stored_is_not_waited_for(paper, intake):
-    """There was nothing yet to be told of when its handlers were paused."""
+    """There was nothing yet to report when its handlers were paused."""
 
     def become(new):
         paper.idle = {"p:one", "p:two"}
@@ -453,7 +453,7 @@ def test_a_server_that_stops_takes_nothing_in(paper, intake):
 
 
 def test_a_signature_that_was_used_before_is_refused_and_logged(paper, intake, logged):
-    """The operator is told of whom, and what to do; the caller is told nothing."""
+    """The operator gets the source and the next step; the caller gets neither."""
     paper.become = lambda new: AcceptResult(event_id="", new=False, state="", webhook_id_reused=True)
     with pytest.raises(Unauthorized) as refused:
         intake().accept(CALL_BACK, wait=LONG)
@@ -496,7 +496,7 @@ def test_other_data_is_a_conflict(paper, intake, state, key):
     ],
 )
 def test_a_repeat_is_answered_as_its_event_stands(paper, intake, states, state, status):
-    """The gravest decides; nobody is told of an event that came before."""
+    """The gravest decides; no notification of a repeated event is sent."""
     delivery_statuses = [standing(f"h{number}", one) for number, one in enumerate(states)]
     came_before(paper, *delivery_statuses, state=state)
     answer = intake().accept(CALL_BACK, wait=0)
@@ -524,7 +524,7 @@ def ago(paper, seconds):
     ],
 )
 def test_what_is_dead_may_get_one_more_attempt(paper, intake, name, given, runs):
-    """At most once a minute, if its handler may run twice and has not rejected it; then it is read anew."""
+    """At most once a minute, if its handler may run twice and has not rejected it; then it is read again."""
     given = dict(given)
     if "finished_at" in given:
         given["finished_at"] = ago(paper, given["finished_at"])
@@ -566,7 +566,7 @@ def test_a_repeat_joins_what_moves(paper, intake):
 
 
 def test_what_settled_while_a_repeat_came_is_not_waited_for(paper, intake):
-    """What the ledger says after it began to listen counts."""
+    """The state of the ledger after the start of the watch counts."""
     runs = standing("runs", State.RUNNING)
     came_before(paper, runs)
     paper.there = [replace(runs, state=State.DEAD)]

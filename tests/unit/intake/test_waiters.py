@@ -41,7 +41,7 @@ def test_what_cannot_move_by_itself_has_settled(watches, state):
 
 
 def test_a_retry_counts_if_it_is_due_before_the_end(watches, clock):
-    """What waits for a time within the wait may still settle; what waits for a later one, or for no time, may not."""
+    """A delivery due within the wait may still settle; one due later, or without a time, may not."""
     for due_at, may_settle in ((clock.now() + 9 * SECOND, True), (clock.now() + 10 * SECOND, False), (None, False)):
         watch = watches.open("e", ["a"], 10)
         watches.notify("e", standing("a", State.RUNNING))
@@ -51,7 +51,7 @@ def test_a_retry_counts_if_it_is_due_before_the_end(watches, clock):
 
 
 def test_what_is_told_of_others_does_not_matter(watches):
-    """Only what is told of the watched event reaches a watch; of it, every watch hears."""
+    """Only notifications of the watched event reach a watch; of that event, they reach every watch."""
     one, two = watches.open("e", ["a"], 10), watches.open("e", ["a"], 10)
     watches.notify("other", standing("a", State.SUCCEEDED))
     watches.notify("e", standing("unasked", State.SUCCEEDED))
@@ -100,7 +100,7 @@ def test_everybody_is_let_go_at_the_end(watches):
 
 
 def test_what_was_read_of_others_ends_a_wait(watches):
-    """A standing that was read since somebody else settled it ends the wait, unless what was told here is newer."""
+    """A state that was read after another process settled it ends the wait, unless a notification here is newer."""
     watch = watches.open("e", ["a", "b"], 10)
     watches.notify("e", standing("a", State.SUCCEEDED))
     watches.notify("e", standing("b", State.WAITING, 0))
@@ -116,7 +116,7 @@ def test_what_was_read_of_others_ends_a_wait(watches):
 
 
 def test_what_is_waited_for_can_be_asked(watches):
-    """Events for which somebody waits who has not been told all: of some events, or of all."""
+    """Events with a watch that has not got all notifications: of some events, or of all."""
     told = watches.open("e", ["a"], 10)
     waits = watches.open("f", ["a"], 10)
     assert watches.pending_event_ids() == ["e", "f"]

@@ -24,7 +24,7 @@ ABSENT = object()
 
 
 def decide(expected, value, pointer="/x"):
-    """What a condition on the member x decides."""
+    """The result of a condition on the member x."""
     return Condition(pointer, expected).decide({} if value is ABSENT else {"x": value})
 
 
@@ -143,7 +143,7 @@ def test_where_a_pointer_leads(pointer, found):
     ],
 )
 def test_conditions_that_are_refused(when, why):
-    """What could never hold, or would say nothing, is refused where it is declared, with what is wrong."""
+    """A condition that never holds, or checks nothing, is refused where it is declared, with the reason."""
     with pytest.raises(HandlerError) as refused:
         parse_conditions(when)
     assert why in str(refused.value)
@@ -288,7 +288,7 @@ def test_no_pattern_stops_the_check(pattern):
 
 
 def test_conditions_are_json():
-    """What the ledger remembers of them reads back as the same conditions."""
+    """The ledger's form of them reads back as the same conditions."""
     when = {"/a": {"minimum": 1}, "/b": ["x", 1, None, True], "/c": None}
     again = parse_conditions(json.loads(json.dumps({one.pointer: one.expected for one in parse_conditions(when)})))
     assert again == parse_conditions(when)

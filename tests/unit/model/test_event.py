@@ -55,7 +55,7 @@ def test_a_full_body():
 
 
 def test_an_empty_body():
-    """What is absent is None."""
+    """An absent member is None."""
     event = make({})
     assert [getattr(event, attribute) for attribute in FIELDS.values()] == [None] * 6
     assert event.data == {}

@@ -134,7 +134,7 @@ def test_how_a_function_is_called(function, takes_delivery):
     ],
 )
 def test_functions_that_could_not_run_are_refused(function, message):
-    """What could only fail, or never run, is refused when it is declared."""
+    """A handler that could only fail, or never run, is refused when it is declared."""
     with pytest.raises(HandlerError, match=re.escape(message)):
         handler(every=True, name="h")(function)
 

@@ -1,4 +1,4 @@
-"""Selectors by themselves: what they refuse, what they remember, and what they say of a condition."""
+"""Selectors by themselves: refusals, stored form, and texts about a condition."""
 
 from __future__ import annotations
 

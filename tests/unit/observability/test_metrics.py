@@ -1,4 +1,4 @@
-"""What a process counts: under bounded labels, in Prometheus' own format."""
+"""The counters of a process: under bounded labels, in Prometheus' own format."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flowhooks.observability.metrics import MAX_HANDLERS, OTHER_HANDLERS, Metric
 
 
 def read(metrics):
-    """What Prometheus reads: the value of each name and its labels."""
+    """The figures that Prometheus reads: the value of each name and its labels."""
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(metrics.text().decode())
@@ -44,14 +44,14 @@ def test_a_delivery_is_timed_when_it_has_ended():
 
 
 def test_a_clock_that_was_set_back_makes_no_negative_time():
-    """What would be less than nothing is nothing."""
+    """A negative figure is counted as 0."""
     metrics = Metrics()
     metrics.attempted("p:h", "succeeded", 0.2, total=-5.5)
     assert read(metrics)["flowhooks_delivery_latency_seconds_sum", "p:h"] == 0
 
 
 def test_handlers_beyond_the_first_share_one_label():
-    """However many handlers there are, what is told stays bounded, and those that had a line keep it."""
+    """With any number of handlers the output stays bounded, and handlers that had a line keep it."""
     metrics = Metrics()
     for number in range(MAX_HANDLERS + 50):
         metrics.attempted(f"p:h{number}", "succeeded", 0.1, total=None)

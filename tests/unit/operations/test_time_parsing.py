@@ -73,6 +73,6 @@ def test_no_zone_is_known():
 
 @pytest.mark.parametrize("text", ["", "tomorrow", "09:09", "2h3", "2026-13-01", "999999999w", "9h\x00", "1 year"])
 def test_anything_else(text):
-    """What is no moment says what may be written."""
+    """The error for a text that is no time says which forms are permitted."""
     with pytest.raises(ValueError, match="write 2026-11-24"):
         parse_time(text)

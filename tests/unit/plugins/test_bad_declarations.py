@@ -1,4 +1,4 @@
-"""What could never work as it is declared: refused when it is loaded, in one line with plugin, file and line."""
+"""A declaration that cannot work is refused when it is loaded, in one line with plugin, file and line."""
 
 from __future__ import annotations
 
@@ -75,13 +75,13 @@ def is_refused_alone(site, good, info_of, expected, **installed):
 
 @pytest.mark.parametrize(("declared", "expected"), DECLARED.values(), ids=DECLARED)
 def test_a_handler_that_could_never_run(declared, expected, site, good, info_of):
-    """Whoever declares it so is told at the next start, not by events that never come."""
+    """The author gets an error at the next start, instead of waiting for events that never come."""
     source = HEAD + declared + (TAIL if declared.endswith(")") else "")
     is_refused_alone(site, good, info_of, expected, source=source)
 
 
 def test_two_handlers_with_one_id(site, good, info_of):
-    """Their deliveries could not be told apart."""
+    """Their deliveries could not be distinguished."""
     source = HEAD + "@handler(every=True)" + TAIL.replace("[h]", "[h, handler(every=True, name='h')(print)]")
     expected = (
         r"two handlers are called 'h': \S*bad_plugin\.py:3 and <built-in function print>; give one of them name=$"
@@ -147,7 +147,7 @@ def test_a_kind_that_another_plugin_opens(site, info_of):
 
 
 def test_values_that_the_schema_in_force_refuses(site, info_of):
-    """What counts is the schema of the handler's own kind, and what it says of that member alone."""
+    """Only the schema of the handler's own kind counts, and only its rule for that member."""
     schemas = {
         "call-back/revoke.schema.json": {
             "properties": {
@@ -234,7 +234,7 @@ def test_what_a_package_asks_for(requires, running, wanted):
 
 
 def test_metadata_that_cannot_be_read_asks_for_nothing(site, good, info_of):
-    """What a package requires is for its installer to see to; flowhooks looks only where it can."""
+    """A package's requirements are its installer's task; flowhooks checks only where it can."""
     site.install("good", good)
     (site.path / "flowhooks_good-1.2.dist-info" / "METADATA").unlink()
     assert info_of(site.load(), "good").state == "loaded"

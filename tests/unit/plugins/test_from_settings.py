@@ -131,7 +131,7 @@ def test_a_section_that_is_refused_quarantines_its_plugin_alone(section, environ
 
 
 def test_a_kind_stays_open_when_its_plugin_is_refused_later(folder):
-    """So its callbacks are stored, and wait for the plugin to be mended, rather than being answered 404."""
+    """So its callbacks are stored, and wait until the plugin is fixed, rather than being answered 404."""
     (folder / "call-back").mkdir()
     (folder / "call-back/revoke.schema.json").write_text("{}")
     plugins = load({}, hooks=Hooks(folder))

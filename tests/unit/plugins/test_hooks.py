@@ -43,7 +43,7 @@ def test_hook_configure(load_sections):
 
 
 def test_a_plugin_cannot_change_the_settings(load_sections):
-    """What a plugin does to its section stays with the plugin."""
+    """A plugin's changes to its section stay with the plugin."""
     sections = {"one": {"deep": {"list": [1]}}}
     load_sections(sections, one=plugin(configure=lambda settings: settings["deep"]["list"].append(2)))
     assert sections == {"one": {"deep": {"list": [1]}}}
@@ -120,7 +120,7 @@ def test_hook_run_handler(load, event, delivery):
 
 
 def test_a_handlers_exception_passes_through(load, event, delivery):
-    """What a handler raises comes out of `run_handler` as it is, SystemExit too."""
+    """An exception of a handler comes out of `run_handler` as it is, SystemExit too."""
 
     def fail(error):
         def work(event):
@@ -163,7 +163,7 @@ def test_a_plugin_may_run_handlers_itself(load, event, delivery):
 
 
 def test_hook_event_accepted(load, event):
-    """Each plugin is told of an event and its handlers; it may take some of the arguments only."""
+    """Each plugin is notified of an event and its handlers; it may take some of the arguments only."""
     seen = []
     plugins = load(
         one=plugin(event_accepted=lambda event, handlers: seen.append((event.id, handlers))),
@@ -174,7 +174,7 @@ def test_hook_event_accepted(load, event):
 
 
 def test_hook_delivery_settled(load, event, delivery):
-    """Each plugin is told how an attempt ended and where that leaves its delivery."""
+    """Each plugin is notified how an attempt ended and of its delivery's new state."""
     seen = []
     plugins = load(one=plugin(delivery_settled=lambda event, delivery, outcome, state: seen.append((outcome, state))))
     outcome = Outcome(kind=OutcomeKind.FAILED, error="no")
@@ -183,7 +183,7 @@ def test_hook_delivery_settled(load, event, delivery):
 
 
 def test_hook_alert_raised(load):
-    """Those plugins of a list that listen are told of an alert; it is said which of them have taken it."""
+    """Only the listening plugins of a list are notified of an alert; the result names those that accepted it."""
     seen = []
 
     def fail(alert):
@@ -254,7 +254,7 @@ def test_whether_anybody_listens(hooks, expected, load):
 
 
 def test_a_quarantined_plugin_is_told_nothing(load, event):
-    """What a plugin registered before it was refused does not stay behind."""
+    """Handlers that a plugin registered before it was refused do not stay behind."""
 
     def fail():
         raise AssertionError

@@ -1,4 +1,4 @@
-"""What installed packages say of themselves."""
+"""The descriptions of installed packages."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_package_is_found_however_its_name_is_written(installed):
     ],
 )
 def test_where_it_is_at_home(installed, fields, home_page):
-    """The field of old, else the address whose label fits best; nothing in it that a terminal would obey."""
+    """The old field, otherwise the address whose label fits best; nothing in it that a terminal would obey."""
     installed("p", f"Metadata-Version: 2.1\nName: p\nVersion: 1\n{fields}")
     assert find_package("p").home_page == home_page
 

@@ -1,4 +1,4 @@
-"""What is checked of a plugin's hooks before it may run, and what is said of one that may not."""
+"""Checks of a plugin's hooks before it may run, and the errors of a plugin that may not."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def test_one_of_several_implementations_without_return(load):
 
 
 def test_a_handler_carries_its_plugins_name(load):
-    """What is declared stays as it was; the plugin's name is added, and makes the id."""
+    """A declaration stays unchanged; the plugin's name is added, and makes the id."""
     declared = handler(process_key="k", retry=Retry(attempts=3), name="h")(print_nothing)
     plugin = SimpleNamespace(handlers=hookimpl(lambda: [declared]))
     loaded = load(contracts=plugin).handlers["contracts:h"]
@@ -252,7 +252,7 @@ def test_one_handler_may_serve_two_plugins(load):
 
 
 def test_a_hook_without_its_mark_is_told(load):
-    """A function that is called like a hook, but lacks `@hookimpl`, is never called: its author is told."""
+    """A function with the name of a hook, but without `@hookimpl`, is never called: its author gets an error."""
 
     def handlers():
         raise AssertionError

@@ -181,7 +181,7 @@ def test_every_way_in_is_listed():
 
 
 def test_each_candidate_is_explained():
-    """Whoever shares class or key, or takes every event, is listed with the reason or the condition that failed."""
+    """A handler that shares class or key, or takes every event, is listed with the reason or the failed condition."""
     router = make_router(
         won={"callback_classes": ("C",)},
         version={"callback_classes": ("C",), "versions": ">=3,<5"},
@@ -254,7 +254,7 @@ def test_an_explanation_says_what_an_event_would_get():
     ],
 )
 def test_what_may_have_been_meant(asked, hints):
-    """When nobody wants an event, names that are nearly the same are shown; when somebody knows it, they are not."""
+    """If an event matches no handler, similar names are shown; if a handler has the name, they are not."""
     router = make_router(
         h={"callback_classes": ("com.x.ContractSigned",), "process_keys": ("contract_approval",), "versions": ">1"},
         audit={"every": True},
@@ -347,7 +347,7 @@ def test_what_an_ordered_handler_is_ordered_by():
 
 
 def test_an_order_key_is_of_a_bounded_length():
-    """What is longer than an index takes is told apart by its digest; as it stands, it is told apart by itself."""
+    """A name too long for an index is compared by its digest, a shorter one by itself."""
     router = Router([Candidate("p:h", Selectors(every=True), "business_key")])
     longest = "中" * MAX_ORDER_KEY_CHARS
     assert router.order_keys(make_event(business_key=longest), ["p:h"]) == {"p:h": longest}

@@ -147,7 +147,7 @@ def test_unknown_conclusions(conclusion, unknown):
     ],
 )
 def test_conclusions_that_may_have_been_meant(conclusion, hints):
-    """Those that the handlers of the event's class or key name."""
+    """The conclusions that the handlers of the event's class or key name."""
     router = router_of(APPROVED, REJECTED)
     assert router.similar_conclusions(event_of(conclusion=conclusion)) == hints
     explained = router.explain(process_key="k", conclusion=conclusion)

@@ -54,7 +54,7 @@ def test_files_are_named_after_a_class_or_key_exactly(name, own):
     ],
 )
 def test_names_that_say_nothing(name, why, folder, tmp_path):
-    """What cannot be the name of a class, a key or a schema file is refused, on one line that names the file."""
+    """A name that no class, key or schema file can have is refused, on one line that names the file."""
     with pytest.raises(SettingsError) as raised:
         load_plugin_schemas(Schemas.load(), [folder({name: "{}"})])
     message = str(raised.value)

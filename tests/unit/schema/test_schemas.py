@@ -18,7 +18,7 @@ SECRET = "S3CRET"
 
 @pytest.fixture(scope="module")
 def schemas():
-    """What is shipped."""
+    """The shipped schema files."""
     return Schemas.load()
 
 
@@ -113,7 +113,7 @@ def test_flow_instance_id(schemas, text):
     ["", "1\n", "\n1", "1\r\n", "1\0", "a" * 129, "a/b", "a b", "\u0661", "a\u202e", "é", "%31", "\ud800", "{x}"],
 )
 def test_no_flow_instance_id(schemas, text):
-    """What is no id is refused to its very end, and not repeated."""
+    """A text that is no id is refused to its very end, and not repeated."""
     error = refusal(lambda: schemas.check_flow_instance_id(text))
     assert error.text("en") == (
         "The flowInstanceId in the path cannot be taken. "
@@ -208,7 +208,7 @@ def test_every_keyword_is_covered():
 
 
 def test_root(kind):
-    """What is wrong with the body as a whole stands at its root."""
+    """Errors of the body as a whole are reported at its root."""
     error = kind({"required": ["approvedBy", "reason"], "$ref": SHARED}, {"businessKey": SECRET})
     assert error.text("en") == (
         "The body is JSON, but not what this call-back takes. "
@@ -255,7 +255,7 @@ def test_violations_without_number(kind):
 
 
 def test_order_does_not_depend_on_the_body(kind):
-    """The same violations are told in the same order, however the body was written."""
+    """The same violations are reported in the same order, for any form of the body."""
     schema = {"additionalProperties": False, "required": ["z", "y"]}
     names = [f"m{number}" for number in range(12)]
     first = kind(schema, dict.fromkeys(names, 1))
@@ -384,7 +384,7 @@ def test_what_jsonschema_cannot_check(kind):
 
 
 def test_a_kind_that_adds_to_the_shared_schema(folder):
-    """What it asks for beside that counts, wherever it stands; the six names are as in every kind."""
+    """Its further requirements apply, in any place; the six names are as in every kind."""
     files = {
         "call-back/approve.schema.json": {"allOf": [{"$ref": SHARED}, {"required": ["by"]}, {"required": ["at"]}]},
         "call-back/revoke.schema.json": {"$ref": "../common.schema.json", "allOf": [{"$ref": SHARED}]},
@@ -405,7 +405,7 @@ def test_what_depends_on_another_member(kind):
 
 
 def test_a_schema_after_one_that_is_true(kind):
-    """What `true` or `false` stands before is translated, too."""
+    """A text about `true` or `false` is translated, too."""
     error = kind({"properties": {"w": True, "v": False, "x": {"pattern": "^a$"}}}, {"x": "a\n"})
     assert found(error) == [("/x", "schema.pattern")]
 

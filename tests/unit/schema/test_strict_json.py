@@ -33,7 +33,7 @@ PIECES = st.sampled_from(
         *(b"\0", b"\xff", b"\xe4\xb8\xad", b"\xed\xa0\x80", b"\xef\xbb\xbf"),
     ]
 )
-"""What JSON is made of, and what it is not."""
+"""Texts that are JSON, and texts that are not."""
 
 
 def refusal(body: bytes) -> MalformedRequest:
@@ -44,7 +44,7 @@ def refusal(body: bytes) -> MalformedRequest:
 
 
 def without_nulls(value):
-    """What `parse` makes of a value of `json.loads`."""
+    """The result of `parse` for a value of `json.loads`."""
     if isinstance(value, dict):
         return {name: without_nulls(one) for name, one in value.items() if one is not None}
     if isinstance(value, list):
@@ -55,7 +55,7 @@ def without_nulls(value):
 
 
 def in_small_stack(function):
-    """What `function` returns in a thread that has as little stack as small containers give it."""
+    """The result of `function` in a thread with as small a stack as small containers give it."""
     answers = []
     before = threading.stack_size(128 * 1024)
     try:
@@ -173,12 +173,12 @@ def test_refused(body, key, params):
     ],
 )
 def test_strings_that_are_kept(body, read):
-    """What only looks like NUL or half a pair is taken, as are other controls and whole pairs."""
+    """Text that only looks like NUL or half a pair is accepted, as are other controls and whole pairs."""
     assert parse(body)["a"] == read
 
 
 def test_duplicate_name_is_made_fit_to_show():
-    """The name of a doubled member is escaped and cut, for it is the caller's own text."""
+    """The name of a doubled member is escaped and cut, because it is the caller's own text."""
     name = refusal('{"\u202e\\n\\ud800": 1, "\u202e\\n\\ud800": 2}'.encode()).params["name"]
     assert name == '"\\u202e\\n\\ud800"'
     long = refusal(b'{"%s": 1, "%s": 2}' % (b"k" * 5000, b"k" * 5000)).params["name"]
@@ -231,7 +231,7 @@ def test_stack_nearly_used_up():
 
 
 def test_large_bodies_take_time_in_proportion():
-    """What would be slow if it were looked at twice for each character is answered all the same."""
+    """Input that would be slow if each character were scanned twice is answered in time."""
     assert refusal(b'"' + b'\\"' * 500_000).key == "body_not_json"
     assert parse(b'{"a": "%s"}' % (b"\\\\" * 500_000))
     assert refusal(b'{"a": "%s\\ud800"}' % (b"\\n" * 300_000)).key == "string_surrogate"

@@ -1,4 +1,4 @@
-"""What the tests of the settings share."""
+"""Fixtures that the tests of the settings share."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_addresses(text, found):
     ],
 )
 def test_refused_addresses(text, says):
-    """What is no address is refused, and so is what the system would read in a way that nobody sees."""
+    """A text that is no address is refused, and so is one that the system would read in an unexpected way."""
     with pytest.raises(ValueError, match=says) as caught:
         settings.host_and_port(text)
 
@@ -140,7 +140,7 @@ def test_urls_stay(url):
     ],
 )
 def test_refused_databases(database, says):
-    """What is no file of SQLite is refused, here and when the settings are read, without repeating a password."""
+    """A text that is no SQLite file is refused, here and when the settings are read, without repeating a password."""
     with pytest.raises(SettingsError, match=f"^database: .*{says}") as direct:
         settings.database_url(settings.Settings(database=database))
     with pytest.raises(SettingsError, match=f"^option database must be a file's path: .*{says}") as read:

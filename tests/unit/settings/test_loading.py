@@ -1,4 +1,4 @@
-"""What settings are read from, in which order, and what comes out."""
+"""The places from which settings are read, their order, and the result."""
 
 from __future__ import annotations
 

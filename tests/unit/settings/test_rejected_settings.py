@@ -28,7 +28,7 @@ TOKEN = "Zx9-kQ_secret_token_that_nobody_may_ever_see_"
     ],
 )
 def test_unreadable_content(refused, content, says):
-    """What is no TOML is refused with the place of the error."""
+    """A text that is no TOML is refused with the place of the error."""
     assert refused(content) == [says]
 
 
@@ -269,7 +269,7 @@ def test_refused_in_options(refused, name, value, says):
 
 
 def test_all_problems_at_once(refused):
-    """Every problem is told at once, one a line, wherever each one is."""
+    """All problems are reported at once, one a line, from every place."""
     problems = refused(
         'answer_wait = 99\n[http]\nthreads = 0\nfoo = 1\n[sources.erp]\nallow = ["x"]',
         {"FLOWHOOKS_LISTEN": "nowhere", "FLOWHOOKS_FOO": "1"},

@@ -1,4 +1,4 @@
-"""What a running process goes by anew, and what it leaves to the next one."""
+"""The settings that a running process applies on a reload, and those that it leaves to the next process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Secrets that a plugin's section names: where they are taken from, what is said of those that cannot be had, masks."""
+"""Secrets that a plugin's section names: their places, the errors for unreadable ones, masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What sources are known by: where it may be, when it ends, and that nothing of it is repeated."""
+"""The credentials of sources: their places, their ends, and that nothing of them is repeated."""
 
 from __future__ import annotations
 

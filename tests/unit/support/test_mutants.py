@@ -1,4 +1,4 @@
-"""What `make mutants` counts; that it runs is seen by whoever runs it, for it takes minutes."""
+"""The counts of `make mutants`; it takes minutes, so its run itself is not tested."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TESTS = Path(__file__).parents[2]
 
 
 def test_each_module_has_its_tests():
-    """The files are there, and mutmut is told of a file or of a folder."""
+    """The files are there, and mutmut gets a file or a folder."""
     for module, files in mutants.MODULES.items():
         assert all((TESTS / file).is_file() for file in files)
         (pattern,) = mutants.settings(module)["only_mutate"]

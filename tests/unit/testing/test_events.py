@@ -69,7 +69,7 @@ def test_a_member_is_given_once():
 
 
 def test_the_clock_stands_still():
-    """It begins at the same moment, goes by what it is told, and its ids sort."""
+    """It begins at the same moment, uses its arguments, and its ids sort."""
     clock = ManualClock()
     ids = [clock.new_id(), clock.new_id()]
     before = clock.now()

@@ -118,7 +118,7 @@ def test_refusals(ask, error, status, language):
 
 
 def test_headers_of_refusals(ask):
-    """What a caller needs to go on is in the headers that HTTP has for it."""
+    """The facts that a caller needs next are in the headers that HTTP has for them."""
     assert ask(Unavailable("draining", retry_after=7)).headers["retry-after"] == "7"
     assert ask(Unauthorized("unauthorized")).headers["www-authenticate"] == "Bearer"
     assert ask(IdentityConflict("event-1")).headers["flowhooks-event"] == "event-1"
@@ -164,7 +164,7 @@ def test_head(ask):
 
 @pytest.mark.parametrize("error", [RuntimeError("secret"), KeyError("secret"), RecursionError(), MemoryError()])
 def test_unexpected(ask, error):
-    """What nobody expected is logged with its traceback, of which the caller sees nothing."""
+    """An unexpected exception is logged with its traceback, of which the caller sees nothing."""
     with capture_logs() as logs:
         result = ask(error, "/x?secret=1", **{"Accept-Language": "zh"})
     assert result.status_code == 500

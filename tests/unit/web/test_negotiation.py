@@ -143,7 +143,7 @@ def test_media_types_that_are_taken(content_type):
     ],
 )
 def test_media_types_that_are_refused(content_type):
-    """What is not JSON in UTF-8 by its own header, which the refusal repeats."""
+    """A body that is not JSON in UTF-8 by its own header, which the refusal repeats."""
     with pytest.raises(UnsupportedMedia) as caught:
         negotiation.check_media_type(content_type, None)
     assert content_type in caught.value.text("zh")

@@ -29,7 +29,7 @@ class Listener:
     """A plugin that writes down the alerts that it takes.
 
     Attributes:
-        alerts: what it was told, in order, also what it did not take.
+        alerts: its notifications, in order, also those that it did not accept.
         error: what it raises instead of taking it.
     """
 

@@ -32,7 +32,7 @@ def test_what_is_as_it_was_is_not_told():
 
 
 def test_a_change_has_what_was_before():
-    """Version, state, error, hooks, and what the handlers say of themselves."""
+    """Version, state, error, hooks, and the descriptions of the handlers."""
     for more in (
         {"version": "2"},
         {"state": "quarantined"},

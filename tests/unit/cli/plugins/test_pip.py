@@ -22,7 +22,7 @@ def of_the_system(tmp_path, monkeypatch):
 
 
 def test_an_environment_that_the_system_manages(of_the_system):
-    """It is left alone, in one line that says what to do; unless pip is told to go on all the same."""
+    """It is left alone, in one line that says what to do; unless an option of pip overrides that."""
     with pytest.raises(click.ClickException, match="belongs to the system's own package manager") as raised:
         pip.check_available(["acme-leave"])
     assert str(of_the_system) in raised.value.message

@@ -1,4 +1,4 @@
-"""What an uninstall would do, decided from what there is."""
+"""The plan of an uninstall, made from the present state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the supervisor does when one of its processes exits."""
+"""The supervisor's reaction to the exit of one of its processes."""
 
 from __future__ import annotations
 

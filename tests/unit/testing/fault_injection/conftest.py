@@ -1,4 +1,4 @@
-"""What the tests of the parts of fault injection share."""
+"""Fixtures that the tests of the parts of fault injection share."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_it_is_raised_before_each_line_and_no_lock_stays_held(module, error):
 
 
 def test_the_trace_function_is_put_back(module):
-    """Whoever traced before, such as a measure of coverage, goes on; other threads are never traced."""
+    """An earlier tracer, such as a measure of coverage, continues; other threads are never traced."""
     acme = module("lines", CODE)
     before = sys.gettrace()
     seen = []

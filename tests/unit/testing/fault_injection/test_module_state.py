@@ -1,4 +1,4 @@
-"""What a plugin's modules keep in memory, put back as a new process would have it."""
+"""The state of a plugin's modules in memory, reset as in a new process."""
 
 from __future__ import annotations
 

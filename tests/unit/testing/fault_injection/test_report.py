@@ -1,4 +1,4 @@
-"""What a report says: in one word, and in a table."""
+"""The texts of a report: in one word, and in a table."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def test_what_is_ok():
 
 
 def test_the_table():
-    """What says the same stands in one line, what is wrong is marked, and advice is given once."""
+    """Equal results stand in one line, faults are marked, and advice is given once."""
     places = [finding(place=f"leave.py:{number}") for number in range(1, 6)]
-    twice = {"times": 2, "verdict": "twice", "words": "Mend it."}
+    twice = {"times": 2, "verdict": "twice", "words": "Fix it."}
     table = report(
         *places,
         finding(place="leave.py:7", **twice),
@@ -54,7 +54,7 @@ def test_the_table():
         "!  2 x  succeeded  the process is killed when the handler has returned [1]\n"
         "   0 x  unknown    the process is killed before the handler is entered [2]\n"
         "\n"
-        "[1] Mend it.\n"
+        "[1] Fix it.\n"
         "\n"
         "[2] Decide.\n"
         "\n"

@@ -1,4 +1,4 @@
-"""Who calls: tokens, addresses, and what must not pass for either."""
+"""Authentication of callers: tokens, addresses, and texts that must not pass for either."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CRM = "crm-token"
 
 
 def sha256(token: str) -> str:
-    """What the settings hold of a token."""
+    """The stored form of a token in the settings."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -40,7 +40,7 @@ def credentials() -> Credentials:
 
 @pytest.mark.parametrize("authorization", [None, "", f"Bearer {ERP}", "Basic x", "Bearer a, Bearer b"])
 def test_no_sources(authorization):
-    """While no source is configured, whoever calls is `default`, whatever is sent."""
+    """While no source is configured, each caller is `default`, with any headers."""
     assert Credentials({}, {}).by_token(authorization, "203.0.113.9") == "default"
 
 

@@ -64,7 +64,7 @@ def everything(value, path=()):
 
 
 def resolve(document, reference):
-    """What a reference within the document leads to."""
+    """The target of a reference within the document."""
     assert reference.startswith("#/")
     for part in unquote(reference[2:]).split("/"):
         document = document[part.replace("~1", "/").replace("~0", "~")]
@@ -72,7 +72,7 @@ def resolve(document, reference):
 
 
 def resolved(document, values):
-    """What each of these references leads to."""
+    """The target of each of these references."""
     return [resolve(document, value["$ref"]) for value in values]
 
 

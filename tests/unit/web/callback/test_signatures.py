@@ -21,7 +21,7 @@ GOOD = "v1," + "A" * 43 + "="
 
 
 def headers(body=BODY, *, key=KEY, message="msg_4711", at=NOW, **more):
-    """What WSGI has of a request that the library has signed."""
+    """The WSGI form of a request that the library has signed."""
     moment = datetime.fromtimestamp(at // SECOND, UTC)
     found = {
         signatures.ID_HEADER: message,
@@ -38,7 +38,7 @@ def is_good(found, body=BODY, *, keys=(KEY,), now=NOW, not_after=None):
 
 
 def test_the_librarys_own():
-    """What the library signs is known, whatever else is signed with beside it."""
+    """A signature of the library is accepted, with any other signatures beside it."""
     assert is_good(headers())
     assert is_good(headers(), keys=(OTHER, KEY))
     assert is_good(headers(b"{}", message="x" * 256), b"{}")
@@ -149,7 +149,7 @@ def test_one_way_to_write_it():
 
 
 def test_is_signed():
-    """Whoever sends one of the three headers means to sign."""
+    """A request with one of the three headers counts as signed."""
     assert not signatures.is_signed({"HTTP_AUTHORIZATION": "Bearer x"})
     for name in (signatures.ID_HEADER, signatures.TIMESTAMP_HEADER, signatures.SIGNATURE_HEADER):
         assert signatures.is_signed({name: ""})

@@ -35,7 +35,7 @@ STREAMS = st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=4)), ma
 
 
 def read(pieces):
-    """What the first request of a stream came to, and how many bytes it was; or the status it is refused with."""
+    """The result of the first request of a stream, and its number of bytes; or the status of its rejection."""
     parser = RequestParser(ADJUSTMENTS)
     taken = 0
     for piece in pieces:

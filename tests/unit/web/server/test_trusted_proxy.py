@@ -1,4 +1,4 @@
-"""Who has called, behind a proxy whose word is taken, and without one."""
+"""The client's address behind a trusted proxy, and without one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flowhooks.web.server.trusted_proxy import FORWARDED_HEADERS, TrustedProxy, 
 
 
 def seen(trusted, peer, **claims):
-    """What an application sees of a request."""
+    """The application's view of a request."""
     environ = {"REMOTE_ADDR": peer, **{f"HTTP_{name}": value for name, value in claims.items()}}
     found = {}
 
@@ -23,7 +23,7 @@ def seen(trusted, peer, **claims):
 
 @pytest.mark.parametrize("trusted", ["", "10.0.0.1", "10.0.0.20", "::1", "*"])
 def test_nobody_else_is_believed(trusted):
-    """Whatever a client says of itself counts for nothing, unless it is the proxy."""
+    """Headers of a client about itself count for nothing, unless the client is the proxy."""
     assert seen(trusted, "10.0.0.2", X_FORWARDED_FOR="192.0.2.1", FORWARDED="for=192.0.2.1") == "10.0.0.2"
 
 

@@ -30,7 +30,7 @@ def test_a_listing_is_brief():
     ],
 )
 def test_lengths_of_time(microseconds, shown):
-    """Two units at the most."""
+    """Two units at most."""
     assert format_duration(microseconds) == shown
 
 

@@ -50,7 +50,7 @@ MADE = {
     "events.twice": {"earlier", "later"},
     "events.lately": set(RECENT_PERIODS),
 }
-"""What keys end with that are put together."""
+"""The endings of keys that are put together."""
 PROBLEMS = ("nothing", "purged", "ledger", "newer", "ours")
 BY_KEY = {f"problem.{key}.{part}" for key in PROBLEMS for part in ("what", "then")}
 BY_KEY |= {"do.delivery", "do.alert"}
@@ -59,7 +59,7 @@ BY_KEY |= {f"refused.{key}.{part}" for key in ("bound", "host", "name", "origin"
 
 
 def placeholders(sentence):
-    """What a text names."""
+    """The names in a text."""
     return {field for _, field, _, _ in string.Formatter().parse(sentence) if field is not None}
 
 
