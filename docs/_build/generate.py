@@ -46,7 +46,7 @@ SHARED_OPTIONS: Final = ("--config", "--database", "--plugins-dir")
 
 
 def render(page: str) -> str:
-    """A page's text with its generated parts made anew.
+    """A page's text with its generated parts renewed.
 
     Args:
         page: the text as it is.
@@ -87,7 +87,7 @@ def settings() -> str:
 
 
 def commands() -> str:
-    """Every command with what it says of itself and its options."""
+    """Every command with its help text and its options."""
     out = ["## Options of the settings", "", "Every command but `send`, `plugins new` and `db copy` takes them.", ""]
     serve = _command(("serve",))
     out += _options(param for param in serve.params if _names(param)[0] in SHARED_OPTIONS)
@@ -193,7 +193,7 @@ FILES: Final[Mapping[str, Callable[[], str]]] = {
 
 
 def _constructor(kind: type) -> Callable[..., Any]:
-    """What is called to make one; an exception without arguments of its own takes those of every exception."""
+    """The object that makes one; an exception without arguments of its own takes those of every exception."""
     found: Callable[..., Any] | None = vars(kind).get("__init__")
     return found or (lambda *_args: None)
 
@@ -216,7 +216,7 @@ def _command(words: tuple[str, ...]) -> click.Command:
 
 
 def _help(command: click.Command) -> Iterator[str]:
-    """What a command says of itself; blocks that click keeps as they are become code."""
+    """The help text of a command; blocks that click prints as they are become code."""
     for number, paragraph in enumerate(inspect.cleandoc(command.help or "").split("\n\n")):
         if number:
             yield ""
@@ -257,7 +257,7 @@ def _described(param: click.Option) -> str:
 
 
 def _summary(module: str) -> str:
-    """What a module's docstring says first, read without importing it."""
+    """The first sentence of a module's docstring, read without importing it."""
     spec = find_spec(module)
     if spec is None or spec.origin is None:
         raise LookupError(module)

@@ -1,4 +1,4 @@
-"""What MkDocs is told beyond `mkdocs.yml`: what pages link to in the project is on the site with them.
+"""A hook of MkDocs beyond `mkdocs.yml`: files of the project that pages link to are on the site with them.
 
 The pages in `docs/` link to files outside of it. This puts each such file on the site, under `project/` and its own
 path, and turns the links there; Markdown as a page, everything else as a page that shows it.

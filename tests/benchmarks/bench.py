@@ -1,4 +1,4 @@
-"""What every row is handed: how long, how much, where, and whom to tell."""
+"""The arguments of every row: how long, how much, where, and where to report."""
 
 from __future__ import annotations
 

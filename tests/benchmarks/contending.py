@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 WARM_UP = 1.0
 """Seconds of the same load before the one that counts; what it has stored has to be run, too."""
 SECONDS = 3.0
-"""Of each load that counts, at the most: there are many of them."""
+"""Of each load that counts, at most: there are many of them."""
 REST = 5.0
 """Seconds after the load in which what was taken is still run; what is left then was too much."""
 ROUNDS = 3
 HOOK = ("/hooks/complete?flow=", "")
-"""What stands before and after the flowInstanceId in a path of webhook."""
+"""The parts before and after the flowInstanceId in a path of webhook."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """What takes callbacks and has a function run for each of them.
+    """A program that takes callbacks and runs a function for each of them.
 
     Attributes:
         name: for the table.
@@ -66,7 +66,7 @@ class Contender:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """What one load came to.
+    """The result of one load.
 
     Attributes:
         answered: callbacks answered per second.
@@ -200,7 +200,7 @@ def _figures(bench: Bench, of: Callable[[Score], float], done: str) -> tuple[lis
 
 
 def _scores(bench: Bench) -> dict[tuple[str, int], list[Score]]:
-    """What each came to with so many connections, round by round; measured when first asked for."""
+    """The results of each with so many connections, round by round; measured when first asked for."""
     found: dict[tuple[str, int], list[Score]]
     if "peers" in bench.kept:
         found = bench.kept["peers"]  # type: ignore[assignment]  # put there below

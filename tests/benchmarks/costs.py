@@ -1,4 +1,4 @@
-"""What a callback costs PostgreSQL in log and commits, and what an idle process costs it; no ratios, no goals.
+"""PostgreSQL's log and commits for a callback, and for an idle process; no ratios, no goals.
 
 `python tests/benchmarks/costs.py` prints the figures that `docs/explanation/scale.md` reckons with.
 """
@@ -44,8 +44,8 @@ def _costs(postgresql: Cluster, runner: str, seconds: float) -> dict[str, float]
             time.sleep(REST)
             after = ledger.rows(SO_FAR)[0]
             events = after[3] - before[3]
-            found["bytes of log for a call-back stored"] = float(after[0] - before[0]) / events
-            found["commits for a call-back stored"] = (after[1] - before[1]) / events
+            found["bytes of log for a callback stored"] = float(after[0] - before[0]) / events
+            found["commits for a callback stored"] = (after[1] - before[1]) / events
             found["connections of a server"] = float(after[2])
         with ledger.worker():
             ledger.settle(seconds=120)

@@ -1,4 +1,4 @@
-"""What is measured and what it should come to."""
+"""The measured figures and their goals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """What one row should come to.
+    """The goal of one row.
 
     Attributes:
         least: the figure that is promised.
@@ -49,7 +49,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What came of one row.
+    """The result of one row.
 
     Attributes:
         name: what `--rows` calls it.

@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).with_name("callbacks.lua")
 INSTALL = "wrk is not installed: apt-get install wrk (Debian, Ubuntu) or brew install wrk (macOS)"
 RESULT = "RESULT "
 PATH = ("/flow/", "/call-back/complete")
-"""What stands before and after the flowInstanceId in a path of the contract."""
+"""The parts before and after the flowInstanceId in a path of the contract."""
 
 
 class LoadError(Exception):
@@ -22,7 +22,7 @@ class LoadError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What one run of wrk measured.
+    """The result of one run of wrk.
 
     Attributes:
         counted: answers that count: every one, or with status 200 alone where that was asked for.
@@ -81,7 +81,7 @@ def run(
 
 
 def read(output: str, *, only_200: bool, trouble: str = "") -> Load:
-    """What wrk printed, as a `Load`.
+    """The output of wrk, as a `Load`.
 
     Raises:
         LoadError: see `run`.

@@ -89,12 +89,12 @@ class Sent(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class Told:
-    """What all callers together were told.
+    """The answers to all callers together.
 
     Attributes:
         answers: how many there were of each kind and status.
         again: how often a callback was sent again, for a 503 or a broken connection.
-        problems: what nobody may be told, as lines; the first of them.
+        problems: forbidden answers, as lines; the first of them.
         stored: how many new events the server has said to have.
     """
 

@@ -139,7 +139,7 @@ def _asked(server: Server, path: str) -> float:
 
 
 def reloading(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """Accept rate while the overview is loaded anew each second ÷ without, with many events stored."""
+    """Accept rate while the overview is reloaded each second ÷ without, with many events stored."""
     figures, notes = [], []
     with _full(bench) as site:
         for connections in CONNECTIONS:
@@ -165,7 +165,7 @@ def reloading(bench: Bench) -> tuple[list[Figure], list[str]]:
 
 @contextmanager
 def _watching(server: Server) -> Iterator[None]:
-    """Somebody loads the overview anew each second, for as long as the context lasts."""
+    """A client reloads the overview each second, for as long as the context lasts."""
     over = threading.Event()
     broke: list[Exception] = []
 

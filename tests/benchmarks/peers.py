@@ -1,4 +1,4 @@
-"""What would be used instead of flowhooks: installed, started and stopped."""
+"""Alternatives to flowhooks: installed, started and stopped."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def peer(folder: Path, tell: Callable[..., None], *, durable: bool = True) -> It
     Args:
         folder: an existing folder of its own.
         tell: shows what is being done.
-        durable: whether Redis keeps whatever it has answered; else it is as one installs it.
+        durable: whether Redis keeps all that it has answered; otherwise its settings are the defaults.
 
     Raises:
         ServerError: Redis is not installed, or what is to use it cannot be.

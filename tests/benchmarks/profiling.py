@@ -42,7 +42,7 @@ KINDS = {
 LOOP = "the loop that reads requests"
 HTTP = "HTTP threads"
 OURS = {"Thread": LOOP, "listen": HTTP, "ledger-writer": "the writer", "runner": "the runner's threads"}
-"""What flowhooks' threads are called, and what they are."""
+"""The names of flowhooks' threads, and their roles."""
 THEIRS = {"MainThread": LOOP, "waitress": HTTP}
 """The bare app's."""
 OTHERS = "other threads"
@@ -52,7 +52,7 @@ PART = "(<!-- measured: {name} -->\n).*?(<!-- end -->)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Used:
-    """What a server used for each callback.
+    """The resources that a server used for each callback.
 
     Attributes:
         count: callbacks that were answered.
@@ -187,7 +187,7 @@ def alone(events: int) -> list[str]:
 
 
 def put(page: str, tables: Mapping[str, list[str]]) -> str:
-    """A page with its measured parts made anew."""
+    """A page with its measured parts renewed."""
     for name, lines in tables.items():
         text = "\n".join(lines)
         page = re.sub(

@@ -87,7 +87,7 @@ def measured(bench: Bench, postgresql: Cluster, runner: str) -> Times:
                 answer.read()
                 now = time.time() * 1000
                 if answer.status != HTTPStatus.OK:
-                    raise load.LoadError(f"a call-back was answered {answer.status}")
+                    raise load.LoadError(f"a callback was answered {answer.status}")
                 if number >= FIRST:
                     arrived[answer.headers["Flowhooks-Event"]] = now
                 time.sleep(random.uniform(*PAUSE))

@@ -29,8 +29,8 @@ UNFINISHED = (
     "SELECT (SELECT count(*) FROM deliveries WHERE due_at IS NOT NULL AND order_position <= 0 AND state = 'waiting')"
     " + (SELECT count(*) FROM deliveries WHERE state IN ('running', 'dead', 'unknown') AND state = 'running')"
 )
-"""How many unordered deliveries wait or run; worded so that each half is answered from a partial index, for to read a
-million finished ones again and again would slow down what is measured."""
+"""How many unordered deliveries wait or run; worded so that each half is answered from a partial index, because
+reading a million finished ones repeatedly would slow down the measured server."""
 STOP = 60.0
 """Seconds that a server gets to stop before it is killed."""
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 WARM_UP = 1.0
 """Seconds of the same load before each one that counts."""
 SECONDS = 5.0
-"""Of each load that counts, at the most: there are many of them."""
+"""Of each load that counts, at most: there are many of them."""
 LAY_UP = 4.0
 """Seconds of callbacks whose deliveries, or tasks, are then run."""
 PATIENCE = 120.0
@@ -71,7 +71,7 @@ def accept(bench: Bench) -> tuple[list[Figure], list[str]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ran:
-    """What two workers have run."""
+    """The deliveries that two workers have run."""
 
     count: int
     seconds: float
@@ -115,7 +115,7 @@ def _theirs(bench: Bench) -> Ran:
 
 
 def ours(bench: Bench, postgresql: Cluster, runner: str) -> Ran:
-    """What two workers make of some seconds of callbacks, by one runner."""
+    """The result of two workers for some seconds of callbacks, with one runner."""
     with postgresql.ledger(runner) as ledger:
         with ledger.serve() as server:
             _lay_up(bench, server, "deliveries")

@@ -1,9 +1,9 @@
-"""`make soak`: an hour's worth of callbacks and more at once; memory and file handles stay flat, the books balance.
+"""`make soak`: an hour's worth of callbacks and more at once; memory and file handles stay flat, the counts balance.
 
 A real server and callers that send all kinds of callbacks, while operators purge and replay. Exit codes: 0 all is as
 it should be, 1 it is not, 2 wrong usage.
 
-That memory is bounded shows in that it does not grow any more once all that may fill has filled: SQLite's page caches
+Bounded memory no longer grows once all caches are full. These are SQLite's page caches
 (8 MiB of the writer, 2 MiB of each reader), its readers, the threads, and what a page of events takes for a moment.
 Most of that took some 50,000 callbacks. So the last tenth of the callbacks is compared with the second, or in a
 shorter run with the first that begins after as many, the sixth at the latest. A million tell a leak of 15 bytes for
@@ -118,7 +118,7 @@ def early_tenth(calls: int) -> int:
 
 
 def judged(samples: Sequence[Sample], calls: int, growth: float) -> list[Figure]:
-    """What the samples come to: the last tenth beside the first one for which all was warm."""
+    """The result of the samples: the last tenth beside the first one for which all was warm."""
     beginning, last = tenth(samples, calls, early_tenth(calls)), tenth(samples, calls, 9)
 
     def figure(what: str, name: str, allowed: str, most: Callable[[float], float]) -> Figure:
@@ -137,7 +137,7 @@ def judged(samples: Sequence[Sample], calls: int, growth: float) -> list[Figure]
 class Operators(threading.Thread):
     """Somebody who replays what has come and died since the last time, and purges what is old, each time he is woken.
 
-    What is dead in spite of that is purged the next time: so the work stays the same however long this goes on, and
+    Deliveries that die again are purged the next time: so the work stays the same however long this goes on, and
     what grows is nothing that had to.
     """
 
@@ -156,7 +156,7 @@ class Operators(threading.Thread):
         self._due.release()
 
     def finish(self) -> None:
-        """Come to the end of what is being done."""
+        """Finish the running work."""
         self._over = True
         self._due.release()
         self.join()
@@ -201,7 +201,7 @@ class Operators(threading.Thread):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Soaked:
-    """What a run has come to; `trouble` is empty if all is as it should be, `samples` has every look that was taken."""
+    """The result of a run; `trouble` is empty if all is as it should be, `samples` has every sample that was taken."""
 
     calls: int
     seconds: float
@@ -256,9 +256,9 @@ def soak(folder: Path, *, calls: int, clients: int, growth: float, progress: Pro
     trouble = [*told.problems, *operators.problems, *left]
     trouble += [f"{one.what}: {one.allowed} does not hold" for one in figures if not one.holds]
     if verified.returncode:
-        trouble.append(f"the books do not balance: {books.get('trouble') or verified.stderr}")
+        trouble.append(f"the counts do not balance: {books.get('trouble') or verified.stderr}")
     if books.get("accepted") != told.stored:
-        trouble.append(f"callers were told of {told.stored} events, and {books.get('accepted')} were accepted")
+        trouble.append(f"callers got {told.stored} events, and {books.get('accepted')} were accepted")
     answers = {f"{kind}: {status}": count for (kind, status), count in sorted(told.answers.items())}
     return Soaked(
         calls=told.done,
@@ -277,7 +277,7 @@ def soak(folder: Path, *, calls: int, clients: int, growth: float, progress: Pro
 def unsettled(site: Site, *, seconds: float) -> list[str]:
     """Wait until all has been run; what keeps it from that."""
     if held := site.ask("SELECT count(*) FROM handlers WHERE circuit_opened_at IS NOT NULL"):
-        return [f"{held} handlers are held, and what is for them has piled up"]
+        return [f"the circuits of {held} handlers are open, and their deliveries have piled up"]
     try:
         site.settle(seconds=seconds)
     except ServerError as error:
@@ -288,7 +288,7 @@ def unsettled(site: Site, *, seconds: float) -> list[str]:
 def _watched(
     server: Server, site: Site, callers: Callers, operators: Operators, *, calls: int, progress: Progress
 ) -> list[Sample]:
-    """Look at the server until all is sent, wake the operators now and then, and say what each tenth has come to."""
+    """Sample the server until all is sent, wake the operators periodically, and report each tenth."""
     bar = progress.add_task("call-backs", total=calls)
     samples: list[Sample] = []
     operated = told = 0
@@ -297,7 +297,7 @@ def _watched(
     def look(done: int) -> None:
         nonlocal told
         samples.append(sample(server.pid, site.database, done))
-        progress.update(bar, completed=done, description=f"call-backs, {samples[-1].memory:.0f} MiB")
+        progress.update(bar, completed=done, description=f"callbacks, {samples[-1].memory:.0f} MiB")
         while done * 10 >= calls * (told + 1):
             progress.console.print(_line(samples, calls, told, time.monotonic() - began))
             told += 1
@@ -334,7 +334,7 @@ def shown(soaked: Soaked, console: Console) -> None:
             one.allowed,
             "holds" if one.holds else "does not hold",
         )
-    console.print(f"{soaked.calls:,} call-backs in {soaked.seconds:,.0f} s, {soaked.calls / soaked.seconds:,.0f}/s")
+    console.print(f"{soaked.calls:,} callbacks in {soaked.seconds:,.0f} s, {soaked.calls / soaked.seconds:,.0f}/s")
     console.print(", ".join(f"{name}: {count:,} times" for name, count in soaked.answers.items()))
     console.print(f"sent again: {soaked.again or 'none'}; purged: {soaked.purged:,}; replayed: {soaked.replayed:,}")
     console.print(f"books: {soaked.books}")
@@ -349,7 +349,7 @@ def shown(soaked: Soaked, console: Console) -> None:
     "--call-backs", default=1_000_000, show_default=True, type=click.IntRange(min=len(KINDS)), help="How many."
 )
 @click.option("--clients", default=16, show_default=True, type=click.IntRange(min=1), help="At the same time.")
-@click.option("--growth", default=1.1, show_default=True, help="Memory in the last ÷ in an early tenth, at the most.")
+@click.option("--growth", default=1.1, show_default=True, help="Memory in the last ÷ in an early tenth, at most.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there, too.")
 def main(call_backs: int, clients: int, growth: float, file: Path | None) -> None:
     """Run it, show it, and say by the exit code what came of it."""

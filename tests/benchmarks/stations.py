@@ -170,7 +170,7 @@ def measured(events: int) -> Iterator[tuple[str, float]]:
 
 
 @click.command()
-@click.option("--events", type=int, default=4_000, show_default=True, help="Call-backs for each size of batch.")
+@click.option("--events", type=int, default=4_000, show_default=True, help="Callbacks for each size of batch.")
 def main(events: int) -> None:
     """Print microseconds of processor time for each callback, by station."""
     click.echo("| station | µs |\n|---|---|")

@@ -1,9 +1,9 @@
 """Runs a server with a stopwatch at each station of a callback's way.
 
 `python stopwatch.py FILE flowhooks serve …` or `… FILE bare --port …`: when the server ends, FILE has for each thread
-and station the seconds of processor time that were spent there, and how often it was come by, as JSON. What a station
-calls that is a station itself is not counted twice. Processor time, not time: who waits, for a lock or for the
-interpreter, spends none, and what else the machine does meanwhile counts little.
+and station the seconds of processor time that were spent there, and the number of passes, as JSON. Calls of a station
+to another station are not counted twice. Processor time, not time: a thread that waits, for a lock or for the
+interpreter, spends none, and other work of the machine meanwhile counts little.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _NUMBER = re.compile(r"-?\d+( .*)?$")
-"""What tells apart threads that do the same."""
+"""The pattern that unites the names of threads with the same role."""
 
 BOTH = {
     "waitress": (
@@ -124,7 +124,7 @@ class Stopwatches:
                 running = self._first()
             began = now()
             if running:
-                running[-1][1] += began - running[-1][0]  # whoever called this stands still
+                running[-1][1] += began - running[-1][0]  # the caller stands still
             mine = [began, 0.0]
             running.append(mine)
             try:
@@ -150,7 +150,7 @@ class Stopwatches:
 
 
 def found(place: str) -> tuple[Any, str]:
-    """What a function is an attribute of, and its name there."""
+    """The object that has a function as its attribute, and the attribute's name."""
     module, _, path = place.partition(":")
     *owners, name = path.split(".")
     owner = import_module(module)

@@ -144,7 +144,7 @@ def test_the_stations_are_measured():
 
 
 def test_every_station_is_there(part):
-    """What the stopwatch is put round exists, so that no station goes missing unseen."""
+    """All functions under the stopwatch exist, so that no station goes missing unseen."""
     stopwatch = part("stopwatch")
     places = [place for places in (*stopwatch.FLOWHOOKS.values(), *stopwatch.BARE.values()) for place in places]
     assert all(callable(getattr(*stopwatch.found(place))) for place in places)
@@ -172,7 +172,7 @@ def test_the_stopwatch_counts_nothing_twice(part, tmp_path):
 
 
 def test_tables_are_put_into_the_page(part):
-    """Each part of the page on performance is one that is measured, and only that is made anew."""
+    """Each part of the page on performance is one that is measured, and only that is renewed."""
     profiling = part("profiling")
     page = (HERE.parents[1] / "docs/explanation/performance.md").read_text()
     names = re.findall("<!-- measured: (.*) -->", page)
@@ -355,7 +355,7 @@ def test_the_last_tenth_of_a_soak_is_compared_with_one_that_was_warm(part, calls
 
 
 def test_a_short_soak_tells_what_fills_from_what_leaks(part):
-    """What grows for 50,000 callbacks and no more is no leak; what goes on is one."""
+    """Growth in the first 50,000 callbacks only is no leak; continued growth is one."""
     soak = part("soak")
 
     def judged(memory):

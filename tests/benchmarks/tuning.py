@@ -1,4 +1,4 @@
-"""What other numbers of threads, other batches and another switch interval would do; it must not judge figures.
+"""The effect of other numbers of threads, other batches and another switch interval.
 
 `python tests/benchmarks/tuning.py --output docs/explanation/performance.md` writes its table into that page. Each
 variant is loaded beside the defaults, one right after the other: the ratio of their rates counts.

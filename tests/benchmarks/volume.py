@@ -111,7 +111,7 @@ def _post(bench: Bench, site: Site, server: Server, *, upto: int, begin: int) ->
     pace = 1_000.0
     done = begin
     while done < upto:
-        bench.tell("storing call-backs", done, upto)
+        bench.tell("storing callbacks", done, upto)
         seconds = min(20.0, max(1.0, (upto - done) / pace))
         loaded = load.run(server.url, connections=CONNECTIONS[-1], seconds=seconds, prefer=LATER)
         pace = loaded.rate
@@ -121,5 +121,5 @@ def _post(bench: Bench, site: Site, server: Server, *, upto: int, begin: int) ->
     time.sleep(QUIET)
     stored = site.ask("SELECT count(*) FROM events")
     if stored < done:
-        raise load.LoadError(f"{done} call-backs were answered as stored, and {stored} are")
+        raise load.LoadError(f"{done} callbacks were answered as stored, and {stored} are")
     return stored, server.memory()

@@ -124,7 +124,7 @@ class Site:
         return event
 
     def deeds(self, instance):
-        """What handlers have written down of an instance, in order."""
+        """The records of handlers about an instance, in order."""
         lines = self.journal.read_text("utf-8").splitlines() if self.journal.exists() else []
         return [deed for deed in map(json.loads, lines) if deed["instance"] == instance]
 
@@ -336,7 +336,7 @@ def pair_of(class_path, make_site, start_engine, source):
 
 
 def sha256(token):
-    """What the settings take of a token."""
+    """The form of a token in the settings."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 

@@ -172,7 +172,7 @@ WAYS = {
 
 
 def test_which_ways_to_end_call_back(pair):
-    """Each way to end calls back, or does not, and those that do are told apart by the conclusion."""
+    """Each way to end calls back, or does not, and the conclusion tells apart those that do."""
     instances = {way: pair.engine.do("start", "expense_approval", "E-2026-1")["id"] for way in WAYS[pair.name]}
     for way, instance in instances.items():
         if way == "cancelled":

@@ -1,4 +1,4 @@
-"""What each engine's sample sends, posted to a real server: where it goes, and what is answered."""
+"""Each engine's sample body, posted to a real server: its route, and the answer."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def routed(event):
     return {one.handler.removeprefix("deeds:") for one in event.delivery_statuses}
 
 
-# What the pages show
+# Samples on the pages
 
 
 def test_every_engine_has_its_page_its_payload_and_its_code():
@@ -111,7 +111,7 @@ def test_the_page_shows_the_table():
 
 @pytest.mark.parametrize("name", ["flowable", "activiti", "camunda-7"])
 def test_the_page_shows_the_process(name):
-    """What the page shows of a process stands in the process that is run, line by line."""
+    """The page shows the process that is run, line by line."""
     (model,) = (PROJECTS / name / "src/main/resources").glob("contract.bpmn*")
     lines = [line.strip() for line in model.read_text("utf-8").splitlines()]
     blocks = fenced(PAGES / f"{name}.md", "xml")
@@ -176,7 +176,7 @@ def test_an_id_that_is_too_long_for_its_key(site):
     assert (stored.state, stored.event.process_definition_key) == ("parked", None)
 
 
-# What is answered
+# Answers
 
 
 @pytest.mark.parametrize("name", PAYLOADS)

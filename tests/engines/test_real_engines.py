@@ -113,7 +113,7 @@ def test_an_instance_that_was_started_with_a_class(pair):
 
 
 def test_the_body_has_the_members_that_the_page_shows(pair):
-    """What the engine sends has the members of its payload, in the same order, with values of the same types."""
+    """The engine's body has the members of its payload, in the same order, with values of the same types."""
     instance = pair.engine.do("start", "contract_approval", "C-2026-17")["id"]
     pair.engine.do("complete", instance)
     sent = json.loads(pair.site.settled(instance).body)
@@ -182,7 +182,7 @@ def test_ids_are_not_used_again(engine_pair):
     assert str(uuid.UUID(instance)) == instance
 
 
-# What is the outbox's own, in the engine that starts soonest
+# Tests of the outbox itself, in the engine that starts soonest
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def house_site(class_path, make_site, source):
 
 
 def test_the_engine_is_killed_before_it_could_send(house_site, start_engine, tmp_path, wait_until):
-    """What was committed is sent by the engine's next process, though the first one never had an answer."""
+    """A committed callback is sent by the engine's next process, though the first one never had an answer."""
     file = str(tmp_path / "house")
     house_site.stop()
     engine = start_engine("java", file, url=house_site.url, token=TOKEN)

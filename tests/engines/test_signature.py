@@ -1,4 +1,4 @@
-"""What the page shows for signing in Java: compiled, run, and taken by the library of Standard Webhooks."""
+"""The page's code for signing in Java: compiled, run, and accepted by the library of Standard Webhooks."""
 
 from __future__ import annotations
 

@@ -9,14 +9,14 @@
 - `test_model.py` makes some dozens of orders always, and thousands with `make test-long`.
 
 How to read a failure: the last lines are the shortest order of steps that was found to fail, a Python program of the
-calls of the steps, each followed by `state.agree()`. Above them is the assertion. Where `stored()` and `shape()` differ
-the left side is what the database holds and the right side what ought to be there; both are, of each event, its state,
-repeats, route, number of differing bodies, and by handler its delivery: state, attempts, when it is due, when it
-changed, where its retry schedule began, and each attempt's process, outcome and end. A `pick` counts round all that
-there are of what a step is about; `which` is the process, and `free` whether one of its threads is.
+calls of the steps, each followed by `state.agree()`. Above them is the assertion. Where `stored()` and `shape()`
+differ, the left side is what the database holds and the right side what ought to be there. Both have for each event
+its state, repeats, route and number of differing bodies. By handler they have its delivery: state, attempts, when it
+is due, when it changed, where its retry schedule began, and each attempt's process, outcome and end. A `pick` counts
+round all that there are of what a step is about; `which` is the process, and `free` whether one of its threads is.
 
-How to run it again: what `make test` finds fails again by itself, for its orders are the same each time. What the long
-test finds has a line `@reproduce_failure(...)` at its end: put that above the class `Steps` in `test_model.py`, and run
+How to run it again: failures of `make test` repeat themselves, because its orders are the same each time. The long
+test prints a line `@reproduce_failure(...)` at its end: put that above the class `Steps` in `test_model.py`, and run
 the test that failed. `pytest -m long tests/model --hypothesis-seed=1` always looks at the same thousands, and
 `FLOWHOOKS_MODEL_EXAMPLES=50000` at more of them.
 """

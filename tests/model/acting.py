@@ -1,4 +1,4 @@
-"""What operators do, and what becomes of processes and time; the steps beside those of engines and runners."""
+"""Actions of operators, ends of processes, and time; the steps beside those of engines and runners."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PURGED = st.sampled_from([None, None, "succeeded", "closed", "dismissed", "dead"
 HELD = st.sampled_from([["p:again"], ["p:*"], ["*"], ["*"], ["q:late", "p:once", "r:large"], ["nobody:*"]])
 ONLY = st.sampled_from(["", "", "r:books", "r:large", "r:watch", "p:again", "q:every"])
 RESTS = 6
-"""Steps between two crashes at the least: each costs as much as many steps."""
+"""Minimum of steps between two crashes: each costs as much as many steps."""
 SECONDS = st.sampled_from([1, 10, 60, 3600, 86_400, 200 * 86_400])
 
 
@@ -51,7 +51,7 @@ class Acting(Running):
     @precondition(lambda self: self.paper.deliveries())
     @rule(wanted=WANTED, pick=PICKS, again=st.booleans(), dry=DRY, which=WHICH)
     def replay(self, wanted: Any, pick: int, again: bool, dry: bool, which: int) -> None:
-        """What is dead runs again; with `again` what succeeded, too."""
+        """Dead deliveries run again; with `again` succeeded ones, too."""
         wanted = self._wanted(wanted, pick)
         expected = desk.replay(self.paper, wanted, again=again, dry_run=dry)
         self._perform(which, "replay", expected, event_filter=wanted, again=again, dry_run=dry)
@@ -59,7 +59,7 @@ class Acting(Running):
     @precondition(lambda self: self.real.ids)
     @rule(pick=PICKS, verdict=st.sampled_from(["did", "did-not", "close"]), dry=DRY, which=WHICH)
     def resolve(self, pick: int, verdict: str, dry: bool, which: int) -> None:
-        """An operator says of one delivery what the machine cannot know; not of one that is purged."""
+        """An operator resolves one delivery; not one that is purged."""
         names = sorted(self.real.ids)
         event, handler = names[pick % len(names)]
         arguments = {"delivery_id": self.real.ids[event, handler], "verdict": verdict, "dry_run": dry}
@@ -78,7 +78,7 @@ class Acting(Running):
     @precondition(lambda self: self.paper.events)
     @rule(how=st.sampled_from(["reroute_parked", "dismiss"]), wanted=WANTED, pick=PICKS, dry=DRY, which=WHICH)
     def route_anew(self, how: str, wanted: Any, pick: int, dry: bool, which: int) -> None:
-        """What is parked goes where it would go now; or nobody need want it."""
+        """Parked events are routed again, or dismissed."""
         arguments = {} if how == "reroute_parked" else {"event_filter": self._wanted(wanted, pick)}
         expected = getattr(desk, how)(self.paper, **arguments, dry_run=dry)
         self._perform(which, how, expected, **arguments, dry_run=dry)
@@ -99,7 +99,7 @@ class Acting(Running):
     @precondition(lambda self: self.paper.known)
     @rule(handlers=HELD, pause=st.booleans(), dry=DRY, which=WHICH)
     def pause_or_resume(self, handlers: list[str], pause: bool, dry: bool, which: int) -> None:
-        """Handlers are held, or let run again."""
+        """Circuits of handlers are opened, or closed again."""
         meant = {
             one
             for one in HANDLERS
@@ -154,7 +154,7 @@ class Acting(Running):
     @precondition(lambda self: self.looks >= self.began + RESTS)
     @rule(loaded=LOADED)
     def crash(self, loaded: dict[str, Conditions]) -> None:
-        """All processes are killed and begin anew: with the same, more or fewer plugins, or other conditions."""
+        """All processes are killed and restarted: with the same, more or fewer plugins, or other conditions."""
         self.real.crash()
         self.real.open(loaded)
         self.paper.reopen(loaded)

@@ -1,4 +1,4 @@
-"""What operators do, on paper; each function answers what the operation of its name ought to answer."""
+"""Actions of operators, on paper; each function answers what the operation of its name ought to answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RESOLVES: Final = {
     "did-not": (State.WAITING, {State.UNKNOWN}),
     "close": (State.CLOSED, {State.UNKNOWN, State.DEAD, State.WAITING}),
 }
-"""What an operator may say of a delivery: where that takes it, and from where."""
+"""The decisions of an operator about a delivery: the new state, and the states that permit it."""
 
 
 def meant(paper: Paper, event_filter: Mapping[str, Any]) -> list[Event]:
@@ -117,7 +117,7 @@ def reroute(paper: Paper, *, event_filter: Mapping[str, Any], handler: str = "",
 
 
 def reroute_parked(paper: Paper, *, dry_run: bool) -> dict[str, int]:
-    """What is parked and wanted by now is delivered; why the rest is parked is brought up to date."""
+    """Parked events that match a handler now are delivered; for the rest the reason is renewed."""
     parked = [change for event in meant(paper, {"state": "parked"}) if (change := _anew(paper, event)) is not None]
     changes = [
         change._replace(fresh=set()) if change.state == "parked" else change
@@ -134,7 +134,7 @@ def reroute_parked(paper: Paper, *, dry_run: bool) -> dict[str, int]:
 
 
 def _anew(paper: Paper, event: Event, handler: str = "") -> Change | None:
-    """What routing an event again changes; None if nothing."""
+    """The changes of a reroute of an event; None if nothing changes."""
     found = paper.route(event)
     if handler and handler not in found.handlers:
         return None
@@ -157,7 +157,7 @@ def _write(paper: Paper, changes: list[Change], *, dry_run: bool) -> None:
 
 
 def dismiss(paper: Paper, event_filter: Mapping[str, Any], *, dry_run: bool) -> dict[str, int]:
-    """Nobody need want what is parked."""
+    """Parked events are dismissed."""
     events = meant(
         paper,
         event_filter if event_filter.get("ids") or event_filter.get("state") else {**event_filter, "state": "parked"},

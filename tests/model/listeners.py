@@ -1,4 +1,4 @@
-"""The handlers of the model: what each listens to, and what it says of itself; both sides are made from this."""
+"""The handlers of the model: selectors and options; both sides are made from this."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 SECOND: Final = 1_000_000
 IGNORED: Final = "ignored"
-"""The process key whose events nobody need want."""
+"""The process key whose events are ignored."""
 
 
 class Retries(NamedTuple):
@@ -24,18 +24,18 @@ class Retries(NamedTuple):
 
 
 UNASKED: Final = Retries(8, (5, 300, 1800, 7200, 18000, 36000, 36000))
-"""What is gone by where a handler has declared nothing, and yet an attempt is to be made again."""
+"""The retry options for a handler without any, if an attempt is to be made again."""
 
 
 class Conditions(NamedTuple):
-    """What a handler requires of an event; `when` has JSON Pointers with what is expected there."""
+    """The conditions of a handler; `when` has JSON Pointers with the expected values."""
 
     conclusions: tuple[str, ...] = ()
     when: Mapping[str, Any] = {}
 
 
 class Listener(NamedTuple):
-    """A handler: what it listens to, and what it says of itself. Its conditions differ from release to release."""
+    """A handler: its selectors and options. Its conditions differ from release to release."""
 
     keys: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""What engines do, each step done to a real ledger and on paper, and what must hold after each step."""
+"""Actions of engines, each step done to a real ledger and on paper, and the rules that hold after each step."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def agree(self) -> None:
-        """What is stored is what is on paper, and each delivery that waits has a time.
+        """The stored state is the state on paper, and each delivery that waits has a time.
 
         Except those whose handler is not loaded, and those whose condition cannot be decided.
         """
@@ -110,7 +110,7 @@ class Machine(RuleBasedStateMachine):
             self.look_closer()
 
     def look_closer(self) -> None:
-        """What may run is offered, and the books balance."""
+        """Deliveries that may run are offered, and the counts balance."""
         ledger = self.real.flows[0].app.ledger
         names = {delivery_id: name for name, delivery_id in self.real.ids.items()}
         due = {
@@ -135,7 +135,7 @@ class Machine(RuleBasedStateMachine):
     def call_back_again(self, pick: int, other: bool, failed: bool, free: bool, which: int) -> None:
         """The same callback comes once more, also if all but its identity is purged; or one with other data.
 
-        Or, a minute later, one that was told that a delivery had failed.
+        Or, a minute later, a callback whose answer was that a delivery had failed.
         """
         before = [(one.identity, one.body) for one in self.paper.events.values()]
         before += [(identity, body) for identity, (_, body) in self.paper.gone.items()]

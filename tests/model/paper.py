@@ -1,4 +1,4 @@
-"""What a ledger ought to hold, on paper: dictionaries, and the table of states as their one law."""
+"""The state that a ledger ought to hold, on paper: dictionaries, and the table of states as their one law."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Event:
 
     @property
     def callback(self) -> Callback:
-        """What routing looks at."""
+        """The input of routing."""
         return Callback(self.identity, self.body)
 
     def become(self, found: Route) -> None:
@@ -140,7 +140,7 @@ class Paper:
         return set() if self.shared else self.known.keys() - self.loaded
 
     def route(self, event: Event) -> Route:
-        """What becomes of an event by now."""
+        """The present route of an event."""
         return route(event.callback, self.known)
 
     def decide(self, one: Delivery) -> bool | None:
@@ -190,7 +190,7 @@ class Paper:
                 one.move(State.WAITING, self.now, self.now)
 
     def answer(self, event_id: str) -> str:
-        """What an engine is told of an event."""
+        """The answer to an engine about an event."""
         if event_id not in self.events:
             return "done"  # only who it was is known, and it was done
         event = self.events[event_id]
@@ -255,7 +255,7 @@ class Paper:
         return went
 
     def reopen(self, loaded: Mapping[str, Conditions]) -> None:
-        """All processes have ended, and began anew with these handlers."""
+        """All processes have ended, and restarted with these handlers."""
         self.loaded = set(loaded)
         self.known |= loaded
         for one in self.deliveries(State.WAITING, State.UNKNOWN):
@@ -277,7 +277,7 @@ class Paper:
             self.again(one)
 
     def again(self, one: Delivery, absent: Collection[str] = ()) -> None:
-        """Have a delivery run again, by a schedule that starts anew."""
+        """Let a delivery run again, with a new schedule."""
         one.move(State.WAITING, self.now, None if one.handler in absent else self.now)
         one.retry_base = len(one.attempts)
 
@@ -293,7 +293,7 @@ class Paper:
         return counts
 
     def due(self) -> dict[tuple[str, str], tuple[int, bool]]:
-        """What may run or be probed by now: how many attempts it has had, and whether it is to be probed."""
+        """Deliveries that may run or be probed by now: their attempts so far, and whether they are to be probed."""
         return {
             (one.event, one.handler): (len(one.attempts), one.state is State.UNKNOWN)
             for one in self.deliveries(State.WAITING, State.UNKNOWN)

@@ -53,7 +53,7 @@ class ByHand(EmbeddedRunner):
 
 
 class Work:
-    """What handlers do: whatever the step says that makes them.
+    """The handlers' behaviour: as the step that makes them says.
 
     Attributes:
         fates: what becomes of an attempt or a probe, by the delivery's id.
@@ -164,7 +164,7 @@ class Real:
             flow.sql("; ".join(f"DELETE FROM {table.name}" for table in reversed(metadata.sorted_tables)))
 
     def queued(self, event: str, handler: str, attempt: int, *, probe: bool = False) -> ReadyDelivery:
-        """A delivery as a runner would know it that has been told of `attempt` attempts."""
+        """A delivery as a runner knows it that has heard of `attempt` attempts."""
         return ReadyDelivery(self.ids[event, handler], handler, attempt, probe)
 
     def call(self, identity: tuple[str, str, str], body: Mapping[str, Any]) -> Callback:
@@ -189,7 +189,7 @@ class Real:
         )
 
     def silence(self, flow: Any, other: Any) -> None:
-        """Have given a process no sign of life for long, while the other one would have heard it."""
+        """Set back the last heartbeat of a process, while the other one would have heard it."""
         other.app.ledger._heartbeat_state._in_touch_since -= 2 * HEARTBEAT_TIMEOUT
         late = int(2 * HEARTBEAT_TIMEOUT * 1_000_000)
         flow.sql("UPDATE processes SET heartbeat_at = heartbeat_at - ? WHERE id = ?", late, flow.app.ledger.process)

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 class Callback(NamedTuple):
-    """What routing looks at."""
+    """The input of routing."""
 
     identity: tuple[str, str, str]
     body: Mapping[str, Any]
 
 
 class Route(NamedTuple):
-    """What becomes of an event.
+    """The route of an event.
 
     Attributes:
         state, parked_by, dismissed_by: as the ledger stores them.
@@ -43,7 +43,7 @@ class Route(NamedTuple):
 
 
 def route(callback: Callback, known: Mapping[str, Conditions]) -> Route:
-    """What becomes of an event among the handlers that are known, each with its conditions."""
+    """The route of an event among the handlers that are known, each with its conditions."""
     _, callback_class, _ = callback.identity
     key = callback.body.get("processDefinitionKey")
     sharing = {one for one in known if key in HANDLERS[one].keys or callback_class in HANDLERS[one].classes}

@@ -1,4 +1,4 @@
-"""What runners do, and whoever believes that he still is one; the steps beside those of engines."""
+"""Actions of runners, also of runners that have expired; the steps beside those of engines."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Running(Machine):
     @precondition(lambda self: self.paper.deliveries(State.WAITING))
     @rule(pick=PICKS, which=WHICH)
     def claim(self, pick: int, which: int) -> None:
-        """A runner claims what waits."""
+        """A runner claims a waiting delivery."""
         one = self._nth(pick, State.WAITING)
         self._claim(one, len(one.attempts), which)
 
     @precondition(lambda self: self.paper.deliveries(State.WAITING))
     @rule(pick=PICKS, fate=FATES, which=WHICH)
     def run(self, pick: int, fate: str, which: int) -> None:
-        """A runner claims what waits, and the attempt comes to its end at once."""
+        """A runner claims a waiting delivery, and the attempt ends at once."""
         before = len(self.hands)
         self.claim(pick, which)
         if len(self.hands) > before:
@@ -79,7 +79,7 @@ class Running(Machine):
     @precondition(lambda self: self.hands)
     @rule(pick=PICKS, fate=FATES)
     def finish(self, pick: int, fate: str) -> None:
-        """An attempt comes to its end, be it that its process was long taken for dead: then it changes nothing."""
+        """An attempt ends, even if its process expired long ago: then it changes nothing."""
         self._finish(self.hands.pop(pick % len(self.hands)), fate)()
 
     def _finish(self, hand: Hand, fate: str) -> Callable[[], None]:
@@ -100,7 +100,7 @@ class Running(Machine):
     @precondition(lambda self: self.paper.deliveries())
     @rule(pick=PICKS, number=st.integers(1, 4), outcome=st.sampled_from(OutcomeKind), into=SETTLED, which=WHICH)
     def settle_late(self, pick: int, number: int, outcome: OutcomeKind, into: State, which: int) -> None:
-        """Whoever has not begun an attempt, or is done with it, says how it ended: that changes nothing."""
+        """A process that has not begun an attempt, or has ended it, reports an outcome: that changes nothing."""
         one = self._nth(pick)
         if one.is_current(number):
             number += 1
@@ -109,7 +109,7 @@ class Running(Machine):
             self.real.ids[one.event, one.handler], one.handler, number, outcome, "", "", None, into, now, now
         )
         recorded = one.attempts[number - 1] if number <= len(one.attempts) else None
-        # What stands there already, word for word, may be said twice: the answer to the first time may be lost.
+        # An identical outcome may be recorded twice: the answer to the first time may be lost.
         known = recorded is not None and (recorded.outcome, recorded.finished) == (outcome, now)
         assert self._flow(which).app.ledger.record_result(said) is known
 

@@ -67,7 +67,7 @@ def steps(house, new_database, clock, tmp_path, monkeypatch):
     return Steps
 
 
-@pytest.mark.timeout(900)  # whoever finds something looks for the shortest way to it
+@pytest.mark.timeout(900)  # after a failure the shortest way to it is searched for
 def test_it_holds_what_it_ought_to_hold(house, steps):
     """The same few dozen orders of steps each time."""
     examples = SHORT["postgresql" if house.url else "sqlite"]

@@ -1,1 +1,1 @@
-"""What tests share that is no test: harnesses, faults, clients, and the programs that `make` runs."""
+"""Code that tests share: harnesses, faults, clients, and the programs that `make` runs."""

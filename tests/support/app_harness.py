@@ -47,7 +47,7 @@ SUMS: Final = re.compile(
     r"were accepted, but|of its recorded route|no state that there is|but goes nowhere|the attempts that it counts"
     r"|agree with its last attempt|runs beside another"
 )
-"""What is wrong with a ledger whatever a test has changed in it by hand."""
+"""Trouble in a ledger that a manual change by a test does not excuse."""
 
 
 def plugin(*handlers: Handler, **hooks: Callable[..., Any]) -> SimpleNamespace:
@@ -147,7 +147,7 @@ class Flow:
         return [stored.event.id for stored in self.app.ledger.page(EventFilter(**wanted), limit=10_000)]
 
     def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """What another connection to the same database reads or writes."""
+        """Read or write over another connection to the same database."""
         self.changed = self.changed or not statement.lstrip().upper().startswith("SELECT")
         if self.url:
             with psycopg.connect(self.url, autocommit=True) as connection:
@@ -254,7 +254,7 @@ class House:
         flow.close(0)
 
     def end(self) -> None:
-        """Close what is open, and see that the books balance."""
+        """Close all apps, and check that the counts balance."""
         for flow in self._flows:
             if not flow.closed:
                 assert flow.close(), "something was still running at the end"
@@ -263,7 +263,7 @@ class House:
             try:
                 trouble = reader.verify().trouble
                 if any(flow.changed for flow in self._flows):
-                    # What a test has changed by hand need not fit in every way; but it has to add up.
+                    # A manual change of a test need not fit in every way; but the counts have to balance.
                     trouble = [line for line in trouble if SUMS.search(line)]
                 assert not trouble, trouble
                 assert reader.quick_check() is None

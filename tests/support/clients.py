@@ -26,7 +26,7 @@ class Engine(threading.Thread):
         key: the process key of its callbacks.
         name: what its instances' ids begin with.
         pause: seconds between two callbacks.
-        backing_off: seconds that it waits at the most before it repeats one; at first it is quick, as engines are.
+        backing_off: seconds that it waits at most before it repeats one; at first it is quick, as engines are.
     """
 
     def __init__(self, number, places, *, stop, taken, problems, key, name="", pause=0.0, backing_off=0.0):

@@ -47,7 +47,7 @@ class Block:
 
     @property
     def where(self):
-        """What to open when it fails."""
+        """The place to open when it fails."""
         return f"{name_of(self.page)}:{self.line}"
 
 

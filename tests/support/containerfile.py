@@ -52,7 +52,7 @@ def last(word):
 
 
 def environment():
-    """What `ENV` sets."""
+    """The variables that `ENV` sets."""
     return dict(pair.split("=", 1) for pair in shlex.split(last("ENV").text))
 
 

@@ -1,7 +1,7 @@
 """`make demo`: flowhooks and its example plugin at work, from the start of the server to its end.
 
 Everything is real: the server is a process of its own, the callbacks go over HTTP, the plugin writes to its own
-table. What it leaves behind is in `demo/`, to be looked at.
+table. Its files stay in `demo/`, to be looked at.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def say(text: str) -> None:
 
 
 def shown(text: str) -> None:
-    """What somebody else printed, set in."""
+    """The output of another program, indented."""
     print("".join(f"    {line}\n" for line in text.rstrip().splitlines()), end="", flush=True)
 
 
@@ -127,7 +127,7 @@ def run(*arguments: str, environ: Mapping[str, str] | None = None) -> int:
 
 
 def work() -> list[dict[str, object]]:
-    """What the plugin has archived, out of its own table."""
+    """The contracts that the plugin has archived, out of its own table."""
     with closing(sqlite3.connect(FOLDER / "contracts.db")) as connection:
         connection.row_factory = sqlite3.Row
         return [dict(row) for row in connection.execute("SELECT * FROM contracts")]

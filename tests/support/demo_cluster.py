@@ -56,7 +56,7 @@ PATIENCE = 40.0
 
 
 class Ledger:
-    """What the database says meanwhile."""
+    """The database's output meanwhile."""
 
     def __init__(self, url: str) -> None:
         self._connection = psycopg.connect(url, autocommit=True)
@@ -120,7 +120,7 @@ def until(condition: Callable[[], object], what: str) -> float:
 
 @contextmanager
 def archive_held() -> Iterator[None]:
-    """The archive of the example plugin in use by somebody else: whoever is to write to it waits."""
+    """Lock the archive of the example plugin: attempts that write to it wait."""
     with closing(sqlite3.connect(FOLDER / "contracts.db", timeout=10, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
         yield

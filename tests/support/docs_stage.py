@@ -1,6 +1,6 @@
 """A place where the commands of a page can be run as they stand: a server, a ledger, and programs of the usual names.
 
-What differs from a reader's machine is only addresses and paths: the programs in
+The only differences from a reader's machine are addresses and paths: the programs in
 `bin/` take `http://127.0.0.1:8080` for this server, and `DELIVERY_ID` for a delivery that is in a state to fit.
 """
 

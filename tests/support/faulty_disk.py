@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SECTOR: Final = 512
 """Bytes that a disk writes as a whole or not at all; larger writes may be torn between them."""
 WAYS: Final = ("none", "some", "torn", "all")
-"""What becomes of writes that were not synced: none of them is there; each or not, so that a later one may be there
+"""The fate of writes that were not synced: none of them is there; each or not, so that a later one may be there
 without an earlier one; all up to one, of which some sectors are there; all."""
 
 
@@ -57,7 +57,7 @@ class _File(apsw.VFSFile):
         super().xTruncate(newsize)
 
     def xSync(self, flags: int) -> None:  # noqa: N802 (apsw's name)
-        """What was written is there for good from now on."""
+        """The data written so far is durable from now on."""
         self._ops.append(Op("sync", self._name))
 
 

@@ -59,7 +59,7 @@ class _Line:
         for one in (self.client, self.server):
             with contextlib.suppress(OSError):
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-                one.shutdown(socket.SHUT_RD)  # which wakes whoever waits for it
+                one.shutdown(socket.SHUT_RD)  # which wakes a thread that waits for it
             one.close()
 
 
@@ -67,8 +67,8 @@ class Proxy:
     """Between the processes of a test and the port of a server.
 
     Attributes:
-        delay: seconds that whatever comes is held back, each way.
-        swallows: whether connections that are made from now on swallow what comes, and nobody is told.
+        delay: seconds by which all data is delayed, each way.
+        swallows: whether connections that are made from now on discard all data, without an error.
         lost: set once the answer has been lost that `lose_answer` asked for.
     """
 
@@ -127,6 +127,6 @@ class Proxy:
 
     def close(self):
         """Cut all, and listen no more."""
-        self._listener.shutdown(socket.SHUT_RDWR)  # which wakes whoever waits for it
+        self._listener.shutdown(socket.SHUT_RDWR)  # which wakes a thread that waits for it
         self._listener.close()
         self.cut()

@@ -1,10 +1,10 @@
 """Processes of flowhooks, forked from one that has loaded it, which do as those do that are started.
 
 Tests start hundreds of them, and of the 0.6 s of processor time that it takes to start one, nearly all goes into
-loading the same modules again. A fork has its own folder, environment, arguments and files, and its own end. What says
-something to Python itself, and what has a point to be killed at, is started (see `_alike`).
+loading the same modules again. A fork has its own folder, environment, arguments and files, and its own end. Processes
+with options for Python itself, or with a point to be killed at, are started (see `_alike`).
 
-What they do not show, and what tests of the start itself are for: whether a module imports all that it needs by
+Forks do not show, and tests of the start itself have to: whether a module imports all that it needs by
 itself. And those that are forked from the same one have the same seed for hashes.
 """
 
@@ -81,7 +81,7 @@ def _alike(env):
 
 
 def _to_python(env):
-    """What of an environment is read before a fork is made; faulthandler is seen to there."""
+    """The part of an environment that is read before a fork is made; faulthandler is set up there."""
     return {name: it for name, it in env.items() if name.startswith(TO_PYTHON) and name != "PYTHONFAULTHANDLER"}
 
 
@@ -108,7 +108,7 @@ class Forked:
         self.pid = self._hear()
 
     def _hear(self):
-        """The next number that its parent says of it: its id, and then how it has ended."""
+        """The next number that its parent sends about it: its id, and then how it has ended."""
         said = b""
         while not said.endswith(b"\n"):
             part = self._channel.recv(1)
@@ -170,7 +170,7 @@ class _Stem:
         self._process.wait()
 
     def ask(self, *files):
-        """Have a process forked: the request, where it is told of, input, output and errors."""
+        """Fork a process with the request, the place for the answer, input, output and errors."""
         numbers = [one if isinstance(one, int) else one.fileno() for one in files]
         with self._asking:
             socket.send_fds(self._control, [b"!"], numbers)

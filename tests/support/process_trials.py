@@ -1,4 +1,4 @@
-"""What trials of broken databases and networks have in common: a plugin, engines that call again, and the books."""
+"""Common parts of trials of broken databases and networks: a plugin, engines that call again, and the final counts."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Answered(NamedTuple):
 
 
 class Engines:
-    """Some engines that call back, one flow after the other, and call again until they are told that it is stored.
+    """Some engines that call back, one flow after the other, and call again until the answer is that it is stored.
 
     Args:
         servers: whom they call, in turn.
@@ -125,16 +125,16 @@ class Engines:
         return self.answers[place:]
 
     def stop(self):
-        """Have each of them come to the end of its call; returns which event each flow was told."""
+        """Let each of them finish its call; returns the event that each flow got."""
         self._over.set()
         for thread in self._threads:
             thread.join(120)
-            assert not thread.is_alive(), "an engine was never told that its call-back is stored"
+            assert not thread.is_alive(), "an engine never got the answer that its callback is stored"
         return {one.instance: one.event_id for one in self.answers if 200 <= one.status < 300}
 
 
 def rows(url, statement):
-    """What a database says."""
+    """The result of a query of a database."""
     with psycopg.connect(url) as connection:
         return connection.execute(statement).fetchall()
 
@@ -164,7 +164,7 @@ def check_books(site, url, told, *, may_be_unknown=False):
     Args:
         site: where the processes and the handlers' journal are.
         url: the database, past whatever is broken.
-        told: which event each flow was told to be stored as.
+        told: the event that each flow got for its stored callback.
         may_be_unknown: whether a process ended in the middle of something.
     """
     at_rest(url)

@@ -307,7 +307,7 @@ def python_passages(text: str) -> Iterator[Passage]:
         line += breaks
         token_kind = "string" if token["quotes"] else "comment"
         if kind != token_kind or between.strip() or (token_kind == "comment" and breaks != 1):
-            yield from _joined(first, pieces)
+            yield from _joined(first, pieces, kind)
             pieces = []
         if token_kind == "comment":
             piece = _shorten_code(token["comment"].lstrip("#: "))
@@ -322,13 +322,13 @@ def python_passages(text: str) -> Iterator[Passage]:
         kind = token_kind
         line += token[0].count("\n")
         place = token.end()
-    yield from _joined(first, pieces)
+    yield from _joined(first, pieces, kind)
 
 
-def _joined(first: int, pieces: list[str]) -> Iterator[Passage]:
-    """The passage that pieces make; a single word, such as a key or a name, is none."""
+def _joined(first: int, pieces: list[str], kind: str) -> Iterator[Passage]:
+    """The passage that pieces make; a string with a single word, such as a key or a name, is none."""
     text = "".join(pieces)
-    if " " in text.strip() or not text.isascii():
+    if kind == "comment" or " " in text.strip() or not text.isascii():
         yield Passage(first, text)
 
 

@@ -12,12 +12,12 @@ from typing import NamedTuple
 ERROR = ["success", "message", "errorInfo", "timestamp", "status", "error", "path"]
 """The members of an error, and there are no others."""
 OURS = re.compile(rb"Traceback|File \"|\.py\b|site-packages|sqlalchemy|sqlite|SELECT |INSERT |UPDATE ", re.IGNORECASE)
-"""What no answer may show: tracebacks, files and SQL of ours."""
+"""Texts that no answer may show: tracebacks, files and SQL of ours."""
 HEAD = re.compile(rb"HTTP/1\.[01] (\d{3}) ([A-Za-z ]+)\r\n((?:[A-Za-z-]+: [\t -~]*\r\n)*)\r\n")
 """The head of an answer: nothing in it but one status line and fields without controls."""
 
 BODILESS = re.compile(rb"HEAD [!-~]+ HTTP/1\.[01]\r\n")
-"""What has answers without bodies. Of a line that is not understood as a whole, nothing is."""
+"""Requests whose answers have no bodies. A line that is not understood as a whole is none of them."""
 
 
 class Answer(NamedTuple):

@@ -17,10 +17,10 @@ class NotTaken(Exception):
 
 
 def call_back(body):
-    """What the body of a callback is: an object, without its nulls, whole numbers below 2**53 being whole.
+    """The body of a callback: an object, without its nulls, whole numbers below 2**53 being whole.
 
     Raises:
-        NotTaken: it is not what docs/reference/http.md says of a body.
+        NotTaken: it breaks a rule of docs/reference/http.md about bodies.
     """
     try:
         text = body.decode("utf-8", "strict")
@@ -122,7 +122,7 @@ class _Reader:
         return "".join(found)
 
     def escaped(self):
-        """What an escape stands for, of which the backslash has been read."""
+        """The meaning of an escape, after its backslash."""
         kind = self.next()
         self.at += 1
         if kind != "u":

@@ -1,4 +1,4 @@
-"""Makes the documentation's pictures of the console anew: `.venv/bin/python tests/support/screenshots.py`.
+"""Renews the documentation's pictures of the console: `.venv/bin/python tests/support/screenshots.py`.
 
 Everything in them comes from a server of their own with example plugins, whose ledger is thrown away afterwards.
 """
@@ -50,7 +50,7 @@ PICTURES = (
     ("progress", "PROGRESS", DESK, "light", "en-GB"),
     ("audit", "/audit", DESK, "light", "en-GB"),
 )
-"""What each picture shows: its page, size, colours and language."""
+"""The content of each picture: its page, size, colours and language."""
 BROKEN = """
 def handlers():
     raise LookupError("no table payroll in the company's database")
@@ -116,7 +116,7 @@ def fill(app, clock):
 
 
 def refuse(app, clock):
-    """What a callback listener refuses on such a day."""
+    """Requests that a callback listener rejects on such a day."""
     for instance, status, key, named in (
         ("4711", 400, "body_not_json", {"line": 1, "column": 27}),
         ("4712", 422, "path_id", {}),
@@ -132,7 +132,7 @@ def refuse(app, clock):
 
 
 def operate(app):
-    """What an operator does on such a day."""
+    """Actions of an operator on such a day."""
     desk = replace(app.operation_context, by=Actor("li.wei", "console"))
     dead = [one.event.id for one in app.ledger.find(EventFilter(state="dead"), limit=3)]
     parked = [one.event.id for one in app.ledger.find(EventFilter(state="parked"), limit=1)]

@@ -29,7 +29,7 @@ def until(
     """Wait until `condition` returns a true value.
 
     Args:
-        condition: called again and again.
+        condition: called repeatedly.
         seconds: fail the test after that many.
         poll: seconds between two calls.
         why: called when the wait fails; what it returns is shown.

@@ -1,1 +1,1 @@
-"""What `docs/_build/generate.py` writes into the documentation, by subject."""
+"""The generated parts of the documentation, by subject, for `docs/_build/generate.py`."""

@@ -18,7 +18,7 @@ WORDS: Final = {"date": "date", "date-time": "time", "uuid": "id"}
 
 
 def paths() -> str:
-    """What can be asked for, and what its query may say."""
+    """The paths to read, and their query parameters."""
     rows = []
     for path, name, operation in _operations("get"):
         says = [one for one in operation["parameters"] if one["in"] == "query"]
@@ -28,7 +28,7 @@ def paths() -> str:
 
 
 def parameters() -> str:
-    """What queries may say."""
+    """The query parameters."""
     seen: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for path, _, operation in _operations("get"):
         for one in operation["parameters"]:
@@ -47,7 +47,7 @@ def parameters() -> str:
 
 
 def operations() -> str:
-    """What can be done, with what arguments, and what it answers."""
+    """The operations, their arguments, and their responses."""
     rows = []
     for path, name, operation in _operations("post"):
         body = operation["requestBody"]["content"]["application/json"]["schema"]
@@ -61,7 +61,7 @@ def operations() -> str:
 
 
 def members() -> str:
-    """What answers are made of, a table for each."""
+    """The objects in responses, a table for each."""
     out: list[str] = []
     for name, schema in _document()["components"]["schemas"].items():
         if name in {"answer", "error", "error-info"}:

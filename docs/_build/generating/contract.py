@@ -19,7 +19,7 @@ FILES: Final = "../../schemas"
 FIRST_KIND: Final = "complete"
 """The kind of callback that the pages show in full."""
 BETWEEN: Final = " / "
-"""What stands between a text's English and its Chinese half."""
+"""The separator between a text's English and its Chinese half."""
 FIELDS: Final = {
     "en": ("name", "where", "required", "type", "meaning", "中文"),
     "zh": ("参数名称", "请求类型", "是否必须", "数据类型", "参数说明"),
@@ -49,7 +49,7 @@ def halves(text: str) -> dict[str, str]:
 
 
 def fields(language: str) -> str:
-    """What a callback is made of."""
+    """The parts of a callback."""
     words, documents = WORDS[language], _documents()
     path, body = documents[f"flow-instance-id{SUFFIX}"], documents[f"process-end-call-back-ro{SUFFIX}"]
     rows = [("`flowInstanceId`", "path", words["yes"], _type(path), *_meaning(path, language))]
@@ -69,7 +69,7 @@ def kinds(language: str) -> str:
 
 
 def answers(language: str) -> str:
-    """What an answer is made of."""
+    """The parts of an answer."""
     words, documents = WORDS[language], _documents()
     always = documents[f"answer{SUFFIX}"]["required"]
     rows = [

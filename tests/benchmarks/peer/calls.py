@@ -23,7 +23,7 @@ app = FastAPI()
 
 
 class CallBack(BaseModel):
-    """What the body may be: the same as in `schemas/call-back/complete.schema.json`."""
+    """The permitted body: the same as in `schemas/call-back/complete.schema.json`."""
 
     model_config = ConfigDict(extra="allow")
 

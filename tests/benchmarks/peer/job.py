@@ -1,4 +1,4 @@
-"""What RQ runs, in a file of its own: RQ forks for each job, which then imports it."""
+"""The job that RQ runs, in a file of its own: RQ forks for each job, which then imports it."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ FIELDS = {
     "processDefinitionKey": str,
     "processDefinitionVersion": int,
 }
-"""What the body may be: the same as in `schemas/call-back/complete.schema.json`."""
+"""The permitted body: the same as in `schemas/call-back/complete.schema.json`."""
 
 app = Flask(__name__)
 queue = Queue(connection=Redis.from_url(os.environ["BROKER"]))

@@ -1,6 +1,6 @@
 """Lock what the project and its plugins ask for into the files beside this.
 
-What is locked already stays as it is, as far as pyproject.toml allows; with `--upgrade` everything becomes the newest.
+Locked versions stay as they are, as far as pyproject.toml allows; with `--upgrade` everything becomes the newest.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ ROOT: Final = HERE.parents[2]
 OLDEST, NEWEST = "3.11", "3.14"
 """The Pythons between which everything is locked."""
 MACHINES: Final = ("x86_64", "aarch64")
-"""What there has to be a wheel for, so that nothing is built while it is installed."""
+"""Machines for which each package needs a wheel, so that nothing is built while it is installed."""
 APART: Final = "upkeep"
 """The group that has an environment of its own."""
 
 
 def project(folder: Path) -> dict[str, Any]:
-    """What the project file of a folder says."""
+    """The content of a folder's project file."""
     return tomllib.loads((folder / "pyproject.toml").read_text())
 
 
 def run_time(told: dict[str, Any]) -> list[str]:
-    """What is asked for at run time, with every extra."""
+    """The requirements at run time, with every extra."""
     extras = told["project"].get("optional-dependencies", {})
     return [*told["project"].get("dependencies", []), *(one for extra in extras.values() for one in extra)]
 
 
 def requirements() -> dict[str, list[str]]:
-    """What each of the files has to satisfy; the project itself and its plugins are not fetched, but built here."""
+    """The requirements of each of the files; the project itself and its plugins are not fetched, but built here."""
     mine = project(ROOT)
     groups = mine["dependency-groups"]
     dev = [one for name, group in groups.items() if name != APART for one in group] + ["pip"]

@@ -1,6 +1,6 @@
 """Write what the wheel asks for, to the byte, as a CycloneDX SBOM.
 
-Versions and hashes are those of run.txt; licences, and who asks for whom, are told by the packages themselves, which
+Versions and hashes are those of run.txt; licences and dependencies come from the packages themselves, which
 are installed here in the same versions. Made of the same files it is the same, to the byte.
 """
 
@@ -75,7 +75,7 @@ def component(requirement: Requirement, hashes: list[str]) -> Component:
 
 
 def project() -> dict[str, Any]:
-    """What the project says of itself."""
+    """The project's own metadata."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 

@@ -216,7 +216,7 @@ def test_what_was_open_goes_on_there(furnished, rooms, empty):
         flow.settled(of["later"], State.WAITING, attempt=2)
         again = flow.take("good", key="good", businessKey=CHINESE, processDefinitionVersion=3, text=LARGE)
         assert (again.event_id, again.status) == (of["good"], AnswerStatus.DONE)
-        assert rooms.entered.count(("good", "good")) == 2, "one for each class, and none for the repeated call-back"
+        assert rooms.entered.count(("good", "good")) == 2, "one for each class, and none for the repeated callback"
     finally:
         house.end()
 
@@ -248,7 +248,7 @@ def test_an_ordered_backlog_goes_on_in_order_there(house, listens, empty, tmp_pa
         flow = moved.open(handler)
         last = [flow.take(f"{key}-0", wait=0, businessKey=key).event_id for key in lanes]
         if url == there:
-            assert entered == [], "nothing overtakes what waits for its retry"
+            assert entered == [], "nothing overtakes a delivery that waits for its retry"
             flow.advance(3600)
         for event_id in last:
             flow.settled(event_id, State.SUCCEEDED)

@@ -44,11 +44,11 @@ DECLARED = {
         AT + "kind='revoke' is no kind of call-back: no schema file opens it; "
         "there are cancel, complete, error, terminate$",
     ),
-    "a class that no call-back can have": (
+    "a class that no callback can have": (
         f"@handler(callback_class='{LONG}')",
         AT + "no call-back can have the callback_class= x+…, which must not be longer than 512 characters$",
     ),
-    "a key that no call-back can have": (
+    "a key that no callback can have": (
         f"@handler(process_key=['k', '{LONG}'])",
         AT + "no call-back can have the process_key= x+…, which must not be longer than 512 characters$",
     ),

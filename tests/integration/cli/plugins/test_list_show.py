@@ -48,7 +48,7 @@ SETTINGS = {
     "additionalProperties": True,
     "properties": {
         "payroll": {"type": "string", "description": "Where leave is booked."},
-        "days": {"type": "integer", "default": 30, "title": "How many at the most"},
+        "days": {"type": "integer", "default": 30, "title": "Days at most"},
         "mode": {"enum": ["strict", "\u5bbd\u677e"]},
         "mail": {
             "type": "object",
@@ -273,7 +273,7 @@ def test_settings_are_shown_by_name_and_never_by_value(run, asked, env):
         "set": True,
         "described": True,
     }
-    assert (settings["days"]["default"], settings["days"]["description"]) == (30, "How many at the most")
+    assert (settings["days"]["default"], settings["days"]["description"]) == (30, "Days at most")
     assert settings["mode"]["type"] == 'one of "strict", "\u5bbd\u677e"'
     assert (settings["mail.from"]["required"], settings["mail.from"]["set"]) == (True, True)
     assert (settings["mail.to"]["type"], settings["mail.to"]["set"]) == ("array of string", False)
