@@ -131,10 +131,10 @@ def alert_raised(alert: Alert) -> None:
 
     Called once for each cause, not for each delivery or event concerned, after the alert was durably stored, in a
     separate thread, for one alert after another. Called again, with the same `alert.id` and the next
-    `alert.notification`, when the alert has grown: when its count is at least twice the count of the last notification
-    and at least ten higher, or when a new delivery or event is added after an hour without one. It is never called
-    again within ten minutes of the last notification. An acknowledged alert is notified again only when its count has
-    doubled in this way.
+    `alert.notification`, when the alert has grown. An alert has grown if its count is at least twice the count of the
+    last notification and at least ten higher, or if a delivery or event is added after an hour without one. It is never
+    called again within ten minutes of the last notification. An acknowledged alert is notified again only when its
+    count has doubled in this way.
 
     A plugin that raises is called again later, with the same `alert.id` and `alert.notification`, until it returns or
     the cause has ended. If the process is killed during a call, the plugin may be called twice.

@@ -1,4 +1,4 @@
-"""What all operations work with, whichever interface calls them."""
+"""The objects that all operations use, in every interface."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class AuditRecord(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationContext:
-    """What all operations work with.
+    """The objects that all operations use.
 
     Attributes:
         ledger: the ledger, for writing.

@@ -24,7 +24,7 @@ class Lookup:
         router: the router.
         missing_handlers: reasons by id of the registered handlers that are not loaded: `"elsewhere"` if another process
             runs the handler; otherwise the state of its plugin, `"quarantined"`, `"denied"` by the settings, or
-            `"missing"`, also if the plugin is loaded but no longer has such a handler.
+            `"missing"`. It is `"missing"`, too, if the plugin is loaded but no longer has such a handler.
     """
 
     router: Router

@@ -41,9 +41,9 @@ def parse(body: bytes) -> dict[str, Any]:
         equals `1`.
 
     Raises:
-        MalformedRequest: the body is empty, not UTF-8, not JSON or not an object; it is nested more than 64 levels
-            deep; an object has two members with the same name; a number is not finite, or a whole number is longer than
-            Python accepts; a string has NUL or half of a surrogate pair.
+        MalformedRequest: the body is empty, not UTF-8, not JSON, not an object, or nested more than 64 levels deep. Or
+            an object has two members with the same name, a number is not finite, a whole number is longer than Python
+            accepts, or a string has NUL or half of a surrogate pair.
     """
     if not body.strip(b" \t\r\n"):
         raise MalformedRequest("body_empty")

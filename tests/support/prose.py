@@ -141,7 +141,7 @@ UNCHECKED: Final = frozenset({"tests/support/prose.py", "tests/unit/support/test
 """The rules themselves, and their tests."""
 
 SKIPPED_FOLDERS: Final = frozenset({"build", "demo", "dist", "mutants", "site", "__pycache__"})
-"""What commands of the Makefile make; folders whose names begin with a dot are skipped, too."""
+"""Folders that commands of the Makefile make; folders whose names begin with a dot are skipped, too."""
 PLAIN_SUFFIXES: Final = frozenset({".toml", ".yml", ".yaml", ".service", ".conf", ".sql"})
 PLAIN_NAMES: Final = frozenset({"Makefile", "Containerfile", "Dockerfile"})
 
@@ -292,6 +292,8 @@ TOKEN: Final = re.compile(
 FIELD: Final = re.compile(r"\{[^{}]*\}")
 ESCAPE: Final = re.compile(r"\\[nrt]")
 ITEM: Final = re.compile(r"\s*(?:[-*] |\w[\w*., `/]{0,40}: )")
+COLUMNS: Final = re.compile(r"\S {2,}\S|^ *[├└│]", re.MULTILINE)
+"""A table or a tree of plain characters."""
 SECTION: Final = re.compile(r"\s*[A-Z]\w+:\s*\Z")
 
 
@@ -355,7 +357,8 @@ def docstring_passages(first: int, text: str) -> Iterator[Passage]:
         here = len(line) - len(line.lstrip()) if number > first else 0
         begins = blank or fence or here < indent or (hanging and here <= indent) or ITEM.match(line)
         if lines and (begins or SECTION.match(line)):
-            yield Passage(start, _shorten_code("\n".join(lines)), sentences=True)
+            text = "\n".join(lines)
+            yield Passage(start, _shorten_code(text), sentences=not COLUMNS.search(text))
             lines = []
         fenced ^= fence
         verbatim = not blank and (verbatim or line.strip() == "\\b")  # a paragraph that click prints as it is

@@ -17,7 +17,7 @@ _FILE_PREFIX = "file "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UninstallPlan:
-    """What an uninstall does, derived from `flowhooks plugins list --json`.
+    """The steps of an uninstall, derived from `flowhooks plugins list --json`.
 
     Attributes:
         package: package to uninstall with pip; `""` if there is none.

@@ -13,7 +13,7 @@ from typing import Final
 
 MAX_ARENAS: Final = 2
 """Number of arenas. With 2 instead of 15, resident memory after 40,000 callbacks of `make soak` was 98 MiB instead of
-109, and the processor time per callback did not change measurably: Python's threads run one at a time anyway, and
+109. The processor time per callback did not change measurably: Python's threads run one at a time anyway, and
 SQLite has its own lock around its allocations.
 """
 _M_ARENA_MAX: Final = -8

@@ -2,7 +2,7 @@
 
 Theory of operation
 -------------------
-The queue is the table `deliveries`. What this module keeps in memory is a cache of ids that may be lost at any time:
+The queue is the table `deliveries`. This module keeps only a cache of ids in memory, which may be lost at any time:
 each delivery in it can be read again.
 
 A delivery reaches a thread in one of two ways:

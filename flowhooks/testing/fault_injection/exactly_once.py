@@ -40,10 +40,16 @@ def exactly_once(
     """Check whether a handler does its business work exactly once in spite of failures and crashes.
 
     The handler runs on a real ledger of its own, called through the real WSGI app, with a new event in each scenario.
-    The scenarios are: a run without any fault; an exception at each line of the handler's code; the callback repeated,
-    one after the other and at the same moment; two events in the wrong order; and a process that is killed before the
-    handler is entered, at each line of its code, and after it has returned but before that is recorded. After each kill
-    flowhooks starts again on the same ledger, and the clock is moved until everything is settled.
+    The scenarios are:
+
+    - a run without any fault;
+    - an exception at each line of the handler's code;
+    - the callback repeated, one after the other and at the same moment;
+    - two events in the wrong order;
+    - a process that is killed before the handler is entered, at each line of its code, and after it has returned but
+      before that is recorded.
+
+    After each kill flowhooks starts again on the same ledger, and the clock is moved until everything is settled.
 
     A kill is simulated: an exception that is not a subclass of `Exception` is raised in the handler's thread before a
     line runs. So:

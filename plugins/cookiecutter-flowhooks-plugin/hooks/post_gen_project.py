@@ -1,4 +1,4 @@
-"""Take away what pip has compiled of the template's files when it installed them; it must not know what they say."""
+"""Remove the files that pip compiled when it installed the template."""
 
 # ruff: noqa: INP001 (cookiecutter runs it as a file)
 from __future__ import annotations

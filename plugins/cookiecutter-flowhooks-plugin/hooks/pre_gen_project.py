@@ -1,4 +1,4 @@
-"""Refuse answers of which no plugin can be made, in one line; it must not know what is made of them.
+"""Refuse answers that cannot make a plugin, in one line.
 
 Cookiecutter puts the answers in, then runs this in the new folder, and removes that if this fails. `flowhooks plugins
 new` calls `refusal` as well, before anything is made.
@@ -16,7 +16,7 @@ from importlib.util import find_spec
 # In a raw string in single quotes, for `tojson` gives neither a single quote nor a line end, whatever was answered.
 ANSWERS = r'{{ {"domain": cookiecutter.domain, "package": cookiecutter.package, "author": cookiecutter.author, "callback_class": cookiecutter.callback_class, "process_key": cookiecutter.process_key, "conclusion": cookiecutter.conclusion} | tojson }}'  # noqa: E501 (one line of Jinja)
 NO_TEXT = set('"\\`{}<>')
-"""What would end, escape or open something in one of the files that an answer is written into."""
+"""Characters that would end, escape or open something in one of the files that an answer is written into."""
 NO_NAME = NO_TEXT | {"'"}
 PACKAGE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 TAKEN = {"flowhooks", "pytest", "tests", "conftest"}

@@ -1,4 +1,4 @@
-"""flowhooks-audit on real files: what is recorded, how often, and that a change is found; it must not know SQL."""
+"""flowhooks-audit on real files: which facts are recorded, how often, and that a change is found."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_entry_point_names_the_plugin() -> None:
 
 
 def test_an_event_is_a_record(audited: Callable[..., AppHarness], file: Path) -> None:
-    """Whatever its key, the event is one line with all that the call-back said, and the trail is whole."""
+    """With any key, the event is one line with all data of the callback, and the trail is complete."""
     app = audited()
     body: dict[str, Any] = {
         "processDefinitionKey": "leave",
@@ -137,7 +137,7 @@ def test_a_replay_does_not_record_again(trail: Trail, file: Path) -> None:
 
 
 def test_killed_between_file_and_index(trail: Trail, file: Path) -> None:
-    """What is in the file and not in the index is not written again: the index catches up."""
+    """Records in the file and not in the index are not written again: the index catches up."""
     trail.append("a", {})
     index = index_of(file).read_bytes()
     trail.append("b", {})
@@ -149,7 +149,7 @@ def test_killed_between_file_and_index(trail: Trail, file: Path) -> None:
 
 
 def test_killed_before_the_record_was_durable(trail: Trail, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a killed process wrote is made to last, with its file's name, before it counts as written."""
+    """A record that a killed process wrote is synced, with its file's name, before it counts as written."""
     trail.append("a", {})
     index_of(file).unlink()
     synced = []
@@ -229,7 +229,7 @@ def test_killed_right_after_the_first_record_of_a_new_file(trail: Trail, file: P
 
 
 def damaged(file: Path, how: str) -> bytes:
-    """What somebody has made of three records."""
+    """A changed copy of three records."""
     first, second, third = file.read_bytes().splitlines(keepends=True)
     made = {
         "a value changed": [first, second.replace(b'"x":2', b'"x":9'), third],
@@ -285,7 +285,7 @@ def test_a_change_is_found(trail: Trail, file: Path, how: str, capsys: pytest.Ca
 def test_a_trail_written_anew_is_found_by_a_hash_noted_elsewhere(
     trail: Trail, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Who can write both files can write a whole chain anew; who noted a hash elsewhere finds that, too."""
+    """An attacker who can write both files can forge a whole chain; a hash noted elsewhere reveals that, too."""
     trail.append("a", {"x": 1})
     noted = records(file)[0]["hash"]
     trail.append("b", {"x": 2})

@@ -1,4 +1,4 @@
-"""The handlers of flowhooks-contracts, called as flowhooks calls them, on real files; it must not know a server."""
+"""The handlers of flowhooks-contracts, called as flowhooks calls them, on real files."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def delivery(number: int = 1, *, attempt: int = 1) -> Delivery:
 
 
 def rows(folder: Path, columns: str) -> list[tuple[Any, ...]]:
-    """What the archive holds, in the order of its numbers."""
+    """The contents of the archive, in the order of its numbers."""
     with closing(sqlite3.connect(folder / "contracts.db")) as connection:
         return connection.execute(f"SELECT {columns} FROM contracts ORDER BY archive_number").fetchall()
 

@@ -1,4 +1,4 @@
-"""A mail server and a chat's web hook on real sockets, which take what they are sent, or misbehave as they are told."""
+"""A mail server and a chat's web hook on real sockets, which accept messages, or misbehave on request."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def running(server: Any) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def authority() -> trustme.CA:
-    """Who issues this machine's certificate."""
+    """The authority that issues this machine's certificate."""
     return trustme.CA()
 
 
@@ -223,7 +223,7 @@ def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def context(authority: trustme.CA) -> ssl.SSLContext:
-    """What a server encrypts with."""
+    """The TLS configuration of a server."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(made)
     return made
@@ -255,7 +255,7 @@ def hook() -> Iterator[Hook]:
 
 @pytest.fixture
 def password() -> str:
-    """What lets the user `flow` in."""
+    """The password of the user `flow`."""
     return PASSWORD
 
 

@@ -1,4 +1,4 @@
-"""flowhooks-notice against a mail server and a web hook on real sockets; it must not know flowhooks' own server."""
+"""flowhooks-notice against a mail server and a web hook on real sockets."""
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 
@@ -127,7 +127,7 @@ def test_growth_in_a_chat_in_chinese(hook: Any, make_alert: Callable[..., Alert]
 def test_a_channel_that_missed_the_first_notification_gets_the_second(
     plain: Any, hook: Any, make_alert: Callable[..., Alert]
 ) -> None:
-    """What a channel has taken of one notification says nothing of the next."""
+    """A channel that accepted one notification may refuse the next."""
     hook.answer = (500, b"")
     made = notice(chat(hook), email=email(plain))
     with pytest.raises(NotTold):
@@ -191,7 +191,7 @@ def test_a_server_whose_certificate_is_not_trusted_is_told_nothing(
 def test_a_server_that_cannot_encrypt_is_told_nothing(
     plain: Any, ca_file: str, password: str, make_alert: Callable[..., Alert]
 ) -> None:
-    """Whoever takes STARTTLS out of what a server offers gets neither password nor mail."""
+    """An attacker who removes STARTTLS from a server's offer gets neither password nor mail."""
     section = email(plain, security="starttls", ca_file=ca_file, user="flow", password=password)
     with pytest.raises(NotTold, match="STARTTLS"):
         notice(email=section).alert_raised(make_alert())
@@ -210,7 +210,7 @@ def test_a_wrong_password_is_said_without_it(tls: Any, ca_file: str, make_alert:
 
 
 def test_no_value_becomes_a_header(plain: Any, make_alert: Callable[..., Alert]) -> None:
-    """Line ends in what a call-back named are spaces, in the subject and in the text."""
+    """Line ends in names of a callback become spaces, in the subject and in the text."""
     notice(email=email(plain)).alert_raised(make_alert(cause=AlertCause.PARKED, subject=f"key {NASTY}", message=NASTY))
     ((receivers, mail),) = plain.mails
     assert receivers == ["ops@example.com", "night@example.com"]
@@ -340,7 +340,7 @@ REFUSALS = [
 def test_a_chat_that_says_no_has_not_taken_it(
     hook: Any, make_alert: Callable[..., Alert], refusal: tuple[str, int, bytes, str]
 ) -> None:
-    """It is asked again, and what is said of it does not show its URL; a redirect is not followed."""
+    """It is asked again, and log records about it do not show its URL; a redirect is not followed."""
     form, status, said, why = refusal
     hook.answer, hook.headers = (status, said), {"Location": hook.url("/elsewhere")}
     with pytest.raises(NotTold, match=why) as raised:
@@ -392,7 +392,7 @@ def test_what_never_is_taken_is_forgotten(hook: Any, monkeypatch: pytest.MonkeyP
 
 
 def test_only_the_causes_that_are_wanted(hook: Any, make_alert: Callable[..., Alert]) -> None:
-    """An alert of another cause is taken, and nobody is told."""
+    """An alert of another cause is accepted, and nobody is notified."""
     made = notice(chat(hook), causes=["dead", "unknown"])
     for cause in AlertCause:
         made.alert_raised(make_alert(cause=cause))
@@ -400,7 +400,7 @@ def test_only_the_causes_that_are_wanted(hook: Any, make_alert: Callable[..., Al
 
 
 def test_without_settings_it_says_so(caplog: pytest.LogCaptureFixture, make_alert: Callable[..., Alert]) -> None:
-    """Installed and not set up, it logs that nobody is told, and is no trouble otherwise."""
+    """Installed and not configured, it logs that nobody is notified, and is no trouble otherwise."""
     with caplog.at_level(logging.WARNING, "flowhooks_notice"):
         notice().alert_raised(make_alert())
     assert "nobody is told of alerts" in caplog.text
@@ -507,7 +507,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_settings_that_cannot_be_meant_are_refused(
     flowhooks_app: Callable[..., AppHarness], settings: dict[str, Any], named: str
 ) -> None:
-    """What is misspelt, or would let a secret out, quarantines the plugin and is named; the value is not repeated."""
+    """A setting that is misspelt, or would reveal a secret, quarantines the plugin and is named; not its value."""
     with pytest.raises(FlowhooksError) as raised:
         flowhooks_app(names={"notice": Notice()}, settings={"notice": settings})
     assert named in str(raised.value)

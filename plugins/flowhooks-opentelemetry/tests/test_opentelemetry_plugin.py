@@ -1,4 +1,4 @@
-"""flowhooks-opentelemetry with the real SDK, whose spans and measures stay in memory; it must not know a collector."""
+"""flowhooks-opentelemetry with the real SDK, whose spans and measures stay in memory."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ class Speechless(Reject):
 def test_an_error_without_a_text_ends_the_attempt_as_it_would_without_the_plugin(
     leave: Callable[..., AppHarness], recorded: Recorded
 ) -> None:
-    """What goes wrong while it is recorded does not take its place: what was rejected is not tried again."""
+    """An error while recording does not replace the attempt's own: a rejected attempt is not retried."""
     app = leave(spoil=Speechless("x"))
     delivery = app.delivery(app.post("1", processDefinitionKey="fine").event_id)
     assert (delivery.state, delivery.outcome) == ("dead", "rejected")
@@ -294,7 +294,7 @@ def test_what_other_wrappers_do_is_part_of_the_attempt(leave: Callable[..., AppH
 def test_an_outcome_that_a_wrapper_made_counts(
     leave: Callable[..., AppHarness], recorded: Recorded, spoil: object, outcome: str, description: str | None
 ) -> None:
-    """What comes back without an exception is still told apart, and agrees with the ledger."""
+    """A failure without an exception has its own attributes, which agree with the ledger."""
     app = leave(spoil)
     delivery = app.delivery(app.post("1", processDefinitionKey="broken" if spoil is None else "fine").event_id)
     assert delivery.outcome == outcome
@@ -304,7 +304,7 @@ def test_an_outcome_that_a_wrapper_made_counts(
 
 
 def test_exceptions_pass_through_unchanged(recorded: Recorded) -> None:
-    """What comes out of the wrapper is the very object that was thrown in."""
+    """The exception that leaves the wrapper is the very object that was thrown in."""
     error = KeyboardInterrupt("an operator's")
     wrapper = recorded.plugin.run_handler(*attempt())
     next(wrapper)
@@ -325,7 +325,7 @@ def test_without_an_sdk_nothing_is_recorded_and_nothing_breaks() -> None:
 
 
 def attempt() -> tuple[Handler, Event, Delivery]:
-    """What the hook is called with."""
+    """The arguments of the hook."""
     event = make_event(process_key="fine")
 
     @handler(process_key="fine", name="fine")
@@ -403,7 +403,7 @@ def test_it_exports_as_the_environment_says(given: dict[str, str], service: str)
 def test_an_sdk_that_cannot_start_keeps_no_handler_from_its_work(
     flowhooks_app: Callable[..., AppHarness], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What the environment says may be nonsense to the SDK: that is logged, once, and handlers run without it."""
+    """The SDK may reject the environment: that is logged, once, and handlers run without it."""
     monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many")
     app = flowhooks_app(
         names={"opentelemetry": Telemetry(), "leave": Leave()}, settings={"opentelemetry": {"export": True}}

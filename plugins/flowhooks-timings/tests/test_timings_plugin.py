@@ -1,4 +1,4 @@
-"""flowhooks-timings, run through pluggy round the built-in `run_handler`, on real files; it must not know a server."""
+"""flowhooks-timings, run through pluggy round the built-in `run_handler`, on real files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def delivery(number: int = 1, *, attempt: int = 1) -> Delivery:
 
 
 def manager(timings: Timings) -> pluggy.PluginManager:
-    """What flowhooks runs handlers with: the hooks, the built-in implementation, and this plugin."""
+    """The plugin manager that runs handlers: the hooks, the built-in implementation, and this plugin."""
     made = pluggy.PluginManager("flowhooks")
     made.add_hookspecs(hookspecs)
     made.register(default_hooks)
@@ -73,7 +73,7 @@ def timings(file: Path) -> Timings:
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
-    """What was written, without the times of day."""
+    """The lines that were written, without the times of day."""
     found = [json.loads(line) for line in file.read_text("ascii").splitlines()]
     assert all(datetime.fromisoformat(line.pop("at")).tzinfo is UTC for line in found)
     return found
@@ -86,7 +86,7 @@ def test_the_entry_point_names_the_plugin() -> None:
 
 
 def test_an_attempt_is_measured(timings: Timings, file: Path) -> None:
-    """What the handler returned comes through, and the line's seconds lie within the time that the run took."""
+    """The handler's result comes through, and the line's seconds lie within the time that the run took."""
     made = manager(timings)
     began = perf_counter()
     assert run(made, fine, delivery()) == Outcome(kind=OutcomeKind.SUCCEEDED, value="event-1")
@@ -106,7 +106,7 @@ def test_an_attempt_is_measured(timings: Timings, file: Path) -> None:
 
 
 def test_an_attempt_that_raises_is_measured(timings: Timings, file: Path) -> None:
-    """What the handler raised comes through the wrapper as it was, and the attempt is measured all the same."""
+    """The handler's exception comes through the wrapper unchanged, and the attempt is measured all the same."""
     made = manager(timings)
     with pytest.raises(Reject, match="never"):
         run(made, refused, delivery())

@@ -1,4 +1,4 @@
-"""flowhooks-webhooks against a real receiver that verifies with the library; it must not know how messages are made."""
+"""flowhooks-webhooks against a real receiver that verifies with the library."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ CLOSES = 1
 
 @dataclass(frozen=True)
 class Message:
-    """What the receiver was sent, already verified."""
+    """The messages that the receiver got, already verified."""
 
     headers: Mapping[str, str]
     body: bytes
 
     @property
     def id(self) -> str:
-        """What makes it the same message."""
+        """The message's id, the same in each repetition."""
         return self.headers["webhook-id"]
 
     @property
@@ -57,7 +57,7 @@ class Message:
 
 @dataclass
 class Receiver:
-    """A service that takes webhooks: verifies each with the library, and answers as it is told, with 204 after that.
+    """A service that takes webhooks: verifies each with the library, and answers as configured, with 204 after that.
 
     Attributes:
         secret: what it verifies with.
@@ -287,7 +287,7 @@ def test_the_receiver_says_when(forwarding: Callable[..., AppHarness], receiver:
 def test_how_retry_after_is_read(
     forwarding: Callable[..., AppHarness], receiver: Receiver, after: str | timedelta, least: float, most: float
 ) -> None:
-    """Seconds or a date, at least what the schedule has, at most a day; else the schedule decides."""
+    """Seconds or a date, at least the schedule's delay, at most a day; otherwise the schedule decides."""
     if isinstance(after, timedelta):
         after = format_datetime(datetime.now(UTC) + after, usegmt=True)
     receiver.answers = [(429, {"retry-after": after})]
@@ -361,7 +361,7 @@ def test_a_receiver_with_another_secret_refuses(forwarding: Callable[..., AppHar
 
 
 def test_every_event_of_a_kind(forwarding: Callable[..., AppHarness], receiver: Receiver) -> None:
-    """`every` takes what nobody else wants."""
+    """`every` takes events that match no other handler."""
     app = forwarding({"name": "all", "url": receiver.url, "secret": SECRET, "every": True})
     app.post("1", processDefinitionKey="unheard of")
     assert [one.json["data"]["flowInstanceId"] for one in receiver.messages] == ["1"]
@@ -447,7 +447,7 @@ def test_what_the_handlers_listen_to(plugin: Webhooks) -> None:
 
 
 def test_other_kinds_have_types_of_their_own(plugin: Webhooks, receiver: Receiver) -> None:
-    """A kind of call-back that a plugin has added is `flow.` and its name."""
+    """The type of a kind of callback that a plugin has added is `flow.` and its name."""
     (handler,) = handlers_of(plugin, section(url=receiver.url, every=True, kind="cancel"))
     handler(make_event(kind="cancel"), Delivery(id="d1", event_id="e1", handler="webhooks:crm", attempt=1))
     assert [one.json["type"] for one in receiver.messages] == ["flow.cancel"]
@@ -487,7 +487,7 @@ LONG = "whsec_" + base64.b64encode(b"k" * 65).decode()
 def test_wrong_settings_quarantine_the_plugin(
     plugin: Webhooks, flowhooks_app: Callable[..., AppHarness], changes: dict[str, Any], says: str
 ) -> None:
-    """One line names the endpoint and what to mend, and shows nothing that is secret."""
+    """One line names the endpoint and the fault, and shows nothing that is secret."""
     one = section(process_key="leave") | changes
     with pytest.raises(ValueError, match=r"^endpoint 'crm' in ") as refused:
         plugin.configure(settings={"endpoints": [one]})
@@ -512,7 +512,7 @@ def test_wrong_settings_quarantine_the_plugin(
 def test_the_schema_of_the_settings_refuses(
     plugin: Webhooks, flowhooks_app: Callable[..., AppHarness], changes: dict[str, Any], says: str
 ) -> None:
-    """What is misspelt or of a wrong type is found by the schema that the plugin ships, and named."""
+    """A misspelt setting, or one of a wrong type, is found by the shipped schema, and named."""
     with pytest.raises(FlowhooksError, match=says):
         flowhooks_app(
             names={"webhooks": plugin},
@@ -532,6 +532,6 @@ def test_a_secret_comes_from_the_environment(
 
 
 def test_two_endpoints_of_one_name_are_refused(plugin: Webhooks) -> None:
-    """Their deliveries could not be told apart."""
+    """Their deliveries could not be distinguished."""
     with pytest.raises(ValueError, match=r"has two endpoints named crm$"):
         plugin.configure(settings={"endpoints": [section(every=True), section(every=True)]})

@@ -1,4 +1,4 @@
-"""The handler by itself, behind a real call-back, and through crashes and repetitions."""
+"""The handler by itself, behind a real callback, and through crashes and repetitions."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,12 +23,12 @@ CALL_BACK: dict[str, Any] = {
     "conclusion": "{{ cookiecutter.conclusion }}",
 {% endif %}
 }
-"""What the engine sends of every flow that the handler listens to."""
+"""The data that the engine sends for every flow of the handler."""
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """The register of one test, which the plugin is told of as its settings would."""
+    """The register of one test, which the plugin gets through its settings."""
     database = tmp_path / "register.db"
     plugin.configure({"database": str(database)})
     return database
@@ -44,7 +44,7 @@ def test_the_function(database: Path) -> None:
 
 
 def test_no_business_key() -> None:
-    """A flow without a business key is rejected: no repetition can mend that."""
+    """A flow without a business key is rejected: a retry cannot fix that."""
     event = make_event(flow_instance_id="4711")
     delivery = Delivery(id="d-1", event_id=event.id, handler=f"{PLUGIN}:record_flow", attempt=1)
     with pytest.raises(Reject, match="no businessKey"):
@@ -52,7 +52,7 @@ def test_no_business_key() -> None:
 
 
 def test_a_call_back(flowhooks_app: Callable[..., AppHarness], database: Path) -> None:
-    """A call-back over HTTP is answered with success, and its flow is in the register."""
+    """A callback over HTTP is answered with success, and its flow is in the register."""
     app = flowhooks_app(plugin, settings={PLUGIN: {"database": str(database)}})
     answer = app.post("4711", businessKey="K-1", **CALL_BACK)
     assert (answer.status, answer.json) == (200, {"success": True})

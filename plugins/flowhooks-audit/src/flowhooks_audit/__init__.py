@@ -1,4 +1,4 @@
-"""The audit trail as a flowhooks plugin: what is recorded, and when; it must not know how a record is kept."""
+"""The audit trail as a flowhooks plugin: which facts are recorded, and when."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Audit:
 
     @hookimpl
     def handlers(self) -> Sequence[Handler]:
-        """Give a handler for each kind of call-back, for a handler listens to one; none where nothing is recorded."""
+        """Return a handler for each kind of callback, because a handler listens to one; none if nothing is recorded."""
         if self._trail is None:
             return []
         record = self._recorder(self._trail)
@@ -123,4 +123,4 @@ class Audit:
 
 
 plugin: Final = Audit()
-"""What the entry point names."""
+"""The object that the entry point names."""

@@ -1,4 +1,4 @@
-"""`python -m flowhooks_audit verify FILE`: whether an audit trail is whole; it must not know who wrote it."""
+"""`python -m flowhooks_audit verify FILE`: check that an audit trail is complete and unchanged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        The exit code: 0 where all records are as they were written, 1 where they are not, 2 where that cannot be told.
+        The exit code: 0 if all records are as they were written, 1 if they are not, 2 if that cannot be checked.
     """
     parser = argparse.ArgumentParser(
         prog="python -m flowhooks_audit", description="Tell whether an audit trail is as it was written."

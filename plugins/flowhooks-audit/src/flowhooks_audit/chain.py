@@ -1,4 +1,4 @@
-"""Records as lines of JSON, each holding the hash of the one before; it must not know files, nor flowhooks.
+"""Records as lines of JSON, each with the hash of the record before it.
 
 A line is a record in plain ASCII. Its last member is the SHA-256 of the line without it, so a record that was
 changed does not fit its own hash, and one that was removed or put in does not fit its neighbours'.
@@ -39,7 +39,7 @@ class Link:
 
 
 START: Final = Link(0, "0" * _HEX)
-"""What the first record follows."""
+"""The predecessor of the first record."""
 
 
 def write(members: Mapping[str, Any], *, after: Link) -> tuple[bytes, Link]:

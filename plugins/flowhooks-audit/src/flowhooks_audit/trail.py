@@ -1,4 +1,4 @@
-"""The audit trail, a file that is only appended to; it must not know what its records say.
+"""The audit trail, a file that is only appended to.
 
 Beside the file lies its index, an SQLite file: the keys of the records, so that none is written twice, and where the
 chain stands. The file is what counts. A record is first in the file, durably, and then in the index; whatever the
@@ -48,7 +48,7 @@ class Trail:
     """Appends records. Any number of threads may use one trail at once.
 
     Args:
-        file: created on first use; its folder must exist. Moved away, it is begun anew, and the chain goes on.
+        file: created on first use; its folder must exist. If it was moved away, a new file continues the chain.
     """
 
     def __init__(self, file: Path) -> None:
@@ -124,7 +124,7 @@ class Trail:
                     raise TrailDamaged(f"{self.file}, after {head.link}: {error}") from None
                 size += len(line)
                 keys.append(str(members.get("key", "")))
-            os.fsync(file.fileno())  # whoever was killed may not have come to it
+            os.fsync(file.fileno())  # a process that was killed may not have done it
         if head.size == 0:
             _sync_folder(self.file)
         head = _Head(link, size)

@@ -1,10 +1,10 @@
-"""The contracts of a business as a flowhooks plugin; it must not know how flowhooks runs it.
+"""The contracts of a business as a flowhooks plugin.
 
 Three handlers, three answers to "what if it runs twice?":
 
 - `archive_contract` may run twice: the delivery's id keeps it from archiving twice, so it declares `retry=`;
 - `announce_contract` must not run twice: no `retry=`, but a `probe=` that can tell whether it did its work;
-- `revoke_contract` may run twice by its nature, and listens to a kind of call-back that this package adds.
+- `revoke_contract` may run twice by its nature, and listens to a kind of callback that this package adds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ outbox = Outbox(Path(DEFAULTS["outbox"]))
 
 @hookimpl
 def configure(settings: Mapping[str, Any]) -> None:
-    """Take `[plugins.contracts]`; that nothing in it is misspelt or of a wrong type, `settings.schema.json` sees to."""
+    """Apply `[plugins.contracts]`, which flowhooks has checked with `settings.schema.json`."""
     chosen = {**DEFAULTS, **settings}
     archive.database = Path(chosen["database"])
     outbox.file = Path(chosen["outbox"])
@@ -38,7 +38,7 @@ def configure(settings: Mapping[str, Any]) -> None:
 
 @hookimpl
 def schemas() -> Sequence[Path]:
-    """Give the schema files: of a further kind of call-back, of this plugin's settings, and of the data it can file."""
+    """Return the schema files: for a further kind of callback, the plugin's settings, and the data that it can file."""
     return [Path(__file__).with_name("schemas")]
 
 
@@ -81,7 +81,7 @@ def revoke_contract(event: Event) -> None:
     except ArchiveBusy:
         raise RetryAfter(5, "the archive is in use by somebody else") from None
     if not known:
-        # Call-backs may overtake each other: any exception is a failed attempt, which `retry=` makes again later.
+        # Callbacks may overtake each other: any exception is a failed attempt, which `retry=` repeats later.
         raise LookupError(f"flow {event.flow_instance_id} has no contract in the archive yet")
 
 

@@ -1,4 +1,4 @@
-"""The archive of contracts, a table in an SQLite file; it must not know flowhooks."""
+"""The archive of contracts, a table in an SQLite file."""
 
 from __future__ import annotations
 

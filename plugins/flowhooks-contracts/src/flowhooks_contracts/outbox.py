@@ -1,4 +1,4 @@
-"""The outbox, a file that stands for any mail or message gateway: what was sent is sent. It must not know flowhooks."""
+"""The outbox, a file that stands for any mail or message gateway: a sent message cannot be taken back."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Outbox:
             os.fsync(out.fileno())
 
     def sent(self, message_id: str) -> bool | None:
-        """Whether a message is in the outbox; None if that cannot be told, as its last line was written in part."""
+        """Whether a message is in the outbox; None if that is not known, because its last line was written in part."""
         line = b"\n"
         if self.file.exists():
             with self.file.open("rb") as lines:

@@ -1,4 +1,4 @@
-"""Alerts by e-mail and in chats, as a flowhooks plugin; it must not know how a mail or a post is sent.
+"""Alerts by e-mail and in chats, as a flowhooks plugin.
 
 With `[plugins.notice.email]` and `[[plugins.notice.chats]]` it says where alerts go.
 """
@@ -86,7 +86,7 @@ class Notice:
                 continue
             try:
                 channel.send(note)
-            except Exception as error:  # noqa: BLE001 (whatever goes wrong with one, the others are told)
+            except Exception as error:  # noqa: BLE001 (after any error of one channel, the other channels are used)
                 problems.append(f"{channel.name}: {channel.plain(error)}")
             else:
                 taken.add(channel.name)
@@ -98,4 +98,4 @@ class Notice:
 
 
 plugin: Final = Notice()
-"""What the entry point names."""
+"""The object that the entry point names."""

@@ -1,7 +1,7 @@
-"""Posts a note to a chat by its web hook; it must not know alerts.
+"""Post a note to a chat by its web hook.
 
-What a chat takes: Slack and Mattermost `{"text": …}`, in which they read mark-up; DingTalk, WeCom and Feishu a text of
-their own form, and they say in the answer's body, under status 200, whether they took it.
+Formats: Slack and Mattermost accept `{"text": …}`, and read mark-up in it. DingTalk, WeCom and Feishu accept a text of
+their own form. Their answers have status 200, and say in the body whether they accepted it.
 """
 
 # ruff: noqa: RUF001 (what only looks like it is what is wanted)
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MOST_ANSWER: Final = 65_536
 """Bytes of an answer that are read."""
 _INERT: Final = str.maketrans({"<": "‹", ">": "›", "@": "＠", "`": "'"})
-"""What calls people (`<!channel>`, `@all`, `<at user_id="all">`) or ends a block, by what only looks like it."""
+"""Characters that notify users (`<!channel>`, `@all`, `<at user_id="all">`) or end a block, and their look-alikes."""
 _TAKEN: Final = {"dingtalk": "errcode", "wecom": "errcode", "feishu": "code"}
 """Where the answer says whether it was taken: 0 if so."""
 
@@ -157,7 +157,7 @@ class Chat:
             raise NotTaken(f"it answered 200 with the error code {ascii(code)[:50]}")
 
     def plain(self, error: Exception) -> str:
-        """What went wrong, in one line and without secrets: a URL has one in it."""
+        """The error in one line and without secrets: a URL has one in it."""
         if isinstance(error, NotTaken):
             return str(error)
         reason = error.reason if isinstance(error, URLError) else error
@@ -169,7 +169,7 @@ class Chat:
 
 
 def _cut_bytes(text: str, most: int) -> str:
-    """A text of so many bytes in UTF-8 at the most."""
+    """The beginning of a text, at most so many bytes in UTF-8."""
     encoded = text.encode()
     if len(encoded) <= most:
         return text

@@ -1,4 +1,4 @@
-"""Sends a note by e-mail; it must not know alerts."""
+"""Send a note by e-mail."""
 
 from __future__ import annotations
 
@@ -107,13 +107,13 @@ class Mail:
         message["Message-ID"] = first if note.number == 1 else f"<{note.id}.{note.number}@{host}>"
         if note.number > 1:
             message["References"] = first  # mail programs show it below the first one
-        message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no answers from whoever is on leave
+        message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no automatic answers
         parts = [note.sentence, "", *note.facts, *(["", note.link] if note.link else [])]
         message.set_content("\n".join(parts) + "\n", cte="quoted-printable")
         return message
 
     def plain(self, error: Exception) -> str:
-        """What went wrong, in one line and without secrets."""
+        """The error in one line and without secrets."""
         if isinstance(error, smtplib.SMTPRecipientsRefused):
             return "the mail server refused every receiver"
         if isinstance(error, smtplib.SMTPAuthenticationError):

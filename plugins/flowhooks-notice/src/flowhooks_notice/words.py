@@ -1,6 +1,6 @@
-"""What people are told of an alert, in English or Chinese; it must not know by which way it goes.
+"""The text of a note about an alert, in English or Chinese.
 
-Call-backs name their classes and keys, so whoever may call back can have text in here. It stays on its line.
+Callbacks name their classes and keys, so any sender of callbacks can have text in here. It stays on its line.
 """
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
@@ -85,7 +85,7 @@ _NEW: Final = {"en": "{count} (+{new} since the last notification)", "zh": "{cou
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """What people are told.
+    """A note for people about an alert.
 
     Attributes:
         id: the alert's id: the same in all its notifications.
@@ -105,7 +105,7 @@ class Note:
 
 
 def compose(alert: Alert, *, language: str, prefix: str, console_url: str) -> Note:
-    """What to tell of an alert.
+    """The note about an alert.
 
     Args:
         alert: the alert.

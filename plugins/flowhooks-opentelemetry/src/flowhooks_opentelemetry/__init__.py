@@ -1,4 +1,4 @@
-"""A span, a count and a duration for every attempt, as OpenTelemetry; it must not know what any handler does."""
+"""A span, a count and a duration for every attempt, as OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Telemetry:
 
 
 class _Instruments:
-    """What records: a tracer, a counter and a histogram."""
+    """The instruments: a tracer, a counter and a histogram."""
 
     def __init__(self, traces: TracerProvider | None, measures: MeterProvider | None) -> None:
         name, ours = __name__, version("flowhooks-opentelemetry")
@@ -131,7 +131,7 @@ class _Instruments:
 
 
 def _exporting() -> tuple[TracerProvider, MeterProvider]:
-    """What sends, as the environment says; nothing is sent where the SDK cannot make sense of that."""
+    """The exporting providers, configured by the environment; none if the SDK rejects that configuration."""
     from flowhooks_opentelemetry.export import providers  # noqa: PLC0415 (an extra)
 
     try:
@@ -174,4 +174,4 @@ def _installed(module: str) -> bool:
 
 
 plugin: Final = Telemetry()
-"""What the entry point names."""
+"""The object that the entry point names."""

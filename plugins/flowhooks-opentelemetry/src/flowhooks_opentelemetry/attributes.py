@@ -1,4 +1,4 @@
-"""What spans and measures are marked with; it must not know how either is recorded.
+"""The attributes of spans and measures.
 
 Names that begin with `messaging.` and `error.` are those of OpenTelemetry's semantic conventions for messaging, in
 which an attempt is a "process" operation; the others are flowhooks' own words.
@@ -19,7 +19,7 @@ OPERATION: Final = "process"
 
 
 def of_measure(handler: Handler) -> dict[str, str]:
-    """What counts and durations are told apart by: only what has few values."""
+    """Attributes of counts and durations: only those with few values."""
     return {
         "messaging.system": "flowhooks",
         "messaging.operation.name": OPERATION,
@@ -29,7 +29,7 @@ def of_measure(handler: Handler) -> dict[str, str]:
 
 
 def of_span(handler: Handler, event: Event, delivery: Delivery) -> dict[str, str | int]:
-    """What is known of an attempt before it begins. No business key and no data: they may say who it is about."""
+    """Attributes that are known before an attempt. No business key and no data: they may identify a person."""
     known = {
         "flowhooks.callback_class": event.callback_class,
         "flowhooks.process_definition.key": event.process_definition_key,

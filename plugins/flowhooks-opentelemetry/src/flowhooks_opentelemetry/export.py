@@ -1,4 +1,4 @@
-"""Sends spans and measures over OTLP, as the environment says; it must not know what is sent.
+"""Send spans and measures over OTLP, configured by the environment.
 
 It needs the extra `otlp`. The SDK reads `OTEL_SERVICE_NAME`, `OTEL_EXPORTER_OTLP_ENDPOINT` and its like itself.
 """
@@ -24,7 +24,7 @@ def providers() -> tuple[trace.TracerProvider, metrics.MeterProvider]:
 
     Both send what is left when the interpreter ends.
     """
-    # What is given to `create` goes before what the environment says, so that is given once more.
+    # Arguments of `create` override the environment, so the environment's attributes are given once more.
     resource = Resource.create({"service.name": "flowhooks", **OTELResourceDetector().detect().attributes})
     traces = TracerProvider(resource=resource)
     traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

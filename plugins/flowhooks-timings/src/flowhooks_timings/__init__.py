@@ -1,4 +1,4 @@
-"""How long handlers take, as a flowhooks plugin; it must not know what any handler does.
+"""The durations of handlers, as a flowhooks plugin.
 
 With `[plugins.timings] file = "timings.jsonl"` each is a line of that file, otherwise a record of the log.
 """
@@ -94,4 +94,4 @@ class Timings:
 
 
 plugin: Final = Timings()
-"""What the entry point names."""
+"""The object that the entry point names."""

@@ -1,4 +1,4 @@
-"""Events forwarded to other services as signed Standard Webhooks; it must not know how a message is sent.
+"""Events forwarded to other services as signed Standard Webhooks.
 
 Each `[[plugins.webhooks.endpoints]]` becomes a handler of its own, with its own deliveries, retries and dead letters.
 """
@@ -75,4 +75,4 @@ class Webhooks:
 
 
 plugin: Final = Webhooks()
-"""What the entry point names."""
+"""The object that the entry point names."""

@@ -1,4 +1,4 @@
-"""A service that events are forwarded to, read from the settings; it must not know events, nor how they are sent."""
+"""A service to which events are forwarded, read from the settings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OURS: Final = frozenset(
 )
 """Header fields that the message itself sets."""
 _FIELD: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-"""What the name of a header field looks like (RFC 9110, 5.6.2)."""
+"""The form of a header field's name (RFC 9110, 5.6.2)."""
 _VALUE: Final = re.compile(r"[!-~]([ \t!-~]*[!-~])?")
 """Values of header fields, in ASCII: nothing that could begin another one."""
 
@@ -39,7 +39,7 @@ class Endpoint:
         callback_classes: values of `callBackProcessClass`.
         process_keys: values of `processDefinitionKey`.
         every: every event of the kind.
-        kind: the kind of call-back.
+        kind: the kind of callback.
         timeout: seconds for connecting, and then again for each wait for the answer; one that drips takes longer.
         headers: further header fields.
     """

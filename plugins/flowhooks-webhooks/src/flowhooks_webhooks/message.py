@@ -1,4 +1,4 @@
-"""The message of an event and its signature, as Standard Webhooks has them; it must not know who sends it.
+"""The message of an event and its signature, in the form of Standard Webhooks.
 
 The specification is at https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md.
 """
@@ -22,8 +22,8 @@ def payload(event: Event) -> str:
     """The JSON text of an event, the same in every attempt.
 
     Returns:
-        `type`, `timestamp` (when the call-back was taken in) and `data`: the event's members, named as in the
-        call-back, null where it did not say; the whole call-back is in `data.data`. `conclusion` is in the words of
+        `type`, `timestamp` (when the callback was received) and `data`: the event's members, named as in the
+        callback, null if it did not have one; the whole callback is in `data.data`. `conclusion` is in the words of
         handlers, which may differ from the engine's word in `data.data`.
     """
     return json.dumps(

@@ -1,4 +1,4 @@
-"""Sends one message and says what its answer means; it must not know events, nor what the message says."""
+"""Send one message, and interpret its answer."""
 
 from __future__ import annotations
 

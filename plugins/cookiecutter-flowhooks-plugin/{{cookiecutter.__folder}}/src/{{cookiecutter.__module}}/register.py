@@ -1,6 +1,6 @@
 """The register of completed flows, a table in an SQLite file; put your own work in its place.
 
-It must not know flowhooks: business code stays business code.
+It does not import flowhooks: business code stays independent of it.
 """
 
 import sqlite3
