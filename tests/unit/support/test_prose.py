@@ -61,6 +61,7 @@ BAD = [
 ]
 GOOD = [
     "What is a handler?",
+    "What happens then depends on its state.",
     "The log shows what happened and who did it.",
     "It runs at most 3 times and retries repeatedly.",
     "An amendment recommends a new one.",
@@ -122,6 +123,7 @@ def test_each_rule_has_an_example():
         ("docs/page.md", "# What is promised\n"),
         ("docs/page.md", "| What is promised | call |\n"),
         ("docs/page.md", "Run `mend it` at once.\n"),
+        ("docs/page.md", "An example:\n\n    mend it anew\n"),
         ("docs/page.md", "```sh\nmend it\n```\n\n```text\nwhoever\n```\n"),
         ("docs/page.md", "[A page](whoever/mend.md)\n"),
         ("docs/page.md", "<!-- generated: whoever -->\n"),
@@ -140,6 +142,11 @@ def test_headings_tables_code_and_addresses_are_left_out(path, text):
 def test_text_after_code_is_checked_on_its_own_line():
     text = "```\nmend\n```\n\nA `` `code` `` and\nmend it.\n\n- An item\n- mend it\n\n> mend\n\n| a | mend |\n"
     assert texts("docs/page.md", text) == [(6, "mend"), (9, "mend"), (11, "mend"), (13, "mend")]
+
+
+def test_the_second_paragraph_of_an_item_is_checked():
+    assert texts("docs/page.md", "- An item.\n\n    Mend it.\n") == [(3, "Mend")]
+    assert texts("docs/page.md", "1. An item.\n\n   Mend it.\n\nMend it.\n") == [(3, "Mend"), (5, "Mend")]
 
 
 def test_hash_marks_in_strings_are_no_comments():
@@ -181,8 +188,9 @@ def test_long_sentences_are_found_in_pages_and_docstrings():
         f"{words(30)}\n\n{words(30)}",
         " · ".join(f"[{words(9)}](page.md)" for _ in range(6)),
         f"{words(38)} `a piece of code`.",
+        f"{words(38)} 1 2.5 3,000 4.",
     ],
-    ids=["table", "title", "code", "items", "numbers", "paragraphs", "links", "inline"],
+    ids=["table", "title", "code", "items", "numbers", "paragraphs", "links", "inline", "figures"],
 )
 def test_tables_code_and_lists_are_no_long_sentences(text):
     assert not prose.find("docs/page.md", f"{text}\n")
