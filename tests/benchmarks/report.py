@@ -175,7 +175,7 @@ with `acks_late`. RQ has the same code in both cases.
 
 
 def machine() -> dict[str, str]:
-    """The machine and the time of the measurement."""
+    """What the figures were measured on, and when."""
     return {
         "processor": f"{_processor()}, {os.cpu_count()} cores",
         "kernel": f"{platform.system()} {platform.release()}",
