@@ -1,15 +1,15 @@
-# The one list of commands. Each makes the environment first, if it is not there.
+# All commands for development. Each creates the environment first if it does not exist.
 .DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
-# The first Python here that is new enough and can make environments; `make PYTHON=…` names another.
+# The first Python that is new enough and can create environments; `make PYTHON=…` names another one.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.14; do \
 	"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 PLUGINS := plugins/flowhooks-audit plugins/flowhooks-contracts plugins/flowhooks-notice plugins/flowhooks-opentelemetry plugins/flowhooks-timings plugins/flowhooks-webhooks
 READY := $(VENV)/.ready
-# What renews the lock and looks for advisories has an environment of its own: tests do without it.
+# The tools that renew the lock and search for advisories have an environment of their own: tests do not need it.
 UPKEEP := .upkeep
-# Tests start hundreds of processes; where Python is told not to keep what it compiles, each compiles flowhooks anew.
+# Tests start hundreds of processes: without compiled files each of them would compile flowhooks again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo demo-cluster test test-engines test-long soak mutants structure lint format docs bench wheel sbom release lock audit clean
@@ -25,10 +25,10 @@ $(READY): pyproject.toml tests/data/requirements/dev.txt $(PLUGINS:%=%/pyproject
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable . $(PLUGINS:%=--editable %)
 	@touch $@
 
-demo: $(READY) ## See it work: one call-back, its plugin's work, one error; stops by itself
+demo: $(READY) ## Show one callback, the work of its plugin and one error; stops by itself
 	@$(BIN)/python tests/support/demo.py
 
-demo-cluster: $(READY) ## See many processes at work: PostgreSQL, two servers, three workers, of which one is killed
+demo-cluster: $(READY) ## Show many processes: PostgreSQL, two servers and three workers, one of which is killed
 	@$(BIN)/python tests/support/demo_cluster.py
 
 test: lint ## Run every check and every test but those in real workflow engines, as continuous integration does
@@ -38,13 +38,13 @@ test: lint ## Run every check and every test but those in real workflow engines,
 test-engines: $(READY) ## Run the tests in real workflow engines (needs Java and Maven), as continuous integration does
 	@$(BIN)/python -m pytest -m java tests/engines
 
-test-long: $(READY) ## Run the tests that take minutes each, such as long outages, each as it ends; then their figures
+test-long: $(READY) ## Run the tests that take minutes each, such as long outages, and print their figures
 	@$(BIN)/python -m pytest -m long --timeout=600 --numprocesses auto --dist worksteal --verbose -rP
 
-soak: $(READY) ## Send a million call-backs of all kinds to one server: memory flat, books balanced (some 20 minutes; CALL_BACKS=N for fewer)
+soak: $(READY) ## Send a million callbacks of all kinds to one server; check memory and counts (about 20 minutes; CALL_BACKS=N for fewer)
 	@$(BIN)/python tests/benchmarks/soak.py --call-backs $(or $(CALL_BACKS),1000000)
 
-mutants: $(READY) ## Put faults into the code and say how many of them the tests find (some 30 minutes; MODULE=retry for one module)
+mutants: $(READY) ## Put faults into the code and count how many the tests find (about 30 minutes; MODULE=retry for one module)
 	@$(BIN)/python tests/support/mutants.py $(MODULE)
 
 structure: $(READY) ## Print figures about the structure of the package: cycles, names used twice, vague names (DETAILS=1 lists them)
@@ -56,24 +56,24 @@ lint: $(READY) ## Check style, types and layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-format: $(READY) ## Put the code into shape
+format: $(READY) ## Format the code
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-docs: $(READY) ## Build the documentation as a site, to be read from site/index.html
+docs: $(READY) ## Build the documentation as a site: site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "Built: open site/index.html"
 
-bench: $(READY) ## Measure against the bare server and what else might be used, ratios in one run (needs wrk, redis-server and webhook; about 45 minutes)
+bench: $(READY) ## Compare with a bare server and with alternatives (needs wrk, redis-server and webhook; about 45 minutes)
 	@$(BIN)/python tests/benchmarks/run.py
 
 wheel: $(READY) ## Build the wheel into dist/
 	@$(BIN)/python -m build --wheel --no-isolation
 
-sbom: $(READY) ## Write what the wheel is made of and asks for into dist/, as CycloneDX
+sbom: $(READY) ## Write the wheel's contents and dependencies into dist/, as CycloneDX
 	@$(BIN)/python tests/data/requirements/sbom.py dist
 
-release: $(READY) ## Build all that a release consists of into dist/: wheel, source, SBOM, SHA256SUMS
+release: $(READY) ## Build all files of a release into dist/: wheel, source, SBOM, SHA256SUMS
 	@rm -rf dist
 	@$(BIN)/python -m build --no-isolation
 	@$(BIN)/python tests/data/requirements/sbom.py dist
@@ -85,11 +85,11 @@ $(UPKEEP)/.ready: tests/data/requirements/upkeep.txt
 	@$(UPKEEP)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --requirement $<
 	@touch $@
 
-lock: $(UPKEEP)/.ready ## Lock what pyproject.toml asks for into tests/data/requirements/; `make lock UPGRADE=1` with the newest of everything
+lock: $(UPKEEP)/.ready ## Lock the dependencies in tests/data/requirements/; `make lock UPGRADE=1` takes the newest versions
 	@$(UPKEEP)/bin/python tests/data/requirements/lock.py $(if $(UPGRADE),--upgrade)
 
-audit: $(UPKEEP)/.ready ## Look for advisories on everything that is locked (asks a service on the network)
+audit: $(UPKEEP)/.ready ## Search for advisories about all locked packages (asks a service on the network)
 	@$(UPKEEP)/bin/python tests/data/requirements/audit.py
 
-clean: ## Remove everything that these commands have made
+clean: ## Remove all files that these commands made
 	@rm -rf $(VENV) $(UPKEEP) build dist demo site mutants .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
