@@ -142,7 +142,8 @@ class Allowed:
 
 ALLOWED: Final = (
     Allowed("tests/support/structure.py", "must not know", "the phrase that this figure counts"),
-    Allowed("CHANGELOG.md", "The words *held*, *shelved*", "an entry that names the old words"),
+    Allowed("flowhooks/schema/files.py", "the folder call-back itself", "the name of the folder"),
+    Allowed("docs/explanation/benchmarks-peers.md", "p99 in ms: ", "figures of many systems, written by a program"),
 )
 UNCHECKED: Final = frozenset({"tests/support/prose.py", "tests/unit/support/test_prose.py"})
 """The rules themselves, and their tests."""
