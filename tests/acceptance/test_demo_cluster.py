@@ -46,7 +46,7 @@ def test_the_others_run_what_a_killed_worker_ran(demonstration):
     assert demonstration.returncode == 0, said
     assert "The books balance." in said
     counts = {what.strip(): int(count) for what, count in re.findall(r"│ (.+?) │ +(\d+) │", said)}
-    assert counts["call-backs sent"] == counts["received and stored"] > 0
+    assert counts["callbacks sent"] == counts["received and stored"] > 0
     assert counts["deliveries tried again"] > 0
     assert not [pid for pid in map(int, re.findall(r"process (\d+)", said)) if is_running(pid)]
 

@@ -149,9 +149,9 @@ def main() -> None:
         say("3. The plugin has done its business work: a row in its own table, demo/contracts.db")
         rows = work()
         shown(json.dumps(rows, indent=2, ensure_ascii=False))
-        say("4. A wrong call-back is refused, and told why")
+        say("4. A wrong callback is rejected, and the answer has the reason")
         wrong = post(url, "2", WRONG)
-        say("5. Everybody can see what happened")
+        say("5. The event shows what happened")
         listed = run("events", "list", "--config", "demo/flowhooks.toml")
         verified = run("verify", "--config", "demo/flowhooks.toml")
         say("6. The server drains and stops")
@@ -166,7 +166,7 @@ def main() -> None:
     good = (right, len(rows), wrong, listed, verified, code) == (200, 1, 422, 0, 0, 0)
     if not good:
         sys.exit("Something above is not as it should be.")
-    say("All of it worked. To start the server for good:")
+    say("Everything worked. To start the server permanently:")
     print(f"\n    {FLOWHOOKS.relative_to(ROOT)} serve --config demo/flowhooks.toml\n")
 
 

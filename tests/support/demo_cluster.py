@@ -52,7 +52,7 @@ A_SECOND = 25
 BEFORE, AFTER = 3.0, 2.0
 """Seconds of callbacks before a worker is killed, and after what it ran has been taken over."""
 PATIENCE = 40.0
-"""Seconds for whatever must come to pass."""
+"""Seconds that each step may take."""
 
 
 class Ledger:
@@ -70,11 +70,11 @@ class Ledger:
         return self._connection.execute(question.encode(), given).fetchone()[0]  # type: ignore[index]  # one row
 
     def running(self, pid: int) -> int:
-        """How many attempts a process is in the middle of."""
+        """How many attempts a process is running."""
         return int(self.ask(f"SELECT count(*) {_BY} WHERE pid = %s AND outcome IS NULL", pid))
 
     def lost(self, pid: int) -> int:
-        """How many attempts a killed process was in the middle of."""
+        """How many attempts a killed process was running."""
         return int(self.ask(f"SELECT count(*) {_BY} WHERE pid = %s AND outcome = 'lost'", pid))
 
     def unfinished(self, pid: int) -> int:
@@ -166,7 +166,7 @@ def assemble(stack: ExitStack) -> Cluster:
         stack.callback(kill, started[0])
         return started
 
-    say("2. Two servers that take call-backs, one port before them, and three workers that run the plugin's handlers")
+    say("2. Two servers behind one port take callbacks, and three workers run the plugin's handlers")
     ports = ("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
     servers = [start(f"server-{one}", "serve", "--no-worker", *ports, sign="call_backs=") for one in (1, 2)]
     shown(f"$ flowhooks serve --no-worker --config {CONFIG}")
@@ -194,19 +194,19 @@ def assemble(stack: ExitStack) -> Cluster:
 def lose_a_worker(cluster: Cluster) -> None:
     """Kill a worker in the middle of what it runs, and wait until others have run that."""
     ledger, victim = cluster.ledger, cluster.workers[1]
-    say("4. Somebody else uses the archive, so handlers wait for it; just then a worker is killed (kill -9)")
+    say("4. Another program locks the archive, so handlers wait for it; then a worker is killed (kill -9)")
     with archive_held():
         until(lambda: ledger.running(victim.pid) > 1, "worker 2 runs deliveries")
-        shown(f"worker 2 is in the middle of {ledger.running(victim.pid)} deliveries")
+        shown(f"worker 2 is running {ledger.running(victim.pid)} deliveries")
         kill(victim)
         shown(f"$ kill -9 {victim.pid}")
-    seconds = until(lambda: ledger.is_dead(victim.pid), "the others take worker 2 for dead")
+    seconds = until(lambda: ledger.is_dead(victim.pid), "the others notice that worker 2 has expired")
     until(lambda: ledger.lost(victim.pid) > 0, "what it ran is recorded as lost")
     lost = ledger.lost(victim.pid)
-    shown(f"after {seconds:.1f} s without a sign of life the others take it for dead (ledger.heartbeat_timeout = 4)")
-    shown(f"the {lost} attempts that it was in the middle of are lost; their handler says that running twice is safe")
+    shown(f"worker 2 has expired after {seconds:.1f} s (ledger.heartbeat_timeout = 4)")
+    shown(f"its {lost} running attempts are lost; their handler declares `retry=`, so they are retried")
 
-    say("5. The other workers run again what it was running; call-backs go on all the time")
+    say("5. The other workers retry its deliveries; callbacks continue all the time")
     until(lambda: not ledger.unfinished(victim.pid), "the others run what worker 2 ran")
     for number in (1, 3):
         shown(f"worker {number} has run {ledger.taken_over(victim.pid, cluster.workers[number - 1].pid)} of them")
@@ -214,7 +214,7 @@ def lose_a_worker(cluster: Cluster) -> None:
 
 def account(cluster: Cluster, flow: Flow) -> bool:
     """Show what came of all that was sent; whether nothing is missing."""
-    say("7. The books balance, and the plugin's own archive has each contract once")
+    say("7. The counts balance, and the plugin's own archive has each contract once")
     verified = run("verify", "--config", CONFIG, environ=cluster.environ)
     received = cluster.ledger.ask("SELECT count(*) FROM events")
     with closing(sqlite3.connect(FOLDER / "contracts.db")) as archive:
@@ -223,7 +223,7 @@ def account(cluster: Cluster, flow: Flow) -> bool:
     workers = {f"deliveries run by worker {number}": one for number, one in enumerate(cluster.workers, 1)}
     table = Table("what", "how many")
     for what, count in {
-        "call-backs sent": flow.sent,
+        "callbacks sent": flow.sent,
         "received and stored": received,
         "answered 200, handlers succeeded": flow.answered[200],
         "answered 202, stored, not finished yet": flow.answered[202],
@@ -245,10 +245,10 @@ def show(stack: ExitStack) -> bool:
     stack.callback(flow.stop)
     flow.start()
     time.sleep(BEFORE)
-    shown(f"{flow.sent} call-backs sent, {flow.answered[200]} answered with status 200: their handlers have succeeded")
+    shown(f"{flow.sent} callbacks sent, {flow.answered[200]} answered with status 200: their handlers have succeeded")
     lose_a_worker(cluster)
     time.sleep(AFTER)
-    say("6. The engine has finished; every delivery comes to its end, and everybody stops in order")
+    say("6. The engine has finished; all deliveries end, and all processes stop in order")
     flow.stop()
     until(lambda: cluster.ledger.open() == 0, "every delivery has succeeded")
     codes = ended([cluster.workers[0], cluster.workers[2], *cluster.servers])
@@ -270,7 +270,7 @@ def main() -> None:
         sys.exit(130)
     if not good:
         sys.exit("Something above is not as it should be.")
-    say("All of it worked: what a killed worker was running was run by the others, and nothing is missing.")
+    say("Everything worked: the other workers ran the deliveries of the killed worker, and none is missing.")
 
 
 if __name__ == "__main__":
