@@ -177,7 +177,7 @@ ROWS = (
     ),
 )
 GROUPS = {"postgresql": report.PAGE_POSTGRESQL, "peers": report.PAGE_PEERS}
-"""The first words of the names of rows that have a page of their own, and that page; `--rows GROUP` measures them."""
+"""What the names of rows begin with that have a page of their own, and that page; `--rows GROUP` measures them all."""
 
 
 def _chosen(_context: click.Context, _option: click.Parameter, text: str) -> tuple[Row, ...]:
