@@ -160,7 +160,7 @@ def test_a_called_instance_takes_nothing_from_its_caller(pair, key, own, given):
     assert sent["conclusion"] == given.get("conclusion", ends["order"] if camunda else None)
 
 
-# Which ways to end call back
+# Which ends send a callback
 
 
 WAYS = {
@@ -191,6 +191,6 @@ def test_which_ways_to_end_call_back(pair):
 @pytest.mark.parametrize("name", ENGINES)
 def test_the_page_says_which_ways_to_end_call_back(name):
     """The table of the engine's page has these ways in this order, and called instances last."""
-    page = (PAGES / f"{name}.md").read_text("utf-8").partition("## Which ways to end call back\n")[2]
+    page = (PAGES / f"{name}.md").read_text("utf-8").partition("## Which ends send a callback\n")[2]
     rows = re.findall(r"^\| (?:at|as|cancelled) .*? \| (\w+) \|", page, re.MULTILINE)
     assert rows == [*WAYS[name].values(), "no"]

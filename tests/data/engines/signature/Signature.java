@@ -8,17 +8,17 @@ import java.util.Map;
 import javax.crypto.Mac;
 import javax.crypto.spec.SecretKeySpec;
 
-/** Signs call-backs as Standard Webhooks has it. */
+/** Signs callbacks according to Standard Webhooks. */
 public final class Signature {
 
     private final SecretKeySpec key;
 
-    /** @param secret such as whsec_..., out of a file or a vault */
+    /** @param secret such as whsec_..., from a file or a vault */
     public Signature(String secret) {
         key = new SecretKeySpec(Base64.getDecoder().decode(secret.substring("whsec_".length())), "HmacSHA256");
     }
 
-    /** The headers of one try. @param id the same at each try of a call-back; @param json what is sent, to the letter */
+    /** The headers of one try. @param id the same in each try of a callback; @param json the exact text that is sent */
     public Map<String, String> headers(String id, String json) throws GeneralSecurityException {
         long now = System.currentTimeMillis() / 1000;
         Mac mac = Mac.getInstance("HmacSHA256");

@@ -22,12 +22,12 @@ public final class ActivitiCallBack implements ActivitiEventListener {
     private final Outbox outbox;
     private final boolean includeCalled;
 
-    /** Calls back for instances that were started by themselves, not by a call activity. */
+    /** Sends callbacks for instances that were not started by a call activity. */
     public ActivitiCallBack(Outbox outbox) {
         this(outbox, false);
     }
 
-    /** @param includeCalled whether instances that a call activity started call back too */
+    /** @param includeCalled whether to send callbacks for instances that a call activity started, too */
     public ActivitiCallBack(Outbox outbox, boolean includeCalled) {
         this.outbox = outbox;
         this.includeCalled = includeCalled;
@@ -54,7 +54,7 @@ public final class ActivitiCallBack implements ActivitiEventListener {
                 .with("processDefinitionVersion", definition.getVersion());
         try {
             outbox.add(Context.getCommandContext().getDbSqlSession().getSqlSession().getConnection(), callBack);
-        } catch (SQLException error) { // the instance does not end then, and the caller gets the exception
+        } catch (SQLException error) { // then the instance does not end, and the caller receives the exception
             throw new ActivitiException("The callback of " + callBack.flowInstanceId + " was not written", error);
         }
         Context.getTransactionContext()
@@ -63,10 +63,10 @@ public final class ActivitiCallBack implements ActivitiEventListener {
 
     @Override
     public boolean isFailOnException() {
-        return true; // without its call-back the instance must not end
+        return true; // the instance must not end without its callback
     }
 
-    /** The class of the definition: variables of a called instance may be its caller's, so they are not read. */
+    /** The class in the definition. Variables of a called instance may be its caller's, so they are not read. */
     private static Object declaredClass(ProcessDefinition definition, RepositoryService repository) {
         return repository.getBpmnModel(definition.getId()).getProcessById(definition.getKey()).getDataObjects().stream()
                 .filter(data -> CLASS.equals(data.getName()))

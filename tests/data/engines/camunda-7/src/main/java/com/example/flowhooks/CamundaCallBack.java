@@ -30,18 +30,18 @@ public final class CamundaCallBack extends AbstractProcessEnginePlugin implement
     private final Outbox outbox;
     private final boolean includeCalled;
 
-    /** Calls back for instances that were started by themselves, not by a call activity. */
+    /** Sends callbacks for instances that were not started by a call activity. */
     public CamundaCallBack(Outbox outbox) {
         this(outbox, false);
     }
 
-    /** @param includeCalled whether instances that a call activity started call back too */
+    /** @param includeCalled whether to send callbacks for instances that a call activity started, too */
     public CamundaCallBack(Outbox outbox, boolean includeCalled) {
         this.outbox = outbox;
         this.includeCalled = includeCalled;
     }
 
-    /** As a plug-in of the engine: listens to the end of every process that is deployed. */
+    /** The engine plugin: adds a listener to the end of every process. */
     @Override
     public void preInit(ProcessEngineConfigurationImpl configuration) {
         List<BpmnParseListener> listeners = configuration.getCustomPostBPMNParseListeners();
@@ -57,7 +57,7 @@ public final class CamundaCallBack extends AbstractProcessEnginePlugin implement
         });
     }
 
-    /** As a listener: called when a process instance ends, also when it is cancelled. */
+    /** The listener: called when a process instance ends, including when it is cancelled. */
     @Override
     public void notify(DelegateExecution execution) {
         boolean called = execution.getSuperExecution() != null;
@@ -75,20 +75,20 @@ public final class CamundaCallBack extends AbstractProcessEnginePlugin implement
         CommandContext commandContext = Context.getCommandContext();
         try {
             outbox.add(commandContext.getDbSqlSession().getSqlSession().getConnection(), callBack);
-        } catch (SQLException error) { // the instance does not end then, and the caller gets the exception
+        } catch (SQLException error) { // then the instance does not end, and the caller receives the exception
             throw new ProcessEngineException("The callback of " + callBack.flowInstanceId + " was not written", error);
         }
         commandContext.getTransactionContext()
                 .addTransactionListener(TransactionState.COMMITTED, committed -> outbox.wake());
     }
 
-    /** The variable of that name, otherwise the end event. A called instance may have its caller's variables. */
+    /** The variable, unless it may be the caller's; otherwise the end event. */
     private static Object conclusion(DelegateExecution execution, boolean called) {
         Object variable = called ? null : execution.getVariable(CONCLUSION);
         return variable == null ? execution.getCurrentActivityId() : variable;
     }
 
-    /** The variable of that name, but not of a called instance; otherwise the extension property of the process. */
+    /** The variable, unless it may be the caller's; otherwise the extension property of the process. */
     private static Object callBackClass(DelegateExecution execution, boolean called, String key) {
         if (!called && execution.hasVariable(CLASS)) {
             return execution.getVariable(CLASS);

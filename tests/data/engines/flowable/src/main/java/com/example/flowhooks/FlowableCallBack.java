@@ -23,12 +23,12 @@ public final class FlowableCallBack extends AbstractFlowableEngineEventListener 
     private final Outbox outbox;
     private final boolean includeCalled;
 
-    /** Calls back for instances that were started by themselves, not by a call activity. */
+    /** Sends callbacks for instances that were not started by a call activity. */
     public FlowableCallBack(Outbox outbox) {
         this(outbox, false);
     }
 
-    /** @param includeCalled whether instances that a call activity started call back too */
+    /** @param includeCalled whether to send callbacks for instances that a call activity started, too */
     public FlowableCallBack(Outbox outbox, boolean includeCalled) {
         super(Set.of(FlowableEngineEventType.PROCESS_COMPLETED));
         this.outbox = outbox;
@@ -53,14 +53,14 @@ public final class FlowableCallBack extends AbstractFlowableEngineEventListener 
                 .with("processDefinitionVersion", definition.getVersion());
         try {
             outbox.add(CommandContextUtil.getDbSqlSession().getSqlSession().getConnection(), callBack);
-        } catch (SQLException error) { // the instance does not end then, and the caller gets the exception
+        } catch (SQLException error) { // then the instance does not end, and the caller receives the exception
             throw new FlowableException("The callback of " + callBack.flowInstanceId + " was not written", error);
         }
         Context.getTransactionContext()
                 .addTransactionListener(TransactionState.COMMITTED, commandContext -> outbox.wake());
     }
 
-    /** The class of the definition: variables of a called instance may be its caller's, so they are not read. */
+    /** The class in the definition. Variables of a called instance may be its caller's, so they are not read. */
     private static Object declaredClass(ProcessDefinition definition, RepositoryService repository) {
         return repository.getBpmnModel(definition.getId()).getProcessById(definition.getKey()).getDataObjects().stream()
                 .filter(data -> CLASS.equals(data.getName()))
@@ -69,7 +69,7 @@ public final class FlowableCallBack extends AbstractFlowableEngineEventListener 
                 .orElse(null);
     }
 
-    /** The variable of that name, which may be the caller's in a called instance; otherwise the business status. */
+    /** The variable, unless it may be the caller's; otherwise the business status. */
     private static Object conclusion(ExecutionEntity instance, boolean called) {
         Object variable = called ? null : instance.getVariable(CONCLUSION);
         return variable == null ? instance.getBusinessStatus() : variable;

@@ -20,7 +20,7 @@ public final class CallBack {
         this.flowInstanceId = flowInstanceId;
     }
 
-    /** Adds one member to the body; null stands for absent. Add nothing that changes from one try to the next. */
+    /** Adds one member to the body; null means absent. Do not add data that changes between tries. */
     public CallBack with(String name, Object value) {
         body.put(name, value);
         return this;
@@ -36,7 +36,7 @@ public final class CallBack {
         return with("conclusion", text("conclusion", value, MAX_CONCLUSION_CHARS));
     }
 
-    /** A process variable as text; null for one of another type, and for one that is too long. */
+    /** Returns a process variable as text, or null if it has another type or is too long. */
     private String text(String name, Object value, int maxChars) {
         if (value == null) {
             return null;
@@ -48,7 +48,7 @@ public final class CallBack {
             return null;
         }
         String text = value.toString();
-        // A text that is cut off could be another word. Without it flowhooks parks the event and shows why.
+        // A text that is cut off could be another word. Without a conclusion flowhooks parks the event and shows why.
         if (text.codePointCount(0, text.length()) > maxChars) {
             LOG.log(System.Logger.Level.WARNING, "{0} of {1} is not sent: it has more than {2} characters",
                     name, flowInstanceId, String.valueOf(maxChars));
@@ -61,7 +61,7 @@ public final class CallBack {
         try {
             return JSON.writeValueAsString(body);
         } catch (JsonProcessingException error) {
-            throw new IllegalStateException("A member of the call-back cannot be written as JSON", error);
+            throw new IllegalStateException("A member of the callback cannot be written as JSON", error);
         }
     }
 }

@@ -11,13 +11,13 @@ import java.net.http.HttpResponse.BodyHandlers;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 
-/** Sends one call-back to flowhooks, and says what its answer means. */
+/** Sends one callback to flowhooks and interprets the response. */
 public final class FlowhooksClient {
 
-    /** What to do next: DONE: nothing. AGAIN: send the same body again. WRONG: show it to somebody. */
+    /** DONE: delete the row. AGAIN: send the same body again. WRONG: report it to the administrator. */
     public enum Next { DONE, AGAIN, WRONG }
 
-    /** An answer: what to do next, how many seconds to wait at least before that, and what flowhooks said. */
+    /** A response: what to do next, the minimum number of seconds to wait before that, and the text of flowhooks. */
     public static final class Answer {
         public final Next next;
         public final long waitSeconds;
@@ -43,20 +43,20 @@ public final class FlowhooksClient {
         this.token = token;
     }
 
-    /** Sends the call-back; a connection that fails or takes too long is an answer too. */
+    /** Sends the callback. A connection that fails or times out gives an answer, too. */
     public Answer send(String flowInstanceId, String json) throws InterruptedException {
         String id = URLEncoder.encode(flowInstanceId, StandardCharsets.UTF_8);
         HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(url + "/flow/" + id + "/call-back/complete"))
                 .timeout(Duration.ofSeconds(15))
                 .header("Content-Type", "application/json; charset=utf-8")
-                .header("Prefer", "respond-async") // nobody here waits for the handlers
+                .header("Prefer", "respond-async") // do not wait for the handlers
                 .POST(BodyPublishers.ofString(json, StandardCharsets.UTF_8));
         if (token != null) {
             request.header("Authorization", "Bearer " + token);
         }
         try {
             return read(http.send(request.build(), BodyHandlers.ofString(StandardCharsets.UTF_8)));
-        } catch (IOException error) { // refused, cut, or no answer in time: it may be stored, or not
+        } catch (IOException error) { // refused, broken or timed out: the callback may be stored or not
             return new Answer(Next.AGAIN, 0, error.toString());
         }
     }
@@ -65,7 +65,7 @@ public final class FlowhooksClient {
         int status = response.statusCode();
         String said = status + " " + response.body();
         boolean stored = response.headers().firstValue("Flowhooks-Event").isPresent();
-        if (status / 100 == 2 || status == 500 && stored) { // 500 with the id of the event: stored, a handler failed
+        if (status / 100 == 2 || status == 500 && stored) { // 500 with an event id: stored, but a handler failed
             return new Answer(Next.DONE, 0, said);
         }
         if (status >= 500 || status == 408 || status == 429) {

@@ -6,7 +6,7 @@ import java.sql.ResultSet;
 import java.sql.SQLException;
 import javax.sql.DataSource;
 
-/** The part of a platform of one's own that ends flows: the state of the flow and its call-back are one transaction. */
+/** Ends the flows of a platform: the state of the flow and its callback are written in one transaction. */
 public final class HouseFlows {
 
     private final DataSource dataSource;
@@ -25,14 +25,14 @@ public final class HouseFlows {
                 end(connection, flowInstanceId, conclusion);
                 connection.commit();
             } catch (SQLException | RuntimeException error) {
-                connection.rollback(); // the call-back goes with it
+                connection.rollback(); // this removes the callback, too
                 throw error;
             }
         }
         outbox.wake(); // now that it is committed
     }
 
-    /** Ends a flow in a transaction of the caller's, who commits, and then calls {@link Outbox#wake}. */
+    /** Ends a flow in the transaction of the caller, who has to commit and then call {@link Outbox#wake}. */
     public void end(Connection connection, String flowInstanceId, String conclusion) throws SQLException {
         CallBack callBack = new CallBack(flowInstanceId);
         try (PreparedStatement select = connection.prepareStatement(

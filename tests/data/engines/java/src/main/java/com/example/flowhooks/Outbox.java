@@ -13,7 +13,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 import javax.sql.DataSource;
 
-/** Keeps call-backs in the engine's own database until flowhooks has stored them. */
+/** Keeps callbacks in the engine's own database until flowhooks has stored them. */
 public final class Outbox implements AutoCloseable {
 
     private static final System.Logger LOG = System.getLogger(Outbox.class.getName());
@@ -35,12 +35,12 @@ public final class Outbox implements AutoCloseable {
         }, new ThreadPoolExecutor.DiscardPolicy()); // a process may end after close()
     }
 
-    /** Begins to send. Until then, what is added is only kept. */
+    /** Starts to send. Callbacks that are added before are stored only. */
     public void start() {
         sender.scheduleWithFixedDelay(this::sendWhatIsDue, 0, 1, TimeUnit.SECONDS);
     }
 
-    /** Writes a call-back in the transaction of this connection, in which the process instance ends. */
+    /** Writes a callback in the transaction of this connection, in which the process instance ends. */
     public void add(Connection connection, CallBack callBack) throws SQLException {
         try (PreparedStatement insert = connection.prepareStatement(
                 "INSERT INTO flowhooks_outbox (id, flow_instance_id, body, due_at, tries) VALUES (?, ?, ?, ?, 0)")) {
@@ -52,7 +52,7 @@ public final class Outbox implements AutoCloseable {
         }
     }
 
-    /** Has the sender look at once rather than within a second. Call it after the commit; it never waits or fails. */
+    /** Makes the sender check the table at once. Call it after the commit; it never waits or fails. */
     public void wake() {
         if (awake.compareAndSet(false, true)) {
             sender.execute(this::sendWhatIsDue);
@@ -75,12 +75,12 @@ public final class Outbox implements AutoCloseable {
                     long wait = Math.max(answer.waitSeconds, Math.min(1L << Math.min(row.tries, 30), LONGEST_WAIT));
                     update("UPDATE flowhooks_outbox SET due_at = ?, tries = tries + 1 WHERE id = ?",
                             System.currentTimeMillis() + wait * 1000, row.id);
-                    return; // the others would fare no better now
+                    return; // the other rows would fail now, too
                 }
             }
         } catch (InterruptedException closing) {
             Thread.currentThread().interrupt();
-        } catch (SQLException | RuntimeException error) { // an exception that left this method would end the schedule
+        } catch (SQLException | RuntimeException error) { // an exception from this method would end the schedule
             LOG.log(System.Logger.Level.ERROR, "The outbox could not be worked on; it is tried again", error);
         }
     }
@@ -111,7 +111,7 @@ public final class Outbox implements AutoCloseable {
         }
     }
 
-    private Connection connect() throws SQLException { // none is kept while flowhooks is waited for
+    private Connection connect() throws SQLException { // no connection is kept open while flowhooks responds
         Connection connection = dataSource.getConnection();
         connection.setAutoCommit(true);
         return connection;
@@ -119,7 +119,7 @@ public final class Outbox implements AutoCloseable {
 
     @Override
     public void close() {
-        sender.shutdownNow(); // what was not answered yet stays in the table, and is sent at the next start
+        sender.shutdownNow(); // unsent rows stay in the table and are sent after the next start
     }
 
     private static final class Row {

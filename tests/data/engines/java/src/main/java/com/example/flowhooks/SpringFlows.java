@@ -17,10 +17,10 @@ public final class SpringFlows {
         this.outbox = outbox;
     }
 
-    /** Writes the call-back in the transaction that is open, and wakes the sender after its commit. */
+    /** Writes the callback in the open transaction, and wakes the sender after the commit. */
     public void callBack(CallBack callBack) throws SQLException {
         if (!TransactionSynchronizationManager.isActualTransactionActive()) {
-            throw new IllegalStateException("A call-back is written in the transaction that ends the flow");
+            throw new IllegalStateException("A callback is written in the transaction that ends the flow");
         }
         outbox.add(DataSourceUtils.getConnection(dataSource), callBack);
         TransactionSynchronizationManager.registerSynchronization(new TransactionSynchronization() {

@@ -52,7 +52,7 @@ public final class Console {
         long running() throws Exception;
     }
 
-    /** Why a transaction is not committed, and how many call-backs had been written in it. */
+    /** Why a transaction is not committed, and how many callbacks had been written in it. */
     public static final class Refusal extends RuntimeException {
         private static final long serialVersionUID = 1L;
         final long written;

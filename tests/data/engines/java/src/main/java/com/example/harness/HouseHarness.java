@@ -11,7 +11,7 @@ import java.util.Map;
 import java.util.UUID;
 import org.h2.jdbcx.JdbcDataSource;
 
-/** A platform of one's own: two tables, and a database file that outlives the process. */
+/** A platform: two tables, and a database file that outlives the process. */
 public final class HouseHarness implements Console.Engine {
 
     private final JdbcDataSource dataSource;
