@@ -92,10 +92,10 @@ class Condition:
         value = _find(data, self._path)
         expected = _shorten(self.expected)
         if value is None:
-            return f"{self.pointer} is absent, and the condition {expected} needs it"
+            return f"{self.pointer} is absent, but the condition {expected} needs it"
         if self._check(value) is None:
             return f"{self.pointer} is {_article(_type_of(value))}, which the condition {expected} cannot decide"
-        return f"{self.pointer} is {_shorten(value)}, and the condition is {expected}"
+        return f"{self.pointer} is {_shorten(value)}, but the condition is {expected}"
 
 
 def parse_conditions(when: Any) -> tuple[Condition, ...]:

@@ -137,7 +137,7 @@ class Selectors:
             holds = None if event.conclusion is None else event.conclusion in self.conclusions
             why = f"conclusion {event.conclusion!r} is not one of {named}"
             if holds is None:
-                why = f"no conclusion, and the handler needs one of {named}"
+                why = f"no conclusion, but the handler requires one of {named}"
             results.append(ConditionResult(member="conclusion", holds=holds, reason="" if holds else why))
         for condition in self._conditions:
             holds = condition.decide(event.data)
@@ -161,7 +161,7 @@ class Selectors:
         if self._terms:
             version = event.process_definition_version
             if version is None:
-                return f"no processDefinitionVersion, and versions {self.versions!r} asks for one"
+                return f"no processDefinitionVersion, but versions {self.versions!r} requires one"
             for operator, number in self._terms:
                 if not _COMPARE[operator](version, number):
                     return f"version {version} is not {operator}{number}"

@@ -147,8 +147,8 @@ class Router:
         """
         if self.unreadable_handlers:
             raise NewerSelectorsError(
-                f"a newer version of flowhooks has recorded what {', '.join(self.unreadable_handlers[:3])} listens to: "
-                "run that version here, too"
+                f"a newer version of flowhooks has registered {', '.join(self.unreadable_handlers[:3])}, and this "
+                "version cannot read the selectors: run the newer version here too"
             )
         index = self._kinds.get(event.kind)
         if index is not None and event.process_definition_key not in index.keys:

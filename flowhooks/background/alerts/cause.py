@@ -17,6 +17,33 @@ if TYPE_CHECKING:
     from flowhooks.model.alert import AlertCause
 
 
+@dataclass(frozen=True, slots=True)
+class MessageTemplate:
+    """The message of a cause, with placeholders.
+
+    Attributes:
+        text: the message; `{many}` is the count with its noun, `{are}` and `{have}` are verbs for the count.
+        nouns: singular and plural of the counted objects.
+    """
+
+    text: str
+    nouns: tuple[str, str] = ("delivery", "deliveries")
+
+    def fill(self, *, cause: AlertCause, subject: str, count: int, since: int, why: str) -> str:
+        """Return the message; `since` is in microseconds since 1970."""
+        return self.text.format(
+            many=f"{count:,} {self.nouns[count != 1]}",
+            are="is" if count == 1 else "are",
+            have="has" if count == 1 else "have",
+            count=count,
+            cause=cause,
+            subject=subject,
+            quoted=shell_quote(subject),
+            since=to_text(since),
+            why=why.rstrip("."),
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
     """The cause of an alert.
@@ -27,8 +54,7 @@ class Cause:
         since: when the problem started, in microseconds since 1970.
         count: counts the deliveries or events concerned, on a connection.
         event_id: id of one event concerned; `""` if none is.
-        nouns: singular and plural of the counted objects.
-        text: the message, with placeholders.
+        template: the message.
         why: the error or reason, for the placeholder `{why}`.
         latest: reads the newest occurrence, on a connection; returns None if it is not known.
     """
@@ -38,8 +64,7 @@ class Cause:
     since: int
     count: Callable[[Connection], int]
     event_id: str = ""
-    nouns: tuple[str, str] = ("delivery", "deliveries")
-    text: str
+    template: MessageTemplate
     why: str = ""
     latest: Callable[[Connection], LatestOccurrence | None] = lambda _: None
 
@@ -50,14 +75,4 @@ class Cause:
 
     def sentence(self, count: int, since: int) -> str:
         """Return the message for a count and a start time in microseconds since 1970."""
-        return self.text.format(
-            many=f"{count:,} {self.nouns[count != 1]}",
-            are="is" if count == 1 else "are",
-            have="has" if count == 1 else "have",
-            count=count,
-            cause=self.cause,
-            subject=self.subject,
-            quoted=shell_quote(self.subject),
-            since=to_text(since),
-            why=self.why.rstrip("."),
-        )
+        return self.template.fill(cause=self.cause, subject=self.subject, count=count, since=since, why=self.why)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.background.alerts.cause import Cause
+from flowhooks.background.alerts.cause import Cause, MessageTemplate
 from flowhooks.background.alerts.routing_causes import RoutingCauseFinder, describe_names
 from flowhooks.clock import SECOND
 from flowhooks.ledger import alert_queries, circuit_breaker
@@ -28,45 +28,47 @@ MAX_PARKED_GROUPS: Final = 1_000
 OTHERS_SUBJECT: Final = "(others)"
 """Subject of the alert that stands for those above the maximum."""
 
-_TEXTS: Final[Mapping[AlertCause, str]] = {
-    AlertCause.DEAD: (
-        "{many} of handler {subject} {are} dead, the first since {since}: mend the cause, "
+MESSAGES: Final[Mapping[AlertCause, MessageTemplate]] = {
+    AlertCause.DEAD: MessageTemplate(
+        "{many} of handler {subject} {are} dead, the first since {since}. Fix the cause, "
         "then run `flowhooks events replay --handler {quoted}`."
     ),
-    AlertCause.UNKNOWN: (
-        "{many} of handler {subject} {are} unknown, the first since {since}: find out what each of them did, "
-        "then run `flowhooks events resolve`."
+    AlertCause.UNKNOWN: MessageTemplate(
+        "{many} of handler {subject} {are} unknown, the first since {since}. Find out whether each of them did its "
+        "work, then run `flowhooks events resolve`."
     ),
-    AlertCause.WAITING: (
-        "{many} of handler {subject} {have} not begun, and the first could have at {since}: "
-        "`flowhooks events list --state running` shows what holds the threads."
+    AlertCause.WAITING: MessageTemplate(
+        "{many} of handler {subject} {have} not started, the first was due at {since}. "
+        "`flowhooks events list --state running` shows which deliveries occupy the threads."
     ),
-    AlertCause.PARKED: (
-        "{many} {are} parked for want of a handler for {subject}, the first since {since}: "
-        "install a plugin that listens to it, or name the key in routing.ignore_process_keys."
+    AlertCause.PARKED: MessageTemplate(
+        "{many} {are} parked because no handler matches {subject}, the first since {since}. "
+        "Install a plugin that listens to it, or add the key to routing.ignore_process_keys.",
+        ("event", "events"),
     ),
-    AlertCause.CIRCUIT_OPEN: (
-        "The circuit of handler {subject} is open since {since} because its last attempts failed ({why}), and {many} "
-        "{have} to wait: mend the cause. One delivery is tried periodically. The circuit closes when that succeeds, or "
-        "by `flowhooks handlers resume {quoted}`."
+    AlertCause.CIRCUIT_OPEN: MessageTemplate(
+        "The circuit breaker of handler {subject} is open since {since} because its last attempts failed ({why}), and "
+        "{many} {have} to wait. Fix the cause. One delivery is tried periodically. The circuit breaker closes when it "
+        "succeeds, or when you run `flowhooks handlers resume {quoted}`."
     ),
-    AlertCause.OVERDUE: (
-        "{many} of handler {subject} {have} been running for too long, the first since {since}: a thread "
-        "cannot be ended from outside. Find out what it waits for; what is run in a process of its own "
-        '(isolation = "process") is ended in time.'
+    AlertCause.OVERDUE: MessageTemplate(
+        "{many} of handler {subject} {have} been running for longer than the timeout, the first since {since}. A "
+        "thread cannot be stopped. Find out what the handler waits for. In a process of its own "
+        '(isolation = "process"), an attempt is ended at its timeout.'
     ),
-    AlertCause.QUARANTINED: (
-        "Plugin {subject} cannot be used since {since}, and what its handlers would do waits: {why}. "
-        "Mend it, and start the server again."
+    AlertCause.QUARANTINED: MessageTemplate(
+        "Plugin {subject} cannot be used since {since}, and deliveries to its handlers wait: {why}. "
+        "Fix the plugin, then restart the server."
     ),
 }
-_SUSPENDED_TEXT: Final = (
-    "{many} of handler {subject} {are} kept for its plugin, which is not loaded, the first since {since}: "
-    "mend the plugin or bring it back, and start the server again; `flowhooks check` says what is wrong."
+"""The message of each cause. A cause in routing has its message in `routing_causes`."""
+SUSPENDED: Final = MessageTemplate(
+    "{many} of handler {subject} {are} waiting for its plugin, which is not loaded, the first since {since}. "
+    "Fix or reinstall the plugin, then restart the server. `flowhooks check` shows what is wrong."
 )
-_OTHERS_TEXT: Final = (
-    "{count:,} more alerts of the cause {cause} would be too many, and were not raised, since {since}: "
-    "run `flowhooks check`."
+OTHERS: Final = MessageTemplate(
+    "{count:,} more alerts of the cause {cause} exceed the maximum number and were not raised, the first since "
+    "{since}. Run `flowhooks check`."
 )
 
 
@@ -121,7 +123,9 @@ class CauseFinder:
                 overdue.setdefault(attempt.handler, []).append(attempt)
         for attempts in overdue.values():
             first = min(attempts, key=lambda attempt: attempt.since)
-            yield _of_handler(AlertCause.OVERDUE, first, partial(_count_attempts, attempts), _TEXTS[AlertCause.OVERDUE])
+            yield _of_handler(
+                AlertCause.OVERDUE, first, partial(_count_attempts, attempts), MESSAGES[AlertCause.OVERDUE]
+            )
 
 
 def _count_attempts(attempts: Sequence[HandlerIssue], _connection: Connection) -> int:
@@ -135,7 +139,7 @@ def _open_circuits(connection: Connection) -> Iterator[Cause]:
             subject=handler,
             since=circuit.opened_at,
             count=partial(alert_queries.count_waiting, handler=handler),
-            text=_TEXTS[AlertCause.CIRCUIT_OPEN],
+            template=MESSAGES[AlertCause.CIRCUIT_OPEN],
             why=printable_line(circuit.reason),
         )
 
@@ -148,7 +152,7 @@ def merge_causes(cause: AlertCause, merged: Sequence[Cause]) -> Cause:
         since=min(single.since for single in merged),
         count=lambda _: len(merged),
         event_id=merged[0].event_id,
-        text=_OTHERS_TEXT,
+        template=OTHERS,
     )
 
 
@@ -157,7 +161,7 @@ def _failed(connection: Connection) -> Iterator[Cause]:
         for issue in alert_queries.failed(connection, state):
             count = partial(alert_queries.count_failed, state=state, handler=issue.handler)
             latest = partial(alert_queries.latest_failed, state=state, handler=issue.handler)
-            yield replace(_of_handler(cause, issue, count, _TEXTS[cause]), latest=latest)
+            yield replace(_of_handler(cause, issue, count, MESSAGES[cause]), latest=latest)
 
 
 def _waiting(connection: Connection, before: int, loaded: Collection[str]) -> Iterator[Cause]:
@@ -165,14 +169,18 @@ def _waiting(connection: Connection, before: int, loaded: Collection[str]) -> It
         if issue.handler in loaded:
             continue  # its condition is undecided, which `RoutingCauseFinder` reports at once
         count = partial(alert_queries.count_missing_handler, handler=issue.handler)
-        yield _of_handler(AlertCause.WAITING, issue, count, _SUSPENDED_TEXT)
+        yield _of_handler(AlertCause.WAITING, issue, count, SUSPENDED)
     for issue in alert_queries.overdue(connection, before):
         count = partial(alert_queries.count_overdue, before=before, handler=issue.handler)
-        yield _of_handler(AlertCause.WAITING, issue, count, _TEXTS[AlertCause.WAITING])
+        yield _of_handler(AlertCause.WAITING, issue, count, MESSAGES[AlertCause.WAITING])
 
 
-def _of_handler(cause: AlertCause, issue: HandlerIssue, count: Callable[[Connection], int], text: str) -> Cause:
-    return Cause(cause=cause, subject=issue.handler, since=issue.since, count=count, event_id=issue.event_id, text=text)
+def _of_handler(
+    cause: AlertCause, issue: HandlerIssue, count: Callable[[Connection], int], template: MessageTemplate
+) -> Cause:
+    return Cause(
+        cause=cause, subject=issue.handler, since=issue.since, count=count, event_id=issue.event_id, template=template
+    )
 
 
 def _parked(group: ParkedBacklog, before: int) -> Cause:
@@ -186,8 +194,7 @@ def _parked(group: ParkedBacklog, before: int) -> Cause:
             alert_queries.latest_parked, before=before, callback_class=group.callback_class, process_key=key
         ),
         event_id=group.event_id,
-        nouns=("event", "events"),
-        text=_TEXTS[AlertCause.PARKED],
+        template=MESSAGES[AlertCause.PARKED],
     )
 
 
@@ -197,6 +204,6 @@ def _quarantined(info: PluginInfo, now: int) -> Cause:
         subject=printable_line(info.name),
         since=now,
         count=lambda _: 1,
-        text=_TEXTS[AlertCause.QUARANTINED],
+        template=MESSAGES[AlertCause.QUARANTINED],
         why=printable_line(info.error),
     )

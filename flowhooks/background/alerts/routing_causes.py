@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.background.alerts.cause import Cause
+from flowhooks.background.alerts.cause import Cause, MessageTemplate
 from flowhooks.clock import SECOND, to_datetime
 from flowhooks.ledger import alert_queries, routing_issues
 from flowhooks.ledger.conclusions import unknown_conclusions
@@ -29,27 +29,30 @@ RECENT_PERIOD: Final = 24 * 3600 * SECOND
 """Microseconds for which a conflict, or an event that was routed despite an undecided condition, keeps its alert open.
 """
 
-_UNDECIDED_EVENTS_TEXT: Final = (
-    "{many} for {subject} {have} an undecided condition, the first since {since}: {why}. Have the engine send the "
-    "member, then decide on the events that are parked: `flowhooks events list --state parked`."
+UNDECIDED_EVENTS: Final = MessageTemplate(
+    "{many} for {subject} {have} an undecided condition, the first since {since}: {why}. Let the engine send the "
+    "member, then decide on the parked events: `flowhooks events list --state parked`.",
+    ("event", "events"),
 )
-_UNDECIDED_DELIVERIES_TEXT: Final = (
-    "{many} of handler {subject} {have} not run because its condition cannot be decided, the first since {since}: "
-    "{why}. Correct the handler, then start the server again; or close them: `flowhooks events resolve`."
+UNDECIDED_DELIVERIES: Final = MessageTemplate(
+    "{many} of handler {subject} {have} not run because its condition is undecided, the first since {since}: "
+    "{why}. Correct the handler and restart the server, or close the deliveries: `flowhooks events resolve`."
 )
-_CONCLUSION_TEXT: Final = (
-    "No handler takes {subject}, which was first received at {since}; such events are dismissed{why}. Add the "
-    "conclusion to a handler, map the engine's word in [sources.NAME.conclusion], or name it in "
+CONCLUSION: Final = MessageTemplate(
+    "No handler takes {subject}, which was first received at {since}. Such events are dismissed{why}. Add the "
+    "conclusion to a handler, map the engine's word in [sources.NAME.conclusion], or add it to "
     "routing.ignore_conclusions."
 )
-_CONFLICT_TEXT: Final = (
-    "{many} of source {subject} {have} the identity of an earlier event, but other data, the first since {since}: each "
-    "was answered 409 and kept. `flowhooks events show {why}` compares them. Find out whether the engine reuses "
-    "instance ids or has changed a decision."
+CONFLICT: Final = MessageTemplate(
+    "{many} of source {subject} {have} the identity of an earlier event, but other data, the first since {since}. Each "
+    "was rejected with 409 and is kept. `flowhooks events show {why}` compares them. Find out whether the engine "
+    "reuses instance ids or has changed a decision.",
+    ("callback", "callbacks"),
 )
-_NO_NAME_TEXT: Final = (
-    "{many} {have} neither callBackProcessClass nor processDefinitionKey, the first since {since}, so that no handler "
-    "can be found: have the engine send one of them, then run `flowhooks events dismiss` for those that are parked."
+NO_NAME: Final = MessageTemplate(
+    "{many} {have} neither callBackProcessClass nor processDefinitionKey, the first since {since}, so no handler "
+    "matches. Let the engine send one of them, then run `flowhooks events dismiss` for the parked events.",
+    ("event", "events"),
 )
 
 
@@ -100,7 +103,7 @@ class RoutingCauseFinder:
             since=unknown.seen_at,
             count=lambda _: 1,
             event_id=unknown.event_id,
-            text=_CONCLUSION_TEXT,
+            template=CONCLUSION,
             why=f" ({printable_line('; '.join(hints))})" if hints else "",
         )
 
@@ -136,8 +139,7 @@ def _undecided_events(undecided: Undecided) -> Cause:
         since=undecided.since,
         count=lambda _: undecided.events,
         event_id=undecided.event_id,
-        nouns=("event", "events"),
-        text=_UNDECIDED_EVENTS_TEXT,
+        template=UNDECIDED_EVENTS,
         why=printable_line(undecided.why),
     )
 
@@ -149,7 +151,7 @@ def _undecided_deliveries(delivery: HandlerIssue) -> Cause:
         since=delivery.since,
         count=partial(alert_queries.count_missing_handler, handler=delivery.handler),
         event_id=delivery.event_id,
-        text=_UNDECIDED_DELIVERIES_TEXT,
+        template=UNDECIDED_DELIVERIES,
         why=f"`flowhooks events show {delivery.event_id}` shows why",
     )
 
@@ -161,8 +163,7 @@ def _conflict(conflicts: Conflicts) -> Cause:
         since=conflicts.since,
         count=lambda _: conflicts.callbacks,
         event_id=conflicts.event_id,
-        nouns=("callback", "callbacks"),
-        text=_CONFLICT_TEXT,
+        template=CONFLICT,
         why=conflicts.event_id,
     )
 
@@ -175,6 +176,5 @@ def _no_name(event_id: str, since: int, now: int) -> Cause:
         count=partial(alert_queries.count_parked, before=now, callback_class="", process_key=None),
         latest=partial(alert_queries.latest_parked, before=now, callback_class="", process_key=None),
         event_id=event_id,
-        nouns=("event", "events"),
-        text=_NO_NAME_TEXT,
+        template=NO_NAME,
     )

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined, pass_context
 from markupsafe import Markup
 
 from flowhooks.clock import to_datetime, to_text
 from flowhooks.text import escape_invisible, truncate
 from flowhooks.web.admin.console.texts import text
+from flowhooks.web.admin.console.translation import alert_message, translate_reason
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ MAX_TEXT_CHARS: Final = 65_536
 _HERE: Final = Path(__file__).parent
 _TEMPLATES: Final = _HERE / "templates"
 _UNITS: Final = (("d", 86_400_000_000), ("h", 3_600_000_000), ("min", 60_000_000), ("s", 1_000_000), ("ms", 1_000))
+_CHINESE_UNITS: Final = {"d": "天", "h": "小时", "min": "分钟", "s": "秒", "ms": "毫秒", "µs": "微秒"}
 
 
 def read_static_file(name: str) -> bytes:
@@ -60,19 +62,25 @@ def read_static_file(name: str) -> bytes:
     return (_HERE / "static" / name).read_bytes()
 
 
-def format_duration(microseconds: int | None) -> str:
+def format_duration(microseconds: int | None, language: str = "en") -> str:
     """Return a duration in its one or two largest units, such as `2 h 5 min`, `1.24 s` or `3 ms`; a dash for None."""
     if microseconds is None:
         return "–"  # noqa: RUF001 (an en dash is intended)
+    names = _CHINESE_UNITS if language == "zh" else {}
+    return " ".join(f"{number} {names.get(unit, unit)}" for number, unit in _split_duration(microseconds))
+
+
+def _split_duration(microseconds: int) -> list[tuple[str, str]]:
+    """Return a duration as one or two pairs of a number and a unit."""
     if microseconds < 1_000:  # noqa: PLR2004 (a millisecond)
-        return f"{microseconds} µs"
+        return [(str(microseconds), "µs")]
     if microseconds < 60_000_000:  # noqa: PLR2004 (a minute)
         unit, size = ("s", 1_000_000) if microseconds >= 1_000_000 else ("ms", 1_000)  # noqa: PLR2004 (a second)
-        return f"{microseconds / size:.3g} {unit}"
+        return [(f"{microseconds / size:.3g}", unit)]
     index = next(number for number, (_, size) in enumerate(_UNITS) if microseconds >= size)
     (unit, size), (lesser, lesser_size) = _UNITS[index], _UNITS[index + 1]
     remainder = microseconds % size // lesser_size
-    return f"{microseconds // size} {unit} {remainder} {lesser}" if remainder else f"{microseconds // size} {unit}"
+    return [(str(microseconds // size), unit), *([(str(remainder), lesser)] if remainder else [])]
 
 
 def time_element(microseconds: int) -> Markup:
@@ -124,11 +132,13 @@ class Templates:
         )
         environment.filters |= {
             "brief": shorten,
-            "duration": format_duration,
+            "alert_message": pass_context(lambda context, alert: alert_message(alert, context["language"])),
+            "duration": pass_context(lambda context, value: format_duration(value, context["language"])),
             "long": lambda value: truncate(value, MAX_TEXT_CHARS, count_ellipsis=False),
             "moment": time_element,
             "number": format_number,
             "percent": format_percent,
+            "reason": pass_context(lambda context, value: translate_reason(value, context["language"])),
             "segment": lambda value: quote(value, safe=""),
         }
         environment.globals |= {

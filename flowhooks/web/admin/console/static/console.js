@@ -1,6 +1,6 @@
-// What the console's pages do beyond HTML: times in the viewer's zone, a live overview, short addresses of searches, and
-// long work that goes on.
-// Every page works without it. Nothing is fetched but this server's own pages.
+// Enhances the console's pages: times in the viewer's time zone, an overview that refreshes itself, short search
+// addresses, and actions that continue page by page.
+// Every page works without this script. It fetches only pages of this server.
 "use strict";
 
 const two = (number) => String(number).padStart(2, "0");
@@ -26,7 +26,9 @@ function localTimes(within) {
 
 function zone() {
   for (const one of document.querySelectorAll(".zone")) {
-    one.textContent = `${one.dataset.local} ${Intl.DateTimeFormat().resolvedOptions().timeZone || ""}`.trim();
+    const label = one.dataset.local;
+    const name = Intl.DateTimeFormat().resolvedOptions().timeZone || "";
+    one.textContent = `${label}${label.endsWith("：") ? "" : " "}${name}`.trim();
   }
 }
 
@@ -42,7 +44,7 @@ function live(box) {
     asking = true;
     try {
       const answer = await fetch(box.dataset.live, { headers: { Accept: "text/html" }, credentials: "same-origin" });
-      if (answer.status === 401) return location.reload(); // whoever was logged in is so no longer
+      if (answer.status === 401) return location.reload(); // the session has ended
       if (!answer.ok) throw new Error(String(answer.status));
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       if (!paused) {
@@ -68,7 +70,7 @@ function live(box) {
   setInterval(refresh, Number(box.dataset.every));
 }
 
-// Times are filled in as they are shown, in the viewer's zone, and sent with the name of that zone.
+// Show times in the input fields in the viewer's time zone, and send the name of that zone with them.
 function zoned(form) {
   const name = Intl.DateTimeFormat().resolvedOptions().timeZone;
   if (!form.elements.zone || !name) return;
@@ -81,7 +83,7 @@ function zoned(form) {
   });
 }
 
-// What was left empty does not go into the address, so that it can be read, kept and sent to somebody.
+// Leave empty fields out of the address, so that it is short enough to read, keep and share.
 function shortAddress(form) {
   form.addEventListener("submit", () => {
     for (const one of form.elements) if (one.name && !one.value) one.disabled = true;
@@ -91,12 +93,12 @@ function shortAddress(form) {
   });
 }
 
-// Long work goes on by itself, a request after the other; a moment between them lets the page be read, and left.
+// Continue a long action by itself, one request after the other. The pause lets the user read or leave the page.
 function goOn(form) {
   setTimeout(() => form.requestSubmit(), 400);
 }
 
-// Who clicks twice means it once.
+// Submit a form once, even if the user clicks twice.
 function once(form) {
   form.addEventListener("submit", (event) => {
     if (form.dataset.sent) event.preventDefault();

@@ -85,21 +85,21 @@ def test_a_dead_delivery_is_replayed_by_clicking(busy, mended):
     (address,) = busy.page(f"/events/{event}").to_do("replay")
     before = everything(busy.flow)
     asking = busy.get(address, root="")
-    assert "Deliveries that run again: 1" in asking.page.text
+    assert "Deliveries to replay: 1" in asking.page.text
     assert "cannot be undone" in asking.page.text
     assert everything(busy.flow) == before
     mended.append(True)
     answer, _ = busy.act(address)
     assert answer.headers["Location"] == f"/console/events/{event}"
     there = busy.follow(answer)
-    assert "Deliveries that run again: 1" in there.page.text
+    assert "Deliveries replayed: 1" in there.page.text
     assert "flowhooks_done" in there.headers["Set-Cookie"]
-    assert "Deliveries that run again" not in busy.page(f"/events/{event}").text
+    assert "Deliveries replayed" not in busy.page(f"/events/{event}").text
     assert busy.flow.settled(event, State.SUCCEEDED, attempt=2)
     ((actor, interface, action, target, detail),) = audit(busy)
     assert (actor, interface, action, target) == ("local", "console", "replay", event)
     assert detail["deliveries"] == 1
-    assert "run again" in busy.page(f"/events/{event}").text
+    assert "deliveries replayed" in busy.page(f"/events/{event}").text
 
 
 def test_the_second_of_two_clicks_finds_that_it_has_moved_on(busy, mended):
@@ -111,7 +111,7 @@ def test_the_second_of_two_clicks_finds_that_it_has_moved_on(busy, mended):
     assert busy.submit(to, **hidden).status == 303
     busy.flow.settled(event, State.SUCCEEDED, attempt=2)
     again = busy.follow(busy.submit(to, **hidden))
-    assert "nothing left to do" in again.page.text
+    assert "Nothing was done" in again.page.text
     assert busy.flow.only(event).attempt == 2
     assert len(audit(busy)) == 1
     # And a new question shows it before the form.
@@ -142,7 +142,7 @@ def test_what_has_succeeded_is_asked_about_twice(busy):
     assert "Tick the box" in answer.page.text
     assert busy.flow.only(event).attempt == 1
     answer, _ = busy.act(address, sure="yes")
-    assert "run once more: 1" in busy.follow(answer).page.text
+    assert "Succeeded deliveries replayed: 1" in busy.follow(answer).page.text
     assert busy.flow.settled(event, State.SUCCEEDED, attempt=2)
 
 
@@ -207,9 +207,9 @@ def test_all_dead_ones_of_a_search(house, serve, listens, mended):
     assert "key=a" in to
     mended.append(True)
     answer, asking = console.act(address)
-    assert "Deliveries that run again: 5" in asking.text
+    assert "Deliveries to replay: 5" in asking.text
     assert answer.headers["Location"] == "/console/events?key=a"
-    assert "Deliveries that run again: 5" in console.follow(answer).page.text
+    assert "Deliveries replayed: 5" in console.follow(answer).page.text
     for number in range(5):
         flow.settled(event_of(console, f"a{number}"), State.SUCCEEDED)
     assert flow.only(event_of(console, "b1")).state is State.DEAD
@@ -252,7 +252,7 @@ def test_what_is_listed_is_what_is_meant(busy, house, state):
         assert listed
         if form := busy.get(address, root="").page.form():  # none where there is nothing to do
             assert form[1]["total"] == str(listed)
-    assert ("decide each on its own page" in page.text) == (state == "unknown")
+    assert ("must resolve each unknown delivery" in page.text) == (state == "unknown")
 
 
 def test_an_alert_leads_to_what_it_is_about(busy):
@@ -290,7 +290,7 @@ def test_what_comes_after_it_was_counted_is_not_meant(busy):
     to, hidden = busy.get(address, root="").page.form()
     busy.flow.advance(5)
     busy.flow.take("4799", key="nobody")
-    assert "were dismissed: 2" in busy.follow(busy.submit(to, **hidden)).page.text
+    assert "dismissed: 2" in busy.follow(busy.submit(to, **hidden)).page.text
     assert busy.flow.app.ledger.event(event_of(busy, "4799")).state == "parked"
 
 
@@ -298,7 +298,7 @@ def test_parked_events_are_dismissed_and_routed_again(busy):
     """One by its page, a group by its row, and back by routing again; each says what became of it."""
     event = event_of(busy, "4713")
     answer, _ = busy.act(busy.page(f"/events/{event}").to_do("dismiss")[0], note="a trial")
-    assert "were dismissed: 1" in busy.follow(answer).page.text
+    assert "dismissed: 1" in busy.follow(answer).page.text
     assert busy.flow.app.ledger.event(event).state == "dismissed"
     answer, asking = busy.act(busy.page("/parked").to_do("dismiss")[0])
     assert "com.example.Other" in asking.text
@@ -339,20 +339,20 @@ def test_a_handler_is_paused_and_resumed(busy):
     """Since when and by whom is on its page, and an event that waits for it says so; resumed, it runs."""
     (address,) = busy.page("/handlers").to_do("pause")
     answer, asking = busy.act(address, note="the archive moves")
-    assert "Handlers that run nothing more: 1" in asking.text
+    assert "Handlers to pause: 1" in asking.text
     there = busy.follow(answer).page
-    assert "Handlers that were paused: 1" in there.text
+    assert "Handlers paused: 1" in there.text
     assert "Paused since" in there.text
     assert "by local" in there.text
     busy.flow.take("4720", key="contract", wait=0)
     event = event_of(busy, "4720")
     waiting = busy.page(f"/events/{event}")
-    assert "which is paused" in waiting.text
+    assert "Paused since" in waiting.text
     (address,) = there.to_do("resume")
     assert [one.partition("&")[0] for one in waiting.to_do("resume")] == [address.partition("&")[0]]
     answer, asking = busy.act(address, language="zh")
     assert "将恢复的处理器：1 个" in asking.text
-    assert "等待它的投递：1 个" in asking.text
+    assert "等待该处理器的投递：1 个" in asking.text
     assert busy.flow.settled(event, State.SUCCEEDED)
     assert "Paused since" not in busy.follow(answer).page.text
     assert [one[2:4] for one in audit(busy)] == [("pause", "p:archive"), ("resume", "p:archive")]
@@ -365,7 +365,7 @@ def test_an_alert_is_acknowledged(busy):
     answer, asking = busy.act(address, note="I call the archive")
     assert "dead" in asking.text
     there = busy.follow(answer).page
-    assert "nobody yet local 20" in there.text
+    assert "not yet local 20" in there.text
     assert there.to_do("acknowledge") == []
     assert audit(busy)[0][2] == "acknowledge"
 
@@ -379,7 +379,7 @@ def test_long_work_goes_on_request_by_request(house, serve, listens, monkeypatch
     monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
     console = serve(flow)
     answer, asking = console.act("/console/do/dismiss?key=nobody&back=/console/parked", note="over <all>")
-    assert "nobody need take care: 7" in asking.text
+    assert "Parked events to dismiss: 7" in asking.text
     seen = []
     while answer.status == 200:
         bar = next(attrs for tag, attrs in answer.page.tags if tag == "progress")
@@ -388,7 +388,7 @@ def test_long_work_goes_on_request_by_request(house, serve, listens, monkeypatch
         to, hidden = answer.page.form()
         answer = console.submit(to, **hidden)
     assert seen == [("2", "7"), ("4", "7"), ("6", "7")]
-    assert "were dismissed: 7" in console.follow(answer).page.text
+    assert "dismissed: 7" in console.follow(answer).page.text
     assert not flow.events(state="parked")
     assert {detail["note"] for *_, detail in audit(console)} == {"over <all>"}
 
@@ -419,12 +419,12 @@ def attempts(console):
 def test_running_once_more_is_gone_on_with_where_it_stopped(paid, eventually):
     """Stop leads to a page that says how many were started, and that continues with the other ones from there."""
     answer, _ = paid.act("/console/do/replay_again?state=succeeded&back=/console/events", sure="yes")
-    assert "starting it again from the list runs all of them again" in answer.page.text
+    assert "If you start again from the list, all deliveries run again" in answer.page.text
     assert "goes on with the rest" not in answer.page.text
     (stop,) = [one for one in answer.page.links() if "after=" in one]
     landed = paid.get(stop, root="").page
-    assert "Stopped. Deliveries that run once more: 2" in landed.text
-    assert "Events gone through: 2 of 7" in landed.text
+    assert "Stopped. Succeeded deliveries replayed: 2" in landed.text
+    assert "Events processed: 2 of 7" in landed.text
     # The page can be kept, and shows what it showed; to go on is asked for anew.
     assert paid.get(stop, root="", method="HEAD").status == 200
     to, hidden = landed.form()
@@ -434,7 +434,7 @@ def test_running_once_more_is_gone_on_with_where_it_stopped(paid, eventually):
     while answer.status == 200:
         to, hidden = answer.page.form()
         answer = paid.submit(to, **hidden)
-    assert "run once more: 7" in paid.follow(answer).page.text
+    assert "Succeeded deliveries replayed: 7" in paid.follow(answer).page.text
     eventually(lambda: attempts(paid) == {f"p{number}": 2 for number in range(7)})
 
 
@@ -467,8 +467,8 @@ def test_what_is_stopped_and_begun_again(busy, monkeypatch):
     answer, _ = busy.act("/console/do/dismiss?state=parked&back=/console/parked", note="it's over")
     (stop,) = [one for one in answer.page.links() if "after=" in one]
     landed = busy.get(stop, root="").page
-    assert "were dismissed: 1" in landed.text
-    assert "Starting it again does the rest" in landed.text
+    assert "dismissed: 1" in landed.text
+    assert "The button continues with the rest" in landed.text
     assert "flowhooks events dismiss --state=parked" in landed.text
     to, hidden = landed.form()
     monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", 3.0)
@@ -485,8 +485,8 @@ def test_long_work_is_counted_for_a_moment_only(busy, monkeypatch):
     monkeypatch.setattr(action_page, "PREVIEW_TIME_BUDGET", -1.0)
     answer, asking = busy.act("/console/do/dismiss?state=parked")
     assert "at least 1" in asking.text
-    assert "There are more than were counted" in asking.text
-    assert "were dismissed: 2" in busy.follow(answer).page.text
+    assert "There are more than the number above" in asking.text
+    assert "dismissed: 2" in busy.follow(answer).page.text
 
 
 def test_who_leaves_in_between_loses_nothing(busy, monkeypatch):
@@ -498,7 +498,7 @@ def test_who_leaves_in_between_loses_nothing(busy, monkeypatch):
     to, hidden = answer.page.form()
     monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", 3.0)
     other, asking = busy.act("/console/do/dismiss?state=parked")
-    assert "nobody need take care: 1" in asking.text
+    assert "Parked events to dismiss: 1" in asking.text
     assert other.status == 303
     assert busy.submit(to, **hidden).status == 303
     assert len(audit(busy)) == 2
@@ -582,7 +582,7 @@ def test_a_search_comes_back_as_it_was(busy):
     (address,) = busy.page(f"/events?{query}").to_do("dismiss")
     answer, asking = busy.act(address)
     assert "合同 &#+%/?=" in asking.text
-    assert "were dismissed: 1" in busy.follow(answer).page.text
+    assert "dismissed: 1" in busy.follow(answer).page.text
     back = busy.get(answer.headers["Location"], root="").page
     assert [attrs["value"] for tag, attrs in back.tags if attrs.get("id") == "f-business_key"] == ["合同 &#+%/?="]
 
@@ -633,9 +633,9 @@ def test_the_audit(busy):
     busy.act(busy.page("/parked").to_do("dismiss")[0])
     text = busy.page("/audit").text
     assert "no need" in text
-    assert text.count("local at the console") == 2
+    assert text.count("local in the console") == 2
     assert f"/console/events/{event}" in busy.page("/audit").links()
-    assert busy.page(f"/audit?target={event}").text.count("local at the console") == 1
+    assert busy.page(f"/audit?target={event}").text.count("local in the console") == 1
     assert "没有操作记录" in busy.page("/audit?target=nothing", "zh").text
     for number in range(150):
         busy.flow.sql("INSERT INTO audit_log VALUES (?, 1, 'o', 'api', 'odd', ?, '{}')", f"0-{number:03}", f"s{number}")

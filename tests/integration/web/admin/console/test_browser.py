@@ -76,15 +76,15 @@ def test_why_these_handlers(console, visit):
     heading = page.get_by_role("heading", name="Why these handlers")
     expect(heading).to_be_in_viewport()
     explained = page.locator("#explanation")
-    expect(explained.get_by_role("row", name="p:book gets it")).to_be_visible()
-    expect(explained.get_by_role("row", name="p:large does not get it")).to_be_visible()
+    expect(explained.get_by_role("row", name="p:book matches")).to_be_visible()
+    expect(explained.get_by_role("row", name="p:large does not match")).to_be_visible()
     expect(explained.get_by_role("row", name="p:archive")).to_have_count(0)
 
 
 def test_events_that_a_condition_dismissed_are_found(console, visit):
     """The reason is chosen from a list, and the address has it."""
     page = visit(console, "/events")
-    page.get_by_label("Dismissed because").select_option("condition")
+    page.get_by_label("Reason for dismissal").select_option("condition")
     page.get_by_role("button", name="Search").click()
     page.wait_for_url("**/console/events?dismissed_by=condition")
     expect(page.locator("tbody tr")).to_have_count(1)
@@ -106,7 +106,7 @@ def test_the_overview_refreshes_itself(console, visit):
     page.clock.run_for(20_000)
     assert tile.inner_text() == "3"
     page.locator("h1").click()
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Resume").click()
     page.locator("h1").click()
     expect(tile).to_have_text("4")
 
@@ -144,11 +144,11 @@ def test_times_are_read_as_they_are_shown(console, visit, zone, shown, offset):
     page.get_by_label("Received since").fill(f"{day}T{shown}")
     page.get_by_role("button", name="Search").click()
     expect(page.locator("tbody tr")).to_have_count(1)
-    expect(page.locator(".understood")).to_have_text(f"Understood as {day} {shown}:00 {offset}")
+    expect(page.locator(".understood")).to_have_text(f"Interpreted as {day} {shown}:00 {offset}")
     # Searched again as it stands, it means the same.
     page.get_by_role("button", name="Search").click()
     expect(page.locator("tbody tr")).to_have_count(1)
-    expect(page.locator(".understood")).to_have_text(f"Understood as {day} {shown}:00 {offset}")
+    expect(page.locator(".understood")).to_have_text(f"Interpreted as {day} {shown}:00 {offset}")
     page.get_by_label("Received before").fill(f"{day}T{shown}")
     page.get_by_role("button", name="Search").click()
     expect(page.locator(".empty")).to_be_visible()
@@ -168,7 +168,7 @@ def test_times_without_scripts(console, visit):
     page.get_by_label("Received since").fill("2026-01-01T00:00")
     page.get_by_role("button", name="Search").click()
     expect(page.locator("tbody tr")).to_have_count(1)
-    assert page.locator(".understood").inner_text() == "Understood as 2026-01-01 00:00:00 UTC"
+    assert page.locator(".understood").inner_text() == "Interpreted as 2026-01-01 00:00:00 UTC"
 
 
 def test_a_search_keeps_a_short_address_and_pages(console, visit):
@@ -225,7 +225,7 @@ def guarded(house, serve):
 @pytest.mark.parametrize(
     ("looks", "words"),
     [
-        (("en-GB", "light", 1280), ("Name", "Password", "Log in", "Name or password is wrong.", "Log out")),
+        (("en-GB", "light", 1280), ("Name", "Password", "Log in", "Wrong name or password.", "Log out")),
         (("zh-CN", "dark", 360), ("用户名", "密码", "登录", "用户名或密码错误。", "退出登录")),
     ],
 )

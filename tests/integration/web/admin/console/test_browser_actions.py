@@ -180,9 +180,9 @@ def test_long_work_without_scripts(console, visit, monkeypatch):
     page.get_by_role("link", name="Dismiss").click()
     page.get_by_role("button", name="Dismiss").click()
     expect(page.locator("progress")).to_have_attribute("value", "1")
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Continue").click()
     expect(page.locator("progress")).to_have_attribute("value", "2")
-    page.get_by_role("link", name="Stop here").click()
+    page.get_by_role("link", name="Stop").click()
     assert len(console.flow.events(state="parked")) == 1
 
 
@@ -194,7 +194,7 @@ def test_the_pages_of_actions_are_accessible(console, visit, monkeypatch):
     # Once by hand, so that the page stays for as long as it is looked at.
     page.evaluate("window.setTimeout = () => 0")
     page.add_init_script("window.setTimeout = ((own) => (f, ms) => ms === 400 ? 0 : own(f, ms))(window.setTimeout)")
-    page.get_by_role("button", name="设为免处理").click()
+    page.get_by_role("button", name="忽略").click()
     expect(page.locator("progress")).to_be_visible()
     clean(page)
     for path in (
@@ -223,7 +223,7 @@ def test_by_keyboard_the_safe_way_comes_first(console, visit):
 def test_two_quick_clicks(console, visit):
     """A double click acts once."""
     page = visit(console, f"/events/{event_of(console, '4711')}")
-    page.get_by_role("link", name="Run again", exact=True).click()
-    page.get_by_role("button", name="Run again").dblclick()
+    page.get_by_role("link", name="Replay", exact=True).click()
+    page.get_by_role("button", name="Replay").dblclick()
     says(page, "do.replay.did", "en", count="1")
     assert len(console.flow.sql("SELECT id FROM audit_log")) == 1

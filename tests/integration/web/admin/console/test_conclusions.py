@@ -58,13 +58,13 @@ def test_an_event_shows_its_conclusion_and_why_it_is_where_it_is(approvals, serv
     assert "Conclusion approved" in page_of(console, "yes").text
     assert "审批结论 approved" in page_of(console, "yes", "zh").text
     for instance, english, chinese in (
-        ("no", "condition of each of them is false", "条件都不成立"),
-        ("open", "cannot be decided for this event", "无法判断"),
+        ("no", "conditions of all these handlers are false", "条件都不成立"),
+        ("open", "condition of a handler is undecided", "无法判断"),
         ("kind", "they all listen to other kinds of callback", "回调类型不同"),
-        ("set", "the setting routing.ignore_process_keys names its key", "routing.ignore_process_keys"),
-        ("nobody", "no handler has its class or key", "没有处理器对应"),
+        ("set", "the setting routing.ignore_process_keys contains the key", "routing.ignore_process_keys"),
+        ("nobody", "no handler has this class or key", "没有处理器监听"),
         ("nameless", "neither a class nor a key", "既没有处理类，也没有流程定义 Key"),
-        ("dropped", "an operator dismissed it", "由运维人员设为免处理"),
+        ("dropped", "Dismissed by an operator", "由运维人员操作"),
     ):
         assert english in page_of(console, instance).text, instance
         assert chinese in page_of(console, instance, "zh").text, instance
@@ -76,7 +76,7 @@ def test_the_stored_reasons_are_shown(approvals, serve):
     text = page_of(console, "no").text
     assert "p:book conclusion 'rejected' is not one of approved" in text
     assert "p:audit conclusion 'rejected' is not one of approved" in text
-    assert "no conclusion, and the handler needs one of approved" in page_of(console, "open").text
+    assert "no conclusion, but the handler requires one of approved" in page_of(console, "open").text
 
 
 def test_more_reasons_than_are_stored(house, listens, serve):
@@ -86,8 +86,8 @@ def test_more_reasons_than_are_stored(house, listens, serve):
     console = serve(flow)
     text = page_of(console, "no").text
     assert len(re.findall(r"p:h\d+ conclusion 'rejected'", text)) == 20
-    assert "Handlers that are not shown: 5" in text
-    assert "未显示的处理器：5" in page_of(console, "no", "zh").text
+    assert "Handlers not shown: 5" in text
+    assert "未显示的处理器：5 个" in page_of(console, "no", "zh").text
 
 
 def test_why_these_handlers(approvals, serve, monkeypatch):
@@ -97,14 +97,14 @@ def test_why_these_handlers(approvals, serve, monkeypatch):
     (link,) = [one for one in page_of(console, "yes").links() if "explain=1" in one]
     page = console.get(link.partition("#")[0], root="", Accept_Language="en").page
     assert ("section", {"id": "explanation", "aria-labelledby": "explained"}) in page.tags
-    assert "p:book gets it key contract, conclusion approved" in page.text
-    assert 'p:audit does not get it /amount is 5, and the condition is {"minimum": 1000}' in page.text
-    assert "不处理" in page_of(console, "yes", "zh", "?explain=1").text
+    assert "p:book matches key contract, conclusion approved" in page.text
+    assert 'p:audit does not match /amount is 5, but the condition is {"minimum": 1000}' in page.text
+    assert "不匹配" in page_of(console, "yes", "zh", "?explain=1").text
     monkeypatch.setattr(event_page, "MAX_EXPLAINED", 1)
     text = page_of(console, "yes", query="?explain=1").text
-    assert "p:book gets it" in text
+    assert "p:book matches" in text
     assert "p:audit" not in text
-    assert "Handlers that are not shown: 1" in text
+    assert "Handlers not shown: 1" in text
 
 
 def test_thousands_of_handlers_are_explained_within_bounds(house, listens, serve):
@@ -113,9 +113,9 @@ def test_thousands_of_handlers_are_explained_within_bounds(house, listens, serve
     flow = house.open(*handlers, listens(done, name="last", conclusion="approved"))
     flow.take("yes", conclusion="approved")
     answer = serve(flow).get(f"/events/{flow.events()[0]}?explain=1", Accept_Language="en")
-    assert answer.page.text.count("does not get it") == 99
-    assert "p:last gets it" in answer.page.text
-    assert "Handlers that are not shown: 2,901" in answer.page.text
+    assert answer.page.text.count("does not match") == 99
+    assert "p:last matches" in answer.page.text
+    assert "Handlers not shown: 2,901" in answer.page.text
     assert len(answer.body) < 100_000
 
 
@@ -132,13 +132,13 @@ def test_a_delivery_that_waits_undecided_and_one_that_was_closed(house, listens,
     for event_id, english, chinese, reason in (
         (
             undecided,
-            "the handler's condition cannot be decided for this event",
+            "the handler's condition is undecided for this event",
             "无法判断处理器的条件",
-            "no conclusion, and the handler needs one of approved",
+            "no conclusion, but the handler requires one of approved",
         ),
         (
             false,
-            "the handler's condition was false",
+            "the handler's condition is false",
             "处理器的条件不成立",
             "conclusion 'rejected' is not one of approved",
         ),
@@ -179,11 +179,11 @@ def test_events_by_conclusion_and_by_why_they_were_dismissed(approvals, serve):
     assert [one["value"] for one in chosen if "selected" in one] == ["kind"]
     assert {*DismissedBy} <= {one["value"] for one in chosen}
     assert re.search(
-        r"no – contract rejected dismissed a condition is false", console.page("/events?conclusion=rejected").text
+        r"no – contract rejected dismissed condition false", console.page("/events?conclusion=rejected").text
     )
     assert "条件不成立" in console.page("/events?conclusion=rejected", "zh").text
     wrong = console.page("/events?dismissed_by=nobody")
-    assert "There is no such reason" in wrong.text
+    assert "Unknown reason" in wrong.text
     assert [attributes["name"] for _, attributes in wrong.tags if "aria-invalid" in attributes] == ["dismissed_by"]
 
 
@@ -194,7 +194,7 @@ def test_dismissed_events_are_offered_to_be_routed_again(approvals, serve):
     (address,) = page.to_do("reroute")
     assert page.to_do("replay") == []
     asked = console.get(address, root="", Accept_Language="en").page
-    assert "Dismissed because a condition is false" in asked.text
+    assert "Reason for dismissal condition false" in asked.text
     assert parse_qs(urlsplit(address).query)["dismissed_by"] == ["condition"]
     assert asked.form() is None  # no condition has changed since
 
@@ -206,8 +206,8 @@ def test_parked_groups(approvals, serve):
     assert "conclusion approved" in text
     assert "--source=default --kind=complete --key=leave --conclusion=approved" in text
     assert "each event is routed by its own body" in text
-    assert "The oldest one lacks conclusion" in text
-    assert "No handler can be found for these events" in text
+    assert "The oldest event lacks conclusion" in text
+    assert "No handler can match these events" in text
     chinese = console.page("/parked", "zh").text
     assert "逐个按其请求体路由" in chinese
     assert "审批结论 approved" in chinese
@@ -219,7 +219,7 @@ def test_a_parked_group_without_a_conclusion(house, listens, serve):
     flow.take("1")
     flow.take("2", key="Leave", conclusion="approved")
     text = serve(flow).page("/parked").text
-    assert "These events lack conclusion, which a handler needs" in text
+    assert "A handler's condition needs conclusion, which these events lack" in text
     assert "its own body" not in text
     assert "key 'leave' differs only in case or white space" in text
 
@@ -254,7 +254,7 @@ def test_a_handler_that_would_take_dismissed_events(house, listens, serve):
     flow.close()
     console = serve(house.open(listens(done, name="book", conclusion="approved"), listens(done, name="inform")))
     text = console.page("/handlers").text
-    assert "Dismissed events that it would take now: 3." in text
+    assert "Dismissed events that this handler takes now: 3." in text
     assert "flowhooks events reroute --handler=p:inform --state=dismissed --since=2026-01-01" in text
     assert "免处理事件：3 个" in console.page("/handlers", "zh").text
     assert len(console.flow.events(state="dismissed")) == 3
@@ -281,5 +281,5 @@ def test_handlers_of_a_newer_version(house, listens, serve):
     for path in ("/parked", "/handlers", f"/events/{console.flow.events()[0]}?explain=1"):
         answer = console.get(path, Accept_Language="en")
         assert answer.status == 503
-        assert "A newer version of flowhooks has recorded handlers" in answer.page.text
+        assert "A newer version of flowhooks has registered handlers" in answer.page.text
         assert "更新版本" in console.get(path, Accept_Language="zh").page.text

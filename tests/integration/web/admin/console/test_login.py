@@ -92,7 +92,7 @@ def test_logging_in_and_out(console):
     assert operator == "li"
     assert secret not in digest
     page = console.get("/events", Cookie=cookie).page
-    assert "li may operate Log out" in page.text
+    assert "li full access Log out" in page.text
     assert console.get("/login", Cookie=cookie).status == 303
     assert "退出登录" in console.get("/", Cookie=cookie, Accept_Language="zh").page.text
     assert console.get("/logout", Cookie=cookie).status == 303
@@ -176,11 +176,11 @@ def test_what_the_settings_say_now(console):
 def test_whoever_may_look_changes_nothing(console):
     """With the role view every page is shown, every change is a 403 page that says so, and one can log out."""
     cookie = console.log_in("wang", OTHER)
-    assert "wang may look" in console.get("/", Cookie=cookie).page.text
+    assert "wang read-only" in console.get("/", Cookie=cookie).page.text
     for method in ("POST", "PUT", "DELETE", "PATCH"):
         answer = console.get("/events", method=method, Cookie=cookie, Sec_Fetch_Site="same-origin")
         assert answer.status == 403
-        assert "role in the settings is operate" in answer.page.text
+        assert "an operator who has the role operate" in answer.page.text
     assert console.post("/logout", Cookie=cookie).status == 303
 
 
@@ -287,7 +287,7 @@ def test_wrong_passwords(house, serve):
         console.flow.clock.advance(60)
         answer = console.post("/login", form)
         assert answer.status == 401, form
-        assert "Name or password is wrong." in answer.page.text
+        assert "Wrong name or password." in answer.page.text
         assert "Set-Cookie" not in answer.headers
         assert PASSWORD not in answer.body.decode()
     for body, kind in (

@@ -121,7 +121,7 @@ def test_the_overview(busy):
     assert "parked 1 oldest:" in text
     assert "contracts:archive" in text
     assert "33.3 %" in text
-    assert busy.page("/live").text.partition(" What is open ")[2] in busy.page("/").text
+    assert busy.page("/live").text.partition(" Outstanding ")[2] in busy.page("/").text
     charts = [attributes for tag, attributes in busy.page("/live").tags if tag == "svg"]
     assert len(charts) == 3
     assert all(one["role"] == "img" and one["aria-label"] for one in charts)
@@ -154,8 +154,8 @@ def test_events_are_found(busy):
 def test_a_search_that_makes_no_sense(busy):
     """It is said what may be written, and nothing is listed."""
     page = busy.page("/events?since=soon&state=asleep")
-    assert "This is no date with a time" in page.text
-    assert "There is no such state" in page.text
+    assert "Invalid date or time" in page.text
+    assert "Unknown state" in page.text
     assert "4711" not in page.text
     assert [attributes["name"] for _, attributes in page.tags if "aria-invalid" in attributes] == ["state", "since"]
 
@@ -163,8 +163,8 @@ def test_a_search_that_makes_no_sense(busy):
 def test_times_are_read_in_the_zone_that_is_sent_with_them(busy):
     """The understood time stands beside the field; older pages and actions get the very same moments."""
     page = busy.page("/events?since=2025-12-31T09:09&until=2026-01-01T08:00:01&zone=Asia/Shanghai&key=contract")
-    assert "Understood as 2025-12-31 01:09:00 UTC" in page.text
-    assert "Understood as 2026-01-01 00:00:01 UTC" in page.text
+    assert "Interpreted as 2025-12-31 01:09:00 UTC" in page.text
+    assert "Interpreted as 2026-01-01 00:00:01 UTC" in page.text
     assert "4711" in page.text
     assert "4711" not in busy.page("/events?until=2026-01-01T08:00&zone=Asia/Shanghai").text
     (address,) = page.to_do("replay")
@@ -199,11 +199,11 @@ def test_pages_keep_the_moments(house, serve):
 @pytest.mark.parametrize(
     ("query", "says"),
     [
-        ("since=2026-03-29T02:30&zone=Europe/Berlin", "no such time in this zone"),
-        ("since=2026-03-29T02:30&zone=Nowhere/Land", "does not know the time zone"),
-        ("since=2026-03-29T02:30&zone=../../etc/passwd", "does not know the time zone"),
-        ("since=2026-03-29T02:30&zone=" + "x" * 5000, "does not know the time zone"),
-        ("since=09:09&zone=Asia/Shanghai", "This is no date with a time"),
+        ("since=2026-03-29T02:30&zone=Europe/Berlin", "does not exist in this time zone"),
+        ("since=2026-03-29T02:30&zone=Nowhere/Land", "does not know this time zone"),
+        ("since=2026-03-29T02:30&zone=../../etc/passwd", "does not know this time zone"),
+        ("since=2026-03-29T02:30&zone=" + "x" * 5000, "does not know this time zone"),
+        ("since=09:09&zone=Asia/Shanghai", "Invalid date or time"),
     ],
 )
 def test_times_that_cannot_be_read(busy, query, says):
@@ -219,8 +219,8 @@ def test_times_that_cannot_be_read(busy, query, says):
 def test_a_time_that_comes_twice(busy):
     """From the first to the second: all of the hour is meant, and that is said."""
     page = busy.page("/events?since=2026-10-25T02:30&until=2026-10-25T02:30&zone=Europe/Berlin")
-    assert "Understood as 2026-10-25 00:30:00 UTC This time comes twice: the earlier one is meant." in page.text
-    assert "Understood as 2026-10-25 01:30:00 UTC This time comes twice: the later one is meant." in page.text
+    assert "Interpreted as 2026-10-25 00:30:00 UTC This time occurs twice. The earlier one is used." in page.text
+    assert "Interpreted as 2026-10-25 01:30:00 UTC This time occurs twice. The later one is used." in page.text
 
 
 def test_pages_of_events(house, serve):
@@ -247,7 +247,7 @@ def test_one_event(busy):
     text = busy.page(f"/events/{event}").text
     for shown in (event, "4711", "B-1", "key contract", "Attempt 1 succeeded", '"archived": "B-1"', "B-other"):
         assert shown in text
-    assert "Identical call-backs after it 1" in text
+    assert "Identical callbacks received later 1" in text
     (dead,) = busy.flow.events(flow_instance_id="4712")
     text = busy.page(f"/events/{dead}").text
     assert "no such contract" in text
@@ -274,7 +274,7 @@ def test_what_operators_did_about_an_event(busy):
     reroute(replace(desk, by=Actor("bob", "cli")), EventFilter(ids=(parked,)))
     resolve(desk, busy.flow.only(dead).delivery_id, Resolution.CLOSE, note="by hand")
     text = busy.page(f"/events/{parked}").text
-    assert re.search(r"bob by a command .* ann at the console .* sent by a test", text)
+    assert re.search(r"bob on the command line .* ann in the console .* sent by a test", text)
     assert "by hand" in busy.page(f"/events/{dead}").text
     assert re.search(r"ann 控制台", busy.page(f"/events/{parked}", "zh").text)
 
@@ -284,7 +284,7 @@ def test_who_sees_to_an_alert(busy):
     busy.flow.app.alerts.poll()
     with busy.flow.app.ledger.connection() as connection:
         found = alert_queries.open_alerts(connection)
-    assert f"Alerts that nobody sees to yet: {len(found)}" in busy.page("/").text
+    assert f"{len(found)} unacknowledged alert" in busy.page("/").text
     first = found[0]
     assert len(busy.page("/alerts").to_do("acknowledge")) == len(found)
     acknowledge(replace(busy.flow.app.operation_context, by=Actor("ann", "console")), [first.id])
@@ -293,7 +293,7 @@ def test_who_sees_to_an_alert(busy):
     assert re.search(r"\bann 20", page.text)
     assert "已确认" in busy.page("/alerts", "zh").text
     left = len(found) - 1
-    assert (f"Alerts that nobody sees to yet: {left}" in busy.page("/").text) == (left > 0)
+    assert (f"{left} unacknowledged alert" in busy.page("/").text) == (left > 0)
 
 
 def test_the_body_as_a_file(busy):
@@ -313,11 +313,11 @@ def test_handlers_and_plugins(busy):
     assert "ValueError: payroll needs a table" in text
     assert "Traceback (most recent call last)" in text
     idle = text.index("contracts:idle")
-    assert text.index("nobody calls it") > idle
+    assert text.index("no recent calls") > idle
     assert "Move it into the archive." in text
     assert "key contract" in text
     assert "payroll" not in busy.page("/handlers?q=idle").text
-    assert "No plugin is like that." in busy.page("/handlers?q=none-of-them").text
+    assert "No matching plugins." in busy.page("/handlers?q=none-of-them").text
 
 
 def test_many_handlers_are_paged(house, serve, listens, monkeypatch):
@@ -342,8 +342,8 @@ def test_more_than_is_counted_is_said(house, serve, listens, monkeypatch):
     for most, said in ((4, False), (3, True)):
         monkeypatch.setattr(stats, "MAX_GROUPED", most)
         monkeypatch.setattr(parked, "MAX_GROUPED", most)
-        assert (f"of each kind, {most} are gone through" in console.page("/handlers").text) == said
-        assert (f"the oldest {most} are counted" in console.page("/parked").text) == said
+        assert (f"At most {most} of each kind are counted" in console.page("/handlers").text) == said
+        assert (f"Only the oldest {most} are counted" in console.page("/parked").text) == said
 
 
 def test_an_event_that_is_blocked(house, serve, listens):
@@ -359,13 +359,13 @@ def test_an_event_that_is_blocked(house, serve, listens):
     console = serve(flow)
     for event_id in held:
         page = console.page(f"/events/{event_id}")
-        assert f"It is blocked by an event of the same order key: {first}" in page.text
-        assert "not before" not in page.text
+        assert f"Blocked by an earlier event with the same order key: {first}" in page.text
+        assert "Next attempt" not in page.text
         assert f"/console/events/{first}" in page.links()
-        assert "须等待同一排序键的前一事件" in console.page(f"/events/{event_id}", "zh-CN").text
+        assert "正在等待同一排序键的前一事件" in console.page(f"/events/{event_id}", "zh-CN").text
     text = console.page(f"/events/{first}").text
-    assert "It runs when its turn comes, not before" in text
-    assert "is blocked" not in text
+    assert "Next attempt due at" in text
+    assert "Blocked by" not in text
 
 
 def test_parked_events(house, serve, listens):
@@ -463,7 +463,7 @@ def test_trouble_is_a_page_too(house, serve, logged, monkeypatch):
         monkeypatch.setattr(flow.app.ledger, "connection", fails)
         answer = console.get("/parked")
         assert answer.status == status
-        assert "log has the" in answer.page.text
+        assert "server log" in answer.page.text
         assert b"secret" not in answer.body
         assert [one for one in logged if one["event"] == told]
 
@@ -489,9 +489,9 @@ def test_a_plugin_that_other_processes_run_is_elsewhere(house, listens, serve):
     page = serve(house.open(start=False))
     text = page.page("/handlers").text
     assert "in another process" in text
-    assert "other processes run its handlers" in text
+    assert "Other processes run its handlers" in text
     has.close()
-    assert "It was loaded before and is not now" in page.page("/handlers").text
+    assert "This plugin was loaded before and is not loaded now" in page.page("/handlers").text
 
 
 def test_a_paused_handler(busy):
@@ -499,9 +499,9 @@ def test_a_paused_handler(busy):
     assert "paused" not in busy.page("/handlers").text
     pause(busy.flow.app.operation_context, ["contracts:archive"])
     event = busy.flow.take("4720", key="contract", businessKey="B-9", wait=0).event_id
-    assert "paused What comes for it is stored and waits. Paused since" in busy.page("/handlers").text
+    assert "paused New deliveries are stored and wait. Paused since" in busy.page("/handlers").text
     assert "已暂停" in busy.page("/handlers", "zh").text
-    assert "It waits until its handler is resumed, which is paused since" in busy.page(f"/events/{event}").text
+    assert "Waiting until the handler is resumed. Paused since" in busy.page(f"/events/{event}").text
     resume(busy.flow.app.operation_context, ["contracts:archive"])
     busy.flow.settled(event, State.SUCCEEDED)
     assert "paused" not in busy.page("/handlers").text
@@ -516,10 +516,10 @@ def test_an_open_circuit(busy):
     )
     event = busy.flow.take("4721", key="contract", businessKey="B-10", wait=0).event_id
     page = busy.page("/handlers").text
-    assert "circuit open Its last attempts failed. Its circuit is open since" in page
-    assert "<b>away</b>. One delivery is tried from" in page
+    assert "circuit open The circuit breaker is open because the last attempts failed. Open since" in page
+    assert "Last error: <b>away</b> · Next trial at" in page
     assert "已熔断" in busy.page("/handlers", "zh").text
-    assert "It waits until its handler works again" in busy.page(f"/events/{event}").text
+    assert "Waiting until the handler works again" in busy.page(f"/events/{event}").text
     resume(app.operation_context, ["contracts:archive"])
     busy.flow.settled(event, State.SUCCEEDED)
 
@@ -534,4 +534,4 @@ def test_an_event_that_was_purged_is_said_to_have_been(house, serve):
         answer = console.get(f"/events/{event_id}", Accept_Language=language)
         assert answer.status == 404
         assert words in answer.page.text
-    assert "There is nothing here" in console.get("/events/other", Accept_Language="en").page.text
+    assert "Not found" in console.get("/events/other", Accept_Language="en").page.text

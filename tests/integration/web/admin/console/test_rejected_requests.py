@@ -64,7 +64,7 @@ def test_what_was_refused_is_shown_with_the_reason(house, serve):
     assert [one.status for one in found] == [409, 405, 404, 422, 400]
     assert {one.address for one in found} == {"127.0.0.1"}
     console = serve(flow)
-    assert "Answered by this process since it started: 202 1 400 1 405 1 409 1 422 1" in console.page("/").text
+    assert "Responses of this process since its start: 202 1 400 1 405 1 409 1 422 1" in console.page("/").text
     text = console.page("/rejected-requests").text
     assert "/flow/i3/call-back/complete" in text
     assert "/businessKey: must be of type string" in text

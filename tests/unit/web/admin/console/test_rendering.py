@@ -34,6 +34,20 @@ def test_lengths_of_time(microseconds, shown):
     assert format_duration(microseconds) == shown
 
 
+def test_lengths_of_time_in_chinese():
+    """The units are Chinese, each of them."""
+    lengths = (5, 1_500, 1_240_000, 848_000_000, 7_500_000_000, 90_061_000_000, None)
+    assert [format_duration(length, "zh") for length in lengths] == [
+        "5 微秒",
+        "1.5 毫秒",
+        "1.24 秒",
+        "14 分钟 8 秒",
+        "2 小时 5 分钟",
+        "1 天 1 小时",
+        "\u2013",
+    ]
+
+
 def test_numbers_and_shares():
     """Thousands are apart; less than all is never shown as all."""
     assert (format_number(1234567), format_number(2.05), format_number(1234.5)) == ("1,234,567", "2.0", "1,234")
@@ -49,4 +63,4 @@ def test_templates_are_those_of_the_start(tmp_path, monkeypatch):
     values = dict.fromkeys(("operator", "logged_in", "just_done", "place", "version", "database"))
     shown = {"status": 503, "what": "problem.ledger.what", "then": "problem.ledger.then"}
     page = templates.render("problem.html", "en", **values, **shown, in_language=lambda language: language)
-    assert b"The ledger cannot be read just now" in page
+    assert b"The ledger cannot be read at present" in page

@@ -1,0 +1,185 @@
+"""Chinese for texts that the ledger and the router have in English: messages of alerts, reasons and hints."""
+
+# ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from flowhooks.background.alerts.cause import MessageTemplate
+from flowhooks.background.alerts.causes import MESSAGES, OTHERS, OTHERS_SUBJECT, SUSPENDED
+from flowhooks.background.alerts.routing_causes import (
+    CONCLUSION,
+    CONFLICT,
+    NO_NAME,
+    UNDECIDED_DELIVERIES,
+    UNDECIDED_EVENTS,
+)
+from flowhooks.model.alert import AlertCause
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flowhooks.ledger.alert_queries import OpenAlert
+
+MAX_REASON_CHARS: Final = 4_000
+"""Longer reasons are not translated, because matching a pattern takes longer than the length of the text."""
+_WHY: Final = "\0"
+"""Stands for the part of a message that is not stored separately. No message contains it."""
+
+CHINESE_MESSAGES: Final[Mapping[MessageTemplate, str]] = {
+    MESSAGES[AlertCause.DEAD]: (
+        "处理器 {subject} 有 {count:,} 个投递最终失败，最早始于 {since}。"
+        "请排除原因，然后执行 `flowhooks events replay --handler {quoted}`。"
+    ),
+    MESSAGES[AlertCause.UNKNOWN]: (
+        "处理器 {subject} 有 {count:,} 个投递结果未知，最早始于 {since}。"
+        "请核实各投递的业务是否已完成，然后执行 `flowhooks events resolve`。"
+    ),
+    MESSAGES[AlertCause.WAITING]: (
+        "处理器 {subject} 有 {count:,} 个投递尚未开始，最早的应在 {since} 执行。"
+        "`flowhooks events list --state running` 显示占用线程的投递。"
+    ),
+    SUSPENDED: (
+        "处理器 {subject} 的插件没有加载，有 {count:,} 个投递在等待，最早始于 {since}。"
+        "请修复或重新安装插件，然后重启服务器。`flowhooks check` 显示原因。"
+    ),
+    MESSAGES[AlertCause.PARKED]: (
+        "有 {count:,} 个事件没有匹配的处理器，已暂存（{subject}），最早始于 {since}。"
+        "请安装监听它的插件，或把流程 Key 加入 routing.ignore_process_keys。"
+    ),
+    MESSAGES[AlertCause.CIRCUIT_OPEN]: (
+        "处理器 {subject} 连续失败（{why}），自 {since} 起已熔断，{count:,} 个投递在等待。请排除原因。"
+        "flowhooks 定时试探执行一个投递，成功后恢复。也可执行 `flowhooks handlers resume {quoted}` 立即恢复。"
+    ),
+    MESSAGES[AlertCause.OVERDUE]: (
+        "处理器 {subject} 有 {count:,} 次尝试超过时限，最早始于 {since}。线程无法终止，请查明处理器在等待什么。"
+        '设置 isolation = "process" 后，超时的尝试会被终止。'
+    ),
+    MESSAGES[AlertCause.QUARANTINED]: (
+        "插件 {subject} 自 {since} 起无法使用，其处理器的投递在等待：{why}。请修复插件，然后重启服务器。"
+    ),
+    OTHERS: (
+        "另有 {count:,} 条同类告警（{cause}）超过数量上限，未逐一发出，最早始于 {since}。请执行 `flowhooks check`。"
+    ),
+    UNDECIDED_EVENTS: (
+        "有 {count:,} 个事件（{subject}）无法判断处理器的条件，最早始于 {since}：{why}。"
+        "请让流程引擎发送该字段，然后处理已暂存的事件：`flowhooks events list --state parked`。"
+    ),
+    UNDECIDED_DELIVERIES: (
+        "处理器 {subject} 的条件无法判断，有 {count:,} 个投递没有执行，最早始于 {since}：{why}。"
+        "请修改处理器并重启服务器，或关闭这些投递：`flowhooks events resolve`。"
+    ),
+    CONCLUSION: (
+        "没有处理器接收{subject}，首次收到于 {since}。这类事件已忽略{why}。请在处理器中声明该结论、"
+        "在 [sources.NAME.conclusion] 中映射，或加入 routing.ignore_conclusions。"
+    ),
+    CONFLICT: (
+        "来源 {subject} 有 {count:,} 次回调与已有事件标识相同但数据不同，最早始于 {since}，均已返回 409 并保存。"
+        "`flowhooks events show {why}` 显示差异。请确认流程引擎是否重复使用了流程实例 ID，或更改了结论。"
+    ),
+    NO_NAME: (
+        "有 {count:,} 个事件既没有 callBackProcessClass 也没有 processDefinitionKey，最早始于 {since}，"
+        "没有处理器能匹配。请让流程引擎至少发送其中一个，然后对已暂存的事件执行 `flowhooks events dismiss`。"
+    ),
+}
+"""The Chinese message for each English one."""
+_WITH_REASONS: Final = (UNDECIDED_EVENTS, UNDECIDED_DELIVERIES, CONCLUSION)
+"""The messages whose `why` is a reason or a hint of the router, and not an error."""
+
+_REASONS: Final = tuple(
+    (re.compile(english, re.DOTALL), chinese)
+    for english, chinese in (
+        # Why a handler does not match.
+        (r"kind is (.+), not (.+)", r"回调类型是 \1，不是 \2"),
+        (r"source (['\"].*['\"]) is not one of (.+)", r"来源 \1 不在其中：\2"),
+        (
+            r"no processDefinitionVersion, but versions (.+) requires one",
+            r"没有 processDefinitionVersion，而版本条件 \1 需要它",
+        ),
+        (r"version (-?\d+) is not (\S+)", r"版本 \1 不符合 \2"),
+        (r"conclusion (['\"].*['\"]) is not one of (.+)", r"审批结论 \1 不在其中：\2"),
+        (r"no conclusion, but the handler requires one of (.+)", r"没有审批结论，而处理器需要其中之一：\1"),
+        (r"(/.*) is absent, but the condition (.+) needs it", r"缺少 \1，而条件 \2 需要它"),
+        (r"(/.*) is an? (\w+), which the condition (.+) cannot decide", r"\1 的类型是 \2，条件 \3 无法判断"),
+        (r"(/.*) is (.+), but the condition is (.+)", r"\1 是 \2，而条件是 \3"),
+        (r"`flowhooks events show (\S+)` shows why", r"`flowhooks events show \1` 显示原因"),
+        # Hints at a misspelling.
+        (r"class (.+) differs only in case or white space", r"处理类 \1 仅大小写或空白不同"),
+        (r"key (.+) differs only in case or white space", r"流程 Key \1 仅大小写或空白不同"),
+        (r"conclusion (.+) differs only in case or white space", r"审批结论 \1 仅大小写或空白不同"),
+        (r"class (.+) is similar", r"处理类 \1 与之相近"),
+        (r"key (.+) is similar", r"流程 Key \1 与之相近"),
+        (r"conclusion (.+) is similar", r"审批结论 \1 与之相近"),
+        (r"(.+) is known, but not as a class", r"\1 不是处理类，而是流程 Key"),
+        (r"(.+) is known, but not as a key", r"\1 不是流程 Key，而是处理类"),
+    )
+)
+_WHOLE: Final = {"every": "所有事件", "neither class nor key": "既无处理类也无流程 Key", OTHERS_SUBJECT: "（其他）"}
+_STARTS: Final = (("class ", "处理类 ", 6), ("key ", "流程 Key ", 4), ("every, ", "所有事件", 5))
+"""How the reason for a match starts, the Chinese for it, and the number of characters that it replaces."""
+_PARTS: Final = (
+    (", conditions on ", "，字段条件 ", "", ""),
+    (", conclusion ", "，审批结论 ", "", ""),
+    (", source ", "，来源 ", " of ", " 属于 "),
+    (", version ", "，版本 ", " in ", " 符合 "),
+    (" and key ", "，流程 Key ", "", ""),
+)
+"""The further parts of the reason for a match, the last one first, and the word within each part."""
+
+
+def alert_message(alert: OpenAlert, language: str) -> str:
+    """Return the message of an alert; in English if another version of flowhooks stored another text."""
+    if language != "zh":
+        return alert.message
+    for template, chinese in CHINESE_MESSAGES.items():
+        before, mark, after = template.fill(
+            cause=alert.cause, subject=alert.subject, count=alert.count, since=alert.started_at, why=_WHY
+        ).partition(_WHY)
+        end = len(alert.message) - len(after)
+        if alert.message.startswith(before) and alert.message[end:] == after and (mark or end == len(before)):
+            why = alert.message[len(before) : end]
+            return MessageTemplate(chinese).fill(
+                cause=alert.cause,
+                subject=translate_reason(alert.subject, language),
+                count=alert.count,
+                since=alert.started_at,
+                why=_translate_why(why) if template in _WITH_REASONS else why,
+            )
+    return alert.message
+
+
+def _translate_why(why: str) -> str:
+    """Translate a reason, which the id of its handler may precede, or hints in brackets."""
+    if why.startswith(" (") and why.endswith(")"):
+        return f"（{'；'.join(translate_reason(hint, 'zh') for hint in why[2:-1].split('; '))}）"
+    handler, separator, reason = why.partition(": ")
+    return f"{handler}：{translate_reason(reason, 'zh')}" if separator else translate_reason(why, "zh")
+
+
+def translate_reason(reason: str, language: str) -> str:
+    """Return a reason or a hint of the router, or the subject of an alert; another text is returned unchanged."""
+    if language != "zh" or len(reason) > MAX_REASON_CHARS:
+        return reason
+    if reason in _WHOLE:
+        return _WHOLE[reason]
+    if reason.startswith("conclusion ") and (
+        parts := re.fullmatch(r"conclusion (['\"].*['\"]) of (.+)", reason, re.DOTALL)
+    ):
+        return f"审批结论 {parts[1]}（{translate_reason(parts[2], language)}）"
+    for pattern, chinese in _REASONS:
+        if match := pattern.fullmatch(reason):
+            return match.expand(chinese)
+    for start, chinese, length in _STARTS:
+        if reason.startswith(start):
+            return chinese + _translate_parts(reason[length:])
+    return reason
+
+
+def _translate_parts(reason: str) -> str:
+    tail = ""
+    for part, chinese, word, chinese_word in _PARTS:
+        rest, mark, value = reason.rpartition(part)
+        if mark:
+            reason, tail = rest, f"{chinese}{value.replace(word, chinese_word, 1) if word else value}{tail}"
+    return reason + tail
