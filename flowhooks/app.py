@@ -444,11 +444,11 @@ class App:
         # A small write may succeed although the disk has no space for a callback.
         free_bytes = database.free_disk_bytes(database_url(self.settings))
         if free_bytes is not None and free_bytes < self.settings.http.max_body_bytes:
-            problems.append(f"the disk of the database has {free_bytes // 1024} KiB left; make room there")
+            problems.append(f"the disk of the database has {free_bytes // 1024} KiB left; free some space")
         if self.router.unreadable_handlers:
             problems.append(
-                f"a newer version of flowhooks has recorded what {', '.join(self.router.unreadable_handlers[:3])} "
-                "listens to; run that version here, too"
+                f"a newer version of flowhooks has registered {', '.join(self.router.unreadable_handlers[:3])}, and "
+                "this version cannot read the selectors; run the newer version here too"
             )
         if why := self.runner.health():
             problems.append(f"deliveries cannot be run: {why}")

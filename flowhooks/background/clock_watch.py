@@ -58,7 +58,7 @@ class ClockWatch:
                 last_error = ""
             except FlowhooksError as error:
                 if str(error) != last_error:
-                    log.error("due_times_correction_failed", why=str(error), next="tried again in ten seconds")  # noqa: TRY400 (one line until it changes)
+                    log.error("due_times_correction_failed", why=str(error), next="the next try is in ten seconds")  # noqa: TRY400 (one line until it changes)
                 last_error, corrected_at = str(error), float("-inf")
             except Exception:
                 # A defect in flowhooks must not end the watch.
@@ -72,7 +72,8 @@ class ClockWatch:
             log.warning(
                 "clock_jumped",
                 seconds=round(jump / SECOND),
-                next="see why this machine's clock was set; nothing is purged for an hour after more than a day",
+                next="find out why this machine's clock was set; after a jump of more than a day, nothing is purged "
+                "for an hour",
             )
         return bool(jump)
 
@@ -88,5 +89,5 @@ class ClockWatch:
             log.warning(
                 "due_times_corrected",
                 deliveries=corrected,
-                why="they were due later than any schedule has it, as after a clock was ahead; they are due now",
+                why="their due times were later than any schedule allows, as after a clock was ahead; they are due now",
             )

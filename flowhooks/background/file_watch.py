@@ -55,7 +55,7 @@ class FileWatch:
                 last_error = ""
             except FlowhooksError as error:
                 if str(error) != last_error:
-                    log.error("file_watch_failed", why=str(error), next="tried again each second")  # noqa: TRY400 (one line until it changes)
+                    log.error("file_watch_failed", why=str(error), next="the next try is in a second")  # noqa: TRY400 (one line until it changes)
                 last_error = str(error)
             except Exception:
                 # A defect in flowhooks must not end the watch: a missing file would not be reported.

@@ -100,8 +100,8 @@ class Retention:
                 log.warning(
                     "purge_capped",
                     most=max_rows,
-                    why="one run deletes no more of a kind, in case the clock or a setting is wrong",
-                    next="the next run goes on in an hour; `flowhooks db purge` deletes at once",
+                    why="one run deletes at most this many of a kind, in case the clock or a setting is wrong",
+                    next="the next run continues in an hour; `flowhooks db purge` deletes at once",
                 )
         return deleted
 
@@ -115,7 +115,7 @@ class Retention:
                 last_error = ""
             except FlowhooksError as error:
                 if str(error) != last_error and not self._stopping.is_set():
-                    log.error("purge_failed", why=str(error), next="tried again in an hour")  # noqa: TRY400 (one line until it changes)
+                    log.error("purge_failed", why=str(error), next="the next try is in an hour")  # noqa: TRY400 (one line until it changes)
                 last_error = str(error)
             except Exception:
                 # A defect in flowhooks must not end the runs: the disk would fill up without a visible reason.
@@ -132,7 +132,7 @@ class Retention:
             log.warning(
                 "purge_postponed",
                 why="the clock is more than a day ahead of the newest thing in the ledger, or has jumped ahead",
-                next="nothing is purged until it has stayed so for an hour; see that this machine's clock is right",
+                next="nothing is purged until this has lasted for an hour; check this machine's clock",
             )
         self._postponed = True
         return FIRST_RUN_DELAY

@@ -57,11 +57,11 @@ def backup(url: str, target: Path, *, progress: ProgressReporter) -> BackupResul
     source = database.database_file(url)
     if source is None:
         raise LedgerUnusable(
-            f"{database.display_name(url)} is no file: PostgreSQL is backed up by its own program, while servers go "
-            f"on: pg_dump --format=custom --file={target} and the name of the database"
+            f"{database.display_name(url)} is a PostgreSQL database. Back it up with pg_dump while servers run: "
+            f"pg_dump --format=custom --file={target} and the name of the database"
         )
     if not source.exists():
-        raise LedgerUnusable(f"there is no database at {source}")
+        raise LedgerUnusable(f"the database {source} does not exist")
     _check_is_ledger(url)
     with _atomic_target(target) as unfinished:
         with name_database_in_errors(url), progress("copy", lambda: database.count_pages(source)) as advance:
@@ -97,7 +97,7 @@ def _atomic_target(target: Path) -> Iterator[Path]:
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
     try:
         if target.exists() or target.is_symlink():
-            raise LedgerUnusable(f"{target} is there already; a backup is a new file")
+            raise LedgerUnusable(f"{target} exists already; a backup needs a new file")
         os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         try:
             yield unfinished

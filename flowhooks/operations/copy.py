@@ -94,10 +94,10 @@ def copy(source: str, target: str, *, heartbeat_timeout: float, progress: Progre
     for name, content in copied.items():
         if copy_digests[name] != content:
             raise LedgerUnusable(
-                f"{database.display_name(target)} is no true copy of {database.display_name(source)}: its {name} have "
-                f"{copy_digests[name].rows:,} rows with the digest {copy_digests[name].digest}, "
-                f"the source's {content.rows:,} with {content.digest}. "
-                "Has somebody used it meanwhile? Copy into an empty database"
+                f"{database.display_name(target)} is not an exact copy of {database.display_name(source)}: its "
+                f"table {name} has {copy_digests[name].rows:,} rows with the digest {copy_digests[name].digest}, "
+                f"the source has {content.rows:,} rows with {content.digest}. "
+                "A program may have changed the copy. Copy into an empty database"
             )
     tables = {
         name: TableCopyResult(rows=content.rows, kept=kept[name], digest=content.digest)
@@ -129,6 +129,6 @@ def _reject_if_in_use(reader: Reader, url: str, heartbeat_timeout: float) -> Non
     if living:
         users = ", ".join(f"{process.pid} on {process.host}" for process in living[:5])
         raise LedgerUnusable(
-            f"{database.display_name(url)} is in use by process {users}: stop what uses it, then copy again "
-            f"(one that was killed counts as alive until it has been silent for {heartbeat_timeout:g} s)"
+            f"{database.display_name(url)} is in use by process {users}: stop the processes, then copy again "
+            f"(a killed process counts as running until {heartbeat_timeout:g} s after its last heartbeat)"
         )

@@ -19,7 +19,7 @@ def find_event(reader: Reader, name: str) -> StoredEvent:
         LedgerUnusable: the ledger cannot be read.
     """
     if not name.isascii() or not name.isprintable():
-        raise NotFound("no id is like that")
+        raise NotFound("there is no event or delivery with this id")
     try:
         return reader.event(name)
     except NotFound:

@@ -91,10 +91,10 @@ def cutoffs_from_filter(event_filter: EventFilter) -> Cutoffs:
         SettingsError: `until` is missing, or events in the state are never purged.
     """
     if event_filter.until is None:
-        raise SettingsError("a purge needs a time before which events are old enough: event_filter.until")
+        raise SettingsError("a purge needs event_filter.until: only older events are deleted")
     if event_filter.state is None:
         return dict.fromkeys(PURGED_BY_DEFAULT, event_filter.until)
     if event_filter.state not in {*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST}:
         states = ", ".join((*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST))
-        raise SettingsError(f"events that are {event_filter.state} are never purged; there are {states}")
+        raise SettingsError(f"events in the state {event_filter.state} are never purged; allowed states: {states}")
     return {event_filter.state: event_filter.until}

@@ -54,7 +54,7 @@ def run_operation(context: OperationContext, name: str, arguments: Mapping[str, 
         Unavailable: the ledger cannot be written at the moment.
     """
     if name not in OPERATIONS:
-        raise SettingsError(f"there is no operation {name!r}; there are {', '.join(sorted(OPERATIONS))}")
+        raise SettingsError(f"there is no operation {name!r}; the operations are {', '.join(sorted(OPERATIONS))}")
     function, parsers = OPERATIONS[name]
     unknown = sorted(set(arguments) - set(parsers))
     if unknown:
@@ -74,7 +74,7 @@ def filter_from_json(key: str, value: Any) -> EventFilter:
         SettingsError: a name, type or state is invalid, or the list of ids is empty.
     """
     if not isinstance(value, dict):
-        raise SettingsError(f"{key} is an object")
+        raise SettingsError(f"{key} must be an object")
     unknown = sorted(set(value) - {field.name for field in fields(EventFilter)})
     if unknown:
         raise SettingsError(f"{key} has no {', '.join(unknown)}")
@@ -87,29 +87,29 @@ def filter_from_json(key: str, value: Any) -> EventFilter:
             else isinstance(member, list)
         ) or member is None
         if not fits:
-            raise SettingsError(f"{key}.{name} is of the wrong type")
+            raise SettingsError(f"{key}.{name} has the wrong type")
     ids = value.get("ids")
     if ids is not None and not (ids and all(isinstance(item, str) for item in ids)):
         # An empty list would select every event, which a caller without ids hardly wants.
-        raise SettingsError(f"{key}.ids are one or more strings")
+        raise SettingsError(f"{key}.ids must be a list of at least one string")
     return EventFilter(**{**value, "ids": tuple(ids or ())})
 
 
 def _string(key: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise SettingsError(f"{key} is a string")
+        raise SettingsError(f"{key} must be a string")
     return value
 
 
 def _string_list(key: str, value: Any) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise SettingsError(f"{key} is a list of strings")
+        raise SettingsError(f"{key} must be a list of strings")
     return value
 
 
 def _boolean(key: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise SettingsError(f"{key} is true or false")
+        raise SettingsError(f"{key} must be true or false")
     return value
 
 
@@ -117,7 +117,7 @@ def _resolution(key: str, value: Any) -> Resolution:
     try:
         return Resolution(value)
     except ValueError:
-        raise SettingsError(f"{key} is one of {', '.join(Resolution)}") from None
+        raise SettingsError(f"{key} must be one of {', '.join(Resolution)}") from None
 
 
 OPERATIONS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, Any], Any]]]]] = {

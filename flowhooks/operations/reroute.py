@@ -106,7 +106,7 @@ def reroute(
         Unavailable: the ledger could not be written; the call changed nothing and may be repeated.
     """
     if handler is not None and not context.router.has_handler(handler):
-        raise NotFound(f"no handler is called {handler}; `flowhooks handlers list` shows their ids")
+        raise NotFound(f"there is no handler {handler}; `flowhooks handlers list` shows the ids")
     page = context.ledger.page(event_filter, after=after, limit=PAGE_SIZE)
     candidates = [
         stored

@@ -76,12 +76,12 @@ def resolve(
     target_state = TARGET_STATES[verdict]
     if verdict is not Resolution.CLOSE and standing.state is not State.UNKNOWN:
         raise InvalidTransition(
-            f"delivery {delivery_id} is {standing.state}: only of an unknown one can it be said whether it did its work"
+            f"delivery {delivery_id} is {standing.state}: only an unknown delivery can be marked as done or not done"
         )
     if verdict is Resolution.CLOSE and standing.state not in {State.UNKNOWN, State.DEAD, State.WAITING}:
         raise InvalidTransition(f"delivery {delivery_id} is {standing.state}: it cannot be closed")
     if not dry_run:
-        comment = note or f"an operator said: {verdict}"
+        comment = note or f"resolved by an operator: {verdict}"
         detail = {"delivery": delivery_id, "handler": standing.handler, "verdict": verdict.value, "note": note}
         changed = context.change(
             lambda transaction: _write(context, transaction, standing, target_state, comment),
@@ -89,7 +89,7 @@ def resolve(
         )
         hit("resolve.committed")
         if not changed:
-            raise InvalidTransition(f"delivery {delivery_id} has just moved on; look at it again")
+            raise InvalidTransition(f"delivery {delivery_id} has changed meanwhile; check its state again")
     return ResolveResult(
         delivery_id=delivery_id, handler=standing.handler, before=standing.state, after=target_state, dry_run=dry_run
     )

@@ -62,7 +62,7 @@ def is_ambiguous(text: str, zone: tzinfo) -> bool:
 
 def _to_utc(local: datetime, zone: tzinfo | None, *, later: bool) -> datetime:
     if zone is None:
-        raise TimeZoneRequired("the time has no offset, and no zone is known to read it in")
+        raise TimeZoneRequired("the time has no offset, and its time zone is not known")
     utc_time = local.replace(tzinfo=zone, fold=later).astimezone(UTC)
     if utc_time.astimezone(zone).replace(tzinfo=None) != local:
         raise NonexistentTime("clocks were set forward over this time")

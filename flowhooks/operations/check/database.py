@@ -70,9 +70,10 @@ class DatabaseCheck:
         if is_affected(version := database.library_version()):
             yield note(
                 "database",
-                f"SQLite {version} has the WAL-reset bug, which 3.51.3 mended",
-                "two processes that write at once can spoil a database; flowhooks lets only one write, so it is safe",
-                "open the file with nothing else that writes while the server runs",
+                f"SQLite {version} has the WAL-reset bug (fixed in 3.51.3)",
+                "two processes that write at once can damage a database; flowhooks is safe, because only one process "
+                "writes",
+                "do not let another program write to the file while the server runs",
             )
         location = list(_check_location(file))
         yield from location
@@ -85,7 +86,7 @@ class DatabaseCheck:
             # Do not read the database: opening it would create a new WAL file without the data that the server stored
             # in the deleted one.
             yield trouble(
-                "database", f"{log}, which the server writes, is gone", "it holds the newest data", PUT_BACK_ADVICE
+                "database", f"the server's write-ahead log {log} is missing", "it has the newest data", PUT_BACK_ADVICE
             )
         elif file.exists():
             yield from self._check_contents(str(file), idle="" if holder and holder.admin else _NO_SERVER)
@@ -95,7 +96,9 @@ class DatabaseCheck:
             reader = Reader(self._url)
         except LedgerSchemaTooOld as error:
             if database.is_shared(self._url):
-                yield trouble("database", str(error), "a start does not: other processes may be using it")
+                yield trouble(
+                    "database", str(error), "a start does not upgrade it, because other processes may be using it"
+                )
             else:
                 yield note("database", str(error), "the next start upgrades it")
             return
@@ -114,7 +117,7 @@ class DatabaseCheck:
                 }
             self._read_processes(reader)
             self.counts = list(_check_deliveries(reader, idle=self._idle_text() if reader.shared else idle))
-            yield ok("database", f"{name} is a ledger of this version, and whole")
+            yield ok("database", f"{name} is a ledger of this version and is not damaged")
             if reader.shared:
                 yield from self._check_processes()
         except FlowhooksError as error:
@@ -131,7 +134,7 @@ class DatabaseCheck:
 
     def _check_processes(self) -> Iterator[CheckFinding]:
         if not self.live_processes:
-            yield note("processes", "none lives that shares this ledger", "what waits is run when one starts")
+            yield note("processes", "no live process uses this ledger", "waiting deliveries run when a process starts")
         for process in self.live_processes:
             yield ok(
                 "processes",
@@ -155,19 +158,25 @@ def _check_location(file: Path) -> Iterator[CheckFinding]:
     lock = Lock(file).path
     try:
         if not folder.is_dir():
-            yield trouble("database", f"there is no folder {folder}", "", "make it, or name another: --database")
+            yield trouble(
+                "database", f"the folder {folder} does not exist", "", "create it, or name another file: --database"
+            )
         elif file.is_dir():
             yield trouble("database", f"{file} is a folder", "", "name a file: --database")
         elif why := why_misplaced(file):
-            yield trouble("database", why, "what it stores is not in the file at that path", PUT_BACK_ADVICE)
+            yield trouble(
+                "database", why, "the server stores its data in another file than the one at that path", PUT_BACK_ADVICE
+            )
         elif unwritable := [path for path in (folder, file, lock) if path.exists() and not os.access(path, os.W_OK)]:
             yield trouble(
-                "database", f"{unwritable[0]} cannot be written", "the server writes the file, and others beside it"
+                "database",
+                f"{unwritable[0]} cannot be written",
+                "the server writes this file and other files in its folder",
             )
         else:
             reject_network_file_system(folder)
             if not file.exists():
-                yield note("database", f"there is none yet at {file}", "the first start makes it")
+                yield note("database", f"{file} does not exist yet", "the first start creates it")
     except (OSError, FlowhooksError) as error:
         yield trouble("database", str(error))
 
@@ -178,9 +187,9 @@ def _check_lock(file: Path) -> tuple[LockOwner | None, CheckFinding]:
     except FlowhooksError as error:
         return None, trouble("server", str(error))
     if holder is None:
-        return None, note("server", "none runs on this database", "what waits is run when one starts")
+        return None, note("server", "no server runs on this database", "waiting deliveries run when a server starts")
     if not holder.admin:
-        return holder, note("server", f"none yet: process {holder.pid} has the database to itself just now")
+        return holder, note("server", f"no server runs yet: process {holder.pid} is using the database exclusively")
     return holder, ok("server", f"process {holder.pid} serves; its administration is at {holder.admin}")
 
 
@@ -196,14 +205,14 @@ def _check_deliveries(reader: Reader, *, idle: str) -> Iterator[CheckFinding]:
         yield note(
             "deliveries",
             f"{tally['unknown']:,} unknown",
-            "the process was killed while they ran: they may or may not have done their work",
+            "a process was killed while they ran, so they may or may not have done their work",
             "`flowhooks events list --state unknown`, then `flowhooks events resolve`",
         )
     if tally["dead"]:
         yield note(
             "deliveries",
             f"{tally['dead']:,} dead",
-            "they failed for good",
+            "they failed and have no retry left",
             "`flowhooks events list --state dead`, then `flowhooks events replay`",
         )
     if tally["parked"]:
@@ -213,8 +222,8 @@ def _check_deliveries(reader: Reader, *, idle: str) -> Iterator[CheckFinding]:
         yield note(
             "deliveries",
             f"{tally['parked']:,} parked",
-            f"when they came, no class or key handler wanted {'; '.join(named)}{more}",
-            "`flowhooks events list --state parked`; install a handler, or see `flowhooks routes --key KEY`",
+            f"no class or key handler matched when they were received: {'; '.join(named)}{more}",
+            "`flowhooks events list --state parked` lists them; install a handler, or run `flowhooks routes --key KEY`",
         )
 
 

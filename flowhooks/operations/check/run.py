@@ -38,20 +38,23 @@ if TYPE_CHECKING:
 __all__ = ["CheckFinding", "Severity", "check", "from_settings_error"]
 
 _UNAVAILABLE: Final = {
-    "quarantined": ("the plugin cannot be used", "see to its own trouble, which is said of plugins above"),
-    "denied": ("the settings keep the plugin out", "take it off plugins_deny, or put it on plugins_allow"),
+    "quarantined": ("the plugin cannot be used", "fix the problem that is listed under plugins above"),
+    "denied": ("the plugin is disabled by the settings", "remove it from plugins_deny, or add it to plugins_allow"),
     "missing": (
         "the plugin is not installed",
         (
-            "bring it back (a single file: name its folder, --plugins-dir or plugins_dirs); "
-            "if it is gone for good, `flowhooks plugins uninstall {plugin}`"
+            "install it again (for a single file, name its folder: --plugins-dir or plugins_dirs); "
+            "if it is removed for good, run `flowhooks plugins uninstall {plugin}`"
         ),
     ),
 }
 """Why a handler is unavailable and what to do, by its availability in the look-up."""
 _REMOVED: Final = (
-    "the plugin is loaded, and has no such handler any more",
-    "bring it back; if it was renamed or removed for good, `flowhooks plugins uninstall {plugin} --handler {handler}`",
+    "the plugin is loaded, but no longer has this handler",
+    (
+        "restore the handler; if it was renamed or removed for good, run "
+        "`flowhooks plugins uninstall {plugin} --handler {handler}`"
+    ),
 )
 """Why a handler is unavailable and what to do if its plugin is loaded without it."""
 _MAX_NAMED: Final = 5
@@ -84,7 +87,7 @@ def check(
         schemas, plugins = None, None
         findings.append(trouble("plugins", str(error)))
     if schemas is not None and plugins is not None:
-        findings.append(ok("schemas", f"kinds of call-back: {', '.join(schemas.kinds)}"))
+        findings.append(ok("schemas", f"kinds of callback: {', '.join(schemas.kinds)}"))
         findings += _plugins(plugins, settings)
         findings += _isolation(isolated(plugins))
         findings.append(_alerts(plugins))
@@ -124,9 +127,9 @@ def _binds(settings: Settings) -> Iterator[CheckFinding]:
         return
     yield from sources.findings(settings)
     yield from _operators(settings)
-    where = f"call-backs at {settings.listen}, administration at {settings.admin}"
+    where = f"callbacks at {settings.listen}, administration at {settings.admin}"
     if public := settings.public_without_credential():
-        yield note("binds", where, f"other machines reach {' and '.join(public)} without a credential (insecure)")
+        yield note("binds", where, f"other machines can use {' and '.join(public)} without a credential (insecure)")
     else:
         yield ok("binds", where)
 
@@ -140,7 +143,7 @@ def _connections(settings: Settings) -> CheckFinding:
     return note(
         "connections",
         f"{summary}, fewer than http.max_connections ({settings.http.max_connections:,})",
-        f"a process may open {files} files here, and handlers, the database and logs need some of them",
+        f"a process may open {files} files here; handlers, the database and logs need some of them",
         "raise the hard limit of open files (`ulimit -Hn`, LimitNOFILE of a systemd unit), or lower "
         "http.max_connections",
     )
@@ -156,12 +159,12 @@ def _operators(settings: Settings) -> Iterator[CheckFinding]:
             yield trouble("operators", line)
         return
     public = not is_loopback(host_and_port(settings.admin)[0])
-    who = f"{_plural(len(settings.operators), 'operator')} may come in: {_names(sorted(settings.operators))}"
+    who = f"{_plural(len(settings.operators), 'operator')} can log in: {_names(sorted(settings.operators))}"
     if settings.public_url.startswith("http://") or (public and not settings.public_url):
         yield note(
             "operators",
             who,
-            "passwords and tokens travel without TLS: whoever reads them on the way can use them",
+            "passwords and tokens travel without TLS: anyone who can read the network traffic can use them",
             "put a proxy with TLS in front, and set public_url to its address, https://…",
         )
     else:
@@ -179,10 +182,10 @@ def _plugins(plugins: Plugins, settings: Settings) -> Iterator[CheckFinding]:
         yield note(
             "plugins",
             "no plugin is installed",
-            "every call-back will be parked"
+            "every callback will be parked"
             if settings.routing.no_handler == "park"
-            else "every call-back will be refused",
-            "install one (`flowhooks plugins new` makes one), "
+            else "every callback will be rejected",
+            "install a plugin (`flowhooks plugins new` creates one), "
             "or name a folder of single-file plugins: --plugins-dir or plugins_dirs",
         )
 
@@ -192,7 +195,7 @@ def _plugin(info: PluginInfo) -> CheckFinding:
     if info.state == "loaded":
         return ok("plugins", f"{name} is loaded, with {_plural(len(info.handlers), 'handler')}")
     if info.state == "denied":
-        return note("plugins", f"{name} is kept out by the settings", info.error)
+        return note("plugins", f"{name} is disabled by the settings", info.error)
     return trouble(
         "plugins",
         f"{name} cannot be used and is quarantined; its handlers' deliveries wait",
@@ -224,7 +227,7 @@ def _isolation(errors: Mapping[str, str]) -> Iterator[CheckFinding]:
                 f"{count_text} cannot be run in a process of {'its' if len(handlers) == 1 else 'their'} own: "
                 f"{_names(handlers)}",
                 error,
-                "the plugin must load a second time while the server runs; or have it run in a thread: "
+                "let the plugin load a second time while the server runs, or run the handler in a thread: "
                 f'[handlers."{handlers[0]}"] isolation = "thread"',
             )
         else:
@@ -235,8 +238,8 @@ def _isolation(errors: Mapping[str, str]) -> Iterator[CheckFinding]:
 
 def _alerts(plugins: Plugins) -> CheckFinding:
     if listeners := plugins.alert_listeners:
-        return ok("alerts", f"told to {', '.join(listeners)}")
-    return ok("alerts", "no plugin listens, so they are only logged; flowhooks-notice sends mail, or posts in a chat")
+        return ok("alerts", f"sent to {', '.join(listeners)}")
+    return ok("alerts", "no plugin listens, so alerts are only logged; flowhooks-notice sends mails and chat messages")
 
 
 def _jobs(look: Callable[[], None]) -> CheckFinding:
@@ -244,7 +247,7 @@ def _jobs(look: Callable[[], None]) -> CheckFinding:
         look()
     except FlowhooksError as error:
         return trouble("jobs", str(error), "a process with these settings refuses to start")
-    return ok("jobs", "the tables of jobs are those of the Procrastinate that is installed")
+    return ok("jobs", "the tables of jobs match the installed version of Procrastinate")
 
 
 def _routes(plugins: Plugins, database_check: DatabaseCheck, settings: Settings) -> Iterator[CheckFinding]:
@@ -261,17 +264,17 @@ def _routes(plugins: Plugins, database_check: DatabaseCheck, settings: Settings)
                 (handler.id.partition(":")[0], lookup.missing_handlers[handler.id]), []
             ).append(handler)
     loaded = {info.name for info in plugins.infos if info.state == "loaded"}
-    nowhere = ", and run by no process that lives" if database_check.live_processes else ""
     for (plugin, why_not), missing in missing_by_plugin.items():
         why, to_do = _UNAVAILABLE[why_not]
         if plugin in loaded:
             why, to_do = _REMOVED
+        nowhere = f", and no live process runs {_them(missing)}" if database_check.live_processes else ""
         yield trouble(
             "handlers",
-            f"of plugin {plugin}, {_plural(len(missing), 'handler')} registered in the ledger "
+            f"{_plural(len(missing), 'registered handler')} of plugin {plugin} "
             f"{_are(missing)} not loaded{nowhere}: {_names([handler.id for handler in missing])}",
             f"{why}; last loaded at {to_text(max(handler.last_seen_at for handler in missing))}; "
-            f"{_waiting_text(database_check, [handler.id for handler in missing])} for them",
+            f"{_waiting_text(database_check, [handler.id for handler in missing])} for {_them(missing)}",
             to_do.format(plugin=shell_quote(plugin), handler=shell_quote(missing[0].id.partition(":")[2])),
         )
     if unknown := sorted(
@@ -281,8 +284,8 @@ def _routes(plugins: Plugins, database_check: DatabaseCheck, settings: Settings)
     ):
         yield note(
             "handlers",
-            f"the settings say how {_names(unknown)} {_runs(unknown)}, and nobody knows such a handler",
-            "what they say there is passed over: the id may be misspelt, or its plugin not be installed",
+            f"the settings configure {_names(unknown)}, but no such handler is registered",
+            "these settings are ignored; the id may be misspelt, or the plugin may not be installed",
             "`flowhooks handlers list` shows the ids",
         )
     yield from _executed(plugins, lookup.missing_handlers, database_check)
@@ -290,9 +293,10 @@ def _routes(plugins: Plugins, database_check: DatabaseCheck, settings: Settings)
     if unreadable := lookup.router.unreadable_handlers:
         yield trouble(
             "handlers",
-            f"a newer version of flowhooks has recorded what {_names(unreadable)} {_listens(unreadable)} to",
-            "this version cannot read that, so it routes nothing: it is not ready, and call-backs are answered 503",
-            "run the newer version here, too",
+            f"a newer version of flowhooks has registered {_names(unreadable)}",
+            "this version cannot read the selectors and routes no events: it is not ready and answers callbacks with "
+            "503",
+            "run the newer version here too",
         )
     handlers = len(plugins.handlers) + len(lookup.missing_handlers)
     yield ok("routes", f"{_plural(len(lookup.router.subscriptions()), 'route')} to {_plural(handlers, 'handler')}")
@@ -313,10 +317,10 @@ def _executed(
     if idle := sorted(set(plugins.handlers) - database_check.executed_handlers):
         yield (trouble if any(database_check.waiting_by_handler.get(handler) for handler in idle) else note)(
             "handlers",
-            f"{_plural(len(idle), 'handler')} loaded here {_are(idle)} run by no process that lives: {_names(idle)}",
-            f"{_waiting_text(database_check, idle)} for them",
-            "start a process that has them: `flowhooks worker`, or `flowhooks serve` without --no-worker; "
-            "one that runs loads what is new at its next start",
+            f"no live process runs {_plural(len(idle), 'handler')} loaded here: {_names(idle)}",
+            f"{_waiting_text(database_check, idle)} for {_them(idle)}",
+            "start a process that runs handlers: `flowhooks worker`, or `flowhooks serve` without --no-worker; "
+            "a running process loads new plugins at its next start",
         )
 
 
@@ -326,18 +330,18 @@ def _paused(database_check: DatabaseCheck) -> Iterator[CheckFinding]:
         if handler.circuit is not None:
             yield trouble(
                 "handlers",
-                f"the circuit of {handler.id} is open since {to_text(handler.circuit.opened_at)}",
+                f"the circuit breaker of {handler.id} is open since {to_text(handler.circuit.opened_at)}",
                 f"its last attempts failed ({handler.circuit.reason}); "
                 f"{_waiting_text(database_check, [handler.id])} for it",
-                "mend it: one delivery is tried periodically, and "
-                f"`{command_line('handlers', 'resume', handler.id)}` runs what waits",
+                "fix the cause: one delivery is tried periodically; "
+                f"`{command_line('handlers', 'resume', handler.id)}` closes the circuit breaker at once",
             )
         elif handler.paused_at is not None:
             yield note(
                 "handlers",
                 f"{handler.id} is paused since {to_text(handler.paused_at)}",
                 f"{_waiting_text(database_check, [handler.id])} for it",
-                f"`{command_line('handlers', 'resume', handler.id)}` runs what waits",
+                f"`{command_line('handlers', 'resume', handler.id)}` runs the waiting deliveries",
             )
 
 
@@ -356,12 +360,8 @@ def _are(items: Collection[object]) -> str:
     return "is" if len(items) == 1 else "are"
 
 
-def _listens(items: Collection[object]) -> str:
-    return "listens" if len(items) == 1 else "listen"
-
-
-def _runs(items: Collection[object]) -> str:
-    return "runs" if len(items) == 1 else "run"
+def _them(items: Collection[object]) -> str:
+    return "it" if len(items) == 1 else "them"
 
 
 def _plural(count: int, word: str) -> str:

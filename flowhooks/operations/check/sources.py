@@ -35,7 +35,7 @@ def findings(settings: Settings) -> Iterator[CheckFinding]:
             yield trouble(
                 "sources",
                 line,
-                "a start refuses it, and SIGHUP goes on with what was known",
+                "a server does not start with it, and SIGHUP keeps the previous sources",
                 "`flowhooks sources list`",
             )
         return
@@ -52,33 +52,41 @@ def _expiry(name: str, source: Source, now: int) -> Iterator[CheckFinding]:
     end_times = [expires_at(secret) for secret in source.secrets]
     has_unlimited = bool(source.token_sha256 or source.token_file) or None in end_times
     until = max((end_time for end_time in end_times if end_time is not None), default=0)
-    rotate = f"`{command_line('sources', 'rotate', name)}` makes another"
+    rotate = f"`{command_line('sources', 'rotate', name)}` creates another secret"
     if not has_unlimited and until < now:
         yield trouble(
-            "sources", f"every secret of {name} has ended", f"the last one at {to_text(until)}; it is refused", rotate
+            "sources",
+            f"every secret of {name} has expired",
+            f"the last one at {to_text(until)}; its callbacks are rejected",
+            rotate,
         )
     elif not has_unlimited and until < now + EXPIRY_WARNING:
-        yield note("sources", f"the last secret of {name} ends at {to_text(until)}", "then it is refused", rotate)
+        yield note(
+            "sources",
+            f"the last secret of {name} expires at {to_text(until)}",
+            "after that its callbacks are rejected",
+            rotate,
+        )
     elif any(end_time is not None and end_time < now for end_time in end_times):
         yield note(
             "sources",
-            f"a secret of {name} has ended",
-            "another one is taken",
-            "take it out of the settings, and delete it",
+            f"a secret of {name} has expired",
+            "another credential is still valid",
+            "remove it from the settings, and delete it",
         )
 
 
 def _transport(settings: Settings) -> CheckFinding:
     names = sorted(settings.sources)
     listed = ", ".join(names[:_MAX_NAMED]) + (", …" if len(names) > _MAX_NAMED else "")
-    who = f"{len(names):,} source{'' if len(names) == 1 else 's'} may call back: {listed}"
+    who = f"{len(names):,} source{'' if len(names) == 1 else 's'} can send callbacks: {listed}"
     tokens = any(source.token_sha256 or source.token_file for source in settings.sources.values())
     if is_loopback(host_and_port(settings.listen)[0]) or settings.http.trusted_proxy:
         return ok("sources", who)
     return note(
         "sources",
         who,
-        "call-backs travel without TLS, so whoever is on the way reads them"
-        + (", and can use the tokens that they carry" if tokens else ""),
-        "put a proxy with TLS in front, listen on 127.0.0.1, and name the proxy in http.trusted_proxy",
+        "callbacks travel without TLS, so anyone on the network path can read them"
+        + (" and use their tokens" if tokens else ""),
+        "put a proxy with TLS in front, listen on 127.0.0.1, and set http.trusted_proxy to the proxy's address",
     )

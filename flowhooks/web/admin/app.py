@@ -116,11 +116,11 @@ def _actor(request: falcon.Request, operator: Operator, arguments: dict[str, Any
     """
     if not request.context.by_command:
         if "by" in arguments:
-            raise SettingsError("leave out by, which only commands of this machine send: your token says who asks")
+            raise SettingsError("leave out by: only commands on this machine send it, and your token identifies you")
         return Actor(operator.name, "api")
     name = arguments.pop("by", "")
     if not isinstance(name, str) or len(name) > MAX_NAME_CHARS or not name.isprintable():
-        raise SettingsError(f"by is the name of whoever asks: up to {MAX_NAME_CHARS} characters that can be seen")
+        raise SettingsError(f"by must be the name of the operator: at most {MAX_NAME_CHARS} printable characters")
     return Actor(name or "somebody", "cli")
 
 

@@ -31,79 +31,79 @@ class _Response(NamedTuple):
 
 
 _HEADERS: Final = {
-    "Flowhooks-Event": "The id of the event that the call-back is stored as. / 该回调对应的事件 ID。",
+    "Flowhooks-Event": "The id of the event that stores the callback. / 该回调对应的事件 ID。",
     "Preference-Applied": "The part of Prefer that was followed (RFC 7240). / 实际采用的 Prefer 选项（RFC 7240）。",
-    "Retry-After": "Seconds after which to call again. / 建议多少秒后重试。",
+    "Retry-After": "Seconds after which to send the callback again. / 建议在多少秒后重发。",
     "WWW-Authenticate": "How to send a credential: Bearer. / 凭证的提供方式：Bearer。",
-    "Allow": "The methods that the path takes. / 该路径支持的请求方法。",
+    "Allow": "The methods that the path supports. / 该路径支持的请求方法。",
 }
 _STORED: Final = ("Flowhooks-Event", "Preference-Applied")
 _PARAMETERS: Final = {
-    "Prefer": "How long to wait for the handlers (RFC 7240): wait=N for N seconds, at most 60; respond-async for not "
-    "at all. / 等待处理器执行的时间（RFC 7240）：wait=N 表示最多等待 N 秒（不超过 60），respond-async 表示不等待。",
-    "Accept-Language": "The language of messages: Chinese where zh is preferred, else English. / "
+    "Prefer": "How long to wait for the handlers (RFC 7240): wait=N for N seconds, at most 60; respond-async: do not "
+    "wait. / 等待处理器执行的时间（RFC 7240）：wait=N 表示最多等待 N 秒（不超过 60），respond-async 表示不等待。",
+    "Accept-Language": "The language of messages: Chinese if zh is preferred, otherwise English. / "
     "消息的语言：优先 zh 时为中文，否则为英文。",
 }
 """Headers that a callback may have."""
 _RESPONSES: Final = {
     "200": _Response(
-        "Every delivery has succeeded or was closed, now or on an earlier identical callback; or no handler is meant "
-        "for an event like this one, and the event is dismissed. / "
-        "所有投递均已成功或已关闭（本次，或此前的同一回调）；或者没有处理器需要此类事件，事件免处理。",
+        "Every delivery has succeeded or was closed, now or on an earlier identical callback; or no handler needs "
+        "to process this event, and the event is dismissed. / "
+        "所有投递均已成功或已关闭（本次，或此前的同一回调）；或者没有处理器需要处理该事件，事件已忽略。",
         _ANSWER,
         _STORED,
     ),
     "202": _Response(
-        "Stored; some delivery waits, runs or is unknown, or the event is parked: message says which, and names the "
-        "member that the event lacks. Need not be repeated. / "
+        "Stored; a delivery waits, runs or is unknown, or the event is parked. The message says which, and names "
+        "the member that the event lacks. Do not send the callback again. / "
         "已存储；仍有投递在等待、执行中或结果未知，或者事件被暂存，详见 message（会指出事件缺少的字段）。无需重发。",
         _ANSWER,
         _STORED,
     ),
     "400": _Response(
-        "Not strict JSON in UTF-8, not an object, or not HTTP; with line and column where known. / "
+        "Not strict JSON in UTF-8, not an object, or not valid HTTP; with line and column if known. / "
         "请求体不是严格的 UTF-8 JSON、不是对象，或 HTTP 请求格式有误；尽可能给出行号和列号。"
     ),
     "401": _Response("No valid credential. / 未提供有效的凭证。", headers=("WWW-Authenticate",)),
     "403": _Response(
-        "The credential may not be used from this address; or no source is configured, and the request came through a "
+        "The credential is not allowed from this address; or no source is configured, and the request came through a "
         "proxy, from a web page or under a name of another machine. / "
         "不允许从当前地址使用该凭证；或者尚未配置来源，而请求经过了代理、由网页发出，或使用了其他主机名。"
     ),
-    "404": _Response("No such path, or no such kind of call-back. / 路径不存在，或没有这种回调类型。"),
-    "405": _Response("Not a method of this path. / 该路径不支持此请求方法。", headers=("Allow",)),
+    "404": _Response("Unknown path or kind of callback. / 路径不存在，或没有这种回调类型。"),
+    "405": _Response("The path does not support this method. / 该路径不支持此请求方法。", headers=("Allow",)),
     "408": _Response("The request did not arrive in time. / 未在规定时间内收到完整的请求。"),
     "409": _Response(
-        "This process instance was called back before with other data; the first call-back stands. / "
+        "An earlier callback of this process instance had other data. The first callback remains valid. / "
         "该流程实例此前已用不同的数据回调过，以第一次为准。",
         headers=("Flowhooks-Event",),
     ),
     "413": _Response("The body is too large. / 请求体过大。"),
-    "415": _Response(
-        "The body says of itself that it is not JSON in UTF-8. / 请求体声明的类型不是 UTF-8 编码的 JSON。"
-    ),
+    "415": _Response("The declared type of the body is not JSON in UTF-8. / 请求体声明的类型不是 UTF-8 编码的 JSON。"),
     "422": _Response(
-        "The schema refuses the flowInstanceId or the body: the first 20 violations, each with its JSON Pointer; or no "
-        "handler is installed for it, where the server is set to refuse that. / "
+        "The flowInstanceId or the body does not match the schema: the first 20 violations, each with its JSON "
+        "Pointer; or no handler matches, and the server is configured to reject such callbacks. / "
         "flowInstanceId 或请求体不符合 schema：列出前 20 处错误及其 JSON Pointer；"
-        "或者没有对应的处理器，且服务器设置为拒绝这种回调。"
+        "或者没有匹配的处理器，且服务器设置为拒绝这种回调。"
     ),
     "429": _Response(
-        "The engine sends more than it may; nothing is stored, safe to repeat later. / "
+        "The engine exceeds its rate limit; nothing is stored. Send the callback again later. / "
         "流程引擎发送过于频繁；回调未存储，可以稍后重发。",
         headers=("Retry-After",),
     ),
     "431": _Response("The headers are too large. / 请求头过大。"),
     "500": _Response(
-        "A handler has failed for good: errorInfo.message names it and says why. Stored and shown to an operator; need "
-        "not be repeated. Without Flowhooks-Event: an error of the server's own, safe to repeat. / "
+        "A handler has failed and has no retry left: errorInfo.message names it and gives the reason. The event is "
+        "stored; do not send the callback again. Without Flowhooks-Event: internal server error, safe to send again. / "
         "处理器执行失败：errorInfo.message 给出处理器名称和原因。回调已存储并会提示运维人员，无需重发。"
         "如果没有 Flowhooks-Event 响应头，则为服务器内部错误，可以重发。",
         headers=_STORED,
     ),
     "501": _Response("The request uses a part of HTTP that is not supported. / 请求使用了不支持的 HTTP 功能。"),
     "503": _Response(
-        "Not known to be stored, safe to repeat. / 不确定是否已存储，可以放心重发。", headers=("Retry-After",)
+        "It is not known whether the callback is stored. It is safe to send it again. / "
+        "不确定是否已存储，可以放心重发。",
+        headers=("Retry-After",),
     ),
 }
 
@@ -126,8 +126,9 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
         "openapi": "3.1.0",
         "jsonSchemaDialect": DIALECT,
         "info": {
-            "title": "flowhooks: call-backs of workflow engines / 流程回调",
-            "summary": "What an engine sends when a flow has completed. / 流程完成时由流程引擎发送的回调。",
+            "title": "flowhooks: callbacks of workflow engines / 流程回调",
+            "summary": "Callbacks that a workflow engine sends when a process has completed. / "
+            "流程完成时由流程引擎发送的回调。",
             "version": __version__,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
@@ -163,15 +164,15 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "The token of the engine; it or a signature is needed where the server has engines "
-                    "in its settings. / "
+                    "description": "The token of the engine. A token or a signature is required if the server has "
+                    "sources in its settings. / "
                     "流程引擎的令牌；服务器配置了流程引擎时必须提供令牌或签名。",
                 },
                 "signature": {
                     "type": "apiKey",
                     "in": "header",
                     "name": "webhook-signature",
-                    "description": "A signature as Standard Webhooks has it, with webhook-id and webhook-timestamp. / "
+                    "description": "A Standard Webhooks signature, with webhook-id and webhook-timestamp. / "
                     "符合 Standard Webhooks 规范的签名，须同时携带 webhook-id 和 webhook-timestamp。",
                 },
             },

@@ -147,7 +147,7 @@ def test_why_an_event_goes_nowhere(expenses, run, asked):
     assert "If a handler is to get it: flowhooks events reroute " in text
     text = run("events", "show", "silent", server=expenses).stdout
     assert ": parked: a condition cannot be decided\n" in text
-    assert "    expenses:book: no conclusion, and the handler needs one of approved\n" in text
+    assert "    expenses:book: no conclusion, but the handler requires one of approved\n" in text
     assert "If no handler is to get it: flowhooks events dismiss " in text
     (event,) = asked("events", "show", "silent", server=expenses)["events"]
     assert (event["state"], event["parked_by"], event["conclusion"]) == ("parked", "condition", None)

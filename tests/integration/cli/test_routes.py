@@ -235,7 +235,7 @@ def test_the_conditions_of_each_handler_are_explained(expenses, tmp_path):
     assert [(one["member"], one["holds"]) for one in audit["conditions"]] == [("conclusion", True), ("/amount", None)]
     text = expenses("--data", str(tmp_path / "body.json"), text=True)
     assert "with key expense, conclusion approved (sent as agree):" in text
-    assert '/amount is absent, and the condition {"minimum": 1000} needs it' in text
+    assert '/amount is absent, but the condition {"minimum": 1000} needs it' in text
     assert "/amount: undecidable" in text
     assert "It goes to expenses:book." in text
     assert "A condition on /amount cannot be decided" in text

@@ -77,7 +77,7 @@ def test_only_approved_processes_run_the_handler(house, noted, runs):
     reasons = [flow.app.ledger.event(one.event_id).no_match for one in (approved, rejected, missing)]
     assert reasons[0] is None
     assert reasons[1] == ({"p:book": "conclusion 'rejected' is not one of approved"}, 1)
-    assert reasons[2] == ({"p:book": "no conclusion, and the handler needs one of approved"}, 1)
+    assert reasons[2] == ({"p:book": "no conclusion, but the handler requires one of approved"}, 1)
     assert flow.app.ledger.event(rejected.event_id).event.conclusion == "rejected"
 
 
@@ -365,7 +365,7 @@ def test_undecided_events_raise_an_alert_at_once(house, noted):
     assert alerts_of(flow) == [("condition", "key leave")]
     ((count, message),) = flow.sql("SELECT count, message FROM alerts")
     assert count == 2
-    assert '/amount is absent, and the condition {"minimum": 1} needs it' in message
+    assert '/amount is absent, but the condition {"minimum": 1} needs it' in message
 
 
 def test_an_undecided_handler_beside_one_that_runs_raises_an_alert(house, noted, runs):
@@ -374,7 +374,7 @@ def test_an_undecided_handler_beside_one_that_runs_raises_an_alert(house, noted,
     answer = flow.take("i")
     assert answer.status == "done"
     assert flow.app.ledger.event(answer.event_id).no_match.reasons == {
-        "p:approved": "no conclusion, and the handler needs one of approved"
+        "p:approved": "no conclusion, but the handler requires one of approved"
     }
     assert alerts_of(flow) == [(AlertCause.CONDITION.value, "key leave")]
     flow.clock.advance(2 * 86_400)

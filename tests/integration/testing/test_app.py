@@ -373,7 +373,7 @@ def test_why_an_event_is_parked(approvals):
     answer = approvals.post("3", processDefinitionKey="leave")
     assert answer.status == 202
     assert "because a handler's condition cannot be decided\n" in approvals.why_not(answer.event_id)
-    assert "no conclusion, and the handler needs one of approved" in approvals.why_not(answer.event_id)
+    assert "no conclusion, but the handler requires one of approved" in approvals.why_not(answer.event_id)
     answer = approvals.post("4", processDefinitionKey="travel")
     assert approvals.why_not(answer.event_id) == (
         "it is parked because no handler has its class or key, or none of those takes its version or source"

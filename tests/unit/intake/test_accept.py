@@ -223,8 +223,8 @@ def test_what_nobody_wants(paper, intake, by, state, status):
     assert paper.of("accept")[0][0].state == state
 
 
-NO_VERSION = "no processDefinitionVersion, and versions '>1' asks for one"
-OTHER_VALUE = "/at is 1, and the condition is 2"
+NO_VERSION = "no processDefinitionVersion, but versions '>1' requires one"
+OTHER_VALUE = "/at is 1, but the condition is 2"
 OTHER_CONCLUSION = "conclusion 'no' is not one of yes"
 
 
@@ -254,7 +254,7 @@ def test_why_an_event_has_no_handler_is_stored(paper, intake, selectors, body, s
     [
         ({}, None),
         ({"when": {"/at": 1}}, None),
-        ({"when": {"/late": 1}}, {"p:h": "/late is absent, and the condition 1 needs it"}),
+        ({"when": {"/late": 1}}, {"p:h": "/late is absent, but the condition 1 needs it"}),
     ],
 )
 def test_reasons_are_stored_beside_a_route_only_for_undecided_conditions(paper, intake, first, reasons):

@@ -210,8 +210,8 @@ def test_all_must_hold(decisions, together):
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        ({}, '/x is absent, and the condition {"minimum": 1000} needs it'),
-        ({"x": 5}, '/x is 5, and the condition is {"minimum": 1000}'),
+        ({}, '/x is absent, but the condition {"minimum": 1000} needs it'),
+        ({"x": 5}, '/x is 5, but the condition is {"minimum": 1000}'),
         ({"x": "5"}, '/x is a string, which the condition {"minimum": 1000} cannot decide'),
         ({"x": [1]}, '/x is an array, which the condition {"minimum": 1000} cannot decide'),
         ({"x": True}, '/x is a boolean, which the condition {"minimum": 1000} cannot decide'),
@@ -228,7 +228,7 @@ def test_a_reason_is_short():
     why = Condition("/x", ["a" * 500]).why_not({"x": "b" * 10_000})
     assert len(why) < 300
     assert "…" in why
-    assert Condition("/x", None).why_not({"x": 1}) == "/x is 1, and the condition is null"
+    assert Condition("/x", None).why_not({"x": 1}) == "/x is 1, but the condition is null"
 
 
 @pytest.mark.parametrize(("characters", "is_cut"), [(97, False), (98, False), (99, True)])
@@ -236,7 +236,7 @@ def test_how_much_of_a_value_a_reason_shows(characters, is_cut):
     """100 characters, the quotes among them; letters of any language stay as they are."""
     why = Condition("/x", "同意").why_not({"x": "拒" * characters})
     shown = f'"{"拒" * characters}'[:100] + "…" if is_cut else f'"{"拒" * characters}"'
-    assert why == f'/x is {shown}, and the condition is "同意"'
+    assert why == f'/x is {shown}, but the condition is "同意"'
 
 
 def test_as_many_conditions_as_are_allowed():

@@ -59,12 +59,12 @@ def test_the_member_that_an_undecided_condition_lacks(given, event, undecided):
     ("given", "event", "why"),
     [
         ({"conclusions": ("a", "b")}, event_of("c"), "conclusion 'c' is not one of a, b"),
-        ({"conclusions": ("a", "b")}, event_of(), "no conclusion, and the handler needs one of a, b"),
+        ({"conclusions": ("a", "b")}, event_of(), "no conclusion, but the handler requires one of a, b"),
         ({"conclusions": ("a",)}, event_of("a"), None),
-        ({"when": {"/x": 1, "/y": 2}}, event_of(x=1, y=3), "/y is 3, and the condition is 2"),
-        ({"when": {"/x": 1, "/y": 2}}, event_of(y=3), "/y is 3, and the condition is 2"),
-        ({"when": {"/x": 1, "/y": 2}}, event_of(x=3), "/x is 3, and the condition is 1"),
-        ({"when": {"/x": 1, "/y": 2}}, event_of(x=1), "/y is absent, and the condition 2 needs it"),
+        ({"when": {"/x": 1, "/y": 2}}, event_of(x=1, y=3), "/y is 3, but the condition is 2"),
+        ({"when": {"/x": 1, "/y": 2}}, event_of(y=3), "/y is 3, but the condition is 2"),
+        ({"when": {"/x": 1, "/y": 2}}, event_of(x=3), "/x is 3, but the condition is 1"),
+        ({"when": {"/x": 1, "/y": 2}}, event_of(x=1), "/y is absent, but the condition 2 needs it"),
         ({"when": {"/x": 1, "/y": 2}}, event_of(x=1, y=2), None),
     ],
 )
@@ -79,7 +79,7 @@ def test_conditions_that_hold_have_no_reason():
     assert results == (
         ConditionResult(member="conclusion", holds=True, reason=""),
         ConditionResult(member="/x", holds=True, reason=""),
-        ConditionResult(member="/y", holds=False, reason="/y is 3, and the condition is 2"),
+        ConditionResult(member="/y", holds=False, reason="/y is 3, but the condition is 2"),
     )
 
 

@@ -225,7 +225,7 @@ def test_each_condition_is_explained():
         == found["p:false"].reason
         == "conclusion 'approved' is not one of rejected"
     )
-    assert found["p:undecidable"].reason == "/cost is absent, and the condition 7 needs it"
+    assert found["p:undecidable"].reason == "/cost is absent, but the condition 7 needs it"
     assert found["p:true"].conditions[0].reason == ""
 
 
@@ -234,7 +234,7 @@ def test_an_explanation_says_what_an_event_would_get():
     router = make_router(h={"process_keys": ("k",), "sources": ("hr",), "kind": "cancel", "versions": "!=2"})
     assert router.explain(process_key="k", version=3, source="hr", kind="cancel").verdicts[0].matched
     (verdict,) = router.explain(process_key="k", source="hr", kind="cancel").verdicts
-    assert verdict.reason == "no processDefinitionVersion, and versions '!=2' asks for one"
+    assert verdict.reason == "no processDefinitionVersion, but versions '!=2' requires one"
 
 
 @pytest.mark.parametrize(

@@ -179,9 +179,9 @@ def test_why_handlers_do_not_get_an_event():
     assert router.no_match(event) == NoMatch(
         {
             "p:0": "conclusion 'rejected' is not one of approved",
-            "p:1": '/amount is 5, and the condition is {"minimum": 1000}',
+            "p:1": '/amount is 5, but the condition is {"minimum": 1000}',
             "p:2": "kind is 'complete', not 'cancel'",
-            "p:3": "no processDefinitionVersion, and versions '>3' asks for one",
+            "p:3": "no processDefinitionVersion, but versions '>3' requires one",
         },
         4,
     )
@@ -200,12 +200,12 @@ def test_explanations_know_conditions():
     (verdict,) = router.explain(process_key="k", conclusion="approved").verdicts
     assert (verdict.matched, verdict.reason) == (
         False,
-        '/amount is absent, and the condition {"minimum": 1000} needs it',
+        '/amount is absent, but the condition {"minimum": 1000} needs it',
     )
     (verdict,) = router.explain(process_key="k").verdicts
-    assert verdict.reason == "no conclusion, and the handler needs one of approved"
+    assert verdict.reason == "no conclusion, but the handler requires one of approved"
     (verdict,) = router.explain(process_key="k", data={"amount": 1}).verdicts
-    assert verdict.reason == '/amount is 1, and the condition is {"minimum": 1000}'
+    assert verdict.reason == '/amount is 1, but the condition is {"minimum": 1000}'
     explained = router.explain(process_key="k", conclusion="approved", data={"amount": 1000})
     assert explained.verdicts[0].matched
     assert explained.route.state == "routed"
@@ -307,7 +307,8 @@ def test_a_router_that_cannot_read_a_handler_routes_nothing():
     router = Router(
         [Candidate("p:h", Selectors(process_keys=("k",)))], unreadable_handlers=["q:a", "q:b", "q:c", "q:d"]
     )
-    why = "^a newer version of flowhooks has recorded what q:a, q:b, q:c listens to: run that version here, too$"
+    why = "^a newer version of flowhooks has registered q:a, q:b, q:c, and this version cannot read the selectors: "
+    why += "run the newer version here too$"
     with pytest.raises(NewerSelectorsError, match=why):
         router.route(event_of())
 

@@ -27,34 +27,37 @@ class _Error(NamedTuple):
 
 
 _HEADERS: Final = {
-    "Retry-After": "Seconds after which to ask again. / 建议多少秒后重试。",
+    "Retry-After": "Seconds after which to repeat the request. / 建议在多少秒后重试。",
     "WWW-Authenticate": "How to send a credential: Bearer. / 凭证的提供方式：Bearer。",
-    "Allow": "The methods that the path takes. / 该路径支持的请求方法。",
+    "Allow": "The methods that the path supports. / 该路径支持的请求方法。",
 }
 _ERRORS: Final = {
     "400": _Error(
-        "A parameter that the path does not take, or one given twice; or a body that is not strict JSON. / "
+        "An unknown or repeated parameter, or a body that is not strict JSON. / "
         "参数不存在或重复，或者请求体不是严格的 JSON。"
     ),
     "401": _Error("No valid credential. / 未提供有效的凭证。", ("WWW-Authenticate",)),
-    "403": _Error("Whoever asks may not. / 没有权限。"),
-    "404": _Error("There is nothing of this id or name. / 没有该 ID 或名称。"),
-    "405": _Error("Not a method of this path. / 该路径不支持此请求方法。", ("Allow",)),
-    "409": _Error("It is in a state from which that cannot be done. / 当前状态不允许该操作。"),
+    "403": _Error("The operator has no permission. / 没有权限。"),
+    "404": _Error("There is no object with this id or name. / 没有该 ID 或名称的对象。"),
+    "405": _Error("The path does not support this method. / 该路径不支持此请求方法。", ("Allow",)),
+    "409": _Error("The current state does not allow the operation. / 当前状态不允许该操作。"),
     "413": _Error("The body is too large. / 请求体过大。"),
-    "422": _Error("A value that cannot be taken. / 参数值无法接受。"),
-    "500": _Error("An error of the server's own, which it has logged. / 服务器内部错误，详情已记录在服务器日志中。"),
+    "422": _Error("A parameter has an invalid value. / 参数值无效。"),
+    "500": _Error("Internal server error; details are in the server log. / 服务器内部错误，详情见服务器日志。"),
     "503": _Error(
-        "The database cannot be used just now; ask again later. / 数据库暂时不可用；请稍后重试。", ("Retry-After",)
+        "The database is not available at present; repeat the request later. / 数据库暂时不可用，请稍后重试。",
+        ("Retry-After",),
     ),
 }
 _READ_STATUSES: Final = ("400", "401", "403", "404", "405", "422", "500", "503")
 _WRITE_STATUSES: Final = ("400", "401", "403", "404", "405", "409", "413", "422", "500", "503")
-_DONE: Final = "What was done, or would be. / 已完成（或试运行时将会完成）的内容。"
+_DONE: Final = (
+    "The changes made, or with dry_run the changes that would be made. / 已做的更改；dry_run 为 true 时是将会做的更改。"
+)
 _LANGUAGE: Final = {
     "name": "Accept-Language",
     "in": "header",
-    "description": "The language of messages: Chinese where zh is preferred, else English. / "
+    "description": "The language of messages: Chinese if zh is preferred, otherwise English. / "
     "消息的语言：优先 zh 时为中文，否则为英文。",
     "schema": {"type": "string"},
 }
@@ -83,7 +86,7 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
         "jsonSchemaDialect": DIALECT,
         "info": {
             "title": "flowhooks: administration / 运维接口",
-            "summary": "See everything, mend anything. / 查看一切，修复一切。",
+            "summary": "Read the stored state and perform operations. / 查看系统状态，执行运维操作。",
             "version": __version__,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
@@ -96,7 +99,7 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "An operator's token; commands of the same machine use the one in the lock file. / "
+                    "description": "An operator's token; local commands use the token in the lock file. / "
                     "运维人员的令牌；本机命令使用锁文件中的令牌。",
                 }
             },
@@ -128,7 +131,7 @@ def _get(resource: type[Resource], builder: SchemaBuilder) -> dict[str, Any]:
         "summary": resource.description,
         "security": [{}, {"bearer": []}],
         "parameters": [*parameters, _LANGUAGE],
-        "responses": {"200": _response("What there is. / 查询结果。", builder.schema_for(resource.response_type))}
+        "responses": {"200": _response("The requested data. / 查询结果。", builder.schema_for(resource.response_type))}
         | _errors(_READ_STATUSES),
     }
 

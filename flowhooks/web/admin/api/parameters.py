@@ -42,47 +42,47 @@ def limit_parameter(default: int) -> Parameter:
     """Return the parameter for the maximum number of items."""
     return Parameter(
         name="limit",
-        description="How many at the most. / 最多返回的条数。",
+        description="Maximum number of items. / 最多返回的条数。",
         schema={"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE, "default": default},
     )
 
 
 AFTER: Final = Parameter(
     name="after",
-    description="Go on after this one, towards the older ones: next of the answer before. / "
+    description="Continue with the items older than this one: next of the previous response. / "
     "从该条之后继续，往更早的方向；取自上一次响应的 next。",
     schema=_ID,
 )
 FILTER: Final = (
     Parameter(
         name="id",
-        description="This event; may be given several times. / 指定事件，可重复。",
+        description="Id of an event; repeatable. / 事件 ID，可重复。",
         schema=_ID,
         repeatable=True,
     ),
-    Parameter(name="flow", description="The engine's process instance id. / 流程实例Id。", schema=TEXT),
+    Parameter(name="flow", description="The engine's process instance id. / 流程实例 ID。", schema=TEXT),
     Parameter(name="business_key", description="Exactly this business key. / 业务主键，精确匹配。", schema=TEXT),
-    Parameter(name="class", description="Exactly this call-back class. / 回调处理类，精确匹配。", schema=TEXT),
-    Parameter(name="key", description="Exactly this process definition key. / 流程定义Key，精确匹配。", schema=TEXT),
+    Parameter(name="class", description="Exactly this callback class. / 回调处理类，精确匹配。", schema=TEXT),
+    Parameter(name="key", description="Exactly this process definition key. / 流程定义 Key，精确匹配。", schema=TEXT),
     Parameter(
         name="conclusion",
-        description="Exactly this conclusion, in the words of handlers. / 审批结论（处理器所用的名称），精确匹配。",
+        description="Exactly this conclusion, as handlers name it. / 审批结论（处理器所用的名称），精确匹配。",
         schema=TEXT,
     ),
     Parameter(
         name="handler",
-        description="With a delivery for this handler, PLUGIN:NAME. / 有投递给该处理器（PLUGIN:NAME）的事件。",
+        description="Events with a delivery to this handler, PLUGIN:NAME. / 有投递给该处理器（PLUGIN:NAME）的事件。",
         schema=TEXT,
     ),
     Parameter(
         name="state",
-        description="With a delivery in this state; or parked, or dismissed. / "
-        "有投递处于该状态的事件；或暂存（parked）、免处理（dismissed）的事件。",
+        description="Events with a delivery in this state, or parked or dismissed events. / "
+        "有投递处于该状态的事件；或暂存（parked）、已忽略（dismissed）的事件。",
         schema={"type": "string", "enum": list(STATES)},
     ),
     Parameter(
         name="dismissed_by",
-        description="Dismissed for this reason. / 因该原因被免处理的事件。",
+        description="Events dismissed for this reason. / 因该原因被忽略的事件。",
         schema={"type": "string", "enum": [reason.value for reason in DismissedBy]},
     ),
     Parameter(

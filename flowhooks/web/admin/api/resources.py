@@ -67,7 +67,7 @@ class EventsResource(Resource):
     """`GET /api/events`."""
 
     path = "/api/events"
-    description = "Events with their deliveries, the newest first. / 事件及其投递，最新的在前。"
+    description = "Events with their deliveries, newest first. / 事件及其投递，最新的在前。"
     parameters = (*FILTER, limit_parameter(PAGE_SIZE), AFTER)
     response_type = EventsJson
 
@@ -89,7 +89,7 @@ class EventResource(Resource):
 
     path = "/api/events/{id}"
     description = (
-        "All that is known of an event: route, body, deliveries with their attempts, what operators did. / "
+        "An event in full: route, body, deliveries with their attempts, and actions of operators. / "
         "事件的全部信息：路由、请求体、投递及每次尝试、运维操作。"
     )
     response_type = WholeEventJson
@@ -111,8 +111,8 @@ class ExplanationResource(Resource):
 
     path = "/api/events/{id}/explanation"
     description = (
-        "Where the event would go with the registered handlers, and why, with the value of each condition. / "
-        "按当前已注册的处理器，事件会投递给谁及原因，包括每个条件的判定结果。"
+        "Which registered handlers match the event now, and why, with the result of each condition. / "
+        "当前已注册的处理器中哪些匹配该事件及原因，包括每个条件的判定结果。"
     )
     response_type = ExplanationJson
     path_description = EventResource.path_description
@@ -135,21 +135,18 @@ class PluginsResource(Resource):
     """`GET /api/handlers`."""
 
     path = "/api/handlers"
-    description = (
-        "Plugins with their handlers: what each listens to, how it stands, what is stored for it. / "
-        "插件及其处理器：选择条件、状态、积压。"
-    )
+    description = "Plugins with their handlers: selectors, state and backlog. / 插件及其处理器：监听条件、状态、积压。"
     parameters = (
         Parameter(
             name="q",
-            description="With this in the plugin's or the handler's name. / 插件或处理器名称中包含的文字。",
+            description="Only plugins and handlers whose name contains this text. / 插件或处理器名称中包含的文字。",
             schema=TEXT,
         ),
         limit_parameter(MAX_PAGE_SIZE),
         Parameter(
             name="after",
-            description="Go on after so many handlers: next of the answer before. / "
-            "跳过多少个处理器后继续；取自上一次响应的 next。",
+            description="Number of handlers to skip: next of the previous response. / "
+            "要跳过的处理器个数，取自上一次响应的 next。",
             schema={"type": "integer", "minimum": 0, "maximum": 999_999_999},
         ),
     )
@@ -196,7 +193,7 @@ class ParkedResource(Resource):
     """`GET /api/parked`."""
 
     path = "/api/parked"
-    description = "What nobody wants yet, by what it waits for. / 暂存的事件，按所等待的处理器分组。"
+    description = "Parked events, in groups that are routed alike. / 暂存的事件，按路由字段分组。"
     response_type = ParkedJson
 
     def get(self, _given: Mapping[str, list[str]], _path: Mapping[str, str], /) -> ParkedJson:
@@ -218,11 +215,11 @@ class AlertsResource(Resource):
     """`GET /api/alerts`."""
 
     path = "/api/alerts"
-    description = "What somebody should look at. / 需要关注的告警。"
+    description = "Open alerts. / 未消除的告警。"
     parameters = (
         Parameter(
             name="all",
-            description="Whether to give the last ones that are over, too. / 是否同时返回最近已解除的告警。",
+            description="Whether to include recently closed alerts. / 是否同时返回最近已结束的告警。",
             schema={"type": "boolean", "default": False},
         ),
     )
@@ -244,7 +241,7 @@ class RejectedRequestsResource(Resource):
     """`GET /api/rejected-requests`."""
 
     path = "/api/rejected-requests"
-    description = "The requests that were rejected last, with the reasons. / 最近被拒绝的请求及原因。"
+    description = "The most recently rejected requests, with the reasons. / 最近被拒绝的请求及原因。"
     parameters = (limit_parameter(PAGE_SIZE), AFTER)
     response_type = RejectedRequestsJson
 
@@ -263,11 +260,11 @@ class AuditResource(Resource):
     """`GET /api/audit`."""
 
     path = "/api/audit"
-    description = "What operators have done, the newest first. / 运维操作记录，最新的在前。"
+    description = "Actions of operators, newest first. / 运维操作记录，最新的在前。"
     parameters = (
         Parameter(
             name="target",
-            description="Only what is about this event, handler or alert, by its id. / "
+            description="Only actions on this event, handler or alert (id). / "
             "只看与该事件、处理器或告警（ID）有关的操作。",
             schema=TEXT,
         ),
@@ -292,9 +289,8 @@ class OverviewResource(Resource):
     """`GET /api/overview`."""
 
     path = "/api/overview"
-    description = (
-        "How it goes: what is open, what came, how handlers do. / 概览：未完成的投递、收到的回调、处理器的表现。"
-    )
+    description = "Overview: outstanding deliveries, received events, performance of handlers. / "
+        "总览：待处理的投递、收到的事件、处理器的表现。"
     response_type = OverviewJson
 
     def get(self, _given: Mapping[str, list[str]], _path: Mapping[str, str], /) -> OverviewJson:

@@ -143,7 +143,7 @@ def test_many_dead_deliveries_are_one_alert_for_each_handler(watch, listener):
     alert = listener.alerts[0]
     assert (alert.count, alert.event_id, alert.started_at.isoformat()) == (20, first, "2026-01-01T00:00:00+00:00")
     assert alert.message == (
-        "20 deliveries of handler p:h are dead, the first since 2026-01-01T00:00:00.000Z: mend the cause, "
+        "20 deliveries of handler p:h are dead, the first since 2026-01-01T00:00:00.000Z. Fix the cause, "
         "then run `flowhooks events replay --handler p:h`."
     )
     assert watched.rows() == [("dead", "p:h", 20, '["mail"]', 0), ("dead", "p:i", 20, '["mail"]', 0)]
