@@ -95,7 +95,7 @@ class Three(NamedTuple):
 def test_what_commands_say_is_true_of_all_processes(cluster, said):
     """Looked at, replayed, resolved, rerouted and ended one by one: nothing is lost, and all that is said was so."""
     (nobody,) = of(said("check"), "processes")
-    assert nobody["what"] == "none lives that shares this ledger"
+    assert nobody["what"] == "no live process uses this ledger"
     (cluster.folder / "broken-b").touch()
     first = cluster.start(*plugin(cluster, "a"), **cluster.settings)
     second = cluster.start(*plugin(cluster, "b"), **cluster.settings)
@@ -165,10 +165,10 @@ def leave_to_nobody(cluster, said, three):
     unrun = three.second.post("d2", {"processDefinitionKey": "d"}, **LONG)
     assert unrun.status == 202
     (missing,) = [one for one in of(said("check", code=1), "handlers") if one["mark"] == "trouble"]
-    assert "run by no process that lives: d:work" in missing["what"]
-    assert "2 deliveries wait for them" in missing["why"]
+    assert "no live process runs it: d:work" in missing["what"]
+    assert "2 deliveries wait for it" in missing["why"]
     (loaded,) = [one for one in of(said("check", code=1, name="d"), "handlers") if one["mark"] == "trouble"]
-    assert loaded["what"] == "1 handler loaded here is run by no process that lives: d:work"
+    assert loaded["what"] == "no live process runs 1 handler loaded here: d:work"
     return [parked.event_id, unrun.event_id]
 
 
@@ -200,9 +200,7 @@ def test_without_any_worker_a_call_back_is_answered_at_once(cluster, said):
     server = cluster.start("--no-worker", *plugin(cluster, "a"), **cluster.settings)
     assert server.post("a1", {"processDefinitionKey": "a"}, **LONG).status == 202
     checked = said("check", code=1, name="a")
-    assert [one["what"] for one in of(checked, "handlers")] == [
-        "1 handler loaded here is run by no process that lives: a:work"
-    ]
+    assert [one["what"] for one in of(checked, "handlers")] == ["no live process runs 1 handler loaded here: a:work"]
     assert of(checked, "jobs")[0]["mark"] == "ok"
     assert of(checked, "deliveries")[0]["what"] == "1 waiting, 0 running; no process runs handlers"
     assert server.ask("GET", "/readyz", admin=True).status == 200

@@ -226,7 +226,7 @@ def test_handlers_of_a_newer_version(expenses, run, asked):
     assert "Unreadable: a newer version of flowhooks" in run("routes", server=expenses, **env).stdout
     result = run("routes", "--key", "expense", server=expenses, **env)
     assert result.exit_code == 1
-    assert "a newer version of flowhooks has recorded what expenses:book listens to" in result.stderr
+    assert "a newer version of flowhooks has registered expenses:book" in result.stderr
     findings = asked("check", server=expenses, code=1, **env)["findings"]
     (found,) = [one for one in findings if "newer version" in one["what"]]
     assert (found["mark"], found["about"]) == ("trouble", "handlers")

@@ -117,7 +117,7 @@ def test_trouble_with_a_backup(run, empty, tmp_path):
         connection.execute("CREATE TABLE users (id)")
     before = sorted(tmp_path.iterdir())
     for target, source, said in (
-        (there, empty, "is there already"),
+        (there, empty, "exists already"),
         (tmp_path / "none" / "copy.db", empty, "cannot write"),
         (tmp_path / "copy.db", tmp_path / "none.db", "there is no database"),
         (tmp_path / "copy.db", foreign, "not a flowhooks ledger"),

@@ -303,11 +303,11 @@ def test_check_says_what_ends(tmp_path):
     now = datetime.now(UTC)
     past, soon, later = ((now + timedelta(days=days)).isoformat() for days in (-1, 3, 300))
     one = f"[sources.erp]\nsecrets = [{{file = '{secret}', not_after = "
-    assert found(f"{one}{past}}}]\n")[0] == ("trouble", "every secret of erp has ended")
+    assert found(f"{one}{past}}}]\n")[0] == ("trouble", "every secret of erp has expired")
     assert found(f"{one}{soon}}}]\n")[0][0] == "note"
-    assert found(f"{one}{soon}}}]\n")[0][1].startswith("the last secret of erp ends at")
-    assert found(f"{one}{later}}}]\n") == [("ok", "1 source may call back: erp")]
-    assert found(f"{one}{past}}}, {{env = 'E'}}]\n")[0] == ("note", "a secret of erp has ended")
+    assert found(f"{one}{soon}}}]\n")[0][1].startswith("the last secret of erp expires at")
+    assert found(f"{one}{later}}}]\n") == [("ok", "1 source can send callbacks: erp")]
+    assert found(f"{one}{past}}}, {{env = 'E'}}]\n")[0] == ("note", "a secret of erp has expired")
     assert found(f"listen = '0.0.0.0:1'\n{one}{later}}}]\n")[0][0] == "note"
     assert found(f"listen = '0.0.0.0:1'\nhttp.trusted_proxy = '10.0.0.1'\n{one}{later}}}]\n")[0][0] == "ok"
     secret.chmod(0o644)

@@ -74,8 +74,7 @@ def test_what_another_process_runs_is_not_missing(house, listens, bare, findings
     (found,) = findings(bare, "handlers")
     assert found.mark == "trouble"
     assert found.what == (
-        "of plugin p, 2 handlers registered in the ledger are not loaded, and run by no process that lives: "
-        "p:nothing, p:other"
+        "2 registered handlers of plugin p are not loaded, and no live process runs them: p:nothing, p:other"
     )
     assert "; 2 deliveries wait for them" in found.why
     assert findings(bare, "deliveries")[0].what.startswith("2 waiting, 0 running; no process runs handlers")
@@ -86,7 +85,7 @@ def test_settings_of_a_handler_that_nobody_has(house, listens, findings):
     flow = house.open(listens(nothing), start=False)
     given = {one: HandlerSettings(isolation="process") for one in ("p:nothing", "p:nothin")}
     (found,) = findings(flow, "handlers", handlers=given)
-    assert (found.mark, found.what) == ("note", "the settings say how p:nothin runs, and nobody knows such a handler")
+    assert (found.mark, found.what) == ("note", "the settings configure p:nothin, but no such handler is registered")
 
 
 def test_what_is_loaded_here_and_run_by_nobody(house, listens, bare, findings):
@@ -94,11 +93,11 @@ def test_what_is_loaded_here_and_run_by_nobody(house, listens, bare, findings):
     has = house.open(listens(nothing), start=False)
     has.close()
     (found,) = findings(has, "handlers")
-    assert (found.mark, found.what) == ("note", "1 handler loaded here is run by no process that lives: p:nothing")
+    assert (found.mark, found.what) == ("note", "no live process runs 1 handler loaded here: p:nothing")
     bare.app.cluster.poll()
     bare.take(wait=0)
     (found,) = findings(has, "handlers")
-    assert (found.mark, found.why) == ("trouble", "1 delivery waits for them")
+    assert (found.mark, found.why) == ("trouble", "1 delivery waits for it")
 
 
 def test_nobody_lives(listens, house, findings):
@@ -106,7 +105,7 @@ def test_nobody_lives(listens, house, findings):
     has = house.open(listens(nothing), start=False)
     has.close()
     (found,) = findings(has, "processes")
-    assert (found.mark, found.what) == ("note", "none lives that shares this ledger")
+    assert (found.mark, found.what) == ("note", "no live process uses this ledger")
     assert findings(has, "deliveries")[0].what == "0 waiting, 0 running; no server runs"
     assert findings(has, "handlers") == []
 
@@ -135,5 +134,5 @@ def test_what_is_paused(house, listens, findings, clock):
     assert (found.mark, found.what) == ("note", f"p:nothing is paused since {to_text(clock.now())}")
     assert (found.why, found.next) == (
         "1 delivery waits for it",
-        "`flowhooks handlers resume p:nothing` runs what waits",
+        "`flowhooks handlers resume p:nothing` runs the waiting deliveries",
     )

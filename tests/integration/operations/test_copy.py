@@ -332,7 +332,7 @@ def test_what_changes_meanwhile_is_found(furnished, postgresql_url):
             run(postgresql_url, "UPDATE deliveries SET comment = 'seen' WHERE state = 'dead'")
         yield lambda _more: None
 
-    with pytest.raises(LedgerUnusable, match=r"is no true copy of .* its deliveries have"):
+    with pytest.raises(LedgerUnusable, match=r"is not an exact copy of .* its table deliveries has"):
         move(furnished.address, postgresql_url, progress=meddling)
 
 

@@ -93,7 +93,7 @@ def test_without_a_note_it_says_who_said_it(put):
     """Later readers see that an operator decided."""
     delivery_id = put(State.DEAD)
     resolve(put.flow.app.operation_context, delivery_id, Resolution.CLOSE)
-    assert put.flow.app.ledger.delivery(delivery_id)[1].comment == "an operator said: close"
+    assert put.flow.app.ledger.delivery(delivery_id)[1].comment == "resolved by an operator: close"
 
 
 @pytest.mark.parametrize("verdict", Resolution)

@@ -289,8 +289,10 @@ class OverviewResource(Resource):
     """`GET /api/overview`."""
 
     path = "/api/overview"
-    description = "Overview: outstanding deliveries, received events, performance of handlers. / "
+    description = (
+        "Overview: outstanding deliveries, received events, performance of handlers. / "
         "总览：待处理的投递、收到的事件、处理器的表现。"
+    )
     response_type = OverviewJson
 
     def get(self, _given: Mapping[str, list[str]], _path: Mapping[str, str], /) -> OverviewJson:

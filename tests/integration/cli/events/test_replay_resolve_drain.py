@@ -114,7 +114,7 @@ def test_resolve_says_what_became_of_an_unknown_delivery(server, run, asked, set
     again = run("events", "resolve", delivery_id, "--did", "--yes", server=server)
     assert again.exit_code == 1
     assert again.output == (
-        f"Error: delivery {delivery_id} is succeeded: only of an unknown one can it be said whether it did its work\n"
+        f"Error: delivery {delivery_id} is succeeded: only an unknown delivery can be marked as done or not done\n"
     )
 
 

@@ -339,7 +339,7 @@ def test_a_handler_that_its_plugin_has_no_more(there, ledger):
     text = there.run("plugins", "install", "--upgrade", wheel, *PIP, code=1)
     assert "changed: leave 0.2.0 (acme-leave), before 0.1.0: loaded" in text
     assert "leave:book listens to key leave_request\n" in text
-    assert "trouble: of plugin leave, 1 handler registered in the ledger is not loaded: leave:grant" in text
+    assert "trouble: 1 registered handler of plugin leave is not loaded: leave:grant" in text
     assert "`flowhooks plugins uninstall leave --handler grant`" in text
     done = there.ask("plugins", "uninstall", "leave", "--handler", "grant", "--yes")
     assert (done["package"], done["handlers"], done["waiting"]) == ("", ["leave:grant"], 2)
