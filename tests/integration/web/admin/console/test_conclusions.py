@@ -77,6 +77,7 @@ def test_the_stored_reasons_are_shown(approvals, serve):
     assert "p:book conclusion 'rejected' is not one of approved" in text
     assert "p:audit conclusion 'rejected' is not one of approved" in text
     assert "no conclusion, but the handler requires one of approved" in page_of(console, "open").text
+    assert "p:book 审批结论 'rejected' 不在其中：approved" in page_of(console, "no", "zh").text
 
 
 def test_more_reasons_than_are_stored(house, listens, serve):
@@ -129,26 +130,28 @@ def test_a_delivery_that_waits_undecided_and_one_that_was_closed(house, listens,
     flow.settled(false, State.CLOSED)
     assert until_noted(flow, undecided)
     console = serve(flow)
-    for event_id, english, chinese, reason in (
+    for event_id, english, chinese, reason, chinese_reason in (
         (
             undecided,
             "the handler's condition is undecided for this event",
             "无法判断处理器的条件",
             "no conclusion, but the handler requires one of approved",
+            "没有审批结论，而处理器需要其中之一：approved",
         ),
         (
             false,
             "the handler's condition is false",
             "处理器的条件不成立",
             "conclusion 'rejected' is not one of approved",
+            "审批结论 'rejected' 不在其中：approved",
         ),
     ):
-        for page, words in (
-            (console.page(f"/events/{event_id}"), english),
-            (console.page(f"/events/{event_id}", "zh"), chinese),
+        for page, words, why in (
+            (console.page(f"/events/{event_id}"), english, reason),
+            (console.page(f"/events/{event_id}", "zh"), chinese, chinese_reason),
         ):
             assert words in page.text
-            assert page.text.count(reason) == 1
+            assert page.text.count(why) == 1
             assert "plugin is not loaded" not in page.text
 
 
@@ -209,7 +212,7 @@ def test_parked_groups(approvals, serve):
     assert "The oldest event lacks conclusion" in text
     assert "No handler can match these events" in text
     chinese = console.page("/parked", "zh").text
-    assert "逐个按其请求体路由" in chinese
+    assert "按各自的请求体路由" in chinese
     assert "审批结论 approved" in chinese
 
 
@@ -256,7 +259,7 @@ def test_a_handler_that_would_take_dismissed_events(house, listens, serve):
     text = console.page("/handlers").text
     assert "Dismissed events that this handler takes now: 3." in text
     assert "flowhooks events reroute --handler=p:inform --state=dismissed --since=2026-01-01" in text
-    assert "免处理事件：3 个" in console.page("/handlers", "zh").text
+    assert "已忽略事件：3 个" in console.page("/handlers", "zh").text
     assert len(console.flow.events(state="dismissed")) == 3
 
 

@@ -1,5 +1,6 @@
 """The pages, asked for over a real socket: each there in both languages, with what it is to show, and nothing else."""
 
+# ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations
 
 import re
@@ -291,7 +292,11 @@ def test_who_sees_to_an_alert(busy):
     page = busy.page("/alerts")
     assert len(page.to_do("acknowledge")) == len(found) - 1
     assert re.search(r"\bann 20", page.text)
-    assert "已确认" in busy.page("/alerts", "zh").text
+    chinese = busy.page("/alerts", "zh").text
+    assert "已确认" in chinese
+    assert re.search(r"处理器 contracts:archive 有 1 个投递最终失败，最早始于 \S+Z。请排除原因", chinese)
+    assert "is dead" not in chinese
+    assert re.search(r"最早：\S+ (微秒|毫秒|秒|分钟|小时|天)", busy.page("/", "zh").text)
     left = len(found) - 1
     assert (f"{left} unacknowledged alert" in busy.page("/").text) == (left > 0)
 
