@@ -105,7 +105,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "overview.performance": {"en": "Handler performance", "zh": "处理器表现"},
     "overview.sampled": {
         "en": "Last attempts of the newest deliveries ({count}), since",
-        "zh": "按最新 {count} 个投递的最后一次尝试统计，起始时间：",
+        "zh": "按最新 {count} 个投递的最后一次尝试统计，起始时间",
     },
     "overview.attempts": {"en": "Attempts", "zh": "尝试"},
     "overview.attempts_says": {
@@ -230,7 +230,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "handlers.name": {"en": "Name contains", "zh": "名称包含"},
     "handlers.since": {
         "en": "Recent calls, counted in the newest deliveries ({count}), since",
-        "zh": "最近调用按最新 {count} 个投递统计，起始时间：",
+        "zh": "最近调用按最新 {count} 个投递统计，起始时间",
     },
     "handlers.cut": {
         "en": "The outstanding numbers are incomplete. At most {count} of each kind are counted.",
@@ -335,7 +335,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "alerts.new": {"en": "(+{count} since the last notification)", "zh": "（上次通知后新增 {count}）"},
     "alerts.last": {"en": "Latest:", "zh": "最近一次："},
     "alerts.last_error": {"en": "Last error:", "zh": "最近的错误："},
-    "alerts.notifications": {"en": "{count} times, last", "zh": "共 {count} 次，最近："},
+    "alerts.notifications": {"en": "{count} times, last", "zh": "共 {count} 次，最近"},
     "alerts.message": {"en": "Message", "zh": "内容"},
     "alerts.told": {"en": "Notified", "zh": "已通知"},
     "alerts.nobody": {"en": "not yet", "zh": "尚未通知"},
