@@ -227,7 +227,7 @@ class App:
             log.warning(
                 "handler_missing",
                 handler=missing_handler.id,
-                why="it was loaded before and is not now; its deliveries wait for it",
+                why="it was loaded before and is not loaded now; its deliveries wait",
             )
         recovered = self.ledger.recover(missing_handlers=self.missing_handlers)
         if any(recovered.values()):
@@ -381,7 +381,7 @@ class App:
 
     def _log_pauses(self) -> None:
         count = len(self._pauses.handlers)
-        log.info("pauses_changed", paused=count, next="`flowhooks handlers list` shows which")
+        log.info("pauses_changed", paused=count, next="`flowhooks handlers list` shows the paused handlers")
 
     def _refresh_waiters(self) -> None:
         with suppress(LedgerUnusable):  # the waiters then wait until their own timeout

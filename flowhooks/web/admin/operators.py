@@ -104,7 +104,7 @@ class Operators:
         """Return the operator of this name if the password is right; takes the same time if there is no such operator.
 
         Raises:
-            TooManyVerifications: too many passwords are being verified just now.
+            TooManyVerifications: too many passwords are being verified at present.
         """
         passwords = self.passwords()
         if not passwords:
@@ -123,6 +123,6 @@ class Operators:
             try:
                 tokens = operator_tokens(settings)
             except SettingsError as error:
-                _log.error("operators_read_failed", why=str(error), next="the tokens that were known before are taken")
+                _log.error("operators_read_failed", why=str(error), next="the tokens read before stay valid")
             self._cached_tokens = settings, tokens
         return tokens

@@ -171,7 +171,7 @@ class CredentialStore:
             try:
                 credentials = Credentials(settings.sources, load_source_credentials(settings, self._environ))
             except SettingsError as error:
-                _log.error("sources_read_failed", why=str(error), next="what was known of them before is taken")
+                _log.error("sources_read_failed", why=str(error), next="the credentials read before stay valid")
                 credentials = _unchanged(settings.sources, self._versions[0][1])
             self._versions = (settings, credentials), self._versions[0]
             return credentials
