@@ -61,7 +61,7 @@ def backup(url: str, target: Path, *, progress: ProgressReporter) -> BackupResul
             f"pg_dump --format=custom --file={target} and the name of the database"
         )
     if not source.exists():
-        raise LedgerUnusable(f"the database {source} does not exist")
+        raise LedgerUnusable(f"there is no database at {source}")
     _check_is_ledger(url)
     with _atomic_target(target) as unfinished:
         with name_database_in_errors(url), progress("copy", lambda: database.count_pages(source)) as advance:

@@ -319,7 +319,7 @@ def test_too_little_room_for_a_call_back_is_trouble(house, listens):
     flow = house.open(listens(nothing), http={"max_body_bytes": 1 << 60})
     flow.take()
     (found,) = flow.app.readiness_problems()
-    assert re.fullmatch(r"the disk of the database has \d+ KiB left; make room there", found)
+    assert re.fullmatch(r"the disk of the database has \d+ KiB left; free some space", found)
 
 
 def test_what_an_operator_asked_in_vain_is_no_trouble(house, listens):

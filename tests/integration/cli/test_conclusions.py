@@ -195,7 +195,7 @@ def test_reroute_to_one_handler(expenses, run, asked):
     )
     result = run(*words, "later:relase", "--yes", server=expenses, **env)
     assert result.exit_code == 1
-    assert "no handler is called later:relase" in result.stderr
+    assert "there is no handler later:relase" in result.stderr
 
 
 def test_plugins_show_conditions(expenses, run, asked):

@@ -171,7 +171,7 @@ def test_a_reroute_for_one_handler_gives_no_other_anything(house, noted, runs):
     flow = house.open(noted("a", conclusion="approved"), noted("b", conclusion="approved"), start=False)
     reroute(flow.app.operation_context, EventFilter(), handler="p:b")
     assert facts(flow, event_id) == ("routed", None, None, ["p:b"])
-    with pytest.raises(NotFound, match="no handler is called p:none"):
+    with pytest.raises(NotFound, match="there is no handler p:none"):
         reroute(flow.app.operation_context, EventFilter(), handler="p:none")
 
 
