@@ -145,7 +145,7 @@ def test_public_listeners(findings):
     found = findings("binds", code=1, FLOWHOOKS_LISTEN="0.0.0.0:8080", FLOWHOOKS_ADMIN="0.0.0.0:8081")
     assert [one["mark"] for one in found] == ["trouble", "trouble"]
     (found,) = findings("binds", FLOWHOOKS_LISTEN="0.0.0.0:8080", FLOWHOOKS_INSECURE="1")
-    assert (found["mark"], found["why"]) == ("note", "other machines reach listen without a credential (insecure)")
+    assert (found["mark"], found["why"]) == ("note", "other machines can use listen without a credential (insecure)")
 
 
 def test_folders_that_are_not_there(findings, tmp_path):
@@ -190,7 +190,7 @@ def place(tmp_path, new_database):
     [
         ("text", "trouble", "file is not a database"),
         ("folder", "trouble", "is a folder"),
-        ("no folder", "trouble", "there is no folder"),
+        ("no folder", "trouble", "nothing does not exist"),
         ("other's", "trouble", "it is not a flowhooks ledger: it holds other tables (t)"),
         ("newer", "trouble", "it was written by a newer flowhooks"),
         ("empty", "note", "it is empty: run `flowhooks db upgrade`"),
@@ -229,7 +229,7 @@ def test_somebody_else_has_the_lock(findings, tmp_path):
     lock = Lock(tmp_path / "flowhooks.db")
     assert lock.acquire()
     (found,) = findings("server")
-    assert (found["mark"], "has the database to itself" in found["what"]) == ("note", True)
+    assert (found["mark"], "is using the database exclusively" in found["what"]) == ("note", True)
     lock.path.write_text("")
     (found,) = findings("server", code=1)
     assert "does not say who it is" in found["what"]

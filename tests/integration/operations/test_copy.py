@@ -356,7 +356,7 @@ def test_nobody_may_be_using_either(furnished, rooms, postgresql_url, tmp_path):
     """A process with heartbeats is named; one without a heartbeat for long enough does not count."""
     there = type(furnished)(furnished.folder, furnished.clock, postgresql_url)
     flow = there.open(rooms.handlers[0])
-    said = r"is in use by process \d+ on .*: stop what uses it, then copy again"
+    said = r"is in use by process \d+ on .*: stop the processes, then copy again"
     with pytest.raises(LedgerUnusable, match=said):
         move(furnished.address, postgresql_url)
     with pytest.raises(LedgerUnusable, match=said):

@@ -686,7 +686,7 @@ def test_an_attempt_that_is_overdue(watch, listener):
     watched.clock.advance(1)
     watched.looks()
     assert listener.told == [(AlertCause.OVERDUE, "p:h")]
-    assert listener.alerts[0].message.startswith("1 delivery of handler p:h has been running for too long")
+    assert listener.alerts[0].message.startswith("1 delivery of handler p:h has been running for longer than the")
     for standing, made in claimed:
         watched.flow.app.dispatcher.execute(ReadyDelivery(standing.delivery_id, "p:h", 0), made)
     watched.eventually(lambda: all(one.state is not State.RUNNING for one in watched.flow.delivery_statuses(event_id)))
