@@ -66,7 +66,7 @@ FILTER: Final = (
     Parameter(name="key", description="Exactly this process definition key. / 流程定义 Key，精确匹配。", schema=TEXT),
     Parameter(
         name="conclusion",
-        description="Exactly this conclusion, as handlers name it. / 审批结论（处理器所用的名称），精确匹配。",
+        description="Exactly this conclusion, as handlers name it. / 结论（处理器所用的名称），精确匹配。",
         schema=TEXT,
     ),
     Parameter(

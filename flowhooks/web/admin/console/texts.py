@@ -67,7 +67,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "state.loaded": {"en": "loaded", "zh": "已加载"},
     "state.quarantined": {"en": "quarantined", "zh": "已隔离"},
     "state.condition": {"en": "condition undecided", "zh": "条件无法判断"},
-    "state.conclusion": {"en": "unknown conclusion", "zh": "未知审批结论"},
+    "state.conclusion": {"en": "unknown conclusion", "zh": "未知结论"},
     "state.conflict": {"en": "conflict", "zh": "回调冲突"},
     "state.denied": {"en": "denied by the settings", "zh": "被配置禁用"},
     "state.missing": {"en": "missing", "zh": "缺失"},
@@ -75,7 +75,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "state.paused": {"en": "paused", "zh": "已暂停"},
     "state.circuit_open": {"en": "circuit open", "zh": "已熔断"},
     "state.overdue": {"en": "overdue", "zh": "超时未结束"},
-    "state.retired": {"en": "retired", "zh": "已下线"},
+    "state.retired": {"en": "retired", "zh": "已停用"},
     # The overview.
     "overview.title": {"en": "Overview", "zh": "总览"},
     "overview.as_of": {"en": "As of", "zh": "截至"},
@@ -281,7 +281,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "listens.every": {"en": "every event", "zh": "所有事件"},
     "listens.versions": {"en": "versions", "zh": "版本"},
     "listens.source": {"en": "source", "zh": "来源"},
-    "listens.kind": {"en": "kind", "zh": "类型"},
+    "listens.kind": {"en": "kind", "zh": "回调类型"},
     # Parked events.
     "parked.title": {"en": "Parked events", "zh": "暂存的事件"},
     "parked.more": {
@@ -406,9 +406,9 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "zh": "未做任何修改。请联系角色为 operate 的运维人员。",
     },
     # Conclusions and conditions; why an event is parked or dismissed.
-    "conclusion": {"en": "Conclusion", "zh": "审批结论"},
+    "conclusion": {"en": "Conclusion", "zh": "结论"},
     "dismissed_by": {"en": "Reason for dismissal", "zh": "忽略原因"},
-    "listens.conclusion": {"en": "conclusion", "zh": "审批结论"},
+    "listens.conclusion": {"en": "conclusion", "zh": "结论"},
     "listens.when": {"en": "condition", "zh": "条件"},
     # Why an event is parked or dismissed: in a listing, and on its own page.
     "parked_by.handler": {"en": "no matching handler", "zh": "没有匹配的处理器"},
@@ -752,7 +752,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "audit.did.replay": {"en": "deliveries replayed", "zh": "重放"},
     "audit.did.resolve": {"en": "delivery resolved", "zh": "人工确认"},
     "audit.did.reroute_parked": {"en": "parked events delivered", "zh": "补投"},
-    "audit.did.retire": {"en": "handler retired", "zh": "下线处理器"},
+    "audit.did.retire": {"en": "handler retired", "zh": "停用处理器"},
     "audit.did.dismiss": {"en": "events dismissed", "zh": "忽略事件"},
     "audit.did.reroute": {"en": "events rerouted", "zh": "重新路由"},
     "audit.did.pause": {"en": "handler paused", "zh": "暂停处理器"},

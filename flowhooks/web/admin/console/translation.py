@@ -98,8 +98,8 @@ _REASONS: Final = tuple(
             r"没有 processDefinitionVersion，而版本条件 \1 需要它",
         ),
         (r"version (-?\d+) is not (\S+)", r"版本 \1 不符合 \2"),
-        (r"conclusion (['\"].*['\"]) is not one of (.+)", r"审批结论 \1 不在其中：\2"),
-        (r"no conclusion, but the handler requires one of (.+)", r"没有审批结论，而处理器需要其中之一：\1"),
+        (r"conclusion (['\"].*['\"]) is not one of (.+)", r"结论 \1 不在其中：\2"),
+        (r"no conclusion, but the handler requires one of (.+)", r"没有结论，而处理器需要其中之一：\1"),
         (r"(/.*) is absent, but the condition (.+) needs it", r"缺少 \1，而条件 \2 需要它"),
         (r"(/.*) is an? (\w+), which the condition (.+) cannot decide", r"\1 的类型是 \2，条件 \3 无法判断"),
         (r"(/.*) is (.+), but the condition is (.+)", r"\1 是 \2，而条件是 \3"),
@@ -107,10 +107,10 @@ _REASONS: Final = tuple(
         # Hints at a misspelling.
         (r"class (.+) differs only in case or white space", r"处理类 \1 仅大小写或空白不同"),
         (r"key (.+) differs only in case or white space", r"流程 Key \1 仅大小写或空白不同"),
-        (r"conclusion (.+) differs only in case or white space", r"审批结论 \1 仅大小写或空白不同"),
+        (r"conclusion (.+) differs only in case or white space", r"结论 \1 仅大小写或空白不同"),
         (r"class (.+) is similar", r"处理类 \1 与之相近"),
         (r"key (.+) is similar", r"流程 Key \1 与之相近"),
-        (r"conclusion (.+) is similar", r"审批结论 \1 与之相近"),
+        (r"conclusion (.+) is similar", r"结论 \1 与之相近"),
         (r"(.+) is known, but not as a class", r"\1 不是处理类，而是流程 Key"),
         (r"(.+) is known, but not as a key", r"\1 不是流程 Key，而是处理类"),
     )
@@ -120,7 +120,7 @@ _STARTS: Final = (("class ", "处理类 ", 6), ("key ", "流程 Key ", 4), ("eve
 """How the reason for a match starts, the Chinese for it, and the number of characters that it replaces."""
 _PARTS: Final = (
     (", conditions on ", "，字段条件 ", "", ""),
-    (", conclusion ", "，审批结论 ", "", ""),
+    (", conclusion ", "，结论 ", "", ""),
     (", source ", "，来源 ", " of ", " 属于 "),
     (", version ", "，版本 ", " in ", " 符合 "),
     (" and key ", "，流程 Key ", "", ""),
@@ -166,7 +166,7 @@ def translate_reason(reason: str, language: str) -> str:
     if reason.startswith("conclusion ") and (
         parts := re.fullmatch(r"conclusion (['\"].*['\"]) of (.+)", reason, re.DOTALL)
     ):
-        return f"审批结论 {parts[1]}（{translate_reason(parts[2], language)}）"
+        return f"结论 {parts[1]}（{translate_reason(parts[2], language)}）"
     for pattern, chinese in _REASONS:
         if match := pattern.fullmatch(reason):
             return match.expand(chinese)

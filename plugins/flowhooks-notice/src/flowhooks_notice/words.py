@@ -31,7 +31,7 @@ _CAUSES: Final[Mapping[str, tuple[str, str]]] = {
     "overdue": ("overdue", "执行超时"),
     "quarantined": ("quarantined", "插件隔离"),
     "condition": ("condition undecided", "条件无法判断"),
-    "conclusion": ("unknown conclusion", "未知审批结论"),
+    "conclusion": ("unknown conclusion", "未知结论"),
     "conflict": ("conflict", "回调冲突"),
 }
 _CHINESE: Final[Mapping[str, str]] = {

@@ -56,7 +56,7 @@ def test_an_event_shows_its_conclusion_and_why_it_is_where_it_is(approvals, serv
     """The page has a sentence for each reason to park or dismiss an event, in both languages."""
     console = serve(approvals)
     assert "Conclusion approved" in page_of(console, "yes").text
-    assert "审批结论 approved" in page_of(console, "yes", "zh").text
+    assert "结论 approved" in page_of(console, "yes", "zh").text
     for instance, english, chinese in (
         ("no", "conditions of all these handlers are false", "条件都不成立"),
         ("open", "condition of a handler is undecided", "无法判断"),
@@ -77,7 +77,7 @@ def test_the_stored_reasons_are_shown(approvals, serve):
     assert "p:book conclusion 'rejected' is not one of approved" in text
     assert "p:audit conclusion 'rejected' is not one of approved" in text
     assert "no conclusion, but the handler requires one of approved" in page_of(console, "open").text
-    assert "p:book 审批结论 'rejected' 不在其中：approved" in page_of(console, "no", "zh").text
+    assert "p:book 结论 'rejected' 不在其中：approved" in page_of(console, "no", "zh").text
 
 
 def test_more_reasons_than_are_stored(house, listens, serve):
@@ -136,14 +136,14 @@ def test_a_delivery_that_waits_undecided_and_one_that_was_closed(house, listens,
             "the handler's condition is undecided for this event",
             "无法判断处理器的条件",
             "no conclusion, but the handler requires one of approved",
-            "没有审批结论，而处理器需要其中之一：approved",
+            "没有结论，而处理器需要其中之一：approved",
         ),
         (
             false,
             "the handler's condition is false",
             "处理器的条件不成立",
             "conclusion 'rejected' is not one of approved",
-            "审批结论 'rejected' 不在其中：approved",
+            "结论 'rejected' 不在其中：approved",
         ),
     ):
         for page, words, why in (
@@ -213,7 +213,7 @@ def test_parked_groups(approvals, serve):
     assert "No handler can match these events" in text
     chinese = console.page("/parked", "zh").text
     assert "按各自的请求体路由" in chinese
-    assert "审批结论 approved" in chinese
+    assert "结论 approved" in chinese
 
 
 def test_a_parked_group_without_a_conclusion(house, listens, serve):

@@ -67,12 +67,12 @@ def test_what_the_router_says_within_a_message():
     alert = open_alert(routing_causes.UNDECIDED_EVENTS, subject="class com.example.A and key leave", why=why)
     message = alert_message(alert, "zh")
     assert "有 1,234 个事件（处理类 com.example.A，流程 Key leave）" in message
-    assert "p:book：没有审批结论，而处理器需要其中之一：approved。" in message
+    assert "p:book：没有结论，而处理器需要其中之一：approved。" in message
     hints = " (conclusion 'approved' is similar; conclusion 'Ok' differs only in case or white space)"
     alert = open_alert(routing_causes.CONCLUSION, subject="conclusion 'aproved' of key leave", why=hints)
     message = alert_message(alert, "zh")
-    assert "没有处理器接收审批结论 'aproved'（流程 Key leave）" in message
-    assert "已忽略（审批结论 'approved' 与之相近；审批结论 'Ok' 仅大小写或空白不同）。" in message
+    assert "没有处理器接收结论 'aproved'（流程 Key leave）" in message
+    assert "已忽略（结论 'approved' 与之相近；结论 'Ok' 仅大小写或空白不同）。" in message
 
 
 def test_a_message_of_another_version():
@@ -100,7 +100,7 @@ EVENT = Event(
         ({"kind": "cancel"}, "回调类型是 'complete'，不是 'cancel'"),
         ({"sources": ("erp", "hr")}, "来源 'oa' 不在其中：erp, hr"),
         ({"versions": ">=4"}, "版本 3 不符合 >=4"),
-        ({"conclusions": ("rejected",)}, "审批结论 'approved' 不在其中：rejected"),
+        ({"conclusions": ("rejected",)}, "结论 'approved' 不在其中：rejected"),
         ({"when": {"/amount": {"minimum": 10}}}, '/amount 是 5，而条件是 {"minimum": 10}'),
         ({"when": {"/amount": "x"}}, '/amount 的类型是 number，条件 "x" 无法判断'),
         ({"when": {"/vendor": "x"}}, '缺少 /vendor，而条件 "x" 需要它'),
@@ -118,7 +118,7 @@ def test_what_an_event_lacks():
     given = Selectors(process_keys=("leave",), versions=">=2").why_filtered_out(bare)
     assert translate_reason(given, "zh") == "没有 processDefinitionVersion，而版本条件 '>=2' 需要它"
     given = Selectors(process_keys=("leave",), conclusions=("approved",)).why_not(bare)
-    assert translate_reason(given, "zh") == "没有审批结论，而处理器需要其中之一：approved"
+    assert translate_reason(given, "zh") == "没有结论，而处理器需要其中之一：approved"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_what_an_event_lacks():
                 "when": {"/amount": 5},
             },
             "处理类 com.example.A，流程 Key leave，版本 3 符合 >=2,<5，来源 oa 属于 oa, erp，"  # noqa: ISC004
-            "审批结论 approved，字段条件 /amount",
+            "结论 approved，字段条件 /amount",
         ),
     ],
 )
