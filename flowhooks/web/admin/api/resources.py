@@ -135,7 +135,7 @@ class PluginsResource(Resource):
     """`GET /api/handlers`."""
 
     path = "/api/handlers"
-    description = "Plugins with their handlers: selectors, state and backlog. / 插件及其处理器：监听条件、状态、积压。"
+    description = "Plugins with their handlers: selectors, state and backlog. / 插件及其处理器：选择条件、状态、积压。"
     parameters = (
         Parameter(
             name="q",

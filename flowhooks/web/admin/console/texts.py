@@ -238,7 +238,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     },
     "handlers.hooks": {"en": "Hooks:", "zh": "钩子："},
     "handlers.of": {"en": "Handlers of {name}", "zh": "{name} 的处理器"},
-    "handlers.listens": {"en": "Listens to", "zh": "监听条件"},
+    "handlers.listens": {"en": "Listens to", "zh": "选择条件"},
     "handlers.open": {"en": "Outstanding", "zh": "待处理"},
     "handlers.called": {"en": "Last called", "zh": "最近调用"},
     "handlers.times": {"en": "{count} of the newest deliveries", "zh": "最新投递中的 {count} 个"},
@@ -366,7 +366,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     },
     "problem.newer.then": {
         "en": "This version cannot read their selectors, and routes no events. Run the newer version here too.",
-        "zh": "本版本无法读取其监听条件，因此不路由任何事件。请在此处也运行该更新版本。",
+        "zh": "本版本无法读取其选择条件，因此不路由任何事件。请在此处也运行该更新版本。",
     },
     "problem.ours.what": {"en": "Internal server error", "zh": "服务器内部错误"},
     "problem.ours.then": {
