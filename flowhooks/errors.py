@@ -128,7 +128,7 @@ class EventPurged(NotFound):
     """
 
     def __init__(self, event_id: str, received: str) -> None:
-        super().__init__(f"event {event_id}, received {received}, was purged: it had grown old")
+        super().__init__(f"event {event_id}, received {received}, has been purged")
 
 
 class ServerUnreachable(FlowhooksError):
@@ -288,4 +288,4 @@ class RetryAfter(Exception):
         self.why = why
 
     def __str__(self) -> str:
-        return self.why or f"asked to be run again after {self.seconds:g} s"
+        return self.why or f"asked to be retried after {self.seconds:g} s"

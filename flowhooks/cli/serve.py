@@ -84,7 +84,7 @@ def _check(settings: Settings, *, no_worker: bool) -> None:
     check_sources(settings, os.environ)
     if no_worker and not database.is_shared(database_url(settings)):
         raise SettingsError(
-            "--no-worker leaves handlers to other processes, and only one process writes a SQLite ledger: "
+            "--no-worker leaves handlers to other processes, and only one process may write a SQLite ledger: "
             "nothing would ever be run; leave it out, or use PostgreSQL"
         )
 

@@ -81,7 +81,7 @@ def _check(settings: Settings) -> None:
     """
     if not database.is_shared(database_url(settings)):
         raise SettingsError(
-            "a worker shares the ledger with the servers, and only one process writes a SQLite ledger: "
+            "a worker shares the ledger with the servers, and only one process may write a SQLite ledger: "
             "`flowhooks serve` runs the handlers itself there; for more processes use PostgreSQL"
         )
     check_binds(replace(settings, listen=UNUSED_ADDRESS))

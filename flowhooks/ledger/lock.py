@@ -322,5 +322,5 @@ def acquire_lock(url: str) -> Lock | None:
         )
     at = f", whose administration is at {holder.admin}" if holder.admin else ""
     raise LedgerUnusable(
-        f"the database {file} is in use by process {holder.pid}{at}; only one process writes a SQLite ledger"
+        f"the database {file} is in use by process {holder.pid}{at}; only one process may write a SQLite ledger"
     )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _SETTING_MESSAGES: Final[Mapping[str, str]] = {
     "schema.required": "must have {name}",
     "schema.dependentRequired": "must have {name} too, since it has {given}",
-    "schema.nothing": "is no setting",
+    "schema.nothing": "is not a setting",
 }
 """Messages that differ for settings: a settings file has no null, and its members are called settings."""
 

@@ -33,13 +33,13 @@ def host_and_port(address: str) -> tuple[str, int]:
     if not colon:
         raise ValueError("the port is missing: write host:port")
     if not _PORT.fullmatch(port) or int(port) > 65535:  # noqa: PLR2004 (16 bits)
-        raise ValueError("the port is a number of 0 to 65535")
+        raise ValueError("the port must be a number from 0 to 65535")
     if host in {"", "*"}:
-        raise ValueError(f"write 0.0.0.0:{port} for every interface, 127.0.0.1:{port} for this machine only")
+        raise ValueError(f"write 0.0.0.0:{port} for all interfaces, 127.0.0.1:{port} for this machine only")
     if host.startswith("[") and host.endswith("]"):
         return _ip(host[1:-1], 6), int(port)
     if ":" in host:
-        raise ValueError("an IPv6 address goes in brackets: [::1]:8080")
+        raise ValueError("write an IPv6 address in brackets: [::1]:8080")
     if _NUMBER.fullmatch(host.rpartition(".")[2]):
         # The system would accept "0", "127.1" and "0x7f.1" as addresses, which a reader would not recognize.
         return _ip(host, 4), int(port)
@@ -55,7 +55,7 @@ def _ip(host: str, version: int) -> str:
         address = None
     # ipaddress accepts any characters in a zone, as in fe80::1%eth0.
     if address is None or address.version != version or not _ZONED.fullmatch(host):
-        raise ValueError(f"the host is no IPv{version} address")
+        raise ValueError(f"the host is not an IPv{version} address")
     return str(address)
 
 
@@ -83,12 +83,12 @@ def database_url(database: str) -> str:
         ValueError: the text is neither. The message says why, and does not repeat the text, which may hold a password.
     """
     if ":memory:" in database or database == "sqlite://":
-        raise ValueError("nothing in memory would survive a restart: name a file")
+        raise ValueError("a ledger in memory is lost at a restart: give the path of a file")
     if not database or not database.isprintable():
-        raise ValueError("a path is not empty and has only printable characters")
+        raise ValueError("a path must not be empty and must have only printable characters")
     if database.startswith("sqlite:///"):
         if "?" in database:
-            raise ValueError("leave out what follows the '?': the ledger sets its own options")
+            raise ValueError("remove the '?' and the text after it: the ledger sets its own options")
         if not database.removeprefix("sqlite:///"):
             raise ValueError("the path is missing after sqlite:///")
         return database
@@ -96,10 +96,12 @@ def database_url(database: str) -> str:
         if scheme.group(1) == "sqlite":
             raise ValueError("write three slashes and the path: sqlite:///path")
         if scheme.group(1) != "postgresql":
-            raise ValueError(f"the ledger is kept in SQLite or PostgreSQL: cannot use {scheme.group(1)}://")
+            raise ValueError(
+                f"{scheme.group(1)}:// is not supported: use sqlite:///path or postgresql://user@host/name"
+            )
         return database
     try:
         path = Path(database).expanduser()
     except RuntimeError:
-        raise ValueError("there is no home folder to stand for '~'") from None
+        raise ValueError("'~' cannot be expanded: there is no home folder") from None
     return "sqlite:///" + quote(str(path.absolute()))

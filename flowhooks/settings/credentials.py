@@ -122,4 +122,4 @@ def _find_shared(settings: Settings, by_source: Mapping[str, SourceCredentials])
         for credential in dict.fromkeys(credentials):
             if (owner := owners.setdefault(credential, f"sources.{name}")) != f"sources.{name}":
                 what = "secret" if isinstance(credential, bytes) else "token"
-                yield f"{owner} and sources.{name} have the same {what}; a {what} names one of them"
+                yield f"{owner} and sources.{name} have the same {what}; give each its own {what}"

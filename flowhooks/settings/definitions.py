@@ -25,30 +25,33 @@ class HttpSettings:
     """Limits of both listeners towards their clients."""
 
     threads: int = setting(
-        16, types.integer(1, 1000), "Threads that answer call-backs; at most half of them wait for handlers."
+        16, types.integer(1, 1000), "Threads that answer callbacks. At most half of them wait for handlers at a time."
     )
     max_body_bytes: int = setting(
-        1024**2, types.integer(1, 1024**3), "Largest body taken; a larger one is answered 413.", live=True
+        1024**2, types.integer(1, 1024**3), "Maximum size of a body. A larger body is answered with 413.", live=True
     )
     max_header_bytes: int = setting(
-        16384, types.integer(1024, 1024**2), "Largest request line and headers together; larger ones are answered 431."
+        16384,
+        types.integer(1024, 1024**2),
+        "Maximum size of the request line and headers together. Larger ones are answered with 431.",
     )
     read_timeout: float = setting(
-        10.0, types.seconds(0, _DAY_SECONDS), "Seconds in which a whole request must arrive, however it trickles in."
+        10.0, types.seconds(0, _DAY_SECONDS), "Seconds within which a whole request must arrive."
     )
     idle_timeout: float = setting(
-        60.0, types.seconds(0, _DAY_SECONDS), "Seconds for which an idle connection is kept open."
+        60.0, types.seconds(0, _DAY_SECONDS), "Seconds after which an idle connection is closed."
     )
     max_connections: int = setting(
         1000,
         types.integer(1, 100_000),
-        "Connections of each listener open at a time; others queue up. Fewer where the limit of open files is low.",
+        "Maximum number of open connections of each listener. Further connections wait. The limit is lower if the "
+        "limit of open files is low.",
     )
     trusted_proxy: str = setting(
         "",
         types.ip_address(),
-        "The one address of the proxy whose word is taken for who has called: the last address in its X-Forwarded-For; "
-        "empty: nobody's word is.",
+        "IP address of the trusted reverse proxy. The last address in its X-Forwarded-For header is the client. "
+        "Empty: no proxy is trusted.",
         live=True,
     )
 
@@ -60,23 +63,24 @@ class RunnerSettings:
     kind: Literal["embedded", "procrastinate"] = setting(
         "embedded",
         types.one_of("embedded", "procrastinate"),
-        "How deliveries find their threads: by looking into the ledger, or by jobs on PostgreSQL.",
+        "How the runner finds deliveries: by polling the ledger (`embedded`), or through jobs on PostgreSQL "
+        "(`procrastinate`).",
     )
     threads: int = setting(
-        16, types.integer(1, 1000), "Threads that run handlers; one handler holds at most half of them."
+        16, types.integer(1, 1000), "Threads that run handlers. One handler uses at most half of them."
     )
     isolation: Literal["thread", "process"] = setting(
         "thread",
         types.one_of("thread", "process"),
-        "Where handlers run that do not say: in threads of the server, or each in a process of its own.",
+        "Where a handler runs if it declares no isolation: in a thread of the server, or in a process of its own.",
     )
     timeout: float = setting(
         300.0,
         types.seconds(0, _DAY_SECONDS),
-        "Seconds after which an attempt is overdue: killed in a process of its own, reported in a thread.",
+        "Seconds after which an attempt is overdue. In a process of its own it is killed; in a thread it is reported.",
     )
     memory_mib: int = setting(
-        512, types.integer(64, 1_048_576), "Mebibytes that a handler's process may take, where it has one of its own."
+        512, types.integer(64, 1_048_576), "Memory limit of an isolated handler's process, in mebibytes."
     )
 
 
@@ -87,12 +91,12 @@ class CircuitBreakerSettings:
     failures: int = setting(
         10,
         types.integer(0, 10_000),
-        "Attempts of a handler that fail in a row after which it is held, so that nothing more is burnt; 0: never.",
+        "Consecutive failed attempts after which a handler's circuit opens and the handler is paused; 0: never.",
     )
     retry_interval: float = setting(
         60.0,
         types.seconds(0, _DAY_SECONDS),
-        "Seconds between the single attempts that try whether a held handler works again.",
+        "Seconds between the single attempts that flowhooks makes while a circuit is open.",
     )
 
 
@@ -101,15 +105,19 @@ class LedgerSettings:
     """Limits after which a callback is answered 503, and after which a process counts as expired."""
 
     max_queued_writes: int = setting(
-        10_000, types.integer(1, 1_000_000), "Call-backs waiting to be written; beyond that they are answered 503."
+        10_000,
+        types.integer(1, 1_000_000),
+        "Maximum number of callbacks that wait to be stored. Further callbacks are answered with 503.",
     )
     write_timeout: float = setting(
-        5.0, types.seconds(0, _DAY_SECONDS), "Seconds that a call-back waits to be stored before it is answered 503."
+        5.0,
+        types.seconds(0, _DAY_SECONDS),
+        "Seconds that a callback waits to be stored before it is answered with 503.",
     )
     heartbeat_timeout: float = setting(
         30.0,
         types.seconds(0, _DAY_SECONDS),
-        "On PostgreSQL: seconds without a sign of life after which the other processes take one for dead.",
+        "On PostgreSQL: seconds without a heartbeat after which the other processes mark a process as expired.",
     )
 
 
@@ -118,7 +126,7 @@ class ShutdownSettings:
     """Settings of the server's shutdown."""
 
     timeout: float = setting(
-        30.0, types.seconds(0, _DAY_SECONDS), "Seconds that running handlers get to finish after SIGTERM."
+        30.0, types.seconds(0, _DAY_SECONDS), "Seconds that running handlers have to finish after SIGTERM."
     )
 
 
@@ -129,7 +137,7 @@ class IdentitySettings:
     ignore_pointers: tuple[str, ...] = setting(
         (),
         types.list_of(types.pointer()),
-        "JSON Pointers to members of the body that do not count, such as a time stamp.",
+        "JSON Pointers to members of the body that are ignored when two callbacks are compared, such as a timestamp.",
         live=True,
     )
 
@@ -141,23 +149,24 @@ class RoutingSettings:
     no_handler: Literal["park", "reject"] = setting(
         "park",
         types.one_of("park", "reject"),
-        "An event for which no handler is registered is stored and parked, or answered 422.",
+        "Whether an event that matches no registered handler is stored and parked, or rejected with 422.",
     )
     no_name: Literal["park", "reject"] = setting(
         "park",
         types.one_of("park", "reject"),
-        "An event with neither callBackProcessClass nor processDefinitionKey is stored and parked, or answered 422.",
+        "Whether an event with neither callBackProcessClass nor processDefinitionKey is stored and parked, or "
+        "rejected with 422.",
     )
     ignore_process_keys: tuple[str, ...] = setting(
         (),
         types.list_of(types.process_key()),
-        "Values of processDefinitionKey whose events need no handler and are not parked.",
+        "Values of processDefinitionKey whose events need no handler. They are dismissed instead of parked.",
         live=True,
     )
     ignore_conclusions: tuple[str, ...] = setting(
         (),
         types.list_of(types.conclusion()),
-        "Conclusions for which no alert is raised when no handler takes them, such as those of rejected approvals.",
+        "Conclusions that raise no alert if no handler matches them, such as `rejected`.",
         live=True,
     )
 
@@ -166,19 +175,18 @@ class RoutingSettings:
 class AlertsSettings:
     """Settings that decide when plugins are notified of alerts."""
 
-    poll_interval: float = setting(
-        10.0, types.seconds(0, 3600), "Seconds between looks for what somebody is to be told of.", live=True
-    )
+    poll_interval: float = setting(10.0, types.seconds(0, 3600), "Seconds between two checks for alerts.", live=True)
     parked_after: float = setting(
         3600.0,
         types.seconds(0, 10 * _DAY_SECONDS, zero=True),
-        "Seconds for which an event may be parked before somebody is told; 0: told at once.",
+        "Seconds that an event may be parked before an alert is raised; 0: at once.",
         live=True,
     )
     waiting_after: float = setting(
         3600.0,
         types.seconds(0, 10 * _DAY_SECONDS),
-        "Seconds for which a delivery that could run, or lacks its plugin, may wait before somebody is told.",
+        "Seconds that a delivery may wait, although it is due or because its plugin is not installed, before an "
+        "alert is raised.",
         live=True,
     )
 
@@ -187,37 +195,33 @@ class AlertsSettings:
 class RetentionSettings:
     """Days to keep data, counted from its last change; 0: forever."""
 
-    succeeded: int = setting(
-        400, _RETENTION_DAYS, "Days for which events are kept that succeeded; 0: for ever.", live=True
-    )
+    succeeded: int = setting(400, _RETENTION_DAYS, "Days to keep succeeded events; 0: forever.", live=True)
     closed: int = setting(
         400,
         _RETENTION_DAYS,
-        "Days for which events are kept of which a delivery was closed and none is dead; 0: for ever.",
+        "Days to keep events with a closed delivery and no dead delivery; 0: forever.",
         live=True,
     )
-    dismissed: int = setting(400, _RETENTION_DAYS, "Days for which dismissed events are kept; 0: for ever.", live=True)
-    dead: int = setting(
-        0, _RETENTION_DAYS, "Days for which events with a dead delivery are kept; 0: for ever.", live=True
-    )
-    parked: int = setting(0, _RETENTION_DAYS, "Days for which parked events are kept; 0: for ever.", live=True)
+    dismissed: int = setting(400, _RETENTION_DAYS, "Days to keep dismissed events; 0: forever.", live=True)
+    dead: int = setting(0, _RETENTION_DAYS, "Days to keep events with a dead delivery; 0: forever.", live=True)
+    parked: int = setting(0, _RETENTION_DAYS, "Days to keep parked events; 0: forever.", live=True)
     identities: int = setting(
         400,
         _RETENTION_DAYS,
-        "Days after its call-back for which an event that was purged is still known, so that the same call-back is not "
-        "taken for a new one; 0: for ever.",
+        "Days after a callback to remember its identity if its event was purged, so that a repeated callback does "
+        "not create a new event; 0: forever.",
     )
-    audit: int = setting(400, _RETENTION_DAYS, "Days for which is kept who has done what; 0: for ever.", live=True)
-    alerts: int = setting(400, _RETENTION_DAYS, "Days for which alerts are kept that are over; 0: for ever.", live=True)
+    audit: int = setting(400, _RETENTION_DAYS, "Days to keep the audit log; 0: forever.", live=True)
+    alerts: int = setting(400, _RETENTION_DAYS, "Days to keep closed alerts; 0: forever.", live=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """Level and format of the log."""
 
-    level: str = setting("info", types.one_of(*LOG_LEVELS), "The least severe level that is logged.", live=True)
+    level: str = setting("info", types.one_of(*LOG_LEVELS), "Lowest severity that is logged.", live=True)
     format: Literal["json", "text"] = setting(
-        "json", types.one_of("json", "text"), "One JSON object a line, or text for people.", live=True
+        "json", types.one_of("json", "text"), "One JSON object per line, or readable text.", live=True
     )
 
 
@@ -225,87 +229,102 @@ class LogSettings:
 class Settings:
     """All settings. `describe()` lists them with their defaults."""
 
-    database: str = setting("flowhooks.db", types.database(), "The file that holds the ledger, or sqlite:///path.")
-    listen: str = setting("127.0.0.1:8080", types.address(), "Where call-backs are taken, host:port.")
-    admin: str = setting("127.0.0.1:8081", types.address(), "Where the server is administered, host:port.")
+    database: str = setting(
+        "flowhooks.db",
+        types.database(),
+        "The ledger: the path of a SQLite file, sqlite:///path, or postgresql://user@host/name.",
+    )
+    listen: str = setting("127.0.0.1:8080", types.address(), "Address on which callbacks are accepted, host:port.")
+    admin: str = setting(
+        "127.0.0.1:8081", types.address(), "Address of the console, the administration API and the metrics, host:port."
+    )
     processes: int = setting(
-        1, types.integer(1, 256), "Processes that take call-backs, or of a worker; more than one needs PostgreSQL."
+        1, types.integer(1, 256), "Number of processes of a server or a worker. More than one needs PostgreSQL."
     )
     insecure: bool = setting(
         False,
         types.boolean(),
-        "Let other machines reach a listener that asks for no credential, and start or reload without sources or "
-        "operators that there were before. Off, both are refused.",
+        "Let other machines reach a listener that requires no credential. Also allow a start or reload that removes "
+        "all sources or all operators. By default both are refused.",
     )
     public_url: str = setting(
         "",
         types.origin(),
-        "Where browsers find the console behind a proxy, such as https://ops.example.com; with https, cookies go by "
-        "TLS only.",
+        "Origin under which browsers reach the console behind a proxy, such as https://ops.example.com. With https, "
+        "cookies are sent over TLS only.",
         live=True,
     )
     answer_wait: float = setting(
         10.0,
         types.seconds(0, 60, zero=True),
-        "Seconds that an answer waits for the handlers, unless its request says.",
+        "Seconds that a response waits for handlers, unless the request has a Prefer header.",
         live=True,
     )
     plugins_dirs: tuple[str, ...] = setting(
-        (), types.list_of(types.folder()), "Folders of single-file plugins, looked for from the working folder."
+        (),
+        types.list_of(types.folder()),
+        "Folders of single-file plugins. Relative paths start at the working directory.",
     )
     plugins_allow: tuple[str, ...] = setting(
-        (), types.list_of(types.name()), "Names of the only plugins that are loaded; empty: all."
+        (), types.list_of(types.name()), "Names of the plugins to load; empty: all."
     )
     plugins_deny: tuple[str, ...] = setting((), types.list_of(types.name()), "Names of plugins that are not loaded.")
-    safe_mode: bool = setting(False, types.boolean(), "Load no plugins at all.")
+    safe_mode: bool = setting(False, types.boolean(), "Load no plugins.")
     cpu_affinity: bool = setting(
         True,
         types.boolean(),
-        "Keep the server's own threads on one processor core; handlers that take longer than 5 ms may use all of them.",
+        "Keep the server's own threads on one CPU core. A handler that runs for more than 5 ms may use all cores.",
     )
     schemas_dir: str = setting(
-        "", types.folder(optional=True), "A folder whose schema files replace or add to those that flowhooks has."
+        "", types.folder(optional=True), "Folder whose schema files replace or extend the built-in schema files."
     )
-    http: HttpSettings = field(
-        default_factory=HttpSettings, metadata={"doc": "How both listeners treat their clients."}
-    )
-    runner: RunnerSettings = field(default_factory=RunnerSettings, metadata={"doc": "Who runs handlers."})
+    http: HttpSettings = field(default_factory=HttpSettings, metadata={"doc": "Limits of both listeners."})
+    runner: RunnerSettings = field(default_factory=RunnerSettings, metadata={"doc": "How handlers are run."})
     circuit_breaker: CircuitBreakerSettings = field(
-        default_factory=CircuitBreakerSettings, metadata={"doc": "When a handler that keeps failing is no longer run."}
+        default_factory=CircuitBreakerSettings, metadata={"doc": "When a handler that keeps failing is paused."}
     )
     ledger: LedgerSettings = field(
-        default_factory=LedgerSettings, metadata={"doc": "When a call-back is told to come again."}
+        default_factory=LedgerSettings,
+        metadata={"doc": "When a callback is answered with 503, and when a process expires."},
     )
     shutdown: ShutdownSettings = field(default_factory=ShutdownSettings, metadata={"doc": "How the server stops."})
     identity: IdentitySettings = field(
-        default_factory=IdentitySettings, metadata={"doc": "When two call-backs are the same."}
+        default_factory=IdentitySettings, metadata={"doc": "When two callbacks are the same."}
     )
     routing: RoutingSettings = field(
-        default_factory=RoutingSettings, metadata={"doc": "What happens to events that no handler takes."}
+        default_factory=RoutingSettings, metadata={"doc": "What happens to events that match no handler."}
     )
-    alerts: AlertsSettings = field(
-        default_factory=AlertsSettings, metadata={"doc": "When somebody is told that they should look."}
-    )
+    alerts: AlertsSettings = field(default_factory=AlertsSettings, metadata={"doc": "When alerts are raised."})
     retention: RetentionSettings = field(
-        default_factory=RetentionSettings, metadata={"doc": "For how long what is done with is kept."}
+        default_factory=RetentionSettings,
+        metadata={"doc": "How long finished data is kept. Age counts from the last change."},
     )
-    log: LogSettings = field(default_factory=LogSettings, metadata={"doc": "What is logged, and how."})
+    log: LogSettings = field(default_factory=LogSettings, metadata={"doc": "What is logged, and in which format."})
     sources: Mapping[str, Source] = field(
-        default_factory=dict, metadata={"doc": "The engines that may call back, by name; none: any may.", "live": True}
+        default_factory=dict,
+        metadata={
+            "doc": "Engines that may send callbacks, by name. Without any, callbacks are "
+            "accepted from programs on this machine only.",
+            "live": True,
+        },
     )
     operators: Mapping[str, OperatorSettings] = field(
         default_factory=dict,
-        metadata={"doc": "Who may look after this server, by name; none: whoever is on its machine.", "live": True},
+        metadata={
+            "doc": "People and programs that may operate this server, by name. Without any, every user of its "
+            "machine may.",
+            "live": True,
+        },
     )
     handlers: Mapping[str, HandlerSettings] = field(
-        default_factory=dict, metadata={"doc": "How single handlers are run, by their ids."}
+        default_factory=dict, metadata={"doc": "Run options of single handlers, by handler id."}
     )
     plugins: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict,
         repr=False,  # a plugin's section may hold its passwords
         metadata={
-            "doc": "What each plugin is configured with, by its name; only the plugin knows what it means. In it, a "
-            'table {env = "NAME"} or {file = "PATH"} stands for a secret that is there.'
+            "doc": "Settings of each plugin, by its name. The plugin defines what they mean. A table "
+            '{env = "NAME"} or {file = "PATH"} in it is replaced by the secret stored there.'
         },
     )
 
@@ -381,10 +400,10 @@ def check_binds(settings: Settings) -> None:
     if settings.insecure:
         return
     remedies = {
-        "listen": "takes call-backs from other machines, and no credential is configured: add [sources.NAME] to "
-        "flowhooks.toml (`flowhooks sources new` makes it), listen on 127.0.0.1, or give --insecure",
-        "admin": "lets other machines administer this server, and no operator is configured: add [operators.NAME] to "
-        "flowhooks.toml (`flowhooks operators new` makes it), listen on 127.0.0.1, or give --insecure",
+        "listen": "accepts callbacks from other machines, but no credential is configured: add [sources.NAME] to "
+        "flowhooks.toml (`flowhooks sources new` prints it), listen on 127.0.0.1, or give --insecure",
+        "admin": "lets other machines administer this server, but no operator is configured: add [operators.NAME] to "
+        "flowhooks.toml (`flowhooks operators new` prints it), listen on 127.0.0.1, or give --insecure",
     }
     problems = [
         f"{name} = {types.format_value(getattr(settings, name))} {remedies[name]}"
@@ -402,11 +421,11 @@ def check_removed(before: Settings, after: Settings) -> None:
     """
     if after.insecure:
         return
-    acts = {"sources": ("no source", "call back"), "operators": ("no operator", "administer this server")}
+    acts = {"sources": ("no source", "send callbacks"), "operators": ("no operator", "administer this server")}
     problems = [
-        f"the settings name {none} any more, and {', '.join(sorted(getattr(before, kind)))} may {act} now: without "
-        f"any, everybody could. The settings file may be empty or cut off: restore its sections [{kind}.NAME], or "
-        "restart with --insecure if no credential is to be needed any more"
+        f"the settings have {none} any more, but {', '.join(sorted(getattr(before, kind)))} may {act} now: without "
+        f"{kind} everybody could. The settings file may be empty or cut off: restore its sections [{kind}.NAME], or "
+        "restart with --insecure if no credential is required any more"
         for kind, (none, act) in acts.items()
         if getattr(before, kind) and not getattr(after, kind)
     ]
@@ -422,8 +441,8 @@ def check_processes(settings: Settings) -> None:
     """
     if settings.processes > 1 and database_url(settings).startswith("sqlite:"):
         raise SettingsError(
-            f"processes = {settings.processes} needs PostgreSQL: only one process writes a SQLite ledger; "
-            "set processes to 1, or name a database of PostgreSQL"
+            f"processes = {settings.processes} needs PostgreSQL: only one process may write a SQLite ledger; set "
+            "processes to 1, or set database to a PostgreSQL database"
         )
 
 

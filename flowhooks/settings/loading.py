@@ -65,12 +65,12 @@ def load(config: Path | None, environ: Mapping[str, str], options: Mapping[str, 
     values |= _from_options(options, problems)
     settings = _build(values, named, plugins)
     if not problems and settings.listen == settings.admin and not settings.listen.endswith(":0"):
-        problems.append(f"listen and admin are both {format_value(settings.listen)}: each needs an address of its own")
+        problems.append(f"listen and admin are both {format_value(settings.listen)}: give each its own address")
     for name, source in settings.sources.items():
         if source.max_body_bytes is not None and source.max_body_bytes > settings.http.max_body_bytes:
             problems.append(
-                f"{_dotted('sources', name)}.max_body_bytes is {source.max_body_bytes}, and more than "
-                f"http.max_body_bytes, {settings.http.max_body_bytes}, is taken of nobody"
+                f"{_dotted('sources', name)}.max_body_bytes is {source.max_body_bytes}, but must be at most "
+                f"http.max_body_bytes, {settings.http.max_body_bytes}"
             )
     if problems:
         raise SettingsError("\n".join(problems))
@@ -95,11 +95,11 @@ def _read(path: Path, problems: list[str]) -> dict[str, Any]:
     except OSError as error:
         problems.append(f"{format_line(path)}: cannot be read: {error.strerror}")
     except UnicodeDecodeError as error:
-        problems.append(f"{format_line(path)}: is not UTF-8, at byte {error.start}")
+        problems.append(f"{format_line(path)}: is not UTF-8 at byte {error.start}")
     except tomllib.TOMLDecodeError as error:
         problems.append(f"{format_line(path)}: is not TOML: {format_line(error)}")
     except (ValueError, RecursionError):  # NUL in the path, or a number or nesting beyond Python's limits
-        problems.append(f"{format_line(path)}: cannot be read: it is no file of settings")
+        problems.append(f"{format_line(path)}: cannot be read: it is not a settings file")
     return {}
 
 
@@ -118,7 +118,7 @@ def _from_table(
                 elif parsed := read[key](name, section, where, problems):
                     named[key][name] = parsed
         elif "." in key:  # a quoted key: "http.threads" is not http.threads
-            problems.append(f"{where}{_dotted(key)} is no setting")
+            problems.append(f"{where}{_dotted(key)} is not a setting")
         elif key in _SECTIONS:
             if not isinstance(value, dict):
                 problems.append(f"{where}{key} must be a section, [{key}], not {format_value(value)}")
@@ -138,9 +138,9 @@ def _set_value(values: dict[str, Any], name: str, value: Any, where: str, proble
         except ValueError as error:
             problems.append(f"{where} {error}")
     elif isinstance(value, dict):
-        problems.append(f"{where} is no section{did_you_mean(name, [*_SECTIONS, *_NAMED_SECTIONS])}")
+        problems.append(f"{where} is not a section{did_you_mean(name, [*_SECTIONS, *_NAMED_SECTIONS])}")
     else:
-        problems.append(f"{where} is no setting{did_you_mean(name, _TYPES)}")
+        problems.append(f"{where} is not a setting{did_you_mean(name, _TYPES)}")
 
 
 def _named_sections(key: str, value: Any, where: str, problems: list[str]) -> Iterable[tuple[str, dict[str, Any]]]:
@@ -157,11 +157,11 @@ def _named_sections(key: str, value: Any, where: str, problems: list[str]) -> It
                 yield name, section
             else:
                 problems.append(
-                    f'{where}[{_dotted(key, name)}] must be named by a handler\'s id: [handlers."plugin:name"]'
+                    f'{where}[{_dotted(key, name)}] must have a handler\'s id as its name: [handlers."plugin:name"]'
                 )
         elif not NAME.fullmatch(name):
             problems.append(
-                f"{where}[{_dotted(key, name)}] must be named with 1 to 100 letters, digits, '.', '_' or '-'"
+                f"{where}[{_dotted(key, name)}] must have a name of 1 to 100 letters, digits, '.', '_' or '-'"
             )
         else:
             yield name, section
@@ -171,8 +171,8 @@ def _source(name: str, section: Mapping[str, Any], where: str, problems: list[st
     values = _check_section(f"{where}{_dotted('sources', name)}", Source, section, problems)
     if not {"token_sha256", "token_file", "secrets"}.intersection(section):
         problems.append(
-            f"{where}{_dotted('sources', name)} has no token_sha256, token_file or secrets, "
-            "so nobody could call back as it"
+            f"{where}{_dotted('sources', name)} has no token_sha256, token_file or secrets, so no engine can "
+            "authenticate as this source"
         )
         return None
     return None if values is None else Source(**values)
@@ -182,9 +182,11 @@ def _operator(name: str, section: Mapping[str, Any], where: str, problems: list[
     location = f"{where}{_dotted('operators', name)}"
     values = _check_section(location, OperatorSettings, section, problems)
     if "role" not in section:
-        problems.append(f'{location} has no role: "view" may look at everything, "operate" may also change something')
+        problems.append(f'{location} has no role: "view" may read everything, "operate" may also make changes')
     if not {"password", "token_sha256", "token_file"}.intersection(section):
-        problems.append(f"{location} has no password, token_sha256 or token_file, so nobody could be this operator")
+        problems.append(
+            f"{location} has no password, token_sha256 or token_file, so nobody can log in as this operator"
+        )
         return None
     return None if values is None or "role" not in values else OperatorSettings(**values)
 
@@ -202,7 +204,7 @@ def _check_section(location: str, kind: type, section: Mapping[str, Any], proble
     for inner, value in section.items():
         if inner not in kinds:
             # Do not repeat the value: it may be the token itself.
-            problems.append(f"{location}.{_dotted(inner)} is no setting{did_you_mean(inner, kinds)}")
+            problems.append(f"{location}.{_dotted(inner)} is not a setting{did_you_mean(inner, kinds)}")
             continue
         try:
             values[inner] = kinds[inner].check(value)
@@ -220,7 +222,7 @@ def _shared_tokens(named: Mapping[str, Mapping[str, Any]], where: str) -> Iterab
                 other, whose = owners.setdefault(token, (key, name))
                 if (other, whose) != (key, name):
                     who = f"{key} {whose} and {name}" if other == key else f"{other} {whose} and {key} {name}"
-                    yield f"{where}{who} have the same token_sha256; a token names one {key[:-1]}"
+                    yield f"{where}{who} have the same token_sha256; give each its own token"
 
 
 def _from_environ(environ: Mapping[str, str], secrets: Container[str], problems: list[str]) -> dict[str, Any]:
@@ -236,11 +238,11 @@ def _from_environ(environ: Mapping[str, str], secrets: Container[str], problems:
         elif not _NOT_SETTINGS.fullmatch(key) and not _SERVICE_LINKS.fullmatch(f"{key}={environ[key]}"):
             suffix = key.removeprefix(ENV_PREFIX)
             only = [section for section in _NAMED_SECTIONS if suffix.startswith(f"{section.upper()}_")]
-            hint = f"; [{only[0]}.NAME] can only be written in the file" if only else ""
+            hint = f"; write [{only[0]}.NAME] in the settings file" if only else ""
             hint += did_you_mean(
                 suffix, (variable_name.removeprefix(ENV_PREFIX) for variable_name in _VARIABLES), ENV_PREFIX
             )
-            problems.append(f"environment variable {format_line(key)} is no setting{hint}")
+            problems.append(f"environment variable {format_line(key)} is not a setting{hint}")
     return values
 
 
@@ -250,7 +252,7 @@ def _from_options(options: Mapping[str, Any], problems: list[str]) -> dict[str, 
         if value is None:
             continue
         if not (kind := _TYPES.get(name)):
-            problems.append(f"option {format_line(name)} is no setting{did_you_mean(name, _TYPES)}")
+            problems.append(f"option {format_line(name)} is not a setting{did_you_mean(name, _TYPES)}")
             continue
         try:
             values[name] = kind.check(kind.parse(value) if isinstance(value, str) else value)

@@ -146,11 +146,11 @@ def secret_from_environ(name: str, environ: Mapping[str, str]) -> str:
         ValueError: the secret cannot be read; the message says why and what to do.
     """
     if not name:
-        raise ValueError("env = is the name of an environment variable, not an empty string")
+        raise ValueError("env = must be the name of an environment variable, not an empty string")
     value = environ.get(name)
     if not value:
         what = "is empty" if value == "" else "is not set"
-        raise ValueError(f"the environment variable {format_line(name)} {what}; set it where flowhooks is started")
+        raise ValueError(f"the environment variable {format_line(name)} {what}; set it in the environment of flowhooks")
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -179,9 +179,9 @@ def secret_from_file(name: str, *, private: bool = False) -> str:
     except OSError as error:
         raise ValueError(f"{file} cannot be read: {error.strerror}; write the secret into it") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8, at byte {error.start + 1}; a secret is text") from None
+        raise ValueError(f"{file} is not UTF-8 at byte {error.start + 1}; a secret must be text") from None
     except RuntimeError:
-        raise ValueError(f"{file} cannot be read: there is no home folder to stand for '~'") from None
+        raise ValueError(f"{file} cannot be read: '~' cannot be expanded because there is no home folder") from None
     text = text.removesuffix("\n").removesuffix("\r")
     if not text:
         raise ValueError(f"{file} is empty; write the secret into it")
@@ -192,18 +192,18 @@ def secret_from_file(name: str, *, private: bool = False) -> str:
 
 def _read_file(path: Path, file: str, *, private: bool) -> bytes:
     if "\0" in str(path):
-        raise ValueError(f"{file} cannot be read: its name has a NUL")
+        raise ValueError(f"{file} cannot be read: its name contains a NUL character")
     # Without O_NONBLOCK, opening a named pipe would wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as opened:  # noqa: PTH123 (it is open already)
         mode = os.fstat(descriptor).st_mode
         if private and stat.S_ISREG(mode) and mode & stat.S_IRWXO:
-            raise ValueError(f"{file} can be read or written by every user of this machine; take that away: chmod o=")
+            raise ValueError(f"{file} can be read or written by every user of this machine; restrict it with chmod o=")
         if not stat.S_ISREG(mode):
-            raise ValueError(f"{file} is no regular file; name one that holds nothing but the secret")
+            raise ValueError(f"{file} is not a regular file; give a file that holds only the secret")
         content = opened.read(MAX_SECRET_BYTES + 1)
     if len(content) > MAX_SECRET_BYTES:
-        raise ValueError(f"{file} has more than {MAX_SECRET_BYTES} bytes; name one that holds nothing but the secret")
+        raise ValueError(f"{file} has more than {MAX_SECRET_BYTES} bytes; give a file that holds only the secret")
     return content
 
 

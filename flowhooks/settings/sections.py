@@ -29,49 +29,49 @@ class Source:
         default=(),
         repr=False,
         metadata={
-            "doc": "SHA-256 of each bearer token that names this source; several, while one is being replaced.",
+            "doc": "SHA-256 of each bearer token of this source. List two while you replace a token.",
             "kind": types.list_of(types.token_sha256(), min_items=1),
         },
     )
     token_file: str = field(
         default="",
         metadata={
-            "doc": "A file that holds a bearer token that names this source, and that only its owner and group "
-            "can read.",
+            "doc": "File that holds a bearer token of this source. Only its owner and group may have access to it.",
             "kind": types.file(),
         },
     )
     secrets: tuple[Secret, ...] = setting(
         (),
         types.list_of(secret(), min_items=1, max_items=MAX_SECRETS),
-        "Where the secrets are with which it signs (Standard Webhooks), and until when each holds; several, while one "
-        "is being replaced.",
+        "Where the secrets are with which this source signs (Standard Webhooks), and when each expires. List two "
+        "while you replace a secret.",
     )
     allow: tuple[Network, ...] = setting(
-        (), types.list_of(types.network()), "Networks that it may call from; empty: any."
+        (), types.list_of(types.network()), "Networks from which this source may call; empty: any."
     )
     rate: float = setting(
         0.0,
-        types.number(0, 1_000_000, "call-backs a second"),
-        "Call-backs a second that each process takes of it; more are answered 429; 0: any number.",
+        types.number(0, 1_000_000, "callbacks per second"),
+        "Callbacks per second that each process accepts from this source. Further callbacks are answered with 429; "
+        "0: no limit.",
     )
     burst: int = setting(
         0,
         types.integer(0, 1_000_000),
-        "Call-backs that it may send at once after a rest, where there is a rate; 0: as many as in a second.",
+        "Callbacks that this source may send at once after a pause if rate is set; 0: the callbacks of one second.",
     )
     conclusion: Mapping[str, str] = field(
         default_factory=dict,
         metadata={
-            "doc": "Its own words for how a process ended, each with the conclusion that handlers name; other words "
-            "stay as they are.",
+            "doc": "Maps this source's words for how a process ended to the conclusions that handlers use. Other "
+            "words stay unchanged.",
             "kind": types.table(types.conclusion()),
         },
     )
     max_body_bytes: int | None = setting(
         None,
         types.integer(1, 1024**3),
-        "Largest body that is taken of it, not above http.max_body_bytes; default: as that.",
+        "Maximum size of a body from this source, at most http.max_body_bytes. Default: http.max_body_bytes.",
     )
 
 
@@ -81,7 +81,7 @@ class OperatorSettings:
 
     role: Literal["view", "operate"] = field(
         metadata={
-            "doc": "What they may do: look at everything, or also change something.",
+            "doc": "What this operator may do: read everything (view), or also make changes (operate).",
             "kind": types.one_of("view", "operate"),
         },
     )
@@ -89,8 +89,7 @@ class OperatorSettings:
         default="",
         repr=False,
         metadata={
-            "doc": "The Argon2id hash of the password with which they log in to the console; the extra "
-            "flowhooks[operators] checks it.",
+            "doc": "Argon2id hash of the password for the console. Checking it needs the extra flowhooks[operators].",
             "kind": types.password(),
         },
     )
@@ -98,15 +97,14 @@ class OperatorSettings:
         default=(),
         repr=False,
         metadata={
-            "doc": "SHA-256 of each bearer token that names this operator.",
+            "doc": "SHA-256 of each bearer token of this operator.",
             "kind": types.list_of(types.token_sha256(), min_items=1),
         },
     )
     token_file: str = field(
         default="",
         metadata={
-            "doc": "A file that holds a bearer token that names this operator, and that only its owner and group "
-            "can read.",
+            "doc": "File that holds a bearer token of this operator. Only its owner and group may have access to it.",
             "kind": types.file(),
         },
     )
@@ -119,20 +117,23 @@ class HandlerSettings:
     isolation: Literal["thread", "process"] | None = setting(
         None,
         types.one_of("thread", "process"),
-        "Where it runs: in a thread of the server, or in a process of its own; default: as it declares.",
+        "Where this handler runs: in a thread of the server, or in a process of its own. Default: as the handler "
+        "declares.",
     )
     timeout: float | None = setting(
         None,
         types.seconds(0, 86_400),
-        "Seconds after which one of its attempts is overdue; default: as it declares, or runner.timeout.",
+        "Seconds after which an attempt of this handler is overdue. Default: as the handler declares, or "
+        "runner.timeout.",
     )
     memory_mib: int | None = setting(
         None,
         types.integer(64, 1_048_576),
-        "Mebibytes that its process may take; default: as it declares, or runner.memory_mib.",
+        "Memory limit of this handler's process, in mebibytes. Default: as the handler declares, or runner.memory_mib.",
     )
     circuit_breaker_failures: int | None = setting(
         None,
         types.integer(0, 10_000),
-        "Attempts that fail in a row after which it is held; 0: never; default: circuit_breaker.failures.",
+        "Consecutive failed attempts after which this handler's circuit opens; 0: never. Default: "
+        "circuit_breaker.failures.",
     )

@@ -20,7 +20,7 @@ MAX_KEY_BYTES: Final = 64
 MAX_SECRETS: Final = 8
 """Maximum number of secrets per source. An invalid signature is compared with all of them."""
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
-_ALLOWED: Final = 'a table such as {file = "PATH"} or {env = "NAME"}, with not_after if it is to end'
+_ALLOWED: Final = 'a table such as {file = "PATH"} or {env = "NAME"}, with not_after if it expires'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +48,9 @@ def secret() -> SettingType:
 
     def check(value: Any) -> Secret:
         if not isinstance(value, dict):
-            raise ValueError(f"must be {_ALLOWED}, and never the secret itself")  # noqa: TRY004 (as every check does)
+            raise ValueError(f"must be {_ALLOWED}, not the secret itself")  # noqa: TRY004 (as every check does)
         if not set(value) <= {"file", "env", "not_after"} or len({"file", "env"} & set(value)) != 1:
-            raise ValueError(f"must be {_ALLOWED}, and nothing else")
+            raise ValueError(f"must be {_ALLOWED}, with no other members")
         return Secret(
             file=_file(value["file"]) if "file" in value else "",
             env=_variable(value["env"]) if "env" in value else "",
@@ -73,24 +73,24 @@ def decode_key(text: str) -> bytes:
         key = b""
     if encoded == text or not MIN_KEY_BYTES <= len(key) <= MAX_KEY_BYTES:
         raise ValueError(
-            f"holds no secret of Standard Webhooks: {KEY_PREFIX} and {MIN_KEY_BYTES} to {MAX_KEY_BYTES} bytes "
-            "in base64, in one line"
+            f"does not hold a Standard Webhooks secret: {KEY_PREFIX} and {MIN_KEY_BYTES} to {MAX_KEY_BYTES} bytes in "
+            "base64, in one line"
         )
     return key
 
 
 def _file(value: Any) -> str:
     if not isinstance(value, str) or not value or not value.isprintable() or value.startswith(KEY_PREFIX):
-        raise ValueError("must have the path of a file in file, and never the secret itself")
+        raise ValueError("must have the path of a file in file, not the secret itself")
     try:
         return str(Path(value).expanduser())
     except RuntimeError:
-        raise ValueError("has no home folder to stand for '~' in file") from None
+        raise ValueError("has '~' in file, which cannot be expanded because there is no home folder") from None
 
 
 def _variable(value: Any) -> str:
     if not isinstance(value, str) or not _VARIABLE.fullmatch(value) or value.startswith(KEY_PREFIX):
-        raise ValueError("must have the name of an environment variable in env, and never the secret itself")
+        raise ValueError("must have the name of an environment variable in env, not the secret itself")
     return value
 
 
@@ -102,5 +102,5 @@ def _timestamp(value: Any) -> datetime:
         except ValueError:
             parsed = None
     if not isinstance(parsed, datetime) or parsed.utcoffset() is None:
-        raise ValueError("must have a moment with its zone in not_after, such as 2026-12-31T00:00:00Z")
+        raise ValueError("must have a time with a time zone in not_after, such as 2026-12-31T00:00:00Z")
     return parsed

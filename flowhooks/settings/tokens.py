@@ -49,7 +49,7 @@ def operator_tokens(settings: Settings) -> dict[str, str]:
                 problems.append(f"operators.{name}.token_file: {error}")
         for token in tokens:
             if (owner := owners.setdefault(token, f"operators.{name}")) != f"operators.{name}":
-                problems.append(f"{owner} and operators.{name} have the same token; a token names one of them")
+                problems.append(f"{owner} and operators.{name} have the same token; give each its own token")
             names_by_token[token] = name
     if problems:
         raise SettingsError("\n".join(problems))
@@ -68,7 +68,7 @@ def check_operators(settings: Settings) -> None:
     except SettingsError as error:
         problems.append(str(error))
     if any(operator.password for operator in settings.operators.values()) and find_spec("argon2") is None:
-        problems.append("the password of an operator needs a package: pip install 'flowhooks[operators]'")
+        problems.append("an operator's password needs a package: pip install 'flowhooks[operators]'")
     if problems:
         raise SettingsError("\n".join(problems))
 
@@ -91,7 +91,7 @@ def token_from_file(name: str) -> str:
     token = secret_from_file(name, private=True)
     if not MIN_TOKEN_CHARS <= len(token) <= _MAX_TOKEN_CHARS or not _TOKEN.fullmatch(token):
         raise ValueError(
-            f"the file holds no bearer token: one line of {MIN_TOKEN_CHARS} to {_MAX_TOKEN_CHARS} letters, "
+            f"the file does not hold a bearer token: one line of {MIN_TOKEN_CHARS} to {_MAX_TOKEN_CHARS} letters, "
             "digits and any of -._~+/"
         )
     return token

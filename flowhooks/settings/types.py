@@ -67,7 +67,7 @@ def format_value(value: Any) -> str:
         return repr(truncate(value, _MAX_SHOWN_CHARS, count_ellipsis=False))
     if isinstance(value, float) or (isinstance(value, int) and value.bit_length() <= 64):  # noqa: PLR2004 (as in TOML)
         return str(value)
-    names = {int: "so large a number", list: "a list", tuple: "a list", dict: "a section"}
+    names = {int: "such a large number", list: "a list", tuple: "a list", dict: "a section"}
     return names.get(type(value), f"a {type(value).__name__}")
 
 
@@ -250,11 +250,11 @@ def _path(allowed: str, *, optional: bool = False) -> SettingType:
         if not text and optional:
             return text
         if not text or not text.isprintable():
-            raise ValueError("a path is not empty and has only printable characters")
+            raise ValueError("a path must not be empty and must have only printable characters")
         try:
             return str(Path(text).expanduser())
         except RuntimeError:
-            raise ValueError("there is no home folder to stand for '~'") from None
+            raise ValueError("'~' cannot be expanded: there is no home folder") from None
 
     return _string(allowed, convert)
 
@@ -268,7 +268,7 @@ def database() -> SettingType:
         try:
             database_url(value)
         except ValueError as error:
-            raise ValueError(f"must be a file's path: {error}") from None
+            raise ValueError(f"must be a file's path or a database URL: {error}") from None
         return value
 
     return SettingType("a file's path, sqlite:///path, or postgresql://user@host/name", check)
@@ -299,7 +299,7 @@ def ip_address() -> SettingType:
         try:
             parsed = ipaddress.ip_address(text)
         except ValueError:
-            raise ValueError("write one address, and neither a name nor a network") from None
+            raise ValueError("write one address, not a name or a network") from None
         return str(getattr(parsed, "ipv4_mapped", None) or parsed)
 
     return _string('one IP address such as "10.0.0.1"', convert)
@@ -355,7 +355,7 @@ def origin() -> SettingType:
             return text
         match = _ORIGIN.fullmatch(text)
         if not match or not match.group().isascii():
-            raise ValueError("write scheme and host, and a port if it is unusual; no path comes before the console's")
+            raise ValueError("write the scheme, the host and, if needed, the port; leave out any path")
         scheme = match.group(1).lower()
         port = urlsplit(text).port  # ValueError if it is none
         usual = {"http": 80, "https": 443}[scheme]

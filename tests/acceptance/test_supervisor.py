@@ -398,7 +398,7 @@ def test_what_cannot_be_is_refused(shared, tmp_path):
     """Several processes on SQLite, none, or too many; a place that nobody has given."""
     serve = ("serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
     for words, says in (
-        (("--processes", "2", "--database", tmp_path / "x.db"), "only one process writes a SQLite ledger"),
+        (("--processes", "2", "--database", tmp_path / "x.db"), "only one process may write a SQLite ledger"),
         (("--processes", "0"), "must be a whole number, 1 to 256, not 0"),
         (("--processes", "257"), "must be a whole number, 1 to 256, not 257"),
         (("--processes", "two"), "must be a whole number, 1 to 256, not 'two'"),

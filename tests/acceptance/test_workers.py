@@ -167,7 +167,7 @@ def test_what_cannot_work_is_refused(shared, site):
     for words in (("worker",), ("serve", "--no-worker", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")):
         refused = site.run(*words, "--database", site.database)
         assert refused.returncode == 2, refused.stderr
-        assert "only one process writes a SQLite ledger" in refused.stderr
+        assert "only one process may write a SQLite ledger" in refused.stderr
         assert "PostgreSQL" in refused.stderr
     idle = worker(shared, ready=False)
     assert idle.wait() == 2

@@ -135,7 +135,7 @@ def test_settings_that_cannot_be_used_are_trouble(findings, tmp_path):
     (tmp_path / "flowhooks.toml").write_text('listn = "x"\nanswer_wait = 99\n')
     found = findings("settings", code=1)
     assert [one["what"] for one in found] == [
-        "flowhooks.toml: listn is no setting; did you mean listen?",
+        "flowhooks.toml: listn is not a setting; did you mean listen?",
         "flowhooks.toml: answer_wait must be a number of seconds, 0 to 60, not 99",
     ]
 

@@ -50,9 +50,9 @@ def test_json(asked, source, tmp_path):
         (("a.db", "./a.db"), "the same database"),
         (("postgresql://u@h/c", f"postgresql://other:{PASSWORD}@h:5432/c"), "the same database"),
         (("a.db", f"postgresql://u:{PASSWORD}@h:port/c"), "it is no URL"),
-        (("a.db", f"mysql://u:{PASSWORD}@h/c"), "cannot use mysql://"),
+        (("a.db", f"mysql://u:{PASSWORD}@h/c"), "mysql:// is not supported"),
         (("sqlite://a.db", "b.db"), "three slashes"),
-        ((":memory:", "b.db"), "nothing in memory"),
+        ((":memory:", "b.db"), "a ledger in memory"),
         (("a.db", "b.db", "--config", "none.toml"), "none.toml"),
     ],
 )

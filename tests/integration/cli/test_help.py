@@ -146,5 +146,5 @@ def test_an_unknown_setting_is_refused_everywhere(run, words):
     more |= {("sources", name): ("x",) for name in ("rotate", "test")}
     more |= {("db", "backup"): ("x",), ("db", "purge"): ("--older-than", "1d", "--yes")}
     result = run(*words, *more.get(words, ()), FLOWHOOKS_LISTN="127.0.0.1:1")
-    assert "FLOWHOOKS_LISTN is no setting; did you mean FLOWHOOKS_LISTEN?" in result.output
+    assert "FLOWHOOKS_LISTN is not a setting; did you mean FLOWHOOKS_LISTEN?" in result.output
     assert result.exit_code == (1 if words == ("check",) else 2)

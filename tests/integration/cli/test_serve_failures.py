@@ -85,13 +85,13 @@ def test_a_start_that_cannot_succeed(ended, server, name, code, said):
     [
         (
             ("--config", "unknown.toml"),
-            "unknown.toml: listn is no setting; did you mean listen?\nunknown.toml: answer_wait must",
+            "unknown.toml: listn is not a setting; did you mean listen?\nunknown.toml: answer_wait must",
         ),
         (("--config", "broken.toml"), "broken.toml: is not TOML:"),
         (("--config", "nothing.toml"), "nothing.toml: cannot be read: No such file or directory"),
-        (("--listen", "0.0.0.0:0"), "takes call-backs from other machines, and no credential is configured"),
+        (("--listen", "0.0.0.0:0"), "accepts callbacks from other machines, but no credential is configured"),
         (("--listen", "nonsense"), "option listen must be host:port, not 'nonsense': the port is missing"),
-        (("--database", "mysql://user:secret@host/db"), "kept in SQLite or PostgreSQL: cannot use mysql://"),
+        (("--database", "mysql://user:secret@host/db"), "mysql:// is not supported"),
     ],
 )
 def test_settings_that_cannot_be_used(run, tmp_path, arguments, said):

@@ -246,7 +246,7 @@ def test_what_is_no_token_is_not_sent(tmp_path, token):
     with served(config) as (url, _):
         config.write_text(f"[sources.crm]\ntoken_file = '{file}'\n")
         ran = run("sources", "test", "crm", "--to", url)
-    assert (ran.exit_code, "sources.crm.token_file: the file holds no bearer token" in ran.output) == (2, True)
+    assert (ran.exit_code, "sources.crm.token_file: the file does not hold a bearer token" in ran.output) == (2, True)
     assert not [word for word in ("of-two", "of-€", "of-the-crm") if word in ran.output]
     assert isinstance(ran.exception, SystemExit)
 

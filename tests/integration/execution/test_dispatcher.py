@@ -210,7 +210,7 @@ def test_retry_after_counts_towards_the_declared_attempts(house, listens):
     event_id = flow.take(wait=0).event_id
     assert flow.settled(event_id, State.WAITING, attempt=1).due_at == flow.clock.now() + 7 * SECOND
     flow.advance(7)
-    assert flow.settled(event_id, State.DEAD).error == "asked to be run again after 7 s"
+    assert flow.settled(event_id, State.DEAD).error == "asked to be retried after 7 s"
 
 
 RAISED = [

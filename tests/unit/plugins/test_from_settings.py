@@ -97,7 +97,7 @@ def test_secrets_are_in_their_places_when_it_is_configured(folder):
         (
             {"endpoints": [{"url": "x", "secret": {"env": "HOOKS_SECRET"}}]},
             {},
-            "[plugins.hooks] endpoints[0].secret: the environment variable HOOKS_SECRET is not set; set it where ",
+            "[plugins.hooks] endpoints[0].secret: the environment variable HOOKS_SECRET is not set; set it in ",
         ),
         (
             {"endpoints": [{"url": "x", "secret": {"file": "/no/such"}}]},
@@ -108,7 +108,10 @@ def test_secrets_are_in_their_places_when_it_is_configured(folder):
         (
             {"endpoints": [{"url": 3, "secret": SECRET, "time out": 1}], "endpoint": []},
             {},
-            "[plugins.hooks] endpoint is no setting; there are endpoints; [plugins.hooks] endpoints[0].'time out' is ",
+            (
+                "[plugins.hooks] endpoint is not a setting; there are endpoints; "
+                "[plugins.hooks] endpoints[0].'time out' is "
+            ),
         ),
         (
             {"endpoints": [{"url": "x", "secret": {"env": "S"}}]},

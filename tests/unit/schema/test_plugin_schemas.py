@@ -239,13 +239,13 @@ def test_what_a_schema_of_settings_refuses(own):
         ((), 'must have "url"'),
         (("ends", 0), 'must have "b" too, since it has "a"'),
         (("ends", 0), 'must have "secret"'),
-        (("urll",), "is no setting; there are url, ends"),
+        (("urll",), "is not a setting; there are url, ends"),
     ]
     assert schemas.settings_violations({"url": 3}) == [(("url",), "must be of type string")]
     within = own({"settings.schema.json": {"properties": {"a": {"additionalProperties": False}}, "required": ["b"]}})
     assert within.settings_violations({"a": {"c": SECRET}}) == [
         ((), 'must have "b"'),
-        (("a", "c"), "is no setting"),
+        (("a", "c"), "is not a setting"),
     ]
 
 

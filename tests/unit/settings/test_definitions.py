@@ -32,7 +32,7 @@ def test_reference():
             type="a whole number, 1 to 1000",
             default="16",
             variable="FLOWHOOKS_HTTP_THREADS",
-            doc="Threads that answer call-backs; at most half of them wait for handlers.",
+            doc="Threads that answer callbacks. At most half of them wait for handlers at a time.",
         )
         in described
     )

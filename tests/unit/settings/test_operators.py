@@ -67,7 +67,7 @@ def test_operators_are_read(written, tmp_path):
         (f'role = "view"\npassword = "{PASSWORD.replace("argon2id", "argon2i")}"', "not the password itself"),
         (f'role = "view"\ntoken_sha256 = ["{TOKEN}"]', "not the token itself"),
         ('role = "view"\ntoken_sha256 = []', "the list is empty"),
-        (f'role = "view"\ntoken = "{TOKEN}"', "operators.li.token is no setting"),
+        (f'role = "view"\ntoken = "{TOKEN}"', "operators.li.token is not a setting"),
         (f'role = "view"\npasword = "hunter2"\npassword = "{PASSWORD}"', "did you mean password"),
         ('role = "view"\ntoken_file = ""', "a file's path"),
         ('role = "view"\ntoken_file = "/nowhere/token"', "cannot be read"),
@@ -85,11 +85,11 @@ def test_what_no_operator_can_be(written, section, says):
     [
         (TOKEN, 0o644, "chmod o="),
         (TOKEN, 0o602, "chmod o="),
-        ("too-short", 0o600, "no bearer token"),
-        (f"{TOKEN} {TOKEN}", 0o600, "no bearer token"),
-        (f"{TOKEN}\n{TOKEN}\n", 0o600, "no bearer token"),
-        (f"{TOKEN}令牌", 0o600, "no bearer token"),
-        ("a" * 1025, 0o600, "no bearer token"),
+        ("too-short", 0o600, "not hold a bearer token"),
+        (f"{TOKEN} {TOKEN}", 0o600, "not hold a bearer token"),
+        (f"{TOKEN}\n{TOKEN}\n", 0o600, "not hold a bearer token"),
+        (f"{TOKEN}令牌", 0o600, "not hold a bearer token"),
+        ("a" * 1025, 0o600, "not hold a bearer token"),
         ("", 0o600, "is empty"),
         (TOKEN.encode() + b"\xff", 0o600, "not UTF-8"),
         (None, 0o700, "cannot be read"),
@@ -121,7 +121,7 @@ def test_a_token_names_one(written, tmp_path):
 
 def test_operators_are_only_in_the_file():
     """There is no variable for them, and one that looks like it is refused with what to do."""
-    with pytest.raises(SettingsError, match=r"\[operators.NAME\] can only be written in the file"):
+    with pytest.raises(SettingsError, match=r"write \[operators.NAME\] in the settings file"):
         settings.load(None, {"FLOWHOOKS_OPERATORS_LI_ROLE": "view"}, {})
 
 

@@ -22,9 +22,9 @@ TOKEN = "Zx9-kQ_secret_token_that_nobody_may_ever_see_"
             "answer_wait = 1\nanswer_wait = 2",
             "flowhooks.toml: is not TOML: Cannot overwrite a value (at end of document)",
         ),
-        (b"answer_wait = 1 # \xff", "flowhooks.toml: is not UTF-8, at byte 18"),
-        ("a = " + "9" * 5000, "flowhooks.toml: cannot be read: it is no file of settings"),
-        ("a = " + "[" * 100_000, "flowhooks.toml: cannot be read: it is no file of settings"),
+        (b"answer_wait = 1 # \xff", "flowhooks.toml: is not UTF-8 at byte 18"),
+        ("a = " + "9" * 5000, "flowhooks.toml: cannot be read: it is not a settings file"),
+        ("a = " + "[" * 100_000, "flowhooks.toml: cannot be read: it is not a settings file"),
     ],
 )
 def test_unreadable_content(refused, content, says):
@@ -84,7 +84,7 @@ def test_hostile_file_names(name):
         ("http.threads = 16.0", "http.threads must be a whole number, 1 to 1000, not 16.0"),
         ("http.threads = true", "http.threads must be a whole number, 1 to 1000, not true"),
         ('http.threads = "16"', "http.threads must be a whole number, 1 to 1000, not '16': write it without quotes"),
-        (f"http.threads = {10**40}", "http.threads must be a whole number, 1 to 1000, not so large a number"),
+        (f"http.threads = {10**40}", "http.threads must be a whole number, 1 to 1000, not such a large number"),
         ("http.max_header_bytes = 10", "http.max_header_bytes must be a whole number, 1024 to 1048576, not 10"),
         (
             "ledger.write_timeout = 0",
@@ -97,8 +97,8 @@ def test_hostile_file_names(name):
         (
             'listen = ":8080"',
             (
-                "listen must be host:port, not ':8080': write 0.0.0.0:8080 for every interface, "
-                "127.0.0.1:8080 for this machine only"
+                "listen must be host:port, not ':8080': write 0.0.0.0:8080 for all interfaces, 127.0.0.1:8080 for "
+                "this machine only"
             ),
         ),
         ("listen = 8080", "listen must be host:port, not 8080"),
@@ -133,35 +133,44 @@ def test_hostile_file_names(name):
         (
             'plugins_dirs = [""]',
             (
-                "plugins_dirs item 1 must be a folder's path, not '': a path is not empty and has only "
+                "plugins_dirs item 1 must be a folder's path, not '': a path must not be empty and must have only "
                 "printable characters"
             ),
         ),
         ("database = 1", "database must be a file's path, not 1"),
-        ('database = ""', "database must be a file's path: a path is not empty and has only printable characters"),
+        (
+            'database = ""',
+            (
+                "database must be a file's path or a database URL: a path must not be empty and must have "
+                "only printable characters"
+            ),
+        ),
         ("log = 1", "log must be a section, [log], not 1"),
-        ("htpp.threads = 1", "htpp is no section; did you mean http?"),
-        ("[source.erp]", "source is no section; did you mean sources?"),
-        ("http.thread = 1", "http.thread is no setting; did you mean http.threads?"),
-        ("threads = 1", "threads is no setting; did you mean http.threads or runner.threads?"),
-        ("http.max_queued_writes = 1", "http.max_queued_writes is no setting; did you mean ledger.max_queued_writes?"),
-        ("xyzzy = 1", "xyzzy is no setting"),
-        ('"http.threads" = 1', "'http.threads' is no setting"),
-        ('"a\\nb" = 1', "'a\\nb' is no setting"),
+        ("htpp.threads = 1", "htpp is not a section; did you mean http?"),
+        ("[source.erp]", "source is not a section; did you mean sources?"),
+        ("http.thread = 1", "http.thread is not a setting; did you mean http.threads?"),
+        ("threads = 1", "threads is not a setting; did you mean http.threads or runner.threads?"),
+        (
+            "http.max_queued_writes = 1",
+            ("http.max_queued_writes is not a setting; did you mean ledger.max_queued_writes?"),
+        ),
+        ("xyzzy = 1", "xyzzy is not a setting"),
+        ('"http.threads" = 1', "'http.threads' is not a setting"),
+        ('"a\\nb" = 1', "'a\\nb' is not a setting"),
         ("plugins = 1", "plugins must be sections, [plugins.NAME], not a value"),
         ("[[plugins]]", "plugins must be sections, [plugins.NAME], not a list"),
         ("plugins.contracts = 1", "plugins.contracts must be a section, [plugins.NAME], not a single value"),
-        ("[plugins.'a b']", "[plugins.'a b'] must be named with 1 to 100 letters, digits, '.', '_' or '-'"),
+        ("[plugins.'a b']", "[plugins.'a b'] must have a name of 1 to 100 letters, digits, '.', '_' or '-'"),
         (
             "[sources.erp]",
-            "sources.erp has no token_sha256, token_file or secrets, so nobody could call back as it",
+            "sources.erp has no token_sha256, token_file or secrets, so no engine can authenticate as this source",
         ),
-        ("[handlers.x]\ntimeout = 3", '[handlers.x] must be named by a handler\'s id: [handlers."plugin:name"]'),
+        ("[handlers.x]\ntimeout = 3", '[handlers.x] must have a handler\'s id as its name: [handlers."plugin:name"]'),
         (
             "[handlers.'a:b']\ntimeout = 0",
             "handlers.'a:b'.timeout must be a number of seconds, more than 0 and at most 86400, not 0",
         ),
-        ("[handlers.'a:b']\ntime = 1", "handlers.'a:b'.time is no setting; did you mean timeout?"),
+        ("[handlers.'a:b']\ntime = 1", "handlers.'a:b'.time is not a setting; did you mean timeout?"),
     ],
 )
 def test_refused_in_the_file(refused, content, says):
@@ -183,10 +192,10 @@ def test_refused_in_the_file(refused, content, says):
             f"token_sha256 = ['{HASH}']\nallow = ['10.0.0.0/33']",
             ("sources.erp.allow item 1 must be a network such as \"10.0.0.0/8\", not '10.0.0.0/33'"),
         ),
-        (f"token_sha256 = ['{HASH}']\nallowed = []", "sources.erp.allowed is no setting; did you mean allow?"),
+        (f"token_sha256 = ['{HASH}']\nallowed = []", "sources.erp.allowed is not a setting; did you mean allow?"),
         (
             f"token_sha256 = ['{HASH}']\n[sources.crm]\ntoken_sha256 = ['{HASH}']",
-            ("sources erp and crm have the same token_sha256; a token names one source"),
+            ("sources erp and crm have the same token_sha256; give each its own token"),
         ),
     ],
 )
@@ -231,16 +240,16 @@ def test_secrets_are_not_repeated(refused, content):
         ("SAFE_MODE", "on", "must be true or false, not 'on'"),
         ("SAFE_MODE", "\x1b[31m\n", "must be true or false, not '\\x1b[31m\\n'"),
         ("PLUGINS_ALLOW", "a,,b", "item 2 must be a name of 1 to 100 letters, digits, '.', '_' or '-', not ''"),
-        ("THREADS", "4", "is no setting; did you mean FLOWHOOKS_HTTP_THREADS or FLOWHOOKS_RUNNER_THREADS?"),
+        ("THREADS", "4", "is not a setting; did you mean FLOWHOOKS_HTTP_THREADS or FLOWHOOKS_RUNNER_THREADS?"),
         (
             "PLUGINS_DIR",
             "x",
-            ("is no setting; [plugins.NAME] can only be written in the file; did you mean FLOWHOOKS_PLUGINS_DIRS?"),
+            ("is not a setting; write [plugins.NAME] in the settings file; did you mean FLOWHOOKS_PLUGINS_DIRS?"),
         ),
-        ("SOURCES_X_ALLOW", "x", "is no setting; [sources.NAME] can only be written in the file"),
-        ("PORT", "8080", "is no setting"),
-        ("Config", "x", "is no setting"),
-        ("", "x", "is no setting"),
+        ("SOURCES_X_ALLOW", "x", "is not a setting; write [sources.NAME] in the settings file"),
+        ("PORT", "8080", "is not a setting"),
+        ("Config", "x", "is not a setting"),
+        ("", "x", "is not a setting"),
     ],
 )
 def test_refused_in_the_environment(refused, variable, text, says):
@@ -251,16 +260,19 @@ def test_refused_in_the_environment(refused, variable, text, says):
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("http.thread", 3, "is no setting; did you mean http.threads?"),
+        ("http.thread", 3, "is not a setting; did you mean http.threads?"),
         ("http.threads", 0, "must be a whole number, 1 to 1000, not 0"),
         ("http.threads", "x", "must be a whole number, 1 to 1000, not 'x'"),
         ("insecure", 1, "must be true or false, not 1"),
         (
             "plugins_dirs",
             ("",),
-            ("item 1 must be a folder's path, not '': a path is not empty and has only printable characters"),
+            (
+                "item 1 must be a folder's path, not '': a path must not be empty and must have only printable "
+                "characters"
+            ),
         ),
-        ("sources.erp.x", "x", "is no setting"),
+        ("sources.erp.x", "x", "is not a setting"),
     ],
 )
 def test_refused_in_options(refused, name, value, says):
@@ -292,5 +304,5 @@ def test_both_listeners_at_one_address(refused):
     """Two listeners cannot share an address, unless the system chooses their ports."""
     same = {"listen": "127.0.0.1:8080", "admin": "127.0.0.1:8080"}
 
-    assert refused(options=same) == ["listen and admin are both '127.0.0.1:8080': each needs an address of its own"]
+    assert refused(options=same) == ["listen and admin are both '127.0.0.1:8080': give each its own address"]
     settings.load(None, {}, {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0"})

@@ -90,8 +90,8 @@ def test_one_line_end_is_taken_off(content, expected, tmp_path):
 @pytest.mark.parametrize(
     ("environ", "why"),
     [
-        ({}, "the environment variable HOOKS is not set; set it where flowhooks is started"),
-        ({"HOOKS": ""}, "the environment variable HOOKS is empty; set it where flowhooks is started"),
+        ({}, "the environment variable HOOKS is not set; set it in the environment of flowhooks"),
+        ({"HOOKS": ""}, "the environment variable HOOKS is empty; set it in the environment of flowhooks"),
         ({"HOOKS": "\udcff"}, "the environment variable HOOKS is not UTF-8; set it to text"),
     ],
 )
@@ -111,16 +111,16 @@ def test_a_file_that_is_none(tmp_path):
     for name, why in {
         "none": "cannot be read: No such file or directory; write the secret into it",
         "empty": "is empty; write the secret into it",
-        "binary": "is not UTF-8, at byte 14; a secret is text",
+        "binary": "is not UTF-8 at byte 14; a secret must be text",
         "bom": "starts with a byte order mark; save it as UTF-8 without one",
-        "large": "has more than 65536 bytes; name one that holds nothing but the secret",
-        "pipe": "is no regular file; name one that holds nothing but the secret",
+        "large": "has more than 65536 bytes; give a file that holds only the secret",
+        "pipe": "is not a regular file; give a file that holds only the secret",
         ".": "",
     }.items():
         said = refusal({"key": {"file": str(tmp_path / name)}})
         assert said.startswith(f"[plugins.hooks] key: the file {tmp_path / name} ")
         assert said.endswith(why)
-    assert "Is a directory" in said or "no regular file" in said
+    assert "Is a directory" in said or "not a regular file" in said
     assert "NUL" in refusal({"key": {"file": "a\0b"}})
     assert "not an empty string" in refusal({"key": {"env": ""}})
 
@@ -160,7 +160,7 @@ def test_a_variable_of_a_secret_is_no_unknown_setting(tmp_path):
     assert load(file, {"FLOWHOOKS_HOOKS": VALUE}, {}).plugins == {
         "hooks": {"endpoints": [{"secret": {"env": "FLOWHOOKS_HOOKS"}}]}
     }
-    with pytest.raises(SettingsError, match="FLOWHOOKS_HOOK is no setting"):
+    with pytest.raises(SettingsError, match="FLOWHOOKS_HOOK is not a setting"):
         load(file, {"FLOWHOOKS_HOOK": VALUE}, {})
 
 

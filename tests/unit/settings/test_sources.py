@@ -85,25 +85,25 @@ def test_everything_at_once(written, private):
         (f"secrets = '{SECRET}'", "must be a list, each a table such as"),
         (f"secrets = [{{file = '{SECRET}'}}]", "item 1 must have the path of a file in file"),
         (f"secrets = [{{env = '{SECRET}'}}]", "item 1 must have the name of an environment variable in env"),
-        (f"secrets = [{{env = 'X', '{SECRET}' = 1}}]", "and nothing else"),
-        (f"secrets = [{{file = 'x', not_after = '{SECRET}'}}]", "must have a moment with its zone in not_after"),
-        (f"secret = '{SECRET}'", "sources.erp.secret is no setting; did you mean secrets?"),
+        (f"secrets = [{{env = 'X', '{SECRET}' = 1}}]", "with no other members"),
+        (f"secrets = [{{file = 'x', not_after = '{SECRET}'}}]", "must have a time with a time zone in not_after"),
+        (f"secret = '{SECRET}'", "sources.erp.secret is not a setting; did you mean secrets?"),
         (f"token_file = ['{TOKEN}']", "sources.erp.token_file must be a file's path, not a list"),
         ("secrets = []", "the list is empty"),
-        ("secrets = [{}]", "and nothing else"),
-        ("secrets = [{file = 'a', env = 'B'}]", "and nothing else"),
-        ("secrets = [{not_after = 2026-12-31T00:00:00Z}]", "and nothing else"),
-        ("secrets = [{file = 'a', not_after = 2026-12-31T00:00:00}]", "a moment with its zone"),
-        ("secrets = [{file = 'a', not_after = 2026-12-31}]", "a moment with its zone"),
-        ("secrets = [{file = 'a', not_after = 1}]", "a moment with its zone"),
+        ("secrets = [{}]", "with no other members"),
+        ("secrets = [{file = 'a', env = 'B'}]", "with no other members"),
+        ("secrets = [{not_after = 2026-12-31T00:00:00Z}]", "with no other members"),
+        ("secrets = [{file = 'a', not_after = 2026-12-31T00:00:00}]", "a time with a time zone"),
+        ("secrets = [{file = 'a', not_after = 2026-12-31}]", "a time with a time zone"),
+        ("secrets = [{file = 'a', not_after = 1}]", "a time with a time zone"),
         ("secrets = [{file = 1}]", "the path of a file"),
         ("secrets = [{env = 'A B'}]", "the name of an environment variable"),
         (f"secrets = [{', '.join(['{env = 0}'] * 9)}]", "at most 8"),
-        ("token_file = 'x'\nrate = -1", "rate must be a number of call-backs a second, 0 to 1e+06, not -1"),
-        ("token_file = 'x'\nrate = nan", "rate must be a number of call-backs a second"),
+        ("token_file = 'x'\nrate = -1", "rate must be a number of callbacks per second, 0 to 1e+06, not -1"),
+        ("token_file = 'x'\nrate = nan", "rate must be a number of callbacks per second"),
         ("token_file = 'x'\nburst = 1.5", "burst must be a whole number"),
         ("token_file = 'x'\nmax_body_bytes = 0", "max_body_bytes must be a whole number, 1 to"),
-        ("token_file = 'x'\nmax_body_bytes = 2000000", "more than http.max_body_bytes, 1048576, is taken of nobody"),
+        ("token_file = 'x'\nmax_body_bytes = 2000000", "but must be at most http.max_body_bytes, 1048576"),
     ],
 )
 def test_refused(refused, section, says):
@@ -125,14 +125,14 @@ def test_one_proxy_by_its_address(written, proxy):
     ("text", "says"),
     [
         ("", "is empty"),
-        ("password", "holds no secret of Standard Webhooks"),
-        (SECRET.removeprefix("whsec_"), "holds no secret"),
-        (f"whsec_{base64.b64encode(KEY[:23]).decode()}", "holds no secret"),
-        (f"whsec_{base64.b64encode(KEY * 3).decode()}", "holds no secret"),
-        (f"{SECRET} ", "holds no secret"),
-        (f"{SECRET}\n{SECRET}", "holds no secret"),
-        (f"whsec_{SECRET[6:].replace('A', '*')}", "holds no secret"),
-        ("whsec_" + "é" * 40, "holds no secret"),
+        ("password", "does not hold a Standard Webhooks secret"),
+        (SECRET.removeprefix("whsec_"), "does not hold a Standard Webhooks secret"),
+        (f"whsec_{base64.b64encode(KEY[:23]).decode()}", "does not hold a Standard Webhooks secret"),
+        (f"whsec_{base64.b64encode(KEY * 3).decode()}", "does not hold a Standard Webhooks secret"),
+        (f"{SECRET} ", "does not hold a Standard Webhooks secret"),
+        (f"{SECRET}\n{SECRET}", "does not hold a Standard Webhooks secret"),
+        (f"whsec_{SECRET[6:].replace('A', '*')}", "does not hold a Standard Webhooks secret"),
+        ("whsec_" + "é" * 40, "does not hold a Standard Webhooks secret"),
     ],
 )
 def test_what_a_place_must_hold(written, private, text, says):
@@ -160,7 +160,9 @@ def test_a_file_that_cannot_be_used(written, private, tmp_path):
         settings.check_sources(settings.load(path, {}, {}), {})
     lines = str(caught.value).splitlines()
     assert [line.partition(":")[0] for line in lines] == ["sources.erp.secrets"] * 3 + ["sources.crm.token_file"]
-    for line, says in zip(lines, ("No such file", "chmod o=", "NONE is not set", "no bearer token"), strict=True):
+    for line, says in zip(
+        lines, ("No such file", "chmod o=", "NONE is not set", "not hold a bearer token"), strict=True
+    ):
         assert says in line
 
 

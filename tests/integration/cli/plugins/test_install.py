@@ -290,7 +290,7 @@ def test_wrong_settings_are_found_before_pip_is_run(there):
     """Nothing is installed that nobody could look at."""
     there.package()
     there.run("plugins", "install", "./acme-leave", *PIP, code=2, FLOWHOOKS_LISTN="x")
-    assert "FLOWHOOKS_LISTN is no setting" in there.said
+    assert "FLOWHOOKS_LISTN is not a setting" in there.said
     assert there.plugin() is None
     there.run("plugins", "install", "./acme-leave", *PIP, code=1, FLOWHOOKS_PLUGINS_DIRS="missing-folder")
     assert "the plugins folder missing-folder cannot be read" in there.said
