@@ -9,11 +9,11 @@ LANGUAGES: Final = ("en", "zh")
 MESSAGES: Final[dict[str, dict[str, str]]] = {
     # The body is not JSON.
     "body_empty": {
-        "en": "The body is empty; send a JSON object, {{}} if there is nothing to say.",
+        "en": "The body is empty; send a JSON object, or {{}} if there are no members.",
         "zh": "请求体为空；请发送 JSON 对象，没有内容时发送 {{}}。",
     },
     "body_not_utf8": {
-        "en": "The body is not UTF-8: its byte number {byte} cannot be decoded.",
+        "en": "The body is not UTF-8: byte {byte} cannot be decoded.",
         "zh": "请求体不是 UTF-8 编码：第 {byte} 个字节无法解码。",
     },
     "body_bom": {
@@ -25,7 +25,7 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "zh": "请求体不是合法的 JSON：第 {line} 行第 {column} 列无法解析。",
     },
     "body_not_object": {
-        "en": "The body is JSON, but not an object; send members within {{ and }}.",
+        "en": "The body is JSON, but not an object; send members in {{ and }}.",
         "zh": "请求体是 JSON，但不是对象；请发送由 {{ 和 }} 包围的对象。",
     },
     "body_too_deep": {
@@ -33,11 +33,11 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "zh": "请求体的嵌套超过 {limit} 层。",
     },
     "duplicate_member": {
-        "en": "The body has an object with two members of the name {name}; send each once.",
+        "en": "The body has an object with two members named {name}; send each member once.",
         "zh": "请求体的同一个对象中有重复的字段 {name}；每个字段只能出现一次。",
     },
     "number_constant": {
-        "en": "The body has {constant}, which is not JSON; send null or leave the member out.",
+        "en": "The body contains {constant}, which is not JSON; send null or leave the member out.",
         "zh": "请求体中含有 {constant}，它不是合法的 JSON；请改为 null 或去掉该字段。",
     },
     "number_not_finite": {
@@ -45,40 +45,39 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "zh": "请求体中有数值超出了 double 的范围。",
     },
     "number_too_long": {
-        "en": "The body has a whole number of more than {limit} digits.",
+        "en": "The body has an integer of more than {limit} digits.",
         "zh": "请求体中有超过 {limit} 位的整数。",
     },
     "string_nul": {
-        "en": "The body has the character NUL (\\u0000) in a string, at line {line}, column {column}; leave it out.",
+        "en": "The body has the character NUL (\\u0000) in a string at line {line}, column {column}; leave it out.",
         "zh": "请求体第 {line} 行第 {column} 列的字符串中含有空字符（\\u0000）；请去掉。",
     },
     "string_surrogate": {
-        "en": "The body has half of a surrogate pair in a string, at line {line}, column {column}; "
-        "send whole characters.",
+        "en": "The body has half of a surrogate pair in a string at line {line}, column {column}; send whole "
+        "characters.",
         "zh": "请求体第 {line} 行第 {column} 列的字符串中含有不成对的代理项（surrogate）；请发送完整的字符。",
     },
     # The body violates the schema: an introduction, then one clause for each violation.
     "body_refused": {
-        "en": "The body is JSON, but not what this call-back takes.",
+        "en": "The body is JSON, but is not valid for this callback.",
         "zh": "请求体是合法的 JSON，但不符合该回调的格式。",
     },
     "body_refused_more": {
-        "en": "The body is JSON, but not what this call-back takes: {total} violations, "
-        "of which the first {shown} are shown.",
+        "en": "The body is JSON, but is not valid for this callback: {total} violations; the first {shown} are shown.",
         "zh": "请求体是合法的 JSON，但不符合该回调的格式：共 {total} 处错误，仅列出前 {shown} 处。",
     },
     "body_refused_many": {
-        "en": "The body is JSON, but not what this call-back takes: more than {total} violations, "
-        "of which the first {shown} are shown.",
+        "en": "The body is JSON, but is not valid for this callback: more than {total} violations; the first {shown} "
+        "are shown.",
         "zh": "请求体是合法的 JSON，但不符合该回调的格式：错误超过 {total} 处，仅列出前 {shown} 处。",
     },
     "body_unchecked": {
-        "en": "The body could not be checked against the schema of this call-back; "
-        "send numbers that are less large and members that are nested less deep.",
+        "en": "The body could not be checked against the schema of this callback; send smaller numbers and less "
+        "deeply nested members.",
         "zh": "无法按该回调的 schema 校验请求体；请减小数值的大小或减少嵌套层数。",
     },
     "path_id": {
-        "en": "The flowInstanceId in the path cannot be taken.",
+        "en": "The flowInstanceId in the path is not valid.",
         "zh": "路径中的 flowInstanceId 不合法。",
     },
     "path_id_encoding": {
@@ -109,15 +108,15 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
     "schema.minItems": {"en": "must not have fewer than {limit} items", "zh": "元素不能少于 {limit} 个"},
     "schema.uniqueItems": {"en": "must not have the same item twice", "zh": "元素不能重复"},
     "schema.contains": {
-        "en": "must have an item of the kind that the schema asks for",
+        "en": "must have an item that matches the schema's contains",
         "zh": "至少要有一个符合 schema 中 contains 要求的元素",
     },
     "schema.maxContains": {
-        "en": "must not have more than {limit} items of the kind that the schema asks for",
+        "en": "must not have more than {limit} items that match the schema's contains",
         "zh": "符合 schema 中 contains 要求的元素不能超过 {limit} 个",
     },
     "schema.minContains": {
-        "en": "must not have fewer than {limit} items of the kind that the schema asks for",
+        "en": "must not have fewer than {limit} items that match the schema's contains",
         "zh": "符合 schema 中 contains 要求的元素不能少于 {limit} 个",
     },
     "schema.maxProperties": {"en": "must not have more than {limit} members", "zh": "字段不能超过 {limit} 个"},
@@ -127,22 +126,22 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "zh": "缺少必填字段 {name}（值为 null 视为未填）",
     },
     "schema.dependentRequired": {
-        "en": "must have the member {name} too, since it has {given} (null counts as absent)",
+        "en": "must have the member {name} too, because it has {given} (null counts as absent)",
         "zh": "填写了 {given} 时必须同时填写 {name}（值为 null 视为未填）",
     },
     "schema.anyOf": {
-        "en": "fits none of the forms that the schema allows",
+        "en": "matches none of the schema's alternatives",
         "zh": "不符合 schema 允许的任何一种形式",
     },
     "schema.oneOf": {
-        "en": "must fit exactly one of the forms that the schema allows, and fits none",
+        "en": "must match exactly one of the schema's alternatives, but matches none",
         "zh": "应当且只应符合 schema 允许的一种形式，实际一种也不符合",
     },
     "schema.oneOf_several": {
-        "en": "must fit exactly one of the forms that the schema allows, and fits several",
+        "en": "must match exactly one of the schema's alternatives, but matches more than one",
         "zh": "应当且只应符合 schema 允许的一种形式，实际符合多种",
     },
-    "schema.not": {"en": "has a form that the schema rules out", "zh": "属于 schema 禁止的形式"},
+    "schema.not": {"en": "has a form that the schema does not allow", "zh": "属于 schema 禁止的形式"},
     "schema.nothing": {"en": "is not allowed here", "zh": "此处不允许出现"},
     "schema.name": {"en": "has a name that the schema does not allow", "zh": "字段名不符合 schema 的要求"},
     "schema.unevaluatedItems": {
@@ -154,7 +153,7 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "zh": "含有 schema 不允许的字段",
     },
     "schema.other": {
-        "en": "is refused by the schema's keyword {keyword}",
+        "en": "does not satisfy the schema's keyword {keyword}",
         "zh": "不满足 schema 关键字 {keyword} 的要求",
     },
     # The request cannot be accepted.
@@ -164,44 +163,45 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
     },
     "unauthorized": {
         "en": "No valid credential was sent; send the header Authorization: Bearer with the token of this engine, or "
-        "sign the call-back with its secret.",
+        "sign the callback with its secret.",
         "zh": "未提供有效的凭证；请在请求头 Authorization 中以 Bearer 方式携带本流程引擎的令牌，"
         "或使用其密钥对回调签名。",
     },
     # Causes that only the operator sees.
     "unauthorized.nothing_sent": {
-        "en": "It had neither a token nor a signature.",
+        "en": "The request has neither a token nor a signature.",
         "zh": "请求既没有令牌，也没有签名。",
     },
     "unauthorized.token_malformed": {
-        "en": "Its header Authorization does not hold one bearer token.",
+        "en": "The header Authorization does not hold a single bearer token.",
         "zh": "请求头 Authorization 中不是单个 Bearer 令牌。",
     },
     "unauthorized.token_unknown": {
-        "en": "Its token is that of no source.",
+        "en": "The token belongs to no source.",
         "zh": "其令牌不属于任何来源。",
     },
     "unauthorized.signature_incomplete": {
-        "en": "Of the headers webhook-id, webhook-timestamp and webhook-signature one is missing or empty.",
+        "en": "A header webhook-id, webhook-timestamp or webhook-signature is missing or empty.",
         "zh": "请求头 webhook-id、webhook-timestamp 和 webhook-signature 中有缺失或为空的。",
     },
     "unauthorized.signature_malformed": {
-        "en": "One of its headers webhook-id, webhook-timestamp and webhook-signature is not as Standard Webhooks has "
-        "it, or sent twice.",
+        "en": "A header webhook-id, webhook-timestamp or webhook-signature does not conform to Standard Webhooks, or "
+        "was sent twice.",
         "zh": "请求头 webhook-id、webhook-timestamp 或 webhook-signature 不符合 Standard Webhooks 规范，或出现了多次。",
     },
     "unauthorized.signature_time": {
-        "en": "Its webhook-timestamp differs from the time here by more than 5 minutes; see to both clocks, and sign "
-        "anew at each try.",
+        "en": "The webhook-timestamp differs from the server's time by more than 5 minutes; check both clocks, and "
+        "sign again at each retry.",
         "zh": "其 webhook-timestamp 与本机时间相差超过 5 分钟；请检查双方的时钟，并在每次重试时重新签名。",
     },
     "unauthorized.signature_unknown": {
-        "en": "Its signature was made by no secret that holds for a source which may call from there, or over another "
-        "body.",
+        "en": "The signature matches no valid secret of a source that is allowed from this address, or was made for "
+        "another body.",
         "zh": "其签名不是由允许从该地址调用的来源的有效密钥生成的，或者所签的不是此请求体。",
     },
     "unauthorized.message_reused": {
-        "en": "Its webhook-id was used before for another path or other data, so somebody may be sending a copy.",
+        "en": "The webhook-id was used before for another path or other data, so the request may be a copy by an "
+        "attacker.",
         "zh": "其 webhook-id 此前已用于其他路径或其他数据，可能有人在重放请求。",
     },
     "operator_unauthorized": {
@@ -209,70 +209,72 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "zh": "未提供有效的凭证；请在请求头 Authorization 中以 Bearer 方式携带运维人员的令牌。",
     },
     "operator_role": {
-        "en": "This operator may look, and not change anything; use the token of one with the role operate.",
+        "en": "This operator may only read; use the token of an operator with the role operate.",
         "zh": "该运维人员只能查看，不能修改；请使用角色为 operate 的令牌。",
     },
     "operator_not_here": {
-        "en": "This is answered to this machine only, under the name localhost or 127.0.0.1; "
-        "others need operators in the settings.",
+        "en": "Only this machine may call this, under the name localhost or 127.0.0.1; to allow other machines, add "
+        "operators to the settings.",
         "zh": "此接口只允许本机以 localhost 或 127.0.0.1 访问；如需从其他机器访问，请在配置中添加运维人员。",
     },
     "admin_ledger": {
-        "en": "The ledger cannot be read just now; the server's log has the reason.",
+        "en": "The ledger cannot be read now; the server's log has the reason.",
         "zh": "暂时无法读取台账；原因见服务器日志。",
     },
     "forbidden": {
-        "en": "The credential is valid, but may not be used from this address; ask the operator to allow it.",
+        "en": "The credential is valid, but is not allowed from this address; ask the operator to allow it.",
         "zh": "凭证有效，但不允许从当前地址调用；请联系运维人员放行该地址。",
     },
     "forbidden_address": {
-        "en": "Nobody who signs may call from this address; ask the operator to allow it.",
+        "en": "Signed callbacks are not allowed from this address; ask the operator to allow it.",
         "zh": "不允许从当前地址发送签名的回调；请联系运维人员放行该地址。",
     },
     "no_source_proxy": {
-        "en": "No source is configured, so callbacks are taken from this machine only, and this one came through a "
-        "proxy; ask the operator to add a section [sources.NAME] to the settings (flowhooks sources new makes it).",
+        "en": "No source is configured, so callbacks are accepted from this machine only, and this request came "
+        "through a proxy; ask the operator to add a section [sources.NAME] to the settings (flowhooks sources "
+        "new prints it).",
         "zh": "尚未配置来源，因此只接受来自本机的回调，而此请求经过了代理；"
         "请联系运维人员在配置中添加 [sources.NAME]（可用 flowhooks sources new 生成）。",
     },
     "no_source_page": {
-        "en": "No source is configured, so callbacks are taken from programs on this machine only, and a web page has "
-        "sent this one; ask the operator to add a section [sources.NAME] to the settings (flowhooks sources new "
-        "makes it).",
+        "en": "No source is configured, so callbacks are accepted from programs on this machine only, and this "
+        "request was sent by a web page; ask the operator to add a section [sources.NAME] to the settings "
+        "(flowhooks sources new prints it).",
         "zh": "尚未配置来源，因此只接受本机程序发送的回调，而此请求由网页发出；"
         "请联系运维人员在配置中添加 [sources.NAME]（可用 flowhooks sources new 生成）。",
     },
     "no_source_host": {
-        "en": "No source is configured, so callbacks are taken from this machine only, and the header Host is not "
-        "localhost, 127.0.0.1 or the address in the setting listen; call under one of these, or ask the operator to "
-        "add a section [sources.NAME] to the settings (flowhooks sources new makes it).",
+        "en": "No source is configured, so callbacks are accepted from this machine only, and the header Host is not "
+        "localhost, 127.0.0.1 or the address in the setting listen; use one of these addresses, or ask the "
+        "operator to add a section [sources.NAME] to the settings (flowhooks sources new prints it).",
         "zh": "尚未配置来源，因此只接受来自本机的回调，而请求头 Host 不是 localhost、127.0.0.1 或配置项 listen 的地址；"
         "请改用这些地址调用，或联系运维人员在配置中添加 [sources.NAME]（可用 flowhooks sources new 生成）。",
     },
     "too_many": {
-        "en": "This engine sends more call-backs than it may; send this one again after the seconds in Retry-After.",
+        "en": "This engine exceeds its rate limit; send the callback again after the seconds in Retry-After.",
         "zh": "本流程引擎发送的回调超过了允许的频率；请在 Retry-After 给出的秒数之后重发。",
     },
     "not_found": {
-        "en": "There is nothing at this path; call-backs go to /flow/{{flowInstanceId}}/call-back/ and their kind.",
+        "en": "There is nothing at this path; send callbacks to /flow/{{flowInstanceId}}/call-back/ followed by "
+        "their kind.",
         "zh": "路径不存在；回调地址的格式为 /flow/{{flowInstanceId}}/call-back/ 加上回调类型。",
     },
     "method_not_allowed": {
-        "en": "This path does not take that method; it takes {allowed}.",
+        "en": "This path does not support the method; it supports {allowed}.",
         "zh": "该路径不支持此请求方法；支持的方法：{allowed}。",
     },
     "request_timeout": {
-        "en": "The request did not arrive in full in time; send it again.",
+        "en": "The request did not arrive completely in time; send it again.",
         "zh": "在规定时间内未收到完整的请求；请重新发送。",
     },
     "conflict": {
-        "en": "This process instance was called back before with other data. The first call-back stands; "
+        "en": "An earlier callback for this process instance had other data. The earlier callback remains valid; "
         "this one is kept beside it for the operator.",
         "zh": "该流程实例此前已用不同的数据回调过。以第一次回调为准，本次数据已另行保存，供运维人员查看。",
     },
     "conflict_purged": {
-        "en": "This process instance was called back before with other data. The first call-back stands; its event "
-        "has been purged since, so this one is not kept either.",
+        "en": "An earlier callback for this process instance had other data. The earlier callback remains valid; its "
+        "event has been purged, so this one is not kept either.",
         "zh": "该流程实例此前已用不同的数据回调过。以第一次回调为准；其事件记录已清理，因此本次数据也不再保存。",
     },
     "too_large": {
@@ -296,18 +298,18 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "zh": "没有处理器对应该 callBackProcessClass 或 processDefinitionKey；回调未存储。",
     },
     "no_name": {
-        "en": "The callback has neither callBackProcessClass nor processDefinitionKey, so that no handler can be found "
-        "for it; nothing was stored. Send one of them.",
+        "en": "The callback has neither callBackProcessClass nor processDefinitionKey, so no handler can match; "
+        "nothing was stored. Send one of them.",
         "zh": "回调既没有 callBackProcessClass，也没有 processDefinitionKey，无法找到处理器；回调未存储。"
         "请至少填写其中一个字段。",
     },
     "not_implemented": {
-        "en": "The request uses a part of HTTP that this server does not know.",
+        "en": "The request uses a feature of HTTP that this server does not support.",
         "zh": "请求使用了服务器不支持的 HTTP 功能。",
     },
     # The administration API cannot answer the request.
     "query_unknown": {
-        "en": "There is no parameter {name} here; there are: {allowed}.",
+        "en": "There is no parameter {name} here; the parameters are: {allowed}.",
         "zh": "没有参数 {name}；可用的参数：{allowed}。",
     },
     "query_twice": {
@@ -319,8 +321,8 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "zh": "查询字符串不是按 UTF-8 进行的百分号编码。",
     },
     "query_text": {
-        "en": "The parameter {name} is empty, longer than {limit} characters, or has the character NUL in it; "
-        "leave it out if it does not matter.",
+        "en": "The parameter {name} is empty, longer than {limit} characters, or contains the character NUL; leave "
+        "it out if it is not needed.",
         "zh": "参数 {name} 为空、超过 {limit} 个字符，或含有空字符（NUL）；不需要时请去掉该参数。",
     },
     "query_many": {
@@ -328,19 +330,19 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "zh": "参数 {name} 出现超过 {limit} 次。",
     },
     "query_id": {
-        "en": "The parameter {name} is an id, as an earlier answer has it.",
+        "en": "The parameter {name} must be an id from an earlier answer.",
         "zh": "参数 {name} 应为 ID，取自之前的响应。",
     },
     "query_number": {
-        "en": "The parameter {name} is a whole number from {low} to {high}.",
+        "en": "The parameter {name} must be a whole number from {low} to {high}.",
         "zh": "参数 {name} 应为 {low} 到 {high} 的整数。",
     },
     "query_truth": {
-        "en": "The parameter {name} is true or false.",
+        "en": "The parameter {name} must be true or false.",
         "zh": "参数 {name} 应为 true 或 false。",
     },
     "query_choice": {
-        "en": "The parameter {name} is one of: {values}.",
+        "en": "The parameter {name} must be one of: {values}.",
         "zh": "参数 {name} 应为以下值之一：{values}。",
     },
     "query_time": {
@@ -348,83 +350,84 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "zh": "参数 {name} 不是时间；写法如 {examples}。",
     },
     "query_times": {
-        "en": "The parameter since must lie before until; nothing can be between them.",
+        "en": "The parameter since must be before until.",
         "zh": "参数 since 必须早于 until，否则两者之间没有事件。",
     },
     "no_such_event": {
-        "en": "There is no event and no delivery of this id.",
+        "en": "There is no event and no delivery with this id.",
         "zh": "没有该 ID 的事件或投递。",
     },
     "no_such_path": {
-        "en": "There is nothing at this path; GET /openapi.json lists what there is.",
+        "en": "There is nothing at this path; GET /openapi.json lists all paths.",
         "zh": "路径不存在；全部路径见 GET /openapi.json。",
     },
     "ledger_unread": {
-        "en": "The database cannot be read just now; ask again later.",
+        "en": "The database cannot be read now; try again later.",
         "zh": "数据库暂时无法读取；请稍后重试。",
     },
     # The event is stored, but not all of its deliveries have succeeded.
     "pending": {
-        "en": "The call-back is stored and need not be sent again. Its deliveries that are not done: "
-        "{waiting} waiting, {running} running, {unknown} unknown (an operator decides on those).",
+        "en": "The callback is stored and need not be sent again. Its unfinished deliveries: {waiting} waiting, "
+        "{running} running, {unknown} unknown (an operator decides on those).",
         "zh": "回调已存储，无需重发。尚未完成的投递：等待执行 {waiting} 个，执行中 {running} 个，"
         "结果未知 {unknown} 个（由运维人员处理）。",
     },
     "parked": {
-        "en": "The call-back is stored and need not be sent again, but no handler is installed for it yet; "
-        "it will be delivered when one is.",
+        "en": "The callback is stored and need not be sent again, but no handler is installed for it yet; it is "
+        "delivered once a handler is installed.",
         "zh": "回调已存储，无需重发；目前没有对应的处理器，安装处理器后会自动投递。",
     },
     "parked_name": {
         "en": "The callback is stored and need not be sent again, but it has neither callBackProcessClass nor "
-        "processDefinitionKey, so that no handler can be found for it. Send one of them with later callbacks; an "
-        "operator decides on this one.",
+        "processDefinitionKey, so no handler can match. Send one of them with later callbacks; an operator "
+        "decides on this one.",
         "zh": "回调已存储，无需重发；但它既没有 callBackProcessClass，也没有 processDefinitionKey，无法找到处理器。"
         "以后的回调请至少填写其中一个字段；本次回调由运维人员处理。",
     },
     "parked_condition": {
         "en": "The callback is stored and need not be sent again, but a handler needs {member} to decide whether it "
-        "takes it, and {member} is absent or of another type. Send it with later callbacks; an operator decides on "
-        "this one.",
+        "matches, and {member} is absent or has another type. Send it with later callbacks; an operator "
+        "decides on this one.",
         "zh": "回调已存储，无需重发；但处理器需要 {member} 才能判断是否处理，而该字段缺失或类型不符。"
         "以后的回调请正确填写该字段；本次回调由运维人员处理。",
     },
     "dead": {
-        "en": "The call-back is stored, but its handler {handler} failed: {why}",
-        "zh": "回调已存储，但处理器 {handler} 执行失败：{why}",
+        "en": "The callback is stored and need not be sent again, but its handler {handler} failed: {why}",
+        "zh": "回调已存储，无需重发，但处理器 {handler} 执行失败：{why}",
     },
     "dead_several": {
-        "en": "The call-back is stored, but {count} of its handlers failed; the first is {handler}: {why}",
-        "zh": "回调已存储，但有 {count} 个处理器执行失败；第一个是 {handler}：{why}",
+        "en": "The callback is stored and need not be sent again, but {count} of its handlers failed; the first is "
+        "{handler}: {why}",
+        "zh": "回调已存储，无需重发，但有 {count} 个处理器执行失败；第一个是 {handler}：{why}",
     },
     # It is not known whether the event is stored, or flowhooks itself has failed.
     "draining": {
-        "en": "The server is shutting down and takes no more call-backs; send this one again later.",
+        "en": "The server is shutting down and accepts no more callbacks; send this one again later.",
         "zh": "服务器正在停机，不再接收回调；请稍后重发。",
     },
     "ledger_full": {
-        "en": "Too many call-backs are waiting to be stored; send this one again later.",
+        "en": "Too many callbacks are waiting to be stored; send this one again later.",
         "zh": "等待存储的回调过多；请稍后重发。",
     },
     "ledger_slow": {
-        "en": "The call-back could not be stored in time; send it again. That is safe even if it was stored after all.",
+        "en": "The callback could not be stored in time; send it again. That is safe even if it was stored.",
         "zh": "未能在规定时间内存储回调；请重发。即使回调实际已存储，重发也不会重复执行。",
     },
     "ledger_down": {
-        "en": "The call-back could not be stored, for the database cannot be used just now; send it again later.",
+        "en": "The callback could not be stored because the database cannot be used now; send it again later.",
         "zh": "数据库暂时不可用，回调未能存储；请稍后重发。",
     },
     "newer_handlers": {
-        "en": "The server cannot route callbacks now: a newer version of flowhooks has changed its handlers; send this "
-        "one again later.",
+        "en": "The server cannot route callbacks now: a newer version of flowhooks has registered handlers; send "
+        "this one again later.",
         "zh": "服务器暂时无法分发回调：处理器已由更新版本的 flowhooks 登记；请稍后重发。",
     },
     "no_room": {
-        "en": "The server has no room to keep a body of this size just now; send it again later.",
+        "en": "The server has no room for a body of this size now; send it again later.",
         "zh": "服务器暂时没有空间存放这样大的请求体；请稍后重发。",
     },
     "internal": {
-        "en": "The server failed because of an error of its own, which it has logged; send the request again later.",
+        "en": "The server failed because of an internal error, which is in its log; send the request again later.",
         "zh": "服务器内部错误，详情已记录在服务器日志中；请稍后重发请求。",
     },
 }

@@ -25,25 +25,25 @@ MAX_CLOSED_ALERTS: Final = 100
 """Maximum number of closed alerts shown, newest first."""
 
 
-@click.group("alerts", short_help="What somebody should look at, and who sees to it.")
+@click.group("alerts", short_help="List and acknowledge alerts.")
 def command() -> None:
-    """Look at alerts, and say that you see to one.
+    """List and acknowledge alerts.
 
-    An alert is raised once for each cause, and is open until the cause has gone. Listeners are notified again when
-    it has grown. Acknowledging an alert shows your colleagues that you work on it; it does not end the alert, and does
-    not keep listeners from being notified of growth.
+    An alert is raised once per cause and stays open until its cause is gone. Listeners are notified again when it has
+    grown. Acknowledging an alert shows your colleagues that you are working on it. It does not close the alert, and
+    listeners are still notified of growth.
     """
 
 
-@command.command("list", short_help="Open alerts, those first that nobody sees to.")
-@click.option("--all", "everything", is_flag=True, help=f"Also the last {MAX_CLOSED_ALERTS} that are over.")
+@command.command("list", short_help="List open alerts, unacknowledged ones first.")
+@click.option("--all", "everything", is_flag=True, help=f"Also list the last {MAX_CLOSED_ALERTS} closed alerts.")
 @json_option
 @settings_options
 def list_command(settings: Settings, *, everything: bool, as_json: bool) -> None:
-    r"""List the alerts that are open, those first that nobody has acknowledged.
+    r"""List the open alerts, unacknowledged ones first.
 
-    Each with how many deliveries or events share it now, how many more than at its last notification, and how the
-    newest of them failed. Times are UTC.
+    For each alert the list shows how many deliveries or events share it, how many of them are new since its last
+    notification, and the last error. Times are UTC.
 
     \b
     Examples:
@@ -79,17 +79,17 @@ def list_command(settings: Settings, *, everything: bool, as_json: bool) -> None
     )
 
 
-@command.command("acknowledge", short_help="Say that you see to open alerts.")
+@command.command("acknowledge", short_help="Acknowledge open alerts.")
 @click.argument("alerts", type=utf8, nargs=-1, required=True, metavar="ID...")
-@click.option("--note", type=utf8, default="", metavar="TEXT", help="What is to be done, for those who look later.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--note", type=utf8, default="", metavar="TEXT", help="Note for other operators, kept in the audit log.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
 @json_option
 @settings_options
 def acknowledge_command(settings: Settings, *, alerts: Sequence[str], note: str, dry_run: bool, as_json: bool) -> None:
-    r"""Say that you see to open alerts. They stay listed until their causes have gone.
+    r"""Acknowledge open alerts. They stay listed until their causes are gone.
 
-    Who has acknowledged an alert, and when, is shown with it. It cannot be taken back. Listeners are notified again
-    only when an acknowledged alert has doubled. If the cause goes and comes again, that is a new alert.
+    The list then shows who acknowledged an alert, and when. An acknowledgement cannot be undone. Listeners are notified
+    again only when an acknowledged alert has doubled. If the cause goes away and returns, a new alert is raised.
 
     \b
     Examples:
@@ -114,7 +114,7 @@ def _result_text(done: Mapping[str, Any]) -> str:
     verb = "would be" if done["dry_run"] else "is" if count == 1 else "are"
     text = f"{output.pluralize(count, 'alert')} {verb} acknowledged."
     if skipped:
-        text += f" Not open, or acknowledged before: {', '.join(skipped)}."
+        text += f" Skipped, because not open or acknowledged before: {', '.join(skipped)}."
     return text
 
 
@@ -135,5 +135,5 @@ def _summary_text(alert: OpenAlert, closed_at: int | None) -> str:
             f"  by {output.escape_newlines(alert.acknowledged_by) or '-'}",
         ]
     if closed_at is not None:
-        lines.append(f"over {output.format_time(closed_at)}")
+        lines.append(f"closed {output.format_time(closed_at)}")
     return "\n".join(lines)

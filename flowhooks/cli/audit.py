@@ -18,20 +18,25 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings
 
 
-@click.command("audit", short_help="Who has done what, and when.")
-@click.option("--target", type=utf8, metavar="ID", help="Only what is about this event, handler or alert.")
+@click.command("audit", short_help="List what operators have done.")
+@click.option("--target", type=utf8, metavar="ID", help="List only operations on this event, handler or alert.")
 @click.option(
-    "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, metavar="N", help="How many at the most."
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="Maximum number of entries.",
 )
-@click.option("--after", type=utf8, default="", metavar="ID", help="Go on after this entry, towards the older ones.")
+@click.option("--after", type=utf8, default="", metavar="ID", help="Continue after this entry, towards older ones.")
 @json_option
 @settings_options
 def command(settings: Settings, *, target: str | None, limit: int, after: str, as_json: bool) -> None:
-    r"""List what operators have done, the newest first: when, who, through which interface, what, and about what.
+    r"""List what operators have done, newest first: time, operator, interface, action and target.
 
-    Whatever changes something is written down with it, in the same transaction, by the console, the JSON API and
-    commands alike. What was done to many events at once is under the filter that meant them, and not under each of
-    them. Times are UTC. --json has in "next" what to give --after; "" at the end.
+    The console, the JSON API and the commands record every change in the same transaction as the change itself. An
+    operation on many events is one entry with its filter, not an entry for each event. Times are UTC. With --json,
+    "next" is the value for --after; it is "" at the end.
 
     \b
     Examples:
@@ -49,9 +54,7 @@ def command(settings: Settings, *, target: str | None, limit: int, after: str, a
         output.print_json({"entries": [dataclass_to_json(entry) for entry in entries], "next": next_id})
         return
     if not entries:
-        output.print_line(
-            "Nobody has done anything yet." if target is None and not after else "Nothing of that was done."
-        )
+        output.print_line("The audit log is empty." if target is None and not after else "No matching entries.")
         return
     output.print_table(
         ("when (UTC), about", "who", "what"),
@@ -67,4 +70,4 @@ def command(settings: Settings, *, target: str | None, limit: int, after: str, a
     )
     if next_id:
         output.print_line()
-        output.print_line(f"There are more: add --after {next_id}")
+        output.print_line(f"There are more entries: add --after {next_id}")

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from flowhooks.ledger.audit import AuditEntry
 
-INTERFACE_TEXTS: Final = {"console": "at the console", "api": "by the API", "cli": "by a command"}
+INTERFACE_TEXTS: Final = {"console": "in the console", "api": "through the API", "cli": "by a command"}
 _RESOLUTION_TEXTS: Final = {
-    "did": "it did its work",
-    "did-not": "it did not do its work, and is run again",
-    "close": "nothing more is needed",
+    "did": "its work was done",
+    "did-not": "its work was not done, run it again",
+    "close": "closed, nothing more is needed",
 }
 
 
@@ -48,11 +48,11 @@ def _replayed(detail: Mapping[str, Any]) -> str:
     if not detail["again"]:
         return text
     after = f", up to event {after}" if (after := detail.get("after")) else ""
-    return f"{text}, what had succeeded too{after}"
+    return f"{text}, including succeeded ones{after}"
 
 
 def _resolved(detail: Mapping[str, Any]) -> str:
-    return f"said of delivery {detail['delivery']} for {detail['handler']}: {_RESOLUTION_TEXTS[detail['verdict']]}"
+    return f"resolved delivery {detail['delivery']} for {detail['handler']}: {_RESOLUTION_TEXTS[detail['verdict']]}"
 
 
 def _rerouted(detail: Mapping[str, Any]) -> str:

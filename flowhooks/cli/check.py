@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 _STYLES: Final = {Severity.OK: "green", Severity.NOTE: "yellow", Severity.TROUBLE: "red"}
 
 
-@click.command("check", short_help="Find out what is wrong before, or while, it runs.")
+@click.command("check", short_help="Check settings, plugins and database for problems.")
 @json_option
 @settings_source_options
 def command(settings_source: SettingsSource, *, as_json: bool) -> None:
-    r"""Check the settings, plugins, routes and database, and say what is wrong and what to do.
+    r"""Check the settings, plugins, routes and database, and say what is wrong and how to fix it.
 
-    It changes nothing and needs no running server; beside one, it says which process serves. On PostgreSQL it goes by
-    all that share the ledger: which processes live, and whether each handler is run by one of them. Plugins are
-    loaded as a server loads them, so what they do when they are imported and configured is done.
+    The command changes nothing and needs no running server. If a server is running, it names the process. On PostgreSQL
+    it checks all processes that share the ledger: which of them are alive, and whether each handler is run by one of
+    them. Plugins are imported and configured as in a server.
 
     \b
     Examples:
@@ -45,7 +45,7 @@ def command(settings_source: SettingsSource, *, as_json: bool) -> None:
       flowhooks check --json | jq '.findings[] | select(.mark == "trouble")'
       flowhooks check --json | jq '.findings[] | select(.about == "processes") | .facts'
 
-    Exit codes: 0 no trouble (notes may be there), 1 trouble found, 2 wrong usage.
+    Exit codes: 0 no trouble (there may be notes), 1 trouble found, 2 wrong usage.
     """
     logging.configure("critical", "text")  # log entries of plugins are among the findings
     try:

@@ -34,7 +34,7 @@ def read_token(file: Path | None) -> str:
     if file and not token:
         raise SettingsError(f"{source} is empty")
     if not token.isascii() or not token.isprintable() or set(token) & set(" ,"):
-        raise SettingsError(f"{source} does not hold one token: printable ASCII without blanks or commas")
+        raise SettingsError(f"{source} does not hold a single token of printable ASCII without spaces and commas")
     return token
 
 

@@ -35,24 +35,25 @@ if TYPE_CHECKING:
 _STATES: Final = (*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST)
 
 
-@click.group("db", short_help="Look after the database.")
+@click.group("db", short_help="Upgrade, purge, back up and copy the database.")
 def command() -> None:
-    """Look after the database: bring its tables up to this version, purge it, back it up, copy it elsewhere."""
+    """Manage the database: upgrade its tables, purge events, back it up, copy it."""
 
 
 @command.command("upgrade")
 @settings_options
 def upgrade_command(settings: Settings) -> None:
-    r"""Bring the database's tables up to this version of flowhooks; make the database if there is none.
+    r"""Upgrade the database's tables to this version of flowhooks, or create the database.
 
-    `flowhooks serve` does the same when it starts. Refused while a server or another command has the database.
+    `flowhooks serve` does the same when it starts. The command is refused while a server or another command uses the
+    database.
 
     \b
     Examples:
       flowhooks db upgrade
       flowhooks db upgrade --database /var/lib/flowhooks/flowhooks.db
 
-    Exit codes: 0 the tables are at this version, 1 they cannot be brought there, 2 wrong usage.
+    Exit codes: 0 the tables are at this version, 1 they cannot be upgraded, 2 wrong usage.
     """
     url = database_url(settings)
     lock = acquire_lock(url)
@@ -64,13 +65,13 @@ def upgrade_command(settings: Settings) -> None:
             lock.release()
     name = database.display_name(url)
     if before is None:
-        output.print_line(f"Made {name}, with its tables at version {after}.")
+        output.print_line(f"Created {name} with its tables at version {after}.")
     elif before == after:
-        output.print_line(f"{name} was at version {after} already; nothing was changed.")
+        output.print_line(f"{name} is at version {after} already; nothing was changed.")
     else:
         output.print_line(f"Upgraded {name} from version {before} to {after}.")
     if jobs:
-        output.print_line(f"Brought the tables of jobs up to the Procrastinate that is installed ({jobs} steps).")
+        output.print_line(f"Upgraded the job tables to the installed version of Procrastinate ({jobs} steps).")
 
 
 def _database_argument(_context: click.Context, _argument: click.Parameter, value: str) -> str:
@@ -80,34 +81,37 @@ def _database_argument(_context: click.Context, _argument: click.Parameter, valu
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
     if not database.is_readable(url):
-        raise click.BadParameter("it is no URL; write postgresql://USER@HOST:PORT/DATABASE")
+        raise click.BadParameter("this is not a database URL; write postgresql://USER@HOST:PORT/DATABASE")
     return url
 
 
-@command.command("copy", short_help="Copy all of it elsewhere.", context_settings={"allow_extra_args": True})
+@command.command(
+    "copy", short_help="Copy the ledger into another database.", context_settings={"allow_extra_args": True}
+)
 @click.argument("source", callback=_database_argument)
 @click.argument("target", callback=_database_argument)
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Read settings from FILE [default: ./flowhooks.toml, if there is one]. Neither database is taken from them.",
+    help="Read settings from FILE [default: ./flowhooks.toml if it exists]. The databases are not taken from them.",
 )
 @json_option
 @click.pass_context
 def copy_command(context: click.Context, *, source: str, target: str, config: Path | None, as_json: bool) -> None:
-    r"""Copy the ledger SOURCE into the empty database TARGET, all that is open included, and verify the copy.
+    r"""Copy the ledger SOURCE with all its data into the empty database TARGET, and verify the copy.
 
-    Each is a file, or postgresql://USER@HOST/DATABASE. TARGET's tables are made first. Nobody may use either of them
-    meanwhile: stop the servers. If it was cut off, the same command goes on: what is there is compared, and kept. A
-    TARGET that holds anything else is refused. SOURCE stays as it is. Leave passwords to PGPASSWORD or ~/.pgpass.
+    SOURCE and TARGET are each a file or postgresql://USER@HOST/DATABASE. The tables of TARGET are created first. Stop
+    all servers that use either database. If the copy is interrupted, run the same command again: it compares and keeps
+    the rows that were copied. A TARGET with any other data is refused. SOURCE is not changed. Give passwords in
+    PGPASSWORD or ~/.pgpass.
 
     \b
     Examples:
       flowhooks db copy flowhooks.db postgresql://flowhooks@db.example.com/flowhooks
       flowhooks db copy postgresql://flowhooks@db.example.com/flowhooks sqlite:////var/lib/flowhooks/flowhooks.db
 
-    Exit codes: 0 the copy is true and its books balance, 1 trouble, 2 wrong usage, 130 stopped by Ctrl-C.
+    Exit codes: 0 the copy is identical and its counts balance, 1 trouble, 2 wrong usage, 130 stopped by Ctrl-C.
     """
     if context.args:
         raise click.UsageError("Give two databases: SOURCE and TARGET.")
@@ -122,7 +126,7 @@ def copy_command(context: click.Context, *, source: str, target: str, config: Pa
                 source, target, heartbeat_timeout=settings.ledger.heartbeat_timeout, progress=output.progress_bar
             )
     except KeyboardInterrupt:
-        output.print_line("Stopped; the same command goes on.", err=True)
+        output.print_line("Stopped. Run the same command again to continue.", err=True)
         raise SystemExit(operations_client.EXIT_INTERRUPTED) from None
     _print_report(result, source=database.display_name(source), target=database.display_name(target), as_json=as_json)
     if not result.books.is_consistent:
@@ -136,7 +140,7 @@ def _lock_database(settings: Settings, url: str) -> Iterator[None]:
     if (holder := operations_client.lock_owner(settings)) is not None:
         server = f", a server ({holder.admin})" if holder.admin else ""
         raise LedgerUnusable(
-            f"{database.display_name(url)} is in use by process {holder.pid}{server}: stop it, then copy again"
+            f"{database.display_name(url)} is in use by process {holder.pid}{server}: stop the process, then copy again"
         )
     lock = acquire_lock(url)
     try:
@@ -169,28 +173,30 @@ def _print_report(result: CopyResult, *, source: str, target: str, as_json: bool
     output.print_line()
     for problem in result.books.trouble:
         output.print_line(f"trouble: {problem}", style="red")
-    output.print_line(f"{target} holds the same as {source}: every count and every digest agrees.")
+    output.print_line(f"{target} holds the same data as {source}: all counts and digests match.")
     output.print_line(
-        "The books balance." if result.books.is_consistent else "The books do not balance, as they did not before."
+        "The counts balance."
+        if result.books.is_consistent
+        else ("The counts do not balance, as they did not in the source.")
     )
 
 
-@command.command("backup", short_help="Copy the file while the server goes on.")
+@command.command("backup", short_help="Back up a SQLite ledger while the server runs.")
 @click.argument("target", type=click.Path(path_type=Path))
 @json_option
 @settings_options
 def backup_command(settings: Settings, *, target: Path, as_json: bool) -> None:
-    r"""Copy a ledger on SQLite, as it is at one moment, into the new file TARGET, and check the copy.
+    r"""Copy a consistent snapshot of a SQLite ledger into the new file TARGET, and check the copy.
 
-    It only reads, and may run beside the server: whatever was answered 2xx before it began is in it. TARGET appears
-    once all of it is there, has been checked, and is on the disk. On PostgreSQL use pg_dump.
+    The command only reads, and may run beside the server: every callback answered 2xx before it started is in the copy.
+    TARGET appears once the copy is complete, checked and on disk. On PostgreSQL use pg_dump.
 
     \b
     Examples:
       flowhooks db backup /backup/flowhooks-2026-11-24.db
       flowhooks db backup "/backup/$(date +%F).db" --json
 
-    Exit codes: 0 the copy is whole and its books balance, 1 trouble, 2 wrong usage.
+    Exit codes: 0 the copy is complete and its counts balance, 1 trouble, 2 wrong usage.
     """
     info = backup(database_url(settings), target, progress=output.progress_bar)
     if as_json:
@@ -204,10 +210,12 @@ def backup_command(settings: Settings, *, target: Path, as_json: bool) -> None:
         for problem in info.trouble:
             output.print_line(f"trouble: {problem}", style="red")
         if info.events is None:
-            output.print_line("Its tables are of an older version, so its books were not looked at.")
+            output.print_line("Its tables are of an older version, so its counts were not checked.")
         else:
             output.print_line(
-                "The books balance." if not info.trouble else "The books do not balance, nor do the original's."
+                "The counts balance."
+                if not info.trouble
+                else ("The counts do not balance, and neither do those of the original.")
             )
     if info.trouble:
         raise SystemExit(1)
@@ -219,18 +227,18 @@ def backup_command(settings: Settings, *, target: Path, as_json: bool) -> None:
     type=timestamp,
     required=True,
     metavar="TIME",
-    help="To which nothing has happened since TIME, such as 90d or 2026-01-01.",
+    help="Delete events unchanged since TIME, such as 90d or 2026-01-01.",
 )
 @click.option(
     "--state",
     type=click.Choice(_STATES),
     metavar="STATE",
-    help=f"Only those that are {', '.join(_STATES[:-1])} or {_STATES[-1]} [default: the first three].",
+    help=f"Only events that are {', '.join(_STATES[:-1])} or {_STATES[-1]} [default: the first three].",
 )
-@click.option("--handler", type=utf8, metavar="PLUGIN:NAME", help="Only those with a delivery for this handler.")
-@click.option("--key", "process_key", type=utf8, metavar="KEY", help="Only those with this process definition key.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-@click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal to ask on.")
+@click.option("--handler", type=utf8, metavar="PLUGIN:NAME", help="Only events with a delivery for this handler.")
+@click.option("--key", "process_key", type=utf8, metavar="KEY", help="Only events with this process definition key.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation; required without a terminal.")
 @json_option
 @settings_options
 def purge_command(
@@ -244,11 +252,12 @@ def purge_command(
     yes: bool,
     as_json: bool,
 ) -> None:
-    r"""Delete old events with their deliveries and attempts, while the server goes on. It asks first.
+    r"""Delete old events with their deliveries and attempts while the server runs. It asks for confirmation first.
 
-    Events go whose deliveries have all succeeded or were closed, and dismissed ones. What is dead or parked goes only
-    with --state dead or parked, which says that nothing more is needed; what waits, runs or is unknown never goes.
-    Who they were is kept for a while, so that the same call-back again is answered as done, and runs nothing.
+    By default it deletes succeeded events, events with a closed delivery, and dismissed events. Dead and parked events
+    are deleted only with --state dead or --state parked. Waiting, running and unknown events are never deleted. The
+    identities of purged events are kept for a while. A repeated callback of such an event is answered as done and runs
+    no handler.
 
     \b
     Examples:
@@ -259,14 +268,16 @@ def purge_command(
     Exit codes: 0 done (or nothing to do), 1 trouble, 2 wrong usage, 130 stopped by Ctrl-C.
     """
     if not (yes or dry_run or sys.stdin.isatty()):
-        raise click.UsageError("There is no terminal to ask on: give --yes, or --dry-run to see what would be done.")
+        raise click.UsageError(
+            "There is no terminal to ask for confirmation: give --yes, or --dry-run to see what would be done."
+        )
     event_filter = EventFilter(until=older_than, state=state, handler=handler, process_key=process_key)
     if not (yes and not dry_run):
         planned = _purge(settings, event_filter, dry_run=True)
         if dry_run or not planned["purged"]:
             _print_result(planned | {"dry_run": dry_run}, as_json=as_json)
             return
-        output.confirm(f"{_result_text(planned)} They cannot be got back. Go on?")
+        output.confirm(f"{_result_text(planned)} This cannot be undone. Continue?")
     _print_result(_purge(settings, event_filter, dry_run=False), as_json=as_json)
 
 
@@ -278,11 +289,11 @@ def _purge(settings: Settings, event_filter: EventFilter, *, dry_run: bool) -> d
     arguments = {"event_filter": event_filter.to_json(), "dry_run": dry_run}
     try:
         return operations_client.run_operation(
-            settings, "purge", arguments, progress=("look" if dry_run else "purge", total)
+            settings, "purge", arguments, progress=("check" if dry_run else "purge", total)
         )
     except operations_client.OperationStopped as stopped:
-        so_far = f" Until then: {_result_text(stopped.done)}" if stopped.done else ""
-        output.print_line(f"Error: {stopped}; the same command goes on.{so_far}", err=True)
+        so_far = f" Done so far: {_result_text(stopped.done)}" if stopped.done else ""
+        output.print_line(f"Error: {stopped}; run the same command again to continue.{so_far}", err=True)
         raise SystemExit(operations_client.EXIT_INTERRUPTED if stopped.interrupted else 1) from None
 
 

@@ -38,12 +38,16 @@ def filter_options(function: Callable[..., Any], *, with_handler: bool = True) -
         with_handler: whether to add `--handler`.
     """
 
-    @click.option("--id", "ids", type=utf8, multiple=True, metavar="ID", help="This event; may be given several times.")
-    @click.option("--flow", "flow_instance_id", type=utf8, metavar="ID", help="The engine's process instance id.")
-    @click.option("--business-key", type=utf8, metavar="KEY", help="Exactly this business key.")
-    @click.option("--class", "callback_class", type=utf8, metavar="CLASS", help="Exactly this call-back class.")
-    @click.option("--key", "process_key", type=utf8, metavar="KEY", help="Exactly this process definition key.")
-    @click.option("--conclusion", type=utf8, metavar="TEXT", help="Exactly this conclusion, in the words of handlers.")
+    @click.option(
+        "--id", "ids", type=utf8, multiple=True, metavar="ID", help="This event; may be given more than once."
+    )
+    @click.option("--flow", "flow_instance_id", type=utf8, metavar="ID", help="Process instance id of the engine.")
+    @click.option("--business-key", type=utf8, metavar="KEY", help="This business key, exactly.")
+    @click.option("--class", "callback_class", type=utf8, metavar="CLASS", help="This callback class, exactly.")
+    @click.option("--key", "process_key", type=utf8, metavar="KEY", help="This process definition key, exactly.")
+    @click.option(
+        "--conclusion", type=utf8, metavar="TEXT", help="This conclusion, exactly, in the words that handlers use."
+    )
     @click.option(
         "--state",
         type=click.Choice(STATES),
@@ -54,15 +58,15 @@ def filter_options(function: Callable[..., Any], *, with_handler: bool = True) -
         "--dismissed-by",
         type=click.Choice([reason.value for reason in DismissedBy]),
         metavar="REASON",
-        help="Dismissed because conditions are false (condition), no handler listens to its kind (kind), a setting "
-        "says so (setting), or an operator did (operator).",
+        help="Dismissed because all conditions are false (condition), no handler listens to its kind (kind), a "
+        "setting ignores its key (setting), or an operator dismissed it (operator).",
     )
     @click.option("--since", type=timestamp, metavar="TIME", help=f"Received at or after TIME, {_TIME_EXAMPLES}.")
     @click.option("--until", type=timestamp, metavar="TIME", help="Received before TIME.")
     @wraps(function)
     def wrapped(*args: Any, ids: tuple[str, ...], since: int | None, until: int | None, **kwargs: Any) -> Any:
         if since is not None and until is not None and since >= until:
-            raise click.UsageError("--since must lie before --until: nothing can be between them.")
+            raise click.UsageError("--since must be before --until.")
         filters = {name: kwargs.pop(name) for name in (*_FILTER_NAMES, *(["handler"] if with_handler else []))}
         event_filter = EventFilter(ids=ids, since=since, until=until, **filters)
         return function(*args, event_filter=event_filter, **kwargs)

@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings
 
 _ids = click.argument("handlers", type=utf8, nargs=-1, required=True, metavar="ID...")
-_dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-_yes = click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal to ask on.")
+_dry_run = click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
+_yes = click.option("--yes", is_flag=True, help="Skip the confirmation; required without a terminal.")
 
 
-@click.command("list", short_help="Every handler, what waits for it, and whether it is paused or its circuit is open.")
+@click.command("list", short_help="List handlers with their waiting deliveries, pauses and circuits.")
 @json_option
 @settings_options
 def list_command(settings: Settings, *, as_json: bool) -> None:
-    r"""List the handlers that a server that starts now would have, and those that are registered but not loaded.
+    r"""List the handlers that a server would load now, and handlers that are registered but not loaded.
 
-    The circuit of a handler opens when its last attempts failed: flowhooks pauses the handler and tries one of its
-    deliveries periodically. All run when that succeeds, or when the handler is resumed. Plugins are loaded for the
-    list, as a server loads them. --json has all that is known of each handler.
+    When the last attempts of a handler failed, its circuit opens: flowhooks pauses the handler and tries a single
+    delivery periodically. All deliveries run once such a try succeeds or an operator resumes the handler. Plugins are
+    loaded for the list as in a server. --json prints all data of each handler.
 
     \b
     Examples:
@@ -87,9 +87,9 @@ def _paused_text(handler: HandlerStatus) -> str:
     return f"{since}\ncircuit open: {why}\ntried at {output.format_time(handler.circuit.retry_at)}"
 
 
-@click.command("pause", short_help="Keep what comes for handlers, and run none of it.")
+@click.command("pause", short_help="Pause handlers: store new deliveries without running them.")
 @_ids
-@click.option("--note", type=utf8, default="", metavar="TEXT", help="Why, for those who look later.")
+@click.option("--note", type=utf8, default="", metavar="TEXT", help="Reason, kept in the audit log.")
 @_dry_run
 @_yes
 @json_option
@@ -97,10 +97,10 @@ def _paused_text(handler: HandlerStatus) -> str:
 def pause_command(
     settings: Settings, *, handlers: tuple[str, ...], note: str, dry_run: bool, yes: bool, as_json: bool
 ) -> None:
-    r"""Have deliveries of these handlers wait, in every process that shares the ledger, until they are resumed.
+    r"""Pause handlers in every process that shares the ledger, until they are resumed.
 
-    Call-backs are taken and stored as always. What runs already goes on to its end; nothing else begins, no retry
-    and no probe either. It outlasts restarts. ID may be a pattern. It asks first, unless --yes is given.
+    Callbacks are accepted and stored as usual. Running attempts finish; no attempt, retry or probe starts. A pause
+    stays in force after a restart. ID may be a pattern. The command asks for confirmation unless --yes is given.
 
     \b
     Examples:
@@ -114,16 +114,16 @@ def pause_command(
     _change_pauses(settings, "pause", arguments, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
-@click.command("resume", short_help="Run what waits for handlers that were paused.")
+@click.command("resume", short_help="Resume paused handlers and close open circuits.")
 @_ids
 @_dry_run
 @_yes
 @json_option
 @settings_options
 def resume_command(settings: Settings, *, handlers: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool) -> None:
-    r"""Run deliveries of paused handlers again, those first that have waited longest. Open circuits are closed.
+    r"""Run the deliveries of paused handlers again, oldest first. Open circuits are closed.
 
-    What is ordered runs in its order, and no more at once than may. ID may be a pattern. It asks first, unless
+    Order keys and limits on concurrency still apply. ID may be a pattern. The command asks for confirmation unless
     --yes is given.
 
     \b
@@ -139,12 +139,12 @@ def resume_command(settings: Settings, *, handlers: tuple[str, ...], dry_run: bo
 @click.group(
     "handlers",
     commands=[list_command, pause_command, resume_command],
-    short_help="Every handler; pause them, and resume them.",
+    short_help="List, pause and resume handlers.",
 )
 def command() -> None:
-    r"""Look at handlers, and keep what comes for them from running for a while.
+    r"""List handlers, and pause and resume them.
 
-    Pausing and resuming is done by the running server, or here where none runs.
+    The running server pauses and resumes handlers. If none runs, the command does it.
 
     \b
     Examples:
@@ -158,20 +158,22 @@ def _change_pauses(
     settings: Settings, name: str, arguments: Mapping[str, Any], *, dry_run: bool, yes: bool, as_json: bool
 ) -> None:
     if not (yes or dry_run or sys.stdin.isatty()):
-        raise click.UsageError("There is no terminal to ask on: give --yes, or --dry-run to see what would be done.")
+        raise click.UsageError(
+            "There is no terminal to ask for confirmation: give --yes, or --dry-run to see what would be done."
+        )
     _check_patterns(settings, arguments["handlers"])
     arguments = {**arguments, "handlers": list(arguments["handlers"])}
     if not (yes or dry_run):
         planned = operations_client.run_operation(settings, name, {**arguments, "dry_run": True})
         if planned["handlers"]:
-            output.confirm(f"{_result_text(name, planned)} Go on?")
+            output.confirm(f"{_result_text(name, planned)} Continue?")
     done = operations_client.run_operation(settings, name, {**arguments, "dry_run": dry_run})
     if as_json:
         output.print_json(done)
         return
     output.print_line(_result_text(name, done))
     if name == "resume" and done["waiting"] and not (done["server"] or dry_run):
-        output.print_line("No server runs just now: they are run when one starts.")
+        output.print_line("No server is running: the deliveries run once a server starts.")
 
 
 def _check_patterns(settings: Settings, patterns: Sequence[str]) -> None:
@@ -179,7 +181,7 @@ def _check_patterns(settings: Settings, patterns: Sequence[str]) -> None:
         handler_ids = [handler.id for handler in reader.registered_handlers()]
     for pattern in patterns:
         if not any(handler_id == pattern or fnmatchcase(handler_id, pattern) for handler_id in handler_ids):
-            suggestion = did_you_mean(pattern, handler_ids) or "; `flowhooks handlers list` has those that there are"
+            suggestion = did_you_mean(pattern, handler_ids) or "; `flowhooks handlers list` lists the handlers"
             raise NotFound(f"no handler {pattern} is registered{suggestion}")
 
 
@@ -192,8 +194,8 @@ def _result_text(name: str, done: Mapping[str, Any]) -> str:
     verb = f"{'Would be p' if name == 'pause' else 'Would be r'}{verb[1:]}" if done["dry_run"] else verb
     waiting = output.pluralize(done["waiting"], "delivery waits", "deliveries wait")
     if name == "resume":
-        waiting = output.pluralize(done["waiting"], "delivery that waited runs", "deliveries that waited run")
+        waiting = output.pluralize(done["waiting"], "waiting delivery released", "waiting deliveries released")
     text = f"{verb}: {', '.join(done['handlers'])}. {waiting}"
     if name == "pause" and (running := done["running"]):
-        text += f", {running:,} {'runs and goes' if running == 1 else 'run and go'} on to the end"
+        text += f", {running:,} {'runs and finishes' if running == 1 else 'run and finish'}"
     return f"{text}.{skipped}"

@@ -68,14 +68,16 @@ def post(base: str, path: str, *, body: bytes, headers: Mapping[str, str], timeo
     except OSError as error:
         raise ServerUnreachable(f"no answer from {base}: {_reason(error)}") from None
     except (http.client.HTTPException, UnicodeError) as error:
-        raise ServerUnreachable(f"what answers at {base} does not speak HTTP as it should: {error!r}") from None
+        raise ServerUnreachable(f"the answer of {base} is not valid HTTP: {error!r}") from None
     finally:
         connection.close()
 
 
 def _split(base: str) -> SplitResult:
     if "@" in base:
-        raise SettingsError("leave the credential out of the address: others can read a command's options")
+        raise SettingsError(
+            "leave the credential out of the address, because other users can read the options of a command"
+        )
     try:
         url = urlsplit(base)
         port = url.port
@@ -89,7 +91,7 @@ def _split(base: str) -> SplitResult:
 def _reason(error: OSError) -> str:
     # `strerror` of a TLS error is not its message.
     if isinstance(error, http.client.RemoteDisconnected):
-        return "it closed the connection without an answer"
+        return "the connection was closed without an answer"
     system_text = (
         os.strerror(error.errno) if error.errno and error.errno > 0 and type(error).__module__ == "builtins" else ""
     )

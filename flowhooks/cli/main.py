@@ -77,16 +77,16 @@ def _mark_help_blocks(command: click.Command) -> click.Command:
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="flowhooks", message="flowhooks %(version)s")
 def main() -> None:
-    r"""Run Python business code when a workflow engine's process has completed.
+    r"""Run Python business code when a process of a workflow engine has completed.
 
-    An engine posts to /flow/{flowInstanceId}/call-back/complete. flowhooks stores the call-back, runs the
-    handlers of the installed plugins that want it, and shows what became of each.
+    An engine posts to /flow/{flowInstanceId}/call-back/complete. flowhooks stores the callback, runs the matching
+    handlers of the installed plugins, and shows the result of each.
 
     \b
     Start here:
-      flowhooks serve                  take call-backs on 127.0.0.1:8080
-      flowhooks send 4711 --key leave  post one, to try things out
-      flowhooks events list            what came, and what became of it
+      flowhooks serve                  accept callbacks on 127.0.0.1:8080
+      flowhooks send 4711 --key leave  send a test callback
+      flowhooks events list            list events and their deliveries
 
     Settings come from flowhooks.toml, then from FLOWHOOKS_... variables, then from options.
     Exit codes: 0 done, 1 trouble found, 2 wrong usage.

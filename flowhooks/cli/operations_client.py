@@ -148,7 +148,7 @@ def _run_pages(
             if not done and not isinstance(error, KeyboardInterrupt):
                 raise
             interrupted = isinstance(error, KeyboardInterrupt)
-            why = "interrupted; the step that was under way may be done too" if interrupted else str(error)
+            why = "interrupted; the current step may have been completed" if interrupted else str(error)
             raise OperationStopped(why, done=done, after=after, interrupted=interrupted) from None
         done = {key: _add_up(done.get(key), value) for key, value in page.items()}
         after = str(page.get("next", ""))
@@ -170,8 +170,8 @@ def _open_client(settings: Settings, *, dry_run: bool, level: str) -> Iterator[t
     if holder is not None:
         if not holder.admin:
             raise LedgerUnusable(
-                f"process {holder.pid} has the database to itself just now: "
-                "a command at work, or a server that is starting; try again in a moment"
+                f"process {holder.pid} uses the database exclusively: a command, or a server that is starting; try "
+                "again in a moment"
             )
         yield (lambda name, arguments: _run_on_server(holder, name, arguments)), True
         return
@@ -215,7 +215,7 @@ def _run_locally(context: OperationContext, name: str, arguments: Mapping[str, A
         raise LedgerError(_NOT_WRITTEN) from None
 
 
-_NOT_WRITTEN: Final = "the database could not be written just now; this step changed nothing and can be made again"
+_NOT_WRITTEN: Final = "the database could not be written; this step changed nothing and can be repeated"
 
 
 def _user_name() -> str:
@@ -238,15 +238,17 @@ def _run_on_server(holder: LockOwner, name: str, arguments: Mapping[str, Any]) -
         )
     except ServerUnreachable as error:
         raise ServerUnreachable(
-            f"{server} holds the database, but did not take this: {error}. "
-            "If it was just stopped or started again, try again; if it hangs, stop it and try again"
+            f"{server} uses the database, but did not accept this request: {error}. If it has just been stopped or "
+            "restarted, try again; if it hangs, stop it and try again"
         ) from None
     try:
         value = json.loads(answer.body)
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise ServerUnreachable(f"what answers at {holder.admin} is not the server (process {holder.pid}): try again")
+        raise ServerUnreachable(
+            f"the answer of {holder.admin} is not from the server (process {holder.pid}): try again"
+        )
     if answer.status == 200:  # noqa: PLR2004 (HTTP's)
         return value
     message = str(value.get("message", f"HTTP status {answer.status}"))
@@ -254,9 +256,9 @@ def _run_on_server(holder: LockOwner, name: str, arguments: Mapping[str, Any]) -
         case 404 | 409 | 422:
             raise LedgerError(message)
         case 401:
-            raise ServerUnreachable(f"{server} was started anew just now; try again")
+            raise ServerUnreachable(f"{server} has just been restarted; try again")
         case 503:
-            raise ServerUnreachable(f"{server} is stopping, or busy: {_NOT_WRITTEN}")
+            raise ServerUnreachable(f"{server} is stopping or busy: {_NOT_WRITTEN}")
     raise ServerUnreachable(f"{server} answered {answer.status}: {message}")
 
 
@@ -280,4 +282,4 @@ class _InterruptHandler:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        output.print_line("Stopping after this step; Ctrl-C again stops at once.", err=True)
+        output.print_line("Stopping after this step. Press Ctrl-C again to stop at once.", err=True)

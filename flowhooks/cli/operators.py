@@ -23,17 +23,18 @@ if TYPE_CHECKING:
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
-@click.group("operators", short_help="Name those who may look after the server.")
+@click.group("operators", short_help="Create and list operators.")
 def command() -> None:
-    """Name those who may look after the server: at the console with a password, by the API with a token.
+    """Create and list operators, who use the console with a password or the API with a token.
 
-    Operators stand in flowhooks.toml, and nowhere else. As soon as there is one, nobody is let in without a credential.
+    Operators are configured only in flowhooks.toml. As soon as the settings have an operator, the console and the API
+    require a credential.
     """
 
 
 def _name(_context: click.Context, _param: click.Parameter, value: str) -> str:
     if not NAME.fullmatch(value):
-        raise click.BadParameter("a name is 1 to 100 letters, digits, '.', '_' or '-'")
+        raise click.BadParameter("a name must have 1 to 100 letters, digits, '.', '_' or '-'")
     return value
 
 
@@ -43,15 +44,15 @@ def _name(_context: click.Context, _param: click.Parameter, value: str) -> str:
     "--role",
     type=click.Choice([str(role) for role in Role]),
     required=True,
-    help="view: look at everything; operate: also change something.",
+    help="view: read everything; operate: also make changes.",
 )
-@click.option("--token", "by_token", is_flag=True, help="Make a bearer token, for a program, in place of a password.")
+@click.option("--token", "by_token", is_flag=True, help="Create a bearer token, for a program, instead of a password.")
 def new_command(*, name: str, role: str, by_token: bool) -> None:
-    r"""Print the section that lets somebody in, to be added to flowhooks.toml.
+    r"""Print the section of a new operator, to be added to flowhooks.toml.
 
-    Asks for the password twice, and shows none of it; where there is no terminal, its one line is read from the
-    standard input. Only the password's hash is printed. A token is shown once, on the standard error: keep it where
-    the program finds it. Nothing is written; restart the server when the section is in the file.
+    The command asks for the password twice and does not show it. Without a terminal it reads the password as one line
+    from the standard input. Only the password's hash is printed. A token is shown once, on the standard error: store it
+    for the program that uses it. No file is written. Send the server SIGHUP after you have added the section.
 
     \b
     Examples:
@@ -70,7 +71,7 @@ def new_command(*, name: str, role: str, by_token: bool) -> None:
     for line in ("", f"[operators.{key}]", f"role = {json.dumps(role)}", credential):
         output.print_line(line)
     if by_token:
-        output.print_line(f"The token of {name}, which is not shown again:", err=True)
+        output.print_line(f"The token of {name}, which is shown only once:", err=True)
         output.print_line(token, err=True)
 
 
@@ -82,24 +83,24 @@ def _password(name: str) -> str:
     if not _is_terminal():
         line = sys.stdin.readline().removesuffix("\n").removesuffix("\r")
         if not line:
-            raise SettingsError("the standard input has no password; give it there in one line, or use a terminal")
+            raise SettingsError("the standard input holds no password; write it there in one line, or use a terminal")
         return line
     while True:
         password: str = click.prompt(
-            f"Password of {name}", hide_input=True, confirmation_prompt="The same again", err=True
+            f"Password of {name}", hide_input=True, confirmation_prompt="Repeat the password", err=True
         )
         if MIN_CHARS <= len(password) <= MAX_CHARS:
             return password
-        output.print_line(f"A password has {MIN_CHARS} to {MAX_CHARS} characters.", err=True)
+        output.print_line(f"A password must have {MIN_CHARS} to {MAX_CHARS} characters.", err=True)
 
 
 @command.command("list")
 @json_option
 @settings_options
 def list_command(settings: Settings, *, as_json: bool) -> None:
-    r"""List the operators that the settings name, with what they may do and by what they are known.
+    r"""List the operators in the settings, with their roles and the kinds of their credentials.
 
-    No secret is shown, nor a hash of one.
+    Secrets and hashes are not shown.
 
     \b
     Examples:
@@ -125,9 +126,9 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
             (name, operator.role, ", ".join(_credential_texts(operator)), operator.token_file or "-")
             for name, operator in operators
         ]
-        output.print_table(("name", "role", "known by", "token file"), rows)
+        output.print_table(("name", "role", "credentials", "token file"), rows)
     else:
-        output.print_line("The settings name no operator: every user of the server's machine can operate it.")
+        output.print_line("The settings have no operator: every user of the server's machine can operate it.")
 
 
 def _credential_texts(operator: OperatorSettings) -> list[str]:

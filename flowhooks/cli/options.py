@@ -89,15 +89,19 @@ def settings_source_options(function: Callable[..., Any]) -> Callable[..., Any]:
         "--config",
         type=click.Path(path_type=Path, dir_okay=False),
         metavar="FILE",
-        help="Read settings from FILE [default: ./flowhooks.toml, if there is one].",
+        help="Read settings from FILE [default: ./flowhooks.toml if it exists].",
     )
-    @click.option("--database", metavar="PATH", help="The ledger's file [default: flowhooks.db].")
+    @click.option(
+        "--database",
+        metavar="PATH",
+        help="The ledger: the path of a SQLite file, or a PostgreSQL URL [default: flowhooks.db].",
+    )
     @click.option(
         "--plugins-dir",
         "plugins_dirs",
         multiple=True,
         metavar="DIR",
-        help="Also load the single-file plugins in DIR; may be given several times.",
+        help="Also load the single-file plugins in DIR; may be given more than once.",
     )
     @wraps(function)
     def wrapped(
@@ -123,7 +127,7 @@ def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--json` to a command, which receives it as `as_json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")(function)
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
 
 
 _SETTINGS = frozenset({"listen", "admin", "insecure", "processes"})

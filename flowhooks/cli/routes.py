@@ -30,33 +30,39 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings
 
 
-@click.command("routes", short_help="Which handler listens to what; explain one look-up.")
-@click.option("--class", "callback_class", type=utf8, metavar="CLASS", help="Explain: its callBackProcessClass.")
-@click.option("--key", "process_key", type=utf8, metavar="KEY", help="Explain: its processDefinitionKey.")
-@click.option("--version", type=int, metavar="N", help="Explain: its processDefinitionVersion.")
-@click.option("--source", type=utf8, metavar="NAME", help="Explain: the engine that sends it [default: default].")
-@click.option("--kind", type=utf8, metavar="KIND", help="Explain: the kind of callback [default: complete].")
-@click.option("--conclusion", type=utf8, metavar="TEXT", help="Explain: its conclusion, as the engine sends it.")
+@click.command("routes", short_help="List the routes, or explain where an event would go.")
+@click.option(
+    "--class", "callback_class", type=utf8, metavar="CLASS", help="Explain an event with this callBackProcessClass."
+)
+@click.option("--key", "process_key", type=utf8, metavar="KEY", help="Explain an event with this processDefinitionKey.")
+@click.option("--version", type=int, metavar="N", help="Explain an event with this processDefinitionVersion.")
+@click.option("--source", type=utf8, metavar="NAME", help="Explain an event from this source [default: default].")
+@click.option(
+    "--kind", type=utf8, metavar="KIND", help="Explain an event of this kind of callback [default: complete]."
+)
+@click.option(
+    "--conclusion", type=utf8, metavar="TEXT", help="Explain an event with this conclusion, as the engine sends it."
+)
 @click.option(
     "--data",
     "file",
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
     metavar="FILE",
-    help="Explain: the body of the callback, from FILE; - for the standard input. Other options override its members.",
+    help="Explain an event with the body in FILE; - for the standard input. Other options override its members.",
 )
 @json_option
 @settings_options
 def command(settings: Settings, *, as_json: bool, **options: Any) -> None:
-    r"""Show which handler listens to what; or explain where one event would go, handler by handler.
+    r"""List which handler listens to what, or explain handler by handler where an event would go.
 
-    Without options it lists the routes. With options it explains one event: which handlers get it, which do not and
-    why, with each condition: yes, no, or undecidable because the event lacks the member or has another type there.
-    Give the body of a callback with --data if handlers have conditions on it. The table [sources.NAME.conclusion] of
-    the settings is applied to the conclusion.
+    Without options the command lists the routes. With options it explains one event: which handlers match, which do
+    not, and why. For each condition it shows yes, no, or undecidable if the event lacks the member or the member has
+    another type. Give the body of a callback with --data if handlers have conditions on it. The table
+    [sources.NAME.conclusion] of the settings is applied to the conclusion.
 
-    Registered handlers that are not loaded now are listed too, because they still get deliveries.
-    Handlers that only other processes run are marked *elsewhere*. The command changes nothing and needs no running
-    server. It uses the plugins that are installed now.
+    Registered handlers that are not loaded now are listed too, because they still get deliveries. Handlers that only
+    other processes run are marked *elsewhere*. The command changes nothing and needs no running server. It uses the
+    plugins that are installed now.
 
     \b
     Examples:
@@ -166,7 +172,7 @@ def _registered_handlers(settings: Settings) -> tuple[list[RegisteredHandler], f
 def _summary(listeners: list[dict[str, Any]]) -> str:
     states = {route["handler_id"]: route["state"] for route in listeners}
     if not states:
-        return "No handler is registered: every call-back would be parked."
+        return "No handler is registered: every callback would be parked."
     counts = [
         (state, sum(handler_state == state for handler_state in states.values()))
         for state in dict.fromkeys(states.values())

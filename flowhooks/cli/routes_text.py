@@ -35,17 +35,18 @@ MEMBER_OF_OPTION: Final = {
 }
 """Members of the body by the option that overrides them."""
 _PARKED: Final = {
-    ParkedBy.HANDLER: "No class or key handler takes it: it is parked until one is installed",
-    ParkedBy.CONDITION: "A handler's condition cannot be decided, because of {member}: it is parked for an operator",
-    ParkedBy.NAME: "It has neither class nor key, so no handler can be found for it: it is parked",
+    ParkedBy.HANDLER: "No class or key handler matches: it is parked until a matching handler is installed",
+    ParkedBy.CONDITION: "The condition of a handler cannot be decided because of {member}: it is parked for an "
+    "operator",
+    ParkedBy.NAME: "It has neither class nor key, so no handler can match: it is parked",
 }
 _DISMISSED: Final = {
-    DismissedBy.CONDITION: "Handlers have its class or key, and the conditions of each are false: it is dismissed and "
-    "answered 200",
+    DismissedBy.CONDITION: "Handlers have its class or key, but the conditions of each are false: it is dismissed "
+    "and answered 200",
     DismissedBy.KIND: "Handlers have its class or key, but none of them listens to this kind: it is dismissed and "
     "answered 200",
-    DismissedBy.SETTING: "No class or key handler takes it, and none is needed, as the setting "
-    "routing.ignore_process_keys says: it is dismissed and answered 200",
+    DismissedBy.SETTING: "No class or key handler matches, and the setting routing.ignore_process_keys lists its "
+    "key: it is dismissed and answered 200",
 }
 _SETTINGS: Final = {ParkedBy.HANDLER: "routing.no_handler", ParkedBy.NAME: "routing.no_name"}
 _VALUES: Final = {True: "true", False: "false", None: "undecidable"}
@@ -133,12 +134,13 @@ def hints(settings: Settings, schemas: Schemas, example: Example, explanation: E
     event, texts = example.event, []
     if event.kind not in schemas.kinds:
         texts.append(
-            f"there is no kind of callback {event.kind!r}: its path is answered 404; {', '.join(schemas.kinds)} are"
+            f"there is no kind of callback {event.kind!r}: its path is answered 404; the kinds are "
+            f"{', '.join(schemas.kinds)}"
         )
     if settings.sources and event.source not in settings.sources:
-        texts.append(f"no source is called {event.source!r}; the settings have {', '.join(settings.sources)}")
+        texts.append(f"there is no source {event.source!r}; the settings have {', '.join(settings.sources)}")
     if explanation.route.unknown_conclusion:
-        texts.append(f"no handler of its class or key names the conclusion {event.conclusion!r}")
+        texts.append(f"no handler of its class or key requires the conclusion {event.conclusion!r}")
     return [*texts, *explanation.hints]
 
 
@@ -192,13 +194,13 @@ def show(
     )
     if member := explanation.route.undecided if result == "delivered" else "":
         output.print_line(
-            f"A condition on {member} cannot be decided: that handler does not get it, and an alert is raised.",
+            f"A condition on {member} cannot be decided: that handler does not match, and an alert is raised.",
             style="yellow",
         )
     if any(
         lookup_result.availability(handler) not in {"present", "elsewhere"} for handler in explanation.route.handlers
     ):
-        output.print_line("A handler that is not present gets its delivery all the same, which waits for its plugin.")
+        output.print_line("A handler that is not present still gets its delivery, which waits for the plugin.")
     for hint in hints:
         output.print_line(f"Hint: {hint}.")
 
@@ -206,8 +208,9 @@ def show(
 def unreadable_text(handlers: Sequence[str]) -> str:
     """Return the message that nothing can be routed because a newer version registered handlers."""
     return (
-        f"Unreadable: a newer version of flowhooks has recorded what {', '.join(handlers[:3])}"
-        f"{', …' if handlers[3:] else ''} listens to. This version routes nothing until it is upgraded, too."
+        "Unreadable: a newer version of flowhooks has registered "
+        f"{', '.join(handlers[:3])}{', …' if handlers[3:] else ''}. This version routes nothing until it is "
+        "upgraded, too."
     )
 
 
@@ -244,12 +247,12 @@ def _outcome_text(example: Example, route: Route, result: str) -> str:
         return f"The schema rejects this body, so the callback is answered 422. {example.schema_error}"
     handlers = ", ".join(route.handlers)
     if result == "delivered":
-        return f"It goes to {handlers}."
-    suffix = f"; {handlers} gets it all the same." if handlers else "."
+        return f"It is delivered to {handlers}."
+    suffix = f"; it is still delivered to {handlers}." if handlers else "."
     if route.dismissed_by:
         return _DISMISSED[route.dismissed_by] + suffix
     parked = route.parked_by or ParkedBy.HANDLER
     if result == "rejected":
         why = _PARKED[parked].partition(": ")[0]
-        return f"{why}: it is rejected with 422, as the setting {_SETTINGS[parked]} says."
+        return f"{why}: it is rejected with 422 because of the setting {_SETTINGS[parked]}."
     return _PARKED[parked].format(member=route.undecided) + suffix

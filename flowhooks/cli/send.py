@@ -37,37 +37,41 @@ _MEMBERS: Final = {
 }
 
 
-@click.command("send", short_help="Post one call-back, to try things out.")
+@click.command("send", short_help="Send a test callback to a server.")
 @click.argument("flow_id", type=utf8, metavar="FLOW_ID")
 @click.option(
-    "--to", default="http://127.0.0.1:8080", show_default=True, type=utf8, metavar="URL", help="The server's address."
+    "--to", default="http://127.0.0.1:8080", show_default=True, type=utf8, metavar="URL", help="Address of the server."
 )
-@click.option("--kind", default="complete", show_default=True, type=utf8, metavar="KIND", help="The kind of call-back.")
-@click.option("--class", "callback_class", type=utf8, metavar="CLASS", help="callBackProcessClass in the body.")
-@click.option("--key", type=utf8, metavar="KEY", help="processDefinitionKey in the body.")
-@click.option("--business-key", type=utf8, metavar="KEY", help="businessKey in the body.")
-@click.option("--version", type=int, metavar="N", help="processDefinitionVersion in the body.")
-@click.option("--conclusion", type=utf8, metavar="TEXT", help="conclusion in the body, such as approved.")
-@click.option("--definition-id", type=utf8, metavar="ID", help="processDefinitionId in the body.")
+@click.option("--kind", default="complete", show_default=True, type=utf8, metavar="KIND", help="Kind of the callback.")
+@click.option("--class", "callback_class", type=utf8, metavar="CLASS", help="The body's callBackProcessClass.")
+@click.option("--key", type=utf8, metavar="KEY", help="The body's processDefinitionKey.")
+@click.option("--business-key", type=utf8, metavar="KEY", help="The body's businessKey.")
+@click.option("--version", type=int, metavar="N", help="The body's processDefinitionVersion.")
+@click.option("--conclusion", type=utf8, metavar="TEXT", help="The body's conclusion, such as approved.")
+@click.option("--definition-id", type=utf8, metavar="ID", help="The body's processDefinitionId.")
 @click.option(
-    "--data", type=utf8, metavar="JSON|@FILE|-", help="The body: JSON, a file of it, or - for the standard input."
+    "--data",
+    type=utf8,
+    metavar="JSON|@FILE|-",
+    help="The body: JSON, @ and the name of a file, or - for the standard input.",
 )
 @click.option(
-    "--wait", type=click.FloatRange(0, MAX_WAIT_SECONDS), metavar="SECONDS", help="Wait so long for the handlers."
+    "--wait", type=click.FloatRange(0, MAX_WAIT_SECONDS), metavar="SECONDS", help="Seconds to wait for the handlers."
 )
 @click.option("--async", "at_once", is_flag=True, help="Do not wait for the handlers.")
-@click.option("--language", type=click.Choice(["zh", "en"]), help="The language of the answer's message.")
+@click.option("--language", type=click.Choice(["zh", "en"]), help="Language of the message in the answer.")
 @click.option(
     "--token-file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help=f"Read the bearer token from FILE [default: the variable {credential_options.TOKEN_VARIABLE}, if it is set].",
+    help=f"Read the bearer token from FILE [default: the variable {credential_options.TOKEN_VARIABLE} if it is set].",
 )
 @click.option(
     "--secret-file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help=f"Sign it with the secret in FILE [default: the variable {credential_options.SECRET_VARIABLE}, if it is set].",
+    help=f"Sign the callback with the secret in FILE [default: the variable {credential_options.SECRET_VARIABLE} if "
+    "it is set].",
 )
 @json_option
 def command(
@@ -84,11 +88,11 @@ def command(
     as_json: bool,
     **members: Any,
 ) -> None:
-    r"""Post one call-back to a server, as an engine would, and print what it answers.
+    r"""Send a callback to a server, as an engine would, and print the answer.
 
-    FLOW_ID is the process instance's id. What the options name is put into the body, over what --data has.
-    It reads no settings, and uses no proxy. A token or a secret is never given as an option, where others could read
-    it. With a secret the call-back is signed as Standard Webhooks has it, each time under a new id.
+    FLOW_ID is the id of the process instance. Options override the members of --data. The command reads no settings and
+    uses no proxy. A token or a secret cannot be given as an option, because other users can read the options of a
+    command. With a secret the callback is signed according to Standard Webhooks, each time under a new id.
 
     \b
     Examples:
@@ -97,10 +101,10 @@ def command(
       flowhooks send 4711 --data @body.json --wait 30 --language zh
       flowhooks send 4711 --to https://flowhooks.example.com --secret-file /etc/flowhooks/erp
 
-    Exit codes: 0 the answer is a success (2xx), 1 it is not or nobody answered, 2 wrong usage.
+    Exit codes: 0 the answer is a success (2xx), 1 it is not or there is no answer, 2 wrong usage.
     """
     if at_once and wait is not None:
-        raise click.UsageError("--wait and --async rule each other out.")
+        raise click.UsageError("--wait and --async exclude each other.")
     if not flow_id:
         raise click.UsageError("FLOW_ID is empty.")
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
@@ -148,7 +152,7 @@ def _body(data: str | None, members: dict[str, Any]) -> bytes:
     try:
         return json.dumps({**body, **members}, ensure_ascii=False, allow_nan=False).encode()
     except ValueError:
-        raise click.UsageError("--data has a number or a character that JSON cannot be written with.") from None
+        raise click.UsageError("--data contains a number or a character that JSON cannot represent.") from None
 
 
 def _raw(data: str) -> bytes:

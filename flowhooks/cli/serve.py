@@ -37,38 +37,42 @@ ANSWER_TIMEOUT: Final = 10.0
 log = structlog.get_logger(__name__)
 
 
-@click.command("serve")
-@click.option("--listen", metavar="HOST:PORT", help="Where engines call back [default: 127.0.0.1:8080].")
-@click.option("--admin", metavar="HOST:PORT", help="Where the server is administered [default: 127.0.0.1:8081].")
+@click.command("serve", short_help="Accept callbacks and run their handlers.")
+@click.option(
+    "--listen", metavar="HOST:PORT", help="Address on which callbacks are accepted [default: 127.0.0.1:8080]."
+)
+@click.option(
+    "--admin", metavar="HOST:PORT", help="Address of the console, the API and the metrics [default: 127.0.0.1:8081]."
+)
 @click.option(
     "--insecure",
     is_flag=True,
     default=None,
-    help="Let other machines reach a listener that asks for no credential, and start or reload without sources or "
-    "operators that there were before. Without this, both are refused.",
+    help="Let other machines reach a listener that requires no credential. Also allow a start or reload that removes "
+    "all sources or all operators. By default both are refused.",
 )
 @click.option(
     "--no-worker",
     is_flag=True,
-    help="Take call-backs, and leave handlers to workers and to other servers. For a ledger on PostgreSQL.",
+    help="Accept callbacks, but run no handlers: workers and other servers run them. Needs a ledger on PostgreSQL.",
 )
 @click.option(
     "--processes",
     metavar="N",
-    help="Take call-backs in N processes, which share the address [default: 1]. For a ledger on PostgreSQL.",
+    help="Accept callbacks in N processes that share the address [default: 1]. Needs a ledger on PostgreSQL.",
 )
 @settings_source_options
 def command(settings_source: SettingsSource, *, no_worker: bool) -> None:
-    """Take call-backs and run their handlers, until SIGTERM or Ctrl-C.
+    """Accept callbacks and run their handlers until SIGTERM or Ctrl-C.
 
-    Then no more is taken in, those who wait are answered, what runs is waited for, and the exit code is 0.
-    What has not started stays stored and is run at the next start.
+    The server then stops accepting callbacks, answers the requests that wait, lets running handlers finish and exits
+    with 0. Deliveries that have not started stay stored and run at the next start.
 
-    SIGHUP reads the settings again: credentials, limits and levels are changed without a restart, and the log names
-    what needs one.
+    SIGHUP reads the settings again. Credentials, limits and the log level change without a restart; the log names the
+    settings that need a restart.
 
-    With several processes, SIGHUP replaces them one at a time, so that plugins and settings are loaded anew, and no
-    call-back is rejected meanwhile. One that dies is started again.
+    With more than one process, SIGHUP replaces the processes one at a time. Plugins and all settings are loaded again,
+    and no callback is rejected meanwhile. A process that dies is restarted.
     """
     launcher.run(
         settings_source.pin().load,
@@ -84,8 +88,8 @@ def _check(settings: Settings, *, no_worker: bool) -> None:
     check_sources(settings, os.environ)
     if no_worker and not database.is_shared(database_url(settings)):
         raise SettingsError(
-            "--no-worker leaves handlers to other processes, and only one process may write a SQLite ledger: "
-            "nothing would ever be run; leave it out, or use PostgreSQL"
+            "--no-worker leaves handlers to other processes, but only one process may write a SQLite ledger, so no "
+            "handler would ever run; leave the option out, or use PostgreSQL"
         )
 
 
@@ -130,7 +134,7 @@ def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> N
         listeners = {"call_backs": f"http://{web.address}", "admin": f"http://{admin.address}"}
         log.info("server_started", **listeners, **serving.startup_fields(app))
         if not app.plugins.handlers and not no_worker:
-            log.warning("no_handlers", why="no plugin gives a handler: every call-back will be stored and parked")
+            log.warning("no_handlers", why="no plugin has a handler: every callback will be stored and parked")
         _print_addresses(**listeners)
         context.run_main_loop(shutdown_signal, app, web, admin)
         if context.is_replaced:
@@ -144,9 +148,9 @@ def _print_addresses(call_backs: str, admin: str) -> None:
         return
     with suppress(OSError):  # the terminal was closed, which SIGHUP reports
         output.print_line()
-        output.print_line(f"  Call-backs  {call_backs}/flow/ID/call-back/complete")
+        output.print_line(f"  Callbacks   {call_backs}/flow/ID/call-back/complete")
         output.print_line(f"  Console     {admin}{CONSOLE_ROOT}/", style="green")
-        output.print_line("  Ctrl-C ends it in order.")
+        output.print_line("  Press Ctrl-C to stop gracefully.")
         output.print_line()
 
 

@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings
 
 
-@click.command("verify", short_help="Whether all that was accepted is accounted for.")
+@click.command("verify", short_help="Verify that every accepted callback is accounted for.")
 @json_option
 @settings_options
 def command(settings: Settings, *, as_json: bool) -> None:
-    r"""Go over the whole ledger and say whether all that was accepted is accounted for.
+    r"""Check the whole ledger and say whether every accepted callback is accounted for.
 
-    Every event that was accepted is stored or was purged, has the body that was received and the deliveries of its
-    route, and every delivery agrees with its attempts. It only reads, and may run beside a server.
+    Each accepted event must be stored or purged, have the body that was received and the deliveries of its route. Each
+    delivery must agree with its attempts. The command only reads, and may run beside a server.
 
     \b
     Examples:
       flowhooks verify
       flowhooks verify --json | jq .balanced
 
-    Exit codes: 0 the books balance, 1 they do not (or the ledger cannot be read), 2 wrong usage.
+    Exit codes: 0 the counts balance, 1 they do not (or the ledger cannot be read), 2 wrong usage.
     """
     reader = Reader(database_url(settings))
     try:
@@ -43,11 +43,11 @@ def command(settings: Settings, *, as_json: bool) -> None:
     if as_json:
         output.print_json({"balanced": report.is_consistent, **asdict(report)})
     else:
-        output.print_table(("what", "how many"), _rows(report))
+        output.print_table(("what", "count"), _rows(report))
         output.print_line()
         for problem in report.trouble:
             output.print_line(f"trouble: {problem}", style="red")
-        output.print_line("The books balance." if report.is_consistent else "The books do not balance.")
+        output.print_line("The counts balance." if report.is_consistent else "The counts do not balance.")
     if not report.is_consistent:
         raise SystemExit(1)
 

@@ -34,29 +34,30 @@ UNUSED_ADDRESS = "127.0.0.1:0"
 log = structlog.get_logger(__name__)
 
 
-@click.command("worker")
+@click.command("worker", short_help="Run stored deliveries, on PostgreSQL.")
 @click.option(
     "--concurrency",
     type=click.IntRange(1, 1000),
     metavar="N",
-    help="Run N deliveries at once at the most [default: the setting runner.threads]; one handler half of them.",
+    help="Maximum number of deliveries that run at a time [default: the setting runner.threads]. One handler uses at "
+    "most half of them.",
 )
 @click.option(
     "--handlers",
     "patterns",
     multiple=True,
     metavar="PATTERN",
-    help="Run only these handlers of those that are loaded, such as 'contracts:*'; may be given several times.",
+    help="Run only these of the loaded handlers, such as 'contracts:*'; may be given more than once.",
 )
-@click.option("--processes", metavar="N", help="Work in N processes, each with a concurrency of its own [default: 1].")
-@click.option("--admin", metavar="HOST:PORT", help="Where /healthz and /readyz are answered [default: nowhere].")
+@click.option("--processes", metavar="N", help="Number of processes, each with its own concurrency [default: 1].")
+@click.option("--admin", metavar="HOST:PORT", help="Address of /healthz and /readyz [default: none].")
 @settings_source_options
 def command(settings_source: SettingsSource, concurrency: int | None, patterns: tuple[str, ...]) -> None:
-    r"""Run deliveries that servers have taken in, until SIGTERM or Ctrl-C. For a ledger on PostgreSQL.
+    r"""Run deliveries that servers have stored, until SIGTERM or Ctrl-C. Needs a ledger on PostgreSQL.
 
-    It takes no call-backs. It runs the deliveries of the handlers that it has loaded, and leaves all others to
-    those that have theirs. Any number of workers and servers may run, on any machines, with the same plugins or
-    with others. At the end what runs is waited for, and the exit code is 0; what has not started is left to others.
+    A worker accepts no callbacks. It runs the deliveries of the handlers that it has loaded. Any number of workers and
+    servers may run, on any machines, with the same or different plugins. On shutdown a worker lets running handlers
+    finish and exits with 0. Deliveries that have not started are left to other processes.
 
     \b
     Examples:
@@ -81,8 +82,8 @@ def _check(settings: Settings) -> None:
     """
     if not database.is_shared(database_url(settings)):
         raise SettingsError(
-            "a worker shares the ledger with the servers, and only one process may write a SQLite ledger: "
-            "`flowhooks serve` runs the handlers itself there; for more processes use PostgreSQL"
+            "a worker shares the ledger with servers, but only one process may write a SQLite ledger: use `flowhooks "
+            "serve`, which runs handlers itself, or PostgreSQL"
         )
     check_binds(replace(settings, listen=UNUSED_ADDRESS))
     check_operators(settings)
@@ -148,7 +149,7 @@ def _check_handlers(loaded: Collection[str], patterns: Sequence[str]) -> None:
         SettingsError: no handler is loaded, or a pattern matches none.
     """
     if not loaded:
-        raise SettingsError("a worker runs handlers, and no plugin gives one; `flowhooks plugins list` says more")
+        raise SettingsError("a worker runs handlers, but no plugin has a handler; see `flowhooks plugins list`")
     for pattern in patterns:
         if not any(fnmatchcase(handler_id, pattern) for handler_id in loaded):
-            raise SettingsError(f"--handlers {pattern} means no handler that is loaded: {', '.join(sorted(loaded))}")
+            raise SettingsError(f"--handlers {pattern} matches no loaded handler: {', '.join(sorted(loaded))}")

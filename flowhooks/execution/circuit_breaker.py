@@ -145,8 +145,8 @@ class CircuitBreaker:
                 handler=handler,
                 failures=self._failures.get(handler, 0),
                 why=circuit.reason,
-                next="mend it; one delivery is tried periodically, and it runs again when that succeeds, or by "
-                "`flowhooks handlers resume`",
+                next="fix the cause; flowhooks tries one delivery periodically, and the handler runs again when a "
+                "try succeeds, or after `flowhooks handlers resume`",
             )
 
     def _close(self, handlers: Collection[str]) -> frozenset[str]:

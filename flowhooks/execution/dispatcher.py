@@ -155,7 +155,7 @@ class Dispatcher:
                 queued.handler,
                 attempt.attempt,
                 OutcomeKind.FAILED,
-                "no plugin that is loaded has this handler; the delivery waits for one",
+                "no loaded plugin has this handler; the delivery waits until it is installed",
                 "",
                 None,
                 State.WAITING,
@@ -189,7 +189,7 @@ class Dispatcher:
             return self._outcomes.failure(error, entered=bool(delivery._entered))  # noqa: SLF001 (the dispatcher created it)
         if isinstance(answer, Outcome):
             return answer
-        why = f"a run_handler wrapper returned {type(answer).__name__} instead of the Outcome that its yield gave"
+        why = f"a run_handler wrapper returned {type(answer).__name__} instead of the Outcome that its yield returned"
         return Outcome(kind=OutcomeKind.FAILED, error=why, entered=bool(delivery._entered))  # noqa: SLF001 (as above)
 
     def _build_result(
@@ -326,7 +326,7 @@ class Dispatcher:
             else:
                 if committed:
                     return True
-                raise TransactionError(f"the connection broke before the commit: {unknown.why}") from unknown
+                raise TransactionError(f"the connection was lost before the commit: {unknown.why}") from unknown
 
     def _publish(self, event: Event, delivery: Delivery, outcome: Outcome, result: AttemptResult) -> None:
         self._on_settled(
@@ -429,12 +429,12 @@ class Dispatcher:
                 State.SUCCEEDED,
                 standing.attempt,
                 now,
-                comment="its probe says that it did its work",
+                comment="its probe says that its work was done",
             )
             if self._ledger.write(lambda transaction: apply_changes(transaction, [change])):
                 self._on_settled(event.id, replace(standing, state=State.SUCCEEDED, due_at=None))
         elif verdict is False:
-            note = "its probe says that it did not do its work"
+            note = "its probe says that its work was not done"
             self._ledger.write(
                 lambda transaction: self._ledger.requeue(transaction, [standing], reset_retries=True, comment=note)
             )

@@ -98,7 +98,7 @@ def error_to_line(error: BaseException) -> str:
     try:
         text = str(error)
     except BaseException as worse:  # noqa: BLE001 (a plugin's __str__ may run any code)
-        text = f"(its text cannot be had: {type(worse).__name__})"
+        text = f"(its text cannot be read: {type(worse).__name__})"
     return one_line(text)
 
 

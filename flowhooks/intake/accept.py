@@ -190,8 +190,9 @@ class Intake:
                     source=callback.source,
                     webhook_id=callback.message,
                     flow=callback.flow_instance_id,
-                    why="its webhook-id was used before for another path or other data",
-                    next="ask the engine whether it reuses ids; if not, somebody has a copy: replace its secret",
+                    why="the webhook-id was used before for another path or other data",
+                    next="check whether the engine reuses ids; if not, an attacker has a copy of a request: replace "
+                    "the secret",
                 )
                 raise Unauthorized("unauthorized", cause="message_reused")
             if accepted.conflict:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings
 
 _WORDS: Final = {
-    "sources": ("no source", "callbacks", "call back"),
+    "sources": ("no source", "callbacks", "send callbacks"),
     "operators": ("no operator", "the administration", "administer this server"),
 }
 
@@ -41,11 +41,10 @@ def explain_missing(settings: Settings, required: Mapping[str, int], kinds: Coll
     for kind in () if settings.insecure else _missing_kinds(settings, required, kinds):
         none, what, act = _WORDS[kind]
         yield (
-            f"the settings name {none}, and {what} of the ledger {database.display_name(database_url(settings))} "
-            "needed a "
-            f"credential since {to_text(required[kind])}: without one anybody could {act}. The settings file may be "
-            f"empty or cut off: restore its sections [{kind}.NAME], or start once with --insecure if no credential is "
-            "to be needed any more"
+            f"the settings have {none}, but a credential has been required for {what} of the ledger "
+            f"{database.display_name(database_url(settings))} since {to_text(required[kind])}: without {kind} "
+            f"anybody could {act}. The settings file may be empty or cut off: restore its sections [{kind}.NAME], or "
+            "start once with --insecure if no credential is required any more"
         )
 
 
@@ -79,8 +78,8 @@ def record(ledger: Ledger, settings: Settings, kinds: Collection[str], clock: Cl
         log.warning(
             "credentials_not_required",
             kinds=released,
-            why="the settings name none any more, and insecure is set",
-            next="name some, unless this was meant",
+            why="the settings have none of them any more, and insecure is set",
+            next="add a section to the settings unless this is intended",
         )
 
 
@@ -89,7 +88,7 @@ def record_if_possible(ledger: Ledger, settings: Settings, kinds: Collection[str
     try:
         record(ledger, settings, kinds, clock)
     except (LedgerUnusable, Unavailable) as error:
-        log.error("credentials_record_failed", why=str(error), next="the next start records them")  # noqa: TRY400 (one line says it)
+        log.error("credentials_record_failed", why=str(error), next="the next start records this")  # noqa: TRY400 (one line says it)
 
 
 def _missing_kinds(settings: Settings, required: Mapping[str, int], kinds: Collection[str]) -> Iterator[str]:

@@ -80,7 +80,7 @@ class PluginFilter:
     def why_denied(self, name: str) -> str | None:
         """Return why the plugin called `name` is excluded, or None."""
         if self.safe_mode:
-            return "safe mode takes no plugins"
+            return "safe mode loads no plugins"
         if name in self.deny:
             return "it is in plugins_deny"
         if self.allow and name not in self.allow:
@@ -156,18 +156,18 @@ class Loader:
     def _claim_name(self, discovered: DiscoveredPlugin) -> None:
         # Reject the second plugin even if the first one failed, because handler ids in the ledger contain the name.
         if not NAME_PATTERN.fullmatch(discovered.name):
-            raise PluginError("its name must be 1 to 100 letters, digits, '.', '_' or '-'")
+            raise PluginError("its name must have 1 to 100 letters, digits, '.', '_' or '-'")
         if discovered.name == PROJECT:
             raise PluginError(f"the name {PROJECT!r} is reserved")
         if first := self.origins.get(discovered.name):
             raise PluginError(
-                f"there are two plugins of this name; the other one is {first}; rename this one, or take it away"
+                f"there are two plugins with this name; the other one is {first}; rename or remove this one"
             )
         self.origins[discovered.name] = discovered.origin_text
         if requirement := unmet_requirement(discovered.requires, self.version):
             raise PluginError(
-                f"it is made for {requirement}, and this is {PROJECT} {self.version}: install a version of "
-                f"{discovered.distribution} that fits"
+                f"it requires {requirement}, but this is {PROJECT} {self.version}: install a matching version of "
+                f"{discovered.distribution}"
             )
 
     def _register(self, name: str, plugin: object, context: RegistrationContext) -> RegisteredPlugin:

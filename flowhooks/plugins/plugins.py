@@ -193,4 +193,4 @@ class Plugins:
 
 def _unknown_plugin(what: str, name: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
-    return f"{what} names {name!r}, and there is no such plugin" + (f"; did you mean {near[0]!r}?" if near else "")
+    return f"{what} names {name!r}, but there is no such plugin" + (f"; did you mean {near[0]!r}?" if near else "")

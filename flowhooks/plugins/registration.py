@@ -115,9 +115,9 @@ def register_plugin(plugin: object, *, name: str, context: RegistrationContext) 
     if "configure" in hooks:
         own.hook.configure(settings=_section(name, context, schemas))
     elif context.section is not None:
-        warnings.append(f"the settings have a section [plugins.{name}], but plugin {name!r} takes no settings")
+        warnings.append(f"the settings have a section [plugins.{name}], but plugin {name!r} has no settings")
     elif schemas.has_settings_schema:
-        warnings.append(f"plugin {name!r} has a schema of settings, but takes none: it has no hook 'configure'")
+        warnings.append(f"plugin {name!r} has a schema for settings, but has no settings: it has no hook 'configure'")
     handlers = _with_plugin([_handler(item) for item in _collect(own, "handlers", "handlers")], plugin=name)
     warnings += [
         f"plugin {name!r} has a schema {file}, but {why}" for file, why in unused_data_schemas(schemas, handlers)
@@ -153,7 +153,7 @@ def function_location(function: Callable[..., Any]) -> str:
 def _register(own: pluggy.PluginManager, plugin: object, name: str) -> tuple[str, ...]:
     """Register `plugin`; return the names of the hooks it implements."""
     if plugin is None or isinstance(plugin, type):
-        raise PluginError(f"a plugin is a module or an object, not {plugin!r}")
+        raise PluginError(f"a plugin must be a module or an object, not {plugin!r}")
     try:
         own.register(plugin, name)
     except pluggy.PluginValidationError as error:
@@ -203,7 +203,7 @@ def _invalid_hook(own: pluggy.PluginManager, plugin: object, message: str) -> st
 
 def _unknown_hook(hook: str, impl: pluggy.HookImpl) -> str:
     near = difflib.get_close_matches(hook, HOOKS, n=1, cutoff=0.5)
-    meant = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(HOOKS)}"
+    meant = f"did you mean {near[0]!r}?" if near else f"the hooks are: {', '.join(HOOKS)}"
     return f"there is no hook {hook!r} ({function_location(impl.function)}); {meant}"
 
 
@@ -211,7 +211,7 @@ def _check_kind(hook: str, impl: pluggy.HookImpl) -> None:
     # A coroutine or generator function would be called and never run.
     function = inspect.unwrap(impl.function)
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise PluginError(f"hook {hook!r} ({function_location(function)}) is `async def`, which is not run")
+        raise PluginError(f"hook {hook!r} ({function_location(function)}) is `async def`, which is not supported")
     wrapper = impl.wrapper or impl.hookwrapper
     if hook not in _MAY_BE_GENERATORS and not wrapper and inspect.isgeneratorfunction(function):
         raise PluginError(
@@ -237,17 +237,17 @@ def _collect(own: pluggy.PluginManager, hook: str, what: str) -> list[Any]:
 
 def _folder(item: object) -> Path:
     if not isinstance(item, str | os.PathLike):
-        raise PluginError(f"schemas() gave {_describe(item)}, which is not a folder")
+        raise PluginError(f"schemas() returned {_describe(item)}, which is not a folder")
     folder = Path(os.fsdecode(item))
     if not folder.is_dir():
-        raise PluginError(f"schemas() gave {str(folder)!r}, which is not an existing folder")
+        raise PluginError(f"schemas() returned {str(folder)!r}, which is not an existing folder")
     return folder
 
 
 def _handler(item: object) -> Handler:
     if isinstance(item, Handler):
         return item
-    raise PluginError(f"handlers() gave {_describe(item)}, which is not made by @handler")
+    raise PluginError(f"handlers() returned {_describe(item)}, which was not made by @handler")
 
 
 def _with_plugin(handlers: Iterable[Handler], *, plugin: str) -> tuple[Handler, ...]:
@@ -255,9 +255,9 @@ def _with_plugin(handlers: Iterable[Handler], *, plugin: str) -> tuple[Handler, 
     for handler in handlers:
         if (first := named.get(handler.name)) is not None:
             if first.function is handler.function:
-                raise PluginError(f"handlers() gave {handler.name!r} ({handler.source_location}) twice")
+                raise PluginError(f"handlers() returned {handler.name!r} ({handler.source_location}) twice")
             raise PluginError(
-                f"two handlers are called {handler.name!r}: {first.source_location} and "
+                f"two handlers have the name {handler.name!r}: {first.source_location} and "
                 f"{handler.source_location}; give one of them name="
             )
         named[handler.name] = replace(handler, plugin=plugin)

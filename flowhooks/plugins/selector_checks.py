@@ -23,7 +23,10 @@ def why_unsatisfiable(handler: Handler, schemas: Schemas) -> str | None:
     """
     kind = handler.selectors.kind
     if kind not in schemas.kinds:
-        why = f"kind={kind!r} is no kind of call-back: no schema file opens it; there are {', '.join(schemas.kinds)}"
+        why = (
+            f"kind={kind!r} is not a kind of callback: no schema file defines it; the kinds are "
+            f"{', '.join(schemas.kinds)}"
+        )
     else:
         why = next(_unsatisfiable_values(handler, schemas), "")
     return f"handler {handler.name!r} ({handler.source_location}): {why}" if why else None
@@ -33,14 +36,14 @@ def _unsatisfiable_values(handler: Handler, schemas: Schemas) -> Iterator[str]:
     selectors = handler.selectors
     for value in selectors.callback_classes:
         if refused := schemas.why_member_invalid(selectors.kind, "callBackProcessClass", value):
-            yield f"no call-back can have the callback_class= {escape_control(value, 60)}, which {refused}"
+            yield f"no callback can have the callback_class= {escape_control(value, 60)}, which {refused}"
     for value in selectors.process_keys:
         refused = schemas.why_member_invalid(selectors.kind, "processDefinitionKey", value)
         # An engine may send the key only as the first part of a processDefinitionId.
         if refused and (
             ":" in value or schemas.why_member_invalid(selectors.kind, "processDefinitionId", f"{value}:1:1")
         ):
-            yield f"no call-back can have the process_key= {escape_control(value, 60)}, which {refused}"
+            yield f"no callback can have the process_key= {escape_control(value, 60)}, which {refused}"
 
 
 def unused_data_schemas(schemas: PluginSchemas, handlers: Iterable[Handler]) -> Iterator[tuple[str, str]]:

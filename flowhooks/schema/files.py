@@ -53,7 +53,9 @@ def shipped_dir() -> Path:
     for folder in (package / "schemas", package.parent / "schemas"):
         if (folder / f"call-back/complete{SUFFIX}").is_file():
             return folder
-    raise SettingsError(f"flowhooks is installed without its schema files: there is no folder {package / 'schemas'}")
+    raise SettingsError(
+        f"flowhooks is installed without its schema files: the folder {package / 'schemas'} does not exist"
+    )
 
 
 def is_plugin_only(name: str) -> bool:
@@ -85,7 +87,7 @@ def read_folder(folder: Path) -> dict[str, Document]:
         SettingsError: the folder or a file cannot be read or used; the message names the file.
     """
     if not folder.is_dir():
-        raise SettingsError(f"there is no folder of schema files {folder}")
+        raise SettingsError(f"the folder of schema files {folder} does not exist")
     return {name: _read(folder / name, name) for name in sorted(_names(folder))}
 
 
@@ -116,7 +118,7 @@ def _read(file: Path, name: str) -> Document:
     except (OSError, ValueError, OverflowError, SchemaError) as error:  # OverflowError: a regular expression's count
         raise SettingsError(f"schema file {file}: {_error_text(error)}") from None
     except RecursionError:
-        raise SettingsError(f"schema file {file}: it is nested too deep") from None
+        raise SettingsError(f"schema file {file}: it is nested too deeply") from None
     return document  # type: ignore[no-any-return]  # _check refuses values other than objects
 
 
@@ -127,24 +129,27 @@ def _why_misnamed(name: str) -> str | None:
             return _why_value_misnamed(name, folder, what)
     if not name.endswith(SUFFIX) or not all(_NAME.fullmatch(part) for part in (*parents, last)):
         return (
-            f"its name is not NAME{SUFFIX}, where NAME and every folder's name are "
-            "1 to 64 of a-z, 0-9 and -, starting with a letter"
+            f"its name must be NAME{SUFFIX}, where NAME and the name of each folder have 1 to 64 of a-z, 0-9 and -, "
+            "starting with a letter"
         )
     if parents != ["call-back"] and "call-back" in parents:
-        return "kinds of call-back are files of the folder call-back itself"
+        return "kinds of callback must be files directly in the folder call-back"
     if parents[:1] == ["data"] and len(parents) > 1:
-        return f"the folder data has the folders {CLASS_FOLDER} and {KEY_FOLDER} and no other"
+        return f"the folder data may only have the folders {CLASS_FOLDER} and {KEY_FOLDER}"
     return None
 
 
 def _why_value_misnamed(name: str, folder: str, what: str) -> str | None:
     value = name.removeprefix(folder).removesuffix(SUFFIX)
     if not name.endswith(SUFFIX):
-        return f"its name is not NAME{SUFFIX}, where NAME is a {what}"
+        return f"its name must be NAME{SUFFIX}, where NAME is a {what}"
     if "/" in value:
-        return f"a {what} is the name of a file of the folder {folder} itself, so one with a / can have no schema"
+        return (
+            f"a {what} must be the name of a file directly in the folder {folder}, so a {what} with a / cannot "
+            "have a schema"
+        )
     if not value.isprintable():  # lone surrogates, which represent bytes that are not UTF-8, are not printable
-        return f"its name is no {what} that can be printed"
+        return f"its name is not a printable {what}"
     return None
 
 
@@ -180,7 +185,7 @@ def _check(document: Any, text: str, name: str) -> None:
     for pointer, schema in subschemas(document):
         for keyword in (*_UNSUPPORTED, "$id", "$schema") if pointer else _UNSUPPORTED:
             if isinstance(schema, dict) and keyword in schema:
-                raise ValueError(f"{keyword} at {escape_control(pointer, 200) or '/'} is not supported here")
+                raise ValueError(f"{keyword} at {escape_control(pointer, 200) or '/'} is not supported")
     translate(document)
 
 
@@ -229,9 +234,7 @@ def check_references(documents: Mapping[str, Document]) -> None:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
         name, pointer = error.args[1][0]
-        raise SettingsError(
-            f"schema file {name}: the schema at {pointer or '/'} refers to itself without end"
-        ) from None
+        raise SettingsError(f"schema file {name}: the schema at {pointer or '/'} refers to itself endlessly") from None
 
 
 def _checked_reference(documents: Mapping[str, Document], name: str, pointer: str, reference: str) -> tuple[str, str]:
@@ -239,6 +242,6 @@ def _checked_reference(documents: Mapping[str, Document], name: str, pointer: st
         return locate(documents, name, reference)
     except LookupError:
         raise SettingsError(
-            f"schema file {name}: $ref {escape_control(reference, 200)} at {escape_control(pointer, 200) or '/'} leads "
-            "to no schema"
+            f"schema file {name}: $ref {escape_control(reference, 200)} at {escape_control(pointer, 200) or '/'} "
+            "does not resolve to a schema"
         ) from None

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _SETTING_MESSAGES: Final[Mapping[str, str]] = {
     "schema.required": "must have {name}",
-    "schema.dependentRequired": "must have {name} too, since it has {given}",
+    "schema.dependentRequired": "must have {name} too, because it has {given}",
     "schema.nothing": "is not a setting",
 }
 """Messages that differ for settings: a settings file has no null, and its members are called settings."""
@@ -81,7 +81,7 @@ class PluginSchemas:
             return messages.text(violation.key, "en", **params)
         message = _SETTING_MESSAGES[violation.key].format_map(params)
         if violation.key == "schema.nothing" and len(violation.path) == 1 and self._setting_names:
-            message += f"; there are {escape_control(', '.join(self._setting_names), MAX_ALLOWED_CHARS)}"
+            message += f"; the settings are {escape_control(', '.join(self._setting_names), MAX_ALLOWED_CHARS)}"
         return message
 
     def why_data_invalid(
@@ -124,7 +124,7 @@ def _data_violations(validator: Validator, name: str, data: Mapping[str, Any]) -
             if len(violations_found) <= MAX_SHOWN_VIOLATIONS
             else f" (the first {MAX_SHOWN_VIOLATIONS} of {_count_text(len(violations_found))} violations)"
         )
-        yield f"the data is not what {file} asks for{more}: {'; '.join(clauses)}"
+        yield f"the data does not match {file}{more}: {'; '.join(clauses)}"
 
 
 def _count_text(count: int) -> str:
@@ -159,7 +159,7 @@ def load_plugin_schemas(schemas: Schemas, folders: Sequence[Path]) -> tuple[Sche
             if not files.is_plugin_only(name):
                 shared[name] = document
             elif own.setdefault(name, document) != document:
-                raise SettingsError(f"schema file {folder / name}: another folder of the plugin has one already")
+                raise SettingsError(f"schema file {folder / name}: another folder of the plugin already has this file")
         schemas = schemas.with_documents(shared, folder)
     return schemas, _plugin_schemas(schemas, own)
 

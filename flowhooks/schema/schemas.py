@@ -64,7 +64,7 @@ class Schemas:
             documents |= files.read_folder(folder)
             if own := next(filter(files.is_plugin_only, documents), None):
                 raise SettingsError(
-                    f"schema file {folder / own}: {files.SETTINGS_FILE} and data/ belong into a plugin's own folder"
+                    f"schema file {folder / own}: {files.SETTINGS_FILE} and data/ belong in the plugin's own folder"
                 )
         return cls._of(documents)
 
@@ -92,7 +92,7 @@ class Schemas:
         """
         for name, document in added.items():
             if not replace and self.documents.get(name, document) != document:
-                raise SettingsError(f"schema file {folder / name}: there is one already, which may not be replaced")
+                raise SettingsError(f"schema file {folder / name}: this file exists already and must not be replaced")
         return self._of({**self.documents, **added}) if added else self
 
     @classmethod

@@ -186,7 +186,7 @@ def test_a_killed_servers_ledger_moves(make_site, other):
     refused = site.run("db", "copy", site.database, other)
     assert refused.returncode == 1
     assert f"in use by process {server.process.pid}, a server" in refused.stderr
-    assert "stop it, then copy again" in refused.stderr
+    assert "stop the process, then copy again" in refused.stderr
 
     server.kill()
     shut.unlink()

@@ -44,7 +44,7 @@ def test_the_others_run_what_a_killed_worker_ran(demonstration):
     """To its end: the counts balance, every callback has its outcome, and attempts of the killed worker run again."""
     said, _ = demonstration.communicate()
     assert demonstration.returncode == 0, said
-    assert "The books balance." in said
+    assert "The counts balance." in said
     counts = {what.strip(): int(count) for what, count in re.findall(r"│ (.+?) │ +(\d+) │", said)}
     assert counts["callbacks sent"] == counts["received and stored"] > 0
     assert counts["deliveries tried again"] > 0

@@ -92,12 +92,12 @@ def test_a_crash_a_kill_and_an_endless_loop_are_their_attempts_alone(isolated):
     server.until_logged("attempt_failed", times=3)
     errors = {one["handler"]: (one["outcome"], one["state"], one["error"]) for one in server.logged("attempt_failed")}
     assert errors == {
-        "own:crashes": ("lost", "unknown", "its process was ended by signal 11 (SIGSEGV)"),
-        "own:hangs": ("lost", "dead", "killed after 0.3 s: overdue"),
+        "own:crashes": ("lost", "unknown", "its process was killed by signal 11 (SIGSEGV)"),
+        "own:hangs": ("lost", "dead", "killed after 0.3 s because it was overdue"),
         "own:slow": (
             "lost",
             "unknown",
-            "its process was ended by signal 9 (SIGKILL) from elsewhere, perhaps for want of memory on this machine",
+            "its process was killed by signal 9 (SIGKILL) from outside, perhaps because this machine was out of memory",
         ),
     }
     server.until_logged("handler_output", times=2, text="a line that is no JSON")
@@ -167,7 +167,7 @@ def test_each_process_of_a_server_has_its_own(sharing):
     assert parent in both
     os.kill(parent, signal.SIGKILL)
     _until_gone(*pids)
-    assert server.until_logged("process_died", process=parent)["why"] == "it was ended by SIGKILL"
+    assert server.until_logged("process_died", process=parent)["why"] == "it was killed by SIGKILL"
     sharing.until(lambda ledger: ledger.count_by_state()["unknown"] == 1)
     server.until_logged("server_started", times=3)
     for number in range(8):
@@ -205,7 +205,7 @@ def test_the_operator_has_the_last_word(isolated):
     assert server.post("good", body("good")).status == 200
     shown = isolated.run("plugins", "show", "own", "--plugins-dir", isolated.plugins).stdout
     assert "runs in    a thread, overdue after 5 min" in shown
-    assert "runs in    a process of its own, 0.3 s and 512 MiB at the most" in shown
+    assert "runs in    a process of its own, at most 0.3 s and 512 MiB" in shown
     server.stop()
     assert not server.logged("handler_output")
 

@@ -44,7 +44,7 @@ def test_a_database_that_stays_locked_is_a_503_and_no_reason_to_restart(site):
     with closing(sqlite3.connect(site.database, isolation_level=None)) as outside:
         outside.execute("BEGIN IMMEDIATE")
         answer = server.post("a", {"processDefinitionKey": "nobody"})
-        assert "database cannot be used just now" in answer.message_of_error(503)
+        assert "database cannot be used now" in answer.message_of_error(503)
         assert answer.headers["Retry-After"]
         ready = server.ask("GET", "/readyz", admin=True)
         assert (ready.status, ready.json["ready"]) == (503, False)

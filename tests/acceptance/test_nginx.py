@@ -180,7 +180,7 @@ def test_a_source_is_told_apart_by_its_address(nginx):
     for headers in ({}, {"X-Forwarded-For": "127.0.0.1", "X-Real-IP": "127.0.0.1", "Forwarded": "for=127.0.0.1"}):
         answer, body = nginx.post("n-7", GOOD, headers, source=OTHER)
         assert answer.status == 403
-        assert "may not be used from this address" in json.loads(body)["message"]
+        assert "is not allowed from this address" in json.loads(body)["message"]
     assert nginx.post("n-7", GOOD, {"X-Forwarded-For": "203.0.113.1"})[0].status == 200
 
 

@@ -70,7 +70,7 @@ def test_paused_for_all_and_resumed_for_all(shared):
     assert {one.status for one in others} == {200}
     assert [one for one in entered(shared) if one[0] == "a"] == begun
     said = handlers(shared, "resume", "a:work", "--yes")
-    assert "deliveries that waited run" in said
+    assert "waiting deliveries released" in said
     shared.until(succeeded(*busy, *(one.event_id for one in answers)))
     runs = Counter(instance for name, instance, _, _ in entered(shared) if name == "a")
     assert runs == {f"i{n}": 1 for n in range(30)} | {f"before{n}": 1 for n in range(20)}
@@ -87,7 +87,7 @@ def test_killed_while_it_is_paused(shared):
     gate.touch()
     running = victim.post("runs", {"processDefinitionKey": "a"}, **ASYNC).event_id
     shared.until(lambda _ledger: entered(shared))
-    assert "1 runs and goes on to the end" in handlers(shared, "pause", "a:work", "--yes")
+    assert "1 runs and finishes" in handlers(shared, "pause", "a:work", "--yes")
     waiting = victim.post("waits", {"processDefinitionKey": "a"}, **ASYNC).event_id
     victim.kill()
     gate.unlink()

@@ -173,7 +173,7 @@ FAILING = {
     "exit": "SystemExit: 3",
     "exit-quietly": "SystemExit",
     "interrupt": "KeyboardInterrupt",
-    "rude": "Rude: (its text cannot be had: RuntimeError)",
+    "rude": "Rude: (its text cannot be read: RuntimeError)",
     "recursion": "RecursionError: maximum recursion depth exceeded",
     "memory": "MemoryError",
     "stop": "StopIteration",
@@ -282,6 +282,6 @@ def test_the_log_is_whole_and_the_books_balance_after_all_that(server, troubled)
         assert "\x1b" not in line
     ran = troubled.run("verify", "--database", troubled.database)
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert "The books balance." in ran.stdout
+    assert "The counts balance." in ran.stdout
     server.kill()
     troubled.balance()

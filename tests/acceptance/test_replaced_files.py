@@ -69,7 +69,7 @@ def test_nothing_is_acknowledged_that_is_not_in_the_file_at_the_path(site, case)
     assert "503" in record["next"]
     answers = [server.post(f"after-{number}", NOBODY) for number in range(5)]
     for answer in answers:
-        assert "database cannot be used just now" in answer.message_of_error(503)
+        assert "database cannot be used now" in answer.message_of_error(503)
         assert answer.headers["Retry-After"]
     ready = server.ask("GET", "/readyz", admin=True)
     assert (ready.status, ready.json["ready"]) == (503, False)

@@ -188,7 +188,7 @@ def test_from_an_address_that_is_not_allowed_it_is_403(post):
     """Its own sentence, for the credential is valid; headers of proxies are not believed."""
     for headers in ({}, {"X_Forwarded_For": "10.0.0.1"}, {"Forwarded": "for=10.0.0.1"}, {"X_Real_IP": "10.0.0.1"}):
         answer = post("far", GOOD, bearer("far"), **headers)
-        assert "may not be used from this address" in answer.message_of_error(403)
+        assert "is not allowed from this address" in answer.message_of_error(403)
         assert answer.headers["WWW-Authenticate"] is None
 
 

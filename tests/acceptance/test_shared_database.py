@@ -159,7 +159,7 @@ def test_tables_are_made_by_command_only(make_site, postgresql_server):
         assert "Traceback" not in refused.stderr
         made = site.run("db", "upgrade", "--database", site.url)
         assert made.returncode == 0, made.stderr
-        assert "Made flowhooks_not_yet on" in made.stdout
+        assert "Created flowhooks_not_yet on" in made.stdout
         site.start().stop()
     finally:
         site.close()

@@ -227,7 +227,7 @@ def test_a_port_that_is_taken_is_one_line_and_exit_code_2(site):
             server = site.start(ready=False, **{which: place})
             assert server.wait() == 2
             (line,) = [line for line in server.lines if '"ledger_created"' not in line]
-            assert f"cannot listen on {place}: address already in use (another server?)" in line
+            assert f"cannot listen on {place}: address already in use (is another server running?)" in line
     site.start().stop()
 
 

@@ -191,7 +191,7 @@ def test_one_that_is_killed_is_started_again(shared):
         load.until_more()
         os.kill(victim, signal.SIGKILL)
         died = server.until_logged("process_died", process=victim)
-        assert (died["why"], died["again_in"]) == ("it was ended by SIGKILL", 0.2)
+        assert (died["why"], died["again_in"]) == ("it was killed by SIGKILL", 0.2)
         until(lambda: len(pids(server)) == BOTH)
         load.until_more()
     assert load.failures == []
@@ -260,7 +260,7 @@ def test_a_handler_that_runs_is_waited_for_when_its_process_is_replaced(shared):
         pytest.param("answer_wait = 1000\n", "flowhooks.toml: answer_wait must be", id="a setting"),
         pytest.param(
             'schemas_dir = "nowhere"\n',
-            "there is no folder of schema files nowhere",
+            "the folder of schema files nowhere does not exist",
             id="what a setting names",
             marks=pytest.mark.long,
         ),

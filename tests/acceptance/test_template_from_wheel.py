@@ -27,7 +27,7 @@ def test_pip_install_and_pytest(environment, built, tmp_path):
     environment.install(built(CHECKOUT), also=["flowhooks[new]", *BUILDS])
     words = ("plugins", "new", "--domain", "\u5408\u540c\u5ba1\u6279", "--key", "approval", "--no-input")
     said = environment.run("flowhooks", *words, cwd=tmp_path)
-    assert said.startswith("Made flowhooks-he-tong-shen-pi: the plugin he-tong-shen-pi.\n")
+    assert said.startswith("Created flowhooks-he-tong-shen-pi: the plugin he-tong-shen-pi.\n")
     folder = tmp_path / "flowhooks-he-tong-shen-pi"
     environment.run("pip", "install", "--no-build-isolation", "--no-index", "-e", ".", cwd=folder)
     said = environment.run("pytest", "-p", "no:cacheprovider", cwd=folder)

@@ -74,7 +74,7 @@ def test_a_newcomer_reads_where_the_console_is(serve):
             read += os.read(person, 4096).decode()
         plain = re.sub(r"\x1b\[[0-9;]*m", "", read)
         assert f"Console     {serving['admin']}/console/" in plain
-        assert f"Call-backs  {serving['call_backs']}/flow/ID/call-back/complete" in plain
+        assert f"Callbacks   {serving['call_backs']}/flow/ID/call-back/complete" in plain
         os.write(person, b"\x03")
         until(process, "shutdown_finished")
         assert process.wait(30) == 0

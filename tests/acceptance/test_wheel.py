@@ -128,4 +128,4 @@ def test_it_serves_far_from_the_checkout(installed, site):
     server.check_log()
     ran = site.run("verify", "--database", site.database)
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert "The books balance." in ran.stdout
+    assert "The counts balance." in ran.stdout

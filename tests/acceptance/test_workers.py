@@ -142,7 +142,7 @@ def test_handlers_may_be_restricted(shared):
     assert only_b.logged("worker_started", runs=1, handlers=2)
     rest = worker(shared, "a", "b", words=("--handlers", "a:*", "--handlers", "nob*:*"), ready=False)
     assert rest.wait() == 2
-    assert "--handlers nob*:* means no handler that is loaded: a:work, b:work" in rest.lines[-1]
+    assert "--handlers nob*:* matches no loaded handler: a:work, b:work" in rest.lines[-1]
     rest = worker(shared, "a", "b", words=("--handlers", "a:w*"))
     shared.until(all_succeeded(events["a"]))
     assert {name: pid for name, _, _, pid in entered(shared)} == {"a": rest.process.pid, "b": only_b.process.pid}
@@ -171,7 +171,7 @@ def test_what_cannot_work_is_refused(shared, site):
         assert "PostgreSQL" in refused.stderr
     idle = worker(shared, ready=False)
     assert idle.wait() == 2
-    assert "no plugin gives one" in idle.lines[-1]
+    assert "no plugin has a handler" in idle.lines[-1]
 
 
 def test_commands_have_workers_run(shared):

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 MAX_IDS: Final = 1000
 """Maximum number of ids given as arguments. A filter selects more."""
 
-dry_run_option: Final = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-yes_option: Final = click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal to ask on.")
+dry_run_option: Final = click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
+yes_option: Final = click.option("--yes", is_flag=True, help="Skip the confirmation; required without a terminal.")
 note_option: Final = click.option(
-    "--note", type=utf8, default="", metavar="TEXT", help="Why, for those who look later."
+    "--note", type=utf8, default="", metavar="TEXT", help="Reason, kept in the audit log."
 )
 
 
@@ -72,7 +72,7 @@ class BulkAction:
     arguments: Mapping[str, Any]
     describe: Callable[[Mapping[str, Any]], str]
     question: Callable[[Mapping[str, Any]], str]
-    resume_hint: str = "; the same command goes on"
+    resume_hint: str = "; run the same command again to continue"
     scanned: EventFilter | None = None
 
 
@@ -88,8 +88,10 @@ def bulk_options(function: Callable[..., Any], *, with_handler: bool = True) -> 
 
     @click.argument("event_ids", type=utf8, nargs=-1, metavar="[ID]...")
     @partial(filter_options, with_handler=with_handler)
-    @click.option("--all", "everything", is_flag=True, help="Mean every event that there is.")
-    @click.option("--after", type=utf8, default="", metavar="ID", help="Go on after this event, where it was stopped.")
+    @click.option("--all", "everything", is_flag=True, help="Select all events.")
+    @click.option(
+        "--after", type=utf8, default="", metavar="ID", help="Continue after this event, where an earlier run stopped."
+    )
     @dry_run_option
     @yes_option
     @json_option
@@ -103,20 +105,20 @@ def bulk_options(function: Callable[..., Any], *, with_handler: bool = True) -> 
         if kwargs.get("parked"):
             if event_filter.has_criteria or everything or options["after"]:
                 raise click.UsageError(
-                    "--parked means all parked events; leave out IDs, filters, --all and --after. For some of them, "
-                    "leave out --parked and give IDs, or --state parked with a filter."
+                    "--parked selects all parked events; leave out IDs, filters, --all and --after. To select some "
+                    "of them, leave out --parked and give IDs, or --state parked with a filter."
                 )
             return function(
                 BulkTarget(settings=settings, event_filter=EventFilter(state="parked"), **options), **kwargs
             )
         if event_filter.has_criteria == everything:
             raise click.UsageError(
-                "--all means every event; leave out the IDs and filters, or --all."
+                "--all selects every event; leave out the IDs and filters, or leave out --all."
                 if everything
-                else "Which events? Give IDs or a filter, or --all for every event."
+                else "Select events: give IDs or a filter, or --all for all events."
             )
         if len(event_filter.ids) > MAX_IDS:
-            raise click.UsageError(f"Give {MAX_IDS:,} IDs at the most, or a filter.")
+            raise click.UsageError(f"Give at most {MAX_IDS:,} IDs, or a filter.")
         require_terminal(options["yes"] or options["dry_run"])
         with closing(Reader(database_url(settings))) as reader:
             _check_ids(reader, event_filter.ids)
@@ -166,7 +168,7 @@ def run_paged(settings: Settings, action: BulkAction, *, event_filter: EventFilt
             settings, action.operation, action.arguments, progress=(action.operation.replace("_", " "), total)
         )
     except operations_client.OperationStopped as stopped:
-        so_far = f" Until then: {action.describe(stopped.done)}" if stopped.done else ""
+        so_far = f" Done so far: {action.describe(stopped.done)}" if stopped.done else ""
         how = action.resume_hint.format(after=stopped.after)
         raise _IncompleteOperation(
             f"{stopped}{how}.{so_far}", operations_client.EXIT_INTERRUPTED if stopped.interrupted else 1
@@ -190,7 +192,9 @@ def require_terminal(unless: bool) -> None:
         click.UsageError: standard input is not a terminal, and `unless` is false.
     """
     if not unless and not sys.stdin.isatty():
-        raise click.UsageError("There is no terminal to ask on: give --yes, or --dry-run to see what would be done.")
+        raise click.UsageError(
+            "There is no terminal to ask for confirmation: give --yes, or --dry-run to see what would be done."
+        )
 
 
 def _check_ids(reader: Reader, ids: tuple[str, ...]) -> None:

@@ -20,16 +20,16 @@ from flowhooks.cli.events.show import show_command
         reroute_command,
         dismiss_command,
     ],
-    short_help="What came, what became of it, and what to do about it.",
+    short_help="List, inspect, replay, reroute and resolve events.",
 )
 def command() -> None:
-    r"""Look at events and their deliveries, and say what is to become of those that are stuck.
+    r"""Show events and their deliveries, and decide about those that are stuck.
 
-    An event is a call-back that was stored; a delivery is that event for one handler. Reading needs no server.
-    What changes something is done by the running server, or here where none runs.
+    An event is a stored callback; a delivery is that event for one handler. Reading needs no server. The running server
+    makes the changes. If none runs, the command makes them.
 
     \b
-    A delivery that is            look with                      then
+    A delivery that is            list with                      then
       dead (failed for good)      events list --state dead       events replay ...
       unknown (killed mid-run)    events list --state unknown    events resolve ...
     An event that is

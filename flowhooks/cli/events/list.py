@@ -27,18 +27,23 @@ MAX_NAMED_DELIVERIES: Final = 3
 """Maximum number of deliveries of an event that the table lists. For more, it shows counts by state."""
 
 
-@click.command("list", short_help="Events with their deliveries, the newest first.")
+@click.command("list", short_help="List events with their deliveries, newest first.")
 @click.option(
-    "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, metavar="N", help="How many at the most."
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="Maximum number of events.",
 )
-@click.option("--after", type=utf8, default="", metavar="ID", help="Go on after this event, towards the older ones.")
+@click.option("--after", type=utf8, default="", metavar="ID", help="Continue after this event, towards older ones.")
 @filter_options
 @json_option
 @settings_options
 def list_command(settings: Settings, *, event_filter: EventFilter, limit: int, after: str, as_json: bool) -> None:
-    r"""List events with their deliveries, the newest first.
+    r"""List events with their deliveries, newest first.
 
-    Times are UTC. --json has every field but the body, and in "next" what to give --after; "" at the end.
+    Times are UTC. --json prints every field except the body. Its "next" is the value for --after; it is "" at the end.
 
     \b
     Examples:
@@ -55,12 +60,14 @@ def list_command(settings: Settings, *, event_filter: EventFilter, limit: int, a
         output.print_json({"events": [event_to_json(stored) for stored in events], "next": next_id})
         return
     if not events:
-        output.print_line("No event is like that." if event_filter.has_criteria or after else "No event has come yet.")
+        output.print_line(
+            "No matching events." if event_filter.has_criteria or after else ("No event has been received yet.")
+        )
         return
     print_events(events)
     if next_id:
         output.print_line()
-        output.print_line(f"There are more: add --after {next_id}")
+        output.print_line(f"There are more events: add --after {next_id}")
 
 
 def print_events(events: Sequence[StoredEvent]) -> None:

@@ -29,14 +29,13 @@ if TYPE_CHECKING:
 
 
 @click.command("replay", short_help="Run dead deliveries again.")
-@click.option("--again", is_flag=True, help="Also run deliveries that succeeded: their work is done a second time.")
+@click.option("--again", is_flag=True, help="Also run succeeded deliveries: their work is done a second time.")
 @bulk_options
 def replay_command(target: BulkTarget, *, again: bool) -> None:
-    r"""Run dead deliveries again, each with a fresh retry schedule; their history is kept.
+    r"""Run dead deliveries again, each with a new retry schedule. Their history is kept.
 
-    Which ones: those of the events with these IDs, or that the filter means; --handler and --state narrow
-    deliveries too. Nothing is routed anew. It asks before it does anything, unless --yes is given: what a handler
-    does cannot be undone.
+    Select events by ID or by filter; --handler and --state also select among their deliveries. Events are not routed
+    again. The command asks for confirmation unless --yes is given, because the effects of a handler cannot be undone.
 
     \b
     Examples:
@@ -61,16 +60,18 @@ def replay_command(target: BulkTarget, *, again: bool) -> None:
         arguments={"again": again},
         describe=text.replay_text,
         question=question,
-        resume_hint="; to go on where it stopped, add --after {after}" if again else "; the same command goes on",
+        resume_hint="; to continue where it stopped, add --after {after}"
+        if again
+        else ("; run the same command again to continue"),
     )
     run_bulk(target, action)
 
 
-@click.command("resolve", short_help="Say what became of one delivery.")
+@click.command("resolve", short_help="Record the outcome of an unknown delivery.")
 @click.argument("delivery_id", type=utf8, metavar="DELIVERY_ID")
-@click.option("--did", "verdict", flag_value="did", help="It did its work: it has succeeded.")
-@click.option("--did-not", "verdict", flag_value="did-not", help="It did not: it is run again.")
-@click.option("--close", "verdict", flag_value="close", help="Nothing more is needed, whatever it did.")
+@click.option("--did", "verdict", flag_value="did", help="Its work was done: mark it as succeeded.")
+@click.option("--did-not", "verdict", flag_value="did-not", help="Its work was not done: run it again.")
+@click.option("--close", "verdict", flag_value="close", help="Close it, whatever it did: nothing more is needed.")
 @note_option
 @dry_run_option
 @yes_option
@@ -79,11 +80,11 @@ def replay_command(target: BulkTarget, *, again: bool) -> None:
 def resolve_command(
     settings: Settings, *, delivery_id: str, verdict: str | None, note: str, dry_run: bool, yes: bool, as_json: bool
 ) -> None:
-    r"""Say of one delivery what the machine cannot know: whether its work was done, or that none is needed.
+    r"""Record the outcome of a delivery that flowhooks cannot know: its work was done, or not, or is not needed.
 
-    --did and --did-not are for unknown deliveries; --close is for unknown, dead and waiting ones.
-    The ids of deliveries are in `flowhooks events show`. It asks first, unless --yes is given, and says whether it
-    can be undone.
+    --did and --did-not are for unknown deliveries; --close is for unknown, dead and waiting deliveries. `flowhooks
+    events show` lists the ids of deliveries. The command asks for confirmation unless --yes is given, and says whether
+    the step can be undone.
 
     \b
     Examples:
@@ -91,15 +92,15 @@ def resolve_command(
       flowhooks events resolve 019ab2c4-5d1f-7000-8000-aa30b1c2d3e4 --did-not
       flowhooks events resolve 019ab2c4-5d1f-7000-8000-aa30b1c2d3e4 --close --yes
 
-    Exit codes: 0 done, 1 it cannot be said of this delivery, 2 wrong usage.
+    Exit codes: 0 done, 1 the delivery's state does not allow it, 2 wrong usage.
     """
     if verdict is None:
-        raise click.UsageError("Say what became of it: --did, --did-not or --close.")
+        raise click.UsageError("Give the outcome: --did, --did-not or --close.")
     require_terminal(yes or dry_run)
     arguments = {"delivery_id": delivery_id, "verdict": verdict, "note": note}
     if not (dry_run or yes):
         planned = operations_client.run_operation(settings, "resolve", {**arguments, "dry_run": True})
-        output.confirm(f"{text.resolve_text(planned)} {text.RESOLUTION_WARNINGS[verdict]} Go on?")
+        output.confirm(f"{text.resolve_text(planned)} {text.RESOLUTION_WARNINGS[verdict]} Continue?")
     print_result(
         operations_client.run_operation(settings, "resolve", {**arguments, "dry_run": dry_run}),
         text.resolve_text,

@@ -20,30 +20,32 @@ from flowhooks.cli.options import utf8
 from flowhooks.operations.dismiss import parked_only
 
 
-@click.command("reroute", short_help="Route events again, by the handlers that there are now.")
+@click.command("reroute", short_help="Route events again with the current handlers.")
 @click.option(
     "--handler",
     type=utf8,
     metavar="PLUGIN:NAME",
-    help="Create deliveries for this handler only; events that it does not take are left as they are.",
+    help="Create deliveries for this handler only. Events that do not match it stay unchanged.",
 )
 @click.option(
-    "--parked", is_flag=True, help="Deliver all parked events that a handler takes now, the oldest first; do not ask."
+    "--parked",
+    is_flag=True,
+    help="Deliver all parked events that match a handler now, oldest first, without confirmation.",
 )
 @partial(bulk_options, with_handler=False)
 def reroute_command(target: BulkTarget, *, handler: str | None, parked: bool) -> None:
-    r"""Route events again with the current handlers, and create the deliveries that are missing.
+    r"""Route events again with the current handlers, and create the missing deliveries.
 
-    Parked and dismissed events get deliveries for the handlers that take them. A dismissed event is parked if no
-    handler takes it. Routed events get deliveries for handlers that were installed later. Existing deliveries are
-    neither changed nor run again, and none is removed. With --handler only that handler gets deliveries.
+    Parked and dismissed events get deliveries for the handlers that they match. A dismissed event is parked if it
+    matches no handler. Routed events get deliveries for handlers that were installed later. Existing deliveries are not
+    changed, run again or removed. With --handler, only that handler gets deliveries.
 
-    --parked means all parked events and does what a server does when it starts: each is routed again, by its class or
-    key, its conclusion and, where a handler has conditions, its body. Those that no handler takes stay parked.
+    --parked selects all parked events and does what a server does at its start. Each event is routed again, by its
+    class or key, its conclusion and, if a handler has conditions, its body. Events that match no handler stay parked.
 
-    --state means what the events have already, such as dismissed. A running server keeps the plugins it loaded at its
-    start: restart it after installing one. Without --parked the command asks before it does anything, unless --yes is
-    given, because what a handler does cannot be undone.
+    --state selects events by their current state, such as dismissed. A running server keeps the plugins that it loaded
+    at its start: restart it after installing a plugin. Without --parked the command asks for confirmation unless --yes
+    is given, because the effects of a handler cannot be undone.
 
     \b
     Examples:
@@ -57,7 +59,7 @@ def reroute_command(target: BulkTarget, *, handler: str | None, parked: bool) ->
     if parked:
         if handler:
             raise click.UsageError(
-                "--parked means every handler; leave out --handler, or give --state parked instead of --parked."
+                "--parked applies to every handler; leave out --handler, or give --state parked instead of --parked."
             )
         _reroute_parked(target)
         return
@@ -79,15 +81,15 @@ def _reroute_parked(target: BulkTarget) -> None:
     print_result(done, action.describe, as_json=target.as_json)
 
 
-@click.command("dismiss", short_help="Dismiss parked events that no handler is to take.")
+@click.command("dismiss", short_help="Dismiss parked events that need no handler.")
 @note_option
 @bulk_options
 def dismiss_command(target: BulkTarget, *, note: str) -> None:
-    r"""Dismiss parked events that no handler is to take: they are kept, and no longer wait for a handler.
+    r"""Dismiss parked events that need no handler: they are kept, and no longer wait for a handler.
 
-    It dismisses the parked events among those with these IDs, or that the filter means; --all means all parked
-    events. An engine that calls back again is answered 200. `flowhooks events reroute` undoes it. If no event of a key
-    will ever need a handler, name the key in the setting routing.ignore_process_keys.
+    Select events by ID or by filter; only parked events are dismissed. --all selects all parked events. If the engine
+    repeats the callback, the answer is 200. `flowhooks events reroute` undoes a dismissal. If events of a key never
+    need a handler, add the key to the setting routing.ignore_process_keys.
 
     \b
     Examples:

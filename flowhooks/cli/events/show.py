@@ -40,18 +40,19 @@ MAX_ATTEMPTS: Final = 20
 """Maximum number of attempts of one delivery shown as text, the latest ones."""
 
 
-@click.command("show", short_help="All that is known of one event.")
+@click.command("show", short_help="Show an event with its deliveries and attempts.")
 @click.argument("name", type=utf8, metavar="ID_OR_FLOW")
-@click.option("--traceback", is_flag=True, help="Print the tracebacks of failed attempts too.")
+@click.option("--traceback", is_flag=True, help="Also print the tracebacks of failed attempts.")
 @json_option
 @settings_options
 def show_command(settings: Settings, *, name: str, traceback: bool, as_json: bool) -> None:
-    r"""Show all that is known of an event: fields, body, route, deliveries, their attempts, and what operators did.
+    r"""Show all data of an event: fields, body, route, deliveries, attempts, and what operators did.
 
-    For a parked or dismissed event it shows why, and for each handler of its class or key why that does not get it.
+    For a parked or dismissed event the command shows why, and why each handler of its class or key does not match.
 
-    ID_OR_FLOW is the id of an event, as the answer's header Flowhooks-Event has it; or of a delivery; or of a
-    process instance. If that instance has several events they are listed; --json always has all of them in full.
+    ID_OR_FLOW is the id of an event (the header Flowhooks-Event of the answer), of a delivery, or of a process
+    instance. If a process instance has more than one event, the events are listed; --json always prints all of them in
+    full.
 
     \b
     Examples:
@@ -71,7 +72,7 @@ def show_command(settings: Settings, *, name: str, traceback: bool, as_json: boo
             print_events(events)
             output.print_line()
             output.print_line(
-                f"{output.pluralize(len(events), 'event')} of this flow instance: show one of them by its id."
+                f"{output.pluralize(len(events), 'event')} of this flow instance. To show an event, give its id."
             )
 
 
@@ -106,7 +107,7 @@ def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool) -> Non
         ("version", None if version is None else str(version)),
         ("definition", event.process_definition_id),
         ("conclusion", event.conclusion),
-        ("came again", output.pluralize(stored.repeats, "time") if stored.repeats else None),
+        ("received again", output.pluralize(stored.repeats, "time") if stored.repeats else None),
     ):
         if value is not None:
             output.print_line(f"  {word:<14} {value}")
@@ -114,7 +115,7 @@ def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool) -> Non
     output.print_line("  body")
     output.print_lines(output.format_body(stored.body), indent="    ")
     for received, body in reader.conflicts(event.id):
-        output.print_line(f"  another body, rejected with 409, came at {output.format_time(received)}")
+        output.print_line(f"  another body, rejected with 409, was received at {output.format_time(received)}")
         output.print_lines(output.format_body(body), indent="    ")
     paused, open_circuits = reader.paused(), reader.open_circuits()
     for standing in stored.delivery_statuses:
@@ -130,7 +131,7 @@ def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool) -> Non
         )
     if entries := _audit_entries(reader, event.id):
         output.print_line()
-        output.print_line("what operators did")
+        output.print_line("operations")
         for entry in reversed(entries):
             output.print_line(
                 f"  {output.format_time(entry.at)} UTC, {audit_text.actor_text(entry)}: {audit_text.describe(entry)}"
@@ -142,19 +143,19 @@ def _print_no_match(stored: StoredEvent) -> None:
     if stored.state == "routed":
         return
     if no_match is not None:
-        output.print_line("  handlers that do not get it")
+        output.print_line("  handlers that do not match")
         for handler, why in no_match.reasons.items():
             output.print_line(f"    {handler}: {why}")
         if more := no_match.total - len(no_match.reasons):
             output.print_line(f"    and {more:,} more")
     if stored.state == "dismissed":
-        output.print_line(f"  If a handler is to get it: {command_line('events', 'reroute', event.id)}")
+        output.print_line(f"  To deliver it after all: {command_line('events', 'reroute', event.id)}")
         return
     if explain := suggestions.explain_command(event):
-        output.print_line(f"  No class or key handler takes it; `{explain}` explains.")
+        output.print_line(f"  No class or key handler matches; `{explain}` explains why.")
     else:
-        output.print_line("  It names neither class nor key, so only a handler for every event can get it.")
-    output.print_line(f"  If no handler is to get it: {command_line('events', 'dismiss', event.id)}")
+        output.print_line("  It has neither class nor key, so only a handler for every event can match.")
+    output.print_line(f"  If it needs no handler: {command_line('events', 'dismiss', event.id)}")
 
 
 def _print_delivery(
@@ -174,7 +175,7 @@ def _print_delivery(
     if standing.state is State.WAITING:
         output.print_line(f"  {'runs':<14} {_due_text(standing, paused, circuit)}")
     if len(attempts) > MAX_ATTEMPTS:
-        output.print_line(f"  {len(attempts) - MAX_ATTEMPTS:,} earlier attempts are left out; --json has them")
+        output.print_line(f"  {len(attempts) - MAX_ATTEMPTS:,} earlier attempts are not shown; --json lists them")
     for attempt in attempts[-MAX_ATTEMPTS:]:
         ended = (
             ""
@@ -193,7 +194,7 @@ def _print_delivery(
             output.print_lines(attempt.traceback.rstrip("\n"), indent="      ")
     if standing.state is State.UNKNOWN:
         command = suggestions.resolve_command(standing.delivery_id)
-        output.print_line(f"  Say what it did: {command}, with --did, --did-not or --close")
+        output.print_line(f"  Record what it did: {command}, with --did, --did-not or --close")
     elif standing.state is State.DEAD:
         output.print_line(f"  Run it again: {suggestions.replay_command(stored.event.id, standing.handler)}")
 
@@ -202,22 +203,22 @@ def _due_text(standing: DeliveryStatus, paused: int | None, circuit: CircuitStat
     if circuit is not None:
         return (
             f"when its handler works again: its circuit is open since {output.format_time(circuit.opened_at)} UTC "
-            f"because its last attempts failed ({circuit.reason}); "
-            f"tried next at {output.format_time(circuit.retry_at)} UTC, or: "
+            f"because its last attempts failed ({circuit.reason}); next try at "
+            f"{output.format_time(circuit.retry_at)} UTC. To resume it now: "
             f"{suggestions.resume_command(standing.handler)}"
         )
     if paused is not None:
         return (
-            f"when its handler is resumed, which is paused since {output.format_time(paused)} UTC: "
+            f"when its handler is resumed (paused since {output.format_time(paused)} UTC): "
             f"{suggestions.resume_command(standing.handler)}"
         )
     if standing.due_at is None and standing.comment.startswith(UNDECIDED_NOTE):
         close = command_line("events", "resolve", standing.delivery_id, "--close")
-        return f"when a process starts whose handler can decide its condition (see the note); to close it: {close}"
+        return f"when a process starts whose handler can decide its condition (see the note). To close it: {close}"
     if standing.due_at is None:
         return "when its handler is loaded"
     if standing.blocked_by is not None:
-        return f"in its turn: blocked by event {standing.blocked_by}"
+        return f"after event {standing.blocked_by}, which blocks it"
     return f"at {output.format_time(standing.due_at)} UTC"
 
 

@@ -12,24 +12,24 @@ if TYPE_CHECKING:
     from flowhooks.ledger.queries import StoredEvent
 
 
-CANNOT_BE_UNDONE: Final = "What a handler does cannot be undone."
+CANNOT_BE_UNDONE: Final = "The effects of a handler cannot be undone."
 RESOLUTION_WARNINGS: Final = {
-    "did": "That is not taken back: only `events replay --again` runs it again.",
-    "did-not": f"It is then run again. {CANNOT_BE_UNDONE}",
-    "close": "That is for good: a closed delivery is not run again.",
+    "did": "This cannot be undone: only `events replay --again` runs it again.",
+    "did-not": f"The delivery then runs again. {CANNOT_BE_UNDONE}",
+    "close": "This is final: a closed delivery does not run again.",
 }
 """Warning before each verdict, which says whether it can be undone."""
 
 
 PARKED_REASONS: Final = {
-    "handler": "no handler",
+    "handler": "no matching handler",
     "condition": "a condition cannot be decided",
     "name": "neither class nor key",
 }
 """Reasons why an event is parked."""
 DISMISSED_REASONS: Final = {
     "condition": "conditions are false",
-    "kind": "no handler of its kind",
+    "kind": "no handler listens to its kind",
     "setting": "routing.ignore_process_keys",
     "operator": "by an operator",
 }
@@ -53,44 +53,51 @@ def replay_question(dead: int, succeeded: int) -> str:
     if succeeded:
         whose = "its" if succeeded == 1 else "their"
         parts.append(f"{deliveries_text(succeeded)} that succeeded will do {whose} work a second time")
-    return f"{', and '.join(parts)}. {CANNOT_BE_UNDONE} Go on?"
+    return f"{', and '.join(parts)}. {CANNOT_BE_UNDONE} Continue?"
 
 
 def replay_text(done: Mapping[str, Any]) -> str:
     """Describe the result of a replay or of its dry run."""
     count = done["deliveries"]
     verb = "would run again" if done["dry_run"] else "runs again" if count == 1 else "run again"
-    text = f"{deliveries_text(count)} {verb}, of {pluralize(done['events'], 'event')} looked at."
+    text = f"{deliveries_text(count)} {verb}; {pluralize(done['events'], 'event')} checked."
     if skipped := done["skipped"]:
         text += f" {skipped:,} skipped: neither dead nor, with --again, succeeded."
     if out := done.get("out_of_order"):
-        text += f" {out:,} of them out of {'its' if out == 1 else 'their'} order, after what waits for the same key."
+        text += (
+            f" {out:,} of them {'runs' if out == 1 else 'run'} out of order, after the waiting deliveries with "
+            "the same order key."
+        )
     return text + _changed_text(done)
 
 
 def _changed_text(done: Mapping[str, Any]) -> str:
     changed = done["changed_meanwhile"]
-    return f" {changed:,} had changed meanwhile and {'was' if changed == 1 else 'were'} left alone." if changed else ""
+    return (
+        (f" {changed:,} had changed meanwhile and {'was' if changed == 1 else 'were'} left unchanged.")
+        if changed
+        else ""
+    )
 
 
 def resolve_text(done: Mapping[str, Any]) -> str:
     """Describe the result of a resolution or of its dry run."""
-    verb = "would go" if done["dry_run"] else "went"
+    verb = "would change" if done["dry_run"] else "changed"
     return f"Delivery {done['delivery_id']} for {done['handler']} {verb} from {done['before']} to {done['after']}."
 
 
 def reroute_parked_text(done: Mapping[str, Any]) -> str:
     """Describe the result of a reroute of all parked events or of its dry run."""
     if not done["events"]:
-        return "No handler takes any of the parked events now."
+        return "No parked event matches a handler now."
     would = "would be " if done["dry_run"] else ""
     still_parked = done["events"] - done["delivered"] - done["dismissed"]
     text = (
-        f"{pluralize(done['events'], 'parked event')} looked at: "
-        f"{done['delivered']:,} {would}delivered ({deliveries_text(done['deliveries'])})"
+        f"{pluralize(done['events'], 'parked event')} checked: {done['delivered']:,} {would}delivered "
+        f"({deliveries_text(done['deliveries'])})"
     )
     if done["dismissed"]:
-        text += f", {done['dismissed']:,} {would}dismissed because no handler is meant for such events"
+        text += f", {done['dismissed']:,} {would}dismissed because they need no handler"
     return f"{text}, {still_parked:,} still parked."
 
 
@@ -106,22 +113,22 @@ def reroute_question(planned: Mapping[str, Any]) -> str:
         parts.append(f"{pluralize(dismissed, 'parked event')} {'is' if dismissed == 1 else 'are'} dismissed")
     if not parts:
         return ""
-    return f"{', and '.join(parts)}. {f'{CANNOT_BE_UNDONE} ' if planned['deliveries'] else ''}Go on?"
+    return f"{', and '.join(parts)}. {f'{CANNOT_BE_UNDONE} ' if planned['deliveries'] else ''}Continue?"
 
 
 def reroute_text(done: Mapping[str, Any]) -> str:
     """Describe the result of a reroute or of its dry run."""
     would = "would be " if done["dry_run"] else ""
     text = (
-        f"{pluralize(done['events'], 'event')} looked at: "
-        f"{done['delivered']:,} {would}delivered ({deliveries_text(done['deliveries'])})"
+        f"{pluralize(done['events'], 'event')} checked: {done['delivered']:,} {would}delivered "
+        f"({deliveries_text(done['deliveries'])})"
     )
     if done["parked"]:
         text += f", {done['parked']:,} {would}parked again"
     if done["dismissed"]:
-        text += f", {done['dismissed']:,} {would}dismissed because no handler is meant for such events"
+        text += f", {done['dismissed']:,} {would}dismissed because they need no handler"
     if skipped := done["skipped"]:
-        text += f", {skipped:,} {'has' if skipped == 1 else 'have'} nothing to get"
+        text += f", {skipped:,} unchanged"
     return f"{text}.{_changed_text(done)}"
 
 
@@ -129,14 +136,14 @@ def dismiss_question(planned: Mapping[str, Any]) -> str:
     """Return the confirmation question of a dismissal; `""` if nothing would change."""
     if not planned["dismissed"]:
         return ""
-    return f"{pluralize(planned['dismissed'], 'parked event')} will be dismissed; `events reroute` undoes it. Go on?"
+    return f"{pluralize(planned['dismissed'], 'parked event')} will be dismissed; `events reroute` undoes it. Continue?"
 
 
 def dismiss_text(done: Mapping[str, Any]) -> str:
     """Describe the result of a dismissal or of its dry run."""
     count = done["dismissed"]
     verb = "would be" if done["dry_run"] else "is" if count == 1 else "are"
-    text = f"{pluralize(count, 'parked event')} {verb} dismissed, of {pluralize(done['events'], 'event')} looked at."
+    text = f"{pluralize(count, 'parked event')} {verb} dismissed; {pluralize(done['events'], 'event')} checked."
     if skipped := done["skipped"]:
         text += f" {skipped:,} skipped: not parked."
     return text + _changed_text(done)
@@ -147,4 +154,4 @@ def no_server_text(done: Mapping[str, Any]) -> str:
     runs = done.get("deliveries", 0) or done.get("after") == "waiting"
     if done["server"] or done["dry_run"] or not runs:
         return ""
-    return "No server runs just now: they are run when one starts."
+    return "No server is running: the deliveries run once a server starts."

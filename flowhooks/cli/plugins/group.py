@@ -14,19 +14,19 @@ from flowhooks.cli.plugins.uninstall import uninstall_command
 @click.group(
     "plugins",
     commands=[list_command, show_command, new_command, install_command, uninstall_command],
-    short_help="What is installed; make, install and uninstall plugins.",
+    short_help="List, create, install and uninstall plugins.",
 )
 def command() -> None:
-    r"""Look at the plugins, make one of your own, install and uninstall them.
+    r"""List, create, install and uninstall plugins.
 
-    A plugin is a Python package with handlers, or a single file of them. It is loaded once, when a server starts: a
-    running server takes what was installed since at its next start, and has what was uninstalled until then.
+    A plugin is a Python package with handlers, or a single file. A server loads plugins once, at its start. A plugin
+    that is installed or uninstalled later takes effect at the next start.
 
     \b
     A plugin that is   is                                 then
       loaded           in use
-      elsewhere        run by other processes, not here
-      quarantined      broken, and left out               plugins show NAME says why
-      denied           kept out by the settings           plugins_allow, plugins_deny, safe_mode
-      missing          registered, and not here           bring it back, or plugins uninstall NAME
+      elsewhere        run by other processes only
+      quarantined      broken, not loaded                 plugins show NAME says why
+      denied           excluded by the settings           plugins_allow, plugins_deny, safe_mode
+      missing          registered, not installed here     install it, or plugins uninstall NAME
     """

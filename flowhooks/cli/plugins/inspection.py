@@ -92,7 +92,9 @@ def query_subprocess(*words: str, settings_source: SettingsSource) -> dict[str, 
     if completed.returncode not in {0, 1} or not isinstance(document, dict):
         reason = completed.stderr.strip().rpartition("\n")[2].removeprefix("Error: ")
         if not reason:
-            reason = "it said nothing, so a plugin may have ended it; with FLOWHOOKS_SAFE_MODE=true none is loaded"
+            reason = (
+                "it printed nothing, so a plugin may have ended the process; FLOWHOOKS_SAFE_MODE=true loads no plugins"
+            )
         shown_command = command_line(*words)
         raise InspectionFailed(
             f"`{shown_command}` failed in a new process, with exit code {completed.returncode}: {reason}"
@@ -107,7 +109,9 @@ class InspectionFailed(FlowhooksError):
 def unknown_plugin(name: str, known: Iterable[str], *, more: str = "") -> SettingsError:
     """Return the error for an unknown plugin name, with a suggestion."""
     names = list(known)
-    suggestion = did_you_mean(name, names) or (f"; there are {', '.join(names)}" if names else "; there is none at all")
+    suggestion = did_you_mean(name, names) or (
+        f"; the plugins are {', '.join(names)}" if names else ("; no plugin is installed")
+    )
     return SettingsError(f"there is no plugin {name!r}{suggestion}{more}")
 
 

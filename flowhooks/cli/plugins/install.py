@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _COMPARED_MEMBERS = ("version", "package", "origin", "state", "error", "hooks")
 
 
-@click.command("install", short_help="Install plugins with pip, and see what they will do.")
+@click.command("install", short_help="Install plugins with pip and show the effects.")
 @click.argument("requirements", type=utf8, nargs=-1, metavar="[REQUIREMENT]...")
 @click.option(
     "-e",
@@ -29,9 +29,9 @@ _COMPARED_MEMBERS = ("version", "package", "origin", "state", "error", "hooks")
     type=utf8,
     multiple=True,
     metavar="PATH",
-    help="Install this folder so that changes to it count at once; may be given several times.",
+    help="Install this folder so that changes to it take effect at once; may be given more than once.",
 )
-@click.option("--upgrade", is_flag=True, help="Install the newest version of what is installed already.")
+@click.option("--upgrade", is_flag=True, help="Upgrade installed packages to their newest version.")
 @json_option
 @settings_source_options
 def install_command(
@@ -42,12 +42,12 @@ def install_command(
     upgrade: bool,
     as_json: bool,
 ) -> None:
-    r"""Install plugins into the environment of flowhooks with pip, and say what changes when a server next starts.
+    r"""Install plugins with pip into the environment of flowhooks, and show what changes at the next start of a server.
 
-    A REQUIREMENT is whatever pip takes: a name, a name with a version, a folder, a wheel, an address. What follows
-    after a -- is pip's own, such as --no-deps. Of pip only complaints are shown. Then, in a new process, everything
-    is checked as a start would find it: which plugins are new or changed, which parked events their handlers want,
-    and what waits for them. A running server loads new plugins at its next start.
+    REQUIREMENT is any requirement of pip: a name, a name with a version, a folder, a wheel or a URL. Options after --
+    are passed to pip, such as --no-deps. Only pip's warnings and errors are shown. A new process then checks the result
+    as a server would: which plugins are new or changed, which parked events match their handlers, and how many
+    deliveries wait for them. A running server loads new plugins at its next start.
 
     \b
     Examples:
@@ -55,20 +55,20 @@ def install_command(
       flowhooks plugins install --upgrade 'acme-leave>=2'
       flowhooks plugins install -e ./acme-leave
 
-    Exit codes: 0 done, and the check found no trouble; 1 pip failed, or the check found trouble; 2 wrong usage.
+    Exit codes: 0 installed, and the check found no trouble; 1 pip failed, or the check found trouble; 2 wrong usage.
     """
     if not (requirements or editables):
-        raise click.UsageError("What is to be installed? Give a requirement, or --editable with a folder.")
+        raise click.UsageError("Nothing to install: give a requirement, or --editable with a folder.")
     settings = settings_source.load()
     pip.check_available(requirements)
     before = inspect_in_subprocess(settings_source)["plugins"]
     options = [*(["--upgrade"] if upgrade else []), *(word for path in editables for word in ("--editable", path))]
     if not as_json:
         # Do not repeat the requirements: a URL may contain a password.
-        output.print_line("Installing with pip; -- --verbose at the end has it say all that it does.")
+        output.print_line("Installing with pip. Append `-- --verbose` for the full output.")
     code = pip.run("install", "--quiet", *options, *requirements, to_stderr=as_json)
     if code:
-        raise click.ClickException(f"pip could not install that (its exit code is {code}); what it says is above")
+        raise click.ClickException(f"pip failed with exit code {code}; its output is above")
     inspection = inspect_in_subprocess(settings_source)
     result = diff_plugins(before, inspection["plugins"])
     check_result = query_subprocess("check", settings_source=settings_source)
@@ -135,11 +135,9 @@ def _print_result(result: dict[str, Any]) -> None:
         return
     output.print_line()
     if result["server"]:
-        output.print_line(
-            "The running server goes on with the plugins that it has: start it again to have it take this."
-        )
+        output.print_line("Restart the server to load the changes: it still runs with its old plugins.")
     else:
-        output.print_line("No server runs just now: the next one to start takes this.")
+        output.print_line("No server is running: the next server that starts loads the changes.")
 
 
 def _print_changes(result: dict[str, Any]) -> None:
@@ -189,11 +187,7 @@ def _startup_effects(plugins: Sequence[dict[str, Any]]) -> Iterator[str]:
             yield f"{output.pluralize(count, 'parked event')} will be delivered to {handler['id']}"
         if count := handler["dismissed_events"]:
             events = output.pluralize(count, "dismissed event")
-            yield f"{events} will not be delivered to {handler['id']}, unless you run: {handler['reroute_command']}"
+            yield f"{events} will not be delivered to {handler['id']} unless you run: {handler['reroute_command']}"
         if count := backlog["waiting"]:
             deliveries = output.pluralize(count, "delivery", "deliveries")
-            yield f"{deliveries} for {handler['id']} that {_wait(count)} will run"
-
-
-def _wait(count: int) -> str:
-    return "waits" if count == 1 else "wait"
+            yield f"{deliveries} for {handler['id']} will run"

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings
 
 
-@click.command("list", short_help="Every plugin, and what is the matter with it.")
+@click.command("list", short_help="List plugins with their status.")
 @json_option
 @settings_options
 def list_command(settings: Settings, *, as_json: bool) -> None:
-    r"""List the plugins as a server that starts now would have them, and those that are registered but not loaded.
+    r"""List the plugins that a server would load now, and plugins that are registered but not loaded.
 
-    It loads them, so what they do when they are imported and configured is done. A broken plugin is in the list and
-    does not change the exit code: `flowhooks check` is what fails then. --json has each handler, with how many
-    deliveries wait for it or need somebody's look.
+    The command loads the plugins, so their import and configuration code runs. A broken plugin is listed and does not
+    change the exit code; `flowhooks check` fails in that case. --json prints each handler with the numbers of its
+    deliveries that wait or need an operator.
 
     \b
     Examples:
@@ -55,8 +55,8 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
     missing = [plugin["name"] for plugin in plugins if plugin["state"] == "missing"]
     if missing:
         output.print_line(
-            f"Missing: {', '.join(missing)}. What comes for their handlers is kept for them; "
-            "`flowhooks plugins uninstall NAME` ends that.",
+            f"Missing: {', '.join(missing)}. Deliveries for their handlers are stored and wait; `flowhooks plugins "
+            "uninstall NAME` retires the handlers.",
             style="red",
         )
     for warning in inspection.plugins.warnings:
@@ -77,7 +77,8 @@ def _row(plugin: PluginJson) -> tuple[str, str, str, str, str]:
 def _summary(plugins: list[PluginJson]) -> str:
     if not plugins:
         return (
-            "No plugin is installed. `flowhooks plugins new` makes one; --plugins-dir names a folder of single files."
+            "No plugin is installed. Create a plugin with `flowhooks plugins new`, or give a folder of single-file "
+            "plugins with --plugins-dir."
         )
     states = [plugin["state"] for plugin in plugins]
     counts = ", ".join(f"{states.count(state):,} {state}" for state in dict.fromkeys(states))

@@ -20,7 +20,9 @@ from flowhooks.errors import SettingsError
 from flowhooks.hookspecs import PROJECT
 from flowhooks.text import command_line, one_line, shell_quote
 
-NO_TERMINAL_MESSAGE: Final = "nobody answers: say it with --domain, --package and --class or --key, and give --no-input"
+NO_TERMINAL_MESSAGE: Final = (
+    "there is no terminal for questions: give --domain, --package, --class or --key, and --no-input"
+)
 NO_COOKIECUTTER_MESSAGE: Final = (
     "flowhooks plugins new needs cookiecutter, which is not installed: pip install 'flowhooks[new]'"
 )
@@ -28,30 +30,36 @@ _SELECTORS: Final = {"callback_class": "--class", "process_key": "--key"}
 """Answers of which one is required, with their options."""
 
 
-@click.command("new", short_help="Make a plugin package of your own.")
+@click.command("new", short_help="Create a plugin package.")
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False), required=False)
-@click.option("--domain", type=utf8, metavar="TEXT", help="What it is about, in a word or two, in any language.")
-@click.option("--package", type=utf8, metavar="NAME", help="The package's name, which is also its folder's.")
+@click.option("--domain", type=utf8, metavar="TEXT", help="Subject of the plugin in one or two words, in any language.")
+@click.option("--package", type=utf8, metavar="NAME", help="Name of the package and of its folder.")
 @click.option(
-    "--class", "callback_class", type=utf8, metavar="CLASS", help="The callBackProcessClass that it listens to."
+    "--class",
+    "callback_class",
+    type=utf8,
+    metavar="CLASS",
+    help="The callBackProcessClass that the handler listens to.",
 )
-@click.option("--key", "process_key", type=utf8, metavar="KEY", help="The processDefinitionKey that it listens to.")
+@click.option(
+    "--key", "process_key", type=utf8, metavar="KEY", help="The processDefinitionKey that the handler listens to."
+)
 @click.option(
     "--conclusion",
     type=utf8,
     metavar="TEXT",
-    help="The conclusion that its handler requires; '' for every conclusion. Default: approved.",
+    help="Conclusion that the handler requires; '' for all conclusions. Default: approved.",
 )
-@click.option("--author", type=utf8, metavar="TEXT", help="Whose it is, for the package's metadata.")
+@click.option("--author", type=utf8, metavar="TEXT", help="Author in the package's metadata.")
 @click.option(
-    "--output-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="The same as DIRECTORY."
+    "--output-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Same as DIRECTORY."
 )
-@click.option("--no-input", is_flag=True, help="Ask nothing: take what is given, and defaults.")
+@click.option("--no-input", is_flag=True, help="Ask no questions: use the options and defaults.")
 def new_command(directory: Path | None, *, output_dir: Path | None, no_input: bool, **options: str | None) -> None:
-    r"""Make a plugin package: a handler, its settings, tests that pass, and a README.
+    r"""Create a plugin package with a handler, its settings, passing tests and a README.
 
-    The package gets a folder of its own in DIRECTORY, or here. What the options do not say is asked for at the
-    terminal; a class or a key there must be. Nothing is fetched from anywhere.
+    The package is created as a new folder in DIRECTORY or in the working directory. The command asks at the terminal
+    for options that are not given. A class or a key is required. Nothing is downloaded.
 
     \b
     Examples:
@@ -59,7 +67,7 @@ def new_command(directory: Path | None, *, output_dir: Path | None, no_input: bo
       flowhooks plugins new --domain Leave --key leave_request --conclusion approved
       flowhooks plugins new plugins --domain Expenses --class com.example.ExpensesApproved --no-input
 
-    Exit codes: 0 done, 2 it cannot be made, and nothing was.
+    Exit codes: 0 done, 2 the package cannot be created, and nothing was created.
     """
     if directory and output_dir:
         raise click.UsageError("DIRECTORY and --output-dir are the same: give one of them.")
@@ -68,7 +76,7 @@ def new_command(directory: Path | None, *, output_dir: Path | None, no_input: bo
     parent = directory or output_dir or Path()
     target = parent / answers["package"]
     if target.exists():
-        raise SettingsError(f"there is a folder {target} already: move it away, or choose another --package")
+        raise SettingsError(f"the folder {target} exists already: move it, or choose another --package")
     _render_template(cookiecutter, answers, parent)
     _print_next_steps(target, answers)
 
@@ -146,14 +154,16 @@ def _render_template(cookiecutter: Any, answers: dict[str, str], parent: Path) -
         except Exception as error:
             if not type(error).__module__.startswith("cookiecutter"):
                 raise
-            raise SettingsError(f"the package was not made: {one_line(str(error))}") from None
+            raise SettingsError(f"the package was not created: {one_line(str(error))}") from None
 
 
 def _print_next_steps(target: Path, answers: dict[str, str]) -> None:
     plugin = answers["package"].removeprefix(f"{PROJECT}-")
-    output.print_line(f"Made {target}: the plugin {plugin}.", style="green")
+    output.print_line(f"Created {target}: the plugin {plugin}.", style="green")
     if plugin in {entry_point.name for entry_point in entry_points(group=PROJECT)}:
-        output.print_line(f"A plugin {plugin} is installed here already; of two of one name only the first is loaded.")
+        output.print_line(
+            f"A plugin {plugin} is already installed here. Of two plugins with the same name only the first is loaded."
+        )
     sent = [word for name, option in _SEND_OPTIONS.items() if answers[name] for word in (f"--{option}", answers[name])]
     output.print_line()
     output.print_line("Next:")

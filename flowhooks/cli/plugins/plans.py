@@ -46,10 +46,10 @@ class UninstallPlan:
         if self.package:
             yield f"Uninstalls the package {self.package}, with the {names}."
         else:
-            yield f"Uninstalls nothing: of the {names}, the ledger forgets handlers."
+            yield f"Uninstalls no package; retires handlers of the {names}."
         for handler in self.handlers:
             stored = text.backlog_text(handler["backlog"])
-            word = "Retired before:" if handler["availability"] == "retired" else "Retires"
+            word = "Already retired:" if handler["availability"] == "retired" else "Retires"
             yield (
                 f"{word} {handler['id']}: {text.selectors_text(handler['selectors'])}"
                 f"{f'; stored: {stored}' if stored else ''}"
@@ -57,10 +57,10 @@ class UninstallPlan:
         if not self.handlers:
             yield "It has no handlers."
         if any(text.backlog_text(handler["backlog"]) for handler in self.handlers):
-            yield "What is stored for them stays stored, and goes on if they are installed again."
+            yield "Data stored for them is kept. If they are installed again, their deliveries continue."
         if unwanted := self.unhandled():
             fate = "parked" if unrouted == "park" else "rejected with 422"
-            yield f"Call-backs with {' or '.join(unwanted)} will be {fate}: no other handler listens to that."
+            yield f"Callbacks with {' or '.join(unwanted)} will be {fate}: no other handler listens to them."
 
     def unhandled(self) -> list[str]:
         """Return the classes and keys that no handler listens to after the uninstall."""
@@ -94,17 +94,15 @@ def plan_for_plugin(
     for plugin in installed:
         if plugin["origin"].startswith(_FILE_PREFIX):
             raise SettingsError(
-                f"plugin {plugin['name']} is the single file {plugin['origin'].removeprefix(_FILE_PREFIX)}: delete it; "
-                "after that, this command has the ledger forget its handlers"
+                f"plugin {plugin['name']} is the single file {plugin['origin'].removeprefix(_FILE_PREFIX)}: delete "
+                "the file, then run this command to retire its handlers"
             )
         if not plugin["package"]:
-            raise SettingsError(
-                f"plugin {plugin['name']} ({plugin['origin']}) is in no package that pip could uninstall"
-            )
+            raise SettingsError(f"plugin {plugin['name']} ({plugin['origin']}) is in no package that pip can uninstall")
     packages = list(dict.fromkeys(plugin["package"] for plugin in installed))
     if len(packages) > 1:
         raise SettingsError(
-            f"the packages {' and '.join(packages)} both have a plugin {name}: name one of the packages"
+            f"the packages {' and '.join(packages)} both have a plugin {name}: give the name of a package"
         )
     package = packages[0] if packages else ""
     package_plugins = [plugin for plugin in plugins if package and plugin["package"] == package] or list(named_plugins)
@@ -149,15 +147,16 @@ def plan_for_handlers(
         selected += matching
     for handler in selected:
         if why := _NOT_RETIRABLE.get(handler["availability"]):
-            raise SettingsError(f"handler {handler['id']} cannot be forgotten: {why}")
+            raise SettingsError(f"handler {handler['id']} cannot be retired: {why}")
     return _plan("", tuple(dict.fromkeys(plugin["name"] for plugin in named_plugins)), selected, plugins)
 
 
 _NOT_RETIRABLE = {
-    "present": "its plugin has it, and would have it remembered at the next start",
-    "quarantined": "its plugin cannot be used just now, so nobody can tell whether it still has it; mend that first",
-    "elsewhere": "another process runs it, and would have it remembered at its next start; stop that first",
-    "denied": "the settings keep its plugin out, so nobody can tell whether it still has it",
+    "present": "its plugin still has it and would register it again at the next start",
+    "quarantined": "its plugin cannot be used now, so it is not known whether it still has the handler; fix the "
+    "plugin first",
+    "elsewhere": "another process runs it and would register it again at its next start; stop that process first",
+    "denied": "the settings exclude its plugin, so it is not known whether it still has the handler",
 }
 
 

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings
 
 
-@click.command("show", short_help="All that is known of one plugin.")
+@click.command("show", short_help="Show a plugin with its handlers and settings.")
 @click.argument("name", type=utf8, metavar="NAME")
 @json_option
 @settings_options
 def show_command(settings: Settings, *, name: str, as_json: bool) -> None:
-    r"""Show a plugin's handlers and what they listen to, its hooks, its settings, and what is wrong with it.
+    r"""Show a plugin's handlers and what they listen to, its hooks, its settings, and its errors.
 
-    NAME is the plugin's name, or that of the package it comes in. Of settings it says what there is and which are
-    set, never what to. Plugins are loaded for it, as a server loads them.
+    NAME is the name of the plugin or of its package. The command lists the names of settings and whether they are set,
+    never their values. Plugins are loaded for it as in a server.
 
     \b
     Examples:
@@ -37,7 +37,7 @@ def show_command(settings: Settings, *, name: str, as_json: bool) -> None:
       flowhooks plugins show flowhooks-contracts
       flowhooks plugins show contracts --json | jq -r '.plugins[].traceback'
 
-    Exit codes: 0 done, also of a broken plugin; 2 there is no such plugin, or other wrong usage.
+    Exit codes: 0 done, also for a broken plugin; 2 there is no such plugin, or other wrong usage.
     """
     inspection = inspect_plugins(settings)
     summaries = [plugin_to_json(status) for status in inspection.statuses]
@@ -101,18 +101,18 @@ def _print_plugin(plugin: dict[str, Any]) -> None:
     _print_settings(plugin)
     for kind in plugin["kinds"]:
         output.print_line()
-        output.print_line(f"kind of call-back {kind['kind']}: POST /flow/{{flowInstanceId}}/call-back/{kind['kind']}")
+        output.print_line(f"kind of callback {kind['kind']}: POST /flow/{{flowInstanceId}}/call-back/{kind['kind']}")
         output.print_line(f"  {'schema':<10} {kind['file']}")
     for schema in plugin["data"]:
         output.print_line()
-        output.print_line(f"data of {schema['by']} {schema['value']}, for its own handlers")
+        output.print_line(f"data of {schema['by']} {schema['value']}, for the handlers of this plugin")
         output.print_line(f"  {'schema':<10} {schema['file']}")
 
 
 _STATE_TEXTS = {
-    "missing": "Its handlers are registered, and it is not here: what comes for them is kept, and waits.",
-    "elsewhere": "It is not here; other processes that share the ledger run its handlers.",
-    "retired": "Its handlers are retired; what is stored for them stays.",
+    "missing": "Its handlers are registered, but it is not installed here: their deliveries are stored and wait.",
+    "elsewhere": "It is not installed here; other processes that share the ledger run its handlers.",
+    "retired": "Its handlers are retired; the data stored for them is kept.",
 }
 
 
@@ -124,7 +124,7 @@ def _print_handler(handler: dict[str, Any]) -> None:
     if handler["summary"]:
         output.print_line(f"  {handler['summary']}")
     if handler["paused_at"]:
-        output.print_line(f"  {'paused':<10} since {handler['paused_at']}: what comes for it waits", style="yellow")
+        output.print_line(f"  {'paused':<10} since {handler['paused_at']}: its deliveries wait", style="yellow")
     if handler["circuit_reason"]:
         output.print_line(
             f"  {'circuit':<10} open, its last attempts failed: {handler['circuit_reason']}", style="yellow"
@@ -149,7 +149,7 @@ def _print_settings(plugin: dict[str, Any]) -> None:
     output.print_line(f"settings, in [plugins.{plugin['name']}]")
     for setting in settings:
         if not setting["described"]:
-            output.print_line(f"  {setting['name']}: set; the plugin does not say what it is")
+            output.print_line(f"  {setting['name']}: set; the plugin does not describe it")
             continue
         facts = [setting["type"]]
         if setting["required"]:

@@ -25,7 +25,9 @@ def template_dir() -> Path:
     for folder in (package / "template", package.parent / "plugins/cookiecutter-flowhooks-plugin"):
         if (folder / "cookiecutter.json").is_file():
             return folder
-    raise SettingsError(f"flowhooks is installed without its template: there is no folder {package / 'template'}")
+    raise SettingsError(
+        f"flowhooks is installed without its template: the folder {package / 'template'} does not exist"
+    )
 
 
 def refusal(answers: Mapping[str, str]) -> str | None:

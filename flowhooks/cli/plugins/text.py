@@ -33,7 +33,7 @@ def plugin_title(plugin: Mapping[str, Any]) -> str:
 def selectors_text(selectors: Mapping[str, Any] | None) -> str:
     """Describe what a handler listens to, such as `class com.example.Leave or key leave, versions >=3, from erp`."""
     if selectors is None:
-        return "what it listened to was forgotten"
+        return "unknown selectors"
     alternatives = [
         *(f"class {callback_class}" for callback_class in selectors["callback_classes"]),
         *(f"key {process_key}" for process_key in selectors["process_keys"]),
@@ -65,7 +65,7 @@ def retry_text(retry: Mapping[str, Any] | None) -> str:
     if retry is None:
         return "none: a failure is final"
     delays = [_seconds_text(delay) for delay in retry["delays"]][: retry["attempts"] - 1]
-    text = f"{pluralize(retry['attempts'], 'attempt')} in all"
+    text = f"at most {pluralize(retry['attempts'], 'attempt')}"
     if not delays:
         return text
     more = ", and so on" if retry["attempts"] - 1 > len(delays) else ""
@@ -74,8 +74,8 @@ def retry_text(retry: Mapping[str, Any] | None) -> str:
 
 def ordering_text(order_by: str | None, concurrency: int | None) -> str:
     """Describe a handler's order key and concurrency limit, such as `in order of business_key`; `""` without both."""
-    parts = [f"in order of {order_by}"] if order_by else []
-    return ", ".join([*parts, f"{concurrency} at once at the most"] if concurrency else parts)
+    parts = [f"ordered by {order_by}"] if order_by else []
+    return ", ".join([*parts, f"at most {concurrency} at a time"] if concurrency else parts)
 
 
 def isolation_text(handler: Mapping[str, Any]) -> str:
@@ -84,7 +84,7 @@ def isolation_text(handler: Mapping[str, Any]) -> str:
         return ""
     timeout = _seconds_text(handler["timeout"])
     if handler["isolation"] == "process":
-        return f"a process of its own, {timeout} and {handler['memory_mib']:,} MiB at the most"
+        return f"a process of its own, at most {timeout} and {handler['memory_mib']:,} MiB"
     return f"a thread, overdue after {timeout}"
 
 
@@ -99,7 +99,7 @@ def backlog_text(backlog: Mapping[str, int]) -> str:
     """Describe a handler's backlog, such as `3 waiting, 1 dead`; `""` if there is none."""
     parts = [f"{backlog[state]:,} {state}" for state in _BACKLOG_STATES if backlog[state]]
     if backlog["parked"]:
-        parts.append(f"{pluralize(backlog['parked'], 'parked event')} that it wants")
+        parts.append(f"{pluralize(backlog['parked'], 'parked event')} for it")
     return ", ".join(parts)
 
 

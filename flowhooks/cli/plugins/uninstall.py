@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings
 
 
-@click.command("uninstall", short_help="Uninstall a plugin, and have the ledger forget its handlers.")
+@click.command("uninstall", short_help="Uninstall a plugin and retire its handlers.")
 @click.argument("name", type=utf8, metavar="NAME")
 @click.option(
     "--handler",
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
     type=utf8,
     multiple=True,
     metavar="HANDLER",
-    help="Only forget this handler, which the plugin does not have any more; may be given several times.",
+    help="Retire only this handler, which the plugin no longer has; may be given more than once.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-@click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal to ask on.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation; required without a terminal.")
 @json_option
 @settings_source_options
 def uninstall_command(
     settings_source: SettingsSource, *, name: str, handlers: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool
 ) -> None:
-    r"""Uninstall a plugin's package with pip, and retire its handlers: the ledger forgets them.
+    r"""Uninstall a plugin's package with pip, and retire its handlers.
 
-    NAME is the plugin's name, or that of its package. Also for a plugin that is gone already, and with --handler for
-    a handler that was renamed or removed. What is retired gets no more deliveries: what only it wanted is parked from
-    then on. What is stored for it stays, and runs if it is installed again. A running server goes on as it was
-    started, with the plugin, until it is started again. It asks first, unless --yes is given.
+    NAME is the name of the plugin or of its package. The plugin may already be gone. With --handler the command retires
+    single handlers that were renamed or removed. A retired handler gets no more deliveries; events that match no other
+    handler are parked. Data stored for it is kept, and its deliveries run if it is installed again. A running server
+    keeps the plugin until it is restarted. The command asks for confirmation unless --yes is given.
 
     \b
     Examples:
@@ -58,15 +58,17 @@ def uninstall_command(
     settings = settings_source.load()
     inspection = inspect_in_subprocess(settings_source)
     if why := inspection["ledger"]["why"]:
-        raise LedgerUnusable(f"the ledger cannot be asked, and nothing was changed: {why}")
+        raise LedgerUnusable(f"the ledger cannot be read, and nothing was changed: {why}")
     plan = _make_plan(name, handlers, inspection["plugins"])
     if not (yes or dry_run or sys.stdin.isatty()):
-        raise click.UsageError("There is no terminal to ask on: give --yes, or --dry-run to see what would be done.")
+        raise click.UsageError(
+            "There is no terminal to ask for confirmation: give --yes, or --dry-run to see what would be done."
+        )
     if not as_json:
         for line in plan.lines(settings.routing.no_handler):
             output.print_line(line)
     if not (dry_run or yes):
-        click.confirm("Go on?", abort=True, err=True)
+        click.confirm("Continue?", abort=True, err=True)
     if plan.package and not dry_run:
         _uninstall(plan.package)
     # Without a ledger no handlers are registered.
@@ -102,8 +104,7 @@ def _uninstall(name: str) -> None:
         for line in pip_output.splitlines():
             output.print_line(line, err=True)
         raise click.ClickException(
-            f"pip did not uninstall {name} (its exit code is {code}; what it says is above); "
-            "its handlers were not retired"
+            f"pip did not uninstall {name} (exit code {code}; its output is above); its handlers were not retired"
         )
 
 
@@ -117,7 +118,7 @@ def _retire(settings: Settings, plan: UninstallPlan, *, dry_run: bool) -> dict[s
             raise
         again = command_line("plugins", "uninstall", plan.plugins[0])
         raise click.ClickException(
-            f"{plan.package} is uninstalled, but its handlers were not retired: {error}; `{again}` does it later"
+            f"{plan.package} is uninstalled, but its handlers were not retired: {error}; run `{again}` later"
         ) from None
 
 
@@ -128,10 +129,10 @@ def _print_result(plan: UninstallPlan, done: Mapping[str, Any]) -> None:
     if done["handlers"]:
         output.print_line(f"Retired {', '.join(done['handlers'])}.", style="green")
     elif not plan.package:
-        output.print_line("There was nothing to retire.")
+        output.print_line("There are no handlers to retire.")
     if stored := text.backlog_text(
         text.add_backlogs([handler for handler in plan.handlers if handler["id"] in done["handlers"]])
     ):
-        output.print_line(f"Still stored for them: {stored}; `flowhooks events list --handler ID` shows which.")
+        output.print_line(f"Still stored for them: {stored}; `flowhooks events list --handler ID` lists the events.")
     if done["server"]:
-        output.print_line("The running server goes on as it was started: start it again.")
+        output.print_line("Restart the server: it still runs with the old plugins.")

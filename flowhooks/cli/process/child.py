@@ -129,11 +129,11 @@ class ChildProcess:
             return self.start_error
         code = self._process.returncode
         if code >= 0:
-            return f"it ended with exit code {code}"
+            return f"it exited with code {code}"
         try:
-            return f"it was ended by {signal.Signals(-code).name}"
+            return f"it was killed by {signal.Signals(-code).name}"
         except ValueError:
-            return f"it was ended by signal {-code}"
+            return f"it was killed by signal {-code}"
 
     def close(self) -> None:
         """Close the control socket."""

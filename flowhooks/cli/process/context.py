@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings, SettingsDiff
     from flowhooks.web.server.server import Server
 
-NEXT: Final = "the process goes on with the settings that it had; mend them, then send SIGHUP again"
+NEXT: Final = "the process continues with its old settings; fix the settings, then send SIGHUP again"
 
 log = structlog.get_logger(__name__)
 
@@ -83,10 +83,10 @@ class ProcessContext:
             log.error("settings_reload_failed", why=str(error), next=NEXT)  # noqa: TRY400 (the message is enough)
         except Exception:
             # A defect in the reload must not stop the process from accepting callbacks.
-            log.exception("settings_reload_failed", why="a fault of flowhooks", next=NEXT)
+            log.exception("settings_reload_failed", why="an error in flowhooks", next=NEXT)
         else:
             log.info("settings_reloaded", changed=changes.changed)
             if changes.needs_restart:
-                why = "they have changed, and are read at the start only"
+                why = "these settings have changed, but are read only at the start"
                 log.warning("restart_needed", settings=changes.needs_restart, why=why)
         self.service_manager.ready()

@@ -71,9 +71,7 @@ class InheritedSockets:
                 sock.set_inheritable(False)
             return cls(message["number"], files, control)
         except (ValueError, LookupError, TypeError, OSError):
-            raise SettingsError(
-                f"{SUPERVISOR_VARIABLE} is what processes tell those that they start: take it away"
-            ) from None
+            raise SettingsError(f"{SUPERVISOR_VARIABLE} is for internal use: unset it") from None
 
     def apply_addresses(self, settings: Settings) -> Settings:
         """Return the settings with the addresses of the inherited sockets in place of the configured ones."""
@@ -112,7 +110,11 @@ class InheritedSockets:
                 part = b""
             received += part
             if not part:
-                log.warning("supervisor_lost", why="it has ended without a word", next="this process ends in order")
+                log.warning(
+                    "supervisor_lost",
+                    why="the supervisor has exited without a stop command",
+                    next="this process shuts down gracefully",
+                )
             self.is_replaced = bool(part) and STOP_COMMAND not in received
             shutdown_signal.request()
             if not part:

@@ -104,7 +104,7 @@ def _open_listener(name: str, address: str) -> socket.socket:
         except OSError as error:
             sock.close()
             reason = (error.strerror or str(error)).lower()
-            raise SettingsError(f"cannot listen on {address}: {reason} (another server?)") from None
+            raise SettingsError(f"cannot listen on {address}: {reason} (is another server running?)") from None
     except SettingsError as error:
         raise SettingsError(f"--{name}: {error}") from None
     return sock

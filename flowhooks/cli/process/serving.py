@@ -67,7 +67,8 @@ def allow_connections(settings: Settings) -> open_files.ConnectionLimits:
             **limits._asdict(),
             max_connections=max_connections,
             max_open_files=files,
-            why="handlers, the database and logs need files too, so connections may not use up the limit of open files",
+            why="handlers, the database and logs need files too, so connections must not use up the limit of open "
+            "files",
             next="raise the hard limit of open files (`ulimit -Hn`, LimitNOFILE of a systemd unit), or lower "
             "http.max_connections",
         )

@@ -193,14 +193,18 @@ class Supervisor:
             check_removed(self._current or self.settings, settings)
         except FlowhooksError as error:
             log.error(  # noqa: TRY400 (the message is enough)
-                "process_replace_failed", why=str(error), next="the processes that there are go on; SIGHUP tries again"
+                "process_replace_failed",
+                why=str(error),
+                next="the running processes continue; send SIGHUP to try again",
             )
             return
         ignored = [name for name in RESTART_ONLY_SETTINGS if getattr(settings, name) != getattr(self.settings, name)]
         self._current = settings
         self.on_settings(settings)
         if ignored:
-            log.warning("restart_needed", settings=ignored, why="they have changed, and are read at the start only")
+            log.warning(
+                "restart_needed", settings=ignored, why="these settings have changed, but are read only at the start"
+            )
         self._generation += 1
         self._replacing = True
         for slot in self._slots:
@@ -247,7 +251,7 @@ class Supervisor:
                 "process_replace_failed",
                 why=child.exit_reason(),
                 old=old,
-                next="the processes that there are go on; mend it, then send SIGHUP again",
+                next="the running processes continue; fix the error, then send SIGHUP again",
             )
         elif not self._was_ready:
             slot.current = None
@@ -307,7 +311,7 @@ class Supervisor:
                 log.error(
                     "process_killed",
                     process=child.pid,
-                    why="it does not end" if child.stop_requested else "it does not start",
+                    why="it does not stop in time" if child.stop_requested else "it does not start in time",
                 )
                 child.kill()
         if not self._replacing or self._stopping:

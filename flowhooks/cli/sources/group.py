@@ -13,11 +13,11 @@ from flowhooks.cli.sources.test import test_command
 @click.group(
     "sources",
     commands=[list_command, new_command, rotate_command, test_command],
-    short_help="Name the engines that may call back.",
+    short_help="Manage the credentials of engines.",
 )
 def command() -> None:
-    """Name the engines that may call back: by a secret with which they sign, or by a bearer token.
+    """Manage the credentials of engines: secrets with which they sign, or bearer tokens.
 
-    Sources stand in flowhooks.toml, and nowhere else. As soon as there is one, every call-back needs a credential.
-    None of these commands writes settings: they print what is to stand there.
+    Sources are configured only in flowhooks.toml. As soon as the settings have a source, every callback needs a
+    credential. These commands do not change the settings: they print what to write into them.
     """

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings, Source
 
 
-@click.command("list", short_help="List the engines that may call back.")
+@click.command("list", short_help="List the sources in the settings.")
 @json_option
 @settings_options
 def list_command(settings: Settings, *, as_json: bool) -> None:
-    r"""List the engines that the settings name: by what they are known, until when, from where, and how much they may.
+    r"""List the sources in the settings with their credentials, expiry times, networks and limits.
 
-    No secret is read or shown, nor a hash of one. `flowhooks check` says whether they can be had.
+    Secrets and hashes are neither read nor shown. `flowhooks check` says whether the secrets can be read.
 
     \b
     Examples:
@@ -44,10 +44,11 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
             )
             for name, source in sources
         ]
-        output.print_table(("name", "known by", "from", "limits"), rows)
+        output.print_table(("name", "credentials", "from", "limits"), rows)
     else:
         output.print_line(
-            "The settings name no source: whoever reaches the server may call back, as the source default."
+            "The settings have no source: programs on the server's machine may send callbacks without a credential, "
+            "as the source default."
         )
 
 
@@ -78,7 +79,7 @@ def _credential_texts(source: Source) -> list[str]:
         words.append(f"token in {source.token_file}")
     for secret in source.secrets:
         until = "" if secret.not_after is None else f", until {output.format_time(expires_at(secret))}"
-        words.append(f"secret in {secret.file or secret.env}{until}{' (ended)' if has_ended(secret) else ''}")
+        words.append(f"secret in {secret.file or secret.env}{until}{' (expired)' if has_ended(secret) else ''}")
     return words
 
 
@@ -86,5 +87,5 @@ def _limits(source: Source, settings: Settings) -> str:
     limit = settings.http.max_body_bytes if source.max_body_bytes is None else source.max_body_bytes
     words = [f"{limit:,} bytes"]
     if source.rate:
-        words.append(f"{source.rate:g} a second" + (f", {source.burst} at once" if source.burst else ""))
+        words.append(f"{source.rate:g} per second" + (f", burst of {source.burst}" if source.burst else ""))
     return "\n".join(words)

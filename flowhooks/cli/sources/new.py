@@ -12,25 +12,28 @@ from flowhooks.settings import Secret, Source
 from flowhooks.web.callback.credentials import new_token
 
 
-@click.command("new", short_help="Make a credential, and the section that knows it.")
+@click.command("new", short_help="Create a credential and print its settings section.")
 @click.argument("name", callback=source_name)
-@click.option("--signed", "signs", is_flag=True, help="It signs its call-backs with a secret; so it is by default.")
-@click.option("--token", "by_token", is_flag=True, help="It sends a bearer token, in place of a signature.")
+@click.option(
+    "--signed", "signs", is_flag=True, help="Create a secret with which the engine signs its callbacks (default)."
+)
+@click.option("--token", "by_token", is_flag=True, help="Create a bearer token instead of a secret.")
 @click.option(
     "--file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Write it into FILE, which must not be there yet, for its owner only.",
+    help="Write the credential into the new file FILE, which only its owner can read.",
 )
 def new_command(*, name: str, signs: bool, by_token: bool, file: Path | None) -> None:
-    r"""Print the section that lets an engine in, to be added to flowhooks.toml.
+    r"""Print the section of a new source, to be added to flowhooks.toml.
 
-    The secret, or the token, is made of 32 random bytes. With --file it is written there, and the section names the
-    file; the user that the server runs as must be able to read it. Without, it is shown once, on the standard error:
-    of a token the section then has the hash, of a secret the name of an environment variable that is to hold it.
+    The secret or token is made of 32 random bytes. With --file it is written to the file, and the section names the
+    file. The user that the server runs as must be able to read the file. Without --file it is shown once, on the
+    standard error. The section then has the hash of the token, or the name of an environment variable that must hold
+    the secret.
 
-    The name is part of an event's identity, so choose it for good. An engine that has called back without a credential
-    until now keeps its events under the name `default`.
+    The name of a source is part of an event's identity: choose a name that you need not change. If the engine has sent
+    callbacks without a credential, name its source `default`, so that its events keep their identities.
 
     \b
     Examples:
@@ -41,7 +44,7 @@ def new_command(*, name: str, signs: bool, by_token: bool, file: Path | None) ->
     Exit codes: 0 printed, 2 wrong usage.
     """
     if signs and by_token:
-        raise click.UsageError("--signed and --token rule each other out.")
+        raise click.UsageError("--signed and --token exclude each other.")
     signs = not by_token
     if signs:
         credential, what = new_secret(), "secret"
@@ -56,11 +59,11 @@ def new_command(*, name: str, signs: bool, by_token: bool, file: Path | None) ->
     for line in section_lines(name, source):
         output.print_line(line)
     if file:
-        output.print_line(f"The {what} of {name} is in {file}: give the engine the same.", err=True)
+        output.print_line(f"The {what} of {name} is in {file}. Give it to the engine.", err=True)
         return
     if signs:
         output.print_line(
-            f"The secret is to be in the variable {source.secrets[0].env} where the server is started.", err=True
+            f"Set the variable {source.secrets[0].env} to the secret in the server's environment.", err=True
         )
-    output.print_line(f"The {what} of {name}, which is not shown again:", err=True)
+    output.print_line(f"The {what} of {name}, which is shown only once:", err=True)
     output.print_line(credential, err=True)

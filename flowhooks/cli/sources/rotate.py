@@ -25,26 +25,26 @@ if TYPE_CHECKING:
 DEFAULT_KEEP_DAYS: Final = 7.0
 """Default number of days for which the old secret stays valid."""
 _NEXT_STEPS: Final = (
-    "1. Put this in the place of the section that there is: the server then knows both.",
-    "2. Send the server SIGHUP, and see that its log says settings_reloaded.",
-    "3. Give the engine the new {what}, and see it accepted: flowhooks sources test {name}",
-    "4. Take the old {what} out of the section, send SIGHUP again, and delete what holds it.",
+    "1. Replace the source's section in flowhooks.toml with this one: the server then accepts both credentials.",
+    "2. Send the server SIGHUP, and check that its log has settings_reloaded.",
+    "3. Give the engine the new {what}, and check it: flowhooks sources test {name}",
+    "4. Remove the old {what} from the section, send SIGHUP again, and delete the file or variable that holds it.",
 )
 
 
 def _days(context: click.Context, param: click.Parameter, value: float) -> float:
     if math.isnan(value):  # click accepts nan in every range
-        raise click.BadParameter("nan is no number of days", context, param)
+        raise click.BadParameter("nan is not a number of days", context, param)
     return value
 
 
-@click.command("rotate", short_help="Make a new credential beside the old one.")
+@click.command("rotate", short_help="Create a new credential beside the old one.")
 @click.argument("name", callback=source_name)
 @click.option(
     "--file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Write it into FILE [default: beside the file of the old one].",
+    help="Write the credential into FILE [default: beside the file of the old credential].",
 )
 @click.option(
     "--keep",
@@ -53,35 +53,35 @@ def _days(context: click.Context, param: click.Parameter, value: float) -> float
     default=DEFAULT_KEEP_DAYS,
     show_default=True,
     metavar="DAYS",
-    help="For how long the old secret holds on; an old token does until it is taken out.",
+    help="Days for which the old secret stays valid. An old token stays valid until it is removed.",
 )
 @settings_options
 def rotate_command(settings: Settings, *, name: str, file: Path | None, keep: float) -> None:
-    r"""Make a new secret, or a new token, for an engine, and print its section with both, so that neither is refused.
+    r"""Create a new secret or token for a source, and print its section with the old and the new credential.
 
-    It is written into a file for its owner only; no setting is changed. What is to be done then, and in which order,
-    is said on the standard error: the server first, then the engine.
+    The new credential is written to a file that only its owner can read. The settings are not changed. The next steps
+    are printed on the standard error: update the server first, then the engine.
 
     \b
     Examples:
       flowhooks sources rotate erp
       flowhooks sources rotate erp --file /etc/flowhooks/erp-2027 --keep 1
 
-    Exit codes: 0 made and printed, 2 wrong usage, or no such source.
+    Exit codes: 0 created and printed, 2 wrong usage, or no such source.
     """
     source = settings.sources.get(name)
     if source is None:
-        raise SettingsError(f"the settings name no source {name}; `flowhooks sources list` shows those that there are")
+        raise SettingsError(f"there is no source {name} in the settings; `flowhooks sources list` lists the sources")
     if len(source.secrets) >= MAX_SECRETS:
         raise SettingsError(
-            f"{name} has {len(source.secrets)} secrets, and cannot have more; take those that have ended, or that the "
-            "engine does not sign with any more, out of its section first"
+            f"{name} has {len(source.secrets)} secrets, which is the maximum; first remove secrets that have expired "
+            "or are no longer used from its section"
         )
     now = datetime.now(UTC).replace(microsecond=0)
     signs = bool(source.secrets)
     old = next((secret.file for secret in source.secrets if secret.file), "") if signs else source.token_file
     if file is None and not old:
-        raise SettingsError("there is no file beside which it could be written; name one with --file")
+        raise SettingsError("there is no old file that gives a folder for the new one; give a file with --file")
     file = (file or Path(old).with_name(f"{name}-{now:%Y%m%dT%H%M%S}")).absolute()
     if signs:
         credential, what = new_secret(), "secret"
@@ -113,5 +113,5 @@ def _with_token(source: Source, file: Path) -> Source:
         try:
             known.append(token_digest_from_file(source.token_file))
         except ValueError as error:
-            raise SettingsError(f"the old token cannot be had: {error}") from None
+            raise SettingsError(f"the old token cannot be read: {error}") from None
     return replace(source, token_file=str(file), token_sha256=tuple(dict.fromkeys(known)))

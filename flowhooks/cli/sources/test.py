@@ -33,11 +33,9 @@ _TIMEOUT: Final = 15.0
 _WILDCARD_HOSTS: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 (addresses that are not called)
 
 
-@click.command("test", short_help="See whether a server takes an engine's credentials.")
+@click.command("test", short_help="Check whether a server accepts an engine's credentials.")
 @click.argument("name", callback=source_name)
-@click.option(
-    "--to", type=utf8, metavar="URL", help="The server's address [default: where the settings have it listen]."
-)
+@click.option("--to", type=utf8, metavar="URL", help="Address of the server [default: the setting listen].")
 @click.option(
     "--token-file",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -46,11 +44,11 @@ _WILDCARD_HOSTS: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 (ad
 )
 @settings_options
 def test_command(settings: Settings, *, name: str, to: str | None, token_file: Path | None) -> None:
-    r"""Call a server with every credential of an engine that can be had here, and say which of them it takes.
+    r"""Call a server with each credential of a source that can be read here, and say which ones it accepts.
 
-    A secret that has ended is not tried. What is sent is no call-back, and makes no event: the server rejects it, but
-    only after it has let it in. Each is among the requests that were rejected last. One is sent without a credential,
-    too: it must not be let in.
+    An expired secret is not tried. The test request is not a callback and stores no event: the server authenticates it,
+    and then rejects its body. Each test request is listed among the rejected requests. The command also sends a request
+    without a credential, which the server must reject.
 
     \b
     Examples:
@@ -58,17 +56,18 @@ def test_command(settings: Settings, *, name: str, to: str | None, token_file: P
       flowhooks sources test erp --to https://flowhooks.example.com
       flowhooks sources test crm --token-file /etc/flowhooks/crm
 
-    Exit codes: 0 all of them are taken, 1 one is not or nobody answers, 2 wrong usage, or no such source.
+    Exit codes: 0 all credentials are accepted, 1 one is rejected or there is no answer, 2 wrong usage, or no such
+    source.
     """
     source = settings.sources.get(name)
     if source is None:
-        raise SettingsError(f"the settings name no source {name}; `flowhooks sources list` shows those that there are")
+        raise SettingsError(f"there is no source {name} in the settings; `flowhooks sources list` lists the sources")
     base = to or _local_url(settings)
     credentials = list(_credentials(name, source, token_file))
     if not credentials:
         raise SettingsError(
-            f"no credential of {name} can be had here: give --token-file, "
-            f"or set the variable {credential_options.TOKEN_VARIABLE}"
+            f"no credential of {name} can be read here: give --token-file, or set the variable "
+            f"{credential_options.TOKEN_VARIABLE}"
         )
     is_ok = _try_credential(base, "without a credential", {}, name=None)
     for what, headers in credentials:
@@ -81,11 +80,18 @@ def _try_credential(base: str, what: str, headers: dict[str, str], *, name: str 
     sent = {"Content-Type": "application/json", "Accept-Language": "en"} | headers
     status = post(base, TEST_PATH, body=TEST_BODY, headers=sent, timeout=_TIMEOUT).status
     if status in _AUTHENTICATED:
-        is_ok, message = name is not None, f"accepted as source {name}" if name else "accepted: anybody may call back"
+        is_ok, message = (
+            name is not None,
+            f"accepted as source {name}" if name else ("accepted: callbacks need no credential"),
+        )
     elif name is None and status == 401:  # noqa: PLR2004 (HTTP 401)
-        is_ok, message = True, "rejected: 401, as it should be"
+        is_ok, message = True, "rejected: 401, as expected"
     else:
-        words = {401: "it does not know it", 403: "not from this address", 429: "it is known, and has sent too much"}
+        words = {
+            401: "the credential is not known",
+            403: "the address is not allowed",
+            429: "the credential is known, but the rate limit is exceeded",
+        }
         is_ok, message = False, f"rejected: {status}" + (f", {words[status]}" if status in words else "")
     output.print_line(f"{message} ({what})", style="green" if is_ok else "red")
     return is_ok
@@ -95,7 +101,7 @@ def _credentials(name: str, source: Source, token_file: Path | None) -> Iterator
     """Yield each credential of a source with its description and headers."""
     for secret in source.secrets:
         if has_ended(secret):
-            output.print_line(f"not tried, for it has ended (the secret in {secret.location})")
+            output.print_line(f"not tried: the secret in {secret.location} has expired")
             continue
         try:
             key = decode_key(read_secret(secret, os.environ))
@@ -111,7 +117,7 @@ def _credentials(name: str, source: Source, token_file: Path | None) -> Iterator
     elif token := credential_options.read_token(token_file):
         where = f"the file {token_file}" if token_file else f"the variable {credential_options.TOKEN_VARIABLE}"
         if source.token_sha256 and hashlib.sha256(token.encode("ascii")).hexdigest() not in source.token_sha256:
-            raise SettingsError(f"{where} holds no token of {name}: none of its token_sha256 is of it")
+            raise SettingsError(f"{where} holds no token of {name}: its digest is not in token_sha256")
         yield f"with the token in {where}", {"Authorization": f"Bearer {token}"}
 
 

@@ -31,7 +31,7 @@ _SECRET_BYTES: Final = 32
 def source_name(_context: click.Context, _param: click.Parameter, value: str) -> str:
     """Check the name of a source given as an argument."""
     if not NAME.fullmatch(value):
-        raise click.BadParameter("a name is 1 to 100 letters, digits, '.', '_' or '-'")
+        raise click.BadParameter("a name must have 1 to 100 letters, digits, '.', '_' or '-'")
     return value
 
 
@@ -85,7 +85,7 @@ def write_private(path: Path, text: str) -> None:
             opened.flush()
             os.fsync(descriptor)
     except FileExistsError:
-        raise SettingsError(f"the file {path} is there already, and is left as it is; name another") from None
+        raise SettingsError(f"the file {path} exists already and was not changed; choose another file") from None
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise SettingsError(f"the file {path} cannot be written: {why}") from None

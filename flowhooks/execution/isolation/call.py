@@ -80,7 +80,8 @@ def call(pool: ProcessPool, options: RunOptions, event: Event, delivery: Deliver
             entered.clear()
             pool.discard(process, "crashed")
             raise HandlerProcessUnavailable(
-                f"its event cannot cross into its own process: a run_handler wrapper has changed its data ({error})"
+                "the event cannot be sent to the handler's process: a run_handler wrapper has changed its data "
+                f"({error})"
             ) from None
         else:
             answer = _receive_answer(pool, process, options, until=until, delivery=delivery)
@@ -91,7 +92,7 @@ def call(pool: ProcessPool, options: RunOptions, event: Event, delivery: Deliver
             reason = f": {process.spawn_error}"
             log.warning("process_spawn_failed", handler=delivery.handler, why=process.spawn_error)
     raise HandlerProcessUnavailable(
-        f"its own process could not be had: {MAX_TRIES} have ended before they began{reason}"
+        f"no process could be started for the handler: {MAX_TRIES} processes ended before they began{reason}"
     )
 
 
@@ -111,16 +112,16 @@ def _receive_answer(
         grown = _check_answer(answer, process.runs)
     except TimeoutError:
         pool.discard(process, "overdue", with_traceback=True)
-        why = f"killed after {options.timeout:g} s: overdue"
+        why = f"killed after {options.timeout:g} s because it was overdue"
     except protocol.ConnectionClosed:
         stopped = process.closing_reason == "stopped"
         pool.discard(process, "crashed", has_disconnected=True)
         if process.spawn_error:
             return None
-        why = "killed, for the server has stopped" if stopped else process.exit_text(options.memory_mib)
+        why = "killed because the server has stopped" if stopped else process.exit_text(options.memory_mib)
     except Exception as error:  # noqa: BLE001 (after any error the process must not keep running unsupervised)
         pool.discard(process, "crashed")
-        why = f"killed, for its process answered what makes no sense: {error}"
+        why = f"killed because its process sent an invalid answer: {error}"
     else:
         pool.release(process, grown)
         return answer
@@ -142,7 +143,7 @@ def _check_answer(answer: dict[str, Any], run: int) -> int:
         ProtocolError: the reply is malformed.
     """
     if answer.get("run") != run or not isinstance(grown := answer.get("grown"), int):
-        raise protocol.ProtocolError("an answer to something else")
+        raise protocol.ProtocolError("an answer to another request")
     if "raised" in answer:
         answer["raised"] = protocol.to_error(answer["raised"])
     return grown

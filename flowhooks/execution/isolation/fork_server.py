@@ -60,7 +60,7 @@ def main(control: int, parent: int) -> NoReturn:
     except EOFError:
         os._exit(0)
     if config.version != __version__:
-        sys.exit(f"flowhooks {__version__} is installed by now, and the server runs {config.version}: restart it")
+        sys.exit(f"flowhooks {__version__} is installed now, but the server runs {config.version}: restart it")
     sys.path[:] = config.path
     if config.cores and hasattr(os, "sched_setaffinity"):
         with suppress(OSError):  # an operator may have removed these cores meanwhile
@@ -168,7 +168,7 @@ class _ForkServer:
 
     def _handle(self, request: Mapping[str, Any]) -> None:
         if "fork" in request and len(self._files) < _FILES_PER_FORK:
-            self.send(ended=request["fork"], why=f"no process can be made: {os.strerror(errno.EMFILE)}")
+            self.send(ended=request["fork"], why=f"no process can be created: {os.strerror(errno.EMFILE)}")
         elif "fork" in request:
             self._fork(request["fork"], [self._files.popleft() for _ in range(_FILES_PER_FORK)])
         elif (pid := self.pids.get(request["signal"])) is not None:
@@ -187,7 +187,7 @@ class _ForkServer:
         try:
             pid = os.fork()
         except OSError as error:
-            self.send(ended=number, why=f"no process can be made: {error.strerror}")
+            self.send(ended=number, why=f"no process can be created: {error.strerror}")
         else:
             if pid == 0:
                 try:

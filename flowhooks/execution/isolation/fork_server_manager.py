@@ -171,7 +171,11 @@ class ForkServerManager:
                 return
             tries = 1 if time.monotonic() - started > STABLE_SECONDS else tries + 1
             pause = RESTART_DELAYS[min(tries, len(RESTART_DELAYS)) - 1]
-            log.error("isolation_failed", why=why, next=f"tried again in {pause:g} s; handlers' deliveries wait")
+            log.error(
+                "isolation_failed",
+                why=why,
+                next=f"it is tried again in {pause:g} s; deliveries of isolated handlers wait",
+            )
             self._on_failed("" if was_ready else why)
             self._closing.wait(pause)
 
@@ -202,10 +206,10 @@ class ForkServerManager:
             output.close()
             self._mark_all_ended()
         if progress.get("late"):
-            return f"it has not loaded the plugins within {READY_TIMEOUT:g} s", False
+            return f"it did not load the plugins within {READY_TIMEOUT:g} s", False
         last = "" if progress.get("ready") else output.tail.rpartition("\n")[2]
         code = started.returncode
-        how = f"it ended with exit code {code}" if code >= 0 else f"it was ended by signal {-code}"
+        how = f"it exited with code {code}" if code >= 0 else f"it was killed by signal {-code}"
         return f"{how}: {last}" if last else how, bool(progress.get("ready"))
 
     def _start_fork_server(self) -> tuple[subprocess.Popen[bytes], socket.socket, Output]:

@@ -201,11 +201,11 @@ class ProcessPool:
         if self._closing:
             return self._closing
         if self._loaded_handlers is None:
-            return self._failure or f"the plugins are not loaded there after {READY_TIMEOUT:g} s"
+            return self._failure or f"the fork server did not load the plugins within {READY_TIMEOUT:g} s"
         if handler in self._loaded_handlers:
             return ""
         plugin = handler.partition(":")[0]
-        return self._problems.get(plugin) or f"plugin {plugin!r} gives no such handler when it is loaded there"
+        return self._problems.get(plugin) or f"plugin {plugin!r} has no such handler when the fork server loads it"
 
     def _on_ready(self, ready: Mapping[str, Any]) -> None:
         with self._changed:
@@ -231,7 +231,8 @@ class ProcessPool:
             log.warning(
                 "isolation_threads",
                 threads=ready["threads"],
-                why="a plugin has started them while it was loaded: handlers' processes do not have them",
+                why="a plugin started threads while it was loaded, and the processes of isolated handlers do not "
+                "have them",
             )
         seconds = round(time.monotonic() - self._started_at, 3)
         log.info("isolation_ready", handlers=len(self.options) - len(missing), seconds=seconds)
@@ -239,7 +240,7 @@ class ProcessPool:
     def _changed_versions(self, loaded_versions: Mapping[str, str]) -> dict[str, str]:
         """Map plugins that were upgraded since the server started to the remedy."""
         return {
-            name: f"version {version} of plugin {name!r} is installed by now, and the server runs {own}: restart it"
+            name: f"version {version} of plugin {name!r} is installed now, but the server runs {own}: restart it"
             for name, version in loaded_versions.items()
             if (own := self._versions.get(name, version)) != version
         }
@@ -251,12 +252,12 @@ class ProcessPool:
             for handler_id, own in self._source_digests.items()
             if loaded_digests.get(handler_id, own) != own
         }
-        why = "has changed since the server was started, which runs what it was: restart it"
+        why = "has changed since the server was started, but the server runs the old content: restart it"
         return {name: f"a file of plugin {name!r} {why}" for name in changed}
 
     def _on_failed(self, why: str) -> None:
         with self._changed:
-            self._loaded_handlers, self._failure = None, why and f"the process that they come from has failed: {why}"
+            self._loaded_handlers, self._failure = None, why and f"the fork server failed: {why}"
             self._changed.notify_all()
 
     def _on_process_ended(self, process: HandlerProcess) -> None:
@@ -296,7 +297,7 @@ class ProcessPool:
         with self._changed:
             self._changed.wait_for(self._is_known, READY_TIMEOUT)
             if why := self._why_unavailable(handler):
-                raise HandlerProcessUnavailable(f"its own process could not be had: {why}")
+                raise HandlerProcessUnavailable(f"no process could be started for the handler: {why}")
             idle = self._idle.setdefault(handler, [])
             while idle:
                 process = idle[-1]
@@ -323,7 +324,9 @@ class ProcessPool:
         try:
             process = self._manager.fork()
         except OSError as error:
-            raise HandlerProcessUnavailable(f"its own process could not be had: {error.strerror or error}") from None
+            raise HandlerProcessUnavailable(
+                f"no process could be started for the handler: {error.strerror or error}"
+            ) from None
         self._processes.add(process)
         return process
 

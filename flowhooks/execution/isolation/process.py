@@ -106,18 +106,18 @@ class HandlerProcess:
     def exit_text(self, memory_mib: int) -> str:
         """Describe the exit of a process that the server had not ended."""
         if not self.ended_event.is_set() or self.code is None:
-            return "its process ended together with the one that it came from"
+            return "its process ended together with the fork server"
         if self.code >= 0:
-            return f"its process ended with exit code {self.code}, and no answer"
+            return f"its process exited with code {self.code} without an answer"
         by = f"signal {-self.code} ({_signal_name(-self.code)})"
         tail = self.output.tail
         if any(hint in tail for hint in _OUT_OF_MEMORY_TEXTS):
-            return f"its process was ended for want of memory (limit {memory_mib} MiB): {by}"
+            return f"its process ran out of memory (limit {memory_mib} MiB): {by}"
         if self.code == -signal.SIGKILL and self.closing_reason:
-            return "killed, for its process has closed its end, and given no answer"
+            return "killed because its process closed its connection without an answer"
         if self.code == -signal.SIGKILL:
-            return f"its process was ended by {by} from elsewhere, perhaps for want of memory on this machine"
-        return f"its process was ended by {by}"
+            return f"its process was killed by {by} from outside, perhaps because this machine was out of memory"
+        return f"its process was killed by {by}"
 
 
 def _signal_name(number: int) -> str:

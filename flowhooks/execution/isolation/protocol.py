@@ -78,9 +78,9 @@ class FrameReader:
         try:
             message = json.loads(self._exactly(length, until))
         except (ValueError, RecursionError):
-            raise ProtocolError("a message that is no JSON") from None
+            raise ProtocolError("a message that is not JSON") from None
         if not isinstance(message, dict):
-            raise ProtocolError("a message that is no object")
+            raise ProtocolError("a message that is not an object")
         return message
 
     def _exactly(self, count: int, until: float | None) -> bytes:
@@ -154,7 +154,7 @@ def to_error(fields: Mapping[str, Any]) -> BaseException:
             retry.__cause__ = raised
             return retry
     except (LookupError, TypeError, ValueError):
-        raise ProtocolError("an exception that makes no sense") from None
+        raise ProtocolError("an invalid exception") from None
     return raised
 
 

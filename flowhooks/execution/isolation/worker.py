@@ -116,8 +116,8 @@ def _result_message(value: Any) -> dict[str, Any]:
 
 def _refuse_transaction() -> NoReturn:
     raise TransactionError(
-        "delivery.transaction() is for handlers that run in the server's own process: this one runs in a process of "
-        'its own, and the server alone writes to its ledger; have it run in a thread (isolation="thread")'
+        "delivery.transaction() needs a handler that runs in the server's own process, because only the server "
+        'writes to its ledger; run it in a thread (isolation="thread")'
     )
 
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from flowhooks.model.delivery import ReadyDelivery
 
-SLOT_REPLACED: Final = "another thread takes its place; find out what it waits for"
-SLOT_KEPT: Final = "too many are overdue: it keeps its place; find out what it waits for, or start the server again"
-SLOT_LOST: Final = "tried again in a moment; until then fewer deliveries run at once"
+SLOT_REPLACED: Final = "another thread takes its place; find out what the handler waits for"
+SLOT_KEPT: Final = (
+    "too many attempts are overdue, so it keeps its place; find out what the handler waits for, or restart the server"
+)
+SLOT_LOST: Final = "it is tried again in a moment; until then fewer deliveries run at a time"
 
 
 class HandlerQueue:

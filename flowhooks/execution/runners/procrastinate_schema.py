@@ -59,7 +59,7 @@ def upgrade(url: str) -> int:
                         connection.execute("INSERT INTO job_migrations VALUES (%s, now())", (name,))
                     hit("migrate.jobs")
     except psycopg.Error as error:
-        raise LedgerUnusable(f"the tables of jobs cannot be made: {one_line(str(error))}{at}") from None
+        raise LedgerUnusable(f"the job tables cannot be created: {one_line(str(error))}{at}") from None
     return len(steps)
 
 
@@ -85,12 +85,12 @@ def check(url: str) -> None:
     except psycopg.errors.UndefinedTable:
         applied = set()
     except psycopg.Error as error:
-        raise LedgerUnusable(f"the tables of jobs cannot be read: {one_line(str(error))}") from None
+        raise LedgerUnusable(f"the job tables cannot be read: {one_line(str(error))}") from None
     available = set(_available())
     _refuse_newer(applied, available)
     if available - applied:
-        what = "older than the Procrastinate that is installed" if applied else "missing"
-        raise LedgerSchemaTooOld(f"the tables of jobs are {what}: run `flowhooks db upgrade`")
+        what = "older than the installed Procrastinate" if applied else "missing"
+        raise LedgerSchemaTooOld(f"the job tables are {what}: run `flowhooks db upgrade`")
 
 
 def _applied(connection: psycopg.Connection) -> set[str]:
@@ -108,4 +108,4 @@ def _migrations() -> Iterator[tuple[str, bytes]]:
 
 def _refuse_newer(applied: set[str], available: set[str]) -> None:
     if newer := sorted(applied - available):
-        raise LedgerUnusable(f"its tables of jobs were made by a newer Procrastinate (migration {newer[-1]})")
+        raise LedgerUnusable(f"its job tables were created by a newer Procrastinate (migration {newer[-1]})")

@@ -22,7 +22,7 @@ def procrastinate_schema_of(settings: Settings) -> ModuleType:
         SettingsError: the database is not PostgreSQL, or Procrastinate is not installed.
     """
     if not database.is_shared(database_url(settings)):
-        raise SettingsError('runner.kind = "procrastinate" needs PostgreSQL: on SQLite it is "embedded"')
+        raise SettingsError('runner.kind = "procrastinate" needs PostgreSQL: with SQLite set runner.kind = "embedded"')
     if find_spec("procrastinate") is None:
         raise SettingsError("runner.kind = \"procrastinate\" needs a package: pip install 'flowhooks[postgresql]'")
     from flowhooks.execution.runners import procrastinate_schema  # noqa: PLC0415 (an optional dependency)

@@ -39,7 +39,7 @@ def bind(listen: str) -> socket.socket:
         listening.bind(address)
     except OSError as error:
         listening.close()
-        hint = " (another server?)" if error.errno == errno.EADDRINUSE else ""
+        hint = " (is another server running?)" if error.errno == errno.EADDRINUSE else ""
         reason = (error.strerror or str(error)).lower()
         raise SettingsError(f"cannot listen on {listen}: {reason}{hint}") from None
     return listening

@@ -41,7 +41,7 @@ def test_alerts_are_listed_and_acknowledged(alerted, run, asked, hostile):
     text = run("alerts", "list", "--all", server=alerted).stdout
     assert re.search(r"acknowledged 2\d\d\d-", text)
     assert "by ann" in text
-    assert "over 1970-01-01 00:00:05" in text
+    assert "closed 1970-01-01 00:00:05" in text
     assert not CONTROLS.search(text)
 
 
@@ -67,7 +67,9 @@ def test_what_cannot_be_acknowledged_is_named(alerted, run, asked):
     assert (dry.exit_code, dry.stdout) == (0, "2 alerts would be acknowledged.\n")
     done = run("alerts", "acknowledge", "a1", "a3", "x\x1b[31m", server=alerted)
     assert done.exit_code == 1
-    assert done.stdout == ("1 alert is acknowledged. Not open, or acknowledged before: a3, x\\u001b[31m.\n")
+    assert done.stdout == (
+        "1 alert is acknowledged. Skipped, because not open or acknowledged before: a3, x\\u001b[31m.\n"
+    )
     assert asked("alerts", "acknowledge", "a1", "a2", code=1, server=alerted) == {
         "alerts": ["a2"],
         "skipped": ["a1"],
@@ -94,7 +96,7 @@ def test_a_running_server_acknowledges(server, run, asked, eventually):
 
 def test_who_has_done_what(alerted, run, asked, hostile):
     """The newest first, in words, by whom and about what; page by page; and nothing that a terminal obeys."""
-    assert run("audit", server=alerted).stdout == "Nobody has done anything yet.\n"
+    assert run("audit", server=alerted).stdout == "The audit log is empty.\n"
     event = asked("events", "list", "--flow", "f0", server=alerted)["events"][0]
     delivery = event["deliveries"][0]["id"]
     by = {"LOGNAME": f"ann{hostile}"}
@@ -114,7 +116,7 @@ def test_who_has_done_what(alerted, run, asked, hostile):
     for part in (
         f"ann{shown} by a command",
         "ran 4 deliveries again (--handler shop:book --since 2000-01-01 00:00:00)",
-        f"said of delivery {delivery} for shop:book: nothing more is needed: {shown}",
+        f"resolved delivery {delivery} for shop:book: closed, nothing more is needed: {shown}",
         f"acknowledged 1 alert (dead {shown}): {shown}",
         event["id"],
     ):
@@ -127,7 +129,7 @@ def test_who_has_done_what(alerted, run, asked, hostile):
     assert [one["id"] for one in asked("audit", "--target", event["id"], server=alerted)["entries"]] == [
         entries[1]["id"]
     ]
-    assert run("audit", "--target", "nothing", server=alerted).stdout == "Nothing of that was done.\n"
+    assert run("audit", "--target", "nothing", server=alerted).stdout == "No matching entries.\n"
 
 
 DETAILS = {
@@ -152,7 +154,7 @@ def test_every_operation_has_its_words(alerted, run, action):
         connection.execute("INSERT INTO audit_log VALUES ('d1', 1, 'ann', 'api', ?, '', ?)", (action, detail))
         connection.commit()
     text = run("audit", server=alerted, COLUMNS="400").stdout
-    assert "ann by the API" in text
+    assert "ann through the API" in text
     assert "{" not in text
     if action == "purge":
         assert "purged 2 events (--until 1970-01-01 00:00:00)" in text
@@ -171,5 +173,5 @@ def test_a_deed_of_another_version(alerted, run):
             )
         connection.commit()
     text = run("audit", server=alerted).stdout
-    for part in ('bless {"by": "x"}', "replay {}", 'retire {"handlers": 3}', "ann by the API"):
+    for part in ('bless {"by": "x"}', "replay {}", 'retire {"handlers": 3}', "ann through the API"):
         assert part in text

@@ -144,11 +144,12 @@ def test_why_an_event_goes_nowhere(expenses, run, asked):
     assert ": dismissed: conditions are false\n" in text
     assert "  conclusion     rejected\n" in text
     assert "    expenses:audit: conclusion 'rejected' is not one of approved\n" in text
-    assert "If a handler is to get it: flowhooks events reroute " in text
+    assert "To deliver it after all: flowhooks events reroute " in text
     text = run("events", "show", "silent", server=expenses).stdout
     assert ": parked: a condition cannot be decided\n" in text
-    assert "    expenses:book: no conclusion, but the handler requires one of approved\n" in text
-    assert "If no handler is to get it: flowhooks events dismiss " in text
+    assert "    expenses:book: no conclusion, but the handler requires one of approved
+" in text
+    assert "If it needs no handler: flowhooks events dismiss " in text
     (event,) = asked("events", "show", "silent", server=expenses)["events"]
     assert (event["state"], event["parked_by"], event["conclusion"]) == ("parked", "condition", None)
     assert event["no_match"]["total"] == 2
@@ -173,7 +174,7 @@ def test_a_delivery_whose_condition_cannot_be_decided_any_more(expenses, run):
     text = run("events", "show", "approved", server=expenses).stdout
     assert "note           not run: the handler's condition cannot be decided: /cost is absent" in text
     assert "runs           when a process starts whose handler can decide its condition (see the note)" in text
-    assert "to close it: flowhooks events resolve " in text
+    assert "To close it: flowhooks events resolve " in text
 
 
 def test_reroute_to_one_handler(expenses, run, asked):
@@ -183,7 +184,7 @@ def test_reroute_to_one_handler(expenses, run, asked):
     env = {"FLOWHOOKS_PLUGINS_ALLOW": "expenses,later"}
     words = ("events", "reroute", "--state", "dismissed", "--since", "1d", "--handler")
     dry = run(*words, "later:release", "--dry-run", server=expenses, **env)
-    assert dry.stdout == "1 event looked at: 1 would be delivered (1 delivery).\n"
+    assert dry.stdout == "1 event checked: 1 would be delivered (1 delivery).\n"
     done = asked(*words, "later:release", "--yes", server=expenses, **env)
     assert (done["delivered"], done["deliveries"]) == (1, 1)
     (event,) = asked("events", "show", "rejected", server=expenses)["events"]

@@ -25,8 +25,8 @@ def test_it_says_what_it_did(run, source, tmp_path, postgresql_url):
     result = run("db", "copy", str(source), postgresql_url)
     assert result.exit_code == 0, result.output
     assert all(table.name in result.stdout for table in metadata.tables.values())
-    assert f"holds the same as {source}: every count and every digest agrees." in result.stdout
-    assert result.stdout.splitlines()[-1] == "The books balance."
+    assert f"holds the same data as {source}: all counts and digests match." in result.stdout
+    assert result.stdout.splitlines()[-1] == "The counts balance."
 
 
 def test_json(asked, source, tmp_path):
@@ -49,7 +49,7 @@ def test_json(asked, source, tmp_path):
         (("a.db", "b.db", f"postgresql://u:{PASSWORD}@h/c"), "Give two databases"),
         (("a.db", "./a.db"), "the same database"),
         (("postgresql://u@h/c", f"postgresql://other:{PASSWORD}@h:5432/c"), "the same database"),
-        (("a.db", f"postgresql://u:{PASSWORD}@h:port/c"), "it is no URL"),
+        (("a.db", f"postgresql://u:{PASSWORD}@h:port/c"), "not a database URL"),
         (("a.db", f"mysql://u:{PASSWORD}@h/c"), "mysql:// is not supported"),
         (("sqlite://a.db", "b.db"), "three slashes"),
         ((":memory:", "b.db"), "a ledger in memory"),
@@ -85,7 +85,9 @@ def test_what_another_process_has_is_refused(run, source, server, tmp_path):
     """Of a server that serves the source, or a command that has the target, it says who it is, and what to do."""
     served = run("db", "copy", server.env["FLOWHOOKS_DATABASE"], str(tmp_path / "t.db"))
     assert served.exit_code == 1
-    assert f"is in use by process {server.process.pid}, a server ({server.admin}): stop it, then" in served.output
+    assert (
+        f"is in use by process {server.process.pid}, a server ({server.admin}): stop the process, then" in served.output
+    )
     assert not (tmp_path / "t.db").exists()
     lock = Lock(tmp_path / "t.db")
     assert lock.acquire()
@@ -118,7 +120,7 @@ def test_books_that_do_not_balance(run, asked, source, tmp_path):
     assert len(done["trouble"]) == 1
     plain = run("db", "copy", str(source), "target.db")
     assert plain.exit_code == 1
-    assert plain.stdout.splitlines()[-1] == "The books do not balance, as they did not before."
+    assert plain.stdout.splitlines()[-1] == "The counts do not balance, as they did not in the source."
 
 
 def test_settings_that_cannot_be_used_are_wrong_usage(run, source, tmp_path):

@@ -42,7 +42,7 @@ def test_purge(run, filled, asked):
     assert (done["purged"], done["dry_run"]) == (1, False)
     shown = run("events", "show", ids[0], "--database", database)
     assert shown.exit_code == 1
-    assert "was purged" in shown.output
+    assert "has been purged" in shown.output
     assert run("verify", "--database", database).exit_code == 0
 
 
@@ -87,7 +87,7 @@ def test_backup(run, asked, empty, tmp_path):
     result = run("db", "backup", str(target), "--database", str(empty))
     assert result.exit_code == 0, result.output
     assert f"Copied {empty} to {target}: 0." in result.stdout
-    assert result.stdout.splitlines()[-1] == "The books balance."
+    assert result.stdout.splitlines()[-1] == "The counts balance."
     assert [one.name for one in target.parent.iterdir()] == ["copy.db"]
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     with closing(Reader(f"sqlite:///{target}")) as reader:

@@ -23,7 +23,7 @@ def test_pause_and_resume(server, run, asked, settled, resumed):
     event_id = server.post("paused", processDefinitionKey="leave")
     assert settled("paused", "waiting")["handler_paused_at"]
     shown = run("events", "show", event_id, server=server).stdout
-    assert "runs           when its handler is resumed, which is paused since 20" in shown
+    assert "runs           when its handler is resumed (paused since 20" in shown
     assert "flowhooks handlers resume shop:grant" in shown
     assert "paused     since 20" in run("plugins", "show", "shop", server=server).stdout
     assert "present, paused" in run("routes", server=server, COLUMNS="140").stdout
@@ -34,7 +34,7 @@ def test_pause_and_resume(server, run, asked, settled, resumed):
         "Nothing to do. Skipped because it is paused already: shop:grant.\n",
     )
     done = run("handlers", "resume", "shop:gr*", "--yes", server=server)
-    assert done.stdout == "Resumed: shop:grant. 1 delivery that waited runs.\n"
+    assert done.stdout == "Resumed: shop:grant. 1 waiting delivery released.\n"
     assert settled("paused", "succeeded")["handler_paused_at"] is None
 
 
@@ -75,7 +75,7 @@ def test_a_handler_that_nobody_knows(server, run):
 def test_it_asks_first(server, run, at_a_terminal, resumed):
     """At a terminal it asks; without one it needs an option."""
     refused = run("handlers", "pause", "shop:copy", server=server)
-    assert (refused.exit_code, "There is no terminal to ask on" in refused.stderr) == (2, True)
+    assert (refused.exit_code, "There is no terminal to ask for confirmation" in refused.stderr) == (2, True)
     said, code = at_a_terminal("handlers", "pause", "shop:copy", typed="n\n")
     assert ("Would be paused: shop:copy." in said, code) == (True, 1)
     said, code = at_a_terminal("handlers", "pause", "shop:copy", typed="y\n")
@@ -96,7 +96,8 @@ def test_without_a_server(make_shop, tmp_path, run):
     shop.end()
     done = run("handlers", "resume", "shop:grant", "--yes", server=shop)
     assert done.stdout == (
-        "Resumed: shop:grant. 1 delivery that waited runs.\nNo server runs just now: they are run when one starts.\n"
+        "Resumed: shop:grant. 1 waiting delivery released.\n"
+        "No server is running: the deliveries run once a server starts.\n"
     )
     reader = Reader(f"sqlite:///{folder / 'shop.db'}")
     assert [(one.state, one.attempt) for one in reader.delivery_statuses(event_id)] == [("waiting", 0)]

@@ -124,7 +124,7 @@ def test_wrong_usage_is_said_in_short(run):
         (("events", "list", "--state", "nonsense"), "--state"),
         (("events", "list", "--limit", "0"), "--limit"),
         (("events", "list", "--since", "nonsense"), "'nonsense' is not a time"),
-        (("events", "list", "--since", "2h", "--until", "3h"), "--since must lie before --until"),
+        (("events", "list", "--since", "2h", "--until", "3h"), "--since must be before --until"),
         (("events", "list", "--flow", "\udcff"), "UTF-8"),
         (("events", "list", "--database", "mysql://user:secret@host/db"), "mysql://"),
     ):

@@ -37,7 +37,7 @@ def test_without_a_server_it_is_done_here(left, run, asked):
     result = run("events", "replay", "--flow", "f0", "--yes", server=left)
     assert result.exit_code == 0
     assert result.stdout == (
-        "1 delivery runs again, of 1 event looked at.\nNo server runs just now: they are run when one starts.\n"
+        "1 delivery runs again; 1 event checked.\nNo server is running: the deliveries run once a server starts.\n"
     )
     assert states(left) == {"dead": 3, "waiting": 1}
     assert asked("events", "replay", "--all", "--yes", server=left)["server"] is False
@@ -107,7 +107,8 @@ def test_ctrl_c_lets_the_step_be_done_and_says_how_far_it_came(left, run, monkey
     assert result.exit_code == 130
     assert "Stopping after this step" in result.stderr
     assert result.stderr.endswith(
-        "Error: interrupted; the same command goes on. Until then: 2 deliveries run again, of 2 events looked at.\n"
+        "Error: interrupted; run the same command again to continue. "
+        "Done so far: 2 deliveries run again; 2 events checked.\n"
     )
     assert states(left) == {"dead": 2, "waiting": 2}
     assert run("events", "replay", "--all", "--yes", server=left).stdout.startswith("2 deliveries run again")
@@ -127,7 +128,7 @@ def test_what_would_be_done_twice_is_gone_on_with_by_its_place(left, run, monkey
         stopped = run("events", "replay", "--all", "--again", "--yes", server=left)
     after = stopped.stderr.rsplit("add --after ", 1)[1].split(".")[0]
     rest = run("events", "replay", "--all", "--again", "--after", after, "--dry-run", server=left)
-    assert rest.stdout.startswith("3 deliveries would run again, of 3 events looked at.")
+    assert rest.stdout.startswith("3 deliveries would run again; 3 events checked.")
 
 
 def test_a_second_ctrl_c_stops_at_once(left, run, monkeypatch):
@@ -140,14 +141,14 @@ def test_a_second_ctrl_c_stops_at_once(left, run, monkeypatch):
     monkeypatch.setattr(Reader, "page", interrupted)
     result = run("events", "replay", "--all", "--yes", server=left)
     assert result.exit_code == 130
-    assert "the step that was under way may be done too" in result.stderr
+    assert "the current step may have been completed" in result.stderr
 
 
 def test_another_command_holds_the_lock(left, lock, run):
     """A holder without an address is a command at work or a server that starts: try again."""
     result = run("events", "replay", "--all", "--yes", server=left)
     assert result.exit_code == 1
-    assert "has the database to itself just now" in result.stderr
+    assert "uses the database exclusively" in result.stderr
     assert "try again in a moment" in result.stderr
     assert states(left) == {"dead": 4}
     assert run("events", "list", server=left).exit_code == 0
@@ -162,9 +163,9 @@ def test_the_server_of_the_lock_is_not_there(left, lock, run):
         result = run("events", "replay", "--all", "--yes", server=left)
     assert result.exit_code == 1
     assert result.output == (
-        f"Error: the server (process 4711) at {admin} holds the database, but did not take this: "
+        f"Error: the server (process 4711) at {admin} uses the database, but did not accept this request: "
         f"no answer from {admin}: connection refused. "
-        "If it was just stopped or started again, try again; if it hangs, stop it and try again\n"
+        "If it has just been stopped or restarted, try again; if it hangs, stop it and try again\n"
     )
 
 
@@ -188,9 +189,9 @@ def answering(status, body):
 @pytest.mark.parametrize(
     "answer",
     [
-        (200, b"<html>", "is not the server (process 4711): try again"),
-        (401, b'{"message": "no"}', "was started anew just now; try again"),
-        (503, b'{"message": "send the call-back again"}', "is stopping, or busy: the database could not be written"),
+        (200, b"<html>", "is not from the server (process 4711): try again"),
+        (401, b'{"message": "no"}', "has just been restarted; try again"),
+        (503, b'{"message": "send the call-back again"}', "is stopping or busy: the database could not be written"),
         (422, b'{"message": "that cannot be"}', "Error: that cannot be"),
         (500, b'{"message": "oh"}', "answered 500: oh"),
     ],

@@ -58,9 +58,9 @@ def test_a_token():
     [
         (("new", "li"), PASSWORD, "Missing option '--role'"),
         (("new", "li", "--role", "admin"), PASSWORD, "'view', 'operate'"),
-        (("new", "li wei", "--role", "view"), PASSWORD, "a name is 1 to 100 letters"),
-        (("new", "", "--role", "view"), PASSWORD, "a name is 1 to 100 letters"),
-        (("new", "li", "--role", "view"), "", "the standard input has no password"),
+        (("new", "li wei", "--role", "view"), PASSWORD, "a name must have 1 to 100 letters"),
+        (("new", "", "--role", "view"), PASSWORD, "a name must have 1 to 100 letters"),
+        (("new", "li", "--role", "view"), "", "the standard input holds no password"),
         (("new", "li", "--role", "view"), "short\n", "12 to 256 characters"),
         (("new", "li", "--role", "view"), "x" * 300, "12 to 256 characters"),
         (("new", "li", "--role", "view", PASSWORD), "", "unexpected extra argument"),
@@ -88,4 +88,4 @@ def test_the_list(tmp_path):
     }
     assert "argon2" not in listed.stdout + run("list", "--config", str(file)).stdout
     file.write_text("")
-    assert "The settings name no operator" in run("list", "--config", str(file)).stdout
+    assert "The settings have no operator" in run("list", "--config", str(file)).stdout

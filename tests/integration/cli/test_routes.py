@@ -60,8 +60,8 @@ def test_how_deliveries_take_turns(asked, run, tmp_path):
     assert found == {"turns:change": ("business_key", 4), "turns:slow": (None, 2), "turns:plain": (None, None)}
     lines = run("routes", COLUMNS="200", **env).stdout.splitlines()
     for handler, said in (
-        ("turns:change", "in order of business_key, 4 at once at the most"),
-        ("turns:slow", " 2 at once at the most"),
+        ("turns:change", "ordered by business_key, at most 4 at a time"),
+        ("turns:slow", "at most 2 at a time"),
         ("turns:plain", " -"),
     ):
         (line,) = [line for line in lines if handler in line]
@@ -96,10 +96,10 @@ def test_the_explanation_for_people(server, run):
     assert result.exit_code == 0
     assert "with key order, version 2:" in result.stdout
     assert "source 'default' is not one of erp" in result.stdout
-    assert result.stdout.endswith("It goes to shop:book.\n")
+    assert result.stdout.endswith("It is delivered to shop:book.\n")
     result = run("routes", "--key", "ordre", server=server)
     assert result.exit_code == 1
-    assert "it is parked until one is installed" in result.stdout
+    assert "it is parked until a matching handler is installed" in result.stdout
     assert "Hint: key 'order' is similar." in result.stdout
     result = run("routes", "--key", "order", "--kind", "cancelled", server=server)
     assert "Hint: there is no kind of callback 'cancelled'" in result.stdout
@@ -115,7 +115,7 @@ def test_settings_decide_what_becomes_of_it(server, asked, tmp_path):
     assert found["result"] == "ignored"
     (tmp_path / "flowhooks.toml").write_text(f'[sources.erp]\ntoken_sha256 = ["{"0" * 64}"]\n')
     assert asked("routes", "--key", "leave", server=server)["hints"] == [
-        "no source is called 'default'; the settings have erp"
+        "there is no source 'default'; the settings have erp"
     ]
 
 
@@ -133,12 +133,12 @@ def test_handlers_that_are_not_here_are_routes_too(server, asked, run, tmp_path)
     assert {one["state"] for one in found["routes"]} == {"quarantined"}
     assert "nothing_of_this_name" in found["quarantined"][0]["error"]
     text = run("routes", "--key", "leave", server=server, **env).stdout
-    assert "It goes to shop:grant.\nA handler that is not present gets its delivery all the same" in text
+    assert "It is delivered to shop:grant.\nA handler that is not present still gets its delivery" in text
 
 
 def test_without_a_ledger(run, asked, tmp_path):
     """None yet is no reason to fail, nor is one that cannot be read, of which a line says so."""
-    assert run("routes").stdout == "No handler is registered: every call-back would be parked.\n"
+    assert run("routes").stdout == "No handler is registered: every callback would be parked.\n"
     assert not list(tmp_path.iterdir())
     (tmp_path / "flowhooks.db").write_text("nonsense " * 200)
     result = run("routes")
@@ -237,13 +237,13 @@ def test_the_conditions_of_each_handler_are_explained(expenses, tmp_path):
     assert "with key expense, conclusion approved (sent as agree):" in text
     assert '/amount is absent, but the condition {"minimum": 1000} needs it' in text
     assert "/amount: undecidable" in text
-    assert "It goes to expenses:book." in text
+    assert "It is delivered to expenses:book." in text
     assert "A condition on /amount cannot be decided" in text
     text = expenses("--key", "expense", text=True, code=1)
-    assert "cannot be decided, because of conclusion: it is parked for an operator" in text
+    assert "cannot be decided because of conclusion: it is parked for an operator" in text
     text = expenses("--key", "expense", "--conclusion", "Approved", text=True)
     assert "the conditions of each are false: it is dismissed and answered 200." in text
-    assert "Hint: no handler of its class or key names the conclusion 'Approved'." in text
+    assert "Hint: no handler of its class or key requires the conclusion 'Approved'." in text
     assert "Hint: conclusion 'approved' differs only in case or white space." in text
 
 
@@ -255,7 +255,7 @@ def test_a_body_from_the_standard_input(expenses):
 
 @pytest.mark.parametrize(
     ("body", "why"),
-    [("{", "cannot be read at line 1"), ('{"a": 1, "a": 2}', "two members of the name"), ("[]", "not an object")],
+    [("{", "cannot be read at line 1"), ('{"a": 1, "a": 2}', "two members named"), ("[]", "not an object")],
 )
 def test_a_file_that_is_no_body(run, expenses, tmp_path, body, why):
     """It is read as strictly as a callback."""

@@ -55,8 +55,16 @@ def ended(tmp_path_factory, spawn, new_database, server):
 @pytest.mark.parametrize(
     ("name", "code", "said"),
     [
-        ("call-back port taken", 2, "cannot listen on 127.0.0.1:{port}: address already in use (another server?)"),
-        ("admin port taken", 2, "cannot listen on 127.0.0.1:{port}: address already in use (another server?)"),
+        (
+            "call-back port taken",
+            2,
+            "cannot listen on 127.0.0.1:{port}: address already in use (is another server running?)",
+        ),
+        (
+            "admin port taken",
+            2,
+            "cannot listen on 127.0.0.1:{port}: address already in use (is another server running?)",
+        ),
         ("no folder", 1, "cannot use the database {folder}/nothing/x.db: there is no folder {folder}/nothing"),
         ("a folder", 1, "cannot make the database file {folder}/folder.db: Is a directory"),
         ("not writable", 1, "cannot make the lock file /proc/flowhooks.db.lock: No such file or directory"),

@@ -13,7 +13,7 @@ def test_the_books_balance(server, asked, run):
     assert books["accepted"] == books["stored"] == sum(books["events"].values())
     result = run("verify", server=server)
     assert result.exit_code == 0
-    assert result.stdout.endswith("\n\nThe books balance.\n")
+    assert result.stdout.endswith("\n\nThe counts balance.\n")
 
 
 def test_the_books_do_not_balance(server, asked, run, tmp_path):
@@ -28,13 +28,13 @@ def test_the_books_do_not_balance(server, asked, run, tmp_path):
     assert any(line.endswith("has deliveries to other handlers than its route names") for line in trouble)
     result = run("verify")
     assert result.exit_code == 1
-    assert "".join(f"trouble: {line}\n" for line in trouble) + "The books do not balance.\n" in result.stdout
+    assert "".join(f"trouble: {line}\n" for line in trouble) + "The counts do not balance.\n" in result.stdout
 
 
 def test_upgrade_makes_the_database(run, tmp_path):
     """The first time it is made, the second time nothing is changed, and `verify` can read it."""
     first = run("db", "upgrade")
-    assert (first.exit_code, first.stdout[:5]) == (0, "Made ")
+    assert (first.exit_code, first.stdout[:8]) == (0, "Created ")
     assert str(tmp_path / "flowhooks.db") in first.stdout
     assert "nothing was changed" in run("db", "upgrade").stdout
     assert run("verify").exit_code == 0

@@ -221,13 +221,13 @@ RAISED = [
     (MemoryError(), "MemoryError"),
     (RecursionError("deep"), "RecursionError: deep"),
     (BlockingIOError(11, "again"), "BlockingIOError: [Errno 11] again"),
-    (Unavailable("ledger_down"), "Unavailable: The call-back could not be stored"),
+    (Unavailable("ledger_down"), "Unavailable: The callback could not be stored"),
     (
         BaseExceptionGroup("many", [KeyboardInterrupt(), ValueError("x")]),
         "BaseExceptionGroup: many (2 sub-exceptions)",
     ),
-    (Nasty(), "Nasty: (its text cannot be had: RuntimeError)"),
-    (Nastier(), "Nastier: (its text cannot be had: SystemExit)"),
+    (Nasty(), "Nasty: (its text cannot be read: RuntimeError)"),
+    (Nastier(), "Nastier: (its text cannot be read: SystemExit)"),
 ]
 
 
@@ -524,7 +524,7 @@ def test_a_probe_is_asked_what_became_of_a_lost_attempt(house, listens, verdict,
     assert runs == [1] * (verdict is False)
     assert asked == [("i1", 1)]
     if verdict is True:
-        assert standing.comment == "its probe says that it did its work"
+        assert standing.comment == "its probe says that its work was done"
     if state is State.UNKNOWN:
         due = eventually(lambda: (one := flow.only(event_id)).due_at != house.clock.now() and one.due_at)
         assert due == house.clock.now() + 60 * SECOND

@@ -406,7 +406,7 @@ def test_a_commit_without_an_answer_is_looked_up(
     assert [entry["event"] for entry in logged].count("commit_outcome_unknown") == 1
     assert contracts() == [("i", 1)] * came_through
     if not came_through:
-        assert "broke before the commit" in standing.error
+        assert "was lost before the commit" in standing.error
         flow.advance(1)
         flow.settled(event_id, State.SUCCEEDED)
         assert contracts() == [("i", 2)]

@@ -136,4 +136,4 @@ def test_a_probe_that_was_added_is_asked_of_what_is_unknown(house, listens):
     assert (second.only(event_id).state, due(second)) == (State.UNKNOWN, [])
     second.close()
     third = house.open(listens(nothing, probe=did))
-    assert third.settled(event_id, State.SUCCEEDED).comment == "its probe says that it did its work"
+    assert third.settled(event_id, State.SUCCEEDED).comment == "its probe says that its work was done"

@@ -250,7 +250,7 @@ def test_it_is_told_that_an_event_was_purged(full):
     """A request for its id gets that answer; a request for another id gets "not found"."""
     flow, ids = full
     purge(flow.app.operation_context, before(flow, 90))
-    with pytest.raises(NotFound, match=f"{ids['closed']}, received 20.*, was purged"):
+    with pytest.raises(NotFound, match=f"{ids['closed']}, received 20.*, has been purged"):
         flow.app.ledger.event(ids["closed"])
     for other in (flow.clock.new_id(), "nothing", ""):
         with pytest.raises(NotFound, match="there is no event"):

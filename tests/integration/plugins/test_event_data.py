@@ -50,9 +50,7 @@ def test_data_that_breaks_the_schema_is_rejected(house, listens, with_schemas):
     answer = flow.take(amount="a lot")
     (standing,) = answer.delivery_statuses
     assert (standing.state, standing.outcome, standing.attempt) == (State.DEAD, OutcomeKind.REJECTED, 1)
-    assert standing.error == (
-        "the data is not what data/key/leave.schema.json asks for: /amount: must be of type integer"
-    )
+    assert standing.error == ("the data does not match data/key/leave.schema.json: /amount: must be of type integer")
     (attempt,) = flow.app.ledger.attempts(standing.delivery_id)
     assert (attempt.error, attempt.traceback, attempt.result) == (standing.error, "", None)
     assert entered == []

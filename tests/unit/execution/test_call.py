@@ -12,7 +12,7 @@ from flowhooks.execution.run_options import RunOptions
 from flowhooks.model.delivery import Delivery
 from flowhooks.testing import make_event
 
-NO_FILES = "no process can be made: Too many open files"
+NO_FILES = "no process can be created: Too many open files"
 
 
 class Output:

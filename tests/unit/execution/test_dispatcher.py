@@ -333,7 +333,7 @@ def test_without_its_handler_a_delivery_waits_for_it(paper, reserved):
     assert dispatch.execute(QUEUED, claimed if reserved else None) is None
     assert paper.of("claim") == ([] if reserved else [(QUEUED,)])
     assert paper.kinds()[-1] == "settle"
-    why = "no plugin that is loaded has this handler; the delivery waits for one"
+    why = "no loaded plugin has this handler; the delivery waits until it is installed"
     assert paper.of("settle") == [(settlement(paper, OutcomeKind.FAILED, State.WAITING, error=why),)]
 
 
@@ -350,7 +350,7 @@ def test_without_its_handler_nobody_is_asked_to_probe(paper):
 
 def test_data_that_its_plugin_does_not_take_is_rejected_unseen(paper):
     """The handler is not called; the delivery is dead."""
-    paper.refused = "the data is not what it asks for"
+    paper.refused = "the data does not match it"
     paper.dispatch(retry=Retry()).execute(QUEUED)
     assert "run" not in paper.kinds()
     ((stored,),) = paper.of("settle_soon")
@@ -363,7 +363,7 @@ def test_data_that_its_plugin_does_not_take_is_rejected_unseen(paper):
 @pytest.mark.parametrize(
     ("answered", "error"),
     [
-        (7, "a run_handler wrapper returned int instead of the Outcome that its yield gave"),
+        (7, "a run_handler wrapper returned int instead of the Outcome that its yield returned"),
         (ValueError("x"), "ValueError: x"),
     ],
 )
@@ -563,7 +563,7 @@ def test_a_stale_attempt_has_written_nothing(paper, joint, logged):
     ("answered", "why"),
     [
         (lambda: TransactionError("a s3cret is twice"), "a … is twice"),
-        (lambda: unanswered(False), "the connection broke before the commit: server closed the connection"),
+        (lambda: unanswered(False), "the connection was lost before the commit: server closed the connection"),
     ],
 )
 def test_a_commit_that_failed_is_the_attempts_failure(paper, joint, logged, answered, why):
@@ -648,7 +648,7 @@ def test_a_probe_says_that_it_did_its_work(paper, probes):
         target=State.SUCCEEDED,
         attempt=3,
         now=before + 2 * SECOND,
-        comment="its probe says that it did its work",
+        comment="its probe says that its work was done",
     )
     assert paper.written == [
         ("read", "d"),
@@ -661,7 +661,7 @@ def test_a_probe_says_that_it_did_its_work(paper, probes):
 def test_a_probe_says_that_it_did_not(paper, probes):
     """Then the delivery runs again, from the start of its schedule."""
     probes(False)
-    comment = "its probe says that it did not do its work"
+    comment = "its probe says that its work was not done"
     assert paper.written[2:] == [("requeue", "transaction", [UNKNOWN], True, comment)]
 
 

@@ -464,9 +464,11 @@ def test_a_signature_that_was_used_before_is_refused_and_logged(paper, intake, l
     )
     assert (entry["log_level"], entry["why"]) == (
         "warning",
-        "its webhook-id was used before for another path or other data",
+        "the webhook-id was used before for another path or other data",
     )
-    assert entry["next"] == "ask the engine whether it reuses ids; if not, somebody has a copy: replace its secret"
+    assert entry["next"] == (
+        "check whether the engine reuses ids; if not, an attacker has a copy of a request: replace the secret"
+    )
     assert paper.takes_another()
 
 

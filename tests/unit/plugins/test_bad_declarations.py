@@ -41,16 +41,16 @@ DECLARED = {
     ),
     "a kind that nothing opens": (
         "@handler(process_key='k', kind='revoke')",
-        AT + "kind='revoke' is no kind of call-back: no schema file opens it; "
-        "there are cancel, complete, error, terminate$",
+        AT + "kind='revoke' is not a kind of callback: no schema file defines it; the kinds are cancel, complete, "
+        "error, terminate$",
     ),
     "a class that no callback can have": (
         f"@handler(callback_class='{LONG}')",
-        AT + "no call-back can have the callback_class= x+…, which must not be longer than 512 characters$",
+        AT + "no callback can have the callback_class= x+…, which must not be longer than 512 characters$",
     ),
     "a key that no callback can have": (
         f"@handler(process_key=['k', '{LONG}'])",
-        AT + "no call-back can have the process_key= x+…, which must not be longer than 512 characters$",
+        AT + "no callback can have the process_key= x+…, which must not be longer than 512 characters$",
     ),
     "async def": (
         "@handler(process_key='k')\nasync def h(event): pass",
@@ -84,7 +84,7 @@ def test_two_handlers_with_one_id(site, good, info_of):
     """Their deliveries could not be distinguished."""
     source = HEAD + "@handler(every=True)" + TAIL.replace("[h]", "[h, handler(every=True, name='h')(print)]")
     expected = (
-        r"two handlers are called 'h': \S*bad_plugin\.py:3 and <built-in function print>; give one of them name=$"
+        r"two handlers have the name 'h': \S*bad_plugin\.py:3 and <built-in function print>; give one of them name=$"
     )
     is_refused_alone(site, good, info_of, expected.replace("py:3", r"py:\d"), source=source)
 
@@ -126,7 +126,7 @@ def test_versions_that_some_version_satisfies(versions, satisfiable, site, info_
     [
         (NO_SCHEMA, "not a JSON Schema of 2020-12, at /type: 'text' is not valid"),
         ("{", r"not JSON: Expecting .* line 1 column 2"),
-        ({"$ref": "nowhere.schema.json"}, r"\$ref nowhere\.schema\.json at / leads to no schema"),
+        ({"$ref": "nowhere.schema.json"}, r"\$ref nowhere\.schema\.json at / does not resolve to a schema"),
     ],
 )
 def test_a_schema_that_is_none(path, schema, why, request):
@@ -171,7 +171,7 @@ def test_values_that_the_schema_in_force_refuses(site, info_of):
     states = {info.name: info.state for info in plugins.infos}
     assert {name for name, state in states.items() if state == "quarantined"} == {"two", "five"}
     assert info_of(plugins, "two").error.endswith(
-        "no call-back can have the callback_class= org.x, which must match the regular expression ^com\\."
+        "no callback can have the callback_class= org.x, which must match the regular expression ^com\\."
     )
 
 
@@ -196,8 +196,8 @@ def test_the_wrapper_of_a_plugin_refused_late_is_not_called(site, good, attempt)
 def test_a_plugin_for_another_flowhooks(site, good, info_of):
     """A package that asks for another version is not imported, and told which one it is made for."""
     expected = (
-        rf"it is made for flowhooks<3,>=2, and this is flowhooks {re.escape(__version__)}: "
-        r"install a version of flowhooks-bad that fits$"
+        f"it requires flowhooks<3,>=2, but this is flowhooks {re.escape(__version__)}: install a matching version of "
+        "flowhooks-bad$"
     )
     is_refused_alone(
         site, good, info_of, expected, source="raise AssertionError('imported')", requires=["flowhooks>=2,<3"]

@@ -109,7 +109,7 @@ def test_secrets_are_in_their_places_when_it_is_configured(folder):
             {"endpoints": [{"url": 3, "secret": SECRET, "time out": 1}], "endpoint": []},
             {},
             (
-                "[plugins.hooks] endpoint is not a setting; there are endpoints; "
+                "[plugins.hooks] endpoint is not a setting; the settings are endpoints; "
                 "[plugins.hooks] endpoints[0].'time out' is "
             ),
         ),
@@ -147,10 +147,10 @@ def test_a_plugin_without_configure_is_told(folder):
     (folder / "settings.schema.json").write_text("{}")
     plugin = SimpleNamespace(schemas=hookimpl(lambda: [folder]))
     assert load(None, hooks=plugin).warnings == (
-        "plugin 'hooks' has a schema of settings, but takes none: it has no hook 'configure'",
+        "plugin 'hooks' has a schema for settings, but has no settings: it has no hook 'configure'",
     )
     assert load({"a": {"env": "NOT_SET"}}, hooks=plugin).warnings == (
-        "the settings have a section [plugins.hooks], but plugin 'hooks' takes no settings",
+        "the settings have a section [plugins.hooks], but plugin 'hooks' has no settings",
     )
 
 

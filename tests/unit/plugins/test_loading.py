@@ -81,8 +81,8 @@ def test_an_operators_interrupt_passes(site):
         ("gone_plugin", r"ModuleNotFoundError: No module named 'gone_plugin'$"),
         ("bad_plugin:nothing", r"AttributeError: module 'bad_plugin' has no attribute 'nothing'$"),
         ("bad plugin!", r"its entry point is not of the form package\.module:attribute$"),
-        ("bad_plugin:nil", r"a plugin is a module or an object, not None$"),
-        ("bad_plugin:Class", r"a plugin is a module or an object, not <class 'bad_plugin\.Class'>$"),
+        ("bad_plugin:nil", r"a plugin must be a module or an object, not None$"),
+        ("bad_plugin:Class", r"a plugin must be a module or an object, not <class 'bad_plugin\.Class'>$"),
     ],
 )
 def test_an_entry_point_that_leads_nowhere_is_quarantined(target, expected, site, good, info_of):
@@ -146,8 +146,8 @@ def test_two_plugins_of_one_name(site, good):
     assert (first.state, second.state) == ("quarantined", "quarantined")
     assert second.origin == f"file {file}"
     assert second.error == (
-        f"plugin 'twin' (file {file}): there are two plugins of this name; "
-        "the other one is entry point twin_plugin of flowhooks-twin; rename this one, or take it away"
+        f"plugin 'twin' (file {file}): there are two plugins with this name; the other one is entry point "
+        "twin_plugin of flowhooks-twin; rename or remove this one"
     )
 
 
@@ -232,9 +232,9 @@ def test_a_plugins_folder_that_is_none_is_refused(name, tmp_path):
     ("name", "error"),
     [
         ("flowhooks", "the name 'flowhooks' is reserved"),
-        ("two words", "its name must be 1 to 100 letters"),
-        ("a:b", "its name must be 1 to 100 letters"),
-        ("a\nb", "its name must be 1 to 100 letters"),
+        ("two words", "its name must have 1 to 100 letters"),
+        ("a:b", "its name must have 1 to 100 letters"),
+        ("a\nb", "its name must have 1 to 100 letters"),
     ],
 )
 def test_names_that_are_refused(name, error, load):
@@ -261,10 +261,10 @@ def test_settings_that_name_no_plugin_are_told(site, good):
     site.install("contracts", good)
     plugins = site.load(sections={"contract": {}, "contracts": {}}, allow=["contracts", "leave"], deny=["pay"])
     assert plugins.warnings == (
-        "the settings have a section [plugins.contracts], but plugin 'contracts' takes no settings",
-        "plugins_allow names 'leave', and there is no such plugin",
-        "plugins_deny names 'pay', and there is no such plugin",
-        "[plugins.NAME] names 'contract', and there is no such plugin; did you mean 'contracts'?",
+        "the settings have a section [plugins.contracts], but plugin 'contracts' has no settings",
+        "plugins_allow names 'leave', but there is no such plugin",
+        "plugins_deny names 'pay', but there is no such plugin",
+        "[plugins.NAME] names 'contract', but there is no such plugin; did you mean 'contracts'?",
     )
 
 

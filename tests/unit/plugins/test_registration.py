@@ -24,7 +24,7 @@ BROKEN = {
     ),
     "a hook like none of ours": (
         "@hookimpl\ndef zzz():\n    return []",
-        r"there is no hook 'zzz' \(\S*bad_plugin\.py:2\); there are: configure, schemas, handlers, run_handler, ",
+        r"there is no hook 'zzz' \(\S*bad_plugin\.py:2\); the hooks are: configure, schemas, handlers, run_handler, ",
     ),
     "a hook misspelt in specname": (
         "@hookimpl(specname='event_acepted')\ndef told(event): pass",
@@ -52,7 +52,7 @@ BROKEN = {
     ),
     "an async hook": (
         "@hookimpl\nasync def handlers(): return []",
-        r"hook 'handlers' \(\S*bad_plugin\.py:2\) is `async def`, which is not run$",
+        r"hook 'handlers' \(\S*bad_plugin\.py:2\) is `async def`, which is not supported$",
     ),
     "no hook at all": ("x = 1", r"it implements no hook$"),
     "a hook without its mark": (
@@ -93,11 +93,11 @@ BROKEN = {
     ),
     "a function without @handler": (
         "@hookimpl\ndef handlers(): return [archive]\ndef archive(event): pass",
-        r"handlers\(\) gave the function 'archive' \(\S*bad_plugin\.py:4\), which is not made by @handler$",
+        r"handlers\(\) returned the function 'archive' \(\S*bad_plugin\.py:4\), which was not made by @handler$",
     ),
     "something else among the handlers": (
         "@hookimpl\ndef handlers(): return [None]",
-        r"handlers\(\) gave None, which is not made by @handler$",
+        r"handlers\(\) returned None, which was not made by @handler$",
     ),
     "two handlers of one name": (
         """@hookimpl
@@ -106,11 +106,11 @@ def handlers(): return [a, b]
 def a(event): pass
 @handler(every=True, name='same')
 def b(event): pass""",
-        r"two handlers are called 'same': \S*bad_plugin\.py:4 and \S*bad_plugin\.py:6; give one of them name=$",
+        r"two handlers have the name 'same': \S*bad_plugin\.py:4 and \S*bad_plugin\.py:6; give one of them name=$",
     ),
     "one handler twice": (
         "@hookimpl\ndef handlers(): return [a, a]\n@handler(every=True)\ndef a(event): pass",
-        r"handlers\(\) gave 'a' \(\S*bad_plugin\.py:4\) twice$",
+        r"handlers\(\) returned 'a' \(\S*bad_plugin\.py:4\) twice$",
     ),
     "a handler that is async": (
         "@handler(every=True)\nasync def a(event): pass",
@@ -138,11 +138,11 @@ def b(event): pass""",
     ),
     "schemas() with a folder that is none": (
         "@hookimpl\ndef schemas(): return ['/no/such/folder']",
-        r"schemas\(\) gave '/no/such/folder', which is not an existing folder$",
+        r"schemas\(\) returned '/no/such/folder', which is not an existing folder$",
     ),
     "schemas() with something else": (
         "@hookimpl\ndef schemas(): return [3]",
-        r"schemas\(\) gave 3, which is not a folder$",
+        r"schemas\(\) returned 3, which is not a folder$",
     ),
 }
 

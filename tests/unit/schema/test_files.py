@@ -68,13 +68,13 @@ def test_every_shipped_file_names_itself():
         (KIND, {"$defs": {"a": {"$id": "a"}}}, "$id at /$defs/a is not supported"),
         (KIND, {"$defs": {"a": {"$schema": "x"}}}, "$schema at /$defs/a is not supported"),
         (KIND, {"$dynamicRef": "#a", "$dynamicAnchor": "a"}, "$dynamicRef at / is not supported"),
-        ("call-back/Special.schema.json", {}, "its name is not NAME.schema.json"),
-        ("call-back/1.schema.json", {}, "its name is not NAME.schema.json"),
-        ("call-back/a_b.schema.json", {}, "its name is not NAME.schema.json"),
-        (f"call-back/{'k' * 65}.schema.json", {}, "its name is not NAME.schema.json"),
-        ("call-back/special.json", {}, "its name is not NAME.schema.json"),
-        ("Common/x.schema.json", {}, "its name is not NAME.schema.json"),
-        ("call-back/more/special.schema.json", {}, "kinds of call-back are files of the folder call-back itself"),
+        ("call-back/Special.schema.json", {}, "its name must be NAME.schema.json"),
+        ("call-back/1.schema.json", {}, "its name must be NAME.schema.json"),
+        ("call-back/a_b.schema.json", {}, "its name must be NAME.schema.json"),
+        (f"call-back/{'k' * 65}.schema.json", {}, "its name must be NAME.schema.json"),
+        ("call-back/special.json", {}, "its name must be NAME.schema.json"),
+        ("Common/x.schema.json", {}, "its name must be NAME.schema.json"),
+        ("call-back/more/special.schema.json", {}, "kinds of callback must be files directly in the folder call-back"),
     ],
 )
 def test_unusable_file(folder, name, content, why):
@@ -88,19 +88,19 @@ def test_unusable_file(folder, name, content, why):
 @pytest.mark.parametrize(
     ("schema", "why"),
     [
-        ({"$ref": "nonesuch.schema.json"}, "$ref nonesuch.schema.json at / leads to no schema"),
-        ({"$ref": "https://example.com/x.json"}, "$ref https://example.com/x.json at / leads to no schema"),
-        ({"$ref": "http://["}, "$ref http://[ at / leads to no schema"),
-        ({"$ref": "#/$defs/a"}, "$ref #/$defs/a at / leads to no schema"),
-        ({"$ref": "#nonesuch"}, "$ref #nonesuch at / leads to no schema"),
-        ({"$ref": "#/title", "title": "x"}, "$ref #/title at / leads to no schema"),
-        ({"$ref": "#/properties", "properties": {}}, "$ref #/properties at / leads to no schema"),
-        ({"properties": {"x": {"items": {"$ref": "x"}}}}, "$ref x at /properties/x/items leads to no schema"),
-        ({"properties": {"w": True, "x": {"$ref": "x"}}}, "$ref x at /properties/x leads to no schema"),
-        ({"$ref": "#"}, "the schema at / refers to itself without end"),
-        ({"properties": {"x": {"anyOf": [{}, {"$ref": "#/properties/x"}]}}}, "refers to itself without end"),
-        ({"if": {"not": {"$ref": "#"}}}, "refers to itself without end"),
-        ({"dependentSchemas": {"x": {"$ref": "#"}}}, "refers to itself without end"),
+        ({"$ref": "nonesuch.schema.json"}, "$ref nonesuch.schema.json at / does not resolve to a schema"),
+        ({"$ref": "https://example.com/x.json"}, "$ref https://example.com/x.json at / does not resolve to a schema"),
+        ({"$ref": "http://["}, "$ref http://[ at / does not resolve to a schema"),
+        ({"$ref": "#/$defs/a"}, "$ref #/$defs/a at / does not resolve to a schema"),
+        ({"$ref": "#nonesuch"}, "$ref #nonesuch at / does not resolve to a schema"),
+        ({"$ref": "#/title", "title": "x"}, "$ref #/title at / does not resolve to a schema"),
+        ({"$ref": "#/properties", "properties": {}}, "$ref #/properties at / does not resolve to a schema"),
+        ({"properties": {"x": {"items": {"$ref": "x"}}}}, "$ref x at /properties/x/items does not resolve to a schema"),
+        ({"properties": {"w": True, "x": {"$ref": "x"}}}, "$ref x at /properties/x does not resolve to a schema"),
+        ({"$ref": "#"}, "the schema at / refers to itself endlessly"),
+        ({"properties": {"x": {"anyOf": [{}, {"$ref": "#/properties/x"}]}}}, "refers to itself endlessly"),
+        ({"if": {"not": {"$ref": "#"}}}, "refers to itself endlessly"),
+        ({"dependentSchemas": {"x": {"$ref": "#"}}}, "refers to itself endlessly"),
     ],
 )
 def test_unusable_reference(folder, schema, why):
@@ -113,7 +113,7 @@ def test_unusable_reference(folder, schema, why):
 def test_references_in_a_circle(folder):
     """Two files that refer to each other without end are refused."""
     files = {KIND: {"allOf": [{"$ref": "../other.schema.json"}]}, "other.schema.json": {"$ref": KIND}}
-    assert "refers to itself without end" in refusal(lambda: Schemas.load([folder(files)]))
+    assert "refers to itself endlessly" in refusal(lambda: Schemas.load([folder(files)]))
 
 
 def test_usable_references(folder):
@@ -142,12 +142,12 @@ def test_usable_references(folder):
 
 def test_no_folder(tmp_path):
     """A folder that is not there is named."""
-    assert (
-        refusal(lambda: Schemas.load([tmp_path / "none"])) == f"there is no folder of schema files {tmp_path / 'none'}"
+    assert refusal(lambda: Schemas.load([tmp_path / "none"])) == (
+        f"the folder of schema files {tmp_path / 'none'} does not exist"
     )
     (tmp_path / "file").write_text("{}")
-    assert (
-        refusal(lambda: Schemas.load([tmp_path / "file"])) == f"there is no folder of schema files {tmp_path / 'file'}"
+    assert refusal(lambda: Schemas.load([tmp_path / "file"])) == (
+        f"the folder of schema files {tmp_path / 'file'} does not exist"
     )
 
 
@@ -201,7 +201,7 @@ def test_a_plugin_cannot_replace(folder):
     schemas = Schemas.load([folder({KIND: {"title": "x"}}, "settings")])
     where = folder({KIND: {"title": "y"}}, "plugin")
     message = refusal(lambda: schemas.with_folder(where))
-    assert message == f"schema file {where / KIND}: there is one already, which may not be replaced"
+    assert message == f"schema file {where / KIND}: this file exists already and must not be replaced"
     assert schemas.with_folder(folder({KIND: {"title": "x"}}, "same")).documents == schemas.documents
     assert schemas.with_folder(where, replace=True).documents[KIND] == {"title": "y"}
 

@@ -43,14 +43,17 @@ def test_files_are_named_after_a_class_or_key_exactly(name, own):
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("data/class/com/Example.schema.json", "so one with a / can have no schema"),
-        ("data/key/a/b/c.schema.json", "a processDefinitionKey is the name of a file of the folder data/key/ itself"),
-        ("data/class/com.Example.json", "its name is not NAME.schema.json, where NAME is a callBackProcessClass"),
-        ("data/key/a\tb.schema.json", "its name is no processDefinitionKey that can be printed"),
-        ("data/key/\udcff.schema.json", "its name is no processDefinitionKey that can be printed"),
-        ("data/classes/leave.schema.json", "the folder data has the folders data/class/ and data/key/ and no other"),
-        ("data/Class/Leave.schema.json", "its name is not NAME.schema.json"),
-        ("Settings.schema.json", "its name is not NAME.schema.json"),
+        ("data/class/com/Example.schema.json", "with a / cannot have a schema"),
+        (
+            "data/key/a/b/c.schema.json",
+            "a processDefinitionKey must be the name of a file directly in the folder data/key/",
+        ),
+        ("data/class/com.Example.json", "its name must be NAME.schema.json, where NAME is a callBackProcessClass"),
+        ("data/key/a\tb.schema.json", "its name is not a printable processDefinitionKey"),
+        ("data/key/\udcff.schema.json", "its name is not a printable processDefinitionKey"),
+        ("data/classes/leave.schema.json", "the folder data may only have the folders data/class/ and data/key/"),
+        ("data/Class/Leave.schema.json", "its name must be NAME.schema.json"),
+        ("Settings.schema.json", "its name must be NAME.schema.json"),
     ],
 )
 def test_names_that_say_nothing(name, why, folder, tmp_path):
@@ -68,7 +71,7 @@ def test_names_that_say_nothing(name, why, folder, tmp_path):
     ("schema", "why"),
     [
         ({"type": "text"}, "not a JSON Schema of 2020-12, at /type: "),
-        ({"$ref": "none.schema.json"}, "leads to no schema"),
+        ({"$ref": "none.schema.json"}, "does not resolve to a schema"),
         (b"{", "not JSON: "),
     ],
 )
@@ -142,14 +145,14 @@ def test_shared_files_cannot_refer_to_them(folder):
             "data/class/C.schema.json": {},
         }
     )
-    with pytest.raises(SettingsError, match="leads to no schema"):
+    with pytest.raises(SettingsError, match="does not resolve to a schema"):
         load_plugin_schemas(Schemas.load(), [where])
 
 
 def test_an_operators_folder_has_none(folder):
     """The folder that the settings name is nobody's own: there such a file would do nothing, so it is refused."""
     for name in ("settings.schema.json", "data/key/K.schema.json", "data/x.schema.json"):
-        with pytest.raises(SettingsError, match=r"belong into a plugin's own folder"):
+        with pytest.raises(SettingsError, match=r"belong in the plugin's own folder"):
             Schemas.load([folder({name: {}}, name.replace("/", "-"))])
 
 
@@ -160,10 +163,14 @@ def test_several_folders_of_one_plugin(folder):
     other = folder({"settings.schema.json": {"required": ["b"]}}, "other")
     own = load_plugin_schemas(Schemas.load(), [one, same])[1]
     assert (own.has_settings_schema, own.keys) == (True, ("K",))
-    with pytest.raises(SettingsError, match=r"other/settings.schema.json: another folder of the plugin has one"):
+    with pytest.raises(
+        SettingsError, match=r"other/settings.schema.json: another folder of the plugin already has this file"
+    ):
         load_plugin_schemas(Schemas.load(), [one, other])
     shipped = folder({"answer.schema.json": {}}, "shipped")
-    with pytest.raises(SettingsError, match=r"shipped/answer.schema.json: there is one already, which may not be repl"):
+    with pytest.raises(
+        SettingsError, match=r"shipped/answer.schema.json: this file exists already and must not be repl"
+    ):
         load_plugin_schemas(Schemas.load(), [one, shipped])
 
 
@@ -183,12 +190,10 @@ def test_what_a_schema_of_data_refuses(own):
     )
     body = {"amount": 4, "items": [1, SECRET, 2], "secret": SECRET}
     of_class = (
-        "the data is not what data/class/C.schema.json asks for: /amount: must be at least 5; "
-        "/items/1: must be one of 1, 2; /secret: must match the regular expression ^[0-9]+$"
+        "the data does not match data/class/C.schema.json: /amount: must be at least 5; /items/1: must be one of 1, "
+        "2; /secret: must match the regular expression ^[0-9]+$"
     )
-    of_key = (
-        'the data is not what data/key/K.schema.json asks for: /: must have the member "by" (null counts as absent)'
-    )
+    of_key = 'the data does not match data/key/K.schema.json: /: must have the member "by" (null counts as absent)'
     assert data(schemas, body, callback_class="C") == of_class
     assert data(schemas, body, process_key="K") == of_key
     assert data(schemas, body, callback_class="C", process_key="K") == f"{of_class}; {of_key}"
@@ -198,10 +203,10 @@ def test_what_a_schema_of_data_refuses(own):
 @pytest.mark.parametrize(
     ("count", "said"),
     [
-        (20, " asks for: /x/0: "),
-        (21, " asks for (the first 20 of 21 violations): /x/0: "),
-        (1000, " asks for (the first 20 of 1000 violations): /x/0: "),
-        (1001, " asks for (the first 20 of more than 1000 violations): /x/0: "),
+        (20, ".schema.json: /x/0: "),
+        (21, ".schema.json (the first 20 of 21 violations): /x/0: "),
+        (1000, ".schema.json (the first 20 of 1000 violations): /x/0: "),
+        (1001, ".schema.json (the first 20 of more than 1000 violations): /x/0: "),
     ],
 )
 def test_the_first_twenty_are_shown(count, said, own):
@@ -237,9 +242,9 @@ def test_what_a_schema_of_settings_refuses(own):
     assert schemas.settings_violations({"url": "x"}) == []
     assert schemas.settings_violations({"ends": [{"a": SECRET}], "urll": SECRET}) == [
         ((), 'must have "url"'),
-        (("ends", 0), 'must have "b" too, since it has "a"'),
+        (("ends", 0), 'must have "b" too, because it has "a"'),
         (("ends", 0), 'must have "secret"'),
-        (("urll",), "is not a setting; there are url, ends"),
+        (("urll",), "is not a setting; the settings are url, ends"),
     ]
     assert schemas.settings_violations({"url": 3}) == [(("url",), "must be of type string")]
     within = own({"settings.schema.json": {"properties": {"a": {"additionalProperties": False}}, "required": ["b"]}})

@@ -116,8 +116,8 @@ def test_no_flow_instance_id(schemas, text):
     """A text that is no id is refused to its very end, and not repeated."""
     error = refusal(lambda: schemas.check_flow_instance_id(text))
     assert error.text("en") == (
-        "The flowInstanceId in the path cannot be taken. "
-        "flowInstanceId: must match the regular expression ^[A-Za-z0-9._:~-]{1,128}$"
+        "The flowInstanceId in the path is not valid. flowInstanceId: must match the regular expression "
+        "^[A-Za-z0-9._:~-]{1,128}$"
     )
     assert error.text("zh").startswith("路径中的 flowInstanceId 不合法。 flowInstanceId: ")
 
@@ -211,9 +211,8 @@ def test_root(kind):
     """Errors of the body as a whole are reported at its root."""
     error = kind({"required": ["approvedBy", "reason"], "$ref": SHARED}, {"businessKey": SECRET})
     assert error.text("en") == (
-        "The body is JSON, but not what this call-back takes. "
-        '/: must have the member "approvedBy" (null counts as absent); '
-        '/: must have the member "reason" (null counts as absent)'
+        'The body is JSON, but is not valid for this callback. /: must have the member "approvedBy" (null counts as '
+        'absent); /: must have the member "reason" (null counts as absent)'
     )
 
 
@@ -240,7 +239,7 @@ def test_first_twenty(kind):
     error = kind(schema, {"x": [1] * 21})
     assert found(error) == [(f"/x/{index}", "schema.type") for index in range(20)]
     assert error.text("en").startswith(
-        "The body is JSON, but not what this call-back takes: 21 violations, of which the first 20 are shown. /x/0: "
+        "The body is JSON, but is not valid for this callback: 21 violations; the first 20 are shown. /x/0: "
     )
     assert "共 21 处错误，仅列出前 20 处" in error.text("zh")  # noqa: RUF001 (Chinese punctuation)
 

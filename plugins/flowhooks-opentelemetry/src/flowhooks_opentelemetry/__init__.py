@@ -146,7 +146,7 @@ def _record(span: Span, error: BaseException) -> None:
     try:
         text = str(error)
     except BaseException as worse:  # noqa: BLE001 (a plugin's own __str__ may do anything)
-        text = f"(its text cannot be had: {type(worse).__name__})"
+        text = f"(its text cannot be read: {type(worse).__name__})"
     kind = type(error)
     span.add_event(
         "exception",

@@ -99,7 +99,7 @@ def test_list_goes_on_where_it_left_off(asked, run, server):
             break
     assert found[-len(everything) :] == everything
     assert found[-2:] == ["resolved", "killed"]
-    assert "There are more: add --after " in run("events", "list", "--limit", "1", server=server).stdout
+    assert "There are more events: add --after " in run("events", "list", "--limit", "1", server=server).stdout
 
 
 def test_the_table_fits_and_has_the_ids_whole(run, asked, server):
@@ -118,7 +118,7 @@ def test_the_table_fits_and_has_the_ids_whole(run, asked, server):
 def test_nothing_found_is_said(run, server):
     """No table without rows."""
     result = run("events", "list", "--flow", "nobody", server=server)
-    assert (result.exit_code, result.stdout) == (0, "No event is like that.\n")
+    assert (result.exit_code, result.stdout) == (0, "No matching events.\n")
 
 
 def test_show_by_event_delivery_or_flow(asked, server):
@@ -146,7 +146,7 @@ def test_show_has_everything(asked, server):
 def test_show_for_people(run, server):
     """Fields, why it was routed, attempts and errors; a traceback only when it is asked for; what to do next."""
     text = run("events", "show", "leave", server=server).stdout
-    for part in ("came again     1 time", "why            key leave", 'returned {"days": 3}', "rejected with 409"):
+    for part in ("received again 1 time", "why            key leave", 'returned {"days": 3}', "rejected with 409"):
         assert part in text
     text = run("events", "show", "dead", server=server).stdout
     assert re.search(r"attempt 1 .* UTC: failed after \d+ ms\n    ValueError: closed", text)

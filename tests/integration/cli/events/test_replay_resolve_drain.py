@@ -22,10 +22,10 @@ def test_replay_runs_dead_deliveries_again(server, run, asked, settled, open_sho
     event_id = server.post("r1", **ORDER)
     (server.folder / "open").touch()
     dry = run("events", "replay", event_id, "--dry-run", server=server)
-    assert dry.stdout == "1 delivery would run again, of 1 event looked at.\n"
+    assert dry.stdout == "1 delivery would run again; 1 event checked.\n"
     assert settled("r1", "dead")["attempts"][-1]["number"] == 1
     done = run("events", "replay", event_id, "--yes", server=server)
-    assert (done.exit_code, done.stdout) == (0, "1 delivery runs again, of 1 event looked at.\n")
+    assert (done.exit_code, done.stdout) == (0, "1 delivery runs again; 1 event checked.\n")
     assert [one["outcome"] for one in settled("r1", "succeeded")["attempts"]] == ["failed", "succeeded"]
     assert asked("events", "replay", event_id, "--yes", server=server) == {
         "events": 1,
@@ -43,7 +43,7 @@ def test_what_succeeded_is_passed_over_unless_asked_for(server, run, settled):
     """`--again` does the work a second time, and nothing else does."""
     event_id = server.post("r2", processDefinitionKey="leave")
     said = run("events", "replay", event_id, "--yes", server=server).stdout
-    assert said.startswith("0 deliveries run again, of 1 event looked at. 1 skipped")
+    assert said.startswith("0 deliveries run again; 1 event checked. 1 skipped")
     assert len(settled("r2", "succeeded")["attempts"]) == 1
     run("events", "replay", "--flow", "r2", "--again", "--yes", server=server)
     assert len(settled("r2", "succeeded")["attempts"]) == 2
@@ -52,10 +52,10 @@ def test_what_succeeded_is_passed_over_unless_asked_for(server, run, settled):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "Which events? Give IDs or a filter, or --all"),
-        (("--all", "--flow", "dead"), "--all means every event"),
-        (("--flow", "dead"), "There is no terminal to ask on: give --yes"),
-        (tuple(map(str, range(1001))), "Give 1,000 IDs at the most"),
+        ((), "Select events: give IDs or a filter, or --all"),
+        (("--all", "--flow", "dead"), "--all selects every event"),
+        (("--flow", "dead"), "There is no terminal to ask for confirmation: give --yes"),
+        (tuple(map(str, range(1001))), "Give at most 1,000 IDs"),
     ],
 )
 def test_replay_refuses_what_was_hardly_meant(server, run, settled, arguments, said):
@@ -82,13 +82,13 @@ def test_replay_asks_first(server, settled, at_a_terminal, open_shop):
     (server.folder / "open").touch()
     said, code = at_a_terminal("events", "replay", "--business-key", "asked", "--again", typed="n\n")
     assert (
-        "1 dead delivery will run again, and 1 delivery that succeeded will do its work a second time. "
-        "What a handler does cannot be undone. Go on? [y/N]"
+        "1 dead delivery will run again, and 1 delivery that succeeded will do its work a second time. The effects "
+        "of a handler cannot be undone. Continue? [y/N]"
     ) in said
     assert code == 1
     assert len(settled("r3", "dead")["attempts"]) == 1
     said, code = at_a_terminal("events", "replay", "--business-key", "asked", typed="y\n")
-    assert "1 dead delivery will run again. What a handler does cannot be undone. Go on? [y/N]" in said
+    assert "1 dead delivery will run again. The effects of a handler cannot be undone. Continue? [y/N]" in said
     assert code == 0
     assert len(settled("r3", "succeeded")["attempts"]) == 2
     assert len(settled("r3-done", "succeeded")["attempts"]) == 1
@@ -99,7 +99,7 @@ def test_resolve_says_what_became_of_an_unknown_delivery(server, run, asked, set
     delivery_id = settled("resolved", "unknown")["id"]
     for verdict, state in (("--did", "succeeded"), ("--did-not", "waiting"), ("--close", "closed")):
         dry = run("events", "resolve", delivery_id, verdict, "--dry-run", server=server)
-        assert dry.stdout == f"Delivery {delivery_id} for shop:hang would go from unknown to {state}.\n"
+        assert dry.stdout == f"Delivery {delivery_id} for shop:hang would change from unknown to {state}.\n"
     done = asked("events", "resolve", delivery_id, "--did", "--note", "seen\x1b[31m it", "--yes", server=server)
     assert done == {
         "delivery_id": delivery_id,
@@ -121,8 +121,8 @@ def test_resolve_says_what_became_of_an_unknown_delivery(server, run, asked, set
 def test_resolve_refuses_what_was_hardly_meant(server, run):
     """No verdict, nobody to ask, no such delivery."""
     for arguments, code, said in (
-        (("x",), 2, "Say what became of it: --did, --did-not or --close."),
-        (("x", "--did"), 2, "There is no terminal to ask on"),
+        (("x",), 2, "Give the outcome: --did, --did-not or --close."),
+        (("x", "--did"), 2, "There is no terminal to ask for confirmation"),
         (("x", "--did", "--yes"), 1, "Error: there is no delivery x\n"),
     ):
         result = run("events", "resolve", *arguments, server=server)
@@ -132,16 +132,15 @@ def test_resolve_refuses_what_was_hardly_meant(server, run):
 
 def test_reroute_parked_finds_nobody(server, run, asked):
     """Parked events stay parked while no handler matches them."""
-    assert (
-        run("events", "reroute", "--parked", server=server).stdout == "No handler takes any of the parked events now.\n"
-    )
+    assert run("events", "reroute", "--parked", server=server).stdout == "No parked event matches a handler now.
+"
     done = asked("events", "reroute", "--parked", "--dry-run", server=server)
     assert (done["delivered"], done["dry_run"], done["server"]) == (0, True, True)
 
 
 def test_reroute_parked_refuses_what_it_does_not_take(server, run):
     """It means all parked events and every handler: what would narrow it, or means others, is wrong usage."""
-    events = "--parked means all parked events; leave out IDs, filters, --all and --after."
+    events = "--parked selects all parked events; leave out IDs, filters, --all and --after."
     for arguments, said in (
         (("x",), events),
         (("--id", "x"), events),
@@ -150,7 +149,7 @@ def test_reroute_parked_refuses_what_it_does_not_take(server, run):
         (("--since", "2h"), events),
         (("--all",), events),
         (("--after", "x"), events),
-        (("--handler", "shop:book"), "--parked means every handler; leave out --handler"),
+        (("--handler", "shop:book"), "--parked applies to every handler; leave out --handler"),
     ):
         for more in ((), ("--dry-run",)):
             result = run("events", "reroute", "--parked", *arguments, *more, server=server)
@@ -172,5 +171,5 @@ def test_many_commands_at_once(server, spawn, open_shop, settled):
     (server.folder / "open").touch()
     started = [spawn("events", "replay", event_id, "--yes", server=server) for _ in range(2)]
     said = [process.communicate(timeout=60)[0] for process in started]
-    assert sorted(one.split(",")[0] for one in said) == ["0 deliveries run again", "1 delivery runs again"]
+    assert sorted(one.split(";")[0] for one in said) == ["0 deliveries run again", "1 delivery runs again"]
     assert len(settled("r4", "succeeded")["attempts"]) == 2

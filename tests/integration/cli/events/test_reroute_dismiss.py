@@ -27,19 +27,19 @@ def test_dismiss_and_back_again(server, run, asked, trips, hostile):
     (event_id, _) = trips("dr1", 2)
     words = ("--business-key", "dr1")
     dry = run("events", "dismiss", *words, "--dry-run", server=server)
-    assert dry.stdout == "2 parked events would be dismissed, of 2 events looked at.\n"
+    assert dry.stdout == "2 parked events would be dismissed; 2 events checked.\n"
     assert states(asked, server, "dr1") == ["parked", "parked"]
     done = run("events", "dismiss", event_id, "--note", f"not ours {hostile}", "--yes", server=server)
-    assert (done.exit_code, done.stdout) == (0, "1 parked event is dismissed, of 1 event looked at.\n")
+    assert (done.exit_code, done.stdout) == (0, "1 parked event is dismissed; 1 event checked.\n")
     shown = run("events", "show", event_id, server=server).stdout
-    assert f"If a handler is to get it: flowhooks events reroute {event_id}" in shown
+    assert f"To deliver it after all: flowhooks events reroute {event_id}" in shown
     assert "by a command: dismissed 1 parked event: not ours a\\u001b[31m\\u0007b\\nc\\u202ed" in shown
     rest = run("events", "dismiss", *words, "--yes", server=server).stdout
-    assert rest == "1 parked event is dismissed, of 1 event looked at.\n"
+    assert rest == "1 parked event is dismissed; 1 event checked.\n"
     again = run("events", "dismiss", event_id, "--yes", server=server).stdout
-    assert again == "0 parked events are dismissed, of 1 event looked at. 1 skipped: not parked.\n"
+    assert again == "0 parked events are dismissed; 1 event checked. 1 skipped: not parked.\n"
     back = run("events", "reroute", *words, "--yes", server=server)
-    assert back.stdout == "2 events looked at: 0 delivered (0 deliveries), 2 parked again.\n"
+    assert back.stdout == "2 events checked: 0 delivered (0 deliveries), 2 parked again.\n"
     assert states(asked, server, "dr1") == ["parked", "parked"]
     (event,) = asked("events", "show", event_id, server=server)["events"]
     assert [one["action"] for one in event["audit_entries"]] == ["dismiss"]
@@ -76,11 +76,11 @@ def test_in_json(server, asked, trips):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        ((), 2, "Which events? Give IDs or a filter, or --all"),
-        (("--all", "--flow", "dead"), 2, "--all means every event"),
-        (("--flow", "parked"), 2, "There is no terminal to ask on: give --yes"),
+        ((), 2, "Select events: give IDs or a filter, or --all"),
+        (("--all", "--flow", "dead"), 2, "--all selects every event"),
+        (("--flow", "parked"), 2, "There is no terminal to ask for confirmation: give --yes"),
         (("--state", "prked", "--yes"), 2, "--state"),
-        (tuple(map(str, range(1001))), 2, "Give 1,000 IDs at the most"),
+        (tuple(map(str, range(1001))), 2, "Give at most 1,000 IDs"),
         (("nothing", "--yes"), 1, "Error: there is no event nothing\n"),
     ],
 )
@@ -96,15 +96,15 @@ def test_both_ask_first(server, asked, at_a_terminal, trips):
     trips("dr3", 3)
     words = ("--business-key", "dr3")
     said, code = at_a_terminal("events", "dismiss", *words, typed="n\n")
-    assert "3 parked events will be dismissed; `events reroute` undoes it. Go on? [y/N]" in said
+    assert "3 parked events will be dismissed; `events reroute` undoes it. Continue? [y/N]" in said
     assert code == 1
     assert states(asked, server, "dr3") == ["parked"] * 3
     assert at_a_terminal("events", "dismiss", *words, typed="y\n")[1] == 0
     said, code = at_a_terminal("events", "reroute", *words, typed="y\n")
-    assert "3 dismissed events are parked again. Go on? [y/N]" in said
+    assert "3 dismissed events are parked again. Continue? [y/N]" in said
     assert states(asked, server, "dr3") == ["parked"] * 3
     said, code = at_a_terminal("events", "reroute", *words, typed="")
-    assert "3 events looked at: 0 delivered (0 deliveries), 3 have nothing to get." in said
+    assert "3 events checked: 0 delivered (0 deliveries), 3 unchanged." in said
     assert code == 0
 
 
@@ -126,9 +126,10 @@ def test_a_plugin_that_was_installed_since(left, run, asked):
     (left.folder / "later.py").write_text(LATER)
     env = {"FLOWHOOKS_PLUGINS_ALLOW": "shop,later"}
     dry = run("events", "reroute", "--all", "--dry-run", server=left, **env)
-    assert dry.stdout == "4 events looked at: 4 would be delivered (4 deliveries).\n"
+    assert dry.stdout == "4 events checked: 4 would be delivered (4 deliveries).\n"
     assert run("events", "reroute", "--all", "--yes", server=left, **env).stdout == (
-        "4 events looked at: 4 delivered (4 deliveries).\nNo server runs just now: they are run when one starts.\n"
+        "4 events checked: 4 delivered (4 deliveries).\n"
+        "No server is running: the deliveries run once a server starts.\n"
     )
     events = asked("events", "list", server=left)["events"]
     assert [[(it["handler"], it["state"]) for it in one["deliveries"]] for one in events] == [

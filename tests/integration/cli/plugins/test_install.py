@@ -211,18 +211,18 @@ def test_from_nothing_to_a_plugin_and_back(there, ledger):
     """Parked events are listed before they are delivered, kept when the plugin is removed, and listed again later."""
     there.package()
     text = there.run("plugins", "install", "./acme-leave", *PIP)
-    assert text.startswith("Installing with pip; -- --verbose at the end has it say all that it does.\n\nnew: leave")
+    assert text.startswith("Installing with pip. Append `-- --verbose` for the full output.\n\nnew: leave")
     assert "new: leave 0.1.0 (acme-leave): loaded" in text
     assert "leave:grant listens to key leave_request" in text
     assert "2 parked events will be delivered to leave:grant" in text
-    assert "No server runs just now: the next one to start takes this." in text
+    assert "No server is running: the next server that starts loads the changes." in text
     assert known(there) == []
     there.run("events", "reroute", "--parked")
     assert known(there) == ["leave:grant"]
     dry = there.run("plugins", "uninstall", "leave", "--dry-run")
     assert "Uninstalls the package acme-leave, with the plugin leave." in dry
     assert "Retires leave:grant: key leave_request; stored: 2 waiting" in dry
-    assert "Call-backs with key leave_request will be parked" in dry
+    assert "Callbacks with key leave_request will be parked" in dry
     assert there.plugin()["state"] == "loaded"
     assert known(there) == ["leave:grant"]
     text = there.run("plugins", "uninstall", "acme_leave", "--yes")
@@ -281,9 +281,9 @@ def test_what_pip_cannot_install(there):
     """The output of pip is passed through, and the exit code is 1."""
     there.run("plugins", "install", "./nothing-here", *PIP, code=1)
     assert "nothing-here" in there.said
-    assert "pip could not install that (its exit code is 1)" in there.said
+    assert "pip failed with exit code 1" in there.said
     assert there.run("plugins", "install", code=2) == ""
-    assert "What is to be installed?" in there.said
+    assert "Nothing to install" in there.said
 
 
 def test_wrong_settings_are_found_before_pip_is_run(there):
@@ -322,10 +322,10 @@ def test_a_ledger_that_cannot_be_told_just_now(there, ledger):
     there.run("plugins", "uninstall", "leave", "--yes", code=1)
     lock.release()
     assert "acme-leave is uninstalled, but its handlers were not retired: process" in there.said
-    assert "`flowhooks plugins uninstall leave` does it later" in there.said
+    assert "run `flowhooks plugins uninstall leave` later" in there.said
     assert there.plugin()["state"] == "missing"
     text = there.run("plugins", "uninstall", "leave", "--yes")
-    assert "Uninstalls nothing" in text
+    assert "Uninstalls no package" in text
     assert "Retired leave:grant." in text
     done = there.ask("plugins", "uninstall", "leave", "--yes")
     assert (done["handlers"], done["waiting"], done["server"]) == ([], 0, False)
@@ -361,10 +361,10 @@ def test_what_is_refused(there, tmp_path):
     (folder / "single.py").write_text(PLUGIN)
     there.put()
     for words, said in (
-        (("single", "--yes"), f"plugin single is the single file {folder}/single.py: delete it"),
-        (("single",), f"plugin single is the single file {folder}/single.py: delete it"),
+        (("single", "--yes"), f"plugin single is the single file {folder}/single.py: delete the file"),
+        (("single",), f"plugin single is the single file {folder}/single.py: delete the file"),
         (("nosuch",), "there is no plugin 'nosuch'"),
-        (("leave",), "There is no terminal to ask on"),
+        (("leave",), "There is no terminal to ask for confirmation"),
     ):
         there.run("plugins", "uninstall", *words, "--plugins-dir", folder, code=2)
         assert said in there.said
@@ -413,9 +413,9 @@ def post(base, instance):
 def test_it_asks_first(server, at_a_terminal, tmp_path):
     """At a terminal it says what it would do, and "n" does nothing."""
     said, code = at_a_terminal("plugins", "uninstall", "shop", "--plugins-dir", str(tmp_path), typed="n\n")
-    assert "Uninstalls nothing: of the plugin shop, the ledger forgets handlers." in said
+    assert "Uninstalls no package; retires handlers of the plugin shop." in said
     assert "Retires shop:grant: class com.example.Leave or class com.example.Other or key leave" in said
-    assert "Go on? [y/N]" in said
+    assert "Continue? [y/N]" in said
     assert code == 1
     with closing(Reader(f"sqlite:///{server.env['FLOWHOOKS_DATABASE']}")) as reader:
         assert "shop:grant" in [one.id for one in reader.registered_handlers()]
@@ -427,13 +427,13 @@ def test_beside_a_running_server(there, ledger):
         assert post(base, "early") == 202
         text = there.run("plugins", "install", there.wheel(), *PIP)
         assert "3 parked events will be delivered to leave:grant" in text
-        assert "start it again to have it take this" in text
+        assert "Restart the server to load the changes" in text
         assert post(base, "still-early") == 202
     with serving(there) as base:
         assert post(base, "in-time") == 200
         text = there.run("plugins", "uninstall", "leave", "--yes")
         assert "Retired leave:grant." in text
-        assert "The running server goes on as it was started: start it again." in text
+        assert "Restart the server: it still runs with the old plugins." in text
         assert known(there) == []
         assert post(base, "late") == 200
     assert there.ask("routes", "--key=leave_request", code=1)["result"] == "parked"

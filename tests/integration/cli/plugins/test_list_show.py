@@ -225,13 +225,13 @@ def test_show_for_people(run, env, folder):
         "handler works:grant",
         "  Grant it.",
         "  listens to class com.example.Leave or key leave or key sick, versions >=2, from erp",
-        "  retry      3 attempts in all, after 10 s, 1 min",
+        "  retry      at most 3 attempts, after 10 s, 1 min",
         "  probe      none",
         "  listens to every event",
         "  retry      none: a failure is final",
         "  probe      yes",
-        "kind of call-back withdraw: POST /flow/{flowInstanceId}/call-back/withdraw",
-        "data of key leave, for its own handlers",
+        "kind of callback withdraw: POST /flow/{flowInstanceId}/call-back/withdraw",
+        "data of key leave, for the handlers of this plugin",
     ):
         assert line in lines, line
 
@@ -284,7 +284,7 @@ def test_settings_are_shown_by_name_and_never_by_value(run, asked, env):
     assert "  payroll: string, required, set" in lines
     assert "    Where leave is booked." in lines
     assert "  days: integer, default 30, not set" in lines
-    assert "  extra: set; the plugin does not say what it is" in lines
+    assert "  extra: set; the plugin does not describe it" in lines
 
 
 def test_settings_that_are_refused_are_shown_beside_what_may_be_set(run, env, tmp_path):

@@ -16,7 +16,7 @@ from support import fork_server
 from support.waiting import WAIT_TIMEOUT
 
 KEY = ("--key", "leave_request")
-NOBODY = "Error: nobody answers: say it with --domain, --package and --class or --key, and give --no-input"
+NOBODY = "Error: there is no terminal for questions: give --domain, --package, --class or --key, and --no-input"
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +78,7 @@ def test_nothing_is_asked_with_no_input(run, tmp_path, home):
     assert project["name"] == "flowhooks-expenses"
     assert list(project["entry-points"]["flowhooks"]) == ["expenses"]
     assert result.stdout.splitlines() == [
-        "Made flowhooks-expenses: the plugin expenses.",
+        "Created flowhooks-expenses: the plugin expenses.",
         "",
         "Next:",
         "  cd flowhooks-expenses",
@@ -289,4 +289,4 @@ def test_a_name_that_is_installed_already_is_told(run):
 
     name = next(iter(entry_points(group="flowhooks"))).name
     result = run("plugins", "new", "--package", f"flowhooks-{name}", *KEY, "--no-input")
-    assert f"A plugin {name} is installed here already" in result.stdout
+    assert f"A plugin {name} is already installed here" in result.stdout

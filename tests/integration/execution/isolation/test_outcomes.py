@@ -54,9 +54,9 @@ def test_how_attempts_end(flow, logged):
         "asks_again": (State.WAITING, "the archive is closed"),
         "fails": (State.DEAD, "LookupError: the password … was refused"),
         "sys_exits": (State.DEAD, "SystemExit: 3"),
-        "os_exits_well": (State.UNKNOWN, "its process ended with exit code 0, and no answer"),
-        "may_run_again": (State.WAITING, "its process ended with exit code 1, and no answer"),
-        "has_no_more": (State.DEAD, "its process ended with exit code 1, and no answer"),
+        "os_exits_well": (State.UNKNOWN, "its process exited with code 0 without an answer"),
+        "may_run_again": (State.WAITING, "its process exited with code 1 without an answer"),
+        "has_no_more": (State.DEAD, "its process exited with code 1 without an answer"),
         "in_thread": (State.SUCCEEDED, ""),
     }
     for name, (state, error) in wanted.items():
@@ -106,7 +106,7 @@ def test_what_still_runs_at_the_end_is_lost_there_and_then(house, flow, tmp_path
     again = house.open(start=False)
     standing = again.only(event_id)
     assert standing.state is State.UNKNOWN
-    assert standing.error == "killed, for the server has stopped"
+    assert standing.error == "killed because the server has stopped"
 
 
 def test_what_ends_in_time_is_waited_for(house, flow, tmp_path, eventually):
@@ -167,7 +167,7 @@ def test_wrappers_stay_in_the_server(house, make_plugin):
     failed = flow.take("1", key="fails").event_id
     lost = flow.take("2", key="os_exits").event_id
     assert flow.settled(failed, State.DEAD).error.startswith("LookupError: ")
-    assert flow.settled(lost, State.UNKNOWN).error == "its process ended with exit code 3, and no answer"
+    assert flow.settled(lost, State.UNKNOWN).error == "its process exited with code 3 without an answer"
     assert seen == [("unruly:fails", os.getpid()), "LookupError", ("unruly:os_exits", os.getpid())]
 
 
@@ -192,5 +192,5 @@ if os.getpid() != {os.getpid()}:
     )
     flow = house.open(allow=("half",), plugins_dirs=(str(tmp_path),))
     standing = flow.settled(flow.take("1", key="half", wait=0).event_id, State.WAITING, attempt=1)
-    assert standing.error.startswith("its own process could not be had: plugin 'half'")
+    assert standing.error.startswith("no process could be started for the handler: plugin 'half'")
     assert "only one may have it" in standing.error

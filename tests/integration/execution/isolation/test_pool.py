@@ -16,16 +16,16 @@ from flowhooks.execution.isolation.process import HandlerProcess
 from support.waiting import WAIT_TIMEOUT, until
 
 DEATHS = {
-    "os_exits": r"its process ended with exit code 3, and no answer",
-    "os_exits_well": r"its process ended with exit code 0, and no answer",
-    "segfaults": r"its process was ended by signal 11 \(SIGSEGV\)",
-    "aborts": r"its process was ended for want of memory \(limit 512 MiB\): signal 6 \(SIGABRT\)",
-    "killed": r"its process was ended by signal 9 \(SIGKILL\) from elsewhere, perhaps for want of memory",
-    "hangs": r"killed after 1 s: overdue",
-    "loops": r"killed after 1 s: overdue",
-    "loops_in_c": r"killed after 1 s: overdue",
-    "closes_everything": r"killed, for its process has closed its end, and given no answer",
-    "talks_rubbish": r"killed, for its process answered what makes no sense",
+    "os_exits": r"its process exited with code 3 without an answer",
+    "os_exits_well": r"its process exited with code 0 without an answer",
+    "segfaults": r"its process was killed by signal 11 \(SIGSEGV\)",
+    "aborts": r"its process ran out of memory \(limit 512 MiB\): signal 6 \(SIGABRT\)",
+    "killed": r"its process was killed by signal 9 \(SIGKILL\) from outside, perhaps because",
+    "hangs": r"killed after 1 s because it was overdue",
+    "loops": r"killed after 1 s because it was overdue",
+    "loops_in_c": r"killed after 1 s because it was overdue",
+    "closes_everything": r"killed because its process closed its connection without an answer",
+    "talks_rubbish": r"killed because its process sent an invalid answer",
 }
 
 
@@ -72,7 +72,7 @@ def test_an_event_that_cannot_cross(running):
     delivery = running.delivery("nothing")
     for _ in range(6):
         with pytest.raises(
-            HandlerProcessUnavailable, match=r"its event cannot cross into its own process: .* not JSON"
+            HandlerProcessUnavailable, match=r"the event cannot be sent to the handler's process: .* not JSON"
         ):
             running.run("nothing", delivery=delivery, odd=object())
         assert not delivery._entered
@@ -302,7 +302,10 @@ def test_what_was_changed_since_is_not_run(probed, tmp_path, logged, eventually)
     (tmp_path / "probed.py").write_text(PROBED.format(there="/nowhere", ran=tmp_path / "ran"))
     os.kill(probed.pool._manager.pid, signal.SIGKILL)
     eventually(lambda: [one for one in logged if one["event"] == "isolated_handler_missing"])
-    why = "a file of plugin 'probed' has changed since the server was started, which runs what it was: restart it"
+    why = (
+        "a file of plugin 'probed' has changed since the server was started, but the server runs the old content: "
+        "restart it"
+    )
     for call in (probed.probe, probed.run):
         with pytest.raises(HandlerProcessUnavailable, match=why):
             call("work")
@@ -369,7 +372,7 @@ def test_an_attempt_whose_process_ends_with_that_one_is_lost(make_running, tmp_p
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with pytest.raises(HandlerLost, match="its process ended together with the one that it came from"):
+    with pytest.raises(HandlerLost, match="its process ended together with the fork server"):
         running.run("waits_for", mark=str(mark), go_on=str(tmp_path / "never"))
     killer.join()
 
@@ -391,7 +394,7 @@ def test_closing_leaves_nothing(make_running, is_gone, eventually, tmp_path):
     until(lambda: mark.exists() and mark.read_text())
     running.pool.close()
     thread.join(WAIT_TIMEOUT)
-    assert outcome == ["killed, for the server has stopped"]
+    assert outcome == ["killed because the server has stopped"]
     for pid in (found["pid"], found["ppid"], int(mark.read_text())):
         eventually(lambda pid=pid: is_gone(pid))
     with pytest.raises(HandlerProcessUnavailable, match="the server has stopped"):
@@ -419,10 +422,10 @@ if os.getpid() != {pid}:
 @pytest.mark.parametrize(
     ("what", "why"),
     [
-        ("__version__ = '2'", "version 2 of plugin 'half' is installed by now, and the server runs 1: restart it"),
+        ("__version__ = '2'", "version 2 of plugin 'half' is installed now, but the server runs 1: restart it"),
         ("raise OSError('only one may hold the device')", "only one may hold the device"),
-        ("handlers = hookimpl(lambda: [])", "gives no such handler when it is loaded there"),
-        ("print('out of here'); os._exit(4)", "it ended with exit code 4: out of here"),
+        ("handlers = hookimpl(lambda: [])", "has no such handler when the fork server loads it"),
+        ("print('out of here'); os._exit(4)", "it exited with code 4: out of here"),
     ],
 )
 def test_a_plugin_that_loads_only_once_is_named(make_running, tmp_path, what, why):
@@ -431,7 +434,7 @@ def test_a_plugin_that_loads_only_once_is_named(make_running, tmp_path, what, wh
     running = make_running(tmp_path, "half")
     assert why in running.pool.unavailable()["half:half"]
     delivery = running.delivery("half")
-    with pytest.raises(HandlerProcessUnavailable, match="its own process could not be had") as unavailable:
+    with pytest.raises(HandlerProcessUnavailable, match="no process could be started for the handler") as unavailable:
         running.run("half", delivery=delivery)
     assert why in str(unavailable.value)
     assert not delivery._entered

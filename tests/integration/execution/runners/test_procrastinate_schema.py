@@ -80,7 +80,7 @@ def test_they_are_made_and_recorded(new_ledger):
     upgrade(url)
     with psycopg.connect(url) as connection:
         connection.execute("DELETE FROM job_migrations WHERE name = (SELECT max(name) FROM job_migrations)")
-    with pytest.raises(LedgerSchemaTooOld, match="older than the Procrastinate"):
+    with pytest.raises(LedgerSchemaTooOld, match="older than the installed Procrastinate"):
         procrastinate_schema.check(url)
     with psycopg.connect(url) as connection:
         connection.execute("INSERT INTO job_migrations VALUES ('99.00.00_01_later', now())")
@@ -107,7 +107,7 @@ def test_those_of_an_older_procrastinate_are_brought_up(new_ledger, house, liste
     )
     before = run(house.url, JOBS)
     house.runner = "procrastinate"
-    with pytest.raises(LedgerSchemaTooOld, match="older than the Procrastinate"):
+    with pytest.raises(LedgerSchemaTooOld, match="older than the installed Procrastinate"):
         house.open(listener)
 
     environ = {"FLOWHOOKS_DATABASE": house.url, "FLOWHOOKS_RUNNER_KIND": "procrastinate"}
@@ -141,7 +141,7 @@ def test_what_cannot_be_brought_up_stays_as_it_is(new_ledger, monkeypatch):
         procrastinate_schema.upgrade(url)
     assert run(url, "SELECT to_regclass('half')") == [(None,)]
     monkeypatch.undo()
-    with pytest.raises(LedgerSchemaTooOld, match="older than the Procrastinate"):
+    with pytest.raises(LedgerSchemaTooOld, match="older than the installed Procrastinate"):
         procrastinate_schema.check(url)
     assert procrastinate_schema.upgrade(url) == sum(name > "03.01.99" for name in MIGRATIONS)
     procrastinate_schema.check(url)

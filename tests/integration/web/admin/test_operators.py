@@ -105,7 +105,7 @@ def test_who_is_written_down(house, ask, listens):
     replay = {"event_filter": {"state": "dead"}}
     assert request("POST", "/api/operations/replay", None, replay)[0] == 401
     status, error = request("POST", "/api/operations/replay", TOKENS["prometheus"], replay)
-    assert (status, error["message"].split(";")[0]) == (403, "This operator may look, and not change anything")
+    assert (status, error["message"].split(";")[0]) == (403, "This operator may only read")
     status, error = request("POST", "/api/operations/replay", TOKENS["li"], replay | {"by": "wang"})
     assert (status, error["message"].split(",")[0]) == (422, "leave out by")
     with flow.app.ledger.connection() as connection:

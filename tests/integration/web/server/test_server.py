@@ -766,7 +766,9 @@ def test_address_in_use(server, app):
     """A taken address is a clear error at once."""
     with pytest.raises(SettingsError) as caught:
         Server(app, listen=server.address, threads=1, limits=Limits(), name="test")
-    assert str(caught.value) == f"cannot listen on {server.address}: address already in use (another server?)"
+    assert str(caught.value) == (
+        f"cannot listen on {server.address}: address already in use (is another server running?)"
+    )
 
 
 @pytest.mark.parametrize("listen", ["", "8080", "localhost", "h:x", "127.0.0.1:65536", "127.0.0.1:-1", "192.0.2.1:0"])

@@ -55,7 +55,7 @@ def test_what_nobody_listens_to_any_more():
     every = plugin("audit", "a", handler("audit:all", every=True), handler("audit:c", keys=["sick"], kind="cancel"))
     plan = plan_for_plugin("leave", [LEAVE], [LEAVE, ROOMS, every])
     assert plan.unhandled() == ["key sick"]
-    assert "Call-backs with key sick will be parked: no other handler listens to that." in list(plan.lines("park"))
+    assert "Callbacks with key sick will be parked: no other handler listens to them." in list(plan.lines("park"))
     assert "will be rejected with 422" in "\n".join(plan.lines("reject"))
     assert plan_for_plugin("audit", [every], [every]).unhandled() == ["key sick"]
     assert (
@@ -79,14 +79,14 @@ def test_two_packages_with_a_plugin_of_one_name():
 def test_a_single_file_in_the_place_of_a_package():
     """A file is not uninstalled, whatever else has its name."""
     file = plugin("leave", origin="file /srv/leave.py")
-    with pytest.raises(SettingsError, match=r"plugin leave is the single file /srv/leave\.py: delete it"):
+    with pytest.raises(SettingsError, match=r"plugin leave is the single file /srv/leave\.py: delete the file"):
         plan_for_plugin("leave", [file], [file])
 
 
 def test_an_entry_point_of_no_package():
     """There is nothing that pip could uninstall it by."""
     stray = plugin("leave", origin="entry point leave")
-    with pytest.raises(SettingsError, match="is in no package that pip could uninstall"):
+    with pytest.raises(SettingsError, match="is in no package that pip can uninstall"):
         plan_for_plugin("leave", [stray], [stray])
 
 
@@ -98,10 +98,10 @@ def test_what_is_retired_already_is_told_apart():
     plan = plan_for_plugin("leave", [gone], [gone])
     assert (plan.package, plan.unretired) == ("", ["leave:a"])
     lines = list(plan.lines("park"))
-    assert lines[0] == "Uninstalls nothing: of the plugin leave, the ledger forgets handlers."
+    assert lines[0] == "Uninstalls no package; retires handlers of the plugin leave."
     assert any(line.startswith("Retires leave:a: ") and line.endswith("stored: 2 waiting") for line in lines)
-    assert any(line.startswith("Retired before: leave:b") for line in lines)
-    assert "What is stored for them stays stored, and goes on if they are installed again." in lines
+    assert any(line.startswith("Already retired: leave:b") for line in lines)
+    assert "Data stored for them is kept. If they are installed again, their deliveries continue." in lines
 
 
 def test_a_plugin_without_handlers():
@@ -124,15 +124,15 @@ def test_a_single_handler(name):
 @pytest.mark.parametrize(
     ("availability", "said"),
     [
-        ("present", "its plugin has it"),
-        ("quarantined", "its plugin cannot be used just now"),
-        ("denied", "the settings keep its plugin out"),
+        ("present", "its plugin still has it"),
+        ("quarantined", "its plugin cannot be used now"),
+        ("denied", "the settings exclude its plugin"),
     ],
 )
 def test_a_handler_that_may_still_be_there_is_not_forgotten(availability, said):
     """The next start would only remember it again."""
     one = plugin("leave", "acme-leave", handler("leave:grant", availability))
-    with pytest.raises(SettingsError, match=f"handler leave:grant cannot be forgotten: {said}"):
+    with pytest.raises(SettingsError, match=f"handler leave:grant cannot be retired: {said}"):
         plan_for_handlers([one], ["grant"], [one])
 
 

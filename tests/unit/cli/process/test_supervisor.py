@@ -26,7 +26,7 @@ def exited(ready_at):
     """A process that was killed."""
     return SimpleNamespace(
         pid=1, number=0, ready_at=ready_at, start_error="", exit_code=1, stop_requested=False,
-        exit_reason=lambda: "it was ended by SIGKILL",
+        exit_reason=lambda: "it was killed by SIGKILL",
     )  # fmt: skip
 
 
@@ -35,7 +35,7 @@ def test_a_process_that_dies_before_it_is_ready_ends_the_start(supervisor):
     slot = Slot(0)
     slot.current = child = exited(None)
     supervisor._on_exit(slot, child)
-    assert supervisor._start_failure == ("a process could not start: it was ended by SIGKILL", 1)
+    assert supervisor._start_failure == ("a process could not start: it was killed by SIGKILL", 1)
 
 
 def test_a_process_that_reported_ready_and_died_at_once_is_started_again(supervisor, logged):

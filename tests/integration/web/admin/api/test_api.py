@@ -454,7 +454,7 @@ def test_a_search_without_an_index_says_how_far_it_came(busy, monkeypatch):
 @pytest.mark.parametrize(
     ("query", "status", "words"),
     [
-        ("events?stat=dead", 400, ("no parameter stat here; there are: id, flow,", "没有参数 stat")),
+        ("events?stat=dead", 400, ("no parameter stat here; the parameters are: id, flow,", "没有参数 stat")),
         ("events?State=dead", 400, ("no parameter State", "没有参数 State")),
         ("events?=dead", 400, ("no parameter ", "没有参数")),
         ("events?state=dead&state=parked", 400, ("state is given twice", "重复")),
@@ -463,19 +463,23 @@ def test_a_search_without_an_index_says_how_far_it_came(busy, monkeypatch):
         ("events?flow", 422, ("flow is empty", "为空")),
         ("events?flow=%00", 422, ("NUL", "NUL")),
         ("events?flow=" + "x" * 1001, 422, ("longer than 1000", "1000")),
-        ("events?state=asleep", 422, ("state is one of: waiting,", "应为以下值之一")),
-        ("events?dismissed_by=nobody", 422, ("dismissed_by is one of: condition, kind,", "dismissed_by 应为以下值")),
+        ("events?state=asleep", 422, ("state must be one of: waiting,", "应为以下值之一")),
+        (
+            "events?dismissed_by=nobody",
+            422,
+            ("dismissed_by must be one of: condition, kind,", "dismissed_by 应为以下值"),
+        ),
         ("events?since=soon", 422, ("since is not a time", "不是时间")),
         ("events?until=0001-01-01T00:00%2B23:59", 422, ("is not a time", "不是时间")),
-        ("events?since=2026-01-02&until=2026-01-01", 422, ("since must lie before until", "早于")),
-        ("events?limit=0", 422, ("limit is a whole number from 1 to 200", "1 到 200")),
+        ("events?since=2026-01-02&until=2026-01-01", 422, ("since must be before until", "早于")),
+        ("events?limit=0", 422, ("limit must be a whole number from 1 to 200", "1 到 200")),
         ("events?limit=201", 422, ("from 1 to 200", "1 到 200")),
         ("events?limit=1.0", 422, ("from 1 to 200", "1 到 200")),
-        ("events?after=yesterday", 422, ("after is an id", "应为 ID")),
-        ("events?id=4711", 422, ("id is an id", "应为 ID")),
+        ("events?after=yesterday", 422, ("after must be an id", "应为 ID")),
+        ("events?id=4711", 422, ("id must be an id", "应为 ID")),
         ("events?" + "&".join(["id=x"] * 101), 422, ("more than 100 times", "100")),
-        ("handlers?after=x", 422, ("after is a whole number", "整数")),
-        ("alerts?all=yes", 422, ("all is true or false", "true 或 false")),
+        ("handlers?after=x", 422, ("after must be a whole number", "整数")),
+        ("alerts?all=yes", 422, ("all must be true or false", "true 或 false")),
         ("alerts?state=open", 400, ("no parameter state", "没有参数 state")),
         ("events/4711", 404, ("no event and no delivery", "没有该 ID")),
         ("events/%00%ff", 404, ("no event and no delivery", "没有该 ID")),
@@ -542,7 +546,7 @@ def test_a_listener_that_others_reach(house, serve):
     api = serve(house.open(admin="0.0.0.0:8081", insecure=True))
     answer = api.ask("/api/overview")
     assert answer.status == 403
-    assert "need operators in the settings" in answer.json["message"]
+    assert "add operators to the settings" in answer.json["message"]
 
 
 @pytest.mark.sqlite
