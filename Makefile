@@ -18,8 +18,8 @@ help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-13s %s\n' "$$name" "$$what"; done
 
 $(READY): pyproject.toml tests/data/requirements/dev.txt $(PLUGINS:%=%/pyproject.toml)
-	@test -n "$(PYTHON)" || { echo "flowhooks needs Python 3.11 or newer, with venv and pip; found none. Install one, or name it: make PYTHON=/path/to/python3"; exit 1; }
-	@echo "Making $(VENV) with $$($(PYTHON) --version): a minute or so, once"
+	@test -n "$(PYTHON)" || { echo "flowhooks needs Python 3.11 or newer, with venv and pip; found none. Install it, or give its path: make PYTHON=/path/to/python3"; exit 1; }
+	@echo "Creating $(VENV) with $$($(PYTHON) --version): about a minute, once"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --requirement tests/data/requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable . $(PLUGINS:%=--editable %)
@@ -31,11 +31,11 @@ demo: $(READY) ## Show one callback, the work of its plugin and one error; stops
 demo-cluster: $(READY) ## Show many processes: PostgreSQL, two servers and three workers, one of which is killed
 	@$(BIN)/python tests/support/demo_cluster.py
 
-test: lint ## Run every check and every test but those in real workflow engines, as continuous integration does
+test: lint ## Run all checks and tests except those with real workflow engines, as continuous integration does
 	@$(BIN)/python -m pytest -m "not java" --numprocesses auto --dist worksteal
 
 # One process: Maven builds once, and its downloads do not race.
-test-engines: $(READY) ## Run the tests in real workflow engines (needs Java and Maven), as continuous integration does
+test-engines: $(READY) ## Run the tests with real workflow engines (needs Java and Maven), as continuous integration does
 	@$(BIN)/python -m pytest -m java tests/engines
 
 test-long: $(READY) ## Run the tests that take minutes each, such as long outages, and print their figures
@@ -47,7 +47,7 @@ soak: $(READY) ## Send a million callbacks of all kinds to one server; check mem
 mutants: $(READY) ## Put faults into the code and count how many the tests find (about 30 minutes; MODULE=retry for one module)
 	@$(BIN)/python tests/support/mutants.py $(MODULE)
 
-structure: $(READY) ## Print figures about the structure of the package: cycles, names used twice, vague names (DETAILS=1 lists them)
+structure: $(READY) ## Print figures about the package's structure: cycles, duplicate names, vague names (DETAILS=1 lists them)
 	@$(BIN)/python tests/support/structure.py $(if $(DETAILS),--details)
 
 lint: $(READY) ## Check style, types and layers

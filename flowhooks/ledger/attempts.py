@@ -368,7 +368,7 @@ def recover_lost(
     results = []
     for row in transaction.connection.execute(_ORPHANED if shared else _RUNNING).all():
         retry = retry_from_json(row.retry)
-        error = "the process was killed while this attempt ran: it may or may not have done its work"
+        error = "the process was killed while this attempt ran: its work may or may not be done"
         attempts_made = row.attempt - row.retry_base
         target, due_at = state_after_loss(
             retry, attempts_made=attempts_made, has_probe=row.has_probe, now=now, random=random
@@ -411,7 +411,7 @@ def recover_unstarted(
         Number of these deliveries.
     """
     marked = transaction.connection.execute(_RUNNING_IN_PROCESS, {"process": process}).all()
-    error = "the database's answer was lost when this attempt was to begin; its function was not entered"
+    error = "the database's answer was lost when this attempt was to start; its function was not entered"
     results = [
         AttemptResult(
             row.id,

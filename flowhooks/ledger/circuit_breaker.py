@@ -132,7 +132,7 @@ def reset_for_new_version(
     ]
     if not replaced:
         return frozenset()
-    log.info("circuit_closed", handlers=sorted(replaced), why="it is of another release by now")
+    log.info("circuit_closed", handlers=sorted(replaced), why="the handler has another release now")
     return close_circuits(transaction, replaced, now, pauses)
 
 

@@ -129,11 +129,11 @@ _OF_EVENTS: Final = (
     ),
     (
         select(events.c.id).where(events.c.state.not_in(["routed", "parked", "dismissed"])),
-        "event {} is in no state that there is",
+        "event {} is in an unknown state",
     ),
     (
         select(events.c.id).where(events.c.state == "routed", events.c.route_size == literal(0)),
-        "event {} counts as routed, but goes nowhere",
+        "event {} counts as routed, but has no deliveries",
     ),
     (
         select(events.c.id).where(
@@ -142,7 +142,7 @@ _OF_EVENTS: Final = (
                 (events.c.state == "dismissed") != events.c.dismissed_by.is_not(None),
             )
         ),
-        "event {} is not in the state for which it has a reason",
+        "event {} is not in the state that its reason belongs to",
     ),
     (
         select(events.c.id).where(
@@ -151,7 +151,7 @@ _OF_EVENTS: Final = (
                 events.c.dismissed_by.not_in(["condition", "kind", "setting", "operator"]),
             )
         ),
-        "event {} is parked or dismissed for a reason that there is not",
+        "event {} is parked or dismissed for an unknown reason",
     ),
     (
         select(events.c.id).where(or_(events.c.repeats < 0, events.c.received_at <= 0)),
@@ -161,13 +161,13 @@ _OF_EVENTS: Final = (
         select(conflicts.c.event_id)
         .outerjoin(events, events.c.id == conflicts.c.event_id)
         .where(or_(events.c.id.is_(None), events.c.digest == conflicts.c.digest)),
-        "a conflicting body is kept for event {}, which is not there or has the same data",
+        "a conflicting body is stored for event {}, which does not exist or has the same data",
     ),
 )
 _OF_DELIVERIES: Final = (
     (
         select(deliveries.c.id).outerjoin(events, events.c.id == deliveries.c.event_id).where(events.c.id.is_(None)),
-        "delivery {} is of an event that is not there",
+        "delivery {} belongs to an event that does not exist",
     ),
     (
         select(deliveries.c.id)
@@ -179,7 +179,7 @@ _OF_DELIVERIES: Final = (
                 func.coalesce(_LAST.c.first, 1) != literal(1),
             )
         ),
-        "delivery {} does not have the attempts that it counts",
+        "delivery {} does not have as many attempts as it counts",
     ),
     (
         select(deliveries.c.id)
@@ -189,20 +189,20 @@ _OF_DELIVERIES: Final = (
     ),
     (
         select(deliveries.c.id).where(or_(deliveries.c.retry_base < 0, deliveries.c.retry_base > deliveries.c.attempt)),
-        "delivery {} has a retry schedule from an attempt that was not made",
+        "delivery {} has a retry schedule that starts at an attempt that does not exist",
     ),
     (
         select(deliveries.c.id).where(
             deliveries.c.due_at.is_not(None),
             deliveries.c.state.not_in([State.WAITING.value, State.UNKNOWN.value]),
         ),
-        "delivery {} is due, but neither waits nor is unknown",
+        "delivery {} has a due time, but is neither waiting nor unknown",
     ),
     (
         select(deliveries.c.id).where(
             or_(deliveries.c.due_at > _NEWEST + literal(MAX_DELAY, BigInteger), deliveries.c.due_at <= 0)
         ),
-        "delivery {} is due at a time that no schedule has",
+        "delivery {} has an impossible due time",
     ),
     (
         select(deliveries.c.id).where(
@@ -212,7 +212,7 @@ _OF_DELIVERIES: Final = (
                 deliveries.c.created_at <= 0,
             )
         ),
-        "delivery {} changed at a time that cannot be",
+        "delivery {} has an impossible time of its last change",
     ),
     (
         select(deliveries.c.id).where(
@@ -223,30 +223,30 @@ _OF_DELIVERIES: Final = (
                 deliveries.c.order_position < STARTED,
             )
         ),
-        "delivery {} does not have the position in its order that its state asks for",
+        "delivery {} does not have the order position of its state",
     ),
     (
         select(func.max(deliveries.c.id))
         .where(in_order_group(deliveries) & _RUNNING)
         .group_by(deliveries.c.handler, deliveries.c.order_key)
         .having(func.count() > 1),
-        "delivery {} runs beside another of the same handler and key, although they are ordered",
+        "delivery {} runs at the same time as another delivery of the same handler and order key",
     ),
 )
 _OF_ATTEMPTS: Final = (
     (
         select(_ATTEMPT).outerjoin(deliveries, _OF_DELIVERY).where(deliveries.c.id.is_(None)),
-        "delivery {} is of a delivery that is not there",
+        "delivery {} belongs to a delivery that does not exist",
     ),
     (
         select(_ATTEMPT).where(
             or_(attempts.c.finished_at.is_(None) != _UNFINISHED, attempts.c.outcome.not_in([*OutcomeKind]))
         ),
-        "delivery {} did not end as an attempt does",
+        "delivery {} has an impossible end",
     ),
     (
         select(_ATTEMPT).join(deliveries, _OF_DELIVERY).where(attempts.c.number < deliveries.c.attempt, _UNFINISHED),
-        "delivery {} has not ended, but was followed by another",
+        "delivery {} has not ended, but was followed by another attempt",
     ),
     (
         select(_ATTEMPT)
@@ -259,11 +259,11 @@ _OF_ATTEMPTS: Final = (
                 _later(attempts.c.finished_at, deliveries.c.changed_at),
             )
         ),
-        "delivery {} began or ended at a time that cannot be",
+        "delivery {} has an impossible start or end time",
     ),
     (
         select(_ATTEMPT).outerjoin(processes, processes.c.id == attempts.c.process).where(processes.c.id.is_(None)),
-        "delivery {} was made by a process that the ledger does not know",
+        "delivery {} was made by an unknown process",
     ),
 )
 _OF_OTHER_TABLES: Final = (
@@ -271,7 +271,7 @@ _OF_OTHER_TABLES: Final = (
         select(counters.c.name.concat(" of process ").concat(counters.c.process)).where(
             or_(counters.c.value < 0, counters.c.name.not_in(_COUNTERS))
         ),
-        "counter {} is negative, or none that there is",
+        "counter {} is negative or unknown",
     ),
     (
         select(purged_identities.c.event_id).join(events, events.c.id == purged_identities.c.event_id),
@@ -287,15 +287,15 @@ _OF_OTHER_TABLES: Final = (
                 handlers.c.order_by.not_in(["business_key", "process_key"]),
             )
         ),
-        "handler {} is recorded with values that no handler has",
+        "handler {} has impossible values",
     ),
     (
         select(handlers.c.id).where(handlers.c.circuit_retry_at > _NEWEST + literal(MAX_DELAY, BigInteger)),
-        "handler {} is to be tried at a time that no schedule has",
+        "handler {} has an impossible time of its next trial",
     ),
     (
         select(processes.c.id).where(_later(processes.c.started_at, processes.c.stopped_at)),
-        "process {} ended before it began",
+        "process {} ended before it started",
     ),
 )
 _CHECKS: Final[tuple[tuple[Select[str], str], ...]] = (*_OF_EVENTS, *_OF_DELIVERIES, *_OF_ATTEMPTS, *_OF_OTHER_TABLES)

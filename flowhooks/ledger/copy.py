@@ -215,14 +215,14 @@ def _reject_difference(table: Table, row: Row[Any], source_row: Row[Any] | None,
         return
     name = f"a row of {table.name} ({', '.join(map(str, _key(table, row)))})"
     if source_row is None:
-        difference = f"it holds {name} that the source does not hold"
+        difference = f"it has {name}, which the source does not have"
     else:
         columns = [
             column.name for column, expected, actual in zip(table.c, source_row, row, strict=True) if expected != actual
         ]
-        difference = f"it holds {name} that differs from the source's ({', '.join(columns)})"
+        difference = f"it has {name}, which differs from the source ({', '.join(columns)})"
     raise LedgerUnusable(
         f"cannot copy into {database.display_name(url)}: {difference}. Nothing was copied. Copy into an empty "
-        "database; what is there is kept only if it is what an earlier copy of the same source left, and neither "
-        "has been used since"
+        "database. Existing data is kept only if an earlier copy of the same source left it and neither database has "
+        "been used since"
     )

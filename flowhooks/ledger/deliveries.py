@@ -208,7 +208,7 @@ def apply_changes_returning(
     """
     for change in changes:
         if (change.source, change.target) not in ALLOWED_TRANSITIONS:
-            raise InvalidTransition(f"a delivery cannot go from {change.source} to {change.target}")
+            raise InvalidTransition(f"a delivery cannot change from {change.source} to {change.target}")
     if not changes:
         return ()
     # Sorted, so that two processes lock the same rows in the same order and do not deadlock.

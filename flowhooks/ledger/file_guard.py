@@ -142,7 +142,9 @@ class FileGuard:
         if why is None:
             self._size = size  # vacuumed by another program
             return None
-        self._damage = f"the database file {self._file} is damaged: it was cut from {self._size} to {size} bytes: {why}"
+        self._damage = (
+            f"the database file {self._file} is damaged: it was truncated from {self._size} to {size} bytes: {why}"
+        )
         return self._damage
 
     def _log_change(self, why: str | None) -> None:

@@ -66,7 +66,7 @@ BATCH_DELAY_TRIES: Final = 3
 FAST_FAILURE_THRESHOLD_SECONDS: Final = 1.0
 """A failure within this time does not count as a blocked writer."""
 
-CALLBACKS_REFUSED_TEXT: Final = "call-backs are answered 503 until it works again"
+CALLBACKS_REFUSED_TEXT: Final = "callbacks are answered 503 until the database works again"
 
 log = structlog.get_logger(__name__)
 

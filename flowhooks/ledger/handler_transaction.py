@@ -34,8 +34,8 @@ _OUTCOME: Final = select(attempts.c.outcome).where(
     attempts.c.delivery_id == bindparam("delivery"), attempts.c.number == bindparam("number")
 )
 _FENCED_TEXT: Final = (
-    "this attempt is no longer the current one: its process was silent for so long that the others took it for dead, "
-    "and its delivery has gone on without it; nothing was written"
+    "this attempt is no longer the current one: its process sent no heartbeat and expired, and other processes "
+    "continued its delivery; nothing was written"
 )
 
 
@@ -81,20 +81,22 @@ class HandlerTransaction:
             TransactionError: the transaction cannot be used in this way, or this attempt is no longer the current one.
         """
         if self._ended:
-            raise TransactionError("delivery.transaction() is for the handler, while it runs; this attempt has ended")
+            raise TransactionError(
+                "delivery.transaction() may be used only while the handler runs; this attempt has ended"
+            )
         if threading.get_ident() != self._thread:
-            raise TransactionError("delivery.transaction() is for the thread that its handler runs in")
+            raise TransactionError("delivery.transaction() may be used only in the thread of its handler")
         if self._used:
             raise TransactionError(
-                "delivery.transaction() was used a second time: an attempt has one, and all that is to be committed "
-                "together belongs into its block"
+                "delivery.transaction() was called a second time: an attempt has one transaction, so put everything "
+                "that is committed together into its block"
             )
         engine = self._sessions.engine()
         self._used = True
         try:
             self._session = GuardedSession(engine)
         except SQLAlchemyError as error:
-            raise TransactionError(f"no transaction can be had: {database.error_text(error)}") from error
+            raise TransactionError(f"no transaction can be opened: {database.error_text(error)}") from error
         self._in_block = True
         try:
             with self._session.internal():
@@ -124,8 +126,8 @@ class HandlerTransaction:
         if self._in_block:
             self._rollback()
             raise TransactionError(
-                "the handler returned from within the block of delivery.transaction(), without leaving it: "
-                "use it by `with`; nothing was written"
+                "the handler returned without leaving the block of delivery.transaction(): use it in a `with` "
+                "statement; nothing was written"
             )
 
     def close(self) -> None:
@@ -150,7 +152,7 @@ class HandlerTransaction:
         """
         assert self._session is not None  # noqa: S101 (the caller has checked `is_open`)
         if self._sessions.closed:
-            raise TransactionError("its process has let go of the ledger; nothing was written")
+            raise TransactionError("its process has closed the ledger; nothing was written")
         session, connection = self._session, self._session.connection
         transaction = WriteTransaction(connection)
         ended = False

@@ -444,7 +444,9 @@ class Ledger(Reader):
             self._heartbeat_state.on_sent()
             return
         log.error(
-            "process_expired", process=self.process, next="what it ran is retried or unknown; it goes on as a new one"
+            "process_expired",
+            process=self.process,
+            next="its attempts are retried or unknown; it continues as a new process",
         )
         self.process = self._clock.new_id()
         self._event_inserter.process = self.process

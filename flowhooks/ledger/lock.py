@@ -128,8 +128,8 @@ class Lock:
         log.error(
             "lock_file_lost",
             path=str(self.path),
-            why="somebody removed or replaced it; it was made anew",
-            next="leave the lock file where it is: it does no harm when no server runs",
+            why="the lock file was removed or replaced; it was created again",
+            next="do not delete the lock file: it does no harm when no server runs",
         )
 
     def _write(self, file: int) -> None:
@@ -184,14 +184,12 @@ def why_misplaced(database: Path) -> str | None:
     try:
         stat = database.stat()
     except FileNotFoundError:
-        return (
-            f"process {holder.pid} serves a database file that is not at {database} any more: it was moved or deleted"
-        )
+        return f"process {holder.pid} uses a database file that is not at {database} any more: it was moved or deleted"
     if holder.admin and not stat.st_size:
-        return f"the database file {database}, which process {holder.pid} serves, was cut: it is empty"
+        return f"the database file {database}, which process {holder.pid} uses, was truncated: it is empty"
     if _identity(stat) == holder.file:
         return None
-    return f"process {holder.pid} serves another file than the one at {database} now: that was put there meanwhile"
+    return f"process {holder.pid} uses another file than the one at {database} now: the file was replaced"
 
 
 def _identity(stat: os.stat_result) -> str:
@@ -216,7 +214,7 @@ def _open_locked(path: Path, kind: str, *, lock: bool = True) -> int | None:
     try:
         file = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
     except OSError as error:
-        raise LedgerUnusable(f"cannot make the {kind} {path}: {os.strerror(error.errno or 0)}") from None
+        raise LedgerUnusable(f"cannot create the {kind} {path}: {os.strerror(error.errno or 0)}") from None
     try:
         locked = not lock or _try_lock(file)
     except OSError as error:
@@ -256,7 +254,7 @@ def _owner_of(file: int, path: Path) -> LockOwner | None:
         else:
             return None
         if time.monotonic() > until:
-            raise LedgerUnusable(f"another process holds {path}, but does not say who it is; try again in a moment")
+            raise LedgerUnusable(f"another process has locked {path}, but its id is not known; try again in a moment")
         time.sleep(READ_TIMEOUT / 10)
 
 
@@ -281,7 +279,8 @@ def reject_network_file_system(folder: Path) -> None:
     kind = _file_system(folder)
     if kind in _NETWORK_FILE_SYSTEMS:
         raise LedgerUnusable(
-            f"{folder} is on a network file system ({kind}), which can lose what SQLite has written; use a local disk"
+            f"{folder} is on a network file system ({kind}), which can lose data that SQLite has written; use a "
+            "local disk"
         )
 
 
@@ -310,7 +309,7 @@ def acquire_lock(url: str) -> Lock | None:
     if file is None:
         return None
     if not file.parent.is_dir():
-        raise LedgerUnusable(f"cannot use the database {file}: there is no folder {file.parent}")
+        raise LedgerUnusable(f"cannot use the database {file}: the folder {file.parent} does not exist")
     lock = Lock(file)
     if lock.acquire():
         return lock

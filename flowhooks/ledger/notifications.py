@@ -145,7 +145,9 @@ class NotificationListener:
     def _log_disconnected(self, why: str) -> None:
         if not self._disconnected and not self._stopping.is_set():
             log.warning(
-                "notifications_disconnected", why=why, next="it tries again; until then others' outcomes are heard late"
+                "notifications_disconnected",
+                why=why,
+                next="it connects again; until then outcomes of other processes are noticed late",
             )
         self._disconnected = True
 

@@ -111,11 +111,11 @@ class EventFilter:
 
     def __post_init__(self) -> None:
         if self.state is not None and self.state not in STATES:
-            raise SettingsError(f"state is one of {', '.join(STATES)}, not {self.state!r}")
+            raise SettingsError(f"state must be one of {', '.join(STATES)}, not {self.state!r}")
         if self.dismissed_by is not None and self.dismissed_by not in set(DismissedBy):
-            raise SettingsError(f"dismissed_by is one of {', '.join(DismissedBy)}, not {self.dismissed_by!r}")
+            raise SettingsError(f"dismissed_by must be one of {', '.join(DismissedBy)}, not {self.dismissed_by!r}")
         if any(time is not None and abs(time) > _LATEST for time in (self.since, self.until)):
-            raise SettingsError("since and until are microseconds since 1970 that fit into 64 bits")
+            raise SettingsError("since and until must be microseconds since 1970 that fit into 64 bits")
 
     @property
     def has_criteria(self) -> bool:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.model.delivery import Runner
 
-OUT_OF_ORDER_NOTE: Final = "run again out of its order: after what waited for the same key by then"
+OUT_OF_ORDER_NOTE: Final = "run again out of order: after the waiting deliveries with the same order key"
 """Comment of an ordered delivery that had left its order group and runs again, unless an operator gave another one."""
 
 

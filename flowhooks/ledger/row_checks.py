@@ -58,29 +58,37 @@ _JSON_OBJECTS: Final[tuple[tuple[Select[Any], type, str], ...]] = (
     (
         _json_column(handlers.c.id, handlers.c.selectors),
         dict,
-        "handler {} has selectors that are no JSON object",
+        "handler {} has selectors that are not a JSON object",
     ),
     (
         _json_column(handlers.c.id, handlers.c.retry).where(handlers.c.retry.is_not(None)),
         dict,
-        "handler {} has a retry schedule that is no JSON object",
+        "handler {} has a retry schedule that is not a JSON object",
     ),
-    (_json_column(processes.c.id, processes.c.handlers), list, "process {} runs handlers that are no JSON array"),
-    (_json_column(alerts.c.id, alerts.c.notified), list, "alert {} was taken by plugins that are no JSON array"),
+    (
+        _json_column(processes.c.id, processes.c.handlers),
+        list,
+        "process {} has a list of handlers that is not a JSON array",
+    ),
+    (
+        _json_column(alerts.c.id, alerts.c.notified),
+        list,
+        "alert {} has a list of notified plugins that is not a JSON array",
+    ),
     (
         _json_column(audit_log.c.id, audit_log.c.detail),
         dict,
-        "entry {} of the audit log has a detail that is no JSON object",
+        "entry {} of the audit log has a detail that is not a JSON object",
     ),
     (
         _json_column(attempts.c.delivery_id, attempts.c.result).where(attempts.c.result.is_not(None)),
         object,
-        "delivery {} has a result that is no JSON",
+        "delivery {} has a result that is not JSON",
     ),
     (
         _json_column(events.c.id, events.c.no_match).where(events.c.no_match.is_not(None)),
         dict,
-        "event {} has reasons for not matching that are no JSON object",
+        "event {} has reasons for not matching that are not a JSON object",
     ),
 )
 
@@ -114,7 +122,7 @@ def _events(connection: Connection, batch: Sequence[Any]) -> Iterator[Problem]:
         its_deliveries = deliveries_of[row.id]
         yield from _checksums(row, _OF_EVENT(row), "event {}", row.id)
         if row.identity_sha256 != checksums.texts_sha256(_IDENTITY(row)):
-            yield "event {} is kept under the identity of another event", row.id
+            yield "event {} is stored under the identity of another event", row.id
         if row.row_sha256 is None:
             yield from _columns(row)
         yield from _route(row, {delivery.handler for delivery in its_deliveries})
@@ -128,9 +136,9 @@ def _checksums(row: Any, values: Sequence[Any], name: str, key: str) -> Iterator
     if body is not None and checksums.body_sha256(row.body) != body:
         yield f"{name} does not have the body that was received", key
     if (body is None) != (whole is None):
-        yield f"{name} has lost a checksum", key
+        yield f"{name} has no checksum", key
     elif whole is not None and checksums.row_sha256(values) != whole:
-        yield f"{name} was changed after it was stored: its columns do not fit its checksum", key
+        yield f"{name} was changed after it was stored: its columns do not match its checksum", key
 
 
 def _columns(row: Any) -> Iterator[Problem]:
@@ -138,7 +146,7 @@ def _columns(row: Any) -> Iterator[Problem]:
     try:
         body = schema.parse(row.body.encode())
     except FlowhooksError:
-        yield "event {} has a body that is no JSON object", row.id
+        yield "event {} has a body that is not a JSON object", row.id
         return
     expected = {
         "business_key": body.get("businessKey"),
@@ -155,15 +163,15 @@ def _columns(row: Any) -> Iterator[Problem]:
 def _route(row: Any, handlers: set[str]) -> Iterator[Problem]:
     parsed = _read_route(row.route)
     if parsed is None:
-        yield "event {} has a route that is no JSON object of reasons", row.id
+        yield "event {} has a route that is not a JSON object of reasons", row.id
         return
     route, asked_for = parsed
     if route != handlers:
-        yield "event {} has deliveries to other handlers than its route names", row.id
+        yield "event {} has deliveries to other handlers than its route", row.id
     if len(route) != row.route_size:
-        yield "event {} has a route of another size than is recorded", row.id
+        yield "event {} has a route whose size differs from the recorded size", row.id
     if asked_for and row.state != EventState.ROUTED:
-        yield "event {} goes to a handler that asked for it, but is not routed", row.id
+        yield "event {} has a handler of its class or key, but is not routed", row.id
 
 
 @lru_cache(maxsize=1024)
@@ -187,10 +195,10 @@ def _delivery(event: Any, delivery: Any) -> Iterator[Problem]:
         if delivery.order_key not in keys and delivery.order_key not in {
             hashlib.sha256(key.encode()).hexdigest() for key in keys
         }:
-            yield "delivery {} is ordered by a key that its event does not have", delivery.id
+            yield "delivery {} has an order key that its event does not have", delivery.id
     made_at = id_time(delivery.id)
     if made_at is not None and abs(delivery.created_at - made_at) > DAY:
-        yield "delivery {} was made at another time than its id says", delivery.id
+        yield "delivery {} has a creation time that differs from its id", delivery.id
 
 
 def _is_json(text: str, kind: type) -> bool:

@@ -43,7 +43,7 @@ def _refuse_async(function: Any) -> None:
             or inspect.isasyncgenfunction(candidate)
             or inspect.isgeneratorfunction(candidate)
         ):
-            raise HandlerError("`async def` and generators are not run; write a plain function")
+            raise HandlerError("`async def` and generators are not supported; write a plain function")
 
 
 def takes_delivery(function: Any) -> bool:
@@ -53,7 +53,7 @@ def takes_delivery(function: Any) -> bool:
         HandlerError: it is not a plain function of `(event)` or `(event, delivery)`.
     """
     if not callable(function) or isinstance(function, type):
-        raise HandlerError(f"@handler goes on a function, not on {function!r}")
+        raise HandlerError(f"@handler must decorate a function, not {function!r}")
     _refuse_async(function)
     min_count, max_count, names = _count_positional(function)
     if min_count > 2 or max_count < 1:  # noqa: PLR2004 (event and delivery)
@@ -72,7 +72,7 @@ def check_probe(probe: Any) -> Any:
     if probe is None:
         return None
     if not callable(probe):
-        raise HandlerError(f"probe= is a function of (event, delivery), not {probe!r}")
+        raise HandlerError(f"probe= must be a function of (event, delivery), not {probe!r}")
     _refuse_async(probe)
     min_count, max_count, _ = _count_positional(probe)
     if min_count > 2 or max_count < 2:  # noqa: PLR2004 (event and delivery)

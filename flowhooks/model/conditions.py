@@ -109,13 +109,13 @@ def parse_conditions(when: Any) -> tuple[Condition, ...]:
             f'when= is a dict of JSON Pointers, such as {{"/amount": {{"minimum": 1000}}}}, not {when!r}'
         )
     if len(when) > MAX_CONDITIONS:
-        raise HandlerError(f"when= has {len(when)} conditions; {MAX_CONDITIONS} are allowed")
+        raise HandlerError(f"when= has {len(when)} conditions; at most {MAX_CONDITIONS} are allowed")
     conditions = tuple(
         Condition(pointer, list(expected) if isinstance(expected, tuple) else copy.deepcopy(expected))
         for pointer, expected in when.items()
     )
     if (length := len(json.dumps(when, ensure_ascii=False))) > MAX_CONDITIONS_CHARS:
-        raise HandlerError(f"when= has {length} characters as JSON; {MAX_CONDITIONS_CHARS} are allowed")
+        raise HandlerError(f"when= has {length} characters as JSON; at most {MAX_CONDITIONS_CHARS} are allowed")
     return conditions
 
 
@@ -168,7 +168,7 @@ def _shorten(value: Any) -> str:
 def _constants_check(expected: Any) -> Callable[[Any], bool | None]:
     constants = expected if isinstance(expected, list) else [expected]
     if not constants:
-        raise HandlerError("an empty list of constants is never met")
+        raise HandlerError("an empty list of constants never matches")
     for constant in constants:
         _check_json(constant)
     takes_absent = None in constants
@@ -189,9 +189,9 @@ def _check_json(value: Any) -> None:
     try:
         text = json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
-        raise HandlerError(f"{value!r} is no JSON value") from None
+        raise HandlerError(f"{value!r} is not a JSON value") from None
     if json.loads(text) != value:
-        raise HandlerError(f"{value!r} is no JSON value: JSON reads it back as something else")
+        raise HandlerError(f"{value!r} is not a JSON value: JSON reads it back as another value")
 
 
 def _equal(left: Any, right: Any) -> bool:
@@ -244,7 +244,7 @@ def _check_schema(schema: dict[str, Any]) -> None:
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
-        raise HandlerError(f"it is no JSON Schema: {error.message}") from None
+        raise HandlerError(f"it is not a JSON Schema: {error.message}") from None
     keywords = {*Draft202012Validator.VALIDATORS, *_ANNOTATIONS, *_CONDITIONAL_KEYWORDS} - {
         "$ref",
         "$dynamicRef",
@@ -260,7 +260,8 @@ def _check_schema(schema: dict[str, Any]) -> None:
         for pattern in (*([part["pattern"]] if "pattern" in part else []), *part.get("patternProperties", ())):
             if has_nested_repetition(pattern):
                 raise HandlerError(
-                    f"the pattern {pattern!r} repeats a repetition, which can take exponential time; write it without"
+                    f"the pattern {pattern!r} repeats a repetition, which can take exponential time; rewrite it "
+                    "without one"
                 )
 
 

@@ -56,7 +56,7 @@ TRANSITIONS: Final = (
     Transition(State.UNKNOWN, State.SUCCEEDED, "probe= or an operator: it did its work"),
     Transition(State.UNKNOWN, State.WAITING, "probe= or an operator: it did not"),
     Transition(State.UNKNOWN, State.CLOSED, "operator"),
-    Transition(State.DEAD, State.WAITING, "replay, or the call-back came again"),
+    Transition(State.DEAD, State.WAITING, "replay, or the callback was sent again"),
     Transition(State.DEAD, State.CLOSED, "operator: nothing more is needed"),
     Transition(State.SUCCEEDED, State.WAITING, "replay --again"),
 )
@@ -159,7 +159,7 @@ class Delivery:
                 raised at the start or the end of the `with` block; nothing was written.
         """
         if self._begin_transaction is None:
-            raise TransactionError("delivery.transaction() is for the handler, while it runs as an attempt")
+            raise TransactionError("delivery.transaction() may be used only while the handler runs as an attempt")
         return self._begin_transaction()
 
 

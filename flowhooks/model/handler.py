@@ -187,7 +187,7 @@ def handler(
 
 def _check_name(name: str) -> str:
     if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
-        raise HandlerError(f"name= is 1 to 100 letters, digits, '.', '_' or '-', not {name!r}")
+        raise HandlerError(f"name= must have 1 to 100 letters, digits, '.', '_' or '-', not {name!r}")
     return name
 
 
@@ -195,7 +195,7 @@ def _as_strings(parameter: str, value: str | tuple[str, ...] | list[str]) -> tup
     if isinstance(value, str):
         return (value,)
     if not isinstance(value, tuple | list) or not all(isinstance(item, str) for item in value):
-        raise HandlerError(f"{parameter}= is a string or several, not {value!r}")
+        raise HandlerError(f"{parameter}= must be a string or a list of strings, not {value!r}")
     return tuple(dict.fromkeys(value))
 
 
@@ -204,27 +204,27 @@ def _check_sources(value: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
     for source in sources:
         if source and not NAME_PATTERN.fullmatch(source):
             raise HandlerError(
-                f"source= {source!r} is the name of no engine: 1 to 100 letters, digits, '.', '_' or '-'"
+                f"source= {source!r} is not the name of a source: 1 to 100 letters, digits, '.', '_' or '-'"
             )
     return sources
 
 
 def _check_order_by(order_by: str | None) -> str | None:
     if order_by is not None and (not isinstance(order_by, str) or order_by not in ORDER_BY_CHOICES):
-        raise HandlerError(f"order_by= is {' or '.join(map(repr, ORDER_BY_CHOICES))}, not {order_by!r}")
+        raise HandlerError(f"order_by= must be {' or '.join(map(repr, ORDER_BY_CHOICES))}, not {order_by!r}")
     return order_by
 
 
 def _concurrency(concurrency: int | None) -> int | None:
     is_integer = isinstance(concurrency, int) and not isinstance(concurrency, bool)
     if concurrency is not None and not (is_integer and 1 <= concurrency <= MAX_CONCURRENCY):
-        raise HandlerError(f"concurrency= is a whole number from 1 to {MAX_CONCURRENCY}, not {concurrency!r}")
+        raise HandlerError(f"concurrency= must be a whole number from 1 to {MAX_CONCURRENCY}, not {concurrency!r}")
     return concurrency
 
 
 def _check_isolation(isolation: str | None, memory_mib: int | None) -> str | None:
     if isolation is not None and (not isinstance(isolation, str) or isolation not in ISOLATION_CHOICES):
-        raise HandlerError(f"isolation= is {' or '.join(map(repr, ISOLATION_CHOICES))}, not {isolation!r}")
+        raise HandlerError(f"isolation= must be {' or '.join(map(repr, ISOLATION_CHOICES))}, not {isolation!r}")
     if isolation != "process" and memory_mib is not None:
         raise HandlerError('memory_mib= needs isolation="process": threads share the memory of the server')
     return isolation
@@ -234,7 +234,7 @@ def _check_timeout(timeout: float | None) -> float | None:
     is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
     if timeout is not None and not (is_number and 0 < timeout <= MAX_TIMEOUT_SECONDS):
         raise HandlerError(
-            f"timeout= is a number of seconds, more than 0 and at most {MAX_TIMEOUT_SECONDS:g}, not {timeout!r}"
+            f"timeout= must be a number of seconds, more than 0 and at most {MAX_TIMEOUT_SECONDS:g}, not {timeout!r}"
         )
     return timeout if timeout is None else float(timeout)
 
@@ -243,19 +243,20 @@ def _check_memory(memory_mib: int | None) -> int | None:
     is_integer = isinstance(memory_mib, int) and not isinstance(memory_mib, bool)
     if memory_mib is not None and not (is_integer and MIN_MEMORY_MIB <= memory_mib <= MAX_MEMORY_MIB):
         raise HandlerError(
-            f"memory_mib= is a whole number of mebibytes from {MIN_MEMORY_MIB} to {MAX_MEMORY_MIB}, not {memory_mib!r}"
+            f"memory_mib= must be a whole number of mebibytes from {MIN_MEMORY_MIB} to {MAX_MEMORY_MIB}, not "
+            f"{memory_mib!r}"
         )
     return memory_mib
 
 
 def _takes_delivery(function: Any) -> bool:
     if isinstance(function, Handler):
-        raise HandlerError(f"@handler goes on a function, not on {function!r}")
+        raise HandlerError(f"@handler must decorate a function, not {function!r}")
     return takes_delivery(function)
 
 
 def _instance_of(parameter: str, value: Any, kind: type, *others: Any) -> Any:
     if not isinstance(value, kind) and value not in others:
         hint = ": write Retry()" if kind is Retry else ""
-        raise HandlerError(f"{parameter}= is a {kind.__name__}, not {value!r}{hint}")
+        raise HandlerError(f"{parameter}= must be a {kind.__name__}, not {value!r}{hint}")
     return value

@@ -90,9 +90,9 @@ class Selectors:
             raise HandlerError("it listens to nothing: give callback_class=, process_key= or every=True")
         for name in (*self.callback_classes, *self.process_keys, *self.sources, self.kind):
             if not isinstance(name, str) or not name:
-                raise HandlerError(f"selectors are strings that are not empty, not {name!r}")
+                raise HandlerError(f"selectors must be strings that are not empty, not {name!r}")
         if not isinstance(self.versions, str):
-            raise HandlerError(f'versions= is a string such as ">=3,<5", not {self.versions!r}')
+            raise HandlerError(f'versions= must be a string such as ">=3,<5", not {self.versions!r}')
         if self.versions.strip():
             object.__setattr__(self, "_terms", tuple(map(_parse_term, _TERM_SPACES.split(self.versions.strip()))))
         for conclusion in self.conclusions:
@@ -190,7 +190,7 @@ class Selectors:
         """
         if (written := value.get("format", 1)) > SELECTORS_FORMAT:
             raise NewerSelectorsError(
-                f"its selectors have format {written}, and this version reads up to {SELECTORS_FORMAT}"
+                f"its selectors have format {written}, but this version reads formats up to {SELECTORS_FORMAT}"
             )
         return cls(
             callback_classes=tuple(value["callback_classes"]),
@@ -222,7 +222,7 @@ def check_satisfiable(versions: str) -> str:
     for operator, number in map(_parse_term, _TERM_SPACES.split(versions.strip())):
         if number > _MAX_VERSION:
             raise HandlerError(
-                f"versions= names {number}, and a processDefinitionVersion is an int32, at most {_MAX_VERSION}"
+                f"versions= has {number}, but a processDefinitionVersion is an int32, at most {_MAX_VERSION}"
             )
         if operator in {"==", ">=", ">"}:
             low = max(low, number + (operator == ">"))

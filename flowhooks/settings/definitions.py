@@ -63,8 +63,8 @@ class RunnerSettings:
     kind: Literal["embedded", "procrastinate"] = setting(
         "embedded",
         types.one_of("embedded", "procrastinate"),
-        "How the runner finds deliveries: by polling the ledger (`embedded`), or through jobs on PostgreSQL "
-        "(`procrastinate`).",
+        "How the runner finds deliveries: by polling the ledger (embedded), or through jobs on PostgreSQL "
+        "(procrastinate).",
     )
     threads: int = setting(
         16, types.integer(1, 1000), "Threads that run handlers. One handler uses at most half of them."
@@ -166,7 +166,7 @@ class RoutingSettings:
     ignore_conclusions: tuple[str, ...] = setting(
         (),
         types.list_of(types.conclusion()),
-        "Conclusions that raise no alert if no handler matches them, such as `rejected`.",
+        "Conclusions that raise no alert if no handler matches them, such as rejected.",
         live=True,
     )
 

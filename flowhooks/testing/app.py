@@ -84,7 +84,9 @@ class AppHarness:
         self._objects = plugin_names.name_plugins(plugins, names)
         for name in settings:
             if name not in self._objects:
-                raise SettingsError(f"settings: no plugin is called {name!r}; there are {', '.join(self._objects)}")
+                raise SettingsError(
+                    f"settings: there is no plugin {name!r}; the plugins are {', '.join(self._objects)}"
+                )
         self._schema = TemporarySchema(database) if database else None
         self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="flowhooks-")
         self.folder = folder or Path(self._temporary.name if self._temporary else ".")
@@ -166,7 +168,7 @@ class AppHarness:
         if self._tokens:
             sent["Authorization"] = f"Bearer {self._tokens[source or next(iter(self._tokens))]}"
         elif source is not None:
-            raise KeyError(f"there is no source {source!r}: give sources=({source!r},) where the app is made")
+            raise KeyError(f"there is no source {source!r}: give sources=({source!r},) when you create the app")
         return post(app, web, path=(flow_instance_id, kind), text=json.dumps({**(also or {}), **body}), headers=sent)
 
     def event(self, event_id: str) -> Event:
@@ -241,7 +243,7 @@ class AppHarness:
             raise AssertionError(text.no_delivery(self.app, self.app.ledger.event(event_id)))
         handlers = ", ".join(delivery.handler for delivery in all_deliveries)
         raise AssertionError(
-            f"event {event_id} has deliveries of {handlers}: say which one with handler="
+            f"event {event_id} has deliveries of {handlers}: choose one with handler="
             if handler is None
             else f"event {event_id} has no delivery of {handler!r}, only of {handlers}"
         )

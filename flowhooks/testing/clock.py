@@ -59,5 +59,5 @@ class ManualClock(Clock):
         """
         distance = seconds + 60 * minutes + 3600 * hours + 86400 * days
         if distance < 0:
-            raise ValueError(f"the clock goes forward only, not by {distance} seconds")
+            raise ValueError(f"the clock can only be advanced, not by {distance} seconds")
         self.time += round(distance * SECOND)

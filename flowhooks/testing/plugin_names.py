@@ -54,7 +54,7 @@ def plugin_with(handlers: Iterable[Handler]) -> SimpleNamespace:
 
 def _add(plugins: dict[str, object], name: str, plugin: object) -> None:
     if name in plugins:
-        raise PluginError(f"two plugins would be called {name!r}: give them names, names={{'NAME': plugin, …}}")
+        raise PluginError(f"two plugins would have the name {name!r}: give them names, names={{'NAME': plugin, …}}")
     plugins[name] = plugin
 
 

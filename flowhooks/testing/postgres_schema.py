@@ -30,7 +30,9 @@ class TemporarySchema:
 
     def __init__(self, database: str) -> None:
         if not dialects.is_readable(database) or not dialects.is_shared(database):
-            raise SettingsError("database= names a PostgreSQL, as postgresql://USER@HOST/NAME; SQLite needs none")
+            raise SettingsError(
+                "database= must be a PostgreSQL URL such as postgresql://USER@HOST/NAME; SQLite needs no URL"
+            )
         self._database = database
         self._name = f"{_PREFIX}{uuid.uuid4().hex}"
         self._run(f"CREATE SCHEMA {self._name}")

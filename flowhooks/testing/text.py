@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 _WHY: Final[Mapping[str, str]] = {
-    ParkedBy.HANDLER: "no handler has its class or key, or none of those takes its version or source",
+    ParkedBy.HANDLER: "no handler has its class or key, or none of these handlers accepts its version or source",
     ParkedBy.NAME: "it has neither callBackProcessClass nor processDefinitionKey",
-    DismissedBy.KIND: "handlers have its class or key, and none of them listens to its kind",
-    DismissedBy.SETTING: "the setting routing.ignore_process_keys names its key",
+    DismissedBy.KIND: "handlers have its class or key, but none of them listens to its kind",
+    DismissedBy.SETTING: "the setting routing.ignore_process_keys lists its key",
     DismissedBy.OPERATOR: "an operator dismissed it",
 }
 """Why an event is parked or dismissed, unless a condition is the reason."""
@@ -43,16 +43,18 @@ def why_idle(delivery: DeliveryView, now: int) -> str | None:
     if delivery.state is State.RUNNING:
         return None
     if delivery.state in COMPLETED_STATES or delivery.state is State.DEAD:
-        return f"it is {delivery.state}, and stays so by itself"
+        return f"it is {delivery.state}, and does not change by itself"
     if delivery.due_at is None:
         if delivery.state is State.UNKNOWN:
             return "its handler has neither retry= nor probe=, so it waits for an operator"
-        return delivery.note if delivery.note.startswith(UNDECIDED_NOTE) else "no plugin that is loaded has its handler"
+        return delivery.note if delivery.note.startswith(UNDECIDED_NOTE) else "no loaded plugin has its handler"
     seconds_left = (delivery.due_at - to_datetime(now)) / timedelta(seconds=1)
     if seconds_left <= 0:
         return None
-    again = "its probe could not tell, and is asked again" if delivery.state is State.UNKNOWN else "it is due again"
-    return f"{again} in {seconds_left:g} seconds, and the clock stands still: call advance({seconds_left:g})"
+    again = (
+        ("its probe returned no answer, and is called again") if delivery.state is State.UNKNOWN else "it is due again"
+    )
+    return f"{again} in {seconds_left:g} seconds, but the clock does not move by itself: call advance({seconds_left:g})"
 
 
 def why_blocked(in_front: DeliveryView, why: str | None) -> str | None:
@@ -73,7 +75,7 @@ def wait_failure(delivery: DeliveryView, expected_state: State, attempt: int | N
     if delivery.error:
         lines.append(f"its error: {delivery.error}")
     if delivery.note:
-        lines.append(f"what was said of it: {delivery.note}")
+        lines.append(f"its note: {delivery.note}")
     if delivery.traceback:
         lines.append(delivery.traceback)
     return "\n".join(lines)
@@ -91,12 +93,12 @@ def no_delivery(app: App, stored: StoredEvent) -> str:
         "kind": event.kind,
     }
     lines = [
-        f"event {event.id} is {stored.state}, for no handler wants it: "
+        f"event {event.id} is {stored.state} because no handler matches it: "
         + ", ".join(f"{name} {value!r}" for name, value in sent.items())
     ]
     lines += [f"{name} listens to {selectors_text(handler)}" for name, handler in app.plugins.handlers.items()]
     if len(lines) == 1:
-        lines.append("there is no handler at all")
+        lines.append("there is no handler")
     return "\n".join([*lines, *no_match_reasons(stored)])
 
 
@@ -106,7 +108,7 @@ def no_match_reasons(stored: StoredEvent) -> list[str]:
     why = _CONDITION[stored.state] if by == "condition" else _WHY.get(by or "")
     lines = [f"it is {stored.state} because {why}"] if why else []
     if stored.no_match is not None:
-        lines += [f"{handler} does not get it: {reason}" for handler, reason in stored.no_match.reasons.items()]
+        lines += [f"{handler} does not match: {reason}" for handler, reason in stored.no_match.reasons.items()]
         if more := stored.no_match.total - len(stored.no_match.reasons):
             lines.append(f"and {more} more")
     return lines
@@ -122,6 +124,6 @@ def still_running(app: App, seconds: float) -> str:
     """Return the message for handlers that did not end in time."""
     return (
         f"{app.runner.running} run(s) of handlers did not end within {seconds:g} seconds (the handlers are "
-        f"{', '.join(app.plugins.handlers)}). Nothing interrupts a handler: give whatever it waits for a time limit, "
-        "and let it go on at the end of the test"
+        f"{', '.join(app.plugins.handlers)}). Nothing interrupts a handler: set a time limit for everything that it "
+        "waits for, and release it at the end of the test"
     )

@@ -140,8 +140,9 @@ def check_consistency(settings: Settings) -> None:
         trouble = [str(error)]
     if trouble:
         raise AssertionError(
-            f"the books of the ledger {settings.database} do not balance, as `flowhooks verify` would say: "
-            f"{'; '.join(trouble)}. Either the test wrote into it, or it is a fault of flowhooks: please report it"
+            f"the counts of the ledger {settings.database} do not balance (see `flowhooks verify`): "
+            f"{'; '.join(trouble)}. Either the test wrote into the ledger, or this is an error in flowhooks: please "
+            "report it"
         )
 
 
@@ -159,5 +160,5 @@ def until(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + WAIT_TIMEOUT
     while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {WAIT_TIMEOUT:g} seconds until {what}, in vain")
+            raise AssertionError(f"waited {WAIT_TIMEOUT:g} seconds in vain until {what}")
         time.sleep(POLL_INTERVAL)

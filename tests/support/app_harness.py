@@ -44,8 +44,8 @@ STANDSTILL = "timestamptz '3000-01-01'"
 """The time at which PostgreSQL's clock stands still for jobs that are for later: they are stored as due after it."""
 
 SUMS: Final = re.compile(
-    r"were accepted, but|of its recorded route|no state that there is|but goes nowhere|the attempts that it counts"
-    r"|agree with its last attempt|runs beside another"
+    r"were accepted, but|of its recorded route|an unknown state|but has no deliveries|as many attempts as it counts"
+    r"|agree with its last attempt|runs at the same time as another"
 )
 """Trouble in a ledger that a manual change by a test does not excuse."""
 

@@ -63,7 +63,7 @@ def copy_file(source: Path, target: Path, advance: Callable[[int], None]) -> Non
     except sqlite3.Error as error:
         raise LedgerUnusable(str(error)) from None
     if answer != "ok":
-        raise LedgerUnusable(f"the copy is not whole: {one_line(str(answer))}")
+        raise LedgerUnusable(f"the copy is damaged: {one_line(str(answer))}")
 
 
 def _open(file: Path) -> sqlite3.Connection:

@@ -189,7 +189,7 @@ def enable_wal(engine: Engine) -> None:
         except sqlite3.Error as error:
             raise LedgerUnusable(str(error)) from None
     if mode != "wal":
-        raise LedgerUnusable(f"its folder does not let SQLite write ahead to a log (the journal mode stays {mode!r})")
+        raise LedgerUnusable(f"its folder does not allow SQLite's write-ahead log (the journal mode is still {mode!r})")
 
 
 def database_file(url: str) -> Path | None:

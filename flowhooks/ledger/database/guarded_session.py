@@ -76,8 +76,8 @@ class SessionPool:
         """
         if self._engine is None:
             raise TransactionError(
-                "delivery.transaction() needs the ledger on PostgreSQL, and this one is on SQLite: move it there "
-                "(`flowhooks db copy`), or write with delivery.id as an idempotency key instead"
+                "delivery.transaction() needs a ledger on PostgreSQL, but this ledger is on SQLite: copy it to "
+                "PostgreSQL (`flowhooks db copy`), or use delivery.id as an idempotency key instead"
             )
         return self._engine
 
@@ -154,18 +154,20 @@ class GuardedSession:
         status = connection.connection.driver_connection.info.transaction_status.name  # type: ignore[union-attr]  # psycopg's
         if status == "INERROR":
             raise TransactionError(
-                "a statement failed within the block and was passed over, so PostgreSQL commits none of them; "
-                "what may fail belongs into `with connection.begin_nested():`"
+                "a statement failed in the block and its error was ignored, so PostgreSQL commits nothing; put "
+                "statements that may fail into `with connection.begin_nested():`"
             )
         try:
             with self.internal():
                 mark = connection.exec_driver_sql(_RESET_STATE).scalar()
         except SQLAlchemyError as error:
-            raise TransactionError(f"what the block wrote cannot be committed: {database.error_text(error)}") from error
+            raise TransactionError(
+                f"the data of the block cannot be committed: {database.error_text(error)}"
+            ) from error
         if mark != "yes":
             raise TransactionError(
-                "the block ended its transaction by itself, so what it wrote may or may not be there, and is not "
-                "committed together with the outcome; leave the end to flowhooks"
+                "the block ended its transaction itself, so its data may or may not be stored, and is not committed "
+                "together with the outcome; let flowhooks end the transaction"
             )
 
     def limit_idle(self) -> None:
@@ -198,9 +200,11 @@ class GuardedSession:
         if self._internal:
             return
         if not self._in_block:
-            raise TransactionError("the block of delivery.transaction() is over, and its connection with it")
+            raise TransactionError("the block of delivery.transaction() has ended, and its connection is closed")
         if threading.get_ident() != self._thread:
-            raise TransactionError("the connection of delivery.transaction() is for the thread that opened it")
+            raise TransactionError(
+                "the connection of delivery.transaction() may be used only in the thread that opened it"
+            )
         if _ENDS_TRANSACTION.match(statement):
             self._reject(f"the block executed {one_line(statement)[:40]!r}")
 
@@ -210,7 +214,7 @@ class GuardedSession:
 
     def _reject(self, action: str) -> None:
         self._violation = (
-            f"{action}, but its transaction is flowhooks' to end: it commits when the handler has returned, "
-            "and rolls back when an exception leaves the block"
+            f"{action}, but only flowhooks may end its transaction: it commits after the handler has returned, and "
+            "rolls back if an exception leaves the block"
         )
-        raise TransactionError(f"{self._violation}. Parts of it can be undone by `with connection.begin_nested():`")
+        raise TransactionError(f"{self._violation}. Use `with connection.begin_nested():` to undo parts of it")

@@ -36,7 +36,7 @@ def revision(connection: Connection) -> str | None:
         if len(versions) == 1:
             return str(versions[0])
     if tables:
-        raise LedgerUnusable(f"it is not a flowhooks ledger: it holds other tables ({', '.join(sorted(tables)[:5])})")
+        raise LedgerUnusable(f"it is not a flowhooks ledger: it has other tables ({', '.join(sorted(tables)[:5])})")
     return None
 
 
@@ -100,5 +100,5 @@ def _reject_newer(version: str) -> None:
 
     if version not in {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}:
         raise LedgerUnusable(
-            f"it was written by a newer flowhooks (tables at version {version}, this one knows {HEAD})"
+            f"it was written by a newer flowhooks (its tables are at version {version}, and this version knows {HEAD})"
         )

@@ -91,7 +91,7 @@ def exactly_once(
         AssertionError: the handler or a delivery did not end within 20 real seconds.
     """
     if lines < 1 or duplicates < 2:  # noqa: PLR2004 (one callback is no duplicate)
-        raise ValueError("lines is at least 1, and duplicates at least 2")
+        raise ValueError("lines must be at least 1, and duplicates at least 2")
     plugins = plugin_names.name_plugins([], {name: plugin}) if name else plugin_names.name_plugins([plugin], {})
     injector = FaultInjector()
     state = ModuleState(_modules_of(plugin))

@@ -50,7 +50,7 @@ class Fault:
         """Wait until the scenario sets `go_on`."""
         self.reached.set()
         if not self.go_on.wait(3 * WAIT_TIMEOUT):
-            raise TimeoutError("flowhooks.testing forgot an attempt that it held")
+            raise TimeoutError("flowhooks.testing lost an attempt that it had stalled")
 
 
 class Stalled(Fault):

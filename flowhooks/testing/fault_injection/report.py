@@ -23,11 +23,11 @@ Scenario = Literal[
 ScenarioVerdict = Literal["once", "twice", "lost", "held"]
 
 SCENARIOS: Final[dict[str, str]] = {
-    "baseline": "it runs, and nothing happens",
+    "baseline": "it runs without faults",
     "failure": "an exception is raised at {}",
-    "duplicate": "the call-back comes three times",
-    "concurrent": "the call-back comes {} at the same moment",
-    "reordered": "two events are to change places: {}",
+    "duplicate": "the callback is sent three times",
+    "concurrent": "the callback is sent {} at the same time",
+    "reordered": "two events change places: {}",
     "crash-before": "the process is killed before the handler is entered",
     "crash-during": "the process is killed at {}",
     "crash-after": "the process is killed when the handler has returned",
@@ -99,11 +99,11 @@ class Report:
 
     def __str__(self) -> str:
         if self.exactly_once:
-            head = "the work was done exactly once, whatever happened"
+            head = "the work was done exactly once in every scenario"
         elif self.ok:
-            head = "the work was never done twice and never lost unseen; sometimes an operator has to decide"
+            head = "the work was never done twice and never lost unnoticed; in some scenarios an operator must decide"
         else:
-            head = "the work was done twice, or lost unseen"
+            head = "the work was done twice, or lost unnoticed"
         lines = [f"{self.handler}: {head}", "", f"{'done':>6}  {'delivery':<10} when"]
         advice: dict[str, int] = {}
         for group in _grouped(self.findings):

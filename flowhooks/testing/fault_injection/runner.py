@@ -96,10 +96,10 @@ class ExactlyOnceRunner:
             return handlers[ids[0]]
         if ids:
             raise ValueError(
-                f"several handlers want this event: say which one is tried, handler= one of {', '.join(ids)}"
+                f"more than one handler matches this event: choose one with handler=, one of {', '.join(ids)}"
             )
         reason = text.no_delivery(self._app.app, self._app.app.ledger.event(event_id))
-        raise ValueError(f"handler {name!r} does not want this event. {reason}" if name else reason)
+        raise ValueError(f"handler {name!r} does not match this event. {reason}" if name else reason)
 
     def _failing(self, max_lines: int) -> Iterator[Finding]:
         """Raise an exception at each line."""
@@ -119,7 +119,9 @@ class ExactlyOnceRunner:
         self._injector.planned[flow] = Fault(lines)
         self._app.settle(self._post(flow, body).event_id)
         if not lines.places:
-            self._notes.append("kills and exceptions at lines of the handler, for it runs no Python code of its own")
+            self._notes.append(
+                "kills and exceptions at lines of the handler, because it runs no Python code of its own"
+            )
         numbered = list(enumerate(lines.places, 1))
         if len(numbered) <= max_lines:
             return numbered
@@ -158,9 +160,9 @@ class ExactlyOnceRunner:
         finally:
             stalled.go_on.set()
         self._app.settle(earlier.event_id, later.event_id)
-        places = ("the one that ran last", "the one that ran first")
+        places = ("the event that ran last", "the event that ran first")
         if in_turn:
-            places = ("the earlier one, which ran first all the same, in its turn", "the later one, which had to wait")
+            places = ("the earlier event, which still ran first because it is ordered", "the later event, which waited")
         yield self._finding("reordered", earlier.event_id, places[0])
         yield self._finding("reordered", later.event_id, places[1])
 
@@ -175,7 +177,7 @@ class ExactlyOnceRunner:
             current = standing()
             return current.blocked_by is not None or (current.attempt > 0 and current.state is not State.RUNNING)
 
-        until(known, "the later event is delivered, or waits for its turn")
+        until(known, "the later event is delivered, or is blocked")
         return standing().blocked_by is not None
 
     def _killed(self, max_lines: int) -> Iterator[Finding]:
@@ -208,7 +210,7 @@ class ExactlyOnceRunner:
             self._app.settle(event_id)
         except AssertionError as error:
             raise AssertionError(
-                f"after {after}: {error}. A lock may still be held that was taken there: take locks with `with`"
+                f"after {after}: {error}. A lock that was taken there may still be held: take locks with `with`"
             ) from None
 
     def _restart(self, fault: Fault | None = None) -> None:
@@ -228,22 +230,22 @@ class ExactlyOnceRunner:
         body.setdefault("businessKey", flow)
         if times := self._count_work(event_of(body, flow_instance_id=flow, kind=self._kind)):
             raise ValueError(
-                f"done() says that the work of an event that was not sent yet has been done {times} times: it must "
-                "count the work of its event alone, by event.flow_instance_id or by a businessKey of its own, which "
-                "each event gets unless make= says otherwise"
+                f"done() returned {times} for an event that was not sent yet. It must count the work of its event "
+                "only, by event.flow_instance_id, or by the businessKey that each event gets unless make= sets "
+                "another"
             )
         return flow, body
 
     def _post(self, flow: str, body: Mapping[str, Any], *, wait: float = 20) -> PostResult:
         answer = self._app.post(flow, kind=self._kind, wait=wait, also=body)
         if not answer.event_id:
-            raise ValueError(f"the call-back was not taken: {answer.status} {answer.message}")
+            raise ValueError(f"the callback was not accepted: {answer.status} {answer.message}")
         return answer
 
     def _count_work(self, event: Event) -> int:
         times = self._done(event)
         if isinstance(times, bool) or not isinstance(times, int) or times < 0:
-            raise ValueError(f"done() says how many times the work was done, so not {times!r}")
+            raise ValueError(f"done() must return how many times the work was done, not {times!r}")
         return times
 
     def _finding(self, scenario: Scenario, event_id: str, place: str = "", *, caught: bool = False) -> Finding:

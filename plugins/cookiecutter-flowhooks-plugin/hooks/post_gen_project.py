@@ -1,4 +1,4 @@
-"""Remove the files that pip compiled when it installed the template."""
+"""Delete the files that pip compiled from the template when it installed it."""
 
 # ruff: noqa: INP001 (cookiecutter runs it as a file)
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Refuse answers that cannot make a plugin, in one line.
+"""Refuse answers that cannot make a plugin, with a message of one line.
 
 Cookiecutter puts the answers in, then runs this in the new folder, and removes that if this fails. `flowhooks plugins
 new` calls `refusal` as well, before anything is made.
@@ -16,11 +16,11 @@ from importlib.util import find_spec
 # In a raw string in single quotes, for `tojson` gives neither a single quote nor a line end, whatever was answered.
 ANSWERS = r'{{ {"domain": cookiecutter.domain, "package": cookiecutter.package, "author": cookiecutter.author, "callback_class": cookiecutter.callback_class, "process_key": cookiecutter.process_key, "conclusion": cookiecutter.conclusion} | tojson }}'  # noqa: E501 (one line of Jinja)
 NO_TEXT = set('"\\`{}<>')
-"""Characters that would end, escape or open something in one of the files that an answer is written into."""
+"""Characters that would change the syntax of a generated file."""
 NO_NAME = NO_TEXT | {"'"}
 PACKAGE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 TAKEN = {"flowhooks", "pytest", "tests", "conftest"}
-"""Modules that are there where a plugin is tested."""
+"""Names of modules that exist where a plugin is tested."""
 LONGEST = {
     "domain": 40,
     "package": 60,
@@ -33,44 +33,42 @@ SELECTORS = {"callback_class", "process_key"}
 
 
 def refusal(answers: dict[str, str]) -> str | None:
-    """Why no plugin can be made of these answers, or None."""
+    """Return why these answers cannot make a plugin; None if they can."""
     for name, value in answers.items():
         if why := _unfit(name, value):
             return f"{name} {why}"
     if not re.search(r"[^\W_]", answers["domain"]):
-        return (
-            "domain has neither a letter nor a digit: say in a word or two what the plugin is about, such as Contracts"
-        )
+        return "domain has neither a letter nor a digit: give a subject of one or two words, such as Contracts"
     if not any(answers[name] for name in SELECTORS):
-        return "callback_class and process_key are both empty: give one, or no event would reach the handler"
+        return "callback_class and process_key are both empty: give one, or no event would match the handler"
     return _package(answers["package"])
 
 
 def _unfit(name: str, value: str) -> str | None:
     if len(value) > LONGEST[name]:
-        return f"has {len(value)} characters: {LONGEST[name]} at the most"
+        return f"has {len(value)} characters, but at most {LONGEST[name]} are allowed"
     refused = NO_NAME if name in {*SELECTORS, "conclusion"} else NO_TEXT
     for character in value:
         if character in refused or not character.isprintable() or (name in SELECTORS and character.isspace()):
             shown = character if character.isprintable() and not character.isspace() else ascii(character)
             return f"has a character that cannot be used: {shown}"
     if value != value.strip():
-        return "begins or ends with a blank"
+        return "begins or ends with a space"
     return None
 
 
 def _package(package: str) -> str | None:
     if not PACKAGE.fullmatch(package):
         return (
-            f"package {package!r} is no name for a package: lower-case ASCII letters, digits and single dashes,"
+            f"package {package!r} is not a package name: use lower-case ASCII letters, digits and single dashes,"
             " a letter first, such as flowhooks-contracts"
         )
     module = package.replace("-", "_")
     known = module in sys.stdlib_module_names or module in TAKEN or keyword.iskeyword(module)
     if known or (not module.startswith("flowhooks_") and find_spec(module)):
-        return f"package {package!r} would make a module {module}, and there is one already: choose another name"
+        return f"package {package!r} would create a module {module}, which exists already: choose another name"
     if package == "flowhooks-flowhooks":
-        return f"package {package!r} would make a plugin flowhooks, and that name is reserved: choose another"
+        return f"package {package!r} would create a plugin flowhooks, but that name is reserved: choose another name"
     return None
 
 

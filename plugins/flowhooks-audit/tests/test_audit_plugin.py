@@ -276,7 +276,7 @@ def test_a_change_is_found(trail: Trail, file: Path, how: str, capsys: pytest.Ca
     for number, key in enumerate("abc", 1):
         trail.append(key, {"x": number})
     assert verify(file) == 0
-    assert capsys.readouterr().out.startswith("all is as it was written, up to record 3, ")
+    assert capsys.readouterr().out.startswith("the trail is unchanged up to record 3, ")
     file.write_bytes(damaged(file, how))
     assert verify(file) == 1
     assert str(file) in capsys.readouterr().err
@@ -413,7 +413,7 @@ def test_outcomes_are_not_recorded_otherwise(audited: Callable[..., AppHarness],
 def test_a_folder_that_is_missing_is_said_at_start(tmp_path: Path, flowhooks_app: Callable[..., AppHarness]) -> None:
     """The plugin is quarantined with what to do, rather than failing at the first event."""
     settings = {"audit": {"file": str(tmp_path / "missing" / "audit.jsonl")}}
-    with pytest.raises(FlowhooksError, match=r"\[plugins.audit\] file: there is no folder .*missing; create it"):
+    with pytest.raises(FlowhooksError, match=r"\[plugins.audit\] file: the folder .*missing does not exist; create it"):
         flowhooks_app(names={"audit": Audit()}, settings=settings)
 
 
@@ -421,7 +421,7 @@ def test_a_folder_in_the_place_of_the_file_is_said_at_start(
     tmp_path: Path, flowhooks_app: Callable[..., AppHarness]
 ) -> None:
     """Likewise: no event could ever be recorded."""
-    with pytest.raises(FlowhooksError, match=r"\[plugins.audit\] file: .* is a folder; name a file in it"):
+    with pytest.raises(FlowhooksError, match=r"\[plugins.audit\] file: .* is a folder; give a file in it"):
         flowhooks_app(names={"audit": Audit()}, settings={"audit": {"file": str(tmp_path)}})
 
 
@@ -444,7 +444,7 @@ def test_the_command(trail: Trail, file: Path) -> None:
 
     trail.append("a", {})
     last = records(file)[0]["hash"]
-    assert run("verify", file) == (0, f"all is as it was written, up to record 1, {last}\n", "")
+    assert run("verify", file) == (0, f"the trail is unchanged up to record 1, {last}\n", "")
     code, out, err = run("verify", file.with_name("missing"))
     assert (code, out) == (2, "")
     assert err.startswith("cannot be read: ")
@@ -452,4 +452,4 @@ def test_the_command(trail: Trail, file: Path) -> None:
     file.write_bytes(file.read_bytes().replace(b'"a"', b'"b"'))
     code, out, err = run("verify", file)
     assert (code, out) == (1, "")
-    assert err == f"{file}, line 1: the record was changed: it does not fit its hash\n"
+    assert err == f"{file}, line 1: the record was changed: it does not match its hash\n"

@@ -200,7 +200,7 @@ def test_what_the_handlers_listen_to() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"databse": "x.db"}, "[plugins.contracts] databse is not a setting; there are database, outbox"),
+        ({"databse": "x.db"}, "[plugins.contracts] databse is not a setting; the settings are database, outbox"),
         ({"database": 5}, "[plugins.contracts] database must be of type string"),
         ({"outbox": ""}, "[plugins.contracts] outbox must not be shorter than 1 characters"),
     ],

@@ -203,7 +203,7 @@ def test_a_wrong_password_is_said_without_it(tls: Any, ca_file: str, make_alert:
     """The error says who was not let in, and not with what."""
     section = email(tls, security="tls", ca_file=ca_file, user="flow", password="wrong-one")
     made = notice(email=section)
-    with pytest.raises(NotTold, match=r"did not let flow in \(535\)") as raised:
+    with pytest.raises(NotTold, match=r"rejected the login of flow \(535\)") as raised:
         made.alert_raised(make_alert())
     assert "wrong-one" not in f"{raised.value!r} {raised.value.__cause__!r}"
     assert "wrong-one" not in repr(vars(made))
@@ -242,7 +242,7 @@ def test_a_receiver_that_is_refused_does_not_keep_the_others_from_it(
     assert [receivers for receivers, _ in plain.mails] == [["ops@example.com"]]
     assert "refused night@example.com" in caplog.text
     plain.says["RCPT"] = "550 unknown"
-    with pytest.raises(NotTold, match="refused every receiver"):
+    with pytest.raises(NotTold, match="rejected every recipient"):
         notice(email=email(plain)).alert_raised(make_alert())
 
 
@@ -331,8 +331,8 @@ REFUSALS = [
     ("dingtalk", 200, b'{"errcode": 310000, "errmsg": "sign not match"}', "error code 310000"),
     ("wecom", 200, b'{"errcode": 93000, "errmsg": "invalid webhook url"}', "error code 93000"),
     ("feishu", 200, b'{"code": 19021, "msg": "sign match fail"}', "error code 19021"),
-    ("feishu", 200, b"<html>a proxy</html>", "not as feishu does"),
-    ("wecom", 200, b"[]", "not as wecom does"),
+    ("feishu", 200, b"<html>a proxy</html>", "not in the format of feishu"),
+    ("wecom", 200, b"[]", "not in the format of wecom"),
 ]
 
 
@@ -370,7 +370,7 @@ def test_who_has_taken_it_is_not_told_again(hook: Any, plain: Any, make_alert: C
     made = notice(chat(hook), email=email(plain))
     hook.answer = (500, b"")
     for _ in range(3):
-        with pytest.raises(NotTold, match=r"^alert 0197-alert was not taken by text: it answered 500"):
+        with pytest.raises(NotTold, match=r"^alert 0197-alert was not delivered by text: it answered 500"):
             made.alert_raised(make_alert())
     assert (len(plain.mails), len(hook.posts)) == (1, 3)
     hook.answer = (200, b"ok")
@@ -403,7 +403,7 @@ def test_without_settings_it_says_so(caplog: pytest.LogCaptureFixture, make_aler
     """Installed and not configured, it logs that nobody is notified, and is no trouble otherwise."""
     with caplog.at_level(logging.WARNING, "flowhooks_notice"):
         notice().alert_raised(make_alert())
-    assert "nobody is told of alerts" in caplog.text
+    assert "alerts are not sent" in caplog.text
 
 
 def test_two_chats_of_one_name_are_refused(hook: Any) -> None:

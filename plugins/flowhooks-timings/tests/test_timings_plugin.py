@@ -208,9 +208,9 @@ def test_in_the_log_each_value_is_a_member(caplog: pytest.LogCaptureFixture) -> 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"flie": "x"}, "no setting flie; there is file"),
-        ({"file": 5}, "file is the path of a file, not 5"),
-        ({"file": ""}, "file is the path of a file, not ''"),
+        ({"flie": "x"}, "no setting flie; the only setting is file"),
+        ({"file": 5}, "file must be the path of a file, not 5"),
+        ({"file": ""}, "file must be the path of a file, not ''"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -232,11 +232,11 @@ def test_each_endpoint_has_its_own_deliveries(forwarding: Callable[..., AppHarne
     [
         (301, "redirects are not followed"),
         (307, "redirects are not followed"),
-        (400, "does not take this message"),
-        (401, "does not take this message"),
-        (404, "does not take this message"),
-        (410, "wants no more messages"),
-        (422, "does not take this message"),
+        (400, "rejects this message"),
+        (401, "rejects this message"),
+        (404, "rejects this message"),
+        (410, "accepts no more messages"),
+        (422, "rejects this message"),
     ],
 )
 def test_what_will_not_get_better_is_rejected(
@@ -325,8 +325,8 @@ def test_after_a_replay_the_receiver_is_given_seconds_at_least(plugin: Webhooks,
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (HANGS, "NotDelivered: endpoint crm gave no answer in 0.2 s (ReadTimeout)"),
-        (CLOSES, "NotDelivered: endpoint crm gave no answer (RemoteProtocolError)"),
+        (HANGS, "NotDelivered: endpoint crm did not answer within 0.2 s (ReadTimeout)"),
+        (CLOSES, "NotDelivered: endpoint crm did not answer (RemoteProtocolError)"),
     ],
 )
 def test_no_answer_is_a_failed_attempt(
@@ -466,22 +466,22 @@ LONG = "whsec_" + base64.b64encode(b"k" * 65).decode()
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"secret": "topsecret-4711"}, "its secret is to be whsec_ followed by 24 to 64 bytes in base64"),
-        ({"secret": "whsec_topsecret-4711!"}, "its secret is to be whsec_ followed by"),
-        ({"secret": SECRET.removeprefix("whsec_")}, "its secret is to be whsec_ followed by"),
-        ({"secret": SHORT}, "its secret is to be whsec_ followed by"),
-        ({"secret": LONG}, "its secret is to be whsec_ followed by"),
-        ({"secret": [SECRET, "topsecret-4711"]}, "its secret is to be whsec_ followed by"),
-        ({"process_key": []}, "say which events it wants: process_key, callback_class or every = true"),
-        ({"url": "ftp://me:topsecret-4711@crm.example/"}, "its url is to begin with http:// or https:// and a host"),
-        ({"url": "crm.example/hooks"}, "its url is to begin with http:// or https:// and a host"),
-        ({"url": "https:///topsecret-4711"}, "its url is to begin with http:// or https:// and a host"),
+        ({"secret": "topsecret-4711"}, "its secret must be whsec_ followed by 24 to 64 bytes in base64"),
+        ({"secret": "whsec_topsecret-4711!"}, "its secret must be whsec_ followed by"),
+        ({"secret": SECRET.removeprefix("whsec_")}, "its secret must be whsec_ followed by"),
+        ({"secret": SHORT}, "its secret must be whsec_ followed by"),
+        ({"secret": LONG}, "its secret must be whsec_ followed by"),
+        ({"secret": [SECRET, "topsecret-4711"]}, "its secret must be whsec_ followed by"),
+        ({"process_key": []}, "give the events that it receives: process_key, callback_class or every = true"),
+        ({"url": "ftp://me:topsecret-4711@crm.example/"}, "its url must begin with http:// or https:// and a host"),
+        ({"url": "crm.example/hooks"}, "its url must begin with http:// or https:// and a host"),
+        ({"url": "https:///topsecret-4711"}, "its url must begin with http:// or https:// and a host"),
         ({"url": "https://topsecret-4711:port/"}, "its url cannot be read"),
         ({"headers": {"X Y": "1"}}, "'X Y' cannot be the name of a header field"),
         ({"headers": {"Webhook-Id": "1"}}, "the header field Webhook-Id is set by the message itself"),
-        ({"headers": {"X-Key": "topsecret-4711\r\nX-Other: 1"}}, "the header field X-Key is to be printable ASCII"),
-        ({"headers": {"X-Key": "topsecret-4711\n"}}, "the header field X-Key is to be printable ASCII"),
-        ({"headers": {"X-Key": ""}}, "the header field X-Key is to be printable ASCII"),
+        ({"headers": {"X-Key": "topsecret-4711\r\nX-Other: 1"}}, "the header field X-Key must be printable ASCII"),
+        ({"headers": {"X-Key": "topsecret-4711\n"}}, "the header field X-Key must be printable ASCII"),
+        ({"headers": {"X-Key": ""}}, "the header field X-Key must be printable ASCII"),
     ],
 )
 def test_wrong_settings_quarantine_the_plugin(

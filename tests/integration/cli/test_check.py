@@ -191,7 +191,7 @@ def place(tmp_path, new_database):
         ("text", "trouble", "file is not a database"),
         ("folder", "trouble", "is a folder"),
         ("no folder", "trouble", "nothing does not exist"),
-        ("other's", "trouble", "it is not a flowhooks ledger: it holds other tables (t)"),
+        ("other's", "trouble", "it is not a flowhooks ledger: it has other tables (t)"),
         ("newer", "trouble", "it was written by a newer flowhooks"),
         ("empty", "note", "it is empty: run `flowhooks db upgrade`"),
     ],
@@ -232,7 +232,7 @@ def test_somebody_else_has_the_lock(findings, tmp_path):
     assert (found["mark"], "is using the database exclusively" in found["what"]) == ("note", True)
     lock.path.write_text("")
     (found,) = findings("server", code=1)
-    assert "does not say who it is" in found["what"]
+    assert "its id is not known" in found["what"]
     lock.release()
 
 

@@ -147,8 +147,7 @@ def test_why_an_event_goes_nowhere(expenses, run, asked):
     assert "To deliver it after all: flowhooks events reroute " in text
     text = run("events", "show", "silent", server=expenses).stdout
     assert ": parked: a condition cannot be decided\n" in text
-    assert "    expenses:book: no conclusion, but the handler requires one of approved
-" in text
+    assert "    expenses:book: no conclusion, but the handler requires one of approved\n" in text
     assert "If it needs no handler: flowhooks events dismiss " in text
     (event,) = asked("events", "show", "silent", server=expenses)["events"]
     assert (event["state"], event["parked_by"], event["conclusion"]) == ("parked", "condition", None)

@@ -108,7 +108,7 @@ def test_other_books_are_refused(run, source, tmp_path, new_database):
     result = run("db", "copy", str(source), str(target), "--json")
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert "it holds a row of counters (accepted, somebody) that the source does not hold" in result.stderr
+    assert "it has a row of counters (accepted, somebody), which the source does not have" in result.stderr
 
 
 def test_books_that_do_not_balance(run, asked, source, tmp_path):

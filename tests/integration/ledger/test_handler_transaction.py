@@ -292,7 +292,7 @@ def test_it_can_be_used_once(house, listens, contracts):
 
     flow = house.open(listens(twice))
     standing = flow.only(flow.take("i").event_id)
-    assert "used a second time" in standing.error
+    assert "called a second time" in standing.error
     assert contracts() == []
 
 
@@ -306,7 +306,7 @@ def test_it_must_be_left(house, listens, contracts):
 
     flow = house.open(listens(opens))
     standing = flow.only(flow.take("i").event_id)
-    assert "without leaving it" in standing.error
+    assert "without leaving the block" in standing.error
     assert contracts() == []
 
 
@@ -325,11 +325,11 @@ def test_outside_of_a_run_it_is_refused(house, listens, contracts, eventually):
         pass
     with pytest.raises(ResourceClosedError):
         connection.execute(text("SELECT 1"))
-    with pytest.raises(TransactionError, match="while it runs"):
+    with pytest.raises(TransactionError, match="while the handler runs"):
         Delivery(id="1", event_id="1", handler="p:h", attempt=1).transaction()
 
     def elsewhere(event, delivery):
-        with pytest.raises(TransactionError, match="for the thread"):
+        with pytest.raises(TransactionError, match="in the thread"):
             together(delivery)
 
     def together(delivery):
@@ -439,5 +439,5 @@ class TestOnSqlite:
         flow = house.open(listens(archive))
         standing = flow.only(flow.take("i").event_id)
         assert standing.state is State.DEAD
-        assert "needs the ledger on PostgreSQL" in standing.error
+        assert "needs a ledger on PostgreSQL" in standing.error
         assert "flowhooks db copy" in standing.error

@@ -128,13 +128,13 @@ def test_a_lock_file_that_makes_no_sense(locks, monkeypatch):
     monkeypatch.setattr("flowhooks.ledger.lock.READ_TIMEOUT", 0.01)
     for nonsense in (b"", b"{", b"[]", b'{"pid": "x"}', b"\xff"):
         lock.path.write_bytes(nonsense)
-        with pytest.raises(LedgerUnusable, match="does not say who"):
+        with pytest.raises(LedgerUnusable, match="its id is not known"):
             locks().owner()
 
 
 def test_a_folder_that_is_not_there(tmp_path):
     """A folder that is missing is an error that names the file."""
-    with pytest.raises(LedgerUnusable, match="cannot make the lock file"):
+    with pytest.raises(LedgerUnusable, match="cannot create the lock file"):
         Lock(tmp_path / "none" / "f.db").acquire()
 
 
@@ -222,7 +222,7 @@ def test_a_database_file_that_is_not_the_one_served(locks, tmp_path):
     file.rename(tmp_path / "away.db")
     assert "moved or deleted" in why_misplaced(file)
     file.write_bytes(b"x")
-    assert "serves another file" in why_misplaced(file)
+    assert "uses another file" in why_misplaced(file)
     (tmp_path / "away.db").rename(file)
     assert why_misplaced(file) is None
     lock.release()

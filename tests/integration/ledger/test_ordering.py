@@ -201,7 +201,7 @@ def test_a_replayed_one_comes_after_all_that_waits(lane):
     assert lane.due() == [third.delivery_id]
     lane.end(third)
     assert lane.due() == [first.delivery_id]
-    assert "out of its order" in lane.ledger.delivery(first.delivery_id)[1].comment
+    assert "out of order" in lane.ledger.delivery(first.delivery_id)[1].comment
     lane.end(first)
 
 
@@ -300,7 +300,7 @@ def test_two_that_run_at_once_show_in_the_books(lane, house):
     lane.flow.sql("UPDATE deliveries SET state = 'running', attempt = 1 WHERE id = ?", second.delivery_id)
     with lane.ledger.connection() as connection:
         trouble = verify(connection).trouble
-    assert any("runs beside another" in line for line in trouble)
+    assert any("runs at the same time as another" in line for line in trouble)
 
 
 @pytest.mark.postgresql

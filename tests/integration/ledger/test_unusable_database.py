@@ -40,7 +40,7 @@ def test_a_refusal_names_the_database(file, opened):
     with sqlite3.connect(file) as other:
         other.execute("CREATE TABLE orders (id)")
     other.close()
-    expected = f"cannot use the database {file}: it is not a flowhooks ledger: it holds other tables (orders)"
+    expected = f"cannot use the database {file}: it is not a flowhooks ledger: it has other tables (orders)"
     assert str(said_of(file, opened)) == expected
 
 

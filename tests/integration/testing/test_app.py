@@ -218,7 +218,7 @@ def test_a_probe_that_cannot_tell_ends_the_settling(app_of):
     app.settle()
     assert app.delivery(answer.event_id).state is State.UNKNOWN
     assert asked
-    with pytest.raises(AssertionError, match=r"its probe could not tell.*call advance\(\d+\)"):
+    with pytest.raises(AssertionError, match=r"its probe returned no answer.*call advance\(\d+\)"):
         app.wait_for(answer.event_id, "succeeded")
 
 
@@ -328,7 +328,7 @@ def test_what_nobody_wants_is_parked(app_of):
     assert app.parked() == (app.event(answer.event_id),)
     with pytest.raises(AssertionError) as raised:
         app.wait_for(answer.event_id, "succeeded")
-    assert "is parked, for no handler wants it" in str(raised.value)
+    assert "is parked because no handler matches it" in str(raised.value)
     assert "processDefinitionKey 'leaf'" in str(raised.value)
     assert "handlers:grant listens to process_keys=['leave'], kind='complete'" in str(raised.value)
 
@@ -361,10 +361,10 @@ def test_only_an_approved_one_is_run(approvals):
     assert [event.flow_instance_id for event in approvals.dismissed()] == ["2"]
     assert approvals.why_not(answer.event_id).splitlines() == [
         "it is dismissed because the conditions of each handler of its class or key are false",
-        "handlers:grant does not get it: conclusion 'rejected' is not one of approved",
-        "handlers:announce does not get it: conclusion 'rejected' is not one of approved",
+        "handlers:grant does not match: conclusion 'rejected' is not one of approved",
+        "handlers:announce does not match: conclusion 'rejected' is not one of approved",
     ]
-    with pytest.raises(AssertionError, match=r"conclusion 'rejected', source 'default'[\s\S]*grant does not get it"):
+    with pytest.raises(AssertionError, match=r"conclusion 'rejected', source 'default'[\s\S]*grant does not match"):
         approvals.delivery(answer.event_id)
 
 
@@ -376,7 +376,7 @@ def test_why_an_event_is_parked(approvals):
     assert "no conclusion, but the handler requires one of approved" in approvals.why_not(answer.event_id)
     answer = approvals.post("4", processDefinitionKey="travel")
     assert approvals.why_not(answer.event_id) == (
-        "it is parked because no handler has its class or key, or none of those takes its version or source"
+        "it is parked because no handler has its class or key, or none of these handlers accepts its version or source"
     )
     assert [event.flow_instance_id for event in approvals.parked()] == ["3", "4"]
 
@@ -409,9 +409,9 @@ def test_what_is_no_plugin_is_refused(thing):
 
 def test_a_section_of_nobody_is_refused():
     """Settings for a plugin that is not there are a slip, and so are two plugins of one name."""
-    with pytest.raises(FlowhooksError, match=r"no plugin is called 'leave'; there are handlers"):
+    with pytest.raises(FlowhooksError, match=r"there is no plugin 'leave'; the plugins are handlers"):
         AppHarness(failing(0)[0], settings={"leave": {}})
-    with pytest.raises(FlowhooksError, match="two plugins would be called 'handlers'"):
+    with pytest.raises(FlowhooksError, match="two plugins would have the name 'handlers'"):
         AppHarness(failing(0)[0], names={"handlers": failing(0)[0]})
 
 
@@ -442,7 +442,7 @@ def test_a_wait_in_vain_says_what_is_instead(app_of):
     said = str(raised.value)
     assert said.startswith(
         "waited for the delivery of handlers:grant to be 'succeeded', but it is 'waiting' in attempt 1: "
-        "it is due again in 5 seconds, and the clock stands still: call advance(5)\n"
+        "it is due again in 5 seconds, but the clock does not move by itself: call advance(5)\n"
         "its error: OSError: payroll does not answer\n"
         "Traceback"
     )
@@ -473,7 +473,7 @@ def test_a_wait_for_what_still_runs_ends(app_of):
 @pytest.mark.parametrize(
     ("error", "state", "said"),
     [
-        (Reject("there is no such leave"), "dead", "it is dead, and stays so by itself"),
+        (Reject("there is no such leave"), "dead", "it is dead, and does not change by itself"),
         (None, "succeeded", "succeeded"),
     ],
 )
@@ -495,7 +495,7 @@ def test_several_deliveries_have_to_be_told_apart(app_of):
 
     app = app_of(grant, tell)
     event_id = app.post("1", processDefinitionKey="leave").event_id
-    with pytest.raises(AssertionError, match="has deliveries of handlers:grant, handlers:tell: say which one"):
+    with pytest.raises(AssertionError, match="has deliveries of handlers:grant, handlers:tell: choose one"):
         app.delivery(event_id)
     with pytest.raises(AssertionError, match="has no delivery of 'told', only of"):
         app.delivery(event_id, "told")
@@ -508,7 +508,7 @@ def test_the_books_are_checked_at_the_end():
     app.post("1", processDefinitionKey="leave")
     with closing(sqlite3.connect(app.folder / "flowhooks.db", timeout=20)) as connection, connection:
         connection.execute("UPDATE deliveries SET state = 'dead'")
-    with pytest.raises(AssertionError, match=r"books of the ledger .* do not balance.*does not agree with its last"):
+    with pytest.raises(AssertionError, match=r"counts of the ledger .* do not balance.*does not agree with its last"):
         app.close()
     assert not app.folder.exists()
     app.close()
@@ -518,7 +518,7 @@ def test_books_that_cannot_be_read_do_not_balance():
     """A ledger that a test has removed is that test's failure, as any other that does not balance."""
     app = AppHarness(failing(0)[0])
     (app.folder / "flowhooks.db").unlink()
-    with pytest.raises(AssertionError, match=r"books of the ledger .* do not balance.*there is no database"):
+    with pytest.raises(AssertionError, match=r"counts of the ledger .* do not balance.*there is no database"):
         app.close()
     assert not app.folder.exists()
 

@@ -96,7 +96,7 @@ def test_exactly_once_whatever_happens(business, postgresql_url, lines):
 def test_it_must_be_a_database_on_postgresql():
     """Another URL is refused in one sentence, and one that cannot be reached leaves nothing behind."""
     for wrong in ("sqlite:///x.db", "postgresql:", "nonsense"):
-        with pytest.raises(SettingsError, match="database= names a PostgreSQL"):
+        with pytest.raises(SettingsError, match="database= must be a PostgreSQL URL"):
             AppHarness(grant, database=wrong)
 
 
@@ -104,4 +104,4 @@ def test_on_sqlite_such_a_handler_fails(flowhooks_app):
     """And says what it needs."""
     app = flowhooks_app(grant)
     answer = app.post("1", processDefinitionKey="leave", wait=0)
-    assert "needs the ledger on PostgreSQL" in app.wait_for(answer.event_id, "waiting", attempt=1).error
+    assert "needs a ledger on PostgreSQL" in app.wait_for(answer.event_id, "waiting", attempt=1).error

@@ -116,7 +116,9 @@ def test_an_outcome_may_ask_to_be_made_again(seconds):
 def test_a_delivery_has_a_transaction_only_while_it_runs():
     """The ledger gives it one for an attempt; one that is made by hand says so."""
     delivery = Delivery(id="d", event_id="e", handler="p:h", attempt=1)
-    with pytest.raises(TransactionError, match=r"^delivery\.transaction\(\) is for the handler, while it runs as an"):
+    with pytest.raises(
+        TransactionError, match=r"^delivery\.transaction\(\) may be used only while the handler runs as an"
+    ):
         delivery.transaction()
     block = object()
     assert dataclasses.replace(delivery, _begin_transaction=lambda: block).transaction() is block

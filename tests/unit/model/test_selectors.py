@@ -142,7 +142,7 @@ def test_versions_that_contradict_themselves(versions):
 
 def test_a_version_beyond_int32():
     """It is refused: no event can have it."""
-    why = r"^versions= names 2147483648, and a processDefinitionVersion is an int32, at most 2147483647$"
+    why = r"^versions= has 2147483648, but a processDefinitionVersion is an int32, at most 2147483647$"
     with pytest.raises(HandlerError, match=why):
         check_satisfiable("<2147483648")
 
@@ -151,5 +151,5 @@ def test_a_version_beyond_int32():
 def test_versions_that_are_no_string(versions):
     """`Selectors` refuses them, with its own error."""
     assert check_satisfiable(versions) == versions
-    with pytest.raises(HandlerError, match="versions= is a string"):
+    with pytest.raises(HandlerError, match="versions= must be a string"):
         selectors_of(versions=versions)

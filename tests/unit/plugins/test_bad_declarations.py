@@ -17,11 +17,14 @@ NO_SCHEMA = {"type": "text"}
 
 DECLARED = {
     "no selector": ("@handler()", AT + "it listens to nothing: give callback_class=, process_key= or every=True$"),
-    "a class that is no string": ("@handler(callback_class=3)", AT + r"callback_class= is a string or several, not 3$"),
-    "an empty key": ("@handler(process_key='')", AT + "selectors are strings that are not empty, not ''$"),
+    "a class that is no string": (
+        "@handler(callback_class=3)",
+        AT + r"callback_class= must be a string or a list of strings, not 3$",
+    ),
+    "an empty key": ("@handler(process_key='')", AT + "selectors must be strings that are not empty, not ''$"),
     "versions of a wrong type": (
         "@handler(process_key='k', versions=3)",
-        AT + r'versions= is a string such as ">=3,<5", not 3$',
+        AT + r'versions= must be a string such as ">=3,<5", not 3$',
     ),
     "versions that contradict one another": (
         "@handler(process_key='k', versions='>5,<3')",
@@ -33,11 +36,11 @@ DECLARED = {
     ),
     "a version beyond int32": (
         "@handler(process_key='k', versions='<=2147483648')",
-        AT + "versions= names 2147483648, and a processDefinitionVersion is an int32, at most 2147483647$",
+        AT + "versions= has 2147483648, but a processDefinitionVersion is an int32, at most 2147483647$",
     ),
     "a source that can have no such name": (
         "@handler(process_key='k', source='hr engine')",
-        AT + "source= 'hr engine' is the name of no engine: ",
+        AT + "source= 'hr engine' is not the name of a source: ",
     ),
     "a kind that nothing opens": (
         "@handler(process_key='k', kind='revoke')",
@@ -54,7 +57,7 @@ DECLARED = {
     ),
     "async def": (
         "@handler(process_key='k')\nasync def h(event): pass",
-        AT + "`async def` and generators are not run; ",
+        AT + "`async def` and generators are not supported; ",
     ),
 }
 

@@ -114,7 +114,7 @@ def b(event): pass""",
     ),
     "a handler that is async": (
         "@handler(every=True)\nasync def a(event): pass",
-        r"handler 'a' \(\S*bad_plugin\.py:2\): `async def` and generators are not run; write a plain function$",
+        r"handler 'a' \(\S*bad_plugin\.py:2\): `async def` and generators are not supported; write a plain function$",
     ),
     "a handler that listens to nothing": (
         "@handler()\ndef a(event): pass",

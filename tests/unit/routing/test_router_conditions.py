@@ -321,7 +321,7 @@ def test_selectors_are_remembered():
     assert Selectors.from_json(written) == selectors
     old = {name: value for name, value in written.items() if name not in {"format", "conclusions", "when"}}
     assert Selectors.from_json(old) == Selectors(process_keys=("k",))
-    with pytest.raises(NewerSelectorsError, match="format 3, and this version reads up to 2"):
+    with pytest.raises(NewerSelectorsError, match="format 3, but this version reads formats up to 2"):
         Selectors.from_json(written | {"format": 3})
 
 

@@ -1,4 +1,4 @@
-"""The handler by itself, behind a real callback, and through crashes and repetitions."""
+"""Test the handler alone, with a real callback, and with crashes and repeated callbacks."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_the_function(database: Path) -> None:
 
 
 def test_no_business_key() -> None:
-    """A flow without a business key is rejected: a retry cannot fix that."""
+    """A flow without a business key is rejected, because a retry cannot fix that."""
     event = make_event(flow_instance_id="4711")
     delivery = Delivery(id="d-1", event_id=event.id, handler=f"{PLUGIN}:record_flow", attempt=1)
     with pytest.raises(Reject, match="no businessKey"):

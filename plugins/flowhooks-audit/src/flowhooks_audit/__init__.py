@@ -49,7 +49,7 @@ class Audit:
         """
         self._trail = self._opened(settings["file"]) if "file" in settings else None
         if self._trail is None:
-            log.warning("nothing is recorded: say where the audit trail is to be, with file in [plugins.audit]")
+            log.warning("nothing is recorded: set the path of the audit trail, file in [plugins.audit]")
         self._kinds = tuple(settings.get("kinds", ("complete",)))
         self._with_data = settings.get("data", True)
         self._with_outcomes = settings.get("outcomes", False)
@@ -110,9 +110,9 @@ class Audit:
     def _opened(self, file: str) -> Trail:
         path = Path(file)
         if not path.parent.is_dir():
-            raise ValueError(f"[plugins.audit] file: there is no folder {path.parent}; create it")
+            raise ValueError(f"[plugins.audit] file: the folder {path.parent} does not exist; create it")
         if path.is_dir():
-            raise ValueError(f"[plugins.audit] file: {path} is a folder; name a file in it")
+            raise ValueError(f"[plugins.audit] file: {path} is a folder; give a file in it")
         return Trail(path)
 
     def _body(self, data: Mapping[str, Any]) -> dict[str, Any]:

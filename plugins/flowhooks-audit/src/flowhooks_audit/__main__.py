@@ -22,18 +22,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 if all records are as they were written, 1 if they are not, 2 if that cannot be checked.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m flowhooks_audit", description="Tell whether an audit trail is as it was written."
+        prog="python -m flowhooks_audit", description="Check whether an audit trail is unchanged."
     )
     verify = parser.add_subparsers(required=True).add_parser(
-        "verify", help="check every record, its place in the chain, and that the last ones are there"
+        "verify", help="check every record, its place in the chain, and that no record is missing at the end"
     )
-    verify.add_argument("files", nargs="+", type=Path, metavar="FILE", help="the files of one trail, the oldest first")
+    verify.add_argument("files", nargs="+", type=Path, metavar="FILE", help="the files of one trail, oldest first")
     verify.add_argument(
         "--after",
         metavar="HASH",
-        help="the hash that the first record follows, where the earlier files are not at hand",
+        help="the hash before the first record, if the earlier files are not available",
     )
-    verify.add_argument("--last", metavar="HASH", help="the hash that the trail must contain, noted elsewhere before")
+    verify.add_argument("--last", metavar="HASH", help="a hash that the trail must contain, as noted elsewhere earlier")
     given = parser.parse_args(arguments)
     try:
         return _verify(given.files, after=given.after, last=given.last)
@@ -62,10 +62,10 @@ def _verify(files: Sequence[Path], *, after: str | None, last: str | None) -> in
                 wanted.discard(link.hash)
     found = link or chain.START
     if noted is not None and noted.hash in wanted:
-        return _trouble(f"{files[-1]} ends with {found}, and its index knows of {noted}: the last ones were removed")
+        return _trouble(f"{files[-1]} ends with {found}, but its index has {noted}: the last records were removed")
     if wanted:
-        return _trouble(f"no record has the hash {last}: records were removed, or all of them written anew")
-    print(f"all is as it was written, up to {found}")  # noqa: T201 (as above)
+        return _trouble(f"no record has the hash {last}: records were removed, or all records were rewritten")
+    print(f"the trail is unchanged up to {found}")  # noqa: T201 (as above)
     return 0
 
 

@@ -62,17 +62,20 @@ def read(line: bytes, *, after: Link | None) -> tuple[dict[str, Any], Link]:
         Broken: it is not that record.
     """
     if not line.endswith(b"\n"):
-        raise Broken("the line is not complete: a server that was killed cuts it off when it writes the next record")
+        raise Broken(
+            "the line is incomplete: a server was killed while it wrote it, and removes it when it writes "
+            "the next record"
+        )
     front, mark, back = line.rpartition(_HASH)
     body, digest = front + b"}", back[:_HEX].decode("ascii", "replace")
     if not mark or back[_HEX:] != b'"}\n' or hashlib.sha256(body).hexdigest() != digest:
-        raise Broken("the record was changed: it does not fit its hash")
+        raise Broken("the record was changed: it does not match its hash")
     try:
         members = json.loads(body)
         link = Link(members["number"], digest)
         previous = members["previous"]
     except (ValueError, TypeError, KeyError):
-        raise Broken("this is no record of an audit trail") from None
+        raise Broken("this is not a record of an audit trail") from None
     if after is not None and (link.number, previous) != (after.number + 1, after.hash):
-        raise Broken(f"this is record {link.number}, which does not follow {after}: records were removed or put in")
+        raise Broken(f"this is record {link.number}, which does not follow {after}: records were removed or inserted")
     return members, link

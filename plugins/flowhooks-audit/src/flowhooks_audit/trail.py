@@ -103,8 +103,8 @@ class Trail:
             index.execute("BEGIN IMMEDIATE")
         if size < head.size:
             raise TrailDamaged(
-                f"{self.file} has {size} bytes, and had {head.size} at the end of {head.link}: see what has become of"
-                " it with `python -m flowhooks_audit verify`, put it right or move it away, then replay"
+                f"{self.file} has {size} bytes, but had {head.size} at the end of {head.link}: check it with `python "
+                "-m flowhooks_audit verify`, repair it or move it away, then replay"
             )
         return self._read_on(index, head) if size > head.size else head
 

@@ -65,7 +65,7 @@ class Notice:
         self._console_url = settings.get("console_url", "")
         if not self._channels:
             log.warning(
-                "nobody is told of alerts: say where they go, with [plugins.notice.email] or [[plugins.notice.chats]]"
+                "alerts are not sent: configure a receiver in [plugins.notice.email] or [[plugins.notice.chats]]"
             )
 
     @hookimpl
@@ -93,7 +93,7 @@ class Notice:
         if problems:
             while len(self._taken) > MOST_REMEMBERED:
                 self._taken.popitem(last=False)
-            raise NotTold(f"alert {alert.id} was not taken by {'; '.join(problems)}")
+            raise NotTold(f"alert {alert.id} was not delivered by {'; '.join(problems)}")
         del self._taken[notification]
 
 

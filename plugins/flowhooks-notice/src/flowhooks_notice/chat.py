@@ -152,7 +152,7 @@ class Chat:
         try:
             code = json.loads(said)[_TAKEN[self.form]]
         except (ValueError, LookupError, TypeError):
-            raise NotTaken(f"it answered 200, but not as {self.form} does") from None
+            raise NotTaken(f"it answered 200, but not in the format of {self.form}") from None
         if code != 0:
             raise NotTaken(f"it answered 200 with the error code {ascii(code)[:50]}")
 

@@ -115,12 +115,12 @@ class Mail:
     def plain(self, error: Exception) -> str:
         """The error in one line and without secrets."""
         if isinstance(error, smtplib.SMTPRecipientsRefused):
-            return "the mail server refused every receiver"
+            return "the mail server rejected every recipient"
         if isinstance(error, smtplib.SMTPAuthenticationError):
-            return f"the mail server did not let {self.user} in ({error.smtp_code})"
+            return f"the mail server rejected the login of {self.user} ({error.smtp_code})"
         if isinstance(error, smtplib.SMTPResponseException):
             said = (
                 error.smtp_error.decode("utf-8", "replace") if isinstance(error.smtp_error, bytes) else error.smtp_error
             )
-            return f"the mail server said {error.smtp_code} {ascii(said)[1:200]}"
+            return f"the mail server answered {error.smtp_code} {ascii(said)[1:200]}"
         return f"{self.host}:{self.port}: {type(error).__name__}: {error}"

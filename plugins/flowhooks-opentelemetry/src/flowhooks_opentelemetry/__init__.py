@@ -114,7 +114,7 @@ class _Instruments:
         self.tracer = trace.get_tracer(name, ours, traces, attributes.SCHEMA_URL)
         meter = metrics.get_meter(name, ours, measures, attributes.SCHEMA_URL)
         self._attempts = meter.create_counter(
-            "flowhooks.delivery.attempts", unit="{attempt}", description="Attempts that have ended."
+            "flowhooks.delivery.attempts", unit="{attempt}", description="Number of attempts that have ended."
         )
         self._duration = meter.create_histogram(
             "messaging.process.duration",

@@ -40,10 +40,10 @@ class Timings:
     def configure(self, settings: Mapping[str, Any]) -> None:
         """Take `[plugins.timings]`; a misspelt setting is refused rather than passed over."""
         if unknown := settings.keys() - {"file"}:
-            raise ValueError(f"[plugins.timings] has no setting {', '.join(sorted(unknown))}; there is file")
+            raise ValueError(f"[plugins.timings] has no setting {', '.join(sorted(unknown))}; the only setting is file")
         file = settings.get("file")
         if file is not None and (not isinstance(file, str) or not file):
-            raise ValueError(f"[plugins.timings] file is the path of a file, not {file!r}")
+            raise ValueError(f"[plugins.timings] file must be the path of a file, not {file!r}")
         self._file = Path(file) if file else None
 
     @hookimpl(wrapper=True)

@@ -90,7 +90,7 @@ def _several(given: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
 def _every(section: Mapping[str, Any]) -> bool:
     every: bool = section.get("every", False)
     if not (every or section.get("process_key") or section.get("callback_class")):
-        raise ValueError("say which events it wants: process_key, callback_class or every = true")
+        raise ValueError("give the events that it receives: process_key, callback_class or every = true")
     return every
 
 
@@ -100,7 +100,7 @@ def _url(given: str) -> httpx2.URL:
     except httpx2.InvalidURL:
         raise ValueError("its url cannot be read") from None  # the library's own words may show all of it
     if url.scheme not in {"http", "https"} or not url.host:
-        raise ValueError("its url is to begin with http:// or https:// and a host")
+        raise ValueError("its url must begin with http:// or https:// and a host")
     return url
 
 
@@ -114,7 +114,7 @@ def _webhook(secret: str) -> Webhook:
             key = b""
     if len(key) not in KEY_BYTES:
         raise ValueError(
-            f"its secret is to be {PREFIX} followed by {KEY_BYTES.start} to {KEY_BYTES.stop - 1} bytes in base64"
+            f"its secret must be {PREFIX} followed by {KEY_BYTES.start} to {KEY_BYTES.stop - 1} bytes in base64"
         )
     return Webhook(secret)
 
@@ -126,5 +126,5 @@ def _headers(given: Mapping[str, str]) -> dict[str, str]:
         if name.lower() in OURS:
             raise ValueError(f"the header field {name} is set by the message itself")
         if not _VALUE.fullmatch(value):
-            raise ValueError(f"the header field {name} is to be printable ASCII on one line")
+            raise ValueError(f"the header field {name} must be printable ASCII on one line")
     return dict(given)

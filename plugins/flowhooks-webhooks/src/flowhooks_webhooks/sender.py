@@ -72,13 +72,13 @@ class Sender:
                 status, after = answer.status_code, answer.headers.get("retry-after", "")
         except httpx2.TimeoutException as error:
             raise NotDelivered(
-                f"endpoint {endpoint.name} gave no answer in {endpoint.timeout:g} s ({type(error).__name__})"
+                f"endpoint {endpoint.name} did not answer within {endpoint.timeout:g} s ({type(error).__name__})"
             ) from None
         except httpx2.ConnectError as error:
             raise NotDelivered(f"endpoint {endpoint.name} cannot be reached: {error}") from None
         except httpx2.TransportError as error:
             # Without the library's words and traceback: some of them show what was sent.
-            raise NotDelivered(f"endpoint {endpoint.name} gave no answer ({type(error).__name__})") from None
+            raise NotDelivered(f"endpoint {endpoint.name} did not answer ({type(error).__name__})") from None
         finally:
             _sending.reset(sending)
         self._judge(endpoint, status, after, attempt=attempt)
@@ -112,10 +112,10 @@ class Sender:
         if status in PASSES or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise NotDelivered(said)
         if status == HTTPStatus.GONE:
-            raise Reject(f"{said}: it wants no more messages; take it out of [[plugins.webhooks.endpoints]]")
+            raise Reject(f"{said}: it accepts no more messages; remove it from [[plugins.webhooks.endpoints]]")
         if status < HTTPStatus.BAD_REQUEST:
-            raise Reject(f"{said}: redirects are not followed; write the address that it has now into its url")
-        raise Reject(f"{said}: it does not take this message; mend one of the two, then replay")
+            raise Reject(f"{said}: redirects are not followed; set its url to the new address")
+        raise Reject(f"{said}: it rejects this message; fix the endpoint or the message, then replay")
 
 
 def _is_not_ours(record: logging.LogRecord) -> bool:  # noqa: ARG001 (a filter is given the record)

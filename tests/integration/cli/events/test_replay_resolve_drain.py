@@ -132,8 +132,7 @@ def test_resolve_refuses_what_was_hardly_meant(server, run):
 
 def test_reroute_parked_finds_nobody(server, run, asked):
     """Parked events stay parked while no handler matches them."""
-    assert run("events", "reroute", "--parked", server=server).stdout == "No parked event matches a handler now.
-"
+    assert run("events", "reroute", "--parked", server=server).stdout == "No parked event matches a handler now.\n"
     done = asked("events", "reroute", "--parked", "--dry-run", server=server)
     assert (done["delivered"], done["dry_run"], done["server"]) == (0, True, True)
 

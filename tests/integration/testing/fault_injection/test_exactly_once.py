@@ -79,9 +79,7 @@ def late(event):
     return newest is not None and event.received_at < newest
 """
 
-IN_TURN = (
-    "are to change places: the earlier one, which ran first all the same, in its turn, the later one, which had to wait"
-)
+IN_TURN = "change places: the earlier event, which still ran first because it is ordered, the later event, which waited"
 
 
 @pytest.fixture
@@ -131,7 +129,7 @@ def grant(event, delivery):
     lines = [one.place for one in report.findings if one.scenario == "crash-during"]
     assert len(lines) >= 4  # those of `connect`, too
     assert all(place.startswith("acme_leave.py:") for place in lines)
-    assert str(report).startswith("acme_leave:grant: the work was done exactly once, whatever happened\n")
+    assert str(report).startswith("acme_leave:grant: the work was done exactly once in every scenario\n")
 
 
 def test_a_handler_that_says_too_much(tried):
@@ -148,8 +146,10 @@ def grant(event):
     assert {scenario for scenario, _, _ in bad(report)} == {"crash-after"}
     said = str(report)
     assert "!  2 x  succeeded  the process is killed when the handler has returned [1]" in said
-    assert "[1] The business work is done twice. Its retry= says that running it twice is safe, and it is not." in said
-    assert "pass `delivery.id` on as the idempotency key" in said
+    assert (
+        "[1] The business work is done twice. Its retry= declares that running it twice is safe, but it is not."
+    ) in said
+    assert "pass `delivery.id` as the idempotency key" in said
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def grant(event):
         pytest.param(
             *(("book(event)", "mark(delivery)"), 2, "twice", "commit both in one transaction"), marks=pytest.mark.long
         ),
-        (("mark(delivery)", "book(event)"), 0, "lost", "when the handler ran again it took the work for done"),
+        (("mark(delivery)", "book(event)"), 0, "lost", "when the handler ran again, it assumed that the work was done"),
     ],
 )
 def test_work_in_two_steps(tried, steps, times, verdict, words):
@@ -226,7 +226,7 @@ def grant(event):
     )
     assert ("failure", 0, "lost") in bad(report)
     assert {scenario for scenario, _, _ in bad(report)} == {"failure"}
-    assert "Let it pass: flowhooks makes it a failed attempt." in str(report)
+    assert "Do not catch it: flowhooks then records a failed attempt." in str(report)
 
 
 def test_a_handler_without_retry_is_held(tried):
@@ -245,9 +245,9 @@ def grant(event):
     assert ("crash-after", 1, State.UNKNOWN) in held
     assert ("failure", 0, State.DEAD) in held
     said = str(report)
-    assert "never done twice and never lost unseen; sometimes an operator has to decide" in said
-    assert "The work was done, but nobody knows that: the delivery is unknown" in said
-    assert "say so with retry=; if it can be found out whether it did its work, give a probe=" in said
+    assert "never done twice and never lost unnoticed; in some scenarios an operator must decide" in said
+    assert "The work was done, but this is not known: the delivery is unknown" in said
+    assert "declare retry=; if the handler can find out whether its work was done, give a probe=" in said
 
 
 def test_a_handler_that_counts_on_the_order(tried):
@@ -270,15 +270,15 @@ def grant(event, delivery):
     )
     assert bad(report) == {("reordered", 0, "lost")}
     said = str(report)
-    assert "!  0 x  succeeded  two events are to change places: the one that ran last [1]" in said
-    assert "[1] The work is lost, and nobody is told: a later event had been delivered before it" in said
+    assert "!  0 x  succeeded  two events change places: the event that ran last [1]" in said
+    assert "[1] The work is lost unnoticed: a later event had been delivered before it" in said
 
 
 @pytest.mark.parametrize(
     ("order_by", "said"),
     [
         ("process_key", IN_TURN),
-        ("business_key", "are to change places: the one that ran last, the one that ran first"),
+        ("business_key", "change places: the event that ran last, the event that ran first"),
     ],
 )
 def test_a_handler_whose_deliveries_take_turns(tried, order_by, said):
@@ -293,7 +293,7 @@ def test_an_ordered_handler_that_counts_on_the_order_of_other_keys(tried):
     report = tried(ORDERED.replace("ORDER", "business_key") + COUNTS_ON_THE_ORDER, lines=1)
     assert bad(report) == {("reordered", 0, "lost")}
     said = str(report)
-    assert "order_by= orders only those with the same business_key: others are delivered in any order." in said
+    assert "order_by= orders only events with the same business_key: other events are delivered in any order." in said
 
 
 def test_an_ordered_handler_may_count_on_the_order_of_its_key(tried):
@@ -317,7 +317,7 @@ def grant(event):
         lines=1,
     )
     assert ("concurrent", 0, "lost") in bad(report)
-    assert "the handler returned without having done it, and does it when nothing happens" in str(report)
+    assert "the handler returned without doing the work, but does it when no fault occurs" in str(report)
 
 
 def test_the_call_backs_that_come_again_do_come(tried, monkeypatch):
@@ -349,13 +349,17 @@ def grant(event):
 @pytest.mark.parametrize(
     ("answer", "expected", "words"),
     [
-        ("booked(event)", set(), "never done twice and never lost unseen"),
+        ("booked(event)", set(), "never done twice and never lost unnoticed"),
         pytest.param("None", set(), "its probe= cannot tell", marks=pytest.mark.long),
         pytest.param(
-            *("True", {("crash-before", 0, "lost"), ("crash-during", 0, "lost")}, "said that the work had been done"),
+            *(
+                "True",
+                {("crash-before", 0, "lost"), ("crash-during", 0, "lost")},
+                "returned that the work had been done",
+            ),
             marks=pytest.mark.long,
         ),
-        ("False", {("crash-after", 2, "twice")}, "said that the work had not been done, and it had"),
+        ("False", {("crash-after", 2, "twice")}, "returned False, although the work had been done"),
     ],
 )
 def test_probes(tried, answer, expected, words):
@@ -390,7 +394,7 @@ def grant(event, delivery):
         lines=20,
     )
     assert ("crash-during", 0, "lost") in bad(report)
-    assert "it went on after the simulated kill" in str(report)
+    assert "it continued after the simulated kill" in str(report)
 
 
 def test_locks_and_transactions_do_not_outlive_a_kill(tried):
@@ -534,10 +538,10 @@ def test_a_kind_and_an_engine(world):
     def grant(event):
         world.book(event.flow_instance_id)
 
-    with pytest.raises(ValueError, match="no handler wants it"):
+    with pytest.raises(ValueError, match="no handler matches it"):
         exactly_once(grant, done=world.booked, make={})
     assert exactly_once(grant, done=world.booked, make={}, source="hr", lines=1).ok
-    with pytest.raises(ValueError, match="the call-back was not taken: 404"):
+    with pytest.raises(ValueError, match="the callback was not accepted: 404"):
         exactly_once(grant, done=world.booked, make={}, source="hr", kind="cancelled")
 
 
@@ -553,7 +557,7 @@ def test_work_that_is_not_counted_ends_the_trial(world):
     report = exactly_once(grant, done=world.booked, make=LEAVE)
     (finding,) = report.findings
     assert (finding.scenario, finding.verdict, report.ok) == ("baseline", "lost", False)
-    assert "either the handler did nothing, or `done` does not count what it did" in str(report)
+    assert "either the handler did nothing, or `done` does not count its work" in str(report)
 
 
 def test_a_handler_that_fails_says_so(world):
@@ -579,9 +583,9 @@ def test_done_counts_one_event(world):
         with world.open() as connection:
             return connection.execute("SELECT count(*) FROM bookings").fetchone()[0]
 
-    with pytest.raises(ValueError, match=r"not sent yet has been done 1 times: .* event.flow_instance_id"):
+    with pytest.raises(ValueError, match=r"returned 1 for an event that was not sent yet.* event.flow_instance_id"):
         exactly_once(grant, done=everything, make=LEAVE)
-    with pytest.raises(ValueError, match="so not True"):
+    with pytest.raises(ValueError, match="not True"):
         exactly_once(grant, done=lambda event: True, make=LEAVE)
 
 
@@ -608,9 +612,9 @@ def test_the_handler_has_to_be_clear(world):
             query = "SELECT count(*) FROM bookings WHERE flow = ?"
             return connection.execute(query, (event.business_key,)).fetchone()[0]
 
-    with pytest.raises(ValueError, match="which one is tried, handler= one of p:one, p:two"):
+    with pytest.raises(ValueError, match="choose one with handler=, one of p:one, p:two"):
         exactly_once(plugin, done=booked, make=LEAVE, name="p")
-    with pytest.raises(ValueError, match="handler 'three' does not want this event"):
+    with pytest.raises(ValueError, match="handler 'three' does not match this event"):
         exactly_once(plugin, done=booked, make=LEAVE, handler="three")
     report = exactly_once(
         plugin, done=booked, make=lambda number: LEAVE | {"businessKey": f"L-{number}"}, handler="one", lines=1
@@ -622,7 +626,7 @@ def test_the_handler_has_to_be_clear(world):
 @pytest.mark.parametrize("given", [{"lines": 0}, {"duplicates": 1}])
 def test_numbers_make_sense(world, given):
     """No line and no duplicate is nothing to try."""
-    with pytest.raises(ValueError, match="lines is at least 1, and duplicates at least 2"):
+    with pytest.raises(ValueError, match="lines must be at least 1, and duplicates at least 2"):
         exactly_once(None, done=world.booked, make=LEAVE, **given)
 
 

@@ -46,7 +46,7 @@ def test_the_table():
         notes=("what cannot be had",),
     )
     assert str(table) == (
-        "leave:grant: the work was done twice, or lost unseen\n"
+        "leave:grant: the work was done twice, or lost unnoticed\n"
         "\n"
         "  done  delivery   when\n"
         "   1 x  succeeded  the process is killed at leave.py:1, leave.py:2 … leave.py:5 (5 places)\n"

@@ -1,4 +1,4 @@
-"""{{ cookiecutter.domain }}, as a flowhooks plugin: each completed flow is entered into a register."""
+"""{{ cookiecutter.domain }}, as a flowhooks plugin: enter each completed flow into a register."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,20 +9,20 @@ from flowhooks import Delivery, Event, Handler, Reject, Retry, handler, hookimpl
 from {{ cookiecutter.__module }}.register import Register
 
 DATABASE = "{{ cookiecutter.__plugin }}-register.db"
-"""Where the register is unless the settings say otherwise."""
+"""Default path of the register."""
 
 register = Register(Path(DATABASE))
 
 
 @hookimpl
 def configure(settings: Mapping[str, Any]) -> None:
-    """Take `[plugins.{{ cookiecutter.__plugin }}]`, which `schemas/settings.schema.json` has checked."""
+    """Apply `[plugins.{{ cookiecutter.__plugin }}]`, which `schemas/settings.schema.json` has validated."""
     register.database = Path(settings.get("database", DATABASE))
 
 
 @hookimpl
 def schemas() -> Sequence[Path]:
-    """Give the folder that has the schema of the settings."""
+    """Return the folder with the schema of the settings."""
     return [Path(__file__).with_name("schemas")]
 
 
@@ -48,5 +48,5 @@ def record_flow(event: Event, delivery: Delivery) -> dict[str, int]:
 
 @hookimpl
 def handlers() -> Sequence[Handler]:
-    """Give flowhooks what it is to call."""
+    """Return the handlers of this plugin."""
     return [record_flow]

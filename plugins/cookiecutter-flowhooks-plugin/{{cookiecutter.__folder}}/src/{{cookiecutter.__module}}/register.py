@@ -1,6 +1,6 @@
-"""The register of completed flows, a table in an SQLite file; put your own work in its place.
+"""The register of completed flows, a table in a SQLite file. Replace it with your own work.
 
-It does not import flowhooks: business code stays independent of it.
+It does not import flowhooks: business code stays independent.
 """
 
 import sqlite3
@@ -23,16 +23,16 @@ class Register:
     """Flows that have completed, numbered. Any number of threads may use one register at once.
 
     Attributes:
-        database: the SQLite file; made on first use, its folder must exist.
+        database: the SQLite file; created at the first use; its folder must exist.
     """
 
     database: Path
 
     def enter(self, *, delivery_id: str, flow: str, business_key: str) -> int:
-        """Enter a flow, once for each `delivery_id` however often this is called.
+        """Enter a flow once for each `delivery_id`, even if this is called repeatedly.
 
         Returns:
-            The entry's number; the same one each time.
+            The number of the entry, which is the same for each call.
         """
         with closing(sqlite3.connect(self.database, timeout=10)) as connection, connection:
             connection.execute(_TABLE)
