@@ -13,7 +13,7 @@ import structlog
 
 from flowhooks.clock import SECOND
 from flowhooks.errors import FlowhooksError
-from flowhooks.ledger import circuit_breaker
+from flowhooks.ledger import circuit_state
 from flowhooks.model.delivery import OutcomeKind
 
 if TYPE_CHECKING:
@@ -137,9 +137,9 @@ class CircuitBreaker:
     def _open(self, handler: str, why: str) -> None:
         now = self._clock.now()
         plugin_version, retry_at = self._plugin_versions.get(handler, ""), now + self._retry_interval
-        circuit = circuit_breaker.OpenCircuit(handler, why[:MAX_REASON_CHARS], plugin_version, retry_at)
+        circuit = circuit_state.OpenCircuit(handler, why[:MAX_REASON_CHARS], plugin_version, retry_at)
         pauses = self._ledger.pauses
-        if self._ledger.write(lambda transaction: circuit_breaker.open_circuit(transaction, circuit, now, pauses)):
+        if self._ledger.write(lambda transaction: circuit_state.open_circuit(transaction, circuit, now, pauses)):
             log.error(
                 "circuit_opened",
                 handler=handler,
@@ -151,9 +151,7 @@ class CircuitBreaker:
 
     def _close(self, handlers: Collection[str]) -> frozenset[str]:
         now, pauses = self._clock.now(), self._ledger.pauses
-        return self._ledger.write(
-            lambda transaction: circuit_breaker.close_circuits(transaction, handlers, now, pauses)
-        )
+        return self._ledger.write(lambda transaction: circuit_state.close_circuits(transaction, handlers, now, pauses))
 
     def _run_trials(self, execute: ExecuteFn) -> Iterator[threading.Thread]:
         """Start a trial for each open circuit whose retry time has come; yield their threads."""
@@ -162,7 +160,7 @@ class CircuitBreaker:
         now = self._clock.now()
         for handler, circuit in self._ledger.open_circuits().items():
             next_retry_at = now + self._retry_interval
-            is_time = circuit.retry_at <= now or circuit.retry_at > next_retry_at + circuit_breaker.MAX_TRIAL_AHEAD
+            is_time = circuit.retry_at <= now or circuit.retry_at > next_retry_at + circuit_state.MAX_TRIAL_AHEAD
             if handler in self._max_failures and is_time:
                 started = self._ledger.claim_trial_delivery(handler, next_retry_at)
                 if started is not None:

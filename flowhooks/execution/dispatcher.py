@@ -13,7 +13,7 @@ import structlog
 
 from flowhooks.clock import SECOND, to_datetime
 from flowhooks.errors import TransactionError, Unavailable
-from flowhooks.execution.condition_check import ConditionCheck
+from flowhooks.execution.condition_recheck import ConditionCheck
 from flowhooks.execution.cpu_affinity import HandlerAffinity
 from flowhooks.execution.outcomes import MAX_ERROR_CHARS, MAX_TRACEBACK_CHARS, OutcomeBuilder
 from flowhooks.failpoints import hit

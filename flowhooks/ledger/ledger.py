@@ -12,7 +12,7 @@ from flowhooks.errors import LedgerUnusable, Unavailable
 from flowhooks.failpoints import hit
 from flowhooks.ledger import (
     attempts,
-    circuit_breaker,
+    circuit_state,
     database,
     due_times,
     file_guard,
@@ -35,7 +35,7 @@ from flowhooks.ledger.processes import HeartbeatState
 from flowhooks.ledger.queries import due_deliveries, due_deliveries_of
 from flowhooks.ledger.reader import Reader, name_database_in_errors
 from flowhooks.ledger.requeue import RequeueOptions, requeue
-from flowhooks.ledger.reroute import RouteChange, reroute
+from flowhooks.ledger.route_changes import RouteChange, reroute
 from flowhooks.ledger.upgrade import upgrade_on_open
 from flowhooks.model.delivery import ClaimedAttempt, ConcurrencyLimitReached, ReadyDelivery, State
 
@@ -322,17 +322,17 @@ class Ledger(Reader):
     def reroute(
         self, transaction: WriteTransaction, items: list[RouteChange], *, missing_handlers: Collection[str] = ()
     ) -> set[str]:
-        """Change the routes of events, as `flowhooks.ledger.reroute` does; return the ids of the changed events."""
+        """Change the routes of events; return the ids of the changed events."""
         return reroute(
             transaction, items, runner=self._runner, missing_handlers=missing_handlers, now=self._clock.now()
         )
 
     def claim_trial_delivery(self, handler: str, next_retry_at: int) -> tuple[ReadyDelivery, ClaimedAttempt] | None:
-        """Start a trial of a handler whose circuit is open, if one is due: see `ledger.circuit_breaker`."""
+        """Start a trial of a handler whose circuit is open, if one is due: see `ledger.circuit_state`."""
         self._ensure_heartbeat()
-        trial = circuit_breaker.TrialDelivery(handler, next_retry_at, self._order_scheduler.limits.get(handler))
+        trial = circuit_state.TrialDelivery(handler, next_retry_at, self._order_scheduler.limits.get(handler))
         return self.write(
-            lambda transaction: circuit_breaker.claim_trial_delivery(
+            lambda transaction: circuit_state.claim_trial_delivery(
                 transaction, trial, self._in_flight, self.process, self._clock.now()
             )
         )
@@ -359,7 +359,7 @@ class Ledger(Reader):
             # On a shared ledger, another process may have the handlers that are missing here.
             missing = handlers.register_loaded(transaction, loaded, now, suspend_others=not self.shared)
             self.pauses.replace(pauses.paused(transaction.connection))
-            circuit_breaker.reset_for_new_version(transaction, plugin_versions or {}, now, self.pauses)
+            circuit_state.reset_for_new_version(transaction, plugin_versions or {}, now, self.pauses)
             return missing
 
         return self._write_at_start(met)

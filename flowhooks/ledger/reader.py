@@ -9,12 +9,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flowhooks.clock import to_text
 from flowhooks.errors import EventPurged, LedgerUnusable, NotFound
-from flowhooks.ledger import circuit_breaker, database, events, handlers, pauses, processes, purge, queries
+from flowhooks.ledger import circuit_state, database, events, handlers, pauses, processes, purge, queries
 from flowhooks.ledger.consistency import ConsistencyReport, verify
 from flowhooks.ledger.file_guard import PUT_BACK_ADVICE
 from flowhooks.ledger.lock import why_misplaced
 from flowhooks.ledger.migrations import runner
-from flowhooks.ledger.reroute import ParkedGroup, parked_groups, parked_reasons
+from flowhooks.ledger.route_changes import ParkedGroup, parked_groups, parked_reasons
 from flowhooks.ledger.stats import LedgerStats, Totals, count_by_state, read_stats, totals
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ class Reader:
     def open_circuits(self) -> dict[str, CircuitState]:
         """Return the open circuits by handler id."""
         with self.connection() as connection:
-            return circuit_breaker.open_circuits(connection)
+            return circuit_state.open_circuits(connection)
 
     def live_processes(self, heartbeat_timeout: float) -> list[LiveProcess]:
         """Return the processes that share the ledger and sent a heartbeat in the last `heartbeat_timeout` seconds.

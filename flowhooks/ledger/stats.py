@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from sqlalchemy import and_, func, select, union_all
 
 from flowhooks.clock import id_lower_bound, id_time
-from flowhooks.ledger import alert_queries, circuit_breaker, pauses
+from flowhooks.ledger import alert_queries, circuit_state, pauses
 from flowhooks.ledger.queries import OPEN_STATES
 from flowhooks.ledger.tables import (
     IS_PARKED,
@@ -174,7 +174,7 @@ def read_stats(connection: Connection, now: int) -> LedgerStats:
         alerted={row.cause: int(row.alerted) for row in open_alerts},
         processes=connection.execute(live).scalar_one(),
         paused=frozenset(pauses.paused(connection)),
-        circuit_open=frozenset(circuit_breaker.open_circuits(connection)),
+        circuit_open=frozenset(circuit_state.open_circuits(connection)),
     )
 
 

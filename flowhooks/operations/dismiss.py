@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.failpoints import hit
-from flowhooks.ledger.reroute import RouteChange
+from flowhooks.ledger.route_changes import RouteChange
 from flowhooks.model.event import DismissedBy, EventState
 from flowhooks.operations.context import AuditRecord
 from flowhooks.operations.routing import single_id

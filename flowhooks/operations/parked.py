@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import to_datetime
 from flowhooks.ledger.queries import EventFilter
-from flowhooks.ledger.reroute import oldest_parked_groups
+from flowhooks.ledger.route_changes import oldest_parked_groups
 from flowhooks.model.event import Event, ParkedBy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from flowhooks.ledger.reader import Reader
-    from flowhooks.ledger.reroute import ParkedGroup
+    from flowhooks.ledger.route_changes import ParkedGroup
     from flowhooks.operations.context import OperationContext
     from flowhooks.routing.index import Route
     from flowhooks.routing.router import Router

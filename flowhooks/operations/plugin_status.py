@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from flowhooks.execution.run_options import resolve_run_options
 from flowhooks.ledger.processes import handlers_run_by
-from flowhooks.ledger.reroute import oldest_parked_groups, parked_groups
+from flowhooks.ledger.route_changes import oldest_parked_groups, parked_groups
 from flowhooks.ledger.stats import HandlerBacklog, backlog
 from flowhooks.operations.deliverable_events import DismissedEvents, dismissed_by_handler
 from flowhooks.operations.lookup import build_lookup

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from flowhooks.ledger.queries import StoredEvent
-    from flowhooks.ledger.reroute import RouteChange
+    from flowhooks.ledger.route_changes import RouteChange
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.operations.context import OperationContext
 

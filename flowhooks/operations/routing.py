@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowhooks.ledger.reroute import RouteChange
+from flowhooks.ledger.route_changes import RouteChange
 from flowhooks.model.event import EventState
 
 if TYPE_CHECKING:

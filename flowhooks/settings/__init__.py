@@ -37,8 +37,8 @@ from flowhooks.settings.definitions import (
     describe,
 )
 from flowhooks.settings.loading import default_file, load
+from flowhooks.settings.named_sections import HandlerSettings, Network, OperatorSettings, Source
 from flowhooks.settings.reload import SettingsDiff, diff, live_names
-from flowhooks.settings.sections import HandlerSettings, Network, OperatorSettings, Source
 from flowhooks.settings.signing_keys import Secret
 from flowhooks.settings.tokens import check_operators, operator_tokens
 

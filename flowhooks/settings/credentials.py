@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from flowhooks.settings.definitions import Settings
-    from flowhooks.settings.sections import Source
+    from flowhooks.settings.named_sections import Source
     from flowhooks.settings.signing_keys import Secret
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

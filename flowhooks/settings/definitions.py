@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from flowhooks.errors import SettingsError
 from flowhooks.settings import addresses, types
 from flowhooks.settings.field import setting
-from flowhooks.settings.sections import HandlerSettings, OperatorSettings, Source
+from flowhooks.settings.named_sections import HandlerSettings, OperatorSettings, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

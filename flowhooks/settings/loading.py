@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import SettingsError
 from flowhooks.settings.definitions import Settings, iter_settings, variable
+from flowhooks.settings.named_sections import HandlerSettings, OperatorSettings, Source
 from flowhooks.settings.secrets import secret_variables
-from flowhooks.settings.sections import HandlerSettings, OperatorSettings, Source
 from flowhooks.settings.types import NAME, SettingType, did_you_mean, format_line, format_value
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import to_datetime
-from flowhooks.execution.condition_check import UNDECIDED_NOTE
+from flowhooks.execution.condition_recheck import UNDECIDED_NOTE
 from flowhooks.model.delivery import COMPLETED_STATES, State
 from flowhooks.model.event import DismissedBy, ParkedBy
 

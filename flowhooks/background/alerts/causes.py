@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from flowhooks.background.alerts.cause import Cause, MessageTemplate
 from flowhooks.background.alerts.routing_causes import RoutingCauseFinder, describe_names
 from flowhooks.clock import SECOND
-from flowhooks.ledger import alert_queries, circuit_breaker
+from flowhooks.ledger import alert_queries, circuit_state
 from flowhooks.model.alert import AlertCause
 from flowhooks.model.delivery import State
 from flowhooks.text import printable_line
@@ -133,7 +133,7 @@ def _count_attempts(attempts: Sequence[HandlerIssue], _connection: Connection) -
 
 
 def _open_circuits(connection: Connection) -> Iterator[Cause]:
-    for handler, circuit in circuit_breaker.open_circuits(connection).items():
+    for handler, circuit in circuit_state.open_circuits(connection).items():
         yield Cause(
             cause=AlertCause.CIRCUIT_OPEN,
             subject=handler,

@@ -13,7 +13,7 @@ from flowhooks.cli.events.list import print_events
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.clock import to_text
 from flowhooks.errors import EventPurged, NotFound
-from flowhooks.execution.condition_check import UNDECIDED_NOTE
+from flowhooks.execution.condition_recheck import UNDECIDED_NOTE
 from flowhooks.ledger import audit
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowhooks.execution.isolation.pool import ProcessPool
-    from flowhooks.execution.isolation.process import HandlerProcess
+    from flowhooks.execution.isolation.process_handle import HandlerProcess
     from flowhooks.execution.run_options import RunOptions
     from flowhooks.model.delivery import Delivery
     from flowhooks.model.event import Event

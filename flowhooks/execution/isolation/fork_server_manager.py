@@ -22,7 +22,7 @@ import structlog
 
 import flowhooks
 from flowhooks.execution.isolation.output_capture import Output
-from flowhooks.execution.isolation.process import KILL_TIMEOUT, TRACEBACK_TIMEOUT, HandlerProcess
+from flowhooks.execution.isolation.process_handle import KILL_TIMEOUT, TRACEBACK_TIMEOUT, HandlerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -18,14 +18,14 @@ import structlog
 from flowhooks.errors import HandlerProcessUnavailable
 from flowhooks.execution.isolation.config import ForkServerConfig
 from flowhooks.execution.isolation.fork_server_manager import READY_TIMEOUT, ForkServerManager
-from flowhooks.execution.isolation.process import KILL_TIMEOUT
+from flowhooks.execution.isolation.process_handle import KILL_TIMEOUT
 from flowhooks.execution.run_options import resolve_run_options
 from flowhooks.plugins.source_digests import source_digests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from flowhooks.execution.isolation.process import HandlerProcess
+    from flowhooks.execution.isolation.process_handle import HandlerProcess
     from flowhooks.execution.run_options import RunOptions
     from flowhooks.plugins.plugins import Plugins
     from flowhooks.settings import Settings

@@ -3,6 +3,20 @@
 from __future__ import annotations
 
 from flowhooks.ledger.database.backups import copy_file, count_pages
+from flowhooks.ledger.database.dialect_statements import (
+    BulkInsert,
+    Now,
+    bytewise_order,
+    database_time,
+    exclude_readers,
+    insert,
+    listen,
+    lock,
+    lock_statement,
+    notify,
+    row_array,
+    string_array,
+)
 from flowhooks.ledger.database.engines import (
     STATEMENT_TIMEOUT,
     check_file,
@@ -21,20 +35,6 @@ from flowhooks.ledger.database.engines import (
     quick_check,
     remedy,
     without_statement_timeout,
-)
-from flowhooks.ledger.database.statements import (
-    BulkInsert,
-    Now,
-    bytewise_order,
-    database_time,
-    exclude_readers,
-    insert,
-    listen,
-    lock,
-    lock_statement,
-    notify,
-    row_array,
-    string_array,
 )
 
 __all__ = [

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypedDict
 
 from flowhooks.clock import to_text
-from flowhooks.ledger import audit, circuit_breaker, pauses
+from flowhooks.ledger import audit, circuit_state, pauses
 from flowhooks.ledger.search import EventSummary, summarize
 from flowhooks.model.delivery import COMPLETED_STATES
 from flowhooks.operations.json.encoding import dataclass_to_json
@@ -223,7 +223,7 @@ def whole_event_to_json(
     event_id = stored.event.id
     selected = _select_deliveries(stored.delivery_statuses, max_deliveries)
     with reader.connection() as connection:
-        paused, open_circuits = pauses.paused(connection), circuit_breaker.open_circuits(connection)
+        paused, open_circuits = pauses.paused(connection), circuit_state.open_circuits(connection)
         audit_records = audit.entries(connection, limit=MAX_AUDIT_RECORDS, target=event_id)
     return {
         **_event_fields(summarize(stored)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.settings import host_and_port, is_loopback
-from flowhooks.web.request_origin import host_of, is_loopback_name, is_same_origin
+from flowhooks.web.browser_origin import host_of, is_loopback_name, is_same_origin
 
 if TYPE_CHECKING:
     import falcon

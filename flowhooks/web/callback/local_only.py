@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowhooks.errors import Forbidden
 from flowhooks.settings import host_and_port
-from flowhooks.web.request_origin import host_of, is_loopback_name, is_same_origin, name_of
+from flowhooks.web.browser_origin import host_of, is_loopback_name, is_same_origin, name_of
 from flowhooks.web.server.trusted_proxy import is_forwarded
 
 if TYPE_CHECKING:

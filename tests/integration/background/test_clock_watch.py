@@ -8,7 +8,7 @@ from flowhooks import Retry, State
 from flowhooks.background import clock_watch as module
 from flowhooks.background import retention
 from flowhooks.ledger import due_times
-from flowhooks.ledger.circuit_breaker import MAX_TRIAL_AHEAD
+from flowhooks.ledger.circuit_state import MAX_TRIAL_AHEAD
 
 YEARS = 10 * 365 * 86_400
 

@@ -8,7 +8,7 @@ import pytest
 
 from flowhooks import Reject, Retry, RetryAfter, State
 from flowhooks.errors import Unavailable
-from flowhooks.ledger import circuit_breaker
+from flowhooks.ledger import circuit_state
 from flowhooks.operations.pause import pause, resume
 from flowhooks.settings import HandlerSettings
 
@@ -35,7 +35,7 @@ class Works:
 def circuits(flow):
     """The open circuits, by the ids of their handlers."""
     with flow.app.ledger.connection() as connection:
-        return circuit_breaker.open_circuits(connection)
+        return circuit_state.open_circuits(connection)
 
 
 def breaker(**given):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from flowhooks.execution import condition_check
-from flowhooks.ledger import circuit_breaker, pauses
+from flowhooks.execution import condition_recheck
+from flowhooks.ledger import circuit_state, pauses
 from flowhooks.model.delivery import COMPLETED_STATES, State
 from flowhooks.operations import suggestions
 from flowhooks.operations.find_event import find_event
@@ -29,8 +29,8 @@ MAX_ATTEMPTS: Final = 50
 MAX_EXPLAINED: Final = 100
 """Maximum number of handlers whose routing a page explains."""
 _NOT_RUN_PREFIXES: Final = {
-    State.WAITING: f"{condition_check.UNDECIDED_NOTE}: ",
-    State.CLOSED: f"{condition_check.FALSE_NOTE}: ",
+    State.WAITING: f"{condition_recheck.UNDECIDED_NOTE}: ",
+    State.CLOSED: f"{condition_recheck.FALSE_NOTE}: ",
 }
 """Prefix of the note of a delivery that its handler's conditions kept from running, by state."""
 
@@ -48,7 +48,7 @@ class EventPage(Page):
         urgent_first = sorted(stored.delivery_statuses, key=lambda status: status.state in COMPLETED_STATES)
         with self.app.ledger.connection() as connection:
             acts = audit.entries_about(connection, stored.event.id)
-            paused, open_circuits = pauses.paused(connection), circuit_breaker.open_circuits(connection)
+            paused, open_circuits = pauses.paused(connection), circuit_state.open_circuits(connection)
         return {
             "rows": acts,
             "stored": stored,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import falcon
 
-    from flowhooks.ledger.reroute import ParkedGroup
+    from flowhooks.ledger.route_changes import ParkedGroup
 
 MAX_GROUPS: Final = 200
 

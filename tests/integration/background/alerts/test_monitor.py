@@ -13,7 +13,7 @@ from flowhooks.background.alerts.growth import MIN_INTERVAL_SECONDS, QUIET_SECON
 from flowhooks.background.alerts.monitor import RETRY_DELAYS
 from flowhooks.clock import SECOND, to_datetime
 from flowhooks.errors import Unavailable
-from flowhooks.ledger import alert_queries, circuit_breaker
+from flowhooks.ledger import alert_queries, circuit_state
 from flowhooks.model.delivery import ReadyDelivery
 from flowhooks.operations.acknowledge import acknowledge
 from flowhooks.operations.pause import pause, resume
@@ -657,9 +657,9 @@ def test_a_handler_whose_circuit_is_open(watch, listener):
     """Raised with its last error and how much waits; over when it is resumed."""
     watched = watch(mail=listener)
     app = watched.flow.app
-    wish = circuit_breaker.OpenCircuit("p:h", "ValueError: the archive is away", "1", watched.clock.now())
+    wish = circuit_state.OpenCircuit("p:h", "ValueError: the archive is away", "1", watched.clock.now())
     app.ledger.write(
-        lambda transaction: circuit_breaker.open_circuit(transaction, wish, watched.clock.now(), app.ledger.pauses)
+        lambda transaction: circuit_state.open_circuit(transaction, wish, watched.clock.now(), app.ledger.pauses)
     )
     watched.flow.take("w1", wait=0)
     watched.looks()

@@ -12,7 +12,7 @@ import pytest
 from flowhooks.errors import HandlerLost, HandlerProcessUnavailable, HandlerRaised, Reject, RetryAfter
 from flowhooks.execution.isolation import pool as pool_module
 from flowhooks.execution.isolation.output_capture import Output
-from flowhooks.execution.isolation.process import HandlerProcess
+from flowhooks.execution.isolation.process_handle import HandlerProcess
 from support.waiting import WAIT_TIMEOUT, until
 
 DEATHS = {

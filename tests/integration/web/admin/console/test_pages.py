@@ -13,7 +13,7 @@ import pytest
 from flowhooks import Reject, Retry, State, hookimpl
 from flowhooks.clock import SECOND
 from flowhooks.errors import IdentityConflict, LedgerUnusable
-from flowhooks.ledger import alert_queries, circuit_breaker, stats
+from flowhooks.ledger import alert_queries, circuit_state, stats
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.acknowledge import acknowledge
 from flowhooks.operations.context import Actor
@@ -515,9 +515,9 @@ def test_a_paused_handler(busy):
 def test_an_open_circuit(busy):
     """Why, and when it is tried next, on the page of handlers, and at each delivery that waits for it."""
     app = busy.flow.app
-    wish = circuit_breaker.OpenCircuit("contracts:archive", "<b>away</b>", "1", app.clock.now() + 3600 * SECOND)
+    wish = circuit_state.OpenCircuit("contracts:archive", "<b>away</b>", "1", app.clock.now() + 3600 * SECOND)
     app.ledger.write(
-        lambda transaction: circuit_breaker.open_circuit(transaction, wish, app.clock.now(), app.ledger.pauses)
+        lambda transaction: circuit_state.open_circuit(transaction, wish, app.clock.now(), app.ledger.pauses)
     )
     event = busy.flow.take("4721", key="contract", businessKey="B-10", wait=0).event_id
     page = busy.page("/handlers").text

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from flowhooks import State
-from flowhooks.ledger.reroute import ParkedGroup, RouteChange
+from flowhooks.ledger.route_changes import ParkedGroup, RouteChange
 
 
 def rerouted(hands, event_id, *handlers, state="routed", before=(), seen="parked"):
