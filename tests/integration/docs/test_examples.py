@@ -3,6 +3,7 @@
 from __future__ import annotations
 import __future__
 
+import re
 import signal
 import subprocess
 import sys
@@ -75,7 +76,10 @@ ELSEWHERE: dict[str, str] = {
 }
 """Pages that a test of their own goes through from top to bottom, and its file."""
 
-FILES = {"docs/how-to/write-a-plugin.md": {"acme_leave.py": "PAYROLL = "}}
+FILES = {
+    "docs/how-to/write-a-plugin.md": {"acme_leave.py": "PAYROLL = "},
+    "docs/how-to/write-a-plugin.zh-CN.md": {"acme_leave.py": "PAYROLL = "},
+}
 """Modules that a page's other examples import: the block that has these words in it. (A block is also a file where the
 paragraph before it ends with that file's name and a colon.)"""
 
@@ -175,7 +179,7 @@ def test_the_tests_that_are_shown_pass(page, tmp_path):
     for block in (one for one in PYTHON if one.page == page and is_test(one)):
         shown = block.text.splitlines()
         lines[block.line : block.line + len(shown)] = shown
-    name = f"test_{page.stem.replace('-', '_')}.py"  # its lines have the numbers that they have in the page
+    name = "test_" + re.sub(r"\W", "_", page.stem) + ".py"  # its lines have the numbers that they have in the page
     (tmp_path / name).write_text("\n".join(lines))
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), name],
