@@ -55,6 +55,9 @@ NOT_RUN = {
     ("docs/how-to/install-and-run.md", "python3 -m venv /opt"): "it would install into this machine",
     ("docs/how-to/install-and-run.md", "/opt/flowhooks/bin/pip"): "it would install into this machine",
     ("docs/how-to/install-and-run.md", "sudo"): "there is no user `flowhooks`; the same command is run without",
+    ("docs/how-to/install-and-run.zh-CN.md", "python3 -m venv /opt"): "the same as in install-and-run.md",
+    ("docs/how-to/install-and-run.zh-CN.md", "/opt/flowhooks/bin/pip"): "the same as in install-and-run.md",
+    ("docs/how-to/install-and-run.zh-CN.md", "sudo"): "the same as in install-and-run.md",
     (
         "docs/how-to/use-postgresql.md",
         "[Service]",
@@ -64,6 +67,7 @@ NOT_RUN = {
         "docs/how-to/let-engines-in.md",
         "flowhooks sources test",
     ): "run by `tests/integration/cli/test_sources.py`, beside a server",
+    ("docs/how-to/let-engines-in.zh-CN.md", "flowhooks sources test"): "the same as in let-engines-in.md",
     ("docs/how-to/run-it.md", "useradd"): "it would change this machine",
     ("docs/how-to/run-it.md", "systemctl"): "it needs systemd as the first process; `test_deploy.py` checks the units",
     ("docs/how-to/run-it.md", "podman"): "it needs podman; `test_container.py` runs what it would run",
