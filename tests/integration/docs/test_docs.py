@@ -312,10 +312,22 @@ def test_a_chinese_page_has_the_parts_of_the_english_one(page):
         parts.append([line for line in lines if line])
     assert parts[0] == parts[1]
     links = []
-    for text in (prose(page), prose(chinese)):
-        targets = re.findall(r"\]\(([^)]+)\)", text)[1:]  # the first leads to the page in the other language
-        links.append([target.replace(".zh-CN", "") for target in targets if not target.startswith("#")])
+    for each in (page, chinese):
+        targets = re.findall(r"\]\(([^)]+)\)", prose(each))[1:]  # the first leads to the page in the other language
+        links.append([english_target(each, target) for target in targets])
     assert links[0] == links[1]
+
+
+def english_target(page, target):
+    """The target of a link with the English page and its heading in the place of the Chinese ones, if it has these."""
+    path, _, anchor = target.partition("#")
+    file = (page.parent / path).resolve() if path else page
+    if ".zh-CN." not in file.name:
+        return target
+    english = file.with_name(file.name.replace(".zh-CN", ""))
+    if anchor:
+        anchor = "#" + headings(english)[headings(file).index(anchor)]
+    return path.replace(".zh-CN", "") + anchor
 
 
 def code(page):
@@ -404,9 +416,13 @@ def test_every_page_can_be_found():
 
 def anchors(page):
     """The anchors of a page's headings in links."""
-    text = prose(page)
-    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return set(headings(page))
+
+
+def headings(page):
+    """The same, in the order of the page."""
+    texts = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in texts]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
