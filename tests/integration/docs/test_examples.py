@@ -91,8 +91,9 @@ PLUGINS = {"docs/how-to/add-a-kind-of-call-back.md": ("suspend", "hold_contract"
 """Pages whose own plugin the server of their commands has: its name, and what its block has in it."""
 
 EXITS = {
-    ("docs/how-to/operate.md", "flowhooks routes --key travel_request"): 1,
-    ("docs/how-to/operate.md", "flowhooks alerts acknowledge ALERT_ID"): 1,
+    (page, start): 1
+    for page in ("docs/how-to/operate.md", "docs/how-to/operate.zh-CN.md")
+    for start in ("flowhooks routes --key travel_request", "flowhooks alerts acknowledge ALERT_ID")
 }
 """Commands that are meant to exit with another code than 0."""
 
