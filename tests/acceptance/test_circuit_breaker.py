@@ -75,7 +75,7 @@ def test_opened_tried_and_closed(site):
     site.until(lambda _: text in site.run(*show, **QUICK).stdout)
     checked = site.run("check", *options, **QUICK)
     assert checked.returncode == 1
-    assert "the circuit of p:grant is open since 20" in checked.stdout
+    assert "the circuit breaker of p:grant is open since 20" in checked.stdout
     (site.folder / "fault").unlink()
     site.until(succeeded(*first, *later))
     server.stop()

@@ -708,7 +708,7 @@ def test_migrate(make_site, new_postgresql, name, at, times):
     assert killed.returncode == -signal.SIGKILL, killed
     again = site.run(*words, **runner)
     assert again.returncode == 0, again.stderr
-    assert ("Made" in again.stdout) == (at == "migrate.applied")
+    assert ("Created" in again.stdout) == (at == "migrate.applied")
     url = site.url if name == "sqlite" else database
     unused = make_site()
     whole = unused.url if name == "sqlite" else new_postgresql()
