@@ -268,7 +268,7 @@ def make_alert() -> Callable[..., Alert]:
             "id": "0197-alert",
             "cause": AlertCause.DEAD,
             "subject": "contracts:archive_contract",
-            "message": "20 deliveries of handler contracts:archive_contract are dead: mend the cause.",
+            "message": "20 deliveries of handler contracts:archive_contract are dead: fix the cause.",
             "started_at": datetime(2026, 1, 31, 9, 30, tzinfo=UTC),
             "count": 20,
             "event_id": "0197-event",

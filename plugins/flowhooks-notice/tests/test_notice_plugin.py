@@ -79,16 +79,16 @@ def test_an_alert_is_one_mail_to_everybody(plain: Any, make_alert: Callable[...,
     assert mail["Auto-Submitted"] == "auto-generated"
     assert mail["Date"].datetime.utcoffset().total_seconds() == 0
     assert mail.get_content().splitlines() == [
-        "20 deliveries of handler contracts:archive_contract are dead: mend the cause.",
+        "20 deliveries of handler contracts:archive_contract are dead: fix the cause.",
         "",
         "Cause: dead",
-        "About: contracts:archive_contract",
+        "Subject: contracts:archive_contract",
         "Since: 2026-01-31 09:30:00 UTC",
         "Count: 20",
         "Event: 0197-event",
         "Alert: 0197-alert",
         "",
-        "Look: https://flows.example.com/events/0197-event",
+        "Console: https://flows.example.com/events/0197-event",
     ]
 
 
@@ -119,8 +119,8 @@ def test_growth_in_a_chat_in_chinese(hook: Any, make_alert: Callable[..., Alert]
     notice(chat(hook, form), language="zh").alert_raised(grown)
     ((_, body),) = hook.posts
     text = json.dumps(body, ensure_ascii=False)
-    assert "比上次通知新增 3200。" in text
-    assert "数量：3220（上次通知后新增 3200）" in text
+    assert "比上次通知增加 3200。" in text
+    assert "数量：3220（比上次通知增加 3200）" in text
     assert "最近的错误：收款人 ‹!channel› 没有账号" in text
 
 
@@ -141,8 +141,8 @@ def test_in_chinese(plain: Any, make_alert: Callable[..., Alert]) -> None:
     """With `language = "zh"` the subject, the sentence and the names of the facts are Chinese."""
     notice(email=email(plain), language="zh", subject_prefix="【流程】").alert_raised(make_alert())
     ((_, mail),) = plain.mails
-    assert mail["Subject"] == "【流程】 投递失败： contracts:archive_contract"
-    assert "处理器 contracts:archive_contract 有 20 条投递最终失败" in mail.get_content()
+    assert mail["Subject"] == "【流程】 最终失败：contracts:archive_contract"
+    assert "处理器 contracts:archive_contract 有 20 个投递最终失败" in mail.get_content()
     assert "始于：2026-01-31 09:30:00 UTC" in mail.get_content()
 
 
@@ -273,7 +273,7 @@ def test_slack_and_mattermost(hook: Any, make_alert: Callable[..., Alert]) -> No
     assert path == "/hook/s3cret"
     assert list(body) == ["text"]
     assert body["text"].startswith("```\n[flowhooks] dead: contracts:archive_contract\n20 deliveries")
-    assert body["text"].endswith("\n```\nLook: https://flows.example.com/events/0197-event")
+    assert body["text"].endswith("\n```\nConsole: https://flows.example.com/events/0197-event")
 
 
 def test_dingtalk_is_signed(hook: Any, make_alert: Callable[..., Alert]) -> None:

@@ -13,6 +13,7 @@ import pytest
 from flowhooks.messages import MESSAGES
 from flowhooks.model.alert import AlertCause
 from flowhooks.web.admin.console.texts import TEXTS
+from flowhooks.web.admin.console.translation import _REASONS, CHINESE_MESSAGES
 from support.code_blocks import DOCS, FENCE, PLUGINS, ROOT, name_of
 
 ENGLISH, CHINESE = (DOCS / f"how-to/troubleshooting{language}.md" for language in ("", ".zh-CN"))
@@ -20,13 +21,14 @@ GAP = "…"
 """Stands for a value that varies: on the pages, and in a source for each placeholder."""
 LOG_EVENT = re.compile(r"[a-z]+(?:_[a-z]+)+")
 ALERT_TEXTS = ROOT / "flowhooks/background/alerts"
-CHINESE_ALERT_TEXTS = PLUGINS / "flowhooks-notice/src/flowhooks_notice/words.py"
+CHINESE_NOTES = PLUGINS / "flowhooks-notice/src/flowhooks_notice/words.py"
 HELP = {"help", "short_help", "doc"}
 """Arguments whose texts describe an option, a command or a setting."""
 MIN_SYMPTOMS = 30
+MIN_ALERTS = 7
 
 
-# What flowhooks prints
+# The texts that flowhooks prints
 
 
 def fill(text):
@@ -61,32 +63,18 @@ def literals(file):
             yield text
 
 
-def alert_texts():
-    """Yield each English text of an alert with its cause, from a mapping of causes or a call with `cause=`, `text=`."""
+def message_templates():
+    """Yield the English text of each message of an alert in the source."""
     for file in sorted(ALERT_TEXTS.glob("*.py")):
-        tree = parse(file)
-        constants = {}
-        for node in tree.body:
-            targets = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])
-            constants |= {target.id: text_of(node.value) for target in targets if isinstance(target, ast.Name)}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Dict):
-                pairs = zip(node.keys, node.values, strict=True)
-            elif isinstance(node, ast.Call):
-                given = {keyword.arg: keyword.value for keyword in node.keywords}
-                pairs = [(given.get("cause"), given.get("text"))]
-            else:
-                continue
-            for key, value in pairs:
-                text = constants.get(value.id) if isinstance(value, ast.Name) else text_of(value)
-                if isinstance(key, ast.Attribute) and ast.unparse(key.value) == "AlertCause" and text:
-                    yield AlertCause[key.attr], text
+        for node in ast.walk(parse(file)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "MessageTemplate":
+                yield text_of(node.args[0])
 
 
-def chinese_alert_texts():
-    """Return the Chinese text of an alert by its cause."""
+def chinese_notes():
+    """Return the Chinese text of a note by the cause of its alert."""
     found = {}
-    for node in ast.walk(parse(CHINESE_ALERT_TEXTS)):
+    for node in ast.walk(parse(CHINESE_NOTES)):
         if isinstance(node, ast.Dict) and all(isinstance(key, ast.Constant) for key in node.keys):
             texts = {key.value: text_of(value) for key, value in zip(node.keys, node.values, strict=True)}
             if set(texts) == set(AlertCause) and all(texts.values()):
@@ -94,8 +82,14 @@ def chinese_alert_texts():
     return found
 
 
+def chinese_reasons():
+    """Yield each reason and hint of the router in English and Chinese, with gaps."""
+    for pattern, chinese in _REASONS:
+        yield re.sub(r"\([^()]*\)", GAP, pattern.pattern), re.sub(r"\\\d", GAP, chinese)
+
+
 class Printed(NamedTuple):
-    """What flowhooks prints.
+    """The texts that flowhooks prints.
 
     Attributes:
         texts: the text of every string literal of the package.
@@ -115,9 +109,9 @@ def printed():
     chinese = {}
     for translated in (*MESSAGES.values(), *TEXTS.values()):
         chinese.setdefault(fill(translated["en"]), set()).add(fill(translated["zh"]))
-    alerts = chinese_alert_texts()
-    for cause, text in alert_texts():
-        chinese.setdefault(text, set()).add(alerts[cause])
+    alerts = ((fill(english.text), fill(translated)) for english, translated in CHINESE_MESSAGES.items())
+    for english, translated in (*alerts, *chinese_reasons()):
+        chinese.setdefault(english, set()).add(translated)
     rows = re.findall(r"^\| `(\w+)` \|", (DOCS / "reference/logs.md").read_text("utf-8"), re.MULTILINE)
     return Printed(texts, chinese, frozenset(rows))
 
@@ -135,7 +129,7 @@ def nearest(symptom, texts):
     return max(zip(having, sorted(texts), strict=True), key=lambda pair: sum(weights[word] for word in pair[0]))[1]
 
 
-# What the pages say
+# The entries of the pages
 
 
 class Entry(NamedTuple):
@@ -206,6 +200,14 @@ def test_the_chinese_page_has_the_chinese_messages(printed):
         pytest.fail("\n".join([f"Renew these headings in {name_of(CHINESE)}:", *wrong]), pytrace=False)
 
 
+def test_the_notes_of_alerts_have_the_headings():
+    """A Chinese heading that is a part of an alert's message is also a part of a note of flowhooks-notice."""
+    messages = {fill(text) for text in CHINESE_MESSAGES.values()}
+    headings = [entry.symptom for entry in CHINESE_ENTRIES if sources(entry.symptom, messages)]
+    assert len(headings) >= MIN_ALERTS
+    assert [heading for heading in headings if not sources(heading, chinese_notes().values())] == []
+
+
 @pytest.mark.parametrize("page", [ENGLISH, CHINESE], ids=name_of)
 def test_each_symptom_is_explained(page):
     """A page has many symptoms, each once, and each with an explanation and a link."""
@@ -243,6 +245,15 @@ def test_literals_have_gaps_and_no_docstrings(tmp_path):
 
 
 def test_each_alert_has_both_texts(printed):
-    """English and Chinese texts are found for each cause of an alert."""
-    assert {cause for cause, _ in alert_texts()} == set(AlertCause) == set(chinese_alert_texts())
-    assert all(text in printed.texts for _, text in alert_texts())
+    """Every message of an alert in the source is printed and has a Chinese text, and a note has one for each cause."""
+    messages = set(message_templates())
+    assert messages == {fill(english.text) for english in CHINESE_MESSAGES}
+    assert messages <= printed.texts
+    assert set(chinese_notes()) == set(AlertCause)
+
+
+def test_each_reason_is_in_both_texts(printed):
+    """The gaps of the patterns are the values of the reasons, so that a heading can be a part of both."""
+    assert {"conclusion … is not one of …", "version … is not …"} <= set(printed.chinese)
+    for pair in chinese_reasons():
+        assert all(GAP in text and "\\" not in text for text in pair), pair

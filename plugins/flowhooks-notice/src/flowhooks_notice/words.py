@@ -1,6 +1,6 @@
 """The text of a note about an alert, in English or Chinese.
 
-Callbacks name their classes and keys, so any sender of callbacks can have text in here. It stays on its line.
+Classes and keys come from callbacks, so a sender of callbacks can put any text into a note. It stays on one line.
 """
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
@@ -20,67 +20,67 @@ if TYPE_CHECKING:
 LANGUAGES: Final = ("en", "zh")
 MOST_SUBJECT: Final = 200
 MOST_VALUE: Final = 1_500
-"""Characters of a subject and of any one value: a mail client shows no more, and WeCom takes 2,048 bytes in all."""
+"""Maximum characters of a title and of a value. A mail client shows no more, and WeCom accepts 2,048 bytes in all."""
 
 _CAUSES: Final[Mapping[str, tuple[str, str]]] = {
-    "dead": ("dead", "投递失败"),
+    "dead": ("dead", "最终失败"),
     "unknown": ("unknown", "结果未知"),
     "parked": ("parked", "事件暂存"),
-    "waiting": ("waiting", "长时间等待"),
-    "circuit_open": ("circuit open", "处理器已熔断"),
-    "overdue": ("overdue", "执行超时"),
-    "quarantined": ("quarantined", "插件隔离"),
+    "waiting": ("waiting", "等待过久"),
+    "circuit_open": ("circuit open", "已熔断"),
+    "overdue": ("overdue", "超时未结束"),
+    "quarantined": ("quarantined", "插件已隔离"),
     "condition": ("condition undecided", "条件无法判断"),
     "conclusion": ("unknown conclusion", "未知结论"),
     "conflict": ("conflict", "回调冲突"),
 }
 _CHINESE: Final[Mapping[str, str]] = {
     "dead": (
-        "处理器 {subject} 有 {count} 条投递最终失败。请排除原因后执行 flowhooks events replay --handler {quoted}。"
+        "处理器 {subject} 有 {count} 个投递最终失败。请排除原因，然后执行 flowhooks events replay --handler {quoted}。"
     ),
     "unknown": (
-        "处理器 {subject} 有 {count} 条投递结果未知：运行中进程被终止。"
-        "请查明各自做了什么，再执行 flowhooks events resolve。"
+        "处理器 {subject} 有 {count} 个投递结果未知。请核实各投递的业务是否已完成，然后执行 flowhooks events resolve。"
     ),
     "parked": (
-        "有 {count} 个事件无处理器接收，仍在暂存（{subject}）。"
-        "请安装监听它的插件，或在 routing.ignore_process_keys 中写明不需要。"
+        "有 {count} 个事件没有匹配的处理器，已暂存（{subject}）。"
+        "请安装监听它的插件，或把流程 Key 加入 routing.ignore_process_keys。"
     ),
-    "waiting": (
-        "处理器 {subject} 有 {count} 条投递等待过久：处理器未加载，或线程被占用。请执行 flowhooks check 查看。"
-    ),
+    "waiting": ("处理器 {subject} 有 {count} 个投递尚未开始：处理器没有加载，或线程被占用。请执行 flowhooks check。"),
     "circuit_open": (
-        "处理器 {subject} 接连失败，已熔断，{count} 条投递在等待。flowhooks 会定时试投一条，成功即恢复；"
-        "排除原因后也可执行 flowhooks handlers resume {quoted}。"
+        "处理器 {subject} 连续失败，已熔断，{count} 个投递在等待。请排除原因。"
+        "flowhooks 定时试探执行一个投递，成功后恢复。也可执行 flowhooks handlers resume {quoted} 立即恢复。"
     ),
     "overdue": (
-        "处理器 {subject} 有 {count} 次执行超过时限且无法终止。请查明它在等什么；"
-        '设置 isolation = "process" 后，超时的执行会被终止。'
+        "处理器 {subject} 有 {count} 次尝试超过时限。线程无法终止，请查明处理器在等待什么。"
+        '设置 isolation = "process" 后，超时的尝试会被终止。'
     ),
     "quarantined": (
-        "插件 {subject} 无法使用，已被隔离，其处理器的投递在等待。请修复后重启服务；flowhooks check 会说明原因。"
+        "插件 {subject} 无法使用，其处理器的投递在等待。请修复插件，然后重启服务器。flowhooks check 显示原因。"
     ),
     "condition": (
-        "{subject} 有 {count} 个事件或投递无法判断处理器的条件：字段缺失或类型不符。"
-        "请让引擎正确发送该字段，再执行 flowhooks events list --state parked 处理已暂存的事件。"
+        "{subject} 有 {count} 个事件或投递无法判断处理器的条件，因为字段缺失或类型不符。"
+        "请让流程引擎发送该字段，然后处理已暂存的事件：flowhooks events list --state parked。"
     ),
     "conclusion": (
-        "没有处理器接收{subject}，这类事件已忽略。请在处理器中声明该结论、在 [sources.NAME.conclusion] 中映射，"
-        "或写入 routing.ignore_conclusions。"
+        "没有处理器接收{subject}。这类事件已忽略。请在处理器中声明该结论、在 [sources.NAME.conclusion] 中映射，"
+        "或加入 routing.ignore_conclusions。"
     ),
     "conflict": (
         "来源 {subject} 有 {count} 次回调与已有事件标识相同但数据不同，均已返回 409 并保存。"
-        "请确认引擎是否重复使用了流程实例 ID，或更改了结论。"
+        "请确认流程引擎是否重复使用了流程实例 ID，或更改了结论。"
     ),
 }
-_OTHERS: Final = "另有 {count} 个同类告警，因数量过多未逐一发出。请执行 flowhooks check 查看。"
-_GROWN: Final = "比上次通知新增 {new}。"
+_OTHERS: Final = "另有 {count} 条同类告警超过数量上限，未逐一发出。请执行 flowhooks check。"
+_GROWN: Final = "比上次通知增加 {new}。"
 _FIELDS: Final = {
-    "en": ("Cause", "About", "Since", "Count", "Event", "Alert", "Latest", "Last error", "Look", "{name}: {value}"),
-    "zh": ("原因", "对象", "始于", "数量", "事件", "告警", "最近一次", "最近的错误", "查看", "{name}：{value}"),
+    "en": (
+        *("Cause", "Subject", "Since", "Count", "Event", "Alert", "Latest", "Last error", "Console"),
+        "{name}: {value}",
+    ),
+    "zh": ("原因", "对象", "始于", "数量", "事件", "告警", "最近一次", "最近的错误", "控制台", "{name}：{value}"),
 }
 _TIME: Final = "%Y-%m-%d %H:%M:%S UTC"
-_NEW: Final = {"en": "{count} (+{new} since the last notification)", "zh": "{count}（上次通知后新增 {new}）"}
+_NEW: Final = {"en": "{count} (+{new} since the last notification)", "zh": "{count}（比上次通知增加 {new}）"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +89,11 @@ class Note:
 
     Attributes:
         id: the alert's id: the same in all its notifications.
-        number: of this notification: 1 for the first, and 1 more each time that the alert has grown.
+        number: number of this notification: 1 for the first, 1 more for each time that the alert has grown.
         title: one line.
-        sentence: what is the matter and what to do, one line.
+        sentence: the message of the alert: the problem and what to do, one line.
         facts: lines, each a name and a value.
-        link: where to look; `""` for nowhere.
+        link: the line with the console's address; `""` for none.
     """
 
     id: str
@@ -105,12 +105,12 @@ class Note:
 
 
 def compose(alert: Alert, *, language: str, prefix: str, console_url: str) -> Note:
-    """The note about an alert.
+    """Make the note about an alert.
 
     Args:
         alert: the alert.
         language: one of `LANGUAGES`.
-        prefix: what the title begins with; may be `""`.
+        prefix: beginning of the title; may be `""`.
         console_url: the console's address; `""` for none.
     """
     place = LANGUAGES.index(language)
@@ -135,7 +135,7 @@ def compose(alert: Alert, *, language: str, prefix: str, console_url: str) -> No
     )
     facts = [form.format(name=name, value=value) for name, value in zip(names, values, strict=False) if value]
     grown = f"(+{alert.new_count})" if alert.new_count else ""
-    title = " ".join(part for part in (prefix, f"{cause}:" if place == 0 else f"{cause}：", subject, grown) if part)
+    title = " ".join(part for part in (prefix, form.format(name=cause, value=subject), grown) if part)
     return Note(
         id=alert.id,
         number=alert.notification,
@@ -147,7 +147,7 @@ def compose(alert: Alert, *, language: str, prefix: str, console_url: str) -> No
 
 
 def on_one_line(text: str) -> str:
-    """A text without line ends and whatever else cannot be printed."""
+    """Replace line ends and other characters that cannot be printed by spaces."""
     line = "".join(char if char.isprintable() else " " for char in text)
     return _cut(" ".join(line.split()), MOST_VALUE)
 
