@@ -2,7 +2,7 @@
 
 `FLOWHOOKS_FAILPOINT=accept.written:3` kills the process by SIGKILL when it reaches that point for the third time.
 Nothing is flushed, closed, rolled back or sent, so the next process finds only durable data. Without the variable a
-point costs one call of an empty function.
+failpoint costs one call of an empty function.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ if TYPE_CHECKING:
 ENV_VARIABLE: Final = "FLOWHOOKS_FAILPOINT"
 
 FAILPOINTS: Final[Mapping[str, str]] = {
-    "accept.begun": "a transaction that takes call-backs in has begun, and has written nothing of them",
+    "accept.begun": "a transaction that stores callbacks has started and has written nothing",
     "accept.inserted": "its events are inserted, their deliveries are not",
-    "accept.written": "all of it is written, and not yet durable",
-    "accept.committed": "it is durable, and nobody has been told",
-    "answer.made": "the answer to a call-back is made, and not sent",
+    "accept.written": "everything is written and not yet durable",
+    "accept.committed": "the callbacks are durable, and no thread is notified",
+    "answer.made": "the response to a callback is made and not sent",
     "claim.written": "attempts are marked as running, and that is not yet durable",
     "attempt.marked": "an attempt is durably marked as running, and its function has not been entered",
-    "attempt.ended": "its function has ended, and nothing is written of that",
-    "settle.written": "how attempts ended is written, and not yet durable",
-    "settle.committed": "it is durable, and nobody has been told",
-    "recover.written": "what dead processes left running is settled as lost, and that is not yet durable",
-    "recover.committed": "it is durable, and nobody has been told",
-    "reroute_parked.written": "parked events are given their deliveries, and that is not yet durable",
-    "reroute_parked.committed": "it is durable, and nobody has been told",
-    "reroute.written": "events are given the deliveries that they lack, and that is not yet durable",
-    "reroute.committed": "it is durable, and nobody has been told",
+    "attempt.ended": "its function has ended, and no result is written",
+    "settle.written": "outcomes of attempts are written and not yet durable",
+    "settle.committed": "the outcomes are durable, and no thread is notified",
+    "recover.written": "attempts of ended processes are recorded as lost, and that is not yet durable",
+    "recover.committed": "the lost attempts are durable, and no thread is notified",
+    "reroute_parked.written": "parked events have their deliveries, and that is not yet durable",
+    "reroute_parked.committed": "the deliveries are durable, and no thread is notified",
+    "reroute.written": "events have their missing deliveries, and that is not yet durable",
+    "reroute.committed": "the deliveries are durable, and no thread is notified",
     "dismiss.written": "parked events are dismissed, and that is not yet durable",
-    "dismiss.committed": "it is durable, and nobody has been told",
-    "replay.written": "deliveries are sent back to wait, and that is not yet durable",
-    "replay.committed": "it is durable, and nobody has been told",
-    "resolve.written": "what an operator says of a delivery is written, and not yet durable",
-    "resolve.committed": "it is durable, and nobody has been told",
-    "purge.written": "events are deleted with all that is theirs, and that is not yet durable",
-    "purge.committed": "it is durable, and nobody has been told",
-    "job.taken": "the runner procrastinate has taken a job, and not yet looked at its delivery",
-    "job.done": "what a job is for has been done, and the job is still there",
-    "sweep.written": "jobs that were missing are made, and not yet durable",
-    "sweep.committed": "they are durable, and nobody has been told",
-    "migrate.applied": "one migration of the tables is applied, and not yet durable",
-    "migrate.committed": "all migrations are durable, and nothing else has been done",
-    "migrate.jobs": "the tables of jobs are brought up to date, and that is not yet durable",
-    "copy.written": "a batch of a copied ledger is written, and not yet durable",
-    "copy.committed": "the batch is durable, and the next one has not begun",
+    "dismiss.committed": "the dismissal is durable, and no thread is notified",
+    "replay.written": "deliveries are waiting again, and that is not yet durable",
+    "replay.committed": "the replay is durable, and no thread is notified",
+    "resolve.written": "an operator's verdict on a delivery is written and not yet durable",
+    "resolve.committed": "the verdict is durable, and no thread is notified",
+    "purge.written": "events are deleted with all their data, and that is not yet durable",
+    "purge.committed": "the deletion is durable, and no thread is notified",
+    "job.taken": "the runner procrastinate has taken a job and has not read its delivery",
+    "job.done": "the work of a job is done, and the job still exists",
+    "sweep.written": "missing jobs are created and not yet durable",
+    "sweep.committed": "the jobs are durable, and no thread is notified",
+    "migrate.applied": "one migration of the tables is applied and not yet durable",
+    "migrate.committed": "all migrations are durable, and nothing else is done",
+    "migrate.jobs": "the tables of jobs are upgraded, and that is not yet durable",
+    "copy.written": "a batch of a copied ledger is written and not yet durable",
+    "copy.committed": "the batch is durable, and the next one has not started",
 }
 """The failpoints, with the state at each of them."""
 
@@ -66,9 +66,9 @@ def parse_env(text: str) -> tuple[str, int]:
     """
     name, _, times = text.partition(":")
     if name not in FAILPOINTS:
-        raise SettingsError(f"{ENV_VARIABLE} names no point of flowhooks; there are: {', '.join(FAILPOINTS)}")
+        raise SettingsError(f"{ENV_VARIABLE} names no failpoint; the failpoints are: {', '.join(FAILPOINTS)}")
     if not re.fullmatch("[1-9][0-9]{0,8}", times):
-        raise SettingsError(f"{ENV_VARIABLE} says no number of times from 1 on: write {ENV_VARIABLE}={name}:1")
+        raise SettingsError(f"{ENV_VARIABLE} has no number from 1 on: write {ENV_VARIABLE}={name}:1")
     return name, int(times)
 
 
@@ -96,7 +96,7 @@ class _Killer:
     def hit(self, name: str, /) -> None:
         """Kill this process if the configured hit is reached."""
         if name not in FAILPOINTS:
-            raise LookupError(f"no point of flowhooks is called {name}")
+            raise LookupError(f"there is no failpoint {name}")
         if name != self._name:
             return
         with self._lock:

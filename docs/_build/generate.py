@@ -183,7 +183,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     )
     for language in ("en", "zh")
 }
-"""What can be generated, by the name that a page asks for it."""
+"""Generators by the name that a page uses for them."""
 FILES: Final[Mapping[str, Callable[[], str]]] = {
     "explanation/states.svg": states.drawing,
     "callback.svg": partial(overview.drawing, "en"),

@@ -78,12 +78,14 @@ class ProcessCollector(Collector):
         """Yield the metrics."""
         process = self._info
         build = GaugeMetricFamily(
-            "flowhooks_build_info", "1; which flowhooks, on which Python.", labels=["version", "python"]
+            "flowhooks_build_info",
+            "Always 1. The labels are the versions of flowhooks and Python.",
+            labels=["version", "python"],
         )
         build.add_metric([process.version, platform.python_version()], 1)
         yield build
         plugins = GaugeMetricFamily(
-            "flowhooks_plugin_info", "1 for each plugin found, in its state.", labels=["plugin", "state"]
+            "flowhooks_plugin_info", "1 for each plugin that was found, by its state.", labels=["plugin", "state"]
         )
         for (name, state), many in sorted(Counter((info.name, info.state) for info in process.plugins).items()):
             plugins.add_metric([name, state], many)
@@ -91,17 +93,17 @@ class ProcessCollector(Collector):
         if not process.is_single_process:
             return
         yield GaugeMetricFamily(
-            "flowhooks_running_deliveries", "Deliveries that this process runs just now.", process.running()
+            "flowhooks_running_deliveries", "Deliveries that this process is running now.", process.running()
         )
+        yield GaugeMetricFamily("flowhooks_handler_processes", "Processes of isolated handlers.", process.processes())
         yield GaugeMetricFamily(
-            "flowhooks_handler_processes", "Processes for handlers that run in one of their own.", process.processes()
-        )
-        yield GaugeMetricFamily(
-            "flowhooks_writes_queued", "Pieces of work that wait for this process's next transaction.", process.queued()
+            "flowhooks_writes_queued",
+            "Write requests that wait for the next transaction of this process.",
+            process.queued(),
         )
         yield CounterMetricFamily(
             "flowhooks_hook_notifications_dropped",
-            "Notices that plugins were not given, for they were too slow.",
+            "Notifications that were dropped because a plugin was too slow.",
             process.notifications_dropped(),
         )
 
@@ -139,29 +141,31 @@ class LedgerCollector(Collector):
         yield from self._open(condition)
         yield from self._parked(condition)
         yield from _counted(totals)
-        alerts = GaugeMetricFamily("flowhooks_alerts", "Alerts that are open, by cause.", labels=["cause"])
+        alerts = GaugeMetricFamily("flowhooks_alerts", "Open alerts, by cause.", labels=["cause"])
         for cause, many in sorted(condition.alerts.items()):
             alerts.add_metric([cause], many)
         yield alerts
         alerted = GaugeMetricFamily(
-            "flowhooks_alert_items", "Deliveries and events that share open alerts, by cause.", labels=["cause"]
+            "flowhooks_alert_items", "Deliveries and events that open alerts concern, by cause.", labels=["cause"]
         )
         for cause, many in sorted(condition.alerted.items()):
             alerted.add_metric([cause], many)
         yield alerted
         yield GaugeMetricFamily(
-            "flowhooks_processes", "Processes that use the ledger and give signs of life.", condition.processes
+            "flowhooks_processes", "Processes that use the ledger and have not expired.", condition.processes
         )
         if self._file is not None:
             yield GaugeMetricFamily(
-                "flowhooks_wal_bytes", "Bytes of SQLite's write-ahead log.", _size(self._file, "-wal")
+                "flowhooks_wal_bytes", "Size of SQLite's write-ahead log in bytes.", _size(self._file, "-wal")
             )
-            yield GaugeMetricFamily("flowhooks_database_bytes", "Bytes of the database's file.", _size(self._file))
+            yield GaugeMetricFamily(
+                "flowhooks_database_bytes", "Size of the SQLite database file in bytes.", _size(self._file)
+            )
 
     def _open(self, condition: LedgerStats) -> Iterator[Metric]:
         deliveries = GaugeMetricFamily(
             "flowhooks_deliveries",
-            "Deliveries that something may still become of, by handler and state.",
+            "Deliveries that are waiting, running, unknown or dead, by handler and state.",
             labels=["handler", "state"],
         )
         counted: Counter[tuple[str, State]] = Counter()
@@ -173,7 +177,7 @@ class LedgerCollector(Collector):
         yield deliveries
         ages = GaugeMetricFamily(
             "flowhooks_oldest_delivery_age_seconds",
-            "How long the oldest delivery has been in its state; a waiting one, since it could have run.",
+            "Seconds that the oldest delivery has been in its state; for waiting: since it was due.",
             labels=["handler", "state"],
         )
         since: dict[tuple[str, State], int] = {}
@@ -186,9 +190,9 @@ class LedgerCollector(Collector):
         for (handler, state), timestamp in sorted(since.items()):
             ages.add_metric([handler, state.value], self._age(timestamp))
         yield ages
-        yield self._handler_gauge("flowhooks_handler_paused", "that is paused: its deliveries wait", condition.paused)
+        yield self._handler_gauge("flowhooks_handler_paused", "that is paused", condition.paused)
         yield self._handler_gauge(
-            "flowhooks_handler_circuit_open", "that is paused for having failed again and again", condition.circuit_open
+            "flowhooks_handler_circuit_open", "whose circuit breaker is open", condition.circuit_open
         )
 
     def _handler_gauge(self, name: str, what: str, handlers: Iterable[str]) -> Metric:
@@ -198,12 +202,10 @@ class LedgerCollector(Collector):
         return gauge
 
     def _parked(self, condition: LedgerStats) -> Iterator[Metric]:
-        yield GaugeMetricFamily(
-            "flowhooks_parked_events", "Events that are parked: no handler wants them.", condition.parked
-        )
+        yield GaugeMetricFamily("flowhooks_parked_events", "Events that are parked.", condition.parked)
         yield GaugeMetricFamily(
             "flowhooks_oldest_parked_seconds",
-            "How long the oldest of them has been parked; 0 where there is none.",
+            "Seconds since the oldest parked event was parked; 0 if there is none.",
             0.0 if condition.oldest_parked is None else self._age(condition.oldest_parked),
         )
 
@@ -212,12 +214,12 @@ class LedgerCollector(Collector):
 
 
 def _counted(totals: Totals) -> Iterator[Metric]:
-    yield CounterMetricFamily("flowhooks_accepted", "Events accepted, ever.", totals.accepted)
-    yield CounterMetricFamily("flowhooks_purged", "Events purged, ever.", totals.purged)
-    yield GaugeMetricFamily("flowhooks_events", "Events that are stored.", totals.stored)
+    yield CounterMetricFamily("flowhooks_accepted", "Events accepted since the ledger was created.", totals.accepted)
+    yield CounterMetricFamily("flowhooks_purged", "Events purged since the ledger was created.", totals.purged)
+    yield GaugeMetricFamily("flowhooks_events", "Events that are stored now.", totals.stored)
     yield GaugeMetricFamily(
         "flowhooks_unaccounted_events",
-        "Events accepted that are neither stored nor purged. Anything but 0 is an emergency.",
+        "Accepted events that are neither stored nor purged. Any other value than 0 is an emergency.",
         totals.unaccounted,
     )
 

@@ -83,60 +83,63 @@ class Metrics:
         self._naming = threading.Lock()
         self._received = Counter(
             "flowhooks_http_requests",
-            "Requests to the call-back listener, by kind of call-back; (none): to no path of a call-back.",
+            "Requests to the callback listener, by kind; (none): the path is not that of a callback.",
             ["kind"],
             registry=self.registry,
         )
         self._answered = Counter(
-            "flowhooks_http_responses", "Answers to them, by HTTP status.", ["kind", "status"], registry=self.registry
+            "flowhooks_http_responses",
+            "Responses to these requests, by kind and HTTP status.",
+            ["kind", "status"],
+            registry=self.registry,
         )
         self._answering = self._histogram(
             "flowhooks_http_request_duration_seconds",
-            "From a request's arrival to its answer, waiting for handlers included.",
+            "Time from the arrival of a request to its response, including the wait for handlers.",
             "kind",
             REQUEST_DURATION_BUCKETS,
         )
         self._attempts = Counter(
             "flowhooks_attempts",
-            "Attempts that have ended, by handler and outcome.",
+            "Ended attempts, by handler and outcome.",
             ["handler", "outcome"],
             registry=self.registry,
         )
         self._attempting = self._histogram(
             "flowhooks_attempt_duration_seconds",
-            "How long an attempt took in its handler.",
+            "Run time of an attempt.",
             "handler",
             ATTEMPT_DURATION_BUCKETS,
         )
         self._delivering = self._histogram(
             "flowhooks_delivery_latency_seconds",
-            "From the receipt of a call-back until a delivery of it succeeded or was dead, retries included.",
+            "Time from the receipt of a callback until its delivery succeeded or was dead, including retries.",
             "handler",
             DELIVERY_LATENCY_BUCKETS,
         )
         self._committing = Histogram(
             "flowhooks_commit_duration_seconds",
-            "How long a transaction of the ledger took, its commit included.",
+            "Time that a transaction of the ledger took, including its commit.",
             buckets=COMMIT_DURATION_BUCKETS,
             registry=self.registry,
         )
         self._committed = Histogram(
             "flowhooks_commit_batch_size",
-            "How many pieces of work one transaction of the ledger committed together.",
+            "Number of write requests in one transaction of the ledger.",
             buckets=COMMIT_BATCH_SIZE_BUCKETS,
             registry=self.registry,
         )
         self._logins = Counter(
             "flowhooks_logins",
-            "Attempts to log in to the console, by outcome: succeeded, failed, delayed; refused_token: a bearer token "
-            "that no operator has.",
+            "Logins to the console, by outcome: succeeded, failed, delayed. refused_token counts requests with a "
+            "bearer token of no operator.",
             ["outcome"],
             registry=self.registry,
         )
         self._processes_ended = Counter(
             "flowhooks_handler_processes_ended",
-            "Processes of handlers that have ended, by reason: overdue, crashed, worn (replaced after many runs, or "
-            "having grown), evicted (another handler needed its place), stopped.",
+            "Ended processes of isolated handlers, by reason: overdue, crashed, worn (replaced after many runs or "
+            "because its memory had grown), evicted (another handler needed a process), stopped.",
             ["reason"],
             registry=self.registry,
         )

@@ -299,7 +299,7 @@ class Settings:
         default_factory=RetentionSettings,
         metadata={"doc": "How long finished data is kept. Age counts from the last change."},
     )
-    log: LogSettings = field(default_factory=LogSettings, metadata={"doc": "What is logged, and in which format."})
+    log: LogSettings = field(default_factory=LogSettings, metadata={"doc": "Level and format of the log."})
     sources: Mapping[str, Source] = field(
         default_factory=dict,
         metadata={

@@ -81,7 +81,7 @@ class OperatorSettings:
 
     role: Literal["view", "operate"] = field(
         metadata={
-            "doc": "What this operator may do: read everything (view), or also make changes (operate).",
+            "doc": "Rights of the operator: view reads everything; operate may also make changes.",
             "kind": types.one_of("view", "operate"),
         },
     )

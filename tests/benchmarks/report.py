@@ -29,8 +29,8 @@ STYLES = {"aim met": "green", "met": "yellow", "missed": "bold red", "broke": "b
 PAGE = """# Benchmarks
 
 This page compares flowhooks with a bare Falcon + waitress app that parses the same JSON and returns a constant. Both
-run on the same machine in the same session, with the same number of HTTP threads and the same switch interval.
-flowhooks otherwise uses its defaults, which keep its own threads on one core; the bare app is not bound to a core. Each
+run on the same machine in the same session. They have the same number of HTTP threads and the same switch interval.
+flowhooks otherwise uses its defaults, which keep its own threads on one core. The bare app is not bound to a core. Each
 pair is measured several times, one after the other, and the median of the ratios counts. Absolute figures are those of
 this machine; the ratios are comparable.
 
@@ -113,9 +113,10 @@ a whole table of events, deliveries or attempts, whatever its size: each row is 
 
 - **Durable accept**: wrk posts callbacks with `Prefer: respond-async` to one `flowhooks serve --no-worker`, or to one
   uvicorn, whose endpoint validates the body and passes it to Celery before it answers. An error response voids the row.
-- **Deliveries run**: stored by the same load, then run by two `flowhooks worker`, from the first claim to the last
-  outcome, by the times in the ledger; or by a Celery worker with two processes and `acks_late`, from the first task
-  that leaves the queue to the last that is acknowledged. The handler, or task, does nothing.
+- **Deliveries run**: the same load stores deliveries, and two `flowhooks worker` run them. The time is measured from
+  the first claim to the last outcome, by the times in the ledger. Celery has one worker with two processes and
+  `acks_late`; its time is from the first task that leaves the queue to the last that is acknowledged. The handler, or
+  task, does nothing.
 - **Arrival until the handler has been run**: one callback at a time, with a pause between them; one server with
   `--no-worker`, one worker. From `received_at` to `finished_at` in the ledger.
 - **End of the handler until the response**: the same callbacks; from `finished_at`, which is before the outcome is
@@ -175,7 +176,7 @@ with `acks_late`. RQ has the same code in both cases.
 
 
 def machine() -> dict[str, str]:
-    """What the figures were measured on, and when."""
+    """The machine on which the figures were measured, and the time."""
     return {
         "processor": f"{_processor()}, {os.cpu_count()} cores",
         "kernel": f"{platform.system()} {platform.release()}",

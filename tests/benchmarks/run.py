@@ -177,7 +177,7 @@ ROWS = (
     ),
 )
 GROUPS = {"postgresql": report.PAGE_POSTGRESQL, "peers": report.PAGE_PEERS}
-"""What the names of rows begin with that have a page of their own, and that page; `--rows GROUP` measures them all."""
+"""The page of each group of rows, by the start of their names; `--rows GROUP` measures all rows of a group."""
 
 
 def _chosen(_context: click.Context, _option: click.Parameter, text: str) -> tuple[Row, ...]:

@@ -76,7 +76,7 @@ def test_without_the_variable_nothing_happens():
 @pytest.mark.parametrize("text", ["", "accept", "accept.writen:1", "accept.written", "accept.written:"])
 @pytest.mark.parametrize("number", ["", "0", "x", "-1", "1.5", "1 ", "٣"])
 def test_what_could_never_kill_is_refused(text, number):
-    """A name that is none, or no number: with what there is instead."""
+    """An unknown name or a missing number is refused; the message lists the failpoints."""
     whole = text + number
     if whole.startswith("accept.written:") and not number:
         whole = "accept.written:"
@@ -100,7 +100,7 @@ def test_a_typo_is_refused_by_every_command_that_has_points(tmp_path):
             timeout=60,
         )
         assert refused.returncode == 2, refused
-        assert refused.stderr.startswith("Error: FLOWHOOKS_FAILPOINT names no point of flowhooks; there are: ")
+        assert refused.stderr.startswith("Error: FLOWHOOKS_FAILPOINT names no failpoint; the failpoints are: ")
         assert refused.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
@@ -109,7 +109,7 @@ def test_a_point_that_is_not_in_the_list_cannot_be_reached_in_a_test():
     """Else it would be one that no test could ever name."""
     fault = ran("hit('accept.writen')", "accept.written:1")
     assert fault.returncode == 1
-    assert "no point of flowhooks is called accept.writen" in fault.stderr
+    assert "there is no failpoint accept.writen" in fault.stderr
 
 
 def test_the_list_and_the_code_name_the_same_points():

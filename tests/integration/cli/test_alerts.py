@@ -24,7 +24,7 @@ def alerted(left, hostile):
                 "INSERT INTO alerts "
                 "(id, cause, subject, message, started_at, count, event_id, opened_at, notified, closed_at)"
                 " VALUES (?, 'dead', ?, ?, ?, 4, '', 1, '[]', ?)",
-                (f"a{number}", subject, f"see to {subject}", number * 1_000_000, closed_at),
+                (f"a{number}", subject, f"check {subject}", number * 1_000_000, closed_at),
             )
         connection.commit()
     return left

@@ -191,7 +191,7 @@ def answering(status, body):
     [
         (200, b"<html>", "is not from the server (process 4711): try again"),
         (401, b'{"message": "no"}', "has just been restarted; try again"),
-        (503, b'{"message": "send the call-back again"}', "is stopping or busy: the database could not be written"),
+        (503, b'{"message": "send the callback again"}', "is stopping or busy: the database could not be written"),
         (422, b'{"message": "that cannot be"}', "Error: that cannot be"),
         (500, b'{"message": "oh"}', "answered 500: oh"),
     ],

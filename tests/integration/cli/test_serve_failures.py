@@ -30,7 +30,7 @@ def ended(tmp_path_factory, spawn, new_database, server):
         return (*SERVE, "--database", str(folder / name))
 
     starts = {
-        "call-back port taken": ("serve", "--listen", f"127.0.0.1:{port}", *at("a.db")[3:]),
+        "callback port taken": ("serve", "--listen", f"127.0.0.1:{port}", *at("a.db")[3:]),
         "admin port taken": (*at("b.db"), "--admin", f"127.0.0.1:{port}"),
         "no folder": at("nothing/x.db"),
         "a folder": at("folder.db"),
@@ -56,7 +56,7 @@ def ended(tmp_path_factory, spawn, new_database, server):
     ("name", "code", "said"),
     [
         (
-            "call-back port taken",
+            "callback port taken",
             2,
             "cannot listen on 127.0.0.1:{port}: address already in use (is another server running?)",
         ),

@@ -294,8 +294,8 @@ TAMPERING = {
     "a retry schedule is no JSON": of_handler("retry = 'x'"),
     "a handler runs less than one at a time": of_handler("concurrency = 0"),
     "a handler is ordered by nothing that there is": of_handler("order_by = 'x'"),
-    "a handler is held but not paused": of_handler("circuit_opened_at = 1"),
-    "a handler is tried but not held": of_handler("circuit_retry_at = 1"),
+    "a handler has an open circuit but is not paused": of_handler("circuit_opened_at = 1"),
+    "a handler is tried but its circuit is closed": of_handler("circuit_retry_at = 1"),
     "a handler is tried in thirty years": of_handler(
         f"circuit_opened_at = 1, paused_at = 1, circuit_retry_at = last_seen_at + {YEARS}"
     ),

@@ -768,7 +768,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "An operator must resolve each unknown delivery on the page of its event.",
         "zh": "结果未知的投递须人工确认：请在各自的事件页逐个处理。",
     },
-    "handlers.paused_by": {"en": "by {who}", "zh": "操作员：{who}"},
+    "handlers.paused_by": {"en": "by {who}", "zh": "运维人员：{who}"},
 }
 
 

@@ -122,7 +122,7 @@ def test_what_is_not_given_is_asked_for(typed, tmp_path, term):
     assert "(Contracts)" in screen
     assert "The package's name: lower-case letters, digits and dashes" in screen
     assert "(flowhooks-he-tong)" in screen
-    assert "Who writes it; may be empty" in screen
+    assert "Name of the author; may be empty" in screen
     assert "  flowhooks send 1 --business-key K-1 --key leave_request --conclusion approved" in stdout.splitlines()
 
 

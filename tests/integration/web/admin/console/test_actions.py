@@ -425,7 +425,7 @@ def test_running_once_more_is_gone_on_with_where_it_stopped(paid, eventually):
     landed = paid.get(stop, root="").page
     assert "Stopped. Succeeded deliveries replayed: 2" in landed.text
     assert "Events processed: 2 of 7" in landed.text
-    # The page can be kept, and shows what it showed; to go on is asked for anew.
+    # The page can be kept and shows the same numbers; to continue needs a new request.
     assert paid.get(stop, root="", method="HEAD").status == 200
     to, hidden = landed.form()
     assert "sure" not in hidden

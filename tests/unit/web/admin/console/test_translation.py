@@ -1,4 +1,4 @@
-"""Chinese for what the ledger has in English: each message of an alert, each reason, each hint; anything else stays."""
+"""Chinese for the English texts of the ledger: messages of alerts, reasons and hints; other texts stay."""
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations
@@ -30,7 +30,7 @@ WITH_REASONS = (routing_causes.UNDECIDED_EVENTS, routing_causes.UNDECIDED_DELIVE
 
 
 def names(text):
-    """What a text names."""
+    """The placeholders of a text."""
     return {field for _, field, _, _ in string.Formatter().parse(text) if field is not None}
 
 
@@ -42,7 +42,7 @@ def open_alert(template, *, count=1_234, subject="p:archive", why="Kaputt: no. 1
 
 
 def test_every_message_is_there_in_chinese():
-    """None is missing, and the Chinese one names what the English one does."""
+    """Every message has a Chinese text with the same placeholders."""
     assert set(CHINESE_MESSAGES) == set(MESSAGES)
     for english, chinese in CHINESE_MESSAGES.items():
         same = names(english.text) - {"are", "have", "many"} | ({"count"} if "many" in names(english.text) else set())
@@ -51,7 +51,7 @@ def test_every_message_is_there_in_chinese():
 
 @pytest.mark.parametrize("count", [1, 1_234])
 def test_a_message(count):
-    """It is found again with whatever it names, and an English page has it as it is."""
+    """A filled message is recognised and translated; an English page shows it unchanged."""
     for template in MESSAGES:
         alert = open_alert(template, count=count)
         why = "Kaputt：no. 1" if template in WITH_REASONS else "Kaputt: no. 1"
@@ -76,7 +76,7 @@ def test_what_the_router_says_within_a_message():
 
 
 def test_a_message_of_another_version():
-    """What is not known is shown as it is."""
+    """A message that is not known is shown as it is."""
     alert = open_alert(MessageTemplate("{many} of {subject} went away."))
     assert alert_message(alert, "zh") == "1,234 deliveries of p:archive went away."
 
@@ -166,7 +166,7 @@ def test_hints():
 
 
 def test_other_texts_stay():
-    """What nobody knows, or what is very long, is shown as it is; and that does not take long."""
+    """Texts that are unknown or very long are returned unchanged, within a short time."""
     for text in ("", "no reason is stored", "/a is " * 700, "class " + " and key " * 2_000):
         assert translate_reason(text, "zh") == text
     assert translate_reason("(others)", "zh") == "（其他）"
