@@ -50,11 +50,12 @@ mutants: $(READY) ## Put faults into the code and count how many the tests find 
 structure: $(READY) ## Print figures about the package's structure: cycles, duplicate names, vague names (DETAILS=1 lists them)
 	@$(BIN)/python tests/support/structure.py $(if $(DETAILS),--details)
 
-lint: $(READY) ## Check style, types and layers
+lint: $(READY) ## Check style, types, layers and prose
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python tests/support/prose.py
 
 format: $(READY) ## Format the code
 	@$(BIN)/ruff check --fix
