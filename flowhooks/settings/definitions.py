@@ -77,7 +77,8 @@ class RunnerSettings:
     timeout: float = setting(
         300.0,
         types.seconds(0, _DAY_SECONDS),
-        "Seconds after which an attempt is overdue. In a process of its own it is killed; in a thread it is reported.",
+        "Seconds after which an attempt is overdue. An isolated attempt is then killed. An attempt in a thread is only "
+        "reported.",
     )
     memory_mib: int = setting(
         512, types.integer(64, 1_048_576), "Memory limit of an isolated handler's process, in mebibytes."
@@ -185,8 +186,8 @@ class AlertsSettings:
     waiting_after: float = setting(
         3600.0,
         types.seconds(0, 10 * _DAY_SECONDS),
-        "Seconds that a delivery may wait, although it is due or because its plugin is not installed, before an "
-        "alert is raised.",
+        "Seconds after which an alert is raised for a delivery that is due but has not started, or whose plugin is "
+        "not loaded.",
         live=True,
     )
 
@@ -208,8 +209,8 @@ class RetentionSettings:
     identities: int = setting(
         400,
         _RETENTION_DAYS,
-        "Days after a callback to remember its identity if its event was purged, so that a repeated callback does "
-        "not create a new event; 0: forever.",
+        "Days to keep the identity of a purged event, counted from its callback. A repeated callback then creates no "
+        "new event. 0: forever.",
     )
     audit: int = setting(400, _RETENTION_DAYS, "Days to keep the audit log; 0: forever.", live=True)
     alerts: int = setting(400, _RETENTION_DAYS, "Days to keep closed alerts; 0: forever.", live=True)
@@ -303,7 +304,7 @@ class Settings:
     sources: Mapping[str, Source] = field(
         default_factory=dict,
         metadata={
-            "doc": "Engines that may send callbacks, by name. Without any, callbacks are "
+            "doc": "Engines that may send callbacks, by name. If there are none, callbacks are "
             "accepted from programs on this machine only.",
             "live": True,
         },
@@ -311,8 +312,8 @@ class Settings:
     operators: Mapping[str, OperatorSettings] = field(
         default_factory=dict,
         metadata={
-            "doc": "People and programs that may operate this server, by name. Without any, every user of its "
-            "machine may.",
+            "doc": "People and programs that may operate this server, by name. If there are none, every user of its "
+            "machine may operate it.",
             "live": True,
         },
     )

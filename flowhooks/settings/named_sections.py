@@ -43,8 +43,8 @@ class Source:
     secrets: tuple[Secret, ...] = setting(
         (),
         types.list_of(secret(), min_items=1, max_items=MAX_SECRETS),
-        "Where the secrets are with which this source signs (Standard Webhooks), and when each expires. List two "
-        "while you replace a secret.",
+        "Locations of the secrets with which this source signs (Standard Webhooks), each with an optional expiry "
+        "time. List two while you replace a secret.",
     )
     allow: tuple[Network, ...] = setting(
         (), types.list_of(types.network()), "Networks from which this source may call; empty: any."
