@@ -1,4 +1,4 @@
-"""Write into the documentation what the code itself says, so that it cannot drift.
+"""Generate parts of the documentation from the code, so that they stay in agreement.
 
 `python docs/_build/generate.py` rewrites the generated parts of the pages; with `--check` it changes nothing, names the
 pages that are out of date, and exits with 1 if there are any. A part stands between two comments:
@@ -46,7 +46,7 @@ SHARED_OPTIONS: Final = ("--config", "--database", "--plugins-dir")
 
 
 def render(page: str) -> str:
-    """A page's text with its generated parts renewed.
+    """Return a page's text with its generated parts renewed.
 
     Args:
         page: the text as it is.
@@ -58,7 +58,7 @@ def render(page: str) -> str:
 
 
 def pages() -> list[Path]:
-    """Every page that has a generated part."""
+    """Return every page that has a generated part."""
     return sorted(path for path in DOCS.rglob("*.md") if PART.search(path.read_text("utf-8")))
 
 
@@ -117,7 +117,7 @@ def hooks() -> str:
 
 
 def names() -> str:
-    """Everything that plugins import, but for what has no docstring of ours."""
+    """Every object that plugins import, unless its docstring is not from flowhooks."""
     out: list[str] = []
     for name in flowhooks.__all__:
         if name == "hookimpl":
@@ -193,7 +193,7 @@ FILES: Final[Mapping[str, Callable[[], str]]] = {
 
 
 def _constructor(kind: type) -> Callable[..., Any]:
-    """The object that makes one; an exception without arguments of its own takes those of every exception."""
+    """Return the function that creates an object. An exception without its own arguments has those of every exception."""
     found: Callable[..., Any] | None = vars(kind).get("__init__")
     return found or (lambda *_args: None)
 
@@ -216,7 +216,7 @@ def _command(words: tuple[str, ...]) -> click.Command:
 
 
 def _help(command: click.Command) -> Iterator[str]:
-    """The help text of a command; blocks that click prints as they are become code."""
+    """Return the help text of a command. Blocks that click prints unchanged become code."""
     for number, paragraph in enumerate(inspect.cleandoc(command.help or "").split("\n\n")):
         if number:
             yield ""
@@ -266,7 +266,7 @@ def _summary(module: str) -> str:
 
 
 def run(arguments: list[str]) -> int:
-    """Rewrite the pages, or with `--check` only say which would change; the exit code."""
+    """Rewrite the pages, or with `--check` only list the pages that would change; return the exit code."""
     stale = 0
     made = {path: render(path.read_text("utf-8")) for path in pages()}
     made |= {DOCS / name: make() for name, make in FILES.items()}

@@ -1,4 +1,4 @@
-"""A hook of MkDocs beyond `mkdocs.yml`: files of the project that pages link to are on the site with them.
+"""A hook of MkDocs that adds files of the project to the site if pages link to them.
 
 The pages in `docs/` link to files outside of it. This puts each such file on the site, under `project/` and its own
 path, and turns the links there; Markdown as a page, everything else as a page that shows it.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).resolve().parents[2]
 DOCS: Final = "docs/"
 PROJECT: Final = "project/"
-"""Where the site has what is outside of `docs/`."""
+"""Folder on the site for files from outside of `docs/`."""
 LINK: Final = re.compile(r"(\]\()([^()\s#]+)((?:#[^()\s]*)?\))")
 CODE: Final = re.compile(r"(^ *(```+).*?^ *\2 *$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 CHINESE: Final = {
@@ -38,17 +38,17 @@ CHINESE: Final = {
     r"(?<=\n) +Previous\n": "上一页\n",
     r"(?<=\n) +Next\n": "下一页\n",
 }
-"""Patterns of the theme's texts, and the texts that a Chinese page has instead."""
+"""Patterns of the theme's texts, and their Chinese replacements."""
 LANGUAGES: Final = {".py": "python", ".json": "json", ".toml": "toml", ".sh": "sh", ".yml": "yaml"}
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """A name with a `*` in the navigation stands for all pages of that name, in order."""
+    """Replace a name with a `*` in the navigation by all pages that match it, in order."""
     config.nav = _spread(config.nav, Path(config.docs_dir))
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
-    """Put on the site what its pages, and the pages that come with them, link to."""
+    """Add the files to which pages link, including pages that were added in this way."""
     named = [entry.removeprefix(PROJECT) for entry in _leaves(config.nav) if entry.startswith(PROJECT)]
     waiting = [*named, *(DOCS + file.src_uri for file in files.documentation_pages())]
     known = set(waiting)
@@ -68,7 +68,7 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 def on_page_markdown(markdown: str, page: Page, **_given: Any) -> str:
-    """Lead the links of a page to where the site has what they mean."""
+    """Change the links of a page to the addresses of their targets on the site."""
     here = origin(page.file.src_uri)
     return turned(markdown, here) if here.endswith(".md") else markdown
 
@@ -83,12 +83,12 @@ def on_post_page(output: str, page: Page, **_given: Any) -> str:
 
 
 def ours(path: str) -> bool:
-    """Whether MkDocs has a file of the project by itself: what is in `docs/`, but for the code that makes it."""
+    """Return whether MkDocs adds a file without this hook: files in `docs/`, except the code in `docs/_build/`."""
     return path.startswith(DOCS) and not path.endswith(".py")
 
 
 def place(path: str) -> str:
-    """Where the site has a file of the project, as a source of MkDocs'.
+    """Return the path of a file of the project among the sources of MkDocs.
 
     Args:
         path: from the project's top level.
@@ -99,7 +99,7 @@ def place(path: str) -> str:
 
 
 def origin(source: str) -> str:
-    """The file of the project that a source of MkDocs' is made of: what `place` undoes."""
+    """Return the file of the project from which a source of MkDocs is made; the reverse of `place`."""
     if not source.startswith(PROJECT):
         return DOCS + source
     path = source.removeprefix(PROJECT)
@@ -107,7 +107,7 @@ def origin(source: str) -> str:
 
 
 def targets(path: str, text: str) -> Iterator[str]:
-    """The files of the project that a page links to, whether they are there or not."""
+    """Return the files of the project to which a page links, whether they exist or not."""
     for piece, prose in _pieces(text):
         for match in LINK.finditer(piece) if prose else ():
             if target := _meant(path, match[2]):
@@ -115,7 +115,7 @@ def targets(path: str, text: str) -> Iterator[str]:
 
 
 def turned(text: str, path: str) -> str:
-    """A page's text with its links as they are on the site."""
+    """Return a page's text with its links as they are on the site."""
 
     def turn(match: re.Match[str]) -> str:
         target = _meant(path, match[2])
@@ -133,14 +133,14 @@ def shown(path: str, text: str) -> str:
 
 
 def _meant(path: str, target: str) -> str | None:
-    """The path of what a link means, from the project's top level; None for one that leads out of the project."""
+    """Return the path of a link's target from the project's top level; None if it is outside of the project."""
     if "://" in target or target.startswith(("/", "mailto:")):
         return None
     return posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
 
 
 def _pieces(text: str) -> Iterator[tuple[str, bool]]:
-    """A page in pieces, each with whether it is prose; what is not is code."""
+    """Split a page into pieces of prose and code; yield each piece, and whether it is prose."""
     rest = 0
     for match in CODE.finditer(text):
         yield text[rest : match.start()], True

@@ -126,7 +126,7 @@ def test_a_small_disk_that_is_really_full(cramped, small_disk):
     assert "make room" in ready.json["trouble"][-1]
     record = server.until_logged("ledger_write_failed")
     assert (record["level"], record["why"]) == ("error", "database or disk is full")
-    assert record["next"].startswith("make room on the disk of the database; callbacks are answered 503 until")
+    assert record["next"].startswith("free some space on the disk of the database; callbacks are answered 503 until")
     # The administrator who makes room sends no signal, and no callback comes meanwhile.
     small_disk.unlink()
     until(lambda: server.ask("GET", "/readyz", admin=True).status == 200)

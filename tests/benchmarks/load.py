@@ -1,4 +1,4 @@
-"""Load by wrk: many callbacks at once, and what came of them."""
+"""Load by wrk: many callbacks at once, and the results."""
 
 from __future__ import annotations
 

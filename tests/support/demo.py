@@ -1,7 +1,7 @@
-"""`make demo`: flowhooks and its example plugin at work, from the start of the server to its end.
+"""`make demo`: run flowhooks with its example plugin, from the start of the server to its end.
 
-Everything is real: the server is a process of its own, the callbacks go over HTTP, the plugin writes to its own
-table. Its files stay in `demo/`, to be looked at.
+Everything is real: the server is a separate process, the callbacks are sent over HTTP, and the plugin writes to its own
+table. The files stay in `demo/` for inspection.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ EXAMPLE = {
     "processDefinitionKey": "test_flow_key",
     "processDefinitionVersion": 1,
 }
-"""The example of the callback's API page (there, the quotes round one name are missing)."""
+"""The example of the callback's API page (which lacks the quotes around one name)."""
 WRONG = {"businessKey": 4711, "processDefinitionVersion": "one"}
 CONFIG = """\
 database = "demo/flowhooks.db"
@@ -53,17 +53,17 @@ STOP_SECONDS = 30
 
 
 def say(text: str) -> None:
-    """A step of the demonstration."""
+    """Print the title of a step."""
     print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n{text}")
 
 
 def shown(text: str) -> None:
-    """The output of another program, indented."""
+    """Print the output of another program, indented."""
     print("".join(f"    {line}\n" for line in text.rstrip().splitlines()), end="", flush=True)
 
 
 def start(*words: str, log: Path, sign: str, environ: Mapping[str, str] | None = None) -> tuple[Process, str]:
-    """Start a command of flowhooks that goes on; its process, and what follows `sign` in its log once it is ready."""
+    """Start a long-running command; return its process, and the word after `sign` in its log once it is ready."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -90,11 +90,11 @@ def start(*words: str, log: Path, sign: str, environ: Mapping[str, str] | None =
     process.kill()
     process.wait()
     shown(log.read_text())
-    sys.exit(f"`flowhooks {words[0]}` did not start; what it said is above.")
+    sys.exit(f"`flowhooks {words[0]}` did not start; its output is above.")
 
 
 def post(url: str, flow: str, body: object) -> int:
-    """Post a callback and show it and its answer; the status."""
+    """Post a callback, print it with its response, and return the status."""
     text = json.dumps(body)
     shown(f"POST /flow/{flow}/call-back/complete\n{text}")
     request = urllib.request.Request(
@@ -111,7 +111,7 @@ def post(url: str, flow: str, body: object) -> int:
 
 
 def run(*arguments: str, environ: Mapping[str, str] | None = None) -> int:
-    """Run a command of flowhooks and show what it prints; its exit code."""
+    """Run a command of flowhooks, print its output, and return its exit code."""
     shown(f"$ flowhooks {' '.join(arguments)}")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
     done = subprocess.run(
@@ -127,14 +127,14 @@ def run(*arguments: str, environ: Mapping[str, str] | None = None) -> int:
 
 
 def work() -> list[dict[str, object]]:
-    """The contracts that the plugin has archived, out of its own table."""
+    """Return the contracts in the plugin's own table."""
     with closing(sqlite3.connect(FOLDER / "contracts.db")) as connection:
         connection.row_factory = sqlite3.Row
         return [dict(row) for row in connection.execute("SELECT * FROM contracts")]
 
 
 def main() -> None:
-    """Show it all, and exit with 0 only if all of it was as it should be."""
+    """Run all steps, and exit with 0 only if each had the expected result."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
     (FOLDER / "flowhooks.toml").write_text(CONFIG)
@@ -165,7 +165,7 @@ def main() -> None:
             server.wait()
     good = (right, len(rows), wrong, listed, verified, code) == (200, 1, 422, 0, 0, 0)
     if not good:
-        sys.exit("Something above is not as it should be.")
+        sys.exit("A step above did not have the expected result.")
     say("Everything worked. To start the server permanently:")
     print(f"\n    {FLOWHOOKS.relative_to(ROOT)} serve --config demo/flowhooks.toml\n")
 

@@ -1,7 +1,7 @@
-"""`make demo-cluster`: two servers behind one port and three workers on one PostgreSQL, of which one worker is killed.
+"""`make demo-cluster`: two servers behind one port and three workers on one PostgreSQL, and one worker is killed.
 
-Everything is real, and thrown away at the end: the database, the processes, the port. Their logs and what the example
-plugin has written stay in `demo/cluster/`, to be looked at.
+Everything is real, and is removed at the end: the database, the processes, the port. The logs and the output of the
+example plugin stay in `demo/cluster/` for inspection.
 """
 
 from __future__ import annotations
@@ -48,60 +48,60 @@ outbox = "demo/cluster/contracts-outbox.txt"
 """
 ANNOUNCEMENT = {"businessKey": "1", "processDefinitionKey": "contract_announcement"}
 A_SECOND = 25
-"""Callbacks a second."""
+"""Callbacks per second."""
 BEFORE, AFTER = 3.0, 2.0
-"""Seconds of callbacks before a worker is killed, and after what it ran has been taken over."""
+"""Seconds of callbacks before a worker is killed, and after its deliveries have been taken over."""
 PATIENCE = 40.0
-"""Seconds that each step may take."""
+"""Timeout of each step in seconds."""
 
 
 class Ledger:
-    """The database's output meanwhile."""
+    """Read-only queries on the ledger while it is in use."""
 
     def __init__(self, url: str) -> None:
         self._connection = psycopg.connect(url, autocommit=True)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the connection."""
         self._connection.close()
 
     def ask(self, question: str, *given: object) -> Any:
-        """One value."""
+        """Return one value."""
         return self._connection.execute(question.encode(), given).fetchone()[0]  # type: ignore[index]  # one row
 
     def running(self, pid: int) -> int:
-        """How many attempts a process is running."""
+        """Return how many attempts a process is running."""
         return int(self.ask(f"SELECT count(*) {_BY} WHERE pid = %s AND outcome IS NULL", pid))
 
     def lost(self, pid: int) -> int:
-        """How many attempts a killed process was running."""
+        """Return how many attempts a killed process was running."""
         return int(self.ask(f"SELECT count(*) {_BY} WHERE pid = %s AND outcome = 'lost'", pid))
 
     def unfinished(self, pid: int) -> int:
-        """How many of the deliveries of those attempts have not come to their end since."""
+        """Return how many deliveries of these attempts have not succeeded yet."""
         lost = f"SELECT delivery_id {_BY} WHERE pid = %s AND outcome = 'lost'"
         return int(self.ask(f"SELECT count(*) FROM deliveries WHERE state <> 'succeeded' AND id IN ({lost})", pid))
 
     def taken_over(self, pid: int, heir: int) -> int:
-        """How many of those deliveries another process has run to their end."""
+        """Return how many of these deliveries another process has completed."""
         lost = f"SELECT delivery_id {_BY} WHERE pid = %s AND outcome = 'lost'"
         by_heir = f"SELECT count(*) {_BY} WHERE pid = %s AND outcome = 'succeeded'"
         return int(self.ask(f"{by_heir} AND delivery_id IN ({lost})", heir, pid))
 
     def succeeded(self, pid: int) -> int:
-        """How many deliveries a process has run to their end."""
+        """Return how many deliveries a process has completed."""
         return int(self.ask(f"SELECT count(*) {_BY} WHERE pid = %s AND outcome = 'succeeded'", pid))
 
     def is_dead(self, pid: int) -> bool:
-        """Whether the others have taken a process for dead."""
+        """Return whether a process has expired."""
         return bool(self.ask("SELECT count(*) FROM processes WHERE pid = %s AND stopped_at IS NOT NULL", pid))
 
     def open(self) -> int:
-        """How many deliveries have not come to their end."""
+        """Return how many deliveries have not ended."""
         return int(self.ask("SELECT count(*) FROM deliveries WHERE state <> 'succeeded'"))
 
     def retried(self) -> int:
-        """How many deliveries took more than one attempt."""
+        """Return how many deliveries took more than one attempt."""
         return int(self.ask("SELECT count(*) FROM deliveries WHERE attempt > 1"))
 
 
@@ -109,18 +109,18 @@ _BY = "FROM attempts JOIN processes ON processes.id = attempts.process"
 
 
 def until(condition: Callable[[], object], what: str) -> float:
-    """Wait until something has come to pass; the seconds that it took."""
+    """Wait until a condition is true; return the seconds that it took."""
     began = time.monotonic()
     while not condition():
         if time.monotonic() - began > PATIENCE:
-            sys.exit(f"Not within {PATIENCE:.0f} s: {what}. The logs are in demo/cluster/.")
+            sys.exit(f"Timed out after {PATIENCE:.0f} s: {what}. The logs are in demo/cluster/.")
         time.sleep(0.05)
     return time.monotonic() - began
 
 
 @contextmanager
 def archive_held() -> Iterator[None]:
-    """Lock the archive of the example plugin: attempts that write to it wait."""
+    """Lock the archive of the example plugin, so that attempts which write to it wait."""
     with closing(sqlite3.connect(FOLDER / "contracts.db", timeout=10, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
         yield
@@ -128,14 +128,14 @@ def archive_held() -> Iterator[None]:
 
 
 def ended(processes: Sequence[Process]) -> list[int]:
-    """End processes in order; their exit codes."""
+    """Stop processes one after the other; return their exit codes."""
     for process in processes:
         process.send_signal(signal.SIGTERM)
     return [process.wait(STOP_SECONDS) for process in processes]
 
 
 def kill(process: Process) -> None:
-    """See that a process is gone."""
+    """Kill a process if it is still running."""
     if process.poll() is None:
         process.kill()
     process.wait()
@@ -143,7 +143,7 @@ def kill(process: Process) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """All that runs, and where callbacks go."""
+    """The running processes, and the address for callbacks."""
 
     environ: dict[str, str]
     ledger: Ledger
@@ -153,7 +153,7 @@ class Cluster:
 
 
 def assemble(stack: ExitStack) -> Cluster:
-    """Start it all; it ends with the stack."""
+    """Start everything; it stops when the stack is closed."""
     say("1. PostgreSQL starts, for this demonstration only, with an empty database")
     server = stack.enter_context(postgresql.server())
     database = f"flowhooks_demo_{time.time_ns()}"
@@ -192,7 +192,7 @@ def assemble(stack: ExitStack) -> Cluster:
 
 
 def lose_a_worker(cluster: Cluster) -> None:
-    """Kill a worker in the middle of what it runs, and wait until others have run that."""
+    """Kill a worker while it runs deliveries, and wait until other workers have completed them."""
     ledger, victim = cluster.ledger, cluster.workers[1]
     say("4. Another program locks the archive, so handlers wait for it; then a worker is killed (kill -9)")
     with archive_held():
@@ -213,7 +213,7 @@ def lose_a_worker(cluster: Cluster) -> None:
 
 
 def account(cluster: Cluster, flow: Flow) -> bool:
-    """Show what came of all that was sent; whether nothing is missing."""
+    """Print the final counts; return whether nothing is missing."""
     say("7. The counts balance, and the plugin's own archive has each contract once")
     verified = run("verify", "--config", CONFIG, environ=cluster.environ)
     received = cluster.ledger.ask("SELECT count(*) FROM events")
@@ -238,7 +238,7 @@ def account(cluster: Cluster, flow: Flow) -> bool:
 
 
 def show(stack: ExitStack) -> bool:
-    """Show it all; whether all of it was as it should be."""
+    """Run all steps; return whether each had the expected result."""
     cluster = assemble(stack)
     say(f"3. A workflow engine calls back, {A_SECOND} times a second; each answer has the outcome of a worker's run")
     flow = Flow(cluster.place, bodies=[ANNOUNCEMENT, EXAMPLE, EXAMPLE, EXAMPLE], a_second=A_SECOND)
@@ -257,7 +257,7 @@ def show(stack: ExitStack) -> bool:
 
 
 def main() -> None:
-    """Show it all, and exit with 0 only if all of it was as it should be."""
+    """Run all steps, and exit with 0 only if each had the expected result."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
@@ -269,7 +269,7 @@ def main() -> None:
         say("Stopped. Nothing is left running.")
         sys.exit(130)
     if not good:
-        sys.exit("Something above is not as it should be.")
+        sys.exit("A step above did not have the expected result.")
     say("Everything worked: the other workers ran the deliveries of the killed worker, and none is missing.")
 
 

@@ -1,4 +1,4 @@
-"""The administration API's tables, out of its `/openapi.json`."""
+"""The administration API's tables, from its `/openapi.json`."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _operations(method: str) -> Iterator[tuple[str, dict[str, Any], dict[str, An
 
 
 def _type(schema: Mapping[str, Any]) -> str:
-    """A type in a word, or a link to where it is described."""
+    """Return the name of a type, or a link to its description."""
     types = schema.get("type", "anything")
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]

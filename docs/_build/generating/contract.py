@@ -1,4 +1,4 @@
-"""The HTTP contract's tables, in English and Chinese, out of the schema files and `/openapi.json`."""
+"""The HTTP contract's tables, in English and Chinese, from the schema files and `/openapi.json`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SUFFIX: Final = ".schema.json"
 FILES: Final = "../../schemas"
-"""The folder of schema files, from the pages that these tables are on."""
+"""The folder of schema files, relative to the pages with these tables."""
 FIRST_KIND: Final = "complete"
 """The kind of callback that the pages show in full."""
 BETWEEN: Final = " / "
@@ -81,7 +81,7 @@ def answers(language: str) -> str:
 
 
 def statuses(language: str) -> str:
-    """Every status of the contract, and when it is answered."""
+    """Every status of the contract, and its meaning."""
     rows = []
     for status, response in _contract()["components"]["responses"].items():
         body = response["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
@@ -91,7 +91,7 @@ def statuses(language: str) -> str:
 
 
 def headers(language: str) -> str:
-    """Every header of the answers that is ours."""
+    """Every header that flowhooks defines for responses."""
     known = _contract()["components"]["headers"].items()
     return "\n".join(
         table(HEADERS[language], ((f"`{name}`", halves(one["description"])[language]) for name, one in known))
@@ -118,7 +118,7 @@ def _contract() -> dict[str, Any]:
 
 
 def _members(document: Mapping[str, Any], language: str) -> Iterator[tuple[str, ...]]:
-    """A schema's own members; of one that only narrows what another file has said there is nothing to say."""
+    """Return a schema's own members, without those that only narrow a definition in another file."""
     for name, schema in document["properties"].items():
         if "$ref" in schema:
             schema = _documents()[schema["$ref"]]  # noqa: PLW2901 (it stands for what it refers to)
@@ -127,7 +127,7 @@ def _members(document: Mapping[str, Any], language: str) -> Iterator[tuple[str, 
 
 
 def _meaning(schema: Mapping[str, Any], language: str) -> tuple[str, ...]:
-    """In English with the Chinese beside it, or in Chinese."""
+    """Return a text in English with the Chinese beside it, or in Chinese."""
     said = halves(schema["description"])
     return (said["en"], said["zh"]) if language == "en" else (said["zh"],)
 

@@ -16,13 +16,13 @@ _ITEM: Final = re.compile(r"    (\*{0,2}[\w.]+): (.*)")
 
 
 def table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    """A Markdown table; a bar in a cell is escaped, even where it stands in code."""
+    """A Markdown table; a vertical bar in a cell is escaped, also in code."""
     lines = [headings, tuple("---" for _ in headings), *rows]
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
 
 
 def signature(function: Callable[..., Any], *, method: bool = False) -> str:
-    """A function's arguments and result as they are written, annotations included; private arguments left out."""
+    """Return a function's arguments and result as in the source, with annotations and without private arguments."""
     found = inspect.signature(function)
     parameters = list(found.parameters.values())[1 if method and inspect.isfunction(function) else 0 :]
     shown: list[str] = []

@@ -1,4 +1,4 @@
-"""The list of all metrics, as a scrape has them."""
+"""The list of all metrics, as in a scrape."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def families() -> Iterator[tuple[str, Metric]]:
-    """Every family of a scrape in which everything happens once, and who tells it: a process, or the ledger."""
+    """Return every metric family of a scrape, and its origin: a process, or the ledger."""
     metrics = Metrics()
     metrics.received("complete")
     metrics.answered("complete", 200, 0.1)
@@ -57,12 +57,12 @@ def families() -> Iterator[tuple[str, Metric]]:
 
 
 def name(family: Metric) -> str:
-    """The name by which a family is asked for; of a histogram without `_bucket`, `_sum` and `_count`."""
+    """Return the name of a family in queries; of a histogram without `_bucket`, `_sum` and `_count`."""
     return family.name + ("_total" if family.type == "counter" else "")
 
 
 def numbers() -> str:
-    """Every metric: its labels, its type, and what it says, those of the process first."""
+    """Every metric with its labels, type and help text; metrics of the process first."""
     out = []
     for whose, heading in (("process", "Of each process"), ("ledger", "Of the ledger")):
         rows = []

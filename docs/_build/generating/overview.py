@@ -1,4 +1,4 @@
-"""The drawing of a callback's way from the engine to the handlers, with English or Chinese labels.
+"""The drawing of a callback's path from the engine to the handlers, with English or Chinese labels.
 
 The README and the home page show it. The texts are in `TEXTS`; each is one line, because SVG does not wrap lines.
 """
@@ -91,7 +91,7 @@ NOTES: Final[Mapping[str, tuple[int, int]]] = {
     "code_more": (767, 378),
     "ways": (226, 379),
 }
-"""Where other texts are: their middle, in pixels."""
+"""Centres of the other texts, in pixels."""
 TEXTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     "en": {
         "title": ("The way of a callback: from the engine through flowhooks to the handlers of plugins",),

@@ -31,7 +31,7 @@ class Point(NamedTuple):
 
 SIZE: Final = Point(860, 640)
 BOX: Final = Point(118, 40)
-"""How wide and how high a state's box is."""
+"""Width and height of a state's box."""
 PLACES: Final[Mapping[State | None, Point]] = {
     None: Point(186, 330),
     State.WAITING: Point(372, 330),
@@ -41,11 +41,11 @@ PLACES: Final[Mapping[State | None, Point]] = {
     State.DEAD: Point(110, 536),
     State.CLOSED: Point(748, 536),
 }
-"""Waiting in the middle, and what it leads to around it: so no two straight arrows cross."""
+"""*Waiting* is in the middle and the other states are around it, so no two straight arrows cross."""
 CORNERS: Final[Mapping[tuple[State | None, State], tuple[Point, ...]]] = {
     (State.RUNNING, State.CLOSED): (Point(24, 64), Point(24, 600), Point(748, 600)),
 }
-"""The corners of an arrow that would cross others if it were straight: it goes around them."""
+"""Corners of the arrows that would cross other arrows if they were straight."""
 LABELS: Final[Mapping[tuple[State | None, State], tuple[float, float, float]]] = {
     (None, State.WAITING): (0.40, 0, 18),
     (State.WAITING, State.RUNNING): (0.50, 102, 0),
@@ -63,13 +63,13 @@ LABELS: Final[Mapping[tuple[State | None, State], tuple[float, float, float]]] =
     (State.RUNNING, State.CLOSED): (0.50, 0, 18),
     (State.SUCCEEDED, State.WAITING): (0.12, 54, 0),
 }
-"""Where on its arrow a label is put (0 to 1), and how far beside it; where nothing is said, on its middle."""
+"""Position of a label along its arrow (0 to 1) and its distance from it; the default is the middle."""
 APART: Final = 9
-"""How far each of two opposite arrows lies beside the line between their boxes."""
+"""Distance of each of two opposite arrows from the line between their boxes."""
 LINE: Final = 15
 """The height of a line of text."""
 WRAP: Final = 24
-"""The most characters of a label's line."""
+"""Maximum characters in a line of a label."""
 STYLE: Final = """
     svg { font: 13px system-ui, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
     .sheet { fill: #ffffff; }
@@ -89,7 +89,7 @@ STYLE: Final = """
       .by { fill: #e2e8f0; stroke: #1e2129; }
     }
 """
-"""The sheet has a colour of its own, so that the drawing can be read on any page, light or dark."""
+"""The background has a colour, so that the drawing is readable on light and dark pages."""
 
 
 def transitions() -> str:
@@ -128,7 +128,7 @@ def _named(row: Transition) -> str:
 
 
 def _points(row: Transition) -> tuple[Point, ...]:
-    """Where an arrow begins, turns and ends: its ends are on the borders of its boxes."""
+    """Return the points of an arrow. Its ends are on the borders of its boxes."""
     corners = CORNERS.get((row.source, row.target), ())
     centers = [PLACES[row.source], *corners, PLACES[row.target]]
     if any((other.source, other.target) == (row.target, row.source) for other in TRANSITIONS):
@@ -145,7 +145,7 @@ def _direction(start: Point, end: Point) -> Point:
 
 
 def _border(point: Point, along: Point, box: Point, *, start_of_all: bool = False) -> Point:
-    """Where the line from `point` in a direction leaves the box around its place."""
+    """Return the point at which the line from `point` in a direction leaves the box."""
     if start_of_all:
         return Point(point.x + along.x * 8, point.y + along.y * 8)
     steps = []

@@ -265,7 +265,9 @@ def error_text(error: SQLAlchemyError) -> str:
 
 def remedy(error: str) -> str:
     """Return the remedy for an error text as the start of a sentence; `""` if none is known."""
-    return "make room on the disk of the database; " if "disk is full" in error or "No space left" in error else ""
+    return (
+        "free some space on the disk of the database; " if "disk is full" in error or "No space left" in error else ""
+    )
 
 
 def is_damage(error: BaseException | None) -> bool:

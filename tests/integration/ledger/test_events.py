@@ -320,7 +320,7 @@ def test_a_full_disk_refuses_and_loses_nothing(hands, logged):
     assert hands.ledger.write_error
     failed = next(one for one in logged if one["event"] == "ledger_write_failed")
     assert failed["next"] == (
-        "make room on the disk of the database; callbacks are answered 503 until the database works again"
+        "free some space on the disk of the database; callbacks are answered 503 until the database works again"
     )
     assert [row for (row,) in hands.sql("SELECT flow_instance_id FROM events ORDER BY id")] == stored
     hands.ledger.write(lambda t: t.connection.exec_driver_sql("PRAGMA max_page_count=1000000").all())
