@@ -72,7 +72,7 @@ def settings() -> str:
             heading, section = "[plugins.NAME]", ""  # noqa: PLW2901 (the whole section is the user's)
         out += ["", f"## {heading}", "", sections.get(section.partition(".")[0], ""), ""]
         out += table(
-            ("setting", "default", "may be", "what it does"),
+            ("setting", "default", "values", "meaning"),
             (
                 (
                     f"`{one.name}`" + (f"<br>`{one.variable}`" if one.variable else ""),
@@ -233,7 +233,7 @@ def _help(command: click.Command) -> Iterator[str]:
 
 def _options(params: Iterable[click.Parameter]) -> list[str]:
     rows = ((_option(param), _described(param)) for param in params if isinstance(param, click.Option))
-    return table(("option", "what it does"), rows)
+    return table(("option", "meaning"), rows)
 
 
 def _names(param: click.Parameter) -> list[str]:

@@ -88,8 +88,9 @@ def list_command(settings: Settings, *, everything: bool, as_json: bool) -> None
 def acknowledge_command(settings: Settings, *, alerts: Sequence[str], note: str, dry_run: bool, as_json: bool) -> None:
     r"""Acknowledge open alerts. They stay listed until their causes are gone.
 
-    The list then shows who acknowledged an alert, and when. An acknowledgement cannot be undone. Listeners are notified
-    again only when an acknowledged alert has doubled. If the cause goes away and returns, a new alert is raised.
+    The list then shows who acknowledged an alert, and when. An acknowledgement cannot be undone. After it, listeners
+    are notified again only when the count has doubled and has risen by at least 10. If the cause goes away and returns,
+    a new alert is raised.
 
     \b
     Examples:

@@ -1,7 +1,7 @@
 """Notifications between the processes that share a ledger, sent within its transactions.
 
 PostgreSQL delivers them by NOTIFY after the COMMIT. They are hints: the receiver reads the ledger, so a lost, late or
-repeated notification does no harm. On SQLite nothing is sent, because one process has the database to itself.
+repeated notification does no harm. On SQLite nothing is sent, because only one process uses the database.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Upgrades of a database's tables to this version by the process that has the database to itself."""
+"""Upgrades of a database's tables to this version by the only process that uses the database."""
 
 from __future__ import annotations
 

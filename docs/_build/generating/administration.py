@@ -43,7 +43,7 @@ def parameters() -> str:
         )
         for several in seen.values()
     ]
-    return "\n".join(table(("name", "type", "what it means", "of"), rows))
+    return "\n".join(table(("name", "type", "meaning", "of"), rows))
 
 
 def operations() -> str:
@@ -57,7 +57,7 @@ def operations() -> str:
             for one, its in body["properties"].items()
         )
         rows.append((f"`POST {path}`", operation["summary"], takes, _type(name)))
-    return "\n".join(table(("path", "what it does", "arguments (`?`: may be left out, or null)", "answer"), rows))
+    return "\n".join(table(("path", "effect", "arguments (`?`: optional, or null)", "answer"), rows))
 
 
 def members() -> str:

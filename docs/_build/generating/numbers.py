@@ -72,5 +72,5 @@ def numbers() -> str:
                 rows.append(
                     (f"`{name(family)}`", ", ".join(f"`{one}`" for one in labels), family.type, family.documentation)
                 )
-        out += ["", f"## {heading}", "", *table(("metric", "labels", "type", "what it says"), rows)]
+        out += ["", f"## {heading}", "", *table(("metric", "labels", "type", "meaning"), rows)]
     return "\n".join(out)
