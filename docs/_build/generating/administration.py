@@ -24,7 +24,7 @@ def paths() -> str:
         says = [one for one in operation["parameters"] if one["in"] == "query"]
         takes = ", ".join(f"`{one['name']}`" for one in says)
         rows.append((f"`GET {path}`", halves(operation["summary"])["en"], takes or "-", _type(name)))
-    return "\n".join(table(("path", "what there is", "query", "answer"), rows))
+    return "\n".join(table(("path", "content", "query", "answer"), rows))
 
 
 def parameters() -> str:
