@@ -252,7 +252,7 @@ def test_a_folder_that_is_there_is_left_alone(run, tmp_path):
     (tmp_path / "acme-leave/mine").touch()
     result = run("plugins", "new", "--package", "acme-leave", *KEY, "--no-input")
     assert result.exit_code == 2
-    assert "there is a folder acme-leave already" in result.stderr
+    assert "the folder acme-leave exists already" in result.stderr
     assert [one.name for one in (tmp_path / "acme-leave").iterdir()] == ["mine"]
 
 
