@@ -123,7 +123,7 @@ def test_a_small_disk_that_is_really_full(cramped, small_disk):
     assert len(refused) == 20
     ready = server.ask("GET", "/readyz", admin=True)
     assert (ready.status, ready.json["ready"]) == (503, False)
-    assert "make room" in ready.json["trouble"][-1]
+    assert "free some space" in ready.json["trouble"][-1]
     record = server.until_logged("ledger_write_failed")
     assert (record["level"], record["why"]) == ("error", "database or disk is full")
     assert record["next"].startswith("free some space on the disk of the database; callbacks are answered 503 until")
@@ -159,7 +159,7 @@ def test_killed_on_a_full_disk(cramped, small_disk):
     server = cramped.start(answer_wait=5)
     ready = server.ask("GET", "/readyz", admin=True)
     assert ready.status == 503
-    assert "make room" in ready.json["trouble"][-1]
+    assert "free some space" in ready.json["trouble"][-1]
     assert server.post("new", large).status == 503
     small_disk.unlink()
     for instance, event_id in taken.items():

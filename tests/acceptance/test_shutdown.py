@@ -258,7 +258,7 @@ def test_of_several_that_start_at_once_one_serves(site):
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["--database", "nowhere/flowhooks.db"], 1, "there is no folder"),
+        (["--database", "nowhere/flowhooks.db"], 1, "does not exist"),
         (["--database", "demo.txt"], 1, "file is not a database"),
         (["--config", "demo.txt"], 2, "is not TOML"),
     ],

@@ -110,7 +110,7 @@ def test_a_delivery_whose_handler_nobody_knows_is_not_begun(house, listens):
     replay(flow.app.operation_context, EventFilter(ids=(event_id,)))
     standing = flow.settled(event_id, State.WAITING, attempt=2)
     assert (standing.due_at, standing.outcome) == (None, OutcomeKind.FAILED)
-    assert "no plugin" in standing.error
+    assert "no loaded plugin has this handler" in standing.error
 
 
 @pytest.mark.sqlite
@@ -203,7 +203,7 @@ def test_a_start_with_unusable_settings_lets_go_of_the_lock(house, tmp_path):
 def test_a_folder_that_is_not_there_is_named(tmp_path, where):
     """A database in a folder that does not exist is refused before anything is made."""
     (tmp_path / "f.db").write_text("")
-    with pytest.raises(LedgerUnusable, match="no folder"):
+    with pytest.raises(LedgerUnusable, match="does not exist"):
         App(Settings(database=str(tmp_path / where), plugins_allow=("none",)))
     assert sorted(one.name for one in tmp_path.iterdir()) == ["f.db"]
 

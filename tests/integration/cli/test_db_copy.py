@@ -69,7 +69,7 @@ def test_trouble(run, source, tmp_path):
     """Exit code 1 and one line, without a password, where one of them cannot be used."""
     for words, said in (
         ((tmp_path / "none.db", tmp_path / "t.db"), f"there is no database at {tmp_path / 'none.db'}"),
-        ((source, tmp_path / "none" / "t.db"), "there is no folder"),
+        ((source, tmp_path / "none" / "t.db"), "does not exist"),
         ((source, f"postgresql://u:{PASSWORD}@127.0.0.1:1/books"), "cannot use the database books on 127.0.0.1"),
         ((f"postgresql://u:{PASSWORD}@127.0.0.1:1/books", source), "cannot use the database books on 127.0.0.1"),
     ):
