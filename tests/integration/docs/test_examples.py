@@ -39,9 +39,7 @@ NOT_RUN = {
     ("CONTRIBUTING.md", ".venv/bin/"): "the tools themselves are what runs this",
     ("docs/contributing/testing.md", ".venv/bin/"): "the same",
     ("README.md", ".venv/bin/flowhooks"): "run by `test_what_the_readme_looks_at`, on the server that it starts",
-    ("README.zh-CN.md", ".venv/bin/flowhooks"): "the same as in README.md, which a test compares",
     ("README.md", "curl"): "run by `test_answers_are_as_shown`, which compares the answer",
-    ("README.zh-CN.md", "curl"): "the same as in README.md, which a test compares",
     ("docs/reference/http.md", "curl"): "run by `test_answers_are_as_shown`, which compares the answer",
     ("docs/reference/http.zh-CN.md", "curl"): "run by `test_answers_are_as_shown`, which compares the answer",
     ("docs/how-to/use-postgresql.md", "flowhooks db upgrade"): "run by `test_tables_are_made_by_command_only`",
@@ -55,9 +53,6 @@ NOT_RUN = {
     ("docs/how-to/install-and-run.md", "python3 -m venv /opt"): "it would install into this machine",
     ("docs/how-to/install-and-run.md", "/opt/flowhooks/bin/pip"): "it would install into this machine",
     ("docs/how-to/install-and-run.md", "sudo"): "there is no user `flowhooks`; the same command is run without",
-    ("docs/how-to/install-and-run.zh-CN.md", "python3 -m venv /opt"): "the same as in install-and-run.md",
-    ("docs/how-to/install-and-run.zh-CN.md", "/opt/flowhooks/bin/pip"): "the same as in install-and-run.md",
-    ("docs/how-to/install-and-run.zh-CN.md", "sudo"): "the same as in install-and-run.md",
     (
         "docs/how-to/use-postgresql.md",
         "[Service]",
@@ -67,7 +62,6 @@ NOT_RUN = {
         "docs/how-to/let-engines-in.md",
         "flowhooks sources test",
     ): "run by `tests/integration/cli/test_sources.py`, beside a server",
-    ("docs/how-to/let-engines-in.zh-CN.md", "flowhooks sources test"): "the same as in let-engines-in.md",
     ("docs/how-to/run-it.md", "useradd"): "it would change this machine",
     ("docs/how-to/run-it.md", "systemctl"): "it needs systemd as the first process; `test_deploy.py` checks the units",
     ("docs/how-to/run-it.md", "podman"): "it needs podman; `test_container.py` runs what it would run",
@@ -82,7 +76,6 @@ ELSEWHERE: dict[str, str] = {
 
 FILES = {
     "docs/how-to/write-a-plugin.md": {"acme_leave.py": "PAYROLL = "},
-    "docs/how-to/write-a-plugin.zh-CN.md": {"acme_leave.py": "PAYROLL = "},
 }
 """Modules that a page's other examples import: the block that has these words in it. (A block is also a file where the
 paragraph before it ends with that file's name and a colon.)"""
@@ -91,9 +84,8 @@ PLUGINS = {"docs/how-to/add-a-kind-of-call-back.md": ("suspend", "hold_contract"
 """Pages whose own plugin the server of their commands has: its name, and what its block has in it."""
 
 EXITS = {
-    (page, start): 1
-    for page in ("docs/how-to/operate.md", "docs/how-to/operate.zh-CN.md")
-    for start in ("flowhooks routes --key travel_request", "flowhooks alerts acknowledge ALERT_ID")
+    ("docs/how-to/operate.md", "flowhooks routes --key travel_request"): 1,
+    ("docs/how-to/operate.md", "flowhooks alerts acknowledge ALERT_ID"): 1,
 }
 """Commands that are meant to exit with another code than 0."""
 
@@ -121,7 +113,15 @@ def chosen(page):
             yield block, todo
 
 
-TO_RUN = {page: list(chosen(page)) for page in PAGES if name_of(page) not in ELSEWHERE}
+def is_run_in_english(page):
+    """Whether this is a Chinese page with the same code as its English page, whose code is run."""
+    english = page.with_name(page.name.replace(".zh-CN", ""))
+    return english != page and [block.text for block in blocks(page, *RUN)] == [
+        block.text for block in blocks(english, *RUN)
+    ]
+
+
+TO_RUN = {page: list(chosen(page)) for page in PAGES if name_of(page) not in ELSEWHERE and not is_run_in_english(page)}
 PYTHON = [block for todo in TO_RUN.values() for block, _ in todo if block.language == "python"]
 CODE = [block for block in PYTHON if not is_test(block)]
 TESTED = sorted({block.page for block in PYTHON if "def test_" in block.text})
