@@ -1,14 +1,16 @@
 """Check the prose of the project: words, sentence lengths and Chinese text; `make lint` runs it.
 
-It reads all pages, docstrings, comments, strings, templates, the Makefile and the settings of tools. A finding is one
-line: the file, the line, the text that was found and the text to write instead. `RULES` lists the words and `ALLOWED`
-the exceptions, each with its reason. `--summary` counts the findings by file; paths restrict the check to those files.
+It reads all pages, docstrings, comments, strings, templates, JSON files such as schemas and dashboards, the Makefile
+and the settings of tools. A finding is one line: the file, the line, the text that was found and the text to write
+instead. `RULES` lists the words and `ALLOWED` the exceptions, each with its reason. `--summary` counts the findings by
+file; paths restrict the check to those files.
 """
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from collections import Counter
@@ -238,6 +240,8 @@ def passages(path: str, text: str) -> Iterator[Passage]:
         return python_passages(text)
     if name.endswith(".html"):
         return template_passages(text)
+    if name.endswith(".json"):
+        return json_passages(text)
     if name in PLAIN_NAMES or any(name.endswith(suffix) for suffix in PLAIN_SUFFIXES):
         return plain_passages(text)
     return iter(())
@@ -410,6 +414,18 @@ def plain_passages(text: str) -> Iterator[Passage]:
             yield Passage(number, line, title=True)
 
 
+JSON_STRING: Final = re.compile(r"\"(?:[^\"\\]|\\.)*\"(?P<key>\s*:)?")
+
+
+def json_passages(text: str) -> Iterator[Passage]:
+    """The strings of a JSON file that are values and have more than one word, such as titles and descriptions."""
+    for token in JSON_STRING.finditer(text):
+        value = "" if token["key"] else json.loads(token[0])
+        if " " in value.strip() or not value.isascii():
+            line = text.count("\n", 0, token.start()) + 1
+            yield Passage(line, _shorten_code(value.replace("\n", " ")), sentences=True)
+
+
 SENTENCE_END: Final = re.compile(r"(?<=[.!?])[\"')\]*_]*\s+(?=[\"'(\[*_`]*[A-Z0-9`_])|(?<=[。！？])")
 WORD: Final = re.compile(r"\S*[^\W\d_]\S*")
 """A word with a letter in it: figures and pieces of code do not count."""
@@ -432,7 +448,7 @@ def files(root: Path | None = None) -> Iterator[Path]:
     for folder, folders, names in walk(root or ROOT):
         folders[:] = sorted(name for name in folders if name not in SKIPPED_FOLDERS and not name.startswith("."))
         for name in sorted(names):
-            if Path(name).suffix in {".md", ".py", ".html", *PLAIN_SUFFIXES} or name in PLAIN_NAMES:
+            if Path(name).suffix in {".md", ".py", ".html", ".json", *PLAIN_SUFFIXES} or name in PLAIN_NAMES:
                 yield Path(folder, name)
 
 

@@ -132,7 +132,8 @@ def test_each_rule_has_an_example():
         ("flowhooks/module.py", 'x = f"It is {whoever}."\n'),
         ("flowhooks/web/page.html", '<p class="mend">{{ whoever }}{% if anew %}</p>\n'),
         ("tests/unit/test_x.py", 'name = "张三 李四"\n'),
-        ("tests/data.json", '"whoever"'),
+        ("tests/data.json", '{"name": "whoever", "be it": {"mend it": 1}}\n'),
+        ("schemas/x.json", '{"description": "Call `mend it`."}\n'),
     ],
 )
 def test_headings_tables_code_and_addresses_are_left_out(path, text):
@@ -164,6 +165,11 @@ def test_makefile_settings_and_templates_are_checked():
         assert texts(path, "first line\n<p> # Mend it </p>\n") == [(2, "Mend")]
 
 
+def test_the_texts_of_a_json_file_are_checked_on_their_lines():
+    text = '{\n "title": "What is left",\n "enum": ["a", "mend \\"it\\"\\nanew"],\n "x": "\\u8ba4\\u9886"\n}\n'
+    assert texts("schemas/x.json", text) == [(2, "What"), (3, "anew"), (3, "mend"), (4, "认领")]
+
+
 def words(count):
     return " ".join(["Word", *["word"] * (count - 1)])
 
@@ -174,6 +180,7 @@ def test_long_sentences_are_found_in_pages_and_docstrings():
         (finding,) = prose.find(path, form.format(text))
         assert (finding.line, finding.text) == (line, "Word word word word …")
         assert "41" in finding.write
+    assert texts("schemas/x.json", f'{{"title":\n "{words(41)}"}}') == [(2, "Word word word word …")]
     assert not prose.find("flowhooks/module.py", f'print("{words(50)}")\n# {words(50)}\n')
 
 
