@@ -94,7 +94,7 @@ NOTES: Final[Mapping[str, tuple[int, int]]] = {
 """Centres of the other texts, in pixels."""
 TEXTS: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     "en": {
-        "title": ("The way of a callback: from the engine through flowhooks to the handlers of plugins",),
+        "title": ("How a callback is processed: from the engine through flowhooks to the handlers of plugins",),
         "flowhooks": ("flowhooks",),
         "plugins": ("Plugins",),
         "engine": ("Workflow engine", "Flowable, Activiti,", "Camunda or other", "", "a process ended"),
