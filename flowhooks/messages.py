@@ -259,6 +259,10 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "their kind.",
         "zh": "路径不存在；回调地址的格式为 /flow/{{flowInstanceId}}/call-back/ 加上回调类型。",
     },
+    "path_slashes": {
+        "en": "The path starts with two slashes; write one. The base URL of the client may end with a slash.",
+        "zh": "路径以两个斜杠开头；只能写一个。客户端的基础 URL 末尾可能多写了斜杠。",
+    },
     "method_not_allowed": {
         "en": "This path does not support the method; it supports {allowed}.",
         "zh": "该路径不支持此请求方法；支持的方法：{allowed}。",

@@ -145,6 +145,9 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
         self.request_uri = target
         path, _, self.query = target.partition("?")
         self.path = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+        if self.path.startswith("//"):
+            # waitress would remove the second slash, so a proxy's rule for the path could be bypassed.
+            raise LocalizedHTTPError(404, "path_slashes")
         self.url_scheme = self.adj.url_scheme
 
     def _parse_framing(self) -> None:
