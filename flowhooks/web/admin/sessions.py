@@ -1,7 +1,8 @@
 """Login sessions of operators.
 
-The browser has 32 random bytes. The ledger has only a SHA-256 of them and of the hash of the operator's password, so a
-changed password ends all sessions of that operator.
+The browser has 32 random bytes. The ledger has only a SHA-256 of them, of the operator's name and of the hash of the
+password. A changed password therefore ends all sessions of that operator, and no other operator has the same digest, even
+with the same password hash.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Sessions:
             Unavailable: the ledger could not be written.
         """
         secret = secrets.token_urlsafe(32)
-        digest = _digest(secret, self._operators.passwords()[operator.name])
+        digest = _digest(secret, operator.name, self._operators.passwords()[operator.name])
         now = self._app.clock.now()
         session = sessions.Session(digest=digest, operator=operator.name, created_at=now, used_at=now)
         before = list(self._digests(self._secret(request)))
@@ -116,8 +117,8 @@ class Sessions:
         """Map the digests that a secret has for each operator to the operator's name."""
         if not secret:
             return {}
-        return {_digest(secret, password): name for name, password in self._operators.passwords().items()}
+        return {_digest(secret, name, password): name for name, password in self._operators.passwords().items()}
 
 
-def _digest(secret: str, password: str) -> str:
-    return hashlib.sha256(f"{secret}.{password}".encode("ascii")).hexdigest()
+def _digest(secret: str, name: str, password: str) -> str:
+    return hashlib.sha256("\0".join((secret, name, password)).encode()).hexdigest()

@@ -145,6 +145,16 @@ def test_sessions_end(console):
     assert [row[1] for row in kept(console)] == ["wang"]
 
 
+def test_operators_with_the_same_password_hash(house, serve):
+    """Two operators with the very same hash in the settings both log in and stay logged in, each as themselves."""
+    console = serve(house.open(operators=settings("li") | settings("wang", role="view")))
+    for name in ("li", "wang"):
+        page = console.get("/", Cookie=console.log_in(name, PASSWORD))
+        assert page.status == 200
+        assert name in page.page.text
+    assert [operator for _, operator, _, _ in kept(console)] == ["li", "wang"]
+
+
 def test_that_somebody_is_here_is_written_once_a_minute(console):
     """To look at pages writes nothing, but for one note a minute."""
     cookie = console.log_in("li", PASSWORD)
@@ -459,5 +469,5 @@ def test_what_the_ledger_keeps_of_a_session():
     """It is no hash of the secret alone: with another password it is another's."""
     from flowhooks.web.admin.sessions import _digest
 
-    assert _digest("s", "p") != _digest("s", "q")
-    assert _digest("s", "p") != hashlib.sha256(b"s").hexdigest()
+    assert len({_digest("s", "n", "p"), _digest("s", "n", "q"), _digest("s", "m", "p"), _digest("t", "n", "p")}) == 4
+    assert _digest("s", "n", "p") != hashlib.sha256(b"s").hexdigest()
