@@ -311,6 +311,10 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "en": "The request uses a feature of HTTP that this server does not support.",
         "zh": "请求使用了服务器不支持的 HTTP 功能。",
     },
+    "http_2": {
+        "en": "This server does not support HTTP/2; use HTTP/1.1.",
+        "zh": "服务器不支持 HTTP/2；请使用 HTTP/1.1。",
+    },
     # The administration API cannot answer the request.
     "query_unknown": {
         "en": "There is no parameter {name} here; the parameters are: {allowed}.",

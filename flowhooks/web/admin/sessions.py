@@ -1,8 +1,8 @@
 """Login sessions of operators.
 
 The browser has 32 random bytes. The ledger has only a SHA-256 of them, of the operator's name and of the hash of the
-password. A changed password therefore ends all sessions of that operator, and no other operator has the same digest, even
-with the same password hash.
+password. A changed password therefore ends all sessions of that operator. Operators with the same password hash have
+different digests.
 """
 
 from __future__ import annotations
@@ -121,4 +121,4 @@ class Sessions:
 
 
 def _digest(secret: str, name: str, password: str) -> str:
-    return hashlib.sha256("\0".join((secret, name, password)).encode()).hexdigest()
+    return hashlib.sha256(f"{secret}\0{name}\0{password}".encode()).hexdigest()

@@ -105,6 +105,7 @@ _RESPONSES: Final = {
         "不确定是否已存储，可以放心重发。",
         headers=("Retry-After",),
     ),
+    "505": _Response("The client uses HTTP/2; use HTTP/1.1. / 客户端使用了 HTTP/2；请使用 HTTP/1.1。"),
 }
 
 

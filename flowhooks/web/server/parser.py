@@ -26,6 +26,8 @@ _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Z]+) ([!-~]+) HTTP/1\.([01])")
 """Methods in lower case are rejected: no registered method has lower-case letters, and proxies treat them differently.
 """
+_HTTP_2_PREFACE: Final = b"PRI * HTTP/2.0\r\n"
+"""The first line of a client that uses HTTP/2 without asking (RFC 9113 §3.4)."""
 _FIELD_NAME: Final = re.compile(_TOKEN)
 _INVALID_VALUE_BYTES: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
@@ -102,6 +104,8 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no
         limit = self.adj.max_request_header_size
         if len(self.header_plus) > limit:
             raise LocalizedHTTPError(431, "headers_too_large", limit=limit)
+        if self.header_plus.startswith(_HTTP_2_PREFACE):
+            raise LocalizedHTTPError(505, "http_2")
         if end < 0:
             if _BARE_LF.search(head, n_buffered):
                 # Reject now, because a head with such line ends might never end.

@@ -56,7 +56,7 @@ REFUSED = {
     "one word": (b"hello\r\n\r\n", 400),
     "NUL": (b"GET /\x00 HTTP/1.1\r\nHost: h\r\n\r\n", 400),
     "no version": (b"GET /x\r\n\r\n", 400),
-    "HTTP/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+    "HTTP/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
     "HTTP/0.9": (b"GET /x HTTP/0.9\r\nHost: h\r\n\r\n", 400),
     "HTTP/1.2": (b"GET /x HTTP/1.2\r\nHost: h\r\n\r\n", 400),
     "small letters": (b"get /x HTTP/1.1\r\nHost: h\r\n\r\n", 400),
@@ -214,6 +214,14 @@ def test_refused_head_is_read_as_far_as_it_can_be(server, ask):
         answer = ask(server, raw)
         assert (answer.status, answer.json["path"]) == (status, "/p")
         assert "请求" in answer.json["message"]
+
+
+def test_http_2_is_refused_in_words(server, ask):
+    """The preface of HTTP/2, with the frames that follow it, is answered over HTTP/1.1 with what to use instead."""
+    frames = bytes.fromhex("000012040000000000000300000064000402000000000200000000")
+    answer = ask(server, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frames)
+    assert (answer.status, answer.json["error"]) == (505, "HTTP Version Not Supported")
+    assert "use HTTP/1.1" in answer.json["message"]
 
 
 def test_refused_head_request(server, connect):

@@ -136,6 +136,7 @@ def test_operation(document):
         ("500", "error", ["Flowhooks-Event", "Preference-Applied"]),
         ("501", "error", []),
         ("503", "error", ["Retry-After"]),
+        ("505", "error", []),
     ],
 )
 def test_responses(document, status, body, headers):
@@ -216,7 +217,7 @@ def test_examples(document):
         for example in content["examples"].values():
             assert component(document, name).is_valid(example["value"])
             checked += 1
-    assert checked == len(contents) == len(SHIPPED) + 17
+    assert checked == len(contents) == len(SHIPPED) + 18
 
 
 def test_errors_are_as_published(document):
