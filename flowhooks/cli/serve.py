@@ -23,6 +23,7 @@ from flowhooks.settings import check_binds, check_operators, check_sources, data
 from flowhooks.web.admin.app import create_admin
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 from flowhooks.web.callback.app import create_app
+from flowhooks.web.callback.early_rejections import EarlyRejectionLog
 from flowhooks.web.negotiation import MAX_WAIT_SECONDS
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> N
                 threads=settings.http.threads,
                 max_connections=connections.listen,
                 inherited=inherited,
-                refused=app.metrics.refused,
+                on_rejected=EarlyRejectionLog(app).record,
             )
             admin = serving.create_listener(
                 "admin",

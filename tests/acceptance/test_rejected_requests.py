@@ -8,6 +8,7 @@ import re
 import pytest
 
 from flowhooks.ledger.queries import EventFilter
+from support.waiting import until
 
 PLUGIN = '''
 from flowhooks import handler, hookimpl
@@ -162,6 +163,35 @@ def test_what_never_reaches_the_application_is_answered_alike(server, name):
     said = json.loads(body)
     assert (said["success"], said["status"], said["errorInfo"]["message"]) == (False, status, said["message"])
     assert b"connection: close" in head.lower()
+
+
+EARLY = {
+    408: b"Content-Length: 20\r\n\r\n{",
+    413: b"Content-Length: 2000000\r\n\r\n",
+    431: b"A: " + b"a" * 20_000,
+}
+"""The rest of a callback that the HTTP server itself refuses, by status."""
+
+
+def test_what_never_reaches_the_application_leaves_a_trace(server):
+    """It is among the rejected requests, in the log and in the metric, with path, address and reason."""
+    for status, rest in EARLY.items():
+        head = b"POST /flow/early-%d/call-back/complete HTTP/1.1\r\nHost: localhost\r\n" % status
+        assert server.send(head + rest).startswith(b"HTTP/1.1 %d " % status)
+
+    def listed():
+        found = json.loads(server.ask("GET", "/api/rejected-requests", admin=True).body)["rejected_requests"]
+        return {one["status"]: one for one in found if one["path"].startswith("/flow/early-")}
+
+    until(lambda: listed().keys() == EARLY.keys())
+    for status, one in listed().items():
+        assert one["path"] == f"/flow/early-{status}/call-back/complete"
+        assert one["address"] == "127.0.0.1"
+        assert one["reason_en"]
+        assert is_chinese(one["reason_zh"])
+        assert any(record["status"] == status and record["why"] for record in server.logged("requests_rejected"))
+        count = f'flowhooks_http_responses_total{{kind="(none)",status="{status}"}}'
+        assert count in server.ask("GET", "/metrics", admin=True).body.decode()
 
 
 GOOD_TYPES = [

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from flowhooks.cli.process.inherited import InheritedSockets
     from flowhooks.cli.process.signals import ShutdownSignal
     from flowhooks.settings import Settings
+    from flowhooks.web.server.channel import Rejection
 
 SWITCH_INTERVAL: Final = 0.0002
 """Seconds between thread switches of the interpreter. Python's default of 0.005 halves the rate at 32 connections,
@@ -83,7 +84,7 @@ def create_listener(
     threads: int,
     max_connections: int,
     inherited: InheritedSockets | None = None,
-    refused: Callable[[int], None] = lambda _status: None,
+    on_rejected: Callable[[Rejection], None] = lambda _rejection: None,
 ) -> Server:
     """Create the server of one listener, bound to its address or using the inherited socket.
 
@@ -97,7 +98,7 @@ def create_listener(
             threads=threads,
             limits=replace(client_limits(settings), max_connections=max_connections),
             name=name,
-            on_rejected=refused,
+            on_rejected=on_rejected,
             inherited=None if inherited is None else inherited.sockets[name],
         )
     except SettingsError as error:

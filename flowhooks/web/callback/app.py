@@ -6,13 +6,14 @@ It only translates between HTTP and `intake`, which has the rules.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import falcon
 
 from flowhooks.web import errors
 from flowhooks.web.callback.authentication import Authenticator
 from flowhooks.web.callback.credentials import CredentialStore
+from flowhooks.web.callback.early_rejections import is_callback
 from flowhooks.web.callback.metrics_middleware import MetricsMiddleware
 from flowhooks.web.callback.openapi import openapi
 from flowhooks.web.callback.resource import CallbackResource, RawPath
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from flowhooks.app import App
 
 __all__ = ["create_app"]
-
-_CALLBACK_PREFIX: Final = "/flow/"
 
 
 class CallbackOpenApiResource:
@@ -67,7 +66,7 @@ def create_app(app: App) -> falcon.App[Any, Any]:
 
 def _error_log(app: App) -> errors.ErrorLog:
     def noted(request: falcon.Request, status: int, text: Callable[[str], str]) -> None:
-        if (path := errors.raw_path(request.env)).startswith(_CALLBACK_PREFIX):
+        if is_callback(path := errors.raw_path(request.env)):
             address = request.env.get("REMOTE_ADDR") or ""
             app.rejected_requests.record(
                 path=path, address=address, status=status, english=text("en"), chinese=text("zh")

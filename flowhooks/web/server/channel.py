@@ -10,7 +10,7 @@ import contextlib
 import logging
 import socket
 import time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import falcon
 import structlog
@@ -20,6 +20,7 @@ from waitress.channel import ClientDisconnected, HTTPChannel  # type: ignore[imp
 from flowhooks import messages
 from flowhooks.web import errors, negotiation
 from flowhooks.web.server.parser import RequestParser
+from flowhooks.web.server.trusted_proxy import FORWARDED_FOR, client_address
 
 SEND_BUFFER_BYTES: Final = 65536
 """Size in bytes up to which a response is sent when it is complete, not while it is written."""
@@ -31,6 +32,22 @@ MAX_LINGER_BYTES: Final = 64 * 1024 * 1024
 """Maximum number of bytes that are read and discarded during that time."""
 
 _log = structlog.get_logger(__name__)
+
+
+class Rejection(NamedTuple):
+    """A request that was rejected before the application was called.
+
+    Attributes:
+        error: the error that it was answered with.
+        method: its method; `""` if it has not arrived, or is malformed.
+        path: its path, not decoded; `""` as above.
+        address: the client's address; `""` if the trusted proxy sent no valid one.
+    """
+
+    error: errors.LocalizedHTTPError
+    method: str
+    path: str
+    address: str
 
 
 def _write_error(task: Any, refusal: errors.LocalizedHTTPError) -> None:
@@ -113,8 +130,18 @@ class _ErrorTask(_TimedTask, waitress.task.ErrorTask):  # type: ignore[misc]  # 
         if not isinstance(refusal, errors.LocalizedHTTPError):
             refusal = errors.LocalizedHTTPError(500, "internal")  # waitress's own error, which it has logged
         self.channel.linger = True
-        self.channel.server.on_rejected(refusal.status_code)
+        self.channel.server.on_rejected(self._describe(refusal))
         _write_error(self, refusal)
+
+    def _describe(self, refusal: errors.LocalizedHTTPError) -> Rejection:
+        request, listener = self.request, self.channel.server
+        forwarded_for = request.headers.get(FORWARDED_FOR.removeprefix("HTTP_"))
+        return Rejection(
+            error=refusal,
+            method=request.command,
+            path=request.request_uri.partition("?")[0],
+            address=client_address(self.channel.addr[0], forwarded_for, listener.limits.trusted_proxy) or "",
+        )
 
 
 class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types

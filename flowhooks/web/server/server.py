@@ -19,7 +19,7 @@ from waitress.adjustments import Adjustments  # type: ignore[import-untyped]  # 
 from waitress.server import TcpWSGIServer  # type: ignore[import-untyped]  # waitress has no types
 from waitress.task import ThreadedTaskDispatcher  # type: ignore[import-untyped]  # waitress has no types
 
-from flowhooks.web.server.channel import SEND_BUFFER_BYTES, Channel
+from flowhooks.web.server.channel import SEND_BUFFER_BYTES, Channel, Rejection
 from flowhooks.web.server.sockets import bind, bound_address
 from flowhooks.web.server.trusted_proxy import TrustedProxy
 
@@ -80,7 +80,7 @@ class Server:
         limits: the limits of a client.
         name: the prefix of the threads' names.
         inherited: a socket to listen on, which other processes may share. Default: `listen` is bound.
-        on_rejected: called with the status of each request that is rejected before the application is called.
+        on_rejected: called with each request that is rejected before the application is called, in a listener thread.
 
     Raises:
         SettingsError: the address cannot be bound.
@@ -95,7 +95,7 @@ class Server:
         limits: Limits,
         name: str,
         inherited: socket.socket | None = None,
-        on_rejected: Callable[[int], None] = lambda _status: None,
+        on_rejected: Callable[[Rejection], None] = lambda _rejection: None,
     ) -> None:
         listening = bind(listen) if inherited is None else inherited
         self._map: dict[int, Any] = {}
@@ -272,7 +272,7 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         triggered: whether the loop was woken since its last iteration.
     """
 
-    on_rejected: Callable[[int], None]
+    on_rejected: Callable[[Rejection], None]
 
     channel_class = Channel
     draining = False

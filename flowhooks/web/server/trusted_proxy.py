@@ -61,9 +61,9 @@ class TrustedProxy:
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Set the client address, then call the application."""
-        forwarded_for = environ.get(FORWARDED_FOR)
-        if forwarded_for is not None and environ.get("REMOTE_ADDR") == (self._trusted() or None):
-            environ["REMOTE_ADDR"] = environ["REMOTE_HOST"] = parse_client_address(forwarded_for)
+        peer, forwarded_for = environ.get("REMOTE_ADDR"), environ.get(FORWARDED_FOR)
+        if (address := client_address(peer, forwarded_for, self._trusted())) != peer:
+            environ["REMOTE_ADDR"] = environ["REMOTE_HOST"] = address
         for name in FORWARDED_HEADERS:
             if environ.pop(name, None) is not None:
                 environ[WAS_FORWARDED] = True
@@ -73,6 +73,19 @@ class TrustedProxy:
 def is_forwarded(environ: Mapping[str, Any]) -> bool:
     """Return whether a request has a header that proxies write."""
     return not _PROXY_HEADERS.isdisjoint(environ)
+
+
+def client_address(peer: str | None, forwarded_for: str | None, trusted_proxy: str) -> str | None:
+    """Return the address of the client of a request.
+
+    Args:
+        peer: the address that the connection comes from; None if it is not known.
+        forwarded_for: the request's header `X-Forwarded-For`; None if it has none.
+        trusted_proxy: the address of the proxy whose header counts; `""`: none.
+    """
+    if forwarded_for is None or not trusted_proxy or peer != trusted_proxy:
+        return peer
+    return parse_client_address(forwarded_for)
 
 
 def parse_client_address(forwarded_for: str) -> str:
