@@ -66,9 +66,9 @@ def command(settings_source: SettingsSource, *, as_json: bool) -> None:
         output.print_json({**counts, "findings": [asdict(finding) for finding in findings]})
     else:
         _print_findings(findings)
-        troubles = output.pluralize(marks[Severity.TROUBLE], "trouble")
+        problems = output.pluralize(marks[Severity.TROUBLE], "problem")
         output.print_line()
-        output.print_line(f"{troubles}, {output.pluralize(marks[Severity.NOTE], 'note')}.")
+        output.print_line(f"{problems}, {output.pluralize(marks[Severity.NOTE], 'note')}.")
     if marks[Severity.TROUBLE]:
         raise SystemExit(1)
 

@@ -72,7 +72,7 @@ def test_for_people(server, run, folder):
     assert lines[trouble + 1].strip().startswith("why: plugin 'broken' (file")
     assert "[red]no[/red]" in lines[trouble + 1]
     assert "flowhooks plugins show broken" in lines[trouble + 2]
-    assert lines[-1].startswith("2 troubles, ")
+    assert lines[-1].startswith("2 problems, ")
     assert "\x1b" not in text
 
 
