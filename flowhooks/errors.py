@@ -2,6 +2,7 @@
 
 FlowhooksError
 ├── SettingsError        invalid settings, options of a command, or files that they name
+├── AddressInUse         another process listens on an address; a later start may succeed
 ├── PluginError          a plugin cannot be used and is quarantined
 ├── HandlerError         a handler is declared in a way that it could never run
 ├── TransactionError     a handler's transaction could not be opened or committed
@@ -45,6 +46,10 @@ class FlowhooksError(Exception):
 
 class SettingsError(FlowhooksError):
     """A setting, a command's option, or a file that one of them names is invalid. Commands exit with 2."""
+
+
+class AddressInUse(FlowhooksError):
+    """Another process listens on an address. Commands exit with 1, because a later start may succeed."""
 
 
 class PluginError(FlowhooksError):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import click
 
 from flowhooks.errors import SettingsError
-from flowhooks.settings import default_file, load
+from flowhooks.settings import default_file, load, origin
 from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
@@ -80,6 +80,10 @@ class SettingsSource:
             SettingsError: settings cannot be used; all problems, one per line.
         """
         return load(self.config, os.environ, self.options)
+
+    def origin(self, name: str) -> str:
+        """Return where the value of the setting `name` comes from, for a message."""
+        return origin(name, self.config, os.environ, self.options)
 
 
 def settings_source_options(function: Callable[..., Any]) -> Callable[..., Any]:

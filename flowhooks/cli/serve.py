@@ -76,7 +76,7 @@ def command(settings_source: SettingsSource, *, no_worker: bool) -> None:
     and no callback is rejected meanwhile. A process that dies is restarted.
     """
     launcher.run(
-        settings_source.pin().load,
+        settings_source.pin(),
         lambda settings, context: _serve(settings, context, no_worker=no_worker),
         check=lambda settings: _check(settings, no_worker=no_worker),
         listeners=("listen", "admin"),
@@ -95,13 +95,13 @@ def _check(settings: Settings, *, no_worker: bool) -> None:
 
 
 def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> None:
-    failed, inherited = threading.Event(), context.inherited
+    failed = threading.Event()
     with signals.ShutdownSignal() as shutdown_signal:
         context.watch_supervisor(shutdown_signal)
         connections = serving.allow_connections(settings)
         app = App(
             settings,
-            cores=serving.tune_process(settings, inherited),
+            cores=serving.tune_process(settings, context.inherited),
             run=() if no_worker else ("*",),
             credential_kinds=("sources", "operators"),
         )
@@ -111,18 +111,20 @@ def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> N
                 "listen",
                 create_app(app),
                 settings,
+                source=context.source,
+                inherited=context.inherited,
                 threads=settings.http.threads,
                 max_connections=connections.listen,
-                inherited=inherited,
                 on_rejected=EarlyRejectionLog(app).record,
             )
             admin = serving.create_listener(
                 "admin",
                 create_admin(app, token),
                 settings,
+                source=context.source,
+                inherited=context.inherited,
                 threads=serving.ADMIN_THREADS,
                 max_connections=connections.admin,
-                inherited=inherited,
             )
         except BaseException:
             app.close()

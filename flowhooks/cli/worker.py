@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from flowhooks.cli.process.context import ProcessContext
-    from flowhooks.cli.process.inherited import InheritedSockets
     from flowhooks.settings import Settings
     from flowhooks.web.server.server import Server
 
@@ -67,7 +66,7 @@ def command(settings_source: SettingsSource, concurrency: int | None, patterns: 
     """
     admin_at = settings_source.options["admin"]
     launcher.run(
-        replace(settings_source.pin(), options={**settings_source.options, "runner.threads": concurrency}).load,
+        replace(settings_source.pin(), options={**settings_source.options, "runner.threads": concurrency}),
         lambda settings, context: _work(settings, context, patterns=patterns, has_admin=admin_at is not None),
         check=lambda settings: _check(settings if admin_at is not None else replace(settings, admin=UNUSED_ADDRESS)),
         listeners=() if admin_at is None else ("admin",),
@@ -90,21 +89,21 @@ def _check(settings: Settings) -> None:
 
 
 def _work(settings: Settings, context: ProcessContext, *, patterns: Sequence[str], has_admin: bool) -> None:
-    failed, inherited = threading.Event(), context.inherited
+    failed = threading.Event()
     with signals.ShutdownSignal() as shutdown_signal:
         context.watch_supervisor(shutdown_signal)
         connections = serving.allow_connections(settings) if has_admin else None
         open_files.raise_limit()
         app = App(
             settings,
-            cores=serving.tune_process(settings, inherited),
+            cores=serving.tune_process(settings, context.inherited),
             run=patterns or ("*",),
             kind="worker",
             credential_kinds=("operators",) if has_admin else (),
         )
         try:
             _check_handlers(app.plugins.handlers, patterns)
-            admin = None if connections is None else _admin(app, settings, inherited, max_connections=connections.admin)
+            admin = None if connections is None else _admin(app, settings, context, max_connections=connections.admin)
         except BaseException:
             app.close()
             raise
@@ -130,15 +129,16 @@ def _work(settings: Settings, context: ProcessContext, *, patterns: Sequence[str
     serving.exit_process(failed=failed.is_set())
 
 
-def _admin(app: App, settings: Settings, inherited: InheritedSockets | None, *, max_connections: int) -> Server:
+def _admin(app: App, settings: Settings, context: ProcessContext, *, max_connections: int) -> Server:
     # The token is given to no client: with a shared ledger, commands run operations in their own process.
     return serving.create_listener(
         "admin",
         create_admin(app, secrets.token_urlsafe(32)),
         settings,
+        source=context.source,
+        inherited=context.inherited,
         threads=serving.ADMIN_THREADS,
         max_connections=max_connections,
-        inherited=inherited,
     )
 
 

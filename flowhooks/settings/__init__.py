@@ -36,7 +36,7 @@ from flowhooks.settings.definitions import (
     database_url,
     describe,
 )
-from flowhooks.settings.loading import default_file, load
+from flowhooks.settings.loading import default_file, load, origin
 from flowhooks.settings.named_sections import HandlerSettings, Network, OperatorSettings, Source
 from flowhooks.settings.reload import SettingsDiff, diff, live_names
 from flowhooks.settings.signing_keys import Secret
@@ -78,4 +78,5 @@ __all__ = [
     "load",
     "load_source_credentials",
     "operator_tokens",
+    "origin",
 ]

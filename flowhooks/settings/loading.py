@@ -89,6 +89,25 @@ def default_file(environ: Mapping[str, str]) -> Path | None:
     return Path(DEFAULT_FILE) if os.path.lexists(DEFAULT_FILE) else None
 
 
+def origin(name: str, config: Path | None, environ: Mapping[str, str], options: Mapping[str, Any]) -> str:
+    """Return where the value of a setting comes from: an option, a variable, the settings file or the default.
+
+    Args:
+        name: name of a setting outside sections, such as `listen`.
+        config: as for `load`.
+        environ: as for `load`.
+        options: as for `load`.
+    """
+    if options.get(name) is not None:
+        return f"option --{name}"
+    if variable(name) in environ:
+        return f"environment variable {variable(name)}"
+    path = default_file(environ) if config is None else config
+    if path and name in _read(path, []):
+        return f"{format_line(path)}: {name}"
+    return f"default of {name}"
+
+
 def _read(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_bytes().decode("utf-8-sig"))

@@ -217,7 +217,7 @@ def test_a_thread_that_a_plugin_leaves_behind_does_not_hold_up_the_end(site):
     assert any("ThreadPoolExecutor" in name for name in server.logged("abandoned_threads")[0]["threads"])
 
 
-def test_a_port_that_is_taken_is_one_line_and_exit_code_2(site):
+def test_a_port_that_is_taken_is_one_line_and_exit_code_1(site):
     """For either listener; the database is let go of."""
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
@@ -225,7 +225,7 @@ def test_a_port_that_is_taken_is_one_line_and_exit_code_2(site):
         place = f"127.0.0.1:{taken.getsockname()[1]}"
         for which in ("listen", "admin"):
             server = site.start(ready=False, **{which: place})
-            assert server.wait() == 2
+            assert server.wait() == 1
             (line,) = [line for line in server.lines if '"ledger_created"' not in line]
             assert f"cannot listen on {place}: address already in use (is another server running?)" in line
     site.start().stop()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowhooks.app import App
+    from flowhooks.cli.options import SettingsSource
     from flowhooks.cli.process.inherited import InheritedSockets
     from flowhooks.cli.process.sd_notify import ServiceManager
     from flowhooks.cli.process.signals import ShutdownSignal
@@ -31,12 +32,14 @@ class ProcessContext:
     """Environment of a long-running process.
 
     Attributes:
+        source: where the settings are read from.
         inherited: link to the supervisor, which is notified instead of the service manager; None if there is no
             supervisor.
         service_manager: the service manager to notify.
         reread_settings: reads and checks the settings again, and returns the difference to the given ones.
     """
 
+    source: SettingsSource
     inherited: InheritedSockets | None
     service_manager: ServiceManager
     reread_settings: Callable[[Settings], SettingsDiff]

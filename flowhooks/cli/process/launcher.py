@@ -5,29 +5,26 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from flowhooks.cli.process import serving
 from flowhooks.cli.process.context import ProcessContext
 from flowhooks.cli.process.inherited import InheritedSockets
 from flowhooks.cli.process.sd_notify import ServiceManager
 from flowhooks.cli.process.standard_files import reopen_closed_files
 from flowhooks.cli.process.supervisor import Supervisor
-from flowhooks.errors import SettingsError
 from flowhooks.observability import logging
 from flowhooks.settings import check_processes, check_removed, diff
 from flowhooks.settings.secrets import plugin_redactor
-from flowhooks.web.server.sockets import bind
+from flowhooks.web.server.sockets import open_listener
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Sequence
 
+    from flowhooks.cli.options import SettingsSource
     from flowhooks.settings import Settings, SettingsDiff
-
-LISTEN_BACKLOG = 1024
-"""Maximum number of connections that wait to be accepted; the same as in waitress."""
 
 
 def run(
-    load: Callable[[], Settings],
+    source: SettingsSource,
     work: Callable[[Settings, ProcessContext], None],
     *,
     check: Callable[[Settings], None],
@@ -36,7 +33,7 @@ def run(
     """Run the work of a command in the configured number of processes.
 
     Args:
-        load: reads the settings.
+        source: reads the settings.
         work: runs until shutdown.
         check: checks that the command can run with these settings.
         listeners: names of the settings with the addresses to listen on.
@@ -46,7 +43,7 @@ def run(
     """
 
     def checked() -> Settings:
-        settings = load()
+        settings = source.load()
         check_processes(settings)
         check(settings)
         return settings
@@ -56,14 +53,17 @@ def run(
     inherited = InheritedSockets.from_environ(os.environ)
     if inherited is not None:
         with inherited.report_failure():
-            settings = inherited.apply_addresses(load())
+            settings = inherited.apply_addresses(source.load())
             check(settings)
             redact = _redactor(settings)
             _configure_logging(settings, redact, of_several=True)
             work(
                 settings,
                 ProcessContext(
-                    inherited=inherited, service_manager=service_manager, reread_settings=lambda old: diff(old, old)
+                    source=source,
+                    inherited=inherited,
+                    service_manager=service_manager,
+                    reread_settings=lambda old: diff(old, old),
                 ),
             )
         return
@@ -81,9 +81,13 @@ def run(
             return changes
 
         _configure_logging(settings, redact)
-        work(settings, ProcessContext(inherited=None, service_manager=service_manager, reread_settings=reread))
+        context = ProcessContext(source=source, inherited=None, service_manager=service_manager, reread_settings=reread)
+        work(settings, context)
         return
-    sockets = {name: _open_listener(name, getattr(settings, name)) for name in listeners}
+    sockets = {}
+    for name in listeners:
+        with serving.explain_origin(source, name):
+            sockets[name] = open_listener(getattr(settings, name))
     _configure_logging(settings, redact, of_several=True)
     supervisor = Supervisor(
         settings=settings,
@@ -93,21 +97,6 @@ def run(
         service_manager=service_manager,
     )
     raise SystemExit(supervisor.run())
-
-
-def _open_listener(name: str, address: str) -> socket.socket:
-    """Listen at an address; connections wait until a process accepts them."""
-    try:
-        sock = bind(address)
-        try:
-            sock.listen(LISTEN_BACKLOG)
-        except OSError as error:
-            sock.close()
-            reason = (error.strerror or str(error)).lower()
-            raise SettingsError(f"cannot listen on {address}: {reason} (is another server running?)") from None
-    except SettingsError as error:
-        raise SettingsError(f"--{name}: {error}") from None
-    return sock
 
 
 def _redactor(settings: Settings) -> Callable[[str], str]:

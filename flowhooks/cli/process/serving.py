@@ -6,13 +6,14 @@ import os
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import structlog
 
 from flowhooks.cli.process import malloc
-from flowhooks.errors import SettingsError
+from flowhooks.errors import AddressInUse, SettingsError
 from flowhooks.execution.cpu_affinity import pin
 from flowhooks.ledger import database
 from flowhooks.observability import open_files
@@ -20,10 +21,11 @@ from flowhooks.settings import database_url
 from flowhooks.web.server.server import Limits, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from wsgiref.types import WSGIApplication
 
     from flowhooks.app import App
+    from flowhooks.cli.options import SettingsSource
     from flowhooks.cli.process.inherited import InheritedSockets
     from flowhooks.cli.process.signals import ShutdownSignal
     from flowhooks.settings import Settings
@@ -81,17 +83,19 @@ def create_listener(
     application: WSGIApplication,
     settings: Settings,
     *,
+    source: SettingsSource,
     threads: int,
     max_connections: int,
-    inherited: InheritedSockets | None = None,
+    inherited: InheritedSockets | None,
     on_rejected: Callable[[Rejection], None] = lambda _rejection: None,
 ) -> Server:
     """Create the server of one listener, bound to its address or using the inherited socket.
 
     Raises:
-        SettingsError: the address cannot be bound; the message names the option.
+        AddressInUse: another process listens on the address.
+        SettingsError: the address cannot be used.
     """
-    try:
+    with explain_origin(source, name):
         return Server(
             application,
             listen=getattr(settings, name),
@@ -101,8 +105,15 @@ def create_listener(
             on_rejected=on_rejected,
             inherited=None if inherited is None else inherited.sockets[name],
         )
-    except SettingsError as error:
-        raise SettingsError(f"--{name}: {error}") from None
+
+
+@contextmanager
+def explain_origin(source: SettingsSource, name: str) -> Iterator[None]:
+    """Name the origin of a setting in errors about its address."""
+    try:
+        yield
+    except (AddressInUse, SettingsError) as error:
+        raise type(error)(f"{source.origin(name)}: {error}") from None
 
 
 def client_limits(settings: Settings) -> Limits:

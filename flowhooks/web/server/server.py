@@ -20,7 +20,7 @@ from waitress.server import TcpWSGIServer  # type: ignore[import-untyped]  # wai
 from waitress.task import ThreadedTaskDispatcher  # type: ignore[import-untyped]  # waitress has no types
 
 from flowhooks.web.server.channel import SEND_BUFFER_BYTES, Channel, Rejection
-from flowhooks.web.server.sockets import bind, bound_address
+from flowhooks.web.server.sockets import bound_address, open_listener
 from flowhooks.web.server.trusted_proxy import TrustedProxy
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ class Server:
         on_rejected: called with each request that is rejected before the application is called, in a listener thread.
 
     Raises:
-        SettingsError: the address cannot be bound.
+        AddressInUse: another process listens on the address.
+        SettingsError: the address cannot be used.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class Server:
         inherited: socket.socket | None = None,
         on_rejected: Callable[[Rejection], None] = lambda _rejection: None,
     ) -> None:
-        listening = bind(listen) if inherited is None else inherited
+        listening = open_listener(listen) if inherited is None else inherited
         self._map: dict[int, Any] = {}
         self._dispatcher = _ThreadPool(name)
         self._dispatcher.set_thread_count(threads)

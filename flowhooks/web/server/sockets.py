@@ -1,24 +1,29 @@
-"""Functions that bind a listening socket.
+"""Functions that open a listening socket.
 
-One process may bind the socket, and others that inherit it may accept its connections.
+One process may open the socket, and others that inherit it may accept its connections.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
+from typing import Final
 
-from flowhooks.errors import SettingsError
+from flowhooks.errors import AddressInUse, SettingsError
+
+LISTEN_BACKLOG: Final = 1024
+"""Maximum number of connections that wait to be accepted; the same as in waitress."""
 
 
-def bind(listen: str) -> socket.socket:
-    """Return a socket that is bound to an address, and does not listen yet.
+def open_listener(listen: str) -> socket.socket:
+    """Return a socket that listens on an address. Connections wait until a process accepts them.
 
     Args:
         listen: `host:port`; `[::1]:8080` for IPv6, `*:8080` for every address, port 0 for any free one.
 
     Raises:
-        SettingsError: the address cannot be bound.
+        AddressInUse: another process listens on the address.
+        SettingsError: the address cannot be used.
     """
     host, colon, port = listen.rpartition(":")
     if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 (TCP's own)
@@ -37,11 +42,13 @@ def bind(listen: str) -> socket.socket:
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listening.bind(address)
+        listening.listen(LISTEN_BACKLOG)
     except OSError as error:
         listening.close()
-        hint = " (is another server running?)" if error.errno == errno.EADDRINUSE else ""
-        reason = (error.strerror or str(error)).lower()
-        raise SettingsError(f"cannot listen on {listen}: {reason}{hint}") from None
+        why = f"cannot listen on {listen}: {(error.strerror or str(error)).lower()}"
+        if error.errno == errno.EADDRINUSE:
+            raise AddressInUse(f"{why} (is another server running?)") from None
+        raise SettingsError(why) from None
     return listening
 
 

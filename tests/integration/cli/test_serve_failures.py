@@ -57,13 +57,13 @@ def ended(tmp_path_factory, spawn, new_database, server):
     [
         (
             "callback port taken",
-            2,
-            "cannot listen on 127.0.0.1:{port}: address already in use (is another server running?)",
+            1,
+            "option --listen: cannot listen on 127.0.0.1:{port}: address already in use (is another server running?)",
         ),
         (
             "admin port taken",
-            2,
-            "cannot listen on 127.0.0.1:{port}: address already in use (is another server running?)",
+            1,
+            "option --admin: cannot listen on 127.0.0.1:{port}: address already in use (is another server running?)",
         ),
         ("no folder", 1, "cannot use the database {folder}/nothing/x.db: the folder {folder}/nothing does not exist"),
         ("a folder", 1, "cannot create the database file {folder}/folder.db: Is a directory"),

@@ -187,3 +187,28 @@ def test_secrets_are_not_shown(written):
     for text in (repr(loaded), str(loaded), f"{loaded.sources}"):
         assert TOKEN not in text
         assert HASH not in text
+
+
+@pytest.mark.parametrize(
+    ("environ", "options", "expected"),
+    [
+        ({"FLOWHOOKS_LISTEN": "127.0.0.1:2"}, {"listen": "127.0.0.1:3"}, "option --listen"),
+        ({"FLOWHOOKS_LISTEN": "127.0.0.1:2"}, {"listen": None}, "environment variable FLOWHOOKS_LISTEN"),
+        ({}, {"listen": None}, "{path}: listen"),
+        ({}, {"listen": None, "file": None}, "default of listen"),
+    ],
+)
+def test_origin_of_a_setting(written, environ, options, expected):
+    """The place that decided the value is named."""
+    path = written("admin = '127.0.0.1:0'" if "file" in options else "listen = '127.0.0.1:1'")
+
+    assert settings.origin("listen", path, environ, options) == expected.format(path=path)
+
+
+def test_origin_in_the_default_file(written, monkeypatch):
+    """The file of `FLOWHOOKS_CONFIG` counts too; without a file the default decides."""
+    path = written("listen = '127.0.0.1:1'").absolute()
+    monkeypatch.chdir(path.parent.parent)
+
+    assert settings.origin("listen", None, {"FLOWHOOKS_CONFIG": str(path)}, {}) == f"{path}: listen"
+    assert settings.origin("listen", None, {}, {}) == "default of listen"

@@ -13,10 +13,10 @@ import time
 import pytest
 from structlog.testing import capture_logs
 
-from flowhooks.errors import SettingsError
+from flowhooks.errors import AddressInUse, SettingsError
 from flowhooks.web.server.channel import Channel
 from flowhooks.web.server.server import Limits, Server
-from flowhooks.web.server.sockets import bind
+from flowhooks.web.server.sockets import open_listener
 from support.waiting import WAIT_TIMEOUT, until
 
 GOOD = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -668,7 +668,7 @@ def test_drain_gives_up(start, connect, resource):
 def test_retire_leaves_new_connections_to_others(start, connect):
     """Of two servers on one socket, the one that stops accepts nothing more, even if it waits; the other does."""
     holds, held = threading.Event(), threading.Event()
-    with bind("127.0.0.1:0") as socket_of_both:
+    with open_listener("127.0.0.1:0") as socket_of_both:
         one = start(inherited=socket_of_both.dup())
         one._listener.trigger.pull_trigger(lambda: holds.set() or held.wait(WAIT_TIMEOUT))
         assert holds.wait(WAIT_TIMEOUT)
@@ -776,7 +776,7 @@ def test_two_servers_in_one_process(start, connect):
 
 def test_address_in_use(server, app):
     """A taken address is a clear error at once."""
-    with pytest.raises(SettingsError) as caught:
+    with pytest.raises(AddressInUse) as caught:
         Server(app, listen=server.address, threads=1, limits=Limits(), name="test")
     assert str(caught.value) == (
         f"cannot listen on {server.address}: address already in use (is another server running?)"
