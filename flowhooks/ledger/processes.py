@@ -109,6 +109,11 @@ def expire_stale(transaction: WriteTransaction, now: int, *, heartbeat_timeout: 
     return buried
 
 
+def expire_killed(transaction: WriteTransaction, now: int) -> None:
+    """Mark all processes as stopped. On SQLite, the owner of the lock knows that they were killed."""
+    transaction.connection.execute(update(processes).where(processes.c.stopped_at.is_(None)).values(stopped_at=now))
+
+
 def leader_id(connection: Connection) -> str | None:
     """Return the id of the process that started first: it does the work that one process does for all."""
     return connection.execute(select(func.min(processes.c.id)).where(processes.c.stopped_at.is_(None))).scalar()

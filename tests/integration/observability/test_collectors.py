@@ -192,6 +192,17 @@ def test_files_have_sizes(house, listens):
 
 
 @pytest.mark.postgresql
+@pytest.mark.sqlite
+def test_killed_processes_are_not_counted(house, listens):
+    """On SQLite, the owner of the lock is the only process, however many were killed before."""
+    for _ in range(2):
+        killed = house.open(listens(fine))
+        house.crash(killed)
+        # A killed process is never signed off.
+        killed.sql("UPDATE processes SET stopped_at = NULL")
+    assert scrape(house.open(listens(fine)))["flowhooks_processes",] == 1
+
+
 def test_a_shared_ledger_has_no_file(house, listens):
     """On PostgreSQL no size of a file is exported, rather than 0."""
     found = scrape(house.open(listens(fine)))
