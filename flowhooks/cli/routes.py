@@ -36,7 +36,12 @@ if TYPE_CHECKING:
 )
 @click.option("--key", "process_key", type=utf8, metavar="KEY", help="Explain an event with this processDefinitionKey.")
 @click.option("--version", type=int, metavar="N", help="Explain an event with this processDefinitionVersion.")
-@click.option("--source", type=utf8, metavar="NAME", help="Explain an event from this source [default: default].")
+@click.option(
+    "--source",
+    type=utf8,
+    metavar="NAME",
+    help="Explain an event from this source [default: the first source in the settings].",
+)
 @click.option(
     "--kind", type=utf8, metavar="KIND", help="Explain an event of this kind of callback [default: complete]."
 )

@@ -74,13 +74,15 @@ def make_example(settings: Settings, schemas: Schemas, *, file: Path | None, **o
         settings: settings with the sources, each with its own words for conclusions.
         schemas: schemas that validate the body of a file.
         file: body of a callback; `-` is standard input; None: use only the options.
-        **options: source, kind and the names of `MEMBER_OF_OPTION`, each a value or None.
+        **options: source, kind and the names of `MEMBER_OF_OPTION`, each a value or None. Without a source, it is the
+            first one in the settings.
 
     Raises:
         SettingsError: the file cannot be read.
         click.UsageError: the file is not the JSON of a callback.
     """
-    source, kind = options["source"] or "default", options["kind"] or "complete"
+    source = options["source"] or next(iter(settings.sources), "default")
+    kind = options["kind"] or "complete"
     body = _body(file) if file else {}
     body |= {member: options[name] for name, member in MEMBER_OF_OPTION.items() if options[name] is not None}
     schema_error = _schema_error(schemas, kind, body) if file else ""

@@ -114,9 +114,18 @@ def test_settings_decide_what_becomes_of_it(server, asked, tmp_path):
     found = asked("routes", "--key", "x", server=server, FLOWHOOKS_ROUTING_IGNORE_PROCESS_KEYS="x,y")
     assert found["result"] == "ignored"
     (tmp_path / "flowhooks.toml").write_text(f'[sources.erp]\ntoken_sha256 = ["{"0" * 64}"]\n')
-    assert asked("routes", "--key", "leave", server=server)["hints"] == [
+    assert asked("routes", "--key", "leave", "--source", "default", server=server)["hints"] == [
         "there is no source 'default'; the settings have erp"
     ]
+
+
+def test_the_source_is_the_first_one_of_the_settings(server, asked, run, tmp_path):
+    """Without `--source`, an event of a source that exists is explained, so that its conditions are met."""
+    sections = [f'[sources.{name}]\ntoken_sha256 = ["{digit * 64}"]\n' for name, digit in (("erp", "0"), ("oa", "1"))]
+    (tmp_path / "flowhooks.toml").write_text("".join(sections))
+    found = asked("routes", "--key", "order", "--version", "2", server=server)
+    assert (set(found["handlers"]), found["hints"]) == ({"shop:book", "shop:copy"}, [])
+    assert "from erp, with key order" in run("routes", "--key", "order", "--version", "2", server=server).stdout
 
 
 def test_handlers_that_are_not_here_are_routes_too(server, asked, run, tmp_path):
