@@ -195,22 +195,27 @@ def count_overdue(connection: Connection, before: int, handler: str) -> int:
     return _count(connection, deliveries.c.handler == handler, IS_SCHEDULED, deliveries.c.due_at <= before, IS_WAITING)
 
 
-def missing_handlers(connection: Connection, before: int) -> list[HandlerIssue]:
+def missing_handlers(connection: Connection, before: int, *, deliberate: bool = False) -> list[HandlerIssue]:
     """Return the missing handlers with deliveries that have waited for them since before `before`.
 
-    Retired and paused handlers are left out: the operator who retired or paused them was shown the waiting deliveries,
-    and that they stay stored.
+    Args:
+        connection: any connection.
+        before: a time in microseconds since 1970.
+        deliberate: whether to include retired and paused handlers. The operator who retired or paused them was shown
+            the waiting deliveries, and that they stay stored.
     """
     each = _oldest(deliveries.c.id, IS_SUSPENDED).subquery("oldest")
     # A handler has been missing since the first start without it.
     missed = select(func.min(processes.c.started_at)).where(processes.c.started_at > handlers.c.last_seen_at)
     missing_since = func.coalesce(missed.scalar_subquery(), handlers.c.last_seen_at, 0)
-    rows = connection.execute(
+    query = (
         select(each.c.handler, each.c.event_id, each.c.created_at, missing_since.label("missing_since"))
         .select_from(each)
         .outerjoin(handlers, handlers.c.id == each.c.handler)
-        .where(handlers.c.retired_at.is_(None), handlers.c.paused_at.is_(None))
     )
+    if not deliberate:
+        query = query.where(handlers.c.retired_at.is_(None), handlers.c.paused_at.is_(None))
+    rows = connection.execute(query)
     issues = [HandlerIssue(row.handler, row.event_id, max(row.created_at, row.missing_since)) for row in rows]
     return sorted(issue for issue in issues if issue.since <= before)
 

@@ -164,7 +164,7 @@ def _oldest(connection: Connection, now: int) -> dict[str, Oldest]:
     oldest_by_state: dict[str, Oldest] = {}
     for name, issues in (
         ("waiting", alert_queries.overdue(connection, now)),
-        ("handler_missing", alert_queries.missing_handlers(connection, now)),
+        ("handler_missing", alert_queries.missing_handlers(connection, now, deliberate=True)),
     ):
         if issues:
             oldest_by_state[name] = min(map(_to_oldest, issues))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from flowhooks import Reject
 from flowhooks.operations import overview as looking
 from flowhooks.operations.overview import overview
+from flowhooks.operations.pause import pause
+from flowhooks.operations.retire import retire
 
 
 def look(flow):
@@ -46,6 +50,22 @@ def test_how_handlers_have_done(house, listens, clock):
     assert flow.events(state="parked") == [found.oldest["parked"].event_id]
     assert found.arrivals.total == sum(found.arrivals.buckets) == 9
     assert found.sampled_deliveries == 8
+
+
+@pytest.mark.sqlite
+def test_deliveries_of_a_retired_handler_are_counted_with_their_age(house, listens):
+    """Deliveries that wait for a retired or paused handler are counted, so the oldest one is shown too."""
+    first = house.open(listens(lambda event: None, name="h"), start=False)
+    event_id = first.take(wait=0).event_id
+    first.close()
+    flow = house.open()
+    for change in (lambda: None, lambda: pause(flow.app.operation_context, ["p:h"])):
+        change()
+        found = overview(flow.app.ledger, flow.clock.now())
+        assert found.counts["handler_missing"] == 1
+        assert found.oldest["handler_missing"].event_id == event_id
+    retire(flow.app.operation_context, ["p:h"])
+    assert overview(flow.app.ledger, flow.clock.now()).oldest["handler_missing"].handler == "p:h"
 
 
 def test_more_than_are_read_shorten_the_span(house, monkeypatch):

@@ -347,7 +347,9 @@ def test_more_than_is_counted_is_said(house, serve, listens, monkeypatch):
     for most, said in ((4, False), (3, True)):
         monkeypatch.setattr(stats, "MAX_GROUPED", most)
         monkeypatch.setattr(parked, "MAX_GROUPED", most)
-        assert (f"At most {most} of each kind are counted" in console.page("/handlers").text) == said
+        shown = console.page("/handlers").text
+        assert (f"At most {most} of each kind are counted" in shown) == said
+        assert ("≥ 3" in shown) == said
         assert (f"Only the oldest {most} are counted" in console.page("/parked").text) == said
 
 
