@@ -195,6 +195,8 @@ def _result_text(name: str, done: Mapping[str, Any]) -> str:
     waiting = output.pluralize(done["waiting"], "delivery waits", "deliveries wait")
     if name == "resume":
         waiting = output.pluralize(done["waiting"], "waiting delivery released", "waiting deliveries released")
+        if later := done["due_later"]:
+            waiting += f", {later:,} of them {'runs' if later == 1 else 'run'} when the next retry is due"
     text = f"{verb}: {', '.join(done['handlers'])}. {waiting}"
     if name == "pause" and (running := done["running"]):
         text += f", {running:,} {'runs and finishes' if running == 1 else 'run and finish'}"

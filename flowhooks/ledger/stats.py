@@ -18,6 +18,7 @@ from flowhooks.ledger.queries import OPEN_STATES
 from flowhooks.ledger.tables import (
     IS_PARKED,
     IS_RUNNING_OR_FAILED,
+    IS_SCHEDULED,
     IS_SUSPENDED,
     alerts,
     attempts,
@@ -309,6 +310,16 @@ def oldest_parked_event(connection: Connection) -> tuple[str, int] | None:
         select(events.c.id, events.c.received_at).where(IS_PARKED).order_by(events.c.id).limit(1)
     ).one_or_none()
     return None if row is None else (row.id, row.received_at)
+
+
+def count_due_later(connection: Connection, now: int) -> dict[str, int]:
+    """Return the number of waiting deliveries of each handler whose retry is due after `now`."""
+    query = (
+        select(deliveries.c.handler, func.count())
+        .where(IS_SCHEDULED, deliveries.c.due_at > now, deliveries.c.state == State.WAITING.value)
+        .group_by(deliveries.c.handler)
+    )
+    return dict(connection.execute(query).all())
 
 
 def oldest_in_state(connection: Connection, state: State, *, limit: int = MAX_COUNTED) -> tuple[str, str, int] | None:

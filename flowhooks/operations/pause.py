@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.ledger import pauses as pausing
-from flowhooks.ledger.stats import HandlerBacklog, backlog
+from flowhooks.ledger.stats import HandlerBacklog, backlog, count_due_later
 from flowhooks.operations.context import AuditRecord
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class PauseResult:
         skipped: given ids and patterns that changed nothing: ids of handlers that are not registered, are retired, or
             were already in the wanted state, and patterns that match no other handlers.
         waiting: number of waiting deliveries of `handlers`.
+        due_later: number of these deliveries whose retry is due later; a resumed handler runs them then, not at once.
         running: number of running deliveries of `handlers`; they continue to their end.
         dry_run: whether nothing was changed.
     """
@@ -38,6 +39,7 @@ class PauseResult:
     handlers: tuple[str, ...]
     skipped: tuple[str, ...]
     waiting: int
+    due_later: int
     running: int
     dry_run: bool
 
@@ -96,7 +98,9 @@ def _apply(
     dry_run: bool,
 ) -> PauseResult:
     with context.ledger.connection() as connection:
-        stored = backlog(connection)  # before the change: resumed deliveries may complete before a later count
+        # Before the change: resumed deliveries may complete before a later count.
+        stored = backlog(connection)
+        due_later = count_due_later(connection, context.clock.now())
     changed = selected
     if selected and not dry_run:
         change = pausing.pause if action == "pause" else pausing.resume
@@ -114,6 +118,7 @@ def _apply(
             if not any(_matches(pattern, handler_id) for handler_id in changed)
         ),
         waiting=sum(handler_backlog.waiting for handler_backlog in backlogs),
+        due_later=sum(due_later.get(handler_id, 0) for handler_id in changed),
         running=sum(handler_backlog.running for handler_backlog in backlogs),
         dry_run=dry_run,
     )

@@ -58,6 +58,7 @@ def test_as_json(server, asked, resumed):
         "handlers": ["shop:copy"],
         "skipped": [],
         "waiting": 0,
+        "due_later": 0,
         "running": 0,
         "dry_run": False,
         "server": True,

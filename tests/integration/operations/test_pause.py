@@ -116,6 +116,24 @@ def test_what_runs_goes_on_to_its_end_and_its_retry_waits(house, listens):
     assert flow.settled(event_id, State.SUCCEEDED).attempt == 2
 
 
+@pytest.mark.either
+def test_a_retry_that_is_due_later_stays_due_later(house, listens):
+    """To resume a handler starts what is due; the result tells how many deliveries have a retry at a later time."""
+
+    def fails(event):
+        raise OSError("down")
+
+    flow = house.open(listens(fails, name="h", retry=Retry(attempts=5, delays=[60], jitter=0)))
+    failed = flow.take("1", wait=0).event_id
+    flow.settled(failed, State.WAITING, attempt=1)
+    pause(flow.app.operation_context, ["p:h"])
+    flow.take("2", wait=0)
+    done = resume(flow.app.operation_context, ["p:h"], dry_run=True)
+    assert (done.waiting, done.due_later) == (2, 1)
+    done = resume(flow.app.operation_context, ["p:h"])
+    assert (done.waiting, done.due_later, flow.only(failed).attempt) == (2, 1, 1)
+
+
 def test_pausing_survives_a_restart(house, listens):
     """To be loaded again does not resume it, nor does a crash; what was stored before and after waits."""
     flow = house.open(listens(nothing, name="h"))
