@@ -56,9 +56,7 @@ def call(pool: ProcessPool, options: RunOptions, event: Event, delivery: Deliver
     reason = ""
     for _ in range(MAX_TRIES):
         process = pool.acquire(delivery.handler)
-        process.runs += 1
-        process.output.clear_tail()
-        process.output.log_context.update(handler=delivery.handler, delivery=delivery.id, attempt=delivery.attempt)
+        process.begin_run(delivery)
         request = {
             "run": process.runs,
             "probe": probe,
@@ -84,7 +82,7 @@ def call(pool: ProcessPool, options: RunOptions, event: Event, delivery: Deliver
                 f"({error})"
             ) from None
         else:
-            answer = _receive_answer(pool, process, options, until=until, delivery=delivery)
+            answer = _receive_answer(pool, process, options, until=until)
         if answer is not None:
             return _return_or_raise(answer, delivery)
         entered.clear()
@@ -97,7 +95,7 @@ def call(pool: ProcessPool, options: RunOptions, event: Event, delivery: Deliver
 
 
 def _receive_answer(
-    pool: ProcessPool, process: HandlerProcess, options: RunOptions, *, until: float, delivery: Delivery
+    pool: ProcessPool, process: HandlerProcess, options: RunOptions, *, until: float
 ) -> Mapping[str, Any] | None:
     """Return the worker's reply, or None if the worker was never started.
 
@@ -106,9 +104,7 @@ def _receive_answer(
     """
     try:
         while "log" in (answer := process.receive(until)):
-            log_forwarding.emit_forwarded(
-                answer["log"], handler=delivery.handler, delivery=delivery.id, attempt=delivery.attempt
-            )
+            log_forwarding.emit_forwarded(answer["log"], **process.log_context(answer.get("run")))
         grown = _check_answer(answer, process.runs)
     except TimeoutError:
         pool.discard(process, "overdue", with_traceback=True)

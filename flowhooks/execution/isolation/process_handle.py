@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowhooks.execution.isolation.output_capture import Output
+    from flowhooks.model.delivery import Delivery
 
 TRACEBACK_TIMEOUT: Final = 1.0
 """Seconds that a process gets to print its tracebacks before it is killed."""
@@ -60,6 +61,7 @@ class HandlerProcess:
         self.spawn_error = ""
         self.ended_event = threading.Event()
         self._frames = protocol.FrameReader(stream, max_bytes=protocol.MAX_FRAME_BYTES)
+        self._log_contexts: dict[int, dict[str, Any]] = {}
 
     @property
     def is_alive(self) -> bool:
@@ -73,6 +75,22 @@ class HandlerProcess:
             return True
         except OSError:
             return False
+
+    def begin_run(self, delivery: Delivery) -> None:
+        """Count a run, and attribute the output of the process to its delivery from now on."""
+        self.runs += 1
+        context = {"handler": delivery.handler, "delivery": delivery.id, "attempt": delivery.attempt}
+        # The previous run as well: a thread that it left running may have logged before this run.
+        self._log_contexts = {run: context for run, context in self._log_contexts.items() if run == self.runs - 1} | {
+            self.runs: context
+        }
+        self.output.clear_tail()
+        self.output.log_context.update(context)
+
+    def log_context(self, run: object) -> Mapping[str, Any]:
+        """Return the log fields of the delivery of a run; only those of the handler if the run is too long ago."""
+        context = self._log_contexts.get(run) if isinstance(run, int) else None
+        return {"handler": self.handler} if context is None else context
 
     def send(self, request: Mapping[str, Any], until: float) -> None:
         """Send the process a request.

@@ -64,12 +64,14 @@ class _Worker:
         self._sending = threading.Lock()
         self._pid = os.getpid()
         self._memory = _MemoryLimit()
-        log_forwarding.install(lambda record: self._send({"log": record}), level, plugins.redact)
+        self._run = 0
+        log_forwarding.install(lambda record: self._send({"log": record, "run": self._run}), level, plugins.redact)
 
     def serve(self) -> NoReturn:
         frames = protocol.FrameReader(self._stream)
         while True:
             request = frames.next()
+            self._run = request["run"]
             answer = self._answer(request)
             if os.getpid() != self._pid:
                 os._exit(0)  # the handler has forked, and this is the child

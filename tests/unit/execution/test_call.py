@@ -35,6 +35,10 @@ class Unborn:
         self.closing_reason = self.spawn_error = ""
         self._seen_by = seen_by
 
+    def begin_run(self, _delivery):
+        """Count it."""
+        self.runs += 1
+
     def send(self, _request, _until):
         """Fail if that is where it is seen."""
         if self._seen_by == "send":

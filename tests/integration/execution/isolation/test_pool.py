@@ -13,6 +13,7 @@ from flowhooks.errors import HandlerLost, HandlerProcessUnavailable, HandlerRais
 from flowhooks.execution.isolation import pool as pool_module
 from flowhooks.execution.isolation.output_capture import Output
 from flowhooks.execution.isolation.process_handle import HandlerProcess
+from flowhooks.model.delivery import Delivery
 from support.waiting import WAIT_TIMEOUT, until
 
 DEATHS = {
@@ -242,6 +243,18 @@ def test_what_it_logs_is_logged_here(running, logged):
     assert plain == {"event": "plain words", "log_level": "warning", "number": 7} | about
     assert of_structlog.pop("traceback").endswith("KeyError: 'inner'\n")
     assert of_structlog == {"event": "of_structlog", "log_level": "error", "colour": "red"} | about
+
+
+def test_records_of_a_thread_that_an_earlier_delivery_left_are_logged_as_its_own(running, tmp_path, logged, eventually):
+    """A thread logs between two deliveries; the server reads that record only with the second one."""
+    files = {"go": str(tmp_path / "go"), "logged": str(tmp_path / "logged")}
+    running.run("logs_afterwards", **files)
+    (tmp_path / "go").touch()
+    eventually((tmp_path / "logged").exists)
+    second = Delivery(id="d2", event_id="e2", handler="unruly:logs_afterwards", attempt=1)
+    running.run("logs_afterwards", delivery=second, **files)
+    (record,) = [one for one in logged if one["event"] == "afterwards"]
+    assert (record["delivery"], record["attempt"]) == ("d1", 3)
 
 
 def test_secrets_that_it_logs_are_masked_before_they_are_cut(running, logged):

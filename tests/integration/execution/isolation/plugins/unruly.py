@@ -281,6 +281,21 @@ def logs_oddly(event):
 
 
 @alone
+def logs_afterwards(event):
+    """Log in a thread after the first delivery has ended, before the second one starts."""
+    go, logged = Path(event.data["go"]), Path(event.data["logged"])
+
+    def log():
+        while not go.exists():
+            time.sleep(0.01)
+        logging.getLogger("unruly").warning("afterwards")
+        logged.touch()
+
+    if not go.exists():
+        threading.Thread(target=log, daemon=True).start()
+
+
+@alone
 def limits(event):
     """Say what it may take."""
     return list(resource.getrlimit(resource.RLIMIT_CORE))
