@@ -15,10 +15,12 @@ its state, repeats, route and number of differing bodies. By handler they have i
 is due, when it changed, where its retry schedule began, and each attempt's process, outcome and end. A `pick` counts
 round all that there are of what a step is about; `which` is the process, and `free` whether one of its threads is.
 
-How to run it again: failures of `make test` repeat themselves, because its orders are the same each time. The long
-test prints a line `@reproduce_failure(...)` at its end: put that above the class `Steps` in `test_model.py`, and run
-the test that failed. `pytest -m long tests/model --hypothesis-seed=1` always looks at the same thousands, and
-`FLOWHOOKS_MODEL_EXAMPLES=50000` at more of them.
+How to run it again: one seed decides a whole run. The steps, the threads that are free, the crashes, the repeats of
+engines and how far the clock is moved are all drawn from it; ids are counted, and no thread of the processes begins
+anything. `make test` always has the seed 1. The long test draws one. A failure ends with the command that runs the same
+examples again, in the same order: `FLOWHOOKS_MODEL_SEED=... pytest ...`. The number of examples belongs to it, because
+the first ones are smaller the more there are. To run only the shortest failing example: put the printed line
+`@reproduce_failure(...)` above the class `Steps` in `test_model.py`. `FLOWHOOKS_MODEL_EXAMPLES=50000` looks at more.
 """
 
 import pytest

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 
 import pytest
 import structlog
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
+from hypothesis.reporting import with_reporter
 from hypothesis.stateful import run_state_machine_as_test
 
 from flowhooks import app
@@ -19,6 +21,8 @@ SHORT = {"sqlite": 30, "postgresql": 10}
 """Examples of `make test`: the same ones each time."""
 LONG = int(os.environ.get("FLOWHOOKS_MODEL_EXAMPLES", "2000"))
 """Examples of `make test-long` on each database: others each time."""
+SEED = os.environ.get("FLOWHOOKS_MODEL_SEED", "")
+"""The seed of every test here; empty: 1 for the tests of `make test`, and another one each time for the long test."""
 HOWEVER_BUSY = settings(
     deadline=None,
     stateful_step_count=STEPS,
@@ -67,15 +71,67 @@ def steps(house, new_database, clock, tmp_path, monkeypatch):
     return Steps
 
 
+@pytest.fixture
+def run(request):
+    """A function that runs the examples of one seed; a failure has the command that runs them again."""
+
+    def run(machine, number, examples, **more):
+        try:
+            run_state_machine_as_test(
+                seed(number)(machine), settings=settings(HOWEVER_BUSY, max_examples=examples, **more)
+            )
+        except BaseException as error:
+            error.add_note(
+                "to run the same steps again: "
+                f"FLOWHOOKS_MODEL_SEED={number} FLOWHOOKS_MODEL_EXAMPLES={LONG} "
+                f"pytest -n 0 -m 'long or not long' '{request.node.nodeid}'"
+            )
+            raise
+
+    return run
+
+
 @pytest.mark.timeout(900)  # after a failure the shortest way to it is searched for
-def test_it_holds_what_it_ought_to_hold(house, steps):
+def test_it_holds_what_it_ought_to_hold(house, steps, run):
     """The same few dozen orders of steps each time."""
-    examples = SHORT["postgresql" if house.url else "sqlite"]
-    run_state_machine_as_test(steps, settings=settings(HOWEVER_BUSY, max_examples=examples, derandomize=True))
+    run(steps, int(SEED or 1), SHORT["postgresql" if house.url else "sqlite"])
 
 
 @pytest.mark.long
 @pytest.mark.timeout(7200)
-def test_it_holds_what_it_ought_to_hold_however_long_one_looks(steps):
+def test_it_holds_what_it_ought_to_hold_however_long_one_looks(steps, run):
     """Thousands of orders of steps, others each time."""
-    run_state_machine_as_test(steps, settings=settings(HOWEVER_BUSY, max_examples=LONG))
+    run(steps, int(SEED) if SEED else random.SystemRandom().randrange(2**32), LONG)
+
+
+@pytest.mark.either
+def test_one_seed_decides_everything(steps, run):
+    """The same seed gives the same steps, times, crashes and repeats, and so the same rows; another seed others."""
+    first, again, other = ([], []), ([], []), ([], [])
+    for number, (lines, stored) in ((7, first), (7, again), (8, other)):
+
+        class Recording(steps):
+            def teardown(self, stored=stored):
+                stored.append(self.real.stored() if self.real.flows else None)
+                super().teardown()
+
+        with with_reporter(lines.append):
+            run(Recording, number, 2, verbosity=Verbosity.debug, stateful_step_count=15)
+    steps_of = [[line for line in lines if "state." in line] for lines, _ in (first, again, other)]
+    assert len(steps_of[0]) > 10
+    assert steps_of[0] == steps_of[1] != steps_of[2]
+    assert first[1] == again[1] != other[1]
+
+
+@pytest.mark.sqlite
+def test_a_failure_says_how_to_run_it_again(steps, run):
+    """With the seed, and the name of the test."""
+
+    class Failing(steps):
+        def look_closer(self):
+            raise AssertionError("on purpose")
+
+    with pytest.raises(AssertionError, match="on purpose") as failed:
+        run(Failing, 7, 1, phases=(Phase.generate,))
+    assert "FLOWHOOKS_MODEL_SEED=7 " in failed.value.__notes__[-1]
+    assert "test_a_failure_says_how_to_run_it_again" in failed.value.__notes__[-1]
