@@ -1,4 +1,4 @@
-"""flowhooks-audit on real files: which facts are recorded, how often, and that a change is found."""
+"""flowhooks-audit on real files: which facts are recorded, how often, and whether a change is found."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Where the trail is kept; it does not exist yet."""
+    """The path of the trail; the file does not exist yet."""
     return tmp_path / "audit.jsonl"
 
 
@@ -54,7 +54,7 @@ def records(file: Path) -> list[dict[str, Any]]:
 
 
 def verify(*words: object) -> int:
-    """Run the command; its exit code."""
+    """Run the command and return its exit code."""
     return main(["verify", *map(str, words)])
 
 
@@ -100,7 +100,7 @@ def test_an_event_is_a_record(audited: Callable[..., AppHarness], file: Path) ->
 
 
 def test_the_data_can_be_left_out(audited: Callable[..., AppHarness], file: Path) -> None:
-    """With `data = false` its SHA-256 is recorded in its place, which does not depend on the order of its members."""
+    """With `data = false` the record has the data's SHA-256, which does not depend on the order of members."""
     app = audited(data=False)
     app.post("1", a=1, b="personal")
     app.post("2", b="personal", a=1)
@@ -112,7 +112,7 @@ def test_the_data_can_be_left_out(audited: Callable[..., AppHarness], file: Path
 
 @pytest.mark.parametrize("lines", [4, pytest.param(20, marks=pytest.mark.long)])
 def test_recorded_once_whatever_happens(tmp_path: Path, lines: int) -> None:
-    """Killed at any line, told the same thing again: each event is one record, and the trail is whole."""
+    """After a kill at any line and a repeated callback, each event has one record and the trail is complete."""
     file = tmp_path / "audit.jsonl"
     report = exactly_once(
         Audit(),
@@ -128,7 +128,7 @@ def test_recorded_once_whatever_happens(tmp_path: Path, lines: int) -> None:
 
 
 def test_a_replay_does_not_record_again(trail: Trail, file: Path) -> None:
-    """The same key is written once, in this process and in another one, however much came in between."""
+    """A replay writes the same key once, in this process or another, even after many other records."""
     assert trail.append("a", {"x": 1}) is True
     assert trail.append("b", {"x": 2}) is True
     assert trail.append("a", {"x": 3}) is False
@@ -149,7 +149,7 @@ def test_killed_between_file_and_index(trail: Trail, file: Path) -> None:
 
 
 def test_killed_before_the_record_was_durable(trail: Trail, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A record that a killed process wrote is synced, with its file's name, before it counts as written."""
+    """A killed process's record is synced, with the name of its file, before it counts as written."""
     trail.append("a", {})
     index_of(file).unlink()
     synced = []
@@ -166,7 +166,7 @@ def test_killed_before_the_record_was_durable(trail: Trail, file: Path, monkeypa
 
 @pytest.mark.parametrize("kept", [1, 40, -1])
 def test_killed_within_a_line(trail: Trail, file: Path, kept: int) -> None:
-    """A line that was not written to its end is cut off, and its record is written again, whole."""
+    """An incomplete line is cut off, and its record is written again in full."""
     trail.append("a", {})
     whole = file.read_bytes()
     index = index_of(file).read_bytes()
@@ -181,7 +181,7 @@ def test_killed_within_a_line(trail: Trail, file: Path, kept: int) -> None:
 
 
 def test_a_lost_index_is_made_again(trail: Trail, file: Path) -> None:
-    """All that the index knows is in the file."""
+    """A lost index is rebuilt from the file."""
     for key in "abc":
         trail.append(key, {})
     index_of(file).unlink()
@@ -190,7 +190,7 @@ def test_a_lost_index_is_made_again(trail: Trail, file: Path) -> None:
 
 
 def test_a_lost_index_of_a_further_file_is_made_again(trail: Trail, file: Path, tmp_path: Path) -> None:
-    """A file that goes on from an earlier one is taken as it begins; the chain goes on from its end."""
+    """The index of a file that continues an earlier file is rebuilt; the chain continues from the file's end."""
     trail.append("a", {})
     old = file.rename(tmp_path / "audit-1.jsonl")
     trail.append("b", {})
@@ -200,7 +200,7 @@ def test_a_lost_index_of_a_further_file_is_made_again(trail: Trail, file: Path, 
 
 
 def test_a_file_that_is_moved_away_is_begun_anew(trail: Trail, file: Path, tmp_path: Path) -> None:
-    """The chain and the keys go on in the new file; both files together are whole, and the new one alone is not."""
+    """A new file continues the chain and the keys; both files together are complete, the new file alone is not."""
     trail.append("a", {})
     trail.append("b", {})
     old = file.rename(tmp_path / "audit-1.jsonl")
@@ -216,7 +216,7 @@ def test_a_file_that_is_moved_away_is_begun_anew(trail: Trail, file: Path, tmp_p
 
 
 def test_killed_right_after_the_first_record_of_a_new_file(trail: Trail, file: Path, tmp_path: Path) -> None:
-    """A file that was just begun is not taken for one that was cut."""
+    """A new file with one record is not reported as truncated."""
     for key in "abc":
         trail.append(key, {"x": "long" * 100})
     file.rename(tmp_path / "audit-1.jsonl")
@@ -272,7 +272,7 @@ def damaged(file: Path, how: str) -> bytes:
     ],
 )
 def test_a_change_is_found(trail: Trail, file: Path, how: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever was done to the file, the command says where and exits with 1."""
+    """For each kind of change, the command reports the place and exits with 1."""
     for number, key in enumerate("abc", 1):
         trail.append(key, {"x": number})
     assert verify(file) == 0
@@ -302,7 +302,7 @@ def test_a_trail_written_anew_is_found_by_a_hash_noted_elsewhere(
 def test_nothing_is_appended_to_a_damaged_trail(
     audited: Callable[..., AppHarness], trail: Trail, file: Path, how: str
 ) -> None:
-    """The delivery fails, and says what to do; nothing hides the damage under further records."""
+    """On a damaged trail the delivery fails with an instruction, and nothing is appended."""
     for number, key in enumerate("abc", 1):
         trail.append(key, {"x": number})
     file.write_bytes(damaged(file, how))
@@ -316,7 +316,7 @@ def test_nothing_is_appended_to_a_damaged_trail(
 
 
 def test_a_full_disk_leaves_no_half_record(trail: Trail, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line that could be written only in part is cut off before the next one."""
+    """A partly written line is cut off before the next record."""
     trail.append("a", {})
     real = os.write
 
@@ -344,7 +344,7 @@ def test_many_threads_record_at_once(trail: Trail, file: Path) -> None:
 
 
 def test_two_processes_record_at_once(file: Path) -> None:
-    """Two trails of one file, as two servers would have by mistake: still one chain, and each key once."""
+    """Two trails on one file, as of two misconfigured servers, still write one chain and each key once."""
     code = "import pathlib, sys; from flowhooks_audit.trail import Trail; trail = Trail(pathlib.Path(sys.argv[1]))"
     code += "\nfor n in range(25): trail.append(f'k{n}', {})"
     both = [subprocess.Popen([sys.executable, "-c", code, str(file)]) for _ in range(2)]
@@ -354,7 +354,7 @@ def test_two_processes_record_at_once(file: Path) -> None:
 
 
 def test_without_a_file_nothing_is_recorded_and_it_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    """A plugin that was only installed writes nowhere, and does not keep that to itself."""
+    """Without settings the plugin writes no file and logs that it records nothing."""
     audit = Audit()
     audit.configure(settings={})
     assert audit.handlers() == []
@@ -362,7 +362,7 @@ def test_without_a_file_nothing_is_recorded_and_it_says_so(caplog: pytest.LogCap
 
 
 def test_each_kind_has_a_handler(file: Path) -> None:
-    """The kinds in the settings are what is listened to; unless they are given, `complete`."""
+    """The plugin has a handler for each kind in its settings; the default is `complete`."""
     audit = Audit()
     audit.configure(settings={"file": str(file)})
     assert [one.name for one in audit.handlers()] == ["record_complete"]
@@ -375,12 +375,12 @@ def test_each_kind_has_a_handler(file: Path) -> None:
 
 @handler(process_key="leave")
 def refuse(event: Event) -> None:
-    """Refuse."""
+    """Reject the event."""
     raise Reject("there is no such leave")
 
 
 def test_outcomes_are_recorded_where_asked_for(audited: Callable[..., AppHarness], file: Path) -> None:
-    """With `outcomes = true` each attempt of other plugins is a record too, in the same chain; its own are not."""
+    """With `outcomes = true` attempts of other plugins are recorded in the same chain; the plugin's own are not."""
     app = audited(refuse, outcomes=True)
     event_id = app.post("1", processDefinitionKey="leave").event_id
     refused = app.delivery(event_id, "refuse")
@@ -403,7 +403,7 @@ def test_outcomes_are_recorded_where_asked_for(audited: Callable[..., AppHarness
 
 
 def test_outcomes_are_not_recorded_otherwise(audited: Callable[..., AppHarness], file: Path) -> None:
-    """Without the setting there are events only."""
+    """Without the setting only events are recorded."""
     app = audited(refuse)
     app.post("1", processDefinitionKey="leave")
     app.close()
@@ -411,7 +411,7 @@ def test_outcomes_are_not_recorded_otherwise(audited: Callable[..., AppHarness],
 
 
 def test_a_folder_that_is_missing_is_said_at_start(tmp_path: Path, flowhooks_app: Callable[..., AppHarness]) -> None:
-    """The plugin is quarantined with what to do, rather than failing at the first event."""
+    """A missing folder quarantines the plugin at start, with an instruction, before the first event."""
     settings = {"audit": {"file": str(tmp_path / "missing" / "audit.jsonl")}}
     with pytest.raises(FlowhooksError, match=r"\[plugins.audit\] file: the folder .*missing does not exist; create it"):
         flowhooks_app(names={"audit": Audit()}, settings=settings)
@@ -420,7 +420,7 @@ def test_a_folder_that_is_missing_is_said_at_start(tmp_path: Path, flowhooks_app
 def test_a_folder_in_the_place_of_the_file_is_said_at_start(
     tmp_path: Path, flowhooks_app: Callable[..., AppHarness]
 ) -> None:
-    """Likewise: no event could ever be recorded."""
+    """A folder at the path of the file quarantines the plugin at start."""
     with pytest.raises(FlowhooksError, match=r"\[plugins.audit\] file: .* is a folder; give a file in it"):
         flowhooks_app(names={"audit": Audit()}, settings={"audit": {"file": str(tmp_path)}})
 
@@ -429,13 +429,13 @@ def test_a_folder_in_the_place_of_the_file_is_said_at_start(
     "settings", [{"flie": "x"}, {"file": 5}, {"kinds": []}, {"kinds": ["a b"]}, {"data": "no"}, {"outcomes": 1}]
 )
 def test_wrong_settings_are_refused(settings: dict[str, Any], flowhooks_app: Callable[..., AppHarness]) -> None:
-    """The schema of the settings names what is misspelt or of a wrong type."""
+    """The schema of the settings reports a misspelt name or a wrong type."""
     with pytest.raises(FlowhooksError, match=next(iter(settings))):
         flowhooks_app(names={"audit": Audit()}, settings={"audit": settings})
 
 
 def test_the_command(trail: Trail, file: Path) -> None:
-    """`python -m flowhooks_audit verify FILE` exits with 0, with 1 on trouble, and with 2 where it cannot tell."""
+    """`python -m flowhooks_audit verify FILE` exits with 0, with 1 on damage, and with 2 if it cannot check."""
 
     def run(*words: object) -> tuple[int, str, str]:
         command = [sys.executable, "-m", "flowhooks_audit", *map(str, words)]

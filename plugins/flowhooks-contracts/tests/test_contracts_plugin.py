@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder of its own for each test's archive and outbox, through the plugin's own settings."""
+    """A folder for the archive and the outbox of each test, set through the plugin's own settings."""
     contracts.configure({"database": str(tmp_path / "contracts.db"), "outbox": str(tmp_path / "outbox.txt")})
     yield tmp_path
     contracts.configure({})
@@ -51,7 +51,7 @@ def delivery(number: int = 1, *, attempt: int = 1) -> Delivery:
 
 
 def rows(folder: Path, columns: str) -> list[tuple[Any, ...]]:
-    """The contents of the archive, in the order of its numbers."""
+    """The rows of the archive, ordered by number."""
     with closing(sqlite3.connect(folder / "contracts.db")) as connection:
         return connection.execute(f"SELECT {columns} FROM contracts ORDER BY archive_number").fetchall()
 
@@ -63,7 +63,7 @@ def test_the_entry_point_names_the_plugin() -> None:
 
 
 def test_an_event_becomes_a_row(folder: Path) -> None:
-    """A completed flow is one row of the archive, and its number is the handler's result."""
+    """A completed process is one row of the archive, and the row's number is the handler's result."""
     assert contracts.archive_contract(event(), delivery()) == {"archive_number": 1}
     assert rows(folder, "delivery_id, source, flow_instance_id, business_key, version, revoked_at") == [
         ("delivery-1", "default", "1", "1", 1, None)
@@ -91,7 +91,7 @@ def test_many_threads_archive_at_once(folder: Path) -> None:
 
 @pytest.mark.parametrize("key", [None, ""])
 def test_no_business_key_is_rejected(folder: Path, key: str | None) -> None:
-    """An event without a business key can never be archived, and says so before anything is created."""
+    """An event without a business key is rejected before any file is created."""
     with pytest.raises(Reject, match="no businessKey"):
         contracts.archive_contract(event(business_key=key), delivery())
     assert not (folder / "contracts.db").exists()
@@ -99,7 +99,7 @@ def test_no_business_key_is_rejected(folder: Path, key: str | None) -> None:
 
 @pytest.mark.parametrize("handler", ["archive_contract", "revoke_contract"])
 def test_a_busy_archive_asks_to_be_run_again(folder: Path, handler: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While another program writes, the handlers ask for another attempt after five seconds; then they work."""
+    """While another program writes, the handlers request a retry after five seconds; later they succeed."""
     contracts.archive_contract(event(), delivery())
     monkeypatch.setattr(contracts.archive, "busy_timeout", 0.05)
     given = (event(data={"revokeReason": "withdrawn"}), delivery(2))[: 2 if handler == "archive_contract" else 1]
@@ -113,14 +113,14 @@ def test_a_busy_archive_asks_to_be_run_again(folder: Path, handler: str, monkeyp
 
 
 def test_a_broken_archive_is_not_taken_for_a_busy_one(tmp_path: Path) -> None:
-    """Only a busy archive is `RetryAfter`; a missing folder is a plain failure, left to `retry=`."""
+    """Only a busy archive raises `RetryAfter`; a missing folder is a failure for which `retry=` decides."""
     contracts.configure({"database": str(tmp_path / "missing" / "contracts.db")})
     with pytest.raises(sqlite3.OperationalError, match="unable to open"):
         contracts.archive_contract(event(), delivery())
 
 
 def test_a_revocation_marks_the_contract(folder: Path) -> None:
-    """The flow's contract is marked, once: a second run keeps the first reason; other contracts stay as they are."""
+    """A revocation marks the contract once: a second run keeps the first reason, and other contracts do not change."""
     contracts.archive_contract(event(), delivery(1))
     contracts.archive_contract(event(flow_instance_id="2"), delivery(2))
     contracts.archive_contract(event(source="other-engine"), delivery(3))
@@ -130,7 +130,7 @@ def test_a_revocation_marks_the_contract(folder: Path) -> None:
 
 
 def test_a_revocation_that_came_too_early_fails(folder: Path) -> None:
-    """A revocation that overtook its contract is a failed attempt; the next one, after the contract, succeeds."""
+    """A revocation that arrives before its contract fails; the attempt after the contract succeeds."""
     early = event(kind="revoke", data={"revokeReason": "withdrawn"})
     with pytest.raises(LookupError, match="flow 1 has no contract"):
         contracts.revoke_contract(early)
@@ -140,7 +140,7 @@ def test_a_revocation_that_came_too_early_fails(folder: Path) -> None:
 
 
 def test_an_announcement_is_sent_and_found(folder: Path) -> None:
-    """The probe answers no before the announcement and yes after it, for this delivery and for no other."""
+    """The probe returns no before the announcement and yes after it, only for this delivery."""
     probe = contracts.announce_contract.probe
     assert probe is not None
     assert probe(event(), delivery()) is False
@@ -151,7 +151,7 @@ def test_an_announcement_is_sent_and_found(folder: Path) -> None:
 
 
 def test_an_announcement_twice_is_two_announcements(folder: Path) -> None:
-    """Announcing is not safe to run twice, which is why its handler declares no retry."""
+    """Running the announcement twice announces twice, which is why its handler declares no retry."""
     contracts.announce_contract(event(), delivery())
     contracts.announce_contract(event(), delivery(attempt=2))
     assert len((folder / "outbox.txt").read_text("utf-8").splitlines()) == 2
@@ -159,7 +159,7 @@ def test_an_announcement_twice_is_two_announcements(folder: Path) -> None:
 
 
 def test_the_probe_admits_that_it_cannot_tell(folder: Path) -> None:
-    """An outbox whose last line was cut off leaves the question to an operator, except for what is surely in it."""
+    """If the outbox ends with an incomplete line, the probe is sure only of announcements that it finds."""
     contracts.announce_contract(event(), delivery())
     with (folder / "outbox.txt").open("a") as out:
         out.write("delive")
@@ -168,7 +168,7 @@ def test_the_probe_admits_that_it_cannot_tell(folder: Path) -> None:
 
 
 def test_many_threads_announce_at_once(folder: Path) -> None:
-    """Long announcements from eight threads do not mix: each is found whole."""
+    """Long announcements of eight threads do not mix: each is found complete."""
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: contracts.announce_contract(event(business_key="x" * 20_000), delivery(n)), range(40)))
     lines = (folder / "outbox.txt").read_text("utf-8").splitlines()
@@ -177,7 +177,7 @@ def test_many_threads_announce_at_once(folder: Path) -> None:
 
 
 def test_one_schema_file_opens_a_kind_of_call_back() -> None:
-    """The package's folder adds the kind `revoke`, which asks for a reason and has the same six names."""
+    """The package's schema folder adds the kind `revoke`, which requires a reason and has the same six members."""
     schemas, _ = load_plugin_schemas(Schemas.load(), contracts.schemas())
     assert set(schemas.kinds) == {"cancel", "complete", "error", "revoke", "terminate"}
     schemas.check_body("revoke", {"revokeReason": "withdrawn", "businessKey": "1", "more": 1})
@@ -187,7 +187,7 @@ def test_one_schema_file_opens_a_kind_of_call_back() -> None:
 
 
 def test_what_the_handlers_listen_to() -> None:
-    """Class, key, kind and retry of the three handlers are those that the README promises."""
+    """Class, key, kind and retry of the three handlers match the README."""
     archive, announce, revoke = contracts.handlers()
     for each, kind in ((archive, "complete"), (revoke, "revoke")):
         assert each.selectors.callback_classes == ("com.cnooc.test.CallbackHandler",)
@@ -206,7 +206,7 @@ def test_what_the_handlers_listen_to() -> None:
     ],
 )
 def test_wrong_settings_are_refused(folder: Path, settings: dict[str, Any], message: str) -> None:
-    """A setting that is misspelt or of a wrong type is named, the plugin not used, and nothing is changed by it."""
+    """A misspelt setting or a wrong type is reported, the plugin is not used, and no file changes."""
     plugins = Plugins.load(
         dirs=(),
         allow=(),
@@ -222,7 +222,7 @@ def test_wrong_settings_are_refused(folder: Path, settings: dict[str, Any], mess
 
 
 def test_what_the_archive_can_file() -> None:
-    """The schema of the class's data takes what engines send, and names what the archive could not be searched for."""
+    """The schema of the class's data accepts what engines send, and reports values that the archive cannot search."""
     _, own = load_plugin_schemas(Schemas.load(), contracts.schemas())
     assert own.classes == (contracts.CALLBACK_CLASS,)
 
@@ -239,7 +239,7 @@ def test_what_the_archive_can_file() -> None:
 
 
 def test_the_defaults_hold_without_a_section() -> None:
-    """Without settings both files lie where the server was started."""
+    """Without settings both files are in the server's working directory."""
     contracts.configure({})
     assert str(contracts.archive.database) == "contracts.db"
     assert str(contracts.outbox.file) == "contracts-outbox.txt"

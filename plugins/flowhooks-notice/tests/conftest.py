@@ -1,4 +1,4 @@
-"""A mail server and a chat's web hook on real sockets, which accept messages, or misbehave on request."""
+"""A mail server and a chat's webhook on real sockets, which accept messages or fail on request."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ PASSWORD = "correct horse battery staple"
 
 
 class MailServer(socketserver.ThreadingTCPServer):
-    """As much of RFC 5321 as a client needs.
+    """The part of RFC 5321 that a client needs.
 
     Attributes:
-        mails: (receivers, mail) of each mail that was taken.
-        says: what it answers to a command instead of what it should, by the command in lower case, or its first word.
-        commands: every command that came, in order.
-        encrypted: whether each mail came encrypted.
-        silent: set to have it say nothing any more.
+        mails: (receivers, mail) of each mail that was accepted.
+        says: replies that replace the normal ones, by the command in lower case or its first word.
+        commands: all commands received, in order.
+        encrypted: whether each mail was received encrypted.
+        silent: set to make the server send nothing more.
     """
 
     allow_reuse_address = True
@@ -54,20 +54,20 @@ class MailServer(socketserver.ThreadingTCPServer):
 
     @property
     def port(self) -> int:
-        """Its port on 127.0.0.1."""
+        """The port on 127.0.0.1."""
         return int(self.server_address[1])
 
     def handle_error(self, *_: Any) -> None:
-        """A client that leaves is none."""
+        """Ignore a client that disconnects."""
 
 
 class Conversation(socketserver.StreamRequestHandler):
-    """One client."""
+    """The connection of one client."""
 
     server: MailServer
 
     def handle(self) -> None:
-        """Answer until it leaves."""
+        """Answer commands until the client disconnects."""
         self.secure = False
         if self.server.at_once:
             self._encrypt()
@@ -88,7 +88,7 @@ class Conversation(socketserver.StreamRequestHandler):
                 return
 
     def finish(self) -> None:
-        """Close the encrypted socket too, which took the first one's place."""
+        """Close the encrypted socket, which replaced the first socket, too."""
         super().finish()
         self.request.close()
 
@@ -102,7 +102,7 @@ class Conversation(socketserver.StreamRequestHandler):
         self.secure = True
 
     def do_ehlo(self, _: str) -> None:
-        """Say what it can do."""
+        """List the extensions."""
         offers = ["STARTTLS"] if self.server.context and not self.secure else ["AUTH PLAIN"]
         self._say("250-here")
         self._say(f"250 {offers[0]}")
@@ -113,21 +113,21 @@ class Conversation(socketserver.StreamRequestHandler):
         self._encrypt()
 
     def do_auth(self, command: str) -> None:
-        """Let the one user in."""
+        """Accept the login of the only user."""
         given = base64.b64decode(command.split()[2]).split(b"\0")
         self._say("235 welcome" if given == [b"", b"flow", PASSWORD.encode()] else "535 no")
 
     def do_mail(self, _: str) -> None:
-        """Take any sender."""
+        """Accept any sender."""
         self._say("250 yes")
 
     def do_rcpt(self, command: str) -> None:
-        """Take any receiver."""
+        """Accept any receiver."""
         self.receivers.append(command.partition("<")[2].partition(">")[0])
         self._say("250 yes")
 
     def do_data(self, _: str) -> None:
-        """Take the mail."""
+        """Accept the mail."""
         self._say("354 go on")
         lines = []
         while (line := self.rfile.readline()) != b".\r\n":
@@ -139,21 +139,21 @@ class Conversation(socketserver.StreamRequestHandler):
         self._say("250 taken")
 
     def do_rset(self, _: str) -> None:
-        """Forget the receivers."""
+        """Clear the receivers."""
         self.receivers = []
         self._say("250 yes")
 
     def do_quit(self, _: str) -> None:
-        """Leave."""
+        """End the connection."""
         self._say("221 bye")
 
 
 class Hook(ThreadingHTTPServer):
-    """A chat's web hook.
+    """A chat's webhook.
 
     Attributes:
         posts: (path, body) of each post.
-        answer: (status, body) of what it answers next.
+        answer: (status, body) of the next response.
     """
 
     daemon_threads = True
@@ -167,17 +167,17 @@ class Hook(ThreadingHTTPServer):
         self.over = threading.Event()
 
     def url(self, path: str = "/hook/s3cret") -> str:
-        """Where to post."""
+        """The address to post to."""
         return f"http://127.0.0.1:{self.server_address[1]}{path}"
 
 
 class Posted(BaseHTTPRequestHandler):
-    """One post."""
+    """The handler of one post."""
 
     server: Hook
 
     def do_POST(self) -> None:
-        """Take it, and answer."""
+        """Store the post and respond."""
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.posts.append((self.path, body))
         if self.server.silent.is_set():
@@ -193,7 +193,7 @@ class Posted(BaseHTTPRequestHandler):
             self.wfile.write(said)
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def running(server: Any) -> Iterator[Any]:
@@ -215,7 +215,7 @@ def authority() -> trustme.CA:
 
 @pytest.fixture(scope="session")
 def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A file that says to trust it."""
+    """A file that makes clients trust this authority."""
     file: Path = tmp_path_factory.mktemp("ca") / "ca.pem"
     authority.cert_pem.write_to_path(str(file))
     return str(file)
@@ -231,13 +231,13 @@ def context(authority: trustme.CA) -> ssl.SSLContext:
 
 @pytest.fixture
 def starttls(context: ssl.SSLContext) -> Iterator[MailServer]:
-    """A mail server that encrypts when it is asked to."""
+    """A mail server that encrypts after STARTTLS."""
     yield from running(MailServer(context, at_once=False))
 
 
 @pytest.fixture
 def tls(context: ssl.SSLContext) -> Iterator[MailServer]:
-    """A mail server that encrypts from the first byte on."""
+    """A mail server that encrypts from the first byte."""
     yield from running(MailServer(context, at_once=True))
 
 
@@ -249,7 +249,7 @@ def plain() -> Iterator[MailServer]:
 
 @pytest.fixture
 def hook() -> Iterator[Hook]:
-    """A chat's web hook."""
+    """A chat's webhook."""
     yield from running(Hook())
 
 

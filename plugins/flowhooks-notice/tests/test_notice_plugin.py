@@ -1,4 +1,4 @@
-"""flowhooks-notice against a mail server and a web hook on real sockets."""
+"""flowhooks-notice against a mail server and a webhook on real sockets."""
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 
@@ -67,7 +67,7 @@ def test_the_entry_point_names_the_plugin() -> None:
 
 
 def test_an_alert_is_one_mail_to_everybody(plain: Any, make_alert: Callable[..., Alert]) -> None:
-    """One mail goes to all receivers, and says what is the matter, since when, how much, and where to look."""
+    """All receivers get one mail with the cause, its start, the count and a link to the console."""
     notice(email=email(plain), console_url="https://flows.example.com/").alert_raised(make_alert())
     ((receivers, mail),) = plain.mails
     assert receivers == ["ops@example.com", "night@example.com"]
@@ -93,7 +93,7 @@ def test_an_alert_is_one_mail_to_everybody(plain: Any, make_alert: Callable[...,
 
 
 def test_growth_is_a_mail_of_its_own(plain: Any, make_alert: Callable[..., Alert]) -> None:
-    """It has the new count in its subject and the last error in its text, and is a reply to the first mail."""
+    """A mail about growth has the new count and the last error, and replies to the first mail."""
     made = notice(email=email(plain))
     made.alert_raised(make_alert())
     last = datetime(2026, 1, 31, 10, tzinfo=UTC)
@@ -113,7 +113,7 @@ def test_growth_is_a_mail_of_its_own(plain: Any, make_alert: Callable[..., Alert
     [("text", b"ok"), ("dingtalk", b'{"errcode": 0}'), ("wecom", b'{"errcode": 0}'), ("feishu", b'{"code": 0}')],
 )
 def test_growth_in_a_chat_in_chinese(hook: Any, make_alert: Callable[..., Alert], form: str, said: bytes) -> None:
-    """The post says how many are new, and how the newest of them failed."""
+    """The post reports how many deliveries are new and how the newest failed."""
     hook.answer = (200, said)
     grown = make_alert(count=3220, notification=2, new_count=3200, last_error="收款人 <!channel> 没有账号")
     notice(chat(hook, form), language="zh").alert_raised(grown)
@@ -127,7 +127,7 @@ def test_growth_in_a_chat_in_chinese(hook: Any, make_alert: Callable[..., Alert]
 def test_a_channel_that_missed_the_first_notification_gets_the_second(
     plain: Any, hook: Any, make_alert: Callable[..., Alert]
 ) -> None:
-    """A channel that accepted one notification may refuse the next."""
+    """A channel that missed the first notification of an alert gets the next one."""
     hook.answer = (500, b"")
     made = notice(chat(hook), email=email(plain))
     with pytest.raises(NotTold):
@@ -152,7 +152,7 @@ def test_in_chinese(plain: Any, make_alert: Callable[..., Alert]) -> None:
 def test_there_are_words_for_every_cause(
     make_alert: Callable[..., Alert], cause: AlertCause, language: str, subject: str
 ) -> None:
-    """Whatever flowhooks raises, now, can be said in both languages."""
+    """Each cause of an alert has a text in both languages."""
     note = compose(
         make_alert(cause=cause, subject=subject, event_id=""), language=language, prefix="", console_url="https://c"
     )
@@ -167,7 +167,7 @@ def test_there_are_words_for_every_cause(
 def test_mail_is_encrypted_and_signed_in(
     request: pytest.FixtureRequest, server: str, ca_file: str, password: str, make_alert: Callable[..., Alert]
 ) -> None:
-    """With STARTTLS or TLS the server is known by its certificate, and the password is said only then."""
+    """With STARTTLS or TLS the plugin checks the server's certificate before it sends the password."""
     taking = request.getfixturevalue(server)
     section = email(taking, security=server, ca_file=ca_file, user="flow", password=password)
     notice(email=section).alert_raised(make_alert())
@@ -179,7 +179,7 @@ def test_mail_is_encrypted_and_signed_in(
 def test_a_server_whose_certificate_is_not_trusted_is_told_nothing(
     request: pytest.FixtureRequest, server: str, password: str, make_alert: Callable[..., Alert]
 ) -> None:
-    """Without trust there is no password and no mail."""
+    """A server with an untrusted certificate gets neither password nor mail."""
     taking = request.getfixturevalue(server)
     section = email(taking, security=server, user="flow", password=password)
     with pytest.raises(NotTold, match="certificate verify failed"):
@@ -200,7 +200,7 @@ def test_a_server_that_cannot_encrypt_is_told_nothing(
 
 
 def test_a_wrong_password_is_said_without_it(tls: Any, ca_file: str, make_alert: Callable[..., Alert]) -> None:
-    """The error says who was not let in, and not with what."""
+    """The error names the user whose login failed, but not the password."""
     section = email(tls, security="tls", ca_file=ca_file, user="flow", password="wrong-one")
     made = notice(email=section)
     with pytest.raises(NotTold, match=r"rejected the login of flow \(535\)") as raised:
@@ -210,7 +210,7 @@ def test_a_wrong_password_is_said_without_it(tls: Any, ca_file: str, make_alert:
 
 
 def test_no_value_becomes_a_header(plain: Any, make_alert: Callable[..., Alert]) -> None:
-    """Line ends in names of a callback become spaces, in the subject and in the text."""
+    """Line breaks in names of a callback become spaces, in the subject and in the text."""
     notice(email=email(plain)).alert_raised(make_alert(cause=AlertCause.PARKED, subject=f"key {NASTY}", message=NASTY))
     ((receivers, mail),) = plain.mails
     assert receivers == ["ops@example.com", "night@example.com"]
@@ -225,7 +225,7 @@ def test_no_value_becomes_a_header(plain: Any, make_alert: Callable[..., Alert])
 
 @pytest.mark.parametrize("text", [".\r\n.", "x" * 20_000, "合" * 20_000])
 def test_any_text_is_a_mail(plain: Any, make_alert: Callable[..., Alert], text: str) -> None:
-    """Dots, endless and Chinese text arrive as one mail, with lines that servers take, and are cut."""
+    """Dots, very long lines and Chinese text arrive as one mail, with lines that servers accept; long text is cut."""
     notice(email=email(plain)).alert_raised(make_alert(subject=text, message=text))
     ((_, mail),) = plain.mails
     assert len(plain.raw[0]) < 40_000
@@ -236,7 +236,7 @@ def test_any_text_is_a_mail(plain: Any, make_alert: Callable[..., Alert], text: 
 def test_a_receiver_that_is_refused_does_not_keep_the_others_from_it(
     plain: Any, make_alert: Callable[..., Alert], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One refused receiver is logged, and the mail counts as taken; if all are refused, it does not."""
+    """One refused receiver is logged and the mail counts as sent; it does not if all receivers are refused."""
     plain.says["rcpt to:<night@example.com>"] = "550 unknown"
     notice(email=email(plain)).alert_raised(make_alert())
     assert [receivers for receivers, _ in plain.mails] == [["ops@example.com"]]
@@ -248,7 +248,7 @@ def test_a_receiver_that_is_refused_does_not_keep_the_others_from_it(
 
 @pytest.mark.parametrize("command", ["MAIL", "DATA", "EHLO"])
 def test_a_server_that_says_no_has_not_taken_it(plain: Any, make_alert: Callable[..., Alert], command: str) -> None:
-    """The next time the same alert is sent, and is one mail."""
+    """A mail that the server refused is sent at the next call for the same alert, as one mail."""
     plain.says |= {command: "451 later", "HELO": "451 later"}
     made = notice(email=email(plain))
     with pytest.raises(NotTold, match="451"):
@@ -260,14 +260,14 @@ def test_a_server_that_says_no_has_not_taken_it(plain: Any, make_alert: Callable
 
 
 def test_a_mail_server_that_says_nothing_is_not_waited_for(plain: Any, make_alert: Callable[..., Alert]) -> None:
-    """The time-out ends it."""
+    """The timeout ends the connection to a mail server that sends nothing."""
     plain.silent.set()
     with pytest.raises(NotTold, match=r"email: 127\.0\.0\.1:\d+: .*tim"):
         notice(email=email(plain, timeout=0.2)).alert_raised(make_alert())
 
 
 def test_slack_and_mattermost(hook: Any, make_alert: Callable[..., Alert]) -> None:
-    """A text of which nothing but the link is read as mark-up."""
+    """In the text only the link is interpreted as mark-up."""
     notice(chat(hook), console_url="https://flows.example.com").alert_raised(make_alert())
     ((path, body),) = hook.posts
     assert path == "/hook/s3cret"
@@ -277,7 +277,7 @@ def test_slack_and_mattermost(hook: Any, make_alert: Callable[..., Alert]) -> No
 
 
 def test_dingtalk_is_signed(hook: Any, make_alert: Callable[..., Alert]) -> None:
-    """The signature is the one that DingTalk's documentation makes: of the milliseconds and the secret."""
+    """The signature matches DingTalk's documentation: computed over the milliseconds with the secret."""
     hook.answer = (200, b'{"errcode": 0, "errmsg": "ok"}')
     notice(chat(hook, "dingtalk", url=hook.url("/robot/send?access_token=t"), secret="SEC1")).alert_raised(make_alert())
     ((path, body),) = hook.posts
@@ -291,7 +291,7 @@ def test_dingtalk_is_signed(hook: Any, make_alert: Callable[..., Alert]) -> None
 
 
 def test_feishu_is_signed(hook: Any, make_alert: Callable[..., Alert]) -> None:
-    """The signature is the one that Feishu's documentation makes: of nothing, with seconds and secret as the key."""
+    """The signature matches Feishu's documentation: computed over nothing, with seconds and secret as the key."""
     hook.answer = (200, b'{"code": 0, "data": {}, "msg": "success"}')
     notice(chat(hook, "feishu", secret="SEC1")).alert_raised(make_alert())
     ((_, body),) = hook.posts
@@ -303,7 +303,7 @@ def test_feishu_is_signed(hook: Any, make_alert: Callable[..., Alert]) -> None:
 
 
 def test_wecom_takes_so_many_bytes_and_no_more(hook: Any, make_alert: Callable[..., Alert]) -> None:
-    """However long a value is, and in Chinese, the text has the 2,048 bytes that WeCom takes, and all its lines."""
+    """With long or Chinese values the text keeps all its lines and has at most the 2,048 bytes that WeCom accepts."""
     hook.answer = (200, b'{"errcode": 0, "errmsg": "ok"}')
     long = make_alert(cause=AlertCause.PARKED, subject="合" * 5_000, message="合" * 5_000)
     notice(chat(hook, "wecom"), language="zh", subject_prefix="流" * 100).alert_raised(long)
@@ -315,7 +315,7 @@ def test_wecom_takes_so_many_bytes_and_no_more(hook: Any, make_alert: Callable[.
 
 @pytest.mark.parametrize("form", ["text", "dingtalk", "wecom", "feishu"])
 def test_no_value_calls_people_or_becomes_mark_up(make_alert: Callable[..., Alert], form: str) -> None:
-    """Tags, mentions and the end of a block of code are replaced by what looks like them."""
+    """Tags, mentions and ends of code blocks are replaced by similar characters."""
     alert = make_alert(cause=AlertCause.PARKED, subject=f"key {NASTY}", message=NASTY)
     note = compose(alert, language="en", prefix="", console_url="")
     said = json.dumps(Chat(name="c", form=form, url="http://127.0.0.1/").post(note)[1], ensure_ascii=False)
@@ -340,7 +340,7 @@ REFUSALS = [
 def test_a_chat_that_says_no_has_not_taken_it(
     hook: Any, make_alert: Callable[..., Alert], refusal: tuple[str, int, bytes, str]
 ) -> None:
-    """It is asked again, and log records about it do not show its URL; a redirect is not followed."""
+    """A post that was refused is sent again, log records do not show the chat's URL, and redirects are not followed."""
     form, status, said, why = refusal
     hook.answer, hook.headers = (status, said), {"Location": hook.url("/elsewhere")}
     with pytest.raises(NotTold, match=why) as raised:
@@ -350,14 +350,14 @@ def test_a_chat_that_says_no_has_not_taken_it(
 
 
 def test_a_chat_that_says_nothing_is_not_waited_for(hook: Any, make_alert: Callable[..., Alert]) -> None:
-    """The time-out ends it."""
+    """The timeout ends the request to a chat that sends nothing."""
     hook.silent.set()
     with pytest.raises(NotTold, match=r"text: it cannot be reached: TimeoutError|timed out"):
         notice(chat(hook, timeout=0.2)).alert_raised(make_alert())
 
 
 def test_a_chat_that_is_not_there(make_alert: Callable[..., Alert]) -> None:
-    """It is said that nobody answers, without the URL."""
+    """The error reports that the chat does not answer, without its URL."""
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}/hook/s3cret"
     with pytest.raises(NotTold, match="cannot be reached: Connection refused") as raised:
@@ -366,7 +366,7 @@ def test_a_chat_that_is_not_there(make_alert: Callable[..., Alert]) -> None:
 
 
 def test_who_has_taken_it_is_not_told_again(hook: Any, plain: Any, make_alert: Callable[..., Alert]) -> None:
-    """When a chat fails, the mail is not sent a second time; another alert is one of its own."""
+    """When a chat fails, the mail is not sent a second time; another alert is another mail."""
     made = notice(chat(hook), email=email(plain))
     hook.answer = (500, b"")
     for _ in range(3):
@@ -380,7 +380,7 @@ def test_who_has_taken_it_is_not_told_again(hook: Any, plain: Any, make_alert: C
 
 
 def test_what_never_is_taken_is_forgotten(hook: Any, monkeypatch: pytest.MonkeyPatch, make_alert: Any) -> None:
-    """So many alerts are remembered, and no more."""
+    """The number of remembered alerts has a limit."""
     monkeypatch.setattr("flowhooks_notice.MOST_REMEMBERED", 3)
     hook.answer = (500, b"")
     made = notice(chat(hook))
@@ -392,7 +392,7 @@ def test_what_never_is_taken_is_forgotten(hook: Any, monkeypatch: pytest.MonkeyP
 
 
 def test_only_the_causes_that_are_wanted(hook: Any, make_alert: Callable[..., Alert]) -> None:
-    """An alert of another cause is accepted, and nobody is notified."""
+    """An alert of a cause that is not selected is accepted, and nobody is notified."""
     made = notice(chat(hook), causes=["dead", "unknown"])
     for cause in AlertCause:
         made.alert_raised(make_alert(cause=cause))
@@ -400,28 +400,28 @@ def test_only_the_causes_that_are_wanted(hook: Any, make_alert: Callable[..., Al
 
 
 def test_without_settings_it_says_so(caplog: pytest.LogCaptureFixture, make_alert: Callable[..., Alert]) -> None:
-    """Installed and not configured, it logs that nobody is notified, and is no trouble otherwise."""
+    """Without settings the plugin logs that it notifies nobody, and has no other effect."""
     with caplog.at_level(logging.WARNING, "flowhooks_notice"):
         notice().alert_raised(make_alert())
     assert "alerts are not sent" in caplog.text
 
 
 def test_two_chats_of_one_name_are_refused(hook: Any) -> None:
-    """The log could not tell them apart."""
+    """Two chats with the same name are refused, because the log could not distinguish them."""
     with pytest.raises(ValueError, match="two chats named text"):
         notice(chat(hook), chat(hook))
 
 
 @pytest.mark.parametrize("url", ["http://[x", "http://:80/s3cret", "http://h:99999/s3cret"])
 def test_a_url_that_cannot_be_read_is_not_shown(hook: Any, url: str) -> None:
-    """The chat is named, its secret URL is not."""
+    """The error names the chat, but not its secret URL."""
     with pytest.raises(ValueError, match=r"the chat text in .* its url cannot be read") as raised:
         notice(chat(hook, url=url))
     assert "s3cret" not in str(raised.value)
 
 
 def test_certificates_that_are_not_there(plain: Any) -> None:
-    """A file of certificates that cannot be read keeps the plugin from starting, with a reason."""
+    """The plugin does not start if it cannot read the file of certificates, and reports the reason."""
     with pytest.raises(ValueError, match="ca_file cannot be used: No such file"):
         notice(email=email(plain, ca_file="/nowhere/ca.pem"))
 
@@ -433,7 +433,7 @@ def test_twenty_dead_deliveries_are_one_mail(
     password: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Through the whole of flowhooks: one mail for each cause, and none again after a crash and two more starts."""
+    """In a complete server each cause is one mail, and none is repeated after a crash and two more starts."""
     monkeypatch.setenv("NOTICE_TEST_PASSWORD", password)
     section = email(
         starttls, security="starttls", ca_file=ca_file, user="flow", password={"env": "NOTICE_TEST_PASSWORD"}
@@ -460,18 +460,18 @@ def test_twenty_dead_deliveries_are_one_mail(
 
 @handler(process_key="leave")
 def grant(event: Event) -> None:
-    """Fail for good."""
+    """Fail finally."""
     raise ValueError("no")
 
 
 @handler(process_key="travel")
 def book(event: Event) -> None:
-    """Fail for good."""
+    """Fail finally."""
     raise ValueError("no")
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait until something is so."""
+    """Wait until a condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
@@ -507,7 +507,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_settings_that_cannot_be_meant_are_refused(
     flowhooks_app: Callable[..., AppHarness], settings: dict[str, Any], named: str
 ) -> None:
-    """A setting that is misspelt, or would reveal a secret, quarantines the plugin and is named; not its value."""
+    """A misspelt or revealing setting quarantines the plugin; the reason has its name, not its value."""
     with pytest.raises(FlowhooksError) as raised:
         flowhooks_app(names={"notice": Notice()}, settings={"notice": settings})
     assert named in str(raised.value)

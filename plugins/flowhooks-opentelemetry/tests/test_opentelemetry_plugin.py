@@ -1,4 +1,4 @@
-"""flowhooks-opentelemetry with the real SDK, whose spans and measures stay in memory."""
+"""flowhooks-opentelemetry with the real SDK, whose spans and measurements stay in memory."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 class Recorded:
-    """A plugin with an SDK of its own, and what that has recorded."""
+    """A plugin with an SDK of its own, and the spans and measurements that the SDK recorded."""
 
     def __init__(self) -> None:
         self._spans = InMemorySpanExporter()
@@ -63,7 +63,7 @@ class Recorded:
         return list(self._spans.get_finished_spans())
 
     def points(self, name: str) -> list[Any]:
-        """The points of one measure."""
+        """The data points of one instrument."""
         data = self._reader.get_metrics_data()
         metrics = [
             metric
@@ -74,7 +74,7 @@ class Recorded:
         return [point for metric in metrics if metric.name == name for point in metric.data.data_points]
 
     def counts(self) -> dict[tuple[Any, Any, Any], Any]:
-        """How many attempts were counted, by handler, outcome and type of error."""
+        """The number of counted attempts, by handler, outcome and type of error."""
         return {
             (
                 point.attributes["messaging.destination.name"],
@@ -92,14 +92,14 @@ class Recorded:
 
 @pytest.fixture
 def recorded() -> Iterator[Recorded]:
-    """An SDK of this test's own: the process's providers are not touched."""
+    """An SDK for this test: the process's providers do not change."""
     recorded = Recorded()
     yield recorded
     recorded.close()
 
 
 class Leave:
-    """A plugin of handlers that end in each way there is, and a wrapper that may spoil it."""
+    """A plugin with a handler for each way in which an attempt can end, and a wrapper that can change the result."""
 
     def __init__(self, spoil: object = None) -> None:
         self.spoil = spoil
@@ -131,7 +131,7 @@ class Leave:
 
     @hookimpl(wrapper=True)
     def run_handler(self) -> Generator[None, Outcome, Any]:
-        """Do to the attempt what the test wants done."""
+        """Change the attempt as the test requests."""
         outcome = yield
         if isinstance(self.spoil, BaseException):
             raise self.spoil
@@ -155,7 +155,7 @@ def test_the_entry_point_names_the_plugin() -> None:
 
 
 def test_a_success_is_a_span(leave: Callable[..., AppHarness], recorded: Recorded) -> None:
-    """The span is named and marked as the messaging conventions have it, and says which delivery it was."""
+    """The span's name and attributes follow the messaging conventions and identify the delivery."""
     app = leave()
     body: dict[str, Any] = {
         "processDefinitionKey": "fine",
@@ -193,7 +193,7 @@ def test_a_success_is_a_span(leave: Callable[..., AppHarness], recorded: Recorde
 
 
 def test_what_a_handler_traces_belongs_to_its_span(leave: Callable[..., AppHarness], recorded: Recorded) -> None:
-    """Inside the function the attempt's span is the current one."""
+    """Inside the handler the attempt's span is the current span."""
     app = leave()
     delivery = app.wait_for(app.post("1", processDefinitionKey="fine").event_id, "succeeded")
     (span,) = recorded.spans
@@ -212,7 +212,7 @@ def test_what_a_handler_traces_belongs_to_its_span(leave: Callable[..., AppHarne
 def test_an_exception_is_recorded(
     leave: Callable[..., AppHarness], recorded: Recorded, key: str, ends: tuple[str, str, str]
 ) -> None:
-    """Status, outcome and type of error say how the attempt ended, as the ledger has it, and the exception is there."""
+    """Status, outcome and type of error match the ledger, and the span has the exception."""
     outcome, error_type, description = ends
     app = leave()
     event_id = app.post("1", processDefinitionKey=key).event_id
@@ -231,7 +231,7 @@ def test_an_exception_is_recorded(
 
 
 class Speechless(Reject):
-    """An error whose text cannot be had."""
+    """An error whose text cannot be read."""
 
     def __str__(self) -> str:
         """Fail."""
@@ -241,7 +241,7 @@ class Speechless(Reject):
 def test_an_error_without_a_text_ends_the_attempt_as_it_would_without_the_plugin(
     leave: Callable[..., AppHarness], recorded: Recorded
 ) -> None:
-    """An error while recording does not replace the attempt's own: a rejected attempt is not retried."""
+    """An error while recording does not replace the attempt's own error: a rejected attempt is not retried."""
     app = leave(spoil=Speechless("x"))
     delivery = app.delivery(app.post("1", processDefinitionKey="fine").event_id)
     assert (delivery.state, delivery.outcome) == ("dead", "rejected")
@@ -251,7 +251,7 @@ def test_an_error_without_a_text_ends_the_attempt_as_it_would_without_the_plugin
 
 
 def test_an_error_that_is_no_utf8_can_be_exported(leave: Callable[..., AppHarness], recorded: Recorded) -> None:
-    """The name of a file may hold what no text does; the exporter would throw away all that it sends together."""
+    """A file name can hold bytes that are not UTF-8; without care the exporter would drop the whole batch."""
     app = leave(spoil=ValueError("no " + os.fsdecode(b"\xe4.txt")))
     app.post("1", processDefinitionKey="fine")
     (span,) = recorded.spans
@@ -260,7 +260,7 @@ def test_an_error_that_is_no_utf8_can_be_exported(leave: Callable[..., AppHarnes
 
 
 def test_each_attempt_has_its_span_and_duration(leave: Callable[..., AppHarness], recorded: Recorded) -> None:
-    """A delivery that is retried is two spans, one message id, two counts and two durations in seconds."""
+    """A retried delivery has two spans, one message id, two counts and two durations in seconds."""
     app = leave()
     event_id = app.post("1", processDefinitionKey="later").event_id
     app.advance(seconds=61)
@@ -276,7 +276,7 @@ def test_each_attempt_has_its_span_and_duration(leave: Callable[..., AppHarness]
 
 
 def test_what_other_wrappers_do_is_part_of_the_attempt(leave: Callable[..., AppHarness], recorded: Recorded) -> None:
-    """A function that returned, and whose transaction then failed, is a failed attempt here and in the ledger."""
+    """An attempt whose function returned and whose transaction failed is failed here and in the ledger."""
     app = leave(spoil=LookupError("the commit failed"))
     delivery = app.delivery(app.post("1", processDefinitionKey="fine").event_id)
     assert recorded.counts() == {("leave:fine", "failed", "LookupError"): 1}
@@ -294,7 +294,7 @@ def test_what_other_wrappers_do_is_part_of_the_attempt(leave: Callable[..., AppH
 def test_an_outcome_that_a_wrapper_made_counts(
     leave: Callable[..., AppHarness], recorded: Recorded, spoil: object, outcome: str, description: str | None
 ) -> None:
-    """A failure without an exception has its own attributes, which agree with the ledger."""
+    """A failure without an exception has attributes of its own, which agree with the ledger."""
     app = leave(spoil)
     delivery = app.delivery(app.post("1", processDefinitionKey="broken" if spoil is None else "fine").event_id)
     assert delivery.outcome == outcome
@@ -304,7 +304,7 @@ def test_an_outcome_that_a_wrapper_made_counts(
 
 
 def test_exceptions_pass_through_unchanged(recorded: Recorded) -> None:
-    """The exception that leaves the wrapper is the very object that was thrown in."""
+    """The wrapper raises the same exception object that it received."""
     error = KeyboardInterrupt("an operator's")
     wrapper = recorded.plugin.run_handler(*attempt())
     next(wrapper)
@@ -315,7 +315,7 @@ def test_exceptions_pass_through_unchanged(recorded: Recorded) -> None:
 
 
 def test_without_an_sdk_nothing_is_recorded_and_nothing_breaks() -> None:
-    """With the API alone the wrapper only passes on what it was given."""
+    """With only the API installed the wrapper returns the result unchanged."""
     wrapper = Telemetry(trace.NoOpTracerProvider()).run_handler(*attempt())
     next(wrapper)
     given = Outcome(kind=OutcomeKind.SUCCEEDED, value=1)
@@ -362,7 +362,7 @@ assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider), "the 
 
 @pytest.mark.parametrize(("given", "service"), [({}, "flowhooks"), ({"OTEL_SERVICE_NAME": "callbacks"}, "callbacks")])
 def test_it_exports_as_the_environment_says(given: dict[str, str], service: str) -> None:
-    """With `export = true` a collector gets span and measures when the process ends, under the service's name."""
+    """With `export = true` a collector gets spans and measurements under the service's name when the process ends."""
     received: dict[str, bytes] = {}
 
     class Collects(BaseHTTPRequestHandler):
@@ -403,7 +403,7 @@ def test_it_exports_as_the_environment_says(given: dict[str, str], service: str)
 def test_an_sdk_that_cannot_start_keeps_no_handler_from_its_work(
     flowhooks_app: Callable[..., AppHarness], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The SDK may reject the environment: that is logged, once, and handlers run without it."""
+    """If the environment is not valid for the SDK, this is logged once and handlers run without it."""
     monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many")
     app = flowhooks_app(
         names={"opentelemetry": Telemetry(), "leave": Leave()}, settings={"opentelemetry": {"export": True}}
@@ -415,7 +415,7 @@ def test_an_sdk_that_cannot_start_keeps_no_handler_from_its_work(
 
 
 def test_export_without_the_extra_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The plugin says which packages are missing, rather than being silent for ever."""
+    """Without the extra the plugin reports which packages are missing."""
     for module in [name for name in sys.modules if name.startswith("opentelemetry.exporter")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter", None)
@@ -424,6 +424,6 @@ def test_export_without_the_extra_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_misspelt_setting_is_refused(flowhooks_app: Callable[..., AppHarness]) -> None:
-    """The schema of the settings names it."""
+    """The schema of the settings reports a misspelt name."""
     with pytest.raises(FlowhooksError, match="exprot"):
         flowhooks_app(names={"opentelemetry": Telemetry()}, settings={"opentelemetry": {"exprot": True}})

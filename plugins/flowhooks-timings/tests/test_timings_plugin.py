@@ -1,4 +1,4 @@
-"""flowhooks-timings, run through pluggy round the built-in `run_handler`, on real files."""
+"""flowhooks-timings, run through pluggy around the built-in `run_handler`, on real files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SUCCEEDED = Outcome(kind=OutcomeKind.SUCCEEDED)
 
 
 def delivery(number: int = 1, *, attempt: int = 1) -> Delivery:
-    """One delivery of a handler that needs not exist."""
+    """One delivery of a handler that need not exist."""
     return Delivery(id=f"delivery-{number}", event_id="event-1", handler="some:thing", attempt=attempt)
 
 
@@ -43,18 +43,18 @@ def manager(timings: Timings) -> pluggy.PluginManager:
 
 @handler(every=True)
 def fine(event: Event) -> str:
-    """Return something."""
+    """Return a value."""
     return event.id
 
 
 @handler(every=True)
 def refused(event: Event) -> None:
-    """Raise what a handler may raise."""
+    """Raise an exception that a handler may raise."""
     raise Reject("never")
 
 
 def run(made: pluggy.PluginManager, what: Handler, which: Delivery) -> Any:
-    """One attempt, as dispatch makes it."""
+    """Make one attempt as the dispatcher does."""
     return made.hook.run_handler(handler=what, event=EVENT, delivery=which)
 
 
@@ -66,14 +66,14 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def timings(file: Path) -> Timings:
-    """A plugin of its own for each test, configured as the server does it."""
+    """A plugin for each test, configured as the server does it."""
     made = Timings()
     made.configure({"file": str(file)})
     return made
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
-    """The lines that were written, without the times of day."""
+    """The written lines without their times."""
     found = [json.loads(line) for line in file.read_text("ascii").splitlines()]
     assert all(datetime.fromisoformat(line.pop("at")).tzinfo is UTC for line in found)
     return found
@@ -86,7 +86,7 @@ def test_the_entry_point_names_the_plugin() -> None:
 
 
 def test_an_attempt_is_measured(timings: Timings, file: Path) -> None:
-    """The handler's result comes through, and the line's seconds lie within the time that the run took."""
+    """The handler's result is returned, and the seconds on the line are within the duration of the run."""
     made = manager(timings)
     began = perf_counter()
     assert run(made, fine, delivery()) == Outcome(kind=OutcomeKind.SUCCEEDED, value="event-1")
@@ -106,7 +106,7 @@ def test_an_attempt_is_measured(timings: Timings, file: Path) -> None:
 
 
 def test_an_attempt_that_raises_is_measured(timings: Timings, file: Path) -> None:
-    """The handler's exception comes through the wrapper unchanged, and the attempt is measured all the same."""
+    """The wrapper raises the handler's exception unchanged and measures the attempt too."""
     made = manager(timings)
     with pytest.raises(Reject, match="never"):
         run(made, refused, delivery())
@@ -118,7 +118,7 @@ def test_an_attempt_that_raises_is_measured(timings: Timings, file: Path) -> Non
 
 
 def test_attempts_are_told_apart(timings: Timings, file: Path) -> None:
-    """Each attempt gets its own time, once; what was not measured here is null."""
+    """Each attempt gets its own time, once; the time of an attempt that was not measured is null."""
     made = manager(timings)
     run(made, fine, delivery(attempt=1))
     run(made, fine, delivery(attempt=2))
@@ -130,7 +130,7 @@ def test_attempts_are_told_apart(timings: Timings, file: Path) -> None:
 
 
 def test_an_accepted_event_is_a_line(timings: Timings, file: Path) -> None:
-    """A stored event is written with the handlers that it goes to."""
+    """A stored event is a line with its handlers."""
     manager(timings).hook.event_accepted(event=EVENT, handlers=("a:b", "c:d"))
     assert lines(file) == [
         {"what": "accepted", "event": "event-1", "source": "default", "kind": "complete", "handlers": ["a:b", "c:d"]}
@@ -138,7 +138,7 @@ def test_an_accepted_event_is_a_line(timings: Timings, file: Path) -> None:
 
 
 def test_values_cannot_forge_lines(timings: Timings, file: Path) -> None:
-    """Line ends and control characters in a value are escaped: one event is one line, in plain ASCII."""
+    """Line breaks and control characters in a value are escaped: one event is one line of ASCII."""
     nasty = 'x"\r\n\x1b[31m\u2028合\n{"what": "settled"}'
     manager(timings).hook.event_accepted(event=EVENT, handlers=(nasty,))
     (line,) = lines(file)
@@ -146,7 +146,7 @@ def test_values_cannot_forge_lines(timings: Timings, file: Path) -> None:
 
 
 def test_what_is_never_settled_is_forgotten(file: Path) -> None:
-    """Beyond the bound the oldest measured attempt makes room."""
+    """Above the limit the oldest measured attempt is dropped."""
     timings = Timings(most=2)
     timings.configure({"file": str(file)})
     made = manager(timings)
@@ -158,7 +158,7 @@ def test_what_is_never_settled_is_forgotten(file: Path) -> None:
 
 
 def test_many_threads_are_measured_at_once(timings: Timings, file: Path) -> None:
-    """Eight threads run and settle at once: each attempt gets a whole line and a time of its own."""
+    """Eight threads run and settle at once: each attempt gets a complete line and its own time."""
     made = manager(timings)
     together = Barrier(8, timeout=10)
 
@@ -177,7 +177,7 @@ def test_many_threads_are_measured_at_once(timings: Timings, file: Path) -> None
 
 
 def test_without_a_file_it_logs(caplog: pytest.LogCaptureFixture) -> None:
-    """Without settings the same is a record of the log, at level info, its values beside its name."""
+    """Without settings each measurement is a log record of level info, with its values as members."""
     timings = Timings()
     timings.configure({})
     with caplog.at_level(logging.INFO, "flowhooks_timings"):
@@ -186,7 +186,7 @@ def test_without_a_file_it_logs(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_in_the_log_each_value_is_a_member(caplog: pytest.LogCaptureFixture) -> None:
-    """They go beside the record's name, so that the log, which is JSON itself, has no JSON within a text."""
+    """Values are members of the log record, so the JSON log has no JSON within a text."""
     timings = Timings()
     timings.configure({})
     with caplog.at_level(logging.INFO, "flowhooks_timings"):
@@ -214,6 +214,6 @@ def test_in_the_log_each_value_is_a_member(caplog: pytest.LogCaptureFixture) -> 
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, Any], message: str) -> None:
-    """A setting that is misspelt or of a wrong type is named."""
+    """A misspelt setting or a wrong type is reported."""
     with pytest.raises(ValueError, match=message):
         Timings().configure(settings)

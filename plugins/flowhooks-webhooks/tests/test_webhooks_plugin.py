@@ -46,7 +46,7 @@ class Message:
 
     @property
     def id(self) -> str:
-        """The message's id, the same in each repetition."""
+        """The message's id, equal in each repetition."""
         return self.headers["webhook-id"]
 
     @property
@@ -57,13 +57,13 @@ class Message:
 
 @dataclass
 class Receiver:
-    """A service that takes webhooks: verifies each with the library, and answers as configured, with 204 after that.
+    """A service that verifies each webhook with the library and answers as configured, afterwards with 204.
 
     Attributes:
-        secret: what it verifies with.
-        answers: the next answers, each a status and header fields.
-        messages: what it was sent.
-        refused: what did not fit the signature.
+        secret: the secret it verifies with.
+        answers: the next responses, each a status and header fields.
+        messages: the messages it received.
+        refused: the messages whose signature was wrong.
     """
 
     secret: str = SECRET
@@ -75,7 +75,7 @@ class Receiver:
     lock: Lock = field(default_factory=Lock)
 
     def take(self, message: Message) -> tuple[int, dict[str, str]]:
-        """Verify a message; how to answer it."""
+        """Verify a message and return the response."""
         with self.lock:
             try:
                 Webhook(self.secret).verify(message.body, dict(message.headers))
@@ -87,7 +87,7 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The address it listens on."""
         return f"http://127.0.0.1:{self.port}/hooks"
 
 
@@ -128,7 +128,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
 
 @pytest.fixture
 def plugin() -> Iterator[Webhooks]:
-    """A plugin of its own for each test."""
+    """A plugin for each test."""
     plugin = Webhooks()
     yield plugin
     plugin.sender.close()
@@ -138,7 +138,7 @@ def plugin() -> Iterator[Webhooks]:
 def forwarding(
     plugin: Webhooks, receiver: Receiver, flowhooks_app: Callable[..., AppHarness]
 ) -> Callable[..., AppHarness]:
-    """Start flowhooks with one endpoint, `crm`, at the receiver; or with those that are given."""
+    """Start flowhooks with one endpoint, `crm`, at the receiver, or with the given endpoints."""
 
     def start(*endpoints: dict[str, Any], **changes: Any) -> AppHarness:
         one = {"name": "crm", "url": receiver.url, "secret": SECRET, "process_key": "leave"} | changes
@@ -154,7 +154,7 @@ def test_the_entry_point_names_the_plugin() -> None:
 
 
 def test_an_event_is_forwarded_and_signed(forwarding: Callable[..., AppHarness], receiver: Receiver) -> None:
-    """The receiver verifies the message, finds the event's members by their contract's names, and is asked once."""
+    """The receiver verifies the message, finds the event's members by the names of the contract, and is called once."""
     app = forwarding(headers={"X-Tenant": "north"})
     body: dict[str, Any] = {
         "processDefinitionKey": "leave",
@@ -194,7 +194,7 @@ def test_an_event_is_forwarded_and_signed(forwarding: Callable[..., AppHarness],
 
 
 def test_a_retry_is_the_same_message(forwarding: Callable[..., AppHarness], receiver: Receiver) -> None:
-    """After an answer 500 the message comes again, with the same id and body, and is verified again."""
+    """After a response 500 the message is sent again with the same id and body, and verifies again."""
     receiver.answers = [(500, {}), (502, {})]
     app = forwarding()
     event_id = app.post("1", processDefinitionKey="leave").event_id
@@ -208,7 +208,7 @@ def test_a_retry_is_the_same_message(forwarding: Callable[..., AppHarness], rece
 
 
 def test_each_endpoint_has_its_own_deliveries(forwarding: Callable[..., AppHarness], receiver: Receiver) -> None:
-    """One service that is away does not keep another from its message, nor is that one sent again."""
+    """An endpoint that is down does not delay another endpoint, which gets its message once."""
     whole = {"secret": SECRET, "process_key": ["leave", "travel"]}
     app = forwarding(
         {"name": "away", "url": "http://127.0.0.1:1/", **whole}, {"name": "crm", "url": receiver.url, **whole}
@@ -242,7 +242,7 @@ def test_each_endpoint_has_its_own_deliveries(forwarding: Callable[..., AppHarne
 def test_what_will_not_get_better_is_rejected(
     forwarding: Callable[..., AppHarness], receiver: Receiver, status: int, says: str
 ) -> None:
-    """The delivery is dead after one attempt and says why; the place that a redirect names is not asked."""
+    """A permanent failure makes the delivery dead after one attempt, with the reason; a redirect is not followed."""
     receiver.answers = [(status, {"location": f"{receiver.url}/elsewhere"})]
     app = forwarding()
     event_id = app.post("1", processDefinitionKey="leave").event_id
@@ -255,7 +255,7 @@ def test_what_will_not_get_better_is_rejected(
 
 @pytest.mark.parametrize("status", [408, 425, 429, 503])
 def test_the_receiver_says_when(forwarding: Callable[..., AppHarness], receiver: Receiver, status: int) -> None:
-    """A Retry-After is kept: the message comes again then, not before."""
+    """Retry-After is followed: the message is sent again at that time, not earlier."""
     receiver.answers = [(status, {"retry-after": "120"})]
     app = forwarding()
     event_id = app.post("1", processDefinitionKey="leave").event_id
@@ -302,7 +302,7 @@ def test_how_retry_after_is_read(
 def test_a_receiver_that_asks_for_a_second_does_not_use_up_the_attempts(
     forwarding: Callable[..., AppHarness], receiver: Receiver
 ) -> None:
-    """The second attempt's Retry-After of a second is drawn out to the schedule's five minutes."""
+    """If the second response requests one second, the schedule's five minutes apply."""
     receiver.answers = [(429, {"retry-after": "1"})] * 2
     app = forwarding()
     event_id = app.post("1", processDefinitionKey="leave").event_id
@@ -313,7 +313,7 @@ def test_a_receiver_that_asks_for_a_second_does_not_use_up_the_attempts(
 
 
 def test_after_a_replay_the_receiver_is_given_seconds_at_least(plugin: Webhooks, receiver: Receiver) -> None:
-    """Beyond the schedule's attempts, as after a replay, what the receiver asks for holds, but for a few seconds."""
+    """After the schedule's last attempt, the receiver's Retry-After applies, with a minimum of seconds."""
     receiver.answers = [(429, {"retry-after": "1"}), (429, {"retry-after": "60"})]
     (handler,) = handlers_of(plugin, section(url=receiver.url, every=True))
     for seconds in (5, 60):
@@ -332,7 +332,7 @@ def test_after_a_replay_the_receiver_is_given_seconds_at_least(plugin: Webhooks,
 def test_no_answer_is_a_failed_attempt(
     forwarding: Callable[..., AppHarness], receiver: Receiver, answer: int, says: str
 ) -> None:
-    """An answer that does not come in time, or not at all, is retried with the same id."""
+    """A missing or late response is a failed attempt, and the message is sent again with the same id."""
     receiver.answers = [(answer, {})]
     app = forwarding(timeout=0.2 if answer == HANGS else 10)
     event_id = app.post("1", processDefinitionKey="leave").event_id
@@ -344,7 +344,7 @@ def test_no_answer_is_a_failed_attempt(
 
 @pytest.mark.parametrize("knows", [SECRET, OTHER_SECRET])
 def test_secrets_can_be_changed(forwarding: Callable[..., AppHarness], receiver: Receiver, knows: str) -> None:
-    """With the new and the old secret in the settings, a receiver that knows either one verifies the message."""
+    """With the new and the old secret in the settings, a receiver that has either one verifies the message."""
     receiver.secret = knows
     app = forwarding(secret=[OTHER_SECRET, SECRET])
     assert app.post("1", processDefinitionKey="leave").status == 200
@@ -352,7 +352,7 @@ def test_secrets_can_be_changed(forwarding: Callable[..., AppHarness], receiver:
 
 
 def test_a_receiver_with_another_secret_refuses(forwarding: Callable[..., AppHarness], receiver: Receiver) -> None:
-    """The signature is that of the secret: who knows another one does not verify it, and says 401."""
+    """A receiver with another secret does not verify the message and responds 401."""
     receiver.secret = OTHER_SECRET
     app = forwarding()
     event_id = app.post("1", processDefinitionKey="leave").event_id
@@ -371,7 +371,7 @@ def test_every_event_of_a_kind(forwarding: Callable[..., AppHarness], receiver: 
 def test_nothing_secret_is_shown(
     forwarding: Callable[..., AppHarness], receiver: Receiver, answer: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """User info and query of the URL, secrets and header fields reach the receiver, and no error, traceback or log."""
+    """User info and query of the URL, secrets and header fields reach the receiver, but no error, traceback or log."""
     receiver.answers = [(answer, {})]
     caplog.set_level(logging.DEBUG)
     url = f"http://someone:pass-4711@127.0.0.1:{receiver.port}/hooks?token=query-4711"
@@ -390,7 +390,7 @@ def test_nothing_secret_is_shown(
 
 
 def test_where_a_message_goes_is_shown_by_host_only(plugin: Webhooks) -> None:
-    """The handler's summary names the host; its URL is nowhere in what may be printed of it."""
+    """The handler's summary names the host; no printed text has the URL."""
     plugin.configure(settings={"endpoints": [section(url="https://me:pw@crm.example/x?y=z", process_key="leave")]})
     (handler,) = plugin.handlers()
     assert handler.summary == "Forward events to crm.example."
@@ -398,7 +398,7 @@ def test_where_a_message_goes_is_shown_by_host_only(plugin: Webhooks) -> None:
 
 
 def test_many_are_forwarded_at_once(forwarding: Callable[..., AppHarness], receiver: Receiver) -> None:
-    """Forty events from eight threads: forty messages, all verified, each with an id of its own."""
+    """Forty events from eight threads are forty verified messages, each with an id of its own."""
     app = forwarding()
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda n: app.post(str(n), processDefinitionKey="leave"), range(40)))
@@ -410,7 +410,7 @@ def test_many_are_forwarded_at_once(forwarding: Callable[..., AppHarness], recei
 
 @pytest.mark.parametrize("lines", [3, pytest.param(10, marks=pytest.mark.long)])
 def test_a_receiver_that_minds_the_id_takes_it_once(plugin: Webhooks, receiver: Receiver, lines: int) -> None:
-    """However often flowhooks is killed or told the same thing again, all messages of an event have one id."""
+    """After any number of kills and repeated callbacks, all messages of an event have one id."""
     report = exactly_once(
         plugin,
         name="webhooks",
@@ -423,18 +423,18 @@ def test_a_receiver_that_minds_the_id_takes_it_once(plugin: Webhooks, receiver: 
 
 
 def section(**changes: Any) -> dict[str, Any]:
-    """An endpoint of the settings, with changes."""
+    """The settings of an endpoint, with changes."""
     return {"name": "crm", "url": "https://crm.example/hooks", "secret": SECRET} | changes
 
 
 def handlers_of(plugin: Webhooks, *endpoints: dict[str, Any]) -> list[Handler]:
-    """The handlers that these endpoints become."""
+    """The handlers that the plugin makes of these endpoints."""
     plugin.configure(settings={"endpoints": list(endpoints)})
     return list(plugin.handlers())
 
 
 def test_what_the_handlers_listen_to(plugin: Webhooks) -> None:
-    """An endpoint's selectors are its handler's, and it may run again on the usual schedule."""
+    """A handler has the selectors of its endpoint, and is retried on the usual schedule."""
     crm, erp = handlers_of(
         plugin,
         section(process_key=["leave", "travel"], callback_class="com.example.Signed"),
@@ -447,7 +447,7 @@ def test_what_the_handlers_listen_to(plugin: Webhooks) -> None:
 
 
 def test_other_kinds_have_types_of_their_own(plugin: Webhooks, receiver: Receiver) -> None:
-    """The type of a kind of callback that a plugin has added is `flow.` and its name."""
+    """The type of a callback kind that a plugin added is `flow.` and the kind's name."""
     (handler,) = handlers_of(plugin, section(url=receiver.url, every=True, kind="cancel"))
     handler(make_event(kind="cancel"), Delivery(id="d1", event_id="e1", handler="webhooks:crm", attempt=1))
     assert [one.json["type"] for one in receiver.messages] == ["flow.cancel"]
@@ -487,7 +487,7 @@ LONG = "whsec_" + base64.b64encode(b"k" * 65).decode()
 def test_wrong_settings_quarantine_the_plugin(
     plugin: Webhooks, flowhooks_app: Callable[..., AppHarness], changes: dict[str, Any], says: str
 ) -> None:
-    """One line names the endpoint and the fault, and shows nothing that is secret."""
+    """One line names the endpoint and the fault, without any secret."""
     one = section(process_key="leave") | changes
     with pytest.raises(ValueError, match=r"^endpoint 'crm' in ") as refused:
         plugin.configure(settings={"endpoints": [one]})
@@ -512,7 +512,7 @@ def test_wrong_settings_quarantine_the_plugin(
 def test_the_schema_of_the_settings_refuses(
     plugin: Webhooks, flowhooks_app: Callable[..., AppHarness], changes: dict[str, Any], says: str
 ) -> None:
-    """A misspelt setting, or one of a wrong type, is found by the shipped schema, and named."""
+    """The shipped schema finds a misspelt setting or a wrong type, and names it."""
     with pytest.raises(FlowhooksError, match=says):
         flowhooks_app(
             names={"webhooks": plugin},
@@ -523,7 +523,7 @@ def test_the_schema_of_the_settings_refuses(
 def test_a_secret_comes_from_the_environment(
     forwarding: Callable[..., AppHarness], receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`secret = {env = "CRM_SECRET"}` signs with what the variable holds."""
+    """`secret = {env = "CRM_SECRET"}` signs with the value of the variable."""
     monkeypatch.setenv("CRM_SECRET", OTHER_SECRET)
     receiver.secret = OTHER_SECRET
     app = forwarding(secret={"env": "CRM_SECRET"})
@@ -532,6 +532,6 @@ def test_a_secret_comes_from_the_environment(
 
 
 def test_two_endpoints_of_one_name_are_refused(plugin: Webhooks) -> None:
-    """Their deliveries could not be distinguished."""
+    """Two endpoints with the same name are refused, because their deliveries could not be distinguished."""
     with pytest.raises(ValueError, match=r"has two endpoints named crm$"):
         plugin.configure(settings={"endpoints": [section(every=True), section(every=True)]})
