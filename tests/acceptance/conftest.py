@@ -58,7 +58,7 @@ OURS = re.compile(
 
 
 class Answer(NamedTuple):
-    """One answer as it came."""
+    """One response as it was received."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -71,11 +71,11 @@ class Answer(NamedTuple):
 
     @property
     def event_id(self):
-        """Which event it speaks of."""
+        """The id of the event that the response names."""
         return self.headers["Flowhooks-Event"]
 
     def message_of_error(self, status, *, path=None):
-        """Check that it is an error of this status with exactly the contract's envelope; returns its message."""
+        """Check that this is an error with this status and exactly the contract's envelope; return its message."""
         assert self.status == status, (self.status, self.body[:500])
         body = self.json
         assert list(body) == ERROR
@@ -93,7 +93,7 @@ class Answer(NamedTuple):
 
 
 class Server:
-    """One `flowhooks serve` or `flowhooks worker`, and its log; `ready` is what it logs when it is ready."""
+    """One `flowhooks serve` or `flowhooks worker` and its log; `ready` is the event that it logs when it is ready."""
 
     def __init__(self, command, *, folder, environ, ready="server_started"):
         self._ready = ready
@@ -120,12 +120,12 @@ class Server:
             self._news.notify_all()
 
     def logged(self, event, **values):
-        """The records of this event so far, with these values."""
+        """The records of this log event so far that have these values."""
         with self._news:
             return [one for one in self.records if one["event"] == event and values.items() <= one.items()]
 
     def until_logged(self, event, *, times=1, within=WAIT_TIMEOUT, **values):
-        """Wait until this event has been logged so many times with these values; returns the last of these records."""
+        """Wait until this log event with these values has been logged `times` times; return the last record."""
         end = time.monotonic() + within
         with self._news:
             while len(found := self.logged(event, **values)) < times:
@@ -137,7 +137,7 @@ class Server:
             return found[times - 1]
 
     def reload(self, event="settings_reloaded"):
-        """Send SIGHUP, and wait until the event that it causes is logged; returns that record."""
+        """Send SIGHUP, wait until the resulting event is logged, and return its record."""
         before = len(self.logged(event))
         self.signal(signal.SIGHUP)
         return self.until_logged(event, times=before + 1)
@@ -153,19 +153,19 @@ class Server:
         return _place(self.until_logged(self._ready)["admin"])
 
     def ask(self, method, path, body=None, headers=None, *, admin=False, timeout=30):
-        """One request on a connection of its own."""
+        """Send one request on a new connection."""
         with closing(http.client.HTTPConnection(*(self.admin if admin else self.place), timeout=timeout)) as connection:
             connection.request(method, path, body, headers or {})
             return read(connection.getresponse())
 
     def post(self, instance, body, *, kind="complete", timeout=30, **headers):
-        """One callback; a header's name is written with underscores."""
+        """Send one callback; underscores in a header's name stand for dashes."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         sent = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
         return self.ask("POST", f"/flow/{instance}/call-back/{kind}", raw, sent, timeout=timeout)
 
     def send(self, raw, *, half_close=False, timeout=WAIT_TIMEOUT):
-        """Send bytes on a connection of their own; returns all that comes back until the server closes."""
+        """Send bytes on a new connection; return everything received until the server closes it."""
         with closing(socket.create_connection(self.place, timeout=timeout)) as connection:
             try:
                 connection.sendall(raw)
@@ -176,7 +176,7 @@ class Server:
             return _all_of(connection)
 
     def operate(self, token, name, **arguments):
-        """One operation of the administration API."""
+        """Call one operation of the administration API."""
         headers = {"Authorization": f"Bearer {token}"}
         return self.ask("POST", f"/api/operations/{name}", json.dumps(arguments), headers, admin=True)
 
@@ -190,7 +190,7 @@ class Server:
         self.process.send_signal(number)
 
     def wait(self, timeout=WAIT_TIMEOUT):
-        """Wait for its end and its whole log; returns the exit code."""
+        """Wait for the end of the process and its complete log; return the exit code."""
         late = False
         try:
             code = self.process.wait(timeout)
@@ -204,24 +204,24 @@ class Server:
         return code
 
     def stop(self):
-        """Ask for an orderly end."""
+        """Request an orderly shutdown."""
         self.signal()
         assert self.wait() == 0, "\n".join(self.lines[-20:])
 
     def kill(self):
-        """End it in the middle of whatever it does."""
+        """Kill the process."""
         self.process.kill()
         self.wait()
 
     def check_log(self):
-        """Check that the log has one JSON object a line, and no traceback of anything but plugins."""
+        """Check that the log has one JSON object per line, and no traceback except those of plugins."""
         for line, record in self.log():
             assert isinstance(record, dict), line
             assert record["event"] is not None, line
             assert "traceback" not in record, line
 
     def log(self):
-        """Every line so far, with its record."""
+        """Every line so far with its parsed record."""
         with self._news:
             return list(zip(self.lines, self.records, strict=True))
 
@@ -232,7 +232,7 @@ def _place(url):
 
 
 def read(response):
-    """An answer of `http.client`, whole."""
+    """A complete response of `http.client`."""
     return Answer(response.status, response.headers, response.read())
 
 
@@ -247,7 +247,7 @@ def _all_of(connection):
 
 
 class Site:
-    """A folder with all files of a server, in which one can be started repeatedly."""
+    """A folder with all files of a server, in which servers can be started repeatedly."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -260,11 +260,11 @@ class Site:
         self._servers = []
 
     def plugin(self, name, source):
-        """Install a single-file plugin, or replace it."""
+        """Install or replace a single-file plugin."""
         (self.plugins / f"{name}.py").write_text(source)
 
     def remove(self, name):
-        """Take a plugin away."""
+        """Remove a plugin."""
         (self.plugins / f"{name}.py").unlink()
 
     def _environ(self, settings):
@@ -273,7 +273,7 @@ class Site:
         return kept | given | {"JOURNAL": str(self.journal), "PYTHONFAULTHANDLER": "1"}
 
     def command(self, *words):
-        """A command line of flowhooks in this folder, with nothing installed but what the test installs."""
+        """A flowhooks command in this folder, where only the packages that the test installs are installed."""
         return [*map(str, self.flowhooks), *map(str, words)]
 
     def start(self, *words, config="", ready=True, listen="127.0.0.1:0", admin="127.0.0.1:0", **settings):
@@ -295,12 +295,12 @@ class Site:
         return server
 
     def launch(self, command, environ):
-        """Start a server by a command of the test's own."""
+        """Start a server with a command that the test gives."""
         self._servers.append(Server(command, folder=self.folder, environ=environ))
         return self._servers[-1]
 
     def start_worker(self, *words, ready=True, **settings):
-        """Start a worker, with the plugins of the folders that are given."""
+        """Start a worker with the plugins of the given folders."""
         others = [one.name for one in entry_points(group="flowhooks")]
         worker = Server(
             self.command("worker", "--database", self.database, *words),
@@ -314,33 +314,33 @@ class Site:
         return worker
 
     def run(self, *words, **settings):
-        """Run a command of flowhooks to its end."""
+        """Run a flowhooks command until it ends."""
         return fork_server.run(self.command(*words), cwd=self.folder, env=self._environ(settings))
 
     def token(self):
-        """The requirements of the administration API in the lock file."""
+        """The headers for the administration API, from the lock file."""
         return json.loads(self.database.with_name("flowhooks.db.lock").read_text())["token"]
 
     @contextmanager
     def ledger(self):
-        """The ledger, to look at."""
+        """The ledger, opened for reading."""
         with closing(Reader(self.url)) as reader:
             yield reader
 
     def balance(self):
-        """Check that the counts balance; returns them."""
+        """Check that the counts balance, and return them."""
         with self.ledger() as ledger:
             books = ledger.verify()
         assert books.trouble == []
         return books
 
     def until(self, wanted, *, within=WAIT_TIMEOUT):
-        """Wait until `wanted(ledger)` is true; returns what it gave."""
+        """Wait until `wanted(ledger)` is true; return its result."""
         with self.ledger() as ledger:
             return waiting.until(lambda: wanted(ledger), seconds=within, poll=0.02, why=ledger.verify)
 
     def close(self):
-        """Kill every server that still runs."""
+        """Kill every server that is still running."""
         for server in self._servers:
             if server.process.poll() is None:
                 server.process.kill()
@@ -360,9 +360,9 @@ sys.addaudithook(refuse)
 
 
 class Environment:
-    """An environment with wheels and what they ask for, and nothing else, not even a network.
+    """An environment with wheels and their requirements, and nothing else, not even a network.
 
-    Their requirements are not downloaded: each file is a link to that of the environment of these tests.
+    Requirements are not downloaded: each file is a link to the file in the environment of these tests.
     """
 
     def __init__(self, folder):
@@ -373,7 +373,7 @@ class Environment:
         (self.packages / "sitecustomize.py").write_text(OFFLINE)
 
     def install(self, *wheels, also=()):
-        """Install wheels, and link what they and `also` require, such as `"flowhooks[new]"`."""
+        """Install wheels, and link the requirements of the wheels and of `also`, such as `"flowhooks[new]"`."""
         pip = [sys.executable, "-m", "pip", "--python", self.python]
         self.run(*wheels, command=[*pip, "install", "--quiet", "--no-deps", "--no-index"])
         here = {canonicalize_name(one.name): one for one in distributions(path=[str(self.packages)])}
@@ -398,7 +398,7 @@ class Environment:
         return found
 
     def run(self, *words, command=None, cwd=None, code=0, **environ):
-        """Run a module there, or `command`; what it says. It has to end with this exit code."""
+        """Run a module or `command` there and return its output; the exit code must be this one."""
         kept = {name: value for name, value in os.environ.items() if not re.match("FLOWHOOKS_|PYTHON|PYTEST", name)}
         ran = subprocess.run(
             [str(word) for word in (*(command or [self.python, "-P", "-m"]), *words)],
@@ -415,13 +415,13 @@ class Environment:
 
 @pytest.fixture
 def environment(tmp_path):
-    """An environment of this test's own, in which nothing is installed yet."""
+    """A new environment in which nothing is installed yet."""
     return Environment(tmp_path / "environment")
 
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """A function that builds the wheel of a folder, without fetching anything; each once, in whichever process."""
+    """A function that builds the wheel of a folder without downloads; once for all test processes."""
     base = tmp_path_factory.getbasetemp()
     wheels = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "wheels"
 
@@ -444,7 +444,7 @@ def built(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def make_site(tmp_path_factory):
-    """Make a site that lives as long as the tests of this file."""
+    """A function that makes a site for all tests of a file."""
     sites = []
 
     def make():
@@ -458,7 +458,7 @@ def make_site(tmp_path_factory):
 
 @pytest.fixture(params=["embedded", pytest.param("procrastinate", marks=pytest.mark.long)])
 def sharing(request, make_site, postgresql_url):
-    """A site whose processes share a ledger on PostgreSQL, with each runner in turn; a dead one is missed quickly."""
+    """A site whose processes share a ledger on PostgreSQL, with each runner in turn; dead processes expire quickly."""
     site = make_site()
     site.settings = {"ledger__heartbeat_timeout": 1.5, "runner__kind": request.param}
     if request.param == "procrastinate":
@@ -472,7 +472,7 @@ def sharing(request, make_site, postgresql_url):
 
 @pytest.fixture(scope="session")
 def breakable_server():
-    """A PostgreSQL that tests may break; each leaves it running."""
+    """A PostgreSQL server that tests may break; each test leaves it running."""
     with postgresql.breakable() as server:
         url = server.make("ledger")
         upgrade(url)
@@ -482,7 +482,7 @@ def breakable_server():
 
 @pytest.fixture
 def broken(breakable_server, make_site):
-    """A site on a database of this test's own, on a server that may be broken, through a proxy that may be, too."""
+    """A site with a new database on a server and a proxy that tests may break."""
     name = f"flowhooks_{uuid.uuid4().hex}"
     site = make_site()
     site.server = breakable_server
@@ -499,7 +499,7 @@ def broken(breakable_server, make_site):
 
 @pytest.fixture
 def site(tmp_path):
-    """A site of this test's own."""
+    """A site for one test."""
     site = Site(tmp_path / "site")
     yield site
     site.close()

@@ -1,4 +1,4 @@
-"""Every plugin of `plugins/` in one real server: none is in another's way, and each does its work."""
+"""All plugins of `plugins/` in one real server: no plugin disturbs another, and each does its work."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def names():
 
 @pytest.fixture
 def outside():
-    """All that is outside: a service that takes messages, a collector and a chat; what each path was posted."""
+    """The outside world: a service that receives messages, a collector and a chat; the posts to each path."""
     posted = defaultdict(list)
 
     class Takes(BaseHTTPRequestHandler):
@@ -90,7 +90,7 @@ def lines(file):
 
 
 def test_all_of_them_are_installed_and_listed():
-    """Each package of `plugins/` is in the environment of these tests, in `make`'s, and on the page of plugins."""
+    """Each package of `plugins/` is in the tests' and `make`'s environments and on the page of plugins."""
     installed = {one.name: one.value for one in entry_points(group="flowhooks")}
     assert names().items() <= installed.items()
     folders = {file.parent.name for file in PLUGINS.glob("*/pyproject.toml")}
@@ -101,7 +101,7 @@ def test_all_of_them_are_installed_and_listed():
 
 
 def test_all_plugins_work_together(site, outside, monkeypatch):
-    """One contract is archived, one is refused: each plugin has done what it is for, on both."""
+    """One contract is archived and one is rejected: each plugin has done its work for both."""
     monkeypatch.setenv("CRM_SECRET", SECRET)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{outside['port']}")
@@ -140,14 +140,14 @@ def test_all_plugins_work_together(site, outside, monkeypatch):
 
 
 def contracts(site, good, ids):
-    """The contract that has a business key is archived."""
+    """The contract with a business key is archived."""
     with closing(sqlite3.connect(site.folder / "contracts.db")) as archive:
         found = archive.execute("SELECT business_key, delivery_id FROM contracts").fetchall()
     assert found == [("HT-1", ids[good.event_id]["contracts:archive_contract"])]
 
 
 def webhooks(outside, ids):
-    """Both events were forwarded, each once, and the signatures are right."""
+    """Both events were forwarded once with valid signatures."""
     messages = [(headers["webhook-id"], Webhook(SECRET).verify(body, headers)) for headers, body in outside["/hooks"]]
     assert sorted((one, message["data"]["eventId"]) for one, message in messages) == sorted(
         (deliveries["webhooks:crm"], event_id) for event_id, deliveries in ids.items()
@@ -161,7 +161,7 @@ def notice(outside):
 
 
 def opentelemetry(outside, ids):
-    """Each attempt is a span, also those of the other plugins' handlers."""
+    """Each attempt is a span, including attempts of other plugins' handlers."""
 
     def spans():
         return {
@@ -183,7 +183,7 @@ def opentelemetry(outside, ids):
 
 
 def measures(outside):
-    """The names of what was measured."""
+    """The names of the instruments."""
     return {
         metric.name
         for _, body in outside["/v1/metrics"]
@@ -203,7 +203,7 @@ def timings(site, ids):
 
 
 def audit(site, ids):
-    """Each event is recorded once, with how the other plugins' attempts ended, and the trail is whole."""
+    """Each event is recorded once with the outcomes of other plugins' attempts, and the trail is complete."""
     found = lines(site.folder / "audit.jsonl")
     assert sorted(one["event"] for one in found if one["what"] == "event") == sorted(ids)
     assert sorted((one["handler"], one["outcome"]) for one in found if one["what"] == "outcome") == [

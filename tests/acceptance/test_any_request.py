@@ -1,7 +1,7 @@
-"""Requests put together from parts that are good, odd or wrong: an answer of the contract or a closed connection.
+"""Requests of good, odd and wrong parts get a response of the contract or a closed connection.
 
-Where test_bad_input.py changes bytes of good requests, this changes what they are made of, so that more of them get
-past the parser.
+test_bad_input.py changes bytes of good requests. This file changes the parts of which requests are made, so that more
+requests pass the parser.
 """
 
 from __future__ import annotations
@@ -145,18 +145,18 @@ STATUSES = {100, 200, 202, 301, 302, 303, 304, 400, 401, 403, 404, 405, 408, 409
 
 
 class Maker:
-    """Makes requests by chance, the same ones for a seed; most of what each is made of is as it should be."""
+    """Makes random requests, the same ones for the same seed; most parts of each request are correct."""
 
     def __init__(self, seed):
         self.chance = random.Random(seed)
         self.made = 0
 
     def odd(self, often=0.15):
-        """Whether something is to be unlike what it should be."""
+        """Whether the next part is made incorrect."""
         return self.chance.random() < often
 
     def request(self, *, admin):
-        """One request, whole or not."""
+        """One request, complete or not."""
         chance = self.chance
         self.made += 1
         if admin:
@@ -212,12 +212,12 @@ def site(make_site):
 
 @pytest.fixture(scope="module")
 def server(site):
-    """The server that gets all of it."""
+    """The server that receives all requests."""
     return site.start(answer_wait=1, http__read_timeout=0.5, http__idle_timeout=1, http__threads=8)
 
 
 def ask(server, maker, *, times, admin):
-    """Send so many requests, and see what comes of each; how often each status came."""
+    """Send `count` requests and check each result; return how often each status was received."""
     place = server.admin if admin else server.place
 
     def one(sent):
@@ -249,9 +249,9 @@ def ask(server, maker, *, times, admin):
 
 
 def why(server, sent, came):
-    """The facts about a 500 that is not a handler's: the response, and its log records.
+    """The facts about a 500 that no handler caused: the response and its log records.
 
-    The answer may be here before the line of the log is.
+    The response can be received before the line is in the log.
     """
     with suppress(AssertionError):
         server.until_logged("request_failed", within=5)
@@ -262,7 +262,7 @@ def why(server, sent, came):
 
 
 def see_that_it_is_well(server, site):
-    """It answers, has logged no traceback, and its counts balance."""
+    """Check that the server responds, has logged no traceback, and that its counts balance."""
     answer = server.post("well", {"processDefinitionKey": "good"})
     assert answer.body == b'{"success": true}'
     assert json.loads(server.ask("GET", "/healthz", admin=True).body) == {"alive": True}
@@ -276,7 +276,7 @@ def see_that_it_is_well(server, site):
     [("call-backs", {200, 202, 400, 404, 405, 408, 409, 415, 422, 500}), ("admin", {200, 400, 401, 404, 405})],
 )
 def test_any_request_gets_an_answer_of_the_contract(server, site, listener, wanted):
-    """Some hundreds, always the same ones, many at a time: never a 500 that is not a handler's, a hang or a death."""
+    """Hundreds of fixed requests, many at a time: a 500 only from handlers, no hang and no crash."""
     seen = ask(server, Maker(SEED), times=400, admin=listener == "admin")
     assert wanted <= seen.keys(), seen
     see_that_it_is_well(server, site)
@@ -286,7 +286,7 @@ def test_any_request_gets_an_answer_of_the_contract(server, site, listener, want
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("listener", ["call-backs", "admin"])
 def test_any_request_for_long(server, site, listener):
-    """Twenty thousand, others each time."""
+    """Twenty thousand requests, different ones in each run."""
     seed = random.SystemRandom().randrange(2**32)
     print(f"{listener}, seed {seed}")  # noqa: T201 (shown where it fails: the same seed makes the same requests)
     seen = ask(server, Maker(seed), times=20_000, admin=listener == "admin")

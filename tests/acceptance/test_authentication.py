@@ -1,4 +1,4 @@
-"""Real servers that ask who calls: signatures, tokens, addresses, rates, proxies, and secrets that are replaced."""
+"""Real servers that authenticate callers: signatures, tokens, addresses, rates, proxies, and replaced secrets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DIGEST = hashlib.sha256(TOKEN.encode()).hexdigest()
 
 
 def secret(site, name, text):
-    """A file that nobody else can read."""
+    """A file that only its owner can read."""
     file = site.folder / name
     file.touch(0o600)
     file.write_text(f"{text}\n")
@@ -45,7 +45,7 @@ def secret(site, name, text):
 
 
 def sign(key=ERP, body=RAW, *, message="m-1", off=0):
-    """The headers of a signed callback, as the library makes them; their names as `post` takes them."""
+    """The headers of a signed callback as the library makes them, with names in the form that `post` expects."""
     at = datetime.now(UTC) + timedelta(seconds=off)
     return {
         "webhook_id": message,
@@ -64,7 +64,7 @@ def site_(make_site):
 
 @pytest.fixture(scope="module")
 def server(site_):
-    """A server that says all it has to say."""
+    """A server that logs at the level debug."""
     erp, far = secret(site_, "erp", ERP), secret(site_, "far", FAR)
     config = f"""
 [http]
@@ -107,7 +107,7 @@ def events(site):
 
 
 def test_a_signature_lets_in(server, site_):
-    """As its source; a token lets another one in, and who sends both must have both right, of one source."""
+    """A signature or a token authenticates its source; with both, each must be valid and of the same source."""
     assert server.post("s-1", RAW, **sign(message="s-1")).status == 200
     assert server.post("s-2", RAW, **sign(message="s-2", off=-299)).status == 200
     assert server.post("s-3", GOOD, Authorization=f"Bearer {TOKEN}").status == 200
@@ -129,7 +129,7 @@ def test_a_signature_lets_in(server, site_):
 
 
 def test_a_copy_is_of_no_use(server, site_):
-    """For another flow, another kind of body or another path; to send the same again is safe, also signed again."""
+    """A copied signature is refused for another flow, body, kind or path; repeating the same callback is safe."""
     copy = sign(message="r-1")
     first = server.post("r-1", RAW, **copy)
     assert first.status == 200
@@ -162,7 +162,7 @@ def test_a_copy_is_of_no_use(server, site_):
 
 
 def head(*lines, body=RAW, instance="m-1"):
-    """A request as bytes, with these header lines."""
+    """A request as bytes with these header lines."""
     whole = [
         f"POST /flow/{instance}/call-back/complete HTTP/1.1".encode(),
         b"Host: x",
@@ -175,7 +175,7 @@ def head(*lines, body=RAW, instance="m-1"):
 
 
 def malformed():
-    """Header lines that are no valid credential, whatever they are."""
+    """Header lines that are not valid credentials."""
     good = {name.replace("_", "-"): value.encode() for name, value in sign(message="m-1").items()}
     token = b"Authorization: Bearer " + TOKEN.encode()
 
@@ -220,7 +220,7 @@ def malformed():
 
 
 def test_whatever_is_no_credential_is_refused_alike(server, site_):
-    """More than 64 of them: the same 401 with the same words, so that nobody learns what was wrong."""
+    """Over 64 invalid credentials get the same 401 with the same text, which does not reveal the fault."""
     before = events(site_)
     bodies = Counter()
     several = list(malformed())
@@ -241,7 +241,7 @@ def test_whatever_is_no_credential_is_refused_alike(server, site_):
 
 
 def test_where_nobody_may_sign_nothing_is_computed(server):
-    """An address at which no source that signs may call is refused, and so is one that says it were another."""
+    """An address that no source allows gets 403, whatever it signs or claims in forwarding headers."""
     assert from_(server, "127.0.0.2", "a-1", **sign(message="a-1"))[0] == 403
     assert from_(server, "127.0.0.2", "a-1", **sign(FAR, message="a-1"))[0] == 403
     for said in ("192.0.2.1", "127.0.0.1", "10.0.0.1"):
@@ -253,7 +253,7 @@ def test_where_nobody_may_sign_nothing_is_computed(server):
 
 
 def test_the_proxys_word_is_taken(server, site_):
-    """For the last address that it names, and for no other; where that cannot be read, nobody may call from there."""
+    """The last address that the proxy names counts, and no other; if it cannot be parsed, the caller is refused."""
     proxy = "127.0.0.9"
     token = {"Authorization": f"Bearer {TOKEN}"}
     assert from_(server, proxy, "p-1", **token, X_Forwarded_For="192.0.2.7")[0] == 200
@@ -285,7 +285,7 @@ def test_the_proxys_word_is_taken(server, site_):
 
 
 def test_bodies_by_source(server):
-    """Each source's own limit; of who signs the largest until it is known who it is."""
+    """Each source has its own size limit; before a signature is checked, the largest limit applies."""
     long = json.dumps(GOOD | {"x": "y" * 100}).encode()
     assert server.post("b-1", long, Authorization=f"Bearer {TOKEN}").status == 200
     assert "100 bytes" in server.post("b-2", long, Authorization="Bearer slow").message_of_error(413)
@@ -295,7 +295,7 @@ def test_bodies_by_source(server):
 
 
 def test_a_source_that_sends_too_much(make_site):
-    """It gets a Retry-After, nothing is stored, and the same callback is accepted later; others are not affected."""
+    """A source above its rate gets a Retry-After and succeeds later; other sources are not affected."""
     site = make_site()
     site.plugin("p", PLUGIN)
     digests = [hashlib.sha256(one).hexdigest() for one in (b"slow", b"quick")]
@@ -328,7 +328,7 @@ def test_a_source_that_sends_too_much(make_site):
 
 
 class Engine:
-    """Callers who call back without a break, each callback signed with one secret."""
+    """Clients that send callbacks without a pause, each signed with one secret."""
 
     def __init__(self, server, key, name, *, callers=3):
         self.server, self.key, self.name = server, key, name
@@ -347,11 +347,11 @@ class Engine:
             one.join(60)
 
     def until(self, condition):
-        """Wait until a condition holds of the statuses."""
+        """Wait until a condition on the statuses holds."""
         until(lambda: condition(self.statuses), why=lambda: self.statuses)
 
     def more(self, count=30):
-        """Wait for so many answers more."""
+        """Wait for `count` more responses."""
         least = sum(self.statuses.values()) + count
         self.until(lambda statuses: sum(statuses.values()) >= least)
 
@@ -364,7 +364,7 @@ class Engine:
 
 
 def test_a_secret_is_replaced_under_load(site):
-    """First in the settings, then in a file that they name already: who signs with one that holds is never refused."""
+    """A secret is replaced in the settings, then in a named file: callers with a valid secret are never refused."""
     site.plugin("p", PLUGIN)
     old, new = secret(site, "old", ERP), secret(site, "new", FAR)
     section = "[log]\nlevel = 'debug'\n[sources.erp]\nsecrets = ["
@@ -403,7 +403,7 @@ def test_a_secret_is_replaced_under_load(site):
 
 @pytest.mark.parametrize(("point", "kept"), [("accept.written", False), ("accept.committed", True)])
 def test_an_id_is_kept_exactly_if_its_event_is(site, point, kept):
-    """A kill before the commit leaves the id free; one after it does not, and the same is a repeat."""
+    """A kill before the commit leaves the id free; after a kill behind the commit a callback with it is a repeat."""
     site.plugin("p", PLUGIN)
     config = f"[sources.erp]\nsecrets = [{{file = '{secret(site, 'erp', ERP)}'}}]\n"
     server = site.start(config=config, failpoint=f"{point}:1")
@@ -420,7 +420,7 @@ def test_an_id_is_kept_exactly_if_its_event_is(site, point, kept):
 
 
 def test_a_secret_that_cannot_be_had(site):
-    """The server does not start, says where it should be, and what is there is not shown."""
+    """If a secret cannot be read, the server does not start and names the place without showing the content."""
     site.plugin("p", PLUGIN)
     file = secret(site, "erp", ERP)
     file.chmod(0o644)
@@ -436,7 +436,7 @@ def test_a_secret_that_cannot_be_had(site):
 
 
 def test_a_public_address_without_a_source_is_refused(site):
-    """Also with a proxy in front: its word is no credential."""
+    """A trusted proxy does not replace a source."""
     server = site.start(ready=False, listen="0.0.0.0:0", config='[http]\ntrusted_proxy = "10.0.0.1"\n')
     assert server.wait() == 2
     assert "no credential is configured" in "\n".join(server.lines)
@@ -444,7 +444,7 @@ def test_a_public_address_without_a_source_is_refused(site):
 
 
 def test_nothing_of_a_credential_is_logged(server, site_):
-    """At the level debug, after all of the above."""
+    """After all tests above, the debug log has no part of a credential."""
     for headers in ({"Authorization": f"Bearer {TOKEN}"}, sign(message="z"), sign(NOBODY, message="z-2")):
         server.post("z", RAW, **headers)
     server.check_log()

@@ -1,4 +1,4 @@
-"""Backed up while engines call, restored elsewhere: every callback that had been answered by then is there."""
+"""A backup made while engines send callbacks, restored elsewhere, has every callback acknowledged before it began."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def handlers():
 
 
 def test_backed_up_under_load_and_restored(make_site):
-    """Callbacks acknowledged before it began are in it, its counts balance, and a server continues with it."""
+    """The backup has callbacks acknowledged before it began, its counts balance, and a server continues with it."""
     site, other = make_site(), make_site()
     for one in (site, other):
         one.plugin("p", PLUGIN)
@@ -60,7 +60,7 @@ def test_backed_up_under_load_and_restored(make_site):
 
 @pytest.mark.long
 def test_a_large_one_is_copied_in_one_go_however_much_is_written(make_site):
-    """Engines that go on calling neither keep a backup from its end, nor wait for it."""
+    """A large backup ends while engines send callbacks, and engines do not wait for it."""
     site = make_site()
     site.plugin("p", PLUGIN)
     server = site.start(answer_wait=0)

@@ -1,4 +1,4 @@
-"""Whatever bytes come, the server answers an error or closes, and lives on; what was good before is still good."""
+"""For any bytes the server responds with an error or closes, and continues; good data stays intact."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def site(make_site):
 
 @pytest.fixture(scope="module")
 def server(site):
-    """The server that gets all of it; it may have grown a little, not more."""
+    """The server that receives everything; its memory may grow only a little."""
     server = site.start(answer_wait=5, http__read_timeout=1, http__idle_timeout=2, http__threads=8)
     assert server.post("warm", GOOD).status == 200
     before = server.memory()
@@ -55,7 +55,7 @@ def server(site):
 
 @pytest.fixture(autouse=True)
 def still_well(server):
-    """After each test the server answers, and its log is lines of JSON without a traceback."""
+    """After each test the server responds, and its log has lines of JSON without a traceback."""
     yield
     assert server.post("warm", GOOD).body == b'{"success": true}'
     server.check_log()
@@ -123,7 +123,7 @@ BODIES = {
 
 @pytest.mark.parametrize("name", BODIES)
 def test_a_bad_body_is_400_or_422_and_stores_nothing(server, site, name):
-    """Nothing of it is taken, and the answer repeats no value out of it."""
+    """A bad body stores nothing, and the response repeats no value of it."""
     path = "/flow/bad-body/call-back/complete"
     answer = server.post("bad-body", BODIES[name])
     message = answer.message_of_error(422 if answer.status == 422 else 400, path=path)
@@ -155,7 +155,7 @@ ODD = {
 
 @pytest.mark.parametrize("name", ODD)
 def test_what_is_odd_but_json_is_kept_to_the_byte(server, site, name):
-    """Strange is not wrong: it is stored as it came, and can be read back."""
+    """An unusual but valid body is stored byte for byte and can be read back."""
     answer = server.post(f"odd-{list(ODD).index(name)}", ODD[name])
     assert answer.status == 202, answer.body[:300]
     with site.ledger() as ledger:
@@ -165,7 +165,7 @@ def test_what_is_odd_but_json_is_kept_to_the_byte(server, site, name):
 
 
 def test_ten_megabytes_are_refused_without_being_kept(server):
-    """With a length, 413 comes before the body; in chunks, as soon as the limit is passed."""
+    """With a length, 413 is sent before the body; in chunks, as soon as the limit is exceeded."""
     head = b"POST /flow/large/call-back/complete HTTP/1.1\r\nHost: localhost\r\n"
     before = server.memory()
     ten = b" " * 10_000_000
@@ -180,7 +180,7 @@ def test_ten_megabytes_are_refused_without_being_kept(server):
 
 
 def test_many_large_bodies_at_once_do_not_fill_the_memory(server):
-    """Each of them is valid JSON of nearly the limit's size."""
+    """Many bodies of valid JSON near the size limit do not exhaust the memory."""
     body = json.dumps({"processDefinitionKey": "good", "pad": "x" * 1_000_000}).encode()
     before, statuses = server.memory(), []
 
@@ -203,7 +203,7 @@ IDS = ["%00", "%0a", "a%0d%0aSet-Cookie:x", "%ff%fe", "%e2%80%ae", "a%0A", "%2e%
 @pytest.mark.parametrize("given", IDS)
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_a_bad_id_is_422_and_comes_back_as_it_was_sent(server, given, language):
-    """It breaks no header and no line of the log."""
+    """A bad id is repeated in the response unchanged, and breaks no header and no log line."""
     answer = server.post(given, GOOD, Accept_Language=language)
     answer.message_of_error(422, path=f"/flow/{given}/call-back/complete")
     assert answer.headers["Set-Cookie"] is None
@@ -241,7 +241,7 @@ HEADERS = {
 
 @pytest.mark.parametrize("name", HEADERS)
 def test_strange_headers_change_nothing_or_are_refused(server, name):
-    """Whatever a header holds: an answer of the contract."""
+    """With any header the server sends a response of the contract."""
     for value in HEADERS[name]:
         answer = server.post("headers", GOOD, **{name: value})
         assert answer.status in {200, 202, 400, 403, 415}, (value[:50], answer)
@@ -253,7 +253,7 @@ INSERTED = [b"\0", b"\r\n", b"\n", b"%", b'"', b"{", b"[", b"\xff", b"\\u", b"9"
 
 
 def mutated(chance, good):
-    """A request with a few bytes changed, left out, doubled, moved or cut off."""
+    """A request with a few bytes changed, removed, doubled, moved or cut off."""
     raw = bytearray(good)
     for _ in range(chance.choice([1, 1, 2, 3, 8])):
         at = chance.randrange(len(raw) + 1)
@@ -287,7 +287,7 @@ TAKEN = {200, 202, 400, 403, 404, 405, 408, 413, 415, 422, 431, 501}
 
 
 def statuses(raw, answers):
-    """The statuses of the answers to some bytes, each of which must be whole and of the contract."""
+    """The statuses of the responses to some bytes; each response must be complete and follow the contract."""
     found = []
     while answers:
         line = STATUS_LINE.match(answers)
@@ -306,7 +306,7 @@ def statuses(raw, answers):
 
 
 def test_mutated_requests_get_an_answer_of_the_contract(server):
-    """A few hundred, always the same ones: never a 500, never half an answer; silence only for silence."""
+    """Hundreds of fixed mutations: no 500 and no incomplete response; only empty requests get no response."""
     chance = random.Random(SEED)
     good = json.dumps(GOOD, ensure_ascii=False).encode()
     requests = []
@@ -332,7 +332,7 @@ def test_mutated_requests_get_an_answer_of_the_contract(server):
 
 
 def test_a_flood_of_connections_that_say_nothing_stops_nobody(server):
-    """Half a request on each of a hundred connections: others are served, and these are ended in time."""
+    """A hundred connections with half a request are ended in time, and other clients are served."""
     idle = [socket.create_connection(server.place, timeout=10) for _ in range(100)]
     try:
         for number, one in enumerate(idle):
@@ -345,7 +345,7 @@ def test_a_flood_of_connections_that_say_nothing_stops_nobody(server):
 
 
 def test_the_administration_listener_takes_bad_input_as_calmly(server, site):
-    """Wrong tokens, wrong operations, wrong arguments: errors in the envelope, and nothing is done."""
+    """Wrong tokens, operations or arguments get errors in the envelope and change nothing."""
     token = site.token()
     known = {"Authorization": f"Bearer {token}"}
     for body in (
@@ -381,7 +381,7 @@ def test_the_administration_listener_takes_bad_input_as_calmly(server, site):
 
 
 def test_the_books_balance_after_all_that(server, site):
-    """Rejected requests have left no trace, accepted ones are there, and verify agrees."""
+    """Rejected requests stored nothing, accepted callbacks are stored, and `verify` finds no fault."""
     books = site.balance()
     assert books.accepted == books.stored
     with closing(http.client.HTTPConnection(*server.place, timeout=10)) as connection:

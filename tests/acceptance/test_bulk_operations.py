@@ -1,6 +1,6 @@
-"""Thousands of deliveries by one command, which is stopped half-way and given once more, on both databases.
+"""Commands on thousands of deliveries are stopped in the middle and repeated, on both databases.
 
-Changes that a command made before it was stopped stay; the same command does the rest, and nothing a second time.
+Changes made before the stop stay. The repeated command makes the remaining changes, and no change twice.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def handlers():
 
 
 def fill(url, many, *, dead):
-    """So many events that went to `first` before there was any `late`: each dead after one attempt, or waiting."""
+    """Store `count` events, routed to `first` before `late` existed: each is dead after one attempt, or waiting."""
     clock = Clock()
     ledger = Ledger(url, runner=Nobody(), clock=clock)
     try:
@@ -83,13 +83,13 @@ def fill(url, many, *, dead):
 
 
 class Nobody:
-    """A runner that runs nothing."""
+    """A runner that starts no deliveries."""
 
     def enqueue(self, transaction, queued, not_before):
-        """Leave it waiting."""
+        """Leave the delivery waiting."""
 
     def reserve(self, transaction, queued):
-        """Begin none of it."""
+        """Reserve no delivery."""
         return ()
 
 
@@ -112,7 +112,7 @@ def _succeed(transaction):
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
 def site(request, make_site, postgresql_server):
-    """A site on either database, with the plugin, and tables with nothing in them."""
+    """A site on either database, with the plugin and empty tables."""
     site = make_site()
     name = f"many_{time.time_ns()}"
     if request.param == "postgresql":
@@ -128,7 +128,7 @@ def site(request, make_site, postgresql_server):
 
 
 def ran(site):
-    """How often each of the two handlers was entered, and whether any delivery was twice."""
+    """How often each of the two handlers was entered, and whether a delivery exists twice."""
     lines = [one.split() for one in site.journal.read_text().splitlines()] if site.journal.exists() else []
     assert len({delivery for _, delivery in lines}) == len(lines), "a delivery ran twice"
     return Counter(name for name, _ in lines)
@@ -143,7 +143,7 @@ LONG = [
 
 @pytest.mark.parametrize(("act", "number", "many"), [pytest.param("replay", signal.SIGKILL, 5_000, id="replay"), *LONG])
 def test_thousands_by_one_command(site, act, number, many):
-    """Stopped in the middle and run once more: each of them runs once, none is left out, and the counts balance."""
+    """A command that is stopped and repeated runs each delivery once, misses none, and the counts balance."""
     fill(site.url, many, dead=act == "replay")
     server = site.start(runner__threads=4)
     words = site.command(
@@ -175,7 +175,7 @@ def test_thousands_by_one_command(site, act, number, many):
 
 
 def made(site, act, *, at_least=0):
-    """How many deliveries have been sent back to run, or made; waits until it is so many."""
+    """The number of deliveries that have been replayed or created; waits until it reaches a number."""
     count = {
         "replay": "SELECT count(*) FROM deliveries WHERE retry_base = 1",
         "reroute": "SELECT count(*) FROM deliveries WHERE handler = 'demo:late'",

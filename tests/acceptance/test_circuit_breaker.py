@@ -1,4 +1,4 @@
-"""Real servers: a failing handler's circuit opens, it is tried, and runs again; whatever is killed meanwhile."""
+"""Real servers: the circuit of a failing handler opens, a trial runs, and it closes, even if processes are killed."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def site(make_site):
 
 
 def post(server, many, start=0):
-    """Callbacks, not waited for; the ids of their events."""
+    """Send callbacks without waiting for them; return the ids of their events."""
     return [server.post(f"i{start + n}", {"processDefinitionKey": "leave"}, **ASYNC).event_id for n in range(many)]
 
 
 def open_circuit(site):
-    """Waits until the circuit of the handler is open; why."""
+    """Wait until the handler's circuit is open; return the reason."""
     return site.until(lambda ledger: ledger.open_circuits())["p:grant"].reason
 
 
@@ -58,7 +58,7 @@ def succeeded(*event_ids):
 
 
 def test_opened_tried_and_closed(site):
-    """Nothing is lost or fails for good; the command line says why it waits; after the fix everything runs."""
+    """No delivery is lost or dead, the command line shows why they wait, and all run after the fix."""
     server = site.start(**QUICK)
     first = post(server, 3)
     assert "the archive is away" in open_circuit(site)
@@ -85,7 +85,7 @@ def test_opened_tried_and_closed(site):
 
 
 def test_killed_while_a_trial_runs(site):
-    """The trial is lost, and made again as its `retry=` says; its circuit is still open, and then closed."""
+    """A killed trial is lost and repeated according to `retry=`; the circuit stays open until a trial succeeds."""
     server = site.start(**QUICK)
     events = post(server, 3)
     open_circuit(site)
@@ -102,7 +102,7 @@ def test_killed_while_a_trial_runs(site):
 
 
 def test_the_circuit_of_a_mended_plugin_closes(site):
-    """Another release is let run at its start, without waiting for a trial."""
+    """A new release of a plugin closes its circuits at start, without a trial."""
     settings = QUICK | {"circuit_breaker__retry_interval": 3600.0}
     server = site.start(**settings)
     events = post(server, 3)

@@ -1,4 +1,4 @@
-"""One machine's clock is a day off: the database's time counts, so that nothing is early, late or out of order."""
+"""One machine's clock is off by a day: the database's time decides, so no delivery is early, late or reordered."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ time.time_ns = lambda: _time_ns() + {seconds} * 10**9
 
 @pytest.fixture
 def shifted(broken, monkeypatch):
-    """A function that starts processes with a clock that is off by some seconds."""
+    """A function that starts processes whose clock is wrong by some seconds."""
 
     def start(begin, seconds):
         folder = broken.folder / f"clock{seconds}"
@@ -41,7 +41,7 @@ def shifted(broken, monkeypatch):
 
 @pytest.mark.parametrize("seconds", [DAY, pytest.param(-DAY, marks=pytest.mark.long)])
 def test_a_server_takes_what_a_worker_runs(broken, shifted, seconds):
-    """A worker with the right time runs at once a callback from a server a day off; the stored time is right."""
+    """A worker immediately runs a callback of a server whose clock is a day off; the stored time is right."""
     server = shifted(lambda **given: broken.start("--no-worker", **given), seconds)
     worker = broken.start_worker("--plugins-dir", broken.plugins, **QUICK)
     # Before the server knows of the worker, the delivery counts as one without a process.
@@ -60,7 +60,7 @@ def test_a_server_takes_what_a_worker_runs(broken, shifted, seconds):
 
 
 def test_a_worker_is_early_with_nothing(broken, shifted):
-    """A worker that is a day ahead does not make a retry that is due in an hour; one that is right by then does."""
+    """A worker a day ahead does not start a retry due in an hour; a worker an hour later does."""
     broken.plugin("q", RETRY_LATER)
     server = broken.start("--no-worker", **QUICK)
     worker = shifted(lambda **given: broken.start_worker("--plugins-dir", broken.plugins, **given), DAY)

@@ -1,4 +1,4 @@
-"""A server whose standard output or error was closed before its start, as by `>&-` in a shell."""
+"""A server whose standard output or error was closed before its start, as with `>&-` in a shell."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.waiting import until
 
 @pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_a_server_without_standard_output_starts(site, closed):
-    """It starts, answers and ends in order."""
+    """The server starts, responds and shuts down in order."""
     site.flowhooks = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "flowhooks"]
     server = site.start(ready=False)
     lock = site.database.with_name("flowhooks.db.lock")

@@ -1,4 +1,4 @@
-"""Commands beside two living servers and a worker, each with a plugin of its own: what they say is true of all."""
+"""Commands beside two servers and a worker, each with its own plugin, print what is true for all processes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def cluster(make_site, postgresql_url):
 
 @pytest.fixture
 def said(cluster):
-    """A function that runs a command without plugins, or with that of a name; what it says in JSON."""
+    """A function that runs a command with no plugin or one plugin; returns its output as JSON."""
     others = ",".join(one.name for one in entry_points(group="flowhooks"))
 
     def run(*words, code=0, name="", as_json=True):
@@ -64,17 +64,17 @@ def said(cluster):
 
 
 def of(checked, about):
-    """The findings of a subject."""
+    """The findings about a subject."""
     return [one for one in checked["findings"] if one["about"] == about]
 
 
 def plugin(site, name):
-    """The words that name the folder of a plugin."""
+    """The arguments that select a plugin's folder."""
     return ("--plugins-dir", site.folder / name)
 
 
 def entered(site):
-    """(handler, instance) of each time that one was entered."""
+    """(handler, instance) of each run of a handler."""
     lines = site.journal.read_text().splitlines() if site.journal.exists() else []
     return [tuple(line.split()[:2]) for line in lines]
 
@@ -85,7 +85,7 @@ def succeeded(*event_ids):
 
 
 class Three(NamedTuple):
-    """The processes: two servers, with the plugins a and b, and a worker, with c."""
+    """Three processes: two servers with the plugins a and b, and a worker with the plugin c."""
 
     first: object
     second: object
@@ -93,7 +93,7 @@ class Three(NamedTuple):
 
 
 def test_what_commands_say_is_true_of_all_processes(cluster, said):
-    """Looked at, replayed, resolved, rerouted and ended one by one: nothing is lost, and all that is said was so."""
+    """Commands list, replay, resolve and reroute; processes end in turn; nothing is lost and all output is true."""
     (nobody,) = of(said("check"), "processes")
     assert nobody["what"] == "no live process uses this ledger"
     (cluster.folder / "broken-b").touch()
@@ -125,7 +125,7 @@ def test_what_commands_say_is_true_of_all_processes(cluster, said):
 
 
 def look(said, three, dead):
-    """The output where no plugin is."""
+    """Check the output of a command without plugins."""
     checked = said("check")
     living = [one["facts"] for one in of(checked, "processes")]
     assert {(one["kind"], one["pid"], one["handlers"]) for one in living} == {
@@ -143,7 +143,7 @@ def look(said, three, dead):
 
 
 def change(cluster, said, replayed, closed):
-    """A delivery replayed where no plugin is, is run by a process that has the plugin."""
+    """Replay a delivery without its plugin: a process that has the plugin runs it."""
     (cluster.folder / "broken-b").unlink()
     done = said("events", "replay", replayed, "--yes")
     assert (done["deliveries"], done["server"]) == (1, True)
@@ -155,7 +155,7 @@ def change(cluster, said, replayed, closed):
 
 
 def leave_to_nobody(cluster, said, three):
-    """A handler that is known since a command had it, and that nobody runs: no callback waits for it."""
+    """A handler known only from a command has no runner: callbacks do not wait for it."""
     parked = three.first.post("d1", {"processDefinitionKey": "d"}, **LONG)
     assert parked.status == 202
     said("events", "reroute", "--parked", name="d")
@@ -173,7 +173,7 @@ def leave_to_nobody(cluster, said, three):
 
 
 def end_each(cluster, three):
-    """SIGTERM to one after the other in the middle of their work; the event that came when nobody could run it."""
+    """Send SIGTERM to each process while it works; an event received when no process can run it is not lost."""
     gates, running = {}, []
     for name in "cab":
         gates[name] = cluster.folder / f"shut-{name}9"
@@ -194,7 +194,7 @@ def end_each(cluster, three):
 
 
 def test_without_any_worker_a_call_back_is_answered_at_once(cluster, said):
-    """A server that leaves handlers to others, of whom there is none, keeps nobody waiting, and check says why."""
+    """A server whose handlers have no worker answers at once, and `check` reports why."""
     cluster.settings |= {"runner__kind": "procrastinate"}
     said("db", "upgrade", as_json=False)
     server = cluster.start("--no-worker", *plugin(cluster, "a"), **cluster.settings)

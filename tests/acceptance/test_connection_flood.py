@@ -1,4 +1,4 @@
-"""Clients that open connections and send nothing: they use up no file that a handler or the administration needs."""
+"""Clients that open silent connections do not use up the file handles of handlers or the administration."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def handlers():
 
 @pytest.fixture
 def many_files():
-    """Let this process open the connections of all clients."""
+    """Allow this process to open the connections of all clients."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 4 * CONNECTIONS
     if hard != resource.RLIM_INFINITY and hard < wanted:
@@ -49,7 +49,7 @@ def many_files():
 
 @pytest.fixture
 def start(site, many_files):
-    """Start a server in a shell that has set its limits of open files: `start(soft, hard)`; `hard` None: as it is."""
+    """Start a server in a shell with these limits of open files: `start(soft, hard)`; `hard` None keeps the limit."""
     site.plugin("p", PLUGIN)
 
     def start(soft, hard=None, **settings):
@@ -61,12 +61,12 @@ def start(site, many_files):
 
 
 def soft_limit(server):
-    """How many files a server may open."""
+    """The server's soft limit of open files."""
     return resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)[0]
 
 
 def open_files(server):
-    """How many files a server has open."""
+    """The server's number of open files."""
     return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
 
 
@@ -79,7 +79,7 @@ def post(engine, instance, key):
 
 
 def until_nothing_is_accepted(server, engine):
-    """Wait until the server accepts no further connection: each answer is a turn of the loop that also accepts."""
+    """Wait until the server accepts no further connection; each response needs one cycle of the accepting loop."""
     before, unchanged, number = -1, 0, 0
     end = time.monotonic() + 60
     while unchanged < 20:
@@ -91,7 +91,7 @@ def until_nothing_is_accepted(server, engine):
 
 
 def check_that_it_works(server, stack, listener):
-    """Open 1,000 silent connections to a listener, then see that handlers open files and /healthz is answered."""
+    """Open 1,000 silent connections to a listener, then check that handlers open files and /healthz responds."""
     engine = stack.enter_context(closing(http.client.HTTPConnection(*server.place, timeout=60)))
     post(engine, "first", "nobody")
     for _ in range(CONNECTIONS):
@@ -107,7 +107,7 @@ def check_that_it_works(server, stack, listener):
 
 @pytest.mark.parametrize("hard", [None, 1024], ids=["limit-can-be-raised", "limit-cannot-be-raised"])
 def test_silent_connections_cost_no_handler_a_file(start, site, hard):
-    """With 1,000 silent connections handlers open files, isolated ones too, and the administration answers."""
+    """With 1,000 silent connections all handlers open files, also isolated ones, and the administration responds."""
     server = start(1024, hard, http__idle_timeout=300)
     with ExitStack() as stack:
         check_that_it_works(server, stack, server.place)
@@ -119,7 +119,7 @@ def test_silent_connections_cost_no_handler_a_file(start, site, hard):
 
 
 def test_silent_connections_to_the_administration_cost_no_handler_a_file(start, site):
-    """Both listeners together stay below the limit."""
+    """The connections of both listeners together stay below the limit."""
     server = start(1024, 1024, http__idle_timeout=300)
     with ExitStack() as stack:
         for _ in range(CONNECTIONS):
@@ -130,7 +130,7 @@ def test_silent_connections_to_the_administration_cost_no_handler_a_file(start, 
 
 
 def test_large_bodies_that_never_arrive_whole_cost_no_handler_a_file(start, site):
-    """Each such body is in a temporary file, which counts as well."""
+    """The temporary files of incomplete large bodies count towards the limit."""
     server = start(1024, 1024, http__idle_timeout=300, http__read_timeout=300)
     head = b"POST /flow/1/call-back/complete HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
     with ExitStack() as stack:
@@ -146,7 +146,7 @@ def test_large_bodies_that_never_arrive_whole_cost_no_handler_a_file(start, site
 
 
 def test_the_soft_limit_is_raised_as_far_as_may_be(start):
-    """To 65,536 files or the hard limit; nothing is logged, because `http.max_connections` fits in."""
+    """The soft limit is raised to 65,536 or the hard limit; nothing is logged if `http.max_connections` fits."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     server = start(256)
     assert soft_limit(server) == (MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES))
@@ -155,7 +155,7 @@ def test_the_soft_limit_is_raised_as_far_as_may_be(start):
 
 
 def test_fewer_connections_than_set_are_logged_and_checked(start, site):
-    """The log and `flowhooks check` say how many connections there may be, and why."""
+    """The log and `flowhooks check` report the reduced number of connections and the reason."""
     server = start(1024, 1024)
     said = server.until_logged("connections_limited")
     assert said["level"] == "warning"
@@ -171,7 +171,7 @@ def test_fewer_connections_than_set_are_logged_and_checked(start, site):
 
 
 def test_a_worker_raises_its_limit_too(sharing):
-    """The program opens files as well."""
+    """A worker raises its limit, because handlers in it open files as well."""
     sharing.plugin("p", PLUGIN)
     sharing.flowhooks = ["sh", "-c", 'ulimit -S -n 256 && exec "$@"', "sh", sys.executable, "-m", "flowhooks"]
     worker = sharing.start_worker("--plugins-dir", sharing.plugins, **sharing.settings)
@@ -180,7 +180,7 @@ def test_a_worker_raises_its_limit_too(sharing):
 
 
 def test_each_of_several_processes_raises_its_limit(sharing):
-    """Processes that a supervisor starts do as a single one does."""
+    """Processes of a supervisor raise their limits as a single server does."""
     sharing.plugin("p", PLUGIN)
     sharing.flowhooks = ["sh", "-c", 'ulimit -S -n 256 && exec "$@"', "sh", sys.executable, "-m", "flowhooks"]
     server = sharing.start("--processes", "2", **sharing.settings)

@@ -1,4 +1,4 @@
-"""The steps of the container file, done without a container: its commands build, install, start, ask and end."""
+"""The steps of the Containerfile without a container: its commands build, install, start, probe and stop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SOURCE = '[sources.erp]\ntoken_sha256 = ["3c469e9d6c5875d37a43f353d4f88e61fcf812
 
 
 def sent(folder):
-    """The checkout with the files that the ignore file lets into the build."""
+    """The checkout with the files that the ignore file includes in the build."""
     lines = [line for line in (CHECKOUT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
     assert lines[0] == "*", "nothing is sent but what is named"
     left_out = [line.removeprefix("**/") for line in lines if line.startswith("**/")]
@@ -35,7 +35,7 @@ def sent(folder):
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory):
-    """A folder in which the build's commands were run, with other places for those of the image."""
+    """A folder in which the build's commands ran, with test paths in place of the image's paths."""
     folder = tmp_path_factory.mktemp("image")
     (folder / "src").mkdir()
     sent(folder / "src")
@@ -65,7 +65,7 @@ def image(tmp_path_factory):
 
 
 class Container:
-    """The image's own command with the image's own environment, but for places and ports."""
+    """The image's own command and environment, except for paths and ports."""
 
     def __init__(self, image, site):
         given = containerfile.environment()
@@ -85,7 +85,7 @@ class Container:
         return [*containerfile.last("ENTRYPOINT").words, *containerfile.last("CMD").words]
 
     def healthy(self):
-        """The exit code of the command that says whether it is well."""
+        """The exit code of the health check."""
         command = [word.replace("8081", str(self.admin)) for word in containerfile.health()[0]]
         # A proxy that the environment names is not asked.
         environ = self.environ | {"http_proxy": "http://127.0.0.1:1"}
@@ -93,7 +93,7 @@ class Container:
 
 
 def test_it_is_built_started_asked_and_ended(image, site):
-    """Healthy when it serves and not before or after; what is installed is the wheel; SIGTERM ends it with 0."""
+    """The container is healthy only while it serves, has the wheel installed, and exits with 0 on SIGTERM."""
     container = Container(image, site)
     (site.folder / "flowhooks.toml").write_text(SOURCE)
     where = subprocess.run(
@@ -115,7 +115,7 @@ def test_it_is_built_started_asked_and_ended(image, site):
 
 @pytest.mark.parametrize(("settings", "why"), [("", "no credential is configured"), (None, "cannot be read")])
 def test_without_credentials_it_does_not_start(image, site, settings, why):
-    """For its callback listener is reached from outside."""
+    """Without credentials the container does not start, because its callback listener is public."""
     container = Container(image, site)
     if settings is not None:
         (site.folder / "flowhooks.toml").write_text(settings)

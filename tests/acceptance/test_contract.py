@@ -1,4 +1,4 @@
-"""The HTTP contract, read from the outside: what is answered to a callback that is taken, and when it is not."""
+"""The HTTP contract from outside: the responses to callbacks that are accepted, and their times."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ EVENT_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[
 
 @pytest.fixture(scope="module")
 def site(make_site):
-    """A folder with one plugin, one further kind of callback, and one delivery whose server was killed."""
+    """A folder with one plugin, an additional kind of callback, and one delivery whose server was killed."""
     site = make_site()
     site.plugin("demo", PLUGIN)
     kinds = site.folder / "schemas/call-back"
@@ -97,7 +97,7 @@ def site(make_site):
 
 @pytest.fixture(scope="module")
 def server(site):
-    """The server that this file talks to."""
+    """The server that the tests of this file call."""
     first = site.start(schemas_dir=site.folder / "schemas")
     first.post("killed", {"processDefinitionKey": "killed"}, Prefer="respond-async")
     until(site.journal.with_name("journal.entered").exists)
@@ -107,7 +107,7 @@ def server(site):
 
 @pytest.fixture(autouse=True)
 def clean_log(server):
-    """Whatever is sent, the log has one JSON object a line and no traceback."""
+    """After each test the log has one JSON object per line and no traceback."""
     yield
     server.check_log()
 
@@ -125,7 +125,7 @@ def is_chinese(text):
 
 
 def test_a_full_success_is_exactly_what_the_api_page_says(server):
-    """200, the page's body to the byte, the event's id in a header."""
+    """A success is 200 with the documented body, byte for byte, and the event's id in a header."""
     answer = server.post("ok-1", DONE | {"businessKey": "1", "processDefinitionVersion": 1})
     assert (answer.status, answer.body) == (200, SUCCESS)
     assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
@@ -142,7 +142,7 @@ def test_a_full_success_is_exactly_what_the_api_page_says(server):
     ],
 )
 def test_the_same_call_back_is_answered_the_same_again(server, site, again):
-    """Once for its identity, whatever the order, white space, way to write a number, and absent fields."""
+    """Order, white space, number formats and absent members do not change a callback's identity."""
     first = server.post("again", DONE | {"processDefinitionVersion": 2})
     second = server.post("again", again)
     assert (second.status, second.body, second.event_id) == (200, SUCCESS, first.event_id)
@@ -152,7 +152,7 @@ def test_the_same_call_back_is_answered_the_same_again(server, site, again):
 
 
 def test_one_call_back_sent_by_many_at_once_is_one_event(server, site):
-    """All callers get its outcome; its handler runs once."""
+    """All callers get the outcome of one event, and its handler runs once."""
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda _: server.post("at-once", DONE), range(32)))
     assert {answer.event_id for answer in answers} == {answers[0].event_id}
@@ -165,7 +165,7 @@ def test_one_call_back_sent_by_many_at_once_is_one_event(server, site):
 
 
 def test_two_classes_of_one_instance_are_two_events(server):
-    """The class is a part of the identity, and an empty one is none."""
+    """The class is part of the identity, and an empty class counts as absent."""
     with_class = server.post("classes", {"callBackProcessClass": "com.example.Done"})
     without = server.post("classes", DONE | {"callBackProcessClass": ""})
     assert with_class.status == without.status == 200
@@ -173,7 +173,7 @@ def test_two_classes_of_one_instance_are_two_events(server):
 
 
 def test_null_is_absent_and_what_the_schema_does_not_name_is_kept(server, site):
-    """A handler sees the whole body without its nulls."""
+    """A handler gets the complete body without null members."""
     body = {
         "processDefinitionKey": "done",
         "businessKey": None,
@@ -190,13 +190,13 @@ def test_null_is_absent_and_what_the_schema_does_not_name_is_kept(server, site):
 
 
 def test_the_key_may_come_out_of_the_definition_id(server, site):
-    """`key:version:uuid`, as Flowable, Activiti and Camunda write it."""
+    """The key is taken from `key:version:uuid`, the form of Flowable, Activiti and Camunda."""
     answer = server.post("by-id", {"processDefinitionId": "done:7:6e8c3b52-5d0b-11ee-9a3f-0242ac120002"})
     assert (answer.status, answer.body) == (200, SUCCESS)
 
 
 def test_a_dead_delivery_is_500_and_names_its_handler_and_why(server):
-    """On one line; the second of two is counted; calling again answers the stored failure."""
+    """One line names one of the dead deliveries and counts the others; a repeat gets the stored failure."""
     answer = server.post("dead", {"processDefinitionKey": "fails"})
     message = answer.message_of_error(500)
     assert "2 of its handlers failed; the first is demo:fails" in message
@@ -207,7 +207,7 @@ def test_a_dead_delivery_is_500_and_names_its_handler_and_why(server):
 
 
 def test_a_rejected_event_is_500_and_is_not_tried_again(server, site):
-    """`Reject` is final, `retry=` or not."""
+    """`Reject` is final, with or without `retry=`."""
     for _ in range(2):
         answer = server.post("rejected", {"processDefinitionKey": "rejects"})
         assert answer.message_of_error(500).endswith("demo:rejects failed: amount is negative")
@@ -216,14 +216,14 @@ def test_a_rejected_event_is_500_and_is_not_tried_again(server, site):
 
 
 def test_an_answer_waits_for_quick_retries(server, site):
-    """200 as soon as nothing more can settle, also after failures."""
+    """The response is 200 once all deliveries have settled, also after failed attempts."""
     answer = server.post("retried", {"processDefinitionKey": "retried"})
     assert (answer.status, answer.body) == (200, SUCCESS)
     assert result(site, answer.event_id) == 3
 
 
 def test_a_parked_event_is_202_and_says_so(server):
-    """Stored, though it matches no handler; in both languages; the same event again."""
+    """A parked event is stored, and the response says so in both languages; a repeat is the same event."""
     answer = server.post("parked", {"processDefinitionKey": "nobody"})
     chinese = server.post("parked", {"processDefinitionKey": "nobody"}, Accept_Language="zh")
     assert answer.status == chinese.status == 202
@@ -235,7 +235,7 @@ def test_a_parked_event_is_202_and_says_so(server):
 
 
 def test_an_unfinished_event_is_202_and_joined_when_it_comes_again(server, site):
-    """The answer says what is left; a second caller gets the outcome of the first one's attempt."""
+    """The response lists open deliveries; a repeat gets the outcome of the first attempt."""
     body = {"processDefinitionKey": "slow"}
     answer = server.post("slow-1", body, Prefer="wait=0")
     assert (answer.status, answer.json["success"]) == (202, True)
@@ -250,7 +250,7 @@ def test_an_unfinished_event_is_202_and_joined_when_it_comes_again(server, site)
 
 
 def test_an_unknown_delivery_is_202_and_waits_for_its_operator(server, site):
-    """Its server was killed while it ran; nothing runs it again unasked."""
+    """A delivery whose server was killed is not run again without an operator."""
     answer = server.post("killed", {"processDefinitionKey": "killed"})
     assert (answer.status, answer.json["success"]) == (202, True)
     assert "0 waiting, 0 running, 1 unknown" in answer.json["message"]
@@ -264,7 +264,7 @@ def test_an_unknown_delivery_is_202_and_waits_for_its_operator(server, site):
 
 
 def test_other_data_for_one_identity_is_409_and_kept(server, site):
-    """The first stands; the second body is kept beside it, to the byte."""
+    """The first body stays; the second is kept beside it, byte for byte."""
     first = server.post("conflict", DONE | {"businessKey": "a"})
     other = b'{"processDefinitionKey":"done",  "businessKey":"b"}'
     answer = server.post("conflict", other)
@@ -288,7 +288,7 @@ def test_other_data_for_one_identity_is_409_and_kept(server, site):
     ],
 )
 def test_a_caller_may_ask_not_to_wait(server, prefer, applied):
-    """RFC 7240: what was applied is said."""
+    """The server reports the applied preference according to RFC 7240."""
     # By itself the server waits for longer than this client does.
     answer = server.post("never", {"processDefinitionKey": "slow"}, Prefer=prefer)
     assert answer.status == 202
@@ -297,13 +297,13 @@ def test_a_caller_may_ask_not_to_wait(server, prefer, applied):
 
 @pytest.mark.parametrize("prefer", [None, "wait=soon", "wait=-1", "wait=", "respond-async=yes"])
 def test_a_preference_that_cannot_be_read_does_not_count(server, prefer):
-    """The answer then waits as the settings say."""
+    """With an invalid preference the response waits as the settings define."""
     answer = server.post("unread", DONE, **({"Prefer": prefer} if prefer else {}))
     assert (answer.status, answer.headers["Preference-Applied"]) == (200, None)
 
 
 def test_the_contract_is_published_where_it_is_served(server):
-    """OpenAPI 3.1 on the callback listener, with every kind there is; not the administration's."""
+    """The callback listener serves an OpenAPI 3.1 document with every kind, but without the administration API."""
     answer = server.ask("GET", "/openapi.json")
     assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json; charset=utf-8")
     document = answer.json
@@ -317,7 +317,7 @@ def test_the_contract_is_published_where_it_is_served(server):
 
 @pytest.mark.parametrize(("path", "admin"), [("/openapi.json", False), ("/healthz", True), ("/readyz", True)])
 def test_what_can_be_got_can_be_asked_for_its_head(server, path, admin):
-    """As HTTP has it, and as those that only watch a server ask: status and headers are the same, without the body."""
+    """HEAD returns the status and headers of GET without the body, as HTTP defines and monitors expect."""
     got, head = (server.ask(method, path, admin=admin) for method in ("GET", "HEAD"))
     assert (head.status, head.body) == (got.status, b"") == (200, b"")
     assert {name: head.headers[name] for name in ("Content-Type", "Content-Length")} == {
@@ -326,7 +326,7 @@ def test_what_can_be_got_can_be_asked_for_its_head(server, path, admin):
 
 
 def test_a_schema_file_opens_a_kind_of_call_back(server, site):
-    """Its own rules and the five shared ones hold; its events are its own and reach its own handlers."""
+    """An additional kind has its own rules and the five shared ones, and its events reach only its own handlers."""
     answer = server.post("kinds", DONE | {"reason": "withdrawn"}, kind="cancelled")
     assert (answer.status, answer.body) == (200, SUCCESS)
     assert result(site, answer.event_id) == ["cancelled", "withdrawn"]
@@ -339,7 +339,7 @@ def test_a_schema_file_opens_a_kind_of_call_back(server, site):
 
 
 def test_a_slow_handler_never_stops_accepting(server, site):
-    """At most half the threads wait; a further caller is answered at once, and so is unrelated work."""
+    """At most half the threads wait; further callers and unrelated callbacks are answered at once."""
     names = [f"full-{number}" for number in range(14)]
 
     def stored(ledger):
@@ -357,7 +357,7 @@ def test_a_slow_handler_never_stops_accepting(server, site):
 
 
 def test_a_connection_serves_many_call_backs(server):
-    """HTTP/1.1 keep-alive, good and bad ones in turn, pipelined ones in order."""
+    """An HTTP/1.1 connection serves good and bad requests in turn, and pipelined requests in order."""
     good = json.dumps(DONE).encode()
     with closing(http.client.HTTPConnection(*server.place, timeout=WAIT_TIMEOUT)) as connection:
         for instance, body, status in (("x", b"{", 400), ("keep", good, 200), ("x", b"[]", 400), ("x", b"{}", 202)) * 3:
@@ -369,14 +369,14 @@ def test_a_connection_serves_many_call_backs(server):
 
 
 def read_status(connection):
-    """The status of the next answer, whose body is read and left."""
+    """The status of the next response, whose body is read and dropped."""
     answer = connection.getresponse()
     answer.read()
     return answer.status
 
 
 def test_a_locked_database_is_503_and_the_repeat_is_fine(site, make_site):
-    """Not known to be stored: come again; that is safe whether it was stored after all or not."""
+    """If storage is not confirmed, the response is 503; the repeat is safe whether or not the callback was stored."""
     other = make_site()
     other.plugin("demo", PLUGIN)
     server = other.start(ledger__write_timeout=0.4, schemas_dir=site.folder / "schemas")
@@ -402,6 +402,6 @@ def test_a_locked_database_is_503_and_the_repeat_is_fine(site, make_site):
 
 
 def test_the_books_balance_after_all_that(server, site):
-    """Nothing that was refused has left a trace, and nothing accepted is missing."""
+    """Refused callbacks stored nothing, and no accepted callback is missing."""
     books = site.balance()
     assert books.accepted > 20

@@ -1,4 +1,4 @@
-"""`flowhooks db copy` in a process of its own: killed in the middle and called again, and what a killed server left."""
+"""`flowhooks db copy` in its own process: killed and repeated, and applied to the ledger of a killed server."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ MADE_AT = 0x019AB2C40000 * 1000
 
 @pytest.fixture
 def other(postgresql_server):
-    """A database of PostgreSQL with nothing in it."""
+    """An empty PostgreSQL database."""
     name = "flowhooks_moving_house"
     yield postgresql_server.make(name)
     postgresql_server.drop(name)
 
 
 def fill(file, count=EVENTS):
-    """Make a ledger with so many events, each delivered."""
+    """Make a ledger with `count` events, each delivered."""
     upgrade(f"sqlite:///{file}")
     ids = [f"019ab2c4-0000-7000-8000-{number:012x}" for number in range(count)]
     body = json.dumps({"processDefinitionKey": "leave", "text": "合同"}, ensure_ascii=False)
@@ -81,7 +81,7 @@ def fill(file, count=EVENTS):
 
 
 def counted(url):
-    """How many rows each table has."""
+    """The number of rows of each table."""
     names = [table.name for table in metadata.sorted_tables]
     if url.startswith("sqlite"):
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
@@ -91,7 +91,7 @@ def counted(url):
 
 
 def killed(site, source, target, waits):
-    """Copy in a process of its own, and kill it once `waits` says that it is in the middle."""
+    """Copy in another process, and kill it once `waits` returns that it is in the middle."""
     process = subprocess.Popen(
         site.command("db", "copy", source, target),
         cwd=site.folder,
@@ -112,20 +112,20 @@ def killed(site, source, target, waits):
 
 
 def copied(site, source, target):
-    """Copy to the end; the summary."""
+    """Copy completely and return the summary."""
     done = site.run("db", "copy", source, target, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 def is_waiting(connection):
-    """Whether some process of flowhooks waits for a lock."""
+    """Whether a process of flowhooks waits for a lock."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'flowhooks' AND wait_event_type = 'Lock'"
     return connection.execute(query).fetchone()[0] > 0
 
 
 def test_killed_in_the_middle_on_the_way_to_postgresql(make_site, other):
-    """It is killed while it writes the third batch of events; the next one keeps the first two, and copies the rest."""
+    """A copy killed in the third batch of events is repeated; it keeps two batches and copies the rest."""
     site = make_site()
     ids = fill(site.database)
     upgrade(other)
@@ -154,7 +154,7 @@ def test_killed_in_the_middle_on_the_way_to_postgresql(make_site, other):
 
 
 def test_killed_in_the_middle_on_the_way_to_sqlite(make_site, other):
-    """It is killed when it has copied all but the attempts; the next one goes on in the file that it left."""
+    """A copy killed before the attempts is repeated, and continues in the same file."""
     site = make_site()
     fill(site.database)
     copied(site, site.database, other)
@@ -171,7 +171,7 @@ def test_killed_in_the_middle_on_the_way_to_sqlite(make_site, other):
 
 
 def test_a_killed_servers_ledger_moves(make_site, other):
-    """Running attempts are recovered by the first start on PostgreSQL, which continues with all the rest."""
+    """The first start on PostgreSQL recovers running attempts and continues all other work."""
     site = make_site()
     site.plugin("p", PLUGIN)
     shut = site.folder / "shut"
@@ -205,7 +205,7 @@ def test_a_killed_servers_ledger_moves(make_site, other):
 
 
 def test_the_way_back(make_site, other):
-    """Data that PostgreSQL accepted is used by a server on the file that it was copied to."""
+    """A server uses the file to which data accepted on PostgreSQL was copied."""
     site = make_site()
     site.plugin("p", PLUGIN)
     upgrade(other)

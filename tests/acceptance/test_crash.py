@@ -1,4 +1,4 @@
-"""Kill -9 under load, repeatedly on one database: nothing is lost, nothing is silently run twice."""
+"""`kill -9` under load, repeatedly on one database: no callback is lost, and no handler silently runs twice."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ DONE_WITH_IT = {"succeeded", "unknown", "dead", "closed"}
 
 @pytest.fixture(scope="module")
 def crashed(make_site):
-    """The state after some rounds of load and kill -9, and a last server that has had the time to finish."""
+    """The state after several rounds of load and `kill -9`, once a last server has finished the work."""
     site = make_site()
     site.plugin("demo", PLUGIN)
     chance = random.Random(SEED)
@@ -84,14 +84,14 @@ def crashed(make_site):
 
 
 def unfinished(ledger):
-    """How many deliveries wait or run."""
+    """The number of waiting or running deliveries."""
     tally = ledger.count_by_state()
     return tally["waiting"] + tally["running"] + tally["handler_missing"]
 
 
 @pytest.fixture(scope="module")
 def stored(crashed):
-    """Every event that is stored, by its instance."""
+    """Every stored event by its instance."""
     found, after = {}, ""
     with crashed.ledger() as ledger:
         while page := ledger.page(EventFilter(), limit=500, after=after):
@@ -101,7 +101,7 @@ def stored(crashed):
 
 
 def test_there_was_a_crash_worth_the_name(crashed):
-    """The rounds did kill attempts in the middle, or this file tests nothing."""
+    """The kills interrupted attempts; otherwise the other tests of this file show nothing."""
     assert len(crashed.taken) > 20 * ROUNDS
     assert all(server.process.returncode == -9 for server in crashed.crashes)
     lost = [one for server in (*crashed.crashes[1:], crashed.orderly) for one in server.logged("deliveries_recovered")]
@@ -109,7 +109,7 @@ def test_there_was_a_crash_worth_the_name(crashed):
 
 
 def test_an_orderly_end_under_load_leaves_nothing_to_recover(crashed):
-    """Exit code 0, and the next start finds no attempt that was cut off."""
+    """After exit code 0 the next start finds no interrupted attempt."""
     assert crashed.orderly.process.returncode == 0
     assert crashed.orderly.logged("shutdown_finished", all_ended=True)
     assert not crashed.server.logged("deliveries_recovered")
@@ -117,18 +117,18 @@ def test_an_orderly_end_under_load_leaves_nothing_to_recover(crashed):
 
 
 def test_engines_saw_nothing_but_2xx_and_503(crashed):
-    """Whatever else happened was a connection that broke; no 4xx, no 500, no conflict with itself."""
+    """Engines got 2xx, 503 or a broken connection; no 4xx, no 500, no conflict of a callback with itself."""
     assert crashed.problems == []
 
 
 def test_every_call_back_that_got_a_2xx_is_there(crashed, stored):
-    """I1: a 2xx means one durable row."""
+    """I1: a callback with a 2xx has exactly one durable row."""
     missing = {instance for instance, _, _ in crashed.taken} - set(stored)
     assert missing == set()
 
 
 def test_all_2xx_for_one_call_back_speak_of_one_event(crashed, stored):
-    """However often it was sent, and to however many servers."""
+    """All 2xx for one callback name the same event, for any number of repeats and servers."""
     ids = defaultdict(set)
     for instance, event_id, _ in crashed.taken:
         ids[instance].add(event_id)
@@ -136,7 +136,7 @@ def test_all_2xx_for_one_call_back_speak_of_one_event(crashed, stored):
 
 
 def test_every_delivery_is_where_the_table_of_states_puts_it(crashed, stored):
-    """Waiting deliveries ran; a lost attempt without `retry=` is unknown, with it was run again; none is dead."""
+    """Waiting deliveries ran; a lost attempt was retried with `retry=` and is unknown without; none is dead."""
     states = Counter()
     for one in stored.values():
         assert len(one.delivery_statuses) == 2, one
@@ -152,13 +152,13 @@ def test_every_delivery_is_where_the_table_of_states_puts_it(crashed, stored):
 
 
 def test_no_handler_without_retry_was_entered_twice(crashed):
-    """For one delivery, ever."""
+    """Without `retry=` a handler is entered at most once for each delivery."""
     twice = Counter(delivery for name, _, delivery, _ in crashed.entered if name == "plain")
     assert [delivery for delivery, times in twice.items() if times > 1] == []
 
 
 def test_no_attempt_was_entered_twice_and_none_without_a_mark(crashed, stored):
-    """The handler's own records agree with the attempts that the ledger recorded before it was entered."""
+    """The handler's own records match the attempts that the ledger recorded before it was entered."""
     entered = Counter((delivery, attempt) for _, _, delivery, attempt in crashed.entered)
     assert [one for one, times in entered.items() if times > 1] == []
     with crashed.ledger() as ledger:
@@ -176,7 +176,7 @@ def test_no_attempt_was_entered_twice_and_none_without_a_mark(crashed, stored):
 
 
 def test_the_books_balance_and_the_logs_are_whole(crashed, stored):
-    """Conservation over all rounds; a line of the log may only be cut where the process was."""
+    """Counts balance over all rounds; a log line may only be incomplete where its process was killed."""
     assert crashed.balance().accepted == len(stored)
     for server in crashed.crashes:
         for line, record in zip(server.lines[:-1], server.records[:-1], strict=True):
@@ -186,7 +186,7 @@ def test_the_books_balance_and_the_logs_are_whole(crashed, stored):
 
 
 def test_resolve_and_replay_still_work(crashed, stored):
-    """An operator resolves the unknown deliveries; those declared as not done are run."""
+    """An operator resolves the unknown deliveries, and those recorded as not done are run."""
     token = crashed.token()
     unknown = [
         standing for one in stored.values() for standing in one.delivery_statuses if standing.state.value == "unknown"

@@ -1,7 +1,7 @@
-"""Kill -9 at every named point, on both databases: what is durable is all that is left, and nobody has to help.
+"""`kill -9` at every failpoint, on both databases: work continues from durable data without an operator.
 
-One table says for each point how it is reached, and what is lost there. Each round kills a process at its point; then
-the same server is started again, or, where the ledger is shared, another one that lives takes over.
+One table defines for each point how it is reached and which attempt is lost there. Each round kills a process at its
+point. Then the same server is started again or, on a shared ledger, another running process takes over.
 """
 
 from __future__ import annotations
@@ -138,14 +138,14 @@ FINAL = {name: {"succeeded", "unknown"} for name in ("plain", "held_plain", "lat
 
 
 class Way(NamedTuple):
-    """How a point is reached, and what becomes of it.
+    """How a point is reached, and the expected result.
 
     Attributes:
         by: the kind of round: a test of this file.
         later: the number of times of another round.
-        role: what is killed, where the ledger is shared.
+        role: the process that is killed, on a shared ledger.
         lost: whether the attempt is lost: `"before"` its function was entered, `"after"`, or not at all.
-        jobs: where this is about the jobs of the runner procrastinate: `"only"`, or `"too"`.
+        jobs: whether the round concerns jobs of the runner procrastinate: `"only"`, or `"too"`.
     """
 
     by: str
@@ -209,7 +209,7 @@ LEFT_OUT = {
 
 
 def rounds(by):
-    """The rounds of one kind: (place, point, times); the short set has each point somewhere."""
+    """The rounds of one kind: (place, point, times); the short set has each point at least once."""
     found = []
     for at, way in TABLE.items():
         if way.by != by:
@@ -228,7 +228,7 @@ def rounds(by):
 
 
 def test_the_table_has_every_point():
-    """A new point comes with a round that kills there."""
+    """Each failpoint has a round that kills a process there."""
     assert set(TABLE) == {*FAILPOINTS, "handler"}
     every = [one for by in ROUNDS for one in rounds(by)]
     assert {one.values[1] for one in every} == set(TABLE)
@@ -239,7 +239,7 @@ def test_the_table_has_every_point():
 
 
 class Place:
-    """A site, what it has been sent in this round, and the server that runs now. Its ledger is this server's alone."""
+    """A site with its own ledger, the callbacks of this round, and the server that is running."""
 
     def __init__(self, site, **settings):
         self.site = site
@@ -254,23 +254,23 @@ class Place:
 
     @property
     def server(self):
-        """The server that runs, or was the last one to."""
+        """The server that is running or ran last."""
         return self.live[0]
 
     def start(self):
-        """Start the server, to live."""
+        """Start a server that is not killed."""
         self.live = [self.site.start(**self.settings)]
         self.places[:] = [self.server.place]
 
     def rest(self):
-        """Stop what runs."""
+        """Stop the running server."""
         for one in self.live:
             if one.process.poll() is None:
                 one.stop()
         self.live = []
 
     def begin(self):
-        """A round begins: with a server that lives, and gates that are open."""
+        """Begin a round with a running server and open gates."""
         if not self.live or self.server.process.poll() is not None:
             self.start()
         for name in ("shut", "allowed"):
@@ -281,7 +281,7 @@ class Place:
         return f"{next(self.number)}-"
 
     def doomed(self, at, times, *, ready=False, **settings):
-        """Start a server in place of the one that runs, which will be killed at a point."""
+        """Replace the running server by a server that will be killed at a point."""
         self.rest()
         self.live = [self.site.start(ready=ready, **self.settings, **crash(at, times), **settings)]
         if ready:
@@ -293,16 +293,16 @@ class Place:
         self.start()
 
     def post(self, instance, key, **headers):
-        """One callback to the server that runs."""
+        """Send one callback to the running server."""
         return self.server.post(instance, {"processDefinitionKey": key}, **headers)
 
     def entered(self):
-        """(handler, delivery, attempt, instance) of each time that a handler was entered."""
+        """(handler, delivery, attempt, instance) of each run of a handler."""
         lines = self.site.journal.read_text().splitlines() if self.site.journal.exists() else []
         return [(name, delivery, int(attempt), instance) for name, delivery, attempt, instance in map(str.split, lines)]
 
     def events(self):
-        """All events of this round, by instance."""
+        """All events of this round by instance."""
         found, after = {}, self.after
         with self.site.ledger() as ledger:
             while page := ledger.page(EventFilter(), limit=500, after=after):
@@ -312,11 +312,11 @@ class Place:
         return found
 
     def until_over(self):
-        """Wait until nothing waits or runs."""
+        """Wait until no delivery is waiting or running."""
         self.site.until(lambda ledger: not unfinished(ledger))
 
     def check(self, taken=()):
-        """I1, I2 and I3, once nothing moves any more; returns what was lost in this round, as (delivery, attempt)."""
+        """Check I1, I2 and I3 when all work is finished; return this round's lost attempts as (delivery, attempt)."""
         self.until_over()
         stored = self.events()
         assert {instance for instance, _, _ in taken} - set(stored) == set()
@@ -355,12 +355,12 @@ class Place:
 
 
 class Cluster(Place):
-    """Two servers that only take callbacks and two workers share the ledger; a third of either is killed."""
+    """Two servers without workers and two workers share the ledger; a third process of either kind is killed."""
 
     lives = ()
 
     def start(self):
-        """Start all four."""
+        """Start all four processes."""
         servers = [self.site.start("--no-worker", **self.settings, ready=False) for _ in range(2)]
         self.live = [*servers, self.worker(), self.worker()]
         self.lives = [one.place for one in servers]
@@ -371,7 +371,7 @@ class Cluster(Place):
         return self.site.start_worker("--plugins-dir", self.site.plugins, ready=False, **self.settings, **settings)
 
     def doomed(self, at, times, *, ready=False, **settings):
-        """Start one more, which will be killed at a point."""
+        """Start one more process that will be killed at a point."""
         given = crash(at, times) | settings
         if TABLE[at].role == "worker":
             victim = self.worker(**given)
@@ -382,23 +382,23 @@ class Cluster(Place):
         return victim
 
     def heir(self):
-        """The processes that continue after a kill: those still running."""
+        """The processes that continue after a kill: those that are still running."""
         self.places[:] = self.lives
 
 
 def unfinished(ledger):
-    """How many deliveries wait or run."""
+    """The number of waiting or running deliveries."""
     tally = ledger.count_by_state()
     return tally["waiting"] + tally["running"] + tally["handler_missing"]
 
 
 def crash(at, times):
-    """The settings that have a process killed at a point."""
+    """The settings that kill a process at a point."""
     return {"test_in_handler": times} if at == "handler" else {"failpoint": f"{at}:{times}"}
 
 
 def until_killed(victim, at, times):
-    """Wait for the end of a process, and see that it came where it was meant to."""
+    """Wait for the end of a process, and check that it was killed at the intended point."""
     try:
         victim.process.wait(WAIT_TIMEOUT)
     except subprocess.TimeoutExpired:
@@ -410,7 +410,7 @@ def until_killed(victim, at, times):
 
 @pytest.fixture(scope="module")
 def new_postgresql(postgresql_server):
-    """A function that makes a database on PostgreSQL with nothing in it, not even tables."""
+    """A function that makes an empty PostgreSQL database without tables."""
     made = []
 
     def make():
@@ -424,7 +424,7 @@ def new_postgresql(postgresql_server):
 
 @pytest.fixture(scope="module")
 def place(make_site, new_postgresql):
-    """A function that gives a place of a kind, on the database that a round names; only the last one's servers run."""
+    """A function that returns a place of a kind on a database; only the servers of the last place run."""
     made = {}
 
     def get(name, kind=Place):
@@ -451,7 +451,7 @@ def place(make_site, new_postgresql):
 
 @pytest.mark.parametrize(("name", "at", "times"), rounds("load"))
 def test_load(place, name, at, times):
-    """Engines that repeat until they get 2xx: all of it is stored once, and run as its handlers allow."""
+    """Engines repeat callbacks until they get 2xx: each is stored once, and run as its handlers allow."""
     here = place(name, Cluster)
     prefix = here.begin()
     victim = here.doomed(at, times, ready=True)
@@ -468,7 +468,7 @@ def test_load(place, name, at, times):
 
 @pytest.mark.parametrize(("name", "at", "times"), rounds("recover"))
 def test_recover(place, name, at, times):
-    """Killed while it recovers what an earlier one left running: the next one recovers it, and no attempt twice."""
+    """A server is killed while it recovers running attempts: the next server recovers each attempt once."""
     here = place(name)
     prefix = here.begin()
     gate = here.site.folder / "shut"
@@ -490,7 +490,7 @@ def test_recover(place, name, at, times):
 
 @pytest.mark.parametrize(("name", "at", "times"), rounds("reroute_parked"))
 def test_reroute_parked(place, name, at, times):
-    """Killed while it delivers what was parked: each event gets its one delivery, and that is run once."""
+    """A server is killed while it delivers parked events: each event gets one delivery, which runs once."""
     here = place(name)
     prefix = here.begin()
     key = f"late-{prefix[:-1]}"
@@ -511,7 +511,7 @@ def test_reroute_parked(place, name, at, times):
 
 
 def commanded(here, at, times, *command):
-    """Give commands one after the other until something is killed by the last: the server, or where each writes, it."""
+    """Run commands in turn until the last one kills the server, or the command itself where it writes the ledger."""
     words = ("events", *command[0], "--yes", "--database", here.site.database)
     if here.shares:
         killed = here.site.run(*words, **here.settings, **crash(at, times))
@@ -527,7 +527,7 @@ def commanded(here, at, times, *command):
 
 @pytest.mark.parametrize(("name", "at", "times"), rounds("reroute"))
 def test_reroute(place, name, at, times):
-    """Killed in a reroute: it has happened or not; the same command makes good, and nothing that ran runs again."""
+    """A killed reroute is applied or not; the repeated command completes it, and no finished delivery runs again."""
     here = place(name)
     prefix = here.begin()
     wanted = f"late-{prefix[:-1]}"
@@ -557,7 +557,7 @@ def test_reroute(place, name, at, times):
 
 @pytest.mark.parametrize(("name", "at", "times"), rounds("dismiss"))
 def test_dismiss(place, name, at, times):
-    """Killed in a dismissal: it has happened with its entry in the audit, or neither has; once more makes good."""
+    """A killed dismissal is stored with its audit entry or not at all; the repeated command completes it."""
     here = place(name)
     prefix = here.begin()
     if not here.shares:
@@ -580,7 +580,7 @@ def test_dismiss(place, name, at, times):
 
 @pytest.mark.parametrize(("name", "at", "times"), rounds("replay"))
 def test_replay(place, name, at, times):
-    """Killed in a replay: it has happened or not; the same command once more makes good, and nothing runs twice."""
+    """A killed replay is applied or not; the repeated command completes it, and no delivery runs twice."""
     here = place(name)
     prefix = here.begin()
     if not here.shares:
@@ -606,14 +606,14 @@ def test_replay(place, name, at, times):
 
 
 def standing(ledger, event_id):
-    """The state and the attempts of an event's one delivery."""
+    """The state and the attempts of an event's only delivery."""
     (one,) = ledger.delivery_statuses(event_id)
     return one.state.value, one.attempt
 
 
 @pytest.mark.parametrize(("name", "at", "times"), rounds("resolve"))
 def test_resolve(place, name, at, times):
-    """Killed while an operator's word is written: it stands or it does not, and he sees which."""
+    """A process is killed while it records an operator's decision: it is stored or not, and the operator sees which."""
     here = place(name)
     prefix = here.begin()
     gate = here.site.folder / "shut"
@@ -646,7 +646,7 @@ def test_resolve(place, name, at, times):
 
 @pytest.mark.parametrize(("name", "at", "times"), rounds("purge"))
 def test_purge(place, name, at, times):
-    """Killed in a purge: events went as a whole or not at all, the same command does the rest, and none comes back."""
+    """A killed purge deletes events completely or not at all; the same command deletes the rest, and none returns."""
     here = place(name)
     prefix = here.begin()
     if not here.shares:
@@ -681,7 +681,7 @@ def test_purge(place, name, at, times):
 
 @pytest.mark.parametrize(("name", "at", "times"), rounds("sweep"))
 def test_sweep(place, name, at, times):
-    """Killed while it makes the job that died with its worker: the next one makes it, and the delivery runs once."""
+    """A process is killed while it recreates a dead worker's job: the next one does it, and the delivery runs once."""
     here = place(name)
     prefix = here.begin()
     victim = here.doomed("job.taken", 1, ready=True)
@@ -699,7 +699,7 @@ def test_sweep(place, name, at, times):
 
 @pytest.mark.parametrize(("name", "at", "times"), rounds("migrate"))
 def test_migrate(make_site, new_postgresql, name, at, times):
-    """Killed while tables are made: the same command makes the rest, and they are those of a ledger made at once."""
+    """A process is killed while it creates tables: the same command completes them, with the same result as one run."""
     site = make_site()
     database = site.database if name == "sqlite" else new_postgresql()
     words = ("db", "upgrade", "--database", database)
@@ -724,7 +724,7 @@ def test_migrate(make_site, new_postgresql, name, at, times):
 
 
 def schema(url):
-    """Every table and index of ours in a database, as it was made."""
+    """Every table and index of flowhooks in a database, as created."""
     engine = create_engine(make_url(url).set(drivername="postgresql+psycopg") if "postgresql" in url else url)
     try:
         found = MetaData()
@@ -742,7 +742,7 @@ def schema(url):
 
 @pytest.fixture(scope="module")
 def to_copy(make_site):
-    """A ledger on SQLite with something in it, open deliveries included."""
+    """A ledger on SQLite with data, including open deliveries."""
     site = make_site()
     site.plugin("demo", PLUGIN)
     (site.folder / "work").mkdir()
@@ -755,7 +755,7 @@ def to_copy(make_site):
 
 @pytest.mark.parametrize(("name", "at", "times"), rounds("copy"))
 def test_copy(to_copy, make_site, new_postgresql, name, at, times):  # noqa: PLR0917 (fixtures, and a round)
-    """Killed in the middle of a copy: the same command goes on, and the copy is the same to the last digest."""
+    """A killed copy is continued by the same command, and all digests of the copy are equal."""
     site = make_site()
     target = f"sqlite:///{site.database}" if name == "sqlite" else new_postgresql()
     words = ("db", "copy", to_copy.url, target)
@@ -771,7 +771,7 @@ def test_copy(to_copy, make_site, new_postgresql, name, at, times):  # noqa: PLR
 
 
 def backfilled(database):
-    """Of the write-ahead log's index: its last frame, how many are in the file for sure, how many were to be."""
+    """Numbers of the write-ahead log's index: its last frame, the frames surely copied, and the frames attempted."""
     raw = database.with_name(database.name + "-shm").read_bytes()
     (last,) = struct.unpack_from("=I", raw, 16)
     (sure,) = struct.unpack_from("=I", raw, 96)
@@ -780,9 +780,9 @@ def backfilled(database):
 
 
 def stopped_in_a_checkpoint(site, server, sent):
-    """Stop the server each time that its file is written, until that is in the middle of a checkpoint; whether it was.
+    """Stop the server at each write to its file until it is in a checkpoint; return whether it was.
 
-    It is looked at while it is stopped: a busy machine may let this process look only when the checkpoint is over.
+    The index is read while the server is stopped: on a busy machine the checkpoint may otherwise end before the read.
     """
     process = Path(f"/proc/{server.process.pid}/stat")
     before = site.database.stat().st_mtime_ns
@@ -801,9 +801,9 @@ def stopped_in_a_checkpoint(site, server, sent):
 
 @pytest.mark.parametrize("wanted", [1, pytest.param(6, marks=pytest.mark.long)])
 def test_in_the_middle_of_a_checkpoint(make_site, wanted):
-    """SQLite is killed while it copies its log into its file: nothing that was acknowledged is missing afterwards.
+    """SQLite is killed while it copies its log into its file: no acknowledged callback is missing.
 
-    No point of ours is inside of SQLite; so this watches the file, which only a checkpoint writes.
+    SQLite has no failpoints of flowhooks, so this test watches the file, which only a checkpoint writes.
     """
     site = make_site()
     (site.folder / "work").mkdir()
@@ -836,7 +836,7 @@ def test_in_the_middle_of_a_checkpoint(make_site, wanted):
 
 
 def fill(server, name, taken):
-    """Send large callbacks one after the other until the server is gone."""
+    """Send large callbacks in turn until the server has exited."""
     padding = "x" * 200_000
     with contextlib.suppress(OSError, http.client.HTTPException):
         for number in range(400):

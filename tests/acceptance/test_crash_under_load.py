@@ -1,7 +1,7 @@
-"""Servers killed one after the other at named points, while engines call, back off and call again all the time.
+"""Servers are killed in turn at failpoints, while engines send callbacks, back off and repeat all the time.
 
-Each server is killed at a point and started again at the same address, to be killed at the next point. The answers
-to engines, the runs of handlers and the operations are checked when all of it is over: I1, I2 and I3.
+Each server is killed at a point and restarted at the same address, to be killed at the next point. At the end the
+responses to engines, the runs of handlers and the operations are checked: I1, I2 and I3.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ LOAD = (
 
 
 def test_points_between_which_engines_never_rest(site):
-    """Every kind of work is cut off once; engines call on all the time."""
+    """Every kind of work is interrupted once while engines send callbacks."""
     besieged(Siege(site), SHORT)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("number", range(3))
 def test_every_point_again_and_again_under_load(site, number):
-    """Every point, those of the load at several times, and all of it several times in another order."""
+    """Every point is used, those of callbacks several times, in two orders."""
     chains = [[*SHORT, *OPERATORS[1:], *LOAD], [*OPERATORS, *LOAD, *SHORT[1:]], [*SHORT, *LOAD, *OPERATORS[1:]]]
     besieged(Siege(site), chains[number])
 
 
 @pytest.mark.long
 def test_every_point_under_load_on_postgresql(site, postgresql_url):
-    """The automatic work of a server, and commands beside it; the tables are there, and its log is its own."""
+    """On PostgreSQL all points are used except those of migrations and SQLite's checkpoints."""
     site.database = site.url = postgresql_url
     chain = [one for one in (*SHORT, *OPERATORS, *LOAD) if one[0].partition(".")[0] not in {"migrate", "checkpoint"}]
     besieged(Shared(site), chain)
 
 
 def test_every_point_is_in_the_long_set():
-    """But for those of the runner `procrastinate` and of copies, which no server of SQLite has."""
+    """The long set has every point except those of the runner `procrastinate` and of copies."""
     others = {at for at in FAILPOINTS if at.partition(".")[0] in {"job", "sweep", "copy"}} | {"migrate.jobs"}
     assert {at for at, _ in (*SHORT, *OPERATORS, *LOAD)} == {*FAILPOINTS, "handler", "checkpoint"} - others

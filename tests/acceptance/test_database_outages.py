@@ -1,4 +1,4 @@
-"""PostgreSQL restarts, crashes and stays away: callbacks get 503, and afterwards all goes on without a person."""
+"""PostgreSQL restarts, crashes and is away: callbacks get 503, and all work continues without an operator."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ RUNNERS = ["embedded", pytest.param("procrastinate", marks=pytest.mark.long)]
 
 @pytest.fixture(params=RUNNERS)
 def cluster(request, broken):
-    """A site, two processes that take callbacks and two that run them, on a runner."""
+    """A site with two servers that only accept callbacks and two workers, on a runner."""
     return broken, request.param
 
 
 def start(site, kind, **settings):
-    """A server that runs nothing, a server that does, and a worker."""
+    """A server without a worker, a server with one, and a worker."""
     settings = {"runner__kind": kind} | settings
     return [
         site.start("--no-worker", **settings),
@@ -30,25 +30,25 @@ def start(site, kind, **settings):
 
 
 def ready(process):
-    """The response of /readyz: its status, and the reasons."""
+    """The response of /readyz: its status and the reasons."""
     answer = process.ask("GET", "/readyz", admin=True)
     return answer.status, answer.json["trouble"]
 
 
 def until_ready(processes):
-    """Wait until all of them say that they are; returns the seconds."""
+    """Wait until all processes are ready; return the seconds."""
     began = time.monotonic()
     until(lambda: all(ready(one)[0] == 200 for one in processes), poll=0.05, why=lambda: [*map(ready, processes)])
     return time.monotonic() - began
 
 
 def until_entered(site, *instances):
-    """Wait until handlers have been entered for these."""
+    """Wait until handlers have been entered for these instances."""
     site.until(lambda _ledger: set(instances) <= {one for one, _, _ in entered(site)})
 
 
 def stop(processes):
-    """End them in order: they are the same processes all along, and none expired."""
+    """Stop the processes in order, and check that none was restarted or expired."""
     for one in processes:
         assert one.process.poll() is None, "\n".join(one.lines[-20:])
         assert not one.logged("process_expired")
@@ -59,7 +59,7 @@ def stop(processes):
 
 
 def outage(site, processes, engines, seconds):
-    """The server stops, stays away, and starts; returns the answers meanwhile."""
+    """Stop the database server, wait, start it, and return the responses meanwhile."""
     site.server.stop("immediate")
     began, place = time.monotonic(), len(engines.answers)
     while time.monotonic() - began < seconds:
@@ -77,14 +77,14 @@ def outage(site, processes, engines, seconds):
 
 
 def check_refusals(answers):
-    """All that was answered during an outage is 503, with a time to call again."""
+    """Check that all responses during an outage are 503 with a Retry-After."""
     assert answers
     assert {one.status for one in answers} == {503}
     assert all(one.retry_after for one in answers)
 
 
 def go_through(site, kind, seconds, **settings):
-    """Callbacks flow, handlers run, the database stays away; returns figures."""
+    """Send callbacks through an outage of the database; return figures."""
     processes = start(site, kind, **settings)
     gates = [shut(site, "long-again"), shut(site, "long-once")]
     told = {
@@ -123,14 +123,14 @@ def go_through(site, kind, seconds, **settings):
 
 @pytest.mark.timeout(240)
 def test_an_outage_longer_than_the_silence_after_which_one_is_dead(cluster):
-    """All are silent for longer than they may be; none buries another, and what ran meanwhile is recorded."""
+    """In an outage longer than the expiry time no process expires another, and finished attempts are recorded."""
     site, kind = cluster
     print(kind, go_through(site, kind, 5.0, **QUICK))  # noqa: T201 (figures, for those who look with -s)
 
 
 @pytest.mark.timeout(240)
 def test_restarts_and_crashes(cluster):
-    """A fast restart, an immediate one, and a kill -9: callbacks flow before and after each, and the counts balance."""
+    """Callbacks are processed before and after a fast restart, an immediate one and a `kill -9`; the counts balance."""
     site, kind = cluster
     processes = start(site, kind, **QUICK)
     engines = Engines(*processes[:2])
@@ -152,6 +152,6 @@ def test_restarts_and_crashes(cluster):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seconds", [45.0, 120.0])
 def test_long_outages(cluster, seconds):
-    """The same as above with settings as they come, and the database away for longer than anybody waits."""
+    """The same as above with the default settings and an outage longer than all timeouts."""
     site, kind = cluster
     print(kind, seconds, go_through(site, kind, seconds))  # noqa: T201 (as above)

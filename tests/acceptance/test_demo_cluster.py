@@ -1,4 +1,4 @@
-"""`make demo-cluster` shows what it says, and leaves nothing running."""
+"""`make demo-cluster` shows what its text announces, and leaves no process running."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.postgresql
 
 @pytest.fixture
 def demonstration():
-    """The demonstration, begun; it is interrupted if it goes on for too long, so that it cleans up."""
+    """The running demonstration; after a time limit it is interrupted, so that it cleans up."""
     process = subprocess.Popen(COMMAND, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     too_long = threading.Timer(100, process.send_signal, [signal.SIGINT])
     too_long.start()
@@ -32,7 +32,7 @@ def demonstration():
 
 
 def is_running(pid):
-    """Whether there is a process of this id."""
+    """Whether a process with this id exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -41,7 +41,7 @@ def is_running(pid):
 
 
 def test_the_others_run_what_a_killed_worker_ran(demonstration):
-    """To its end: the counts balance, every callback has its outcome, and attempts of the killed worker run again."""
+    """Other workers rerun a killed worker's attempts, every callback has an outcome, and the counts balance."""
     said, _ = demonstration.communicate()
     assert demonstration.returncode == 0, said
     assert "The counts balance." in said
@@ -53,7 +53,7 @@ def test_the_others_run_what_a_killed_worker_ran(demonstration):
 
 @pytest.mark.long
 def test_it_can_be_stopped_at_any_time(demonstration):
-    """Ctrl-C in the middle ends every process that it has started, and removes the database."""
+    """Ctrl-C at any time ends all processes of the demonstration and removes the database."""
     said = []
     for line in demonstration.stdout:
         said.append(line)

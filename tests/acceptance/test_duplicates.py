@@ -1,4 +1,4 @@
-"""Sixty-four callers send the same callback at the same moment: one row, one run, and one event in all answers."""
+"""Sixty-four clients send the same callback at the same moment: one row, one run, and one event in all responses."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SETTINGS = {"answer_wait": 5, "runner__kind": "embedded"}
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def shared(request, site):
-    """A site, and how many servers its ledger may have."""
+    """A site, and the number of servers that its ledger allows."""
     site.several, site.rounds = 1, ROUNDS[request.param]
     if request.param == "postgresql":
         site.database = site.url = request.getfixturevalue("postgresql_url")
@@ -45,7 +45,7 @@ def shared(request, site):
 
 
 def spellings(number):
-    """One body as different engines would write it: the same data."""
+    """The same data as different engines would write it."""
     body = {"processDefinitionKey": "twins", "businessKey": f"HT-{number}", "processDefinitionVersion": 3, "甲": [1.5]}
     return [
         json.dumps(body),
@@ -56,7 +56,7 @@ def spellings(number):
 
 
 class Callers:
-    """Sixty-four clients, each with a connection of its own, which all wait for the same moment."""
+    """Sixty-four clients with a connection each, which all start at the same moment."""
 
     def __init__(self, places, rounds):
         self.rounds = rounds
@@ -69,7 +69,7 @@ class Callers:
         ]
 
     def run(self):
-        """Send every round; returns (instance, status, event id, body) of every answer."""
+        """Send every round; return (instance, status, event id, body) of every response."""
         for one in self._threads:
             one.start()
         for one in self._threads:
@@ -96,18 +96,18 @@ class Callers:
 
 
 def test_the_same_call_back_at_the_same_moment(shared):
-    """One row and one run for each identity, in any order; every answer is 2xx and names one event."""
+    """Each identity has one row and one run; every response is 2xx and names one event."""
     all_are_one(shared, shared.rounds)
 
 
 @pytest.mark.long
 def test_the_same_call_back_at_the_same_moment_two_hundred_times(shared):
-    """The same with as many rounds as it takes for what happens seldom."""
+    """The same with two hundred rounds, which finds rare races."""
     all_are_one(shared, 200)
 
 
 def all_are_one(shared, rounds):
-    """Send every round, and check the answers to callers, the stored rows and the runs."""
+    """Send every round, and check the responses, the stored rows and the runs."""
     servers = [shared.start(**SETTINGS) for _ in range(shared.several)]
     answers = Callers([one.place for one in servers], rounds).run()
     assert len(answers) == CALLERS * rounds

@@ -1,4 +1,4 @@
-"""Handlers that write into the ledger's own PostgreSQL, killed and stopped at every moment: each row is there once."""
+"""Handlers write into the ledger's own PostgreSQL and are killed or stopped at every moment: each row exists once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ BODY = {"processDefinitionKey": "contract"}
 
 @pytest.fixture
 def shared(sharing, postgresql_url):
-    """A site whose processes share a ledger on PostgreSQL, with a table of the business's own beside it."""
+    """A site whose processes share a ledger on PostgreSQL, with a business table beside it."""
     site = sharing
     site.plugin("p", PLUGIN)
     with psycopg.connect(postgresql_url, autocommit=True) as connection:
@@ -57,19 +57,19 @@ def shared(sharing, postgresql_url):
 
 
 def rows(site):
-    """The rows of the business."""
+    """The rows of the business table."""
     with psycopg.connect(site.url) as connection:
         return connection.execute("SELECT flow, attempt FROM contracts ORDER BY flow").fetchall()
 
 
 def moments(site):
-    """(moment, instance, attempt, process) of each that has come."""
+    """(moment, instance, attempt, process) of each moment that a handler reached."""
     lines = site.journal.read_text().splitlines() if site.journal.exists() else []
     return [(name, instance, int(attempt), int(pid)) for name, instance, attempt, pid in map(str.split, lines)]
 
 
 def shut(site, moment):
-    """Have handlers wait at a moment; opened by removing what is returned."""
+    """Make handlers wait at a moment; removing the returned file lets them continue."""
     gate = site.folder / f"shut-{moment}"
     gate.touch()
     return gate
@@ -81,13 +81,13 @@ def worker(site):
 
 
 def state(event_id):
-    """A function of the ledger that gives the state of the event's delivery."""
+    """A function of the ledger that returns the state of the event's delivery."""
     return lambda ledger: ledger.delivery_statuses(event_id)[0].state
 
 
 @pytest.mark.parametrize("moment", [pytest.param("before", marks=pytest.mark.long), "within", "after"])
 def test_killed_at_any_moment_its_row_is_there_once(shared, moment):
-    """Rows that a killed attempt wrote are rolled back with it, and the next attempt writes them."""
+    """The rows of a killed attempt are rolled back, and the next attempt writes them."""
     server = shared.start("--no-worker", **shared.settings)
     victim = worker(shared)
     gate = shut(shared, moment)
@@ -105,7 +105,7 @@ def test_killed_at_any_moment_its_row_is_there_once(shared, moment):
 
 
 def test_without_retry_a_killed_attempt_is_unknown_and_has_written_nothing(shared):
-    """Nobody can know what else the handler did; who knows that it did nothing else says so by `retry=`."""
+    """Without `retry=` a killed attempt is unknown, and its rows are rolled back."""
     server = shared.start("--no-worker", **shared.settings)
     victim = worker(shared)
     shut(shared, "after")
@@ -120,7 +120,7 @@ def test_without_retry_a_killed_attempt_is_unknown_and_has_written_nothing(share
 
 @pytest.mark.parametrize("moment", [pytest.param("within", marks=pytest.mark.long), "after"])
 def test_stopped_until_taken_for_dead_it_writes_nothing(shared, moment):
-    """SIGSTOP in the middle, SIGCONT when its successor has succeeded: only the successor's row is there."""
+    """A worker stopped by SIGSTOP until its delivery was rerun writes no row after SIGCONT."""
     server = shared.start("--no-worker", **shared.settings)
     sleeper = worker(shared)
     gate = shut(shared, moment)
@@ -140,7 +140,7 @@ def test_stopped_until_taken_for_dead_it_writes_nothing(shared, moment):
 
 
 def test_many_are_all_there_once_while_workers_die(shared):
-    """Two of three workers are killed while a hundred are under way."""
+    """Two of three workers are killed while a hundred deliveries run: each row exists once."""
     server = shared.start("--no-worker", **shared.settings)
     workers = [worker(shared) for _ in range(3)]
     # Each of them holds some before any of them goes on: together they hold fewer than a hundred.

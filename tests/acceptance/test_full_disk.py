@@ -1,4 +1,4 @@
-"""A disk that is full: no false 2xx, nothing that was taken is lost, and work goes on when there is room again."""
+"""On a full disk there is no false 2xx, no accepted callback is lost, and work continues when there is space."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
 
 def test_a_full_disk_is_503_and_loses_nothing(site):
-    """The log says once what is wrong, and once that it works again."""
+    """The log reports the failure once and the recovery once."""
     site.plugin("demo", PLUGIN)
     server = site.start(answer_wait=5)
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (ROOM, resource.RLIM_INFINITY))
@@ -80,7 +80,7 @@ def test_a_full_disk_is_503_and_loses_nothing(site):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of a few megabytes, of which another file has half; the file that can be deleted to make room."""
+    """A disk of a few megabytes, and the file to delete for free space, which fills half of it."""
     folder = tmp_path / "small"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", folder]
@@ -106,7 +106,7 @@ def cramped(small_disk, site):
 
 
 def test_a_small_disk_that_is_really_full(cramped, small_disk):
-    """A file system without room: 503, unready, told once what to do; with room again it goes on by itself."""
+    """On a full disk callbacks get 503, and the log states the remedy once; with space the server recovers."""
     server = cramped.start(answer_wait=5)
     taken, refused, body = {}, [], {"processDefinitionKey": "good", "pad": "x" * 30_000}
     for number in range(400):
@@ -144,7 +144,10 @@ def test_a_small_disk_that_is_really_full(cramped, small_disk):
 
 
 def test_killed_on_a_full_disk(cramped, small_disk):
-    """It starts again all the same, says what is wrong, and has all that was taken; with room again it goes on."""
+    """A server killed on a full disk restarts with all accepted callbacks and logs the fault.
+
+    With space it recovers.
+    """
     server = cramped.start(answer_wait=5)
     taken, body = {}, {"processDefinitionKey": "good", "pad": "x" * 30_000}
     while (answer := server.post(f"a-{len(taken)}", body)).status != 503:

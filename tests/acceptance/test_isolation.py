@@ -1,4 +1,4 @@
-"""Handlers in processes of their own, in real servers: what becomes of such a process is one attempt's matter."""
+"""Isolated handlers in real servers: the end of such a process affects only its own attempt."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def isolated(make_site):
 
 
 def _marked(site, instance):
-    """The pids that a handler has written down: its own, where it comes from, and what it has started."""
+    """The pids that a handler has written: its own, its parent's, and those it started."""
     file = Path(f"{site.journal}-{instance}")
     until(file.exists)
     return [int(one) for one in file.read_text().split()]
@@ -78,7 +78,7 @@ def _runs(pid):
 
 
 def test_a_crash_a_kill_and_an_endless_loop_are_their_attempts_alone(isolated):
-    """The answers name the result of each, the log its delivery; everything else continues, and the counts balance."""
+    """Responses name each result, the log each delivery; other work continues and the counts balance."""
     server = isolated.start()
     assert server.post("slow", body("slow"), Prefer="respond-async").status == 202
     pid, *_ = _marked(isolated, "slow")
@@ -125,7 +125,7 @@ def handlers():
 
 
 def test_what_an_isolated_handler_logs_is_found_by_a_search(make_site):
-    """The log is UTF-8: `grep` finds the handler's record, what it printed and its error; marks stay escaped."""
+    """The log is UTF-8: `grep` finds the handler's record, output and error; marks stay escaped."""
     site = make_site()
     site.plugin("own", LOGS)
     server = site.start()
@@ -142,7 +142,7 @@ def test_what_an_isolated_handler_logs_is_found_by_a_search(make_site):
 
 
 def test_a_killed_server_leaves_no_process_behind(isolated):
-    """Neither those of handlers, nor where they come from, nor what handlers have started; the next one recovers."""
+    """After a kill no handler process, fork server or child process remains; the next server recovers."""
     server = isolated.start()
     server.post("good", body("good"))
     server.post("slow", body("slow"), Prefer="respond-async")
@@ -156,7 +156,7 @@ def test_a_killed_server_leaves_no_process_behind(isolated):
 
 
 def test_each_process_of_a_server_has_its_own(sharing):
-    """With one killed under a supervisor its handlers end, and it comes back; the other goes on meanwhile."""
+    """If a supervised process is killed, its handlers end and it is restarted; the other process continues."""
     sharing.plugin("own", PLUGIN)
     server = sharing.start("--processes", 2, **sharing.settings)
     server.until_logged("server_started", times=2)
@@ -182,7 +182,7 @@ def test_each_process_of_a_server_has_its_own(sharing):
 
 
 def test_a_drain_waits_for_them(isolated):
-    """Even if every process of the service gets SIGTERM, as from service managers."""
+    """Shutdown waits for isolated handlers, even if every process of the service gets SIGTERM."""
     server = isolated.start()
     server.post("slow", body("slow"), Prefer="respond-async")
     pid, fork_server, started = _marked(isolated, "slow")
@@ -211,7 +211,7 @@ def test_the_operator_has_the_last_word(isolated):
 
 
 def test_check_tries_whether_it_can_be_loaded_there(isolated):
-    """A plugin that only loads once is found before anything waits for it."""
+    """`check` reports a plugin that can only be loaded once, before any delivery waits for it."""
     words = ("check", "--plugins-dir", isolated.plugins, "--database", isolated.database)
     assert "4 handlers can be run in a process of their own" in isolated.run(*words).stdout
     once = f"""

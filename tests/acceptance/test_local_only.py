@@ -1,4 +1,4 @@
-"""A server without sources asks callbacks for no credential: only programs on its machine may send them."""
+"""A server without sources requires no credential: it accepts callbacks only from programs on its machine."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def server(site):
 
 
 def post(server, instance, headers, language="en"):
-    """One callback with exactly these headers, besides the length of its body and a Host."""
+    """Send one callback with exactly these headers, besides Content-Length and Host."""
     with closing(http.client.HTTPConnection(*server.place, timeout=30)) as connection:
         connection.request(
             "POST",
@@ -79,13 +79,13 @@ def post(server, instance, headers, language="en"):
 
 
 def reasons(ledger):
-    """Why callbacks were refused."""
+    """The reasons for which callbacks were refused."""
     with ledger.connection() as connection:
         return connection.execute(select(rejected_requests.c.reason_en)).scalars().all()
 
 
 def check_refused(server, site, headers, english, chinese):
-    """A callback with these headers is refused in both languages, and nothing of it is stored."""
+    """Check that a callback with these headers is refused in both languages, and not stored."""
     before = site.balance().stored
     for language, words in (("en", english), ("zh", chinese)):
         status, message = post(server, "refused", headers, language)
@@ -97,25 +97,25 @@ def check_refused(server, site, headers, english, chinese):
 
 @pytest.mark.parametrize("headers", PROXIED, ids=str)
 def test_what_came_through_a_proxy_is_refused(server, site, headers):
-    """Any client of the proxy would run handlers."""
+    """A callback through a proxy is refused, because any client of the proxy could send it."""
     check_refused(server, site, headers, "through a proxy", "代理")
 
 
 @pytest.mark.parametrize("headers", BY_A_PAGE, ids=str)
 def test_what_a_page_of_another_site_sends_is_refused(server, site, headers):
-    """A browser on the machine can be made to send a callback by any page that it shows."""
+    """A callback from a page of another site is refused, because any page can make a browser send it."""
     check_refused(server, site, headers, "web page", "网页")
 
 
 @pytest.mark.parametrize("host", OTHER_NAMES)
 def test_a_name_of_another_machine_is_refused(server, site, host):
-    """A web site's name can be pointed at 127.0.0.1; its pages then have the origin of the listener."""
+    """A callback to a foreign host name is refused, because such a name can resolve to 127.0.0.1."""
     check_refused(server, site, {"Host": host}, "Host", "Host")
     check_refused(server, site, {"Host": host, "Origin": f"http://{host}"}, "Host", "Host")
 
 
 def test_programs_on_the_machine_are_not_refused(server):
-    """curl, Java and Python send none of these headers, and a name of loopback or of the listening address as Host."""
+    """curl, Java and Python send none of these headers; their Host is a loopback name or the listening address."""
     port = server.place[1]
     for number, headers in enumerate(
         [
@@ -148,7 +148,7 @@ def test_operators_read_why(server, site):
 
 @pytest.mark.parametrize("config", ['[http]\ntrusted_proxy = "127.0.0.1"\n', 'public_url = "https://ops.example"\n'])
 def test_settings_of_a_proxy_without_a_source_let_nothing_in(make_site, config):
-    """Not every proxy says in a header that it is one."""
+    """With a proxy in the settings and no source, every callback is refused, because not every proxy sends headers."""
     site = make_site()
     site.plugin("p", PLUGIN)
     server = site.start(config=config)
@@ -157,7 +157,7 @@ def test_settings_of_a_proxy_without_a_source_let_nothing_in(make_site, config):
 
 
 def test_with_a_source_its_credential_decides(make_site):
-    """Neither a proxy nor a browser has the token."""
+    """With a source, callbacks through a proxy or browser need its token."""
     site = make_site()
     site.plugin("p", PLUGIN)
     server = site.start(config=SOURCE)
@@ -168,7 +168,7 @@ def test_with_a_source_its_credential_decides(make_site):
 
 
 def test_insecure_lets_other_machines_call_but_no_page(make_site):
-    """Through a proxy and under any name, as the operator has said; pages of other sites are refused all the same."""
+    """With `insecure`, callbacks through a proxy and under any name are accepted; pages of other sites are refused."""
     site = make_site()
     site.plugin("p", PLUGIN)
     for listen in ("127.0.0.1:0", "0.0.0.0:0"):
@@ -191,7 +191,7 @@ fetch("http://127.0.0.1:PORT/flow/by-a-page/call-back/complete",
 @pytest.mark.browser
 @pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium")
 def test_a_page_in_a_real_browser_makes_no_event(make_site):
-    """Chromium sends such a request without asking the server before; it is refused, and nothing is stored."""
+    """A callback that Chromium sends without a preflight request is refused, and nothing is stored."""
     site = make_site()
     site.plugin("p", PLUGIN)
     server = site.start()

@@ -1,4 +1,4 @@
-"""A database that another program holds locked: nothing is lost, and the server goes on by itself."""
+"""Another program holds a lock on the database: no callback is lost, and the server recovers without help."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def handlers():
 
 
 def test_an_attempt_that_was_slow_to_be_marked_is_made_all_the_same(site):
-    """While the database is locked no attempt begins; afterwards none is left marked as running that nobody runs."""
+    """While the database is locked no attempt begins; afterwards each attempt marked as running does run."""
     site.plugin("demo", LATER)
     server = site.start(ledger__write_timeout=1)
     answer = server.post("a", {"processDefinitionKey": "later"}, Prefer="wait=0")
@@ -38,7 +38,7 @@ def test_an_attempt_that_was_slow_to_be_marked_is_made_all_the_same(site):
 
 
 def test_a_database_that_stays_locked_is_a_503_and_no_reason_to_restart(site):
-    """The server says that it is not ready and why, and goes on by itself when it can."""
+    """The server is not ready and reports why, and recovers without a restart."""
     site.plugin("demo", LATER)
     server = site.start(ledger__write_timeout=9)
     with closing(sqlite3.connect(site.database, isolation_level=None)) as outside:

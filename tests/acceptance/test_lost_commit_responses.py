@@ -1,4 +1,4 @@
-"""The database commits, and its answer is lost: nobody knows, and yet all is stored once and run once."""
+"""The reply to a COMMIT is lost: its result is not known, and still each callback is stored once and run once."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def accepts(said):
 
 
 def claims(said):
-    """Whether a transaction begins an attempt of a delivery that was stored before."""
+    """Whether a transaction starts an attempt of a delivery stored earlier."""
     return b"INSERT INTO attempts" in said and not accepts(said)
 
 
 def settles(said):
-    """Whether a transaction records how an attempt ended."""
+    """Whether a transaction records the outcome of an attempt."""
     return b"UPDATE attempts" in said
 
 
 @pytest.mark.parametrize("kind", ["embedded", "procrastinate"])
 def test_of_an_accepted_call_back(broken, kind):
-    """The caller gets 503, calls again, and is recognised; there is one row, and the handler is entered once.
+    """The caller gets 503 and repeats; the callback is recognised, has one row, and its handler is entered once.
 
-    Where it was committed together with something else, it is tried again at once, and recognised then.
+    If it was committed together with other work, the writer retries at once and recognises it then.
     """
     broken.database = broken.proxied
     server = broken.start(runner__kind=kind, **QUICK)
@@ -61,7 +61,7 @@ def test_of_an_accepted_call_back(broken, kind):
 
 
 def test_of_a_running_mark(broken, kind):
-    """It says that an attempt runs, and none does: it is taken back, and the handler is entered once."""
+    """A stored running mark of an attempt that did not start is removed, and the handler is entered once."""
     server = broken.start("--no-worker", runner__kind=kind, **QUICK)
     broken.database = broken.proxied
     worker = broken.start_worker("--plugins-dir", broken.plugins, runner__kind=kind, **QUICK)
@@ -77,7 +77,7 @@ def test_of_a_running_mark(broken, kind):
 
 
 def test_of_an_outcome(broken, kind):
-    """It is recorded; to record it again changes nothing, and is no stale attempt. The caller learns it."""
+    """A repeated record of an outcome changes nothing and is not a stale attempt. The caller gets the outcome."""
     broken.database = broken.proxied
     server = broken.start(runner__kind=kind, **QUICK)
     gate = shut(broken, "i")
@@ -96,7 +96,7 @@ def test_of_an_outcome(broken, kind):
 
 
 def test_of_a_retry(broken, kind):
-    """An attempt has failed, and the next one is to come: it comes once."""
+    """After a failed attempt the next attempt is made once."""
     broken.database = broken.proxied
     server = broken.start(runner__kind=kind, **QUICK)
     broken.proxy.lose_answer(settles)
@@ -111,7 +111,7 @@ def test_of_a_retry(broken, kind):
 
 @pytest.fixture
 def through_proxy(broken, tmp_path, clock):
-    """A house on the database behind the proxy."""
+    """A harness on the database behind the proxy."""
     house = House(tmp_path, clock, broken.proxied)
     yield house
     house.end()
@@ -137,7 +137,7 @@ def one_batch(flow, size, monkeypatch):
 
 
 def test_of_several_accepted_call_backs(broken, through_proxy, listens, make_plugin, monkeypatch):
-    """They are stored, and the writer tries each again: all are answered as new, announced once, and run once."""
+    """The writer retries each stored callback: all are answered as new, announced once, and run once."""
     accepted, runs = [], []
     plugins = {
         "p": make_plugin(

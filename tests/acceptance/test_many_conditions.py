@@ -1,4 +1,4 @@
-"""A thousand handlers with conditions on one key: each callback runs exactly the handler meant for its conclusion."""
+"""A thousand handlers with conditions on one key: each callback runs only the handler for its conclusion."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def many(request, site):
 
 
 def test_each_conclusion_runs_exactly_its_handler(many):
-    """A thousand conclusions for a thousand handlers; other conclusions and a missing one run none of them."""
+    """A thousand conclusions run a thousand handlers; an unmatched or missing conclusion runs none."""
     server = many.start(answer_wait=20)
     answers = []
     with closing(http.client.HTTPConnection(*server.place, timeout=60)) as connection:

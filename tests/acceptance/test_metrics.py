@@ -1,4 +1,4 @@
-"""`/metrics` of a real server: what Prometheus reads there is what has happened."""
+"""`/metrics` of a real server shows Prometheus what happened."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def handlers():
 
 
 def scrape(server):
-    """The answer, and the value of each name and its labels."""
+    """The response, and the value of each name and its labels."""
     answer = server.ask("GET", "/metrics", admin=True)
     assert answer.status == 200
     families = text_string_to_metric_families(answer.body.decode())
@@ -34,7 +34,7 @@ def scrape(server):
 
 
 def test_every_answer_is_counted(site):
-    """Each status once: those of handlers, of the schema, of HTTP, and those that the HTTP server gives itself."""
+    """Each status is counted once: those of handlers, the schema and HTTP, and those of the HTTP server itself."""
     site.plugin("kit", PLUGIN)
     server = site.start(http__max_body_bytes=2000)
     wanted = {
@@ -65,7 +65,7 @@ def test_every_answer_is_counted(site):
 
 
 def test_no_value_of_a_call_back_is_a_label(site):
-    """Whatever is sent, in whatever field, none of it becomes a line of its own."""
+    """No value in any member of a callback becomes a time series."""
     site.plugin("kit", PLUGIN)
     server = site.start()
     server.post("i1", {"processDefinitionKey": "good"})
@@ -87,7 +87,7 @@ def test_no_value_of_a_call_back_is_a_label(site):
 
 
 def test_who_has_the_address_of_call_backs_only_sees_nothing(site):
-    """Numbers are for the listener of administration; the engines' one does not know the path."""
+    """Only the administration listener serves metrics; the callback listener does not know the path."""
     server = site.start()
     assert server.ask("GET", "/metrics").status == 404
     assert json.loads(server.ask("GET", "/metrics").body)["status"] == 404

@@ -1,4 +1,4 @@
-"""Work without a plugin waits: deliveries of a removed plugin, and events that matched no handler."""
+"""Without their plugin, deliveries of a removed plugin and events that match no handler wait."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def handlers():
 
 
 def states(ledger, answer):
-    """The states of an answer's deliveries."""
+    """The states of a response's deliveries."""
     return {one.state.value for one in ledger.delivery_statuses(answer.event_id)}
 
 
 def test_deliveries_wait_for_a_missing_plugin_and_run_when_it_is_back(site):
-    """Its handlers still get deliveries; the log is loud about it; nothing else is held up."""
+    """Handlers of a removed plugin still get deliveries; the log reports it, and other work continues."""
     site.plugin("good", GOOD)
     site.plugin("gone", GOOD.replace('("good", "faulty")', '("good", "gone")'))
     server = site.start(answer_wait=20)
@@ -67,7 +67,7 @@ def handlers():
 
 
 def test_what_nobody_wants_is_parked_and_delivered_when_somebody_does(site):
-    """Oldest first, at the next start; an `every` handler does not make it wanted, nor see it twice."""
+    """Parked events run oldest first at the next start; an `every` handler neither unparks them nor sees them twice."""
     site.plugin("watcher", EVERY)
     server = site.start(answer_wait=20)
     parked = [server.post(f"p-{number}", {"processDefinitionKey": "good"}) for number in range(5)]

@@ -1,4 +1,4 @@
-"""A network that cuts, delays or swallows: it is noticed in time, callbacks get 503 meanwhile, and all goes on."""
+"""A network that resets, delays or drops data: faults are detected in time, callbacks get 503, and work continues."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RUNNERS = ["embedded", pytest.param("procrastinate", marks=pytest.mark.long)]
 
 
 def start(site, kind, **settings):
-    """A server that takes callbacks and a worker that runs them, both by way of the proxy."""
+    """A server without a worker and a worker, both connected through the proxy."""
     site.database = site.proxied
     settings = QUICK | {"runner__kind": kind} | settings
     return (
@@ -32,32 +32,32 @@ def cluster(request, broken):
 
 
 def ready(process):
-    """Whether /readyz says so."""
+    """Whether /readyz reports ready."""
     return process.ask("GET", "/readyz", admin=True).status == 200
 
 
 def flows(site, engines, status=202, *, several=20):
-    """Wait until so many are answered so; returns the seconds."""
+    """Wait until `count` callbacks have this result; return the seconds."""
     began, place = time.monotonic(), len(engines.answers)
     site.until(lambda _ledger: sum(one.status == status for one in engines.since(place)) >= several)
     return time.monotonic() - began
 
 
 def until_all_run(*processes):
-    """Wait until callbacks are run and answered with their outcome."""
+    """Wait until callbacks run and are answered with their outcome."""
     until(lambda: processes[0].post(f"probe-{time.monotonic_ns()}", AGAIN, Prefer="wait=2").status == 200)
     until(lambda: all(map(ready, processes)), poll=0.05)
 
 
 def stop(*processes):
-    """End them in order: they were never restarted, and nothing broke in them."""
+    """Stop the processes in order, and check that none was restarted or logged a fault of its own."""
     for one in processes:
         one.stop()
         one.check_log()
 
 
 def test_connections_that_are_cut(cluster):
-    """Connections are reset repeatedly while callbacks flow: each is stored once and run to its end."""
+    """While connections are reset repeatedly, each callback is stored once and run to its end."""
     site, server, worker = cluster
     engines = Engines(server)
     for _ in range(5):
@@ -74,7 +74,7 @@ def test_connections_that_are_cut(cluster):
 
 @pytest.mark.parametrize("seconds", [0.1, pytest.param(0.3, marks=pytest.mark.long)])
 def test_a_network_that_takes_its_time(broken, seconds):
-    """A tenth of a second each way, or three: slower, and nothing else."""
+    """A delay of a tenth of a second or three seconds each way has no effect except slowness."""
     server, worker = start(broken, "embedded", ledger__write_timeout=30, ledger__heartbeat_timeout=30)
     broken.proxy.delay = seconds
     began = time.monotonic()
@@ -92,7 +92,7 @@ def test_a_network_that_takes_its_time(broken, seconds):
 
 @pytest.mark.timeout(240)
 def test_connections_that_swallow(cluster):
-    """No data gets through, without an error: callers get 503 in time, and new connections are made in time."""
+    """If data is dropped without an error, callers get 503 in time, and new connections are made in time."""
     site, server, worker = cluster
     gate = shut(site, "long")
     told = {"long": server.post("long", ONCE, Prefer="respond-async").event_id}

@@ -1,4 +1,4 @@
-"""The example for nginx, in a real nginx in front of a real server: which clients pass, and which errors others get."""
+"""The example for nginx, in a real nginx before a real server: accepted clients, and the errors of refused clients."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ LIMITS = {
 
 
 class Nginx:
-    """An nginx with the example, of which only addresses, paths and networks are others."""
+    """An nginx with the example configuration, in which only addresses, paths and networks are replaced."""
 
     def __init__(self, folder, server, nginx):
         self.port = free_port()
@@ -102,7 +102,7 @@ class Nginx:
         until(listens)
 
     def ask(self, name, method, path, body=None, headers=None, *, source="127.0.0.1", sni=None):
-        """One request under a name; the answer, and its body."""
+        """Send one request under a name; return the response and its body."""
         plain = socket.create_connection(("127.0.0.1", self.port), timeout=30, source_address=(source, 0))
         with closing(http.client.HTTPConnection(name)) as connection:
             connection.sock = self.trusted.wrap_socket(plain, server_hostname=sni or name)
@@ -111,12 +111,12 @@ class Nginx:
             return answer, answer.read()
 
     def post(self, instance, body, headers=None, **given):
-        """One callback."""
+        """Send one callback."""
         headers = {"Content-Type": "application/json", "Authorization": "Bearer token"} | (headers or {})
         return self.ask(ENGINES, "POST", f"/flow/{instance}/call-back/complete", body, headers, **given)
 
     def close(self):
-        """End it."""
+        """Stop nginx."""
         self.process.terminate()
         self.process.wait(WAIT_TIMEOUT)
 
@@ -126,7 +126,7 @@ GOOD = json.dumps({"processDefinitionKey": "good"})
 
 @pytest.fixture(scope="module")
 def server(make_site):
-    """A server that asks for a token."""
+    """A server that requires a token."""
     site = make_site()
     site.plugin("p", PLUGIN)
     digest = "3c469e9d6c5875d37a43f353d4f88e61fcf812c66eee3457465a40b0da4153e0"  # of "token"
@@ -146,7 +146,7 @@ password = "{hash_password("secret of anna")}"
 
 @pytest.fixture(scope="module")
 def nginx(server, tmp_path_factory):
-    """The example, in front of it."""
+    """The example in front of the server."""
     program = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
     if program is None:
         pytest.skip("nginx is not installed (Debian: apt-get install nginx-light)")
@@ -156,7 +156,7 @@ def nginx(server, tmp_path_factory):
 
 
 def test_a_call_back_passes(nginx):
-    """Over TLS, with its token; without one it is flowhooks that refuses it. An id with `%2F` comes as it was sent."""
+    """A callback passes over TLS with its token; without, flowhooks refuses it. An id with `%2F` arrives unchanged."""
     answer, body = nginx.post("n-1", GOOD)
     assert (answer.status, body) == (200, b'{"success": true}')
     assert answer.headers["Flowhooks-Event"]
@@ -166,7 +166,7 @@ def test_a_call_back_passes(nginx):
 
 
 def test_an_address_that_is_not_an_engines_is_refused(nginx, server):
-    """With a token, and any header about its own address."""
+    """A foreign address is refused, even with a token or with any header about its address."""
     for headers in ({}, {"X-Forwarded-For": "127.0.0.1", "X-Real-IP": "127.0.0.1", "Forwarded": "for=127.0.0.1"}):
         answer, body = nginx.post("n-3", GOOD, headers, source=ELSEWHERE)
         assert answer.status == 403
@@ -176,7 +176,7 @@ def test_an_address_that_is_not_an_engines_is_refused(nginx, server):
 
 
 def test_a_source_is_told_apart_by_its_address(nginx):
-    """By the address that nginx has seen, and not by headers of the engine."""
+    """A source is identified by the address that nginx sees, not by headers of the engine."""
     for headers in ({}, {"X-Forwarded-For": "127.0.0.1", "X-Real-IP": "127.0.0.1", "Forwarded": "for=127.0.0.1"}):
         answer, body = nginx.post("n-7", GOOD, headers, source=OTHER)
         assert answer.status == 403
@@ -185,13 +185,13 @@ def test_a_source_is_told_apart_by_its_address(nginx):
 
 
 def test_only_call_backs_are_passed_on(nginx):
-    """Under the engines' name there is no console, no API and no numbers."""
+    """The engines' host name serves no console, no API and no metrics."""
     for path in ("/", "/console/", "/metrics", "/api/operations/reroute_parked", "/openapi.json"):
         assert nginx.ask(ENGINES, "GET", path)[0].status == 404
 
 
 def test_what_is_too_large_is_refused_in_the_engines_format(nginx):
-    """By flowhooks itself, or beyond what nginx takes by nginx."""
+    """A body that is too large is refused by flowhooks or, above nginx's own limit, by nginx in the same format."""
     for megabytes in (1.5, 3):
         answer, body = nginx.post("n-4", b"x" * int(megabytes * 1024**2))
         assert (answer.status, json.loads(body)["status"]) == (413, 413)
@@ -200,13 +200,13 @@ def test_what_is_too_large_is_refused_in_the_engines_format(nginx):
 
 
 def test_other_names_get_no_answer(nginx):
-    """Not even a certificate."""
+    """Other host names get no response and no certificate."""
     with pytest.raises(ssl.SSLError):
         nginx.ask("elsewhere.example.com", "GET", "/")
 
 
 def test_the_console_is_reached_by_its_name_only(nginx):
-    """By those who log in, from an address that may, and nothing but the console."""
+    """The console's host name serves only the console, after login and from an allowed address."""
     assert nginx.ask(CONSOLE, "GET", "/console/")[0].status == 401
     form = {"Content-Type": "application/x-www-form-urlencoded", "Origin": f"https://{CONSOLE}"}
     answer, _ = nginx.ask(CONSOLE, "POST", "/console/login", "name=anna&password=secret+of+anna", form)
@@ -227,7 +227,7 @@ def test_the_console_is_reached_by_its_name_only(nginx):
 
 
 def test_engines_call_again_while_the_server_is_away(tmp_path, site, nginx, server):
-    """They are answered 503 with a time, as by flowhooks."""
+    """While the server is down, engines get 503 with a Retry-After, as from flowhooks."""
     away = site.start()
     running = Nginx(tmp_path, away, nginx.process.args[0])
     try:
@@ -240,7 +240,7 @@ def test_engines_call_again_while_the_server_is_away(tmp_path, site, nginx, serv
 
 
 def test_its_limits_fit_those_of_flowhooks():
-    """Nginx takes more and waits longer than flowhooks does, and closes idle connections sooner."""
+    """Nginx accepts larger bodies and waits longer than flowhooks, and closes idle connections sooner."""
     http_ = Settings().http
     assert int(LIMITS["client_max_body_size"].removesuffix("m")) * 1024**2 > http_.max_body_bytes
     assert float(LIMITS["proxy_read_timeout"].removesuffix("s")) > MAX_WAIT_SECONDS

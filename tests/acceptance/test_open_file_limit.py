@@ -1,6 +1,6 @@
-"""A process that may open no more files: what it has open goes on, and nothing that it answers is a fault of its own.
+"""At the limit of open files a process keeps working with open files, and reports no internal error.
 
-Clients that hold connections open can bring a server there.
+Clients that keep connections open can bring a server to this limit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PATHS += ["/console/events", "/console/handlers", "/api/overview", "/api/events"
 
 
 def leave_none(pid):
-    """Let a process open no more files; what it may have been."""
+    """Let a process open no more files; return its previous limit."""
     taken = {int(one.name) for one in Path(f"/proc/{pid}/fd").iterdir()}
     soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     free = next((number for number in range(soft) if number not in taken), soft)
@@ -31,7 +31,7 @@ def leave_none(pid):
 
 
 def ask(connection, method, path, body=None, **headers):
-    """The status and the headers of an answer, on a connection that stays open."""
+    """The status and the headers of a response, on a connection that stays open."""
     connection.request(method, path, body, {"Host": "localhost"} | headers)
     answer = connection.getresponse()
     answer.read()
@@ -40,7 +40,7 @@ def ask(connection, method, path, body=None, **headers):
 
 @pytest.mark.parametrize("first", ["/console/", "/console/nothing", "/api/overview", "/openapi.json"])
 def test_whatever_is_asked_for_first_is_answered(site, first):
-    """A page that nobody has asked for before needs no file; what needs one is 503, to be asked for again."""
+    """A page requested for the first time needs no file; a request that needs a file gets 503 and can be repeated."""
     server = site.start(http__idle_timeout=300)
     call_back = json.dumps({"processDefinitionKey": "nobody"})
     with (
@@ -98,7 +98,7 @@ def house(site):
 
 
 def children(pid):
-    """The processes that a process has started."""
+    """The child processes of a process."""
     statuses = [(one.name, one / "status") for one in Path("/proc").iterdir() if one.name.isdecimal()]
     found = []
     for name, status in statuses:
@@ -110,7 +110,7 @@ def children(pid):
 
 @pytest.mark.parametrize("key", ["isolated", "wrapped"])
 def test_an_attempt_that_finds_no_file_before_its_function_is_made_again(house, key):
-    """Without `retry=`, too: nothing was run. A file opened within the function has failed, and is not repeated."""
+    """If no file is free before the function is entered, the attempt is repeated; a failure within it is final."""
     server = house.start(http__idle_timeout=300)
     server.until_logged("isolation_ready")
     with closing(http.client.HTTPConnection(*server.place, timeout=60)) as engine:
@@ -132,7 +132,7 @@ def test_an_attempt_that_finds_no_file_before_its_function_is_made_again(house, 
 
 
 def test_a_process_that_cannot_be_forked_for_want_of_files_is_made_later(house):
-    """An attempt that cannot reach the handlers' own process was not run, so it runs later, also without `retry=`."""
+    """If the handler's process cannot start, the handler was not run, so it runs later, even without `retry=`."""
     server = house.start()
     body = {"processDefinitionKey": "isolated"}
     assert server.post("before", body).status == 200

@@ -1,4 +1,4 @@
-"""Schemathesis checks a real server against `/openapi.json`, and knows nothing else of it."""
+"""Schemathesis checks a real server, given only `/openapi.json`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ COUNTED = re.compile(r"(\d+) generated, (\d+) passed")
 
 @pytest.fixture(scope="module")
 def server(make_site):
-    """A server on which engines and operators need their tokens, with a few events to find."""
+    """A server whose engines and operators need tokens, with a few events."""
     site = make_site()
     site.plugin("demo", PLUGIN)
     server = site.start(config=CONFIG, http__threads=4)
@@ -62,7 +62,7 @@ def server(make_site):
 
 
 def promises(place, token, *words, folder):
-    """Run Schemathesis with all of its checks; how many requests it made."""
+    """Run Schemathesis with all of its checks; return the number of requests."""
     (folder / "schemathesis.toml").write_text(SETTINGS)
     ran = subprocess.run(
         [
@@ -85,7 +85,7 @@ LONG = ("--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "100
 
 @pytest.mark.parametrize(("listener", "token", "fewest"), [("place", "engine", 50), ("admin", "operator", 400)])
 def test_the_document_is_kept(server, tmp_path, listener, token, fewest):
-    """Each operation with the bounds of each parameter and member, and a few requests by chance, always the same."""
+    """Each operation at the bounds of each parameter and member, and with a few random requests of a fixed seed."""
     assert promises(getattr(server, listener), token, *SHORT, folder=tmp_path) > fewest
 
 
@@ -94,6 +94,6 @@ def test_the_document_is_kept(server, tmp_path, listener, token, fewest):
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_document_is_kept_for_long(server, tmp_path, listener, token, seed):
-    """The same with a hundred requests and more to each operation, and with ids out of earlier answers."""
+    """The same with a hundred or more requests to each operation, and with ids of earlier responses."""
     made = promises(getattr(server, listener), token, *LONG, "--seed", str(seed), folder=tmp_path)
     print(f"{listener}, seed {seed}: {made} requests")  # noqa: T201 (the figure that `make test-long` is to show)

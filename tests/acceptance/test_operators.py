@@ -1,4 +1,4 @@
-"""Operators of real servers: where other machines reach the administration, and over several processes."""
+"""Operators of real servers: on a public administration listener, and over several processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded", "Sec-Fetch-Site": "
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    """Settings with somebody who logs in, and a program whose token is in a file."""
+    """Settings with an operator who logs in, and a program whose token is in a file."""
     file = tmp_path_factory.mktemp("secret") / "token"
     file.write_text(f"{TOKEN}\n")
     file.chmod(0o600)
@@ -32,7 +32,7 @@ token_file = "{file}"
 
 
 def log_in(server):
-    """Log in; returns the headers with which a browser asks from then on."""
+    """Log in; return the headers of a browser's later requests."""
     form = urlencode({"name": "li", "password": PASSWORD})
     answer = server.ask("POST", "/console/login", form, FORM, admin=True)
     assert answer.status == 303, answer.body
@@ -40,7 +40,7 @@ def log_in(server):
 
 
 def test_where_other_machines_reach_it(make_site, config):
-    """With operators the administration may listen everywhere, and lets nobody in without a credential."""
+    """With operators the administration may listen on all addresses, and refuses requests without a credential."""
     site = make_site()
     server = site.start(admin="0.0.0.0:0", config=config)
     there = {"Host": "ops.example.com:8081"}
@@ -65,7 +65,7 @@ def test_where_other_machines_reach_it(make_site, config):
 
 
 def test_even_insecure_nobody_is_shown_the_console_who_is_not_named(make_site):
-    """Without operators a listener that others reach shows no page, however it was started."""
+    """Without operators a public listener serves no console page, even with `insecure`."""
     site = make_site()
     server = site.start("--insecure", admin="0.0.0.0:0")
     assert server.ask("GET", "/console/", admin=True).status == 403
@@ -80,7 +80,7 @@ def test_even_insecure_nobody_is_shown_the_console_who_is_not_named(make_site):
     ],
 )
 def test_an_operator_that_nobody_could_be_stops_the_start(make_site, section, says):
-    """Exit code 2, and a sentence that says what is wrong; nothing has been touched."""
+    """An invalid operator stops the start with exit code 2 and a reason; no file changes."""
     site = make_site()
     server = site.start(ready=False, config=f"[operators.li]\n{section}")
     assert server.wait() == 2
@@ -89,7 +89,7 @@ def test_an_operator_that_nobody_could_be_stops_the_start(make_site, section, sa
 
 
 def test_processes_share_their_sessions(make_site, postgresql_url, config):
-    """Two servers on one PostgreSQL: who logs in at one is in at the other, and out of both after logging out."""
+    """On two servers with one PostgreSQL, a login or logout at either server is valid at both."""
     site = make_site()
     site.database = site.url = postgresql_url
     assert site.run("db", "upgrade", "--database", postgresql_url).returncode == 0
@@ -104,7 +104,7 @@ def test_processes_share_their_sessions(make_site, postgresql_url, config):
 
 
 def test_the_command_makes_what_the_server_takes(make_site):
-    """The output of `operators new`, added to the settings unchanged, lets its operator in."""
+    """The output of `operators new`, added to the settings unchanged, lets its operator log in."""
     site = make_site()
     asked = [*site.flowhooks, "operators", "new", "li", "--role", "operate"]
     made = _run(site, asked, f"{PASSWORD}\n")

@@ -1,4 +1,4 @@
-"""Ordered deliveries with real workers on one PostgreSQL: for each key one at a time, in order, with any kills."""
+"""Ordered deliveries on workers with one PostgreSQL: in each group one at a time and in order, despite kills."""
 
 from __future__ import annotations
 
@@ -64,19 +64,19 @@ def shared(sharing):
 
 
 def journal(site):
-    """The lines that the handler has written so far."""
+    """The lines that the handler has written."""
     return [Line(*json.loads(line)) for line in site.journal.read_text().splitlines()] if site.journal.exists() else []
 
 
 def begun_after(site, line):
-    """The attempts that began after so many lines of the journal."""
+    """The attempts that started after `count` lines of the journal."""
     return [one for one in journal(site)[line:] if one.what == "begins"]
 
 
 class Sender(threading.Thread):
-    """Sends the callbacks of one key, each after the answer to the one before it, and keeps their ids.
+    """Sends the callbacks of one key, each after the response to the previous one, and stores their ids.
 
-    It continues until there are enough: as long as that takes, there is something to run.
+    It continues until there are enough, so that there is always a delivery to run.
     """
 
     def __init__(self, server, key, enough):
@@ -85,7 +85,7 @@ class Sender(threading.Thread):
         self.instances, self.ids, self.statuses = [], [], set()
 
     def run(self):
-        """Send all of them."""
+        """Send all callbacks."""
         for number in range(MOST):
             if number >= EACH and self.enough.is_set():
                 return
@@ -99,14 +99,14 @@ class Sender(threading.Thread):
 
 
 def spans(lines):
-    """(begins, ends, process) of each run of one key in the order of their beginnings; a killed one has no end."""
+    """(start, end, process) of each run of one key by start; a killed run has no end."""
     ends = {(one.instance, one.attempt): one.at for one in lines if one.what == "ends"}
     begun = sorted((one for one in lines if one.what == "begins"), key=lambda one: one.at)
     return [(one.at, ends.get((one.instance, one.attempt)), one.pid) for one in begun]
 
 
 def test_each_key_goes_on_in_order_when_a_worker_is_killed(shared):
-    """Two workers, many keys, kill -9 of one that runs something: no two runs of a key overlap, none overtakes."""
+    """After `kill -9` of a busy worker, runs of one key neither overlap nor change their order."""
     server = shared.start("--no-worker", **shared.settings)
     workers = [shared.start_worker("--plugins-dir", shared.folder / "orders", **shared.settings) for _ in range(2)]
     server.until_logged("routes_changed", others=1)
@@ -146,5 +146,5 @@ def test_each_key_goes_on_in_order_when_a_worker_is_killed(shared):
 
 
 def _all_succeeded(count):
-    """Whether so many deliveries have succeeded."""
+    """Whether `count` deliveries have succeeded."""
     return lambda ledger: ledger.verify().deliveries.get("succeeded", 0) == count

@@ -1,4 +1,4 @@
-"""Two real servers on one PostgreSQL: what is paused at one begins at neither, whatever ends, until it is resumed."""
+"""Two servers on one PostgreSQL: a handler paused at one starts at neither until it is resumed, despite restarts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ASYNC = {"Prefer": "respond-async"}
 
 @pytest.fixture
 def shared(sharing):
-    """A site whose servers share a ledger on PostgreSQL, both with the plugins `a` and `b`."""
+    """A site whose servers share a ledger on PostgreSQL and both have the plugins `a` and `b`."""
     site = sharing
     for name in "ab":
         site.plugin(name, PLUGIN.replace("NAME", name))
@@ -36,14 +36,14 @@ def shared(sharing):
 
 
 def handlers(site, *words):
-    """`flowhooks handlers`; what it printed."""
+    """The output of `flowhooks handlers`."""
     said = site.run("handlers", *words, "--database", site.url, "--plugins-dir", site.plugins, **site.settings)
     assert said.returncode == 0, said.stderr
     return said.stdout
 
 
 def entered(site):
-    """(handler, instance, attempt, process) of each time that a handler was entered."""
+    """(handler, instance, attempt, process) of each run of a handler."""
     lines = site.journal.read_text().splitlines() if site.journal.exists() else []
     return [(name, instance, int(attempt), int(pid)) for name, instance, attempt, pid in map(str.split, lines)]
 
@@ -56,7 +56,7 @@ def succeeded(*event_ids):
 
 
 def test_paused_for_all_and_resumed_for_all(shared):
-    """Both take callbacks for it, answered 202 at once, and neither runs one; resumed, all of it runs."""
+    """Both servers answer its callbacks with 202 and run none; after the resume all run."""
     servers = [shared.start(**shared.settings) for _ in range(2)]
     busy = [servers[n % 2].post(f"before{n}", {"processDefinitionKey": "a"}, **ASYNC).event_id for n in range(20)]
     assert "Paused: a:work." in handlers(shared, "pause", "a:*", "--yes")
@@ -81,7 +81,7 @@ def test_paused_for_all_and_resumed_for_all(shared):
 
 
 def test_killed_while_it_is_paused(shared):
-    """Running attempts are recovered and wait; after a restart the pause still holds; resumed, all of it runs."""
+    """Running attempts are recovered and wait; the pause survives a restart; after the resume all run."""
     victim = shared.start(**shared.settings)
     gate = shared.folder / "shut-runs"
     gate.touch()

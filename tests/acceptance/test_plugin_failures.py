@@ -1,4 +1,4 @@
-"""A fault stays in its plugin: plugins that cannot be loaded, that raise, and that hang."""
+"""Plugins that cannot be loaded, raise or hang affect only themselves."""
 
 from __future__ import annotations
 
@@ -129,14 +129,14 @@ def troubled(make_site):
 
 @pytest.fixture(scope="module")
 def server(troubled):
-    """A server amid all that; one event is held up by a wrapper from the start, since its repeat takes seconds."""
+    """A server with all of them; a wrapper delays one event from the start, because its retry takes seconds."""
     server = troubled.start(runner__threads=4, circuit_breaker__failures=0, answer_wait=20)
     server.held_up = server.post("w-1", {"processDefinitionKey": "wrapped", "businessKey": "before"}, Prefer="wait=0")
     return server
 
 
 def only(site, answer):
-    """The only delivery of an answer's event, and its attempts."""
+    """The only delivery of a response's event, and its attempts."""
     with site.ledger() as ledger:
         (standing,) = ledger.delivery_statuses(answer.event_id)
         return standing, ledger.attempts(standing.delivery_id)
@@ -144,7 +144,7 @@ def only(site, answer):
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_plugin_that_cannot_be_loaded_is_quarantined_and_named(server, name):
-    """One line of the log says which and why; the server runs on with the others."""
+    """One log line names the plugin and the reason; the server runs with the other plugins."""
     record = server.until_logged("plugin_quarantined", plugin=name)
     assert record["level"] == "error"
     assert BROKEN[name][1] in record["why"]
@@ -153,12 +153,12 @@ def test_a_plugin_that_cannot_be_loaded_is_quarantined_and_named(server, name):
 
 
 def test_the_start_says_what_runs(server):
-    """How many were loaded, how many were not."""
+    """The start logs how many plugins were loaded and how many were not."""
     server.until_logged("server_started", plugins=4, quarantined=len(BROKEN), handlers=4)
 
 
 def test_check_says_the_same_of_broken_plugins(troubled):
-    """`flowhooks check` names each, and exits with 1."""
+    """`flowhooks check` names each broken plugin and exits with 1."""
     ran = troubled.run("check", "--json", "--database", troubled.database, "--plugins-dir", troubled.plugins)
     assert ran.returncode == 1
     found = json.loads(ran.stdout)["findings"]
@@ -185,7 +185,7 @@ FAILING = {
 
 @pytest.mark.parametrize("name", FAILING)
 def test_whatever_a_handler_raises_is_its_own_failure(server, troubled, name):
-    """500 names it and why, on one line; the event's other handler has done its work."""
+    """A 500 names the handler and the error on one line; the event's other handler succeeded."""
     answer = server.post(f"f-{name}", {"processDefinitionKey": "faulty", "businessKey": name})
     message = answer.message_of_error(500)
     assert "its handler faulty:faulty failed: " in message
@@ -201,7 +201,7 @@ def test_whatever_a_handler_raises_is_its_own_failure(server, troubled, name):
 
 @pytest.mark.parametrize("name", ["not-json", "nan", "large", "circle", "bytes"])
 def test_a_result_that_json_cannot_hold_is_dropped_and_logged(server, troubled, name):
-    """The work was done all the same."""
+    """A result that is not JSON is dropped and logged, and the delivery succeeds."""
     answer = server.post(f"r-{name}", {"processDefinitionKey": "faulty", "businessKey": name})
     assert (answer.status, answer.body) == (200, b'{"success": true}')
     with troubled.ledger() as ledger:
@@ -212,13 +212,13 @@ def test_a_result_that_json_cannot_hold_is_dropped_and_logged(server, troubled, 
 
 @pytest.mark.parametrize("name", ["warns", "prints"])
 def test_a_handler_may_warn_and_print(server, name):
-    """Neither breaks the log."""
+    """Warnings and printed text of a handler do not break the log."""
     answer = server.post(f"p-{name}", {"processDefinitionKey": "faulty", "businessKey": name})
     assert answer.status == 200
 
 
 def test_a_wrapper_that_raises_before_the_handler_is_named_and_the_attempt_made_again(server, troubled):
-    """Though the handler declares no `retry=`: its function was not entered."""
+    """The attempt is repeated even without `retry=`, because the handler's function was not entered."""
     assert server.held_up.status == 202
     record = server.until_logged("attempt_failed", event_id=server.held_up.event_id)
     assert record["state"] == "waiting"
@@ -232,7 +232,7 @@ def test_a_wrapper_that_raises_before_the_handler_is_named_and_the_attempt_made_
 
 
 def test_a_wrapper_that_raises_after_the_handler_makes_a_failure_that_names_it(server, troubled):
-    """The function was entered, and without `retry=` it is not entered again."""
+    """Without `retry=` the attempt is not repeated, because the handler's function was entered."""
     answer = server.post("w-2", {"processDefinitionKey": "wrapped", "businessKey": "after"})
     message = answer.message_of_error(500)
     assert "wrapper:wrapped failed: LookupError: cannot commit (raised by the run_handler wrapper of plugin" in message
@@ -240,13 +240,13 @@ def test_a_wrapper_that_raises_after_the_handler_makes_a_failure_that_names_it(s
 
 
 def test_a_wrapper_that_swallows_the_outcome_makes_a_failure(server):
-    """The result of the handler is not known any more; that is no success."""
+    """A wrapper that drops the handler's result makes the attempt a failure."""
     answer = server.post("w-3", {"processDefinitionKey": "wrapped", "businessKey": "nothing"})
     assert "wrapper returned NoneType instead of the Outcome" in answer.message_of_error(500)
 
 
 def test_a_listener_that_raises_is_logged_with_its_plugin_and_changes_nothing(server):
-    """Nor does one that calls `sys.exit`."""
+    """A listener that raises or calls `sys.exit` is logged and has no other effect."""
     for name in ("raise", "exit"):
         answer = server.post(f"l-{name}", {"processDefinitionKey": "good", "businessKey": name})
         assert (answer.status, answer.body) == (200, b'{"success": true}')
@@ -256,7 +256,7 @@ def test_a_listener_that_raises_is_logged_with_its_plugin_and_changes_nothing(se
 
 
 def test_a_handler_that_hangs_stops_neither_others_nor_accepting(server, troubled):
-    """It holds at most half of the pool; an unrelated callback is answered at once, with its handler's outcome."""
+    """A hanging handler uses at most half of the pool; an unrelated callback gets its outcome at once."""
     hanging = [server.post(f"h-{number}", {"processDefinitionKey": "hangs"}, Prefer="wait=0") for number in range(6)]
     assert {answer.status for answer in hanging} == {202}
 
@@ -273,7 +273,7 @@ def test_a_handler_that_hangs_stops_neither_others_nor_accepting(server, trouble
 
 
 def test_the_log_is_whole_and_the_books_balance_after_all_that(server, troubled):
-    """One JSON object a line; a traceback only of what no ledger keeps: a listener's."""
+    """The log has one JSON object per line, tracebacks only of listeners, and the counts balance."""
     assert server.ask("GET", "/readyz", admin=True).status == 200
     for line, record in server.log():
         assert record["event"] is not None, line

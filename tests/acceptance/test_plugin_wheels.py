@@ -1,4 +1,4 @@
-"""Each package of `plugins/` is a wheel of its own, which works where there is nothing but it and what it asks for."""
+"""Each package of `plugins/` is a wheel that works alone with its own requirements."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ALIKE = {"flowhooks-notice", "flowhooks-timings"}
     [pytest.param(one, marks=pytest.mark.long if one.name in ALIKE else (), id=one.name) for one in PACKAGES],
 )
 def test_it_is_installed_by_itself(package, environment, built, tmp_path):
-    """Its wheel has all its files, asks for all that it imports, and flowhooks finds no trouble with the plugin."""
+    """The wheel has all its files and declares all its imports, and flowhooks accepts the plugin."""
     project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
     wheel = built(package)
     with zipfile.ZipFile(wheel) as packed:
@@ -52,7 +52,7 @@ def test_it_is_installed_by_itself(package, environment, built, tmp_path):
 
 
 def test_every_hook_is_used():
-    """There is no hook without a plugin that uses it."""
+    """Each hook is used by a plugin."""
     from flowhooks.plugins.registration import HOOKS
 
     assert {package.name.removeprefix("flowhooks-") for package in PACKAGES} == USES.keys()

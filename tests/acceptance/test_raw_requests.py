@@ -1,7 +1,7 @@
-"""Requests as bytes that two parsers might read differently, or that break off: one answer each, nothing smuggled.
+"""Requests that two parsers might read differently, or that break off: one response each, and no request smuggling.
 
 Single requests of tests/integration/web/server/test_server.py go to the parser, these go to a server with a ledger:
-a request that is no callback must not become one there. RFC 9110 is HTTP, RFC 9112 is HTTP/1.1.
+a request that is no callback must not be stored. RFC 9110 is HTTP, RFC 9112 is HTTP/1.1.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ TAKEN, BOTH, BEHIND, NONE = {"ID"}, {"ID", "ID-last"}, {"ID-last"}, set()
 
 
 class Row(NamedTuple):
-    """Bytes, and what becomes of them.
+    """Bytes, and their expected result.
 
     Attributes:
-        why: what they are, with the section of the RFC.
+        why: what the bytes are, with the section of the RFC.
         sent: the bytes.
-        statuses: of the answers in their order; after the last one the server closes.
-        stored: whose callbacks they are taken for.
+        statuses: the statuses of the responses in order; after the last one the server closes.
+        stored: the instances whose callbacks are stored.
     """
 
     why: str
@@ -58,47 +58,47 @@ class Row(NamedTuple):
 
 
 def framed(why, fields, *, rest=b"0\r\n\r\n" + WITHIN, status=400):
-    """Head fields that leave open where the body ends, in front of what one reading takes for a second request."""
+    """Headers that leave the end of the body ambiguous, before bytes that can be read as a second request."""
     return Row(why, POST + fields + b"\r\n" + rest, (status,), NONE)
 
 
 def length(why, value, status=400):
-    """A Content-Length that some read as 32, in front of a body of 32 bytes and a second request."""
+    """A Content-Length that some parsers read as 32, before a body of 32 bytes and a second request."""
     return Row(why, POST + b"Content-Length:" + value + b"\r\n\r\n" + BODY + WITHIN, (status,), NONE)
 
 
 def chunks(why, rest, status=400):
-    """A body in chunks that some read to an end, in front of a second request."""
+    """A chunked body that some parsers read to an end, before a second request."""
     return Row(why, CHUNKED + rest + WITHIN, (status,), NONE)
 
 
 def field(why, line, status=400):
-    """One line more in the head of a callback that is good otherwise."""
+    """A header line added to a valid callback."""
     return Row(why, POST + LENGTH + line + b"\r\n\r\n" + BODY + WITHIN, (status,), NONE)
 
 
 def both(why, sent):
-    """A callback that is taken, and behind it the next one."""
+    """A callback that is accepted, followed by another one."""
     return Row(why, sent + LAST, (200, 200), BOTH)
 
 
 def behind(why, sent, status):
-    """Requests that are no callback, and leave the connection open: the next one is accepted."""
+    """Requests that are no callback and leave the connection open: the next callback is accepted."""
     return Row(why, sent + LAST, (status, 200), BEHIND)
 
 
 def allowed(why, line):
-    """One line more, which changes nothing: the callback is taken, and so is the next one."""
+    """A harmless header line: this callback and the next one are accepted."""
     return both(why, POST + LENGTH + line + b"\r\n\r\n" + BODY)
 
 
 def first_line(why, line, status=400):
-    """Another request line."""
+    """A different request line."""
     return Row(why, line + b"\r\nHost: localhost\r\n" + LENGTH + b"\r\n" + BODY + WITHIN, (status,), NONE)
 
 
 def path(why, target, status):
-    """Another target, of which the server makes an answer; the connection goes on."""
+    """A different target, which the server answers; the connection stays open."""
     return behind(why, b"POST " + target + POST[32:] + LENGTH + b"\r\n" + BODY, status)
 
 
@@ -439,7 +439,7 @@ def site(make_site):
 
 @pytest.fixture(scope="module")
 def server(site):
-    """The server that gets all of it."""
+    """The server that receives all requests."""
     server = site.start(http__read_timeout=0.5, http__idle_timeout=5)
     assert server.post("honest", BODY).status == 200
     return server
@@ -447,7 +447,7 @@ def server(site):
 
 @pytest.fixture
 def stored(site, server):
-    """A function that gives the instances whose callbacks are stored, but those of before; afterwards all is well."""
+    """A function that returns newly stored instances, and afterwards checks that the server is well."""
 
     def look():
         with closing(sqlite3.connect(f"file:{site.database}?mode=ro", uri=True)) as connection:
@@ -461,13 +461,13 @@ def stored(site, server):
 
 
 def test_the_rows_differ():
-    """Each says something of its own."""
+    """No two rows are equal."""
     assert len({row.why for row in ROWS}) == len({row.sent for row in ROWS}) == len(ROWS)
 
 
 @pytest.mark.parametrize("number", range(len(ROWS)), ids=[row.why for row in ROWS])
 def test_each_request_has_one_answer_and_nothing_is_smuggled(server, stored, number):
-    """The statuses of the row, in the envelope; the ledger has what the row says, and nothing else."""
+    """Each row has its statuses in the envelope, and the ledger has the row's callbacks and no other."""
     row = ROWS[number]
     own = f"row-{number:03}"
     sent = row.sent.replace(b"ID", own.encode())
@@ -496,7 +496,7 @@ PHASES = {
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
 @pytest.mark.parametrize("phase", PHASES)
 def test_who_hangs_up_early_has_not_called_back(server, stored, phase, reset):
-    """Nothing of what was not whole is taken, and the server has let go of the connection."""
+    """An incomplete request stores nothing, and the server closes the connection."""
     for _ in range(3):
         raw_http.hang_up(server.place, PHASES[phase].replace(b"ID", b"early"), reset=reset)
     assert server.post("honest", BODY).status == 200
@@ -505,7 +505,7 @@ def test_who_hangs_up_early_has_not_called_back(server, stored, phase, reset):
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
 def test_who_hangs_up_before_the_answer_has_called_back_or_not(server, stored, reset):
-    """A complete request is a callback, intended or not: once at most, and its sender may send it again."""
+    """A complete request is stored at most once after a disconnect, and can be repeated."""
     own = f"late-{reset}"
     sent = GOOD.replace(b"ID", own.encode())
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""The HTTP contract, read from the outside: what is refused, and that it is said why, in both languages."""
+"""The HTTP contract from outside: which requests are refused, and the reasons in both languages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SUCCESS = b'{"success": true}'
 
 @pytest.fixture(scope="module")
 def site(make_site):
-    """A folder with one plugin, and a kind of callback that asks for much."""
+    """A folder with one plugin, and a kind of callback with many required members."""
     site = make_site()
     site.plugin("demo", PLUGIN)
     kinds = site.folder / "schemas/call-back"
@@ -39,13 +39,13 @@ def site(make_site):
 
 @pytest.fixture(scope="module")
 def server(site):
-    """The server that this file talks to."""
+    """The server that the tests of this file call."""
     return site.start(schemas_dir=site.folder / "schemas", http__read_timeout=1)
 
 
 @pytest.fixture(autouse=True)
 def clean_log(server):
-    """Whatever is sent, the log has one JSON object a line and no traceback."""
+    """After each test the log has one JSON object per line and no traceback."""
     yield
     server.check_log()
 
@@ -86,7 +86,7 @@ BODIES = {
 
 @pytest.mark.parametrize("name", BODIES)
 def test_what_is_wrong_with_a_body_is_said(server, name):
-    """400 for what is not JSON, 422 for what the schema refuses: a sentence in the caller's language."""
+    """Invalid JSON is 400, a violation of the schema 422, with a sentence in the caller's language."""
     body, status, says = BODIES[name]
     path = "/flow/bad/call-back/complete"
     assert says in server.post("bad", body).message_of_error(status, path=path)
@@ -94,7 +94,7 @@ def test_what_is_wrong_with_a_body_is_said(server, name):
 
 
 def test_the_first_twenty_violations_are_listed_and_no_value_is_repeated(server):
-    """Each with its JSON Pointer; how many there are in all is said."""
+    """Each violation has its JSON Pointer, and the response states the total."""
     body = {"businessKey": ["secret-value"], "processDefinitionKey": 5, "processDefinitionVersion": "secret-value"}
     message = server.post("many", body, kind="wide").message_of_error(422)
     assert "28 violations; the first 20 are shown" in message
@@ -128,7 +128,7 @@ REQUESTS = {
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_what_is_wrong_with_a_request_is_said(server, name):
-    """The statuses of HTTP itself, in the same envelope."""
+    """HTTP errors have the same envelope."""
     method, path, headers, status, expected = REQUESTS[name]
     for language in ("en", "zh"):
         answer = server.ask(
@@ -156,7 +156,7 @@ RAW = {
 
 @pytest.mark.parametrize("name", RAW)
 def test_what_never_reaches_the_application_is_answered_alike(server, name):
-    """The HTTP server's own refusals have the envelope too, and close the connection."""
+    """Requests that the HTTP server refuses get the envelope too, and the connection is closed."""
     raw, status = RAW[name]
     head, _, body = server.send(raw).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 %d " % status)
@@ -205,7 +205,7 @@ GOOD_TYPES = [
 
 @pytest.mark.parametrize("given", GOOD_TYPES)
 def test_a_body_may_call_itself_json_in_several_ways(server, given):
-    """Also not at all."""
+    """A JSON body is accepted with several content types, and without one."""
     headers = {"Content-Type": given} if given else {}
     answer = server.ask("POST", "/flow/types/call-back/complete", json.dumps(DONE), headers)
     assert (answer.status, answer.body) == (200, SUCCESS)
@@ -242,7 +242,7 @@ IDS = {
 
 @pytest.mark.parametrize("given", IDS)
 def test_the_instance_id_is_decoded_once_and_held_to_its_pattern(server, given):
-    """Nothing that could break a line, a path or a header gets in, and none of it comes back decoded."""
+    """An id that could break a line, a path or a header is refused, and is not decoded in the response."""
     answer = server.post(given, DONE)
     if IDS[given] == 200:
         assert (answer.status, answer.body) == (200, SUCCESS)
@@ -252,7 +252,7 @@ def test_the_instance_id_is_decoded_once_and_held_to_its_pattern(server, given):
 
 
 def test_an_id_is_the_same_encoded_or_not(server):
-    """Percent-encoding is the caller's way to write it, not a part of it."""
+    """A percent-encoded id is the same id."""
     assert server.post("same%2Did", DONE).event_id == server.post("same-id", DONE).event_id
 
 

@@ -1,4 +1,4 @@
-"""On SIGHUP a process uses new settings while engines call back; it rejects no callback that it should accept."""
+"""On SIGHUP a process uses new settings during load, and rejects no callback that it should accept."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OLD, NEW = "the-old-token", "the-new-token"
 
 
 def source(*tokens, name="erp", allow=()):
-    """A section of the settings."""
+    """A settings section of a source."""
     hashes = [hashlib.sha256(token.encode()).hexdigest() for token in tokens]
     return f"[sources.{name}]\ntoken_sha256 = {json.dumps(hashes)}\nallow = {json.dumps(list(allow))}\n"
 
@@ -52,14 +52,14 @@ def house(site):
 
 
 def write(site, text):
-    """Have the file hold this, as a careful editor does."""
+    """Replace the settings file as an editor does."""
     new = site.folder / "flowhooks.toml.new"
     new.write_text(text)
     new.replace(site.folder / "flowhooks.toml")
 
 
 class Engine:
-    """Callers who call back without a break with one token, every other one on a connection that it keeps."""
+    """Clients that send callbacks with one token without a pause, every other one on a persistent connection."""
 
     def __init__(self, server, token, *, callers=4):
         self.place, self.token = server.place, token
@@ -79,11 +79,11 @@ class Engine:
             one.join(60)
 
     def until(self, condition):
-        """Wait until a condition holds of the statuses."""
+        """Wait until a condition on the statuses holds."""
         until(lambda: condition(self.statuses), why=lambda: (self.statuses, self.failures[:3]))
 
     def more(self, count=50):
-        """Wait for so many answers more."""
+        """Wait for `count` more responses."""
         least = sum(self.statuses.values()) + count
         self.until(lambda statuses: sum(statuses.values()) >= least)
 
@@ -108,7 +108,7 @@ class Engine:
 
 
 def test_a_token_is_rotated_under_load(house):
-    """Both tokens, then the new one alone: who has a token that holds is never refused, and nobody is cut off."""
+    """With both tokens and then only the new one, no caller with a valid token is refused or disconnected."""
     server = house.start(config=source(OLD))
     assert server.post("n", GOOD, Authorization=f"Bearer {NEW}").status == 401
     with Engine(server, OLD) as old:
@@ -145,7 +145,7 @@ def test_a_token_is_rotated_under_load(house):
     ],
 )
 def test_a_file_that_cannot_be_used_changes_nothing(house, text, why):
-    """It says why, continues as before, and accepts the file once it is fixed."""
+    """The server logs the reason, keeps its settings, and accepts the file once it is fixed."""
     server = house.start(config=source(OLD))
     if text is None:
         (house.folder / "flowhooks.toml").unlink()  # the defaults would let everybody in
@@ -164,7 +164,7 @@ def test_a_file_that_cannot_be_used_changes_nothing(house, text, why):
 
 
 def test_what_needs_a_restart_is_named_and_left(house):
-    """By name, never by value; what needs none is gone by all the same."""
+    """Settings that need a restart are named without values and not applied; all others are applied."""
     server = house.start(config=source(OLD))
     changed = (
         'plugins_dirs = []\nanswer_wait = 0\n[plugins.p]\npassword = "very-secret"\n'
@@ -183,7 +183,7 @@ def test_what_needs_a_restart_is_named_and_left(house):
 
 
 def test_a_body_that_is_under_way_is_taken_by_one_limit(house):
-    """One whose headers came before a lower limit is refused by it, and nothing of it is stored."""
+    """A body whose headers arrived before a lower limit is refused by that limit, and not stored."""
     server = house.start()
     body = json.dumps(GOOD | {"x": "y" * 500}).encode()
     head = (
@@ -202,7 +202,7 @@ def test_a_body_that_is_under_way_is_taken_by_one_limit(house):
 
 
 def test_what_needs_no_handler_any_more_is_parked_no_longer(house):
-    """A key in `routing.ignore_process_keys` holds for what comes, and for what was parked before."""
+    """A new key in `routing.ignore_process_keys` applies to new events and to parked ones."""
     server = house.start()
     assert "no handler is installed" in server.post("1", {"processDefinitionKey": "nobody"}).json["message"]
     write(house, '[routing]\nignore_process_keys = ["nobody"]\n')
@@ -213,7 +213,7 @@ def test_what_needs_no_handler_any_more_is_parked_no_longer(house):
 
 
 def test_two_bodies_are_compared_as_is_set_now(house):
-    """A member that is named in `identity.ignore_pointers` does not count from then on."""
+    """A member newly named in `identity.ignore_pointers` no longer counts in comparisons."""
     server = house.start()
     assert server.post("1", GOOD).status == 200
     write(house, '[identity]\nignore_pointers = ["/sentAt"]\n')
@@ -223,7 +223,7 @@ def test_two_bodies_are_compared_as_is_set_now(house):
 
 
 def test_an_open_door_is_refused(house):
-    """Without its sources, a server that other machines reach goes on asking for a token, whatever the file names."""
+    """A public server whose settings lose their sources keeps its sources and requires a token."""
     server = house.start(config=source(OLD), listen="0.0.0.0:0")
     write(house, 'listen = "127.0.0.1:8080"\n')
     assert "no credential is configured" in server.reload("settings_reload_failed")["why"]
@@ -236,7 +236,7 @@ def test_an_open_door_is_refused(house):
 
 
 def test_alerts_are_looked_for_as_is_set_now(house):
-    """A process that checked hourly checks at once, and uses the new time."""
+    """A process that checked for alerts hourly checks at once, and then at the new interval."""
     server = house.start(config="[alerts]\npoll_interval = 3600\nparked_after = 3600\n")
     server.post("1", {"processDefinitionKey": "nobody"})
     write(house, "[alerts]\npoll_interval = 0.1\nparked_after = 0\n")
@@ -246,7 +246,7 @@ def test_alerts_are_looked_for_as_is_set_now(house):
 
 
 def test_the_service_manager_is_told(house, tmp_path):
-    """Ready, reading again, ready again, stopping; programs that handlers start are not given the socket."""
+    """The service manager is notified of ready, reloading and stopping; child processes do not get the socket."""
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
         manager.settimeout(WAIT_TIMEOUT)
         manager.bind(str(tmp_path / "notify"))

@@ -1,4 +1,4 @@
-"""Sources and operators that vanish from the settings: a server goes on asking for credentials, or does not start."""
+"""If sources or operators vanish from the settings, a server keeps requiring credentials or does not start."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def house(site):
 
 
 def write(site, text):
-    """Put this into the settings file."""
+    """Write the settings file."""
     (site.folder / "flowhooks.toml").write_text(text)
 
 
 def check_closed(server):
-    """Neither a callback nor the administration is answered without a credential; with one, both are."""
+    """Check that callbacks and the administration are refused without a credential and accepted with it."""
     assert server.post("closed", GOOD).status == 401
     assert server.ask("GET", "/api/overview", admin=True).status == 401
     assert server.ask("GET", "/console/", admin=True).status == 401
@@ -65,7 +65,7 @@ def check_closed(server):
 
 
 def refused_start(site, words, *arguments, **settings):
-    """A start that is refused with exit code 2 and says so; what it printed last."""
+    """Start a server, check that it exits with code 2 and a reason, and return its last output."""
     server = site.start(*arguments, ready=False, config=(site.folder / "flowhooks.toml").read_text(), **settings)
     assert server.wait() == 2, server.lines[-5:]
     said = "\n".join(server.lines[-5:])
@@ -76,7 +76,7 @@ def refused_start(site, words, *arguments, **settings):
 
 @pytest.mark.parametrize("cause", CAUSES)
 def test_a_reload_that_removes_all_credentials_of_a_kind_is_refused(house, cause):
-    """The previous settings stay in force, and the log says why; corrected settings are accepted."""
+    """The previous settings stay in force, and the log has the reason; corrected settings are accepted."""
     text, kind = CAUSES[cause]
     server = house.start(config=WHOLE)
     check_closed(server)
@@ -97,7 +97,7 @@ def test_a_reload_that_removes_all_credentials_of_a_kind_is_refused(house, cause
 
 @pytest.mark.parametrize("cause", CAUSES)
 def test_a_start_without_credentials_that_were_there_is_refused(house, cause):
-    """The ledger knows the removed credentials; the error says what to do. Corrected settings start."""
+    """The ledger records earlier credentials; the error states the remedy, and corrected settings start."""
     text, kind = CAUSES[cause]
     house.start(config=WHOLE).stop()
     write(house, text)
@@ -108,7 +108,7 @@ def test_a_start_without_credentials_that_were_there_is_refused(house, cause):
 
 
 def test_credentials_that_were_added_by_a_reload_are_remembered(house):
-    """Both kinds, also where the server was started without any."""
+    """Credentials of both kinds count from a reload, even on a server started without any."""
     server = house.start(config=REST)
     assert server.post("open", GOOD).status == 200
     write(house, WHOLE)
@@ -121,7 +121,7 @@ def test_credentials_that_were_added_by_a_reload_are_remembered(house):
 
 
 def test_a_start_with_insecure_ends_it(house):
-    """Once: from then on the ledger is one without credentials, until they are there again."""
+    """After one start with `insecure`, the ledger requires no credentials until they are configured again."""
     house.start(config=WHOLE).stop()
     server = house.start("--insecure", config=REST)
     said = server.until_logged("credentials_not_required")
@@ -139,7 +139,7 @@ def test_a_start_with_insecure_ends_it(house):
 
 
 def test_a_server_that_was_started_with_insecure_reloads_without_credentials(house):
-    """The operator has said so."""
+    """A server started with `insecure` accepts a reload without credentials."""
     server = house.start("--insecure", config=WHOLE)
     check_closed(server)
     write(house, REST)
@@ -151,7 +151,7 @@ def test_a_server_that_was_started_with_insecure_reloads_without_credentials(hou
 
 
 def test_check_says_that_a_start_is_refused(house):
-    """Before it is tried."""
+    """`check` reports the refusal before the start."""
     house.start(config=WHOLE).stop()
     write(house, REST)
     checked = house.run("check", "--json", "--database", house.database)
@@ -164,7 +164,7 @@ def test_check_says_that_a_start_is_refused(house):
 
 
 def test_the_only_processes_of_a_server_go_on_asking(sharing):
-    """A supervisor refuses such settings, and a process that is started again does, too; so does a new start."""
+    """A supervisor, its restarted processes and a new start refuse such settings."""
     sharing.plugin("p", PLUGIN)
     server = sharing.start("--processes", "2", config=WHOLE, **sharing.settings)
     check_closed(server)
@@ -186,7 +186,7 @@ def test_the_only_processes_of_a_server_go_on_asking(sharing):
 
 
 def test_a_worker_asks_for_operators_only(sharing):
-    """It takes no callbacks, so sources are nothing to it; without a listener, operators are nothing to it either."""
+    """A worker ignores sources, and without an administration listener also operators."""
     sharing.plugin("p", PLUGIN)
     sharing.start(config=WHOLE, **sharing.settings).stop()
     write(sharing, REST)

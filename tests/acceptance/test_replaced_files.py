@@ -1,4 +1,4 @@
-"""The database file is deleted, moved, replaced, cut or damaged while a server has it open, or before it starts."""
+"""The database file is deleted, moved, replaced, truncated or damaged before a server starts or while it runs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ NOBODY = {"processDefinitionKey": "nobody"}
 
 
 def beside(file, suffix):
-    """The database file, or a file of SQLite's beside it."""
+    """The database file, or another file of SQLite next to it."""
     return file.with_name(file.name + suffix)
 
 
 def move(file, folder, suffixes=BESIDE):
-    """Move the database away, or back."""
+    """Move the database away or back."""
     folder.mkdir(exist_ok=True)
     for suffix in suffixes:
         if beside(file, suffix).exists():
@@ -31,14 +31,14 @@ def move(file, folder, suffixes=BESIDE):
 
 
 def cut(file, size):
-    """Cut a database to a part of its size, all of its data in it."""
+    """Truncate a database that has all its data in its file."""
     with closing(sqlite3.connect(file, isolation_level=None)) as outside:
         outside.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     os.truncate(file, size(file.stat().st_size))
 
 
 def backup_over(file, folder):
-    """Move an older backup over the path."""
+    """Move an older backup to the path."""
     (folder / "backup.db").rename(file)
 
 
@@ -56,7 +56,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_nothing_is_acknowledged_that_is_not_in_the_file_at_the_path(site, case):
-    """Whatever happens to the file: 503, not ready, one error in the log, and `flowhooks check` reports it."""
+    """After any such change callbacks get 503, the log has one error, and `/readyz` and `flowhooks check` report it."""
     server = site.start()
     site.run("db", "backup", site.folder / "backup.db", "--database", site.database)
     for number in range(5):
@@ -85,7 +85,7 @@ def test_nothing_is_acknowledged_that_is_not_in_the_file_at_the_path(site, case)
 
 @pytest.mark.parametrize("case", ["the file is moved away", "the file is moved away with its log"])
 def test_the_right_file_comes_back(site, case):
-    """Serving goes on once the file that is open is the one at the path again; all that was acknowledged is in it."""
+    """The server continues once its open file is back at the path; all acknowledged callbacks are in it."""
     server = site.start()
     taken = {f"before-{number}": server.post(f"before-{number}", NOBODY).event_id for number in range(5)}
     CASES[case](site.database, site.folder)
@@ -103,7 +103,7 @@ def test_the_right_file_comes_back(site, case):
 
 
 def test_another_file_in_its_place_is_not_the_right_file(site):
-    """A copy of the file at the path, even of the same moment, is not the file that the server writes."""
+    """A copy at the path, even an identical one, is not the file that the server writes."""
     server = site.start()
     server.post("before", NOBODY)
     with closing(sqlite3.connect(site.database, isolation_level=None)) as outside:
@@ -121,7 +121,7 @@ def test_another_file_in_its_place_is_not_the_right_file(site):
 
 
 def test_a_file_that_is_moved_to_and_fro_while_engines_call(site):
-    """Each 2xx is in the file, wherever in a transaction it was moved; engines call again until they get one."""
+    """A file is moved away and back during transactions: it has each callback with a 2xx, and engines repeat others."""
     server = site.start()
     with calling([server.place], clients=4, key="nobody") as (taken, problems):
         for _ in range(5):
@@ -141,7 +141,7 @@ def test_a_file_that_is_moved_to_and_fro_while_engines_call(site):
 
 
 def test_a_file_that_another_program_has_vacuumed(site):
-    """A file may become smaller and be whole: nothing is refused."""
+    """A file that VACUUM has made smaller is intact, and callbacks are accepted."""
     server = site.start()
     for number in range(20):
         server.post(f"i-{number}", NOBODY | {"pad": "x" * 100_000})
@@ -160,7 +160,7 @@ def test_a_file_that_another_program_has_vacuumed(site):
 
 
 def fill(site, *, bodies):
-    """A ledger with so many bodies of 900 kB, closed; damaged in its middle."""
+    """A closed ledger with `count` bodies of 900 kB, damaged in the middle."""
     server = site.start()
     for number in range(bodies):
         assert (
@@ -176,7 +176,7 @@ def fill(site, *, bodies):
 
 
 def test_a_server_does_not_start_on_a_damaged_file(site):
-    """A small file is checked before anything is written to it."""
+    """A small file is checked before the first write."""
     fill(site, bodies=3)
     server = site.start(ready=False)
     assert server.wait() == 1
@@ -185,7 +185,7 @@ def test_a_server_does_not_start_on_a_damaged_file(site):
 
 
 def test_a_large_damaged_file_is_found_while_the_server_works(site):
-    """A large file is checked in the background; then nothing is acknowledged any more."""
+    """A large file is checked in the background; after a fault no callback is acknowledged."""
     assert fill(site, bodies=24) > 16 * 1024 * 1024
     server = site.start()
     record = server.until_logged("database_damaged")
@@ -196,7 +196,7 @@ def test_a_large_damaged_file_is_found_while_the_server_works(site):
 
 
 def test_what_a_reader_finds_damaged(site):
-    """A page that cannot be read is a reason not to be ready, and to acknowledge nothing."""
+    """After an unreadable page the server is not ready and acknowledges nothing."""
     server = site.start()
     event_id = server.post("before", NOBODY | {"pad": "x" * 500_000}).event_id
     with closing(sqlite3.connect(site.database, isolation_level=None)) as outside:
@@ -216,7 +216,7 @@ def test_what_a_reader_finds_damaged(site):
 
 
 def test_a_new_ledger_is_announced(site):
-    """The log says that a ledger was created: a wrong path, or a file that has gone, would pass for an empty one."""
+    """The log reports a new ledger, because a wrong path or a missing file would look like an empty one."""
     server = site.start()
     record = server.until_logged("ledger_created")
     assert (record["level"], record["path"]) == ("warning", str(site.database))
@@ -229,7 +229,7 @@ def test_a_new_ledger_is_announced(site):
 
 
 def test_a_lock_file_that_was_removed_lets_no_second_server_in(site):
-    """The database file itself is locked, too; the server that has it recreates its lock file and says so."""
+    """The database file is locked too; the running server recreates its lock file and logs it."""
     first = site.start()
     lock = site.database.with_name(site.database.name + ".lock")
     lock.unlink()
@@ -251,7 +251,7 @@ def test_a_lock_file_that_was_removed_lets_no_second_server_in(site):
 
 
 def test_another_program_reads_and_writes_beside_the_locks(site):
-    """The lock on the database file keeps no other program of SQLite out, nor its log from being kept."""
+    """The lock on the database file blocks no other SQLite program, and does not delete its log."""
     server = site.start()
     server.post("before", NOBODY)
     program = (

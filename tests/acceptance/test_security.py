@@ -1,4 +1,4 @@
-"""Permissions: engines by token and address, administrators by the lock file; no secret in log or answer."""
+"""Permissions: engines by token and address, administrators by the lock file; no secret in a log or response."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ PATH = "/flow/x/call-back/complete"
 
 @pytest.fixture(scope="module")
 def site(make_site):
-    """A folder with one plugin, and a lock file that somebody has left open to all."""
+    """A folder with one plugin, and a lock file that all users can read."""
     site = make_site()
     site.plugin("demo", PLUGIN)
     lock = site.database.with_name("flowhooks.db.lock")
@@ -68,19 +68,19 @@ def site(make_site):
 
 @pytest.fixture(scope="module")
 def server(site):
-    """A server with four sources, which logs all it can."""
+    """A server with four sources and the log level debug."""
     return site.start(config=CONFIG, log__level="debug")
 
 
 @pytest.fixture(scope="module")
 def answers():
-    """Every answer that these tests have got."""
+    """Every response that these tests received."""
     return []
 
 
 @pytest.fixture
 def post(server, answers):
-    """Call back, with an Authorization header or none."""
+    """Send a callback with an Authorization header or none."""
 
     def post(instance, body, authorization=None, **headers):
         given = {} if authorization is None else {"Authorization": authorization}
@@ -91,19 +91,19 @@ def post(server, answers):
 
 
 def bearer(name):
-    """The header of a source."""
+    """The Authorization header of a source."""
     return f"Bearer {TOKENS[name]}"
 
 
 def stored(site, answer):
-    """The event of an answer."""
+    """The event of a response."""
     with site.ledger() as ledger:
         return ledger.event(answer.event_id)
 
 
 @pytest.mark.parametrize("name", ["oa", "hr", "near"])
 def test_a_token_names_its_source(post, site, name):
-    """The event carries the name, and so does what the handler saw."""
+    """The event and the handler's argument have the name of the source."""
     answer = post(f"named-{name}", GOOD, bearer(name))
     assert answer.status == 200
     event = stored(site, answer)
@@ -113,7 +113,7 @@ def test_a_token_names_its_source(post, site, name):
 
 
 def test_while_a_token_is_replaced_both_are_taken(post, site):
-    """They name one source, so what comes under either has one identity; how the scheme is written does not matter."""
+    """Old and new token belong to one source, so callbacks have one identity; the scheme's case does not matter."""
     first = post("both", GOOD, bearer("hr"))
     second = post("both", GOOD, f"bEARER   {TOKENS['hr-new']}")
     assert (first.status, second.status, second.event_id) == (200, 200, first.event_id)
@@ -121,12 +121,12 @@ def test_while_a_token_is_replaced_both_are_taken(post, site):
 
 
 def test_one_instance_of_two_sources_is_two_events(post):
-    """Two engines may count alike."""
+    """Two sources can use the same instance id."""
     assert post("two", GOOD, bearer("oa")).event_id != post("two", GOOD, bearer("hr")).event_id
 
 
 def test_a_handler_may_listen_to_one_source(post):
-    """From another source, the event matches no handler."""
+    """From another source the event matches no handler."""
     assert post("only", {"processDefinitionKey": "only-hr"}, bearer("hr")).status == 200
     assert "no handler is installed" in post("only", {"processDefinitionKey": "only-hr"}, bearer("oa")).json["message"]
 
@@ -155,7 +155,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_without_a_valid_token_it_is_401(post, site, name):
-    """Nothing is said about why, nothing is stored, and the sentence says what to send."""
+    """The response does not reveal the fault but names the required credential; nothing is stored."""
     answer = post("denied", GOOD, WRONG[name])
     assert "Authorization: Bearer" in answer.message_of_error(401)
     assert answer.headers["WWW-Authenticate"] == "Bearer"
@@ -165,7 +165,7 @@ def test_without_a_valid_token_it_is_401(post, site, name):
 
 
 def test_a_token_twice_is_401(server, answers):
-    """Two header lines arrive joined, and are no token."""
+    """Two Authorization headers are joined, and are no valid token."""
     with closing(http.client.HTTPConnection(*server.place, timeout=10)) as connection:
         connection.putrequest("POST", PATH)
         for _ in range(2):
@@ -176,7 +176,7 @@ def test_a_token_twice_is_401(server, answers):
 
 
 def test_who_is_not_known_learns_nothing_of_the_body(post):
-    """Neither what is wrong with it nor whether it came before."""
+    """Without a credential the response does not reveal faults of the body or a repeat."""
     post("known", GOOD, bearer("oa"))
     for body in (b"{", b"[]", b'{"businessKey": 1}', GOOD, GOOD | {"a": 1}):
         post("known", body).message_of_error(401)
@@ -185,7 +185,7 @@ def test_who_is_not_known_learns_nothing_of_the_body(post):
 
 
 def test_from_an_address_that_is_not_allowed_it_is_403(post):
-    """Its own sentence, for the credential is valid; headers of proxies are not believed."""
+    """A valid credential from a foreign address gets its own error; forwarding headers are ignored."""
     for headers in ({}, {"X_Forwarded_For": "10.0.0.1"}, {"Forwarded": "for=10.0.0.1"}, {"X_Real_IP": "10.0.0.1"}):
         answer = post("far", GOOD, bearer("far"), **headers)
         assert "is not allowed from this address" in answer.message_of_error(403)
@@ -193,14 +193,14 @@ def test_from_an_address_that_is_not_allowed_it_is_403(post):
 
 
 def test_the_contract_is_open_to_read(server, answers):
-    """It says that a credential is needed, and which."""
+    """The public contract states which credential is required."""
     answers.append(server.ask("GET", "/openapi.json"))
     assert answers[-1].status == 200
     assert "bearer" in answers[-1].body.decode().lower()
 
 
 def test_the_administration_asks_for_the_lock_files_token(server, site, answers):
-    """Engines' tokens do not open it; alive and ready are open to those who watch."""
+    """The administration refuses engines' tokens; liveness and readiness are open to monitors."""
     path = "/api/operations/replay"
     body = json.dumps({"event_filter": {}})
     token = site.token()
@@ -228,7 +228,7 @@ def test_the_administration_asks_for_the_lock_files_token(server, site, answers)
 
 
 def test_the_listeners_do_not_serve_each_others_paths(server, site, answers):
-    """The administration is not reachable where engines call, nor the other way round."""
+    """The callback listener does not serve the administration, nor the other way round."""
     for path in ("/api/operations/replay", "/healthz", "/readyz"):
         for method in ("GET", "POST"):
             headers = {"Authorization": f"Bearer {site.token()}"}
@@ -239,14 +239,14 @@ def test_the_listeners_do_not_serve_each_others_paths(server, site, answers):
 
 
 def test_the_lock_file_is_its_owners_alone(server, site):
-    """Also one that was there before, open to all."""
+    """Only the owner can read the lock file, even if an open one existed before."""
     lock = site.database.with_name("flowhooks.db.lock")
     assert stat.S_IMODE(lock.stat().st_mode) == 0o600
     assert json.loads(lock.read_text())["pid"] == server.process.pid
 
 
 def test_no_answer_and_no_line_of_the_log_holds_a_secret(post, server, site, answers):
-    """Engines' tokens, their digests, the administration's token; after the server's end, its token is nowhere."""
+    """No response or log has a token or digest; after the end the administration's token is nowhere."""
     post("fails", {"processDefinitionKey": "fails"}, bearer("oa")).message_of_error(500)
     token = site.token()
     secrets = [*TOKENS.values(), *DIGESTS.values(), token]
@@ -285,7 +285,7 @@ def handlers():
 
 
 def test_a_plugins_secret_is_in_no_log_and_in_no_listing(make_site, monkeypatch):
-    """Whatever the plugin logs and returns: neither the log nor a command's answer has the secret of its section."""
+    """A secret of a plugin's section is masked in the log and in the output of commands."""
     monkeypatch.setenv("LEAKY_TOKEN", "hunter2-secret")
     site = make_site()
     site.plugin("leaky", LEAKY)
@@ -307,7 +307,7 @@ def test_a_plugins_secret_is_in_no_log_and_in_no_listing(make_site, monkeypatch)
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0"])
 def test_a_public_bind_without_a_credential_is_refused(make_site, listen):
-    """Exit code 2 and a sentence that says what to do; nothing has been touched."""
+    """A public listener without a credential stops the start with exit code 2 and a remedy; no file changes."""
     site = make_site()
     server = site.start(ready=False, listen=listen, admin=listen.replace(":0", ":1"))
     assert server.wait() == 2
@@ -316,7 +316,7 @@ def test_a_public_bind_without_a_credential_is_refused(make_site, listen):
 
 
 def test_a_public_bind_with_a_credential_or_insecure_is_served(make_site):
-    """The administration still has to stay at home, unless it is insecure that is asked for."""
+    """A public callback listener serves with a credential; a public administration listener needs `insecure`."""
     site = make_site()
     site.plugin("demo", PLUGIN)
     server = site.start(listen="0.0.0.0:0", config=CONFIG)
@@ -337,7 +337,7 @@ def test_a_public_bind_with_a_credential_or_insecure_is_served(make_site):
     ],
 )
 def test_a_source_that_is_not_set_up_right_stops_the_start(site, config):
-    """Fail closed: it is not guessed what was meant, and the token is not repeated in the error."""
+    """An invalid source stops the start, and the error does not repeat the token."""
     text = config.replace("{token}", TOKENS["oa"]).replace("{digest}", DIGESTS["oa"])
     server = site.start(ready=False, config=text)
     assert server.wait() == 2

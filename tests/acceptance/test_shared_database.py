@@ -1,4 +1,4 @@
-"""Several real servers on one PostgreSQL: one ledger, whichever of them takes, runs, dies or comes back."""
+"""Several real servers with one ledger on PostgreSQL, which accept, run, crash and restart."""
 
 from __future__ import annotations
 
@@ -41,27 +41,27 @@ def shared(make_site, postgresql_url):
 
 
 def entered(site):
-    """(instance, attempt, process) of each time that the handler was entered."""
+    """(instance, attempt, process) of each run of the handler."""
     lines = site.journal.read_text().splitlines() if site.journal.exists() else []
     return [(instance, int(attempt), int(pid)) for instance, attempt, pid in map(str.split, lines)]
 
 
 def shut(site, instance):
-    """Have the handler wait for this instance; opened by removing what is returned."""
+    """Make the handler wait for this instance; removing the returned file lets it continue."""
     gate = site.folder / f"shut-{instance}"
     gate.touch()
     return gate
 
 
 def standing(site, event_id):
-    """How the one delivery of an event stands."""
+    """The state of an event's only delivery."""
     with site.ledger() as ledger:
         (one,) = ledger.delivery_statuses(event_id)
     return one
 
 
 def test_each_takes_and_runs_once(shared):
-    """Callbacks to either server are stored once, run once, and recognised by the other."""
+    """Callbacks to either server are stored once, run once, and recognised by the other server."""
     servers = [shared.start(), shared.start()]
     first = [servers[number % 2].post(f"i{number}", BODY) for number in range(20)]
     again = [servers[(number + 1) % 2].post(f"i{number}", BODY) for number in range(20)]
@@ -76,7 +76,7 @@ def test_each_takes_and_runs_once(shared):
 
 
 def test_what_a_killed_server_ran_is_run_by_another(shared):
-    """The other one takes it for dead once it has been silent, and makes the next attempt."""
+    """The other server expires the killed one and makes the next attempt."""
     doomed, other = shared.start(**QUICK), shared.start(**QUICK)
     gate = shut(shared, "i")
     event_id = doomed.post("i", BODY, Prefer="respond-async").event_id
@@ -93,7 +93,7 @@ def test_what_a_killed_server_ran_is_run_by_another(shared):
 
 
 def test_a_server_that_was_stopped_and_goes_on_writes_nothing_stale(shared):
-    """SIGSTOP until the others take it for dead, then SIGCONT: its outcome comes too late, and changes nothing."""
+    """A server stopped by SIGSTOP expires; after SIGCONT its outcome is too late and changes nothing."""
     servers = [shared.start(**QUICK), shared.start(**QUICK)]
     gate = shut(shared, "i")
     event_id = servers[0].post("i", BODY, Prefer="respond-async").event_id
@@ -116,7 +116,7 @@ def test_a_server_that_was_stopped_and_goes_on_writes_nothing_stale(shared):
 
 
 def cut_listeners(site):
-    """Have PostgreSQL end every connection that listens; how many there were."""
+    """Make PostgreSQL end every listening connection; return how many there were."""
     with psycopg.connect(site.url, autocommit=True) as connection:
         (ended,) = connection.execute(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
@@ -127,7 +127,7 @@ def cut_listeners(site):
 
 
 def test_a_server_without_the_plugin_answers_with_the_outcome(shared):
-    """One server takes the callback, another one runs it; the engine hears how it ended in the first answer."""
+    """One server accepts the callback and another runs it; the first response has the outcome."""
     bare = shared.start(safe_mode="true")
     assert bare.post("early", BODY).status == 202
     able = shared.start()
@@ -148,7 +148,7 @@ def test_a_server_without_the_plugin_answers_with_the_outcome(shared):
 
 
 def test_tables_are_made_by_command_only(make_site, postgresql_server):
-    """A server does not change the tables that others may be using; it says which command does."""
+    """A server does not change tables that others may use; it names the command that does."""
     site = make_site()
     name = "flowhooks_not_yet"
     site.database = site.url = postgresql_server.make(name)
@@ -167,7 +167,7 @@ def test_tables_are_made_by_command_only(make_site, postgresql_server):
 
 
 def test_commands_write_beside_the_servers(shared):
-    """No lock is held: a command is one more process on the ledger."""
+    """Commands write while servers run, because there is no exclusive lock."""
     server = shared.start()
     event_id = server.post("i", BODY).event_id
     listed = shared.run("events", "list", "--database", shared.url, "--json")

@@ -1,4 +1,4 @@
-"""How a server ends: in order when it is asked to, at once when asked twice, with one line when it cannot start."""
+"""Shutdown of a server: graceful on the first signal, immediate on the second; a failed start is one line."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ SLOW = {"processDefinitionKey": "slow"}
 
 @pytest.fixture
 def site(site):
-    """A folder with a plugin whose handlers can be held up."""
+    """A folder with a plugin whose handlers can be blocked."""
     site.plugin("demo", PLUGIN)
     return site
 
 
 def mark(site, name):
-    """The file by which the test and a handler tell each other something."""
+    """The file with which the test and a handler signal each other."""
     return site.journal.with_name(f"journal.{name}")
 
 
@@ -80,7 +80,7 @@ def until_entered(site, instance):
 
 
 class Waiting(threading.Thread):
-    """A caller who waits for an answer."""
+    """A client that waits for a response."""
 
     def __init__(self, server, instance, body):
         super().__init__()
@@ -88,22 +88,22 @@ class Waiting(threading.Thread):
         self.start()
 
     def run(self):
-        """Ask."""
+        """Send the request."""
         self.answer = self.call()
 
     def result(self):
-        """The answer, once it is there."""
+        """The response, once it has arrived."""
         self.join(WAIT_TIMEOUT)
         return self.answer
 
 
 def states(site):
-    """How many deliveries are in each state."""
+    """The number of deliveries in each state."""
     return site.balance().deliveries
 
 
 def test_an_orderly_end(site):
-    """Waiting clients get 202, running attempts are waited for and settled, waiting ones run at the next start."""
+    """Waiting clients get 202, running attempts settle, and waiting deliveries run at the next start."""
     server = site.start(runner__threads=2, shutdown__timeout=300)
     waiting = Waiting(server, "runs", SLOW)
     until_entered(site, "runs")
@@ -151,7 +151,7 @@ def test_an_orderly_end(site):
 
 
 def test_a_handler_that_outlasts_the_time_it_gets(site):
-    """The exit code is 0 all the same; the next start finds it: unknown, or run again where that is declared safe."""
+    """The exit code is 0; the next start makes the attempt unknown, or repeats it if `retry=` allows."""
     server = site.start(shutdown__timeout=0.5)
     for instance, key in (("plain", "slow"), ("again", "slow-again")):
         server.post(instance, {"processDefinitionKey": key}, Prefer="wait=0")
@@ -170,7 +170,7 @@ def test_a_handler_that_outlasts_the_time_it_gets(site):
 
 
 def test_nothing_is_started_once_the_end_is_asked_for(site):
-    """Also while a client takes its time to send the request that it has begun."""
+    """No attempt starts during shutdown, even for a request that a client had begun to send."""
     server = site.start(runner__threads=1)
     with closing(socket.create_connection(server.place, timeout=WAIT_TIMEOUT)) as arriving:
         arriving.sendall(b"POST /flow/late/call-back/complete HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
@@ -188,7 +188,7 @@ def test_nothing_is_started_once_the_end_is_asked_for(site):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_at_once(site, number):
-    """A second signal ends the wait; running attempts are found by the next start."""
+    """A second signal ends the wait; the next start finds the running attempts."""
     server = site.start(shutdown__timeout=300)
     server.post("runs", SLOW, Prefer="wait=0")
     until_entered(site, "runs")
@@ -200,7 +200,7 @@ def test_a_second_signal_ends_at_once(site, number):
 
 
 def test_a_signal_counts_whichever_thread_it_hits(site):
-    """The kernel may hand it to any thread, or to the main one just before that begins to wait."""
+    """A signal takes effect in any thread, also just before the main thread begins to wait."""
     server = site.start()
     server.post("hit", {"processDefinitionKey": "signals"})
     assert server.wait() == 0
@@ -208,7 +208,7 @@ def test_a_signal_counts_whichever_thread_it_hits(site):
 
 
 def test_a_thread_that_a_plugin_leaves_behind_does_not_hold_up_the_end(site):
-    """The interpreter would wait for it without end."""
+    """A thread left by a plugin, for which the interpreter would wait, does not delay the end."""
     server = site.start()
     assert server.post("leaves", {"processDefinitionKey": "leaves-a-thread"}).status == 200
     server.signal()
@@ -218,7 +218,7 @@ def test_a_thread_that_a_plugin_leaves_behind_does_not_hold_up_the_end(site):
 
 
 def test_a_port_that_is_taken_is_one_line_and_exit_code_1(site):
-    """For either listener; the database is let go of."""
+    """A used port of either listener is one line, and the database is released."""
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -232,7 +232,7 @@ def test_a_port_that_is_taken_is_one_line_and_exit_code_1(site):
 
 
 def test_a_database_in_use_by_another_server_is_one_line_and_exit_code_1(site):
-    """It says who holds it; that one is not disturbed."""
+    """The line names the process that uses the database, which is not disturbed."""
     first = site.start()
     second = site.start(ready=False)
     assert second.wait() == 1
@@ -245,7 +245,7 @@ def test_a_database_in_use_by_another_server_is_one_line_and_exit_code_1(site):
 
 
 def test_of_several_that_start_at_once_one_serves(site):
-    """On a database that is new; the others end in a line each."""
+    """If several servers start on a new database, one serves and each other ends with one line."""
     several = [site.start(ready=False) for _ in range(3)]
     until(lambda: sum(server.process.poll() is not None for server in several) == 2)
     (alive,) = [server for server in several if server.process.poll() is None]
@@ -264,7 +264,7 @@ def test_of_several_that_start_at_once_one_serves(site):
     ],
 )
 def test_what_cannot_be_used_is_one_line(site, words, code, says):
-    """Wrong usage is 2, trouble is 1; never a traceback."""
+    """Wrong usage exits with 2, other failures with 1; there is never a traceback."""
     (site.folder / "demo.txt").write_text("this is [ no file of either kind\n" * 40)
     server = site.start(*words, ready=False)
     assert server.wait() == code

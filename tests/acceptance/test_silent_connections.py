@@ -1,4 +1,4 @@
-"""Connections that nobody answers: given up in time, with those that go the same way; not those that listen."""
+"""Connections without replies are closed in time, with others to the same server, but not listening connections."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.waiting import WAIT_TIMEOUT
 
 
 async def given_up(line):
-    """Send a statement without a reply, until that has cost the connection."""
+    """Send a statement without a reply, until the connection is closed for it."""
     async with asyncio.timeout(WAIT_TIMEOUT):
         with pytest.raises(psycopg.OperationalError, match="has not answered for"):
             await line.execute("SELECT 1")
@@ -20,7 +20,7 @@ async def given_up(line):
 
 
 def test_those_that_go_the_same_way_are_given_up_soon(broken):
-    """One has to be waited for; another one that was made before it was given up is not, and a new one works."""
+    """After one timeout, an older connection to the same server is closed soon, and a new one works."""
 
     class Company(postgresql_timeouts.connection_group()):
         answers_within = WAIT_TIMEOUT
@@ -44,7 +44,7 @@ def test_those_that_go_the_same_way_are_given_up_soon(broken):
 
 
 def test_who_only_listens_is_not_given_up(broken):
-    """Nothing was asked, so that no answer is late."""
+    """A listening connection is not closed, because no reply to it is late."""
 
     class Company(postgresql_timeouts.connection_group()):
         answers_within = WAIT_TIMEOUT

@@ -1,4 +1,4 @@
-"""Two hundred clients that take all the time they can get, and honest ones beside them, which must not notice."""
+"""Two hundred clients as slow as the server allows, and normal clients beside them, which are not affected."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ ASKING = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 600
 
 
 class Slow:
-    """One connection that sends a byte periodically."""
+    """A connection that sends a byte periodically."""
 
     def __init__(self, place, phase, chance):
         self.phase = phase
@@ -70,7 +70,7 @@ class Slow:
         self.socket.setblocking(False)
 
     def go_on(self, now):
-        """Send the next byte if it is time; whether the server has closed."""
+        """Send the next byte if it is due; return whether the server has closed the connection."""
         try:
             while part := self.socket.recv(4096):
                 self.came += part
@@ -87,10 +87,10 @@ class Slow:
 
 
 class SlowOnes(threading.Thread):
-    """So many slow connections at any time; each that is ended is followed by another.
+    """A constant number of slow connections; each connection that ends is replaced.
 
     Attributes:
-        ended: (phase, what came, seconds that it lasted) of each.
+        ended: (phase, received bytes, seconds) of each ended connection.
     """
 
     def __init__(self, place):
@@ -101,7 +101,7 @@ class SlowOnes(threading.Thread):
         self.ended = []
 
     def run(self):
-        """Hold them open until `stop`, then wait for the last of them to be ended."""
+        """Keep the connections open until `stop`, then wait until the last one is ended."""
         chance, phases = random.Random(SEED), cycle(BEGINNINGS)
         alive = []
         while alive or not self.stop.is_set():
@@ -118,7 +118,7 @@ class SlowOnes(threading.Thread):
 
 
 def call(place, times, name, *, calls):
-    """Call back so many times, one after the other; what each took goes into `times`."""
+    """Send `count` callbacks in turn; the time of each is added to `times`."""
     with closing(http.client.HTTPConnection(*place, timeout=WAIT_TIMEOUT)) as connection:
         for number in range(calls):
             began = time.monotonic()
@@ -129,7 +129,7 @@ def call(place, times, name, *, calls):
 
 
 def honest(place, calls, name):
-    """Let several clients call back so many times each; gives the time that 99 of 100 calls did not exceed."""
+    """Let several clients send `count` callbacks each; return the time that 99 of 100 calls did not exceed."""
     times = []
     with ThreadPoolExecutor(HONEST) as clients:
         for one in [clients.submit(call, place, times, f"{name}-{n}", calls=calls) for n in range(HONEST)]:
@@ -138,7 +138,7 @@ def honest(place, calls, name):
 
 
 def held(server):
-    """How many sockets and threads a server has."""
+    """The number of sockets and threads of a server."""
     place = f"/proc/{server.process.pid}"
     links = []
     for one in os.listdir(f"{place}/fd"):  # noqa: PTH208 (names)
@@ -148,7 +148,7 @@ def held(server):
 
 
 def besiege(site, *, calls, read_timeout):
-    """Slow and deaf clients beside honest ones; what the honest ones took without and with them, and who was ended."""
+    """Run slow and deaf clients beside normal ones; return the normal clients' times and the ended clients."""
     server = site.start(http__read_timeout=read_timeout, http__idle_timeout=3, http__threads=8)
     sockets, _ = held(server)
     alone = honest(server.place, calls, "alone")
@@ -185,7 +185,7 @@ def besiege(site, *, calls, read_timeout):
 
 
 def judge(ended, *, read_timeout):
-    """Check that slow clients were ended by their deadline, and not before it."""
+    """Check that slow clients were ended at their deadline and not earlier."""
     assert {phase for phase, _, _ in ended} == set(BEGINNINGS)
     assert len(ended) >= SLOW
     for phase, came, lasted in ended:
@@ -204,14 +204,14 @@ def site(make_site):
 
 
 def test_slow_clients_stop_nobody_and_are_ended(site):
-    """Honest clients are answered beside 200 that drip and some that do not read; those end, and nothing is left."""
+    """Normal clients are served beside 200 slow and some deaf clients, which are ended without remains."""
     _, _, ended = besiege(site, calls=100, read_timeout=2)
     judge(ended, read_timeout=2)
 
 
 @pytest.mark.long
 def test_slow_clients_for_minutes(site):
-    """The same for minutes with the time that requests have by default."""
+    """The same for minutes, with the default timeouts of requests."""
     alone, beside, ended = besiege(site, calls=4_000, read_timeout=10)
     phases = Counter(phase for phase, _, _ in ended)
     figures = f"p99: {beside:.3f} s beside slow clients, {alone:.3f} s without; ended {dict(phases)}"

@@ -1,4 +1,4 @@
-"""Workers that are stopped until others take them for dead, and go on: round after round, nothing stale is written."""
+"""Workers are stopped until they expire and then continue, round after round: no stale outcome is written."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ ATTEMPTS = (
 
 
 def attempts_of(site, instance):
-    """The outcome of each attempt of one flow's delivery, by its number, and which delivery it is."""
+    """The outcome of each attempt of an instance's delivery by number, and the delivery's id."""
     found = rows(site.direct, ATTEMPTS.format(instance))
     return {number: outcome for _, number, outcome in found}, found[0][0]
 
 
 def ran_by(site, instance, number):
-    """Which process entered this attempt; None if none has."""
+    """The process that entered this attempt, or None."""
     return next((pid for one, attempt, pid in entered(site) if (one, attempt) == (instance, number)), None)
 
 
 def stopped_in_the_middle(site, server, workers, number):
-    """One round: each running worker is stopped, expires, and continues; returns which event each flow got."""
+    """One round: each running worker is stopped, expires and continues; return the event of each instance."""
     again, once = f"again-{number}", f"once-{number}"
     gates = [shut(site, again), shut(site, once)]
     told = {
@@ -57,7 +57,7 @@ def stopped_in_the_middle(site, server, workers, number):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("rounds", [3, pytest.param(20, marks=pytest.mark.long)])
 def test_nothing_stale_is_written(broken, rounds):
-    """SIGSTOP until its heartbeats are stale, then SIGCONT: its later outcomes come too late, each time."""
+    """A worker is stopped by SIGSTOP until it expires; after SIGCONT its outcomes are too late, each time."""
     server = broken.start("--no-worker", **QUICK)
     started = [broken.start_worker("--plugins-dir", broken.plugins, **QUICK) for _ in range(2)]
     workers = {one.process.pid: one for one in started}

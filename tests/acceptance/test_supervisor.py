@@ -1,4 +1,4 @@
-"""Several processes under a supervisor, on a real PostgreSQL: callers notice none that dies, comes or goes."""
+"""Several processes under a supervisor, on a real PostgreSQL: callers do not notice crashes, starts and stops."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def shared(site, postgresql_url):
 
 
 def install(site, name, key=None):
-    """A plugin for a key."""
+    """Install a plugin for a key."""
     site.plugin(name, PLUGIN.replace("NAME", name).replace("KEY", key or name))
 
 
 def start(site, *words, ready=BOTH, processes=BOTH, **settings):
-    """A server of several processes, once all of them serve."""
+    """Start a server of several processes, and wait until all of them serve."""
     server = site.start(
         "--processes", processes, *words, ready=bool(ready), **{"ledger__heartbeat_timeout": 1.5, **settings}
     )
@@ -64,12 +64,12 @@ def start(site, *words, ready=BOTH, processes=BOTH, **settings):
 
 
 def pids(server, ready="server_started"):
-    """The processes that have been ready so far and are still there, in the order in which they were."""
+    """The processes that have become ready and still exist, in order."""
     return [pid for one in server.logged(ready) if alive(pid := one["pid"])]
 
 
 def alive(pid):
-    """Whether there is such a process, and it is not merely waited for."""
+    """Whether the process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -77,16 +77,16 @@ def alive(pid):
 
 
 def entered(site):
-    """(plugin, instance, process) of each time that a handler was entered."""
+    """(plugin, instance, process) of each run of a handler."""
     lines = site.journal.read_text().splitlines() if site.journal.exists() else []
     assert not any(line.endswith("True") for line in lines), "a handler sees what only its process is to see"
     return [(name, instance, int(pid)) for name, instance, pid, _ in map(str.split, lines)]
 
 
 class Load:
-    """Callers that call back one after the other, each on connections that it keeps, or on a new one each time.
+    """Clients that send callbacks in turn, each on persistent connections or on a new one each time.
 
-    With `patient` a call whose connection breaks is repeated, as engines do; one that is refused never is.
+    With `patient` a call whose connection breaks is repeated, as engines do; a refused call is not.
     """
 
     def __init__(self, server, *, callers=4, patient=False):
@@ -139,13 +139,13 @@ class Load:
             connection.close()
 
     def until_more(self, count=30):
-        """Wait until so many more calls were answered."""
+        """Wait until `count` more calls were answered."""
         enough = sum(self.statuses.values()) + count
         until(lambda: sum(self.statuses.values()) >= enough)
 
 
 def test_calls_are_spread_over_the_processes(shared):
-    """Both take callbacks at one address, each on a core of its own; every line of the log says whose it is."""
+    """Both processes accept callbacks at one address on cores of their own; each log line has its process."""
     server = start(shared)
     both = pids(server)
     with Load(server, callers=8):
@@ -163,14 +163,14 @@ def test_calls_are_spread_over_the_processes(shared):
 
 
 def attempts_told(server):
-    """How many attempts have succeeded, as `/metrics` says."""
+    """The number of succeeded attempts according to `/metrics`."""
     text = server.ask("GET", "/metrics", admin=True).body.decode()
     families = {family.name: family for family in text_string_to_metric_families(text)}
     return sum(sample.value for sample in families["flowhooks_attempts"].samples)
 
 
 def test_whoever_is_asked_tells_the_numbers_of_all(shared):
-    """Both count together, what has ended before included: each scrape has the sum, whichever process answers it."""
+    """Each scrape has the sum over all processes, including ended ones, whichever process answers."""
     server = start(shared)
     before = pids(server)
     with Load(server, callers=8):
@@ -184,7 +184,7 @@ def test_whoever_is_asked_tells_the_numbers_of_all(shared):
 
 
 def test_one_that_is_killed_is_started_again(shared):
-    """Under load no connection is refused, and what callers repeat is stored once."""
+    """A killed process is restarted: under load no connection is refused, and repeated callbacks are stored once."""
     server = start(shared)
     victim, _ = pids(server)
     with Load(server, patient=True) as load:
@@ -202,7 +202,7 @@ def test_one_that_is_killed_is_started_again(shared):
 
 
 def test_one_that_dies_again_and_again_waits_longer_each_time(shared):
-    """The other serves meanwhile."""
+    """A process that crashes repeatedly is restarted with growing delays, while the other serves."""
     server = start(shared)
     for delay in (0.2, 0.4, 0.8):
         victim = pids(server)[-1]
@@ -214,7 +214,7 @@ def test_one_that_dies_again_and_again_waits_longer_each_time(shared):
 
 
 def test_sighup_replaces_them_without_a_failed_call(shared):
-    """Under load that nobody repeats, not one call fails; afterwards a plugin that is new is there."""
+    """During SIGHUP no call fails, even without repeats; afterwards a new plugin is loaded."""
     server = start(shared)
     before = pids(server)
     with Load(server) as load:
@@ -235,7 +235,7 @@ def test_sighup_replaces_them_without_a_failed_call(shared):
 
 
 def test_a_handler_that_runs_is_waited_for_when_its_process_is_replaced(shared):
-    """Its caller gets the outcome on the connection that it has, though others serve by then."""
+    """The caller gets the outcome on its connection, while new processes already serve."""
     server = start(shared)
     (gate := shared.folder / "shut-slow").touch()
     answers = []
@@ -267,7 +267,7 @@ def test_a_handler_that_runs_is_waited_for_when_its_process_is_replaced(shared):
     ],
 )
 def test_what_cannot_be_started_leaves_the_old_ones(shared, settings, why):
-    """Whether it is found before a process is started or by that process: they go on, and the log says why."""
+    """If new processes cannot start, the old ones continue, and the log has the reason."""
     server = start(shared)
     before = pids(server)
     config = shared.folder / "flowhooks.toml"
@@ -285,7 +285,7 @@ def test_what_cannot_be_started_leaves_the_old_ones(shared, settings, why):
 
 
 def test_settings_that_need_a_restart_are_named(shared):
-    """Another number of processes, or another address, is not taken by SIGHUP; what else has changed is."""
+    """SIGHUP does not apply another number of processes or address, but applies other changes."""
     server = shared.start(config="processes = 2")
     until(lambda: len(pids(server)) == BOTH)
     (shared.folder / "flowhooks.toml").write_text('processes = 3\n[routing]\nno_handler = "reject"\n')
@@ -298,7 +298,7 @@ def test_settings_that_need_a_restart_are_named(shared):
 
 
 def test_the_service_manager_is_told_by_the_supervisor(shared, tmp_path, monkeypatch):
-    """Once all are ready, when they are replaced and when all are new, and at the end; none of them tells it."""
+    """Only the supervisor notifies systemd: when all are ready, reloading, reloaded and stopping."""
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
         manager.settimeout(WAIT_TIMEOUT)
         manager.bind(str(tmp_path / "notify"))
@@ -320,7 +320,7 @@ def test_the_service_manager_is_told_by_the_supervisor(shared, tmp_path, monkeyp
 
 
 def test_sigterm_ends_all_in_order(shared):
-    """Callers that wait are answered 202, the exit code is 0, and no process is left."""
+    """Waiting callers get 202, the exit code is 0, and no process is left."""
     server = start(shared)
     both = pids(server)
     gates = [shared.folder / f"shut-slow{number}" for number in range(6)]
@@ -349,7 +349,7 @@ def test_sigterm_ends_all_in_order(shared):
 
 
 def test_a_signal_to_all_of_them_is_one(shared):
-    """As systemd sends it: the processes end in order, though the supervisor signals them, too."""
+    """If all processes get the signal, as from systemd, they still shut down in order."""
     server = start(shared)
     both = pids(server)
     (gate := shared.folder / "shut-slow").touch()
@@ -364,7 +364,7 @@ def test_a_signal_to_all_of_them_is_one(shared):
 
 
 def test_a_second_signal_ends_all_at_once(shared):
-    """Whatever still runs."""
+    """A second signal ends all processes at once, even with running handlers."""
     server = start(shared)
     both = pids(server)
     (shared.folder / "shut-slow").touch()
@@ -378,7 +378,7 @@ def test_a_second_signal_ends_all_at_once(shared):
 
 
 def test_processes_whose_supervisor_is_killed_end_in_order(shared):
-    """None is left that holds the port; what runs is waited for."""
+    """Without their supervisor all processes finish running attempts, end, and release the port."""
     server = start(shared)
     both, place = pids(server), server.place
     (gate := shared.folder / "shut-slow").touch()
@@ -395,7 +395,7 @@ def test_processes_whose_supervisor_is_killed_end_in_order(shared):
 
 
 def test_what_cannot_be_is_refused(shared, tmp_path):
-    """Several processes on SQLite, none, or too many; a place that nobody has given."""
+    """Several processes on SQLite, zero or too many processes, and an unassigned address are refused."""
     serve = ("serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
     for words, says in (
         (("--processes", "2", "--database", tmp_path / "x.db"), "only one process may write a SQLite ledger"),
@@ -414,7 +414,7 @@ def test_what_cannot_be_is_refused(shared, tmp_path):
 
 
 def test_a_first_start_that_cannot_be_ends_with_the_reason(shared, postgresql_server):
-    """The port is taken; the tables are not there; the last line of the log says so, and nothing is left running."""
+    """If the port is used or tables are missing, the last log line says so, and no process is left."""
     url = postgresql_server.make("flowhooks_no_tables")
     try:
         server = shared.start("--processes", "2", "--database", url, ready=False)
@@ -431,7 +431,7 @@ def test_a_first_start_that_cannot_be_ends_with_the_reason(shared, postgresql_se
 
 
 def test_workers_are_supervised_likewise(shared):
-    """Several run what a server takes in; one that is killed comes back, SIGHUP loads what is new, SIGTERM ends all."""
+    """Supervised workers run a server's callbacks: a killed one restarts, SIGHUP loads plugins, SIGTERM ends all."""
     install(shared, "b")
     (shared.plugins / "b.py").rename(shared.folder / "b.py")
     server = shared.start("--no-worker", ledger__heartbeat_timeout=1.5)

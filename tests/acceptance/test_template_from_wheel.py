@@ -1,4 +1,4 @@
-"""A package made by the wheel alone, without a network: as somebody has it who installed flowhooks from an index."""
+"""A package made by the wheel alone without a network, as after an installation from an index."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BUILDS = ("pip", "hatchling", "editables")
 
 
 def test_without_the_extra_it_says_what_is_missing(environment, built, tmp_path):
-    """The wheel installs no cookiecutter; the command says in one line how to get it, and makes nothing."""
+    """Without cookiecutter the command prints in one line how to install it, and creates nothing."""
     environment.install(built(CHECKOUT))
     assert not [one for one in environment.packages.iterdir() if one.name.startswith("cookiecutter")]
     into = tmp_path / "empty"
@@ -23,7 +23,7 @@ def test_without_the_extra_it_says_what_is_missing(environment, built, tmp_path)
 
 
 def test_pip_install_and_pytest(environment, built, tmp_path):
-    """With the extra: `flowhooks plugins new`, then `pip install -e . && pytest`, and every test passes."""
+    """With the extra, `flowhooks plugins new` and `pip install -e . && pytest` work, and every test passes."""
     environment.install(built(CHECKOUT), also=["flowhooks[new]", *BUILDS])
     words = ("plugins", "new", "--domain", "\u5408\u540c\u5ba1\u6279", "--key", "approval", "--no-input")
     said = environment.run("flowhooks", *words, cwd=tmp_path)
@@ -38,6 +38,6 @@ def test_pip_install_and_pytest(environment, built, tmp_path):
 
 
 def test_there_is_no_network(environment):
-    """Or the other tests of this file would say less than they seem to."""
+    """There is no network; otherwise the other tests of this file would show less."""
     code = "import socket; socket.create_connection(('127.0.0.1', 9), 1)"
     assert "there is no network here: socket." in environment.run("-c", code, command=[environment.python], code=1)

@@ -1,4 +1,4 @@
-"""A server that somebody has started at a terminal: what they read there, and what happens when it goes."""
+"""A server started at a terminal: the text that its user reads, and the end of the terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 @pytest.fixture
 def serve(site):
-    """Start a server at a terminal of its own; it, the person's end, and what tells its log."""
+    """Start a server at a terminal of its own; return it, the user's end, and the reader of its log."""
     (site.folder / "flowhooks.toml").write_text("")
     # The leader of the session has the terminal; when the terminal goes, all of the session are sent SIGHUP.
     here = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--database", site.database]
@@ -49,14 +49,14 @@ def serve(site):
 
 
 def _child(process):
-    """The server that `setsid` has started, or made of itself."""
+    """The server that `setsid` started or became."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     found = children.read_text().split() if children.exists() else []
     return int(found[0]) if found else process.pid
 
 
 def until(process, event):
-    """Read the log up to this event; all of it."""
+    """Read the log up to this event; return all of it."""
     said = []
     for line in process.stderr:
         said.append(json.loads(line))
@@ -66,7 +66,7 @@ def until(process, event):
 
 
 def test_a_newcomer_reads_where_the_console_is(serve):
-    """In three lines below the log: where to call back, where to look, how to end it."""
+    """Three lines below the log say where to send callbacks, where the console is, and how to stop."""
     with serve() as (process, person):
         serving = next(one for one in until(process, "no_handlers") if one["event"] == "server_started")
         read = ""
@@ -82,7 +82,7 @@ def test_a_newcomer_reads_where_the_console_is(serve):
 
 
 def test_a_terminal_that_goes_ends_it(serve):
-    """Closing the window in which it was started is no wish for other settings: it ends, and in order."""
+    """Closing the terminal ends the server in order, and does not reload its settings."""
     with serve() as (process, person):
         until(process, "no_handlers")
         os.close(person)
@@ -92,7 +92,7 @@ def test_a_terminal_that_goes_ends_it(serve):
 
 
 def test_nohup_lets_it_live_on(serve):
-    """A server started with `nohup` stays when the terminal closes."""
+    """A server started with `nohup` continues when the terminal closes."""
     with serve("nohup") as (process, person):
         until_serving(process)
         os.close(person)
@@ -101,7 +101,7 @@ def test_nohup_lets_it_live_on(serve):
 
 
 def until_serving(process):
-    """`nohup` says something of its own first."""
+    """Wait until the server serves; `nohup` prints a line first."""
     for line in process.stderr:
         if '"no_handlers"' in line:
             return

@@ -1,4 +1,4 @@
-"""The tutorial, typed word for word into a shell: in an empty folder, with an empty environment and an empty home."""
+"""The tutorial, typed word for word into a shell with an empty folder, environment and home."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ PORTS = (8080, 8081)
 
 
 class Block(NamedTuple):
-    """A piece of code of the page."""
+    """A code block of the page."""
 
     language: str
     text: str
 
 
 def blocks(page):
-    """The pieces of code of a page, in their order."""
+    """The code blocks of a page in order."""
     return [Block(*match) for match in FENCED.findall(page.read_text("utf-8"))]
 
 
 def commands(several):
-    """The typed commands, one by one; a command that continues in the next line is one."""
+    """The typed commands; a command that continues on the next line is one."""
     return [line for one in several if one.language == "sh" for line in one.text.replace("\\\n", "").splitlines()]
 
 
 class Shell:
-    """One shell, into which command after command is typed, and all that it says.
+    """A shell into which commands are typed, and its output.
 
-    A background command ends with the shell, because they are a process group of their own.
+    A background command ends with the shell, because both are in one process group.
     """
 
     def __init__(self, folder, environ):
@@ -80,7 +80,7 @@ class Shell:
             self._news.notify_all()
 
     def type(self, command):
-        """Type one command; returns its exit code and what was said until it ended."""
+        """Type one command; return its exit code and its output."""
         with self._news:
             before = len(self._said)
         self._process.stdin.write(f'{command}\necho "ended:$?"\n')
@@ -89,7 +89,7 @@ class Shell:
             return int(match[1]), self._said[before : match.start()]
 
     def until(self, pattern, *, since=0):
-        """Wait until something like `pattern` has been said."""
+        """Wait until the output matches `pattern`."""
         wanted = re.compile(pattern, re.MULTILINE)
         with self._news:
             while not (match := wanted.search(self._said, since)):
@@ -101,12 +101,12 @@ class Shell:
 
     @property
     def length(self):
-        """How much has been said so far."""
+        """The length of the output so far."""
         with self._news:
             return len(self._said)
 
     def close(self):
-        """End the shell, and what it has left in the background."""
+        """End the shell and its background processes."""
         os.killpg(self._process.pid, signal.SIGTERM)
         self._process.stdin.close()
         try:
@@ -120,14 +120,14 @@ class Shell:
 
 
 class Ports(NamedTuple):
-    """Where the server listens: as the tutorial says, or elsewhere if somebody else listens there just now."""
+    """The ports of the server: those of the tutorial, or others if a program uses them."""
 
     web: int
     admin: int
 
     @classmethod
     def free(cls):
-        """The tutorial's own ports, or two others if one of them is taken."""
+        """The tutorial's own ports, or two others if one of them is used."""
         for wanted in (PORTS, (0, 0)):
             sockets = [socket.socket() for _ in wanted]
             try:
@@ -144,13 +144,13 @@ class Ports(NamedTuple):
 
     @property
     def environ(self):
-        """The output of the server."""
+        """The environment for these ports."""
         if self == PORTS:
             return {}
         return {"FLOWHOOKS_LISTEN": f"127.0.0.1:{self.web}", "FLOWHOOKS_ADMIN": f"127.0.0.1:{self.admin}"}
 
     def at(self, command):
-        """The command as it stands on the page; only where it sends to may differ."""
+        """The command of the page, with its address replaced if the port differs."""
         if self == PORTS or not command.startswith("flowhooks send "):
             return command
         return f"{command} --to http://127.0.0.1:{self.web}"
@@ -158,13 +158,13 @@ class Ports(NamedTuple):
 
 @pytest.fixture(scope="module")
 def wheel(built):
-    """Flowhooks as it is published: a wheel."""
+    """The wheel of flowhooks as it is published."""
     return built(CHECKOUT)
 
 
 @pytest.fixture
 def newcomer(tmp_path, wheel):
-    """The environment of somebody who has Python and nothing else; pip finds flowhooks in this checkout's wheel."""
+    """The environment of a user who has only Python; pip finds flowhooks in this checkout's wheel."""
     programs, home = tmp_path / "bin", tmp_path / "home"
     programs.mkdir()
     home.mkdir()
@@ -192,7 +192,7 @@ def _pip(*words):
 
 
 def _pip_configuration():
-    """A person's own settings of pip, such as which index is near, are not those of a home that is empty."""
+    """The user's own pip settings, such as a mirror, which an empty home does not have."""
     for file in (Path.home() / ".config/pip/pip.conf", Path.home() / ".pip/pip.conf"):
         if file.is_file() and "PIP_CONFIG_FILE" not in os.environ:
             return {"PIP_CONFIG_FILE": str(file)}
@@ -200,7 +200,7 @@ def _pip_configuration():
 
 
 def shown(text, said):
-    """Check that what the page shows was said, line by line and in its order; `…` stands for anything."""
+    """Check that the output has the page's lines in order; `…` stands for any text."""
     place = 0
     for line in filter(None, text.splitlines()):
         pattern = ".*".join(re.escape(part) for part in line.split("…"))
@@ -211,7 +211,7 @@ def shown(text, said):
 
 @pytest.mark.parametrize("page", [ENGLISH, CHINESE], ids=lambda page: page.name)
 def test_as_many_commands_as_it_says(page):
-    """The numbers at the top of the page are those of the commands up to the first answer, and after it."""
+    """The page states the number of commands before the first response and after it correctly."""
     first, more = map(int, re.findall(COUNTS[page], page.read_text("utf-8")))
     typed = commands(blocks(page))
     assert len(typed) == first + more
@@ -226,7 +226,7 @@ def test_both_languages_have_the_same_code():
 
 @pytest.mark.timeout(ALL_TIME + 60)
 def test_it_goes_as_the_tutorial_says(newcomer, wheel, tmp_path, record_property, capsys):
-    """Every command does what the page shows, from nothing to the plugin's answer, and through failure and replay."""
+    """Every command does what the page shows, up to the plugin's response, a failure and a replay."""
     if shutil.which("bash") is None:
         pytest.skip("the tutorial's shell, bash, is not here")
     folder = tmp_path / "empty"
@@ -269,7 +269,7 @@ def test_it_goes_as_the_tutorial_says(newcomer, wheel, tmp_path, record_property
 
 
 def check_is_installed(wheel, environment):
-    """Check that it was this wheel, and none of the same name and version from elsewhere."""
+    """Check that this wheel is installed, and not another package of the same name and version."""
     with zipfile.ZipFile(wheel) as packed:
         (record,) = [name for name in packed.namelist() if name.endswith(".dist-info/RECORD")]
         ours = {line for line in packed.read(record).decode().splitlines() if "sha256=" in line}
@@ -278,7 +278,7 @@ def check_is_installed(wheel, environment):
 
 
 def replace_function(file, new):
-    """Do as the page says: put this function in the place of the one of its name, and leave the decorator."""
+    """Replace the function of this name as the page says, and keep the decorator."""
     name = re.match(r"def (\w+)\(", new)[1]
     text = file.read_text("utf-8")
     whole = re.compile(rf"^def {name}\(.*?(?=^\S)", re.MULTILINE | re.DOTALL)

@@ -1,4 +1,4 @@
-"""The wheel, built from this checkout and installed elsewhere: all is in it, and it serves."""
+"""The wheel, built from this checkout and installed elsewhere, is complete and serves."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def handlers():
 
 
 class Installed(NamedTuple):
-    """A wheel, and an environment of its own in which it is installed."""
+    """A wheel, and the environment in which it is installed."""
 
     wheel: Path
     bin: Path
 
     def python(self, code):
-        """The output of a program there."""
+        """The output of a Python program there."""
         command = [self.bin / "python", "-c", code]
         return subprocess.run(command, cwd=self.wheel.parent, capture_output=True, text=True, check=True).stdout.strip()
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory, built):
-    """Built and installed without any network: what flowhooks needs comes from the environment of these tests."""
+    """The wheel, built and installed without a network; its requirements come from the environment of these tests."""
     folder = tmp_path_factory.mktemp("wheel")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PYTHONPATH", raising=False)
@@ -58,13 +58,13 @@ def installed(tmp_path_factory, built):
 
 
 def run(*command):
-    """Run a command, and show what it said if it failed."""
+    """Run a command, and print its output if it failed."""
     ran = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
 
 
 def test_all_that_is_needed_is_in_the_wheel(installed):
-    """Schema files, migrations, the template of plugins, the mark that there are types, the licence; no tests."""
+    """The wheel has schemas, migrations, the plugin template, the typing marker and the licence, but no tests."""
     with zipfile.ZipFile(installed.wheel) as wheel:
         names = set(wheel.namelist())
     for folder, pattern, to in (
@@ -84,7 +84,7 @@ def test_all_that_is_needed_is_in_the_wheel(installed):
 
 
 def test_all_that_is_kept_is_in_the_archive_of_the_sources(tmp_path):
-    """So that what somebody has unpacked can be tested, built and read as a checkout can, and holds nothing else."""
+    """The source archive can be tested, built and read like a checkout, and has no other files."""
     run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, CHECKOUT)
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as sources:
@@ -98,7 +98,7 @@ def test_all_that_is_kept_is_in_the_archive_of_the_sources(tmp_path):
 
 
 def test_what_is_installed_is_the_wheel_and_not_the_checkout(installed):
-    """Or the other tests of this file would say nothing."""
+    """The installed package is the wheel; otherwise the other tests of this file would show nothing."""
     where = Path(installed.python("import flowhooks; print(flowhooks.__file__)"))
     assert where.is_relative_to(installed.bin.parent)
     shipped = Path(installed.python("from flowhooks.schema import shipped_dir; print(shipped_dir())"))
@@ -108,7 +108,7 @@ def test_what_is_installed_is_the_wheel_and_not_the_checkout(installed):
 
 
 def test_the_command_knows_its_version(installed):
-    """The one that the project file says."""
+    """The command prints the version of the project file."""
     version = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"]
     ran = subprocess.run([installed.bin / "flowhooks", "--version"], capture_output=True, text=True, check=True)
     assert ran.stdout == f"flowhooks {version}\n"
@@ -116,7 +116,7 @@ def test_the_command_knows_its_version(installed):
 
 
 def test_it_serves_far_from_the_checkout(installed, site):
-    """Migrations run, schemas are found and published, a callback reaches its handler, the counts balance."""
+    """Migrations run, schemas are published, a callback reaches its handler, and the counts balance."""
     site.plugin("demo", PLUGIN)
     site.flowhooks = [installed.bin / "flowhooks"]
     server = site.start()

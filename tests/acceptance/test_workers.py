@@ -1,4 +1,4 @@
-"""Real workers on one PostgreSQL, beside a server that only takes callbacks: each runs its handlers, with any kills."""
+"""Workers on one PostgreSQL beside a server without a worker: each runs its own handlers, despite kills."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ASYNC = {"Prefer": "respond-async"}
 
 @pytest.fixture
 def shared(sharing):
-    """A site whose processes share a ledger on PostgreSQL; the plugin of each stands in a folder of its own."""
+    """A site whose processes share a ledger on PostgreSQL; each plugin is in a folder of its own."""
     site = sharing
     for name in ("a", "b"):
         folder = site.folder / name
@@ -39,19 +39,19 @@ def shared(sharing):
 
 
 def worker(site, *names, words=(), **settings):
-    """A worker that has the plugins of these names."""
+    """A worker that has the plugins with these names."""
     folders = [word for name in names for word in ("--plugins-dir", site.folder / name)]
     return site.start_worker(*folders, *words, **site.settings, **settings)
 
 
 def entered(site):
-    """(handler, instance, attempt, process) of each time that a handler was entered."""
+    """(handler, instance, attempt, process) of each run of a handler."""
     lines = site.journal.read_text().splitlines() if site.journal.exists() else []
     return [(name, instance, int(attempt), int(pid)) for name, instance, attempt, pid in map(str.split, lines)]
 
 
 def shut(site, instance):
-    """Have the handler wait for this instance; opened by removing what is returned."""
+    """Make the handler wait for this instance; removing the returned file lets it continue."""
     gate = site.folder / f"shut-{instance}"
     gate.touch()
     return gate
@@ -65,7 +65,7 @@ def all_succeeded(*event_ids):
 
 
 def test_each_worker_runs_what_it_has_and_the_server_nothing(shared):
-    """A server without plugins learns from its workers who wants what, even of those that start after it."""
+    """A server without plugins learns the handlers of its workers, also of workers that start later."""
     server = shared.start("--no-worker", **shared.settings)
     early = [server.post(f"{name}0", {"processDefinitionKey": name}, **ASYNC) for name in "ab"]
     workers = {name: worker(shared, name) for name in "ab"}
@@ -87,7 +87,7 @@ def test_each_worker_runs_what_it_has_and_the_server_nothing(shared):
 
 
 def test_what_a_killed_worker_ran_and_had_before_it_is_run_by_the_other(shared):
-    """Killed in the middle: the other makes the next attempt of what ran, and the first of what waited."""
+    """After a kill the other worker repeats the running delivery and runs the waiting one."""
     workers = [worker(shared, "a", words=("--concurrency", "1")) for _ in range(2)]
     server = shared.start("--no-worker", **shared.settings)
     gate = shut(shared, "i")
@@ -108,7 +108,7 @@ def test_what_a_killed_worker_ran_and_had_before_it_is_run_by_the_other(shared):
 
 
 def test_sigterm_waits_for_what_runs_and_leaves_the_rest(shared):
-    """It records how what runs has ended, exits with 0, and another runs what it had not begun."""
+    """On SIGTERM a worker records running attempts and exits with 0; another worker runs the rest."""
     server = shared.start("--no-worker", **shared.settings)
     leaving = worker(shared, "a", words=("--concurrency", "1"))
     server.until_logged("routes_changed", others=1)
@@ -132,7 +132,7 @@ def test_sigterm_waits_for_what_runs_and_leaves_the_rest(shared):
 
 
 def test_handlers_may_be_restricted(shared):
-    """Of two handlers that it has loaded, a worker runs only what its patterns mean."""
+    """Of two loaded handlers, a worker runs only those that match its patterns."""
     only_b = worker(shared, "a", "b", words=("--handlers", "b:*"))
     server = shared.start("--no-worker", **shared.settings)
     events = {name: server.post(name, {"processDefinitionKey": name}, **ASYNC).event_id for name in "ab"}
@@ -152,7 +152,7 @@ def test_handlers_may_be_restricted(shared):
 
 
 def test_a_worker_answers_whether_it_is_well(shared):
-    """With --admin it answers /healthz and /readyz; without, it listens nowhere."""
+    """With --admin a worker serves /healthz and /readyz; without it, a worker does not listen."""
     one = worker(shared, "a", words=("--admin", "127.0.0.1:0"))
     assert one.ask("GET", "/healthz", admin=True).status == 200
     assert one.ask("GET", "/readyz", admin=True).json == {"ready": True, "trouble": []}
@@ -163,7 +163,7 @@ def test_a_worker_answers_whether_it_is_well(shared):
 
 
 def test_what_cannot_work_is_refused(shared, site):
-    """A worker, or a server that runs nothing, on SQLite; a worker without a handler."""
+    """A worker or a server without a worker on SQLite, and a worker without a handler, are refused."""
     for words in (("worker",), ("serve", "--no-worker", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")):
         refused = site.run(*words, "--database", site.database)
         assert refused.returncode == 2, refused.stderr
@@ -175,7 +175,7 @@ def test_what_cannot_work_is_refused(shared, site):
 
 
 def test_commands_have_workers_run(shared):
-    """A delivery replayed by a command runs in a worker, which the command does not know."""
+    """A delivery replayed by a command runs in a worker."""
     one = worker(shared, "a")
     server = shared.start("--no-worker", **shared.settings)
     event_id = server.post("i", {"processDefinitionKey": "a"}, **ASYNC).event_id
@@ -191,7 +191,7 @@ def test_commands_have_workers_run(shared):
 
 
 def test_a_worker_reads_its_settings_again(shared):
-    """SIGHUP changes what can be changed, names what needs a restart, and the worker works on."""
+    """SIGHUP applies what can change, logs the names of settings that need a restart, and the worker continues."""
     file = shared.folder / "flowhooks.toml"
     file.write_text("")
     working = worker(shared, "a")
