@@ -1,4 +1,4 @@
-"""Rows about taking callbacks in, beside the bare app."""
+"""Rows about accepting callbacks, compared with the bare app."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ WARM_UP = 1.0
 
 
 def durable_accept(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """Accept, stored before the answer, ÷ bare: while the handler is missing, and while it runs for each callback."""
+    """Accept rate with storage before the response ÷ bare: without the handler, and with a run for each callback."""
     cases = {"deliveries wait": False, "deliveries run meanwhile": True}
     return _beside_bare(bench, cases, done="stored", prefer=LATER)
 
 
 def outcome(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """Answers with the handler's outcome, status 200 alone, ÷ bare.
+    """Responses with the handler's outcome, status 200 alone, ÷ bare.
 
-    Only half of flowhooks' HTTP threads may wait for handlers, and half of its runner's may run one of them: so both
-    servers get two HTTP threads for each connection, and the runner as many.
+    Only half of flowhooks' HTTP threads may wait for handlers, and half of its runner's threads may run one handler. So
+    both servers get two HTTP threads for each connection, and the runner as many.
     """
     return _beside_bare(bench, {"": True}, done="run", prefer="", spare=2)
 

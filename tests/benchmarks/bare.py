@@ -1,4 +1,4 @@
-"""The yardstick: Falcon on waitress that parses JSON and answers a constant."""
+"""The baseline: Falcon on waitress that parses JSON and returns a constant."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SWITCH_INTERVAL = 0.0002
 
 
 class CallBack:
-    """`POST /flow/{flow_instance_id}/call-back/complete`, as the contract has it, with nothing behind it."""
+    """`POST /flow/{flow_instance_id}/call-back/complete` of the contract without any processing."""
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, flow_instance_id: str) -> None:
-        """Parse the body and answer what a full success answers."""
+        """Parse the body and return the response of a success."""
         req.get_media()
         resp.media = {"success": True}
 
@@ -35,7 +35,7 @@ def create_app() -> falcon.App:
 @click.option("--threads", type=int, default=16, show_default=True, help="HTTP threads.")
 @click.option("--switch-interval", type=float, default=SWITCH_INTERVAL, show_default=True, help="Seconds.")
 def main(port: int, threads: int, switch_interval: float) -> None:
-    """Serve the bare app until the process is ended."""
+    """Serve the bare app until the process ends."""
     sys.setswitchinterval(switch_interval)
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it warns once for every request that queues
     waitress.serve(create_app(), host="127.0.0.1", port=port, threads=threads, _quiet=True)

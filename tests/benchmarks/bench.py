@@ -1,4 +1,4 @@
-"""The arguments of every row: how long, how much, where, and where to report."""
+"""The arguments of every row: duration, amount, folder and output."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ LATER = "respond-async"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """One session of measuring.
+    """One session of measurements.
 
     Attributes:
-        seconds: how long each load lasts.
-        events: how many callbacks the big rows store.
-        folder: for everything that is written.
-        tell: shows what is being done: text, and how much of how many where that is known.
-        kept: what one row leaves for another.
+        seconds: the duration of each load.
+        events: the number of callbacks that the large rows store.
+        folder: for all files.
+        tell: shows progress: a text, and a count of a total where it is known.
+        kept: data that one row keeps for another.
     """
 
     seconds: float
@@ -61,11 +61,11 @@ class Bench:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Pairs of loads, each pair measured one after the other.
+    """Pairs of loads, each pair measured in turn.
 
     Attributes:
-        ours: what is judged.
-        yardstick: what it is compared with.
+        ours: the measured subject.
+        yardstick: the baseline.
     """
 
     ours: tuple[load.Load, ...]
@@ -79,18 +79,18 @@ class Comparison:
 
 
 def compare(yardstick: Callable[[], load.Load], *ours: Callable[[], load.Load]) -> tuple[Comparison, ...]:
-    """Measure the yardstick, then each of ours, then the yardstick again, and so on; a comparison for each of ours."""
+    """Measure the baseline and each subject in turn, ending with the baseline; return a comparison for each subject."""
     rounds = [[measure() for measure in (yardstick, *ours)] for _ in range(ROUNDS)]
     first, *others = zip(*rounds, strict=True)
     return tuple(Comparison(ours=each, yardstick=first) for each in others)
 
 
 def rate(loads: tuple[load.Load, ...]) -> str:
-    """Their median rate, for people."""
+    """The median rates as text."""
     return f"{median(each.rate for each in loads):,.0f}/s"
 
 
 def latency(loads: tuple[load.Load, ...]) -> str:
-    """Their median latencies, for people."""
+    """The median latencies as text."""
     p50, p99 = median(each.p50 for each in loads), median(each.p99 for each in loads)
     return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms"

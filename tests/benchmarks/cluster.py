@@ -29,7 +29,7 @@ TEMPLATE = "flowhooks_bench"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """A folder and a database with all that the processes of one ledger keep.
+    """A folder and a database for the processes of one ledger.
 
     Attributes:
         folder: an existing folder of its own.
@@ -74,24 +74,24 @@ class Shared:
             yield process
 
     def ask(self, sql: str) -> Any:
-        """One value out of the database."""
+        """One value from the database."""
         return self.rows(sql)[0][0]
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """Rows out of the database; none of a statement that has none."""
+        """Rows from the database; empty for a statement without rows."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             found = connection.execute(sql.encode())
             return found.fetchall() if found.description else []
 
     def waiting(self) -> int:
-        """How many deliveries wait or run."""
+        """The number of waiting or running deliveries."""
         return int(self.ask(UNFINISHED))
 
     def settle(self, *, seconds: float) -> None:
-        """Wait until no delivery waits or runs.
+        """Wait until no delivery is waiting or running.
 
         Raises:
-            ServerError: that has taken more than `seconds`.
+            ServerError: this took more than `seconds`.
         """
         end = time.monotonic() + seconds
         while left := self.waiting():
@@ -102,7 +102,7 @@ class Shared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """A PostgreSQL that runs, and in it an empty ledger to copy."""
+    """A running PostgreSQL with an empty ledger to copy."""
 
     server: postgresql.Server
     folder: Path
@@ -122,7 +122,7 @@ class Cluster:
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
-    """PostgreSQL for as long as the context lasts, its settings as it has them by default, and so durable."""
+    """PostgreSQL with its default settings, and so durable, while the context lasts."""
     with postgresql.server(DURABLE) as server:
         server.drop(TEMPLATE)
         url = server.make(TEMPLATE)

@@ -1,4 +1,4 @@
-"""The rows about what a look-up costs where a thousand handlers of one key have conditions."""
+"""The rows about look-ups among a thousand handlers with conditions on one key."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ STEP = 7
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """Handlers of one key, each with a condition that only its own events meet.
+    """Handlers of one key, each with a condition that only its own events satisfy.
 
     Attributes:
-        name: what the page calls it.
+        name: its name on the page.
         selectors: a handler's selectors besides the key, by its number.
     """
 
@@ -79,7 +79,7 @@ def _timed(bench: Bench, case: Case) -> Figure:
 
 
 def router_of(case: Case, handlers: int) -> Router:
-    """A router of so many handlers of the key."""
+    """A router of `count` handlers of the key."""
     return Router(
         Candidate(f"bench:h{number}", Selectors(process_keys=(KEY,), **case.selectors(number)))
         for number in range(handlers)
@@ -87,7 +87,7 @@ def router_of(case: Case, handlers: int) -> Router:
 
 
 def events_of(handlers: int) -> list[Event]:
-    """Events that one handler each takes."""
+    """Events that match one handler each."""
     return [_event(number, number * STEP % handlers) for number in range(EVENTS)]
 
 

@@ -1,6 +1,6 @@
-"""Rows about what would be used instead of flowhooks.
+"""Rows about alternatives to flowhooks.
 
-Each takes the same callbacks, and has a function that does nothing run for each of them, on the same two cores.
+Each alternative accepts the same callbacks and runs an empty function for each, on the same two cores.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ HOOK = ("/hooks/complete?flow=", "")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """One contender that runs.
+    """A running alternative.
 
     Attributes:
         url: root of its server.
-        left: how many of so many callbacks that were answered have not been run.
-        path: what stands before and after the flowInstanceId.
+        left: returns how many of a number of answered callbacks have not been run.
+        path: the parts of the path before and after the flowInstanceId.
     """
 
     url: str
@@ -51,11 +51,11 @@ class Taken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """A program that takes callbacks and runs a function for each of them.
+    """A program that accepts callbacks and runs a function for each.
 
     Attributes:
         name: for the table.
-        missing: how to get what it needs; `""` where that is installed.
+        missing: how to install its requirements; `""` if they are installed.
         open: runs it.
     """
 
@@ -70,9 +70,9 @@ class Score:
 
     Attributes:
         answered: callbacks answered per second.
-        ran: runs per second, from the begin of the load until none was left, or until there was no time left.
+        ran: runs per second, from the start of the load until none was left or the time was over.
         left: callbacks that were answered and had not been run by then.
-        p99: milliseconds within which 99 of 100 answers came.
+        p99: milliseconds within which 99 of 100 responses arrived.
     """
 
     answered: float
@@ -158,7 +158,7 @@ OTHERS = (
 
 
 def answered(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """Callbacks answered per second while handlers run, ÷ by each of the others."""
+    """Callbacks answered per second while handlers run, ÷ by each alternative."""
     figures, notes = _figures(bench, lambda score: score.answered, "answered")
     scores = _scores(bench)
     for connections in CONNECTIONS:
@@ -172,7 +172,7 @@ def answered(bench: Bench) -> tuple[list[Figure], list[str]]:
 
 
 def ran(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """Handlers run per second, ÷ by each of the others."""
+    """Handlers run per second, ÷ by each alternative."""
     figures, notes = _figures(bench, lambda score: score.ran, "run")
     for (name, connections), found in _scores(bench).items():
         if left := max(score.left for score in found):
@@ -200,7 +200,7 @@ def _figures(bench: Bench, of: Callable[[Score], float], done: str) -> tuple[lis
 
 
 def _scores(bench: Bench) -> dict[tuple[str, int], list[Score]]:
-    """The results of each with so many connections, round by round; measured when first asked for."""
+    """The results of each alternative with a number of connections, round by round; measured at the first call."""
     found: dict[tuple[str, int], list[Score]]
     if "peers" in bench.kept:
         found = bench.kept["peers"]  # type: ignore[assignment]  # put there below
@@ -219,7 +219,7 @@ def _scores(bench: Bench) -> dict[tuple[str, int], list[Score]]:
 
 
 def measure(taken: Taken, connections: int, seconds: float) -> Score:
-    """Load one contender, then see how much of what it has answered it has run."""
+    """Load one alternative, then count how many of its answered callbacks it has run."""
     began = time.monotonic()
     loads = [
         load.run(taken.url, connections=connections, seconds=each, prefer=LATER, path=taken.path)

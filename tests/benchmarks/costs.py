@@ -1,6 +1,6 @@
-"""PostgreSQL's log and commits for a callback, and for an idle process; no ratios, no goals.
+"""PostgreSQL's log and commits for a callback and for an idle process; no ratios, no goals.
 
-`python tests/benchmarks/costs.py` prints the figures that `docs/explanation/scale.md` reckons with.
+`python tests/benchmarks/costs.py` prints the figures that `docs/explanation/scale.md` uses.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The row about what a look-up and a hook call cost."""
+"""The row about the cost of a look-up and a hook call."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class _Subject:
 
 
 def dispatch(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """Time for each event of look-up and hook call with many handlers ÷ with one, in this process."""
+    """Time for each event's look-up and hook call with many handlers ÷ with one, in this process."""
     bench.tell("loading the plugins")
     with bench.site() as one, bench.site(handlers=MANY) as many:
         few = _subject(one.plugins(), handlers=1, called=1)

@@ -10,9 +10,9 @@ class Goal:
     """The goal of one row.
 
     Attributes:
-        least: the figure that is promised.
-        aim: the figure that is hoped for.
-        smaller: whether a smaller figure is the better one.
+        least: the required figure.
+        aim: the desired figure.
+        smaller: whether a smaller figure is better.
         unit: of both; `""` for a ratio.
     """
 
@@ -22,7 +22,7 @@ class Goal:
     unit: str = ""
 
     def verdict(self, figure: float) -> str:
-        """`aim met`, `met` or `missed`, by the two decimals that are shown."""
+        """`aim met`, `met` or `missed`, from the figure with two decimals."""
         sign = -1 if self.smaller else 1
         figure = round(figure, 2)
         if sign * figure >= sign * self.aim:
@@ -35,10 +35,10 @@ class Figure:
     """One line of the result.
 
     Attributes:
-        case: which case of the row; `""` where there is one only.
-        measured: flowhooks' own figure, with its unit.
-        yardstick: what it is compared with, with its unit; `""` where it is not.
-        judged: what the goal is about: the ratio, or the figure itself.
+        case: the case of the row; `""` if there is only one.
+        measured: flowhooks' own figure with its unit.
+        yardstick: the baseline with its unit; `""` if there is none.
+        judged: the figure that the goal judges: the ratio or the figure itself.
     """
 
     case: str = ""
@@ -52,11 +52,11 @@ class Result:
     """The result of one row.
 
     Attributes:
-        name: what `--rows` calls it.
-        title: what it is, in words.
-        goal: what it should come to.
-        figures: one for each case; none if it broke.
-        notes: what else was seen: absolute rates, latencies, sizes.
+        name: its name for `--rows`.
+        title: its description.
+        goal: the goal.
+        figures: one for each case; none if it failed.
+        notes: other results: absolute rates, latencies, sizes.
         broke: why there are no figures; `""` if there are.
     """
 

@@ -1,4 +1,4 @@
-"""Many events in a ledger at once, by statements of its database."""
+"""Add many events to a ledger at once, by statements of its database."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ BUSINESS_KEY: Final = "HT-{}"
 
 
 def event_id(number: int) -> str:
-    """The id of the event of a number, from 1."""
+    """The id of the event with a number, from 1."""
     return f"01900000-0000-7000-8000-{number:012x}"
 
 
 def flow_instance_id(number: int) -> str:
-    """The process instance of the event of a number."""
+    """The process instance of the event with a number."""
     return hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest()
 
 
@@ -79,7 +79,7 @@ def of_sqlite(file: Path, events: int, *more: str) -> None:
 
     Args:
         file: its file, with its tables.
-        events: how many.
+        events: the number of events.
         *more: further statements, with `{events}` in them.
     """
     with closing(sqlite3.connect(file)) as connection:

@@ -1,4 +1,4 @@
-"""The row about what a process of its own costs a handler."""
+"""The row about the cost of running a handler in a process of its own."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FIRST = 50
 
 
 def isolation(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """Milliseconds by which a delivery takes longer in a process of its own than in a thread, at the median."""
+    """The median of the additional milliseconds of a delivery in a process of its own, compared with a thread."""
     with bench.site() as site:
         settings = Settings(
             plugins_dirs=(str(site.plugins()),),
@@ -59,7 +59,7 @@ def isolation(bench: Bench) -> tuple[list[Figure], list[str]]:
 
 
 class _Subject:
-    """One handler, run as dispatch runs it."""
+    """One handler, run as the dispatcher does."""
 
     def __init__(self, plugins: Plugins, handler: Handler, elsewhere: IsolatedCalls) -> None:
         self._plugins, self._handler, self._elsewhere = plugins, handler, elsewhere

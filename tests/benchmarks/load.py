@@ -1,4 +1,4 @@
-"""Load by wrk: many callbacks at once, and the results."""
+"""Load by wrk: many concurrent callbacks, and the results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATH = ("/flow/", "/call-back/complete")
 
 
 class LoadError(Exception):
-    """The load could not be made, or was answered in a way that makes its figures worthless."""
+    """The load failed, or its responses make its figures worthless."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,11 +25,11 @@ class Load:
     """The result of one run of wrk.
 
     Attributes:
-        counted: answers that count: every one, or with status 200 alone where that was asked for.
-        later: answers with status 202, where answers were counted by status; else 0.
-        seconds: how long the run took.
-        p50: milliseconds within which half of the answers came.
-        p99: milliseconds within which 99 of 100 answers came.
+        counted: the counted responses: all, or with status 200 alone if requested.
+        later: responses with status 202 if responses were counted by status; otherwise 0.
+        seconds: the duration of the run.
+        p50: milliseconds within which half of the responses arrived.
+        p99: milliseconds within which 99 of 100 responses arrived.
     """
 
     counted: int
@@ -40,7 +40,7 @@ class Load:
 
     @property
     def rate(self) -> float:
-        """Answers that count, per second."""
+        """Counted responses per second."""
         return self.counted / self.seconds
 
 
@@ -63,15 +63,15 @@ def run(
 
     Args:
         url: root of the server, such as `http://127.0.0.1:8080`.
-        connections: kept open and used again; each waits for its answer before it posts on.
+        connections: persistent connections; each waits for its response before it posts again.
         seconds: rounded to whole ones, at least 1.
         prefer: value of the `Prefer` header; none by default.
         classes: how many `callBackProcessClass`es to spread the callbacks over, the first one plain.
-        only_200: count answers with status 200 alone.
-        path: what stands before and after the flowInstanceId.
+        only_200: count responses with status 200 alone.
+        path: the parts of the path before and after the flowInstanceId.
 
     Raises:
-        LoadError: an answer was an error (no 4xx or 5xx is ever counted), or a connection broke.
+        LoadError: a response was an error (no 4xx or 5xx is ever counted), or a connection broke.
     """
     count = "count" if only_200 else ""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "60s"]

@@ -1,4 +1,4 @@
-"""Callers that send all kinds of callbacks, good and bad, and know what each must be answered."""
+"""Clients that send all kinds of callbacks, good and bad, and know the expected responses."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ MOST_PROBLEMS: Final = 20
 
 
 class Sent(NamedTuple):
-    """A callback that was taken: what a duplicate or a conflict is made of."""
+    """An accepted callback, from which duplicates and conflicts are made."""
 
     instance: str
     body: bytes
@@ -89,13 +89,13 @@ class Sent(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class Told:
-    """The answers to all callers together.
+    """The responses to all clients together.
 
     Attributes:
-        answers: how many there were of each kind and status.
-        again: how often a callback was sent again, for a 503 or a broken connection.
-        problems: forbidden answers, as lines; the first of them.
-        stored: how many new events the server has said to have.
+        answers: the number of responses of each kind and status.
+        again: how often a callback was repeated after a 503 or a broken connection.
+        problems: the first forbidden responses, as lines.
+        stored: the number of new events according to the server.
     """
 
     answers: Counter[tuple[str, int]] = field(default_factory=Counter)
@@ -104,24 +104,24 @@ class Told:
 
     @property
     def done(self) -> int:
-        """How many callbacks have been answered."""
+        """The number of answered callbacks."""
         return sum(self.answers.copy().values())
 
     @property
     def stored(self) -> int:
-        """How many new events were taken."""
+        """The number of new events that were accepted."""
         return sum(count for (kind, _), count in self.answers.items() if kind in NEW)
 
 
 class Callers:
-    """Some callers that share a number of callbacks to send.
+    """Several clients that share a number of callbacks to send.
 
     Args:
         place: (host, port) of the server.
-        several: how many callers.
-        calls: how many callbacks in all.
-        name: what their instances begin with.
-        kinds: of which kinds they are; default: of all.
+        several: the number of clients.
+        calls: the number of callbacks in all.
+        name: the start of their instances.
+        kinds: the kinds to send; default: all.
     """
 
     def __init__(
@@ -142,12 +142,12 @@ class Callers:
             thread.start()
 
     def stop(self) -> None:
-        """Send no more."""
+        """Send no more callbacks."""
         self._over.set()
 
     @property
     def busy(self) -> bool:
-        """Whether anybody still sends."""
+        """Whether a client is still sending."""
         return any(thread.is_alive() for thread in self._threads)
 
     def _run(self, seed: int) -> None:
@@ -167,7 +167,7 @@ class Callers:
 
 
 class _Caller:
-    """One caller, with a connection that it keeps."""
+    """One client with a persistent connection."""
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ class _Caller:
         self._kinds, self._weights = kinds, [KINDS[one][0] for one in kinds]
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._line is not None:
             self._line.close()
             self._line = None
@@ -244,7 +244,7 @@ class _Caller:
 
 
 class _Line:
-    """A connection, on which one request after the other is answered."""
+    """A connection on which requests are answered in turn."""
 
     def __init__(self, place: tuple[str, int]) -> None:
         self._socket = socket.create_connection(place, timeout=PATIENCE)
@@ -252,10 +252,10 @@ class _Line:
         self._rest = b""
 
     def ask(self, request: bytes) -> tuple[int, float, bytes]:
-        """(status, seconds to wait, body) of the answer to a request.
+        """(status, seconds to wait, body) of the response to a request.
 
         Raises:
-            ConnectionError: it was closed meanwhile.
+            ConnectionError: the connection was closed meanwhile.
         """
         self._socket.sendall(request)
         while b"\r\n\r\n" not in self._rest:

@@ -1,4 +1,4 @@
-"""Rows about what operators look at and do, with many events stored."""
+"""Rows about operators' pages and commands, with many events stored."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ WARM_UP = 1.0
 
 
 def _pages(events: int) -> dict[str, str]:
-    """Every page of the console by what it shows, with an address that has something to show."""
+    """Every page of the console with an address that has content."""
     some = events // 2 // filling.DEAD_EACH * filling.DEAD_EACH + 1  # one that is dead
     return {
         "overview": "/console/",
@@ -66,19 +66,19 @@ def _pages(events: int) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Looked:
-    """How long the first bytes of pages took, in milliseconds, by page; the first look at each does not count."""
+    """Milliseconds until the first byte of each page; the first request of each page does not count."""
 
     database: str
     took: dict[str, list[float]]
 
 
 def first_byte(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """The median of the page that is slowest by it, in milliseconds, with many events stored."""
+    """The median of the slowest page in milliseconds, with many events stored."""
     return _first_byte(bench, median, "median")
 
 
 def first_byte_worst(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """The slowest of all looks at all pages, in milliseconds, with many events stored."""
+    """The slowest request of all pages in milliseconds, with many events stored."""
     return _first_byte(bench, max, "slowest look")
 
 
@@ -95,7 +95,7 @@ def _first_byte(bench: Bench, of: Callable[[list[float]], float], name: str) -> 
 
 
 def _looked(bench: Bench) -> list[Looked]:
-    """Each page's first bytes on both databases, measured when first asked for."""
+    """The first bytes of each page on both databases, measured at the first call."""
     if "looked" not in bench.kept:
         looked = []
         with _full(bench) as site, site.serve() as server:
@@ -119,10 +119,10 @@ def _look(bench: Bench, server: Server, database: str) -> dict[str, list[float]]
 
 
 def _asked(server: Server, path: str) -> float:
-    """Milliseconds from the first byte of a request for a page, on a connection of its own, to that of its answer.
+    """Milliseconds from the first byte of a page's request, on a new connection, to the first byte of its response.
 
     Raises:
-        ServerError: it was not answered with the page.
+        ServerError: the response is not the page.
     """
     connection = http.client.HTTPConnection(urlsplit(server.admin).netloc, timeout=60)
     try:
@@ -165,7 +165,7 @@ def reloading(bench: Bench) -> tuple[list[Figure], list[str]]:
 
 @contextmanager
 def _watching(server: Server) -> Iterator[None]:
-    """A client reloads the overview each second, for as long as the context lasts."""
+    """A client reloads the overview each second while the context lasts."""
     over = threading.Event()
     broke: list[Exception] = []
 
@@ -188,7 +188,7 @@ def _watching(server: Server) -> Iterator[None]:
 
 
 def replaying(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """Seconds for one command that replays 10,000 dead deliveries, and for one that was interrupted and went on."""
+    """Seconds for one command that replays 10,000 dead deliveries, and for an interrupted command that is repeated."""
     figures, notes = [], []
     for interrupted in (False, True):
         with bench.site() as site:
@@ -215,7 +215,7 @@ def replaying(bench: Bench) -> tuple[list[Figure], list[str]]:
 
 
 def _replay(site: Site, *, interrupt: bool) -> tuple[float, int]:
-    """Seconds that commands took until nothing was left to replay, and how many there were."""
+    """The seconds that commands took until no delivery was left to replay, and the number of commands."""
     words = ("events", "replay", "--all", "--yes", "--json", "--database", str(site.database))
     command = [str(Path(sys.executable).with_name("flowhooks")), *words]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}

@@ -38,12 +38,12 @@ PYTHON = f'#!{sys.executable} -I\nwith open("{{file}}", "a") as runs:\n    runs.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """Redis that runs, and what talks to it.
+    """A running Redis, and the programs that use it.
 
     Attributes:
         folder: an existing folder of its own.
-        port: where Redis listens.
-        durable: whether nothing that was answered may be lost; else all is as one installs it.
+        port: the port of Redis.
+        durable: whether Redis keeps everything that was answered; otherwise its settings are the defaults.
     """
 
     folder: Path
@@ -61,7 +61,7 @@ class Peer:
 
     @contextmanager
     def workers(self, count: int) -> Iterator[None]:
-        """Run a Celery worker that has so many processes."""
+        """Run a Celery worker with `count` processes."""
         command = [str(ENVIRONMENT / "bin/celery"), "--workdir", str(HERE), "--app", "calls:tasks", "worker"]
         words = ["--concurrency", str(count), "--loglevel", "warning", "--without-gossip", "--without-mingle"]
         with self._running([*command, *words], port=self.port):
@@ -78,7 +78,7 @@ class Peer:
 
     @contextmanager
     def rq_workers(self, count: int) -> Iterator[None]:
-        """Run so many workers of RQ, each of which forks for each job."""
+        """Run `count` workers of RQ, each of which forks for each job."""
         command = [str(ENVIRONMENT / "bin/rq"), "worker-pool", "--num-workers", str(count), "--quiet"]
         with self._running([*command, "--url", self._broker], port=self.port):
             self._until("SCARD rq:workers", count)
@@ -96,17 +96,17 @@ class Peer:
             yield server
 
     def open(self) -> int:
-        """How many tasks or jobs are not done: queued, or taken and not acknowledged."""
+        """The number of unfinished tasks or jobs: queued, or taken and not acknowledged."""
         return self._sum("LLEN celery", "HLEN unacked", "LLEN rq:queue:default", "ZCARD rq:wip:default")
 
     def _sum(self, *commands: str) -> int:
-        """The sum of what Redis answers."""
+        """The sum of the values that Redis returns."""
         words = ("redis-cli", "-p", str(self.port))
         asked = subprocess.run(words, input="\n".join(commands), capture_output=True, text=True, check=True)
         return sum(int(line) for line in asked.stdout.split())
 
     def _until(self, command: str, least: int) -> None:
-        """Wait until workers are there: they have no port of their own."""
+        """Wait until workers are connected, because they have no port of their own."""
         end = time.monotonic() + START
         while self._sum(command) < least:
             if time.monotonic() > end:
@@ -114,7 +114,7 @@ class Peer:
             time.sleep(0.05)
 
     def drained(self, *, seconds: float) -> tuple[int, float]:
-        """Wait until all is done; how many tasks that were, and the seconds from the first that was taken."""
+        """Wait until all tasks are done; return their number, and the seconds since the first one was taken."""
         end = time.monotonic() + seconds
         whole = self.open()
         while (left := self.open()) == whole:
@@ -134,15 +134,15 @@ def _in_time(end: float, left: int) -> None:
 
 @contextmanager
 def peer(folder: Path, tell: Callable[..., None], *, durable: bool = True) -> Iterator[Peer]:
-    """Redis with an empty database for as long as the context lasts, on the disk that `folder` is on.
+    """Redis with an empty database while the context lasts, on the disk of `folder`.
 
     Args:
         folder: an existing folder of its own.
-        tell: shows what is being done.
-        durable: whether Redis keeps all that it has answered; otherwise its settings are the defaults.
+        tell: shows progress.
+        durable: whether Redis keeps everything that it has answered; otherwise its settings are the defaults.
 
     Raises:
-        ServerError: Redis is not installed, or what is to use it cannot be.
+        ServerError: Redis or a program that uses it is not installed.
     """
     if missing := missing_redis():
         raise ServerError(missing)
@@ -156,17 +156,17 @@ def peer(folder: Path, tell: Callable[..., None], *, durable: bool = True) -> It
 
 
 def missing_redis() -> str:
-    """How to get Redis where it is not installed; `""` where it is."""
+    """How to install Redis; `""` if it is installed."""
     return INSTALL if shutil.which("redis-server") is None or shutil.which("redis-cli") is None else ""
 
 
 def missing_webhook() -> str:
-    """How to get webhook where it is not installed; `""` where it is."""
+    """How to install webhook; `""` if it is installed."""
     return INSTALL_WEBHOOK if shutil.which("webhook") is None else ""
 
 
 def versions() -> str:
-    """The versions of what is no Python package, as it says them itself."""
+    """The versions of programs that are no Python packages, as they print them."""
     asked = [("redis-server", "--version"), ("webhook", "-version")]
     ran = [
         subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
@@ -178,15 +178,15 @@ def versions() -> str:
 
 @contextmanager
 def webhook(folder: Path, command: str, *, waits: bool) -> Iterator[tuple[Server, Path]]:
-    """Run webhook with a command that is counted.
+    """Run webhook with a command whose runs are counted.
 
     Args:
         folder: an existing folder of its own.
-        command: one of those above.
-        waits: whether it answers when the command has ended; else, as it does by itself, at once.
+        command: one of the commands above.
+        waits: whether it responds when the command has ended; otherwise at once, which is its default.
 
     Yields:
-        The server, and a file that has grown by one byte for each run of the command.
+        The server, and a file that grows by one byte for each run of the command.
 
     Raises:
         ServerError: it is not installed.
@@ -208,7 +208,7 @@ def webhook(folder: Path, command: str, *, waits: bool) -> Iterator[tuple[Server
 
 
 def _install(tell: Callable[..., None]) -> None:
-    """Make the environment that the peers run in, unless it is there."""
+    """Create the environment of the alternatives if it does not exist."""
     wanted, mark = REQUIREMENTS.read_text(), ENVIRONMENT / "requirements.txt"
     if mark.exists() and mark.read_text() == wanted:
         return

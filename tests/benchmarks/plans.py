@@ -1,6 +1,6 @@
-"""How PostgreSQL goes about the statements of a callback's way, as it says itself.
+"""PostgreSQL's plans for the statements that process a callback.
 
-The statements are those that flowhooks sends: they are taken down while a few callbacks go their way in a transaction
+The statements are those that flowhooks sends: they are recorded while a few callbacks are processed in a transaction
 that is then rolled back.
 """
 
@@ -31,7 +31,7 @@ BATCH = 8
 
 
 class _Leaves:
-    """A runner that takes nothing, and has nobody told."""
+    """A runner that reserves nothing and notifies nobody."""
 
     def reserve(self, _transaction: WriteTransaction, _deliveries: Sequence[ReadyDelivery]) -> list[ReadyDelivery]:
         return []
@@ -41,7 +41,7 @@ class _Leaves:
 
 
 def of(url: str) -> str:
-    """The plans, as Markdown: a heading for each step, and a block for each of its statements."""
+    """The plans as Markdown: a heading for each step, and a block for each of its statements."""
     clock, text = Clock(), "{}"
     runner: Any = _Leaves()
     engine = database.open_engine(url, writing=True)
@@ -85,7 +85,7 @@ def of(url: str) -> str:
 
 
 def _short(line: str) -> str:
-    """A line without the batch that it was handed."""
+    """A line without its batch of values."""
     return line if len(line) <= 160 else f"{line[:157]}..."
 
 

@@ -1,4 +1,4 @@
-"""The row about what many stored events cost on PostgreSQL."""
+"""The row about the cost of many stored events on PostgreSQL."""
 
 from __future__ import annotations
 

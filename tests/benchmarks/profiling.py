@@ -1,8 +1,8 @@
-"""Where the processor time of a callback goes, under load, beside the bare app's; it must not judge figures.
+"""Processor time of a callback under load, by function, compared with the bare app.
 
-`python tests/benchmarks/profiling.py --output docs/explanation/performance.md` writes its tables into that page. All of
-it is processor time, divided by the callbacks that were answered: what else the machine does meanwhile, and how long
-its disk takes, counts little.
+`python tests/benchmarks/profiling.py --output docs/explanation/performance.md` writes its tables into that page. All
+figures are processor time divided by the number of answered callbacks, so other load of the machine and the speed of
+its disk have little influence.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Used:
     """The resources that a server used for each callback.
 
     Attributes:
-        count: callbacks that were answered.
-        microseconds: of processor time, by the system's id of the thread.
+        count: the number of answered callbacks.
+        microseconds: processor time, by the system's id of the thread.
         switches: how often a thread stopped to wait.
     """
 
@@ -71,7 +71,7 @@ class Used:
 
 
 def _so_far(server: Server) -> tuple[dict[int, float], int]:
-    """Microseconds of each thread so far, and how often all of them have waited."""
+    """Microseconds of each thread so far, and the number of waits of all threads."""
     spent, waited = {}, 0
     for task in Path(f"/proc/{server.pid}/task").iterdir():
         try:
@@ -84,7 +84,7 @@ def _so_far(server: Server) -> tuple[dict[int, float], int]:
 
 @contextmanager
 def _serving(bench: Bench, kind: str, connections: int, under: Path | None = None) -> Iterator[tuple[Server, float]]:
-    """A server, and for how many seconds it may go on with what it has taken."""
+    """A server, and the seconds for which it may continue after the load."""
     wrapper = [] if under is None else [sys.executable, stopwatch.__file__, str(under)]
     if kind == "bare":
         with bench.scratch() as folder, bare(folder, wrapper=wrapper) as server:
@@ -99,13 +99,13 @@ def _serving(bench: Bench, kind: str, connections: int, under: Path | None = Non
 
 
 def used(bench: Bench, kind: str, connections: int, under: Path | None = None) -> Used:
-    """Load a server, and see what it used.
+    """Load a server, and measure what it uses.
 
     Args:
-        bench: how long, and where.
+        bench: duration and folder.
         kind: one of `KINDS`.
-        connections: how many call back at once.
-        under: where the stopwatch writes; default: there is none.
+        connections: the number of concurrent connections.
+        under: the stopwatch's output file; default: no stopwatch.
     """
     bench.tell(f"{KINDS[kind]}, {connections} connections")
     prefer = "" if kind == "outcome" else LATER
@@ -123,7 +123,7 @@ def used(bench: Bench, kind: str, connections: int, under: Path | None = None) -
 
 
 def _rest(server: Server, patience: float) -> None:
-    """Wait until a server does next to nothing more."""
+    """Wait until a server is almost idle."""
     end = time.monotonic() + patience
     last = sum(_so_far(server)[0].values())
     while time.monotonic() < end:
@@ -135,7 +135,7 @@ def _rest(server: Server, patience: float) -> None:
 
 
 def whole(bench: Bench) -> list[str]:
-    """A table of what a callback costs altogether."""
+    """A table of the total cost of a callback."""
     lines = ["| | connections | µs of processor time | ÷ bare | times a thread waits |", "|---|---|---|---|---|"]
     for connections in CONNECTIONS:
         rounds = [{kind: used(bench, kind, connections) for kind in KINDS} for _ in range(ROUNDS)]
@@ -147,7 +147,7 @@ def whole(bench: Bench) -> list[str]:
 
 
 def parts(bench: Bench, kind: str, connections: int) -> dict[tuple[str, str], float]:
-    """Microseconds for each callback, by kind of thread and station, under the stopwatch."""
+    """Microseconds for each callback, by kind of thread and station, measured by the stopwatch."""
     with bench.scratch() as folder:
         file = folder / "spent.json"
         found = used(bench, kind, connections, file)
@@ -164,7 +164,7 @@ def parts(bench: Bench, kind: str, connections: int) -> dict[tuple[str, str], fl
 
 
 def under_load(bench: Bench, connections: int) -> list[str]:
-    """A table of where the time goes, station by station, beside the bare app."""
+    """A table of the time of each station, compared with the bare app."""
     ours, theirs = parts(bench, "runs", connections), parts(bench, "bare", connections)
     total = sum(ours.values())
     lines = ["| thread | station | flowhooks µs | of all | the bare app µs |", "|---|---|---|---|---|"]
@@ -187,7 +187,7 @@ def alone(events: int) -> list[str]:
 
 
 def put(page: str, tables: Mapping[str, list[str]]) -> str:
-    """A page with its measured parts renewed."""
+    """A page with its measured parts replaced."""
     for name, lines in tables.items():
         text = "\n".join(lines)
         page = re.sub(
@@ -201,7 +201,7 @@ def put(page: str, tables: Mapping[str, list[str]]) -> str:
 @click.option("--events", type=int, default=4_000, show_default=True, help="For each station by itself.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the tables into this page, too.")
 def main(seconds: float, events: int, output: Path | None) -> None:
-    """Print where the processor time of a callback goes."""
+    """Print the processor time of a callback by station."""
     if not load.found():
         click.echo(load.INSTALL, err=True)
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""Rows about how soon one callback at a time is run and answered on PostgreSQL."""
+"""Rows about the latency of a single callback on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Times:
     """Milliseconds of each callback.
 
     Attributes:
-        started: from its arrival until its handler, which does nothing, had been run.
-        answered: from then until its caller had the answer.
+        started: from its arrival until its empty handler had run.
+        answered: from then until its caller had the response.
     """
 
     started: tuple[float, ...]
@@ -42,12 +42,12 @@ class Times:
 
 
 def started(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """From arrival until a worker in another process has run the handler: the median."""
+    """The median time from arrival until a worker in another process has run the handler."""
     return _shown({runner: times.started for runner, times in _times(bench).items()}, worst=False)
 
 
 def answered(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """From the end of the handler in a worker until the caller has its answer from the server: 99 of 100."""
+    """The time from the end of the handler in a worker until the caller has the server's response: 99 of 100."""
     return _shown({runner: times.answered for runner, times in _times(bench).items()}, worst=True)
 
 
@@ -64,7 +64,7 @@ def _shown(found: dict[str, tuple[float, ...]], *, worst: bool) -> tuple[list[Fi
 
 
 def _times(bench: Bench) -> dict[str, Times]:
-    """Measured once for both rows."""
+    """The times, measured once for both rows."""
     if "times" not in bench.kept:
         with bench.scratch() as folder, cluster(folder) as postgresql:
             bench.kept["times"] = {runner: measured(bench, postgresql, runner) for runner in RUNNERS}
@@ -74,7 +74,7 @@ def _times(bench: Bench) -> dict[str, Times]:
 
 
 def measured(bench: Bench, postgresql: Cluster, runner: str) -> Times:
-    """Of one runner: a server that runs nothing, and one worker beside it."""
+    """The times with one runner: a server without a worker, and one worker beside it."""
     with postgresql.ledger(runner) as ledger, ledger.serve() as server, ledger.worker():
         arrived = {}
         where = server.url.removeprefix("http://")

@@ -1,4 +1,4 @@
-"""Results as a table, a page and JSON, with the machine they were measured on."""
+"""Results as a table, a page and JSON, with the machine on which they were measured."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def page(
 
 
 def as_json(results: Sequence[Result], about: Mapping[str, str], command: str) -> str:
-    """The results for programs."""
+    """The results as JSON."""
     rows = [
         asdict(result) | {"verdicts": [result.goal.verdict(figure.judged) for figure in result.figures]}
         for result in results

@@ -1,4 +1,4 @@
-"""`make bench`: measures each row of the benchmarks in turn and shows the result; asserts nothing about figures."""
+"""`make bench`: measure each row of the benchmarks in turn and show the result; figures are not asserted."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A row of the table: its name, its title with `{events}` in it, what it should come to, and what measures it."""
+    """A row of the table: its name, its title with `{events}` in it, its goal, and its function."""
 
     name: str
     title: str
@@ -189,7 +189,7 @@ def _chosen(_context: click.Context, _option: click.Parameter, text: str) -> tup
 
 
 def _group(row: Row | Result) -> str:
-    """The group that a row belongs to; `""` for none."""
+    """The group of a row; `""` for none."""
     return next((group for group in GROUPS if row.name.startswith(f"{group}-")), "")
 
 
@@ -243,7 +243,7 @@ def _measure(rows: Sequence[Row], bench: Bench) -> list[Result]:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 def main(seconds: float, events: int, rows: tuple[Row, ...], output: Path | None, as_json: bool) -> None:
-    """Measure flowhooks beside a bare Falcon + waitress app."""
+    """Measure flowhooks in comparison with a bare Falcon + waitress app."""
     if not load.found():
         click.echo(load.INSTALL, err=True)
         sys.exit(2)

@@ -1,6 +1,6 @@
-"""Both runners on PostgreSQL in turn: how soon a delivery is begun and how many are run; no ratios, no goals.
+"""Both runners on PostgreSQL in turn: how soon a delivery starts and how many run; no ratios, no goals.
 
-`python tests/benchmarks/runners.py` prints the figures that decision 0027 rests on.
+`python tests/benchmarks/runners.py` prints the figures on which decision 0027 is based.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sharing import ours
 @click.command()
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="How often each has its turn.")
 def main(rounds: int) -> None:
-    """Print for each runner the medians, and what each round gave."""
+    """Print for each runner the medians and the results of each round."""
     started: dict[str, list[float]] = {runner: [] for runner in RUNNERS}
     rates: dict[str, list[float]] = {runner: [] for runner in RUNNERS}
     with tempfile.TemporaryDirectory(prefix="flowhooks-bench-") as name, cluster(Path(name)) as postgresql:

@@ -23,9 +23,9 @@ PATIENCE = 1800.0
 
 
 def deliveries(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """Deliveries run per second, from the first claim to the last outcome, by the ledger's own record.
+    """Deliveries run per second, from the first claim to the last outcome, according to the ledger.
 
-    They are laid up by a server whose plugin is missing: its handlers are known, so their deliveries wait.
+    They are stored by a server whose plugin is missing: its handlers are known, so their deliveries wait.
     """
     wanted = round(bench.seconds * PER_SECOND)
     with bench.site() as site:
@@ -52,7 +52,7 @@ def deliveries(bench: Bench) -> tuple[list[Figure], list[str]]:
 
 
 def start(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """From the start of the process until `/readyz` answers 200."""
+    """The time from the start of the process until `/readyz` answers 200."""
     with bench.site() as site:
         bench.tell("the first start")
         with site.serve() as server:

@@ -1,4 +1,4 @@
-"""Servers to measure: started, waited for and always stopped."""
+"""Servers to measure, which are started, awaited and always stopped."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ class ServerError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A server that runs.
+    """A running server.
 
     Attributes:
         pid: its process.
         url: root of its callback listener.
-        admin: root of its administration listener; `""` where it has none.
+        admin: root of its administration listener; `""` if it has none.
         ready_after: seconds from the start of its process until it was ready.
     """
 
@@ -83,11 +83,11 @@ class Server:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """A folder with all that one flowhooks server keeps: its database, its plugin, its log.
+    """A folder with the database, plugin and log of one flowhooks server.
 
     Attributes:
         folder: an existing folder of its own.
-        handlers: how many handlers its plugin has.
+        handlers: the number of its plugin's handlers.
     """
 
     folder: Path
@@ -112,7 +112,7 @@ class Site:
         Args:
             plugin: whether it has its plugin.
             threads: HTTP threads, and threads of its runner.
-            wrapper: a command that is handed this one, with plain `flowhooks` in place of its file.
+            wrapper: a command that gets this command as its arguments, with plain `flowhooks` in place of its file.
             settings: further settings, by the names of their environment variables.
         """
         plugins = self.plugins() if plugin else self._empty()
@@ -144,19 +144,19 @@ class Site:
         return folder
 
     def unfinished(self) -> int:
-        """How many deliveries wait or run, read beside the server."""
+        """The number of waiting or running deliveries, read by this process."""
         return self.ask(UNFINISHED)
 
     def ask(self, sql: str) -> int:
-        """One number out of the ledger, read beside the server."""
+        """One number from the ledger, read by this process."""
         with contextlib.closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=30)) as connection:
             return connection.execute(sql).fetchone()[0]
 
     def settle(self, *, seconds: float) -> None:
-        """Wait until no delivery waits or runs.
+        """Wait until no delivery is waiting or running.
 
         Raises:
-            ServerError: that has taken more than `seconds`.
+            ServerError: this took more than `seconds`.
         """
         end = time.monotonic() + seconds
         while left := self.unfinished():
@@ -167,7 +167,7 @@ class Site:
 
 @contextmanager
 def bare(folder: Path, *, threads: int = THREADS, wrapper: Sequence[str] = ()) -> Iterator[Server]:
-    """Run the bare app, its log in `folder`; by a command that is handed `bare` and its arguments, if one is given."""
+    """Run the bare app with its log in `folder`; if a command is given, it gets `bare` and its arguments."""
     (port,) = free_ports(1)
     start = [*wrapper, "bare"] if wrapper else [sys.executable, str(Path(bare_app.__file__))]
     command = [*start, "--port", str(port), "--threads", str(threads)]
@@ -184,10 +184,10 @@ def running(
     ready: tuple[int, str] | None,
     environ: Mapping[str, str],
 ) -> Iterator[Server]:
-    """Run a command until the context ends, its log in `folder`; `ready` is where it says that it is, else `port` is.
+    """Run a command until the context ends, with its log in `folder`; `ready` or `port` shows that it is ready.
 
     Raises:
-        ServerError: it did not become ready, stopped by itself or did not stop; its last lines are in the message.
+        ServerError: it did not become ready, stopped by itself or did not stop; the message has its last lines.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
     log = folder / f"{Path(command[0]).name}-{port}.log"
@@ -232,7 +232,7 @@ def _end(log: Path) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different."""
+    """Different ports that were free a moment ago."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

@@ -1,4 +1,4 @@
-"""Rows about a ledger on PostgreSQL, beside FastAPI + Celery + Redis."""
+"""Rows about a ledger on PostgreSQL, compared with FastAPI + Celery + Redis."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WORKERS = 2
 
 
 def accept(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """Callbacks stored before they are answered, by a server that runs nothing, ÷ by FastAPI, Celery and Redis."""
+    """Callbacks stored before the response by a server without a worker, ÷ by FastAPI, Celery and Redis."""
     seconds = min(bench.seconds, SECONDS)
     figures, notes = [], []
     with bench.scratch() as folder, cluster(folder) as postgresql:
@@ -71,19 +71,19 @@ def accept(bench: Bench) -> tuple[list[Figure], list[str]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ran:
-    """The deliveries that two workers have run."""
+    """The deliveries that two workers ran."""
 
     count: int
     seconds: float
 
     @property
     def rate(self) -> float:
-        """By the second."""
+        """Deliveries per second."""
         return self.count / self.seconds
 
 
 def deliveries(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """Deliveries run per second by two workers ÷ tasks by two processes of Celery, all of them laid up before."""
+    """Deliveries run per second by two workers ÷ tasks by two processes of Celery, all stored before."""
     with bench.scratch() as folder, cluster(folder) as postgresql:
         rounds = [
             {"": _theirs(bench)} | {runner: ours(bench, postgresql, runner) for runner in RUNNERS}
@@ -129,7 +129,7 @@ def _lay_up(bench: Bench, server: Server, what: str) -> None:
 
 
 def run_all(ledger: Shared, workers: int) -> Ran:
-    """Have workers run all that waits, from the first claim to the last outcome, by the ledger's own record."""
+    """Let workers run all waiting deliveries, from the first claim to the last outcome according to the ledger."""
     before = time.time_ns() // 1000
     with ExitStack() as stack, ThreadPoolExecutor(workers) as starting:
         # All at once: what one of them did before the others are there would count as theirs.

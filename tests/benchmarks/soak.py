@@ -1,13 +1,13 @@
-"""`make soak`: an hour's worth of callbacks and more at once; memory and file handles stay flat, the counts balance.
+"""`make soak`: many callbacks on one server; memory and file handles must stay constant and the counts balance.
 
-A real server and callers that send all kinds of callbacks, while operators purge and replay. Exit codes: 0 all is as
-it should be, 1 it is not, 2 wrong usage.
+A real server and clients that send all kinds of callbacks, while operators purge and replay. Exit codes: 0 all checks
+passed, 1 a check failed, 2 wrong usage.
 
-Bounded memory no longer grows once all caches are full. These are SQLite's page caches
-(8 MiB of the writer, 2 MiB of each reader), its readers, the threads, and what a page of events takes for a moment.
-Most of that took some 50,000 callbacks. So the last tenth of the callbacks is compared with the second, or in a
-shorter run with the first that begins after as many, the sixth at the latest. A million tell a leak of 15 bytes for
-each callback from none; 100,000 one of 250, and fewer hardly anything.
+Bounded memory no longer grows once all caches are full. These are SQLite's page caches (8 MiB of the writer, 2 MiB of
+each reader), its readers, the threads, and the memory of a page of events. Filling most of that took some 50,000
+callbacks. So the last tenth of the callbacks is compared with the second tenth. In a shorter run it is compared with
+the first tenth that begins after 50,000 callbacks, the sixth at the latest. A million callbacks show a leak of 15
+bytes for each callback; 100,000 show a leak of 250 bytes, and fewer callbacks only larger leaks.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ FLOWHOOKS: Final = str(Path(sys.executable).with_name("flowhooks"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A look at the server's process.
+    """A measurement of the server's process.
 
     Attributes:
-        done: callbacks that had been answered.
-        memory: MiB that are resident.
+        done: the number of answered callbacks.
+        memory: resident MiB.
         handles: open files and sockets.
         threads: of the process.
         wal: MiB of the write-ahead log.
@@ -73,7 +73,7 @@ class Sample:
 
 
 def sample(pid: int, database: Path, done: int) -> Sample:
-    """Look at a process."""
+    """Measure a process."""
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
     wal = database.with_name(database.name + "-wal")
     return Sample(
@@ -87,15 +87,15 @@ def sample(pid: int, database: Path, done: int) -> Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One thing that was watched.
+    """One measured quantity.
 
     Attributes:
         what: its name.
         early: its median in an early tenth of the callbacks.
         late: its median in the last tenth.
-        most: the most that was ever seen.
-        allowed: what must hold, in words.
-        holds: whether it does.
+        most: its maximum.
+        allowed: the condition as text.
+        holds: whether the condition holds.
     """
 
     what: str
@@ -107,18 +107,18 @@ class Figure:
 
 
 def tenth(samples: Sequence[Sample], calls: int, number: int) -> Callable[[str], float]:
-    """The median of each figure in one tenth of the callbacks, from 0 to 9; NaN if nobody looked."""
+    """The median of each figure in one tenth of the callbacks, from 0 to 9; NaN without a sample."""
     within = [one for one in samples if number * calls <= 10 * one.done <= (number + 1) * calls]
     return lambda name: median(getattr(one, name) for one in within) if within else nan
 
 
 def early_tenth(calls: int) -> int:
-    """The tenth of so many callbacks, from 0, with which the last one is compared."""
+    """The tenth of `count` callbacks, from 0, with which the last tenth is compared."""
     return min(5, max(1, -(-10 * WARM // calls)))
 
 
 def judged(samples: Sequence[Sample], calls: int, growth: float) -> list[Figure]:
-    """The result of the samples: the last tenth beside the first one for which all was warm."""
+    """The result of the samples: the last tenth compared with the first tenth after all caches were full."""
     beginning, last = tenth(samples, calls, early_tenth(calls)), tenth(samples, calls, 9)
 
     def figure(what: str, name: str, allowed: str, most: Callable[[float], float]) -> Figure:
@@ -135,10 +135,9 @@ def judged(samples: Sequence[Sample], calls: int, growth: float) -> list[Figure]
 
 
 class Operators(threading.Thread):
-    """Somebody who replays what has come and died since the last time, and purges what is old, each time he is woken.
+    """A thread that replays new dead deliveries and purges old events each time it is woken.
 
-    Deliveries that die again are purged the next time: so the work stays the same however long this goes on, and
-    what grows is nothing that had to.
+    Deliveries that die again are purged the next time: so the amount of work stays constant, and any growth is a fault.
     """
 
     def __init__(self, server: Server, token: str) -> None:
@@ -152,7 +151,7 @@ class Operators(threading.Thread):
         self.problems: list[str] = []
 
     def wake(self) -> None:
-        """It is time again."""
+        """Wake the thread."""
         self._due.release()
 
     def finish(self) -> None:
@@ -162,7 +161,7 @@ class Operators(threading.Thread):
         self.join()
 
     def run(self) -> None:
-        """Operate each time that it is due."""
+        """Replay and purge each time the thread is woken."""
         since = 0
         try:
             while self._due.acquire() and not self._over:
@@ -201,7 +200,7 @@ class Operators(threading.Thread):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Soaked:
-    """The result of a run; `trouble` is empty if all is as it should be, `samples` has every sample that was taken."""
+    """The result of a run; `trouble` is empty if all checks passed, `samples` has every sample."""
 
     calls: int
     seconds: float
@@ -217,7 +216,7 @@ class Soaked:
 
 @contextmanager
 def serving(site: Site) -> Iterator[tuple[Server, tuple[str, int]]]:
-    """Run a server with the handlers of the mixture; with it goes the place where it takes callbacks."""
+    """Run a server with the handlers of the mixture; yield it and the address of its callback listener."""
     plugins = site.folder / "plugins"
     plugins.mkdir()
     (plugins / "mixture.py").write_text(PLUGIN)
@@ -234,7 +233,7 @@ def serving(site: Site) -> Iterator[tuple[Server, tuple[str, int]]]:
 
 
 def soak(folder: Path, *, calls: int, clients: int, growth: float, progress: Progress) -> Soaked:
-    """Run it."""
+    """Run the soak test."""
     site = Site(folder=folder)
     with serving(site) as (server, place):
         token = json.loads(site.database.with_name("flowhooks.db.lock").read_text())["token"]
@@ -275,7 +274,7 @@ def soak(folder: Path, *, calls: int, clients: int, growth: float, progress: Pro
 
 
 def unsettled(site: Site, *, seconds: float) -> list[str]:
-    """Wait until all has been run; what keeps it from that."""
+    """Wait until all deliveries have run; return the reason if they do not."""
     if held := site.ask("SELECT count(*) FROM handlers WHERE circuit_opened_at IS NOT NULL"):
         return [f"the circuits of {held} handlers are open, and their deliveries have piled up"]
     try:
@@ -288,7 +287,7 @@ def unsettled(site: Site, *, seconds: float) -> list[str]:
 def _watched(
     server: Server, site: Site, callers: Callers, operators: Operators, *, calls: int, progress: Progress
 ) -> list[Sample]:
-    """Sample the server until all is sent, wake the operators periodically, and report each tenth."""
+    """Sample the server until all callbacks are sent, wake the operators periodically, and report each tenth."""
     bar = progress.add_task("call-backs", total=calls)
     samples: list[Sample] = []
     operated = told = 0
@@ -323,7 +322,7 @@ def _line(samples: Sequence[Sample], calls: int, number: int, seconds: float) ->
 
 
 def shown(soaked: Soaked, console: Console) -> None:
-    """Print what came of it."""
+    """Print the result."""
     table = Table("watched", f"tenth no. {early_tenth(soaked.calls) + 1}", "last tenth", "most", "allowed", "")
     for one in soaked.figures:
         table.add_row(
@@ -352,7 +351,7 @@ def shown(soaked: Soaked, console: Console) -> None:
 @click.option("--growth", default=1.1, show_default=True, help="Memory in the last ÷ in an early tenth, at most.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there, too.")
 def main(call_backs: int, clients: int, growth: float, file: Path | None) -> None:
-    """Run it, show it, and say by the exit code what came of it."""
+    """Run the soak test, print the result and return the exit code."""
     console = Console(width=None if sys.stdout.isatty() else 120)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (

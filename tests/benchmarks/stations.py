@@ -1,6 +1,6 @@
-"""Where a callback's processor time goes: each station of its way by itself, in one thread; no HTTP, no waiting.
+"""Processor time of a callback, each station alone in one thread; no HTTP, no waiting.
 
-`python tests/benchmarks/profiling.py` puts it into `docs/explanation/performance.md`, beside the same under load.
+`python tests/benchmarks/profiling.py` writes it into `docs/explanation/performance.md`, beside the same under load.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ HANDLER = "bench:nothing"
 
 
 class _Takes:
-    """A runner that begins whatever is stored at once, and runs nothing."""
+    """A runner that reserves each stored delivery at once, and runs none."""
 
     def reserve(self, _transaction: WriteTransaction, deliveries: Sequence[ReadyDelivery]) -> Sequence[ReadyDelivery]:
         return deliveries

@@ -1,9 +1,9 @@
-"""Runs a server with a stopwatch at each station of a callback's way.
+"""Run a server with a stopwatch at each station of a callback.
 
 `python stopwatch.py FILE flowhooks serve …` or `… FILE bare --port …`: when the server ends, FILE has for each thread
 and station the seconds of processor time that were spent there, and the number of passes, as JSON. Calls of a station
-to another station are not counted twice. Processor time, not time: a thread that waits, for a lock or for the
-interpreter, spends none, and other work of the machine meanwhile counts little.
+to another station are not counted twice. The figures are processor time: a thread that waits for a lock or for the
+interpreter uses none, and other load of the machine has little influence.
 """
 
 from __future__ import annotations
@@ -90,11 +90,11 @@ FLOWHOOKS = BOTH | {
 
 
 class Stopwatches:
-    """One for each thread and station.
+    """One stopwatch for each thread and station.
 
     Attributes:
-        threads: the names of threads, without their numbers, by the system's id.
-        spent: for each of them, seconds of processor time and times, by station.
+        threads: the names of threads without their numbers, by the system's id.
+        spent: for each thread, seconds of processor time and number of calls, by station.
     """
 
     def __init__(self) -> None:
@@ -103,14 +103,14 @@ class Stopwatches:
         self._here = threading.local()
 
     def install(self, stations: Mapping[str, Sequence[str]]) -> None:
-        """Put a stopwatch round each of these functions."""
+        """Wrap each of these functions in a stopwatch."""
         for station, places in stations.items():
             for place in places:
                 owner, name = found(place)
                 setattr(owner, name, self._watched(station, getattr(owner, name)))
 
     def write(self, file: Path) -> None:
-        """Say what has been measured."""
+        """Write the measurements."""
         file.write_text(json.dumps({"threads": self.threads, "spent": self.spent}))
 
     def _watched(self, station: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -141,7 +141,7 @@ class Stopwatches:
         return watched
 
     def _first(self) -> list[list[float]]:
-        """The stopwatches that run in the present thread, which comes by for the first time: none."""
+        """The running stopwatches of the current thread at its first call: none."""
         thread = threading.get_native_id()
         self.threads[thread] = _NUMBER.sub("", threading.current_thread().name)
         self._here.spent = self.spent[thread] = defaultdict(lambda: [0.0, 0])
@@ -160,7 +160,7 @@ def found(place: str) -> tuple[Any, str]:
 
 
 def main() -> None:
-    """Serve, then write."""
+    """Serve, then write the measurements."""
     file, what, *arguments = sys.argv[1:]
     sys.argv = [what, *arguments]
     watches = Stopwatches()

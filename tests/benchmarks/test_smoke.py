@@ -1,4 +1,4 @@
-"""The benchmark harness itself works; it must not run wrk, nor say anything about figures."""
+"""The benchmark harness itself works; its figures are not asserted, and wrk is not run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GOOD = '"refused":0,"broken":0,"ok":90,"accepted":10,"other":0'
 
 @pytest.fixture
 def part(monkeypatch):
-    """Gives a module of the harness, which is a folder of scripts and not a package."""
+    """A function that returns a module of the harness, which is a folder of scripts and not a package."""
     monkeypatch.syspath_prepend(HERE)
     before = set(sys.modules)
     yield importlib.import_module
@@ -33,7 +33,7 @@ def part(monkeypatch):
 
 
 def test_the_bare_app_answers_what_a_full_success_answers(part, tmp_path):
-    """The yardstick takes a callback on the contract's path and answers the constant."""
+    """The baseline accepts a callback on the contract's path and returns the constant."""
     with part("servers").bare(tmp_path) as server:
         connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
         headers = {"Content-Type": "application/json"}
@@ -46,7 +46,7 @@ def test_the_bare_app_answers_what_a_full_success_answers(part, tmp_path):
 
 
 def test_a_server_is_stopped_when_measuring_fails(part, tmp_path):
-    """No server outlives its measurement, whatever goes wrong in between."""
+    """A server is stopped after its measurement, even if that fails."""
     with pytest.raises(ZeroDivisionError), part("servers").bare(tmp_path) as server:
         raise ZeroDivisionError
     with pytest.raises(ProcessLookupError):
@@ -54,7 +54,7 @@ def test_a_server_is_stopped_when_measuring_fails(part, tmp_path):
 
 
 def test_what_wrk_printed_is_read(part):
-    """Rates are of the answers that count: all, or those with status 200."""
+    """Rates are of the counted responses: all, or those with status 200."""
     read = part("load").read
     assert read(PRINTED.format(GOOD), only_200=False).rate == 50
     assert read(PRINTED.format(GOOD), only_200=True).rate == 45
@@ -63,7 +63,7 @@ def test_what_wrk_printed_is_read(part):
 
 @pytest.mark.parametrize("wrong", ["refused", "broken", "other"])
 def test_a_load_with_errors_is_worthless(part, wrong):
-    """Not one answer that is an error, nor one broken connection, is measured past."""
+    """A load with an error response or a broken connection is not measured."""
     load = part("load")
     output = PRINTED.format(GOOD.replace(f'"{wrong}":0', f'"{wrong}":1'))
     with pytest.raises(load.LoadError):
@@ -71,7 +71,7 @@ def test_a_load_with_errors_is_worthless(part, wrong):
 
 
 def test_verdicts_go_by_the_better_side(part):
-    """More is better, unless the goal says that less is."""
+    """A larger figure is better, unless the goal says that a smaller one is."""
     goal = part("figures").Goal
     more, less = goal(least=0.5, aim=0.65), goal(least=1.2, aim=1.0, smaller=True)
     assert [more.verdict(figure) for figure in (0.7, 0.5, 0.4)] == ["aim met", "met", "missed"]
@@ -79,7 +79,7 @@ def test_verdicts_go_by_the_better_side(part):
 
 
 def test_every_result_is_on_the_page_also_one_that_broke(part):
-    """The page and the JSON show each row, its verdict, the machine and the command."""
+    """The page and the JSON show each row, its verdict, the machine and the command, also of failed rows."""
     figures, report = part("figures"), part("report")
     goal = figures.Goal(least=0.5, aim=0.65)
     figure = figures.Figure(case="8 connections", measured="2,000/s", yardstick="4,000/s", judged=0.5)
@@ -95,7 +95,7 @@ def test_every_result_is_on_the_page_also_one_that_broke(part):
 
 
 def test_without_wrk_the_command_says_how_to_get_it(tmp_path):
-    """One clear line and exit code 2, before anything is started."""
+    """Without wrk the command exits with 2 and one line before it starts anything."""
     command = [sys.executable, str(HERE / "run.py")]
     ran = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
     assert ran.returncode == 2
@@ -105,7 +105,7 @@ def test_without_wrk_the_command_says_how_to_get_it(tmp_path):
 
 
 def test_an_unknown_row_is_a_wrong_usage():
-    """A misspelt row is named, with those that there are."""
+    """An unknown row is reported with the list of rows."""
     command = [sys.executable, str(HERE / "run.py"), "--rows", "accept,typo"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 2
@@ -113,7 +113,7 @@ def test_an_unknown_row_is_a_wrong_usage():
 
 
 def test_each_event_of_the_rows_about_conditions_has_exactly_one_handler(part, tmp_path):
-    """With one handler and with a thousand, whatever their conditions; and each case has its figure."""
+    """Each event matches one handler of one or a thousand, for all conditions; each case has its figure."""
     conditions, bench = part("conditions"), part("bench")
     for case in (conditions.CONCLUSIONS, *conditions.WHEN):
         for handlers in (1, conditions.HANDLERS):
@@ -128,14 +128,14 @@ def test_each_event_of_the_rows_about_conditions_has_exactly_one_handler(part, t
 
 
 def test_rows_about_dispatch_are_named_one_by_one(part):
-    """`--rows` takes the names of rows about conditions."""
+    """`--rows` accepts the names of rows about conditions."""
     names = ["dispatch-conclusions", "dispatch-conditions"]
     assert [row.name for row in part("run")._chosen(None, None, ",".join(names))] == names
 
 
 @pytest.mark.long
 def test_the_stations_are_measured():
-    """The profile prints a figure for every station and every size of batch."""
+    """The profile prints a figure for each station and size of batch."""
     command = [sys.executable, str(HERE / "stations.py"), "--events", "64"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     figures = [line.strip("| ").split(" | ") for line in ran.stdout.splitlines()[2:]]
@@ -144,14 +144,14 @@ def test_the_stations_are_measured():
 
 
 def test_every_station_is_there(part):
-    """All functions under the stopwatch exist, so that no station goes missing unseen."""
+    """All functions under the stopwatch exist, so that a missing station is noticed."""
     stopwatch = part("stopwatch")
     places = [place for places in (*stopwatch.FLOWHOOKS.values(), *stopwatch.BARE.values()) for place in places]
     assert all(callable(getattr(*stopwatch.found(place))) for place in places)
 
 
 def test_the_stopwatch_counts_nothing_twice(part, tmp_path):
-    """While a station that another one calls works, that one's stopwatch stands still."""
+    """While a station calls another station, only the stopwatch of the called station runs."""
     stopwatch = part("stopwatch").Stopwatches()
 
     def work(seconds):
@@ -172,7 +172,7 @@ def test_the_stopwatch_counts_nothing_twice(part, tmp_path):
 
 
 def test_tables_are_put_into_the_page(part):
-    """Each part of the page on performance is one that is measured, and only that is renewed."""
+    """Each measured part exists on the page on performance, and only measured parts are replaced."""
     profiling = part("profiling")
     page = (HERE.parents[1] / "docs/explanation/performance.md").read_text()
     names = re.findall("<!-- measured: (.*) -->", page)
@@ -184,7 +184,7 @@ def test_tables_are_put_into_the_page(part):
 
 
 def test_what_other_numbers_would_do_is_tried_on_what_is_there(part):
-    """Each variant changes a constant that there is, to another value, or is a setting."""
+    """Each variant changes an existing constant to another value, or is a setting."""
     for variant in part("tuning").VARIANTS[1:]:
         for one in filter(None, variant.constants.split(",")):
             module, name = one.split("=")[0].split(":")
@@ -201,7 +201,7 @@ def test_what_other_numbers_would_do_is_tried_on_what_is_there(part):
 
 
 def test_all_rows_of_postgresql_can_be_named_at_once(part):
-    """`--rows postgresql` means each row that begins with it, and no other."""
+    """`--rows postgresql` selects exactly the rows that begin with it."""
     run = part("run")
     chosen = run._chosen(None, None, "postgresql")
     assert [row.name for row in chosen] == [
@@ -210,7 +210,7 @@ def test_all_rows_of_postgresql_can_be_named_at_once(part):
 
 
 def test_all_rows_about_others_can_be_named_at_once(part):
-    """`--rows peers` means both, which have a page of their own."""
+    """`--rows peers` selects both rows of the page about alternatives."""
     run, report = part("run"), part("report")
     chosen = run._chosen(None, None, "peers")
     assert [row.name for row in chosen] == ["peers-answered", "peers-run"]
@@ -219,7 +219,7 @@ def test_all_rows_about_others_can_be_named_at_once(part):
 
 
 def test_what_is_not_installed_is_left_out_and_named(part, monkeypatch, tmp_path):
-    """Without Redis and webhook there is nothing to compare with, and the row says how to get them."""
+    """Without Redis and webhook they are left out, and the row says how to install them."""
     contending, bench, servers = part("contending"), part("bench"), part("servers")
     monkeypatch.setattr("shutil.which", lambda _name: None)
     quiet = bench.Bench(seconds=1, events=1, folder=tmp_path, tell=lambda *_args: None)
@@ -229,7 +229,7 @@ def test_what_is_not_installed_is_left_out_and_named(part, monkeypatch, tmp_path
 
 
 def test_what_others_do_is_compared_round_by_round(part, tmp_path):
-    """The median of the pairs' ratios counts; what was left undone is said."""
+    """The median of the pairs' ratios counts; unfinished work is reported."""
     contending, bench = part("contending"), part("bench")
     other = contending.OTHERS[0]
     ours = [contending.Score(answered=rate, ran=100, left=0, p99=5) for rate in (100, 200, 300)]
@@ -245,7 +245,7 @@ def test_what_others_do_is_compared_round_by_round(part, tmp_path):
 
 
 def test_what_was_answered_has_to_be_run(part, monkeypatch):
-    """Runs count from the begin of the load until none is left; what is left then is no run."""
+    """Runs count from the start of the load until none is left; callbacks left over are no runs."""
     contending, load = part("contending"), part("load")
     loads = iter(
         load.Load(counted=counted, later=0, seconds=seconds, p50=1, p99=2) for counted, seconds in ((10, 1), (100, 2))
@@ -265,7 +265,7 @@ def test_what_was_answered_has_to_be_run(part, monkeypatch):
 @pytest.mark.long
 @pytest.mark.postgresql
 def test_what_servers_and_workers_share_is_measured(part, tmp_path):
-    """A server takes a callback, two workers run it, and the plans of a full table read none of it as a whole."""
+    """A server accepts a callback, two workers run it, and no plan scans a full table completely."""
     cluster, sharing, plans, filling = part("cluster"), part("sharing"), part("plans"), part("filling")
     with cluster.cluster(tmp_path) as postgresql, postgresql.ledger("embedded") as ledger:
         ledger.rows(filling.of_postgresql(2_000))
@@ -288,7 +288,7 @@ def test_what_servers_and_workers_share_is_measured(part, tmp_path):
 
 @pytest.mark.postgresql
 def test_what_a_call_back_costs_is_added_up(part, tmp_path):
-    """Without any callback, a query still gives log, commits, connections and events."""
+    """Without any callback, a query returns log, commits, connections and events."""
     cluster, costs = part("cluster"), part("costs")
     with cluster.cluster(tmp_path) as postgresql, postgresql.ledger("embedded") as ledger:
         log, commits, connections, events = ledger.rows(costs.SO_FAR)[0]
@@ -299,7 +299,7 @@ def test_what_a_call_back_costs_is_added_up(part, tmp_path):
 
 
 def test_a_soak_of_a_few_finds_all_as_it_should_be_but_what_it_is_told_to_find(tmp_path):
-    """All of `make soak` in small: its figures are written, and it ends with 1 if one of them does not hold."""
+    """A small `make soak` writes its figures, and exits with 1 if a condition does not hold."""
     file = tmp_path / "figures.json"
     command = [sys.executable, HERE / "soak.py", "--call-backs", "1500", "--growth", "0.01", "--json", file]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -313,7 +313,7 @@ def test_a_soak_of_a_few_finds_all_as_it_should_be_but_what_it_is_told_to_find(t
 
 
 def test_what_a_soak_sends_piles_up_for_no_handler(part, tmp_path):
-    """However many fail in a row before the first of them is tried again, the handler is not held, and all is done."""
+    """Failures in a row before the first retry do not open the circuit, and all deliveries are done."""
     soak, mixture, servers = part("soak"), part("mixture"), part("servers")
     site = servers.Site(folder=tmp_path)
     with soak.serving(site) as (_, place):
@@ -326,7 +326,7 @@ def test_what_a_soak_sends_piles_up_for_no_handler(part, tmp_path):
 
 
 def test_a_soak_that_leaks_is_found_out(part):
-    """Memory, handles, threads and a log that grow are seen, each by itself."""
+    """Growing memory, handles, threads or log are each reported."""
     soak = part("soak")
     flat = {"memory": 100.0, "handles": 30, "threads": 45, "wal": 16.0}
 
@@ -350,7 +350,7 @@ def test_a_soak_that_leaks_is_found_out(part):
     ("calls", "early"), [(1_000_000, 1), (500_000, 1), (200_000, 3), (100_000, 5), (60_000, 5), (1_500, 5)]
 )
 def test_the_last_tenth_of_a_soak_is_compared_with_one_that_was_warm(part, calls, early):
-    """That is the first one before which as many callbacks came as fill all that may; the sixth at the latest."""
+    """The last tenth is compared with the first one after all caches were full, the sixth at the latest."""
     assert part("soak").early_tenth(calls) == early
 
 

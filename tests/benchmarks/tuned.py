@@ -1,6 +1,6 @@
-"""`flowhooks`, with a constant of its own changed.
+"""`flowhooks` with changed constants.
 
-Run as `python tuned.py MODULE:NAME=VALUE,… flowhooks serve …`; nothing before `flowhooks` but a comma changes nothing.
+Run as `python tuned.py MODULE:NAME=VALUE,… flowhooks serve …`; a single comma before `flowhooks` changes nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from importlib import import_module
 
 
 def change(what: str) -> None:
-    """Change what `MODULE:NAME=VALUE,…` says.
+    """Apply `MODULE:NAME=VALUE,…`.
 
     Raises:
         AttributeError: there is no such constant.

@@ -1,7 +1,7 @@
 """The effect of other numbers of threads, other batches and another switch interval.
 
 `python tests/benchmarks/tuning.py --output docs/explanation/performance.md` writes its table into that page. Each
-variant is loaded beside the defaults, one right after the other: the ratio of their rates counts.
+variant is loaded in turn with the defaults: the ratio of their rates counts.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ LINGER = "flowhooks.ledger.group_commit:BATCH_DELAY_TRIES"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """Something else than the defaults.
+    """A change of the defaults.
 
     Attributes:
         name: for people.
-        constants: what is changed within flowhooks, as `tuned` takes it.
+        constants: changed constants of flowhooks, in the form of `tuned`.
         settings: settings by the names of their environment variables.
     """
 
@@ -63,7 +63,7 @@ VARIANTS = (
 
 
 def rate(bench: Bench, variant: Variant, connections: int) -> float:
-    """Callbacks that are answered in a second, while a handler that does nothing runs for each of them."""
+    """Callbacks answered per second, while an empty handler runs for each."""
     wrapper = [sys.executable, tuned.__file__, variant.constants or ","]
     with bench.site() as site, site.serve(wrapper=wrapper, settings=variant.settings) as server:
         load.run(server.url, connections=connections, seconds=WARM_UP, prefer=LATER)
@@ -71,7 +71,7 @@ def rate(bench: Bench, variant: Variant, connections: int) -> float:
 
 
 def table(bench: Bench, rounds: int) -> list[str]:
-    """A table of what each variant does."""
+    """A table of the effect of each variant."""
     lines = [
         "| change | " + " | ".join(f"{connections} connections, ÷ the defaults" for connections in CONNECTIONS) + " |",
         "|---|" + "---|" * len(CONNECTIONS),
@@ -92,7 +92,7 @@ def table(bench: Bench, rounds: int) -> list[str]:
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Pairs for each variant.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the table into this page, too.")
 def main(seconds: float, rounds: int, output: Path | None) -> None:
-    """Print what other numbers would do."""
+    """Print the effect of each variant."""
     if not load.found():
         click.echo(load.INSTALL, err=True)
         sys.exit(2)

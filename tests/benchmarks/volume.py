@@ -1,4 +1,4 @@
-"""Rows about what many stored events cost."""
+"""Rows about the cost of many stored events."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Stock:
     """A site that one server process has filled.
 
     Attributes:
-        site: where.
-        few: callbacks at the first look, and the process's MiB then.
+        site: the site.
+        few: callbacks at the first measurement, and the process's MiB then.
         many: callbacks at the end, and the same process's MiB then.
-        seconds: how long filling took, in which all were stored and run.
+        seconds: the time in which all were stored and run.
     """
 
     site: Site
@@ -87,7 +87,7 @@ def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
 
 
 def _stock(bench: Bench) -> Stock:
-    """The one big site of this session, filled when it is first asked for."""
+    """The large site of this session, filled at the first call."""
     if "stock" not in bench.kept:
         bench.kept["stock"] = _fill(bench)
     stock = bench.kept["stock"]
@@ -107,7 +107,7 @@ def _fill(bench: Bench) -> Stock:
 
 
 def _post(bench: Bench, site: Site, server: Server, *, upto: int, begin: int) -> tuple[int, float]:
-    """Post until `upto` callbacks are stored and run; their exact number, and the MiB of the process then."""
+    """Post until `upto` callbacks are stored and run; return their exact number, and the MiB of the process then."""
     pace = 1_000.0
     done = begin
     while done < upto:

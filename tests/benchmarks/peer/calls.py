@@ -1,4 +1,4 @@
-"""The same callback as many would build it: FastAPI checks it, Celery stores it in Redis and runs it.
+"""The same callback in a common design: FastAPI checks it, Celery stores it in Redis and runs it.
 
 It runs in an environment of its own, where `requirements.txt` is installed.
 """
@@ -23,7 +23,7 @@ app = FastAPI()
 
 
 class CallBack(BaseModel):
-    """The permitted body: the same as in `schemas/call-back/complete.schema.json`."""
+    """The permitted body, equal to `schemas/call-back/complete.schema.json`."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -36,13 +36,13 @@ class CallBack(BaseModel):
 
 @tasks.task(name="complete")
 def complete(_flow_instance_id: str, _body: dict[str, Any]) -> None:
-    """Do nothing, as the handler of the benchmarks does."""
+    """Do nothing, like the handler of the benchmarks."""
 
 
 @app.post("/flow/{flow_instance_id}/call-back/complete", status_code=202)
 def take(
     flow_instance_id: Annotated[str, Path(pattern=r"^[A-Za-z0-9._:~-]{1,128}$")], body: CallBack
 ) -> dict[str, bool]:
-    """Store a task for a callback, then answer. Not `async`: so many of them wait for Redis at once."""
+    """Store a task for a callback, then respond. Not `async`, so that many requests wait for Redis at once."""
     complete.delay(flow_instance_id, body.model_dump(exclude_none=True))
     return {"success": True}

@@ -1,4 +1,4 @@
-"""The job that RQ runs, in a file of its own: RQ forks for each job, which then imports it."""
+"""The job that RQ runs, in a file of its own, because RQ forks for each job, which then imports the file."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from typing import Any
 
 
 def complete(_flow_instance_id: str, _body: dict[str, Any]) -> None:
-    """Do nothing, as the handler of the benchmarks does."""
+    """Do nothing, like the handler of the benchmarks."""

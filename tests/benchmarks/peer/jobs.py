@@ -1,4 +1,4 @@
-"""The same callback as others would build it: Flask checks it, RQ stores it in Redis and runs it.
+"""The same callback in another design: Flask checks it, RQ stores it in Redis and runs it.
 
 It runs in an environment of its own, where `requirements.txt` is installed.
 """
@@ -29,7 +29,7 @@ queue = Queue(connection=Redis.from_url(os.environ["BROKER"]))
 
 @app.post("/flow/<flow_instance_id>/call-back/complete")
 def take(flow_instance_id: str) -> tuple[dict[str, bool], int]:
-    """Store a job for a callback, then answer."""
+    """Store a job for a callback, then respond."""
     body = request.get_json()
     if not (isinstance(body, dict) and ID.fullmatch(flow_instance_id) and all(map(_fits, FIELDS.items(), [body] * 5))):
         return {"success": False}, 422
