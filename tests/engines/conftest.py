@@ -1,4 +1,4 @@
-"""A real server with plugins of its own, and real engines, each a process that a test drives by lines of text."""
+"""A real server with plugins of its own, and real engines, each a process that a test controls by lines of text."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ JAVA = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m"]
 
 
 class Answer(NamedTuple):
-    """One answer as it came."""
+    """One response as it was received."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -47,7 +47,7 @@ class Answer(NamedTuple):
 
     @property
     def event_id(self):
-        """Which event it speaks of."""
+        """The id of the event that the response names."""
         return self.headers["Flowhooks-Event"]
 
 
@@ -89,7 +89,7 @@ class Site:
         return self
 
     def stop(self):
-        """Ask for an orderly end, and wait for it."""
+        """Request a graceful shutdown, and wait for it."""
         if self.process is not None:
             self.process.send_signal(signal.SIGTERM)
             assert self.process.wait(PATIENCE) == 0
@@ -98,7 +98,7 @@ class Site:
             self.process = None
 
     def post(self, instance, body, **headers):
-        """One callback as an engine sends it; a header's name is written with underscores."""
+        """Send one callback as an engine does; underscores in a header's name stand for dashes."""
         sent = {"Content-Type": "application/json; charset=utf-8"}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         raw = body if isinstance(body, str) else json.dumps(body)
@@ -108,12 +108,12 @@ class Site:
             return Answer(response.status, response.headers, json.loads(response.read()))
 
     def stored(self, instance):
-        """The events of an instance, as the ledger has them."""
+        """The events of an instance in the ledger."""
         with closing(Reader(f"sqlite:///{self.database}")) as reader:
             return reader.page(EventFilter(flow_instance_id=instance), limit=100)
 
     def settled(self, instance):
-        """The one event of an instance, once all of its deliveries have ended."""
+        """The only event of an instance, once all of its deliveries have ended."""
 
         def ended():
             events = self.stored(instance)
@@ -129,7 +129,7 @@ class Site:
         return [deed for deed in map(json.loads, lines) if deed["instance"] == instance]
 
     def check_books(self):
-        """See that everything is accounted for."""
+        """Check that every accepted callback is accounted for."""
         with closing(Reader(f"sqlite:///{self.database}")) as reader:
             assert reader.verify().trouble == []
 
@@ -159,7 +159,7 @@ class Engine:
             reader.start()
 
     def ready(self):
-        """Wait until it takes commands."""
+        """Wait until the engine accepts commands."""
         assert self._next() == {"ready": True}
         return self
 
@@ -177,7 +177,7 @@ class Engine:
         return json.loads(line)
 
     def ask(self, *words):
-        """Send one command; its answer, which may be an error."""
+        """Send one command; return its response, which may be an error."""
         self.process.stdin.write(json.dumps(words) + "\n")
         self.process.stdin.flush()
         return self._next()
@@ -189,16 +189,16 @@ class Engine:
         return said
 
     def outbox(self):
-        """The callbacks that the engine has not got rid of."""
+        """The callbacks that the engine has not sent successfully."""
         return self.do("look")["outbox"]
 
     def kill(self):
-        """End it in the middle of whatever it does."""
+        """Kill the process."""
         self.process.kill()
         self._end()
 
     def close(self):
-        """End it in order."""
+        """Shut the engine down."""
         if self.process.returncode is None:
             self.process.stdin.close()
             self.process.wait(PATIENCE)
@@ -214,7 +214,7 @@ class Engine:
 
 
 class Pair(NamedTuple):
-    """An engine and the flowhooks that it calls back."""
+    """An engine and the flowhooks server that it calls back."""
 
     name: str
     token: str
@@ -226,13 +226,13 @@ class Pair(NamedTuple):
         until(lambda: self.engine.outbox() == [])
 
     def send_again(self, instance):
-        """Post the callback of an instance again, as the engine sent it; what flowhooks answers."""
+        """Post the callback of an instance again as the engine sent it; return the response."""
         (event,) = self.site.stored(instance)
         return self.site.post(instance, event.body, Authorization=f"Bearer {self.token}")
 
 
 def until(condition):
-    """Wait until `condition` gives something true, and return that."""
+    """Wait until `condition` returns a true value, and return it."""
     deadline = time.monotonic() + PATIENCE
     while not (found := condition()):
         assert time.monotonic() < deadline, "it did not happen"
@@ -248,7 +248,7 @@ def wait_until():
 
 @pytest.fixture(scope="module")
 def make_site(tmp_path_factory):
-    """Make a site: `make_site(plugin, config)`; it is stopped at the end, and its books are checked."""
+    """Make a site: `make_site(plugin, config)`; at the end it is stopped and its counts are checked."""
     sites = []
 
     def make(plugin, config=""):
@@ -263,7 +263,7 @@ def make_site(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """All of the Java, compiled by Maven outside of the checkout: the folder, and what Maven said."""
+    """The Java code, compiled by Maven outside of the checkout: the folder, and Maven's output."""
     if missing := [program for program in ("java", "mvn") if shutil.which(program) is None]:
         pytest.skip(f"{' and '.join(missing)} not found")
     folder = tmp_path_factory.mktemp("java") / "engines"
@@ -286,7 +286,7 @@ def built(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def class_path(built):
-    """The class path of one folder: `class_path("flowable")`; skips where what it needs is not to be had."""
+    """The class path of one folder: `class_path("flowable")`; skips the test without Java or Maven's downloads."""
     folder, said = built
 
     def find(name):
@@ -321,7 +321,7 @@ def start_engine(class_path, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pair_of(class_path, make_site, start_engine, source):
-    """An engine beside a server that knows it by its token, started once: `pair_of("flowable", plugin)`."""
+    """An engine beside a server that knows its token, started once: `pair_of("flowable", plugin)`."""
     pairs = {}
 
     def find(name, plugin, *arguments):

@@ -49,7 +49,7 @@ def pair(request, pair_of):
 
 @pytest.fixture(params=["java", *ENGINES])
 def any_pair(request, pair_of):
-    """The same, or a platform of one's own beside a server."""
+    """The same, or a custom platform beside a server."""
     return pair_of(request.param, PLUGIN, *([] if request.param == "java" else ["include-called"]))
 
 
@@ -59,7 +59,7 @@ def body(site, instance):
 
 
 def ended(engine, key, **variables):
-    """An instance of a process whose one task was completed with these variables."""
+    """An instance of a process whose only task was completed with these variables."""
     instance = engine.do("start", key, "C-2026-30")["id"]
     engine.do("complete", instance, variables)
     return instance
@@ -83,7 +83,7 @@ def test_only_approved_instances_run_the_handler_of_the_approved(any_pair):
 
 
 def test_an_instance_without_a_conclusion_is_parked(pair_of):
-    """Where its handlers need a conclusion, an event without one waits for an operator."""
+    """If all its handlers need a conclusion, an event without one waits for an operator."""
     house = pair_of("java", PLUGIN)
     instance = ended(house.engine, "expense_approval", decision=None)
     house.wait_until_sent()
@@ -106,7 +106,7 @@ CONCLUSIONS = [
 
 
 def test_a_variable_is_the_conclusion(pair):
-    """Text, numbers and booleans are sent as text; a date or a text that is too long is not sent, its callback is."""
+    """Text, numbers and booleans are sent as text; dates and long texts are left out of the callback."""
     for variable, sent in CONCLUSIONS:
         instance = ended(pair.engine, "leave_request", conclusion=variable)
         assert body(pair.site, instance)["conclusion"] == sent, variable
@@ -118,7 +118,7 @@ def test_a_variable_is_the_conclusion(pair):
     [("int", 5, "5"), ("boolean", True, "true"), ("date", {"date": 0}, None), ("long", "x" * 513, None)],
 )
 def test_a_class_that_is_no_text(pair, name, variable, sent):
-    """A number or a boolean is sent as text, a date or a text that is too long is not: the callback is stored."""
+    """A number or boolean is sent as text, a date or a long text is left out: the callback is stored."""
     instance = ended(pair.engine, "leave_request", callBackProcessClass=variable)
     assert body(pair.site, instance)["callBackProcessClass"] == sent, name
     assert len(pair.site.deeds(instance)) == 1
@@ -138,7 +138,7 @@ def test_what_the_engine_knows_without_a_variable(pair):
 
 
 def called(engine, key, **variables):
-    """An instance, and the one that it called: of `key`, and with all of the caller's variables; both have ended."""
+    """An instance and the instance of `key` that it called with all of its variables; both have ended."""
     caller = engine.do("start", "order", "O-2026-1", {"called": key} | variables)["id"]
     instance = engine.do("called", caller)["id"]
     engine.do("complete", instance)
@@ -148,7 +148,7 @@ def called(engine, key, **variables):
 @pytest.mark.parametrize(("key", "own"), [("leave_request", None), ("contract_approval", "com.example.ContractSigned")])
 @pytest.mark.parametrize("given", [{}, {"callBackProcessClass": "com.example.Given", "conclusion": "of the caller"}])
 def test_a_called_instance_takes_nothing_from_its_caller(pair, key, own, given):
-    """If called instances call back too, they have the class of their own definition, and their own conclusion."""
+    """Called instances that call back have the class of their own definition, and their own conclusion."""
     caller, instance = called(pair.engine, key, **given)
     ends = {"leave_request": "leave_end", "contract_approval": "end", "order": "order_end"}
     camunda = pair.name == "camunda-7"
@@ -172,7 +172,7 @@ WAYS = {
 
 
 def test_which_ways_to_end_call_back(pair):
-    """Each way to end calls back, or does not, and the conclusion tells apart those that do."""
+    """Each way to end calls back or does not, and the conclusion distinguishes those that do."""
     instances = {way: pair.engine.do("start", "expense_approval", "E-2026-1")["id"] for way in WAYS[pair.name]}
     for way, instance in instances.items():
         if way == "cancelled":
@@ -190,7 +190,7 @@ def test_which_ways_to_end_call_back(pair):
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_the_page_says_which_ways_to_end_call_back(name):
-    """The table of the engine's page has these ways in this order, and called instances last."""
+    """The table of the engine's page lists these ways in this order, and called instances last."""
     page = (PAGES / f"{name}.md").read_text("utf-8").partition("## Which ends send a callback\n")[2]
     rows = re.findall(r"^\| (?:at|as|cancelled) .*? \| (\w+) \|", page, re.MULTILINE)
     assert rows == [*WAYS[name].values(), "no"]

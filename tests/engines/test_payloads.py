@@ -1,4 +1,4 @@
-"""Each engine's sample body, posted to a real server: its route, and the answer."""
+"""Each engine's sample body, posted to a real server: its route and the response."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def payload(name, **changed):
 
 
 def routed(event):
-    """The names of the handlers that an event went to."""
+    """The names of the handlers of an event's deliveries."""
     return {one.handler.removeprefix("deeds:") for one in event.delivery_statuses}
 
 
@@ -79,33 +79,33 @@ def routed(event):
 
 
 def test_every_engine_has_its_page_its_payload_and_its_code():
-    """No payload, page or folder of code is without the other two."""
+    """Each engine has a payload, a page and a folder of code."""
     pages = {path.stem for path in PAGES.glob("*.md")}
     folders = {path.parent.name for path in PROJECTS.glob("*/pom.xml")}
     assert set(PAYLOADS) == pages == folders == set(CODE)
 
 
 def fenced(page, language):
-    """The pieces of code of a page in one language."""
+    """The code blocks of a page in one language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("name", PAYLOADS)
 def test_a_page_shows_the_payload(name):
-    """The JSON of the page is the file that is posted here, to the letter."""
+    """The JSON of the page equals the file that is posted here."""
     assert fenced(PAGES / f"{name}.md", "json") == [PAYLOADS[name].read_text("utf-8")]
 
 
 @pytest.mark.parametrize("name", CODE)
 def test_a_page_shows_the_code_that_is_run(name):
-    """The Java of the page is the very code that is compiled and run in the engine, file by file; none is left out."""
+    """The page shows all Java files that are compiled and run in the engine."""
     folder = PROJECTS / name / "src/main/java/com/example/flowhooks"
     assert {path.stem for path in folder.iterdir()} == set(CODE[name])
     assert fenced(PAGES / f"{name}.md", "java") == [(folder / f"{file}.java").read_text("utf-8") for file in CODE[name]]
 
 
 def test_the_page_shows_the_table():
-    """The SQL of the page is what makes the table of the outbox in the tests."""
+    """The SQL of the page creates the outbox table in the tests."""
     assert fenced(PAGES / "java.md", "sql") == [(PROJECTS / "java/src/main/resources/outbox.sql").read_text("utf-8")]
 
 
@@ -127,7 +127,7 @@ def test_the_page_shows_the_process(name):
 
 @pytest.mark.parametrize("name", PAYLOADS)
 def test_a_payload_reaches_its_handlers(site, name):
-    """It goes to the handlers of its class and of its key, is answered 200, and a null is as if it were not there."""
+    """The payload reaches the handlers of its class and its key and gets 200; null members count as absent."""
     instance = next(fresh)
     answer = site.post(instance, PAYLOADS[name].read_text("utf-8"))
     assert (answer.status, answer.json) == (200, {"success": True})
@@ -144,7 +144,7 @@ def test_a_payload_reaches_its_handlers(site, name):
 
 @pytest.mark.parametrize("name", PAYLOADS)
 def test_the_key_is_taken_from_the_id(site, name):
-    """Without its key a payload reaches the same handlers, as the engine's own id of the definition begins with it."""
+    """Without its key a payload reaches the same handlers, because the definition's id begins with the key."""
     instance = next(fresh)
     assert site.post(instance, payload(name, processDefinitionKey=None)).status == 200
     stored = site.settled(instance)
@@ -153,14 +153,14 @@ def test_the_key_is_taken_from_the_id(site, name):
 
 
 def test_without_a_class_the_key_decides(site):
-    """A process that names no class goes to the handlers of its key alone."""
+    """The payload of a process without a class reaches only the handlers of its key."""
     instance = next(fresh)
     assert site.post(instance, payload("flowable", callBackProcessClass=None)).status == 200
     assert routed(site.settled(instance)) == {"by_key", "by_version"}
 
 
 def test_a_class_is_enough(site):
-    """A process of which nobody knows the key goes to the handlers of its class."""
+    """The payload of a process with an unknown key reaches the handlers of its class."""
     instance = next(fresh)
     body = payload("flowable", processDefinitionKey="renamed", processDefinitionVersion=None)
     assert site.post(instance, body).status == 200
@@ -168,7 +168,7 @@ def test_a_class_is_enough(site):
 
 
 def test_an_id_that_is_too_long_for_its_key(site):
-    """Engines shorten an id of more than 64 characters to its last part: there is no key in it, the event is parked."""
+    """Engines shorten an id of more than 64 characters to its last part without the key: the event is parked."""
     instance = next(fresh)
     body = payload("activiti", processDefinitionId="6e8c3b52-5d0b-11ee-9a3f-0242ac120002", processDefinitionKey=None)
     assert site.post(instance, body).status == 202
@@ -181,7 +181,7 @@ def test_an_id_that_is_too_long_for_its_key(site):
 
 @pytest.mark.parametrize("name", PAYLOADS)
 def test_calling_again(site, name):
-    """The same body again is 200 and runs nothing; another body for the same instance is 409, and changes nothing."""
+    """The same body again is 200 and runs nothing; another body for the same instance is 409 and changes nothing."""
     instance = next(fresh)
     first = site.post(instance, payload(name))
     again = site.post(instance, PAYLOADS[name].read_text("utf-8"))
@@ -196,7 +196,7 @@ def test_calling_again(site, name):
 
 @pytest.mark.parametrize("name", PAYLOADS)
 def test_nobody_waits(site, name):
-    """An outbox asks not to wait: it is answered 202 as soon as the callback is stored, or 200 if that is all."""
+    """An outbox that requests no wait gets 202 once the callback is stored, or 200 if nothing is open."""
     instance = next(fresh)
     answer = site.post(instance, payload(name), Prefer="respond-async")
     assert answer.status in {200, 202}
@@ -205,14 +205,14 @@ def test_nobody_waits(site, name):
 
 
 def test_nobody_listens(site):
-    """A process that no handler wants is stored: 202, with an event."""
+    """A process that matches no handler is stored: 202 with an event."""
     answer = site.post(next(fresh), payload("flowable", callBackProcessClass=None, processDefinitionKey="unheard_of"))
     assert (answer.status, answer.json["success"]) == (202, True)
     assert answer.event_id
 
 
 def test_a_handler_fails(site):
-    """500 names the event: stored, and no reason to call again."""
+    """A 500 names the event, which is stored, so there is no reason to repeat the callback."""
     answer = site.post(next(fresh), payload("activiti", processDefinitionKey="refused"))
     assert answer.status == 500
     assert answer.event_id
@@ -223,7 +223,7 @@ def test_a_handler_fails(site):
     "changed", [{"businessKey": 17}, {"processDefinitionVersion": "3"}, {"callBackProcessClass": ["a"]}]
 )
 def test_a_payload_of_other_types(site, changed):
-    """A number for a business key, or a version in quotes, is 422 and not stored."""
+    """A number as business key or a quoted version is 422 and not stored."""
     instance = next(fresh)
     answer = site.post(instance, payload("flowable", **changed))
     assert answer.status == 422
@@ -232,7 +232,7 @@ def test_a_payload_of_other_types(site, changed):
 
 
 def test_an_engine_without_its_token(make_site, source):
-    """With sources, a callback without a token or with a wrong one is 401; with it the event is that source's."""
+    """With sources, a callback without its token is 401; with it the event has that source."""
     site = make_site(PLUGIN, source("erp", "the-token-of-erp")).start()
     body = payload("flowable")
     assert site.post("1", body).status == 401
@@ -243,7 +243,7 @@ def test_an_engine_without_its_token(make_site, source):
 
 
 def test_the_database_cannot_be_written(make_site):
-    """503 says when to call again; the same body is then taken, and is one event."""
+    """A 503 has a Retry-After; the repeated body is accepted as one event."""
     site = make_site(PLUGIN).start(ledger_write_timeout=0.3)
     with closing(sqlite3.connect(site.database, isolation_level=None)) as outside:
         outside.execute("BEGIN IMMEDIATE")

@@ -1,6 +1,6 @@
-"""Real workflow engines call back after their commit: once each, never for what was rolled back, whatever is down.
+"""Real engines call back after their commit, once each, never after a rollback, and despite outages.
 
-Needs Java and Maven, and what Maven downloads; where these are not to be had, the tests are skipped and say why.
+Needs Java, Maven and Maven's downloads; without them the tests are skipped with the reason.
 """
 
 from __future__ import annotations
@@ -59,18 +59,18 @@ def handlers():
 
 @pytest.fixture(params=["java", "flowable", "activiti", "camunda-7"])
 def pair(request, pair_of):
-    """A real engine beside a real server, which knows it by its token."""
+    """A real engine beside a real server that knows its token."""
     return pair_of(request.param, PLUGIN)
 
 
 @pytest.fixture(params=["flowable", "activiti", "camunda-7"])
 def engine_pair(request, pair_of):
-    """The same without the platform of one's own, which calls no instances."""
+    """The same without the custom platform, which calls no instances."""
     return pair_of(request.param, PLUGIN)
 
 
 def test_a_process_that_ends_runs_its_handler_once(pair):
-    """The handler of the class that the process names is run once, with what the engine knows of the instance."""
+    """The handler of the process's class runs once with the engine's data of the instance."""
     instance = pair.engine.do("start", "contract_approval", "C-2026-17")["id"]
     assert pair.site.stored(instance) == []
     pair.engine.do("complete", instance)
@@ -92,7 +92,7 @@ def test_a_process_that_ends_runs_its_handler_once(pair):
 
 
 def test_a_process_that_names_no_class(pair):
-    """Without a class and a business key these are sent as null, and the handler of the process's key is run."""
+    """Without a class and a business key the engine sends null, and the handler of the process's key runs."""
     instance = pair.engine.do("start", "leave_request", None)["id"]
     pair.engine.do("complete", instance)
     stored = pair.site.settled(instance)
@@ -102,7 +102,7 @@ def test_a_process_that_names_no_class(pair):
 
 
 def test_an_instance_that_was_started_with_a_class(pair):
-    """A class that a form or a program chose for one instance reaches its handlers, beside those of the key."""
+    """A class that a form or a program set for one instance reaches its handlers, beside those of the key."""
     instance = pair.engine.do(
         "start", "leave_request", "L-2026-1", {"callBackProcessClass": "com.example.ContractSigned"}
     )["id"]
@@ -124,7 +124,7 @@ def test_the_body_has_the_members_that_the_page_shows(pair):
 
 
 def test_a_transaction_that_is_rolled_back_calls_nobody(pair):
-    """The callback is written in the engine's transaction and goes with it; the instance can still end, once."""
+    """The callback is rolled back with the engine's transaction; the instance can still end, once."""
     instance = pair.engine.do("start", "contract_approval", "C-2026-18")["id"]
     running = pair.engine.do("look")["running"]
     refused = pair.engine.ask("refuse", instance)
@@ -138,7 +138,7 @@ def test_a_transaction_that_is_rolled_back_calls_nobody(pair):
 
 
 def test_a_process_that_is_cancelled_calls_nobody(pair):
-    """An instance that is cancelled has not completed: the next one's callback arrives, and its own never."""
+    """A cancelled instance sends no callback, while the next instance does."""
     cancelled = pair.engine.do("start", "contract_approval", "C-2026-19")["id"]
     pair.engine.do("cancel", cancelled)
     following = pair.engine.do("start", "contract_approval", "C-2026-20")["id"]
@@ -149,7 +149,7 @@ def test_a_process_that_is_cancelled_calls_nobody(pair):
 
 
 def test_flowhooks_is_down_when_the_process_ends(pair, wait_until):
-    """The engine goes on, and sends again until flowhooks is up: one event, and its handler is run once."""
+    """The engine continues and repeats until flowhooks is up: one event, whose handler runs once."""
     pair.site.stop()
     instance = pair.engine.do("start", "contract_approval", "C-2026-21")["id"]
     pair.engine.do("complete", instance)
@@ -167,7 +167,7 @@ def test_flowhooks_is_down_when_the_process_ends(pair, wait_until):
 
 
 def test_a_called_instance_is_skipped(engine_pair):
-    """Only the caller calls back: one business case, one event."""
+    """Only the calling instance calls back: one business case, one event."""
     caller = engine_pair.engine.do("start", "order", "O-2026-1", {"called": "leave_request"})["id"]
     instance = engine_pair.engine.do("called", caller)["id"]
     engine_pair.engine.do("complete", instance)
@@ -187,13 +187,13 @@ def test_ids_are_not_used_again(engine_pair):
 
 @pytest.fixture(scope="module")
 def house_site(class_path, make_site, source):
-    """A server for the platform of one's own."""
+    """A server for the custom platform."""
     class_path("java")  # first, as it may skip
     return make_site(PLUGIN, source("java", TOKEN)).start()
 
 
 def test_the_engine_is_killed_before_it_could_send(house_site, start_engine, tmp_path, wait_until):
-    """A committed callback is sent by the engine's next process, though the first one never had an answer."""
+    """The engine's next process sends a committed callback of a killed process."""
     file = str(tmp_path / "house")
     house_site.stop()
     engine = start_engine("java", file, url=house_site.url, token=TOKEN)
@@ -210,7 +210,7 @@ def test_the_engine_is_killed_before_it_could_send(house_site, start_engine, tmp
 
 
 def test_a_call_back_that_is_refused_is_shown(house_site, start_engine, wait_until):
-    """Other data for a known instance is kept with flowhooks' own words, is not sent again, and holds up nothing."""
+    """A conflicting callback is kept with flowhooks' message, not repeated, and blocks no other callback."""
     engine = start_engine("java", url=house_site.url, token=TOKEN)
     instance = engine.do("start", "contract_approval", "C-2026-23")["id"]
     engine.do("complete", instance)
@@ -228,7 +228,7 @@ def test_a_call_back_that_is_refused_is_shown(house_site, start_engine, wait_unt
 
 
 def test_an_engine_with_a_wrong_token_is_shown_why(house_site, start_engine, wait_until):
-    """A wrong token is no reason to go on calling: the callback stays, with the answer."""
+    """With a wrong token the engine stops repeating: the callback stays with the response."""
     engine = start_engine("java", url=house_site.url, token="another-token")
     instance = engine.do("start", "contract_approval", "C-2026-25")["id"]
     engine.do("complete", instance)
@@ -257,10 +257,10 @@ ANSWERS = {
 
 
 class Outside(BaseHTTPRequestHandler):
-    """Answers with the status that stands in the instance's id, as flowhooks or something in front of it might."""
+    """Responds with the status in the instance's id, like flowhooks or a proxy in front of it."""
 
     def do_POST(self):
-        """Answer, or cut the connection off."""
+        """Respond, or cut the connection off."""
         self.rfile.read(int(self.headers["Content-Length"]))
         status, _, more = self.path.split("/")[2].partition("-")
         if status == "cut":
@@ -275,11 +275,11 @@ class Outside(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *args):
-        """Say nothing."""
+        """Log nothing."""
 
 
 def test_what_the_client_does_with_each_answer(start_engine):
-    """Each status means what the page's table says, also from what stands between the engine and flowhooks."""
+    """The client treats each status as the page's table says, also from proxies."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Outside) as outside:
         thread = threading.Thread(target=outside.serve_forever)
         thread.start()

@@ -1,4 +1,4 @@
-"""The page's code for signing in Java: compiled, run, and accepted by the library of Standard Webhooks."""
+"""The page's Java code for signing, compiled, run, and verified by the library of Standard Webhooks."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ PAGE = Path(__file__).parents[2] / "docs/how-to/let-engines-in.md"
 
 
 def test_the_page_shows_the_code_that_is_run():
-    """To the letter."""
+    """The page's code equals the code that is run."""
     (shown,) = re.findall(r"^```java\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     assert shown == (PROJECTS / "Signature.java").read_text("utf-8")
 
 
 @pytest.mark.java
 def test_what_java_signs_is_taken(tmp_path):
-    """By the library's own check, which also looks at the time."""
+    """The library verifies Java's signatures, including their time."""
     compiler, java = shutil.which("javac"), shutil.which("java")
     if not compiler or not java:
         pytest.skip("there is no Java (Debian: apt-get install default-jdk-headless)")
