@@ -15,23 +15,23 @@ YEARS = 10 * 365 * 86_400
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Looks that do not take ten seconds."""
+    """Check more often than every ten seconds."""
     monkeypatch.setattr(module, "POLL_INTERVAL", 0.02)
 
 
 def set_clock(flow, seconds):
-    """Set the clock, forward or back. Times that cannot be are then in the ledger, as `flowhooks verify` reports."""
+    """Set the clock forward or back. The ledger then has impossible times, which `flowhooks verify` reports."""
     flow.changed = True
     flow.clock.time += seconds * 1_000_000
 
 
 def jumps(logged):
-    """The jumps that the clock watch has noticed, in seconds. Two jumps between two of its checks are none."""
+    """The jumps in seconds that the clock watch has noticed. Two opposite jumps between two checks are not noticed."""
     return [entry["seconds"] for entry in logged if entry["event"] == "clock_jumped"]
 
 
 def test_a_jump_is_logged(house, eventually, logged):
-    """Once for each, with its seconds."""
+    """Each jump is logged once with its seconds."""
     flow = house.open()
     set_clock(flow, YEARS)
     jump = eventually(lambda: next((one for one in logged if one["event"] == "clock_jumped"), None))
@@ -42,7 +42,7 @@ def test_a_jump_is_logged(house, eventually, logged):
 
 @pytest.mark.runners
 def test_a_retry_that_was_put_off_for_years_is_made(house, listens, logged, eventually):
-    """Once the clock is right it is due, and runs."""
+    """Once the clock is right, the retry is due and runs."""
     ran = []
 
     def moody(event, delivery):
@@ -62,7 +62,7 @@ def test_a_retry_that_was_put_off_for_years_is_made(house, listens, logged, even
 
 
 def test_it_is_made_after_a_restart_too(house, listens):
-    """A start looks at once."""
+    """The check at a start corrects the due time at once."""
 
     def moody(event, delivery):
         if delivery.attempt == 1:
@@ -78,7 +78,7 @@ def test_it_is_made_after_a_restart_too(house, listens):
 
 
 def test_a_retry_of_thirty_days_is_left_alone(house, listens):
-    """The longest delay that there is, with its jitter, is no mistake."""
+    """The longest possible delay with its jitter is not corrected."""
 
     def fail(event):
         raise OSError("no")
@@ -93,7 +93,7 @@ def test_a_retry_of_thirty_days_is_left_alone(house, listens):
 
 
 def test_many_are_corrected_a_page_at_a_time(house, listens, monkeypatch):
-    """All of them, however many there are, and nothing else."""
+    """All wrong due times are corrected in any number, and no others."""
     monkeypatch.setattr(due_times, "BATCH_SIZE", 2)
     flow = house.open(listens(lambda event: None), start=False)
     ids = [flow.take(f"i{number}", wait=0).event_id for number in range(6)]
@@ -107,7 +107,7 @@ def test_many_are_corrected_a_page_at_a_time(house, listens, monkeypatch):
 
 @pytest.mark.sqlite
 def test_they_are_found_by_the_index_of_polling(house):
-    """Whatever waits, and however much of it."""
+    """The query uses the polling index for any number of waiting deliveries."""
     with house.open(start=False).app.ledger.connection() as connection:
         query = "EXPLAIN QUERY PLAN " + str(due_times._FAR.compile(connection.engine))
         plan = [row[3] for row in connection.exec_driver_sql(query, ("h", 1, 5, 0))]
@@ -115,7 +115,7 @@ def test_they_are_found_by_the_index_of_polling(house):
 
 
 def test_a_trial_that_was_put_off_for_years_is_made(house, listens, eventually, logged):
-    """A handler that is held is tried when the clock is right."""
+    """A trial of an open circuit runs once the clock is right."""
     ran = []
 
     def moody(event):
@@ -136,7 +136,7 @@ def test_a_trial_that_was_put_off_for_years_is_made(house, listens, eventually, 
 
 
 def test_a_trial_that_is_due_soon_is_not_made_before(house, listens):
-    """A day is allowed for other processes' clocks."""
+    """A trial within a day is not corrected, because clocks of processes may differ."""
     flow = house.open(listens(lambda event: None), circuit_breaker={"failures": 1, "retry_interval": 60}, start=False)
     now = flow.clock.now()
     flow.sql(
@@ -148,7 +148,7 @@ def test_a_trial_that_is_due_soon_is_not_made_before(house, listens):
 
 
 def test_a_clock_that_is_ahead_at_a_start_purges_nothing(house, listens, monkeypatch, eventually, logged):
-    """Until it has stayed so for an hour."""
+    """Nothing is purged until the clock has been stable for an hour."""
     from flowhooks.background import clock_trust
 
     monkeypatch.setattr(retention, "FIRST_RUN_DELAY", 0.01)
@@ -169,7 +169,7 @@ def test_a_clock_that_is_ahead_at_a_start_purges_nothing(house, listens, monkeyp
 
 
 def test_a_clock_that_jumps_while_the_server_runs_purges_nothing(house, listens, monkeypatch, eventually, logged):
-    """Retention looks at the clock before each run."""
+    """Retention checks the clock before each run."""
     monkeypatch.setattr(retention, "FIRST_RUN_DELAY", 0.01)
     monkeypatch.setattr(retention, "PURGE_INTERVAL", 0.01)
     flow = house.open(listens(lambda event: None))
@@ -180,7 +180,7 @@ def test_a_clock_that_jumps_while_the_server_runs_purges_nothing(house, listens,
 
 
 def test_a_clock_that_jumps_during_a_run_purges_nothing(house, listens, monkeypatch):
-    """A run computes its cutoffs from the time at which the clock was trusted."""
+    """A run computes its cutoffs from the time at which the clock was checked."""
     flow = house.open(listens(lambda event: None))
     flow.take("i1")
     totals = flow.app.ledger.totals
@@ -195,7 +195,7 @@ def test_a_clock_that_jumps_during_a_run_purges_nothing(house, listens, monkeypa
 
 
 def test_one_run_deletes_only_so_many(house, listens, monkeypatch, logged):
-    """Then it is said, and the next run goes on."""
+    """A run stops at its limit and logs it, and the next run continues."""
     monkeypatch.setattr(retention, "BATCH_SIZE", 1)
     monkeypatch.setattr(retention, "MIN_ROWS_PER_RUN", 3)
     monkeypatch.setattr(retention, "MAX_DUTY_CYCLE", 1.0)

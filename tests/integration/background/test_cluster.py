@@ -1,4 +1,4 @@
-"""Several apps on one PostgreSQL: who waits in one learns what another settles, and the routes follow the ledger."""
+"""Several apps on one PostgreSQL: waiters learn outcomes of other apps, and routes follow the ledger."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def refuses(event):
 
 @pytest.fixture
 def without(house):
-    """A function that opens an app without plugins, which hears of others by what they tell only."""
+    """A function that opens an app without plugins, which learns of others only from notifications."""
     return lambda **given: house.open(ledger=SLOW, **given)
 
 
@@ -48,7 +48,7 @@ def having(house, listens):
 
 @pytest.fixture
 def answered(together):
-    """A function that sends a callback with a long wait, doing something else at the same time; the answer."""
+    """A function that sends a callback with a long wait while it calls another function; returns the response."""
 
     def answer(flow, *given, meanwhile=lambda: None):
         found, done = together(lambda: flow.take(*given, wait=LONG), meanwhile)
@@ -67,7 +67,7 @@ def follows(flow, key, eventually):
 
 @pytest.mark.parametrize(("function", "status"), [(nothing, "done"), (refuses, "dead")])
 def test_who_waits_learns_what_another_process_settled(having, without, answered, function, status):
-    """The process that has no plugin answers with the outcome, whatever it is, in the first answer."""
+    """The first response of a process without the plugin has any outcome of the other process."""
     having(function)
     taker = without()
     answer = answered(taker)
@@ -86,7 +86,7 @@ def test_many_wait_at_once(having, without, together):
 
 
 def test_a_retry_that_is_too_late_ends_the_wait(having, without, answered, clock):
-    """Elsewhere an attempt fails, and the next one is due after the waiter's time: it is answered at once."""
+    """If the next attempt in another process is due after the wait, the waiter is answered at once."""
     having(refuses, handler={"retry": Retry(attempts=3, delays=[3600], jitter=0)})
     answer = answered(without())
     assert (answer.status, answer.delivery_statuses[0].state) == ("pending", State.WAITING)
@@ -94,7 +94,7 @@ def test_a_retry_that_is_too_late_ends_the_wait(having, without, answered, clock
 
 
 def test_who_joins_learns_it_too(having, without, answered, eventually):
-    """A callback that comes again while another process runs its handler waits for that, too."""
+    """A repeated callback waits for the handler that runs in another process."""
     gate, entered = threading.Event(), threading.Event()
 
     def waits(event):
@@ -115,7 +115,7 @@ def test_who_joins_learns_it_too(having, without, answered, eventually):
 
 
 def test_an_operator_elsewhere_ends_the_wait(having, without, answered, eventually):
-    """A delivery resolved by hand in one process is no longer waited for in another process."""
+    """A delivery resolved in one process ends the wait for it in another process."""
     gate, entered = threading.Event(), threading.Event()
 
     def fails(event):
@@ -138,7 +138,7 @@ def test_an_operator_elsewhere_ends_the_wait(having, without, answered, eventual
 
 
 def cut(flow):
-    """Have the server end every connection that listens; how many there were."""
+    """Make the server end every listening connection; return their number."""
     (ended,) = flow.sql(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
         " WHERE datname = current_database() AND query IN ('LISTEN flowhooks', 'SELECT 1') AND pid <> pg_backend_pid()"
@@ -148,7 +148,7 @@ def cut(flow):
 
 @pytest.fixture
 def deafness(monkeypatch, eventually, logged):
-    """A function that cuts what listens, to which `over` must be called before anybody listens again."""
+    """A function that ends listening connections and keeps them from reconnecting until `over` is called."""
     may_listen = threading.Event()
     listening = notifications.database.listen
 
@@ -167,7 +167,7 @@ def deafness(monkeypatch, eventually, logged):
 
 
 def test_what_settled_while_nobody_listened_is_found(having, without, answered, eventually, deafness):
-    """The connection is cut while somebody waits, and the outcome is recorded meanwhile: it is found afterwards."""
+    """An outcome recorded while the connection is cut reaches the waiter afterwards."""
     gate, entered = threading.Event(), threading.Event()
 
     def waits(event):
@@ -191,7 +191,7 @@ def test_what_settled_while_nobody_listened_is_found(having, without, answered, 
 
 
 def test_a_look_finds_what_was_not_heard(having, without, answered, eventually, monkeypatch):
-    """A connection that is dumb without being broken delays no process: each heartbeat polls, too."""
+    """A silent connection delays no process, because each heartbeat polls too."""
     monkeypatch.setattr(notifications.ChangeNotice, "notify", lambda *_: None)
     having()
     taker = without()
@@ -206,7 +206,7 @@ def test_a_look_finds_what_was_not_heard(having, without, answered, eventually, 
 
 
 def test_what_another_process_brings_is_routed_without_a_restart(having, without, eventually):
-    """A handler that another process makes known is routed here, and what was parked for it is delivered."""
+    """A handler that another process registers is routed here, and its parked events are delivered."""
     taker = without()
     parked = taker.take("early")
     assert parked.status == "parked"
@@ -217,7 +217,7 @@ def test_what_another_process_brings_is_routed_without_a_restart(having, without
 
 
 def test_what_was_parked_by_old_routes_is_delivered_once_they_are_new(having, without, eventually, monkeypatch):
-    """An event that was parked after the other process had looked through what is parked finds its handler."""
+    """An event parked after another process looked for parked events is delivered to its handler."""
     taker = without()
     taker.app.cluster._listener.stop(20)  # deaf
     having()
@@ -228,7 +228,7 @@ def test_what_was_parked_by_old_routes_is_delivered_once_they_are_new(having, wi
 
 
 def test_what_another_process_retires_is_routed_no_longer(having, without, eventually):
-    """Retired elsewhere, it is not routed where it is not loaded; where it is loaded it goes on."""
+    """A handler retired by another process is no longer routed, except where it is loaded."""
     has, taker = having(), without()
     follows(taker, "leave", eventually)
     assert taker.take("i1").status == "done"
@@ -240,7 +240,7 @@ def test_what_another_process_retires_is_routed_no_longer(having, without, event
 
 
 def test_what_has_not_changed_is_not_made_anew(having, without):
-    """One more process with the same handlers changes no routes."""
+    """Another process with the same handlers changes no routes."""
     having()
     taker = without()
     before = taker.app.router
@@ -250,7 +250,7 @@ def test_what_has_not_changed_is_not_made_anew(having, without):
 
 
 def test_a_process_is_woken_by_what_another_one_stored(having, without, monkeypatch):
-    """It does not wait for its next look, which is a thousand seconds off."""
+    """A stored delivery wakes another process, whose next poll is a thousand seconds away."""
     monkeypatch.setattr("flowhooks.execution.runners.embedded.POLL_INTERVAL", 1000.0)
     ran = threading.Event()
     has = having(lambda event: ran.set())
@@ -264,7 +264,7 @@ def test_a_process_is_woken_by_what_another_one_stored(having, without, monkeypa
 
 
 def test_nobody_waits_for_what_nobody_runs(having, without, eventually):
-    """Once the only process that ran a handler has ended, callbacks for it are answered at once, the repeated too."""
+    """Once the only process with a handler has ended, new and repeated callbacks are answered at once."""
     taker, has = without(), having()
     follows(taker, "leave", eventually)
     assert taker.take("i1", wait=LONG).status == "done"
@@ -279,7 +279,7 @@ def test_nobody_waits_for_what_nobody_runs(having, without, eventually):
 
 
 def test_a_process_that_is_silent_runs_nothing(having, without, eventually):
-    """One that was killed cannot say so: the next look after it has been silent for too long finds it."""
+    """A killed process is found at the next check after its heartbeats have expired."""
     taker, has = without(), having()
     follows(taker, "leave", eventually)
     taker.sql("UPDATE processes SET heartbeat_at = 0 WHERE id = ?", has.app.ledger.process)
@@ -291,7 +291,7 @@ def test_a_process_that_is_silent_runs_nothing(having, without, eventually):
 
 
 def test_what_is_paused_here_does_not_begin_there(having, without, answered, eventually):
-    """It is notified at once: waiting clients are answered, and its waiting deliveries run there after the resume."""
+    """The other process is notified at once: waiters are answered, and deliveries run after the resume."""
     runs, taker = having(), without()
     pause(taker.app.operation_context, ["p:h"])
     eventually(lambda: runs.app.ledger.pauses.get() == {"p:h"})
@@ -304,7 +304,7 @@ def test_what_is_paused_here_does_not_begin_there(having, without, answered, eve
 
 
 def test_who_waits_elsewhere_is_answered_when_it_is_paused(having, without, answered, eventually):
-    """The process that he waits in hears of it."""
+    """A pause answers clients that wait in another process."""
     having(start=False)
     taker, operator = without(), without()
 
@@ -316,7 +316,7 @@ def test_who_waits_elsewhere_is_answered_when_it_is_paused(having, without, answ
 
 
 def test_news_of_a_pause_that_were_lost_are_found_at_the_next_sign_of_life(house, listens, eventually, monkeypatch):
-    """And until then nothing begins, whatever the process believes."""
+    """A heartbeat finds a pause whose notification was lost; until then no delivery starts either."""
     monkeypatch.setattr(notifications.ChangeNotice, "notify", lambda _news, _connection: None)
     runs = house.open(listens(nothing, name="h"), ledger={"heartbeat_timeout": 3.0})
     other = house.open(ledger=SLOW)
@@ -329,7 +329,7 @@ def test_news_of_a_pause_that_were_lost_are_found_at_the_next_sign_of_life(house
 
 
 def test_a_pause_comes_after_what_was_about_to_begin(having, eventually):
-    """A process that has read "not paused" commits first: then the delivery runs, and is seen to run."""
+    """If a process that read "not paused" commits first, the delivery runs and is shown as running."""
     flow = having(start=False)
     event_id = flow.take(wait=0).event_id
     (due,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 1)
@@ -350,7 +350,7 @@ def test_a_pause_comes_after_what_was_about_to_begin(having, eventually):
 
 
 def test_a_stop_waits_for_the_heartbeat_that_is_under_way(without, monkeypatch):
-    """`Neighbours.stop` returns when the heartbeat thread has ended, so that the ledger can be closed after it."""
+    """`Neighbours.stop` returns after the heartbeat thread has ended, so that the ledger can be closed."""
     flow = without()
     neighbours, ledger = flow.app.cluster, flow.app.ledger
     begun, ended = threading.Event(), threading.Event()

@@ -1,4 +1,4 @@
-"""Retention: data older than the settings allow is deleted automatically, which is logged once."""
+"""Retention: data older than the settings allow is deleted automatically and logged once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DAY = 86_400
 
 
 def fail(event):
-    """Fail for good."""
+    """Fail finally."""
     raise Reject("no")
 
 
@@ -38,13 +38,13 @@ def events(house, listens, **retention):
 
 
 def left(flow, ids):
-    """The names of those that are still there."""
+    """The names of the events that still exist."""
     there = set(flow.events())
     return {name for name, one in ids.items() if one in there}
 
 
 def test_by_default_what_is_done_is_kept_for_400_days(house, listens):
-    """Then it goes, and with it who it was; what is dead or parked stays for ever."""
+    """Finished events and their identities are purged after 400 days; dead and parked ones stay forever."""
     flow, ids = events(house, listens)
     flow.clock.advance(399 * DAY)
     assert not any(flow.app.retention.run(flow.clock.now()).values())
@@ -58,7 +58,7 @@ def test_by_default_what_is_done_is_kept_for_400_days(house, listens):
 
 
 def test_each_state_has_a_time_of_its_own(house, listens):
-    """And 0 means for ever."""
+    """Each state has its own retention, and 0 means forever."""
     flow, ids = events(house, listens, succeeded=30, dismissed=0, dead=90, parked=60)
     for days, stay in ((31, {"dead", "parked", "dismissed"}), (30, {"dead", "dismissed"}), (30, {"dismissed"})):
         flow.clock.advance(days * DAY)
@@ -67,7 +67,7 @@ def test_each_state_has_a_time_of_its_own(house, listens):
 
 
 def test_with_everything_for_ever_nothing_goes(house, listens):
-    """All off, it does nothing at all."""
+    """With all retention off nothing is deleted."""
     flow, ids = events(house, listens, succeeded=0, closed=0, dismissed=0, identities=0, audit=0, alerts=0)
     flow.clock.advance(10_000 * DAY)
     assert not any(flow.app.retention.run(flow.clock.now()).values())
@@ -75,7 +75,7 @@ def test_with_everything_for_ever_nothing_goes(house, listens):
 
 
 def test_identities_are_forgotten_when_their_time_is_over(house, listens):
-    """Until then the same callback is answered as done; afterwards it is a new one."""
+    """Within the retention a repeated callback is recognised; afterwards it is a new event."""
     flow, ids = events(house, listens, succeeded=30, identities=100)
     flow.clock.advance(31 * DAY)
     flow.app.retention.run(flow.clock.now())
@@ -88,7 +88,7 @@ def test_identities_are_forgotten_when_their_time_is_over(house, listens):
 
 
 def test_ids_of_signed_call_backs_go_after_a_day(house, listens):
-    """Long after their signatures are taken for the last time, whatever else is kept for ever."""
+    """Ids of signed callbacks are deleted a day later, when their signatures have long expired."""
     flow, _ = events(house, listens, succeeded=0, closed=0, dismissed=0, identities=0, audit=0, alerts=0)
     flow.take("i1", message="m1")
     flow.clock.advance(DAY)
@@ -99,7 +99,7 @@ def test_ids_of_signed_call_backs_go_after_a_day(house, listens):
 
 
 def test_old_entries_and_alerts_go(house, listens):
-    """Old records of the audit log, and alerts closed long ago; an open alert is kept, however old."""
+    """Old entries of the audit log and alerts closed long ago are deleted; open alerts stay."""
     flow, _ = events(house, listens)
     start = flow.clock.now()
     for number, closed in enumerate((start, start + 300 * DAY * 1_000_000, None)):
@@ -124,7 +124,7 @@ def test_old_entries_and_alerts_go(house, listens):
 
 
 def test_a_run_is_logged_once_with_its_counts(house, listens, logged, monkeypatch):
-    """However many transactions it took; one that found nothing says nothing."""
+    """A run of any number of transactions is logged once; a run without deletions is not logged."""
     monkeypatch.setattr(module, "BATCH_SIZE", 2)
     flow = house.open(listens(go, name="go"), retention={"succeeded": 1})
     for number in range(5):
@@ -137,7 +137,7 @@ def test_a_run_is_logged_once_with_its_counts(house, listens, logged, monkeypatc
 
 
 def test_it_begins_by_itself_and_only_where_it_leads(house, listens, monkeypatch, eventually):
-    """The process that leads does it for all; what stops it stops it at once."""
+    """Only the leading process deletes, and losing the lead stops it at once."""
     monkeypatch.setattr(module, "FIRST_RUN_DELAY", 0.01)
     monkeypatch.setattr(module, "PURGE_INTERVAL", 0.01)
     monkeypatch.setattr(clock_trust, "DOUBT_SECONDS", 0.0)
@@ -155,7 +155,7 @@ def test_it_begins_by_itself_and_only_where_it_leads(house, listens, monkeypatch
 
 
 def test_a_database_that_is_down_does_not_end_it(house, listens, monkeypatch, eventually, logged):
-    """It is said once, and a later run does it."""
+    """A database failure is logged once, and a later run deletes the data."""
     monkeypatch.setattr(module, "FIRST_RUN_DELAY", 0.01)
     monkeypatch.setattr(module, "PURGE_INTERVAL", 0.01)
     monkeypatch.setattr(clock_trust, "DOUBT_SECONDS", 0.0)
@@ -170,7 +170,7 @@ def test_a_database_that_is_down_does_not_end_it(house, listens, monkeypatch, ev
 
 @pytest.mark.sqlite
 def test_it_takes_a_small_part_of_the_time(house, listens, monkeypatch):
-    """After each transaction it pauses for nine times as long."""
+    """After each transaction it pauses nine times as long."""
     monkeypatch.setattr(module, "BATCH_SIZE", 1)
     flow = house.open(listens(go, name="go"), retention={"succeeded": 1})
     for number in range(3):

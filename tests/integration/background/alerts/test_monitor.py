@@ -1,4 +1,4 @@
-"""Alerts: raised once for each cause, durably, told until they are taken, and over when the cause has gone."""
+"""Alerts are raised once for each cause, stored, notified until accepted, and closed when the cause is gone."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ HOUR = 3600
 
 
 class Listener:
-    """A plugin that writes down the alerts that it takes.
+    """A plugin that records the alerts that it accepts.
 
     Attributes:
-        alerts: its notifications, in order, also those that it did not accept.
-        error: what it raises instead of taking it.
+        alerts: its notifications in order, also those that it did not accept.
+        error: the exception that it raises instead of accepting.
     """
 
     def __init__(self):
@@ -45,12 +45,12 @@ class Listener:
 
     @property
     def told(self):
-        """Cause and subject of each."""
+        """Cause and subject of each notification."""
         return [(alert.cause, alert.subject) for alert in self.alerts]
 
 
 class Watched:
-    """An app that runs nothing of itself: deliveries are made to fail, and looks are made, one by one."""
+    """An app that runs nothing by itself: the test makes deliveries fail and triggers each check."""
 
     def __init__(self, flow, eventually):
         self.flow = flow
@@ -59,14 +59,14 @@ class Watched:
         self.look = flow.app.alerts.poll
 
     def dead(self, instance, **named):
-        """A callback whose delivery fails for good."""
+        """Store a callback whose delivery fails finally."""
         event_id = self.flow.take(instance, wait=0, **named).event_id
         self.run(event_id)
         self.eventually(lambda: {one.state for one in self.flow.delivery_statuses(event_id)} == {State.DEAD})
         return event_id
 
     def put_dead(self, until):
-        """Let so many deliveries of the only handler be dead: those that are missing die now."""
+        """Make `count` deliveries of the only handler dead: the missing ones fail now."""
         for number in range(self.flow.sql("SELECT count(*) FROM deliveries")[0][0], until):
             self.flow.take(f"n{number}", wait=0)
         self.flow.sql(
@@ -75,7 +75,7 @@ class Watched:
         )
 
     def run(self, event_id):
-        """Make an attempt of each delivery of an event that waits."""
+        """Make an attempt of each waiting delivery of an event."""
         for one in self.flow.delivery_statuses(event_id):
             self.flow.app.dispatcher.execute(ReadyDelivery(one.delivery_id, one.handler, one.attempt))
 
@@ -84,24 +84,24 @@ class Watched:
         self.flow.sql("UPDATE deliveries SET state = 'closed' WHERE state = 'dead'")
 
     def looks(self, times=2):
-        """Look several times."""
+        """Check several times."""
         for _ in range(times):
             self.look()
 
     def open(self):
-        """The open alerts, as they are stored."""
+        """The open alerts as stored."""
         with self.flow.app.ledger.connection() as connection:
             return alert_queries.open_alerts(connection)
 
     def rows(self):
-        """Every alert that was ever raised: cause, subject, count, told, and whether its cause has gone."""
+        """Every alert that was raised: cause, subject, count, notified, and whether its cause is gone."""
         return self.flow.sql(
             "SELECT cause, subject, count, notified, closed_at IS NOT NULL FROM alerts ORDER BY opened_at, id"
         )
 
 
 def fail(event):
-    """Fail for good."""
+    """Fail finally."""
     raise ValueError("no")
 
 
@@ -113,7 +113,7 @@ def listener():
 
 @pytest.fixture
 def watch(house, listens, make_plugin, eventually):
-    """A function that opens an app with the plugin `p`, whose handlers `h` and `i` fail, and listeners by name."""
+    """A function that opens an app with the plugin `p`, whose handlers `h` and `i` fail, and named listeners."""
 
     def opened(start=False, alerts=(), handlers=None, **listeners):
         handlers = [listens(fail, name=name) for name in "hi"] if handlers is None else handlers
@@ -127,12 +127,12 @@ def watch(house, listens, make_plugin, eventually):
 
 
 def names(entries, *events):
-    """Which of these was logged, with its subject, in order."""
+    """The logged events of these names with their subjects, in order."""
     return [(entry["event"], entry["subject"]) for entry in entries if entry["event"] in events]
 
 
 def test_many_dead_deliveries_are_one_alert_for_each_handler(watch, listener):
-    """Twenty dead deliveries of two handlers are two alerts, each told once, with what a person needs to know."""
+    """Twenty dead deliveries of two handlers are two alerts, each notified once with the facts an operator needs."""
     watched = watch(mail=listener)
     first = watched.dead("i0")
     for number in range(1, 20):
@@ -150,7 +150,7 @@ def test_many_dead_deliveries_are_one_alert_for_each_handler(watch, listener):
 
 
 def test_a_few_more_of_the_same_are_no_news(watch, listener):
-    """Nobody is notified again, but the alert says how many there are now, since when, and how the last one failed."""
+    """A few more dead deliveries are not notified, but the alert has the new count, its start and the last error."""
     watched = watch(mail=listener)
     first = watched.dead("i1")
     watched.look()
@@ -191,7 +191,7 @@ def test_growth_is_told_again(watch, listener, logged):
 
 
 def test_growth_without_end_is_told_a_bounded_number_of_times(watch, listener, listens, house):
-    """However fast it grows: not before ten minutes have passed, and then only what has doubled."""
+    """Fast growth is notified after ten minutes at the earliest, and then only if the count has doubled."""
     house.check_books = False
     watched = watch(mail=listener, handlers=[listens(fail, name="h")])
     watched.put_dead(1)
@@ -206,7 +206,7 @@ def test_growth_without_end_is_told_a_bounded_number_of_times(watch, listener, l
 
 
 def test_new_ones_after_an_hour_of_silence_are_told(watch, listener, listens, house):
-    """One more after an hour without any is news; one more soon after it is not."""
+    """New dead deliveries are notified after an hour without any, but not soon after others."""
     house.check_books = False
     watched = watch(mail=listener, handlers=[listens(fail, name="h")])
     watched.put_dead(3)
@@ -303,7 +303,7 @@ def test_a_clock_that_is_set_back_silences_nothing(watch, listener, listens, hou
 
 
 def test_an_alert_is_over_when_its_cause_has_gone(watch, listener, logged):
-    """Closed after two looks that do not find it; when it comes again it is a new alert, with a new id."""
+    """An alert is closed after two checks without its cause; later the cause raises a new alert with a new id."""
     watched = watch(mail=listener)
     watched.dead("i1")
     watched.looks()
@@ -324,7 +324,7 @@ def test_an_alert_is_over_when_its_cause_has_gone(watch, listener, logged):
 
 
 def test_what_is_tried_again_is_not_over_for_a_moment(watch, listener):
-    """A dead delivery that one look finds running and the next one dead again is the same alert."""
+    """A dead delivery that one check finds running and the next finds dead again is the same alert."""
     watched = watch(mail=listener)
     watched.dead("i1")
     watched.look()
@@ -353,7 +353,7 @@ def test_a_restart_tells_nothing_twice(watch, listener, house, logged):
 
 
 def test_a_crash_before_it_was_told(watch, listener, house, monkeypatch):
-    """An alert that was recorded and not notified is notified by the next process, with the same id."""
+    """The next process notifies a recorded alert that was not notified, with the same id."""
     watched = watch(mail=listener)
     watched.dead("i1")
     monkeypatch.setattr(watched.flow.app.alerts, "_notify", lambda untold: None)
@@ -365,7 +365,7 @@ def test_a_crash_before_it_was_told(watch, listener, house, monkeypatch):
 
 
 def test_a_crash_after_it_was_told_and_before_that_was_written_down(watch, listener, house, monkeypatch):
-    """It is notified a second time with the same id, by which the listener can recognise it."""
+    """An alert notified before a crash is notified again with the same id, so that the listener can recognise it."""
     watched = watch(mail=listener)
     watched.dead("i1")
     alerts = watched.flow.app.alerts
@@ -379,7 +379,7 @@ def test_a_crash_after_it_was_told_and_before_that_was_written_down(watch, liste
 
 
 def test_what_was_taken_is_not_told_again_while_the_database_is_locked(watch, listener, monkeypatch):
-    """It is remembered until it can be written down, so that nobody gets a mail at every look."""
+    """An accepted notification is remembered until it is stored, so that it is not repeated at each check."""
     watched = watch(mail=listener)
     watched.dead("i1")
     ledger = watched.flow.app.ledger
@@ -402,7 +402,7 @@ def test_what_was_taken_is_not_told_again_while_the_database_is_locked(watch, li
 
 
 def test_a_listener_that_raises_is_told_again_later(watch, listener, logged):
-    """Not at each look: after longer and longer rests, with the same id, one alert at a time, until it takes it."""
+    """A listener that raises is notified again after growing delays, with the same id, until it accepts."""
     watched = watch(mail=listener)
     listener.error = OSError("the mail server is down")
     watched.dead("i1")
@@ -438,7 +438,7 @@ def test_a_listener_that_raises_keeps_nobody_else_from_being_told(watch, listene
 
 
 def test_one_alert_that_cannot_be_taken_does_not_keep_the_others(watch, listener):
-    """A notification that a listener could not accept comes last the next time."""
+    """A notification that a listener did not accept comes last the next time."""
     watched = watch(mail=listener)
     watched.dead("i1")
 
@@ -455,7 +455,7 @@ def test_one_alert_that_cannot_be_taken_does_not_keep_the_others(watch, listener
 
 
 def test_what_is_told_late_says_how_it_is_by_then(watch, listener):
-    """Count and sentence are those of the moment of the notification; the start time stays."""
+    """A late notification has the current count and sentence; the start time stays."""
     watched = watch(mail=listener)
     listener.error = OSError()
     watched.dead("i1")
@@ -471,7 +471,7 @@ def test_what_is_told_late_says_how_it_is_by_then(watch, listener):
 
 
 def test_without_listeners_alerts_are_raised_all_the_same(watch, logged):
-    """They are written down, and logged once: as a warning, and as an info when they are over."""
+    """Alerts are stored and logged once as a warning, and as an info when they are closed."""
     watched = watch()
     event_id = watched.dead("i1")
     watched.looks(3)
@@ -503,7 +503,7 @@ def test_unknown_deliveries(watch, listener, house, listens):
 
 
 def test_parked_events_by_what_they_wait_for(watch, listener):
-    """An hour after it came, one alert for each class and key, whatever is in their names."""
+    """An event parked for an hour raises one alert for each class and key, whatever their names."""
     watched = watch(mail=listener)
     watched.flow.take("i1", key="travel")
     watched.flow.take("i2", key=None, callback_class="com.example.\r\n\x1b[31mA\u202e{since}")
@@ -528,7 +528,7 @@ def test_parked_events_by_what_they_wait_for(watch, listener):
 
 
 def test_parked_at_once(watch, listener):
-    """With `parked_after = 0` nobody waits."""
+    """With `parked_after = 0` the alert is raised at once."""
     watched = watch(mail=listener, alerts={"parked_after": 0.0})
     event_id = watched.flow.take("i1", key="travel").event_id
     watched.looks()
@@ -537,7 +537,7 @@ def test_parked_at_once(watch, listener):
 
 
 def test_made_up_classes_do_not_fill_the_mailbox(watch, listener, monkeypatch):
-    """So many alerts of a cause are open and no more; one stands for the others, until there is room."""
+    """The number of open alerts of a cause is limited; one alert stands for the rest, until there is room."""
     monkeypatch.setattr("flowhooks.background.alerts.monitor.MAX_OPEN_PER_CAUSE", 3)
     monkeypatch.setattr("flowhooks.background.alerts.causes.MAX_PARKED_GROUPS", 8)
     watched = watch(mail=listener, alerts={"parked_after": 0.0})
@@ -557,7 +557,7 @@ def test_made_up_classes_do_not_fill_the_mailbox(watch, listener, monkeypatch):
 
 
 def test_deliveries_that_wait_too_long(watch, listener):
-    """An hour after they could have begun; a retry that is meant for later is not late."""
+    """A delivery due for an hour raises an alert; a retry with a later due time does not."""
     watched = watch(mail=listener)
     late = watched.flow.take("i1", wait=0).event_id
     watched.flow.take("i2", wait=0)
@@ -573,7 +573,7 @@ def test_deliveries_that_wait_too_long(watch, listener):
 
 @pytest.mark.sqlite
 def test_deliveries_whose_plugin_is_missing(watch, listener, house, make_plugin):
-    """They are waited for an hour from the start without it on, then told, and over when it is back."""
+    """An alert is raised an hour after the start without the plugin, and closed when it is back."""
     watch().flow.take("i1", wait=0)
     house._flows[-1].close()
     house.clock.advance(5 * HOUR)
@@ -593,7 +593,7 @@ def test_deliveries_whose_plugin_is_missing(watch, listener, house, make_plugin)
 
 @pytest.mark.postgresql
 def test_of_several_processes_one_raises_alerts(house, make_plugin, listens, eventually):
-    """Two processes on one ledger tell of a cause once, whichever looks first; the other one takes over."""
+    """Of two processes on one ledger, one notifies each cause once; the other one takes over."""
     told = []
 
     def fails(event):
@@ -617,7 +617,7 @@ def test_of_several_processes_one_raises_alerts(house, make_plugin, listens, eve
 
 
 def test_what_waits_for_a_retired_handler_is_no_news(watch, listener, house):
-    """An operator has retired it: nothing is notified about its deliveries, and its alerts are closed."""
+    """Waiting deliveries of a retired handler are not notified, and its alerts are closed."""
     watch().flow.take("i1", wait=0)
     house._flows[-1].close()
     watched = watch(handlers=[], mail=listener)
@@ -632,7 +632,7 @@ def test_what_waits_for_a_retired_handler_is_no_news(watch, listener, house):
 
 
 def test_what_waits_for_a_paused_handler_is_no_news(watch, listener):
-    """The operator who paused it saw what is waiting; after the resume its deliveries do not count as late."""
+    """Waiting deliveries of a paused handler are not notified; after the resume they do not count as late."""
     watched = watch(mail=listener)
     desk = watched.flow.app.operation_context
     pause(desk, ["p:h", "p:i"])
@@ -654,7 +654,7 @@ def test_what_waits_for_a_paused_handler_is_no_news(watch, listener):
 
 
 def test_a_handler_whose_circuit_is_open(watch, listener):
-    """Raised with its last error and how much waits; over when it is resumed."""
+    """An open circuit raises an alert with its last error and the number of waiting deliveries, until it is resumed."""
     watched = watch(mail=listener)
     app = watched.flow.app
     wish = circuit_state.OpenCircuit("p:h", "ValueError: the archive is away", "1", watched.clock.now())
@@ -672,7 +672,7 @@ def test_a_handler_whose_circuit_is_open(watch, listener):
 
 
 def test_an_attempt_that_is_overdue(watch, listener):
-    """Raised when it runs longer than its handler may, with how many there are; over when they have ended."""
+    """Overdue attempts raise an alert with their number, which is closed when they have ended."""
     watched = watch(mail=listener)
     event_id = watched.flow.take("w1", wait=0).event_id
     claimed = [
@@ -695,7 +695,7 @@ def test_an_attempt_that_is_overdue(watch, listener):
 
 
 def test_a_plugin_that_is_quarantined(house, make_plugin, listener, eventually):
-    """Raised at the first check, with the reason and without unprintable characters; closed after a correct start."""
+    """An alert is raised at the first check with the printable reason, and closed after a correct start."""
 
     def broken():
         raise ValueError("no \x1b[31m{config}\udc80")
@@ -720,7 +720,7 @@ def test_a_plugin_that_is_quarantined(house, make_plugin, listener, eventually):
 
 
 def test_it_looks_by_itself(watch, listener, eventually):
-    """From the start on, repeatedly, in a thread that ends with the server."""
+    """The monitor checks repeatedly from the start, in a thread that ends with the server."""
     watched = watch(mail=listener, start=True, alerts={"poll_interval": 0.02})
     watched.flow.take("i1")
     eventually(lambda: len(listener.alerts) == 2)
@@ -751,10 +751,10 @@ def test_a_look_that_fails_is_not_the_last_one(watch, listener, eventually, logg
 
 
 class Hanging(Listener):
-    """A listener that does not come back until it is let go.
+    """A listener that hangs until the test releases it.
 
     Attributes:
-        let_go: what it waits for.
+        let_go: the event that it waits for.
     """
 
     def __init__(self):
@@ -771,7 +771,7 @@ class Hanging(Listener):
 
 @pytest.fixture
 def hanging(monkeypatch):
-    """A listener that hangs, for which nobody waits long; let go at the end."""
+    """A listener that hangs with a short timeout; released at the end."""
     monkeypatch.setattr(
         "flowhooks.background.alerts.notifier.NOTIFY_TIMEOUT", 1.0
     )  # which a listener that does not hang never needs
@@ -781,7 +781,7 @@ def hanging(monkeypatch):
 
 
 def test_a_listener_that_hangs_holds_up_nobody_else(watch, listener, hanging, logged):
-    """The other listeners are notified and checks continue; the hanging one gets nothing more; that is logged once."""
+    """Other listeners are notified and checks continue; the hanging one gets nothing more, which is logged once."""
     watched = watch(hanging=hanging, mail=listener)
     watched.dead("i1")
     watched.looks(3)
@@ -795,7 +795,7 @@ def test_a_listener_that_hangs_holds_up_nobody_else(watch, listener, hanging, lo
 
 
 def test_a_listener_that_is_slow_does_not_hold_up_looks(watch, listener, monkeypatch):
-    """However much there is to tell: what time is left over for, the next look tells."""
+    """Notifications for which one check has no time are sent at the next check."""
     monkeypatch.setattr("flowhooks.background.alerts.monitor.NOTIFY_TIME_BUDGET", 0)
     watched = watch(mail=listener)
     watched.dead("i1")
@@ -807,7 +807,7 @@ def test_a_listener_that_is_slow_does_not_hold_up_looks(watch, listener, monkeyp
 
 
 def test_a_listener_that_comes_back_late_has_taken_it(watch, listener, hanging, eventually):
-    """It is not notified of the same alerts twice, but of those raised since; no other listener is notified twice."""
+    """A late listener is notified only of newer alerts; no other listener is notified twice."""
     watched = watch(hanging=hanging, mail=listener)
     watched.dead("i1")
     watched.look()
@@ -818,7 +818,7 @@ def test_a_listener_that_comes_back_late_has_taken_it(watch, listener, hanging, 
 
 
 def test_a_listener_that_raises_late_is_told_again(watch, listener, hanging, eventually):
-    """After the same rest as one that raises at once."""
+    """A listener that raises late is notified again after the same delay as one that raises at once."""
     watched = watch(hanging=hanging)
     watched.dead("i1")
     watched.look()
@@ -834,7 +834,7 @@ def test_a_listener_that_raises_late_is_told_again(watch, listener, hanging, eve
 
 
 def test_a_listener_that_hangs_does_not_keep_the_server_from_ending(watch, eventually, monkeypatch):
-    """It gets a moment, then the process goes; the next one tells it again."""
+    """Shutdown waits only a moment for a hanging listener; the next process notifies it again."""
     monkeypatch.setattr("flowhooks.app.STOP_TIMEOUT", 0.05)
     entered, release = threading.Event(), threading.Event()
     hanging = SimpleNamespace(hook=lambda alert: entered.set() or (release.wait(WAIT_TIMEOUT) and None))
