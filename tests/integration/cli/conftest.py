@@ -1,4 +1,4 @@
-"""Fixtures that the tests of the commands share."""
+"""Fixtures shared by the tests of the commands."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def handlers():
 
 
 def post(base, instance, **body):
-    """Send a callback; its event's id, once the answer is there."""
+    """Send a callback; return its event's id from the response."""
     path = f"/flow/{instance}/call-back/complete"
     headers = {"Content-Type": "application/json", "Prefer": body.pop("prefer", "wait=20")}
     with closing(http.client.HTTPConnection(base.removeprefix("http://"), timeout=WAIT_TIMEOUT)) as connection:
@@ -69,10 +69,10 @@ class Server:
     """`flowhooks serve` in a process of its own.
 
     Attributes:
-        env: the environment in which it runs, and in which commands mean the same ledger.
-        folder: where its plugin is; the handler `book` fails until there is a file `open` in it.
-        call_backs: where it takes them, as a URL.
-        admin: where it is administered, as a URL.
+        env: its environment, with which commands use the same ledger.
+        folder: the folder of its plugin; the handler `book` fails until the folder has a file `open`.
+        call_backs: the URL of its callback listener.
+        admin: the URL of its administration listener.
     """
 
     OWN = frozenset({"leave", "dead", "parked", "hostile", "twice", "killed", "resolved"})
@@ -88,7 +88,7 @@ class Server:
         }
 
     def start(self):
-        """Start it, and wait until it serves."""
+        """Start the server, and wait until it serves."""
         command = [*fork_server.FLOWHOOKS, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
         self.process = fork_server.start(command, env=environment(self.env))
         for line in self.process.stderr:
@@ -102,19 +102,19 @@ class Server:
         self._reading.start()
 
     def end(self, number=signal.SIGTERM):
-        """End it by a signal."""
+        """End the server by a signal."""
         self.process.send_signal(number)
         self.process.wait(WAIT_TIMEOUT)
         self._reading.join()
         self.process.stderr.close()
 
     def post(self, instance, **body):
-        """Send a callback; its event's id, once the answer is there."""
+        """Send a callback; return its event's id from the response."""
         return post(self.call_backs, instance, **body)
 
 
 def environment(more):
-    """This process's environment without settings of flowhooks, and with `more`."""
+    """This process's environment without flowhooks' variables, and with `more`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
     return kept | {"COLUMNS": "100"} | more
 
@@ -125,9 +125,9 @@ HOSTILE = "a\x1b[31m\x07b\nc\u202ed[red]e[/red]\x9b\x7f:smile:"
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory, new_database):
-    """A server with an event of every sort, named by its flow instance; it was killed once, in the midst of one.
+    """A server with an event of every sort, named by its flow instance; the server was killed once while a handler ran.
 
-    leave: succeeded, `again`: its callback came again with other data; dead: dead; parked; killed, resolved: unknown;
+    leave: succeeded, `again`: its callback was repeated with other data; dead: dead; parked; killed, resolved: unknown;
     hostile: with HOSTILE for its business key; twice: two events, one for each class.
     """
     folder = tmp_path_factory.mktemp("shop")
@@ -155,13 +155,13 @@ def server(tmp_path_factory, new_database):
 
 @pytest.fixture(scope="session")
 def make_shop():
-    """A function that makes a `Server`, not started, of a folder for its plugin and a database."""
+    """A function that makes a `Server`, not started, for a plugin folder and a database."""
     return Server
 
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    """Runs `flowhooks` with these arguments, in this process, in an empty folder."""
+    """Runs `flowhooks` with these arguments in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("FLOWHOOKS_")]:
         monkeypatch.delenv(name)
@@ -175,7 +175,7 @@ def run(monkeypatch, tmp_path):
 
 @pytest.fixture
 def asked(run):
-    """Runs `flowhooks ... --json`, and gives what it printed, read as JSON."""
+    """Runs `flowhooks ... --json`, and returns its output parsed as JSON."""
 
     def ask(*arguments, code=0, **more):
         result = run(*arguments, "--json", **more)
@@ -187,7 +187,7 @@ def asked(run):
 
 @pytest.fixture
 def settled(asked, server):
-    """Waits until the only delivery of a flow instance is in a state, and gives it."""
+    """Waits until the only delivery of an instance is in a state, and returns it."""
 
     def wait(instance, state):
         def look():
@@ -202,13 +202,13 @@ def settled(asked, server):
 
 @pytest.fixture(scope="session")
 def hostile():
-    """A value that no terminal may be given as it is."""
+    """A value that must not be printed unchanged at a terminal."""
     return HOSTILE
 
 
 @pytest.fixture(scope="session")
 def spawn():
-    """Starts a command in a process of its own, its output read as text."""
+    """Starts a command in a process of its own whose output is read as text."""
 
     def start(*arguments, server=None, **env):
         return subprocess.Popen(
@@ -225,7 +225,7 @@ def spawn():
 
 @pytest.fixture
 def at_a_terminal(server):
-    """Runs a command in a process of its own at a terminal, typing an answer; its output and exit code."""
+    """Runs a command at a terminal, typing a reply; returns its output and exit code."""
 
     def run(*arguments, typed):
         ours, theirs = pty.openpty()
@@ -252,7 +252,7 @@ def at_a_terminal(server):
 
 @pytest.fixture
 def left(tmp_path, new_database):
-    """The files that a server has left: a ledger with four dead deliveries, and its plugin."""
+    """The files of a stopped server: a ledger with four dead deliveries, and its plugin."""
     file = tmp_path / "left.db"
     shutil.copy(new_database, file)
     folder = tmp_path / "plugins"

@@ -1,4 +1,4 @@
-"""`flowhooks alerts` and `flowhooks audit`: open alerts, who has acknowledged them, and who did what."""
+"""`flowhooks alerts` and `flowhooks audit`: open alerts, their acknowledgement, and the actions of operators."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 @pytest.fixture
 def alerted(left, hostile):
-    """The ledger that a server has left, with three alerts: two open ones, one of them hostile, and a closed one."""
+    """The ledger of a stopped server with three alerts: two open, one of them hostile, and one closed."""
     with closing(sqlite3.connect(left.file)) as connection:
         connection.execute("DELETE FROM alerts")  # the server may have raised its own
         for number, subject, closed_at in ((1, "shop:book", None), (2, hostile, None), (3, "shop:copy", 5_000_000)):
@@ -46,7 +46,7 @@ def test_alerts_are_listed_and_acknowledged(alerted, run, asked, hostile):
 
 
 def test_how_an_alert_stands_now(alerted, run, asked, hostile):
-    """How many share it, how many more than at the last notification, when and how the newest failed."""
+    """An alert shows its count, its growth since the last notification, and the newest failure."""
     with closing(sqlite3.connect(alerted.file)) as connection:
         connection.execute(
             "UPDATE alerts SET count = 3220, notified_count = 20, last_at = 60000000, last_error = ? WHERE id = 'a1'",
@@ -62,7 +62,7 @@ def test_how_an_alert_stands_now(alerted, run, asked, hostile):
 
 
 def test_what_cannot_be_acknowledged_is_named(alerted, run, asked):
-    """Exit code 1 where one is unknown, over, or acknowledged before; the others are acknowledged."""
+    """An unknown, closed or acknowledged alert exits with 1; the others are acknowledged."""
     dry = run("alerts", "acknowledge", "a1", "a2", "--dry-run", server=alerted)
     assert (dry.exit_code, dry.stdout) == (0, "2 alerts would be acknowledged.\n")
     done = run("alerts", "acknowledge", "a1", "a3", "x\x1b[31m", server=alerted)
@@ -79,10 +79,10 @@ def test_what_cannot_be_acknowledged_is_named(alerted, run, asked):
 
 
 def test_a_running_server_acknowledges(server, run, asked, eventually):
-    """The command asks the server, as every change does, in the name of the calling user."""
+    """A running server makes the change in the name of the calling user."""
 
     def stays_open():
-        """The alert of the delivery that stays unknown: others end while this test runs, or come first."""
+        """The alert of the delivery that stays unknown; other alerts may be closed during the test or come first."""
         alerts = asked("alerts", "list", server=server)["alerts"]
         return [one for one in alerts if (one["cause"], one["subject"]) == ("unknown", "shop:hang")]
 
@@ -95,7 +95,7 @@ def test_a_running_server_acknowledges(server, run, asked, eventually):
 
 
 def test_who_has_done_what(alerted, run, asked, hostile):
-    """The newest first, in words, by whom and about what; page by page; and nothing that a terminal obeys."""
+    """The audit log lists action, operator and object in words, newest first, without control characters."""
     assert run("audit", server=alerted).stdout == "The audit log is empty.\n"
     event = asked("events", "list", "--flow", "f0", server=alerted)["events"][0]
     delivery = event["deliveries"][0]["id"]
@@ -148,7 +148,7 @@ DETAILS = {
 
 @pytest.mark.parametrize("action", OPERATIONS)
 def test_every_operation_has_its_words(alerted, run, action):
-    """`flowhooks audit` says in words what each operation of this version did, not in JSON."""
+    """`flowhooks audit` describes each operation of this version in words, not in JSON."""
     with closing(sqlite3.connect(alerted.file)) as connection:
         detail = json.dumps(DETAILS[action])
         connection.execute("INSERT INTO audit_log VALUES ('d1', 1, 'ann', 'api', ?, '', ?)", (action, detail))

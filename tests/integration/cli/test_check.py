@@ -1,4 +1,4 @@
-"""`flowhooks check`, and what it looks at."""
+"""`flowhooks check` and its findings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flowhooks.operations.check.database import is_affected
 
 @pytest.fixture
 def findings(asked):
-    """Runs `check --json`, sees that its exit code and counts fit, and gives the findings of a subject."""
+    """Runs `check --json`, checks its exit code and counts, and returns the findings of a subject."""
 
     def look(about, **more):
         code = more.pop("code", 0)
@@ -32,14 +32,14 @@ def findings(asked):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder for plugins of the test's own."""
+    """An empty plugin folder."""
     folder = tmp_path / "plugins"
     folder.mkdir()
     return folder
 
 
 def test_beside_a_server(server, findings):
-    """It says who serves, where, and what there is to look at, with the command that shows it."""
+    """`check` reports the server and its addresses, and the work for operators with the commands that show it."""
     (holder,) = findings("server", server=server)
     assert holder["mark"] == "ok"
     assert holder["what"] == f"process {server.process.pid} serves; its administration is at {server.admin}"
@@ -54,7 +54,7 @@ def test_beside_a_server(server, findings):
 
 
 def test_it_changes_nothing(findings, tmp_path):
-    """Where there is no database, there is none afterwards, which is a note."""
+    """`check` creates no missing database, and reports it as a note."""
     database = findings("database")
     assert {one["mark"] for one in database} <= {"note"}
     assert database[-1]["what"] == f"{tmp_path}/flowhooks.db does not exist yet"
@@ -63,7 +63,7 @@ def test_it_changes_nothing(findings, tmp_path):
 
 
 def test_for_people(server, run, folder):
-    """A line for each finding with its mark first, a line for why and next, and a sum."""
+    """Each finding is a line with its mark, with lines for reason and next step; the last line is the total."""
     (folder / "broken.py").write_text("raise ValueError('[red]no[/red]\\x1b[31m')")
     text = run("check", server=server, FLOWHOOKS_PLUGINS_DIRS=str(folder), FLOWHOOKS_PLUGINS_ALLOW="broken").stdout
     lines = text.splitlines()
@@ -77,7 +77,7 @@ def test_for_people(server, run, folder):
 
 
 def test_a_broken_plugin_is_trouble(findings, folder):
-    """Whatever a plugin does when it is loaded: the line of its error, and the traceback in JSON."""
+    """Any failure while loading is a finding with the error's line, and the traceback in JSON."""
     for name, source in (
         ("exits", "import sys\nsys.exit(3)"),
         ("raises", "def f():\n    1 / 0\nf()"),
@@ -99,7 +99,7 @@ def test_a_broken_plugin_is_trouble(findings, folder):
 
 
 def test_what_to_do_about_a_broken_plugin(findings, folder):
-    """Where the fault is in the settings, they are to be corrected, and not the plugin."""
+    """If the settings are wrong, the advice is to correct the settings, not the plugin."""
     (folder / "choosy.py").write_text(
         "from flowhooks import hookimpl\n@hookimpl\ndef configure(settings):\n"
         "    raise ValueError('[plugins.choosy] colour must be green')"
@@ -120,7 +120,7 @@ def test_what_to_do_about_a_broken_plugin(findings, folder):
     ],
 )
 def test_known_handlers_that_are_missing_are_trouble(server, findings, env, why, to_do):
-    """They are named with their plugin, what keeps it away, and what to do; their routes are still there."""
+    """Missing handlers are named with plugin, reason and remedy; their routes are kept."""
     (missing,) = findings("handlers", code=1, server=server, **env)
     assert missing["what"] == (
         "4 registered handlers of plugin shop are not loaded: shop:book, shop:copy, shop:grant, shop:hang"
@@ -131,7 +131,7 @@ def test_known_handlers_that_are_missing_are_trouble(server, findings, env, why,
 
 
 def test_settings_that_cannot_be_used_are_trouble(findings, tmp_path):
-    """Each problem is a finding, and nothing else is looked at."""
+    """Each invalid setting is a finding, and nothing else is checked."""
     (tmp_path / "flowhooks.toml").write_text('listn = "x"\nanswer_wait = 99\n')
     found = findings("settings", code=1)
     assert [one["what"] for one in found] == [
@@ -141,7 +141,7 @@ def test_settings_that_cannot_be_used_are_trouble(findings, tmp_path):
 
 
 def test_public_listeners(findings):
-    """Without a credential they are trouble; with `insecure`, a note."""
+    """Public listeners without a credential are a failure; with `insecure`, a note."""
     found = findings("binds", code=1, FLOWHOOKS_LISTEN="0.0.0.0:8080", FLOWHOOKS_ADMIN="0.0.0.0:8081")
     assert [one["mark"] for one in found] == ["trouble", "trouble"]
     (found,) = findings("binds", FLOWHOOKS_LISTEN="0.0.0.0:8080", FLOWHOOKS_INSECURE="1")
@@ -149,7 +149,7 @@ def test_public_listeners(findings):
 
 
 def test_folders_that_are_not_there(findings, tmp_path):
-    """Of plugins and of schema files."""
+    """Missing folders of plugins and of schema files are findings."""
     for name in ("FLOWHOOKS_PLUGINS_DIRS", "FLOWHOOKS_SCHEMAS_DIR"):
         (found,) = findings("plugins", code=1, **{name: str(tmp_path / "nothing")})
         assert found["mark"] == "trouble"
@@ -197,14 +197,14 @@ def place(tmp_path, new_database):
     ],
 )
 def test_databases_that_are_none(findings, place, sort, mark, said):
-    """Each case has its own text, and a database that only needs an upgrade is a note."""
+    """Each unusable database has its own text; a database that only needs an upgrade is a note."""
     last = findings("database", code=int(mark == "trouble"), FLOWHOOKS_DATABASE=place(sort))[-1]
     assert last["mark"] == mark
     assert said in last["what"]
 
 
 def test_a_file_that_cannot_be_written(findings, tmp_path, monkeypatch):
-    """The system is asked, not tried; as root nearly all may be written, so here it says no."""
+    """The check asks the system for write access and does not write; root can write, so the test fakes a refusal."""
     (tmp_path / "flowhooks.db").touch()
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(tmp_path) and access(path, mode))
@@ -213,7 +213,7 @@ def test_a_file_that_cannot_be_written(findings, tmp_path, monkeypatch):
 
 
 def test_a_damaged_file_is_trouble(server, findings, tmp_path):
-    """Pages that were overwritten are found by the database's own check, and no error gets out."""
+    """Overwritten pages are found by the database's own check, and no exception escapes."""
     with closing(sqlite3.connect(server.env["FLOWHOOKS_DATABASE"])) as whole:
         whole.execute("VACUUM INTO ?", [str(tmp_path / "flowhooks.db")])
     with (tmp_path / "flowhooks.db").open("r+b") as file:
@@ -225,7 +225,7 @@ def test_a_damaged_file_is_trouble(server, findings, tmp_path):
 
 
 def test_somebody_else_has_the_lock(findings, tmp_path):
-    """A command at work is a note, and one that does not say who it is, trouble."""
+    """A running command that holds the lock is a note; an unidentified process is a failure."""
     lock = Lock(tmp_path / "flowhooks.db")
     assert lock.acquire()
     (found,) = findings("server")
@@ -256,5 +256,5 @@ def test_somebody_else_has_the_lock(findings, tmp_path):
     ],
 )
 def test_releases_with_the_wal_reset_bug(version, affected):
-    """From 3.7.0 to 3.51.2, except the branches that have the fix."""
+    """SQLite 3.7.0 to 3.51.2 has the bug, except branches with the fix."""
     assert is_affected(version) is affected

@@ -1,4 +1,4 @@
-"""Conclusions and conditions as commands show them, filter by them, and act on them."""
+"""Commands show conclusions and conditions, filter by them, and act on them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def handlers():
 
 @pytest.fixture
 def expenses(tmp_path, new_database, make_shop):
-    """A ledger that a server has left, with events of several conclusions: `plugins` is the folder of its plugin."""
+    """The ledger of a stopped server, with events of several conclusions; `plugins` is the folder of its plugin."""
     file, folder = tmp_path / "left.db", tmp_path / "plugins"
     shutil.copy(new_database, file)
     folder.mkdir()
@@ -122,20 +122,20 @@ def flows(listed):
     ],
 )
 def test_filters(expenses, asked, options, expected):
-    """Events are found by their conclusion, and by the reason for which they are dismissed."""
+    """Events are found by their conclusion and by the reason of their dismissal."""
     expenses.take(PLUGIN, **ENDS)
     assert flows(asked("events", "list", *options, server=expenses)) == expected
 
 
 def test_a_reason_that_is_none(expenses, run):
-    """It is refused rather than passed over."""
+    """An unknown reason is refused, not ignored."""
     result = run("events", "list", "--dismissed-by", "nobody", server=expenses)
     assert result.exit_code == 2
     assert "--dismissed-by" in result.stderr
 
 
 def test_why_an_event_goes_nowhere(expenses, run, asked):
-    """A listing has the conclusion and the reason; one event has them for each handler, and says what to do."""
+    """A listing has the conclusion and the reason; `show` has the reason of each handler and the next step."""
     expenses.take(PLUGIN, **ENDS)
     text = run("events", "list", server=expenses, COLUMNS="160").stdout
     for part in ("dismissed: conditions are false", "parked: a condition cannot be decided", "approved"):
@@ -155,7 +155,7 @@ def test_why_an_event_goes_nowhere(expenses, run, asked):
 
 
 def test_more_reasons_than_are_stored(expenses, run):
-    """Twenty handlers are named, and the others are counted."""
+    """Twenty handlers are named, and the rest are counted."""
     expenses.take(MANY, rejected=ENDS["rejected"])
     text = run("events", "show", "rejected", server=expenses).stdout
     assert text.count("is not one of approved") == 20
@@ -163,7 +163,7 @@ def test_more_reasons_than_are_stored(expenses, run):
 
 
 def test_a_delivery_whose_condition_cannot_be_decided_any_more(expenses, run):
-    """It says so, rather than that its handler is not loaded, and how to close it."""
+    """The output names the undecided condition, not a missing handler, and how to close the delivery."""
     expenses.take(PLUGIN)
     assert run("handlers", "pause", "expenses:book", "--yes", server=expenses).exit_code == 0
     expenses.take(PLUGIN, approved=ENDS["approved"])
@@ -177,7 +177,7 @@ def test_a_delivery_whose_condition_cannot_be_decided_any_more(expenses, run):
 
 
 def test_reroute_to_one_handler(expenses, run, asked):
-    """Only that handler gets deliveries; a handler that is not known is refused."""
+    """Only that handler gets deliveries; an unknown handler is refused."""
     expenses.take(PLUGIN, **ENDS)
     (expenses.folder / "later.py").write_text(LATER)
     env = {"FLOWHOOKS_PLUGINS_ALLOW": "expenses,later"}
@@ -209,7 +209,7 @@ def test_plugins_show_conditions(expenses, run, asked):
 
 
 def test_send_a_conclusion(server, run, asked):
-    """It is a member of the body, and of the event."""
+    """The conclusion is a member of the body and of the event."""
     result = run("send", "concluded", "--to", server.call_backs, "--key", "leave", "--conclusion", "approved")
     assert result.exit_code == 0
     (event,) = asked("events", "show", "concluded", server=server)["events"]
@@ -217,7 +217,7 @@ def test_send_a_conclusion(server, run, asked):
 
 
 def test_handlers_of_a_newer_version(expenses, run, asked):
-    """A conclusion recorded by a newer flowhooks is named: `check` fails, and no route is explained incompletely."""
+    """A condition recorded by a newer flowhooks makes `check` fail, and no route is explained incompletely."""
     expenses.take(PLUGIN)
     with closing(sqlite3.connect(expenses.env["FLOWHOOKS_DATABASE"])) as connection, connection:
         connection.execute("UPDATE handlers SET selectors = '{\"format\": 99}' WHERE id = 'expenses:book'")

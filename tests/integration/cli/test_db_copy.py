@@ -1,4 +1,4 @@
-"""`flowhooks db copy` as it is called: what it prints, refuses and exits with, and that it never shows a password."""
+"""`flowhooks db copy`: its output, refusals and exit codes, without passwords."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ PASSWORD = "sesame"
 
 @pytest.fixture
 def source(tmp_path, new_database):
-    """A ledger with nothing in it."""
+    """An empty ledger."""
     return shutil.copy(new_database, tmp_path / "source.db")
 
 
 def test_it_says_what_it_did(run, source, tmp_path, postgresql_url):
-    """A line for each table, and that both are the same."""
+    """The output has a line for each table and says that both copies are equal."""
     result = run("db", "copy", str(source), postgresql_url)
     assert result.exit_code == 0, result.output
     assert all(table.name in result.stdout for table in metadata.tables.values())
@@ -30,7 +30,7 @@ def test_it_says_what_it_did(run, source, tmp_path, postgresql_url):
 
 
 def test_json(asked, source, tmp_path):
-    """One document; each of the two may also be an URL or a path from here."""
+    """The JSON is one document; each location may be a URL or a relative path."""
     done = asked("db", "copy", f"sqlite:///{source}", "target.db")
     assert list(done) == ["source", "target", "made", "tables", "balanced", "trouble"]
     assert (done["source"], done["target"]) == (str(source), str(tmp_path / "target.db"))
@@ -57,7 +57,7 @@ def test_json(asked, source, tmp_path):
     ],
 )
 def test_wrong_usage(run, tmp_path, words, said):
-    """Exit code 2, what is wrong, and no password."""
+    """Wrong usage exits with 2 and a reason without a password."""
     result = run("db", "copy", *words)
     assert result.exit_code == 2, result.output
     assert said in " ".join(result.output.split())
@@ -66,7 +66,7 @@ def test_wrong_usage(run, tmp_path, words, said):
 
 
 def test_trouble(run, source, tmp_path):
-    """Exit code 1 and one line, without a password, where one of them cannot be used."""
+    """An unusable location exits with 1 and one line without a password."""
     for words, said in (
         ((tmp_path / "none.db", tmp_path / "t.db"), f"there is no database at {tmp_path / 'none.db'}"),
         ((source, tmp_path / "none" / "t.db"), "does not exist"),
@@ -82,7 +82,7 @@ def test_trouble(run, source, tmp_path):
 
 
 def test_what_another_process_has_is_refused(run, source, server, tmp_path):
-    """Of a server that serves the source, or a command that has the target, it says who it is, and what to do."""
+    """A server with the source or a command with the target is named, with the remedy."""
     served = run("db", "copy", server.env["FLOWHOOKS_DATABASE"], str(tmp_path / "t.db"))
     assert served.exit_code == 1
     assert (
@@ -101,7 +101,7 @@ def test_what_another_process_has_is_refused(run, source, server, tmp_path):
 
 
 def test_other_books_are_refused(run, source, tmp_path, new_database):
-    """A target that holds what the source does not: exit code 1, the row's key, and nothing on the standard output."""
+    """A target with other data exits with 1 and the row's key; standard output is empty."""
     target = shutil.copy(new_database, tmp_path / "target.db")
     with closing(sqlite3.connect(target)) as connection, connection:
         connection.execute("INSERT INTO counters VALUES ('accepted', 'somebody', 1)")
@@ -112,7 +112,7 @@ def test_other_books_are_refused(run, source, tmp_path, new_database):
 
 
 def test_books_that_do_not_balance(run, asked, source, tmp_path):
-    """They are copied as they are, and it exits with 1, as `verify` does."""
+    """A ledger whose counts do not balance is copied unchanged, with exit code 1 as from `verify`."""
     with closing(sqlite3.connect(source)) as connection, connection:
         connection.execute("INSERT INTO counters VALUES ('accepted', 'somebody', 1)")
     done = asked("db", "copy", str(source), "target.db", code=1)
@@ -124,7 +124,7 @@ def test_books_that_do_not_balance(run, asked, source, tmp_path):
 
 
 def test_settings_that_cannot_be_used_are_wrong_usage(run, source, tmp_path):
-    """The settings are read for how long a silent process counts as alive."""
+    """Invalid settings are refused, because the expiry time of processes is read from them."""
     (tmp_path / "flowhooks.toml").write_text("[ledger]\nheartbeat_timeout = -1\n")
     result = run("db", "copy", str(source), "target.db")
     assert result.exit_code == 2
@@ -132,7 +132,7 @@ def test_settings_that_cannot_be_used_are_wrong_usage(run, source, tmp_path):
 
 
 def test_help_says_how(run):
-    """Its help names both places, and that passwords need not be given."""
+    """The help names both locations, and says that passwords need not be given."""
     text = " ".join(run("db", "copy", "--help").stdout.split())
     assert "flowhooks db copy flowhooks.db postgresql://" in text
     assert "PGPASSWORD" in text

@@ -1,4 +1,4 @@
-"""`flowhooks db purge` and `db backup` as they are called: what they print, refuse, leave behind and exit with."""
+"""`flowhooks db purge` and `db backup`: their output, refusals, files and exit codes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ PASSWORD = "sesame"
 
 @pytest.fixture
 def empty(tmp_path, new_database):
-    """A ledger with nothing in it."""
+    """An empty ledger."""
     return shutil.copy(new_database, tmp_path / "flowhooks.db")
 
 
 @pytest.fixture
 def filled(house, listens):
-    """A ledger with two events that are done, and one that is parked, all 100 days old; its database and ids."""
+    """A ledger with two finished events and a parked one, all 100 days old; its database and ids."""
     flow = house.open(listens(lambda event: None, name="h"))
     ids = [flow.take("i1").event_id, flow.take("i2").event_id, flow.take("i3", key="nobody").event_id]
     flow.close()
@@ -33,7 +33,7 @@ def filled(house, listens):
 
 
 def test_purge(run, filled, asked):
-    """It says what went; --json is what the operation answers, and of whom it was."""
+    """The output has the deleted counts; --json has the operation's response and the affected ledger."""
     database, ids = filled
     result = run("db", "purge", "--older-than", "0s", "--yes", "--database", database)
     assert result.exit_code == 0, result.output
@@ -47,7 +47,7 @@ def test_purge(run, filled, asked):
 
 
 def test_a_dry_run_and_a_filter(run, filled, asked):
-    """Nothing is changed; what is asked for narrows."""
+    """A dry run changes nothing, and filters narrow the selection."""
     database, _ = filled
     for words, wanted in (
         ((), 2),
@@ -74,14 +74,14 @@ def test_a_dry_run_and_a_filter(run, filled, asked):
     ],
 )
 def test_wrong_usage_of_purge(run, empty, words, said):
-    """Exit code 2, and what is wrong."""
+    """Wrong usage exits with 2 and a reason."""
     result = run("db", "purge", *words, "--database", str(empty))
     assert result.exit_code == 2, result.output
     assert said in " ".join(result.output.split())
 
 
 def test_backup(run, asked, empty, tmp_path):
-    """It says how large it is and how long it took; the copy is one file, whole, and for its owner only."""
+    """The output has size and duration; the copy is one complete file that only its owner can read."""
     target = tmp_path / "to" / "copy.db"
     target.parent.mkdir()
     result = run("db", "backup", str(target), "--database", str(empty))
@@ -99,7 +99,7 @@ def test_backup(run, asked, empty, tmp_path):
 
 
 def test_a_backup_needs_no_lock(run, empty, tmp_path):
-    """It reads, even if another process holds the ledger's lock."""
+    """A backup only reads, so it works while another process holds the ledger's lock."""
     lock = Lock(empty)
     assert lock.acquire()
     try:
@@ -109,7 +109,7 @@ def test_a_backup_needs_no_lock(run, empty, tmp_path):
 
 
 def test_trouble_with_a_backup(run, empty, tmp_path):
-    """Exit code 1, one line, no password, and nothing is left beside the target."""
+    """A failure exits with 1 and one line without a password, and leaves no partial file."""
     there = tmp_path / "there.db"
     there.write_bytes(b"mine")
     foreign = tmp_path / "foreign.db"
@@ -132,7 +132,7 @@ def test_trouble_with_a_backup(run, empty, tmp_path):
 
 
 def test_a_backup_of_an_older_version(run, tmp_path, pending_migration):
-    """It is made, for this is when one is wanted most: before an upgrade. Its books are not looked at."""
+    """A ledger of an older version can be backed up before its upgrade; its counts are not checked."""
     old = tmp_path / "old.db"
     _, before = upgrade(f"sqlite:///{old}")
     pending_migration()
@@ -144,7 +144,7 @@ def test_a_backup_of_an_older_version(run, tmp_path, pending_migration):
 
 
 def test_a_backup_whose_books_do_not_balance(run, empty, tmp_path):
-    """It is made all the same, and says so: exit code 1."""
+    """A ledger whose counts do not balance is backed up, with exit code 1."""
     with closing(sqlite3.connect(empty)) as connection:
         connection.execute("INSERT INTO counters VALUES ('accepted', 'x', 7)")
         connection.commit()
@@ -155,7 +155,7 @@ def test_a_backup_whose_books_do_not_balance(run, empty, tmp_path):
 
 
 def test_a_spoilt_file_makes_no_backup(run, empty, tmp_path):
-    """A copy that is not whole does not get its name."""
+    """An incomplete copy does not get the target's name."""
     with empty.open("r+b") as file:
         file.seek(4096 * 3)
         file.write(os.urandom(4096 * 4))

@@ -1,4 +1,4 @@
-"""`flowhooks handlers list`, `pause` and `resume`, done by a running server, and by the command where none runs."""
+"""`flowhooks handlers list`, `pause` and `resume`, executed by a running server and without one."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from flowhooks.ledger.reader import Reader
 
 @pytest.fixture
 def resumed(server, run):
-    """Whatever a test pauses is resumed at its end."""
+    """Resume at the end whatever handlers the test paused."""
     yield
     run("handlers", "resume", "*", "--yes", server=server)
 
 
 def test_pause_and_resume(server, run, asked, settled, resumed):
-    """Asked of the server: what comes waits, is said to wait and why, and runs afterwards."""
+    """On a server, new deliveries of a paused handler wait with a reason, and run after the resume."""
     dry = run("handlers", "pause", "shop:grant", "--dry-run", server=server)
     assert dry.stdout == "Would be paused: shop:grant. 0 deliveries wait.\n"
     done = run("handlers", "pause", "shop:grant", "--note", "moving", "--yes", server=server)
@@ -39,7 +39,7 @@ def test_pause_and_resume(server, run, asked, settled, resumed):
 
 
 def test_list(server, run, asked, resumed):
-    """Each handler, since when it is paused, what is stored for it and what it listens to; it fits the width."""
+    """The list has each handler, the start of its pause, its deliveries and selectors, within the width."""
     asked("handlers", "pause", "shop:book", "--yes", server=server)
     found = {one["id"]: one for one in asked("handlers", "list", server=server)["handlers"]}
     assert set(found) == {"shop:grant", "shop:book", "shop:copy", "shop:hang"}
@@ -53,7 +53,7 @@ def test_list(server, run, asked, resumed):
 
 
 def test_as_json(server, asked, resumed):
-    """The result of the operation, and whether a server did it."""
+    """JSON has the operation's result and whether a server executed it."""
     assert asked("handlers", "pause", "shop:copy", "shop:c*", "--yes", server=server) == {
         "handlers": ["shop:copy"],
         "skipped": [],
@@ -66,7 +66,7 @@ def test_as_json(server, asked, resumed):
 
 
 def test_a_handler_that_nobody_knows(server, run):
-    """A typing error changes nothing, even beside others, and names what may have been meant."""
+    """An unknown handler changes nothing, even among known ones, and a similar name is suggested."""
     result = run("handlers", "pause", "shop:copy", "shop:grnt", "--yes", server=server)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "Error: no handler shop:grnt is registered; did you mean shop:grant?\n"
@@ -74,7 +74,7 @@ def test_a_handler_that_nobody_knows(server, run):
 
 
 def test_it_asks_first(server, run, at_a_terminal, resumed):
-    """At a terminal it asks; without one it needs an option."""
+    """At a terminal the command asks; without a terminal it needs an option."""
     refused = run("handlers", "pause", "shop:copy", server=server)
     assert (refused.exit_code, "There is no terminal to ask for confirmation" in refused.stderr) == (2, True)
     said, code = at_a_terminal("handlers", "pause", "shop:copy", typed="n\n")
@@ -84,7 +84,7 @@ def test_it_asks_first(server, run, at_a_terminal, resumed):
 
 
 def test_without_a_server(make_shop, tmp_path, run):
-    """The command does it; waiting deliveries run when a server starts, and stay paused until they are resumed."""
+    """Without a server the command pauses and resumes; waiting deliveries run once a server starts."""
     folder = tmp_path / "shop"
     folder.mkdir()
     shop = make_shop(folder, folder / "shop.db")

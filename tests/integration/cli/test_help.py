@@ -9,7 +9,7 @@ from flowhooks.cli.main import COMMANDS, main
 
 
 def commands():
-    """Every command, each with the words that call it."""
+    """Every command as the words that call it."""
     context = click.Context(main)
     for name in COMMANDS:
         command = main.get_command(context, name)
@@ -40,7 +40,7 @@ READ_NO_SETTINGS = {("serve",), ("send",), ("plugins", "new"), ("sources", "new"
 
 
 def test_every_command_is_there():
-    """The commands of the reference exist, and no other."""
+    """The commands are exactly those of the reference."""
     assert list(ALL) == [
         ("serve",),
         ("worker",),
@@ -87,7 +87,7 @@ def test_every_command_is_there():
 
 @pytest.mark.parametrize("words", ALL, ids=" ".join)
 def test_help_is_there_and_has_no_marks_left(run, words):
-    """Every command's --help ends well, and shows neither a block mark nor a docstring's backslash."""
+    """Every command's --help exits with 0 and shows no block mark or backslash of a docstring."""
     result = run(*words, "--help")
     assert result.exit_code == 0
     assert f"Usage: main {' '.join(words)}" in result.stdout
@@ -97,7 +97,7 @@ def test_help_is_there_and_has_no_marks_left(run, words):
 
 @pytest.mark.parametrize("words", [words for words in LEAVES if words != ("serve",)], ids=" ".join)
 def test_help_teaches_by_examples(run, words):
-    """Two to four examples, each on a line of its own and of options that the command has."""
+    """Each help has two to four examples, each on its own line with existing options."""
     lines = run(*words, "--help").stdout.splitlines()
     start = lines.index("  Examples:")
     examples = lines[start + 1 : lines.index("", start)]
@@ -111,12 +111,12 @@ def test_help_teaches_by_examples(run, words):
 
 @pytest.mark.parametrize("words", LISTINGS, ids=" ".join)
 def test_every_listing_has_json(run, words):
-    """Whatever lists something can print JSON."""
+    """Every listing command can print JSON."""
     assert "--json" in run(*words, "--help").stdout
 
 
 def test_wrong_usage_is_said_in_short(run):
-    """A command, an option or a value that does not exist: exit code 2, and an error that names it."""
+    """An unknown command, option or value exits with 2 and an error that names it."""
     for arguments, named in (
         (("nonsense",), "nonsense"),
         (("events", "nonsense"), "nonsense"),
@@ -136,7 +136,7 @@ def test_wrong_usage_is_said_in_short(run):
 
 @pytest.mark.parametrize("words", [words for words in LEAVES if words not in READ_NO_SETTINGS], ids=" ".join)
 def test_an_unknown_setting_is_refused_everywhere(run, words):
-    """A misspelt variable is an error of every command that reads settings: 2, or among the findings of check."""
+    """A misspelt variable is an error of every command that reads settings: exit code 2, or a finding of `check`."""
     more = {("events", "show"): ("x",), ("events", "replay"): ("--all", "--yes")}
     more |= {("events", "reroute"): ("--all", "--yes"), ("events", "dismiss"): ("--all", "--yes")}
     more |= {("alerts", "acknowledge"): ("x",)}

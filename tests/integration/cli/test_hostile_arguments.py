@@ -1,4 +1,4 @@
-"""Echoed parts of an argument are inert in every command; commands that are printed for pasting are quoted."""
+"""Every command escapes the parts of arguments that it repeats, and quotes commands that it prints for pasting."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STARTS = {("serve",), ("worker",)}
 
 
 def parameters(words):
-    """The options and arguments of a command that take a value: how it is given."""
+    """How to pass a value to each option and argument of a command that takes one."""
     context = click.Context(main)
     command = main
     for word in words:
@@ -33,14 +33,14 @@ def parameters(words):
 
 
 def inert(result):
-    """Nothing that a terminal would obey, and no line that a value began."""
+    """Check that the output has no control sequence, and no line that a value began."""
     text = result.stdout + result.stderr
     return not CONTROLS.search(text) and not re.search(r"(?m)^\s*faked", text)
 
 
 @pytest.mark.parametrize("words", LEAVES, ids=" ".join)
 def test_what_no_command_takes_is_echoed_inertly(run, words):
-    """An option that there is not, and arguments too many."""
+    """Unknown options and surplus arguments are escaped."""
     for arguments in ((f"--{HOSTILE}",), (HOSTILE,) * 9, (f"-{HOSTILE}",)):
         result = run(*words, *arguments)
         assert result.exit_code != 0
@@ -48,7 +48,7 @@ def test_what_no_command_takes_is_echoed_inertly(run, words):
 
 
 def test_no_command_and_no_option_of_that_name(run):
-    """Before any command is known, and within a group."""
+    """Unknown commands and options are escaped, at the top and within a group."""
     for words in ((HOSTILE,), (f"--{HOSTILE}",), ("events", HOSTILE), ("events", f"--{HOSTILE}")):
         result = run(*words)
         assert result.exit_code == 2
@@ -64,7 +64,7 @@ NEEDS = {
 
 @pytest.mark.parametrize("words", [words for words in LEAVES if words not in STARTS], ids=" ".join)
 def test_values_are_echoed_inertly(run, server, words):
-    """Each option and argument with a value that nothing fits, beside a server."""
+    """Invalid values of each option and argument are escaped beside a server."""
     for given in parameters(words):
         result = run(*words, *NEEDS.get(words, ()), *given, server=server)
         assert inert(result), given
@@ -79,7 +79,7 @@ def test_values_are_echoed_inertly(run, server, words):
     ids=" ".join,
 )  # fmt: skip
 def test_at_a_terminal(at_a_terminal, words):
-    """A terminal gets one line about it, and no sequence that it obeys."""
+    """A terminal gets one line about the value and no control sequence."""
     said, code = at_a_terminal(*words, HOSTILE, typed="")
     assert code != 0
     text = said.replace("\r\n", "\n")
@@ -89,7 +89,7 @@ def test_at_a_terminal(at_a_terminal, words):
 
 
 def test_a_suggested_command_is_one_command(run, server, tmp_path):
-    """Commands that `events show` suggests for a parked event run nothing an engine sent, and name all that it has."""
+    """Commands that `events show` suggests for a parked event are quoted, and have all values of the event."""
     server.post("shell", processDefinitionKey=SHELL, callBackProcessClass=SHELL, processDefinitionVersion=9)
     text = run("events", "show", "shell", server=server).stdout
     (command,) = re.findall(r"(flowhooks routes .*) explains", text)

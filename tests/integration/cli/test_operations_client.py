@@ -1,4 +1,4 @@
-"""Operations where no server runs, where one is half there, and where they stop half-way."""
+"""Operations without a server, with an unreachable server, and interrupted operations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flowhooks.operations import replay
 
 @pytest.fixture
 def lock(left):
-    """The lock of what was left, held by somebody else than the command."""
+    """The lock of the stopped server's ledger, held by another process than the command."""
     lock = Lock(left.file)
     assert lock.acquire()
     yield lock
@@ -27,7 +27,7 @@ def lock(left):
 
 
 def states(left):
-    """How many deliveries are in each state, and how many events there are."""
+    """The number of deliveries in each state, and of events."""
     with closing(Reader(f"sqlite:///{left.file}")) as reader:
         return reader.verify().deliveries
 
@@ -45,7 +45,7 @@ def test_without_a_server_it_is_done_here(left, run, asked):
 
 
 def test_one_event_is_meant_by_its_id(left, run, asked):
-    """Ids reach the operation done here as they reach the one done by a server."""
+    """Ids reach an operation that the command executes as they reach a server."""
     with closing(Reader(f"sqlite:///{left.file}")) as reader:
         (stored,) = reader.find(EventFilter(flow_instance_id="f0"), limit=1)
     assert asked("events", "replay", stored.event.id, "--yes", server=left)["deliveries"] == 1
@@ -53,7 +53,7 @@ def test_one_event_is_meant_by_its_id(left, run, asked):
 
 
 def test_what_plugins_print_is_not_the_answer(left, run):
-    """A plugin that prints while it is loaded does not spoil JSON on the standard output."""
+    """A plugin that prints while it is loaded does not break JSON on the standard output."""
     for arguments in (
         ("events", "reroute", "--parked"),
         ("events", "reroute", "--parked", "--dry-run"),
@@ -66,7 +66,7 @@ def test_what_plugins_print_is_not_the_answer(left, run):
 
 
 def test_a_dry_run_changes_nothing(left, run, tmp_path):
-    """Without a server it does not even take the lock, and leaves the file as it was."""
+    """Without a server a dry run takes no lock and leaves the file unchanged."""
     before = left.file.read_bytes()
     (left.folder / "shop.py").write_text("raise SystemExit('no')")
     for arguments in (("replay", "--all"), ("reroute", "--parked")):
@@ -76,7 +76,7 @@ def test_a_dry_run_changes_nothing(left, run, tmp_path):
 
 
 def test_a_missing_plugin_is_named_on_the_way(left, run):
-    """Replaying without the plugin says on the standard error whose deliveries wait for whom."""
+    """A replay without the plugin names on standard error the deliveries that wait and their plugin."""
     result = run("events", "replay", "--all", "--yes", server=left, FLOWHOOKS_PLUGINS_ALLOW="none")
     assert result.stdout.startswith("4 deliveries run again")
     assert "handler_missing" in result.stderr
@@ -84,14 +84,14 @@ def test_a_missing_plugin_is_named_on_the_way(left, run):
 
 
 def test_pages_are_added_up(left, asked, monkeypatch):
-    """An operation is asked for until all is done, and its numbers are one sum."""
+    """The command repeats an operation until all is done, and prints the totals."""
     monkeypatch.setattr(replay, "PAGE_SIZE", 1)
     done = asked("events", "replay", "--all", "--yes", server=left)
     assert (done["events"], done["deliveries"], done["next"]) == (4, 4, "")
 
 
 def test_ctrl_c_lets_the_step_be_done_and_says_how_far_it_came(left, run, monkeypatch):
-    """The first Ctrl-C ends it after the page under way, with exit code 130; the same command goes on."""
+    """The first Ctrl-C ends it after the current page with exit code 130; the same command continues."""
     monkeypatch.setattr(replay, "PAGE_SIZE", 1)
     page, pages = Reader.page, []
 
@@ -115,7 +115,7 @@ def test_ctrl_c_lets_the_step_be_done_and_says_how_far_it_came(left, run, monkey
 
 
 def test_what_would_be_done_twice_is_gone_on_with_by_its_place(left, run, monkeypatch):
-    """An interrupted `--again` says where to go on, so that nothing that ran is run once more."""
+    """An interrupted `--again` prints where to continue, so that no delivery runs twice."""
     monkeypatch.setattr(replay, "PAGE_SIZE", 1)
     page = Reader.page
 
@@ -132,7 +132,7 @@ def test_what_would_be_done_twice_is_gone_on_with_by_its_place(left, run, monkey
 
 
 def test_a_second_ctrl_c_stops_at_once(left, run, monkeypatch):
-    """Then nobody can say whether the page under way was done, and that is what is said."""
+    """A second Ctrl-C says that the result of the current page is not known."""
 
     def interrupted(self, *args, **kwargs):
         signal.raise_signal(signal.SIGINT)
@@ -145,7 +145,7 @@ def test_a_second_ctrl_c_stops_at_once(left, run, monkeypatch):
 
 
 def test_another_command_holds_the_lock(left, lock, run):
-    """A holder without an address is a command at work or a server that starts: try again."""
+    """A holder without an address is a command or a starting server: the message says to retry."""
     result = run("events", "replay", "--all", "--yes", server=left)
     assert result.exit_code == 1
     assert "uses the database exclusively" in result.stderr
@@ -155,7 +155,7 @@ def test_another_command_holds_the_lock(left, lock, run):
 
 
 def test_the_server_of_the_lock_is_not_there(left, lock, run):
-    """Its address is refused: who it is, where, and what to do."""
+    """If the server's address refuses connections, the message names server, address and remedy."""
     with closing(socket.socket()) as unused:
         unused.bind(("127.0.0.1", 0))
         admin = f"http://127.0.0.1:{unused.getsockname()[1]}"
@@ -170,7 +170,7 @@ def test_the_server_of_the_lock_is_not_there(left, lock, run):
 
 
 def answering(status, body):
-    """A request handler that gives every POST one answer."""
+    """A request handler that gives every POST the same response."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
@@ -197,7 +197,7 @@ def answering(status, body):
     ],
 )
 def test_what_else_a_server_may_answer(left, lock, run, answer):
-    """Each becomes one line that says what to do, and exit code 1; the token is in none."""
+    """Each unexpected response is one line with a remedy and exit code 1, without the token."""
     status, body, said = answer
     with HTTPServer(("127.0.0.1", 0), answering(status, body)) as other:
         thread = threading.Thread(target=other.handle_request)
@@ -212,7 +212,7 @@ def test_what_else_a_server_may_answer(left, lock, run, answer):
 
 
 def test_the_lock_is_let_go_of(left, run):
-    """After a command that failed half-way through opening, a server could start."""
+    """A command that fails while it opens the ledger releases the lock."""
     missing = str(left.folder / "nothing")
     result = run("events", "replay", "--all", "--yes", server=left, FLOWHOOKS_PLUGINS_DIRS=missing)
     assert (result.exit_code, result.stdout) == (2, "")

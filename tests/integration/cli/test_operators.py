@@ -22,7 +22,7 @@ def run(*words, given=""):
 
 
 def test_a_password(tmp_path):
-    """It is read from the standard input, and only its hash is printed, as settings take it."""
+    """The password is read from standard input, and only its hash is printed, in the form of the settings."""
     ran = run("new", "li.wei", "--role", "operate", given=f"{PASSWORD}\n")
     assert ran.exit_code == 0, ran.output
     assert PASSWORD not in ran.output
@@ -33,7 +33,7 @@ def test_a_password(tmp_path):
 
 
 def test_a_terminal_is_asked_twice(monkeypatch):
-    """Two passwords that differ, or are too short, are asked for again; nothing of them is shown."""
+    """Different or short passwords are requested again, and are not shown."""
     monkeypatch.setattr("flowhooks.cli.operators._is_terminal", lambda: True)
     answers = ["short", "short", PASSWORD, "another one", PASSWORD, PASSWORD]
     ran = run("new", "li", "--role", "view", given="".join(f"{one}\n" for one in answers))
@@ -44,7 +44,7 @@ def test_a_terminal_is_asked_twice(monkeypatch):
 
 
 def test_a_token():
-    """It is shown once, beside the section and not in it, and has 32 random bytes."""
+    """The token has 32 random bytes, and is shown once beside the section, not in it."""
     ran = run("new", "prometheus", "--role", "view", "--token")
     token = ran.stderr.splitlines()[-1]
     assert len(token) == 43
@@ -67,14 +67,14 @@ def test_a_token():
     ],
 )
 def test_wrong_usage(words, given, says):
-    """Exit code 2, and what to do."""
+    """Wrong usage exits with 2 and a remedy."""
     ran = run(*words, given=given)
     assert ran.exit_code == 2
     assert says in ran.stderr
 
 
 def test_the_list(tmp_path):
-    """Names, roles and kinds of credential, for people and as JSON; no hash."""
+    """The list has names, roles and kinds of credential, as text and as JSON, without hashes."""
     file = tmp_path / "f.toml"
     file.write_text(run("new", "li", "--role", "operate", given=f"{PASSWORD}\n").stdout)
     with file.open("a") as more:

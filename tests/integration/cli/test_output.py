@@ -1,4 +1,4 @@
-"""How commands print: inert, readable, and the same JSON wherever it goes."""
+"""Output of commands: no control sequences, readable text, and the same JSON everywhere."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
     "arguments", [("events", "list"), ("events", "show", "hostile"), ("events", "list", "--json"), ("routes",)]
 )
 def test_hostile_values_are_inert(server, run, arguments):
-    """Escape sequences, bells, line ends, marks that turn the text round: all are shown, none is obeyed."""
+    """Escape sequences, bells, line ends and direction marks are shown, not executed."""
     result = run(*arguments, server=server)
     assert result.exit_code == 0
     assert not CONTROLS.search(result.stdout)
 
 
 def test_hostile_values_are_shown_whole(server, run, asked):
-    """Escaped, not dropped; markup and emoji names stay the letters that they are; JSON has the value itself."""
+    """Values are escaped, not dropped; markup and emoji names stay unchanged; JSON has the value itself."""
     text = run("events", "show", "hostile", server=server).stdout
     assert "business key   a\\u001b[31m\\u0007b\\nc\\u202ed[red]e[/red]\\u009b\\u007f:smile:\n" in text
     (event,) = asked("events", "show", "hostile", server=server)["events"]
@@ -34,7 +34,7 @@ def test_hostile_values_are_shown_whole(server, run, asked):
 
 
 def test_hostile_values_in_a_table(capsys):
-    """Within a cell, only its own line ends begin a line."""
+    """In a table cell, only the table's own line ends begin a line."""
     output.print_table(("[bold]a", "b"), [("x\x1b[2Jy [red]z[/red] :smile:", "one\ntwo"), ("合同\u202e", "")])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines if "─" not in line] == [
@@ -46,7 +46,7 @@ def test_hostile_values_in_a_table(capsys):
 
 
 def test_at_a_terminal_too(server, at_a_terminal):
-    """Colours are ours alone, and no value adds to them."""
+    """Only flowhooks sets colours, and no value adds any."""
     said, code = at_a_terminal("events", "show", "hostile", typed="")
     assert code == 0
     assert set(re.findall("\x1b\\[[0-9;]*m", said)) == {"\x1b[32m", "\x1b[0m"}
@@ -54,7 +54,7 @@ def test_at_a_terminal_too(server, at_a_terminal):
 
 
 def test_json_is_one_document_in_any_encoding(server, spawn):
-    """Where the standard output cannot write Chinese, JSON escapes it and text does not fail."""
+    """If standard output cannot encode Chinese, JSON escapes it and text does not fail."""
     started = [
         spawn("events", "show", "parked", *more, server=server, PYTHONIOENCODING="latin-1")
         for more in ((), ("--json",))
@@ -76,19 +76,19 @@ def test_json_is_one_document_in_any_encoding(server, spawn):
     ],
 )
 def test_durations(microseconds, text):
-    """In the unit that people would use."""
+    """Durations are printed in the largest fitting unit."""
     assert output.format_duration(microseconds) == text
 
 
 def test_a_bar_only_where_somebody_sees_it(capsys):
-    """No terminal, no bar; and nothing is counted for it."""
+    """Without a terminal there is no progress bar, and no count for it."""
     with output.progress_bar("work", lambda: pytest.fail("counted")) as advance:
         advance(1)
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_bar_where_work_is_slow(monkeypatch):
-    """At a terminal, once it takes long, it says how much of how much is done, and leaves nothing behind."""
+    """At a terminal a slow operation shows its progress, and removes the bar at the end."""
 
     class Terminal(io.StringIO):
         def isatty(self):
@@ -103,7 +103,7 @@ def test_a_bar_where_work_is_slow(monkeypatch):
 
 
 def test_a_value_that_is_very_long(capsys):
-    """A cell is cut; a line is not."""
+    """A long value is cut in a cell, but not in a line."""
     output.print_table(("a",), [("x" * 100_000,)])
     assert capsys.readouterr().out.count("x") < output.MAX_CELL_CHARS
     output.print_line("y" * 100_000)

@@ -8,7 +8,7 @@ import pytest
 
 
 def test_every_route(server, asked, run):
-    """Each way in, with its handler and whether that is here; and as a table with a sum."""
+    """Each route has its selector, its handler and whether that is loaded; the table has a total."""
     routes = asked("routes", server=server)["routes"]
     assert {
         "kind": "complete",
@@ -53,7 +53,7 @@ def handlers():
 
 
 def test_how_deliveries_take_turns(asked, run, tmp_path):
-    """The order key of a handler and its concurrency, in the table and as JSON."""
+    """The table and JSON have the order key of a handler and its concurrency."""
     (tmp_path / "turns.py").write_text(TURNS)
     env = {"FLOWHOOKS_PLUGINS_DIRS": str(tmp_path), "FLOWHOOKS_PLUGINS_ALLOW": "turns"}
     found = {one["handler_id"]: (one["order_by"], one["concurrency"]) for one in asked("routes", **env)["routes"]}
@@ -81,7 +81,7 @@ def test_how_deliveries_take_turns(asked, run, tmp_path):
     ],
 )
 def test_one_look_up_explained(server, asked, options, verdicts):
-    """Each candidate won or lost, for a reason; nobody at all is exit code 1."""
+    """Each candidate matches or not, with the reason; without a match the exit code is 1."""
     won = any(verdicts.values())
     found = asked("routes", *options, server=server, code=0 if won else 1)
     assert {one["handler_id"]: one["matched"] for one in found["candidates"]} == verdicts
@@ -91,7 +91,7 @@ def test_one_look_up_explained(server, asked, options, verdicts):
 
 
 def test_the_explanation_for_people(server, run):
-    """Why it lost, where it goes, and what may have been meant."""
+    """The text has the reason for no match, the resulting state and similar names."""
     result = run("routes", "--key", "order", "--version", "2", server=server)
     assert result.exit_code == 0
     assert "with key order, version 2:" in result.stdout
@@ -106,7 +106,7 @@ def test_the_explanation_for_people(server, run):
 
 
 def test_settings_decide_what_becomes_of_it(server, asked, tmp_path):
-    """Rejected, ignored, and a source that no setting names."""
+    """The explanation covers rejection, ignored keys, and a source that is not configured."""
     assert (
         asked("routes", "--key", "x", server=server, code=1, FLOWHOOKS_ROUTING_NO_HANDLER="reject")["result"]
         == "rejected"
@@ -129,7 +129,7 @@ def test_the_source_is_the_first_one_of_the_settings(server, asked, run, tmp_pat
 
 
 def test_handlers_that_are_not_here_are_routes_too(server, asked, run, tmp_path):
-    """Known from the ledger: missing, denied or quarantined; an event still goes to them."""
+    """Missing, denied or quarantined handlers of the ledger are routes: events still match them."""
     for env, state in (
         ({"FLOWHOOKS_PLUGINS_DIRS": ""}, "missing"),
         ({"FLOWHOOKS_PLUGINS_DENY": "shop"}, "denied"),
@@ -146,7 +146,7 @@ def test_handlers_that_are_not_here_are_routes_too(server, asked, run, tmp_path)
 
 
 def test_without_a_ledger(run, asked, tmp_path):
-    """None yet is no reason to fail, nor is one that cannot be read, of which a line says so."""
+    """A missing ledger is no failure; an unreadable one is a line."""
     assert run("routes").stdout == "No handler is registered: every callback would be parked.\n"
     assert not list(tmp_path.iterdir())
     (tmp_path / "flowhooks.db").write_text("nonsense " * 200)
@@ -220,7 +220,7 @@ def test_conclusions_and_conditions_are_listed(expenses, asked, run):
     ],
 )
 def test_a_body_explained(expenses, tmp_path, given, verdict, gets):
-    """Its members count as a callback's do, options override them, and each condition has one of three values."""
+    """Members of a body count as in a callback, options override them, and each condition has one of three values."""
     body, *options = given
     (tmp_path / "body.json").write_text(json.dumps({"processDefinitionId": "expense:3:77", **body}))
     code = int(verdict in {"parked", "rejected"})
@@ -236,7 +236,7 @@ def test_a_body_explained(expenses, tmp_path, given, verdict, gets):
 
 
 def test_the_conditions_of_each_handler_are_explained(expenses, tmp_path):
-    """With the member that is missing, the source's own word, and what may have been meant."""
+    """The explanation has the missing member, the condition's source text, and similar names."""
     (tmp_path / "body.json").write_text(json.dumps({"processDefinitionKey": "expense", "conclusion": "agree"}))
     found = expenses("--data", str(tmp_path / "body.json"))
     assert (found["event"]["conclusion"], found["event"]["conclusion_sent"]) == ("approved", "agree")
@@ -257,7 +257,7 @@ def test_the_conditions_of_each_handler_are_explained(expenses, tmp_path):
 
 
 def test_a_body_from_the_standard_input(expenses):
-    """As another command prints it."""
+    """A body is read from standard input as another command prints it."""
     body = json.dumps({"processDefinitionKey": "expense", "conclusion": "approved", "amount": 1})
     assert list(expenses("--data", "-", given=body)["handlers"]) == ["expenses:book"]
 
@@ -267,7 +267,7 @@ def test_a_body_from_the_standard_input(expenses):
     [("{", "cannot be read at line 1"), ('{"a": 1, "a": 2}', "two members named"), ("[]", "not an object")],
 )
 def test_a_file_that_is_no_body(run, expenses, tmp_path, body, why):
-    """It is read as strictly as a callback."""
+    """The file is parsed as strictly as a callback."""
     (tmp_path / "body.json").write_text(body)
     result = run("routes", "--data", str(tmp_path / "body.json"), **expenses.env)
     assert result.exit_code == 2

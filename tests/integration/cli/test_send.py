@@ -1,4 +1,4 @@
-"""`flowhooks send`, to a real server and to others."""
+"""`flowhooks send`, to a real server and to other servers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 @pytest.fixture
 def other():
-    """A server that keeps what it was sent; `answers` has its status, headers and body."""
+    """A server that stores what it receives; `answers` has its status, headers and body."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
@@ -43,7 +43,7 @@ def other():
 
 
 def test_a_call_back_that_succeeds(server, run, asked):
-    """Status, the event's id and the body; the event is there with what the options named."""
+    """The output has the status, the event's id and the body; the event has the members that the options set."""
     result = run("send", "s1", "--to", server.call_backs, "--key", "leave", "--business-key", "合同", "--version", "7")
     assert result.exit_code == 0
     status, header, *body = result.stdout.splitlines()
@@ -55,7 +55,7 @@ def test_a_call_back_that_succeeds(server, run, asked):
 
 
 def test_a_call_back_that_fails(server, run, asked):
-    """A handler's failure is 500 and exit code 1; the handler's text colours nothing."""
+    """A failed handler is 500 and exit code 1; its text has no colours."""
     arguments = ("send", "s2", "--to", server.call_backs, "--key", "order", "--version", "2")
     result = run(*arguments)
     assert result.exit_code == 1
@@ -68,7 +68,7 @@ def test_a_call_back_that_fails(server, run, asked):
 
 
 def test_not_waiting_and_language(server, asked):
-    """`--async` and `--wait` are the request's Prefer, `--language` its Accept-Language."""
+    """`--async` and `--wait` set the request's Prefer, `--language` its Accept-Language."""
     found = asked("send", "s3", "--to", server.call_backs, "--key", "nobody", "--async", "--language", "zh")
     assert found["status"] == 202
     assert found["headers"]["Preference-Applied"] == "respond-async"
@@ -79,7 +79,7 @@ def test_not_waiting_and_language(server, asked):
 
 @pytest.mark.parametrize("data", ['{"processDefinitionKey": "x", "n": 1.50}', "@body.json", "-"])
 def test_data_is_sent_as_it_is(other, run, tmp_path, data):
-    """From the option, a file or the standard input, byte for byte where no option names a member."""
+    """Data of an option, a file or standard input is sent byte for byte if no option sets a member."""
     raw = b'{"processDefinitionKey": "x", "n": 1.50}'
     (tmp_path / "body.json").write_bytes(raw)
     assert run("send", "i", "--to", other.url, "--data", data, given=raw).exit_code == 0
@@ -99,14 +99,14 @@ def test_options_go_over_data(other, run):
 
 
 def test_the_path_is_encoded(other, run):
-    """An id goes as one segment, whatever it holds; a path of the address stays in front."""
+    """An id is encoded as one path segment; a path in the address is kept before it."""
     run("send", "a/b?ü ..", "--to", f"{other.url}/prefix/", "--kind", "x/y")
     assert unquote(other.path) == "/prefix/flow/a/b?ü ../call-back/x/y"
     assert other.path.count("/") == 5
 
 
 def test_the_token_comes_from_the_environment_or_a_file(other, run, tmp_path):
-    """Never from an option; the file goes before the variable."""
+    """The token is never an option; a file overrides the variable."""
     run("send", "i", "--to", other.url)
     assert "Authorization" not in other.headers
     run("send", "i", "--to", other.url, FLOWHOOKS_TOKEN="from-variable")
@@ -117,7 +117,7 @@ def test_the_token_comes_from_the_environment_or_a_file(other, run, tmp_path):
 
 
 def test_it_goes_where_it_was_sent(other, run):
-    """Neither through a proxy nor after a redirect: the token is for one server."""
+    """The command uses no proxy and follows no redirect, because the token is for one server."""
     other.answers = (307, {"Location": "http://127.0.0.1:1/elsewhere"}, b"")
     result = run("send", "i", "--to", other.url, FLOWHOOKS_TOKEN="t", http_proxy="http://127.0.0.1:1")
     assert result.exit_code == 1
@@ -125,14 +125,14 @@ def test_it_goes_where_it_was_sent(other, run):
 
 
 def test_a_hostile_answer_is_inert(other, run):
-    """Control characters in a status, header or body reach no terminal."""
+    """Control characters in a status, header or body are not printed."""
     other.answers = (200, {"Flowhooks-Event": "\x1b[31mred"}, "\x1b]0;title\x07\u202eabc\x9b".encode())
     result = run("send", "i", "--to", other.url)
     assert result.stdout == ("200 OK\nFlowhooks-Event: \\u001b[31mred\n\n\\u001b]0;title\\u0007\\u202eabc\\u009b\n")
 
 
 def test_nobody_answers(run):
-    """One line: who was called, and why there is no answer."""
+    """An unreachable server is one line with its address and the reason."""
     with closing(socket.socket()) as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
@@ -145,7 +145,7 @@ def test_nobody_answers(run):
 
 @pytest.mark.parametrize("said", [b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"])
 def test_what_answers_is_no_http_server(run, said):
-    """A connection that is closed, another protocol or an answer cut short: one line, exit code 1."""
+    """A closed connection, another protocol or a truncated response is one line and exit code 1."""
 
     def answer():
         connection, _ = listening.accept()
@@ -185,7 +185,7 @@ def test_what_answers_is_no_http_server(run, said):
     ],
 )
 def test_wrong_usage(run, tmp_path, arguments, said):
-    """Exit code 2 before anything is sent; no credential is repeated."""
+    """Wrong usage exits with 2 before anything is sent; no credential is repeated."""
     (tmp_path / "spoilt").write_text("secret secret")
     (tmp_path / "empty").touch()
     result = run("send", "i", *arguments)

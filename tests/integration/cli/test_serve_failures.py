@@ -1,4 +1,4 @@
-"""Starts of the server that cannot succeed: one clear line, an exit code, no traceback, nothing left running."""
+"""Starts of the server that fail: one clear line, an exit code, no traceback, and no process left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SERVE = ("serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory, spawn, new_database, server):
-    """Every start of the table below: its exit code and what it printed. They start together, for the clock's sake."""
+    """The exit code and output of every start of the table below; they run together to save time."""
     folder = tmp_path_factory.mktemp("starts")
     (folder / "text.db").write_text("not a database, and long enough to be read as none\n" * 20)
     (folder / "folder.db").mkdir()
@@ -79,7 +79,7 @@ def ended(tmp_path_factory, spawn, new_database, server):
     ],
 )
 def test_a_start_that_cannot_succeed(ended, server, name, code, said):
-    """It says what is in the way, and where; no traceback, no log."""
+    """The line names the obstacle and its place; there is no traceback and no log."""
     folder, port, printed = ended
     out, err, returned = printed[name]
     assert (returned, out) == (code, "")
@@ -107,7 +107,7 @@ def test_a_start_that_cannot_succeed(ended, server, name, code, said):
     ],
 )
 def test_settings_that_cannot_be_used(run, tmp_path, arguments, said):
-    """Each problem is a line, the exit code is 2, no password is repeated, and no file is made."""
+    """Each problem is a line, the exit code is 2, no password is repeated, and no file is created."""
     (tmp_path / "unknown.toml").write_text("listn = 1\nanswer_wait = 100\n")
     (tmp_path / "broken.toml").write_text("listen = \n")
     result = run(*SERVE, *arguments)

@@ -1,4 +1,4 @@
-"""`flowhooks sources`: sections to add or to replace, descriptions of them, and whether a server accepts them."""
+"""`flowhooks sources`: sections to add or replace, their descriptions, and whether a server accepts credentials."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SECRET = f"whsec_{base64.b64encode(b'e' * 32).decode()}"
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    """Commands run in a folder of the test's own."""
+    """Commands that run in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -38,7 +38,7 @@ def run(*words, **environ):
 
 
 def private(path, text):
-    """A file that nobody else can read."""
+    """A file that only its owner can read."""
     path.touch(0o600)
     path.write_text(f"{text}\n")
     return path
@@ -50,14 +50,14 @@ def mode(path):
 
 
 def known(path, **environ):
-    """The names and the credentials of the sources in a file."""
+    """The names and credentials of the sources in a file."""
     loaded = settings.load(path, environ, {})
     return loaded.sources, settings.load_source_credentials(loaded, environ)
 
 
 @pytest.mark.parametrize(("option", "what"), [("--signed", "keys"), ("--token", "tokens")])
 def test_a_credential_in_a_file(tmp_path, option, what):
-    """It is written for its owner only, and is not printed; the section names the file, and settings take it."""
+    """The credential is written for its owner only and not printed; the section names the file."""
     file = tmp_path / "erp"
     ran = run("sources", "new", "erp", option, "--file", file)
     assert ran.exit_code == 0, ran.output
@@ -73,7 +73,7 @@ def test_a_credential_in_a_file(tmp_path, option, what):
 
 
 def test_a_secret_that_is_shown_once(tmp_path):
-    """On the standard error; the section names a variable, which may not be one of the settings' own."""
+    """The secret is printed on standard error; the section names a variable, but not a variable of a setting."""
     ran = run("sources", "new", "li.wei")
     secret = ran.stderr.splitlines()[-1]
     assert secret not in ran.stdout
@@ -85,7 +85,7 @@ def test_a_secret_that_is_shown_once(tmp_path):
 
 
 def test_a_token_that_is_shown_once(tmp_path):
-    """On the standard error; the section has its hash."""
+    """The token is printed on standard error; the section has its hash."""
     ran = run("sources", "new", "crm", "--token")
     token = ran.stderr.splitlines()[-1]
     assert token not in ran.stdout
@@ -93,7 +93,7 @@ def test_a_token_that_is_shown_once(tmp_path):
 
 
 def test_what_there_is(tmp_path):
-    """By what each is known, until when, from where and how much; nothing that lets anybody in."""
+    """The list has each source's credentials, their end, networks and limits, without secrets."""
     ended = (datetime.now(UTC) - timedelta(days=1)).isoformat()
     (tmp_path / "flowhooks.toml").write_text(
         f"[sources.erp]\nsecrets = [{{file = 'new'}}, {{env = 'OLD', not_after = {ended}}}]\nrate = 5\nburst = 9\n"
@@ -118,7 +118,7 @@ def test_what_there_is(tmp_path):
 
 
 def test_a_secret_is_rotated(tmp_path):
-    """A new one beside the old one, first in the section, and nothing else of it changed; then the steps, in order."""
+    """A new secret is added first in the section, the rest is unchanged, and the steps follow in order."""
     old = private(tmp_path / "erp", SECRET)
     config = tmp_path / "flowhooks.toml"
     config.write_text(
@@ -150,7 +150,7 @@ def test_a_secret_is_rotated(tmp_path):
 
 
 def test_what_cannot_be_rotated(tmp_path):
-    """It is said before anything is written; and a section that is printed is one that settings take."""
+    """A refusal comes before any file is written, and a printed section is always valid."""
     config = tmp_path / "flowhooks.toml"
     config.write_text(f"[sources.erp]\nsecrets = [{', '.join(f'{{file = {one!r}}}' for one in 'abcdefgh')}]\n")
     ran = run("sources", "rotate", "erp")
@@ -164,7 +164,7 @@ def test_what_cannot_be_rotated(tmp_path):
 
 
 def test_a_token_is_rotated(tmp_path):
-    """The old file's token goes on by its hash, so that its file may go; where there is none, one is named."""
+    """The old token stays valid by its hash, so its file can be deleted; without a file, one is named."""
     old = private(tmp_path / "crm", TOKEN)
     config = tmp_path / "flowhooks.toml"
     config.write_text(f"[sources.crm]\ntoken_file = '{old}'\n")
@@ -185,7 +185,7 @@ def test_a_token_is_rotated(tmp_path):
 
 @contextmanager
 def served(config, **environ):
-    """A server by the settings in this file; its address, and its app."""
+    """A server with the settings in this file; its address and its app."""
     loaded = settings.load(config, environ, {"database": "sqlite:///t.db", "plugins_dirs": []})
     app = App(loaded, environ=environ)
     app.start()
@@ -201,7 +201,7 @@ def served(config, **environ):
 
 
 def test_a_server_takes_it_or_not(tmp_path):
-    """Each credential is tried, none of them makes an event, and it is said which is taken."""
+    """Each credential is tested without storing an event, and reported as accepted or not."""
     good, bad = private(tmp_path / "good", SECRET), private(tmp_path / "bad", SECRET.replace("Z", "Y"))
     token = private(tmp_path / "crm", TOKEN)
     config = tmp_path / "flowhooks.toml"
@@ -240,7 +240,7 @@ def test_a_server_takes_it_or_not(tmp_path):
     "token", ["a-token-of-two words", "a-token-of-€-and-ß-and-more", "token-of-the-crm\r\nX: which"]
 )
 def test_what_is_no_token_is_not_sent(tmp_path, token):
-    """It is said as a start says it, and nothing of it is repeated, in no traceback either."""
+    """An invalid token is reported as at a start, and repeated nowhere, not even in a traceback."""
     config, file = tmp_path / "flowhooks.toml", private(tmp_path / "crm", "")
     file.write_bytes(token.encode())
     config.write_text(f"[sources.crm]\ntoken_file = '{private(tmp_path / 'good', TOKEN)}'\n")
@@ -253,7 +253,7 @@ def test_what_is_no_token_is_not_sent(tmp_path, token):
 
 
 def test_what_has_ended_is_not_tried(tmp_path):
-    """It would be rejected, correctly, and the rejection looks like that of an unknown credential."""
+    """An expired credential is not tested, because its rejection would look like that of an unknown one."""
     good, old = private(tmp_path / "good", SECRET), tmp_path / "old-and-deleted"
     config = tmp_path / "flowhooks.toml"
     config.write_text(f"[sources.erp]\nsecrets = [{{file = '{good}'}}]\n")
@@ -269,7 +269,7 @@ def test_what_has_ended_is_not_tried(tmp_path):
 
 
 def test_a_server_that_lets_anybody_in(tmp_path):
-    """It takes any credential, which proves nothing, and is said."""
+    """A server without sources accepts any credential, which is reported."""
     config = tmp_path / "flowhooks.toml"
     config.write_text("")
     with served(config) as (url, _):
@@ -279,7 +279,7 @@ def test_a_server_that_lets_anybody_in(tmp_path):
 
 
 def test_send_needs_a_secret_that_is_one(tmp_path):
-    """Secrets in the file or the variable are not repeated."""
+    """Invalid secrets in the file or the variable are not repeated."""
     file = private(tmp_path / "f", "my-password")
     for ran in (
         run("send", "1", "--secret-file", file),
@@ -292,7 +292,7 @@ def test_send_needs_a_secret_that_is_one(tmp_path):
 
 
 def test_check_says_what_ends(tmp_path):
-    """Ended credentials of the only kind are trouble, those ending soon a note, and unreadable ones trouble."""
+    """If the only credentials have expired, `check` fails; soon expiring ones are a note, unreadable ones a failure."""
     secret = private(tmp_path / "s", SECRET)
     config = tmp_path / "flowhooks.toml"
 

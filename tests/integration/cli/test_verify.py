@@ -7,7 +7,7 @@ from contextlib import closing
 
 
 def test_the_books_balance(server, asked, run):
-    """Beside a server; numbers in JSON and as a table."""
+    """Beside a server the counts are printed as JSON and as a table."""
     books = asked("verify", server=server)
     assert (books["balanced"], books["trouble"]) == (True, [])
     assert books["accepted"] == books["stored"] == sum(books["events"].values())
@@ -17,7 +17,7 @@ def test_the_books_balance(server, asked, run):
 
 
 def test_the_books_do_not_balance(server, asked, run, tmp_path):
-    """A delivery that vanished is a line, and exit code 1."""
+    """A missing delivery is a line, and the exit code is 1."""
     file = tmp_path / "flowhooks.db"
     with closing(sqlite3.connect(server.env["FLOWHOOKS_DATABASE"])) as whole:
         whole.execute("VACUUM INTO ?", [str(file)])
@@ -32,7 +32,7 @@ def test_the_books_do_not_balance(server, asked, run, tmp_path):
 
 
 def test_upgrade_makes_the_database(run, tmp_path):
-    """The first time it is made, the second time nothing is changed, and `verify` can read it."""
+    """The first run creates the database, the second changes nothing, and `verify` can read it."""
     first = run("db", "upgrade")
     assert (first.exit_code, first.stdout[:8]) == (0, "Created ")
     assert str(tmp_path / "flowhooks.db") in first.stdout
@@ -41,7 +41,7 @@ def test_upgrade_makes_the_database(run, tmp_path):
 
 
 def test_upgrade_refuses_what_it_cannot_upgrade(run, tmp_path):
-    """A newer database, and one of something else: one line, and the file as it was."""
+    """A newer database or one of another program is one line, and the file is unchanged."""
     run("db", "upgrade")
     file = tmp_path / "flowhooks.db"
     with closing(sqlite3.connect(file, isolation_level=None)) as newer:

@@ -47,12 +47,12 @@ MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
 def flows(listed):
-    """The flow instances of a listing, in its order."""
+    """The flow instances of a listing in order."""
     return [one["flow_instance_id"] for one in listed["events"]]
 
 
 def test_list_has_stable_names(asked, server):
-    """The members of an event and of a delivery, and times in ISO 8601."""
+    """JSON has all members of an event and a delivery, with times in ISO 8601."""
     (event,) = asked("events", "list", "--flow", "leave", server=server)["events"]
     assert set(event) == EVENT
     assert set(event["deliveries"][0]) == DELIVERY
@@ -81,13 +81,13 @@ def test_list_has_stable_names(asked, server):
     ],
 )
 def test_filters_narrow(asked, server, options, expected):
-    """Each filter, alone and together."""
+    """Each filter works alone and with others."""
     found = set(flows(asked("events", "list", *options, "--limit", "1000", server=server)))
     assert {one for one in found if one in server.OWN} == expected  # other tests call back, too
 
 
 def test_list_goes_on_where_it_left_off(asked, run, server):
-    """Pages, newest first, are all events, each once; the last one says that it is."""
+    """The pages, newest first, have each event once, and the last page says that it is the last."""
     # All of them: other tests call back, too.
     everything = flows(asked("events", "list", "--until", "2100-01-01", "--limit", "1000", server=server))
     found, after = [], ""
@@ -103,7 +103,7 @@ def test_list_goes_on_where_it_left_off(asked, run, server):
 
 
 def test_the_table_fits_and_has_the_ids_whole(run, asked, server):
-    """At 80 columns, every id can be copied, and flow, key and deliveries are there."""
+    """At 80 columns the table shows complete ids with flow, key and deliveries."""
     words = ("events", "list", "--limit", "500")  # other tests call back, too
     result = run(*words, server=server, COLUMNS="80")
     assert result.exit_code == 0
@@ -116,20 +116,20 @@ def test_the_table_fits_and_has_the_ids_whole(run, asked, server):
 
 
 def test_nothing_found_is_said(run, server):
-    """No table without rows."""
+    """Without a result a sentence replaces the table."""
     result = run("events", "list", "--flow", "nobody", server=server)
     assert (result.exit_code, result.stdout) == (0, "No matching events.\n")
 
 
 def test_show_by_event_delivery_or_flow(asked, server):
-    """Three names for one event."""
+    """`show` finds an event by its own id, a delivery's id or its flow instance."""
     (event,) = asked("events", "show", "dead", server=server)["events"]
     for name in (event["id"], event["deliveries"][0]["id"]):
         assert asked("events", "show", name, server=server)["events"] == [event]
 
 
 def test_show_has_everything(asked, server):
-    """Body as received, its data, other bodies, attempts with their times and results."""
+    """JSON has the received body, its data, other bodies, and attempts with times and results."""
     (event,) = asked("events", "show", "leave", server=server)["events"]
     assert set(event) == EVENT | {"body", "data", "conflicts", "deliveries_left_out", "audit_entries", "no_match"}
     assert event["body"] == '{"processDefinitionKey": "leave", "processDefinitionVersion": 2}'
@@ -144,7 +144,7 @@ def test_show_has_everything(asked, server):
 
 
 def test_show_for_people(run, server):
-    """Fields, why it was routed, attempts and errors; a traceback only when it is asked for; what to do next."""
+    """The text has members, routing reasons, attempts, errors and the next steps; a traceback only on request."""
     text = run("events", "show", "leave", server=server).stdout
     for part in ("received again 1 time", "why            key leave", 'returned {"days": 3}', "rejected with 409"):
         assert part in text
@@ -159,14 +159,14 @@ def test_show_for_people(run, server):
 
 
 def test_several_events_of_a_flow_are_listed(run, asked, server):
-    """Two classes are two events: people choose one, programs get both."""
+    """For two events of an instance, people get a list and programs get both."""
     result = run("events", "show", "twice", server=server)
     assert "2 events of this flow instance" in result.stdout
     assert len(asked("events", "show", "twice", server=server)["events"]) == 2
 
 
 def test_there_is_no_such_event(run, server):
-    """One line, exit code 1."""
+    """An unknown event is one line and exit code 1."""
     result = run("events", "show", "nothing", server=server)
     assert result.exit_code == 1
     assert result.output == "Error: there is no event, delivery or flow instance nothing\n"
@@ -198,7 +198,7 @@ def test_without_a_database_nothing_is_made(run, tmp_path):
     ],
 )
 def test_times_are_read(text, moment):
-    """ISO 8601; without a zone it is UTC."""
+    """Times are ISO 8601, in UTC if there is no zone."""
     assert timestamp(text) == moment.timestamp() * 1_000_000
 
 
@@ -206,6 +206,6 @@ def test_times_are_read(text, moment):
     ("text", "ago"), [("90s", 90), ("5m", 300), ("2h", 7200), ("3d ago", 259_200), ("1w", 604_800)]
 )
 def test_times_ago_are_read(text, ago):
-    """So long ago, from now."""
+    """A duration means this long before now."""
     expected = datetime.now(UTC) - timedelta(seconds=ago)
     assert abs(timestamp(text) - expected.timestamp() * 1_000_000) < 5_000_000

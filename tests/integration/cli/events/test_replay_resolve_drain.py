@@ -1,4 +1,4 @@
-"""`flowhooks events replay`, `resolve` and `reroute --parked`, done by a running server."""
+"""`flowhooks events replay`, `resolve` and `reroute --parked`, executed by a running server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ORDER = {"processDefinitionKey": "order", "processDefinitionVersion": 2}
 
 @pytest.fixture
 def open_shop(server):
-    """From now on the handler `book` works, until the test is over."""
+    """Let the handler `book` succeed until the test ends."""
     file = server.folder / "open"
     file.touch()
     yield
@@ -17,7 +17,7 @@ def open_shop(server):
 
 
 def test_replay_runs_dead_deliveries_again(server, run, asked, settled, open_shop):
-    """By the event's id: the second attempt succeeds, the first one is kept, and numbers are printed in words."""
+    """A replay by the event's id makes a second attempt, keeps the first one, and prints the counts."""
     (server.folder / "open").unlink()
     event_id = server.post("r1", **ORDER)
     (server.folder / "open").touch()
@@ -40,7 +40,7 @@ def test_replay_runs_dead_deliveries_again(server, run, asked, settled, open_sho
 
 
 def test_what_succeeded_is_passed_over_unless_asked_for(server, run, settled):
-    """`--again` does the work a second time, and nothing else does."""
+    """Only `--again` replays a succeeded delivery."""
     event_id = server.post("r2", processDefinitionKey="leave")
     said = run("events", "replay", event_id, "--yes", server=server).stdout
     assert said.startswith("0 deliveries run again; 1 event checked. 1 skipped")
@@ -59,7 +59,7 @@ def test_what_succeeded_is_passed_over_unless_asked_for(server, run, settled):
     ],
 )
 def test_replay_refuses_what_was_hardly_meant(server, run, settled, arguments, said):
-    """Without a filter, with too much of one, or without anybody to ask: exit code 2, and nothing is done."""
+    """Without a filter, with conflicting filters, or without a terminal to confirm: exit code 2, and no change."""
     result = run("events", "replay", *arguments, server=server)
     assert (result.exit_code, result.stdout) == (2, "")
     assert said in result.stderr
@@ -67,7 +67,7 @@ def test_replay_refuses_what_was_hardly_meant(server, run, settled, arguments, s
 
 
 def test_replay_of_an_unknown_id_does_nothing(server, run, asked, settled):
-    """One id that does not exist stops all: it may be a flow instance's."""
+    """One unknown id, such as a flow instance's, refuses the whole command."""
     (event,) = asked("events", "show", "dead", server=server)["events"]
     result = run("events", "replay", event["id"], "nothing", "--yes", server=server)
     assert (result.exit_code, result.output) == (1, "Error: there is no event nothing\n")
@@ -75,7 +75,7 @@ def test_replay_of_an_unknown_id_does_nothing(server, run, asked, settled):
 
 
 def test_replay_asks_first(server, settled, at_a_terminal, open_shop):
-    """At a terminal it says how many, and what `--again` means; "n" does nothing, "y" does it."""
+    """At a terminal it prints the count and the meaning of `--again`; "n" cancels, "y" confirms."""
     (server.folder / "open").unlink()
     server.post("r3", **ORDER, businessKey="asked")
     server.post("r3-done", processDefinitionKey="leave", businessKey="asked")
@@ -95,7 +95,7 @@ def test_replay_asks_first(server, settled, at_a_terminal, open_shop):
 
 
 def test_resolve_says_what_became_of_an_unknown_delivery(server, run, asked, settled):
-    """First what would change, then the change, with its note; a second time is refused."""
+    """A dry run shows the change, then it is made with its note; a repeat is refused."""
     delivery_id = settled("resolved", "unknown")["id"]
     for verdict, state in (("--did", "succeeded"), ("--did-not", "waiting"), ("--close", "closed")):
         dry = run("events", "resolve", delivery_id, verdict, "--dry-run", server=server)
@@ -119,7 +119,7 @@ def test_resolve_says_what_became_of_an_unknown_delivery(server, run, asked, set
 
 
 def test_resolve_refuses_what_was_hardly_meant(server, run):
-    """No verdict, nobody to ask, no such delivery."""
+    """Without an outcome, a terminal to confirm or such a delivery, `resolve` is refused."""
     for arguments, code, said in (
         (("x",), 2, "Give the outcome: --did, --did-not or --close."),
         (("x", "--did"), 2, "There is no terminal to ask for confirmation"),
@@ -138,7 +138,7 @@ def test_reroute_parked_finds_nobody(server, run, asked):
 
 
 def test_reroute_parked_refuses_what_it_does_not_take(server, run):
-    """It means all parked events and every handler: what would narrow it, or means others, is wrong usage."""
+    """`--parked` means all parked events and all handlers; other filters are wrong usage."""
     events = "--parked selects all parked events; leave out IDs, filters, --all and --after."
     for arguments, said in (
         (("x",), events),
@@ -157,14 +157,14 @@ def test_reroute_parked_refuses_what_it_does_not_take(server, run):
 
 
 def test_a_command_and_a_server_do_not_fight(server, run):
-    """`db upgrade` is refused while the server has the database, and says who has it."""
+    """`db upgrade` is refused while a server uses the database, and names the server."""
     result = run("db", "upgrade", server=server)
     assert result.exit_code == 1
     assert f"is in use by process {server.process.pid}, whose administration is at {server.admin}" in result.stderr
 
 
 def test_many_commands_at_once(server, spawn, open_shop, settled):
-    """Replays at the same moment run a delivery again once: each of the others finds that it has moved on."""
+    """Concurrent replays run a delivery again once; all other commands report that its state has changed."""
     (server.folder / "open").unlink()
     event_id = server.post("r4", **ORDER)
     (server.folder / "open").touch()

@@ -1,4 +1,4 @@
-"""`flowhooks events reroute` and `dismiss`, done by a running server, and where none runs."""
+"""`flowhooks events reroute` and `dismiss`, executed by a running server and without one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TRIP = {"processDefinitionKey": "trip"}
 
 @pytest.fixture
 def trips(server):
-    """A function that has a server park events of a business key that is this test's; gives their ids."""
+    """A function that makes a server park events of this test's business key; returns their ids."""
 
     def park(name, count=1):
         return [server.post(f"{name}-{number}", **TRIP, businessKey=name) for number in range(count)]
@@ -23,7 +23,7 @@ def states(asked, server, name):
 
 
 def test_dismiss_and_back_again(server, run, asked, trips, hostile):
-    """The dry run, the result and the way to undo it; its note in `events show`, without control characters."""
+    """The output of the dry run, the result and the way back; the note in `events show` without control characters."""
     (event_id, _) = trips("dr1", 2)
     words = ("--business-key", "dr1")
     dry = run("events", "dismiss", *words, "--dry-run", server=server)
@@ -47,7 +47,7 @@ def test_dismiss_and_back_again(server, run, asked, trips, hostile):
 
 
 def test_in_json(server, asked, trips):
-    """The response of the operations, with the members that the command adds."""
+    """JSON has the operation's response and the members that the command adds."""
     (event_id,) = trips("dr2")
     assert asked("events", "dismiss", event_id, "--yes", server=server) == {
         "events": 1,
@@ -85,14 +85,14 @@ def test_in_json(server, asked, trips):
     ],
 )
 def test_what_was_hardly_meant_is_refused(server, run, command, arguments, code, said):  # noqa: PLR0917 (a table)
-    """As by a replay: without a filter, with too much of one, or without anybody to ask, nothing is done."""
+    """Without a filter, with conflicting filters, or without a terminal to confirm, nothing changes."""
     result = run("events", command, *arguments, server=server)
     assert (result.exit_code, result.stdout) == (code, "")
     assert said in result.stderr
 
 
 def test_both_ask_first(server, asked, at_a_terminal, trips):
-    """With the count, and whether it can be undone; "n" does nothing; where there is nothing to do nobody is asked."""
+    """The question has the count and whether it can be undone; "n" cancels; without a match there is no question."""
     trips("dr3", 3)
     words = ("--business-key", "dr3")
     said, code = at_a_terminal("events", "dismiss", *words, typed="n\n")
@@ -122,7 +122,7 @@ def handlers():
 
 
 def test_a_plugin_that_was_installed_since(left, run, asked):
-    """Without a server: its deliveries are made, wait for one to start, and nothing else is touched."""
+    """Without a server the deliveries are created, wait for its start, and nothing else changes."""
     (left.folder / "later.py").write_text(LATER)
     env = {"FLOWHOOKS_PLUGINS_ALLOW": "shop,later"}
     dry = run("events", "reroute", "--all", "--dry-run", server=left, **env)

@@ -1,4 +1,4 @@
-"""`flowhooks plugins install` and `uninstall`, with pip, in an environment that is thrown away."""
+"""`flowhooks plugins install` and `uninstall` with pip in a temporary environment."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ PIP = ("--", "--no-deps", "--no-index", "--no-build-isolation")
 
 
 class Environment:
-    """An environment of its own, in which flowhooks runs on a ledger of its own.
+    """An environment in which flowhooks runs on a ledger of its own.
 
     Attributes:
-        folder: where it is, where commands run, and where packages are made.
-        database: the ledger, which may be there or not.
+        folder: its folder, in which commands run and packages are made.
+        database: the ledger, which may not exist.
     """
 
     def __init__(self, folder, python):
@@ -81,12 +81,12 @@ class Environment:
         return [self.python, "-P", "-m", "flowhooks", *map(str, words)]
 
     def environ(self):
-        """The environment variables that it runs with."""
+        """The environment variables of its commands."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("FLOWHOOKS_", "PYTHON"))}
         return kept | {"COLUMNS": "100", "PIP_CONFIG_FILE": os.devnull} | self.env
 
     def run(self, *words, code=0, **env):
-        """The output of a command; its standard error is in `said`."""
+        """The output of a command; its standard error is stored in `said`."""
         done = subprocess.run(
             self.command(*words),
             cwd=self.folder,
@@ -102,7 +102,7 @@ class Environment:
         return done.stdout
 
     def ask(self, *words, **more):
-        """The JSON that a command prints."""
+        """The JSON output of a command."""
         return json.loads(self.run(*words[:2], "--json", *words[2:], **more))
 
     def package(self):
@@ -114,7 +114,7 @@ class Environment:
         return folder
 
     def wheel(self, version="0.1.0", source=PLUGIN):
-        """A wheel of the package, which is installed sooner than one that has to be built."""
+        """A wheel of the package, which is faster to install than a package that has to be built."""
         wheel = self.folder / f"acme_leave-{version}-py3-none-any.whl"
         info = f"acme_leave-{version}.dist-info"
         with zipfile.ZipFile(wheel, "w") as made:
@@ -126,11 +126,11 @@ class Environment:
         return wheel
 
     def install(self):
-        """Install such a wheel; what that says as JSON."""
+        """Install such a wheel; return the command's JSON."""
         return self.ask("plugins", "install", self.wheel(), *PIP)
 
     def put(self):
-        """Have such a wheel installed as pip leaves it, for tests that begin where it has been."""
+        """Install such a wheel with pip only, for tests that start from there."""
         with zipfile.ZipFile(self.wheel()) as wheel:
             wheel.extractall(self.packages)
             names = wheel.namelist()
@@ -139,18 +139,18 @@ class Environment:
         (info / "RECORD").write_text("".join(f"{name},,\n" for name in (*names, f"{info.name}/INSTALLER")))
 
     def plugin(self, name="leave"):
-        """The line of `plugins list` about a plugin; None if it is not in the list."""
+        """The entry of a plugin in `plugins list`, or None."""
         found = {one["name"]: one for one in self.ask("plugins", "list")["plugins"]}
         return found.get(name)
 
     @property
     def packages(self):
-        """Where things are installed."""
+        """The folder of installed packages."""
         (packages,) = Path(self.python).parents[1].glob("lib/python*/site-packages")
         return packages
 
     def end(self):
-        """Remove what a test has left."""
+        """Remove everything that a test created."""
         for left in self.packages.glob("*acme_leave*"):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         for cached in (self.packages / "__pycache__").glob("acme_leave*"):
@@ -159,7 +159,7 @@ class Environment:
 
 @pytest.fixture(scope="session")
 def python(tmp_path_factory):
-    """The Python of an environment that has all of this one's packages but nothing editable, and flowhooks."""
+    """The Python of an environment with flowhooks and this environment's packages, except editable ones."""
     home = tmp_path_factory.mktemp("environment")
     venv.create(home, with_pip=False, symlinks=True)
     (packages,) = home.glob("lib/python*/site-packages")
@@ -169,7 +169,7 @@ def python(tmp_path_factory):
 
 @pytest.fixture
 def there(python, tmp_path):
-    """Where things are installed and uninstalled; what a test leaves is uninstalled after it."""
+    """An environment to install into and uninstall from; packages of a test are uninstalled after it."""
     there = Environment(tmp_path, python)
     yield there
     there.end()
@@ -177,14 +177,14 @@ def there(python, tmp_path):
 
 @pytest.fixture
 def ledger(there, new_database):
-    """A ledger with two parked events that the plugin will want."""
+    """A ledger with two parked events that match the plugin."""
     shutil.copy(new_database, there.database)
     store(there, "leave_request", 2)
     return there.database
 
 
 def store(there, key, count):
-    """Have callbacks stored by an `App` without plugins."""
+    """Store callbacks with an `App` without plugins."""
     app = App(Settings(database=str(there.database), plugins_allow=("none",)))
     body = {"processDefinitionKey": key}
     for number in range(count):
@@ -244,7 +244,7 @@ def test_from_nothing_to_a_plugin_and_back(there, ledger):
 
 @pytest.mark.long
 def test_an_editable_one(there):
-    """Changes to its folder count at once; uninstalling it leaves the folder."""
+    """Changes of an editable package take effect at once; uninstalling it keeps the folder."""
     folder = there.package()
     assert [one["name"] for one in there.ask("plugins", "install", "-e", "./acme-leave", *PIP)["new"]] == ["leave"]
     (folder / "acme_leave.py").write_text(PLUGIN.replace("def grant", "def book").replace("[grant]", "[book]"))
@@ -254,7 +254,7 @@ def test_an_editable_one(there):
 
 
 def test_a_plugin_that_cannot_be_used_is_trouble(there):
-    """It is installed, the check says what is wrong and where to look, and the exit code is 1."""
+    """An unusable plugin is installed, the check reports the fault, and the exit code is 1."""
     text = there.run("plugins", "install", there.wheel(source="1 / 0"), *PIP, code=1)
     assert "new: leave 0.1.0 (acme-leave): quarantined" in text
     assert "trouble: leave 0.1.0 cannot be used and is quarantined" in text
@@ -263,14 +263,14 @@ def test_a_plugin_that_cannot_be_used_is_trouble(there):
 
 
 def test_a_plugin_that_the_settings_keep_out(there):
-    """It is installed, and the setting that keeps it out is named."""
+    """A plugin that the settings deny is installed, and the setting is named."""
     text = there.run("plugins", "install", there.wheel(), *PIP, FLOWHOOKS_PLUGINS_ALLOW="other")
     assert "new: leave 0.1.0 (acme-leave): denied" in text
     assert "it is not in plugins_allow" in text
 
 
 def test_what_is_installed_already(there):
-    """Nothing changes, so a server, whether or not one runs, has nothing to take; pip says more if it is asked to."""
+    """An installed package changes nothing for a server; pip's own output is printed on request."""
     there.put()
     text = there.run("plugins", "install", there.wheel(), *PIP, "--verbose")
     assert "already installed" in text
@@ -287,7 +287,7 @@ def test_what_pip_cannot_install(there):
 
 
 def test_wrong_settings_are_found_before_pip_is_run(there):
-    """Nothing is installed that nobody could look at."""
+    """With wrong settings nothing is installed, because it could not be checked."""
     there.package()
     there.run("plugins", "install", "./acme-leave", *PIP, code=2, FLOWHOOKS_LISTN="x")
     assert "FLOWHOOKS_LISTN is not a setting" in there.said
@@ -298,7 +298,7 @@ def test_wrong_settings_are_found_before_pip_is_run(there):
 
 
 def test_an_environment_without_pip(there, tmp_path):
-    """One line that says so, before anything is done."""
+    """Without pip the command prints one line before it changes anything."""
     bare = tmp_path / "bare"
     venv.create(bare, with_pip=False, symlinks=True)
     (packages,) = bare.glob("lib/python*/site-packages")
@@ -314,7 +314,7 @@ def test_an_environment_without_pip(there, tmp_path):
 
 
 def test_a_ledger_that_cannot_be_told_just_now(there, ledger):
-    """Then the package is gone and its handlers are known still, which is said; the same command retires them later."""
+    """If the ledger is locked, the package is removed, its handlers stay known, and a repeat retires them."""
     there.put()
     there.run("events", "reroute", "--parked")
     lock = Lock(there.database)
@@ -332,7 +332,7 @@ def test_a_ledger_that_cannot_be_told_just_now(there, ledger):
 
 
 def test_a_handler_that_its_plugin_has_no_more(there, ledger):
-    """A new version without it is trouble, which says how to have it forgotten; it alone is retired then."""
+    """A new version without a handler is a fault with a command to retire it, which retires only that handler."""
     there.put()
     there.run("events", "reroute", "--parked")
     wheel = there.wheel("0.2.0", PLUGIN.replace("def grant", "def book").replace("[grant]", "[book]"))
@@ -348,14 +348,14 @@ def test_a_handler_that_its_plugin_has_no_more(there, ledger):
 
 
 def test_what_is_outside_the_environment_is_not_retired(there):
-    """That pip leaves alone, and calls a success; here it is trouble."""
+    """A package outside the environment, which pip skips without an error, is a failure here."""
     entry = next(one for one in entry_points(group="flowhooks"))
     there.run("plugins", "uninstall", entry.name, "--yes", code=1)
     assert f"pip did not uninstall {entry.dist.name}" in there.said
 
 
 def test_what_is_refused(there, tmp_path):
-    """A single file, what is not there, and a question that nobody is there to answer, which comes last."""
+    """A single file, a missing path, and at last a question without a terminal are refused."""
     folder = tmp_path / "files"
     folder.mkdir()
     (folder / "single.py").write_text(PLUGIN)
@@ -374,7 +374,7 @@ def test_what_is_refused(there, tmp_path):
 
 @contextmanager
 def serving(there):
-    """A server meanwhile; where it takes callbacks, as host and port."""
+    """A running server; yields the host and port of its callback listener."""
     process = subprocess.Popen(
         there.command("serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"),
         cwd=there.folder,
@@ -401,7 +401,7 @@ def serving(there):
 
 
 def post(base, instance):
-    """The status that a callback for the plugin is answered with."""
+    """The status of the response to a callback for the plugin."""
     with closing(http.client.HTTPConnection(base, timeout=WAIT_TIMEOUT)) as connection:
         headers = {"Content-Type": "application/json", "Prefer": "wait=20"}
         connection.request(
@@ -411,7 +411,7 @@ def post(base, instance):
 
 
 def test_it_asks_first(server, at_a_terminal, tmp_path):
-    """At a terminal it says what it would do, and "n" does nothing."""
+    """At a terminal the command describes its changes, and "n" changes nothing."""
     said, code = at_a_terminal("plugins", "uninstall", "shop", "--plugins-dir", str(tmp_path), typed="n\n")
     assert "Uninstalls no package; retires handlers of the plugin shop." in said
     assert "Retires shop:grant: class com.example.Leave or class com.example.Other or key leave" in said
@@ -422,7 +422,7 @@ def test_it_asks_first(server, at_a_terminal, tmp_path):
 
 
 def test_beside_a_running_server(there, ledger):
-    """It keeps its options both times, and the commands say so; a retired handler stays retired."""
+    """A running server keeps its loaded plugins until a restart; a handler retired meanwhile stays retired."""
     with serving(there) as base:
         assert post(base, "early") == 202
         text = there.run("plugins", "install", there.wheel(), *PIP)

@@ -82,7 +82,7 @@ offices = [{city = "hidden-value"}, {city = "hidden-value", floor = 3}]
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with a plugin that works and has schema files, one that raises, and one that is kept out."""
+    """A folder with a plugin that works and has schema files, one that raises, and one that is denied."""
     folder = tmp_path / "plugins"
     schemas = folder / "works-schemas"
     (schemas / "call-back").mkdir(parents=True)
@@ -99,17 +99,17 @@ def folder(tmp_path):
 
 @pytest.fixture
 def env(folder):
-    """The settings by which those plugins are found."""
+    """The settings that find those plugins."""
     return {"FLOWHOOKS_PLUGINS_DIRS": str(folder), "FLOWHOOKS_PLUGINS_ALLOW": "works,raises"}
 
 
 def by_name(found):
-    """The plugins of a document, by name; those that happen to be installed here left out."""
+    """The plugins of a document by name, without those installed in this environment."""
     return {one["name"]: one for one in found["plugins"] if one["origin"].startswith("file ") or not one["origin"]}
 
 
 def test_every_plugin_is_listed_whatever_its_state(asked, env, folder):
-    """Loaded, quarantined and denied ones, each with what is known of it; the exit code is 0 all the same."""
+    """Loaded, quarantined and denied plugins are listed with their facts; the exit code is 0."""
     found = asked("plugins", "list", **env)
     plugins = by_name(found)
     assert {name: one["state"] for name, one in plugins.items()} == {
@@ -131,7 +131,7 @@ def test_every_plugin_is_listed_whatever_its_state(asked, env, folder):
 
 
 def test_the_table(run, env):
-    """A line or two for each plugin, a sum, and the errors in full below it."""
+    """The table has one or two lines for each plugin, a total, and the complete errors below."""
     result = run("plugins", "list", **env)
     assert result.exit_code == 0
     assert "works\n" not in result.stdout.splitlines()[0]
@@ -143,13 +143,13 @@ def test_the_table(run, env):
 
 
 def test_no_plugin_at_all(run):
-    """Then it says how to get one."""
+    """Without plugins the output says how to install one."""
     installed = run("plugins", "list", FLOWHOOKS_SAFE_MODE="yes").stdout
     assert "No plugin is installed" in installed or "denied" in installed
 
 
 def test_what_only_the_ledger_remembers(server, asked, run):
-    """A plugin that is missing is listed with its handlers, what they listened to, and what is stored for each."""
+    """A missing plugin is listed with its handlers, their selectors, and the number of stored deliveries."""
     found = asked("plugins", "list", server=server, FLOWHOOKS_PLUGINS_DIRS="")
     assert found["ledger"] == {"read": True, "why": ""}
     shop = by_name(found)["shop"]
@@ -166,7 +166,7 @@ def test_what_only_the_ledger_remembers(server, asked, run):
 
 
 def test_a_handler_that_its_plugin_has_no_more(server, asked, tmp_path):
-    """It is among the plugin's handlers, as missing."""
+    """A removed handler is listed under its plugin as missing."""
     folder = tmp_path / "newer"
     folder.mkdir()
     (folder / "shop.py").write_text("from flowhooks import hookimpl\n@hookimpl\ndef handlers():\n    return []")
@@ -176,7 +176,7 @@ def test_a_handler_that_its_plugin_has_no_more(server, asked, tmp_path):
 
 
 def test_a_ledger_that_cannot_be_read(run, asked, env, tmp_path):
-    """It is said, and the plugins are listed all the same."""
+    """An unreadable ledger is reported, and the plugins are listed."""
     (tmp_path / "flowhooks.db").write_text("not a database, and long enough to be read as none\n" * 20)
     result = run("plugins", "list", **env)
     assert result.exit_code == 0
@@ -185,7 +185,7 @@ def test_a_ledger_that_cannot_be_read(run, asked, env, tmp_path):
 
 
 def test_show_has_all_that_is_known(asked, env, folder):
-    """The selectors of each handler, its retries and its file; settings by name; schema files."""
+    """JSON has the selectors, retries and file of each handler, the names of settings, and schema files."""
     (one,) = asked("plugins", "show", "works", **env)["plugins"]
     assert one["documentation"] == "Grants leave; that is all."
     grant, note = one["handlers"]
@@ -213,7 +213,7 @@ def test_show_has_all_that_is_known(asked, env, folder):
 
 
 def test_show_for_people(run, env, folder):
-    """The same, to be read."""
+    """The same facts are printed as text."""
     lines = run("plugins", "show", "works", **env).stdout.splitlines()
     assert lines[:4] == [
         "plugin works 1.2: loaded",
@@ -237,7 +237,7 @@ def test_show_for_people(run, env, folder):
 
 
 def test_settings_are_shown_by_name_and_never_by_value(run, asked, env):
-    """Type, default, description, whether it must be given and whether it is set; what no schema knows is named too."""
+    """Settings have type, default, description, required and set, without values; unknown names are listed too."""
     (one,) = asked("plugins", "show", "works", **env)["plugins"]
     settings = {setting["name"]: setting for setting in one["settings"]}
     assert [name for name in settings if ".within." not in name] == [
@@ -288,7 +288,7 @@ def test_settings_are_shown_by_name_and_never_by_value(run, asked, env):
 
 
 def test_settings_that_are_refused_are_shown_beside_what_may_be_set(run, env, tmp_path):
-    """Wrong settings are the most frequent reason of a quarantine; then the schema is shown, which the user needs."""
+    """With wrong settings, the most frequent cause of a quarantine, the schema is shown."""
     (tmp_path / "flowhooks.toml").write_text('[plugins.works]\ndays = "hidden-value"\n')
     text = run("plugins", "show", "works", **env).stdout
     lines = text.splitlines()
@@ -300,7 +300,7 @@ def test_settings_that_are_refused_are_shown_beside_what_may_be_set(run, env, tm
 
 
 def test_show_of_a_broken_plugin_has_the_traceback(run, asked, env, folder):
-    """For its author; and the exit code is 0."""
+    """The traceback of a broken plugin is printed for its author; the exit code is 0."""
     result = run("plugins", "show", "raises", **env)
     assert result.exit_code == 0
     assert "plugin raises: quarantined" in result.stdout
@@ -311,7 +311,7 @@ def test_show_of_a_broken_plugin_has_the_traceback(run, asked, env, folder):
 
 
 def test_show_of_one_that_is_kept_out_or_gone(run, server, env):
-    """It says why the plugin is not in use, and how many deliveries wait for a missing one."""
+    """The output says why the plugin is not in use, and how many deliveries wait for a missing one."""
     assert "it is not in plugins_allow" in run("plugins", "show", "kept", **env).stdout
     text = run("plugins", "show", "shop", server=server, FLOWHOOKS_PLUGINS_DIRS="").stdout
     assert text.startswith("plugin shop: missing\n")
@@ -320,7 +320,7 @@ def test_show_of_one_that_is_kept_out_or_gone(run, server, env):
 
 
 def test_an_unknown_name_is_wrong_usage(run, env):
-    """Exit code 2, with the name that may have been meant; or with all there are."""
+    """An unknown name exits with 2, and suggests a similar name or lists all."""
     result = run("plugins", "show", "work", **env)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "there is no plugin 'work'; did you mean works?" in result.stderr
@@ -343,7 +343,7 @@ def test_a_package_is_a_name_too(run, asked):
 
 
 def test_what_a_plugin_says_moves_no_cursor(run, folder, env):
-    """Docstrings, names in schemas and errors are printed inert."""
+    """Docstrings, names in schemas and errors are printed without control characters."""
     (folder / "works-schemas/settings.schema.json").write_text(
         json.dumps({"properties": {"a\x1b[31m": {"type": "string", "description": "b\x1b[2Jc"}}})
     )
@@ -354,7 +354,7 @@ def test_what_a_plugin_says_moves_no_cursor(run, folder, env):
 
 @pytest.mark.parametrize("words", [("install", "./nowhere"), ("uninstall", "fatal", "--dry-run")])
 def test_a_plugin_that_ends_the_process_is_said(run, tmp_path, words):
-    """A plugin that cannot be inspected is not changed; with no plugin loaded the command works."""
+    """A plugin that ends the process is reported, and without plugins the command works."""
     (tmp_path / "fatal.py").write_text("import os\nos._exit(3)\n")
     env = {"FLOWHOOKS_PLUGINS_DIRS": str(tmp_path), "FLOWHOOKS_PLUGINS_ALLOW": "fatal"}
     result = run("plugins", *words, **env)

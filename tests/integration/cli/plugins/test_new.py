@@ -1,4 +1,4 @@
-"""`flowhooks plugins new`: a package out of the template."""
+"""`flowhooks plugins new`: a package made from the template."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOBODY = "Error: there is no terminal for questions: give --domain, --package, -
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory, monkeypatch):
-    """A home folder of the test's own."""
+    """An empty home folder for the test."""
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
     return home
@@ -29,7 +29,7 @@ def home(tmp_path_factory, monkeypatch):
 
 @pytest.fixture
 def typed(tmp_path):
-    """Runs `flowhooks` in an empty folder at a terminal, typing lines; its exit code, its output and the terminal's."""
+    """Runs `flowhooks` in an empty folder at a terminal with typed lines; returns exit code, output and terminal."""
 
     def run(*arguments, lines, term="dumb"):
         person, terminal = pty.openpty()
@@ -64,12 +64,12 @@ def typed(tmp_path):
 
 
 def test_the_template_is_found():
-    """In an editable install, in the checkout."""
+    """An editable install uses the template of the checkout."""
     assert (template.template_dir() / "cookiecutter.json").is_file()
 
 
 def test_nothing_is_asked_with_no_input(run, tmp_path, home):
-    """A package is made of what is given and of defaults; nothing is written but its folder."""
+    """The package is made from options and defaults; no other folder is written."""
     result = run("plugins", "new", "--domain", "Expenses", "--class", "com.example.Paid", "--no-input")
     assert result.exit_code == 0, result.output
     assert [one.name for one in tmp_path.iterdir()] == ["flowhooks-expenses"]
@@ -91,7 +91,7 @@ def test_nothing_is_asked_with_no_input(run, tmp_path, home):
 
 
 def test_what_is_made_can_be_loaded(run, asked, tmp_path):
-    """The plugin is taken, and listens to what was said."""
+    """The new plugin is loaded and has the given selectors."""
     run("plugins", "new", "out", "--package", "acme-leave", *KEY, "--no-input")
     (source,) = (tmp_path / "out/acme-leave/src").iterdir()
     code = (
@@ -114,7 +114,7 @@ def test_what_is_made_can_be_loaded(run, asked, tmp_path):
 
 @pytest.mark.parametrize("term", ["xterm", "dumb"])
 def test_what_is_not_given_is_asked_for(typed, tmp_path, term):
-    """By the template's own questions, each with a default; in Chinese too, of which the package's name is made."""
+    """The template's questions have defaults; a Chinese domain gives a valid package name."""
     code, stdout, screen = typed("plugins", "new", lines=["\u5408\u540c", "", "", "leave_request", "", ""], term=term)
     assert code == 0, screen
     assert (tmp_path / "flowhooks-he-tong").is_dir()
@@ -127,7 +127,7 @@ def test_what_is_not_given_is_asked_for(typed, tmp_path, term):
 
 
 def test_what_is_given_is_not_asked_for(typed, tmp_path):
-    """And where there is a class, no key is asked for."""
+    """Given answers are not requested, and with a class no key is requested."""
     given = ("--domain", "Leave", "--class", "com.example.Leave", "--conclusion", "", "--author", "")
     code, _, screen = typed("plugins", "new", *given, lines=["acme-leave"])
     assert code == 0, screen
@@ -136,7 +136,7 @@ def test_what_is_given_is_not_asked_for(typed, tmp_path):
 
 
 def test_an_answer_that_cannot_be_used_is_asked_for_again(typed, tmp_path):
-    """The template says why, and what was typed is proposed; neither class nor key is asked for again too."""
+    """A refused answer is explained and proposed again; without class and key both are requested again."""
     first = ["a{{b", "", "", "with blank", "it's", ""]
     second = ["Leave", "acme-leave", "", "", "", ""]
     third = ["", "", "", "leave", "", ""]
@@ -153,7 +153,7 @@ def test_an_answer_that_cannot_be_used_is_asked_for_again(typed, tmp_path):
 
 
 def test_what_was_given_is_asked_for_when_it_cannot_be_used(typed, tmp_path):
-    """At a terminal; what no terminal may be given is not proposed."""
+    """At a terminal an unusable option is requested again; control characters are not proposed."""
     given = ("--domain", "a\x1b[31mb", "--key", "leave", "--package", "acme-leave", "--conclusion", "", "--author", "")
     code, _, screen = typed("plugins", "new", *given, lines=["Leave", "", "", "", "", ""])
     assert code == 0, screen
@@ -164,7 +164,7 @@ def test_what_was_given_is_asked_for_when_it_cannot_be_used(typed, tmp_path):
 
 
 def test_the_answers_end_too_early(typed, tmp_path):
-    """The message says which answer to give instead, and nothing is created."""
+    """The message names the option to use instead, and nothing is created."""
     code, _, screen = typed("plugins", "new", lines=["Leave", "\x04"])
     assert code == 2
     assert screen.splitlines()[-1] == NOBODY
@@ -173,7 +173,7 @@ def test_the_answers_end_too_early(typed, tmp_path):
 
 @pytest.mark.parametrize("arguments", [(), ("--domain", "Leave", *KEY)])
 def test_nobody_is_there_to_answer(run, tmp_path, arguments):
-    """Without a terminal nothing is read, so that nothing can hang, and nothing is made."""
+    """Without a terminal nothing is read, so nothing can hang, and nothing is created."""
     result = run("plugins", "new", *arguments, given="Leave\n\n\nleave\n\n\n")
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1] == NOBODY
@@ -181,7 +181,7 @@ def test_nobody_is_there_to_answer(run, tmp_path, arguments):
 
 
 def test_an_open_pipe_is_not_waited_for(tmp_path):
-    """The process at the other end, which sends nothing."""
+    """The command does not wait for a silent process at the other end of a pipe."""
     done = subprocess.Popen(
         [*fork_server.FLOWHOOKS, "plugins", "new"],
         cwd=tmp_path,
@@ -229,7 +229,7 @@ def test_an_open_pipe_is_not_waited_for(tmp_path):
     ],
 )
 def test_what_cannot_be_used_is_refused(run, tmp_path, arguments, said):
-    """Exit code 2, one line that says which and why, and nothing is made."""
+    """Unusable values exit with 2 and one line that names the value and reason; nothing is created."""
     result = run("plugins", "new", *arguments, "--no-input")
     assert (result.exit_code, result.stdout) == (2, "")
     assert said in result.stderr
@@ -237,7 +237,7 @@ def test_what_cannot_be_used_is_refused(run, tmp_path, arguments, said):
 
 
 def test_classes_and_keys_are_spelt_as_everywhere_else(run):
-    """`--class` and `--key` in every command that takes them, and no other names beside."""
+    """All commands use the names `--class` and `--key`, and no others."""
     for command in (("plugins", "new"), ("routes",), ("send",), ("events", "list")):
         said = run(*command, "--help").stdout
         assert "--class" in said
@@ -247,7 +247,7 @@ def test_classes_and_keys_are_spelt_as_everywhere_else(run):
 
 
 def test_a_folder_that_is_there_is_left_alone(run, tmp_path):
-    """Exit code 2, and what is in it stays."""
+    """An existing folder exits with 2 and does not change."""
     (tmp_path / "acme-leave").mkdir()
     (tmp_path / "acme-leave/mine").touch()
     result = run("plugins", "new", "--package", "acme-leave", *KEY, "--no-input")
@@ -257,7 +257,7 @@ def test_a_folder_that_is_there_is_left_alone(run, tmp_path):
 
 
 def test_a_place_that_cannot_be_written(run, tmp_path):
-    """A file where a folder should be: one line, exit code 2."""
+    """A file at the folder's path is one line and exit code 2."""
     (tmp_path / "file").touch()
     result = run("plugins", "new", "file/in", "--package", "acme-leave", *KEY, "--no-input")
     assert result.exit_code == 2
@@ -265,7 +265,7 @@ def test_a_place_that_cannot_be_written(run, tmp_path):
 
 
 def test_without_cookiecutter(run, tmp_path, monkeypatch):
-    """One line that says what to install, before anything is asked."""
+    """Without cookiecutter one line names the extra to install, before any question."""
     monkeypatch.setitem(sys.modules, "cookiecutter.main", None)
     result = run("plugins", "new")
     assert result.exit_code == 2
@@ -287,7 +287,7 @@ def test_the_users_own_configuration_does_not_count(run, tmp_path, home):
 
 
 def test_a_name_that_is_installed_already_is_told(run):
-    """Of two plugins of one name only the first is loaded, so who makes one should know."""
+    """A name in use is reported, because only the first plugin of a name is loaded."""
     from importlib.metadata import entry_points
 
     name = next(iter(entry_points(group="flowhooks"))).name

@@ -1,4 +1,4 @@
-"""Threads that share what memory is free."""
+"""Threads share memory arenas."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ libc.fflush(None)
 
 
 def arenas(**environ):
-    """How many arenas a process has after twelve of its threads have taken memory at once."""
+    """The number of arenas of a process after twelve of its threads allocated memory at once."""
     kept = {name: value for name, value in os.environ.items() if name not in {"MALLOC_ARENA_MAX", "GLIBC_TUNABLES"}}
     ran = subprocess.run(
         [sys.executable, "-c", COUNT], env=kept | environ, capture_output=True, text=True, check=True, timeout=60
@@ -43,7 +43,7 @@ def arenas(**environ):
 
 
 def test_threads_of_a_process_that_goes_on_share_what_memory_is_free():
-    """However many there are, and on however many cores, no more than two arenas are made."""
+    """With any number of threads and cores there are at most two arenas."""
     assert 1 <= arenas() <= 2
 
 
@@ -51,5 +51,5 @@ def test_threads_of_a_process_that_goes_on_share_what_memory_is_free():
     "environ", [{"MALLOC_ARENA_MAX": "5"}, {"GLIBC_TUNABLES": "glibc.malloc.arena_max=5"}], ids=["old", "tunable"]
 )
 def test_whoever_has_said_how_many_arenas_there_are_to_be_is_obeyed(environ):
-    """The environment overrides the values that flowhooks would choose."""
+    """An environment variable overrides the number that flowhooks chooses."""
     assert arenas(**environ) == 5
