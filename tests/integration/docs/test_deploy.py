@@ -1,4 +1,4 @@
-"""The files in `docs/deploy`: every command, option, path and limit in them is one that there is."""
+"""The files in `docs/deploy`: every command, option, path and limit in them exists."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ENDS_WITHIN = Settings().shutdown.timeout + ANSWER_TIMEOUT + 3 * STOP_TIMEOUT + 
 
 
 def unit(name):
-    """The settings of a unit: its values, by section and key."""
+    """The settings of a unit by section and key."""
     found, section = {}, ""
     for line in (DEPLOY / name).read_text("utf-8").splitlines():
         if line.startswith("["):
@@ -43,7 +43,7 @@ def unit(name):
 
 
 def check_words(words):
-    """See that these are a command of flowhooks with options that it has, and values that they take."""
+    """Check that these words are a flowhooks command with existing options and valid values."""
     command, context = main, click.Context(main)
     words = list(words)
     while isinstance(command, click.Group):
@@ -61,7 +61,7 @@ def seconds(text):
 
 @pytest.mark.parametrize("name", UNITS)
 def test_a_units_commands_are_there(name):
-    """Its command has these options, and its files lie where it may read and write them."""
+    """The unit's command has these options, and may access its files where they are."""
     found = unit(name)
     (start,) = found["Service", "ExecStart"]
     program, *words = shlex.split(start)
@@ -75,7 +75,7 @@ def test_a_units_commands_are_there(name):
 
 @pytest.mark.parametrize("name", UNITS)
 def test_a_unit_gives_it_time_and_goes_by_its_exit_codes(name):
-    """To start and to end in order; it is started again after a fault, and not after a wrong setting."""
+    """The unit has time to start and stop, and restarts after a fault but not after a wrong setting."""
     found = {key: values[-1] for (_, key), values in unit(name).items()}
     assert float(found["TimeoutStopSec"]) > ENDS_WITHIN
     assert float(found["TimeoutStartSec"]) > START_TIMEOUT
@@ -85,7 +85,7 @@ def test_a_unit_gives_it_time_and_goes_by_its_exit_codes(name):
 
 @pytest.mark.parametrize("name", UNITS)
 def test_systemd_itself_takes_a_unit(name, tmp_path):
-    """`systemd-analyze verify` has nothing to say, and `security` finds little that is open."""
+    """`systemd-analyze verify` reports nothing, and `security` reports a low exposure."""
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("systemd-analyze is not installed (Debian: apt-get install systemd)")
@@ -104,7 +104,7 @@ def test_systemd_itself_takes_a_unit(name, tmp_path):
 
 
 def test_the_image_is_small_harmless_and_hears_signals():
-    """Built in one stage and kept in another, of a slim Python; not root; no shell between signals and flowhooks."""
+    """The image has two stages on a slim Python, is not root, and passes signals without a shell."""
     steps = containerfile.steps()
     bases = [one.text.partition(" ")[0] for one in steps if one.word == "FROM"]
     assert len(bases) == 2
@@ -122,7 +122,7 @@ def test_the_image_is_small_harmless_and_hears_signals():
 
 
 def test_what_the_image_sets_are_settings():
-    """And no credentials: its ledger on the volume, its callbacks at the port that is exposed."""
+    """The image sets settings but no credentials: its ledger is on the volume, its port is exposed."""
     given = containerfile.environment()
     settings = {name: value for name, value in given.items() if name.startswith("FLOWHOOKS_")}
     known = {variable(name) for name, _ in iter_settings()} | {"FLOWHOOKS_CONFIG"}
@@ -137,7 +137,7 @@ def test_what_the_image_sets_are_settings():
 
 
 def test_the_image_says_whether_it_is_well():
-    """By a command without a shell that asks what is there, and gives up before it is given up."""
+    """The health check runs without a shell on `/readyz`, and times out before the container's own timeout."""
     command, times = containerfile.health()
     assert command[:2] == ["python", "-c"]
     compile(command[2], "health", "exec")
@@ -148,7 +148,7 @@ def test_the_image_says_whether_it_is_well():
 
 
 def test_services_of_the_composition_are_what_there_is():
-    """Commands, settings and the services that others wait for; none runs as more than it needs."""
+    """Commands, settings and dependencies of services exist; no service has more rights than it needs."""
     services = COMPOSE["services"]
     known = {variable(name) for name, _ in iter_settings()}
     for name, service in services.items():
@@ -168,6 +168,6 @@ def test_services_of_the_composition_are_what_there_is():
 
 
 def test_the_worker_is_asked_where_the_image_asks():
-    """A worker listens nowhere by default, so that its health check would always fail."""
+    """The worker listens where the image checks, because workers do not listen by default."""
     words = COMPOSE["services"]["worker"]["command"]
     assert words[words.index("--admin") + 1] == Settings().admin

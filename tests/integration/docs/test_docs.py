@@ -1,4 +1,4 @@
-"""The documentation is true: what it lists is what there is, and what it shows works."""
+"""The documentation is true: its lists match the code, and its examples work."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 
 
 def rows(text):
-    """The rows of all tables of a text, each as its cells, code marks and escapes taken away."""
+    """The rows of all tables of a text as cells, without code marks and escapes."""
     for line in text.splitlines():
         if line.startswith("| ") and not line.startswith("| ---"):
             cells = re.split(r"(?<!\\)\|", line)[1:-1]
@@ -75,7 +75,7 @@ def test_generated_files_are_up_to_date(name):
 
 
 def test_everything_that_can_be_generated_is_used():
-    """No part is made for nothing, and none that a page asks for is missing."""
+    """Each generated part is used by a page, and each part that a page uses exists."""
     asked = [match[2] for page in generate.pages() for match in generate.PART.finditer(page.read_text("utf-8"))]
     assert sorted(asked) == sorted(generate.PARTS)
 
@@ -102,7 +102,7 @@ def test_the_generator_says_what_is_out_of_date(monkeypatch, tmp_path, capsys):
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_every_hook_is_documented(hook):
-    """Each hook stands in the reference under its exact signature, with all that its docstring says."""
+    """The reference has each hook with its exact signature and its complete docstring."""
     (node,) = [
         node
         for node in ast.parse(inspect.getsource(hookspecs)).body
@@ -116,7 +116,7 @@ def test_every_hook_is_documented(hook):
 
 
 def test_every_setting_is_documented():
-    """Each stands in the reference with its variable, its default, what it may be and what it does; and no other."""
+    """The reference has exactly the settings, with variable, default, values and description."""
     documented = {row[0]: row for row in rows(reference("settings.md")) if row[0] != "setting"}
     expected = {}
     for one in describe():
@@ -126,7 +126,7 @@ def test_every_setting_is_documented():
 
 
 def commands():
-    """Every command and group, with the words that call it."""
+    """Every command and group as the words that call it."""
     yield ("flowhooks",), main
     for name in COMMANDS:
         command = main.get_command(click.Context(main), name)
@@ -156,7 +156,7 @@ def test_every_command_and_option_is_documented(words):
 
 
 def test_every_transition_is_documented():
-    """The table of states is the code's, row by row; the drawing has each of its arrows."""
+    """The table of states equals the code's row by row; the drawing has each transition."""
     text = (DOCS / "explanation/states.md").read_text("utf-8")
     expected = [(row.source or "-", row.target, row.by) for row in TRANSITIONS]
     listed = list(rows(text))
@@ -220,7 +220,7 @@ def test_every_status_is_documented():
 
 
 def test_every_field_is_documented():
-    """Each field of a callback stands in both languages' tables with its type and its meaning there."""
+    """The tables of both languages have each member of a callback with its type and meaning."""
     documents = Schemas.load().documents
     fields = documents["process-end-call-back-ro.schema.json"]["properties"]
     fields = {"flowInstanceId": documents["flow-instance-id.schema.json"], **fields}
@@ -233,7 +233,7 @@ def test_every_field_is_documented():
 
 
 def test_the_two_pages_of_the_contract_say_the_same():
-    """They have the same sections, as far as the Chinese one goes, and the same generated tables."""
+    """The Chinese page has the English sections in order, and the same generated tables."""
     english, chinese = (prose(DOCS / "reference" / name) for name in ("http.md", "http.zh-CN.md"))
     headings = [len(re.findall(r"^## ", text, re.MULTILINE)) for text in (english, chinese)]
     assert headings[0] == headings[1] + 1  # the administration listener is in the English one alone
@@ -242,7 +242,7 @@ def test_the_two_pages_of_the_contract_say_the_same():
 
 
 def logged():
-    """Every event that the code logs: its levels, its fields, and whether it has more of those than can be seen."""
+    """Every log event of the code: its levels, its fields, and whether it has more fields than can be read."""
     found = {}
     for file in (ROOT / "flowhooks").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
@@ -278,7 +278,7 @@ def test_every_log_event_is_documented():
 
 
 def test_both_readmes_say_the_same():
-    """The two have the same pieces of code, the same headings and the same links, and are short."""
+    """Both READMEs have the same code, headings and links, and are short."""
     english, chinese = ROOT / "README.md", ROOT / "README.zh-CN.md"
     assert code(english) == code(chinese)
     texts = [page.read_text("utf-8") for page in (english, chinese)]
@@ -302,7 +302,7 @@ TRANSLATED = [
 
 @pytest.mark.parametrize("page", TRANSLATED, ids=name_of)
 def test_a_chinese_page_has_the_parts_of_the_english_one(page):
-    """The two have the same headings by level, code, rows of tables, list items and linked files, in the same order."""
+    """Both pages have the same headings, code, rows of tables, list items and linked files in order."""
     chinese = page.with_suffix(".zh-CN.md")
     drawing = "──▶"
     shown = [[one for one in code(each) if drawing not in one[1]] for each in (page, chinese)]
@@ -320,7 +320,7 @@ def test_a_chinese_page_has_the_parts_of_the_english_one(page):
 
 
 def english_target(page, target):
-    """The target of a link with the English page and its heading in the place of the Chinese ones, if it has these."""
+    """The target of a link with a Chinese page and heading replaced by the English ones, if they exist."""
     path, _, anchor = target.partition("#")
     file = (page.parent / path).resolve() if path else page
     if ".zh-CN." not in file.name:
@@ -332,7 +332,7 @@ def english_target(page, target):
 
 
 def code(page):
-    """The fenced pieces of code of a page, each with its language."""
+    """The code blocks of a page with their languages."""
     return [(one.language, one.text) for one in blocks(page)]
 
 
@@ -341,7 +341,7 @@ TOML = [(page, block) for page in PAGES for block in blocks(page, "toml")]
 
 @pytest.mark.parametrize(("page", "block"), TOML, ids=lambda one: name_of(one) if isinstance(one, Path) else "")
 def test_toml_is_what_it_is_meant_to_be(page, block, tmp_path):
-    """Every piece of TOML parses, and what is no pyproject.toml are settings that can be loaded."""
+    """Every TOML block parses, and is a pyproject.toml or loadable settings."""
     table = tomllib.loads(block.text)
     if "project" not in table:
         file = tmp_path / "flowhooks.toml"
@@ -354,12 +354,12 @@ JSON = [(page, block) for page in PAGES for block in blocks(page, "json")]
 
 @pytest.mark.parametrize(("page", "block"), JSON, ids=lambda one: name_of(one) if isinstance(one, Path) else "")
 def test_json_can_be_read(page, block):
-    """Every piece of JSON is JSON."""
+    """Every JSON block parses."""
     json.loads(block.text)
 
 
 def test_the_kinds_of_call_back_that_are_shown(tmp_path):
-    """The page's schema files open a kind, and ask for more in one that is there, as it says."""
+    """The page's schema files add a kind and extend an existing one, as the page says."""
     kind, stricter = blocks(DOCS / "how-to/add-a-kind-of-call-back.md", "json")
     folder = tmp_path / "call-back"
     folder.mkdir()
@@ -382,7 +382,7 @@ def test_the_call_back_that_engines_are_shown():
 
 
 def test_sources_are_as_shown(tmp_path):
-    """The settings of the page on sources are taken, with the secrets that its commands would make."""
+    """The settings of the page on sources load, with the secrets that its commands would make."""
     (settings,) = [one.text for one in blocks(DOCS / "how-to/let-engines-in.md", "toml")]
     file = tmp_path / "flowhooks.toml"
     file.write_text(settings)
@@ -396,7 +396,7 @@ def test_sources_are_as_shown(tmp_path):
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page):
-    """Each link within the project leads to a file, and to a heading in it."""
+    """Each link within the project has an existing file and heading."""
     text = prose(page)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if urlsplit(target).scheme:
@@ -416,19 +416,19 @@ def test_every_page_can_be_found():
 
 
 def anchors(page):
-    """The anchors of a page's headings in links."""
+    """The anchors of a page's headings."""
     return set(headings(page))
 
 
 def headings(page):
-    """The same, in the order of the page."""
+    """The anchors in the order of the page."""
     texts = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return [re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in texts]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_files_that_are_mentioned_are_there(page):
-    """A path into the project, and every Python file in a mark of code, is one that exists or an example's."""
+    """Each path into the project and each Python file in code marks exists or belongs to an example."""
     text = page.read_text("utf-8")
     places = (ROOT, page.parent, *ROOT.glob("plugins/cookiecutter-*/{{*"))  # the last: what a plugin is made of
     for path in re.findall(r"(?<![\w/.~-])(?:flowhooks|docs|tests|plugins|schemas|\.ci)/[\w./-]*[\w/]", text):
@@ -448,7 +448,7 @@ def test_files_that_are_mentioned_are_there(page):
 
 
 def command_lines(page):
-    """Every command line of flowhooks in a page's code, as words without what comes before and after it."""
+    """Every flowhooks command line in a page's code, as words without the surrounding shell."""
     pieces = [
         line for one in blocks(page) if one.language != "text" for line in one.text.replace("\\\n", "").split("\n")
     ]
@@ -461,7 +461,7 @@ def command_lines(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_that_are_mentioned_are_there(page):
-    """Each command line in a page's code is of commands and options that there are."""
+    """Each command line in a page's code has an existing command and options."""
     known = dict(commands())
     for words in command_lines(page):
         called = ("flowhooks",)
@@ -473,7 +473,7 @@ def test_commands_that_are_mentioned_are_there(page):
 
 
 def test_make_targets_that_are_mentioned_are_there():
-    """Each `make` that a page names is one of the Makefile's."""
+    """Each `make` target that a page names is in the Makefile."""
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     named = set()
     for page in PAGES:
@@ -515,7 +515,7 @@ class Running(NamedTuple):
             return response.status, response.reason, response.headers, json.loads(response.read())
 
     def run(self, *words):
-        """Run a command of flowhooks beside the server."""
+        """Run a flowhooks command beside the server."""
         return subprocess.run(
             [sys.executable, "-m", "flowhooks", *words],
             cwd=self.folder,
@@ -527,14 +527,14 @@ class Running(NamedTuple):
 
 
 def environment():
-    """This process's, without settings of ours, and without the plugins that happen to be installed."""
+    """This process's environment without flowhooks' settings and installed plugins."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
     return kept | {"FLOWHOOKS_PLUGINS_DENY": ",".join(one.name for one in entry_points(group="flowhooks"))}
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
-    """`flowhooks serve`, as the README starts it, with its plugin and the one of the contract's page."""
+    """`flowhooks serve` as the README starts it, with its plugin and the plugin of the contract's page."""
     folder = tmp_path_factory.mktemp("shown")
     (folder / "handlers").mkdir()
     for page, name in ((ROOT / "README.md", "leave"), (DOCS / "reference/http.md", "archive")):
@@ -566,7 +566,7 @@ def running(tmp_path_factory):
 
 
 def exchanges(page):
-    """Each curl command of a page with the answer that follows it."""
+    """Each curl command of a page with the response that follows it."""
     several = blocks(page)
     for this, following in pairwise(several):
         if this.text.startswith("curl ") and following.language == "http":
@@ -574,7 +574,7 @@ def exchanges(page):
 
 
 def compare(running, command, answer):
-    """See that a command is answered with the status, the headers and the body that are shown."""
+    """Check that a command gets the status, headers and body that are shown."""
     head, _, body = answer.partition("\n\n")
     first, *lines = head.split("\n")
     status, reason, headers, said = running.ask(command)
@@ -592,7 +592,7 @@ CONTRACT = [ROOT / "README.md", DOCS / "reference/http.md", DOCS / "reference/ht
 
 @pytest.mark.parametrize("page", CONTRACT, ids=name_of)
 def test_answers_are_as_shown(page, running):
-    """Each curl command of the page is answered with the status, the headers and the body that stand below it."""
+    """Each curl command of the page gets the status, headers and body shown below it."""
     shown = list(exchanges(page))
     assert len(shown) == sum(one.text.startswith("curl ") for one in blocks(page))
     for command, answer in shown:
@@ -606,7 +606,7 @@ def test_the_refusal_that_is_shown(running):
 
 
 def test_what_the_readme_looks_at(running):
-    """After the README's callback, its last command shows what the handler returned, and that it ran once."""
+    """After the README's callback, its last command shows the handler's result and a single run."""
     ((command, _),) = exchanges(ROOT / "README.md")
     for _ in range(2):
         assert running.ask(command)[3] == {"success": True}
@@ -621,7 +621,7 @@ def test_what_the_readme_looks_at(running):
 
 
 def test_every_file_of_tests_that_is_named_as_a_proof_is_there():
-    """Each file that the pages on proof and on security name exists, and none of `tests/acceptance` is left out."""
+    """Each file on the pages on proof and security exists, and all of `tests/acceptance` is listed."""
     named = {}
     for page in (DOCS / "explanation/proof.md", ROOT / "SECURITY.md"):
         named[page] = set(re.findall(r"`tests/((?:\w+/)*test_\w+\.py)`", page.read_text("utf-8")))

@@ -1,4 +1,4 @@
-"""The drawings of the pages: their texts fit their boxes, and no text lies on an arrow or on another text."""
+"""The drawings of the pages: texts fit their boxes, and no text overlaps an arrow or another text."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Area(NamedTuple):
     bottom: float
 
     def holds(self, other):
-        """Whether another area is inside of this one."""
+        """Whether this area contains another one."""
         return (
             self.left <= other.left
             and self.top <= other.top
@@ -36,28 +36,28 @@ class Area(NamedTuple):
         )
 
     def touches(self, other):
-        """Whether the two areas have a point in common."""
+        """Whether the two areas overlap."""
         return (
             self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
         )
 
 
 def wide(text, size, *, bold):
-    """The width of a text in DejaVu Sans, a wide font, in pixels; a Chinese character is as wide as high."""
+    """The width of a text in pixels in DejaVu Sans, a wide font; a Chinese character is as wide as high."""
     return sum(size if unicodedata.east_asian_width(char) in "WF" else size * part(char) for char in text) * (
         1.15 if bold else 1
     )
 
 
 def part(char):
-    """The width of a character as a part of the font's size, rounded up."""
+    """The width of a character relative to the font's size, rounded up."""
     if char in "-ijltfr .,:;'()":
         return 0.42
     return 0.98 if char in "mwMW" else 0.68 if char.isupper() else 0.64
 
 
 def texts(drawing, size):
-    """Each line of text with the area that it takes."""
+    """Each line of text with its area."""
     for node in drawing.iter(f"{SVG}text"):
         name = node.get("class") == "name"
         height = 15 if name else size
@@ -75,7 +75,7 @@ def boxes(drawing):
 
 
 def points(drawing):
-    """Points on all arrows, two pixels apart."""
+    """Points on all arrows at a distance of two pixels."""
     for node in drawing.iter(f"{SVG}polyline"):
         corners = [tuple(map(float, corner.split(","))) for corner in node.get("points").split()]
         for (x1, y1), (x2, y2) in pairwise(corners):
@@ -85,7 +85,7 @@ def points(drawing):
 
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_texts_can_be_read(name):
-    """Each text is inside or outside of each box, and lies on no arrow and on no other text."""
+    """Each text is completely inside or outside each box, and overlaps no arrow and no other text."""
     drawing = ET.parse(DOCS / name).getroot()
     lines = list(texts(drawing, SIZES[name.rpartition("/")[2]]))
     assert lines
@@ -105,7 +105,7 @@ def test_texts_can_be_read(name):
 
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_drawings_are_readable_in_the_dark(name):
-    """A drawing has its own background and colours for light and for dark pages, and fetches nothing."""
+    """A drawing has a background and colours for light and dark pages, and loads no files."""
     text = (DOCS / name).read_text("utf-8")
     assert "prefers-color-scheme: dark" in text
     assert 'class="sheet"' in text
@@ -114,7 +114,7 @@ def test_drawings_are_readable_in_the_dark(name):
 
 
 def test_both_languages_have_the_same_texts():
-    """Each text of the callback's drawing is there in both languages, with as many lines."""
+    """The callback's drawing has each text in both languages, with as many lines."""
     english, chinese = overview.TEXTS["en"], overview.TEXTS["zh"]
     assert {name: len(lines) for name, lines in english.items()} == {
         name: len(lines) for name, lines in chinese.items()
@@ -122,7 +122,7 @@ def test_both_languages_have_the_same_texts():
 
 
 def test_drawings_of_characters_fit_the_page():
-    """A drawing made of characters is narrow enough for a page of the site, which has no room for more than 90."""
+    """A character drawing has at most the 90 columns that the site shows."""
     drawn = [block for page in PAGES for block in blocks(page, "text") if "▶" in block.text]
     assert "docs/contributing/path-of-a-callback.md" in {name_of(block.page) for block in drawn}
     for block in drawn:

@@ -1,4 +1,4 @@
-"""Every example is run: each piece of Python and of shell in the documentation, or it says here why not."""
+"""Every Python or shell example of the documentation is run, or this file lists the reason why not."""
 
 from __future__ import annotations
 import __future__
@@ -91,7 +91,7 @@ EXITS = {
 
 
 def excuse(block, text):
-    """The entry of `NOT_RUN` that a command or a block is excused by, if any."""
+    """The entry of `NOT_RUN` that matches a command or a block, or None."""
     for page, start in NOT_RUN:
         if page in {"*", name_of(block.page)} and text.startswith(start):
             return page, start
@@ -99,12 +99,12 @@ def excuse(block, text):
 
 
 def is_test(block):
-    """Whether a piece of Python is for pytest."""
+    """Whether a Python block is for pytest."""
     return "def test_" in block.text or "@pytest.fixture" in block.text
 
 
 def chosen(page):
-    """The blocks of a page that are run, each with its commands that are not excused."""
+    """The blocks of a page that are run, each with its commands without the excused ones."""
     for block in blocks(page, *RUN):
         if block.language == "python":
             if not excuse(block, block.text):
@@ -130,7 +130,7 @@ SHELL = [page for page, todo in TO_RUN.items() if any(block.language != "python"
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_block_has_a_language_that_is_known(page):
-    """Each fenced block is one that is run, or read, or excused; so that none is passed over unseen."""
+    """Each code block is run, parsed or excused, so that no block is missed."""
     for block in blocks(page):
         assert block.language in RUN | READ | COMPARED.keys() or excuse(block, block.text), (
             f"{block.where}: a block of `{block.language or 'no language'}` is neither run nor read; "
@@ -139,7 +139,7 @@ def test_every_block_has_a_language_that_is_known(page):
 
 
 def test_no_excuse_is_left_over():
-    """Each entry of the lists of this file is needed by a page that is there."""
+    """Each entry of the lists of this file is used by an existing page."""
     used = set()
     for page in PAGES:
         for block in blocks(page):
@@ -154,7 +154,7 @@ def test_no_excuse_is_left_over():
 
 
 def held(page):
-    """The modules that a page's examples import, by their file's name."""
+    """The modules that a page's examples import, by file name."""
     found = {block.file: block.text for block in blocks(page, "python") if block.file}
     for file, words in FILES.get(name_of(page), {}).items():
         (found[file],) = [block.text for block in blocks(page, "python") if words in block.text]
@@ -163,7 +163,7 @@ def held(page):
 
 @pytest.mark.parametrize("block", CODE, ids=lambda block: block.where)
 def test_python_runs(block, monkeypatch):
-    """Each piece of Python can be run as it stands; a signature in the reference, as far as it goes."""
+    """Each Python block runs unchanged; a signature in the reference is only compiled."""
     for file, text in held(block.page).items():
         if "/" not in file and text != block.text and f"import {file.removesuffix('.py')}" in block.text:
             module = ModuleType(file.removesuffix(".py"))
@@ -176,7 +176,7 @@ def test_python_runs(block, monkeypatch):
 
 @pytest.mark.parametrize("page", TESTED, ids=name_of)
 def test_the_tests_that_are_shown_pass(page, tmp_path):
-    """The tests that a page shows are found by pytest, and pass, beside the files that the page names."""
+    """The tests that a page shows are found by pytest and pass, beside the files that the page names."""
     for file, text in held(page).items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(text)
@@ -201,7 +201,7 @@ def test_the_tests_that_are_shown_pass(page, tmp_path):
 @pytest.mark.timeout(600)  # a page with fifty commands takes over two minutes while other processes use both cores
 @pytest.mark.parametrize("page", SHELL, ids=name_of)
 def test_commands_run(page, tmp_path):
-    """Each command of a page, in the page's order, exits with 0 beside a server that has what the page speaks of."""
+    """Each command of a page, in order, exits with 0 beside a server with the data that the page describes."""
     name = name_of(page)
     handlers, settings = {}, ""
     if name in PLUGINS:

@@ -1,4 +1,4 @@
-"""One term has one meaning, in English and in Chinese: in the glossary, the console and the pages."""
+"""Each term has one meaning in English and in Chinese: in the glossary, the console and the pages."""
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations
@@ -19,7 +19,7 @@ def cells(row):
 
 
 def glossary_rows():
-    """The rows of the glossary's table: term, Chinese term, meaning; a row with two forms of a term is two."""
+    """The rows of the glossary's table: term, Chinese term, meaning; a row with two forms of a term gives two."""
     lines = [line for line in (DOCS / "glossary.md").read_text("utf-8").splitlines() if line.startswith("|")]
     headings = [heading.casefold() for heading in cells(lines[0])]
     columns = [headings.index(heading) for heading in HEADINGS]

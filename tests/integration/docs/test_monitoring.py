@@ -1,4 +1,4 @@
-"""The metrics that the rules and the dashboard query exist, in the right process and with the labels that they use."""
+"""The metrics in queries of the rules and the dashboard exist, in the right process and with the used labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OF_PROMETHEUS = {"job", "instance", "le"}
 
 @pytest.fixture(scope="module")
 def told():
-    """The labels of each exported metric, by its name in a query."""
+    """The labels of each exported metric by its name in a query."""
     sys.path.insert(0, str(DOCS / "_build"))
     try:
         from generating import numbers
@@ -36,18 +36,18 @@ def told():
 
 
 def rules():
-    """Every rule, by its name."""
+    """Every rule by its name."""
     (group,) = yaml.safe_load(RULES.read_text("utf-8"))["groups"]
     return {rule["alert"]: rule for rule in group["rules"]}
 
 
 def panels():
-    """Every panel of the dashboard that asks for something."""
+    """Every panel of the dashboard with a query."""
     return [one for one in json.loads(DASHBOARD.read_text("utf-8"))["panels"] if one["type"] != "row"]
 
 
 def queries():
-    """Every query of both, with where it is."""
+    """Every query of both with its place."""
     yield from ((name, rule["expr"]) for name, rule in rules().items())
     yield from ((one["title"], target["expr"]) for one in panels() for target in one["targets"])
     for row in re.findall(r"\| .* \| (`.*`)", (DOCS / "how-to/monitor.md").read_text("utf-8")):
@@ -56,7 +56,7 @@ def queries():
 
 @pytest.mark.parametrize(("where", "query"), list(queries()))
 def test_what_is_asked_for_is_told(told, where, query):
-    """Each metric of a query is one of ours, and has each label by which it is narrowed or grouped."""
+    """Each metric of a query is one of flowhooks, with each label that filters or groups it."""
     asked = re.findall(r"(flowhooks_\w+)(?:\{([^}]*)\})?", query)
     assert asked or query.startswith("up{"), where
     assert query.count("(") == query.count(")")
@@ -71,7 +71,7 @@ def test_what_is_asked_for_is_told(told, where, query):
 
 @pytest.mark.parametrize("name", list(rules()))
 def test_a_rule_says_what_to_do(name):
-    """Each alert says what has happened and what to do first; the sections that it names exist."""
+    """Each alert states the problem and the first step; the sections that it names exist."""
     rule = rules()[name]
     assert rule["labels"]["severity"] in {"critical", "warning"}
     assert set(rule["annotations"]) == {"summary", "description"}
@@ -82,7 +82,7 @@ def test_a_rule_says_what_to_do(name):
 
 
 def test_commands_that_rules_name_are_there():
-    """A person in a hurry types what the rule says."""
+    """Commands in rules exist, because operators type them in a hurry."""
     known = (DOCS / "reference/commands.md").read_text("utf-8")
     text = RULES.read_text("utf-8")
     commands = re.findall(r"`(flowhooks [a-z]+(?: [a-z]+)?)", text)
@@ -92,7 +92,7 @@ def test_commands_that_rules_name_are_there():
 
 
 def test_panels_lie_beside_one_another():
-    """No two panels have one id or cover one another, and each says in which unit it is."""
+    """No two panels share an id or overlap, and each has a unit."""
     everything = json.loads(DASHBOARD.read_text("utf-8"))["panels"]
     assert len({one["id"] for one in everything}) == len(everything)
     taken = {}
@@ -106,7 +106,7 @@ def test_panels_lie_beside_one_another():
 
 
 def test_the_settings_of_prometheus_are_as_shown():
-    """The page's block names the rules that are there, and the job that the rules and the dashboard speak of."""
+    """The page's block names the existing rules, and the job of the rules and the dashboard."""
     (shown,) = re.findall(r"```yaml\n(.*?)```", (DOCS / "how-to/monitor.md").read_text("utf-8"), re.DOTALL)
     settings = yaml.safe_load(shown)
     assert settings["rule_files"] == [RULES.name]
@@ -116,7 +116,7 @@ def test_the_settings_of_prometheus_are_as_shown():
 
 
 def test_prometheus_itself_takes_the_rules():
-    """`promtool check rules`, where it is installed; the tests above read them without it."""
+    """`promtool check rules`, if installed, accepts the rules; the tests above need no promtool."""
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not installed (Debian: apt-get install prometheus)")

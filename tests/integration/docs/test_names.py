@@ -1,4 +1,4 @@
-"""The names that users meet: each that pages mention exists, each that exists is in a page, no old one is left.
+"""The names that users meet: names in pages exist, existing names are in a page, and no old name is left.
 
 `test_docs.py` compares the tables of settings, commands, hooks and log events with the code. These tests read the rest:
 prose, tables that are written by hand, the rules, and the files that are installed.
@@ -39,7 +39,7 @@ OF_OTHERS = {
 
 
 def pages_with(pattern):
-    """The matches of a pattern in the pages, each with the pages that have it."""
+    """The matches of a pattern in the pages, each with its pages."""
     found = {}
     for page in CURRENT:
         for hit in re.findall(pattern, page.read_text("utf-8")):
@@ -49,7 +49,7 @@ def pages_with(pattern):
 
 @cache
 def words():
-    """Every word of the code: of the package, of the plugins and of the tests, and the names of their files."""
+    """Every word of the code of the package, the plugins and the tests, and the names of their files."""
     files = [file for folder in ("flowhooks", "plugins", "tests") for file in (ROOT / folder).rglob("*.py")]
     for folder in (ROOT / "flowhooks", PLUGINS):
         files += [file for file in folder.rglob("*") if file.suffix in {".html", ".json", ".toml"}]
@@ -62,7 +62,7 @@ def words():
 
 @cache
 def variables():
-    """The environment variables that the code of the package names, those of settings apart."""
+    """The environment variables in the package's code, except those of settings."""
     found = set()
     for file in (ROOT / "flowhooks").rglob("*.py"):
         found.update(re.findall(r'"(FLOWHOOKS_[A-Z_]*[A-Z])"', file.read_text("utf-8")))
@@ -73,7 +73,7 @@ def variables():
 
 
 def test_settings_that_are_mentioned_are_there():
-    """`section.name` in a page is a setting, and a link to the reference goes to the section that has it."""
+    """`section.name` in a page is a setting, and a link to the reference leads to its section."""
     known = {one.name for one in describe()}
     for name, where in pages_with(rf"`((?:{'|'.join(sorted(SECTIONS))})\.[a-z_]+)`").items():
         assert name in known, (name, where)
@@ -86,7 +86,7 @@ def test_settings_that_are_mentioned_are_there():
 
 
 def test_variables_that_are_mentioned_are_there():
-    """Each `FLOWHOOKS_...` in a page or in a file to be installed is read by flowhooks, or named there as a secret."""
+    """Each `FLOWHOOKS_...` in a page or an installed file is read by flowhooks, or is a secret."""
     known = {one.variable for one in describe()} | variables()
     texts = {page: page.read_text("utf-8") for page in CURRENT}
     for file in [ROOT / "Makefile", *(DOCS / "deploy").iterdir()]:
@@ -97,7 +97,7 @@ def test_variables_that_are_mentioned_are_there():
 
 
 def test_every_variable_is_documented():
-    """Each variable that the code reads stands in a page."""
+    """Each variable that the code reads is in a page."""
     assert {"FLOWHOOKS_CONFIG", "FLOWHOOKS_FAILPOINT", "FLOWHOOKS_SUPERVISOR_FD", "FLOWHOOKS_TOKEN"} <= variables()
     assert variables() <= set(pages_with(r"FLOWHOOKS_[A-Z_]+"))
 
@@ -106,7 +106,7 @@ def test_every_variable_is_documented():
 
 
 def test_every_metric_of_the_code_is_in_the_reference():
-    """The scrape from which the reference is made has all metrics: each that the code names is in it."""
+    """The scrape from which the reference is generated has each metric that the code names."""
     named = set()
     for file in (ROOT / "flowhooks/observability").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
@@ -137,7 +137,7 @@ def documents():
 
 
 def routes():
-    """Each path that a listener answers, as its code adds it."""
+    """Each path that a listener serves, as its code adds it."""
     found = set()
     for file in (ROOT / "flowhooks/web").rglob("*.py"):
         found |= set(re.findall(r'\.add_route\("(/[^"]+)"', file.read_text("utf-8")))
@@ -145,7 +145,7 @@ def routes():
 
 
 def test_paths_that_are_mentioned_are_there():
-    """Each path below `/api/` in a page, and in its examples, is one that is answered."""
+    """Each path below `/api/` in a page or an example is served."""
     patterns = [re.compile(re.sub(r"\{\w+\}", r"[^/]+", path)) for path in routes()]
     mentioned = pages_with(
         r"(?<![\w.])(?:http://[\w.:]+)?(/(?:api/[\w/{}-]*[\w}]|healthz|readyz|metrics|openapi\.json))\b"
@@ -156,7 +156,7 @@ def test_paths_that_are_mentioned_are_there():
 
 
 def test_every_path_is_documented():
-    """Each path of the administration listener stands in the reference."""
+    """Each path of the administration listener is in the reference."""
     text = "".join(
         (DOCS / "reference" / name).read_text("utf-8") for name in ("administration.md", "http.md", "metrics.md")
     )
@@ -212,7 +212,7 @@ OPERATIONS = {
 
 @pytest.mark.parametrize("command", OPERATIONS)
 def test_members_of_operations(command):
-    """A command that acts prints the members of its operation's answer, and `server`."""
+    """A command that changes data prints the members of its operation's response, and `server`."""
     document, _ = documents()
     answer = document["paths"][f"/api/operations/{OPERATIONS[command]}"]["post"]["responses"]["200"]
     schema = answer["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
@@ -221,7 +221,7 @@ def test_members_of_operations(command):
 
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory):
-    """The words in the JSON that commands print in a folder with nothing but an empty ledger."""
+    """The members in the JSON that commands print in a folder with an empty ledger."""
     folder = tmp_path_factory.mktemp("names")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
     environ = kept | {"FLOWHOOKS_SAFE_MODE": "true"}
@@ -244,7 +244,7 @@ def printed(tmp_path_factory):
     ],
 )
 def test_members_that_are_printed(printed, command):
-    """Each member of what a command prints is named in the table, where it has a row of its own."""
+    """Each member of a command's output is named in the table, where it has its own row."""
     assert set(printed(command)) <= json_table()[command]
 
 
@@ -252,7 +252,7 @@ def test_members_that_are_printed(printed, command):
 
 
 def test_names_that_are_mentioned_are_there():
-    """A name with an underscore in a page's mark of code is one of the code, of a test or of another program."""
+    """A name with an underscore in code marks is a name of the code, a test or another program."""
     known = words() | {f"now_{state}" for state in ("waiting", "dead", "unknown")} | OF_OTHERS
     known |= {numbers.name(family) for _, family in numbers.families()}
     for name, where in pages_with(r"`([a-z]+(?:_[a-z0-9]+)+)`").items():
@@ -311,7 +311,7 @@ OLD = re.compile(
 
 
 def sources():
-    """Every text file of the project that git knows, but the changelog and this file."""
+    """Every text file of the project in git except the changelog and this file."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     for name in filter(None, listed.stdout.split("\0")):
         file = ROOT / name
@@ -323,7 +323,7 @@ def sources():
 
 
 def test_old_names_are_found():
-    """The pattern of old names finds those, and none of the new ones."""
+    """The pattern of old names finds old names, and no new name."""
     for old in (
         *("runner.hold_after", "`ledger.queue`", "flowhooks_answers_total", "identity.ignore = 1", "'alert_over'"),
         *('log.info("serving"', 'until_logged("replaced"', "FLOWHOOKS_CRASH_AT=x", "ledger__timeout=1"),
@@ -337,7 +337,7 @@ def test_old_names_are_found():
 
 
 def test_no_old_name_is_left():
-    """No file but the changelog has a name that was changed."""
+    """Only the changelog has a name that was changed."""
     if not (ROOT / ".git").exists():
         pytest.skip("the project is not a checkout")
     found = {name: sorted(set(OLD.findall(text))) for name, text in sources() if OLD.search(text)}
@@ -354,7 +354,7 @@ def test_threads_of_the_architecture_page():
 
 
 def thread_names():
-    """The names of threads in the code of the package, without their numbers; those of listeners are their own."""
+    """The names of threads in the package's code without their numbers; those of listeners are listed by hand."""
     for file in (ROOT / "flowhooks").rglob("*.py"):
         for call in (node for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.Call)):
             called = call.func.attr if isinstance(call.func, ast.Attribute) else ""

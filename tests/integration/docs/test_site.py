@@ -1,4 +1,4 @@
-"""The documentation as a site: it builds without a warning, its links lead somewhere, nothing is fetched."""
+"""The documentation as a site: it builds without warnings, its links work, and nothing is loaded from outside."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Read(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
-        """Note what a tag refers to."""
+        """Record the links of a tag."""
         given = dict(attributes)
         self.anchors |= {given[name] for name in ("id", "name") if given.get(name)}
         if tag == "html":
@@ -41,7 +41,7 @@ class Read(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The site, built as `make docs` builds it, beside compiled code as an earlier build leaves it."""
+    """The site as `make docs` builds it, beside compiled code of an earlier build."""
     folder = tmp_path_factory.mktemp("site")
     compiled = DOCS / "_build/__pycache__"
     compiled.mkdir(exist_ok=True)
@@ -59,12 +59,12 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def read(site):
-    """Every page of the site, by its path."""
+    """Every page of the site by its path."""
     return {str(file.relative_to(site)): Read(file.read_text("utf-8")) for file in site.rglob("*.html")}
 
 
 def test_every_page_is_on_the_site(read):
-    """Each page of `docs/`, both READMEs and the schema files are there."""
+    """The site has each page of `docs/`, both READMEs and the schema files."""
     made = {name_of(page).removeprefix("docs/").removesuffix(".md") + ".html" for page in PAGES}
     made = {re.sub(r"README\.html$", "index.html", name) for name in made}
     schemas = {f"project/{name_of(file)}.html" for file in (ROOT / "schemas").rglob("*.json")}
@@ -72,7 +72,7 @@ def test_every_page_is_on_the_site(read):
 
 
 def test_links_lead_somewhere(site, read):
-    """Each link within the site leads to a file of it, and to something in that file."""
+    """Each link within the site has an existing file and anchor."""
     assert read
     for name, page in read.items():
         for link in page.links:
@@ -111,7 +111,7 @@ def test_words_are_found_in_both_languages(site):
 
 
 def test_a_chinese_word_is_searched_for_by_its_characters(site):
-    """The theme's search marks each with a star; a star by itself would find every page."""
+    """The theme's search marks each character with a star; a star alone would find every page."""
     (file,) = site.glob("search/*.js")
     separator = json.loads(re.sub(r"^[^{]*|[^}]*$", "", file.read_text("utf-8")))["config"]["separator"]
     assert [part for part in re.split(separator, "用SQLite处理") if part] == ["用", "SQLite", "处", "理"]
@@ -138,7 +138,7 @@ def test_chinese_pages_have_chinese_controls(site):
 
 
 def test_no_compiled_code_is_on_the_site(site):
-    """The files that Python makes beside the site's hook, and the hook itself, are not published."""
+    """The site's hook and its compiled files are not published."""
     assert list((DOCS / "_build/__pycache__").iterdir())
     assert not [file for file in site.rglob("*") if file.name == "__pycache__" or file.suffix in {".py", ".pyc"}]
 
@@ -155,7 +155,7 @@ def test_underscores_in_links_can_be_seen():
 
 
 def hook():
-    """The hook of MkDocs, which the site is built with."""
+    """The MkDocs hook that builds the site."""
     spec = importlib.util.spec_from_file_location("site_hook", DOCS / "_build/site_hook.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -181,11 +181,11 @@ def hook():
     ],
 )
 def test_links_are_turned(page, before, after):
-    """A link that works on a code host is led to the same thing on the site; code and the outside are left alone."""
+    """A link for a code host leads to the same page on the site; code and external links are unchanged."""
     assert hook().turned(before, page) == after
 
 
 def test_a_file_is_shown_whole():
-    """A file that has fences of its own in it is shown between longer ones."""
+    """A file with fences is shown between longer fences."""
     shown = hook().shown("notes.txt", "before\n```python\nx\n```\nafter\n")
     assert shown == "# `notes.txt`\n\n````text\nbefore\n```python\nx\n```\nafter\n````\n"

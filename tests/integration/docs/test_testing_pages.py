@@ -1,4 +1,4 @@
-"""The pages on testing are true: every public name is explained, and what is shown passes as it stands."""
+"""The pages on testing are true: every public name is explained, and the examples pass unchanged."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def section(name):
 
 
 def marked(text):
-    """Every name in a mark of code."""
+    """Every name in code marks."""
     return {name for piece in re.findall(r"`([^`]+)`", text) for name in re.findall(r"\w+", piece)}
 
 
 def test_every_name_is_documented():
-    """The reference has a section for each public name and for no other, and both fixtures."""
+    """The reference has a section for exactly the public names, and both fixtures."""
     headings = re.findall(r"^## (.+)$", REFERENCE, re.MULTILINE)
     assert sorted(headings) == sorted([*testing.__all__, "Fixtures"])
     made = {name for name in vars(fixtures) if name.startswith("flowhooks_")}
@@ -43,7 +43,7 @@ def test_every_name_is_documented():
 
 @pytest.mark.parametrize("name", testing.__all__)
 def test_every_member_and_argument_is_documented(name):
-    """Each public member and each argument of a name stands in its section; and each has a docstring."""
+    """Each public member and argument is in the section of its name and has a docstring."""
     thing = getattr(testing, name)
     assert inspect.getdoc(thing)
     members = {one for one in vars(thing) if not one.startswith("_")} if inspect.isclass(thing) else set()
@@ -76,7 +76,7 @@ def test_signatures_are_as_shown():
 
 
 def test_what_is_shown_passes(tmp_path):
-    """The page's plugin and its tests, written into files as they stand, pass with every warning an error."""
+    """The page's plugin and tests, copied unchanged into files, pass with every warning an error."""
     plugin, *tests = PYTHON.findall((DOCS / "how-to/test-a-plugin.md").read_text("utf-8"))
     tests = [text for text in tests if "acme_booking" not in text]  # which needs a PostgreSQL
     (tmp_path / "acme_leave").mkdir()

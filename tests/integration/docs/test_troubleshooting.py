@@ -1,4 +1,4 @@
-"""Troubleshooting: each symptom on the pages is a text that flowhooks prints, and both languages have the same ones."""
+"""Troubleshooting: flowhooks prints each symptom of the pages, and both languages have the same symptoms."""
 
 # ruff: noqa: RUF001, RUF002 (Chinese has punctuation marks of its own)
 
@@ -133,13 +133,13 @@ def nearest(symptom, texts):
 
 
 class Entry(NamedTuple):
-    """A symptom with what a page says about it.
+    """A symptom and its text on a page.
 
     Attributes:
         group: the heading of its group.
         symptom: the text of its heading.
         english: the symptom in English; on the Chinese page, the text after `英文：` if there is one.
-        body: what the page says.
+        body: the text below the heading.
     """
 
     group: str

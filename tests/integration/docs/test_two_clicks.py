@@ -1,4 +1,4 @@
-"""Topics that readers look for are at most two links away from each home page, and from each README."""
+"""Topics that readers look for are at most two links away from each home page and from each README."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def near(home):
 @pytest.mark.parametrize("home", HOMES, ids=name_of)
 @pytest.mark.parametrize("topic", TOPICS)
 def test_topics_are_two_clicks_away(home, topic):
-    """Each page of the topic, in the home page's language if it exists in that, can be reached in two clicks."""
+    """Each page of the topic, in the home page's language if it exists, can be reached in two clicks."""
     clicks = near(home)
     for page in TOPICS[topic]:
         chinese = page.replace(".md", ".zh-CN.md")
@@ -53,6 +53,6 @@ def test_topics_are_two_clicks_away(home, topic):
 
 
 def test_far_pages_are_not_near():
-    """The count of clicks does not find every page."""
+    """The search by clicks does not find every page."""
     pages = {name_of(page) for page in DOCS.rglob("*.md")}
     assert pages - near(ROOT / "README.md").keys()
