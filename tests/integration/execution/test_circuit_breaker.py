@@ -1,4 +1,4 @@
-"""Circuit breaker: a handler whose last attempts failed runs nothing more, is tried periodically, and runs again."""
+"""Circuit breaker: a handler whose last attempts failed is paused, tested periodically, and runs again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.runners
 
 
 class Works:
-    """A handler that fails, or does what its field says, until it works."""
+    """A handler that raises its `error`, or succeeds without one, once its gate is open."""
 
     def __init__(self, *, error=None):
         self.error = error
@@ -25,7 +25,7 @@ class Works:
         self.gate.set()
 
     def __call__(self, event):
-        """Handle."""
+        """Fail or succeed."""
         self.entered += 1
         assert self.gate.wait(60)
         if self.error:
@@ -33,19 +33,19 @@ class Works:
 
 
 def circuits(flow):
-    """The open circuits, by the ids of their handlers."""
+    """The open circuits by the ids of their handlers."""
     with flow.app.ledger.connection() as connection:
         return circuit_state.open_circuits(connection)
 
 
 def breaker(**given):
-    """Settings of the circuit breaker: opened after three, tried once in a minute."""
+    """Settings of the circuit breaker: it opens after three failures, and runs a trial each minute."""
     return {"failures": 3, "retry_interval": 60.0, **given}
 
 
 @pytest.fixture
 def broken(house, listens, eventually):
-    """A handler that has failed three times, so that its circuit is open, and its waiting deliveries."""
+    """A handler whose circuit is open after three failures, and its waiting deliveries."""
     works = Works(error=ValueError("the archive is away"))
     flow = house.open(
         listens(works, name="h", retry=Retry(attempts=5, delays=[30], jitter=0)), circuit_breaker=breaker()
@@ -57,7 +57,7 @@ def broken(house, listens, eventually):
 
 
 def test_the_circuit_opens_after_failures(broken, logged):
-    """Later deliveries wait without an attempt, are answered at once, and show the reason."""
+    """Later deliveries wait without an attempt; callbacks are answered at once with the reason."""
     flow, works = broken
     answer = flow.take("later", wait=600)
     assert answer.status == "pending"
@@ -73,7 +73,7 @@ def test_the_circuit_opens_after_failures(broken, logged):
 
 
 def test_one_is_tried_and_all_run_when_it_succeeds(broken, eventually):
-    """The trial takes one with the fewest attempts; its success lets all the others run."""
+    """The trial runs a delivery with the fewest attempts; its success releases all others."""
     flow, works = broken
     later = flow.take("later", wait=0).event_id
     works.error = None
@@ -85,7 +85,7 @@ def test_one_is_tried_and_all_run_when_it_succeeds(broken, eventually):
 
 
 def test_a_trial_that_fails_leaves_it_open(broken, eventually):
-    """One attempt in each interval, and no more; the retries of the others are not used up."""
+    """Each interval has one attempt; retries of other deliveries are not used up."""
     flow, works = broken
     for trial in range(1, 4):
         flow.advance(61)
@@ -99,7 +99,7 @@ def test_a_trial_that_fails_leaves_it_open(broken, eventually):
 
 
 def test_no_second_trial_while_one_runs(broken, eventually):
-    """However long a trial takes, the next one comes after it."""
+    """The next trial starts after the end of the current one, however long that runs."""
     flow, works = broken
     works.gate.clear()
     flow.advance(61)
@@ -112,7 +112,7 @@ def test_no_second_trial_while_one_runs(broken, eventually):
 
 
 def test_a_trial_is_waited_for_where_another_could_not_begin(house, listens, eventually, monkeypatch):
-    """An end in order waits for all of them, also where the database went away between two."""
+    """Shutdown waits for all trials, also if the database failed between two of them."""
     works = Works(error=ValueError("away"))
     two = [listens(works, name=name, process_key=name, retry=Retry(attempts=5)) for name in ("a", "b")]
     flow = house.open(*two, circuit_breaker=breaker(failures=1))
@@ -137,7 +137,7 @@ def test_a_trial_is_waited_for_where_another_could_not_begin(house, listens, eve
 
 
 def test_a_trial_without_a_thread_of_its_own_is_made(broken, eventually, monkeypatch):
-    """It has begun: were it not run, nothing would be tried any more while it stands as running."""
+    """A started trial always runs, because no other trial runs while it is marked as running."""
     flow, works = broken
     works.error = None
     start = threading.Thread.start
@@ -176,7 +176,7 @@ def test_paused_by_an_operator_it_is_not_tried(broken):
 
 
 def test_another_release_is_let_run(house, listens, broken, monkeypatch, eventually):
-    """After a start with the same release the circuit is open as before; with another one it runs."""
+    """A start with the same release keeps the circuit open; another release closes it."""
     flow, _ = broken
     assert flow.close()
     works = Works()
@@ -206,7 +206,7 @@ def _left(error):
 
 
 def test_a_success_in_between_begins_the_count_anew(house, listens):
-    """In a row means in a row."""
+    """A success resets the count of failures."""
     works = Works(error=ValueError("sometimes"))
     flow = house.open(listens(works, name="h"), circuit_breaker=breaker())
     for number in range(8):
@@ -223,7 +223,7 @@ def test_a_success_in_between_begins_the_count_anew(house, listens):
     ],
 )
 def test_never_opened(house, listens, given):
-    """0 means never, for all or for one."""
+    """With 0 the circuit never opens, for all handlers or for one."""
     flow = house.open(listens(Works(error=ValueError("always")), name="h"), **given)
     for number in range(12):
         flow.settled(flow.take(str(number), wait=0).event_id, State.DEAD)

@@ -1,4 +1,4 @@
-"""Keeping threads on one core, and letting handlers' threads use all."""
+"""Threads share one core, and handlers' threads may use all cores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="th
 
 
 def in_a_thread(function):
-    """The result of `function` in a thread of its own, whose cores die with it."""
+    """The result of `function` in a new thread, so that its core settings end with it."""
     found = []
     thread = threading.Thread(target=lambda: found.append(function()))
     thread.start()
@@ -25,7 +25,7 @@ def in_a_thread(function):
 
 
 def test_gathered_threads_keep_to_one_core_and_so_do_those_they_start():
-    """After `gather`, a thread and its children may use one core, which is one of those it had."""
+    """After `gather`, a thread and its children use one core, one of its previous cores."""
     before = os.sched_getaffinity(0)
 
     def gathered():
@@ -40,7 +40,7 @@ def test_gathered_threads_keep_to_one_core_and_so_do_those_they_start():
 
 
 def test_several_processes_spread_over_the_cores():
-    """Each takes the next core, and when all are taken the first again; its handlers come back to its own."""
+    """Each process takes the next core in rotation; its handlers return to that core."""
     before = sorted(os.sched_getaffinity(0), reverse=True)
 
     def gathered(number):
@@ -53,7 +53,7 @@ def test_several_processes_spread_over_the_cores():
 
 
 def test_a_spread_thread_has_all_its_cores_back():
-    """`spread` undoes `gather` for the thread that calls it."""
+    """`spread` undoes `gather` for the calling thread."""
 
     def spread():
         cpu_affinity.unpin(cpu_affinity.pin())
@@ -63,7 +63,7 @@ def test_a_spread_thread_has_all_its_cores_back():
 
 
 def test_spreading_to_nothing_or_to_what_is_not_there_changes_nothing():
-    """No cores, or cores that the machine does not have, leave a thread where it was."""
+    """An empty or impossible set of cores does not move a thread."""
 
     def spread():
         cpu_affinity.unpin(frozenset())
@@ -74,7 +74,7 @@ def test_spreading_to_nothing_or_to_what_is_not_there_changes_nothing():
 
 
 def seen_by(room, handler, *, seconds=0.0):
-    """The cores that the calling thread has while `handler` runs for `seconds`, and afterwards."""
+    """The cores of the calling thread while `handler` runs for `seconds`, and afterwards."""
     wide = room.acquire(handler)
     within = os.sched_getaffinity(0)
     room.release(handler, seconds, unpinned=wide)
@@ -82,7 +82,7 @@ def seen_by(room, handler, *, seconds=0.0):
 
 
 def in_one_room(*runs):
-    """The result of `seen_by` for each (handler, seconds) in turn, in one thread that keeps to one core."""
+    """The results of `seen_by` for each (handler, seconds) in turn, in one thread with one core."""
 
     def gathered():
         room = cpu_affinity.HandlerAffinity(cpu_affinity.pin())
@@ -92,7 +92,7 @@ def in_one_room(*runs):
 
 
 def test_a_handler_that_is_not_known_may_use_every_core():
-    """The first attempt of a handler has all cores; its thread is back on the one core afterwards."""
+    """The first attempt of a handler has all cores; its thread returns to the one core afterwards."""
     ((within, after),) = in_one_room(("p:h", 0.0))
     assert within == os.sched_getaffinity(0)
     assert after == {max(within)}
@@ -106,14 +106,14 @@ def test_a_handler_that_was_quick_stays_on_the_one_core():
 
 
 def test_a_handler_that_takes_longer_has_every_core_back():
-    """One slow attempt is enough."""
+    """After one slow attempt a handler has all cores again."""
     *_, (within, after) = in_one_room(("p:h", 0.001), ("p:h", 1.0), ("p:h", 1.0))
     assert within == os.sched_getaffinity(0)
     assert after == {max(within)}
 
 
 def test_without_cores_to_choose_from_nothing_is_moved():
-    """A process that did not gather its threads leaves them where they are."""
+    """A process that did not gather its threads does not move them."""
     before = os.sched_getaffinity(0)
     assert in_a_thread(lambda: seen_by(cpu_affinity.HandlerAffinity(), "p:h", seconds=1.0)) == (before, before)
 

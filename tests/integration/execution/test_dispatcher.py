@@ -1,4 +1,4 @@
-"""Running attempts: whatever a plugin does, each one ends in an outcome, and its delivery in a state of the table."""
+"""Attempts: whatever a plugin does, each ends in an outcome, and its delivery in a state of the table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.runners, pytest.mark.either]
 
 
 def fails(error):
-    """A handler's function that raises this."""
+    """A handler function that raises this exception."""
 
     def failing(event):
         raise error
@@ -28,7 +28,7 @@ def fails(error):
 
 
 class Nasty(Exception):
-    """An exception whose text cannot be had."""
+    """An exception whose text cannot be read."""
 
     def __str__(self):
         """Raise."""
@@ -36,7 +36,7 @@ class Nasty(Exception):
 
 
 class Nastier(Exception):
-    """An exception whose text ends the thread."""
+    """An exception whose text exits the thread."""
 
     def __str__(self):
         """Exit."""
@@ -66,14 +66,14 @@ def wrapped(before=None, after=None):
 
 @pytest.fixture
 def run(house, listens, make_plugin):
-    """A function that runs one attempt of a function, and gives the flow, the standing and the attempt."""
+    """A function that runs one attempt of a function, and returns the flow, the delivery's state and the attempt."""
 
     def go(function, *, wrapper=None, **declared):
         ((flow, standing, attempt),) = many([function], wrapper=wrapper, **declared)
         return flow, standing, attempt
 
     def many(functions, *, wrapper=None, **declared):
-        """The same for several functions, each for a key of its own."""
+        """The same for several functions, each with its own key."""
         handlers = [listens(one, name=f"h{n}", process_key=f"k{n}", **declared) for n, one in enumerate(functions)]
         plugins = {"p": make_plugin(*handlers)} | ({"w": make_plugin(run_handler=wrapper)} if wrapper else {})
         flow = house.open(plugins=plugins)
@@ -88,7 +88,7 @@ def run(house, listens, make_plugin):
 
 
 def test_what_a_handler_returns_is_kept(run):
-    """A value that JSON can hold is kept with its attempt."""
+    """A JSON value is stored with its attempt."""
     _, standing, attempt = run(lambda event: {"archived": [1, 2.5, None, True, "é"]})
     assert (standing.state, standing.attempt, standing.error) == (State.SUCCEEDED, 1, "")
     assert attempt.outcome is OutcomeKind.SUCCEEDED
@@ -109,14 +109,14 @@ UNFIT = [
 
 
 def test_what_json_cannot_hold_is_dropped_and_the_attempt_succeeds(run, logged):
-    """A value that cannot be kept is left out and logged; the work was done all the same."""
+    """A result that is not JSON is dropped and logged; the attempt succeeds."""
     for _, standing, attempt in run.many([lambda event, value=value: value for value in UNFIT]):
         assert (standing.state, attempt.result) == (State.SUCCEEDED, None), standing.handler
     assert [entry["event"] for entry in logged].count("result_dropped") == len(UNFIT)
 
 
 def test_a_value_that_holds_itself_is_dropped(run):
-    """A value without end is not kept."""
+    """A recursive value is not stored."""
     value = []
     value.append(value)
     _, standing, attempt = run(lambda event: value)
@@ -124,7 +124,7 @@ def test_a_value_that_holds_itself_is_dropped(run):
 
 
 def test_a_failure_is_final_without_retry(run):
-    """An exception of a handler that did not say that running twice is safe makes its delivery dead."""
+    """Without `retry=` an exception makes the delivery dead."""
     flow, standing, attempt = run(fails(ValueError("no\nroom  here")))
     assert (standing.state, standing.outcome, standing.due_at) == (State.DEAD, OutcomeKind.FAILED, None)
     assert standing.error == "ValueError: no room here"
@@ -134,14 +134,14 @@ def test_a_failure_is_final_without_retry(run):
 
 
 def test_reject_is_final_at_once(run):
-    """`Reject` makes the delivery dead whatever `retry=` says, with its reason and nothing else."""
+    """`Reject` makes the delivery dead even with `retry=`, and only its reason is stored."""
     _, standing, attempt = run(fails(Reject("no such contract")), retry=Retry())
     assert (standing.state, standing.outcome) == (State.DEAD, OutcomeKind.REJECTED)
     assert (standing.error, attempt.traceback) == ("no such contract", "")
 
 
 def test_a_retry_goes_by_its_schedule_and_then_is_dead(house, listens, eventually):
-    """`Retry()` makes eight attempts, after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h and 10 h, and not a moment earlier."""
+    """`Retry()` makes eight attempts after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h and 10 h, never earlier."""
     runs = []
 
     def failing(event, delivery):
@@ -164,7 +164,7 @@ def test_a_retry_goes_by_its_schedule_and_then_is_dead(house, listens, eventuall
 
 
 def test_custom_delays_and_jitter(house, listens):
-    """A schedule of one's own is kept to, its last delay serves for what follows, and jitter lengthens it."""
+    """A custom schedule is followed, its last delay is repeated, and jitter lengthens delays."""
     flow = house.open(listens(fails(ValueError("x")), retry=Retry(attempts=4, delays=(2, 10), jitter=0.5)))
     flow.clock.drawn = 0.4
     event_id = flow.take(wait=0).event_id
@@ -175,7 +175,7 @@ def test_custom_delays_and_jitter(house, listens):
 
 
 def test_a_second_attempt_may_succeed(house, listens):
-    """A delivery that failed once succeeds when its retry does; the error of the first attempt stays on record."""
+    """A delivery succeeds when its retry does; the first attempt's error stays recorded."""
     outcomes = iter([ValueError("first"), None])
 
     def flaky(event):
@@ -194,7 +194,7 @@ def test_a_second_attempt_may_succeed(house, listens):
 
 
 def test_retry_after_permits_its_own_retry_and_counts(house, listens):
-    """`RetryAfter` is obeyed without `retry=`, and ends after as many attempts as a `Retry()` has."""
+    """`RetryAfter` works without `retry=`, and ends after the number of attempts of `Retry()`."""
     flow = house.open(listens(fails(RetryAfter(90, "busy"))))
     event_id = flow.take(wait=0).event_id
     for number in range(1, 8):
@@ -205,7 +205,7 @@ def test_retry_after_permits_its_own_retry_and_counts(house, listens):
 
 
 def test_retry_after_counts_towards_the_declared_attempts(house, listens):
-    """With `retry=` it takes the place of the schedule's delay, not of its end."""
+    """With `retry=` it replaces the schedule's delay, but not its number of attempts."""
     flow = house.open(listens(fails(RetryAfter(7)), retry=Retry(attempts=2, delays=(1000,))))
     event_id = flow.take(wait=0).event_id
     assert flow.settled(event_id, State.WAITING, attempt=1).due_at == flow.clock.now() + 7 * SECOND
@@ -232,7 +232,7 @@ RAISED = [
 
 
 def test_whatever_is_raised_is_that_attempts_failure(run):
-    """No exception, not even one that ends threads, does more than fail its own attempt; the runner goes on."""
+    """Any exception, even one that exits threads, fails only its own attempt; the runner continues."""
     runs = run.many([fails(error) for error, _ in RAISED])
     for (_, line), (_, standing, _) in zip(RAISED, runs, strict=True):
         assert (standing.state, standing.outcome) == (State.DEAD, OutcomeKind.FAILED), line
@@ -240,7 +240,7 @@ def test_whatever_is_raised_is_that_attempts_failure(run):
 
 
 def test_a_thread_is_lost_to_no_handler(house, listens):
-    """After many exits of every kind all threads of the pool still run."""
+    """After many exits of every kind, all threads of the pool still run."""
     errors = iter([SystemExit(1), Nastier(), KeyboardInterrupt(), Nasty()] * 5)
     gate = threading.Barrier(4)
 
@@ -260,7 +260,7 @@ def test_a_thread_is_lost_to_no_handler(house, listens):
 
 
 def test_an_error_that_no_database_keeps_is_kept_in_part(run):
-    """NUL, lone surrogates and very long texts become something that can be stored, on one line and not without end."""
+    """NUL, lone surrogates and very long texts are replaced by storable text of one line and limited length."""
     texts = ["a\0b", "\ud800", "x" * 1_000_000, "\x1b[31m\u202e", "é" * 100_000, "a\r\nb"]
     for _, standing, attempt in run.many([fails(ValueError(text)) for text in texts]):
         assert standing.state is State.DEAD
@@ -272,7 +272,7 @@ def test_an_error_that_no_database_keeps_is_kept_in_part(run):
 
 
 def test_an_endless_traceback_is_cut(run):
-    """A very deep recursion leaves a traceback of bounded size."""
+    """A deep recursion leaves a traceback of limited size."""
 
     def deep(event):
         return deep(event)
@@ -283,7 +283,7 @@ def test_an_endless_traceback_is_cut(run):
 
 
 def test_a_wrapper_that_raises_first_is_named_and_the_attempt_repeated(house, make_plugin, listens):
-    """Before the function was entered, a failure is repeated although the handler declared no `retry=`."""
+    """A failure before the function was entered is repeated, even without `retry=`."""
     broken = [True]
     runs = []
 
@@ -310,7 +310,7 @@ def test_a_wrapper_that_raises_first_is_named_and_the_attempt_repeated(house, ma
 
 
 def test_what_was_not_entered_is_repeated_whatever_retry_says(house, make_plugin, listens):
-    """A handler with a single attempt has not had it when a wrapper failed before its function was entered."""
+    """A wrapper's failure before the function does not use up a handler's only attempt."""
 
     def before():
         raise ConnectionError("down")
@@ -326,7 +326,7 @@ def test_what_was_not_entered_is_repeated_whatever_retry_says(house, make_plugin
 
 
 def test_a_wrapper_that_raises_afterwards_is_named(run):
-    """After the work was done a wrapper's failure is that of the attempt, and final without `retry=`."""
+    """A wrapper's failure after the function fails the attempt, and is final without `retry=`."""
 
     def after(answer):
         raise ConnectionError("commit failed")
@@ -337,13 +337,13 @@ def test_a_wrapper_that_raises_afterwards_is_named(run):
 
 
 def test_a_handlers_own_exception_is_blamed_on_no_wrapper(run):
-    """An exception of the handler passes through wrappers, which are not named."""
+    """A handler's exception passes through wrappers, which are not named."""
     _, standing, _ = run(fails(ValueError("mine")), wrapper=wrapped(after=lambda answer: answer))
     assert standing.error == "ValueError: mine"
 
 
 def test_a_wrapper_that_returns_no_outcome_fails_the_attempt(run):
-    """A wrapper that forgets to return what its yield gave does not make a success, nor an endless wait."""
+    """A wrapper that does not return its yield's result causes a failure, not a success or an endless wait."""
     answers = [None, True, "done", {"kind": "succeeded"}]
     left = iter(answers)
     runs = run.many([lambda event: "done"] * len(answers), wrapper=wrapped(after=lambda _: next(left)))
@@ -353,7 +353,7 @@ def test_a_wrapper_that_returns_no_outcome_fails_the_attempt(run):
 
 
 def test_a_wrapper_may_change_the_outcome(run):
-    """A wrapper that makes a failure of a success is obeyed."""
+    """A wrapper can turn a success into a failure."""
 
     def after(outcome):
         return replace(outcome, kind=OutcomeKind.FAILED, error="not good enough")
@@ -378,7 +378,7 @@ CHANGES = [
 
 
 def test_an_outcome_that_makes_no_sense_still_ends_the_attempt(run):
-    """A wrapper that makes an outcome of wrong types leaves no delivery running for ever."""
+    """An outcome of wrong types from a wrapper leaves no delivery running forever."""
     left = iter(CHANGES)
     runs = run.many(
         [lambda event: 1] * len(CHANGES), wrapper=wrapped(after=lambda outcome: replace(outcome, **next(left)))
@@ -391,7 +391,7 @@ def test_an_outcome_that_makes_no_sense_still_ends_the_attempt(run):
 
 
 def test_an_outcome_of_many_lines_is_one_line(run):
-    """An error that a wrapper wrote is one line, as every error is."""
+    """An error of a wrapper becomes one line, as every error does."""
     _, standing, _ = run(
         lambda event: 1,
         wrapper=wrapped(after=lambda outcome: Outcome(kind=OutcomeKind.FAILED, error="a\nb\0" + "x" * 5000)),
@@ -402,7 +402,7 @@ def test_an_outcome_of_many_lines_is_one_line(run):
 
 
 def test_what_a_handler_does_to_its_event_no_other_sees(house, listens, eventually):
-    """Each attempt has data of its own, however deep, so that one handler cannot spoil another's."""
+    """Each attempt has its own deep copy of the data, so no handler can change another's."""
     seen = []
 
     def spoiling(event):
@@ -424,7 +424,7 @@ def test_what_a_handler_does_to_its_event_no_other_sees(house, listens, eventual
 
 
 def test_the_mark_is_durable_before_the_function_is_entered(house, listens):
-    """Within the handler another connection to the file sees its delivery running, with this attempt begun."""
+    """In the handler, another connection to the file sees this attempt as running."""
     seen = []
 
     def looking(event, delivery):
@@ -441,7 +441,7 @@ def test_the_mark_is_durable_before_the_function_is_entered(house, listens):
 
 
 def test_a_delivery_has_one_id_over_all_attempts(house, listens):
-    """The idempotency key that a handler passes on is the same for each attempt."""
+    """The idempotency key that a handler uses is the same for each attempt."""
     seen = []
 
     def failing(event, delivery):
@@ -457,7 +457,7 @@ def test_a_delivery_has_one_id_over_all_attempts(house, listens):
 
 
 def test_an_outcome_is_recorded_although_the_database_was_down(house, listens, monkeypatch):
-    """When the database cannot be written as a handler ends, its outcome is recorded as soon as it can be."""
+    """If the database cannot be written at a handler's end, the outcome is recorded as soon as possible."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     entered, leave = threading.Event(), threading.Event()
     runs = []
@@ -483,7 +483,7 @@ def test_an_outcome_is_recorded_although_the_database_was_down(house, listens, m
 
 
 def test_nothing_is_run_that_could_not_be_marked(house, listens, monkeypatch, eventually):
-    """While the database cannot be written no function is entered; afterwards it runs once, by itself."""
+    """While the database cannot be written no function is entered; afterwards it runs once by itself."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     runs = []
     flow = house.open(listens(lambda event: runs.append(1)), start=False)
@@ -509,7 +509,7 @@ def test_nothing_is_run_that_could_not_be_marked(house, listens, monkeypatch, ev
     ids=["did", "did not", "cannot tell", "nonsense", "one"],
 )
 def test_a_probe_is_asked_what_became_of_a_lost_attempt(house, listens, verdict, state, eventually):
-    """True settles it, False has it run again, and anything else leaves it *unknown* and is asked again later."""
+    """True settles the delivery, False runs it again, and any other answer leaves it *unknown* until the next probe."""
     asked, runs = [], []
 
     def probe(event, delivery):
@@ -536,7 +536,7 @@ def test_a_probe_is_asked_what_became_of_a_lost_attempt(house, listens, verdict,
 
 @pytest.mark.parametrize("error", [ValueError("x"), SystemExit(1), Nastier()], ids=["error", "exit", "nasty"])
 def test_a_probe_that_raises_cannot_tell(house, listens, error, eventually, logged):
-    """A probe that fails leaves the delivery *unknown*, is logged, and is asked again later."""
+    """A failing probe is logged, leaves the delivery *unknown*, and is repeated later."""
     asked = []
 
     def probe(event, delivery):
@@ -553,7 +553,7 @@ def test_a_probe_that_raises_cannot_tell(house, listens, error, eventually, logg
 
 
 def test_of_several_who_would_ask_a_probe_one_does(house, listens, together):
-    """However often it is offered, and in however many threads or processes at once, it is asked once a minute."""
+    """A probe runs once a minute, for any number of offers, threads or processes."""
     asked = []
     listener = listens(lambda event: None, name="h", probe=lambda event, delivery: asked.append(1))
     event_id = lost(house, listener)
@@ -568,7 +568,7 @@ def test_of_several_who_would_ask_a_probe_one_does(house, listens, together):
 
 
 def test_a_probe_is_not_asked_for_what_was_read_before_its_last_answer(house, listens, eventually):
-    """A runner may still hold what it read before the probe said that it cannot tell: that is not asked again."""
+    """A delivery that a runner read before the probe's last answer does not run the probe again."""
     asked = []
 
     def probe(event, delivery):
@@ -585,7 +585,7 @@ def test_a_probe_is_not_asked_for_what_was_read_before_its_last_answer(house, li
 
 
 def test_a_probe_of_what_an_operator_resolved_meanwhile_changes_nothing(house, listens, eventually):
-    """When an operator has decided while the probe was thinking, the operator's word stands."""
+    """If an operator resolves the delivery while the probe runs, the operator's outcome stays."""
     thinking, told = threading.Event(), threading.Event()
 
     def probe(event, delivery):

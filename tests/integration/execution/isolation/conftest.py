@@ -39,16 +39,16 @@ class Running:
         self.pool.start()
 
     def delivery(self, handler: str) -> Delivery:
-        """A delivery of it."""
+        """A delivery of the handler."""
         return Delivery(id="d1", event_id="e1", handler=f"{self.name}:{handler}", attempt=3)
 
     def run(self, handler: str, *, delivery: Delivery | None = None, **data):
-        """The value that a handler returns."""
+        """Run a delivery and return the handler's result."""
         delivery = delivery or self.delivery(handler)
         return self.calls[delivery.handler].run(event_of(**data), delivery)
 
     def probe(self, handler: str, **data):
-        """The answer of its probe."""
+        """Call the handler's probe and return its answer."""
         delivery = self.delivery(handler)
         return self.calls[delivery.handler].probe(event_of(**data), delivery)
 
@@ -60,7 +60,7 @@ def event_of(**data) -> Event:
 
 @pytest.fixture(scope="module")
 def running():
-    """A pool, kept for all tests of a module."""
+    """A pool shared by all tests of a module."""
     found = Running()
     yield found
     found.pool.close()

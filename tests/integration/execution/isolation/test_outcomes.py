@@ -1,4 +1,4 @@
-"""Where deliveries stand after what became of their handlers' processes, on a real ledger."""
+"""States of deliveries after the end of their handlers' processes, on a real ledger."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FOLDER = str(Path(__file__).parent / "plugins")
 
 @pytest.fixture
 def flow(house, monkeypatch):
-    """An app with the unruly plugin, found as a server finds it."""
+    """An app with the unruly plugin, loaded as a server loads it."""
     monkeypatch.setenv("UNRULY_PASSWORD", "correct horse battery staple")
     return house.open(
         allow=("unruly",),
@@ -32,7 +32,7 @@ def flow(house, monkeypatch):
 
 
 def test_how_attempts_end(flow, logged):
-    """Each outcome is as in a thread; a crash of the process is lost, and follows the handler's options."""
+    """Each outcome is as in a thread; a crash of the process is lost and follows the handler's options."""
     taken = {
         name: flow.take(name, key=name, wait=0).event_id
         for name in (
@@ -76,13 +76,13 @@ def test_how_attempts_end(flow, logged):
 
 
 def test_answers_say_it(flow):
-    """*unknown* is 202's, dead is 500's, as after a server that was killed."""
+    """After a crash the answer has the state *unknown*, or dead if `retry=` has no attempt left."""
     assert flow.take("1", key="os_exits").delivery_statuses[0].state is State.UNKNOWN
     assert flow.take("2", key="has_no_more").delivery_statuses[0].state is State.DEAD
 
 
 def test_a_probe_is_asked_in_a_process_too(flow, logged, eventually):
-    """After the crash of its handler; one that crashes itself leaves the delivery *unknown*."""
+    """The probe runs in a process after the crash of its handler; if it crashes too, the delivery stays *unknown*."""
     done = flow.take("1", key="can_tell", done=True).event_id
     flow.settled(done, State.SUCCEEDED)
     asked = flow.take("2", key="cannot_be_asked", wait=0).event_id
@@ -91,14 +91,14 @@ def test_a_probe_is_asked_in_a_process_too(flow, logged, eventually):
 
 
 def test_a_crash_burns_nobody_elses_attempt(flow):
-    """Deliveries of one handler that crashes and of one that does not, mixed: each has its own outcome, once."""
+    """Among deliveries of crashing and normal handlers, each has its own outcome, once."""
     taken = [flow.take(str(number), key=("nothing", "os_exits")[number % 2], wait=0).event_id for number in range(20)]
     for number, event_id in enumerate(taken):
         flow.settled(event_id, (State.SUCCEEDED, State.UNKNOWN)[number % 2], attempt=1)
 
 
 def test_what_still_runs_at_the_end_is_lost_there_and_then(house, flow, tmp_path, eventually):
-    """When its time to finish is over its process is killed, and that is recorded: the next start need not find out."""
+    """After the shutdown timeout the process is killed, and the attempt is recorded as lost before the next start."""
     mark = tmp_path / "mark"
     event_id = flow.take("1", key="waits_for", wait=0, mark=str(mark), go_on=str(tmp_path / "never")).event_id
     eventually(mark.exists)
@@ -110,7 +110,7 @@ def test_what_still_runs_at_the_end_is_lost_there_and_then(house, flow, tmp_path
 
 
 def test_what_ends_in_time_is_waited_for(house, flow, tmp_path, eventually):
-    """A handler in a process of its own gets its time to finish as one in a thread does."""
+    """Shutdown waits for an isolated handler as for a handler in a thread."""
     mark, go_on = tmp_path / "mark", tmp_path / "go_on"
     event_id = flow.take("1", key="waits_for", wait=0, mark=str(mark), go_on=str(go_on)).event_id
     pid = int(eventually(lambda: mark.exists() and mark.read_text()))
@@ -124,7 +124,7 @@ def test_what_ends_in_time_is_waited_for(house, flow, tmp_path, eventually):
 
 
 def test_metrics_tell_of_processes(flow, eventually):
-    """How many there are, and why they have ended."""
+    """Metrics have the number of processes and the reasons for their ends."""
     flow.take("1", key="os_exits")
     flow.take("2", key="nothing")
 
@@ -139,7 +139,7 @@ def test_metrics_tell_of_processes(flow, eventually):
 
 
 def test_handlers_given_as_objects_run_in_threads(house, listens):
-    """They cannot be loaded anywhere else: what a test gives is run where the test is."""
+    """Plugins passed as objects run in this process, because no other process can load them."""
     flow = house.open(listens(lambda event: os.getpid(), name="mine", isolation="process"))
     event_id = flow.take("1").event_id
     (attempt,) = flow.app.ledger.attempts(flow.settled(event_id, State.SUCCEEDED).delivery_id)
@@ -147,7 +147,7 @@ def test_handlers_given_as_objects_run_in_threads(house, listens):
 
 
 def test_wrappers_stay_in_the_server(house, make_plugin):
-    """They are called round the whole: what they make of a loss is no failure, and what they hide is gone."""
+    """Wrappers run in the server around the process; a lost attempt stays lost, whatever exception they raise."""
     seen = []
 
     @hookimpl(wrapper=True)
@@ -172,7 +172,7 @@ def test_wrappers_stay_in_the_server(house, make_plugin):
 
 
 def test_what_cannot_be_had_there_waits(house, tmp_path):
-    """A plugin that loads in the server alone: its deliveries wait, whatever `retry=` says, and burn nothing."""
+    """Deliveries of a plugin that only the server can load wait, with or without `retry=`, and use no attempt."""
     (tmp_path / "half.py").write_text(
         f"""
 import os

@@ -1,4 +1,4 @@
-"""The caller is notified of each end of a handler's own process, and no other process notices it."""
+"""The end of an isolated handler's process is reported to its caller and affects no other process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEATHS = {
 
 
 def test_an_event_crosses_as_it_is(running):
-    """Any value that JSON may hold, and all attributes of an event and a delivery."""
+    """Any JSON value and all attributes of an event and a delivery reach the process unchanged."""
     data = {"text": 'ü\u2028"\\', "number": 12345678901234567890, "half": 0.1, "list": [None, True, {}], "": {"a": []}}
     found = running.run("echo", **data)
     assert found["data"] == data
@@ -47,14 +47,14 @@ def test_an_event_crosses_as_it_is(running):
 
 
 def test_a_process_is_used_again_and_is_not_the_server(running):
-    """Warm: the second delivery of a handler finds what the first has left."""
+    """A process is reused: a handler's second delivery finds the state that the first one left."""
     first, second = running.run("echo"), running.run("echo")
     assert first["pid"] == second["pid"] != os.getpid()
     assert second["runs"] == first["runs"] + 1
 
 
 def test_handlers_do_not_share_one(running):
-    """State that one handler leaves behind in its process reaches no other handler."""
+    """A handler's state in its process reaches no other handler."""
     assert running.run("limits") == [0, 0]
     assert running.run("threads") == 2
     assert running.run("nothing") is None
@@ -62,14 +62,14 @@ def test_handlers_do_not_share_one(running):
 
 
 def test_a_large_event_crosses(running):
-    """More than a socket takes at once, there and back."""
+    """An event larger than a socket's buffer is sent and returned."""
     text = "x" * 1_000_000
     assert running.run("echo", text=text[:500_000])["data"] == {"text": text[:500_000]}
     assert running.run("nothing", text=text) is None
 
 
 def test_an_event_that_cannot_cross(running):
-    """A wrapper has put something into it: nothing is run, that is said, and no process is left behind busy."""
+    """If a wrapper adds an unserialisable value, no handler runs, the error says so, and no process stays busy."""
     delivery = running.delivery("nothing")
     for _ in range(6):
         with pytest.raises(
@@ -82,7 +82,7 @@ def test_an_event_that_cannot_cross(running):
 
 
 def test_what_it_raises_is_raised(running):
-    """`Reject` and `RetryAfter` as themselves, anything else by its name, its text and its traceback."""
+    """`Reject` and `RetryAfter` keep their types; other exceptions keep name, text and traceback."""
     with pytest.raises(Reject, match="not for me"):
         running.run("rejects")
     with pytest.raises(RetryAfter, match="the archive is closed") as again:
@@ -99,7 +99,7 @@ def test_what_it_raises_is_raised(running):
 
 
 def test_secrets_reach_it_and_do_not_come_back_in_errors(running):
-    """They are looked up there, in the environment that the server had, and masked before anything is cut."""
+    """Secrets are read there from the server's environment, and masked in errors before these are cut."""
     assert running.run("secret")["password"] == "correct horse battery staple"
     with pytest.raises(HandlerRaised) as raised:
         running.run("fails")
@@ -109,7 +109,7 @@ def test_secrets_reach_it_and_do_not_come_back_in_errors(running):
 
 @pytest.mark.parametrize("handler", DEATHS)
 def test_its_end_is_that_attempts_alone(running, handler):
-    """Its caller is notified how it has ended; the next delivery of it, or of another one, finds a process."""
+    """The caller learns how the process ended; the next delivery of any handler finds a process."""
     delivery = running.delivery(handler)
     with pytest.raises(HandlerLost, match=DEATHS[handler]):
         running.run(handler, delivery=delivery)
@@ -120,7 +120,7 @@ def test_its_end_is_that_attempts_alone(running, handler):
 
 
 def test_where_it_crashed_or_hung_is_told(running):
-    """The last that it has printed, with Python's own word on the line, for the attempt's traceback."""
+    """The attempt's traceback has the last output of the process, including the line that Python reports."""
     with pytest.raises(HandlerLost) as lost:
         running.run("segfaults")
     assert lost.value.tail.startswith("about to read what is not there\nFatal Python error: Segmentation fault")
@@ -133,7 +133,7 @@ def test_where_it_crashed_or_hung_is_told(running):
 
 @pytest.mark.parametrize("handler", ["allocates", "maps"])
 def test_memory_is_limited(running, handler):
-    """More than it may take fails within it; what it may take does not, as often as one likes."""
+    """Memory above the limit fails in the process; allowed amounts succeed repeatedly."""
     for _ in range(2):
         assert running.run(handler, mebibytes=48) == 48 * 1024**2
         with pytest.raises(HandlerRaised) as raised:
@@ -142,20 +142,20 @@ def test_memory_is_limited(running, handler):
 
 
 def test_what_it_keeps_is_given_back(running):
-    """A process that has kept much is replaced: the next delivery has all of its memory again."""
+    """A process that keeps much memory is replaced, so the next delivery has all of it."""
     assert len({running.run("leaks") for _ in range(4)}) == 4
     assert "worn" in running.reasons
 
 
 def test_it_is_replaced_after_many_runs(running, monkeypatch):
-    """Slowly leaked memory is given back."""
+    """A process is replaced after many runs, which frees leaked memory."""
     monkeypatch.setattr(pool_module, "MAX_RUNS_PER_PROCESS", 3)
     pids = [running.run("limits") and running.run("echo")["pid"] for _ in range(12)]
     assert len(set(pids)) >= 4
 
 
 def test_others_run_on_while_one_hangs(running, tmp_path):
-    """A handler that does not come back holds its own thread and its own process; nobody else waits for it."""
+    """A hanging handler uses its own thread and process; no other handler waits."""
     mark, go_on, ended = tmp_path / "mark", tmp_path / "go_on", []
     arguments = {"mark": str(mark), "go_on": str(go_on)}
     thread = threading.Thread(target=lambda: ended.append(running.run("waits_for", **arguments)))
@@ -169,7 +169,7 @@ def test_others_run_on_while_one_hangs(running, tmp_path):
 
 
 def test_what_it_returns_crosses_as_json(running, logged):
-    """Results that JSON does not have, or that are too large, are dropped and logged; the work was done."""
+    """A result that is not JSON or too large is dropped and logged; the attempt succeeds."""
     for handler, why in (("returns_much", "over 1048576 characters"), ("returns_a_set", "set is not JSON")):
         assert running.run(handler) is None
         (said,) = [one for one in logged if one["event"] == "result_dropped"]
@@ -181,13 +181,13 @@ def test_what_it_returns_crosses_as_json(running, logged):
 
 
 def test_a_copy_of_it_does_not_answer(running):
-    """A handler that forks comes back twice; only the one that was asked answers, and goes on."""
+    """If a handler forks, only the original process replies and continues."""
     assert [running.run("forks") for _ in range(3)] == ["once"] * 3
     assert "crashed" not in running.reasons[-3:]
 
 
 def test_what_it_has_started_ends_with_it(running, tmp_path, eventually, is_gone):
-    """A program that a handler has left running goes when its process does."""
+    """A program that a handler left running ends with the handler's process."""
     mark = tmp_path / "mark"
     with pytest.raises(HandlerLost):
         running.run("starts", mark=str(mark))
@@ -195,7 +195,7 @@ def test_what_it_has_started_ends_with_it(running, tmp_path, eventually, is_gone
 
 
 def test_nothing_of_the_server_is_open_there(running, tmp_path):
-    """Of 500 files and sockets that the server has open, none is: a socket to it, two pipes and its own memory are."""
+    """The process has none of the server's 500 open files, only a socket, two pipes, /dev/null and /proc/…/statm."""
     opened = [(tmp_path / str(number)).open("w") for number in range(500)]
     try:
         with pytest.raises(HandlerLost):
@@ -209,13 +209,13 @@ def test_nothing_of_the_server_is_open_there(running, tmp_path):
 
 
 def test_the_ledger_is_the_servers(running):
-    """`delivery.transaction()` is refused there, and says why."""
+    """`delivery.transaction()` is refused in an isolated process, with the reason."""
     with pytest.raises(HandlerRaised, match=r"TransactionError: .* only the server writes to its ledger"):
         running.run("writes_to_the_ledger")
 
 
 def test_what_it_prints_is_logged(running, logged, eventually):
-    """Line by line, with whose it is; never as it is."""
+    """Printed text is logged line by line with its handler, and escaped."""
     running.run("prints")
     eventually(lambda: sum(one["event"] == "handler_output" for one in logged) >= 2)
     printed = [one for one in logged if one["event"] == "handler_output"]
@@ -228,7 +228,7 @@ def test_what_it_prints_is_logged(running, logged, eventually):
 
 
 def test_who_prints_without_end_does_not_fill_the_log(running, logged, eventually):
-    """So many lines a second, and then only how many more there were."""
+    """Logged lines are limited per second; the number of dropped lines is logged."""
     running.run("prints_much")
     running.run("prints_much")
     eventually(lambda: any(one["event"] == "handler_output_truncated" for one in logged) or running.run("prints"))
@@ -236,7 +236,7 @@ def test_who_prints_without_end_does_not_fill_the_log(running, logged, eventuall
 
 
 def test_what_it_logs_is_logged_here(running, logged):
-    """With its logger, its level and its values, and with whose it is."""
+    """Log records keep their logger, level and values, and name their handler."""
     running.run("logs")
     plain, of_structlog = (one for one in logged if one["event"] in {"plain words", "of_structlog"})
     about = {"handler": "unruly:logs", "delivery": "d1", "attempt": 3}
@@ -258,7 +258,7 @@ def test_records_of_a_thread_that_an_earlier_delivery_left_are_logged_as_its_own
 
 
 def test_secrets_that_it_logs_are_masked_before_they_are_cut(running, logged):
-    """Half a secret would be nothing that the server could know again."""
+    """Secrets are masked before records are cut, because the server could not recognise half a secret."""
     running.run("logs_at_length")
     cut, whole = (one for one in logged if one["event"].startswith(("xxx", "with its")))
     assert cut["event"].endswith("x…")
@@ -266,7 +266,7 @@ def test_secrets_that_it_logs_are_masked_before_they_are_cut(running, logged):
 
 
 def test_nothing_that_it_logs_ends_its_attempt(running, logged):
-    """Neither a level of its own nor a value's name is taken for a sign that its process is not to be trusted."""
+    """An unknown level or a reserved name of a value does not make the process untrusted."""
     names = ("method_name", "level", "event", "self", "positional_args", "logger", "handler", "args_", "exc_info_")
     assert running.run("logs_oddly", extra=dict.fromkeys(names, "odd")) == "well"
     found = {one["event"]: one for one in logged if one["event"].startswith("at_")}
@@ -277,7 +277,7 @@ def test_nothing_that_it_logs_ends_its_attempt(running, logged):
 
 
 def test_a_probe_runs_there_too(running):
-    """With the same limits: a probe that crashes ends its own process."""
+    """A probe runs with the same limits, and a crash ends only its own process."""
     assert [running.probe("can_tell", done=done) for done in (True, False, None, "yes")] == [True, False, None, None]
     with pytest.raises(HandlerLost, match="exited with code 9"):
         running.probe("cannot_be_asked")
@@ -302,7 +302,7 @@ def handlers():
 
 @pytest.fixture
 def probed(make_running, tmp_path):
-    """A plugin with a probe for as long as a file is there, and whose handler leaves one; its pool."""
+    """The pool of a plugin whose handler leaves a file, and which has a probe while that file exists."""
     (tmp_path / "there").touch()
     (tmp_path / "probed.py").write_text(PROBED.format(there=tmp_path / "there", ran=tmp_path / "ran"))
     running = make_running(tmp_path, "probed")
@@ -311,7 +311,7 @@ def probed(make_running, tmp_path):
 
 
 def test_what_was_changed_since_is_not_run(probed, tmp_path, logged, eventually):
-    """A fork server that is started again loads what is on the disk by then: not what the server has loaded."""
+    """A restarted fork server that would load changed code is not used."""
     (tmp_path / "probed.py").write_text(PROBED.format(there="/nowhere", ran=tmp_path / "ran"))
     os.kill(probed.pool._manager.pid, signal.SIGKILL)
     eventually(lambda: [one for one in logged if one["event"] == "isolated_handler_missing"])
@@ -326,7 +326,7 @@ def test_what_was_changed_since_is_not_run(probed, tmp_path, logged, eventually)
 
 
 def test_a_probe_that_is_not_there_cannot_tell(probed, tmp_path, logged, eventually):
-    """Whatever was loaded where it is to be asked: the handler's function is never run in its place."""
+    """If the loaded plugin has no probe, the answer is none; the handler's function never runs instead."""
     (tmp_path / "there").unlink()
     os.kill(probed.pool._manager.pid, signal.SIGKILL)
     eventually(lambda: sum(one["event"] == "isolation_ready" for one in logged))
@@ -335,7 +335,7 @@ def test_a_probe_that_is_not_there_cannot_tell(probed, tmp_path, logged, eventua
 
 
 def test_there_are_no_more_than_may_be(make_running):
-    """The one that has rested longest makes room for another handler's."""
+    """At the limit, the process that was idle longest is replaced by one for another handler."""
     running = make_running(threads=2)
     first = running.run("echo")["pid"]
     for handler in ("nothing", "limits", "threads"):
@@ -346,7 +346,7 @@ def test_there_are_no_more_than_may_be(make_running):
 
 
 def test_one_that_was_killed_while_it_rested_is_not_missed(running, eventually, is_gone):
-    """The next delivery gets another."""
+    """After a kill of an idle process, the next delivery gets another one."""
     pid = running.run("echo")["pid"]
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: is_gone(pid))
@@ -356,7 +356,7 @@ def test_one_that_was_killed_while_it_rested_is_not_missed(running, eventually, 
 
 
 def test_signals_to_everybody_end_nobody(running, eventually):
-    """A service manager signals each process of a service; handlers' processes leave the stop to the server."""
+    """Isolated processes ignore stop signals that a service manager sends to all processes."""
     pid = running.run("echo")["pid"]
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         os.kill(pid, number)
@@ -365,7 +365,7 @@ def test_signals_to_everybody_end_nobody(running, eventually):
 
 
 def test_the_process_that_they_come_from_is_started_again(make_running, logged, eventually):
-    """A running attempt is lost; deliveries that come meanwhile wait for the next process."""
+    """If the fork server ends, running attempts are lost, and later deliveries wait for the next fork server."""
     running = make_running()
     ppid = running.run("echo")["ppid"]
     os.kill(ppid, signal.SIGKILL)
@@ -374,7 +374,7 @@ def test_the_process_that_they_come_from_is_started_again(make_running, logged, 
 
 
 def test_an_attempt_whose_process_ends_with_that_one_is_lost(make_running, tmp_path):
-    """On Linux a process ends with the one that it came from."""
+    """On Linux an isolated process ends with its fork server."""
     running = make_running()
     mark = tmp_path / "mark"
     ppid = running.run("echo")["ppid"]
@@ -391,7 +391,7 @@ def test_an_attempt_whose_process_ends_with_that_one_is_lost(make_running, tmp_p
 
 
 def test_closing_leaves_nothing(make_running, is_gone, eventually, tmp_path):
-    """Running processes are ended, and their callers are notified; afterwards there is no process any more."""
+    """Closing ends running processes, notifies their callers, and leaves no process."""
     running = make_running()
     found = running.run("echo")
     mark, outcome = tmp_path / "mark", []
@@ -442,7 +442,7 @@ if os.getpid() != {pid}:
     ],
 )
 def test_a_plugin_that_loads_only_once_is_named(make_running, tmp_path, what, why):
-    """Its handlers' functions are not entered, and the attempt may be made again."""
+    """The plugin's handlers are not entered, so the attempt may be repeated."""
     (tmp_path / "half.py").write_text(HALF.format(pid=os.getpid(), what=what))
     running = make_running(tmp_path, "half")
     assert why in running.pool.unavailable()["half:half"]
@@ -454,7 +454,7 @@ def test_a_plugin_that_loads_only_once_is_named(make_running, tmp_path, what, wh
 
 
 def test_closing_while_a_process_is_discarded(make_running):
-    """A handler's thread discards its process while the pool closes the others: all are closed."""
+    """All processes are closed, even if a thread discards one while the pool closes."""
     pool = make_running().pool
     pool.close()
     ours, theirs = socket.socketpair()

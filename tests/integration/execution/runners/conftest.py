@@ -13,7 +13,7 @@ from support.waiting import WAIT_TIMEOUT
 
 
 class Gate:
-    """A handler that waits to be let go on."""
+    """A handler that blocks until it is released."""
 
     def __init__(self):
         self.runs = []
@@ -21,19 +21,19 @@ class Gate:
         self.opened = threading.Event()
 
     def __call__(self, event):
-        """Handle."""
+        """Block until released."""
         self.runs.append(event.flow_instance_id)
         self.entered.release()
         assert self.opened.wait(WAIT_TIMEOUT)
 
     def enter(self, times, within=WAIT_TIMEOUT):
-        """Whether it has been entered so many times more."""
+        """Whether the handler was entered `times` more times within the timeout."""
         return all(self.entered.acquire(timeout=within) for _ in range(times))
 
 
 @pytest.fixture
 def new_gate():
-    """A function that makes a handler that waits to be let go on; all are let go on at the end."""
+    """A function that makes a blocking handler; all are released at the end."""
     gates = []
 
     def make():
@@ -47,13 +47,13 @@ def new_gate():
 
 @pytest.fixture
 def gate(new_gate):
-    """A handler that waits to be let go on."""
+    """A blocking handler."""
     return new_gate()
 
 
 @pytest.fixture
 def backlog():
-    """A function that stores many events for a key in one transaction, the first one first."""
+    """A function that stores many events of a key in one transaction, in order."""
 
     def store(flow, count, *, key="leave", first=0):
         now = flow.clock.now()

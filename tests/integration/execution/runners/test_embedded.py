@@ -1,4 +1,4 @@
-"""The runner in this process: fair, bounded, and never the cause of a lost or a second run."""
+"""The embedded runner: fair, bounded, and never the cause of a lost or repeated run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.waiting import WAIT_TIMEOUT
 
 
 def test_one_handler_gets_half_of_the_pool(house, listens, gate, new_gate):
-    """Of six threads one handler gets three, however much it has to do, and another one gets the rest."""
+    """With a backlog, one handler gets three of six threads, and another handler gets the rest."""
     other = new_gate()
     flow = house.open(
         listens(gate, name="gate"), listens(other, name="other", process_key="other"), runner={"threads": 6}
@@ -38,7 +38,7 @@ def test_one_handler_gets_half_of_the_pool(house, listens, gate, new_gate):
 
 
 def test_whose_turn_it_is_comes_before_what_is_new(clock):
-    """A free thread is not given to a new delivery while one of another handler waits for its turn."""
+    """A free thread runs the waiting delivery of another handler before a new delivery."""
     runner = embedded.EmbeddedRunner(threads=2, fetch_due=lambda now, most: [], clock=clock)
     runner._free_threads = 1
     runner._enqueue_ready([ReadyDelivery("waits", "p:a", 0)])
@@ -48,7 +48,7 @@ def test_whose_turn_it_is_comes_before_what_is_new(clock):
 
 
 def test_a_backlog_of_one_handler_does_not_delay_another(house, listens, gate, backlog):
-    """With three thousand deliveries waiting for one handler, a callback for another is done at once."""
+    """With three thousand waiting deliveries of one handler, a callback of another runs at once."""
     flow = house.open(
         listens(gate, name="gate"),
         listens(lambda event: 1, name="h", process_key="k"),
@@ -65,7 +65,7 @@ def test_a_backlog_of_one_handler_does_not_delay_another(house, listens, gate, b
 
 
 def test_what_does_not_fit_into_memory_is_run_all_the_same(house, listens, eventually, monkeypatch, backlog):
-    """Of a handler with more deliveries than are kept in memory every one is run, once, the oldest first."""
+    """Deliveries above the memory limit of a handler all run once, oldest first."""
     monkeypatch.setattr(embedded, "MAX_QUEUED_PER_HANDLER", 40)
     runs = []
     most = []
@@ -85,7 +85,7 @@ def test_what_does_not_fit_into_memory_is_run_all_the_same(house, listens, event
 
 
 def test_a_retry_that_has_become_due_is_found(house, listens, eventually):
-    """Without a notification, the runner finds deliveries that have become due by the clock."""
+    """Polling finds deliveries that became due, without a notification."""
     errors = [ValueError("x")]
 
     def function(event):
@@ -100,7 +100,7 @@ def test_a_retry_that_has_become_due_is_found(house, listens, eventually):
 
 
 def test_it_says_when_it_cannot_look(house, listens, eventually, monkeypatch):
-    """While the ledger cannot be read the runner says so, and goes on by itself afterwards."""
+    """While the ledger cannot be read the runner reports it, and recovers by itself."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.02)
     flow = house.open(listens(lambda event: 1, name="h"))
     with ExitStack() as stack:
@@ -119,7 +119,7 @@ def test_it_says_when_it_cannot_look(house, listens, eventually, monkeypatch):
 
 
 def test_a_fault_while_looking_does_not_end_the_looking(house, listens, eventually, logged):
-    """Whatever looking for work raises is logged, shown as trouble, and looking goes on."""
+    """An exception while polling is logged and shown as trouble, and polling continues."""
     flow = house.open(listens(lambda event: 1, name="h"), start=False)
     real, faults = flow.app.runner._fetch_due, []
 
@@ -140,7 +140,7 @@ def test_a_fault_while_looking_does_not_end_the_looking(house, listens, eventual
 
 @pytest.mark.sqlite
 def test_a_full_disk_makes_no_flood(house, listens, eventually, logged, backlog):
-    """While nothing can be marked, the runner neither spins nor fills the log; with room again all is run, once."""
+    """On a full disk the runner neither spins nor fills the log; with space all deliveries run once."""
     runs = Counter()
     flow = house.open(listens(lambda event: runs.update([event.id]), name="h"), start=False, runner={"threads": 4})
     backlog(flow, 300)
@@ -163,7 +163,7 @@ def test_a_full_disk_makes_no_flood(house, listens, eventually, logged, backlog)
 
 
 def test_what_is_for_later_is_not_begun(house, listens):
-    """A delivery whose time has not come is not handed to a thread."""
+    """A delivery that is not due gets no thread."""
     runs = []
     listener = listens(lambda event: runs.append(1), name="h")
     first = house.open(listener, start=False)
@@ -179,7 +179,7 @@ def test_what_is_for_later_is_not_begun(house, listens):
 
 
 def test_a_thread_whose_attempt_takes_too_long_is_replaced(house, listens, gate, eventually, logged):
-    """Its outcome counts when it comes; meanwhile the pool has its size, and others run."""
+    """The pool replaces a thread with an overdue attempt, whose later outcome counts."""
     handlers = [listens(gate, name="hangs"), listens(lambda event: None, name="other", process_key="other")]
     flow = house.open(*handlers, runner={"threads": 2, "timeout": 0.2})
     hanging = [flow.take(f"i{number}", wait=0).event_id for number in range(4)]
@@ -200,7 +200,7 @@ def test_a_thread_whose_attempt_takes_too_long_is_replaced(house, listens, gate,
 
 
 def test_the_number_of_threads_is_bounded_whatever_hangs(house, listens, gate, eventually):
-    """With several handlers that hang, there are at most twice as many threads as the pool has."""
+    """With several hanging handlers there are at most twice as many threads as the pool's size."""
     handlers = [listens(gate, name=f"h{number}", process_key=f"k{number}") for number in range(6)]
     flow = house.open(*handlers, runner={"threads": 2, "timeout": 0.1})
     for number in range(6):
@@ -213,7 +213,7 @@ def test_the_number_of_threads_is_bounded_whatever_hangs(house, listens, gate, e
 
 
 def test_a_thread_that_cannot_be_started_ends_nothing(house, listens, gate, eventually, logged):
-    """The system has no room for another: what there is goes on, and the place is filled as soon as there is room."""
+    """If the system cannot start a thread, the others continue, and the thread is started later."""
     quick = listens(lambda event: None, name="other", process_key="other")
     more = threading.Event()
     busy = listens(lambda event: more.wait(WAIT_TIMEOUT), name="busy", process_key="busy", timeout=60.0)
@@ -264,7 +264,7 @@ def test_each_handler_has_its_own_timeout(house, listens, gate, eventually, logg
 
 @contextmanager
 def begins(execute, clock):
-    """A function that has deliveries of one handler begin together in a runner of eight threads, run by `execute`."""
+    """A function that starts deliveries of one handler together in a runner of eight threads, executed by `execute`."""
     runner, stop = embedded.EmbeddedRunner(threads=8, fetch_due=lambda now, most: [], clock=clock), threading.Event()
     thread = threading.Thread(target=runner.run, args=(execute, stop))
     thread.start()
@@ -288,7 +288,7 @@ def begins(execute, clock):
 
 
 def test_what_begins_together_and_is_quick_takes_one_thread(clock, monkeypatch, eventually):
-    """To wake a thread for each would cost more than to run them; of a handler nobody knows yet, each gets one."""
+    """Deliveries of a quick handler share one thread, which is cheaper; those of a new handler get one each."""
     monkeypatch.setattr(embedded, "POLL_INTERVAL", 60)
     monkeypatch.setattr(embedded, "FAST_THRESHOLD_SECONDS", 60)
     ran, together = [], threading.Barrier(3)

@@ -1,4 +1,4 @@
-"""Ordered and limited handlers while they run, by either runner: never two of one key at once, always in order."""
+"""Ordered and limited handlers with either runner: at most one run of a key at a time, always in order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.waiting import WAIT_TIMEOUT
 
 
 class Seen:
-    """A handler that sees what runs at the same time, and in which order keys get done."""
+    """A handler that records concurrent runs and the order of each key."""
 
     def __init__(self, fails=0.0):
         self.fails = fails
@@ -27,7 +27,7 @@ class Seen:
         self.done = defaultdict(list)
 
     def __call__(self, event):
-        """Handle."""
+        """Record the run."""
         key = event.business_key
         with self.lock:
             self.running[key] += 1
@@ -43,20 +43,20 @@ class Seen:
 
     @property
     def count(self):
-        """How many are done."""
+        """The number of finished runs."""
         with self.lock:
             return sum(map(len, self.done.values()))
 
 
 @pytest.fixture
 def clock():
-    """The real one: PostgreSQL tells by its own when a job is due."""
+    """The real clock, because PostgreSQL uses its own to decide when a job is due."""
     return Clock()
 
 
 @pytest.fixture(params=["embedded", "procrastinate"])
 def runner(request, house):
-    """The settings of each runner; the tables of jobs have nothing in them."""
+    """The settings of each runner, with empty job tables."""
     if request.param == "procrastinate":
         if not house.url:
             pytest.skip("it does not run on SQLite")
@@ -65,7 +65,7 @@ def runner(request, house):
 
 
 def take_all(flows, keys, each):
-    """Take callbacks in from a thread for each key, by turns through each of the flows."""
+    """Accept callbacks from one thread for each key, alternating between the flows."""
 
     def one(key):
         for number in range(each):
@@ -80,7 +80,7 @@ def take_all(flows, keys, each):
 
 
 def test_never_two_of_one_key_and_always_in_order(house, runner, listens, eventually):
-    """Two processes where there can be two, several keys, attempts that fail at random and are retried."""
+    """Two processes where possible, several keys, and attempts that fail at random and are retried."""
     seen = Seen(fails=0.2)
     ordered = listens(seen, name="h", order_by="business_key", retry=Retry(attempts=100))
     flows = [house.open(ordered, runner=runner) for _ in range(2 if house.url else 1)]
@@ -93,7 +93,7 @@ def test_never_two_of_one_key_and_always_in_order(house, runner, listens, eventu
 
 
 def test_one_that_fails_for_long_keeps_only_its_own_key(house, runner, listens, eventually):
-    """The next of its key waits, other keys run; and an answer does not report blocked deliveries as done."""
+    """A retrying delivery blocks only its own key; responses do not report blocked deliveries as done."""
     done, fail = [], threading.Event()
 
     def handle(event):
@@ -113,7 +113,7 @@ def test_one_that_fails_for_long_keeps_only_its_own_key(house, runner, listens, 
 
 @pytest.mark.parametrize("most", [1, 3])
 def test_no_more_run_at_once_than_may(house, runner, listens, eventually, most):
-    """Over all processes."""
+    """The limit holds over all processes."""
     seen = Seen()
     limited = listens(seen, name="h", concurrency=most)
     flows = [house.open(limited, runner=runner) for _ in range(2 if house.url else 1)]
@@ -125,7 +125,7 @@ def test_no_more_run_at_once_than_may(house, runner, listens, eventually, most):
 
 
 def test_one_at_a_time_is_not_slow(house, runner, listens, eventually, monkeypatch):
-    """One that ends hands on to the next: they do not wait for somebody to look."""
+    """The end of a delivery starts the next one without a poll."""
     for looks in (embedded, "POLL_INTERVAL"), (procrastinate, "SWEEP_INTERVAL"):
         monkeypatch.setattr(*looks, 3600.0)
     count = 60

@@ -1,4 +1,4 @@
-"""The runner on PostgreSQL's jobs: a job is stored with its delivery, and harmless when lost, doubled or late."""
+"""The runner on PostgreSQL jobs: a job is stored with its delivery, and a lost, doubled or late job is harmless."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ KIND = {"kind": "procrastinate"}
 
 @pytest.fixture
 def clock():
-    """The real one: PostgreSQL tells by its own when a job is due."""
+    """The real clock, because PostgreSQL uses its own to decide when a job is due."""
     return Clock()
 
 
 @pytest.fixture(autouse=True)
 def no_jobs(postgresql_url):
-    """The tables of jobs, with nothing in them."""
+    """Empty job tables."""
     procrastinate_schema.upgrade(postgresql_url)
     with psycopg.connect(postgresql_url, autocommit=True) as connection:
         connection.execute("TRUNCATE procrastinate_jobs, procrastinate_workers CASCADE")
 
 
 def count_jobs(flow):
-    """How many jobs there are."""
+    """The number of jobs."""
     return flow.sql("SELECT count(*) FROM procrastinate_jobs")[0][0]
 
 
 def test_a_call_back_is_answered_with_its_handlers_outcome(house, listens, eventually):
-    """Stored as waiting with a job, run once, and the job is gone."""
+    """The delivery is stored as waiting with a job, runs once, and the job is deleted."""
     runs = []
     flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), runner=KIND)
     answers = [flow.take(f"i{number}") for number in range(5)]
@@ -53,7 +53,7 @@ def test_a_call_back_is_answered_with_its_handlers_outcome(house, listens, event
 
 
 def test_a_job_is_stored_with_its_delivery_or_not_at_all(house, listens):
-    """In the accepting transaction: none without the event, and none for an event that came before."""
+    """The accepting transaction stores the job with the event; a repeated callback gets none."""
     flow = house.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
     flow.take("i1", wait=0)
     flow.take("i1", wait=0)
@@ -82,7 +82,7 @@ def test_a_lost_job_is_made_again(house, listens, eventually):
 
 
 def test_a_job_that_died_with_its_worker_is_made_again(house, listens):
-    """Taken by a worker that is gone, it would stay so for ever."""
+    """The job of an ended worker is replaced, because it would stay taken forever."""
     runs = []
     flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), start=False, runner=KIND)
     event_id = flow.take("i1", wait=0).event_id
@@ -94,7 +94,7 @@ def test_a_job_that_died_with_its_worker_is_made_again(house, listens):
 
 
 def test_a_worker_that_fell_silent_in_a_transaction_holds_up_nobody(house, listens):
-    """Rows that it locks are skipped, and removed once the database has ended it; other jobs are made meanwhile."""
+    """Rows that an unreachable worker locks are skipped until PostgreSQL ends it; other jobs are made meanwhile."""
     flow = house.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
     for instance in ("taken", "lost"):
         flow.take(instance, wait=0)
@@ -116,7 +116,7 @@ def test_a_worker_that_fell_silent_in_a_transaction_holds_up_nobody(house, liste
 
 
 def test_a_connection_that_falls_silent_in_a_transaction_is_to_be_ended_by_the_server(postgresql_url):
-    """Behind a proxy that goes on by itself the server hears of nothing, and what was locked would stay so."""
+    """PostgreSQL ends idle transactions, because behind a proxy it does not notice that the client is gone."""
     options = procrastinate._options(postgresql_url)
     with psycopg.connect(postgresql_url, options=options) as connection:
         shown = connection.execute("SHOW idle_in_transaction_session_timeout").fetchone()
@@ -138,7 +138,7 @@ def test_a_job_of_an_attempt_that_is_over_hides_nothing(house, listens):
 
 
 def test_a_delivery_that_could_not_be_marked_is_run_soon_after(house, listens, monkeypatch, eventually):
-    """Its job is gone, so another one is made, although it fell due only just before."""
+    """A delivery whose job is gone gets another one, although it became due only just before."""
     monkeypatch.setattr(procrastinate, "SWEEP_INTERVAL", 0.2)
     monkeypatch.setattr(procrastinate, "LOST_JOB_THRESHOLD_SECONDS", 1_000.0)
     runs = []
@@ -172,7 +172,7 @@ def test_a_doubled_job_runs_once(house, listens, eventually):
 
 
 def test_a_retry_is_made_when_it_is_due(house, listens):
-    """A delivery that is due later has its job at once, and it is fetched in time."""
+    """A retry has its job at once, which is fetched when it is due."""
     runs = []
 
     def fails_at_first(event, delivery):
@@ -186,19 +186,19 @@ def test_a_retry_is_made_when_it_is_due(house, listens):
 
 
 class Off(Clock):
-    """A clock that somebody has set wrongly."""
+    """A clock that is set wrongly."""
 
     def __init__(self, days):
         self.days = days
 
     def now(self):
-        """The time there."""
+        """The time of the wrong clock."""
         return super().now() + self.days * 86_400 * SECOND
 
 
 @pytest.mark.parametrize("days", [-1, 1])
 def test_a_retry_is_neither_early_nor_late_where_the_clock_is_wrong(house, listens, days):
-    """Its job is due after the delay by PostgreSQL's clock, whatever the time is on this machine."""
+    """The job is due after the delay by PostgreSQL's clock, whatever this machine's clock shows."""
 
     def fails(event):
         raise OSError("not yet")
@@ -213,7 +213,7 @@ def test_a_retry_is_neither_early_nor_late_where_the_clock_is_wrong(house, liste
 
 
 def test_one_handler_gets_half_of_the_threads(house, listens, gate, eventually):
-    """However much it has to do, another one is run meanwhile, and then the rest of it."""
+    """With a backlog of one handler, another handler runs meanwhile, and then the rest of the backlog."""
     flow = house.open(
         listens(gate, name="gate"),
         listens(lambda event: "done", name="other", process_key="other"),
@@ -232,7 +232,7 @@ def test_one_handler_gets_half_of_the_threads(house, listens, gate, eventually):
 
 
 def test_a_handler_with_a_long_name_has_a_queue(house, listens):
-    """PostgreSQL's notifications have short names; a handler may have a long one."""
+    """A handler with a long name gets a queue, although PostgreSQL limits names of notifications."""
     name = "h" * 60
     flow = house.open(listens(lambda event: None, name=name), runner=KIND)
     assert flow.take().delivery_statuses[0].state is State.SUCCEEDED
@@ -263,7 +263,7 @@ def _stored(house, event_id):
 
 
 def test_a_worker_whose_connections_are_cut_goes_on(house, listens, eventually):
-    """All of them at once; the ledger's own, too."""
+    """A worker continues after all its connections, including the ledger's, were cut at once."""
     flow = house.open(listens(lambda event: None, name="h"), runner=KIND)
     assert flow.take("before").delivery_statuses[0].state is State.SUCCEEDED
     others = "pid <> pg_backend_pid() AND datname = current_database()"
@@ -279,7 +279,7 @@ def test_a_worker_whose_connections_are_cut_goes_on(house, listens, eventually):
 
 
 def test_a_worker_that_has_failed_begins_anew(house, listens, logged, eventually):
-    """It says meanwhile that it cannot take jobs, and then takes what has come."""
+    """A failed worker reports that it cannot fetch jobs, and later fetches those that were stored."""
     flow = house.open(listens(lambda event: None, name="h"), runner=KIND)
     assert flow.take("before").delivery_statuses[0].state is State.SUCCEEDED
     event_id = None
@@ -295,7 +295,7 @@ def test_a_worker_that_has_failed_begins_anew(house, listens, logged, eventually
 
 
 def test_what_was_taken_and_not_run_is_found_again(house, listens, monkeypatch):
-    """An outage may leave a job as taken under a worker that lives, which nobody would ever take again."""
+    """A job that an outage left as taken by a running worker is found, because no worker would take it again."""
     monkeypatch.setattr(procrastinate, "SWEEP_INTERVAL", 0.2)
     monkeypatch.setattr(procrastinate, "LOST_JOB_THRESHOLD_SECONDS", 0.0)
     flow = house.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
@@ -307,7 +307,7 @@ def test_what_was_taken_and_not_run_is_found_again(house, listens, monkeypatch):
 
 
 def test_it_needs_postgresql(tmp_path, clock):
-    """On SQLite it is refused with the reason."""
+    """On SQLite the runner is refused with the reason."""
     settings = Settings(database=str(tmp_path / "x.db"), plugins_allow=("none",), runner=RunnerSettings(**KIND))
     with pytest.raises(SettingsError, match="needs PostgreSQL"):
         App(settings, clock=clock)

@@ -1,4 +1,4 @@
-"""The tables of jobs: made, recorded, and brought up from older versions of Procrastinate with all that is in them."""
+"""The job tables: created, recorded, and upgraded from older versions of Procrastinate with their data."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ JOBS = "SELECT id, queue_name, task_name, args, status::text, attempts FROM proc
 
 @pytest.fixture
 def new_ledger(postgresql_server):
-    """A function that makes a ledger without the tables of jobs."""
+    """A function that makes a ledger without job tables."""
     names = []
 
     def make():
@@ -49,19 +49,19 @@ def new_ledger(postgresql_server):
 
 
 def run(url, statement, *values):
-    """Read or write over a connection of its own."""
+    """Read or write over a new connection."""
     with psycopg.connect(url, autocommit=True) as connection:
         found = connection.execute(statement, values or None)
         return found.fetchall() if found.description else []
 
 
 def is_upto(name, last):
-    """Whether a migration is one of those up to the one whose name begins so."""
+    """Whether a migration is not after the one whose name begins with this."""
     return name < last or name.startswith(last)
 
 
 def as_it_was(url, last):
-    """Make the tables of an older version, each migration in a transaction of its own, and record them."""
+    """Create the tables of an older version, each migration in its own transaction, and record them."""
     run(url, "CREATE TABLE job_migrations (name text PRIMARY KEY, applied_at timestamptz NOT NULL)")
     for name, statements in MIGRATIONS.items():
         if is_upto(name, last):
@@ -70,7 +70,7 @@ def as_it_was(url, last):
 
 
 def test_they_are_made_and_recorded(new_ledger):
-    """By `db upgrade` only, and once; an older or newer version of the tables is recognised."""
+    """Only `db upgrade` creates the tables, once; an older or newer version of the tables is recognised."""
     url = new_ledger()
     with pytest.raises(LedgerSchemaTooOld, match="missing: run `flowhooks db upgrade`"):
         procrastinate_schema.check(url)
@@ -92,7 +92,7 @@ def test_they_are_made_and_recorded(new_ledger):
 @pytest.mark.postgresql
 @pytest.mark.parametrize("last", ["01.01.01_01", "02.05.00_01", "03.00.00_01_pre", "03.00.00_50_post", "03.03.00_01"])
 def test_those_of_an_older_procrastinate_are_brought_up(new_ledger, house, listens, monkeypatch, last):
-    """By `db upgrade`, with its own migrations; the jobs that are there stay, and run what they are for."""
+    """`db upgrade` upgrades the tables with Procrastinate's migrations; existing jobs stay and run."""
     runs = []
     listener = listens(lambda event: runs.append(event.flow_instance_id), name="h")
     house.clock, house.url = Clock(), new_ledger()
@@ -131,7 +131,7 @@ def test_those_of_an_older_procrastinate_are_brought_up(new_ledger, house, liste
 
 @pytest.mark.postgresql
 def test_what_cannot_be_brought_up_stays_as_it_is(new_ledger, monkeypatch):
-    """A migration that fails says why, changes nothing, and those before it are kept and recorded."""
+    """A failing migration reports the reason and changes nothing; earlier migrations are kept and recorded."""
     url = new_ledger()
     as_it_was(url, "03.00.00_50_post")
     third = next(name for name in MIGRATIONS if name.startswith("03.02.00_01"))

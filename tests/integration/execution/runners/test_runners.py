@@ -28,7 +28,7 @@ def test_a_small_pool_runs_everything(house, listens, threads):
 
 
 def test_a_handler_that_hangs_does_not_stop_the_others(house, listens, gate):
-    """While one handler never comes back, every other one is run at once."""
+    """While one handler hangs, every other handler runs at once."""
     flow = house.open(
         listens(gate, name="gate"), listens(lambda event: 1, name="h", process_key="k"), runner={"threads": 2}
     )
@@ -41,7 +41,7 @@ def test_a_handler_that_hangs_does_not_stop_the_others(house, listens, gate):
 
 
 def test_handlers_take_turns(house, listens, eventually, backlog):
-    """Of two handlers with a backlog each, neither is done before the other has begun in earnest."""
+    """Of two handlers with a backlog each, neither finishes before the other has run several deliveries."""
     runs = []
     handlers = [listens(lambda event, n=n: runs.append(n), name=f"h{n}", process_key=f"k{n}") for n in range(2)]
     flow = house.open(*handlers, start=False, runner={"threads": 2})
@@ -54,7 +54,7 @@ def test_handlers_take_turns(house, listens, eventually, backlog):
 
 
 def test_nothing_runs_twice(house, listens, together, eventually):
-    """While callbacks come in from many threads, come again, and the ledger is looked through all the time."""
+    """While threads send and repeat callbacks and the ledger is polled all the time, nothing runs twice."""
     runs = Counter()
     lock = threading.Lock()
 
@@ -82,7 +82,7 @@ def test_nothing_runs_twice(house, listens, together, eventually):
 
 
 def test_a_retry_without_delay_is_made_at_once(house, listens):
-    """A schedule of no seconds at all makes its attempts one after the other, each once."""
+    """A schedule of zero seconds makes its attempts in sequence, each once."""
     runs = []
 
     def function(event, delivery):
@@ -95,7 +95,7 @@ def test_a_retry_without_delay_is_made_at_once(house, listens):
 
 
 def test_stopping_waits_for_what_runs(house, listens, gate):
-    """At the end what runs is waited for and recorded; what had not begun keeps waiting, without an attempt."""
+    """A stop waits for running attempts and records them; deliveries that have not started keep waiting."""
     flow = house.open(listens(gate, name="gate"), runner={"threads": 2})
     for number in range(5):
         flow.take(f"i{number}", wait=0)
@@ -117,7 +117,7 @@ def test_stopping_waits_for_what_runs(house, listens, gate):
 
 
 def test_stopping_does_not_wait_for_ever(house, listens, gate):
-    """An attempt that does not end in time is left behind, is logged, and is found lost at the next start."""
+    """An attempt that outlasts the timeout is abandoned and logged, and the next start finds it lost."""
     listener = listens(gate, name="gate")
     flow = house.open(listener)
     event_id = flow.take(wait=0).event_id
@@ -130,7 +130,7 @@ def test_stopping_does_not_wait_for_ever(house, listens, gate):
 
 
 def test_a_transaction_that_comes_to_nothing_keeps_no_thread(house, listens, gate, new_gate):
-    """Threads that were reserved for deliveries of a transaction that failed are free again."""
+    """Threads reserved for deliveries of a failed transaction become free again."""
     flow = house.open(
         listens(gate, name="gate"), listens(new_gate(), name="other", process_key="o"), runner={"threads": 4}
     )

@@ -1,4 +1,4 @@
-"""Handlers that do what no handler should; each in a process of its own, and each for the key of its own name."""
+"""Handlers that do what no handler should, each in a process of its own and for the key of its own name."""
 
 import ctypes
 import logging
@@ -23,7 +23,7 @@ RUNS = []
 
 
 def alone(function=None, /, **given):
-    """Declare a handler in a process of its own that listens to the key of its own name."""
+    """Declare an isolated handler that listens to the key of its own name."""
     if function is None:
         return lambda one: alone(one, **given)
     given = {"isolation": "process", "timeout": 60} | given
@@ -34,7 +34,7 @@ def alone(function=None, /, **given):
 
 @alone
 def echo(event, delivery):
-    """Say what it was given, and where it runs."""
+    """Return the arguments and the process."""
     RUNS.append(1)
     return {
         "event": {name: getattr(event, name) for name in ("id", "source", "kind", "flow_instance_id", "business_key")},
@@ -54,13 +54,13 @@ def nothing(event):
 
 @alone
 def rejects(event):
-    """Refuse for good."""
+    """Reject the event."""
     raise Reject("not for me")
 
 
 @alone
 def asks_again(event):
-    """Ask to be run later."""
+    """Request a later retry."""
     raise RetryAfter(60, "the archive is closed")
 
 
@@ -78,13 +78,13 @@ def sys_exits(event):
 
 @alone
 def os_exits(event):
-    """End at once."""
+    """Exit at once with an error."""
     os._exit(3)
 
 
 @alone
 def os_exits_well(event):
-    """End at once, as if all were well."""
+    """Exit at once with code 0."""
     os._exit(0)
 
 
@@ -97,26 +97,26 @@ def segfaults(event):
 
 @alone
 def aborts(event):
-    """Crash for want of memory, as C++ does."""
+    """Abort like C++ without memory."""
     os.write(2, b"terminate called after throwing an instance of 'std::bad_alloc'\n")
     os.abort()
 
 
 @alone
 def killed(event):
-    """Be killed by somebody else."""
+    """Be killed by another process."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @alone(memory_mib=64)
 def allocates(event):
-    """Take more than it may."""
+    """Allocate more memory than allowed."""
     return len(bytearray(event.data["mebibytes"] * 1024**2))
 
 
 @alone(memory_mib=64)
 def maps(event):
-    """Take more than it may, past Python."""
+    """Map more memory than allowed, outside of Python."""
     with mmap.mmap(-1, event.data["mebibytes"] * 1024**2, flags=mmap.MAP_PRIVATE) as found:
         return len(found)
 
@@ -126,14 +126,14 @@ KEPT = []
 
 @alone(memory_mib=64)
 def leaks(event):
-    """Keep what it does not need any more."""
+    """Keep memory that is not needed."""
     KEPT.append(b"x" * 24 * 1024**2)
     return os.getpid()
 
 
 @alone(timeout=1)
 def hangs(event):
-    """Wait for what never comes."""
+    """Wait forever."""
     time.sleep(600)
 
 
@@ -148,20 +148,20 @@ def loops(event):
 
 @alone(timeout=1)
 def loops_in_c(event):
-    """Loop in C, which never gives the interpreter back."""
+    """Loop in C without releasing the interpreter lock."""
     re.match(r"(a+)+$", "a" * 60 + "b")
 
 
 @alone
 def closes_everything(event):
-    """Close whatever it finds open, and go on."""
+    """Close all open files, and continue."""
     os.closerange(0, 256)
     time.sleep(600)
 
 
 @alone
 def talks_rubbish(event):
-    """Write on every file that it finds."""
+    """Write to every open file."""
     for file in range(3, 64):
         try:
             os.write(file, b"\xff" * 64)
@@ -172,7 +172,7 @@ def talks_rubbish(event):
 
 @alone
 def prints(event):
-    """Print what is no JSON, on both streams."""
+    """Print text that is no JSON on both streams."""
     print("{not json}\x1b[2J")
     sys.stderr.write("half a line")
     sys.stderr.flush()
@@ -181,39 +181,39 @@ def prints(event):
 
 @alone
 def prints_much(event):
-    """Print without end."""
+    """Print endlessly."""
     for number in range(5_000):
         print(number)
 
 
 @alone
 def returns_much(event):
-    """Return what is too large."""
+    """Return a result that is too large."""
     return "x" * 50 * 1024**2
 
 
 @alone
 def returns_a_set(event):
-    """Return what JSON does not have."""
+    """Return a value that JSON does not have."""
     return {1, 2}
 
 
 @alone
 def returns_a_generator(event):
-    """Return what would have to be run."""
+    """Return a generator."""
     return (one for one in range(3))
 
 
 @alone
 def forks(event):
-    """Fork, and come back twice."""
+    """Fork, and return twice."""
     os.fork()
     return "once"
 
 
 @alone
 def starts(event):
-    """Leave a program running, and end."""
+    """Leave a program running, and return."""
     left = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     Path(event.data["mark"]).write_text(str(left.pid))
     os._exit(1)
@@ -221,7 +221,7 @@ def starts(event):
 
 @alone
 def opens(event):
-    """Say which files are open here."""
+    """Return the open files."""
     found = []
     for file in range(1024):
         try:
@@ -233,14 +233,14 @@ def opens(event):
 
 @alone
 def threads(event):
-    """Leave a thread behind that goes on."""
+    """Leave a thread running."""
     threading.Thread(target=time.sleep, args=(600,), daemon=False).start()
     return threading.active_count()
 
 
 @alone
 def writes_to_the_ledger(event, delivery):
-    """Ask for what only the server's own process has."""
+    """Request a transaction, which only the server's process has."""
     with delivery.transaction():
         pass
 
@@ -253,7 +253,7 @@ def secret(event):
 
 @alone
 def logs(event):
-    """Log, by both ways that there are."""
+    """Log through both logging interfaces."""
     logging.getLogger("unruly").warning("plain %s", "words", extra={"number": 7})
     try:
         {}["inner"]
@@ -263,7 +263,7 @@ def logs(event):
 
 @alone
 def logs_at_length(event):
-    """Log a secret where what is shipped is cut."""
+    """Log a secret at the place where long records are cut."""
     logger = logging.getLogger("unruly")
     logger.warning("%s%s", "x" * (8192 - 12), SECRETS["password"])
     error = LookupError(SECRETS["password"] + "x" * (32768 - 12))
@@ -272,7 +272,7 @@ def logs_at_length(event):
 
 @alone
 def logs_oddly(event):
-    """Log at levels that nobody else has, and values whose names are those of arguments elsewhere."""
+    """Log at unknown levels, and values whose names are arguments elsewhere."""
     logging.addLevelName(35, "NOTICE")
     logger = logging.getLogger("unruly")
     logger.log(35, "at_35", extra=event.data["extra"])
@@ -297,37 +297,37 @@ def logs_afterwards(event):
 
 @alone
 def limits(event):
-    """Say what it may take."""
+    """Return the limits of the process."""
     return list(resource.getrlimit(resource.RLIMIT_CORE))
 
 
 @alone(retry=Retry(attempts=3, delays=(5,)))
 def may_run_again(event):
-    """Crash, though it may run again."""
+    """Crash with `retry=`."""
     os._exit(1)
 
 
 @alone(retry=Retry(attempts=1))
 def has_no_more(event):
-    """Crash, with no attempt left."""
+    """Crash with no attempt left."""
     os._exit(1)
 
 
 @alone(probe=lambda event, delivery: event.data.get("done"))
 def can_tell(event):
-    """Crash, and be asked what became of it."""
+    """Crash with a probe that answers."""
     os._exit(1)
 
 
 @alone(probe=lambda event, delivery: os._exit(9))
 def cannot_be_asked(event):
-    """Crash, and crash again when asked."""
+    """Crash with a probe that crashes too."""
     os._exit(1)
 
 
 @alone(timeout=60)
 def waits_for(event):
-    """Say that it runs, and wait for a file."""
+    """Signal the start, and wait for a file."""
     Path(event.data["mark"]).write_text(str(os.getpid()))
     while not Path(event.data["go_on"]).exists():
         time.sleep(0.01)
@@ -336,17 +336,17 @@ def waits_for(event):
 
 @hookimpl
 def configure(settings):
-    """Take the secret."""
+    """Store the secret."""
     SECRETS.update(settings)
 
 
 @hookimpl
 def handlers():
-    """All of them, and one that runs in a thread."""
+    """All isolated handlers, and one that runs in a thread."""
     return [*HANDLERS, in_thread]
 
 
 @handler(process_key="in_thread")
 def in_thread(event):
-    """Say in which process it runs."""
+    """Return the process in which it runs."""
     return os.getpid()
