@@ -1,4 +1,4 @@
-"""Fixtures that tests of operations share: the caller, and the records of the audit log."""
+"""Fixtures shared by tests of operations: the context of an operator, and the audit log."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from flowhooks.operations.context import Actor
 
 @pytest.fixture
 def by():
-    """The desk of a flow, asked by Ann at the console."""
+    """A function that returns a flow's operation context for Ann at the console."""
     return lambda flow: replace(flow.app.operation_context, by=Actor("ann", "console"))
 
 
 @pytest.fixture
 def deeds():
-    """All that is written down of what operators did in a flow, the newest first."""
+    """A function that returns the audit log of a flow, newest first."""
 
     def read(flow, **narrowing):
         with flow.app.ledger.connection() as connection:

@@ -1,4 +1,4 @@
-"""Acknowledge: an operator handles an alert, which stays open until its cause is fixed and is notified all the same."""
+"""Acknowledge: an operator handles an alert, which stays open until its cause is gone and is still notified."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def still_open(flow):
 
 
 def unacknowledged(flow):
-    """How many alerts the overview shows."""
+    """The number of alerts that the overview shows."""
     return overview(flow.app.ledger, flow.clock.now()).alerts
 
 
@@ -36,7 +36,7 @@ def flow(house, listens):
 
 
 def test_an_alert_is_acknowledged(flow, by, deeds):
-    """The operator, and the time; the alert stays listed, and does not count as open business any more."""
+    """The operator and the time are stored; the alert stays listed, but no longer counts as open work."""
     first, second = still_open(flow)
     flow.clock.advance(5)
     assert unacknowledged(flow) == 2
@@ -52,7 +52,7 @@ def test_an_alert_is_acknowledged(flow, by, deeds):
 
 
 def test_a_second_time_and_what_is_not_there(flow, by, deeds):
-    """The first one to acknowledge an alert stands; an unknown id, or an alert that is over, is passed over."""
+    """The first acknowledgement stays; unknown and closed alerts are skipped."""
     first, second = still_open(flow)
     acknowledge(by(flow), [first.id])
     flow.sql("UPDATE alerts SET closed_at = 1 WHERE id = ?", second.id)
@@ -64,7 +64,7 @@ def test_a_second_time_and_what_is_not_there(flow, by, deeds):
 
 
 def test_a_dry_run_changes_nothing(flow, by, deeds):
-    """It says which would be acknowledged."""
+    """A dry run returns the alerts that would be acknowledged."""
     _, second = still_open(flow)
     done = acknowledge(by(flow), [second.id, "none"], dry_run=True)
     assert (done.alerts, done.skipped, done.dry_run) == ((second.id,), ("none",), True)
@@ -73,7 +73,7 @@ def test_a_dry_run_changes_nothing(flow, by, deeds):
 
 
 def test_a_cause_that_goes_and_comes_again_is_a_new_alert(flow, by):
-    """Acknowledging is about one alert: the next one of the same cause is nobody's yet."""
+    """A new alert of the same cause is not acknowledged."""
     first, _ = still_open(flow)
     acknowledge(by(flow), [first.id])
     flow.sql("UPDATE deliveries SET state = 'closed' WHERE handler = ?", first.subject)
@@ -88,7 +88,7 @@ def test_a_cause_that_goes_and_comes_again_is_a_new_alert(flow, by):
 
 
 def test_who_has_not_been_told_is_told_all_the_same(house, listens, by, make_plugin):
-    """A mail server that was down when somebody acknowledged an alert still gets its mail: others wait for it."""
+    """A mail server that was down at the acknowledgement still gets its mail, for other people."""
     told, mute = [], [True]
 
     def alert_raised(alert):

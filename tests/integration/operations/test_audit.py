@@ -23,26 +23,26 @@ def fails(event, delivery):
 
 
 def entries(flow, **narrowing):
-    """All that is written down, the newest first."""
+    """All entries of the audit log, newest first."""
     with flow.app.ledger.connection() as connection:
         return audit.entries(connection, limit=100, **narrowing)
 
 
 @pytest.fixture
 def flow(house, listens):
-    """A house with a dead delivery."""
+    """A ledger with a dead delivery."""
     flow = house.open(listens(fails, name="h"))
     flow.dead = flow.take().event_id
     return flow
 
 
 def by(flow, actor=ANN):
-    """The desk, asked by somebody."""
+    """The operation context of an operator."""
     return replace(flow.app.operation_context, by=actor)
 
 
 def test_a_replay_is_written_down(flow):
-    """Who, when, by what face, what was asked for and how many deliveries that moved."""
+    """The entry has operator, time, interface, filter and the number of deliveries."""
     replay(by(flow), EventFilter(ids=(flow.dead,)))
     (entry,) = entries(flow)
     assert (entry.actor, entry.interface, entry.action, entry.target) == ("ann", "console", "replay", flow.dead)
@@ -51,20 +51,20 @@ def test_a_replay_is_written_down(flow):
 
 
 def test_a_dry_run_and_nothing_done_leave_no_entry(flow):
-    """Only what has changed something is a deed."""
+    """Only an action that changed something is recorded."""
     replay(by(flow), EventFilter(), dry_run=True)
     replay(by(flow), EventFilter(flow_instance_id="no-such-flow"))
     assert entries(flow) == []
 
 
 def test_what_nobody_asked_for_is_no_deed(flow):
-    """The desk that no operator sits at, as when parked events are routed again at the start."""
+    """An action without an operator, such as rerouting parked events at the start, is not recorded."""
     replay(flow.app.operation_context, EventFilter())
     assert entries(flow) == []
 
 
 def test_a_verdict_and_a_retirement_are_written_down(flow):
-    """Under the event, and under the handler, so that their pages find them."""
+    """A resolution is recorded under its event, a retirement under its handler, so that their pages find them."""
     (standing,) = flow.app.ledger.delivery_statuses(flow.dead)
     resolve(by(flow), standing.delivery_id, Resolution.CLOSE, note="by hand")
     retire(by(flow), [standing.handler])
@@ -82,7 +82,7 @@ def test_a_verdict_and_a_retirement_are_written_down(flow):
 
 
 def test_what_is_undone_leaves_no_entry(flow):
-    """The deed and its entry are one transaction: where the change fails, nothing says that it was made."""
+    """An action and its entry are one transaction: if the change fails, there is no entry."""
 
     def breaks(transaction):
         raise InvalidTransition("no")

@@ -21,13 +21,13 @@ def nothing(event):
 
 
 def unasked():
-    """The tables of jobs, which nobody asks for."""
+    """The job tables, which this test does not read."""
     pytest.fail("the runner `embedded` has no jobs")
 
 
 @pytest.fixture
 def findings(house):
-    """A function that looks with the plugins of an app; the findings of a subject."""
+    """A function that runs the check with the plugins of an app; returns the findings of a subject."""
 
     def look(flow, about, jobs=unasked, **settings):
         found = check(house.settings(**settings), lambda: (flow.app.schemas, flow.app.plugins), jobs=jobs)
@@ -38,12 +38,12 @@ def findings(house):
 
 @pytest.fixture
 def bare(house):
-    """An app without handlers, which thereby is a server that runs none."""
+    """An app without handlers, and so a server without a worker."""
     return house.open(start=False)
 
 
 def test_the_processes_that_live(house, listens, bare, findings, clock):
-    """Each with its host, process id, kind, since when, and how many handlers it runs; for programs, too."""
+    """Each running process is listed with host, process id, kind, start and number of handlers, in JSON too."""
     house.open(listens(nothing), start=False)
     first, second = findings(bare, "processes")
     where = f"server {os.getpid()} on {socket.gethostname()}, since 20"
@@ -60,7 +60,7 @@ def test_the_processes_that_live(house, listens, bare, findings, clock):
 
 
 def test_what_another_process_runs_is_not_missing(house, listens, bare, findings):
-    """A handler that is not loaded here is no trouble while a process that lives runs it; then it is."""
+    """A handler that is not loaded here is a failure only if no running process has it."""
     has = house.open(listens(nothing), listens(nothing, name="other"), start=False)
     (found,) = findings(bare, "handlers")
     assert (found.mark, found.what) == (
@@ -81,7 +81,7 @@ def test_what_another_process_runs_is_not_missing(house, listens, bare, findings
 
 
 def test_settings_of_a_handler_that_nobody_has(house, listens, findings):
-    """An id that is misspelt would leave its handler where it was, without a notice."""
+    """Settings of an unknown handler are reported, because a misspelt id would have no effect."""
     flow = house.open(listens(nothing), start=False)
     given = {one: HandlerSettings(isolation="process") for one in ("p:nothing", "p:nothin")}
     (found,) = findings(flow, "handlers", handlers=given)
@@ -89,7 +89,7 @@ def test_settings_of_a_handler_that_nobody_has(house, listens, findings):
 
 
 def test_what_is_loaded_here_and_run_by_nobody(house, listens, bare, findings):
-    """It is worth knowing, and trouble once a delivery waits for it."""
+    """A loaded handler that no process runs is a note, and a failure once a delivery waits for it."""
     has = house.open(listens(nothing), start=False)
     has.close()
     (found,) = findings(has, "handlers")
@@ -101,7 +101,7 @@ def test_what_is_loaded_here_and_run_by_nobody(house, listens, bare, findings):
 
 
 def test_nobody_lives(listens, house, findings):
-    """Then no server runs, and what is loaded here is nobody's fault."""
+    """Without running processes, a loaded handler that does not run is no finding."""
     has = house.open(listens(nothing), start=False)
     has.close()
     (found,) = findings(has, "processes")
@@ -112,7 +112,7 @@ def test_nobody_lives(listens, house, findings):
 
 @pytest.mark.parametrize("error", [LedgerSchemaTooOld("they are missing"), SettingsError("needs a package")])
 def test_tables_of_jobs_that_cannot_be_used(bare, findings, error):
-    """They are trouble where the settings' runner needs them."""
+    """Unusable job tables are a failure if the settings' runner needs them."""
 
     def refused():
         raise error
@@ -126,7 +126,7 @@ def test_tables_of_jobs_that_cannot_be_used(bare, findings, error):
 
 
 def test_what_is_paused(house, listens, findings, clock):
-    """A note for each, with since when, how much waits for it, and how to end it."""
+    """Each paused handler is a note with the start, its waiting deliveries and the command to resume it."""
     flow = house.open(listens(nothing), listens(nothing, name="other"))
     pause(flow.app.operation_context, ["p:nothing"])
     flow.take(wait=0)

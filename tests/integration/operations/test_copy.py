@@ -1,4 +1,4 @@
-"""A ledger is copied: real SQLite to real PostgreSQL and back, with every kind of row, until it succeeds."""
+"""A ledger with every kind of row is copied from SQLite to PostgreSQL and back, with interruptions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.sqlite  # the house is on SQLite; it moves to PostgreSQ
 
 @contextmanager
 def quiet(_what, _total):
-    """Shows nothing."""
+    """Ignore the progress."""
     yield lambda _more: None
 
 
@@ -45,7 +45,7 @@ def move(source, target, **more):
 
 
 def rows(url):
-    """All that a ledger holds: each table's rows, by their keys."""
+    """All rows of a ledger: each table's rows by their keys."""
     if url.startswith("sqlite"):
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
             return {table.name: _read(connection, table) for table in metadata.sorted_tables}
@@ -62,7 +62,7 @@ def _read(connection, table):
 
 
 def ended(furniture):
-    """The same, with an end for every process: its last heartbeat, and where it was killed."""
+    """The same rows with an end for every process, as after its last heartbeat or kill."""
     for row in furniture["processes"].values():
         if row["stopped_at"] is None:
             row["stopped_at"] = max(row["heartbeat_at"], row["started_at"])
@@ -113,13 +113,13 @@ class Rooms:
 
 @pytest.fixture
 def rooms(listens):
-    """The handlers of a house."""
+    """The handlers for the copied ledger."""
     return Rooms(listens)
 
 
 @pytest.fixture
 def furnished(house, rooms):
-    """A house on SQLite with every kind of row; its last process was killed while two deliveries ran."""
+    """A SQLite ledger with every kind of row; its last process was killed while two deliveries ran."""
     house.open(rooms.missing).close()
     flow = house.open(*rooms.handlers)
     flow.take("good", key="good", businessKey=CHINESE, processDefinitionVersion=3, text=LARGE)
@@ -160,20 +160,20 @@ def furnished(house, rooms):
 
 @pytest.fixture
 def empty(postgresql_server):
-    """A database of PostgreSQL with nothing in it, not even tables."""
+    """An empty PostgreSQL database without tables."""
     name = "flowhooks_new_house"
     yield postgresql_server.make(name)
     postgresql_server.drop(name)
 
 
 def run(url, statement, *values):
-    """Change a ledger on PostgreSQL behind everybody's back."""
+    """Change a ledger on PostgreSQL outside flowhooks."""
     with psycopg.connect(url, autocommit=True) as connection:
         return connection.execute(statement, values).rowcount
 
 
 def test_everything_arrives_and_comes_back(furnished, empty, tmp_path):
-    """SQLite to PostgreSQL to SQLite: every row of every table is the same, and the digests are."""
+    """SQLite to PostgreSQL to SQLite: every row of every table is equal, and so are the digests."""
     before = rows(furnished.address)
     assert all(before[name] for name in NAMES), {name: len(before[name]) for name in NAMES}
     states = {row["state"] for row in before["deliveries"].values()}
@@ -197,7 +197,7 @@ def test_everything_arrives_and_comes_back(furnished, empty, tmp_path):
 
 
 def test_what_was_open_goes_on_there(furnished, rooms, empty):
-    """The first start sees to what the killed process ran, and runs what waited without a time."""
+    """The first start recovers the killed process's attempts, and runs deliveries without a due time."""
     move(furnished.address, empty)
     rooms.hold.set()
     house = type(furnished)(furnished.folder, furnished.clock, empty)
@@ -222,7 +222,7 @@ def test_what_was_open_goes_on_there(furnished, rooms, empty):
 
 
 def test_an_ordered_backlog_goes_on_in_order_there(house, listens, empty, tmp_path):
-    """Blocked deliveries keep their place, there and back again; events after the copy come after them."""
+    """Blocked deliveries keep their position in both directions; later events come after them."""
     entered = []
 
     def change(event, delivery):
@@ -258,7 +258,7 @@ def test_an_ordered_backlog_goes_on_in_order_there(house, listens, empty, tmp_pa
 
 
 def test_a_copy_that_was_cut_off_goes_on(furnished, postgresql_url):
-    """Whatever is there already is compared and kept, whichever part of a copy it is; once more, all of it is."""
+    """Rows that an interrupted copy wrote are compared and kept; a repeat compares all rows."""
     move(furnished.address, postgresql_url)
     whole = rows(postgresql_url)
     for lost in (
@@ -289,7 +289,7 @@ def test_a_copy_that_was_cut_off_goes_on(furnished, postgresql_url):
     ],
 )
 def test_a_target_that_differs_is_refused(furnished, postgresql_url, change, said):
-    """A row that was changed, or is not the source's, is named, and nothing is written."""
+    """A changed or foreign row in the target is named, and nothing is written."""
     move(furnished.address, postgresql_url)
     assert run(postgresql_url, change)
     run(postgresql_url, "DELETE FROM attempts")
@@ -302,7 +302,7 @@ def test_a_target_that_differs_is_refused(furnished, postgresql_url, change, sai
 
 
 def test_a_ledger_that_was_begun_elsewhere_is_refused(furnished, rooms, postgresql_url):
-    """A target in which somebody's callbacks are is no place for others."""
+    """A target with other callbacks is refused."""
     other = type(furnished)(furnished.folder, furnished.clock, postgresql_url)
     flow = other.open(rooms.handlers[0])
     flow.take("mine", key="good")
@@ -314,7 +314,7 @@ def test_a_ledger_that_was_begun_elsewhere_is_refused(furnished, rooms, postgres
 
 
 def test_a_database_of_something_else_is_refused(furnished, empty):
-    """Tables that are none of ours are left alone."""
+    """Tables of another program are refused and unchanged."""
     run(empty, "CREATE TABLE theirs (id int)")
     with pytest.raises(LedgerUnusable, match="is not a flowhooks ledger: it has other tables"):
         move(furnished.address, empty)
@@ -324,7 +324,7 @@ def test_a_database_of_something_else_is_refused(furnished, empty):
 
 
 def test_what_changes_meanwhile_is_found(furnished, postgresql_url):
-    """A target that is written to while it is copied is no true copy."""
+    """A target that changes during the copy is reported."""
 
     @contextmanager
     def meddling(what, _total):
@@ -337,7 +337,7 @@ def test_what_changes_meanwhile_is_found(furnished, postgresql_url):
 
 
 def test_a_source_that_lacks_something_is_copied_and_the_books_say_so(furnished, postgresql_url):
-    """Counts that did not balance before do not balance there: the copy is exact, and fixes nothing."""
+    """A source whose counts do not balance is copied exactly, and the target's counts do not balance either."""
     with closing(sqlite3.connect(furnished.file)) as connection, connection:
         connection.execute("DELETE FROM attempts WHERE outcome = 'succeeded'")
     furnished.check_books = False
@@ -346,14 +346,14 @@ def test_a_source_that_lacks_something_is_copied_and_the_books_say_so(furnished,
 
 
 def test_a_source_of_an_older_version_is_refused(house, postgresql_url, pending_migration):
-    """It says what to do; a source is never changed."""
+    """The error states the remedy; a source is never changed."""
     pending_migration()
     with pytest.raises(LedgerSchemaTooOld, match="flowhooks db upgrade"):
         move(house.address, postgresql_url)
 
 
 def test_nobody_may_be_using_either(furnished, rooms, postgresql_url, tmp_path):
-    """A process with heartbeats is named; one without a heartbeat for long enough does not count."""
+    """A process with heartbeats is named; an expired process does not count."""
     there = type(furnished)(furnished.folder, furnished.clock, postgresql_url)
     flow = there.open(rooms.handlers[0])
     said = r"is in use by process \d+ on .*: stop the processes, then copy again"
@@ -368,7 +368,7 @@ def test_nobody_may_be_using_either(furnished, rooms, postgresql_url, tmp_path):
 
 
 def test_never_much_at_once(house, postgresql_url):
-    """Batches are of so many rows, and of fewer where these are large, on either database."""
+    """Batches have a limited number of rows, and fewer large rows, on either database."""
     small, large = row_stream.MAX_BATCH_ROWS * 2 + 1, 6
     columns = [column.name for column in events.c]
     text = json.dumps({"text": "x" * (row_stream.MAX_BATCH_CHARS // 2)})
@@ -395,7 +395,7 @@ def test_never_much_at_once(house, postgresql_url):
 
 
 def test_a_target_of_a_newer_version_is_refused(house, postgresql_url, tmp_path):
-    """As by `db upgrade`, which comes first."""
+    """A newer target is refused, as by `db upgrade`, which runs first."""
     upgrade(f"sqlite:///{tmp_path / 'newer.db'}")
     with closing(sqlite3.connect(tmp_path / "newer.db")) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -404,7 +404,7 @@ def test_a_target_of_a_newer_version_is_refused(house, postgresql_url, tmp_path)
 
 
 def test_what_is_paused_stays_paused(house, listens, postgresql_url):
-    """And its waiting deliveries keep waiting in the new database."""
+    """Paused handlers stay paused, and their deliveries keep waiting in the new database."""
     flow = house.open(listens(lambda event: None, name="h"))
     pause(flow.app.operation_context, ["p:h"])
     flow.take(wait=0)

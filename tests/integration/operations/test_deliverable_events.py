@@ -1,4 +1,4 @@
-"""Dismissed events that handlers would take now: how many there are, and the command that delivers them."""
+"""Dismissed events that now match handlers: their number, and the command that delivers them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DAY = 86_400
 
 @pytest.fixture
 def counted(house, listens):
-    """Opens an app with handlers of these names and selectors, and counts."""
+    """A function that opens an app with handlers of these names and selectors, and counts."""
 
     def count(**selectors):
         flow = house.open(*(listens(lambda event: 1, name=name, **given) for name, given in selectors.items()))
@@ -31,7 +31,7 @@ def counted(house, listens):
 
 
 def test_what_a_new_handler_would_take(house, listens, counted):
-    """Events that were dismissed for their conclusion or kind; not those that an operator or a setting dismissed."""
+    """Events dismissed for their conclusion or kind are counted; those dismissed by an operator or setting are not."""
     flow = house.open(
         listens(lambda event: 1, name="a", conclusion="approved"), routing={"ignore_process_keys": ("ignored",)}
     )
@@ -66,7 +66,7 @@ def test_what_a_new_handler_would_take(house, listens, counted):
 
 
 def test_a_bounded_look(house, listens, counted, monkeypatch):
-    """Only the newest events are gone through, and only so many bodies are read."""
+    """Only the newest events are read, and only a limited number of bodies."""
     flow = house.open(listens(lambda event: 1, name="a", conclusion="approved"))
     for number in range(6):
         flow.take(f"r{number}", conclusion="rejected", amount=number)
@@ -83,7 +83,7 @@ def test_a_bounded_look(house, listens, counted, monkeypatch):
 
 
 def test_a_start_says_what_it_does_not_deliver(house, listens, logged, eventually):
-    """Once for each handler that is new or has changed, with the command; not at the next start."""
+    """A start logs the command once for each new or changed handler; the next start does not."""
     approved, rejected = (listens(lambda event: 1, name=name, conclusion=name) for name in ("approved", "rejected"))
     flow = house.open(approved)
     flow.take("r", conclusion="rejected")

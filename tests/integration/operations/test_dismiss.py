@@ -1,4 +1,4 @@
-"""Dismiss parked events that need no handler; nothing else is dismissed, and their deliveries stay."""
+"""Dismiss parked events that need no handler; other events are not dismissed, and deliveries stay."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ ALL = EventFilter()
 
 
 def states(flow):
-    """The state of each event, by its instance."""
+    """The state of each event by its instance."""
     return {one.event.flow_instance_id: one.state for one in flow.app.ledger.page(ALL, limit=1000)}
 
 
 @pytest.fixture
 def flow(house, listens):
-    """A house with an event that is routed, and three that are parked, of two keys."""
+    """A ledger with a routed event and three parked events of two keys."""
     flow = house.open(listens(lambda event: 1, name="h"))
     flow.take("routed")
     for instance, key in (("p1", "trip"), ("p2", "trip"), ("p3", "other")):
@@ -31,7 +31,7 @@ def flow(house, listens):
 
 
 def test_parked_events_of_a_filter_are_dismissed(flow, by, deeds):
-    """Only events that the filter matches; the operator and the reason are recorded with them."""
+    """Only matching events are dismissed, and stored with the operator and the reason."""
     done = dismiss(by(flow), EventFilter(process_key="trip"), note="a test of the engine")
     assert (done.events, done.dismissed, done.skipped, done.changed_meanwhile, done.next) == (2, 2, 0, 0, "")
     assert states(flow) == {"routed": "routed", "p1": "dismissed", "p2": "dismissed", "p3": "parked"}
@@ -41,7 +41,7 @@ def test_parked_events_of_a_filter_are_dismissed(flow, by, deeds):
 
 
 def test_one_event_is_what_the_deed_is_about(flow, by, deeds):
-    """So that the event's own page finds who dismissed it."""
+    """A dismissal of one event is recorded under it, so that its page shows the operator."""
     (event_id,) = flow.events(flow_instance_id="p1")
     dismiss(by(flow), EventFilter(ids=(event_id,)), note="not ours")
     (entry,) = deeds(flow, target=event_id)
@@ -49,7 +49,7 @@ def test_one_event_is_what_the_deed_is_about(flow, by, deeds):
 
 
 def test_what_is_not_parked_is_passed_over(flow, by, deeds):
-    """An event that has its deliveries cannot be dismissed; nothing is written down where nothing was done."""
+    """An event with deliveries cannot be dismissed; without a change there is no audit entry."""
     done = dismiss(by(flow), EventFilter(ids=tuple(flow.events(flow_instance_id="routed"))))
     assert (done.events, done.dismissed, done.skipped) == (1, 0, 1)
     dismiss(by(flow), EventFilter(state="succeeded"))
@@ -58,14 +58,14 @@ def test_what_is_not_parked_is_passed_over(flow, by, deeds):
 
 
 def test_of_all_events_only_the_parked_ones_are_looked_at(flow):
-    """Without ids or a state it uses the index of parked events."""
+    """Without ids or a state the operation uses the index of parked events."""
     done = dismiss(flow.app.operation_context, ALL)
     assert (done.events, done.dismissed, done.skipped) == (3, 3, 0)
     assert dismiss(flow.app.operation_context, ALL).events == 0
 
 
 def test_a_dry_run_counts_and_changes_nothing(flow, by, deeds):
-    """It says what would be dismissed."""
+    """A dry run returns the count of events that would be dismissed."""
     done = dismiss(by(flow), ALL, dry_run=True)
     assert (done.dismissed, done.dry_run) == (3, True)
     assert list(states(flow).values()).count("parked") == 3
@@ -73,7 +73,7 @@ def test_a_dry_run_counts_and_changes_nothing(flow, by, deeds):
 
 
 def test_what_was_dismissed_is_done_with(flow):
-    """The engine that calls again is answered that all is done, and no reroute of parked events brings it back."""
+    """A repeated callback of a dismissed event is answered done, and no reroute of parked events includes it."""
     dismiss(flow.app.operation_context, EventFilter(flow_instance_id="p1"))
     assert flow.take("p1", key="trip").status == "done"
     assert count_deliverable(flow.app.operation_context) == 0
@@ -91,7 +91,7 @@ def test_deliveries_of_a_dismissed_event_stay(house, listens):
 
 
 def test_a_page_at_a_time(flow, monkeypatch):
-    """Each call goes through so many events, and says where to go on."""
+    """Each call handles a limited number of events, and returns where to continue."""
     monkeypatch.setattr(module, "PAGE_SIZE", 2)
     first = dismiss(flow.app.operation_context, ALL)
     rest = dismiss(flow.app.operation_context, ALL, after=first.next)
@@ -99,7 +99,7 @@ def test_a_page_at_a_time(flow, monkeypatch):
 
 
 def test_at_the_same_moment_as_a_drain(house, listens, together):
-    """An event that is wanted by now is delivered or dismissed, never both, and the counts say which."""
+    """An event that now matches a handler is either delivered or dismissed, and the counts say which."""
     flow = house.open()
     for number in range(20):
         flow.take(f"i{number}")
@@ -114,7 +114,7 @@ def test_at_the_same_moment_as_a_drain(house, listens, together):
 
 
 def test_a_dismissal_that_cannot_be_written_changes_nothing(flow, by, deeds, monkeypatch):
-    """While the database is locked it is refused, and can be made again."""
+    """While the database is locked the dismissal is refused, and can be repeated."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     with flow.locked(timeout=1), pytest.raises(Unavailable):
         dismiss(by(flow), ALL)

@@ -1,4 +1,4 @@
-"""The overview: counts, rates and latencies of what went on, with a clock moved by hand."""
+"""The overview: counts, rates and latencies of recent activity, with a clock moved by hand."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from flowhooks.operations.retire import retire
 
 
 def look(flow):
-    """How it goes now."""
+    """Read the current overview."""
     return overview(flow.app.ledger, flow.clock.now())
 
 
 def test_of_nothing(house):
-    """Before anything has come, everything is nought, and there is no rate."""
+    """Without events everything is zero, and there is no rate."""
     found = look(house.open(start=False))
     assert set(found.counts.values()) == {0}
     assert (found.oldest, found.performance, found.sampled_deliveries, found.oldest_sampled_at) == ({}, (), 0, None)
@@ -25,7 +25,7 @@ def test_of_nothing(house):
 
 
 def test_how_handlers_have_done(house, listens, clock):
-    """Shares and latencies are those of the last attempts; who failed comes first."""
+    """Shares and latencies are those of the last attempts; failed handlers come first."""
 
     def slow(event):
         clock.advance(0.5)

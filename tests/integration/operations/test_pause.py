@@ -1,4 +1,4 @@
-"""Pause and resume: deliveries of a paused handler wait, in every process, and run when it is resumed."""
+"""Pause and resume: deliveries of a paused handler wait in every process, and run after the resume."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def nothing(event):
 
 
 class Gate:
-    """A handler that is in its function until the gate is opened, and then fails if it should."""
+    """A handler that blocks until its gate is opened, and then fails if it should."""
 
     def __init__(self, *, fails=False):
         self.entered = threading.Event()
@@ -36,7 +36,7 @@ class Gate:
         self.fails = fails
 
     def __call__(self, event):
-        """Handle."""
+        """Block, then fail or succeed."""
         self.entered.set()
         assert self.open.wait(WAIT_TIMEOUT)
         if self.fails:
@@ -44,7 +44,7 @@ class Gate:
 
 
 def test_what_is_paused_waits_and_runs_when_it_is_resumed(house, listens):
-    """Stored and answered at once, with its time; others run; resumed, it runs at once."""
+    """Deliveries are stored and answered at once, with the pause; others run; after the resume all run."""
     flow = house.open(listens(nothing, name="h"), listens(nothing, name="other", process_key="order"))
     done = pause(flow.app.operation_context, ["p:h"])
     assert (done.handlers, done.skipped, done.waiting, done.dry_run) == (("p:h",), (), 0, False)
@@ -61,7 +61,7 @@ def test_what_is_paused_waits_and_runs_when_it_is_resumed(house, listens):
 
 
 def test_nothing_begins_in_a_process_that_has_not_heard(house, listens, eventually):
-    """The claim asks the database, and so does what is stored as running: what a process knows is only a hint."""
+    """A claim and a stored running mark check the pause in the database, because a process's own data is a hint."""
     flow = house.open(listens(nothing, name="h"))
     flow.sql("UPDATE handlers SET paused_at = 1")
     if not house.url:
@@ -81,7 +81,7 @@ def test_nothing_begins_in_a_process_that_has_not_heard(house, listens, eventual
 
 
 def test_who_waits_already_is_answered_when_it_is_paused(house, listens, together):
-    """It cannot settle any more, so the answer goes out."""
+    """A pause answers waiting callers, because their deliveries cannot settle."""
     gate = Gate()
     flow = house.open(listens(gate, name="h"), runner={"threads": 2})
     flow.take("runs", wait=0)
@@ -99,7 +99,7 @@ def test_who_waits_already_is_answered_when_it_is_paused(house, listens, togethe
 
 
 def test_what_runs_goes_on_to_its_end_and_its_retry_waits(house, listens):
-    """A failed attempt is recorded, and the next one does not begin, nor does anybody wait for it."""
+    """A failed attempt is recorded, its retry does not start, and no caller waits for it."""
     gate = Gate(fails=True)
     handler = listens(gate, name="h", retry=Retry(attempts=5, delays=[1], jitter=0))
     flow = house.open(handler)
@@ -135,7 +135,7 @@ def test_a_retry_that_is_due_later_stays_due_later(house, listens):
 
 
 def test_pausing_survives_a_restart(house, listens):
-    """To be loaded again does not resume it, nor does a crash; what was stored before and after waits."""
+    """Neither a new start nor a crash resumes a handler; earlier and later deliveries wait."""
     flow = house.open(listens(nothing, name="h"))
     pause(flow.app.operation_context, ["p:h"])
     first = flow.take("1", wait=0).event_id
@@ -151,7 +151,7 @@ def test_pausing_survives_a_restart(house, listens):
 
 
 def test_what_was_running_is_recovered_and_waits(house, listens):
-    """Killed in the middle while it is paused: lost is lost, and the next attempt waits to be resumed."""
+    """An attempt killed during a pause is lost, and the next attempt waits for the resume."""
     flow = house.open(listens(nothing, name="h", retry=Retry(delays=[1], jitter=0)), start=False)
     event_id = flow.take(wait=0).event_id
     (queued,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 1)
@@ -167,7 +167,7 @@ def test_what_was_running_is_recovered_and_waits(house, listens):
 
 
 def test_one_that_is_only_known_can_be_paused(house, listens):
-    """Its plugin is missing; when that comes back it is paused still."""
+    """A handler whose plugin is missing can be paused, and is still paused when it is loaded."""
     house.open(listens(nothing, name="h"), start=False).close()
     flow = house.open()
     assert pause(flow.app.operation_context, ["p:h"]).handlers == ("p:h",)
@@ -180,7 +180,7 @@ def test_one_that_is_only_known_can_be_paused(house, listens):
 
 
 def test_probes_are_not_asked_either(house, listens):
-    """A handler is paused because what it works on must be left alone, and a probe asks just that."""
+    """Probes of a paused handler do not run, because they access the same system."""
     asked = []
 
     def probe(event, delivery):
@@ -232,7 +232,7 @@ def test_order_and_limits_hold_when_it_is_resumed(house, listens, eventually):
 
 
 def test_a_backlog_is_run_without_being_rewritten(house, listens, eventually):
-    """Hundreds that wait keep their time while they are paused and when they are resumed."""
+    """Hundreds of waiting deliveries keep their due times during the pause and the resume."""
     seen = []
     flow = house.open(listens(lambda event: seen.append(event.id), name="h"))
     pause(flow.app.operation_context, ["p:h"])
@@ -251,7 +251,7 @@ def test_a_backlog_is_run_without_being_rewritten(house, listens, eventually):
 
 
 def test_patterns_and_what_is_passed_over(house, listens, make_plugin):
-    """A pattern means known handlers; what is unknown, retired or paused already is said, and changed nothing."""
+    """A pattern matches known handlers; unknown, retired and paused ones are reported and unchanged."""
     flow = house.open(
         plugins={
             "contracts": make_plugin(listens(nothing, name="a"), listens(nothing, name="b")),
@@ -272,7 +272,7 @@ def test_patterns_and_what_is_passed_over(house, listens, make_plugin):
 
 
 def test_it_is_called_by_name_and_written_down(house, listens):
-    """As the administration API and commands ask for it; the handler is the subject, the note is kept."""
+    """The operation is called as by the API and commands; its audit entry has the handler and the note."""
     flow = house.open(listens(nothing, name="h"), start=False)
     desk = replace(flow.app.operation_context, by=Actor("mia", "cli"))
     assert run_operation(desk, "pause", {"handlers": ["p:h"], "note": "the archive moves"}) == {
@@ -293,7 +293,7 @@ def test_it_is_called_by_name_and_written_down(house, listens):
 
 
 def test_jobs_of_a_large_backlog_are_made_soon(house, listens, eventually, monkeypatch):
-    """More than one sweep makes jobs for does not wait for the next one in its time."""
+    """Jobs for a large backlog are created without a wait for the next regular sweep."""
     monkeypatch.setattr(procrastinate, "SWEEP_BATCH_SIZE", 10)
     monkeypatch.setattr(procrastinate, "FAST_SWEEP_INTERVAL", 0.02)
     monkeypatch.setattr(procrastinate, "SWEEP_INTERVAL", 600.0)

@@ -1,4 +1,4 @@
-"""Survey: every plugin that is there or was, with what is stored for its handlers."""
+"""Plugin status: every present or earlier plugin, with the stored data of its handlers."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def failing(event):
 
 
 def look(flow):
-    """The survey of a flow, by plugin."""
+    """The status of a flow's plugins by name."""
     with closing(Reader(flow.address)) as reader:
         return {one.name: one for one in list_plugins(flow.app.plugins, reader)}
 
 
 def test_without_a_ledger_there_is_what_is_loaded(house, listens):
-    """Each plugin with its handlers, and nothing stored for any."""
+    """Without a ledger each loaded plugin has its handlers, without stored data."""
     flow = house.open(listens(nothing), start=False)
     one = next(one for one in list_plugins(flow.app.plugins, None) if one.name == "p")
     assert (one.state, [(handler.id, handler.availability) for handler in one.handlers]) == (
@@ -40,7 +40,7 @@ def test_without_a_ledger_there_is_what_is_loaded(house, listens):
 
 
 def test_of_two_plugins_of_one_name_the_first_says_what_is_the_matter(house, listens, tmp_path):
-    """A handler that the one in use does not have any more is missing, though the other one is quarantined."""
+    """A handler that the loaded plugin lacks is missing, although a second plugin of that name is quarantined."""
     house.open(listens(nothing), listens(failing)).close()
     (tmp_path / "single").mkdir()
     (tmp_path / "single" / "p.py").write_text("")
@@ -54,7 +54,7 @@ def test_of_two_plugins_of_one_name_the_first_says_what_is_the_matter(house, lis
 
 
 def test_every_standing(house, listens, make_plugin):
-    """A handler that is there, one that its plugin has no more, one whose plugin is gone, and one that is retired."""
+    """Handlers are loaded, removed from their plugin, without their plugin, or retired."""
     first = house.open(
         plugins={"a": make_plugin(listens(nothing), listens(failing)), "b": make_plugin(listens(nothing))},
         start=False,
@@ -102,7 +102,7 @@ def test_what_is_stored(house, listens):
 
 
 def test_what_is_parked_and_wanted_by_now(house, listens):
-    """Each handler whose class or key matches gets its number; a handler of every event does not."""
+    """Each handler has its number of matching parked events; a handler of every event has none."""
     flow = house.open(start=False)
     for number in range(3):
         assert flow.take(f"i{number}", wait=0).status == "parked"
@@ -115,7 +115,7 @@ def test_what_is_parked_and_wanted_by_now(house, listens):
 
 @pytest.mark.postgresql
 def test_what_other_processes_run_is_elsewhere(house, listens, make_plugin):
-    """A plugin that is not here is elsewhere while processes that live run all of its handlers, and missing after."""
+    """A plugin that is not loaded here is elsewhere while other processes have all its handlers, then missing."""
     both = make_plugin(listens(nothing), listens(failing))
     whole = house.open(plugins={"b": both}, start=False)
     part = house.open(plugins={"b": make_plugin(listens(nothing))}, start=False)

@@ -1,4 +1,4 @@
-"""Purge: what is old and done goes with all that is theirs, what is open stays; a callback again is no new event."""
+"""Purge: old finished events are deleted with all their rows, open ones stay; a repeated callback is no new event."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ DAY = 86_400
 
 
 def fail(event):
-    """Fail for good."""
+    """Fail finally."""
     raise Reject("no")
 
 
 def go(event):
-    """Succeed, with a result."""
+    """Succeed with a result."""
     return {"done": True}
 
 
 @pytest.fixture
 def full(house, listens):
-    """A ledger with an event in each state, by its name; all of it 100 days old."""
+    """A ledger with an event in each state by name, all 100 days old."""
     flow = house.open(
         listens(go, name="go", process_key="go"),
         listens(fail, name="fail", process_key="fail"),
@@ -61,18 +61,18 @@ def full(house, listens):
 
 
 def before(flow, days, **more):
-    """A filter for what is so old."""
+    """A filter for events of this age."""
     return EventFilter(until=flow.clock.now() - days * DAY * 1_000_000, **more)
 
 
 def left(flow, ids):
-    """The names of those that are still there."""
+    """The names of the events that still exist."""
     there = set(flow.events())
     return {name for name, one in ids.items() if one in there}
 
 
 def test_what_is_done_goes_with_all_that_is_theirs(full):
-    """Succeeded, closed and dismissed events go, with their deliveries, attempts and conflicts; the counts balance."""
+    """Succeeded, closed and dismissed events are deleted with all their rows; the counts balance."""
     flow, ids = full
     done = purge(flow.app.operation_context, before(flow, 90))
     assert (done.events, done.purged, done.deliveries, done.next) == (5, 3, 2, "")
@@ -85,7 +85,7 @@ def test_what_is_done_goes_with_all_that_is_theirs(full):
 
 
 def test_what_is_younger_stays(full):
-    """Nothing goes that is not as old as asked for."""
+    """Events younger than the given age stay."""
     flow, ids = full
     assert purge(flow.app.operation_context, before(flow, 101)).events == 0
     assert left(flow, ids) == set(ids)
@@ -104,7 +104,7 @@ def test_old_is_what_nothing_has_happened_to(full):
 
 @pytest.mark.parametrize("state", [*purging.PURGED_BY_DEFAULT, *purging.PURGED_ON_REQUEST])
 def test_only_those_in_a_state(full, state):
-    """With a state only those go that are in it: dead and parked ones only so."""
+    """With a state only events in it are deleted; dead and parked ones need it."""
     flow, ids = full
     assert purge(flow.app.operation_context, before(flow, 90, state=state)).purged == 1
     assert left(flow, ids) == set(ids) - {state}
@@ -128,7 +128,7 @@ def test_only_those_in_a_state(full, state):
     ],
 )
 def test_the_gravest_state_decides(event, of_deliveries, decide):
-    """Of several deliveries the gravest decides, and nothing goes that is open."""
+    """The gravest of several deliveries decides, and no event with an open delivery is deleted."""
     assert purging.deciding_states(event, of_deliveries) == decide
 
 
@@ -164,14 +164,14 @@ def test_what_is_open_stays(house, listens, state):
     ],
 )
 def test_a_filter_narrows(full, narrower, stay):
-    """Only what the filter means goes."""
+    """Only matching events are deleted."""
     flow, ids = full
     assert purge(flow.app.operation_context, before(flow, 90, **narrower)).purged == 1
     assert left(flow, ids) == stay | {"dead", "parked"}
 
 
 def test_a_dry_run_changes_nothing(full):
-    """It counts what would go."""
+    """A dry run returns the counts."""
     flow, ids = full
     done = purge(flow.app.operation_context, before(flow, 90), dry_run=True)
     assert (done.purged, done.deliveries, done.dry_run) == (3, 2, True)
@@ -179,7 +179,7 @@ def test_a_dry_run_changes_nothing(full):
 
 
 def test_page_by_page(full, monkeypatch):
-    """A call does a page, and says where to go on; one that stopped is simply begun again."""
+    """A call deletes a page and returns where to continue; an interrupted purge is simply repeated."""
     flow, ids = full
     monkeypatch.setattr(module, "PAGE_SIZE", 2)
     first = purge(flow.app.operation_context, before(flow, 90))
@@ -192,7 +192,7 @@ def test_page_by_page(full, monkeypatch):
 
 
 def test_by_its_name_and_with_an_entry(full):
-    """It is asked for as every operation is, and who has done it is written down in the same transaction."""
+    """The operation is called like every other, and its audit entry is in the same transaction."""
     flow, _ = full
     desk = flow.app.operation_context
     wanted = {"until": before(flow, 90).until}
@@ -204,7 +204,7 @@ def test_by_its_name_and_with_an_entry(full):
 
 @pytest.mark.parametrize(("instance", "key"), [("s", "go"), ("c", "fail"), ("i", "ignored")])
 def test_the_same_call_back_again_is_answered_as_done(full, instance, key):
-    """With the event's id, however often it comes, and nothing is stored or run."""
+    """A repeated callback gets the event's id any number of times, and nothing is stored or run."""
     flow, ids = full
     event = {"s": ids["succeeded"], "c": ids["closed"], "i": ids["dismissed"]}[instance]
     purge(flow.app.operation_context, before(flow, 90))
@@ -217,7 +217,7 @@ def test_the_same_call_back_again_is_answered_as_done(full, instance, key):
 
 @pytest.mark.parametrize(("instance", "key", "state"), [("d", "fail", "dead"), ("p", "nobody", "parked")])
 def test_to_purge_what_is_dead_or_parked_is_to_say_that_nothing_more_is_needed(full, instance, key, state):
-    """It is then answered as what was closed or dismissed."""
+    """A purged dead or parked event is answered like a closed or dismissed one."""
     flow, ids = full
     purge(flow.app.operation_context, before(flow, 90, state=state))
     answer = flow.take(instance, key=key)
@@ -225,7 +225,7 @@ def test_to_purge_what_is_dead_or_parked_is_to_say_that_nothing_more_is_needed(f
 
 
 def test_other_data_is_a_conflict_that_nothing_is_kept_of(full):
-    """The first callback is valid; the second one conflicts with an event that is purged, and gets that answer."""
+    """A callback that differs from a purged event is a conflict, but is not stored."""
     flow, ids = full
     purge(flow.app.operation_context, before(flow, 90))
     with pytest.raises(IdentityConflict) as raised:
@@ -236,7 +236,7 @@ def test_other_data_is_a_conflict_that_nothing_is_kept_of(full):
 
 
 def test_it_is_no_new_event_even_where_what_nobody_wants_is_refused(full, house):
-    """With routing.no_handler = "reject" a callback that was purged is answered as any that came before."""
+    """With routing.no_handler = "reject" a repeat of a purged callback is answered like any repeat."""
     flow, ids = full
     purge(flow.app.operation_context, before(flow, 90))
     flow.close()
@@ -247,7 +247,7 @@ def test_it_is_no_new_event_even_where_what_nobody_wants_is_refused(full, house)
 
 
 def test_it_is_told_that_an_event_was_purged(full):
-    """A request for its id gets that answer; a request for another id gets "not found"."""
+    """A request for a purged id says so; a request for another id says "not found"."""
     flow, ids = full
     purge(flow.app.operation_context, before(flow, 90))
     with pytest.raises(NotFound, match=f"{ids['closed']}, received 20.*, has been purged"):
@@ -258,7 +258,7 @@ def test_it_is_told_that_an_event_was_purged(full):
 
 
 def test_identities_too_old_to_be_kept_are_not(full, house):
-    """Events received before retention.identities are forgotten at once, and come as new again."""
+    """Events received before retention.identities leave no identity, and repeats are new events."""
     flow, _ = full
     flow.close()
     flow = house.open(retention={"identities": 50})
@@ -282,7 +282,7 @@ def test_new_and_purged_in_one_batch(full, together):
 
 
 def test_a_purge_that_fails_changes_nothing(full, monkeypatch):
-    """A transaction that comes to nothing leaves all as it was."""
+    """A transaction that is rolled back leaves all unchanged."""
     flow, ids = full
 
     def broken(*_given, **_more):
@@ -298,10 +298,10 @@ def test_a_purge_that_fails_changes_nothing(full, monkeypatch):
 
 @pytest.mark.postgresql
 class TestRaces:
-    """On PostgreSQL another process may purge while this one takes the same callback in."""
+    """On PostgreSQL another process may purge while this one accepts the same callback."""
 
     def test_a_call_back_that_waits_for_a_purge_is_no_new_event(self, full, eventually):
-        """It sees the event being deleted, waits for that, and is answered as what was purged."""
+        """A callback waits for the deletion of its event, and is answered as purged."""
         flow, ids = full
         engine = database.open_engine(flow.address, writing=True)
         answers = []
@@ -323,7 +323,7 @@ class TestRaces:
         assert flow.app.ledger.verify().trouble == []
 
     def test_one_that_purges_passes_over_what_somebody_holds(self, full):
-        """It waits for nobody: what is being called back just now stays for the next time."""
+        """A purge skips a locked event, such as one whose callback is being repeated."""
         flow, ids = full
         engine = database.open_engine(flow.address, writing=True)
         with engine.connect() as connection, connection.begin():
@@ -338,7 +338,7 @@ class TestRaces:
         assert left(flow, ids) == set(ids) - {"dismissed"}
 
     def test_under_load_nothing_is_stored_twice(self, house, listens, together):
-        """Two processes take the same callbacks while a third one purges them as soon as they are done."""
+        """Two processes accept the same callbacks while a third purges them as soon as they are done."""
         first, second = (house.open(listens(go, name="go")) for _ in range(2))
         third = house.open(start=False)
         over = threading.Event()

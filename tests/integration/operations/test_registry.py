@@ -1,4 +1,4 @@
-"""Operations by name, with JSON in and out: what is not as an operation takes it is refused before anything is done."""
+"""Operations by name with JSON: invalid arguments are refused before any change."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def flow(house, listens):
 
 
 def test_what_is_not_as_an_operation_takes_it_is_refused(flow):
-    """A wrong name, a wrong argument or one too few is refused in one line, and nothing is changed."""
+    """A wrong name and a wrong or missing argument are refused in one line without a change."""
     before = flow.sql("SELECT * FROM deliveries")
     for name, arguments in REFUSED:
         try:
@@ -83,7 +83,7 @@ def test_what_is_not_as_an_operation_takes_it_is_refused(flow):
 
 
 def test_a_replay_in_json(flow):
-    """The answer is what the operation did, as JSON has it."""
+    """The response has the operation's result as JSON."""
     answer = run_operation(
         flow.app.operation_context, "replay", {"event_filter": {"business_key": "B", "state": None}, "dry_run": True}
     )
@@ -99,7 +99,7 @@ def test_a_replay_in_json(flow):
 
 
 def test_resolving_in_json(flow):
-    """A verdict and a note travel as text."""
+    """A decision and a note are passed as text."""
     delivery_id = flow.only(flow.events()[0]).delivery_id
     answer = run_operation(
         flow.app.operation_context,
@@ -117,18 +117,18 @@ def test_resolving_in_json(flow):
 
 
 def test_draining_in_json(flow):
-    """It needs no arguments."""
+    """Rerouting parked events needs no arguments."""
     assert run_operation(flow.app.operation_context, "reroute_parked", {})["delivered"] == 0
 
 
 def test_what_the_operation_refuses_is_passed_on(flow):
-    """An operation's own refusal says what it is."""
+    """An operation's own refusal is returned with its reason."""
     with pytest.raises(NotFound):
         run_operation(flow.app.operation_context, "resolve", {"delivery_id": "none", "verdict": "did"})
 
 
 def test_a_fault_in_an_operation_is_not_blamed_on_its_arguments(flow, monkeypatch):
-    """A TypeError of ours is not passed off as a missing argument."""
+    """A TypeError within flowhooks is not reported as a missing argument."""
 
     def faulty(desk, *, dry_run=False, after=""):
         raise TypeError("ours")
@@ -139,7 +139,7 @@ def test_a_fault_in_an_operation_is_not_blamed_on_its_arguments(flow, monkeypatc
 
 
 def test_a_filter_out_of_json():
-    """Every part of a filter can be given; what is null or left out does not narrow."""
+    """Every part of a filter can be set; null and absent parts do not filter."""
     whole = {
         "ids": ["e1", "e2"],
         "flow_instance_id": "i",

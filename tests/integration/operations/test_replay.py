@@ -24,7 +24,7 @@ class Works:
         self.runs = []
 
     def __call__(self, event, delivery):
-        """Handle."""
+        """Fail until fixed."""
         self.runs.append((event.flow_instance_id, delivery.attempt))
         if self.error:
             raise self.error
@@ -37,7 +37,7 @@ def works():
 
 
 def test_what_is_dead_runs_again(house, listens, works):
-    """A dead delivery is waiting again, and then done when its handler has been fixed; history is kept."""
+    """A dead delivery waits again, and succeeds once its handler is fixed; its history is kept."""
     flow = house.open(listens(works, name="h"))
     event_id = flow.take().event_id
     works.error = None
@@ -50,7 +50,7 @@ def test_what_is_dead_runs_again(house, listens, works):
 
 
 def test_the_retry_schedule_starts_anew(house, listens, works):
-    """After a replay all attempts that the handler declared are made again, with the delays from the first."""
+    """After a replay the handler gets all declared attempts again, with the delays from the first."""
     flow = house.open(listens(works, name="h", retry=Retry(attempts=2, delays=(7,))))
     event_id = flow.take(wait=0).event_id
     flow.settled(event_id, State.WAITING, attempt=1)
@@ -63,7 +63,7 @@ def test_the_retry_schedule_starts_anew(house, listens, works):
 
 
 def test_what_was_rejected_may_be_replayed(house, listens):
-    """`Reject` says that the event cannot be handled as things stand; an operator may have changed them."""
+    """A rejected event can be replayed, because an operator may have changed its circumstances."""
     works = Works(Reject("no such contract"))
     flow = house.open(listens(works, name="h"))
     event_id = flow.take().event_id
@@ -73,7 +73,7 @@ def test_what_was_rejected_may_be_replayed(house, listens):
 
 
 def test_what_succeeded_runs_again_only_when_asked(house, listens, works):
-    """Without `again` it is passed over; with it, the handler does its work a second time."""
+    """A succeeded delivery is skipped without `again`, and runs a second time with it."""
     works.error = None
     flow = house.open(listens(works, name="h"))
     event_id = flow.take().event_id
@@ -86,7 +86,7 @@ def test_what_succeeded_runs_again_only_when_asked(house, listens, works):
 
 
 def test_waiting_running_unknown_and_closed_are_passed_over(house, listens, works):
-    """Only what is dead, and on demand what succeeded, is replayed."""
+    """Only dead deliveries are replayed, and succeeded ones on request."""
     house.check_books = False
     flow = house.open(listens(works, name="h"), start=False)
     for number, state in enumerate(("waiting", "running", "unknown", "closed")):
@@ -99,7 +99,7 @@ def test_waiting_running_unknown_and_closed_are_passed_over(house, listens, work
 
 
 def test_a_dry_run_changes_nothing(house, listens, works):
-    """It counts what would run again, and leaves every row as it is."""
+    """A dry run returns the count and changes no row."""
     flow = house.open(listens(works, name="h"))
     flow.take()
     before = flow.sql("SELECT * FROM deliveries"), flow.sql("SELECT * FROM attempts")
@@ -124,7 +124,7 @@ def test_a_handler_in_the_filter_means_its_deliveries_only(house, listens, works
 
 
 def test_a_state_in_the_filter_means_such_deliveries_only(house, listens, works):
-    """Events with a dead delivery, even with `again`, do not have their successful ones run a second time."""
+    """Succeeded deliveries of events with a dead one do not run again, even with `again`."""
     good = Works()
     good.error = None
     flow = house.open(listens(works, name="h"), listens(good, name="good"))
@@ -136,7 +136,7 @@ def test_a_state_in_the_filter_means_such_deliveries_only(house, listens, works)
 
 
 def test_an_event_that_is_not_meant_is_left_alone(house, listens, works):
-    """Events outside the filter are not touched."""
+    """Events outside the filter do not change."""
     flow = house.open(listens(works, name="h"))
     first, second = flow.take("i1").event_id, flow.take("i2").event_id
     works.error = None
@@ -146,7 +146,7 @@ def test_an_event_that_is_not_meant_is_left_alone(house, listens, works):
 
 
 def test_more_than_a_page_is_gone_through_page_by_page(house, listens, works, monkeypatch):
-    """Each call goes through so many events and says where to go on, until all have been replayed once."""
+    """Each call handles a limited number of events and returns where to continue, until each was replayed once."""
     monkeypatch.setattr(module, "PAGE_SIZE", 10)
     flow = house.open(listens(works, name="h"))
     for number in range(25):
@@ -166,7 +166,7 @@ def test_more_than_a_page_is_gone_through_page_by_page(house, listens, works, mo
 
 
 def test_a_page_that_is_just_full_is_followed_by_an_empty_one(house, listens, works, monkeypatch):
-    """When the last page is full, the next call finds nothing more, and says that all is done."""
+    """After a full last page, the next call finds no event and reports the end."""
     monkeypatch.setattr(module, "PAGE_SIZE", 2)
     flow = house.open(listens(works, name="h"))
     flow.take("i1")
@@ -178,7 +178,7 @@ def test_a_page_that_is_just_full_is_followed_by_an_empty_one(house, listens, wo
 
 
 def test_what_has_moved_on_meanwhile_is_left_alone_and_counted(house, listens, works, monkeypatch):
-    """A delivery that is no longer as it was read is not replayed a second time."""
+    """A delivery that changed since it was read is not replayed, and is counted."""
     flow = house.open(listens(works, name="h"))
     flow.take("i1")
     flow.take("i2")
@@ -196,7 +196,7 @@ def test_what_has_moved_on_meanwhile_is_left_alone_and_counted(house, listens, w
 
 
 def test_two_replays_at_once_run_each_delivery_once(house, listens, works, together):
-    """However many operators ask at the same moment, each dead delivery has one attempt more."""
+    """With any number of concurrent replays, each dead delivery gets one more attempt."""
     flow = house.open(listens(works, name="h"))
     for number in range(10):
         flow.take(f"i{number}", wait=0)
@@ -211,7 +211,7 @@ def test_two_replays_at_once_run_each_delivery_once(house, listens, works, toget
 
 
 def test_nothing_is_routed_anew(house, listens, works):
-    """A handler that was installed since does not get old events by a replay."""
+    """A replay gives old events no delivery for a newly installed handler."""
     house.open(listens(works, name="h")).take()
     house._flows[-1].close()
     new = Works()
@@ -223,7 +223,7 @@ def test_nothing_is_routed_anew(house, listens, works):
 
 
 def test_a_replay_that_cannot_be_written_changes_nothing(house, listens, works, monkeypatch):
-    """While the database is locked it is refused, and can be made again."""
+    """While the database is locked the replay is refused, and can be repeated."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     flow = house.open(listens(works, name="h"))
     event_id = flow.take().event_id
@@ -236,7 +236,7 @@ def test_a_replay_that_cannot_be_written_changes_nothing(house, listens, works, 
 
 
 def test_a_replay_that_was_refused_does_not_come_through_later(house, listens, works, monkeypatch):
-    """An operation that was refused because it took too long is not done later, when the database works again."""
+    """A replay that was refused by timeout is not executed when the database works again."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.5)
     flow = house.open(listens(works, name="h"))
     event_id = flow.take().event_id

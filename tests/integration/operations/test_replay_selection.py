@@ -1,4 +1,4 @@
-"""Which of an event's deliveries a replay means."""
+"""Which of an event's deliveries a replay selects."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Plugin:
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
-    """A started app with one event, of whose deliveries one is dead and one has succeeded."""
+    """A started app with one event that has a dead and a succeeded delivery."""
     database = str(tmp_path_factory.mktemp("replay") / "ledger.db")
     app = App(Settings(database=database, plugins_allow=("two",)), objects={"two": Plugin()})
     app.start()
@@ -60,5 +60,5 @@ def app(tmp_path_factory):
     ],
 )
 def test_a_state_in_the_filter_means_deliveries_too(app, wanted, again, deliveries):
-    """Asking for dead deliveries does not run their event's succeeded ones a second time."""
+    """A replay of dead deliveries does not run their event's succeeded ones again."""
     assert replay(app.operation_context, wanted, again=again, dry_run=True).deliveries == deliveries

@@ -1,4 +1,4 @@
-"""Reroute: events get what the present look-up gives them, once; what they had stays, and runs no second time."""
+"""Reroute: events get the deliveries of a new look-up once; existing deliveries stay and do not run again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.runners
 
 
 def counts(done):
-    """The result of a reroute, in numbers."""
+    """The counts of a reroute's result."""
     return {
         name: getattr(done, name)
         for name in ("events", "delivered", "deliveries", "parked", "dismissed", "skipped", "changed_meanwhile")
@@ -30,13 +30,13 @@ def counts(done):
 
 @pytest.fixture
 def runs():
-    """(handler, instance) of each time that a handler was entered."""
+    """(handler, instance) of each run of a handler."""
     return []
 
 
 @pytest.fixture
 def noted(listens, runs):
-    """Makes a handler that notes that it was entered."""
+    """A function that makes a handler that records its runs."""
 
     def make(name, error=None, **given):
         def function(event):
@@ -50,7 +50,7 @@ def noted(listens, runs):
 
 
 def test_a_plugin_installed_later_gets_what_came_before(house, noted, runs):
-    """A routed event gets a delivery for the handler that it lacks; the others stay as they are, dead ones too."""
+    """A routed event gets a delivery for a new handler; its other deliveries, also dead ones, stay."""
     first, dead = noted("first"), noted("dead", ValueError("no"))
     flow = house.open(first, dead)
     event_id = flow.take("i1").event_id
@@ -74,7 +74,7 @@ def test_a_plugin_installed_later_gets_what_came_before(house, noted, runs):
 
 
 def test_no_delivery_is_taken_away(house, noted, runs):
-    """A handler that does not want the event any more keeps what it has."""
+    """A delivery of a handler that no longer matches stays."""
     flow = house.open(noted("h"))
     event_id = flow.take("i1").event_id
     flow.close()
@@ -86,7 +86,7 @@ def test_no_delivery_is_taken_away(house, noted, runs):
 
 
 def test_parked_events_get_their_deliveries(house, noted, runs, eventually):
-    """As `reroute_parked` gives them; an event that matches no handler stays parked."""
+    """Parked events get deliveries as from `reroute_parked`; an event that matches no handler stays parked."""
     flow = house.open(start=False)
     wanted, other = flow.take("i1", wait=0).event_id, flow.take("i2", key="else", wait=0).event_id
     flow.close()
@@ -105,7 +105,7 @@ def test_parked_events_get_their_deliveries(house, noted, runs, eventually):
 
 
 def test_a_dismissal_is_undone(house, noted):
-    """To parked if the event matches no handler; to its deliveries if it now matches one."""
+    """A dismissed event becomes parked, or gets deliveries if it now matches a handler."""
     flow = house.open()
     nobody, somebody = flow.take("i1", key="else").event_id, flow.take("i2").event_id
     dismiss(flow.app.operation_context, ALL)
@@ -120,7 +120,7 @@ def test_a_dismissal_is_undone(house, noted):
 
 
 def test_handlers_of_every_event_are_no_reason_to_unpark(house, noted, runs, eventually):
-    """One that takes every event gets those that came before it, once, and what was parked stays so."""
+    """A handler of every event gets earlier events once, and parked events stay parked."""
     flow = house.open()
     event_id = flow.take("i1").event_id
     flow.close()
@@ -146,7 +146,7 @@ def test_keys_that_need_no_handler(house, noted):
 
 
 def test_a_filter_and_a_dry_run(house, noted, by, deeds):
-    """Only what the filter means; a dry run counts and changes nothing; the deed says who and how many."""
+    """Only matching events are rerouted; a dry run only counts; the audit entry has operator and count."""
     flow = house.open(start=False)
     ids = [flow.take(f"i{number}", wait=0).event_id for number in range(3)]
     flow.close()
@@ -165,7 +165,7 @@ def test_a_filter_and_a_dry_run(house, noted, by, deeds):
 
 @pytest.mark.sqlite
 def test_rerouted_to_a_missing_handler_waits_for_it(house, noted):
-    """A handler that is registered but missing is given its delivery, which waits without a time."""
+    """A delivery for a registered but missing handler waits without a due time."""
     flow = house.open(start=False)
     event_id = flow.take("i1", wait=0).event_id
     flow.close()
@@ -176,7 +176,7 @@ def test_rerouted_to_a_missing_handler_waits_for_it(house, noted):
 
 
 def test_ordered_handlers_take_turns(house, noted, runs):
-    """Of one key the older event's delivery comes first, and the next one when that has ended."""
+    """Of one key the older event's delivery runs first, and the next one after its end."""
     flow = house.open(start=False)
     ids = [flow.take(f"i{number}", wait=0, businessKey="B").event_id for number in range(4)]
     flow.close()
@@ -190,7 +190,7 @@ def test_ordered_handlers_take_turns(house, noted, runs):
 
 
 def test_rerouting_at_once_delivers_once(house, noted, together):
-    """However many reroute at the same moment, with a dismissal among them, each delivery is made once."""
+    """With concurrent reroutes and a dismissal, each delivery is created once."""
     flow = house.open(start=False)
     for number in range(10):
         flow.take(f"i{number}", wait=0)
@@ -203,7 +203,7 @@ def test_rerouting_at_once_delivers_once(house, noted, together):
 
 
 def test_two_look_ups_at_once(house, noted, together):
-    """Two who know different handlers, as where a ledger is shared: neither takes the other's deliveries away."""
+    """Two reroutes with different handlers, as on a shared ledger, keep each other's deliveries."""
     flow = house.open(start=False)
     event_id = flow.take("i1", wait=0).event_id
     flow.close()
@@ -227,7 +227,7 @@ def _candidates(flow):
 
 
 def test_a_page_at_a_time(house, noted, monkeypatch):
-    """Each call goes through so many events, and says where to go on."""
+    """Each call handles a limited number of events, and returns where to continue."""
     flow = house.open(start=False)
     for number in range(5):
         flow.take(f"i{number}", wait=0)
@@ -244,7 +244,7 @@ def test_a_page_at_a_time(house, noted, monkeypatch):
 
 
 def test_a_reroute_that_cannot_be_written_changes_nothing(house, noted, by, deeds, monkeypatch):
-    """While the database is locked it is refused, and can be made again."""
+    """While the database is locked the reroute is refused, and can be repeated."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     flow = house.open(start=False)
     event_id = flow.take("i1", wait=0).event_id

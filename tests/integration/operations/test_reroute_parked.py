@@ -1,4 +1,4 @@
-"""Drain: what was parked is delivered when somebody wants it, the oldest first, and nothing of it twice."""
+"""Reroute parked events: they are delivered when a handler matches, oldest first and once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.runners
 
 
 def parked(house, *handlers, count=3, **given):
-    """Park callbacks that match no handler yet, and end; gives the events' ids."""
+    """Park callbacks that match no handler yet, and stop; return the events' ids."""
     flow = house.open(*handlers, **given)
     for number in range(count):
         flow.clock.advance(1)
@@ -25,7 +25,7 @@ def parked(house, *handlers, count=3, **given):
 
 
 def test_what_was_parked_is_delivered_at_start(house, listens):
-    """When a handler is installed, the next start delivers what waited for it, the oldest first."""
+    """After a handler is installed, the next start delivers its parked events, oldest first."""
     ids = parked(house, count=5)
     runs = []
     flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), runner={"threads": 2})
@@ -37,7 +37,7 @@ def test_what_was_parked_is_delivered_at_start(house, listens):
 
 
 def test_only_what_is_wanted_is_delivered(house, listens):
-    """Events for which there is no handler yet go on waiting."""
+    """Events that match no handler stay parked."""
     flow = house.open()
     wanted, other = flow.take("i1").event_id, flow.take("i2", key="else").event_id
     flow.close()
@@ -47,7 +47,7 @@ def test_only_what_is_wanted_is_delivered(house, listens):
 
 
 def test_a_dry_run_counts_and_changes_nothing(house, listens):
-    """It says what would be delivered, and leaves all as it is."""
+    """A dry run returns the count and changes nothing."""
     ids = parked(house)
     flow = house.open(listens(lambda event: 1, name="a"), listens(lambda event: 1, name="b"), start=False)
     done = reroute_parked(flow.app.operation_context, dry_run=True)
@@ -58,7 +58,7 @@ def test_a_dry_run_counts_and_changes_nothing(house, listens):
 
 
 def test_handlers_of_every_event_do_not_run_twice(house, listens, eventually):
-    """An `every` handler that has had a parked event does not get it again when it is routed again."""
+    """An `every` handler that got a parked event does not get it again with the reroute."""
     runs = []
     every = listens(lambda event: runs.append("every"), name="every", every=True)
     ids = parked(house, every, count=1)
@@ -81,7 +81,7 @@ def test_keys_that_need_no_handler_are_dismissed(house):
 
 
 def test_a_page_at_a_time(house, listens, monkeypatch):
-    """Each call goes through so many parked events, wanted or not, and says where to go on."""
+    """Each call handles a limited number of parked events, matching or not, and returns where to continue."""
     monkeypatch.setattr(module, "PAGE_SIZE", 2)
     flow = house.open(start=False)
     for number in range(7):
@@ -99,7 +99,7 @@ def test_a_page_at_a_time(house, listens, monkeypatch):
 
 
 def test_a_start_goes_through_every_page(house, listens, monkeypatch):
-    """At start all of it is delivered, however many pages that are."""
+    """A start delivers all pages."""
     ids = parked(house, count=7)
     monkeypatch.setattr(module, "PAGE_SIZE", 2)
     flow = house.open(listens(lambda event: 1, name="h"))
@@ -109,7 +109,7 @@ def test_a_start_goes_through_every_page(house, listens, monkeypatch):
 
 @pytest.mark.sqlite
 def test_drained_for_a_missing_handler_waits_for_it(house, listens):
-    """An event that a known but missing handler wants is its delivery, which waits without a time."""
+    """An event that matches a known but missing handler gets a delivery without a due time."""
     ids = parked(house, count=1)
     house.open(listens(lambda event: 1, name="h"), start=False).close()
     flow = house.open(start=False)
@@ -118,7 +118,7 @@ def test_drained_for_a_missing_handler_waits_for_it(house, listens):
 
 
 def test_draining_at_once_delivers_once(house, listens, together):
-    """However many do it at the same moment, each event has its deliveries once."""
+    """With any number of concurrent reroutes, each event gets its deliveries once."""
     ids = parked(house)
     flow = house.open(listens(lambda event: 1, name="h"), start=False)
     together(*[lambda: reroute_parked(flow.app.operation_context)] * 4)
@@ -126,14 +126,14 @@ def test_draining_at_once_delivers_once(house, listens, together):
 
 
 def test_nothing_to_drain(house, listens):
-    """Without parked events there is nothing to do."""
+    """Without parked events nothing changes."""
     flow = house.open(listens(lambda event: 1, name="h"), start=False)
     done = reroute_parked(flow.app.operation_context)
     assert (done.events, done.delivered, done.next) == (0, 0, "")
 
 
 def test_a_drain_that_cannot_be_written_changes_nothing(house, listens, monkeypatch):
-    """While the database is locked it is refused, and can be made again."""
+    """While the database is locked the reroute is refused, and can be repeated."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     ids = parked(house)
     flow = house.open(listens(lambda event: 1, name="h"), start=False)

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.runners
 
 @pytest.fixture
 def put(house, listens):
-    """A function that gives a flow, not started, with one delivery brought into a state by the ways that there are."""
+    """A function that returns a flow, not started, with one delivery in a state reached by normal operations."""
     flow = house.open(listens(lambda event: 1, name="h"), start=False)
 
     def bring(state):
@@ -79,7 +79,7 @@ def test_every_verdict_on_every_state(put):
 
 
 def put_again(put, state, verdict):
-    """A further delivery in a state, for another verdict."""
+    """Another delivery in a state, for another decision."""
     flow = put.flow
     real = flow.take
     flow.take = lambda instance, **more: real(f"{instance}-{verdict}", **more)
@@ -90,7 +90,7 @@ def put_again(put, state, verdict):
 
 
 def test_without_a_note_it_says_who_said_it(put):
-    """Later readers see that an operator decided."""
+    """Without a note the delivery shows that an operator decided."""
     delivery_id = put(State.DEAD)
     resolve(put.flow.app.operation_context, delivery_id, Resolution.CLOSE)
     assert put.flow.app.ledger.delivery(delivery_id)[1].comment == "resolved by an operator: close"
@@ -98,7 +98,7 @@ def test_without_a_note_it_says_who_said_it(put):
 
 @pytest.mark.parametrize("verdict", Resolution)
 def test_a_delivery_that_is_not_there(house, verdict):
-    """Of nothing, nothing can be said."""
+    """A missing delivery cannot be resolved."""
     flow = house.open()
     with pytest.raises(NotFound, match="no delivery none"):
         resolve(flow.app.operation_context, "none", verdict)
@@ -116,7 +116,7 @@ def test_what_did_not_do_its_work_runs_again(house, listens):
 
 
 def test_what_did_its_work_does_not_run_again(house, listens):
-    """After `did` it has succeeded, and the callback that comes again is answered so."""
+    """After `did` the delivery has succeeded, and repeated callbacks are answered so."""
     runs = []
     listener = listens(lambda event: runs.append(1), name="h")
     event_id = lost(house, listener)
@@ -127,7 +127,7 @@ def test_what_did_its_work_does_not_run_again(house, listens):
 
 
 def test_what_is_closed_while_it_waits_is_not_run(house, listens):
-    """A delivery that is closed before its time has come is never run again."""
+    """A delivery closed before its due time never runs."""
     runs = []
 
     def failing(event):
@@ -144,7 +144,7 @@ def test_what_is_closed_while_it_waits_is_not_run(house, listens):
 
 
 def test_what_is_closed_in_the_queue_is_not_run(house, listens):
-    """A delivery that is closed while it waits for a thread is not run when its turn comes."""
+    """A delivery closed while it waits for a thread does not run."""
     runs = []
     flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), start=False)
     first = flow.take("i1", wait=0).event_id

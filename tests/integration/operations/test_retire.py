@@ -1,4 +1,4 @@
-"""Retire: what the ledger forgets gets nothing more, and nothing that is stored is lost by it."""
+"""Retire: a retired handler gets no new events, and its stored data is kept."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def nothing(event):
 
 
 def due(flow):
-    """All deliveries that a runner would ever find."""
+    """All deliveries that a runner can find."""
     return flow.app.ledger.due_deliveries(flow.clock.now() + 10**15, lambda _handler: 100)
 
 
 @pytest.mark.sqlite
 def test_what_is_retired_is_known_no_longer(house, listens):
-    """Nobody waits for it from the next start on: what only it wanted is parked, and no start misses it."""
+    """From the next start on, events of a retired handler are parked, and no start reports it missing."""
     house.open(listens(nothing), start=False).close()
     flow = house.open(start=False)
     assert flow.app.missing_handlers == {"p:nothing"}
@@ -35,7 +35,7 @@ def test_what_is_retired_is_known_no_longer(house, listens):
 
 
 def test_a_dry_run_changes_nothing(house, listens):
-    """It says the same, and the handler is as known as before."""
+    """A dry run returns the same result, and the handler stays known."""
     house.open(listens(nothing), start=False).close()
     flow = house.open(start=False)
     done = retire(flow.app.operation_context, ["p:nothing", "p:other"], dry_run=True)
@@ -44,7 +44,7 @@ def test_a_dry_run_changes_nothing(house, listens):
 
 
 def test_what_was_never_known_or_is_retired_already_is_passed_over(house, listens):
-    """A second time does nothing, and the time of the first one stays."""
+    """A second retirement changes nothing, and the time of the first stays."""
     house.open(listens(nothing), start=False).close()
     flow = house.open(start=False)
     retire(flow.app.operation_context, ["p:nothing"])
@@ -99,7 +99,7 @@ def test_what_is_loaded_again_is_known_again_and_gets_what_waits(house, listens)
 
 @pytest.mark.sqlite
 def test_what_is_made_to_run_again_waits_for_a_handler_that_was_retired(house, listens):
-    """A replay and a recovery give its deliveries no time: no process polls deliveries of a missing handler."""
+    """Replayed and recovered deliveries of a missing handler have no due time, because no process polls them."""
 
     def failing(event):
         raise ValueError("no")
@@ -122,7 +122,7 @@ def test_what_is_made_to_run_again_waits_for_a_handler_that_was_retired(house, l
 
 
 def test_it_is_called_by_name(house, listens):
-    """As the administration API and commands ask for it: ids as a list of strings."""
+    """The operation is called as by the API and commands, with ids as a list of strings."""
     house.open(listens(nothing), start=False).close()
     flow = house.open(start=False)
     assert run_operation(flow.app.operation_context, "retire", {"handlers": ["p:nothing"]}) == {
