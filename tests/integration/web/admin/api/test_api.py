@@ -1,4 +1,4 @@
-"""The administration API over a real socket: the same as console and command line, as published, whatever is asked."""
+"""The administration API over a real socket: equal to console and command line, and as published."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ PAYLOAD = "<script>alert(1)</script>\"';--\r\nSet-Cookie: pwned=1\x1b[2J\u202e\u
 
 
 class Answer(NamedTuple):
-    """One answer as it came."""
+    """One response as it was received."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -80,7 +80,7 @@ class Api:
         self.address = address
 
     def ask(self, path, *, method="GET", body=None, **headers):
-        """Ask for something."""
+        """Send a request."""
         name, _, port = self.address.rpartition(":")
         connection = http.client.HTTPConnection(name, int(port), timeout=WAIT_TIMEOUT)
         try:
@@ -119,7 +119,7 @@ def archive(event):
 
 @pytest.fixture
 def busy(house, serve, listens, make_plugin):
-    """An API with some of everything behind it."""
+    """An API with some data of every kind."""
 
     def broken():
         raise ValueError("payroll needs a table")
@@ -181,19 +181,19 @@ def strict(document):
 
 
 def check(document, schema, value):
-    """See that a value is as its schema says, and has no member that is not described."""
+    """Check that a value matches its schema, and has no undescribed member."""
     whole = {"components": strict(document)} | schema
     errors = [f"{one.json_path}: {one.message}" for one in Draft202012Validator(whole).iter_errors(value)]
     assert errors == []
 
 
 def answered(document, path, method="get"):
-    """The schema of an answer."""
+    """The schema of a response."""
     return document["paths"][path][method]["responses"]["200"]["content"]["application/json"]["schema"]
 
 
 def test_the_document_is_openapi(document):
-    """By the meta-schema of OpenAPI 3.1; each path and each operation is in it, and everything is described."""
+    """The document is valid OpenAPI 3.1, and describes each path and operation."""
     validate(document)
     assert list(document["paths"]) == [
         *(one.path for one in RESOURCES),
@@ -209,7 +209,7 @@ def test_the_document_is_openapi(document):
 
 
 def test_paths_and_parameters_are_described_in_both_languages(document):
-    """English, then Chinese."""
+    """Descriptions are in English, then in Chinese."""
     for path in document["paths"].values():
         for operation in path.values():
             said = [one["description"] for one in operation["parameters"]]
@@ -233,7 +233,7 @@ def test_what_operations_take_is_what_is_published(document):
 
 
 def test_what_operations_refuse_is_not_published(document):
-    """An argument that there is none of, a state, a time and a list of no ids that are refused; null is as nothing."""
+    """Unknown arguments, states and times and empty lists of ids are refused; null counts as absent."""
     bodies = {
         name: document["paths"][f"/api/operations/{name}"]["post"]["requestBody"]["content"]["application/json"]
         for name in OPERATIONS
@@ -260,7 +260,7 @@ def test_what_operations_refuse_is_not_published(document):
 
 
 def test_every_answer_is_as_published(busy, document):
-    """Each path, asked on a ledger with some of everything, answers what the document that it serves says."""
+    """Each path on a ledger with data of every kind responds as its own document describes."""
     assert busy.ask("/openapi.json").json == document
     (event,) = busy.get("/api/events", flow="4712")["events"]
     for resource in RESOURCES:
@@ -275,7 +275,7 @@ def test_every_answer_is_as_published(busy, document):
 
 
 def test_every_operation_answers_as_published(busy, document):
-    """Each, asked to only say what it would do."""
+    """A dry run of each operation responds as published."""
     (standing,) = busy.flow.delivery_statuses(busy.flow.dead)
     given = {
         "replay": {"event_filter": {"state": "dead"}, "again": False},
@@ -310,7 +310,7 @@ def test_events_are_as_the_command_line_has_them(busy):
 
 
 def test_events_are_found(busy):
-    """Each name of the console's address narrows the list, and so do ids; together they narrow more."""
+    """Each filter of the console and ids narrow the list, and several narrow it more."""
     for query, instances in (
         ({}, {"4711", "4712", "4713", "4714"}),
         ({"flow": "4711"}, {"4711"}),
@@ -331,7 +331,7 @@ def test_events_are_found(busy):
 
 
 def test_all_that_is_known_of_an_event(busy):
-    """By its id or its delivery's: why it was routed, the body as received, attempts with tracebacks, what was done."""
+    """An event by its id or a delivery's id has its routing, original body, attempts, tracebacks and actions."""
     (event,) = busy.get("/api/events", flow="4712")["events"]
     whole = busy.get(f"/api/events/{event['id']}")
     assert busy.get(f"/api/events/{event['deliveries'][0]['id']}") == whole
@@ -353,7 +353,7 @@ def test_all_that_is_known_of_an_event(busy):
 
 
 def test_what_is_too_much_for_one_answer_is_left_out(busy, house, listens, serve, monkeypatch):
-    """Of many attempts the last are given; of many deliveries those that are not done, and it is said how many more."""
+    """The response has the last attempts and the open deliveries, and the number left out."""
     monkeypatch.setattr(resources, "MAX_ATTEMPTS", 2)
     monkeypatch.setattr(resources, "MAX_DELIVERIES", 0)
     whole = busy.get(f"/api/events/{busy.flow.dead}")
@@ -364,7 +364,7 @@ def test_what_is_too_much_for_one_answer_is_left_out(busy, house, listens, serve
 
 
 def test_plugins_and_handlers(busy):
-    """Broken plugins first, with their errors; handlers with what they listen to, how they stand and were called."""
+    """Broken plugins with errors come first; handlers have selectors, states and names."""
     found = busy.get("/api/handlers")
     assert [(one["name"], one["state"]) for one in found["plugins"][:2]] == [
         ("payroll", "quarantined"),
@@ -386,7 +386,7 @@ def test_plugins_and_handlers(busy):
 
 
 def test_what_is_parked(busy):
-    """By what it waits for, with what may have been meant."""
+    """Parked events are grouped by what they wait for, with similar names."""
     found = busy.get("/api/parked")
     (group,) = found["groups"]
     assert (group["callback_class"], group["process_definition_key"]) == ("com.example.Leave", "leave")
@@ -408,7 +408,7 @@ def test_alerts(busy):
 
 
 def test_how_it_goes(busy):
-    """The figures of the console's overview."""
+    """The response has the figures of the console's overview."""
     found = busy.get("/api/overview")
     assert found["counts"] == {"waiting": 1, "handler_missing": 0, "running": 0, "unknown": 0, "dead": 1, "parked": 1}
     assert found["oldest"]["dead"]["event_id"] == busy.flow.dead
@@ -419,7 +419,7 @@ def test_how_it_goes(busy):
 
 @pytest.mark.parametrize(("word", "total"), [("events", 4), ("rejected-requests", 3), ("audit", 2)])
 def test_next_leads_through_all(busy, word, total):
-    """Page by page, the newest first, each once."""
+    """The pages have each event once, newest first."""
     found, query = [], {"limit": "1"}
     while True:
         page = busy.get(f"/api/{word}", **query)
@@ -432,13 +432,13 @@ def test_next_leads_through_all(busy, word, total):
 
 
 def test_the_audit_of_one_subject(busy):
-    """Only what is about it."""
+    """The response has only entries about the subject."""
     assert len(busy.get("/api/audit", target=busy.flow.dead)["entries"]) == 2
     assert busy.get("/api/audit", target="shop:archive")["entries"] == []
 
 
 def test_a_search_without_an_index_says_how_far_it_came(busy, monkeypatch):
-    """It stops after a moment, and `next` goes on from there."""
+    """The search stops after a short time, and `next` continues from there."""
     monkeypatch.setitem(search_events.__kwdefaults__, "window", 1)
     monkeypatch.setitem(search_events.__kwdefaults__, "time_budget", 0)
     page = busy.get("/api/events", key="contract")
@@ -509,7 +509,7 @@ def api(house, serve):
 
 @pytest.mark.sqlite
 def test_methods(api):
-    """HEAD is GET without a body; whatever else is asked for is 405, and it is said what is taken."""
+    """HEAD is GET without a body; any other method is 405 with the allowed ones."""
     for resource in RESOURCES:
         path = resource.path.replace("{id}", api.flow.events()[0])
         head, get = api.ask(path, method="HEAD"), api.ask(path)
@@ -527,7 +527,7 @@ def test_methods(api):
 
 @pytest.mark.sqlite
 def test_only_names_of_this_machine(api):
-    """A web site whose name has been pointed at this machine reads nothing; operations have their token instead."""
+    """A web site whose name resolves to this machine can read nothing; operations need a token."""
     for host in ("127.0.0.1", "localhost:9", "[::1]:8081"):
         assert api.ask("/api/events", Host=host).status == 200
     for host in ("evil.example", "127.0.0.1.evil.example", "10.0.0.1:8081"):
@@ -542,7 +542,7 @@ def test_only_names_of_this_machine(api):
 
 @pytest.mark.sqlite
 def test_a_listener_that_others_reach(house, serve):
-    """Where other machines can reach the listener nothing is read, until there is a log-in."""
+    """A public listener serves no data without a login."""
     api = serve(house.open(admin="0.0.0.0:8081", insecure=True))
     answer = api.ask("/api/overview")
     assert answer.status == 403
@@ -551,7 +551,7 @@ def test_a_listener_that_others_reach(house, serve):
 
 @pytest.mark.sqlite
 def test_a_database_that_cannot_be_read(api, logged, monkeypatch):
-    """It is 503, to be asked again later; no SQL and no path leaves the server."""
+    """The response is 503 with a Retry-After, without SQL or paths."""
 
     def fails():
         raise LedgerUnusable("the database cannot be read: SELECT secret FROM /var/lib")
@@ -567,7 +567,7 @@ def test_a_database_that_cannot_be_read(api, logged, monkeypatch):
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_values(api, name):
-    """In every parameter of every path: never a 500, never a header, and the ledger is as it was."""
+    """Hostile values in every parameter of every path cause no 500 and no header, and do not change the ledger."""
     value = HOSTILE[name]
     for path, parameter in TAKES:
         answer = api.ask(f"{path}?{parameter}={value}") if name != "raw bytes" else raw(api, path, parameter, value)
@@ -578,14 +578,14 @@ def test_hostile_values(api, name):
 
 
 def raw(api, path, parameter, value):
-    """The same past the client, which would not send such bytes."""
+    """The same without the client, which would not send such bytes."""
     client = falcon.testing.TestClient(create_admin(api.flow.app, TOKEN))
     answer = client.simulate_get(path, query_string=f"{parameter}={value}", headers={"Host": "127.0.0.1"})
     return Answer(answer.status_code, answer.headers, answer.content)
 
 
 def test_payloads_are_data(house, serve, listens):
-    """A text from an engine, a plugin or an operator comes back in its field unchanged, and nowhere else."""
+    """A text from an engine, a plugin or an operator is returned in its member unchanged, and nowhere else."""
 
     def fail(event):
         raise RuntimeError(PAYLOAD.replace("%00", ""))
@@ -629,7 +629,7 @@ def test_payloads_are_data(house, serve, listens):
 
 @pytest.fixture(scope="module")
 def names():
-    """Names that a query may have, and others."""
+    """Names of query parameters, known and unknown."""
     return sorted({name for _, name in TAKES} | {"lang", "before", "x"})
 
 
@@ -637,7 +637,7 @@ def names():
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_query_is_an_error_of_ours(client, names, data):
-    """Whatever bytes a query is made of: 200, or a refusal with the contract's body."""
+    """A query of any bytes is 200 or refused with the contract's body."""
     path = data.draw(st.sampled_from([one.path.replace("{id}", "1") for one in RESOURCES]))
     value = st.one_of(st.text(), st.binary(), st.sampled_from(["1", "dead", "2h", "2026-01-01", *HOSTILE.values()]))
     pair = st.tuples(st.sampled_from(names) | st.text(), value)
@@ -652,13 +652,13 @@ def test_no_query_is_an_error_of_ours(client, names, data):
 
 
 def encode(value):
-    """As a query has it, whatever it is."""
+    """A value in the encoding of a query."""
     return quote_from_bytes(value) if isinstance(value, bytes) else quote(value, errors="replace")
 
 
 @pytest.fixture
 def client(house):
-    """Asks without a socket."""
+    """A client without a socket."""
     flow = house.open(start=False)
     flow.take("1", wait=0)
     return falcon.testing.TestClient(create_admin(flow.app, TOKEN))
