@@ -1,4 +1,4 @@
-"""The whole without HTTP: known handlers, the lock, starting on what cannot be used, and ending."""
+"""A whole app without HTTP: known handlers, the lock, failing starts, and the end."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def nothing(event):
 
 
 def names(logged):
-    """The log records."""
+    """The event names of the log records."""
     return [entry["event"] for entry in logged]
 
 
 @pytest.mark.sqlite
 def test_a_missing_handler_still_gets_its_deliveries(house, listens, logged):
-    """When a plugin is gone at the next start, events are routed to it as before, and run when it is back."""
+    """When a plugin is missing at a start, its events are still routed to it, and run when it is back."""
     runs = []
     listener = listens(lambda event: runs.append(event.flow_instance_id), name="h")
     house.open(listener, start=False).close()
@@ -77,7 +77,7 @@ def test_a_quarantined_plugins_handlers_still_get_their_deliveries(house, listen
 
 @pytest.mark.sqlite
 def test_a_dead_delivery_that_is_replayed_for_a_missing_handler_waits_for_it(house, listens):
-    """A delivery that cannot run does not start: after a replay it waits, without a time, for its handler."""
+    """A replayed delivery of a missing handler waits without a due time."""
 
     def fails(event):
         raise ValueError("x")
@@ -95,7 +95,7 @@ def test_a_dead_delivery_that_is_replayed_for_a_missing_handler_waits_for_it(hou
 
 @pytest.mark.sqlite
 def test_a_delivery_whose_handler_nobody_knows_is_not_begun(house, listens):
-    """A handler that the ledger has no record of is neither loaded nor missed; what is replayed is not left running."""
+    """A replayed delivery whose handler the ledger does not know is not left running."""
 
     def fails(event):
         raise ValueError("x")
@@ -115,7 +115,7 @@ def test_a_delivery_whose_handler_nobody_knows_is_not_begun(house, listens):
 
 @pytest.mark.sqlite
 def test_one_process_serves_a_database(house, listens):
-    """A second one on the same file is refused, with who has it, and does not disturb the first."""
+    """A second process on the same file is refused with the first one's name, and does not disturb it."""
     flow = house.open(listens(nothing))
     flow.app.publish_admin_address("http://127.0.0.1:8081", "secret")
     with pytest.raises(
@@ -130,7 +130,7 @@ def test_one_process_serves_a_database(house, listens):
 
 @pytest.mark.sqlite
 def test_a_link_to_the_database_is_the_same_database(house, listens, tmp_path):
-    """Under another name the file is in use all the same."""
+    """The file is also locked under another name."""
     house.open(listens(nothing))
     link = tmp_path / "link.db"
     link.symlink_to(house.file)
@@ -140,7 +140,7 @@ def test_a_link_to_the_database_is_the_same_database(house, listens, tmp_path):
 
 @pytest.mark.sqlite
 def test_the_lock_file_is_the_owners_alone(house):
-    """Only its owner may read the file that tells how to administer the server, and others read who it is there."""
+    """Only the owner can read the file with the administration token; others read the owner from it."""
     flow = house.open()
     flow.app.publish_admin_address("http://127.0.0.1:1", "token")
     lock = Lock(house.file)
@@ -171,7 +171,7 @@ def test_the_lock_file_is_the_owners_alone(house):
     ids=["no database", "newer", "foreign", "cannot sign on", "cannot remember handlers"],
 )
 def test_a_start_that_fails_lets_go_of_everything(house, listens, prepare, error):
-    """An unusable part is reported in one line with its cause, and neither lock nor thread nor connection stays."""
+    """An unusable part is reported in one line with its cause, and no lock, thread or connection stays."""
     house.check_books = False
     prepare(house.file)
     before = set(threading.enumerate())
@@ -193,7 +193,7 @@ def run(file, statement):
 
 
 def test_a_start_with_unusable_settings_lets_go_of_the_lock(house, tmp_path):
-    """A folder that is not there is a mistake in the settings, and the database can be opened afterwards."""
+    """After a start with a missing folder in the settings, the database can be opened."""
     with pytest.raises(SettingsError):
         house.open(plugins_dirs=(str(tmp_path / "none"),))
     house.open()
@@ -201,7 +201,7 @@ def test_a_start_with_unusable_settings_lets_go_of_the_lock(house, tmp_path):
 
 @pytest.mark.parametrize("where", ["none/f.db", "f.db/f.db"])
 def test_a_folder_that_is_not_there_is_named(tmp_path, where):
-    """A database in a folder that does not exist is refused before anything is made."""
+    """A database in a missing folder is refused before any file is created."""
     (tmp_path / "f.db").write_text("")
     with pytest.raises(LedgerUnusable, match="does not exist"):
         App(Settings(database=str(tmp_path / where), plugins_allow=("none",)))
@@ -209,7 +209,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path, where):
 
 
 def test_an_odd_file_name(tmp_path):
-    """A name with blanks, percent signs and Chinese is the file's name."""
+    """Blanks, percent signs and Chinese belong to the file's name."""
     file = tmp_path / "流程 50%20#?.db"
     app = App(Settings(database=str(file), plugins_allow=("none",)))
     app.close()
@@ -218,7 +218,7 @@ def test_an_odd_file_name(tmp_path):
 
 
 def test_closing_twice_is_harmless(house, listens):
-    """A second end finds nothing to do."""
+    """A second close does nothing."""
     flow = house.open(listens(nothing))
     flow.take()
     assert flow.close() is True
@@ -227,7 +227,7 @@ def test_closing_twice_is_harmless(house, listens):
 
 @pytest.mark.sqlite
 def test_an_end_lets_go_of_the_lock_whatever_happens(house, listens):
-    """Even if the database cannot be written at the end, the lock is let go."""
+    """The lock is released even if the database cannot be written at the end."""
     flow = house.open(listens(nothing))
     flow.take()
     flow.sql("CREATE TRIGGER t BEFORE UPDATE ON processes BEGIN SELECT RAISE(ABORT, 'no'); END")
@@ -239,7 +239,7 @@ def test_an_end_lets_go_of_the_lock_whatever_happens(house, listens):
 
 
 def test_a_step_of_the_end_that_fails_skips_none_of_the_others(house, listens, monkeypatch):
-    """Whatever fails while an app is closed, each later step is done, down to the ledger and its lock."""
+    """If a step of the close fails, each later step is executed, up to the ledger and its lock."""
     flow = house.open(listens(nothing))
     app, done = flow.app, []
     steps = {"isolation": "close", "file_watch": "stop", "cluster": "stop", "notifier": "stop", "alerts": "stop"}
@@ -268,7 +268,7 @@ def test_a_step_of_the_end_that_fails_skips_none_of_the_others(house, listens, m
 
 
 def test_threads_that_have_ended_are_forgotten(house, listens, eventually):
-    """Each reload starts a thread; an app that is reloaded for months does not keep all of them."""
+    """An app does not keep the ended threads of its reloads."""
     flow = house.open(listens(nothing))
     for number in range(10):
         eventually(lambda: not [one for one in flow.app._threads if one.name == "reroute-parked" and one.is_alive()])
@@ -278,12 +278,12 @@ def test_threads_that_have_ended_are_forgotten(house, listens, eventually):
 
 
 def test_an_app_that_was_not_started_can_be_closed(house):
-    """Opened, not started, closed: nothing stays."""
+    """An app that was opened and not started leaves nothing after its close."""
     assert house.open(start=False).close() is True
 
 
 def test_each_process_signs_on_and_off(house):
-    """The ledger knows which processes have been there and which have ended as they should."""
+    """The ledger stores which processes started and which ended in order."""
     house.open().close()
     house.clock.advance(5)
     house.open()
@@ -293,7 +293,7 @@ def test_each_process_signs_on_and_off(house):
 
 
 def test_there_is_no_trouble(house, listens):
-    """A server that can take and run callbacks says so; one that is stopping says that."""
+    """A server that can accept and run callbacks reports no trouble; a stopping one does."""
     flow = house.open(listens(nothing))
     flow.take()
     assert flow.app.readiness_problems() == []
@@ -302,7 +302,7 @@ def test_there_is_no_trouble(house, listens):
 
 
 def test_trouble_passes_by_itself(house, listens, monkeypatch, eventually):
-    """A database that could not be written is trouble only until it can be again, without any callback."""
+    """Trouble of a failed write ends once the database can be written, without any callback."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     flow = house.open(listens(nothing))
     with flow.locked():
@@ -315,7 +315,7 @@ def test_trouble_passes_by_itself(house, listens, monkeypatch, eventually):
 
 @pytest.mark.sqlite
 def test_too_little_room_for_a_call_back_is_trouble(house, listens):
-    """A disk with less room than a callback may need is none to send one to, though small writes still succeed."""
+    """Too little disk space for a callback is trouble, even if small writes succeed."""
     flow = house.open(listens(nothing), http={"max_body_bytes": 1 << 60})
     flow.take()
     (found,) = flow.app.readiness_problems()
@@ -323,7 +323,7 @@ def test_too_little_room_for_a_call_back_is_trouble(house, listens):
 
 
 def test_what_an_operator_asked_in_vain_is_no_trouble(house, listens):
-    """An operation that is refused says nothing about the database."""
+    """A refused operation is no trouble of the database."""
     flow = house.open(listens(nothing))
     answer = flow.take()
     delivery_id = answer.delivery_statuses[0].delivery_id
@@ -337,7 +337,7 @@ def test_what_an_operator_asked_in_vain_is_no_trouble(house, listens):
 
 
 def test_what_was_stored_is_there_after_a_crash(house, listens):
-    """Whatever was acknowledged is there when the process ended without a word, and is run at the next start."""
+    """Acknowledged callbacks are stored after a crash, and run at the next start."""
     runs = []
     listener = listens(lambda event: runs.append(event.flow_instance_id), name="h", retry=Retry())
     flow = house.open(listener, start=False)
@@ -362,7 +362,7 @@ def test_a_reader_may_look_beside_a_server(house, listens):
 
 @pytest.mark.postgresql
 def test_a_process_routes_to_what_others_have_loaded_meanwhile(house, listens, logged, eventually):
-    """It learns of new handlers without a restart, delivers what was parked until then, and forgets retired ones."""
+    """A process learns of new handlers without a restart, delivers their parked events, and forgets retired ones."""
     quick = {"ledger": {"heartbeat_timeout": 3.0}}
     taking = house.open(**quick)
     early = taking.take(wait=0)
@@ -385,7 +385,7 @@ def test_a_process_routes_to_what_others_have_loaded_meanwhile(house, listens, l
 
 @pytest.mark.postgresql
 def test_a_process_runs_only_what_it_is_to(house, listens, make_plugin, eventually):
-    """Of the handlers that are loaded, those that its patterns mean; without any, none, and no thread is kept."""
+    """A process runs only the loaded handlers that match its patterns; with none there is no thread."""
     both = [listens(nothing, name=name) for name in ("one", "other")]
     objects = {"p": make_plugin(*both)}
     settings = house.settings(allow=("p",))

@@ -1,4 +1,4 @@
-"""Points at which a process is killed: by name and number, not at all without the variable, and never by a typo."""
+"""Failpoints kill a process by name and number, only with the variable set, and never by a typing error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PACKAGE = Path(flowhooks.__file__).parent
 
 
 def ran(program, at=None):
-    """A Python of its own that runs this program, with the variable set to `at`."""
+    """A new Python process that runs this program, with the variable set to `at`."""
     environ = {name: value for name, value in os.environ.items() if name != failpoints.ENV_VARIABLE}
     return subprocess.run(
         [sys.executable, "-c", f"from flowhooks.failpoints import hit\n{program}"],
@@ -32,7 +32,7 @@ def ran(program, at=None):
 
 
 def test_the_process_is_killed_where_it_reaches_the_point_for_the_nth_time():
-    """Nothing runs after that, not even what must run at an end; and it is said which point it was."""
+    """No code runs after the kill, not even exit handlers, and the output names the point."""
     program = """
 import atexit
 atexit.register(print, "ended", flush=True)
@@ -52,7 +52,7 @@ finally:
 
 
 def test_threads_count_together():
-    """A point that many threads reach is counted for all of them."""
+    """Visits of a point are counted over all threads."""
     program = """
 import threading
 def work():
@@ -68,7 +68,7 @@ print("alive")
 
 
 def test_without_the_variable_nothing_happens():
-    """A point is then a function that looks at nothing."""
+    """Without the variable a point is a function that does nothing."""
     assert ran("hit('accept.begun'); hit('no such point'); print('alive')").stdout == "alive\n"
     assert failpoints.bind({})("accept.begun") is None
 
@@ -88,7 +88,7 @@ def test_what_could_never_kill_is_refused(text, number):
 
 
 def test_a_typo_is_refused_by_every_command_that_has_points(tmp_path):
-    """In one line and as wrong usage, before anything is opened."""
+    """A wrong variable is wrong usage in one line, before anything is opened."""
     environ = os.environ | {failpoints.ENV_VARIABLE: "accept.writen:1"}
     for words in (["serve"], ["db", "upgrade"], ["events", "list"]):
         refused = subprocess.run(
@@ -106,14 +106,14 @@ def test_a_typo_is_refused_by_every_command_that_has_points(tmp_path):
 
 
 def test_a_point_that_is_not_in_the_list_cannot_be_reached_in_a_test():
-    """Else it would be one that no test could ever name."""
+    """A point outside the list raises, because no test could name it."""
     fault = ran("hit('accept.writen')", "accept.written:1")
     assert fault.returncode == 1
     assert "there is no failpoint accept.writen" in fault.stderr
 
 
 def test_the_list_and_the_code_name_the_same_points():
-    """None is reached that is not listed, none is listed that is not reached."""
+    """Each point in the code is listed, and each listed point is in the code."""
     named = {
         name
         for file in PACKAGE.rglob("*.py")

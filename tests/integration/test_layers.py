@@ -1,4 +1,4 @@
-"""The layers hold: a file imports only from below, has one idea, and says in its first lines which."""
+"""Layers: a file imports only from lower layers, has one purpose, and states it in its first lines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CATALOGUES = {"web/admin/console/texts.py"}
 
 
 def test_no_file_imports_from_above():
-    """The contracts of import-linter are kept; a module without a layer breaks them too."""
+    """The contracts of import-linter hold, which a module without a layer violates too."""
     program = Path(sysconfig.get_path("scripts")) / "lint-imports"
     environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200"}
     done = subprocess.run(
@@ -46,7 +46,7 @@ def test_every_file_says_what_it_is(file):
 
 
 def test_no_file_has_grown_too_long():
-    """One idea a file. A catalogue of texts is one idea, however many texts there are."""
+    """No file is longer than its limit; catalogues of texts have none."""
     lengths = {str(file): len((PACKAGE / file).read_text().splitlines()) for file in FILES}
     assert {file for file, length in lengths.items() if length > MAX_LINES} == CATALOGUES
 

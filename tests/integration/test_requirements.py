@@ -1,4 +1,4 @@
-"""Installed packages are locked to the byte, for all that the project asks for, and a release lists them."""
+"""Installed packages are locked with hashes for all requirements of the project, and a release lists them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def locked(name):
 
 
 def pinned(requirement):
-    """The one version that a locked requirement allows."""
+    """The only version that a locked requirement allows."""
     (one,) = requirement.specifier
     assert one.operator == "=="
     return one.version
@@ -49,7 +49,7 @@ def pinned(requirement):
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_file_is_named_by_its_hash(name):
-    """One version and at least one SHA-256 for each, and nothing else: no index, no link, nothing from a folder."""
+    """Each requirement has one version and at least one SHA-256, without an index, a link or a folder."""
     whole = (FOLDER / f"{name}.txt").read_text()
     entries = re.split(r"\n(?=\S)", "\n".join(line for line in whole.splitlines() if not line.startswith("#")))
     assert len(entries) > 20
@@ -88,7 +88,7 @@ def test_nothing_is_asked_for_past_the_lock():
 
 
 def test_the_environment_is_what_is_locked():
-    """These tests run with the versions that are locked, and with nothing else but the project and its plugins."""
+    """These tests run with the locked versions and no packages except the project and its plugins."""
     has = locked("dev")
     for name, requirements in has.items():
         wanted = [pinned(one) for one in requirements if one.marker is None or one.marker.evaluate()]
@@ -122,7 +122,7 @@ def sbom(tmp_path_factory):
 
 
 def test_the_sbom_lists_what_the_wheel_asks_for(sbom):
-    """Each package with its version, its purl, the hashes of its files and who asks for it; checked by the schema."""
+    """The SBOM has each package with version, purl, hashes and dependents, and is valid for its schema."""
     assert (sbom["bomFormat"], sbom["specVersion"]) == ("CycloneDX", "1.6")
     root = sbom["metadata"]["component"]
     assert (root["name"], root["purl"]) == ("flowhooks", f"pkg:pypi/flowhooks@{root['version']}")
@@ -146,7 +146,7 @@ def test_the_sbom_lists_what_the_wheel_asks_for(sbom):
 
 
 def test_every_run_time_dependency_has_its_reason():
-    """The decision on run-time dependencies has a paragraph for each, with its licence and what doing without costs."""
+    """The decision on run-time dependencies has a paragraph with licence and alternative for each."""
     page = (CHECKOUT / "docs/decisions/0009-run-time-dependencies.md").read_text()
     paragraphs = {}
     for paragraph in page.split("\n\n"):
@@ -165,7 +165,7 @@ def test_every_run_time_dependency_has_its_reason():
 
 
 def audited(folder, does):
-    """The result of `audit.py` beside a tool that does this, in the language of the shell."""
+    """The result of `audit.py` with a tool that is this shell script."""
     tool = folder / "pip-audit"
     tool.write_text(f"#!/bin/sh\n{does}\n")
     tool.chmod(0o755)
@@ -175,7 +175,7 @@ def audited(folder, does):
 
 
 def test_who_cannot_ask_is_told_so(tmp_path):
-    """Where the advisories cannot be reached, `make audit` says that, and does not say that all is well."""
+    """If the advisories cannot be reached, `make audit` says that and does not succeed."""
     ran = audited(tmp_path, "echo 'requests.exceptions.ProxyError: Max retries exceeded' >&2\nexit 1")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith("The advisories cannot be reached from here, so nothing is known of what is locked")
@@ -184,7 +184,7 @@ def test_who_cannot_ask_is_told_so(tmp_path):
 
 
 def test_what_nobody_knows_is_not_well(tmp_path):
-    """Where the service answers, and knows nothing of what is locked: `make audit` fails."""
+    """If the service does not know the locked packages, `make audit` fails."""
     skipped = "Dependency not found on PyPI and could not be audited"
     ran = audited(tmp_path, f"echo 'attrs {skipped}: attrs (1)'\necho 'idna {skipped}: idna (3)'\nexit 0")
     assert (ran.returncode, ran.stderr) == (2, "Nothing is known of 2 packages that are locked: see the list above.\n")

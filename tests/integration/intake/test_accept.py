@@ -1,4 +1,4 @@
-"""Taking callbacks in: stored once, answered as soon as nothing more can settle, safe to call again."""
+"""Accepting callbacks: stored once, answered once no delivery can still settle, safe to repeat."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ LONG = 3600.0
 
 
 class Gate:
-    """A handler that waits to be let go on.
+    """A handler that blocks until it is released.
 
     Attributes:
-        runs: the instances that it was run for.
+        runs: the instances for which it ran.
     """
 
     def __init__(self):
@@ -35,7 +35,7 @@ class Gate:
         self.error = None
 
     def __call__(self, event):
-        """Handle."""
+        """Block until released."""
         self.runs.append(event.flow_instance_id)
         self.entered.release()
         assert self.opened.wait(WAIT_TIMEOUT)
@@ -45,14 +45,14 @@ class Gate:
 
 @pytest.fixture
 def gate():
-    """A handler that waits to be let go on; let go on at the end."""
+    """A blocking handler; released at the end."""
     gate = Gate()
     yield gate
     gate.opened.set()
 
 
 class Later:
-    """A call in a thread of its own."""
+    """A call in a new thread."""
 
     def __init__(self, function):
         self._result = None
@@ -67,18 +67,18 @@ class Later:
 
     @property
     def waiting(self):
-        """Whether it has no answer yet."""
+        """Whether the call has not returned."""
         return self._thread.is_alive()
 
     def result(self):
-        """Its result or error."""
+        """The result or error of the call."""
         self._thread.join(WAIT_TIMEOUT)
         assert not self.waiting
         return self._result
 
 
 def failing(*errors):
-    """A handler's function that raises these in turn, then returns."""
+    """A handler function that raises these exceptions in turn, then returns."""
     left = list(errors)
 
     def function(event):
@@ -113,7 +113,7 @@ def test_success(house, listens):
     ids=["done", "pending", "dead before pending", "dead before parked", "parked before pending", "parked before done"],
 )
 def test_the_gravest_decides(house, listens, errors, key, status):
-    """Any dead delivery makes the answer *dead*; else parked, else unfinished, else done."""
+    """The answer is *dead* if any delivery is dead; otherwise parked, unfinished or done, in this order."""
     handlers = [
         listens(failing(*[error] * bool(error)), name=f"h{place}", every=key == "nobody")
         for place, error in enumerate(errors)
@@ -124,7 +124,7 @@ def test_the_gravest_decides(house, listens, errors, key, status):
 
 
 def test_an_event_whose_key_needs_no_handler_is_done(house):
-    """An event of an ignored process key is stored, dismissed and *done*, with nothing to wait for."""
+    """An event of an ignored process key is stored, dismissed and *done* without a wait."""
     flow = house.open(routing={"ignore_process_keys": ("leave",)})
     answer = flow.take()
     assert (answer.status, answer.delivery_statuses) == ("done", ())
@@ -133,7 +133,7 @@ def test_an_event_whose_key_needs_no_handler_is_done(house):
 
 
 def test_no_wait_answers_as_soon_as_it_is_stored(house, listens, gate):
-    """Without a wait the answer is *pending*, and the event is stored and run all the same."""
+    """Without a wait the answer is *pending*, and the event is stored and run."""
     flow = house.open(listens(gate, name="gate"))
     answer = flow.take(wait=0)
     assert answer.status == "pending"
@@ -154,7 +154,7 @@ def test_the_answer_says_what_still_runs(house, listens, gate):
 
 
 def test_nobody_waits_for_what_cannot_settle_in_time(house, listens):
-    """A retry that is due after the wait is not waited for."""
+    """The answer does not wait for a retry that is due after the wait."""
     flow = house.open(listens(failing(ValueError("x")), retry=Retry(delays=(2 * LONG,)), name="h"))
     answer = flow.take(wait=LONG)
     assert (answer.status, answer.delivery_statuses[0].state) == ("pending", State.WAITING)
@@ -173,7 +173,7 @@ def test_a_retry_within_the_wait_is_waited_for(house, listens):
 
 
 def first_event(flow):
-    """The id of the one event, once it is stored."""
+    """Wait for the only event and return its id."""
     return until(flow.events)[0]
 
 
@@ -186,7 +186,7 @@ def first_event(flow):
     ],
 )
 def test_a_missing_handler_is_not_waited_for(house, listens, gate, wait):
-    """A delivery of a handler that is not loaded cannot settle: if no other process can have it, nothing waits."""
+    """A delivery whose handler no process has loaded cannot settle, so the answer does not wait."""
     house.open(listens(gate, name="away"), start=False).close()
     flow = house.open(listens(lambda event: 1, name="here"))
     answer = flow.take(wait=wait)
@@ -198,7 +198,7 @@ def test_a_missing_handler_is_not_waited_for(house, listens, gate, wait):
 
 
 def test_half_of_the_threads_may_wait(house, listens, gate, eventually):
-    """As many answers wait as half of the HTTP threads; the next one is given at once, and is stored all the same."""
+    """At most half of the HTTP threads wait; the next callback is stored and answered at once."""
     flow = house.open(listens(gate, name="gate"), http={"threads": 4}, runner={"threads": 16})
     waiting = [Later(lambda n=n: flow.take(f"i{n}", wait=30)) for n in range(2)]
     for _ in waiting:
@@ -213,7 +213,7 @@ def test_half_of_the_threads_may_wait(house, listens, gate, eventually):
 
 
 def test_places_to_wait_are_given_back_whatever_happens(house, listens):
-    """Conflicts, refusals, repeats and answers in time give their place back: the last one can still wait."""
+    """Conflicts, refusals, repeats and timely answers free their place, so the last callback can wait."""
     flow = house.open(listens(lambda event: 1, name="h"), http={"threads": 2})
     for number in range(5):
         flow.take(f"i{number}")
@@ -225,7 +225,7 @@ def test_places_to_wait_are_given_back_whatever_happens(house, listens):
 
 
 def test_a_repeat_needs_no_second_place(house, listens, gate, eventually):
-    """Where only one may wait, a callback that comes again can be that one."""
+    """If only one callback may wait, a repeated callback can be that one."""
     flow = house.open(listens(gate, name="gate"), http={"threads": 2})
     flow.take(wait=0)
     assert gate.entered.acquire(timeout=WAIT_TIMEOUT)
@@ -237,7 +237,7 @@ def test_a_repeat_needs_no_second_place(house, listens, gate, eventually):
 
 
 def test_identical_call_backs_at_once_are_one_run(house, listens, together):
-    """Sixteen identical callbacks at the same moment: one event, one run, and each is answered with its outcome."""
+    """Sixteen identical callbacks at the same moment are one event and one run, and all get its outcome."""
     runs = []
 
     def slow(event):
@@ -253,7 +253,7 @@ def test_identical_call_backs_at_once_are_one_run(house, listens, together):
 
 
 def test_different_data_at_once_is_one_event_and_conflicts(house, listens, together):
-    """Of differing callbacks under one identity at the same moment one is taken; all others are conflicts with it."""
+    """Of different callbacks with one identity at the same moment, one is accepted and the others conflict."""
     runs = []
     flow = house.open(listens(lambda event: runs.append(event.id), name="h"))
     answers = together(*[lambda n=n: flow.take(x=n) for n in range(8)])
@@ -266,7 +266,7 @@ def test_different_data_at_once_is_one_event_and_conflicts(house, listens, toget
 
 
 def test_what_succeeded_is_not_run_again(house, listens):
-    """The same callback, even after a restart, is answered with the success that it had."""
+    """The same callback, even after a restart, gets the stored success."""
     runs = []
     listener = listens(lambda event: runs.append(1), name="h")
     flow = house.open(listener)
@@ -278,7 +278,7 @@ def test_what_succeeded_is_not_run_again(house, listens):
 
 
 def test_a_repeat_joins_what_runs(house, listens, gate):
-    """A callback that comes again while its handler runs waits for that run, and starts no other."""
+    """A callback repeated while its handler runs waits for that run and starts no other."""
     flow = house.open(listens(gate, name="gate"))
     first = Later(lambda: flow.take(wait=30))
     assert gate.entered.acquire(timeout=WAIT_TIMEOUT)
@@ -290,7 +290,7 @@ def test_a_repeat_joins_what_runs(house, listens, gate):
 
 
 def test_a_repeat_does_not_hurry_a_retry(house, listens):
-    """A delivery that waits for its next attempt keeps waiting when the callback comes again."""
+    """A repeated callback does not start a waiting retry earlier."""
     runs = []
 
     def function(event):
@@ -306,7 +306,7 @@ def test_a_repeat_does_not_hurry_a_retry(house, listens):
 
 
 def test_what_is_dead_gets_one_more_attempt_once_a_minute(house, listens):
-    """With `retry=`, a dead delivery is attempted again when its callback comes again, at most once a minute."""
+    """With `retry=`, a repeated callback retries a dead delivery, at most once a minute."""
     runs = []
 
     def function(event, delivery):
@@ -332,7 +332,7 @@ def test_what_is_dead_gets_one_more_attempt_once_a_minute(house, listens):
 
 
 def test_many_at_once_give_one_more_attempt(house, listens, together):
-    """Sixteen repeats at the same moment revive a dead delivery once."""
+    """Sixteen repeats at the same moment retry a dead delivery once."""
     runs = []
 
     def function(event):
@@ -353,7 +353,7 @@ def test_many_at_once_give_one_more_attempt(house, listens, together):
     ids=["no retry", "reject", "both"],
 )
 def test_what_may_not_run_again_is_answered_with_its_stored_failure(house, listens, error, declared):
-    """Without `retry=`, or after `Reject`, the failure is final and told again, whenever the callback comes again."""
+    """Without `retry=`, or after `Reject`, every repeated callback gets the stored failure."""
     runs = []
 
     def function(event):
@@ -370,7 +370,7 @@ def test_what_may_not_run_again_is_answered_with_its_stored_failure(house, liste
 
 
 def test_only_what_is_dead_runs_again(house, listens):
-    """Of an event with two handlers, the one that succeeded is left alone when the other one is revived."""
+    """Of an event's two deliveries, the repeat retries the dead one and not the succeeded one."""
     runs = []
     flow = house.open(
         listens(lambda event: runs.append("good"), name="good"),
@@ -391,13 +391,13 @@ def test_a_dead_delivery_of_a_missing_handler_stays_dead(house, listens):
 
 
 def reopened(house):
-    """The fixture's database, opened again without handlers."""
+    """The fixture's database, reopened without handlers."""
     house._flows[-1].close()
     return house.open()
 
 
 def test_what_is_unknown_waits_for_its_operator(house, listens):
-    """A delivery of which nobody knows whether it did its work is not run again by a repeat, and not waited for."""
+    """A repeated callback does not run an *unknown* delivery again and does not wait for it."""
     runs = []
     listener = listens(lambda event: runs.append(1), name="h")
     first = house.open(listener, start=False)
@@ -413,7 +413,7 @@ def test_what_is_unknown_waits_for_its_operator(house, listens):
 
 
 def test_closed_is_done(house, listens):
-    """A delivery that an operator closed needs nothing more, so a repeat is answered *done*."""
+    """A delivery that an operator closed needs no more work, so a repeat is answered *done*."""
     flow = house.open(listens(failing(ValueError("x")), name="h"))
     answer = flow.take()
     resolve(flow.app.operation_context, answer.delivery_statuses[0].delivery_id, Resolution.CLOSE)
@@ -421,7 +421,7 @@ def test_closed_is_done(house, listens):
 
 
 def test_other_data_is_a_conflict(house, listens):
-    """Other data under the same identity is refused and names the first event; the first one stands."""
+    """Other data with the same identity is refused with the id of the first event, which does not change."""
     runs = []
     flow = house.open(listens(lambda event: runs.append(event.data["x"]), name="h"))
     first = flow.take(x=1)
@@ -433,7 +433,7 @@ def test_other_data_is_a_conflict(house, listens):
 
 
 def test_data_that_the_settings_leave_out_makes_no_conflict(house, listens):
-    """With `identity.ignore_pointers`, a callback whose time stamp differs is the same callback."""
+    """With `identity.ignore_pointers`, a callback with another time stamp is a repeat."""
     flow = house.open(listens(lambda event: 1, name="h"), identity={"ignore_pointers": ("/meta/sentAt",)})
     first = flow.take(meta={"sentAt": "09:00", "by": "x"})
     assert flow.take(meta={"sentAt": "09:05", "by": "x"}).event_id == first.event_id
@@ -442,7 +442,7 @@ def test_data_that_the_settings_leave_out_makes_no_conflict(house, listens):
 
 
 def test_those_who_wait_are_answered_when_the_server_stops(house, listens, gate):
-    """Draining answers waiters *pending* at once, takes nothing more in, and what runs is recorded."""
+    """Draining answers waiters *pending* at once and accepts nothing more; running attempts are recorded."""
     flow = house.open(listens(gate, name="gate"))
     waiting = Later(lambda: flow.take(wait=30))
     assert gate.entered.acquire(timeout=WAIT_TIMEOUT)
@@ -460,7 +460,7 @@ def test_those_who_wait_are_answered_when_the_server_stops(house, listens, gate)
 
 
 def test_what_nobody_wants_is_parked(house, listens):
-    """By default it is stored and answered *parked*, also when it comes again."""
+    """By default an event that matches no handler is stored and answered *parked*, also when repeated."""
     flow = house.open(listens(lambda event: 1, name="h"))
     answer = flow.take(key="nobody")
     assert (answer.status, answer.delivery_statuses) == ("parked", ())
@@ -469,7 +469,7 @@ def test_what_nobody_wants_is_parked(house, listens):
 
 
 def test_what_nobody_wants_is_refused_where_the_settings_say_so(house, listens):
-    """With `routing.no_handler = "reject"` nothing is stored, and what is wanted is taken as ever."""
+    """With `routing.no_handler = "reject"` an event that matches no handler is not stored; other events are."""
     flow = house.open(listens(lambda event: 1, name="h"), routing={"no_handler": "reject"})
     with pytest.raises(InvalidCallback) as refusal:
         flow.take(key="nobody")
@@ -479,7 +479,7 @@ def test_what_nobody_wants_is_refused_where_the_settings_say_so(house, listens):
 
 
 def test_what_is_stored_is_never_refused_as_unrouted(house, listens):
-    """With `routing.no_handler = "reject"`, too, a repeated callback is answered as ever."""
+    """Also with `routing.no_handler = "reject"`, a repeated callback is answered as before."""
     done = house.open(listens(lambda event: 1, name="h"))
     answer, parked = done.take(), done.take("i2", key="nobody")
     done.close()
@@ -498,7 +498,7 @@ def test_what_is_stored_is_never_refused_as_unrouted(house, listens):
 
 
 def test_calling_an_unrouted_event_again_counts_as_a_repeat_once(house, listens, together):
-    """With `routing.no_handler = "reject"`, many repeats at one moment change nothing but how often it came."""
+    """With `routing.no_handler = "reject"`, many repeats at one moment change only the count of repeats."""
     before = house.open(listens(lambda event: 1, name="h"))
     answer = before.take()
     before.close()
@@ -509,7 +509,7 @@ def test_calling_an_unrouted_event_again_counts_as_a_repeat_once(house, listens,
 
 
 def test_what_cannot_be_stored_is_never_acknowledged(house, listens, monkeypatch):
-    """While the database is locked the answer is Unavailable and no handler is run; afterwards all goes on."""
+    """While the database is locked the answer is Unavailable and no handler runs; afterwards work continues."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     runs = []
     flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"))
@@ -525,7 +525,7 @@ def test_what_cannot_be_stored_is_never_acknowledged(house, listens, monkeypatch
 
 
 def test_storing_that_takes_too_long_is_not_acknowledged(house, listens, eventually):
-    """If a callback cannot be confirmed as stored in time, its caller must call again, and that is safe."""
+    """A callback that is not stored in time is not acknowledged; its caller can repeat it safely."""
     runs = []
     flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"))
     with flow.locked(timeout=0.2):
@@ -546,7 +546,7 @@ def test_storing_that_takes_too_long_is_not_acknowledged(house, listens, eventua
 
 @pytest.mark.embedded  # the other runner writes for itself, and so would fill so short a queue
 def test_a_full_queue_is_refused_at_once(house, listens, eventually):
-    """When more callbacks wait to be stored than are allowed, further callers must call again at once."""
+    """Above the limit of callbacks that wait to be stored, further ones are refused at once."""
     flow = house.open(listens(lambda event: 1, name="h"), ledger={"max_queued_writes": 2})
     begun, free = threading.Event(), threading.Event()
     busy = Later(lambda: flow.app.ledger.write(lambda _transaction: begun.set() or free.wait(WAIT_TIMEOUT)))
@@ -572,7 +572,7 @@ def test_a_full_queue_is_refused_at_once(house, listens, eventually):
 
 
 def test_a_repeat_that_cannot_be_looked_at_is_stored_all_the_same(house, listens, monkeypatch):
-    """When all connections for reading are taken, a repeat is answered with what is known of it."""
+    """If all read connections are in use, a repeat is answered from the known data."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     flow = house.open(listens(failing(ValueError("x")), name="h", retry=Retry(delays=(60,))), start=False)
     flow.take(wait=0)

@@ -1,4 +1,4 @@
-"""A ledger that nobody runs deliveries of, and batches that are committed together."""
+"""A ledger without a runner, and batches that are committed together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SOON = WAIT_TIMEOUT
 
 
 class Hands:
-    """A ledger with what tests do to it by hand."""
+    """A ledger on which tests execute each step by hand."""
 
     def __init__(self, flow):
         self.flow = flow
@@ -28,7 +28,7 @@ class Hands:
         self.sql = flow.sql
 
     def new(self, instance="i1", *handlers, absent=(), source="default", kind="complete", ignore=(), **body):
-        """An event that goes to these handlers, as intake would hand it over."""
+        """An event for these handlers, as intake passes it."""
         event = from_body(
             body,
             id=self.clock.new_id(),
@@ -50,23 +50,23 @@ class Hands:
         )
 
     def accept(self, *given, **body):
-        """Store such an event, and give its id with its deliveries as they now wait."""
+        """Store such an event; return its id with its waiting deliveries."""
         accepted = self.ledger.accept(self.new(*given, **body))
         return accepted.event_id, [
             self.queued(one.delivery_id) for one in self.ledger.delivery_statuses(accepted.event_id)
         ]
 
     def queued(self, delivery_id):
-        """A delivery as a runner would know it now."""
+        """A delivery as a runner would read it now."""
         _, standing = self.ledger.delivery(delivery_id)
         return ReadyDelivery(delivery_id, standing.handler, standing.attempt)
 
     def standing(self, delivery_id):
-        """How a delivery stands."""
+        """The stored state of a delivery."""
         return self.ledger.delivery(delivery_id)[1]
 
     def settlement(self, queued, attempt, outcome=OutcomeKind.SUCCEEDED, target=State.SUCCEEDED, due_at=None, **more):
-        """How an attempt ended."""
+        """The outcome of an attempt."""
         fields = {"error": "", "traceback": "", "result": None} | more
         return AttemptResult(
             queued.delivery_id,
@@ -82,11 +82,11 @@ class Hands:
         )
 
     def settle(self, *given, **more):
-        """Record how an attempt ended."""
+        """Record the outcome of an attempt."""
         return self.ledger.record_result(self.settlement(*given, **more))
 
     def bring(self, queued, state):
-        """Bring a waiting delivery of nobody's into a state, by ways that the table of states has."""
+        """Move a waiting delivery to a state by transitions of the table."""
         if state is State.WAITING:
             return
         if state is State.CLOSED:
@@ -103,7 +103,7 @@ class Hands:
 
     @contextmanager
     def held(self):
-        """Keep the writer busy meanwhile, so that what is submitted here is committed together afterwards."""
+        """Keep the writer busy, so that work submitted in this context is committed together afterwards."""
         free, begun = threading.Event(), threading.Event()
 
         def wait(_transaction):
@@ -120,7 +120,7 @@ class Hands:
             waiting.join()
 
     def queue_up(self, *calls):
-        """Make these calls in threads, so that all their work is in one batch; gives their results or errors."""
+        """Make these calls in threads so that all their work is in one batch; return their results or errors."""
         results = [None] * len(calls)
 
         def one(place, call):
@@ -143,7 +143,7 @@ class Hands:
 
 @pytest.fixture
 def hands(house, eventually):
-    """A ledger whose deliveries nobody runs."""
+    """A ledger without a runner."""
     hands = Hands(house.open(start=False))
     hands.flow_until = eventually
     return hands
@@ -151,5 +151,5 @@ def hands(house, eventually):
 
 @pytest.fixture(scope="session")
 def hands_of():
-    """A function that gives the hands on another process's ledger."""
+    """A function that returns `Hands` for another process's ledger."""
     return Hands

@@ -1,4 +1,4 @@
-"""The queries of alerts find every cause, count exactly, and read no rows that only share an index."""
+"""The queries of alerts find every cause, count exactly, and read only matching index entries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read(hands, function, *given, **named):
 
 
 def put(hands, instance, state, *handlers, **body):
-    """An event whose deliveries are all in a state."""
+    """Store an event whose deliveries are all in a state."""
     event_id, several = hands.accept(instance, *(handlers or ("p:a",)), **body)
     for queued in several:
         hands.bring(queued, state)
@@ -30,7 +30,7 @@ def put(hands, instance, state, *handlers, **body):
 
 @pytest.mark.parametrize("state", [State.DEAD, State.UNKNOWN])
 def test_what_failed_by_handler(hands, state):
-    """Each handler with such deliveries, once, with the one that has been so longest; others do not count."""
+    """Each handler with such deliveries is found once, with its oldest delivery; other states do not count."""
     for other in State:
         if other is not state:
             put(hands, f"other-{other}", other, "p:other")
@@ -53,7 +53,7 @@ def test_what_failed_by_handler(hands, state):
 
 
 def test_nothing_is_found_where_nothing_is(hands):
-    """An empty ledger, and one where all went well, have nothing to look at."""
+    """An empty ledger and one with only succeeded deliveries have no causes."""
     for number in range(2):
         now = hands.clock.now()
         for state in (State.DEAD, State.UNKNOWN):
@@ -64,7 +64,7 @@ def test_nothing_is_found_where_nothing_is(hands):
 
 
 def test_what_could_have_begun_is_late_from_its_time_on(hands, house):
-    """A delivery is late from the time on at which it might have run, not from when it was stored."""
+    """A delivery is late from its due time, not from the time it was stored."""
     house.check_books = False
     retried = put(hands, "retried", State.WAITING, "p:a")
     hands.sql("UPDATE deliveries SET due_at = due_at + ?", 10 * HOUR)
@@ -80,7 +80,7 @@ def test_what_could_have_begun_is_late_from_its_time_on(hands, house):
 
 
 def test_the_longest_late_of_each_handler(hands):
-    """Of several that are late the first comes, and all of them count."""
+    """The delivery that is late longest is returned, and all late ones are counted."""
     events = []
     for number in range(3):
         events.append(put(hands, f"i{number}", State.WAITING, "p:a", "p:b"))
@@ -93,7 +93,7 @@ def test_the_longest_late_of_each_handler(hands):
 
 @pytest.mark.sqlite
 def test_what_is_shelved_counts_from_when_its_handler_was_missed(hands, house, listens):
-    """A delivery waits for its plugin from the first start without it on, or from when it was stored since."""
+    """A delivery waits since the first start without its plugin, or since it was stored later."""
 
     def start(*handlers):
         hands.flow.close()
@@ -123,7 +123,7 @@ def fine(event):
 
 
 def test_a_handler_that_was_never_known_is_missed_from_the_first_delivery_on(hands):
-    """Where nobody wrote down when a handler was loaded, the delivery's own time counts."""
+    """If no load time of the handler is stored, the delivery's own time counts."""
     stored = hands.clock.now()
     event_id, _ = hands.accept("i1", "q:never", absent=["q:never"])
     assert read(hands, alert_queries.missing_handlers, stored) == [("q:never", event_id, stored)]
@@ -141,7 +141,7 @@ GROUPS = [("", None), ("", "k1"), ("A", None), ("A", "k1"), ("A", "k2"), ("B", "
 
 
 def test_what_is_parked_by_class_and_key(hands):
-    """Each class and key that events are parked for, no key being one of its own, with the oldest event."""
+    """Parked events are grouped by class and key, also without a key, with the oldest event."""
     oldest = {}
     for number in range(3):
         for place, body in enumerate(PARKED):
@@ -160,7 +160,7 @@ def test_what_is_parked_by_class_and_key(hands):
 
 
 def test_so_many_classes_and_keys_are_looked_at(hands):
-    """An engine that invents classes does not make a check endless; it is reported whether some were left out."""
+    """The number of groups has a limit against invented classes; the result says whether some were left out."""
     for place, body in enumerate(PARKED):
         hands.accept(f"i{place}", **body)
     now = hands.clock.now()
@@ -171,7 +171,7 @@ def test_so_many_classes_and_keys_are_looked_at(hands):
 
 
 def new(hands, subject="p:h", **changes):
-    """An alert that could be opened."""
+    """An alert that can be opened."""
     members = {
         "id": hands.clock.new_id(),
         "cause": AlertCause.DEAD,
@@ -185,12 +185,12 @@ def new(hands, subject="p:h", **changes):
 
 
 def opened(hands, *several):
-    """Open these; the ids of those that were."""
+    """Open these alerts; return the ids of those that were opened."""
     return hands.ledger.write(lambda transaction: alert_queries.insert_alerts(transaction, several, hands.clock.now()))
 
 
 def close(hands, *ids):
-    """Close these."""
+    """Close these alerts."""
     hands.ledger.write(lambda transaction: alert_queries.close_alerts(transaction, ids, hands.clock.now()))
 
 
@@ -203,7 +203,7 @@ def test_one_alert_is_open_for_each_cause_and_subject(hands):
 
 
 def test_what_was_closed_is_no_longer_open_and_can_come_again(hands):
-    """A closed alert stays written down with its time, and the same cause is then another alert."""
+    """A closed alert stays stored with its time, and the same cause opens another alert."""
     first = new(hands)
     opened(hands, first)
     hands.clock.advance(60)
@@ -221,7 +221,7 @@ def test_what_was_closed_is_no_longer_open_and_can_come_again(hands):
 
 
 def test_who_has_taken_it_is_written_down(hands):
-    """Nothing else of it changes; and nothing at all where it was a notification before the last."""
+    """Recording an accepted notification changes nothing else, and nothing at all for an older notification."""
     first = new(hands, message="it's 'quoted', 合同 {x}")
     opened(hands, first)
     told = replace(
@@ -235,7 +235,7 @@ def test_who_has_taken_it_is_written_down(hands):
 
 
 def test_what_has_changed_is_written_down(hands):
-    """Everything but what an alert is about and since when; growth is then measured from the lowest count."""
+    """Everything except subject and start is updated; growth is then measured from the lowest count."""
     first = new(hands, count=7, notified_count=7)
     opened(hands, first)
     after = replace(
@@ -260,12 +260,12 @@ def test_what_has_changed_is_written_down(hands):
 
 
 def update(hands, alert, **changes):
-    """Write down an alert, with changes."""
+    """Store an alert with changes."""
     hands.ledger.write(lambda transaction: alert_queries.update_alert(transaction, replace(alert, **changes)))
 
 
 def test_growth_is_measured_from_where_it_was_acknowledged(hands):
-    """A look that read the alert before that does not take it back."""
+    """A check that read the alert before the acknowledgement does not undo it."""
     first = new(hands, count=7, notified_count=1)
     opened(hands, first)
     hands.ledger.write(lambda transaction: alert_queries.acknowledge(transaction, [first.id], "ann", 5))
@@ -274,7 +274,7 @@ def test_growth_is_measured_from_where_it_was_acknowledged(hands):
 
 @pytest.mark.parametrize("state", [State.DEAD, State.UNKNOWN])
 def test_the_newest_that_failed(hands, state):
-    """Of several of one handler the one that came into the state last, with how its last attempt failed."""
+    """The handler's delivery that entered the state last is returned with its last error."""
     assert read(hands, alert_queries.latest_failed, state, "p:a") is None
     put(hands, "first", state)
     hands.clock.advance(10)
@@ -288,7 +288,7 @@ def test_the_newest_that_failed(hands, state):
 
 
 def test_the_newest_that_is_parked(hands):
-    """Of those of one class and key that have been parked for so long."""
+    """The newest event of a class and key that was parked up to a time is returned."""
     hands.accept("i1", callBackProcessClass="A")
     at = hands.clock.now()
     hands.clock.advance(10)
@@ -325,7 +325,7 @@ INDEXES = (
 
 @pytest.fixture
 def asked(hands):
-    """The statements that are executed, with their values; the ledger has something of everything."""
+    """The executed statements with their values; the ledger has data for each of them."""
     for number, state in enumerate((State.DEAD, State.UNKNOWN, State.WAITING, State.SUCCEEDED)):
         put(hands, f"i{number}", state)
     hands.accept("away", "q:away", absent=["q:away"])
@@ -339,7 +339,7 @@ def asked(hands):
 @pytest.mark.sqlite
 @pytest.mark.parametrize("place", range(len(LOOKING)))
 def test_a_look_is_steps_down_an_index(hands, asked, place):
-    """Neither a table nor a whole index is gone through, and nothing is sorted, however much there is to look at."""
+    """No query scans a table or a whole index or sorts, for any amount of data."""
     read(hands, LOOKING[place], hands.clock.now())
     assert asked
     for statement, values in asked:
@@ -354,7 +354,7 @@ def test_a_look_is_steps_down_an_index(hands, asked, place):
 @pytest.mark.sqlite
 @pytest.mark.parametrize("place", [6, 7, 9, 10])
 def test_counting_reads_nothing_but_an_index(hands, asked, place):
-    """A million of what is dead or parked are counted without looking at one of them."""
+    """Counting dead or parked rows reads only an index."""
     read(hands, LOOKING[place], hands.clock.now())
     ((statement, values),) = asked
     tables = {row[0] for row in hands.sql("SELECT rootpage FROM sqlite_master WHERE type = 'table'")}
@@ -365,7 +365,7 @@ def test_counting_reads_nothing_but_an_index(hands, asked, place):
 
 @pytest.mark.sqlite
 def test_finding_costs_the_same_with_many_as_with_few(hands, asked, house):
-    """A repeated check takes as many steps of the database with 20,000 shared deliveries as with one."""
+    """A repeated check takes as many database steps with 20,000 shared deliveries as with one."""
     house.check_books = False
 
     def steps():
@@ -391,7 +391,7 @@ def test_finding_costs_the_same_with_many_as_with_few(hands, asked, house):
 
 
 def _multiply(hands, times):
-    """Have each delivery and each parked event so many times."""
+    """Copy each delivery and each parked event this many times."""
     numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
     columns = [row[1] for row in hands.sql("PRAGMA table_info(events)")]
     picked = [{"id": "e.id || '-' || i", "identity_sha256": "e.id || '-' || i"}.get(c, c) for c in columns]

@@ -1,4 +1,4 @@
-"""Attempts: marked before they begin, recorded when they end, and found when their process was killed."""
+"""Attempts: stored before they start, recorded when they end, and found when their process was killed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def nothing(event):
 
 
 def did(event, delivery):
-    """Tell that it did its work."""
+    """Answer that the work was done."""
     return True
 
 
 def begun(flow, *, attempts=1):
-    """Begin an attempt of a delivery for the key `leave`, as a process that is then killed would."""
+    """Start an attempt of a delivery for the key `leave`, as a process that is then killed would."""
     answer = flow.take(wait=0)
     for number in range(attempts):
         (queued,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 10)
@@ -35,7 +35,7 @@ def begun(flow, *, attempts=1):
 
 
 def test_a_claim_is_recorded_with_its_attempt(hands):
-    """A claimed delivery is durably *running*, with an attempt that has begun and not ended, by this process."""
+    """A claimed delivery is durably *running*, with an unfinished attempt of this process."""
     event_id, (queued,) = hands.accept("i1", "p:a", businessKey="B")
     hands.clock.advance(3)
     claimed = hands.ledger.claim(queued)
@@ -49,7 +49,7 @@ def test_a_claim_is_recorded_with_its_attempt(hands):
 
 
 def test_each_claim_has_an_event_of_its_own(hands):
-    """Two deliveries of one event are claimed with data that they do not share."""
+    """Two claimed deliveries of one event have separate copies of its data."""
     _, (one, other) = hands.accept("i1", "p:a", "p:b", nested={"x": [1]})
     first, second = hands.queue_up(lambda: hands.ledger.claim(one), lambda: hands.ledger.claim(other))
     first.event.data["nested"]["x"].append(2)
@@ -67,7 +67,7 @@ def test_nothing_due_is_claimed_when_it_does_not_wait(hands, house):
 
 
 def test_an_end_is_recorded_with_all_that_is_known_of_it(hands):
-    """How an attempt ended is kept: outcome, error, traceback, result, time."""
+    """The end of an attempt is stored with outcome, error, traceback, result and time."""
     _, (queued,) = hands.accept("i1", "p:a")
     hands.ledger.claim(queued)
     hands.clock.advance(2)
@@ -93,7 +93,7 @@ def test_an_end_is_recorded_with_all_that_is_known_of_it(hands):
 
 
 def test_a_result_is_kept_as_the_text_that_it_is(hands):
-    """A result comes back letter by letter, though it travels inside JSON."""
+    """A result is returned unchanged, although it is passed inside JSON."""
     for number, result in enumerate(RESULTS):
         _, (queued,) = hands.accept(f"i{number}", "p:a")
         hands.ledger.claim(queued)
@@ -102,7 +102,7 @@ def test_a_result_is_kept_as_the_text_that_it_is(hands):
 
 
 def test_a_claim_that_is_cut_off_marks_nothing(hands):
-    """When the claim's transaction breaks off after its statements, the delivery still waits and has no attempt."""
+    """If the claim's transaction fails after its statements, the delivery still waits without an attempt."""
     _, (queued,) = hands.accept("i1", "p:a")
 
     def cut(transaction):
@@ -117,7 +117,7 @@ def test_a_claim_that_is_cut_off_marks_nothing(hands):
 
 
 def test_a_settlement_that_is_cut_off_leaves_the_attempt_running(hands):
-    """When recording an end breaks off, neither the delivery nor the attempt has ended, and it can be done again."""
+    """If recording an outcome fails, the attempt is still running, and the outcome can be recorded again."""
     _, (queued,) = hands.accept("i1", "p:a")
     hands.ledger.claim(queued)
 
@@ -146,7 +146,7 @@ def test_a_settlement_that_is_cut_off_leaves_the_attempt_running(hands):
     ids=["no retry", "probe", "retry", "second retry", "none left", "one attempt", "probe but retry"],
 )
 def test_what_a_killed_process_left_running(house, listens, declared, attempts, ends):
-    """It is lost: *waiting* or, with no attempt left, *dead*; *unknown* if its handler may not run twice."""
+    """A lost attempt leaves *waiting* or, with no attempt left, *dead*; *unknown* without `retry=`."""
     state, after = ends
     listener = listens(nothing, **declared)
     event_id = begun(first := house.open(listener, start=False), attempts=attempts)
@@ -162,7 +162,7 @@ def test_what_a_killed_process_left_running(house, listens, declared, attempts, 
 
 
 def test_recovery_touches_only_what_ran(house, listens):
-    """Deliveries that had ended, waited or were *unknown* stay as they were; their earlier attempts do, too."""
+    """Recovery changes neither finished, waiting or *unknown* deliveries nor earlier attempts."""
     listener = listens(nothing, retry=Retry(jitter=0))
     first = house.open(listener, start=False)
     event_id = begun(first, attempts=2)
@@ -176,7 +176,7 @@ def test_recovery_touches_only_what_ran(house, listens):
 
 
 def test_what_only_waited_is_simply_run(house, listens, eventually):
-    """A delivery that had not begun when its process was killed is not lost: its first attempt is made."""
+    """A delivery that had not started when its process was killed is not lost: its first attempt is made."""
     runs = []
     listener = listens(lambda event: runs.append(event.flow_instance_id))
     first = house.open(listener, start=False)
@@ -188,7 +188,7 @@ def test_what_only_waited_is_simply_run(house, listens, eventually):
 
 
 def test_what_was_lost_together_does_not_come_back_together(house, listens):
-    """The jitter is drawn for each lost delivery."""
+    """The jitter is computed for each lost delivery."""
     listener = listens(nothing, retry=Retry(delays=(100,), attempts=2, jitter=1))
     first = house.open(listener, start=False)
     for number in range(5):

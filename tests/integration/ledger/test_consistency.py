@@ -17,7 +17,7 @@ ONE = "(SELECT id FROM deliveries WHERE handler = 'p:{}')"
 
 @pytest.fixture
 def full(hands, house):
-    """A ledger with a delivery in every state, one of them for the second time, and events that go nowhere."""
+    """A ledger with a delivery in every state, one of them for the second time, and events without deliveries."""
     for number, state in enumerate(State):
         _, (queued,) = hands.accept(f"i{number}", f"p:{state}")
         if state is State.CLOSED:
@@ -37,7 +37,7 @@ def full(hands, house):
 
 
 def test_the_books_of_a_ledger_in_which_everything_happened(full):
-    """They count what there is, and it adds up."""
+    """The counts of a ledger with deliveries in every state balance."""
     books = full.ledger.verify()
     assert books.is_consistent
     assert (books.accepted, books.stored, books.purged) == (10, 10, 0)
@@ -54,7 +54,7 @@ def test_the_books_of_a_ledger_in_which_everything_happened(full):
 
 
 def test_empty_books_balance(hands):
-    """Nothing taken in is nothing missing."""
+    """An empty ledger balances."""
     assert hands.ledger.verify().is_consistent
 
 
@@ -148,14 +148,14 @@ def test_tampering_shows(full, tmp_path):
 
 
 def test_trouble_names_what_it_is_about(full):
-    """A line of trouble has the id of the delivery or event, so that somebody can look."""
+    """A reported fault has the id of its delivery or event."""
     full.sql("UPDATE deliveries SET state = 'succeeded' WHERE handler = 'p:dead'")
     ((dead,),) = full.sql("SELECT id FROM deliveries WHERE handler = 'p:dead'")
     assert full.ledger.verify().trouble == [f"delivery {dead} does not agree with its last attempt"]
 
 
 def test_much_trouble_is_cut_short(hands, house):
-    """Of very many things of one kind the first are shown, and that there are more."""
+    """Of many faults of one kind the first are listed, with a note that there are more."""
     house.check_books = False
     for number in range(MAX_SHOWN + 5):
         hands.accept(f"i{number}", "p:a")
@@ -166,7 +166,7 @@ def test_much_trouble_is_cut_short(hands, house):
 
 
 def test_the_books_balance_while_things_happen(house, listens, together):
-    """Whenever they are checked while callbacks come in and run, they balance."""
+    """The counts balance at any time while callbacks are stored and run."""
     flow = house.open(listens(lambda event: None), runner={"threads": 4})
 
     def send(thread):

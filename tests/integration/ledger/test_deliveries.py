@@ -1,4 +1,4 @@
-"""Changes of state: those of the table happen, all others are refused, and a stale mover changes nothing."""
+"""Changes of state: the table's transitions succeed, all others are refused, and stale changes have no effect."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def put(hands, delivery_id, state, attempt=3):
 
 @pytest.fixture
 def one(hands, house):
-    """A delivery whose state is set by hand, so that its books need not balance."""
+    """A delivery whose state is set directly, so its counts need not balance."""
     house.check_books = False
     _, (queued,) = hands.accept("i1", "p:a")
     return queued.delivery_id
 
 
 def test_every_pair_of_states(hands, one):
-    """A move that the table has happens; one that it lacks is refused and changes nothing."""
+    """A transition of the table succeeds; any other is refused and changes nothing."""
     for source, target in itertools.product(State, State):
         put(hands, one, source)
         before = state_of(hands, one)
@@ -45,7 +45,7 @@ def test_every_pair_of_states(hands, one):
 
 
 def test_one_illegal_move_refuses_all_of_its_kind(hands, one):
-    """Moves made together are checked before any of them is made."""
+    """Transitions made together are checked before any is made."""
     _, (other,) = hands.accept("i2", "p:a")
     moves = [
         StateChange(other.delivery_id, State.WAITING, State.CLOSED, 0, hands.clock.now()),
@@ -58,7 +58,7 @@ def test_one_illegal_move_refuses_all_of_its_kind(hands, one):
 
 @pytest.mark.parametrize(("state", "attempt"), [(State.RUNNING, 2), (State.RUNNING, 4), (State.DEAD, 3)])
 def test_a_stale_mover_changes_nothing(hands, one, state, attempt):
-    """A move by one who knows another attempt or another state does not happen."""
+    """A transition that expects another attempt or state has no effect."""
     put(hands, one, state)
     before = state_of(hands, one)
     change = StateChange(one, State.RUNNING, State.SUCCEEDED, attempt, hands.clock.now(), comment="mine")
@@ -67,12 +67,12 @@ def test_a_stale_mover_changes_nothing(hands, one, state, attempt):
 
 
 def test_no_moves_are_none(hands):
-    """Nothing to do is nothing done."""
+    """An empty list of transitions changes nothing."""
     assert hands.ledger.write(lambda transaction: apply_changes(transaction, [])) == set()
 
 
 def test_what_a_move_does_not_name_stays(hands, one):
-    """The number of attempts, the schedule's start and the note stay unless the move says otherwise."""
+    """Number of attempts, schedule's start and note stay unless the transition sets them."""
     hands.sql("UPDATE deliveries SET comment = 'said', retry_base = 2, attempt = 3, state = 'dead' WHERE id = ?", one)
     change = StateChange(one, State.DEAD, State.WAITING, 3, hands.clock.now(), due_at=77)
     hands.ledger.write(lambda transaction: apply_changes(transaction, [change]))
@@ -86,7 +86,7 @@ def test_what_a_move_does_not_name_stays(hands, one):
 
 
 def test_at_most_one_of_many_claims_wins(hands, together):
-    """Of sixteen who claim one delivery at once exactly one gets it, whatever batches they end up in."""
+    """Of sixteen concurrent claims of one delivery exactly one succeeds, in any batches."""
     _, (queued,) = hands.accept("i1", "p:a")
     results = together(*[lambda: hands.ledger.claim(queued)] * 16)
     assert [one.attempt for one in results if one is not None] == [1]
@@ -94,7 +94,7 @@ def test_at_most_one_of_many_claims_wins(hands, together):
 
 
 def test_at_most_one_claim_of_a_batch_wins(hands):
-    """The same within one batch."""
+    """Of several claims of one delivery in one batch, one succeeds."""
     _, (queued,) = hands.accept("i1", "p:a")
     results = hands.queue_up(*[lambda: hands.ledger.claim(queued)] * 5)
     assert [one.attempt for one in results if one is not None] == [1]
@@ -102,7 +102,7 @@ def test_at_most_one_claim_of_a_batch_wins(hands):
 
 
 def test_a_stale_attempt_settles_nothing(hands):
-    """A late outcome of a process that was recorded as lost changes neither the delivery nor any attempt."""
+    """A late outcome of a process recorded as lost changes neither the delivery nor an attempt."""
     _, (queued,) = hands.accept("i1", "p:a")
     hands.ledger.claim(queued)
     assert hands.settle(queued, 1, OutcomeKind.LOST, State.WAITING, hands.clock.now())
@@ -116,7 +116,7 @@ def test_a_stale_attempt_settles_nothing(hands):
 
 
 def test_a_stale_attempt_in_one_batch_with_the_current_one(hands):
-    """When a stale attempt and the current one are settled together, only the current one is recorded."""
+    """When a stale and the current attempt are settled together, only the current one is recorded."""
     _, (queued,) = hands.accept("i1", "p:a")
     hands.ledger.claim(queued)
     assert hands.settle(queued, 1, OutcomeKind.LOST, State.WAITING, hands.clock.now(), error="lost")
@@ -133,7 +133,7 @@ def test_a_stale_attempt_in_one_batch_with_the_current_one(hands):
 
 
 def test_two_settlements_of_one_attempt_in_a_batch(hands):
-    """When an attempt is settled twice in one batch, the delivery agrees with what is recorded of its attempt."""
+    """If an attempt is settled twice in one batch, the delivery matches its recorded attempt."""
     _, (queued,) = hands.accept("i1", "p:a")
     hands.ledger.claim(queued)
     results = hands.queue_up(
@@ -145,7 +145,7 @@ def test_two_settlements_of_one_attempt_in_a_batch(hands):
 
 
 def test_postponing_changes_no_state(hands, one):
-    """Only an *unknown* delivery that is due is asked about later, and by one; any other is left alone."""
+    """Postponing affects only a due *unknown* delivery, once; any other is unchanged."""
     put(hands, one, State.UNKNOWN)
     now = state_of(hands, one)[2]
 

@@ -1,4 +1,4 @@
-"""Taking events in: each once for its identity, with its deliveries, in one transaction."""
+"""Storing events: each identity once, with its deliveries, in one transaction."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ODD = [
 
 
 def test_an_event_is_stored_with_its_deliveries(hands):
-    """A new event is stored as it came, and one waiting delivery for each handler of its route."""
+    """A new event is stored as received, with one waiting delivery for each handler of its route."""
     new = hands.new("i1", "p:a", "p:b", businessKey="B-1", callBackProcessClass="com.example.X", more={"x": [1]})
     accepted = hands.ledger.accept(new)
     assert (accepted.event_id, accepted.new, accepted.conflict, accepted.state) == (new.event.id, True, False, "routed")
@@ -50,7 +50,7 @@ def test_an_event_is_stored_with_its_deliveries(hands):
 
 
 def test_the_same_again_is_the_event_that_was_there(hands):
-    """An identical callback stores nothing, is counted, and is answered with how the first one's deliveries stand."""
+    """An identical callback is counted and answered from the stored deliveries, and stores nothing."""
     event_id, (queued,) = hands.accept("i1", "p:a", x=1)
     claimed = hands.ledger.claim(queued)
     hands.settle(queued, claimed.attempt)
@@ -81,14 +81,14 @@ def test_what_is_part_of_the_identity_makes_two_events(hands, other):
 
 
 def test_an_empty_class_is_no_class(hands):
-    """`callBackProcessClass` that is empty counts as absent: both are one identity, though the bodies differ."""
+    """An empty `callBackProcessClass` counts as absent: both bodies have one identity, though they differ."""
     event_id, _ = hands.accept("i1", "p:a")
     again = hands.ledger.accept(hands.new("i1", "p:a", callBackProcessClass=""))
     assert (again.event_id, again.conflict) == (event_id, True)
 
 
 def test_identities_are_found_again_whatever_they_are_made_of(hands):
-    """An identity with odd characters is recognised when it comes again, and is not mixed up with another."""
+    """An identity with odd characters is recognised and distinguished from others."""
     for odd in ODD:
         event_id, _ = hands.accept("i1", "p:a", callBackProcessClass=odd)
         again = hands.ledger.accept(hands.new("i1", "p:a", callBackProcessClass=odd))
@@ -98,7 +98,7 @@ def test_identities_are_found_again_whatever_they_are_made_of(hands):
 
 
 def test_other_data_under_the_same_identity_is_a_conflict(hands):
-    """The first event stands, nothing new is stored, and the second body is kept beside it."""
+    """The first event stays, no event is stored, and the second body is kept beside it."""
     event_id, _ = hands.accept("i1", "p:a", x=1)
     hands.clock.advance(5)
     second = hands.new("i1", "p:a", x=2)
@@ -110,7 +110,7 @@ def test_other_data_under_the_same_identity_is_a_conflict(hands):
 
 
 def test_conflicts_are_kept_once_each_and_ten_at_most(hands):
-    """The same conflict again is not kept twice, and no more than ten differing bodies are."""
+    """A repeated conflict is stored once, and at most ten differing bodies are."""
     event_id, _ = hands.accept("i1", "p:a", x=0)
     for number in [*range(1, 14), 1, 2]:
         hands.clock.advance(1)
@@ -119,7 +119,7 @@ def test_conflicts_are_kept_once_each_and_ten_at_most(hands):
 
 
 def test_what_is_ignored_makes_no_difference(hands):
-    """Two bodies that differ only where the settings say so are the same."""
+    """Two bodies that differ only in ignored members are equal."""
     event_id, _ = hands.accept("i1", "p:a", ignore=["/sent"], x=1, sent="09:00")
     again = hands.ledger.accept(hands.new("i1", "p:a", ignore=["/sent"], x=1, sent="09:05"))
     assert (again.event_id, again.conflict) == (event_id, False)
@@ -127,7 +127,7 @@ def test_what_is_ignored_makes_no_difference(hands):
 
 
 def unlike(seed, chars=8_000):
-    """So many characters that cannot be compressed."""
+    """This many incompressible characters."""
     return "".join(random.Random(seed).choices(string.ascii_letters + string.digits, k=chars))
 
 
@@ -170,7 +170,7 @@ def test_an_event_with_long_texts_is_stored_once_and_found(hands):
 
 
 def test_duplicates_in_one_batch_are_one_event(hands):
-    """Of the same callback five times in one batch one is stored, and the other callers get its event."""
+    """Of five equal callbacks in one batch one is stored, and all callers get its event."""
     several = [hands.new("i1", "p:a", x=1) for _ in range(5)]
     results = hands.queue_up(*(lambda new=new: hands.ledger.accept(new) for new in several))
     assert [one.new for one in results] == [True, False, False, False, False]
@@ -181,7 +181,7 @@ def test_duplicates_in_one_batch_are_one_event(hands):
 
 
 def test_a_batch_that_is_written_again_after_its_commit_answers_as_before(hands):
-    """The answer of a COMMIT may be lost. The writer then runs the batch again, and what it stored is still new."""
+    """The reply to a COMMIT may be lost. The writer then runs the batch again, and its events still count as new."""
     new, again = hands.new("i1", "p:a", x=1), hands.new("i1", "p:a", x=1)
     conflict = hands.new("i1", "p:a", x=2)
     assert hands.ledger.accept(new).new
@@ -194,7 +194,7 @@ def test_a_batch_that_is_written_again_after_its_commit_answers_as_before(hands)
 
 
 def test_an_event_that_was_purged_is_not_new_any_more(hands):
-    """Of a batch that is written again after its event was purged nothing is left that could be announced."""
+    """A repeated batch announces no event that was purged meanwhile."""
     new = hands.new("i1")
     assert hands.ledger.accept(new).new
     hands.clock.advance(1)
@@ -204,7 +204,7 @@ def test_an_event_that_was_purged_is_not_new_any_more(hands):
 
 
 def test_a_conflict_within_one_batch(hands):
-    """Of two bodies under one identity in one batch the first one stands, and repeating that is no conflict."""
+    """Of two bodies with one identity in one batch the first is stored, and repeating it is no conflict."""
     first, other, same = hands.new("i1", "p:a", x=1), hands.new("i1", "p:a", x=2), hands.new("i1", "p:a", x=1)
     results = hands.queue_up(*(lambda new=new: hands.ledger.accept(new) for new in (first, other, same)))
     assert [(one.new, one.conflict) for one in results] == [(True, False), (False, True), (False, False)]
@@ -213,7 +213,7 @@ def test_a_conflict_within_one_batch(hands):
 
 
 def test_a_batch_of_old_and_new(hands):
-    """A batch may hold new events, repeats and conflicts of stored ones, and each is answered for itself."""
+    """New events, repeats and conflicts in one batch are each answered separately."""
     stored, _ = hands.accept("old", "p:a", x=1)
     batch = [
         hands.new("z", "p:a"),
@@ -246,7 +246,7 @@ def test_a_batch_of_old_and_new(hands):
 
 
 def test_a_delivery_for_a_missing_handler_has_no_time(hands):
-    """A delivery of a handler that is not loaded waits without a time, and is not found as due."""
+    """A delivery whose handler is not loaded has no due time and is not polled."""
     _, (here, away) = hands.accept("i1", "p:here", "q:away", absent=["q:away"])
     assert hands.standing(here.delivery_id).due_at == hands.clock.now()
     assert hands.standing(away.delivery_id).due_at is None
@@ -255,7 +255,7 @@ def test_a_delivery_for_a_missing_handler_has_no_time(hands):
 
 
 def test_an_event_and_its_deliveries_come_together_or_not_at_all(hands):
-    """When storing breaks off after the rows were written, neither event nor delivery nor count is there."""
+    """If storing fails after the rows were written, no event, delivery or count remains."""
     accepting = hands.ledger._event_inserter
     new = hands.new("i1", "p:a", "p:b")
 
@@ -272,7 +272,7 @@ def test_an_event_and_its_deliveries_come_together_or_not_at_all(hands):
 
 
 def test_a_delivery_that_cannot_be_stored_takes_its_event_with_it(hands):
-    """An event whose second delivery is refused by the database is not stored either, and its batch is."""
+    """If the database refuses an event's second delivery, the event is not stored, but its batch is."""
     taken, (queued,) = hands.accept("i0", "p:a")
     bad = hands.new("i1", "p:a", "p:b")
     bad.deliveries[1] = (queued.delivery_id, "p:b")
@@ -293,7 +293,7 @@ def test_an_event_may_go_to_very_many_handlers(hands):
 
 
 def test_each_process_counts_for_itself(house, hands):
-    """The count of accepted events goes on over restarts, in a row for each process."""
+    """The count of accepted events continues over restarts, in a row for each process."""
     hands.accept("i1", "p:a")
     hands.flow.close()
     second = house.open(start=False)
@@ -305,7 +305,7 @@ def test_each_process_counts_for_itself(house, hands):
 
 @pytest.mark.sqlite
 def test_a_full_disk_refuses_and_loses_nothing(hands, logged):
-    """When the database cannot grow, the answer is Unavailable; with room again all goes on, nothing half there."""
+    """On a full disk the answer is Unavailable; with space work continues without partial data."""
     hands.accept("before", "p:a")
     pages = hands.sql("PRAGMA page_count")[0][0]
     hands.ledger.write(lambda t: t.connection.exec_driver_sql(f"PRAGMA max_page_count={pages + 3}").all())
@@ -331,7 +331,7 @@ def test_a_full_disk_refuses_and_loses_nothing(hands, logged):
 
 @pytest.mark.parametrize(("handlers", "read"), [(("p:a",), True), (("p:a", "p:b"), False), (("p:a",), False)])
 def test_data_is_read_anew_unless_nobody_else_has_it(hands, handlers, read):
-    """One delivery whose event nobody else reads gets the event itself; else each gets data of its own."""
+    """A single delivery gets the event's own data; several deliveries get a copy each."""
     new = replace(hands.new("i1", *handlers, amount=1), read=read)
     own = len(handlers) == 1 and not read
     fresh = new.load()

@@ -1,4 +1,4 @@
-"""A transaction that was committed to a file which was moved away before any caller got an answer."""
+"""A transaction is committed to a file that was moved away before any caller was answered."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ pytestmark = pytest.mark.sqlite
 
 @pytest.fixture
 def away(house):
-    """Where the file is moved to."""
+    """The path to which the file is moved."""
     return house.file.with_name("away.db")
 
 
 def test_what_was_committed_to_a_moved_file_is_not_acknowledged(hands, house, away):
-    """The work raises Unavailable; it is not done a second time, and readers do not read."""
+    """The work raises Unavailable and is not repeated; readers do not read."""
     done = []
 
     def moved(_transaction):
@@ -35,7 +35,7 @@ def test_what_was_committed_to_a_moved_file_is_not_acknowledged(hands, house, aw
 
 
 def test_attempts_that_nobody_runs_are_taken_back(house, listens, hands_of, away, eventually):
-    """A delivery that was marked as running by such a transaction runs once the file is back."""
+    """A delivery that such a transaction marked as running runs once the file is back."""
     entered = []
     flow = house.open(listens(lambda event: entered.append(event.flow_instance_id)))
     hands = hands_of(flow)
@@ -59,7 +59,7 @@ def test_attempts_that_nobody_runs_are_taken_back(house, listens, hands_of, away
 
 
 def test_work_in_one_batch_is_refused_together(hands, house, away):
-    """Nothing of a batch is acknowledged."""
+    """No work of the batch is acknowledged."""
     results = hands.queue_up(
         lambda: hands.accept("i1", "p:a"),
         lambda: hands.ledger.write(lambda _transaction: house.file.rename(away)),

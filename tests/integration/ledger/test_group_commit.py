@@ -1,4 +1,4 @@
-"""The writer: work is committed in groups, each piece is durable before it is answered, none is answered falsely."""
+"""The writer commits work in groups; each item is durable before it is answered, and no answer is false."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SOON = WAIT_TIMEOUT
 
 
 class Bench:
-    """A writer over a table of words, its commits counted."""
+    """A writer over a table of words, with its commits counted."""
 
     def __init__(self, path, limit=1000):
         self.path = path
@@ -38,7 +38,7 @@ class Bench:
         self.commits += 1
 
     def insert(self, transaction, words):
-        """Work: store words, except bad ones."""
+        """Store words, except bad ones."""
         for word in words:
             if word.startswith("bad"):
                 transaction.connection.exec_driver_sql("INSERT INTO words (word) VALUES ('half')")
@@ -87,7 +87,7 @@ def bench(tmp_path, monkeypatch):
 
 
 def test_what_queues_up_is_committed_together(bench):
-    """A hundred pieces of work that wait for one commit share the next one, and each gets its own result."""
+    """A hundred items that wait for a commit share the next one, and each gets its own result."""
     bench.hold()
     tickets = [bench.submit(f"w{number:03}") for number in range(100)]
     bench.free()
@@ -97,7 +97,7 @@ def test_what_queues_up_is_committed_together(bench):
 
 
 def test_many_threads_need_fewer_commits_than_pieces(bench, together):
-    """Threads that submit at once are served by fewer commits than they have pieces of work."""
+    """Concurrent threads need fewer commits than they have items."""
     several = [lambda n=n: [bench.submit(f"{n}-{i}").result(SOON) for i in range(25)] for n in range(16)]
     results = together(*several)
     assert results == [[f"{n}-{i}" for i in range(25)] for n in range(16)]
@@ -106,7 +106,7 @@ def test_many_threads_need_fewer_commits_than_pieces(bench, together):
 
 
 def test_a_batch_is_bounded(bench):
-    """More than the largest batch is committed in several, all of it."""
+    """More items than the largest batch are committed in several batches."""
     bench.hold()
     tickets = [bench.submit(f"w{number:04}") for number in range(600)]
     bench.free()
@@ -117,7 +117,7 @@ def test_a_batch_is_bounded(bench):
 
 
 def test_one_bad_item_does_not_take_the_others_with_it(bench):
-    """In a batch with one that raises, the others are stored and only its own caller gets the error."""
+    """If one item of a batch raises, the others are stored and only its caller gets the error."""
     bench.hold()
     tickets = [bench.submit(word) for word in ("a", "bad", "b", "c")]
     bench.free()
@@ -128,7 +128,7 @@ def test_one_bad_item_does_not_take_the_others_with_it(bench):
 
 
 def test_an_item_that_the_database_refuses_is_alone_in_that(bench):
-    """A row that breaks a constraint is its own caller's error, and the rest of its batch is stored."""
+    """A row that violates a constraint is its caller's error, and the rest of its batch is stored."""
     bench.submit("a").result(SOON)
     bench.hold()
     twice, other = bench.submit("a"), bench.submit("b")
@@ -140,7 +140,7 @@ def test_an_item_that_the_database_refuses_is_alone_in_that(bench):
 
 
 def test_what_is_withdrawn_is_never_done(bench):
-    """Work whose caller gave up before it was taken is not done when its turn comes."""
+    """An item withdrawn before it was taken is not executed."""
     bench.hold()
     given_up, other = bench.submit("given up"), bench.submit("other")
     with pytest.raises(Unavailable) as refusal:
@@ -152,7 +152,7 @@ def test_what_is_withdrawn_is_never_done(bench):
 
 
 def test_what_was_taken_is_not_answered_as_done_before_it_is(bench):
-    """A caller who stops waiting for running work gets "unknown", not "done"."""
+    """A caller who stops waiting for a running item gets "unknown", not "done"."""
     gate, begun = threading.Event(), threading.Event()
 
     def slow(transaction):
@@ -171,7 +171,7 @@ def test_what_was_taken_is_not_answered_as_done_before_it_is(bench):
 
 
 def test_a_full_queue_is_refused_at_once(tmp_path):
-    """When as much is queued as is allowed, more is refused rather than queued without end."""
+    """If the queue is full, more items are refused at once."""
     bench = Bench(tmp_path / "full.db", limit=3)
     try:
         bench.hold()
@@ -187,7 +187,7 @@ def test_a_full_queue_is_refused_at_once(tmp_path):
 
 
 def test_closing_commits_what_was_submitted(bench):
-    """Everything that was submitted before the end is stored; what comes later is refused."""
+    """Items submitted before the end are stored; later ones are refused."""
     bench.hold()
     tickets = [bench.submit(f"w{number:04}") for number in range(700)]
     closing_thread = threading.Thread(target=bench.writer.close)
@@ -202,7 +202,7 @@ def test_closing_commits_what_was_submitted(bench):
 
 
 def test_closing_twice_is_harmless(bench):
-    """A writer that has ended can be closed again."""
+    """A closed writer can be closed again."""
     bench.writer.close()
     bench.writer.close()
 
@@ -248,7 +248,7 @@ def test_a_callback_that_raises_takes_nothing_back(bench, logged):
 
 
 def test_a_callback_that_raises_does_not_keep_the_others_from_being_called(bench, logged):
-    """Each piece of a batch has callbacks of its own; one that raises is no other's loss."""
+    """A raising callback of one item does not affect the callbacks of other items."""
     seen = []
 
     def failing(transaction):
@@ -267,7 +267,7 @@ def test_a_callback_that_raises_does_not_keep_the_others_from_being_called(bench
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, MemoryError])
 def test_nothing_that_is_raised_ends_the_writer(bench, error):
-    """Whatever a piece of work raises goes to its caller, and the writer goes on."""
+    """Any exception of an item goes to its caller, and the writer continues."""
 
     def work(_transaction):
         raise error("no")
@@ -278,7 +278,7 @@ def test_nothing_that_is_raised_ends_the_writer(bench, error):
 
 
 def test_results_that_do_not_fit_the_items_store_nothing(bench):
-    """Work that does not give one result for each item is an error, not a success for some."""
+    """Work that does not return one result for each item is an error for all."""
 
     def short(transaction, items):
         transaction.connection.exec_driver_sql("INSERT INTO words (word) VALUES ('w')")
@@ -290,7 +290,7 @@ def test_results_that_do_not_fit_the_items_store_nothing(bench):
 
 
 def test_a_commit_that_fails_stores_nothing(bench):
-    """When the commit itself is refused, the caller gets the error, nothing is kept, and the writer goes on."""
+    """If the commit fails, the caller gets the error, nothing is stored, and the writer continues."""
 
     def orphan(transaction):
         transaction.connection.exec_driver_sql("PRAGMA defer_foreign_keys=ON")
@@ -306,7 +306,7 @@ def test_a_commit_that_fails_stores_nothing(bench):
 
 
 def test_a_locked_database_is_an_error_and_then_works_again(bench):
-    """While another connection holds the write lock nothing is acknowledged; afterwards all goes on by itself."""
+    """While another connection holds the write lock nothing is acknowledged; afterwards the writer recovers."""
     bench.submit("before").result(SOON)
     with closing(sqlite3.connect(bench.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -322,14 +322,14 @@ def test_a_locked_database_is_an_error_and_then_works_again(bench):
 
 
 def test_an_item_of_its_own_fault_says_nothing_about_the_database(bench):
-    """An exception of the work itself does not count as trouble with the database."""
+    """An exception of the item itself does not count as a database failure."""
     with pytest.raises(ValueError, match="bad"):
         bench.submit("bad").result(SOON)
     assert bench.writer.write_error is None
 
 
 def test_who_is_told_of_a_result_cannot_end_the_writer(bench, logged):
-    """A function that gets a ticket's result may fail: that is logged, and the other functions get theirs."""
+    """A failing function that gets a ticket's result is logged, and the other functions are called."""
     bench.hold()
     tickets = [
         bench.writer.submit(bench.insert, "a", lambda _ticket: 1 / 0),
@@ -342,7 +342,7 @@ def test_who_is_told_of_a_result_cannot_end_the_writer(bench, logged):
 
 
 def test_a_broken_connection_is_replaced(bench):
-    """When the connection itself breaks, one piece of work fails and the next one has a new connection."""
+    """When the connection breaks, one item fails and the next one gets a new connection."""
 
     def breaking(transaction):
         transaction.connection.connection.dbapi_connection.close()

@@ -1,4 +1,4 @@
-"""`delivery.transaction()`: what a handler writes and the outcome of its attempt are there together, or neither is."""
+"""`delivery.transaction()`: a handler's rows and the outcome of its attempt are committed together or not at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.postgresql
 
 @pytest.fixture
 def contracts(house):
-    """The business's own table, and a function that reads what is in it."""
+    """A business table, and a function that reads its rows."""
     with psycopg.connect(house.url, autocommit=True) as connection:
         connection.execute("DROP TABLE IF EXISTS contracts")
         connection.execute(
@@ -43,14 +43,14 @@ def writes(connection, event, delivery):
 
 
 def archive(event, delivery):
-    """Write the row of an event in the delivery's transaction, and say so."""
+    """Write the row of an event in the delivery's transaction, and return a result."""
     with delivery.transaction() as connection:
         writes(connection, event, delivery)
     return {"archived": event.flow_instance_id}
 
 
 def test_rows_and_outcome_are_committed_together(house, listens, contracts):
-    """Once the answer says that it is done, the row is there, and the result is kept."""
+    """Once the answer is *done*, the row exists and the result is stored."""
     flow = house.open(listens(archive))
     answer = flow.take("i")
     assert answer.status == "done"
@@ -60,7 +60,7 @@ def test_rows_and_outcome_are_committed_together(house, listens, contracts):
 
 
 def test_nothing_is_there_before_the_handler_has_returned(house, listens, contracts, eventually):
-    """Code after the block is part of the attempt: until it is over, neither row nor outcome is visible."""
+    """Code after the block is part of the attempt: until it ends, neither row nor outcome is visible."""
     left, go_on = threading.Event(), threading.Event()
 
     def slow(event, delivery):
@@ -80,7 +80,7 @@ def test_nothing_is_there_before_the_handler_has_returned(house, listens, contra
 
 @pytest.mark.parametrize("within", [True, False])
 def test_an_exception_rolls_back_within_the_block_and_after_it(house, listens, contracts, within):
-    """The attempt fails as usual, and the next one writes what is to be written."""
+    """The attempt fails as usual, and the next one writes the rows."""
 
     def fails_once(event, delivery):
         with delivery.transaction() as connection:
@@ -100,7 +100,7 @@ def test_an_exception_rolls_back_within_the_block_and_after_it(house, listens, c
 
 
 def test_reject_after_the_block_rolls_back(house, listens, contracts):
-    """A delivery that is dead has written nothing."""
+    """A rejected delivery is dead and has written nothing."""
 
     def refuses(event, delivery):
         archive(event, delivery)
@@ -112,7 +112,7 @@ def test_reject_after_the_block_rolls_back(house, listens, contracts):
 
 
 def test_a_wrapper_that_fails_rolls_back(house, listens, make_plugin, contracts):
-    """The transaction is committed after all plugins' wrappers have had their say."""
+    """The transaction is committed after all plugins' wrappers have returned."""
 
     @hookimpl(wrapper=True)
     def run_handler(handler, event, delivery):
@@ -125,7 +125,7 @@ def test_a_wrapper_that_fails_rolls_back(house, listens, make_plugin, contracts)
 
 
 def test_one_that_was_given_up_is_told_so_and_writes_nothing(house, listens, contracts, logged, eventually):
-    """The delivery has gone on without it: its block ends with an error, and its rows are not there."""
+    """The block of an abandoned attempt ends with an error, and its rows are not stored."""
     seen = []
 
     def expired(event, delivery):
@@ -146,7 +146,7 @@ def test_one_that_was_given_up_is_told_so_and_writes_nothing(house, listens, con
 
 
 def test_one_that_is_given_up_after_its_block_writes_nothing(house, listens, contracts, logged, eventually):
-    """The attempt must be the current one when it commits."""
+    """An attempt that is not current when it commits writes nothing."""
 
     def expired(event, delivery):
         archive(event, delivery)
@@ -167,13 +167,13 @@ def one_statement(statement):
 
 
 def swallowing(connection):
-    """A block that passes over a statement that has failed."""
+    """A block that ignores a failed statement."""
     with suppress(IntegrityError):
         connection.execute(INSERT, {"key": None, "attempt": 1})
 
 
 def by_the_driver(connection):
-    """A block that goes round SQLAlchemy."""
+    """A block that bypasses SQLAlchemy."""
     connection.connection.driver_connection.commit()
     connection.execute(text("SELECT 1"))
 
@@ -212,7 +212,7 @@ ENDS = {
 @pytest.mark.parametrize("caught", [False, True])
 @pytest.mark.parametrize("how", ENDS)
 def test_the_block_cannot_end_its_transaction(house, listens, contracts, how, caught):
-    """Whatever ends it, by a call or in SQL, fails the attempt, also where the handler catches the error."""
+    """Ending the transaction by a call or in SQL fails the attempt, even if the handler catches the error."""
     if how == "another thread" and caught:
         pytest.skip("caught, it has done nothing")
 
@@ -232,7 +232,7 @@ def test_the_block_cannot_end_its_transaction(house, listens, contracts, how, ca
 
 
 def test_parts_may_be_undone(house, listens, contracts):
-    """A savepoint is the handler's own, and a statement that fails within it spoils nothing."""
+    """A handler may use savepoints, and a statement that fails within one has no other effect."""
 
     def tries(event, delivery):
         with delivery.transaction() as connection:
@@ -246,7 +246,7 @@ def test_parts_may_be_undone(house, listens, contracts):
 
 
 def test_constraints_that_were_put_off_are_checked_at_the_end_of_the_block(house, listens, contracts):
-    """They fail the attempt rather than the commit."""
+    """Deferred constraints fail the attempt, not the commit."""
 
     def twice(event, delivery):
         with delivery.transaction() as connection:
@@ -261,7 +261,7 @@ def test_constraints_that_were_put_off_are_checked_at_the_end_of_the_block(house
 
 
 def test_what_a_block_sets_is_gone_for_the_next(house, listens, contracts, eventually):
-    """Schema, role and settings are the ledger's own when it settles, and for the next attempt."""
+    """Schema, role and settings of a block are reset before settling and for the next attempt."""
     seen = []
 
     def sets(event, delivery):
@@ -283,7 +283,7 @@ def test_what_a_block_sets_is_gone_for_the_next(house, listens, contracts, event
 
 
 def test_it_can_be_used_once(house, listens, contracts):
-    """A second block is refused, and the first one's rows go with it."""
+    """A second block is refused, and the rows of the first are rolled back."""
 
     def twice(event, delivery):
         archive(event, delivery)
@@ -297,7 +297,7 @@ def test_it_can_be_used_once(house, listens, contracts):
 
 
 def test_it_must_be_left(house, listens, contracts):
-    """A handler that returns from within, without `with`, has written nothing, and gets an error."""
+    """A handler that enters the block without `with` writes nothing and gets an error."""
     kept = []
 
     def opens(event, delivery):
@@ -311,7 +311,7 @@ def test_it_must_be_left(house, listens, contracts):
 
 
 def test_outside_of_a_run_it_is_refused(house, listens, contracts, eventually):
-    """After the handler has returned, in another thread, and in a delivery that nobody runs."""
+    """A block is refused after the handler has returned, in another thread, and for a delivery that is not running."""
     kept = []
 
     def keeps(event, delivery):
@@ -352,7 +352,7 @@ def test_outside_of_a_run_it_is_refused(house, listens, contracts, eventually):
 
 
 def test_as_many_as_there_are_threads(house, listens, contracts):
-    """Each thread of the runner can have one open, beside the writer's connection."""
+    """Each thread of the runner can have an open block, beside the writer's connection."""
     inside = threading.Barrier(3)
 
     def meets(event, delivery):
@@ -368,7 +368,7 @@ def test_as_many_as_there_are_threads(house, listens, contracts):
 
 
 def test_a_connection_of_the_pool_that_was_lost_is_replaced(house, listens, contracts):
-    """PostgreSQL may have been restarted since the last attempt."""
+    """A pooled connection that a restart of PostgreSQL broke is replaced."""
     flow = house.open(listens(archive))
     assert flow.take("i").status == "done"
     flow.sql(
@@ -383,7 +383,7 @@ def test_a_connection_of_the_pool_that_was_lost_is_replaced(house, listens, cont
 def test_a_commit_without_an_answer_is_looked_up(
     house, listens, contracts, *, logged, monkeypatch, eventually, came_through
 ):
-    """The ledger says what became of it: neither run twice, nor failed though it is done."""
+    """After a COMMIT without a reply the ledger shows its result: no second run, and no false failure."""
     from sqlalchemy.engine.default import DefaultDialect
 
     commit = DefaultDialect.do_commit
@@ -413,7 +413,7 @@ def test_a_commit_without_an_answer_is_looked_up(
 
 
 def test_who_waits_elsewhere_and_plugins_are_told(house, listens, make_plugin, contracts, eventually):
-    """The outcome travels like any other: to the process that accepted, and to `delivery_settled`."""
+    """The accepting process and `delivery_settled` get the outcome as usual."""
     told = []
     waits = house.open()
     runs = house.open(
@@ -432,7 +432,7 @@ def test_who_waits_elsewhere_and_plugins_are_told(house, listens, make_plugin, c
 
 @pytest.mark.sqlite
 class TestOnSqlite:
-    """Where the ledger is a file."""
+    """A ledger on SQLite."""
 
     def test_it_is_refused_and_says_what_to_do(self, house, listens):
         """The attempt fails with the reason; `retry=` decides about the next one."""

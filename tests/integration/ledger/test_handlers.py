@@ -1,4 +1,4 @@
-"""Known handlers: what goes to one that is missing waits without costing anything, and runs when it is back."""
+"""Deliveries of a missing handler wait without cost, and run when it is loaded again."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def nothing(event):
 
 
 def did(event, delivery):
-    """Tell that it did its work."""
+    """Answer that the work was done."""
     return True
 
 
 def due(flow):
-    """All deliveries that a runner would ever find."""
+    """All deliveries that a runner can find."""
     return flow.app.ledger.due_deliveries(flow.clock.now() + LATER, lambda _handler: 100)
 
 
@@ -39,7 +39,7 @@ def lost(house, listener):
 
 @pytest.mark.sqlite
 def test_what_is_loaded_is_remembered(house, listens):
-    """The ledger knows what each handler listened to when it was last loaded, and when that was."""
+    """The ledger stores each handler's selectors when it was last loaded, and the time."""
     house.open(listens(nothing, versions=">=3", source="a", retry=Retry(), probe=did), start=False).close()
     house.clock.advance(60)
     flow = house.open(start=False)
@@ -52,7 +52,7 @@ def test_what_is_loaded_is_remembered(house, listens):
 @pytest.mark.sqlite
 @pytest.mark.parametrize("retry", [Retry(), Retry(attempts=3, delays=(1, 2.5), jitter=0), Retry(attempts=1)])
 def test_a_remembered_retry_is_read_as_it_was_declared(house, listens, retry):
-    """The stored `retry=` has its number of attempts, whether it was declared or followed from delays."""
+    """The stored `retry=` has its number of attempts, declared or derived from delays."""
     flow = house.open(listens(nothing, retry=retry), start=False)
     ((text,),) = flow.sql("SELECT retry FROM handlers")
     assert retry_from_json(text) == retry
@@ -60,7 +60,7 @@ def test_a_remembered_retry_is_read_as_it_was_declared(house, listens, retry):
 
 
 def test_a_retry_that_an_earlier_build_remembered_is_read():
-    """The JSON that is in ledgers already stays readable."""
+    """The JSON in existing ledgers stays readable."""
     text = '{"attempts": 8, "delays": [5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0], "jitter": 0.1}'
     assert retry_from_json(text) == Retry()
     assert retry_from_json('{"attempts": 2, "delays": [10.0], "jitter": 0}') == Retry(delays=(10,), jitter=0)
@@ -76,7 +76,7 @@ def test_a_handler_that_is_loaded_again_has_its_new_selectors(house, listens):
 
 @pytest.mark.sqlite
 def test_what_waits_for_a_missing_handler_loses_its_time_and_gets_it_back(house, listens):
-    """At a start without the handler its waiting deliveries are never due; with it they are at once."""
+    """After a start without the handler its deliveries are not due; with the handler they are due at once."""
     first = house.open(listens(nothing), start=False)
     event_id = first.take(wait=0).event_id
     first.close()
@@ -93,7 +93,7 @@ def test_what_waits_for_a_missing_handler_loses_its_time_and_gets_it_back(house,
 
 
 def test_a_retry_time_is_kept_while_its_handler_is_there(house, listens):
-    """A restart does not hurry a delivery that waits for its next attempt."""
+    """A restart does not change the due time of a retry."""
     listener = listens(nothing, retry=Retry())
     event_id = lost(house, listener)
     second = house.open(listener, start=False)
@@ -106,7 +106,7 @@ def test_a_retry_time_is_kept_while_its_handler_is_there(house, listens):
 @pytest.mark.sqlite
 @pytest.mark.parametrize("declared", [{"retry": Retry()}, {"probe": did}], ids=["retry", "probe"])
 def test_what_a_missing_handler_lost_waits_for_it(house, listens, declared):
-    """A delivery that was lost, and whose handler is then missing, is not due until the handler is back."""
+    """A lost delivery of a missing handler is not due until the handler is loaded again."""
     event_id = lost(house, listens(nothing, **declared))
     second = house.open(start=False)
     assert second.only(event_id).state is (State.WAITING if "retry" in declared else State.UNKNOWN)
@@ -119,7 +119,7 @@ def test_what_a_missing_handler_lost_waits_for_it(house, listens, declared):
 @pytest.mark.sqlite
 @pytest.mark.parametrize("there", [True, False], ids=["without its probe", "missing"])
 def test_nobody_looks_at_an_unknown_delivery_that_nobody_can_tell_of(house, listens, there):
-    """An *unknown* delivery whose handler has come to lack its probe, or is missing, is not looked at over and over."""
+    """An *unknown* delivery without a probe or handler is not polled."""
     event_id = lost(house, listens(nothing, probe=did))
     second = house.open(listens(nothing, probe=did), start=False)
     assert [one.probe for one in due(second)] == [True]
@@ -130,7 +130,7 @@ def test_nobody_looks_at_an_unknown_delivery_that_nobody_can_tell_of(house, list
 
 
 def test_a_probe_that_was_added_is_asked_of_what_is_unknown(house, listens):
-    """After a probe was added because deliveries are *unknown*, a start of the server is enough."""
+    """A start with a newly added probe checks *unknown* deliveries."""
     event_id = lost(house, listens(nothing))
     second = house.open(listens(nothing), start=False)
     assert (second.only(event_id).state, due(second)) == (State.UNKNOWN, [])

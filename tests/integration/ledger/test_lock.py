@@ -1,4 +1,4 @@
-"""The lock: one process writes, others learn who it is, and it is let go of however things end."""
+"""The lock: one process writes, others can identify it, and it is released in any case."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def locks(tmp_path):
 
 
 def test_only_one_has_it(locks):
-    """A second one cannot take it until the first lets go."""
+    """A second process gets the lock only after the first has released it."""
     first, second = locks(), locks()
     assert first.acquire()
     assert not second.acquire()
@@ -39,7 +39,7 @@ def test_only_one_has_it(locks):
 
 
 def test_it_says_who_has_it(locks):
-    """Others read the holder's process id, and later where it is administered and its token."""
+    """Others read the holder's process id, and later its administration address and token."""
     first, second = locks(), locks()
     assert second.owner() is None
     first.acquire()
@@ -54,7 +54,7 @@ def test_it_says_who_has_it(locks):
 
 
 def test_nobody_else_can_read_it(locks):
-    """The file has a token in it, so only its owner may read it, whatever it was before."""
+    """Only the owner can read the file, which has a token, whatever its earlier mode."""
     lock = locks()
     lock.path.touch(0o666)
     lock.path.chmod(0o666)
@@ -68,7 +68,7 @@ def test_the_token_is_in_no_representation():
 
 
 def test_a_killed_process_has_it_no_longer(locks, tmp_path):
-    """However a process ends, its lock ends with it."""
+    """The lock of a process ends with it, however it ends."""
     code = f"""if True:
         import time
         from pathlib import Path
@@ -89,7 +89,7 @@ def test_a_killed_process_has_it_no_longer(locks, tmp_path):
 
 
 def test_who_only_looks_keeps_nobody_out(locks):
-    """Asking who has it, over and over, does not make a start believe that somebody has."""
+    """Reading the holder repeatedly does not block a start."""
     lock, looker = locks(), locks()
     stop = threading.Event()
     lock.acquire()
@@ -122,7 +122,7 @@ def test_a_link_to_a_database_is_the_same_database(locks, tmp_path):
 
 
 def test_a_lock_file_that_makes_no_sense(locks, monkeypatch):
-    """When somebody has the lock but the file does not say who, that is said."""
+    """If the lock is taken but the file is invalid, the message says so."""
     lock = locks()
     lock.acquire()
     monkeypatch.setattr("flowhooks.ledger.lock.READ_TIMEOUT", 0.01)
@@ -133,13 +133,13 @@ def test_a_lock_file_that_makes_no_sense(locks, monkeypatch):
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    """A folder that is missing is an error that names the file."""
+    """A missing folder is an error that names the file."""
     with pytest.raises(LedgerUnusable, match="cannot create the lock file"):
         Lock(tmp_path / "none" / "f.db").acquire()
 
 
 def test_releasing_what_one_has_not_is_harmless(locks):
-    """Letting go twice, or of what was never taken, changes nothing; nor does describing."""
+    """Releasing a lock twice, or one that was not acquired, changes nothing; nor does describing it."""
     first, second = locks(), locks()
     first.acquire()
     second.write_owner(LockOwner(pid=9))
@@ -150,7 +150,7 @@ def test_releasing_what_one_has_not_is_harmless(locks):
 
 
 def test_a_network_file_system_is_refused(tmp_path, monkeypatch):
-    """A folder on a file system that cannot be trusted to lock and sync is refused; a local one is not."""
+    """A folder on a network file system is refused, because locks and syncs are not reliable; a local one is not."""
     from flowhooks.ledger import lock
 
     reject_network_file_system(tmp_path)
@@ -173,14 +173,14 @@ def test_a_network_file_system_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_new_database_file_is_its_owners_alone(locks, tmp_path):
-    """The file that the lock makes, and what SQLite makes beside it, has what engines sent in it."""
+    """Only the owner can read the new database file and SQLite's files, because they hold callbacks."""
     lock = locks()
     assert lock.acquire()
     assert stat.S_IMODE((tmp_path / "f.db").stat().st_mode) == 0o600
 
 
 def test_a_lock_file_that_was_removed(locks):
-    """Without its lock file a lock still keeps others out; it is made again, with what others read there."""
+    """A lock without its file still blocks others; the file is created again with its content."""
     first, second = locks(), locks()
     assert first.acquire()
     first.write_owner(LockOwner(pid=1, admin="http://127.0.0.1:8081"))
@@ -197,7 +197,7 @@ def test_a_lock_file_that_was_removed(locks):
 
 
 def test_a_lock_file_that_another_process_has_locked(locks):
-    """It is not taken from a process that locked it meanwhile; the reason is an error, and a later try succeeds."""
+    """A lock file that another process locked meanwhile is an error with the reason; a later try succeeds."""
     first = locks()
     assert first.acquire()
     first.path.unlink()
@@ -211,7 +211,7 @@ def test_a_lock_file_that_another_process_has_locked(locks):
 
 
 def test_a_database_file_that_is_not_the_one_served(locks, tmp_path):
-    """Others learn that the file at the path is gone, replaced or empty, and nothing while it is the right one."""
+    """A missing, replaced or empty file at the path is reported; the right file is not."""
     file = tmp_path / "f.db"
     lock = locks()
     assert lock.acquire()

@@ -18,7 +18,7 @@ def nothing(event):
 
 
 def heard_of(messages):
-    """The news that come of messages."""
+    """The news in these messages."""
     whole = ChangeNotice()
     for message in messages:
         whole.add(message)
@@ -26,7 +26,7 @@ def heard_of(messages):
 
 
 def test_news_are_what_was_told():
-    """Ids, work and handlers come out as they went in; nothing is said where there is nothing to say."""
+    """Ids, work and handlers are read as they were sent; without news there is no message."""
     assert ChangeNotice().messages() == []
     assert not ChangeNotice()
     came = heard_of(ChangeNotice(events=["b", "a"], work=True, handlers=True).messages())
@@ -35,7 +35,7 @@ def test_news_are_what_was_told():
 
 
 def test_no_message_is_too_long_for_a_notification():
-    """However many events a batch settles, each message has fewer bytes than PostgreSQL takes, and none is left out."""
+    """For any number of settled events, each message fits PostgreSQL's limit, and no event is missing."""
     ids = {f"0190a1b2-c3d4-7e5f-8a9b-{number:012}" for number in range(1000)} | {"é" * 100}
     messages = ChangeNotice(events=ids).messages()
     assert len(messages) > 1
@@ -44,12 +44,12 @@ def test_no_message_is_too_long_for_a_notification():
 
 
 def test_what_a_newer_version_says_is_passed_over():
-    """A message of a kind that is not known does no harm."""
+    """A message of an unknown kind is ignored."""
     assert not heard_of(["moon full", "", "workers"])
 
 
 class Ears:
-    """A listener, and what it has heard."""
+    """A listener and the news that it received."""
 
     def __init__(self, url):
         self.news = []
@@ -59,7 +59,7 @@ class Ears:
         self.listener.start()
 
     def hear(self, one):
-        """Keep it."""
+        """Store the news."""
         with self.came:
             self.news.append(one)
             self.came.notify_all()
@@ -67,7 +67,7 @@ class Ears:
                 raise self.fails.pop()
 
     def until(self, wanted):
-        """Wait until something that is wanted was heard."""
+        """Wait until some news were received."""
         with self.came:
             assert self.came.wait_for(lambda: any(map(wanted, self.news)), WAIT_TIMEOUT), self.news
             self.news.clear()
@@ -75,7 +75,7 @@ class Ears:
 
 @pytest.fixture
 def ears(house, monkeypatch):
-    """A function that starts to listen on the house's ledger."""
+    """A function that starts a listener on the fixture's ledger."""
     monkeypatch.setattr(notifications, "RETRY_INTERVAL", 0.01)
     opened = []
 
@@ -91,7 +91,7 @@ def ears(house, monkeypatch):
 
 
 def cut(flow):
-    """Have the server end every connection that listens; how many there were."""
+    """Make the server end every listening connection; return their number."""
     (ended,) = flow.sql(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
         " WHERE datname = current_database() AND query IN ('LISTEN flowhooks', 'SELECT 1') AND pid <> pg_backend_pid()"
@@ -101,7 +101,7 @@ def cut(flow):
 
 @pytest.mark.postgresql
 def test_what_settles_is_heard(house, listens, ears):
-    """The event of a delivery that has settled is sent to each listener, once it is durable."""
+    """Each listener receives the event of a settled delivery once it is durable."""
     flow = house.open(listens(nothing, name="h"))
     heard = ears()
     event_id = flow.take().event_id
@@ -110,7 +110,7 @@ def test_what_settles_is_heard(house, listens, ears):
 
 @pytest.mark.postgresql
 def test_what_is_run_elsewhere_is_handed_over(house, listens, make_plugin, ears):
-    """Only what is stored for others is said to be work: what is run where it came in, nobody need look for."""
+    """Only deliveries stored for other processes are announced as work."""
     there = house.open(listens(nothing, name="h", process_key="there"), start=False)
     here = house.open(plugins={"q": make_plugin(listens(nothing, name="k", process_key="here"))})
     here.take("i0", key="here")  # until its runner runs, other processes are notified of new deliveries
@@ -126,7 +126,7 @@ def test_what_is_run_elsewhere_is_handed_over(house, listens, make_plugin, ears)
 
 @pytest.mark.postgresql
 def test_what_comes_to_nothing_is_not_heard(house, listens, ears):
-    """News of a transaction that is undone are never told; those after it are."""
+    """News of a transaction that is rolled back are not sent; later news are."""
     flow = house.open(listens(nothing, name="h"))
     heard = ears()
 
@@ -145,7 +145,7 @@ def test_what_comes_to_nothing_is_not_heard(house, listens, ears):
 
 @pytest.mark.postgresql
 def test_a_connection_that_was_cut_is_made_again(house, listens, ears, logged):
-    """After it the listener says that it may have missed something, and hears as before."""
+    """After a reconnect the listener reports possibly missed news, and receives news as before."""
     flow = house.open(listens(nothing, name="h"), start=False)
     heard = ears()
     assert cut(flow) == 1
@@ -160,7 +160,7 @@ def test_a_connection_that_was_cut_is_made_again(house, listens, ears, logged):
 
 @pytest.mark.postgresql
 def test_news_that_could_not_be_looked_after_are_missed_ones(house, listens, ears):
-    """Where the ledger could not be read, the listener comes back to it; even a fault of ours does not end it."""
+    """If the ledger cannot be read the listener retries; even an exception of flowhooks does not end it."""
     flow = house.open(listens(nothing, name="h", retry=Retry(jitter=0)), start=False)
     heard = ears()
     for error in (LedgerUnusable("down"), RuntimeError("ours")):
@@ -171,7 +171,7 @@ def test_news_that_could_not_be_looked_after_are_missed_ones(house, listens, ear
 
 @pytest.mark.sqlite
 def test_on_sqlite_nobody_is_told(house, listens):
-    """One process has the database to itself: it does not listen, and works as ever."""
+    """On SQLite a single process uses the database, so it does not listen."""
     before = set(threading.enumerate())  # a listener of an earlier test may be about to end
     flow = house.open(listens(nothing, name="h"))
     assert flow.app.cluster is None

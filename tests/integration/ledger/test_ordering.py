@@ -1,4 +1,4 @@
-"""Turns: of one ordered handler and one key one delivery runs at a time, in order; of a limited handler so many."""
+"""Order keys: an ordered handler runs one delivery of a key at a time, in order; a limited handler runs a few."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def nothing(event):
 
 
 class Lane:
-    """A ledger whose deliveries nobody runs, and an ordered handler."""
+    """A ledger without a runner, and an ordered handler."""
 
     def __init__(self, flow, hands):
         self.flow = flow
@@ -29,18 +29,18 @@ class Lane:
         self.ledger = flow.app.ledger
 
     def take(self, instance, key="k"):
-        """Take a callback in; gives its delivery as a runner would know it."""
+        """Store a callback; return its delivery as a runner would read it."""
         body = {} if key is None else {"businessKey": key}
         event_id = self.flow.take(instance, wait=0, **body).event_id
         return self.queued(self.flow.only(event_id).delivery_id)
 
     def queued(self, delivery_id):
-        """A delivery as a runner would know it now."""
+        """A delivery as a runner would read it now."""
         standing = self.ledger.delivery(delivery_id)[1]
         return ReadyDelivery(delivery_id, standing.handler, standing.attempt, ordered=standing.ordered)
 
     def due(self):
-        """The ids of the deliveries that are offered."""
+        """The ids of the due deliveries that polling returns."""
         return [one.delivery_id for one in self.ledger.due_deliveries(self.flow.clock.now(), lambda _handler: 1000)]
 
     def flow_filter(self, queued):
@@ -52,13 +52,13 @@ class Lane:
         return self.ledger.delivery(queued.delivery_id)[1].state
 
     def begin(self, queued):
-        """Begin an attempt, which must be possible."""
+        """Start an attempt, which must be possible."""
         claimed = self.ledger.claim(self.queued(queued.delivery_id))
         assert claimed, "it was not its turn"
         return claimed
 
     def end(self, queued, outcome=OutcomeKind.SUCCEEDED, target=State.SUCCEEDED, due_at=None):
-        """Begin an attempt, and say how it ended."""
+        """Start an attempt and record its outcome."""
         claimed = self.begin(queued)
         assert self.hands.settle(queued, claimed.attempt, outcome, target, due_at)
 
@@ -71,13 +71,13 @@ def ordered(listens):
 
 @pytest.fixture
 def lane(house, ordered, hands_of):
-    """A ledger with an ordered handler, whose deliveries nobody runs."""
+    """A ledger without a runner, with an ordered handler."""
     flow = house.open(ordered, start=False)
     return Lane(flow, hands_of(flow))
 
 
 def test_of_one_key_only_the_first_is_offered(lane):
-    """All others of its key wait for their turn; other keys are no matter."""
+    """Polling returns only the first delivery of a key; other keys are independent."""
     first, second, other = lane.take("1"), lane.take("2"), lane.take("3", "other")
     assert lane.due() == [first.delivery_id, other.delivery_id]
     lane.begin(first)
@@ -88,7 +88,7 @@ def test_of_one_key_only_the_first_is_offered(lane):
 
 @pytest.mark.parametrize("ordered_", [True, False])
 def test_what_is_held_back_cannot_begin(lane, ordered_):
-    """Whatever its runner takes it for, and whether the first one waits or runs; a refused claim changes nothing."""
+    """A blocked delivery cannot be claimed while the first waits or runs; a refused claim changes nothing."""
     first, second = lane.take("1"), lane.take("2")
     asked = second._replace(ordered=ordered_)
     before = lane.flow.sql("SELECT * FROM deliveries ORDER BY id")
@@ -99,7 +99,7 @@ def test_what_is_held_back_cannot_begin(lane, ordered_):
 
 
 def test_of_several_claims_at_once_only_the_first_of_each_key_begins(lane, eventually):
-    """Also where they are committed together, in whatever order they came."""
+    """Of concurrent claims only the first delivery of each key starts, also in one batch in any order."""
     one, two, other = lane.take("1"), lane.take("2"), lane.take("3", "other")
     lane.hands.flow_until = eventually
     results = lane.hands.queue_up(*[lambda queued=queued: lane.ledger.claim(queued) for queued in (two, one, other)])
@@ -107,7 +107,7 @@ def test_of_several_claims_at_once_only_the_first_of_each_key_begins(lane, event
 
 
 def test_call_backs_that_are_stored_together_keep_their_order(lane, eventually):
-    """One batch of many: they begin in the order in which they came, whatever their flow instances are called."""
+    """Deliveries of one batch start in the order of their callbacks, whatever their flow instances."""
     lane.hands.flow_until = eventually
     instances = ["z", "a", "m", "b", "y"]
     takes = [lambda one=one: lane.flow.take(one, wait=0, businessKey="k") for one in instances]
@@ -121,7 +121,7 @@ def test_call_backs_that_are_stored_together_keep_their_order(lane, eventually):
 
 
 def test_several_that_end_together_let_the_next_of_each_key_run(lane, eventually):
-    """One transaction, several keys."""
+    """If deliveries of several keys end in one transaction, the next of each key can start."""
     several = [[lane.take(f"{key}-{number}", key) for number in range(2)] for key in "abc"]
     for first, _ in several:
         lane.begin(first)
@@ -139,7 +139,7 @@ def test_several_that_end_together_let_the_next_of_each_key_run(lane, eventually
     ],
 )
 def test_what_has_ended_holds_nothing_back(lane, outcome, target):
-    """Succeeded or dead: the next one has its turn."""
+    """After a succeeded or dead delivery the next one can start."""
     first, second = lane.take("1"), lane.take("2")
     lane.end(first, outcome, target)
     assert lane.due() == [second.delivery_id]
@@ -147,7 +147,7 @@ def test_what_has_ended_holds_nothing_back(lane, outcome, target):
 
 
 def test_one_that_waits_for_its_retry_holds_back_its_own_key_only(lane):
-    """However often it fails; when its time comes it is the first again."""
+    """A retrying delivery blocks its key after any number of failures, and stays first."""
     first, second, other = lane.take("1"), lane.take("2"), lane.take("3", "other")
     lane.end(first, OutcomeKind.FAILED, State.WAITING, lane.flow.clock.now() + 60_000_000)
     assert lane.due() == [other.delivery_id]
@@ -160,7 +160,7 @@ def test_one_that_waits_for_its_retry_holds_back_its_own_key_only(lane):
 
 
 def test_an_unknown_one_holds_back_its_key_until_it_is_resolved(lane):
-    """It is not known whether it did its work; when an operator resolves it, the next one or itself runs."""
+    """An *unknown* delivery blocks its key until an operator resolves it; then it or the next one runs."""
     first, second, third = lane.take("1"), lane.take("2"), lane.take("3")
     lane.end(first, OutcomeKind.LOST, State.UNKNOWN)
     assert lane.due() == []
@@ -174,7 +174,7 @@ def test_an_unknown_one_holds_back_its_key_until_it_is_resolved(lane):
 
 
 def test_closing_one_lets_the_next_run(lane):
-    """The first one, or one in between."""
+    """After the first delivery or one between is closed, the next one runs."""
     first, second, third = lane.take("1"), lane.take("2"), lane.take("3")
     resolve(lane.flow.app.operation_context, second.delivery_id, Resolution.CLOSE)
     assert lane.due() == [first.delivery_id]
@@ -183,14 +183,14 @@ def test_closing_one_lets_the_next_run(lane):
 
 
 def test_an_event_without_the_key_comes_in_any_order(lane):
-    """It has nothing in common with others."""
+    """Events without the key are not ordered."""
     several = [lane.take(str(number), key) for number, key in enumerate([None, None, ""])]
     assert lane.due() == [one.delivery_id for one in several]
     assert [bool(lane.begin(one)) for one in several] == [True] * 3
 
 
 def test_a_replayed_one_comes_after_all_that_waits(lane):
-    """It runs out of its order, though still one at a time, and it is noted."""
+    """A replayed delivery runs after all waiting ones, one at a time, with a note."""
     first, second, third = lane.take("1"), lane.take("2"), lane.take("3")
     lane.end(first, OutcomeKind.FAILED, State.DEAD)
     lane.begin(second)
@@ -206,7 +206,7 @@ def test_a_replayed_one_comes_after_all_that_waits(lane):
 
 
 def test_a_replayed_one_runs_at_once_where_nothing_waits(lane):
-    """And what comes later comes after it."""
+    """With no waiting delivery a replayed one runs at once, and later ones run after it."""
     first = lane.take("1")
     lane.end(first, OutcomeKind.FAILED, State.DEAD)
     replay(lane.flow.app.operation_context, lane.flow_filter(first))
@@ -216,7 +216,7 @@ def test_a_replayed_one_runs_at_once_where_nothing_waits(lane):
 
 
 def test_what_holds_a_delivery_back_is_told(lane):
-    """The event of the first one of its key; none where it is the first, or does not wait."""
+    """A blocked delivery shows the event of the first delivery of its key; other deliveries show none."""
     first, second, third, other = lane.take("1"), lane.take("2"), lane.take("3"), lane.take("4", "other")
     event_id = lane.ledger.delivery(first.delivery_id)[0].id
     behind = [lane.ledger.delivery(one.delivery_id)[1].blocked_by for one in (first, second, third, other)]
@@ -226,7 +226,7 @@ def test_what_holds_a_delivery_back_is_told(lane):
 
 
 def test_what_a_killed_process_left_running_goes_on_in_its_order(house, ordered, hands_of):
-    """Lost, it is retried before what came after it."""
+    """A lost delivery is retried before later deliveries of its key."""
     flow = house.open(ordered, start=False)
     lane = Lane(flow, hands_of(flow))
     first, second = lane.take("1"), lane.take("2")
@@ -244,7 +244,7 @@ def test_what_a_killed_process_left_running_goes_on_in_its_order(house, ordered,
 
 
 def test_order_is_kept_for_a_handler_that_is_missing(house, ordered, hands_of):
-    """The ledger remembers by what it is ordered; when it is back, its deliveries run in their order."""
+    """The ledger stores the order key of a missing handler, whose deliveries later run in order."""
     house.open(ordered, start=False).close()
     away = house.open(start=False)
     events = [away.take(str(number), wait=0, businessKey="k").event_id for number in range(3)]
@@ -258,7 +258,7 @@ def test_order_is_kept_for_a_handler_that_is_missing(house, ordered, hands_of):
 
 
 def test_what_was_parked_is_delivered_in_order(house, ordered, hands_of):
-    """The oldest first, one at a time."""
+    """Parked events are delivered oldest first, one at a time."""
     away = house.open(start=False)
     events = [away.take(instance, wait=0, businessKey="k").event_id for instance in ("c", "a", "b")]
     away.close()
@@ -272,7 +272,7 @@ def test_what_was_parked_is_delivered_in_order(house, ordered, hands_of):
 
 
 def test_what_is_stored_when_its_handler_becomes_ordered_stays_unordered(house, ordered, listens, hands_of):
-    """Events that come from then on are ordered."""
+    """When a handler becomes ordered, only later events are ordered."""
     before = house.open(listens(nothing, name="h"), start=False)
     for number in range(2):
         before.take(f"before-{number}", wait=0, businessKey="k")
@@ -284,7 +284,7 @@ def test_what_is_stored_when_its_handler_becomes_ordered_stays_unordered(house, 
 
 
 def test_one_that_is_held_back_is_counted_as_waiting(lane):
-    """In the tally and in what is stored for its handler."""
+    """A blocked delivery counts as waiting in the total and for its handler."""
     for number in range(3):
         lane.take(str(number))
     assert lane.ledger.count_by_state()["waiting"] == 3
@@ -305,7 +305,7 @@ def test_two_that_run_at_once_show_in_the_books(lane, house):
 
 @pytest.mark.postgresql
 def test_two_processes_never_begin_two_of_one_key(house, ordered, hands_of, together):
-    """Both claim the same one, and one behind it, at the same moment: one of them gets the first one."""
+    """Two processes claim the first and the second delivery of a key at once: one process gets the first."""
     flows = [house.open(ordered, start=False) for _ in range(2)]
     lanes = [Lane(flow, hands_of(flow)) for flow in flows]
     for number in range(10):
@@ -321,7 +321,7 @@ def test_two_processes_never_begin_two_of_one_key(house, ordered, hands_of, toge
 
 @pytest.mark.postgresql
 def test_what_was_put_behind_one_that_was_just_leaving_is_found(house, ordered, hands_of, eventually):
-    """Neither of the two transactions sees the other; it is looked at again soon, though the process looks away."""
+    """If neither of two transactions sees the other, the blocked delivery is found by a later check."""
     flows = [house.open(ordered, start=False) for _ in range(2)]
     lanes = [Lane(flow, hands_of(flow)) for flow in flows]
     first = lanes[0].take("1")
@@ -347,7 +347,7 @@ def test_what_was_put_behind_one_that_was_just_leaving_is_found(house, ordered, 
 
 
 def test_what_nobody_called_up_is_found_at_a_sign_of_life(lane):
-    """Whatever was missed is not missed for ever."""
+    """A heartbeat finds a delivery whose promotion was missed."""
     first, second = lane.take("1"), lane.take("2", "other")
     lane.flow.sql("UPDATE deliveries SET order_position = 7")
     assert lane.due() == []
@@ -357,13 +357,13 @@ def test_what_nobody_called_up_is_found_at_a_sign_of_life(lane):
 
 @pytest.fixture
 def limited(house, listens, hands_of):
-    """A ledger with a handler of which two run at once, whose deliveries nobody runs."""
+    """A ledger without a runner, with a handler of which two deliveries run at once."""
     flow = house.open(listens(nothing, name="h", concurrency=2), start=False)
     return Lane(flow, hands_of(flow))
 
 
 def test_no_more_run_at_once_than_may(limited):
-    """Those beyond find no room, and stay as they are; each that ends makes room for one."""
+    """Deliveries above the limit cannot be claimed and do not change; each end allows another one."""
     several = [limited.take(str(number), None) for number in range(4)]
     limited.begin(several[0]), limited.begin(several[1])
     assert isinstance(limited.ledger.claim(several[2]), ConcurrencyLimitReached)
@@ -374,7 +374,7 @@ def test_no_more_run_at_once_than_may(limited):
 
 
 def test_claims_that_are_made_together_find_no_more_room(limited, eventually):
-    """In one batch, as many begin as may."""
+    """Claims in one batch respect the limit."""
     several = [limited.take(str(number), None) for number in range(4)]
     limited.hands.flow_until = eventually
     results = limited.hands.queue_up(*[lambda queued=queued: limited.ledger.claim(queued) for queued in several])
@@ -382,7 +382,7 @@ def test_claims_that_are_made_together_find_no_more_room(limited, eventually):
 
 
 def test_one_that_ends_and_one_that_begins_in_one_batch(limited, eventually):
-    """Deliveries that had ended come first, in the order of their ends, not of their events."""
+    """Ended deliveries are handled first, in the order of their ends, not of their events."""
     several = [limited.take(str(number), None) for number in range(3)]
     limited.begin(several[0]), limited.begin(several[1])
     limited.hands.flow_until = eventually
@@ -395,7 +395,7 @@ def test_one_that_ends_and_one_that_begins_in_one_batch(limited, eventually):
 
 @pytest.mark.postgresql
 def test_processes_share_the_room(house, listens, hands_of, together):
-    """Each is offered as much as there is room for; together they begin no more than may."""
+    """Polling returns each process as many as the limit; together they start no more than the limit."""
     flows = [house.open(listens(nothing, name="h", concurrency=2), start=False) for _ in range(2)]
     lanes = [Lane(flow, hands_of(flow)) for flow in flows]
     several = [lanes[number % 2].take(str(number), None) for number in range(6)]

@@ -1,4 +1,4 @@
-"""How the databases go about turns: with much behind one key, and with many keys, no table is read as a whole."""
+"""Query plans for order keys: with a long backlog of one key or many keys, no table is scanned."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ FILL = (
 
 
 class _Leaves:
-    """A runner that takes nothing."""
+    """A runner that reserves nothing."""
 
     def enqueue(self, _transaction, _deliveries, _not_before):
-        """Leave it."""
+        """Leave the delivery waiting."""
 
 
 @contextmanager
 def taking_down(connection):
-    """The statements that are sent meanwhile, with their parameters."""
+    """The statements sent in this context, with their parameters."""
     taken = []
 
     def take(_connection, _cursor, statement, parameters, _context, _many):
@@ -58,7 +58,7 @@ def taking_down(connection):
 
 @pytest.fixture
 def fill(house, listens):
-    """A function that stores so many deliveries of an ordered handler: `lane` and `turn` are SQL of their number."""
+    """A function that stores `count` deliveries of an ordered handler; `lane` and `turn` are SQL of their number."""
     house.check_books = False
     flow = house.open(listens(lambda event: None, name="h", order_by="business_key", retry=Retry()), start=False)
 
@@ -71,7 +71,7 @@ def fill(house, listens):
 
 
 def whole(connection, statement, parameters, *, small):
-    """The lines of a statement's plan that read a table as a whole, or an index other than a `small` one."""
+    """The lines of a statement's plan that scan a table, or an index other than a `small` one."""
     if connection.dialect.name == "sqlite":
         plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
         read = [line for line in plan if re.match(r"SCAN (deliveries|events|attempts|others)", line)]
@@ -90,7 +90,7 @@ def whole(connection, statement, parameters, *, small):
 @pytest.mark.parametrize("analyzed", [True, False])
 @pytest.mark.parametrize("shape", ["one", "many"])
 def test_no_table_is_read_as_a_whole(fill, shape, analyzed):
-    """Not at the poll for due work, the claim, the promotion of the next one, or a heartbeat."""
+    """No table is scanned by polling, a claim, the promotion of the next delivery, or a heartbeat."""
     more, flow = fill
     if shape == "one":
         more("a", BEHIND_ONE, "'k'", "i - 1")
@@ -110,7 +110,7 @@ def test_no_table_is_read_as_a_whole(fill, shape, analyzed):
         transaction = WriteTransaction(connection)
 
         def leave():
-            """The first one of the lane has ended: the next one is called up."""
+            """End the first delivery of the key: the next one is promoted."""
             connection.exec_driver_sql(f"UPDATE deliveries SET state = 'succeeded' WHERE id = '{first}'")
             transaction.freed_groups.add(OrderGroup("p:h", lane))
             turns.before_commit(transaction)

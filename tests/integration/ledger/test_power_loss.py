@@ -1,7 +1,7 @@
 """Power is lost at any moment: acknowledged data is there, the file is intact, and the counts balance (I1).
 
-A whole life of flowhooks, from its first migration on, is run on a file system that writes down what SQLite does to
-it. Then power is lost at many of those moments, and the real ledger is opened on what is left.
+flowhooks runs from its first migration on a file system that records SQLite's writes. Then power is lost at many of
+those moments, and the real ledger is opened on the remaining files.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ LIVES, EACH = 8, 250
 
 
 class Nobody:
-    """A runner that runs nothing."""
+    """A runner that starts no deliveries."""
 
     def reserve(self, transaction, deliveries):
-        """Run none at once."""
+        """Start no delivery at once."""
         return []
 
     def enqueue(self, transaction, deliveries, not_before):
-        """Run none later."""
+        """Start no delivery later."""
 
 
 class Life:
@@ -71,7 +71,7 @@ class Life:
         return partial(create_engine, module=apsw_driver.module(vfs, sql))
 
     def handlers(self, *more):
-        """Handlers that say that they were entered."""
+        """Handlers that record that they were entered."""
 
         def entering(name, *, fails=lambda event, delivery: False, key="leave", **given):
             def function(event, delivery):
@@ -89,7 +89,7 @@ class Life:
         ]
 
     def call(self, flow, name, several):
-        """Call back from some clients at once; some of it twice, some of it with other data the second time."""
+        """Send callbacks from several clients at once, some twice, and some of these with other data."""
 
         def client(number):
             chance = random.Random(f"{name}{number}")
@@ -110,13 +110,13 @@ class Life:
         return clients
 
     def take(self, flow, instance, key, **given):
-        """One callback, and the answer to its caller."""
+        """Send one callback, and record the answer."""
         answer = flow.take(instance, key=key, **given)
         done = {one.delivery_id for one in answer.delivery_statuses if one.state is State.SUCCEEDED}
         self.say("taken", instance, answer.event_id, {one.handler for one in answer.delivery_statuses}, done)
 
     def rest(self, flow):
-        """Wait until nothing is running; then the final state of each delivery has been read."""
+        """Wait until no delivery is running; then the final state of each delivery has been read."""
 
         def resting():
             flow.advance(10)
@@ -132,7 +132,7 @@ class Life:
         return {one.delivery_id for it in page for one in it.delivery_statuses if one.state is State.SUCCEEDED}
 
     def operate(self, flow):
-        """Meanwhile operators purge old events, replay dead deliveries and dismiss parked events."""
+        """Purge old events, replay dead deliveries and dismiss parked events as operators meanwhile."""
         old = set(flow.events(until=self.clock.now() - DAY * 1_000_000))
         self.say("purging", old)
         done = purge(flow.app.operation_context, EventFilter(until=self.clock.now() - DAY * 1_000_000))
@@ -151,7 +151,7 @@ class Life:
         self.say("dismissed", set(flow.events(state="dismissed")))
 
     def live(self, several=6):
-        """Live it; returns all that was done to the disk, and said."""
+        """Run it; return all writes to the disk, and the answers."""
         flow = self.house.open(*self.handlers(), runner={"threads": 4})
         for one in self.call(flow, "a", several):
             one.join()
@@ -189,7 +189,7 @@ class After:
         return set().union(*(ids for (ids,) in self.of(what)))
 
     def missing(self):
-        """Acknowledged data that is missing, as lines; the ledger is opened as any server does."""
+        """Acknowledged data that is missing, as lines; the ledger is opened as a server opens it."""
         ledger = Ledger(f"sqlite:///{self.folder / 'flowhooks.db'}", runner=Nobody(), clock=Clock())
         with closing(ledger):
             with ledger.connection() as connection:
@@ -248,7 +248,7 @@ def moments(ops, count, chance):
 
 
 def lose(ops, places, room, seed):
-    """Lose power at these places; yields (place, way, what is missing)."""
+    """Lose power at these places; yield (place, way, missing data)."""
     disk, said, todo, ways = Disk(), [], iter(places), itertools.cycle(WAYS)
     wanted = next(todo)
     for place, op in enumerate(ops):
@@ -274,7 +274,7 @@ def lose(ops, places, room, seed):
 
 
 def losses(room, seed, *, count, several=6, sql=lambda sql: sql):
-    """Live a life, and lose power in it so often; yields as `lose` does."""
+    """Run flowhooks, and lose power in it a number of times; yield as `lose` does."""
     home = room / f"life-{seed}"
     home.mkdir()
     with pytest.MonkeyPatch.context() as patching:
@@ -287,13 +287,13 @@ def losses(room, seed, *, count, several=6, sql=lambda sql: sql):
 
 @pytest.fixture
 def room():
-    """A folder in memory, where there is one: what is opened thousands of times need not be synced to a real disk."""
+    """A folder in memory if possible, because files opened thousands of times need no real sync."""
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         yield Path(folder)
 
 
 def test_nothing_that_was_acknowledged_is_lost(room):
-    """At a hundred moments, whatever becomes of what was not synced."""
+    """Power is lost at a hundred moments, with several states of unsynced data."""
     found = list(losses(room, 1, count=SHORT))
     assert len(found) == SHORT
     assert [one for one in found if one[2]] == []
@@ -302,7 +302,7 @@ def test_nothing_that_was_acknowledged_is_lost(room):
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(2, 2 + LIVES))
 def test_nothing_is_lost_at_two_thousand_moments(room, seed):
-    """The same in several lives, each in another order."""
+    """The same in several runs, each in another order."""
     assert [one for one in losses(room, seed, count=EACH, several=10) if one[2]] == []
 
 
@@ -318,7 +318,7 @@ def test_with_less_synchronising_it_is_lost(room):
 
 
 def test_the_disk_of_these_tests_keeps_what_was_synced():
-    """And of what was not: nothing, some of it in another order, a torn write, or all."""
+    """Synced data is kept; unsynced data is lost, reordered, torn or complete."""
     disk = Disk()
     for op in (
         Op("create", "a"), Op("write", "a", 0, b"1" * 512), Op("sync", "a"),

@@ -23,25 +23,25 @@ def nothing(event):
 
 @pytest.fixture
 def two(house, listens):
-    """Two processes on one ledger; neither runs anything by itself."""
+    """Two apps on one ledger without running runners."""
     listener = listens(nothing, name="h", retry=Retry(jitter=0))
     return house.open(listener, start=False), house.open(listener, start=False)
 
 
 def in_touch(flow):
-    """Have an app been in touch with the database for longer than a process may be silent."""
+    """Make an app look connected to the database for longer than the expiry time."""
     flow.app.ledger._heartbeat_state._in_touch_since -= 2 * HEARTBEAT_TIMEOUT
 
 
 def silence(flow, process):
-    """Set the last heartbeat of a process further back than allowed, while `flow` would have heard it."""
+    """Make a process's last heartbeat older than the expiry time, while `flow` was connected."""
     in_touch(flow)
     silence = int(2 * HEARTBEAT_TIMEOUT * 1_000_000)
     flow.sql("UPDATE processes SET heartbeat_at = heartbeat_at - ? WHERE id = ?", silence, process)
 
 
 def begin(flow, instance="i1"):
-    """A delivery that `flow` has begun."""
+    """A delivery that `flow` has started."""
     event_id = flow.take(instance, wait=0).event_id
     (queued,) = [
         one
@@ -111,7 +111,7 @@ def test_a_process_that_was_taken_for_dead_goes_on_as_a_new_one(two, logged):
 
 
 def test_one_that_slept_for_long_gives_a_sign_of_life_before_it_begins_anything(two):
-    """Between waking and the next regular sign it neither accepts nor claims under its old id."""
+    """Between waking and the next heartbeat a process neither accepts nor claims under its old id."""
     before = two[0].app.ledger.process
     two[0].app.ledger._heartbeat_state._sent_at -= 2 * HEARTBEAT_TIMEOUT
     silence(two[1], before)
@@ -122,7 +122,7 @@ def test_one_that_slept_for_long_gives_a_sign_of_life_before_it_begins_anything(
 
 
 def test_signs_of_life_are_in_the_databases_time(two):
-    """A machine whose clock is a day off lives as long as any other."""
+    """A machine whose clock is wrong by a day does not expire."""
     two[0].clock.advance(86_400)
     two[0].app.ledger.heartbeat()
     assert sum(two[1].app.ledger.recover().values()) == 0
@@ -130,7 +130,7 @@ def test_signs_of_life_are_in_the_databases_time(two):
 
 
 def test_it_is_the_same_time_everywhere(two):
-    """The database's clock goes in microseconds since 1970."""
+    """The database's clock counts microseconds since 1970."""
     with two[0].app.ledger.connection() as connection:
         told = connection.execute(select(database.Now())).scalar_one()
     ((seconds,),) = two[0].sql("SELECT extract(epoch FROM now())")
@@ -138,7 +138,7 @@ def test_it_is_the_same_time_everywhere(two):
 
 
 def test_the_one_that_has_lived_longest_leads(two, house, listens):
-    """One process does what is to be done once for all; when it ends, the next one does."""
+    """The oldest process does the shared background work; when it ends, the next one does."""
     first, second = two
     assert (first.app.ledger.is_leader(), second.app.ledger.is_leader()) == (True, False)
     first.close()
@@ -151,7 +151,7 @@ def test_the_one_that_has_lived_longest_leads(two, house, listens):
 
 
 def test_nobody_is_taken_for_dead_by_one_that_has_been_away_itself(two):
-    """After an outage all have been silent: the first one back waits for as long as the others may need."""
+    """After an outage the first process that reconnects gives all others the expiry time."""
     event_id, _, _ = begin(two[0])
     silence(two[1], two[0].app.ledger.process)
     two[1].app.ledger._heartbeat_state._sent_at -= HEARTBEAT_TIMEOUT
@@ -163,7 +163,7 @@ def test_nobody_is_taken_for_dead_by_one_that_has_been_away_itself(two):
 
 
 def test_one_that_slept_takes_nobody_for_dead_before_it_has_given_a_sign_of_life(two):
-    """It cannot know what it has missed, though it was in touch for long before."""
+    """A process that slept expires no others before its heartbeat, because it may have missed theirs."""
     silence(two[1], two[0].app.ledger.process)
     two[1].app.ledger._heartbeat_state._sent_at -= HEARTBEAT_TIMEOUT
     two[1].app.ledger.recover()
@@ -171,7 +171,7 @@ def test_one_that_slept_takes_nobody_for_dead_before_it_has_given_a_sign_of_life
 
 
 def test_one_that_begins_takes_nobody_for_dead(two, house, listens):
-    """It may have been started while the database was away, or because it was."""
+    """A new process expires no others at once, because the database may have been down."""
     event_id, _, _ = begin(two[0])
     silence(two[1], two[0].app.ledger.process)
     house.open(listens(nothing, name="h", retry=Retry(jitter=0)), start=False)
@@ -179,7 +179,7 @@ def test_one_that_begins_takes_nobody_for_dead(two, house, listens):
 
 
 def test_what_is_marked_as_running_here_and_is_not_runs(two):
-    """A running mark whose COMMIT was not answered is one that nobody runs: its delivery waits again."""
+    """A running mark whose COMMIT got no reply belongs to no attempt: its delivery waits again."""
     event_id, queued, _ = begin(two[0])
     assert sum(two[0].app.ledger.recover().values()) == 0
     two[0].app.ledger._in_flight.discard([(queued.delivery_id, 1)])
@@ -191,7 +191,7 @@ def test_what_is_marked_as_running_here_and_is_not_runs(two):
 
 
 def test_what_begins_together_with_the_look_is_left_alone(two):
-    """A running mark that is committed together with the look for those that nobody runs is none of them."""
+    """A running mark committed together with the check for unstarted attempts is kept."""
     ledger, event_id = two[0].app.ledger, two[0].take("i1", wait=0).event_id
     (queued,) = ledger.due_deliveries(two[0].clock.now(), lambda _handler: 10)
     hands, settling = ledger._in_flight, ledger._result_recorder
@@ -205,7 +205,7 @@ def test_what_begins_together_with_the_look_is_left_alone(two):
 
 
 def test_a_lost_connection_is_made_anew_before_anybody_is_refused(two):
-    """After a restart of the database the first callback finds a dead connection: it is stored all the same."""
+    """After a restart of the database the first callback is stored over a new connection."""
     assert two[0].take("before", wait=0)
     two[1].sql(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -225,7 +225,7 @@ def test_an_outcome_that_is_recorded_twice_is_recorded(two, hands_of):
 
 
 def lately(flow):
-    """Kind and handlers of those that live, the eldest first."""
+    """Kind and handlers of the running processes, the oldest first."""
     with flow.app.ledger.connection() as connection:
         return [
             (one.kind, set(one.handlers))
@@ -234,7 +234,7 @@ def lately(flow):
 
 
 def test_it_is_known_what_those_that_live_run(two, house):
-    """Each has said what it is and what it runs; one that ends, or is silent, runs nothing any more."""
+    """Each process stores its kind and handlers; an ended or expired process runs nothing."""
     house.open(start=False)
     assert lately(two[0]) == [("server", {"p:h"}), ("server", {"p:h"}), ("server", set())]
     two[0].close()
@@ -268,7 +268,7 @@ def test_a_claim_in_the_batch_that_registers_a_process_again_belongs_to_the_new_
 
 
 def test_a_heartbeat_after_the_deregistration_registers_nothing(two, monkeypatch, logged):
-    """A heartbeat that is submitted while the ledger closes adds no process row that nobody would ever end."""
+    """A heartbeat submitted while the ledger closes adds no process row, which would never be removed."""
     ledger = two[0].app.ledger
     close = ledger._writer.close
 

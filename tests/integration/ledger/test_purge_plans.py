@@ -1,4 +1,4 @@
-"""How the databases go about a purge: found by keys and by time, and no table is read as a whole."""
+"""Query plans of a purge: rows are found by key and by time, and no table is scanned."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ TABLES = "events|deliveries|attempts|conflicts|purged_identities|audit_log"
 
 @contextmanager
 def taking_down(connection):
-    """The statements that are sent meanwhile, with their parameters."""
+    """The statements sent in this context, with their parameters."""
     taken = []
 
     def take(_connection, _cursor, statement, parameters, _context, _many):
@@ -68,7 +68,7 @@ def taking_down(connection):
 
 
 def whole(connection, statement, parameters):
-    """The lines of a statement's plan that read a table, or an index, as a whole."""
+    """The lines of a statement's plan that scan a table or an index."""
     if connection.dialect.name == "sqlite":
         plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
         return [
@@ -85,7 +85,7 @@ def whole(connection, statement, parameters):
 
 @pytest.mark.parametrize("analyzed", [True, False])
 def test_no_table_is_read_as_a_whole(house, analyzed):
-    """Not when old events are looked for or deleted, when a callback is looked up, or at the rest of it."""
+    """No table is scanned to find or delete old events, to find a callback, or for the rest of a purge."""
     house.check_books = False
     flow = house.open(start=False)
     time = flow.clock.now()

@@ -1,4 +1,4 @@
-"""Reading: filters mean exactly what they say, listings page, and looking for work costs no scan."""
+"""Queries: filters select exactly their matches, listings page, and polling scans no table."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def ids(found):
 
 
 def put(hands, instance, state, *, handler="p:a", **body):
-    """An event with one delivery in a state."""
+    """Store an event with one delivery in a state."""
     event_id, (queued,) = hands.accept(instance, handler, **body)
     hands.bring(queued, state)
     return event_id
@@ -55,7 +55,7 @@ FILTERS = [
 
 
 def test_a_filter_means_what_it_says(hands):
-    """Each part of a filter narrows by exactly that; parts together narrow by all."""
+    """Each part of a filter selects exactly its matches; several parts select their intersection."""
     hands.clock.time = 10
     named = {"one": put(hands, "i1", State.WAITING, processDefinitionKey="k1")}
     hands.clock.time = 20
@@ -81,14 +81,14 @@ def test_a_handler_and_a_state_are_of_the_same_delivery(hands):
 
 
 def test_a_state_that_there_is_not_is_refused(hands):
-    """A filter with a misspelt state is refused: it would mean every event."""
+    """A filter with a misspelt state is refused, because it would match every event."""
     hands.accept("i1", "p:a")
     with pytest.raises(SettingsError, match="ded"):
         EventFilter(state="ded")
 
 
 def test_ids_mean_these_events(hands):
-    """Of many ids, more than a statement takes as parameters, those that there are are found."""
+    """Existing events are found by any number of ids, even above the limit of parameters."""
     event_id, _ = hands.accept("i1", "p:a")
     hands.accept("i2", "p:a")
     found = hands.ledger.page(EventFilter(ids=(*(f"none-{n}" for n in range(40_000)), event_id)), limit=9)
@@ -96,7 +96,7 @@ def test_ids_mean_these_events(hands):
 
 
 def test_a_listing_pages_both_ways(hands):
-    """Pages follow each other without gap or double, the newest first or the oldest first."""
+    """Pages have no gap or duplicate, newest first or oldest first."""
     all_ids = [hands.accept(f"i{number}", "p:a")[0] for number in range(7)]
     for read, order in ((hands.ledger.page, all_ids), (hands.ledger.find, all_ids[::-1])):
         seen, after = [], ""
@@ -107,7 +107,7 @@ def test_a_listing_pages_both_ways(hands):
 
 
 def test_an_event_that_is_not_there(hands):
-    """Asking for what is not there says so."""
+    """A missing event is an error."""
     with pytest.raises(NotFound):
         hands.ledger.event("none")
     assert hands.ledger.delivery("none") is None
@@ -117,7 +117,7 @@ def test_an_event_that_is_not_there(hands):
 
 
 def test_a_standing_tells_of_the_last_attempt(hands):
-    """While an attempt runs, what is shown is not the error of the one before."""
+    """While an attempt runs, the error of the previous one is not shown."""
     _, (queued,) = hands.accept("i1", "p:a")
     hands.ledger.claim(queued)
     hands.settle(queued, 1, OutcomeKind.FAILED, State.WAITING, hands.clock.now(), error="first")
@@ -145,7 +145,7 @@ def test_the_tally_counts_what_is_not_at_rest(hands, house):
 
 
 def test_what_is_due_comes_by_handler_the_longest_due_first(hands, house):
-    """Of each handler the longest due come first, as many as are wanted; a time that has not come is not due."""
+    """Polling returns each handler's deliveries longest due first, up to a limit; future ones are not due."""
     house.check_books = False
     for number, (handler, due) in enumerate([("a", 3), ("a", 1), ("a", 2), ("b", 1), ("c", 1), ("a", 9)]):
         _, (queued,) = hands.accept(f"i{number}", f"p:{handler}")
@@ -235,7 +235,7 @@ def test_a_reader_can_change_nothing(hands):
 
 
 def test_a_reader_of_nothing(tmp_path):
-    """A database that is not there is an error that says what to do, and is not made."""
+    """A missing database is an error with a remedy, and is not created."""
     file = tmp_path / "none.db"
     with pytest.raises(LedgerUnusable, match=r"no database at .*flowhooks db upgrade"):
         Reader(f"sqlite:///{file}")
@@ -243,14 +243,14 @@ def test_a_reader_of_nothing(tmp_path):
 
 
 def test_a_reader_looks_while_a_write_is_under_way(hands):
-    """Reading does not wait for the writer, and sees what was committed."""
+    """A reader does not wait for the writer, and sees committed data."""
     hands.accept("i1", "p:a")
     with hands.flow.locked():
         assert hands.ledger.count_events(EventFilter()) == 1
 
 
 def test_a_time_that_the_database_cannot_compare_is_refused(hands):
-    """A time beyond 64 bits is refused as what it is."""
+    """A time beyond 64 bits is refused with this reason."""
     with pytest.raises(SettingsError, match="64 bits"):
         EventFilter(since=2**63)
     with pytest.raises(SettingsError, match="64 bits"):

@@ -1,4 +1,4 @@
-"""Recent activity: bounded with any amount of data, and right within the bound."""
+"""Recent activity: bounded for any amount of data, and correct within the bound."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from flowhooks.ledger import stats
 
 
 def test_arrivals_are_the_newest_ones(hands):
-    """Their times are those of their ids: the newest first, none from before, no more than were asked for."""
+    """Arrivals are taken from ids: newest first, none before the start, and at most the requested number."""
     start = hands.clock.time
     for second in (10, 20, 30):
         hands.clock.time = second * 1_000_000
@@ -19,7 +19,7 @@ def test_arrivals_are_the_newest_ones(hands):
 
 
 def test_recent_deliveries_with_their_last_attempts(hands):
-    """Each of the newest deliveries comes with how its last attempt went."""
+    """Each of the newest deliveries has the outcome of its last attempt."""
     _, (first,) = hands.accept("i1", "p:a")
     hands.bring(first, State.DEAD)
     hands.accept("i2", "p:b")
@@ -41,7 +41,7 @@ def test_recent_deliveries_with_their_last_attempts(hands):
 
 
 def test_counts_end_somewhere(hands):
-    """Unfinished deliveries are counted by state, up to one more than a limit."""
+    """Unfinished deliveries are counted by state, up to one above a limit."""
     for number, state in enumerate([*State, State.DEAD, State.DEAD]):
         hands.bring(hands.accept(f"i{number}", "p:a")[1][0], state)
     hands.ledger.accept(hands.new("i20", "p:gone", absent={"p:gone"}))
@@ -59,7 +59,7 @@ def test_counts_end_somewhere(hands):
 
 
 def test_what_has_been_so_longest(hands):
-    """The oldest parked event, and the delivery that has run longest."""
+    """The result has the oldest parked event and the delivery that has run longest."""
     with hands.ledger.connection() as connection:
         assert stats.oldest_parked_event(connection) is None
         assert stats.oldest_in_state(connection, State.RUNNING) is None

@@ -1,4 +1,4 @@
-"""Parked events: grouped by what a router looks at; and events given their deliveries once, if they are as read."""
+"""Parked events are grouped by what a router reads, and get deliveries once, if they are unchanged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def rerouted(hands, event_id, *handlers, state="routed", before=(), seen="parked
 
 
 def reroute(hands, items, *, absent=()):
-    """Do it in a transaction of its own; which were still as they were read."""
+    """Reroute in a new transaction; return the events that were unchanged."""
     return hands.ledger.write(lambda transaction: hands.ledger.reroute(transaction, items, missing_handlers=absent))
 
 
@@ -49,7 +49,7 @@ def test_parked_events_are_grouped_by_what_a_router_looks_at(hands):
 
 
 def test_a_parked_event_gets_its_deliveries(hands):
-    """It is routed from then on, with waiting deliveries; one for a missing handler waits without a time."""
+    """The event is routed with waiting deliveries; that of a missing handler has no due time."""
     event_id, _ = hands.accept("i1")
     item = rerouted(hands, event_id, "p:a", "q:away")
     assert reroute(hands, [item], absent={"q:away"}) == {event_id}
@@ -63,7 +63,7 @@ def test_a_parked_event_gets_its_deliveries(hands):
 
 
 def test_an_event_is_rerouted_once(hands, together):
-    """Of several who reroute one event at once, one does; the others find it parked no longer."""
+    """Of several concurrent reroutes of one event, one succeeds; the others find it no longer parked."""
     event_id, _ = hands.accept("i1")
     results = together(*[lambda: reroute(hands, [rerouted(hands, event_id, "p:a")])] * 6)
     assert sorted(map(len, results)) == [0, 0, 0, 0, 0, 1]
@@ -84,14 +84,14 @@ def test_what_the_event_had_stays(hands):
 
 
 def test_dismissed_is_parked_no_longer(hands):
-    """An ignored event is neither parked nor routed."""
+    """A dismissed event is neither parked nor routed."""
     event_id, _ = hands.accept("i1")
     assert reroute(hands, [rerouted(hands, event_id, state="dismissed")]) == {event_id}
     assert hands.ledger.event(event_id).state == "dismissed"
 
 
 def test_what_is_not_as_it_was_read_is_left_alone(hands):
-    """Another state, or a route that has grown since: nothing of the event changes, and it gets no delivery."""
+    """If the state has changed or the route has grown, the event does not change and gets no delivery."""
     event_id, _ = hands.accept("i1", "p:a")
     stale = rerouted(hands, event_id, "p:b", before=["p:a"], seen="routed")
     assert reroute(hands, [rerouted(hands, event_id, "p:b", before=["p:a"], seen="dismissed")]) == set()
@@ -102,7 +102,7 @@ def test_what_is_not_as_it_was_read_is_left_alone(hands):
 
 
 def test_rerouting_that_is_cut_off_leaves_all_parked(hands):
-    """When one of several cannot be given its deliveries, none of them is rerouted, and none has half of them."""
+    """If one of several events cannot get its deliveries, none is rerouted."""
     from flowhooks.errors import Unavailable
 
     first, _ = hands.accept("i1")

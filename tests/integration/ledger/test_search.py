@@ -1,4 +1,4 @@
-"""Browsing: a page holds exactly what the filter means, and pages put together hold all of it, whichever way."""
+"""Browsing: a page has exactly the matches of its filter, and all pages have each match once, in both directions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def ids(found):
 
 @pytest.fixture
 def many(hands):
-    """A ledger with some of everything, two minutes long."""
+    """A ledger with events of all kinds over two minutes."""
     states = [*State]
     for number in range(16):
         hands.clock.time = number * 8_000_000
@@ -65,7 +65,7 @@ def many(hands):
 
 @pytest.mark.parametrize("window", [search.WINDOW, 2])
 def test_pages_hold_what_the_filter_means(many, window):
-    """Going to the older ones page by page, and back again, finds each event of a filter once, in order."""
+    """Paging to older events and back finds each event of a filter once, in order."""
     for wanted in ALL_FILTERS:
         expected = [one.event.id for one in many.ledger.find(EventFilter(**wanted), limit=100)]
         found, before = [], ""
@@ -85,7 +85,7 @@ def test_pages_hold_what_the_filter_means(many, window):
 
 
 def test_where_the_others_are(many):
-    """The first page has nothing newer; a later one leads back to exactly the one before it."""
+    """The first page has no newer page; a later page links to exactly the one before it."""
     first = page(many, {})
     assert first.newer == ""
     second = page(many, {}, before=first.older)
@@ -94,7 +94,7 @@ def test_where_the_others_are(many):
 
 
 def test_a_search_that_no_index_answers_stops_in_time(many):
-    """It says how far it has come, and goes on from there until all is looked through."""
+    """A search without an index stops at its limit, returns its position and continues from there."""
     for wanted in ({"process_key": "none"}, {"handler": "nobody"}, {"state": "closed", "handler": "x"}):
         one, looks, times = page(many, wanted, window=5, time_budget=0), 1, []
         while one.older:
@@ -107,7 +107,7 @@ def test_a_search_that_no_index_answers_stops_in_time(many):
 
 
 def test_few_and_many_open_ones_are_found_alike(many, monkeypatch):
-    """Whether the open ones are gone through one by one or looked for in windows makes no difference."""
+    """Scanning open deliveries or searching them in windows gives the same result."""
     for few in (0, 1, search.MAX_CANDIDATES):
         monkeypatch.setattr(search, "MAX_CANDIDATES", few)
         for state in ("waiting", "running", "dead", "unknown", "parked"):
@@ -117,7 +117,7 @@ def test_few_and_many_open_ones_are_found_alike(many, monkeypatch):
 
 
 def test_all_that_a_listing_shows(hands):
-    """A glimpse has every field of its event but the body, and its deliveries."""
+    """A listed event has every field but the body, and its deliveries."""
     body = {"processDefinitionKey": "k", "processDefinitionVersion": 3, "businessKey": "B", "callBackProcessClass": "C"}
     event_id, _ = hands.accept("i1", "p:a", **body)
     hands.accept("i1", "p:a", **body)
@@ -130,7 +130,7 @@ def test_all_that_a_listing_shows(hands):
 
 @pytest.mark.sqlite
 def test_no_look_goes_through_a_whole_table(many):
-    """Whatever is looked for, each statement goes along an index between two ids, or along one of few rows."""
+    """Each statement of a search reads an index between two ids, or an index with few rows."""
     asked = []
     event.listen(many.ledger._engine, "before_cursor_execute", lambda *given: asked.append(given[2:4]))
     newest = page(many, {}).older

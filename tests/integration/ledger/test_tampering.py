@@ -1,4 +1,4 @@
-"""`flowhooks verify` reports each kind of change behind the ledger's back, and names the row; on both databases."""
+"""`flowhooks verify` reports each kind of change outside flowhooks and names the row, on both databases."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ YEARS = 30 * 365 * 86_400 * 1_000_000
 
 @handler(process_key="leave", order_by="business_key", retry=Retry())
 def ordered(event):
-    """Return something."""
+    """Return a value."""
     return {"instance": event.flow_instance_id}
 
 
 @handler(every=True)
 def everything(event):
-    """Take every event."""
+    """Handle every event."""
 
 
 @handler(callback_class="com.example.Fails")
@@ -41,7 +41,7 @@ def fails(event):
 
 
 def fill(house, hands_of):
-    """A ledger in which everything happened; no process runs its waiting deliveries."""
+    """A ledger with every kind of history, whose waiting deliveries no process runs."""
     flow = house.open(ordered, everything, fails, routing={"ignore_process_keys": ("ignored",)})
     body = {"processDefinitionId": "leave:3:4711", "processDefinitionVersion": 3, "conclusion": "approved"}
     flow.take("done", businessKey="k1", **body)
@@ -76,7 +76,7 @@ def fill(house, hands_of):
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def rich(request, tmp_path_factory, hands_of):
-    """Such a ledger on either database: an engine that writes to it."""
+    """Such a ledger on either database, and an engine that writes to it."""
     folder, url = tmp_path_factory.mktemp("rich"), ""
     if request.param == "postgresql":
         server, name = request.getfixturevalue("postgresql_server"), f"rich_{uuid.uuid4().hex}"
@@ -119,7 +119,7 @@ def of_conflict(change):
 
 
 def of_handler(change):
-    """A case that changes what is recorded of a handler."""
+    """A case that changes a handler's row."""
     return "'p:ordered'", [f"UPDATE handlers SET {change} WHERE id = 'p:ordered'"]
 
 
@@ -326,7 +326,7 @@ TAMPERING = {
 
 
 def test_there_are_as_many_kinds_as_are_claimed():
-    """The page on proof says how many."""
+    """The page on proof has the right number of kinds."""
     assert len(TAMPERING) >= 55
 
 
@@ -342,7 +342,7 @@ def test_a_ledger_that_nobody_changed_balances(rich):
 
 @contextmanager
 def changing(connection):
-    """A transaction that changes what it likes, as if constraints had been taken away; it comes to nothing."""
+    """A transaction without constraints that makes changes and is rolled back."""
     if connection.dialect.name == "sqlite":
         connection.connection.driver_connection.execute("PRAGMA foreign_keys=OFF")
     with connection.begin() as transaction:
@@ -354,7 +354,7 @@ def changing(connection):
 
 @pytest.mark.parametrize("case", TAMPERING)
 def test_tampering_is_reported(rich, case):
-    """Each change is reported by a sentence that names the row, or the sum, that it is about."""
+    """Each change is reported by a sentence that names the row or the sum."""
     named, statements = TAMPERING[case]
     with rich.connect() as connection, changing(connection):
         key = connection.execute(text(f"SELECT {named}")).scalar_one()

@@ -17,12 +17,12 @@ from flowhooks.ledger.upgrade import upgrade
 
 @pytest.fixture
 def file(tmp_path):
-    """Where the database is to be."""
+    """The path of the database."""
     return tmp_path / "ledger.db"
 
 
 def said_of(file, opened):
-    """The error with which a database cannot be opened."""
+    """The error of a database that cannot be opened."""
     with pytest.raises(LedgerUnusable) as refused:
         opened(f"sqlite:///{file}").close()
     return refused.value
@@ -58,7 +58,7 @@ def test_an_empty_database_is_outdated_and_a_newer_one_is_not(file):
 
 
 def test_who_looks_at_the_lock_does_not_keep_a_start_out(file, monkeypatch):
-    """A shared lock, as `holder` takes it for a moment, is waited for; one that stays is not."""
+    """A start waits for a short shared lock, as `holder` takes it, but not for a lasting one."""
     lock = Lock(file)
     assert lock.acquire()
     lock.release()

@@ -1,4 +1,4 @@
-"""Ids of signed callbacks: each for one path and the same data, in a batch, in turn, and between processes."""
+"""Ids of signed callbacks: each is valid for one path and one body, in a batch, in sequence, and between processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def ids(hands):
 
 
 def test_once_for_each(hands):
-    """The same once more is a repeat; for another flow, other data or another kind nothing is stored."""
+    """The same callback is a repeat; the id with another flow, data or kind is not stored."""
     first = hands.ledger.accept(signed(hands, "m1", "i1", a=1))
     assert first.new
     again = hands.ledger.accept(signed(hands, "m1", "i1", a=1))
@@ -42,7 +42,7 @@ def test_once_for_each(hands):
 
 
 def test_the_same_data_written_otherwise(hands):
-    """An engine that encodes its JSON again at each try repeats its callback, as one that does not sign."""
+    """The same data in another JSON encoding is a repeat, as for an engine that does not sign."""
     first = hands.ledger.accept(signed(hands, "m1", "i1", a=1, b="x", ignore=["/at"], at=1))
     again = signed(hands, "m1", "i1", b="x", a=1, ignore=["/at"], at=2)
     found = hands.ledger.accept(replace(again, body='{"b": "\\u0078", "a": 1.0, "at": 2}'))
@@ -51,14 +51,14 @@ def test_the_same_data_written_otherwise(hands):
 
 
 def test_of_another_source_it_is_another_id(hands):
-    """An id names a message of one source."""
+    """The same id of another source is another message."""
     assert hands.ledger.accept(signed(hands, "m1", "i1", source="erp")).new
     assert hands.ledger.accept(signed(hands, "m1", "i2", source="crm")).new
     assert ids(hands) == [("crm", "m1"), ("erp", "m1")]
 
 
 def test_other_ids_for_the_same(hands):
-    """An engine that gives each try an id of its own is answered as ever."""
+    """A repeat with a new id is answered as before."""
     assert hands.ledger.accept(signed(hands, "m1", "i1", a=1)).new
     assert not hands.ledger.accept(signed(hands, "m2", "i1", a=1)).new
     assert hands.ledger.accept(signed(hands, "m3", "i1", a=2)).conflict
@@ -66,7 +66,7 @@ def test_other_ids_for_the_same(hands):
 
 
 def test_in_one_batch(hands):
-    """Of several that are committed together the first counts; those that are not signed do not care."""
+    """Of several with one id in a batch the first counts; unsigned callbacks are not affected."""
     items = [signed(hands, "m1", one, a=1) for one in ("i1", "i2", "i1")]
     items.append(hands.new("i2", a=1))
     first, other, same, plain = hands.queue_up(*[lambda one=one: hands.ledger.accept(one) for one in items])
@@ -78,14 +78,14 @@ def test_in_one_batch(hands):
 
 
 def test_what_is_not_signed_leaves_nothing(hands):
-    """Nothing is written for those who do not sign."""
+    """Nothing is stored for unsigned callbacks."""
     hands.accept("i1", a=1)
     assert ids(hands) == []
 
 
 @pytest.mark.postgresql
 def test_two_processes_at_the_same_moment(house, hands_of, together):
-    """One of two flows gets the id, the first to come; the other gets an error, and nothing of it is stored."""
+    """Of two flows with one id, one stores it; the other gets an error, and is not stored."""
     two = [hands_of(house.open(start=False)) for _ in range(2)]
     for number in range(20):
         items = [signed(one, f"m{number}", f"i{number}-{place}", a=1) for place, one in enumerate(two)]
@@ -98,7 +98,7 @@ def test_two_processes_at_the_same_moment(house, hands_of, together):
 
 
 def test_forgotten_when_old(hands):
-    """Ids last used before then are deleted, a few at a time; ids used again since stay."""
+    """Ids last used before a time are deleted in small batches; later used ids stay."""
     for number in range(5):
         hands.ledger.accept(signed(hands, f"m{number}", f"i{number}"))
     hands.clock.advance(hours=2)

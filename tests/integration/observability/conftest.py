@@ -1,4 +1,4 @@
-"""Fixtures that the tests of log records share."""
+"""Fixtures shared by the tests of log records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.logging_state import logging_kept  # noqa: F401 (a fixture)
 
 @pytest.fixture
 def configure(stream):
-    """Configures logging, and keeps pytest's own handlers out: what is hostile to one would break in the other."""
+    """Configures logging without pytest's own handlers, which hostile values would break."""
 
     def do(level: str, form: str, to: io.StringIO = stream, **more: Any) -> None:
         logs.configure(level, form, to, **more)
@@ -27,13 +27,13 @@ def configure(stream):
 
 @pytest.fixture
 def stream():
-    """A stream to log to."""
+    """A stream for the log."""
     return io.StringIO()
 
 
 @pytest.fixture
 def records(stream):
-    """Reads what was logged as JSON: each line an object, of printable characters only."""
+    """Parses the log as JSON: each line is an object of printable characters."""
 
     def read() -> list[dict]:
         lines = stream.getvalue().splitlines()

@@ -1,4 +1,4 @@
-"""Figures that are read when Prometheus asks, on both databases: open deliveries, their age, and that none is lost."""
+"""Metrics read at each scrape, on both databases: open deliveries, their age, and unaccounted events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flowhooks.operations.pause import pause, resume
 
 
 def scrape(flow):
-    """The figures that Prometheus reads of an app: the value of each name and its labels."""
+    """The metrics of an app: the value of each name and its labels."""
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(flow.app.metrics.text().decode())
@@ -26,7 +26,7 @@ def fine(event):
 
 
 def fails(event):
-    """Fail for good."""
+    """Fail finally."""
     raise ValueError("no")
 
 
@@ -43,7 +43,7 @@ def monotonic(monkeypatch):
 
 
 def test_everything_at_rest(house, listens):
-    """After one success there is nothing open, nothing old and no difference."""
+    """After one success nothing is open or old, and nothing is unaccounted for."""
     flow = house.open(listens(fine))
     flow.settled(flow.take().event_id, State.SUCCEEDED)
     found = scrape(flow)
@@ -59,7 +59,7 @@ def test_everything_at_rest(house, listens):
 
 
 def test_attempts_and_commits_are_counted(house, listens, eventually):
-    """One callback is one attempt with its time, one delivery with its own, and some commits."""
+    """One callback counts one attempt and one delivery with their times, and some commits."""
     flow = house.open(listens(fine))
     flow.settled(flow.take().event_id, State.SUCCEEDED)
     # The metric of an attempt that is counted last, after its outcome is durable.
@@ -73,7 +73,7 @@ def test_attempts_and_commits_are_counted(house, listens, eventually):
 
 
 def test_what_waits_is_shown_with_its_age(house, listens):
-    """A delivery that could run and does not is counted, and is as old as it has been able to run."""
+    """A due delivery is counted, and its age is the time since it was due."""
     go, entered = threading.Event(), threading.Event()
 
     def slow(event):
@@ -94,7 +94,7 @@ def test_what_waits_is_shown_with_its_age(house, listens):
 
 
 def test_what_waits_for_its_retry_is_not_old(house, listens):
-    """A delivery that may not run yet is counted as waiting, but makes nothing old."""
+    """A delivery that is not due counts as waiting, but has no age."""
 
     def fails_once(event):
         raise ValueError("not now")
@@ -107,7 +107,7 @@ def test_what_waits_for_its_retry_is_not_old(house, listens):
 
 
 def test_dead_and_parked(house, listens):
-    """Deliveries that an operator must handle are counted, with the age of the first."""
+    """Deliveries that need an operator are counted, with the age of the oldest."""
     flow = house.open(listens(fails))
     flow.take("i1")
     flow.take("i2", key="nobody")
@@ -120,7 +120,7 @@ def test_dead_and_parked(house, listens):
 
 
 def test_alerts_are_counted_with_what_shares_them(house, listens, monotonic):
-    """The number of open alerts, and of deliveries that share them, also of an alert without further notifications."""
+    """The metric has the number of open alerts and of their deliveries, also without notifications."""
     flow = house.open(listens(fails))
     flow.app.alerts.stop(20)
     flow.take("i1")
@@ -146,7 +146,7 @@ def test_an_event_that_vanished_is_a_difference(house, listens, monotonic):
 
 
 def test_who_asks_often_has_the_ledger_read_seldom(house, listens, monotonic):
-    """For some seconds the same figures are returned; then they are read again."""
+    """The same figures are returned for some seconds, then they are read again."""
     flow = house.open(listens(fine))
     assert scrape(flow)["flowhooks_parked_events",] == 0
     flow.take(key="nobody")
@@ -156,7 +156,7 @@ def test_who_asks_often_has_the_ledger_read_seldom(house, listens, monotonic):
 
 
 def test_a_ledger_that_cannot_be_read_hides_nothing_else(house, listens, logged, eventually):
-    """The counters of the process are exported all the same, and that the ledger is down."""
+    """The process's counters are exported even if the ledger is down, which is exported too."""
     house.check_books = False
     flow = house.open(listens(fine))
     flow.take()
@@ -210,7 +210,7 @@ def test_a_shared_ledger_has_no_file(house, listens):
 
 
 def test_what_is_paused(house, listens, monotonic):
-    """1 for each such handler; its waiting deliveries are counted, and are not late."""
+    """A paused handler has the value 1; its waiting deliveries are counted, but not as late."""
     flow = house.open(listens(fine, name="h"), listens(fine, name="other", process_key="order"))
     pause(flow.app.operation_context, ["p:h"])
     flow.take(wait=0)
@@ -226,7 +226,7 @@ def test_what_is_paused(house, listens, monotonic):
 
 
 def test_open_circuits(house, listens, monotonic, eventually):
-    """1 for each handler that is, besides that it is paused."""
+    """A handler with an open circuit has the value 1, and counts as paused too."""
     flow = house.open(listens(fails, name="h"), circuit_breaker={"failures": 2})
     for number in range(2):
         flow.settled(flow.take(str(number), wait=0).event_id, State.DEAD)

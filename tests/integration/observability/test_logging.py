@@ -31,7 +31,7 @@ def work(value):
 
 
 def run(program: str, **options) -> subprocess.CompletedProcess:
-    """The output of a process of its own that runs `program`."""
+    """The output of a new process that runs `program`."""
     return subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False, **options
     )
@@ -60,7 +60,7 @@ def test_fields(stream, records, configure):
 
 
 def test_whose_line_it_is(records, configure):
-    """Where several processes write to one stream each record has a pid, once; what else is called so is kept."""
+    """If several processes write to one stream, each record has one pid; another value of that name is kept."""
     configure("info", "json", pid=4711)
 
     log = structlog.get_logger("flowhooks.web")
@@ -114,7 +114,7 @@ def test_bound_values(records, configure):
 )
 @pytest.mark.parametrize("get_logger", [structlog.get_logger, logging.getLogger])
 def test_levels(level, heard, get_logger, records, configure):
-    """Nothing below the level is logged, neither ours nor a library's."""
+    """Records below the level are not logged, from flowhooks or libraries."""
     configure(level, "json")
 
     for one in ("debug", "info", "warning", "error", "critical"):
@@ -124,7 +124,7 @@ def test_levels(level, heard, get_logger, records, configure):
 
 
 def test_quieted_libraries(records, configure):
-    """Libraries that say too much are heard from a higher level only, even when everything is logged."""
+    """Verbose libraries are logged only from a higher level, even at the level debug."""
     configure("debug", "json")
 
     for name in ("waitress.queue", "alembic.runtime.migration", "sqlalchemy.engine.Engine", "waitress"):
@@ -179,7 +179,7 @@ def test_tracebacks(records, configure):
 
 
 def test_a_traceback_that_was_made_already(records, configure):
-    """One that is given as text, for what is in it had to be masked, stands where every other does, and is cut."""
+    """A traceback passed as text, because its secrets were masked, is logged and cut like any other."""
     configure("info", "json")
     structlog.get_logger("flowhooks.x").error("failed", traceback="Traceback …\nValueError: …")
     structlog.get_logger("flowhooks.x").error("failed", traceback="x" * 1_000_000)
@@ -192,7 +192,7 @@ def test_a_traceback_that_was_made_already(records, configure):
 
 
 def test_text(stream, configure):
-    """Text for people has the time, the level, the event, the logger and the values, words as they are."""
+    """Text for people has time, level, event, logger and values, unescaped."""
     configure("info", "text")
 
     structlog.get_logger("flowhooks.x").info("event_parked", key="leave", why="no handler", 原因="无", count=2, none="")
@@ -258,7 +258,7 @@ def test_many_threads(records, configure):
 
 
 def test_before_configure():
-    """Library code may log before anything is configured, and what it logs is not lost to the eye."""
+    """Library code may log before configuration, and its records are printed."""
     done = run(f"{LIBRARY}\nwork('value')")
 
     assert (done.returncode, done.stderr) == (0, "")
@@ -266,7 +266,7 @@ def test_before_configure():
 
 
 def test_library_loggers_follow():
-    """A logger that was made and used before `configure` follows it."""
+    """A logger used before `configure` follows it afterwards."""
     done = run(
         f"{LIBRARY}\nfrom flowhooks.observability import logging as logs\n"
         "logs.configure('info', 'json')\nwork('流程')\nlogs.configure('warning', 'json')\nwork('unheard')"
@@ -278,7 +278,7 @@ def test_library_loggers_follow():
 
 
 def test_everything_else_that_is_printed():
-    """Warnings, errors that Python ignores, and the one that ends the process are records too."""
+    """Warnings, ignored errors and the error that ends the process are records too."""
     done = run(
         "import warnings\nfrom flowhooks.observability import logging as logs\nlogs.configure('info', 'json')\n"
         "class Leaky:\n    def __del__(self): raise ValueError('in del')\n"
@@ -296,7 +296,7 @@ def test_everything_else_that_is_printed():
 
 
 def test_broken_pipe():
-    """When nobody reads the log any more, the program goes on to its end."""
+    """A program continues when its log is no longer read."""
     program = (
         f"{LIBRARY}\nimport logging\n"
         "from flowhooks.observability import logging as logs\nlogs.configure('info', 'json')\n"
@@ -320,7 +320,7 @@ def test_broken_pipe():
 
 @pytest.mark.parametrize("form", ["json", "text"])
 def test_secrets_are_masked(form, stream):
-    """In every place of a record, from every logger, and before anything is truncated."""
+    """Secrets are masked in every part of a record, from every logger, before truncation."""
     secret = "hunter2-v\u00e4rde"
     logs.configure("debug", form, stream, redact=redactor([secret]))
     ours, theirs = structlog.get_logger("flowhooks.x"), logging.getLogger("some.library")

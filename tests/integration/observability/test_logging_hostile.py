@@ -19,20 +19,20 @@ from flowhooks.observability import logging as logs
 
 
 class Word(enum.StrEnum):
-    """A string that is more than a string."""
+    """A subclass of str."""
 
     ONE = "one"
 
 
 class Nasty:
-    """A value of which nothing works."""
+    """A value whose methods all raise."""
 
     def __repr__(self):
         raise RuntimeError("no")
 
 
 class NastyDict(dict):
-    """A dict that cannot be read."""
+    """A dict whose items cannot be read."""
 
     def items(self):
         """Fails."""
@@ -72,7 +72,7 @@ VALUES = [
 
 @pytest.mark.parametrize(("value", "shown"), VALUES, ids=map(str, range(len(VALUES))))
 def test_values(value, shown, records, configure):
-    """Every value becomes JSON on the same line; what JSON lacks is shown by its repr."""
+    """Every value becomes JSON on the same line; a value that JSON lacks is shown by its repr."""
     configure("info", "json")
 
     structlog.get_logger("flowhooks.x").info("said", value=value)
@@ -88,7 +88,7 @@ MARKS += ["\ud800", "\udfff", "\U000e0041"]
 
 @pytest.mark.parametrize("mark", MARKS, ids=ascii)
 def test_what_could_forge_a_line_is_escaped_as_json_escapes_it(mark, stream, records, configure):
-    """Controls, line separators, marks that turn the text and lone surrogates are escaped, in values and in names."""
+    """Controls, line separators, direction marks and lone surrogates are escaped in values and names."""
     configure("info", "json")
 
     structlog.get_logger("flowhooks.x").info(f"said{mark}供", value=f"应{mark}商", **{f"name{mark}": mark})
@@ -100,7 +100,7 @@ def test_what_could_forge_a_line_is_escaped_as_json_escapes_it(mark, stream, rec
 
 @pytest.mark.parametrize("form", ["json", "text"])
 def test_text_of_any_language_is_found_by_a_search(stream, form, configure):
-    """A search for words of an error finds its line, whether it is the event, a value, a name or a traceback."""
+    """A search for words of an error finds its line, in an event, a value, a name or a traceback."""
     configure("info", form)
     log = structlog.get_logger("flowhooks.x")
 
@@ -123,7 +123,7 @@ def test_text_of_any_language_is_found_by_a_search(stream, form, configure):
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "gbk"])
 @pytest.mark.parametrize("errors", ["strict", "backslashreplace"])
 def test_json_is_json_whatever_the_stream_can_encode(encoding, errors, configure):
-    """On a stream that is not UTF-8 JSON is ASCII: an escape of Python's would be none of JSON's."""
+    """On a stream that is not UTF-8 the JSON is ASCII, because Python's escapes are not JSON's."""
     raw = io.BytesIO()
     configure("info", "json", io.TextIOWrapper(raw, encoding=encoding, errors=errors))
 
@@ -135,7 +135,7 @@ def test_json_is_json_whatever_the_stream_can_encode(encoding, errors, configure
 
 @pytest.mark.parametrize(("value", "shown"), VALUES, ids=map(str, range(len(VALUES))))
 def test_values_as_text(stream, value, shown, configure):
-    """Whatever the value, text for people is one printable line too."""
+    """Any value as text is one printable line too."""
     configure("info", "text")
 
     structlog.get_logger("flowhooks.x").info("said", value=value)
@@ -160,7 +160,7 @@ def test_values_as_text(stream, value, shown, configure):
     ids=["text", "escapes", "bytes", "list", "deep", "dict", "key", "range"],
 )
 def test_long_values(value, records, configure):
-    """A very long value is clipped, however it is built."""
+    """A very long value of any structure is truncated."""
     configure("info", "json")
 
     structlog.get_logger("flowhooks.x").info("said", value=value, after="it")
@@ -171,7 +171,7 @@ def test_long_values(value, records, configure):
 
 
 def test_clipped_text(records, configure):
-    """A clipped string says how long it was."""
+    """A truncated string states its length."""
     configure("info", "json")
 
     structlog.get_logger("flowhooks.x").info("said", value="x" * 9000, whole="y" * 8000)
@@ -182,7 +182,7 @@ def test_clipped_text(records, configure):
 
 
 def test_reserved_names(stream, configure):
-    """A value named like one of a record's own fields takes none of their places."""
+    """A value with the name of a record's field does not replace it."""
     given = {"time": 1, "level": 2, "logger": 3, "traceback": 4, "exception": 5, "stack": 6, "_record": 7}
 
     for form in ("json", "text"):
@@ -199,7 +199,7 @@ def test_reserved_names(stream, configure):
 
 @pytest.mark.parametrize("form", ["json", "text"])
 def test_forged_records(stream, form, configure):
-    """No event, name or exception can make a line that passes for another record."""
+    """No event, name or exception can produce a line that looks like another record."""
     forged = '\n2026-01-01T00:00:00.000Z [info     ] forged\r\n{"level": "info"}\x1b[2J\u2028'
     configure("info", form)
 
@@ -215,7 +215,7 @@ def test_forged_records(stream, form, configure):
 
 
 def test_long_tracebacks(records, configure):
-    """A traceback that is too long keeps its beginning and its end."""
+    """A long traceback keeps its beginning and its end."""
     configure("info", "json")
 
     try:
@@ -244,7 +244,7 @@ def test_unreadable_records(stream, capfd, form, configure):
 
 
 def test_narrow_encoding(configure):
-    """A stream that cannot encode a character gets its escape."""
+    """A character that the stream cannot encode is escaped."""
     raw = io.BytesIO()
     narrow = io.TextIOWrapper(raw, encoding="ascii", errors="strict")
     configure("info", "text", narrow)
@@ -255,7 +255,7 @@ def test_narrow_encoding(configure):
 
 
 def test_closed_stream(stream, configure):
-    """Logging to a stream that was closed does nothing."""
+    """Logging to a closed stream does nothing."""
     configure("info", "json")
     stream.close()
 

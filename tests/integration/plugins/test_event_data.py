@@ -1,4 +1,4 @@
-"""Deliveries whose event's data breaks the plugin's own schema; and secrets in what attempts say. In a whole App."""
+"""Deliveries whose data violates the plugin's schema, and secrets in the texts of attempts, in a whole app."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AMOUNT = {"properties": {"amount": {"type": "integer"}}, "required": ["amount"]}
 
 @pytest.fixture
 def with_schemas(tmp_path, make_plugin):
-    """A function that makes a plugin of handlers with schema files, given by their path."""
+    """A function that makes a plugin of handlers with schema files, given by path."""
 
     def make(*handlers, name="p", **files):
         folder = tmp_path / f"{name}-schemas"
@@ -35,7 +35,7 @@ def with_schemas(tmp_path, make_plugin):
 
 
 def test_data_that_breaks_the_schema_is_rejected(house, listens, with_schemas):
-    """Dead at once with the violations, whatever `retry=` says; neither the function nor a wrapper is entered."""
+    """The delivery is dead at once with the violations, even with `retry=`; neither function nor wrapper is entered."""
     entered = []
 
     @hookimpl(wrapper=True)
@@ -59,7 +59,7 @@ def test_data_that_breaks_the_schema_is_rejected(house, listens, with_schemas):
 
 
 def test_other_handlers_run(house, listens, with_schemas, make_plugin, eventually):
-    """A schema is for its own plugin's handlers, all of them, and for no other plugin's."""
+    """A schema applies to all handlers of its own plugin and to no others."""
     ran = []
     own = [
         listens(lambda event: ran.append("own h"), name="h"),
@@ -89,7 +89,7 @@ def test_other_handlers_run(house, listens, with_schemas, make_plugin, eventuall
 
 
 def test_class_and_key_are_both_asked(house, with_schemas):
-    """A schema counts for the class or key that the event has, also where the key comes out of a definition id."""
+    """A schema applies to the event's class or key, also a key taken from a definition id."""
     files = {"data/class/com.Leave": {"required": ["a"]}, "data/key/leave": {"required": ["b"]}}
     both = handler(callback_class="com.Leave", process_key="leave", name="h")(lambda event: None)
     flow = house.open(plugins={"p": with_schemas(both, **files)})
@@ -106,7 +106,7 @@ def test_class_and_key_are_both_asked(house, with_schemas):
 
 
 def test_calling_again_does_not_revive_it(house, listens, with_schemas):
-    """The same body breaks the same schema: the stored refusal is answered again."""
+    """A repeat of the same body gets the stored refusal."""
     flow = house.open(
         plugins={"p": with_schemas(listens(lambda event: None, name="h", retry=Retry()), **{"data/key/leave": AMOUNT})}
     )
@@ -118,7 +118,7 @@ def test_calling_again_does_not_revive_it(house, listens, with_schemas):
 
 
 def test_replay_after_the_schema_was_mended(house, listens, with_schemas):
-    """The schema may be wrong: the plugin is fixed, the server restarted, and the delivery replayed."""
+    """After a fix of a wrong schema and a restart, the delivery can be replayed."""
     ran = []
     work = listens(lambda event: ran.append(event.data["amount"]), name="h")
     flow = house.open(plugins={"p": with_schemas(work, **{"data/key/leave": AMOUNT})})
@@ -162,7 +162,7 @@ def secretive(house, make_plugin, listens):
 
 @pytest.fixture
 def nowhere(house, eventually, logged):
-    """A function that sees that the secret is in nothing that is kept, answered or logged; how the delivery stands."""
+    """A function that checks that the secret is not stored, answered or logged; returns the delivery's state."""
 
     def look(flow, answer):
         def failed():
@@ -181,7 +181,7 @@ def nowhere(house, eventually, logged):
 
 
 def raising(kind, *, text="no answer from https://me:{}@example.com"):
-    """A handler's function that raises with its secret in the text."""
+    """A handler function that raises an error with its secret in the text."""
 
     def work(secret):
         raise kind(text.format(secret)) from LookupError(secret)
@@ -203,7 +203,7 @@ def test_a_handlers_error_holds_no_secret(kind, secretive, nowhere, request):
 
 
 def test_a_long_error_is_masked_before_it_is_cut(secretive, nowhere):
-    """A secret that the cut would halve is none that is found afterwards."""
+    """A secret is masked before the text is cut, because half of it would not be found later."""
     text = "x" * 980 + "{}" + "y" * 3000
     flow = secretive(raising(ValueError, text=text))
     nowhere(flow, flow.take())
@@ -211,7 +211,7 @@ def test_a_long_error_is_masked_before_it_is_cut(secretive, nowhere):
 
 @pytest.mark.parametrize("before", [True, False])
 def test_a_wrappers_error_holds_no_secret(before, secretive, nowhere):
-    """Nor does what another plugin's wrapper raises, before or after the function."""
+    """A secret in an error of another plugin's wrapper is masked, before or after the function."""
 
     @hookimpl(wrapper=True)
     def run_handler(handler):
@@ -226,7 +226,7 @@ def test_a_wrappers_error_holds_no_secret(before, secretive, nowhere):
 
 
 def test_a_wrappers_own_outcome_holds_no_secret(secretive, nowhere):
-    """An outcome that a plugin made itself is masked like one of ours."""
+    """An outcome that a plugin created is masked too."""
 
     @hookimpl(wrapper=True)
     def run_handler(handler):
@@ -238,7 +238,7 @@ def test_a_wrappers_own_outcome_holds_no_secret(secretive, nowhere):
 
 
 def test_a_result_holds_no_secret(secretive, house):
-    """The result of a handler is kept and shown, with `…` in the place of a secret, and is JSON still."""
+    """A handler's result is stored and shown with `…` in place of a secret, and is still JSON."""
     flow = secretive(lambda secret: {"sent": [f"as {secret}", 3], secret: True})
     (standing,) = flow.take().delivery_statuses
     (attempt,) = flow.app.ledger.attempts(standing.delivery_id)
@@ -249,7 +249,7 @@ def test_a_result_holds_no_secret(secretive, house):
 
 
 def test_a_number_in_a_result_is_no_secret(house, make_plugin, listens):
-    """A secret of digits is masked in strings, so that what is kept can be read."""
+    """A secret of digits is masked in strings, but not in numbers, so that results stay readable."""
     plugin = make_plugin(
         listens(lambda event: {"pin": "4711", "number": 47110}, name="h"), configure=lambda settings: None
     )

@@ -1,4 +1,4 @@
-"""Notices: plugins learn what has happened, after it is durable, and can neither stop nor delay anything."""
+"""Notifications: plugins learn of durable changes, and can neither stop nor delay anything."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.either
 
 
 class Listener:
-    """Records its notifications.
+    """A plugin that records its notifications.
 
     Attributes:
         told: (hook, its subject) in the order of the notifications.
@@ -24,7 +24,7 @@ class Listener:
         self.told = []
 
     def hooks(self):
-        """Its hooks, for a plugin."""
+        """The hooks for a plugin."""
 
         def event_accepted(event, handlers):
             self.told.append(("accepted", event.flow_instance_id, tuple(handlers)))
@@ -42,7 +42,7 @@ def listener():
 
 
 def test_listeners_learn_of_events_and_attempts_in_order(house, listens, make_plugin, listener, eventually):
-    """An event that was stored, then each attempt with its outcome and the state that it leaves."""
+    """Listeners are notified of a stored event, then of each attempt's outcome and resulting state."""
     errors = [ValueError("x")]
 
     def function(event):
@@ -62,7 +62,7 @@ def test_listeners_learn_of_events_and_attempts_in_order(house, listens, make_pl
 
 
 def test_only_new_events_are_news(house, listens, make_plugin, listener, eventually):
-    """A repeat and a conflict are not told; a parked event is, with no handlers."""
+    """Repeats and conflicts are not notified; a parked event is, without handlers."""
     flow = house.open(plugins={"p": make_plugin(listens(lambda event: 1, name="h"), **listener.hooks())})
     flow.take()
     flow.take()
@@ -134,7 +134,7 @@ def test_an_interrupt_of_a_listener_ends_no_notices(house, make_plugin, listener
 
 
 def test_a_slow_listener_delays_nothing(house, listens, make_plugin, monkeypatch):
-    """Answers and attempts do not wait for a listener, nor does the end of the server wait for ever."""
+    """Answers and attempts do not wait for a listener, and shutdown waits only for a limited time."""
     monkeypatch.setattr("flowhooks.app.STOP_TIMEOUT", 0.3)
     release, ended = threading.Event(), []
 
@@ -151,7 +151,7 @@ def test_a_slow_listener_delays_nothing(house, listens, make_plugin, monkeypatch
 
 
 def test_notices_that_nobody_takes_are_dropped_and_counted(house, make_plugin, monkeypatch, logged):
-    """So many notices wait and no more; what is dropped is counted, logged once, and changes nothing else."""
+    """The queue of notifications is limited; dropped ones are counted, logged once, and change nothing else."""
     monkeypatch.setattr("flowhooks.plugins.notifier.MAX_PENDING", 5)
     release, entered = threading.Event(), threading.Event()
 
@@ -170,7 +170,7 @@ def test_notices_that_nobody_takes_are_dropped_and_counted(house, make_plugin, m
 
 
 def test_what_is_pending_is_told_before_the_end(house, listens, make_plugin, listener):
-    """When the server stops, what has happened is still told."""
+    """Shutdown sends the pending notifications."""
     flow = house.open(plugins={"p": make_plugin(listens(lambda event: 1, name="h"), **listener.hooks())})
     for number in range(20):
         flow.take(f"i{number}")

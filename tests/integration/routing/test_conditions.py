@@ -23,13 +23,13 @@ pytestmark = pytest.mark.runners
 
 @pytest.fixture
 def runs():
-    """(handler, instance) of each time that a handler's function was entered, in order."""
+    """(handler, instance) of each run of a handler's function, in order."""
     return []
 
 
 @pytest.fixture
 def noted(listens, runs):
-    """Makes a handler that notes that it was entered."""
+    """A function that makes a handler that records its runs."""
 
     def make(name="book", error=None, **given):
         def function(event):
@@ -43,13 +43,13 @@ def noted(listens, runs):
 
 
 def facts(flow, event_id):
-    """An event's state, why it is parked or dismissed, and the handlers of its route."""
+    """An event's state, the reason it is parked or dismissed, and the handlers of its route."""
     stored = flow.app.ledger.event(event_id)
     return stored.state, stored.parked_by, stored.dismissed_by, sorted(stored.route)
 
 
 def alerts_of(flow):
-    """(cause, subject) of the alerts that a look finds."""
+    """(cause, subject) of the alerts that a check finds."""
     flow.app.alerts.poll()
     return [
         (cause, subject) for cause, subject in flow.sql("SELECT cause, subject FROM alerts ORDER BY cause, subject")
@@ -82,7 +82,7 @@ def test_only_approved_processes_run_the_handler(house, noted, runs):
 
 
 def test_handlers_of_every_event_leave_the_answer_to_the_gravest(house, noted, runs):
-    """A dismissed event whose `every` handler fails is answered by that, and stays dismissed."""
+    """A dismissed event whose `every` handler fails gets that answer, and stays dismissed."""
     flow = house.open(noted(conclusion="approved"), noted("audit", every=True, error=Reject("no")))
     answer = flow.take("r", conclusion="rejected")
     assert answer.status == "dead"
@@ -91,7 +91,7 @@ def test_handlers_of_every_event_leave_the_answer_to_the_gravest(house, noted, r
 
 
 def test_repeats_are_answered_alike(house, noted, runs):
-    """The same callback again changes nothing, whatever became of the first one."""
+    """A repeated callback changes nothing, whatever the state of the first one."""
     flow = house.open(noted(conclusion="approved"))
     for instance, sent in (("a", {"conclusion": "approved"}), ("r", {"conclusion": "rejected"}), ("m", {})):
         first, again = flow.take(instance, **sent), flow.take(instance, **sent)
@@ -105,7 +105,7 @@ def test_repeats_are_answered_alike(house, noted, runs):
     ids=["conclusion", "business key", "version"],
 )
 def test_another_conclusion_version_or_business_key_is_a_conflict(house, noted, runs, other):
-    """409, the body is kept, and an alert is raised at once, even where settings ignore these members."""
+    """The conflict is stored with its body and raises an alert at once, even for ignored members."""
     ignored = {"ignore_pointers": ("/conclusion", "/businessKey", "/processDefinitionVersion")}
     flow = house.open(noted(conclusion="approved"), identity=ignored)
     body = {"conclusion": "approved", "businessKey": "b", "processDefinitionVersion": 1}
@@ -123,7 +123,7 @@ def test_another_conclusion_version_or_business_key_is_a_conflict(house, noted, 
 
 
 def test_words_of_a_source_are_mapped(house, noted, runs):
-    """The source's table maps its words; the raw one stays in the event's data."""
+    """The source's table maps its conclusions; the original one stays in the event's data."""
     source = Source(token_sha256=("0" * 64,), conclusion={"agree": "approved", "refuse": "rejected"})
     flow = house.open(noted(conclusion="approved"), sources={"oa": source})
     agreed = flow.take("a", source="oa", conclusion="agree").event_id
@@ -134,7 +134,7 @@ def test_words_of_a_source_are_mapped(house, noted, runs):
 
 
 def test_install_one_after_the_other(house, noted, runs):
-    """Handlers for approved, then for rejected: an installation delivers parked events, and no dismissed ones."""
+    """Handlers for approved, then for rejected: an installation delivers parked events, but no dismissed ones."""
     flow = house.open()
     waited = {one: flow.take(one, conclusion=one or "").event_id for one in ("approved", "rejected", "")}
     flow.close()
@@ -164,7 +164,7 @@ def test_install_one_after_the_other(house, noted, runs):
 
 
 def test_a_reroute_for_one_handler_gives_no_other_anything(house, noted, runs):
-    """Other handlers that would take the events, too, get nothing."""
+    """Other matching handlers get no deliveries."""
     flow = house.open()
     event_id = flow.take("i", conclusion="approved").event_id
     flow.close()
@@ -176,7 +176,7 @@ def test_a_reroute_for_one_handler_gives_no_other_anything(house, noted, runs):
 
 
 def test_parked_events_are_routed_by_their_own_bodies(house, noted, runs):
-    """Where a condition reads the data, events of one group go different ways."""
+    """If conditions read the data, events of one group get different routes."""
     flow = house.open()
     ids = {amount: flow.take(f"i{amount}", amount=amount).event_id for amount in (10, 2000, "much")}
     flow.close()
@@ -206,7 +206,7 @@ def test_kinds_that_no_handler_takes_are_dismissed(house, noted, runs):
 
 
 def waits_for_its_plugin(house, noted, *instances, **given):
-    """Deliveries that wait while their plugin is replaced: their events' ids, by conclusion."""
+    """The ids of events by conclusion whose deliveries wait while their plugin is replaced."""
     flow = house.open(noted(**given), start=False)
     ids = {one: flow.take(one, conclusion=one, wait=0).event_id for one in instances}
     house.crash(flow)
@@ -214,7 +214,7 @@ def waits_for_its_plugin(house, noted, *instances, **given):
 
 
 def test_conditions_are_checked_again_before_an_attempt(house, noted, runs):
-    """A new version with other conditions closes what is false, runs what is true, and keeps what is undecided."""
+    """A new version's conditions close false deliveries, run true ones, and keep undecided ones."""
     ids = waits_for_its_plugin(house, noted, "approved", "rejected", "")
     flow = house.open(noted(conclusion="approved"))
     flow.settled(ids["approved"], State.SUCCEEDED)
@@ -235,7 +235,7 @@ def test_conditions_are_checked_again_before_an_attempt(house, noted, runs):
 
 
 def test_what_failed_is_checked_again_before_its_retry(house, noted, runs):
-    """A delivery that waits for its retry, and a replay of a dead one, meet the conditions of the new version."""
+    """A retry and a replay are checked against the conditions of the new version."""
     failing = noted(error=OSError("down"), retry=Retry(delays=(5,), jitter=0))
     flow = house.open(failing)
     event_id = flow.take("i", conclusion="rejected", wait=0).event_id
@@ -249,7 +249,7 @@ def test_what_failed_is_checked_again_before_its_retry(house, noted, runs):
 
 
 def test_a_claimed_attempt_is_ended_before_its_function_is_entered(house, noted, runs):
-    """An attempt that its runner has begun already, as that which tries an open circuit, is closed the same way."""
+    """An attempt that its runner has already claimed, such as a trial, is closed in the same way."""
     ids = waits_for_its_plugin(house, noted, "rejected", "")
     flow = house.open(noted(conclusion="approved"), start=False)
     for instance, state in (("rejected", State.CLOSED), ("", State.WAITING)):
@@ -264,7 +264,7 @@ def test_a_claimed_attempt_is_ended_before_its_function_is_entered(house, noted,
 
 
 def test_a_closed_delivery_lets_the_next_of_its_key_run(house, noted, runs):
-    """In a group that is ordered, what is closed for its condition holds nothing back."""
+    """In an ordered group, a delivery closed by its condition does not block the next one."""
     flow = house.open(noted(order_by="business_key"), start=False)
     first = flow.take("1", conclusion="rejected", businessKey="b", wait=0).event_id
     second = flow.take("2", conclusion="approved", businessKey="b", wait=0).event_id
@@ -276,7 +276,7 @@ def test_a_closed_delivery_lets_the_next_of_its_key_run(house, noted, runs):
 
 
 def test_an_undecided_delivery_can_be_closed(house, noted, runs):
-    """An operator decides on what no version can decide."""
+    """An operator can close a delivery that stays undecided."""
     ids = waits_for_its_plugin(house, noted, "")
     flow = house.open(noted(conclusion="approved"))
     undecided = flow.noted_as_undecided(ids[""])
@@ -286,7 +286,7 @@ def test_an_undecided_delivery_can_be_closed(house, noted, runs):
 
 
 def test_a_quarantined_plugin_keeps_its_conditions(house, noted, runs):
-    """While its plugin is away, approved events get their deliveries, which wait; others are dismissed or parked."""
+    """While its plugin is missing, approved events get waiting deliveries; others are dismissed or parked."""
     house.open(noted(conclusion="approved", when={"/amount": {"minimum": 10}})).close()
     flow = house.open()
     taken = flow.take("a", conclusion="approved", amount=10, wait=0)
@@ -301,7 +301,7 @@ def test_a_quarantined_plugin_keeps_its_conditions(house, noted, runs):
 
 
 def newer(flow, handler="p:book"):
-    """Have a newer flowhooks remember a handler."""
+    """Register a handler as a newer flowhooks does."""
     with_format = json.dumps({"format": 99})
     flow.app.ledger.write(
         lambda transaction: transaction.connection.execute(
@@ -311,7 +311,7 @@ def newer(flow, handler="p:book"):
 
 
 def test_a_handler_that_a_newer_version_remembers_stops_routing(house, noted, runs):
-    """The process is not ready, takes nothing and delivers nothing that is parked, until the handler can be read."""
+    """The process is not ready, accepts nothing and delivers no parked event, until it can read the handler."""
     flow = house.open(noted(conclusion="approved"))
     parked = flow.take("p", key="other").event_id
     newer(flow)
@@ -331,7 +331,7 @@ def test_a_handler_that_a_newer_version_remembers_stops_routing(house, noted, ru
 
 
 def test_unknown_conclusions_raise_one_alert_each(house, noted, logged):
-    """Each is recorded the first time, with what may have been meant; a setting silences those that are known."""
+    """Each unknown conclusion is recorded once with similar names; a setting silences known ones."""
     flow = house.open(noted(conclusion="approved"), routing={"ignore_conclusions": ("rejected",)})
     for number in range(3):
         flow.take(f"u{number}", conclusion="Approved")
@@ -349,7 +349,7 @@ def test_unknown_conclusions_raise_one_alert_each(house, noted, logged):
 
 
 def test_only_so_many_unknown_conclusions_are_recorded(house, noted, monkeypatch):
-    """An engine that sends a free text as its conclusion does not fill the table."""
+    """The number of recorded conclusions is limited, against engines that send free text."""
     monkeypatch.setattr(conclusions, "MAX_RECORDED", 3)
     flow = house.open(noted(conclusion="approved"))
     for number in range(6):
@@ -358,7 +358,7 @@ def test_only_so_many_unknown_conclusions_are_recorded(house, noted, monkeypatch
 
 
 def test_undecided_events_raise_an_alert_at_once(house, noted):
-    """Parked ones, and those that another handler takes; the alert says what is missing."""
+    """Parked and partly delivered events raise an alert, which names the missing member."""
     flow = house.open(noted("a", when={"/amount": {"minimum": 1}}), noted("b", process_key="other", conclusion="x"))
     flow.take("i1")
     flow.take("i2")
@@ -369,7 +369,7 @@ def test_undecided_events_raise_an_alert_at_once(house, noted):
 
 
 def test_an_undecided_handler_beside_one_that_runs_raises_an_alert(house, noted, runs):
-    """The event is routed and answered, and its reasons are stored; after a day the alert is over."""
+    """The event is routed and answered, and its reasons are stored; the alert is closed after a day."""
     flow = house.open(noted("all"), noted("approved", conclusion="approved"))
     answer = flow.take("i")
     assert answer.status == "done"
@@ -384,7 +384,7 @@ def test_an_undecided_handler_beside_one_that_runs_raises_an_alert(house, noted,
 
 
 def test_an_event_without_class_and_key_raises_an_alert_at_once(house, noted):
-    """No handler can ever be found for it, so that waiting an hour helps nobody."""
+    """The alert does not wait an hour, because no handler can ever match the event."""
     flow = house.open(noted())
     answer = flow.take("i", key=None, code=7)
     assert (answer.status, answer.parked_by) == ("parked", "name")
@@ -404,7 +404,7 @@ def test_an_event_without_class_and_key_raises_an_alert_at_once(house, noted):
     ],
 )
 def test_what_settings_refuse(house, noted, routing, key, refused):
-    """Each setting refuses its own events with 422; an event with an undecided condition is parked all the same."""
+    """Each setting refuses its own events with 422; an event with an undecided condition is parked."""
     flow = house.open(noted(conclusion="approved"), routing=routing)
     if refused is None:
         assert flow.take("i", key=key).status == "parked"
@@ -433,7 +433,7 @@ def test_two_versions_in_a_cluster(house, noted, runs):
 
 @pytest.mark.postgresql
 def test_a_newer_version_joins_a_cluster(house, noted, eventually):
-    """A process that hears of a handler that it cannot read stops routing, and goes on once it can."""
+    """A process that learns of a handler that it cannot read stops routing until it can."""
     flow = house.open()
     newest = house.open(noted(conclusion="approved"))
     eventually(lambda: flow.app.router.explain(process_key="leave", conclusion="approved").route.handlers)
@@ -469,7 +469,7 @@ def test_a_reroute_for_an_every_handler_changes_no_state(house, noted, runs):
 
 
 def test_why_events_are_parked_is_kept_up_to_date(house, noted, runs):
-    """A handler whose condition cannot be decided is named, even where it takes none of the parked events."""
+    """A handler with an undecided condition is named, even if it matches no parked event."""
     flow = house.open()
     event_id = flow.take("i").event_id
     assert facts(flow, event_id) == ("parked", "handler", None, [])

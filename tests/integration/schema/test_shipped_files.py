@@ -13,7 +13,7 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 
 
 def test_shipped_in_a_wheel(tmp_path):
-    """A wheel carries the files, and an installed flowhooks uses those."""
+    """A wheel contains the files, and an installed flowhooks uses those."""
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], cwd=CHECKOUT, check=True
     )

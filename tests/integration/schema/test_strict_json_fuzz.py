@@ -1,4 +1,4 @@
-"""The strict JSON reader beside another one, written from the RFC: both take the same, and read the same."""
+"""The strict JSON reader and an independent one, written from the RFC, accept the same texts with the same values."""
 
 from __future__ import annotations
 
@@ -63,18 +63,18 @@ REFUSALS = (
 
 
 class Writer:
-    """Writes JSON as it may be written, with so many parts of it wrong."""
+    """Writes JSON in many forms, with a given share of errors."""
 
     def __init__(self, chance, wrong):
         self.chance = chance
         self.wrong = wrong
 
     def pick(self, right, wrong):
-        """One of these, or of those."""
+        """A correct or an incorrect choice."""
         return self.chance.choice(wrong if self.chance.random() < self.wrong else right)
 
     def space(self):
-        """Space."""
+        """White space."""
         return self.pick(SPACES, NO_SPACES)
 
     def value(self, depth):
@@ -95,7 +95,7 @@ class Writer:
         return f'"{"".join(self.pick(PIECES, NO_PIECES) for _ in range(self.chance.randrange(5)))}"'
 
     def object(self, depth):
-        """An object, whose names differ unless something is wrong."""
+        """An object whose names differ unless it has an error."""
         names = self.chance.sample(NAMES[:5] + [f"n{number}" for number in range(9)], 8)
 
         def member():
@@ -106,21 +106,21 @@ class Writer:
         return self.between("{", "}", member)
 
     def between(self, opens, closes, part):
-        """Some parts between brackets, and commas between them."""
+        """Parts between brackets, separated by commas."""
         written = [f"{self.space()}{part()}{self.space()}" for _ in range(self.chance.randrange(5))]
         comma = self.pick([","], ["", ",,", ";", ", ,"])
         return f"{opens}{comma.join(written) or self.space()}{self.pick([''], [',', closes, opens])}{closes}"
 
 
 def deep(chance):
-    """An object of about the depth that is just taken."""
+    """An object near the maximum depth."""
     opening = chance.choices(['{"a":', "[", '{"[":', '[{"b":1},', '[[],"]",'], k=chance.randrange(58, 68))
     closing = "".join("}" if one.startswith("{") else "]" for one in reversed(opening))
     return '{"n":' + "".join(opening) + "1" + closing + "}"
 
 
 def bodies(seed):
-    """Bodies without end: right ones, ones with something wrong in them, and ones of which bytes were changed."""
+    """An endless series of bodies: correct ones, ones with an error, and ones with changed bytes."""
     chance = random.Random(seed)
     while True:
         writer = Writer(chance, chance.choice([0, 0, 0.02, 0.05, 0.1, 0.3]))
@@ -135,7 +135,7 @@ def bodies(seed):
 
 
 def agree(seed, times):
-    """Let both readers read so many bodies; why they were refused, and how often."""
+    """Let both readers read this many bodies; return the reasons of refusals with their counts."""
     found = Counter()
     for _, body in zip(range(times), bodies(seed), strict=False):
         fuzz_strict.agree(body)
@@ -149,7 +149,7 @@ def agree(seed, times):
 
 
 def test_both_readers_agree():
-    """Thousands of bodies, always the same ones: the same value, or a refusal by both and nothing but a refusal."""
+    """For thousands of fixed bodies both readers return the same value or refuse, and raise nothing else."""
     found = agree(SEED, 6_000)
     assert found["taken"] > 1_000, found
     assert all(found[why] > 3 for why in REFUSALS), found
@@ -158,7 +158,7 @@ def test_both_readers_agree():
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_both_readers_agree_for_long():
-    """A million bodies, others each time."""
+    """The same for a million bodies, different ones each time."""
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}: {dict(agree(seed, 1_000_000))}")  # noqa: T201 (what `make test-long` is to show)
 
@@ -166,7 +166,7 @@ def test_both_readers_agree_for_long():
 @pytest.mark.long
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not installed: pip install atheris")
 def test_the_fuzzer_finds_nothing(tmp_path):
-    """Two minutes of atheris, which goes after inputs that reach other lines of the reader."""
+    """Two minutes of atheris, which searches inputs that reach new lines of the reader."""
     ran = subprocess.run(
         [sys.executable, fuzz_strict.__file__, "-max_total_time=120", "-max_len=4096", "-print_final_stats=1"],
         cwd=tmp_path,
@@ -222,7 +222,7 @@ SMALL, TIMES = 50_000, 8
 
 
 def seconds(body):
-    """The processor time of this thread for reading it; the least of a few tries."""
+    """The thread's processor time for reading the text; the minimum of several tries."""
     taken = []
     for _ in range(3):
         began = time.thread_time()

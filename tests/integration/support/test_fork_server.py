@@ -1,4 +1,4 @@
-"""Whether forks of flowhooks do as what is started does: by what they print, by their end, by what they are."""
+"""Forks of flowhooks behave like started processes in output, exit and environment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALONE = {"FLOWHOOKS_PLUGINS_ALLOW": "none"}
 
 
 def environ(**more):
-    """An environment without settings of flowhooks, but these."""
+    """An environment without flowhooks' settings except these."""
     return {name: it for name, it in os.environ.items() if not name.startswith("FLOWHOOKS_")} | ALONE | more
 
 
@@ -31,7 +31,7 @@ def environ(**more):
     ids=lambda words: words[0],
 )
 def test_it_says_and_ends_as_what_is_started(tmp_path, words):
-    """Standard output, errors and exit code are the same, to the letter."""
+    """Standard output, errors and exit code are equal."""
     command = [*fork_server.FLOWHOOKS, *words]
     forked = fork_server.run(command, cwd=tmp_path, env=environ())
     started = subprocess.run(command, cwd=tmp_path, env=environ(), capture_output=True, text=True, check=False)
@@ -41,7 +41,7 @@ def test_it_says_and_ends_as_what_is_started(tmp_path, words):
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL], ids=lambda end: end.name)
 def test_a_server_is_as_one_that_is_started(tmp_path, end):
-    """It has the folder, the environment, the files and the session that were asked for, and ends by a signal."""
+    """A fork has the requested folder, environment, files and session, and ends by a signal."""
     seen = []
     for told, kind in (({}, fork_server.Forked), ({"PYTHONHASHSEED": "1"}, subprocess.Popen)):
         env = environ(FLOWHOOKS_DATABASE="own.db", PYTHONFAULTHANDLER="1", **told)
@@ -62,7 +62,7 @@ def test_a_server_is_as_one_that_is_started(tmp_path, end):
 
 
 def test_who_waits_too_short_is_told(tmp_path):
-    """As with any other process."""
+    """A wait that is too short raises the usual exception."""
     server = fork_server.start(SERVE, cwd=tmp_path, env=environ())
     with pytest.raises(subprocess.TimeoutExpired):
         server.wait(0.01)
@@ -73,7 +73,7 @@ def test_who_waits_too_short_is_told(tmp_path):
 
 @pytest.mark.parametrize("name", ["FLOWHOOKS_FAILPOINT", "PYTHONWARNINGS", "LC_ALL", "MALLOC_ARENA_MAX"])
 def test_what_is_read_at_the_start_is_started(tmp_path, name):
-    """A fork would not have read it."""
+    """A command whose variables are only read at a start is started, not forked."""
     process = fork_server.start([*fork_server.FLOWHOOKS, "--version"], cwd=tmp_path, env=environ(**{name: ""}))
     assert isinstance(process, subprocess.Popen)
     process.communicate()

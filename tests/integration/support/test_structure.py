@@ -1,4 +1,4 @@
-"""The figures that `make structure` prints, on small sources; the limits are for the package and not tested here."""
+"""The figures of `make structure` on small sources; the limits are for the package and not tested here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def make_package(tmp_path, monkeypatch):
-    """A function that writes a package of the given files, and lets this process find it by its name."""
+    """A function that writes a package of the given files, and makes it importable in this process."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def make(name: str, **sources: str) -> Path:
@@ -55,7 +55,7 @@ def test_imports_for_type_checking_count(make_package):
 
 
 def test_imports_in_one_direction_are_no_cycle(make_package):
-    """Two ways from one module to another, without a way back."""
+    """Two paths of imports in one direction, without one back, are no cycle."""
     make_package(
         "structure_acyclic",
         first="from structure_acyclic import second, third",
@@ -76,7 +76,7 @@ def test_modules_and_packages_at_the_top_are_counted(make_package):
 
 
 def test_a_class_name_used_twice_is_found():
-    """In two modules, or within one; inner and private classes count."""
+    """A class name is found twice in two modules or one; inner and private classes count."""
     first = ast.parse("class Event: ...\nclass Once: ...\nclass _Line: ...")
     second = ast.parse("class Event: ...\ndef make():\n    class _Line: ...")
     assert structure.class_names_used_twice([first, second]) == ["Event", "_Line"]
@@ -84,7 +84,7 @@ def test_a_class_name_used_twice_is_found():
 
 
 def test_a_vague_variable_is_found_where_it_is_bound():
-    """As a target of an assignment, of a loop or of a comprehension, and as a parameter; not where it is read."""
+    """A vague name counts as an assigned, loop or comprehension variable or a parameter, not where it is read."""
     source = """
 one = 1
 for told in ():
@@ -114,7 +114,7 @@ def test_an_init_with_logic_is_found(source, expected):
 
 
 def test_every_docstring_is_read():
-    """Those of the module, of a class, of a method and of a function; `""` for each that has none."""
+    """The docstrings of a module, class, method and function are returned; `""` if there is none."""
     source = '"""M."""\nclass A:\n    """C."""\n    def f(self):\n        """F."""\ndef g(): ...'
     assert sorted(structure.docstrings(ast.parse(source))) == ["", "C.", "F.", "M."]
 
@@ -126,7 +126,7 @@ def test_lines_of_docstrings_and_comments_are_counted():
 
 
 def test_the_program_prints_a_figure_for_each_limit():
-    """Each figure that has a limit is printed with it; the exit code says whether all are kept."""
+    """Each figure with a limit is printed with it; the exit code says whether all are within."""
     done = subprocess.run([sys.executable, structure.__file__], capture_output=True, text=True, check=False)
     assert done.stderr == ""
     lines = [line.split() for line in done.stdout.splitlines() if "(at most" in line]

@@ -1,4 +1,4 @@
-"""Plugin packages baked from the template by cookiecutter, as a person or `flowhooks plugins new` has it done."""
+"""Plugin packages made from the template by cookiecutter, as by a person or `flowhooks plugins new`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TEMPLATE = Path(__file__).parents[3] / "plugins/cookiecutter-flowhooks-plugin"
 
 
 class Baked(NamedTuple):
-    """A package, and what its files are named after."""
+    """A package, and the names in its files."""
 
     folder: Path
     plugin: str
@@ -23,14 +23,14 @@ class Baked(NamedTuple):
 
     @property
     def files(self):
-        """Every file, by its path in the package."""
+        """Every file by its path in the package."""
         found = (one for one in self.folder.rglob("*") if one.is_file())
         return {one.relative_to(self.folder).as_posix(): one.read_text("utf-8") for one in found}
 
 
 @pytest.fixture(scope="session")
 def bake(tmp_path_factory):
-    """A function that bakes answers in a folder, and returns the package."""
+    """A function that makes a package from answers in a folder, and returns it."""
     house = tmp_path_factory.mktemp("cookiecutter")
     config = house / "config.json"
     config.write_text(json.dumps({"replay_dir": str(house), "cookiecutters_dir": str(house)}))
@@ -47,7 +47,7 @@ def bake(tmp_path_factory):
 
 @pytest.fixture
 def refuse(bake, capfd):
-    """A function that bakes answers which are refused, and returns the template's error text."""
+    """A function that passes answers which are refused, and returns the template's error text."""
 
     def attempt(into, **answers):
         with pytest.raises(CookiecutterException):

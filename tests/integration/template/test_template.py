@@ -1,4 +1,4 @@
-"""The template makes packages that are whole, clean and green at once, or says in one line why it makes none."""
+"""The template makes complete packages whose checks pass, or refuses in one line with the reason."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def baked(request, bake, tmp_path_factory):
 
 
 def run(*command, cwd, code=0, **environ):
-    """Run a command, and show what it said if it ended with another exit code."""
+    """Run a command, and print its output if it ended with another exit code."""
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("FLOWHOOKS_", "PYTHON", "PYTEST"))
     }
@@ -82,7 +82,7 @@ def run(*command, cwd, code=0, **environ):
 
 
 def test_every_file_is_there_and_can_be_read(baked):
-    """The files are those that the README lists; each is TOML, JSON, YAML or Python as its name says."""
+    """The files are those that the README lists; each parses as TOML, JSON, YAML or Python, as named."""
     files = baked.files
     assert set(files) == {name.format(module=baked.module) for name in FILES}
     for name, text in files.items():
@@ -97,7 +97,7 @@ def test_every_file_is_there_and_can_be_read(baked):
 
 
 def test_the_workflow_is_what_a_person_would_type(baked):
-    """The workflow is YAML, asks for each Python by its name, and runs what the README says."""
+    """The workflow is YAML, names each Python version, and runs the commands of the README."""
     workflow = yaml.safe_load(baked.files[".github/workflows/test.yml"])
     steps = workflow["jobs"]["test"]["steps"]
     assert {"python-version": "${{ matrix.python }}"} in [step.get("with") for step in steps]
@@ -106,7 +106,7 @@ def test_the_workflow_is_what_a_person_would_type(baked):
 
 
 def test_answers_stand_where_they_belong_as_they_were_given(baked):
-    """Whatever characters they have, domain, author, class and key come out of the files as they were put in."""
+    """Domain, author, class and key with any characters are read from the files unchanged."""
     given = baked.given
     project = tomllib.loads(baked.files["pyproject.toml"])["project"]
     assert project["description"] == f"{given['domain']}: a flowhooks plugin."
@@ -126,21 +126,21 @@ def test_answers_stand_where_they_belong_as_they_were_given(baked):
 
 
 def test_nothing_is_to_be_mended_by_ruff(baked):
-    """The package's own rules find nothing, and the formatter changes nothing, however long the names are."""
+    """With any length of names, the package's own rules find nothing and the formatter changes nothing."""
     run(sys.executable, "-m", "ruff", "check", "--no-cache", cwd=baked.folder)
     run(sys.executable, "-m", "ruff", "format", "--check", "--no-cache", cwd=baked.folder)
 
 
 @pytest.mark.parametrize("name", ["both", "Chinese"])
 def test_types_are_right(name, bake, tmp_path, request):
-    """mypy, strict as the package has it, finds nothing in the code nor in the tests."""
+    """Strict mypy with the package's settings finds nothing in the code or the tests."""
     baked = bake(tmp_path, **ANSWERS[name])
     cache = request.config.cache.mkdir("mypy-of-the-template")
     run(sys.executable, "-m", "mypy", "--cache-dir", cache, cwd=baked.folder)
 
 
 def test_what_pip_compiles_is_not_part_of_it(bake, tmp_path):
-    """An installed template has been compiled as far as it is Python; a package made of it has no trace of that."""
+    """Compiled files of an installed template are not copied into a package."""
     template = shutil.copytree(TEMPLATE, tmp_path / "template")
     compileall.compile_dir(template, quiet=2)
     assert list(template.rglob("*.pyc"))
@@ -153,7 +153,7 @@ def test_what_pip_compiles_is_not_part_of_it(bake, tmp_path):
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """An environment of its own, which sees the packages of this one, and flowhooks."""
+    """An environment that sees this environment's packages and flowhooks."""
     home = tmp_path_factory.mktemp("environment")
     venv.create(home, with_pip=False, symlinks=True)
     (packages,) = home.glob("lib/python*/site-packages")
@@ -163,7 +163,7 @@ def environment(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["both", pytest.param("Chinese", marks=pytest.mark.long)])
 def test_green_at_once(name, bake, tmp_path, environment):
-    """Installed as it is, with nothing but what flowhooks brings and pytest, every test of the package passes."""
+    """Every test of the installed package passes with only flowhooks' requirements and pytest."""
     baked = bake(tmp_path, **ANSWERS[name])
     pip = (sys.executable, "-m", "pip", "--python", environment)
     run(*pip, "install", "--no-deps", "--no-build-isolation", "--no-index", "-e", ".", cwd=baked.folder)
@@ -224,13 +224,13 @@ PACKAGES = {
 
 @pytest.mark.parametrize(("domain", "package"), PACKAGES.items())
 def test_what_a_package_is_called(domain, package, bake, tmp_path):
-    """Where no name is given, one in ASCII is made of the domain, whatever script that is in."""
+    """The default package name is ASCII, made from a domain in any script."""
     assert bake(tmp_path, domain=domain, process_key="k").folder.name == package
 
 
 @pytest.mark.parametrize(("answers", "words"), REFUSED.values(), ids=REFUSED)
 def test_answers_that_are_refused(answers, words, refuse, tmp_path):
-    """One line says what is wrong with which answer, and nothing is left behind, neither there nor beside it."""
+    """One line names the wrong answer and the reason, and no file is left, neither there nor beside it."""
     into = tmp_path / "here/there"
     into.mkdir(parents=True)
     fit = {} if answers.keys() & {"callback_class", "process_key"} or not answers else {"process_key": "k"}
@@ -240,7 +240,7 @@ def test_answers_that_are_refused(answers, words, refuse, tmp_path):
 
 
 def test_what_is_there_is_not_touched(refuse, bake, tmp_path):
-    """A folder of the package's name is left as it is."""
+    """An existing folder of the package's name does not change."""
     mine = tmp_path / "flowhooks-leave/pyproject.toml"
     mine.parent.mkdir()
     mine.write_text("mine")
@@ -249,7 +249,7 @@ def test_what_is_there_is_not_touched(refuse, bake, tmp_path):
 
 
 def test_answers_that_are_typed(tmp_path):
-    """The command of cookiecutter itself asks for each in words; what looks like Jinja is not run, but refused."""
+    """The cookiecutter command asks each question in words; answers that look like Jinja are refused, not run."""
     (tmp_path / "config.json").write_text(
         json.dumps({"replay_dir": str(tmp_path / "replay"), "cookiecutters_dir": str(tmp_path)})
     )
@@ -294,7 +294,7 @@ def new(into, answers):
 
 @pytest.mark.parametrize("answers", ANSWERS.values(), ids=ANSWERS)
 def test_the_command_makes_what_the_template_makes(answers, bake, tmp_path):
-    """Answers that one accepts are accepted by the other, and become the same files."""
+    """The command and the template accept the same answers and make the same files."""
     for name in ("command", "template"):
         (tmp_path / name).mkdir()
     result = new(tmp_path / "command", answers)
@@ -305,7 +305,7 @@ def test_the_command_makes_what_the_template_makes(answers, bake, tmp_path):
 
 @pytest.mark.parametrize("answers", [answers for answers, _ in REFUSED.values()], ids=REFUSED)
 def test_the_command_refuses_what_the_template_refuses(answers, tmp_path):
-    """Answers that the template refuses are refused by the command, too, which leaves nothing behind."""
+    """The command refuses the answers that the template refuses, and leaves no file."""
     fit = {} if answers.keys() & {"callback_class", "process_key"} or not answers else {"process_key": "k"}
     result = new(tmp_path, answers | fit)
     assert result.exit_code == 2

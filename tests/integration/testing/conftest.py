@@ -1,4 +1,4 @@
-"""Fixtures that the tests of the test kit share."""
+"""Fixtures shared by the tests of the test kit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real flowhooks for a plugin's tests: what it is asked, what it answers, and what it says when a test is wrong."""
+"""A real flowhooks for a plugin's tests: its calls, its answers, and its errors for wrong tests."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def app_of(clock, tmp_path_factory):
 
 
 def troubles(logged):
-    """The warnings and errors of a log, without the one that each new ledger brings."""
+    """The warnings and errors of a log, without the one of each new ledger."""
     return [
         entry for entry in logged if entry["log_level"] in {"warning", "error"} and entry["event"] != "ledger_created"
     ]
 
 
 def test_installed_plugins_are_not_loaded(app_of, make_plugin, logged):
-    """Where the plugin under test is installed, too, only what is given is there: no quarantine, no alert of one."""
+    """Only given plugins are loaded, even if the tested plugin is installed, too."""
     alerts = []
 
     def alert_raised(alert):
@@ -60,7 +60,7 @@ def test_installed_plugins_are_not_loaded(app_of, make_plugin, logged):
 
 
 def test_no_plugin_at_all_is_no_warning(app_of, logged):
-    """An app without plugins parks what comes, and logs nothing that its author would look into."""
+    """An app without plugins parks events, and logs nothing to investigate."""
     app = app_of()
     assert app.post("17", processDefinitionKey="leave").status == 202
     assert troubles(logged) == []
@@ -70,7 +70,7 @@ SILENT = OSError("payroll does not answer")
 
 
 def failing(times, error=SILENT, **given):
-    """A handler that fails the first times; it counts its attempts in `attempts`."""
+    """A handler that fails a number of times, and counts its attempts in `attempts`."""
     attempts = []
 
     @handler(process_key="leave", name="grant", **given)
@@ -85,7 +85,7 @@ def failing(times, error=SILENT, **given):
 
 
 def test_a_call_back_goes_the_whole_way(app_of):
-    """An answer as the engine gets it, and the delivery, the event and its result as the ledger has them."""
+    """The answer is as for an engine; delivery, event and result are as in the ledger."""
     grant, attempts = failing(0)
     app = app_of(grant)
     answer = app.post("17", processDefinitionKey="leave", businessKey="L-1")
@@ -112,7 +112,7 @@ def test_a_refusal_is_what_the_engine_gets(app_of):
 
 
 def test_a_retry_runs_when_the_clock_is_moved(app_of):
-    """The answer does not wait for a time that cannot come; the retry runs as soon as it has come."""
+    """The answer does not wait for a future time; the retry runs once the clock is moved to it."""
     grant, attempts = failing(1, retry=Retry())
     app = app_of(grant)
     answer = app.post("17", processDefinitionKey="leave")
@@ -130,7 +130,7 @@ def test_a_retry_runs_when_the_clock_is_moved(app_of):
 
 
 def test_everything_is_settled(app_of):
-    """`settle` goes from one due time to the next: all attempts of a handler that fails, and those of others."""
+    """`settle` moves from one due time to the next, and runs all attempts of failing and other handlers."""
     never, attempts = failing(99, retry=Retry(attempts=4))
     app = app_of(never)
     answers = [app.post(str(number), processDefinitionKey="leave") for number in range(2)]
@@ -143,7 +143,7 @@ def test_everything_is_settled(app_of):
 
 @pytest.fixture
 def blocked(app_of):
-    """Two events of one business key, of which the first one failed and waits: the app, both answers, the attempts."""
+    """Two events of one business key, the first of which failed and waits: the app, both answers, the attempts."""
     grant, attempts = failing(1, order_by="business_key", retry=Retry(jitter=0))
     app = app_of(grant)
     return app, *(app.post(name, processDefinitionKey="leave", businessKey="B") for name in ("1", "2")), attempts
@@ -151,7 +151,7 @@ def blocked(app_of):
 
 @pytest.mark.parametrize("which", [(), (0,), (1,), (0, 1)], ids=["all", "first", "second", "both"])
 def test_an_ordered_handler_is_settled_too(blocked, which):
-    """The clock moves to the retry of the delivery in front, and what is blocked behind it runs after it."""
+    """The clock moves to the first delivery's retry, and the blocked one runs after it."""
     app, first, second, attempts = blocked
     assert app.delivery(second.event_id).blocked_by == first.event_id
     app.settle(*([first, second][number].event_id for number in which))
@@ -163,7 +163,7 @@ def test_an_ordered_handler_is_settled_too(blocked, which):
 
 
 def test_it_is_said_what_blocks_a_delivery(blocked):
-    """Waiting for a blocked delivery fails at once, and names the event in front and how far to move the clock."""
+    """Waiting for a blocked delivery fails at once, with the blocking event and the time to move the clock."""
     app, first, second, attempts = blocked
     message = rf"in attempt 0: it is blocked by event {first.event_id}, which is waiting: .* in 5 seconds"
     with pytest.raises(AssertionError, match=message + r".*call advance\(5\)"):
@@ -174,7 +174,7 @@ def test_it_is_said_what_blocks_a_delivery(blocked):
 
 
 def test_what_is_blocked_by_an_unknown_delivery_ends_the_settling(app_of):
-    """A delivery behind one that waits for an operator does not go on by itself, and the message says why."""
+    """A delivery blocked by one that needs an operator stays blocked, and the message says why."""
     entered, go_on = threading.Event(), threading.Event()
 
     @handler(process_key="leave", order_by="business_key")
@@ -199,7 +199,7 @@ def test_what_is_blocked_by_an_unknown_delivery_ends_the_settling(app_of):
 
 
 def test_a_probe_that_cannot_tell_ends_the_settling(app_of):
-    """A delivery whose probe never knows stays unknown, and `settle` does not go on asking."""
+    """A delivery whose probe never answers stays unknown, and `settle` ends."""
     entered = threading.Event()
     go_on = threading.Event()
     asked = []
@@ -268,7 +268,7 @@ def test_a_plugin_is_called_as_it_is_when_installed(app_of, tmp_path):
 
 
 def test_names_of_plugins(app_of, module):
-    """A module has its own name, objects have numbers, handlers are together; a name can be chosen."""
+    """A module has its own name, objects are numbered, handlers form one plugin; a name can be given."""
     leave = module(
         "leave",
         """
@@ -293,7 +293,7 @@ def test_names_of_plugins(app_of, module):
 
 
 def test_an_engine_with_a_credential(app_of):
-    """A handler that listens to one engine gets its callbacks, and not another's."""
+    """A handler that listens to one engine gets only its callbacks."""
 
     @handler(every=True, source="hr")
     def grant(event): ...
@@ -309,7 +309,7 @@ def test_an_engine_with_a_credential(app_of):
 
 
 def test_members_that_are_called_like_arguments(app_of):
-    """A body may have members called kind, wait or source."""
+    """A body may have members named kind, wait or source."""
     app = app_of(failing(0)[0])
     answer = app.post("1", processDefinitionKey="leave", also={"kind": "annual", "wait": 1}, days=3)
     assert app.event(answer.event_id).data == {
@@ -321,7 +321,7 @@ def test_members_that_are_called_like_arguments(app_of):
 
 
 def test_what_nobody_wants_is_parked(app_of):
-    """It is listed, and asking for its delivery says what was sent and what the handlers listen to."""
+    """A parked event is listed; requesting its delivery reports the sent members and the handlers' selectors."""
     app = app_of(failing(0)[0])
     answer = app.post("1", processDefinitionKey="leaf")
     assert answer.status == 202
@@ -352,7 +352,7 @@ def approvals(app_of):
 
 
 def test_only_an_approved_one_is_run(approvals):
-    """The conclusion is a member of the body; what ends otherwise is dismissed, and it is said why."""
+    """The conclusion is a member of the body; other conclusions are dismissed with the reason."""
     answer = approvals.post("1", processDefinitionKey="leave", conclusion="approved", days=3)
     assert approvals.delivery(answer.event_id).result == "approved"
     assert approvals.why_not(answer.event_id) == ""
@@ -369,7 +369,7 @@ def test_only_an_approved_one_is_run(approvals):
 
 
 def test_why_an_event_is_parked(approvals):
-    """Because a condition cannot be decided, or no handler is there for it."""
+    """An event is parked because a condition is undecided or no handler matches."""
     answer = approvals.post("3", processDefinitionKey="leave")
     assert answer.status == 202
     assert "because a handler's condition cannot be decided\n" in approvals.why_not(answer.event_id)
@@ -382,7 +382,7 @@ def test_why_an_event_is_parked(approvals):
 
 
 def test_a_quarantined_plugin_is_said_at_once(module):
-    """The reason and the plugin's own traceback come with the error."""
+    """The error has the reason and the plugin's own traceback."""
     broken = module(
         "broken",
         """
@@ -402,13 +402,13 @@ def test_a_quarantined_plugin_is_said_at_once(module):
 
 @pytest.mark.parametrize("thing", [None, "contracts", dict, lambda event: None])
 def test_what_is_no_plugin_is_refused(thing):
-    """A name, a class or a function that @handler has not seen is no plugin."""
+    """A name, a class or a function without @handler is no plugin."""
     with pytest.raises(FlowhooksError, match="handlers made by @handler, not"):
         AppHarness(thing)
 
 
 def test_a_section_of_nobody_is_refused():
-    """Settings for a plugin that is not there are a slip, and so are two plugins of one name."""
+    """Settings for a missing plugin and two plugins of one name are refused."""
     with pytest.raises(FlowhooksError, match=r"there is no plugin 'leave'; the plugins are handlers"):
         AppHarness(failing(0)[0], settings={"leave": {}})
     with pytest.raises(FlowhooksError, match="two plugins would have the name 'handlers'"):
@@ -416,7 +416,7 @@ def test_a_section_of_nobody_is_refused():
 
 
 def test_what_has_no_effect_is_a_warning(module):
-    """A hook that lacks its mark, and settings that nobody takes, are what pytest shows as warnings."""
+    """An unmarked hook and unused settings are warnings that pytest shows."""
     leave = module(
         "forgetful",
         """
@@ -433,7 +433,7 @@ def test_what_has_no_effect_is_a_warning(module):
 
 
 def test_a_wait_in_vain_says_what_is_instead(app_of):
-    """The expected and the present state, the error with its traceback, and the next step; at once."""
+    """The error has the expected and the present state, the traceback and the next step, at once."""
     grant, _ = failing(1, retry=Retry())
     app = app_of(grant)
     event_id = app.post("1", processDefinitionKey="leave").event_id
@@ -455,7 +455,7 @@ def test_a_wait_in_vain_says_what_is_instead(app_of):
 
 
 def test_a_wait_for_what_still_runs_ends(app_of):
-    """A handler that does not come to an end is waited for as long as was said."""
+    """A wait for a handler that does not end has the given timeout."""
     go_on = threading.Event()
 
     @handler(process_key="leave")
@@ -487,7 +487,7 @@ def test_a_settled_delivery_is_not_waited_for(app_of, error, state, said):
 
 
 def test_several_deliveries_have_to_be_told_apart(app_of):
-    """An event with two deliveries is asked for with the handler's name; a wrong name is said."""
+    """A delivery of an event with two needs the handler's name; a wrong name is reported."""
     grant = failing(0)[0]
 
     @handler(process_key="leave")
@@ -503,7 +503,7 @@ def test_several_deliveries_have_to_be_told_apart(app_of):
 
 
 def test_the_books_are_checked_at_the_end():
-    """A ledger that somebody has changed is found out when the app is closed."""
+    """A ledger that was changed from outside is reported when the app is closed."""
     app = AppHarness(failing(0)[0])
     app.post("1", processDefinitionKey="leave")
     with closing(sqlite3.connect(app.folder / "flowhooks.db", timeout=20)) as connection, connection:
@@ -515,7 +515,7 @@ def test_the_books_are_checked_at_the_end():
 
 
 def test_books_that_cannot_be_read_do_not_balance():
-    """A ledger that a test has removed is that test's failure, as any other that does not balance."""
+    """A ledger that the test removed is the test's failure, like counts that do not balance."""
     app = AppHarness(failing(0)[0])
     (app.folder / "flowhooks.db").unlink()
     with pytest.raises(AssertionError, match=r"counts of the ledger .* do not balance.*there is no database"):
@@ -524,7 +524,7 @@ def test_books_that_cannot_be_read_do_not_balance():
 
 
 def test_a_handler_that_does_not_end_is_said(monkeypatch, eventually):
-    """A handler that still runs is named, by `settle`, at the end, and by the handler of a crashed app, too."""
+    """A running handler is named by `settle`, at the end, and also if its app crashed."""
     go_on = threading.Event()
 
     @handler(process_key="leave")
@@ -552,7 +552,7 @@ def test_a_handler_that_does_not_end_is_said(monkeypatch, eventually):
 
 
 def test_it_is_a_context_manager():
-    """It is closed at the end, and what failed inside is what is raised."""
+    """The app is closed at the end, and an exception inside is raised."""
     with AppHarness(failing(0)[0]) as app:
         assert app.post("1", processDefinitionKey="leave").status == 200
     assert not app.folder.exists()

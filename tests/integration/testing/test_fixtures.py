@@ -1,4 +1,4 @@
-"""The pytest plugin: found by itself, cheap where nobody uses it, and it says when something is wrong at the end."""
+"""The pytest plugin: found automatically, cheap if unused, and it reports faults at the end of a test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HANDLER = """
 
 
 def test_the_fixtures_are_found_by_themselves(pytester):
-    """A test that asks for the fixtures runs without a conftest, with every warning an error."""
+    """A test with the fixtures runs without a conftest, with every warning an error."""
     pytester.makeini("[pytest]\nfilterwarnings = error\n")
     pytester.makepyfile(
         HANDLER
@@ -40,7 +40,7 @@ def test_the_fixtures_are_found_by_themselves(pytester):
 
 
 def test_a_project_without_flowhooks_notices_nothing(pytester):
-    """Where no test asks for the fixtures, nothing of the kit and of the server is imported."""
+    """If no test uses the fixtures, no module of the kit or the server is imported."""
     pytester.makeini("[pytest]\nfilterwarnings = error\n")
     pytester.makepyfile(
         """
@@ -56,7 +56,7 @@ def test_a_project_without_flowhooks_notices_nothing(pytester):
 
 
 def test_books_that_do_not_balance_are_an_error_at_the_end(pytester):
-    """All apps are closed, and what is wrong with one is said by the test that opened it."""
+    """All apps are closed, and a fault is reported for the test that opened the app."""
     pytester.makepyfile(
         HANDLER
         + """
@@ -79,7 +79,7 @@ def test_books_that_do_not_balance_are_an_error_at_the_end(pytester):
 
 
 def test_failures_point_into_the_test(pytester):
-    """A wait in vain shows the line of the test, not the kit's own code."""
+    """A failed wait shows the line of the test, not the kit's own code."""
     pytester.makepyfile(
         HANDLER
         + """
@@ -98,7 +98,7 @@ def test_failures_point_into_the_test(pytester):
 
 
 def test_the_names_are_loaded_when_they_are_asked_for():
-    """The package lists its names, gives each, and refuses others; to import it costs next to nothing."""
+    """The package lists its names, provides each, refuses others, and is cheap to import."""
     code = """
 import sys
 import flowhooks.testing as kit

@@ -1,4 +1,4 @@
-"""The test kit on PostgreSQL: for handlers that write together with their outcome."""
+"""The test kit on PostgreSQL, for handlers whose rows are committed together with their outcome."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BOOK = text("INSERT INTO booked_leave (flow) VALUES (:flow)")
 
 @handler(process_key="leave", retry=Retry())
 def grant(event, delivery):
-    """Book the leave; nothing but the transaction keeps it from being booked twice."""
+    """Book the leave; only the transaction prevents a second booking."""
     with delivery.transaction() as connection:
         flow = {"flow": event.flow_instance_id}
         connection.execute(BOOK, flow)
@@ -27,7 +27,7 @@ def grant(event, delivery):
 
 @pytest.fixture
 def business(postgresql_url):
-    """A connection to the database, with a table of the business's own."""
+    """A connection to the database, with a business table."""
     with psycopg.connect(postgresql_url, autocommit=True) as connection:
         connection.execute("CREATE TABLE booked_leave (flow text)")
         yield connection
@@ -35,18 +35,18 @@ def business(postgresql_url):
 
 
 def schemas(connection):
-    """The schemas that the kit has made and not removed."""
+    """The schemas that the kit created and did not remove."""
     return connection.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'flowhooks_test_%'").fetchall()
 
 
 def booked(connection, event):
-    """How often the leave of an event was booked."""
+    """The number of bookings of an event's leave."""
     query = "SELECT count(*) FROM booked_leave WHERE flow = %s"
     return connection.execute(query, (event.flow_instance_id,)).fetchone()[0]
 
 
 def test_each_app_has_a_ledger_of_its_own(business, postgresql_url):
-    """The same callback is new to each, and nothing is left in the database but what the handler wrote."""
+    """The same callback is new to each app, and only the handler's rows stay in the database."""
     for _ in range(2):
         with AppHarness(grant, database=postgresql_url) as app:
             answer = app.post("1", processDefinitionKey="leave")
@@ -58,7 +58,7 @@ def test_each_app_has_a_ledger_of_its_own(business, postgresql_url):
 
 
 def test_what_runs_when_it_crashes_writes_nothing(business, postgresql_url):
-    """It goes on in its thread, as always, and does not commit."""
+    """After a simulated crash a running handler continues in its thread, and does not commit."""
     entered, go_on = threading.Event(), threading.Event()
 
     @handler(process_key="leave", retry=Retry())
@@ -81,7 +81,7 @@ def test_what_runs_when_it_crashes_writes_nothing(business, postgresql_url):
 
 @pytest.mark.parametrize("lines", [4, pytest.param(20, marks=pytest.mark.long)])
 def test_exactly_once_whatever_happens(business, postgresql_url, lines):
-    """A handler with no more than the transaction passes all that the kit has."""
+    """A handler with only the transaction passes all scenarios of the kit."""
     report = exactly_once(
         grant,
         done=lambda event: booked(business, event),
@@ -94,14 +94,14 @@ def test_exactly_once_whatever_happens(business, postgresql_url, lines):
 
 
 def test_it_must_be_a_database_on_postgresql():
-    """Another URL is refused in one sentence, and one that cannot be reached leaves nothing behind."""
+    """Another URL is refused in one sentence, and an unreachable one leaves nothing behind."""
     for wrong in ("sqlite:///x.db", "postgresql:", "nonsense"):
         with pytest.raises(SettingsError, match="database= must be a PostgreSQL URL"):
             AppHarness(grant, database=wrong)
 
 
 def test_on_sqlite_such_a_handler_fails(flowhooks_app):
-    """And says what it needs."""
+    """On SQLite the handler fails with the requirement."""
     app = flowhooks_app(grant)
     answer = app.post("1", processDefinitionKey="leave", wait=0)
     assert "needs a ledger on PostgreSQL" in app.wait_for(answer.event_id, "waiting", attempt=1).error

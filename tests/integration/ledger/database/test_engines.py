@@ -32,7 +32,7 @@ def pragma(connection, name):
 
 
 def test_what_is_written_is_durable(engines):
-    """The writing connection syncs at every commit (2 is FULL) to a write-ahead log, and minds foreign keys."""
+    """The writing connection syncs the write-ahead log at every commit (2 is FULL), and checks foreign keys."""
     with engines[0].connect() as connection:
         assert pragma(connection, "journal_mode") == "wal"
         assert pragma(connection, "synchronous") == 2
@@ -41,7 +41,7 @@ def test_what_is_written_is_durable(engines):
 
 @pytest.mark.parametrize("lent", [0, 2])
 def test_what_is_written_to_postgresql_is_durable(postgresql_url, lent):
-    """Each COMMIT waits until the log is on the disk, also where the URL asks for less."""
+    """Each COMMIT waits until the log is on the disk, even if the URL requests less."""
     asks = f"{postgresql_url}{'&' if '?' in postgresql_url else '?'}options=-csynchronous_commit%3Doff"
     writing = database.open_engine(asks, writing=True, handler_sessions=lent)
     with writing.connect() as connection:
@@ -50,7 +50,7 @@ def test_what_is_written_to_postgresql_is_durable(postgresql_url, lent):
 
 
 def test_there_is_one_writing_connection(engines):
-    """Nobody writes beside the writer: there is no second connection for it."""
+    """The writer has the only writing connection."""
     writing, _ = engines
     with writing.connect():
         assert writing.pool.size() == 1
@@ -58,13 +58,13 @@ def test_there_is_one_writing_connection(engines):
 
 
 def test_a_reader_cannot_write(engines):
-    """A connection for reading refuses to write."""
+    """A reading connection refuses writes."""
     with engines[1].connect() as connection, pytest.raises(OperationalError, match="readonly"):
         connection.exec_driver_sql("INSERT INTO words VALUES ('x')")
 
 
 def test_a_reader_sees_one_moment(engines):
-    """Within one connection for reading everything is as it was at its first look."""
+    """A reading connection keeps the snapshot of its first query."""
     writing, reading = engines
     with reading.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM words").scalar_one() == 0
@@ -91,7 +91,7 @@ def test_a_failed_transaction_leaves_nothing(engines):
 
 
 def test_a_batch_of_rows_is_a_table(engines):
-    """Rows handed over as JSON come out with their types, their nulls and their order."""
+    """Rows passed as JSON keep their types, nulls and order."""
     rows = database.row_array("given", number=Integer, text=Text)
     values = [[1, "a'b"], [2, None], [None, ""], [-(2**62), '\U0001f40d \n\\" 日本'], [0, "1"]]
     with engines[1].connect() as connection:
@@ -101,7 +101,7 @@ def test_a_batch_of_rows_is_a_table(engines):
 
 
 def test_a_batch_of_keys_is_a_list(engines):
-    """Keys handed over as JSON can be looked up with IN, however many there are."""
+    """Any number of keys passed as JSON can be looked up with IN."""
     with engines[0].begin() as connection:
         connection.exec_driver_sql("INSERT INTO words VALUES ('a'), ('b'), ('1')")
     with engines[1].connect() as connection:
@@ -111,13 +111,13 @@ def test_a_batch_of_keys_is_a_list(engines):
 
 
 def test_the_file_of_an_url(tmp_path):
-    """The file's name is read out of an URL as SQLAlchemy opens it; a database that is no file has none."""
+    """The file's name is read from the URL as SQLAlchemy opens it; a database without a file has none."""
     assert database.database_file(f"sqlite:///{tmp_path}/f.db") == tmp_path / "f.db"
     assert database.database_file("sqlite://") is None
 
 
 def test_a_sound_file_and_a_broken_one(engines, tmp_path):
-    """The check of a file says nothing of a sound one, and in one line what is wrong with a broken one."""
+    """The check of a file reports nothing for an intact one, and one line for a damaged one."""
     writing, reading = engines
     with writing.begin() as connection:
         for number in range(300):
@@ -160,12 +160,12 @@ def test_keys_are_ordered_by_their_bytes_everywhere():
     ],
 )
 def test_which_urls_name_the_same_database(one, other, same):
-    """It applies to every user that opens the database."""
+    """URLs with the same host, port and name are the same database, for any user."""
     assert database.is_same_database(one, other) is same
 
 
 def test_an_url_that_cannot_be_read_is_told_from_one_that_can():
-    """Before anything says why, for that could repeat a password."""
+    """An invalid URL is recognised without a message, which could repeat a password."""
     assert database.is_readable("postgresql://u:secret@h:5432/a")
     assert not database.is_readable("postgresql://u:secret@h:port/a")
     assert not database.is_readable("postgresql:")

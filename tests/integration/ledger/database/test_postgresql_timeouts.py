@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL that break while an answer is waited for."""
+"""Connections to PostgreSQL that break while a reply is awaited."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flowhooks.ledger.database import open_engine
 
 
 def test_what_breaks_while_an_answer_is_waited_for_is_closed(postgresql_url, monkeypatch, caplog):
-    """Or it would be taken for one that can be asked to roll back, whose refusal then stood in the log."""
+    """A broken connection is closed; a rollback on it would only log another error."""
 
     def wait(steps, *_args, **_kwargs):
         next(steps)  # the question is on its way
@@ -34,7 +34,7 @@ def test_what_breaks_while_an_answer_is_waited_for_is_closed(postgresql_url, mon
 
 
 def test_what_the_server_refuses_closes_nothing(postgresql_url):
-    """Only a question without an answer does."""
+    """A connection is closed only after a statement without a reply."""
     engine = open_engine(postgresql_url, writing=False, statement_timeout=5)
     try:
         with engine.connect() as line:
@@ -59,7 +59,7 @@ def test_what_the_server_refuses_closes_nothing(postgresql_url):
     ],
 )
 def test_whoever_falls_silent_in_a_transaction_is_to_be_ended_by_the_server(postgresql_url, kind, ended_after):
-    """Behind a proxy that goes on by itself it hears of nothing: locks, and what cannot be cleared away, would stay."""
+    """PostgreSQL ends idle transactions, because behind a proxy it keeps the locks of a client that is gone."""
     engine = open_engine(postgresql_url, **kind)
     try:
         with engine.connect() as line:

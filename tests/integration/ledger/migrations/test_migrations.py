@@ -1,4 +1,4 @@
-"""Migrations: they make what the tables say, and what is not ours or is newer is refused and left as it is."""
+"""Migrations create the schema of `tables.py`; a foreign or newer database is refused and unchanged."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def writing(tmp_path):
 
 
 def test_the_newest_migration_is_the_one_we_know():
-    """HEAD, which spares a start from loading Alembic, is what Alembic says; and there is one line of migrations."""
+    """HEAD, with which a start need not load Alembic, is Alembic's head; there is one line of migrations."""
     assert ScriptDirectory.from_config(runner._config()).get_heads() == [runner.HEAD]
 
 
@@ -77,12 +77,12 @@ def two_engines(request, tmp_path):
 
 
 def is_of_columns(engine, index):
-    """Whether an index is on columns only, or of a database that says which expressions its indexes are on."""
+    """Whether an index is on columns only, or its database reports the expressions of indexes."""
     return engine.dialect.name != "sqlite" or all(isinstance(one, Column) for one in index.expressions)
 
 
 def test_migrations_make_what_the_tables_say(two_engines):
-    """After all migrations nothing differs from what `tables.py` says, as Alembic sees it, on either database.
+    """After all migrations Alembic finds no difference to `tables.py`, on either database.
 
     Comments on columns are for readers of `tables.py` only.
     """
@@ -100,7 +100,7 @@ def test_migrations_make_what_the_tables_say(two_engines):
 
 
 def test_migrations_make_the_very_tables_and_indexes_on_postgresql(two_engines):
-    """Objects that Alembic does not compare, such as conditions and expressions of indexes, are the same, too."""
+    """Properties that Alembic does not compare, such as conditions and expressions of indexes, are equal, too."""
     migrated, direct = two_engines
     if migrated.dialect.name != "postgresql":
         pytest.skip("SQLite's statements are compared as they are")
@@ -124,7 +124,7 @@ def test_migrations_make_the_very_tables_and_indexes_on_postgresql(two_engines):
 
 
 def test_migrations_make_the_very_statements_that_the_tables_make(writing, tmp_path):
-    """Objects that Alembic does not compare, such as WITHOUT ROWID and partial indexes, are the same, too."""
+    """Properties that Alembic does not compare, such as WITHOUT ROWID and partial indexes, are equal, too."""
 
     def made(file):
         with closing(sqlite3.connect(file)) as connection:
@@ -142,13 +142,13 @@ def test_migrations_make_the_very_statements_that_the_tables_make(writing, tmp_p
 
 
 def test_a_new_database_is_made_and_then_left_alone(writing):
-    """The first time every migration is applied, the second time none."""
+    """The first run applies every migration, the second none."""
     assert runner.upgrade(writing) == (None, runner.HEAD)
     assert runner.upgrade(writing) == (runner.HEAD, runner.HEAD)
 
 
 def test_a_migration_that_breaks_off_leaves_nothing(writing, monkeypatch):
-    """Migrations are one transaction: when one fails, the database is as it was, and the next start does it."""
+    """If a migration fails, its transaction leaves the database unchanged, and the next start repeats it."""
     from alembic import command
 
     real = command.upgrade
@@ -191,7 +191,7 @@ FOREIGN = {
 
 @pytest.mark.parametrize("what", FOREIGN)
 def test_a_database_that_is_not_ours_is_refused_and_left_as_it_is(tmp_path, what):
-    """Neither reading nor upgrading changes a byte of it, and it is named."""
+    """A foreign database is named, and neither reading nor upgrading changes a byte."""
     file = make(tmp_path / "foreign.db", *FOREIGN[what])
     before = hashlib.sha256(file.read_bytes()).digest()
     for opening in (Reader, upgrade):
@@ -201,7 +201,7 @@ def test_a_database_that_is_not_ours_is_refused_and_left_as_it_is(tmp_path, what
 
 
 def test_a_newer_database_is_refused(tmp_path, new_database):
-    """A database that a newer version wrote is refused, with both versions, and left as it is."""
+    """A database of a newer version is refused with both versions, and unchanged."""
     file = make(tmp_path / "newer.db")
     file.write_bytes(new_database.read_bytes())
     make(file, "UPDATE alembic_version SET version_num = '9999'")
@@ -212,7 +212,7 @@ def test_a_newer_database_is_refused(tmp_path, new_database):
 
 @pytest.mark.parametrize("content", [b"not a database" * 300, b"listen = 1"])
 def test_what_is_no_database_is_refused(tmp_path, content):
-    """A file of something else is refused in one line, and left as it is."""
+    """A file that is no database is refused in one line, and unchanged."""
     file = tmp_path / "text.db"
     file.write_bytes(content)
     for opening in (Reader, upgrade):
@@ -222,7 +222,7 @@ def test_what_is_no_database_is_refused(tmp_path, content):
 
 
 def test_a_folder_is_no_database(tmp_path):
-    """A folder in the place of the file is refused in one line."""
+    """A folder at the file's path is refused in one line."""
     with pytest.raises(LedgerUnusable, match=r"^cannot use the database [^\n]+$"):
         upgrade(url(tmp_path))
 
@@ -233,7 +233,7 @@ RELEASED = sorted((Path(__file__).parents[3] / "data/released_ledgers").glob("*.
 
 @pytest.mark.parametrize("dump", [*RELEASED, None], ids=lambda dump: dump.stem if dump else "first migration")
 def test_a_ledger_that_a_released_version_filled_is_upgraded(tmp_path, dump, pending_migration):
-    """It is upgraded to this version, nothing of it is lost, and its counts balance."""
+    """A ledger of a released version is upgraded without loss, and its counts balance."""
     script = dump.read_text() if dump else dumped(tmp_path / "first.db")
     file = tmp_path / "released.db"
     with closing(sqlite3.connect(file)) as connection:
@@ -251,7 +251,7 @@ def test_a_ledger_that_a_released_version_filled_is_upgraded(tmp_path, dump, pen
 
 
 def dumped(file):
-    """A ledger of the first migration with an event in it, as SQLite dumps it."""
+    """A ledger of the first migration with an event, as SQLite dumps it."""
     from alembic import command
 
     engine = database.open_engine(url(file), writing=True)
@@ -272,7 +272,7 @@ def dumped(file):
 
 @pytest.fixture
 def full(house, listens):
-    """A ledger of this version with rows in every table, its handlers, and the events that somebody has to look at."""
+    """A ledger of this version with rows in every table, its handlers, and the events that need an operator."""
     handlers = [
         listens(fail, name="h"),
         listens(wait_for_nobody, name="ordered", process_key="order", order_by="business_key", retry=Retry()),
@@ -307,7 +307,7 @@ def full(house, listens):
 
 
 def rows(engine, tables):
-    """The contents of some tables of this database: sets of rows, by table."""
+    """The contents of some tables of this database: sets of rows by table."""
     with engine.connect() as connection:
         return {
             name: {frozenset(row.items()) for row in connection.execute(select(table)).mappings()}
@@ -316,7 +316,7 @@ def rows(engine, tables):
 
 
 def tables_of(engine):
-    """The tables of a database, as it has them."""
+    """The tables of a database."""
     found = MetaData()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Skipped unsupported reflection of expression-based index")
@@ -326,7 +326,7 @@ def tables_of(engine):
 
 @pytest.fixture
 def other(house, postgresql_server, tmp_path):
-    """Another database, with nothing in it: its URL."""
+    """The URL of another, empty database."""
     if not house.url:
         file = house.file
         yield url(tmp_path / "older.db")
@@ -340,7 +340,7 @@ def other(house, postgresql_server, tmp_path):
 
 
 def test_a_filled_ledger_is_upgraded_by_a_pending_migration(house, full, other, pending_migration):
-    """All its rows are there afterwards, unchanged, and a server continues with it."""
+    """All rows are unchanged after the upgrade, and a server continues with the ledger."""
     handlers, dead, parked = full
     newest, old = (database.open_engine(address, writing=True) for address in (house.address, other))
     before = runner.HEAD
@@ -366,7 +366,7 @@ def test_a_filled_ledger_is_upgraded_by_a_pending_migration(house, full, other, 
 
 
 def goes_on(house, address, handlers, dead, parked):
-    """A server finds what was there in an upgraded ledger, and takes what is new."""
+    """Check that a server finds the old data in an upgraded ledger, and accepts new callbacks."""
     if house.url:
         house.url = address
     else:
@@ -387,7 +387,7 @@ def goes_on(house, address, handlers, dead, parked):
 
 
 def fail(event):
-    """Fail for good."""
+    """Fail finally."""
     raise ValueError("no")
 
 

@@ -1,4 +1,4 @@
-"""Whether the kit finds out what is wrong with a handler, and finds nothing wrong with one that is right."""
+"""The kit finds the faults of wrong handlers, and none in correct ones."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ IN_TURN = "change places: the earlier event, which still ran first because it is
 
 @pytest.fixture
 def tried(module, world):
-    """Try a plugin whose handler `grant` is this code, killed at a few of its lines unless the test is about each."""
+    """Try a plugin whose handler `grant` is this code, killed at a few of its lines unless the test sets others."""
 
     def run(code, **given):
         lines = "\n".join(f"    {line}" if line else line for line in code.strip("\n").split("\n"))
@@ -96,12 +96,12 @@ def tried(module, world):
 
 
 def bad(report):
-    """The scenarios in which something was wrong, each with how often the work was done."""
+    """The scenarios with a fault, each with the number of times that the work was done."""
     return {(one.scenario, one.times, one.verdict) for one in report.findings if not one.ok}
 
 
 def test_a_handler_that_keeps_the_id_beside_its_work(tried):
-    """Work and delivery id in one transaction: once, whatever happens, and every scenario was tried."""
+    """With work and delivery id in one transaction, every scenario ran and did the work once."""
     report = tried(
         """
 @handler(process_key="leave", retry=Retry())
@@ -133,7 +133,7 @@ def grant(event, delivery):
 
 
 def test_a_handler_that_says_too_much(tried):
-    """`retry=` on work that is not safe to repeat: twice, if it is killed after it."""
+    """With `retry=` on work that is not idempotent, a kill after the work makes it twice."""
     report = tried(
         """
 @handler(process_key="leave", retry=Retry())
@@ -162,7 +162,7 @@ def grant(event):
     ],
 )
 def test_work_in_two_steps(tried, steps, times, verdict, words):
-    """The mark in a transaction of its own: twice or never, if it is killed, or fails, between the two."""
+    """With the mark in its own transaction, a kill or failure between the two makes the work twice or never."""
     report = tried(
         f"""
 @handler(process_key="leave", retry=Retry())
@@ -180,7 +180,7 @@ def grant(event, delivery):
 
 
 def test_what_is_only_kept_in_memory_is_forgotten(tried):
-    """A set in the plugin's module keeps duplicates away, but not past a kill."""
+    """A set in the plugin's module prevents duplicates, but not after a kill."""
     report = tried(
         """
 granted = set()
@@ -196,7 +196,7 @@ def grant(event, delivery):
 
 
 def test_the_memory_of_a_test_is_the_world_outside():
-    """A handler in a test's own module: what the test keeps stays, but for what it says is to be forgotten."""
+    """For a handler in a test module, the test's data survives except what the test marks."""
     granted, bookings = set(), []
 
     @handler(process_key="leave", retry=Retry())
@@ -213,7 +213,7 @@ def test_the_memory_of_a_test_is_the_world_outside():
 
 
 def test_a_handler_that_swallows_what_it_cannot_know(tried):
-    """It returns without an error, so that failed work is lost without a notice."""
+    """The handler returns without an error, so failed work is lost without a notice."""
     report = tried(
         """
 @handler(process_key="leave")
@@ -230,7 +230,7 @@ def grant(event):
 
 
 def test_a_handler_without_retry_is_held(tried):
-    """After a kill an operator has to decide: that is neither twice nor lost unseen, but not by itself either."""
+    """After a kill an operator must decide: the work is neither done twice nor silently lost."""
     report = tried(
         """
 @handler(process_key="leave")
@@ -251,7 +251,7 @@ def grant(event):
 
 
 def test_a_handler_that_counts_on_the_order(tried):
-    """It takes what comes late for out of date: of two events that change places, the earlier one's work is lost."""
+    """The handler ignores older events, so of two events in the wrong order the earlier one's work is lost."""
     report = tried(
         """
 newest = None
@@ -282,14 +282,14 @@ def grant(event, delivery):
     ],
 )
 def test_a_handler_whose_deliveries_take_turns(tried, order_by, said):
-    """Of one key the two events do not change places, and the report says that; of two keys they do."""
+    """Two events of one key keep their order, which the report says; events of two keys do not."""
     report = tried(ORDERED.replace("ORDER", order_by), lines=2)
     assert report.exactly_once, str(report)
     assert f"   1 x  succeeded  two events {said}\n" in str(report)
 
 
 def test_an_ordered_handler_that_counts_on_the_order_of_other_keys(tried):
-    """Events ordered by key may be lost all the same: each event of the kit has a key of its own."""
+    """Events ordered by key may still be lost, because each event of the kit has its own key."""
     report = tried(ORDERED.replace("ORDER", "business_key") + COUNTS_ON_THE_ORDER, lines=1)
     assert bad(report) == {("reordered", 0, "lost")}
     said = str(report)
@@ -297,12 +297,12 @@ def test_an_ordered_handler_that_counts_on_the_order_of_other_keys(tried):
 
 
 def test_an_ordered_handler_may_count_on_the_order_of_its_key(tried):
-    """An event that is lost where nothing is ordered is not lost here."""
+    """An event that is lost without ordering is not lost here."""
     assert tried(ORDERED.replace("ORDER", "process_key") + COUNTS_ON_THE_ORDER, lines=1).exactly_once
 
 
 def test_a_handler_that_gives_up_by_itself(tried):
-    """It depends on more than the event, silently: results without a known reason are reported, too."""
+    """A handler that depends on hidden state is reported with results of unknown cause."""
     report = tried(
         """
 first = None
@@ -321,7 +321,7 @@ def grant(event):
 
 
 def test_the_call_backs_that_come_again_do_come(tried, monkeypatch):
-    """Three one after the other, and as many as was said at the same moment, are all taken for the same event."""
+    """Three repeats in turn and the given number at once are all the same event."""
     came = {}
     judged = ExactlyOnceRunner._finding
 
@@ -363,7 +363,7 @@ def grant(event):
     ],
 )
 def test_probes(tried, answer, expected, words):
-    """A probe that looks leads to once; one that lies is found out, and one that cannot tell leaves it to people."""
+    """A correct probe gives one run; a wrong one is reported, and one without an answer needs an operator."""
     report = tried(
         f"""
 @handler(process_key="leave", retry=None, probe=lambda event, delivery: {answer})
@@ -378,7 +378,7 @@ def grant(event):
 
 
 def test_a_handler_that_catches_everything(tried):
-    """One that catches the simulated kill too goes on after it; that is said with what comes of it."""
+    """A handler that catches the simulated kill continues; the report says so with the effect."""
     report = tried(
         """
 @handler(process_key="leave", retry=Retry())
@@ -398,7 +398,7 @@ def grant(event, delivery):
 
 
 def test_locks_and_transactions_do_not_outlive_a_kill(tried):
-    """Locks in `with` and `finally`, and a transaction on a connection that is kept: nothing hangs, nothing is half."""
+    """Locks in `with` and `finally` and a transaction on an open connection are released after a kill."""
     report = tried(
         """
 lock = threading.Lock()
@@ -431,7 +431,7 @@ def grant(event, delivery):
 
 
 def test_the_wrappers_of_a_plugin_are_part_of_it(module, world):
-    """A kill after the function and before its plugin's wrapper has committed: the work is not done, and done again."""
+    """After a kill between the function and its plugin's committing wrapper, the work is not done, and repeated."""
     plugin = module(
         "wrapped",
         """
@@ -476,7 +476,7 @@ def test_the_wrappers_of_a_plugin_are_part_of_it(module, world):
 
 
 def test_many_lines_are_chosen_evenly(world):
-    """A handler of many lines is killed at as many as was said, the first and the last among them."""
+    """A long handler is killed at the given number of lines, including the first and the last."""
 
     @handler(process_key="leave", retry=Retry())
     def grant(event):
@@ -500,7 +500,7 @@ def test_many_lines_are_chosen_evenly(world):
     [("archive_contract", "test_flow_key"), pytest.param(None, "contract_announcement", marks=pytest.mark.long)],
 )
 def test_the_example_plugin(tmp_path, name, key):
-    """Both contract handlers are what their docstrings say: one may run twice, the other has a probe that knows."""
+    """Both contract handlers match their docstrings: one may run twice, the other has a correct probe."""
     files = {"database": str(tmp_path / "contracts.db"), "outbox": str(tmp_path / "outbox.txt")}
 
     def archived(event):
@@ -532,7 +532,7 @@ def test_the_example_plugin(tmp_path, name, key):
 
 
 def test_a_kind_and_an_engine(world):
-    """Kind and source reach the handler that listens to them."""
+    """A handler gets the kind and source that it listens to."""
 
     @handler(every=True, source="hr")
     def grant(event):
@@ -549,7 +549,7 @@ def test_a_kind_and_an_engine(world):
 
 
 def test_work_that_is_not_counted_ends_the_trial(world):
-    """If nothing is counted after a plain run, nothing else is tried, and the finding says why."""
+    """If a plain run counts no work, nothing else is tried, and the finding states the reason."""
 
     @handler(process_key="leave")
     def grant(event): ...
@@ -573,7 +573,7 @@ def test_a_handler_that_fails_says_so(world):
 
 
 def test_done_counts_one_event(world):
-    """Counting all events' work, or something that is no number, is refused with what to do."""
+    """A count over all events or a value that is no number is refused with a remedy."""
 
     @handler(process_key="leave")
     def grant(event):
@@ -590,7 +590,7 @@ def test_done_counts_one_event(world):
 
 
 def test_the_handler_has_to_be_clear(world):
-    """Of several handlers one is named; a name that none has is said; a body can be made for each event."""
+    """One of several handlers must be named; an unknown name is reported; bodies can differ by event."""
 
     @handler(process_key="leave", name="one")
     def one(event):
@@ -625,7 +625,7 @@ def test_the_handler_has_to_be_clear(world):
 
 @pytest.mark.parametrize("given", [{"lines": 0}, {"duplicates": 1}])
 def test_numbers_make_sense(world, given):
-    """No line and no duplicate is nothing to try."""
+    """Zero lines or duplicates are refused."""
     with pytest.raises(ValueError, match="lines must be at least 1, and duplicates at least 2"):
         exactly_once(None, done=world.booked, make=LEAVE, **given)
 
@@ -637,7 +637,7 @@ def test_a_quarantined_plugin_is_said(tried):
 
 
 def test_nothing_is_left_behind(tried):
-    """No thread of it goes on, and no trace function stays."""
+    """No thread and no trace function of the kit stays."""
     before = set(threading.enumerate())
     tried(
         """
