@@ -57,13 +57,13 @@ takes: a delivery that is due a moment later is found by the sweep."""
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """How many processes `make test` runs the tests in: half as many again as there are cores, for tests also wait."""
+    """The number of processes of `make test`: one and a half times the cores, because tests also wait."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(MOST_PROCESSES, cores + cores // 2)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the houses that a test is not about, and long tests that nobody asked for."""
+    """Deselect databases that a test does not concern, and long tests that were not requested."""
     items[:] = [item for item in items if _house(item) not in _other_houses(item)]
     for item in items:
         if item.get_closest_marker("either") and _house(item) in _other_houses(item, either=True):
@@ -76,14 +76,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
-    """Have the collector of garbage pass over what is there for good: thousands of tests."""
+    """Exclude existing objects from garbage collection, because there are thousands of tests."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
-    """Print last that tests in real workflow engines were skipped: one line among others is easily missed."""
+    """Print last that tests in real workflow engines were skipped, because a line among others is easily missed."""
     yield
     skipped = [report for report in terminalreporter.stats.get("skipped", ()) if "java" in report.keywords]
     for why, count in Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped).items():
@@ -91,15 +91,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Genera
 
 
 def _house(item: pytest.Item) -> str | None:
-    """The house that a test is run in; None if it has none."""
+    """The combination of database and runner in which a test runs; None if it has none."""
     callspec = getattr(item, "callspec", None)
     return callspec.params.get("house") if callspec else None
 
 
 def _other_houses(item: pytest.Item, *, either: bool = False) -> set[str]:
-    """The houses that a test is not about: all that have another database, or a runner that is no matter.
+    """The combinations that a test does not concern: other databases, or runners that do not matter.
 
-    With `either`, those beside SQLite too, unless it is about processes that share a ledger.
+    With `either`, also those other than SQLite, unless the test is about processes that share a ledger.
     """
     others = set()
     if item.get_closest_marker("sqlite") or (either and not item.get_closest_marker("postgresql")):
@@ -119,7 +119,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture(scope="session")
 def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ledger with nothing in it, made once for all tests."""
+    """An empty ledger, made once for all tests."""
     file = tmp_path_factory.mktemp("new") / "flowhooks.db"
     upgrade(f"sqlite:///{file}")
     return file
@@ -127,7 +127,7 @@ def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pending_migration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
-    """A function that gives this version one migration more, which all ledgers lack that are there; its number.
+    """A function that adds a migration to this version, which existing ledgers lack; returns its number.
 
     Until the end of the test, and in this process only.
     """
@@ -159,7 +159,7 @@ def pending_migration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[postgresql.Server]:
-    """A PostgreSQL that is thrown away at the end."""
+    """A temporary PostgreSQL server."""
     with postgresql.server() as server:
         yield server
 
@@ -176,7 +176,7 @@ def postgresql_ledger(postgresql_server: postgresql.Server) -> Iterator[str]:
 
 @pytest.fixture
 def postgresql_url(postgresql_ledger: str) -> str:
-    """A ledger on PostgreSQL with nothing in it."""
+    """An empty ledger on PostgreSQL."""
     names = ", ".join(table.name for table in metadata.sorted_tables)
     with psycopg.connect(postgresql_ledger, autocommit=True) as connection:
         connection.execute(f"TRUNCATE {names}")
@@ -185,7 +185,7 @@ def postgresql_url(postgresql_ledger: str) -> str:
 
 @pytest.fixture(scope="session")
 def ledger_with_jobs(postgresql_server: postgresql.Server) -> Iterator[str]:
-    """A ledger with the tables of jobs, whose clock is moved by hand."""
+    """A ledger with the job tables, whose clock is moved by hand."""
     name = f"flowhooks_jobs_{uuid.uuid4().hex}"
     url = postgresql_server.make(name)
     upgrade(url)
@@ -198,7 +198,7 @@ def ledger_with_jobs(postgresql_server: postgresql.Server) -> Iterator[str]:
 
 @pytest.fixture
 def jobs_url(ledger_with_jobs: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The same without handlers; waits for jobs poll often."""
+    """The same without handlers; it polls for jobs often."""
     monkeypatch.setattr(procrastinate, "POLL_INTERVAL", 0.05)
     monkeypatch.setattr(procrastinate, "STOP_POLL_INTERVAL", 0.02)
     monkeypatch.setattr(procrastinate, "SWEEP_INTERVAL", 0.5)
@@ -210,9 +210,9 @@ def jobs_url(ledger_with_jobs: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(params=["sqlite", "postgresql", "procrastinate"])
 def house(request, tmp_path: Path, clock: ManualClock, new_database: Path) -> Iterator[House]:
-    """Opens `App`s on one database; all are closed at the end, and the counts are checked.
+    """Opens `App`s on one database; at the end all are closed and the counts are checked.
 
-    The third one is PostgreSQL with the other runner, for tests that are marked `runners`.
+    The third combination is PostgreSQL with the other runner, for tests that are marked `runners`.
     """
     if request.param == "postgresql":
         house = House(tmp_path, clock, request.getfixturevalue("postgresql_url"))
@@ -252,14 +252,14 @@ def listens() -> Callable[..., Handler]:
 
 @pytest.fixture
 def logged() -> Iterator[list[dict[str, Any]]]:
-    """The records logged meanwhile."""
+    """The log records of the test."""
     with structlog.testing.capture_logs() as entries:
         yield entries
 
 
 @pytest.fixture
 def together() -> Callable[..., list[Any]]:
-    """A function that calls functions at the same moment, each in a thread, and returns their results or errors."""
+    """A function that calls functions at the same moment in threads, and returns their results or errors."""
 
     def run(*functions: Callable[[], Any]) -> list[Any]:
         gate = threading.Barrier(len(functions))

@@ -1,4 +1,4 @@
-"""Look for advisories on everything that is locked, and say so clearly where they cannot be reached."""
+"""Search advisories for all locked packages, and report clearly if the database cannot be reached."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PASSED_OVER: Final = "could not be audited"
 
 
 def main() -> int:
-    """Exits 0 if nothing is known, 1 if something is, 2 if nobody could be asked, or of some packages nobody knows."""
+    """Exit with 0 if no advisory is known, 1 if one is, 2 if the database or a package could not be checked."""
     files = [word for name in ("run", "dev", "upkeep") for word in ("--requirement", str(HERE / f"{name}.txt"))]
     tool = Path(sys.executable).with_name("pip-audit")
     command = [str(tool), "--require-hashes", "--disable-pip", "--progress-spinner=off", "--timeout=20", *files]

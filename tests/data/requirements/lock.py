@@ -1,4 +1,4 @@
-"""Lock what the project and its plugins ask for into the files beside this.
+"""Lock the requirements of the project and its plugins into the files beside this.
 
 Locked versions stay as they are, as far as pyproject.toml allows; with `--upgrade` everything becomes the newest.
 """
@@ -36,7 +36,7 @@ def run_time(told: dict[str, Any]) -> list[str]:
 
 
 def requirements() -> dict[str, list[str]]:
-    """The requirements of each of the files; the project itself and its plugins are not fetched, but built here."""
+    """The requirements of each of the files; the project itself and its plugins are built here, not downloaded."""
     mine = project(ROOT)
     groups = mine["dependency-groups"]
     dev = [one for name, group in groups.items() if name != APART for one in group] + ["pip"]
@@ -51,7 +51,7 @@ def requirements() -> dict[str, list[str]]:
 
 
 def uv(*words: str, given: list[str]) -> None:
-    """Run uv, with what is asked for in a file of its own, and without anybody's configuration."""
+    """Run uv with the requirements in a file of its own, and without user configuration."""
     with tempfile.NamedTemporaryFile("w", suffix=".in") as file:
         file.write("".join(f"{one}\n" for one in given))
         file.flush()
@@ -60,7 +60,7 @@ def uv(*words: str, given: list[str]) -> None:
 
 
 def main() -> None:
-    """Write the files, and see that each can be installed without building anything."""
+    """Write the files, and check that each can be installed without building anything."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--upgrade", action="store_true", help="the newest of everything")
     more = ["--upgrade"] if parser.parse_args().upgrade else []

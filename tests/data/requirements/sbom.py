@@ -1,7 +1,7 @@
-"""Write what the wheel asks for, to the byte, as a CycloneDX SBOM.
+"""Write the requirements of the wheel as a reproducible CycloneDX SBOM.
 
 Versions and hashes are those of run.txt; licences and dependencies come from the packages themselves, which
-are installed here in the same versions. Made of the same files it is the same, to the byte.
+are installed here in the same versions. The same files give the same SBOM, byte for byte.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LOCKED: Final = ROOT / "tests/data/requirements/run.txt"
 
 
 def locked() -> dict[str, tuple[Requirement, list[str]]]:
-    """Each locked package by name: what is asked for, and the SHA-256s of its files."""
+    """Each locked package by name: its requirement, and the SHA-256s of its files."""
     entries = re.split(r"\n(?=\S)", LOCKED.read_text().replace("\\\n", ""))
     found = {}
     for entry in entries:
@@ -44,7 +44,7 @@ def locked() -> dict[str, tuple[Requirement, list[str]]]:
 
 
 def component(requirement: Requirement, hashes: list[str]) -> Component:
-    """One package, with the licence that it declares where it is installed here."""
+    """One package with the licence that its installed metadata declares."""
     (version,) = (one.version for one in requirement.specifier)
     name = canonicalize_name(requirement.name)
     purl = PackageURL("pypi", name=name, version=version)
@@ -115,7 +115,7 @@ def bom(folder: Path) -> Bom:
 
 
 def main() -> None:
-    """Write it into a folder, once its schema has nothing against it."""
+    """Write the SBOM into a folder after checking it against its schema."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     made = bom(folder)
