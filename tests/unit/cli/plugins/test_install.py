@@ -14,25 +14,25 @@ HANDLER = {
 
 
 def plugin(name="leave", **more):
-    """A plugin as `plugins list --json` has it."""
+    """A plugin in the form of `plugins list --json`."""
     whole = {"version": "1", "package": f"acme-{name}", "origin": "entry point x", "state": "loaded", "error": ""}
     return {"name": name, "hooks": ["handlers"], "handlers": [HANDLER | {"backlog": {"waiting": 1}}]} | whole | more
 
 
 def told(before, after):
-    """The names of what is new, changed and gone."""
+    """The names of new, changed and removed plugins."""
     found = diff_plugins(before, after)
     return tuple([one["name"] for one in found[word]] for word in ("new", "changed", "gone"))
 
 
 def test_what_is_as_it_was_is_not_told():
-    """That more waits than before, as a server runs meanwhile, is no change."""
+    """A higher number of waiting deliveries is no change."""
     assert told([plugin()], [plugin()]) == ([], [], [])
     assert told([plugin()], [plugin(handlers=[HANDLER | {"backlog": {"waiting": 9}}])]) == ([], [], [])
 
 
 def test_a_change_has_what_was_before():
-    """Version, state, error, hooks, and the descriptions of the handlers."""
+    """A change has the earlier version, state, error, hooks and descriptions of handlers."""
     for more in (
         {"version": "2"},
         {"state": "quarantined"},
@@ -48,7 +48,7 @@ def test_a_change_has_what_was_before():
 
 
 def test_what_comes_and_goes():
-    """One that the ledger alone knew is new when it comes; two packages with plugins of one name are two."""
+    """A plugin known only to the ledger is new when it is installed; two packages with one plugin name are two."""
     missing = plugin(package="", origin="", state="missing")
     assert told([missing], [plugin()]) == (["leave"], [], [])
     assert told([plugin()], [missing]) == ([], [], ["leave"])

@@ -1,4 +1,4 @@
-"""Where pip may not be run."""
+"""Environments in which pip may not be run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flowhooks.cli.plugins import pip
 
 @pytest.fixture
 def of_the_system(tmp_path, monkeypatch):
-    """This Python as one that a system has put its mark on; the mark."""
+    """The marker file of an externally managed Python."""
     marker = tmp_path / "EXTERNALLY-MANAGED"
     marker.write_text("[externally-managed]\nError=Use apt.\n")
     monkeypatch.setattr(sysconfig, "get_path", lambda *_: str(tmp_path))
@@ -22,7 +22,7 @@ def of_the_system(tmp_path, monkeypatch):
 
 
 def test_an_environment_that_the_system_manages(of_the_system):
-    """It is left alone, in one line that says what to do; unless an option of pip overrides that."""
+    """An externally managed environment is refused in one line with the remedy, unless a pip option overrides that."""
     with pytest.raises(click.ClickException, match="belongs to the system's own package manager") as raised:
         pip.check_available(["acme-leave"])
     assert str(of_the_system) in raised.value.message
@@ -33,6 +33,6 @@ def test_an_environment_that_the_system_manages(of_the_system):
 
 
 def test_an_environment_of_ones_own(of_the_system, monkeypatch):
-    """The mark of the Python that it was made of does not count."""
+    """In a virtual environment the marker of its base Python does not count."""
     monkeypatch.setattr(sys, "base_prefix", "/usr")
     pip.check_available(["acme-leave"])

@@ -11,7 +11,7 @@ NOTHING = {"waiting": 0, "running": 0, "unknown": 0, "dead": 0, "parked": 0}
 
 
 def handler(handler_id, availability="present", *, keys=(), classes=(), kind="complete", every=False, **backlog):
-    """A handler as `plugins list --json` has it."""
+    """A handler in the form of `plugins list --json`."""
     selectors = {
         "callback_classes": list(classes),
         "process_keys": list(keys),
@@ -26,7 +26,7 @@ def handler(handler_id, availability="present", *, keys=(), classes=(), kind="co
 
 
 def plugin(name, package="", *handlers, origin=None, state="loaded"):
-    """A plugin as `plugins list --json` has it."""
+    """A plugin in the form of `plugins list --json`."""
     origin = f"entry point {name}" if origin is None else origin
     return {"name": name, "package": package, "origin": origin, "state": state, "handlers": list(handlers)}
 
@@ -36,13 +36,13 @@ ROOMS = plugin("rooms", "acme-rooms", handler("rooms:book", keys=["leave"], clas
 
 
 def test_a_package_and_all_that_was_known_of_its_plugin():
-    """Handlers that the plugin has no more are retired with it."""
+    """Handlers that the plugin no longer has are retired with it."""
     plan = plan_for_plugin("leave", [LEAVE], [LEAVE, ROOMS])
     assert (plan.package, plan.plugins, plan.unretired) == ("acme-leave", ("leave",), ["leave:grant", "leave:old"])
 
 
 def test_a_package_with_several_plugins():
-    """All of them go with it, whichever is named, and all their handlers are retired."""
+    """All plugins of the package are removed, whichever is named, and all their handlers are retired."""
     sick = plugin("sick", "acme-leave", handler("sick:note"))
     plan = plan_for_plugin("sick", [sick], [LEAVE, sick, ROOMS])
     assert (plan.package, plan.plugins) == ("acme-leave", ("leave", "sick"))
@@ -51,7 +51,7 @@ def test_a_package_with_several_plugins():
 
 
 def test_what_nobody_listens_to_any_more():
-    """Only what no other handler listens to, of the same kind; one that takes every event does not count."""
+    """The plan lists selectors without another handler of the kind; handlers of every event do not count."""
     every = plugin("audit", "a", handler("audit:all", every=True), handler("audit:c", keys=["sick"], kind="cancel"))
     plan = plan_for_plugin("leave", [LEAVE], [LEAVE, ROOMS, every])
     assert plan.unhandled() == ["key sick"]
@@ -65,7 +65,7 @@ def test_what_nobody_listens_to_any_more():
 
 
 def test_two_packages_with_a_plugin_of_one_name():
-    """By the plugin's name it cannot be said which; by the package's, what the other one takes over is not retired."""
+    """The plugin's name is ambiguous; by the package's name, handlers that the other package has are not retired."""
     first = plugin("leave", "acme-leave", handler("leave:grant"))
     second = plugin("leave", "other-leave", state="quarantined")
     everything = [first, second]
@@ -77,21 +77,21 @@ def test_two_packages_with_a_plugin_of_one_name():
 
 
 def test_a_single_file_in_the_place_of_a_package():
-    """A file is not uninstalled, whatever else has its name."""
+    """A file is not uninstalled, even if a package has its name."""
     file = plugin("leave", origin="file /srv/leave.py")
     with pytest.raises(SettingsError, match=r"plugin leave is the single file /srv/leave\.py: delete the file"):
         plan_for_plugin("leave", [file], [file])
 
 
 def test_an_entry_point_of_no_package():
-    """There is nothing that pip could uninstall it by."""
+    """A plugin without a package cannot be uninstalled by pip."""
     stray = plugin("leave", origin="entry point leave")
     with pytest.raises(SettingsError, match="is in no package that pip can uninstall"):
         plan_for_plugin("leave", [stray], [stray])
 
 
 def test_what_is_retired_already_is_told_apart():
-    """It is named, and not retired a second time."""
+    """A retired handler is named, and not retired again."""
     gone = plugin(
         "leave", "", handler("leave:a", "missing", waiting=2), handler("leave:b", "retired", dead=1), origin=""
     )
@@ -105,7 +105,7 @@ def test_what_is_retired_already_is_told_apart():
 
 
 def test_a_plugin_without_handlers():
-    """There is nothing to retire, which is said."""
+    """Without handlers the plan says that none is retired."""
     timings = plugin("timings", "flowhooks-timings")
     plan = plan_for_plugin("timings", [timings], [timings, LEAVE])
     assert list(plan.lines("park")) == [
@@ -116,7 +116,7 @@ def test_a_plugin_without_handlers():
 
 @pytest.mark.parametrize("name", ["old", "leave:old"])
 def test_a_single_handler(name):
-    """By its name or its id; nothing is uninstalled."""
+    """A single handler is selected by name or id; no package is uninstalled."""
     plan = plan_for_handlers([LEAVE], [name], [LEAVE, ROOMS])
     assert (plan.package, plan.unretired) == ("", ["leave:old"])
 
@@ -130,13 +130,13 @@ def test_a_single_handler(name):
     ],
 )
 def test_a_handler_that_may_still_be_there_is_not_forgotten(availability, said):
-    """The next start would only remember it again."""
+    """A handler that may still be loaded is not retired, because the next start would register it again."""
     one = plugin("leave", "acme-leave", handler("leave:grant", availability))
     with pytest.raises(SettingsError, match=f"handler leave:grant cannot be retired: {said}"):
         plan_for_handlers([one], ["grant"], [one])
 
 
 def test_a_handler_that_nobody_knows():
-    """With what may have been meant."""
+    """An unknown handler is refused with similar names."""
     with pytest.raises(SettingsError, match=r"no handler 'grand' of leave is registered; did you mean grant\?"):
         plan_for_handlers([LEAVE], ["grand"], [LEAVE])

@@ -1,4 +1,4 @@
-"""When a process that has died is started again."""
+"""When a crashed process is restarted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flowhooks.cli.process.supervisor import MAX_RESTART_DELAY, MIN_RESTART_DELA
 
 
 def test_the_delay_doubles_up_to_a_bound():
-    """Each time that it dies soon; never more than the longest."""
+    """The delay doubles with each early crash, up to the maximum."""
     delays = [next_restart_delay(0.0, 0.0)]
     while delays[-1] < MAX_RESTART_DELAY:
         delays.append(next_restart_delay(delays[-1], STABLE_SECONDS - 1))
@@ -18,5 +18,5 @@ def test_the_delay_doubles_up_to_a_bound():
 
 
 def test_one_that_has_lived_long_is_started_again_soon():
-    """However often it had died before."""
+    """A process that ran for long is restarted soon, after any number of crashes."""
     assert next_restart_delay(MAX_RESTART_DELAY, STABLE_SECONDS) == MIN_RESTART_DELAY

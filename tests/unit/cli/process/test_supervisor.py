@@ -31,7 +31,7 @@ def exited(ready_at):
 
 
 def test_a_process_that_dies_before_it_is_ready_ends_the_start(supervisor):
-    """Then the settings or the machine are wrong."""
+    """A process that exits before it is ready ends the start, because the settings or the machine are wrong."""
     slot = Slot(0)
     slot.current = child = exited(None)
     supervisor._on_exit(slot, child)
@@ -39,7 +39,7 @@ def test_a_process_that_dies_before_it_is_ready_ends_the_start(supervisor):
 
 
 def test_a_process_that_reported_ready_and_died_at_once_is_started_again(supervisor, logged):
-    """Its report and its exit arrive together."""
+    """A process is restarted if its ready report and its exit arrive together."""
     slot = Slot(0)
     slot.current = child = exited(time.monotonic())
     supervisor._on_exit(slot, child)
