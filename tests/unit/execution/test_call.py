@@ -1,4 +1,4 @@
-"""A call into a handler's own process, where no process can be started."""
+"""A call to an isolated handler when no process can be started."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Output:
         self.tail = ""
 
     def clear_tail(self):
-        """Nothing was printed."""
+        """Do nothing."""
 
 
 class Unborn:
-    """A process that the fork server could not start; the server learns of it while it sends, or while it reads."""
+    """A process that the fork server could not start, which the server notices while it sends or reads."""
 
     def __init__(self, *, seen_by):
         self.output = Output()
@@ -40,7 +40,7 @@ class Unborn:
         self.runs += 1
 
     def send(self, _request, _until):
-        """Fail if that is where it is seen."""
+        """Fail if the fault is noticed here."""
         if self._seen_by == "send":
             raise BrokenPipeError
 
@@ -60,14 +60,14 @@ class Pool:
         return Unborn(seen_by=self.seen_by)
 
     def discard(self, process, _reason, *, has_disconnected):
-        """Learn from the fork server why it never started."""
+        """Return the fork server's reason."""
         assert has_disconnected
         process.spawn_error = NO_FILES
 
 
 @pytest.mark.parametrize("seen_by", ["send", "receive"])
 def test_a_process_that_cannot_be_started_is_named_with_its_reason(seen_by):
-    """Whether the request could be sent or not: the log and the attempt's error have it, and nothing was entered."""
+    """The log and the attempt's error have the reason, also if the request was sent; no function was entered."""
     delivery = Delivery(id="d", event_id="e", handler="p:h", attempt=1)
     options = RunOptions(isolation="process", timeout=60.0, memory_mib=512, max_failures=10)
     with capture_logs() as logs, pytest.raises(HandlerProcessUnavailable, match=f"{MAX_TRIES} .*: {NO_FILES}$"):

@@ -1,4 +1,4 @@
-"""Dispatch beside a ledger on paper: what it asks for, in which order, and what it makes of each answer."""
+"""The dispatcher with a fake ledger: its calls, their order, and its reaction to each answer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ UNKNOWN = DeliveryStatus(
 
 
 class Joint:
-    """The transaction of an attempt; `answers` says what becomes of its commit."""
+    """The transaction of an attempt; `answers` determines the result of its commit."""
 
     def __init__(self):
         self.is_open = False
@@ -39,10 +39,10 @@ class Joint:
         self.done = []
 
     def begin(self):
-        """Nothing is written."""
+        """Write nothing."""
 
     def end_block(self):
-        """The handler has returned."""
+        """End the handler's block."""
         self.done.append("over")
 
     def close(self):
@@ -79,7 +79,7 @@ class Paper:
     # The ledger.
 
     def claim(self, queued):
-        """Begin an attempt."""
+        """Start an attempt."""
         self.written.append(("claim", queued))
         return answer(self.claims)
 
@@ -89,7 +89,7 @@ class Paper:
         return self.writing
 
     def record_result_async(self, settlement, told):
-        """Record an outcome, and tell."""
+        """Record an outcome, and notify."""
         self.written.append(("settle_soon", settlement))
         told(answer(self.soon))
 
@@ -99,35 +99,35 @@ class Paper:
         return answer(self.settles)
 
     def delivery(self, delivery_id):
-        """An event and how its delivery stands."""
+        """An event and its delivery's state."""
         self.written.append(("read", delivery_id))
         return self.found
 
     def write(self, work):
-        """Do some work in a transaction."""
+        """Do work in a transaction."""
         return work("transaction")
 
     def requeue(self, transaction, delivery_statuses, *, reset_retries, comment):
-        """Have deliveries run again."""
+        """Let deliveries run again."""
         self.written.append(("requeue", transaction, delivery_statuses, reset_retries, comment))
 
     # The plugins.
 
     def why_data_invalid(self, handler, event):
-        """Why its plugin does not take the event."""
+        """Why the plugin's schema refuses the event."""
         assert (handler.id, event) == ("p:h", self.event)
         return self.refused
 
     def redact(self, text):
-        """Without the one secret."""
+        """Mask the only secret."""
         return text.replace("s3cret", "…")
 
     def responsible_plugin(self, error):
-        """The plugin whose wrapper is to blame: none."""
+        """The plugin whose wrapper failed: none."""
         return self.blamed
 
     def run_handler(self, handler, event, delivery):
-        """Run it."""
+        """Run the handler."""
         self.written.append(("run", handler.id, event, delivery))
         self.sees(handler, event, delivery)
         if isinstance(self.outcome, BaseException):
@@ -137,41 +137,41 @@ class Paper:
     # Recipients of notifications.
 
     def delivery_settled(self, event, delivery, outcome, state):
-        """The plugins are notified."""
+        """Record the notification of plugins."""
         self.written.append(("notice", event, delivery, outcome, state))
 
     def told(self, event_id, standing):
-        """Waiting callers are notified."""
+        """Record the notification of waiting callers."""
         self.written.append(("told", event_id, standing))
 
     def ended(self, handler, outcome, error):
-        """The circuit breaker is notified."""
+        """Record the notification of the circuit breaker."""
         self.written.append(("ended", handler, outcome, error))
 
     def attempted(self, handler, outcome, seconds, *, total):
-        """It is counted."""
+        """Count the attempt."""
         assert seconds >= 0
         self.written.append(("counted", handler, outcome, total))
 
     def pause(self, seconds):
-        """Wait; whether the process is about to end."""
+        """Wait; return whether the process is about to end."""
         self.pauses.append(seconds)
         return len(self.pauses) > self.ends_after
 
     # The cores.
 
     def acquire(self, handler):
-        """Give cores."""
+        """Record that the thread gets all cores."""
         self.written.append(("enter", handler))
         return "wide"
 
     def release(self, handler, seconds, *, unpinned):
-        """Take them back."""
+        """Record that the thread returns to its core."""
         assert 0 <= seconds < 60
         self.written.append(("leave", handler, unpinned))
 
     def dispatch(self, *, elsewhere=(), **declared):
-        """A dispatch with the one handler `p:h`."""
+        """A dispatcher with the only handler `p:h`."""
         listens = handler(name="h", process_key="k", **declared)(lambda event: None)
         return Dispatcher(
             ledger=self,
@@ -197,7 +197,7 @@ class Paper:
 
 
 def answer(answers):
-    """The next answer, or the error that stands in its place."""
+    """The next configured answer, or the configured error."""
     one = answers.pop(0)
     if isinstance(one, BaseException):
         raise one
@@ -211,7 +211,7 @@ def paper():
 
 
 def settlement(paper, outcome, target, **given):
-    """A whole settlement of the attempt that is claimed."""
+    """A complete settlement of the claimed attempt."""
     whole = {"error": "", "traceback": "", "result": None, "due_at": None} | given
     return AttemptResult(
         delivery_id="d",
@@ -225,7 +225,7 @@ def settlement(paper, outcome, target, **given):
 
 
 def test_the_way_of_an_attempt(paper):
-    """Claimed, run, settled; only durable results are counted and notified, with all details."""
+    """An attempt is claimed, run and settled; only durable results are counted and notified, with all details."""
     assert paper.dispatch().execute(QUEUED) is None
     assert paper.kinds() == [
         *("claim", "joint", "enter", "run", "leave", "settle_soon"),
@@ -290,14 +290,14 @@ def test_a_failure_is_told_without_secrets_and_logged(paper, logged):
 
 @pytest.mark.parametrize("given", [{"error": "s3cret"}, {"traceback": "s3cret"}])
 def test_a_secret_is_concealed_wherever_it_stands(paper, given):
-    """In the error alone, in the traceback alone."""
+    """A secret is masked in the error alone and in the traceback alone."""
     paper.outcome = Outcome(kind=OutcomeKind.REJECTED, **given)
     paper.dispatch().execute(QUEUED)
     assert "s3cret" not in str(paper.of("settle_soon"))
 
 
 def test_a_result_that_cannot_be_kept_is_dropped_and_logged(paper, logged):
-    """The attempt has succeeded all the same; the log names its handler and delivery."""
+    """The attempt succeeds; the log names its handler and delivery."""
     paper.outcome = Outcome(kind=OutcomeKind.SUCCEEDED, value={1, 2})
     paper.dispatch().execute(QUEUED)
     ((stored,),) = paper.of("settle_soon")
@@ -308,14 +308,14 @@ def test_a_result_that_cannot_be_kept_is_dropped_and_logged(paper, logged):
 
 
 def test_what_was_claimed_already_is_not_claimed_again(paper):
-    """A runner that has reserved a delivery hands over its attempt."""
+    """A runner that has reserved a delivery passes its attempt."""
     paper.dispatch().execute(QUEUED, ClaimedAttempt(event=paper.event, attempt=1, retry_base=0))
     assert paper.of("claim") == []
     assert paper.of("joint") == [("d", 1)]
 
 
 def test_what_cannot_be_claimed_is_not_run(paper):
-    """It has changed, or there is no room for it; the runner is notified."""
+    """A delivery that changed or exceeds a limit is not run; the runner is notified."""
     paper.claims = [None, full := ConcurrencyLimitReached()]
     dispatch = paper.dispatch()
     assert dispatch.execute(QUEUED) is None
@@ -325,7 +325,7 @@ def test_what_cannot_be_claimed_is_not_run(paper):
 
 @pytest.mark.parametrize("reserved", [False, True])
 def test_without_its_handler_a_delivery_waits_for_it(paper, reserved):
-    """It goes back to waiting without a time, and says for what."""
+    """A delivery without its handler waits without a due time, with the reason."""
     paper.settles = [True]
     claimed = ClaimedAttempt(event=paper.event, attempt=3, retry_base=0)
     dispatch = paper.dispatch()
@@ -368,7 +368,7 @@ def test_data_that_its_plugin_does_not_take_is_rejected_unseen(paper):
     ],
 )
 def test_an_attempt_that_was_not_entered_is_made_again(paper, entered, answered, error):
-    """Whatever went wrong: what the function has not begun may begin, what it has begun may not without `retry=`."""
+    """A failure before the function is retried; a failure within it only with `retry=`."""
     paper.outcome = answered
     paper.sees = lambda _handler, _event, delivery: delivery._entered.append(True) if entered else None
     paper.dispatch().execute(QUEUED)
@@ -384,7 +384,7 @@ def test_an_attempt_that_was_not_entered_is_made_again(paper, entered, answered,
 
 
 def test_a_handler_elsewhere_is_given_no_cores(paper):
-    """A process of its own has what it has; the delivery knows how its function is called there."""
+    """An isolated process gets no cores; its delivery carries the way to call its function."""
     there = IsolatedCalls(run=lambda event, delivery: None, probe=lambda event, delivery: None)
     paper.dispatch(elsewhere={"p:h": there}).execute(QUEUED)
     assert {"enter", "leave"}.isdisjoint(paper.kinds())
@@ -426,7 +426,7 @@ TWO = Retry(delays=(10, 20), jitter=0.5)
     ],
 )
 def test_what_follows_an_outcome(paper, outcome, declared, made, target, seconds):  # noqa: PLR0917 (a table's columns)
-    """The state, and from when the next attempt or the probe is due; attempts count from the present schedule on."""
+    """The new state and the due time of the next attempt or probe; attempts count from the present schedule on."""
     paper.clock.drawn = 0.5
     paper.outcome = Outcome(**outcome)
     attempt, retry_base = made
@@ -440,7 +440,7 @@ def test_what_follows_an_outcome(paper, outcome, declared, made, target, seconds
 
 
 def test_a_stale_attempt_tells_nobody(paper, logged):
-    """Somebody else has gone on with the delivery: nothing is counted or told."""
+    """The outcome of a stale attempt is neither counted nor notified."""
     paper.soon = [False]
     paper.dispatch().execute(QUEUED)
     assert paper.kinds()[-1] == "settle_soon"
@@ -448,7 +448,7 @@ def test_a_stale_attempt_tells_nobody(paper, logged):
 
 
 def test_where_too_much_is_queued_the_thread_waits(paper, logged):
-    """An outcome that cannot be settled soon is settled now, and notified; if that fails once, it is logged already."""
+    """An outcome that the queue refuses is settled synchronously; a failure of that is already logged."""
     paper.soon = [Unavailable("busy")]
     paper.settles = [Unavailable("ledger_down"), True]
     paper.dispatch().execute(QUEUED)
@@ -458,7 +458,7 @@ def test_where_too_much_is_queued_the_thread_waits(paper, logged):
 
 
 def test_an_outcome_is_recorded_however_long_the_database_is_down(paper, monkeypatch, logged):
-    """It is tried again, less and less often, logged once, and told when it is durable."""
+    """Recording is retried with growing delays, logged once, and notified when durable."""
     monkeypatch.setattr("flowhooks.execution.dispatcher.SHUTDOWN_POLL_INTERVAL", 0.001)
     paper.soon = [None]
     paper.settles = [Unavailable("ledger_down")] * 7 + [True]
@@ -475,7 +475,7 @@ def test_an_outcome_is_recorded_however_long_the_database_is_down(paper, monkeyp
 
 
 def test_an_outcome_that_settles_unanswered_again_is_recorded_again(paper, monkeypatch):
-    """Also when the database did not say a second time whether it has it."""
+    """Recording is repeated if the database again does not confirm it."""
     monkeypatch.setattr("flowhooks.execution.dispatcher.SHUTDOWN_POLL_INTERVAL", 0.001)
     paper.soon, paper.settles, paper.ends_after = [None], [None, True], 1
     dispatch = paper.dispatch()
@@ -486,7 +486,7 @@ def test_an_outcome_that_settles_unanswered_again_is_recorded_again(paper, monke
 
 
 def test_what_cannot_be_recorded_later_is_recorded_too(paper, monkeypatch):
-    """The thread that records tries repeatedly, until the process ends."""
+    """The recording thread retries until the process ends."""
     monkeypatch.setattr("flowhooks.execution.dispatcher.SHUTDOWN_POLL_INTERVAL", 0.001)
     paper.soon, paper.settles = [None], [True]
     dispatch = paper.dispatch()
@@ -522,7 +522,7 @@ def joint(paper):
 
 
 def unanswered(*answers):
-    """A commit that broke, and the ledger's later answer about it."""
+    """A commit without a reply, and the ledger's later answer about it."""
     error = CommitOutcomeUnknown(None, None, None, "server closed the connection")
     left = list(answers)
     error.was_committed = lambda: answer(left)
@@ -530,7 +530,7 @@ def unanswered(*answers):
 
 
 def test_what_a_handler_wrote_is_committed_with_its_outcome(paper, joint):
-    """By the one commit; then it is notified as any other."""
+    """The handler's rows and the outcome are in one commit; then the outcome is notified as usual."""
     joint.answers = [True]
     paper.dispatch().execute(QUEUED)
     stored = settlement(paper, OutcomeKind.SUCCEEDED, State.SUCCEEDED, result='{"a": 1}')
@@ -544,7 +544,7 @@ def test_what_a_handler_wrote_is_committed_with_its_outcome(paper, joint):
 
 
 def test_what_a_handler_wrote_is_undone_when_it_failed(paper, joint):
-    """Nothing is committed of it, and its failure is recorded as any other."""
+    """The rows of a failed handler are rolled back, and its failure is recorded as usual."""
     paper.outcome = FAILED
     paper.dispatch().execute(QUEUED)
     assert joint.done == ["over", "close"]
@@ -552,7 +552,7 @@ def test_what_a_handler_wrote_is_undone_when_it_failed(paper, joint):
 
 
 def test_a_stale_attempt_has_written_nothing(paper, joint, logged):
-    """Somebody else has gone on with the delivery."""
+    """The rows of a stale attempt are rolled back."""
     joint.answers = [False]
     paper.dispatch().execute(QUEUED)
     assert paper.kinds()[-1] == "leave"
@@ -567,7 +567,7 @@ def test_a_stale_attempt_has_written_nothing(paper, joint, logged):
     ],
 )
 def test_a_commit_that_failed_is_the_attempts_failure(paper, joint, logged, answered, why):
-    """Its handler was entered, so that `retry=` decides; what is stored has no secrets."""
+    """The handler was entered, so `retry=` decides; the stored text has no secrets."""
     joint.answers = [answered()]
     paper.dispatch(retry=Retry(delays=(5,), jitter=0, attempts=9)).execute(QUEUED)
     assert joint.done[-1] == "close"
@@ -582,7 +582,7 @@ def test_a_commit_that_failed_is_the_attempts_failure(paper, joint, logged, answ
 
 
 def test_a_commit_without_an_answer_is_asked_for(paper, joint, logged):
-    """As long as the database is away, less and less often; then the final outcome is notified."""
+    """The outcome is looked up with growing delays while the database is down, and then notified."""
     joint.answers = [unanswered(*[Unavailable("ledger_down")] * 6, True)]
     paper.dispatch().execute(QUEUED)
     assert paper.pauses == [*RECORD_RETRY_DELAYS, RECORD_RETRY_DELAYS[-1]]
@@ -609,7 +609,7 @@ def test_a_commit_that_is_not_answered_until_the_end_is_left_to_others(paper, jo
 
 @pytest.fixture
 def probes(paper, monkeypatch):
-    """A function that has a probe asked which answers or raises something, and gives what it was asked with."""
+    """A function that runs a probe which returns or raises a value, and returns the probe's arguments."""
     asked = []
 
     def postpone(transaction, delivery_id, *, now, until):
@@ -637,7 +637,7 @@ def probes(paper, monkeypatch):
 
 
 def test_a_probe_says_that_it_did_its_work(paper, probes):
-    """It is delayed before the probe is called; then the delivery has succeeded, and waiting callers are notified."""
+    """The delivery is postponed before the probe; then it has succeeded, and waiting callers are notified."""
     before = paper.clock.now()
     ((event, delivery),) = probes(True)
     assert event == paper.event
@@ -659,7 +659,7 @@ def test_a_probe_says_that_it_did_its_work(paper, probes):
 
 
 def test_a_probe_says_that_it_did_not(paper, probes):
-    """Then the delivery runs again, from the start of its schedule."""
+    """The delivery runs again, from the start of its schedule."""
     probes(False)
     comment = "its probe says that its work was not done"
     assert paper.written[2:] == [("requeue", "transaction", [UNKNOWN], True, comment)]
@@ -667,14 +667,14 @@ def test_a_probe_says_that_it_did_not(paper, probes):
 
 @pytest.mark.parametrize("answered", [None, 1, 0, "", "yes"])
 def test_a_probe_that_says_neither_cannot_tell(paper, probes, answered, logged):
-    """The delivery stays *unknown*, until it is asked again."""
+    """The delivery stays *unknown* until the next probe."""
     assert len(probes(answered)) == 1
     assert paper.kinds() == ["read", "postpone"]
     assert logged == []
 
 
 def test_a_probe_that_raises_is_logged_without_secrets(paper, probes, logged):
-    """It cannot tell."""
+    """A probe that raises is logged without secrets, and gives no answer."""
     probes(ValueError("of s3cret"))
     assert paper.kinds() == ["read", "postpone"]
     (entry,) = logged
@@ -684,7 +684,7 @@ def test_a_probe_that_raises_is_logged_without_secrets(paper, probes, logged):
 
 
 def test_a_probe_is_asked_by_one_and_only_where_there_is_something_to_ask(paper, probes):
-    """Not if another asks, not without a probe, not for what is gone."""
+    """No probe runs if another process runs it, the handler has none, or the delivery is gone."""
     paper.puts_off = False
     assert probes(True) == []
     assert probes(True, probe=None) == []
@@ -701,7 +701,7 @@ def test_a_probe_comes_after_an_operator(paper, probes):
 
 
 def test_a_probe_elsewhere_is_asked_there(paper, probes):
-    """By the handler's own process."""
+    """The probe of an isolated handler runs in its process."""
     there = IsolatedCalls(run=lambda event, delivery: None, probe=lambda event, delivery: False)
     assert probes(True, elsewhere={"p:h": there}) == []
     assert paper.kinds() == ["read", "postpone", "requeue"]

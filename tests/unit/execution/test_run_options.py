@@ -1,4 +1,4 @@
-"""On what terms a handler runs: the operator's word on it, its own, the operator's on all, in this order."""
+"""Run options: the operator's setting for the handler, its own declaration, the general setting, in this order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flowhooks.settings import HandlerSettings, RunnerSettings, Settings
 
 
 def found(declared, said, general):
-    """Where a handler runs."""
+    """The option that decides where a handler runs."""
     given = {} if declared is None else {"isolation": declared}
     one = replace(handler(process_key="k", name="h", **given)(lambda event: None), plugin="p")
     handlers = {} if said is None else {"p:h": HandlerSettings(isolation=said)}
@@ -23,5 +23,5 @@ def found(declared, said, general):
 @pytest.mark.parametrize("declared", [None, "thread", "process"])
 @pytest.mark.parametrize("said", [None, "thread", "process"])
 def test_where_it_runs(said, declared, general):
-    """A handler that says `thread`, perhaps for `delivery.transaction()`, is in one, unless it is overruled."""
+    """A handler that declares `thread`, such as for `delivery.transaction()`, runs in one unless it is overridden."""
     assert found(declared, said, general) == (said or declared or general)
