@@ -80,7 +80,7 @@ def test_every_standing(house, listens, make_plugin):
 
 
 def test_what_is_stored(house, listens):
-    """Deliveries that wait with and without a time, *unknown* and dead ones differ; succeeded are not counted."""
+    """Deliveries with and without a due time, *unknown* and dead ones are counted separately; succeeded ones not."""
     flow = house.open(listens(failing, name="h"))
     flow.take("dead")
     flow.close()

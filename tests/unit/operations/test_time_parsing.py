@@ -22,13 +22,13 @@ BERLIN = ZoneInfo("Europe/Berlin")
     ],
 )
 def test_dates_and_times(text, seconds):
-    """Without a zone it is UTC."""
+    """Without a zone a time is UTC."""
     assert parse_time(text) == seconds * 1_000_000
 
 
 @pytest.mark.parametrize(("text", "ago"), [("2h", 7200), ("3 d ago", 259200), ("0s", 0)])
 def test_so_long_ago(text, ago):
-    """A number with a unit is so long ago."""
+    """A number with a unit means this long ago."""
     before = time.time_ns() // 1000
     found = parse_time(text)
     assert before <= found + ago * 1_000_000 <= time.time_ns() // 1000 + 1
@@ -49,14 +49,14 @@ def test_in_a_zone(text, zone, utc):
 
 
 def test_a_time_that_clocks_passed_over():
-    """It is refused: there is no such moment."""
+    """A local time that does not exist is refused."""
     with pytest.raises(NonexistentTime):
         parse_time("2026-03-29T02:30", BERLIN)
     assert parse_time("2026-03-29T03:00", BERLIN) == parse_time("2026-03-29T01:00Z")
 
 
 def test_a_time_that_comes_twice():
-    """The earlier one is meant, or the later one where that is asked for."""
+    """The earlier of two is used, or the later one on request."""
     assert parse_time("2026-10-25T02:30", BERLIN) == parse_time("2026-10-25T00:30Z")
     assert parse_time("2026-10-25T02:30", BERLIN, later=True) == parse_time("2026-10-25T01:30Z")
     assert parse_time("2026-10-25T02:30+01:00", BERLIN) == parse_time("2026-10-25T01:30Z")
@@ -65,7 +65,7 @@ def test_a_time_that_comes_twice():
 
 
 def test_no_zone_is_known():
-    """A time without an offset is refused, and any other is read."""
+    """Without a known zone only a time with an offset is accepted."""
     with pytest.raises(TimeZoneRequired):
         parse_time("2026-11-24T09:30", None)
     assert parse_time("2026-11-24T09:30Z", None) == parse_time("2026-11-24T09:30")
@@ -73,6 +73,6 @@ def test_no_zone_is_known():
 
 @pytest.mark.parametrize("text", ["", "tomorrow", "09:09", "2h3", "2026-13-01", "999999999w", "9h\x00", "1 year"])
 def test_anything_else(text):
-    """The error for a text that is no time says which forms are permitted."""
+    """The error for an invalid text names the permitted forms."""
     with pytest.raises(ValueError, match="write 2026-11-24"):
         parse_time(text)
