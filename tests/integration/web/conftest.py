@@ -16,7 +16,7 @@ from support.waiting import WAIT_TIMEOUT
 
 
 class Answer(NamedTuple):
-    """One answer as it came."""
+    """One response as it was received."""
 
     status: int
     headers: dict[str, str]
@@ -29,7 +29,7 @@ class Answer(NamedTuple):
 
 
 class Client:
-    """One connection; keeps what it has read of the next answer."""
+    """One connection, which buffers the start of the next response."""
 
     def __init__(self, address):
         host, _, port = address.rpartition(":")
@@ -37,12 +37,12 @@ class Client:
         self.rest = b""
 
     def send(self, raw):
-        """Send bytes; returns the client."""
+        """Send bytes; return the client."""
         self.socket.sendall(raw)
         return self
 
     def answer(self, *, head_only=False):
-        """The next answer; None if the server closes instead."""
+        """The next response; None if the server closes instead."""
         while (end := self.rest.find(b"\r\n\r\n")) < 0:
             if not self._read():
                 assert not self.rest, self.rest
@@ -58,7 +58,7 @@ class Client:
         return Answer(status, headers, body)
 
     def closed(self):
-        """Whether the server closes next, having sent nothing more."""
+        """Whether the server closes the connection without sending more."""
         try:
             return not self.rest and not self._read()
         except ConnectionResetError:
@@ -75,29 +75,29 @@ class Client:
 
 
 class Resource:
-    """Answers what the tests need to see; `/slow` waits for `go`."""
+    """Responds with the data that tests check; `/slow` waits for `go`."""
 
     def __init__(self):
         self.entered = threading.Semaphore(0)
         self.go = threading.Event()
 
     def on_get(self, req, resp):
-        """The request line and the Host header."""
+        """Return the request line and the Host header."""
         resp.media = {"host": req.host, "query": req.query_string}
 
     def on_post(self, req, resp):
-        """The body."""
+        """Return the body."""
         body = req.bounded_stream.read()
         resp.media = {"length": len(body), "start": body[:20].decode("latin-1")}
 
     def on_get_slow(self, req, resp):
-        """An answer that takes until `go`."""
+        """Respond after `go`."""
         self.entered.release()
         assert self.go.wait(WAIT_TIMEOUT)
         resp.media = {"slow": True}
 
     def on_get_boom(self, req, resp):
-        """An error that nobody expected."""
+        """Raise an unexpected error."""
         raise RuntimeError("secret-of-the-house")
 
 
@@ -153,7 +153,7 @@ def connect():
 
 @pytest.fixture
 def ask(connect):
-    """Send bytes on a connection of their own; returns the first answer."""
+    """Send bytes on a new connection; return the first response."""
 
     def ask(server, raw):
         return connect(server).send(raw).answer()

@@ -1,4 +1,4 @@
-"""The console on a real socket, with a ledger of either kind behind it."""
+"""The console on a real socket, with a ledger of either kind."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VOID = frozenset({"meta", "link", "img", "input", "br", "path", "rect"})
 
 
 class Parsed(HTMLParser):
-    """A page's elements and texts; fails where tags do not match."""
+    """A page's elements and texts; raises if tags do not match."""
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
@@ -34,27 +34,27 @@ class Parsed(HTMLParser):
         assert self._open == []
 
     def handle_starttag(self, tag, attrs):
-        """An element begins."""
+        """Record the start of an element."""
         self.tags.append((tag, dict(attrs)))
         if tag not in VOID:
             self._open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
-        """An element that holds nothing."""
+        """Record an empty element."""
         self.tags.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag):
-        """The innermost element ends."""
+        """Check that the innermost element ends."""
         assert self._open.pop() == tag
 
     def handle_data(self, data):
-        """Text between tags."""
+        """Record text between tags."""
         if data.strip():
             self.texts.append(" ".join(data.split()))
 
     @property
     def text(self):
-        """All of it that is read."""
+        """The whole visible text."""
         return " ".join(self.texts)
 
     def links(self):
@@ -66,7 +66,7 @@ class Parsed(HTMLParser):
         return [one for one in self.links() if one.startswith(f"/console/do/{name}?")]
 
     def form(self):
-        """Where the page's form posts to, and what stands in it; None where it has none."""
+        """The target of the page's form and its hidden values; None without a form."""
         forms = [attrs for tag, attrs in self.tags if tag == "form" and attrs["method"] == "post"]
         if not forms:
             return None
@@ -76,7 +76,7 @@ class Parsed(HTMLParser):
 
 
 class Answer(NamedTuple):
-    """One answer as it came."""
+    """One response as it was received."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -89,14 +89,14 @@ class Answer(NamedTuple):
 
 
 class Console:
-    """A console, and its visitor."""
+    """A console and its client."""
 
     def __init__(self, flow, address):
         self.flow = flow
         self.address = address
 
     def get(self, path, *, method="GET", host=None, root="/console", body=None, **headers):
-        """Ask for a page."""
+        """Request a page."""
         name, _, port = self.address.rpartition(":")
         connection = http.client.HTTPConnection(name, int(port), timeout=WAIT_TIMEOUT)
         try:
@@ -124,14 +124,14 @@ class Console:
             connection.close()
 
     def act(self, address, language="en", **fields):
-        """Do what a button's address asks about; returns the answer to the form, and the page that asked."""
+        """Open a button's page and submit its form; return the response and the page that asked."""
         asking = self.get(address, root="", Accept_Language=language)
         assert asking.status == 200, asking.body.decode()
         to, hidden = asking.page.form()
         return self.submit(to, language=language, **hidden | fields), asking.page
 
     def follow(self, answer, language="en"):
-        """The page to which a browser goes after a form, with the cookies that it was given."""
+        """The page to which a browser is redirected after a form, with the new cookies."""
         assert answer.status == 303, answer.body.decode()
         cookie = answer.headers["Set-Cookie"].partition(";")[0]
         found = self.get(answer.headers["Location"], root="", Cookie=cookie, Accept_Language=language)
@@ -139,18 +139,18 @@ class Console:
         return found
 
     def post(self, path, form=None, **headers):
-        """Send a form, as a page of the console does."""
+        """Send a form as a page of the console does."""
         given = {"Content_Type": "application/x-www-form-urlencoded", "Sec_Fetch_Site": "same-origin"} | headers
         return self.get(path, method="POST", body=urlencode(form or {}), **given)
 
     def log_in(self, name, password, **headers):
-        """Log in; returns the cookie as a browser sends it back."""
+        """Log in; return the cookie as a browser sends it back."""
         answer = self.post("/login", {"name": name, "password": password}, **headers)
         assert answer.status == 303, answer.body.decode()
         return answer.headers["Set-Cookie"].partition(";")[0]
 
     def page(self, path, language="en"):
-        """A page that is there, in a language."""
+        """An existing page in a language."""
         answer = self.get(path, Accept_Language=language)
         assert answer.status == 200, answer.body.decode()
         return answer.page
@@ -177,7 +177,7 @@ def serve():
 
 @pytest.fixture(scope="module")
 def browser():
-    """One Chromium for all of these tests, and for no others: it keeps an event loop in this thread."""
+    """One Chromium for these tests only, because it keeps an event loop in this thread."""
     from playwright.sync_api import expect
 
     expect.set_options(timeout=WAIT_TIMEOUT * 1000)
@@ -187,7 +187,7 @@ def browser():
 
 @pytest.fixture
 def visit(browser):
-    """A function that opens a page: `visit(console, path, width=…, scheme=…, locale=…)`; nothing may go wrong in it."""
+    """A function that opens a page without errors: `visit(console, path, width=…, scheme=…, locale=…)`."""
     contexts, trouble = [], []
 
     def visit(console, path="/", *, width=1280, scheme="light", locale="en-GB", scripts=True, zone="Asia/Shanghai"):

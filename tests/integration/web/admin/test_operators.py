@@ -1,4 +1,4 @@
-"""The administration API's door: who may ask for what, by which credential, and in whose name it is done."""
+"""Access to the administration API: the allowed requests of each credential, and the recorded operator."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ OPERATORS = {
 
 
 class Something:
-    """A resource that another part of the API may have."""
+    """A resource for the tests."""
 
     def on_get(self, request, response):
-        """The client."""
+        """Return the client."""
         response.media = {"operator": request.context.operator and request.context.operator.name}
 
 
 @pytest.fixture
 def ask(house):
-    """`ask(flow)` gives what asks a flow's administration listener: `(method, path, token, body, **headers)`."""
+    """A function that returns `request(method, path, token, body, **headers)` for a flow's administration listener."""
     running = []
 
     def ask(flow):
@@ -83,7 +83,7 @@ def ask(house):
     ],
 )
 def test_what_may_be_looked_at(house, ask, path, answers):
-    """Where operators are named everything but being alive needs a credential; the role view suffices to look."""
+    """With operators everything except liveness needs a credential; the role view suffices for reading."""
     request = ask(house.open(operators=OPERATORS))
     nobody = answers[0]
     for token, status in zip((None, TOKENS["prometheus"], TOKENS["li"], LOCK), answers, strict=True):
@@ -94,7 +94,7 @@ def test_what_may_be_looked_at(house, ask, path, answers):
 
 @pytest.mark.sqlite
 def test_who_is_written_down(house, ask, listens):
-    """An operator's token says who asks; a command says whose it is; one that may only look changes nothing."""
+    """An operator's token or a command identifies the operator; the role view changes nothing."""
 
     def fails(event):
         raise ValueError("no")
@@ -120,7 +120,7 @@ def test_who_is_written_down(house, ask, listens):
 
 @pytest.mark.sqlite
 def test_no_other_site_reads_or_changes_anything(house, ask):
-    """A token needs no page of ours; a browser without one may change nothing, with any headers."""
+    """A request with a token needs no page of the console; a browser without one may change nothing."""
     request = ask(house.open(operators=OPERATORS))
     sent = {"Sec_Fetch_Site": "cross-site", "Origin": "https://evil.example"}
     assert request("POST", "/api/operations/reroute_parked", TOKENS["li"], {}, **sent)[0] == 200
@@ -130,7 +130,7 @@ def test_no_other_site_reads_or_changes_anything(house, ask):
 
 @pytest.mark.sqlite
 def test_without_operators(house, ask):
-    """This machine may read the API under a name of loopback, and a command may change something."""
+    """Without operators this machine may read the API under a loopback name, and commands may make changes."""
     request = ask(house.open())
     assert request("GET", "/api/something")[1] == {"operator": "local"}
     status, error = request("GET", "/api/something", Host="evil.example")
@@ -144,7 +144,7 @@ def test_without_operators(house, ask):
 
 @pytest.mark.sqlite
 def test_where_others_reach_it_and_nobody_is_named(house, ask):
-    """Insecure as that is, the API tells them nothing; who can read the lock file may still operate."""
+    """With `insecure` and no operators the API gives other machines nothing; readers of the lock file may operate."""
     request = ask(house.open(admin="0.0.0.0:8081", insecure=True))
     assert request("GET", "/api/something")[0] == 403
     assert request("GET", "/api/something", LOCK)[0] == 200
@@ -154,7 +154,7 @@ def test_where_others_reach_it_and_nobody_is_named(house, ask):
 
 @pytest.mark.sqlite
 def test_a_token_in_a_file_is_read_again_with_the_settings(house, ask, tmp_path):
-    """Another token in the file counts from when the settings are read again; one that is gone, not."""
+    """A changed token file takes effect at the next reload; a missing one does not."""
     file = tmp_path / "token"
     file.write_text("first-token-0123456789abcdef\n")
     file.chmod(0o600)
@@ -175,7 +175,7 @@ def test_a_token_in_a_file_is_read_again_with_the_settings(house, ask, tmp_path)
 
 @pytest.fixture
 def attempts():
-    """Attempts, and the clock that they use."""
+    """Attempts and the clock that they use."""
     clock = ManualClock()
     attempts = LoginThrottle(clock)
     attempts.clock = clock
@@ -199,7 +199,7 @@ def test_an_address_is_delayed_too(attempts):
 
 
 def test_who_has_logged_in_cannot_guess_for_others(attempts):
-    """A log-in that succeeds takes back its own attempt, and not those for other names from the same address."""
+    """A successful login removes its own attempt, but not those for other names from the same address."""
     for number in range(FREE_ADDRESS_FAILURES - 1):
         attempts.check(f"n{number}", "192.0.2.1")
         assert attempts.check("mine", "192.0.2.1") == 0
@@ -209,7 +209,7 @@ def test_who_has_logged_in_cannot_guess_for_others(attempts):
 
 
 def test_many_at_once_are_no_way_round(attempts):
-    """An attempt counts from when it begins: of a hundred at once as many are made as of a hundred in turn."""
+    """An attempt counts from its start, so a hundred at once are limited like a hundred in turn."""
     begun = [attempts.check("li", "") for _ in range(100)]
     assert begun.count(0) == 5
 

@@ -1,4 +1,4 @@
-"""Requests are accepted from this machine only, under a name that no web site can have."""
+"""Requests are accepted only from this machine, under a name that no web site can have."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.either
 
 @pytest.mark.sqlite
 def test_only_names_of_this_machine(house, serve):
-    """Under any other name each page, its parts and its files are refused, and it is said what to do."""
+    """Under any other name each page, its parts and its files are refused with the remedy."""
     console = serve(house.open())
     for host in ("127.0.0.1", "localhost:9", "LOCALHOST", "[::1]:8081", "127.3.2.1:80"):
         assert console.get("/", host=host).status == 200, host
@@ -35,7 +35,7 @@ def test_only_names_of_this_machine(house, serve):
 
 @pytest.mark.sqlite
 def test_a_listener_that_others_reach(house, serve):
-    """Where other machines can reach the listener nobody is shown the console, until there is a log-in."""
+    """A public listener shows no console without a login."""
     console = serve(house.open(admin="0.0.0.0:8081", insecure=True))
     answer = console.get("/", Accept_Language="zh-CN")
     assert answer.status == 403
@@ -44,7 +44,7 @@ def test_a_listener_that_others_reach(house, serve):
 
 
 def test_what_is_a_page():
-    """The front door, the console, and everything under it."""
+    """The root, the console and all paths below it are pages."""
     assert all(map(is_page, ("/", "/console", "/console/", "/console/events/1")))
     assert not any(map(is_page, ("/healthz", "/consoles", "/api/operations/replay", "")))
 
@@ -52,7 +52,7 @@ def test_what_is_a_page():
 @pytest.mark.sqlite
 @pytest.mark.parametrize("path", ["/metrics", "/openapi.json"])
 def test_numbers_and_the_contract_are_for_names_of_this_machine(house, serve, path):
-    """A web site whose name was pointed at 127.0.0.1 reads neither; a listener that others may reach is as it was."""
+    """A web site whose name resolves to 127.0.0.1 can read neither; a public listener does not change."""
     console = serve(house.open())
     for host in ("127.0.0.1", "localhost:9", "[::1]:8081"):
         assert console.get("", host=host, root=path).status == 200, host
@@ -63,5 +63,5 @@ def test_numbers_and_the_contract_are_for_names_of_this_machine(house, serve, pa
 @pytest.mark.sqlite
 @pytest.mark.parametrize("path", ["/metrics", "/openapi.json"])
 def test_numbers_and_the_contract_on_a_listener_that_others_reach(house, serve, path):
-    """With `insecure`, who watches from another machine goes on under any name."""
+    """With `insecure`, monitors on other machines can use any name."""
     assert serve(house.open(admin="0.0.0.0:8081", insecure=True)).get("", host="flowhooks", root=path).status == 200

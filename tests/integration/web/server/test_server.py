@@ -1,4 +1,4 @@
-"""The server over real sockets: what it takes, what it refuses, when it gives up, how it stops."""
+"""The server over real sockets: accepted and refused requests, timeouts and shutdown."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ REFUSED = {
 
 @pytest.fixture
 def server(start):
-    """A server whose limits are small and whose patience is long."""
+    """A server with small limits and long timeouts."""
     return start(max_body_bytes=1000, max_header_bytes=8192, read_timeout=20)
 
 
@@ -148,7 +148,7 @@ def test_taken(server, connect, name):
 
 
 def test_head_and_body_are_sent_together(server, connect, monkeypatch):
-    """An answer costs one call of the system, not one for its head and one for its body."""
+    """A response is one system call, not one for its head and one for its body."""
     sent, send = [], Channel.send
 
     def counted(self, data, **options):
@@ -181,7 +181,7 @@ def test_refused(server, connect, ask, name):
 
 @pytest.mark.parametrize("name", [*TAKEN, *REFUSED])
 def test_bytes_one_at_a_time(server, connect, name):
-    """However the bytes are cut up on their way, the answer is the same."""
+    """The response is the same for any splitting of the request's bytes."""
     raw, status = (TAKEN | REFUSED)[name]
     client = connect(server)
     client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -199,7 +199,7 @@ def test_bytes_one_at_a_time(server, connect, name):
     [(b"", "larger than 1000 bytes"), (b"Accept-Language: zh-CN,zh;q=0.9\r\n", "超过 1000 字节")],
 )
 def test_refused_in_the_callers_language(server, ask, language, sentence):
-    """A refusal made before the application follows Accept-Language too, and names the path as it was sent."""
+    """A refusal before the application follows Accept-Language too, and has the original path."""
     answer = ask(server, b"POST /a%20b?c HTTP/1.1\r\nHost: h\r\n" + language + b"Content-Length: 1001\r\n\r\n")
     assert sentence in answer.json["message"]
     assert answer.json["path"] == "/a%20b"
@@ -207,7 +207,7 @@ def test_refused_in_the_callers_language(server, ask, language, sentence):
 
 
 def test_refused_head_is_read_as_far_as_it_can_be(server, ask):
-    """Path and language are known of a request whose head is malformed or too large."""
+    """Path and language are known even if the head is malformed or too large."""
     malformed = b"GET /p HTTP/1.1\r\nno colon\r\nAccept-Language: zh\r\n\r\n"
     too_large = b"GET /p HTTP/1.1\r\nAccept-Language: zh\r\nA: " + b"a" * 9000
     for raw, status in ((malformed, 400), (too_large, 431)):
@@ -235,7 +235,7 @@ def test_refused_head_request(server, connect):
 
 @pytest.mark.timeout(60)  # by waitress's pattern these take two minutes on an idle machine
 def test_no_field_costs_a_second(server, ask):
-    """Spaces by the thousand are parsed in no time; waitress's own pattern takes time by their square."""
+    """Thousands of spaces are parsed quickly; the time of waitress's own pattern grows with their square."""
     raw = b"GET /x HTTP/1.1\r\nHost: h\r\nA:" + b" " * 8000 + b"a\r\n\r\n"
     ask(server, GOOD)
     for _ in range(400):
@@ -243,20 +243,20 @@ def test_no_field_costs_a_second(server, ask):
 
 
 def test_absolute_target(server, ask):
-    """An absolute target says the host, the path and the query."""
+    """An absolute target gives the host, the path and the query."""
     answer = ask(server, b"GET http://other:81/x?q=1 HTTP/1.1\r\nHost: h\r\n\r\n")
     assert answer.json == {"host": "other", "query": "q=1"}
 
 
 def test_body_reaches_the_application(server, ask):
-    """Chunked or not, the application reads the same body."""
+    """The application reads the same body, chunked or not."""
     plain = ask(server, POST + b"Content-Length: 5\r\n\r\nhello")
     chunked = ask(server, CHUNKED + b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n")
     assert plain.json == chunked.json == {"length": 5, "start": "hello"}
 
 
 def test_large_body(start, ask):
-    """A body that does not fit the memory allowed for it arrives whole."""
+    """A body above the memory limit arrives complete."""
     server = start(max_body_bytes=1_000_000)
     answer = ask(server, POST + b"Content-Length: 1000000\r\n\r\n" + b"a" * 1_000_000)
     assert answer.json["length"] == 1_000_000
@@ -264,7 +264,7 @@ def test_large_body(start, ask):
 
 @pytest.mark.parametrize("head", [POST + b"Content-Length: 10000000\r\n\r\n", CHUNKED + b"989680\r\n"])
 def test_client_that_sends_on_reads_its_answer(server, connect, head):
-    """A client that sends all of 10 MB before it reads still gets to read that this was too much."""
+    """A client that sends all of 10 MB before it reads still receives the refusal."""
     client = connect(server)
     client.send(head).send(b"a" * 10_000_000)
     assert client.answer().status == 413
@@ -272,7 +272,7 @@ def test_client_that_sends_on_reads_its_answer(server, connect, head):
 
 
 def test_client_that_never_stops_sending(server, connect, monkeypatch):
-    """A refused client is not listened to for ever."""
+    """The server reads from a refused client only for a limited time."""
     monkeypatch.setattr("flowhooks.web.server.channel.MAX_LINGER_BYTES", 1_000_000)
     client = connect(server).send(POST + b"Content-Length: 10000000\r\n\r\n")
 
@@ -285,7 +285,7 @@ def test_client_that_never_stops_sending(server, connect, monkeypatch):
 
 
 def test_client_that_stays_after_a_refusal(start, connect, monkeypatch):
-    """A refused client that neither sends nor closes is let go of."""
+    """The connection of a refused client that neither sends nor closes is closed."""
     monkeypatch.setattr("flowhooks.web.server.channel.LINGER_SECONDS", 0.1)
     server = start(read_timeout=0.3)
     connect(server).send(b"x\r\n\r\n").answer()
@@ -303,14 +303,14 @@ def test_continue(server, connect):
 
 
 def test_continue_is_not_said_to_what_is_refused(server, connect):
-    """A client that asks before sending too large a body gets the error, and nothing else."""
+    """A client that asks before sending too large a body gets only the error."""
     client = connect(server).send(POST + b"Content-Length: 1001\r\nExpect: 100-continue\r\n\r\n")
     assert client.answer().status == 413
     assert client.closed()
 
 
 def test_continue_without_a_body(server, connect):
-    """An expectation about no body is met at once."""
+    """An expectation without a body is ignored."""
     client = connect(server).send(POST + b"Content-Length: 0\r\nExpect: 100-continue\r\n\r\n")
     assert client.answer().json["length"] == 0
 
@@ -326,14 +326,14 @@ def test_continue_behind_another_request(server, connect, resource):
 
 
 def test_pipelined_requests(server, connect):
-    """Requests sent without waiting are answered in their order."""
+    """Pipelined requests are answered in order."""
     requests = [POST + b"Content-Length: %d\r\n\r\n" % length + b"a" * length for length in range(50)]
     client = connect(server).send(b"".join(requests))
     assert [client.answer().json["length"] for _ in requests] == list(range(50))
 
 
 def test_nothing_after_a_refusal_is_run(server, connect):
-    """Bytes after a malformed request on its connection may be anything, and are not parsed."""
+    """Bytes after a malformed request on its connection are not parsed."""
     client = connect(server).send(GOOD + POST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc" + GOOD)
     assert client.answer().status == 200
     assert client.answer().status == 400
@@ -352,7 +352,7 @@ def test_nothing_after_a_refusal_is_run(server, connect):
     ],
 )
 def test_keep_alive(server, connect, version, option, open_after):
-    """A connection stays open when the client's version and options say so."""
+    """A connection stays open according to the client's version and options."""
     client = connect(server).send(b"GET /x HTTP/" + version + b"\r\nHost: h\r\n" + option + b"\r\n")
     assert client.answer().status == 200
     if open_after:
@@ -363,7 +363,7 @@ def test_keep_alive(server, connect, version, option, open_after):
 
 @pytest.mark.parametrize("start_of_request", [b"GET /x", GOOD[:-2], POST + b"Content-Length: 900\r\n\r\n", CHUNKED])
 def test_slow_drip(start, connect, ask, start_of_request):
-    """A request that comes byte by byte is given up at its deadline, with an answer."""
+    """A request that arrives byte by byte is ended at its deadline with a response."""
     server = start(read_timeout=0.3)
     client = connect(server).send(b"\r\n" + start_of_request)
     byte = b"a" if start_of_request is not CHUNKED else b"0"
@@ -384,7 +384,7 @@ def test_slow_drip(start, connect, ask, start_of_request):
 
 
 def test_deadline_does_not_run_while_the_server_works(start, connect, resource):
-    """The time limit of a request sent behind a slow one starts when the slow one is answered."""
+    """The deadline of a request behind a slow one starts when the slow one is answered."""
     server = start(read_timeout=2)
     client = connect(server).send(SLOW + GOOD[:-4])
     assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
@@ -397,7 +397,7 @@ def test_deadline_does_not_run_while_the_server_works(start, connect, resource):
 
 @pytest.mark.parametrize("raw", [b"", b"\r\n" * 10, GOOD])
 def test_idle_connection(start, connect, raw):
-    """A connection without a request is closed, whether or not it has had one; empty lines are not one."""
+    """A connection without a request is closed, also after earlier requests; empty lines are no request."""
     server = start(read_timeout=10 * WAIT_TIMEOUT, idle_timeout=1)
     client = connect(server).send(raw)
     if raw == GOOD:
@@ -406,7 +406,7 @@ def test_idle_connection(start, connect, raw):
 
 
 def test_client_that_goes_away(start, connect, resource, caplog):
-    """A client that is gone before its answer is nobody's trouble, and its path does not get into the log."""
+    """A client that disconnects before its response causes no error, and its path is not logged."""
     caplog.set_level("INFO")
     server = start(threads=1)
     client = connect(server).send(b"GET /slow?%0a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
@@ -419,7 +419,7 @@ def test_client_that_goes_away(start, connect, resource, caplog):
 
 
 def test_refusal_that_had_to_wait(start, connect, resource):
-    """A refusal that waited longer for a thread than connections may be idle is read by its client all the same."""
+    """A client can read a refusal that waited for a thread longer than the idle timeout."""
     server = start(threads=1, idle_timeout=1)
     connect(server).send(SLOW)
     assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
@@ -433,7 +433,7 @@ def test_refusal_that_had_to_wait(start, connect, resource):
 
 @pytest.mark.parametrize("raw", [SLOW, b"x\r\n\r\n"], ids=["answer", "refusal"])
 def test_answer_that_took_longer_than_connections_may_be_idle(start, connect, resource, monkeypatch, raw):
-    """It is not cut off while it is sent: only from then on is its client waited for."""
+    """A long response is not cut off; the idle timeout starts when it is sent."""
     send = Channel._flush_some
 
     def looked_at_meanwhile(channel, **given):
@@ -451,7 +451,7 @@ def test_answer_that_took_longer_than_connections_may_be_idle(start, connect, re
 
 
 def test_client_that_does_not_read(start, connect):
-    """A client that does not read its answer does not keep its connection, nor the thread that writes."""
+    """A client that does not read its response blocks neither its connection nor the writing thread."""
 
     def flood(environ, start_response):
         start_response("200 OK", [("Content-Type", "text/plain")])
@@ -464,7 +464,7 @@ def test_client_that_does_not_read(start, connect):
 
 
 def test_a_step_of_the_clock_closes_no_connection_that_is_answered(start, connect, monkeypatch, eventually):
-    """A machine's clock that is set forward by an hour does not make a client slow that reads its answer."""
+    """If the clock is set forward by an hour, a client that reads its response keeps its connection."""
     size, checked = 40_000_000, threading.Semaphore(0)
 
     def large(environ, start_response):
@@ -509,7 +509,7 @@ def test_connection_limit(start, connect):
 
 
 def test_out_of_files(start, connect):
-    """Without a file to spare the server waits, busy with nothing, and accepts again when there is one."""
+    """Without a free file handle the server waits without spinning, and accepts again later."""
     server = start(read_timeout=0.4)
     client = connect(server)
     assert client.send(GOOD).answer().status == 200
@@ -544,7 +544,7 @@ def test_out_of_files(start, connect):
 
 @pytest.mark.parametrize("error", [RuntimeError("secret"), OSError("secret"), SystemExit("secret")])
 def test_error_outside_the_application(start, connect, error):
-    """An exception that no error handler saw is an envelope to the caller, and a traceback to the operator."""
+    """An exception without an error handler is an envelope to the caller and a traceback in the log."""
 
     def broken(environ, start_response):
         raise error
@@ -560,7 +560,7 @@ def test_error_outside_the_application(start, connect, error):
 
 
 def test_error_in_the_middle_of_an_answer(start, connect):
-    """An answer that breaks off does not look whole."""
+    """A response that breaks off does not look complete."""
 
     def broken(environ, start_response):
         start_response("200 OK", [("Content-Type", "text/plain")])
@@ -579,7 +579,7 @@ def test_error_in_the_middle_of_an_answer(start, connect):
 
 
 def test_nothing_is_said_of_the_software(start, connect):
-    """The Server header names no version, and headers that only a proxy may send are not believed."""
+    """The Server header has no version, and headers for proxies only are ignored."""
     seen = {}
 
     def app(environ, start_response):
@@ -595,7 +595,7 @@ def test_nothing_is_said_of_the_software(start, connect):
 
 
 def test_drain(start, connect, resource, caplog):
-    """Running and queued requests are answered, each saying that its connection closes; idle connections are closed."""
+    """Running and queued requests are answered with Connection: close; idle connections are closed."""
     caplog.set_level("INFO")
     server = start(threads=2)
     idle = connect(server)
@@ -622,7 +622,7 @@ def test_drain(start, connect, resource, caplog):
 
 
 def test_drain_answers_what_is_pipelined_or_arriving(start, connect, resource):
-    """All requests of a connection are answered, the one that is still arriving too; only the last says close."""
+    """All requests of a connection are answered, also an arriving one; only the last response says close."""
     server = start(threads=1)
     client = connect(server).send(SLOW + GOOD + GOOD[:10])
     assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
@@ -639,7 +639,7 @@ def test_drain_answers_what_is_pipelined_or_arriving(start, connect, resource):
 
 
 def test_drain_takes_what_was_waiting_to_be_accepted(start, connect):
-    """A request that was sent before the server stopped is answered, even on a connection not yet accepted."""
+    """A request sent before the stop is answered, even on a connection not yet accepted."""
     held = threading.Event()
     server = start()
     server._listener.trigger.pull_trigger(lambda: held.wait(WAIT_TIMEOUT))
@@ -666,7 +666,7 @@ def test_drain_gives_up(start, connect, resource):
 
 
 def test_retire_leaves_new_connections_to_others(start, connect):
-    """Of two servers on one socket, the one that stops accepts nothing more, even if it waits; the other does."""
+    """Of two servers on one socket, the stopping one accepts nothing more, even if it waits; the other does."""
     holds, held = threading.Event(), threading.Event()
     with open_listener("127.0.0.1:0") as socket_of_both:
         one = start(inherited=socket_of_both.dup())
@@ -683,7 +683,7 @@ def test_retire_leaves_new_connections_to_others(start, connect):
 
 
 def test_retire_says_that_it_closes(start, connect, resource, monkeypatch):
-    """A connection is closed after the answer that says so, and an idle one only after a while."""
+    """A connection is closed after a response with Connection: close; an idle one after a while."""
     monkeypatch.setattr("flowhooks.web.server.server.RETIRING_IDLE_TIMEOUT", WAIT_TIMEOUT)
     server = start()
     idle, active, busy = connect(server), connect(server), connect(server)
@@ -714,7 +714,7 @@ def test_retire_says_that_it_closes(start, connect, resource, monkeypatch):
 
 
 def test_close_does_not_wait_for_a_thread_that_hangs(start, connect, resource, monkeypatch):
-    """A request that never ends does not keep the server from closing; its client sees the connection end."""
+    """A request that hangs does not block the close; its client's connection ends."""
     monkeypatch.setattr("flowhooks.web.server.server.STOP_TIMEOUT", 0.1)
     server = start()
     client = connect(server).send(SLOW)
@@ -758,7 +758,7 @@ def test_stops_from_within_the_loop(app):
 
 
 def test_never_served(app):
-    """A server that was only bound can be drained and closed, more than once, and then does not serve."""
+    """A bound server that never served can be drained and closed repeatedly, and then does not serve."""
     server = Server(app, listen="127.0.0.1:0", threads=1, limits=Limits(), name="test")
     assert server.drain(WAIT_TIMEOUT)
     server.close()
@@ -767,7 +767,7 @@ def test_never_served(app):
 
 
 def test_two_servers_in_one_process(start, connect):
-    """Servers do not know each other."""
+    """Two servers in one process are independent."""
     one, other = start(), start()
     assert connect(one).send(GOOD).answer().status == 200
     one.close()
@@ -775,7 +775,7 @@ def test_two_servers_in_one_process(start, connect):
 
 
 def test_address_in_use(server, app):
-    """A taken address is a clear error at once."""
+    """A used address is a clear error at once."""
     with pytest.raises(AddressInUse) as caught:
         Server(app, listen=server.address, threads=1, limits=Limits(), name="test")
     assert str(caught.value) == (
@@ -785,14 +785,14 @@ def test_address_in_use(server, app):
 
 @pytest.mark.parametrize("listen", ["", "8080", "localhost", "h:x", "127.0.0.1:65536", "127.0.0.1:-1", "192.0.2.1:0"])
 def test_address_that_cannot_be(app, listen):
-    """So is one that cannot be read, or is not this machine's."""
+    """An invalid or foreign address is a clear error at once."""
     with pytest.raises(SettingsError, match=f"^cannot listen on {listen}: "):
         Server(app, listen=listen, threads=1, limits=Limits(), name="test")
 
 
 @pytest.mark.parametrize("listen", ["localhost:0", "*:0", ":0", "[::1]:0"])
 def test_address(app, listen):
-    """Names, every address, and IPv6 are understood; the port that the system chose is reported."""
+    """Names, all addresses, and IPv6 are accepted; the assigned port is reported."""
     server = Server(app, listen=listen, threads=1, limits=Limits(), name="test")
     server.close()
     host, _, port = server.address.rpartition(":")

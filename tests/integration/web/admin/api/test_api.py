@@ -489,7 +489,7 @@ def test_a_search_without_an_index_says_how_far_it_came(busy, monkeypatch):
 )
 @pytest.mark.sqlite
 def test_what_cannot_be_taken(api, document, query, status, words):
-    """It is refused with a sentence in the caller's language and the contract's body; it never means every event."""
+    """An invalid parameter is refused in the caller's language and the contract's form, and selects nothing."""
     for language, its in zip(("en", "zh-CN"), words, strict=True):
         answer = api.ask(f"/api/{query}", Accept_Language=language)
         assert answer.status == status
@@ -690,7 +690,7 @@ def concluded(house, serve, listens, make_plugin):
 
 
 def test_events_are_found_by_how_they_ended(concluded):
-    """By their conclusion, and by the reason for which they were dismissed."""
+    """Events are found by their conclusion and by the reason of their dismissal."""
     for query, instances in (
         ({"conclusion": "approved"}, {"approved"}),
         ({"conclusion": "Approved"}, set()),
@@ -704,7 +704,7 @@ def test_events_are_found_by_how_they_ended(concluded):
 
 
 def test_why_an_event_is_parked_or_dismissed(concluded):
-    """The reason, the conclusion, and why handlers of its class or key do not get it."""
+    """The response has the reason, the conclusion, and why handlers of its class or key do not match."""
     (event,) = concluded.get("/api/events", flow="rejected")["events"]
     assert (event["state"], event["dismissed_by"], event["conclusion"]) == ("dismissed", "condition", "rejected")
     why = "conclusion 'rejected' is not one of approved"
@@ -717,7 +717,7 @@ def test_why_an_event_is_parked_or_dismissed(concluded):
 
 
 def test_where_an_event_would_go_now(concluded, document):
-    """Each candidate with its conditions, true, false or undecidable; nothing is changed."""
+    """The response has each candidate with its conditions as true, false or undecided; nothing changes."""
     found = {}
     for event in concluded.get("/api/events")["events"]:
         answer = concluded.get(f"/api/events/{event['id']}/explanation")
@@ -735,7 +735,7 @@ def test_where_an_event_would_go_now(concluded, document):
 
 
 def test_reroute_takes_one_handler(concluded):
-    """Only that handler gets deliveries; one that is not known is answered 404."""
+    """Only that handler gets deliveries; an unknown handler is 404."""
 
     def rerouted(handler):
         body = {"event_filter": {"dismissed_by": "condition"}, "handler": handler, "dry_run": True}
@@ -751,7 +751,7 @@ def test_reroute_takes_one_handler(concluded):
 
 
 def test_handlers_of_a_newer_version(concluded, monkeypatch):
-    """Routes with only a part of the handlers are answered 503, with the next step."""
+    """With handlers of a newer version, routes are 503 with the next step."""
     monkeypatch.setattr(concluded.flow.app.router, "unreadable_handlers", ("books:later",))
     event = concluded.flow.events()[0]
     for path in (f"/api/events/{event}/explanation", "/api/parked"):

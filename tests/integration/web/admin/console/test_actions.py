@@ -53,7 +53,7 @@ def event_of(console, instance):
 
 
 def audit(console):
-    """The audit log, the oldest record first."""
+    """The audit log, oldest entry first."""
     return [
         (actor, interface, action, target, json.loads(detail))
         for actor, interface, action, target, detail in console.flow.sql(
@@ -63,7 +63,7 @@ def audit(console):
 
 
 def everything(flow):
-    """All that is stored about events and what is done to them."""
+    """All stored data about events and actions."""
     tables = {"events": "id", "deliveries": "id", "attempts": "delivery_id, number", "alerts": "id", "audit_log": "id"}
     return {name: flow.sql(f"SELECT * FROM {name} ORDER BY {order}") for name, order in tables.items()} | {
         "handlers": flow.sql("SELECT id, retired_at, paused_at FROM handlers ORDER BY id")
@@ -71,7 +71,7 @@ def everything(flow):
 
 
 def unknown(console, instance="4711"):
-    """Make the delivery of an event one that was cut off."""
+    """Make an event's delivery *unknown*, as after a kill."""
     flow = console.flow
     one = flow.only(event_of(console, instance))
     flow.sql("UPDATE deliveries SET state = 'unknown' WHERE id = ?", one.delivery_id)
@@ -80,7 +80,7 @@ def unknown(console, instance="4711"):
 
 
 def test_a_dead_delivery_is_replayed_by_clicking(busy, mended):
-    """From the event's page: a page that asks, a form that does it, and the event's page again, which says so once."""
+    """The event's page leads to a question, its form replays, and the event's page shows the message once."""
     event = event_of(busy, "4711")
     (address,) = busy.page(f"/events/{event}").to_do("replay")
     before = everything(busy.flow)
@@ -103,7 +103,7 @@ def test_a_dead_delivery_is_replayed_by_clicking(busy, mended):
 
 
 def test_the_second_of_two_clicks_finds_that_it_has_moved_on(busy, mended):
-    """A form sent twice does its work once, and the second answer says kindly that nothing was left to do."""
+    """A form sent twice works once, and the second response says politely that nothing was left."""
     event = event_of(busy, "4711")
     (address,) = busy.page(f"/events/{event}").to_do("replay")
     to, hidden = busy.get(address, root="").page.form()
@@ -121,7 +121,7 @@ def test_the_second_of_two_clicks_finds_that_it_has_moved_on(busy, mended):
 
 
 def test_two_at_once(busy, mended, together):
-    """Two operators who send the same form at the same time do it once between them."""
+    """Two operators who send the same form at the same time cause one change."""
     event = event_of(busy, "4711")
     (address,) = busy.page(f"/events/{event}").to_do("replay")
     to, hidden = busy.get(address, root="").page.form()
@@ -133,7 +133,7 @@ def test_two_at_once(busy, mended, together):
 
 
 def test_what_has_succeeded_is_asked_about_twice(busy):
-    """Without the tick nothing is done, and the page asks again; with it the work is done a second time."""
+    """Without the checkbox nothing changes and the page asks again; with it the work is done a second time."""
     event = event_of(busy, "4712")
     (address,) = busy.page(f"/events/{event}").to_do("replay_again")
     answer, asking = busy.act(address)
@@ -150,7 +150,7 @@ def test_what_has_succeeded_is_asked_about_twice(busy):
     ("name", "state"), [("did", State.SUCCEEDED), ("did_not", State.SUCCEEDED), ("close", State.CLOSED)]
 )
 def test_an_unknown_delivery_is_resolved(busy, mended, name, state):
-    """It did its work, or did not, or is closed; with a note that stays; the second operator sees that it changed."""
+    """The operator records did, did-not or closed with a note; a second operator sees that it changed."""
     delivery = unknown(busy)
     event = event_of(busy, "4711")
     (address,) = busy.page(f"/events/{event}").to_do(name)
@@ -169,7 +169,7 @@ def test_an_unknown_delivery_is_resolved(busy, mended, name, state):
 
 
 def test_a_dead_and_a_waiting_delivery_are_closed(house, serve, listens):
-    """Both may be closed from the event's page, and then have no more buttons than what is settled has."""
+    """Both can be closed on the event's page, and then have only the buttons of a settled delivery."""
 
     def sleeps(event):
         raise RuntimeError("the archive sleeps") if event.business_key == "later" else Reject("never")
@@ -190,7 +190,7 @@ def test_a_dead_and_a_waiting_delivery_are_closed(house, serve, listens):
 
 
 def test_all_dead_ones_of_a_search(house, serve, listens, mended):
-    """The events page's filter stays in the address; what came or died elsewhere is left as it is."""
+    """The events page's filter stays in the address; deliveries that arrive or die elsewhere do not change."""
 
     def fails(event):
         if not mended:
@@ -232,7 +232,7 @@ OFFERED = {
 
 @pytest.mark.parametrize("state", OFFERED)
 def test_what_is_listed_is_what_is_meant(busy, house, state):
-    """A search offers what can be done to what it lists, and hands on its filter as it is."""
+    """A search offers the possible actions for its list, and passes its filter unchanged."""
     house.check_books = False
     for instance in ("4711", "4713"):
         event = event_of(busy, instance)
@@ -256,7 +256,7 @@ def test_what_is_listed_is_what_is_meant(busy, house, state):
 
 
 def test_an_alert_leads_to_what_it_is_about(busy):
-    """Whatever its cause: to events in a state that there is, or to the page of its cause."""
+    """Each alert links to the events in an existing state, or to the page of its cause."""
     for cause, subject in [(cause.value, "p:archive") for cause in AlertCause] + [("dead", "(others)")]:
         busy.flow.sql(
             "INSERT INTO alerts (id, cause, subject, message, started_at, count, event_id, opened_at, notified)"
@@ -275,7 +275,7 @@ def test_an_alert_leads_to_what_it_is_about(busy):
 
 
 def test_without_a_search_there_is_nothing_to_click(busy):
-    """Every event there is can only be meant by somebody who says so on the command line."""
+    """Actions on all events are only available on the command line."""
     assert not busy.page("/events").to_do("replay")
     for query in ("", "?back=/console/", "?flow=", "?stat=dead", "?flow=4711&hander=x"):
         answer = busy.get(f"/do/replay{query}")
@@ -285,7 +285,7 @@ def test_without_a_search_there_is_nothing_to_click(busy):
 
 
 def test_what_comes_after_it_was_counted_is_not_meant(busy):
-    """Between the page that asks and its form more may come: that stays as it is."""
+    """Events that arrive between the question and its form are not changed."""
     (address,) = busy.page("/events?state=parked").to_do("dismiss")
     to, hidden = busy.get(address, root="").page.form()
     busy.flow.advance(5)
@@ -295,7 +295,7 @@ def test_what_comes_after_it_was_counted_is_not_meant(busy):
 
 
 def test_parked_events_are_dismissed_and_routed_again(busy):
-    """One by its page, a group by its row, and back by routing again; each says what became of it."""
+    """An event is dismissed on its page, a group in its row, and both are rerouted; each reports the result."""
     event = event_of(busy, "4713")
     answer, _ = busy.act(busy.page(f"/events/{event}").to_do("dismiss")[0], note="a trial")
     assert "dismissed: 1" in busy.follow(answer).page.text
@@ -313,7 +313,7 @@ def test_parked_events_are_dismissed_and_routed_again(busy):
 
 
 def test_a_group_is_dismissed_only_where_a_search_means_it_alone(busy):
-    """A group that shares its key with another has no button of its own: it would take the other one with it."""
+    """A group that shares its key with another has no button, because its filter would match both."""
     busy.flow.take("4715", key="nobody", callback_class="com.example.Other", source="elsewhere")
     groups = busy.page("/parked")
     assert "com.example.Other" in groups.text
@@ -321,7 +321,7 @@ def test_a_group_is_dismissed_only_where_a_search_means_it_alone(busy):
 
 
 def test_drain(busy, listens):
-    """Once a handler is registered, in whichever process, what it wants is delivered from the parked page."""
+    """Once a handler is registered in any process, the parked page delivers its events."""
     assert busy.page("/parked").to_do("reroute_parked") == []
     app = busy.flow.app
     wanted = Candidate("p:archive", listens(lambda event: None, process_key="nobody").selectors)
@@ -336,7 +336,7 @@ def test_drain(busy, listens):
 
 
 def test_a_handler_is_paused_and_resumed(busy):
-    """Since when and by whom is on its page, and an event that waits for it says so; resumed, it runs."""
+    """Its page has the operator and time of the pause, and its events mention it; after the resume they run."""
     (address,) = busy.page("/handlers").to_do("pause")
     answer, asking = busy.act(address, note="the archive moves")
     assert "Handlers to pause: 1" in asking.text
@@ -359,7 +359,7 @@ def test_a_handler_is_paused_and_resumed(busy):
 
 
 def test_an_alert_is_acknowledged(busy):
-    """The name beside it is the name of the operator who clicked."""
+    """The alert shows the operator who clicked."""
     busy.flow.app.alerts.poll()
     (address, *_) = busy.page("/alerts").to_do("acknowledge")
     answer, asking = busy.act(address, note="I call the archive")
@@ -371,7 +371,7 @@ def test_an_alert_is_acknowledged(busy):
 
 
 def test_long_work_goes_on_request_by_request(house, serve, listens, monkeypatch):
-    """A form works for some seconds; its answer says how far it has come, and its form goes on until all is done."""
+    """A form works for some seconds; the response has the progress, and its form continues to the end."""
     flow = house.open(listens(lambda event: None))
     for number in range(7):
         flow.take(f"p{number}", key="nobody")
@@ -395,7 +395,7 @@ def test_long_work_goes_on_request_by_request(house, serve, listens, monkeypatch
 
 @pytest.fixture
 def paid(house, serve, listens, monkeypatch):
-    """A console with seven deliveries that have succeeded, which works through two events for each request."""
+    """A console with seven succeeded deliveries, which handles two events for each request."""
     runs = []
     flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="pay"))
     for number in range(7):
@@ -408,7 +408,7 @@ def paid(house, serve, listens, monkeypatch):
 
 
 def attempts(console):
-    """How many attempts each delivery has, by its flow instance."""
+    """The number of attempts of each delivery by its flow instance."""
     return dict(
         console.flow.sql(
             "SELECT flow_instance_id, attempt FROM deliveries JOIN events ON events.id = event_id ORDER BY 1"
@@ -417,7 +417,7 @@ def attempts(console):
 
 
 def test_running_once_more_is_gone_on_with_where_it_stopped(paid, eventually):
-    """Stop leads to a page that says how many were started, and that continues with the other ones from there."""
+    """Stop leads to a page with the number of started deliveries, which continues with the rest."""
     answer, _ = paid.act("/console/do/replay_again?state=succeeded&back=/console/events", sure="yes")
     assert "If you start again from the list, all deliveries run again" in answer.page.text
     assert "goes on with the rest" not in answer.page.text
@@ -439,7 +439,7 @@ def test_running_once_more_is_gone_on_with_where_it_stopped(paid, eventually):
 
 
 def test_running_once_more_is_gone_on_with_by_a_command(paid, eventually):
-    """The page has the command that goes on, with the same filter in the same moments; so has the audit."""
+    """The page has the command that continues with the same filter and times; so has the audit log."""
     answer, _ = paid.act("/console/do/replay_again?state=succeeded&key=leave&since=2026-01-01", sure="yes")
     (stop,) = [one for one in answer.page.links() if "after=" in one]
     text = paid.get(stop, root="").page.text
@@ -461,7 +461,7 @@ def test_running_once_more_is_gone_on_with_by_a_command(paid, eventually):
 
 
 def test_what_is_stopped_and_begun_again(busy, monkeypatch):
-    """Of what is done once only the rest is left, and the page on which one lands says so."""
+    """An operation without repeats continues with the rest, and the final page says so."""
     monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
     monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
     answer, _ = busy.act("/console/do/dismiss?state=parked&back=/console/parked", note="it's over")
@@ -480,7 +480,7 @@ TIMES = {"since", "until"}
 
 
 def test_long_work_is_counted_for_a_moment_only(busy, monkeypatch):
-    """Where counting takes longer the page says how many there are at least, and still does all of them."""
+    """If counting takes longer the page shows a minimum, and still handles all."""
     monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
     monkeypatch.setattr(action_page, "PREVIEW_TIME_BUDGET", -1.0)
     answer, asking = busy.act("/console/do/dismiss?state=parked")
@@ -505,7 +505,7 @@ def test_who_leaves_in_between_loses_nothing(busy, monkeypatch):
 
 
 def test_a_ledger_that_cannot_be_written(busy):
-    """Nothing is lost: the page says that nothing was changed, and its form goes on when it can be written again."""
+    """The page says that nothing changed, and its form works when the ledger can be written again."""
     to, hidden = busy.get("/do/dismiss?state=parked").page.form()
     with busy.flow.locked(timeout=0.5):
         answer = busy.submit(to, language="zh", **hidden)
@@ -518,7 +518,7 @@ def test_a_ledger_that_cannot_be_written(busy):
 
 
 def test_only_forms_change_anything(busy):
-    """Every page and every address that a page leads to is asked for, and all that is stored stays as it was."""
+    """Requests for every page and link change no stored data."""
     unknown(busy)
     busy.flow.app.alerts.poll()
     left = ["/console/", *(f"/console/do/{name}" for name in ACTIONS), "/console/events?state=parked"]
@@ -566,7 +566,7 @@ def test_only_forms_change_anything(busy):
     ],
 )
 def test_no_redirect_leads_away(busy, given):
-    """Whatever an address says, the browser is sent to a page of the console that only shows."""
+    """With any address the browser is redirected only to a reading page of the console."""
     to = f"/console/do/dismiss?state=parked&back={quote(given, safe='')}"
     asking = busy.get(to, root="").page
     assert given not in asking.links()
@@ -576,7 +576,7 @@ def test_no_redirect_leads_away(busy, given):
 
 
 def test_a_search_comes_back_as_it_was(busy):
-    """The search, with any characters, is in the address to which the browser goes back."""
+    """The address after an action has the search with any characters."""
     query = f"business_key={quote('合同 &#+%/?=', safe='')}&state=parked"
     busy.flow.take("5000", key="nobody", businessKey="合同 &#+%/?=")
     (address,) = busy.page(f"/events?{query}").to_do("dismiss")
@@ -588,7 +588,7 @@ def test_a_search_comes_back_as_it_was(busy):
 
 
 def test_what_is_not_there(busy):
-    """A delivery, an alert or an action that is not there is said on a page that says what to do; nothing happens."""
+    """A missing delivery, alert or action is a page with the next step, and changes nothing."""
     for language, words in (("en", "Nothing was changed"), ("zh", "没有做任何更改")):
         answer = busy.submit("/console/do/close?delivery=nothing", language=language)
         assert answer.status == 404
@@ -602,7 +602,7 @@ def test_what_is_not_there(busy):
 
 
 def test_who_may_only_look_has_no_buttons(busy, monkeypatch):
-    """With the role view no page has a button, and the page that asks has no form."""
+    """With the role view no page has a button, and the question has no form."""
     monkeypatch.setattr("flowhooks.web.admin.auth.LOCAL", Operator(name="visitor", role=Role.VIEW))
     for path in ("/events?key=contract", f"/events/{event_of(busy, '4711')}", "/parked", "/handlers", "/alerts"):
         assert not [one for one in busy.page(path).links() if one.startswith("/console/do/")]
@@ -612,7 +612,7 @@ def test_who_may_only_look_has_no_buttons(busy, monkeypatch):
 
 
 def test_every_action_is_an_operation():
-    """Each action names an operation that is there, and only arguments that it takes."""
+    """Each action names an existing operation and only its arguments."""
     of = {
         "events": {"event_filter"},
         "delivery": {"delivery_id"},
@@ -627,7 +627,7 @@ def test_every_action_is_an_operation():
 
 
 def test_the_audit(busy):
-    """It shows who has done what, the newest first, page by page, of one thing or of all."""
+    """The page lists actions with their operators, newest first, by page, for one object or all."""
     event = event_of(busy, "4713")
     busy.act(busy.page(f"/events/{event}").to_do("dismiss")[0], note="no need")
     busy.act(busy.page("/parked").to_do("dismiss")[0])
@@ -654,7 +654,7 @@ def test_the_audit(busy):
     ["", "x", "W10", "bnVsbA", "WyJyZXBsYXkiLCAxXQ", "WyJyZXBsYXkiLCB7ImRlbGl2ZXJpZXMiOiAiPGI-In1d", "=" * 5000],
 )
 def test_a_cookie_of_somebody_elses_making(busy, given):
-    """With any cookie the page is there, and shows figures at most."""
+    """With any cookie the page is served, and shows at most wrong figures."""
     answer = busy.get("/", Cookie=f"flowhooks_done={given}")
     assert answer.status == 200
     assert "b" not in {tag for tag, _ in answer.page.tags}

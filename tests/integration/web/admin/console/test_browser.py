@@ -1,4 +1,4 @@
-"""The console in a real browser: nothing is refused or goes wrong, on a phone, in the dark, by keyboard, read aloud."""
+"""The console in a real browser: no blocked resource or error, on a phone, in dark mode, by keyboard and by axe."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LONG = "a-business-key-without-any-place-to-break-" * 8
 
 @pytest.fixture
 def console(house, serve, listens):
-    """A console with some of everything, long values among it."""
+    """A console with data of every kind, including long values."""
 
     def archive(event):
         if event.business_key == LONG:
@@ -54,7 +54,7 @@ def event_of(console, instance="4711"):
 
 @pytest.mark.parametrize(("width", "scheme", "locale"), [(360, "dark", "zh-CN"), (1280, "light", "en-GB")])
 def test_no_page_scrolls_sideways_or_fails_an_accessibility_check(console, visit, width, scheme, locale):
-    """On a phone and on a desk, in either language and colour, axe finds nothing, and no page is wider than it."""
+    """On a phone and a desktop, in each language and colour scheme, axe finds nothing and no page is too wide."""
     from axe_playwright_python.sync_playwright import Axe
 
     page = visit(console, "/nothing", width=width, scheme=scheme, locale=locale)
@@ -68,7 +68,7 @@ def test_no_page_scrolls_sideways_or_fails_an_accessibility_check(console, visit
 
 
 def test_why_these_handlers(console, visit):
-    """A click on the page of a routed event explains it, by keyboard too, and the page moves to the explanation."""
+    """A click or key on the page of a routed event opens the explanation and moves to it."""
     page = visit(console, event_of(console, "approved"))
     link = page.get_by_role("link", name="Why these handlers?")
     link.focus()
@@ -82,7 +82,7 @@ def test_why_these_handlers(console, visit):
 
 
 def test_events_that_a_condition_dismissed_are_found(console, visit):
-    """The reason is chosen from a list, and the address has it."""
+    """The reason is chosen from a list and is in the address."""
     page = visit(console, "/events")
     page.get_by_label("Reason for dismissal").select_option("condition")
     page.get_by_role("button", name="Search").click()
@@ -112,7 +112,7 @@ def test_the_overview_refreshes_itself(console, visit):
 
 
 def test_without_scripts(console, visit):
-    """Every page is whole: times are in UTC, and the overview has a link to reload it."""
+    """Without scripts every page is complete: times are in UTC, and the overview has a reload link."""
     page = visit(console, scripts=False)
     assert page.get_by_role("link", name="Reload").is_visible()
     assert not page.locator("button.live-button").is_visible()
@@ -125,7 +125,7 @@ def test_without_scripts(console, visit):
 
 
 def test_times_are_those_of_the_viewer(console, visit):
-    """A script puts them into the browser's zone, and the page says which that is."""
+    """A script converts times to the browser's zone, which the page names."""
     page = visit(console, event_of(console))
     # The clock of these tests stands at the beginning of 2026, UTC, which is eight hours later in Shanghai.
     expect(page.locator("dl.facts")).to_contain_text("2026-01-01 08:00:00")
@@ -137,7 +137,7 @@ def test_times_are_those_of_the_viewer(console, visit):
     ("zone", "shown", "offset"), [("Asia/Shanghai", "08:00", "UTC+08:00"), ("America/New_York", "19:00", "UTC-05:00")]
 )
 def test_times_are_read_as_they_are_shown(console, visit, zone, shown, offset):
-    """The time that a page shows, put into the search, finds the event; what was understood is said with its offset."""
+    """A displayed time, entered in the search, finds the event; the parsed time is shown with its offset."""
     day = "2026-01-01" if zone == "Asia/Shanghai" else "2025-12-31"
     page = visit(console, "/events?flow=4711", zone=zone)
     assert page.locator("tbody a").first.inner_text() == f"{day} {shown}:00"
@@ -155,7 +155,7 @@ def test_times_are_read_as_they_are_shown(console, visit, zone, shown, offset):
 
 
 def test_an_address_means_the_same_in_another_zone(console, visit):
-    """A search that somebody in Shanghai sends is filled in and found in New York as the moment that it was."""
+    """A search sent from Shanghai means the same moment in New York."""
     page = visit(console, "/events?flow=4711&since=2026-01-01T08:00&zone=Asia/Shanghai", zone="America/New_York")
     assert page.get_by_label("Received since").input_value().startswith("2025-12-31T19:00")
     page.get_by_role("button", name="Search").click()
@@ -163,7 +163,7 @@ def test_an_address_means_the_same_in_another_zone(console, visit):
 
 
 def test_times_without_scripts(console, visit):
-    """They are shown and read in UTC."""
+    """Without scripts times are shown and parsed in UTC."""
     page = visit(console, "/events?flow=4711", scripts=False)
     page.get_by_label("Received since").fill("2026-01-01T00:00")
     page.get_by_role("button", name="Search").click()
@@ -172,7 +172,7 @@ def test_times_without_scripts(console, visit):
 
 
 def test_a_search_keeps_a_short_address_and_pages(console, visit):
-    """Empty fields are not in the address; older and newer lead on and back, by the browser's button too."""
+    """Empty fields are not in the address; older and newer pages work in both directions, also by the back button."""
     page = visit(console, "/events")
     page.get_by_label("Process definition key").fill("contract")
     page.get_by_label("State").select_option("succeeded")
@@ -191,7 +191,7 @@ def test_a_search_keeps_a_short_address_and_pages(console, visit):
 
 
 def test_the_switch_of_language(console, visit):
-    """A click changes the language of this page, and of those after it."""
+    """A click changes the language of this page and of later ones."""
     page = visit(console, "/events?state=parked")
     page.get_by_role("link", name="中文").click()
     expect(page.locator("h1")).to_have_text("事件")
@@ -204,7 +204,7 @@ def test_the_switch_of_language(console, visit):
 
 
 def test_by_keyboard(console, visit):
-    """The first tab leads past the navigation, and what has the focus is seen."""
+    """The first tab skips the navigation, and the focus is visible."""
     page = visit(console, "/events")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
@@ -217,7 +217,7 @@ def test_by_keyboard(console, visit):
 
 @pytest.fixture
 def guarded(house, serve):
-    """A console with a log-in."""
+    """A console with a login."""
     operators = {"li": OperatorSettings(role="operate", password=hash_password("correct horse battery"))}
     return serve(house.open(operators=operators))
 
@@ -230,7 +230,7 @@ def guarded(house, serve):
     ],
 )
 def test_logging_in_and_out(guarded, visit, looks, words):
-    """A wrong password is said to be wrong; the right one leads to the page that was asked for; then one logs out."""
+    """A wrong password is reported; the right one leads to the requested page; then the operator logs out."""
     from axe_playwright_python.sync_playwright import Axe
 
     locale, scheme, width = looks
@@ -256,7 +256,7 @@ def test_logging_in_and_out(guarded, visit, looks, words):
 
 
 def test_the_overview_of_whoever_is_out(guarded, visit):
-    """When a session is over the overview asks to log in again, rather than say that the server does not answer."""
+    """After the session has ended, the overview requests a login instead of reporting an unreachable server."""
     page = visit(guarded)
     page.get_by_label("Name").fill("li")
     page.get_by_label("Password").fill("correct horse battery")
@@ -292,7 +292,7 @@ def test_a_web_site_changes_nothing(guarded, visit):
 
 
 def test_without_tls_from_another_machine(house, serve, visit):
-    """Under a name that is not loopback's browsers tell only the origin of a form: it is known for one of ours."""
+    """Under a name that is not loopback, browsers send only a form's origin; the console's own is accepted."""
     address = elsewhere()
     operators = {"li": OperatorSettings(role="operate", password=hash_password("correct horse battery"))}
     console = serve(house.open(operators=operators, admin="0.0.0.0:8081"), listen="0.0.0.0:0")
@@ -308,7 +308,7 @@ def test_without_tls_from_another_machine(house, serve, visit):
 
 
 def elsewhere():
-    """An address of this machine that is not loopback's; nothing is sent to find it out."""
+    """A non-loopback address of this machine, found without sending anything."""
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
         try:
             probe.connect(("192.0.2.1", 9))

@@ -1,4 +1,4 @@
-"""Every action clicked through in a real browser, in both languages: what is asked, what is done, what is said."""
+"""Every action clicked in a real browser, in both languages: the question, the change and the message."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LOOKS = [
 
 
 def languages(first, second):
-    """Once in each language; the second time only in the long set."""
+    """Each language once; the second only in the long set."""
     several = [first, pytest.param(*second, marks=pytest.mark.long)]
     return pytest.mark.parametrize(("locale", "language"), several)
 
@@ -57,7 +57,7 @@ def event_of(console, instance):
 
 
 def clean(page):
-    """Nothing that axe finds, and nothing wider than the window."""
+    """Check that axe finds nothing, and that nothing is wider than the window."""
     from axe_playwright_python.sync_playwright import Axe
 
     found = Axe().run(page).response["violations"]
@@ -66,7 +66,7 @@ def clean(page):
 
 
 def act(page, name, language, *, note="", sure=False):
-    """Click an action's button, look at the page that asks, and say yes; the page from which it was clicked is back."""
+    """Click an action's button, check the question, and confirm; the browser returns to the first page."""
     origin = page.url
     page.get_by_role("link", name=text(f"do.{name}.act", language), exact=True).first.click()
     expect(page.locator("h1")).to_have_text(text(f"do.{name}.title", language))
@@ -82,13 +82,13 @@ def act(page, name, language, *, note="", sure=False):
 
 
 def says(page, key, language, **params):
-    """Whether the page says once what was done."""
+    """Whether the page shows the message once."""
     expect(page.locator(".notice[role=status]")).to_contain_text(text(key, language, **params))
 
 
 @pytest.mark.parametrize(("locale", "language", "width", "scheme"), LOOKS)
 def test_flow_4711_is_mended_by_clicking(console, visit, locale, language, *, width, scheme):
-    """From the phone call to the archived contract: search, open, run again, and look at it once more."""
+    """From the phone call to the archived contract: search, open, replay, and check the result."""
     page = visit(console, "/events", width=width, scheme=scheme, locale=locale)
     page.get_by_label(text("flow", language)).fill("4711")
     page.get_by_role("button", name=text("search", language)).click()
@@ -105,7 +105,7 @@ def test_flow_4711_is_mended_by_clicking(console, visit, locale, language, *, wi
 
 @languages(ENGLISH, CHINESE)
 def test_deliveries(console, visit, locale, language):
-    """Those of a search are run again at once; an unknown one is resolved; one is closed, with a note."""
+    """Deliveries of a search are replayed; an unknown one is resolved; one is closed with a note."""
     flow = console.flow
     for name, instance in (("did", "4711"), ("did_not", "4712")):
         event = event_of(console, instance)
@@ -127,7 +127,7 @@ def test_deliveries(console, visit, locale, language):
 
 @languages(CHINESE, ENGLISH)
 def test_parked_events(console, visit, locale, language):
-    """One group is dismissed by its row, all that are left by the search, and one is routed again."""
+    """One group is dismissed in its row, the rest by the search, and one event is rerouted."""
     page = visit(console, "/parked", locale=locale)
     act(page, "dismiss", language, note="a trial")
     says(page, "do.dismiss.did", language, count="1")
@@ -141,7 +141,7 @@ def test_parked_events(console, visit, locale, language):
 
 @languages(ENGLISH, CHINESE)
 def test_handlers_alerts_and_the_audit(console, visit, locale, language):
-    """A handler is paused and resumed, an alert acknowledged, and the audit shows all of it."""
+    """A handler is paused and resumed, an alert acknowledged, and the audit log shows all of it."""
     page = visit(console, "/handlers", locale=locale)
     act(page, "pause", language, note="the archive moves")
     expect(page.locator("main")).to_contain_text(text("handlers.paused_by", language, who="local"))
@@ -156,7 +156,7 @@ def test_handlers_alerts_and_the_audit(console, visit, locale, language):
 
 
 def test_long_work_goes_on_by_itself(console, visit, monkeypatch):
-    """A bar shows how far it has come, request after request, without a click, until all is done."""
+    """A progress bar advances from request to request without a click, until all is done."""
     monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
     monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
     page = visit(console, "/events?state=parked", width=360)
@@ -173,7 +173,7 @@ def test_long_work_goes_on_by_itself(console, visit, monkeypatch):
 
 
 def test_long_work_without_scripts(console, visit, monkeypatch):
-    """Without scripts the bar is there too, and goes on with a click; or stops, and what is done stays done."""
+    """Without scripts the bar advances with a click, or stops and keeps the finished work."""
     monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
     monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
     page = visit(console, "/events?state=parked", scripts=False)
@@ -187,7 +187,7 @@ def test_long_work_without_scripts(console, visit, monkeypatch):
 
 
 def test_the_pages_of_actions_are_accessible(console, visit, monkeypatch):
-    """The bar, a question without an answer, one about what is not there: axe finds nothing, on a phone in the dark."""
+    """On a phone in dark mode, axe finds nothing for the bar, an empty question and a missing object."""
     monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
     monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
     page = visit(console, "/do/dismiss?state=parked", width=360, scheme="dark", locale="zh-CN")
@@ -208,7 +208,7 @@ def test_the_pages_of_actions_are_accessible(console, visit, monkeypatch):
 
 
 def test_by_keyboard_the_safe_way_comes_first(console, visit):
-    """On the page that asks, Enter in the note does nothing; the first of the two buttons is the one that cancels."""
+    """In the note Enter does nothing; the first of the two buttons cancels."""
     page = visit(console, f"/do/dismiss?id={event_of(console, 'p1')}&back=/console/parked")
     page.get_by_label("Note").fill("a")
     page.keyboard.press("Enter")

@@ -27,7 +27,7 @@ def done(event):
 
 @pytest.fixture
 def approvals(house, listens):
-    """Events of each state, with handlers that have conditions behind them."""
+    """Events of each state, whose handlers have conditions."""
     flow = house.open(
         listens(done, name="book", process_key="contract", conclusion="approved"),
         listens(done, name="audit", process_key="contract", conclusion="approved", when=HUGE),
@@ -109,7 +109,7 @@ def test_why_these_handlers(approvals, serve, monkeypatch):
 
 
 def test_thousands_of_handlers_are_explained_within_bounds(house, listens, serve):
-    """With thousands of handlers on one key the page has a hundred of them, those first that get the event."""
+    """With thousands of handlers on one key the page has a hundred, matching ones first."""
     handlers = [listens(done, name=f"h{number:04}", conclusion="rejected") for number in range(3000)]
     flow = house.open(*handlers, listens(done, name="last", conclusion="approved"))
     flow.take("yes", conclusion="approved")
@@ -121,7 +121,7 @@ def test_thousands_of_handlers_are_explained_within_bounds(house, listens, serve
 
 
 def test_a_delivery_that_waits_undecided_and_one_that_was_closed(house, listens, serve):
-    """A handler with new conditions leaves a delivery waiting, or closes it: its page says which, and why."""
+    """New conditions leave a delivery waiting or close it: its page shows the state and the reason."""
     flow = house.open(listens(done, name="h"), start=False)
     undecided = flow.take("1", wait=0).event_id
     false = flow.take("2", wait=0, conclusion="rejected").event_id
@@ -161,7 +161,7 @@ def until_noted(flow, event_id):
 
 
 def test_events_by_conclusion_and_by_why_they_were_dismissed(approvals, serve):
-    """Both are in the list, and narrow it."""
+    """The list shows both and can be filtered by both."""
     console = serve(approvals)
     listed = {
         "conclusion=approved": {"yes", "nobody"},
@@ -191,7 +191,7 @@ def test_events_by_conclusion_and_by_why_they_were_dismissed(approvals, serve):
 
 
 def test_dismissed_events_are_offered_to_be_routed_again(approvals, serve):
-    """A search for why events were dismissed offers what can be done with dismissed events, and to those only."""
+    """A search by the reason of dismissal offers the actions for dismissed events only."""
     console = serve(approvals)
     page = console.page("/events?dismissed_by=condition")
     (address,) = page.to_do("reroute")
@@ -203,7 +203,7 @@ def test_dismissed_events_are_offered_to_be_routed_again(approvals, serve):
 
 
 def test_parked_groups(approvals, serve):
-    """Groups have their conclusion, the member that is missing, and the command that explains them in full."""
+    """Groups have their conclusion, the missing member, and the command that explains them completely."""
     console = serve(approvals)
     text = console.page("/parked").text
     assert "conclusion approved" in text
@@ -217,7 +217,7 @@ def test_parked_groups(approvals, serve):
 
 
 def test_a_parked_group_without_a_conclusion(house, listens, serve):
-    """Where only the conclusion is missing, the whole group lacks it; hints name conclusions that are similar."""
+    """If only the conclusion is missing, the whole group lacks it; hints name similar conclusions."""
     flow = house.open(listens(done, name="h", conclusion="approved"), listens(done, name="c", kind="cancel"))
     flow.take("1")
     flow.take("2", key="Leave", conclusion="approved")
@@ -228,7 +228,7 @@ def test_a_parked_group_without_a_conclusion(house, listens, serve):
 
 
 def test_a_group_is_dismissed_with_its_conclusion(house, serve):
-    """The button of a group means the events of its conclusion, and no others."""
+    """The button of a group selects only events of its conclusion."""
     flow = house.open()
     flow.take("1", conclusion="approved")
     flow.take("2", conclusion="rejected")
@@ -240,7 +240,7 @@ def test_a_group_is_dismissed_with_its_conclusion(house, serve):
 
 
 def test_handlers_show_their_conditions(approvals, serve):
-    """Each handler has its conclusions and its conditions as JSON, however many keys it has."""
+    """Each handler has its conclusions and its conditions as JSON, with any number of keys."""
     console = serve(approvals)
     text = console.page("/handlers").text
     assert re.search(r"p:book .* conclusion approved", text)
@@ -249,7 +249,7 @@ def test_handlers_show_their_conditions(approvals, serve):
 
 
 def test_a_handler_that_would_take_dismissed_events(house, listens, serve):
-    """The page says how many there are, and gives the command that delivers them; nothing delivers them by itself."""
+    """The page has the number of matching dismissed events and the command that delivers them."""
     flow = house.open(listens(done, name="book", conclusion="approved"))
     for number in range(3):
         flow.take(f"no{number}", conclusion="rejected")
@@ -264,7 +264,7 @@ def test_a_handler_that_would_take_dismissed_events(house, listens, serve):
 
 
 def test_conditions_are_shown_beside_many_keys(house, listens, serve):
-    """Keys are cut off after twenty, and what narrows them is not."""
+    """Keys are cut off after twenty, but conditions are not."""
     keys = [f"key{number}" for number in range(30)]
     console = serve(house.open(listens(done, name="h", process_key=keys, conclusion="approved")))
     text = console.page("/handlers").text
@@ -274,7 +274,7 @@ def test_conditions_are_shown_beside_many_keys(house, listens, serve):
 
 
 def test_handlers_of_a_newer_version(house, listens, serve):
-    """While a newer flowhooks has recorded handlers, pages that would have to route say so with 503."""
+    """With handlers recorded by a newer flowhooks, pages that route respond with 503 and the reason."""
     flow = house.open(listens(done, name="h", process_key="order"))
     flow.take("1")
     flow.sql("UPDATE handlers SET selectors = ?", json.dumps({"format": 99}))

@@ -1,4 +1,4 @@
-"""Whatever an engine, a plugin or an operator puts into a field is text in every page, and nothing else."""
+"""Values of engines, plugins and operators are plain text in every page."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ PAGES = ("/", "/live", "/events", "/handlers", "/parked", "/rejected-requests", 
 
 @pytest.fixture
 def hostile(house, serve, listens):
-    """A function that gives a console of which every field that anybody can fill holds a payload, with its events."""
+    """A function that returns a console with a payload in every field, and its events."""
 
     def open_with(payload):
         def reject(event):
@@ -136,7 +136,7 @@ def hostile(house, serve, listens):
 
 
 def looked_at(console, event, payload):
-    """Every page, with the payload in the address where one takes anything."""
+    """Every page, with the payload in the address where it has a parameter."""
     given = quote(payload[:300])
     looks = [
         *PAGES,
@@ -174,7 +174,7 @@ def looked_at(console, event, payload):
 @pytest.mark.sqlite
 @pytest.mark.parametrize("name", TOGETHER)
 def test_payloads_change_no_page(hostile, name):
-    """With payloads in every field the pages are made of our elements only, and say what they are to say."""
+    """With payloads in every field the pages have only the console's elements, and show their content."""
     console, event = hostile(TOGETHER[name])
     for answer in looked_at(console, event, TOGETHER[name]):
         text = answer.body.decode()
@@ -228,7 +228,7 @@ EXPECTED = {
 
 @pytest.mark.postgresql
 def test_all_of_them_on_postgresql(hostile):
-    """Every payload at once, each beside the others in one value, is inert on the other database too."""
+    """All payloads together in one value are harmless on PostgreSQL too."""
     payload = " ".join(one for name, one in PAYLOADS.items() if name != "long")
     console, event = hostile(payload)
     for answer in looked_at(console, event, payload):
@@ -238,7 +238,7 @@ def test_all_of_them_on_postgresql(hostile):
 
 @pytest.mark.sqlite
 def test_a_payload_is_shown_for_what_it_is(hostile):
-    """The text of a payload can be read where it was put: it is shown, and not left out."""
+    """The text of a payload is shown in its place, and not left out."""
     console, event = hostile(PAYLOADS["script"])
     text = console.page(f"/events/{event}").text
     assert text.count(PAYLOADS["script"]) > 5

@@ -1,4 +1,4 @@
-"""Logging in and out: who is let in, for how long, and what no other site can make a browser do."""
+"""Login and logout: who is admitted, for how long, and which requests of other sites are refused."""
 
 from __future__ import annotations
 
@@ -39,30 +39,30 @@ PAGES = (
 
 
 def settings(name, password=PASSWORD, role="operate"):
-    """An operator's settings; the hash is one that is quickly compared with."""
+    """An operator's settings, with a hash that is quick to compute."""
     known = HASHES.get(password) or HASHES.setdefault(password, PasswordHasher(1, 8, 1).hash(password))
     return {name: OperatorSettings(role=role, password=known)}
 
 
 @pytest.fixture
 def console(house, serve):
-    """A console with one who may operate, and one who may look."""
+    """A console with an operator of the role operate and one of the role view."""
     return serve(house.open(operators=settings("li") | settings("wang", OTHER, "view")))
 
 
 def kept(console):
-    """The sessions that the ledger has."""
+    """The stored sessions."""
     return console.flow.sql("SELECT digest, operator, created_at, used_at FROM sessions")
 
 
 def as_now(console, **changed):
-    """Go on by other settings, as after they were read again."""
+    """Apply other settings, as after a reload."""
     app = console.flow.app
     app.settings = dataclasses.replace(app.settings, **changed)
 
 
 def test_no_page_without_a_log_in(console):
-    """Each page, on this machine too, is the log-in page with 401, which leads back to what was asked for."""
+    """Each page, even on this machine, is the login page with 401, which returns to the requested page."""
     for path in PAGES:
         answer = console.get(f"{path}?q=%E8%AF%B7")
         assert (answer.status, answer.headers["WWW-Authenticate"]) == (401, "Bearer"), path
@@ -81,7 +81,7 @@ def test_no_page_without_a_log_in(console):
 
 
 def test_logging_in_and_out(console):
-    """With name and password one is in, by a cookie that scripts and other sites cannot use; until one logs out."""
+    """Name and password start a session with a cookie that scripts and other sites cannot use; a logout ends it."""
     answer = console.post("/login?next=/console/events%3Fkey%3Dx", {"name": "li", "password": PASSWORD})
     assert (answer.status, answer.headers["Location"]) == (303, "/console/events?key=x")
     cookie, *attributes = answer.headers["Set-Cookie"].split("; ")
@@ -130,7 +130,7 @@ def test_each_log_in_has_a_session_of_its_own(console):
 
 
 def test_sessions_end(console):
-    """Twelve hours idle, or seven days, and a session is over; the next log-in deletes it."""
+    """A session ends after twelve idle hours or seven days; the next login deletes it."""
     cookie = console.log_in("li", PASSWORD)
     for _ in range(14):
         console.flow.clock.advance(hours=11.9)
@@ -156,7 +156,7 @@ def test_operators_with_the_same_password_hash(house, serve):
 
 
 def test_that_somebody_is_here_is_written_once_a_minute(console):
-    """To look at pages writes nothing, but for one note a minute."""
+    """Requests for pages write nothing except one time stamp a minute."""
     cookie = console.log_in("li", PASSWORD)
     before = kept(console)
     console.flow.clock.advance(59)
@@ -169,7 +169,7 @@ def test_that_somebody_is_here_is_written_once_a_minute(console):
 
 @pytest.mark.sqlite
 def test_what_the_settings_say_now(console):
-    """A role that was taken away, a new password and a removed operator count at the next request."""
+    """A removed role, a new password and a removed operator take effect at the next request."""
     cookie = console.log_in("li", PASSWORD)
     assert console.post("/events", Cookie=cookie).status == 405
     as_now(console, operators=settings("li", PASSWORD, "view"))
@@ -184,7 +184,7 @@ def test_what_the_settings_say_now(console):
 
 @pytest.mark.sqlite
 def test_whoever_may_look_changes_nothing(console):
-    """With the role view every page is shown, every change is a 403 page that says so, and one can log out."""
+    """With the role view every page is shown, every change is a 403 page with the reason, and logout works."""
     cookie = console.log_in("wang", OTHER)
     assert "wang read-only" in console.get("/", Cookie=cookie).page.text
     for method in ("POST", "PUT", "DELETE", "PATCH"):
@@ -216,7 +216,7 @@ def test_whoever_may_look_changes_nothing(console):
     ],
 )
 def test_no_other_site_changes_anything(console, headers, status):
-    """A change is refused unless the browser says that it comes from a page of ours, logged in or not."""
+    """A change is refused unless the browser sends an origin of the console, logged in or not."""
     cookie = console.log_in("li", PASSWORD)
     given = {name.replace("-", "_"): value.replace("HOST", console.address) for name, value in headers.items()}
     answer = console.get("/events", method="POST", Cookie=cookie, **given)
@@ -230,7 +230,7 @@ def test_no_other_site_changes_anything(console, headers, status):
 
 @pytest.mark.sqlite
 def test_without_operators_no_other_site_changes_anything_either(house, serve):
-    """On a machine of one's own nobody logs in, and a web site that is open there can still send nothing."""
+    """Without operators there is no login, and a web site in the same browser still cannot change anything."""
     console = serve(house.open())
     assert console.get("/events", method="POST", Sec_Fetch_Site="cross-site").status == 403
     assert console.get("/events", method="POST").status == 403
@@ -266,7 +266,7 @@ def test_the_address_behind_a_proxy(house, serve):
 
 @pytest.mark.sqlite
 def test_where_others_reach_it(house, serve):
-    """With operators the console is shown to other machines, under whatever name they know this one by."""
+    """With operators the console is served to other machines under any host name."""
     console = serve(house.open(admin="0.0.0.0:8081", operators=settings("li")))
     cookie = console.log_in("li", PASSWORD, host="192.0.2.7:8081")
     assert console.get("/", host="192.0.2.7:8081", Cookie=cookie).status == 200
@@ -291,7 +291,7 @@ WRONG = [
 
 @pytest.mark.sqlite
 def test_wrong_passwords(house, serve):
-    """Whatever is sent in the form's place, it is the log-in page with 401, in the same words; never an error."""
+    """Any wrong form gets the login page with 401 and the same text, never an error."""
     console = serve(house.open(operators=settings("li")))
     for form in WRONG:
         console.flow.clock.advance(60)
@@ -346,7 +346,7 @@ TOKENS = [
 
 @pytest.mark.sqlite
 def test_credentials_of_any_shape(console):
-    """A cookie or a header that nobody was given is answered 401, on a page and elsewhere, and never 500."""
+    """An invalid cookie or header is 401 on a page and elsewhere, never 500."""
     for headers in [*({"Cookie": one} for one in COOKIES), *({"Authorization": one} for one in TOKENS)]:
         for root, path in (("/console", "/"), ("/console", "/events"), ("", "/metrics"), ("", "/api/events")):
             assert console.get(path, root=root, **headers).status == 401, (headers, path)
@@ -356,7 +356,7 @@ def test_credentials_of_any_shape(console):
 
 @pytest.mark.sqlite
 def test_attempts_are_delayed(house, serve):
-    """After five failures a name has to wait, longer each time, with a page that says so; the right password too."""
+    """After five failures a name must wait, longer each time, even with the right password; the page says so."""
     console = serve(house.open(operators=settings("li") | settings("wang", OTHER)))
     for _ in range(5):
         assert console.post("/login", {"name": "li", "password": "wrong"}).status == 401
@@ -392,7 +392,7 @@ def test_too_many_at_once(console, monkeypatch):
 
 @pytest.mark.sqlite
 def test_what_is_logged(console):
-    """Failures are logged with name and address, and nothing logs a password or a session."""
+    """Failures are logged with name and address; no password or session is logged."""
     with capture_logs() as logged:
         console.post("/login", {"name": "li\nforged", "password": "my-secret-password"})
         cookie = console.log_in("li", PASSWORD)
@@ -420,7 +420,7 @@ def test_what_is_logged(console):
     ],
 )
 def test_where_one_goes_on(given, then):
-    """After a log-in one comes to a page of the console, whatever a link has put into the address."""
+    """After a login the browser goes to a page of the console, whatever the link's address has."""
     assert _safe_next(given) == then
 
 
@@ -443,14 +443,14 @@ def test_a_ledger_that_cannot_be_used(console, monkeypatch):
 
 @pytest.mark.sqlite
 def test_no_start_with_a_credential_that_cannot_be_used(house):
-    """A token that cannot be read stops the start: it is not served without."""
+    """An unreadable token stops the start."""
     flow = house.open(operators={"li": OperatorSettings(role="view", token_file="/nowhere")})
     with pytest.raises(SettingsError, match=r"operators\.li\.token_file"):
         create_admin(flow.app, "t")
 
 
 def test_passwords():
-    """A password is known by its hash, in whichever way its letters were typed; too long or too short ones are none."""
+    """A password matches its hash in any Unicode form; too long or too short ones do not."""
     passwords = PasswordVerifier()
     known = hash_password("Passwort für alle")
     assert passwords.verify("Passwort für alle", known)
@@ -466,7 +466,7 @@ def test_passwords():
 
 
 def test_what_the_ledger_keeps_of_a_session():
-    """It is no hash of the secret alone: with another password it is another's."""
+    """The stored hash depends on the secret and the password, so a new password ends the session."""
     from flowhooks.web.admin.sessions import _digest
 
     assert len({_digest("s", "n", "p"), _digest("s", "n", "q"), _digest("s", "m", "p"), _digest("t", "n", "p")}) == 4

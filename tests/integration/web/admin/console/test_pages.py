@@ -1,4 +1,4 @@
-"""The pages, asked for over a real socket: each there in both languages, with what it is to show, and nothing else."""
+"""The pages over a real socket: each exists in both languages with its content only."""
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations
@@ -32,7 +32,7 @@ PAGES = ("/", "/live", "/events", "/handlers", "/parked", "/rejected-requests", 
 
 @pytest.fixture
 def busy(house, serve, listens, make_plugin):
-    """A console with some of everything behind it."""
+    """A console with data of every kind."""
 
     def archive(event):
         """Move it into the archive."""
@@ -66,7 +66,7 @@ def busy(house, serve, listens, make_plugin):
 
 
 def test_every_page_in_both_languages(busy):
-    """Each page is a whole page in the browser's language, with one heading, and what keeps it inert."""
+    """Each page is complete in the browser's language, with one heading and protective headers."""
     for path in PAGES:
         english, chinese = busy.page(path, "en-GB"), busy.page(path, "zh-CN,zh;q=0.9")
         if path != "/live":
@@ -79,7 +79,7 @@ def test_every_page_in_both_languages(busy):
 
 
 def test_nothing_inline_and_nothing_from_elsewhere(busy):
-    """No page has a script, a style or a handler within it, nor an address of another server; the headers forbid it."""
+    """No page has an inline script, style or handler, or an external address; the headers forbid them."""
     event = busy.flow.events(flow_instance_id="4711")[0]
     for path in (*PAGES, f"/events/{event}", "/nothing"):
         answer = busy.get(path)
@@ -100,7 +100,7 @@ def test_nothing_inline_and_nothing_from_elsewhere(busy):
 
 
 def test_every_link_leads_somewhere(busy):
-    """From the overview every page can be reached, and no link is broken."""
+    """Every page can be reached from the overview, and no link is broken."""
     seen, left = set(), ["/console/"]
     while left:
         address = left.pop()
@@ -116,7 +116,7 @@ def test_every_link_leads_somewhere(busy):
 
 
 def test_the_overview(busy):
-    """It counts what is open, says what has waited longest, and how handlers do."""
+    """The overview has the counts of open work, the longest waits, and the results of handlers."""
     text = busy.page("/").text
     assert "dead 1 oldest:" in text
     assert "parked 1 oldest:" in text
@@ -129,7 +129,7 @@ def test_the_overview(busy):
 
 
 def test_events_are_found(busy):
-    """Each field of the form narrows the list, is kept in the address, and is filled in again."""
+    """Each field of the form filters the list, is in the address, and is filled in again."""
     for query, instances in (
         ("", {"4711", "4712", "4713", "4714"}),
         ("flow=4711", {"4711"}),
@@ -153,7 +153,7 @@ def test_events_are_found(busy):
 
 
 def test_a_search_that_makes_no_sense(busy):
-    """It is said what may be written, and nothing is listed."""
+    """An invalid search names the allowed values, and lists nothing."""
     page = busy.page("/events?since=soon&state=asleep")
     assert "Invalid date or time" in page.text
     assert "Unknown state" in page.text
@@ -162,7 +162,7 @@ def test_a_search_that_makes_no_sense(busy):
 
 
 def test_times_are_read_in_the_zone_that_is_sent_with_them(busy):
-    """The understood time stands beside the field; older pages and actions get the very same moments."""
+    """The parsed time is beside the field; links to older pages and actions have the same moments."""
     page = busy.page("/events?since=2025-12-31T09:09&until=2026-01-01T08:00:01&zone=Asia/Shanghai&key=contract")
     assert "Interpreted as 2025-12-31 01:09:00 UTC" in page.text
     assert "Interpreted as 2026-01-01 00:00:01 UTC" in page.text
@@ -181,7 +181,7 @@ def test_times_are_read_in_the_zone_that_is_sent_with_them(busy):
 
 
 def test_an_interval_is_handed_on_as_moments(busy):
-    """`2h` means one thing in the list and in the action that is started from it."""
+    """`2h` means the same in the list and in an action started from it."""
     (address,) = busy.page("/events?since=52w&key=contract&state=dead").to_do("replay")
     query = dict(parse_qsl(urlsplit(address).query))
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00", query["since"])
@@ -208,7 +208,7 @@ def test_pages_keep_the_moments(house, serve):
     ],
 )
 def test_times_that_cannot_be_read(busy, query, says):
-    """Each reason is said, nothing is listed, and what was written can be corrected."""
+    """Each fault is reported, nothing is listed, and the input can be corrected."""
     page = busy.page(f"/events?{query}")
     assert says in page.text
     assert "4711" not in page.text
@@ -218,14 +218,14 @@ def test_times_that_cannot_be_read(busy, query, says):
 
 
 def test_a_time_that_comes_twice(busy):
-    """From the first to the second: all of the hour is meant, and that is said."""
+    """A local hour that occurs twice means its first start to its second end, with a note."""
     page = busy.page("/events?since=2026-10-25T02:30&until=2026-10-25T02:30&zone=Europe/Berlin")
     assert "Interpreted as 2026-10-25 00:30:00 UTC This time occurs twice. The earlier one is used." in page.text
     assert "Interpreted as 2026-10-25 01:30:00 UTC This time occurs twice. The later one is used." in page.text
 
 
 def test_pages_of_events(house, serve):
-    """Older and newer lead through all of them; the filter stays."""
+    """Older and newer links visit all pages and keep the filter."""
     flow = house.open(start=False)
     for number in range(120):
         flow.take(f"i{number}", wait=0)
@@ -243,7 +243,7 @@ def test_pages_of_events(house, serve):
 
 
 def test_one_event(busy):
-    """It shows where it went and why, what came again, what its attempts did, and the body as it was received."""
+    """The page has the route with reasons, repeats, attempts, and the original body."""
     (event,) = busy.flow.events(flow_instance_id="4711")
     text = busy.page(f"/events/{event}").text
     for shown in (event, "4711", "B-1", "key contract", "Attempt 1 succeeded", '"archived": "B-1"', "B-other"):
@@ -266,7 +266,7 @@ def test_one_event(busy):
 
 
 def test_what_operators_did_about_an_event(busy):
-    """Who, by which face, what, and why, the last first; and nothing where nothing was done."""
+    """The page lists operator, interface, action and note, newest first, if there were any."""
     (dead,) = busy.flow.events(flow_instance_id="4712")
     (parked,) = busy.flow.events(flow_instance_id="4714")
     assert not any("/audit?target=" in one for one in busy.page(f"/events/{parked}").links())
@@ -281,7 +281,7 @@ def test_what_operators_did_about_an_event(busy):
 
 
 def test_who_sees_to_an_alert(busy):
-    """An alert that was acknowledged says by whom, comes after the others, and does not count in the overview."""
+    """An acknowledged alert shows its operator, comes after the others, and does not count in the overview."""
     busy.flow.app.alerts.poll()
     with busy.flow.app.ledger.connection() as connection:
         found = alert_queries.open_alerts(connection)
@@ -302,7 +302,7 @@ def test_who_sees_to_an_alert(busy):
 
 
 def test_the_body_as_a_file(busy):
-    """It is what was received, byte for byte, and no browser takes it for a page."""
+    """The download is the original body, byte for byte, and browsers do not show it as a page."""
     (event,) = busy.flow.events(flow_instance_id="4711")
     answer = busy.get(f"/events/{event}/body")
     assert answer.body.decode() == busy.flow.app.ledger.event(event).body
@@ -312,7 +312,7 @@ def test_the_body_as_a_file(busy):
 
 
 def test_handlers_and_plugins(busy):
-    """A plugin in quarantine comes first, with its traceback; a handler that nobody calls is marked."""
+    """A quarantined plugin comes first with its traceback; a handler without callbacks is marked."""
     text = busy.page("/handlers").text
     assert text.index("payroll quarantined") < text.index("contracts loaded")
     assert "ValueError: payroll needs a table" in text
@@ -338,7 +338,7 @@ def test_many_handlers_are_paged(house, serve, listens, monkeypatch):
 
 
 def test_more_than_is_counted_is_said(house, serve, listens, monkeypatch):
-    """Where more is open, or parked, than is gone through, the page says so."""
+    """If there is more open or parked work than is counted, the page says so."""
     flow = house.open(listens(lambda event: None, name="h"), start=False)
     for number in range(3):
         flow.take(f"w{number}", wait=0)
@@ -354,7 +354,7 @@ def test_more_than_is_counted_is_said(house, serve, listens, monkeypatch):
 
 
 def test_an_event_that_is_blocked(house, serve, listens):
-    """A delivery that waits for its turn says by which event it is blocked, and leads there; others say a time."""
+    """A blocked delivery links to the blocking event; other deliveries have a time."""
 
     def change(event):
         raise RuntimeError("not yet")
@@ -376,7 +376,7 @@ def test_an_event_that_is_blocked(house, serve, listens):
 
 
 def test_parked_events(house, serve, listens):
-    """They are grouped by what they wait for, with what may have been meant."""
+    """Parked events are grouped by what they wait for, with similar names."""
     flow = house.open(listens(lambda event: None, name="h", process_key="contract"), start=False)
     for number in range(3):
         flow.take(f"i{number}", key="Contract", processDefinitionVersion=7)
@@ -388,7 +388,7 @@ def test_parked_events(house, serve, listens):
 
 
 def test_an_alert_shows_how_it_has_grown(busy):
-    """The page has the count of the last look, what is new since the last notification, and the last error."""
+    """The page has the count of the last check, the growth since the last notification, and the last error."""
     busy.flow.app.alerts.stop(WAIT_TIMEOUT)
     busy.flow.app.alerts.poll()
     busy.flow.sql(
@@ -405,7 +405,7 @@ def test_an_alert_shows_how_it_has_grown(busy):
 
 
 def test_alerts(busy, eventually):
-    """An alert that is open is shown with what to do, and leads to what it is about."""
+    """An open alert has the next step and a link to its object."""
     eventually(lambda: busy.flow.sql("SELECT 1 FROM alerts WHERE cause = 'dead'"))
     page = busy.page("/alerts")
     assert "dead contracts:archive" in page.text
@@ -414,7 +414,7 @@ def test_alerts(busy, eventually):
 
 
 def test_the_language_is_remembered(busy):
-    """The switch keeps what was looked for, and a cookie keeps the choice against the browser's own."""
+    """The switch keeps the page, and a cookie keeps the choice against the browser's own."""
     page = busy.page("/events?state=dead&since=2025-01-01")
     (switch,) = [one for one in page.links() if "lang=" in one]
     assert "state=dead" in switch
@@ -429,7 +429,7 @@ def test_the_language_is_remembered(busy):
 
 
 def test_what_is_not_there(busy):
-    """Other paths, ids and files are pages that say so, and none is a traceback."""
+    """Unknown paths, ids and files are pages that say so, without a traceback."""
     for path in (
         "/nothing",
         "/events/none",
@@ -448,7 +448,7 @@ def test_what_is_not_there(busy):
 
 
 def test_heads_have_no_body(busy):
-    """HEAD answers as GET does, without the page."""
+    """HEAD responds as GET without the page."""
     for path in PAGES:
         answer = busy.get(path, method="HEAD")
         assert (answer.status, answer.body) == (200, b"")
@@ -456,7 +456,7 @@ def test_heads_have_no_body(busy):
 
 @pytest.mark.sqlite
 def test_trouble_is_a_page_too(house, serve, logged, monkeypatch):
-    """A ledger that cannot be read, or a fault of ours, is a page that says what to do; the log has the reason."""
+    """An unreadable ledger or an internal error is a page with the next step; the log has the reason."""
     flow = house.open(start=False)
     console = serve(flow)
     for error, status, told in (
@@ -476,7 +476,7 @@ def test_trouble_is_a_page_too(house, serve, logged, monkeypatch):
 
 
 def test_static_files_are_kept(busy):
-    """The files that a page names are there, with their types, and may be kept for as long as their content stays."""
+    """The files of a page have their types, and may be cached as long as their content is unchanged."""
     page = busy.page("/")
     named = [attributes["src"] for tag, attributes in page.tags if tag in {"script", "img"}]
     named += [attributes["href"] for tag, attributes in page.tags if tag == "link"]
@@ -491,7 +491,7 @@ def test_static_files_are_kept(busy):
 
 @pytest.mark.postgresql
 def test_a_plugin_that_other_processes_run_is_elsewhere(house, listens, serve):
-    """It is not called missing while a process that lives runs its handlers."""
+    """A plugin whose handlers run in another process is not shown as missing."""
     has = house.open(listens(lambda event: None, name="h"), start=False)
     page = serve(house.open(start=False))
     text = page.page("/handlers").text
@@ -502,7 +502,7 @@ def test_a_plugin_that_other_processes_run_is_elsewhere(house, listens, serve):
 
 
 def test_a_paused_handler(busy):
-    """Its badge and since when, on the page of handlers; and at each delivery that waits for it."""
+    """The page of handlers and each waiting delivery have its badge and the start of the pause."""
     assert "paused" not in busy.page("/handlers").text
     pause(busy.flow.app.operation_context, ["contracts:archive"])
     event = busy.flow.take("4720", key="contract", businessKey="B-9", wait=0).event_id
@@ -515,7 +515,7 @@ def test_a_paused_handler(busy):
 
 
 def test_an_open_circuit(busy):
-    """Why, and when it is tried next, on the page of handlers, and at each delivery that waits for it."""
+    """The page of handlers and each waiting delivery have the reason and the time of the next trial."""
     app = busy.flow.app
     wish = circuit_state.OpenCircuit("contracts:archive", "<b>away</b>", "1", app.clock.now() + 3600 * SECOND)
     app.ledger.write(
@@ -532,7 +532,7 @@ def test_an_open_circuit(busy):
 
 
 def test_an_event_that_was_purged_is_said_to_have_been(house, serve):
-    """Its page says so, in both languages, rather than that there is nothing."""
+    """The page of a purged event says that it was purged, in both languages."""
     flow = house.open(routing={"ignore_process_keys": ("leave",)})
     event_id = flow.take("i1").event_id
     purge(flow.app.operation_context, EventFilter(until=flow.clock.now() + 1))

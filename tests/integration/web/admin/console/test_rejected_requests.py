@@ -1,4 +1,4 @@
-"""Refused callbacks: kept with the reason, bounded, and shown from all processes."""
+"""Rejected requests: stored with the reason, bounded, and shown from all processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.either
 
 @contextmanager
 def called_back(flow):
-    """A function that sends what is no callback to a flow's listener, and gives the status."""
+    """A function that sends an invalid callback to a flow's listener, and returns the status."""
     server = Server(create_app(flow.app), listen="127.0.0.1:0", threads=2, limits=Limits(), name="listen")
     thread = threading.Thread(target=server.serve)
     thread.start()
@@ -43,13 +43,13 @@ def called_back(flow):
 
 
 def kept(flow):
-    """The rejected requests that are stored by now."""
+    """The rejected requests stored so far."""
     with flow.app.ledger.connection() as connection:
         return latest(connection, limit=2_000)
 
 
 def test_what_was_refused_is_shown_with_the_reason(house, serve):
-    """Each kind of refusal is on the page, the newest first, in the reader's language; what was taken is not."""
+    """The page has each kind of rejection, newest first, in the reader's language; accepted callbacks are not on it."""
     flow = house.open()
     with called_back(flow) as send:
         assert send("/flow/i1/call-back/complete") == 202
@@ -73,7 +73,7 @@ def test_what_was_refused_is_shown_with_the_reason(house, serve):
 
 
 def test_it_is_written_down_by_itself(house, eventually):
-    """A moment after a refusal it is in the ledger; those that are pending at the end are written then."""
+    """A rejection is stored shortly afterwards; pending ones are stored at the end."""
     flow = house.open()
     flow.app.rejected_requests.record(path="/flow/1", address="", status=400, english="a", chinese="b")
     eventually(lambda: kept(flow))
@@ -83,7 +83,7 @@ def test_it_is_written_down_by_itself(house, eventually):
 
 
 def test_many_are_bounded(house, monkeypatch):
-    """Of a flood the last ones are kept; of all of them so many as a ledger keeps; none is longer than it may be."""
+    """The last of many rejections are kept, up to a limit for the ledger, and each has a maximum length."""
     flow = house.open(start=False)
     for number in range(300):
         flow.app.rejected_requests.record(path=f"/flow/{number}", address="", status=400, english="a", chinese="b")
@@ -101,7 +101,7 @@ def test_many_are_bounded(house, monkeypatch):
 
 
 def test_what_cannot_be_written_stays(house, monkeypatch):
-    """While the ledger cannot be written the last refusals are kept in memory, and written when it can be."""
+    """While the ledger cannot be written the last rejections stay in memory, and are stored later."""
     flow = house.open(start=False)
 
     def fails(*given, **more):
@@ -119,7 +119,7 @@ def test_what_cannot_be_written_stays(house, monkeypatch):
 
 @pytest.mark.postgresql
 def test_all_processes_are_on_one_page(house, serve):
-    """Whichever process refused it, each shows it."""
+    """Each process shows the rejections of all processes."""
     one, two = house.open(), house.open()
     for number, flow in enumerate((one, two)):
         flow.app.rejected_requests.record(path=f"/flow/{number}", address="", status=400, english="a", chinese="b")

@@ -1,6 +1,6 @@
-"""Every page and every path of the administration API while the ledger cannot be read: 503, and when to ask again.
+"""While the ledger cannot be read, every page and API path is 503 with a Retry-After.
 
-A database that is busy, slow, broken or not to be had is nobody's fault of ours: a 500 would say that it is.
+A busy, slow, broken or missing database is no internal error, which a 500 would report.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ASKED = {
 
 @pytest.fixture
 def console(house, serve, monkeypatch):
-    """A console with one parked event, on a ledger whose readers do not wait for long."""
+    """A console with one parked event, on a ledger with a short timeout for readers."""
     monkeypatch.setattr(engines, "BUSY_SECONDS", 0.05)
     house.check_books = False  # some of these tests break the database
     flow = house.open(start=False)
@@ -54,9 +54,9 @@ def paths(console):
 
 
 def see_that_it_says_so(console, logged):
-    """Every path is answered 503, with a page or with JSON, says when to ask again, and is in the log without an error.
+    """Check that every path is 503 as a page or JSON, has a Retry-After, and is logged without an error.
 
-    An action whose address makes no sense is refused before anything is read.
+    An action with an invalid address is refused before anything is read.
     """
     read = 0
     for path, page in paths(console):
@@ -82,7 +82,7 @@ def see_that_it_says_so(console, logged):
 
 
 def operate(console, name, arguments):
-    """The dry run of an operation."""
+    """Request the dry run of an operation."""
     body = json.dumps(arguments | ({"dry_run": True} if "dry_run" in OPERATIONS[name][1] else {}))
     return console.get(
         f"/api/operations/{name}", root="", method="POST", body=body, Authorization="Bearer t", Content_Type="x/y+json"
@@ -90,7 +90,7 @@ def operate(console, name, arguments):
 
 
 def test_no_connection_is_free(console, logged):
-    """All of them are at work for others, for longer than anybody waits; then one is free again."""
+    """All connections are in use for longer than the timeout; later one is free again."""
     with ExitStack() as taken:
         for _ in range(READERS):
             taken.enter_context(console.flow.app.ledger.connection())
@@ -102,7 +102,7 @@ def test_no_connection_is_free(console, logged):
 
 @pytest.mark.sqlite
 def test_a_statement_is_interrupted(console, logged, monkeypatch):
-    """SQLite is interrupted in every statement, as it is by a lack of memory or a full disk."""
+    """SQLite interrupts every statement, as without memory or on a full disk."""
     dialect = console.flow.app.ledger._engine.dialect
     begin, rollback = dialect.do_begin, dialect.do_rollback
 
@@ -121,7 +121,7 @@ def test_a_statement_is_interrupted(console, logged, monkeypatch):
 
 @pytest.mark.sqlite
 def test_a_file_that_is_broken(console, logged):
-    """The database's file contains no database any more."""
+    """The database's file is no longer a database."""
     with closing(sqlite3.connect(console.flow.file, isolation_level=None)) as outside:
         outside.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     size = console.flow.file.stat().st_size
@@ -133,7 +133,7 @@ def test_a_file_that_is_broken(console, logged):
 
 @pytest.mark.postgresql
 def test_a_table_that_somebody_else_holds(console, logged, postgresql_url, monkeypatch):
-    """A manual change of the tables locks them; no request waits for that for ever."""
+    """A manual change locks the tables; every request ends with a timeout."""
     import psycopg
 
     from flowhooks.ledger.database import postgresql_timeouts
