@@ -74,7 +74,7 @@ def test_what_is_asked_for_is_locked(name):
 
 
 def test_nothing_is_asked_for_past_the_lock():
-    """The lock reads every list of every project file: a group or a plugin that is added later, too."""
+    """The lock covers every list of every project file, also of groups and plugins that are added later."""
     told = [
         tomllib.loads(file.read_text())
         for file in (CHECKOUT / "pyproject.toml", *CHECKOUT.glob("plugins/flowhooks-*/pyproject.toml"))

@@ -234,6 +234,6 @@ def seconds(body):
 
 @pytest.mark.parametrize("name", MADE)
 def test_time_is_in_proportion(name):
-    """Input eight times as long, which could be scanned repeatedly, takes eight times as long, not sixty-four."""
+    """Input of eight times the length takes eight times as long, not sixty-four, even if it invites repeated scans."""
     small, large = seconds(MADE[name](SMALL)), seconds(MADE[name](SMALL * TIMES))
     assert large < 4 * TIMES * max(small, 0.0002), (small, large)

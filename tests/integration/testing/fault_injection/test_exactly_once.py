@@ -196,7 +196,7 @@ def grant(event, delivery):
 
 
 def test_the_memory_of_a_test_is_the_world_outside():
-    """For a handler in a test module, the test's data survives except what the test marks."""
+    """For a handler in a test module, the test's data survives kills, except what `forget` clears."""
     granted, bookings = set(), []
 
     @handler(process_key="leave", retry=Retry())
