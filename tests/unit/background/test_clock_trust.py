@@ -1,4 +1,4 @@
-"""A clock is doubted where it is ahead or has jumped, until an hour by the monotonic clock agrees."""
+"""A clock that is ahead or has jumped is not trusted until the monotonic clock has run for an hour."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Times:
         self.clock = SimpleNamespace(now=lambda: self.wall)
 
     def pass_by(self, seconds):
-        """Let time pass."""
+        """Move both clocks."""
         self.wall += round(seconds * SECOND)
         self.steady += seconds
 
     def set_clock(self, microseconds):
-        """Set the clock by so much."""
+        """Set the clock by some seconds."""
         self.wall += microseconds
 
     def trust(self, newest):
-        """Look at these clocks from now on."""
+        """Check these clocks from now on."""
         return ClockTrust(self.clock, newest, monotonic=lambda: self.steady)
 
 
@@ -41,12 +41,12 @@ def times():
 
 @pytest.mark.parametrize("newest", [None, NOW, NOW - MAX_AHEAD, NOW + MAX_AHEAD])
 def test_a_clock_that_fits_what_is_stored_is_trusted(times, newest):
-    """Also one that is behind, and the clock of an empty ledger."""
+    """A clock at or behind the stored times is trusted, also with an empty ledger."""
     assert times.trust(newest).trusted_now() == times.wall
 
 
 def test_a_clock_that_is_ahead_at_the_start_is_doubted_for_an_hour(times):
-    """If it has stayed so for an hour, the server was down."""
+    """A clock that is ahead for an hour is trusted, because the server was down."""
     trust = times.trust(NOW - MAX_AHEAD - 1)
     assert trust.trusted_now() is None
     times.pass_by(DOUBT_SECONDS - 1)
@@ -56,7 +56,7 @@ def test_a_clock_that_is_ahead_at_the_start_is_doubted_for_an_hour(times):
 
 
 def test_a_clock_that_jumps_ahead_is_doubted_for_an_hour(times):
-    """Each jump starts the hour again; whether it is corrected meanwhile or not."""
+    """Each jump restarts the hour, even if it is corrected meanwhile."""
     trust = times.trust(NOW)
     times.pass_by(10 * 86_400)
     assert trust.trusted_now() == times.wall
@@ -73,7 +73,7 @@ def test_a_clock_that_jumps_ahead_is_doubted_for_an_hour(times):
 
 
 def test_a_clock_that_jumps_back_or_a_little_is_trusted(times):
-    """Nothing is old by it that was not."""
+    """A jump back or a small one makes no data too old."""
     trust = times.trust(NOW)
     for jump in (-10 * MAX_AHEAD, 3600 * SECOND, -1):
         times.set_clock(jump)
@@ -81,7 +81,7 @@ def test_a_clock_that_jumps_back_or_a_little_is_trusted(times):
 
 
 def test_jumps_are_told_once(times):
-    """A correction by NTP is no jump; time that passes is none."""
+    """Each jump is reported once; corrections by NTP and passing time are no jumps."""
     trust = times.trust(NOW)
     times.pass_by(7 * 86_400)
     assert trust.check_jump() == 0
@@ -95,7 +95,7 @@ def test_jumps_are_told_once(times):
 
 
 def test_a_jump_that_a_deletion_sees_first_is_still_reported(times):
-    """The clock watch logs it."""
+    """The clock watch logs a jump that a deletion noticed first."""
     trust = times.trust(NOW)
     times.set_clock(2 * MAX_AHEAD)
     assert trust.trusted_now() is None

@@ -1,4 +1,4 @@
-"""Intake beside a ledger on paper: what it has stored, whom it waits for, and what it makes of each answer."""
+"""Intake with a fake ledger: stored data, waits, and the reaction to each answer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LONG = 3600.0
 
 
 class Paper:
-    """A ledger, and recipients of notifications: each records its calls, and answers as configured."""
+    """A fake ledger and recipients of notifications: each records its calls, and answers as configured."""
 
     write_timeout = 5.0
 
@@ -52,7 +52,7 @@ class Paper:
         return self.become(new)
 
     def accept_async(self, new, then):
-        """Store an event, and tell."""
+        """Store an event, and notify."""
         self.asked.append(("submit", new))
         accepted = self.become(new)
         then(accepted)
@@ -65,33 +65,33 @@ class Paper:
         return stored
 
     def is_stored(self, identity):
-        """Whether it came before."""
+        """Whether the event is stored."""
         self.asked.append(("is_stored", identity))
         if isinstance(self.known, Exception):
             raise self.known
         return self.known
 
     def delivery_statuses(self, event_id):
-        """How its deliveries stand."""
+        """The states of its deliveries."""
         self.asked.append(("delivery_statuses", event_id))
         if isinstance(self.there, Exception):
             raise self.there
         return self.there
 
     def write(self, work):
-        """Do some work in a transaction."""
+        """Do work in a transaction."""
         return work("transaction")
 
     def requeue(self, transaction, delivery_statuses, *, missing_handlers):
-        """Have deliveries run again."""
+        """Let deliveries run again."""
         self.asked.append(("requeue", transaction, delivery_statuses, missing_handlers))
 
     def event_accepted(self, event, handlers):
-        """The plugins are notified of an event."""
+        """Record the notification of plugins about an event."""
         self.asked.append(("notice", event, handlers))
 
     def runs(self, handler_id):
-        """Whether somebody runs a handler's deliveries."""
+        """Whether a process runs a handler's deliveries."""
         return handler_id not in self.idle
 
     def of(self, what):
@@ -99,7 +99,7 @@ class Paper:
         return [one[1:] for one in self.asked if one[0] == what]
 
     def takes_another(self):
-        """Whether the one place to wait is free."""
+        """Whether the only place to wait is free."""
         watch = self.watches.open("other", ["d"], 1)
         if watch is not None:
             self.watches.close("other", watch)
@@ -107,7 +107,7 @@ class Paper:
 
 
 def candidate(name, *, order_by=None, **selectors):
-    """A handler as the router sees it."""
+    """A handler in the form of the router."""
     return Candidate(f"p:{name}", Selectors(**selectors), order_by)
 
 
@@ -129,7 +129,7 @@ def paper():
 
 @pytest.fixture
 def intake(paper):
-    """A function that makes an intake; of its handlers `p:again` may run twice, and `p:once` may not."""
+    """A function that makes an intake; its handler `p:again` may run twice, and `p:once` may not."""
 
     def make(given=None):
         again = handler(name="again", process_key="k", retry=Retry())(lambda event: None)
@@ -148,20 +148,20 @@ def intake(paper):
 
 
 def standing(name, state, **given):
-    """How the delivery of a handler stands."""
+    """The state of a handler's delivery."""
     whole = {"attempt": 1, "due_at": None} | given
     return DeliveryStatus(delivery_id=f"d-{name}", handler=f"p:{name}", state=state, **whole)
 
 
 def came_before(paper, *delivery_statuses, state="routed", **given):
-    """Have the ledger say that the event was there before, with these deliveries."""
+    """Make the ledger return an event that was stored before, with these deliveries."""
     paper.become = lambda new: AcceptResult(
         event_id="before", new=False, state=state, delivery_statuses=delivery_statuses, **given
     )
 
 
 def test_what_is_stored_of_a_call_back(paper, intake):
-    """The event, its route, the deliveries with their order keys, and the text as it came; plugins are notified."""
+    """The event, its route, deliveries with order keys, and original text are stored; plugins are notified."""
     by = rules(absent={"p:two"}, identity=IdentitySettings(ignore_pointers=("/at",)))
     answer = intake(by).accept(CALL_BACK, wait=0)
     ((new,),) = paper.of("accept")
@@ -201,7 +201,7 @@ def test_what_is_stored_of_a_call_back(paper, intake):
 
 
 def test_plugins_that_are_told_read_the_data(paper, intake):
-    """Then each delivery reads it again."""
+    """If plugins are notified, each delivery reads the data again."""
     paper.has_subscribers = True
     intake().accept(CALL_BACK, wait=0)
     assert paper.of("accept")[0][0].read
@@ -218,7 +218,7 @@ def test_plugins_that_are_told_read_the_data(paper, intake):
     ids=["nobody's", "everybody's", "ignored", "ignored but by one"],
 )
 def test_what_nobody_wants(paper, intake, by, state, status):
-    """It is parked, or done with if the settings say that none is needed."""
+    """An event that matches no handler is parked, or dismissed if the settings say so."""
     assert intake(by).accept(CALL_BACK, wait=0).status == status
     assert paper.of("accept")[0][0].state == state
 
@@ -240,7 +240,7 @@ OTHER_CONCLUSION = "conclusion 'no' is not one of yes"
     ids=["routed", "another key", "another version", "false condition", "unknown conclusion"],
 )
 def test_why_an_event_has_no_handler_is_stored(paper, intake, selectors, body, stored):
-    """The state with its reason, and the reason of each handler that shares the key; nothing if it is routed."""
+    """The state with its reason, and the reason of each handler that shares the key, are stored if it is not routed."""
     by = rules(candidate("h", process_keys=("k",), **selectors))
     intake(by).accept(replace(CALL_BACK, body=BODY | body), wait=0)
     ((new,),) = paper.of("accept")
@@ -282,14 +282,14 @@ def test_reasons_are_stored_beside_a_route_only_for_undecided_conditions(paper, 
     ],
 )
 def test_the_answer_says_why_an_event_is_parked(intake, selectors, body, parked_by, undecided):
-    """With the member that an undecided condition lacks."""
+    """The answer names the member that an undecided condition lacks."""
     by = rules(candidate("h", process_keys=("k",), **selectors))
     answer = intake(by).accept(replace(CALL_BACK, body=BODY | body), wait=0)
     assert (answer.status, answer.parked_by, answer.undecided) == (AnswerStatus.PARKED, parked_by, undecided)
 
 
 def test_conclusions_are_in_the_words_of_their_source(paper, intake):
-    """Each source has a table; a word that is not in it stays as it is, and so do the words of other sources."""
+    """Each source has a table; an unlisted conclusion does not change, nor do those of other sources."""
     sources = {"hr": Source(conclusion={"agree": "approved"})}
     taking = intake(rules(sources=sources))
     for source, conclusion in (("hr", "agree"), ("hr", "refuse"), ("it", "agree")):
@@ -298,7 +298,7 @@ def test_conclusions_are_in_the_words_of_their_source(paper, intake):
 
 
 def test_nothing_is_stored_while_a_handler_cannot_be_read(paper, intake):
-    """A newer version of flowhooks recorded it, and the event could be one that it takes."""
+    """With a handler recorded by a newer flowhooks nothing is stored, because the event might match it."""
     with pytest.raises(Unavailable) as refused:
         intake(replace(rules(), router=Router([], unreadable_handlers=["p:newer"]))).accept(CALL_BACK, wait=0)
     assert refused.value.key == "newer_handlers"
@@ -328,7 +328,7 @@ def test_events_without_a_name_have_their_own_setting(paper, intake, routing, bo
 
 
 def test_what_nobody_wants_is_refused_if_the_settings_say_so(paper, intake):
-    """Unless it came before: then it is answered as any repeat. If that cannot be read, nothing is stored."""
+    """A new event is refused, a repeat is answered as usual. If the ledger cannot be read, nothing is stored."""
     taking = intake(rules(candidate("h", process_keys=("other",)), routing=RoutingSettings(no_handler="reject")))
     with pytest.raises(InvalidCallback) as refused:
         taking.accept(CALL_BACK, wait=0)
@@ -343,7 +343,7 @@ def test_what_nobody_wants_is_refused_if_the_settings_say_so(paper, intake):
 
 
 def test_what_somebody_wants_is_not_refused(paper, intake):
-    """The ledger is not even asked."""
+    """An event that matches a handler is stored without reading the ledger first."""
     assert (
         intake(rules(routing=RoutingSettings(no_handler="reject"))).accept(CALL_BACK, wait=0).status
         == AnswerStatus.PENDING
@@ -352,7 +352,7 @@ def test_what_somebody_wants_is_not_refused(paper, intake):
 
 
 def test_a_call_back_is_taken_by_the_rules_that_it_came_under(paper, intake):
-    """By those of now, unless its sender was let in by others."""
+    """The present rules apply, unless its sender was authenticated with others."""
     taking = intake()
     taking.reconfigure(rules(candidate("new", process_keys=("k",))))
     taking.accept(CALL_BACK, wait=0)
@@ -361,14 +361,14 @@ def test_a_call_back_is_taken_by_the_rules_that_it_came_under(paper, intake):
 
 
 def tell(paper, new, state, *, until=9):
-    """Have those who wait told of an event's first deliveries."""
+    """Notify waiters of an event's first deliveries."""
     for delivery_id, name in new.deliveries[:until]:
         told = DeliveryStatus(delivery_id=delivery_id, handler=name, state=state, attempt=1, due_at=None)
         paper.watches.notify(new.event.id, told)
 
 
 def test_who_waits_is_answered_when_all_has_settled(paper, intake):
-    """With a notification that came meanwhile, without asking the ledger again; its place is free afterwards."""
+    """A waiter is answered from notifications without reading the ledger again; its place is free afterwards."""
     paper.meanwhile = lambda new: tell(paper, new, State.SUCCEEDED)
     answer = intake().accept(CALL_BACK, wait=LONG)
     assert answer.status == AnswerStatus.DONE
@@ -380,7 +380,7 @@ def test_who_waits_is_answered_when_all_has_settled(paper, intake):
 
 
 def test_what_has_not_settled_in_time_is_answered_as_it_stands(paper, intake):
-    """The notification, and for all else the ledger's state."""
+    """The answer has the notified state, and for other deliveries the ledger's state."""
     paper.meanwhile = lambda new: tell(paper, new, State.SUCCEEDED, until=1)
     paper.there = [standing("late", State.RUNNING)]
     started = time.monotonic()
@@ -392,7 +392,7 @@ def test_what_has_not_settled_in_time_is_answered_as_it_stands(paper, intake):
 
 
 def test_nobody_waits_longer_to_be_stored_than_that_may_take(paper, intake):
-    """A callback that cannot be stored in time is not waited for as if it could."""
+    """A callback that cannot be stored in time does not use the rest of its wait."""
     paper.write_timeout = 0.1
     started = time.monotonic()
     answer = intake().accept(CALL_BACK, wait=0.5)
@@ -403,7 +403,7 @@ def test_nobody_waits_longer_to_be_stored_than_that_may_take(paper, intake):
 
 
 def test_what_nobody_runs_is_not_waited_for(paper, intake):
-    """Handlers that are absent or that no process runs: if there is no other, the answer comes at once."""
+    """If no process runs the event's handlers, the answer comes at once."""
     paper.idle = {"p:one"}
     assert intake(rules(absent={"p:two"})).accept(CALL_BACK, wait=LONG).status == AnswerStatus.PENDING
     assert len(paper.of("accept")) == 1
@@ -413,7 +413,7 @@ def test_what_nobody_runs_is_not_waited_for(paper, intake):
 
 
 def test_what_is_paused_while_it_is_stored_is_not_waited_for(paper, intake):
-    """There was nothing yet to report when its handlers were paused."""
+    """A pause made before the waiter was registered ends the wait."""
 
     def become(new):
         paper.idle = {"p:one", "p:two"}
@@ -424,14 +424,14 @@ def test_what_is_paused_while_it_is_stored_is_not_waited_for(paper, intake):
 
 
 def test_without_a_place_to_wait_the_answer_comes_at_once(paper, intake):
-    """Accepting goes on however many wait."""
+    """Accepting continues with any number of waiters."""
     assert paper.watches.open("other", ["d"], 1)
     assert intake().accept(CALL_BACK, wait=LONG).status == AnswerStatus.PENDING
     assert len(paper.of("accept")) == 1
 
 
 def test_what_could_not_be_stored_gives_its_place_back(paper, intake):
-    """The refusal is handed on."""
+    """A refusal by the ledger is passed on, and the place to wait is free."""
     paper.become = lambda new: (_ for _ in ()).throw(Unavailable("busy"))
     for wait in (0, LONG):
         with pytest.raises(Unavailable):
@@ -441,7 +441,7 @@ def test_what_could_not_be_stored_gives_its_place_back(paper, intake):
 
 
 def test_a_server_that_stops_takes_nothing_in(paper, intake):
-    """And lets those go who wait."""
+    """A stopping server accepts nothing and answers its waiters."""
     taking = intake()
     watch = paper.watches.open("e", ["d"], LONG)
     taking.drain()
@@ -474,7 +474,7 @@ def test_a_signature_that_was_used_before_is_refused_and_logged(paper, intake, l
 
 @pytest.mark.parametrize(("state", "key"), [("routed", "conflict"), ("purged", "conflict_purged")])
 def test_other_data_is_a_conflict(paper, intake, state, key):
-    """Which names the event that came first, and says if it has been purged."""
+    """The conflict names the first event, and says whether it has been purged."""
     came_before(paper, conflict=True, state=state)
     with pytest.raises(IdentityConflict) as refused:
         intake().accept(CALL_BACK, wait=0)
@@ -498,7 +498,7 @@ def test_other_data_is_a_conflict(paper, intake, state, key):
     ],
 )
 def test_a_repeat_is_answered_as_its_event_stands(paper, intake, states, state, status):
-    """The gravest decides; no notification of a repeated event is sent."""
+    """The gravest state decides; no notification of a repeated event is sent."""
     delivery_statuses = [standing(f"h{number}", one) for number, one in enumerate(states)]
     came_before(paper, *delivery_statuses, state=state)
     answer = intake().accept(CALL_BACK, wait=0)
@@ -526,7 +526,7 @@ def ago(paper, seconds):
     ],
 )
 def test_what_is_dead_may_get_one_more_attempt(paper, intake, name, given, runs):
-    """At most once a minute, if its handler may run twice and has not rejected it; then it is read again."""
+    """A dead delivery is retried at most once a minute, if its handler may run twice and has not rejected it."""
     given = dict(given)
     if "finished_at" in given:
         given["finished_at"] = ago(paper, given["finished_at"])
@@ -541,7 +541,7 @@ def test_what_is_dead_may_get_one_more_attempt(paper, intake, name, given, runs)
 
 
 def test_a_repeat_joins_what_moves(paper, intake):
-    """It waits for what runs or is about to, in the one place that there is, and is answered as that turned out."""
+    """A repeat waits for a running or due delivery in the only place, and gets its outcome."""
     done, runs, waits = (
         standing("done", State.SUCCEEDED),
         standing("runs", State.RUNNING),
@@ -576,7 +576,7 @@ def test_what_settled_while_a_repeat_came_is_not_waited_for(paper, intake):
 
 
 def test_a_repeat_waits_no_longer_than_it_may(paper, intake):
-    """Then it is answered as the ledger says that it stands."""
+    """After its wait a repeat is answered from the ledger's state."""
     runs = standing("runs", State.RUNNING)
     came_before(paper, runs)
     paper.there = [runs]
@@ -599,7 +599,7 @@ def test_a_repeat_waits_no_longer_than_it_may(paper, intake):
     ids=["waits for its handler", "nobody runs it", "waits for its operator", "is dead"],
 )
 def test_a_repeat_does_not_wait_for_what_does_not_move(paper, intake, delivery_statuses):
-    """Its answer comes at once."""
+    """A repeat whose deliveries cannot settle is answered at once."""
     paper.idle = {"p:idle"}
     came_before(paper, *delivery_statuses)
     answer = intake().accept(CALL_BACK, wait=LONG)
@@ -608,7 +608,7 @@ def test_a_repeat_does_not_wait_for_what_does_not_move(paper, intake, delivery_s
 
 
 def test_a_repeat_is_answered_though_the_ledger_cannot_be_read(paper, intake):
-    """It is stored all the same; what is known of it is said."""
+    """The repeat is stored and answered from the known state."""
     runs = standing("runs", State.RUNNING)
     came_before(paper, runs)
     paper.there = LedgerUnusable("x")
@@ -617,7 +617,7 @@ def test_a_repeat_is_answered_though_the_ledger_cannot_be_read(paper, intake):
 
 
 def test_a_repeat_finds_no_place_to_wait(paper, intake):
-    """It is answered at once, as it stands."""
+    """Without a free place a repeat is answered at once from the stored state."""
     assert paper.watches.open("other", ["d"], 1)
     runs = standing("runs", State.RUNNING)
     came_before(paper, runs)

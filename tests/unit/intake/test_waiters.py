@@ -1,4 +1,4 @@
-"""Waiting for deliveries: until nothing more can settle in time, in a bounded number of places."""
+"""Waiting for deliveries: until no delivery can settle in time, in a limited number of places."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flowhooks.ledger.queries import DeliveryStatus
 
 
 def standing(delivery_id, state, due_at=None):
-    """How a delivery stands."""
+    """The state of a delivery."""
     return DeliveryStatus(delivery_id=delivery_id, handler="p:h", state=state, attempt=1, due_at=due_at)
 
 
@@ -31,7 +31,7 @@ def watches(clock):
 
 @pytest.mark.parametrize("state", [State.SUCCEEDED, State.DEAD, State.UNKNOWN, State.CLOSED])
 def test_what_cannot_move_by_itself_has_settled(watches, state):
-    """A watch is over when its last delivery is where it does not leave by itself in time."""
+    """A watch is over when its last delivery cannot change by itself in time."""
     watch = watches.open("e", ["a", "b"], 10)
     watches.notify("e", standing("a", state))
     assert not over(watch)
@@ -41,7 +41,7 @@ def test_what_cannot_move_by_itself_has_settled(watches, state):
 
 
 def test_a_retry_counts_if_it_is_due_before_the_end(watches, clock):
-    """A delivery due within the wait may still settle; one due later, or without a time, may not."""
+    """A delivery due within the wait may still settle; one due later, or without a due time, may not."""
     for due_at, may_settle in ((clock.now() + 9 * SECOND, True), (clock.now() + 10 * SECOND, False), (None, False)):
         watch = watches.open("e", ["a"], 10)
         watches.notify("e", standing("a", State.RUNNING))
@@ -62,7 +62,7 @@ def test_what_is_told_of_others_does_not_matter(watches):
 
 
 def test_what_was_read_does_not_take_back_what_was_told(watches):
-    """A standing that was read before, and is older, does not replace the news."""
+    """An older state that was read does not replace a newer notification."""
     watch = watches.open("e", ["a", "b"], 10)
     watches.notify("e", standing("a", State.SUCCEEDED))
     watch.apply_snapshot([standing("a", State.RUNNING), standing("b", State.DEAD)])
@@ -71,7 +71,7 @@ def test_what_was_read_does_not_take_back_what_was_told(watches):
 
 
 def test_places_are_limited_and_given_back(watches):
-    """No more may wait than there are places; who stops watching makes room."""
+    """The number of waiters is limited by the places; a released watch frees its place."""
     one, two = watches.open("e", ["a"], 10), watches.open("f", ["a"], 10)
     assert watches.open("g", ["a"], 10) is None
     watches.close("e", one)
@@ -88,7 +88,7 @@ def test_nobody_may_wait_where_there_is_no_place(clock):
 
 
 def test_everybody_is_let_go_at_the_end(watches):
-    """When the server stops, who waits goes on at once, and nobody may wait any more."""
+    """When the server stops, all waiters continue at once, and no other may wait."""
     watch = watches.open("e", ["a"], 10)
     waiting = threading.Thread(target=watch.wait, args=(30,))
     waiting.start()
@@ -100,7 +100,7 @@ def test_everybody_is_let_go_at_the_end(watches):
 
 
 def test_what_was_read_of_others_ends_a_wait(watches):
-    """A state that was read after another process settled it ends the wait, unless a notification here is newer."""
+    """A state read after another process settled it ends the wait, unless a notification here is newer."""
     watch = watches.open("e", ["a", "b"], 10)
     watches.notify("e", standing("a", State.SUCCEEDED))
     watches.notify("e", standing("b", State.WAITING, 0))
@@ -116,7 +116,7 @@ def test_what_was_read_of_others_ends_a_wait(watches):
 
 
 def test_what_is_waited_for_can_be_asked(watches):
-    """Events with a watch that has not got all notifications: of some events, or of all."""
+    """The list has events with unfinished watches, selected from some or all."""
     told = watches.open("e", ["a"], 10)
     waits = watches.open("f", ["a"], 10)
     assert watches.pending_event_ids() == ["e", "f"]

@@ -1,4 +1,4 @@
-"""Conditions: what they decide, what they leave undecided, and what is refused when a handler declares them."""
+"""Conditions: their results, undecided cases, and the declarations that are refused."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def decide(expected, value, pointer="/x"):
     ],
 )
 def test_what_a_condition_decides(expected, true, false, undecided):
-    """True, False, or None where the value is absent or of a type of which the condition says nothing."""
+    """The result is true, false, or None if the value is absent or of a type that the condition does not cover."""
     assert [decide(expected, value) for value in true] == [True] * len(true)
     assert [decide(expected, value) for value in false] == [False] * len(false)
     assert [decide(expected, value) for value in undecided] == [None] * len(undecided)
@@ -102,7 +102,7 @@ def test_what_a_condition_decides(expected, true, false, undecided):
     ],
 )
 def test_where_a_pointer_leads(pointer, found):
-    """Into objects and arrays, as RFC 6901 has it; what is null is absent."""
+    """A pointer selects a value in objects and arrays according to RFC 6901; null counts as absent."""
     data = {"a": {"b": [10, {"c/d": 1, "e~f": 2, "": 3}]}, "n": [None], "s": "text"}
     assert Condition(pointer, [found] if found is not None else None).decide(data) is True
 
@@ -143,7 +143,7 @@ def test_where_a_pointer_leads(pointer, found):
     ],
 )
 def test_conditions_that_are_refused(when, why):
-    """A condition that never holds, or checks nothing, is refused where it is declared, with the reason."""
+    """A condition that never holds, or checks nothing, is refused at its declaration with the reason."""
     with pytest.raises(HandlerError) as refused:
         parse_conditions(when)
     assert why in str(refused.value)
@@ -185,7 +185,7 @@ def test_conditions_that_are_refused(when, why):
     ],
 )
 def test_nested_repetition(pattern, nested):
-    """A repeated group that repeats something is found, and nothing else is taken for one."""
+    """A repeated group that contains a repetition is found, and no other pattern."""
     assert has_nested_repetition(pattern) is nested
 
 
@@ -203,7 +203,7 @@ def test_nested_repetition(pattern, nested):
     ],
 )
 def test_all_must_hold(decisions, together):
-    """One false condition decides, whatever else is undecided."""
+    """One false condition decides, even if others are undecided."""
     assert decide_all(decisions) is together
 
 
@@ -219,12 +219,12 @@ def test_all_must_hold(decisions, together):
     ],
 )
 def test_reasons(data, why):
-    """A reason names the pointer, what is there, and the condition."""
+    """A reason names the pointer, the value and the condition."""
     assert Condition("/x", {"minimum": 1000}).why_not(data) == why
 
 
 def test_a_reason_is_short():
-    """However long the value and the condition are; an absent value that must be there is said to be absent."""
+    """A reason is short for any value and condition; a required value that is absent is named as absent."""
     why = Condition("/x", ["a" * 500]).why_not({"x": "b" * 10_000})
     assert len(why) < 300
     assert "…" in why
@@ -233,14 +233,14 @@ def test_a_reason_is_short():
 
 @pytest.mark.parametrize(("characters", "is_cut"), [(97, False), (98, False), (99, True)])
 def test_how_much_of_a_value_a_reason_shows(characters, is_cut):
-    """100 characters, the quotes among them; letters of any language stay as they are."""
+    """A reason shows 100 characters including quotes; letters of any language are not escaped."""
     why = Condition("/x", "同意").why_not({"x": "拒" * characters})
     shown = f'"{"拒" * characters}'[:100] + "…" if is_cut else f'"{"拒" * characters}"'
     assert why == f'/x is {shown}, but the condition is "同意"'
 
 
 def test_as_many_conditions_as_are_allowed():
-    """32, with 16,384 characters in all."""
+    """The limit is 32 conditions with 16,384 characters in all."""
     assert len(parse_conditions({f"/{number}": 1 for number in range(MAX_CONDITIONS)})) == MAX_CONDITIONS
     longest = MAX_CONDITIONS_CHARS - len(json.dumps({"/a": ""}))
     parse_conditions({"/a": "合" * longest})
@@ -249,7 +249,7 @@ def test_as_many_conditions_as_are_allowed():
 
 
 def test_what_is_declared_is_not_shared():
-    """A dict that its author changes later changes no condition; a tuple counts as a list."""
+    """A later change of the declared dict does not change the condition; a tuple counts as a list."""
     schema = {"enum": ["a"]}
     (condition,) = parse_conditions({"/x": schema})
     schema["enum"].append("b")
@@ -260,7 +260,7 @@ def test_what_is_declared_is_not_shared():
 
 
 def test_what_jsonschema_cannot_check_is_undecided():
-    """A number beyond its limits parks the event, and raises nothing."""
+    """A number beyond jsonschema's limits parks the event, and raises nothing."""
     assert decide({"multipleOf": 0.1}, 10**400) is None
 
 
@@ -273,7 +273,7 @@ _JSON = st.recursive(
 
 @given(_JSON, _JSON)
 def test_constants_compare_as_json_schema_compares_them(left, right):
-    """Whatever the values are; where the types differ the condition is undecided, and `const` says no."""
+    """Constants compare like `const`, except that different types are undecided."""
     for value in (left, right):
         decided = decide([left], value)
         valid = Draft202012Validator({"const": left}).is_valid(value)
@@ -283,12 +283,12 @@ def test_constants_compare_as_json_schema_compares_them(left, right):
 
 @given(st.text(alphabet="ab()[]{}*+?\\|,0123^$.", max_size=20))
 def test_no_pattern_stops_the_check(pattern):
-    """It answers for any text, whether it is a regular expression or not."""
+    """The check of a pattern returns for any text, valid or not."""
     assert has_nested_repetition(pattern) in {True, False}
 
 
 def test_conditions_are_json():
-    """The ledger's form of them reads back as the same conditions."""
+    """Conditions read from the ledger's JSON are equal to the declared ones."""
     when = {"/a": {"minimum": 1}, "/b": ["x", 1, None, True], "/c": None}
     again = parse_conditions(json.loads(json.dumps({one.pointer: one.expected for one in parse_conditions(when)})))
     assert again == parse_conditions(when)

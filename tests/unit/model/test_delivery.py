@@ -1,4 +1,4 @@
-"""The table of states, against the promises that are made of it."""
+"""The table of states, compared with its documented guarantees."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from flowhooks.testing import make_event
 
 
 def targets(source):
-    """Where the table leads from a state."""
+    """The states that the table permits after a state."""
     return {row.target for row in TRANSITIONS if row.source == source}
 
 
 def test_the_table_of_states():
-    """The whole table, so that no change of it goes unseen."""
+    """The whole table, so that no change goes unnoticed."""
     table = {source: targets(source) for source in (None, *State)}
     assert table == {
         None: {State.WAITING},
@@ -32,7 +32,7 @@ def test_the_table_of_states():
 
 
 def test_each_move_stands_once_and_says_by_what():
-    """A move has one row, with its reason."""
+    """Each transition has one row with its cause."""
     assert len(ALLOWED_TRANSITIONS) == len(TRANSITIONS)
     assert all(row.by for row in TRANSITIONS)
 
@@ -49,7 +49,7 @@ def test_every_state_can_be_reached():
 
 @pytest.mark.parametrize("state", sorted(set(State) - COMPLETED_STATES))
 def test_nothing_is_stuck(state):
-    """From each state that is not done there is a way to one that is."""
+    """From each unfinished state a finished one can be reached."""
     seen, ahead = {state}, {state}
     while ahead:
         ahead = set().union(*map(targets, ahead)) - seen
@@ -58,18 +58,18 @@ def test_nothing_is_stuck(state):
 
 
 def test_done_states():
-    """Done is where nothing more is needed; only an explicit replay leads out of it again."""
+    """A finished state needs no more work; only an explicit replay leaves it."""
     assert {State.SUCCEEDED, State.CLOSED} == COMPLETED_STATES
     assert [row.by for row in TRANSITIONS if row.source in COMPLETED_STATES] == ["replay --again"]
 
 
 def test_only_a_claim_runs_a_delivery():
-    """A delivery runs after it waited, and never straight from another state."""
+    """A delivery runs only from the state waiting."""
     assert [row.source for row in TRANSITIONS if row.target is State.RUNNING] == [State.WAITING]
 
 
 def test_an_operator_can_settle_whatever_does_not_run():
-    """Each state that an operator may be shown has a move of the operator's."""
+    """Each state that operators handle has a transition by an operator."""
     operators = {row.source for row in TRANSITIONS if "operator" in row.by or "replay" in row.by}
     assert operators == set(State) - {State.RUNNING, State.CLOSED}
 
@@ -80,7 +80,7 @@ def test_an_outcome_knows_whether_it_did_its_work():
 
 
 def test_a_delivery_cannot_be_changed_and_shows_no_private_parts():
-    """Handlers get a delivery to read; whether its function was entered is dispatch's own knowledge."""
+    """Handlers get an immutable delivery; the dispatcher's own data is private."""
     delivery = Delivery(id="d", event_id="e", handler="p:h", attempt=1)
     with pytest.raises(dataclasses.FrozenInstanceError):
         delivery.attempt = 2
@@ -100,21 +100,21 @@ def test_a_delivery_cannot_be_changed_and_shows_no_private_parts():
     ],
 )
 def test_an_outcome_that_makes_no_sense_is_refused(given, error, why):
-    """Where it is made, so that its maker can be named."""
+    """An invalid outcome is refused at its creation, so that its creator can be named."""
     with pytest.raises(error, match=why):
         Outcome(**{"kind": OutcomeKind.FAILED} | given)
 
 
 @pytest.mark.parametrize("seconds", [None, 0, 0.5, 30 * 86400])
 def test_an_outcome_may_ask_to_be_made_again(seconds):
-    """At once, and in thirty days at the latest; its kind may be named by its word."""
+    """An outcome can request a retry at once or within thirty days; its kind can be given as text."""
     outcome = Outcome(kind="failed", error="e", traceback="t", retry_after=seconds)
     assert (outcome.kind, outcome.retry_after) == (OutcomeKind.FAILED, seconds)
     assert type(outcome.kind) is OutcomeKind
 
 
 def test_a_delivery_has_a_transaction_only_while_it_runs():
-    """The ledger gives it one for an attempt; one that is made by hand says so."""
+    """The ledger provides it for an attempt; a delivery created by hand has none and says so."""
     delivery = Delivery(id="d", event_id="e", handler="p:h", attempt=1)
     with pytest.raises(
         TransactionError, match=r"^delivery\.transaction\(\) may be used only while the handler runs as an"
@@ -125,7 +125,7 @@ def test_a_delivery_has_a_transaction_only_while_it_runs():
 
 
 def test_what_is_being_stored_is_claimed_from_the_start():
-    """Its first attempt begins with it, and has its event; what is read back later has to be claimed."""
+    """A delivery that is just being stored has its first attempt and event; one read later must be claimed."""
     event = make_event()
     claimed = ReadyDelivery("d", "p:h", 1, load_event=lambda: event).to_claimed_attempt()
     assert (claimed.event, claimed.attempt, claimed.retry_base) == (event, 1, 0)

@@ -1,4 +1,4 @@
-"""Events made of bodies, and what makes two bodies the same."""
+"""Events made from bodies, and the equality of two bodies."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def make(body, **given_):
-    """An event of `body`."""
+    """An event with `body`."""
     defaults = {"id": "e", "source": "default", "kind": "complete", "flow_instance_id": "i", "received_at": NOW}
     return from_body(body, **(defaults | given_))
 
 
 def test_a_full_body():
-    """Each of the six names has its attribute, and the whole body is kept."""
+    """Each of the six members has its attribute, and the whole body is kept."""
     body = {
         "businessKey": "b",
         "callBackProcessClass": "com.x.Y",
@@ -62,7 +62,7 @@ def test_an_empty_body():
 
 
 def test_empty_look_up_strings_count_as_absent():
-    """An engine that sends `""` for what is not configured sends nothing."""
+    """An empty string, which engines send for unconfigured members, counts as absent."""
     event = make({"callBackProcessClass": "", "processDefinitionKey": "", "businessKey": ""})
     assert (event.callback_class, event.process_definition_key, event.business_key) == (None, None, "")
 
@@ -88,7 +88,7 @@ def test_empty_look_up_strings_count_as_absent():
     ],
 )
 def test_key_and_version_may_come_from_the_definition_id(body, key, version):
-    """An absent key or version is read from `key:version:uuid`, and from nothing else."""
+    """An absent key or version is read only from `key:version:uuid`."""
     event = make(body)
     assert (event.process_definition_key, event.process_definition_version) == (key, version)
 
@@ -98,14 +98,14 @@ def test_key_and_version_may_come_from_the_definition_id(body, key, version):
     [({"conclusion": "agree"}, "approved"), ({"conclusion": "other"}, "other"), ({"conclusion": ""}, None), ({}, None)],
 )
 def test_conclusions_are_read_in_the_words_of_the_source(sent, conclusion):
-    """A source's table maps its words; others stay, and the raw word stays in the data."""
+    """A source's table maps its conclusions; others do not change, and the data keeps the original."""
     event = make(sent, conclusions={"agree": "approved", "": "never"})
     assert event.conclusion == conclusion
     assert event.data == sent
 
 
 def test_named_members_count_whatever_is_ignored():
-    """Business key, conclusion and version tell two callbacks of one identity apart, even if a setting ignores them."""
+    """Business key, conclusion and version always count, even if a setting ignores them."""
     base = {"businessKey": "b", "conclusion": "approved", "processDefinitionVersion": 1, "time": 1}
     ignore = ("/businessKey", "/conclusion", "/processDefinitionVersion", "/time")
     same = digest(base, ignore)
@@ -135,7 +135,7 @@ json_values = st.recursive(
 
 
 def reordered(value):
-    """The same JSON value, every object's members in reverse order."""
+    """The same JSON value with every object's members in reverse order."""
     if isinstance(value, dict):
         return {name: reordered(value[name]) for name in reversed(value)}
     return [reordered(item) for item in value] if isinstance(value, list) else value
@@ -162,12 +162,12 @@ def test_order_of_keys_does_not_count(body):
     ],
 )
 def test_other_values_are_another_body(one, other):
-    """Whatever differs as JSON makes another digest."""
+    """Any difference in JSON gives another digest."""
     assert digest(one) != digest(other)
 
 
 def test_a_digest_is_stable():
-    """The ledger keeps digests for ever: the same body must give the same digest in every version."""
+    """A body has the same digest in every version, because the ledger keeps digests forever."""
     body = {"名": "合同", "a": [1, {"c": True, "b": None}], "f": 0.5}
     canonical = '{"a":[1,{"b":null,"c":true}],"f":0.5,"名":"合同"}'
     assert digest(body) == hashlib.sha256(canonical.encode()).hexdigest()
@@ -203,26 +203,26 @@ def test_the_same_values_written_otherwise(one, other):
     ],
 )
 def test_what_the_settings_ignore_does_not_count(pointer, one, other):
-    """Two bodies that differ only where a JSON Pointer leads are the same."""
+    """Two bodies that differ only at an ignored JSON Pointer are equal."""
     assert digest(one) != digest(other)
     assert digest(one, [pointer]) == digest(other, [pointer])
 
 
 @pytest.mark.parametrize("pointer", ["/b", "/a/b/c", "/list/7", "/list/x", "/list/-", "/text/0", "/list/7/x"])
 def test_a_pointer_that_leads_nowhere_changes_nothing(pointer):
-    """A body without what is ignored is digested as it is."""
+    """A body without the ignored member has its normal digest."""
     body = {"a": {"x": 1}, "list": [1], "text": "t"}
     assert digest(body, [pointer]) == digest(body)
 
 
 def test_pointers_count_places_as_they_were():
-    """Ignoring one place of a list does not move the others."""
+    """Ignoring one index of a list does not shift the others."""
     assert digest({"a": [1, 2, 3]}, ["/a/0", "/a/1"]) == digest({"a": [8, 9, 3]}, ["/a/0", "/a/1"])
     assert digest({"a": [1, 2, 3]}, ["/a/0", "/a/1"]) != digest({"a": [8, 9, 4]}, ["/a/0", "/a/1"])
 
 
 def test_ignoring_leaves_the_body_alone():
-    """The body that is stored keeps what the digest leaves out."""
+    """The stored body keeps the members that the digest ignores."""
     body = {"a": {"at": 1}, "list": [1]}
     before = copy.deepcopy(body)
     digest(body, ["/a/at", "/list/0", ""])

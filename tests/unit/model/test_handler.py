@@ -1,4 +1,4 @@
-"""Handlers: what `@handler` takes and refuses, and what a handler listens to."""
+"""Handlers: the functions that `@handler` accepts and refuses, and their selectors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def passing_on(function):
 
 
 def with_session(function):
-    """A decorator that gives the function an argument of its own."""
+    """A decorator that passes an argument of its own."""
 
     @functools.wraps(function)
     def wrapper(event):
@@ -54,11 +54,11 @@ class Callable:
     """An object that can be called."""
 
     def __call__(self, event, delivery):
-        """Take both."""
+        """Accept both arguments."""
         return event, delivery
 
     def method(self, event):
-        """Take the event."""
+        """Accept the event."""
         return event
 
 
@@ -66,7 +66,7 @@ class Async:
     """An object whose call is asynchronous."""
 
     async def __call__(self, event):
-        """Take the event, later."""
+        """Accept the event asynchronously."""
         return event
 
 
@@ -108,7 +108,7 @@ def generator(event):
     ],
 )
 def test_how_a_function_is_called(function, takes_delivery):
-    """A function is called with the event, and with the delivery if it wants it."""
+    """A function is called with the event, and with the delivery if it has a parameter for it."""
     made = handler(every=True, name="h")(function)
     assert made.takes_delivery is takes_delivery
     made(*(["event", "delivery"] if takes_delivery else ["event"]))
@@ -207,7 +207,7 @@ def test_functions_that_could_not_run_are_refused(function, message):
     ],
 )
 def test_declarations_that_are_refused(given_, message):
-    """A declaration with a mistake names the function, its place, and the mistake."""
+    """The error names the function, its place and the mistake."""
     with pytest.raises(HandlerError) as raised:
         handler(**given_)(one)
     assert message in str(raised.value)
@@ -215,13 +215,13 @@ def test_declarations_that_are_refused(given_, message):
 
 
 def test_a_function_without_a_name_needs_one():
-    """A lambda's name is no handler's name."""
+    """A lambda needs an explicit name."""
     with pytest.raises(HandlerError, match="name= must have 1 to 100 letters"):
         handler(every=True)(lambda event: None)
 
 
 def test_what_is_declared():
-    """The declaration becomes a Handler that still can be called like the function."""
+    """The result is a Handler that can still be called like the function."""
     made = handler(
         callback_class=["C", "D", "C"],
         process_key="k",
@@ -242,7 +242,7 @@ def test_what_is_declared():
 
 
 def test_what_has_no_source_is_named():
-    """Where there is no Python code, the function itself is shown; without a docstring the summary is empty."""
+    """Without Python code the function itself is shown; without a docstring the summary is empty."""
     made = handler(every=True, name="h")(Callable())
     assert "Callable object" in made.source_location
     assert handler(every=True, name="h")(lambda event: None).summary == ""
@@ -272,7 +272,7 @@ def test_versions(versions, taken):
 
 
 def test_why_an_event_is_refused():
-    """The first condition that fails is said in words."""
+    """The reason describes the first condition that fails."""
     selectors = Selectors(process_keys=("k",), versions=">=3", sources=("hr", "it"))
     wanted = {"source": "hr", "process_definition_version": 3}
     assert selectors.why_filtered_out(make_event(**wanted)) is None
@@ -294,7 +294,7 @@ texts = st.text(min_size=1, max_size=5)
     kind=texts,
 )
 def test_selectors_survive_the_ledger(classes, keys, versions, sources, kind):
-    """Selectors that went through JSON text are the same, and refuse the same."""
+    """Selectors read from JSON text are equal, and refuse the same events."""
     selectors = Selectors(
         callback_classes=tuple(classes),
         process_keys=tuple(keys),

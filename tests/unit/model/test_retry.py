@@ -1,4 +1,4 @@
-"""The schedule of further attempts."""
+"""The schedule of retries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ retries = st.builds(Retry, attempts=st.integers(1, 1000), delays=delays, jitter=
 
 
 def test_the_default_schedule():
-    """Eight attempts, over a little more than a day."""
+    """The default is eight attempts over a little more than a day."""
     retry = Retry()
     assert retry.attempts == 8
     assert [retry.delay(made, 0.0) for made in range(1, 9)] == [*DEFAULT_DELAYS, None]
@@ -24,7 +24,7 @@ def test_the_default_schedule():
 
 
 def test_attempts_follow_the_delays_unless_given():
-    """One attempt more than there are delays."""
+    """By default there is one attempt more than delays."""
     assert Retry(delays=(1, 2)).attempts == 3
     assert Retry(delays=(1, 2), attempts=2).attempts == 2
     assert Retry(delays=(1, 2), attempts=None).attempts == 3
@@ -32,14 +32,14 @@ def test_attempts_follow_the_delays_unless_given():
 
 @given(retry=retries, chance=st.floats(0, 1))
 def test_there_are_as_many_attempts_as_declared(retry, chance):
-    """After each attempt but the last there is a delay; after the last there is none."""
+    """After each attempt except the last there is a delay."""
     given_delays = [retry.delay(made, chance) for made in range(1, retry.attempts + 3)]
     assert [delay is None for delay in given_delays] == [False] * (retry.attempts - 1) + [True] * 3
 
 
 @given(retry=retries, made=st.integers(1, 999), chance=st.floats(0, 1))
 def test_jitter_only_lengthens(retry, made, chance):
-    """A delay is at least the declared one, and longer by the declared part at most."""
+    """A delay is at least the declared one, and longer by at most the declared part."""
     delay = retry.delay(made, chance)
     if made >= retry.attempts:
         assert delay is None
@@ -50,18 +50,18 @@ def test_jitter_only_lengthens(retry, made, chance):
 
 
 def test_the_last_delay_serves_for_all_that_follow():
-    """More attempts than delays are spaced like the last one."""
+    """If there are more attempts than delays, the last delay is repeated."""
     retry = Retry(attempts=5, delays=(1, 10), jitter=0)
     assert [retry.delay(made, 0.5) for made in (1, 2, 3, 4, 5)] == [1, 10, 10, 10, None]
 
 
 def test_one_attempt_is_none_further():
-    """`Retry(attempts=1)` says that running twice is safe, but asks for no second attempt."""
+    """`Retry(attempts=1)` declares that running twice is safe, but requests no second attempt."""
     assert Retry(attempts=1).delay(1, 0.0) is None
 
 
 def test_the_ends_of_each_range_are_in_it():
-    """No delay and thirty days, one attempt and a thousand, no jitter and as much again as the delay."""
+    """The limits are valid: delays of 0 and thirty days, 1 and 1,000 attempts, jitter of 0 and 1."""
     assert Retry(delays=(0, 30 * 86400), attempts=1000, jitter=1).delay(999, 1.0) == 60 * 86400
     assert Retry(delays=(0,), attempts=1, jitter=0).delay(1, 1.0) is None
 
@@ -94,6 +94,6 @@ def test_the_ends_of_each_range_are_in_it():
     ],
 )
 def test_figures_out_of_range_are_refused(declared, message):
-    """A schedule that cannot be meant is refused when it is declared."""
+    """A value out of range is refused when it is declared."""
     with pytest.raises(ValueError, match=message):
         Retry(**declared)

@@ -1,4 +1,4 @@
-"""Selectors by themselves: refusals, stored form, and texts about a condition."""
+"""Selectors alone: refusals, stored form, and texts about a condition."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def event_of(conclusion=None, **data):
 
 
 def test_selectors_that_select_nothing():
-    """The error names what may be given."""
+    """The error names the possible selectors."""
     with pytest.raises(
         HandlerError, match=r"^it listens to nothing: give callback_class=, process_key= or every=True$"
     ):
@@ -32,7 +32,7 @@ def test_selectors_that_select_nothing():
 
 
 def test_the_order_of_conditions_makes_no_difference():
-    """A handler whose conditions are written in another order has not changed."""
+    """Conditions in another order are equal."""
     assert selectors_of(when={"/a": 1, "/b": 2}) == selectors_of(when={"/b": 2, "/a": 1})
     assert selectors_of(when={"/a": 1, "/b": 2}) != selectors_of(when={"/a": 2, "/b": 1})
 
@@ -51,7 +51,7 @@ def test_the_order_of_conditions_makes_no_difference():
     ],
 )
 def test_the_member_that_an_undecided_condition_lacks(given, event, undecided):
-    """The conclusion before the data, and of the data the first condition that cannot be decided."""
+    """The conclusion comes before the data, and in the data the first undecided condition."""
     assert selectors_of(**given).first_undecided(event) == undecided
 
 
@@ -69,12 +69,12 @@ def test_the_member_that_an_undecided_condition_lacks(given, event, undecided):
     ],
 )
 def test_why_conditions_do_not_hold(given, event, why):
-    """A false condition is named before one that cannot be decided; none where all hold."""
+    """A false condition is named before an undecided one; none if all hold."""
     assert selectors_of(**given).why_not(event) == why
 
 
 def test_conditions_that_hold_have_no_reason():
-    """Each is listed, so that an explanation can show it, with an empty reason."""
+    """Each condition is listed for explanations, with an empty reason if it holds."""
     results = selectors_of(conclusions=("a",), when={"/x": 1, "/y": 2}).evaluate(event_of("a", x=1, y=3))
     assert results == (
         ConditionResult(member="conclusion", holds=True, reason=""),
@@ -84,7 +84,7 @@ def test_conditions_that_hold_have_no_reason():
 
 
 def test_every_selector_is_remembered():
-    """`from_json` reads back each of them."""
+    """`from_json` reads back every selector."""
     every = Selectors(
         callback_classes=("C", "D"),
         process_keys=("k",),
@@ -113,7 +113,7 @@ def test_selectors_of_the_first_format_have_no_conditions():
     ["", " ", ">=3,<5", ">3,<5", "==3", "==3,!=4", ">=3,<=3", "<=2147483647,>=2147483647", "!=1,!=2", ">0,<3,!=1"],
 )
 def test_versions_that_can_be_satisfied(versions):
-    """They are taken as they are."""
+    """Satisfiable versions are accepted unchanged."""
     assert check_satisfiable(versions) == versions
 
 
@@ -133,7 +133,7 @@ def test_versions_that_can_be_satisfied(versions):
     ],
 )
 def test_versions_that_contradict_themselves(versions):
-    """They are refused, because their handler would never run."""
+    """Contradictory versions are refused, because their handler would never run."""
     with pytest.raises(
         HandlerError, match=f"^versions= '{versions}' contradicts itself: no version satisfies all of it$"
     ):
@@ -141,7 +141,7 @@ def test_versions_that_contradict_themselves(versions):
 
 
 def test_a_version_beyond_int32():
-    """It is refused: no event can have it."""
+    """A version beyond 32 bits is refused, because no event can have it."""
     why = r"^versions= has 2147483648, but a processDefinitionVersion is an int32, at most 2147483647$"
     with pytest.raises(HandlerError, match=why):
         check_satisfiable("<2147483648")
@@ -149,7 +149,7 @@ def test_a_version_beyond_int32():
 
 @pytest.mark.parametrize("versions", [3, None])
 def test_versions_that_are_no_string(versions):
-    """`Selectors` refuses them, with its own error."""
+    """`Selectors` refuses other types with its own error."""
     assert check_satisfiable(versions) == versions
     with pytest.raises(HandlerError, match="versions= must be a string"):
         selectors_of(versions=versions)

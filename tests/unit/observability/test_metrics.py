@@ -1,4 +1,4 @@
-"""The counters of a process: under bounded labels, in Prometheus' own format."""
+"""The counters of a process with bounded labels, in the Prometheus format."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flowhooks.observability.metrics import MAX_HANDLERS, OTHER_HANDLERS, Metric
 
 
 def read(metrics):
-    """The figures that Prometheus reads: the value of each name and its labels."""
+    """The exported figures: the value of each name and its labels."""
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(metrics.text().decode())
@@ -31,7 +31,7 @@ def test_answers_are_counted_by_kind_and_status():
 
 
 def test_a_delivery_is_timed_when_it_has_ended():
-    """An attempt that is made again counts as an attempt; the whole way is measured with the last one."""
+    """A retried attempt counts as an attempt; the total time is measured at the last one."""
     metrics = Metrics()
     metrics.attempted("p:h", "failed", 0.1, total=None)
     metrics.attempted("p:h", "succeeded", 0.2, total=5.5)
@@ -51,7 +51,7 @@ def test_a_clock_that_was_set_back_makes_no_negative_time():
 
 
 def test_handlers_beyond_the_first_share_one_label():
-    """With any number of handlers the output stays bounded, and handlers that had a line keep it."""
+    """The number of labels is bounded for any number of handlers, and existing lines stay."""
     metrics = Metrics()
     for number in range(MAX_HANDLERS + 50):
         metrics.attempted(f"p:h{number}", "succeeded", 0.1, total=None)
@@ -63,7 +63,7 @@ def test_handlers_beyond_the_first_share_one_label():
 
 
 def test_two_processes_count_apart():
-    """Nothing is global: what one `Metrics` counts another does not tell."""
+    """Counters are not global: two `Metrics` objects are independent."""
     one, other = Metrics(), Metrics()
     one.committed(8, 0.002)
     assert read(one)["flowhooks_commit_batch_size_sum",] == 8

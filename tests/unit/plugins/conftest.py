@@ -1,4 +1,4 @@
-"""Throw-away plugins as they are installed: a module beside a `.dist-info` folder, and single files."""
+"""Temporary plugins as installed: a module beside a `.dist-info` folder, and single files."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Site:
         requires: Sequence[str] = (),
         schemas: Mapping[str, Any] | None = None,
     ) -> Path:
-        """Install the distribution `flowhooks-NAME` with the module `NAME_plugin`, and give the module's file."""
+        """Install the distribution `flowhooks-NAME` with the module `NAME_plugin`, and return the module's file."""
         module = self.path / f"{name}_plugin.py"
         source = textwrap.dedent(source).lstrip()
         for path, schema in (schemas or {}).items():
@@ -78,7 +78,7 @@ class Site:
         return module
 
     def single_file(self, name: str, source: str, folder: str = "files") -> Path:
-        """Write a single-file plugin into a folder that is loaded from."""
+        """Write a single-file plugin into a plugins folder."""
         path = self.path.parent / folder
         path.mkdir(exist_ok=True)
         if path not in self.dirs:
@@ -88,7 +88,7 @@ class Site:
         return file
 
     def load(self, **given: Any) -> Plugins:
-        """Load what is in this folder, and nothing that happens to be installed beside it."""
+        """Load the plugins of this folder only."""
         found = [
             entry_point
             for distribution in metadata.distributions(path=[str(self.path)])
@@ -100,7 +100,7 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """An empty site; what was imported from it is forgotten afterwards."""
+    """An empty site; modules imported from it are removed afterwards."""
     before = set(sys.modules)
     folder = tmp_path / "site"
     folder.mkdir()
@@ -114,13 +114,13 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 @pytest.fixture
 def good() -> str:
-    """The source of a plugin that works, with one handler `grant`."""
+    """The source of a working plugin with one handler `grant`."""
     return GOOD
 
 
 @pytest.fixture
 def info_of() -> Any:
-    """A function that finds the facts of a plugin by its name."""
+    """A function that returns the facts of a plugin by its name."""
 
     def find(plugins: Plugins, name: str) -> PluginInfo:
         (info,) = [info for info in plugins.infos if info.name == name]
@@ -130,13 +130,13 @@ def info_of() -> Any:
 
 
 def load_objects(**objects: object) -> Plugins:
-    """Load plugins that are given directly, with nothing else around."""
+    """Load only the plugins that are passed directly."""
     return Plugins.load(dirs=(), allow=(), deny=(), safe_mode=False, sections={}, entry_points=(), objects=objects)
 
 
 @pytest.fixture
 def load() -> Any:
-    """The function that loads plugins given directly: `load(name=plugin)`."""
+    """The function that loads plugins passed directly: `load(name=plugin)`."""
     return load_objects
 
 

@@ -1,4 +1,4 @@
-"""Whose fault an exception of `run_handler` is."""
+"""Which plugin an exception of `run_handler` is attributed to."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def takes_over():
     ],
 )
 def test_the_guilty_plugin_is_named(name, plugins, expected, load, attempt):
-    """The handler's own exceptions are nobody else's fault, however many wrappers they pass."""
+    """A handler's own exceptions are attributed to it, through any number of wrappers."""
     loaded = load(p=SimpleNamespace(handlers=hookimpl(lambda: [work, fail])), **plugins)
     assert [info.error for info in loaded.infos if info.error] == []
     with pytest.raises(Exception, match=r".") as raised:
@@ -113,14 +113,14 @@ def test_the_guilty_plugin_is_named(name, plugins, expected, load, attempt):
 
 
 def test_an_exception_from_elsewhere_is_nobodys_fault(load):
-    """An exception that never passed a plugin, or was never raised, blames none."""
+    """An exception that passed no plugin, or was never raised, is attributed to none."""
     loaded = load(a=wrapper(before))
     assert loaded.responsible_plugin(ValueError("never raised")) is None
     assert loaded.responsible_plugin(RuntimeError("did not yield")) is None
 
 
 def test_a_plugin_that_runs_handlers_is_not_blamed_for_them(load, event, delivery):
-    """If an implementation calls the handler itself, what the handler raises is still the handler's."""
+    """If an implementation calls the handler itself, the handler's exceptions are still attributed to the handler."""
 
     def run_handler(handler, event):
         return Outcome(kind=OutcomeKind.SUCCEEDED, value=handler(event))

@@ -1,4 +1,4 @@
-"""A declaration that cannot work is refused when it is loaded, in one line with plugin, file and line."""
+"""An invalid declaration is refused at load, in one line with plugin, file and line."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ DECLARED = {
 
 
 def is_refused_alone(site, good, info_of, expected, **installed):
-    """The plugin `bad` is quarantined with one line, and the other one runs."""
+    """Check that the plugin `bad` is quarantined with one line, and the other one runs."""
     file = site.install("bad", **installed)
     site.install("good", good)
     plugins = site.load()
@@ -78,13 +78,13 @@ def is_refused_alone(site, good, info_of, expected, **installed):
 
 @pytest.mark.parametrize(("declared", "expected"), DECLARED.values(), ids=DECLARED)
 def test_a_handler_that_could_never_run(declared, expected, site, good, info_of):
-    """The author gets an error at the next start, instead of waiting for events that never come."""
+    """The plugin is refused at the next start, because it would wait forever for events."""
     source = HEAD + declared + (TAIL if declared.endswith(")") else "")
     is_refused_alone(site, good, info_of, expected, source=source)
 
 
 def test_two_handlers_with_one_id(site, good, info_of):
-    """Their deliveries could not be distinguished."""
+    """Two handlers with one id are refused, because their deliveries could not be distinguished."""
     source = HEAD + "@handler(every=True)" + TAIL.replace("[h]", "[h, handler(every=True, name='h')(print)]")
     expected = (
         r"two handlers have the name 'h': \S*bad_plugin\.py:3 and <built-in function print>; give one of them name=$"
@@ -115,7 +115,7 @@ def test_two_handlers_with_one_id(site, good, info_of):
     ],
 )
 def test_versions_that_some_version_satisfies(versions, satisfiable, site, info_of):
-    """Exactly those are refused that nothing can satisfy; negative versions are versions, too."""
+    """Only unsatisfiable versions are refused; negative versions are versions, too."""
     site.install("bad", HEAD + f"@handler(process_key='k', versions='{versions}')" + TAIL)
     assert info_of(site.load(), "bad").state == ("loaded" if satisfiable else "quarantined")
 
@@ -133,7 +133,7 @@ def test_versions_that_some_version_satisfies(versions, satisfiable, site, info_
     ],
 )
 def test_a_schema_that_is_none(path, schema, why, request):
-    """The file is named, and what the matter is with it."""
+    """The error names the file and its fault."""
     source = HEAD + "@handler(every=True)" + TAIL
     expected = rf"schema file (\S*/bad_schemas/)?{re.escape(path)}: {why}"
     fixtures = (request.getfixturevalue(name) for name in ("site", "good", "info_of"))
@@ -141,7 +141,7 @@ def test_a_schema_that_is_none(path, schema, why, request):
 
 
 def test_a_kind_that_another_plugin_opens(site, info_of):
-    """Which kinds there are is known only when the last plugin has given its schemas."""
+    """A kind is checked after the last plugin has provided its schemas."""
     site.install("first", HEAD + "@handler(process_key='k', kind='revoke')" + TAIL)
     site.install("second", HEAD + "@handler(every=True)" + TAIL, schemas={"call-back/revoke.schema.json": {}})
     plugins = site.load()
@@ -179,14 +179,14 @@ def test_values_that_the_schema_in_force_refuses(site, info_of):
 
 
 def test_a_key_that_only_a_definition_id_can_bring(site, info_of):
-    """A key may come as the first part of a processDefinitionId, which another schema is for."""
+    """A key may be the first part of a processDefinitionId, which has its own schema."""
     schemas = {"call-back/revoke.schema.json": {"properties": {"processDefinitionKey": {"maxLength": 3}}}}
     site.install("p", HEAD + "@handler(process_key='long', kind='revoke')" + TAIL, schemas=schemas)
     assert info_of(site.load(), "p").state == "loaded"
 
 
 def test_the_wrapper_of_a_plugin_refused_late_is_not_called(site, good, attempt):
-    """A plugin that is refused after all were loaded leaves nothing behind either."""
+    """A plugin that is refused after loading leaves no wrapper behind."""
     wrapper = "@hookimpl(wrapper=True)\ndef run_handler():\n    raise AssertionError\n    yield\n"
     told = "@hookimpl\ndef event_accepted(): raise AssertionError\n"
     site.install("bad", HEAD + "@handler(process_key='k', kind='none')" + TAIL + wrapper + told)
@@ -197,7 +197,7 @@ def test_the_wrapper_of_a_plugin_refused_late_is_not_called(site, good, attempt)
 
 
 def test_a_plugin_for_another_flowhooks(site, good, info_of):
-    """A package that asks for another version is not imported, and told which one it is made for."""
+    """A package that requires another version is not imported, and the reason has both versions."""
     expected = (
         f"it requires flowhooks<3,>=2, but this is flowhooks {re.escape(__version__)}: install a matching version of "
         "flowhooks-bad$"
@@ -232,12 +232,12 @@ def test_a_plugin_for_another_flowhooks(site, good, info_of):
     ],
 )
 def test_what_a_package_asks_for(requires, running, wanted):
-    """Pre-releases count as the version before which they come; other packages, extras and machines are no matter."""
+    """Pre-releases count as their final version; other packages, extras and platforms do not matter."""
     assert unmet_requirement(requires, running) == wanted
 
 
 def test_metadata_that_cannot_be_read_asks_for_nothing(site, good, info_of):
-    """A package's requirements are its installer's task; flowhooks checks only where it can."""
+    """Unreadable metadata are ignored, because requirements are the installer's task."""
     site.install("good", good)
     (site.path / "flowhooks_good-1.2.dist-info" / "METADATA").unlink()
     assert info_of(site.load(), "good").state == "loaded"

@@ -1,4 +1,4 @@
-"""A plugin's section on its way to `configure`: secrets in their places, checked by the plugin's own schema, masked."""
+"""A plugin's section before `configure`: secrets are filled in, checked by the plugin's schema, and masked."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SCHEMA = {
 
 
 class Hooks:
-    """A plugin that keeps what it is configured with, and with which it was called."""
+    """A plugin that records its settings and the order of its calls."""
 
     def __init__(self, folder, schema=SCHEMA):
         self.calls = []
@@ -41,19 +41,19 @@ class Hooks:
 
     @hookimpl
     def schemas(self):
-        """Give the folder."""
+        """Return the folder."""
         self.calls.append("schemas")
         return [self.folder]
 
     @hookimpl
     def configure(self, settings):
-        """Keep them."""
+        """Record the settings."""
         self.calls.append("configure")
         self.settings = settings
 
     @hookimpl
     def handlers(self):
-        """Give one."""
+        """Return one handler."""
         self.calls.append("handlers")
         return [handler(process_key="leave", name="h")(lambda event: None)]
 
@@ -66,7 +66,7 @@ def folder(tmp_path):
 
 
 def load(section, environ=None, **objects):
-    """Load plugins given directly, `hooks` with this section."""
+    """Load plugins passed directly, `hooks` with this section."""
     return Plugins.load(
         dirs=(),
         allow=(),
@@ -80,7 +80,7 @@ def load(section, environ=None, **objects):
 
 
 def test_secrets_are_in_their_places_when_it_is_configured(folder):
-    """The schema and `configure` see the string, `configure` comes after `schemas`, and the settings keep the table."""
+    """The schema and `configure` see the string, `configure` runs after `schemas`, and the settings keep the table."""
     section = {"endpoints": [{"url": "https://example.com", "secret": {"env": "HOOKS_SECRET"}}]}
     plugin = Hooks(folder)
     plugins = load(section, {"HOOKS_SECRET": SECRET}, hooks=plugin)
@@ -121,7 +121,7 @@ def test_secrets_are_in_their_places_when_it_is_configured(folder):
     ],
 )
 def test_a_section_that_is_refused_quarantines_its_plugin_alone(section, environ, why, folder):
-    """One line names the plugin, the place and what to do, never a value; `configure` is not called, others run."""
+    """One line names plugin, place and remedy without values; `configure` is not called, and other plugins run."""
     plugin = Hooks(folder)
     other = SimpleNamespace(handlers=hookimpl(lambda: [handler(every=True, name="o")(print)]))
     plugins = load(section, environ, hooks=plugin, other=other)
@@ -134,7 +134,7 @@ def test_a_section_that_is_refused_quarantines_its_plugin_alone(section, environ
 
 
 def test_a_kind_stays_open_when_its_plugin_is_refused_later(folder):
-    """So its callbacks are stored, and wait until the plugin is fixed, rather than being answered 404."""
+    """Its callbacks are stored and wait for the fixed plugin, instead of a 404."""
     (folder / "call-back").mkdir()
     (folder / "call-back/revoke.schema.json").write_text("{}")
     plugins = load({}, hooks=Hooks(folder))
@@ -143,7 +143,7 @@ def test_a_kind_stays_open_when_its_plugin_is_refused_later(folder):
 
 
 def test_a_plugin_without_configure_is_told(folder):
-    """A schema of settings, or a section, that nobody takes has no effect."""
+    """A schema of settings or a section without `configure` is reported, because it has no effect."""
     (folder / "settings.schema.json").write_text("{}")
     plugin = SimpleNamespace(schemas=hookimpl(lambda: [folder]))
     assert load(None, hooks=plugin).warnings == (
@@ -155,7 +155,7 @@ def test_a_plugin_without_configure_is_told(folder):
 
 
 def test_a_schema_of_data_that_nobody_listens_for(folder):
-    """A file for a class or key that no handler of the plugin has is likely a misspelt one: a warning, no more."""
+    """A schema for a class or key without a handler in the plugin is only a warning, because it may be misspelt."""
     for path in ("class/com.Known", "class/com.Unknown", "key/leave", "key/unknown"):
         file = folder / f"data/{path}.schema.json"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -177,7 +177,7 @@ def test_a_schema_of_data_that_nobody_listens_for(folder):
 
 
 def test_secrets_are_masked_in_why_a_plugin_is_quarantined(folder):
-    """Neither the line nor the traceback has them, however the plugin writes them, and even where the line is cut."""
+    """Line and traceback have no secret, in any encoding by the plugin, even where the line is cut."""
 
     def configure(settings):
         cause = LookupError(f"no host in {settings['url']}")
@@ -193,7 +193,7 @@ def test_secrets_are_masked_in_why_a_plugin_is_quarantined(folder):
 
 
 def test_every_plugins_secrets_are_concealed(folder):
-    """One plugin's error may hold another's secret, such as a wrapper's."""
+    """Secrets of all plugins are masked, because one plugin's error may have another's secret."""
 
     def takes(section):
         return SimpleNamespace(configure=hookimpl(lambda settings: None), section=section)
@@ -214,7 +214,7 @@ def test_every_plugins_secrets_are_concealed(folder):
 
 @pytest.mark.parametrize("hook", ["event_accepted", "delivery_settled", "alert_raised"])
 def test_secrets_are_masked_in_the_log_of_a_notice(hook, logged, event, delivery):
-    """A listener that raises is logged with its traceback, without secrets."""
+    """A raising listener is logged with its traceback, without secrets."""
     kept = {}
 
     def configure(settings):
@@ -264,7 +264,7 @@ def test_check_reports_a_missing_secret(tmp_path):
 
 
 def test_the_composition_root_gives_the_processs_environment(tmp_path, monkeypatch, capsys):
-    """Where nobody says otherwise, secrets are taken from the environment of the process."""
+    """By default secrets are read from the process's environment."""
     (tmp_path / "hooks.py").write_text(
         "from flowhooks import hookimpl\n@hookimpl\ndef configure(settings):\n    print(settings)\n"
     )

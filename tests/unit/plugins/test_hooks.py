@@ -1,4 +1,4 @@
-"""Each hook as plugins use it: one `test_hook_NAME` per hook, and what happens when an implementation raises."""
+"""Each hook as plugins use it: one `test_hook_NAME` per hook, and the effect of an exception."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def grant(event):
 
 
 def plugin(**hooks):
-    """A plugin of these hooks, each marked as an implementation."""
+    """A plugin with these hooks, each marked as an implementation."""
     return SimpleNamespace(**{name: hookimpl(function) for name, function in hooks.items()})
 
 
@@ -29,7 +29,7 @@ def with_grant(**hooks):
 
 
 def test_hook_configure(load_sections):
-    """Each plugin sees its own section of the settings and no other, once, before its handlers are asked for."""
+    """Each plugin gets only its own section of the settings, once, before its handlers are requested."""
     seen = []
     plugins = load_sections(
         {"one": {"url": "x", "deep": {"list": [1]}}, "other": {"secret": "s"}},
@@ -59,7 +59,7 @@ def test_hook_schemas(load, tmp_path):
 
 
 def test_schemas_that_cannot_be_used_quarantine_their_plugin(load, tmp_path):
-    """Of several folders all are taken or none, and what was there before stays in force."""
+    """All folders are used or none, and earlier schemas stay in force."""
     good, bad = tmp_path / "good", tmp_path / "bad"
     for folder, schema in ((good, "{}"), (bad, "{")):
         (folder / "call-back").mkdir(parents=True)
@@ -74,7 +74,7 @@ def test_schemas_that_cannot_be_used_quarantine_their_plugin(load, tmp_path):
 
 
 def test_schemas_are_asked_for_first(load_sections, tmp_path):
-    """`schemas` comes before `configure`, for what it gives is what the section is checked by."""
+    """`schemas` runs before `configure`, because its result checks the section."""
     seen = []
     load_sections(
         {"one": {}},
@@ -88,7 +88,7 @@ def test_schemas_are_asked_for_first(load_sections, tmp_path):
 
 
 def test_hook_handlers(load):
-    """Handlers are found under their ids in a mapping that cannot be changed."""
+    """Handlers are found by id in an immutable mapping."""
     plugins = load(one=with_grant(), two=with_grant())
     assert list(plugins.handlers) == ["one:grant", "two:grant"]
     with pytest.raises(TypeError):
@@ -96,7 +96,7 @@ def test_hook_handlers(load):
 
 
 def test_hook_run_handler(load, event, delivery):
-    """Wrappers go round each run, the one that was registered last outermost, and see what it gave."""
+    """Wrappers run around each call, the last registered outermost, and get its result."""
     seen = []
 
     def wrapper(name):
@@ -120,7 +120,7 @@ def test_hook_run_handler(load, event, delivery):
 
 
 def test_a_handlers_exception_passes_through(load, event, delivery):
-    """An exception of a handler comes out of `run_handler` as it is, SystemExit too."""
+    """`run_handler` raises a handler's exception unchanged, also SystemExit."""
 
     def fail(error):
         def work(event):
@@ -137,7 +137,7 @@ def test_a_handlers_exception_passes_through(load, event, delivery):
 
 
 def test_a_handler_that_gives_a_coroutine_has_failed(load, event, delivery):
-    """A coroutine or generator that comes back through some decorator was never run: that is no success."""
+    """A coroutine or generator returned by a decorated function was never run, so it is a failure."""
 
     async def work():
         raise AssertionError
@@ -156,14 +156,14 @@ def test_a_handler_that_gives_a_coroutine_has_failed(load, event, delivery):
 
 
 def test_a_plugin_may_run_handlers_itself(load, event, delivery):
-    """An implementation that is no wrapper takes a run over from the built-in."""
+    """An implementation that is no wrapper replaces the built-in."""
     mine = Outcome(kind=OutcomeKind.SUCCEEDED, value="elsewhere")
     plugins = load(one=with_grant(), runner=plugin(run_handler=lambda handler: mine))
     assert plugins.run_handler(plugins.handlers["one:grant"], event, delivery) is mine
 
 
 def test_hook_event_accepted(load, event):
-    """Each plugin is notified of an event and its handlers; it may take some of the arguments only."""
+    """Each plugin is notified of an event and its handlers; it may declare only some of the arguments."""
     seen = []
     plugins = load(
         one=plugin(event_accepted=lambda event, handlers: seen.append((event.id, handlers))),
@@ -174,7 +174,7 @@ def test_hook_event_accepted(load, event):
 
 
 def test_hook_delivery_settled(load, event, delivery):
-    """Each plugin is notified how an attempt ended and of its delivery's new state."""
+    """Each plugin is notified of an attempt's outcome and of its delivery's new state."""
     seen = []
     plugins = load(one=plugin(delivery_settled=lambda event, delivery, outcome, state: seen.append((outcome, state))))
     outcome = Outcome(kind=OutcomeKind.FAILED, error="no")
@@ -213,7 +213,7 @@ def test_hook_alert_raised(load):
 
 @pytest.mark.parametrize("error", [ValueError("oops"), SystemExit(1), GeneratorExit()])
 def test_one_plugins_notice_does_not_stop_the_others(error, load, event, delivery):
-    """A listener that raises is logged with its plugin's name, and the others are still told."""
+    """A raising listener is logged with its plugin's name, and the others are notified."""
     seen = []
 
     def fail():
@@ -235,7 +235,7 @@ def test_one_plugins_notice_does_not_stop_the_others(error, load, event, deliver
 
 
 def test_an_interrupt_during_a_notice_passes(load, event):
-    """Ctrl-C is the operator's, whatever runs just then."""
+    """Ctrl-C during a notification ends the command."""
 
     def interrupt():
         raise KeyboardInterrupt
@@ -249,12 +249,12 @@ def test_an_interrupt_during_a_notice_passes(load, event):
     [({}, False), ({"event_accepted": lambda: None}, True), ({"delivery_settled": lambda: None}, True)],
 )
 def test_whether_anybody_listens(hooks, expected, load):
-    """Nothing needs to be queued for nobody."""
+    """Without a listener nothing needs to be queued."""
     assert load(one=with_grant(**hooks)).has_subscribers is expected
 
 
 def test_a_quarantined_plugin_is_told_nothing(load, event):
-    """Handlers that a plugin registered before it was refused do not stay behind."""
+    """Hooks of a plugin that was refused after registration are removed."""
 
     def fail():
         raise AssertionError
@@ -265,7 +265,7 @@ def test_a_quarantined_plugin_is_told_nothing(load, event):
 
 
 def list_nothing():
-    """Nothing to give."""
+    """Return no handlers."""
     return []
 
 

@@ -1,4 +1,4 @@
-"""Plugins as they are found and imported, and what becomes of one that fails."""
+"""Finding and importing plugins, and the effect of a plugin that fails."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ BROKEN = {
 
 @pytest.mark.parametrize(("source", "expected"), BROKEN.values(), ids=BROKEN)
 def test_a_plugin_that_fails_to_import_is_quarantined_alone(source, expected, site, good, info_of):
-    """Whatever a plugin raises at import, the facts say what and where, and the others are loaded."""
+    """For any exception at import, the facts name error and place, and the other plugins are loaded."""
     site.install("bad", source)
     site.install("early", good)
     site.install("late", good)
@@ -69,7 +69,7 @@ def test_a_plugin_that_fails_to_import_is_quarantined_alone(source, expected, si
 
 
 def test_an_operators_interrupt_passes(site):
-    """Ctrl-C during a plugin's import ends the command, not the plugin."""
+    """Ctrl-C during a plugin's import ends the command."""
     site.install("bad", "raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
         site.load()
@@ -104,14 +104,14 @@ def test_facts_of_a_distribution(site, good, info_of):
 
 
 def test_installed_distributions_are_found(site, good, info_of):
-    """Without further ado the entry points of everything on `sys.path` are taken."""
+    """By default the entry points of all distributions on `sys.path` are loaded."""
     site.install("good", good)
     plugins = Plugins.load(dirs=(), allow=["good"], deny=(), safe_mode=False, sections={})
     assert info_of(plugins, "good").state == "loaded"
 
 
 def test_a_spoilt_distribution_hides_nothing(site, good, info_of):
-    """Another package whose entry points cannot be read costs a warning, not the plugins."""
+    """A package with unreadable entry points causes a warning and affects no plugin."""
     site.install("good", good)
     spoilt = site.path / "spoilt-1.dist-info"
     spoilt.mkdir()
@@ -152,7 +152,7 @@ def test_two_plugins_of_one_name(site, good):
 
 
 def test_one_object_under_two_names(site, good):
-    """Two entry points to one module are one plugin too many."""
+    """The second of two entry points to one module is quarantined."""
     site.install("one", good)
     site.install("two", "", target="one_plugin")
     one, two = site.load().infos
@@ -169,7 +169,7 @@ def test_one_object_under_two_names(site, good):
     ],
 )
 def test_a_plugin_that_is_kept_out_is_not_imported(given, error, site, good, info_of):
-    """The settings keep a plugin out before any of its code runs."""
+    """A denied plugin is not imported."""
     site.install("spy", "raise AssertionError('imported')")
     site.install("good", good)
     plugins = site.load(**given)
@@ -179,7 +179,7 @@ def test_a_plugin_that_is_kept_out_is_not_imported(given, error, site, good, inf
 
 
 def test_safe_mode_takes_none(site, good):
-    """In safe mode nothing is imported, wherever it comes from."""
+    """In safe mode no plugin of any origin is imported."""
     site.install("good", good)
     site.single_file("single", good)
     plugins = site.load(safe_mode=True, objects={"direct": SimpleNamespace()})
@@ -193,7 +193,7 @@ def test_safe_mode_takes_none(site, good):
 
 
 def test_single_files(site, good, info_of):
-    """Each file of a folder is a plugin, save those that begin with `_` or `.`; a broken one is quarantined."""
+    """Each file of a folder is a plugin, except those that begin with `_` or `.`; a broken one is quarantined."""
     file = site.single_file("archive", f"__version__ = '7'\n{good.replace(chr(10) + '    ', chr(10))}")
     site.single_file("broken", "raise OSError('no disk')")
     site.single_file("_helper", "raise AssertionError")
@@ -222,7 +222,7 @@ def test_a_file_named_like_a_module_hides_nothing(site, good):
 
 @pytest.mark.parametrize("name", ["nowhere", "file"])
 def test_a_plugins_folder_that_is_none_is_refused(name, tmp_path):
-    """A folder that the settings name must exist: starting without its plugins would park their events."""
+    """A missing folder in the settings is refused, because a start without its plugins would park their events."""
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match=f"plugins folder .*{name} cannot be read"):
         Plugins.load(dirs=[tmp_path / name], allow=(), deny=(), safe_mode=True, sections={}, entry_points=())
@@ -238,7 +238,7 @@ def test_a_plugins_folder_that_is_none_is_refused(name, tmp_path):
     ],
 )
 def test_names_that_are_refused(name, error, load):
-    """A plugin's name is part of its handlers' ids, and the built-in has its own."""
+    """A plugin's name is part of its handlers' ids, and the built-in's name is reserved."""
     (info,) = load(**{name: SimpleNamespace()}).infos
     assert info.state == "quarantined"
     assert error in info.error
@@ -257,7 +257,7 @@ def test_order_of_registration(site, good):
 
 
 def test_settings_that_name_no_plugin_are_told(site, good):
-    """A name in the settings that no plugin has is likely a misspelt one."""
+    """A name in the settings without a plugin is reported, because it may be misspelt."""
     site.install("contracts", good)
     plugins = site.load(sections={"contract": {}, "contracts": {}}, allow=["contracts", "leave"], deny=["pay"])
     assert plugins.warnings == (

@@ -24,7 +24,7 @@ def installed(tmp_path, monkeypatch):
 
 
 def test_a_package_is_found_however_its_name_is_written(installed):
-    """With its summary, its home page and the names of its plugins."""
+    """A package is found by any spelling, with summary, home page and plugin names."""
     installed(
         "Acme-Leave",
         "Metadata-Version: 2.1\nName: Acme-Leave\nVersion: 1.0\nSummary: Leave, granted.\n"
@@ -49,13 +49,13 @@ def test_a_package_is_found_however_its_name_is_written(installed):
     ],
 )
 def test_where_it_is_at_home(installed, fields, home_page):
-    """The old field, otherwise the address whose label fits best; nothing in it that a terminal would obey."""
+    """The home page is the old field or the best matching label, without control characters."""
     installed("p", f"Metadata-Version: 2.1\nName: p\nVersion: 1\n{fields}")
     assert find_package("p").home_page == home_page
 
 
 def test_what_is_not_there_or_spoilt_is_none(installed, tmp_path):
-    """A missing package, a name that is none, and metadata that cannot be read."""
+    """A missing package, an invalid name and unreadable metadata return None."""
     installed("spoilt", "Metadata-Version: 2.1\nName: spoilt\nVersion: 1\n")
     (tmp_path / "spoilt-1.0.dist-info/METADATA").write_bytes(b"Name: \xff\n")
     for name in ("not-installed-anywhere", "", "../x", "spoilt"):
@@ -63,7 +63,7 @@ def test_what_is_not_there_or_spoilt_is_none(installed, tmp_path):
 
 
 def test_nothing_is_imported(installed):
-    """To read of a package does not run it."""
+    """Reading a package's metadata does not import it."""
     installed("quiet", "Metadata-Version: 2.1\nName: quiet\nVersion: 1\n", "[flowhooks]\nquiet = quiet_module\n")
     assert find_package("quiet").plugins == ("quiet",)
     assert "quiet_module" not in sys.modules

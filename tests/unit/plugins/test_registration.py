@@ -1,4 +1,4 @@
-"""Checks of a plugin's hooks before it may run, and the errors of a plugin that may not."""
+"""Checks of a plugin's hooks before it may run, and the errors of refused plugins."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def b(event): pass""",
 
 @pytest.mark.parametrize(("source", "expected"), BROKEN.values(), ids=BROKEN)
 def test_a_plugin_that_cannot_be_used_is_quarantined_alone(source, expected, site, good, attempt):
-    """Each mistake is named with its file and line, the others are loaded, and nothing of the plugin is called."""
+    """Each mistake is named with file and line, the other plugins are loaded, and the plugin's code is not called."""
     wrapper = "" if source in {"x = 1", "def handlers(): return []"} or "run_handler" in source else WRAPPER
     site.install("bad", (PREFIX if "hookimpl" in source or "@handler" in source or wrapper else "") + source + wrapper)
     site.install("good", good)
@@ -163,7 +163,7 @@ def test_a_plugin_that_cannot_be_used_is_quarantined_alone(source, expected, sit
 
 
 def test_a_finding_of_our_own_has_no_traceback(load):
-    """A traceback through our own checks would tell a plugin's author nothing."""
+    """Errors of flowhooks' own checks have no traceback, which would not help the author."""
     ours, theirs = load(
         a=SimpleNamespace(handlers=hookimpl(lambda: 3)), b=SimpleNamespace(handlers=hookimpl(divide))
     ).infos
@@ -174,7 +174,7 @@ def test_a_finding_of_our_own_has_no_traceback(load):
 
 
 def test_a_long_message_is_cut(load):
-    """A listing's line stays a line, whatever an exception carries; the traceback has it all."""
+    """An exception's message is cut to one line of a listing; the traceback is complete."""
 
     def handlers():
         raise ValueError("x" * 100_000)
@@ -187,7 +187,7 @@ def test_a_long_message_is_cut(load):
 
 
 def test_a_generator_of_handlers_is_taken(load):
-    """`handlers` may yield its handlers one by one."""
+    """`handlers` may be a generator."""
 
     @hookimpl
     def handlers():
@@ -198,7 +198,7 @@ def test_a_generator_of_handlers_is_taken(load):
 
 
 def test_handlers_of_several_implementations_are_joined(load):
-    """A plugin may split its handlers over several functions; names are unique over all of them."""
+    """Handlers of several functions of a plugin are joined; names are unique over all."""
 
     @hookimpl
     def handlers():
@@ -213,7 +213,7 @@ def test_handlers_of_several_implementations_are_joined(load):
 
 
 def test_one_of_several_implementations_without_return(load):
-    """A function that forgot its `return` is found out even beside one that did not."""
+    """A function without `return` is reported even beside one with it."""
 
     @hookimpl
     def handlers():
@@ -229,7 +229,7 @@ def test_one_of_several_implementations_without_return(load):
 
 
 def test_a_handler_carries_its_plugins_name(load):
-    """A declaration stays unchanged; the plugin's name is added, and makes the id."""
+    """The declaration does not change; the plugin's name is added to form the id."""
     declared = handler(process_key="k", retry=Retry(attempts=3), name="h")(print_nothing)
     plugin = SimpleNamespace(handlers=hookimpl(lambda: [declared]))
     loaded = load(contracts=plugin).handlers["contracts:h"]
@@ -243,7 +243,7 @@ def test_a_handler_carries_its_plugins_name(load):
 
 
 def test_one_handler_may_serve_two_plugins(load):
-    """A handler from a shared module is a handler of each plugin that gives it."""
+    """A handler from a shared module is a handler of each plugin that returns it."""
     shared = handler(process_key="k", name="h")(print_nothing)
     plugins = load(
         a=SimpleNamespace(handlers=hookimpl(lambda: [shared])), b=SimpleNamespace(handlers=hookimpl(lambda: [shared]))
