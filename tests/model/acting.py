@@ -1,4 +1,4 @@
-"""Actions of operators, ends of processes, and time; the steps beside those of engines and runners."""
+"""Steps of operators, ends of processes, and time."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Acting(Running):
     @precondition(lambda self: self.paper.deliveries())
     @rule(wanted=WANTED, pick=PICKS, again=st.booleans(), dry=DRY, which=WHICH)
     def replay(self, wanted: Any, pick: int, again: bool, dry: bool, which: int) -> None:
-        """Dead deliveries run again; with `again` succeeded ones, too."""
+        """Replay dead deliveries, and with `again` succeeded ones."""
         wanted = self._wanted(wanted, pick)
         expected = desk.replay(self.paper, wanted, again=again, dry_run=dry)
         self._perform(which, "replay", expected, event_filter=wanted, again=again, dry_run=dry)
@@ -59,7 +59,7 @@ class Acting(Running):
     @precondition(lambda self: self.real.ids)
     @rule(pick=PICKS, verdict=st.sampled_from(["did", "did-not", "close"]), dry=DRY, which=WHICH)
     def resolve(self, pick: int, verdict: str, dry: bool, which: int) -> None:
-        """An operator resolves one delivery; not one that is purged."""
+        """An operator resolves one delivery that is not purged."""
         names = sorted(self.real.ids)
         event, handler = names[pick % len(names)]
         arguments = {"delivery_id": self.real.ids[event, handler], "verdict": verdict, "dry_run": dry}
@@ -78,7 +78,7 @@ class Acting(Running):
     @precondition(lambda self: self.paper.events)
     @rule(how=st.sampled_from(["reroute_parked", "dismiss"]), wanted=WANTED, pick=PICKS, dry=DRY, which=WHICH)
     def route_anew(self, how: str, wanted: Any, pick: int, dry: bool, which: int) -> None:
-        """Parked events are routed again, or dismissed."""
+        """Reroute parked events, or dismiss them."""
         arguments = {} if how == "reroute_parked" else {"event_filter": self._wanted(wanted, pick)}
         expected = getattr(desk, how)(self.paper, **arguments, dry_run=dry)
         self._perform(which, how, expected, **arguments, dry_run=dry)
@@ -86,7 +86,7 @@ class Acting(Running):
     @precondition(lambda self: self.paper.events)
     @rule(wanted=WANTED, pick=PICKS, handler=ONLY, dry=DRY, which=WHICH)
     def reroute(self, wanted: Any, pick: int, handler: str, dry: bool, which: int) -> None:
-        """Events go where they would go now, whatever their state; or to one handler only."""
+        """Reroute events in any state, for all handlers or one."""
         arguments = {"event_filter": self._wanted(wanted, pick), "dry_run": dry} | (
             {"handler": handler} if handler else {}
         )
@@ -99,7 +99,7 @@ class Acting(Running):
     @precondition(lambda self: self.paper.known)
     @rule(handlers=HELD, pause=st.booleans(), dry=DRY, which=WHICH)
     def pause_or_resume(self, handlers: list[str], pause: bool, dry: bool, which: int) -> None:
-        """Circuits of handlers are opened, or closed again."""
+        """Open or close circuits of handlers."""
         meant = {
             one
             for one in HANDLERS
@@ -111,7 +111,7 @@ class Acting(Running):
     @precondition(lambda self: self.paper.events)
     @rule(state=PURGED, age=st.sampled_from([0, 0, 60, 86_400]), dry=DRY, which=WHICH)
     def purge(self, state: str | None, age: int, dry: bool, which: int) -> None:
-        """Old events go."""
+        """Purge old events."""
         until = self.paper.now + 1 - age * SECOND
         wanted = {"until": until} | ({"state": state} if state else {})
         expected = desk.purge(self.paper, until, state, dry_run=dry)
@@ -120,7 +120,7 @@ class Acting(Running):
     @precondition(lambda self: self.paper.deliveries())
     @rule(pick=PICKS, which=WHICH)
     def look(self, pick: int, which: int) -> None:
-        """Somebody looks at a delivery, and will act on that later."""
+        """Read a delivery, for a later action."""
         one = self._nth(pick)
         _, standing = self._flow(which).app.ledger.delivery(self.real.ids[one.event, one.handler])
         last = one.attempts[-1] if one.attempts else None
@@ -134,7 +134,7 @@ class Acting(Running):
     @precondition(lambda self: self.sights)
     @rule(pick=PICKS, which=WHICH)
     def act_late(self, pick: int, which: int) -> None:
-        """Somebody has a delivery run again that they looked at before: only if it still is as it was."""
+        """Replay a delivery that was read before, which succeeds only if it is unchanged."""
         seen, one = self.sights.pop(pick % len(self.sights))
         if seen.state not in {State.DEAD, State.UNKNOWN, State.SUCCEEDED}:
             return
@@ -154,7 +154,7 @@ class Acting(Running):
     @precondition(lambda self: self.looks >= self.began + RESTS)
     @rule(loaded=LOADED)
     def crash(self, loaded: dict[str, Conditions]) -> None:
-        """All processes are killed and restarted: with the same, more or fewer plugins, or other conditions."""
+        """Kill and restart all processes with the same, more or fewer plugins, or other conditions."""
         self.real.crash()
         self.real.open(loaded)
         self.paper.reopen(loaded)
@@ -163,7 +163,7 @@ class Acting(Running):
     @precondition(lambda self: self.real.shared and self.real.flows)
     @rule(which=WHICH, silent=st.booleans())
     def sweep(self, which: int, silent: bool) -> None:
-        """A process takes over what the dead have left: the other one if that was silent, which then comes back."""
+        """A process recovers the attempts of expired processes, one of which may then return."""
         app, other = self._flow(which).app, self._flow(1 - which).app
         before = other.ledger.process
         if silent:
@@ -175,5 +175,5 @@ class Acting(Running):
 
     @rule(seconds=SECONDS)
     def pass_time(self, seconds: int) -> None:
-        """Time passes."""
+        """Move the clock."""
         self.advance(seconds)

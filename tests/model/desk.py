@@ -1,4 +1,4 @@
-"""Actions of operators, on paper; each function answers what the operation of its name ought to answer."""
+"""Operations of operators in the model; each function returns the expected result of its operation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RESOLVES: Final = {
 
 
 def meant(paper: Paper, event_filter: Mapping[str, Any]) -> list[Event]:
-    """The events that a filter means."""
+    """The events that match a filter."""
     return [event for event in paper.events.values() if _is_meant(event, event_filter)]
 
 
@@ -43,7 +43,7 @@ def _fits(one: Delivery, handler: str | None, state: str | None) -> bool:
 
 
 def replay(paper: Paper, event_filter: Mapping[str, Any], *, again: bool, dry_run: bool) -> dict[str, int]:
-    """Dead deliveries run again, and with `again` those that succeeded, too."""
+    """Replay dead deliveries, and with `again` succeeded ones."""
     events = meant(paper, event_filter)
     state = event_filter.get("state") if event_filter.get("state") in set(State) else None
     those = [
@@ -63,7 +63,7 @@ def replay(paper: Paper, event_filter: Mapping[str, Any], *, again: bool, dry_ru
 
 
 def resolve(paper: Paper, one: Delivery, verdict: str, *, dry_run: bool) -> dict[str, str] | None:
-    """An operator says what the machine cannot know; None if that cannot be said."""
+    """Resolve an *unknown* delivery; None if the decision is not permitted."""
     target, sources = RESOLVES[verdict]
     before = one.state
     if before not in sources:
@@ -78,9 +78,9 @@ def resolve(paper: Paper, one: Delivery, verdict: str, *, dry_run: bool) -> dict
 
 
 class Change(NamedTuple):
-    """An event that is routed again: what it becomes, and the handlers that get a delivery of it.
+    """The change of a rerouted event: its new state, and the handlers that get a delivery.
 
-    A route of None changes nothing of its state.
+    With a route of None its state does not change.
     """
 
     event: Event
@@ -94,7 +94,7 @@ class Change(NamedTuple):
 
 
 def reroute(paper: Paper, *, event_filter: Mapping[str, Any], handler: str = "", dry_run: bool) -> dict[str, int]:
-    """Events go where they would go now, beside where they went; with `handler` only there."""
+    """Route events again beside their earlier routes; with `handler` only for this one."""
     events = meant(paper, event_filter)
     changes = [
         change
@@ -117,7 +117,7 @@ def reroute(paper: Paper, *, event_filter: Mapping[str, Any], handler: str = "",
 
 
 def reroute_parked(paper: Paper, *, dry_run: bool) -> dict[str, int]:
-    """Parked events that match a handler now are delivered; for the rest the reason is renewed."""
+    """Deliver parked events that match a handler now; update the reason of the rest."""
     parked = [change for event in meant(paper, {"state": "parked"}) if (change := _anew(paper, event)) is not None]
     changes = [
         change._replace(fresh=set()) if change.state == "parked" else change
@@ -134,7 +134,7 @@ def reroute_parked(paper: Paper, *, dry_run: bool) -> dict[str, int]:
 
 
 def _anew(paper: Paper, event: Event, handler: str = "") -> Change | None:
-    """The changes of a reroute of an event; None if nothing changes."""
+    """The change of rerouting an event; None if there is none."""
     found = paper.route(event)
     if handler and handler not in found.handlers:
         return None
@@ -157,7 +157,7 @@ def _write(paper: Paper, changes: list[Change], *, dry_run: bool) -> None:
 
 
 def dismiss(paper: Paper, event_filter: Mapping[str, Any], *, dry_run: bool) -> dict[str, int]:
-    """Parked events are dismissed."""
+    """Dismiss parked events."""
     events = meant(
         paper,
         event_filter if event_filter.get("ids") or event_filter.get("state") else {**event_filter, "state": "parked"},
@@ -176,7 +176,7 @@ def dismiss(paper: Paper, event_filter: Mapping[str, Any], *, dry_run: bool) -> 
 
 
 def purge(paper: Paper, until: int, state: str | None, *, dry_run: bool) -> dict[str, int]:
-    """Old events go; only who they were is kept, and that not for ever."""
+    """Delete old events; only their identities are kept for a limited time."""
     states = {state} if state else {"succeeded", "closed", "dismissed"}
     going = [one for one in paper.events.values() if _may_go(one, states, until)]
     if not dry_run:
@@ -200,12 +200,12 @@ def _may_go(event: Event, states: set[str], until: int) -> bool:
 
 
 def pause(paper: Paper, handlers: set[str], *, dry_run: bool) -> dict[str, Any]:
-    """No delivery of these handlers begins; which of them that changes."""
+    """Pause these handlers; return those that changed."""
     return _held(paper, handlers & paper.known.keys() - paper.paused, dry_run=dry_run)
 
 
 def resume(paper: Paper, handlers: set[str], *, dry_run: bool) -> dict[str, Any]:
-    """Deliveries of these handlers begin again; which of them that changes."""
+    """Resume these handlers; return those that changed."""
     return _held(paper, handlers & paper.paused, dry_run=dry_run)
 
 

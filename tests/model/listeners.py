@@ -1,4 +1,4 @@
-"""The handlers of the model: selectors and options; both sides are made from this."""
+"""The handlers of the model: selectors and options, from which both sides are made."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ IGNORED: Final = "ignored"
 
 
 class Retries(NamedTuple):
-    """How often, and after how many seconds."""
+    """The number of attempts, and the delays in seconds."""
 
     attempts: int
     delays: tuple[int, ...]
@@ -35,7 +35,7 @@ class Conditions(NamedTuple):
 
 
 class Listener(NamedTuple):
-    """A handler: its selectors and options. Its conditions differ from release to release."""
+    """A handler with selectors and options. Its conditions differ from release to release."""
 
     keys: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Actions of engines, each step done to a real ledger and on paper, and the rules that hold after each step."""
+"""Steps of engines, each made on a real ledger and on the model, and the checks after each step."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ LOADED = st.builds(handlers_of, st.sampled_from(["pqr", "r", "pr", "pqr", "p", "
 
 
 class Hand(NamedTuple):
-    """An attempt that a process has begun, and perhaps has in hand still when it is no longer its own."""
+    """An attempt that a process has started, and may still run when the attempt is no longer current."""
 
     flow: int
     queued: ReadyDelivery
@@ -62,10 +62,10 @@ class Hand(NamedTuple):
 
 
 class Machine(RuleBasedStateMachine):
-    """The real ledger and the paper, side by side. A subclass says where the real one is."""
+    """The real ledger and the model side by side. A subclass provides the real ledger."""
 
     def site(self) -> Real:
-        """A real ledger with nothing in it."""
+        """An empty real ledger."""
         raise NotImplementedError
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Machine(RuleBasedStateMachine):
         self.looks = 0
 
     def teardown(self) -> None:
-        """All adds up, and nothing is left."""
+        """Check that the counts balance and no resource is left."""
         try:
             if self.real.flows and sys.exception() is None:
                 self.look_closer()
@@ -87,15 +87,15 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(loaded=LOADED)
     def begin_with(self, loaded: dict[str, Conditions]) -> None:
-        """Processes begin, with some plugins."""
+        """Start processes with some plugins."""
         self.real.open(loaded)
         self.paper.reopen(loaded)
 
     @invariant()
     def agree(self) -> None:
-        """The stored state is the state on paper, and each delivery that waits has a time.
+        """Check that stored and expected state are equal, and that each waiting delivery has a due time.
 
-        Except those whose handler is not loaded, and those whose condition cannot be decided.
+        Except deliveries whose handler is not loaded or whose condition is undecided.
         """
         if not self.real.flows:
             return
@@ -110,7 +110,7 @@ class Machine(RuleBasedStateMachine):
             self.look_closer()
 
     def look_closer(self) -> None:
-        """Deliveries that may run are offered, and the counts balance."""
+        """Check that due deliveries are polled, and that the counts balance."""
         ledger = self.real.flows[0].app.ledger
         names = {delivery_id: name for name, delivery_id in self.real.ids.items()}
         due = {
@@ -126,16 +126,16 @@ class Machine(RuleBasedStateMachine):
 
     @rule(call=CALLS, free=st.booleans(), which=WHICH)
     def call_back(self, call: tuple[tuple[str, str, str], dict[str, Any]], free: bool, which: int) -> None:
-        """An engine calls back: for the first time, again, or with other data under the same identity."""
+        """An engine sends a callback: new, repeated, or with other data and the same identity."""
         identity, body = call
         self._take(identity, body, free=free, which=which)
 
     @precondition(lambda self: self.paper.events or self.paper.gone)
     @rule(pick=PICKS, other=st.booleans(), failed=st.booleans(), free=st.booleans(), which=WHICH)
     def call_back_again(self, pick: int, other: bool, failed: bool, free: bool, which: int) -> None:
-        """The same callback comes once more, also if all but its identity is purged; or one with other data.
+        """The same callback is repeated, also if its event is purged, or one with other data is sent.
 
-        Or, a minute later, a callback whose answer was that a delivery had failed.
+        Or, a minute later, a callback that was answered with a failed delivery.
         """
         before = [(one.identity, one.body) for one in self.paper.events.values()]
         before += [(identity, body) for identity, (_, body) in self.paper.gone.items()]
@@ -173,14 +173,14 @@ class Machine(RuleBasedStateMachine):
         assert shown == ({one.handler: one.state for one in event.deliveries.values()} if event else {})
 
     def _check_reason(self, answer: Answer, event: Event) -> None:
-        """An answer says why the event is parked: by its route of now, if that parks it."""
+        """Check that an answer has the reason why the event is parked: its present route, if that parks it."""
         found = self.paper.route(event)
         assert answer.parked_by == found.parked_by
         if found.parked_by == "condition":
             assert answer.undecided in found.missing
 
     def _hold(self, which: int) -> None:
-        """Take in hand what was begun by being stored."""
+        """Record the attempts that were started as they were stored."""
         flow = self._flow(which)
         if flow.app.runner.begun:
             self.real.stored()  # which learns the ids
@@ -193,7 +193,7 @@ class Machine(RuleBasedStateMachine):
         flow.app.runner.begun.clear()
 
     def advance(self, seconds: int) -> None:
-        """Time passes."""
+        """Move the clock."""
         self.real.clock.advance(seconds)
         self.paper.now = self.real.clock.now()
 

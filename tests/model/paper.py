@@ -1,4 +1,4 @@
-"""The state that a ledger ought to hold, on paper: dictionaries, and the table of states as their one law."""
+"""The model: the expected content of a ledger in dictionaries; its only rule is the table of states."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AT_REST: Final = {State.SUCCEEDED, State.CLOSED, State.DEAD}
 
 @dataclass(slots=True)
 class Attempt:
-    """One run: whose, and how it ended."""
+    """One attempt: its process and its outcome."""
 
     process: str
     outcome: str | None = None
@@ -34,7 +34,7 @@ class Attempt:
 
 @dataclass(slots=True)
 class Delivery:
-    """One event for one handler."""
+    """The delivery of one event to one handler."""
 
     event: str
     handler: str
@@ -46,33 +46,33 @@ class Delivery:
     attempts: list[Attempt] = field(default_factory=list)
 
     def move(self, target: State, now: int, due: int | None = None) -> None:
-        """Go to another state, as the law has it."""
+        """Change the state as the table permits."""
         assert (self.state, target) in LAW, f"no delivery goes from {self.state} to {target}"
         self.state, self.changed, self.due = target, now, due
 
     def begin(self, process: str, now: int) -> None:
-        """An attempt begins."""
+        """Start an attempt."""
         self.move(State.RUNNING, now)
         self.attempts.append(Attempt(process))
 
     def end(self, outcome: str, target: State, now: int, due: int | None = None) -> None:
-        """The current attempt ends."""
+        """End the current attempt."""
         self.move(target, now, due)
         self.attempts[-1].outcome, self.attempts[-1].finished = outcome, now
 
     def shape(self) -> tuple[Any, ...]:
-        """All of it, as it is compared."""
+        """The delivery in a comparable form."""
         attempts = [(one.process, one.outcome, one.finished) for one in self.attempts]
         return self.state, len(attempts), self.due, self.changed, self.retry_base, attempts
 
     def is_current(self, number: int) -> bool:
-        """Whether it is this attempt that runs."""
+        """Whether this attempt is running."""
         return self.state is State.RUNNING and number == len(self.attempts)
 
 
 @dataclass(slots=True)
 class Event:
-    """A callback that was taken in."""
+    """An accepted callback."""
 
     id: str
     identity: tuple[str, str, str]
@@ -92,7 +92,7 @@ class Event:
         return Callback(self.identity, self.body)
 
     def become(self, found: Route) -> None:
-        """Take the state that a route gives, with its reasons; what is routed stays so."""
+        """Set the state that a route gives, with its reasons; a routed event stays routed."""
         is_routed = "routed" in {self.state, found.state}
         self.state = "routed" if is_routed else found.state
         self.parked_by = None if is_routed else found.parked_by
@@ -102,16 +102,16 @@ class Event:
 
 @dataclass(slots=True)
 class Paper:
-    """The whole ledger.
+    """The whole expected ledger.
 
     Attributes:
         shared: whether several processes share it.
-        now: what time it is.
-        known: handlers that were ever loaded, with the conditions they had then; `loaded` those that are now, `paused`
-            those that are held.
-        events: by id, the oldest first.
-        gone: what is left of events that were purged, by identity: id and body.
-        accepted, purged, deeds: how many events were taken in and went, and how often an operator changed something.
+        now: the time.
+        known: all handlers that were ever loaded, with their conditions then; `loaded` those loaded now, `paused`
+            those that are paused.
+        events: by id, oldest first.
+        gone: the rest of purged events, by identity: id and body.
+        accepted, purged, deeds: the numbers of accepted and purged events, and of operators' changes.
     """
 
     shared: bool
@@ -126,7 +126,7 @@ class Paper:
     deeds: int = 0
 
     def deliveries(self, *states: State) -> list[Delivery]:
-        """All of them, or those in some states."""
+        """All deliveries, or those in some states."""
         return [
             one
             for event in self.events.values()
@@ -136,7 +136,7 @@ class Paper:
 
     @property
     def absent(self) -> set[str]:
-        """Handlers whose deliveries wait without a time: of several processes another one might have them."""
+        """Handlers whose deliveries wait without a due time: another process might have loaded them."""
         return set() if self.shared else self.known.keys() - self.loaded
 
     def route(self, event: Event) -> Route:
@@ -144,11 +144,11 @@ class Paper:
         return route(event.callback, self.known)
 
     def decide(self, one: Delivery) -> bool | None:
-        """Whether the handler's present conditions hold for a delivery; None: undecidable."""
+        """Whether the handler's present conditions hold for a delivery; None: undecided."""
         return decide(self.known[one.handler], one.callback)
 
     def store(self, event_id: str, identity: tuple[str, str, str], body: Mapping[str, Any], by: str | None) -> str:
-        """Take a callback in; `by` is who begins at once what may begin. The event's id that it is answered with."""
+        """Accept a callback, and return its event's id; process `by` starts deliveries at once if possible."""
         if identity in self.gone:
             return self.gone[identity][0]
         if (event := self.find(identity)) is None:
@@ -167,17 +167,17 @@ class Paper:
         return event.id
 
     def find(self, identity: tuple[str, str, str]) -> Event | None:
-        """The event of this identity that is stored."""
+        """The stored event with this identity."""
         return next((one for one in self.events.values() if one.identity == identity), None)
 
     def conflicts(self, identity: tuple[str, str, str], body: Mapping[str, Any]) -> bool:
-        """Whether this identity came before with other data."""
+        """Whether this identity was stored with other data."""
         event = self.find(identity)
         before = event.body if event else self.gone[identity][1] if identity in self.gone else body
         return before != body
 
     def revive(self, event_id: str) -> None:
-        """A callback came again: what is dead and may run again gets one attempt more, once a minute."""
+        """Retry dead deliveries of a repeated callback, at most once a minute."""
         for one in self.events[event_id].deliveries.values() if event_id in self.events else ():
             last = one.attempts[-1] if one.attempts else None
             if (
@@ -202,11 +202,11 @@ class Paper:
         return "done" if states <= {State.SUCCEEDED, State.CLOSED} else "pending"
 
     def may_begin(self, one: Delivery, number: int) -> bool:
-        """Whether attempt `number` of a delivery may begin."""
+        """Whether attempt `number` of a delivery may start."""
         return one.state is State.WAITING and number == len(one.attempts) + 1 and one.handler not in self.paused
 
     def check_conditions(self, one: Delivery, made: int) -> None:
-        """Before an attempt: a false condition closes the delivery, an undecidable one suspends it."""
+        """Before an attempt: a false condition closes the delivery, an undecided one suspends it."""
         if one.state is not State.WAITING or made != len(one.attempts):
             return
         if self.decide(one) is False:
@@ -215,12 +215,12 @@ class Paper:
             one.due, one.changed = None, self.now
 
     def end_unentered(self, one: Delivery, number: int) -> None:
-        """An attempt that was begun while accepting ends, because its handler's conditions do not hold."""
+        """End an attempt started at the acceptance, because its handler's conditions do not hold."""
         if one.is_current(number):
             one.end("failed", State.CLOSED if self.decide(one) is False else State.WAITING, self.now)
 
     def finish(self, one: Delivery, number: int, fate: str) -> bool:
-        """An attempt has come to its end; whether that counts."""
+        """End an attempt; return whether its outcome counts."""
         if not one.is_current(number):
             return False
         retry, made = HANDLERS[one.handler].retry, number - one.retry_base
@@ -239,7 +239,7 @@ class Paper:
         return True
 
     def lose(self, processes: Collection[str] | None = None) -> dict[State, int]:
-        """Processes have died, or all of them; how many of their deliveries went where."""
+        """Processes expire, or all of them; return the new states of their deliveries with counts."""
         went = dict.fromkeys((State.WAITING, State.DEAD, State.UNKNOWN), 0)
         for one in self.deliveries(State.RUNNING):
             if processes is not None and one.attempts[-1].process not in processes:
@@ -255,7 +255,7 @@ class Paper:
         return went
 
     def reopen(self, loaded: Mapping[str, Conditions]) -> None:
-        """All processes have ended, and restarted with these handlers."""
+        """End all processes, and restart them with these handlers."""
         self.loaded = set(loaded)
         self.known |= loaded
         for one in self.deliveries(State.WAITING, State.UNKNOWN):
@@ -267,7 +267,7 @@ class Paper:
         self.lose()
 
     def asked(self, one: Delivery, verdict: bool | None) -> None:
-        """A probe was asked what became of a lost attempt, if it was time for that."""
+        """Record a probe of a lost attempt, if it was due."""
         if one.state is not State.UNKNOWN or one.due is None or one.due > self.now or one.handler in self.paused:
             return
         one.due = self.now + PROBE_AGAIN
@@ -277,12 +277,12 @@ class Paper:
             self.again(one)
 
     def again(self, one: Delivery, absent: Collection[str] = ()) -> None:
-        """Let a delivery run again, with a new schedule."""
+        """Let a delivery run again with a new schedule."""
         one.move(State.WAITING, self.now, None if one.handler in absent else self.now)
         one.retry_base = len(one.attempts)
 
     def dismissed_wanted(self) -> dict[str, int]:
-        """By handler how many dismissed events it would take."""
+        """The number of dismissed events that each handler matches."""
         counts: dict[str, int] = {}
         for event in self.events.values():
             found = self.route(event)
@@ -293,7 +293,7 @@ class Paper:
         return counts
 
     def due(self) -> dict[tuple[str, str], tuple[int, bool]]:
-        """Deliveries that may run or be probed by now: their attempts so far, and whether they are to be probed."""
+        """Deliveries that are due for a run or a probe: their attempts so far, and whether it is a probe."""
         return {
             (one.event, one.handler): (len(one.attempts), one.state is State.UNKNOWN)
             for one in self.deliveries(State.WAITING, State.UNKNOWN)
@@ -301,13 +301,13 @@ class Paper:
         }
 
     def give(self, event: Event, handlers: Iterable[str]) -> None:
-        """An event gets deliveries for these handlers."""
+        """Give an event deliveries for these handlers."""
         for handler in sorted(handlers):
             due = None if handler in self.absent else self.now
             event.deliveries[handler] = Delivery(event.id, handler, event.callback, self.now, due)
 
     def shape(self) -> dict[str, Any]:
-        """All that ought to be stored, as it is compared."""
+        """The whole expected content in a comparable form."""
         return {
             "events": {
                 event.id: (

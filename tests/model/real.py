@@ -1,4 +1,4 @@
-"""The real side: `App`s on a real database whose runner's one thread is the test, and what is stored there."""
+"""The real side: `App`s on a real database whose only runner thread is the test, and their stored content."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SOON = 60.0
 
 
 class ByHand(EmbeddedRunner):
-    """The runner of a process whose threads are the test: `free` says whether one is, and it begins nothing itself."""
+    """A runner whose threads are the test: `free` says whether one is free, and it starts nothing itself."""
 
     free = False
 
@@ -46,17 +46,17 @@ class ByHand(EmbeddedRunner):
         self.begun: list[ReadyDelivery] = []
 
     def reserve(self, transaction: Any, deliveries: Sequence[ReadyDelivery]) -> list[ReadyDelivery]:
-        """All that are this process's to run, or none. Paused ones are the ledger's to leave out."""
+        """Reserve all deliveries for this process or none. The ledger leaves out paused ones."""
         reserved = [one for one in deliveries if self.free and self._handles(one.handler)]
         transaction.after_commit(lambda: self.begun.extend(reserved))
         return reserved
 
 
 class Work:
-    """The handlers' behaviour: as the step that makes them says.
+    """The handlers' behaviour, as the current step defines.
 
     Attributes:
-        fates: what becomes of an attempt or a probe, by the delivery's id.
+        fates: the result of an attempt or a probe by the delivery's id.
         entered: the attempts whose functions were entered: delivery's id, number, event's id.
     """
 
@@ -65,7 +65,7 @@ class Work:
         self.entered: list[tuple[str, int, str]] = []
 
     def plugins(self, handlers: Mapping[str, Conditions]) -> dict[str, object]:
-        """The plugins that have these handlers, and one that wraps them all."""
+        """The plugins with these handlers, and one that wraps them all."""
         plugins = {"wraps": self._wrapping(repr(handlers))}
         for name in sorted({one.split(":")[0] for one in handlers}):
             theirs = [self._handler(one, given) for one, given in handlers.items() if one.startswith(f"{name}:")]
@@ -116,16 +116,16 @@ class Work:
 
 
 class Real:
-    """One ledger and the processes on it.
+    """One ledger and its processes.
 
     Args:
-        house: where it lives.
+        house: the harness that opens apps.
         new_database: a file with an empty ledger, for SQLite.
-        work: what handlers do.
+        work: the handlers' behaviour.
 
     Attributes:
-        flows: the processes; two where the ledger is shared.
-        ids: of each delivery that was seen, by event and handler.
+        flows: the processes; two on a shared ledger.
+        ids: the id of each known delivery by event and handler.
     """
 
     def __init__(self, house: Any, new_database: Path, work: Work) -> None:
@@ -141,7 +141,7 @@ class Real:
             shutil.copy(new_database, self._house.file)
 
     def open(self, handlers: Mapping[str, Conditions]) -> None:
-        """Begin every process, with these handlers."""
+        """Start every process with these handlers."""
         for _ in range(1 + self.shared):
             self.flows.append(
                 self._house.open(
@@ -153,18 +153,18 @@ class Real:
             )
 
     def crash(self) -> None:
-        """End every process; what runs is left as it is."""
+        """End every process without finishing its attempts."""
         while self.flows:
             self._house.crash(self.flows.pop())
 
     def empty(self) -> None:
-        """Have nothing stored."""
+        """Delete all stored data."""
         if self.shared:
             flow = self.flows[0]
             flow.sql("; ".join(f"DELETE FROM {table.name}" for table in reversed(metadata.sorted_tables)))
 
     def queued(self, event: str, handler: str, attempt: int, *, probe: bool = False) -> ReadyDelivery:
-        """A delivery as a runner knows it that has heard of `attempt` attempts."""
+        """A delivery as a runner knows it that has seen `attempt` attempts."""
         return ReadyDelivery(self.ids[event, handler], handler, attempt, probe)
 
     def call(self, identity: tuple[str, str, str], body: Mapping[str, Any]) -> Callback:
@@ -177,7 +177,7 @@ class Real:
         )
 
     def perform(self, flow: Any, name: str, **arguments: Any) -> dict[str, Any]:
-        """Do an operation, as commands and the administration API ask for it."""
+        """Execute an operation as commands and the administration API do."""
         desk: OperationContext = flow.app.operation_context
         by = Actor("ann", "api")
         return run_operation(
@@ -189,14 +189,14 @@ class Real:
         )
 
     def silence(self, flow: Any, other: Any) -> None:
-        """Set back the last heartbeat of a process, while the other one would have heard it."""
+        """Make a process's last heartbeat old, while the other process was connected."""
         other.app.ledger._heartbeat_state._in_touch_since -= 2 * HEARTBEAT_TIMEOUT
         late = int(2 * HEARTBEAT_TIMEOUT * 1_000_000)
         flow.sql("UPDATE processes SET heartbeat_at = heartbeat_at - ? WHERE id = ?", late, flow.app.ledger.process)
 
     @contextmanager
     def one_commit(self, flow: Any) -> Iterator[None]:
-        """Keep the writer busy meanwhile, so that what is submitted here is committed together afterwards."""
+        """Keep the writer busy, so that work submitted in this context is committed together."""
         free = threading.Event()
         flow.app.ledger._writer.submit(call_each, lambda _transaction: free.wait(SOON))
         try:
@@ -205,24 +205,24 @@ class Real:
             free.set()
 
     def claim_soon(self, flow: Any, queued: ReadyDelivery) -> Any:
-        """Have it claimed with what else is submitted just now; a function that says what became of it."""
+        """Claim together with other submitted work; return a function that returns the result."""
         ledger = flow.app.ledger
         ticket = ledger._writer.submit(ledger._claim_batch, ClaimRequest(queued, self.clock.now()))
         return lambda: ticket.result(SOON)
 
     def flush(self, flow: Any) -> None:
-        """Wait until all that was submitted before is durable."""
+        """Wait until all submitted work is durable."""
         flow.app.ledger.write(lambda _transaction: None)
 
     def dismissed_wanted(self) -> dict[str, int]:
-        """By handler how many dismissed events it would take."""
+        """The number of dismissed events that each handler matches."""
         app = self.flows[0].app
         with app.ledger.connection() as connection:
             dismissed = dismissed_by_handler(connection, app.router)
         return {handler: found.events for handler, found in dismissed.items()}
 
     def stored(self) -> dict[str, Any]:
-        """All that is stored and matters, in the words of the paper."""
+        """All relevant stored data in the form of the model."""
         with self.flows[0].app.ledger.connection() as connection:
             return self._stored(connection)
 

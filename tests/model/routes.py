@@ -1,4 +1,4 @@
-"""How an event is routed, on paper: from the rules, not from the router."""
+"""How an event is routed in the model: from the rules, not from the router."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Route(NamedTuple):
 
     Attributes:
         state, parked_by, dismissed_by: as the ledger stores them.
-        handlers: those that take it.
-        refused: those that share its class or key and do not take it.
-        missing: the members that undecidable conditions lack.
+        handlers: the matching handlers.
+        refused: handlers that share its class or key and do not match.
+        missing: the members that undecided conditions lack.
     """
 
     state: str
@@ -38,12 +38,12 @@ class Route(NamedTuple):
 
     @property
     def no_match(self) -> frozenset[str] | None:
-        """The handlers for which it is stored why they do not take the event; None: nothing is stored."""
+        """The handlers whose reason for not matching is stored; None: nothing is stored."""
         return (self.refused or None) if self.state != "routed" or self.missing else None
 
 
 def route(callback: Callback, known: Mapping[str, Conditions]) -> Route:
-    """The route of an event among the handlers that are known, each with its conditions."""
+    """The route of an event among the known handlers, each with its conditions."""
     _, callback_class, _ = callback.identity
     key = callback.body.get("processDefinitionKey")
     sharing = {one for one in known if key in HANDLERS[one].keys or callback_class in HANDLERS[one].classes}
@@ -68,7 +68,7 @@ def route(callback: Callback, known: Mapping[str, Conditions]) -> Route:
 
 
 def decide(conditions: Conditions, callback: Callback) -> bool | None:
-    """Whether all conditions hold; None: undecidable."""
+    """Whether all conditions hold; None: undecided."""
     body = callback.body
     conclusion = body.get("conclusion")
     decisions = [_meets(expected, body.get(pointer[1:])) for pointer, expected in conditions.when.items()]
@@ -92,7 +92,7 @@ def _undecided(conditions: Conditions, body: Mapping[str, Any]) -> set[str]:
 
 
 def _meets(expected: Any, value: Any) -> bool | None:
-    """Whether a value is what is expected: a number's minimum, a constant, or one of several; None is absent."""
+    """Whether a value satisfies a minimum, a constant, or one of several values; None is absent."""
     if isinstance(expected, dict):
         return value >= expected["minimum"] if isinstance(value, int) else None
     constants = expected if isinstance(expected, list) else [expected]

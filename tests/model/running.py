@@ -1,4 +1,4 @@
-"""Actions of runners, also of runners that have expired; the steps beside those of engines."""
+"""Steps of runners, also of expired runners, beside those of engines."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Running(Machine):
     @precondition(lambda self: self.paper.deliveries())
     @rule(pick=PICKS, off=st.sampled_from([-1, 0, 1]), which=WHICH)
     def claim_by_an_old_hint(self, pick: int, off: int, which: int) -> None:
-        """A runner claims whatever it was once told of, as it was then."""
+        """A runner claims a delivery by an outdated notification."""
         one = self._nth(pick)
         self._claim(one, max(0, len(one.attempts) + off), which)
 
@@ -79,7 +79,7 @@ class Running(Machine):
     @precondition(lambda self: self.hands)
     @rule(pick=PICKS, fate=FATES)
     def finish(self, pick: int, fate: str) -> None:
-        """An attempt ends, even if its process expired long ago: then it changes nothing."""
+        """An attempt ends; if its process has expired, that changes nothing."""
         self._finish(self.hands.pop(pick % len(self.hands)), fate)()
 
     def _finish(self, hand: Hand, fate: str) -> Callable[[], None]:
@@ -100,7 +100,7 @@ class Running(Machine):
     @precondition(lambda self: self.paper.deliveries())
     @rule(pick=PICKS, number=st.integers(1, 4), outcome=st.sampled_from(OutcomeKind), into=SETTLED, which=WHICH)
     def settle_late(self, pick: int, number: int, outcome: OutcomeKind, into: State, which: int) -> None:
-        """A process that has not begun an attempt, or has ended it, reports an outcome: that changes nothing."""
+        """A process that has not started an attempt, or has ended it, reports an outcome: that changes nothing."""
         one = self._nth(pick)
         if one.is_current(number):
             number += 1
@@ -116,7 +116,7 @@ class Running(Machine):
     @precondition(lambda self: "p" in {one[0] for one in self.paper.loaded} and self.paper.deliveries(State.UNKNOWN))
     @rule(pick=PICKS, verdict=st.sampled_from([True, False, None, "raises"]), which=WHICH, lost=st.booleans())
     def probe(self, pick: int, verdict: Any, which: int, lost: bool) -> None:
-        """A handler is asked what became of a lost attempt."""
+        """Run the probe of a lost attempt."""
         one = self._nth(pick, *([State.UNKNOWN] if lost else []))
         queued = self.real.queued(one.event, one.handler, len(one.attempts), probe=True)
         self.real.work.fates[queued.delivery_id] = verdict
@@ -132,7 +132,7 @@ class Running(Machine):
         free=st.booleans(),
     )
     def one_commit(self, hands: Any, calls: Any, claims: Any, which: int, free: bool) -> None:
-        """Attempts end, callbacks come and attempts begin, all at once: it is as if one had come after the other."""
+        """Ends of attempts, callbacks and starts in one commit have the effect of some sequence."""
         which %= len(self.real.flows)
         flow, paper = self._flow(which), self.paper
         flow.app.runner.free = free
@@ -176,7 +176,7 @@ class Running(Machine):
         self.real.flush(flow)
 
     def _may_finish(self, hand: Hand, which: int) -> bool:
-        """Whether it ends by being entered: every other end is recorded at once, which would wait for this commit."""
+        """Whether the attempt ends by entering its function: other ends are recorded at once, which would wait."""
         one = hand.delivery
         is_mine = hand.flow % len(self.real.flows) == which and one.handler in self.paper.loaded
         return is_mine and self.paper.decide(one) is True

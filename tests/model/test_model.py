@@ -1,4 +1,4 @@
-"""Whatever is done to a ledger, in whatever order: it holds what it ought to hold."""
+"""After any steps in any order, a ledger has the expected content."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def _drop(_logger, _method, _entry):
 
 @pytest.fixture(autouse=True)
 def _quiet():
-    """Thousands of lines on what is meant to go wrong here help nobody."""
+    """Suppress the log, because thousands of expected failures are of no use."""
     with structlog.testing.capture_logs(processors=[_drop]):
         yield
 
 
 @pytest.fixture
 def steps(house, new_database, clock, tmp_path, monkeypatch):
-    """All steps, on this house's database; each example has a house of its own."""
+    """All steps on this database; each example has a harness of its own."""
     work, loads, folders, really = Work(), {}, iter(range(1_000_000)), app.load
 
     def load(settings, *, objects, entry_points, environ):
@@ -93,20 +93,20 @@ def run(request):
 
 @pytest.mark.timeout(900)  # after a failure the shortest way to it is searched for
 def test_it_holds_what_it_ought_to_hold(house, steps, run):
-    """The same few dozen orders of steps each time."""
+    """The same few dozen sequences of steps each time."""
     run(steps, int(SEED or 1), SHORT["postgresql" if house.url else "sqlite"])
 
 
 @pytest.mark.long
 @pytest.mark.timeout(7200)
 def test_it_holds_what_it_ought_to_hold_however_long_one_looks(steps, run):
-    """Thousands of orders of steps, others each time."""
+    """Thousands of sequences of steps, different ones each time."""
     run(steps, int(SEED) if SEED else random.SystemRandom().randrange(2**32), LONG)
 
 
 @pytest.mark.either
 def test_one_seed_decides_everything(steps, run):
-    """The same seed gives the same steps, times, crashes and repeats, and so the same rows; another seed others."""
+    """The same seed gives the same steps, times, crashes, repeats and rows; another seed gives different ones."""
     first, again, other = ([], []), ([], []), ([], [])
     for number, (lines, stored) in ((7, first), (7, again), (8, other)):
 
@@ -125,7 +125,7 @@ def test_one_seed_decides_everything(steps, run):
 
 @pytest.mark.sqlite
 def test_a_failure_says_how_to_run_it_again(steps, run):
-    """With the seed, and the name of the test."""
+    """A failure names the seed and the test that repeat it."""
 
     class Failing(steps):
         def look_closer(self):
