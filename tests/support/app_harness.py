@@ -60,7 +60,7 @@ def plugin(*handlers: Handler, **hooks: Callable[..., Any]) -> SimpleNamespace:
 
 
 class Flow:
-    """A started `App`, with what tests ask of it."""
+    """A started `App` with helper methods for tests."""
 
     def __init__(self, app: App, clock: ManualClock, file: Path, url: str = "") -> None:
         self.url = url
@@ -82,7 +82,7 @@ class Flow:
         message: str | None = None,
         **body: Any,
     ) -> Answer:
-        """Send a callback; with `message`, one that was signed under that id."""
+        """Send a callback; with `message` it counts as signed with that id."""
         named = {"processDefinitionKey": key, "callBackProcessClass": callback_class}
         whole = {name: value for name, value in named.items() if value is not None} | body
         return self.app.intake.accept(
@@ -103,7 +103,7 @@ class Flow:
         return self.url or f"sqlite:///{self.file}"
 
     def advance(self, seconds: float) -> None:
-        """Move the clock, that of the jobs too, and have the runner look."""
+        """Move the clock, also that of the jobs, and wake the runner."""
         self.clock.advance(seconds)
         if self.app.settings.runner.kind == "procrastinate":
             moved = "scheduled_at - ? * interval '1 second'"
@@ -116,16 +116,16 @@ class Flow:
         self.app.runner.wake()
 
     def delivery_statuses(self, event_id: str) -> tuple[DeliveryStatus, ...]:
-        """How the deliveries of an event stand in the ledger."""
+        """The stored states of an event's deliveries."""
         return self.app.ledger.delivery_statuses(event_id)
 
     def only(self, event_id: str) -> DeliveryStatus:
-        """How the one delivery of an event stands."""
+        """The stored state of an event's only delivery."""
         (standing,) = self.delivery_statuses(event_id)
         return standing
 
     def settled(self, event_id: str, state: State, *, attempt: int | None = None) -> DeliveryStatus:
-        """The one delivery of an event, once it is in `state` (after attempt number `attempt`)."""
+        """The only delivery of an event, once it is in `state` (after attempt number `attempt`)."""
         return until(
             lambda: next(
                 (
@@ -138,12 +138,12 @@ class Flow:
         )
 
     def at_rest(self) -> bool:
-        """Whether nothing waits or runs any more."""
+        """Whether no delivery is waiting or running."""
         tally = self.app.ledger.count_by_state()
         return tally["waiting"] + tally["running"] == 0
 
     def events(self, **wanted: Any) -> list[str]:
-        """The ids of the events that a filter means, the oldest first."""
+        """The ids of the events that match a filter, oldest first."""
         return [stored.event.id for stored in self.app.ledger.page(EventFilter(**wanted), limit=10_000)]
 
     def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -158,7 +158,7 @@ class Flow:
 
     @contextmanager
     def locked(self, *, timeout: float | None = None) -> Iterator[None]:
-        """Keep the database locked against every write; who writes meanwhile gives up after `timeout` seconds."""
+        """Keep the database locked against writes; other writers fail after `timeout` seconds."""
         before, self.app.ledger.write_timeout = self.app.ledger.write_timeout, timeout or self.app.ledger.write_timeout
         if self.url:
             with psycopg.connect(self.url) as connection:
@@ -178,13 +178,13 @@ class Flow:
                 self.app.ledger.write_timeout = before
 
     def noted_as_undecided(self, event_id: str) -> DeliveryStatus:
-        """The one delivery of an event, once it waits because its handler's condition cannot be decided."""
+        """The only delivery of an event, once it waits because its handler's condition is undecided."""
         return until(
             lambda: next((one for one in self.delivery_statuses(event_id) if one.comment and one.due_at is None), None)
         )
 
     def close(self, timeout: float = WAIT_TIMEOUT) -> bool:
-        """Stop it as the server does."""
+        """Stop the app as the server does."""
         self.closed = True
         return self.app.close(timeout)
 
@@ -207,7 +207,7 @@ class House:
         return self.url or f"sqlite:///{self.file}"
 
     def settings(self, *, allow: tuple[str, ...] = ("none",), **given: Any) -> Settings:
-        """Settings for the database of this house, without the plugins that happen to be installed."""
+        """Settings for this database, without the plugins that are installed in this environment."""
         sections: dict[str, Any] = {}
         given["ledger"] = {"write_timeout": PATIENCE} | given.get("ledger", {})
         given["runner"] = {"kind": self.runner} | given.get("runner", {})
@@ -238,7 +238,7 @@ class House:
     ) -> Flow:
         """An `App` with the plugin `p` of these handlers, or with other plugins by name, and their sections.
 
-        Those of `allow` are looked for as a server does.
+        Plugins of `allow` are loaded as a server loads them.
         """
         objects = {"p": plugin(*handlers)} if plugins is None and handlers else dict(plugins or {})
         settings = self.settings(allow=(*objects, *allow) or ("none",), plugins=sections or {}, **given)
@@ -250,7 +250,7 @@ class House:
         return flow
 
     def crash(self, flow: Flow) -> None:
-        """Leave everything as a process does that is killed: nothing is settled any more."""
+        """Leave everything as a killed process does: no attempt settles any more."""
         flow.close(0)
 
     def end(self) -> None:

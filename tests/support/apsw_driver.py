@@ -1,6 +1,6 @@
-"""apsw as a DB-API driver, so far as SQLAlchemy's dialect of SQLite asks for it.
+"""apsw as a DB-API driver, as far as SQLAlchemy's dialect of SQLite needs.
 
-Unlike `sqlite3` apsw lets Python stand in for the file system. It brings its own SQLite, in which it does so.
+Unlike `sqlite3`, apsw lets Python replace the file system. It brings its own SQLite for that.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _in_its_words() -> Iterator[None]:
 
 
 class Cursor:
-    """A statement and all that it gave."""
+    """A statement and all its rows."""
 
     arraysize = 1
 
@@ -72,19 +72,19 @@ class Cursor:
         return next(self._rows, None)
 
     def fetchmany(self, size: int = 1) -> list[tuple[Any, ...]]:
-        """The next rows."""
+        """The next `size` rows."""
         return [row for row, _ in zip(self._rows, range(size), strict=False)]
 
     def fetchall(self) -> list[tuple[Any, ...]]:
-        """All rows that are left."""
+        """All remaining rows."""
         return list(self._rows)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing, because nothing is open."""
 
 
 class Connection:
-    """A connection on which every transaction is begun by a statement, as flowhooks asks of `sqlite3`, too."""
+    """A connection on which a statement begins every transaction, as flowhooks requires of `sqlite3`, too."""
 
     isolation_level = None
 
@@ -101,11 +101,11 @@ class Connection:
         return self.cursor().execute(sql, values)
 
     def commit(self) -> None:
-        """Commit, if anything was begun."""
+        """Commit the open transaction, if any."""
         self._end("COMMIT")
 
     def rollback(self) -> None:
-        """Roll back, if anything was begun."""
+        """Roll back the open transaction, if any."""
         self._end("ROLLBACK")
 
     def _end(self, how: str) -> None:
@@ -113,11 +113,11 @@ class Connection:
             self.execute(how)
 
     def create_function(self, name: str, parameters: int, function: Any, *, deterministic: bool = False) -> None:
-        """A function for statements."""
+        """Register a function for statements."""
         self.driver.create_scalar_function(name, function, parameters, deterministic=deterministic)
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         self.driver.close(force=True)
 
 

@@ -1,4 +1,4 @@
-"""A real Chromium, driven by Playwright; the system's own, none is downloaded."""
+"""A real Chromium, driven by Playwright; it is the system's own, and none is downloaded."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ FLAGS = (
 
 
 def program():
-    """Where Chromium is; None where there is none."""
+    """The path of Chromium, or None."""
     found = next((place for place in PLACES if Path(place).exists()), None)
     return found or shutil.which("chromium")
 
 
 @contextmanager
 def chromium():
-    """A Chromium without a window, and with nobody's profile."""
+    """A headless Chromium without a user profile."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

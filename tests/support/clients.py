@@ -1,4 +1,4 @@
-"""Callers as engines should be: they repeat a callback until it is acknowledged. No tests of their own."""
+"""Clients that behave like correct engines: they repeat a callback until it is acknowledged. No tests."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ SEED = 20260131
 
 
 class Engine(threading.Thread):
-    """One caller, instance after instance.
+    """One client that sends instance after instance.
 
     Args:
-        number: of this one; it decides what it does.
+        number: its number, which determines its behaviour.
         places: (host, port) of the servers; the list may change meanwhile.
         stop: ends it.
         taken: gets (instance, event id, status) for each 2xx.
-        problems: gets (instance, status, body) for all else that is answered, but 503.
+        problems: gets (instance, status, body) for other responses except 503.
         key: the process key of its callbacks.
-        name: what its instances' ids begin with.
+        name: the start of its instances' ids.
         pause: seconds between two callbacks.
-        backing_off: seconds that it waits at most before it repeats one; at first it is quick, as engines are.
+        backing_off: the maximum of the growing delay in seconds before it repeats a callback.
     """
 
     def __init__(self, number, places, *, stop, taken, problems, key, name="", pause=0.0, backing_off=0.0):
@@ -42,7 +42,7 @@ class Engine(threading.Thread):
         self.backing_off = backing_off
 
     def run(self):
-        """Call back, instance after instance."""
+        """Send callbacks, instance after instance."""
         chance = random.Random(SEED + self.number)
         connection, turn = None, self.number
         for number in count():
@@ -76,11 +76,11 @@ class Engine(threading.Thread):
             connection.close()
 
     def rest(self, tried):
-        """Seconds before it calls again, having tried so often."""
+        """The delay in seconds before the next repeat."""
         return min(self.backing_off, 0.005 * 2 ** min(tried, 10))
 
     def call(self, connection, instance, chance):
-        """One callback."""
+        """Send one callback."""
         headers = {"Content-Type": "application/json"}
         if chance.random() < 0.3:
             headers["Prefer"] = "respond-async"
@@ -93,7 +93,7 @@ class Engine(threading.Thread):
 
 @contextmanager
 def calling(places, *, clients, key, name="", pause=0.0, backing_off=0.0):
-    """Engines that call while this lasts; what they were answered: (taken, problems)."""
+    """Engines that send callbacks during this context; yields their responses: (taken, problems)."""
     stop, taken, problems = threading.Event(), [], []
     engines = [
         Engine(
@@ -120,7 +120,7 @@ def calling(places, *, clients, key, name="", pause=0.0, backing_off=0.0):
 
 
 def until_more(taken, count):
-    """Wait until so many more callbacks have been taken; one that came again is still one."""
+    """Wait until `count` more callbacks have been accepted; a repeated one counts once."""
 
     def instances():
         return len({instance for instance, _, _ in list(taken)})

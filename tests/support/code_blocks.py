@@ -1,4 +1,4 @@
-"""The pages of the documentation and the fenced pieces of code in them."""
+"""The pages of the documentation and their code blocks."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def name_of(path):
 
 @dataclass(frozen=True)
 class Block:
-    """A piece of code in a page.
+    """A code block of a page.
 
     Attributes:
-        page: where it stands.
-        line: the number of the line that opens it.
-        language: as it is named; `""` where it is not.
+        page: its page.
+        line: the number of its first line.
+        language: its language; `""` if there is none.
         text: the code.
-        file: the file that it is, where the paragraph before it ends by naming one; else None.
+        file: the file whose name ends the paragraph before it; otherwise None.
     """
 
     page: Path
@@ -52,7 +52,7 @@ class Block:
 
 
 def blocks(page, *languages):
-    """The fenced pieces of code of a page, those of some languages or all."""
+    """The code blocks of a page in some languages or all."""
     text = page.read_text("utf-8")
     found = []
     for match in FENCE.finditer(text):
@@ -71,5 +71,5 @@ def blocks(page, *languages):
 
 
 def prose(page):
-    """A page without its fenced code."""
+    """A page without its code blocks."""
     return FENCE.sub("", page.read_text("utf-8"))

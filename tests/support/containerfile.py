@@ -1,4 +1,4 @@
-"""Reads `docs/deploy/Containerfile`."""
+"""Parse `docs/deploy/Containerfile`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Step(NamedTuple):
     Attributes:
         stage: the number of its stage, from 0.
         word: such as `RUN`.
-        text: what comes after it, on one line.
+        text: the rest on one line.
     """
 
     stage: int
@@ -26,7 +26,7 @@ class Step(NamedTuple):
 
     @property
     def words(self):
-        """Those of an instruction in exec form, which no shell reads; None where it is in another."""
+        """The words of an instruction in exec form, which no shell reads; None for another form."""
         try:
             return json.loads(self.text)
         except ValueError:
@@ -57,6 +57,6 @@ def environment():
 
 
 def health():
-    """The command that says whether it is well, and its times."""
+    """The health check's command and its times."""
     options, _, command = last("HEALTHCHECK").text.partition("CMD ")
     return json.loads(command), dict(re.findall(r"--([a-z-]+)=(\w+)", options))

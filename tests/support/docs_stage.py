@@ -1,7 +1,7 @@
-"""A place where the commands of a page can be run as they stand: a server, a ledger, and programs of the usual names.
+"""An environment for the commands of a page: a server, a ledger, and programs of the usual names.
 
-The only differences from a reader's machine are addresses and paths: the programs in
-`bin/` take `http://127.0.0.1:8080` for this server, and `DELIVERY_ID` for a delivery that is in a state to fit.
+The only differences from a reader's machine are addresses and paths: the programs in `bin/` replace
+`http://127.0.0.1:8080` by this server, and `DELIVERY_ID` by a delivery in a suitable state.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Command:
 
     Attributes:
         line: the number of its first line in the page.
-        text: as it stands, continuation lines included.
+        text: the original text, including continuation lines.
     """
 
     line: int
@@ -153,7 +153,7 @@ class Command:
 
 
 def commands(block: Block) -> list[Command]:
-    """The commands of a block of shell: continued lines, quotes and here-documents kept together."""
+    """The commands of a shell block; continued lines, quotes and here-documents stay together."""
     found: list[Command] = []
     open_ = ""
     start = 0
@@ -175,7 +175,7 @@ def commands(block: Block) -> list[Command]:
 
 
 def _whole(text: str) -> bool:
-    """Whether a shell would run this, rather than ask for more."""
+    """Whether the text is a complete shell command."""
     if text.endswith("\\\n"):
         return False
     if match := re.search(r"<<-?\s*['\"]?(\w+)['\"]?", text):
@@ -191,7 +191,7 @@ class Stage:
         """Make the folder.
 
         Args:
-            folder: one that is not there yet.
+            folder: a folder that does not exist.
             handlers: further plugins, each a file's text by its name.
             settings: further lines at the top of `flowhooks.toml`.
         """
@@ -237,7 +237,7 @@ class Stage:
         raise RuntimeError(said)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """End the server."""
+        """Stop the server."""
         if self._server:
             with self._server as server:
                 server.send_signal(number)
@@ -245,7 +245,7 @@ class Stage:
             self._server = None
 
     def seed(self) -> None:
-        """Have one event 4711 whose delivery is dead, and two whose deliveries are unknown."""
+        """Store an event 4711 with a dead delivery, and two events with unknown deliveries."""
         self._post("4711", {"processDefinitionKey": "contract_approval", "businessKey": "C-2026-17", "fails": True})
         for flow in ("4712", "4713"):
             self._post(flow, {"processDefinitionKey": "hangs"}, Prefer="respond-async")
@@ -258,7 +258,7 @@ class Stage:
         self.start()
 
     def run(self, text: str) -> subprocess.CompletedProcess[str]:
-        """Run one command of a page at a terminal; where it asks, the answer is yes."""
+        """Run one command of a page at a terminal; answer its questions with yes."""
         keyboard, terminal = pty.openpty()
         try:
             os.write(keyboard, b"y\n")

@@ -1,8 +1,7 @@
-"""A disk that remembers in which order it was written to, and what of that is left when its power is cut.
+"""A disk that records the order of its writes, and the possible contents after a loss of power.
 
-`Recorder` stands between SQLite and the real file system and writes down each
-operation. `Disk` takes these one after the other and tells what was synced from what was not, so that one recorded
-run has as many moments at which power may be lost as it had operations.
+`Recorder` is between SQLite and the real file system and records each operation. `Disk` replays the operations and
+distinguishes synced data from other data, so that a recorded run can lose power after each of its operations.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ without an earlier one; all up to one, of which some sectors are there; all."""
 
 
 class Op(NamedTuple):
-    """One operation: `create`, `write`, `truncate`, `sync` or `delete` of a file; or `say`: what happened meanwhile."""
+    """One operation: `create`, `write`, `truncate`, `sync` or `delete` of a file; or `say`: another event."""
 
     what: str
     name: str = ""
@@ -35,7 +34,7 @@ class Op(NamedTuple):
 
 
 class _File(apsw.VFSFile):
-    """A file whose writing is written down. It is not synced, for this machine's power stays on."""
+    """A file whose writes are recorded. It is not synced, because this machine keeps its power."""
 
     def __init__(self, vfs: str, name: Any, flags: list[int], ops: list[Op]) -> None:
         self._ops = ops
@@ -47,22 +46,22 @@ class _File(apsw.VFSFile):
         super().__init__(vfs, name, flags)
 
     def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802 (apsw's name)
-        """Write."""
+        """Write and record."""
         self._ops.append(Op("write", self._name, offset, bytes(data)))
         super().xWrite(data, offset)
 
     def xTruncate(self, newsize: int) -> None:  # noqa: N802 (apsw's name)
-        """Cut off."""
+        """Truncate and record."""
         self._ops.append(Op("truncate", self._name, newsize))
         super().xTruncate(newsize)
 
     def xSync(self, flags: int) -> None:  # noqa: N802 (apsw's name)
-        """The data written so far is durable from now on."""
+        """Record that the data written so far is durable."""
         self._ops.append(Op("sync", self._name))
 
 
 class Recorder(apsw.VFS):
-    """A file system, by its `name`, all of whose writing is written down in `ops`."""
+    """A file system, by its `name`, whose writes are recorded in `ops`."""
 
     def __init__(self) -> None:
         self.name = f"recorder-{uuid.uuid4().hex}"
@@ -70,21 +69,21 @@ class Recorder(apsw.VFS):
         super().__init__(self.name, "")
 
     def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802 (apsw's name)
-        """Open a file; temporary ones, which have no name, are none of ours."""
+        """Open a file; temporary files, which have no name, are not recorded."""
         return _File("", name, flags, self.ops) if name else apsw.VFSFile("", name, flags)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802 (apsw's name)
-        """Delete a file."""
+        """Delete a file and record it."""
         super().xDelete(filename, syncdir)
         self.ops.append(Op("delete", Path(filename).name, int(syncdir)))
 
     def say(self, *said: Any) -> None:
-        """Write down what has happened."""
+        """Record an event."""
         self.ops.append(Op("say", said=said))
 
 
 class _Inode:
-    """A file's bytes: those that are there for good, and what was done since."""
+    """A file's durable bytes, and the later operations."""
 
     def __init__(self) -> None:
         self.sure = bytearray()
@@ -114,7 +113,7 @@ class Disk:
         self._pending: list[tuple[str, _Inode | None]] = []
 
     def do(self, op: Op) -> None:
-        """Take the next operation."""
+        """Apply the next operation."""
         match op.what:
             case "create":
                 self._seen[op.name] = _Inode()
@@ -138,7 +137,7 @@ class Disk:
         self._pending = []
 
     def left(self, way: str, chance: random.Random) -> Iterator[tuple[str, bytes]]:
-        """The files that are there when power comes back; `way` is one of `WAYS`."""
+        """The files when power returns; `way` is one of `WAYS`."""
         names = dict(self._sure)
         many = {"none": 0, "all": len(self._pending)}.get(way, chance.randint(0, len(self._pending)))
         for name, inode in self._pending[:many]:  # folders are written in order

@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts, delays, swallows, or loses one answer, as networks do."""
+"""A TCP proxy that resets, delays or drops data, or loses one reply, as networks do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RESET = struct.pack("ii", 1, 0)
 
 
 class _Line:
-    """One connection, and its other half."""
+    """A connection to the client and its connection to the server."""
 
     def __init__(self, proxy, client):
         self._proxy = proxy
@@ -38,7 +38,7 @@ class _Line:
                 target.shutdown(socket.SHUT_WR)
 
     def _asked(self, data):
-        """Note what the client says, and whether it is the COMMIT whose answer is to be lost."""
+        """Read the client's data, and note a COMMIT whose reply is to be lost."""
         self._said += data
         if COMMIT in data:
             said, self._said = self._said, b""
@@ -46,7 +46,7 @@ class _Line:
         return True
 
     def _answered(self, _data):
-        """Whether an answer goes on its way."""
+        """Whether a reply is forwarded."""
         if not self._losing:
             return True
         # The server has answered, so it has committed.
@@ -55,7 +55,7 @@ class _Line:
         return False
 
     def cut(self):
-        """Reset both halves."""
+        """Reset both connections."""
         for one in (self.client, self.server):
             with contextlib.suppress(OSError):
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
@@ -64,12 +64,12 @@ class _Line:
 
 
 class Proxy:
-    """Between the processes of a test and the port of a server.
+    """A proxy between the processes of a test and the port of a server.
 
     Attributes:
         delay: seconds by which all data is delayed, each way.
-        swallows: whether connections that are made from now on discard all data, without an error.
-        lost: set once the answer has been lost that `lose_answer` asked for.
+        swallows: whether new connections discard all data without an error.
+        lost: set once the reply that `lose_answer` selects has been lost.
     """
 
     def __init__(self, port):
@@ -96,29 +96,29 @@ class Proxy:
                     self._lines.append(line)
 
     def cut(self):
-        """Reset all connections that there are; new ones can be made."""
+        """Reset all existing connections; new ones can be made."""
         lines, self._lines = self._lines, []
         for line in lines:
             line.cut()
 
     def swallow(self):
-        """From now on nothing gets through, on old connections and on new ones, and none of them is closed."""
+        """Discard data on old and new connections without closing them."""
         self.swallows = True
         for line in self._lines:
             line.swallows = True
 
     def heal(self):
-        """New connections work again; what swallowed goes on swallowing."""
+        """Let new connections work; connections that discard data continue to do so."""
         self.swallows = False
         self.delay = 0.0
 
     def lose_answer(self, wanted):
-        """Lose the answer of the next COMMIT of which `wanted`, given all that the transaction said, is true."""
+        """Lose the reply to the next COMMIT for which `wanted`, given the transaction's statements, is true."""
         self.lost.clear()
         self._loses = wanted
 
     def is_lost(self, said):
-        """Whether the answer of a COMMIT is to be lost; of one only."""
+        """Whether the reply to a COMMIT is to be lost; only once."""
         with self._lock:
             if self._loses is None or not self._loses(said):
                 return False
@@ -126,7 +126,7 @@ class Proxy:
             return True
 
     def close(self):
-        """Cut all, and listen no more."""
+        """Reset all connections, and stop listening."""
         self._listener.shutdown(socket.SHUT_RDWR)  # which wakes a thread that waits for it
         self._listener.close()
         self.cut()

@@ -1,11 +1,11 @@
-"""Processes of flowhooks, forked from one that has loaded it, which do as those do that are started.
+"""Processes of flowhooks, forked from a process that has loaded it, which behave like started processes.
 
-Tests start hundreds of them, and of the 0.6 s of processor time that it takes to start one, nearly all goes into
-loading the same modules again. A fork has its own folder, environment, arguments and files, and its own end. Processes
-with options for Python itself, or with a point to be killed at, are started (see `_alike`).
+Tests start hundreds of them. Of the 0.6 s of processor time of a start, almost all is spent loading the same modules
+again. A fork has its own folder, environment, arguments and files, and its own end. Processes with options for Python
+itself or with a failpoint are started (see `_alike`).
 
-Forks do not show, and tests of the start itself have to: whether a module imports all that it needs by
-itself. And those that are forked from the same one have the same seed for hashes.
+Forks do not show whether a module imports everything that it needs. Tests of the start itself must show that. Forks of
+the same process also have the same hash seed.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ OURS = dict(os.environ)
 
 
 def start(command, *, cwd=None, env=None, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, own_session=False):
-    """Start a command of flowhooks, with no input; what `Popen` does, as far as tests ask for it.
+    """Start a flowhooks command without input; the result is like `Popen`, as far as tests need it.
 
     Args:
-        command: its words; what is not `FLOWHOOKS` and its arguments is started in any case.
+        command: its words; a command other than `FLOWHOOKS` and its arguments is always started.
         cwd: its folder; default this process's.
         env: its environment; default this process's.
-        stdout: where its output goes: `DEVNULL`, or a file.
+        stdout: its output: `DEVNULL`, or a file.
         stderr: the same, or `PIPE`, to be read as bytes.
-        own_session: whether it is in a session of its own, which Ctrl-C does not reach.
+        own_session: whether it has a session of its own, which Ctrl-C does not reach.
     """
     env = dict(os.environ) if env is None else env
     if tuple(command[:3]) == FLOWHOOKS and _alike(env):
@@ -61,7 +61,7 @@ def start(command, *, cwd=None, env=None, stdout=subprocess.DEVNULL, stderr=subp
 
 
 def run(command, *, cwd=None, env=None, timeout=60):
-    """Run a command of flowhooks to its end, with no input; its exit code and what it printed by then, as text."""
+    """Run a flowhooks command to its end without input; return its exit code and its output as text."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = start(command, cwd=cwd, env=env, stdout=out, stderr=err)
         try:
@@ -76,17 +76,17 @@ def run(command, *, cwd=None, env=None, timeout=60):
 
 
 def _alike(env):
-    """Whether a fork would find what a process that is started with this environment finds."""
+    """Whether a fork would behave like a process started with this environment."""
     return _to_python(env) == _to_python(OURS)
 
 
 def _to_python(env):
-    """The part of an environment that is read before a fork is made; faulthandler is set up there."""
+    """The part of an environment that is read before a fork; faulthandler is configured there."""
     return {name: it for name, it in env.items() if name.startswith(TO_PYTHON) and name != "PYTHONFAULTHANDLER"}
 
 
 class Forked:
-    """One such process, as `Popen` shows it."""
+    """A forked process with the interface of `Popen`."""
 
     def __init__(self, command, *, cwd, env, stdout, stderr, own_session):
         self.args = command
@@ -108,7 +108,7 @@ class Forked:
         self.pid = self._hear()
 
     def _hear(self):
-        """The next number that its parent sends about it: its id, and then how it has ended."""
+        """The next number that its parent sends about it: its id, then its exit status."""
         said = b""
         while not said.endswith(b"\n"):
             part = self._channel.recv(1)
@@ -117,7 +117,7 @@ class Forked:
         return int(said)
 
     def poll(self):
-        """Its exit code if it has ended; None otherwise."""
+        """Its exit code if it has ended; otherwise None."""
         return self._ended(0)
 
     def _ended(self, within):
@@ -128,23 +128,23 @@ class Forked:
             return self.returncode
 
     def wait(self, timeout=None):
-        """Wait for its end; its exit code."""
+        """Wait for its end, and return its exit code."""
         if self._ended(timeout) is None:
             raise subprocess.TimeoutExpired(self.args, timeout)
         return self.returncode
 
     def send_signal(self, number):
-        """Send it a signal, if it is there."""
+        """Send it a signal, if it exists."""
         if self.poll() is None:
             with suppress(ProcessLookupError):  # it has ended since
                 os.kill(self.pid, number)
 
     def terminate(self):
-        """Ask it to end."""
+        """Send SIGTERM."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self):
-        """End it at once."""
+        """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
 
@@ -165,12 +165,12 @@ class _Stem:
             )
 
     def end(self):
-        """Let it end, as it does by itself once nobody can ask any more."""
+        """Let it end, which it does when no process can send requests."""
         self._control.close()
         self._process.wait()
 
     def ask(self, *files):
-        """Fork a process with the request, the place for the answer, input, output and errors."""
+        """Fork a process with the request, the socket for the answer, input, output and errors."""
         numbers = [one if isinstance(one, int) else one.fileno() for one in files]
         with self._asking:
             socket.send_fds(self._control, [b"!"], numbers)
@@ -193,7 +193,7 @@ ASKED = 5
 
 
 def main(control):
-    """Load all of flowhooks, and fork a process at each request until nobody asks any more."""
+    """Load flowhooks, and fork a process for each request until there are no requesters."""
     flowhooks = import_module("flowhooks")
     for one in pkgutil.walk_packages(flowhooks.__path__, "flowhooks."):
         if one.name not in {
@@ -232,7 +232,7 @@ def main(control):
 
 
 def _tell(told):
-    """Tell of all that have ended."""
+    """Report all processes that have ended."""
     while told:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if not pid:
@@ -247,7 +247,7 @@ def _say(channel, number):
 
 
 def _become(files):
-    """Make of this fork what was asked for; returns the arguments."""
+    """Make this fork what the request describes; return the arguments."""
     request, _, *standard = files
     with os.fdopen(request, "rb") as file:
         wanted = json.load(file)

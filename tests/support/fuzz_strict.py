@@ -1,7 +1,7 @@
 """Fuzz the strict JSON reader: `python tests/support/fuzz_strict.py -max_total_time=600`, with atheris installed.
 
-It runs each input through the checks that `tests/integration/schema/test_strict_json_fuzz.py` runs on thousands that
-hypothesis makes; this looks at which lines an input reaches, and goes on from those that reach new ones.
+It runs the checks that `tests/integration/schema/test_strict_json_fuzz.py` runs on thousands of inputs. It records the
+lines that an input reaches, and continues from inputs that reach new ones.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ WORDS = (
 
 
 def agree(body):
-    """Check that the body is read as RFC 8259 says, or refused where that refuses it, and in no other way.
+    """Check that the body is read as RFC 8259 says, or refused with the right exception.
 
     Raises:
         AssertionError: it is not.
@@ -78,7 +78,7 @@ def same(one, other):
 
 
 def main(arguments):
-    """Fuzz until something is found, or as long as libFuzzer's options say."""
+    """Fuzz until a fault is found, or as long as libFuzzer's options say."""
     import atheris
 
     with atheris.instrument_imports(include=["flowhooks.schema", "json"]):

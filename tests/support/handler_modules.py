@@ -1,4 +1,4 @@
-"""Plugins as their authors have them: modules that can be imported, and work that is done in a database file."""
+"""Plugins as their authors write them: importable modules, whose work is rows of a database file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 
 class World:
-    """The world outside of a plugin: bookings in a SQLite file, in which nothing keeps one from being made twice."""
+    """The outside world of a plugin: bookings in a SQLite file without protection against duplicates."""
 
     def __init__(self, file):
         self.file = file
@@ -21,16 +21,16 @@ class World:
             connection.execute("CREATE TABLE seen (delivery TEXT PRIMARY KEY)")
 
     def open(self):
-        """A connection."""
+        """Open a connection."""
         return closing(sqlite3.connect(self.file, timeout=20))
 
     def book(self, flow):
-        """Make a booking, at once and for ever."""
+        """Make a booking, committed at once."""
         with self.open() as connection, connection:
             connection.execute("INSERT INTO bookings VALUES (?)", (flow,))
 
     def booked(self, event):
-        """How many bookings there are for an event."""
+        """The number of bookings for an event."""
         with self.open() as connection:
             return connection.execute(
                 "SELECT count(*) FROM bookings WHERE flow = ?", (event.flow_instance_id,)
@@ -39,13 +39,13 @@ class World:
 
 @pytest.fixture
 def world(tmp_path):
-    """The world outside of the plugin."""
+    """The outside world of the plugin."""
     return World(tmp_path / "world.db")
 
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """Write a module called `acme_NAME` and import it; it is forgotten at the end."""
+    """Write a module `acme_NAME` and import it; it is removed at the end."""
     monkeypatch.syspath_prepend(str(tmp_path))
     made = []
 

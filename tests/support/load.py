@@ -1,4 +1,4 @@
-"""Servers at one address that are killed one after the other at named points, and what must hold afterwards.
+"""Servers at one address that are killed in turn at failpoints, and the checks afterwards.
 
 It has no tests of its own.
 """
@@ -97,7 +97,7 @@ BY_LOAD = {"accept", "answer", "claim", "attempt", "handler", "settle"}
 
 
 class Siege:
-    """One address under fire, and what was prepared there and asked for."""
+    """One address under load, with its prepared data and requested operations."""
 
     def __init__(self, site):
         self.site = site
@@ -113,7 +113,7 @@ class Siege:
         site.plugin("demo", PLUGIN)
 
     def start(self, at="", times=1):
-        """Start the server again, which is to be killed at a point."""
+        """Start the server again, which will be killed at a point."""
         point = {"test_in_handler": times} if at == "handler" else {"failpoint": f"{at}:{times}"}
         listen = f"{self.address[0]}:{self.address[1]}"
         self.server = self.site.start(
@@ -121,7 +121,7 @@ class Siege:
         )
 
     def until_killed(self, at, times):
-        """Wait for its end, and see that it came where it was meant to."""
+        """Wait for its end, and check that it was killed at the intended point."""
         try:
             self.server.process.wait(WAIT_TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -137,7 +137,7 @@ class Siege:
             gate.unlink()
 
     def post(self, instance, key, **more):
-        """One callback, repeated until it is taken; the event's id."""
+        """Send one callback, repeated until it is accepted; return the event's id."""
         end = time.monotonic() + WAIT_TIMEOUT
         while time.monotonic() < end:
             with contextlib.suppress(OSError, http.client.HTTPException):
@@ -150,7 +150,7 @@ class Siege:
         raise AssertionError(f"{instance} was not taken")
 
     def operate(self, name, *, may_be_done=False, **arguments):
-        """Ask for an operation; the server may be killed by it."""
+        """Request an operation, which may kill the server."""
         after = {}
         with contextlib.suppress(OSError, http.client.HTTPException):
             while True:
@@ -161,7 +161,7 @@ class Siege:
                 after = {"after": answer.json["next"]}
 
     def prepare(self, at, name):
-        """Have what is needed for a point to be reached."""
+        """Prepare the data that a point needs."""
         kind = at.partition(".")[0]
         if kind in self.prepared:
             return
@@ -186,7 +186,7 @@ class Siege:
                 self.prepared[kind] = ids
 
     def act(self, at, kind):
-        """Have a point reached by what an operator does, which will be owed then."""
+        """Reach a point by an operation, which must be completed later."""
         ids = self.prepared.pop(kind, [])
         match kind:
             case "replay" | "reroute":
@@ -209,23 +209,23 @@ class Siege:
         self.owed.append((kind, asked))
 
     def cut_off(self, at, kind, asked):
-        """Ask for what kills the server."""
+        """Request the operation that kills the server."""
         self.operate(kind, **asked)
         self.until_killed(at, 1)
 
     def make_good(self):
-        """Interrupted operations are repeated; those already done are refused, or do nothing."""
+        """Repeat interrupted operations; completed ones are refused or change nothing."""
         for kind, asked in self.owed:
             self.operate(kind, may_be_done=True, **asked)
         self.owed = []
 
     def settled(self, ids):
-        """Those events all of whose deliveries have succeeded."""
+        """The events whose deliveries have all succeeded."""
         with self.site.ledger() as ledger:
             return {one for one in ids if {it.state for it in ledger.delivery_statuses(one)} <= {"succeeded"}}
 
     def kill_at(self, at, times, number, following):
-        """Start a server, kill it at a point, and prepare what the next one needs while it lives."""
+        """Start a server, prepare the next one's data, and kill it at a point."""
         kind = at.partition(".")[0]
         self.start(at, times)
         if kind not in AT_ONCE | BY_LOAD:
@@ -245,7 +245,7 @@ class Siege:
             self.prepared.pop(kind, None)
 
     def checkpoint(self, number):
-        """Have the log grow until SQLite copies it into its file, which nothing else writes, and kill it there."""
+        """Grow the log until SQLite copies it into its file, which nothing else writes, and kill the server then."""
         before = self.site.database.stat().st_mtime_ns
         filling = threading.Thread(target=self.fill, args=(number,), daemon=True)
         filling.start()
@@ -255,7 +255,7 @@ class Siege:
         filling.join(WAIT_TIMEOUT)
 
     def fill(self, number):
-        """Send large callbacks until the server is gone."""
+        """Send large callbacks until the server has exited."""
         with contextlib.suppress(OSError, http.client.HTTPException):
             for count in range(400):
                 instance = f"large-{number}-{count}"
@@ -265,21 +265,21 @@ class Siege:
                     self.told[instance] = answer.event_id
 
     def go_on(self):
-        """After the last kill: a server that lives."""
+        """Start a server that is not killed, after the last kill."""
         self.start()
         self.server.until_logged("server_started")
         self.make_good()
 
 
 class Shared(Siege):
-    """The same where the ledger is shared: what operators do is done by commands, which are killed there themselves."""
+    """The same on a shared ledger: operations are commands, which are killed themselves."""
 
     def start(self, at="", times=1):
-        """Only what the load or the start reaches is for the server."""
+        """Start the server; only points of the load or the start kill it."""
         super().start(at if at.partition(".")[0] in AT_ONCE | BY_LOAD else "", times)
 
     def operate(self, name, *, may_be_done=False, failpoint=None, **arguments):
-        """Give a command; it may be killed at a point."""
+        """Run a command, which may be killed at a point."""
         words = [f"--id={one}" for one in arguments.get("event_filter", {}).get("ids", ())]
         words += ["--note", arguments["note"]] if name == "dismiss" else []
         words = [arguments["delivery_id"], "--did"] if name == "resolve" else words
@@ -292,27 +292,27 @@ class Shared(Siege):
         assert done.returncode <= may_be_done, done
 
     def cut_off(self, at, kind, asked):
-        """Kill the command, and the server too: for what comes next there is to be something to recover."""
+        """Kill the command and the server too, so that the next one has attempts to recover."""
         self.operate(kind, failpoint=at, **asked)
         self.server.kill()
         self.open_gates()
 
 
 def running(ledger, event_id, *, waiting=False):
-    """How many deliveries of an event run, or wait."""
+    """The number of an event's running or waiting deliveries."""
     return sum(
         one.state == "running" or (waiting and one.state == "waiting") for one in ledger.delivery_statuses(event_id)
     )
 
 
 def unfinished(ledger):
-    """How many deliveries wait or run."""
+    """The number of waiting or running deliveries."""
     tally = ledger.count_by_state()
     return tally["waiting"] + tally["running"] + tally["handler_missing"]
 
 
 def besieged(siege, chain):
-    """Kill one server after the other, at (point, time) of `chain`, and check what is left."""
+    """Kill servers in turn at (point, time) of `chain`, and check the result."""
     with calling([siege.address], clients=CLIENTS, key="crash", pause=0.02, backing_off=0.4) as (taken, problems):
         siege.taken = taken
         for number, (at, times) in enumerate(chain):
@@ -324,7 +324,7 @@ def besieged(siege, chain):
 
 
 def history(siege, deliveries):
-    """All that is known of deliveries: how they stand, their attempts, who entered them, and what was asked for."""
+    """All facts about deliveries: states, attempts, entered attempts, and requested operations."""
     site, found = siege.site, []
     with site.ledger() as ledger:
         for one in sorted(deliveries):
@@ -348,7 +348,7 @@ def history(siege, deliveries):
 
 
 def check(siege, taken):
-    """I1, I2 and I3, once nothing moves any more."""
+    """Check I1, I2 and I3 when all work is finished."""
     site = siege.site
     siege.operate("replay", event_filter={"state": "dead"})
     site.until(lambda ledger: not unfinished(ledger))

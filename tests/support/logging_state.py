@@ -1,4 +1,4 @@
-"""A fixture that puts back what configuring the logs changes in a process."""
+"""A fixture that restores a process's logging configuration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flowhooks.observability import logging as logs
 
 @pytest.fixture(autouse=True)
 def logging_kept():
-    """Everything that `logs.configure` changes in this process is put back afterwards."""
+    """Restore everything that `logs.configure` changes in this process."""
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)
     levels = {name: logging.getLogger(name).level for name in logs.LIBRARY_LEVELS}

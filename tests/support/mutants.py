@@ -1,4 +1,4 @@
-"""Put faults into nine modules, one at a time, and say how many of them the tests find; what `make mutants` runs."""
+"""Insert faults into nine modules, one at a time, and count how many the tests find; `make mutants` runs it."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def prepare(module: str) -> Path:
 
 
 def mutmut(folder: Path, *words: str, shown: bool) -> str:
-    """The output of a command of mutmut, if that is not shown as it comes.
+    """The output of a mutmut command, if it is not printed directly.
 
     Raises:
         subprocess.CalledProcessError: it failed.
@@ -97,7 +97,7 @@ def mutmut(folder: Path, *words: str, shown: bool) -> str:
 
 
 def counted(listing: str) -> Counter[str]:
-    """How many mutants came to what, out of what `mutmut results --all` prints."""
+    """The number of mutants with each result, from the output of `mutmut results --all`."""
     return Counter(status for line in listing.splitlines() for _, colon, status in [line.rpartition(": ")] if colon)
 
 
@@ -111,7 +111,7 @@ def row(module: str, of: Counter[str]) -> tuple[str, bool]:
 
 
 def main() -> int:
-    """Run it, and say what came of it: 0 if the tests find enough in every module that was asked for."""
+    """Run it and print the result; return 0 if the tests find enough in every requested module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"some of {', '.join(MODULES)}; default: all")
     parser.add_argument("--at-once", type=int, default=2, help="mutants that are tested at the same time; default 2")

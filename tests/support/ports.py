@@ -1,4 +1,4 @@
-"""Ports for servers that must know theirs before they start."""
+"""Ports for servers whose port must be known before the start."""
 
 from __future__ import annotations
 

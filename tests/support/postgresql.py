@@ -1,6 +1,6 @@
-"""A real PostgreSQL for tests: one server a session, a database of its own for each test.
+"""A real PostgreSQL for tests: one server a session, and a database for each test.
 
-`FLOWHOOKS_TEST_PG_DSN` names a server to use instead, whose user may make databases.
+`FLOWHOOKS_TEST_PG_DSN` names a server to use instead, whose user may create databases.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ STARTS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that runs.
+    """A running server.
 
     Attributes:
-        dsn: how its own database `postgres` is reached.
+        dsn: the connection string of its database `postgres`.
     """
 
     dsn: str
 
     def url(self, database: str) -> str:
-        """A database of it, as a setting says it."""
+        """The URL of one of its databases, in the form of the setting."""
         parts = conninfo_to_dict(self.dsn) | {"dbname": database}
         host, port = str(parts.get("host", "")), parts.get("port", 5432)
         user, password = parts.get("user", "postgres"), parts.get("password", "")
@@ -56,7 +56,7 @@ class Server:
         return f"postgresql://{who}{host}:{port}/{database}"
 
     def make(self, database: str, template: str = "template1") -> str:
-        """Make a database, a copy of `template`; its URL."""
+        """Create a database from `template`, and return its URL."""
         self._run(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(database), sql.Identifier(template)))
         return self.url(database)
 
@@ -71,10 +71,10 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Breakable(Server):
-    """A server of the tests' own, which they may stop, kill and start again. It listens on TCP too, on loopback.
+    """A server that tests may stop, kill and restart. It also listens on TCP, on loopback.
 
     Attributes:
-        port: where it listens.
+        port: its port.
         data: its folder.
         control: runs one of PostgreSQL's programs.
     """
@@ -84,7 +84,7 @@ class Breakable(Server):
     control: Callable[..., None]
 
     def start(self) -> None:
-        """Start it; after a kill, as soon as what its processes shared is free."""
+        """Start it; after a kill, once the shared memory of its processes is free."""
         until = time.monotonic() + STARTS
         while True:
             try:
@@ -97,19 +97,19 @@ class Breakable(Server):
                 return
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop it: `fast` rolls back and writes all down, `immediate` leaves all to the next start."""
+        """Stop it: `fast` rolls back and writes all data, `immediate` leaves recovery to the next start."""
         self.control("pg_ctl", "-D", str(self.data), "-m", mode, "-w", "stop")
 
     def kill(self) -> None:
-        """End its first process as no program can prevent; the others notice, and end."""
+        """Kill its main process; the others notice and exit."""
         os.kill(self._pid(), signal.SIGKILL)
 
     def freeze(self) -> None:
-        """Have each of its processes do nothing at all, until `thaw`."""
+        """Stop each of its processes until `thaw`."""
         self._all(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let them go on."""
+        """Let the processes continue."""
         self._all(signal.SIGCONT)
 
     def _pid(self) -> int:
@@ -124,7 +124,7 @@ class Breakable(Server):
 
 @contextmanager
 def server(options: str = QUICK) -> Iterator[Server]:
-    """A server for as long as the context lasts; `options` are its own, where it is not one that was there before."""
+    """A server while the context lasts; `options` apply unless an existing server is used."""
     if dsn := os.environ.get(DSN):
         yield Server(dsn)
         return
@@ -141,7 +141,7 @@ def server(options: str = QUICK) -> Iterator[Server]:
 
 @contextmanager
 def breakable() -> Iterator[Breakable]:
-    """A server that keeps what it has acknowledged, whatever becomes of its processes."""
+    """A server that keeps acknowledged data when its processes are killed."""
     with tempfile.TemporaryDirectory(prefix="flowhooks-pg-", ignore_cleanup_errors=True) as name:
         data, control = _made(Path(name))
         port = free_port()

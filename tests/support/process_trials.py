@@ -1,4 +1,4 @@
-"""Common parts of trials of broken databases and networks: a plugin, engines that call again, and the final counts."""
+"""Common parts of tests with broken databases and networks: a plugin, engines that repeat, and the final checks."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ STATES = {"waiting", "running", "succeeded", "dead", "unknown", "closed"}
 
 
 class Answered(NamedTuple):
-    """One answer, or none.
+    """One response, or none.
 
     Attributes:
-        instance: of which flow.
-        status: of the answer; 0 if there was none.
-        seconds: that it took.
-        event_id: which event it spoke of.
-        retry_after: when to call again, as the answer said.
+        instance: its flow instance.
+        status: its status; 0 without a response.
+        seconds: its duration.
+        event_id: the event that it names.
+        retry_after: its Retry-After.
     """
 
     instance: str
@@ -67,15 +67,15 @@ class Answered(NamedTuple):
 
 
 class Engines:
-    """Some engines that call back, one flow after the other, and call again until the answer is that it is stored.
+    """Several engines that send callbacks in turn, each repeated until it is stored.
 
     Args:
-        servers: whom they call, in turn.
-        several: how many of them there are.
-        rest: seconds between an answer and the next call.
+        servers: the servers to call, in turn.
+        several: the number of engines.
+        rest: seconds between a response and the next call.
 
     Attributes:
-        answers: every answer so far.
+        answers: every response so far.
     """
 
     def __init__(self, *servers, several=3, rest=0.05):
@@ -121,11 +121,11 @@ class Engines:
         return 200 <= status < 300
 
     def since(self, place):
-        """The answers from a place in `answers` on."""
+        """The responses from an index of `answers` on."""
         return self.answers[place:]
 
     def stop(self):
-        """Let each of them finish its call; returns the event that each flow got."""
+        """Let each engine finish its call; return the event of each instance."""
         self._over.set()
         for thread in self._threads:
             thread.join(120)
@@ -140,32 +140,32 @@ def rows(url, statement):
 
 
 def entered(site):
-    """(instance, attempt, process) of each time that a handler was entered."""
+    """(instance, attempt, process) of each run of a handler."""
     lines = site.journal.read_text().splitlines() if site.journal.exists() else []
     return [(instance, int(attempt), int(pid)) for instance, attempt, pid in map(str.split, lines)]
 
 
 def shut(site, instance):
-    """Have handlers wait for this instance; opened by removing what is returned."""
+    """Make handlers wait for this instance; removing the returned file lets them continue."""
     gate = site.folder / f"shut-{instance}"
     gate.touch()
     return gate
 
 
 def at_rest(url):
-    """Wait until nothing waits or runs any more."""
+    """Wait until no delivery is waiting or running."""
     moving = "SELECT id, state, attempt, due_at FROM deliveries WHERE state IN ('waiting', 'running')"
     until(lambda: not rows(url, moving), poll=0.05, why=lambda: rows(url, moving))
 
 
 def check_books(site, url, told, *, may_be_unknown=False):
-    """Check the invariants once all has come to rest.
+    """Check the invariants when all work is finished.
 
     Args:
-        site: where the processes and the handlers' journal are.
-        url: the database, past whatever is broken.
-        told: the event that each flow got for its stored callback.
-        may_be_unknown: whether a process ended in the middle of something.
+        site: the folder with the processes and the handlers' journal.
+        url: the database, without the broken proxy or server.
+        told: the event that each instance got for its stored callback.
+        may_be_unknown: whether a process was killed while a handler ran.
     """
     at_rest(url)
     # I1: whatever a 2xx said to be stored is stored, once.

@@ -1,4 +1,4 @@
-"""Bytes to a server, and the answers that come back as bytes, each read whole and held to the contract; no tests."""
+"""Send bytes to a server and parse the responses, each complete and checked against the contract; no tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BODILESS = re.compile(rb"HEAD [!-~]+ HTTP/1\.[01]\r\n")
 
 
 class Answer(NamedTuple):
-    """One answer as it came."""
+    """One response as it was received."""
 
     status: int
     headers: dict[str, str]
@@ -29,14 +29,14 @@ class Answer(NamedTuple):
 
 
 def answers(came, *, to=b""):
-    """The answers in some bytes, which must be whole, each an answer of the contract.
+    """The responses in some bytes, which must be complete and follow the contract.
 
     Args:
-        came: all that came until the server closed.
-        to: what was sent; if that begins as a request with HEAD does, the first answer has no body.
+        came: all bytes received until the server closed.
+        to: the sent bytes; if they begin with a HEAD request, the first response has no body.
 
     Raises:
-        AssertionError: an answer is cut off, or is none of the contract.
+        AssertionError: a response is incomplete or violates the contract.
     """
     found = []
     while came:
@@ -60,7 +60,7 @@ def answers(came, *, to=b""):
 
 
 def check(answer):
-    """Check that an answer is a success or the envelope of an error, and shows nothing of the server's inside.
+    """Check that a response is a success or an error envelope, and reveals nothing internal.
 
     Raises:
         AssertionError: it is neither, or does.
@@ -79,10 +79,10 @@ def check(answer):
 
 
 def exchange(place, sent, *, timeout=15.0):
-    """Send bytes on a connection of their own; all that comes back until the server closes.
+    """Send bytes on a new connection; return all bytes until the server closes.
 
     Raises:
-        TimeoutError: the server neither closes nor sends for so long.
+        TimeoutError: the server neither closes nor sends for this long.
     """
     with socket.create_connection(place, timeout=timeout) as connection:
         parts = []
@@ -96,7 +96,7 @@ def exchange(place, sent, *, timeout=15.0):
 
 
 def hang_up(place, sent, *, reset=False):
-    """Send bytes on a connection of their own, and go away without reading; `reset` without a farewell, too."""
+    """Send bytes on a new connection, and disconnect without reading; with `reset` by a TCP reset."""
     with socket.create_connection(place, timeout=15.0) as connection:
         connection.sendall(sent)
         if reset:

@@ -1,4 +1,4 @@
-"""JSON read a second time, character by character as RFC 8259 has it, to compare with; no tests of its own."""
+"""An independent JSON reader, character by character from RFC 8259, to compare with; no tests."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _LITERALS = (("null", None), ("true", True), ("false", False))
 
 
 class NotTaken(Exception):
-    """It is no JSON, or none that flowhooks says that it takes."""
+    """The text is no JSON, or JSON that flowhooks documents as refused."""
 
 
 def call_back(body):
-    """The body of a callback: an object, without its nulls, whole numbers below 2**53 being whole.
+    """The body of a callback: an object without its nulls, with integers below 2**53.
 
     Raises:
         NotTaken: it breaks a rule of docs/reference/http.md about bodies.
@@ -35,25 +35,25 @@ def call_back(body):
 
 
 class _Reader:
-    """Reads a text from its beginning to wherever it is at."""
+    """Reads a text from its beginning to the current position."""
 
     def __init__(self, text):
         self.text = text
         self.at = 0
 
     def space(self):
-        """Go over white space, of which JSON has four."""
+        """Skip white space, of which JSON has four characters."""
         while self.text[self.at : self.at + 1] in {" ", "\t", "\n", "\r"}:
             self.at += 1
 
     def next(self):
-        """The character that is next."""
+        """The next character."""
         if self.at == len(self.text):
             raise NotTaken
         return self.text[self.at]
 
     def take(self, character):
-        """Go over a character that has to be next."""
+        """Skip a character that must be next."""
         if self.next() != character:
             raise NotTaken
         self.at += 1
@@ -75,7 +75,7 @@ class _Reader:
         return self.number()
 
     def object(self, depth):
-        """An object of members that differ in their names."""
+        """An object of members with different names."""
         found, names = {}, set()
         for _ in self.parts("{", "}", depth):
             self.space()
@@ -95,7 +95,7 @@ class _Reader:
         return [self.value(depth) for _ in self.parts("[", "]", depth)]
 
     def parts(self, opens, closes, depth):
-        """Whatever stands between two brackets, each part to be read in its turn."""
+        """The parts between two brackets, each to be read in turn."""
         if depth > DEEPEST:
             raise NotTaken
         self.take(opens)

@@ -1,6 +1,6 @@
-"""Renews the documentation's pictures of the console: `.venv/bin/python tests/support/screenshots.py`.
+"""Make the documentation's pictures of the console: `.venv/bin/python tests/support/screenshots.py`.
 
-Everything in them comes from a server of their own with example plugins, whose ledger is thrown away afterwards.
+All content comes from a server with example plugins, whose ledger is deleted afterwards.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ def handlers():
 
 
 def plugins(clock):
-    """Plugins of a company that has contracts, leave and a payroll that is broken."""
+    """Plugins of a company with contracts, leave and a broken payroll."""
 
     @handler(process_key="contract_approval", retry=Retry(attempts=5))
     def archive_contract(event):
-        """Move the signed contract into the archive."""
+        """Archive the signed contract."""
         clock.advance(0.02 + len(event.business_key) * 0.004 + int(event.flow_instance_id) % 7 * 0.03)
         if int(event.flow_instance_id) % 13 == 0:
             raise Reject(f"contract {event.business_key} has no signature")
@@ -75,11 +75,11 @@ def plugins(clock):
 
     @handler(callback_class="com.example.Retired", name="old_books")
     def old_books(event):
-        """Kept until the last of the old flows has ended."""
+        """A handler that stays until the last old process has ended."""
 
     @handler(every=True, name="count")
     def count(event):
-        """Count what comes."""
+        """Count the events."""
         clock.advance(0.001)
 
     # As a file of an operator's would show in a traceback.
@@ -95,7 +95,7 @@ def plugins(clock):
 
 
 def fill(app, clock):
-    """Have an hour of a working day pass."""
+    """Send the callbacks of an hour of a working day."""
 
     def take(instance, **body):
         call_back = Callback(
@@ -116,7 +116,7 @@ def fill(app, clock):
 
 
 def refuse(app, clock):
-    """Requests that a callback listener rejects on such a day."""
+    """Send requests that a callback listener rejects on such a day."""
     for instance, status, key, named in (
         ("4711", 400, "body_not_json", {"line": 1, "column": 27}),
         ("4712", 422, "path_id", {}),
@@ -132,7 +132,7 @@ def refuse(app, clock):
 
 
 def operate(app):
-    """Actions of an operator on such a day."""
+    """Make the changes of an operator on such a day."""
     desk = replace(app.operation_context, by=Actor("li.wei", "console"))
     dead = [one.event.id for one in app.ledger.find(EventFilter(state="dead"), limit=3)]
     parked = [one.event.id for one in app.ledger.find(EventFilter(state="parked"), limit=1)]
@@ -159,7 +159,7 @@ def _alerts(app):
 
 
 def leads(app, page, path, address):
-    """Open what a picture shows."""
+    """Open the object that a picture shows."""
     dead = app.ledger.find(EventFilter(state="dead"), limit=1)[0].event.id
     root = f"http://{address}/console"
     if path == "AGAIN":
@@ -179,13 +179,13 @@ def leads(app, page, path, address):
 
 
 def operated(app):
-    """The same company's settings, with somebody who logs in."""
+    """The same company's settings, with an operator who logs in."""
     password = hash_password("correct horse battery staple")
     return replace(app.settings, operators={"li": OperatorSettings(role="operate", password=password)})
 
 
 def main():
-    """Make them all."""
+    """Make all pictures."""
     clock = ManualClock()
     clock.advance(days=300, hours=9)
     FOLDER.mkdir(exist_ok=True)

@@ -72,7 +72,7 @@ def siblings(package: Path = PACKAGE) -> list[str]:
 
 
 def class_names_used_twice(trees: Iterable[ast.Module]) -> list[str]:
-    """Names of classes that more than one class has; those that begin with `_` count, too."""
+    """Names of several classes, including those that begin with `_`."""
     names = Counter(node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
     return sorted(name for name, times in names.items() if times > 1)
 
@@ -85,7 +85,7 @@ def docstrings(tree: ast.Module) -> Iterator[str]:
 
 
 def vague_variables(tree: ast.Module) -> list[tuple[int, str]]:
-    """Each variable and parameter whose name is vague, by the line that binds it."""
+    """Each variable and parameter with a vague name, by the line that binds it."""
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in VAGUE_NAMES:
@@ -96,7 +96,7 @@ def vague_variables(tree: ast.Module) -> list[tuple[int, str]]:
 
 
 def has_logic(tree: ast.Module) -> bool:
-    """Whether an `__init__.py` does more than to import names, to list them, and to load them when they are needed."""
+    """Whether an `__init__.py` does more than import names, list them, and load them on demand."""
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name in {"__getattr__", "__dir__"}:
             continue
@@ -106,7 +106,7 @@ def has_logic(tree: ast.Module) -> bool:
 
 
 def docstring_and_comment_lines(text: str, tree: ast.Module) -> tuple[int, int]:
-    """How many lines are docstrings, and how many have a comment."""
+    """The number of lines of docstrings, and of lines with a comment."""
     docs = 0
     for node in ast.walk(tree):
         body = getattr(node, "body", None)

@@ -1,4 +1,4 @@
-"""An engine that calls back all the time, and one port in front of several servers."""
+"""An engine that sends callbacks continuously, and one port in front of several servers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Balancer:
-    """One port in front of several servers: each connection goes to the next of them."""
+    """One port in front of several servers: each connection goes to the next one."""
 
     def __init__(self, servers: Sequence[tuple[str, int]]) -> None:
         self._next = itertools.cycle(servers)
@@ -27,7 +27,7 @@ class Balancer:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """Take no more connections."""
+        """Accept no more connections."""
         self._listener.close()
 
     def _accept(self) -> None:
@@ -53,14 +53,14 @@ def _pass_on(one: socket.socket, other: socket.socket) -> None:
 
 @dataclass(slots=True)
 class Flow:
-    """Callbacks that an engine sends, and how they were answered.
+    """Callbacks of an engine, and their responses.
 
     Attributes:
-        place: where they go.
-        bodies: what they carry, in turn.
-        a_second: how many are sent a second.
-        answered: how many were answered with each status; 0 is none at all.
-        sent: how many were sent.
+        place: the address.
+        bodies: their bodies, in turn.
+        a_second: the number sent per second.
+        answered: the number of responses by status; 0 is no response.
+        sent: the number sent.
     """
 
     place: tuple[str, int]
@@ -77,7 +77,7 @@ class Flow:
         threading.Thread(target=self._send, daemon=True).start()
 
     def stop(self) -> None:
-        """Send no more, and wait for the answers to what was sent."""
+        """Send no more, and wait for the responses."""
         self._over.set()
         self._pool.shutdown()
 

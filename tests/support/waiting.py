@@ -1,4 +1,4 @@
-"""The one way in which tests wait for something that happens later."""
+"""The only way in which tests wait for a later event."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def until(
 
 
 def until_refused(place: tuple[str, int]) -> None:
-    """Wait until nobody listens at `place` (host, port): a process logs that it stops before it closes its sockets."""
+    """Wait until no process listens at `place` (host, port): a stop is logged before the sockets are closed."""
 
     def refuses() -> bool:
         try:
