@@ -12,6 +12,13 @@ _PORT: Final = re.compile(r"[0-9]{1,5}")
 _HOST: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]*)(\.[A-Za-z0-9_-]+)*")
 _ZONED: Final = re.compile(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]{1,32})?")
 _NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
+_POSTGRESQL: Final = re.compile(
+    r"postgres(?:ql)?://"
+    r"(?:[^:/]*(?::[^@]*)?@)?"  # user and password, as SQLAlchemy reads them: a password may contain a slash
+    r"(?P<host>\[[^\]/?@]*\]|[^\[\]:/?@]*)"
+    r"(?::(?P<port>[0-9]{1,5}))?"
+    r"(?P<rest>[/?].*)?"
+)
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -74,10 +81,10 @@ def database_url(database: str) -> str:
     """Return the SQLAlchemy URL of a database given as a path, as `sqlite:///path` or as `postgresql://…`.
 
     Args:
-        database: a path, in which `~` is the home folder, or a URL, which is returned unchanged.
+        database: a path, in which `~` is the home folder, or a URL.
 
     Returns:
-        The URL; a path becomes absolute and is percent-encoded.
+        The URL. A path becomes absolute and is percent-encoded; `postgres://` becomes `postgresql://`.
 
     Raises:
         ValueError: the text is neither. The message says why, and does not repeat the text, which may hold a password.
@@ -95,13 +102,32 @@ def database_url(database: str) -> str:
     if scheme := _SCHEME.match(database):
         if scheme.group(1) == "sqlite":
             raise ValueError("write three slashes and the path: sqlite:///path")
-        if scheme.group(1) != "postgresql":
+        if scheme.group(1) not in {"postgresql", "postgres"}:
             raise ValueError(
                 f"{scheme.group(1)}:// is not supported: use sqlite:///path or postgresql://user@host/name"
             )
-        return database
+        _check_postgresql(database)
+        return f"postgresql://{database[scheme.end() :]}"
     try:
         path = Path(database).expanduser()
     except RuntimeError:
         raise ValueError("'~' cannot be expanded: there is no home folder") from None
     return "sqlite:///" + quote(str(path.absolute()))
+
+
+def _check_postgresql(url: str) -> None:
+    """Check the parts of a URL that later would fail with an error about something else.
+
+    Raises:
+        ValueError: the message does not repeat the URL.
+    """
+    match = _POSTGRESQL.fullmatch(url)
+    if not match or not 0 < int(match["port"] or 5432) <= 65535:  # noqa: PLR2004 (16 bits)
+        raise ValueError(
+            "write postgresql://user@host:port/name, with a port from 1 to 65535, an IPv6 address in brackets, and %40 "
+            "for each @ of the user name or password, %3A for each :, %2F for each /"
+        )
+    if match["host"].startswith("["):
+        _ip(match["host"][1:-1], 6)
+    if "%00" in url:
+        raise ValueError("it must not contain %00")

@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
-from flowhooks.errors import LedgerUnusable
+from flowhooks.errors import LedgerUnusable, SettingsError
 from flowhooks.text import one_line
 
 if TYPE_CHECKING:
@@ -66,6 +66,10 @@ def open_engine(
             flowhooks itself writes with.
         statement_timeout: seconds after which a connection is closed if a statement is not answered; default: never.
             SQLite ignores it.
+
+    Raises:
+        LedgerUnusable: the driver of PostgreSQL is not installed.
+        SettingsError: the URL has an option that cannot be used.
     """
     parsed = make_url(url)
     pool: dict[str, Any] = {"poolclass": QueuePool, "pool_timeout": BUSY_SECONDS}
@@ -98,16 +102,21 @@ def _open_postgresql(
             options += " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
     else:
         options += " -c default_transaction_read_only=on"
-    keepalive = timeouts.keepalive_options(url.set(drivername=POSTGRESQL).render_as_string(hide_password=False))
-    engine = create_engine(
-        url.set(drivername="postgresql+psycopg"),
-        isolation_level="READ COMMITTED" if writing else "REPEATABLE READ",
-        pool_pre_ping=not writing,
-        hide_parameters=True,  # also in the errors of handlers, which are sent to the workflow engine
-        connect_args=keepalive
-        | {"connect_timeout": int(BUSY_SECONDS), "options": options, "application_name": "flowhooks"},
-        **pool,
-    )
+    try:
+        keepalive = timeouts.keepalive_options(url.set(drivername=POSTGRESQL).render_as_string(hide_password=False))
+        engine = create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            isolation_level="READ COMMITTED" if writing else "REPEATABLE READ",
+            pool_pre_ping=not writing,
+            hide_parameters=True,  # also in the errors of handlers, which are sent to the workflow engine
+            connect_args=keepalive
+            | {"connect_timeout": int(BUSY_SECONDS), "options": options, "application_name": "flowhooks"},
+            **pool,
+        )
+    except (ArgumentError, ValueError) as error:
+        raise SettingsError(
+            f"database: an option after the ? of the URL cannot be used: {one_line(str(error))}"
+        ) from None
     timeouts.install(engine, statement_timeout=statement_timeout, ping_timeout=BUSY_SECONDS)
     return engine
 
@@ -260,7 +269,10 @@ def error_text(error: SQLAlchemyError) -> str:
     """Return the text of a database error, in one line and without the statement."""
     if isinstance(error, PoolTimeout):
         return f"no connection to it was free within {BUSY_SECONDS:g} seconds"
-    return one_line(str(getattr(error, "orig", None) or type(error).__name__))
+    text = str(getattr(error, "orig", None) or type(error).__name__)
+    # The lines of libpq's messages are sentences without a full stop.
+    *first, last = [one_line(line) for line in text.splitlines() if line.strip()] or [""]
+    return " ".join([*(line if line[-1] in ".:;,?!" else f"{line}." for line in first), last])
 
 
 def remedy(error: str) -> str:

@@ -133,8 +133,17 @@ def install(engine: Engine, *, statement_timeout: float | None, ping_timeout: fl
 
 
 def keepalive_options(url: str) -> dict[str, str]:
-    """Return the keepalive options of a connection, except those that the URL sets itself."""
-    url_options = conninfo_to_dict(url)
+    """Return the keepalive options of a connection, except those that the URL sets itself.
+
+    Raises:
+        ValueError: the URL has an option that the driver does not know.
+    """
+    try:
+        url_options = conninfo_to_dict(url)
+    except psycopg.ProgrammingError as error:
+        # Other messages of libpq may repeat a part of the URL with the password.
+        text = str(error)
+        raise ValueError(text if text.startswith("invalid URI query parameter") else "PostgreSQL refuses it") from None
     return {name: value for name, value in _KEEPALIVE_OPTIONS.items() if name not in url_options}
 
 

@@ -58,7 +58,7 @@ def upgrade(engine: Engine) -> tuple[str | None, str]:
             hit("migrate.committed")
         database.enable_wal(engine)
     except (OperationalError, DatabaseError) as error:
-        raise LedgerUnusable(str(error.orig)) from None
+        raise LedgerUnusable(database.error_text(error)) from None
     return before, HEAD
 
 

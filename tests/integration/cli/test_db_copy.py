@@ -49,7 +49,7 @@ def test_json(asked, source, tmp_path):
         (("a.db", "b.db", f"postgresql://u:{PASSWORD}@h/c"), "Give two databases"),
         (("a.db", "./a.db"), "the same database"),
         (("postgresql://u@h/c", f"postgresql://other:{PASSWORD}@h:5432/c"), "the same database"),
-        (("a.db", f"postgresql://u:{PASSWORD}@h:port/c"), "not a database URL"),
+        (("a.db", f"postgresql://u:{PASSWORD}@h:port/c"), "with a port from 1 to 65535"),
         (("a.db", f"mysql://u:{PASSWORD}@h/c"), "mysql:// is not supported"),
         (("sqlite://a.db", "b.db"), "three slashes"),
         ((":memory:", "b.db"), "a ledger in memory"),

@@ -112,10 +112,29 @@ def test_home_folder():
     assert make_url(url).database == str(Path.home() / "flowhooks.db")
 
 
-@pytest.mark.parametrize("url", ["sqlite:///flowhooks.db", "sqlite:////var/lib/flowhooks.db"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///flowhooks.db",
+        "sqlite:////var/lib/flowhooks.db",
+        "postgresql://",
+        "postgresql:///flows?host=/run/postgresql",
+        "postgresql://db/flows",
+        "postgresql://user@server:p/w@db:5432/flows?sslmode=require",
+        "postgresql://user@[::1]:5432/flows",
+        "postgresql://[fe80::1%eth0]",
+    ],
+)
 def test_urls_stay(url):
-    """A URL of SQLite is used as it is."""
+    """A URL is used as it is."""
     assert settings.database_url(settings.Settings(database=url)) == url
+
+
+def test_postgres_is_a_name_of_postgresql():
+    """The scheme of hosting providers names the same database."""
+    url = settings.database_url(settings.Settings(database="postgres://user:p%40w@db:5433/flows"))
+
+    assert url == "postgresql://user:p%40w@db:5433/flows"
 
 
 @pytest.mark.parametrize(
@@ -123,6 +142,24 @@ def test_urls_stay(url):
     [
         ("mysql://user:hidden@db/flows", "mysql:// is not supported"),
         ("postgresql+psycopg://user:hidden@db/flows", r"postgresql\+psycopg:// is not supported"),
+        (
+            "postgresql://user:hidden@db:notaport/flows",
+            "write postgresql://user@host:port/name, with a port from 1 to 65535",
+        ),
+        ("postgresql://user:hidden@db:/flows", "write postgresql://user@host:port/name, with a port from 1 to 65535"),
+        (
+            "postgresql://user:hidden@db:65536/flows",
+            "write postgresql://user@host:port/name, with a port from 1 to 65535",
+        ),
+        (
+            "postgresql://user:hidden@db:5432,other:5432/flows",
+            "write postgresql://user@host:port/name, with a port from 1 to 65535",
+        ),
+        ("postgresql://[::hidden", "write .*, an IPv6 address in brackets"),
+        ("postgresql://user:hidden@[::1/flows", "write .*, an IPv6 address in brackets"),
+        ("postgresql://user:hidden@[localhost]/flows", "the host is not an IPv6 address"),
+        ("postgresql://user:p@hidden@db/flows", "write .* %40 for each @"),
+        ("postgresql://user:hidden%00@db/flows", "it must not contain %00"),
         ("SQLITE:///hidden.db", "SQLITE:// is not supported"),
         ("file://hidden.db", "file:// is not supported"),
         ("sqlite://hidden.db", "three slashes"),

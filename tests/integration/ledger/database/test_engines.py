@@ -9,6 +9,7 @@ from sqlalchemy import Integer, Text, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError
 
+from flowhooks.errors import SettingsError
 from flowhooks.ledger import database
 from flowhooks.ledger.tables import attempts
 
@@ -169,3 +170,33 @@ def test_an_url_that_cannot_be_read_is_told_from_one_that_can():
     assert database.is_readable("postgresql://u:secret@h:5432/a")
     assert not database.is_readable("postgresql://u:secret@h:port/a")
     assert not database.is_readable("postgresql:")
+
+
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        ("foo=hidden", 'invalid URI query parameter: "foo"'),
+        ("port=zz", "non-integer port"),
+        ("host=a&host=b&port=1&port=2&port=3", ""),
+    ],
+)
+def test_an_option_of_the_url_that_cannot_be_used(option, why):
+    """It is one error of the settings, which names the option and not the password."""
+    with pytest.raises(SettingsError, match=r"^database: an option after the ") as caught:
+        database.open_engine(f"postgresql://user:hidden@127.0.0.1:1/flows?{option}", writing=False)
+
+    assert "of the URL cannot be used: " in str(caught.value)
+    assert why in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert "hidden" not in str(caught.value)
+
+
+def test_lines_of_an_error_are_sentences():
+    """The lines of libpq's messages become one line with a full stop between them."""
+    reading = database.open_engine("postgresql://user:hidden@127.0.0.1:1/flows", writing=False)
+    with pytest.raises(OperationalError) as caught:
+        reading.connect()
+
+    text = database.error_text(caught.value)
+    assert "Connection refused. Is the server running on that host" in text
+    assert "\n" not in text
