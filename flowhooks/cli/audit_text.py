@@ -38,17 +38,15 @@ def describe(entry: AuditEntry) -> str:
         text = None
     if text is None:
         return f"{entry.action} {json.dumps(detail, ensure_ascii=False)}"
+    if after := detail.get("after"):  # it was stopped there, or the rest needed no change
+        text += f", up to event {after}"
     if not entry.target and (filter_text := _filter_text(detail.get("event_filter"))):
         text += f" ({filter_text})"
     return f"{text}: {note}" if (note := detail.get("note")) else text
 
 
 def _replayed(detail: Mapping[str, Any]) -> str:
-    text = f"ran {_deliveries_text(detail)} again"
-    if not detail["again"]:
-        return text
-    after = f", up to event {after}" if (after := detail.get("after")) else ""
-    return f"{text}, including succeeded ones{after}"
+    return f"ran {_deliveries_text(detail)} again{', including succeeded ones' if detail['again'] else ''}"
 
 
 def _resolved(detail: Mapping[str, Any]) -> str:

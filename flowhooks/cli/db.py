@@ -23,7 +23,7 @@ from flowhooks.ledger.reader import Reader
 from flowhooks.ledger.upgrade import upgrade
 from flowhooks.operations import copy
 from flowhooks.operations.backup import backup
-from flowhooks.operations.purge import cutoffs_from_filter
+from flowhooks.operations.purge import MAX_DUTY_CYCLE, cutoffs_from_filter
 from flowhooks.settings import addresses, database_url
 
 if TYPE_CHECKING:
@@ -286,7 +286,11 @@ def _purge(settings: Settings, event_filter: EventFilter, *, dry_run: bool) -> d
     arguments = {"event_filter": event_filter.to_json(), "dry_run": dry_run}
     try:
         return operations_client.run_operation(
-            settings, "purge", arguments, progress=("check" if dry_run else "purge", total)
+            settings,
+            "purge",
+            arguments,
+            progress=("check" if dry_run else "purge", total),
+            duty_cycle=1.0 if dry_run else MAX_DUTY_CYCLE,
         )
     except operations_client.OperationStopped as stopped:
         so_far = f" Done so far: {_result_text(stopped.done)}" if stopped.done else ""

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, cast
@@ -103,6 +104,7 @@ def run_operation(
     *,
     progress: tuple[str, Callable[[], int]] | None = None,
     level: str = "warning",
+    duty_cycle: float = 1.0,
 ) -> dict[str, Any]:
     """Run an operation page by page, and add up the results of the pages.
 
@@ -112,6 +114,7 @@ def run_operation(
         arguments: arguments as JSON values.
         progress: title of the progress bar, and a function that counts the events to examine.
         level: minimum log level, if the operation runs in this process.
+        duty_cycle: maximum share of time that the pages take; between them, callbacks have the rest.
 
     Returns:
         The result of the operation, with numbers added up, and `server`: whether a server ran it, or other processes
@@ -129,7 +132,9 @@ def run_operation(
     ):
         what, total = progress or (name, lambda: 0)
         with output.progress_bar(what, total) as advance:
-            return _run_pages(call, name, arguments, interruptible, advance) | {"server": by_server}
+            return _run_pages(call, name, arguments, interruptible, advance, duty_cycle=duty_cycle) | {
+                "server": by_server
+            }
 
 
 def _run_pages(
@@ -138,10 +143,13 @@ def _run_pages(
     arguments: Mapping[str, Any],
     interruptible: _InterruptHandler,
     advance: Callable[[int], None],
+    *,
+    duty_cycle: float,
 ) -> dict[str, Any]:
     done: dict[str, Any] = {}
     after = str(arguments.get("after", ""))
     while True:
+        started_at = time.monotonic()
         try:
             page = call(name, {**arguments, "after": after} if after else arguments)
         except (FlowhooksError, KeyboardInterrupt) as error:
@@ -157,6 +165,7 @@ def _run_pages(
             return done
         if interruptible.requested:
             raise OperationStopped("interrupted", done=done, after=after, interrupted=True)
+        time.sleep((time.monotonic() - started_at) * (1 / duty_cycle - 1))
 
 
 def _add_up(before: Any, value: Any) -> Any:

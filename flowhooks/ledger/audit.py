@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
+from flowhooks.clock import SECOND, id_lower_bound
 from flowhooks.ledger.tables import audit_log
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, RowMapping
 
     from flowhooks.ledger.transaction import WriteTransaction
+
+CONTINUED_WITHIN: Final = 24 * 3600 * SECOND
+"""Microseconds within which an operation that stopped can be continued in the same entry."""
+MAX_COMPARED: Final = 20
+"""Maximum number of entries among which the previous pages of an operation are searched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +47,53 @@ class AuditEntry:
     detail: Mapping[str, Any]
 
 
-def record(transaction: WriteTransaction, entry: AuditEntry) -> None:
-    """Store an entry in the transaction of the action, so that either both or neither are stored."""
-    detail = json.dumps(entry.detail, ensure_ascii=False)
-    transaction.connection.execute(insert(audit_log).values(asdict(entry) | {"detail": detail}))
+def record(transaction: WriteTransaction, entry: AuditEntry, *, after: str = "", next_page: str = "") -> None:
+    """Store an entry in the transaction of the action, so that either both or neither are stored.
+
+    An operation on many events changes one page of them per transaction. All its pages share one entry: its numbers are
+    the sums, and its `after` is where the next page starts.
+
+    Args:
+        transaction: the open transaction.
+        entry: the entry.
+        after: where the page starts; `""` for the first page.
+        next_page: where the next page starts; `""` for the last page.
+    """
+    detail = {**entry.detail, **({"after": next_page} if next_page else {})}
+    if after and (previous := _previous_pages(transaction, entry, after)) is not None:
+        sums = {name: previous.detail[name] + value for name, value in entry.detail.items() if type(value) is int}
+        target = entry.target if entry.target == previous.target else ""
+        transaction.connection.execute(
+            update(audit_log)
+            .where(audit_log.c.id == previous.id)
+            .values(target=target, detail=json.dumps(detail | sums, ensure_ascii=False))
+        )
+        return
+    values = asdict(entry) | {"detail": json.dumps(detail, ensure_ascii=False)}
+    transaction.connection.execute(insert(audit_log).values(values))
+
+
+def _previous_pages(transaction: WriteTransaction, entry: AuditEntry, after: str) -> AuditEntry | None:
+    """Return the entry of the previous pages: the same operator asked for the same, and it has not come further."""
+    query = (
+        select(audit_log)
+        .where(
+            audit_log.c.id >= id_lower_bound(entry.at - CONTINUED_WITHIN),
+            audit_log.c.actor == entry.actor,
+            audit_log.c.interface == entry.interface,
+            audit_log.c.action == entry.action,
+        )
+        .order_by(audit_log.c.id.desc())
+        .limit(MAX_COMPARED)
+    )
+    for stored in map(_to_entry, transaction.connection.execute(query).mappings()):
+        if _arguments(stored) == _arguments(entry) and "" < stored.detail.get("after", "") <= after:
+            return stored
+    return None
+
+
+def _arguments(entry: AuditEntry) -> dict[str, Any]:
+    return {name: value for name, value in entry.detail.items() if type(value) is not int and name != "after"}
 
 
 def entries(connection: Connection, *, limit: int, before: str = "", target: str | None = None) -> list[AuditEntry]:
@@ -61,5 +110,8 @@ def entries(connection: Connection, *, limit: int, before: str = "", target: str
         query = query.where(audit_log.c.id < before)
     if target is not None:
         query = query.where(audit_log.c.target == target)
-    rows = connection.execute(query).mappings()
-    return [AuditEntry(**{**row, "detail": json.loads(row["detail"])}) for row in rows]
+    return [_to_entry(row) for row in connection.execute(query).mappings()]
+
+
+def _to_entry(row: RowMapping) -> AuditEntry:
+    return AuditEntry(**{**row, "detail": json.loads(row["detail"])})

@@ -37,11 +37,15 @@ class AuditRecord(NamedTuple):
         action: name of the operation.
         target: id of the event, handler or alert concerned; `""` if there are several.
         detail: arguments and results of the operation, as JSON values.
+        after: where the page of events starts; `""` for the first page.
+        next_page: where the next page starts; `""` for the last page.
     """
 
     action: str
     target: str
     detail: Mapping[str, Any]
+    after: str = ""
+    next_page: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,14 +81,17 @@ class OperationContext:
         def changed(transaction: WriteTransaction) -> T:
             result = write(transaction)
             if result and self.by is not None:
+                made = audit_record(result)
                 entry = audit.AuditEntry(
                     id=self.clock.new_id(),
                     at=self.clock.now(),
                     actor=self.by.name,
                     interface=self.by.interface,
-                    **audit_record(result)._asdict(),
+                    action=made.action,
+                    target=made.target,
+                    detail=made.detail,
                 )
-                audit.record(transaction, entry)
+                audit.record(transaction, entry, after=made.after, next_page=made.next_page)
             return result
 
         return self.ledger.write(changed)

@@ -72,6 +72,7 @@ def dismiss(
         for stored in page
         if stored.state == "parked"
     ]
+    next_page = page[-1].event.id if len(page) == PAGE_SIZE else ""
     dismissed = {item.event_id for item in items}
     if items and not dry_run:
         dismissed = context.change(
@@ -80,6 +81,8 @@ def dismiss(
                 "dismiss",
                 single_id(moved),
                 {"event_filter": event_filter.to_json(), "events": len(moved), "note": note},
+                after,
+                next_page,
             ),
         )
         hit("dismiss.committed")
@@ -88,7 +91,7 @@ def dismiss(
         dismissed=len(dismissed),
         skipped=len(page) - len(items),
         changed_meanwhile=len(items) - len(dismissed),
-        next=page[-1].event.id if len(page) == PAGE_SIZE else "",
+        next=next_page,
         dry_run=dry_run,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 PAGE_SIZE: Final = 100
 """Maximum number of events per call and per transaction. Callbacks that arrive wait for the transaction."""
 MAX_DUTY_CYCLE: Final = 0.2
-"""Maximum share of time that a purge takes. The remaining time is left to callbacks."""
+"""Maximum share of time that the pages of a purge take. Callers pause between pages: callbacks need the rest."""
 
 PURGE_FILTER_SCHEMA: Final[dict[str, Any]] = {
     "properties": {"until": {"type": "integer"}, "state": {"enum": [*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST, None]}},
@@ -56,6 +55,8 @@ def purge(
 ) -> PurgeResult:
     """Delete one page of old events per call.
 
+    Pause between the calls, so that callbacks do not wait for the purge: see `MAX_DUTY_CYCLE`.
+
     By default it deletes completed events: all of their deliveries succeeded or were closed, or the event was
     dismissed. With a state it deletes only events in that state, which may also be *dead* or *parked*: the operator
     decides that nothing more is needed of them.
@@ -70,17 +71,17 @@ def purge(
         SettingsError: `until` is missing, or events in the state are never purged.
         Unavailable: the ledger could not be written; the call changed nothing and may be repeated.
     """
-    cutoffs, started_at = cutoffs_from_filter(event_filter), time.monotonic()
+    cutoffs = cutoffs_from_filter(event_filter)
     page = context.ledger.purgeable(cutoffs, event_filter=event_filter, after=after, limit=PAGE_SIZE)
     purged, deliveries = len(page.ids), page.deliveries
     if page.ids and not dry_run:
         purged, deliveries = context.change(
             lambda transaction: context.ledger.purge(transaction, page.ids, cutoffs),
-            lambda done: AuditRecord("purge", "", {"event_filter": event_filter.to_json(), "events": done.events}),
+            lambda done: AuditRecord(
+                "purge", "", {"event_filter": event_filter.to_json(), "events": done.events}, after, page.next
+            ),
         )
         hit("purge.committed")
-        if page.next:
-            time.sleep((time.monotonic() - started_at) * (1 / MAX_DUTY_CYCLE - 1))
     return PurgeResult(events=page.examined, purged=purged, deliveries=deliveries, next=page.next, dry_run=dry_run)
 
 

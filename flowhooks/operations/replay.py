@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.failpoints import hit
@@ -11,9 +10,9 @@ from flowhooks.model.delivery import State
 from flowhooks.operations.context import AuditRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
-    from flowhooks.ledger.queries import DeliveryStatus, EventFilter, StoredEvent
+    from flowhooks.ledger.queries import DeliveryStatus, EventFilter
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.operations.context import OperationContext
 
@@ -63,6 +62,7 @@ def replay(
     """
     states = {State.DEAD, State.SUCCEEDED} if again else {State.DEAD}
     page = context.ledger.page(event_filter, after=after, limit=PAGE_SIZE)
+    next_page = page[-1].event.id if len(page) == PAGE_SIZE else ""
     selected = [
         delivery for stored in page for delivery in stored.delivery_statuses if _matches(event_filter, delivery)
     ]
@@ -71,7 +71,13 @@ def replay(
     if replayable and not dry_run:
         requeued = context.change(
             lambda transaction: _requeue(context, transaction, replayable),
-            partial(_audit_record, event_filter, page, again),
+            lambda requeued: AuditRecord(
+                "replay",
+                page[0].event.id if len(page) == 1 else "",
+                {"event_filter": event_filter.to_json(), "again": again, "deliveries": len(requeued)},
+                after,
+                next_page,
+            ),
         )
         hit("replay.committed")
     return ReplayResult(
@@ -80,22 +86,8 @@ def replay(
         skipped=len(selected) - len(replayable),
         changed_meanwhile=len(replayable) - len(requeued),
         out_of_order=sum(delivery.ordered for delivery in replayable if delivery.delivery_id in requeued),
-        next=page[-1].event.id if len(page) == PAGE_SIZE else "",
+        next=next_page,
         dry_run=dry_run,
-    )
-
-
-def _audit_record(
-    event_filter: EventFilter, page: Sequence[StoredEvent], again: bool, requeued: Collection[str]
-) -> AuditRecord:
-    target = page[0].event.id if len(page) == 1 else ""
-    # Record where to continue if the replay stops after this page: starting over would run all of these deliveries
-    # again.
-    after = {"after": page[-1].event.id} if again and len(page) > 1 else {}
-    return AuditRecord(
-        "replay",
-        target,
-        {"event_filter": event_filter.to_json(), "again": again, "deliveries": len(requeued), **after},
     )
 
 

@@ -108,6 +108,7 @@ def reroute(
     if handler is not None and not context.router.has_handler(handler):
         raise NotFound(f"there is no handler {handler}; `flowhooks handlers list` shows the ids")
     page = context.ledger.page(event_filter, after=after, limit=PAGE_SIZE)
+    next_page = page[-1].event.id if len(page) == PAGE_SIZE else ""
     candidates = [
         stored
         for stored in page
@@ -120,7 +121,7 @@ def reroute(
     if items and not dry_run:
         changed = context.change(
             lambda transaction: _write(context, transaction, items, failpoint="reroute.written"),
-            lambda moved: _audit_record(event_filter, handler, items, moved),
+            lambda moved: _audit_record(event_filter, handler, items, moved)._replace(after=after, next_page=next_page),
         )
         hit("reroute.committed")
         applied = [item for item in items if item.event_id in changed]
@@ -134,7 +135,7 @@ def reroute(
         dismissed=dismissed,
         skipped=len(page) - len(items),
         changed_meanwhile=len(items) - len(applied),
-        next=page[-1].event.id if len(page) == PAGE_SIZE else "",
+        next=next_page,
         dry_run=dry_run,
     )
 
@@ -153,12 +154,17 @@ def reroute_parked(context: OperationContext, *, dry_run: bool = False, after: s
     page: list[StoredEvent] = []
     if after or _may_change(context):
         page = context.ledger.page(EventFilter(state="parked"), after=after, limit=PAGE_SIZE)
+    next_page = page[-1].event.id if len(page) == PAGE_SIZE else ""
     items = [item for stored in page if (item := _parked_route_change(context, stored)) is not None]
     if items and not dry_run:
         changed = context.change(
             lambda transaction: _write(context, transaction, items, failpoint="reroute_parked.written"),
             lambda done: AuditRecord(
-                "reroute_parked", "", {"events": sum(item.event_id in done for item in items if item.state != "parked")}
+                "reroute_parked",
+                "",
+                {"events": sum(item.event_id in done for item in items if item.state != "parked")},
+                after,
+                next_page,
             ),
         )
         hit("reroute_parked.committed")
@@ -168,7 +174,7 @@ def reroute_parked(context: OperationContext, *, dry_run: bool = False, after: s
         delivered=sum(item.state == "routed" for item in items),
         dismissed=sum(item.state == "dismissed" for item in items),
         deliveries=sum(len(item.deliveries) for item in items),
-        next=page[-1].event.id if len(page) == PAGE_SIZE else "",
+        next=next_page,
         dry_run=dry_run,
     )
 

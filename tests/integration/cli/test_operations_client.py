@@ -11,10 +11,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from flowhooks.cli import operations_client
 from flowhooks.ledger.lock import Lock, LockOwner
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
-from flowhooks.operations import replay
+from flowhooks.operations import purge, replay
 
 
 @pytest.fixture
@@ -50,6 +51,20 @@ def test_one_event_is_meant_by_its_id(left, run, asked):
         (stored,) = reader.find(EventFilter(flow_instance_id="f0"), limit=1)
     assert asked("events", "replay", stored.event.id, "--yes", server=left)["deliveries"] == 1
     assert states(left) == {"dead": 3, "waiting": 1}
+
+
+def test_a_command_pauses_between_the_pages_of_a_purge(left, run, monkeypatch):
+    """The caller leaves time to callbacks, not the server's thread: a pause follows each page but the last one."""
+    monkeypatch.setattr(purge, "PAGE_SIZE", 2)
+    pauses = []
+    monkeypatch.setattr(operations_client.time, "sleep", pauses.append)
+    arguments = ("db", "purge", "--older-than", "2100-01-01", "--state", "dead")
+    assert "4 events" in run(*arguments, "--dry-run", server=left).stdout
+    assert set(pauses) == {0.0}, "a dry run takes no time from writers"
+    pauses.clear()
+    assert "4 events" in run(*arguments, "--yes", server=left).stdout
+    assert len(pauses) == 2
+    assert min(pauses) > 0
 
 
 def test_what_plugins_print_is_not_the_answer(left, run):
