@@ -75,7 +75,7 @@ def list_command(settings: Settings, *, everything: bool, as_json: bool) -> None
             )
             for alert, closed_at in rows
         ],
-        unbroken=("alert, since (UTC)",),
+        free_text=("message",),
     )
 
 

@@ -66,7 +66,7 @@ def command(settings: Settings, *, target: str | None, limit: int, after: str, a
             )
             for entry in entries
         ],
-        unbroken=("when (UTC), about",),
+        free_text=("what",),
     )
     if next_id:
         output.print_line()

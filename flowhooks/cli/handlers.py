@@ -56,19 +56,18 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
         return
     if handlers:
         output.print_table(
-            ("handler", "availability", "paused since", "runs in", "stored", "listens to"),
+            ("handler", "state", "stored", "listens to"),
             [
                 (
                     handler.id,
-                    handler.availability,
-                    _paused_text(handler),
-                    handler_json["isolation"] or "-",
+                    _state_text(handler, handler_json["isolation"]),
                     text.backlog_text(handler_json["backlog"]).replace(", ", "\n") or "-",
                     text.selectors_text(handler_json["selectors"]),
                 )
                 for handler, handler_json in zip(handlers, handlers_json, strict=True)
             ],
-            unbroken=("availability", "paused since", "runs in"),
+            free_text=("state", "listens to"),
+            optional=("stored",),
         )
         output.print_line()
     paused = sum(handler.paused_at is not None for handler in handlers)
@@ -79,12 +78,14 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
         output.print_line(f"Without the registered handlers: {why}", err=True)
 
 
-def _paused_text(handler: HandlerStatus) -> str:
-    since = output.format_time(handler.paused_at)
-    if handler.circuit is None:
-        return since
-    why = escape_control(handler.circuit.reason, 60)
-    return f"{since}\ncircuit open: {why}\ntried at {output.format_time(handler.circuit.retry_at)}"
+def _state_text(handler: HandlerStatus, isolation: str | None) -> str:
+    lines = [f"{handler.availability}, in a {isolation}" if isolation else handler.availability]
+    if handler.paused_at is not None:
+        lines.append(f"paused {output.format_time(handler.paused_at)}")
+    if handler.circuit is not None:
+        why = escape_control(handler.circuit.reason, 60)
+        lines += [f"circuit open: {why}", f"next try {output.format_time(handler.circuit.retry_at)}"]
+    return "\n".join(lines)
 
 
 @click.command("pause", short_help="Pause handlers: store new deliveries without running them.")

@@ -126,7 +126,7 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
             (name, operator.role, ", ".join(_credential_texts(operator)), operator.token_file or "-")
             for name, operator in operators
         ]
-        output.print_table(("name", "role", "credentials", "token file"), rows)
+        output.print_table(("name", "role", "credentials", "token file"), rows, free_text=("credentials",))
     else:
         output.print_line("The settings have no operator: every user of the server's machine can operate it.")
 

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import sys
+import textwrap
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -19,12 +20,16 @@ from flowhooks.clock import to_datetime
 from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from rich.console import Console
 
-DEFAULT_WIDTH: Final = 120
-"""Width in columns of a table that is not printed to a terminal; COLUMNS overrides it."""
+COLUMN_GAP: Final = 2
+"""Number of spaces between two columns of a table."""
+MIN_TEXT_WIDTH: Final = 20
+"""Width in columns down to which free text is narrowed, which is enough for a time."""
+MAX_WORD_WIDTH: Final = 80
+"""Width in columns up to which a word of free text stays whole in a table on a terminal."""
 MAX_CELL_CHARS: Final = 2_000
 """Maximum length of a printed value. `--json` prints all of it."""
 PROGRESS_DELAY: Final = 1.0
@@ -79,32 +84,75 @@ def format_body(body: str) -> str:
         return body
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, unbroken: Sequence[str] = ()) -> None:
-    """Print a table that fits the terminal. A cell may have several lines; control characters are escaped.
+def print_table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    free_text: Collection[str] = (),
+    optional: Collection[str] = (),
+) -> None:
+    """Print a table. A cell may have several lines; control characters are escaped.
+
+    On a terminal, free text is wrapped between words. Ids, classes, keys and all other values stay whole, even if the
+    table is then wider than the terminal. Nothing is wrapped if the output is not a terminal.
 
     Args:
         headings: one heading per column.
         rows: one cell per column.
-        unbroken: headings of the columns whose cells are not wrapped.
+        free_text: headings of the columns whose cells may be wrapped.
+        optional: headings of the columns that are left out if all their cells are empty or `-`.
     """
     from rich import box  # noqa: PLC0415 (see the module's docstring)
     from rich.table import Table  # noqa: PLC0415 (as above)
     from rich.text import Text  # noqa: PLC0415 (as above)
 
-    rich_table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for heading in headings:
-        rich_table.add_column(heading, overflow="fold", no_wrap=heading in unbroken)
-    for row in rows:
-        rich_table.add_row(
-            *(Text("\n".join(escape_control(part, MAX_CELL_CHARS) for part in cell.split("\n"))) for cell in row)
-        )
-    # Remove the trailing padding of the table, which is a nuisance when a line is copied.
+    columns = {
+        heading: ["\n".join(escape_control(part, MAX_CELL_CHARS) for part in cell.split("\n")) for cell in cells]
+        for heading, *cells in zip(headings, *rows, strict=True)
+        if heading not in optional or any(cell not in {"", "-"} for cell in cells)
+    }
     console = _open_console()
+    padding = COLUMN_GAP * (len(columns) - 1)
+    if console.is_terminal:
+        widths = _fit_columns(columns, free_text, console.width - padding)
+    else:
+        widths = {heading: _text_width([heading, *cells]) for heading, cells in columns.items()}
+    console.width = sum(widths.values()) + padding
+    rich_table = Table(box=box.SIMPLE_HEAD, padding=(0, COLUMN_GAP - 1, 0, 0), pad_edge=False, show_edge=False)
+    for heading, width in widths.items():
+        header = Text("\n".join(textwrap.wrap(heading, width)))
+        rich_table.add_column(header, overflow="fold", width=width, no_wrap=heading not in free_text)
+    for row in zip(*columns.values(), strict=True):
+        rich_table.add_row(*map(Text, row))
+    # Remove the trailing padding of the table, which is a nuisance when a line is copied.
     with console.capture() as printed:
         console.print(rich_table)
     _open_stream()
     for row_text in printed.get().splitlines():
         click.echo(row_text.rstrip())
+
+
+def _fit_columns(columns: Mapping[str, Sequence[str]], free_text: Collection[str], available: int) -> dict[str, int]:
+    """Return the width of each column by its heading. The widest free text is narrowed first."""
+    widths, smallest = {}, {}
+    for heading, cells in columns.items():
+        longest_word = _text_width([heading.replace(" ", "\n")])
+        widths[heading] = max(_text_width(cells), longest_word)
+        words = _text_width(["\n".join(cell.split()) for cell in cells])
+        smallest[heading] = max(min(max(words, MIN_TEXT_WIDTH), MAX_WORD_WIDTH), longest_word)
+    while sum(widths.values()) > available:
+        narrowed = [heading for heading in widths if heading in free_text and widths[heading] > smallest[heading]]
+        if not narrowed:
+            break
+        widths[max(narrowed, key=widths.__getitem__)] -= 1
+    return widths
+
+
+def _text_width(texts: Iterable[str]) -> int:
+    """Return the width of the widest line in columns of a terminal: Chinese characters take two."""
+    from rich.cells import cell_len  # noqa: PLC0415 (see the module's docstring)
+
+    return max((cell_len(line) for text in texts for line in text.split("\n")), default=0)
 
 
 def escape_newlines(value: str) -> str:
@@ -182,11 +230,8 @@ def _open_console(*, err: bool = False) -> Console:
     from rich.console import Console  # noqa: PLC0415 (see the module's docstring)
 
     stream = sys.stderr if err else sys.stdout
-    terminal = stream.isatty()
-    columns = os.environ.get("COLUMNS", "")
-    width = None if terminal else int(columns) if columns.isdecimal() and int(columns) > 0 else DEFAULT_WIDTH
     return Console(
-        file=stream, width=width, force_terminal=terminal, markup=False, highlight=False, emoji=False, soft_wrap=False
+        file=stream, force_terminal=stream.isatty(), markup=False, highlight=False, emoji=False, soft_wrap=False
     )
 
 

@@ -119,12 +119,8 @@ def command(settings: Settings, *, as_json: bool, **options: Any) -> None:
         )
         return
     if listeners:
-        # Few handlers are ordered or have conditions, and a table soon becomes too wide.
-        turns = [text.ordering_text(route["order_by"], route["concurrency"]) for route in listeners]
-        conditions = [text.conditions_text(route["conclusions"], route["when"]) for route in listeners]
-        optional = [(heading, cells) for heading, cells in (("conditions", conditions), ("turns", turns)) if any(cells)]
         output.print_table(
-            ("kind", "by", "value", "versions", "sources", "handler", "state", *(heading for heading, _ in optional)),
+            ("kind", "by", "value", "versions", "sources", "handler", "state", "conditions", "turns"),
             [
                 (
                     route["kind"],
@@ -134,11 +130,13 @@ def command(settings: Settings, *, as_json: bool, **options: Any) -> None:
                     ", ".join(route["sources"]) or "any",
                     route["handler_id"],
                     f"{route['state']}, paused" if route["paused_at"] else route["state"],
-                    *(cells[number] or "-" for _, cells in optional),
+                    text.conditions_text(route["conclusions"], route["when"]) or "-",
+                    text.ordering_text(route["order_by"], route["concurrency"]) or "-",
                 )
-                for number, route in enumerate(listeners)
+                for route in listeners
             ],
-            unbroken=("state", "by"),
+            free_text=("sources", "conditions", "turns"),
+            optional=("conditions", "turns"),
         )
         output.print_line()
     output.print_line(_summary(listeners))

@@ -188,7 +188,7 @@ def show(
                 )
                 for candidate in explanation.verdicts
             ],
-            unbroken=("gets it", "state"),
+            free_text=("reason",),
         )
         output.print_line()
     output.print_line(

@@ -45,7 +45,6 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
         output.print_table(
             ("plugin, version", "package", "state", "handlers", "hooks"),
             [_row(plugin) for plugin in plugins],
-            unbroken=("state",),
         )
         output.print_line()
     output.print_line(_summary(plugins))

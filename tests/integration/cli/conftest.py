@@ -227,11 +227,11 @@ def spawn():
 def at_a_terminal(server):
     """Runs a command at a terminal, typing a reply; returns its output and exit code."""
 
-    def run(*arguments, typed):
+    def run(*arguments, typed, **env):
         ours, theirs = pty.openpty()
         process = subprocess.Popen(
             [*fork_server.FLOWHOOKS, *arguments],
-            env=environment(server.env) | {"TERM": "xterm"},
+            env=environment(server.env) | {"TERM": "xterm"} | env,
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,

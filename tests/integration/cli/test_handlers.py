@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from flowhooks.ledger.reader import Reader
@@ -38,7 +40,7 @@ def test_pause_and_resume(server, run, asked, settled, resumed):
     assert settled("paused", "succeeded")["handler_paused_at"] is None
 
 
-def test_list(server, run, asked, resumed):
+def test_list(server, run, asked, at_a_terminal, resumed):
     """The list has each handler, the start of its pause, its deliveries and selectors, within the width."""
     asked("handlers", "pause", "shop:book", "--yes", server=server)
     found = {one["id"]: one for one in asked("handlers", "list", server=server)["handlers"]}
@@ -47,9 +49,10 @@ def test_list(server, run, asked, resumed):
     lines = run("handlers", "list", server=server).stdout.splitlines()
     assert lines[-1] == "4 handlers, 1 paused."
     (row,) = [line for line in lines if "shop:book" in line]
-    assert "present" in row
+    assert "present, in a thread" in row
     assert "key order, versions >=2" in row
-    assert max(map(len, lines)) <= 100
+    shown, _ = at_a_terminal("handlers", "list", typed="", COLUMNS="100", NO_COLOR="1")
+    assert max(len(re.sub("\x1b\\[[0-9;]*m", "", line)) for line in shown.splitlines()) <= 100
 
 
 def test_as_json(server, asked, resumed):

@@ -45,6 +45,64 @@ def test_hostile_values_in_a_table(capsys):
     ]
 
 
+ROWS = [
+    ("purchasing:create_purchase_order_of_a_subsidiary", "-", "OSError: [Errno 111] Connection refused"),
+    ("a:b", "", "class com.example.procurement.PurchaseOrderApprovedOrNot or key \u5408\u540c \u5ba1\u6279"),
+]
+
+
+def lines_at_a_terminal(monkeypatch, columns, **options):
+    """The lines of a table of `ROWS`, printed at a terminal of so many columns."""
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    output.print_table(("handler", "note", "message"), ROWS, **options)
+    return re.sub("\x1b\\[[0-9;]*m", "", sys.stdout.getvalue()).splitlines()
+
+
+def test_nothing_is_folded_without_a_terminal(monkeypatch, capsys):
+    """A pipe gets each line of a cell whole, whatever width the environment states: `grep` finds every value."""
+    monkeypatch.setenv("COLUMNS", "20")
+    output.print_table(("handler", "note", "message"), ROWS, free_text=("message",))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ", 1)[0] for line in lines[2:]] == [row[0] for row in ROWS]
+    assert [line.endswith(row[2]) for line, row in zip(lines[2:], ROWS, strict=True)] == [True, True]
+
+
+def test_a_terminal_wraps_free_text_between_words(monkeypatch):
+    """The free text is narrowed to the terminal; ids and long words stay whole."""
+    lines = lines_at_a_terminal(monkeypatch, 106, free_text=("message",))
+    assert max(map(len, lines)) <= 106
+    text = "\n".join(lines)
+    for value in (
+        "purchasing:create_purchase_order_of_a_subsidiary",
+        "com.example.procurement.PurchaseOrderApprovedOrNot",
+    ):
+        assert value in text
+    assert [line.split()[-1] for line in lines[-3:-1]] == [
+        "class",
+        "com.example.procurement.PurchaseOrderApprovedOrNot",
+    ]
+
+
+def test_a_narrow_terminal_breaks_no_value(monkeypatch):
+    """A table that cannot fit is wider than the terminal."""
+    text = "\n".join(lines_at_a_terminal(monkeypatch, 20))
+    for row in ROWS:
+        assert row[2] in text
+
+
+def test_an_empty_column_is_left_out(monkeypatch, capsys):
+    """An optional column is there only if a row has a value in it."""
+    output.print_table(("handler", "note", "message"), ROWS, optional=("note", "message"))
+    assert capsys.readouterr().out.splitlines()[0].split() == ["handler", "message"]
+
+
 def test_at_a_terminal_too(server, at_a_terminal):
     """Only flowhooks sets colours, and no value adds any."""
     said, code = at_a_terminal("events", "show", "hostile", typed="")
