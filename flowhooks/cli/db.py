@@ -13,6 +13,7 @@ import click
 from flowhooks.cli import operations_client, output
 from flowhooks.cli.filters import timestamp
 from flowhooks.cli.options import SettingsSource, json_option, settings_options, utf8
+from flowhooks.clock import to_datetime
 from flowhooks.errors import LedgerUnusable
 from flowhooks.execution.runners.required import procrastinate_schema_of
 from flowhooks.ledger import database
@@ -294,7 +295,11 @@ def _purge(settings: Settings, event_filter: EventFilter, *, dry_run: bool) -> d
         )
     except operations_client.OperationStopped as stopped:
         so_far = f" Done so far: {_result_text(stopped.done)}" if stopped.done else ""
-        output.print_line(f"Error: {stopped}; run the same command again to continue.{so_far}", err=True)
+        older_than = to_datetime(event_filter.until or 0).isoformat()
+        output.print_line(
+            f"Error: {stopped}; run the same command again to continue, with --older-than {older_than}.{so_far}",
+            err=True,
+        )
         raise SystemExit(operations_client.EXIT_INTERRUPTED if stopped.interrupted else 1) from None
 
 

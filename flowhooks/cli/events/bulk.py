@@ -14,6 +14,7 @@ from flowhooks.cli import operations_client, output
 from flowhooks.cli.events import text
 from flowhooks.cli.filters import filter_options
 from flowhooks.cli.options import json_option, settings_options, utf8
+from flowhooks.clock import to_datetime
 from flowhooks.errors import NotFound
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
@@ -169,10 +170,17 @@ def run_paged(settings: Settings, action: BulkAction, *, event_filter: EventFilt
         )
     except operations_client.OperationStopped as stopped:
         so_far = f" Done so far: {action.describe(stopped.done)}" if stopped.done else ""
-        how = action.resume_hint.format(after=stopped.after)
+        how = action.resume_hint.format(after=stopped.after) + _times_text(event_filter)
         raise _IncompleteOperation(
             f"{stopped}{how}.{so_far}", operations_client.EXIT_INTERRUPTED if stopped.interrupted else 1
         ) from None
+
+
+def _times_text(event_filter: EventFilter) -> str:
+    """Return the times of a filter as options. A relative time, such as 2h, would mean another one later."""
+    times = {"since": event_filter.since, "until": event_filter.until}
+    options = [f"--{name} {to_datetime(value).isoformat()}" for name, value in times.items() if value is not None]
+    return f", with {' '.join(options)}" if options else ""
 
 
 def print_result(done: Mapping[str, Any], describe: Callable[[Mapping[str, Any]], str], *, as_json: bool) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import threading
 from contextlib import closing
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -144,6 +146,31 @@ def test_what_would_be_done_twice_is_gone_on_with_by_its_place(left, run, monkey
     after = stopped.stderr.rsplit("add --after ", 1)[1].split(".")[0]
     rest = run("events", "replay", "--all", "--again", "--after", after, "--dry-run", server=left)
     assert rest.stdout.startswith("3 deliveries would run again; 3 events checked.")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("events", "replay", "--since", "1h", "--until", "2100-01-01"), ("db", "purge", "--older-than", "0s")],
+)
+def test_the_command_that_continues_has_absolute_times(left, run, monkeypatch, arguments):
+    """A relative time would select another span later, so the error has the time that it meant."""
+
+    def interrupted(read):
+        def reading(self, *args, **kwargs):
+            signal.raise_signal(signal.SIGINT)
+            return read(self, *args, **kwargs)
+
+        return reading
+
+    monkeypatch.setattr(replay, "PAGE_SIZE", 1)
+    monkeypatch.setattr(purge, "PAGE_SIZE", 1)
+    monkeypatch.setattr(Reader, "page", interrupted(Reader.page))
+    monkeypatch.setattr(Reader, "purgeable", interrupted(Reader.purgeable))
+    stopped = run(*arguments, "--yes", server=left)
+    assert stopped.exit_code == 130
+    options = re.search(r"again to continue, with (--\S+ \S+(?: --\S+ \S+)?)\. ", stopped.stderr)[1].split()
+    assert [word for word in options if word.startswith("--")] == [word for word in arguments if word.startswith("--")]
+    assert all(datetime.fromisoformat(word).tzinfo for word in options if not word.startswith("--"))
 
 
 def test_a_second_ctrl_c_stops_at_once(left, run, monkeypatch):
