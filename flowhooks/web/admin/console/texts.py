@@ -122,6 +122,10 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "live.pause": {"en": "Pause", "zh": "暂停刷新"},
     "live.go_on": {"en": "Resume", "zh": "继续刷新"},
     "live.reload": {"en": "Reload", "zh": "刷新"},
+    "live.focused": {
+        "en": "Not refreshed while a link below has the focus.",
+        "zh": "焦点位于下方链接时不会刷新。",
+    },
     "live.lost": {"en": "The server does not respond.", "zh": "服务器没有响应。"},
     # Events.
     "events.title": {"en": "Events", "zh": "事件"},
@@ -308,9 +312,11 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     # Rejected requests.
     "rejected.title": {"en": "Rejected requests", "zh": "被拒绝的请求"},
     "rejected.says": {
-        "en": "These requests were answered with an error, and no event was stored for them. The engine must correct "
-        "them or send them again. The last 1,000 are kept.",
-        "zh": "这些请求已返回错误，没有存储为事件。需由流程引擎更正或重发。保留最近 1000 条。",
+        "en": "These requests were answered with an error, and no event was stored for them. The body of a conflict "
+        "(409) is stored with the event that was received before. The engine must correct the requests or send them "
+        "again. The last 1,000 are kept.",
+        "zh": "这些请求已返回错误，没有存储为事件。冲突（409）的请求体保存在先前收到的事件中。"
+        "需由流程引擎更正或重发。保留最近 1000 条。",
     },
     "rejected.at": {"en": "Time", "zh": "时间"},
     "rejected.status": {"en": "Status", "zh": "状态码"},

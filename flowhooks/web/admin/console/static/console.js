@@ -40,7 +40,12 @@ function live(box) {
   let asking = false;
 
   async function refresh() {
-    if (paused || asking || document.hidden || part.contains(document.activeElement)) return;
+    if (paused || asking || document.hidden) return;
+    if (part.contains(document.activeElement)) {
+      // New content would take the focus away from whoever reads by keyboard.
+      says.textContent = box.dataset.focused;
+      return;
+    }
     asking = true;
     try {
       const answer = await fetch(box.dataset.live, { headers: { Accept: "text/html" }, credentials: "same-origin" });
@@ -67,6 +72,7 @@ function live(box) {
     if (!paused) refresh();
   });
   document.addEventListener("visibilitychange", refresh);
+  part.addEventListener("focusout", () => setTimeout(refresh));
   setInterval(refresh, Number(box.dataset.every));
 }
 
