@@ -27,9 +27,12 @@ class Engine(threading.Thread):
         name: the start of its instances' ids.
         pause: seconds between two callbacks.
         backing_off: the maximum of the growing delay in seconds before it repeats a callback.
+        history: gets each response, and each missing response.
     """
 
-    def __init__(self, number, places, *, stop, taken, problems, key, name="", pause=0.0, backing_off=0.0):
+    def __init__(
+        self, number, places, *, stop, taken, problems, key, name="", pause=0.0, backing_off=0.0, history=None
+    ):
         super().__init__(daemon=True)
         self.number = number
         self.places = places
@@ -40,6 +43,7 @@ class Engine(threading.Thread):
         self.begins = name
         self.pause = pause
         self.backing_off = backing_off
+        self.history = history
 
     def run(self):
         """Send callbacks, instance after instance."""
@@ -85,14 +89,20 @@ class Engine(threading.Thread):
         if chance.random() < 0.3:
             headers["Prefer"] = "respond-async"
         body = json.dumps({"processDefinitionKey": self.key, "businessKey": instance})
-        connection.request("POST", f"/flow/{instance}/call-back/complete", body, headers)
-        answer = connection.getresponse()
-        raw = answer.read()
-        return answer.status, answer.headers["Flowhooks-Event"], raw
+        status = event_id = None
+        try:
+            connection.request("POST", f"/flow/{instance}/call-back/complete", body, headers)
+            answer = connection.getresponse()
+            raw = answer.read()
+            status, event_id = answer.status, answer.headers["Flowhooks-Event"]
+        finally:
+            if self.history is not None:
+                self.history.add(instance, body, status, event_id)
+        return status, event_id, raw
 
 
 @contextmanager
-def calling(places, *, clients, key, name="", pause=0.0, backing_off=0.0):
+def calling(places, *, clients, key, name="", pause=0.0, backing_off=0.0, history=None):
     """Engines that send callbacks during this context; yields their responses: (taken, problems)."""
     stop, taken, problems = threading.Event(), [], []
     engines = [
@@ -106,6 +116,7 @@ def calling(places, *, clients, key, name="", pause=0.0, backing_off=0.0):
             name=name,
             pause=pause,
             backing_off=backing_off,
+            history=history,
         )
         for number in range(clients)
     ]

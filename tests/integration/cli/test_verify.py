@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 
@@ -53,3 +54,24 @@ def test_upgrade_refuses_what_it_cannot_upgrade(run, tmp_path):
         assert result.output.count("\n") == 1
     with closing(sqlite3.connect(file)) as newer:
         assert newer.execute("SELECT version_num FROM alembic_version").fetchall() == [("9999",)]
+
+
+def test_a_history_is_compared(server, asked, run, tmp_path):
+    """Beside a server: counts, what was found, and exit code 1; as JSON and as a table; also from standard input."""
+    event = asked("events", "list", "--limit", "1", server=server)["events"][0]
+    answer = {"flowInstanceId": event["flow_instance_id"], "status": 200, "event": event["id"], "bodySha256": "0" * 64}
+    file = tmp_path / "callbacks.jsonl"
+    file.write_text(json.dumps(answer | {"status": None}) + "\n")
+    agreed = asked("verify", "--against", file, server=server)["against"]
+    assert agreed["agrees"] is True
+    assert (agreed["lines"], agreed["unanswered"], agreed["findings"], agreed["trouble"]) == (1, 1, {}, [])
+    file.write_text(file.read_text() + json.dumps(answer | {"flowInstanceId": "gone\x1b[31m", "event": None}) + "\n{")
+    found = asked("verify", "--against", file, server=server, code=1)
+    assert found["balanced"] is True
+    assert found["against"]["findings"] == {"malformed": 1, "lost": 1}
+    result = run("verify", "--against", file, server=server)
+    assert result.exit_code == 1
+    assert "trouble: line 3: not JSON\n" in result.stdout
+    assert "\x1b" not in result.stdout
+    assert result.stdout.endswith("\nThe history does not agree.\n")
+    assert run("verify", "--against", tmp_path / "none.jsonl", server=server).exit_code == 2

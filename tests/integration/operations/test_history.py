@@ -1,0 +1,200 @@
+"""A client's history of callbacks is compared with the ledger: `flowhooks verify --against`."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from contextlib import suppress
+
+import pytest
+
+from flowhooks import handler
+from flowhooks.errors import IdentityConflict
+from flowhooks.ledger.consistency import MAX_SHOWN
+from flowhooks.ledger.events import MAX_CONFLICTS
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.reader import Reader
+from flowhooks.operations import history
+from flowhooks.operations.purge import purge
+
+
+@handler(process_key="leave")
+def works(event):
+    """Do nothing."""
+
+
+def line(instance, body, status, **more):
+    """One line of a history."""
+    return {"flowInstanceId": instance, "body": json.dumps(body), "status": status} | more
+
+
+LEAVE = {"processDefinitionKey": "leave"}
+
+
+@pytest.fixture
+def compare(house, by):
+    """A ledger with some callbacks, and a function that compares lines with it."""
+    flow = house.open(works, identity={"ignore_pointers": ("/sentAt",)})
+    ids = {}
+    for instance in ("stored", "reordered", "purged", "conflict", "full"):
+        ids[instance] = flow.take(instance, n=1, sentAt="now").event_id
+    ids["classed"] = flow.take("classed", callback_class="com.example.A").event_id
+    for other in [("conflict", 2), *(("full", number) for number in range(2, MAX_CONFLICTS + 4))]:
+        with suppress(IdentityConflict):
+            flow.take(other[0], n=other[1])
+    flow.advance(60)
+    assert purge(by(flow), EventFilter(ids=(ids["purged"],), until=flow.clock.now()))
+    reader = Reader(flow.address)
+
+    def compare(*lines):
+        text = b"\n".join(one if isinstance(one, bytes) else json.dumps(one).encode() for one in lines)
+        return history.check_history(reader, io.BytesIO(text), flow.app.settings)
+
+    compare.ids = ids
+    compare.settings = flow.app.settings
+    yield compare
+    reader.close()
+
+
+BODY = {"processDefinitionKey": "leave", "n": 1, "sentAt": "now"}
+SHA256 = hashlib.sha256(json.dumps(BODY).encode()).hexdigest()
+CASES = {
+    "acknowledged": (line("stored", BODY, 200), None),
+    "acknowledged, and a handler failed": (line("stored", BODY, 500, event="{stored}"), None),
+    "with its event": (line("stored", BODY, 202, event="{stored}", source="default", kind="complete"), None),
+    "with a time": (line("stored", BODY, 200, time="2026-01-01T00:00:00Z"), None),
+    "by checksum": (
+        {"flowInstanceId": "stored", "bodySha256": SHA256, "status": 200, "event": None, "source": None},
+        None,
+    ),
+    "the same values in another order": (line("reordered", dict(reversed(BODY.items())), 200), None),
+    "another value that is left out": (line("stored", BODY | {"sentAt": "later"}, 200), None),
+    "of a class": (line("classed", LEAVE | {"callBackProcessClass": "com.example.A"}, 200), None),
+    "of a class, by checksum": (
+        {
+            "flowInstanceId": "classed",
+            "callBackProcessClass": "com.example.A",
+            "bodySha256": hashlib.sha256(
+                json.dumps(LEAVE | {"callBackProcessClass": "com.example.A"}).encode()
+            ).hexdigest(),
+            "status": 200,
+        },
+        None,
+    ),
+    "purged": (line("purged", BODY, 200, event="{purged}"), None),
+    "a conflict": (line("conflict", LEAVE | {"n": 2}, 409, event="{conflict}"), None),
+    "a conflict with a purged event": (line("purged", LEAVE | {"n": 2}, 409), None),
+    "a conflict beyond the number that is kept": (line("full", LEAVE | {"n": MAX_CONFLICTS + 3}, 409), None),
+    "rejected": (line("rejected", LEAVE, 422), None),
+    "rejected because of its data": (line("stored", "no object", 400), None),
+    "not answered, and stored": (line("stored", BODY, None), None),
+    "not answered, and not stored": (line("nothing", BODY, 0), None),
+    "unavailable": (line("nothing", BODY, 503), None),
+    "failed without an event": (line("nothing", BODY, 500), None),
+    "lost": (line("lost", BODY, 200), "lost"),
+    "lost, of another source": (line("stored", BODY, 200, source="other"), "lost"),
+    "lost, of another class": (line("classed", LEAVE, 200), "lost"),
+    "lost, although it has an event": (
+        line("lost", BODY, 202, event="01900000-0000-7000-8000-000000000000", time="2026-01-01"),
+        "lost",
+    ),
+    "another body": (line("stored", BODY | {"n": 2}, 200), "other_body"),
+    "another body, by checksum": (
+        {"flowInstanceId": "stored", "bodySha256": "0" * 64, "status": 200},
+        "other_body",
+    ),
+    "the body of a conflict": (line("conflict", LEAVE | {"n": 2}, 200), "other_body"),
+    "another event": (line("stored", BODY, 200, event="{conflict}"), "other_event"),
+    "another event, purged": (line("purged", BODY, 200, event="{conflict}"), "other_event"),
+    "the event of another callback": (line("nothing", BODY, 200, event="{stored}"), "other_callback"),
+    "a conflict that is not kept": (line("stored", LEAVE | {"n": 2}, 409), "conflict_lost"),
+    "a conflict with nothing": (line("nothing", LEAVE | {"n": 2}, 409), "conflict_lost"),
+    "rejected and stored": (line("stored", BODY, 422), "rejected_but_stored"),
+    "rejected and stored, unauthorized": (line("stored", BODY, 401), "rejected_but_stored"),
+    "rejected and kept as a conflict": (line("conflict", LEAVE | {"n": 2}, 400), "rejected_but_stored"),
+    "cut off": (b'{"flowInstanceId": "sto', "malformed"),
+    "not UTF-8": (b'{"flowInstanceId": "\xff"}', "malformed"),
+    "a list": (b"[]", "malformed"),
+    "no flow instance": ({"body": "{}", "status": 200}, "malformed"),
+    "no status": ({"flowInstanceId": "stored", "body": "{}"}, "malformed"),
+    "no body": ({"flowInstanceId": "stored", "status": 200}, "malformed"),
+    "two bodies": (line("stored", BODY, 200, bodySha256=SHA256), "malformed"),
+    "half a checksum": ({"flowInstanceId": "stored", "bodySha256": "00", "status": 200}, "malformed"),
+    "a status that there is not": (line("stored", BODY, 9), "malformed"),
+    "a status that is a text": (line("stored", BODY, "200"), "malformed"),
+    "a status that is true": (line("stored", BODY, True), "malformed"),
+    "an unknown member": (line("stored", BODY, 200, flowinstanceid="stored"), "malformed"),
+    "an event that is no id": (line("stored", BODY, 200, event="\0"), "malformed"),
+    "a time that is none": (line("stored", BODY, 200, time="yesterday"), "malformed"),
+    "half a character": (b'{"flowInstanceId": "\\ud800", "body": "{}", "status": 200}', "malformed"),
+}
+
+
+def filled(one, ids):
+    """A line with the ids of the events that it names."""
+    if isinstance(one, bytes) or not isinstance(one.get("event"), str):
+        return one
+    return one | {"event": one["event"].format(**ids)}
+
+
+def test_each_line_is_judged(compare):
+    """Each finding has its kind, and names the line and the flow instance; all else agrees."""
+    found = {case: compare(filled(one, compare.ids)) for case, (one, _) in CASES.items()}
+    kinds = {case: [*report.findings] for case, report in found.items()}
+    assert kinds == {case: [kind] if kind else [] for case, (_, kind) in CASES.items()}
+    for case, report in found.items():
+        assert report.is_consistent is (CASES[case][1] is None)
+        assert all(sentence.startswith("line 1: ") for sentence in report.trouble)
+    assert found["purged"].purged == 1
+
+
+def test_a_whole_history(compare):
+    """Lines are counted by their answers and named by their numbers; empty lines are not counted."""
+    report = compare(*(filled(one, compare.ids) for one, _ in CASES.values()), b"", b"  ", line("lost", BODY, 200))
+    assert report.lines == len(CASES) + 1
+    assert [one for one in report.trouble if one.startswith(f"line {len(CASES) + 3}: ")]
+    assert report.lines == report.findings["malformed"] + report.acknowledged + report.conflicts + (
+        report.rejected + report.unanswered
+    )
+    # The rejected callbacks were acknowledged in other lines.
+    assert "rejected_but_stored" not in report.findings
+
+
+@pytest.mark.either
+def test_a_rejected_callback_may_be_sent_again(compare):
+    """Before or after, or without an answer: it is stored for that. Another class is another callback."""
+    rejected = line("stored", BODY, 429)
+    assert compare(rejected, line("stored", BODY, 200)).is_consistent
+    assert compare(line("stored", BODY, None), rejected).is_consistent
+    other = line("stored", BODY | {"callBackProcessClass": "com.example.B"}, None)
+    assert compare(rejected, other).findings == {"rejected_but_stored": 1}
+
+
+@pytest.mark.either
+def test_an_identity_that_is_no_longer_kept(compare, monkeypatch):
+    """A callback that is older than the identities of purged events are kept is counted, and not called lost."""
+    monkeypatch.setattr(history.time, "time_ns", lambda: 1_800_000_000 * 10**9)  # 2027
+    old = compare(line("old", BODY, 200, time="2025-01-01"), line("new", BODY, 200, time="2027-01-01"))
+    assert (old.expired, old.findings) == (1, {"lost": 1})
+
+
+@pytest.mark.either
+def test_many_findings_are_counted(compare, monkeypatch):
+    """As many as are shown of each kind, and how many more; batches of any size give the same."""
+    lines = [line(f"lost-{number}", BODY, 200) for number in range(MAX_SHOWN + 5)]
+    report = compare(*lines)
+    assert report.findings == {"lost": MAX_SHOWN + 5}
+    assert len(report.trouble) == MAX_SHOWN + 1
+    assert report.trouble[-1] == "… and 5 more: acknowledged, but neither stored nor purged"
+    monkeypatch.setattr(history, "MAX_BATCH_LINES", 2)
+    assert compare(*lines) == report
+
+
+@pytest.mark.either
+def test_a_line_that_is_too_long(compare, monkeypatch):
+    """It is named, and the lines after it are read."""
+    monkeypatch.setattr(history, "MAX_LINE_BYTES", 1000)
+    report = compare(b"x" * 5000, line("stored", BODY, 200))
+    assert report.trouble == ["line 1: longer than 1000 bytes"]
+    assert (report.lines, report.acknowledged) == (2, 1)
