@@ -84,6 +84,16 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "en": "The flowInstanceId in the path is not percent-encoded UTF-8.",
         "zh": "路径中的 flowInstanceId 不是按 UTF-8 进行的百分号编码。",
     },
+    "schema.id_character": {
+        "en": "must not contain the character {code}: control characters, line separators and direction marks are "
+        "refused",
+        "zh": "不能含有字符 {code}：控制字符、行分隔符和文字方向标记会被拒绝",
+    },
+    "schema.id_edges": {"en": "must not begin or end with white space", "zh": "首尾不能有空白字符"},
+    "schema.id_bytes": {
+        "en": "must not be longer than {limit} bytes in UTF-8",
+        "zh": "按 UTF-8 编码后不能超过 {limit} 字节",
+    },
     "schema.type": {"en": "must be of type {types}", "zh": "类型应为 {types}"},
     "schema.enum": {"en": "must be one of {allowed}", "zh": "应为以下值之一：{allowed}"},
     "schema.const": {"en": "must be {allowed}", "zh": "应为 {allowed}"},

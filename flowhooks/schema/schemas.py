@@ -13,7 +13,7 @@ from referencing.jsonschema import DRAFT202012
 
 from flowhooks import messages
 from flowhooks.errors import InvalidCallback, SettingsError
-from flowhooks.schema import files
+from flowhooks.schema import files, flow_instance_id
 from flowhooks.schema.ecma_regex import translate
 from flowhooks.schema.violations import Violation, violations
 
@@ -161,10 +161,12 @@ class Schemas:
         Raises:
             InvalidCallback: the text is not a flowInstanceId.
         """
-        if violations_found := _find_violations(self._validators[FLOW_INSTANCE_ID], text):
-            raise InvalidCallback(
-                "path_id", [("flowInstanceId", key, params) for _, key, params in _first_violations(violations_found)]
-            )
+        broken_rules = list(flow_instance_id.find_violations(text))
+        if not broken_rules:
+            violations_found = _find_violations(self._validators[FLOW_INSTANCE_ID], text)
+            broken_rules = [(key, params) for _, key, params in _first_violations(violations_found)]
+        if broken_rules:
+            raise InvalidCallback("path_id", [("flowInstanceId", key, params) for key, params in broken_rules])
 
 
 def build_validators(documents: Mapping[str, files.Document]) -> dict[str, Validator]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from urllib.parse import quote
 
 import falcon
 import structlog
@@ -58,6 +59,7 @@ _MESSAGE_KEYS: Final[Mapping[int, str]] = {
 }
 """Messages for Falcon's own errors, by status. Other statuses use `bad_request` or `internal`."""
 
+_PATH_SAFE: Final = "/:@!$&'()*+,;=~"
 _JSON: Final = json.JSONEncoder(ensure_ascii=False)
 _log = structlog.get_logger(__name__)
 
@@ -102,9 +104,14 @@ def encode(body: Mapping[str, Any]) -> bytes:
 
 
 def raw_path(environ: Mapping[str, Any]) -> str:
-    """Return the undecoded path of a request if the WSGI server provides it (most do), otherwise the decoded one."""
+    """Return the path of a request in percent-encoding.
+
+    Most WSGI servers provide it as it was sent. With other servers an escaped slash cannot be distinguished from a
+    slash.
+    """
     target: str | None = environ.get("REQUEST_URI") or environ.get("RAW_URI")
-    return target.partition("?")[0] if target else str(environ.get("PATH_INFO", ""))
+    # The decoded path is encoded again, so that a percent sign in an id is not decoded twice.
+    return target.partition("?")[0] if target else quote(str(environ.get("PATH_INFO", "")), _PATH_SAFE, "latin-1")
 
 
 def respond(request: falcon.Request, response: falcon.Response, *, status: int, message: str) -> None:

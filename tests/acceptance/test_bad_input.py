@@ -197,7 +197,7 @@ def test_many_large_bodies_at_once_do_not_fill_the_memory(server):
     assert server.memory() - before < MOST_MEBIBYTES
 
 
-IDS = ["%00", "%0a", "a%0d%0aSet-Cookie:x", "%ff%fe", "%e2%80%ae", "a%0A", "%2e%2e%2f", "a" * 129, "%2561", "%", "%%"]
+IDS = ["%00", "%0a", "a%0d%0aSet-Cookie:x", "%ff%fe", "%e2%80%ae", "a%0A", "a" * 256, "%C2%85", "%20", "%", "%%"]
 
 
 @pytest.mark.parametrize("given", IDS)

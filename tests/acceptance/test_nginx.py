@@ -161,8 +161,9 @@ def test_a_call_back_passes(nginx):
     assert (answer.status, body) == (200, b'{"success": true}')
     assert answer.headers["Flowhooks-Event"]
     assert nginx.post("n-2", GOOD, {"Authorization": ""})[0].status == 401
-    answer, body = nginx.post("a%2Fb", GOOD)
-    assert (answer.status, json.loads(body)["path"]) == (422, "/flow/a%2Fb/call-back/complete")
+    assert nginx.post("a%2Fb+%20c", GOOD)[0].status == 200
+    answer, body = nginx.post("a%2Fb%C2%85", GOOD)
+    assert (answer.status, json.loads(body)["path"]) == (422, "/flow/a%2Fb%C2%85/call-back/complete")
 
 
 def test_an_address_that_is_not_an_engines_is_refused(nginx, server):

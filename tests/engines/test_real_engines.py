@@ -227,6 +227,15 @@ def test_a_call_back_that_is_refused_is_shown(house_site, start_engine, wait_unt
     assert house_site.settled(instance).event.business_key == "C-2026-23"
 
 
+def test_an_id_of_any_characters(house_site, start_engine, wait_until):
+    """A platform's own id arrives as it is, with blanks, slashes, plus signs and other languages."""
+    engine = start_engine("java", url=house_site.url, token=TOKEN)
+    instance = "合同/2026 17+@~%*é😀"
+    engine.do("call", instance, "C-2026-26", "com.example.ContractSigned")
+    wait_until(lambda: engine.outbox() == [])
+    assert house_site.settled(instance).event.flow_instance_id == instance
+
+
 def test_an_engine_with_a_wrong_token_is_shown_why(house_site, start_engine, wait_until):
     """With a wrong token the engine stops repeating: the callback stays with the response."""
     engine = start_engine("java", url=house_site.url, token="another-token")

@@ -138,6 +138,4 @@ def _type(schema: Mapping[str, Any]) -> str:
         text += f" ({schema['format']})"
     if "maxLength" in schema:
         text += f", ≤ {schema['maxLength']}"
-    if "pattern" in schema:
-        text += f", `{schema['pattern']}`"
     return text

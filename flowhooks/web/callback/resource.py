@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote_to_bytes
 
 import falcon
 
 from flowhooks import messages, schema
-from flowhooks.errors import InvalidCallback
 from flowhooks.failpoints import hit
 from flowhooks.intake.accept import AnswerStatus, Callback
 from flowhooks.model.delivery import State
@@ -75,7 +73,7 @@ class CallbackResource:
         rules = self._intake.config  # read once, because the settings may change at any moment
         settings = rules.settings
         authenticated = self._authenticator.authenticate(request, settings)
-        instance_id = _decode_segment(flow_instance_id)
+        instance_id = schema.decode_flow_instance_id(flow_instance_id)
         self._schemas.check_flow_instance_id(instance_id)
         negotiation.check_media_type(headers.get("CONTENT_TYPE"), headers.get("HTTP_CONTENT_ENCODING"))
         raw_body = (
@@ -101,14 +99,6 @@ class CallbackResource:
         hit("answer.made")
         response.set_header("Flowhooks-Event", answer.event_id)
         _respond(request, response, answer)
-
-
-def _decode_segment(segment: str) -> str:
-    """Decode a percent-encoded path segment once, as strict UTF-8."""
-    try:
-        return unquote_to_bytes(segment).decode()
-    except UnicodeDecodeError:
-        raise InvalidCallback("path_id_encoding") from None
 
 
 def _respond(request: falcon.Request, response: falcon.Response, answer: Answer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -10,6 +11,8 @@ from jsonschema.exceptions import ValidationError
 
 from flowhooks.errors import InvalidCallback
 from flowhooks.schema import Schemas, parse
+from flowhooks.schema.ecma_regex import Pattern
+from flowhooks.schema.flow_instance_id import find_violations
 from flowhooks.schema.violations import violations
 
 SHARED = "../process-end-call-back-ro.schema.json"
@@ -102,24 +105,92 @@ def test_version_written_as_a_fraction(schemas):
     assert schemas.check_body("complete", parse(b'{"processDefinitionVersion": 1.0}')) is None
 
 
-@pytest.mark.parametrize("text", ["1", "a" * 128, "A.z_0:~-", "6e8c3b52-5d0b-11ee-9a3f-0242ac120002"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1",
+        "6e8c3b52-5d0b-11ee-9a3f-0242ac120002",
+        "A.z_0:~-",
+        "scheduled__2026-11-27T00:00:00+00:00",
+        "order/2026/17",
+        "..",
+        "../../etc",
+        "a b",
+        "approval@example.com",
+        "{x}",
+        "%31",
+        "流程 17",
+        "a\u3000b",
+        "e\u0301",
+        "\u0661",
+        "\u06a9\u200c\u06af",  # Persian needs U+200C
+        "👩\u200d🚒",
+        "a" * 255,
+        "é" * 255,
+        "流" * 170,
+        "😀" * 128,
+    ],
+)
 def test_flow_instance_id(schemas, text):
-    """Ids of the engines are taken, up to 128 characters."""
+    """Ids of all engines are accepted, in any language, up to 255 characters and 512 bytes."""
     assert schemas.check_flow_instance_id(text) is None
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "1\n", "\n1", "1\r\n", "1\0", "a" * 129, "a/b", "a b", "\u0661", "a\u202e", "é", "%31", "\ud800", "{x}"],
-)
+NO_IDS = {
+    "": "must not be shorter than 1 characters",
+    "a" * 256: "must not be longer than 255 characters",
+    "流" * 171: "must not be longer than 512 bytes in UTF-8",
+    "😀" * 129: "must not be longer than 512 bytes in UTF-8",
+    " a": "must not begin or end with white space",
+    "a\u3000": "must not begin or end with white space",
+    " ": "must not begin or end with white space",
+    **{
+        text: f"must not contain the character {code}: control characters, line separators and direction marks are "
+        "refused"
+        for text, code in {
+            "1\n": "U+000A",
+            "\n1": "U+000A",
+            "1\r\n": "U+000D",
+            "1\0": "U+0000",
+            "a\tb": "U+0009",
+            "a\x7f": "U+007F",
+            "a\x85b": "U+0085",
+            "a\u2028b": "U+2028",
+            "a\u2029b": "U+2029",
+            "a\u200eb": "U+200E",
+            "a\u061cb": "U+061C",
+            "a\u202eb": "U+202E",
+            "a\u2066b": "U+2066",
+            "\ud800": "U+D800",
+        }.items()
+    },
+}
+
+
+@pytest.mark.parametrize("text", NO_IDS)
 def test_no_flow_instance_id(schemas, text):
-    """A text that is no id is refused to its very end, and not repeated."""
+    """A text that is no id is refused with the rule that it breaks, and not repeated."""
     error = refusal(lambda: schemas.check_flow_instance_id(text))
-    assert error.text("en") == (
-        "The flowInstanceId in the path is not valid. flowInstanceId: must match the regular expression "
-        "^[A-Za-z0-9._:~-]{1,128}$"
-    )
+    assert error.text("en") == f"The flowInstanceId in the path is not valid. flowInstanceId: {NO_IDS[text]}"
     assert error.text("zh").startswith("路径中的 flowInstanceId 不合法。 flowInstanceId: ")
+
+
+def test_the_pattern_states_the_rules_of_the_code(schemas):
+    """For each character, at the end and inside of an id, the published pattern agrees with the code."""
+    document = schemas.documents["flow-instance-id.schema.json"]
+    pattern = re.compile(Pattern(document["pattern"]))
+    for code in (*range(0xD800), *range(0xE000, 0x10000), 0x10000, 0x1F600, 0x10FFFF):
+        for text in (chr(code), f"{chr(code)}a", f"a{chr(code)}", f"a{chr(code)}a"):
+            assert bool(pattern.search(text)) is not any(find_violations(text)), ascii(text)
+
+
+def test_a_schema_file_restricts_ids(folder):
+    """A schema file of the settings can restrict ids further; it cannot allow control characters or longer ids."""
+    schemas = Schemas.load([folder({"flow-instance-id.schema.json": {"type": "string", "pattern": "^[0-9\\n]+$"}})])
+    assert schemas.check_flow_instance_id("17") is None
+    assert found(refusal(lambda: schemas.check_flow_instance_id("a"))) == [("flowInstanceId", "schema.pattern")]
+    assert found(refusal(lambda: schemas.check_flow_instance_id("1\n2"))) == [("flowInstanceId", "schema.id_character")]
+    assert found(refusal(lambda: schemas.check_flow_instance_id("1" * 513))) == [("flowInstanceId", "schema.id_bytes")]
 
 
 KEYWORDS = [

@@ -193,7 +193,11 @@ def test_path(ask, path, shown):
     [
         ({"REQUEST_URI": "/a%20b?c", "PATH_INFO": "/a b"}, "/a%20b"),
         ({"RAW_URI": "/a%20b?c", "PATH_INFO": "/a b"}, "/a%20b"),
-        ({"PATH_INFO": "/a b"}, "/a b"),
+        ({"PATH_INFO": "/a b"}, "/a%20b"),
+        (
+            {"PATH_INFO": "/flow/\xe6\xb5\x81 100%25/call-back/complete"},
+            "/flow/%E6%B5%81%20100%2525/call-back/complete",
+        ),
         ({}, ""),
     ],
 )

@@ -45,7 +45,7 @@ public final class FlowhooksClient {
 
     /** Sends the callback. A connection that fails or times out gives an answer, too. */
     public Answer send(String flowInstanceId, String json) throws InterruptedException {
-        String id = URLEncoder.encode(flowInstanceId, StandardCharsets.UTF_8);
+        String id = URLEncoder.encode(flowInstanceId, StandardCharsets.UTF_8).replace("+", "%20"); // a blank in a path
         HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(url + "/flow/" + id + "/call-back/complete"))
                 .timeout(Duration.ofSeconds(15))
                 .header("Content-Type", "application/json; charset=utf-8")
