@@ -32,11 +32,11 @@ demo-cluster: $(READY) ## Show many processes: PostgreSQL, two servers and three
 	@$(BIN)/python tests/support/demo_cluster.py
 
 test: lint ## Run all checks and tests except those with real workflow engines, as continuous integration does
-	@$(BIN)/python -m pytest -m "not java" --numprocesses auto --dist worksteal
+	@$(BIN)/python -m pytest -m "not java and not engine" --numprocesses auto --dist worksteal
 
 # One process: Maven builds once, and its downloads do not race.
-test-engines: $(READY) ## Run the tests with real workflow engines (needs Java and Maven), as continuous integration does
-	@$(BIN)/python -m pytest -m java tests/engines
+test-engines: $(READY) ## Run the tests with real workflow engines (needs Java, Maven and npm), as continuous integration does
+	@$(BIN)/python -m pytest -m "java or engine" tests/engines
 
 test-long: $(READY) ## Run the tests that take minutes each, such as long outages, and print their figures
 	@$(BIN)/python -m pytest -m long --timeout=600 --numprocesses auto --dist worksteal --verbose -rP

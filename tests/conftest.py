@@ -85,7 +85,9 @@ def pytest_collection_finish() -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
     """Print last that tests in real workflow engines were skipped, because a line among others is easily missed."""
     yield
-    skipped = [report for report in terminalreporter.stats.get("skipped", ()) if "java" in report.keywords]
+    skipped = [
+        report for report in terminalreporter.stats.get("skipped", ()) if {"java", "engine"} & report.keywords.keys()
+    ]
     for why, count in Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped).items():
         terminalreporter.line(f"*** {count} tests in real workflow engines were SKIPPED: {why}", red=True)
 

@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 from contextlib import closing, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
@@ -135,13 +136,14 @@ class Site:
 
 
 class Engine:
-    """A Java process with a workflow engine in it."""
+    """A process with a workflow engine or an application in it."""
 
-    def __init__(self, command, *, url, token=None):
+    def __init__(self, command, *, url, token=None, cwd=None, more=None):
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
-        environ = kept | {"FLOWHOOKS_URL": url} | ({"FLOWHOOKS_TOKEN": token} if token else {})
+        environ = kept | {"FLOWHOOKS_URL": url} | ({"FLOWHOOKS_TOKEN": token} if token else {}) | (more or {})
         self.process = subprocess.Popen(
             command,
+            cwd=cwd,
             env=environ,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -303,20 +305,63 @@ def class_path(built):
 
 
 @pytest.fixture(scope="module")
-def start_engine(class_path, tmp_path_factory):
-    """Start an engine: `start_engine("flowable", url=…, token=…)`; all are ended at the end."""
-    mains = {"java": "House", "flowable": "Flowable", "activiti": "Activiti", "camunda-7": "Camunda"}
+def start_process():
+    """Start a process that a test drives: `start_process(command, url=…, token=…)`; all are ended at the end."""
     running = []
 
-    def start(name, *arguments, **given):
-        words = arguments or [str(tmp_path_factory.mktemp("engine") / "engine")]
-        command = [*JAVA, "-cp", class_path(name), f"com.example.harness.{mains[name]}Harness", *words]
+    def start(command, **given):
         running.append(Engine(command, **given))
         return running[-1].ready()
 
     yield start
     for engine in running:
         engine.close()
+
+
+@pytest.fixture(scope="module")
+def start_engine(class_path, start_process, tmp_path_factory):
+    """Start an engine in Java: `start_engine("flowable", url=…, token=…)`."""
+    mains = {"java": "House", "flowable": "Flowable", "activiti": "Activiti", "camunda-7": "Camunda"}
+
+    def start(name, *arguments, **given):
+        words = arguments or [str(tmp_path_factory.mktemp("engine") / "engine")]
+        command = [*JAVA, "-cp", class_path(name), f"com.example.harness.{mains[name]}Harness", *words]
+        return start_process(command, **given)
+
+    return start
+
+
+class Outside(BaseHTTPRequestHandler):
+    """Answers with the status that stands in the instance's id, as flowhooks or something in front of it might."""
+
+    def do_POST(self):
+        """Answer, or cut the connection off."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        status, _, more = self.path.split("/")[2].partition("-")
+        if status == "cut":
+            self.close_connection = True
+            return
+        self.send_response(int(status))
+        if more == "stored":
+            self.send_header("Flowhooks-Event", "0197-1")
+        elif more:
+            self.send_header("Retry-After", more)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *args):
+        """Say nothing."""
+
+
+@pytest.fixture
+def outside():
+    """The URL of a server that answers with the status that stands in the instance's id."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Outside) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,7 @@ Needs Java, Maven and Maven's downloads; without them the tests are skipped with
 from __future__ import annotations
 
 import json
-import threading
 import uuid
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -265,37 +263,8 @@ ANSWERS = {
 }
 
 
-class Outside(BaseHTTPRequestHandler):
-    """Responds with the status in the instance's id, like flowhooks or a proxy in front of it."""
-
-    def do_POST(self):
-        """Respond, or cut the connection off."""
-        self.rfile.read(int(self.headers["Content-Length"]))
-        status, _, more = self.path.split("/")[2].partition("-")
-        if status == "cut":
-            self.close_connection = True
-            return
-        self.send_response(int(status))
-        if more == "stored":
-            self.send_header("Flowhooks-Event", "0197-1")
-        elif more:
-            self.send_header("Retry-After", more)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *args):
-        """Log nothing."""
-
-
-def test_what_the_client_does_with_each_answer(start_engine):
+def test_what_the_client_does_with_each_answer(start_engine, outside):
     """The client treats each status as the page's table says, also from proxies."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Outside) as outside:
-        thread = threading.Thread(target=outside.serve_forever)
-        thread.start()
-        try:
-            engine = start_engine("java", url=f"http://127.0.0.1:{outside.server_port}")
-            said = {answer: engine.do("send", answer) for answer in ANSWERS}
-        finally:
-            outside.shutdown()
-            thread.join()
+    engine = start_engine("java", url=outside)
+    said = {answer: engine.do("send", answer) for answer in ANSWERS}
     assert {answer: (one["next"], one["waitSeconds"]) for answer, one in said.items()} == ANSWERS

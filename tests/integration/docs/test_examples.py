@@ -21,6 +21,7 @@ READ = {"json", "toml", "http", "text"}
 
 COMPARED = {
     "java": "tests/engines/test_payloads.py",
+    "js": "tests/engines/test_applications.py",
     "sql": "tests/engines/test_payloads.py",
     "xml": "tests/engines/test_payloads.py",
     "yaml": "tests/integration/docs/test_monitoring.py",
@@ -62,6 +63,10 @@ NOT_RUN = {
         "docs/how-to/let-engines-in.md",
         "flowhooks sources test",
     ): "run by `tests/integration/cli/test_sources.py`, beside a server",
+    (
+        "docs/how-to/engines/python.md",
+        "from SpiffWorkflow",
+    ): "SpiffWorkflow is not installed here; `tests/engines/test_applications.py` installs it and runs the code",
     ("docs/how-to/run-it.md", "useradd"): "it would change this machine",
     ("docs/how-to/run-it.md", "systemctl"): "it needs systemd as the first process; `test_deploy.py` checks the units",
     ("docs/how-to/run-it.md", "podman"): "it needs podman; `test_container.py` runs what it would run",
@@ -165,8 +170,10 @@ def held(page):
 def test_python_runs(block, monkeypatch):
     """Each Python block runs unchanged; a signature in the reference is only compiled."""
     for file, text in held(block.page).items():
-        if "/" not in file and text != block.text and f"import {file.removesuffix('.py')}" in block.text:
-            module = ModuleType(file.removesuffix(".py"))
+        name = file.removesuffix(".py")
+        imports = rf"^(?:import|from) {name}\b"
+        if "/" not in file and text != block.text and re.search(imports, block.text, re.MULTILINE):
+            module = ModuleType(name)
             exec(text, module.__dict__)
             monkeypatch.setitem(sys.modules, module.__name__, module)
     lazy = __future__.annotations.compiler_flag if block.page.is_relative_to(DOCS / "reference") else 0

@@ -1,0 +1,352 @@
+"""Applications that are not Java, with the outbox of their pages: nothing is lost or doubled, whatever is killed.
+
+The code is taken out of the pages. Python needs nothing else; SpiffWorkflow and Node are installed by the tests of
+`make test-engines`, which are skipped where these cannot be had.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from support.code_blocks import blocks
+from support.waiting import WAIT_TIMEOUT, until
+
+PROJECTS = Path(__file__).parents[1] / "data/engines"
+PAGES = Path(__file__).parents[2] / "docs/how-to/engines"
+PLUGIN = '''
+import json, os
+from flowhooks import Retry, handler, hookimpl
+
+@handler(process_key="contract_approval", conclusion="approved", retry=Retry())
+def archive(event):
+    """Write one line per run, as a business system would have one booking."""
+    booking = {"instance": event.flow_instance_id, "source": event.source, "business_key": event.business_key}
+    with open(os.environ["JOURNAL"], "a", encoding="utf-8") as journal:
+        journal.write(json.dumps(booking) + "\\n")
+
+@hookimpl
+def handlers():
+    return [archive]
+'''
+PYTHON = ["sqlite", "postgresql", pytest.param("spiffworkflow", marks=[pytest.mark.engine, pytest.mark.timeout(600)])]
+ENGINES = [pytest.param("spiffworkflow", marks=[pytest.mark.engine, pytest.mark.timeout(600)])]
+ROWS = 12
+"""Callbacks that wait when an application is killed."""
+
+
+@pytest.fixture(scope="module")
+def spiffworkflow(tmp_path_factory):
+    """The folder into which SpiffWorkflow is installed."""
+    folder = tmp_path_factory.mktemp("spiffworkflow")
+    locked = PROJECTS / "python/requirements.txt"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--only-binary", ":all:", "--require-hashes", "--target", str(folder), "--requirement", str(locked)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"SpiffWorkflow cannot be had: {done.stderr.strip().splitlines()[-1]}")
+    return folder
+
+
+def python_files(folder):
+    """Write the files that the page shows, beside the harness."""
+    for block in blocks(PAGES / "python.md", "python"):
+        (folder / block.file).write_text(block.text, "utf-8")
+    (table,) = blocks(PAGES / "python.md", "sql")
+    (folder / "table.sql").write_text(table.text, "utf-8")
+    for file in ("harness.py", "expense.bpmn"):
+        shutil.copy(PROJECTS / "python" / file, folder)
+
+
+@pytest.fixture(scope="module")
+def application(request, tmp_path_factory, start_process):
+    """Start an application: `application("sqlite", folder, url=…, token=…)`; a folder keeps its database."""
+
+    def start(name, folder=None, **given):
+        folder = folder or tmp_path_factory.mktemp("application")
+        python_files(folder)
+        more = {"PYTHONPATH": str(folder)}
+        if name == "spiffworkflow":
+            more["PYTHONPATH"] += f":{request.getfixturevalue('spiffworkflow')}"
+        if name == "postgresql":
+            if not (folder / "database").exists():
+                server = request.getfixturevalue("postgresql_server")
+                (folder / "database").write_text(server.make(f"application_{uuid.uuid4().hex}"))
+            more["APPLICATION_DATABASE"] = (folder / "database").read_text()
+        return start_process([sys.executable, "harness.py", name, "table.sql"], cwd=folder, more=more, **given)
+
+    return start
+
+
+class Both:
+    """An application and the flowhooks that it calls back."""
+
+    def __init__(self, name, site, app):
+        self.name, self.site, self.app = name, site, app
+
+    def start(self, business_key="C-2026-17"):
+        """Start a flow; its id."""
+        return self.app.do("start", "contract_approval", business_key)["id"]
+
+
+@pytest.fixture(scope="module")
+def site_of(make_site, source):
+    """A server that knows an application by its token, started once: `site_of("sqlite")`."""
+    sites = {}
+
+    def find(name):
+        if name not in sites:
+            sites[name] = make_site(PLUGIN, source(name, f"the-token-of-{name}")).start()
+        return sites[name], f"the-token-of-{name}"
+
+    return find
+
+
+@pytest.fixture(scope="module")
+def both_of(site_of, application):
+    """An application beside its server, started once."""
+    found = {}
+
+    def find(name):
+        if name not in found:
+            site, token = site_of(name)
+            found[name] = Both(name, site, application(name, url=site.url, token=token))
+        return found[name]
+
+    return find
+
+
+@pytest.fixture(params=PYTHON)
+def both(request, both_of):
+    """Each application beside its server."""
+    return both_of(request.param)
+
+
+def test_a_flow_that_ends_runs_its_handler_once(both):
+    """The handler runs once, and the body has the members that the page shows, in the same order."""
+    flow = both.start()
+    assert both.site.stored(flow) == []
+    both.app.do("complete", flow, {"decision": "approved"})
+    sent = json.loads(both.site.settled(flow).body)
+    shown = json.loads((PROJECTS / "payloads/python.json").read_text("utf-8"))
+    assert list(sent.items()) == list(shown.items())
+    assert both.site.deeds(flow) == [{"instance": flow, "source": both.name, "business_key": "C-2026-17"}]
+    until(lambda: both.app.outbox() == [])
+
+
+def test_a_rejected_flow_runs_no_handler_of_the_approved(both):
+    """Its conclusion is sent, and its event is dismissed."""
+    flow = both.start()
+    both.app.do("complete", flow, {"decision": "rejected"})
+    until(lambda: both.app.outbox() == [])
+    (stored,) = both.site.stored(flow)
+    assert (stored.event.conclusion, stored.state) == ("rejected", "dismissed")
+    assert both.site.deeds(flow) == []
+
+
+def test_a_transaction_that_is_rolled_back_sends_nothing(both):
+    """The callback is rolled back with the flow's end; the flow can still end, once."""
+    flow = both.start()
+    running = both.app.do("look")["running"]
+    assert both.app.do("refuse", flow)["written"] == 1
+    assert both.app.do("look") == {"running": running, "outbox": []}
+    assert both.site.stored(flow) == []
+    both.app.do("complete", flow)
+    assert both.site.settled(flow).repeats == 0
+    until(lambda: both.app.outbox() == [])
+    assert len(both.site.deeds(flow)) == 1
+
+
+def test_flowhooks_is_down_when_flows_end(both):
+    """The application goes on, and sends the same body until flowhooks is up."""
+    both.site.stop()
+    flow = both.start()
+    both.app.do("complete", flow)
+    (row,) = until(lambda: [row for row in both.app.outbox() if row["tries"] >= 1])
+    assert (row["id"], row["problem"]) == (flow, None)
+    both.site.start()
+    assert both.site.settled(flow).body == row["body"]
+    until(lambda: both.app.outbox() == [])
+    assert len(both.site.deeds(flow)) == 1
+
+
+class Relay(ThreadingHTTPServer):
+    """Passes callbacks on to flowhooks. From a certain one on it keeps flowhooks' answers to itself."""
+
+    def __init__(self, url, passed):
+        super().__init__(("127.0.0.1", 0), RelayHandler)
+        self.site, self.left = url, passed
+        self.kept = threading.Event()
+        self.over = threading.Event()
+
+
+class RelayHandler(BaseHTTPRequestHandler):
+    """One request of the application."""
+
+    def do_POST(self):
+        """Pass it on; answer, or wait until the test is over and answer nothing."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        names = ("Content-Type", "Authorization", "Prefer")
+        headers = {name: self.headers[name] for name in names}
+        with urllib.request.urlopen(urllib.request.Request(self.server.site + self.path, body, headers)) as answer:
+            status, said = answer.status, answer.read()
+        self.server.left -= 1
+        if self.server.left < 0:
+            self.server.kept.set()
+            self.server.over.wait()
+            self.close_connection = True
+            return
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+
+    def log_message(self, *args):
+        """Say nothing."""
+
+
+@pytest.fixture
+def relay(request):
+    """Start a relay: `relay(url, 5)` answers the first five callbacks."""
+    started = []
+
+    def start(url, passed):
+        server = Relay(url, passed)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        started.append((server, thread))
+        return server
+
+    yield start
+    for server, thread in started:
+        server.over.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("name", PYTHON)
+def test_the_application_is_killed_while_it_sends(name, site_of, application, relay, tmp_path):
+    """Killed with kill -9 before it read an answer, it loses nothing, and no handler runs twice."""
+    site, token = site_of(name)
+    between = relay(site.url, ROWS // 2)
+    app = application(name, tmp_path, url=f"http://127.0.0.1:{between.server_port}", token=token)
+    both = Both(name, site, app)
+    flows = [both.start(f"C-2026-{number}") for number in range(ROWS)]
+    unended = both.start("C-2026-99")
+    for flow in flows:
+        app.do("complete", flow)
+    assert between.kept.wait(WAIT_TIMEOUT)
+    app.kill()
+    events = [event for flow in flows for event in site.stored(flow)]
+    assert len(events) == ROWS // 2 + 1  # the last of them without the application's knowledge
+    app = application(name, tmp_path, url=site.url, token=token)
+    for number, flow in enumerate(flows):
+        stored = site.settled(flow)
+        assert stored.event.business_key == f"C-2026-{number}"
+        assert len(site.deeds(flow)) == 1
+    until(lambda: app.outbox() == [])
+    assert sum(site.settled(flow).repeats for flow in flows) == 1
+    assert app.do("look")["running"] == 1
+    assert site.stored(unended) == []
+
+
+ANSWERS = {
+    "200": ("sent", 0),
+    "202": ("sent", 0),
+    "500-stored": ("sent", 0),
+    "500": ("again", 1),
+    "502": ("again", 1),
+    "503-7": ("again", 7),
+    "503-later": ("again", 1),
+    "408": ("again", 1),
+    "429-30": ("again", 30),
+    "cut": ("again", 1),
+    "302": ("problem", 0),
+    "401": ("problem", 0),
+    "404": ("problem", 0),
+    "409": ("problem", 0),
+    "422": ("problem", 0),
+}
+"""What happens to a row at each answer, and how many seconds it waits at least."""
+
+
+@pytest.mark.parametrize("name", ["sqlite"])
+def test_each_answer_has_its_consequence(name, application, outside):
+    """A stored callback is deleted, a failure is sent again after its time, and a refusal is kept with its text."""
+    app = application(name, url=outside, token="a-token")
+    before = int(time.time() * 1000)
+    for answer in ANSWERS:
+        app.do("call", answer, {"businessKey": answer})
+
+    def looked_at():
+        app.do("wake")  # a failure ends a pass
+        rows = {row["id"]: row for row in app.outbox()}
+        return all(row["tries"] or row["problem"] for row in rows.values()) and rows
+
+    rows = until(looked_at)
+    found = {name: "problem" if row["problem"] else "again" for name, row in rows.items()}
+    assert {answer: found.get(answer, "sent") for answer in ANSWERS} == {
+        answer: consequence for answer, (consequence, _) in ANSWERS.items()
+    }
+    for answer, (consequence, seconds) in ANSWERS.items():
+        if consequence == "again":
+            assert rows[answer]["due_at"] >= before + 1000 * seconds, answer
+        if consequence == "problem":
+            assert rows[answer]["problem"].startswith(answer)
+
+
+# Engines
+
+
+WAYS = {
+    "spiffworkflow": {"approved": "yes", "rejected": "yes", "fraud": "yes", "stopped": "yes", "cancelled": "no"},
+}
+"""Which ends of `expense.bpmn` send a callback: an error end event is *fraud*, a terminate end event is *stopped*."""
+PAGE_OF = {"spiffworkflow": "python"}
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_which_ends_send_a_callback(name, both_of):
+    """The page's table of ends, with the conclusion of each."""
+    both = both_of(name)
+    flows = {way: both.start() for way in WAYS[name]}
+    for way, flow in flows.items():
+        both.app.do("complete", flow, {"decision": way})
+    until(lambda: both.app.outbox() == [])
+    found = {way: both.site.stored(flow) for way, flow in flows.items()}
+    assert {way: "yes" if events else "no" for way, events in found.items()} == WAYS[name]
+    assert {way: events[0].event.conclusion for way, events in found.items() if events} == {
+        way: way for way, sends in WAYS[name].items() if sends == "yes"
+    }
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_variable_is_the_conclusion(name, both_of):
+    """The variable `conclusion` wins over the end event."""
+    both = both_of(name)
+    flow = both.start()
+    both.app.do("complete", flow, {"conclusion": "withdrawn"})
+    until(lambda: both.app.outbox() == [])
+    (stored,) = both.site.stored(flow)
+    assert stored.event.conclusion == "withdrawn"
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_the_page_says_which_ends_send_a_callback(name):
+    """The engine's table has these ends in this order."""
+    page = (PAGES / f"{PAGE_OF[name]}.md").read_text("utf-8").partition("| the workflow ends |")[2]
+    rows = re.findall(r"^\| (?:at|by) .*?\| (yes|no) \|", page, re.MULTILINE)
+    expected = [sends for way, sends in WAYS[name].items() if way != "rejected"]
+    assert rows == expected
