@@ -1,4 +1,4 @@
-"""Errors as callers see them: one shape, their language, nothing of ours."""
+"""Errors as callers see them: one format, their language, no internals."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ FALCONS = [
 
 
 class Raises:
-    """A resource that raises what it is given, after it has begun another answer."""
+    """A resource that raises a given exception after it has set another response."""
 
     def __init__(self, error):
         self.error = error
@@ -77,7 +77,7 @@ def ask():
 
 
 def test_envelope():
-    """It has exactly the members of the contract, and a time that any client can read."""
+    """The envelope has exactly the members of the contract, and a time that any client can parse."""
     body = errors.envelope(status=422, message="m", path="/p")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", body.pop("timestamp"))
     assert body == {
@@ -91,7 +91,7 @@ def test_envelope():
 
 
 def test_encode():
-    """Chinese goes out as itself, what could break a line is escaped, and what UTF-8 lacks does no harm."""
+    """Chinese is not escaped, characters that could break a line are, and lone surrogates do no harm."""
     encoded = errors.encode({"a": '流程\n"\x00', "b": "\ud800"})
     assert "流程" in encoded.decode()
     assert b"\n" not in encoded
@@ -100,7 +100,7 @@ def test_encode():
 
 
 def test_every_refusal_has_a_status():
-    """No kind of refusal was forgotten."""
+    """Each kind of refusal has a status."""
     assert set(errors.STATUS_OF) == set(CallbackRejected.__subclasses__())
 
 
@@ -118,7 +118,7 @@ def test_refusals(ask, error, status, language):
 
 
 def test_headers_of_refusals(ask):
-    """The facts that a caller needs next are in the headers that HTTP has for them."""
+    """The facts for the caller's next step are in the headers that HTTP defines."""
     assert ask(Unavailable("draining", retry_after=7)).headers["retry-after"] == "7"
     assert ask(Unauthorized("unauthorized")).headers["www-authenticate"] == "Bearer"
     assert ask(IdentityConflict("event-1")).headers["flowhooks-event"] == "event-1"
@@ -130,7 +130,7 @@ def test_headers_of_refusals(ask):
 @pytest.mark.parametrize(("error", "status", "said"), FALCONS)
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_falcons_own_errors(ask, error, status, said, language):
-    """They say our sentences, not Falcon's, and keep their headers."""
+    """Falcon's errors have flowhooks' sentences and keep their headers."""
     key, params = said
     result = ask(error, **{"Accept-Language": language, "Content-Type": "text/x"})
     assert result.status_code == status
@@ -147,7 +147,7 @@ def test_not_found(ask):
 
 
 def test_method_not_allowed(ask):
-    """Another method is refused with those that there are, in the sentence and in Allow."""
+    """Another method is refused with the allowed ones in the sentence and in Allow."""
     result = ask(None, method="DELETE")
     assert result.status_code == 405
     assert result.headers["allow"] == "GET, OPTIONS"
@@ -155,7 +155,7 @@ def test_method_not_allowed(ask):
 
 
 def test_head(ask):
-    """HEAD gets the headers of the error alone."""
+    """HEAD gets only the headers of the error."""
     result = ask(None, "/nowhere", method="HEAD")
     assert result.status_code == 404
     assert result.text == ""
@@ -164,7 +164,7 @@ def test_head(ask):
 
 @pytest.mark.parametrize("error", [RuntimeError("secret"), KeyError("secret"), RecursionError(), MemoryError()])
 def test_unexpected(ask, error):
-    """An unexpected exception is logged with its traceback, of which the caller sees nothing."""
+    """An unexpected exception is logged with its traceback, which the caller does not see."""
     with capture_logs() as logs:
         result = ask(error, "/x?secret=1", **{"Accept-Language": "zh"})
     assert result.status_code == 500
@@ -184,7 +184,7 @@ def test_unexpected(ask, error):
     ],
 )
 def test_path(ask, path, shown):
-    """The path is repeated as it was sent, without its query, and not at any length."""
+    """The path is repeated as sent, without its query, and up to a maximum length."""
     assert ask(None, path).json["path"] == shown
 
 
@@ -202,5 +202,5 @@ def test_path(ask, path, shown):
     ],
 )
 def test_raw_path(environ, path):
-    """WSGI servers tell the path as it was sent under two names, or not at all."""
+    """WSGI servers provide the original path under two names, or not at all."""
     assert errors.raw_path(environ) == path

@@ -1,4 +1,4 @@
-"""Language, wait and media type, as callers write them and as they should not."""
+"""Language, wait and media type in valid and invalid headers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from flowhooks.web import negotiation
     ],
 )
 def test_language(header, expected):
-    """Chinese where it is liked better than English, English everywhere else."""
+    """Chinese if it is preferred over English, otherwise English."""
     assert negotiation.parse_accept_language(header) == expected
 
 
@@ -96,7 +96,7 @@ def test_language(header, expected):
     ],
 )
 def test_wait(header, expected):
-    """RFC 7240: the first of several counts, what is malformed does not, and what was applied is said."""
+    """RFC 7240: the first of several counts, malformed ones do not, and the applied one is returned."""
     assert negotiation.parse_prefer_wait(header, 10.0) == expected
 
 
@@ -117,7 +117,7 @@ def test_wait(header, expected):
     ],
 )
 def test_media_types_that_are_taken(content_type):
-    """JSON in UTF-8, however it is written, and no type at all."""
+    """JSON in UTF-8 in any spelling, and no type, are accepted."""
     negotiation.check_media_type(content_type, None)
 
 
@@ -143,14 +143,14 @@ def test_media_types_that_are_taken(content_type):
     ],
 )
 def test_media_types_that_are_refused(content_type):
-    """A body that is not JSON in UTF-8 by its own header, which the refusal repeats."""
+    """Another media type is refused, and the refusal repeats it."""
     with pytest.raises(UnsupportedMedia) as caught:
         negotiation.check_media_type(content_type, None)
     assert content_type in caught.value.text("zh")
 
 
 def test_refusal_is_fit_to_be_shown():
-    """Of a header that is long or odd, the refusal repeats a part that is short and plain."""
+    """The refusal repeats a short, plain part of a long or odd header."""
     with pytest.raises(UnsupportedMedia) as caught:
         negotiation.check_media_type("a\u202e\n" + "b" * 5000, None)
     assert caught.value.text("en").isprintable()
@@ -159,13 +159,13 @@ def test_refusal_is_fit_to_be_shown():
 
 @pytest.mark.parametrize("coding", [None, "", "identity", "Identity", "identity, identity"])
 def test_codings_that_are_taken(coding):
-    """A body that nothing was done to."""
+    """A body without a content coding is accepted."""
     negotiation.check_media_type("application/json", coding)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "identity, gzip", "br", "x", "identity,"])
 def test_codings_that_are_refused(coding):
-    """Every other one, by its name."""
+    """Every content coding is refused by its name."""
     with pytest.raises(UnsupportedMedia) as caught:
         negotiation.check_media_type("application/json", coding)
     assert caught.value.key == "content_encoding"
@@ -175,6 +175,6 @@ def test_codings_that_are_refused(coding):
 @pytest.mark.parametrize("header", ['"' * 100_000, "," * 100_000, " " * 100_000 + "x", '"\\' * 50_000, "zh;" * 30_000])
 @pytest.mark.timeout(60)  # what takes time by the square of the length takes minutes
 def test_no_header_takes_long(header):
-    """However long a header is under another server, reading it takes no time to speak of."""
+    """A header of any length is parsed quickly."""
     negotiation.parse_accept_language(header)
     negotiation.parse_prefer_wait(header, 1.0)

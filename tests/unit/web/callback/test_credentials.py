@@ -1,4 +1,4 @@
-"""Authentication of callers: tokens, addresses, and texts that must not pass for either."""
+"""Authentication of callers: tokens, addresses, and texts that look like either."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_known(credentials, authorization, address, name):
     ],
 )
 def test_unknown(credentials, authorization):
-    """A missing, malformed, doubled, oversize or unknown credential is refused, always in the same words."""
+    """A missing, malformed, doubled, oversize or unknown credential is refused, always with the same text."""
     with pytest.raises(Unauthorized) as caught:
         credentials.by_token(authorization, "10.0.0.1")
 
@@ -127,7 +127,7 @@ def test_unknown(credentials, authorization):
     ],
 )
 def test_not_from_there(credentials, address):
-    """A known token from an address that is not allowed, or that cannot be read, is forbidden."""
+    """A known token from an address that is not allowed, or is invalid, is forbidden."""
     with pytest.raises(Forbidden) as caught:
         credentials.by_token(f"Bearer {CRM}", address)
 
@@ -137,20 +137,20 @@ def test_not_from_there(credentials, address):
 
 
 def test_longest_token():
-    """A token of 1,024 characters is still taken."""
+    """A token of 1,024 characters is accepted."""
     token = "a" * 1024
 
     assert known({"erp": Source(token_sha256=(sha256(token),))}).by_token(f"Bearer {token}", None) == "erp"
 
 
 def test_source_without_token():
-    """A source that has no token closes the door as well: nobody is let in as `default`."""
+    """With a source without a token, no caller is accepted as `default`."""
     with pytest.raises(Unauthorized):
         known({"erp": Source(token_sha256=())}).by_token(None, "127.0.0.1")
 
 
 def test_what_is_wrong_is_for_the_operator(credentials):
-    """The caller reads the same of a token that is missing, malformed or unknown; the operator reads which it is."""
+    """The caller gets one text for a missing, malformed or unknown token; the operator sees which it is."""
     said, noted = set(), set()
     for authorization in (None, "Bearer", "Bearer not-a-known-token"):
         with pytest.raises(Unauthorized) as caught:
@@ -163,7 +163,7 @@ def test_what_is_wrong_is_for_the_operator(credentials):
 
 
 def test_who_signs_is_asked_before_anything_is_computed():
-    """Where nobody signs, a signature is nobody's; where none of those who do may call from there, it is forbidden."""
+    """Without a signing source a signature is unknown; from an address of none it is forbidden."""
     key = SourceCredentials(keys=(SigningKey(key=b"k" * 32),))
     inside = Source(allow=(ip_network("10.0.0.0/8"),))
     several = Credentials(
@@ -179,7 +179,7 @@ def test_who_signs_is_asked_before_anything_is_computed():
 
 
 def test_secrets_stay(credentials):
-    """Neither the repr nor a refusal holds a token."""
+    """Neither the repr nor a refusal has a token."""
     with pytest.raises(Unauthorized) as caught:
         credentials.by_token("Bearer not-a-known-token", None)
 
@@ -188,7 +188,7 @@ def test_secrets_stay(credentials):
 
 
 def test_new_token():
-    """A new token is unlike any other and is accepted by its hash."""
+    """A new token is unique and is accepted by its hash."""
     token, digest = new_token()
     other, _ = new_token()
 
@@ -198,7 +198,7 @@ def test_new_token():
 
 
 def test_a_token_in_a_file(tmp_path):
-    """It is read when the settings are, and a file that cannot be read any more leaves what was known."""
+    """The file is read with the settings; if it becomes unreadable, the known token stays."""
     file = tmp_path / "token"
     file.touch(0o600)
     file.write_text("a-token-of-twenty-characters\n")

@@ -1,4 +1,4 @@
-"""The published contract: valid OpenAPI 3.1, and nothing about a body that is not in the schema files."""
+"""The published contract: valid OpenAPI 3.1 that describes bodies exactly as the schema files."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def foreign(tmp_path):
 
 
 def everything(value, path=()):
-    """Every object in a JSON value, with the path that leads to it."""
+    """Every object in a JSON value with its path."""
     if isinstance(value, dict):
         yield path, value
     for name, one in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
@@ -77,7 +77,7 @@ def resolved(document, values):
 
 
 def references(document):
-    """Every reference, but what constants and examples hold."""
+    """Every reference, except those in constants and examples."""
     for path, value in everything(document):
         if isinstance(value.get("$ref"), str) and not {"const", "examples", "properties"} & set(path[-1:]):
             yield value["$ref"]
@@ -89,7 +89,7 @@ def component(document, name):
 
 
 def test_head(document):
-    """It says what it is."""
+    """The document has its title and version."""
     assert document["openapi"] == "3.1.0"
     assert document["jsonSchemaDialect"] == "https://json-schema.org/draft/2020-12/schema"
     assert document["info"]["version"] == __version__
@@ -97,7 +97,7 @@ def test_head(document):
 
 
 def test_operation(document):
-    """A callback is a POST with an id in its path, two headers that it may have, and a body that it must have."""
+    """A callback is a POST with an id in its path, two optional headers, and a required body."""
     path = document["paths"][COMPLETE]
     [identity] = resolved(document, path["parameters"])
     assert (identity["name"], identity["in"], identity["required"]) == ("flowInstanceId", "path", True)
@@ -147,13 +147,13 @@ def test_responses(document, status, body, headers):
 
 
 def test_no_other_responses(document):
-    """The statuses above are all there are."""
+    """The statuses above are all."""
     [own] = [mark for mark in test_responses.pytestmark if mark.name == "parametrize"]
     assert list(document["paths"][COMPLETE]["post"]["responses"]) == [row[0] for row in own.args[1]]
 
 
 def test_what_every_kind_shares_is_published_once(document):
-    """A kind adds its path, its title and its body; parameters and responses are not repeated."""
+    """A kind adds its path, its title and its body; parameters and responses are shared."""
     shared = ("parameters", "responses")
     first, *others = (document["paths"][path]["post"] for path in SHIPPED)
     for operation in others:
@@ -163,7 +163,7 @@ def test_what_every_kind_shares_is_published_once(document):
 
 
 def test_components_are_the_files(document):
-    """A component is its file, but for references, the names that those no longer need, and null for absent members."""
+    """A component is its file, except for references, unneeded names, and null for absent members."""
 
     def without_targets(schema):
         text = re.sub(r'"\$ref": "[^"]*"', '"$ref"', json.dumps(schema))
@@ -176,7 +176,7 @@ def test_components_are_the_files(document):
 
 
 def test_valid(document, foreign):
-    """By OpenAPI's rules: references lead somewhere, names are as they must be, ids are each there once."""
+    """The document follows OpenAPI's rules: references resolve, names are valid, ids are unique."""
     for one in (document, foreign):
         assert all(resolve(one, reference) is not None for reference in references(one))
         operations = [path["post"] for path in one["paths"].values()]
@@ -197,7 +197,7 @@ def test_valid(document, foreign):
 
 
 def test_both_languages(document):
-    """Whatever is described is described in English and in Chinese."""
+    """All descriptions are in English and in Chinese."""
     for path, value in everything(document):
         if {"examples", "license"} & set(path):
             continue
@@ -209,7 +209,7 @@ def test_both_languages(document):
 
 
 def test_examples(document):
-    """Every example is what its schema takes."""
+    """Every example is valid for its schema."""
     contents = [value for path, value in everything(document) if path[-1:] == ("application/json",)]
     checked = 0
     for content in contents:
@@ -221,7 +221,7 @@ def test_examples(document):
 
 
 def test_errors_are_as_published(document):
-    """The error that the server makes is the one that is published."""
+    """The server's error matches the published one."""
     error = component(document, "error")
     made = envelope(status=422, message="no", path="/flow/1/call-back/complete")
     assert error.is_valid(made)
@@ -231,7 +231,7 @@ def test_errors_are_as_published(document):
 
 
 def test_kind_of_another_folder(foreign):
-    """A new schema file is a new path; the files that it needs, and only those, are published with it."""
+    """A new schema file is a new path, published with exactly the files that it needs."""
     assert list(foreign["paths"]) == sorted([*SHIPPED, "/flow/{flowInstanceId}/call-back/revoke"])
     assert foreign["paths"]["/flow/{flowInstanceId}/call-back/revoke"]["post"]["summary"] == "Revoked"
     schemas = foreign["components"]["schemas"]
@@ -254,7 +254,7 @@ def test_kind_of_another_folder(foreign):
 
 
 def test_null_for_an_absent_member_is_published(tmp_path):
-    """Bodies with null pass by the document as by the server, but not for what must be there, nor do answers."""
+    """The document permits null like the server, but not for required members or in responses."""
     (tmp_path / "call-back").mkdir()
     kind = {
         "$ref": "../process-end-call-back-ro.schema.json",
@@ -285,7 +285,7 @@ def test_null_for_an_absent_member_is_published(tmp_path):
 
 
 def test_schemas_are_left_alone():
-    """Publishing does not change the schemas that bodies are checked against."""
+    """Publishing does not change the schemas that check bodies."""
     schemas = Schemas.load()
     before = copy.deepcopy(dict(schemas.documents))
     openapi(schemas)

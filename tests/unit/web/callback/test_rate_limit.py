@@ -1,4 +1,4 @@
-"""Token buckets, by a clock that is moved by hand."""
+"""Token buckets, with a clock that is moved by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flowhooks.web.callback.rate_limit import RateLimiter
 
 
 def test_a_bucket():
-    """As many at once as it holds, then as many as come in; and each source has its own."""
+    """A bucket allows its size at once, then its rate; each source has its own."""
     clock = ManualClock()
     rates = RateLimiter(clock)
     assert [rates.acquire("erp", 2.0, 3) for _ in range(4)] == [0, 0, 0, 1]
@@ -20,7 +20,7 @@ def test_a_bucket():
 
 
 def test_slow_rates_say_how_long():
-    """Less than one a second: one at once, then one when its time has come; a refusal costs nothing."""
+    """Below one per second: one at once, then one when it is due; a refusal costs nothing."""
     clock = ManualClock()
     rates = RateLimiter(clock)
     assert [rates.acquire("erp", 0.1, 0) for _ in range(3)] == [0, 10, 10]
@@ -31,7 +31,7 @@ def test_slow_rates_say_how_long():
 
 
 def test_what_is_set_may_change():
-    """A smaller bucket holds no more than it does, and a rate of 1,000 is a burst of 1,000 by itself."""
+    """A bucket made smaller has at most its new size; a rate of 1,000 has a burst of 1,000 by default."""
     clock = ManualClock()
     rates = RateLimiter(clock)
     assert sum(rates.acquire("erp", 1000.0, 0) == 0 for _ in range(1500)) == 1000
@@ -40,7 +40,7 @@ def test_what_is_set_may_change():
 
 
 def test_a_clock_that_is_put_back():
-    """It gives nothing and takes nothing."""
+    """A clock that is set back neither adds nor removes tokens."""
     times = iter([100, 50, 51])
 
     class Clock(ManualClock):

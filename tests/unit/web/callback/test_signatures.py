@@ -1,4 +1,4 @@
-"""Signatures: what the library makes and other libraries check, and whatever is not one."""
+"""Signatures: those of the library and of other libraries are valid, any other text is not."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GOOD = "v1," + "A" * 43 + "="
 
 
 def headers(body=BODY, *, key=KEY, message="msg_4711", at=NOW, **more):
-    """The WSGI form of a request that the library has signed."""
+    """The WSGI form of a request signed by the library."""
     moment = datetime.fromtimestamp(at // SECOND, UTC)
     found = {
         signatures.ID_HEADER: message,
@@ -58,25 +58,25 @@ def test_the_librarys_own():
     ],
 )
 def test_not_by_this_key(found, body):
-    """Another body, key, id or time is another signature; so is what is no UTF-8."""
+    """Another body, key, id or time needs another signature; text that is not UTF-8 has none."""
     assert not is_good(found, body)
 
 
 def test_a_secret_ends():
-    """To the very moment, and not a microsecond later."""
+    """A secret is valid until its expiry time, and not a microsecond longer."""
     assert is_good(headers(), not_after=NOW)
     assert not is_good(headers(), not_after=NOW - 1)
 
 
 @pytest.mark.parametrize("off", [-300, -299, 0, 300])
 def test_in_time(off):
-    """Five minutes, both ways."""
+    """A signature is valid for five minutes, both ways."""
     assert is_good(headers(at=NOW + off * SECOND))
 
 
 @pytest.mark.parametrize("off", [-301, 301, -1_000_000_000, 10**9])
 def test_too_late_or_too_early(off):
-    """One second more is too much."""
+    """A signature one second later or earlier is refused."""
     with pytest.raises(Unauthorized) as caught:
         signatures.parse(headers(at=NOW + off * SECOND), NOW)
     assert caught.value.cause == "signature_time"
@@ -132,7 +132,7 @@ MALFORMED = [
 
 @pytest.mark.parametrize("wrong", MALFORMED)
 def test_malformed(wrong):
-    """Whatever is no signature is refused before a body is looked at, always in the same words."""
+    """An invalid signature is refused before the body is read, always with the same text."""
     with pytest.raises(Unauthorized) as caught:
         signatures.parse(headers(**wrong), NOW)
     assert (caught.value.key, caught.value.params) == ("unauthorized", {})
@@ -140,7 +140,7 @@ def test_malformed(wrong):
 
 
 def test_one_way_to_write_it():
-    """Base64 that decodes to the same bytes is another text, and is not taken."""
+    """Another Base64 text of the same bytes is refused."""
     good = headers()[signatures.SIGNATURE_HEADER]
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
     twin = good[:-2] + letters[letters.index(good[-2]) + 1] + "="
@@ -156,7 +156,7 @@ def test_is_signed():
 
 
 def test_what_is_sent_is_what_the_library_takes():
-    """The headers that commands send are good for the library's own check."""
+    """The library verifies the headers that commands send."""
     now = int(datetime.now(UTC).timestamp()) * SECOND
     sent = signatures.sign([OTHER, KEY], BODY, message="m-1", at=now)
     assert Webhook(KEY).verify(BODY, sent) == json.loads(BODY)

@@ -1,4 +1,4 @@
-"""The parser by itself: whatever comes and however it is cut up, it ends in a request or in a refusal."""
+"""The parser alone: any bytes in any splitting end in a request or a refusal."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def read(pieces):
 @settings(max_examples=300)
 @given(STREAMS, st.lists(st.integers(1, 40), min_size=1))
 def test_cuts_do_not_count(stream, sizes):
-    """No bytes raise, and where a stream was cut up on its way makes no difference to what was read."""
+    """No bytes raise, and the splitting of a stream does not change the result."""
     cuts, at = [], 0
     while at < len(stream):
         size = sizes[len(cuts) % len(sizes)]
@@ -69,7 +69,7 @@ def test_cuts_do_not_count(stream, sizes):
 @settings(max_examples=200)
 @given(st.binary(max_size=50), st.lists(st.integers(1, 20), min_size=1))
 def test_chunks_are_the_body(body, sizes):
-    """However a body is cut into chunks, the same body is read, and what follows it is left alone."""
+    """For any chunks the same body is read, and the bytes after it are not consumed."""
     chunks, at = [], 0
     while at < len(body):
         part = body[at : at + sizes[len(chunks) % len(sizes)]]
@@ -87,7 +87,7 @@ def test_chunks_are_the_body(body, sizes):
 
 
 def test_closed():
-    """A parser whose connection is gone swallows what still comes."""
+    """A parser of a closed connection ignores further bytes."""
     parser = RequestParser(ADJUSTMENTS)
     parser.received(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 40\r\n\r\n")
     parser.received(b"a" * 30)
@@ -97,7 +97,7 @@ def test_closed():
 
 
 def test_completed():
-    """A request that is whole takes nothing more."""
+    """A complete request consumes no more bytes."""
     parser = RequestParser(ADJUSTMENTS)
     parser.received(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
     assert parser.received(b"more") == 0
@@ -105,7 +105,7 @@ def test_completed():
 
 @pytest.mark.parametrize("head", [b"", b"GET /p HT", b"GET /p HTTP/1.1\r\nAccept-Language: zh\r\nA"])
 def test_refused_from_outside(head):
-    """A request can be refused at any time; what is known of it by then is kept."""
+    """A request can be refused at any time; the known parts are kept."""
     parser = RequestParser(ADJUSTMENTS)
     parser.received(head)
     parser.reject(LocalizedHTTPError(408, "request_timeout"))

@@ -8,7 +8,7 @@ from flowhooks.web.server.trusted_proxy import FORWARDED_HEADERS, TrustedProxy, 
 
 
 def seen(trusted, peer, **claims):
-    """The application's view of a request."""
+    """The request as the application sees it."""
     environ = {"REMOTE_ADDR": peer, **{f"HTTP_{name}": value for name, value in claims.items()}}
     found = {}
 
@@ -23,12 +23,12 @@ def seen(trusted, peer, **claims):
 
 @pytest.mark.parametrize("trusted", ["", "10.0.0.1", "10.0.0.20", "::1", "*"])
 def test_nobody_else_is_believed(trusted):
-    """Headers of a client about itself count for nothing, unless the client is the proxy."""
+    """Headers of a client about itself are ignored, unless the client is the proxy."""
     assert seen(trusted, "10.0.0.2", X_FORWARDED_FOR="192.0.2.1", FORWARDED="for=192.0.2.1") == "10.0.0.2"
 
 
 def test_the_proxy_is_believed():
-    """The last address is what it has seen itself; what stands before that, a client may have written."""
+    """The last address is the proxy's own; earlier ones can come from the client."""
     assert seen("10.0.0.1", "10.0.0.1", X_FORWARDED_FOR="192.0.2.1") == "192.0.2.1"
     assert seen("10.0.0.1", "10.0.0.1", X_FORWARDED_FOR="127.0.0.1, 192.0.2.1") == "192.0.2.1"
     assert seen("10.0.0.1", "10.0.0.1", X_FORWARDED_FOR="x", FORWARDED="for=192.0.2.9") == ""
@@ -36,7 +36,7 @@ def test_the_proxy_is_believed():
 
 
 def test_where_it_says_nothing():
-    """Then it has called itself; `Forwarded` it may have passed on as a client wrote it."""
+    """Without the header the proxy is the client; `Forwarded` is ignored, because clients can send it."""
     assert seen("10.0.0.1", "10.0.0.1") == "10.0.0.1"
     assert seen("10.0.0.1", "10.0.0.1", FORWARDED="for=192.0.2.9", X_FORWARDED_HOST="x") == "10.0.0.1"
 
@@ -55,5 +55,5 @@ def test_where_it_says_nothing():
     ],
 )
 def test_addresses(said, address):
-    """An address, perhaps with a port; anything else is nobody's, and in no network."""
+    """An address with an optional port is accepted; any other text is no client, and in no network."""
     assert parse_client_address(said) == address

@@ -1,4 +1,4 @@
-"""Values as pages show them: visible, bounded, and never taken for more than they are."""
+"""Values on pages: visible, bounded, and never ambiguous."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flowhooks.web.admin.console.rendering import Templates, format_duration, fo
 
 
 def test_a_listing_is_brief():
-    """A long value is cut, and a line end in one is no line end of the listing."""
+    """A long value is cut, and its line breaks do not break the listing."""
     assert shorten("x" * 500, 10) == "x" * 9 + "…"
     assert shorten("one\ntwo") == "one\\ntwo"
     assert shorten(None) == ""
@@ -30,12 +30,12 @@ def test_a_listing_is_brief():
     ],
 )
 def test_lengths_of_time(microseconds, shown):
-    """Two units at most."""
+    """A duration has at most two units."""
     assert format_duration(microseconds) == shown
 
 
 def test_lengths_of_time_in_chinese():
-    """The units are Chinese, each of them."""
+    """All units are Chinese."""
     lengths = (5, 1_500, 1_240_000, 848_000_000, 7_500_000_000, 90_061_000_000, None)
     assert [format_duration(length, "zh") for length in lengths] == [
         "5 微秒",
@@ -49,13 +49,13 @@ def test_lengths_of_time_in_chinese():
 
 
 def test_numbers_and_shares():
-    """Thousands are apart; less than all is never shown as all."""
+    """Thousands are separated; a share below all is never shown as 100 %."""
     assert (format_number(1234567), format_number(2.05), format_number(1234.5)) == ("1,234,567", "2.0", "1,234")
     assert [format_percent(one) for one in (1, 0.99999, 0.5, 0, None)] == ["100 %", "99.9 %", "50 %", "0 %", "\u2013"]
 
 
 def test_templates_are_those_of_the_start(tmp_path, monkeypatch):
-    """A running server goes on with what it began with, whatever is installed in its place meanwhile."""
+    """A running server keeps its templates when another version is installed."""
     shutil.copytree(rendering._TEMPLATES, there := tmp_path / "templates")
     monkeypatch.setattr(rendering, "_TEMPLATES", there)
     templates = Templates()

@@ -1,4 +1,4 @@
-"""The console's texts: each in both languages, naming the same things, each of them used, and no page has others."""
+"""The console's texts: each is in both languages and used, and no page has other texts."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def placeholders(sentence):
 
 
 def said():
-    """Every key that a template says, those that are put together in full."""
+    """Every key that a template uses, with composed keys in full."""
     for file in TEMPLATES:
         for key, more, _ in SAID.findall(file.read_text("utf-8")):
             if more:
@@ -74,7 +74,7 @@ def said():
 
 
 def test_both_languages():
-    """A text is there in English and in Chinese, names the same things, and is one line of plain text."""
+    """A text exists in English and Chinese with the same placeholders, and is one line of plain text."""
     for key, texts in TEXTS.items():
         assert tuple(texts) == LANGUAGES, key
         assert placeholders(texts["en"]) == placeholders(texts["zh"]), key
@@ -86,12 +86,12 @@ def test_both_languages():
 
 
 def test_what_the_templates_say_is_there():
-    """Every key that a template says is one of the texts."""
+    """Every key that a template uses is a text."""
     assert set(said()) - set(TEXTS) == set()
 
 
 def test_every_text_is_said():
-    """No text is left of a page that is no more; those macros that take a key are given it in writing."""
+    """Each text is used; macros get their keys as literals."""
     whole = "".join(file.read_text("utf-8") for file in TEMPLATES)
     given = set(re.findall(r'"([a-z_.]+)"', whole))
     assert set(TEXTS) - set(said()) - BY_KEY - given == set()
@@ -99,7 +99,7 @@ def test_every_text_is_said():
 
 @pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.name)
 def test_no_template_has_words_of_its_own(file):
-    """Between the tags, and in what is read aloud, stands nothing but texts, values, and the product's name."""
+    """Templates have only texts, values and the product's name, also in attributes for screen readers."""
     source = re.sub(r"{%.*?%}|{{.*?}}", "", file.read_text("utf-8"), flags=re.DOTALL)
     source = re.sub(r"<code>flowhooks[^<]*</code>", "", source)
     words = re.sub(r"<[^>]*>", " ", source)
@@ -110,7 +110,7 @@ def test_no_template_has_words_of_its_own(file):
 
 
 def test_a_text_that_is_not_there():
-    """A key, a language or a name that is missing is an error and no empty page."""
+    """A missing key, language or placeholder is an error and no empty page."""
     assert text("more_than", "zh", count="3") == "超过 3"
     for key, language, given in (("none", "en", {}), ("skip", "fr", {}), ("more_than", "en", {})):
         with pytest.raises(KeyError):

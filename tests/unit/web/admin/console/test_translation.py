@@ -35,7 +35,7 @@ def names(text):
 
 
 def open_alert(template, *, count=1_234, subject="p:archive", why="Kaputt: no. 1."):
-    """An alert as it is stored."""
+    """An alert as stored."""
     facts = {"cause": AlertCause.DEAD, "subject": subject, "count": count}
     message = template.fill(**facts, since=0, why=why)
     return OpenAlert(id="a", message=message, started_at=0, event_id="", last_at=0, notified_at=0, **facts)
@@ -76,7 +76,7 @@ def test_what_the_router_says_within_a_message():
 
 
 def test_a_message_of_another_version():
-    """A message that is not known is shown as it is."""
+    """An unknown message is shown unchanged."""
     alert = open_alert(MessageTemplate("{many} of {subject} went away."))
     assert alert_message(alert, "zh") == "1,234 deliveries of p:archive went away."
 
@@ -107,13 +107,13 @@ EVENT = Event(
     ],
 )
 def test_why_a_handler_does_not_match(selectors, chinese):
-    """Each reason as the selectors give it."""
+    """Each reason of the selectors is translated."""
     given = Selectors(process_keys=("leave",), **selectors)
     assert translate_reason(given.why_filtered_out(EVENT) or given.why_not(EVENT), "zh") == chinese
 
 
 def test_what_an_event_lacks():
-    """A version or a conclusion that is asked for."""
+    """A missing version or conclusion is translated."""
     bare = Event(id="", flow_instance_id="1", process_definition_key="leave", data={}, received_at=None)
     given = Selectors(process_keys=("leave",), versions=">=2").why_filtered_out(bare)
     assert translate_reason(given, "zh") == "没有 processDefinitionVersion，而版本条件 '>=2' 需要它"
@@ -142,14 +142,14 @@ def test_what_an_event_lacks():
     ],
 )
 def test_why_a_handler_matches(selectors, chinese):
-    """Each part of the reason as the router stores it."""
+    """Each part of a stored reason is translated."""
     route = Router([Candidate(handler_id="p:h", selectors=Selectors(**selectors))]).route(EVENT)
     assert translate_reason(route.handlers["p:h"], "zh") == chinese
     assert translate_reason(route.handlers["p:h"], "en") == route.handlers["p:h"]
 
 
 def test_hints():
-    """Each hint at a misspelling as the router gives it."""
+    """Each hint of the router at a misspelling is translated."""
     router = Router(
         [Candidate(handler_id="p:h", selectors=Selectors(callback_classes=("Aaaaa",), process_keys=("Leave",)))]
     )
