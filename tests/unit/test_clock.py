@@ -1,4 +1,4 @@
-"""Time and ids: microseconds since 1970, and ids that sort by them."""
+"""Time and ids: microseconds since 1970, and ids that sort by time."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class At(Clock):
         self.moment = moment
 
     def now(self):
-        """That time."""
+        """The given time."""
         return self.moment
 
 
 def test_now_is_now_in_microseconds():
-    """The real clock tells the time of the machine."""
+    """The real clock returns the machine's time."""
     before = time.time()
     now = Clock().now()
     assert before - 0.001 <= now / SECOND <= time.time() + 0.001
@@ -33,14 +33,14 @@ def test_now_is_now_in_microseconds():
 
 
 def test_chance_is_a_part_of_one():
-    """Chance lies between 0 and 1 and is not always the same."""
+    """The random number is between 0 and 1 and varies."""
     drawn = [Clock().random() for _ in range(100)]
     assert all(0 <= one < 1 for one in drawn)
     assert len(set(drawn)) > 90
 
 
 def test_an_id_is_a_uuid_of_version_7_with_its_time():
-    """An id has the form that RFC 9562 gives it, and its first 48 bits are the milliseconds."""
+    """An id has the form of RFC 9562, and its first 48 bits are the milliseconds."""
     moment = 1_767_225_600_123_456
     made = At(moment).new_id()
     assert UUID_7.fullmatch(made)
@@ -50,20 +50,20 @@ def test_an_id_is_a_uuid_of_version_7_with_its_time():
 
 
 def test_ids_sort_by_the_microsecond():
-    """An id that was made a microsecond later sorts later, over the borders of milliseconds too."""
+    """An id made a microsecond later sorts later, also across milliseconds."""
     ids = [At(1_767_225_600_000_000 + step).new_id() for step in range(5_000)]
     assert ids == sorted(ids)
 
 
 def test_an_id_says_when_it_was_made():
-    """To the millisecond; what is no such id says nothing."""
+    """An id has its creation time to the millisecond; other texts give none."""
     moment = 1_767_225_600_123_456
     assert id_time(At(moment).new_id()) == 1_767_225_600_123_000
     assert id_time("no id") is None
 
 
 def test_the_bound_of_a_moment_parts_older_ids_from_newer_ones():
-    """It sorts after all ids of the millisecond before, and before all of its own; out of range it is the nearest."""
+    """The bound sorts after all earlier ids and before all of its millisecond; out of range it is the nearest."""
     moment = 1_767_225_600_123_000
     bound = id_lower_bound(moment)
     assert At(moment - 1).new_id() < bound < At(moment).new_id()
@@ -71,13 +71,13 @@ def test_the_bound_of_a_moment_parts_older_ids_from_newer_ones():
 
 
 def test_ids_of_one_moment_differ():
-    """Ten thousand ids of the same microsecond are ten thousand ids."""
+    """Ten thousand ids of the same microsecond are all different."""
     clock = At(1_767_225_600_000_000)
     assert len({clock.new_id() for _ in range(10_000)}) == 10_000
 
 
 def test_ids_that_threads_make_at_once_differ():
-    """The random part of ids is drawn for many at a time; no two threads get the same."""
+    """Random parts are generated in batches, and no two threads get the same."""
     clock = At(1_767_225_600_000_000)
     with ThreadPoolExecutor(8) as pool:
         made = [one for ids in pool.map(lambda _: [clock.new_id() for _ in range(2_000)], range(8)) for one in ids]
@@ -85,7 +85,7 @@ def test_ids_that_threads_make_at_once_differ():
 
 
 def test_a_moment_as_time_and_as_text():
-    """The same moment as an aware time, exactly, and as ISO 8601 to the millisecond, cut off."""
+    """A moment is converted exactly to an aware time, and to ISO 8601 truncated to milliseconds."""
     moment = 1_767_225_600_123_956
     assert to_datetime(moment) == datetime(2026, 1, 1, 0, 0, 0, 123_956, tzinfo=UTC)
     assert to_text(moment) == "2026-01-01T00:00:00.123Z"

@@ -1,4 +1,4 @@
-"""The hooks' manual keeps what it promises."""
+"""The manual of the hooks is complete and true."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_every_hook_has_its_test(hook):
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_every_hook_is_explained(hook):
-    """Each says when it is called and names its arguments; every argument and result has its type."""
+    """Each hook states when it is called and explains its arguments; all arguments and results have types."""
     spec = SPECS[hook]
     text = inspect.getdoc(spec) or ""
     assert "Called" in text
@@ -34,7 +34,7 @@ def test_every_hook_is_explained(hook):
 
 
 def test_the_hooks_are_these():
-    """Few hooks, each used; a new one is a decision."""
+    """The hooks are exactly these; a new one needs a decision."""
     assert list(HOOKS) == [
         "configure",
         "schemas",
@@ -52,7 +52,7 @@ def test_the_built_in_takes_what_the_hook_gives():
 
 
 def test_the_manuals_example_is_a_plugin():
-    """The example at the top of the manual works as it stands."""
+    """The example at the top of the manual works unchanged."""
     from types import ModuleType
 
     from flowhooks.plugins.plugins import Plugins

@@ -1,4 +1,4 @@
-"""The sentences: each in both languages, naming the same things, and each that the code says is there."""
+"""Messages: each in both languages with the same placeholders, and each message of the code exists."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def placeholders(sentence):
 
 
 def said():
-    """Every sentence that the code says by its key: the place, the key, and what is named (None: not in writing)."""
+    """Every message that the code uses by key: the place, the key, and its arguments (None: not literal)."""
     for file in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
@@ -41,7 +41,7 @@ def said():
 
 @pytest.mark.parametrize("key", MESSAGES)
 def test_both_languages(key):
-    """A sentence is there in English and in Chinese, names the same things, and is one line of plain text."""
+    """A message exists in English and Chinese with the same placeholders, and is one line of plain text."""
     sentences = MESSAGES[key]
     assert tuple(sentences) == LANGUAGES
     assert placeholders(sentences["en"]) == placeholders(sentences["zh"])
@@ -54,7 +54,7 @@ def test_both_languages(key):
 
 @pytest.mark.parametrize("key", MESSAGES)
 def test_names_are_free(key):
-    """No sentence names something that would clash with an argument of the functions that take it along."""
+    """No placeholder clashes with an argument of the functions that pass it."""
     named = placeholders(MESSAGES[key]["en"])
     assert all(name.isidentifier() for name in named)
     assert not named & {"self", "violations", "retry_after"}
@@ -62,7 +62,7 @@ def test_names_are_free(key):
 
 @pytest.mark.parametrize("key", MESSAGES)
 def test_ends_as_a_sentence(key):
-    """Sentences end with a full stop, or with why a handler failed; clauses about a violation do not."""
+    """Sentences end with a full stop or the reason of a failure; clauses about a violation do not."""
     english, chinese = MESSAGES[key].values()
     if key.startswith("schema."):
         assert english[-1] != "."
@@ -74,13 +74,13 @@ def test_ends_as_a_sentence(key):
 
 @pytest.mark.parametrize(("key", "named"), list(said()))
 def test_what_the_code_says(key, named):
-    """A key that stands in the code is one of the sentences, and what that names is given."""
+    """Each key in the code is a message, and gets all its placeholders."""
     assert key in MESSAGES
     assert named is None or placeholders(MESSAGES[key]["en"]) <= named
 
 
 def test_text():
-    """Placeholders are filled in; braces that belong to the sentence, or to what it names, stay."""
+    """Placeholders are filled in; braces of the message or of the values stay."""
     assert text("body_not_json", "en", line=2, column=7) == (
         "The body is not JSON: it cannot be read at line 2, column 7."
     )
@@ -90,6 +90,6 @@ def test_text():
 
 @pytest.mark.parametrize(("key", "language", "params"), [("x", "en", {}), ("conflict", "fr", {}), ("dead", "en", {})])
 def test_text_that_is_not_there(key, language, params):
-    """An unknown sentence or language, or something left unnamed, is a mistake of the code that asks."""
+    """An unknown message or language, or a missing value, is an error of the calling code."""
     with pytest.raises(KeyError):
         text(key, language, **params)

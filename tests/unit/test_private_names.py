@@ -77,13 +77,13 @@ def is_private(name):
 
 
 def root(module):
-    """The library that a module belongs to; None: the standard library or flowhooks itself."""
+    """The library of a module; None: the standard library or flowhooks itself."""
     name = module.partition(".")[0]
     return None if name in sys.stdlib_module_names or name == "flowhooks" else name
 
 
 def resolve(path):
-    """The object that a key of `PRIVATE_NAMES` stands for."""
+    """The object of a key of `PRIVATE_NAMES`."""
     module, _, name = path.partition(":")
     found = importlib.import_module(module)
     return getattr(found, name) if name else found
@@ -91,7 +91,7 @@ def resolve(path):
 
 @cache
 def attributes_set(owner):
-    """The attributes that a class's own code sets on its instances, and the parameters that make one."""
+    """The attributes that a class's own code sets on its instances, and the parameters of its constructor."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(owner)))
     except (OSError, TypeError):
@@ -111,13 +111,13 @@ def has(owner, name):
 
 
 def listed(library):
-    """All names that are listed for a library."""
+    """All listed names of a library."""
     return {name for names in PRIVATE_NAMES.get(library, {}).values() for name in names.split()}
 
 
 @cache
 def trees():
-    """The modules of flowhooks, parsed, by their dotted names."""
+    """The parsed modules of flowhooks by their dotted names."""
     found = {}
     for file in sorted(PACKAGE.rglob("*.py")):
         parts = file.relative_to(CHECKOUT).with_suffix("").parts
@@ -140,7 +140,7 @@ def imports(tree):
 
 @cache
 def own_names():
-    """The private names that flowhooks defines itself, anywhere."""
+    """The private names that flowhooks itself defines."""
     found = set()
     for tree in trees().values():
         for node in ast.walk(tree):
@@ -154,7 +154,7 @@ def own_names():
 
 
 def uses(tree):
-    """Private names of libraries that a module uses: `(library or None if that cannot be told, name)`."""
+    """Private names of libraries that a module uses: `(library or None if it is not known, name)`."""
     imported = imports(tree)
     for module in imported.values():
         yield from ((root(module), part) for part in module.split(".") if is_private(part) and root(module))
@@ -172,7 +172,7 @@ def uses(tree):
 
 
 def first_name(node):
-    """The name that a chain of attributes and calls begins with; `""` if it begins with something else."""
+    """The first name of a chain of attributes and calls; `""` if it begins with something else."""
     while isinstance(node, ast.Attribute | ast.Call):
         node = node.value if isinstance(node, ast.Attribute) else node.func
     return node.id if isinstance(node, ast.Name) else ""
@@ -193,7 +193,7 @@ def class_names(tree):
 
 
 def subclasses():
-    """Each class of flowhooks with the first class of a library that it inherits from, and the names it has of it."""
+    """Each class of flowhooks with its first library class, and the names that it uses of that class."""
     for module, tree in trees().items():
         derived = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.bases]
         if not derived or ".migrations." in module:
@@ -215,27 +215,27 @@ def subclasses():
 
 
 def resolve_class(path):
-    """The class that a key stands for; a class of nothing where it is a module."""
+    """The class of a key; an empty class for a module."""
     owner = resolve(path)
     return owner if inspect.isclass(owner) else type("Nothing", (), {})
 
 
 @pytest.mark.parametrize("library", PRIVATE_NAMES)
 def test_every_listed_name_is_there(library):
-    """In the version that is installed, where the list says."""
+    """Each listed name exists at its place in the installed version."""
     for path, names in PRIVATE_NAMES[library].items():
         owner = resolve(path)
         assert [name for name in names.split() if not has(owner, name)] == [], path
 
 
 def test_a_name_that_is_gone_is_found():
-    """The check of the list finds what is not there."""
+    """The check of the list reports a missing name."""
     assert not has(resolve("waitress.channel:HTTPChannel"), "_flush_everything")
     assert not has(resolve("waitress.wasyncore"), "poll9")
 
 
 def test_every_private_name_is_listed():
-    """Attributes, keywords and imports with an underscore that are not flowhooks' own."""
+    """Each attribute, keyword or import with an underscore that is not flowhooks' own is listed."""
     everything = {name for library in PRIVATE_NAMES for name in listed(library)}
     for module, tree in trees().items():
         for library, name in uses(tree):
@@ -257,7 +257,7 @@ def test_every_use_of_a_base_class_is_listed():
 
 
 def test_nothing_is_listed_that_is_not_used():
-    """So that a pin can go when its reason has gone."""
+    """Each listed name is used, so that a pin can be removed with its reason."""
     words = set()
     for file in PACKAGE.rglob("*.py"):
         words.update(re.findall(r"\w+", file.read_text()))
@@ -266,7 +266,7 @@ def test_nothing_is_listed_that_is_not_used():
 
 
 def test_uses_are_recognised():
-    """Each way of using a private name, and none that is flowhooks' own or the standard library's."""
+    """Each kind of use is found, but no name of flowhooks or the standard library."""
     code = """
 import os
 import waitress
@@ -290,7 +290,7 @@ getattr(anything, "_in_a_string")
 
 @pytest.mark.parametrize("library", PRIVATE_NAMES)
 def test_each_such_library_is_pinned(library):
-    """To the releases that only correct faults, wherever the project asks for it."""
+    """Each such library is pinned to bug-fix releases in all project files."""
     asked = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
     lists = [
         asked["project"]["dependencies"],

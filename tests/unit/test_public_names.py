@@ -1,4 +1,4 @@
-"""Names that plugins may import: each is explained, and no page or plugin of ours needs another one."""
+"""Names that plugins may import: each is explained, and no page or plugin of the project needs others."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FENCED = re.compile(r"```(?:py|python)\n(.*?)```", re.DOTALL)
 
 
 def test_these_names_are_public():
-    """`__all__` is exactly what is promised, in order, and each name is there."""
+    """`__all__` has exactly the public names in order, and each exists."""
     assert set(flowhooks.__all__) == PROMISED
     assert flowhooks.__all__ == sorted(flowhooks.__all__)
     assert all(hasattr(flowhooks, name) for name in PROMISED)
@@ -48,7 +48,7 @@ def test_nothing_else_looks_public():
 
 @pytest.mark.parametrize("name", sorted(PROMISED))
 def test_every_public_name_is_explained(name):
-    """Each has a docstring of its own, and so has each of its public methods and properties."""
+    """Each public name and its public methods and properties have docstrings."""
     thing = getattr(flowhooks, name)
     if name != "hookimpl":  # made by pluggy, explained in the manual of the hooks
         assert (thing.__doc__ or "").strip()
@@ -59,12 +59,12 @@ def test_every_public_name_is_explained(name):
 
 
 def test_the_version_is_the_packages():
-    """`flowhooks.__version__` is what is installed."""
+    """`flowhooks.__version__` is the installed version."""
     assert flowhooks.__version__ == importlib.metadata.version("flowhooks")
 
 
 def imports(source):
-    """The names that a piece of Python imports from flowhooks, as (module, name)."""
+    """The names that a Python text imports from flowhooks, as (module, name)."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "flowhooks":
             yield from ((node.module, alias.name) for alias in node.names)
@@ -73,7 +73,7 @@ def imports(source):
 
 
 def test_our_plugins_need_nothing_else():
-    """The plugins that are examples to others import from `flowhooks` and from nowhere below it."""
+    """The example plugins import only from `flowhooks` itself."""
     sources = [path for path in (ROOT / "plugins").rglob("src/**/*.py") if "{{" not in str(path)]
     assert sources
     for path in sources:

@@ -1,4 +1,4 @@
-"""Text from anywhere is made fit for a line, a page or a database: escaped, replaced or cut."""
+"""Text from outside is escaped, replaced or cut for a line, a page or a database."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from flowhooks.text import (
     ],
 )
 def test_shown(given, seen):
-    """A caller's text is shown on one line, without what cannot be seen, in at most so many characters."""
+    """A caller's text is shown on one line, with visible characters only, up to a maximum length."""
     assert escape_control(given, 10) == seen
     assert len(escape_control(given * 100, 10)) <= 10
 
 
 def test_an_escaped_text_is_whole_without_a_limit():
-    """However long the escapes become, nothing is cut; a replacement takes one character for one."""
+    """Without a limit nothing is cut, however long the escapes; a replacement replaces one character by one."""
     assert escape_control("\U000e0001" * 100) == "\\udb40\\udc01" * 100
     assert escape_control("a\x1b\nb", replacement="?") == "a??b"
 
@@ -58,19 +58,19 @@ def test_an_escaped_text_is_whole_without_a_limit():
     ],
 )
 def test_what_cannot_be_seen_is_shown_as_its_escape(given, shown):
-    """Controls, marks of direction and characters without a width are shown for what they are; letters stay."""
+    """Controls, direction marks and characters without a width are escaped; letters are not."""
     assert escape_invisible(given) == shown
 
 
 def test_a_line_is_bounded_and_printable():
-    """White space is run together, a control is replaced, and a long line ends with an ellipsis."""
+    """White space is collapsed, a control is replaced, and a long line ends with an ellipsis."""
     assert one_line(" a\r\n\tb\u2028c ") == "a b c"
     assert printable_line("one\ntwo\x1b[31m") == "one two\N{REPLACEMENT CHARACTER}[31m"
     assert printable_line("x" * 1000) == "x" * (MAX_LINE_CHARS - 1) + "…"
 
 
 def test_cuts():
-    """A text that fits is left alone; otherwise its beginning is kept, or its beginning and its end."""
+    """A short text does not change; of a long one the beginning is kept, or the beginning and the end."""
     assert truncate("abcd", 4) == truncate_middle("abcd", 4) == "abcd"
     assert truncate("abcde", 4) == "abc…"
     assert truncate("abcde", 4, count_ellipsis=False) == "abcd…"
@@ -79,6 +79,6 @@ def test_cuts():
 
 
 def test_what_a_database_keeps():
-    """NUL and lone surrogates, which no database holds as text, are written as escapes."""
+    """NUL and lone surrogates, which no database can store as text, are escaped."""
     assert to_storable("a\0b\ud800", 10) == "a\\0b\\ud800"
     assert to_storable("x" * 100, 10) == "xxxxx … xxxxx"

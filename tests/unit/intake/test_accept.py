@@ -258,7 +258,7 @@ def test_why_an_event_has_no_handler_is_stored(paper, intake, selectors, body, s
     ],
 )
 def test_reasons_are_stored_beside_a_route_only_for_undecided_conditions(paper, intake, first, reasons):
-    """An operator must be able to see what an undecided condition lacks; a false one is an ordinary decision."""
+    """The reason of an undecided condition is stored, because an operator needs it; that of a false one is not."""
     by = rules(
         candidate("h", process_keys=("k",), **first),
         candidate("all", process_keys=("k",)),

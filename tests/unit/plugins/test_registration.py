@@ -252,7 +252,7 @@ def test_one_handler_may_serve_two_plugins(load):
 
 
 def test_a_hook_without_its_mark_is_told(load):
-    """A function with the name of a hook, but without `@hookimpl`, is never called: its author gets an error."""
+    """A function with the name of a hook, but without `@hookimpl`, is reported, because it is never called."""
 
     def handlers():
         raise AssertionError
@@ -266,7 +266,7 @@ def test_a_hook_without_its_mark_is_told(load):
 
 
 def test_an_optional_hook_that_we_lack_is_let_pass(load):
-    """`optionalhook=True` says that a hook need not exist: a plugin can serve newer versions of us too."""
+    """`optionalhook=True` marks a hook that need not exist, so a plugin can serve newer versions too."""
     plugin = SimpleNamespace(handlers=hookimpl(list_nothing), later=hookimpl(optionalhook=True)(lambda: None))
     (info,) = load(p=plugin).infos
     assert (info.state, info.hooks) == ("loaded", ("handlers",))
@@ -301,17 +301,17 @@ def test_a_plugin_may_be_an_object_with_methods(load, event, delivery):
 
 
 def test_every_hook_has_its_arguments():
-    """The table of hooks is the specification's, in its order."""
+    """The table of hooks equals the specification in its order."""
     assert list(HOOKS)[:3] == ["configure", "schemas", "handlers"]
     assert HOOKS["run_handler"] == ("handler", "event", "delivery")
 
 
 def print_nothing(event: Event) -> None:
-    """A handler's function."""
+    """Return None."""
 
 
 def divide():
-    """Fail while giving handlers."""
+    """Fail while returning handlers."""
     return [3 / 0]
 
 

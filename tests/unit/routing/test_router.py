@@ -15,7 +15,7 @@ from flowhooks.routing.router import MAX_ORDER_KEY_CHARS, Router, Subscription
 
 
 def make_event(**given):
-    """An event of which only the given attributes matter."""
+    """An event with only the given attributes."""
     return Event(id="e", flow_instance_id="i", data={}, received_at=datetime(2026, 1, 1, tzinfo=UTC), **given)
 
 
@@ -70,13 +70,13 @@ def make_router(ignore_keys=(), **selectors):
     ],
 )
 def test_which_events_a_handler_gets_and_why(selectors, event, reason):
-    """Class or key must match, and versions, source and kind; the reason says what did."""
+    """Class or key must match, and versions, source and kind; the reason names the match."""
     route = make_router(h=selectors).route(make_event(**event))
     assert route.handlers == ({"p:h": reason} if reason else {})
 
 
 def test_every_matching_handler_once_in_the_order_given():
-    """An event goes to all that want it, each once, however it was found."""
+    """An event is routed once to each matching handler, in the given order."""
     router = make_router(
         a={"process_keys": ("k",)},
         b={"every": True},
@@ -105,21 +105,21 @@ def test_every_matching_handler_once_in_the_order_given():
     ],
 )
 def test_what_is_parked(event, handlers, state, reason):
-    """`every` handlers get each event of their kind, and make no difference to its state."""
+    """`every` handlers get each event of their kind, and do not change its state."""
     router = make_router(["noise"], one={"callback_classes": ("C",)}, audit={"every": True})
     route = router.route(make_event(**event))
     assert (list(route.handlers), route.state, route.parked_by or route.dismissed_by) == (handlers, state, reason)
 
 
 def test_a_handler_that_also_takes_every_event_wants_its_class():
-    """`every=True` beside a class: an event of that class is wanted, any other is parked."""
+    """With `every=True` and a class, an event of that class is routed, and any other is parked."""
     router = make_router(h={"every": True, "callback_classes": ("C",)})
     assert not router.route(make_event(callback_class="C")).parked
     assert router.route(make_event(callback_class="D")).parked
 
 
 def test_a_look_up_asks_no_handler_that_shares_nothing(monkeypatch):
-    """With ten thousand handlers a look-up asks as many of them as with one: those that share class or key."""
+    """A look-up among ten thousand handlers only evaluates those that share class or key."""
     asked = []
     refusal = Selectors.why_filtered_out
     monkeypatch.setattr(Selectors, "why_filtered_out", lambda self, event: asked.append(self) or refusal(self, event))
@@ -138,26 +138,26 @@ def test_a_look_up_asks_no_handler_that_shares_nothing(monkeypatch):
 
 
 def test_two_candidates_of_one_id_are_refused():
-    """An id stands for one handler."""
+    """Two handlers with one id are refused."""
     with pytest.raises(ValueError, match="two candidates are called 'p:h'"):
         Router([Candidate("p:h", Selectors(every=True)), Candidate("p:h", Selectors(process_keys=("k",)))])
 
 
 def test_which_handlers_a_router_has():
-    """Each candidate, by its whole id."""
+    """A router knows each candidate by its complete id."""
     router = make_router(a={"every": True}, b={"process_keys": ("k",)})
     assert [router.has_handler(handler) for handler in ("p:a", "p:b", "p:c", "a")] == [True, True, False, False]
     assert not Router([]).has_handler("p:a")
 
 
 def test_a_router_without_handlers():
-    """Without any handler everything is parked."""
+    """Without handlers every event is parked."""
     assert Router([]).route(make_event(callback_class="C")) == Route({}, EventState.PARKED, ParkedBy.HANDLER)
     assert Router([]).subscriptions() == ()
 
 
 def test_every_way_in_is_listed():
-    """One line for each class and key that somebody listens to."""
+    """The list has one line for each class and key with a handler."""
     router = make_router(
         a={"callback_classes": ("C", "D"), "process_keys": ("k",), "versions": " >=3", "sources": ("hr",)},
         b={"every": True, "kind": "cancel"},
@@ -203,7 +203,7 @@ def test_each_candidate_is_explained():
 
 
 def test_each_condition_is_explained():
-    """Each has its value, true, false or undecidable; a handler is undecidable if none is false and one undecidable."""
+    """Each condition is true, false or undecided; a handler is undecided if none is false and one undecided."""
     router = make_router(
         true={"process_keys": ("k",), "conclusions": ("approved",), "when": {"/amount": 7}},
         false={"process_keys": ("k",), "conclusions": ("rejected",), "when": {"/cost": 7}},
@@ -254,7 +254,7 @@ def test_an_explanation_says_what_an_event_would_get():
     ],
 )
 def test_what_may_have_been_meant(asked, hints):
-    """If an event matches no handler, similar names are shown; if a handler has the name, they are not."""
+    """Similar names are shown only if no handler has the event's name."""
     router = make_router(
         h={"callback_classes": ("com.x.ContractSigned",), "process_keys": ("contract_approval",), "versions": ">1"},
         audit={"every": True},
@@ -276,13 +276,13 @@ def test_what_may_have_been_meant(asked, hints):
     ],
 )
 def test_how_similar_a_hint_is(known, asked, hint):
-    """Three quarters of the characters are the same; white space and case do not count."""
+    """Names are similar if three quarters of the characters match; white space and case do not count."""
     router = make_router(h={"process_keys": (known,), "versions": ">1"})
     assert router.explain(process_key=asked).hints == ((hint,) if hint else ())
 
 
 def test_a_class_has_its_route_from_the_start():
-    """Where nothing but the class counts, each look-up gives the same object."""
+    """If only the class counts, each look-up returns the same object."""
     router = make_router(h={"callback_classes": ("C",)}, n={"callback_classes": ("D",), "versions": ">1"})
     event = make_event(callback_class="C")
     assert router.route(event) is router.route(event)
@@ -292,7 +292,7 @@ def test_a_class_has_its_route_from_the_start():
 
 
 def test_three_hints_are_enough():
-    """However many names are nearly the same; of those that differ in case, and of those that are similar."""
+    """At most three hints are given, of names that differ in case or are similar."""
     router = make_router(h={"callback_classes": ("leave", "Leave", "lEave", "leAve"), "process_keys": ("k",)})
     assert len(router.explain(callback_class="LEAVE").hints) == 3
     router = make_router(h={"process_keys": ("absence1", "absence2", "absence3", "absence4")})
@@ -300,7 +300,7 @@ def test_three_hints_are_enough():
 
 
 def test_no_hint_when_the_event_is_wanted():
-    """A near miss is no news where another handler has the event."""
+    """An event that matches a handler has no hints."""
     router = make_router(a={"process_keys": ("leave",)}, b={"callback_classes": ("com.x.Leave",)})
     assert router.explain(process_key="leave", callback_class="com.x.leave").hints == ()
 
@@ -318,7 +318,7 @@ def test_no_hint_when_the_event_is_wanted():
 @pytest.mark.parametrize("key", [None, "k", "unknown"])
 @pytest.mark.parametrize("version", [1, 2])
 def test_what_is_looked_up_once_for_all_is_what_every_look_up_gives(others, key, version):
-    """A class for which nothing else counts has its route from the start, the same as if each candidate were asked."""
+    """The precomputed route of a class equals the route of a full look-up."""
     router = make_router(a={"callback_classes": ("C",)}, **others)
     plain = make_router(a={"callback_classes": ("C",)}, **others)
     for index in plain._kinds.values():
@@ -329,7 +329,7 @@ def test_what_is_looked_up_once_for_all_is_what_every_look_up_gives(others, key,
 
 
 def test_what_an_ordered_handler_is_ordered_by():
-    """Its business key or its process's, where the event has one; handlers that are not ordered have none."""
+    """The order key is the business key or the process key, if the event has one; other handlers have none."""
     candidates = [
         Candidate("p:business", Selectors(every=True), "business_key"),
         Candidate("p:process", Selectors(every=True), "process_key"),

@@ -1,4 +1,4 @@
-"""The router with conclusions and conditions: which of routed, parked and dismissed an event is, and why."""
+"""The router with conclusions and conditions: whether an event is routed, parked or dismissed, and why."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def event_of(key="k", data=None, **given):
 
 
 def router_of(*candidates, **given):
-    """A router of handlers of the key k, by their number, with these selectors besides."""
+    """A router of numbered handlers of the key k, with these selectors."""
     several = [{"process_keys": ("k",)} | one if "every" not in one else one for one in candidates]
     return Router([Candidate(f"p:{number}", Selectors(**one)) for number, one in enumerate(several)], **given)
 
@@ -105,7 +105,7 @@ TABLE = [
 @pytest.mark.parametrize(("candidates", "event", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
 @pytest.mark.parametrize("every", ["none", "unconditional", "true", "false", "undecided"])
 def test_every_row_of_the_table(candidates, event, expected, every):
-    """The state follows the handlers that share class or key; an `every` handler changes only who gets the event."""
+    """Handlers that share class or key decide the state; an `every` handler only adds a delivery."""
     beside = {
         "none": [],
         "unconditional": [EVERY],
@@ -128,7 +128,7 @@ def test_every_row_of_the_table(candidates, event, expected, every):
     [("approved", False), ("rejected", False), ("Approved", True), ("withdrawn", True), (None, False)],
 )
 def test_unknown_conclusions(conclusion, unknown):
-    """A conclusion is unknown where handlers of the key require some, and none of them names it."""
+    """A conclusion is unknown if handlers of the key require conclusions and none names it."""
     router = router_of(APPROVED, {"conclusions": ("rejected",), "when": {"/amount": 1}})
     event = event_of(conclusion=conclusion, data={"amount": 2})
     assert router.route(event).unknown_conclusion is unknown
@@ -147,7 +147,7 @@ def test_unknown_conclusions(conclusion, unknown):
     ],
 )
 def test_conclusions_that_may_have_been_meant(conclusion, hints):
-    """The conclusions that the handlers of the event's class or key name."""
+    """Hints are the conclusions that handlers of the event's class or key name."""
     router = router_of(APPROVED, REJECTED)
     assert router.similar_conclusions(event_of(conclusion=conclusion)) == hints
     explained = router.explain(process_key="k", conclusion=conclusion)
@@ -155,7 +155,7 @@ def test_conclusions_that_may_have_been_meant(conclusion, hints):
 
 
 def test_reasons_of_a_route():
-    """The route says which conclusion and which conditions held."""
+    """The route names the conclusion and the conditions that held."""
     router = router_of(APPROVED | LARGE | {"versions": ">1"})
     event = event_of(conclusion="approved", data={"amount": 2000}, process_definition_version=3)
     assert router.route(event).handlers == {"p:0": "key k, version 3 in >1, conclusion approved, conditions on /amount"}
@@ -164,7 +164,7 @@ def test_reasons_of_a_route():
 
 
 def test_why_handlers_do_not_get_an_event():
-    """Each that shares class or key has its reason; those that get it, and those that share nothing, have none."""
+    """Each handler that shares class or key and does not match has its reason; others have none."""
     router = router_of(
         APPROVED,
         LARGE,
@@ -188,14 +188,14 @@ def test_why_handlers_do_not_get_an_event():
 
 
 def test_twenty_reasons_and_a_count():
-    """However many handlers share the key."""
+    """Twenty reasons are returned for any number of handlers, with a count of the rest."""
     found = router_of(*[APPROVED] * 50).no_match(event_of(conclusion="no"))
     assert (len(found.reasons), found.total) == (MAX_REASONS, 50)
     assert NoMatch.from_json(found.to_json()) == found
 
 
 def test_explanations_know_conditions():
-    """Each candidate has the condition that failed; the data counts where it is given."""
+    """Each candidate has the condition that failed; the data counts if it is given."""
     router = router_of(APPROVED | LARGE)
     (verdict,) = router.explain(process_key="k", conclusion="approved").verdicts
     assert (verdict.matched, verdict.reason) == (
@@ -221,7 +221,7 @@ def test_explanations_know_conditions():
     ],
 )
 def test_how_many_candidates_are_explained(most, handlers, left_out):
-    """The handlers that get the event come first when only some are explained, and the others are counted."""
+    """Matching handlers come first in a limited explanation, and the rest are counted."""
     router = router_of(APPROVED, REJECTED, LARGE, REJECTED, {"process_keys": ("other",)})
     explanation = router.explain_event(event_of(conclusion="rejected"), max_candidates=most)
     assert [verdict.handler_id for verdict in explanation.verdicts] == handlers
@@ -252,13 +252,13 @@ def test_conclusions_are_looked_up(monkeypatch):
 
 
 def test_handlers_without_conditions_are_not_asked_for_any(monkeypatch):
-    """They pay nothing for the conditions of others."""
+    """Handlers without conditions are not slowed by conditions of others."""
     monkeypatch.setattr(Selectors, "decide", lambda self, event: pytest.fail("it was asked"))
     assert router_of({}, {"versions": ">0"}).route(event_of(process_definition_version=1)).handlers
 
 
 def test_which_events_are_routed_by_their_own_data():
-    """Those for whose class or key some handler of their kind has a condition on the data."""
+    """Events are routed by data if a handler of their kind and class or key has a condition on the data."""
     router = router_of(APPROVED, LARGE, {"process_keys": ("c",)} | APPROVED, EVERY_LARGE)
     assert router.reads_data(event_of())
     assert not router.reads_data(event_of("c"))
@@ -267,7 +267,7 @@ def test_which_events_are_routed_by_their_own_data():
 
 
 def test_a_class_with_conditions_has_no_ready_route():
-    """Where only the class counts the route is ready from the start; conditions are asked each time."""
+    """If only the class counts, the route is precomputed; conditions are evaluated each time."""
     candidates = [Candidate("p:h", Selectors(callback_classes=("C",), **APPROVED))]
     router = Router(candidates)
     for conclusion, state in (("approved", "routed"), ("rejected", "dismissed"), (None, "parked")):
@@ -275,7 +275,7 @@ def test_a_class_with_conditions_has_no_ready_route():
 
 
 def test_class_and_key_of_one_handler():
-    """A handler that shares both is asked once for each, and gets the event once."""
+    """A handler with the event's class and key gets the event once."""
     router = Router([Candidate("p:h", Selectors(callback_classes=("C",), process_keys=("k",), **APPROVED))])
     event = event_of(callback_class="C", conclusion="approved")
     assert router.route(event).handlers == {"p:h": "class C and key k, conclusion approved"}
@@ -288,7 +288,7 @@ def test_class_and_key_of_one_handler():
 
 
 def test_an_ignored_key_with_handlers():
-    """`routing.ignore_process_keys` counts where no condition was asked: an undecided event is parked all the same."""
+    """`routing.ignore_process_keys` applies to events without undecided conditions; others are parked."""
     router = router_of(APPROVED | {"versions": ">1"}, ignore_keys=["k"])
     assert outcome(router.route(event_of(conclusion="approved")))[:2] == ("dismissed", "setting")
     known = event_of(process_definition_version=2)
@@ -303,7 +303,7 @@ def test_an_ignored_key_with_an_undecided_handler_of_every_event():
 
 
 def test_a_router_that_cannot_read_a_handler_routes_nothing():
-    """It could be one that takes the event; the error names the first three and says what to do."""
+    """Nothing is routed, because the handler might match; the error names the first three and the remedy."""
     router = Router(
         [Candidate("p:h", Selectors(process_keys=("k",)))], unreadable_handlers=["q:a", "q:b", "q:c", "q:d"]
     )
@@ -314,7 +314,7 @@ def test_a_router_that_cannot_read_a_handler_routes_nothing():
 
 
 def test_selectors_are_remembered():
-    """With their conclusions and conditions; those of the first format have none."""
+    """Selectors keep conclusions and conditions; those of the first format have none."""
     selectors = Selectors(process_keys=("k",), conclusions=("a", "b"), when={"/x": [1, None]})
     written = selectors.to_json()
     assert written["format"] == SELECTORS_FORMAT == 2
@@ -326,7 +326,7 @@ def test_selectors_are_remembered():
 
 
 def test_conditions_that_differ_only_in_type_are_different():
-    """Python takes 1 for True; a cluster whose handlers change from one to the other must see it."""
+    """1 and True are different, although Python treats them as equal, so that a cluster notices the change."""
     one, true = (Selectors(process_keys=("k",), when={"/x": value}) for value in (1, True))
     assert one != true
     assert one == Selectors(process_keys=("k",), when={"/x": 1})
@@ -334,7 +334,7 @@ def test_conditions_that_differ_only_in_type_are_different():
 
 @pytest.mark.parametrize("conclusion", ["", "x" * 129, 1, None])
 def test_conclusions_that_are_refused(conclusion):
-    """A conclusion is a string that an event can have."""
+    """A conclusion must be a string that an event can have."""
     with pytest.raises(HandlerError, match="conclusion= is a string of 1 to 128 characters"):
         Selectors(process_keys=("k",), conclusions=(conclusion,))
     assert Selectors(process_keys=("k",), conclusions=("x" * 128,)).has_conditions

@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def folder(tmp_path):
-    """Writes schema files, given by their path, into a folder of their own, and returns that."""
+    """A function that writes schema files, given by path, into a new folder, and returns it."""
 
     def write(files, name="schemas"):
         for path, content in files.items():

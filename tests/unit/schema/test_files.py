@@ -1,4 +1,4 @@
-"""Folders of schema files: where they are, what is refused of them, and what one folder may do to another."""
+"""Folders of schema files: their place, the refused files, and the effect of one folder on another."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ID = "https://flowhooks.example/schemas/"
 
 
 def refusal(load):
-    """Why `load` refuses: one line."""
+    """The reason why `load` refuses, on one line."""
     with pytest.raises(SettingsError) as caught:
         load()
     message = str(caught.value)
@@ -78,7 +78,7 @@ def test_every_shipped_file_names_itself():
     ],
 )
 def test_unusable_file(folder, name, content, why):
-    """A file that cannot be used is named, with the reason, on one line."""
+    """An unusable file is named with the reason on one line."""
     where = folder({name: content})
     message = refusal(lambda: Schemas.load([where]))
     assert message.startswith(f"schema file {where / name}: ")
@@ -104,20 +104,20 @@ def test_unusable_file(folder, name, content, why):
     ],
 )
 def test_unusable_reference(folder, schema, why):
-    """A reference that leads nowhere, or back without a step into the value, is refused at the start."""
+    """A reference to nothing, or to itself without a step into the value, is refused at the start."""
     message = refusal(lambda: Schemas.load([folder({KIND: schema})]))
     assert message.startswith(f"schema file {KIND}: ")
     assert why in message
 
 
 def test_references_in_a_circle(folder):
-    """Two files that refer to each other without end are refused."""
+    """Two files that refer to each other endlessly are refused."""
     files = {KIND: {"allOf": [{"$ref": "../other.schema.json"}]}, "other.schema.json": {"$ref": KIND}}
     assert "refers to itself endlessly" in refusal(lambda: Schemas.load([folder(files)]))
 
 
 def test_usable_references(folder):
-    """References lead to files, pointers and anchors, escaped as need be."""
+    """References lead to files, pointers and anchors, escaped if necessary."""
     files = {
         KIND: {
             "properties": {
@@ -141,7 +141,7 @@ def test_usable_references(folder):
 
 
 def test_no_folder(tmp_path):
-    """A folder that is not there is named."""
+    """A missing folder is named."""
     assert refusal(lambda: Schemas.load([tmp_path / "none"])) == (
         f"the folder of schema files {tmp_path / 'none'} does not exist"
     )
@@ -152,7 +152,7 @@ def test_no_folder(tmp_path):
 
 
 def test_unreadable_file(folder):
-    """A file that cannot be opened is named."""
+    """An unreadable file is named."""
     where = folder({})
     (where / "call-back").mkdir(parents=True)
     (where / KIND).symlink_to("nonesuch")
@@ -160,7 +160,7 @@ def test_unreadable_file(folder):
 
 
 def test_other_files_are_passed_over(folder):
-    """Hidden files and folders, and what is not named as JSON, are no matter; a byte order mark is none either."""
+    """Hidden files and folders and files without a JSON name are ignored; a byte order mark is skipped."""
     files = {
         ".git/x.json": "?",
         ".x.json": "?",
@@ -172,7 +172,7 @@ def test_other_files_are_passed_over(folder):
 
 
 def test_links(folder):
-    """Links are followed, as Kubernetes mounts files, and a link that leads back is no matter."""
+    """Links are followed, as Kubernetes mounts files; a circular link does no harm."""
     where = folder({"..data/call-back/special.schema.json": "{}"})
     (where / "call-back").symlink_to("..data/call-back")
     (where / "again").symlink_to(".")
@@ -180,7 +180,7 @@ def test_links(folder):
 
 
 def test_later_folders_replace(folder):
-    """Of several folders the later one has the last word on each file."""
+    """A file of a later folder replaces one of an earlier folder."""
     one = folder({KIND: {"required": ["a"]}, "other.schema.json": {"title": "one"}}, "one")
     two = folder({KIND: {"required": ["b"]}}, "two")
     schemas = Schemas.load([one, two])
@@ -190,14 +190,14 @@ def test_later_folders_replace(folder):
 
 
 def test_a_plugin_adds(folder):
-    """A plugin's folder may add kinds that refer to what is there, and leaves the schemas it was given alone."""
+    """A plugin's folder may add kinds that refer to existing schemas, which do not change."""
     before = Schemas.load()
     after = before.with_folder(folder({KIND: {"$ref": "complete.schema.json"}}))
     assert (before.kinds, after.kinds) == (SHIPPED, tuple(sorted([*SHIPPED, "special"])))
 
 
 def test_a_plugin_cannot_replace(folder):
-    """A plugin's folder cannot change a file that is there; to repeat it is no matter."""
+    """A plugin's folder cannot change an existing file, but may repeat it."""
     schemas = Schemas.load([folder({KIND: {"title": "x"}}, "settings")])
     where = folder({KIND: {"title": "y"}}, "plugin")
     message = refusal(lambda: schemas.with_folder(where))
@@ -207,6 +207,6 @@ def test_a_plugin_cannot_replace(folder):
 
 
 def test_documents_cannot_be_changed():
-    """The schemas in force are the ones that were loaded."""
+    """The schemas in force are immutable."""
     with pytest.raises(TypeError):
         Schemas.load().documents["x"] = {}

@@ -1,4 +1,4 @@
-"""A plugin's own schemas: of its settings and of its events' data; their files' names, and what they refuse."""
+"""A plugin's own schemas of its settings and its events' data: file names, and refused files."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ SECRET = "S3CRET"
 
 @pytest.fixture
 def own(folder):
-    """Takes schema files given by their path, and gives the plugin's own."""
+    """A function that loads schema files given by path, and returns the plugin's own schemas."""
     return lambda files: load_plugin_schemas(Schemas.load(), [folder(files)])[1]
 
 
 def data(own, body, *, callback_class=None, process_key=None):
-    """Why the data of an event is refused."""
+    """The reason why the data of an event is refused."""
     said = own.why_data_invalid(body, callback_class=callback_class, process_key=process_key)
     assert said is None or (said.isprintable() and SECRET not in said)
     return said
@@ -28,7 +28,7 @@ def data(own, body, *, callback_class=None, process_key=None):
     ["com.example.ContractSigned", "合同审批", "com#x", "a b%20?", "CON", "..x", "A:1:b", "x" * 230],
 )
 def test_files_are_named_after_a_class_or_key_exactly(name, own):
-    """Case, script and marks are kept; nothing is made of the name but a look-up."""
+    """Case, script and marks are kept; a name is only used for look-ups."""
     if name.startswith("."):
         assert own({f"data/class/{name}.schema.json": {}}).classes == ()  # hidden files are passed over
         return
@@ -57,7 +57,7 @@ def test_files_are_named_after_a_class_or_key_exactly(name, own):
     ],
 )
 def test_names_that_say_nothing(name, why, folder, tmp_path):
-    """A name that no class, key or schema file can have is refused, on one line that names the file."""
+    """A name that no class, key or schema file can have is refused, on one line with the file."""
     with pytest.raises(SettingsError) as raised:
         load_plugin_schemas(Schemas.load(), [folder({name: "{}"})])
     message = str(raised.value)
@@ -76,7 +76,7 @@ def test_names_that_say_nothing(name, why, folder, tmp_path):
     ],
 )
 def test_a_file_that_is_no_schema(name, schema, why, folder):
-    """It is refused like any schema file, and named."""
+    """An invalid schema is refused like any schema file, and named."""
     with pytest.raises(SettingsError) as raised:
         load_plugin_schemas(Schemas.load(), [folder({name: schema})])
     assert name in str(raised.value)
@@ -84,7 +84,7 @@ def test_a_file_that_is_no_schema(name, schema, why, folder):
 
 
 def test_they_never_join_the_schemas_in_force(folder):
-    """Two plugins may say different things of one class; neither opens a path nor is published."""
+    """Two plugins may have different schemas of one class; neither adds a path or is published."""
     schemas = Schemas.load()
     one = folder(
         {
@@ -110,7 +110,7 @@ def test_they_never_join_the_schemas_in_force(folder):
 
 
 def test_they_may_refer_to_shared_files(folder):
-    """To shipped ones, to the plugin's other files, and to one another, also by names that a URI has to escape."""
+    """References may lead to shipped files, the plugin's other files and each other, also by escaped names."""
     where = folder(
         {
             "call-back/revoke.schema.json": {"$ref": "../reason.schema.json"},
@@ -138,7 +138,7 @@ def test_they_may_refer_to_shared_files(folder):
 
 
 def test_shared_files_cannot_refer_to_them(folder):
-    """A kind of callback is published; what is a plugin's own is not."""
+    """A published kind cannot refer to a plugin's own schema."""
     where = folder(
         {
             "call-back/revoke.schema.json": {"$ref": "../data/class/C.schema.json"},
@@ -150,14 +150,14 @@ def test_shared_files_cannot_refer_to_them(folder):
 
 
 def test_an_operators_folder_has_none(folder):
-    """The folder that the settings name is nobody's own: there such a file would do nothing, so it is refused."""
+    """Such a file in the settings' schema folder is refused, because it would have no effect."""
     for name in ("settings.schema.json", "data/key/K.schema.json", "data/x.schema.json"):
         with pytest.raises(SettingsError, match=r"belong in the plugin's own folder"):
             Schemas.load([folder({name: {}}, name.replace("/", "-"))])
 
 
 def test_several_folders_of_one_plugin(folder):
-    """They add up; two that differ are refused, two that say the same are not."""
+    """The folders are merged; two different files are refused, two equal ones are not."""
     one = folder({"settings.schema.json": {"required": ["a"]}}, "one")
     same = folder({"settings.schema.json": {"required": ["a"]}, "data/key/K.schema.json": {}}, "same")
     other = folder({"settings.schema.json": {"required": ["b"]}}, "other")
@@ -175,7 +175,7 @@ def test_several_folders_of_one_plugin(folder):
 
 
 def test_what_a_schema_of_data_refuses(own):
-    """Each violation has its JSON Pointer and a sentence of ours, without the value; class and key are both asked."""
+    """Each violation has its JSON Pointer and a sentence without the value; class and key are both checked."""
     schemas = own(
         {
             "data/class/C.schema.json": {
@@ -210,7 +210,7 @@ def test_what_a_schema_of_data_refuses(own):
     ],
 )
 def test_the_first_twenty_are_shown(count, said, own):
-    """As an answer to an engine does."""
+    """Twenty violations are listed, as in a response to an engine."""
     schemas = own({"data/class/C.schema.json": {"properties": {"x": {"items": {"type": "string"}}}}})
     refused = data(schemas, {"x": [1] * count}, callback_class="C")
     assert refused.count("must be of type string") == 20
@@ -218,7 +218,7 @@ def test_the_first_twenty_are_shown(count, said, own):
 
 
 def test_what_cannot_be_checked_is_refused(own):
-    """The limits of jsonschema itself are no way round a schema."""
+    """Data beyond jsonschema's limits does not bypass a schema."""
     schemas = own({"data/class/C.schema.json": {"properties": {"x": {"multipleOf": 0.1}}}})
     assert data(schemas, {"x": 10**400}, callback_class="C") == (
         "the data could not be checked against data/class/C.schema.json"
@@ -226,7 +226,7 @@ def test_what_cannot_be_checked_is_refused(own):
 
 
 def test_what_a_schema_of_settings_refuses(own):
-    """The place of each violation and a sentence that fits a file of settings; never the value."""
+    """Each violation has its place and a sentence for a settings file, without the value."""
     schemas = own(
         {
             "settings.schema.json": {
@@ -255,7 +255,7 @@ def test_what_a_schema_of_settings_refuses(own):
 
 
 def test_without_a_schema_of_settings_nothing_is_refused(own):
-    """Then only the plugin knows what its section means."""
+    """Without a schema of settings any section is accepted."""
     schemas = own({"call-back/revoke.schema.json": {}})
     assert (schemas.has_settings_schema, schemas.has_data_schemas) == (False, False)
     assert schemas.settings_violations({"anything": 1}) == []

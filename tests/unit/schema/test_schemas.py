@@ -1,4 +1,4 @@
-"""Checking callbacks: what each schema keyword refuses, where, in which words, and what can never be said."""
+"""Checking callbacks: the effect, place and text of each schema keyword, and impossible requirements."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def schemas():
 
 @pytest.fixture
 def kind(folder):
-    """Opens a kind of callback with the given schema, and returns what it refuses of a body."""
+    """A function that adds a kind of callback with the given schema, and returns its refusal of a body."""
 
     def open_kind(schema, body):
         schemas = Schemas.load([folder({"call-back/special.schema.json": schema})])
@@ -37,7 +37,7 @@ def kind(folder):
 
 
 def refusal(check):
-    """Why `check` refuses."""
+    """The reason why `check` refuses."""
     with pytest.raises(InvalidCallback) as caught:
         check()
     return caught.value
@@ -49,12 +49,12 @@ def found(error):
 
 
 def member(schema):
-    """A schema whose member `x` is to be as `schema` has it."""
+    """A schema whose member `x` must match `schema`."""
     return {"properties": {"x": schema}}
 
 
 def test_shipped(schemas):
-    """One kind is shipped, and each example in the shipped files is what its own file takes."""
+    """One kind is shipped, and each example in the shipped files is valid for its own file."""
     assert schemas.kinds == ("cancel", "complete", "error", "terminate")
     example = schemas.documents["call-back/complete.schema.json"]["examples"][0]
     assert schemas.check_body("complete", example) is None
@@ -73,7 +73,7 @@ def test_shipped(schemas):
     ],
 )
 def test_taken(schemas, body):
-    """Each of the five is optional, up to its bounds, and whatever else is there is no matter."""
+    """Each of the five is optional, up to its bounds, and other members are accepted."""
     assert schemas.check_body("complete", body) is None
 
 
@@ -101,7 +101,7 @@ def test_five_names(schemas, name, value, key):
 
 
 def test_version_written_as_a_fraction(schemas):
-    """A version of `1.0` is the integer that it is."""
+    """A version of `1.0` is the integer 1."""
     assert schemas.check_body("complete", parse(b'{"processDefinitionVersion": 1.0}')) is None
 
 
@@ -274,7 +274,7 @@ def test_keywords(kind, keyword, schema, body, pointer, key):  # noqa: PLR0917 (
 
 
 def test_every_keyword_is_covered():
-    """The table above has every keyword that jsonschema checks, but those that are refused or not checked."""
+    """The table above has every keyword that jsonschema checks, except refused and unchecked ones."""
     assert {row[0] for row in KEYWORDS} == set(Draft202012Validator.VALIDATORS) - {"$dynamicRef", "format"}
 
 
@@ -288,7 +288,7 @@ def test_root(kind):
 
 
 def test_what_the_schema_says_is_named(kind):
-    """Sentences name the schema's own values as JSON, cut where they are long."""
+    """Sentences name the schema's own values as JSON, cut if they are long."""
     error = kind(member({"enum": ["é", 1, {"a": None}]}), {"x": SECRET})
     assert error.violations[0][2] == {"allowed": '"é", 1, {"a": null}'}
     assert len(kind(member({"enum": ["long" * 20] * 9}), {"x": SECRET}).violations[0][2]["allowed"]) == 200
@@ -303,7 +303,7 @@ def test_format_is_an_annotation(folder):
 
 
 def test_first_twenty(kind):
-    """Twenty violations are listed, sorted by where they are, and it is said how many there are."""
+    """Twenty violations are listed, sorted by place, with the total."""
     schema = member({"items": {"type": "string"}})
     assert len(kind(schema, {"x": [1] * 20}).violations) == 20
     assert kind(schema, {"x": [1] * 20}).key == "body_refused"
@@ -316,7 +316,7 @@ def test_first_twenty(kind):
 
 
 def test_violations_without_number(kind):
-    """Of very many violations it is only said that there are very many."""
+    """Above a limit the total is given as "very many"."""
     error = kind(member({"items": {"type": "string"}}), {"x": [1] * 100_000})
     assert (error.key, error.params) == ("body_refused_many", {"total": 1000, "shown": 20})
     assert len(error.violations) == 20
@@ -345,7 +345,7 @@ def test_order_does_not_depend_on_the_body(kind):
     ],
 )
 def test_pointers(kind, name, pointer):
-    """A pointer is escaped as RFC 6901 has it, shows what cannot be seen, and is cut."""
+    """A pointer is escaped according to RFC 6901, has visible characters only, and is cut."""
     assert found(kind({"additionalProperties": False}, {name: 1})) == [(pointer, "schema.nothing")]
 
 
@@ -369,7 +369,7 @@ def test_dollars_that_are_not_the_end(folder, pattern, text):
 
 
 def test_names_that_are_like_keywords(folder):
-    """A member may be called like a keyword, and constants may look like schemas."""
+    """A member may be named like a keyword, and constants may look like schemas."""
     schema = {
         "properties": {"pattern": {"type": "string"}, "enum": {"pattern": "^a$"}, "not": False},
         "const": {"pattern": "$", "enum": "a"},
@@ -391,13 +391,13 @@ def test_names_that_are_like_keywords(folder):
     ],
 )
 def test_five_names_mean_the_same_in_every_kind(kind, schema):
-    """Whatever a kind's file says or leaves out, the six names are as they are in every kind."""
+    """The six names are the same in every kind, whatever a kind's file has."""
     error = kind(schema, {"businessKey": ["x"], "processDefinitionVersion": "x", "reason": "x"})
     assert {("/businessKey", "schema.type"), ("/processDefinitionVersion", "schema.type")} <= set(found(error))
 
 
 def test_kinds_of_their_own(folder):
-    """A kind may ask for more than the six names, and refuse what it does not know."""
+    """A kind may require more than the six names, and refuse unknown members."""
     files = {
         "call-back/approve.schema.json": {
             "allOf": [{"$ref": SHARED}, {"$ref": "../common.schema.json#/$defs/approval"}],
@@ -417,7 +417,7 @@ def test_kinds_of_their_own(folder):
 
 
 def test_replaced_shared_file(folder):
-    """A folder of the settings may ask for more of every kind."""
+    """A folder of the settings may require more of every kind."""
     shared = {"required": ["businessKey"], "properties": {"businessKey": {"type": "string"}}}
     schemas = Schemas.load([folder({"process-end-call-back-ro.schema.json": shared})])
     assert found(refusal(lambda: schemas.check_body("complete", {}))) == [("", "schema.required")]
@@ -428,7 +428,7 @@ def test_replaced_shared_file(folder):
 
 
 def test_schema_that_refers_to_itself(kind, folder):
-    """A schema of trees is followed as deep as bodies go."""
+    """A recursive schema is followed to the maximum depth of bodies."""
     tree = {"properties": {"children": {"items": {"$ref": "#"}}, "name": {"type": "string"}}}
 
     def nested(name, levels):
@@ -443,7 +443,7 @@ def test_schema_that_refers_to_itself(kind, folder):
 
 
 def test_what_jsonschema_cannot_check(kind):
-    """Where jsonschema itself gives up, the callback is refused, not the server broken."""
+    """If jsonschema fails, the callback is refused, and the server keeps working."""
     huge = parse(b'{"x": %s}' % (b"1" * 4000))
     error = kind(member({"multipleOf": 0.5}), huge)
     assert (error.key, error.violations) == ("body_unchecked", ())
@@ -454,7 +454,7 @@ def test_what_jsonschema_cannot_check(kind):
 
 
 def test_a_kind_that_adds_to_the_shared_schema(folder):
-    """Its further requirements apply, in any place; the six names are as in every kind."""
+    """Its further requirements apply in any place; the six names are as in every kind."""
     files = {
         "call-back/approve.schema.json": {"allOf": [{"$ref": SHARED}, {"required": ["by"]}, {"required": ["at"]}]},
         "call-back/revoke.schema.json": {"$ref": "../common.schema.json", "allOf": [{"$ref": SHARED}]},
@@ -468,7 +468,7 @@ def test_a_kind_that_adds_to_the_shared_schema(folder):
 
 
 def test_what_depends_on_another_member(kind):
-    """Only what is missing where the other one is there."""
+    """A violation is only a missing member whose other member is present."""
     schema = {"dependentRequired": {"a": ["b", "c"], "d": ["e"]}}
     error = kind(schema, {"a": 1, "c": 1})
     assert error.violations == (("", "schema.dependentRequired", {"name": '"b"', "given": '"a"'}),)
@@ -491,14 +491,14 @@ def test_a_schema_after_one_that_is_true(kind):
     ],
 )
 def test_the_schemas_own_values_are_named(kind, schema, params):
-    """As JSON; what has no value worth naming names none."""
+    """Values are named as JSON; keywords without a useful value name none."""
     body = {"x": {"a": 1} if "required" in schema else [1, 2] if {"maxItems", "not"} & schema.keys() else 9}
     ((_, _, named),) = kind(member(schema), body).violations
     assert named == ({"name": '"é"'} if params is None else params)
 
 
 def test_a_keyword_that_nobody_knows_yet():
-    """A later jsonschema may check more: then the keyword is named."""
+    """A keyword that a later jsonschema checks is named."""
     error = ValidationError("x", validator="max'Volume", validator_value=1, instance={}, schema={})
     (violation,) = violations({}, [error], 5)
     assert (violation.path, violation.key, dict(violation.params)) == ((), "schema.other", {"keyword": "max'Volume"})
@@ -508,13 +508,13 @@ def test_a_keyword_that_nobody_knows_yet():
 
 
 def test_unknown_kind(schemas):
-    """A kind that is not there is a mistake of the code that asks."""
+    """A missing kind is an error of the calling code."""
     with pytest.raises(KeyError):
         schemas.check_body("nonesuch", {})
 
 
 def test_what_no_body_can_have(folder):
-    """Of one member, whatever else its kind asks for; what cannot be checked is not known to be impossible."""
+    """A member's value is impossible if its own schema refuses it; unchecked ones are not known to be."""
     schemas = Schemas.load(
         [
             folder(

@@ -1,4 +1,4 @@
-"""Strict JSON: what is taken, what is refused and where, whatever bytes come."""
+"""Strict JSON: accepted and refused texts, and the place of a fault, for any bytes."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ PIECES = st.sampled_from(
 
 
 def refusal(body: bytes) -> MalformedRequest:
-    """Why `body` is refused."""
+    """The reason why `body` is refused."""
     with pytest.raises(MalformedRequest) as caught:
         parse(body)
     return caught.value
 
 
 def without_nulls(value):
-    """The result of `parse` for a value of `json.loads`."""
+    """The expected result of `parse` for a value of `json.loads`."""
     if isinstance(value, dict):
         return {name: without_nulls(one) for name, one in value.items() if one is not None}
     if isinstance(value, list):
@@ -55,7 +55,7 @@ def without_nulls(value):
 
 
 def in_small_stack(function):
-    """The result of `function` in a thread with as small a stack as small containers give it."""
+    """The result of `function` in a thread with a stack as small as in small containers."""
     answers = []
     before = threading.stack_size(128 * 1024)
     try:
@@ -68,7 +68,7 @@ def in_small_stack(function):
 
 
 def test_api_page():
-    """The API page's example is taken as it stands."""
+    """The API page's example is accepted unchanged."""
     assert parse(API_PAGE) == {
         "businessKey": "1",
         "callBackProcessClass": "com.cnooc.test.CallbackHandler",
@@ -79,7 +79,7 @@ def test_api_page():
 
 
 def test_null_is_absent():
-    """Members that are null are left out of objects at every level; null in an array stays."""
+    """Null members are left out of objects at every level; null in an array stays."""
     body = b'{"a": null, "b": {"c": null, "d": 1}, "e": [null, {"f": null}], "g": false, "h": 0, "i": ""}'
     assert parse(body) == {"b": {"d": 1}, "e": [None, {}], "g": False, "h": 0, "i": ""}
 
@@ -102,7 +102,7 @@ def test_null_is_absent():
     ],
 )
 def test_whole_numbers(written, read):
-    """A whole number below 2**53 is an int however it is written; what a double cannot tell apart is left alone."""
+    """A whole number below 2**53 is an int in any notation; larger ones do not change."""
     number = parse(b'{"n": [%s]}' % written.encode())["n"][0]
     assert (number, type(number)) == (read, type(read))
 
@@ -155,7 +155,7 @@ def test_whole_numbers(written, read):
     ],
 )
 def test_refused(body, key, params):
-    """Each thing that is refused has a sentence of its own, which says where where it can."""
+    """Each refused text has its own sentence, with the place if possible."""
     error = refusal(body)
     assert (error.key, error.params) == (key, params)
     assert error.text("en").isprintable()
@@ -178,7 +178,7 @@ def test_strings_that_are_kept(body, read):
 
 
 def test_duplicate_name_is_made_fit_to_show():
-    """The name of a doubled member is escaped and cut, because it is the caller's own text."""
+    """The name of a duplicate member is escaped and cut, because it is the caller's text."""
     name = refusal('{"\u202e\\n\\ud800": 1, "\u202e\\n\\ud800": 2}'.encode()).params["name"]
     assert name == '"\\u202e\\n\\ud800"'
     long = refusal(b'{"%s": 1, "%s": 2}' % (b"k" * 5000, b"k" * 5000)).params["name"]
@@ -188,7 +188,7 @@ def test_duplicate_name_is_made_fit_to_show():
 
 @pytest.mark.parametrize(("opening", "closing"), [(b'{"a":', b"}"), (b"[", b"]")])
 def test_depth(opening, closing):
-    """64 levels are taken, the 65th is refused; brackets in strings do not count."""
+    """64 levels are accepted, the 65th is refused; brackets in strings do not count."""
 
     def nested(levels):
         return b'{"a":' + opening * (levels - 1) + b"1" + closing * (levels - 1) + b"}"
@@ -207,13 +207,13 @@ def test_depth(opening, closing):
     "body", [b"[" * 100_000, b'{"a":' * 100_000, b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"]
 )
 def test_depth_beyond_any_stack(body):
-    """100,000 levels are refused, in a thread with a small stack too, where 64 levels are taken."""
+    """100,000 levels are refused, also in a thread with a small stack, where 64 levels are accepted."""
     assert in_small_stack(lambda: refusal(body).key) == "body_too_deep"
     assert in_small_stack(lambda: parse(b'{"a":' * 64 + b"1" + b"}" * 64))
 
 
 def test_stack_nearly_used_up():
-    """A caller that has little stack left gets an answer, not a RecursionError."""
+    """A caller with little stack left gets a result, not a RecursionError."""
     body = b'{"a":' * 64 + b"1" + b"}" * 64
     depth = 0
     frame = sys._getframe()
@@ -231,7 +231,7 @@ def test_stack_nearly_used_up():
 
 
 def test_large_bodies_take_time_in_proportion():
-    """Input that would be slow if each character were scanned twice is answered in time."""
+    """Input that would be slow with repeated scans is parsed in time."""
     assert refusal(b'"' + b'\\"' * 500_000).key == "body_not_json"
     assert parse(b'{"a": "%s"}' % (b"\\\\" * 500_000))
     assert refusal(b'{"a": "%s\\ud800"}' % (b"\\n" * 300_000)).key == "string_surrogate"
@@ -240,7 +240,7 @@ def test_large_bodies_take_time_in_proportion():
 
 @given(st.dictionaries(st.text(KEPT), VALUES), st.booleans(), st.sampled_from([None, 1]))
 def test_agrees_with_json(value, ascii_only, indent):
-    """On what can be kept, it says what `json.loads` says, less the nulls."""
+    """For acceptable texts, the result equals `json.loads` without the nulls."""
     body = json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode()
     assert json.dumps(parse(body)) == json.dumps(without_nulls(json.loads(body)))
 
@@ -249,7 +249,7 @@ def test_agrees_with_json(value, ascii_only, indent):
     st.binary() | st.lists(PIECES).map(b"".join) | st.lists(PIECES).map(lambda pieces: b'{"a":%s}' % b"".join(pieces))
 )
 def test_any_bytes(body):
-    """Whatever bytes come: an object that every database can keep, or Malformed."""
+    """Any bytes give an object that every database can store, or Malformed."""
     try:
         value = parse(body)
     except MalformedRequest as error:

@@ -1,4 +1,4 @@
-"""Fixtures that the tests of the settings share."""
+"""Fixtures shared by the tests of the settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _own_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def written():
-    """Writes a file of settings into the working folder."""
+    """A function that writes a settings file into the working folder."""
 
     def write(text: str | bytes, name: str = "flowhooks.toml") -> Path:
         path = Path(name)
@@ -30,7 +30,7 @@ def written():
 
 @pytest.fixture
 def refused(written):
-    """Has settings refused, and gives the lines of the error."""
+    """A function that loads invalid settings, and returns the lines of the error."""
 
     def refuse(text: str | bytes = "", environ=(), options=()) -> list[str]:
         with pytest.raises(SettingsError) as caught:

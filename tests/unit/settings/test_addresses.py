@@ -25,7 +25,7 @@ from flowhooks.errors import SettingsError
     ],
 )
 def test_addresses(text, found):
-    """Names, IPv4 and, in brackets, IPv6 addresses are taken apart."""
+    """Names, IPv4 and bracketed IPv6 addresses are parsed."""
     assert settings.host_and_port(text) == found
 
 
@@ -65,7 +65,7 @@ def test_addresses(text, found):
     ],
 )
 def test_refused_addresses(text, says):
-    """A text that is no address is refused, and so is one that the system would read in an unexpected way."""
+    """An invalid address is refused, and so is one that the system would interpret in an unexpected way."""
     with pytest.raises(ValueError, match=says) as caught:
         settings.host_and_port(text)
 
@@ -91,7 +91,7 @@ def test_refused_addresses(text, says):
     ],
 )
 def test_loopback(host, loopback):
-    """Only loopback addresses and `localhost` count as out of others' reach; a name that is not known does not."""
+    """Only loopback addresses and `localhost` count as private; an unknown name does not."""
     assert settings.is_loopback(host) is loopback
 
 

@@ -1,4 +1,4 @@
-"""The settings themselves: their reference, and that nothing open to others goes unnoticed."""
+"""The settings themselves: their reference, and the check of public listeners."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SOURCES = {"erp": settings.Source(token_sha256=("a3" * 32,))}
 
 
 def test_reference():
-    """Every setting is described by a unique name, a type, a default that TOML reads, a variable and one line."""
+    """Every setting has a unique name, a type, a default as TOML, a variable and one line of text."""
     described = list(settings.describe())
 
     assert len({one.name for one in described}) == len(described) == 66
@@ -65,7 +65,7 @@ def test_every_field_is_documented():
 
 
 def test_frozen():
-    """Settings do not change once they are read."""
+    """Settings are immutable."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.Settings().answer_wait = 1  # type: ignore[misc] # what mypy refuses is what is tried
 
@@ -85,7 +85,7 @@ def test_frozen():
     ],
 )
 def test_public_binds(listen, admin, sources, public):
-    """A listener that others reach without a credential is refused with what to do, unless that is meant."""
+    """A public listener without a credential is refused with a remedy, unless `insecure` is set."""
     given = settings.Settings(listen=listen, admin=admin, sources=sources)
 
     assert given.public_without_credential() == public

@@ -15,7 +15,7 @@ TOKEN = "Zx9-kQ_secret_token_that_nobody_may_ever_see_"
 
 
 def test_defaults():
-    """Without file, environment and options, everything is at its documented default."""
+    """Without file, environment and options, each setting has its documented default."""
     loaded = settings.load(None, {}, {})
 
     assert loaded == settings.Settings()
@@ -45,7 +45,7 @@ def test_defaults():
 
 
 def test_a_whole_file(written):
-    """Every section is read; what plugins are configured with stays as TOML has it."""
+    """Every section is read; sections of plugins stay as in TOML."""
     path = written(f"""
         database = "~/ledger.db"
         listen = "[::1]:0"
@@ -137,7 +137,7 @@ def test_every_described_variable_is_read():
 
 
 def test_which_file(written, tmp_path):
-    """The option names the file, else FLOWHOOKS_CONFIG does, else ./flowhooks.toml is read if it is there."""
+    """The option names the file, otherwise FLOWHOOKS_CONFIG, otherwise ./flowhooks.toml is read if it exists."""
     written("answer_wait = 1")
     named = written("answer_wait = 2", "named.toml")
     given = written("answer_wait = 3", "given.toml")
@@ -149,12 +149,12 @@ def test_which_file(written, tmp_path):
 
 
 def test_byte_order_mark(written):
-    """A file that Windows' Notepad wrote is read."""
+    """A file with a byte order mark, as from Windows' Notepad, is read."""
     assert settings.load(written(b"\xef\xbb\xbfanswer_wait = 1\r\n"), {}, {}).answer_wait == 1
 
 
 def test_variables_of_others():
-    """Variables of commands and tests, and what Kubernetes adds for a service named `flowhooks`, are no mistakes."""
+    """Variables of commands and tests, and those of Kubernetes for a service named `flowhooks`, are no mistakes."""
     environ = {
         "PATH": "/bin",
         "FLOWHOOKSX": "1",

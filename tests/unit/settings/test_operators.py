@@ -1,4 +1,4 @@
-"""Operators in the settings: what names one, what is refused, and that no secret is ever repeated."""
+"""Operators in the settings: their credentials, refused values, and no repeated secret."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PASSWORD = "$argon2id$v=19$m=65536,t=3,p=4$lhvv5z4A70sVthXMZl60ew$d5vAFqxHwgX2fz
 
 
 def refused(path):
-    """Every problem of a file, one a line, and none of them repeats a secret."""
+    """All problems of a file, one per line, without a secret."""
     with pytest.raises(SettingsError) as caught:
         settings.check_operators(settings.load(path, {}, {}))
     text = str(caught.value)
@@ -25,7 +25,7 @@ def refused(path):
 
 
 def test_operators_are_read(written, tmp_path):
-    """A password, tokens by their hash and a token in a file name an operator; a repr holds none of them."""
+    """An operator has a password, token hashes or a token file; the repr has none of them."""
     file = tmp_path / "token"
     file.write_text("another-token-of-twenty-characters\n")
     file.chmod(0o640)
@@ -74,7 +74,7 @@ def test_operators_are_read(written, tmp_path):
     ],
 )
 def test_what_no_operator_can_be(written, section, says):
-    """Each error says what is wrong with which operator."""
+    """Each error names the operator and the fault."""
     found = refused(written(f"[operators.li]\n{section}"))
     assert says in found
     assert "operators.li" in found
@@ -96,7 +96,7 @@ def test_what_no_operator_can_be(written, section, says):
     ],
 )
 def test_files_that_hold_no_token(written, tmp_path, content, mode, says):
-    """A file that everybody can read, or that holds something else, is refused; its content is not repeated."""
+    """A file that all users can read or that has no token is refused; its content is not repeated."""
     file = tmp_path / "token"
     if content is None:
         file.mkdir()
@@ -109,7 +109,7 @@ def test_files_that_hold_no_token(written, tmp_path, content, mode, says):
 
 
 def test_a_token_names_one(written, tmp_path):
-    """Two operators with one token are refused, wherever it stands, and so is an engine's token for an operator."""
+    """Two operators with one token are refused, in any place, and so is an engine's token for an operator."""
     file = tmp_path / "token"
     file.write_text(TOKEN)
     file.chmod(0o600)
@@ -120,13 +120,13 @@ def test_a_token_names_one(written, tmp_path):
 
 
 def test_operators_are_only_in_the_file():
-    """There is no variable for them, and one that looks like it is refused with what to do."""
+    """Operators have no variable, and a similar variable is refused with the remedy."""
     with pytest.raises(SettingsError, match=r"write \[operators.NAME\] in the settings file"):
         settings.load(None, {"FLOWHOOKS_OPERATORS_LI_ROLE": "view"}, {})
 
 
 def test_a_password_needs_a_package(monkeypatch, written):
-    """Without what checks passwords the settings are refused, with what to install."""
+    """Without the package for passwords the settings are refused with its name."""
     monkeypatch.setattr("flowhooks.settings.tokens.find_spec", lambda name: None)
     assert "pip install 'flowhooks[operators]'" in refused(
         written(f'[operators.li]\nrole = "view"\npassword = "{PASSWORD}"')
@@ -144,7 +144,7 @@ def test_a_password_needs_a_package(monkeypatch, written):
     ],
 )
 def test_the_address_of_the_console(given, kept):
-    """It is kept as browsers write it in `Origin`."""
+    """The address has the form in which browsers send `Origin`."""
     assert settings.load(None, {}, {"public_url": given}).public_url == kept
 
 
@@ -157,6 +157,6 @@ def test_the_address_of_the_console(given, kept):
     ],
 )
 def test_what_is_no_address(given):
-    """Whatever is no plain address of a host is refused."""
+    """Anything other than a plain address of a host is refused."""
     with pytest.raises(SettingsError, match="public_url"):
         settings.load(None, {}, {"public_url": given})

@@ -1,4 +1,4 @@
-"""Which settings are refused, in which words, and that no secret is among the words."""
+"""Refused settings and their error texts, without secrets."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ TOKEN = "Zx9-kQ_secret_token_that_nobody_may_ever_see_"
     ],
 )
 def test_unreadable_content(refused, content, says):
-    """A text that is no TOML is refused with the place of the error."""
+    """Invalid TOML is refused with the place of the error."""
     assert refused(content) == [says]
 
 
 @pytest.mark.parametrize("by", ["option", "environment"])
 def test_missing_file(by):
-    """A file that was named must be there."""
+    """A file that is named must exist."""
     with pytest.raises(SettingsError, match=r"^nowhere\.toml: cannot be read: No such file or directory$"):
         settings.load(
             Path("nowhere.toml") if by == "option" else None,
@@ -44,7 +44,7 @@ def test_missing_file(by):
 
 
 def test_broken_default_file():
-    """A ./flowhooks.toml that cannot be read is an error too, not the same as none."""
+    """An unreadable ./flowhooks.toml is an error too, unlike a missing one."""
     Path("flowhooks.toml").symlink_to("gone.toml")
 
     with pytest.raises(SettingsError, match=r"^flowhooks\.toml: cannot be read: No such file"):
@@ -53,7 +53,7 @@ def test_broken_default_file():
 
 @pytest.mark.parametrize("name", ["a\nb.toml", "a\x00b.toml", "x" * 5000, "."])
 def test_hostile_file_names(name):
-    """Whatever the file is called, the error has one line."""
+    """For any file name the error is one line."""
     with pytest.raises(SettingsError) as caught:
         settings.load(Path(name), {}, {})
 
@@ -174,7 +174,7 @@ def test_hostile_file_names(name):
     ],
 )
 def test_refused_in_the_file(refused, content, says):
-    """Each mistake in the file is one line that says where it is, what is wrong and what is allowed."""
+    """Each mistake in the file is one line with its place, the fault and the allowed values."""
     assert refused(content) == [f"flowhooks.toml: {says}"]
 
 
@@ -200,7 +200,7 @@ def test_refused_in_the_file(refused, content, says):
     ],
 )
 def test_refused_in_a_source(refused, section, says):
-    """A source that nobody could use, or that two engines would share, is refused."""
+    """A source that cannot be used, or that two engines would share, is refused."""
     assert refused(f"[sources.erp]\n{section}") == [f"flowhooks.toml: {says}"]
 
 
@@ -220,7 +220,7 @@ def test_refused_in_a_source(refused, section, says):
     ],
 )
 def test_secrets_are_not_repeated(refused, content):
-    """An error never shows a token, its hash or a password, not even one that stands where it should not."""
+    """An error never shows a token, its hash or a password, even in a wrong place."""
     problems = refused(content, {"FLOWHOOKS_TOKENS": TOKEN, "FLOWHOOKS_SOURCES_ERP_TOKEN_SHA256": TOKEN})
 
     assert len(problems) >= 3
@@ -281,7 +281,7 @@ def test_refused_in_options(refused, name, value, says):
 
 
 def test_all_problems_at_once(refused):
-    """All problems are reported at once, one a line, from every place."""
+    """All problems from all places are reported at once, one per line."""
     problems = refused(
         'answer_wait = 99\n[http]\nthreads = 0\nfoo = 1\n[sources.erp]\nallow = ["x"]',
         {"FLOWHOOKS_LISTEN": "nowhere", "FLOWHOOKS_FOO": "1"},
@@ -301,7 +301,7 @@ def test_all_problems_at_once(refused):
 
 
 def test_both_listeners_at_one_address(refused):
-    """Two listeners cannot share an address, unless the system chooses their ports."""
+    """Two listeners cannot share an address, unless the system assigns their ports."""
     same = {"listen": "127.0.0.1:8080", "admin": "127.0.0.1:8080"}
 
     assert refused(options=same) == ["listen and admin are both '127.0.0.1:8080': give each its own address"]

@@ -13,13 +13,13 @@ BEFORE = Settings(sources={"erp": Source(token_sha256=("a" * 64,)), "old": Sourc
 
 
 def test_nothing_has_changed():
-    """Settings that are equal come to those that there were."""
+    """Equal settings give the existing settings."""
     found = diff(BEFORE, replace(BEFORE))
     assert (found.settings, found.changed, found.needs_restart) == (BEFORE, (), ())
 
 
 def test_sources_are_named_one_by_one():
-    """One that comes, one that goes and one that has another token; the one that stays is not named."""
+    """An added, a removed and a changed source are named; an unchanged one is not."""
     after = {"erp": Source(token_sha256=("c" * 64,)), "new": Source(token_sha256=("d" * 64,))}
     found = diff(BEFORE, replace(BEFORE, sources=after))
     assert found.changed == ("sources.erp", "sources.new", "sources.old")
@@ -28,7 +28,7 @@ def test_sources_are_named_one_by_one():
 
 
 def test_what_needs_a_restart_stays_as_it_was():
-    """It is named, and not gone by, also beside a neighbour in its section that is."""
+    """A setting that needs a restart is named and not applied, also beside an applied one."""
     after = replace(
         BEFORE,
         database="other.db",
@@ -43,14 +43,14 @@ def test_what_needs_a_restart_stays_as_it_was():
 
 
 def test_sources_that_stay_are_the_same_object():
-    """So that who has made something of them can see that it still holds."""
+    """Unchanged sources are the same object, so that derived objects stay valid."""
     found = diff(BEFORE, replace(BEFORE, sources=dict(BEFORE.sources), answer_wait=1.0))
     assert found.settings.sources is BEFORE.sources
 
 
 @pytest.mark.parametrize("name", [name for name, _ in iter_settings()] + ["sources", "plugins"])
 def test_every_setting_that_differs_is_named_once(name):
-    """Whatever setting changes, it is either gone by or said to need a restart."""
+    """Each changed setting is either applied or reported as needing a restart."""
     changed, kept = [], []
     section, dot, inner = name.partition(".")
     if dot:
@@ -66,7 +66,7 @@ def test_every_setting_that_differs_is_named_once(name):
 
 
 def test_what_is_live_is_listed():
-    """Among them what holds credentials; a section without a field that says so is none."""
+    """The list of live settings includes credentials; a section without a live field is not in it."""
     listed = list(live_names())
     assert {"answer_wait", "log.level", "http.max_body_bytes", "sources.NAME", "routing.ignore_process_keys"} <= set(
         listed

@@ -1,4 +1,4 @@
-"""Secrets that a plugin's section names: their places, the errors for unreadable ones, masks."""
+"""Secrets in a plugin's section: their places, errors for unreadable ones, and masks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def look_up(section, environ=None):
 
 
 def refusal(section, environ=None):
-    """Why the section's secrets cannot be had: one line, which never holds the value."""
+    """The reason why the section's secrets cannot be read: one line without the value."""
     with pytest.raises(SettingsError) as raised:
         look_up(section, environ)
     message = str(raised.value)
@@ -33,7 +33,7 @@ def refusal(section, environ=None):
 
 
 def test_from_the_environment_and_from_a_file(tmp_path):
-    """Tables at any depth, also in lists, are replaced; all else, and what was given, stays as it is."""
+    """Tables at any depth, also in lists, are replaced; other values and the input do not change."""
     file = tmp_path / "token"
     file.write_text(f"{VALUE}\n", "utf-8")
     section = {
@@ -61,12 +61,12 @@ def test_from_the_environment_and_from_a_file(tmp_path):
     [{"env": "X", "default": "y"}, {"environment": "X"}, {"env": 3}, {"file": ["a"]}, {}, {"env": {"name": "X"}}],
 )
 def test_what_is_not_exactly_such_a_table_is_left_alone(table):
-    """A plugin may have tables of its own with these words in them."""
+    """A plugin's own tables may have members of these names."""
     assert look_up({"a": table}, {"X": VALUE}) == ({"a": table}, set())
 
 
 def test_the_section_itself_is_no_secret():
-    """A section with the one setting `env` is a section."""
+    """A section whose only setting is `env` is a section."""
     assert look_up({"env": "X"}, {"X": VALUE}) == ({"env": "X"}, set())
 
 
@@ -82,7 +82,7 @@ def test_the_section_itself_is_no_secret():
     ],
 )
 def test_one_line_end_is_taken_off(content, expected, tmp_path):
-    """Editors end a file with a line end, which is no part of the secret; nothing else is taken off."""
+    """One line end, which editors add to a file, is removed, and nothing else."""
     (tmp_path / "s").write_bytes(content.encode())
     assert look_up({"s": {"file": str(tmp_path / "s")}})[0] == {"s": expected}
 
@@ -96,13 +96,13 @@ def test_one_line_end_is_taken_off(content, expected, tmp_path):
     ],
 )
 def test_a_variable_that_is_none(environ, why):
-    """The place, the variable and what to do are named."""
+    """The error has the place, the variable and the remedy."""
     section = {"endpoints": [{"secret": {"env": "HOOKS"}}]}
     assert refusal(section, environ) == f"[plugins.hooks] endpoints[0].secret: {why}"
 
 
 def test_a_file_that_is_none(tmp_path):
-    """A file that is missing, empty, no text, no file or too large is named, and what to do."""
+    """A missing, empty, binary, large or irregular file is named with the remedy."""
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "binary").write_bytes(VALUE.encode() + b"\xff")
     (tmp_path / "bom").write_text(f"\ufeff{VALUE}", "utf-8")
@@ -126,20 +126,20 @@ def test_a_file_that_is_none(tmp_path):
 
 
 def test_a_file_of_the_largest_size_is_taken(tmp_path):
-    """The bound is what it says."""
+    """A file of exactly the maximum size is accepted."""
     (tmp_path / "s").write_text("x" * MAX_SECRET_BYTES)
     assert look_up({"s": {"file": str(tmp_path / "s")}})[1] == {"x" * MAX_SECRET_BYTES}
 
 
 def test_the_home_folder(tmp_path, monkeypatch):
-    """`~` stands for it, as in other paths of the settings."""
+    """`~` is the home folder, as in other paths of the settings."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "s").write_text(VALUE)
     assert look_up({"s": {"file": "~/s"}})[0] == {"s": VALUE}
 
 
 def test_every_secret_that_is_missing_is_named():
-    """One start tells of all of them."""
+    """One start reports all missing secrets."""
     said = refusal({"a": {"env": "A"}, "b c": {"d": {"env": "B"}}})
     assert said.split("; ")[::2] == [
         "[plugins.hooks] a: the environment variable A is not set",
@@ -148,13 +148,13 @@ def test_every_secret_that_is_missing_is_named():
 
 
 def test_places():
-    """As one would write it in the file."""
+    """A place is written as in the settings file."""
     assert location_text("p", ()) == "[plugins.p]"
     assert location_text("p", ("a", 0, 1, "b-c", "d e")) == "[plugins.p] a[0][1].b-c.'d e'"
 
 
 def test_a_variable_of_a_secret_is_no_unknown_setting(tmp_path):
-    """A secret's variable may begin with FLOWHOOKS_, where others are taken for misspelt settings."""
+    """A secret's variable may begin with FLOWHOOKS_, unlike other unknown variables."""
     file = tmp_path / "flowhooks.toml"
     file.write_text('[plugins.hooks]\nendpoints = [{secret = {env = "FLOWHOOKS_HOOKS"}}]\n')
     assert load(file, {"FLOWHOOKS_HOOKS": VALUE}, {}).plugins == {
@@ -165,7 +165,7 @@ def test_a_variable_of_a_secret_is_no_unknown_setting(tmp_path):
 
 
 def test_masks():
-    """A secret is masked wherever it stands, the longer one first; one of three characters is not."""
+    """A secret is masked anywhere, longer ones first; one of three characters is not."""
     conceal = redactor(["hunter2", "hunter2-long", "abc"])
     assert conceal("x hunter2-long hunter2hunter2 abc") == "x … …… abc"
     assert redactor([])("anything") == "anything"
@@ -187,19 +187,19 @@ def test_masks():
     ],
 )
 def test_masks_of_a_secret_as_it_is_written(write):
-    """Escaped, in a URL, on one line or indented, it is still found."""
+    """A secret is found if it is escaped, in a URL, on one line or indented."""
     secret = "begin \"key/ä' of sixteen\n\tand a second line, longer\\"
     assert not {"begin", "sixteen", "second"} & set(redactor([secret])(f"got {write(secret)}!").split())
 
 
 @given(st.text(min_size=4).filter(lambda text: len(text.strip()) >= 4), st.text(), st.text())
 def test_no_secret_is_left(secret, before, after):
-    """Whatever the secret is, and whatever it stands between."""
+    """Any secret is masked between any text."""
     assert secret not in redactor([secret])(before + secret + after)
 
 
 def test_what_can_be_had_is_masked(tmp_path):
-    """In a mask for whole sections, those secrets that cannot be had are no reason to show the others."""
+    """A mask for whole sections masks the readable secrets even if others are unreadable."""
     (tmp_path / "token").write_text("from-a-file\n")
     sections = {
         "a": {"token": {"env": "NOT_SET"}, "deep": [{"url": {"env": "URL"}}], "file": {"file": "/no/such"}},

@@ -1,4 +1,4 @@
-"""The credentials of sources: their places, their ends, and that nothing of them is repeated."""
+"""The credentials of sources: their places and expiry times, never repeated in an error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ END = datetime(2026, 12, 31, tzinfo=UTC)
 
 @pytest.fixture
 def private(tmp_path):
-    """A function that writes a file that nobody else can read."""
+    """A function that writes a file that only its owner can read."""
 
     def write(text, name="secret"):
         file = tmp_path / name
@@ -33,7 +33,7 @@ def private(tmp_path):
 
 @pytest.fixture
 def refused(written):
-    """A function that gives why a section [sources.erp] is refused."""
+    """A function that returns the reason why a section [sources.erp] is refused."""
 
     def why(section):
         with pytest.raises(SettingsError) as caught:
@@ -44,7 +44,7 @@ def refused(written):
 
 
 def test_everything_at_once(written, private):
-    """A token in a file, secrets in files and variables, when they end, and the limits."""
+    """A source can have a token in a file, secrets in files and variables with expiry times, and limits."""
     token, secret = private(f"{TOKEN}\n", "token"), private(f"{SECRET}\r\n")
     path = written(f"""
         [http]
@@ -107,7 +107,7 @@ def test_everything_at_once(written, private):
     ],
 )
 def test_refused(refused, section, says):
-    """It says what may stand there, and repeats nothing that may be a credential."""
+    """The error names the allowed values, and repeats no possible credential."""
     why = refused(section)
     assert says in why
     assert SECRET not in why
@@ -136,7 +136,7 @@ def test_one_proxy_by_its_address(written, proxy):
     ],
 )
 def test_what_a_place_must_hold(written, private, text, says):
-    """A secret that is none is refused wherever it is, and is not repeated."""
+    """An invalid secret is refused in any place, and not repeated."""
     file = private(text)
     for place in (f"file = '{file}'", "env = 'ERP'"):
         loaded = settings.load(written(f"[sources.erp]\nsecrets = [{{{place}}}]"), {}, {})
@@ -148,7 +148,7 @@ def test_what_a_place_must_hold(written, private, text, says):
 
 
 def test_a_file_that_cannot_be_used(written, private, tmp_path):
-    """Each problem is a line of its own: not there, for everybody to read, no token, no variable."""
+    """Each problem is a line: a missing file, one that all users can read, no token, no variable."""
     for_all = private(SECRET, "for-all")
     for_all.chmod(0o604)
     short = private("short", "short")
@@ -167,7 +167,7 @@ def test_a_file_that_cannot_be_used(written, private, tmp_path):
 
 
 def test_a_credential_names_one(written, private):
-    """The same secret or token of two, whether in the settings or in files, is refused."""
+    """Two sources with the same secret or token are refused, in the settings or in files."""
     digest = hashlib.sha256(TOKEN.encode()).hexdigest()
     file, secret = private(TOKEN, "token"), private(SECRET)
     both = (

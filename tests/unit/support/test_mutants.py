@@ -1,4 +1,4 @@
-"""The counts of `make mutants`; it takes minutes, so its run itself is not tested."""
+"""The counts of `make mutants`; a run takes minutes and is not tested."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TESTS = Path(__file__).parents[2]
 
 
 def test_each_module_has_its_tests():
-    """The files are there, and mutmut gets a file or a folder."""
+    """The test files exist, and mutmut gets a file or a folder."""
     for module, files in mutants.MODULES.items():
         assert all((TESTS / file).is_file() for file in files)
         (pattern,) = mutants.settings(module)["only_mutate"]
@@ -22,7 +22,7 @@ def test_each_module_has_its_tests():
 
 
 def test_what_mutmut_is_told(tmp_path, monkeypatch):
-    """Its settings are added to the project's own, in a folder that looks like the checkout."""
+    """Settings for mutmut are added to the project's own, in a folder that looks like the checkout."""
     monkeypatch.setattr(mutants, "FOLDER", tmp_path)
     folder = mutants.prepare("retry")
     told = tomllib.loads((folder / "pyproject.toml").read_text())["tool"]
@@ -42,7 +42,7 @@ LISTING = """
 
 
 def test_what_is_counted():
-    """Each mutant once, by what it came to."""
+    """Each mutant is counted once by its result."""
     assert mutants.counted(LISTING) == Counter(
         {"killed": 1, "survived": 1, "no tests": 1, "timeout": 1, "not checked": 1}
     )
@@ -58,7 +58,7 @@ def test_what_is_counted():
     ],
 )
 def test_too_few_killed_mutants_fail(module, statuses, figures, complaint):
-    """A mutant that was not tested is not killed; a module without mutants fails."""
+    """A mutant without tests counts as not killed; a module without mutants fails."""
     line, passed = mutants.row(module, Counter(statuses))
     assert line.split()[:5] == [module, *figures]
     assert " ".join(line.split()[5:]) == complaint

@@ -11,7 +11,7 @@ from flowhooks.testing import ManualClock, make_event
 
 
 def test_an_event_is_made_as_of_a_body():
-    """The names of Python and those of the body lead to the same event as a callback does."""
+    """Python's names and those of the body give the same event as a callback."""
     event = make_event(callback_class="C", process_key="k", business_key="HT-1", version=3, conclusion="ok", amount=3)
     body = {
         "businessKey": "HT-1",
@@ -35,7 +35,7 @@ def test_an_event_is_made_as_of_a_body():
 
 
 def test_what_is_left_out_is_absent():
-    """Nothing is invented but an id, which is new each time; the key comes out of the id as it does in a server."""
+    """Only the id is generated, new each time; the key is taken from a definition id as in a server."""
     event, other = make_event(), make_event(process_definition_id="leave:3:17")
     assert (event.business_key, event.callback_class, event.process_definition_key, event.data) == (
         None,
@@ -69,7 +69,7 @@ def test_a_member_is_given_once():
 
 
 def test_the_clock_stands_still():
-    """It begins at the same moment, uses its arguments, and its ids sort."""
+    """The clock starts at a fixed moment, uses its arguments, and its ids sort."""
     clock = ManualClock()
     ids = [clock.new_id(), clock.new_id()]
     before = clock.now()

@@ -1,4 +1,4 @@
-"""Fixtures that the tests of the parts of fault injection share."""
+"""Fixtures shared by the tests of the parts of fault injection."""
 
 from __future__ import annotations
 

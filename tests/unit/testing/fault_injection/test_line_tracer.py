@@ -1,4 +1,4 @@
-"""Which lines of a handler are seen, and before which of them something is raised."""
+"""The lines of a handler that are traced, and the lines before which an exception is raised."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def lines_of(module, **given):
 
 
 def test_its_own_lines_are_seen(module):
-    """Those of the function and of what it calls in its package, in order; not a library's, not those that tidy up."""
+    """The lines of the function and its package are traced in order, but not a library's or clean-up lines."""
     acme = module("lines", CODE)
     lines = lines_of(acme)
     with lines.trace():
@@ -69,7 +69,7 @@ def test_its_own_lines_are_seen(module):
 
 @pytest.mark.parametrize("error", [Killed, Failure])
 def test_it_is_raised_before_each_line_and_no_lock_stays_held(module, error):
-    """Whichever line it is, what `with` and `finally` let go of is let go of."""
+    """For an exception at any line, `with` and `finally` release their locks."""
     acme = module("lines", CODE)
     for at in range(1, 9):
         lines = lines_of(acme, at=at, error=error)
@@ -85,7 +85,7 @@ def test_it_is_raised_before_each_line_and_no_lock_stays_held(module, error):
 
 
 def test_the_trace_function_is_put_back(module):
-    """An earlier tracer, such as a measure of coverage, continues; other threads are never traced."""
+    """An earlier tracer, such as coverage, continues; other threads are never traced."""
     acme = module("lines", CODE)
     before = sys.gettrace()
     seen = []
@@ -109,7 +109,7 @@ def test_the_trace_function_is_put_back(module):
 
 
 def test_whose_lines_count(module):
-    """A plugin's package is one whole but for its tests; a test is only its own module."""
+    """All modules of a plugin's package count except its tests; a test is only its own module."""
     acme = module("lines", "def work(event): ...\n")
     mine = belongs_to(handler(every=True)(acme.work))
     assert [mine(name) for name in ("acme_lines", "acme_lines.deep", "acme_lines.tests.test_it", "acme_line")] == [
@@ -136,5 +136,5 @@ def test_whose_lines_count(module):
     ],
 )
 def test_what_is_a_test(name, is_test):
-    """A test is known by its name."""
+    """A test is recognised by its name."""
     assert is_test_code(name) is is_test

@@ -90,7 +90,7 @@ CODE = """
 
 
 def state(module):
-    """All that the module keeps."""
+    """All state of the module."""
     return repr(
         [
             {
@@ -107,7 +107,7 @@ def state(module):
 
 
 def test_everything_is_put_back(module):
-    """Variables, what is in them, attributes of classes and objects, caches, closures and defaults."""
+    """Variables, their contents, attributes, caches, closures and defaults are reset."""
     kept = module("kept", CODE)
     memory = ModuleState([kept])
     before = state(kept)
@@ -123,7 +123,7 @@ def test_everything_is_put_back(module):
 
 
 def test_others_are_left_alone(module):
-    """An object of another package's class, though a variable of the module's, keeps what it has; so do imports."""
+    """An object of another package's class keeps its state, even in a module's variable; so do imports."""
     kept = module("kept", CODE)
 
     class Fake:
@@ -142,7 +142,7 @@ def test_others_are_left_alone(module):
 
 
 def test_whose_modules(module):
-    """Those of the packages, imported and no tests; never flowhooks's own."""
+    """The modules are the imported ones of the packages, without tests, and never flowhooks's own."""
     kept = module("kept", "value = 1\n")
     assert modules_of(["acme_kept", "flowhooks", "", "not_imported"]) == [kept]
     assert sys.modules["flowhooks"] not in modules_of(["flowhooks"])

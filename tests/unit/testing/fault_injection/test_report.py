@@ -1,4 +1,4 @@
-"""The texts of a report: in one word, and in a table."""
+"""The texts of a report: its verdict and its table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from flowhooks.testing import Finding, Report
 
 
 def finding(**given):
-    """A finding that is well, but for what is given."""
+    """A finding without a fault, except for the given values."""
     whole = {
         "scenario": "crash-during",
         "place": "leave.py:1",
@@ -20,12 +20,12 @@ def finding(**given):
 
 
 def report(*findings, **given):
-    """A report of these."""
+    """A report of these findings."""
     return Report(handler="leave:grant", findings=findings, **given)
 
 
 def test_what_is_ok():
-    """Once and held are ok, held is not exactly once; twice and lost are neither; nothing tried is nothing shown."""
+    """Once and held are ok, held is not exactly once; twice and lost are neither; an empty report is not ok."""
     held, twice, lost = (finding(verdict=verdict) for verdict in ("held", "twice", "lost"))
     assert (report(finding()).ok, report(finding()).exactly_once) == (True, True)
     assert (report(finding(), held).ok, report(finding(), held).exactly_once) == (True, False)
@@ -35,7 +35,7 @@ def test_what_is_ok():
 
 
 def test_the_table():
-    """Equal results stand in one line, faults are marked, and advice is given once."""
+    """Equal results share a line, faults are marked, and advice is given once."""
     places = [finding(place=f"leave.py:{number}") for number in range(1, 6)]
     twice = {"times": 2, "verdict": "twice", "words": "Fix it."}
     table = report(
