@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from flowhooks.model.handler import Handler
 
-hypothesis.settings.register_profile("flowhooks", deadline=None)  # a busy machine is no failure
+hypothesis.settings.register_profile("flowhooks", deadline=None)  # a slow run on a busy machine is no failure
 hypothesis.settings.load_profile("flowhooks")
 
 MOST_PROCESSES = 4

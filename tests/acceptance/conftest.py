@@ -100,7 +100,7 @@ class Server:
         self.records = []
         self.lines = []
         self._news = threading.Condition(threading.RLock())
-        # In a session of its own: Ctrl-C is for the tests, which then stop the server themselves.
+        # A session of its own, because Ctrl-C is for the tests, which then stop the server themselves.
         self.process = fork_server.start(command, cwd=folder, env=environ, own_session=True)
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
@@ -172,7 +172,7 @@ class Server:
                 if half_close:
                     connection.shutdown(socket.SHUT_WR)
             except (BrokenPipeError, ConnectionResetError):
-                pass  # it has already been answered
+                pass  # the server has already answered
             return _all_of(connection)
 
     def operate(self, token, name, **arguments):
@@ -196,7 +196,7 @@ class Server:
             code = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             late = True
-            self.process.send_signal(signal.SIGABRT)  # it then writes down where each of its threads is
+            self.process.send_signal(signal.SIGABRT)  # the server then prints the stack of each thread
             code = self.process.wait(timeout)
         self._listener.join(timeout)
         self.process.stderr.close()
@@ -430,7 +430,7 @@ def built(tmp_path_factory):
         folder = wheels / project.name
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # let go of when the file is closed
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the lock is released when the file is closed
             if not (found := list(folder.glob("*.whl"))):
                 command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, project]
                 ran = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -217,23 +217,23 @@ def server(site):
 
 
 def ask(server, maker, *, times, admin):
-    """Send `count` requests and check each result; return how often each status was received."""
+    """Send `times` requests and check each result; return how often each status was received."""
     place = server.admin if admin else server.place
 
     def one(sent):
         began = time.monotonic()
         came = raw_http.exchange(place, sent, timeout=60)
         if admin and b"text/html" in came:
-            status = int(came[9:12])  # a page
+            status = int(came[9:12])  # the request was for a page
             assert status != 500, why(server, sent, came)
             return [status]
         found = raw_http.answers(came, to=sent)
         for answer in found:
-            # A 500 is a handler's, and says so.
+            # A 500 must come from a handler, and say so.
             assert answer.status != 500 or "flowhooks-event" in answer.headers, why(server, sent, came)
             assert answer.status in STATUSES, (sent, answer)
             assert answer.status != 503 or "retry-after" in answer.headers, (sent, answer)
-        # Who is refused and goes on sending is listened to for two seconds: did it take longer than that to send?
+        # The server reads from a refused client for two seconds: did the client take longer to send?
         assert found or not sent.strip(b"\r\n"), (f"no answer, after {time.monotonic() - began:.1f} s", sent)
         return [answer.status for answer in found]
 

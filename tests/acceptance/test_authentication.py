@@ -412,7 +412,7 @@ def test_an_id_is_kept_exactly_if_its_event_is(site, point, kept):
     server.wait()
     server = site.start(config=config)
     assert server.post("k-2", RAW, **sign(message="k")).status == (401 if kept else 200)
-    # Whether its handler had begun when the process was killed, and is unknown now, nobody has said.
+    # Whether the handler had started before the kill is not known.
     assert server.post("k-1", RAW, **sign(message="k")).status in ({200, 202} if kept else {401})
     server.stop()
     assert events(site) == {("erp", "k-1" if kept else "k-2")}

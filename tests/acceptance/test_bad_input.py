@@ -319,7 +319,7 @@ def test_mutated_requests_get_an_answer_of_the_contract(server):
         else:
             raw = head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
         requests.append(raw if number % 2 else mutated(chance, raw))
-    # Those of which a part is missing are answered after the read timeout: many at once, so that it is waited for once.
+    # Incomplete requests are answered after the read timeout, so many are sent at once to wait only once.
     with ThreadPoolExecutor(100) as pool:
         answers = list(pool.map(server.send, requests))
     seen = Counter()

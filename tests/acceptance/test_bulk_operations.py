@@ -43,7 +43,7 @@ def handlers():
 
 
 def fill(url, many, *, dead):
-    """Store `count` events, routed to `first` before `late` existed: each is dead after one attempt, or waiting."""
+    """Store `many` events, routed to `first` before `late` existed: each is dead after one attempt, or waiting."""
     clock = Clock()
     ledger = Ledger(url, runner=Nobody(), clock=clock)
     try:
@@ -160,7 +160,7 @@ def test_thousands_by_one_command(site, act, number, many):
     again = fork_server.run(words, cwd=site.folder, env=env, timeout=120)
     assert again.returncode == 0, again.stderr
     took = time.monotonic() - began
-    # A server goes on with the page that a command which was killed had asked for.
+    # A server completes the page that a killed command requested.
     assert many - before - 500 <= json.loads(again.stdout)["deliveries"] <= many - before
     handler = "first" if act == "replay" else "late"
     site.until(

@@ -69,7 +69,7 @@ def test_opened_tried_and_closed(site):
     found = next(one for one in json.loads(listed.stdout)["handlers"] if one["id"] == "p:grant")
     assert (found["circuit_reason"], bool(found["circuit_retry_at"])) == ("ValueError: the archive is away", True)
     assert "circuit open:" in site.run("handlers", "list", *options, **QUICK).stdout
-    # One that is just being tried is running, and has no time: it waits again in a moment.
+    # The delivery of a trial is running and has no due time until it waits again.
     show = ("events", "show", later[0], *options[:2])
     text = "when its handler works again: its circuit is open since 20"
     site.until(lambda _: text in site.run(*show, **QUICK).stdout)

@@ -119,7 +119,7 @@ def test_what_commands_say_is_true_of_all_processes(cluster, said):
     books = cluster.balance()
     assert books.accepted == 10
     assert {state: count for state, count in books.deliveries.items() if count} == {"succeeded": 9, "closed": 1}
-    # Each once, and what was replayed once more.
+    # Each delivery ran once, and the replayed one twice.
     assert {one: times for one, times in Counter(entered(cluster)).items() if times > 1} == {("b", "b1"): 2}
     assert len(entered(cluster)) == 11
 

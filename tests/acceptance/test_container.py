@@ -40,7 +40,7 @@ def image(tmp_path_factory):
     (folder / "src").mkdir()
     sent(folder / "src")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("FLOWHOOKS_", "PYTHON", "PIP_"))}
-    # Nothing is fetched: what builds and what is required comes from the environment of these tests.
+    # Nothing is downloaded: build tools and requirements come from the environment of these tests.
     without = {
         "PIP_NO_BUILD_ISOLATION": "false",
         "PIP_NO_DEPS": "1",
@@ -87,7 +87,7 @@ class Container:
     def healthy(self):
         """The exit code of the health check."""
         command = [word.replace("8081", str(self.admin)) for word in containerfile.health()[0]]
-        # A proxy that the environment names is not asked.
+        # Proxies of the environment are not used.
         environ = self.environ | {"http_proxy": "http://127.0.0.1:1"}
         return subprocess.run(command, env=environ, stderr=subprocess.DEVNULL, check=False, timeout=30).returncode
 

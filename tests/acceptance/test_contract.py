@@ -156,7 +156,7 @@ def test_one_call_back_sent_by_many_at_once_is_one_event(server, site):
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda _: server.post("at-once", DONE), range(32)))
     assert {answer.event_id for answer in answers} == {answers[0].event_id}
-    # Half of the threads may wait; a caller that is answered before the handler has ended gets "pending".
+    # Half of the threads may wait; a caller without a place gets "pending".
     assert {answer.status for answer in answers} <= {200, 202}
     assert server.post("at-once", DONE).body == SUCCESS
     with site.ledger() as ledger:
@@ -289,7 +289,7 @@ def test_other_data_for_one_identity_is_409_and_kept(server, site):
 )
 def test_a_caller_may_ask_not_to_wait(server, prefer, applied):
     """The server reports the applied preference according to RFC 7240."""
-    # By itself the server waits for longer than this client does.
+    # By default the server waits longer than this client.
     answer = server.post("never", {"processDefinitionKey": "slow"}, Prefer=prefer)
     assert answer.status == 202
     assert answer.headers["Preference-Applied"] == applied
@@ -350,7 +350,7 @@ def test_a_slow_handler_never_stops_accepting(server, site):
             callers.submit(server.post, name, {"processDefinitionKey": "slow"}, Prefer="wait=60", timeout=90)
         site.until(stored)
         for number in range(50):
-            # The slow ones wait for longer than this client does.
+            # The slow requests wait longer than this client.
             assert server.post(f"quick-{number}", DONE).status in {200, 202}
         for name in names:
             site.journal.with_name(f"journal.{name}").touch()

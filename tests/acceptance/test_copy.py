@@ -130,7 +130,7 @@ def test_killed_in_the_middle_on_the_way_to_postgresql(make_site, other):
     ids = fill(site.database)
     upgrade(other)
     with psycopg.connect(other) as blocking, psycopg.connect(other, autocommit=True) as watching:
-        # A row of an open transaction keeps each writer of the same row waiting.
+        # A row locked by an open transaction blocks other writers of that row.
         blocking.execute(
             "INSERT INTO events (id, source, kind, flow_instance_id, callback_class, body, digest, state, route, "
             "route_size, repeats, received_at, identity_sha256) "
@@ -139,7 +139,7 @@ def test_killed_in_the_middle_on_the_way_to_postgresql(make_site, other):
         )
         killed(site, site.database, other, lambda: is_waiting(watching))
         blocking.rollback()
-    # Its transaction ends when the server notices that it has gone.
+    # The transaction ends when the server notices that its client is gone.
     assert counted(other) | {"processes": 0, "counters": 0} == dict.fromkeys(counted(other), 0) | {
         "events": row_stream.MAX_BATCH_ROWS * 2
     }

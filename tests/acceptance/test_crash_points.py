@@ -217,7 +217,7 @@ def rounds(by):
         places = [] if way.jobs == "only" else ["sqlite", "postgresql"]
         places += ["procrastinate"] if way.jobs else []
         for place in places:
-            # A command is killed where the ledger is shared: it reaches its point once.
+            # On a shared ledger a command is killed, which reaches its point once.
             later = 0 if by in {"replay", "resolve"} and place != "sqlite" else way.later
             short = later if later and place != "sqlite" and by != "reroute_parked" else 1
             more = {1, later, 3 * later if by == "load" else later} - {0, short}
@@ -494,7 +494,7 @@ def test_reroute_parked(place, name, at, times):
     here = place(name)
     prefix = here.begin()
     key = f"late-{prefix[:-1]}"
-    wanted = 5 if times == 1 else 505  # of which one transaction takes 500
+    wanted = 5 if times == 1 else 505  # one transaction stores 500 of them
     with calling(here.places, clients=CLIENTS, key=key, name=prefix) as (taken, problems):
         until_more(taken, wanted)
     assert problems == []
@@ -504,7 +504,7 @@ def test_reroute_parked(place, name, at, times):
     here.site.until(lambda ledger: not ledger.page(EventFilter(state="parked"), limit=1))
     lost, entered = here.check(taken)
     ran = [delivery for name, delivery, _, instance in here.entered() if name == "late" and instance.startswith(prefix)]
-    # Once some of it is durable, that is being run: by as many threads as there are.
+    # Once a part is durable, its deliveries run in all threads.
     assert len(lost) <= (0 if (at, times) == ("reroute_parked.written", 1) else SETTINGS["runner__threads"])
     assert len(ran) == len(set(ran)) == len(entered)
     assert len(lost | entered) == len(here.events())
@@ -549,7 +549,7 @@ def test_reroute(place, name, at, times):
     again = here.site.run("events", *words, "--yes", "--database", here.site.database, **here.settings)
     assert again.returncode == 0, again.stderr
     lost, entered = here.check()
-    assert not lost or at == "reroute.committed"  # by then it is being run
+    assert not lost or at == "reroute.committed"  # the delivery is running by then
     ran = [one for one in here.entered() if one[3].startswith(prefix)]
     assert Counter(name for name, *_ in ran if name != "again") == {"plain": 3, "late": 3 - len(lost - entered)}
     assert {len(one.delivery_statuses) for one in here.events().values()} == {3}
@@ -598,7 +598,7 @@ def test_replay(place, name, at, times):
     assert again.returncode == 0, again.stderr
     here.until_over()
     lost, entered = here.check()
-    assert not lost or at == "replay.committed"  # by then it is being run
+    assert not lost or at == "replay.committed"  # the delivery is running by then
     with here.site.ledger() as ledger:
         ends = Counter(standing(ledger, one) for one in dead)
     assert ends == Counter({("succeeded", times + 1): 3 - len(lost), ("unknown", times + 1): len(lost)})
@@ -634,7 +634,7 @@ def test_resolve(place, name, at, times):
         state, attempt = standing(ledger, events[-1])
     assert attempt == 1 if at == "resolve.written" else attempt == 2 or state == "waiting"
     again = here.site.run("events", "resolve", ids[-1], "--did-not", "--yes", "--database", here.site.database)
-    # All that is known of it is where it is not, or the attempt that it had begun was lost again.
+    # The delivery is still unknown: nothing was recorded, or its new attempt was lost again.
     assert (again.returncode == 0) == (state == "unknown"), again
     lost, entered = here.check()
     with here.site.ledger() as ledger:
@@ -651,7 +651,7 @@ def test_purge(place, name, at, times):
     prefix = here.begin()
     if not here.shares:
         here.doomed(at, times, ready=True)
-    wanted = 5 if times == 1 else 350  # of which one transaction takes 100
+    wanted = 5 if times == 1 else 350  # one transaction deletes 100 of them
     with calling(here.places, clients=CLIENTS, key="held", name=prefix) as (taken, problems):
         until_more(taken, wanted)
     assert problems == []
@@ -685,8 +685,8 @@ def test_sweep(place, name, at, times):
     here = place(name)
     prefix = here.begin()
     victim = here.doomed("job.taken", 1, ready=True)
-    with contextlib.suppress(OSError):  # its own end
-        # For one handler only: the job of a second one would run, and be lost, while the second server makes this one.
+    with contextlib.suppress(OSError):  # the server ends by itself
+        # For one handler only: the job of a second one would run and be lost while the second server creates this one.
         here.post(prefix, "held-plain", **ASYNC)
     until_killed(victim, "job.taken", 1)
     until_killed(here.doomed(at, times), at, times)

@@ -97,7 +97,7 @@ def go_through(site, kind, seconds, **settings):
     place = len(engines.answers)
     site.until(lambda _ledger: len(engines.since(place)) > 20)
     answers = outage(site, processes, engines, seconds)
-    # They end while the processes find their way back.
+    # The processes are stopped while they reconnect.
     for gate in gates:
         gate.unlink()
     began = time.monotonic()
@@ -106,13 +106,13 @@ def go_through(site, kind, seconds, **settings):
     site.until(lambda _ledger: len([one for one in engines.since(place) if one.status == 202]) > 20)
     taken = time.monotonic() - began
     told |= engines.stop()
-    # Sent by LISTEN over a new connection: a server that only takes callbacks answers with the outcome.
+    # The outcome arrives through LISTEN on a new connection: a server without a worker answers with it.
     processes[0].until_logged("notifications_reconnected")
     last = processes[0].post("last", AGAIN, Prefer="wait=20")
     assert last.status == 200
     told["last"] = last.event_id
     check_books(site, site.direct, told)
-    # An attempt that ran during the outage was run once, and its outcome recorded.
+    # An attempt that ran during the outage ran once, and its outcome is recorded.
     ran = [(instance, attempt) for instance, attempt, _ in entered(site)]
     assert ran.count(("long-again", 1)) == ran.count(("long-once", 1)) == 1
     assert ("long-again", 2) not in ran

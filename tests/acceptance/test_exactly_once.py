@@ -143,7 +143,7 @@ def test_many_are_all_there_once_while_workers_die(shared):
     """Two of three workers are killed while a hundred deliveries run: each row exists once."""
     server = shared.start("--no-worker", **shared.settings)
     workers = [worker(shared) for _ in range(3)]
-    # Each of them holds some before any of them goes on: together they hold fewer than a hundred.
+    # Each worker blocks some deliveries before any continues: together fewer than a hundred.
     gate = shut(shared, "before")
     events = [server.post(f"i{number:03}", BODY, **ASYNC).event_id for number in range(100)]
     pids = {one.process.pid for one in workers}

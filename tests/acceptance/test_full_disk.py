@@ -42,10 +42,10 @@ def test_a_full_disk_is_503_and_loses_nothing(site):
         assert answer.status in {200, 202}
         taken[f"a-{number}"] = answer.event_id
     assert len(taken) > 2
-    # Now not even the small write goes through by which the server finds out whether there is room again.
+    # Now even the small write fails by which the server checks for free space.
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
     for _ in range(3):
-        # A large body has to go to the disk before it gets as far as the database.
+        # A large body is written to the disk before it reaches the database.
         refused = server.post(f"a-{len(taken)}", body)
         assert "no room" in refused.message_of_error(503)
         assert refused.headers["Retry-After"]
@@ -127,7 +127,7 @@ def test_a_small_disk_that_is_really_full(cramped, small_disk):
     record = server.until_logged("ledger_write_failed")
     assert (record["level"], record["why"]) == ("error", "database or disk is full")
     assert record["next"].startswith("free some space on the disk of the database; callbacks are answered 503 until")
-    # The administrator who makes room sends no signal, and no callback comes meanwhile.
+    # An administrator who frees space sends no signal, and no callback is sent meanwhile.
     small_disk.unlink()
     until(lambda: server.ask("GET", "/readyz", admin=True).status == 200)
     assert server.until_logged("ledger_write_recovered")
@@ -144,10 +144,7 @@ def test_a_small_disk_that_is_really_full(cramped, small_disk):
 
 
 def test_killed_on_a_full_disk(cramped, small_disk):
-    """A server killed on a full disk restarts with all accepted callbacks and logs the fault.
-
-    With space it recovers.
-    """
+    """A server killed on a full disk restarts, logs the fault and recovers with space; no accepted callback is lost."""
     server = cramped.start(answer_wait=5)
     taken, body = {}, {"processDefinitionKey": "good", "pad": "x" * 30_000}
     while (answer := server.post(f"a-{len(taken)}", body)).status != 503:
@@ -156,7 +153,7 @@ def test_killed_on_a_full_disk(cramped, small_disk):
     with suppress(OSError), small_disk.with_name("the-rest").open("wb", buffering=0) as rest:
         while rest.write(bytes(1024)):
             pass
-    # A start writes a few pages; whether they fit into what the last transaction has left of the log is chance.
+    # A start writes a few pages; whether they fit into the rest of the log varies.
     os.truncate(small_disk, small_disk.stat().st_size - 65_536)
     large = body | {"pad": "x" * 300_000}
     server = cramped.start(answer_wait=5)

@@ -46,7 +46,7 @@ def test_of_an_accepted_call_back(broken, kind):
     broken.proxy.lose_answer(accepts)
     first = server.post("i", ONCE, Prefer="wait=10")
     assert broken.proxy.lost.wait(60)
-    # A heartbeat may have been in the same commit: then the event is stored again at once, and recognised.
+    # If a heartbeat was in the same commit, the event is stored again at once and recognised.
     assert first.status in {200, 202, 503}
     if first.status == 503:
         assert first.message_of_error(503)
@@ -130,7 +130,7 @@ def one_batch(flow, size, monkeypatch):
     submit = flow.app.ledger.accept_async
     monkeypatch.setattr(flow.app.ledger, "accept_async", lambda *call: (submit(*call), submitted.append(call))[0])
     yield
-    # The length of the queue does not say it: heartbeats wait in it, too.
+    # The queue's length is no measure, because heartbeats wait in it, too.
     until(lambda: len(submitted) == size)
     free.set()
     busy.join(WAIT_TIMEOUT)

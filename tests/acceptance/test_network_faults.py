@@ -37,7 +37,7 @@ def ready(process):
 
 
 def flows(site, engines, status=202, *, several=20):
-    """Wait until `count` callbacks have this result; return the seconds."""
+    """Wait until `several` callbacks have this result; return the seconds."""
     began, place = time.monotonic(), len(engines.answers)
     site.until(lambda _ledger: sum(one.status == status for one in engines.since(place)) >= several)
     return time.monotonic() - began
@@ -66,7 +66,7 @@ def test_connections_that_are_cut(cluster):
     flows(site, engines)
     until_all_run(server, worker)
     told = engines.stop()
-    # 200: it was stored but its answer was lost, so it came again, and had been run by then.
+    # 200: the callback was stored, its response was lost, and it ran before the repeat.
     assert {one.status for one in engines.answers} <= {200, 202, 503}
     check_books(site, site.direct, told)
     stop(server, worker)
@@ -101,7 +101,7 @@ def test_connections_that_swallow(cluster):
     flows(site, engines)
     place = len(engines.answers)
     site.proxy.swallow()
-    # The first ones wait for as long as they may; later ones are answered at once, or it would take minutes.
+    # The first callbacks wait for the timeout; later ones are answered at once, or the test would take minutes.
     flows(site, engines, 503, several=300)
     refused = [one for one in engines.since(place) if one.status == 503]
     assert all(one.retry_after for one in refused)
@@ -114,10 +114,10 @@ def test_connections_that_swallow(cluster):
     site.until(lambda _ledger: len(entered(site)) > before)
     ran = time.monotonic() - began
     print(f"stored again after {stored:.1f} s, run again after {ran:.1f} s")  # noqa: T201 (figures, with -s)
-    # Then what has piled up is run first.
+    # The backlog runs first.
     told |= engines.stop()
     until_all_run(server, worker)
     check_books(site, site.direct, told, may_be_unknown=True)
-    # Its outcome came late, and it was not run again.
+    # The outcome was recorded late, and the delivery did not run again.
     assert [attempt for instance, attempt, _ in entered(site) if instance == "long"] == [1]
     stop(server, worker)

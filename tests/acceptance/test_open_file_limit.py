@@ -102,7 +102,7 @@ def children(pid):
     statuses = [(one.name, one / "status") for one in Path("/proc").iterdir() if one.name.isdecimal()]
     found = []
     for name, status in statuses:
-        with suppress(OSError):  # it has ended meanwhile
+        with suppress(OSError):  # the process has ended meanwhile
             if f"\nPPid:\t{pid}\n" in status.read_text():
                 found.append(int(name))
     return found
@@ -120,7 +120,7 @@ def test_an_attempt_that_finds_no_file_before_its_function_is_made_again(house, 
         before = leave_none(server.process.pid)
         body = json.dumps({"processDefinitionKey": "opens"})
         assert ask(engine, "POST", "/flow/1/call-back/complete", body)[0] == 500
-        for number in range(6):  # the first has the process that was prepared
+        for number in range(6):  # the first run gets the prepared process
             body = json.dumps({"processDefinitionKey": key})
             assert (
                 ask(engine, "POST", f"/flow/{key}-{number}/call-back/complete", body, Prefer="respond-async")[0] == 202
@@ -141,7 +141,7 @@ def test_a_process_that_cannot_be_forked_for_want_of_files_is_made_later(house):
     for one in children(fork_server):
         os.kill(one, signal.SIGKILL)
     until(lambda: not children(fork_server))
-    leave_none(fork_server)  # again: at the first time it may have had a file open that it has closed since
+    leave_none(fork_server)  # again, because the process may have closed a file since the first call
     assert server.post("meanwhile", body, Prefer="respond-async").status == 202
     server.until_logged("process_spawn_failed")
     assert server.until_logged("attempt_failed")["state"] == "waiting"

@@ -69,7 +69,7 @@ def journal(site):
 
 
 def begun_after(site, line):
-    """The attempts that started after `count` lines of the journal."""
+    """The attempts that started after `line` lines of the journal."""
     return [one for one in journal(site)[line:] if one.what == "begins"]
 
 
@@ -89,7 +89,7 @@ class Sender(threading.Thread):
         for number in range(MOST):
             if number >= EACH and self.enough.is_set():
                 return
-            # Ids that sort in reverse: an order by ids instead of by answers is found out.
+            # The ids sort in reverse, so that an order by ids instead of by responses fails.
             instance = f"{self.key}-{MOST - number:03}"
             body = {"processDefinitionKey": "change", "businessKey": self.key, "number": number}
             answer = self.server.post(instance, body, Prefer="respond-async")

@@ -60,10 +60,10 @@ def test_paused_for_all_and_resumed_for_all(shared):
     servers = [shared.start(**shared.settings) for _ in range(2)]
     busy = [servers[n % 2].post(f"before{n}", {"processDefinitionKey": "a"}, **ASYNC).event_id for n in range(20)]
     assert "Paused: a:work." in handlers(shared, "pause", "a:*", "--yes")
-    # An attempt that was about to begin has begun by now: it may end, but nothing is entered from here on.
+    # An attempt that was about to start has started by now: it may end, but no other starts.
     shared.until(lambda ledger: ledger.count_by_state()["running"] == 0)
     begun = entered(shared)
-    # They ask to wait for longer than they do.
+    # The callers request a longer wait than they get.
     answers = [servers[n % 2].post(f"i{n}", {"processDefinitionKey": "a"}, Prefer="wait=60") for n in range(30)]
     assert {one.status for one in answers} == {202}
     others = [servers[n % 2].post(f"o{n}", {"processDefinitionKey": "b"}, Prefer="wait=30") for n in range(4)]

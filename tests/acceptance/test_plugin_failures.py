@@ -265,7 +265,7 @@ def test_a_handler_that_hangs_stops_neither_others_nor_accepting(server, trouble
 
     troubled.until(lambda ledger: states(ledger) == ["running"] * 2 + ["waiting"] * 4)
     for number in range(20):
-        # The handler that hangs does so for longer than an answer waits: had it all threads, this would be 202.
+        # The handler hangs longer than a response waits: if it had all threads, this would be 202.
         answer = server.post(f"g-{number}", {"processDefinitionKey": "good"})
         assert answer.body == b'{"success": true}'
     with troubled.ledger() as ledger:

@@ -104,7 +104,7 @@ def path(why, target, status):
 
 TE, CL0 = b"Transfer-Encoding: chunked\r\n", b"Content-Length: 0\r\n"
 ROWS = (
-    # Two ways to say where the body ends.
+    # Two ways to mark the end of the body.
     framed("CL.TE, RFC 9112 §6.3: a length before a coding", b"Content-Length: 5\r\n" + TE),
     framed("CL.TE with the length of everything, §6.3", b"Content-Length: 200\r\n" + TE),
     framed("TE.CL, §6.3: a coding before a length", TE + b"Content-Length: 5\r\n"),
@@ -137,7 +137,7 @@ ROWS = (
     both("capitals, RFC 9112 §7", CHUNKED.replace(b"chunked", b"cHuNKED") + CHUNKS),
     allowed("an underscore, which CGI takes for a hyphen, RFC 3875 §4.1.18", b"Transfer_Encoding: chunked"),
     allowed("the same with a length", b"Content_Length: 5"),
-    # A length that is none.
+    # Invalid lengths.
     framed("two lengths, RFC 9112 §6.3", CL0 + LENGTH, rest=BODY + WITHIN),
     framed("the same length twice, RFC 9110 §8.6", LENGTH + LENGTH, rest=BODY + WITHIN),
     framed("a folded length, RFC 9112 §5.2", b"Content-Length:\r\n 32\r\n", rest=BODY + WITHIN),
@@ -188,7 +188,7 @@ ROWS = (
     both("trailers are fields of nothing, §7.1.2", CHUNKED + CHUNKS[:-2] + LENGTH + TE + b"\r\n"),
     both("extensions, §7.1.1", CHUNKED + b'20;a;b="c\\"d";e=f\r\n' + CHUNKS[4:]),
     both("leading zeros of a size, §7.1", CHUNKED + b"00020\r\n" + CHUNKS[4:]),
-    # Bodies that nobody reads must be skipped all the same.
+    # Bodies that are not read must still be skipped.
     behind(
         "a body of GET, RFC 9110 §9.3.1",
         b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + SIZE + b"\r\n\r\n" + WITHIN,
@@ -408,7 +408,7 @@ ROWS = (
         {"ID-x", "ID-last"},
     ),
     both("a query, §3.4: not looked at", GOOD.replace(b"complete", b"complete?a=b&" + b"c" * 8_000)),
-    # One after the other on one connection.
+    # Several requests on one connection.
     Row("a good one before a bad one, RFC 9112 §9.3.2", GOOD + b"x\r\n\r\n" + WITHIN, (200, 400), TAKEN),
     Row("a bad one before a good one, §9.3.2", b"x\r\n\r\n" + WITHIN, (400,), NONE),
     Row(
@@ -428,7 +428,7 @@ ROWS = (
         (400,),
         NONE,
     ),
-    # Input that ends too early, and is waited for until the read timeout.
+    # Input that ends early, so that the read timeout applies.
     Row("half a request line, RFC 9110 §15.5.9", b"POST /flow/ID/ca", (408,), NONE),
     Row("half a head, §15.5.9", POST + b"A", (408,), NONE),
     Row("half a body, §15.5.9", GOOD[:-1], (408,), NONE),

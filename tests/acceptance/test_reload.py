@@ -117,7 +117,7 @@ def test_a_token_is_rotated_under_load(house):
         assert server.reload()["changed"] == ["sources.erp"]
         with Engine(server, NEW) as new:
             new.more()
-            for _ in range(5):  # nothing has changed, and nobody notices
+            for _ in range(5):  # nothing changed, so no caller is affected
                 assert server.reload()["changed"] == []
             old.more()
             assert set(old.statuses) == set(new.statuses) == {200}
@@ -148,7 +148,7 @@ def test_a_file_that_cannot_be_used_changes_nothing(house, text, why):
     """The server logs the reason, keeps its settings, and accepts the file once it is fixed."""
     server = house.start(config=source(OLD))
     if text is None:
-        (house.folder / "flowhooks.toml").unlink()  # the defaults would let everybody in
+        (house.folder / "flowhooks.toml").unlink()  # the defaults would require no credential
     else:
         write(house, text)
     said = server.reload("settings_reload_failed")

@@ -179,7 +179,7 @@ def test_the_only_processes_of_a_server_go_on_asking(sharing):
     pid = server.until_logged("server_started")["pid"]
     os.kill(pid, signal.SIGKILL)
     server.until_logged("process_died", process=pid)
-    failed = server.until_logged("process_died", times=2)  # the one that was started in its place
+    failed = server.until_logged("process_died", times=2)  # the process that replaced it
     assert "no source" in failed["why"]
     check_closed(server)
     server.stop()

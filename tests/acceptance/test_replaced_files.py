@@ -62,7 +62,7 @@ def test_nothing_is_acknowledged_that_is_not_in_the_file_at_the_path(site, case)
     for number in range(5):
         assert server.post(f"before-{number}", NOBODY).status == 202
     CASES[case](site.database, site.folder)
-    # Whether anybody calls or not.
+    # With or without callbacks.
     event = "database_damaged" if "cut" in case else "database_file_changed"
     record = server.until_logged(event)
     assert (record["level"], str(site.database) in record["why"]) == ("error", True)
@@ -112,7 +112,7 @@ def test_another_file_in_its_place_is_not_the_right_file(site):
     site.database.unlink()
     server.until_logged("database_file_changed")
     (site.folder / "copy").rename(site.database)
-    # The reason changes: the path leads somewhere again.
+    # The reason changes, because the path has a file again.
     until(lambda: len(server.logged("database_file_changed")) == 2)
     assert server.post("after", NOBODY).status == 503
     assert server.ask("GET", "/readyz", admin=True).status == 503
@@ -160,7 +160,7 @@ def test_a_file_that_another_program_has_vacuumed(site):
 
 
 def fill(site, *, bodies):
-    """A closed ledger with `count` bodies of 900 kB, damaged in the middle."""
+    """A closed ledger with `bodies` bodies of 900 kB, damaged in the middle."""
     server = site.start()
     for number in range(bodies):
         assert (
@@ -238,7 +238,7 @@ def test_a_lock_file_that_was_removed_lets_no_second_server_in(site):
     assert any("in use by" in line for line in second.lines)
     record = first.until_logged("lock_file_lost")
     assert (record["level"], record["path"]) == ("error", str(lock))
-    # Commands find the server again, and it goes on.
+    # Commands find the server again, which continues.
     assert site.run("events", "reroute", "--parked", "--database", site.database).returncode == 0
     assert first.post("after", NOBODY).status == 202
     third = site.start(ready=False)
@@ -261,7 +261,7 @@ def test_another_program_reads_and_writes_beside_the_locks(site):
     )
     done = subprocess.run(["python3", "-c", program, str(site.database)], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
-    # Had SQLite's own lock been lost, the other program would have taken itself for the last one, and removed the log.
+    # Without SQLite's own lock the other program would believe to be the last one, and delete the log.
     assert beside(site.database, "-wal").exists()
     assert server.post("after", NOBODY).status == 202
     server.stop()

@@ -133,7 +133,7 @@ def test_a_server_without_the_plugin_answers_with_the_outcome(shared):
     able = shared.start()
     bare.until_logged("routes_changed")
     shared.until(lambda ledger: not ledger.find(EventFilter(state="parked"), limit=1))
-    # Longer than the client waits: a client that is answered was notified.
+    # This is longer than the client's timeout: an answered client was notified.
     answers = [bare.post(f"i{number}", BODY, Prefer="wait=60") for number in range(5)]
     assert [answer.status for answer in answers] == [200] * 5
     assert {answer.json["success"] for answer in answers} == {True}

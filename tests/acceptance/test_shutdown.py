@@ -84,7 +84,7 @@ class Waiting(threading.Thread):
 
     def __init__(self, server, instance, body):
         super().__init__()
-        self.call = lambda: server.post(instance, body, Prefer="wait=60")  # longer than it waits for an answer
+        self.call = lambda: server.post(instance, body, Prefer="wait=60")  # longer than the response may take
         self.start()
 
     def run(self):
@@ -114,7 +114,7 @@ def test_an_orderly_end(site):
     arriving.sendall(
         b"POST /flow/late/call-back/complete HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
     )
-    assert server.post("first", GOOD).status == 200  # so the half request before it has arrived
+    assert server.post("first", GOOD).status == 200  # so the server has read the half request before
     server.signal()
     answer = waiting.result()
     assert (answer.status, answer.json["success"]) == (202, True)
@@ -176,7 +176,7 @@ def test_nothing_is_started_once_the_end_is_asked_for(site):
         arriving.sendall(b"POST /flow/late/call-back/complete HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
         for number in range(20):
             server.post(f"short-{number}", {"processDefinitionKey": "short"}, Prefer="wait=0")
-        server.signal(signal.SIGINT)  # Ctrl-C asks for the same
+        server.signal(signal.SIGINT)  # Ctrl-C has the same effect
         server.until_logged("shutdown_started")
         before = states(site)["waiting"]
         time.sleep(1)

@@ -30,7 +30,7 @@ def test_those_that_go_the_same_way_are_given_up_soon(broken):
         broken.proxy.swallow()
         Company.statement_timeout = 0.5
         await given_up(first)
-        Company.statement_timeout = 10 * WAIT_TIMEOUT  # for which the second is not waited for
+        Company.statement_timeout = 10 * WAIT_TIMEOUT  # the second connection is closed without a wait of its own
         await given_up(second)
         broken.proxy.heal()
         new = await Company.connect(broken.proxied, autocommit=True)
@@ -40,7 +40,7 @@ def test_those_that_go_the_same_way_are_given_up_soon(broken):
     asyncio.run(ask())
     assert (
         postgresql_timeouts.connection_group().timed_out_at < Company.timed_out_at
-    )  # other companies have heard nothing of it
+    )  # connections to other servers are not affected
 
 
 def test_who_only_listens_is_not_given_up(broken):

@@ -114,11 +114,11 @@ class SlowOnes(threading.Thread):
                 alive += [Slow(self.place, next(phases), chance) for _ in range(min(20, SLOW - len(alive)))]
             if len(alive) == SLOW:
                 self.full.set()
-            time.sleep(0.02)  # what it imitates are clients that wait
+            time.sleep(0.02)  # it imitates clients that wait
 
 
 def call(place, times, name, *, calls):
-    """Send `count` callbacks in turn; the time of each is added to `times`."""
+    """Send `calls` callbacks in turn; add the time of each to `times`."""
     with closing(http.client.HTTPConnection(*place, timeout=WAIT_TIMEOUT)) as connection:
         for number in range(calls):
             began = time.monotonic()
@@ -129,7 +129,7 @@ def call(place, times, name, *, calls):
 
 
 def honest(place, calls, name):
-    """Let several clients send `count` callbacks each; return the time that 99 of 100 calls did not exceed."""
+    """Let several clients send `calls` callbacks each; return the time that 99 of 100 calls did not exceed."""
     times = []
     with ThreadPoolExecutor(HONEST) as clients:
         for one in [clients.submit(call, place, times, f"{name}-{n}", calls=calls) for n in range(HONEST)]:
@@ -166,12 +166,12 @@ def besiege(site, *, calls, read_timeout):
         deaf.append(one)
     try:
         assert slow.full.wait(WAIT_TIMEOUT)
-        # If slow clients kept threads, each of these calls would wait for a minute, and the test would not end.
+        # If slow clients used up threads, each of these calls would wait for a minute, and the test would not end.
         beside = honest(server.place, calls, "beside")
         slow.stop.set()
         slow.join(read_timeout + WAIT_TIMEOUT)
         assert not slow.is_alive(), "some are held open for ever"
-        until(lambda: held(server)[0] == sockets, poll=0.05)  # the deaf ones have not closed theirs
+        until(lambda: held(server)[0] == sockets, poll=0.05)  # the deaf clients have not closed their connections
         assert held(server)[1] <= threads + MORE_THREADS
     finally:
         slow.stop.set()

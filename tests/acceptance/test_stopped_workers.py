@@ -41,7 +41,7 @@ def stopped_in_the_middle(site, server, workers, number):
     buried = len(sleeper.logged("process_expired"))
     sleeper.signal(signal.SIGSTOP)
     try:
-        # Another one makes the next attempt.
+        # Another worker makes the next attempt.
         site.until(lambda _ledger: ran_by(site, again, 2))
     finally:
         sleeper.signal(signal.SIGCONT)
@@ -65,7 +65,7 @@ def test_nothing_stale_is_written(broken, rounds):
     for number in range(rounds):
         told |= stopped_in_the_middle(broken, server, workers, number)
     print(f"{rounds} rounds: {(time.monotonic() - began) / rounds:.1f} s each")  # noqa: T201 (a figure, with -s)
-    # One that may not run twice is unknown where its own worker was stopped.
+    # A delivery without `retry=` is unknown if its own worker was stopped.
     check_books(broken, broken.direct, told, may_be_unknown=True)
     for instance in told:
         outcomes, delivery = attempts_of(broken, instance)

@@ -374,7 +374,7 @@ def test_a_second_signal_ends_all_at_once(shared):
     server.until_logged("shutdown_started", times=BOTH)
     server.signal(signal.SIGINT)
     assert server.wait() == 128 + signal.SIGINT
-    until(lambda: not any(map(alive, both)))  # a killed process takes a moment to end
+    until(lambda: not any(map(alive, both)))  # a killed process needs a moment to end
 
 
 def test_processes_whose_supervisor_is_killed_end_in_order(shared):

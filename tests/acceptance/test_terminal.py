@@ -18,13 +18,13 @@ import pytest
 def serve(site):
     """Start a server at a terminal of its own; return it, the user's end, and the reader of its log."""
     (site.folder / "flowhooks.toml").write_text("")
-    # The leader of the session has the terminal; when the terminal goes, all of the session are sent SIGHUP.
+    # The session leader owns the terminal; when the terminal closes, SIGHUP is sent to the whole session.
     here = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--database", site.database]
 
     @contextmanager
     def start(*before):
         person, terminal = pty.openpty()
-        # These tests may be run with `nohup` themselves, and what is ignored is so in all that one starts.
+        # These tests may run under `nohup`, and child processes inherit ignored signals.
         ignored = signal.signal(signal.SIGHUP, signal.SIG_DFL)
         process = subprocess.Popen(
             ["setsid", "--ctty", "--wait", *before, *site.command("serve", *here)],
@@ -40,7 +40,7 @@ def serve(site):
         try:
             yield process, person
         finally:
-            # It is a session of its own, whose leader `setsid` waits for.
+            # `setsid` waits for the leader of the new session.
             with suppress(ProcessLookupError):
                 os.kill(_child(process), signal.SIGKILL)
             process.communicate()

@@ -51,7 +51,7 @@ def installed(tmp_path_factory, built):
         venv.create(home, with_pip=False, symlinks=True)
         into = home / "bin/python"
         run(sys.executable, "-m", "pip", "--python", into, "install", "--no-deps", "--no-index", wheel)
-        # Only the path, after its own: .pth files in there are not read, so nothing that is editable comes along.
+        # Only the path, after the environment's own: .pth files there are not read, so editable installs are left out.
         (packages,) = home.glob("lib/python*/site-packages")
         (packages / "needed.pth").write_text(sysconfig.get_path("purelib") + "\n")
         yield Installed(wheel, home / "bin")
@@ -90,7 +90,7 @@ def test_all_that_is_kept_is_in_the_archive_of_the_sources(tmp_path):
     with tarfile.open(archive) as sources:
         names = {one.name.partition("/")[2] for one in sources.getmembers()}
     assert {"Makefile", "CONTRIBUTING.md", "SECURITY.md", ".dockerignore", "tests/data/requirements/dev.txt"} <= names
-    if (CHECKOUT / ".git").exists():  # and this is no such archive
+    if (CHECKOUT / ".git").exists():  # the unpacked archive is no repository
         git = ["git", "-c", "safe.directory=*", "ls-files", "-z"]
         command = [*git, "--cached", "--others", "--exclude-per-directory=.gitignore"]
         listed = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)

@@ -78,7 +78,7 @@ class _Measure:
     def ours(self, *, plugin: bool) -> load.Load:
         with self.bench.site() as site:
             if not plugin:
-                with site.serve():  # makes its handler known, so that deliveries wait for it
+                with site.serve():  # registers its handler, so that deliveries wait for it
                     pass
             with site.serve(plugin=plugin, threads=self.threads) as server:
                 return self._load(server, "flowhooks")

@@ -37,7 +37,7 @@ def create_app() -> falcon.App:
 def main(port: int, threads: int, switch_interval: float) -> None:
     """Serve the bare app until the process ends."""
     sys.setswitchinterval(switch_interval)
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it warns once for every request that queues
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # waitress warns once for every queued request
     waitress.serve(create_app(), host="127.0.0.1", port=port, threads=threads, _quiet=True)
 
 

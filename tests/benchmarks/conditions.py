@@ -69,7 +69,7 @@ def _timed(bench: Bench, case: Case) -> Figure:
     for number in range(TURNS + 1):
         bench.tell(case.name, number, TURNS + 1)
         turns.append((_seconds(alone, 1), _seconds(all_of_them, HANDLERS)))
-    del turns[0]  # the first touches everything for the first time
+    del turns[0]  # the first round warms the caches
     return Figure(
         case=case.name,
         measured=f"{median(many for _, many in turns) * 1e6:.2f} µs with {HANDLERS:,}",
@@ -79,7 +79,7 @@ def _timed(bench: Bench, case: Case) -> Figure:
 
 
 def router_of(case: Case, handlers: int) -> Router:
-    """A router of `count` handlers of the key."""
+    """A router of `handlers` handlers of the key."""
     return Router(
         Candidate(f"bench:h{number}", Selectors(process_keys=(KEY,), **case.selectors(number)))
         for number in range(handlers)

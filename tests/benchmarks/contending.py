@@ -147,7 +147,7 @@ OTHERS = (
         missing=peers.missing_webhook,
         open=lambda bench: _webhook(bench, peers.SHELL, waits=True),
     ),
-    # Not as installed: it starts a process for each callback at once, however many run, until there is no memory.
+    # Not the default: webhook would start a process for each callback at once, until the memory is full.
     Contender(
         name="webhook + Python, answered when it has ended",
         missing=peers.missing_webhook,
@@ -230,7 +230,7 @@ def measure(taken: Taken, connections: int, seconds: float) -> Score:
     while (left := taken.left(whole)) and time.monotonic() < end:
         time.sleep(0.05)
     spent = time.monotonic() - began
-    ran = max(1, whole - left)  # what wrk did not wait for was answered, too
+    ran = max(1, whole - left)  # requests that wrk did not wait for were answered, too
     return Score(answered=loads[-1].rate, ran=ran / spent, left=left, p99=loads[-1].p99)
 
 

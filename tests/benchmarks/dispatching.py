@@ -71,7 +71,7 @@ def _timed(bench: Bench, case: str, subject: _Subject, few: _Subject) -> Figure:
     for number in range(TURNS + 1):
         bench.tell(case, number, TURNS + 1)
         turns.append((few.turn(), subject.turn()))
-    del turns[0]  # the first touches everything for the first time
+    del turns[0]  # the first round warms the caches
     return Figure(
         case=case,
         measured=f"{median(ours for _, ours in turns) * 1e6:.2f} µs with {MANY:,}",

@@ -98,5 +98,5 @@ def of_sqlite(file: Path, events: int, *more: str) -> None:
 
 def of_postgresql(events: int) -> str:
     """The statements that fill a ledger on PostgreSQL."""
-    without_look_ups = "SET session_replication_role = replica"  # each row's parent is known to be there
+    without_look_ups = "SET session_replication_role = replica"  # each row's parent exists
     return ";".join([without_look_ups, *(statement.format(events=events) for statement in STATEMENTS)])

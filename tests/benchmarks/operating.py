@@ -43,7 +43,7 @@ WARM_UP = 1.0
 
 def _pages(events: int) -> dict[str, str]:
     """Every page of the console with an address that has content."""
-    some = events // 2 // filling.DEAD_EACH * filling.DEAD_EACH + 1  # one that is dead
+    some = events // 2 // filling.DEAD_EACH * filling.DEAD_EACH + 1  # a dead delivery
     return {
         "overview": "/console/",
         "events": "/console/events",

@@ -78,7 +78,7 @@ def _so_far(server: Server) -> tuple[dict[int, float], int]:
             spent[int(task.name)] = int((task / "schedstat").read_text().split()[0]) / 1e3
             waited += int((task / "status").read_text().split("\nvoluntary_ctxt_switches:")[1].split()[0])
         except (FileNotFoundError, ProcessLookupError):
-            continue  # it has ended meanwhile
+            continue  # the thread has ended meanwhile
     return spent, waited
 
 
@@ -92,7 +92,7 @@ def _serving(bench: Bench, kind: str, connections: int, under: Path | None = Non
         return
     threads = 2 * connections if kind == "outcome" else THREADS
     with bench.site() as site:
-        with site.serve():  # makes its handler known
+        with site.serve():  # registers its handler
             pass
         with site.serve(plugin=kind != "waits", threads=max(THREADS, threads), wrapper=wrapper) as server:
             yield server, PATIENCE
@@ -113,7 +113,7 @@ def used(bench: Bench, kind: str, connections: int, under: Path | None = None) -
         count, before = 0, _so_far(server)
         for seconds in (WARM_UP, bench.seconds):
             if under is None and count:
-                count, before = 0, _so_far(server)  # the stopwatch runs from the start, and so do these then
+                count, before = 0, _so_far(server)  # the stopwatch runs from the start: so do these
             count += load.run(server.url, connections=connections, seconds=seconds, prefer=prefer).counted
         if patience:
             _rest(server, patience)

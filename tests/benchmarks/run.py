@@ -79,7 +79,7 @@ ROWS = (
         measure=conditions.conclusions,
     ),
     Row(
-        # Conditions on the data are asked one after the other: each should cost no more than a handler alone.
+        # Conditions on the data are evaluated in turn: each should cost no more than a handler alone.
         name="dispatch-conditions",
         title="routing, 1,000 handlers on one key with a condition each ÷ 1 handler",
         goal=Goal(least=1000, aim=500, smaller=True),
@@ -255,7 +255,7 @@ def main(seconds: float, events: int, rows: tuple[Row, ...], output: Path | None
     if as_json:
         print(report.as_json(results, about, command))
     else:
-        console = Console(width=None if sys.stdout.isatty() else 180)  # a file need not wrap
+        console = Console(width=None if sys.stdout.isatty() else 180)  # lines of a file need no wrapping
         console.print(report.table(results))
         for line in (*report.notes(results), *(f"{name}: {value}" for name, value in about.items()), command):
             console.print(f"- {line}", markup=False, highlight=False)

@@ -25,7 +25,7 @@ def main(rounds: int) -> None:
     with tempfile.TemporaryDirectory(prefix="flowhooks-bench-") as name, cluster(Path(name)) as postgresql:
         bench = Bench(seconds=1, events=0, folder=Path(name), tell=lambda *_args: None)
         for number in range(rounds):
-            # Neither always has the better turn.
+            # The order alternates, so that neither runner always has an advantage.
             for runner in RUNNERS[:: -1 if number % 2 else 1]:
                 started[runner].append(median(measured(bench, postgresql, runner).started))
                 rates[runner].append(ours(bench, postgresql, runner).rate)

@@ -117,7 +117,7 @@ class Site:
         """
         plugins = self.plugins() if plugin else self._empty()
         config = self.folder / "flowhooks.toml"
-        config.write_text('plugins_allow = ["bench"]\n')  # whatever else is installed beside flowhooks
+        config.write_text('plugins_allow = ["bench"]\n')  # regardless of other plugins in this environment
         listen, admin = free_ports(2)
         command = [
             *([*wrapper, "flowhooks"] if wrapper else [str(Path(sys.executable).with_name("flowhooks"))]),

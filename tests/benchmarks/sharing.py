@@ -132,7 +132,7 @@ def run_all(ledger: Shared, workers: int) -> Ran:
     """Let workers run all waiting deliveries, from the first claim to the last outcome according to the ledger."""
     before = time.time_ns() // 1000
     with ExitStack() as stack, ThreadPoolExecutor(workers) as starting:
-        # All at once: what one of them did before the others are there would count as theirs.
+        # The workers start together, because work done by one before the others would count for all.
         list(starting.map(lambda _: stack.enter_context(ledger.worker()), range(workers)))
         ledger.settle(seconds=PATIENCE)
     ((count, microseconds),) = ledger.rows(

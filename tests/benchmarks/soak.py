@@ -113,7 +113,7 @@ def tenth(samples: Sequence[Sample], calls: int, number: int) -> Callable[[str],
 
 
 def early_tenth(calls: int) -> int:
-    """The tenth of `count` callbacks, from 0, with which the last tenth is compared."""
+    """The tenth of `calls` callbacks, from 0, with which the last tenth is compared."""
     return min(5, max(1, -(-10 * WARM // calls)))
 
 

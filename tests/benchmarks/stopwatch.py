@@ -124,7 +124,7 @@ class Stopwatches:
                 running = self._first()
             began = now()
             if running:
-                running[-1][1] += began - running[-1][0]  # the caller stands still
+                running[-1][1] += began - running[-1][0]  # the caller's stopwatch is paused
             mine = [began, 0.0]
             running.append(mine)
             try:
@@ -166,7 +166,7 @@ def main() -> None:
     watches = Stopwatches()
     try:
         if what == "bare":
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # else it would end without a word
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # otherwise the process would end without output
             watches.install(BARE)
             import_module("bare").main()
         else:

@@ -211,7 +211,7 @@ class Engine:
         for reader in self._readers:
             reader.join(PATIENCE)
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
-            with suppress(BrokenPipeError):  # it was killed before it had read everything
+            with suppress(BrokenPipeError):  # the engine was killed before it had read everything
                 stream.close()
 
 
@@ -293,7 +293,7 @@ def class_path(built):
 
     def find(name):
         target = folder / name / "target"
-        if (target / "classpath").exists():  # it is written last
+        if (target / "classpath").exists():  # Maven writes this file last
             return f"{target / 'classes'}:{(target / 'classpath').read_text()}"
         errors = [line for line in said.splitlines() if line.startswith("[ERROR]")] or said.splitlines()[-20:]
         missing = [line for line in errors if CANNOT_BE_HAD.search(line)]
@@ -371,7 +371,7 @@ def pair_of(class_path, make_site, start_engine, source):
 
     def find(name, plugin, *arguments):
         if name not in pairs:
-            class_path(name)  # first, as it may skip
+            class_path(name)  # first, because it may skip
             token = f"the-token-of-{name}"
             site = make_site(plugin, source(name, token)).start()
             pairs[name] = Pair(name, token, site, start_engine(name, *arguments, url=site.url, token=token))

@@ -125,7 +125,7 @@ def test_the_page_shows_the_process(name):
         assert lines[start : start + len(wanted)] == wanted
 
 
-# Where it goes
+# Routing
 
 
 @pytest.mark.parametrize("name", PAYLOADS)
@@ -179,7 +179,7 @@ def test_an_id_that_is_too_long_for_its_key(site):
     assert (stored.state, stored.event.process_definition_key) == ("parked", None)
 
 
-# Answers
+# Responses
 
 
 @pytest.mark.parametrize("name", PAYLOADS)
@@ -255,7 +255,7 @@ def test_the_database_cannot_be_written(make_site):
     assert answer.status == 503
     assert int(answer.headers["Retry-After"]) > 0
     assert answer.event_id is None
-    # Not before that: the writer may still be waiting for the lock, and then says so at once.
+    # Not earlier: a writer that still waits for the lock reports that at once.
     time.sleep(int(answer.headers["Retry-After"]))
     assert site.post("1", payload("flowable")).status == 200
     assert {one.attempt for one in site.settled("1").delivery_statuses} == {1}

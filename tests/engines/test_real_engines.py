@@ -126,7 +126,7 @@ def test_a_transaction_that_is_rolled_back_calls_nobody(pair):
     instance = pair.engine.do("start", "contract_approval", "C-2026-18")["id"]
     running = pair.engine.do("look")["running"]
     refused = pair.engine.ask("refuse", instance)
-    assert refused["written"] == 1, refused  # it had been written when the transaction was rolled back
+    assert refused["written"] == 1, refused  # the row had been written before the rollback
     assert pair.engine.do("look") == {"running": running, "outbox": []}
     assert pair.site.stored(instance) == []
     pair.engine.do("complete", instance)
@@ -180,13 +180,13 @@ def test_ids_are_not_used_again(engine_pair):
     assert str(uuid.UUID(instance)) == instance
 
 
-# Tests of the outbox itself, in the engine that starts soonest
+# Tests of the outbox itself, in the engine that starts fastest
 
 
 @pytest.fixture(scope="module")
 def house_site(class_path, make_site, source):
     """A server for the custom platform."""
-    class_path("java")  # first, as it may skip
+    class_path("java")  # first, because it may skip
     return make_site(PLUGIN, source("java", TOKEN)).start()
 
 

@@ -140,7 +140,7 @@ def _anew(paper: Paper, event: Event, handler: str = "") -> Change | None:
         return None
     fresh = {one for one in found.handlers if handler in {"", one}} - set(event.deliveries)
     if handler and HANDLERS[handler].every:
-        # It makes no event routed, parked or dismissed.
+        # It does not make an event routed, parked or dismissed.
         return Change(event, None, fresh) if fresh else None
     change = Change(event, found, fresh)
     parked_by = found.parked_by if change.state == "parked" else None

@@ -144,7 +144,7 @@ class Machine(RuleBasedStateMachine):
             before, other = [(one.identity, one.body) for one in dead], False
             self.advance(60)
         identity, body = before[pick % len(before)]
-        # A number is the same however it is written.
+        # A number is the same in any notation.
         self._take(identity, body | {"n": float(body["n"] + other)}, free=free, which=which)
 
     def _take(self, identity: tuple[str, str, str], body: dict[str, Any], *, free: bool, which: int) -> None:
@@ -164,7 +164,7 @@ class Machine(RuleBasedStateMachine):
             paper.revive(answer.event_id)
         elif by is not None:
             self._hold(which)
-            return  # it is answered as it was stored, before anything begins
+            return  # the answer has the stored state, before any attempt starts
         assert answer.status == paper.answer(answer.event_id)
         if answer.status == "parked":
             self._check_reason(answer, paper.events[answer.event_id])
@@ -183,7 +183,7 @@ class Machine(RuleBasedStateMachine):
         """Record the attempts that were started as they were stored."""
         flow = self._flow(which)
         if flow.app.runner.begun:
-            self.real.stored()  # which learns the ids
+            self.real.stored()  # this learns the ids
         names = {delivery_id: name for name, delivery_id in self.real.ids.items()}
         for queued in flow.app.runner.begun:
             event, handler = names[queued.delivery_id]

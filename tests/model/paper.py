@@ -192,7 +192,7 @@ class Paper:
     def answer(self, event_id: str) -> str:
         """The answer to an engine about an event."""
         if event_id not in self.events:
-            return "done"  # only who it was is known, and it was done
+            return "done"  # only its identity is known, and it was finished
         event = self.events[event_id]
         states = {one.state for one in event.deliveries.values()}
         if State.DEAD in states:

@@ -58,7 +58,7 @@ class Running(Machine):
                 one.end("failed", State.WAITING, self.paper.now, None)
             return
         if self.paper.decide(one) is not True:
-            flow.app.dispatcher.execute(queued)  # which enters no function: no fate is set for it
+            flow.app.dispatcher.execute(queued)  # it enters no function: no fate is set for it
             self.paper.check_conditions(one, made)
             return
         claimed = flow.app.ledger.claim(queued)
@@ -109,7 +109,7 @@ class Running(Machine):
             self.real.ids[one.event, one.handler], one.handler, number, outcome, "", "", None, into, now, now
         )
         recorded = one.attempts[number - 1] if number <= len(one.attempts) else None
-        # An identical outcome may be recorded twice: the answer to the first time may be lost.
+        # An identical outcome may be recorded twice, because the reply to the first may be lost.
         known = recorded is not None and (recorded.outcome, recorded.finished) == (outcome, now)
         assert self._flow(which).app.ledger.record_result(said) is known
 
@@ -160,7 +160,7 @@ class Running(Machine):
             for pick in claims if waiting else ():
                 one = waiting[pick % len(waiting)]
                 queued = self.real.queued(one.event, one.handler, len(one.attempts))
-                # Of several that claim one delivery at once the last one gets it.
+                # Of several claims of one delivery in one commit, the last one gets it.
                 wanted[queued.delivery_id] = one, queued, self.real.claim_soon(flow, queued)
         for result, event_id, conflict in stored:
             accepted = result(60)

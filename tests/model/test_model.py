@@ -29,7 +29,7 @@ HOWEVER_BUSY = settings(
     print_blob=True,
     suppress_health_check=list(HealthCheck),
     database=None,
-    phases=(Phase.generate, Phase.shrink),  # to explain a failure takes as long as to find it
+    phases=(Phase.generate, Phase.shrink),  # explaining a failure takes as long as finding it
 )
 
 
@@ -91,7 +91,7 @@ def run(request):
     return run
 
 
-@pytest.mark.timeout(900)  # after a failure the shortest way to it is searched for
+@pytest.mark.timeout(900)  # after a failure the shortest sequence is searched
 def test_it_holds_what_it_ought_to_hold(house, steps, run):
     """The same few dozen sequences of steps each time."""
     run(steps, int(SEED or 1), SHORT["postgresql" if house.url else "sqlite"])

@@ -263,7 +263,7 @@ class House:
             try:
                 trouble = reader.verify().trouble
                 if any(flow.changed for flow in self._flows):
-                    # A manual change of a test need not fit in every way; but the counts have to balance.
+                    # A manual change by a test may violate other rules, but the counts must balance.
                     trouble = [line for line in trouble if SUMS.search(line)]
                 assert not trouble, trouble
                 assert reader.quick_check() is None

@@ -9,14 +9,14 @@ from pathlib import Path
 PLACES = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 FLAGS = (
     "--headless",
-    "--no-sandbox",  # the tests may run as root, and open pages of their own only
+    "--no-sandbox",  # the tests may run as root, and open only their own pages
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--disable-dev-shm-usage",  # in a container there is little of it
+    "--disable-dev-shm-usage",  # containers have little shared memory
     "--hide-scrollbars",
 )
 

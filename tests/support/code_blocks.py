@@ -13,7 +13,7 @@ PLUGINS = ROOT / "plugins"
 PAGES = sorted(
     path
     for path in [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *PLUGINS.rglob("*.md")]
-    if "{{" not in str(path)  # what the template makes is tested when it has been made
+    if "{{" not in str(path)  # packages of the template are tested after they are made
 )
 FENCE = re.compile(
     r"^(?P<indent> *)(?P<fence>`{3,})(?P<language>\w*)[^\n`]*\n(?P<text>.*?)^ *(?P=fence) *$", re.MULTILINE | re.DOTALL

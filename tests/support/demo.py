@@ -73,7 +73,7 @@ def start(*words: str, log: Path, sign: str, environ: Mapping[str, str] | None =
             stdout=output,
             stderr=output,
             text=True,
-            start_new_session=True,  # Ctrl-C is for the demonstration, which then stops it itself
+            start_new_session=True,  # Ctrl-C is for the demonstration, which then stops the server itself
         )
     try:
         for _ in range(START_SECONDS * 20):

@@ -65,7 +65,7 @@ HERE = {
     "/backup/": "{folder}/backup/",
     "/opt/flowhooks/bin/": "",
     ".venv/bin/": "",
-    "contracts:": "agreements:",  # an installed plugin has that name already, in the environment of these tests
+    "contracts:": "agreements:",  # an installed plugin has this name in the environment of these tests
 }
 """Places and names on a reader's machine, and what they are here."""
 FLOWHOOKS = '''\
@@ -290,4 +290,4 @@ class Stage:
         try:
             urllib.request.urlopen(request, timeout=PATIENCE).close()
         except urllib.error.HTTPError as error:
-            error.close()  # 500: its handler has failed, as it is meant to
+            error.close()  # 500: the handler fails on purpose

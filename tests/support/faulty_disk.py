@@ -41,7 +41,7 @@ class _File(apsw.VFSFile):
         path = Path(name.filename() if isinstance(name, apsw.URIFilename) else name)
         self._name = path.name
         if not path.exists() or (path.name == "flowhooks.db" and not path.stat().st_size):
-            # The lock has made the database's file, empty, a moment before.
+            # The lock has created the empty database file just before.
             ops.append(Op("create", self._name))
         super().__init__(vfs, name, flags)
 

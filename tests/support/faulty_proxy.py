@@ -49,7 +49,7 @@ class _Line:
         """Whether a reply is forwarded."""
         if not self._losing:
             return True
-        # The server has answered, so it has committed.
+        # The server has replied, so it has committed.
         self.cut()
         self._proxy.lost.set()
         return False
@@ -59,7 +59,7 @@ class _Line:
         for one in (self.client, self.server):
             with contextlib.suppress(OSError):
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-                one.shutdown(socket.SHUT_RD)  # which wakes a thread that waits for it
+                one.shutdown(socket.SHUT_RD)  # this wakes a thread that waits for it
             one.close()
 
 
@@ -91,7 +91,7 @@ class Proxy:
                 try:
                     line = _Line(self, client)
                 except OSError:
-                    client.close()  # the server is not there
+                    client.close()  # the server is not running
                 else:
                     self._lines.append(line)
 
@@ -127,6 +127,6 @@ class Proxy:
 
     def close(self):
         """Reset all connections, and stop listening."""
-        self._listener.shutdown(socket.SHUT_RDWR)  # which wakes a thread that waits for it
+        self._listener.shutdown(socket.SHUT_RDWR)  # this wakes a thread that waits for it
         self._listener.close()
         self.cut()

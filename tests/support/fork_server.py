@@ -136,7 +136,7 @@ class Forked:
     def send_signal(self, number):
         """Send it a signal, if it exists."""
         if self.poll() is None:
-            with suppress(ProcessLookupError):  # it has ended since
+            with suppress(ProcessLookupError):  # the process has ended since
                 os.kill(self.pid, number)
 
     def terminate(self):
@@ -199,7 +199,7 @@ def main(control):
         if one.name not in {
             "flowhooks.__main__",
             "flowhooks.ledger.migrations.env",
-        }:  # which run when they are imported
+        }:  # some code runs when modules are imported
             import_module(one.name)
     gc.collect()
     gc.freeze()
@@ -242,7 +242,7 @@ def _tell(told):
 
 
 def _say(channel, number):
-    with suppress(OSError):  # nobody waits for it any more
+    with suppress(OSError):  # no parent waits for it any more
         channel.sendall(b"%d\n" % number)
 
 

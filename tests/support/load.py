@@ -380,7 +380,7 @@ def check(siege):
                 attempts |= {(standing.delivery_id, number): outcome for number, outcome in numbers.items()}
     # I1: each 2xx has one durable row; `verify --against` compares all answers at the end.
     assert not set(siege.purged) & set(events)
-    # I2: each delivery has come to its end, or is shown to an operator.
+    # I2: each delivery has ended, or is shown to an operator.
     assert not [one for one in events.values() if one.state == "parked"]
     assert {one.event.id for one in events.values() if one.state == "dismissed"} == siege.dismissed
     assert {len(one.delivery_statuses) for one in events.values() if one.event.id in siege.rerouted} <= {3}

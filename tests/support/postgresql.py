@@ -156,7 +156,7 @@ def breakable() -> Iterator[Breakable]:
         try:
             yield one
         finally:
-            with suppress(RuntimeError):  # a test that failed may have left it stopped
+            with suppress(RuntimeError):  # a failed test may have left the server stopped
                 one.stop("immediate")
 
 

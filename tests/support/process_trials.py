@@ -168,17 +168,17 @@ def check_books(site, url, told, *, may_be_unknown=False):
         may_be_unknown: whether a process was killed while a handler ran.
     """
     at_rest(url)
-    # I1: whatever a 2xx said to be stored is stored, once.
+    # I1: each callback that a 2xx reported as stored is stored once.
     stored = defaultdict(list)
     for instance, event_id in rows(url, "SELECT flow_instance_id, id FROM events"):
         stored[instance].append(event_id)
     assert {instance: stored[instance] for instance in told} == {one: [event_id] for one, event_id in told.items()}
-    # I2: every delivery is in a state of the table, and has come to its end.
+    # I2: every delivery is in a state of the table, and has ended.
     ends = dict(rows(url, "SELECT state, count(*) FROM deliveries GROUP BY state"))
     assert ends.keys() <= STATES
     assert ends.keys() <= {"succeeded"} | ({"unknown"} if may_be_unknown else set()), ends
-    # I3: what stands as an attempt's outcome was written by the process whose attempt it was, and by that attempt;
-    # and nothing ran that has no attempt.
+    # I3: the outcome of an attempt was recorded by that attempt and its own process;
+    # and each run has an attempt.
     attempts = rows(
         url,
         "SELECT events.flow_instance_id, attempts.number, attempts.outcome, attempts.result, processes.pid"
@@ -192,7 +192,7 @@ def check_books(site, url, told, *, may_be_unknown=False):
     ran = entered(site)
     assert len(set(ran)) == len(ran), "an attempt was entered twice"
     assert set(ran) <= made
-    # Whatever was entered and is not lost has its outcome.
+    # Each entered attempt that is not lost has its outcome.
     assert all(outcome is not None for _, _, outcome, _, _ in attempts)
     done = site.run("verify", "--database", url)
     assert done.returncode == 0, done.stdout + done.stderr

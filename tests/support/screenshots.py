@@ -82,7 +82,7 @@ def plugins(clock):
         """Count the events."""
         clock.advance(0.001)
 
-    # As a file of an operator's would show in a traceback.
+    # As the traceback of an operator's own file would show.
     source = compile(BROKEN, "/opt/flowhooks/plugins/payroll.py", "exec")
     exec(source, payroll := {})
     return {
@@ -168,7 +168,7 @@ def leads(app, page, path, address):
     if path != "PROGRESS":
         page.goto(f"{root}{path.replace('EVENT', f'/events/{dead}')}")
         return
-    # As it looks with many more of them than such a day has.
+    # As with many more of them than such a day has.
     before = action_page.REQUEST_TIME_BUDGET, dismiss.PAGE_SIZE
     action_page.REQUEST_TIME_BUDGET, dismiss.PAGE_SIZE = -1.0, 3
     page.add_init_script("window.setTimeout = () => 0")

@@ -244,7 +244,7 @@ def test_every_private_name_is_listed():
 
 
 def test_every_use_of_a_base_class_is_listed():
-    """The names that a subclass has of a library's class: of waitress and psycopg all, of others the private ones."""
+    """Names that a subclass uses of a library's class are listed: all of waitress and psycopg, others' private ones."""
     found = set()
     for owner, base, names in subclasses():
         library = root(base.__module__)

@@ -220,7 +220,7 @@ def test_killed_right_after_the_first_record_of_a_new_file(trail: Trail, file: P
     for key in "abc":
         trail.append(key, {"x": "long" * 100})
     file.rename(tmp_path / "audit-1.jsonl")
-    assert trail.append("a", {}) is False  # it has now noted that the file was moved away
+    assert trail.append("a", {}) is False  # the plugin has now noticed that the file was moved away
     index = index_of(file).read_bytes()
     trail.append("d", {})
     index_of(file).write_bytes(index)
@@ -384,7 +384,7 @@ def test_outcomes_are_recorded_where_asked_for(audited: Callable[..., AppHarness
     app = audited(refuse, outcomes=True)
     event_id = app.post("1", processDefinitionKey="leave").event_id
     refused = app.delivery(event_id, "refuse")
-    app.close()  # gives the notices that are still pending
+    app.close()  # flushes the pending notifications
     found = {one["what"]: one for one in records(file)}
     assert len(records(file)) == 2
     outcome = found["outcome"]

@@ -385,7 +385,7 @@ def test_nothing_secret_is_shown(
     for secret in ("pass-4711", "query-4711", "header-4711", SECRET, SECRET.removeprefix("whsec_")):
         assert secret not in shown
     logged = "\n".join(one.getMessage() for one in caplog.records)
-    assert "send_request_headers.complete" in logged  # what is logged is looked at, down to the connection
+    assert "send_request_headers.complete" in logged  # the whole log is checked, including the connection's records
     assert not [secret for secret in ("pass-4711", "query-4711", "header-4711", SECRET) if secret in logged]
 
 
@@ -416,7 +416,7 @@ def test_a_receiver_that_minds_the_id_takes_it_once(plugin: Webhooks, receiver: 
         name="webhooks",
         settings={"endpoints": [section(url=receiver.url, process_key="leave")]},
         make={"processDefinitionKey": "leave"},
-        lines=lines,  # ten are all: what it runs besides is the libraries' code
+        lines=lines,  # ten lines are all: the rest is the libraries' code
         done=lambda event: len({one.id for one in receiver.messages if one.json["data"]["eventId"] == event.id}),
     )
     assert report.ok, str(report)

@@ -3,7 +3,7 @@
 It runs in an environment of its own, where `requirements.txt` is installed.
 """
 
-# No `from __future__ import annotations`: FastAPI reads the annotations, and finds what they name more easily so.
+# No `from __future__ import annotations`: FastAPI reads the annotations, and resolves their names more easily so.
 
 import os
 from typing import Annotated, Any
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 tasks = Celery("calls", broker=os.environ["BROKER"])
 tasks.conf.update(
     task_ignore_result=True,
-    task_acks_late=os.environ.get("DURABLE") == "yes",  # then a worker that is killed loses nothing, as with flowhooks
+    task_acks_late=os.environ.get("DURABLE") == "yes",  # a killed worker then loses nothing, as with flowhooks
     broker_connection_retry_on_startup=True,
     worker_hijack_root_logger=False,
 )

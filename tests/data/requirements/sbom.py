@@ -66,7 +66,7 @@ def component(requirement: Requirement, hashes: list[str]) -> Component:
         made.properties.add(Property(name="flowhooks:marker", value=str(requirement.marker)))
     try:
         told = metadata(name)
-    except PackageNotFoundError:  # its marker is not for this system
+    except PackageNotFoundError:  # the marker excludes this system
         return made
     licence = told.get("License-Expression") or told.get("License")
     if licence and "\n" not in licence:
@@ -99,7 +99,7 @@ def bom(folder: Path) -> Bom:
     packages = [component(*entry) for entry in locked().values()]
     named = {one.name: one for one in packages}
     made = Bom(components=packages, serial_number=uuid5(NAMESPACE_URL, f"{ours}:{LOCKED.read_text()}"))
-    made.metadata.timestamp = None  # left out, so that the file can be made again
+    made.metadata.timestamp = None  # omitted, so that the file is reproducible
     made.metadata.component = root
     extras = (one for extra in told["optional-dependencies"].values() for one in extra)
     asked = {root: [*told["dependencies"], *extras]}

@@ -130,7 +130,7 @@ def test_a_trial_that_was_put_off_for_years_is_made(house, listens, eventually, 
     flow.take("i2", wait=0)
     eventually(lambda: jumps(logged) == [YEARS])
     set_clock(flow, -YEARS)
-    # The second one waits since a time to come; both are corrected.
+    # The second delivery has a waiting time in the future; both are corrected.
     eventually(lambda: ran == ["i1", "i2"])
     eventually(lambda: not flow.app.ledger.open_circuits())
 
@@ -158,7 +158,7 @@ def test_a_clock_that_is_ahead_at_a_start_purges_nothing(house, listens, monkeyp
     flow.close()
     set_clock(flow, 500 * 86_400)
     flow = house.open(listens(lambda event: None))
-    # Callbacks that come meanwhile do not make the clock right.
+    # Callbacks received meanwhile do not make the clock right.
     flow.take("later")
     eventually(lambda: [one for one in logged if one["event"] == "purge_postponed"])
     eventually(lambda: flow.app.retention._postponed)

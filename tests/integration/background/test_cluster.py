@@ -219,7 +219,7 @@ def test_what_another_process_brings_is_routed_without_a_restart(having, without
 def test_what_was_parked_by_old_routes_is_delivered_once_they_are_new(having, without, eventually, monkeypatch):
     """An event parked after another process looked for parked events is delivered to its handler."""
     taker = without()
-    taker.app.cluster._listener.stop(20)  # deaf
+    taker.app.cluster._listener.stop(20)  # this app gets no notifications
     having()
     parked = taker.take("between")
     assert parked.status == "parked"
@@ -343,7 +343,7 @@ def test_a_pause_comes_after_what_was_about_to_begin(having, eventually):
         pausing.join(20)
     assert flow.app.ledger.claim(due) is None
     assert flow.only(event_id).attempt == 0
-    with psycopg.connect(flow.url) as dump:  # one that stays does not keep anybody from pausing
+    with psycopg.connect(flow.url) as dump:  # a process that stays does not block a pause
         dump.execute("SELECT paused_at FROM handlers")
         assert resume(flow.app.operation_context, ["p:h"]).handlers == ("p:h",)
         assert pause(flow.app.operation_context, ["p:h"]).handlers == ("p:h",)

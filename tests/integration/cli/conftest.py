@@ -242,7 +242,7 @@ def at_a_terminal(server):
         try:
             while part := os.read(ours, 65536):
                 printed += part
-        except OSError:  # how Linux says that nobody holds the other end
+        except OSError:  # Linux reports this if the other end is closed
             pass
         os.close(ours)
         return printed.decode(), process.wait(WAIT_TIMEOUT)

@@ -18,7 +18,7 @@ CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 def alerted(left, hostile):
     """The ledger of a stopped server with three alerts: two open, one of them hostile, and one closed."""
     with closing(sqlite3.connect(left.file)) as connection:
-        connection.execute("DELETE FROM alerts")  # the server may have raised its own
+        connection.execute("DELETE FROM alerts")  # the server may have raised alerts of its own
         for number, subject, closed_at in ((1, "shop:book", None), (2, hostile, None), (3, "shop:copy", 5_000_000)):
             connection.execute(
                 "INSERT INTO alerts "

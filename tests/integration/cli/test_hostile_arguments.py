@@ -102,4 +102,4 @@ def test_a_suggested_command_is_one_command(run, server, tmp_path):
         "routes", "--source=default", "--kind=complete", f"--class={SHELL}", f"--key={SHELL}", "--version=9",
     ]  # fmt: skip
     assert list(tmp_path.iterdir()) == []
-    assert run(*shown.stdout.splitlines(), server=server).exit_code == 1  # it is parked
+    assert run(*shown.stdout.splitlines(), server=server).exit_code == 1  # the event is parked

@@ -42,7 +42,7 @@ def ended(tmp_path_factory, spawn, new_database, server):
     }
     started = {name: spawn(*arguments, FLOWHOOKS_SAFE_MODE="yes") for name, arguments in starts.items()}
     try:
-        # All of them load at once, which takes long on a busy machine.
+        # All processes load at once, which takes long on a busy machine.
         said = {name: process.communicate(timeout=4 * WAIT_TIMEOUT) for name, process in started.items()}
         printed = {name: (*said[name], started[name].returncode) for name in started}
     finally:
@@ -84,10 +84,10 @@ def test_a_start_that_cannot_succeed(ended, server, name, code, said):
     out, err, returned = printed[name]
     assert (returned, out) == (code, "")
     assert said.format(folder=folder, port=port, pid=server.process.pid) in err
-    said_last = [line for line in err.splitlines() if '"ledger_created"' not in line]  # it is made before it listens
+    said_last = [line for line in err.splitlines() if '"ledger_created"' not in line]  # created before it listens
     assert len(said_last) == 1
     assert said_last[0].startswith("Error: ")
-    if name in {"folder", "text"}:  # somebody else's, and left as it was
+    if name in {"folder", "text"}:  # the file of another program is not changed
         assert not list((folder / "folder.db").iterdir())
         assert (folder / "text.db").read_text().startswith("not a database")
 

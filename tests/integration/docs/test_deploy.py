@@ -95,7 +95,7 @@ def test_systemd_itself_takes_a_unit(name, tmp_path):
     done = subprocess.run([analyze, "verify", "--man=no", here], capture_output=True, text=True, check=False)
     about_it = [line for line in done.stderr.splitlines() if name in line]
     assert (done.returncode, about_it) == (0, []), done.stderr
-    # 25 stands for an exposure of 2.5 out of 10. Older ones have no --offline, and say so with another exit code.
+    # 25 means an exposure of 2.5 out of 10. Older versions lack --offline and exit with another code.
     command = [analyze, "security", "--offline=yes", "--threshold=25", "--no-pager", here]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "unrecognized option" in done.stderr:

@@ -236,7 +236,7 @@ def test_the_two_pages_of_the_contract_say_the_same():
     """The Chinese page has the English sections in order, and the same generated tables."""
     english, chinese = (prose(DOCS / "reference" / name) for name in ("http.md", "http.zh-CN.md"))
     headings = [len(re.findall(r"^## ", text, re.MULTILINE)) for text in (english, chinese)]
-    assert headings[0] == headings[1] + 1  # the administration listener is in the English one alone
+    assert headings[0] == headings[1] + 1  # only the English page has the administration listener
     parts = [re.findall(r"<!-- generated: ([a-z]+)-", text) for text in (english, chinese)]
     assert parts[0] == parts[1]
 
@@ -265,7 +265,7 @@ def logged():
 def test_every_log_event_is_documented():
     """The page of logs has each event with its level and its fields, and no other."""
     listed = {row[0]: row for row in rows(reference("logs.md")) if len(row) == 4 and row[0] != "event"}
-    assert listed.pop("log_record_unreadable")  # not logged, but put in the place of a record
+    assert listed.pop("log_record_unreadable")  # not logged, but used in place of a record
     known = logged()
     assert set(listed) == set(known)
     for event, (levels, fields, more) in known.items():
@@ -314,7 +314,7 @@ def test_a_chinese_page_has_the_parts_of_the_english_one(page):
     assert parts[0] == parts[1]
     links = []
     for each in (page, chinese):
-        targets = re.findall(r"\]\(([^)]+)\)", prose(each))[1:]  # the first leads to the page in the other language
+        targets = re.findall(r"\]\(([^)]+)\)", prose(each))[1:]  # the first leads to the other language
         links.append([english_target(each, target) for target in targets])
     assert links[0] == links[1]
 
@@ -430,7 +430,7 @@ def headings(page):
 def test_files_that_are_mentioned_are_there(page):
     """Each path into the project and each Python file in code marks exists or belongs to an example."""
     text = page.read_text("utf-8")
-    places = (ROOT, page.parent, *ROOT.glob("plugins/cookiecutter-*/{{*"))  # the last: what a plugin is made of
+    places = (ROOT, page.parent, *ROOT.glob("plugins/cookiecutter-*/{{*"))  # the last one: the files of a plugin
     for path in re.findall(r"(?<![\w/.~-])(?:flowhooks|docs|tests|plugins|schemas|\.ci)/[\w./-]*[\w/]", text):
         if re.search(r"NNNN|NAME|KIND|example", path):
             continue

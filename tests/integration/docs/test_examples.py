@@ -191,7 +191,7 @@ def test_the_tests_that_are_shown_pass(page, tmp_path):
     for block in (one for one in PYTHON if one.page == page and is_test(one)):
         shown = block.text.splitlines()
         lines[block.line : block.line + len(shown)] = shown
-    name = "test_" + re.sub(r"\W", "_", page.stem) + ".py"  # its lines have the numbers that they have in the page
+    name = "test_" + re.sub(r"\W", "_", page.stem) + ".py"  # its lines keep their numbers of the page
     (tmp_path / name).write_text("\n".join(lines))
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), name],
@@ -230,4 +230,4 @@ def test_commands_run(page, tmp_path):
                 f"{name}:{one.line}: exit code {done.returncode} of\n{one.text}\n{done.stdout}{done.stderr}"
             )
     finally:
-        stage.stop(signal.SIGKILL)  # what hangs in it would be waited for
+        stage.stop(signal.SIGKILL)  # a hanging handler would be waited for

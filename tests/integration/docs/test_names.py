@@ -114,7 +114,7 @@ def test_every_metric_of_the_code_is_in_the_reference():
             if isinstance(node, ast.Constant) and re.fullmatch(r"flowhooks_[a-z_]+", str(node.value)):
                 named.add(node.value)
     families = {family.name for _, family in numbers.families()}
-    of_files = {"flowhooks_wal_bytes", "flowhooks_database_bytes"}  # only where there is such a file
+    of_files = {"flowhooks_wal_bytes", "flowhooks_database_bytes"}  # only if the file exists
     assert named - of_files == families - of_files
     text = (DOCS / "reference/metrics.md").read_text("utf-8")
     assert all(f"`{numbers.name(family)}`" in text for _, family in numbers.families())
@@ -260,7 +260,7 @@ def test_names_that_are_mentioned_are_there():
         assert name in known, (name, where)
 
 
-# Names that there were
+# Old names
 
 OLD_SETTINGS = [
     *("hold_after", "try_every", "stale_after", "look_every"),

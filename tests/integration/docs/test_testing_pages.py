@@ -78,7 +78,7 @@ def test_signatures_are_as_shown():
 def test_what_is_shown_passes(tmp_path):
     """The page's plugin and tests, copied unchanged into files, pass with every warning an error."""
     plugin, *tests = PYTHON.findall((DOCS / "how-to/test-a-plugin.md").read_text("utf-8"))
-    tests = [text for text in tests if "acme_booking" not in text]  # which needs a PostgreSQL
+    tests = [text for text in tests if "acme_booking" not in text]  # which requires PostgreSQL
     (tmp_path / "acme_leave").mkdir()
     (tmp_path / "acme_leave/__init__.py").write_text(plugin)
     (tmp_path / "test_shown.py").write_text("\n\n".join(tests))
@@ -116,7 +116,7 @@ def test_the_report_that_is_shown(tmp_path):
     )
 
     def without_places(line):
-        return re.sub(r" at __init__\.py:\d+.*", "", line.strip())  # they differ between versions of Python
+        return re.sub(r" at __init__\.py:\d+.*", "", line.strip())  # the lines differ between Python versions
 
     said = [without_places(line.removeprefix("E")) for line in done.stdout.split("\n") if line.startswith("E ")]
     for line in shown.strip().split("\n"):

@@ -232,7 +232,7 @@ def test_both_pages_have_the_same_commands():
         assert code[0] == code[1], english.symptom
 
 
-# The test finds what it has to find
+# The tests themselves find faults
 
 
 def test_literals_have_gaps_and_no_docstrings(tmp_path):

@@ -66,7 +66,7 @@ def test_the_circuit_opens_after_failures(broken, logged):
     one = circuits(flow)["p:h"]
     assert "the archive is away" in one.reason
     assert one.retry_at == one.opened_at + 60_000_000
-    flow.advance(40)  # their retries are due, and do not begin
+    flow.advance(40)  # the retries are due, and do not start
     flow.app.runner.wake()
     assert flow.take("again", wait=600).status == "pending"
     assert works.entered == 3
@@ -95,7 +95,7 @@ def test_a_trial_that_fails_leaves_it_open(broken, eventually):
         )
         assert circuits(flow)
     attempts = sorted(flow.only(one).attempt for one in flow.events())
-    assert attempts == [2, 2, 2]  # those with the fewest first: none is burnt by all of them
+    assert attempts == [2, 2, 2]  # deliveries with the fewest attempts first, so that no delivery uses up its attempts
 
 
 def test_no_second_trial_while_one_runs(broken, eventually):

@@ -384,7 +384,7 @@ def test_an_outcome_that_makes_no_sense_still_ends_the_attempt(run):
         [lambda event: 1] * len(CHANGES), wrapper=wrapped(after=lambda outcome: replace(outcome, **next(left)))
     )
     for change, (flow, standing, attempt) in zip(CHANGES, runs, strict=True):
-        lost = change.get("kind") is OutcomeKind.LOST  # as if its process had ended: nobody knows what it did
+        lost = change.get("kind") is OutcomeKind.LOST  # as if the process had ended: the outcome is not known
         assert standing.state in ({State.UNKNOWN} if lost else {State.SUCCEEDED, State.DEAD, State.WAITING}), change
         assert attempt.finished_at is not None, change
         assert standing.due_at is None or standing.due_at <= flow.clock.now() + 31 * 86400 * SECOND, change

@@ -181,7 +181,7 @@ def first_event(flow):
     "wait",
     [
         pytest.param(LONG, marks=pytest.mark.sqlite, id="alone"),
-        # Another process might have it.
+        # Another process might have loaded the handler.
         pytest.param(3, marks=pytest.mark.postgresql, id="shared"),
     ],
 )
@@ -483,7 +483,7 @@ def test_what_is_stored_is_never_refused_as_unrouted(house, listens):
     done = house.open(listens(lambda event: 1, name="h"))
     answer, parked = done.take(), done.take("i2", key="nobody")
     done.close()
-    # As after an uninstall: the ledger remembers nothing of the handler, and no handler matches its events any more.
+    # As after an uninstall: the ledger no longer has the handler, and no handler matches its events.
     done.sql("DELETE FROM handlers")
     flow = house.open(listens(lambda event: 1, name="other", process_key="other"), routing={"no_handler": "reject"})
     assert flow.take() == answer
@@ -536,7 +536,7 @@ def test_storing_that_takes_too_long_is_not_acknowledged(house, listens, eventua
     def called_again(name):
         try:
             return flow.take(name).status == "done"
-        except Unavailable:  # a busy machine may take longer than 0.2 s once more
+        except Unavailable:  # a busy machine may take more than 0.2 s again
             return False
 
     eventually(lambda: called_again("i0"))
@@ -544,7 +544,7 @@ def test_storing_that_takes_too_long_is_not_acknowledged(house, listens, eventua
     assert sorted(runs) == ["i0", "i3600"]
 
 
-@pytest.mark.embedded  # the other runner writes for itself, and so would fill so short a queue
+@pytest.mark.embedded  # the other runner writes by itself, and would fill this short queue
 def test_a_full_queue_is_refused_at_once(house, listens, eventually):
     """Above the limit of callbacks that wait to be stored, further ones are refused at once."""
     flow = house.open(listens(lambda event: 1, name="h"), ledger={"max_queued_writes": 2})
@@ -554,7 +554,7 @@ def test_a_full_queue_is_refused_at_once(house, listens, eventually):
 
     def take_once_there_is_room(instance):
         while True:
-            # A heartbeat may have taken one of the two places.
+            # A heartbeat may use one of the two places.
             with suppress(Unavailable):
                 return flow.take(instance, wait=0)
             time.sleep(0.01)

@@ -134,7 +134,7 @@ class Hands:
             for number, call in enumerate(calls):
                 threads.append(threading.Thread(target=one, args=(number, call)))
                 threads[-1].start()
-                # One after the other, so that a batch has a known order.
+                # In turn, so that a batch has a known order.
                 self.flow_until(lambda number=number: self.ledger._writer._queue.qsize() > number)
         for thread in threads:
             thread.join(SOON)

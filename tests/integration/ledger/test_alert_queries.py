@@ -105,7 +105,7 @@ def test_what_is_shelved_counts_from_when_its_handler_was_missed(hands, house, l
     start(listens(fine, name="h"))
     before = hands.accept("i1", "p:h")[0]
     missed = start()
-    start()  # a second start without it does not make it missed later
+    start()  # a second start without the handler does not change the time
     assert read(hands, alert_queries.missing_handlers, hands.clock.now()) == [("p:h", before, missed)]
     assert read(hands, alert_queries.missing_handlers, missed) == [("p:h", before, missed)]
     assert read(hands, alert_queries.missing_handlers, missed - 1) == []
@@ -346,7 +346,7 @@ def test_a_look_is_steps_down_an_index(hands, asked, place):
         plan = [row[-1] for row in hands.sql(f"EXPLAIN QUERY PLAN {statement}", *values)]
         of_tables = [line for line in plan if any(f" {table}" in line for table in ("deliveries", "events", "facts"))]
         for line in of_tables:
-            # The first step of all may be the first entry of an index of a part of a table.
+            # The first step may read the first entry of a partial index.
             assert any(name in line for name in INDEXES), plan
         assert not any("TEMP B-TREE" in line for line in plan), plan
 

@@ -28,7 +28,7 @@ def begun(flow, *, attempts=1):
         (queued,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 10)
         assert flow.app.ledger.claim(queued).attempt == number + 1
         if number + 1 < attempts:
-            flow.sql("UPDATE processes SET stopped_at = 1")  # where several share a ledger, only the dead are recovered
+            flow.sql("UPDATE processes SET stopped_at = 1")  # others recover only expired processes
             flow.app.ledger.recover()
             flow.clock.advance(3600)
     return answer.event_id

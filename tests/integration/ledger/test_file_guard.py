@@ -49,11 +49,11 @@ def test_attempts_that_nobody_runs_are_taken_back(house, listens, hands_of, away
     away.rename(house.file)
     eventually(lambda: flow.sql("SELECT state FROM deliveries") == [("succeeded",)])
     assert entered == ["i1"]
-    # The engine, which was answered 503, calls again.
+    # The engine got 503 and repeats the callback.
     answer = flow.take("i1")
     assert answer.status == "done"
     standing = flow.only(answer.event_id)
-    # The first attempt was marked, and not made.
+    # The first attempt was marked, and did not run.
     assert (standing.state, standing.attempt) == (State.SUCCEEDED, 2)
     assert entered == ["i1"]
 

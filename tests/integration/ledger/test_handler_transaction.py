@@ -277,7 +277,7 @@ def test_what_a_block_sets_is_gone_for_the_next(house, listens, contracts, event
     assert [flow.take(f"i{number}").status for number in range(3)] == ["done"] * 3
     assert len(set(seen)) == 1
     assert seen[0][1:] == ('"$user", public', "5s")
-    # The answer does not wait until the session is tidied up.
+    # The answer does not wait for the clean-up of the session.
     held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7"
     eventually(lambda: flow.sql(held) == [(0,)])
 

@@ -80,7 +80,7 @@ def whole(connection, statement, parameters, *, small):
         read = [
             line
             for line, following in zip(plan, [*plan[1:], ""], strict=True)
-            # By the index of routes it would read all of a handler's.
+            # With the index of routes it would read all rows of a handler.
             if re.search(r"Seq Scan on (deliveries|events|attempts)|deliveries_route", line)
             or (re.search(r"Index (Only )?Scan .*deliveries_", line) and "Index Cond" not in following)
         ]

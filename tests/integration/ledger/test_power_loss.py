@@ -61,7 +61,7 @@ class Life:
         self.clock = ManualClock()
         self.chance = random.Random(20260131)
         monkeypatch.setattr(engines, "create_engine", self._engine(self.recorder.name, sql))
-        # So that the log is checkpointed, restarted and truncated many times, rather than every 4,000 pages.
+        # So that the log is checkpointed, restarted and truncated often, not only every 4,000 pages.
         monkeypatch.setattr(engines, "CHECKPOINT_PAGES", 50)
         monkeypatch.setattr(engines, "WAL_LIMIT_BYTES", 150_000)
         self.house = House(folder, self.clock)
@@ -177,7 +177,7 @@ class After:
         self.said = said
         for name, content in files:
             (folder / name).write_bytes(content)
-        # Changes that only memory had are lost; the old content of a file must not matter.
+        # Changes in memory are lost; the old content of a file must not matter.
         (folder / "flowhooks.db-shm").write_bytes(random.Random(1).randbytes(32768))
 
     def of(self, what):
@@ -242,7 +242,7 @@ def moments(ops, count, chance):
     """Moments at which power is lost: half of them just after an answer was given."""
     told = [place for place, op in enumerate(ops) if op.what == "say"]
     disk = [place for place, op in enumerate(ops) if op.what != "say"]
-    first = disk[: len(disk) // 50]  # the tables are made
+    first = disk[: len(disk) // 50]  # the tables exist by then
     some = [*chance.sample(told, count // 2), *chance.sample(first, count // 20)]
     return sorted([*some, *chance.sample(disk, count - len(some))])
 

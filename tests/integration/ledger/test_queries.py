@@ -187,7 +187,7 @@ def test_looking_for_work_scans_nothing(hands):
         found, *others = of_deliveries
         assert "deliveries_due" in found, plan
         assert found.startswith("SEARCH"), plan
-        # Of an ordered one, whether it is the first of its key.
+        # For an ordered delivery, whether it is the first of its key.
         ahead = "SEARCH others USING INDEX deliveries_order_group (handler=? AND order_key=? AND order_position<?)"
         assert all(line == ahead or ("deliveries_due" in line and line.startswith("SEARCH")) for line in others), plan
         assert not any("TEMP B-TREE" in line for line in plan), plan

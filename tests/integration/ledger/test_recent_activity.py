@@ -12,7 +12,7 @@ def test_arrivals_are_the_newest_ones(hands):
     for second in (10, 20, 30):
         hands.clock.time = second * 1_000_000
         hands.accept(f"i{second}")
-    hands.clock.time = start  # before the end: a process that ended before it began would not balance
+    hands.clock.time = start  # before the end, because a process must not end before it started
     with hands.ledger.connection() as connection:
         assert stats.arrival_times(connection, 15_000_000, limit=9) == [30_000, 20_000]
         assert stats.arrival_times(connection, 0, limit=1) == [30_000]

@@ -124,7 +124,7 @@ def of_handler(change):
 
 
 TAMPERING = {
-    # Events: what was received.
+    # Events: received data.
     "a body is altered": of_event("done", "body = replace(body, 'k1', 'k9')"),
     "a body is no JSON": of_event("done", "body = 'no JSON'"),
     "a body is empty": of_event("parked", "body = ''"),
@@ -147,7 +147,7 @@ TAMPERING = {
     "a conclusion is removed": of_event("done", "conclusion = NULL"),
     "a trace of an event is altered": of_event("done", "traceparent = 'x'"),
     "the time of an event is altered": of_event("done", "received_at = received_at + 1"),
-    # Events: where they went.
+    # Events: routes.
     "an event is in no state": of_event("parked", "state = 'gone'"),
     "a routed event is dismissed": of_event("done", "state = 'dismissed'"),
     "a routed event is dismissed for a reason": of_event("done", "state = 'dismissed', dismissed_by = 'operator'"),
@@ -268,7 +268,7 @@ TAMPERING = {
     "an attempt ended in the future": of_attempt("q:dead", f"finished_at = finished_at + {YEARS}"),
     "an attempt ended before it began": of_attempt("q:dead", f"finished_at = finished_at - {YEARS}"),
     "a result is no JSON": (RAN, ["UPDATE attempts SET result = '{' WHERE delivery_id = " + RAN]),
-    # Further kinds of tampering.
+    # More kinds of tampering.
     "the count of accepted events is raised": (
         "'events were accepted'",
         ["UPDATE counters SET value = value + 1 WHERE name = 'accepted'"],

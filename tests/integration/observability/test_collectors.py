@@ -62,7 +62,7 @@ def test_attempts_and_commits_are_counted(house, listens, eventually):
     """One callback counts one attempt and one delivery with their times, and some commits."""
     flow = house.open(listens(fine))
     flow.settled(flow.take().event_id, State.SUCCEEDED)
-    # The metric of an attempt that is counted last, after its outcome is durable.
+    # This metric of an attempt is counted last, after its outcome is durable.
     eventually(lambda: scrape(flow).get(("flowhooks_delivery_latency_seconds_count", "p:fine")))
     found = scrape(flow)
     assert found["flowhooks_attempts_total", "p:fine", "succeeded"] == 1

@@ -96,7 +96,7 @@ def test_who_has_not_been_told_is_told_all_the_same(house, listens, by, make_plu
             raise OSError("the mail server is down")
         told.append(alert.id)
 
-    # Not started: its own look beside these would tell the listener, too.
+    # Not started, because its own check would notify the listener, too.
     plugin = make_plugin(listens(fails, name="a"), alert_raised=alert_raised)
     flow = house.open(plugins={"p": plugin}, start=False)
     flow.take("i1", wait=0)

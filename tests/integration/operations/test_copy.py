@@ -30,7 +30,7 @@ CHINESE = "合同 C-2026-17 已签署 归档 𠮷"
 LARGE = CHINESE * 40_000
 NAMES = [table.name for table in metadata.sorted_tables]
 
-pytestmark = pytest.mark.sqlite  # the house is on SQLite; it moves to PostgreSQL
+pytestmark = pytest.mark.sqlite  # the source is on SQLite; it is copied to PostgreSQL
 
 
 @contextmanager
@@ -123,7 +123,7 @@ def furnished(house, rooms):
     house.open(rooms.missing).close()
     flow = house.open(*rooms.handlers)
     flow.take("good", key="good", businessKey=CHINESE, processDefinitionVersion=3, text=LARGE)
-    flow.take("good", key="good", businessKey=CHINESE, processDefinitionVersion=3, text=LARGE)  # once more
+    flow.take("good", key="good", businessKey=CHINESE, processDefinitionVersion=3, text=LARGE)  # a repeat
     with pytest.raises(IdentityConflict):
         flow.take("good", key="good", businessKey="another")
     flow.take("good", key="good", callback_class="com.example.Other", source="erp")

@@ -65,7 +65,7 @@ def test_nothing_begins_in_a_process_that_has_not_heard(house, listens, eventual
     flow = house.open(listens(nothing, name="h"))
     flow.sql("UPDATE handlers SET paused_at = 1")
     if not house.url:
-        # A process that is the only writer cannot have missed it; so this is the check of a claim.
+        # The only writing process cannot have missed it, so this tests the check of a claim.
         flow.app.ledger.pauses._on_change = lambda: None
         flow.app.ledger.pauses.replace(["p:h"])
     event_id = flow.take(wait=0).event_id

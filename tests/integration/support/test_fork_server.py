@@ -56,7 +56,7 @@ def test_a_server_is_as_one_that_is_started(tmp_path, end):
         server.stderr.close()
         assert server.wait(30) == (0 if end == signal.SIGTERM else -end)
         assert server.poll() == server.returncode
-        server.kill()  # of one that has ended nothing is left to kill
+        server.kill()  # an ended process cannot be killed
     assert seen[0] == seen[1]
     assert (tmp_path / "own.db").exists()
 

@@ -71,7 +71,7 @@ def test_modules_and_packages_at_the_top_are_counted(make_package):
     (folder / "inner").mkdir()
     (folder / "inner/__init__.py").touch()
     (folder / "inner/below.py").touch()
-    (folder / "templates").mkdir()  # holds no module
+    (folder / "templates").mkdir()  # the folder has no module
     assert structure.siblings(folder) == ["alone", "inner"]
 
 
@@ -131,6 +131,6 @@ def test_the_program_prints_a_figure_for_each_limit():
     assert done.stderr == ""
     lines = [line.split() for line in done.stdout.splitlines() if "(at most" in line]
     assert len(lines) == len(structure.REQUIRED)
-    # Each line ends in: FIGURE (at most LIMIT)
+    # Each line ends with: FIGURE (at most LIMIT)
     exceeded = [int(words[-4].replace(",", "")) > int(words[-1].rstrip(")")) for words in lines]
     assert done.returncode == int(any(exceeded))

@@ -274,7 +274,7 @@ def test_answers_that_are_typed(tmp_path):
     assert "conclusion=" not in source.read_text()
 
 
-# The command and the template are of one mind
+# The command and the template agree
 
 OPTIONS = {
     "domain": "--domain",

@@ -538,7 +538,7 @@ def test_a_handler_that_does_not_end_is_said(monkeypatch, eventually):
         apps.append(app.app)
         event_id = app.post("1", wait=0, processDefinitionKey="leave").event_id
         eventually(lambda app=app, one=event_id: app.delivery(one).state is State.RUNNING)
-        with monkeypatch.context() as patched:  # not before: the ledger has as long for a write
+        with monkeypatch.context() as patched:  # not earlier: the ledger may take this long for a write
             patched.setattr("flowhooks.testing.waiting.WAIT_TIMEOUT", 0.2)
             patched.setattr("flowhooks.testing.app.WAIT_TIMEOUT", 0.2)
             with pytest.raises(AssertionError, match=rf"delivery of handlers:grant for event {event_id} is running"):

@@ -43,7 +43,7 @@ def outcome(route):
 
 
 TABLE = [
-    # At least one is true: the event is routed to those.
+    # At least one handler matches: the event is routed to the matching ones.
     ("true", [APPROVED], {"conclusion": "approved"}, ("routed", None, "", ["0"])),
     ("true and false", [APPROVED, REJECTED], {"conclusion": "approved"}, ("routed", None, "", ["0"])),
     (
@@ -53,10 +53,10 @@ TABLE = [
         ("routed", None, "", ["0", "1"]),
     ),
     ("without a condition", [{}, REJECTED], {"conclusion": "approved"}, ("routed", None, "", ["0"])),
-    # An undecided one beside a true one: routed, and an alert tells of the undecided one.
+    # One undecided beside a matching one: routed, and an alert names the undecided one.
     ("true and undecided", [APPROVED, LARGE], {"conclusion": "approved"}, ("routed", None, "/amount", ["0"])),
     ("unconditional and undecided", [{}, APPROVED], {}, ("routed", None, "conclusion", ["0"])),
-    # None is true, at least one is undecided: parked.
+    # None matches, at least one is undecided: parked.
     ("no conclusion", [APPROVED], {}, ("parked", "condition", "conclusion", [])),
     ("no conclusion for two", [APPROVED, REJECTED], {}, ("parked", "condition", "conclusion", [])),
     ("false and undecided", [APPROVED, LARGE], {"conclusion": "rejected"}, ("parked", "condition", "/amount", [])),
@@ -67,7 +67,7 @@ TABLE = [
         {"conclusion": "approved"},
         ("parked", "condition", "/amount", []),
     ),
-    # All are false, at least one exists: dismissed.
+    # All conditions are false, at least one exists: dismissed.
     ("another conclusion", [APPROVED], {"conclusion": "rejected"}, ("dismissed", "condition", "", [])),
     ("another case", [APPROVED], {"conclusion": "Approved"}, ("dismissed", "condition", "", [])),
     ("all false", [APPROVED, LARGE], {"conclusion": "no", "data": {"amount": 1}}, ("dismissed", "condition", "", [])),
@@ -78,10 +78,10 @@ TABLE = [
         ("dismissed", "condition", "", []),
     ),
     ("false decides over absent data", [APPROVED | LARGE], {"conclusion": "no"}, ("dismissed", "condition", "", [])),
-    # None passes, because the class or the key is known and the kind is not: dismissed.
+    # None matches, because the class or the key is known and the kind is not: dismissed.
     ("another kind", [APPROVED], {"kind": "cancel", "conclusion": "approved"}, ("dismissed", "kind", "", [])),
     ("another kind without conditions", [{}], {"kind": "cancel"}, ("dismissed", "kind", "", [])),
-    # None passes, because versions or source differ: parked.
+    # None matches, because versions or source differ: parked.
     ("another version", [APPROVED | {"versions": ">1"}], {"conclusion": "approved"}, ("parked", "handler", "", [])),
     ("another source", [APPROVED | {"sources": ("hr",)}], {"conclusion": "approved"}, ("parked", "handler", "", [])),
     (
@@ -96,7 +96,7 @@ TABLE = [
         {},
         ("parked", "handler", "", []),
     ),
-    # Nobody shares class or key: parked.
+    # No handler shares class or key: parked.
     ("unknown key", [APPROVED], {"key": "other", "conclusion": "approved"}, ("parked", "handler", "", [])),
     ("neither class nor key", [APPROVED], {"key": None, "conclusion": "approved"}, ("parked", "name", "", [])),
 ]

@@ -30,7 +30,7 @@ def data(own, body, *, callback_class=None, process_key=None):
 def test_files_are_named_after_a_class_or_key_exactly(name, own):
     """Case, script and marks are kept; a name is only used for look-ups."""
     if name.startswith("."):
-        assert own({f"data/class/{name}.schema.json": {}}).classes == ()  # hidden files are passed over
+        assert own({f"data/class/{name}.schema.json": {}}).classes == ()  # hidden files are ignored
         return
     schemas = own({f"data/class/{name}.schema.json": {"required": ["a"]}, f"data/key/{name}.schema.json": {}})
     assert (schemas.classes, schemas.keys, schemas.has_data_schemas) == ((name,), (name,), True)

@@ -475,7 +475,7 @@ def test_what_depends_on_another_member(kind):
 
 
 def test_a_schema_after_one_that_is_true(kind):
-    """A text about `true` or `false` is translated, too."""
+    """A pattern beside schemas that are `true` or `false` is translated, too."""
     error = kind({"properties": {"w": True, "v": False, "x": {"pattern": "^a$"}}}, {"x": "a\n"})
     assert found(error) == [("/x", "schema.pattern")]
 

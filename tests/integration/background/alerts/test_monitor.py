@@ -513,7 +513,7 @@ def test_parked_events_by_what_they_wait_for(watch, listener):
     for number in range(5, 9):
         watched.flow.take(f"i{number}", key="travel")
     watched.looks()
-    assert [one[1] for one in listener.told] == ["neither class nor key"]  # of which an hour would change nothing
+    assert [one[1] for one in listener.told] == ["neither class nor key"]  # an hour would change nothing for it
     watched.clock.advance(1)
     watched.looks(3)
     assert {one[1] for one in listener.told} == {
@@ -546,7 +546,7 @@ def test_made_up_classes_do_not_fill_the_mailbox(watch, listener, monkeypatch):
         watched.looks()
     assert [one[1] for one in listener.told] == ["class c9", "class c8", "class c7", "(others)"]
     assert listener.alerts[-1].message.startswith("1 more alerts of the cause parked")
-    # With more classes than are looked at, nothing is known of those that were not: their alerts stay open.
+    # Above the limit of classes the state of the rest is not known: their alerts stay open.
     assert [row[-1] for row in watched.rows()] == [0, 0, 0, 0]
     watched.flow.sql("UPDATE events SET state = 'dismissed' WHERE callback_class IN ('c7', 'c8')")
     watched.looks(3)
@@ -774,7 +774,7 @@ def hanging(monkeypatch):
     """A listener that hangs with a short timeout; released at the end."""
     monkeypatch.setattr(
         "flowhooks.background.alerts.notifier.NOTIFY_TIMEOUT", 1.0
-    )  # which a listener that does not hang never needs
+    )  # a listener that does not hang never needs this time
     hanging = Hanging()
     yield hanging
     hanging.let_go.set()

@@ -83,7 +83,7 @@ def test_list_has_stable_names(asked, server):
 def test_filters_narrow(asked, server, options, expected):
     """Each filter works alone and with others."""
     found = set(flows(asked("events", "list", *options, "--limit", "1000", server=server)))
-    assert {one for one in found if one in server.OWN} == expected  # other tests call back, too
+    assert {one for one in found if one in server.OWN} == expected  # other tests send callbacks, too
 
 
 def test_list_goes_on_where_it_left_off(asked, run, server):
@@ -104,7 +104,7 @@ def test_list_goes_on_where_it_left_off(asked, run, server):
 
 def test_the_table_fits_and_has_the_ids_whole(run, asked, server, at_a_terminal):
     """At 80 columns the table shows complete ids with flow, key and deliveries."""
-    words = ("events", "list", "--limit", "500")  # other tests call back, too
+    words = ("events", "list", "--limit", "500")  # other tests send callbacks, too
     result = run(*words, server=server)
     assert result.exit_code == 0
     for event in asked(*words, server=server)["events"]:

@@ -72,7 +72,7 @@ class Environment:
         self.database = folder / "flowhooks.db"
         self.env = {
             "FLOWHOOKS_DATABASE": str(self.database),
-            # Packages that are installed for these tests are on the path, too.
+            # Packages installed for these tests are on the path, too.
             "FLOWHOOKS_PLUGINS_DENY": ",".join(sorted({one.name for one in entry_points(group="flowhooks")})),
         }
 
@@ -302,7 +302,7 @@ def test_an_environment_without_pip(there, tmp_path):
     bare = tmp_path / "bare"
     venv.create(bare, with_pip=False, symlinks=True)
     (packages,) = bare.glob("lib/python*/site-packages")
-    # Everything but pip and what is editable, each by a link.
+    # Links to everything except pip and editable packages.
     for one in Path(sysconfig.get_path("purelib")).iterdir():
         if not one.name.startswith("pip") and one.suffix != ".pth":
             (packages / one.name).symlink_to(one)

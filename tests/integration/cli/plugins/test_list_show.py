@@ -263,7 +263,7 @@ def test_settings_are_shown_by_name_and_never_by_value(run, asked, env):
         "described": True,
     }
     assert (settings["offices[].floor"]["set"], settings["offices[].within.floor"]["set"]) == (True, False)
-    assert max(name.count("within") for name in settings) < 6  # a schema that refers to itself has an end
+    assert max(name.count("within") for name in settings) < 6  # a recursive schema is displayed to a limited depth
     assert settings["payroll"] == {
         "name": "payroll",
         "type": "string",

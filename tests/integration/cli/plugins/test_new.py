@@ -50,7 +50,7 @@ def typed(tmp_path):
             try:
                 while part := os.read(person, 65536):
                     screen.extend(part)
-            except OSError:  # how Linux says that nobody holds the other end
+            except OSError:  # Linux reports this if the other end is closed
                 pass
 
         watching = threading.Thread(target=watch)

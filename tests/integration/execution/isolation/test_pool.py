@@ -199,7 +199,7 @@ def test_nothing_of_the_server_is_open_there(running, tmp_path):
     opened = [(tmp_path / str(number)).open("w") for number in range(500)]
     try:
         with pytest.raises(HandlerLost):
-            running.run("segfaults")  # so that a process is made meanwhile
+            running.run("segfaults")  # so that a new process is started meanwhile
         found = running.run("opens")
     finally:
         for one in opened:

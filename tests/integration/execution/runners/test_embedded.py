@@ -107,7 +107,7 @@ def test_it_says_when_it_cannot_look(house, listens, eventually, monkeypatch):
         held = []
 
         def hold():
-            with suppress(Exception):  # the runner has the last one just now
+            with suppress(Exception):  # the runner uses the last connection now
                 held.append(stack.enter_context(flow.app.ledger.connection()).exec_driver_sql("SELECT 1"))
             return len(held) == 8
 
@@ -183,7 +183,7 @@ def test_a_thread_whose_attempt_takes_too_long_is_replaced(house, listens, gate,
     handlers = [listens(gate, name="hangs"), listens(lambda event: None, name="other", process_key="other")]
     flow = house.open(*handlers, runner={"threads": 2, "timeout": 0.2})
     hanging = [flow.take(f"i{number}", wait=0).event_id for number in range(4)]
-    # Half of two threads is one. The first is given up, so that another begins; that one keeps its place.
+    # Half of two threads is one. The first is abandoned, so another one starts; the abandoned one keeps its place.
     assert gate.enter(2)
     assert not gate.enter(1, within=0.8)
     overdue = eventually(
@@ -295,7 +295,7 @@ def test_what_begins_together_and_is_quick_takes_one_thread(clock, monkeypatch, 
 
     def execute(queued, claimed):
         if queued.delivery_id.startswith("unknown"):
-            together.wait(WAIT_TIMEOUT)  # they are not quick yet, and so there is a thread for each
+            together.wait(WAIT_TIMEOUT)  # the handler is not known as quick yet, so each delivery gets a thread
         ran.append((queued.delivery_id, threading.get_ident()))
 
     with begins(execute, clock) as begin:

@@ -15,7 +15,7 @@ def test_what_breaks_while_an_answer_is_waited_for_is_closed(postgresql_url, mon
     """A broken connection is closed; a rollback on it would only log another error."""
 
     def wait(steps, *_args, **_kwargs):
-        next(steps)  # the question is on its way
+        next(steps)  # the statement has been sent
         raise psycopg.OperationalError("connection socket closed")
 
     engine = open_engine(postgresql_url, writing=False, statement_timeout=5)

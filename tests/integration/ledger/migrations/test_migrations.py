@@ -88,7 +88,7 @@ def test_migrations_make_what_the_tables_say(two_engines):
     """
     engine, _ = two_engines
     runner.upgrade(engine)
-    # Of indexes on expressions on SQLite Alembic knows nothing: the next test compares them.
+    # Alembic does not see SQLite's indexes on expressions: the next test compares them.
     options = {
         "compare_type": True,
         "include_object": lambda thing, _name, kind, *_more: kind != "index" or is_of_columns(engine, thing),
@@ -299,7 +299,7 @@ def full(house, listens):
         "INSERT INTO conclusions (sha256, callback_class, process_definition_key, conclusion, event_id, seen_at)"
         " VALUES ('x', '', 'leave', 'lost', 'e', 1)"
     )
-    # Of now: retention deletes old ones.
+    # Recent times, because retention deletes old ones.
     signed = "INSERT INTO webhook_ids (source, webhook_id, digest, seen_at) VALUES ('default', 'w', 'd', ?)"
     flow.sql(signed, flow.clock.now())
     flow.close()

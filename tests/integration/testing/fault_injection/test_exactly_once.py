@@ -127,7 +127,7 @@ def grant(event, delivery):
     ]
     assert {one.state for one in report.findings} == {State.SUCCEEDED}
     lines = [one.place for one in report.findings if one.scenario == "crash-during"]
-    assert len(lines) >= 4  # those of `connect`, too
+    assert len(lines) >= 4  # including those of `connect`
     assert all(place.startswith("acme_leave.py:") for place in lines)
     assert str(report).startswith("acme_leave:grant: the work was done exactly once in every scenario\n")
 

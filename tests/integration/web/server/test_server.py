@@ -190,7 +190,7 @@ def test_bytes_one_at_a_time(server, connect, name):
             client.send(raw[at : at + 1])
         client.send(raw[300:])
     except ConnectionError:
-        pass  # refused before the end
+        pass  # the request is refused before its end
     assert client.answer().status == status
 
 
@@ -233,7 +233,7 @@ def test_refused_head_request(server, connect):
     assert client.closed()
 
 
-@pytest.mark.timeout(60)  # by waitress's pattern these take two minutes on an idle machine
+@pytest.mark.timeout(60)  # with waitress's pattern these take two minutes on an idle machine
 def test_no_field_costs_a_second(server, ask):
     """Thousands of spaces are parsed quickly; the time of waitress's own pattern grows with their square."""
     raw = b"GET /x HTTP/1.1\r\nHost: h\r\nA:" + b" " * 8000 + b"a\r\n\r\n"
@@ -412,7 +412,7 @@ def test_client_that_goes_away(start, connect, resource, caplog):
     client = connect(server).send(b"GET /slow?%0a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
     assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
     client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.close()  # with a reset
+    client.close()  # with a TCP reset
     resource.go.set()
     assert connect(server).send(GOOD).answer().status == 200
     assert not caplog.records
@@ -480,7 +480,7 @@ def test_a_step_of_the_clock_closes_no_connection_that_is_answered(start, connec
     server = start(large, threads=1, idle_timeout=20)
     client = connect(server).send(GOOD[:-2] + b"Connection: close\r\n\r\n")
     listener = server._listener
-    # The thread that writes waits at this mark: nothing more goes out until the client reads.
+    # The writing thread waits at this mark: no more is sent until the client reads.
     mark = listener.adj.outbuf_high_watermark
     eventually(lambda: any(channel.total_outbufs_len > mark for channel in list(listener.active_channels.values())))
     monkeypatch.setattr(time, "time", lambda: now() + 3600)
@@ -618,7 +618,7 @@ def test_drain(start, connect, resource, caplog):
         client.close()
     drain.join(WAIT_TIMEOUT)
     assert result == [True]
-    assert not caplog.records  # waitress would warn of every request that is queued
+    assert not caplog.records  # waitress would warn about every queued request
 
 
 def test_drain_answers_what_is_pipelined_or_arriving(start, connect, resource):
@@ -699,7 +699,7 @@ def test_retire_says_that_it_closes(start, connect, resource, monkeypatch):
     assert active.closed()
     active.close()
     idle.socket.setblocking(False)
-    with pytest.raises(BlockingIOError):  # it is still open
+    with pytest.raises(BlockingIOError):  # the connection is still open
         idle.closed()
     idle.socket.settimeout(WAIT_TIMEOUT)
     monkeypatch.setattr("flowhooks.web.server.server.RETIRING_IDLE_TIMEOUT", 0.1)
@@ -720,7 +720,7 @@ def test_close_does_not_wait_for_a_thread_that_hangs(start, connect, resource, m
     client = connect(server).send(SLOW)
     assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
     server.close()
-    assert client.closed()  # without an answer, which the request has when it ends
+    assert client.closed()  # without the response, which exists when the request ends
     resource.go.set()
 
 

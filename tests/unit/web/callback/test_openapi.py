@@ -89,7 +89,7 @@ def component(document, name):
 
 
 def test_head(document):
-    """The document has its title and version."""
+    """The document has its OpenAPI version, its dialect, flowhooks' version and the shipped paths."""
     assert document["openapi"] == "3.1.0"
     assert document["jsonSchemaDialect"] == "https://json-schema.org/draft/2020-12/schema"
     assert document["info"]["version"] == __version__

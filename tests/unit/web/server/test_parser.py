@@ -60,7 +60,7 @@ def test_cuts_do_not_count(stream, sizes):
         at += size
     whole, cut = read([stream]), read(cuts)
     if 431 in (whole, cut):
-        # Of a head that is too large and malformed, what is seen first depends on what has come.
+        # If a head is too large and malformed, the received part determines which fault is found first.
         assert all(status in {400, 431} for status in (whole, cut))
     else:
         assert cut == whole

@@ -145,7 +145,7 @@ def busy(house, serve, listens, make_plugin):
     for _ in range(2):
         replay(replace(flow.app.operation_context, by=Actor("ann", "console")), EventFilter(ids=(flow.dead,)))
         flow.settled(flow.dead, State.DEAD)
-    flow.app.alerts.stop(WAIT_TIMEOUT)  # a look would close an alert that has no cause
+    flow.app.alerts.stop(WAIT_TIMEOUT)  # a check would close an alert without a cause
     for closed in ("NULL", "1"):
         flow.sql(
             "INSERT INTO alerts "
@@ -370,7 +370,7 @@ def test_plugins_and_handlers(busy):
         ("payroll", "quarantined"),
         ("shop", "loaded"),
     ]
-    assert {one["state"] for one in found["plugins"][2:]} <= {"denied"}  # what happens to be installed
+    assert {one["state"] for one in found["plugins"][2:]} <= {"denied"}  # plugins installed in this environment
     assert "payroll needs a table" in found["plugins"][0]["error"]
     archive, idle = found["plugins"][1]["handlers"]
     assert archive["selectors"]["process_keys"] == ["contract"]
@@ -413,7 +413,7 @@ def test_how_it_goes(busy):
     assert found["counts"] == {"waiting": 1, "handler_missing": 0, "running": 0, "unknown": 0, "dead": 1, "parked": 1}
     assert found["oldest"]["dead"]["event_id"] == busy.flow.dead
     assert found["performance"][0]["success_rate"] == pytest.approx(1 / 3)
-    assert found["alerts"] >= 1  # the server may have raised its own
+    assert found["alerts"] >= 1  # the server may have raised alerts of its own
     assert found["problems"] == []
 
 
@@ -514,7 +514,7 @@ def test_methods(api):
         path = resource.path.replace("{id}", api.flow.events()[0])
         head, get = api.ask(path, method="HEAD"), api.ask(path)
         assert (head.status, head.body) == (200, b"")
-        assert abs(int(head.headers["Content-Length"]) - len(get.body)) < 10  # the overview has the time in it
+        assert abs(int(head.headers["Content-Length"]) - len(get.body)) < 10  # the overview contains the time
         for method in ("POST", "PUT", "DELETE", "PATCH"):
             answer = api.ask(path, method=method, body=b"", Authorization=f"Bearer {TOKEN}")
             assert answer.status == 405
@@ -601,7 +601,7 @@ def test_payloads_are_data(house, serve, listens):
     flow.sql("UPDATE attempts SET error = ?, traceback = ?", text, text)
     flow.sql("INSERT INTO rejected_requests VALUES ('r', 1, ?, ?, 400, ?, ?)", *[text] * 4)
     flow.sql("INSERT INTO audit_log VALUES ('a', 1, ?, ?, ?, ?, ?)", *[text] * 4, json.dumps({text: text}))
-    flow.app.alerts.stop(WAIT_TIMEOUT)  # a look would close an alert that has no cause
+    flow.app.alerts.stop(WAIT_TIMEOUT)  # a check would close an alert without a cause
     flow.sql(
         "INSERT INTO alerts (id, cause, subject, message, started_at, count, event_id, opened_at, notified) "
         "VALUES ('a', 'parked', ?, ?, 1, 1, ?, 1, ?)",
@@ -622,7 +622,7 @@ def test_payloads_are_data(house, serve, listens):
     assert event["deliveries"][0]["attempts"][0]["traceback"] == text
     assert answers["/api/rejected-requests"]["rejected_requests"][0]["path"] == text
     assert answers["/api/audit"]["entries"][0]["detail"] == {text: text}
-    (alert,) = [one for one in answers["/api/alerts"]["alerts"] if one["id"] == "a"]  # the server may raise its own
+    (alert,) = [one for one in answers["/api/alerts"]["alerts"] if one["id"] == "a"]  # the server may raise others
     assert alert["message"] == text
     assert api.get("/api/events", business_key=text)["events"][0]["id"]
 

@@ -39,7 +39,7 @@ def busy(house, serve, listens, mended):
             raise Reject("the archive is full")
 
     flow = house.open(listens(archive, process_key="contract"))
-    flow.app.alerts.stop(WAIT_TIMEOUT)  # a look at any moment would change what tests compare
+    flow.app.alerts.stop(WAIT_TIMEOUT)  # a check at any moment would change what tests compare
     flow.take("4711", key="contract", businessKey="bad")
     flow.take("4712", key="contract", businessKey="good")
     flow.take("4713", key="nobody", businessKey="good")
@@ -114,7 +114,7 @@ def test_the_second_of_two_clicks_finds_that_it_has_moved_on(busy, mended):
     assert "Nothing was done" in again.page.text
     assert busy.flow.only(event).attempt == 2
     assert len(audit(busy)) == 1
-    # And a new question shows it before the form.
+    # A new question shows it before the form, too.
     asked = busy.get(address, root="").page
     assert "There is nothing to do" in asked.text
     assert asked.form() is None
@@ -250,7 +250,7 @@ def test_what_is_listed_is_what_is_meant(busy, house, state):
         assert query == {"key": given["key"], "state": OFFERED[state][name]}
         listed = len(busy.flow.events(state=OFFERED[state][name], process_key=given["key"]))
         assert listed
-        if form := busy.get(address, root="").page.form():  # none where there is nothing to do
+        if form := busy.get(address, root="").page.form():  # no button if there is nothing to do
             assert form[1]["total"] == str(listed)
     assert ("must resolve each unknown delivery" in page.text) == (state == "unknown")
 
@@ -305,7 +305,7 @@ def test_parked_events_are_dismissed_and_routed_again(busy):
     assert answer.headers["Location"] == "/console/parked"
     assert busy.flow.app.ledger.event(event_of(busy, "4714")).state == "dismissed"
     assert audit(busy)[0][4]["note"] == "a trial"
-    # It matches no handler, so that it is parked again; which is no delivery, and still something that is done.
+    # The event matches no handler, so it is parked again, which counts as a change.
     answer, asking = busy.act(busy.page(f"/events/{event}").to_do("reroute")[0])
     assert "Parked again" in asking.text
     assert "Parked again" in busy.follow(answer).page.text
@@ -425,7 +425,7 @@ def test_running_once_more_is_gone_on_with_where_it_stopped(paid, eventually):
     landed = paid.get(stop, root="").page
     assert "Stopped. Succeeded deliveries replayed: 2" in landed.text
     assert "Events processed: 2 of 7" in landed.text
-    # The page can be kept and shows the same numbers; to continue needs a new request.
+    # The page can be reloaded and shows the same numbers; continuing needs a new request.
     assert paid.get(stop, root="", method="HEAD").status == 200
     to, hidden = landed.form()
     assert "sure" not in hidden

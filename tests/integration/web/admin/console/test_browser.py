@@ -147,7 +147,7 @@ def test_without_scripts(console, visit):
 def test_times_are_those_of_the_viewer(console, visit):
     """A script converts times to the browser's zone, which the page names."""
     page = visit(console, event_of(console))
-    # The clock of these tests stands at the beginning of 2026, UTC, which is eight hours later in Shanghai.
+    # These tests' clock starts at the beginning of 2026 in UTC, which is eight hours later in Shanghai.
     expect(page.locator("dl.facts")).to_contain_text("2026-01-01 08:00:00")
     expect(page.locator("footer")).to_contain_text("Asia/Shanghai")
     expect(page.locator("main")).not_to_contain_text("UTC", use_inner_text=True)
@@ -165,7 +165,7 @@ def test_times_are_read_as_they_are_shown(console, visit, zone, shown, offset):
     page.get_by_role("button", name="Search").click()
     expect(page.locator("tbody tr")).to_have_count(1)
     expect(page.locator(".understood")).to_have_text(f"Interpreted as {day} {shown}:00 {offset}")
-    # Searched again as it stands, it means the same.
+    # The same search, submitted unchanged, has the same result.
     page.get_by_role("button", name="Search").click()
     expect(page.locator("tbody tr")).to_have_count(1)
     expect(page.locator(".understood")).to_have_text(f"Interpreted as {day} {shown}:00 {offset}")

@@ -160,7 +160,7 @@ def test_long_work_goes_on_by_itself(console, visit, monkeypatch):
     monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
     monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
     page = visit(console, "/events?state=parked", width=360)
-    page.clock.install()  # or the bar could be there and gone before anybody looks
+    page.clock.install()  # otherwise the bar could disappear before the test sees it
     page.get_by_role("link", name="Dismiss").click()
     page.get_by_role("button", name="Dismiss").click()
     bar = page.locator("progress")
@@ -191,7 +191,7 @@ def test_the_pages_of_actions_are_accessible(console, visit, monkeypatch):
     monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
     monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
     page = visit(console, "/do/dismiss?state=parked", width=360, scheme="dark", locale="zh-CN")
-    # Once by hand, so that the page stays for as long as it is looked at.
+    # Without automatic continuation, so that the page stays during the check.
     page.evaluate("window.setTimeout = () => 0")
     page.add_init_script("window.setTimeout = ((own) => (f, ms) => ms === 400 ? 0 : own(f, ms))(window.setTimeout)")
     page.get_by_role("button", name="忽略").click()

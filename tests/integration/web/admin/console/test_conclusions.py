@@ -279,7 +279,7 @@ def test_handlers_of_a_newer_version(house, listens, serve):
     flow.take("1")
     flow.sql("UPDATE handlers SET selectors = ?", json.dumps({"format": 99}))
     flow.close()
-    # Without the plugin, so that only what the ledger remembers counts.
+    # Without the plugin, so that only the ledger's record counts.
     console = serve(house.open())
     for path in ("/parked", "/handlers", f"/events/{console.flow.events()[0]}?explain=1"):
         answer = console.get(path, Accept_Language="en")

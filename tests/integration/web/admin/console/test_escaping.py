@@ -111,7 +111,7 @@ def hostile(house, serve, listens):
                 *(f"1-{number}", payload, payload, "pause", about, entry),
             )
         flow.sql("UPDATE handlers SET paused_at = 1 WHERE id = 'p:give'")
-        flow.app.alerts.stop(WAIT_TIMEOUT)  # a look would close an alert that has no cause
+        flow.app.alerts.stop(WAIT_TIMEOUT)  # a check would close an alert without a cause
         for closed in (None, 1):
             flow.sql(
                 "INSERT INTO alerts "
@@ -152,7 +152,7 @@ def looked_at(console, event, payload):
     ]
     pages = [console.get(path) for path in looks]
     assert {answer.status for answer in pages} == {200}
-    # Where something is to be done, what makes no sense is refused on a page that repeats it.
+    # Actions refuse invalid values on a page that repeats them.
     whom = f"flow={given}&business_key={given}&class={given}&key={given}&handler={given}&id={given}&conclusion={given}"
     acts = [f"/do/{name}?{whom}&back={given}" for name in ("replay", "replay_again", "dismiss", "reroute")]
     acts += [

@@ -173,7 +173,7 @@ def test_times_are_read_in_the_zone_that_is_sent_with_them(busy):
     assert query["since"] == "2025-12-31T01:09:00+00:00"
     assert query["until"] == "2026-01-01T00:00:01+00:00"
     assert "zone" not in query
-    # A reader of the address sees it in the reader's own zone, and finds the same.
+    # The recipient of the address sees the time in their own zone, and finds the same events.
     inputs = {attributes["name"]: attributes for tag, attributes in page.tags if tag == "input"}
     assert inputs["since"]["type"] == "datetime-local"
     assert (inputs["since"]["value"], inputs["zone"]["value"]) == ("2025-12-31T01:09:00", "UTC")
@@ -260,7 +260,7 @@ def test_one_event(busy):
     (parked,) = busy.flow.events(flow_instance_id="4714")
     command = "flowhooks routes --source=default --kind=complete --class=com.example.Leave --key=leave"
     assert command in busy.page(f"/events/{parked}").text
-    # A delivery's id, out of a log, leads to its event.
+    # A delivery's id from the log leads to its event.
     delivery = busy.flow.only(event).delivery_id
     assert event in busy.page(f"/events/{delivery}").text
 

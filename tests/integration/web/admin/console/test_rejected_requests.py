@@ -59,7 +59,7 @@ def test_what_was_refused_is_shown_with_the_reason(house, serve):
         assert send("/flow/i5/call-back/complete", method="GET") == 405
         assert send("/flow/i1/call-back/complete", json.dumps({"businessKey": "other"})) == 409
         assert send("/favicon.ico") == 404
-    flow.app.rejected_requests.stop(WAIT_TIMEOUT)  # a flush beside its own could return before that one has written
+    flow.app.rejected_requests.stop(WAIT_TIMEOUT)  # a flush of its own could return too early
     found = kept(flow)
     assert [one.status for one in found] == [409, 405, 404, 422, 400]
     assert {one.address for one in found} == {"127.0.0.1"}

@@ -139,7 +139,7 @@ def test_a_table_that_somebody_else_holds(console, logged, postgresql_url, monke
     from flowhooks.ledger.database import postgresql_timeouts
 
     bounded = postgresql_timeouts._with_timeout
-    # Only from here on: on a busy machine the database may take longer to answer while the console is opened.
+    # Only from here, because on a busy machine the database may respond slowly while the console is opened.
     monkeypatch.setattr(
         postgresql_timeouts,
         "_with_timeout",
