@@ -1,9 +1,12 @@
-"""Store rejected requests in the background, in batches."""
+"""Store rejected requests in the background, in batches.
+
+Equal requests of a batch become one record with their number. Each status of each source has its own limit in a batch,
+as in the ledger.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.errors import FlowhooksError
@@ -12,13 +15,17 @@ from flowhooks.ledger.rejected_requests import RejectedRequest
 from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from flowhooks.clock import Clock
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.ledger.transaction import WriteTransaction
 
-MAX_PENDING: Final = 100
-"""Maximum rejected requests between two writes. Older ones are dropped, so that a client that sends invalid requests at
-any rate costs at most one small transaction per second."""
+MAX_PENDING: Final = 500
+"""Maximum records of rejected requests between two writes. Older ones are dropped, so that clients that send invalid
+requests at any rate cost at most one small transaction per second."""
+MAX_PENDING_PER_GROUP: Final = 100
+"""Maximum number of these records with the same status and source."""
 FLUSH_INTERVAL: Final = 1.0
 """Seconds from a rejected request until it is stored, together with all others of that time."""
 MAX_PATH_CHARS: Final = 500
@@ -37,7 +44,7 @@ class RejectedRequestLog:
     def __init__(self, *, ledger: Ledger, clock: Clock) -> None:
         self._ledger = ledger
         self._clock = clock
-        self._pending: deque[RejectedRequest] = deque(maxlen=MAX_PENDING)
+        self._pending = _PendingRequests()
         self._has_pending = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="rejected-requests", daemon=True)
@@ -53,7 +60,7 @@ class RejectedRequestLog:
         if self._thread.is_alive():
             self._thread.join(timeout)
 
-    def record(self, *, path: str, address: str, status: int, english: str, chinese: str) -> None:
+    def record(self, *, path: str, address: str, status: int, english: str, chinese: str, source: str = "") -> None:
         """Record a rejected request; it is stored later.
 
         Args:
@@ -62,11 +69,15 @@ class RejectedRequestLog:
             status: HTTP status of the response.
             english: the reason in English.
             chinese: the reason in Chinese.
+            source: the source that sent it; `""` if not known.
         """
-        self._pending.append(
+        now = self._clock.now()
+        self._pending.add(
             RejectedRequest(
                 id=self._clock.new_id(),
-                rejected_at=self._clock.now(),
+                rejected_at=now,
+                first_rejected_at=now,
+                source=source,
                 path=escape_control(path, MAX_PATH_CHARS),
                 address=escape_control(address, MAX_ADDRESS_CHARS),
                 status=status,
@@ -78,7 +89,7 @@ class RejectedRequestLog:
 
     def flush(self) -> None:
         """Store the pending requests; if that fails, the newest ones stay pending."""
-        rejected = [self._pending.popleft() for _ in range(len(self._pending))]
+        rejected = self._pending.take()
         if not rejected:
             return
 
@@ -88,9 +99,8 @@ class RejectedRequestLog:
         try:
             self._ledger.write(write, certain=True)
         except FlowhooksError:
-            # The ledger logs its own write errors. If there is not enough space, keep the newest requests.
-            free_places = MAX_PENDING - len(self._pending)
-            self._pending.extendleft(reversed(rejected[max(0, len(rejected) - free_places) :]))
+            # The ledger logs its own write errors.
+            self._pending.restore(rejected)
             self._has_pending.set()
 
     def _loop(self) -> None:
@@ -100,3 +110,42 @@ class RejectedRequestLog:
             self._has_pending.clear()
             self.flush()
         self.flush()
+
+
+class _PendingRequests:
+    """Records that are not stored yet, by status and source, and then by fingerprint, the oldest first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._groups: dict[tuple[int, str], dict[str, RejectedRequest]] = {}
+
+    def add(self, request: RejectedRequest) -> None:
+        """Add a request; drop the oldest one if there are too many."""
+        with self._lock:
+            self._add(request)
+
+    def take(self) -> list[RejectedRequest]:
+        """Remove and return all records."""
+        with self._lock:
+            groups, self._groups = self._groups, {}
+        return [request for group in groups.values() for request in group.values()]
+
+    def restore(self, taken: Iterable[RejectedRequest]) -> None:
+        """Add records that were taken, as older than those that were added meanwhile."""
+        with self._lock:
+            newer, self._groups = self._groups, {}
+            for request in (*taken, *(request for group in newer.values() for request in group.values())):
+                self._add(request)
+
+    def _add(self, request: RejectedRequest) -> None:
+        group = self._groups.setdefault((request.status, request.source), {})
+        earlier = group.pop(request.fingerprint, None)
+        group[request.fingerprint] = request if earlier is None else request.after(earlier)
+        if len(group) > MAX_PENDING_PER_GROUP:
+            _drop_oldest(group)
+        if sum(map(len, self._groups.values())) > MAX_PENDING:
+            _drop_oldest(max(self._groups.values(), key=len))
+
+
+def _drop_oldest(group: dict[str, RejectedRequest]) -> None:
+    del group[next(iter(group))]

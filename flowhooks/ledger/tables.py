@@ -369,13 +369,18 @@ rejected_requests: Final = Table(
     "rejected_requests",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("rejected_at", BigInteger, nullable=False),
+    Column("rejected_at", BigInteger, nullable=False, comment="the last of them"),
+    Column("first_rejected_at", BigInteger, nullable=False),
+    Column("count", BigInteger, nullable=False, comment="number of equal requests"),
+    Column("source", Text, nullable=False, comment="'' if not known"),
     Column("path", Text, nullable=False),
     Column("address", Text, nullable=False),
     Column("status", Integer, nullable=False),
     Column("reason_en", Text, nullable=False),
     Column("reason_zh", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False, unique=True, comment="SHA-256 of the columns in which they are equal"),
 )
+Index("rejected_requests_group", rejected_requests.c.status, rejected_requests.c.source, rejected_requests.c.id)
 
 audit_log: Final = Table(
     "audit_log",

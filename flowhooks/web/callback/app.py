@@ -69,7 +69,12 @@ def _error_log(app: App) -> errors.ErrorLog:
         if is_callback(path := errors.raw_path(request.env)):
             address = request.env.get("REMOTE_ADDR") or ""
             app.rejected_requests.record(
-                path=path, address=address, status=status, english=text("en"), chinese=text("zh")
+                path=path,
+                address=address,
+                status=status,
+                english=text("en"),
+                chinese=text("zh"),
+                source=getattr(request.context, "source", ""),
             )
 
     return noted

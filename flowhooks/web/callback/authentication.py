@@ -53,6 +53,8 @@ class Authenticator:
     def authenticate(self, request: falcon.Request, settings: Settings) -> AuthenticatedRequest:
         """Authenticate a request. Its body is not parsed, and the ledger is not read.
 
+        `request.context.source` is set as soon as the source is known, also if the request is then rejected.
+
         Args:
             request: the request.
             settings: the current settings.
@@ -69,6 +71,7 @@ class Authenticator:
         if not credentials.open and signatures.is_signed(headers):
             return self._authenticate_signed(request, credentials, max_body_bytes)
         name = credentials.by_token(headers.get("HTTP_AUTHORIZATION"), headers.get("REMOTE_ADDR"))
+        request.context.source = name
         if credentials.open:
             local_only.check(headers, settings)
             return AuthenticatedRequest(name, max_body_bytes)
@@ -87,6 +90,7 @@ class Authenticator:
         names = credentials.candidates(address, only)
         body = read_body(request, max(_body_limit(name, credentials, max_body_bytes) for name in names))
         name = credentials.verify_signature(signature, body, names, now)
+        request.context.source = name
         limit = _body_limit(name, credentials, max_body_bytes)
         if len(body) > limit:
             raise LocalizedHTTPError(413, "too_large", limit=limit)

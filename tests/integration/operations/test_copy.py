@@ -147,7 +147,11 @@ def furnished(house, rooms):
             CHINESE,
             closed,
         )
-    flow.sql("INSERT INTO rejected_requests VALUES ('refusal-1', 3, '/flow/1', '127.0.0.1', 400, 'no', ?)", CHINESE)
+    flow.sql(
+        "INSERT INTO rejected_requests "
+        "VALUES ('refusal-1', 3, 2, 5, 'erp', '/flow/1', '127.0.0.1', 400, 'no', ?, 'fingerprint-1')",
+        CHINESE,
+    )
     flow.sql("UPDATE handlers SET retired_at = 77 WHERE id = 'p:later'")
     flow.sql("INSERT INTO audit_log VALUES ('deed-1', 4, ?, 'console', 'replay', '', '{}')", CHINESE)
     flow.sql("INSERT INTO sessions VALUES ('session-1', ?, 5, 6)", CHINESE)

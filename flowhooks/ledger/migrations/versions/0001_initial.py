@@ -185,12 +185,17 @@ def upgrade() -> None:
         "rejected_requests",
         sa.Column("id", sa.Text, primary_key=True),
         sa.Column("rejected_at", sa.BigInteger, nullable=False),
+        sa.Column("first_rejected_at", sa.BigInteger, nullable=False),
+        sa.Column("count", sa.BigInteger, nullable=False),
+        sa.Column("source", sa.Text, nullable=False),
         sa.Column("path", sa.Text, nullable=False),
         sa.Column("address", sa.Text, nullable=False),
         sa.Column("status", sa.Integer, nullable=False),
         sa.Column("reason_en", sa.Text, nullable=False),
         sa.Column("reason_zh", sa.Text, nullable=False),
+        sa.Column("fingerprint", sa.Text, nullable=False, unique=True),
     )
+    op.create_index("rejected_requests_group", "rejected_requests", ["status", "source", "id"])
     op.create_table(
         "audit_log",
         sa.Column("id", sa.Text, primary_key=True),

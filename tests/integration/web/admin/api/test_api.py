@@ -157,6 +157,7 @@ def busy(house, serve, listens, make_plugin):
         refusal = rejected_requests.RejectedRequest(
             id=flow.clock.new_id(),
             rejected_at=flow.clock.now(),
+            first_rejected_at=flow.clock.now(),
             path=f"/flow/{number}/call-back/complete",
             address="127.0.0.1",
             status=400,
@@ -599,7 +600,7 @@ def test_payloads_are_data(house, serve, listens):
     flow.sql("UPDATE deliveries SET comment = ?", text)
     flow.sql("UPDATE events SET source = ?, kind = ?", text, text)
     flow.sql("UPDATE attempts SET error = ?, traceback = ?", text, text)
-    flow.sql("INSERT INTO rejected_requests VALUES ('r', 1, ?, ?, 400, ?, ?)", *[text] * 4)
+    flow.sql("INSERT INTO rejected_requests VALUES ('r', 1, 1, 1, ?, ?, ?, 400, ?, ?, 'f')", *[text] * 5)
     flow.sql("INSERT INTO audit_log VALUES ('a', 1, ?, ?, ?, ?, ?)", *[text] * 4, json.dumps({text: text}))
     flow.app.alerts.stop(WAIT_TIMEOUT)  # a check would close an alert without a cause
     flow.sql(

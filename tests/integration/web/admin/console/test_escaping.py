@@ -97,7 +97,7 @@ def hostile(house, serve, listens):
         flow.sql("UPDATE deliveries SET comment = ?", payload)
         flow.sql("UPDATE events SET source = ?, kind = ?", payload, payload)
         flow.sql("UPDATE attempts SET error = ?, traceback = ? WHERE error != ''", payload, payload)
-        flow.sql("INSERT INTO rejected_requests VALUES ('r', 1, ?, ?, 400, ?, ?)", *[payload] * 4)
+        flow.sql("INSERT INTO rejected_requests VALUES ('r', 2, 1, 2, ?, ?, ?, 400, ?, ?, 'f')", *[payload] * 5)
         flow.sql(
             "INSERT INTO audit_log (id, at, actor, interface, action, target, detail) VALUES (?, 1, ?, ?, ?, ?, ?)",
             f"0-{payload[:50]}",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import threading
+from collections import Counter
 from contextlib import contextmanager
 
 import pytest
 
 from flowhooks.errors import Unavailable
 from flowhooks.intake import rejected_requests
-from flowhooks.ledger.rejected_requests import latest
+from flowhooks.ledger.rejected_requests import MAX_STORED, latest
 from flowhooks.web.callback.app import create_app
 from flowhooks.web.server.server import Limits, Server
 from support.waiting import WAIT_TIMEOUT
@@ -89,15 +90,83 @@ def test_many_are_bounded(house, monkeypatch):
         flow.app.rejected_requests.record(path=f"/flow/{number}", address="", status=400, english="a", chinese="b")
     flow.app.rejected_requests.flush()
     assert [one.path for one in kept(flow)] == [f"/flow/{number}" for number in range(299, 199, -1)]
-    for _ in range(10):
-        for _number in range(rejected_requests.MAX_PENDING):
+    for source in range(11):
+        for number in range(150):
             flow.app.rejected_requests.record(
-                path="/flow/x\x00\u202e" * 999, address="\x1b", status=400, english="a\n", chinese="b"
+                path=f"/{source}/{number}" + "/flow/x\x00\u202e" * 999,
+                address="\x1b",
+                status=400,
+                english="a\n",
+                chinese="b",
+                source=f"s{source}",
             )
         flow.app.rejected_requests.flush()
     found = kept(flow)
-    assert len(found) == 1_000
+    assert len(found) == MAX_STORED
+    assert Counter(one.source for one in found) == {f"s{source}": 100 for source in range(1, 11)}
     assert all(len(one.path) <= rejected_requests.MAX_PATH_CHARS and one.path.isprintable() for one in found)
+
+
+def test_pending_ones_are_bounded(house):
+    """Before they are stored they are bounded too: the largest group loses its oldest ones."""
+    flow = house.open(start=False)
+    for status, count in {400: 100, 404: 100, 405: 100, 409: 100, 413: 100, 422: 20}.items():
+        for number in range(count):
+            flow.app.rejected_requests.record(
+                path=f"/flow/{number}", address="", status=status, english="a", chinese="b"
+            )
+    flow.app.rejected_requests.flush()
+    found = kept(flow)
+    assert len(found) == rejected_requests.MAX_PENDING
+    assert sum(one.status == 422 for one in found) == 20
+
+
+def test_a_throttled_source_displaces_nothing(house, serve):
+    """Thousands of 429 of one source are one row with their number; every other rejection is still there."""
+    flow = house.open()
+    others = [(400, ""), (401, ""), (404, ""), (409, "erp"), (415, "erp"), (422, "crm"), (429, "crm")]
+
+    def record(number, status, source, **changed):
+        given = {"path": f"/flow/{number}", "address": "192.0.2.1", "english": "no", "chinese": "否"} | changed
+        flow.app.rejected_requests.record(status=status, source=source, **given)
+
+    for number, (status, source) in enumerate(others):
+        record(number, status, source)
+    flow.app.rejected_requests.flush()
+    started = flow.clock.now()
+    for batch in range(4):
+        flow.clock.advance(1)
+        for number in range(1_000):
+            record(f"{batch}-{number}", 429, "erp")
+        flow.app.rejected_requests.flush()
+    flow.app.rejected_requests.stop(WAIT_TIMEOUT)  # a flush of its own may still be writing
+    flood, *rest = kept(flow)
+    assert (flood.status, flood.source, flood.count, flood.path) == (429, "erp", 4_000, "/flow/3-999")
+    assert started < flood.first_rejected_at < flood.rejected_at == flow.clock.now()
+    assert {(one.status, one.source, one.count) for one in rest} == {(*other, 1) for other in others}
+    console = serve(flow)
+    page = console.page("/rejected-requests")
+    assert "4,000 times since" in page.text
+    assert "erp" in page.text
+    assert "共 4,000 次" in console.page("/rejected-requests", "zh-CN").text
+
+
+def test_equal_requests_share_a_row(house):
+    """Status, source, address, path and reason decide; the path does not count where only the sender matters."""
+    flow = house.open(start=False)
+    first = {"path": "/flow/1", "address": "a", "status": 400, "english": "no", "chinese": "否", "source": "erp"}
+    for changed in ({}, {"path": "/flow/2"}, {"address": "b"}, {"status": 422}, {"english": "yes"}, {"source": ""}, {}):
+        flow.app.rejected_requests.record(**first | changed)
+    for status, source in ((401, ""), (403, ""), (429, "erp"), (401, "erp")):
+        for number in range(3):
+            changed = {"status": status, "source": source, "path": f"/flow/{number}"}
+            flow.app.rejected_requests.record(**first | changed)
+    flow.app.rejected_requests.flush()
+    flow.app.rejected_requests.record(**first)
+    flow.app.rejected_requests.flush()
+    assert sorted(one.count for one in kept(flow)) == [1] * 8 + [3] * 4
+    newest = kept(flow)[0]
+    assert (newest.path, newest.status, newest.count) == ("/flow/1", 400, 3)
 
 
 def test_what_cannot_be_written_stays(house, monkeypatch):
