@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import SECOND
 from flowhooks.settings import is_loopback
+from flowhooks.web.client_network import client_network
 
 if TYPE_CHECKING:
     from flowhooks.clock import Clock
@@ -31,7 +32,8 @@ MAX_ENTRIES: Final = 10_000
 class LoginThrottle:
     """A counter of failures by name and by address. Every method may be called from any thread.
 
-    Loopback addresses are not counted: requests from there come through a proxy or a tunnel, so from everyone.
+    IPv6 addresses are counted by their /64. Loopback addresses are not counted: requests from there come through a
+    proxy or a tunnel, so from everyone.
 
     Args:
         clock: the clock.
@@ -86,7 +88,8 @@ class LoginThrottle:
             self._failures.pop(("name", name), None)
 
     def _keys(self, name: str, address: str) -> list[tuple[str, str]]:
-        return [("name", name)] + ([("address", address)] if address and not is_loopback(address) else [])
+        counted = address and not is_loopback(address)
+        return [("name", name)] + ([("address", client_network(address))] if counted else [])
 
     def _recent(self, key: tuple[str, str], now: int) -> tuple[int, int]:
         failures, at = self._failures.get(key, (0, 0))

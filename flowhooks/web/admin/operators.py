@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, cast
@@ -16,7 +17,8 @@ from flowhooks.web.admin.passwords import PasswordVerifier
 from flowhooks.web.callback.credentials import parse_bearer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     import falcon
 
@@ -100,8 +102,15 @@ class Operators:
                 name_found = name
         return None if name_found is None else self.by_name(name_found)
 
-    def authenticate(self, name: str, password: str) -> Operator | None:
+    def authenticate(
+        self, name: str, password: str, *, while_waiting: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> Operator | None:
         """Return the operator of this name if the password is right; takes the same time if there is no such operator.
+
+        Args:
+            name: the entered name.
+            password: the entered password.
+            while_waiting: a context for the wait while other passwords are verified.
 
         Raises:
             TooManyVerifications: too many passwords are being verified at present.
@@ -109,7 +118,9 @@ class Operators:
         passwords = self.passwords()
         if not passwords:
             return None
-        matches = self._passwords.verify(password, passwords.get(name), next(iter(passwords.values()), ""))
+        matches = self._passwords.verify(
+            password, passwords.get(name), next(iter(passwords.values()), ""), while_waiting=while_waiting
+        )
         return self.by_name(name) if matches else None
 
     def passwords(self) -> Mapping[str, str]:

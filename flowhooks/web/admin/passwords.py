@@ -10,9 +10,15 @@ import base64
 import secrets
 import threading
 import unicodedata
-from typing import Final
+from collections import deque
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Final
 
 from flowhooks.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
 MIN_CHARS: Final = 12
 """Minimum length of a new password, in characters."""
@@ -20,6 +26,10 @@ MAX_CHARS: Final = 256
 """Maximum length of a password, in characters. A longer one is rejected before anything is computed from it."""
 MAX_PARALLEL_VERIFICATIONS: Final = 2
 """Number of passwords that are verified at once. Each takes 64 MiB, and half of this listener's threads stay free."""
+MAX_WAITING: Final = 64
+"""Maximum number of logins that wait for their turn; each has a thread while it waits."""
+MAX_WAIT_SECONDS: Final = 1.0
+"""Seconds for which a login waits for its turn. About sixteen others are verified in that time."""
 _DUMMY_PARAMETERS: Final = "$argon2id$v=19$m=65536,t=3,p=4"
 
 
@@ -40,22 +50,35 @@ def hash_password(password: str) -> str:
 
 
 class TooManyVerifications(Exception):
-    """The maximum number of passwords is being verified."""
+    """The turn of this login did not come in time."""
 
 
 class PasswordVerifier:
-    """A verifier of passwords, at most `MAX_PARALLEL_VERIFICATIONS` at a time."""
+    """A verifier of passwords, at most `MAX_PARALLEL_VERIFICATIONS` at a time, the others in the order of arrival.
+
+    In a flood of logins a new one waits, because immediate rejection would favour the client that tries most often.
+    """
 
     def __init__(self) -> None:
-        self._slots = threading.BoundedSemaphore(MAX_PARALLEL_VERIFICATIONS)
+        self._lock = threading.Lock()
+        self._running = 0
+        self._waiting: deque[threading.Event] = deque()
 
-    def verify(self, password: str, password_hash: str | None, example_hash: str = "") -> bool:
+    def verify(
+        self,
+        password: str,
+        password_hash: str | None,
+        example_hash: str = "",
+        *,
+        while_waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> bool:
         """Return whether a password matches a hash; takes the same time if there is no hash.
 
         Args:
             password: the entered password, of any length.
             password_hash: the hash; None if there is no such operator, in which case the result is False.
             example_hash: the hash of an existing operator, whose parameters determine the time.
+            while_waiting: a context for the wait, if there is one.
 
         Raises:
             TooManyVerifications: nothing was compared.
@@ -63,8 +86,7 @@ class PasswordVerifier:
         from argon2 import PasswordHasher  # noqa: PLC0415 (as above)
         from argon2.exceptions import InvalidHashError, VerificationError  # noqa: PLC0415 (as above)
 
-        if not self._slots.acquire(blocking=False):
-            raise TooManyVerifications
+        self._begin(while_waiting)
         try:
             normalized = _normalize(password)
             is_short_enough = len(normalized) <= MAX_CHARS
@@ -78,7 +100,31 @@ class PasswordVerifier:
         except (VerificationError, InvalidHashError):
             return False
         finally:
-            self._slots.release()
+            self._end()
+
+    def _begin(self, while_waiting: Callable[[], AbstractContextManager[None]]) -> None:
+        with self._lock:
+            if self._running < MAX_PARALLEL_VERIFICATIONS:
+                self._running += 1
+                return
+            if len(self._waiting) >= MAX_WAITING:
+                raise TooManyVerifications
+            turn = threading.Event()
+            self._waiting.append(turn)
+        with while_waiting():
+            if turn.wait(MAX_WAIT_SECONDS):
+                return
+        with self._lock:
+            if not turn.is_set():
+                self._waiting.remove(turn)
+                raise TooManyVerifications
+
+    def _end(self) -> None:
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().set()  # the next one takes this place, so nobody can come before it
+            else:
+                self._running -= 1
 
 
 def _normalize(password: str) -> str:

@@ -7,7 +7,6 @@ uses.
 from __future__ import annotations
 
 import errno
-import logging
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -17,10 +16,10 @@ import structlog
 from waitress import wasyncore  # type: ignore[import-untyped]  # waitress has no types
 from waitress.adjustments import Adjustments  # type: ignore[import-untyped]  # waitress has no types
 from waitress.server import TcpWSGIServer  # type: ignore[import-untyped]  # waitress has no types
-from waitress.task import ThreadedTaskDispatcher  # type: ignore[import-untyped]  # waitress has no types
 
 from flowhooks.web.server.channel import SEND_BUFFER_BYTES, Channel, Rejection
 from flowhooks.web.server.sockets import bound_address, open_listener
+from flowhooks.web.server.thread_pool import ThreadPool, offer_spare_threads
 from flowhooks.web.server.trusted_proxy import TrustedProxy
 
 if TYPE_CHECKING:
@@ -100,8 +99,7 @@ class Server:
     ) -> None:
         listening = open_listener(listen) if inherited is None else inherited
         self._map: dict[int, Any] = {}
-        self._dispatcher = _ThreadPool(name)
-        self._dispatcher.set_thread_count(threads)
+        self._dispatcher = ThreadPool(name, threads)
         self._listener = _Listener(app, listening, self._map, self._dispatcher, limits)
         self._listener.on_rejected = on_rejected
         self._dispatcher.on_last_thread_exit = self._listener.close_trigger
@@ -240,28 +238,6 @@ class Server:
         self._drained.set()
 
 
-class _ThreadPool(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has no types
-    """Waitress's thread pool with named threads, without its warning for each queued request."""
-
-    # A child of waitress's logger, so that the warnings can still be enabled by its name.
-    queue_logger = logging.getLogger("waitress.queue.flowhooks")
-    queue_logger.setLevel(logging.ERROR)
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self._name = name
-        self.on_last_thread_exit: Callable[[], None] = lambda: None
-
-    def handler_thread(self, thread_no: int) -> None:
-        """Run requests until the server closes. The last thread that ends calls `on_last_thread_exit`."""
-        super().handler_thread(thread_no)
-        if not self.threads:
-            self.on_last_thread_exit()
-
-    def start_new_thread(self, target: Any, thread_no: int) -> None:
-        threading.Thread(target=target, args=(thread_no,), name=f"{self._name}-{thread_no}", daemon=True).start()
-
-
 class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     """The listening socket.
 
@@ -287,7 +263,7 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         self.limits = limits
         self._closing = threading.Lock()
         super().__init__(
-            TrustedProxy(app, lambda: self.limits.trusted_proxy),
+            TrustedProxy(offer_spare_threads(app, dispatcher), lambda: self.limits.trusted_proxy),
             map=channels,
             _sock=listening,
             dispatcher=dispatcher,

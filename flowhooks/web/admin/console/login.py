@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -14,6 +15,7 @@ from flowhooks.web.admin.console.page import Page, base_values, choose_language,
 from flowhooks.web.admin.login_throttle import LoginThrottle
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT, SAFE_METHODS
 from flowhooks.web.admin.passwords import TooManyVerifications
+from flowhooks.web.server.thread_pool import spare_thread
 
 if TYPE_CHECKING:
     from flowhooks.web.admin.console.page import PageContext
@@ -96,7 +98,9 @@ class LoginPage(Page):
         wait = self._throttle.check(name, address)
         if not wait:
             try:
-                operator = self._operators.authenticate(name, password)
+                operator = self._operators.authenticate(
+                    name, password, while_waiting=partial(spare_thread, request.env)
+                )
             except TooManyVerifications:
                 self._throttle.cancel(name, address)
                 wait = 1

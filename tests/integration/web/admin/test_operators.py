@@ -198,6 +198,14 @@ def test_an_address_is_delayed_too(attempts):
     assert attempts.check("m", "192.0.2.1") == 0
 
 
+def test_addresses_of_one_network_are_delayed_together(attempts):
+    """A client that changes its address within a /64 of IPv6 counts as the same client; another network does not."""
+    for number in range(FREE_ADDRESS_FAILURES):
+        assert attempts.check(f"n{number}", f"2001:db8:1:1::{number:x}") == 0
+    assert attempts.check("m", "2001:db8:1:1:ffff::1") == 1
+    assert attempts.check("m", "2001:db8:1:2::1") == 0
+
+
 def test_who_has_logged_in_cannot_guess_for_others(attempts):
     """A successful login removes its own attempt, but not those for other names from the same address."""
     for number in range(FREE_ADDRESS_FAILURES - 1):

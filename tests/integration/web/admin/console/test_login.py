@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from argon2 import PasswordHasher
@@ -13,9 +15,11 @@ from structlog.testing import capture_logs
 from flowhooks.errors import SettingsError
 from flowhooks.ledger import sessions
 from flowhooks.settings import OperatorSettings
+from flowhooks.web.admin import passwords
 from flowhooks.web.admin.app import create_admin
 from flowhooks.web.admin.console.login import _safe_next
 from flowhooks.web.admin.passwords import PasswordVerifier, TooManyVerifications, hash_password
+from support.waiting import WAIT_TIMEOUT
 
 pytestmark = pytest.mark.either
 
@@ -381,13 +385,43 @@ def test_attempts_are_delayed(house, serve):
 def test_too_many_at_once(console, monkeypatch):
     """While the limit of concurrent password checks is reached, further logins must wait, and are no failures."""
 
-    def busy(*_):
+    def busy(*_, **_named):
         raise TooManyVerifications
 
     monkeypatch.setattr(PasswordVerifier, "verify", busy)
     for _ in range(9):
         answer = console.post("/login", {"name": "li", "password": PASSWORD})
         assert (answer.status, answer.headers["Retry-After"]) == (429, "1")
+
+
+@pytest.mark.sqlite
+def test_a_flood_keeps_no_operator_out(console, monkeypatch, eventually):
+    """A login that comes while others are verified gets its turn, and other requests are answered meanwhile."""
+    slow, verify, begin, verifiers = threading.Event(), PasswordHasher.verify, PasswordVerifier._begin, set()
+
+    def verify_slowly(self, known, password):
+        slow.wait(WAIT_TIMEOUT)
+        return verify(self, known, password)
+
+    def begin_seen(self, *given):
+        verifiers.add(self)
+        begin(self, *given)
+
+    def waiting():
+        return sum(len(verifier._waiting) for verifier in verifiers)
+
+    monkeypatch.setattr(PasswordHasher, "verify", verify_slowly)
+    monkeypatch.setattr(PasswordVerifier, "_begin", begin_seen)
+    monkeypatch.setattr(passwords, "MAX_WAIT_SECONDS", WAIT_TIMEOUT)
+    with ThreadPoolExecutor(9) as clients:
+        flood = [clients.submit(console.post, "/login", {"name": f"n{number}", "password": "x"}) for number in range(8)]
+        eventually(lambda: waiting() == 6)
+        operator = clients.submit(console.log_in, "li", PASSWORD)
+        eventually(lambda: waiting() == 7)
+        assert console.get("", root="/healthz").status == 200
+        slow.set()
+        assert operator.result()
+        assert {one.result().status for one in flood} == {401}
 
 
 @pytest.mark.sqlite
@@ -451,15 +485,15 @@ def test_no_start_with_a_credential_that_cannot_be_used(house):
 
 def test_passwords():
     """A password matches its hash in any Unicode form; too long or too short ones do not."""
-    passwords = PasswordVerifier()
+    verifier = PasswordVerifier()
     known = hash_password("Passwort für alle")
-    assert passwords.verify("Passwort für alle", known)
-    assert passwords.verify("Passwort fu\u0308r alle", known)
-    assert not passwords.verify("passwort für alle", known)
-    assert not passwords.verify("", None, known)
-    assert not passwords.verify("x" * 10_000, known)
-    assert not passwords.verify("\ud800", CHEAP)
-    assert not passwords.verify(PASSWORD, None, CHEAP)
+    assert verifier.verify("Passwort für alle", known)
+    assert verifier.verify("Passwort fu\u0308r alle", known)
+    assert not verifier.verify("passwort für alle", known)
+    assert not verifier.verify("", None, known)
+    assert not verifier.verify("x" * 10_000, known)
+    assert not verifier.verify("\ud800", CHEAP)
+    assert not verifier.verify(PASSWORD, None, CHEAP)
     for short in ("x" * 11, "x" * 257, ""):
         with pytest.raises(SettingsError, match="12 to 256"):
             hash_password(short)
