@@ -28,12 +28,14 @@ from flowhooks.operations.lookup import build_lookup
 from flowhooks.plugins import from_settings
 from flowhooks.settings import database_url
 from flowhooks.settings.secrets import plugin_redactor
+from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.ledger.lock import LockOwner
+    from flowhooks.plugins.discovery import DiscoveredPlugin
     from flowhooks.plugins.plugins import Plugins
     from flowhooks.schema import Schemas
     from flowhooks.settings import Settings
@@ -94,7 +96,12 @@ def load_plugins(settings: Settings) -> tuple[Schemas, Plugins]:
         SettingsError: a folder or schema file that the settings name cannot be used.
     """
     with redirect_stdout(sys.stderr):
-        return from_settings.load(settings)
+        return from_settings.load(settings, on_slow=_print_slow)
+
+
+def _print_slow(plugin: DiscoveredPlugin, seconds: int) -> None:
+    name, origin = escape_control(plugin.name), escape_control(plugin.origin_text)
+    output.print_line(f"Waiting for plugin {name} ({origin}), which has been loading for {seconds} s.", err=True)
 
 
 def run_operation(

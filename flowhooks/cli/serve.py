@@ -97,6 +97,7 @@ def _check(settings: Settings, *, no_worker: bool) -> None:
 def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> None:
     failed = threading.Event()
     with signals.ShutdownSignal() as shutdown_signal:
+        log.info("server_starting", **serving.starting_fields(settings, context.source))
         context.watch_supervisor(shutdown_signal)
         connections = serving.allow_connections(settings)
         app = App(
@@ -129,6 +130,7 @@ def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> N
         except BaseException:
             app.close()
             raise
+        shutdown_signal.finish_start()
         app.publish_admin_address(f"http://{admin.address}", token)
         app.start()
         for server in (admin, web):

@@ -91,6 +91,7 @@ def _check(settings: Settings) -> None:
 def _work(settings: Settings, context: ProcessContext, *, patterns: Sequence[str], has_admin: bool) -> None:
     failed = threading.Event()
     with signals.ShutdownSignal() as shutdown_signal:
+        log.info("worker_starting", **serving.starting_fields(settings, context.source))
         context.watch_supervisor(shutdown_signal)
         connections = serving.allow_connections(settings) if has_admin else None
         open_files.raise_limit()
@@ -107,6 +108,7 @@ def _work(settings: Settings, context: ProcessContext, *, patterns: Sequence[str
         except BaseException:
             app.close()
             raise
+        shutdown_signal.finish_start()
         app.start()
         if admin is not None:
             serving.start_serving(admin, shutdown_signal, failed)

@@ -12,12 +12,23 @@ from flowhooks.plugins.plugins import Plugins
 from flowhooks.schema import Schemas
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from importlib.metadata import EntryPoint
 
+    from flowhooks.plugins.discovery import DiscoveredPlugin
     from flowhooks.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+
+def _log_slow(plugin: DiscoveredPlugin, seconds: int) -> None:
+    log.warning(
+        "plugin_loading_slowly",
+        plugin=plugin.name,
+        origin=plugin.origin,
+        seconds=seconds,
+        next="nothing else starts before its import and its start hooks return; fix it, or add it to plugins_deny",
+    )
 
 
 def load(
@@ -26,6 +37,7 @@ def load(
     objects: Mapping[str, object] | None = None,
     entry_points: Iterable[EntryPoint] | None = None,
     environ: Mapping[str, str] | None = None,
+    on_slow: Callable[[DiscoveredPlugin, int], None] = _log_slow,
 ) -> tuple[Schemas, Plugins]:
     """Load the schema files and the plugins, and log which plugins are quarantined.
 
@@ -34,6 +46,8 @@ def load(
         objects: plugins given directly, by name.
         entry_points: entry points of plugins; default: the installed ones of the group `flowhooks`.
         environ: the environment from which plugins' secrets are read; default: that of this process.
+        on_slow: called from another thread with a plugin that takes long to load, and the seconds so far; default: a
+            warning is logged.
 
     Raises:
         SettingsError: a folder or schema file named in the settings cannot be used.
@@ -48,6 +62,7 @@ def load(
         objects=objects or {},
         schemas=Schemas.load([Path(settings.schemas_dir)] if settings.schemas_dir else []),
         environ=os.environ if environ is None else environ,
+        on_slow=on_slow,
     )
     for info in plugins.infos:
         if info.state == "quarantined":

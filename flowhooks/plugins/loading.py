@@ -14,12 +14,13 @@ from flowhooks.plugins import default_hooks, error_text
 from flowhooks.plugins.attribution import PluginAttribution
 from flowhooks.plugins.registration import RegisteredPlugin, RegistrationContext, create_manager, register_plugin
 from flowhooks.plugins.selector_checks import why_unsatisfiable
+from flowhooks.plugins.slow_loading import SlowLoadingWatch
 from flowhooks.plugins.version_check import unmet_requirement
 from flowhooks.settings.secrets import redactor
 from flowhooks.text import printable_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from pluggy import HookCaller, PluginManager
@@ -100,6 +101,7 @@ class Loader:
             kinds of callback stay open and their events wait for it.
         version: running version of flowhooks.
         warnings: sentences for the operator; appended to.
+        on_slow: called from another thread with a plugin that takes long to load, and the seconds so far.
         secrets: secrets of all plugins' sections; added to.
         shared_manager: pluggy manager with all loaded plugins, which wraps the runs.
         registered: loaded plugins by name.
@@ -112,6 +114,7 @@ class Loader:
     schemas: Schemas
     version: str
     warnings: list[str]
+    on_slow: Callable[[DiscoveredPlugin, int], None]
     secrets: set[str] = field(default_factory=set, repr=False)
     shared_manager: PluginManager = field(default_factory=lambda: _with_builtin(create_manager()))
     registered: dict[str, RegisteredPlugin] = field(default_factory=dict)
@@ -142,7 +145,12 @@ class Loader:
 
     def load_all(self, discovered: Sequence[DiscoveredPlugin]) -> tuple[PluginInfo, ...]:
         """Load all plugins, then check with all schemas that each handler's events can occur."""
-        return tuple(map(self._checked, discovered, [self.load(plugin) for plugin in discovered]))
+        infos = []
+        with SlowLoadingWatch(self.on_slow) as watch:
+            for plugin in discovered:
+                watch.begin(plugin)
+                infos.append(self.load(plugin))
+        return tuple(map(self._checked, discovered, infos))
 
     def _checked(self, discovered: DiscoveredPlugin, info: PluginInfo) -> PluginInfo:
         whys = [why for handler in info.handlers if (why := why_unsatisfiable(handler, self.schemas))]

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
     from flowhooks.plugins.attribution import PluginAttribution
+    from flowhooks.plugins.discovery import DiscoveredPlugin
     from flowhooks.schema import PluginSchemas
 
 __all__ = ["HOOKS", "PluginInfo", "PluginState", "Plugins"]
@@ -78,6 +79,7 @@ class Plugins:
         objects: Mapping[str, object] = MappingProxyType({}),
         schemas: Schemas | None = None,
         environ: Mapping[str, str] = MappingProxyType({}),
+        on_slow: Callable[[DiscoveredPlugin, int], None] = lambda _plugin, _seconds: None,
     ) -> Plugins:
         """Find, import, check and configure plugins one by one. A plugin that fails is quarantined.
 
@@ -91,6 +93,7 @@ class Plugins:
             objects: plugins given directly, by name.
             schemas: schemas in force, to which those of plugins are added; default: the shipped ones.
             environ: the environment from which secrets in `sections` are read, such as `os.environ`; default: empty.
+            on_slow: called from another thread with a plugin that takes long to load, and the seconds so far.
 
         Raises:
             SettingsError: a folder of `dirs` does not exist or cannot be read.
@@ -104,6 +107,7 @@ class Plugins:
             schemas=schemas or Schemas.load(),
             version=__version__,
             warnings=warnings,
+            on_slow=on_slow,
         )
         infos = loader.load_all(discovered)
         names = tuple(dict.fromkeys(plugin.name for plugin in discovered))

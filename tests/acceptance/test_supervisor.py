@@ -36,6 +36,11 @@ def work(event, delivery):
 def handlers():
     return [work]
 '''
+HANGS_AT_IMPORT = """
+import os, pathlib, threading
+pathlib.Path(os.environ["JOURNAL"]).with_name(f"imported-{os.getpid()}").touch()
+threading.Event().wait()
+"""
 GOOD = {"processDefinitionKey": "a"}
 BOTH = 2
 
@@ -142,6 +147,19 @@ class Load:
         """Wait until `count` more calls were answered."""
         enough = sum(self.statuses.values()) + count
         until(lambda: sum(self.statuses.values()) >= enough)
+
+
+def test_a_signal_during_the_start_ends_all_processes_at_once(shared):
+    """A plugin that never returns delays neither the processes nor their supervisor."""
+    shared.plugin("hangs", HANGS_AT_IMPORT)
+    server = start(shared, ready=0)
+    until(lambda: len(list(shared.folder.glob("imported-*"))) == BOTH)
+    children = [int(file.name.removeprefix("imported-")) for file in shared.folder.glob("imported-*")]
+    server.until_logged("server_starting", times=BOTH)
+    server.signal()
+    assert server.wait() == 0
+    assert not any(map(alive, children))
+    assert not server.logged("server_started")
 
 
 def test_calls_are_spread_over_the_processes(shared):

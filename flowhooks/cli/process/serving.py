@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import structlog
 
+from flowhooks import __version__
 from flowhooks.cli.process import malloc
 from flowhooks.errors import AddressInUse, SettingsError
 from flowhooks.execution.cpu_affinity import pin
@@ -164,6 +165,16 @@ def _force_exit(code: int) -> None:
     time.sleep(EXIT_TIMEOUT)
     log.warning("abandoned_threads", threads=sorted(thread.name for thread in threading.enumerate()))
     os._exit(code)
+
+
+def starting_fields(settings: Settings, source: SettingsSource) -> dict[str, Any]:
+    """Return the log fields of the first message of a process."""
+    return {
+        "version": __version__,
+        "pid": os.getpid(),
+        "settings": None if source.config is None else str(source.config),
+        "database": database.display_name(database_url(settings)),
+    }
 
 
 def startup_fields(app: App) -> dict[str, Any]:

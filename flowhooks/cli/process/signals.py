@@ -5,27 +5,35 @@ from __future__ import annotations
 import os
 import select
 import signal
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from flowhooks.signals import STOP_SIGNALS, SignalWaiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_INIT: Final = 1
+"""Process id in a container, for which the kernel ignores signals without a handler."""
+
 
 class ShutdownSignal(SignalWaiter):
     """Waits for SIGTERM, SIGINT or `request`. A second signal ends the process at once.
 
-    SIGHUP requests a reload, or shutdown if the terminal of the process has been closed.
+    Until `finish_start`, the first signal ends the process at once: a plugin's import may never return, and nothing has
+    been accepted yet. SIGHUP requests a reload, or shutdown if the terminal of the process has been closed.
     """
 
     def __init__(self) -> None:
         super().__init__((*STOP_SIGNALS, signal.SIGHUP), self._on_signal)
+        self._starting = True
         self._requested = False
         self._had_terminal = False
 
     def __enter__(self) -> Self:
         super().__enter__()
+        if os.getpid() != _INIT:
+            for number in STOP_SIGNALS:
+                signal.signal(number, signal.SIG_DFL)  # works even if a plugin's code never returns to the interpreter
         ignored = self.previous_handlers[signal.SIGHUP] is signal.SIG_IGN  # by `nohup`
         self._had_terminal = not ignored and _has_terminal()
         return self
@@ -35,9 +43,18 @@ class ShutdownSignal(SignalWaiter):
             signal.signal(number, before)
         super().__exit__(*error)
 
+    def finish_start(self) -> None:
+        """From now on, shut down gracefully at the first signal."""
+        self._starting = False
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._on_signal)
+
     def request(self) -> None:
         """Request shutdown; may be called from any thread and repeatedly."""
-        self.write(signal.SIGTERM)
+        if self._starting:
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            self.write(signal.SIGTERM)
 
     def wait(self, timeout: float | None = None, *, on_hangup: Callable[[], None] | None = None) -> bool:
         """Wait until shutdown is requested. Other signals, which plugins may use, are ignored.
@@ -64,7 +81,7 @@ class ShutdownSignal(SignalWaiter):
     def _on_signal(self, number: int, _frame: object) -> None:
         if number not in STOP_SIGNALS:
             return
-        if self._requested:
+        if self._requested or self._starting:
             os._exit(128 + number)
         self._requested = True
 

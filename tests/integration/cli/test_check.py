@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import threading
 from contextlib import closing
 
 import pytest
 
+from flowhooks.cli import operations_client
 from flowhooks.ledger.lock import Lock
 from flowhooks.operations.check.database import is_affected
+from flowhooks.plugins import slow_loading
 
 
 @pytest.fixture
@@ -258,3 +261,37 @@ def test_somebody_else_has_the_lock(findings, tmp_path):
 def test_releases_with_the_wal_reset_bug(version, affected):
     """SQLite 3.7.0 to 3.51.2 has the bug, except branches with the fix."""
     assert is_affected(version) is affected
+
+
+SLOW = """
+import threading
+from flowhooks import hookimpl
+
+assert threading.said.wait(60)
+
+@hookimpl
+def handlers():
+    return []
+"""
+
+
+def test_a_plugin_that_is_slow_to_load_is_named(run, folder, monkeypatch):
+    """While it loads, standard error says which plugin the command waits for; the findings follow."""
+    said = threading.Event()
+    monkeypatch.setattr(slow_loading, "REPORT_INTERVAL", 0.02)
+    monkeypatch.setattr(operations_client.output, "print_line", tell(said, operations_client.output.print_line))
+    monkeypatch.setattr("threading.said", said, raising=False)
+    (folder / "slow.py").write_text(SLOW)
+    result = run("check", FLOWHOOKS_PLUGINS_DIRS=str(folder), FLOWHOOKS_PLUGINS_ALLOW="slow")
+    assert f"Waiting for plugin slow (file {folder}/slow.py), which has been loading for " in result.stderr
+    assert result.stdout.splitlines()[-1].startswith("0 problems, ")
+
+
+def tell(event, function):
+    """A function that also sets an event after each call."""
+
+    def called(*arguments, **named):
+        function(*arguments, **named)
+        event.set()
+
+    return called

@@ -84,7 +84,9 @@ def test_a_start_that_cannot_succeed(ended, server, name, code, said):
     out, err, returned = printed[name]
     assert (returned, out) == (code, "")
     assert said.format(folder=folder, port=port, pid=server.process.pid) in err
-    said_last = [line for line in err.splitlines() if '"ledger_created"' not in line]  # created before it listens
+    first, *others = err.splitlines()
+    assert '"server_starting"' in first
+    said_last = [line for line in others if '"ledger_created"' not in line]  # it is made before it listens
     assert len(said_last) == 1
     assert said_last[0].startswith("Error: ")
     if name in {"folder", "text"}:  # the file of another program is not changed

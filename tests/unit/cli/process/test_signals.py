@@ -1,0 +1,50 @@
+"""The effect of a signal while a process starts."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from flowhooks.cli.process import signals
+
+
+def handlers():
+    """The handlers of SIGTERM and SIGINT."""
+    return [signal.getsignal(number) for number in signals.STOP_SIGNALS]
+
+
+@pytest.fixture
+def exits(monkeypatch):
+    """The exit codes with which the process would end."""
+    codes = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    return codes
+
+
+def test_the_kernel_ends_a_starting_process():
+    """No code of the process is needed for it. After the start, the process handles both signals itself."""
+    with signals.ShutdownSignal() as shutdown_signal:
+        assert handlers() == [signal.SIG_DFL, signal.SIG_DFL]
+        shutdown_signal.finish_start()
+        assert handlers() == [shutdown_signal._on_signal] * 2
+
+
+def test_the_first_process_of_a_container_ends_itself(monkeypatch, exits):
+    """The kernel ignores signals that such a process does not handle."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with signals.ShutdownSignal() as shutdown_signal:
+        signal.raise_signal(signal.SIGTERM)
+        assert exits == [128 + signal.SIGTERM]
+        assert handlers() == [shutdown_signal._on_signal] * 2
+
+
+def test_a_request_during_the_start_is_a_signal(monkeypatch):
+    """A process whose supervisor has exited ends too."""
+    sent = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
+    with signals.ShutdownSignal() as shutdown_signal:
+        shutdown_signal.request()
+        assert not shutdown_signal.wait(0)
+    assert sent == [(os.getpid(), signal.SIGTERM)]
