@@ -257,12 +257,6 @@ def _check_schema(schema: dict[str, Any]) -> None:
             raise HandlerError(
                 f"the keyword {unknown!r}{f' at {pointer}' if pointer else ''} is not supported in a condition"
             )
-        for pattern in (*([part["pattern"]] if "pattern" in part else []), *part.get("patternProperties", ())):
-            if has_nested_repetition(pattern):
-                raise HandlerError(
-                    f"the pattern {pattern!r} repeats a repetition, which can take exponential time; rewrite it "
-                    "without one"
-                )
 
 
 def _with_types(schema: dict[str, Any]) -> dict[str, Any]:
@@ -294,29 +288,3 @@ def _types_of(schema: Any) -> frozenset[str] | None:
         if branch_types and len(branch_types) == len(branches):
             type_sets.append(frozenset[str]().union(*branch_types))
     return reduce(frozenset.union, type_sets) if type_sets else None
-
-
-_PATTERN_PART: Final = re.compile(
-    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?(?:[:=!]|<[=!]|<\w+>|P<\w+>)|\(|\)|[*+?]|\{\d*,?\d*\}|.", re.DOTALL
-)
-_AT_MOST_ONCE: Final = frozenset({"{0}", "{1}", "{0,1}", "{", "{}"})
-"""Quantifiers that do not repeat. A single brace, or an empty pair, is literal text in Python."""
-
-
-def has_nested_repetition(pattern: str) -> bool:
-    """Return whether a group that contains a repetition is itself repeated, as in `(a+)+`."""
-    repeats = [False]  # for each open group, whether it contains a repetition
-    closed = False  # whether the previous part closed a group that contains a repetition
-    for part in _PATTERN_PART.findall(pattern):
-        is_repetition = part in {"*", "+"} or (part.startswith("{") and part not in _AT_MOST_ONCE)
-        if is_repetition and closed:
-            return True
-        closed = False
-        if part.startswith("("):
-            repeats.append(False)
-        elif part == ")" and len(repeats) > 1:
-            closed = repeats.pop()
-            repeats[-1] |= closed
-        elif is_repetition:
-            repeats[-1] = True
-    return False

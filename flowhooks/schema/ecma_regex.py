@@ -6,6 +6,7 @@ import copy
 import re
 from typing import Any, Final, Self
 
+from flowhooks.schema.backtracking import exponential_repetition
 from flowhooks.schema.keywords import SUBSCHEMA, SUBSCHEMA_LIST, SUBSCHEMA_MAP, subschemas
 
 _PART: Final = re.compile(r"\\.|.", re.DOTALL)
@@ -22,13 +23,17 @@ class Pattern(str):  # noqa: SLOT000 (jsonschema passes it to `re`, which needs 
     Attributes:
         ecma: the expression as written in the file.
 
+    Args:
+        ecma: the expression.
+        pointer: JSON Pointer of the expression in its file.
+
     Raises:
-        ValueError: Python's `re` does not accept the expression.
+        ValueError: Python's `re` does not accept the expression, or could take exponential time to match it.
     """
 
     ecma: str
 
-    def __new__(cls, ecma: str) -> Self:
+    def __new__(cls, ecma: str, pointer: str) -> Self:
         """Translate the expression of the file."""
         parts = []
         in_class = False
@@ -41,7 +46,13 @@ class Pattern(str):  # noqa: SLOT000 (jsonschema passes it to `re`, which needs 
         try:
             re.compile(self)
         except (re.error, OverflowError) as error:
-            raise ValueError(f"the regular expression {ecma!r} cannot be used: {error}") from None
+            raise ValueError(f"the regular expression {ecma!r} at {pointer} cannot be used: {error}") from None
+        if repetition := exponential_repetition(ecma):
+            raise ValueError(
+                f"the regular expression {ecma!r} at {pointer} could take hours: the repeated part of {repetition!r} "
+                "can match one text in several ways; separate its repetitions by a character that it does not contain, "
+                "such as '[a-z]+(-[a-z]+)*' instead of '([a-z]+-?)+', and let no two alternatives match the same text"
+            )
         return self
 
 
@@ -58,7 +69,7 @@ def translate(document: dict[str, Any]) -> dict[str, Any]:
         ValueError: a regular expression in it cannot be used.
     """
     document = copy.deepcopy(document)
-    for _, schema in list(subschemas(document)):
+    for pointer, schema in list(subschemas(document)):
         if not isinstance(schema, dict):
             continue
         for keyword in schema.keys() & SUBSCHEMA:
@@ -66,10 +77,13 @@ def translate(document: dict[str, Any]) -> dict[str, Any]:
         for keyword in schema.keys() & SUBSCHEMA_LIST:
             schema[keyword] = [_expand_false(subschema) for subschema in schema[keyword]]
         for keyword in schema.keys() & SUBSCHEMA_MAP:
-            name_of = Pattern if keyword == "patternProperties" else str
-            schema[keyword] = {name_of(name): _expand_false(subschema) for name, subschema in schema[keyword].items()}
+            at = f"{pointer}/{keyword}"
+            schema[keyword] = {
+                Pattern(name, at) if keyword == "patternProperties" else name: _expand_false(subschema)
+                for name, subschema in schema[keyword].items()
+            }
         if "pattern" in schema:
-            schema["pattern"] = Pattern(schema["pattern"])
+            schema["pattern"] = Pattern(schema["pattern"], f"{pointer}/pattern")
     return document
 
 

@@ -64,7 +64,16 @@ def test_every_shipped_file_names_itself():
         (KIND, {"patternProperties": {"(": {}}}, "'(' is not a 'regex'"),
         (KIND, {"pattern": r"^\p{L}+$"}, "is not a 'regex'"),
         (KIND, {"pattern": "a{99999999999999}"}, "the repetition number is too large"),
-        (KIND, {"pattern": "(?i)a"}, "the regular expression '(?i)a' cannot be used: "),
+        (KIND, {"pattern": "(?i)a"}, "the regular expression '(?i)a' at /pattern cannot be used: "),
+        (
+            KIND,
+            {"properties": {"x": {"pattern": "^([a-z]+-?)+$"}}},
+            (
+                "the regular expression '^([a-z]+-?)+$' at /properties/x/pattern could take hours: the repeated part "
+                "of '([a-z]+-?)+' can match one text in several ways; separate its repetitions by"
+            ),
+        ),
+        (KIND, {"patternProperties": {"(a|a)*": {}}}, "'(a|a)*' at /patternProperties could take hours"),
         (KIND, {"$defs": {"a": {"$id": "a"}}}, "$id at /$defs/a is not supported"),
         (KIND, {"$defs": {"a": {"$schema": "x"}}}, "$schema at /$defs/a is not supported"),
         (KIND, {"$dynamicRef": "#a", "$dynamicAnchor": "a"}, "$dynamicRef at / is not supported"),

@@ -1,0 +1,374 @@
+"""Find repetitions in a regular expression that can take exponential time.
+
+`re` tries one way after another to divide a text among repetitions. If a repeated part can match one text in two ways,
+a text of n such pieces has 2^n ways, and a text that does not match in the end makes `re` try all of them. The
+interpreter is locked meanwhile.
+
+Each character of the repeated part is a position of an automaton; counted repetitions are written out. The repetition
+is ambiguous if two different paths of the automaton leave one position with the same text and meet again. Anchors count
+as characters of their own that equal no others, so no repetition is reported because of one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_POSITIONS: Final = 500
+"""Maximum number of positions of one repetition. A larger one is not checked."""
+MAX_STEPS: Final = 50_000
+"""Maximum number of pairs of edges that are compared for one repetition."""
+MAX_WRITTEN_OUT: Final = 16
+"""Maximum count that is still written out if all counts together have too many positions."""
+_MIN_BOUNDED: Final = 10
+"""Maximum count of a repetition from which it can take long even if the repeated part has a maximum length: a part that
+matches one text in two ways has 2^10 ways.
+"""
+_PIECE: Final = re.compile(
+    r"""
+    \\x[0-9a-fA-F]{2} | \\u[0-9a-fA-F]{4} | \\U[0-9a-fA-F]{8} | \\0[0-7]{0,2} | \\[0-9]{1,2} | \\.
+    | \[ \^? \]? (?: \\. | [^\]\\] )* \]
+    | \(\?\# [^)]* \)
+    | \(\?P= \w+ \)
+    | \(\?\( \w+ \)
+    | \( (?: \? (?: : | = | ! | > | <= | <! | P<\w+> | [a-zA-Z]*(?:-[a-zA-Z]+)?: ) )?
+    | (?: [*+?] | \{ [0-9]* , [0-9]* \} | \{ [0-9]+ \} ) [?+]?
+    | .
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_COUNTS: Final = {"*": (0, None), "+": (1, None), "?": (0, 1)}
+_ANCHORS: Final = frozenset({"^", "$", r"\b", r"\B", r"\A", r"\Z"})
+_UNKNOWN: Final = -1
+"""The characters of a position that matches the same text as no other position."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Character:
+    """A part that matches one character."""
+
+    source: str
+    flags: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Sequence:
+    parts: tuple[_Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    branches: tuple[_Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Repetition:
+    """A repeated part. `maximum` is None if it has none; `span` is its place in the expression."""
+
+    part: _Node
+    minimum: int
+    maximum: int | None
+    span: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Opaque:
+    """An anchor, a back reference or an atomic group, which is not compared with other parts."""
+
+
+_Node = _Character | _Sequence | _Choice | _Repetition | _Opaque
+
+
+@lru_cache(maxsize=1024)
+def exponential_repetition(expression: str) -> str | None:
+    """Return the first repetition that can take exponential time; None if none is found.
+
+    Args:
+        expression: an expression that `re` accepts.
+    """
+    parser = _Parser(expression)
+    roots = [parser.parse(), *parser.separate]
+    characters = _CharacterSets(expression)
+    for root in roots:
+        for repetition in _repetitions(root):
+            if _is_ambiguous(repetition, characters):
+                return expression[slice(*repetition.span)]
+    return None
+
+
+class _Parser:
+    """Parses an expression.
+
+    Attributes:
+        separate: the parts in look-arounds and atomic groups, which `re` matches on their own.
+    """
+
+    def __init__(self, expression: str) -> None:
+        self.separate: list[_Node] = []
+        self._pieces = [(match.group(), match.start(), match.end()) for match in _PIECE.finditer(expression)]
+        self._next = 0
+
+    def parse(self, flags: str = "") -> _Node:
+        branches: list[_Node] = []
+        parts: list[_Node] = []
+        while self._next < len(self._pieces) and self._pieces[self._next][0] != ")":
+            piece, start, _ = self._pieces[self._next]
+            self._next += 1
+            if piece == "|":
+                branches.append(_Sequence(tuple(parts)))
+                parts = []
+            else:
+                parts.append(self._repeated(self._atom(piece, flags), start))
+        sequence = _Sequence(tuple(parts))
+        return _Choice((*branches, sequence)) if branches else sequence
+
+    def _atom(self, piece: str, flags: str) -> _Node:
+        if piece.startswith("(?#"):
+            return _Sequence(())
+        if piece in _ANCHORS or piece.startswith("(?P=") or re.fullmatch(r"\\[1-9][0-9]?", piece):
+            return _Opaque()
+        if not piece.startswith("("):
+            return _Character(piece, flags)
+        if piece.endswith(":") and "-" not in piece:
+            flags += piece[2:-1]
+        inner = self.parse(flags)
+        self._next += 1  # the closing parenthesis
+        if piece in {"(?=", "(?!", "(?<=", "(?<!", "(?>"}:
+            self.separate.append(inner)
+            return _Opaque() if piece == "(?>" else _Sequence(())
+        return inner
+
+    def _repeated(self, node: _Node, start: int) -> _Node:
+        if self._next >= len(self._pieces):  # also after a parenthesis that is not closed
+            return node
+        piece, _, end = self._pieces[self._next]
+        counts = _counts(piece)
+        if counts is None:
+            return node
+        self._next += 1
+        repetition = _Repetition(node, *counts, (start, end))
+        if piece.endswith("+") and len(piece) > 1:  # possessive, like an atomic group
+            self.separate.append(repetition)
+            return _Opaque()
+        return repetition
+
+
+def _counts(piece: str) -> tuple[int, int | None] | None:
+    """Return the counts of a quantifier; None if the piece is none."""
+    if piece[0] in _COUNTS:
+        return _COUNTS[piece[0]]
+    if piece[0] != "{" or len(piece) < 3 or piece == "{,}":  # noqa: PLR2004 (a brace, a digit, a brace)
+        return None
+    least, comma, most = piece[1 : piece.index("}")].partition(",")
+    return int(least or 0), int(most) if most else None if comma else int(least)
+
+
+def _repetitions(node: _Node) -> Iterator[_Repetition]:
+    """Yield the outermost repetitions that are worth a check."""
+    match node:
+        case _Sequence(parts) | _Choice(parts):
+            for part in parts:
+                yield from _repetitions(part)
+        case _Repetition(part, _, maximum):
+            least = 2 if _is_unbounded(part) else _MIN_BOUNDED
+            if (maximum is None or maximum >= least) and _has_choice(part):
+                yield node
+            else:
+                yield from _repetitions(part)
+
+
+def _is_unbounded(node: _Node) -> bool:
+    match node:
+        case _Sequence(parts) | _Choice(parts):
+            return any(map(_is_unbounded, parts))
+        case _Repetition(part, _, maximum):
+            return maximum is None or _is_unbounded(part)
+    return False
+
+
+def _has_choice(node: _Node) -> bool:
+    """Tell whether a part can match in more than one way at all."""
+    match node:
+        case _Sequence(parts):
+            return any(map(_has_choice, parts))
+        case _Repetition() | _Choice():
+            return True
+    return False
+
+
+class _CharacterSets:
+    r"""Sets of characters, as bits for a sample of characters.
+
+    The sample has the first and the last character of each range in the expression with their neighbours, and all that
+    differ in `\d`, `\s` and `\w`. So two sets have a character in common only if one of the sample is in both.
+    """
+
+    def __init__(self, expression: str) -> None:
+        codes = set(range(256))
+        for match in _PIECE.finditer(expression):
+            for text in re.findall(r"\\x..|\\u.{4}|\\U.{8}|\\?.", match.group(), re.DOTALL):
+                code = int(text.lstrip("\\xuU"), 16) if len(text) > 2 else ord(text[-1])  # noqa: PLR2004 (an escape of digits)
+                codes |= {code - 1, code, code + 1}
+        self._sample = "".join(chr(code) for code in sorted(codes) if 0 <= code <= 0x10FFFF)  # noqa: PLR2004 (Unicode)
+        self._known: dict[_Character, int] = {}
+
+    def bits(self, character: _Character) -> int:
+        """Return the characters that a part matches."""
+        bits = self._known.get(character)
+        if bits is None:
+            try:
+                matches = re.compile(f"(?a{character.flags}:{character.source})").match
+                bits = sum(1 << index for index, text in enumerate(self._sample) if matches(text))
+            except re.error:
+                bits = _UNKNOWN
+            self._known[character] = bits
+        return bits
+
+
+@dataclass(slots=True)
+class _Part:
+    """First and last positions of a part, and whether the part can be empty."""
+
+    first: list[int]
+    last: list[int]
+    nullable: bool
+
+
+@dataclass(slots=True)
+class _Automaton:
+    """The positions of a part, and the positions that may follow each of them.
+
+    Attributes:
+        characters: makes sets of characters.
+        exact: whether each counted repetition is written out; otherwise a long one counts as endless.
+        bits: characters of each position.
+        following: for each position, those that may follow it; one may occur twice.
+    """
+
+    characters: _CharacterSets
+    exact: bool
+    bits: list[int] = field(default_factory=list)
+    following: list[list[int]] = field(default_factory=list)
+
+    def add(self, node: _Node) -> _Part:
+        """Add the positions of a part.
+
+        Raises:
+            OverflowError: there are too many positions.
+        """
+        match node:
+            case _Character():
+                return self._position(self.characters.bits(node))
+            case _Opaque():
+                return self._position(_UNKNOWN)
+            case _Sequence(parts):
+                return self._sequence([self.add(part) for part in parts])
+            case _Choice(branches):
+                added = [self.add(branch) for branch in branches]
+                return _Part(
+                    [position for part in added for position in part.first],
+                    [position for part in added for position in part.last],
+                    any(part.nullable for part in added),
+                )
+            case _Repetition(part, minimum, maximum):
+                return self._repetition(part, minimum, maximum)
+
+    def _position(self, bits: int) -> _Part:
+        number = len(self.bits)
+        if number == MAX_POSITIONS:
+            raise OverflowError
+        self.bits.append(bits)
+        self.following.append([])
+        return _Part([number], [number], nullable=False)
+
+    def _sequence(self, parts: list[_Part]) -> _Part:
+        whole = _Part([], [], nullable=True)
+        for part in parts:
+            self.connect(whole.last, part.first)
+            whole.first = whole.first + part.first if whole.nullable else whole.first
+            whole.last = whole.last + part.last if part.nullable else part.last
+            whole.nullable = whole.nullable and part.nullable
+        return whole
+
+    def _repetition(self, node: _Node, minimum: int, maximum: int | None) -> _Part:
+        if maximum == 0:
+            return _Part([], [], nullable=True)
+        if not self.exact and maximum is not None and minimum < maximum and maximum > MAX_WRITTEN_OUT:
+            minimum, maximum = min(minimum, 1), None
+        if maximum is None and minimum <= 1:
+            part = self.add(node)
+            self.connect(part.last, part.first)
+            return _Part(part.first, part.last, part.nullable or minimum == 0)
+        required = [self.add(node) for _ in range(minimum - (maximum is None))]
+        if maximum is None:
+            return self._sequence([*required, self._repetition(node, 1, None)])
+        # x{0,3} is (x(x(x)?)?)?, in which a text has one way only.
+        optional = _Part([], [], nullable=True)
+        for _ in range(maximum - minimum):
+            part = self.add(node)
+            part.nullable = False  # an empty round changes nothing
+            optional = self._sequence([part, optional])
+            optional.nullable = True
+        if any(part.nullable for part in required):
+            required = [_Part(part.first, part.last, nullable=False) for part in required]
+            whole = self._sequence([*required, optional])
+            return _Part(whole.first, whole.last, nullable=True)
+        return self._sequence([*required, optional])
+
+    def connect(self, before: list[int], after: list[int]) -> None:
+        """Add an edge from each position of `before` to each one of `after`."""
+        for position in before:
+            self.following[position] += after
+            if len(self.following[position]) > MAX_STEPS:
+                raise OverflowError
+
+    def is_ambiguous(self) -> bool:
+        """Tell whether two different paths leave one position with the same text and meet again.
+
+        Every position can be reached from every other one, because the whole part is repeated.
+
+        Raises:
+            OverflowError: there are too many pairs of paths.
+        """
+        steps = 0
+        seen: set[tuple[int, int]] = set()
+        todo: list[tuple[int, int]] = [(position, position) for position in range(len(self.bits))]
+        while todo:
+            left, right = todo.pop()
+            same = left == right
+            for index, after_left in enumerate(self.following[left]):
+                others = self.following[right]
+                for other_index in range(index + 1 if same else 0, len(others)):
+                    steps += 1
+                    if steps > MAX_STEPS:
+                        raise OverflowError
+                    after_right = others[other_index]
+                    if after_left == after_right:
+                        return True
+                    if self._meet(after_left, after_right):
+                        pair = (min(after_left, after_right), max(after_left, after_right))
+                        if pair not in seen:
+                            seen.add(pair)
+                            todo.append(pair)
+        return False
+
+    def _meet(self, left: int, right: int) -> bool:
+        """Tell whether two different positions match a common character."""
+        return _UNKNOWN not in (self.bits[left], self.bits[right]) and bool(self.bits[left] & self.bits[right])
+
+
+def _is_ambiguous(repetition: _Repetition, characters: _CharacterSets) -> bool:
+    for exact in (True, False):
+        automaton = _Automaton(characters, exact)
+        try:
+            part = automaton.add(repetition.part)
+            automaton.connect(part.last, part.first)
+            return automaton.is_ambiguous()
+        except OverflowError:
+            continue
+    return False
