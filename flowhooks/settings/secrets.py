@@ -104,7 +104,8 @@ def plugin_redactor(sections: Mapping[str, Mapping[str, Any]], environ: Mapping[
     secrets = set()
     for how, name in _secret_references(sections.values()):
         with suppress(ValueError):  # loading the plugin reports it
-            secrets.add(_READERS[how](name, environ))
+            # A file that every user can read is masked too: the plugin may read it itself.
+            secrets.add(secret_from_file(name) if how == "file" else secret_from_environ(name, environ))
     return redactor(secrets)
 
 
@@ -158,8 +159,8 @@ def secret_from_environ(name: str, environ: Mapping[str, str]) -> str:
     return value
 
 
-def _secret_from_file(name: str, environ: Mapping[str, str]) -> str:  # noqa: ARG001 (as `secret_from_environ`)
-    return secret_from_file(name)
+def _secret_from_private_file(name: str, environ: Mapping[str, str]) -> str:  # noqa: ARG001 (as `secret_from_environ`)
+    return secret_from_file(name, private=True)
 
 
 def secret_from_file(name: str, *, private: bool = False) -> str:
@@ -209,7 +210,7 @@ def _read_file(path: Path, file: str, *, private: bool) -> bytes:
 
 _READERS: Final[Mapping[str, Callable[[str, Mapping[str, str]], str]]] = {
     "env": secret_from_environ,
-    "file": _secret_from_file,
+    "file": _secret_from_private_file,
 }
 """Keys of a secret reference, each with the function that reads the secret."""
 

@@ -17,6 +17,14 @@ from flowhooks.settings.secrets import MAX_SECRET_BYTES, location_text, plugin_r
 VALUE = "s3cr3t-värde"
 
 
+@pytest.fixture(autouse=True)
+def _private_files():
+    """Files that a test writes are its user's alone."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
 def look_up(section, environ=None):
     """A section of the plugin `hooks`, with its secrets."""
     return resolve_secrets(section, plugin="hooks", environ=environ or {})
@@ -30,6 +38,20 @@ def refusal(section, environ=None):
     assert message.isprintable()
     assert VALUE not in message
     return message
+
+
+@pytest.mark.parametrize(("mode", "accepted"), [(0o644, False), (0o602, False), (0o640, True), (0o400, True)])
+def test_a_file_must_be_private(tmp_path, mode, accepted):
+    """A file that every user of the machine can read or write is refused, as for other secrets, and still masked."""
+    file = tmp_path / "token"
+    file.write_text(VALUE, "utf-8")
+    file.chmod(mode)
+    section = {"token": {"file": str(file)}}
+    if accepted:
+        assert look_up(section)[1] == {VALUE}
+    else:
+        assert "can be read or written by every user of this machine; restrict it with chmod o=" in refusal(section)
+    assert plugin_redactor({"hooks": section}, {})(VALUE) == "…"
 
 
 def test_from_the_environment_and_from_a_file(tmp_path):
