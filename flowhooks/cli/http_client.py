@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, quote, urlsplit
 
 from flowhooks.errors import ServerUnreachable, SettingsError
+from flowhooks.settings import host_and_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from flowhooks.settings import Settings
+
 MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
 """Maximum number of bytes read of a response body."""
+_WILDCARD_HOSTS: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 (addresses that are not called)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +36,14 @@ class HttpResponse:
     reason: str
     headers: Mapping[str, str]
     body: bytes
+
+
+def local_url(settings: Settings) -> str:
+    """Return the URL at which programs on this machine reach the server of these settings."""
+    host, port = host_and_port(settings.listen)
+    if host in _WILDCARD_HOSTS:
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def post(base: str, path: str, *, body: bytes, headers: Mapping[str, str], timeout: float) -> HttpResponse:

@@ -11,8 +11,8 @@ from urllib.parse import quote
 import click
 
 from flowhooks.cli import credential_options, output
-from flowhooks.cli.http_client import post
-from flowhooks.cli.options import json_option, read_file, utf8
+from flowhooks.cli.http_client import local_url, post
+from flowhooks.cli.options import SettingsSource, json_option, read_file, utf8
 
 if TYPE_CHECKING:
     from flowhooks.cli.http_client import HttpResponse
@@ -39,8 +39,12 @@ _MEMBERS: Final = {
 
 @click.command("send", short_help="Send a test callback to a server.")
 @click.argument("flow_id", type=utf8, metavar="FLOW_ID")
+@click.option("--to", type=utf8, metavar="URL", help="Address of the server [default: the setting listen].")
 @click.option(
-    "--to", default="http://127.0.0.1:8080", show_default=True, type=utf8, metavar="URL", help="Address of the server."
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Read the setting listen from FILE [default: ./flowhooks.toml if it exists].",
 )
 @click.option("--kind", default="complete", show_default=True, type=utf8, metavar="KIND", help="Kind of the callback.")
 @click.option("--class", "callback_class", type=utf8, metavar="CLASS", help="The body's callBackProcessClass.")
@@ -77,7 +81,8 @@ _MEMBERS: Final = {
 def command(
     flow_id: str,
     *,
-    to: str,
+    to: str | None,
+    config: Path | None,
     kind: str,
     data: str | None,
     wait: float | None,
@@ -90,9 +95,10 @@ def command(
 ) -> None:
     r"""Send a callback to a server, as an engine would, and print the answer.
 
-    FLOW_ID is the id of the process instance. Options override the members of --data. The command reads no settings and
-    uses no proxy. A token or a secret cannot be given as an option, because other users can read the options of a
-    command. With a secret the callback is signed according to Standard Webhooks, each time under a new id.
+    FLOW_ID is the id of the process instance. Options override the members of --data. Without --to, the callback is
+    sent to the server of the settings on this machine. No proxy is used. A token or a secret cannot be given as an
+    option, because other users can read the options of a command. With a secret the callback is signed according to
+    Standard Webhooks, each time under a new id.
 
     \b
     Examples:
@@ -119,7 +125,7 @@ def command(
     if (secret_file or not token_file) and (key := credential_options.read_key(secret_file)):
         headers |= _signature(key, body)
     answer = post(
-        to,
+        to or local_url(SettingsSource(config=config, options={"database": None}).load()),
         f"/flow/{quote(flow_id, safe=':~')}/call-back/{quote(kind, safe='')}",
         body=body,
         headers=headers,

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from flowhooks.cli import credential_options, output
-from flowhooks.cli.http_client import post
+from flowhooks.cli.http_client import local_url, post
 from flowhooks.cli.options import settings_options, utf8
 from flowhooks.cli.sources.toml import has_ended, source_name
 from flowhooks.errors import SettingsError
-from flowhooks.settings import host_and_port
 from flowhooks.settings.credentials import read_secret
 from flowhooks.settings.signing_keys import decode_key
 from flowhooks.settings.tokens import token_from_file
@@ -30,7 +29,6 @@ TEST_BODY: Final = b'["flowhooks sources test"]'
 """Body of the test request: a list, which no callback is."""
 _AUTHENTICATED: Final = frozenset({400, 422})
 _TIMEOUT: Final = 15.0
-_WILDCARD_HOSTS: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 (addresses that are not called)
 
 
 @click.command("test", short_help="Check whether a server accepts an engine's credentials.")
@@ -62,7 +60,7 @@ def test_command(settings: Settings, *, name: str, to: str | None, token_file: P
     source = settings.sources.get(name)
     if source is None:
         raise SettingsError(f"there is no source {name} in the settings; `flowhooks sources list` lists the sources")
-    base = to or _local_url(settings)
+    base = to or local_url(settings)
     credentials = list(_credentials(name, source, token_file))
     if not credentials:
         raise SettingsError(
@@ -119,10 +117,3 @@ def _credentials(name: str, source: Source, token_file: Path | None) -> Iterator
         if source.token_sha256 and hashlib.sha256(token.encode("ascii")).hexdigest() not in source.token_sha256:
             raise SettingsError(f"{where} holds no token of {name}: its digest is not in token_sha256")
         yield f"with the token in {where}", {"Authorization": f"Bearer {token}"}
-
-
-def _local_url(settings: Settings) -> str:
-    host, port = host_and_port(settings.listen)
-    if host in _WILDCARD_HOSTS:
-        host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

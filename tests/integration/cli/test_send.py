@@ -54,6 +54,18 @@ def test_a_call_back_that_succeeds(server, run, asked):
     assert event["data"] == {"processDefinitionKey": "leave", "businessKey": "合同", "processDefinitionVersion": 7}
 
 
+def test_without_an_address_the_server_of_the_settings_is_called(other, run, tmp_path):
+    """The setting `listen` of the settings file, or of the file that an option names; `--to` needs no settings."""
+    (tmp_path / "flowhooks.toml").write_text(f'listen = "127.0.0.1:{other.server_port}"\n')
+    assert run("send", "here", "--key", "k").exit_code == 0
+    assert other.path == "/flow/here/call-back/complete"
+    (tmp_path / "flowhooks.toml").rename(tmp_path / "another.toml")
+    assert run("send", "there", "--config", "another.toml").exit_code == 0
+    assert other.path == "/flow/there/call-back/complete"
+    (tmp_path / "flowhooks.toml").write_text("not TOML")
+    assert run("send", "anywhere", "--to", other.url).exit_code == 0
+
+
 def test_a_call_back_that_fails(server, run, asked):
     """A failed handler is 500 and exit code 1; its text has no colours."""
     arguments = ("send", "s2", "--to", server.call_backs, "--key", "order", "--version", "2")
