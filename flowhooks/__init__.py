@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib.metadata import version as _version
 
-from flowhooks.errors import FlowhooksError, Reject, RetryAfter
+from flowhooks.errors import FlowhooksError, HandlerError, HandlerRaised, Reject, RetryAfter
 from flowhooks.hookspecs import hookimpl
 from flowhooks.model.alert import Alert, AlertCause
 from flowhooks.model.delivery import Delivery, Outcome, OutcomeKind, State
@@ -22,6 +22,8 @@ __all__ = [
     "Event",
     "FlowhooksError",
     "Handler",
+    "HandlerError",
+    "HandlerRaised",
     "Outcome",
     "OutcomeKind",
     "Reject",

@@ -89,6 +89,11 @@ class HandlerRaised(FlowhooksError):
         name: the name of the exception's class.
         text: the exception's text, on one line.
         traceback: the exception's traceback in the handler's process.
+
+    Attributes:
+        name: as given.
+        text: as given.
+        traceback: as given.
     """
 
     def __init__(self, name: str, text: str, traceback: str) -> None:

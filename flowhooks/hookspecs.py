@@ -100,6 +100,9 @@ def run_handler(handler: Handler, event: Event, delivery: Delivery) -> Outcome |
     handler's `retry=` does not allow it: by the default schedule of `Retry`, up to 8 attempts in total. The error names
     the wrapper's plugin. `Reject` is the exception: the delivery is dead at once.
 
+    An exception of a handler in a process of its own arrives as `HandlerRaised`, with its name, text and traceback;
+    `Reject` and `RetryAfter` arrive as themselves.
+
     Must not call the handler twice. Must not suppress an exception unless the work was done.
     """
 

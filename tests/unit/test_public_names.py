@@ -20,6 +20,8 @@ PROMISED = {
     "Event",
     "FlowhooksError",
     "Handler",
+    "HandlerError",
+    "HandlerRaised",
     "Outcome",
     "OutcomeKind",
     "Reject",
