@@ -46,6 +46,13 @@ def _refuse_async(function: Any) -> None:
             raise HandlerError("`async def` and generators are not supported; write a plain function")
 
 
+def _check_order(names: list[str], prefix: str = "it ") -> None:
+    if names[:1] == ["delivery"] or names[1:2] == ["event"]:
+        raise HandlerError(
+            f"{prefix}is called as (event, delivery), but its parameters are ({', '.join(names)}): event is first"
+        )
+
+
 def takes_delivery(function: Any) -> bool:
     """Return whether a handler's function takes the delivery as its second argument.
 
@@ -60,6 +67,7 @@ def takes_delivery(function: Any) -> bool:
         raise HandlerError(
             f"it takes {min_count} to {max_count} arguments; it is called as (event) or (event, delivery)"
         )
+    _check_order(names)
     return min_count == 2 or names[1:2] == ["delivery"]  # noqa: PLR2004 (event and delivery)
 
 
@@ -74,7 +82,8 @@ def check_probe(probe: Any) -> Any:
     if not callable(probe):
         raise HandlerError(f"probe= must be a function of (event, delivery), not {probe!r}")
     _refuse_async(probe)
-    min_count, max_count, _ = _count_positional(probe)
+    min_count, max_count, names = _count_positional(probe)
     if min_count > 2 or max_count < 2:  # noqa: PLR2004 (event and delivery)
         raise HandlerError("probe= is called as (event, delivery)")
+    _check_order(names, "probe= ")
     return probe

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import traceback
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.errors import HandlerError, PluginError
+from flowhooks.model.handler import handler
+from flowhooks.settings.types import did_you_mean
 from flowhooks.text import printable_line
 
 if TYPE_CHECKING:
@@ -56,7 +60,18 @@ def _message(error: BaseException) -> str:
         text = str(error)
     except Exception:  # noqa: BLE001 (the plugin's exception class may raise any error)
         text = "its message cannot be read"
-    return f"{name}: {text}" if text else name
+    line = f"{name}: {text}" if text else name
+    return f"{line}{_decorator_hint(text)}" if isinstance(error, TypeError) else line
+
+
+def _decorator_hint(text: str) -> str:
+    """Return what to write instead, if `text` is Python's message about a wrong call of `@handler`."""
+    if unknown := re.match(r"handler\(\) got an unexpected keyword argument '(\w+)'", text):
+        names = list(inspect.signature(handler).parameters)
+        return did_you_mean(unknown[1], [f"{name}=" for name in names]) or f"; it takes {', '.join(names)}"
+    if re.match(r"handler\(\) takes \d+ positional arguments?", text):
+        return "; write @handler(process_key=...), with parentheses and the names of the arguments"
+    return ""
 
 
 def _location(error: BaseException, top_module: str) -> str:

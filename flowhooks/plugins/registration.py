@@ -173,7 +173,12 @@ def _register(own: pluggy.PluginManager, plugin: object, name: str) -> tuple[str
     if hooks := tuple(hook for hook in HOOKS if hook in implemented):
         return hooks
     unmarked = ", ".join(f"{hook!r} ({place}) lacks @hookimpl" for hook, place in _unmarked(own, plugin))
-    raise PluginError("it implements no hook" + (f": {unmarked}" if unmarked else ""))
+    why = f": {unmarked}" if unmarked else ""
+    if handlers := [value for value in getattr(plugin, "__dict__", {}).values() if isinstance(value, Handler)]:
+        names = ", ".join(handler.name for handler in handlers)
+        where = function_location(handlers[0].function)
+        why += f"; it has the handler {names} ({where}): return it from a hook, @hookimpl def handlers(): return [...]"
+    raise PluginError(f"it implements no hook{why}")
 
 
 def _marked(own: pluggy.PluginManager, plugin: object) -> Iterator[tuple[str, str]]:

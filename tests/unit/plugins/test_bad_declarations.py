@@ -55,6 +55,40 @@ DECLARED = {
         f"@handler(process_key=['k', '{LONG}'])",
         AT + "no callback can have the process_key= x+…, which must not be longer than 512 characters$",
     ),
+    "an argument that is misspelt": (
+        "@handler(process_keys='k')",
+        (
+            r"TypeError: handler\(\) got an unexpected keyword argument 'process_keys'; did you mean process_key=\? "
+            r"\(\S*bad_plugin\.py:2\)$"
+        ),
+    ),
+    "an argument that is nothing like any other": (
+        "@handler(zzz='k')",
+        r"unexpected keyword argument 'zzz'; it takes callback_class, process_key, .* \(\S*bad_plugin\.py:2\)$",
+    ),
+    "no parentheses": (
+        "@handler\ndef h(event): pass",
+        (
+            r"takes 0 positional arguments but 1 was given; write @handler\(process_key=\.\.\.\), with parentheses and "
+            r"the names of the arguments \(\S*bad_plugin\.py:2\)$"
+        ),
+    ),
+    "a key without its name": (
+        "@handler('k')",
+        r"takes 0 positional arguments but 1 was given; write @handler\(process_key=\.\.\.\), with ",
+    ),
+    "arguments in the wrong order": (
+        "@handler(process_key='k')\ndef h(delivery, event): pass",
+        AT + r"it is called as \(event, delivery\), but its parameters are \(delivery, event\): event is first$",
+    ),
+    "only the delivery": (
+        "@handler(process_key='k')\ndef h(delivery): pass",
+        AT + r"it is called as \(event, delivery\), but its parameters are \(delivery\): event is first$",
+    ),
+    "a probe's arguments in the wrong order": (
+        "@handler(process_key='k', probe=lambda delivery, event: True)",
+        AT + r"probe= is called as \(event, delivery\), but its parameters are \(delivery, event\): event is ",
+    ),
     "async def": (
         "@handler(process_key='k')\nasync def h(event): pass",
         AT + "`async def` and generators are not supported; ",

@@ -55,6 +55,13 @@ BROKEN = {
         r"hook 'handlers' \(\S*bad_plugin\.py:2\) is `async def`, which is not supported$",
     ),
     "no hook at all": ("x = 1", r"it implements no hook$"),
+    "a handler that no hook returns": (
+        "@handler(process_key='k')\ndef book(event): pass",
+        (
+            r"it implements no hook; it has the handler book \(\S*bad_plugin\.py:2\): return it from a hook, "
+            r"@hookimpl def handlers\(\): return \[\.\.\.\]$"
+        ),
+    ),
     "a hook without its mark": (
         "def handlers(): return []",
         r"it implements no hook: 'handlers' \(\S*bad_plugin\.py:1\) lacks @hookimpl$",
@@ -151,6 +158,7 @@ def b(event): pass""",
 def test_a_plugin_that_cannot_be_used_is_quarantined_alone(source, expected, site, good, attempt):
     """Each mistake is named with file and line, the other plugins are loaded, and the plugin's code is not called."""
     wrapper = "" if source in {"x = 1", "def handlers(): return []"} or "run_handler" in source else WRAPPER
+    wrapper = "" if source.startswith("@handler") else wrapper
     site.install("bad", (PREFIX if "hookimpl" in source or "@handler" in source or wrapper else "") + source + wrapper)
     site.install("good", good)
     plugins = site.load()
