@@ -23,6 +23,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from support import fork_server
+
 if TYPE_CHECKING:
     from support.code_blocks import Block
 
@@ -68,31 +70,28 @@ HERE = {
     "contracts:": "agreements:",  # an installed plugin has this name in the environment of these tests
 }
 """Places and names on a reader's machine, and what they are here."""
-FLOWHOOKS = '''\
-#!{python}
-"""flowhooks, with the addresses of this stage; `serve` stops by itself once it serves."""
-import os, signal, sqlite3, subprocess, sys
-words = sys.argv[1:]
-real = [{python!r}, "-m", "flowhooks"]
-if words[:1] == ["send"] and "--to" not in words:
+FLOWHOOKS = """\
+if words[3:4] == ["send"] and "--to" not in words:
     words += ["--to", os.environ["STAGE_CALL_BACKS"]]
 if "DELIVERY_ID" in words:
+    import sqlite3
     state = "unknown" if {{"--did", "--did-not"}} & set(words) else "dead"
     with sqlite3.connect("file:{folder}/flowhooks.db?mode=ro", uri=True) as ledger:
         found = ledger.execute("SELECT id FROM deliveries WHERE state = ?", (state,)).fetchone()
     if not found:
         sys.exit(f"this stage has no delivery left that is {{state}}")
     words[words.index("DELIVERY_ID")] = found[0]
-if words[:1] != ["serve"]:
-    os.execv(real[0], [*real, *words])
-free = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--database", "{folder}/another.db"]
-server = subprocess.Popen([*real, *words, *free], stderr=subprocess.PIPE, text=True)
-for line in server.stderr:
-    sys.stderr.write(line)
-    if "server_started" in line:
-        server.send_signal(signal.SIGTERM)
-sys.exit(server.wait())
-'''
+if words[3:4] == ["serve"]:
+    import subprocess
+    free = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--database", "{folder}/another.db"]
+    server = subprocess.Popen([*words, *free], stderr=subprocess.PIPE, text=True)
+    for line in server.stderr:
+        sys.stderr.write(line)
+        if "server_started" in line:
+            server.send_signal(signal.SIGTERM)
+    sys.exit(server.wait())
+"""
+"""The first statements of `flowhooks` here: addresses of this stage, and a `serve` that stops once it serves."""
 CURL = '''\
 #!{python}
 """As much of curl as the pages use; it fails on a 4xx or 5xx only if --fail is given."""
@@ -211,37 +210,36 @@ class Stage:
             f'database = "{folder}/flowhooks.db"\nplugins_dirs = ["{folder}/handlers"]\n{settings}\n'
             "[runner]\nthreads = 8\n"
         )
-        for name, text in (("flowhooks", FLOWHOOKS), ("curl", CURL), ("sqlite3", SQLITE), ("python3", PYTHON)):
+        for name, text in (("curl", CURL), ("sqlite3", SQLITE), ("python3", PYTHON)):
             program = folder / "bin" / name
             program.write_text(text.format(python=sys.executable, folder=folder))
             program.chmod(0o755)
-        self._server: subprocess.Popen[str] | None = None
+        fork_server.program(folder / "bin/flowhooks", prepare=FLOWHOOKS.format(folder=folder))
+        self._server: fork_server.Forked | None = None
 
     def start(self) -> None:
         """Start the server."""
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "flowhooks", "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"],
+        self._server = fork_server.start(
+            [*fork_server.FLOWHOOKS, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"],
             cwd=self.folder,
             env=self.environment,
-            stderr=subprocess.PIPE,
-            text=True,
         )
-        assert self._server.stderr
-        said = ""
+        said = b""
         for line in self._server.stderr:
             said += line
             record = json.loads(line)
             if record["event"] == "server_started":
                 self.environment |= {"STAGE_CALL_BACKS": record["call_backs"], "STAGE_ADMIN": record["admin"]}
                 return
-        raise RuntimeError(said)
+        raise RuntimeError(said.decode())
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """Stop the server."""
         if self._server:
-            with self._server as server:
-                server.send_signal(number)
-                server.communicate(timeout=PATIENCE)
+            self._server.send_signal(number)
+            with self._server.stderr as errors:
+                errors.read()
+            self._server.wait(PATIENCE)
             self._server = None
 
     def seed(self) -> None:

@@ -1,8 +1,10 @@
 """Processes of flowhooks, forked from a process that has loaded it, which behave like started processes.
 
-Tests start hundreds of them. Of the 0.6 s of processor time of a start, almost all is spent loading the same modules
-again. A fork has its own folder, environment, arguments and files, and its own end. Processes with options for Python
-itself or with a failpoint are started (see `_alike`).
+Tests start hundreds of them, and of the 0.6 s of processor time that it takes to start one, nearly all goes into
+loading the same modules again. A fork has its own folder, environment, arguments, files and failpoint, and its own end.
+Processes with options for Python itself are started (see `_alike`).
+
+Shell commands start forks, too: `program` makes an executable file that asks for a fork and ends as the fork ends.
 
 Forks do not show whether a module imports everything that it needs. Tests of the start itself must show that. Forks of
 the same process also have the same hash seed.
@@ -29,7 +31,7 @@ from importlib import import_module
 from pathlib import Path
 
 FLOWHOOKS = (sys.executable, "-m", "flowhooks")
-TO_PYTHON = ("PYTHON", "LANG", "LC_", "MALLOC", "GLIBC", "LD_", "PROMETHEUS", "FLOWHOOKS_FAILPOINT")
+TO_PYTHON = ("PYTHON", "LANG", "LC_", "MALLOC", "GLIBC", "LD_", "PROMETHEUS")
 """How variables begin that are read while Python starts, or while flowhooks is loaded."""
 OURS = dict(os.environ)
 """The environment as it was before any test changed it."""
@@ -73,6 +75,37 @@ def run(command, *, cwd=None, env=None, timeout=60):
         out.seek(0)
         err.seek(0)
         return subprocess.CompletedProcess(command, code, out.read().decode(), err.read().decode())
+
+
+PROGRAM = """\
+#!{python} -IS
+import json, os, signal, socket, sys
+words, env = {command!r} + sys.argv[1:], dict(os.environ)
+{prepare}
+asked = {{"command": words, "cwd": os.getcwd(), "env": env, "own_session": False}}
+with socket.socket(socket.AF_UNIX) as channel:
+    channel.connect({address!r})
+    request = os.memfd_create("request")
+    os.write(request, json.dumps(asked).encode())
+    os.lseek(request, 0, os.SEEK_SET)
+    socket.send_fds(channel, [b"!"], [request, 0, 1, 2])
+    pid, code = (int(line) for line in channel.makefile())
+if code < 0:
+    os.kill(os.getpid(), -code)
+sys.exit(code)
+"""
+
+
+def program(file, prepare=""):
+    """Make `file` an executable that does as `flowhooks` does, in a fork.
+
+    Args:
+        file: a path where no file is yet.
+        prepare: statements of Python that may change `words` (from the fourth on: the arguments) and `env`.
+    """
+    address = _stem().address
+    file.write_text(PROGRAM.format(python=sys.executable, command=list(FLOWHOOKS), address=address, prepare=prepare))
+    file.chmod(0o755)
 
 
 def _alike(env):
@@ -154,13 +187,17 @@ class _Stem:
     def __init__(self):
         self._asking = threading.Lock()
         self._control, theirs = socket.socketpair()
-        with theirs:
+        self._folder = tempfile.TemporaryDirectory(prefix="flowhooks-fork-")
+        self.address = f"{self._folder.name}/socket"
+        with theirs, socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(self.address)
+            listener.listen()
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())],
+                [sys.executable, __file__, str(theirs.fileno()), str(listener.fileno())],
                 env=OURS,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), listener.fileno()],
                 start_new_session=True,
             )
 
@@ -168,6 +205,7 @@ class _Stem:
         """Let it end, which it does when no process can send requests."""
         self._control.close()
         self._process.wait()
+        self._folder.cleanup()
 
     def ask(self, *files):
         """Fork a process with the request, the socket for the answer, input, output and errors."""
@@ -188,13 +226,58 @@ def _stem():
         return _STEMS[0]
 
 
-ASKED = 5
-"""The files that come with a request."""
+STANDARD_FILES = 3
+"""Input, output and errors: the files that come with a request."""
 
 
-def main(control):
+def main(control, listener):
     """Load flowhooks, and fork a process for each request until there are no requesters."""
+    bind_failpoint = _load()
+    waking, woken = os.pipe()
+    os.set_blocking(woken, False)
+    os.set_blocking(waking, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+    told = {}
+    while True:
+        ready, _, _ = select.select([control, listener, waking], [], [])
+        if waking in ready:
+            os.read(waking, 512)
+            _tell(told)
+        channel, files = _request(control, listener, ready)
+        if not files:
+            if control in ready:
+                return None
+            continue
+        if not (pid := os.fork()):
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for one in (control, listener, channel, *told.values()):
+                one.close()
+            for one in (waking, woken):
+                os.close(one)
+            wanted = _become(files)
+            bind_failpoint()
+            return wanted
+        told[pid] = channel
+        _say(channel, pid)
+        for one in files:
+            os.close(one)
+
+
+def _load():
+    """Load all of flowhooks; returns a function that binds the failpoint which the environment then names."""
     flowhooks = import_module("flowhooks")
+    failpoints = import_module("flowhooks.failpoints")
+    bound = [failpoints.hit]
+
+    def hit(name):
+        bound[0](name)
+
+    def bind():
+        bound[0] = failpoints.bind(os.environ)
+
+    failpoints.hit = hit  # before any module imports it
     for one in pkgutil.walk_packages(flowhooks.__path__, "flowhooks."):
         if one.name not in {
             "flowhooks.__main__",
@@ -203,32 +286,19 @@ def main(control):
             import_module(one.name)
     gc.collect()
     gc.freeze()
-    waking, woken = os.pipe()
-    os.set_blocking(woken, False)
-    os.set_blocking(waking, False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
-    told = {}
-    while True:
-        ready, _, _ = select.select([control, waking], [], [])
-        if waking in ready:
-            os.read(waking, 512)
-            _tell(told)
-        if control not in ready:
-            continue
-        word, files, _, _ = socket.recv_fds(control, 1, ASKED)
-        if not word:
-            return None
-        if not (pid := os.fork()):
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for one in (control.detach(), waking, woken, files[1], *(one.detach() for one in told.values())):
-                os.close(one)
-            return _become(files)
-        told[pid] = socket.socket(fileno=files.pop(1))
-        _say(told[pid], pid)
-        for one in files:
-            os.close(one)
+    return bind
+
+
+def _request(control, listener, ready):
+    """The next request: the channel for the answer, and files; no files if there is none."""
+    if control in ready:
+        _, files, _, _ = socket.recv_fds(control, 1, 2 + STANDARD_FILES)
+        return (socket.socket(fileno=files.pop(1)) if files else None), files
+    if listener in ready:
+        channel, _ = listener.accept()
+        _, files, _, _ = socket.recv_fds(channel, 1, 1 + STANDARD_FILES)
+        return channel, files
+    return None, []
 
 
 def _tell(told):
@@ -248,14 +318,16 @@ def _say(channel, number):
 
 def _become(files):
     """Make this fork what the request describes; return the arguments."""
-    request, _, *standard = files
+    request, *standard = files
     with os.fdopen(request, "rb") as file:
         wanted = json.load(file)
     if wanted["own_session"]:
         os.setsid()
-    for number, one in enumerate(standard):
+    for number, (name, one) in enumerate(zip(("stdin", "stdout", "stderr"), standard, strict=True)):
         os.dup2(one, number)
         os.close(one)
+        setattr(sys, name, _opened(number, getattr(sys, name)))
+        setattr(sys, f"__{name}__", getattr(sys, name))
     os.chdir(wanted["cwd"])
     os.environ.clear()
     os.environ.update(wanted["env"])
@@ -267,5 +339,15 @@ def _become(files):
     return wanted
 
 
-if __name__ == "__main__" and main(socket.socket(fileno=int(sys.argv[1]))):
+def _opened(number, before):
+    """A standard stream as Python opens it: the one from before has remembered whether its file could be a pipe."""
+    line_by_line = 1 if number == STANDARD_FILES - 1 else -1
+    stream = open(  # noqa: SIM115 (until the end)
+        number, before.mode, line_by_line, encoding=before.encoding, errors=before.errors, closefd=False
+    )
+    stream.reconfigure(write_through=before.write_through)
+    return stream
+
+
+if __name__ == "__main__" and main(*(socket.socket(fileno=int(number)) for number in sys.argv[1:])):
     runpy.run_module("flowhooks", run_name="__main__", alter_sys=True)

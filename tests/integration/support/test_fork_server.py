@@ -35,7 +35,12 @@ def test_it_says_and_ends_as_what_is_started(tmp_path, words):
     command = [*fork_server.FLOWHOOKS, *words]
     forked = fork_server.run(command, cwd=tmp_path, env=environ())
     started = subprocess.run(command, cwd=tmp_path, env=environ(), capture_output=True, text=True, check=False)
-    assert (forked.stdout, forked.stderr, forked.returncode) == (started.stdout, started.stderr, started.returncode)
+    program = tmp_path / "flowhooks"
+    fork_server.program(program)
+    asked = subprocess.run([program, *words], cwd=tmp_path, env=environ(), capture_output=True, text=True, check=False)
+    wanted = (started.stdout, started.stderr, started.returncode)
+    assert (forked.stdout, forked.stderr, forked.returncode) == wanted
+    assert (asked.stdout, asked.stderr, asked.returncode) == wanted
     assert forked.stdout + forked.stderr
 
 
@@ -71,7 +76,19 @@ def test_who_waits_too_short_is_told(tmp_path):
     server.stderr.close()
 
 
-@pytest.mark.parametrize("name", ["FLOWHOOKS_FAILPOINT", "PYTHONWARNINGS", "LC_ALL", "MALLOC_ARENA_MAX"])
+def test_it_is_killed_at_the_failpoint_that_is_named(tmp_path):
+    """It says and ends as what is started."""
+    seen = []
+    for number, told in enumerate(({}, {"PYTHONHASHSEED": "1"})):
+        command = [*fork_server.FLOWHOOKS, "db", "upgrade", "--database", f"{number}.db"]
+        ended = fork_server.run(command, cwd=tmp_path, env=environ(FLOWHOOKS_FAILPOINT="migrate.applied:1", **told))
+        seen.append([ended.stdout, ended.stderr, ended.returncode])
+    assert seen[0] == seen[1]
+    assert "killed at migrate.applied:1" in seen[0][1]
+    assert seen[0][2] == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("name", ["PYTHONWARNINGS", "LC_ALL", "MALLOC_ARENA_MAX"])
 def test_what_is_read_at_the_start_is_started(tmp_path, name):
     """A command whose variables are only read at a start is started, not forked."""
     process = fork_server.start([*fork_server.FLOWHOOKS, "--version"], cwd=tmp_path, env=environ(**{name: ""}))
