@@ -51,8 +51,8 @@ END $$;
 CREATE TRIGGER by_hand BEFORE INSERT ON procrastinate_jobs
     FOR EACH ROW WHEN (NEW.scheduled_at IS NOT NULL) EXECUTE FUNCTION by_hand();
 """
-"""So that jobs use a clock that is moved by hand: `Flow.advance` moves them. Rounded up, for the time that storing
-takes: a delivery that is due a moment later is found by the sweep."""
+"""Makes jobs use a clock that is moved by hand: `Flow.advance` moves them. Times are rounded up by the time that
+storing takes: the sweep finds a delivery that is due a moment later."""
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -26,7 +26,7 @@ ENGINES, CONSOLE = "flowhooks.example.com", "flowhooks-console.example.com"
 ELSEWHERE = "127.0.0.2"
 """An address of this machine that is not among those allowed."""
 OTHER = "127.0.0.3"
-"""One that nginx lets through, and no source may call from."""
+"""An address that nginx accepts and no source allows."""
 PLUGIN = '''
 from flowhooks import handler, hookimpl
 

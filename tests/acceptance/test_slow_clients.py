@@ -170,7 +170,7 @@ def besiege(site, *, calls, read_timeout):
         beside = honest(server.place, calls, "beside")
         slow.stop.set()
         slow.join(read_timeout + WAIT_TIMEOUT)
-        assert not slow.is_alive(), "some are held open for ever"
+        assert not slow.is_alive(), "some connections are never closed"
         until(lambda: held(server)[0] == sockets, poll=0.05)  # the deaf clients have not closed their connections
         assert held(server)[1] <= threads + MORE_THREADS
     finally:

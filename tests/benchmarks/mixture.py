@@ -24,7 +24,7 @@ KINDS: Final[Mapping[str, tuple[int, frozenset[int]]]] = {
     "duplicate": (12, frozenset({200, 202})),
     "conflict": (3, frozenset({409})),
     "not JSON": (2, frozenset({400})),
-    "not as the schema has it": (2, frozenset({422})),
+    "not valid for the schema": (2, frozenset({422})),
     "of no kind that there is": (1, frozenset({404})),
 }
 """Kinds of callbacks: how many of a hundred are so, and the statuses with which they may be answered."""
@@ -220,7 +220,7 @@ class _Caller:
         body = json.dumps({"businessKey": f"HT-{number}", "processDefinitionKey": kind, "pad": "x" * (number % 500)})
         if kind == "not JSON":
             body = body[:-1]
-        if kind == "not as the schema has it":
+        if kind == "not valid for the schema":
             body = '{"processDefinitionVersion": "one"}'
         return Sent(f"{self._name}{number}", body.encode()), "begin" if "no kind" in kind else "complete"
 

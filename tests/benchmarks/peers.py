@@ -30,7 +30,7 @@ DURABLE = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
 time after it has changed: within a minute where it has changed ten thousand times, else within five minutes or an hour.
 """
 WORKERS = 2
-"""Processes that run tasks or jobs: one for each core, as Celery has it by itself."""
+"""Processes that run tasks or jobs: one for each core, which is Celery's default."""
 SHELL = "#!/bin/sh\nprintf . >> {file}\n"
 PYTHON = f'#!{sys.executable} -I\nwith open("{{file}}", "a") as runs:\n    runs.write(".")\n'
 """Commands that do nothing but be counted."""

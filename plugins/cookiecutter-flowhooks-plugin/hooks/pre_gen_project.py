@@ -73,6 +73,6 @@ def _package(package: str) -> str | None:
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # the folder of temporary files, in which this lies: its modules are nobody's
+    sys.path.pop(0)  # this file's temporary folder, whose modules must not be imported
     if why := refusal(json.loads(ANSWERS)):
         sys.exit(why)
