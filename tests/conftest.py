@@ -39,7 +39,7 @@ hypothesis.settings.register_profile("flowhooks", deadline=None)  # a slow run o
 hypothesis.settings.load_profile("flowhooks")
 
 MOST_PROCESSES = 4
-"""Processes that tests run in at once at most: with more, tests that measure time get too little of it."""
+"""The maximum number of test processes: with more, tests that measure time get too little processor time."""
 
 BY_HAND = f"""
 CREATE FUNCTION by_hand() RETURNS trigger LANGUAGE plpgsql AS $$

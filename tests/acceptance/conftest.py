@@ -54,7 +54,7 @@ PHRASES = {
 OURS = re.compile(
     r"Traceback|File \"|/[\w.-]+/[\w./-]+\.py|site-packages|sqlalchemy|sqlite|SELECT |INSERT |UPDATE ", re.IGNORECASE
 )
-"""Texts that no answer may show: tracebacks, paths and SQL of ours."""
+"""Texts that no response may show: tracebacks, paths and SQL."""
 
 
 class Answer(NamedTuple):

@@ -29,8 +29,8 @@ def handlers():
 '''
 GOOD = {"processDefinitionKey": "good", "businessKey": "HT-1", "processDefinitionVersion": 3, "名": ["值", 1.5, None]}
 MOST_MEBIBYTES = 200
-"""Permitted growth of the server after all of this: 64 are the database's page cache, the rest is a few bodies of
-the largest size in each thread, and memory that Python and the C library keep."""
+"""Permitted growth of the server: 64 are the database's page cache, the rest is a few bodies of the largest size in
+each thread, and memory that Python and the C library keep."""
 SEED = 20260131
 MUTATIONS = 400
 

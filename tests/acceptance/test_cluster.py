@@ -31,7 +31,7 @@ def handlers():
 '''
 ASYNC = {"Prefer": "respond-async"}
 LONG = {"Prefer": "wait=60"}
-"""Longer than a client waits here: who is answered did not wait to the end."""
+"""Longer than a client's timeout here: an answered client did not wait to the end."""
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def handlers():
 """
 EVENTS = row_stream.MAX_BATCH_ROWS * 3
 MADE_AT = 0x019AB2C40000 * 1000
-"""When the ids of its events were made, in microseconds since 1970."""
+"""The creation time of the ids of its events, in microseconds since 1970."""
 
 
 @pytest.fixture

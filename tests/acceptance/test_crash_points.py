@@ -191,9 +191,9 @@ TABLE = {
     "copy.written": Way("copy", 3),
     "copy.committed": Way("copy", 3),
 }
-"""Every point, and `handler`: the middle of a handler's function."""
+"""Every failpoint, and `handler`: the middle of a handler's function."""
 BY_HAND = {"reroute", "dismiss", "replay", "resolve"}
-"""Operations for single events: in the long set only."""
+"""Operations for single events, only in the long set."""
 LEFT_OUT = {
     "sqlite": {
         *("reroute_parked.committed", "purge.committed", "migrate.committed", "copy.committed"),
@@ -205,7 +205,7 @@ LEFT_OUT = {
     },
     "procrastinate": {"accept.written", "claim.written", "attempt.marked", "handler", "settle.written"},
 }
-"""Cases that the short set leaves to the other places, and to the long one."""
+"""Cases that only the other places or the long set test."""
 
 
 def rounds(by):

@@ -17,8 +17,8 @@ SHORT = (
     *(("migrate.applied", 1), ("replay.written", 1), ("recover.written", 1), ("purge.written", 1)),
     *(("reroute_parked.committed", 1), ("checkpoint", 1)),
 )
-"""Points at which servers are killed in this order, and at which time. A kill at the start of a server comes
-after a server that runs for a while, in which that can be prepared. The crash points' short set has each of them."""
+"""The points at which servers are killed in order, and the number of visits before the kill. A kill at the start of a
+server follows a server that runs for a while and prepares it. The short set of the failpoints has each of them."""
 OPERATORS = (
     *(("migrate.committed", 1), ("replay.committed", 1), ("recover.committed", 1), ("dismiss.written", 1)),
     *(("reroute_parked.written", 1), ("purge.committed", 1), ("reroute.written", 1), ("resolve.committed", 1)),

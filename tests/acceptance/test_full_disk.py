@@ -23,7 +23,7 @@ def handlers():
     return [good]
 '''
 ROOM = 4_000_000
-"""Bytes that a file of the server may grow to: a few callbacks' worth."""
+"""The maximum size of the server's files in bytes: space for a few callbacks."""
 DISK = 6_000_000
 UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 

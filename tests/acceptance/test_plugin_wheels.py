@@ -19,9 +19,9 @@ USES = {
     "timings": {"run_handler", "event_accepted", "delivery_settled"},
     "webhooks": {"handlers"},
 }
-"""The hooks that each plugin is for, besides what most of them do with their settings."""
+"""The hooks for which each plugin exists, besides `configure` and `schemas`, which most plugins have."""
 ALIKE = {"flowhooks-notice", "flowhooks-timings"}
-"""Plugins that require flowhooks only, like another one that is tested: in the long set."""
+"""Plugins that require only flowhooks, like another tested one: in the long set."""
 
 
 @pytest.mark.parametrize(

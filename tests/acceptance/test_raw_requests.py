@@ -28,15 +28,15 @@ def handlers():
 BODY = b'{"processDefinitionKey": "good"}'
 assert len(BODY) == 0x20
 POST = b"POST /flow/ID/call-back/complete HTTP/1.1\r\nHost: localhost\r\n"
-"""`ID` becomes an id of the row's own wherever it stands."""
+"""`ID` is replaced by the row's own id."""
 LENGTH = b"Content-Length: 32\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 CHUNKS = b"20\r\n" + BODY + b"\r\n0\r\n\r\n"
 GOOD = POST + LENGTH + b"\r\n" + BODY
 LAST = POST.replace(b"ID", b"ID-last") + LENGTH + b"Connection: close\r\n\r\n" + BODY
-"""Sent behind what leaves the connection open: it is read as a request of its own, from its first byte."""
+"""Sent after requests that leave the connection open: it is read as a separate request from its first byte."""
 WITHIN = GOOD.replace(b"ID", b"ID-smuggled")
-"""A callback that is a part of another request, or stands behind one after which nothing may be read."""
+"""A callback inside another request, or after a request behind which nothing may be read."""
 SIZE = b"%d" % (len(WITHIN.replace(b"ID", b"row-000")))
 TAKEN, BOTH, BEHIND, NONE = {"ID"}, {"ID", "ID-last"}, {"ID-last"}, set()
 

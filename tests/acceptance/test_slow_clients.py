@@ -34,9 +34,9 @@ SLOW = 200
 DEAF = 10
 HONEST = 4
 MOST_MEBIBYTES = 60
-"""The permitted permanent growth: the pages that the database keeps of the calls themselves."""
+"""The permitted growth: the database pages of the calls themselves."""
 MORE_THREADS = 4
-"""That may have been started meanwhile, of those that are started when they are first needed."""
+"""The number of threads that may have been started on demand meanwhile."""
 SEED = 20261125
 POST = b"POST /flow/slow/call-back/complete HTTP/1.1\r\nHost: localhost\r\n"
 BEGINNINGS = {
@@ -51,7 +51,7 @@ BEGINNINGS = {
 }
 """The first bytes of a slow client, and the rest, which it sends a byte at a time."""
 ASKING = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 600
-"""More answers than fit into what the kernel keeps for who does not read."""
+"""Requests whose responses exceed the kernel's buffers for a client that does not read."""
 
 
 class Slow:

@@ -25,9 +25,9 @@ COUNTS = {
     CHINESE: r"\*\*(?:再用 )?(\d+) 条命令\*\*",
 }
 ALL_TIME = 300.0
-"""Seconds for the whole of it: the five minutes that the tutorial speaks of."""
+"""The total in seconds: the five minutes that the tutorial states."""
 PORTS = (8080, 8081)
-"""Where the server of the tutorial listens."""
+"""The listening ports of the tutorial's server."""
 
 
 class Block(NamedTuple):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from servers import Server
 
 WARM_UP = 1.0
-"""Seconds of the same load before each one that counts."""
+"""Seconds of the same load before each measured load."""
 
 
 def durable_accept(bench: Bench) -> tuple[list[Figure], list[str]]:

@@ -18,11 +18,10 @@ if TYPE_CHECKING:
     import load
 
 ROUNDS = 3
-"""How often a pair is measured, one after the other; the median of the ratios counts, so that what else the
-machine does at the time falls on both."""
+"""How often a pair is measured in turn; the median of the ratios counts, so that other load affects both."""
 CONNECTIONS = (8, 32)
 LATER = "respond-async"
-"""The `Prefer` header that asks for an answer as soon as the callback is stored."""
+"""The `Prefer` header that requests a response as soon as the callback is stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

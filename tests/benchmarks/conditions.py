@@ -25,7 +25,7 @@ HANDLERS = 1_000
 EVENTS = 200
 """Events of one turn, spread over all handlers."""
 TURNS = 11
-"""How often each router is timed, one after the other."""
+"""How often each router is timed, in turn."""
 STEP = 7
 """Distance between the handlers of consecutive events; it has no divisor in common with `HANDLERS`."""
 

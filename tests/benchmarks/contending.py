@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from bench import Bench
 
 WARM_UP = 1.0
-"""Seconds of the same load before the one that counts; what it has stored has to be run, too."""
+"""Seconds of the same load before the measured load; its stored callbacks must be run, too."""
 SECONDS = 3.0
-"""Of each load that counts, at most: there are many of them."""
+"""The maximum duration of each measured load, because there are many."""
 REST = 5.0
-"""Seconds after the load in which what was taken is still run; what is left then was too much."""
+"""Seconds after the load in which the rest is run; callbacks left then exceed the capacity."""
 ROUNDS = 3
 HOOK = ("/hooks/complete?flow=", "")
 """The parts before and after the flowInstanceId in a path of webhook."""
@@ -154,7 +154,7 @@ OTHERS = (
         open=lambda bench: _webhook(bench, peers.PYTHON, waits=True),
     ),
 )
-"""Whatever is left out, because it is not installed, is named."""
+"""Alternatives that are not installed are left out and named."""
 
 
 def answered(bench: Bench) -> tuple[list[Figure], list[str]]:

@@ -21,7 +21,7 @@ SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn,
     (SELECT count(*) FROM events)
 """
 REST = 2.0
-"""Seconds until all processes have reported what they did: PostgreSQL's own counts come late by up to one."""
+"""Seconds until all processes have reported their figures: PostgreSQL's counters are up to one second late."""
 
 
 @click.command()

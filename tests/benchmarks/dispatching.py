@@ -29,7 +29,7 @@ MANY = 10_000
 EVENTS = 2_000
 """Events of one turn, spread over all handlers."""
 TURNS = 31
-"""How often the two are timed, one after the other."""
+"""How often the two are timed, in turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

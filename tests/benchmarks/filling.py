@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 PARKED_EACH: Final = 2_000
 DEAD_EACH: Final = 1_000
 UNKNOWN_EACH: Final = 10_000
-"""One of so many events is parked, one of so many deliveries dead, and *unknown*; all others have succeeded."""
+"""One event in this many is parked, one delivery dead, and one *unknown*; all others have succeeded."""
 
 _SERIES: Final = """(
     WITH RECURSIVE series(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM series WHERE n < {events}) SELECT n FROM series
@@ -58,10 +58,10 @@ FROM {_SERIES} WHERE NOT {_PARKED}
 """,
     "INSERT INTO counters (name, process, value) VALUES ('accepted', 'before', {events})",
 )
-"""Such events, their deliveries and attempts, and that they were accepted; `{events}` says how many."""
+"""These events, their deliveries and attempts, and the count of accepted events; `{events}` is their number."""
 
 BUSINESS_KEY: Final = "HT-{}"
-"""The business key of the event of a number."""
+"""The business key of an event by its number."""
 
 
 def event_id(number: int) -> str:

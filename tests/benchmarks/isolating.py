@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from flowhooks.model.handler import Handler
 
 TURNS = 3_000
-"""Deliveries of one case: each is run in a thread and in a process, one after the other."""
+"""Deliveries of one case: each is run in a thread and in a process in turn."""
 AT_ONCE = 8
 FIRST = 50
-"""Of which the first are not counted: each process has to be made once."""
+"""The number of first deliveries that are not counted, because each process must be started once."""
 
 
 def isolation(bench: Bench) -> tuple[list[Figure], list[str]]:

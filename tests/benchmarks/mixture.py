@@ -27,9 +27,9 @@ KINDS: Final[Mapping[str, tuple[int, frozenset[int]]]] = {
     "not valid for the schema": (2, frozenset({422})),
     "of no kind that there is": (1, frozenset({404})),
 }
-"""Kinds of callbacks: how many of a hundred are so, and the statuses with which they may be answered."""
+"""Kinds of callbacks: the percentage of each, and the permitted statuses of its responses."""
 NEW: Final = frozenset({"good", "slow", "fails once", "fails for good", "for nobody"})
-"""Kinds that are a new event each time."""
+"""Kinds that are always a new event."""
 PLUGIN: Final = '''"""Handlers as they are: quick ones, slow ones, and ones that fail."""
 
 import time
@@ -71,8 +71,8 @@ CONFIG: Final = """plugins_allow = ["mixture"]
 [handlers."mixture:once"]
 circuit_breaker_failures = 0
 """
-"""Settings for it. Of what fails once, dozens fail in a row when many come within the time to the first retry. A
-handler that is held for that stays so, as what it is tried with is new and fails, too; and all for it piles up."""
+"""Settings for the mixture without circuit breakers. Dozens of callbacks fail once in a row when many arrive before
+the first retry. An open circuit would stay open, because its trials are new callbacks that fail too."""
 PATIENCE: Final = 60.0
 MOST_TRIES: Final = 50
 LONGEST_PAUSE: Final = 1.0

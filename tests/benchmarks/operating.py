@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from servers import Server, Site
 
 LOOKS = 30
-"""How often each page is asked for, after once that does not count."""
+"""The number of counted requests for each page, after one that does not count."""
 DEAD = 10_000
 """Deliveries that are replayed."""
 RELOAD_EVERY = 1.0
-"""Seconds between two looks at the page that is open while callbacks come."""
+"""Seconds between two requests for the open page while callbacks arrive."""
 WARM_UP = 1.0
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).with_name("peer")
 REQUIREMENTS = HERE / "requirements.txt"
 ENVIRONMENT = Path(sys.prefix) / "peer"
-"""Kept from one session to the next, and removed with the environment that it lies in."""
+"""Kept from one session to the next, and removed with the environment that contains it."""
 INSTALL = "redis-server is not installed: apt-get install redis-server (Debian, Ubuntu) or brew install redis (macOS)"
 INSTALL_WEBHOOK = "webhook is not installed: apt-get install webhook (Debian, Ubuntu) or brew install webhook (macOS)"
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
@@ -33,7 +33,7 @@ WORKERS = 2
 """Processes that run tasks or jobs: one for each core, which is Celery's default."""
 SHELL = "#!/bin/sh\nprintf . >> {file}\n"
 PYTHON = f'#!{sys.executable} -I\nwith open("{{file}}", "a") as runs:\n    runs.write(".")\n'
-"""Commands that do nothing but be counted."""
+"""Commands that only count their runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cluster import Shared
 
 SECONDS = 4.0
-"""Of each load, at most."""
+"""The maximum duration of each load."""
 SIZES = """
 SELECT relname, pg_relation_size(oid), relkind FROM pg_class
 WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'i') AND relname ~ '^(events|deliveries|attempts)'

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 WARM_UP = 1.0
 PATIENCE = 120.0
-"""Seconds that deliveries get to finish, which belong to the callbacks that were answered."""
+"""Seconds in which deliveries of the answered callbacks may finish."""
 KINDS = {
     "bare": "the bare app",
     "waits": "flowhooks, deliveries wait",
@@ -44,7 +44,7 @@ HTTP = "HTTP threads"
 OURS = {"Thread": LOOP, "listen": HTTP, "ledger-writer": "the writer", "runner": "the runner's threads"}
 """The names of flowhooks' threads, and their roles."""
 THEIRS = {"MainThread": LOOP, "waitress": HTTP}
-"""The bare app's."""
+"""The names of the bare app's threads, and their roles."""
 OTHERS = "other threads"
 REST = "wake-ups and waits (locks, GIL)"
 PART = "(<!-- measured: {name} -->\n).*?(<!-- end -->)"

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 SAMPLES = 120
 FIRST = 20
-"""Of them are not counted: connections and prepared statements are made."""
+"""The number of first callbacks that are not counted, because they open connections and prepare statements."""
 PAUSE = (0.02, 0.12)
-"""Seconds between an answer and the next callback, drawn by chance, so that no look of the runner keeps its step."""
+"""Seconds between a response and the next callback, at random, so that no poll of the runner coincides."""
 BODY = {"callBackProcessClass": "com.cnooc.test.CallbackHandler", "businessKey": "HT-2026-0042"}
 
 

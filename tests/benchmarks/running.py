@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from bench import Bench
 
 CELERY = 630.0
-"""Tasks per second that a Celery worker on Redis ran on a machine of this kind (two cores). A quoted figure: it is
-not measured again here, since neither is a dependency."""
+"""Tasks per second of a Celery worker on Redis on a machine of this kind (two cores). The figure is quoted and not
+measured here, because neither is a dependency."""
 PER_SECOND = 5_000
-"""Deliveries laid up for each second that is to be measured."""
+"""Deliveries stored for each second of the measurement."""
 STARTS = 10
 PATIENCE = 1800.0
-"""Seconds that the deliveries get to finish."""
+"""Seconds in which the deliveries may finish."""
 
 
 def deliveries(bench: Bench) -> tuple[list[Figure], list[str]]:

@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 THREADS = 16
 """HTTP threads of both servers, and threads of flowhooks' runner, unless a row says otherwise: its own defaults."""
 START = 60.0
-"""Seconds that a server gets to become ready."""
+"""Seconds until a server must be ready."""
 UNFINISHED = (
     "SELECT (SELECT count(*) FROM deliveries WHERE due_at IS NOT NULL AND order_position <= 0 AND state = 'waiting')"
     " + (SELECT count(*) FROM deliveries WHERE state IN ('running', 'dead', 'unknown') AND state = 'running')"
 )
-"""How many unordered deliveries wait or run; worded so that each half is answered from a partial index, because
-reading a million finished ones repeatedly would slow down the measured server."""
+"""The number of waiting or running unordered deliveries. Each half uses a partial index, because reading a million
+finished ones repeatedly would slow down the measured server."""
 STOP = 60.0
-"""Seconds that a server gets to stop before it is killed."""
+"""Seconds until a stopping server is killed."""
 
 PLUGIN = '''"""{count} handlers that do nothing."""
 

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from servers import Server
 
 WARM_UP = 1.0
-"""Seconds of the same load before each one that counts."""
+"""Seconds of the same load before each measured load."""
 SECONDS = 5.0
-"""Of each load that counts, at most: there are many of them."""
+"""The maximum duration of each measured load, because there are many."""
 LAY_UP = 4.0
-"""Seconds of callbacks whose deliveries, or tasks, are then run."""
+"""Seconds of callbacks whose deliveries or tasks are run afterwards."""
 PATIENCE = 120.0
-"""Seconds that what was laid up gets to be done."""
+"""Seconds in which the stored work must be done."""
 WORKERS = 2
 
 

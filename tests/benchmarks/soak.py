@@ -37,17 +37,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 SAMPLES: Final = 200
-"""How often a look is taken, evenly over the callbacks: twenty for each tenth of them."""
+"""The number of samples, evenly over the callbacks: twenty for each tenth."""
 WARM: Final = 50_000
-"""Callbacks after which all has filled that may."""
+"""The number of callbacks after which all caches are full."""
 OPERATES: Final = 20
-"""How often operators replay what is dead and purge what is old and done."""
+"""How often operators replay dead deliveries and purge old finished events."""
 OLD: Final = 5.0
-"""Seconds after which something is old."""
+"""The age in seconds of old events."""
 MOST_WAL: Final = 64.0
 """MiB of the write-ahead log, above which flowhooks itself warns."""
 MOST_HANDLES: Final = 8
-"""File handles more than in the early tenth: readers of the ledger are opened as they are needed, and kept."""
+"""Permitted file handles above the early tenth: readers of the ledger are opened on demand and kept."""
 MOST_THREADS: Final = 4
 SETTLES_WITHIN: Final = 600.0
 FLOWHOOKS: Final = str(Path(sys.executable).with_name("flowhooks"))

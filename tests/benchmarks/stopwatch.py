@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _NUMBER = re.compile(r"-?\d+( .*)?$")
-"""The pattern that unites the names of threads with the same role."""
+"""The pattern that joins the names of threads with the same role."""
 
 BOTH = {
     "waitress": (
@@ -86,7 +86,7 @@ FLOWHOOKS = BOTH | {
     "loading the event": ("flowhooks.ledger.new_event:NewEvent.load",),
     "hook and handler": ("flowhooks.plugins.plugins:Plugins.run_handler",),
 }
-"""The functions of each station, as `module:path`. A test imports them all: none goes missing unseen."""
+"""The functions of each station, as `module:path`. A test imports all of them, so that a missing one is noticed."""
 
 
 class Stopwatches:

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from servers import Server
 
 FEW = 10_000
-"""Callbacks after which memory is looked at first."""
+"""The number of callbacks before the first measurement of memory."""
 QUIET = 5.0
-"""Seconds between the last delivery and a look at the memory."""
+"""Seconds between the last delivery and a measurement of memory."""
 PATIENCE = 3600.0
-"""Seconds that deliveries get to finish."""
+"""Seconds in which deliveries may finish."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

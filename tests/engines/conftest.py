@@ -27,16 +27,16 @@ from support.ports import free_port
 
 PROJECTS = Path(__file__).parents[1] / "data/engines"
 PATIENCE = 60.0
-"""Seconds for which something that must happen is waited for: an engine makes its tables while others use the cores."""
+"""Timeout of waits in seconds: an engine creates its tables while other processes use the cores."""
 BUILDS = 400.0
-"""Seconds that Maven gets, the first time with all that it downloads."""
+"""Timeout of Maven in seconds, including the first downloads."""
 CANNOT_BE_HAD = re.compile(
     r"Could not (?:resolve|transfer|find)|could not be resolved|Failed to (?:read artifact|collect dep)|"
     r"Failure to transfer|Unknown host|Non-resolvable"
 )
-"""How Maven says that something it needs is not there, which is no fault of the code that it was to build."""
+"""Maven's messages about missing requirements, which are no fault of the compiled code."""
 JAVA = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m"]
-"""For a short life: nothing is compiled at length, and no thread collects beside the others."""
+"""Options for a short life: no long compilation, and no parallel garbage collection."""
 
 
 class Answer(NamedTuple):

@@ -102,7 +102,7 @@ CONCLUSIONS = [
     (False, "false"),
     ({"date": 0}, None),
 ]
-"""A variable `conclusion`, and the conclusion that is sent."""
+"""A variable `conclusion`, and the conclusion that is sent for it."""
 
 
 def test_a_variable_is_the_conclusion(pair):
@@ -168,7 +168,7 @@ WAYS = {
     "activiti": {"approved": "yes", "rejected": "yes", "fraud": "no", "stopped": "no", "cancelled": "no"},
     "camunda-7": {"approved": "yes", "rejected": "yes", "fraud": "yes", "stopped": "yes", "cancelled": "no"},
 }
-"""Which ends of `expense_approval` call back: an error end event is *fraud*, a terminate end event is *stopped*."""
+"""The ends of `expense_approval` that call back: an error end event is *fraud*, a terminate end event is *stopped*."""
 
 
 def test_which_ways_to_end_call_back(pair):

@@ -56,7 +56,7 @@ ROUTES = {
     "java": {"by_class", "by_key"},
     "python": {"by_key"},
 }
-"""Which handlers take each engine's payload as it is."""
+"""The handlers that match each engine's unchanged payload."""
 fresh = (f"instance-{number}" for number in itertools.count(1))
 
 

@@ -17,7 +17,7 @@ PACKAGE = Path(flowhooks.__file__).parent
 ROOT = Path(__file__).parents[2]
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 MAX_LINES = 500
-"""A longer file holds more than one idea."""
+"""A longer file has more than one purpose."""
 CATALOGUES = {"web/admin/console/texts.py"}
 
 

@@ -28,7 +28,7 @@ PURGED = st.sampled_from([None, None, "succeeded", "closed", "dismissed", "dead"
 HELD = st.sampled_from([["p:again"], ["p:*"], ["*"], ["*"], ["q:late", "p:once", "r:large"], ["nobody:*"]])
 ONLY = st.sampled_from(["", "", "r:books", "r:large", "r:watch", "p:again", "q:every"])
 RESTS = 6
-"""Minimum of steps between two crashes: each costs as much as many steps."""
+"""The minimum number of steps between two crashes, because each takes as long as many steps."""
 SECONDS = st.sampled_from([1, 10, 60, 3600, 86_400, 200 * 86_400])
 
 

@@ -24,7 +24,7 @@ class Retries(NamedTuple):
 
 
 UNASKED: Final = Retries(8, (5, 300, 1800, 7200, 18000, 36000, 36000))
-"""The retry options for a handler without any, if an attempt is to be made again."""
+"""The retry options of a handler without `retry=`, if an attempt must be repeated."""
 
 
 class Conditions(NamedTuple):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from model.real import Real
 
 LOOK_CLOSER_EVERY = 8
-"""Steps between looks that cost more than a step; there is one at the end, too."""
+"""Steps between expensive checks; there is one at the end, too."""
 PICKS = st.integers(0, 11)
 WHICH = st.integers(0, 1)
 KEYS = st.sampled_from(["leave", "trip", "late", "loan", "loan", "loan", "nobody", IGNORED, ""])
@@ -49,7 +49,7 @@ def _body(key: str, number: int, details: dict[str, Any]) -> dict[str, Any]:
 
 CALLS = st.tuples(IDENTITIES, st.builds(_body, KEYS, st.sampled_from([1, 1, 2]), DETAILS))
 LOADED = st.builds(handlers_of, st.sampled_from(["pqr", "r", "pr", "pqr", "p", "qr", "q", ""]), st.integers(0, 3))
-"""The handlers of some plugins, in one of the releases of `r`."""
+"""The handlers of some plugins in one of the releases of `r`."""
 
 
 class Hand(NamedTuple):

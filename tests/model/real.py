@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from model.listeners import Conditions
 
 HEARTBEAT_TIMEOUT = 3600.0
-"""Seconds of silence after which a process counts as dead: none is silent for so long unless a step says so."""
+"""Seconds without a heartbeat after which a process expires: only a step makes a process silent for so long."""
 SOON = 60.0
-"""Seconds that a step gets on a busy machine."""
+"""Timeout of a step in seconds, for a busy machine."""
 
 
 class ByHand(EmbeddedRunner):

@@ -20,9 +20,7 @@ STEPS = 40
 SHORT = {"sqlite": 30, "postgresql": 10}
 """Examples of `make test`: the same ones each time."""
 LONG = int(os.environ.get("FLOWHOOKS_MODEL_EXAMPLES", "2000"))
-"""Examples of `make test-long` on each database: others each time."""
-SEED = os.environ.get("FLOWHOOKS_MODEL_SEED", "")
-"""The seed of every test here; empty: 1 for the tests of `make test`, and another one each time for the long test."""
+"""Examples of `make test-long` on each database, different ones each time."""
 HOWEVER_BUSY = settings(
     deadline=None,
     stateful_step_count=STEPS,

@@ -38,16 +38,16 @@ if TYPE_CHECKING:
     from flowhooks.testing import ManualClock
 
 PATIENCE = 20.0
-"""Seconds for which a caller waits for its answer, and a write for the database."""
+"""Timeout in seconds of a caller's wait, and of a write to the database."""
 
 STANDSTILL = "timestamptz '3000-01-01'"
-"""The time at which PostgreSQL's clock stands still for jobs that are for later: they are stored as due after it."""
+"""The fixed time of PostgreSQL's clock for later jobs, which are stored as due after it."""
 
 SUMS: Final = re.compile(
     r"were accepted, but|of its recorded route|an unknown state|but has no deliveries|as many attempts as it counts"
     r"|agree with its last attempt|runs at the same time as another"
 )
-"""Trouble in a ledger that a manual change by a test does not excuse."""
+"""Faults of a ledger that a manual change by a test does not excuse."""
 
 
 def plugin(*handlers: Handler, **hooks: Callable[..., Any]) -> SimpleNamespace:

@@ -19,7 +19,7 @@ FENCE = re.compile(
     r"^(?P<indent> *)(?P<fence>`{3,})(?P<language>\w*)[^\n`]*\n(?P<text>.*?)^ *(?P=fence) *$", re.MULTILINE | re.DOTALL
 )
 NAMED = re.compile(r"`([\w./-]+\.\w+)`[^`]*[:\uff1a]$")
-"""A sentence that says which file the code after it is; in Chinese it ends with a full-width colon."""
+"""A sentence that names the file of the next code block; in Chinese it ends with a full-width colon."""
 
 
 def name_of(path):

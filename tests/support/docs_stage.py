@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from support.code_blocks import Block
 
 PATIENCE = 60.0
-"""Seconds for which a command may run, on machines that are busy."""
+"""Timeout of a command in seconds, for busy machines."""
 HANDLERS = {
     "leave": """\
 from flowhooks import handler, hookimpl
@@ -60,7 +60,7 @@ def handlers():
     return [archive_contract, announce_contract]
 """,
 }
-"""The plugins of a stage: handlers for what the pages name."""
+"""The plugins of a stage: handlers that the pages name."""
 HERE = {
     "/etc/flowhooks.toml": "{folder}/flowhooks.toml",
     "/var/lib/flowhooks/": "{folder}/",
@@ -69,9 +69,14 @@ HERE = {
     ".venv/bin/": "",
     "contracts:": "agreements:",  # an installed plugin has this name in the environment of these tests
 }
-"""Places and names on a reader's machine, and what they are here."""
-FLOWHOOKS = """\
-if words[3:4] == ["send"] and "--to" not in words:
+"""Places and names on a reader's machine, and their replacements here."""
+FLOWHOOKS = '''\
+#!{python}
+"""flowhooks, with the addresses of this stage; `serve` stops by itself once it serves."""
+import os, signal, sqlite3, subprocess, sys
+words = sys.argv[1:]
+real = [{python!r}, "-m", "flowhooks"]
+if words[:1] == ["send"] and "--to" not in words:
     words += ["--to", os.environ["STAGE_CALL_BACKS"]]
 if "DELIVERY_ID" in words:
     import sqlite3

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 SECTOR: Final = 512
 """Bytes that a disk writes as a whole or not at all; larger writes may be torn between them."""
 WAYS: Final = ("none", "some", "torn", "all")
-"""The fate of writes that were not synced: none of them is there; each or not, so that a later one may be there
-without an earlier one; all up to one, of which some sectors are there; all."""
+"""The fate of writes that were not synced: none is kept; each is kept or not, so that a later one may exist without
+an earlier one; all up to one, of which some sectors are kept; all are kept."""
 
 
 class Op(NamedTuple):

@@ -10,7 +10,7 @@ import time
 
 COMMIT = b"COMMIT\0"
 RESET = struct.pack("ii", 1, 0)
-"""To close a socket with this for its lingering is to reset its connection."""
+"""The linger option with which closing a socket resets its connection."""
 
 
 class _Line:

@@ -14,7 +14,7 @@ from typing import Any, Final
 ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = ROOT / "mutants"
 FOUND: Final = frozenset({"killed", "timeout", "segfault", "check was interrupted by user"})
-"""The names that mutmut has for a test that fails, never ends, is ended by a signal, or cannot be collected."""
+"""mutmut's names for a test that fails, hangs, is ended by a signal, or cannot be collected."""
 MODULES: Final = {
     "retry": ("unit/model/test_retry.py",),
     "delivery": ("unit/model/test_delivery.py",),
@@ -36,7 +36,7 @@ MODULES: Final = {
     "intake": ("unit/intake/test_accept.py",),
     "dispatcher": ("unit/execution/test_dispatcher.py",),
 }
-"""The modules, and the tests that say what each of them promises; files of `tests/`, so that each runs for seconds."""
+"""The modules, and the tests of each; files of `tests/`, so that each runs for seconds."""
 FILES: Final = {
     "retry": "model/retry.py",
     "delivery": "model/delivery.py",

@@ -7,8 +7,8 @@ import socket
 from contextlib import suppress
 
 FIRST, LAST = 20_000, 30_000
-"""Below the ports that the system gives to connections and to sockets that ask for any: nothing else takes one of these
-between the choice and the start, or while the server is away."""
+"""Below the ports that the system assigns, so that no other program takes one between the choice and the start, or
+while the server is down."""
 
 
 def free_port() -> int:

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 DSN = "FLOWHOOKS_TEST_PG_DSN"
 NOBODY = "nobody"
-"""PostgreSQL refuses to run as root; so where the tests do, the server runs as this user."""
+"""The user of the server if the tests run as root, because PostgreSQL refuses to run as root."""
 QUICK = "-c fsync=off -c full_page_writes=off -c max_connections=200 -c shared_buffers=32MB"
-"""Settings that make a temporary server quick; tests of power loss and crashes start their own without."""
+"""Settings that make a temporary server fast; tests of power loss and crashes start their own server without them."""
 STARTS = 60.0
-"""Seconds that a server gets to start."""
+"""Timeout of a server's start in seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,14 @@ from datetime import datetime
 from typing import NamedTuple
 
 ERROR = ["success", "message", "errorInfo", "timestamp", "status", "error", "path"]
-"""The members of an error, and there are no others."""
+"""The members of an error, and no others."""
 OURS = re.compile(rb"Traceback|File \"|\.py\b|site-packages|sqlalchemy|sqlite|SELECT |INSERT |UPDATE ", re.IGNORECASE)
-"""Texts that no answer may show: tracebacks, files and SQL of ours."""
+"""Texts that no response may show: tracebacks, files and SQL."""
 HEAD = re.compile(rb"HTTP/1\.[01] (\d{3}) ([A-Za-z ]+)\r\n((?:[A-Za-z-]+: [\t -~]*\r\n)*)\r\n")
-"""The head of an answer: nothing in it but one status line and fields without controls."""
+"""The head of a response: only one status line and fields without controls."""
 
 BODILESS = re.compile(rb"HEAD [!-~]+ HTTP/1\.[01]\r\n")
-"""Requests whose answers have no bodies. A line that is not understood as a whole is none of them."""
+"""Requests whose responses have no bodies. A line that is not parsed completely is no such request."""
 
 
 class Answer(NamedTuple):

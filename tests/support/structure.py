@@ -23,7 +23,7 @@ VAGUE_NAMES: Final = frozenset({"one", "told", "several", "wanted", "said"})
 """Pronouns and participles that do not say what a variable holds."""
 SHORT_LINES: Final = 40
 LONG_LINES: Final = 500
-"""Files with fewer lines, and with more, are counted."""
+"""Files with fewer lines and files with more lines are counted."""
 
 REQUIRED: Final = {
     "import cycles, inside packages too": 0,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 WAIT_TIMEOUT = 60.0
 """Seconds until a wait fails: longer than a busy machine needs, because a wait ends as soon as its condition holds."""
 POLL_INTERVAL = 0.005
-"""Seconds between two looks at a condition."""
+"""Seconds between two checks of a condition."""
 
 T = TypeVar("T")
 

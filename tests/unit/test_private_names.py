@@ -66,7 +66,7 @@ PRIVATE_NAMES = {
 """The names, by the library and by the class or module that has them. Besides what Python marks as private by an
 underscore, these are names that the library does not document: of waitress, psycopg and procrastinate."""
 UNDOCUMENTED = ("waitress", "psycopg")
-"""Libraries of whose classes every name counts that a subclass overrides or uses."""
+"""Libraries of whose classes all names count that a subclass overrides or uses."""
 OTHERS = {"_asdict", "_fields", "_make", "_replace"}
 """Public names with an underscore: of named tuples."""
 

@@ -31,7 +31,7 @@ PROMISED = {
     "handler",
     "hookimpl",
 }
-"""Taking one away breaks plugins; adding one is a promise. Both are to be meant."""
+"""Removing a name breaks plugins, and adding one is a promise. Both need a decision."""
 FENCED = re.compile(r"```(?:py|python)\n(.*?)```", re.DOTALL)
 
 

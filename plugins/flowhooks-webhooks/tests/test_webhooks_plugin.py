@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
 OTHER_SECRET = "whsec_" + base64.b64encode(b"o" * 32).decode()
 HANGS = 0
-"""An answer that never comes."""
+"""A response that never arrives."""
 CLOSES = 1
-"""A connection that is closed without an answer."""
+"""A connection that is closed without a response."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ FIELDS = {
     "processDefinitionKey": str,
     "processDefinitionVersion": int,
 }
-"""The permitted body: the same as in `schemas/call-back/complete.schema.json`."""
+"""The permitted body, equal to `schemas/call-back/complete.schema.json`."""
 
 app = Flask(__name__)
 queue = Queue(connection=Redis.from_url(os.environ["BROKER"]))

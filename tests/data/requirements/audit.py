@@ -10,7 +10,7 @@ from typing import Final
 HERE: Final = Path(__file__).parent
 UNREACHED: Final = ("ConnectionError", "Failed to establish a new connection", "Max retries exceeded", "service error")
 PASSED_OVER: Final = "could not be audited"
-"""The tool's text about a package on which the service has nothing; it calls that no failure."""
+"""The tool's text about a package that the service does not know, which the tool treats as no failure."""
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ from typing import Any, Final
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[2]
 OLDEST, NEWEST = "3.11", "3.14"
-"""The Pythons between which everything is locked."""
+"""The oldest and the newest Python for which everything is locked."""
 MACHINES: Final = ("x86_64", "aarch64")
 """Machines for which each package needs a wheel, so that nothing is built while it is installed."""
 APART: Final = "upkeep"

@@ -76,7 +76,7 @@ class Server:
     """
 
     OWN = frozenset({"leave", "dead", "parked", "hostile", "twice", "killed", "resolved"})
-    """The flow instances of the events that the one for all tests begins with."""
+    """The flow instances of the events that the shared server starts with."""
 
     def __init__(self, folder, database):
         self.folder = folder
@@ -120,7 +120,7 @@ def environment(more):
 
 
 HOSTILE = "a\x1b[31m\x07b\nc\u202ed[red]e[/red]\x9b\x7f:smile:"
-"""A value that would colour, ring, break the line, turn it round and be marked up, if anybody let it."""
+"""A value with colours, bells, line breaks, direction marks and markup."""
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import pytest
 from flowhooks.cli import output
 
 CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Whatever a terminal would obey, but for the line ends that we print."""
+"""All control characters except the printed line ends."""
 
 
 @pytest.mark.parametrize(

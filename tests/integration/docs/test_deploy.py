@@ -27,7 +27,7 @@ DEPLOY = DOCS / "deploy"
 UNITS = ["flowhooks.service", "flowhooks-worker.service"]
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yml").read_text("utf-8"))
 ENDS_WITHIN = Settings().shutdown.timeout + ANSWER_TIMEOUT + 3 * STOP_TIMEOUT + EXIT_TIMEOUT
-"""Seconds that an orderly end may take."""
+"""The maximum seconds of a graceful shutdown."""
 
 
 def unit(name):

@@ -42,7 +42,7 @@ EXAMPLES = {
     *("leave.py", "rooms.py", "archive.py", "handlers/leave.py", "src/acme_leave/__init__.py"),
     "src/flowhooks_expenses/__init__.py",
 }
-"""Python files that the pages make up."""
+"""Python files that only exist in examples of the pages."""
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 
 

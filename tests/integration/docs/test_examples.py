@@ -17,7 +17,7 @@ from support.docs_stage import Stage, commands
 RUN = {"python", "sh", "bash", "console"}
 """Languages whose blocks are run."""
 READ = {"json", "toml", "http", "text"}
-"""Languages whose blocks `test_docs.py` reads, or that show what is printed."""
+"""Languages whose blocks `test_docs.py` reads, or that show output."""
 
 COMPARED = {
     "java": "tests/engines/test_payloads.py",
@@ -71,28 +71,28 @@ NOT_RUN = {
     ("docs/how-to/run-it.md", "systemctl"): "it needs systemd as the first process; `test_deploy.py` checks the units",
     ("docs/how-to/run-it.md", "podman"): "it needs podman; `test_container.py` runs what it would run",
 }
-"""The blocks and commands that are not run, and why: by the page (`*` is any), and by their first words."""
+"""The blocks and commands that are not run, with the reason: by page (`*` is any) and by their first words."""
 
 ELSEWHERE: dict[str, str] = {
     "docs/tutorial.md": "tests/acceptance/test_tutorial.py",
     "docs/tutorial.zh-CN.md": "tests/acceptance/test_tutorial.py",
 }
-"""Pages that a test of their own goes through from top to bottom, and its file."""
+"""Pages that another test runs from top to bottom, and its file."""
 
 FILES = {
     "docs/how-to/write-a-plugin.md": {"acme_leave.py": "PAYROLL = "},
 }
-"""Modules that a page's other examples import: the block that has these words in it. (A block is also a file where the
+"""Modules that a page's other examples import: the block with these words. (A block is also a file if the
 paragraph before it ends with that file's name and a colon.)"""
 
 PLUGINS = {"docs/how-to/add-a-kind-of-call-back.md": ("suspend", "hold_contract")}
-"""Pages whose own plugin the server of their commands has: its name, and what its block has in it."""
+"""Pages whose own plugin is on the server of their commands: its name, and words of its block."""
 
 EXITS = {
     ("docs/how-to/operate.md", "flowhooks routes --key travel_request"): 1,
     ("docs/how-to/operate.md", "flowhooks alerts acknowledge ALERT_ID"): 1,
 }
-"""Commands that are meant to exit with another code than 0."""
+"""Commands whose expected exit code is not 0."""
 
 
 def excuse(block, text):

@@ -33,14 +33,14 @@ ROWS = list(glossary_rows())
 CHINESE = {term.casefold(): chinese for term, chinese, _ in ROWS}
 STATES = {key.removeprefix("state."): labels for key, labels in TEXTS.items() if key.startswith("state.")}
 STATES_TO_LOOK_UP = ("circuit_open", "dead", "dismissed", "lost", "overdue", "parked", "paused", "retired", "unknown")
-"""States of deliveries, events, attempts and handlers that a reader of the console may not know."""
+"""States of deliveries, events, attempts and handlers that a reader of the console may have to look up."""
 
 OTHER_MEANINGS = {
     "live.pause": "pauses the refreshing of a page, not a handler",
     "alerts.over": "an alert whose cause has gone, not a delivery",
     "nav.rejected_requests": "short for rejected requests, not an outcome",
 }
-"""Texts of the console that look like a term and are none, and why."""
+"""Texts of the console that look like a term and are none, with the reason."""
 
 
 def repeated(words):

@@ -16,7 +16,7 @@ DOCS = Path(__file__).resolve().parents[3] / "docs"
 RULES = DOCS / "deploy/flowhooks.rules.yml"
 DASHBOARD = DOCS / "deploy/flowhooks.dashboard.json"
 OF_PROMETHEUS = {"job", "instance", "le"}
-"""Labels that are there without being ours."""
+"""Labels that Prometheus adds."""
 
 
 @pytest.fixture(scope="module")

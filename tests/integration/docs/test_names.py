@@ -28,14 +28,14 @@ from support.fork_server import FLOWHOOKS, run
 
 FILE = ROOT / "tests/integration/docs/test_names.py"
 CURRENT = [page for page in PAGES if page != ROOT / "CHANGELOG.md"]
-"""The pages that describe what there is now."""
+"""The pages that describe the present version."""
 TOP_LEVEL = {name for name, _ in iter_settings(Settings) if "." not in name}
 SECTIONS = {name.partition(".")[0] for name, _ in iter_settings(Settings)} - TOP_LEVEL
 OF_OTHERS = {
     *("acks_late", "autovacuum_vacuum_cost_limit", "max_wal_size", "pg_restore", "search_path", "job_name"),
     *("flowhooks_outbox", "record_flow"),
 }
-"""Names in pages that are those of other programs, or that an example makes up."""
+"""Names in pages that belong to other programs or to an example."""
 
 
 def pages_with(pattern):
@@ -208,7 +208,7 @@ OPERATIONS = {
     "alerts acknowledge": "acknowledge",
     "db purge": "purge",
 }
-"""Commands that print what an operation answers, and which server did it."""
+"""Commands that print the response of an operation, and the server that executed it."""
 
 
 @pytest.mark.parametrize("command", OPERATIONS)
@@ -302,7 +302,7 @@ ALSO_WORDS = (
     *("not_run", "printed", "replacing", "replaced", "recovered", "serving", "working", "supervising", "stopping"),
     *("stopped", "drained", "purged", "crashed", "retiring", "logged_in"),
 )
-"""Old log events that are ordinary words, too: they are old names only where something is logged or looked for."""
+"""Old log events that are ordinary words, too: they count as old names only in logging calls and searches."""
 OLD = re.compile(
     rf"(?:(?<![A-Za-z0-9])|(?<=\\n))(?:{'|'.join(OLD_SETTINGS)})(?![A-Za-z0-9_])"
     rf"|(?<![A-Za-z0-9_])(?:{'|'.join([*OLD_METRICS, *OLD_WORDS])})(?![A-Za-z0-9_])"

@@ -19,7 +19,7 @@ TOPICS = {
     "contributing": ("CONTRIBUTING.md",),
     "troubleshooting": ("docs/how-to/troubleshooting.md",),
 }
-"""The pages of each topic; each of them has to be near."""
+"""The pages of each topic, all of which must be near."""
 HOMES = [DOCS / "README.md", ROOT / "README.md", DOCS / "README.zh-CN.md", ROOT / "README.zh-CN.md"]
 
 

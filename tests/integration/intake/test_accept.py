@@ -18,7 +18,7 @@ pytestmark = pytest.mark.runners
 
 
 LONG = 3600.0
-"""Seconds to wait for an answer that are never over: a test in which they are waited for fails by its time-out."""
+"""A wait in seconds that no test outlasts: a test that waits for its end fails by timeout."""
 
 
 class Gate:

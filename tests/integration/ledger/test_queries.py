@@ -18,7 +18,7 @@ PARTIAL = (
     "events_parked",
     "events_parked_backlog",
 )
-"""Indexes of a part of a table, which may be gone through whole."""
+"""Partial indexes, which may be scanned completely."""
 
 
 def ids(found):

@@ -20,7 +20,7 @@ from support.waiting import WAIT_TIMEOUT
 pytestmark = pytest.mark.runners
 
 LONG = 1800.0
-"""Seconds to wait for an answer that are never over: a test in which they are waited for fails by its time-out."""
+"""A wait in seconds that no test outlasts: a test that waits for its end fails by timeout."""
 
 
 def nothing(event):

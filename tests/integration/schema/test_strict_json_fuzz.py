@@ -59,7 +59,7 @@ REFUSALS = (
     *("body_bom", "body_not_utf8", "body_too_deep", "body_not_json", "body_not_object", "duplicate_member"),
     *("string_nul", "string_surrogate", "number_too_long", "number_not_finite", "number_constant"),
 )
-"""Why bodies are refused, but that there is none."""
+"""The reasons of refusals, except for a missing body."""
 
 
 class Writer:

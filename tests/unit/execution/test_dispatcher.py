@@ -21,7 +21,7 @@ from flowhooks.testing import ManualClock, make_event
 DONE = Outcome(kind=OutcomeKind.SUCCEEDED, value={"a": 1})
 FAILED = Outcome(kind=OutcomeKind.FAILED, error="ValueError: of\n  s3cret", traceback="at s3cret")
 TAKEN = timedelta(seconds=7)
-"""How long before its attempt an event was received."""
+"""The age of an event at its attempt."""
 
 
 QUEUED = ReadyDelivery("d", "p:h", 2)

@@ -26,7 +26,7 @@ from flowhooks.testing import ManualClock
 BODY = {"processDefinitionKey": "k", "businessKey": "b", "at": 1}
 CALL_BACK = Callback(source="hr", kind="complete", flow_instance_id="i", body=BODY, text='{"as": "sent"}', message="m1")
 LONG = 3600.0
-"""Seconds that nobody waits for in full."""
+"""A wait in seconds that no test waits for completely."""
 
 
 class Paper:

@@ -19,7 +19,7 @@ from flowhooks.model.conditions import (
 )
 
 ABSENT = object()
-"""The value of a member that is not there."""
+"""The value of an absent member."""
 
 
 def decide(expected, value, pointer="/x"):

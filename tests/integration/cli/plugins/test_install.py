@@ -55,7 +55,7 @@ def handlers():
     return [grant]
 """
 PIP = ("--", "--no-deps", "--no-index", "--no-build-isolation")
-"""Nothing is fetched: what a build needs is in the environment of these tests."""
+"""Options against downloads: build requirements are in the environment of these tests."""
 
 
 class Environment:

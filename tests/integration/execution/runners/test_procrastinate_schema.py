@@ -19,7 +19,7 @@ from flowhooks.execution.runners.procrastinate import ProcrastinateRunner
 from flowhooks.ledger.upgrade import upgrade
 
 MIGRATIONS = {file.stem: file.read_bytes() for file in sorted(Path(SchemaManager.get_migrations_path()).glob("*.sql"))}
-"""Those of the Procrastinate that is installed, which go back to the first version there was."""
+"""The migrations of the installed Procrastinate, back to its first version."""
 SHAPE = """
 SELECT 'column', table_name, column_name, data_type || coalesce(column_default, '') FROM information_schema.columns
 WHERE table_name ~ '^procrastinate_'

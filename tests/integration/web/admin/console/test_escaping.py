@@ -39,7 +39,7 @@ TOGETHER = {
     "long": ("long",),
 }
 TOGETHER = {name: " ".join(PAYLOADS[one] for one in several) for name, several in TOGETHER.items()}
-"""The payloads that are tried in one value: a page for each would take long, and shows no more."""
+"""The payloads that are tested in one value, because a page for each would take long and show no more."""
 FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 PAGES = ("/", "/live", "/events", "/handlers", "/parked", "/rejected-requests", "/alerts", "/audit")
 
@@ -223,7 +223,7 @@ EXPECTED = {
         "rect",
     ),
 }
-"""The elements that pages are made of."""
+"""The elements of the pages."""
 
 
 @pytest.mark.postgresql

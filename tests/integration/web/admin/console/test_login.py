@@ -26,7 +26,7 @@ pytestmark = pytest.mark.either
 PASSWORD = "correct horse battery staple"
 OTHER = "another long password"
 CHEAP = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHRzYWx0$3UPxMsu+d2YsnSd4VSAWb3eKQJgQTFaVJRm2bXFn4d8"
-"""A hash that is quickly compared with, and that no password here has."""
+"""A hash that is quick to compare, and that matches no password here."""
 HASHES = {}
 PAGES = (
     "/",

@@ -28,7 +28,7 @@ ASKED = {
     "acknowledge": {"alerts": ["x"]},
     **{name: {"handlers": ["p:x"]} for name in ("retire", "pause", "resume")},
 }
-"""The least that each operation takes; the others take nothing."""
+"""The required arguments of each operation; the others have none."""
 
 
 @pytest.fixture

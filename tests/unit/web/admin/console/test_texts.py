@@ -50,7 +50,7 @@ MADE = {
     "events.twice": {"earlier", "later"},
     "events.lately": set(RECENT_PERIODS),
 }
-"""The endings of keys that are put together."""
+"""The endings of composed keys."""
 PROBLEMS = ("nothing", "purged", "ledger", "newer", "ours")
 BY_KEY = {f"problem.{key}.{part}" for key in PROBLEMS for part in ("what", "then")}
 BY_KEY |= {"do.delivery", "do.alert"}

@@ -25,7 +25,7 @@ MESSAGES = [
         if type(value) is MessageTemplate
     ),
 ]
-"""Every message that an alert may have."""
+"""Every message of an alert."""
 WITH_REASONS = (routing_causes.UNDECIDED_EVENTS, routing_causes.UNDECIDED_DELIVERIES, routing_causes.CONCLUSION)
 
 
