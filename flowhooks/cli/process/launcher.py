@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from flowhooks.cli.process import serving
 from flowhooks.cli.process.context import ProcessContext
+from flowhooks.cli.process.core_dumps import disable_core_dumps
 from flowhooks.cli.process.inherited import InheritedSockets
 from flowhooks.cli.process.sd_notify import ServiceManager
 from flowhooks.cli.process.standard_files import reopen_closed_files
@@ -49,6 +50,7 @@ def run(
         return settings
 
     reopen_closed_files()
+    disable_core_dumps()
     service_manager = ServiceManager.from_environ(os.environ)
     inherited = InheritedSockets.from_environ(os.environ)
     if inherited is not None:
