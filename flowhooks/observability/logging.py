@@ -49,7 +49,7 @@ LIBRARY_LEVELS: Final[Mapping[str, int]] = {
 
 def configure(
     level: str,
-    format: Literal["json", "text"],  # noqa: A002 (the setting's own word)
+    format: Literal["auto", "json", "text"],  # noqa: A002 (the setting's own word)
     stream: TextIO | None = None,
     *,
     redact: Callable[[str], str] = str,
@@ -64,6 +64,7 @@ def configure(
         level: the least severe level that is logged, such as `"info"`.
         format: `"json"`: one object per line, with `time` (UTC), `level`, `logger`, `event`, the values of the record
             and, for an exception, its `traceback`; ASCII only if the stream is not UTF-8. `"text"`: for people.
+            `"auto"`: text if the stream is a terminal, otherwise JSON.
         stream: default: standard error.
         redact: masks secrets in a text, whichever library logs it; default: masks nothing.
         pid: the process id to add to each record; None: records have none, because no other process writes to the
@@ -78,7 +79,7 @@ def configure(
                 structlog.stdlib.PositionalArgumentsFormatter(),
                 _RecordFields(redact, pid),
                 _JsonLine(_JSON if _is_utf8(stream) else _ASCII_JSON)
-                if format == "json"
+                if format == "json" or (format == "auto" and not stream.isatty())
                 else _TextLine(colors=_wants_colors(stream)),
             ],
         )

@@ -221,8 +221,11 @@ class LogSettings:
     """Level and format of the log."""
 
     level: str = setting("info", types.one_of(*LOG_LEVELS), "Lowest severity that is logged.", live=True)
-    format: Literal["json", "text"] = setting(
-        "json", types.one_of("json", "text"), "One JSON object per line, or readable text.", live=True
+    format: Literal["auto", "json", "text"] = setting(
+        "auto",
+        types.one_of("auto", "json", "text"),
+        "One JSON object per line, or readable text. auto: text if standard error is a terminal, otherwise JSON.",
+        live=True,
     )
 
 

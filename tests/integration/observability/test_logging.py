@@ -203,6 +203,22 @@ def test_text(stream, configure):
     )
 
 
+@pytest.mark.parametrize(
+    ("form", "terminal", "is_json"),
+    [("auto", True, False), ("auto", False, True), ("json", True, True), ("text", False, False)],
+)
+def test_the_format_fits_the_stream(form, terminal, is_json, monkeypatch, configure):
+    """People at a terminal read text, programs read JSON, and the setting decides if it names one of them."""
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: terminal)
+    configure("info", form, stream)
+
+    structlog.get_logger("flowhooks.x").info("said", value=1)
+
+    assert stream.getvalue().startswith("{") is is_json
+    assert "said" in stream.getvalue()
+
+
 def test_colors(monkeypatch, configure):
     """Text is coloured for a terminal, unless NO_COLOR is set; the values' own escape sequences stay inert."""
 

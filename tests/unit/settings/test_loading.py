@@ -41,7 +41,7 @@ def test_defaults():
         (),
         (),
     )
-    assert (loaded.log.level, loaded.log.format, loaded.sources, loaded.plugins) == ("info", "json", {}, {})
+    assert (loaded.log.level, loaded.log.format, loaded.sources, loaded.plugins) == ("info", "auto", {}, {})
 
 
 def test_a_whole_file(written):
@@ -79,7 +79,7 @@ def test_a_whole_file(written):
         ("/sentAt", "/a~1b/0"),
         ("leave", "请假"),
     )
-    assert loaded.log == settings.LogSettings(level="debug", format="json")
+    assert loaded.log == settings.LogSettings(level="debug", format="auto")
     assert loaded.sources["erp"].token_sha256 == (HASH, OTHER)
     assert loaded.sources["erp"].allow == tuple(
         map(ip_network, ("10.0.0.0/8", "2001:db8::/32", "192.168.0.0/16", "192.0.2.7/32"))
