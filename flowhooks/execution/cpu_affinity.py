@@ -9,12 +9,47 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 # Moving a fast handler's thread to another core costs more than it gains: a fifth of the deliveries per second in
 # `make bench`.
 FAST_THRESHOLD_SECONDS: Final = 0.005
 """A handler whose last attempt took less stays on the pinned core."""
+
+
+def has_cpu_quota(membership: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> bool:
+    """Tell whether a control group limits the processor time of this process, as for a container with `cpus`.
+
+    Args:
+        membership: file with the control groups of this process.
+        root: folder where control groups are mounted. In a container it may be the group of the process itself.
+    """
+    with suppress(OSError, ValueError):
+        for line in membership.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:  # version 2
+                folder, limit_of = root, _quota
+            elif "cpu" in controllers.split(","):
+                folder, limit_of = root / controllers, _quota_v1
+            else:
+                continue
+            group = folder / path.lstrip("/")
+            if any(map(limit_of, (group, *(parent for parent in group.parents if parent.is_relative_to(folder))))):
+                return True
+    return False
+
+
+def _quota(group: Path) -> bool:
+    with suppress(OSError):
+        return not (group / "cpu.max").read_text().startswith("max")
+    return False
+
+
+def _quota_v1(group: Path) -> bool:
+    with suppress(OSError, ValueError):
+        return int((group / "cpu.cfs_quota_us").read_text()) > 0
+    return False
 
 
 def pin(number: int = 0) -> frozenset[int]:

@@ -15,7 +15,7 @@ import structlog
 from flowhooks import __version__
 from flowhooks.cli.process import malloc
 from flowhooks.errors import AddressInUse, SettingsError
-from flowhooks.execution.cpu_affinity import pin
+from flowhooks.execution.cpu_affinity import has_cpu_quota, pin
 from flowhooks.ledger import database
 from flowhooks.observability import open_files
 from flowhooks.settings import database_url
@@ -47,15 +47,18 @@ log = structlog.get_logger(__name__)
 def tune_process(settings: Settings, inherited: InheritedSockets | None = None) -> frozenset[int]:
     """Set the thread switch interval and the memory arenas, and pin the process to one core.
 
-    Several processes are spread over the available cores.
+    Several processes are spread over the available cores. A process with a quota of processor time is not pinned: such
+    containers share cores, and several of them would choose the same one.
 
     Returns:
         The cores that handlers may use; empty if the process is not pinned.
     """
     sys.setswitchinterval(SWITCH_INTERVAL)
     malloc.limit_arenas()
+    if not settings.cpu_affinity or has_cpu_quota():
+        return frozenset()
     try:
-        return pin(0 if inherited is None else inherited.number) if settings.cpu_affinity else frozenset()
+        return pin(0 if inherited is None else inherited.number)
     except OSError as error:
         log.warning("cpu_affinity_failed", why=str(error))
         return frozenset()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 
 import pytest
 
 from flowhooks.app import App
+from flowhooks.cli.process import serving
 from flowhooks.execution import cpu_affinity
 from flowhooks.intake.accept import Callback
+from flowhooks.settings import Settings
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no core affinity")
 
@@ -136,3 +139,45 @@ def test_a_served_handler_may_use_every_core(house, make_plugin, listens):
         return had
 
     assert found == [in_a_thread(serve)]
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "expected"),
+    [
+        ("0::/\n", {"cpu.max": "max 100000\n"}, False),
+        ("0::/\n", {"cpu.max": "200000 100000\n"}, True),
+        ("0::/\n", {}, False),
+        ("0::/system.slice/flowhooks.service\n", {"system.slice/cpu.max": "50000 100000\n"}, True),
+        ("0::/system.slice/flowhooks.service\n", {"system.slice/flowhooks.service/cpu.max": "max 100000\n"}, False),
+        ("0::/of/the/host\n", {"cpu.max": "150000 100000\n"}, True),
+        ("4:memory:/a\n2:cpu,cpuacct:/b\n", {"cpu,cpuacct/b/cpu.cfs_quota_us": "50000\n"}, True),
+        ("2:cpu,cpuacct:/b\n", {"cpu,cpuacct/b/cpu.cfs_quota_us": "-1\n"}, False),
+        ("2:cpuset:/b\n", {"cpuset/b/cpu.cfs_quota_us": "50000\n"}, False),
+        ("", {}, False),
+        ("nonsense\n", {}, False),
+    ],
+)
+def test_a_quota_of_processor_time(tmp_path, membership, files, expected):
+    """The limit of the process's own control group or of a group above it counts."""
+    (tmp_path / "cgroup").write_text(membership)
+    for name, content in files.items():
+        file = tmp_path / "mounted" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    assert cpu_affinity.has_cpu_quota(tmp_path / "cgroup", tmp_path / "mounted") is expected
+
+
+@pytest.mark.parametrize("quota", [True, False])
+def test_a_process_with_a_quota_keeps_its_cores(monkeypatch, quota):
+    """Containers that share cores would choose the same one."""
+    monkeypatch.setattr(serving, "has_cpu_quota", lambda: quota)
+    monkeypatch.setattr(serving.malloc, "limit_arenas", lambda: False)
+    before = os.sched_getaffinity(0)
+    interval = sys.getswitchinterval()
+
+    def tuned():
+        return serving.tune_process(Settings()), os.sched_getaffinity(0)
+
+    handlers, own = in_a_thread(tuned)
+    sys.setswitchinterval(interval)
+    assert (handlers, own) == (frozenset(), before) if quota else (handlers == before and len(own) == 1)
