@@ -54,6 +54,24 @@ def test_a_missing_handler_still_gets_its_deliveries(house, listens, logged):
 
 
 @pytest.mark.sqlite
+def test_a_denied_plugins_handlers_can_be_retired(house, listens, make_plugin, logged):
+    """Its handlers get deliveries, which wait, and the start says how to retire them; then they get none."""
+    plugin = make_plugin(listens(nothing, name="h"))
+    house.open(plugins={"p": plugin}, start=False).close()
+    denied = house.open(plugins={"p": plugin}, plugins_deny=("p",))
+    (warning,) = [entry for entry in logged if entry["event"] == "handler_missing"]
+    assert warning["handler"] == "p:h"
+    assert warning["why"] == "the settings exclude its plugin; its deliveries wait"
+    assert "`flowhooks plugins uninstall p --handler h`" in warning["next"]
+    assert denied.only(denied.take().event_id).state is State.WAITING
+    assert retire(denied.app.operation_context, ["p:h"]).handlers == ("p:h",)
+    denied.close()
+    again = house.open(plugins={"p": plugin}, plugins_deny=("p",))
+    assert again.app.ledger.event(again.take("i2").event_id).route == {}
+    assert names(logged).count("handler_missing") == 1
+
+
+@pytest.mark.sqlite
 def test_a_quarantined_plugins_handlers_still_get_their_deliveries(house, listens, make_plugin, logged):
     """A plugin that fails to load counts as missing: its deliveries wait until it is fixed."""
     runs = []

@@ -121,7 +121,9 @@ def plan_for_plugin(
 def plan_for_handlers(
     named_plugins: Sequence[Mapping[str, Any]], names: Sequence[str], plugins: Sequence[Mapping[str, Any]]
 ) -> UninstallPlan:
-    """Return the plan to retire single handlers that their plugin no longer has.
+    """Return the plan to retire single handlers that their plugin no longer has, or of a plugin that is denied.
+
+    A denied plugin registers nothing, so its handlers stay retired until the settings allow it again.
 
     Args:
         named_plugins: plugins with the given name.
@@ -156,7 +158,6 @@ _NOT_RETIRABLE = {
     "quarantined": "its plugin cannot be used now, so it is not known whether it still has the handler; fix the "
     "plugin first",
     "elsewhere": "another process runs it and would register it again at its next start; stop that process first",
-    "denied": "the settings exclude its plugin, so it is not known whether it still has the handler",
 }
 
 

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     type=utf8,
     multiple=True,
     metavar="HANDLER",
-    help="Retire only this handler, which the plugin no longer has; may be given more than once.",
+    help="Retire only this handler, which the plugin no longer has or whose plugin is denied; may be given more than "
+    "once.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
 @click.option("--yes", is_flag=True, help="Skip the confirmation; required without a terminal.")
@@ -43,9 +44,10 @@ def uninstall_command(
     r"""Uninstall a plugin's package with pip, and retire its handlers.
 
     NAME is the name of the plugin or of its package. The plugin may already be gone. With --handler the command retires
-    single handlers that were renamed or removed. A retired handler gets no more deliveries; events that match no other
-    handler are parked. Data stored for it is kept, and its deliveries run if it is installed again. A running server
-    keeps the plugin until it is restarted. The command asks for confirmation unless --yes is given.
+    single handlers that were renamed or removed, or whose plugin the settings exclude. A retired handler gets no more
+    deliveries; events that match no other handler are parked. Data stored for it is kept, and its deliveries run if it
+    is installed again. A running server keeps the plugin until it is restarted. The command asks for confirmation
+    unless --yes is given.
 
     \b
     Examples:

@@ -39,7 +39,13 @@ __all__ = ["CheckFinding", "Severity", "check", "from_settings_error"]
 
 _UNAVAILABLE: Final = {
     "quarantined": ("the plugin cannot be used", "fix the problem that is listed under plugins above"),
-    "denied": ("the plugin is disabled by the settings", "remove it from plugins_deny, or add it to plugins_allow"),
+    "denied": (
+        "the plugin is disabled by the settings",
+        (
+            "remove it from plugins_deny, or add it to plugins_allow; "
+            "to store no more deliveries for it, run `flowhooks plugins uninstall {plugin} --handler {handler}`"
+        ),
+    ),
     "missing": (
         "the plugin is not installed",
         (

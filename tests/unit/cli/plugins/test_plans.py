@@ -126,7 +126,6 @@ def test_a_single_handler(name):
     [
         ("present", "its plugin still has it"),
         ("quarantined", "its plugin cannot be used now"),
-        ("denied", "the settings exclude its plugin"),
     ],
 )
 def test_a_handler_that_may_still_be_there_is_not_forgotten(availability, said):
@@ -134,6 +133,13 @@ def test_a_handler_that_may_still_be_there_is_not_forgotten(availability, said):
     one = plugin("leave", "acme-leave", handler("leave:grant", availability))
     with pytest.raises(SettingsError, match=f"handler leave:grant cannot be retired: {said}"):
         plan_for_handlers([one], ["grant"], [one])
+
+
+def test_a_handler_of_a_denied_plugin():
+    """It can be retired: no start registers it again while the settings exclude its plugin."""
+    audit = plugin("audit", "flowhooks-audit", handler("audit:record", "denied"))
+    plan = plan_for_handlers([audit], ["record"], [audit])
+    assert (plan.package, plan.unretired) == ("", ["audit:record"])
 
 
 def test_a_handler_that_nobody_knows():
