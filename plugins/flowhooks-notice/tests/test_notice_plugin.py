@@ -13,6 +13,7 @@ import socket
 import time
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -161,6 +162,14 @@ def test_there_are_words_for_every_cause(
     assert "{" not in note.sentence
     assert note.link.endswith("https://c")
     assert not any(fact.startswith(("Event", "事件")) for fact in note.facts)
+
+
+def test_every_cause_can_be_chosen() -> None:
+    """The setting `causes` takes each cause that flowhooks has, and all of them are sent by default."""
+    schema = json.loads(files("flowhooks_notice").joinpath("schemas/settings.schema.json").read_text("utf-8"))
+    causes = schema["properties"]["causes"]
+    assert set(causes["items"]["enum"]) == set(AlertCause)
+    assert causes["default"] == causes["items"]["enum"]
 
 
 @pytest.mark.parametrize("server", ["starttls", "tls"])
