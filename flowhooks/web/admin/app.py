@@ -26,8 +26,13 @@ from flowhooks.operations.context import Actor
 from flowhooks.operations.registry import run_operation
 from flowhooks.web import errors
 from flowhooks.web.admin.api import app as api
+from flowhooks.web.admin.auth import AuthMiddleware
 from flowhooks.web.admin.console import app as console
-from flowhooks.web.admin.operators import operator_of
+from flowhooks.web.admin.console.login import LoginPage
+from flowhooks.web.admin.console.page import PageContext
+from flowhooks.web.admin.console.rendering import Templates
+from flowhooks.web.admin.operators import Operators, operator_of
+from flowhooks.web.admin.sessions import Sessions
 
 if TYPE_CHECKING:
     from flowhooks.app import App
@@ -134,12 +139,18 @@ def create_admin(app: App, token: str) -> falcon.App[Any, Any]:
     Raises:
         SettingsError: an operator's credential cannot be used.
     """
+    context = PageContext(app=app, templates=Templates())
+    operators = Operators(app)
+    sessions = Sessions(app, operators)
+    login = LoginPage(context, operators, sessions)
     admin = falcon.App()
     errors.install(admin)
+    # Before the first route: no path can be opened without authentication.
+    admin.add_middleware(AuthMiddleware(app, context, token=token, operators=operators, sessions=sessions, login=login))
     admin.add_route("/healthz", HealthResource())
     admin.add_route("/readyz", ReadinessResource(app))
     admin.add_route("/metrics", MetricsResource(app))
     admin.add_route("/api/operations/{name}", OperationResource(app))
     api.install(admin, app)
-    console.install(admin, app, token)
+    console.install(admin, context, sessions=sessions, login=login)
     return admin

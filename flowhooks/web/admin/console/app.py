@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import falcon
 
-from flowhooks.web.admin.auth import AuthMiddleware
 from flowhooks.web.admin.console.action_page import ActionPage
 from flowhooks.web.admin.console.alerts import AlertsPage
 from flowhooks.web.admin.console.audit import AuditPage
@@ -18,17 +17,12 @@ from flowhooks.web.admin.console.overview import LivePart, OverviewPage
 from flowhooks.web.admin.console.page import NotFoundPage, PageContext
 from flowhooks.web.admin.console.parked import ParkedPage
 from flowhooks.web.admin.console.rejected_requests import RejectedRequestsPage
-from flowhooks.web.admin.console.rendering import Templates
 from flowhooks.web.admin.console.static_files import StaticFilesResource
 from flowhooks.web.admin.console.urls import ACTION_ROOT
-from flowhooks.web.admin.operators import Operators
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT
-from flowhooks.web.admin.sessions import Sessions
 
 if TYPE_CHECKING:
-    from flowhooks.app import App
-
-__all__ = ["AuthMiddleware", "install"]
+    from flowhooks.web.admin.sessions import Sessions
 
 
 class RootRedirect:
@@ -51,22 +45,15 @@ class _NotFoundSink(NotFoundPage):
         self.on_get(req, resp)
 
 
-def install(admin: falcon.App[Any, Any], app: App, token: str) -> None:
-    """Add the console to an administration listener, and authentication to all paths of the listener.
+def install(admin: falcon.App[Any, Any], context: PageContext, *, sessions: Sessions, login: LoginPage) -> None:
+    """Add the console to an administration listener.
 
     Args:
-        admin: its WSGI app.
-        app: a started `App`.
-        token: the token that commands on this machine send.
-
-    Raises:
-        SettingsError: an operator's credential cannot be used.
+        admin: its WSGI app, which authenticates each request.
+        context: shared objects of all pages.
+        sessions: the sessions of operators.
+        login: the login page.
     """
-    context = PageContext(app=app, templates=Templates())
-    operators = Operators(app)
-    sessions = Sessions(app, operators)
-    login = LoginPage(context, operators, sessions)
-    admin.add_middleware(AuthMiddleware(app, context, token=token, operators=operators, sessions=sessions, login=login))
     admin.add_route("/", RootRedirect())
     admin.add_route(CONSOLE_ROOT, RootRedirect())
     admin.add_route(f"{CONSOLE_ROOT}/", OverviewPage(context))

@@ -227,3 +227,13 @@ def test_what_is_remembered_is_bounded(attempts):
     for number in range(MAX_ENTRIES + 10):
         attempts.check(f"n{number}", "127.0.0.1")
     assert len(attempts._failures) == MAX_ENTRIES
+
+
+def test_every_path_is_authenticated_without_the_console_too(house, ask, monkeypatch):
+    """The listener itself authenticates, so a listener without pages is as closed as one with them."""
+    monkeypatch.setattr("flowhooks.web.admin.app.console.install", lambda *_args, **_more: None)
+    request = ask(house.open(operators=OPERATORS, start=False))
+    for path in ("/api/events", "/metrics", "/api/something", "/api/no-such-path"):
+        assert request("GET", path)[0] == 401
+    assert request("POST", "/api/operations/replay", body={})[0] == 401
+    assert request("GET", "/api/events", TOKENS["li"])[0] == 200
