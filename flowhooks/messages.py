@@ -273,6 +273,10 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "en": "The path starts with two slashes; write one. The base URL of the client may end with a slash.",
         "zh": "路径以两个斜杠开头；只能写一个。客户端的基础 URL 末尾可能多写了斜杠。",
     },
+    "unknown_kind": {
+        "en": "There is no callback of this kind; the kinds are {kinds}.",
+        "zh": "没有这种类型的回调；可用的类型：{kinds}。",
+    },
     "method_not_allowed": {
         "en": "This path does not support the method; it supports {allowed}.",
         "zh": "该路径不支持此请求方法；支持的方法：{allowed}。",

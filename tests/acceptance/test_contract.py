@@ -334,6 +334,12 @@ def test_a_schema_file_opens_a_kind_of_call_back(server, site):
     assert '"reason"' in server.post("kinds-2", DONE, kind="cancelled").message_of_error(422)
     short = server.post("kinds-2", DONE | {"reason": "no"}, kind="cancelled")
     assert "/reason: must not be shorter than 3" in short.message_of_error(422)
+    other = server.post("kinds-2", DONE, kind="revoked")
+    assert other.message_of_error(404) == (
+        "There is no callback of this kind; the kinds are cancel, cancelled, complete, error, terminate."
+    )
+    chinese = server.post("kinds-2", DONE, kind="revoked", **{"Accept-Language": "zh"})
+    assert "cancel, cancelled, complete" in chinese.message_of_error(404)
     wrong = server.post("kinds-2", {"reason": "none", "businessKey": 1}, kind="cancelled")
     assert "/businessKey" in wrong.message_of_error(422)
 

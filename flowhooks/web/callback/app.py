@@ -6,7 +6,8 @@ It only translates between HTTP and `intake`, which has the rules.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 import falcon
 
@@ -19,11 +20,14 @@ from flowhooks.web.callback.openapi import openapi
 from flowhooks.web.callback.resource import CallbackResource, RawPath
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from flowhooks.app import App
 
 __all__ = ["create_app"]
+
+_UNKNOWN_KIND: Final = re.compile(r"/flow/[^/]+/call-back/[^/]+$")
+"""Paths of callbacks; those of the kinds that exist have routes, which come first."""
 
 
 class CallbackOpenApiResource:
@@ -38,6 +42,17 @@ class CallbackOpenApiResource:
         response.content_type = "application/json; charset=utf-8"
 
     on_head = on_get
+
+
+class _UnknownKind:
+    """A sink for callbacks of other kinds: 404 with the kinds that exist. They are no secret."""
+
+    def __init__(self, kinds: Iterable[str]) -> None:
+        self._kinds = ", ".join(kinds)
+
+    def __call__(self, req: falcon.Request, resp: falcon.Response, **_path: str) -> None:  # noqa: ARG002 (names of Falcon)
+        """Answer 404."""
+        raise errors.LocalizedHTTPError(404, "unknown_kind", kinds=self._kinds)
 
 
 def create_app(app: App) -> falcon.App[Any, Any]:
@@ -60,6 +75,7 @@ def create_app(app: App) -> falcon.App[Any, Any]:
     for kind in app.schemas.kinds:
         resource = CallbackResource(kind=kind, schemas=app.schemas, authenticator=authenticator, intake=app.intake)
         web.add_route(f"/flow/{{flow_instance_id}}/call-back/{kind}", resource)
+    web.add_sink(_UnknownKind(app.schemas.kinds), _UNKNOWN_KIND)
     web.add_route("/openapi.json", CallbackOpenApiResource(openapi(app.schemas)))
     return web
 
