@@ -95,6 +95,12 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "zh": "按 UTF-8 编码后不能超过 {limit} 字节",
     },
     "schema.type": {"en": "must be of type {types}", "zh": "类型应为 {types}"},
+    "schema.type_process_key": {
+        "en": "must be of type string: the id of the process in its diagram. Camunda 8 calls this id bpmnProcessId; "
+        "its own processDefinitionKey is a number that no handler has",
+        "zh": "类型应为 string：流程图中流程的 id。Camunda 8 把该 id 称为 bpmnProcessId，"
+        "它自己的 processDefinitionKey 是数字，没有处理器使用",
+    },
     "schema.enum": {"en": "must be one of {allowed}", "zh": "应为以下值之一：{allowed}"},
     "schema.const": {"en": "must be {allowed}", "zh": "应为 {allowed}"},
     "schema.multipleOf": {"en": "must be a multiple of {limit}", "zh": "应为 {limit} 的整数倍"},
@@ -405,6 +411,13 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "decides on this one.",
         "zh": "回调已存储，无需重发；但它既没有 callBackProcessClass，也没有 processDefinitionKey，无法找到处理器。"
         "以后的回调请至少填写其中一个字段；本次回调由运维人员处理。",
+    },
+    "parked_digits": {
+        "en": "The callback is stored and need not be sent again, but no handler is installed for it yet; it is "
+        "delivered once a handler is installed. Its processDefinitionKey has only digits: if the engine is Camunda 8, "
+        "send its bpmnProcessId as processDefinitionKey instead.",
+        "zh": "回调已存储，无需重发；目前没有对应的处理器，安装处理器后会自动投递。它的 processDefinitionKey 只有数字："
+        "如果引擎是 Camunda 8，请改为把 bpmnProcessId 作为 processDefinitionKey 发送。",
     },
     "parked_condition": {
         "en": "The callback is stored and need not be sent again, but a handler needs {member} to decide whether it "

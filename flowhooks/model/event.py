@@ -136,6 +136,11 @@ class Event:
         return self.source, self.kind, self.flow_instance_id, self.callback_class or ""
 
 
+def has_only_digits(process_key: str | None) -> bool:
+    """Return whether a `processDefinitionKey` has only digits, as Camunda 8's has, which is not the process's id."""
+    return process_key is not None and process_key.isascii() and process_key.isdecimal()
+
+
 def from_body(
     body: Mapping[str, Any],
     *,

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import NewerSelectorsError
-from flowhooks.model.event import DismissedBy, Event, EventState, NoMatch, ParkedBy
+from flowhooks.model.event import DismissedBy, Event, EventState, NoMatch, ParkedBy, has_only_digits
 from flowhooks.routing.index import Bucket, Candidate, IndexEntry, Match, Route, RoutingIndex
 
 if TYPE_CHECKING:
@@ -356,6 +356,8 @@ class Router:
             if event_name in names_of_other:
                 hints.append(f"{event_name!r} is known, but not as a {what}")
             hints += [f"{what} {name!r} {how}" for name, how in _similar(event_name, names_of_kind)]
+        if has_only_digits(event.process_definition_key) and event.process_definition_key not in keys:
+            hints.append("the key has only digits: send bpmnProcessId instead if the engine is Camunda 8")
         return (*hints, *self.similar_conclusions(event))
 
 

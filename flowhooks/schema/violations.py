@@ -74,11 +74,14 @@ def _violations_of(error: ValidationError, body: Any) -> Iterator[Violation]:
                 if trigger in body and name not in body:
                     yield _violation(path, keyword, name=_json(name), given=_json(trigger))
     else:
-        key, params = _message(keyword, value, matches_several=not error.context)
+        numeric_key = path == ("processDefinitionKey",) and isinstance(body, int) and not isinstance(body, bool)
+        key, params = _message(keyword, value, matches_several=not error.context, numeric_key=numeric_key)
         yield _violation(path, key, **params)
 
 
-def _message(keyword: str, value: Any, *, matches_several: bool) -> tuple[str, dict[str, str]]:
+def _message(keyword: str, value: Any, *, matches_several: bool, numeric_key: bool) -> tuple[str, dict[str, str]]:
+    if keyword == "type" and numeric_key:
+        return "type_process_key", {}
     if keyword == "not" and value == {}:
         return "nothing", {}
     if keyword == "oneOf" and matches_several:

@@ -234,6 +234,18 @@ def test_a_parked_event_is_202_and_says_so(server):
     assert answer.event_id == chinese.event_id
 
 
+def test_a_key_of_digits_is_explained(server):
+    """Camunda 8's own processDefinitionKey is a number: the answer names the member to send instead."""
+    number = server.post("digits", {"processDefinitionKey": 2251799813685249})
+    text = server.post("digits", {"processDefinitionKey": "2251799813685249"})
+    assert (number.status, text.status) == (422, 202)
+    assert "bpmnProcessId" in number.json["message"]
+    assert "send its bpmnProcessId as processDefinitionKey instead" in text.json["message"]
+    assert "no handler is installed" in text.json["message"]
+    known = server.post("digits-2", {"processDefinitionKey": "nobody"})
+    assert "bpmnProcessId" not in known.json["message"]
+
+
 def test_an_unfinished_event_is_202_and_joined_when_it_comes_again(server, site):
     """The response lists open deliveries; a repeat gets the outcome of the first attempt."""
     body = {"processDefinitionKey": "slow"}

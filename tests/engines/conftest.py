@@ -321,7 +321,13 @@ def start_process():
 @pytest.fixture(scope="module")
 def start_engine(class_path, start_process, tmp_path_factory):
     """Start an engine in Java: `start_engine("flowable", url=…, token=…)`."""
-    mains = {"java": "House", "flowable": "Flowable", "activiti": "Activiti", "camunda-7": "Camunda"}
+    mains = {
+        "java": "House",
+        "flowable": "Flowable",
+        "activiti": "Activiti",
+        "camunda-7": "Camunda",
+        "camunda-8": "Camunda8",
+    }
 
     def start(name, *arguments, **given):
         words = arguments or [str(tmp_path_factory.mktemp("engine") / "engine")]

@@ -20,6 +20,7 @@ CODE = {
     "flowable": ["FlowableCallBack", "FlowableSetUp"],
     "activiti": ["ActivitiCallBack", "ActivitiSetUp"],
     "camunda-7": ["CamundaCallBack", "CamundaSetUp"],
+    "camunda-8": ["FlowhooksWorker"],
 }
 PLUGIN = '''
 from flowhooks import Reject, handler, hookimpl
@@ -55,6 +56,7 @@ ROUTES = {
     "camunda-7": {"by_class", "by_key", "by_version"},
     "java": {"by_class", "by_key"},
     "python": {"by_key"},
+    "camunda-8": {"by_key", "by_version"},
 }
 """The handlers that match each engine's unchanged payload."""
 fresh = (f"instance-{number}" for number in itertools.count(1))

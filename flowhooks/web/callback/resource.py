@@ -11,12 +11,14 @@ from flowhooks import messages, schema
 from flowhooks.failpoints import hit
 from flowhooks.intake.accept import AnswerStatus, Callback
 from flowhooks.model.delivery import State
-from flowhooks.model.event import ParkedBy
+from flowhooks.model.event import ParkedBy, has_only_digits
 from flowhooks.text import escape_control
 from flowhooks.web import errors, negotiation
 from flowhooks.web.callback.authentication import read_body
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from flowhooks.intake.accept import Answer, Intake
     from flowhooks.schema import Schemas
     from flowhooks.web.callback.authentication import Authenticator
@@ -98,10 +100,10 @@ class CallbackResource:
         )
         hit("answer.made")
         response.set_header("Flowhooks-Event", answer.event_id)
-        _respond(request, response, answer)
+        _respond(request, response, answer, body)
 
 
-def _respond(request: falcon.Request, response: falcon.Response, answer: Answer) -> None:
+def _respond(request: falcon.Request, response: falcon.Response, answer: Answer, body: Mapping[str, Any]) -> None:
     response.set_headers(errors.HEADERS)
     if answer.status is AnswerStatus.DONE:
         response.data = _SUCCESS
@@ -118,7 +120,10 @@ def _respond(request: falcon.Request, response: falcon.Response, answer: Answer)
         errors.respond(request, response, status=500, message=message)
         return
     if answer.status is AnswerStatus.PARKED:
-        message = messages.text(_PARKED_MESSAGES.get(answer.parked_by, "parked"), language, member=answer.undecided)
+        key = _PARKED_MESSAGES.get(answer.parked_by, "parked")
+        if key == "parked" and has_only_digits(body.get("processDefinitionKey")):
+            key = "parked_digits"
+        message = messages.text(key, language, member=answer.undecided)
     else:
         states = Counter(delivery.state for delivery in answer.delivery_statuses)
         message = messages.text(

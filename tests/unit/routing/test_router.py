@@ -250,6 +250,10 @@ def test_an_explanation_says_what_an_event_would_get():
         ({"process_key": "com.x.ContractSigned"}, ["'com.x.ContractSigned' is known, but not as a key"]),
         ({"process_key": "entirely different"}, []),
         ({"callback_class": "", "process_key": ""}, []),
+        (
+            {"process_key": "2251799813685249"},
+            ["the key has only digits: send bpmnProcessId instead if the engine is Camunda 8"],
+        ),
         ({"callback_class": "com.x.ContractSigned", "version": 1}, []),
     ],
 )

@@ -87,6 +87,7 @@ def test_taken(schemas, body):
         ("processDefinitionId", {"x": 1}, "type"),
         ("processDefinitionId", "x" * 513, "maxLength"),
         ("processDefinitionKey", False, "type"),
+        ("processDefinitionKey", 2251799813685249, "type_process_key"),
         ("processDefinitionKey", "x" * 513, "maxLength"),
         ("processDefinitionVersion", "1", "type"),
         ("processDefinitionVersion", 1.5, "type"),
