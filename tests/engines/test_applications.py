@@ -40,8 +40,11 @@ def archive(event):
 def handlers():
     return [archive]
 '''
-PYTHON = ["sqlite", "postgresql", pytest.param("spiffworkflow", marks=[pytest.mark.engine, pytest.mark.timeout(600)])]
-ENGINES = [pytest.param("spiffworkflow", marks=[pytest.mark.engine, pytest.mark.timeout(600)])]
+ENGINES = [
+    pytest.param(name, marks=[pytest.mark.engine, pytest.mark.timeout(600)])
+    for name in ("spiffworkflow", "bpmn-engine")
+]
+APPLICATIONS = ["sqlite", "postgresql", *ENGINES]
 ROWS = 12
 """Callbacks that wait when an application is killed."""
 
@@ -59,14 +62,31 @@ def spiffworkflow(tmp_path_factory):
     return folder
 
 
-def python_files(folder):
-    """Write the files that the page shows, beside the harness."""
-    for block in blocks(PAGES / "python.md", "python"):
+@pytest.fixture(scope="module")
+def node_modules(tmp_path_factory):
+    """The folder into which bpmn-engine and the client of PostgreSQL are installed."""
+    if missing := [program for program in ("node", "npm") if shutil.which(program) is None]:
+        pytest.skip(f"{' and '.join(missing)} not found")
+    folder = tmp_path_factory.mktemp("node")
+    for file in ("package.json", "package-lock.json"):
+        shutil.copy(PROJECTS / "node" / file, folder)
+    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"bpmn-engine cannot be had: {(done.stderr.strip() or done.stdout.strip()).splitlines()[0]}")
+    return folder / "node_modules"
+
+
+def write_files(folder, name):
+    """Write the files that a page shows, beside the harness; the harness's name."""
+    page, harness = ("node", "harness.cjs") if name == "bpmn-engine" else ("python", "harness.py")
+    for block in blocks(PAGES / f"{page}.md", "python", "js"):
         (folder / block.file).write_text(block.text, "utf-8")
-    (table,) = blocks(PAGES / "python.md", "sql")
+    (table,) = blocks(PAGES / f"{page}.md", "sql")
     (folder / "table.sql").write_text(table.text, "utf-8")
-    for file in ("harness.py", "expense.bpmn"):
-        shutil.copy(PROJECTS / "python" / file, folder)
+    for file in (harness, "expense.bpmn"):
+        shutil.copy(PROJECTS / page / file, folder)
+    return harness
 
 
 @pytest.fixture(scope="module")
@@ -75,16 +95,20 @@ def application(request, tmp_path_factory, start_process):
 
     def start(name, folder=None, **given):
         folder = folder or tmp_path_factory.mktemp("application")
-        python_files(folder)
-        more = {"PYTHONPATH": str(folder)}
+        harness = write_files(folder, name)
+        command, more = [sys.executable, harness, name, "table.sql"], {"PYTHONPATH": str(folder)}
         if name == "spiffworkflow":
             more["PYTHONPATH"] += f":{request.getfixturevalue('spiffworkflow')}"
-        if name == "postgresql":
+        if name == "bpmn-engine":
+            command = ["node", harness]
+            if not (folder / "node_modules").exists():
+                (folder / "node_modules").symlink_to(request.getfixturevalue("node_modules"))
+        if name in {"postgresql", "bpmn-engine"}:
             if not (folder / "database").exists():
                 server = request.getfixturevalue("postgresql_server")
                 (folder / "database").write_text(server.make(f"application_{uuid.uuid4().hex}"))
             more["APPLICATION_DATABASE"] = (folder / "database").read_text()
-        return start_process([sys.executable, "harness.py", name, "table.sql"], cwd=folder, more=more, **given)
+        return start_process(command, cwd=folder, more=more, **given)
 
     return start
 
@@ -127,7 +151,7 @@ def both_of(site_of, application):
     return find
 
 
-@pytest.fixture(params=PYTHON)
+@pytest.fixture(params=APPLICATIONS)
 def both(request, both_of):
     """Each application beside its server."""
     return both_of(request.param)
@@ -236,7 +260,7 @@ def relay(request):
         server.server_close()
 
 
-@pytest.mark.parametrize("name", PYTHON)
+@pytest.mark.parametrize("name", APPLICATIONS)
 def test_the_application_is_killed_while_it_sends(name, site_of, application, relay, tmp_path):
     """Killed with kill -9 before it read an answer, it loses nothing, and no handler runs twice."""
     site, token = site_of(name)
@@ -282,7 +306,7 @@ ANSWERS = {
 """What happens to a row at each answer, and how many seconds it waits at least."""
 
 
-@pytest.mark.parametrize("name", ["sqlite"])
+@pytest.mark.parametrize("name", ["sqlite", ENGINES[1]])
 def test_each_answer_has_its_consequence(name, application, outside):
     """A stored callback is deleted, a failure is sent again after its time, and a refusal is kept with its text."""
     app = application(name, url=outside, token="a-token")
@@ -312,9 +336,10 @@ def test_each_answer_has_its_consequence(name, application, outside):
 
 WAYS = {
     "spiffworkflow": {"approved": "yes", "rejected": "yes", "fraud": "yes", "stopped": "yes", "cancelled": "no"},
+    "bpmn-engine": {"approved": "yes", "rejected": "yes", "fraud": "yes", "stopped": "yes", "cancelled": "no"},
 }
 """Which ends of `expense.bpmn` send a callback: an error end event is *fraud*, a terminate end event is *stopped*."""
-PAGE_OF = {"spiffworkflow": "python"}
+PAGE_OF = {"spiffworkflow": "python", "bpmn-engine": "node"}
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -346,7 +371,7 @@ def test_a_variable_is_the_conclusion(name, both_of):
 @pytest.mark.parametrize("name", WAYS)
 def test_the_page_says_which_ends_send_a_callback(name):
     """The engine's table has these ends in this order."""
-    page = (PAGES / f"{PAGE_OF[name]}.md").read_text("utf-8").partition("| the workflow ends |")[2]
+    page = (PAGES / f"{PAGE_OF[name]}.md").read_text("utf-8").partition(" ends | ")[2]
     rows = re.findall(r"^\| (?:at|by) .*?\| (yes|no) \|", page, re.MULTILINE)
     expected = [sends for way, sends in WAYS[name].items() if way != "rejected"]
     assert rows == expected

@@ -56,6 +56,7 @@ ROUTES = {
     "camunda-7": {"by_class", "by_key", "by_version"},
     "java": {"by_class", "by_key"},
     "python": {"by_key"},
+    "node": {"by_key"},
     "camunda-8": {"by_key", "by_version"},
 }
 """The handlers that match each engine's unchanged payload."""
