@@ -21,6 +21,8 @@ SHORT = {"sqlite": 30, "postgresql": 10}
 """Examples of `make test`: the same ones each time."""
 LONG = int(os.environ.get("FLOWHOOKS_MODEL_EXAMPLES", "2000"))
 """Examples of `make test-long` on each database, different ones each time."""
+SEED = os.environ.get("FLOWHOOKS_MODEL_SEED", "")
+"""The seed of all tests here; if empty, 1 for the tests of `make test` and a random seed for the long test."""
 HOWEVER_BUSY = settings(
     deadline=None,
     stateful_step_count=STEPS,

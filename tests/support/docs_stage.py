@@ -70,13 +70,8 @@ HERE = {
     "contracts:": "agreements:",  # an installed plugin has this name in the environment of these tests
 }
 """Places and names on a reader's machine, and their replacements here."""
-FLOWHOOKS = '''\
-#!{python}
-"""flowhooks, with the addresses of this stage; `serve` stops by itself once it serves."""
-import os, signal, sqlite3, subprocess, sys
-words = sys.argv[1:]
-real = [{python!r}, "-m", "flowhooks"]
-if words[:1] == ["send"] and "--to" not in words:
+FLOWHOOKS = """\
+if words[3:4] == ["send"] and "--to" not in words:
     words += ["--to", os.environ["STAGE_CALL_BACKS"]]
 if "DELIVERY_ID" in words:
     import sqlite3

@@ -31,7 +31,7 @@ from importlib import import_module
 from pathlib import Path
 
 FLOWHOOKS = (sys.executable, "-m", "flowhooks")
-TO_PYTHON = ("PYTHON", "LANG", "LC_", "MALLOC", "GLIBC", "LD_", "PROMETHEUS", "FLOWHOOKS_FAILPOINT")
+TO_PYTHON = ("PYTHON", "LANG", "LC_", "MALLOC", "GLIBC", "LD_", "PROMETHEUS")
 """The prefixes of variables that are read while Python starts, or while flowhooks is loaded."""
 OURS = dict(os.environ)
 """The environment as it was before any test changed it."""
@@ -226,8 +226,8 @@ def _stem():
         return _STEMS[0]
 
 
-ASKED = 5
-"""The file descriptors of a request."""
+STANDARD_FILES = 3
+"""Input, output and errors: the files that come with a request."""
 
 
 def main(control, listener):
