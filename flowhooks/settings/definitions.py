@@ -36,16 +36,25 @@ class HttpSettings:
         "Maximum size of the request line and headers together. Larger ones are answered with 431.",
     )
     read_timeout: float = setting(
-        10.0, types.seconds(0, _DAY_SECONDS), "Seconds within which a whole request must arrive."
+        10.0,
+        types.seconds(0, _DAY_SECONDS),
+        "Seconds within which a whole request must arrive, and the first byte of a new connection.",
     )
     idle_timeout: float = setting(
-        60.0, types.seconds(0, _DAY_SECONDS), "Seconds after which an idle connection is closed."
+        60.0, types.seconds(0, _DAY_SECONDS), "Seconds after which a connection that has been used is closed if idle."
     )
     max_connections: int = setting(
         1000,
         types.integer(1, 100_000),
-        "Maximum number of open connections of each listener. Further connections wait. The limit is lower if the "
-        "limit of open files is low.",
+        "Maximum number of open connections of each listener. For a further one the longest idle one is closed; if "
+        "none is idle, it waits. The limit is lower if the limit of open files is low.",
+    )
+    max_connections_per_address: int = setting(
+        0,
+        types.integer(0, 100_000),
+        "Maximum number of these connections of one client address, or of one /64 network of IPv6. It does not apply "
+        "to loopback addresses and to http.trusted_proxy. 0: a quarter of http.max_connections.",
+        live=True,
     )
     trusted_proxy: str = setting(
         "",

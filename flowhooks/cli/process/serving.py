@@ -129,6 +129,7 @@ def client_limits(settings: Settings) -> Limits:
         read_timeout=http.read_timeout,
         idle_timeout=http.idle_timeout,
         max_connections=http.max_connections,
+        max_connections_per_address=http.max_connections_per_address,
         trusted_proxy=http.trusted_proxy,
     )
 

@@ -19,6 +19,7 @@ from waitress.channel import ClientDisconnected, HTTPChannel  # type: ignore[imp
 
 from flowhooks import messages
 from flowhooks.web import errors, negotiation
+from flowhooks.web.client_network import client_network
 from flowhooks.web.server.parser import RequestParser
 from flowhooks.web.server.trusted_proxy import FORWARDED_FOR, client_address
 
@@ -87,6 +88,7 @@ class _TimedTask:
         self.channel.flush_output()
         # Set before waitress removes the request from its list: from then on the loop checks the client's time limits.
         self.channel.waiting_since = time.monotonic()
+        self.channel.answered = True
 
 
 class _Task(_TimedTask, waitress.task.WSGITask):  # type: ignore[misc]  # waitress has no types
@@ -150,6 +152,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     Attributes:
         waiting_since: the time, by `time.monotonic`, since which the server has been waiting for the client: when it
             connected, or when its last response ended.
+        answered: whether a request has been answered on this connection.
+        network: the client's address, or its /64 network.
         linger: whether the client may still be sending after its last response. Closing at once would then reset the
             connection and lose the response (RFC 9112 §9.6).
     """
@@ -162,12 +166,29 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     logger.setLevel(logging.WARNING)
     request: RequestParser | None = None
     linger = False
+    answered = False
     _lingering = False
     _discarded = 0
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, server: Any, sock: socket.socket, addr: Any, *args: Any, **kwargs: Any) -> None:
         self.waiting_since = self._active_at = time.monotonic()
-        super().__init__(*args, **kwargs)
+        self.network = client_network(addr[0])
+        super().__init__(server, sock, addr, *args, **kwargs)
+
+    def add_channel(self, *args: Any) -> None:
+        """Add the connection to the open ones of its network."""
+        super().add_channel(*args)
+        self.server.connections_by_network[self.network] += 1
+
+    def del_channel(self, *args: Any) -> None:
+        """Remove the connection from the open ones of its network."""
+        is_open = self._fileno in self.server.active_channels
+        super().del_channel(*args)
+        if is_open:
+            by_network = self.server.connections_by_network
+            by_network[self.network] -= 1
+            if not by_network[self.network]:
+                del by_network[self.network]
 
     @property
     def last_activity(self) -> float:
@@ -204,8 +225,31 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
             # Bytes that arrived while an earlier request was answered could not be read before.
             if now - max(self.waiting_since, self.request_started_at) > limits.read_timeout:
                 self._reject_late()
-        elif now - self.waiting_since > self.server.idle_timeout or (self.server.draining and self._is_idle()):
+        elif now - self.waiting_since > self._max_wait or (self.server.draining and self._is_idle()):
             self.handle_close()
+
+    @property
+    def _max_wait(self) -> float:
+        """Seconds for which this connection may stay open without a request."""
+        timeout: float = self.server.idle_timeout
+        return timeout if self.answered else min(timeout, self.server.limits.read_timeout)
+
+    def is_idle_since(self, moment: float) -> bool:
+        """Return whether nothing was sent or received since a time by `time.monotonic`, and nothing has arrived now.
+
+        False for a connection that the client has closed: the loop is about to handle that.
+        """
+        if self.waiting_since > moment or self.requests or self.request_started_at or self._lingering:
+            return False
+        if self.total_outbufs_len or self.will_close or self.close_when_flushed:
+            return False
+        try:
+            self.socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def _is_idle(self) -> bool:
         if self.total_outbufs_len or self.will_close or self.close_when_flushed:

@@ -7,8 +7,10 @@ uses.
 from __future__ import annotations
 
 import errno
+import math
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +19,8 @@ from waitress import wasyncore  # type: ignore[import-untyped]  # waitress has n
 from waitress.adjustments import Adjustments  # type: ignore[import-untyped]  # waitress has no types
 from waitress.server import TcpWSGIServer  # type: ignore[import-untyped]  # waitress has no types
 
+from flowhooks.settings import is_loopback
+from flowhooks.web.client_network import client_network
 from flowhooks.web.server.channel import SEND_BUFFER_BYTES, Channel, Rejection
 from flowhooks.web.server.sockets import bound_address, open_listener
 from flowhooks.web.server.thread_pool import ThreadPool, offer_spare_threads
@@ -38,6 +42,12 @@ RETIRING_IDLE_TIMEOUT: Final = 5.0
 from a response that the connection closes, so it sends no request into a connection that is being closed."""
 ACCEPT_PAUSE: Final = 0.5
 """Seconds for which no connection is accepted after the process has run out of files."""
+FULL_PAUSE: Final = 0.1
+"""Seconds for which no connection is accepted after no idle one could be closed for it."""
+MIN_SILENCE: Final = 1.0
+"""Seconds after which a new connection on which nothing has arrived may be closed for another one."""
+LOG_INTERVAL: Final = 60.0
+"""Minimum number of seconds between two log records of a client that has too many connections."""
 OUT_OF_FILES_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _log = structlog.get_logger(__name__)
@@ -50,10 +60,14 @@ class Limits:
     Attributes:
         max_body_bytes: the maximum size of a body in bytes.
         max_header_bytes: the maximum size of the request line and the headers together in bytes.
-        read_timeout: seconds in which a whole request must arrive, from its first byte.
-        idle_timeout: seconds for which a connection may stay open without a request, or with a response that the client
-            does not read.
-        max_connections: the maximum number of open connections; further ones wait to be accepted.
+        read_timeout: seconds in which a whole request must arrive, from its first byte, and in which the first byte of
+            a new connection must arrive.
+        idle_timeout: seconds for which a connection may stay open without a further request, or with a response that
+            the client does not read.
+        max_connections: the maximum number of open connections. For a further one the longest idle one is closed; if
+            none is idle, it waits to be accepted.
+        max_connections_per_address: the maximum number of connections of one address, or one /64 of IPv6; 0: a quarter
+            of `max_connections`. It does not apply to loopback addresses and to the trusted proxy.
         trusted_proxy: the address of the proxy whose X-Forwarded-For is trusted; `""`: none.
     """
 
@@ -62,6 +76,7 @@ class Limits:
     read_timeout: float = 10.0
     idle_timeout: float = 60.0
     max_connections: int = 1000
+    max_connections_per_address: int = 0
     trusted_proxy: str = ""
 
 
@@ -247,6 +262,7 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         retiring: whether connections close after their last response while another process accepts.
         on_rejected: called with each request that is rejected before the application.
         triggered: whether the loop was woken since its last iteration.
+        connections_by_network: the numbers of open connections.
     """
 
     on_rejected: Callable[[Rejection], None]
@@ -256,12 +272,15 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     retiring = False
     triggered = False
     _paused_until = 0.0
+    _logged_at = -math.inf
+    _n_accepted = 0
 
     def __init__(
         self, app: WSGIApplication, listening: socket.socket, channels: dict[int, Any], dispatcher: Any, limits: Limits
     ) -> None:
         self.limits = limits
         self._closing = threading.Lock()
+        self.connections_by_network: Counter[str] = Counter()
         super().__init__(
             TrustedProxy(offer_spare_threads(app, dispatcher), lambda: self.limits.trusted_proxy),
             map=channels,
@@ -297,8 +316,9 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         return min(timeout, RETIRING_IDLE_TIMEOUT) if self.retiring else timeout
 
     def readable(self) -> bool:
-        """Return whether a connection may be accepted."""
-        return bool(super().readable()) and time.monotonic() >= self._paused_until
+        """Return whether a connection may be accepted. If there are too many, `accept` closes an idle one first."""
+        super().readable()  # logs that the limit is reached
+        return bool(self.accepting) and time.monotonic() >= self._paused_until
 
     def pull_trigger(self) -> None:
         """Wake the loop, unless it has been woken already: each iteration checks everything."""
@@ -310,23 +330,76 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         """Do nothing: waitress's own timeout restarts at every byte. `Channel.check` replaces it."""
 
     def accept(self) -> Any:
-        """Accept a connection. If the process is out of files, pause, because otherwise the loop would spin."""
+        """Accept a connection; return None if there is no place for it.
+
+        If the process is out of files, or no place becomes free, pause, because otherwise the loop would spin.
+        """
+        if len(self.active_channels) >= self.limits.max_connections and not self._close_idle():
+            self._paused_until = time.monotonic() + FULL_PAUSE
+            return None
         try:
-            return super().accept()
+            accepted = super().accept()
         except OSError as error:
             if error.errno in OUT_OF_FILES_ERRNOS:
                 self._paused_until = time.monotonic() + ACCEPT_PAUSE
                 _log.error("accept_failed", reason=error.strerror)
             raise
+        if accepted is None:
+            return None
+        self._n_accepted += 1
+        connection, address = accepted
+        if not self._has_place(address[0]):
+            connection.close()
+            return None
+        return accepted
+
+    def _has_place(self, address: str) -> bool:
+        """Return whether a client may have another connection; its longest idle one is closed if necessary."""
+        limits, network = self.limits, client_network(address)
+        most = limits.max_connections_per_address or max(1, limits.max_connections // 4)
+        if self.connections_by_network[network] < most or address == limits.trusted_proxy or is_loopback(address):
+            return True
+        if (now := time.monotonic()) - self._logged_at >= LOG_INTERVAL:
+            self._logged_at = now
+            _log.warning(
+                "address_limited",
+                address=address,
+                max_connections=most,
+                why="this client has as many connections as one address may have",
+                next="if many clients share the address, raise http.max_connections_per_address, or name the proxy in "
+                "http.trusted_proxy",
+            )
+        return self._close_idle(network)
+
+    def _close_idle(self, network: str | None = None) -> bool:
+        """Close one idle connection, of one network or of any; return whether there was one.
+
+        The longest silent one that has never been answered goes first. A connection that has been used is spared for
+        some seconds, because its client may be sending just now.
+        """
+        now = time.monotonic()
+        used_long_ago = []
+        for channel in self.active_channels.values():  # in the order in which they were accepted
+            if network is not None and channel.network != network:
+                continue
+            if channel.answered:
+                if now - channel.waiting_since >= RETIRING_IDLE_TIMEOUT:
+                    used_long_ago.append(channel)
+            elif channel.is_idle_since(now - MIN_SILENCE):
+                channel.handle_close()
+                return True
+        for channel in sorted(used_long_ago, key=lambda used: used.waiting_since):
+            if channel.is_idle_since(now):
+                channel.handle_close()
+                return True
+        return False
 
     def stop(self) -> None:
         """Accept the backlog, unless the server retires, then close the listening socket, but not the connections."""
-        while self.accepting and not self.retiring:
-            n_channels = len(self.active_channels)
-            if n_channels >= self.limits.max_connections:
-                break
+        while self.accepting and not self.retiring and len(self.active_channels) < self.limits.max_connections:
+            n_accepted = self._n_accepted
             self.handle_accept()
-            if len(self.active_channels) == n_channels:
+            if self._n_accepted == n_accepted:
                 break
         wasyncore.dispatcher.close(self)  # the inherited `close` would close the trigger, too
 
