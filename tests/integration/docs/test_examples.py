@@ -88,6 +88,9 @@ paragraph before it ends with that file's name and a colon.)"""
 PLUGINS = {"docs/how-to/add-a-kind-of-call-back.md": ("suspend", "hold_contract")}
 """Pages whose own plugin is on the server of their commands: its name, and words of its block."""
 
+LONG = {"docs/how-to/test-a-plugin.md": pytest.mark.long}
+"""Pages whose tests take half a minute. `test_testing_pages.py` runs these in the short set, too."""
+
 EXITS = {
     ("docs/how-to/operate.md", "flowhooks routes --key travel_request"): 1,
     ("docs/how-to/operate.md", "flowhooks alerts acknowledge ALERT_ID"): 1,
@@ -181,7 +184,9 @@ def test_python_runs(block, monkeypatch):
     exec(code, {"__name__": "example", "__file__": str(block.page)})
 
 
-@pytest.mark.parametrize("page", TESTED, ids=name_of)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=LONG.get(name_of(page), ())) for page in TESTED], ids=name_of
+)
 def test_the_tests_that_are_shown_pass(page, tmp_path):
     """The tests that a page shows are found by pytest and pass, beside the files that the page names."""
     for file, text in held(page).items():
