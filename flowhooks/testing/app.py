@@ -171,13 +171,16 @@ class AppHarness:
             raise KeyError(f"there is no source {source!r}: give sources=({source!r},) when you create the app")
         return post(app, web, path=(flow_instance_id, kind), text=json.dumps({**(also or {}), **body}), headers=sent)
 
-    def event(self, event_id: str) -> Event:
+    def event(self, event: str | PostResult) -> Event:
         """Return a stored event.
+
+        Args:
+            event: the event's id, or the result of `post`.
 
         Raises:
             FlowhooksError: no event has this id.
         """
-        return self.app.ledger.event(event_id).event
+        return self.app.ledger.event(_event_id(event)).event
 
     def events(self) -> tuple[Event, ...]:
         """Return all stored events, the oldest first."""
@@ -191,11 +194,11 @@ class AppHarness:
         """Return the dismissed events, such as events with another conclusion, the oldest first."""
         return tuple(stored.event for stored in self._stored(state="dismissed"))
 
-    def why_not(self, event_id: str) -> str:
+    def why_not(self, event: str | PostResult) -> str:
         """Explain why an event is parked or dismissed, and why each handler of its class or key does not get it.
 
         Args:
-            event_id: the event's id, as in `PostResult.event_id`.
+            event: the event's id, or the result of `post`.
 
         Returns:
             One reason per line, such as `leave:grant does not get it: conclusion 'rejected' is not one of approved`;
@@ -204,30 +207,30 @@ class AppHarness:
         Raises:
             FlowhooksError: no event has this id.
         """
-        return "\n".join(text.no_match_reasons(self.app.ledger.event(event_id)))
+        return "\n".join(text.no_match_reasons(self.app.ledger.event(_event_id(event))))
 
-    def deliveries(self, event_id: str, handler: str | None = None) -> tuple[DeliveryView, ...]:
+    def deliveries(self, event: str | PostResult, handler: str | None = None) -> tuple[DeliveryView, ...]:
         """Return the current state of an event's deliveries.
 
         Args:
-            event_id: the event's id, as in `PostResult.event_id`.
+            event: the event's id, or the result of `post`.
             handler: return only the delivery of this handler, given by name or id. Default: all deliveries.
 
         Raises:
             FlowhooksError: no event has this id.
         """
-        ledger = self.app.ledger
+        ledger, event_id = self.app.ledger, _event_id(event)
         return tuple(
             delivery_view(event_id, standing, ledger.attempts(standing.delivery_id))
             for standing in ledger.event(event_id).delivery_statuses
             if handler is None or handler in {standing.handler, standing.handler.partition(":")[2]}
         )
 
-    def delivery(self, event_id: str, handler: str | None = None) -> DeliveryView:
+    def delivery(self, event: str | PostResult, handler: str | None = None) -> DeliveryView:
         """Return the only delivery of an event, or its delivery for one handler.
 
         Args:
-            event_id: the event's id.
+            event: the event's id, or the result of `post`.
             handler: the handler's name or id; needed if the event has several deliveries.
 
         Raises:
@@ -235,6 +238,7 @@ class AppHarness:
             FlowhooksError: no event has this id.
         """
         __tracebackhide__ = True
+        event_id = _event_id(event)
         deliveries = self.deliveries(event_id, handler)
         if len(deliveries) == 1:
             return deliveries[0]
@@ -250,8 +254,8 @@ class AppHarness:
 
     def wait_for(
         self,
-        event_id: str,
-        state: str,
+        event: str | PostResult,
+        state: str = "succeeded",
         handler: str | None = None,
         *,
         attempt: int | None = None,
@@ -260,8 +264,8 @@ class AppHarness:
         """Wait until a delivery is in a state; fail at once, with the reason, if it cannot get there by itself.
 
         Args:
-            event_id: the event's id.
-            state: the state to wait for, such as `"succeeded"`, `"waiting"`, `"dead"` or `"unknown"`.
+            event: the event's id, or the result of `post`.
+            state: the state to wait for, such as `"waiting"`, `"dead"` or `"unknown"`. Default: `"succeeded"`.
             handler: the handler's name or id; needed if the event has several deliveries.
             attempt: also wait until this is the number of the last attempt. Default: any attempt.
             timeout: the maximum wait, in real seconds. Default: 20.
@@ -275,7 +279,7 @@ class AppHarness:
             ValueError: `state` is not a state.
         """
         __tracebackhide__ = True
-        expected_state = State(state)
+        event_id, expected_state = _event_id(event), State(state)
         deadline = time.monotonic() + timeout
         while True:
             delivery = self.delivery(event_id, handler)
@@ -309,21 +313,22 @@ class AppHarness:
         self.clock.advance(seconds, minutes=minutes, hours=hours, days=days)
         self.app.runner.wake()
 
-    def settle(self, *event_ids: str) -> None:
+    def settle(self, *events: str | PostResult) -> None:
         """Run everything that runs by itself: move the clock from one due time to the next.
 
         Afterwards each delivery has succeeded, is dead or closed, or is *unknown* and waits for an operator. A delivery
         of an ordered handler may also be blocked by an *unknown* one.
 
         Args:
-            *event_ids: wait only until these events are settled. Default: all events.
+            *events: wait only until these events are settled; each is an id or the result of `post`. Default: all
+                events.
 
         Raises:
             AssertionError: nothing has changed for 20 real seconds, but not everything is settled, for example because
                 a handler is still running.
         """
         __tracebackhide__ = True
-        settle(self.app, self.clock, event_ids)
+        settle(self.app, self.clock, tuple(map(_event_id, events)))
 
     def crash(self) -> None:
         """Simulate a kill of the process: running handlers continue, but nothing records how they end.
@@ -406,3 +411,17 @@ class AppHarness:
 
     def _stored(self, **filters: Any) -> list[StoredEvent]:
         return self.app.ledger.page(EventFilter(**filters), limit=MAX_EVENTS)
+
+
+def _event_id(event: str | PostResult) -> str:
+    """Return the id of an event that is given by its id or by the response to its callback.
+
+    Raises:
+        AssertionError: the callback was not stored.
+    """
+    __tracebackhide__ = True
+    if not isinstance(event, PostResult):
+        return event
+    if not event.event_id:
+        raise AssertionError(f"no event was stored for this callback: it was answered {event.status}: {event.message}")
+    return event.event_id

@@ -111,6 +111,20 @@ def test_a_refusal_is_what_the_engine_gets(app_of):
     assert app.events() == ()
 
 
+def test_an_event_is_given_by_the_result_of_its_callback(app_of):
+    """Each method takes the result of `post` as well as an id, and says if nothing was stored."""
+    grant, _ = failing(0)
+    app = app_of(grant)
+    answer = app.post("17", processDefinitionKey="leave")
+    assert app.wait_for(answer) == app.wait_for(answer.event_id, "succeeded") == app.delivery(answer)
+    assert app.deliveries(answer) == (app.delivery(answer),)
+    assert app.event(answer) == app.event(answer.event_id)
+    assert app.why_not(answer) == ""
+    app.settle(answer)
+    with pytest.raises(AssertionError, match=r"no event was stored for this callback: it was answered 422: .*integer"):
+        app.wait_for(app.post("18", processDefinitionVersion="three"))
+
+
 def test_a_retry_runs_when_the_clock_is_moved(app_of):
     """The answer does not wait for a future time; the retry runs once the clock is moved to it."""
     grant, attempts = failing(1, retry=Retry())
