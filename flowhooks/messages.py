@@ -270,6 +270,11 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "en": "This engine exceeds its rate limit; send the callback again after the seconds in Retry-After.",
         "zh": "本流程引擎发送的回调超过了允许的频率；请在 Retry-After 给出的秒数之后重发。",
     },
+    "too_many_invalid": {
+        "en": "Too many callbacks from this address had an invalid signature; send the callback again after the "
+        "seconds in Retry-After.",
+        "zh": "来自该地址的回调中，签名无效的过多；请在 Retry-After 给出的秒数之后重发。",
+    },
     "not_found": {
         "en": "There is nothing at this path; send callbacks to /flow/{{flowInstanceId}}/call-back/ followed by "
         "their kind.",

@@ -1,16 +1,18 @@
 """Authenticate callbacks by credential, and check their address, size and rate.
 
-A signed request is checked in this order: may any source that signs call from this address; is the body short enough to
-be read; which of these sources signed it; has that source exceeded its rate.
+A signed request is checked in this order. May any source that signs call from this address? Were too many signatures
+from there invalid? Is the body short enough to be read? Which of these sources signed it? Has that source exceeded its
+rate?
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from flowhooks.errors import RateLimited
+from flowhooks.errors import RateLimited, Unauthorized
 from flowhooks.web.callback import local_only, signatures
 from flowhooks.web.callback.rate_limit import RateLimiter
+from flowhooks.web.callback.signature_budget import SignatureBudget
 from flowhooks.web.errors import LocalizedHTTPError
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class Authenticator:
         self._credentials = credentials
         self._clock = clock
         self._rate_limiter = RateLimiter(clock)
+        self._signature_budget = SignatureBudget(clock)
 
     def authenticate(self, request: falcon.Request, settings: Settings) -> AuthenticatedRequest:
         """Authenticate a request. Its body is not parsed, and the ledger is not read.
@@ -63,7 +66,7 @@ class Authenticator:
             Unauthorized: the request has no valid credential.
             Forbidden: its source may not call from this address, or no source is configured and a proxy or a web page
                 sent the request.
-            RateLimited: its source has exceeded its rate.
+            RateLimited: its source has exceeded its rate, or too many signatures from its address were invalid.
             LocalizedHTTPError: 413, the body is too large.
         """
         headers, max_body_bytes = request.env, settings.http.max_body_bytes
@@ -87,9 +90,18 @@ class Authenticator:
         signature = signatures.parse(headers, now)
         # If a request has both a token and a signature, both must be valid and of the same source.
         only = None if authorization is None else credentials.by_token(authorization, address)
-        names = credentials.candidates(address, only)
+        candidates = credentials.candidates(address, only)
+        names = self._signature_budget.select(address, candidates)
         body = read_body(request, max(_body_limit(name, credentials, max_body_bytes) for name in names))
-        name = credentials.verify_signature(signature, body, names, now)
+        try:
+            name = credentials.verify_signature(signature, body, names, now)
+        except Unauthorized:
+            n_keys = sum(len(credentials.known[name].keys) for name in names)
+            self._signature_budget.record_failure(address, signatures=n_keys, body_bytes=len(body))
+            if len(names) < len(candidates):  # a source whose secrets were not tried may have signed it
+                raise self._signature_budget.rejection(address) from None
+            raise
+        self._signature_budget.record_success(address, name)
         request.context.source = name
         limit = _body_limit(name, credentials, max_body_bytes)
         if len(body) > limit:

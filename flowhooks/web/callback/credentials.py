@@ -118,14 +118,14 @@ class Credentials:
         Args:
             signature: the parsed signature headers.
             body: the body as received.
-            names: the candidates.
+            names: the candidates, in the order in which they are tried.
             now: the time in microseconds since 1970.
 
         Raises:
             Unauthorized: none of the candidates signed it.
         """
-        for name, keys in self._signing_keys:
-            if name in names and signatures.verify(signature, body, keys, now):
+        for name in names:
+            if signatures.verify(signature, body, self.known[name].keys, now):
                 return name
         raise Unauthorized("unauthorized", cause="signature_unknown")
 

@@ -87,8 +87,9 @@ _RESPONSES: Final = {
         "或者没有匹配的处理器，且服务器设置为拒绝这种回调。"
     ),
     "429": _Response(
-        "The engine exceeds its rate limit; nothing is stored. Send the callback again later. / "
-        "流程引擎发送过于频繁；回调未存储，可以稍后重发。",
+        "The engine exceeds its rate limit, or too many callbacks from its address had an invalid signature; nothing "
+        "is stored. Send the callback again later. / "
+        "流程引擎发送过于频繁，或来自该地址的回调中签名无效的过多；回调未存储，可以稍后重发。",
         headers=("Retry-After",),
     ),
     "431": _Response("The headers are too large. / 请求头过大。"),

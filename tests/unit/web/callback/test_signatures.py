@@ -62,6 +62,14 @@ def test_not_by_this_key(found, body):
     assert not is_good(found, body)
 
 
+@pytest.mark.parametrize("length", [0, 1, 63, 64, 65, 4096, 1_000_000])
+def test_bodies_of_any_length(length):
+    """The signature is the library's for each length of key and body."""
+    body = ("合" * length).encode()
+    for key in (b"k" * 24, b"k" * 64, b"k" * 65):
+        assert is_good(headers(body, key=key), body, keys=(key,))
+
+
 def test_a_secret_ends():
     """A secret is valid until its expiry time, and not a microsecond longer."""
     assert is_good(headers(), not_after=NOW)

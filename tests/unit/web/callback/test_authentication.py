@@ -1,0 +1,61 @@
+"""The order in which a signed request is authenticated."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from falcon import testing
+
+from flowhooks.clock import SECOND
+from flowhooks.errors import RateLimited, Unauthorized
+from flowhooks.settings import Settings, SigningKey, Source, SourceCredentials
+from flowhooks.web.callback import signatures
+from flowhooks.web.callback.authentication import Authenticator
+from flowhooks.web.callback.credentials import Credentials
+from flowhooks.web.callback.signature_budget import BUDGET_BYTES
+
+KEYS = {name: tuple(SigningKey(key=f"{name}-{number}".encode() * 5) for number in range(8)) for name in ("erp", "crm")}
+LARGE = b" " * 1024**2
+
+
+@pytest.fixture
+def authenticate():
+    """Authenticate a request: `authenticate(key, body, address)`; returns the request too, whatever comes of it."""
+    known = Credentials(
+        dict.fromkeys(KEYS, Source()), {name: SourceCredentials(keys=keys) for name, keys in KEYS.items()}
+    )
+    clock = SimpleNamespace(now=lambda: 1_782_000_000 * SECOND)
+    authenticator = Authenticator(SimpleNamespace(get=lambda _settings: known), clock)
+
+    def authenticate(key, body, address="192.0.2.1"):
+        headers = signatures.sign([key], body, message="m-1", at=clock.now())
+        request = testing.create_req(method="POST", headers=headers, body=body, remote_addr=address)
+        try:
+            return authenticator.authenticate(request, Settings()), request
+        except (RateLimited, Unauthorized) as error:
+            return error, request
+
+    return authenticate
+
+
+def test_too_many_invalid_signatures(authenticate):
+    """Then a body is not even read; a source that has signed from this address goes on, also with another secret."""
+    assert authenticate(KEYS["crm"][3].key, b"{}")[0].source == "crm"
+    for _ in range(BUDGET_BYTES // (16 * len(LARGE))):
+        assert isinstance(authenticate(b"unknown", LARGE)[0], Unauthorized)
+    assert isinstance(authenticate(b"unknown", LARGE)[0], RateLimited)
+    assert isinstance(authenticate(KEYS["erp"][0].key, b"{}")[0], RateLimited)  # its secrets are not tried
+    found, request = authenticate(KEYS["crm"][7].key, LARGE)
+    assert (found.source, request.context.source) == ("crm", "crm")
+    assert authenticate(KEYS["erp"][0].key, b"{}", "192.0.2.2")[0].source == "erp"
+
+
+def test_too_many_invalid_signatures_of_a_stranger(authenticate):
+    """Where no source has signed from, the request is answered 429, and its body is not read."""
+    for _ in range(BUDGET_BYTES // (16 * len(LARGE))):
+        assert isinstance(authenticate(b"unknown", LARGE)[0], Unauthorized)
+    found, request = authenticate(b"unknown", LARGE * 2)
+    assert isinstance(found, RateLimited)
+    assert request.bounded_stream.read() == LARGE * 2
+    assert not hasattr(request.context, "source")
