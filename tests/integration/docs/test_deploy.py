@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -21,7 +22,7 @@ from flowhooks.settings import Settings, load
 from flowhooks.settings.addresses import host_and_port
 from flowhooks.settings.definitions import iter_settings, variable
 from support import containerfile
-from support.code_blocks import DOCS
+from support.code_blocks import DOCS, ROOT
 
 DEPLOY = DOCS / "deploy"
 UNITS = ["flowhooks.service", "flowhooks-worker.service"]
@@ -109,7 +110,9 @@ def test_the_image_is_small_harmless_and_hears_signals():
     bases = [one.text.partition(" ")[0] for one in steps if one.word == "FROM"]
     assert len(bases) == 2
     assert len(set(bases)) == 1, "what is installed in the one is run in the other"
-    version = tuple(map(int, bases[0].removeprefix("python:").removesuffix("-slim").split(".")))
+    arguments = dict(one.text.split("=", 1) for one in steps if one.word == "ARG")
+    assert (list(arguments), bases[0]) == (["BASE"], "${BASE}")
+    version = tuple(map(int, arguments["BASE"].removeprefix("python:").removesuffix("-slim").split(".")))
     assert version >= (3, 11)
     user = containerfile.last("USER").text
     assert all(part.isdecimal() and int(part) >= 1000 for part in user.split(":"))
@@ -119,6 +122,24 @@ def test_the_image_is_small_harmless_and_hears_signals():
     after = [one.word for one in steps if one.stage == 1]
     assert after.index("USER") > max(index for index, word in enumerate(after) if word in {"RUN", "COPY"})
     assert "ADD" not in after
+
+
+def test_what_the_image_fetches_is_locked():
+    """Each package has a hash in a lock file that is sent to the build; what is built there is fetched from nowhere."""
+    installs = [
+        one.text for one in containerfile.steps() if one.word == "RUN" and re.search(r"\bpip (install|wheel)", one.text)
+    ]
+    fetching = [text for text in installs if "--no-index" not in text]
+    assert len(fetching) == 2
+    sent = {line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines()}
+    for text in fetching:
+        assert "--require-hashes --only-binary :all:" in text
+        (file,) = re.findall(r"--(?:requirement|constraint) (\S+)", text)
+        assert file in sent
+    assert "--no-build-isolation" in next(text for text in installs if "pip wheel" in text)
+    locked = (ROOT / "tests/data/requirements/run.txt").read_text()
+    for package in ("argon2-cffi", "psycopg-binary", "falcon"):
+        assert f"\n{package}==" in locked
 
 
 def test_what_the_image_sets_are_settings():
@@ -133,7 +154,7 @@ def test_what_the_image_sets_are_settings():
     assert host_and_port(read.listen)[1] == int(containerfile.last("EXPOSE").text)
     assert not read.insecure
     words = containerfile.FILE.read_text().upper()
-    assert not [one for one in ("PASSWORD", "SECRET=", "TOKEN=", "ARG ") if one in words]
+    assert not [one for one in ("PASSWORD", "SECRET=", "TOKEN=") if one in words]
 
 
 def test_the_image_says_whether_it_is_well():
