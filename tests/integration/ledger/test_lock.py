@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
 import threading
+from contextlib import closing
 
 import pytest
 
@@ -175,8 +177,16 @@ def test_a_network_file_system_is_refused(tmp_path, monkeypatch):
 def test_a_new_database_file_is_its_owners_alone(locks, tmp_path):
     """Only the owner can read the new database file and SQLite's files, because they hold callbacks."""
     lock = locks()
-    assert lock.acquire()
-    assert stat.S_IMODE((tmp_path / "f.db").stat().st_mode) == 0o600
+    before = os.umask(0o022)
+    try:
+        assert lock.acquire()
+        with closing(sqlite3.connect(tmp_path / "f.db")) as database:
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("CREATE TABLE words (word TEXT)")
+            files = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.glob("f.db*")}
+    finally:
+        os.umask(before)
+    assert files == dict.fromkeys(("f.db", "f.db-wal", "f.db-shm", "f.db.lock"), 0o600)
 
 
 def test_a_lock_file_that_was_removed(locks):
