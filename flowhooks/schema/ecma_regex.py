@@ -22,19 +22,20 @@ class Pattern(str):  # noqa: SLOT000 (jsonschema passes it to `re`, which needs 
 
     Attributes:
         ecma: the expression as written in the file.
-
-    Args:
-        ecma: the expression.
-        pointer: JSON Pointer of the expression in its file.
-
-    Raises:
-        ValueError: Python's `re` does not accept the expression, or could take exponential time to match it.
     """
 
     ecma: str
 
     def __new__(cls, ecma: str, pointer: str) -> Self:
-        """Translate the expression of the file."""
+        """Translate an expression.
+
+        Args:
+            ecma: the expression as written in the file.
+            pointer: JSON Pointer of the expression in the file.
+
+        Raises:
+            ValueError: Python's `re` does not accept the expression, or could take exponential time to match it.
+        """
         parts = []
         in_class = False
         for part in _PART.findall(ecma):
