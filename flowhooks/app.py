@@ -42,13 +42,12 @@ from flowhooks.observability.collectors import LedgerCollector, ProcessCollector
 from flowhooks.observability.metrics import Metrics
 from flowhooks.operations.context import OperationContext
 from flowhooks.operations.deliverable_events import log_dismissed
-from flowhooks.operations.lookup import build_router
+from flowhooks.operations.lookup import build_router, log_missing
 from flowhooks.operations.reroute import reroute_parked
 from flowhooks.plugins.from_settings import load
 from flowhooks.plugins.notifier import HookNotifier
 from flowhooks.plugins.source_digests import plugin_versions
 from flowhooks.settings import Settings, database_url
-from flowhooks.text import command_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -224,7 +223,7 @@ class App:
         # If the ledger is shared, another process may have loaded a handler that is missing here.
         unavailable = [] if self.ledger.shared else missing
         self.missing_handlers = frozenset(handler.id for handler in unavailable) | retired
-        self._log_missing(unavailable)
+        log_missing(unavailable, self.plugins)
         recovered = self.ledger.recover(missing_handlers=self.missing_handlers)
         if any(recovered.values()):
             log.warning("deliveries_recovered", **{f"now_{state}": count for state, count in recovered.items()})
@@ -402,19 +401,6 @@ class App:
             if service is not None:
                 service.start()
         threading.Thread(target=self.dispatcher.run_recording_retries, name="recording", daemon=True).start()
-
-    def _log_missing(self, handlers: Sequence[RegisteredHandler]) -> None:
-        denied = {info.name for info in self.plugins.infos if info.state == "denied"}
-        for handler in handlers:
-            plugin, _, name = handler.id.partition(":")
-            if plugin in denied:
-                why = "the settings exclude its plugin"
-                command = command_line("plugins", "uninstall", plugin, "--handler", name)
-                to_do = f"allow the plugin, or retire the handler: `{command}`"
-            else:
-                why = "it was loaded before and is not loaded now"
-                to_do = f"`{command_line('plugins', 'show', plugin)}` shows the reason"
-            log.warning("handler_missing", handler=handler.id, why=f"{why}; its deliveries wait", next=to_do)
 
     def _spawn(self, name: str, function: Callable[[], None]) -> None:
         thread = threading.Thread(target=function, name=name, daemon=True)

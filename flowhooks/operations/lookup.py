@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import structlog
+
 from flowhooks.routing.index import Candidate
 from flowhooks.routing.router import Router
+from flowhooks.text import command_line
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from flowhooks.ledger.handlers import RegisteredHandler
     from flowhooks.model.handler import Handler
     from flowhooks.plugins.plugins import Plugins
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,3 +80,18 @@ def build_router(
         else:
             candidates.append(Candidate(handler.id, handler.selectors, handler.order_by))
     return Router(candidates, ignore_keys=ignore_keys, unreadable_handlers=unreadable)
+
+
+def log_missing(handlers: Iterable[RegisteredHandler], plugins: Plugins) -> None:
+    """Log each registered handler that is not loaded, with the reason and a command."""
+    denied = {info.name for info in plugins.infos if info.state == "denied"}
+    for handler in handlers:
+        plugin, _, name = handler.id.partition(":")
+        if plugin in denied:
+            why = "the settings exclude its plugin"
+            command = command_line("plugins", "uninstall", plugin, "--handler", name)
+            to_do = f"allow the plugin, or retire the handler: `{command}`"
+        else:
+            why = "it was loaded before and is not loaded now"
+            to_do = f"`{command_line('plugins', 'show', plugin)}` shows the reason"
+        log.warning("handler_missing", handler=handler.id, why=f"{why}; its deliveries wait", next=to_do)
