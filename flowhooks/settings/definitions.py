@@ -287,7 +287,7 @@ class Settings:
         True,
         types.boolean(),
         "Keep the server's own threads on one CPU core. A handler that runs for more than 5 ms may use all cores. "
-        "Without effect if a control group limits the processor time, as for a container with `cpus`.",
+        "Without effect if a control group limits the processor time, as in many containers.",
     )
     schemas_dir: str = setting(
         "", types.folder(optional=True), "Folder whose schema files replace or extend the built-in schema files."
