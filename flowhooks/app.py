@@ -102,15 +102,13 @@ class App:
         kind: str = "server",
         credential_kinds: Collection[str] = (),
     ) -> None:
-        self.settings = settings
-        self._credential_kinds = credential_kinds
+        self.settings, self._credential_kinds = settings, credential_kinds
         self.environ = os.environ if environ is None else environ
         self.clock = clock or Clock()
         self._reload_listeners: list[Callable[[Settings], object]] = []
         self.draining = False
-        self._cores = cores
         self._environ = {**os.environ, **(environ or {})}  # copied before plugins are loaded, which may change it
-        self._kind = kind
+        self._cores, self._kind = cores, kind
         self._services_stopping, self._stop = threading.Event(), threading.Event()
         self._threads: list[threading.Thread] = []
         self._spawning, self._changing = threading.Lock(), threading.Lock()

@@ -178,8 +178,6 @@ class Ledger(Reader):
 
     def _register_process(self, transaction: WriteTransaction) -> None:
         self.newest = self.newest or due_times.newest(transaction.connection)
-        if not self.shared:
-            processes.expire_killed(transaction, self._clock.now())
         processes.register(
             transaction, self.process, kind=self._kind, handlers=self._handler_ids, now=self._clock.now()
         )

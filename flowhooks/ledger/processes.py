@@ -73,6 +73,10 @@ class LiveProcess:
 
 def register(transaction: WriteTransaction, process: str, *, kind: str, handlers: Collection[str], now: int) -> None:
     """Register this process and the handlers whose deliveries it runs."""
+    if transaction.connection.dialect.name == "sqlite":
+        # This process has the lock, so all processes that did not stop were killed.
+        killed = update(processes).where(processes.c.stopped_at.is_(None)).values(stopped_at=now)
+        transaction.connection.execute(killed)
     transaction.connection.execute(
         database.insert(processes).values(
             id=process,
@@ -107,11 +111,6 @@ def expire_stale(transaction: WriteTransaction, now: int, *, heartbeat_timeout: 
     buried = list(transaction.connection.execute(ended.returning(processes.c.id)).scalars())
     transaction.notice.handlers |= bool(buried)
     return buried
-
-
-def expire_killed(transaction: WriteTransaction, now: int) -> None:
-    """Mark all processes as stopped. On SQLite, the owner of the lock knows that they were killed."""
-    transaction.connection.execute(update(processes).where(processes.c.stopped_at.is_(None)).values(stopped_at=now))
 
 
 def leader_id(connection: Connection) -> str | None:
