@@ -8,6 +8,7 @@ import json
 import os
 import queue
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,9 @@ from support.ports import free_port
 PROJECTS = Path(__file__).parents[1] / "data/engines"
 PATIENCE = 60.0
 """Timeout of waits in seconds: an engine creates its tables while other processes use the cores."""
+FORKS = Path(__file__).parents[2] / "docs/how-to/engines/operaton-and-cib-seven.md"
+STARTS = 240.0
+"""Timeout of the start of an engine in seconds: on a busy machine Camunda needs more than a minute."""
 BUILDS = 400.0
 """Timeout of Maven in seconds, including the first downloads."""
 CANNOT_BE_HAD = re.compile(
@@ -162,7 +166,7 @@ class Engine:
 
     def ready(self):
         """Wait until the engine accepts commands."""
-        assert self._next() == {"ready": True}
+        assert self._next(STARTS) == {"ready": True}
         return self
 
     def _listen(self):
@@ -170,9 +174,9 @@ class Engine:
             self._said.put(line)
         self._said.put("")
 
-    def _next(self):
+    def _next(self, timeout=PATIENCE):
         try:
-            line = self._said.get(timeout=PATIENCE)
+            line = self._said.get(timeout=timeout)
         except queue.Empty:
             line = ""
         assert line, "the engine said nothing:\n" + "".join(self._log[-60:])
@@ -223,6 +227,11 @@ class Pair(NamedTuple):
     site: Site
     engine: Engine
 
+    @property
+    def family(self):
+        """The engine whose page has the code."""
+        return "camunda-7" if self.name in {"operaton", "cib-seven"} else self.name
+
     def wait_until_sent(self):
         """Wait until the engine has no callback left to send."""
         until(lambda: self.engine.outbox() == [])
@@ -263,6 +272,35 @@ def make_site(tmp_path_factory):
         site.check_books()
 
 
+def forks():
+    """Each fork of Camunda 7 as its page has it: the folder's name, the Maven dependency, and the words of `sed`."""
+    parts = FORKS.read_text("utf-8").split("\n## ")[1:]
+    for name in ("operaton", "cib-seven"):
+        (part,) = (part for part in parts if part.partition("\n")[0].lower().replace(" ", "-") == name)
+        (dependency,) = re.findall(r"^```xml\n(.*?)^```$", part, re.MULTILINE | re.DOTALL)
+        (command,) = re.findall(r"^```sh\n(.*?)^```$", part, re.MULTILINE | re.DOTALL)
+        yield (
+            name,
+            dependency,
+            [word for word in shlex.split(command.replace("\\\n", "")) if not word.endswith(".java")],
+        )
+
+
+def fork(folder, name, dependency, sed):
+    """Make the project of a fork from that of Camunda 7: with the page's `sed`, and with the page's dependency."""
+    project = folder / name
+    shutil.copytree(folder / "camunda-7", project)
+    subprocess.run([*sed, *map(str, project.rglob("*.java"))], check=True)
+    pom = (project / "pom.xml").read_text("utf-8")
+    camundas = re.compile(r" *<dependency>\s*<groupId>org.camunda.bpm<.*?</dependency>\n", re.DOTALL)
+    pom = camundas.sub(lambda _: dependency, pom)
+    pom = pom.replace("<artifactId>camunda-7<", f"<artifactId>{name}<").replace("release>11<", "release>17<")
+    (project / "pom.xml").write_text(pom, "utf-8")
+    parent = (folder / "pom.xml").read_text("utf-8")
+    parent = parent.replace("</modules>", f"  <module>{name}</module>\n  </modules>")
+    (folder / "pom.xml").write_text(parent, "utf-8")
+
+
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
     """The Java code, compiled by Maven outside of the checkout: the folder, and Maven's output."""
@@ -270,6 +308,8 @@ def built(tmp_path_factory):
         pytest.skip(f"{' and '.join(missing)} not found")
     folder = tmp_path_factory.mktemp("java") / "engines"
     shutil.copytree(PROJECTS, folder, ignore=shutil.ignore_patterns("target", "__pycache__"))
+    for name, dependency, sed in forks():
+        fork(folder, name, dependency, sed)
     try:
         done = subprocess.run(
             ["mvn", "--batch-mode", "--fail-at-end", "-T", "2", "compile", "dependency:build-classpath"],
@@ -320,28 +360,22 @@ def start_process():
 
 @pytest.fixture(scope="module")
 def start_engine(class_path, start_process, tmp_path_factory):
-    """Start an engine in Java: `start_engine("flowable", url=…, token=…)`."""
-    mains = {
-        "java": "House",
-        "flowable": "Flowable",
-        "activiti": "Activiti",
-        "camunda-7": "Camunda",
-        "camunda-8": "Camunda8",
-    }
+    """Start an engine in Java: `start_engine("flowable", url=…, token=…)`; the default is Camunda 7 or a fork."""
+    mains = {"java": "House", "flowable": "Flowable", "activiti": "Activiti", "camunda-8": "Camunda8"}
 
     def start(name, *arguments, **given):
         words = arguments or [str(tmp_path_factory.mktemp("engine") / "engine")]
-        command = [*JAVA, "-cp", class_path(name), f"com.example.harness.{mains[name]}Harness", *words]
+        command = [*JAVA, "-cp", class_path(name), f"com.example.harness.{mains.get(name, 'Camunda')}Harness", *words]
         return start_process(command, **given)
 
     return start
 
 
 class Outside(BaseHTTPRequestHandler):
-    """Answers with the status that stands in the instance's id, as flowhooks or something in front of it might."""
+    """Responds with the status in the instance's id, like flowhooks or a proxy in front of it."""
 
     def do_POST(self):
-        """Answer, or cut the connection off."""
+        """Respond, or cut the connection off."""
         self.rfile.read(int(self.headers["Content-Length"]))
         status, _, more = self.path.split("/")[2].partition("-")
         if status == "cut":
@@ -356,12 +390,12 @@ class Outside(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *args):
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def outside():
-    """The URL of a server that answers with the status that stands in the instance's id."""
+    """The URL of a server that responds with the status in the instance's id."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Outside) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

@@ -1,12 +1,14 @@
 """How a process ended: the conclusion that real engines send, the ends that call back, and called instances.
 
-Here called instances call back too, which they do not by default. Needs Java and Maven, as `test_real_engines.py` does.
+Here all kinds are sent, and called instances call back too; by default neither is. Needs Java and Maven, as
+`test_real_engines.py` does.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ import pytest
 pytestmark = [pytest.mark.java, pytest.mark.timeout(600)]  # the first build downloads
 
 PAGES = Path(__file__).parents[2] / "docs/how-to/engines"
-ENGINES = ["flowable", "activiti", "camunda-7"]
+ENGINES = ["flowable", "activiti", "camunda-7", "operaton", "cib-seven"]
 PLUGIN = '''
 import json, os
 from flowhooks import handler, hookimpl
@@ -43,14 +45,14 @@ def handlers():
 
 @pytest.fixture(params=ENGINES)
 def pair(request, pair_of):
-    """A workflow engine beside a server; instances that a call activity started call back too."""
-    return pair_of(request.param, PLUGIN, "include-called")
+    """A workflow engine beside a server; all ends and called instances call back."""
+    return pair_of(request.param, PLUGIN, "all-ends")
 
 
 @pytest.fixture(params=["java", *ENGINES])
 def any_pair(request, pair_of):
     """The same, or a custom platform beside a server."""
-    return pair_of(request.param, PLUGIN, *([] if request.param == "java" else ["include-called"]))
+    return pair_of(request.param, PLUGIN, *([] if request.param == "java" else ["all-ends"]))
 
 
 def body(site, instance):
@@ -129,9 +131,9 @@ def test_what_the_engine_knows_without_a_variable(pair):
     known = {"flowable": "GRANTED", "activiti": None, "camunda-7": "leave_end"}
     instance = pair.engine.do("start", "leave_request", "L-2026-2")["id"]
     if pair.name == "flowable":
-        pair.engine.do("status", instance, "GRANTED")
+        pair.engine.do("act", "status", instance, "GRANTED")
     pair.engine.do("complete", instance, {"conclusion": None})
-    assert body(pair.site, instance)["conclusion"] == known[pair.name]
+    assert body(pair.site, instance)["conclusion"] == known[pair.family]
 
 
 # Instances that a call activity starts
@@ -151,7 +153,7 @@ def test_a_called_instance_takes_nothing_from_its_caller(pair, key, own, given):
     """Called instances that call back have the class of their own definition, and their own conclusion."""
     caller, instance = called(pair.engine, key, **given)
     ends = {"leave_request": "leave_end", "contract_approval": "end", "order": "order_end"}
-    camunda = pair.name == "camunda-7"
+    camunda = pair.family == "camunda-7"
     sent = body(pair.site, instance)
     assert (sent["processDefinitionKey"], sent["callBackProcessClass"]) == (key, own)
     assert sent["conclusion"] == (ends[key] if camunda else None)
@@ -162,35 +164,142 @@ def test_a_called_instance_takes_nothing_from_its_caller(pair, key, own, given):
 
 # Which ends send a callback
 
-
-WAYS = {
-    "flowable": {"approved": "yes", "rejected": "yes", "fraud": "no", "stopped": "no", "cancelled": "no"},
-    "activiti": {"approved": "yes", "rejected": "yes", "fraud": "no", "stopped": "no", "cancelled": "no"},
-    "camunda-7": {"approved": "yes", "rejected": "yes", "fraud": "yes", "stopped": "yes", "cancelled": "no"},
+FORMER = {
+    "at an ordinary end event, approved": "`complete`",
+    "at an ordinary end event, rejected": "`complete`",
 }
-"""The ends of `expense_approval` that call back: an error end event is *fraud*, a terminate end event is *stopped*."""
+LATER = {
+    "by a message that starts an interrupting event sub-process": "`complete`",
+    "in the transaction in which it started": "`complete`",
+    "after an embedded sub-process that ran three times": "`complete`",
+}
+ENDS = {
+    "flowable": {
+        **FORMER,
+        "at an escalation end event": "`complete`",
+        **LATER,
+        "because an operator moved it to an end event": "`complete`",
+        "after it was migrated to version 2": "`complete`",
+        "at an error end event that nothing catches": "-",
+        "at a terminate end event": "`terminate`",
+        "because it was cancelled or deleted": "`cancel`",
+        "as a called instance, at an ordinary end event": "`complete`",
+        "as a called instance, with an error that the caller catches": "`error`",
+        "as a called instance, at a terminate end event": "`terminate`",
+    },
+    "activiti": {
+        **FORMER,
+        **LATER,
+        "at an error end event that nothing catches": "-",
+        "at a terminate end event": "`terminate`",
+        "because it was cancelled or deleted": "`cancel`",
+        "as a called instance, at an ordinary end event": "`complete`",
+        "as a called instance, with an error that the caller catches": "`complete`, `error`",
+        "as a called instance, at a terminate end event": "`complete`, `terminate`",
+    },
+    "camunda-7": {
+        **FORMER,
+        "at an escalation end event": "`complete`",
+        **LATER,
+        "because an operator moved it to an end event": "`complete`",
+        "because an operator cancelled its activity, after a token was started at an end event": "`cancel`",
+        "after it was migrated to version 2": "`complete`",
+        "at an error end event that nothing catches": "`error`",
+        "with a BPMN error that a task throws and nothing catches": "`error`",
+        "at a terminate end event": "`terminate`",
+        "because it was cancelled or deleted": "`cancel`",
+        "because it was deleted with `skipCustomListeners`": "-",
+        "as a called instance, at an ordinary end event": "`complete`",
+        "as a called instance, with an error that the caller catches": "`cancel`",
+        "as a called instance, at a terminate end event": "`terminate`",
+    },
+}
+"""The kinds of the callbacks that each end sends if all kinds and called instances are included."""
 
 
-def test_which_ways_to_end_call_back(pair):
-    """Each way to end calls back or does not, and the conclusion distinguishes those that do."""
-    instances = {way: pair.engine.do("start", "expense_approval", "E-2026-1")["id"] for way in WAYS[pair.name]}
-    for way, instance in instances.items():
-        if way == "cancelled":
-            pair.engine.do("cancel", instance)
-        elif way == "fraud" and pair.name != "camunda-7":
-            assert "error" in pair.engine.ask("complete", instance, {"decision": way})  # the instance goes on
-        else:
-            pair.engine.do("complete", instance, {"decision": way})
+def end(engine, way):
+    """End an instance in this way; returns its id."""
+    decisions = {"approved": "approved", "rejected": "rejected", "nothing catches": "fraud", "terminate end": "stopped"}
+    decision = next((decision for words, decision in decisions.items() if words in way), None)
+    if way.startswith("as a called instance"):
+        key = "leave_request" if "ordinary" in way else "expense_approval"
+        caller = engine.do("start", "order", "O-2026-1", {"called": key})["id"]
+        instance = engine.do("called", caller)["id"]
+        engine.do("complete", instance, {"decision": decision or "fraud"})
+        return instance
+    keys = {
+        "escalation": "escalating",
+        "message": "withdrawable",
+        "transaction": "automatic",
+        "three times": "three_opinions",
+        "throws": "throwing",
+    }
+    key = next((key for words, key in keys.items() if words in way), "expense_approval")
+    instance = engine.do("start", key, "E-2026-1")["id"]
+    acts = {
+        "message": "withdraw",
+        "moved": "move",
+        "token": "move-late",
+        "migrated": "migrate",
+        "skipCustomListeners": "cancel-silently",
+    }
+    if act := next((act for words, act in acts.items() if words in way), None):
+        engine.do("act", act, instance, "expense_approval" if act == "migrate" else "decide")
+        decision = "approved" if act == "migrate" else None
+    elif "cancelled or deleted" in way:
+        engine.do("cancel", instance)
+    elif key == "three_opinions":
+        for _ in range(3):
+            engine.do("complete", instance)
+    elif key in {"escalating", "throwing"}:
+        engine.do("complete", instance)
+    if decision and key == "expense_approval":
+        engine.ask("complete", instance, {"decision": decision})  # an error in engines that refuse uncaught errors
+    return instance
+
+
+def test_each_way_to_end_sends_its_kind(pair):
+    """Each way to end sends the kind that the page says, once; only ordinary ends are `complete`."""
+    instances = {way: end(pair.engine, way) for way in ENDS[pair.family]}
     pair.wait_until_sent()
     found = {way: pair.site.stored(instance) for way, instance in instances.items()}
-    assert {way: "yes" if events else "no" for way, events in found.items()} == WAYS[pair.name]
-    conclusions = {way: json.loads(events[0].body)["conclusion"] for way, events in found.items() if events}
-    assert conclusions == {way: way for way in conclusions}
+    kinds = {way: sorted(f"`{stored.event.kind}`" for stored in events) for way, events in found.items()}
+    assert {way: ", ".join(sent) or "-" for way, sent in kinds.items()} == ENDS[pair.family]
+    (migrated,) = found.get("after it was migrated to version 2", [None])
+    assert migrated is None or migrated.event.process_definition_version == 2
 
 
-@pytest.mark.parametrize("name", ENGINES)
-def test_the_page_says_which_ways_to_end_call_back(name):
+@pytest.mark.parametrize("name", ENDS)
+def test_the_page_says_which_ends_send_a_callback(name):
     """The table of the engine's page lists these ways in this order, and called instances last."""
     page = (PAGES / f"{name}.md").read_text("utf-8").partition("## Which ends send a callback\n")[2]
-    rows = re.findall(r"^\| (?:at|as|cancelled) .*? \| (\w+) \|", page, re.MULTILINE)
-    assert rows == [*WAYS[name].values(), "no"]
+    rows = re.findall(r"^\| ((?:at|by|in|after|because|with|as) .*?) \| (.*?) \|", page, re.MULTILINE)
+    assert dict(rows) == ENDS[name]
+
+
+TENANT_PROCESS = """<?xml version="1.0" encoding="UTF-8"?>
+<definitions xmlns="http://www.omg.org/spec/BPMN/20100524/MODEL" xmlns:camunda="http://camunda.org/schema/1.0/bpmn"
+             targetNamespace="https://flowhooks.example/processes">
+  <process id="{key}" isExecutable="true"{more}>
+    <startEvent id="begin"/>
+    <sequenceFlow id="to_end" sourceRef="begin" targetRef="end"/>
+    <endEvent id="end"/>
+  </process>
+</definitions>
+"""
+
+
+def test_tenant_parent_version_tag_and_start_time_are_sent(pair):
+    """The body distinguishes tenants, called instances, tagged versions and instances that reuse an id."""
+    key = "合同审批_" + "x" * 60
+    camunda = pair.family == "camunda-7"
+    more = ' camunda:versionTag="2026-11" camunda:historyTimeToLive="180"' if camunda else ""
+    pair.engine.do("act", "deploy", "acme", TENANT_PROCESS.format(key=key, more=more))
+    sent = body(pair.site, pair.engine.do("start-for", key, "C-1", "acme")["id"])
+    assert (sent["processDefinitionKey"], sent["tenantId"], sent["parentInstanceId"]) == (key, "acme", None)
+    assert sent.get("versionTag") == ("2026-11" if camunda else None)
+    started = datetime.fromisoformat(sent["startTime"])
+    assert started.utcoffset() == timedelta(0)
+    caller, instance = called(pair.engine, "leave_request")
+    assert body(pair.site, instance)["parentInstanceId"] == caller
+    assert body(pair.site, caller)["tenantId"] is None

@@ -84,7 +84,7 @@ def routed(event):
 
 def test_every_engine_has_its_page_its_payload_and_its_code():
     """Each engine has a payload, a page and a folder of code."""
-    pages = {path.stem for path in PAGES.glob("*.md")}
+    pages = {path.stem for path in PAGES.glob("*.md")} - {"operaton-and-cib-seven"}  # it changes Camunda's code
     folders = {path.parent.name for path in PROJECTS.glob("*/pom.xml")}
     assert set(PAYLOADS) == pages == set(ROUTES)
     assert folders == set(CODE)

@@ -55,13 +55,16 @@ def handlers():
 '''
 
 
-@pytest.fixture(params=["java", "flowable", "activiti", "camunda-7"])
+ENGINES = ["flowable", "activiti", "camunda-7", "operaton", "cib-seven"]
+
+
+@pytest.fixture(params=["java", *ENGINES])
 def pair(request, pair_of):
     """A real engine beside a real server that knows its token."""
     return pair_of(request.param, PLUGIN)
 
 
-@pytest.fixture(params=["flowable", "activiti", "camunda-7"])
+@pytest.fixture(params=ENGINES)
 def engine_pair(request, pair_of):
     """The same without the custom platform, which calls no instances."""
     return pair_of(request.param, PLUGIN)
@@ -115,7 +118,7 @@ def test_the_body_has_the_members_that_the_page_shows(pair):
     instance = pair.engine.do("start", "contract_approval", "C-2026-17")["id"]
     pair.engine.do("complete", instance)
     sent = json.loads(pair.site.settled(instance).body)
-    shown = json.loads((PROJECTS / f"payloads/{pair.name}.json").read_text("utf-8"))
+    shown = json.loads((PROJECTS / f"payloads/{pair.family}.json").read_text("utf-8"))
     assert list(sent) == list(shown)
     for member, value in shown.items():
         assert value is None or type(sent[member]) is type(value) or sent[member] is None, member
@@ -159,6 +162,17 @@ def test_flowhooks_is_down_when_the_process_ends(pair, wait_until):
     assert len(pair.site.deeds(instance)) == 1
     pair.wait_until_sent()
     assert len(pair.site.stored(instance)) == 1
+
+
+def test_other_ends_call_nobody(engine_pair):
+    """By default an instance that ends at an error or a terminate end event has not completed."""
+    stopped, fraud, following = (engine_pair.engine.do("start", "expense_approval", "E-1")["id"] for _ in range(3))
+    engine_pair.engine.do("complete", stopped, {"decision": "stopped"})
+    engine_pair.engine.ask("complete", fraud, {"decision": "fraud"})  # an error in some engines
+    engine_pair.engine.do("complete", following, {"decision": "approved"})
+    engine_pair.wait_until_sent()
+    assert len(engine_pair.site.stored(following)) == 1
+    assert engine_pair.site.stored(stopped) == engine_pair.site.stored(fraud) == []
 
 
 # Instances that a call activity starts, and ids

@@ -4,7 +4,9 @@ import com.example.flowhooks.ActivitiCallBack;
 import com.example.flowhooks.ActivitiSetUp;
 import com.example.flowhooks.Outbox;
 import java.util.Map;
+import java.util.Set;
 import org.activiti.engine.ProcessEngine;
+import org.activiti.engine.RuntimeService;
 import org.activiti.engine.impl.cfg.TransactionState;
 import org.activiti.engine.impl.context.Context;
 import org.h2.jdbcx.JdbcDataSource;
@@ -23,8 +25,9 @@ public final class ActivitiHarness implements Console.Engine {
         dataSource.setURL("jdbc:h2:mem:engine;DB_CLOSE_DELAY=-1");
         Console.prepare(dataSource);
         try (Outbox outbox = new Outbox(dataSource, Console.client())) {
-            boolean includeCalled = arguments[0].equals("include-called");
-            ProcessEngine engine = ActivitiSetUp.start(dataSource, outbox, new ActivitiCallBack(outbox, includeCalled));
+            boolean all = arguments[0].equals("all-ends");
+            Set<String> kinds = all ? Set.of("complete", "cancel", "error", "terminate") : Set.of("complete");
+            ProcessEngine engine = ActivitiSetUp.start(dataSource, outbox, new ActivitiCallBack(outbox, kinds, all));
             engine.getRepositoryService().createDeployment().addClasspathResource("contract.bpmn20.xml").deploy();
             Console.serve(new ActivitiHarness(engine), dataSource, outbox);
             engine.close();
@@ -37,8 +40,14 @@ public final class ActivitiHarness implements Console.Engine {
     }
 
     @Override
+    public String start(String key, String businessKey, String tenant) {
+        return engine.getRuntimeService()
+                .startProcessInstanceByKeyAndTenantId(key, businessKey, Map.of(), tenant).getId();
+    }
+
+    @Override
     public void complete(String instanceId, Map<String, Object> variables) {
-        String task = engine.getTaskService().createTaskQuery().processInstanceId(instanceId).singleResult().getId();
+        String task = engine.getTaskService().createTaskQuery().processInstanceId(instanceId).list().get(0).getId();
         engine.getTaskService().complete(task, variables);
     }
 
@@ -46,6 +55,23 @@ public final class ActivitiHarness implements Console.Engine {
     public String called(String instanceId) {
         return engine.getRuntimeService().createProcessInstanceQuery()
                 .superProcessInstanceId(instanceId).singleResult().getId();
+    }
+
+    @Override
+    public void act(String name, String instanceId, String argument) {
+        RuntimeService runtime = engine.getRuntimeService();
+        switch (name) {
+            case "deploy": // for a tenant, in the place of the instance
+                engine.getRepositoryService().createDeployment()
+                        .tenantId(instanceId).addString("tenant.bpmn20.xml", argument).deploy();
+                break;
+            case "withdraw":
+                runtime.messageEventReceived("withdrawn", runtime.createExecutionQuery()
+                        .processInstanceId(instanceId).messageEventSubscriptionName("withdrawn").singleResult().getId());
+                break;
+            default:
+                throw new UnsupportedOperationException(name);
+        }
     }
 
     @Override

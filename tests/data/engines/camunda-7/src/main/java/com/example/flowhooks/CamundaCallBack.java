@@ -3,41 +3,51 @@ package com.example.flowhooks;
 import java.sql.SQLException;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Set;
+import org.camunda.bpm.engine.ActivityTypes;
 import org.camunda.bpm.engine.ProcessEngineException;
 import org.camunda.bpm.engine.delegate.DelegateExecution;
 import org.camunda.bpm.engine.delegate.ExecutionListener;
+import org.camunda.bpm.engine.impl.bpmn.helper.BpmnProperties;
 import org.camunda.bpm.engine.impl.bpmn.parser.AbstractBpmnParseListener;
 import org.camunda.bpm.engine.impl.bpmn.parser.BpmnParseListener;
 import org.camunda.bpm.engine.impl.cfg.AbstractProcessEnginePlugin;
 import org.camunda.bpm.engine.impl.cfg.ProcessEngineConfigurationImpl;
 import org.camunda.bpm.engine.impl.cfg.TransactionState;
 import org.camunda.bpm.engine.impl.context.Context;
+import org.camunda.bpm.engine.impl.history.event.HistoricProcessInstanceEventEntity;
 import org.camunda.bpm.engine.impl.interceptor.CommandContext;
 import org.camunda.bpm.engine.impl.persistence.entity.ExecutionEntity;
 import org.camunda.bpm.engine.impl.persistence.entity.ProcessDefinitionEntity;
+import org.camunda.bpm.engine.impl.pvm.process.ActivityImpl;
 import org.camunda.bpm.engine.impl.util.xml.Element;
 import org.camunda.bpm.model.bpmn.instance.ExtensionElements;
 import org.camunda.bpm.model.bpmn.instance.Process;
 import org.camunda.bpm.model.bpmn.instance.camunda.CamundaProperties;
 import org.camunda.bpm.model.bpmn.instance.camunda.CamundaProperty;
 
-/** Puts the callback of each process instance that completes into the outbox, in Camunda's transaction. */
+/** Puts the callback of each process instance that ends into the outbox, in Camunda's transaction. */
 public final class CamundaCallBack extends AbstractProcessEnginePlugin implements ExecutionListener {
 
     private static final String CLASS = "callBackProcessClass";
     private static final String CONCLUSION = "conclusion";
 
     private final Outbox outbox;
+    private final Set<String> kinds;
     private final boolean includeCalled;
 
-    /** Sends callbacks for instances that were not started by a call activity. */
+    /** Sends callbacks for instances that complete normally and were not started by a call activity. */
     public CamundaCallBack(Outbox outbox) {
-        this(outbox, false);
+        this(outbox, Set.of("complete"), false);
     }
 
-    /** @param includeCalled whether to send callbacks for instances that a call activity started, too */
-    public CamundaCallBack(Outbox outbox, boolean includeCalled) {
+    /**
+     * @param kinds which ends send a callback: complete, cancel, error or terminate
+     * @param includeCalled whether to send callbacks for instances that a call activity started, too
+     */
+    public CamundaCallBack(Outbox outbox, Set<String> kinds, boolean includeCalled) {
         this.outbox = outbox;
+        this.kinds = kinds;
         this.includeCalled = includeCalled;
     }
 
@@ -61,18 +71,25 @@ public final class CamundaCallBack extends AbstractProcessEnginePlugin implement
     @Override
     public void notify(DelegateExecution execution) {
         boolean called = execution.getSuperExecution() != null;
-        if (execution.isCanceled() || called && !includeCalled) {
+        String kind = kind(execution);
+        if (!kinds.contains(kind) || called && !includeCalled) {
             return;
         }
         ProcessDefinitionEntity definition = ((ExecutionEntity) execution).getProcessDefinition();
-        CallBack callBack = new CallBack(execution.getProcessInstanceId())
+        CommandContext commandContext = Context.getCommandContext();
+        HistoricProcessInstanceEventEntity history = commandContext.getHistoricProcessInstanceManager()
+                .findHistoricProcessInstanceEvent(execution.getProcessInstanceId()); // null at history level none
+        CallBack callBack = new CallBack(kind, execution.getProcessInstanceId())
                 .with("businessKey", execution.getProcessBusinessKey())
                 .withCallBackProcessClass(callBackClass(execution, called, definition.getKey()))
                 .withConclusion(conclusion(execution, called))
+                .with("parentInstanceId", called ? execution.getSuperExecution().getProcessInstanceId() : null)
                 .with("processDefinitionId", definition.getId())
                 .with("processDefinitionKey", definition.getKey())
-                .with("processDefinitionVersion", definition.getVersion());
-        CommandContext commandContext = Context.getCommandContext();
+                .with("processDefinitionVersion", definition.getVersion())
+                .withStartTime(history == null ? null : history.getStartTime())
+                .withTenantId(execution.getTenantId())
+                .with("versionTag", definition.getVersionTag());
         try {
             outbox.add(commandContext.getDbSqlSession().getSqlSession().getConnection(), callBack);
         } catch (SQLException error) { // then the instance does not end, and the caller receives the exception
@@ -80,6 +97,24 @@ public final class CamundaCallBack extends AbstractProcessEnginePlugin implement
         }
         commandContext.getTransactionContext()
                 .addTransactionListener(TransactionState.COMMITTED, committed -> outbox.wake());
+    }
+
+    /** How the instance ended: cancelled, at an error or a terminate end event, or normally. */
+    private static String kind(DelegateExecution execution) {
+        if (execution.isCanceled()) {
+            return "cancel";
+        }
+        ActivityImpl last = ((ExecutionEntity) execution).getActivity();
+        if (last == null) {
+            return "complete";
+        }
+        String type = last.getProperties().get(BpmnProperties.TYPE);
+        if (ActivityTypes.END_EVENT_TERMINATE.equals(type)) {
+            return "terminate";
+        }
+        // An activity with a way out is the last one if it threw a BPMN error that nothing catches.
+        boolean failed = ActivityTypes.END_EVENT_ERROR.equals(type) || !last.getOutgoingTransitions().isEmpty();
+        return failed ? "error" : "complete";
     }
 
     /** The variable, unless it may be the caller's; otherwise the end event. */

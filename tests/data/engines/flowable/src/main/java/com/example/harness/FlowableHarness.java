@@ -4,9 +4,11 @@ import com.example.flowhooks.FlowableCallBack;
 import com.example.flowhooks.FlowableSetUp;
 import com.example.flowhooks.Outbox;
 import java.util.Map;
+import java.util.Set;
 import org.flowable.common.engine.impl.cfg.TransactionState;
 import org.flowable.common.engine.impl.context.Context;
 import org.flowable.engine.ProcessEngine;
+import org.flowable.engine.RuntimeService;
 import org.flowable.engine.impl.util.CommandContextUtil;
 import org.h2.jdbcx.JdbcDataSource;
 
@@ -24,8 +26,9 @@ public final class FlowableHarness implements Console.Engine {
         dataSource.setURL("jdbc:h2:mem:engine;DB_CLOSE_DELAY=-1");
         Console.prepare(dataSource);
         try (Outbox outbox = new Outbox(dataSource, Console.client())) {
-            boolean includeCalled = arguments[0].equals("include-called");
-            ProcessEngine engine = FlowableSetUp.start(dataSource, outbox, new FlowableCallBack(outbox, includeCalled));
+            boolean all = arguments[0].equals("all-ends");
+            Set<String> kinds = all ? Set.of("complete", "cancel", "error", "terminate") : Set.of("complete");
+            ProcessEngine engine = FlowableSetUp.start(dataSource, outbox, new FlowableCallBack(outbox, kinds, all));
             engine.getRepositoryService().createDeployment().addClasspathResource("contract.bpmn20.xml").deploy();
             Console.serve(new FlowableHarness(engine), dataSource, outbox);
             engine.close();
@@ -38,8 +41,14 @@ public final class FlowableHarness implements Console.Engine {
     }
 
     @Override
+    public String start(String key, String businessKey, String tenant) {
+        return engine.getRuntimeService()
+                .startProcessInstanceByKeyAndTenantId(key, businessKey, Map.of(), tenant).getId();
+    }
+
+    @Override
     public void complete(String instanceId, Map<String, Object> variables) {
-        String task = engine.getTaskService().createTaskQuery().processInstanceId(instanceId).singleResult().getId();
+        String task = engine.getTaskService().createTaskQuery().processInstanceId(instanceId).list().get(0).getId();
         engine.getTaskService().complete(task, variables);
     }
 
@@ -50,8 +59,34 @@ public final class FlowableHarness implements Console.Engine {
     }
 
     @Override
-    public void setBusinessStatus(String instanceId, String status) {
-        engine.getRuntimeService().updateBusinessStatus(instanceId, status);
+    public void act(String name, String instanceId, String argument) {
+        RuntimeService runtime = engine.getRuntimeService();
+        switch (name) {
+            case "deploy": // for a tenant, in the place of the instance
+                engine.getRepositoryService().createDeployment()
+                        .tenantId(instanceId).addString("tenant.bpmn20.xml", argument).deploy();
+                break;
+            case "status":
+                runtime.updateBusinessStatus(instanceId, argument);
+                break;
+            case "withdraw":
+                runtime.messageEventReceived("withdrawn", runtime.createExecutionQuery()
+                        .processInstanceId(instanceId).messageEventSubscriptionName("withdrawn").singleResult().getId());
+                break;
+            case "move":
+                runtime.createChangeActivityStateBuilder().processInstanceId(instanceId)
+                        .moveActivityIdTo(argument, "approved").changeState();
+                break;
+            case "migrate":
+                engine.getRepositoryService().createDeployment().addClasspathResource("contract.bpmn20.xml").deploy();
+                engine.getProcessMigrationService().createProcessInstanceMigrationBuilder()
+                        .migrateToProcessDefinition(engine.getRepositoryService().createProcessDefinitionQuery()
+                                .processDefinitionKey(argument).latestVersion().singleResult().getId())
+                        .migrate(instanceId);
+                break;
+            default:
+                throw new UnsupportedOperationException(name);
+        }
     }
 
     @Override

@@ -2,10 +2,11 @@ package com.example.flowhooks;
 
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import java.util.Date;
 import java.util.LinkedHashMap;
 import java.util.Map;
 
-/** The body of one callback: which process instance has completed, and how it ended. */
+/** One callback: which process instance has ended, and how. */
 public final class CallBack {
 
     private static final System.Logger LOG = System.getLogger(CallBack.class.getName());
@@ -13,10 +14,18 @@ public final class CallBack {
     private static final int MAX_CLASS_CHARS = 512; // flowhooks answers 422 to a longer one
     private static final int MAX_CONCLUSION_CHARS = 128;
 
+    public final String kind;
     public final String flowInstanceId;
     public final Map<String, Object> body = new LinkedHashMap<>();
 
+    /** A callback of an instance that has completed normally. */
     public CallBack(String flowInstanceId) {
+        this("complete", flowInstanceId);
+    }
+
+    /** @param kind how the instance ended: complete, cancel, error or terminate */
+    public CallBack(String kind, String flowInstanceId) {
+        this.kind = kind;
         this.flowInstanceId = flowInstanceId;
     }
 
@@ -34,6 +43,16 @@ public final class CallBack {
     /** Adds how the process ended in business terms, such as "approved" or "rejected". */
     public CallBack withConclusion(Object value) {
         return with("conclusion", text("conclusion", value, MAX_CONCLUSION_CHARS));
+    }
+
+    /** Adds when the instance started. If an engine uses an id again, flowhooks then detects a conflict. */
+    public CallBack withStartTime(Date value) {
+        return with("startTime", value == null ? null : value.toInstant().toString());
+    }
+
+    /** Adds the tenant; engines without tenants have an empty one. */
+    public CallBack withTenantId(String value) {
+        return with("tenantId", value == null || value.isEmpty() ? null : value);
     }
 
     /** Returns a process variable as text, or null if it has another type or is too long. */

@@ -44,9 +44,9 @@ public final class FlowhooksClient {
     }
 
     /** Sends the callback. A connection that fails or times out gives an answer, too. */
-    public Answer send(String flowInstanceId, String json) throws InterruptedException {
+    public Answer send(String kind, String flowInstanceId, String json) throws InterruptedException {
         String id = URLEncoder.encode(flowInstanceId, StandardCharsets.UTF_8).replace("+", "%20"); // a blank in a path
-        HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(url + "/flow/" + id + "/call-back/complete"))
+        HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(url + "/flow/" + id + "/call-back/" + kind))
                 .timeout(Duration.ofSeconds(15))
                 .header("Content-Type", "application/json; charset=utf-8")
                 .header("Prefer", "respond-async") // do not wait for the handlers

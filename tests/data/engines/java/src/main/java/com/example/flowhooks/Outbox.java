@@ -43,11 +43,13 @@ public final class Outbox implements AutoCloseable {
     /** Writes a callback in the transaction of this connection, in which the process instance ends. */
     public void add(Connection connection, CallBack callBack) throws SQLException {
         try (PreparedStatement insert = connection.prepareStatement(
-                "INSERT INTO flowhooks_outbox (id, flow_instance_id, body, due_at, tries) VALUES (?, ?, ?, ?, 0)")) {
+                "INSERT INTO flowhooks_outbox (id, kind, flow_instance_id, body, due_at, tries)"
+                        + " VALUES (?, ?, ?, ?, ?, 0)")) {
             insert.setString(1, UUID.randomUUID().toString());
-            insert.setString(2, callBack.flowInstanceId);
-            insert.setString(3, callBack.json());
-            insert.setLong(4, System.currentTimeMillis());
+            insert.setString(2, callBack.kind);
+            insert.setString(3, callBack.flowInstanceId);
+            insert.setString(4, callBack.json());
+            insert.setLong(5, System.currentTimeMillis());
             insert.executeUpdate();
         }
     }
@@ -63,7 +65,7 @@ public final class Outbox implements AutoCloseable {
         awake.set(false);
         try {
             for (Row row : due()) {
-                FlowhooksClient.Answer answer = client.send(row.flowInstanceId, row.body);
+                FlowhooksClient.Answer answer = client.send(row.kind, row.flowInstanceId, row.body);
                 if (answer.next == FlowhooksClient.Next.DONE) {
                     update("DELETE FROM flowhooks_outbox WHERE id = ?", row.id);
                 } else if (answer.next == FlowhooksClient.Next.WRONG) {
@@ -89,13 +91,14 @@ public final class Outbox implements AutoCloseable {
         List<Row> rows = new ArrayList<>();
         try (Connection connection = connect();
                 PreparedStatement select = connection.prepareStatement(
-                        "SELECT id, flow_instance_id, body, tries FROM flowhooks_outbox"
+                        "SELECT id, kind, flow_instance_id, body, tries FROM flowhooks_outbox"
                                 + " WHERE problem IS NULL AND due_at <= ? ORDER BY due_at")) {
             select.setMaxRows(PAGE);
             select.setLong(1, System.currentTimeMillis());
             try (ResultSet found = select.executeQuery()) {
                 while (found.next()) {
-                    rows.add(new Row(found.getString(1), found.getString(2), found.getString(3), found.getInt(4)));
+                    rows.add(new Row(found.getString(1), found.getString(2), found.getString(3), found.getString(4),
+                            found.getInt(5)));
                 }
             }
         }
@@ -124,12 +127,14 @@ public final class Outbox implements AutoCloseable {
 
     private static final class Row {
         final String id;
+        final String kind;
         final String flowInstanceId;
         final String body;
         final int tries;
 
-        Row(String id, String flowInstanceId, String body, int tries) {
+        Row(String id, String kind, String flowInstanceId, String body, int tries) {
             this.id = id;
+            this.kind = kind;
             this.flowInstanceId = flowInstanceId;
             this.body = body;
             this.tries = tries;

@@ -29,7 +29,12 @@ public final class Console {
         /** Starts an instance that waits for one task; returns its id. */
         String start(String key, String businessKey, Map<String, Object> variables) throws Exception;
 
-        /** Completes the one task, with which the instance ends. */
+        /** The same, of a tenant's process. */
+        default String start(String key, String businessKey, String tenant) throws Exception {
+            throw new UnsupportedOperationException();
+        }
+
+        /** Completes one task; most instances end with it. */
         void complete(String instanceId, Map<String, Object> variables) throws Exception;
 
         /** The instance that a call activity of this one has started. */
@@ -37,9 +42,9 @@ public final class Console {
             throw new UnsupportedOperationException();
         }
 
-        /** Sets the business status of an instance. */
-        default void setBusinessStatus(String instanceId, String status) {
-            throw new UnsupportedOperationException();
+        /** Something that only some engines can do to an instance, by its name. */
+        default void act(String name, String instanceId, String argument) throws Exception {
+            throw new UnsupportedOperationException(name);
         }
 
         /** Completes the one task in a transaction that is never committed: throws a {@link Refusal}. */
@@ -134,14 +139,17 @@ public final class Console {
             case "start":
                 said.put("id", engine.start(first, words.get(2).textValue(), variables(words.get(3))));
                 break;
+            case "start-for":
+                said.put("id", engine.start(first, words.get(2).textValue(), words.get(3).asText()));
+                break;
             case "complete":
                 engine.complete(first, variables(words.get(2)));
                 break;
             case "called":
                 said.put("id", engine.called(first));
                 break;
-            case "status":
-                engine.setBusinessStatus(first, words.get(2).asText());
+            case "act":
+                engine.act(first, words.get(2).asText(), words.path(3).asText());
                 break;
             case "refuse":
                 engine.completeWithoutCommit(first);
@@ -154,7 +162,7 @@ public final class Console {
                 said.put("outbox", rows(dataSource));
                 break;
             case "send":
-                FlowhooksClient.Answer answer = client().send(first, "{}");
+                FlowhooksClient.Answer answer = client().send("complete", first, "{}");
                 said.put("next", answer.next.name());
                 said.put("waitSeconds", answer.waitSeconds);
                 said.put("said", answer.said);
@@ -187,13 +195,14 @@ public final class Console {
         try (Connection connection = dataSource.getConnection();
                 Statement statement = connection.createStatement();
                 ResultSet found = statement.executeQuery(
-                        "SELECT flow_instance_id, body, tries, problem FROM flowhooks_outbox ORDER BY due_at")) {
+                        "SELECT flow_instance_id, body, tries, problem, kind FROM flowhooks_outbox ORDER BY due_at")) {
             while (found.next()) {
                 Map<String, Object> row = new LinkedHashMap<>();
                 row.put("id", found.getString(1));
                 row.put("body", found.getString(2));
                 row.put("tries", found.getInt(3));
                 row.put("problem", found.getString(4));
+                row.put("kind", found.getString(5));
                 rows.add(row);
             }
         }
