@@ -288,6 +288,11 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "en": "There is no callback of this kind; the kinds are {kinds}.",
         "zh": "没有这种类型的回调；可用的类型：{kinds}。",
     },
+    "not_found_slash": {
+        "en": "There is nothing at this path; send callbacks to /flow/{{flowInstanceId}}/call-back/ followed by "
+        "their kind, without a slash at the end.",
+        "zh": "路径不存在；回调地址的格式为 /flow/{{flowInstanceId}}/call-back/ 加上回调类型，末尾没有斜杠。",
+    },
     "method_not_allowed": {
         "en": "This path does not support the method; it supports {allowed}.",
         "zh": "该路径不支持此请求方法；支持的方法：{allowed}。",

@@ -104,7 +104,7 @@ def make_example(settings: Settings, schemas: Schemas, *, file: Path | None, **o
 def _body(file: Path) -> dict[str, Any]:
     raw = sys.stdin.buffer.read() if str(file) == "-" else read_file(file)
     try:
-        return schema.parse(raw)
+        return schema.parse_callback(raw)
     except MalformedRequest as error:
         raise click.UsageError(f"--data is not the body of a callback. {error}") from None
 

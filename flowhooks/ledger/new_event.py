@@ -67,4 +67,4 @@ class NewEvent:
         """Return the event for one delivery, with a copy of the data unless nothing else uses them."""
         if not self.read and len(self.deliveries) == 1:
             return self.event
-        return replace(self.event, data=schema.parse(self.body.encode()))
+        return replace(self.event, data=schema.parse_callback(self.body.encode()))

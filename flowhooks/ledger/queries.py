@@ -176,7 +176,7 @@ def to_event(row: Any, data: Mapping[str, Any] | None = None) -> Event:
         process_definition_key=row.process_definition_key,
         process_definition_version=row.process_definition_version,
         conclusion=row.conclusion,
-        data=schema.parse(row.body.encode()) if data is None else data,
+        data=schema.parse_callback(row.body.encode()) if data is None else data,
         received_at=to_datetime(row.received_at),
     )
 

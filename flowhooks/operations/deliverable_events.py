@@ -112,4 +112,4 @@ def _read_bodies(connection: Connection, ids: list[str]) -> Iterator[tuple[str, 
     for start in range(0, len(ids), _BODY_BATCH_SIZE):
         page = json.dumps(ids[start : start + _BODY_BATCH_SIZE])
         for row in connection.execute(_BODIES, {"ids": page}):
-            yield row.id, schema.parse(row.body.encode())
+            yield row.id, schema.parse_callback(row.body.encode())

@@ -79,7 +79,7 @@ def event_of(
 ) -> Event:
     """Make an event from the body of a callback, parsed as flowhooks parses it."""
     return from_body(
-        schema.parse(json.dumps(dict(body)).encode()),
+        schema.parse_callback(json.dumps(dict(body)).encode()),
         id=id or Clock().new_id(),
         source=source,
         kind=kind,

@@ -183,6 +183,8 @@ def _message(
     if isinstance(error, LocalizedHTTPError):
         return error.key, error.params
     status = error.status_code
+    if status == 404 and raw_path(request.env).endswith("/"):  # noqa: PLR2004 (HTTP's "not found")
+        return "not_found_slash", {}
     key = _MESSAGE_KEYS.get(status, "bad_request" if status < 500 else "internal")  # noqa: PLR2004 (server errors)
     content_type = escape_control(request.content_type or "", negotiation.MAX_SHOWN_CHARS)
     return key, {"allowed": response.get_header("Allow", default=""), "given": content_type}

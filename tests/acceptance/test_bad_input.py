@@ -107,7 +107,7 @@ BODIES = {
     "octal": b'{"a": 010}',
     "hexadecimal": b'{"a": 0x10}',
     "plus": b'{"a": +1}',
-    "type: number": b'{"businessKey": 7}',
+    "type: number": b'{"processDefinitionKey": 7}',
     "type: object": b'{"callBackProcessClass": {"$ref": "x"}}',
     "type: array": b'{"processDefinitionKey": ["good"]}',
     "type: truth value": b'{"processDefinitionId": true}',

@@ -346,14 +346,22 @@ def test_a_schema_file_opens_a_kind_of_call_back(server, site):
     assert '"reason"' in server.post("kinds-2", DONE, kind="cancelled").message_of_error(422)
     short = server.post("kinds-2", DONE | {"reason": "no"}, kind="cancelled")
     assert "/reason: must not be shorter than 3" in short.message_of_error(422)
-    other = server.post("kinds-2", DONE, kind="revoked")
-    assert other.message_of_error(404) == (
-        "There is no callback of this kind; the kinds are cancel, cancelled, complete, error, terminate."
-    )
-    chinese = server.post("kinds-2", DONE, kind="revoked", **{"Accept-Language": "zh"})
-    assert "cancel, cancelled, complete" in chinese.message_of_error(404)
-    wrong = server.post("kinds-2", {"reason": "none", "businessKey": 1}, kind="cancelled")
+    wrong = server.post("kinds-2", {"reason": "none", "businessKey": True}, kind="cancelled")
     assert "/businessKey" in wrong.message_of_error(422)
+
+
+def test_a_business_key_that_is_a_number(server, site):
+    """A whole number is stored as its decimal text: the same number as text is the same event."""
+    answer = server.post("number", DONE | {"businessKey": 1024})
+    assert (answer.status, answer.body) == (200, SUCCESS)
+    again = server.post("number", DONE | {"businessKey": "1024"})
+    assert (again.status, again.event_id) == (200, answer.event_id)
+    server.post("number", DONE | {"businessKey": 1025}).message_of_error(409)
+    with site.ledger() as ledger:
+        (stored,) = ledger.find(EventFilter(business_key="1024"), limit=10)
+    assert (stored.event.id, stored.event.business_key, stored.repeats) == (answer.event_id, "1024", 1)
+    assert result(site, answer.event_id)[-1] == DONE | {"businessKey": "1024"}
+    site.balance()
 
 
 def test_a_slow_handler_never_stops_accepting(server, site):

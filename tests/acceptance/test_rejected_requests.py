@@ -75,7 +75,7 @@ BODIES = {
     "lone surrogate": (b'{"a": "\\ud800"}', 400, "surrogate"),
     "too deep": (b'{"a":' + b"[" * 70 + b"]" * 70 + b"}", 400, "64 levels"),
     "rest after it": (b"{} {}", 400, "line 1, column 4"),
-    "wrong type": (b'{"businessKey": 1}', 422, "/businessKey: must be of type string"),
+    "wrong type": (b'{"businessKey": true}', 422, "/businessKey: must be of type string"),
     "version as a string": (b'{"processDefinitionVersion": "1"}', 422, "/processDefinitionVersion: must be of type"),
     "version as a truth value": (b'{"processDefinitionVersion": true}', 422, "/processDefinitionVersion: must be of"),
     "half a version": (b'{"processDefinitionVersion": 1.5}', 422, "/processDefinitionVersion: must be of type"),

@@ -226,10 +226,10 @@ def test_a_handler_fails(site):
 
 
 @pytest.mark.parametrize(
-    "changed", [{"businessKey": 17}, {"processDefinitionVersion": "3"}, {"callBackProcessClass": ["a"]}]
+    "changed", [{"businessKey": 1.5}, {"processDefinitionVersion": "3"}, {"callBackProcessClass": ["a"]}]
 )
 def test_a_payload_of_other_types(site, changed):
-    """A number as business key or a quoted version is 422 and not stored."""
+    """A fraction as business key or a quoted version is 422 and not stored."""
     instance = next(fresh)
     answer = site.post(instance, payload("flowable", **changed))
     assert answer.status == 422

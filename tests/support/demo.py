@@ -36,7 +36,7 @@ EXAMPLE = {
     "processDefinitionVersion": 1,
 }
 """The example of the callback's API page (which lacks the quotes around one name)."""
-WRONG = {"businessKey": 4711, "processDefinitionVersion": "one"}
+WRONG = {"businessKey": True, "processDefinitionVersion": "one"}
 CONFIG = """\
 database = "demo/flowhooks.db"
 plugins_allow = ["contracts"]

@@ -133,7 +133,8 @@ def _meaning(schema: Mapping[str, Any], language: str) -> tuple[str, ...]:
 
 
 def _type(schema: Mapping[str, Any]) -> str:
-    text = str(schema["type"])
+    types = schema["type"]
+    text = types if isinstance(types, str) else " or ".join(types)
     if "format" in schema:
         text += f" ({schema['format']})"
     if "maxLength" in schema:

@@ -81,7 +81,7 @@ class CallbackResource:
         raw_body = (
             read_body(request, authenticated.max_body_bytes) if authenticated.body is None else authenticated.body
         )
-        body = schema.parse(raw_body)
+        body = schema.parse_callback(raw_body)
         self._schemas.check_body(self.kind, body)
         seconds, applied = negotiation.parse_prefer_wait(headers.get("HTTP_PREFER"), settings.answer_wait)
         if applied is not None:

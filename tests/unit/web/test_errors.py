@@ -154,6 +154,14 @@ def test_method_not_allowed(ask):
     assert "GET, OPTIONS" in result.json["message"]
 
 
+def test_a_slash_at_the_end(ask):
+    """The message about a path that does not exist says that it must not end with a slash, if it does."""
+    for path in ("/nowhere/", "/nowhere/?a=b"):
+        result = ask(None, path)
+        assert result.status_code == 404
+        assert result.json["message"] == messages.text("not_found_slash", "en")
+
+
 def test_head(ask):
     """HEAD gets only the headers of the error."""
     result = ask(None, "/nowhere", method="HEAD")

@@ -55,7 +55,7 @@ def test_what_was_refused_is_shown_with_the_reason(house, serve):
     with called_back(flow) as send:
         assert send("/flow/i1/call-back/complete") == 202
         assert send("/flow/i2/call-back/complete", "{") == 400
-        assert send("/flow/i3/call-back/complete", json.dumps({"businessKey": 7})) == 422
+        assert send("/flow/i3/call-back/complete", json.dumps({"businessKey": True})) == 422
         assert send("/flow/i4/call-back/other") == 404
         assert send("/flow/i5/call-back/complete", method="GET") == 405
         assert send("/flow/i1/call-back/complete", json.dumps({"businessKey": "other"})) == 409

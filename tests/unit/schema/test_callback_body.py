@@ -1,0 +1,51 @@
+"""The body of a callback: a whole number as a business key is text."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowhooks.errors import InvalidCallback
+from flowhooks.schema import Schemas, parse_callback
+
+
+@pytest.fixture(scope="module")
+def schemas():
+    """The shipped schema files."""
+    return Schemas.load()
+
+
+@pytest.mark.parametrize(
+    ("written", "key"),
+    [
+        ("1024", "1024"),
+        ("0", "0"),
+        ("-7", "-7"),
+        ("1024.0", "1024"),
+        ("1e3", "1000"),
+        ("12345678901234567890", "12345678901234567890"),
+        ('"1024"', "1024"),
+        ('"1024.0"', "1024.0"),
+        ('""', ""),
+    ],
+)
+def test_a_whole_number_is_its_decimal_text(schemas, written, key):
+    """Each way to write the number is the same text; text stays as it is."""
+    body = parse_callback(f'{{"businessKey": {written}}}'.encode())
+    assert body == {"businessKey": key}
+    schemas.check_body("complete", body)
+
+
+@pytest.mark.parametrize("written", ["1.5", "true", "[1]", "{}", "1" * 513])
+def test_other_values_are_refused(schemas, written):
+    """A fraction, a truth value, an array, an object, and a number of more than 512 digits."""
+    with pytest.raises(InvalidCallback) as caught:
+        schemas.check_body("complete", parse_callback(f'{{"businessKey": {written}}}'.encode()))
+    assert [pointer for pointer, *_ in caught.value.violations] == ["/businessKey"]
+
+
+def test_without_a_business_key():
+    """An absent key and a null stay absent; members with other names stay numbers."""
+    assert parse_callback(b'{"businessKey": null, "amount": 12, "more": {"businessKey": 1}}') == {
+        "amount": 12,
+        "more": {"businessKey": 1},
+    }
