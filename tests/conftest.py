@@ -69,9 +69,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.get_closest_marker("either") and _house(item) in _other_houses(item, either=True):
             item.add_marker(pytest.mark.long)
     if "long" not in config.option.markexpr:
-        long = [item for item in items if item.get_closest_marker("long")]
-        items[:] = [item for item in items if item not in set(long)]
-        config.hook.pytest_deselected(items=long)
+        long = {item for item in items if item.get_closest_marker("long")}
+        items[:] = [item for item in items if item not in long]
+        config.hook.pytest_deselected(items=list(long))
 
 
 @pytest.hookimpl(trylast=True)
