@@ -2,7 +2,7 @@
 
 Tests start hundreds of them, and of the 0.6 s of processor time that it takes to start one, nearly all goes into
 loading the same modules again. A fork has its own folder, environment, arguments, files and failpoint, and its own end.
-Processes with options for Python itself are started (see `_alike`).
+Processes with options for Python itself are started (see `is_alike`).
 
 Shell commands start forks, too: `program` makes an executable file that asks for a fork and ends as the fork ends.
 
@@ -49,7 +49,7 @@ def start(command, *, cwd=None, env=None, stdout=subprocess.DEVNULL, stderr=subp
         own_session: whether it has a session of its own, which Ctrl-C does not reach.
     """
     env = dict(os.environ) if env is None else env
-    if tuple(command[:3]) == FLOWHOOKS and _alike(env):
+    if tuple(command[:3]) == FLOWHOOKS and is_alike(env):
         return Forked(command, cwd=cwd, env=env, stdout=stdout, stderr=stderr, own_session=own_session)
     return subprocess.Popen(
         command,
@@ -89,7 +89,11 @@ with socket.socket(socket.AF_UNIX) as channel:
     os.write(request, json.dumps(asked).encode())
     os.lseek(request, 0, os.SEEK_SET)
     socket.send_fds(channel, [b"!"], [request, 0, 1, 2])
-    pid, code = (int(line) for line in channel.makefile())
+    answers = channel.makefile()
+    pid = int(next(answers))
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: os.kill(pid, number))
+    code = int(next(answers))
 if code < 0:
     os.kill(os.getpid(), -code)
 sys.exit(code)
@@ -97,7 +101,9 @@ sys.exit(code)
 
 
 def program(file, prepare=""):
-    """Make `file` an executable that does as `flowhooks` does, in a fork.
+    """Make `file` an executable that does as `flowhooks` does, in a fork, to which it passes signals on.
+
+    Run it only in an environment that `is_alike`.
 
     Args:
         file: a path where no file is yet.
@@ -108,7 +114,7 @@ def program(file, prepare=""):
     file.chmod(0o755)
 
 
-def _alike(env):
+def is_alike(env):
     """Whether a fork would behave like a process started with this environment."""
     return _to_python(env) == _to_python(OURS)
 

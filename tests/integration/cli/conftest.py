@@ -207,13 +207,22 @@ def hostile():
 
 
 @pytest.fixture(scope="session")
-def spawn():
+def program(tmp_path_factory):
+    """The words that run flowhooks in a process of its own with an environment, forked if possible."""
+    file = tmp_path_factory.mktemp("program") / "flowhooks"
+    fork_server.program(file)
+    return lambda env: [file] if fork_server.is_alike(env) else fork_server.FLOWHOOKS
+
+
+@pytest.fixture(scope="session")
+def spawn(program):
     """Starts a command in a process of its own whose output is read as text."""
 
     def start(*arguments, server=None, **env):
+        env = environment((server.env if server else {}) | env)
         return subprocess.Popen(
-            [*fork_server.FLOWHOOKS, *arguments],
-            env=environment((server.env if server else {}) | env),
+            [*program(env), *arguments],
+            env=env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -224,14 +233,15 @@ def spawn():
 
 
 @pytest.fixture
-def at_a_terminal(server):
+def at_a_terminal(server, program):
     """Runs a command at a terminal, typing a reply; returns its output and exit code."""
 
     def run(*arguments, typed, **env):
         ours, theirs = pty.openpty()
+        env = environment(server.env) | {"TERM": "xterm"}
         process = subprocess.Popen(
-            [*fork_server.FLOWHOOKS, *arguments],
-            env=environment(server.env) | {"TERM": "xterm"} | env,
+            [*program(env), *arguments],
+            env=env,
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
