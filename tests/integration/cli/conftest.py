@@ -238,7 +238,7 @@ def at_a_terminal(server, program):
 
     def run(*arguments, typed, **env):
         ours, theirs = pty.openpty()
-        env = environment(server.env) | {"TERM": "xterm"}
+        env = environment(server.env) | {"TERM": "xterm"} | env
         process = subprocess.Popen(
             [*program(env), *arguments],
             env=env,
