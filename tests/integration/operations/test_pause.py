@@ -279,6 +279,7 @@ def test_it_is_called_by_name_and_written_down(house, listens):
         "handlers": ("p:h",),
         "skipped": (),
         "waiting": 0,
+        "due_later": 0,
         "running": 0,
         "dry_run": False,
     }
