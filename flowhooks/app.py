@@ -288,7 +288,7 @@ class App:
             clock=self.clock,
         )
         self.operation_context = OperationContext(
-            ledger=self.ledger, router=self.router, missing_handlers=self.missing_handlers, clock=self.clock
+            reader=self.ledger, router=self.router, missing_handlers=self.missing_handlers, clock=self.clock
         )
         self._register_collectors()
         if self.ledger.shared:

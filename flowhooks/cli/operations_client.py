@@ -11,7 +11,7 @@ import threading
 import time
 from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from flowhooks import app
 from flowhooks.cli import output
@@ -33,7 +33,6 @@ from flowhooks.text import escape_control
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from flowhooks.ledger.ledger import Ledger
     from flowhooks.ledger.lock import LockOwner
     from flowhooks.plugins.discovery import DiscoveredPlugin
     from flowhooks.plugins.plugins import Plugins
@@ -215,9 +214,8 @@ def _read_only_context(settings: Settings, reader: Reader) -> OperationContext:
     """Return a context for a dry run without a server: it needs no lock and cannot write."""
     _, plugins = load_plugins(settings)
     lookup_result = build_lookup(plugins, reader.registered_handlers(), settings.routing.ignore_process_keys)
-    ledger = cast("Ledger", reader)  # a dry run only reads
     return OperationContext(
-        ledger=ledger,
+        reader=reader,
         router=lookup_result.router,
         missing_handlers=frozenset(lookup_result.missing_handlers),
         clock=Clock(),

@@ -49,7 +49,7 @@ def acknowledge(
     """
     alert_ids = tuple(dict.fromkeys(alerts))
     if dry_run:
-        with context.ledger.connection() as connection:
+        with context.reader.connection() as connection:
             open_alerts = alert_queries.open_alerts(connection)
         acknowledged = {
             alert.id: alert.about for alert in open_alerts if alert.id in alert_ids and alert.acknowledged_at is None

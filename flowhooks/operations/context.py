@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from flowhooks.ledger import audit
+from flowhooks.ledger.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from flowhooks.clock import Clock
-    from flowhooks.ledger.ledger import Ledger
+    from flowhooks.ledger.reader import Reader
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.routing.router import Router
 
@@ -53,18 +54,29 @@ class OperationContext:
     """The objects that all operations use.
 
     Attributes:
-        ledger: the ledger, for writing.
+        reader: the ledger. A dry run without a server has one that only reads.
         router: the current look-up.
         missing_handlers: ids of handlers that are or were registered and are not loaded.
         clock: time and ids.
         by: the operator; None if flowhooks acts by itself, which writes no audit record.
     """
 
-    ledger: Ledger
+    reader: Reader
     router: Router
     missing_handlers: Collection[str]
     clock: Clock
     by: Actor | None = None
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger, for writing.
+
+        Raises:
+            TypeError: this context only reads.
+        """
+        if not isinstance(self.reader, Ledger):
+            raise TypeError("a dry run does not write")
+        return self.reader
 
     def change(self, write: Callable[[WriteTransaction], T], audit_record: Callable[[T], AuditRecord]) -> T:
         """Change the ledger and write the audit record of the change in one transaction.

@@ -59,7 +59,7 @@ def dismiss(
     Raises:
         Unavailable: the ledger could not be written; the call changed nothing and may be repeated.
     """
-    page = context.ledger.page(parked_only(event_filter), after=after, limit=PAGE_SIZE)
+    page = context.reader.page(parked_only(event_filter), after=after, limit=PAGE_SIZE)
     items = [
         RouteChange(
             event_id=stored.event.id,

@@ -91,7 +91,7 @@ def list_parked_groups(reader: Reader, router: Router, *, max_events: int, n_han
 
 def count_deliverable(context: OperationContext) -> int:
     """Count the parked events that a reroute may deliver; if a condition reads the data, the whole group counts."""
-    return sum(group.events for group in context.ledger.parked() if is_deliverable(context.router, group))
+    return sum(group.events for group in context.reader.parked() if is_deliverable(context.router, group))
 
 
 def is_deliverable(router: Router, group: ParkedGroup) -> bool:

@@ -78,7 +78,7 @@ def resume(context: OperationContext, handlers: Sequence[str], *, dry_run: bool 
 def _select(context: OperationContext, patterns: Sequence[str], *, paused: bool) -> frozenset[str]:
     candidates = [
         handler.id
-        for handler in context.ledger.registered_handlers()
+        for handler in context.reader.registered_handlers()
         if (handler.paused_at is not None if paused else handler.paused_at is None or handler.circuit is not None)
     ]
     return frozenset(handler_id for handler_id in candidates if any(_matches(word, handler_id) for word in patterns))
@@ -97,7 +97,7 @@ def _apply(
     note: str = "",
     dry_run: bool,
 ) -> PauseResult:
-    with context.ledger.connection() as connection:
+    with context.reader.connection() as connection:
         # Before the change: resumed deliveries may complete before a later count.
         stored = backlog(connection)
         due_later = count_due_later(connection, context.clock.now())

@@ -72,7 +72,7 @@ def purge(
         Unavailable: the ledger could not be written; the call changed nothing and may be repeated.
     """
     cutoffs = cutoffs_from_filter(event_filter)
-    page = context.ledger.purgeable(cutoffs, event_filter=event_filter, after=after, limit=PAGE_SIZE)
+    page = context.reader.purgeable(cutoffs, event_filter=event_filter, after=after, limit=PAGE_SIZE)
     purged, deliveries = len(page.ids), page.deliveries
     if page.ids and not dry_run:
         purged, deliveries = context.change(

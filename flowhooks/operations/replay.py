@@ -61,7 +61,7 @@ def replay(
         Unavailable: the ledger could not be written; the call changed nothing and may be repeated.
     """
     states = {State.DEAD, State.SUCCEEDED} if again else {State.DEAD}
-    page = context.ledger.page(event_filter, after=after, limit=PAGE_SIZE)
+    page = context.reader.page(event_filter, after=after, limit=PAGE_SIZE)
     next_page = page[-1].event.id if len(page) == PAGE_SIZE else ""
     selected = [
         delivery for stored in page for delivery in stored.delivery_statuses if _matches(event_filter, delivery)

@@ -107,7 +107,7 @@ def reroute(
     """
     if handler is not None and not context.router.has_handler(handler):
         raise NotFound(f"there is no handler {handler}; `flowhooks handlers list` shows the ids")
-    page = context.ledger.page(event_filter, after=after, limit=PAGE_SIZE)
+    page = context.reader.page(event_filter, after=after, limit=PAGE_SIZE)
     next_page = page[-1].event.id if len(page) == PAGE_SIZE else ""
     candidates = [
         stored
@@ -153,7 +153,7 @@ def reroute_parked(context: OperationContext, *, dry_run: bool = False, after: s
     """
     page: list[StoredEvent] = []
     if after or _may_change(context):
-        page = context.ledger.page(EventFilter(state="parked"), after=after, limit=PAGE_SIZE)
+        page = context.reader.page(EventFilter(state="parked"), after=after, limit=PAGE_SIZE)
     next_page = page[-1].event.id if len(page) == PAGE_SIZE else ""
     items = [item for stored in page if (item := _parked_route_change(context, stored)) is not None]
     if items and not dry_run:
@@ -196,7 +196,7 @@ def _may_change(context: OperationContext) -> bool:
     return any(
         is_deliverable(context.router, group)
         or context.router.route(representative_event(group)).parked_by != parked_by
-        for group, parked_by in context.ledger.parked_reasons()
+        for group, parked_by in context.reader.parked_reasons()
     )
 
 

@@ -69,7 +69,7 @@ def resolve(
         NotFound: there is no such delivery.
         InvalidTransition: the verdict does not apply to the delivery's state, or the state has just changed.
     """
-    stored = context.ledger.delivery(delivery_id)
+    stored = context.reader.delivery(delivery_id)
     if stored is None:
         raise NotFound(f"there is no delivery {delivery_id}")
     event, standing = stored

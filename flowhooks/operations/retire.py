@@ -53,7 +53,7 @@ def retire(context: OperationContext, handlers: Sequence[str], *, dry_run: bool 
     """
     handler_ids = tuple(dict.fromkeys(handlers))
     if dry_run:
-        retired_ids = frozenset(handler.id for handler in context.ledger.registered_handlers()).intersection(
+        retired_ids = frozenset(handler.id for handler in context.reader.registered_handlers()).intersection(
             handler_ids
         )
     else:
@@ -64,7 +64,7 @@ def retire(context: OperationContext, handlers: Sequence[str], *, dry_run: bool 
                 "retire", handler_ids[0] if len(handler_ids) == 1 else "", {"handlers": sorted(retired)}
             ),
         )
-    with context.ledger.connection() as connection:
+    with context.reader.connection() as connection:
         stored = backlog(connection)
     backlogs = [stored.get(handler_id, HandlerBacklog()) for handler_id in handler_ids if handler_id in retired_ids]
     return RetireResult(

@@ -182,7 +182,7 @@ class Real:
         by = Actor("ann", "api")
         return run_operation(
             OperationContext(
-                ledger=desk.ledger, router=desk.router, missing_handlers=desk.missing_handlers, clock=desk.clock, by=by
+                reader=desk.ledger, router=desk.router, missing_handlers=desk.missing_handlers, clock=desk.clock, by=by
             ),
             name,
             arguments,
