@@ -17,6 +17,7 @@ SECOND: Final = 1_000_000
 DAY: Final = 86_400 * SECOND
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST: Final = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 _VERSION_7: Final = 0x7000
 _VARIANT: Final = 0x8000_0000_0000_0000
 _VARIANT_MASK: Final = 0x3FFF_FFFF_FFFF_FFFF
@@ -91,6 +92,11 @@ def id_time(key: str) -> int | None:
         return int(key.replace("-", "")[:12], 16) * 1000
     except ValueError:
         return None
+
+
+def is_time(microseconds: int) -> bool:
+    """Return whether a number of microseconds since 1970 is a time that `to_datetime` can return."""
+    return 0 <= microseconds <= _LATEST
 
 
 def to_datetime(microseconds: int) -> datetime:

@@ -26,6 +26,7 @@ FlowhooksError
     ├── RateLimited      the source exceeds its rate limit; safe to repeat later
     ├── IdentityConflict an earlier callback with this identity had other data
     └── Unavailable      not known to be stored; safe to repeat
+        └── DamagedRow   a stored row cannot be read
 
 Reject, RetryAfter       raised by handlers to set the outcome of their attempt
 """
@@ -262,6 +263,18 @@ class Unavailable(CallbackRejected):
     def __init__(self, key: str, /, *, retry_after: int = 5, **params: Any) -> None:
         super().__init__(key, **params)
         self.retry_after = retry_after
+
+
+class DamagedRow(Unavailable):
+    """A stored row cannot be read: a value of it is of another type, or is not one of the values that it may have.
+
+    Args:
+        why: the row, and what is wrong with it.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__("event_damaged")
+        self.why = why
 
 
 class Reject(Exception):

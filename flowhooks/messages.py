@@ -462,6 +462,10 @@ MESSAGES: Final[dict[str, dict[str, str]]] = {
         "en": "The callback could not be stored because the database cannot be used now; send it again later.",
         "zh": "数据库暂时不可用，回调未能存储；请稍后重发。",
     },
+    "event_damaged": {
+        "en": "The callback was received before, but its stored event is damaged; send it again later.",
+        "zh": "此前已收到该回调，但所存储的事件已损坏；请稍后重发。",
+    },
     "newer_handlers": {
         "en": "The server cannot route callbacks now: a newer version of flowhooks has registered handlers; send "
         "this one again later.",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from flowhooks.clock import SECOND, to_datetime
-from flowhooks.errors import TransactionError, Unavailable
+from flowhooks.errors import DamagedRow, TransactionError, Unavailable
 from flowhooks.execution.condition_recheck import ConditionCheck
 from flowhooks.execution.cpu_affinity import HandlerAffinity
 from flowhooks.execution.outcomes import MAX_ERROR_CHARS, MAX_TRACEBACK_CHARS, OutcomeBuilder
@@ -44,6 +44,8 @@ RECORD_RETRY_DELAYS: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
 
 SHUTDOWN_POLL_INTERVAL: Final = 0.5
 """Seconds between checks whether the process is about to stop."""
+DAMAGED_RETRY_INTERVAL: Final = 60 * SECOND
+"""Microseconds until a delivery whose rows cannot be read is tried again, and logged again."""
 PROBE_RETRY_INTERVAL: Final = 60 * SECOND
 """Microseconds until a probe is called again, if it gave no answer or its process was killed."""
 
@@ -95,6 +97,7 @@ class Dispatcher:
         self._metrics = metrics or Metrics()
         self._affinity = affinity or HandlerAffinity()
         self._isolated = isolated
+        self._damaged: dict[str, int] = {}
         self._unrecorded: SimpleQueue[tuple[AttemptResult, Callable[[bool | None], None]]] = SimpleQueue()
 
     def execute(self, queued: ReadyDelivery, claimed: ClaimedAttempt | None = None) -> ConcurrencyLimitReached | None:
@@ -113,6 +116,27 @@ class Dispatcher:
         Raises:
             Unavailable: the attempt could not be claimed; nothing was run.
         """
+        now = self._clock.now()
+        if self._damaged.get(queued.delivery_id, now) > now:
+            return None
+        try:
+            return self._execute(queued, claimed)
+        except DamagedRow as error:
+            # Its runner offers it again at each poll.
+            until = now + DAMAGED_RETRY_INTERVAL
+            self._damaged = {key: time for key, time in list(self._damaged.items()) if time > now} | {
+                queued.delivery_id: until
+            }
+            log.error(  # noqa: TRY400 (a traceback says nothing about the row)
+                "delivery_damaged",
+                delivery=queued.delivery_id,
+                handler=queued.handler,
+                why=error.why,
+                next="run `flowhooks verify`, and restore a backup; the delivery waits until then",
+            )
+            return None
+
+    def _execute(self, queued: ReadyDelivery, claimed: ClaimedAttempt | None) -> ConcurrencyLimitReached | None:
         handler = self._handlers.get(queued.handler)
         if handler is None:
             self._suspend_missing_handler(queued, claimed)

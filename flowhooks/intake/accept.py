@@ -197,6 +197,14 @@ class Intake:
                 raise Unauthorized("unauthorized", cause="message_reused")
             if accepted.conflict:
                 raise IdentityConflict(accepted.event_id, purged=accepted.state == PURGED)
+            if accepted.damage:
+                log.error(
+                    "event_damaged",
+                    event_id=accepted.event_id,
+                    why=accepted.damage,
+                    next="run `flowhooks verify`, and restore a backup; repeated callbacks are answered 503 until then",
+                )
+                raise Unavailable("event_damaged")
             if not accepted.new:
                 if waiter is not None:
                     # The deliveries that it waits for were not stored. Its slot may be the last one, so free it first.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import ColumnElement, Subquery, and_, case, func, select, update
 
 from flowhooks.ledger import database
+from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.queries import each_handler
 from flowhooks.ledger.tables import (
     IS_FAILED,
@@ -37,7 +38,7 @@ from flowhooks.model.delivery import State
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from sqlalchemy import Connection, RowMapping, Select
+    from sqlalchemy import Connection, Select
 
     from flowhooks.ledger.transaction import WriteTransaction
 
@@ -329,34 +330,35 @@ def _of_group(before: int, callback_class: str, process_key: str | None) -> Colu
 
 def open_alerts(connection: Connection) -> list[OpenAlert]:
     """Return the open alerts, oldest first."""
-    rows = connection.execute(select(alerts).where(alerts.c.closed_at.is_(None)).order_by(alerts.c.id)).mappings()
+    rows = connection.execute(select(alerts).where(alerts.c.closed_at.is_(None)).order_by(alerts.c.id))
     return [_alert(row) for row in rows]
 
 
 def recently_closed(connection: Connection, *, limit: int) -> list[tuple[OpenAlert, int]]:
     """Return the newest closed alerts, newest first, each with when it was closed, in microseconds since 1970."""
     closed = select(alerts).where(alerts.c.closed_at.is_not(None)).order_by(alerts.c.id.desc()).limit(limit)
-    return [(_alert(row), row["closed_at"]) for row in connection.execute(closed).mappings()]
+    return [(_alert(row), repair(row, [alerts.c.closed_at])[0].closed_at) for row in connection.execute(closed)]
 
 
-def _alert(row: RowMapping) -> OpenAlert:
+def _alert(stored: Any) -> OpenAlert:
+    row, damage = repair(stored, list(alerts.c))
     return OpenAlert(
-        id=row["id"],
-        cause=AlertCause(row["cause"]),
-        subject=row["subject"],
-        message=row["message"],
-        started_at=row["started_at"],
-        count=row["count"],
-        event_id=row["event_id"],
-        notified_plugins=tuple(json.loads(row["notified"])),
-        acknowledged_at=row["acknowledged_at"],
-        acknowledged_by=row["acknowledged_by"],
-        last_at=row["last_at"],
-        last_error=row["last_error"],
-        notifications=row["notifications"],
-        notified_at=row["notified_at"],
-        notified_count=row["notified_count"],
-        grown_from=row["grown_from"],
+        id=row.id,
+        cause=AlertCause(row.cause),
+        subject=row.subject,
+        message=damage or row.message,
+        started_at=row.started_at,
+        count=row.count,
+        event_id=row.event_id,
+        notified_plugins=tuple(json.loads(row.notified)),
+        acknowledged_at=row.acknowledged_at,
+        acknowledged_by=row.acknowledged_by,
+        last_at=row.last_at,
+        last_error=row.last_error,
+        notifications=row.notifications,
+        notified_at=row.notified_at,
+        notified_count=row.notified_count,
+        grown_from=row.grown_from,
     )
 
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import insert, select, update
 
 from flowhooks.clock import SECOND, id_lower_bound
+from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.tables import audit_log
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import Connection, RowMapping
+    from sqlalchemy import Connection, Row
 
     from flowhooks.ledger.transaction import WriteTransaction
 
@@ -86,7 +87,7 @@ def _previous_pages(transaction: WriteTransaction, entry: AuditEntry, after: str
         .order_by(audit_log.c.id.desc())
         .limit(MAX_COMPARED)
     )
-    for stored in map(_to_entry, transaction.connection.execute(query).mappings()):
+    for stored in map(_to_entry, transaction.connection.execute(query)):
         if _arguments(stored) == _arguments(entry) and "" < stored.detail.get("after", "") <= after:
             return stored
     return None
@@ -110,8 +111,17 @@ def entries(connection: Connection, *, limit: int, before: str = "", target: str
         query = query.where(audit_log.c.id < before)
     if target is not None:
         query = query.where(audit_log.c.target == target)
-    return [_to_entry(row) for row in connection.execute(query).mappings()]
+    return [_to_entry(row) for row in connection.execute(query)]
 
 
-def _to_entry(row: RowMapping) -> AuditEntry:
-    return AuditEntry(**{**row, "detail": json.loads(row["detail"])})
+def _to_entry(row: Row[Any]) -> AuditEntry:
+    values, _ = repair(row, list(audit_log.c))
+    return AuditEntry(
+        id=values.id,
+        at=values.at,
+        actor=values.actor,
+        interface=values.interface,
+        action=values.action,
+        target=values.target,
+        detail=json.loads(values.detail),
+    )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Integer, Text, delete, exists, func, select, update
 
+from flowhooks.errors import DamagedRow
 from flowhooks.failpoints import hit
 from flowhooks.ledger import checksums, database, purge, webhook_ids
 from flowhooks.ledger.attempts import InFlightAttempts, start_attempts
@@ -18,7 +19,7 @@ from flowhooks.ledger.counters import INCREMENT, increment
 from flowhooks.ledger.deliveries import NEXT, ClaimRequest, NewDelivery, store
 from flowhooks.ledger.ordering import assign_positions
 from flowhooks.ledger.pauses import ALL_PAUSED, PausedHandlers
-from flowhooks.ledger.queries import DeliveryStatus, delivery_statuses
+from flowhooks.ledger.queries import DeliveryStatus, delivery_statuses, find_damage
 from flowhooks.ledger.tables import conflicts, events, purged_identities
 from flowhooks.ledger.transaction import OrderGroup
 from flowhooks.model.delivery import ReadyDelivery
@@ -52,6 +53,7 @@ class AcceptResult:
         conflict: whether the earlier event has other data.
         state: the state of the stored event; `"purged"` if only its identity is left.
         delivery_statuses: the deliveries of the earlier event; empty for a new event, a conflict, or a purged event.
+        damage: why the stored event cannot be read; `""` if it can.
         webhook_id_reused: whether nothing was stored because the webhook id was used before for another path or other
             data.
     """
@@ -61,6 +63,7 @@ class AcceptResult:
     conflict: bool = False
     state: str
     delivery_statuses: tuple[DeliveryStatus, ...] = field(default=())
+    damage: str = ""
     webhook_id_reused: bool = False
 
 
@@ -75,7 +78,10 @@ _FIND_AND_LOCK: Final = _FIND.with_for_update(read=True, key_share=True, of=even
 """The same, with a lock: no other transaction purges these events before this one ends."""
 _REPEATED_ROWS = database.row_array("repeated", id=Text, times=Integer)
 _REPEAT: Final = (
-    update(events).where(events.c.id == _REPEATED_ROWS.c.id).values(repeats=events.c.repeats + _REPEATED_ROWS.c.times)
+    update(events)
+    .where(events.c.id == _REPEATED_ROWS.c.id)
+    .values(repeats=events.c.repeats + _REPEATED_ROWS.c.times)
+    .returning(events.c.id, events.c.state, events.c.route_size)
 )
 _COMMITTED: Final = partial(hit, "accept.committed")
 # Executed after the insert, so that it sees commits of others: an insert that waited for the purge of an event must
@@ -264,19 +270,33 @@ class EventInserter:
                 repeats[result.event_id] = repeats.get(result.event_id, 0) + 1
         if not repeats:
             return results
-        connection.execute(_REPEAT, {"repeated": json.dumps(sorted(repeats.items()))})
-        statuses = delivery_statuses(connection, list(repeats))
+        rows = connection.execute(_REPEAT, {"repeated": json.dumps(sorted(repeats.items()))}).all()
+        existing = _read_repeated(connection, rows)
         return [
             result
             if result.new or result.conflict or result.state == purge.PURGED
-            else AcceptResult(
-                event_id=result.event_id,
-                new=False,
-                state=result.state,
-                delivery_statuses=statuses.get(result.event_id, ()),
-            )
+            else existing.get(result.event_id, replace(result, damage="it cannot be found by its id"))
             for result in results
         ]
+
+
+def _read_repeated(connection: Connection, rows: Sequence[Any]) -> dict[str, AcceptResult]:
+    """Return the results for repeated callbacks by event id, with the deliveries of the events."""
+    try:
+        statuses_of = delivery_statuses(connection, [row.id for row in rows])
+    except DamagedRow as error:
+        if len(rows) > 1:  # one damaged event must not take the others with it
+            return {row.id: result for row in rows for result in _read_repeated(connection, [row]).values()}
+        (row,) = rows
+        return {row.id: AcceptResult(event_id=row.id, new=False, state=row.state, damage=error.why)}
+    results = {}
+    for row in rows:
+        statuses = statuses_of.get(row.id, ())
+        damage = find_damage(row.state, row.route_size, statuses)
+        results[row.id] = AcceptResult(
+            event_id=row.id, new=False, state=row.state, delivery_statuses=() if damage else statuses, damage=damage
+        )
+    return results
 
 
 def _assign_positions(transaction: WriteTransaction, items: Sequence[NewEvent]) -> Mapping[str, Position]:

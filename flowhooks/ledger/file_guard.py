@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flowhooks.errors import LedgerUnusable
 from flowhooks.ledger import database
+from flowhooks.ledger.wal_check import find_log_damage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,6 +171,25 @@ def open_guard(url: str) -> FileGuard | None:
         return None if file is None else FileGuard(file, lambda: database.check_file(url))
     except OSError as error:
         raise LedgerUnusable(str(error)) from error
+
+
+def reject_damaged_log(url: str) -> None:
+    """Refuse a database whose write-ahead log is damaged. No process may have the database open.
+
+    SQLite would drop the transactions after the damage without an error, and then remove the log.
+
+    Raises:
+        LedgerUnusable: the log is damaged.
+    """
+    file = database.database_file(url)
+    if file is None:
+        return
+    log_file = file.resolve().with_name(f"{file.resolve().name}-wal")
+    if why := find_log_damage(log_file):
+        raise LedgerUnusable(
+            f"its write-ahead log {log_file} is damaged ({why}): keep a copy of the database with its -wal, and "
+            f"restore a backup; `sqlite3 {file} 'PRAGMA wal_checkpoint(TRUNCATE)'` drops all transactions from there on"
+        )
 
 
 def reject_damaged(engine: Engine, url: str) -> None:

@@ -269,7 +269,8 @@ class GroupCommitWriter:
             if is_available and len(batch) > 1:
                 # One bad item must not take the others with it.
                 return self._commit_one_by_one(batch, cause)
-            if isinstance(cause, SQLAlchemyError):
+            # Damaged text in one row is no failure of the database.
+            if isinstance(cause, SQLAlchemyError) and not database.is_undecodable(cause):
                 self._log_health(database.error_text(cause), damage=database.is_damage(cause))
             for request in batch:
                 request.set_result(None, cause)

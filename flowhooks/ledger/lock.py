@@ -192,6 +192,14 @@ def why_misplaced(database: Path) -> str | None:
     return f"process {holder.pid} uses another file than the one at {database} now: the file was replaced"
 
 
+def is_held(database: Path) -> bool:
+    """Return whether a process holds the lock of a database."""
+    try:
+        return Lock(database).owner() is not None
+    except LedgerUnusable:
+        return True  # its owner is just starting or ending
+
+
 def _identity(stat: os.stat_result) -> str:
     return f"{stat.st_dev}:{stat.st_ino}"
 

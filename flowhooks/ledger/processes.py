@@ -35,6 +35,7 @@ from sqlalchemy import func, select, update
 
 from flowhooks.clock import SECOND
 from flowhooks.ledger import database
+from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.tables import processes
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def live_processes(connection: Connection, *, heartbeat_timeout: float) -> list[
             since=row.started_at,
             handlers=frozenset(json.loads(row.handlers)),
         )
-        for row in connection.execute(query)
+        for row, _ in (repair(row, list(processes.c)) for row in connection.execute(query))
     ]
 
 

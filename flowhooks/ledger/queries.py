@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import CTE, ColumnElement, Select, bindparam, func, select
 
 from flowhooks import schema
 from flowhooks.clock import to_datetime
-from flowhooks.errors import SettingsError
+from flowhooks.errors import DamagedRow, FlowhooksError, SettingsError
 from flowhooks.ledger import database
+from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.ordering import BLOCKED_BY, IS_FIRST
 from flowhooks.ledger.tables import (
     IS_BLOCKED,
@@ -28,7 +29,7 @@ from flowhooks.ledger.tables import (
     events,
 )
 from flowhooks.model.delivery import Attempt, OutcomeKind, ReadyDelivery, State
-from flowhooks.model.event import DismissedBy, Event, NoMatch
+from flowhooks.model.event import DismissedBy, Event, EventState, NoMatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -144,6 +145,7 @@ class StoredEvent:
         route: handler id to the reason why.
         repeats: number of repeated callbacks.
         delivery_statuses: its deliveries, in the order of their creation.
+        damage: which of its values are damaged, so that others stand for them; `""` if none is.
     """
 
     event: Event
@@ -155,6 +157,7 @@ class StoredEvent:
     route: dict[str, str]
     repeats: int
     delivery_statuses: tuple[DeliveryStatus, ...]
+    damage: str = ""
 
 
 def to_event(row: Any, data: Mapping[str, Any] | None = None) -> Event:
@@ -164,7 +167,17 @@ def to_event(row: Any, data: Mapping[str, Any] | None = None) -> Event:
         row: the row.
         data: its data, for a row without the body; default: parsed from the body, so that each caller has a copy of its
             own.
+
+    Raises:
+        DamagedRow: the row has no body that can be parsed, or no time.
     """
+    try:
+        return _to_event(row, data)
+    except (FlowhooksError, AttributeError, OverflowError, TypeError, ValueError) as error:
+        raise DamagedRow(f"event {row.id} cannot be read: {error}") from error
+
+
+def _to_event(row: Any, data: Mapping[str, Any] | None) -> Event:
     return Event(
         id=row.id,
         source=row.source,
@@ -195,6 +208,15 @@ _STATUS: Final = select(
     deliveries.c.order_key,
     BLOCKED_BY.label("blocked_by"),
 ).outerjoin(attempts, IS_LAST_ATTEMPT)
+_STATUS_COLUMNS: Final = (
+    deliveries.c.handler,
+    deliveries.c.state,
+    deliveries.c.attempt,
+    deliveries.c.due_at,
+    deliveries.c.comment,
+    attempts.c.outcome,
+    attempts.c.finished_at,
+)
 _STATUSES: Final = _STATUS.where(deliveries.c.event_id.in_(database.string_array("event_ids"))).order_by(
     deliveries.c.id
 )
@@ -240,11 +262,42 @@ WITH_WORK: Final = select(each_handler(IS_SCHEDULED).c.handler)
 
 
 def delivery_statuses(connection: Connection, event_ids: Sequence[str]) -> dict[str, tuple[DeliveryStatus, ...]]:
-    """Return the statuses of the deliveries of these events, by event id."""
+    """Return the statuses of the deliveries of these events, by event id.
+
+    Raises:
+        DamagedRow: a delivery or its last attempt cannot be read.
+    """
     by_event: dict[str, list[DeliveryStatus]] = defaultdict(list)
     for row in connection.execute(_STATUSES, {"event_ids": json.dumps(event_ids)}):
         by_event[row.event_id].append(_to_status(row))
     return {event_id: tuple(statuses) for event_id, statuses in by_event.items()}
+
+
+def shown_delivery_statuses(connection: Connection, event_ids: Sequence[str]) -> dict[str, tuple[DeliveryStatus, ...]]:
+    """Do the same for operators: a damaged delivery is *unknown*, and its error says so."""
+    by_event: dict[str, list[DeliveryStatus]] = defaultdict(list)
+    for row in connection.execute(_STATUSES, {"event_ids": json.dumps(event_ids)}):
+        # Without an attempt, all columns of the attempt are null.
+        of_attempt = () if row.error is None else (attempts.c.error,)
+        repaired, damage = repair(row, (*_STATUS_COLUMNS, *of_attempt))
+        status = _to_status(repaired)
+        by_event[row.event_id].append(replace(status, error=damage) if damage else status)
+    return {event_id: tuple(statuses) for event_id, statuses in by_event.items()}
+
+
+def find_damage(state: str, route_size: int, statuses: Sequence[DeliveryStatus]) -> str:
+    """Return why a repeated callback cannot be answered from these values of its event; `""` if it can.
+
+    Only damaged rows contradict each other. An answer made of them could say that all is done.
+    """
+    if state not in set(EventState):
+        return f"the event's state is {state!r}"
+    if len(statuses) != route_size:
+        return f"the event has {len(statuses)} of {route_size} deliveries"
+    for status in statuses:
+        if status.state is State.SUCCEEDED and status.outcome not in {OutcomeKind.SUCCEEDED, OutcomeKind.LOST}:
+            return f"delivery {status.delivery_id} has succeeded, but its last attempt has not"
+    return ""
 
 
 def delivery(connection: Connection, delivery_id: str) -> tuple[Event, DeliveryStatus] | None:
@@ -256,6 +309,13 @@ def delivery(connection: Connection, delivery_id: str) -> tuple[Event, DeliveryS
 
 
 def _to_status(row: Any) -> DeliveryStatus:
+    try:
+        return _read_status(row)
+    except ValueError as error:
+        raise DamagedRow(f"delivery {row.id} cannot be read: {error}") from error
+
+
+def _read_status(row: Any) -> DeliveryStatus:
     return DeliveryStatus(
         delivery_id=row.id,
         handler=row.handler,
@@ -313,21 +373,28 @@ def find(
     if after:
         query = query.where(events.c.id < after if newest_first else events.c.id > after)
     rows = connection.execute(query.order_by(events.c.id.desc() if newest_first else events.c.id)).all()
-    statuses = delivery_statuses(connection, [row.id for row in rows])
-    return [
-        StoredEvent(
-            event=to_event(row),
-            body=row.body,
-            state=row.state,
-            parked_by=row.parked_by,
-            dismissed_by=row.dismissed_by,
-            no_match=NoMatch.from_json(row.no_match) if row.no_match else None,
-            route=json.loads(row.route),
-            repeats=row.repeats,
-            delivery_statuses=statuses.get(row.id, ()),
-        )
-        for row in rows
-    ]
+    statuses = shown_delivery_statuses(connection, [row.id for row in rows])
+    return [_to_stored_event(row, statuses.get(row.id, ())) for row in rows]
+
+
+def _to_stored_event(row: Any, statuses: tuple[DeliveryStatus, ...]) -> StoredEvent:
+    row, damage = repair(row, list(events.c))
+    try:
+        event = to_event(row)
+    except DamagedRow:
+        event, damage = to_event(row, {}), damage or "damaged: body; run `flowhooks verify`"
+    return StoredEvent(
+        event=event,
+        body=row.body,
+        state=row.state,
+        parked_by=row.parked_by,
+        dismissed_by=row.dismissed_by,
+        no_match=NoMatch.from_json(row.no_match) if row.no_match else None,
+        route=json.loads(row.route),
+        repeats=row.repeats,
+        delivery_statuses=statuses,
+        damage=damage,
+    )
 
 
 def count_events(connection: Connection, event_filter: EventFilter) -> int:
@@ -384,18 +451,19 @@ def attempts_of(connection: Connection, delivery_id: str, *, last: int | None = 
     """Return the attempts of a delivery, first one first, or only the `last` ones."""
     query = select(attempts).where(attempts.c.delivery_id == delivery_id)
     rows = connection.execute(query.order_by(attempts.c.number.desc()).limit(last)).all()
-    return tuple(
-        Attempt(
-            number=row.number,
-            started_at=row.started_at,
-            finished_at=row.finished_at,
-            outcome=OutcomeKind(row.outcome) if row.outcome else None,
-            error=row.error,
-            traceback=row.traceback,
-            result=row.result,
-            process=row.process,
-        )
-        for row in reversed(rows)
+    return tuple(_to_attempt(*repair(row, list(attempts.c))) for row in reversed(rows))
+
+
+def _to_attempt(row: Any, damage: str) -> Attempt:
+    return Attempt(
+        number=row.number,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        outcome=OutcomeKind(row.outcome) if row.outcome else None,
+        error=damage or row.error,
+        traceback=row.traceback,
+        result=row.result,
+        process=row.process,
     )
 
 
@@ -404,4 +472,5 @@ def conflicts_of(connection: Connection, event_id: str) -> list[tuple[int, str]]
     rows = connection.execute(
         select(conflicts).where(conflicts.c.event_id == event_id).order_by(conflicts.c.received_at)
     )
-    return [(row.received_at, row.body) for row in rows]
+    repaired = (repair(row, list(conflicts.c))[0] for row in rows)
+    return [(row.received_at, row.body) for row in repaired]

@@ -11,8 +11,8 @@ from flowhooks.clock import to_text
 from flowhooks.errors import EventPurged, LedgerUnusable, NotFound
 from flowhooks.ledger import circuit_state, database, events, handlers, pauses, processes, purge, queries
 from flowhooks.ledger.consistency import ConsistencyReport, verify
-from flowhooks.ledger.file_guard import PUT_BACK_ADVICE
-from flowhooks.ledger.lock import why_misplaced
+from flowhooks.ledger.file_guard import PUT_BACK_ADVICE, reject_damaged_log
+from flowhooks.ledger.lock import is_held, why_misplaced
 from flowhooks.ledger.migrations import runner
 from flowhooks.ledger.route_changes import ParkedGroup, parked_groups, parked_reasons
 from flowhooks.ledger.stats import LedgerStats, Totals, count_by_state, read_stats, totals
@@ -58,6 +58,9 @@ class Reader:
             raise LedgerUnusable(
                 f"there is no database at {file}: start the server once, or run `flowhooks db upgrade`"
             )
+        if file is not None and not is_held(file):
+            with name_database_in_errors(url):
+                reject_damaged_log(url)
         self.shared = database.is_shared(url)
         self._engine = database.open_engine(url, writing=False, statement_timeout=statement_timeout)
         try:
@@ -81,6 +84,8 @@ class Reader:
         try:
             with self._engine.connect() as connection:
                 yield connection
+        except UnicodeDecodeError as error:  # of SQLite's own error text, which quotes a damaged table definition
+            raise LedgerUnusable("the database cannot be read: its table definitions are damaged") from error
         except SQLAlchemyError as error:
             if self.guard is not None and database.is_damage(error):
                 self.guard.report_damage(database.error_text(error))
@@ -235,6 +240,8 @@ def name_database_in_errors(url: str) -> Iterator[None]:
     name = database.display_name(url)
     try:
         yield
+    except UnicodeDecodeError as error:  # as above
+        raise LedgerUnusable(f"cannot use the database {name}: its table definitions are damaged") from error
     except SQLAlchemyError as error:
         raise LedgerUnusable(f"cannot use the database {name}: {database.error_text(error)}") from error
     except LedgerUnusable as error:

@@ -23,6 +23,7 @@ from flowhooks.ledger.tables import (
     alerts,
     attempts,
     audit_log,
+    conclusions,
     conflicts,
     deliveries,
     events,
@@ -45,6 +46,9 @@ _DELIVERIES_OF: Final = select(
     deliveries.c.id, deliveries.c.event_id, deliveries.c.handler, deliveries.c.order_key, deliveries.c.created_at
 ).where(deliveries.c.event_id.in_(database.string_array("ids")))
 _CONFLICTS: Final = select(conflicts)
+_CONCLUSIONS: Final = select(
+    conclusions.c.sha256, conclusions.c.callback_class, conclusions.c.process_definition_key, conclusions.c.conclusion
+)
 _OF_EVENT: Final = itemgetter(*(list(events.c.keys()).index(name) for name in checksums.EVENT_COLUMNS))
 _IDENTITY: Final = attrgetter("source", "kind", "flow_instance_id", "callback_class")
 _OF_CONFLICT: Final = itemgetter(*(list(conflicts.c.keys()).index(name) for name in checksums.CONFLICT_COLUMNS))
@@ -97,15 +101,41 @@ def check_rows(connection: Connection) -> Iterator[Problem]:
     """Yield the problems of single rows."""
     any_purged = connection.execute(select(exists(select(purged_identities.c.identity_sha256)))).scalar_one()
     for batch in batches(connection, _EVENTS):
+        readable = [
+            row for row in batch if _is_readable(row) and _is_text(row.id, row.body, row.route, *_IDENTITY(row))
+        ]
         if any_purged:
-            yield from _identities(connection, batch)
-        yield from _events(connection, batch)
-    for batch in batches(connection, _CONFLICTS):
-        for row in batch:
-            yield from _checksums(row, _OF_CONFLICT(row), "the conflicting body of event {}", row.event_id)
+            yield from _identities(connection, readable)
+        yield from _events(connection, readable)
+    yield from _conflicts(connection)
+    yield from _conclusions(connection)
     for query, kind, sentence in _JSON_OBJECTS:
         for batch in batches(connection, query):
             yield from ((sentence, row.key) for row in batch if not _is_json(row.text, kind))
+
+
+def _conflicts(connection: Connection) -> Iterator[Problem]:
+    for batch in batches(connection, _CONFLICTS):
+        for row in batch:
+            if _is_readable(row) and _is_text(row.body):
+                yield from _checksums(row, _OF_CONFLICT(row), "the conflicting body of event {}", row.event_id)
+
+
+def _conclusions(connection: Connection) -> Iterator[Problem]:
+    for batch in batches(connection, _CONCLUSIONS):
+        for row in batch:
+            sha256, texts = row.sha256, [str(text) for text in tuple(row)[1:]]
+            if sha256 != checksums.texts_sha256(texts):
+                yield "the recorded conclusion {} does not match its checksum", sha256
+
+
+def _is_readable(row: Sequence[Any]) -> bool:
+    """Tell whether a row has no value of a type that no column has. `value_checks` reports those of a damaged file."""
+    return not any(isinstance(value, bytes | float) for value in row)
+
+
+def _is_text(*values: Any) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _identities(connection: Connection, batch: Sequence[Any]) -> Iterator[Problem]:
@@ -182,7 +212,7 @@ def _read_route(text: str) -> tuple[frozenset[str], bool] | None:
     """
     try:
         route = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(route, dict) or not all(isinstance(why, str) for why in route.values()):
         return None
@@ -190,6 +220,8 @@ def _read_route(text: str) -> tuple[frozenset[str], bool] | None:
 
 
 def _delivery(event: Any, delivery: Any) -> Iterator[Problem]:
+    if not _is_text(delivery.id, delivery.order_key or "") or not isinstance(delivery.created_at, int):
+        return
     if delivery.order_key is not None:
         keys = [key for key in (event.business_key, event.process_definition_key) if key is not None]
         if delivery.order_key not in keys and delivery.order_key not in {
@@ -201,8 +233,8 @@ def _delivery(event: Any, delivery: Any) -> Iterator[Problem]:
         yield "delivery {} has a creation time that differs from its id", delivery.id
 
 
-def _is_json(text: str, kind: type) -> bool:
+def _is_json(text: Any, kind: type) -> bool:
     try:
         return isinstance(json.loads(text), kind)
-    except ValueError:
+    except (TypeError, ValueError, RecursionError):
         return False

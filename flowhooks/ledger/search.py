@@ -15,12 +15,13 @@ from sqlalchemy import exists, select
 
 from flowhooks.clock import SECOND, id_lower_bound
 from flowhooks.ledger import database
+from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.queries import (
     OPEN_STATES,
     EventFilter,
     apply_filter,
     delivery_conditions,
-    delivery_statuses,
+    shown_delivery_statuses,
 )
 from flowhooks.ledger.tables import IS_PARKED, deliveries, events
 
@@ -64,6 +65,7 @@ class EventSummary:
         state: `"routed"`, `"parked"` or `"dismissed"`.
         repeats: number of repeated callbacks.
         delivery_statuses: its deliveries.
+        damage: as of `StoredEvent`.
     """
 
     id: str
@@ -83,6 +85,7 @@ class EventSummary:
     state: str
     repeats: int
     delivery_statuses: tuple[DeliveryStatus, ...] = ()
+    damage: str = ""
 
 
 def summarize(stored: StoredEvent) -> EventSummary:
@@ -106,6 +109,7 @@ def summarize(stored: StoredEvent) -> EventSummary:
         state=stored.state,
         repeats=stored.repeats,
         delivery_statuses=stored.delivery_statuses,
+        damage=stored.damage,
     )
 
 
@@ -162,7 +166,7 @@ def search_events(
         older, newer = (rows[-1].id if rows else after), onwards
     else:
         older, newer = onwards, ((rows[0].id if rows else before) if before else "")
-    statuses = delivery_statuses(connection, [row.id for row in rows])
+    statuses = shown_delivery_statuses(connection, [row.id for row in rows])
     return SearchPage(
         events=tuple(_to_summary(row, statuses.get(row.id, ())) for row in rows),
         older=older,
@@ -310,6 +314,7 @@ def _received_at(connection: Connection, event_id: str) -> int | None:
 
 
 def _to_summary(row: Any, statuses: tuple[DeliveryStatus, ...]) -> EventSummary:
+    row, damage = repair(row, _COLUMNS)
     return EventSummary(
         id=row.id,
         received_at=row.received_at,
@@ -328,4 +333,5 @@ def _to_summary(row: Any, statuses: tuple[DeliveryStatus, ...]) -> EventSummary:
         state=row.state,
         repeats=row.repeats,
         delivery_statuses=statuses,
+        damage=damage,
     )

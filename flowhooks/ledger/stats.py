@@ -14,6 +14,7 @@ from sqlalchemy import and_, func, select, union_all
 
 from flowhooks.clock import id_lower_bound, id_time
 from flowhooks.ledger import alert_queries, circuit_state, pauses
+from flowhooks.ledger.damaged_rows import repair, shown_time
 from flowhooks.ledger.queries import OPEN_STATES
 from flowhooks.ledger.tables import (
     IS_PARKED,
@@ -273,16 +274,18 @@ def recent_deliveries(connection: Connection, *, limit: int) -> list[RecentDeliv
         .outerjoin(attempts, and_(of_last, of_newest))
         .order_by(newest.c.id.desc())
     )
+    columns = (deliveries.c.handler, deliveries.c.state, deliveries.c.created_at)
+    repaired = (repair(row, (*columns, attempts.c.outcome))[0] for row in rows)
     return [
         RecentDelivery(
             row.handler,
             State(row.state),
             row.created_at,
             OutcomeKind(row.outcome) if row.outcome else None,
-            row.started_at,
-            row.finished_at,
+            None if row.started_at is None else shown_time(row.started_at),
+            None if row.finished_at is None else shown_time(row.finished_at),
         )
-        for row in rows
+        for row in repaired
     ]
 
 
@@ -293,10 +296,13 @@ def count_by_handler(connection: Connection, *, limit: int = MAX_COUNTED) -> tup
     """
     newest = _newest(limit)
     by_handler = select(newest.c.handler, func.count(), func.max(newest.c.created_at)).group_by(newest.c.handler)
-    counts = {row[0]: HandlerCount(*row) for row in connection.execute(by_handler)}
+    counts = {
+        handler: HandlerCount(handler, deliveries, shown_time(last_at))
+        for handler, deliveries, last_at in connection.execute(by_handler)
+    }
     if sum(count.deliveries for count in counts.values()) < limit:
         return counts, None
-    return counts, connection.execute(select(func.min(newest.c.created_at))).scalar()
+    return counts, shown_time(connection.execute(select(func.min(newest.c.created_at))).scalar_one())
 
 
 def _newest(limit: int) -> Subquery:
@@ -309,7 +315,7 @@ def oldest_parked_event(connection: Connection) -> tuple[str, int] | None:
     row = connection.execute(
         select(events.c.id, events.c.received_at).where(IS_PARKED).order_by(events.c.id).limit(1)
     ).one_or_none()
-    return None if row is None else (row.id, row.received_at)
+    return None if row is None else (row.id, shown_time(row.received_at))
 
 
 def count_due_later(connection: Connection, now: int) -> dict[str, int]:
@@ -340,4 +346,4 @@ def oldest_in_state(connection: Connection, state: State, *, limit: int = MAX_CO
         .subquery("some")
     )
     row = connection.execute(select(some).order_by(some.c.changed_at, some.c.event_id).limit(1)).one_or_none()
-    return None if row is None else (row.event_id, row.handler, row.changed_at)
+    return None if row is None else (row.event_id, row.handler, shown_time(row.changed_at))

@@ -25,6 +25,7 @@ def upgrade_on_open(engine: Engine, url: str) -> str | None:
     Raises:
         LedgerUnusable: the database is damaged, or `upgrade` refuses it.
     """
+    file_guard.reject_damaged_log(url)
     file_guard.reject_damaged(engine, url)
     before, _ = runner.upgrade(engine)
     if before is None:
@@ -44,6 +45,7 @@ def upgrade(url: str) -> tuple[str | None, str]:
     engine = database.open_engine(url, writing=True)
     try:
         with name_database_in_errors(url):
+            file_guard.reject_damaged_log(url)
             return runner.upgrade(engine)
     finally:
         engine.dispose()

@@ -39,7 +39,8 @@ DISMISSED_REASONS: Final = {
 def event_state_text(stored: StoredEvent) -> str:
     """Return an event's state with the reason, such as `parked: no handler`."""
     why = PARKED_REASONS.get(stored.parked_by or "") or DISMISSED_REASONS.get(stored.dismissed_by or "")
-    return f"{stored.state}: {why}" if why else stored.state
+    state = f"{stored.state}: {why}" if why else stored.state
+    return f"{state}; {stored.damage}" if stored.damage else state
 
 
 def deliveries_text(count: int) -> str:

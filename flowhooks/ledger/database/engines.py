@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
@@ -166,6 +166,8 @@ def _open_sqlite(url: str, pool: dict[str, Any], *, writing: bool) -> Engine:
             connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
         else:
             connection.execute("PRAGMA query_only=ON")
+            # Damaged text must not keep the other rows of a page from being read.
+            connection.text_factory = _decode
 
     # IMMEDIATE takes the write lock before the first read, so that no transaction fails half-way. It is set in the
     # dialect and not by a listener: an engine that has a listener looks for more of them at every statement, which
@@ -173,6 +175,10 @@ def _open_sqlite(url: str, pool: dict[str, Any], *, writing: bool) -> Engine:
     begin = "BEGIN IMMEDIATE" if writing else "BEGIN"
     engine.dialect.do_begin = lambda connection: connection.execute(begin)  # type: ignore[assignment]  # result unused
     return engine
+
+
+def _decode(text: bytes) -> str:
+    return text.decode(errors="backslashreplace")
 
 
 def is_shared(url: str) -> bool:
@@ -286,6 +292,11 @@ def is_damage(error: BaseException | None) -> bool:
     """Return whether an error reports that the database file is damaged."""
     code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF  # the higher bits only detail it
     return code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def is_undecodable(error: BaseException | None) -> bool:
+    """Tell whether SQLite has read damaged text: not the database fails, but this row."""
+    return isinstance(error, DBAPIError) and "Could not decode to UTF-8" in str(error.orig)
 
 
 def check_file(url: str) -> str | None:

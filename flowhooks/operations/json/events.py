@@ -124,6 +124,7 @@ class _EventFields(TypedDict):
             dismissed.
         route: why the event goes to each handler, by handler id.
         repeats: how often the same callback was received again.
+        damaged: which values are damaged in the database, so that others stand for them; empty: none.
     """
 
     id: str
@@ -142,6 +143,7 @@ class _EventFields(TypedDict):
     dismissed_by: str | None
     route: dict[str, str]
     repeats: int
+    damaged: str
 
 
 class EventJson(_EventFields):
@@ -296,6 +298,7 @@ def _event_fields(event: EventSummary) -> _EventFields:
         "dismissed_by": event.dismissed_by,
         "route": dict(event.route),
         "repeats": event.repeats,
+        "damaged": event.damage,
     }
 
 

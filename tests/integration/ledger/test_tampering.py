@@ -3,75 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import text
 
-from flowhooks import OutcomeKind, Retry, State, handler
-from flowhooks.errors import IdentityConflict
+from flowhooks import State
 from flowhooks.ledger import database
 from flowhooks.ledger.consistency import verify
-from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.upgrade import upgrade
-from flowhooks.operations.context import Actor
-from flowhooks.operations.purge import purge
 from flowhooks.testing import ManualClock
-from support.app_harness import House, until
+from support.app_harness import House
+from support.rich_ledger import fill
 
 YEARS = 30 * 365 * 86_400 * 1_000_000
-
-
-@handler(process_key="leave", order_by="business_key", retry=Retry())
-def ordered(event):
-    """Return a value."""
-    return {"instance": event.flow_instance_id}
-
-
-@handler(every=True)
-def everything(event):
-    """Handle every event."""
-
-
-@handler(callback_class="com.example.Fails")
-def fails(event):
-    """Fail."""
-    raise ValueError("no")
-
-
-def fill(house, hands_of):
-    """A ledger with every kind of history, whose waiting deliveries no process runs."""
-    flow = house.open(ordered, everything, fails, routing={"ignore_process_keys": ("ignored",)})
-    body = {"processDefinitionId": "leave:3:4711", "processDefinitionVersion": 3, "conclusion": "approved"}
-    flow.take("done", businessKey="k1", **body)
-    flow.take("purged", businessKey="k2")
-    flow.take("parked", key="nobody")
-    flow.take("ignored", key="ignored")
-    flow.take("failed", key=None, callback_class="com.example.Fails")
-    with suppress(IdentityConflict):
-        flow.take("done", businessKey="k1", other=1, **body)
-    until(flow.at_rest)
-    flow.clock.advance(86_400)
-    (old,) = flow.events(flow_instance_id="purged")
-    purge(replace(flow.app.operation_context, by=Actor("ann", "cli")), EventFilter(ids=(old,), until=flow.clock.now()))
-    flow.app.alerts.poll()
-    flow.close()
-    flow = house.open(start=False)
-    hands = hands_of(flow)
-    for state in State:
-        _, (queued,) = hands.accept(f"i-{state}", f"q:{state}")
-        if state is State.CLOSED:
-            hands.bring(queued, State.DEAD)
-        hands.bring(queued, state)
-    _, (retried,) = hands.accept("retried", "q:retried")
-    hands.ledger.claim(retried)
-    hands.settle(retried, 1, OutcomeKind.FAILED, State.WAITING, hands.clock.now())
-    _, (again,) = hands.accept("again", "q:again")
-    hands.bring(again, State.SUCCEEDED)
-    hands.ledger.write(lambda t: hands.ledger.requeue(t, [hands.standing(again.delivery_id)], reset_retries=True))
-    hands.accept("two", "q:x", "q:y")
-    flow.close()
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])

@@ -106,7 +106,10 @@ class BodyFile(Page):
 def _pretty(body: str) -> str:
     if len(body) > MAX_TEXT_CHARS:
         return ""
-    return json.dumps(json.loads(body), ensure_ascii=False, indent=2)
+    try:
+        return json.dumps(json.loads(body), ensure_ascii=False, indent=2)
+    except (ValueError, RecursionError):  # damaged: it is shown as it is stored
+        return ""
 
 
 def _why_not_run(delivery: DeliveryStatus) -> str:

@@ -60,6 +60,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "state.closed": {"en": "closed", "zh": "已关闭"},
     "state.parked": {"en": "parked", "zh": "暂存"},
     "state.dismissed": {"en": "dismissed", "zh": "已忽略"},
+    "state.damaged": {"en": "damaged", "zh": "已损坏"},
     "state.handler_missing": {"en": "handler missing", "zh": "处理器缺失"},
     "state.failed": {"en": "failed", "zh": "失败"},
     "state.rejected": {"en": "rejected", "zh": "处理器拒绝"},

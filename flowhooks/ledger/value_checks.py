@@ -1,0 +1,271 @@
+"""Checks of single values that the database can make: type, encoding, format, range. They change nothing.
+
+SQLite stores any bytes in any column, so a damaged value can be of another type, or text that is not UTF-8. PostgreSQL
+refuses both; there the formats and ranges are checked.
+
+Each table is read once, by one query. Only rows with an invalid value are returned.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Integer,
+    LargeBinary,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+)
+
+from flowhooks.clock import DAY
+from flowhooks.ledger.due_times import MAX_DELAY
+from flowhooks.ledger.tables import metadata
+from flowhooks.model.alert import AlertCause
+from flowhooks.model.delivery import OutcomeKind, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy import Column, ColumnElement, Connection, Table
+
+    Valid = Callable[[ColumnElement[Any]], ColumnElement[bool]]
+
+EARLIEST: Final = 10**15
+"""Times before this one, in 2001, are older than flowhooks; in microseconds since 1970."""
+_SEPARATOR: Final = "\x1f"
+_NEWEST: Final = bindparam("newest", type_=BigInteger)
+_HEXADECIMAL: Final = "0123456789abcdef"
+
+
+def _is_id(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Whether a text has the format of a UUID of version 7."""
+    return and_(
+        column.like("________-____-7___-____-____________"),
+        func.trim(func.replace(column, "-", ""), _HEXADECIMAL) == "",
+    )
+
+
+def _is_id_or_empty(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    return or_(column == "", _is_id(column))
+
+
+def _is_sha256(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    return and_(func.length(column) == 64, func.trim(column, _HEXADECIMAL) == "")  # noqa: PLR2004 (of SHA-256)
+
+
+def _is_time(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    return column.between(literal(EARLIEST, BigInteger), _NEWEST + literal(DAY, BigInteger))
+
+
+def _is_time_or_zero(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    return or_(column == 0, _is_time(column))
+
+
+def _is_due_time(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    return column.between(literal(EARLIEST, BigInteger), _NEWEST + literal(MAX_DELAY, BigInteger))
+
+
+def _is_count(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    return column.between(0, literal(2**48, BigInteger))
+
+
+def _is_small_count(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    return column.between(0, literal(2**31 - 1, BigInteger))
+
+
+def _is_handler_id(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    return column.like("_%:_%")
+
+
+def _one_of(*values: str) -> Valid:
+    return lambda column: column.in_(values)
+
+
+def _starts_with(prefix: str) -> Valid:
+    return lambda column: func.substr(column, 1, len(prefix)) == prefix
+
+
+_FORMATS: Final[dict[str, dict[str, Valid]]] = {
+    "events": {
+        "id": _is_id,
+        "digest": _is_sha256,
+        "state": _one_of("routed", "parked", "dismissed"),
+        "route": _starts_with("{"),
+        "route_size": _is_small_count,
+        "repeats": _is_small_count,
+        "received_at": _is_time,
+        "body_sha256": _is_sha256,
+        "row_sha256": _is_sha256,
+        "identity_sha256": _is_sha256,
+    },
+    "conflicts": {
+        "event_id": _is_id,
+        "digest": _is_sha256,
+        "received_at": _is_time,
+        "body_sha256": _is_sha256,
+        "row_sha256": _is_sha256,
+    },
+    "conclusions": {"sha256": _is_sha256, "event_id": _is_id, "seen_at": _is_time},
+    "deliveries": {
+        "id": _is_id,
+        "event_id": _is_id,
+        "handler": _is_handler_id,
+        "state": _one_of(*State),
+        "attempt": _is_small_count,
+        "due_at": _is_due_time,
+        "created_at": _is_time,
+        "changed_at": _is_time,
+    },
+    "attempts": {
+        "delivery_id": _is_id,
+        "process": _is_id,
+        "started_at": _is_time,
+        "finished_at": _is_time,
+        "outcome": _one_of(*OutcomeKind),
+        "plugin_digest": _is_sha256,
+    },
+    "handlers": {
+        "id": _is_handler_id,
+        "first_seen_at": _is_time,
+        "last_seen_at": _is_time,
+        "retired_at": _is_time,
+        "paused_at": _is_time,
+        "resumed_at": _is_time,
+        "circuit_opened_at": _is_time,
+        "circuit_retry_at": _is_due_time,
+        "concurrency": lambda column: column.between(1, 2**31 - 1),
+    },
+    "processes": {
+        "id": _is_id,
+        "pid": lambda column: column.between(1, 2**22),  # the largest id that Linux gives
+        "started_at": _is_time,
+        "stopped_at": _is_time,
+        "heartbeat_at": _is_time_or_zero,
+        "kind": _one_of("server", "worker", "command", ""),
+    },
+    "counters": {"process": _is_id, "value": _is_count},
+    "alerts": {
+        "id": _is_id,
+        "cause": _one_of(*AlertCause),
+        "started_at": _is_time,
+        "count": _is_small_count,
+        "event_id": _is_id_or_empty,
+        "opened_at": _is_time,
+        "closed_at": _is_time,
+        "acknowledged_at": _is_time,
+        "last_at": _is_time_or_zero,
+        "notifications": lambda column: column.between(1, 2**31 - 1),
+        "notified_at": _is_time_or_zero,
+        "notified_count": _is_small_count,
+        "grown_from": _is_small_count,
+    },
+    "rejected_requests": {
+        "id": _is_id,
+        "rejected_at": _is_time,
+        "path": _starts_with("/"),
+        "status": lambda column: column.between(400, 599),
+    },
+    "audit_log": {"id": _is_id, "at": _is_time, "interface": _one_of("console", "api", "cli")},
+    "sessions": {"digest": _is_sha256, "created_at": _is_time, "used_at": _is_time},
+    "purged_identities": {
+        "identity_sha256": _is_sha256,
+        "event_id": _is_id,
+        "digest": _is_sha256,
+        "received_at": _is_time,
+    },
+    "webhook_ids": {"digest": _is_sha256, "seen_at": _is_time},
+    "required_credentials": {"kind": _one_of("sources", "operators"), "since": _is_time},
+}
+"""The format of each column that has one beyond its type."""
+
+
+def check_values(connection: Connection, newest: int, limit: int) -> Iterator[tuple[str, str]]:
+    """Yield a sentence with a place for a key, and the key, for each invalid value.
+
+    Args:
+        connection: any connection.
+        newest: the newest time of the ledger, in microseconds since 1970.
+        limit: maximum number of rows of each table.
+    """
+    is_sqlite = connection.dialect.name == "sqlite"
+    if is_sqlite:
+        driver: Any = connection.connection.driver_connection
+        driver.create_function("flowhooks_is_utf8", 1, _is_utf8, deterministic=True)
+    for table in metadata.sorted_tables:
+        columns = list(table.c)
+        for row in connection.execute(_query(table, is_sqlite=is_sqlite).limit(limit), {"newest": newest}):
+            key, *invalid = row
+            for column, is_invalid in zip(columns, invalid, strict=True):
+                if is_invalid:
+                    yield f"{table.name} {{}} has an invalid {column.name}", key
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@cache
+def _query(table: Table, *, is_sqlite: bool) -> Any:
+    """Return the query for the key of each row with an invalid value, and for each column whether it is invalid."""
+    ill_formatted = [_is_missing_or_not(column, _conditions(column, is_sqlite=is_sqlite)) for column in table.c]
+    if not is_sqlite:
+        return select(_key(table), *map(_flag, ill_formatted)).where(or_(*ill_formatted))
+    texts = [column for column in table.c if isinstance(column.type, Text)]
+    undecodable = {column: ~_is_utf8_text(func.coalesce(column, "")) for column in texts}
+    # One call of the function for each row, and not for each column.
+    whole: ColumnElement[str] = func.coalesce(texts[0], "")
+    for column in texts[1:]:
+        whole = whole.concat(_SEPARATOR).concat(func.coalesce(column, ""))
+    flags = [
+        or_(condition, undecodable[column]) if column in undecodable else condition
+        for column, condition in zip(table.c, ill_formatted, strict=True)
+    ]
+    return select(_key(table), *map(_flag, flags)).where(or_(*ill_formatted, ~_is_utf8_text(whole)))
+
+
+def _key(table: Table) -> ColumnElement[str]:
+    first, *others = table.primary_key
+    text: ColumnElement[str] = func.coalesce(cast(first, Text), "")
+    for column in others:
+        text = text.concat(" ").concat(func.coalesce(cast(column, Text), ""))
+    return text.label("key")
+
+
+def _flag(condition: ColumnElement[bool]) -> ColumnElement[int]:
+    return case((condition, 1), else_=0)
+
+
+def _is_utf8_text(text: ColumnElement[Any]) -> ColumnElement[bool]:
+    return func.flowhooks_is_utf8(cast(text, LargeBinary), type_=Boolean)
+
+
+def _conditions(column: Column[Any], *, is_sqlite: bool) -> list[ColumnElement[bool]]:
+    """Return the conditions of a value that is stored in a column."""
+    conditions: list[ColumnElement[bool]] = []
+    if is_sqlite:
+        conditions.append(func.typeof(column) == ("integer" if isinstance(column.type, Integer) else "text"))
+    if (has_format := _FORMATS[column.table.name].get(column.name)) is not None:
+        conditions.append(has_format(column))
+    return conditions
+
+
+def _is_missing_or_not(column: Column[Any], conditions: list[ColumnElement[bool]]) -> ColumnElement[bool]:
+    """Return the condition that a value does not meet these conditions, or is null where null is not allowed."""
+    violated = ~func.coalesce(and_(true(), *conditions), false(), type_=Boolean)
+    return and_(column.is_not(None), violated) if column.nullable else or_(column.is_(None), violated)

@@ -1,0 +1,88 @@
+"""A ledger in which everything happened: every table has rows, deliveries are in every state. No tests of its own."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+from flowhooks import OutcomeKind, Retry, State, handler
+from flowhooks.errors import IdentityConflict
+from flowhooks.ledger import checksums, rejected_requests, required_credentials, sessions, webhook_ids
+from flowhooks.ledger.conclusions import UnknownConclusions
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.operations.context import Actor
+from flowhooks.operations.purge import purge
+from support.app_harness import until
+
+
+@handler(process_key="leave", order_by="business_key", retry=Retry())
+def ordered(event):
+    """Return something."""
+    return {"instance": event.flow_instance_id}
+
+
+@handler(every=True)
+def everything(event):
+    """Take every event."""
+
+
+@handler(callback_class="com.example.Fails")
+def fails(event):
+    """Fail."""
+    raise ValueError("no")
+
+
+def fill(house, hands_of):
+    """A ledger in which everything happened; no process runs its waiting deliveries."""
+    flow = house.open(ordered, everything, fails, routing={"ignore_process_keys": ("ignored",)})
+    body = {"processDefinitionId": "leave:3:4711", "processDefinitionVersion": 3, "conclusion": "approved"}
+    flow.take("done", businessKey="k1", **body)
+    flow.take("purged", businessKey="k2")
+    flow.take("parked", key="nobody")
+    flow.take("ignored", key="ignored")
+    flow.take("failed", key=None, callback_class="com.example.Fails")
+    with suppress(IdentityConflict):
+        flow.take("done", businessKey="k1", other=1, **body)
+    until(flow.at_rest)
+    flow.clock.advance(86_400)
+    (old,) = flow.events(flow_instance_id="purged")
+    purge(replace(flow.app.operation_context, by=Actor("ann", "cli")), EventFilter(ids=(old,), until=flow.clock.now()))
+    flow.app.alerts.poll()
+    flow.close()
+    flow = house.open(start=False)
+    hands = hands_of(flow)
+    for state in State:
+        _, (queued,) = hands.accept(f"i-{state}", f"q:{state}")
+        if state is State.CLOSED:
+            hands.bring(queued, State.DEAD)
+        hands.bring(queued, state)
+    _, (retried,) = hands.accept("retried", "q:retried")
+    hands.ledger.claim(retried)
+    hands.settle(retried, 1, OutcomeKind.FAILED, State.WAITING, hands.clock.now())
+    _, (again,) = hands.accept("again", "q:again")
+    hands.bring(again, State.SUCCEEDED)
+    hands.ledger.write(lambda t: hands.ledger.requeue(t, [hands.standing(again.delivery_id)], reset_retries=True))
+    hands.accept("two", "q:x", "q:y")
+    hands.ledger.write(lambda t: fill_other_tables(t, hands))
+    flow.close()
+
+
+def fill_other_tables(transaction, hands):
+    """One row in each table that no callback of the above fills."""
+    now, digest = hands.clock.now(), checksums.body_sha256("x")
+    request = rejected_requests.RejectedRequest(
+        id=hands.clock.new_id(),
+        rejected_at=now,
+        path="/flow/x",
+        address="192.0.2.1",
+        status=422,
+        reason_en="no",
+        reason_zh="否否",
+    )
+    rejected_requests.store(transaction, [request])
+    sessions.create(transaction, sessions.Session(digest=digest, operator="ann", created_at=now, used_at=now))
+    required_credentials.require(transaction, ["sources"], now)
+    event = hands.new("unknown", conclusion="odd", processDefinitionKey="leave").event
+    UnknownConclusions().record(transaction, [event], now)
+    signed = replace(hands.new("signed"), webhook_id="msg_1")
+    assert webhook_ids.record_ids(transaction, [signed]) == [False]
