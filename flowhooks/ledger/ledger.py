@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from flowhooks.errors import DamagedRow, LedgerUnusable, Unavailable
+from flowhooks.errors import LedgerUnusable, Unavailable
 from flowhooks.failpoints import hit
 from flowhooks.ledger import (
     attempts,
@@ -497,6 +497,4 @@ class Ledger(Reader):
         try:
             return request.result(self.write_timeout if timeout is None else timeout, certain=certain)
         except SQLAlchemyError as error:
-            if database.is_undecodable(error):
-                raise DamagedRow(database.error_text(error)) from error
-            raise Unavailable("ledger_down") from error
+            raise database.to_unavailable(error) from error

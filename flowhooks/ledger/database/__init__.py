@@ -35,6 +35,7 @@ from flowhooks.ledger.database.engines import (
     open_engine,
     quick_check,
     remedy,
+    to_unavailable,
     without_statement_timeout,
 )
 
@@ -70,5 +71,6 @@ __all__ = [
     "remedy",
     "row_array",
     "string_array",
+    "to_unavailable",
     "without_statement_timeout",
 ]

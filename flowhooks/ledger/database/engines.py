@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
-from flowhooks.errors import LedgerUnusable, SettingsError
+from flowhooks.errors import DamagedRow, LedgerUnusable, SettingsError, Unavailable
 from flowhooks.text import one_line
 
 if TYPE_CHECKING:
@@ -297,6 +297,11 @@ def is_damage(error: BaseException | None) -> bool:
 def is_undecodable(error: BaseException | None) -> bool:
     """Tell whether SQLite has read damaged text: not the database fails, but this row."""
     return isinstance(error, DBAPIError) and "Could not decode to UTF-8" in str(error.orig)
+
+
+def to_unavailable(error: SQLAlchemyError) -> Unavailable:
+    """Return the error for the caller of a failed write."""
+    return DamagedRow(error_text(error)) if is_undecodable(error) else Unavailable("ledger_down")
 
 
 def check_file(url: str) -> str | None:
