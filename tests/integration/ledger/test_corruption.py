@@ -347,7 +347,7 @@ class Damaged:
         try:
             answer = self.flow.take(instance, key=key, wait=0)
         except (Unavailable, IdentityConflict) as error:
-            return type(error).__name__
+            return "conflict" if isinstance(error, IdentityConflict) else "unavailable"
         return answer.status, answer.event_id
 
     def damage(self, column, row, kind):
@@ -385,7 +385,7 @@ def test_nothing_wrong_is_answered_from_a_damaged_row(house, kind):
                 cases += 1
                 for instance, key in app.keys:
                     answer = app.answer(instance, key)
-                    if answer not in (app.before[instance], "Unavailable", "IdentityConflict"):
+                    if answer not in (app.before[instance], "unavailable", "conflict"):
                         wrong.setdefault(str(column), set()).add((instance, answer[0]))
                 app.restore()
     app.raw.close()
