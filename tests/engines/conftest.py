@@ -28,10 +28,9 @@ from support.ports import free_port
 
 PROJECTS = Path(__file__).parents[1] / "data/engines"
 PATIENCE = 60.0
-"""Timeout of waits in seconds: an engine creates its tables while other processes use the cores."""
-FORKS = Path(__file__).parents[2] / "docs/how-to/engines/operaton-and-cib-seven.md"
-STARTS = 240.0
-"""Timeout of the start of an engine in seconds: on a busy machine Camunda needs more than a minute."""
+"""Seconds for which something that must happen is waited for: an engine makes its tables while others use the cores."""
+STARTS = 300.0
+"""Seconds that a process gets until it takes commands: Spring Boot loads ten thousand classes first."""
 BUILDS = 400.0
 """Timeout of Maven in seconds, including the first downloads."""
 CANNOT_BE_HAD = re.compile(
@@ -174,9 +173,9 @@ class Engine:
             self._said.put(line)
         self._said.put("")
 
-    def _next(self, timeout=PATIENCE):
+    def _next(self, seconds=PATIENCE):
         try:
-            line = self._said.get(timeout=timeout)
+            line = self._said.get(timeout=seconds)
         except queue.Empty:
             line = ""
         assert line, "the engine said nothing:\n" + "".join(self._log[-60:])
