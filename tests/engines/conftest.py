@@ -28,9 +28,11 @@ from support.ports import free_port
 
 PROJECTS = Path(__file__).parents[1] / "data/engines"
 PATIENCE = 60.0
-"""Seconds for which something that must happen is waited for: an engine makes its tables while others use the cores."""
+"""Timeout of waits in seconds: an engine creates its tables while other processes use the cores."""
+FORKS = Path(__file__).parents[2] / "docs/how-to/engines/operaton-and-cib-seven.md"
+"""The page about the forks of Camunda 7."""
 STARTS = 300.0
-"""Seconds that a process gets until it takes commands: Spring Boot loads ten thousand classes first."""
+"""Timeout of the start of an engine in seconds: Spring Boot loads ten thousand classes first."""
 BUILDS = 400.0
 """Timeout of Maven in seconds, including the first downloads."""
 CANNOT_BE_HAD = re.compile(
