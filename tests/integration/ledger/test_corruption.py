@@ -389,5 +389,8 @@ def test_nothing_wrong_is_answered_from_a_damaged_row(house, kind):
                         wrong.setdefault(str(column), set()).add((instance, answer[0]))
                 app.restore()
     app.raw.close()
+    same = {(instance, answer[0]) for instance, answer in app.before.items()}
     assert cases >= 50
-    assert set(wrong) <= NEW_CALLBACKS, wrong
+    # Of an event without deliveries, and of a purged one, no other row has the id.
+    of_id = {name for name in ("events.id", "purged_identities.event_id") if wrong.get(name, set()) <= same}
+    assert set(wrong) <= NEW_CALLBACKS | of_id, wrong
