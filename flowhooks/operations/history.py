@@ -390,7 +390,7 @@ def _read_body(given: dict[str, Any]) -> tuple[str, dict[str, Any] | None]:
 
 def _values(body: str) -> dict[str, Any] | None:
     try:
-        return dict(schema.parse(body.encode()))
+        return schema.parse_callback(body.encode())
     except FlowhooksError:
         return None
 

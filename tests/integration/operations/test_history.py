@@ -40,6 +40,7 @@ def compare(house, by):
     for instance in ("stored", "reordered", "purged", "conflict", "full"):
         ids[instance] = flow.take(instance, n=1, sentAt="now").event_id
     ids["classed"] = flow.take("classed", callback_class="com.example.A").event_id
+    ids["numbered"] = flow.take("numbered", businessKey="17").event_id
     for other in [("conflict", 2), *(("full", number) for number in range(2, MAX_CONFLICTS + 4))]:
         with suppress(IdentityConflict):
             flow.take(other[0], n=other[1])
@@ -82,6 +83,8 @@ CASES = {
         },
         None,
     ),
+    "a business key sent as a number": (line("numbered", LEAVE | {"businessKey": 17}, 200), None),
+    "another business key": (line("numbered", LEAVE | {"businessKey": 18}, 200), "other_body"),
     "purged": (line("purged", BODY, 200, event="{purged}"), None),
     "a conflict": (line("conflict", LEAVE | {"n": 2}, 409, event="{conflict}"), None),
     "a conflict with a purged event": (line("purged", LEAVE | {"n": 2}, 409), None),
