@@ -1,10 +1,24 @@
-"""Parse the body of a callback."""
+"""Parse the body of a callback, and check the types that no schema file can change.
+
+These types are those of the attributes of an event and of the columns that store them.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.schema.strict_json import parse
+from flowhooks.schema.violations import Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+MIN_VERSION: Final = -(2**31)
+"""Minimum of `processDefinitionVersion`, an int32."""
+MAX_VERSION: Final = 2**31 - 1
+"""Maximum of `processDefinitionVersion`, an int32."""
+_VERSION: Final = "processDefinitionVersion"
+_TEXTS: Final = ("businessKey", "callBackProcessClass", "processDefinitionId", "processDefinitionKey", "conclusion")
 
 
 def parse_callback(body: bytes) -> dict[str, Any]:
@@ -20,3 +34,23 @@ def parse_callback(body: bytes) -> dict[str, Any]:
     if isinstance(key, int | float) and not isinstance(key, bool) and key == int(key):
         members["businessKey"] = str(int(key))
     return members
+
+
+def find_violations(members: Mapping[str, Any]) -> Iterator[Violation]:
+    """Yield a violation for each member of a parsed body that does not have the type of its attribute of `Event`."""
+    for name in _TEXTS:
+        value = members.get(name, "")
+        if not isinstance(value, str):
+            is_numeric_key = name == "processDefinitionKey" and type(value) is int
+            yield (
+                Violation((name,), "schema.type_process_key", ())
+                if is_numeric_key
+                else Violation((name,), "schema.type", (("types", "string"),))
+            )
+    version = members.get(_VERSION, 0)
+    if type(version) is not int:
+        yield Violation((_VERSION,), "schema.type", (("types", "integer"),))
+    elif version > MAX_VERSION:
+        yield Violation((_VERSION,), "schema.maximum", (("limit", str(MAX_VERSION)),))
+    elif version < MIN_VERSION:
+        yield Violation((_VERSION,), "schema.minimum", (("limit", str(MIN_VERSION)),))

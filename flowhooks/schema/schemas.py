@@ -13,7 +13,7 @@ from referencing.jsonschema import DRAFT202012
 
 from flowhooks import messages
 from flowhooks.errors import InvalidCallback, SettingsError
-from flowhooks.schema import files, flow_instance_id
+from flowhooks.schema import callback_body, files, flow_instance_id
 from flowhooks.schema.ecma_regex import translate
 from flowhooks.schema.violations import Violation, violations
 
@@ -36,9 +36,9 @@ _KIND_FOLDER: Final = "call-back/"
 class Schemas:
     """The schema files in force: the shipped ones, and files that replace or extend them. Created by `load`.
 
-    A file `call-back/KIND.schema.json` opens a kind of callback. Whatever that file says, the five names of
-    `process-end-call-back-ro.schema.json` have the same meaning in every kind. `format` is an annotation, which is the
-    default of JSON Schema 2020-12: it is published and not checked.
+    A file `call-back/KIND.schema.json` opens a kind of callback. Whatever that file says, the six names of
+    `process-end-call-back-ro.schema.json` have the same meaning in every kind, and the types of `Event`. `format` is an
+    annotation, which is the default of JSON Schema 2020-12: it is published and not checked.
 
     Attributes:
         documents: content of each file, by its path in the folder.
@@ -115,7 +115,7 @@ class Schemas:
 
         Args:
             kind: one of `kinds`.
-            body: result of `parse`.
+            body: result of `parse_callback`.
 
         Raises:
             InvalidCallback: the body is invalid; has the first 20 violations.
@@ -123,7 +123,7 @@ class Schemas:
         """
         validators = self._validators[kind]
         try:
-            violations_found = _find_violations(validators, body)
+            violations_found = _find_violations(validators, body) or list(callback_body.find_violations(body))
         except Exception as error:  # jsonschema's own limits, such as of nesting and of huge numbers
             raise InvalidCallback("body_unchecked") from error
         if not violations_found:

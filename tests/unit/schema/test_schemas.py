@@ -429,6 +429,28 @@ def test_replaced_shared_file(folder):
     assert found(refusal(lambda: schemas.check_body("complete", {}))) == [("", "schema.required")]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "key"),
+    [
+        ("businessKey", 1.5, "type"),
+        ("callBackProcessClass", ["x"], "type"),
+        ("processDefinitionId", {"x": 1}, "type"),
+        ("processDefinitionKey", 2251799813685249, "type_process_key"),
+        ("processDefinitionKey", True, "type"),
+        ("conclusion", 1, "type"),
+        ("processDefinitionVersion", "1", "type"),
+        ("processDefinitionVersion", True, "type"),
+        ("processDefinitionVersion", 1e17, "type"),
+        ("processDefinitionVersion", 2**31, "maximum"),
+        ("processDefinitionVersion", -(2**31) - 1, "minimum"),
+    ],
+)
+def test_a_replaced_shared_file_cannot_change_types(folder, name, value, key):
+    """The members that become attributes of an event have their types, whatever the schema file allows."""
+    schemas = Schemas.load([folder({"process-end-call-back-ro.schema.json": {"properties": {name: {}}}})])
+    assert found(refusal(lambda: schemas.check_body("complete", {name: value}))) == [(f"/{name}", f"schema.{key}")]
+
+
 def test_schema_that_refers_to_itself(kind, folder):
     """A recursive schema is followed to the maximum depth of bodies."""
     tree = {"properties": {"children": {"items": {"$ref": "#"}}, "name": {"type": "string"}}}
