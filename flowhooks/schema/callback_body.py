@@ -24,15 +24,17 @@ _TEXTS: Final = ("businessKey", "callBackProcessClass", "processDefinitionId", "
 def parse_callback(body: bytes) -> dict[str, Any]:
     """Parse a callback's body as `parse` does, and turn a whole number in `businessKey` into its decimal text.
 
-    Schemas, handlers, conditions and comparisons of two bodies then only see text.
+    Schemas, handlers, conditions and comparisons of two bodies then only see text. A whole number of 2**53 or more that
+    is written as a fraction or with an exponent stays a number, which `Schemas.check_body` refuses: `parse` reads it as
+    a double, whose digits may differ from those that the engine sent.
 
     Raises:
         MalformedRequest: as with `parse`.
     """
     members = parse(body)
     key = members.get("businessKey")
-    if isinstance(key, int | float) and not isinstance(key, bool) and key == int(key):
-        members["businessKey"] = str(int(key))
+    if type(key) is int:
+        members["businessKey"] = str(key)
     return members
 
 

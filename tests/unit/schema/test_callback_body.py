@@ -23,6 +23,7 @@ def schemas():
         ("1024.0", "1024"),
         ("1e3", "1000"),
         ("12345678901234567890", "12345678901234567890"),
+        ("9007199254740991.0", "9007199254740991"),
         ('"1024"', "1024"),
         ('"1024.0"', "1024.0"),
         ('""', ""),
@@ -35,9 +36,9 @@ def test_a_whole_number_is_its_decimal_text(schemas, written, key):
     schemas.check_body("complete", body)
 
 
-@pytest.mark.parametrize("written", ["1.5", "true", "[1]", "{}", "1" * 513])
+@pytest.mark.parametrize("written", ["1.5", "9007199254740993.0", "1e23", "true", "[1]", "{}", "1" * 513])
 def test_other_values_are_refused(schemas, written):
-    """A fraction, a truth value, an array, an object, and a number of more than 512 digits."""
+    """A fraction, a double beyond 2**53 that may be another number, a truth value, and a number of 513 digits."""
     with pytest.raises(InvalidCallback) as caught:
         schemas.check_body("complete", parse_callback(f'{{"businessKey": {written}}}'.encode()))
     assert [pointer for pointer, *_ in caught.value.violations] == ["/businessKey"]
