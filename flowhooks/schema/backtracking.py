@@ -29,6 +29,10 @@ _MIN_BOUNDED: Final = 10
 """Maximum count of a repetition from which it can take long even if the repeated part has a maximum length: a part that
 matches one text in two ways has 2^10 ways.
 """
+MAX_EMPTY_ROUNDS: Final = 10_000
+"""Maximum number of rounds in which nested repetitions may match an empty text: `re` makes as many as their counts ask
+for.
+"""
 _PIECE: Final = re.compile(
     r"""
     \\x[0-9a-fA-F]{2} | \\u[0-9a-fA-F]{4} | \\U[0-9a-fA-F]{8} | \\0[0-7]{0,2} | \\[0-9]{1,2} | \\.
@@ -95,6 +99,8 @@ def exponential_repetition(expression: str) -> str | None:
     roots = [parser.parse(), *parser.separate]
     characters = _CharacterSets(expression)
     for root in roots:
+        if endless := _repetition_of_nothing(root):
+            return expression[slice(*endless.span)]
         for repetition in _repetitions(root):
             if _is_ambiguous(repetition, characters):
                 return expression[slice(*repetition.span)]
@@ -180,6 +186,39 @@ def _repetitions(node: _Node) -> Iterator[_Repetition]:
                 yield node
             else:
                 yield from _repetitions(part)
+
+
+def _repetition_of_nothing(node: _Node) -> _Repetition | None:
+    """Return the first repetition that makes `re` match an empty text too many times."""
+    found: _Repetition | None = None
+
+    def rounds(node: _Node) -> tuple[int, bool]:
+        """Return the number of rounds without a character, and whether the part can be empty."""
+        nonlocal found
+        match node:
+            case _Sequence(parts) | _Choice(parts):
+                counted = [rounds(part) for part in parts]
+                nullable = all if isinstance(node, _Sequence) else any
+                return max((count for count, _ in counted), default=1), nullable(empty for _, empty in counted)
+            case _Repetition(part, minimum, _):
+                count, empty = rounds(part)
+                if empty and minimum > 1:
+                    count *= minimum
+                    found = node if found is None and count > MAX_EMPTY_ROUNDS else found
+                return count, empty or minimum == 0
+        return 1, isinstance(node, _Opaque)
+
+    rounds(node)
+    return found
+
+
+def _is_without_characters(node: _Node) -> bool:
+    match node:
+        case _Sequence(parts) | _Choice(parts):
+            return all(map(_is_without_characters, parts))
+        case _Repetition(part, _, maximum):
+            return maximum == 0 or _is_without_characters(part)
+    return False
 
 
 def _is_unbounded(node: _Node) -> bool:
@@ -296,7 +335,7 @@ class _Automaton:
         return whole
 
     def _repetition(self, node: _Node, minimum: int, maximum: int | None) -> _Part:
-        if maximum == 0:
+        if maximum == 0 or _is_without_characters(node):  # a round of nothing changes nothing, however often
             return _Part([], [], nullable=True)
         if not self.exact and maximum is not None and minimum < maximum and maximum > MAX_WRITTEN_OUT:
             minimum, maximum = min(minimum, 1), None

@@ -162,6 +162,37 @@ def test_large_expressions(expression):
     assert exponential_repetition(expression) is None or expression
 
 
+@pytest.mark.parametrize(
+    "repetition",
+    [
+        "(?:){1000000000}",
+        "(?=a){1000000000}",
+        "(){4000000000}",
+        "(?:a?){1000000000}",
+        r"(?:\b|b){1000000000}",
+        "(?:(?:a*){200}){200}",
+        "(?:(?:a{0}|(?:){500,}){500,}){1000000000}",
+    ],
+)
+def test_long_counts_of_nothing(repetition):
+    """A long count is refused if its part can be empty: the match would make all of these rounds, even without text."""
+    for expression in (f"^{repetition}$", f"(?:{repetition}a?b)+", f"(?!{repetition})"):
+        re.compile(expression)
+        found = exponential_repetition(expression)
+        assert found is not None
+        assert found in repetition
+
+
+@pytest.mark.parametrize("part", ["(?:){0,4000000000}", "(){9}", "(?:(?:|){1,4000000000}|x{0}){,4000000000}", "()*"])
+def test_counts_of_nothing(part):
+    """Other repetitions of an empty part are accepted, and do not prolong the check."""
+    expression = f"(?:{part}a?b)+"
+    assert exponential_repetition(expression) is None
+    assert re.search(expression, "a" * 40) is None
+    assert exponential_repetition(f"(?:{part}a?)+b?") == exponential_repetition("(?:a?)+b?")
+    assert exponential_repetition(f"(?:{part}(?:a|a))+") is not None
+
+
 def test_long_counts_are_checked_as_endless_ones():
     """A repetition that is too large to be written out is still found."""
     assert exponential_repetition("^([a-z]{1,9000}-?)*$") == "([a-z]{1,9000}-?)*"
