@@ -140,8 +140,8 @@ class _Parser:
             return _Opaque()
         if not piece.startswith("("):
             return _Character(piece, flags)
-        if piece.endswith(":") and "-" not in piece:
-            flags += piece[2:-1]
+        if piece.endswith(":"):
+            flags = _change_flags(flags, piece[2:-1])
         inner = self.parse(flags)
         self._next += 1  # the closing parenthesis
         if piece in {"(?=", "(?!", "(?<=", "(?<!", "(?>"}:
@@ -164,11 +164,19 @@ class _Parser:
         return repetition
 
 
+def _change_flags(flags: str, change: str) -> str:
+    """Return the flags in a group whose flags are changed as in `i-s`."""
+    added, _, removed = change.partition("-")
+    if "a" in added or "u" in added:  # each of these two replaces the other one
+        removed += "au"
+    return "".join(sorted(set(flags) - set(removed) | set(added)))
+
+
 def _counts(piece: str) -> tuple[int, int | None] | None:
     """Return the counts of a quantifier; None if the piece is none."""
     if piece[0] in _COUNTS:
         return _COUNTS[piece[0]]
-    if piece[0] != "{" or len(piece) < 3 or piece == "{,}":  # noqa: PLR2004 (a brace, a digit, a brace)
+    if piece[0] != "{" or len(piece) < 3:  # noqa: PLR2004 (a brace, a digit or a comma, a brace)
         return None
     least, comma, most = piece[1 : piece.index("}")].partition(",")
     return int(least or 0), int(most) if most else None if comma else int(least)
@@ -261,7 +269,8 @@ class _CharacterSets:
         bits = self._known.get(character)
         if bits is None:
             try:
-                matches = re.compile(f"(?a{character.flags}:{character.source})").match
+                flags = _change_flags("a", character.flags)  # as in `Pattern`
+                matches = re.compile(f"(?{flags}:{character.source})").match
                 bits = sum(1 << index for index, text in enumerate(self._sample) if matches(text))
             except re.error:
                 bits = _UNKNOWN
