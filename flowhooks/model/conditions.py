@@ -110,13 +110,17 @@ def parse_conditions(when: Any) -> tuple[Condition, ...]:
         )
     if len(when) > MAX_CONDITIONS:
         raise HandlerError(f"when= has {len(when)} conditions; at most {MAX_CONDITIONS} are allowed")
-    conditions = tuple(
-        Condition(pointer, list(expected) if isinstance(expected, tuple) else copy.deepcopy(expected))
-        for pointer, expected in when.items()
-    )
+    conditions = tuple(_parse_condition(pointer, expected) for pointer, expected in when.items())
     if (length := len(json.dumps(when, ensure_ascii=False))) > MAX_CONDITIONS_CHARS:
         raise HandlerError(f"when= has {length} characters as JSON; at most {MAX_CONDITIONS_CHARS} are allowed")
     return conditions
+
+
+def _parse_condition(pointer: str, expected: Any) -> Condition:
+    try:
+        return Condition(pointer, list(expected) if isinstance(expected, tuple) else copy.deepcopy(expected))
+    except RecursionError:
+        raise HandlerError(f"when= at {pointer!r}: it is nested too deeply") from None
 
 
 def decide_all(decisions: Iterable[bool | None]) -> bool | None:
@@ -239,10 +243,11 @@ def _check_schema(schema: dict[str, Any]) -> None:
     from jsonschema import Draft202012Validator  # noqa: PLC0415 (as above)
     from jsonschema.exceptions import SchemaError  # noqa: PLC0415 (as above)
 
+    from flowhooks.schema.ecma_regex import FORMATS  # noqa: PLC0415 (as above)
     from flowhooks.schema.keywords import subschemas  # noqa: PLC0415 (as above)
 
     try:
-        Draft202012Validator.check_schema(schema)
+        Draft202012Validator.check_schema(schema, format_checker=FORMATS)
     except SchemaError as error:
         raise HandlerError(f"it is not a JSON Schema: {error.message}") from None
     keywords = {*Draft202012Validator.VALIDATORS, *_ANNOTATIONS, *_CONDITIONAL_KEYWORDS} - {

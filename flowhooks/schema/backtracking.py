@@ -258,6 +258,8 @@ class _CharacterSets:
     def __init__(self, expression: str) -> None:
         codes = set(range(256))
         for match in _PIECE.finditer(expression):
+            if match.group().startswith("(?#"):
+                continue
             for text in re.findall(r"\\x..|\\u.{4}|\\U.{8}|\\?.", match.group(), re.DOTALL):
                 code = int(text.lstrip("\\xuU"), 16) if len(text) > 2 else ord(text[-1])  # noqa: PLR2004 (an escape of digits)
                 codes |= {code - 1, code, code + 1}

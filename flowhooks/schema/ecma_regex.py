@@ -6,10 +6,17 @@ import copy
 import re
 from typing import Any, Final, Self
 
+from jsonschema import FormatChecker
+
 from flowhooks.schema.backtracking import exponential_repetition
 from flowhooks.schema.keywords import SUBSCHEMA, SUBSCHEMA_LIST, SUBSCHEMA_MAP, subschemas
+from flowhooks.text import truncate
 
 _PART: Final = re.compile(r"\\.|.", re.DOTALL)
+MAX_QUOTED_CHARS: Final = 500
+"""Maximum length of an expression in an error."""
+FORMATS: Final = FormatChecker(formats=())
+"""Formats checked in the schemas themselves, fixed so that installed packages add no further ones."""
 NEVER_VALID: Final[dict[str, Any]] = {"not": {}}
 """The schema that no value satisfies, like `false`."""
 
@@ -34,7 +41,8 @@ class Pattern(str):  # noqa: SLOT000 (jsonschema passes it to `re`, which needs 
             pointer: JSON Pointer of the expression in the file.
 
         Raises:
-            ValueError: Python's `re` does not accept the expression, or could take exponential time to match it.
+            ValueError: Python's `re` does not accept the expression, or could take exponential time to match it; or the
+                expression is nested too deeply.
         """
         parts = []
         in_class = False
@@ -44,17 +52,31 @@ class Pattern(str):  # noqa: SLOT000 (jsonschema passes it to `re`, which needs 
             parts.append(r"\Z" if part == "$" and not in_class else part)
         self = super().__new__(cls, f"(?a:{''.join(parts)})")
         self.ecma = ecma
+        what = f"the regular expression '{truncate(repr(ecma)[1:-1], MAX_QUOTED_CHARS)}' at {pointer}"
         try:
             re.compile(self)
-        except (re.error, OverflowError) as error:
-            raise ValueError(f"the regular expression {ecma!r} at {pointer} cannot be used: {error}") from None
-        if repetition := exponential_repetition(ecma):
+            repetition = exponential_repetition(ecma)
+        except (re.error, OverflowError, ValueError) as error:  # ValueError: a count of thousands of digits
+            raise ValueError(f"{what} cannot be used: {error}") from None
+        except RecursionError:
+            raise ValueError(f"{what} cannot be used: it is nested too deeply") from None
+        if repetition:
             raise ValueError(
-                f"the regular expression {ecma!r} at {pointer} could take hours: the repeated part of {repetition!r} "
+                f"{what} could take hours: the repeated part of {repetition!r} "
                 "can match one text in several ways; separate its repetitions by a character that it does not contain, "
                 "such as '[a-z]+(-[a-z]+)*' instead of '([a-z]+-?)+', and let no two alternatives match the same text"
             )
         return self
+
+
+@FORMATS.checks("regex", raises=re.error)
+def _is_regex(value: object) -> bool:
+    if isinstance(value, str):
+        try:
+            re.compile(value)
+        except (OverflowError, ValueError, RecursionError):  # reported by `Pattern`, with the expression's location
+            return True
+    return True
 
 
 def translate(document: dict[str, Any]) -> dict[str, Any]:

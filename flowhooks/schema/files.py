@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote, urldefrag, urljoin
 
-from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
 from flowhooks.errors import SettingsError
-from flowhooks.schema.ecma_regex import translate
+from flowhooks.schema.ecma_regex import FORMATS, translate
 from flowhooks.schema.keywords import IN_PLACE_APPLICATORS, keyword_subschemas, subschemas
 from flowhooks.text import escape_control
 
@@ -27,8 +27,6 @@ Document = dict[str, Any]
 BASE_URI: Final = "https://flowhooks.example/schemas/"
 """Base of the files' `$id`s. Its domain is reserved by RFC 2606, so it is never fetched."""
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-_FORMATS: Final = FormatChecker(formats=["regex"])
-"""Formats checked in the schemas themselves, fixed so that installed packages add no further ones."""
 SUFFIX: Final = ".schema.json"
 SETTINGS_FILE: Final = f"settings{SUFFIX}"
 """Schema of a plugin's own section of the settings."""
@@ -171,7 +169,7 @@ def _error_text(error: Exception) -> str:
 @lru_cache(maxsize=128)
 def _check_schema(text: str) -> None:
     # Cached, because this check takes longer than all others in this module.
-    Draft202012Validator.check_schema(json.loads(text), format_checker=_FORMATS)
+    Draft202012Validator.check_schema(json.loads(text), format_checker=FORMATS)
 
 
 def _check(document: Any, text: str, name: str) -> None:

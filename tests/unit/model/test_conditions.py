@@ -22,6 +22,13 @@ ABSENT = object()
 """The value of an absent member."""
 
 
+def nested(schema, levels):
+    """A schema in as many negations."""
+    for _ in range(levels):
+        schema = {"not": schema}
+    return schema
+
+
 def decide(expected, value, pointer="/x"):
     """The result of a condition on the member x."""
     return Condition(pointer, expected).decide({} if value is ABSENT else {"x": value})
@@ -137,6 +144,14 @@ def test_where_a_pointer_leads(pointer, found):
         ({"/a": {"pattern": "(a+)+"}}, "the regular expression '(a+)+' at /pattern could take hours"),
         ({"/a": {"items": {"pattern": "^(x*)*$"}}}, "at /items/pattern could take hours: the repeated part of '(x*)*'"),
         ({"/a": {"patternProperties": {"(a+)+": {}}}}, "'(a+)+' at /patternProperties could take hours"),
+        (
+            {"/a": {"items": {"pattern": "(" * 1000 + "a" + ")" * 1000}}},
+            "at /items/pattern cannot be used: it is nested too deeply",
+        ),
+        ({"/a": {"pattern": "(?:" * 350 + "a" + "b)+" * 350}}, "at /pattern cannot be used: it is nested too deeply"),
+        ({"/a": {"pattern": "a{99999999999999}"}}, "at /pattern cannot be used: the repetition number is too large"),
+        ({"/a": nested({}, 400)}, "when= at '/a': it is nested too deeply"),
+        ({"/a": nested({}, 5000)}, "when= at '/a': it is nested too deeply"),
         ({f"/{number}": 1 for number in range(MAX_CONDITIONS + 1)}, "when= has 33 conditions; at most 32 are allowed"),
         ({"/a": "x" * MAX_CONDITIONS_CHARS}, "16384 are allowed"),
     ],

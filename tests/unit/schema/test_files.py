@@ -64,6 +64,14 @@ def test_every_shipped_file_names_itself():
         (KIND, {"patternProperties": {"(": {}}}, "'(' is not a 'regex'"),
         (KIND, {"pattern": r"^\p{L}+$"}, "is not a 'regex'"),
         (KIND, {"pattern": "a{99999999999999}"}, "the repetition number is too large"),
+        (KIND, {"pattern": "a{99999999999999}"}, "at /pattern cannot be used: "),
+        (KIND, {"pattern": f"a{{{'9' * 5000}}}"}, "at /pattern cannot be used: "),
+        (
+            KIND,
+            {"properties": {"x": {"pattern": "(" * 1000 + "a" + ")" * 1000}}},
+            "…' at /properties/x/pattern cannot be used: it is nested too deeply",
+        ),
+        (KIND, {"pattern": "(?:" * 350 + "a" + "b)+" * 350}, "at /pattern cannot be used: it is nested too deeply"),
         (KIND, {"pattern": "(?i)a"}, "the regular expression '(?i)a' at /pattern cannot be used: "),
         (
             KIND,
