@@ -222,7 +222,16 @@ class Unauthorized(CallbackRejected):
 
 
 class Forbidden(CallbackRejected):
-    """The client's address is not allowed."""
+    """The client's address is not allowed.
+
+    Args:
+        key: key of the message.
+        source: the source whose token the request has; `""` if not known.
+    """
+
+    def __init__(self, key: str, /, *, source: str = "") -> None:
+        super().__init__(key)
+        self.source = source
 
 
 class RateLimited(CallbackRejected):

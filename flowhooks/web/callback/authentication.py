@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from flowhooks.errors import RateLimited, Unauthorized
+from flowhooks.errors import Forbidden, RateLimited, Unauthorized
 from flowhooks.web.callback import local_only, signatures
 from flowhooks.web.callback.rate_limit import RateLimiter
 from flowhooks.web.callback.signature_budget import SignatureBudget
@@ -73,7 +73,7 @@ class Authenticator:
         credentials = self._credentials.get(settings)
         if not credentials.open and signatures.is_signed(headers):
             return self._authenticate_signed(request, credentials, max_body_bytes)
-        name = credentials.by_token(headers.get("HTTP_AUTHORIZATION"), headers.get("REMOTE_ADDR"))
+        name = _source_of_token(request, credentials)
         request.context.source = name
         if credentials.open:
             local_only.check(headers, settings)
@@ -85,11 +85,11 @@ class Authenticator:
         self, request: falcon.Request, credentials: Credentials, max_body_bytes: int
     ) -> AuthenticatedRequest:
         headers = request.env
-        authorization, address = headers.get("HTTP_AUTHORIZATION"), headers.get("REMOTE_ADDR")
+        address = headers.get("REMOTE_ADDR")
         now = self._clock.now()
         signature = signatures.parse(headers, now)
         # If a request has both a token and a signature, both must be valid and of the same source.
-        only = None if authorization is None else credentials.by_token(authorization, address)
+        only = _source_of_token(request, credentials) if "HTTP_AUTHORIZATION" in headers else None
         candidates = credentials.candidates(address, only)
         names = self._signature_budget.select(address, candidates)
         body = read_body(request, max(_body_limit(name, credentials, max_body_bytes) for name in names))
@@ -113,6 +113,14 @@ class Authenticator:
         source = credentials.sources[name]
         if source.rate and (wait := self._rate_limiter.acquire(name, source.rate, source.burst)):
             raise RateLimited("too_many", retry_after=wait)
+
+
+def _source_of_token(request: falcon.Request, credentials: Credentials) -> str:
+    try:
+        return credentials.by_token(request.env.get("HTTP_AUTHORIZATION"), request.env.get("REMOTE_ADDR"))
+    except Forbidden as error:
+        request.context.source = error.source
+        raise
 
 
 def read_body(request: falcon.Request, limit: int) -> bytes:

@@ -88,7 +88,7 @@ class Credentials:
             raise Unauthorized("unauthorized", cause="token_unknown")
         name, allow = match
         if allow and not _is_in_networks(address, allow):
-            raise Forbidden("forbidden")
+            raise Forbidden("forbidden", source=name)
         return name
 
     def candidates(self, address: str | None, only: str | None = None) -> tuple[str, ...]:

@@ -1,14 +1,16 @@
-"""The order in which a signed request is authenticated."""
+"""The order in which a request is authenticated, and its source."""
 
 from __future__ import annotations
 
+import hashlib
+from ipaddress import ip_network
 from types import SimpleNamespace
 
 import pytest
 from falcon import testing
 
 from flowhooks.clock import SECOND
-from flowhooks.errors import RateLimited, Unauthorized
+from flowhooks.errors import Forbidden, RateLimited, Unauthorized
 from flowhooks.settings import Settings, SigningKey, Source, SourceCredentials
 from flowhooks.web.callback import signatures
 from flowhooks.web.callback.authentication import Authenticator
@@ -59,3 +61,20 @@ def test_too_many_invalid_signatures_of_a_stranger(authenticate):
     assert isinstance(found, RateLimited)
     assert request.bounded_stream.read() == LARGE * 2
     assert not hasattr(request.context, "source")
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_forbidden_address_of_a_known_source(signed):
+    """The token tells the source, so a rejection because of the address names it."""
+    token = "crm-token-of-this-test"
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    sources = {"crm": Source(allow=(ip_network("10.0.0.0/8"),))}
+    known = Credentials(sources, {"crm": SourceCredentials(tokens=(digest,), keys=KEYS["crm"])})
+    clock = SimpleNamespace(now=lambda: 1_782_000_000 * SECOND)
+    authenticator = Authenticator(SimpleNamespace(get=lambda _settings: known), clock)
+    headers = signatures.sign([KEYS["crm"][0].key], b"{}", message="m-1", at=clock.now()) if signed else {}
+    headers |= {"Authorization": f"Bearer {token}"}
+    request = testing.create_req(method="POST", headers=headers, body=b"{}", remote_addr="192.0.2.1")
+    with pytest.raises(Forbidden):
+        authenticator.authenticate(request, Settings())
+    assert request.context.source == "crm"
