@@ -111,13 +111,23 @@ class PasswordVerifier:
                 raise TooManyVerifications
             turn = threading.Event()
             self._waiting.append(turn)
-        with while_waiting():
-            if turn.wait(MAX_WAIT_SECONDS):
-                return
+        try:
+            with while_waiting():
+                turn.wait(MAX_WAIT_SECONDS)
+        except BaseException:  # for example, the context could not start a thread
+            if not self._withdraw(turn):
+                self._end()
+            raise
+        if self._withdraw(turn):
+            raise TooManyVerifications
+
+    def _withdraw(self, turn: threading.Event) -> bool:
+        """Stop waiting for a turn; return False if it has come."""
         with self._lock:
-            if not turn.is_set():
-                self._waiting.remove(turn)
-                raise TooManyVerifications
+            if turn.is_set():
+                return False
+            self._waiting.remove(turn)
+            return True
 
     def _end(self) -> None:
         with self._lock:

@@ -81,3 +81,26 @@ def test_a_turn_that_does_not_come_in_time(slow, monkeypatch):
         slow.go.release(2)
         assert all(result.result() for result in results)
     assert slow.verifier._running == 0
+
+
+@pytest.mark.parametrize("turn_comes", [False, True])
+def test_a_wait_that_fails(slow, monkeypatch, turn_comes):
+    """An error before or after the turn comes, such as of a thread that cannot be started, keeps no place."""
+    monkeypatch.setattr(passwords, "MAX_WAIT_SECONDS", WAIT_TIMEOUT)
+
+    @contextmanager
+    def while_waiting():
+        if turn_comes:
+            slow.go.release()
+            until(lambda: not slow.verifier._waiting)
+        raise RuntimeError("can't start new thread")
+        yield
+
+    with ThreadPoolExecutor(10) as pool:
+        results = slow.fill(pool, 0)
+        with pytest.raises(RuntimeError):
+            slow.verifier.verify("failed", "hash", while_waiting=while_waiting)
+        assert not slow.verifier._waiting
+        slow.go.release(2)
+        assert all(result.result() for result in results)
+    assert slow.verifier._running == 0
