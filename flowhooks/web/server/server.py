@@ -334,7 +334,7 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
 
         If the process is out of files, or no place becomes free, pause, because otherwise the loop would spin.
         """
-        if len(self.active_channels) >= self.limits.max_connections and not self._close_idle():
+        if self._is_full() and self._idle_channel() is None:
             self._paused_until = time.monotonic() + FULL_PAUSE
             return None
         try:
@@ -348,17 +348,30 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
             return None
         self._n_accepted += 1
         connection, address = accepted
-        if not self._has_place(address[0]):
+        if not self._make_place(address[0]):
             connection.close()
             return None
         return accepted
 
-    def _has_place(self, address: str) -> bool:
-        """Return whether a client may have another connection; its longest idle one is closed if necessary."""
-        limits, network = self.limits, client_network(address)
+    def _is_full(self) -> bool:
+        return len(self.active_channels) >= self.limits.max_connections
+
+    def _make_place(self, address: str) -> bool:
+        """Return whether a client may have another connection; an idle one is closed if necessary.
+
+        A client that has its share closes a connection of its own, and none of other clients.
+        """
+        network = client_network(address)
+        if self._has_share(address, network):
+            return self._close_idle(network)
+        return not self._is_full() or self._close_idle()
+
+    def _has_share(self, address: str, network: str) -> bool:
+        """Return whether a client has as many connections as it may have; log it."""
+        limits = self.limits
         most = limits.max_connections_per_address or max(1, limits.max_connections // 4)
         if self.connections_by_network[network] < most or address == limits.trusted_proxy or is_loopback(address):
-            return True
+            return False
         if (now := time.monotonic()) - self._logged_at >= LOG_INTERVAL:
             self._logged_at = now
             _log.warning(
@@ -369,16 +382,25 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
                 next="if many clients share the address, raise http.max_connections_per_address, or name the proxy in "
                 "http.trusted_proxy",
             )
-        return self._close_idle(network)
+        return True
 
     def _close_idle(self, network: str | None = None) -> bool:
-        """Close one idle connection, of one network or of any; return whether there was one.
+        """Close one idle connection, of one network or of any; return whether there was one."""
+        channel = self._idle_channel(network)
+        if channel is None:
+            return False
+        channel.handle_close()
+        return True
+
+    def _idle_channel(self, network: str | None = None) -> Channel | None:
+        """Return the idle connection that should be closed first, of one network or of any.
 
         The longest silent one that has never been answered goes first. A connection that has been used is spared for
         some seconds, because its client may be sending just now.
         """
         now = time.monotonic()
-        used_long_ago = []
+        used_long_ago: list[Channel] = []
+        channel: Channel
         for channel in self.active_channels.values():  # in the order in which they were accepted
             if network is not None and channel.network != network:
                 continue
@@ -386,13 +408,11 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
                 if now - channel.waiting_since >= RETIRING_IDLE_TIMEOUT:
                     used_long_ago.append(channel)
             elif channel.is_idle_since(now - MIN_SILENCE):
-                channel.handle_close()
-                return True
+                return channel
         for channel in sorted(used_long_ago, key=lambda used: used.waiting_since):
-            if channel.is_idle_since(now):
-                channel.handle_close()
-                return True
-        return False
+            if channel.is_idle_since(now):  # reads from the socket
+                return channel
+        return None
 
     def stop(self) -> None:
         """Accept the backlog, unless the server retires, then close the listening socket, but not the connections."""

@@ -31,9 +31,9 @@ class Answer(NamedTuple):
 class Client:
     """One connection, which buffers the start of the next response."""
 
-    def __init__(self, address):
+    def __init__(self, address, source):
         host, _, port = address.rpartition(":")
-        self.socket = socket.create_connection((host, int(port)), timeout=WAIT_TIMEOUT)
+        self.socket = socket.create_connection((host, int(port)), timeout=WAIT_TIMEOUT, source_address=(source, 0))
         self.rest = b""
 
     def send(self, raw):
@@ -139,11 +139,11 @@ def start(app):
 
 @pytest.fixture
 def connect():
-    """Connect to a server; all connections are closed at the end."""
+    """Connect to a server: `connect(server, source=…)`; all connections are closed at the end."""
     clients = []
 
-    def connect(server):
-        clients.append(Client(server.address))
+    def connect(server, *, source="127.0.0.1"):
+        clients.append(Client(server.address, source))
         return clients[-1]
 
     yield connect

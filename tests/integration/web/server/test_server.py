@@ -581,6 +581,23 @@ def test_one_address_has_a_share_of_the_connections(start, connect, resource, fa
     assert tenth.send(GOOD).answer().status == 200
 
 
+def test_a_client_over_its_share_closes_no_connection_of_others(start, connect, resource, far_clients, monkeypatch):
+    """When all connections are in use, its new one is closed. A client with a place takes that of an idle one."""
+    monkeypatch.setattr("flowhooks.web.server.server.RETIRING_IDLE_TIMEOUT", 0.0)
+    server = start(max_connections=4, max_connections_per_address=2)
+    idle = [connect(server, source="127.0.0.2").send(GOOD) for _ in range(2)]
+    assert [client.answer().status for client in idle] == [200, 200]
+    busy = [connect(server).send(SLOW) for _ in range(2)]
+    for _ in busy:
+        assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
+    assert connect(server).closed()
+    assert [client.send(GOOD).answer().status for client in idle] == [200, 200]
+    assert connect(server, source="127.0.0.3").send(GOOD).answer().status == 200
+    assert server._listener.connections_by_network == {"127.0.0.1": 2, "127.0.0.2": 1, "127.0.0.3": 1}
+    resource.go.set()
+    assert {client.answer().status for client in busy} == {200}
+
+
 @pytest.mark.parametrize("proxy", ["", "127.0.0.1"])
 def test_proxies_have_no_share(start, connect, monkeypatch, proxy):
     """The trusted proxy, and programs on this machine, may have all connections."""
