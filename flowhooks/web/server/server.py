@@ -22,7 +22,7 @@ from waitress.server import TcpWSGIServer  # type: ignore[import-untyped]  # wai
 from flowhooks.settings import is_loopback
 from flowhooks.web.client_network import client_network
 from flowhooks.web.server.channel import SEND_BUFFER_BYTES, Channel, Rejection
-from flowhooks.web.server.sockets import bound_address, open_listener
+from flowhooks.web.server.sockets import LISTEN_BACKLOG, bound_address, open_listener
 from flowhooks.web.server.thread_pool import ThreadPool, offer_spare_threads
 from flowhooks.web.server.trusted_proxy import TrustedProxy
 
@@ -416,7 +416,9 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
 
     def stop(self) -> None:
         """Accept the backlog, unless the server retires, then close the listening socket, but not the connections."""
-        while self.accepting and not self.retiring and len(self.active_channels) < self.limits.max_connections:
+        for _ in range(LISTEN_BACKLOG + 1):  # Linux queues one more; later connections would prolong the stop
+            if not self.accepting or self.retiring or self._is_full():
+                break
             n_accepted = self._n_accepted
             self.handle_accept()
             if self._n_accepted == n_accepted:

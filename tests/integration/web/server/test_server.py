@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from flowhooks.errors import AddressInUse, SettingsError
 from flowhooks.web.server.channel import Channel
 from flowhooks.web.server.server import Limits, Server
-from flowhooks.web.server.sockets import open_listener
+from flowhooks.web.server.sockets import LISTEN_BACKLOG, open_listener
 from support.waiting import WAIT_TIMEOUT, until
 
 GOOD = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -767,6 +767,23 @@ def test_drain_takes_what_was_waiting_to_be_accepted(start, connect):
         client.close()
     drain.join(WAIT_TIMEOUT)
     assert not drain.is_alive()
+
+
+def test_refused_connections_do_not_delay_the_stop(app, monkeypatch):
+    """A client over its share that connects repeatedly keeps no server from closing its listening socket."""
+    server = Server(app, listen="127.0.0.1:0", threads=1, limits=Limits(), name="test")
+    listener, n_refused = server._listener, 0
+
+    def refuse():
+        nonlocal n_refused
+        n_refused += 1
+        listener._n_accepted += 1
+        assert n_refused < LISTEN_BACKLOG * 2, "the server still accepts connections"
+
+    monkeypatch.setattr(listener, "handle_accept", refuse)
+    server.stop_accepting()
+    assert n_refused >= LISTEN_BACKLOG  # those that waited before the stop
+    server.close()
 
 
 def test_drain_gives_up(start, connect, resource):
