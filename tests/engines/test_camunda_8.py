@@ -166,7 +166,7 @@ def test_flowhooks_is_down(gateway, site):
 def test_a_callback_that_is_refused_is_an_incident(gateway, site):
     """No retries are left, and the message is that of flowhooks."""
     number = next(numbers)
-    action, body = gateway.run(number, businessKey=17, conclusion="approved")
+    action, body = gateway.run(number, businessKey=["C", 17], conclusion="approved")
     assert (action, body["retries"]) == ("failure", 0)
     assert body["errorMessage"].startswith("422 ")
     assert "/businessKey" in body["errorMessage"]

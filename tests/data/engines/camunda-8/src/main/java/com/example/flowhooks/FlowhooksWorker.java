@@ -25,7 +25,7 @@ public final class FlowhooksWorker implements JobHandler {
                 .withConclusion(variables.get("conclusion"))
                 .with("processDefinitionKey", job.getBpmnProcessId()) // getProcessDefinitionKey() is a number
                 .with("processDefinitionVersion", job.getProcessDefinitionVersion());
-        FlowhooksClient.Answer answer = flowhooks.send(callBack.flowInstanceId, callBack.json());
+        FlowhooksClient.Answer answer = flowhooks.send(callBack.kind, callBack.flowInstanceId, callBack.json());
         if (answer.next == FlowhooksClient.Next.DONE) {
             jobs.newCompleteCommand(job).send().join();
             return;
