@@ -40,6 +40,26 @@ HARNESS = "com.example.harness.Camunda8Harness"
 WORKERS = ["python", pytest.param("java", marks=[pytest.mark.java, pytest.mark.timeout(600)])]
 
 
+def job(number, key="contract_approval", **variables):
+    """A job as Camunda gives it out."""
+    return {
+        "jobKey": str(number),
+        "type": "flowhooks-callback",
+        "processInstanceKey": str(number),
+        "processDefinitionId": key,
+        "processDefinitionVersion": 3,
+        "processDefinitionKey": "2251799813685249",
+        "elementId": "call_back",
+        "elementInstanceKey": "2251799813685300",
+        "customHeaders": {},
+        "worker": "flowhooks",
+        "retries": 3,
+        "deadline": 0,
+        "variables": variables,
+        "tenantId": "<default>",
+    }
+
+
 class Gateway(ThreadingHTTPServer):
     """Gives out jobs, and keeps the reports of workers."""
 
@@ -51,24 +71,31 @@ class Gateway(ThreadingHTTPServer):
     def run(self, number, key="contract_approval", **variables):
         """Give a job out, and wait until a worker has completed or failed it; what it said."""
         self.said.pop(str(number), None)
-        job = {
-            "jobKey": str(number),
-            "type": "flowhooks-callback",
-            "processInstanceKey": str(number),
-            "processDefinitionId": key,
-            "processDefinitionVersion": 3,
-            "processDefinitionKey": "2251799813685249",
-            "elementId": "call_back",
-            "elementInstanceKey": "2251799813685300",
-            "customHeaders": {},
-            "worker": "flowhooks",
-            "retries": 3,
-            "deadline": 0,
-            "variables": variables,
-            "tenantId": "<default>",
-        }
-        self.jobs.put(job)
+        self.jobs.put(job(number, key, **variables))
         return until(lambda: self.said.get(str(number)))
+
+
+class RedirectHandler(BaseHTTPRequestHandler):
+    """Redirects each POST to a page of the same server, and records all requests."""
+
+    def do_POST(self):
+        """Answer with a redirect."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(302)
+
+    def do_GET(self):
+        """Answer like a login page."""
+        self._answer(200)
+
+    def _answer(self, status):
+        self.server.seen.append((self.command, self.path))
+        self.send_response(status)
+        self.send_header("Location", "/login")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *args):
+        """Say nothing."""
 
 
 class GatewayHandler(BaseHTTPRequestHandler):
@@ -178,6 +205,28 @@ def test_a_handler_that_fails_is_no_matter_of_the_engine(gateway, site):
     number = next(numbers)
     assert gateway.run(number, key="refused")[0] == "completion"
     assert site.settled(str(number)).delivery_statuses[0].state == "dead"
+
+
+def test_the_python_worker_follows_no_redirect(monkeypatch):
+    """A redirect is an incident: the page that it leads to must not get the token, and has not stored the callback."""
+    (block,) = blocks(PAGE, "python")
+    worker = {"__name__": "camunda_worker"}
+    exec(block.text, worker)
+    said = []
+    worker["act"] = lambda job, action, body: said.append((action, body))
+    monkeypatch.setenv("FLOWHOOKS_TOKEN", "the-token")
+    with ThreadingHTTPServer(("127.0.0.1", 0), RedirectHandler) as proxy:
+        proxy.seen = []
+        thread = threading.Thread(target=proxy.serve_forever)
+        thread.start()
+        worker["FLOWHOOKS"] = f"http://127.0.0.1:{proxy.server_port}"
+        worker["handle"](job(17))
+        proxy.shutdown()
+        thread.join()
+    assert proxy.seen == [("POST", "/flow/17/call-back/complete")]
+    ((action, body),) = said
+    assert (action, body["retries"]) == ("failure", 0)
+    assert body["errorMessage"].startswith("302 ")
 
 
 def test_the_diagrams_are_well_formed():
