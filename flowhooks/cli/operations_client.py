@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import closing, contextmanager, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stdout, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
@@ -154,24 +154,24 @@ def _run_pages(
 ) -> dict[str, Any]:
     done: dict[str, Any] = {}
     after = str(arguments.get("after", ""))
-    while True:
-        started_at = time.monotonic()
-        try:
+    try:
+        while not interruptible.requested:
+            started_at = time.monotonic()
             page = call(name, {**arguments, "after": after} if after else arguments)
-        except (FlowhooksError, KeyboardInterrupt) as error:
-            if not done and not isinstance(error, KeyboardInterrupt):
-                raise
-            interrupted = isinstance(error, KeyboardInterrupt)
-            why = "interrupted; the current step may have been completed" if interrupted else str(error)
-            raise OperationStopped(why, done=done, after=after, interrupted=interrupted) from None
-        done = {key: _add_up(done.get(key), value) for key, value in page.items()}
-        after = str(page.get("next", ""))
-        advance(int(page.get("events", 0)))
-        if not after:
-            return done
-        if interruptible.requested:
-            raise OperationStopped("interrupted", done=done, after=after, interrupted=True)
-        time.sleep((time.monotonic() - started_at) * (1 / duty_cycle - 1))
+            done = {key: _add_up(done.get(key), value) for key, value in page.items()}
+            after = str(page.get("next", ""))
+            advance(int(page.get("events", 0)))
+            if not after:
+                return done
+            interruptible.sleep((time.monotonic() - started_at) * (1 / duty_cycle - 1))
+        why = "interrupted"
+    except KeyboardInterrupt:
+        why = "interrupted; the current step may have been completed"
+    except FlowhooksError as error:
+        if not done:
+            raise
+        raise OperationStopped(str(error), done=done, after=after, interrupted=False) from None
+    raise OperationStopped(why, done=done, after=after, interrupted=True)
 
 
 def _add_up(before: Any, value: Any) -> Any:
@@ -281,6 +281,7 @@ class _InterruptHandler:
 
     def __init__(self) -> None:
         self.requested = False
+        self._sleeping = False
         self._previous_handler: Any = None
 
     def __enter__(self) -> Self:
@@ -292,8 +293,20 @@ class _InterruptHandler:
         if self._previous_handler is not None:
             signal.signal(signal.SIGINT, self._previous_handler)
 
+    def sleep(self, seconds: float) -> None:
+        """Sleep between two pages; Ctrl-C ends the sleep."""
+        self._sleeping = True
+        try:
+            with suppress(KeyboardInterrupt):
+                if not self.requested:
+                    time.sleep(seconds)
+        finally:
+            self._sleeping = False
+
     def _on_interrupt(self, _number: int, _frame: Any) -> None:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+        if self._sleeping:  # `time.sleep` continues after a handler that returns
+            raise KeyboardInterrupt
         output.print_line("Stopping after this step. Press Ctrl-C again to stop at once.", err=True)

@@ -7,7 +7,7 @@ import re
 import signal
 import socket
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -67,6 +67,27 @@ def test_a_command_pauses_between_the_pages_of_a_purge(left, run, monkeypatch):
     assert "4 events" in run(*arguments, "--yes", server=left).stdout
     assert len(pauses) == 2
     assert min(pauses) > 0
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_ends_the_pause_of_a_purge(left, run, monkeypatch, times):
+    """No further page runs, and the report names what was done, however often Ctrl-C is pressed."""
+    monkeypatch.setattr(purge, "PAGE_SIZE", 2)
+
+    def interrupted(_seconds):
+        for _ in range(times - 1):
+            with suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(operations_client.time, "sleep", interrupted)
+    result = run("db", "purge", "--older-than", "2100-01-01", "--state", "dead", "--yes", server=left)
+    assert result.exit_code == 130
+    assert result.stderr.endswith(
+        "Error: interrupted; run the same command again to continue, with --older-than 2100-01-01T00:00:00+00:00. "
+        "Done so far: 2 events with 2 deliveries purged.\n"
+    )
+    assert states(left) == {"dead": 2}
 
 
 def test_what_plugins_print_is_not_the_answer(left, run):
