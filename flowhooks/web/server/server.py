@@ -47,7 +47,7 @@ FULL_PAUSE: Final = 0.1
 MIN_SILENCE: Final = 1.0
 """Seconds after which a new connection on which nothing has arrived may be closed for another one."""
 LOG_INTERVAL: Final = 60.0
-"""Minimum number of seconds between two log records of a client that has too many connections."""
+"""Minimum number of seconds between two log records about too many connections, of all clients or of one client."""
 OUT_OF_FILES_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _log = structlog.get_logger(__name__)
@@ -272,7 +272,8 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     retiring = False
     triggered = False
     _paused_until = 0.0
-    _logged_at = -math.inf
+    _full_logged_at = -math.inf
+    _share_logged_at = -math.inf
     _n_accepted = 0
 
     def __init__(
@@ -288,8 +289,6 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
             dispatcher=dispatcher,
             adj=Adjustments(
                 ident=IDENT,
-                # waitress counts its listening socket and its trigger as connections
-                connection_limit=limits.max_connections + 2,
                 max_request_body_size=limits.max_body_bytes,
                 max_request_header_size=limits.max_header_bytes,
                 inbuf_overflow=MAX_BODY_BYTES_IN_MEMORY,
@@ -316,8 +315,10 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         return min(timeout, RETIRING_IDLE_TIMEOUT) if self.retiring else timeout
 
     def readable(self) -> bool:
-        """Return whether a connection may be accepted. If there are too many, `accept` closes an idle one first."""
-        super().readable()  # logs that the limit is reached
+        """Return whether a connection may be accepted. If there are too many, `accept` closes an idle one.
+
+        waitress would stop accepting instead, and log it.
+        """
         return bool(self.accepting) and time.monotonic() >= self._paused_until
 
     def pull_trigger(self) -> None:
@@ -334,9 +335,11 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
 
         If the process is out of files, or no place becomes free, pause, because otherwise the loop would spin.
         """
-        if self._is_full() and self._idle_channel() is None:
-            self._paused_until = time.monotonic() + FULL_PAUSE
-            return None
+        if self._is_full():
+            self._log_full()
+            if self._idle_channel() is None:
+                self._paused_until = time.monotonic() + FULL_PAUSE
+                return None
         try:
             accepted = super().accept()
         except OSError as error:
@@ -356,6 +359,16 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     def _is_full(self) -> bool:
         return len(self.active_channels) >= self.limits.max_connections
 
+    def _log_full(self) -> None:
+        if (now := time.monotonic()) - self._full_logged_at >= LOG_INTERVAL:
+            self._full_logged_at = now
+            _log.warning(
+                "connections_exhausted",
+                max_connections=self.limits.max_connections,
+                why="as many connections are open as the listener may have; idle ones are closed for new ones",
+                next="if the clients need so many connections, raise http.max_connections",
+            )
+
     def _make_place(self, address: str) -> bool:
         """Return whether a client may have another connection; an idle one is closed if necessary.
 
@@ -372,8 +385,8 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         most = limits.max_connections_per_address or max(1, limits.max_connections // 4)
         if self.connections_by_network[network] < most or address == limits.trusted_proxy or is_loopback(address):
             return False
-        if (now := time.monotonic()) - self._logged_at >= LOG_INTERVAL:
-            self._logged_at = now
+        if (now := time.monotonic()) - self._share_logged_at >= LOG_INTERVAL:
+            self._share_logged_at = now
             _log.warning(
                 "address_limited",
                 address=address,

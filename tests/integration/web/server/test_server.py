@@ -544,6 +544,23 @@ def test_a_silent_connection_is_closed_for_a_new_one(start, connect, resource, e
     assert busy.answer().status == 200
 
 
+def test_the_connection_limit_is_logged(start, connect, resource, monkeypatch, caplog):
+    """Once a minute at most, in a record of flowhooks, and not in one of waitress, which would close no connection."""
+    monkeypatch.setattr("flowhooks.web.server.server.MIN_SILENCE", 0.0)
+    server = start(max_connections=2)
+    busy = connect(server).send(SLOW)
+    assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
+    silent = [connect(server)]
+    with capture_logs() as logs:
+        for _ in range(2):
+            silent.append(connect(server))
+            assert silent[-2].closed()
+    assert [(one["event"], one["max_connections"]) for one in logs] == [("connections_exhausted", 2)]
+    assert not [record for record in caplog.records if record.name == "waitress"]
+    resource.go.set()
+    assert busy.answer().status == 200
+
+
 def test_the_longest_idle_connection_is_closed_for_a_new_one(start, connect, monkeypatch, eventually):
     """Connections that have been used make room after some seconds, the longest idle one first."""
     monkeypatch.setattr("flowhooks.web.server.server.RETIRING_IDLE_TIMEOUT", 0.0)
