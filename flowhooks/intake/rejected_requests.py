@@ -1,7 +1,7 @@
 """Store rejected requests in the background, in batches.
 
 Equal requests of a batch become one record with their number. Each status of each source has its own limit in a batch,
-as in the ledger.
+and so has each address if the source is not known, as in the ledger.
 """
 
 from __future__ import annotations
@@ -141,6 +141,10 @@ class _PendingRequests:
         group = self._groups.setdefault((request.status, request.source), {})
         earlier = group.pop(request.fingerprint, None)
         group[request.fingerprint] = request if earlier is None else request.after(earlier)
+        if request.limited_by_address:
+            of_address = [fingerprint for fingerprint, other in group.items() if other.address == request.address]
+            if len(of_address) > rejected_requests.MAX_STORED_PER_ADDRESS:
+                del group[of_address[0]]
         if len(group) > MAX_PENDING_PER_GROUP:
             _drop_oldest(group)
         if sum(map(len, self._groups.values())) > MAX_PENDING:

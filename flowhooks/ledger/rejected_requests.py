@@ -1,7 +1,8 @@
 """The most recently rejected requests, with the reasons.
 
 Equal requests share a row, which counts them. Each status of each source has a limit of its own, so that an engine that
-sends the same error at a high rate does not displace the errors of others.
+sends the same error at a high rate does not displace the errors of others. If the source is not known, each address has
+a limit, too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 
 from flowhooks.ledger import database
 from flowhooks.ledger.tables import rejected_requests
@@ -19,7 +20,7 @@ from flowhooks.ledger.tables import rejected_requests
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection
 
     from flowhooks.ledger.transaction import WriteTransaction
 
@@ -27,6 +28,8 @@ MAX_STORED: Final = 1_000
 """Maximum number of rows that a ledger stores, for all processes: the newest ones."""
 MAX_STORED_PER_GROUP: Final = 100
 """Maximum number of these rows with the same status and source."""
+MAX_STORED_PER_ADDRESS: Final = 20
+"""Maximum number of these rows with the same address, if the source is not known."""
 PATH_INDEPENDENT_STATUSES: Final = frozenset({401, 403, 429})
 """Statuses that depend on the sender and not on the path. Requests that differ only in their path count as equal. A 401
 of a known source is an exception: its `webhook-id` was used before for another path."""
@@ -38,6 +41,22 @@ _UPSERT: Final = _INSERT.on_conflict_do_update(
         **{name: _INSERT.excluded[name] for name in ("id", "rejected_at", "path", "reason_zh")},
         "count": rejected_requests.c.count + _INSERT.excluded["count"],
     },
+)
+_RANKED: Final = (
+    select(
+        rejected_requests.c.id,
+        func.row_number()
+        .over(
+            partition_by=(rejected_requests.c.status, rejected_requests.c.address),
+            order_by=rejected_requests.c.id.desc(),
+        )
+        .label("rank"),
+    )
+    .where(rejected_requests.c.source == "", rejected_requests.c.address != "")
+    .subquery()
+)
+_DELETE_OLDEST_OF_ADDRESSES: Final = delete(rejected_requests).where(
+    rejected_requests.c.id.in_(select(_RANKED.c.id).where(_RANKED.c.rank > MAX_STORED_PER_ADDRESS))
 )
 
 
@@ -78,6 +97,11 @@ class RejectedRequest:
         parts = (self.status, self.source, self.address, path, self.reason_en)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
+    @property
+    def limited_by_address(self) -> bool:
+        """Whether the records of its address are limited, because its source is not known."""
+        return not self.source and bool(self.address)
+
     def after(self, earlier: RejectedRequest) -> RejectedRequest:
         """Return one record for this request and an equal earlier one."""
         return replace(self, count=self.count + earlier.count, first_rejected_at=earlier.first_rejected_at)
@@ -92,12 +116,18 @@ def store(transaction: WriteTransaction, requests: Sequence[RejectedRequest], *,
     )
     transaction.connection.execute(_UPSERT, rows)
     table = rejected_requests.c
+    if any(request.limited_by_address for request in requests):
+        transaction.connection.execute(_DELETE_OLDEST_OF_ADDRESSES)
     for status, source in sorted({(request.status, request.source) for request in requests}):
-        group = (table.status == status, table.source == source)
-        oldest = select(table.id).where(*group).order_by(table.id.desc()).limit(1).offset(MAX_STORED_PER_GROUP - 1)
-        transaction.connection.execute(delete(rejected_requests).where(*group, table.id < oldest.scalar_subquery()))
-    oldest = select(table.id).order_by(table.id.desc()).limit(1).offset(limit - 1)
-    transaction.connection.execute(delete(rejected_requests).where(table.id < oldest.scalar_subquery()))
+        _delete_oldest(transaction, MAX_STORED_PER_GROUP, table.status == status, table.source == source)
+    _delete_oldest(transaction, limit)
+
+
+def _delete_oldest(transaction: WriteTransaction, limit: int, *group: ColumnElement[bool]) -> None:
+    """Delete the oldest rows of a group beyond a limit."""
+    table = rejected_requests.c
+    oldest = select(table.id).where(*group).order_by(table.id.desc()).limit(1).offset(limit - 1)
+    transaction.connection.execute(delete(rejected_requests).where(*group, table.id < oldest.scalar_subquery()))
 
 
 def latest(connection: Connection, *, limit: int, before: str = "") -> list[RejectedRequest]:

@@ -12,7 +12,7 @@ import pytest
 
 from flowhooks.errors import Unavailable
 from flowhooks.intake import rejected_requests
-from flowhooks.ledger.rejected_requests import MAX_STORED, latest
+from flowhooks.ledger.rejected_requests import MAX_STORED, MAX_STORED_PER_ADDRESS, latest
 from flowhooks.web.callback.app import create_app
 from flowhooks.web.server.server import Limits, Server
 from support.waiting import WAIT_TIMEOUT
@@ -149,6 +149,24 @@ def test_a_throttled_source_displaces_nothing(house, serve):
     assert "4,000 times since" in page.text
     assert "erp" in page.text
     assert "共 4,000 次" in console.page("/rejected-requests", "zh-CN").text
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+def test_an_engine_with_a_wrong_path_displaces_nothing(house, batches):
+    """Before authentication no source is known; then each address has a part of the rows of a status."""
+    flow = house.open(start=False)
+
+    def record(path, address):
+        flow.app.rejected_requests.record(path=path, address=address, status=404, english="a", chinese="b")
+
+    record("/flow/other/call-back/finish", "192.0.2.2")
+    for batch in range(batches):
+        for number in range(100):
+            record(f"/flow/{batch}-{number}/call-back/done", "192.0.2.1")
+        flow.app.rejected_requests.flush()
+    found = kept(flow)
+    assert Counter(one.address for one in found) == {"192.0.2.1": MAX_STORED_PER_ADDRESS, "192.0.2.2": 1}
+    assert found[0].path == f"/flow/{batches - 1}-99/call-back/done"
 
 
 def test_equal_requests_share_a_row(house):
