@@ -79,6 +79,8 @@ class App:
         kind: the role of this process among those that share the ledger: `"server"`, `"worker"` or `"command"`.
         credential_kinds: kinds of credentials that the listeners of this process require once the settings name one:
             `"sources"` and `"operators"`. A start without a kind that the ledger records as required is refused.
+        on_loaded: called when the plugins are loaded, before this process is registered in the ledger; default:
+            nothing.
 
     Attributes:
         runs: ids of the handlers whose deliveries this process runs.
@@ -101,6 +103,7 @@ class App:
         run: Sequence[str] = ("*",),
         kind: str = "server",
         credential_kinds: Collection[str] = (),
+        on_loaded: Callable[[], object] = lambda: None,
     ) -> None:
         self.settings, self._credential_kinds = settings, credential_kinds
         self.environ = os.environ if environ is None else environ
@@ -115,6 +118,7 @@ class App:
         self._lock = acquire_lock(database_url(settings))
         try:
             self.schemas, self.plugins = load(settings, objects=objects, entry_points=entry_points, environ=environ)
+            on_loaded()
             loaded = self.plugins.handlers
             self.runs = frozenset(name for name in loaded if any(fnmatchcase(name, pattern) for pattern in run))
             self._open()

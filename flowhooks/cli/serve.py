@@ -105,6 +105,7 @@ def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> N
             cores=serving.tune_process(settings, context.inherited),
             run=() if no_worker else ("*",),
             credential_kinds=("sources", "operators"),
+            on_loaded=shutdown_signal.finish_loading,
         )
         try:
             token = secrets.token_urlsafe(32)
@@ -130,7 +131,6 @@ def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> N
         except BaseException:
             app.close()
             raise
-        shutdown_signal.finish_start()
         app.publish_admin_address(f"http://{admin.address}", token)
         app.start()
         for server in (admin, web):

@@ -101,6 +101,7 @@ def _work(settings: Settings, context: ProcessContext, *, patterns: Sequence[str
             run=patterns or ("*",),
             kind="worker",
             credential_kinds=("operators",) if has_admin else (),
+            on_loaded=shutdown_signal.finish_loading,
         )
         try:
             _check_handlers(app.plugins.handlers, patterns)
@@ -108,7 +109,6 @@ def _work(settings: Settings, context: ProcessContext, *, patterns: Sequence[str
         except BaseException:
             app.close()
             raise
-        shutdown_signal.finish_start()
         app.start()
         if admin is not None:
             serving.start_serving(admin, shutdown_signal, failed)

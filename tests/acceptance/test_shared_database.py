@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from flowhooks.ledger.queries import EventFilter
+from support.waiting import until
 
 PLUGIN = '''
 import os, pathlib, time
@@ -53,11 +54,33 @@ def shut(site, instance):
     return gate
 
 
+def registered(site, pid):
+    """When each registered process with this id stopped."""
+    with psycopg.connect(site.database) as connection:
+        return connection.execute("SELECT stopped_at FROM processes WHERE pid = %s", [pid]).fetchall()
+
+
 def standing(site, event_id):
     """The state of an event's only delivery."""
     with site.ledger() as ledger:
         (one,) = ledger.delivery_statuses(event_id)
     return one
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_a_signal_late_in_the_start_leaves_no_process(shared, command):
+    """Once the process is registered, SIGTERM is handled when the start is done: no row looks like a live process."""
+    with psycopg.connect(shared.database) as blocker:
+        blocker.execute("LOCK TABLE handlers IN ACCESS EXCLUSIVE MODE")  # which a start uses after it is registered
+        if command == "serve":
+            starting = shared.start(ready=False)
+        else:
+            starting = shared.start_worker("--plugins-dir", shared.plugins, ready=False)
+        assert until(lambda: registered(shared, starting.process.pid)) == [(None,)]
+        starting.signal()
+    assert starting.wait() == 0
+    ((stopped_at,),) = registered(shared, starting.process.pid)
+    assert stopped_at is not None
 
 
 def test_each_takes_and_runs_once(shared):

@@ -19,13 +19,14 @@ _INIT: Final = 1
 class ShutdownSignal(SignalWaiter):
     """Waits for SIGTERM, SIGINT or `request`. A second signal ends the process at once.
 
-    Until `finish_start`, the first signal ends the process at once: a plugin's import may never return, and nothing has
-    been accepted yet. SIGHUP requests a reload, or shutdown if the terminal of the process has been closed.
+    Until `finish_loading`, the first signal ends the process at once: a plugin's import may never return, and the
+    ledger does not know this process yet. SIGHUP requests a reload, or shutdown if the terminal of the process has been
+    closed.
     """
 
     def __init__(self) -> None:
         super().__init__((*STOP_SIGNALS, signal.SIGHUP), self._on_signal)
-        self._starting = True
+        self._loading = True
         self._requested = False
         self._had_terminal = False
 
@@ -43,15 +44,15 @@ class ShutdownSignal(SignalWaiter):
             signal.signal(number, before)
         super().__exit__(*error)
 
-    def finish_start(self) -> None:
-        """From now on, shut down gracefully at the first signal."""
-        self._starting = False
+    def finish_loading(self) -> None:
+        """From now on, shut down gracefully at the first signal; during the rest of the start, when it is done."""
+        self._loading = False
         for number in STOP_SIGNALS:
             signal.signal(number, self._on_signal)
 
     def request(self) -> None:
         """Request shutdown; may be called from any thread and repeatedly."""
-        if self._starting:
+        if self._loading:
             os.kill(os.getpid(), signal.SIGTERM)
         else:
             self.write(signal.SIGTERM)
@@ -81,7 +82,7 @@ class ShutdownSignal(SignalWaiter):
     def _on_signal(self, number: int, _frame: object) -> None:
         if number not in STOP_SIGNALS:
             return
-        if self._requested or self._starting:
+        if self._requested or self._loading:
             os._exit(128 + number)
         self._requested = True
 

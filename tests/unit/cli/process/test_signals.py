@@ -24,10 +24,10 @@ def exits(monkeypatch):
 
 
 def test_the_kernel_ends_a_starting_process():
-    """No code of the process is needed for it. After the start, the process handles both signals itself."""
+    """No code of the process is needed for it. Once plugins are loaded, the process handles both signals itself."""
     with signals.ShutdownSignal() as shutdown_signal:
         assert handlers() == [signal.SIG_DFL, signal.SIG_DFL]
-        shutdown_signal.finish_start()
+        shutdown_signal.finish_loading()
         assert handlers() == [shutdown_signal._on_signal] * 2
 
 
