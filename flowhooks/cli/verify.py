@@ -40,7 +40,7 @@ def command(settings: Settings, *, as_json: bool, history_file: BinaryIO | None)
     these members; a member that is not known is left out or null:
 
     \b
-      flowInstanceId        the process instance id of the path; required
+      flowInstanceId        the process instance id of the path, percent-decoded; required
       status                the HTTP status; null: no answer arrived; required
       body, or bodySha256   the body as sent, or the SHA-256 of its bytes; one of them is required
       event                 the header Flowhooks-Event of the answer
