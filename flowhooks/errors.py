@@ -92,9 +92,9 @@ class HandlerRaised(FlowhooksError):
         traceback: the exception's traceback in the handler's process.
 
     Attributes:
-        name: as given.
-        text: as given.
-        traceback: as given.
+        name: the class name, such as `ValueError`.
+        text: the text; it may be empty.
+        traceback: the traceback as text; it may be empty.
     """
 
     def __init__(self, name: str, text: str, traceback: str) -> None:

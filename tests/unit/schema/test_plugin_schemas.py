@@ -128,7 +128,7 @@ def test_they_may_refer_to_shared_files(folder):
     )
     after, own = load_plugin_schemas(Schemas.load(), [where])
     assert after.kinds == ("cancel", "complete", "error", "revoke", "terminate")
-    said = data(own, {"processDefinitionKey": 1}, callback_class="C")
+    said = data(own, {"processDefinitionKey": True}, callback_class="C")
     assert [clause.split(" (")[0] for clause in said.split(": ", 1)[1].split("; ")] == [
         '/: must have the member "amount"',
         '/: must have the member "why"',
