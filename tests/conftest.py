@@ -23,7 +23,7 @@ from flowhooks.ledger.tables import metadata
 from flowhooks.ledger.upgrade import upgrade
 from flowhooks.testing import ManualClock
 from support import postgresql
-from support.app_harness import STANDSTILL, House, plugin
+from support.app_harness import STANDSTILL, LedgerHarness, plugin
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ END $$;
 CREATE TRIGGER by_hand BEFORE INSERT ON procrastinate_jobs
     FOR EACH ROW WHEN (NEW.scheduled_at IS NOT NULL) EXECUTE FUNCTION by_hand();
 """
-"""Makes jobs use a clock that is moved by hand: `Flow.advance` moves them. Times are rounded up by the time that
+"""Makes jobs use a clock that is moved by hand: `RunningApp.advance` moves them. Times are rounded up by the time that
 storing takes: the sweep finds a delivery that is due a moment later."""
 
 
@@ -64,9 +64,9 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect databases that a test does not concern, and long tests that were not requested."""
-    items[:] = [item for item in items if _house(item) not in _other_houses(item)]
+    items[:] = [item for item in items if _combination(item) not in _other_combinations(item)]
     for item in items:
-        if item.get_closest_marker("either") and _house(item) in _other_houses(item, either=True):
+        if item.get_closest_marker("either") and _combination(item) in _other_combinations(item, either=True):
             item.add_marker(pytest.mark.long)
     if "long" not in config.option.markexpr:
         long = {item for item in items if item.get_closest_marker("long")}
@@ -92,13 +92,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Genera
         terminalreporter.line(f"*** {count} tests in real workflow engines were SKIPPED: {why}", red=True)
 
 
-def _house(item: pytest.Item) -> str | None:
+def _combination(item: pytest.Item) -> str | None:
     """The combination of database and runner in which a test runs; None if it has none."""
     callspec = getattr(item, "callspec", None)
-    return callspec.params.get("house") if callspec else None
+    return callspec.params.get("harness") if callspec else None
 
 
-def _other_houses(item: pytest.Item, *, either: bool = False) -> set[str]:
+def _other_combinations(item: pytest.Item, *, either: bool = False) -> set[str]:
     """The combinations that a test does not concern: other databases, or runners that do not matter.
 
     With `either`, also those other than SQLite, unless the test is about processes that share a ledger.
@@ -211,20 +211,20 @@ def jobs_url(ledger_with_jobs: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "procrastinate"])
-def house(request, tmp_path: Path, clock: ManualClock, new_database: Path) -> Iterator[House]:
+def harness(request, tmp_path: Path, clock: ManualClock, new_database: Path) -> Iterator[LedgerHarness]:
     """Opens `App`s on one database; at the end all are closed and the counts are checked.
 
     The third combination is PostgreSQL with the other runner, for tests that are marked `runners`.
     """
     if request.param == "postgresql":
-        house = House(tmp_path, clock, request.getfixturevalue("postgresql_url"))
+        harness = LedgerHarness(tmp_path, clock, request.getfixturevalue("postgresql_url"))
     elif request.param == "procrastinate":
-        house = House(tmp_path, clock, request.getfixturevalue("jobs_url"), runner=request.param)
+        harness = LedgerHarness(tmp_path, clock, request.getfixturevalue("jobs_url"), runner=request.param)
     else:
-        house = House(tmp_path, clock)
-        shutil.copy(new_database, house.file)
-    yield house
-    house.end()
+        harness = LedgerHarness(tmp_path, clock)
+        shutil.copy(new_database, harness.file)
+    yield harness
+    harness.end()
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ MADE_AT = 0x019AB2C40000 * 1000
 @pytest.fixture
 def other(postgresql_server):
     """An empty PostgreSQL database."""
-    name = "flowhooks_moving_house"
+    name = "flowhooks_copy_target"
     yield postgresql_server.make(name)
     postgresql_server.drop(name)
 

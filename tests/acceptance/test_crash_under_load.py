@@ -11,7 +11,7 @@ from itertools import product
 import pytest
 
 from flowhooks.failpoints import FAILPOINTS
-from support.load import Shared, Siege, besieged
+from support.load import LoadUnderCrashes, SharedLoadUnderCrashes, kill_in_turn
 
 SHORT = (
     *(("migrate.applied", 1), ("replay.written", 1), ("recover.written", 1), ("purge.written", 1)),
@@ -33,7 +33,7 @@ LOAD = (
 
 def test_points_between_which_engines_never_rest(site):
     """Every kind of work is interrupted once while engines send callbacks."""
-    besieged(Siege(site), SHORT)
+    kill_in_turn(LoadUnderCrashes(site), SHORT)
 
 
 @pytest.mark.long
@@ -41,7 +41,7 @@ def test_points_between_which_engines_never_rest(site):
 def test_every_point_again_and_again_under_load(site, number):
     """Every point is used, those of callbacks several times, in two orders."""
     chains = [[*SHORT, *OPERATORS[1:], *LOAD], [*OPERATORS, *LOAD, *SHORT[1:]], [*SHORT, *LOAD, *OPERATORS[1:]]]
-    besieged(Siege(site), chains[number])
+    kill_in_turn(LoadUnderCrashes(site), chains[number])
 
 
 @pytest.mark.long
@@ -49,7 +49,7 @@ def test_every_point_under_load_on_postgresql(site, postgresql_url):
     """On PostgreSQL all points are used except those of migrations and SQLite's checkpoints."""
     site.database = site.url = postgresql_url
     chain = [one for one in (*SHORT, *OPERATORS, *LOAD) if one[0].partition(".")[0] not in {"migrate", "checkpoint"}]
-    besieged(Shared(site), chain)
+    kill_in_turn(SharedLoadUnderCrashes(site), chain)
 
 
 def test_every_point_is_in_the_long_set():

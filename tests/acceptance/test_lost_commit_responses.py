@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from support.app_harness import House, until
+from support.app_harness import LedgerHarness, until
 from support.process_trials import AGAIN, ONCE, check_books, entered, rows, shut
 from support.waiting import WAIT_TIMEOUT
 
@@ -112,9 +112,9 @@ def test_of_a_retry(broken, kind):
 @pytest.fixture
 def through_proxy(broken, tmp_path, clock):
     """A harness on the database behind the proxy."""
-    house = House(tmp_path, clock, broken.proxied)
-    yield house
-    house.end()
+    harness = LedgerHarness(tmp_path, clock, broken.proxied)
+    yield harness
+    harness.end()
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def run_handler(handler):
 
 
 @pytest.fixture
-def house(site):
+def plugin_site(site):
     """A site with that plugin."""
     site.plugin("p", PLUGIN)
     return site
@@ -109,9 +109,9 @@ def children(pid):
 
 
 @pytest.mark.parametrize("key", ["isolated", "wrapped"])
-def test_an_attempt_that_finds_no_file_before_its_function_is_made_again(house, key):
+def test_an_attempt_that_finds_no_file_before_its_function_is_made_again(plugin_site, key):
     """If no file is free before the function is entered, the attempt is repeated; a failure within it is final."""
-    server = house.start(http__idle_timeout=300)
+    server = plugin_site.start(http__idle_timeout=300)
     server.until_logged("isolation_ready")
     with closing(http.client.HTTPConnection(*server.place, timeout=60)) as engine:
         assert (
@@ -126,14 +126,14 @@ def test_an_attempt_that_finds_no_file_before_its_function_is_made_again(house, 
                 ask(engine, "POST", f"/flow/{key}-{number}/call-back/complete", body, Prefer="respond-async")[0] == 202
             )
         resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, before)
-    house.until(lambda ledger: ledger.verify().deliveries == {"succeeded": 6, "dead": 1})
+    plugin_site.until(lambda ledger: ledger.verify().deliveries == {"succeeded": 6, "dead": 1})
     server.stop()
-    house.balance()
+    plugin_site.balance()
 
 
-def test_a_process_that_cannot_be_forked_for_want_of_files_is_made_later(house):
+def test_a_process_that_cannot_be_forked_for_want_of_files_is_made_later(plugin_site):
     """If the handler's process cannot start, the handler was not run, so it runs later, even without `retry=`."""
-    server = house.start()
+    server = plugin_site.start()
     body = {"processDefinitionKey": "isolated"}
     assert server.post("before", body).status == 200
     (fork_server,) = children(server.process.pid)
@@ -146,7 +146,7 @@ def test_a_process_that_cannot_be_forked_for_want_of_files_is_made_later(house):
     server.until_logged("process_spawn_failed")
     assert server.until_logged("attempt_failed")["state"] == "waiting"
     resource.prlimit(fork_server, resource.RLIMIT_NOFILE, before)
-    house.until(lambda ledger: ledger.verify().deliveries == {"succeeded": 2})
+    plugin_site.until(lambda ledger: ledger.verify().deliveries == {"succeeded": 2})
     assert children(server.process.pid) == [fork_server]
     server.stop()
-    assert house.balance().deliveries == {"succeeded": 2}, server.lines
+    assert plugin_site.balance().deliveries == {"succeeded": 2}, server.lines

@@ -45,7 +45,7 @@ def source(*tokens, name="erp", allow=()):
 
 
 @pytest.fixture
-def house(site):
+def plugin_site(site):
     """A site with a plugin."""
     site.plugin("p", PLUGIN)
     return site
@@ -107,13 +107,13 @@ class Engine:
         connection.close()
 
 
-def test_a_token_is_rotated_under_load(house):
+def test_a_token_is_rotated_under_load(plugin_site):
     """With both tokens and then only the new one, no caller with a valid token is refused or disconnected."""
-    server = house.start(config=source(OLD))
+    server = plugin_site.start(config=source(OLD))
     assert server.post("n", GOOD, Authorization=f"Bearer {NEW}").status == 401
     with Engine(server, OLD) as old:
         old.more()
-        write(house, source(OLD, NEW))
+        write(plugin_site, source(OLD, NEW))
         assert server.reload()["changed"] == ["sources.erp"]
         with Engine(server, NEW) as new:
             new.more()
@@ -121,7 +121,7 @@ def test_a_token_is_rotated_under_load(house):
                 assert server.reload()["changed"] == []
             old.more()
             assert set(old.statuses) == set(new.statuses) == {200}
-            write(house, source(NEW))
+            write(plugin_site, source(NEW))
             server.reload()
             old.until(lambda statuses: statuses[401] > 20)
             new.more()
@@ -131,7 +131,7 @@ def test_a_token_is_rotated_under_load(house):
     server.stop()
     server.check_log()
     assert not [line for line in server.lines if OLD in line or hashlib.sha256(NEW.encode()).hexdigest() in line]
-    books = house.balance()
+    books = plugin_site.balance()
     assert books.accepted == books.stored == old.statuses[200] + new.statuses[200]
 
 
@@ -144,47 +144,47 @@ def test_a_token_is_rotated_under_load(house):
         (None, "cannot be read"),
     ],
 )
-def test_a_file_that_cannot_be_used_changes_nothing(house, text, why):
+def test_a_file_that_cannot_be_used_changes_nothing(plugin_site, text, why):
     """The server logs the reason, keeps its settings, and accepts the file once it is fixed."""
-    server = house.start(config=source(OLD))
+    server = plugin_site.start(config=source(OLD))
     if text is None:
-        (house.folder / "flowhooks.toml").unlink()  # the defaults would require no credential
+        (plugin_site.folder / "flowhooks.toml").unlink()  # the defaults would require no credential
     else:
-        write(house, text)
+        write(plugin_site, text)
     said = server.reload("settings_reload_failed")
     assert why in said["why"]
     assert said["level"] == "error"
     assert server.post("1", GOOD, Authorization=f"Bearer {OLD}").status == 200
     assert server.post("2", GOOD).status == 401
-    write(house, source(NEW))
+    write(plugin_site, source(NEW))
     server.reload()
     assert server.post("3", GOOD, Authorization=f"Bearer {NEW}").status == 200
     assert server.post("4", GOOD, Authorization=f"Bearer {OLD}").status == 401
     server.stop()
 
 
-def test_what_needs_a_restart_is_named_and_left(house):
+def test_what_needs_a_restart_is_named_and_left(plugin_site):
     """Settings that need a restart are named without values and not applied; all others are applied."""
-    server = house.start(config=source(OLD))
+    server = plugin_site.start(config=source(OLD))
     changed = (
         'plugins_dirs = []\nanswer_wait = 0\n[plugins.p]\npassword = "very-secret"\n'
         "[http]\nthreads = 3\nmax_body_bytes = 90\n"
     )
-    write(house, f"{changed}[log]\nlevel = 'debug'\n{source(OLD)}")
+    write(plugin_site, f"{changed}[log]\nlevel = 'debug'\n{source(OLD)}")
     assert server.reload()["changed"] == ["answer_wait", "http.max_body_bytes", "log.level"]
     assert server.until_logged("restart_needed")["settings"] == ["http.threads", "plugins.p"]
     large = json.dumps(GOOD | {"x": "y" * 90}).encode()
     assert server.post("1", large, Authorization=f"Bearer {OLD}").status == 413
     assert server.post("2", {"processDefinitionKey": "slow"}, Authorization=f"Bearer {OLD}").status == 202
     assert not [line for line in server.lines if "very-secret" in line]
-    write(house, source(OLD))
+    write(plugin_site, source(OLD))
     assert server.reload()["changed"] == ["answer_wait", "http.max_body_bytes", "log.level"]
     assert server.post("3", large, Authorization=f"Bearer {OLD}").status == 200
 
 
-def test_a_body_that_is_under_way_is_taken_by_one_limit(house):
+def test_a_body_that_is_under_way_is_taken_by_one_limit(plugin_site):
     """A body whose headers arrived before a lower limit is refused by that limit, and not stored."""
-    server = house.start()
+    server = plugin_site.start()
     body = json.dumps(GOOD | {"x": "y" * 500}).encode()
     head = (
         f"POST /flow/1/call-back/complete HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
@@ -192,40 +192,40 @@ def test_a_body_that_is_under_way_is_taken_by_one_limit(house):
     ).encode()
     with closing(socket.create_connection(server.place, timeout=WAIT_TIMEOUT)) as connection:
         connection.sendall(head + body[:100])
-        write(house, "[http]\nmax_body_bytes = 200\n")
+        write(plugin_site, "[http]\nmax_body_bytes = 200\n")
         server.reload()
         connection.sendall(body[100:])
         assert b" 413 " in connection.recv(65536)
-    with house.ledger() as ledger:
+    with plugin_site.ledger() as ledger:
         assert ledger.verify().stored == 0
     server.stop()
 
 
-def test_what_needs_no_handler_any_more_is_parked_no_longer(house):
+def test_what_needs_no_handler_any_more_is_parked_no_longer(plugin_site):
     """A new key in `routing.ignore_process_keys` applies to new events and to parked ones."""
-    server = house.start()
+    server = plugin_site.start()
     assert "no handler is installed" in server.post("1", {"processDefinitionKey": "nobody"}).json["message"]
-    write(house, '[routing]\nignore_process_keys = ["nobody"]\n')
+    write(plugin_site, '[routing]\nignore_process_keys = ["nobody"]\n')
     server.reload()
     assert server.post("2", {"processDefinitionKey": "nobody"}).body == b'{"success": true}'
-    house.until(lambda ledger: ledger.verify().events == {"dismissed": 2})
+    plugin_site.until(lambda ledger: ledger.verify().events == {"dismissed": 2})
     server.stop()
 
 
-def test_two_bodies_are_compared_as_is_set_now(house):
+def test_two_bodies_are_compared_as_is_set_now(plugin_site):
     """A member newly named in `identity.ignore_pointers` no longer counts in comparisons."""
-    server = house.start()
+    server = plugin_site.start()
     assert server.post("1", GOOD).status == 200
-    write(house, '[identity]\nignore_pointers = ["/sentAt"]\n')
+    write(plugin_site, '[identity]\nignore_pointers = ["/sentAt"]\n')
     assert server.reload()["changed"] == ["identity.ignore_pointers"]
     assert server.post("1", GOOD | {"sentAt": 2}).status == 200
     server.stop()
 
 
-def test_an_open_door_is_refused(house):
+def test_an_open_door_is_refused(plugin_site):
     """A public server whose settings lose their sources keeps its sources and requires a token."""
-    server = house.start(config=source(OLD), listen="0.0.0.0:0")
-    write(house, 'listen = "127.0.0.1:8080"\n')
+    server = plugin_site.start(config=source(OLD), listen="0.0.0.0:0")
+    write(plugin_site, 'listen = "127.0.0.1:8080"\n')
     assert "no credential is configured" in server.reload("settings_reload_failed")["why"]
     host, port = server.place
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_TIMEOUT)) as connection:
@@ -235,24 +235,24 @@ def test_an_open_door_is_refused(house):
     server.stop()
 
 
-def test_alerts_are_looked_for_as_is_set_now(house):
+def test_alerts_are_looked_for_as_is_set_now(plugin_site):
     """A process that checked for alerts hourly checks at once, and then at the new interval."""
-    server = house.start(config="[alerts]\npoll_interval = 3600\nparked_after = 3600\n")
+    server = plugin_site.start(config="[alerts]\npoll_interval = 3600\nparked_after = 3600\n")
     server.post("1", {"processDefinitionKey": "nobody"})
-    write(house, "[alerts]\npoll_interval = 0.1\nparked_after = 0\n")
+    write(plugin_site, "[alerts]\npoll_interval = 0.1\nparked_after = 0\n")
     assert server.reload()["changed"] == ["alerts.poll_interval", "alerts.parked_after"]
     assert server.until_logged("alert_raised")["cause"] == "parked"
     server.stop()
 
 
-def test_the_service_manager_is_told(house, tmp_path):
+def test_the_service_manager_is_told(plugin_site, tmp_path):
     """The service manager is notified of ready, reloading and stopping; child processes do not get the socket."""
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
         manager.settimeout(WAIT_TIMEOUT)
         manager.bind(str(tmp_path / "notify"))
         os.environ["NOTIFY_SOCKET"] = str(tmp_path / "notify")
         try:
-            server = house.start()
+            server = plugin_site.start()
         finally:
             del os.environ["NOTIFY_SOCKET"]
         assert manager.recv(1000) == b"READY=1"
@@ -263,7 +263,7 @@ def test_the_service_manager_is_told(house, tmp_path):
         told = int(since.removeprefix("MONOTONIC_USEC="))
         assert before // 1000 <= told <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         assert manager.recv(1000) == b"READY=1"
-        write(house, "no TOML")
+        write(plugin_site, "no TOML")
         server.signal(signal.SIGHUP)
         assert manager.recv(1000).startswith(b"RELOADING=1\n")
         assert manager.recv(1000) == b"READY=1"

@@ -44,7 +44,7 @@ CAUSES = {
 
 
 @pytest.fixture
-def house(site):
+def plugin_site(site):
     """A site with a plugin."""
     site.plugin("p", PLUGIN)
     return site
@@ -75,19 +75,19 @@ def refused_start(site, words, *arguments, **settings):
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_a_reload_that_removes_all_credentials_of_a_kind_is_refused(house, cause):
+def test_a_reload_that_removes_all_credentials_of_a_kind_is_refused(plugin_site, cause):
     """The previous settings stay in force, and the log has the reason; corrected settings are accepted."""
     text, kind = CAUSES[cause]
-    server = house.start(config=WHOLE)
+    server = plugin_site.start(config=WHOLE)
     check_closed(server)
-    write(house, text)
+    write(plugin_site, text)
     server.signal(signal.SIGHUP)
     said = server.until_logged("settings_reload_failed")
     assert said["level"] == "error"
     assert f"no {kind}" in said["why"]
     assert "--insecure" in said["why"]
     check_closed(server)
-    write(house, WHOLE + SOURCES.replace("erp", "crm").replace(sha256(TOKEN), sha256("another")))
+    write(plugin_site, WHOLE + SOURCES.replace("erp", "crm").replace(sha256(TOKEN), sha256("another")))
     server.signal(signal.SIGHUP)
     assert server.until_logged("settings_reloaded")["changed"] == ["sources.crm"]
     check_closed(server)
@@ -96,70 +96,70 @@ def test_a_reload_that_removes_all_credentials_of_a_kind_is_refused(house, cause
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_a_start_without_credentials_that_were_there_is_refused(house, cause):
+def test_a_start_without_credentials_that_were_there_is_refused(plugin_site, cause):
     """The ledger records earlier credentials; the error states the remedy, and corrected settings start."""
     text, kind = CAUSES[cause]
-    house.start(config=WHOLE).stop()
-    write(house, text)
-    refused_start(house, [f"no {kind}", "--insecure", str(house.database)])
-    server = house.start(config=WHOLE)
+    plugin_site.start(config=WHOLE).stop()
+    write(plugin_site, text)
+    refused_start(plugin_site, [f"no {kind}", "--insecure", str(plugin_site.database)])
+    server = plugin_site.start(config=WHOLE)
     check_closed(server)
     server.stop()
 
 
-def test_credentials_that_were_added_by_a_reload_are_remembered(house):
+def test_credentials_that_were_added_by_a_reload_are_remembered(plugin_site):
     """Credentials of both kinds count from a reload, even on a server started without any."""
-    server = house.start(config=REST)
+    server = plugin_site.start(config=REST)
     assert server.post("open", GOOD).status == 200
-    write(house, WHOLE)
+    write(plugin_site, WHOLE)
     server.signal(signal.SIGHUP)
     server.until_logged("settings_reloaded")
     check_closed(server)
     server.kill()
-    write(house, REST)
-    refused_start(house, ["no source", "no operator"])
+    write(plugin_site, REST)
+    refused_start(plugin_site, ["no source", "no operator"])
 
 
-def test_a_start_with_insecure_ends_it(house):
+def test_a_start_with_insecure_ends_it(plugin_site):
     """After one start with `insecure`, the ledger requires no credentials until they are configured again."""
-    house.start(config=WHOLE).stop()
-    server = house.start("--insecure", config=REST)
+    plugin_site.start(config=WHOLE).stop()
+    server = plugin_site.start("--insecure", config=REST)
     said = server.until_logged("credentials_not_required")
     assert said["level"] == "warning"
     assert said["kinds"] == ["sources", "operators"]
     assert server.post("open", GOOD).status == 200
     server.stop()
-    server = house.start(config=REST)
+    server = plugin_site.start(config=REST)
     assert server.post("open-2", GOOD).status == 200
     assert server.ask("GET", "/console/", admin=True).status == 200
     server.stop()
-    house.start(config=WHOLE).stop()
-    write(house, REST)
-    refused_start(house, ["no source", "no operator"])
+    plugin_site.start(config=WHOLE).stop()
+    write(plugin_site, REST)
+    refused_start(plugin_site, ["no source", "no operator"])
 
 
-def test_a_server_that_was_started_with_insecure_reloads_without_credentials(house):
+def test_a_server_that_was_started_with_insecure_reloads_without_credentials(plugin_site):
     """A server started with `insecure` accepts a reload without credentials."""
-    server = house.start("--insecure", config=WHOLE)
+    server = plugin_site.start("--insecure", config=WHOLE)
     check_closed(server)
-    write(house, REST)
+    write(plugin_site, REST)
     server.signal(signal.SIGHUP)
     server.until_logged("settings_reloaded")
     assert server.post("open", GOOD).status == 200
     server.stop()
-    house.start(config=REST).stop()
+    plugin_site.start(config=REST).stop()
 
 
-def test_check_says_that_a_start_is_refused(house):
+def test_check_says_that_a_start_is_refused(plugin_site):
     """`check` reports the refusal before the start."""
-    house.start(config=WHOLE).stop()
-    write(house, REST)
-    checked = house.run("check", "--json", "--database", house.database)
+    plugin_site.start(config=WHOLE).stop()
+    write(plugin_site, REST)
+    checked = plugin_site.run("check", "--json", "--database", plugin_site.database)
     assert checked.returncode == 1
     found = [one for one in json.loads(checked.stdout)["findings"] if "no source" in one["what"]]
     assert [one["mark"] for one in found] == ["trouble"]
-    write(house, WHOLE)
-    checked = house.run("check", "--json", "--database", house.database)
+    write(plugin_site, WHOLE)
+    checked = plugin_site.run("check", "--json", "--database", plugin_site.database)
     assert not [one for one in json.loads(checked.stdout)["findings"] if "no source" in one["what"]]
 
 

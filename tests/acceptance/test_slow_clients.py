@@ -147,7 +147,7 @@ def held(server):
     return sum(one.startswith("socket:") for one in links), len(os.listdir(f"{place}/task"))  # noqa: PTH208 (names)
 
 
-def besiege(site, *, calls, read_timeout):
+def run_beside_slow_clients(site, *, calls, read_timeout):
     """Run slow and deaf clients beside normal ones; return the normal clients' times and the ended clients."""
     server = site.start(http__read_timeout=read_timeout, http__idle_timeout=3, http__threads=8)
     sockets, _ = held(server)
@@ -205,14 +205,14 @@ def site(make_site):
 
 def test_slow_clients_stop_nobody_and_are_ended(site):
     """Normal clients are served beside 200 slow and some deaf clients, which are ended without remains."""
-    _, _, ended = besiege(site, calls=100, read_timeout=2)
+    _, _, ended = run_beside_slow_clients(site, calls=100, read_timeout=2)
     judge(ended, read_timeout=2)
 
 
 @pytest.mark.long
 def test_slow_clients_for_minutes(site):
     """The same for minutes, with the default timeouts of requests."""
-    alone, beside, ended = besiege(site, calls=4_000, read_timeout=10)
+    alone, beside, ended = run_beside_slow_clients(site, calls=4_000, read_timeout=10)
     phases = Counter(phase for phase, _, _ in ended)
     figures = f"p99: {beside:.3f} s beside slow clients, {alone:.3f} s without; ended {dict(phases)}"
     print(figures)  # noqa: T201 (what `make test-long` is to show)

@@ -198,64 +198,64 @@ def test_ids_are_not_used_again(engine_pair):
 
 
 @pytest.fixture(scope="module")
-def house_site(class_path, make_site, source):
+def platform_site(class_path, make_site, source):
     """A server for the custom platform."""
     class_path("java")  # first, because it may skip
     return make_site(PLUGIN, source("java", TOKEN)).start()
 
 
-def test_the_engine_is_killed_before_it_could_send(house_site, start_engine, tmp_path, wait_until):
+def test_the_engine_is_killed_before_it_could_send(platform_site, start_engine, tmp_path, wait_until):
     """The engine's next process sends a committed callback of a killed process."""
-    file = str(tmp_path / "house")
-    house_site.stop()
-    engine = start_engine("java", file, url=house_site.url, token=TOKEN)
+    file = str(tmp_path / "platform")
+    platform_site.stop()
+    engine = start_engine("java", file, url=platform_site.url, token=TOKEN)
     instance = engine.do("start", "contract_approval", "C-2026-22")["id"]
     engine.do("complete", instance)
     assert [row["id"] for row in engine.outbox()] == [instance]
     engine.kill()
-    house_site.start()
-    assert house_site.stored(instance) == []
-    engine = start_engine("java", file, url=house_site.url, token=TOKEN)
-    house_site.settled(instance)
-    assert len(house_site.deeds(instance)) == 1
+    platform_site.start()
+    assert platform_site.stored(instance) == []
+    engine = start_engine("java", file, url=platform_site.url, token=TOKEN)
+    platform_site.settled(instance)
+    assert len(platform_site.deeds(instance)) == 1
     wait_until(lambda: engine.outbox() == [])
 
 
-def test_a_call_back_that_is_refused_is_shown(house_site, start_engine, wait_until):
+def test_a_call_back_that_is_refused_is_shown(platform_site, start_engine, wait_until):
     """A conflicting callback is kept with flowhooks' message, not repeated, and blocks no other callback."""
-    engine = start_engine("java", url=house_site.url, token=TOKEN)
+    engine = start_engine("java", url=platform_site.url, token=TOKEN)
     instance = engine.do("start", "contract_approval", "C-2026-23")["id"]
     engine.do("complete", instance)
-    house_site.settled(instance)
+    platform_site.settled(instance)
     engine.do("call", instance, "C-2026-99", "com.example.ContractSigned")
     (row,) = wait_until(lambda: [row for row in engine.outbox() if row["problem"]])
     assert row["problem"].startswith("409 ")
     assert "had other data" in row["problem"]
     following = engine.do("start", "contract_approval", "C-2026-24")["id"]
     engine.do("complete", following)
-    house_site.settled(following)
+    platform_site.settled(following)
     (left,) = wait_until(lambda: len(rows := engine.outbox()) == 1 and rows)
     assert left == row
-    assert house_site.settled(instance).event.business_key == "C-2026-23"
+    assert platform_site.settled(instance).event.business_key == "C-2026-23"
 
 
-def test_an_id_of_any_characters(house_site, start_engine, wait_until):
+def test_an_id_of_any_characters(platform_site, start_engine, wait_until):
     """A platform's own id arrives as it is, with blanks, slashes, plus signs and other languages."""
-    engine = start_engine("java", url=house_site.url, token=TOKEN)
+    engine = start_engine("java", url=platform_site.url, token=TOKEN)
     instance = "合同/2026 17+@~%*é😀"
     engine.do("call", instance, "C-2026-26", "com.example.ContractSigned")
     wait_until(lambda: engine.outbox() == [])
-    assert house_site.settled(instance).event.flow_instance_id == instance
+    assert platform_site.settled(instance).event.flow_instance_id == instance
 
 
-def test_an_engine_with_a_wrong_token_is_shown_why(house_site, start_engine, wait_until):
+def test_an_engine_with_a_wrong_token_is_shown_why(platform_site, start_engine, wait_until):
     """With a wrong token the engine stops repeating: the callback stays with the response."""
-    engine = start_engine("java", url=house_site.url, token="another-token")
+    engine = start_engine("java", url=platform_site.url, token="another-token")
     instance = engine.do("start", "contract_approval", "C-2026-25")["id"]
     engine.do("complete", instance)
     (row,) = wait_until(lambda: [row for row in engine.outbox() if row["problem"]])
     assert row["problem"].startswith("401 ")
-    assert house_site.stored(instance) == []
+    assert platform_site.stored(instance) == []
 
 
 ANSWERS = {

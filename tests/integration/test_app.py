@@ -36,29 +36,29 @@ def names(logged):
 
 
 @pytest.mark.sqlite
-def test_a_missing_handler_still_gets_its_deliveries(house, listens, logged):
+def test_a_missing_handler_still_gets_its_deliveries(harness, listens, logged):
     """When a plugin is missing at a start, its events are still routed to it, and run when it is back."""
     runs = []
     listener = listens(lambda event: runs.append(event.flow_instance_id), name="h")
-    house.open(listener, start=False).close()
-    without = house.open()
+    harness.open(listener, start=False).close()
+    without = harness.open()
     assert [entry["handler"] for entry in logged if entry["event"] == "handler_missing"] == ["p:h"]
     event_id = without.take().event_id
     assert without.only(event_id).state is State.WAITING
     assert without.app.ledger.event(event_id).route == {"p:h": "key leave"}
     without.close()
-    back = house.open(listener)
+    back = harness.open(listener)
     back.settled(event_id, State.SUCCEEDED)
     assert runs == ["i1"]
     assert names(logged).count("handler_missing") == 1
 
 
 @pytest.mark.sqlite
-def test_a_denied_plugins_handlers_can_be_retired(house, listens, make_plugin, logged):
+def test_a_denied_plugins_handlers_can_be_retired(harness, listens, make_plugin, logged):
     """Its handlers get deliveries, which wait, and the start says how to retire them; then they get none."""
     plugin = make_plugin(listens(nothing, name="h"))
-    house.open(plugins={"p": plugin}, start=False).close()
-    denied = house.open(plugins={"p": plugin}, plugins_deny=("p",))
+    harness.open(plugins={"p": plugin}, start=False).close()
+    denied = harness.open(plugins={"p": plugin}, plugins_deny=("p",))
     (warning,) = [entry for entry in logged if entry["event"] == "handler_missing"]
     assert warning["handler"] == "p:h"
     assert warning["why"] == "the settings exclude its plugin; its deliveries wait"
@@ -66,63 +66,63 @@ def test_a_denied_plugins_handlers_can_be_retired(house, listens, make_plugin, l
     assert denied.only(denied.take().event_id).state is State.WAITING
     assert retire(denied.app.operation_context, ["p:h"]).handlers == ("p:h",)
     denied.close()
-    again = house.open(plugins={"p": plugin}, plugins_deny=("p",))
+    again = harness.open(plugins={"p": plugin}, plugins_deny=("p",))
     assert again.app.ledger.event(again.take("i2").event_id).route == {}
     assert names(logged).count("handler_missing") == 1
 
 
 @pytest.mark.sqlite
-def test_a_quarantined_plugins_handlers_still_get_their_deliveries(house, listens, make_plugin, logged):
+def test_a_quarantined_plugins_handlers_still_get_their_deliveries(harness, listens, make_plugin, logged):
     """A plugin that fails to load counts as missing: its deliveries wait until it is fixed."""
     runs = []
     good = make_plugin(listens(lambda event: runs.append(1), name="h"))
-    house.open(plugins={"p": good}, start=False).close()
+    harness.open(plugins={"p": good}, start=False).close()
 
     def refuses(settings):
         raise RuntimeError("no such server")
 
     bad = make_plugin(listens(lambda event: runs.append(1), name="h"), configure=refuses)
-    flow = house.open(plugins={"p": bad, "other": make_plugin(listens(nothing, process_key="k"))})
+    flow = harness.open(plugins={"p": bad, "other": make_plugin(listens(nothing, process_key="k"))})
     assert {"plugin_quarantined", "handler_missing"} <= set(names(logged))
     answer = flow.take()
     assert (answer.status, answer.delivery_statuses[0].handler) == ("pending", "p:h")
     assert flow.take("i2", key="k").status == "done"
     flow.close()
-    mended = house.open(plugins={"p": good})
+    mended = harness.open(plugins={"p": good})
     mended.settled(answer.event_id, State.SUCCEEDED)
     assert runs == [1]
 
 
 @pytest.mark.sqlite
-def test_a_dead_delivery_that_is_replayed_for_a_missing_handler_waits_for_it(house, listens):
+def test_a_dead_delivery_that_is_replayed_for_a_missing_handler_waits_for_it(harness, listens):
     """A replayed delivery of a missing handler waits without a due time."""
 
     def fails(event):
         raise ValueError("x")
 
-    first = house.open(listens(fails, name="h"))
+    first = harness.open(listens(fails, name="h"))
     event_id = first.take().event_id
     first.close()
-    without = house.open()
+    without = harness.open()
     assert replay(without.app.operation_context, EventFilter()).deliveries == 1
     assert (without.only(event_id).state, without.only(event_id).due_at) == (State.WAITING, None)
     without.close()
-    again = house.open(listens(nothing, name="h"))
+    again = harness.open(listens(nothing, name="h"))
     again.settled(event_id, State.SUCCEEDED, attempt=2)
 
 
 @pytest.mark.sqlite
-def test_a_delivery_whose_handler_nobody_knows_is_not_begun(house, listens):
+def test_a_delivery_whose_handler_nobody_knows_is_not_begun(harness, listens):
     """A replayed delivery whose handler the ledger does not know is not left running."""
 
     def fails(event):
         raise ValueError("x")
 
-    first = house.open(listens(fails, name="h"))
+    first = harness.open(listens(fails, name="h"))
     event_id = first.take().event_id
     first.close()
     first.sql("DELETE FROM handlers")
-    flow = house.open(listens(nothing, name="other", process_key="k"))
+    flow = harness.open(listens(nothing, name="other", process_key="k"))
     assert flow.app.missing_handlers == set()
     assert flow.take("i2").status == "parked"
     replay(flow.app.operation_context, EventFilter(ids=(event_id,)))
@@ -132,36 +132,36 @@ def test_a_delivery_whose_handler_nobody_knows_is_not_begun(house, listens):
 
 
 @pytest.mark.sqlite
-def test_one_process_serves_a_database(house, listens):
+def test_one_process_serves_a_database(harness, listens):
     """A second process on the same file is refused with the first one's name, and does not disturb it."""
-    flow = house.open(listens(nothing))
+    flow = harness.open(listens(nothing))
     flow.app.publish_admin_address("http://127.0.0.1:8081", "secret")
     with pytest.raises(
         LedgerUnusable, match=r"in use by process \d+, whose administration is at http://127"
     ) as refusal:
-        house.open(listens(nothing))
+        harness.open(listens(nothing))
     assert "secret" not in str(refusal.value)
     assert flow.take().status == "done"
     flow.close()
-    assert house.open(listens(nothing)).take("i2").status == "done"
+    assert harness.open(listens(nothing)).take("i2").status == "done"
 
 
 @pytest.mark.sqlite
-def test_a_link_to_the_database_is_the_same_database(house, listens, tmp_path):
+def test_a_link_to_the_database_is_the_same_database(harness, listens, tmp_path):
     """The file is also locked under another name."""
-    house.open(listens(nothing))
+    harness.open(listens(nothing))
     link = tmp_path / "link.db"
-    link.symlink_to(house.file)
+    link.symlink_to(harness.file)
     with pytest.raises(LedgerUnusable, match="in use"):
         App(Settings(database=str(link), plugins_allow=("none",)))
 
 
 @pytest.mark.sqlite
-def test_the_lock_file_is_the_owners_alone(house):
+def test_the_lock_file_is_the_owners_alone(harness):
     """Only the owner can read the file with the administration token; others read the owner from it."""
-    flow = house.open()
+    flow = harness.open()
     flow.app.publish_admin_address("http://127.0.0.1:1", "token")
-    lock = Lock(house.file)
+    lock = Lock(harness.file)
     assert stat.S_IMODE(lock.path.stat().st_mode) == 0o600
     assert lock.owner().admin == "http://127.0.0.1:1"
 
@@ -188,16 +188,16 @@ def test_the_lock_file_is_the_owners_alone(house):
     ],
     ids=["no database", "newer", "foreign", "cannot sign on", "cannot remember handlers"],
 )
-def test_a_start_that_fails_lets_go_of_everything(house, listens, prepare, error):
+def test_a_start_that_fails_lets_go_of_everything(harness, listens, prepare, error):
     """An unusable part is reported in one line with its cause, and no lock, thread or connection stays."""
-    house.check_books = False
-    prepare(house.file)
+    harness.check_books = False
+    prepare(harness.file)
     before = set(threading.enumerate())
     with pytest.raises(LedgerUnusable, match=error) as refusal:
-        house.open(listens(nothing))
+        harness.open(listens(nothing))
     assert "\n" not in str(refusal.value)
-    assert str(house.file) in str(refusal.value)
-    lock = Lock(house.file)
+    assert str(harness.file) in str(refusal.value)
+    lock = Lock(harness.file)
     assert lock.acquire()
     lock.release()
     assert set(threading.enumerate()) <= before
@@ -210,11 +210,11 @@ def run(file, statement):
         connection.commit()
 
 
-def test_a_start_with_unusable_settings_lets_go_of_the_lock(house, tmp_path):
+def test_a_start_with_unusable_settings_lets_go_of_the_lock(harness, tmp_path):
     """After a start with a missing folder in the settings, the database can be opened."""
     with pytest.raises(SettingsError):
-        house.open(plugins_dirs=(str(tmp_path / "none"),))
-    house.open()
+        harness.open(plugins_dirs=(str(tmp_path / "none"),))
+    harness.open()
 
 
 @pytest.mark.parametrize("where", ["none/f.db", "f.db/f.db"])
@@ -235,30 +235,30 @@ def test_an_odd_file_name(tmp_path):
     assert {Path(one).suffix for one in map(str, tmp_path.iterdir())} == {".db", ".lock"}
 
 
-def test_closing_twice_is_harmless(house, listens):
+def test_closing_twice_is_harmless(harness, listens):
     """A second close does nothing."""
-    flow = house.open(listens(nothing))
+    flow = harness.open(listens(nothing))
     flow.take()
     assert flow.close() is True
     assert flow.close() is True
 
 
 @pytest.mark.sqlite
-def test_an_end_lets_go_of_the_lock_whatever_happens(house, listens):
+def test_an_end_lets_go_of_the_lock_whatever_happens(harness, listens):
     """The lock is released even if the database cannot be written at the end."""
-    flow = house.open(listens(nothing))
+    flow = harness.open(listens(nothing))
     flow.take()
     flow.sql("CREATE TRIGGER t BEFORE UPDATE ON processes BEGIN SELECT RAISE(ABORT, 'no'); END")
     flow.close()
-    lock = Lock(house.file)
+    lock = Lock(harness.file)
     assert lock.acquire()
     lock.release()
     flow.sql("DROP TRIGGER t")
 
 
-def test_a_step_of_the_end_that_fails_skips_none_of_the_others(house, listens, monkeypatch):
+def test_a_step_of_the_end_that_fails_skips_none_of_the_others(harness, listens, monkeypatch):
     """If a step of the close fails, each later step is executed, up to the ledger and its lock."""
-    flow = house.open(listens(nothing))
+    flow = harness.open(listens(nothing))
     app, done = flow.app, []
     steps = {"isolation": "close", "file_watch": "stop", "cluster": "stop", "notifier": "stop", "alerts": "stop"}
     steps |= {"rejected_requests": "stop", "retention": "stop", "ledger": "close"}
@@ -280,14 +280,14 @@ def test_a_step_of_the_end_that_fails_skips_none_of_the_others(house, listens, m
     assert done == present
     assert flow.sql("SELECT count(*) FROM processes WHERE stopped_at IS NULL") == [(0,)]
     if app._lock is not None:
-        lock = Lock(house.file)
+        lock = Lock(harness.file)
         assert lock.acquire()
         lock.release()
 
 
-def test_threads_that_have_ended_are_forgotten(house, listens, eventually):
+def test_threads_that_have_ended_are_forgotten(harness, listens, eventually):
     """An app does not keep the ended threads of its reloads."""
-    flow = house.open(listens(nothing))
+    flow = harness.open(listens(nothing))
     for number in range(10):
         eventually(lambda: not [one for one in flow.app._threads if one.name == "reroute-parked" and one.is_alive()])
         ignored = RoutingSettings(ignore_process_keys=(f"none{number}",))
@@ -295,34 +295,34 @@ def test_threads_that_have_ended_are_forgotten(house, listens, eventually):
     assert len([one for one in flow.app._threads if one.name == "reroute-parked"]) == 1
 
 
-def test_an_app_that_was_not_started_can_be_closed(house):
+def test_an_app_that_was_not_started_can_be_closed(harness):
     """An app that was opened and not started leaves nothing after its close."""
-    assert house.open(start=False).close() is True
+    assert harness.open(start=False).close() is True
 
 
-def test_each_process_signs_on_and_off(house):
+def test_each_process_signs_on_and_off(harness):
     """The ledger stores which processes started and which ended in order."""
-    house.open().close()
-    house.clock.advance(5)
-    house.open()
-    rows = house._flows[-1].sql("SELECT started_at, stopped_at FROM processes ORDER BY id DESC LIMIT 2")
-    assert rows[0] == (house.clock.now(), None)
-    assert rows[1][1] == house.clock.now() - 5_000_000
+    harness.open().close()
+    harness.clock.advance(5)
+    harness.open()
+    rows = harness._flows[-1].sql("SELECT started_at, stopped_at FROM processes ORDER BY id DESC LIMIT 2")
+    assert rows[0] == (harness.clock.now(), None)
+    assert rows[1][1] == harness.clock.now() - 5_000_000
 
 
-def test_there_is_no_trouble(house, listens):
+def test_there_is_no_trouble(harness, listens):
     """A server that can accept and run callbacks reports no trouble; a stopping one does."""
-    flow = house.open(listens(nothing))
+    flow = harness.open(listens(nothing))
     flow.take()
     assert flow.app.readiness_problems() == []
     flow.app.begin_shutdown()
     assert flow.app.readiness_problems() == ["the server is stopping"]
 
 
-def test_trouble_passes_by_itself(house, listens, monkeypatch, eventually):
+def test_trouble_passes_by_itself(harness, listens, monkeypatch, eventually):
     """Trouble of a failed write ends once the database can be written, without any callback."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
-    flow = house.open(listens(nothing))
+    flow = harness.open(listens(nothing))
     with flow.locked():
         with pytest.raises(Unavailable):
             flow.take()
@@ -332,17 +332,17 @@ def test_trouble_passes_by_itself(house, listens, monkeypatch, eventually):
 
 
 @pytest.mark.sqlite
-def test_too_little_room_for_a_call_back_is_trouble(house, listens):
+def test_too_little_room_for_a_call_back_is_trouble(harness, listens):
     """Too little disk space for a callback is trouble, even if small writes succeed."""
-    flow = house.open(listens(nothing), http={"max_body_bytes": 1 << 60})
+    flow = harness.open(listens(nothing), http={"max_body_bytes": 1 << 60})
     flow.take()
     (found,) = flow.app.readiness_problems()
     assert re.fullmatch(r"the disk of the database has \d+ KiB left; free some space", found)
 
 
-def test_what_an_operator_asked_in_vain_is_no_trouble(house, listens):
+def test_what_an_operator_asked_in_vain_is_no_trouble(harness, listens):
     """A refused operation is no trouble of the database."""
-    flow = house.open(listens(nothing))
+    flow = harness.open(listens(nothing))
     answer = flow.take()
     delivery_id = answer.delivery_statuses[0].delivery_id
     with pytest.raises(InvalidTransition):
@@ -354,24 +354,24 @@ def test_what_an_operator_asked_in_vain_is_no_trouble(house, listens):
     assert flow.app.readiness_problems() == []
 
 
-def test_what_was_stored_is_there_after_a_crash(house, listens):
+def test_what_was_stored_is_there_after_a_crash(harness, listens):
     """Acknowledged callbacks are stored after a crash, and run at the next start."""
     runs = []
     listener = listens(lambda event: runs.append(event.flow_instance_id), name="h", retry=Retry())
-    flow = house.open(listener, start=False)
+    flow = harness.open(listener, start=False)
     taken = [flow.take(f"i{number}", wait=0).event_id for number in range(20)]
-    house.crash(flow)
-    second = house.open(listener)
+    harness.crash(flow)
+    second = harness.open(listener)
     for event_id in taken:
         second.settled(event_id, State.SUCCEEDED)
     assert sorted(runs) == sorted(f"i{number}" for number in range(20))
 
 
-def test_a_reader_may_look_beside_a_server(house, listens):
+def test_a_reader_may_look_beside_a_server(harness, listens):
     """A read-only app needs no lock."""
-    flow = house.open(listens(nothing))
+    flow = harness.open(listens(nothing))
     flow.take()
-    reader = Reader(house.address)
+    reader = Reader(harness.address)
     try:
         assert reader.verify().is_consistent
     finally:
@@ -379,13 +379,13 @@ def test_a_reader_may_look_beside_a_server(house, listens):
 
 
 @pytest.mark.postgresql
-def test_a_process_routes_to_what_others_have_loaded_meanwhile(house, listens, logged, eventually):
+def test_a_process_routes_to_what_others_have_loaded_meanwhile(harness, listens, logged, eventually):
     """A process learns of new handlers without a restart, delivers their parked events, and forgets retired ones."""
     quick = {"ledger": {"heartbeat_timeout": 3.0}}
-    taking = house.open(**quick)
+    taking = harness.open(**quick)
     early = taking.take(wait=0)
     assert early.status is AnswerStatus.PARKED
-    working = house.open(listens(nothing, name="h"), start=False, **quick)
+    working = harness.open(listens(nothing, name="h"), start=False, **quick)
     eventually(lambda: taking.delivery_statuses(early.event_id))
     assert taking.take("i2", wait=0).status is AnswerStatus.PENDING
     working.app.start()
@@ -402,12 +402,12 @@ def test_a_process_routes_to_what_others_have_loaded_meanwhile(house, listens, l
 
 
 @pytest.mark.postgresql
-def test_a_process_runs_only_what_it_is_to(house, listens, make_plugin, eventually):
+def test_a_process_runs_only_what_it_is_to(harness, listens, make_plugin, eventually):
     """A process runs only the loaded handlers that match its patterns; with none there is no thread."""
     both = [listens(nothing, name=name) for name in ("one", "other")]
     objects = {"p": make_plugin(*both)}
-    settings = house.settings(allow=("p",))
-    apps = [App(settings, clock=house.clock, objects=objects, run=run) for run in ((), ("p:o*r",))]
+    settings = harness.settings(allow=("p",))
+    apps = [App(settings, clock=harness.clock, objects=objects, run=run) for run in ((), ("p:o*r",))]
     try:
         assert [set(app.runs) for app in apps] == [set(), {"p:other"}]
         for app in apps:
@@ -432,9 +432,9 @@ def test_a_process_runs_only_what_it_is_to(house, listens, make_plugin, eventual
             assert app.close(20)
 
 
-def test_a_call_back_goes_by_the_settings_that_let_it_in(house, listens):
+def test_a_call_back_goes_by_the_settings_that_let_it_in(harness, listens):
     """A request accepted before the change uses the old settings, a later one the new settings."""
-    flow = house.open(listens(nothing))
+    flow = harness.open(listens(nothing))
     intake, before = flow.app.intake, flow.app.intake.config
     changed = replace(
         flow.app.settings,

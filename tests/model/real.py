@@ -119,7 +119,7 @@ class Real:
     """One ledger and its processes.
 
     Args:
-        house: the harness that opens apps.
+        harness: the harness that opens apps.
         new_database: a file with an empty ledger, for SQLite.
         work: the handlers' behaviour.
 
@@ -128,23 +128,23 @@ class Real:
         ids: the id of each known delivery by event and handler.
     """
 
-    def __init__(self, house: Any, new_database: Path, work: Work) -> None:
-        self._house = house
+    def __init__(self, harness: Any, new_database: Path, work: Work) -> None:
+        self._harness = harness
         self.work = work
-        self.clock = house.clock
-        self.shared = bool(house.url)
+        self.clock = harness.clock
+        self.shared = bool(harness.url)
         self.flows: list[Any] = []
         self.ids: dict[tuple[str, str], str] = {}
         if self.shared:
-            self._house.file.touch()
+            self._harness.file.touch()
         else:
-            shutil.copy(new_database, self._house.file)
+            shutil.copy(new_database, self._harness.file)
 
     def open(self, handlers: Mapping[str, Conditions]) -> None:
         """Start every process with these handlers."""
         for _ in range(1 + self.shared):
             self.flows.append(
-                self._house.open(
+                self._harness.open(
                     plugins=self.work.plugins(handlers),
                     start=False,
                     routing={"ignore_process_keys": (IGNORED,)},
@@ -155,7 +155,7 @@ class Real:
     def crash(self) -> None:
         """End every process without finishing its attempts."""
         while self.flows:
-            self._house.crash(self.flows.pop())
+            self._harness.crash(self.flows.pop())
 
     def empty(self) -> None:
         """Delete all stored data."""

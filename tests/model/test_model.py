@@ -45,7 +45,7 @@ def _quiet():
 
 
 @pytest.fixture
-def steps(house, new_database, clock, tmp_path, monkeypatch):
+def steps(harness, new_database, clock, tmp_path, monkeypatch):
     """All steps on this database; each example has a harness of its own."""
     work, loads, folders, really = Work(), {}, iter(range(1_000_000)), app.load
 
@@ -62,7 +62,7 @@ def steps(house, new_database, clock, tmp_path, monkeypatch):
         def site(self):
             self.folder = tmp_path / str(next(folders))
             self.folder.mkdir()
-            return Real(type(house)(self.folder, type(clock)(), house.url), new_database, work)
+            return Real(type(harness)(self.folder, type(clock)(), harness.url), new_database, work)
 
         def teardown(self):
             super().teardown()
@@ -92,9 +92,9 @@ def run(request):
 
 
 @pytest.mark.timeout(900)  # after a failure the shortest sequence is searched
-def test_it_holds_what_it_ought_to_hold(house, steps, run):
+def test_it_holds_what_it_ought_to_hold(harness, steps, run):
     """The same few dozen sequences of steps each time."""
-    run(steps, int(SEED or 1), SHORT["postgresql" if house.url else "sqlite"])
+    run(steps, int(SEED or 1), SHORT["postgresql" if harness.url else "sqlite"])
 
 
 @pytest.mark.long

@@ -1,4 +1,4 @@
-"""flowhooks without HTTP on a real database, with a clock moved by hand: an `App` in a `Flow`, opened by a `House`."""
+"""flowhooks without HTTP on a real database, with a clock moved by hand: a `LedgerHarness` opens `RunningApp`s."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def plugin(*handlers: Handler, **hooks: Callable[..., Any]) -> SimpleNamespace:
     return SimpleNamespace(handlers=hookimpl(lambda: list(handlers)), **marked)
 
 
-class Flow:
+class RunningApp:
     """A started `App` with helper methods for tests."""
 
     def __init__(self, app: App, clock: ManualClock, file: Path, url: str = "") -> None:
@@ -190,7 +190,7 @@ class Flow:
         return self.app.close(timeout)
 
 
-class House:
+class LedgerHarness:
     """Starts and restarts `App`s on one database file."""
 
     def __init__(self, folder: Path, clock: ManualClock, url: str = "", *, runner: str = "embedded") -> None:
@@ -200,7 +200,7 @@ class House:
         self.clock = clock
         self.file = folder / "flowhooks.db"
         self.check_books = True
-        self._flows: list[Flow] = []
+        self._opened: list[RunningApp] = []
 
     @property
     def address(self) -> str:
@@ -236,7 +236,7 @@ class House:
         environ: dict[str, str] | None = None,
         allow: tuple[str, ...] = (),
         **given: Any,
-    ) -> Flow:
+    ) -> RunningApp:
         """An `App` with the plugin `p` of these handlers, or with other plugins by name, and their sections.
 
         Plugins of `allow` are loaded as a server loads them.
@@ -245,25 +245,25 @@ class House:
         settings = self.settings(allow=(*objects, *allow) or ("none",), plugins=sections or {}, **given)
         installed = None if allow else ()  # to look for them takes a fifth of the start
         app = App(settings, clock=self.clock, objects=objects, entry_points=installed, environ=environ)
-        flow = Flow(app, self.clock, self.file, self.url)
-        self._flows.append(flow)
+        flow = RunningApp(app, self.clock, self.file, self.url)
+        self._opened.append(flow)
         if start:
             app.start()
         return flow
 
-    def crash(self, flow: Flow) -> None:
+    def crash(self, flow: RunningApp) -> None:
         """Leave everything as a killed process does: no attempt settles any more."""
         flow.close(0)
 
     def end(self) -> None:
         """Close all apps, and check that the counts balance."""
-        for flow in self._flows:
+        for flow in self._opened:
             if not flow.closed:
                 assert flow.close(), "something was still running at the end"
         if self.check_books and (self.url or self.file.exists()):
             with _reading(self) as reader:
                 trouble = reader.verify().trouble
-                if any(flow.changed for flow in self._flows):
+                if any(flow.changed for flow in self._opened):
                     # A manual change by a test may violate other rules, but the counts must balance.
                     trouble = [line for line in trouble if SUMS.search(line)]
                 assert not trouble, trouble
@@ -276,13 +276,13 @@ _LINKS = tempfile.TemporaryDirectory(prefix="flowhooks-checked-")
 
 
 @contextmanager
-def _reading(house: House) -> Iterator[Reader]:
+def _reading(harness: LedgerHarness) -> Iterator[Reader]:
     """A reader of a test's database. To compile the queries of the check takes several times as long as to run them."""
-    address = house.url
+    address = harness.url
     if not address:  # each test has a file of its own: one URL leads to one after the other
         link = Path(_LINKS.name) / "flowhooks.db"
         link.unlink(missing_ok=True)
-        link.symlink_to(house.file)
+        link.symlink_to(harness.file)
         address = f"sqlite:///{link}"
     if address not in _READERS:
         _READERS[address] = Reader(address)

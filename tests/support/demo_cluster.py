@@ -25,7 +25,7 @@ from rich.table import Table
 
 from support import demo, postgresql
 from support.demo import EXAMPLE, STOP_SECONDS, Process, run, say, shown
-from support.traffic import Balancer, Flow
+from support.traffic import Balancer, CallbackSender
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -212,7 +212,7 @@ def lose_a_worker(cluster: Cluster) -> None:
         shown(f"worker {number} has run {ledger.taken_over(victim.pid, cluster.workers[number - 1].pid)} of them")
 
 
-def account(cluster: Cluster, flow: Flow) -> bool:
+def account(cluster: Cluster, flow: CallbackSender) -> bool:
     """Print the final counts; return whether nothing is missing."""
     say("7. The counts balance, and the plugin's own archive has each contract once")
     verified = run("verify", "--config", CONFIG, environ=cluster.environ)
@@ -241,7 +241,7 @@ def show(stack: ExitStack) -> bool:
     """Run all steps; return whether each had the expected result."""
     cluster = assemble(stack)
     say(f"3. A workflow engine calls back, {A_SECOND} times a second; each answer has the outcome of a worker's run")
-    flow = Flow(cluster.place, bodies=[ANNOUNCEMENT, EXAMPLE, EXAMPLE, EXAMPLE], a_second=A_SECOND)
+    flow = CallbackSender(cluster.place, bodies=[ANNOUNCEMENT, EXAMPLE, EXAMPLE, EXAMPLE], a_second=A_SECOND)
     stack.callback(flow.stop)
     flow.start()
     time.sleep(BEFORE)

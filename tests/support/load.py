@@ -97,7 +97,7 @@ AT_ONCE = {"migrate", "recover", "reroute_parked"}
 BY_LOAD = {"accept", "answer", "claim", "attempt", "handler", "settle"}
 
 
-class Siege:
+class LoadUnderCrashes:
     """One address under load, with its prepared data and requested operations."""
 
     def __init__(self, site):
@@ -282,7 +282,7 @@ class Siege:
         self.make_good()
 
 
-class Shared(Siege):
+class SharedLoadUnderCrashes(LoadUnderCrashes):
     """The same on a shared ledger: operations are commands, which are killed themselves."""
 
     def start(self, at="", times=1):
@@ -322,24 +322,26 @@ def unfinished(ledger):
     return tally["waiting"] + tally["running"] + tally["handler_missing"]
 
 
-def besieged(siege, chain):
+def kill_in_turn(under_load, chain):
     """Kill servers in turn at (point, time) of `chain`, and check the result."""
-    with calling([siege.address], clients=CLIENTS, key="crash", pause=0.02, backing_off=0.4, history=siege.history) as (
+    with calling(
+        [under_load.address], clients=CLIENTS, key="crash", pause=0.02, backing_off=0.4, history=under_load.history
+    ) as (
         taken,
         problems,
     ):
-        siege.taken = taken
+        under_load.taken = taken
         for number, (at, times) in enumerate(chain):
-            siege.kill_at(at, times, number, chain[number + 1][0] if number + 1 < len(chain) else "")
-        siege.go_on()
+            under_load.kill_at(at, times, number, chain[number + 1][0] if number + 1 < len(chain) else "")
+        under_load.go_on()
         until_more(taken, 4 * CLIENTS)
     assert problems == []
-    check(siege)
+    check(under_load)
 
 
-def history(siege, deliveries):
+def history(under_load, deliveries):
     """All facts about deliveries: states, attempts, entered attempts, and requested operations."""
-    site, found = siege.site, []
+    site, found = under_load.site, []
     with site.ledger() as ledger:
         for one in sorted(deliveries):
             found += ["", repr(ledger.delivery(one)[1]), *map(repr, ledger.attempts(one))]
@@ -361,13 +363,13 @@ def history(siege, deliveries):
     return "\n".join(found)
 
 
-def check(siege):
+def check(under_load):
     """Check I1, I2 and I3 when all work is finished."""
-    site = siege.site
-    siege.operate("replay", event_filter={"state": "dead"})
+    site = under_load.site
+    under_load.operate("replay", event_filter={"state": "dead"})
     site.until(lambda ledger: not unfinished(ledger))
-    for instance, event_id in siege.purged.items():
-        assert siege.post(instance, "old") == event_id
+    for instance, event_id in under_load.purged.items():
+        assert under_load.post(instance, "old") == event_id
     events, after, attempts = {}, "", {}
     with site.ledger() as ledger:
         while page := ledger.page(EventFilter(), limit=500, after=after):
@@ -379,11 +381,11 @@ def check(siege):
                 assert list(numbers) == list(range(1, standing.attempt + 1))
                 attempts |= {(standing.delivery_id, number): outcome for number, outcome in numbers.items()}
     # I1: each 2xx has one durable row; `verify --against` compares all answers at the end.
-    assert not set(siege.purged) & set(events)
+    assert not set(under_load.purged) & set(events)
     # I2: each delivery has ended, or is shown to an operator.
     assert not [one for one in events.values() if one.state == "parked"]
-    assert {one.event.id for one in events.values() if one.state == "dismissed"} == siege.dismissed
-    assert {len(one.delivery_statuses) for one in events.values() if one.event.id in siege.rerouted} <= {3}
+    assert {one.event.id for one in events.values() if one.state == "dismissed"} == under_load.dismissed
+    assert {len(one.delivery_statuses) for one in events.values() if one.event.id in under_load.rerouted} <= {3}
     states = {
         one.delivery_id: (one.handler.partition(":")[2], one.state.value)
         for it in events.values()
@@ -393,7 +395,7 @@ def check(siege):
         *((name, "succeeded") for name in ("plain", "again", "moody", "late")),
         *((name, "unknown") for name in ("plain", "moody", "late")),
     }, Counter(states.values())
-    assert {states[one][1] for one in siege.resolved & set(states)} <= {"succeeded"}
+    assert {states[one][1] for one in under_load.resolved & set(states)} <= {"succeeded"}
     # I3: nothing ran without a mark, no attempt twice, and what may not run twice ran once.
     entered = Counter()
     for line in site.journal.read_text().splitlines():
@@ -401,23 +403,23 @@ def check(siege):
         if delivery in states:
             entered[name, delivery, int(attempt)] += 1
     again = {one for (_, one, _), times in entered.items() if times > 1}
-    assert not again, history(siege, again)
+    assert not again, history(under_load, again)
     assert {(delivery, attempt) for _, delivery, attempt in entered} <= set(attempts)
     # No operator lets one of these run again: replayed is only what is dead, and they never fail; *unknown* ones are
     # said to have done their work.
     once = Counter(delivery for name, delivery, _ in entered if name in {"plain", "late"})
     again = {one for one, times in once.items() if times > 1}
-    assert not again, history(siege, again)
+    assert not again, history(under_load, again)
     done = {one for one, outcome in attempts.items() if outcome == "succeeded"}
     assert done <= {(delivery, attempt) for _, delivery, attempt in entered} | {
-        (delivery, attempt) for delivery, attempt in done if delivery in siege.resolved
+        (delivery, attempt) for delivery, attempt in done if delivery in under_load.resolved
     }
-    siege.server.stop()
+    under_load.server.stop()
     with site.ledger() as ledger:
         assert ledger.quick_check() is None  # of a file
-    verified = site.run("verify", "--json", "--against", siege.history.file, "--database", site.database)
+    verified = site.run("verify", "--json", "--against", under_load.history.file, "--database", site.database)
     assert verified.returncode == 0, verified
     report = json.loads(verified.stdout)
-    assert report["purged"] == len(siege.purged)
-    assert report["against"]["acknowledged"] >= len(siege.told)
-    assert report["against"]["purged"] >= len(siege.purged)
+    assert report["purged"] == len(under_load.purged)
+    assert report["against"]["acknowledged"] >= len(under_load.told)
+    assert report["against"]["purged"] >= len(under_load.purged)

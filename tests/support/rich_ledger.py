@@ -32,9 +32,9 @@ def fails(event):
     raise ValueError("no")
 
 
-def fill(house, hands_of):
+def fill(harness, hands_of):
     """A ledger in which everything happened; no process runs its waiting deliveries."""
-    flow = house.open(ordered, everything, fails, routing={"ignore_process_keys": ("ignored",)})
+    flow = harness.open(ordered, everything, fails, routing={"ignore_process_keys": ("ignored",)})
     body = {"processDefinitionId": "leave:3:4711", "processDefinitionVersion": 3, "conclusion": "approved"}
     flow.take("done", businessKey="k1", **body)
     flow.take("purged", businessKey="k2")
@@ -49,7 +49,7 @@ def fill(house, hands_of):
     purge(replace(flow.app.operation_context, by=Actor("ann", "cli")), EventFilter(ids=(old,), until=flow.clock.now()))
     flow.app.alerts.poll()
     flow.close()
-    flow = house.open(start=False)
+    flow = harness.open(start=False)
     hands = hands_of(flow)
     for state in State:
         _, (queued,) = hands.accept(f"i-{state}", f"q:{state}")

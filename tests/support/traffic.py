@@ -52,7 +52,7 @@ def _pass_on(one: socket.socket, other: socket.socket) -> None:
 
 
 @dataclass(slots=True)
-class Flow:
+class CallbackSender:
     """Callbacks of an engine, and their responses.
 
     Attributes:

@@ -30,9 +30,9 @@ def jumps(logged):
     return [entry["seconds"] for entry in logged if entry["event"] == "clock_jumped"]
 
 
-def test_a_jump_is_logged(house, eventually, logged):
+def test_a_jump_is_logged(harness, eventually, logged):
     """Each jump is logged once with its seconds."""
-    flow = house.open()
+    flow = harness.open()
     set_clock(flow, YEARS)
     jump = eventually(lambda: next((one for one in logged if one["event"] == "clock_jumped"), None))
     assert (jump["log_level"], jump["seconds"]) == ("warning", YEARS)
@@ -41,7 +41,7 @@ def test_a_jump_is_logged(house, eventually, logged):
 
 
 @pytest.mark.runners
-def test_a_retry_that_was_put_off_for_years_is_made(house, listens, logged, eventually):
+def test_a_retry_that_was_put_off_for_years_is_made(harness, listens, logged, eventually):
     """Once the clock is right, the retry is due and runs."""
     ran = []
 
@@ -50,7 +50,7 @@ def test_a_retry_that_was_put_off_for_years_is_made(house, listens, logged, even
         if delivery.attempt == 1:
             raise OSError("not this time")
 
-    flow = house.open(listens(moody, retry=Retry(delays=[3600], jitter=0)))
+    flow = harness.open(listens(moody, retry=Retry(delays=[3600], jitter=0)))
     set_clock(flow, YEARS)
     event_id = flow.take(wait=0).event_id
     flow.settled(event_id, State.WAITING, attempt=1)
@@ -61,29 +61,29 @@ def test_a_retry_that_was_put_off_for_years_is_made(house, listens, logged, even
     assert eventually(lambda: [one["deliveries"] for one in logged if one["event"] == "due_times_corrected"]) == [1]
 
 
-def test_it_is_made_after_a_restart_too(house, listens):
+def test_it_is_made_after_a_restart_too(harness, listens):
     """The check at a start corrects the due time at once."""
 
     def moody(event, delivery):
         if delivery.attempt == 1:
             raise OSError("not this time")
 
-    flow = house.open(listens(moody, retry=Retry(delays=[3600], jitter=0)))
+    flow = harness.open(listens(moody, retry=Retry(delays=[3600], jitter=0)))
     set_clock(flow, YEARS)
     event_id = flow.take(wait=0).event_id
     flow.settled(event_id, State.WAITING, attempt=1)
     flow.close()
     set_clock(flow, -YEARS)
-    house.open(listens(moody, retry=Retry(delays=[3600], jitter=0))).settled(event_id, State.SUCCEEDED)
+    harness.open(listens(moody, retry=Retry(delays=[3600], jitter=0))).settled(event_id, State.SUCCEEDED)
 
 
-def test_a_retry_of_thirty_days_is_left_alone(house, listens):
+def test_a_retry_of_thirty_days_is_left_alone(harness, listens):
     """The longest possible delay with its jitter is not corrected."""
 
     def fail(event):
         raise OSError("no")
 
-    flow = house.open(listens(fail, retry=Retry(delays=[30 * 86_400], jitter=1)))
+    flow = harness.open(listens(fail, retry=Retry(delays=[30 * 86_400], jitter=1)))
     flow.clock.drawn = 0.999
     event_id = flow.take(wait=0).event_id
     due_at = flow.settled(event_id, State.WAITING, attempt=1).due_at
@@ -92,10 +92,10 @@ def test_a_retry_of_thirty_days_is_left_alone(house, listens):
     assert flow.only(event_id).due_at == due_at
 
 
-def test_many_are_corrected_a_page_at_a_time(house, listens, monkeypatch):
+def test_many_are_corrected_a_page_at_a_time(harness, listens, monkeypatch):
     """All wrong due times are corrected in any number, and no others."""
     monkeypatch.setattr(due_times, "BATCH_SIZE", 2)
-    flow = house.open(listens(lambda event: None), start=False)
+    flow = harness.open(listens(lambda event: None), start=False)
     ids = [flow.take(f"i{number}", wait=0).event_id for number in range(6)]
     soon = flow.clock.now() + 3600 * 1_000_000
     flow.sql("UPDATE deliveries SET due_at = ?", flow.clock.now() + YEARS * 1_000_000)
@@ -106,15 +106,15 @@ def test_many_are_corrected_a_page_at_a_time(house, listens, monkeypatch):
 
 
 @pytest.mark.sqlite
-def test_they_are_found_by_the_index_of_polling(house):
+def test_they_are_found_by_the_index_of_polling(harness):
     """The query uses the polling index for any number of waiting deliveries."""
-    with house.open(start=False).app.ledger.connection() as connection:
+    with harness.open(start=False).app.ledger.connection() as connection:
         query = "EXPLAIN QUERY PLAN " + str(due_times._FAR.compile(connection.engine))
         plan = [row[3] for row in connection.exec_driver_sql(query, ("h", 1, 5, 0))]
     assert plan == ["SEARCH deliveries USING INDEX deliveries_due (handler=? AND due_at>?)"]
 
 
-def test_a_trial_that_was_put_off_for_years_is_made(house, listens, eventually, logged):
+def test_a_trial_that_was_put_off_for_years_is_made(harness, listens, eventually, logged):
     """A trial of an open circuit runs once the clock is right."""
     ran = []
 
@@ -123,7 +123,7 @@ def test_a_trial_that_was_put_off_for_years_is_made(house, listens, eventually, 
         if len(ran) == 1:
             raise OSError("not this time")
 
-    flow = house.open(listens(moody), circuit_breaker={"failures": 1, "retry_interval": 60})
+    flow = harness.open(listens(moody), circuit_breaker={"failures": 1, "retry_interval": 60})
     set_clock(flow, YEARS)
     flow.take("i1", wait=0)
     eventually(flow.app.ledger.open_circuits)
@@ -135,9 +135,9 @@ def test_a_trial_that_was_put_off_for_years_is_made(house, listens, eventually, 
     eventually(lambda: not flow.app.ledger.open_circuits())
 
 
-def test_a_trial_that_is_due_soon_is_not_made_before(house, listens):
+def test_a_trial_that_is_due_soon_is_not_made_before(harness, listens):
     """A trial within a day is not corrected, because clocks of processes may differ."""
-    flow = house.open(listens(lambda event: None), circuit_breaker={"failures": 1, "retry_interval": 60}, start=False)
+    flow = harness.open(listens(lambda event: None), circuit_breaker={"failures": 1, "retry_interval": 60}, start=False)
     now = flow.clock.now()
     flow.sql(
         "UPDATE handlers SET paused_at = 1, circuit_opened_at = 1, circuit_retry_at = ?",
@@ -147,17 +147,17 @@ def test_a_trial_that_is_due_soon_is_not_made_before(house, listens):
     assert flow.app.ledger.claim_trial_delivery("p:lambda", now + 60_000_000) is None
 
 
-def test_a_clock_that_is_ahead_at_a_start_purges_nothing(house, listens, monkeypatch, eventually, logged):
+def test_a_clock_that_is_ahead_at_a_start_purges_nothing(harness, listens, monkeypatch, eventually, logged):
     """Nothing is purged until the clock has been stable for an hour."""
     from flowhooks.background import clock_trust
 
     monkeypatch.setattr(retention, "FIRST_RUN_DELAY", 0.01)
-    flow = house.open(listens(lambda event: None))
+    flow = harness.open(listens(lambda event: None))
     for number in range(20):
         flow.take(f"i{number}")
     flow.close()
     set_clock(flow, 500 * 86_400)
-    flow = house.open(listens(lambda event: None))
+    flow = harness.open(listens(lambda event: None))
     # Callbacks received meanwhile do not make the clock right.
     flow.take("later")
     eventually(lambda: [one for one in logged if one["event"] == "purge_postponed"])
@@ -168,20 +168,20 @@ def test_a_clock_that_is_ahead_at_a_start_purges_nothing(house, listens, monkeyp
     eventually(lambda: len(flow.events()) == 1)
 
 
-def test_a_clock_that_jumps_while_the_server_runs_purges_nothing(house, listens, monkeypatch, eventually, logged):
+def test_a_clock_that_jumps_while_the_server_runs_purges_nothing(harness, listens, monkeypatch, eventually, logged):
     """Retention checks the clock before each run."""
     monkeypatch.setattr(retention, "FIRST_RUN_DELAY", 0.01)
     monkeypatch.setattr(retention, "PURGE_INTERVAL", 0.01)
-    flow = house.open(listens(lambda event: None))
+    flow = harness.open(listens(lambda event: None))
     flow.take("i1")
     set_clock(flow, 500 * 86_400)
     eventually(lambda: [one for one in logged if one["event"] == "purge_postponed"])
     assert len(flow.events()) == 1
 
 
-def test_a_clock_that_jumps_during_a_run_purges_nothing(house, listens, monkeypatch):
+def test_a_clock_that_jumps_during_a_run_purges_nothing(harness, listens, monkeypatch):
     """A run computes its cutoffs from the time at which the clock was checked."""
-    flow = house.open(listens(lambda event: None))
+    flow = harness.open(listens(lambda event: None))
     flow.take("i1")
     totals = flow.app.ledger.totals
 
@@ -194,12 +194,12 @@ def test_a_clock_that_jumps_during_a_run_purges_nothing(house, listens, monkeypa
     assert len(flow.events()) == 1
 
 
-def test_one_run_deletes_only_so_many(house, listens, monkeypatch, logged):
+def test_one_run_deletes_only_so_many(harness, listens, monkeypatch, logged):
     """A run stops at its limit and logs it, and the next run continues."""
     monkeypatch.setattr(retention, "BATCH_SIZE", 1)
     monkeypatch.setattr(retention, "MIN_ROWS_PER_RUN", 3)
     monkeypatch.setattr(retention, "MAX_DUTY_CYCLE", 1.0)
-    flow = house.open(listens(lambda event: None), retention={"succeeded": 1})
+    flow = harness.open(listens(lambda event: None), retention={"succeeded": 1})
     for number in range(5):
         flow.take(f"i{number}")
     flow.clock.advance(2 * 86_400)

@@ -33,15 +33,15 @@ def refuses(event):
 
 
 @pytest.fixture
-def without(house):
+def without(harness):
     """A function that opens an app without plugins, which learns of others only from notifications."""
-    return lambda **given: house.open(ledger=SLOW, **given)
+    return lambda **given: harness.open(ledger=SLOW, **given)
 
 
 @pytest.fixture
-def having(house, listens):
+def having(harness, listens):
     """A function that opens an app with the handler `h`."""
-    return lambda function=nothing, **given: house.open(
+    return lambda function=nothing, **given: harness.open(
         listens(function, name="h", **given.pop("handler", {})), ledger=SLOW, **given
     )
 
@@ -315,11 +315,11 @@ def test_who_waits_elsewhere_is_answered_when_it_is_paused(having, without, answ
     assert answered(taker, meanwhile=paused).status == "pending"
 
 
-def test_news_of_a_pause_that_were_lost_are_found_at_the_next_sign_of_life(house, listens, eventually, monkeypatch):
+def test_news_of_a_pause_that_were_lost_are_found_at_the_next_sign_of_life(harness, listens, eventually, monkeypatch):
     """A heartbeat finds a pause whose notification was lost; until then no delivery starts either."""
     monkeypatch.setattr(notifications.ChangeNotice, "notify", lambda _news, _connection: None)
-    runs = house.open(listens(nothing, name="h"), ledger={"heartbeat_timeout": 3.0})
-    other = house.open(ledger=SLOW)
+    runs = harness.open(listens(nothing, name="h"), ledger={"heartbeat_timeout": 3.0})
+    other = harness.open(ledger=SLOW)
     pause(other.app.operation_context, ["p:h"])
     event_id = runs.take(wait=0).event_id
     eventually(lambda: runs.app.ledger.pauses.get() == {"p:h"})

@@ -25,9 +25,9 @@ def go(event):
     """Succeed."""
 
 
-def events(house, listens, **retention):
+def events(harness, listens, **retention):
     """A ledger with a succeeded, a dead, a parked and a dismissed event, by name, under these settings."""
-    flow = house.open(
+    flow = harness.open(
         listens(go, name="go"),
         listens(fail, name="fail", process_key="fail"),
         routing={"ignore_process_keys": ("ignored",)},
@@ -43,9 +43,9 @@ def left(flow, ids):
     return {name for name, one in ids.items() if one in there}
 
 
-def test_by_default_what_is_done_is_kept_for_400_days(house, listens):
+def test_by_default_what_is_done_is_kept_for_400_days(harness, listens):
     """Finished events and their identities are purged after 400 days; dead and parked ones stay forever."""
-    flow, ids = events(house, listens)
+    flow, ids = events(harness, listens)
     flow.clock.advance(399 * DAY)
     assert not any(flow.app.retention.run(flow.clock.now()).values())
     flow.clock.advance(2 * DAY)
@@ -57,26 +57,26 @@ def test_by_default_what_is_done_is_kept_for_400_days(house, listens):
     assert left(flow, ids) == {"dead", "parked"}
 
 
-def test_each_state_has_a_time_of_its_own(house, listens):
+def test_each_state_has_a_time_of_its_own(harness, listens):
     """Each state has its own retention, and 0 means forever."""
-    flow, ids = events(house, listens, succeeded=30, dismissed=0, dead=90, parked=60)
+    flow, ids = events(harness, listens, succeeded=30, dismissed=0, dead=90, parked=60)
     for days, stay in ((31, {"dead", "parked", "dismissed"}), (30, {"dead", "dismissed"}), (30, {"dismissed"})):
         flow.clock.advance(days * DAY)
         flow.app.retention.run(flow.clock.now())
         assert left(flow, ids) == stay
 
 
-def test_with_everything_for_ever_nothing_goes(house, listens):
+def test_with_everything_for_ever_nothing_goes(harness, listens):
     """With all retention off nothing is deleted."""
-    flow, ids = events(house, listens, succeeded=0, closed=0, dismissed=0, identities=0, audit=0, alerts=0)
+    flow, ids = events(harness, listens, succeeded=0, closed=0, dismissed=0, identities=0, audit=0, alerts=0)
     flow.clock.advance(10_000 * DAY)
     assert not any(flow.app.retention.run(flow.clock.now()).values())
     assert left(flow, ids) == set(ids)
 
 
-def test_identities_are_forgotten_when_their_time_is_over(house, listens):
+def test_identities_are_forgotten_when_their_time_is_over(harness, listens):
     """Within the retention a repeated callback is recognised; afterwards it is a new event."""
-    flow, ids = events(house, listens, succeeded=30, identities=100)
+    flow, ids = events(harness, listens, succeeded=30, identities=100)
     flow.clock.advance(31 * DAY)
     flow.app.retention.run(flow.clock.now())
     assert flow.take("succeeded").event_id == ids["succeeded"]
@@ -87,9 +87,9 @@ def test_identities_are_forgotten_when_their_time_is_over(house, listens):
     assert again.event_id != ids["succeeded"]
 
 
-def test_ids_of_signed_call_backs_go_after_a_day(house, listens):
+def test_ids_of_signed_call_backs_go_after_a_day(harness, listens):
     """Ids of signed callbacks are deleted a day later, when their signatures have long expired."""
-    flow, _ = events(house, listens, succeeded=0, closed=0, dismissed=0, identities=0, audit=0, alerts=0)
+    flow, _ = events(harness, listens, succeeded=0, closed=0, dismissed=0, identities=0, audit=0, alerts=0)
     flow.take("i1", message="m1")
     flow.clock.advance(DAY)
     assert not any(flow.app.retention.run(flow.clock.now()).values())
@@ -98,9 +98,9 @@ def test_ids_of_signed_call_backs_go_after_a_day(house, listens):
     assert flow.sql("SELECT count(*) FROM webhook_ids") == [(0,)]
 
 
-def test_old_entries_and_alerts_go(house, listens):
+def test_old_entries_and_alerts_go(harness, listens):
     """Old entries of the audit log and alerts closed long ago are deleted; open alerts stay."""
-    flow, _ = events(house, listens)
+    flow, _ = events(harness, listens)
     start = flow.clock.now()
     for number, closed in enumerate((start, start + 300 * DAY * 1_000_000, None)):
         flow.sql(
@@ -123,10 +123,10 @@ def test_old_entries_and_alerts_go(house, listens):
     assert flow.sql("SELECT count(*) FROM alerts WHERE event_id = ''") == [(2,)]
 
 
-def test_a_run_is_logged_once_with_its_counts(house, listens, logged, monkeypatch):
+def test_a_run_is_logged_once_with_its_counts(harness, listens, logged, monkeypatch):
     """A run of any number of transactions is logged once; a run without deletions is not logged."""
     monkeypatch.setattr(module, "BATCH_SIZE", 2)
-    flow = house.open(listens(go, name="go"), retention={"succeeded": 1})
+    flow = harness.open(listens(go, name="go"), retention={"succeeded": 1})
     for number in range(5):
         flow.take(f"i{number}")
     flow.clock.advance(2 * DAY)
@@ -136,7 +136,7 @@ def test_a_run_is_logged_once_with_its_counts(house, listens, logged, monkeypatc
     assert (line["events"], line["deliveries"]) == (5, 5)
 
 
-def test_it_begins_by_itself_and_only_where_it_leads(house, listens, monkeypatch, eventually):
+def test_it_begins_by_itself_and_only_where_it_leads(harness, listens, monkeypatch, eventually):
     """Only the leading process deletes, and losing the lead stops it at once."""
     monkeypatch.setattr(module, "FIRST_RUN_DELAY", 0.01)
     monkeypatch.setattr(module, "PURGE_INTERVAL", 0.01)
@@ -144,7 +144,7 @@ def test_it_begins_by_itself_and_only_where_it_leads(house, listens, monkeypatch
     leads = threading.Event()
     asked = threading.Event()
     monkeypatch.setattr(Ledger, "is_leader", lambda _ledger: asked.set() or leads.is_set())
-    flow = house.open(listens(go, name="go"), retention={"succeeded": 1})
+    flow = harness.open(listens(go, name="go"), retention={"succeeded": 1})
     flow.take("i1")
     flow.clock.advance(2 * DAY)
     asked.clear()
@@ -154,12 +154,12 @@ def test_it_begins_by_itself_and_only_where_it_leads(house, listens, monkeypatch
     eventually(lambda: not flow.events())
 
 
-def test_a_database_that_is_down_does_not_end_it(house, listens, monkeypatch, eventually, logged):
+def test_a_database_that_is_down_does_not_end_it(harness, listens, monkeypatch, eventually, logged):
     """A database failure is logged once, and a later run deletes the data."""
     monkeypatch.setattr(module, "FIRST_RUN_DELAY", 0.01)
     monkeypatch.setattr(module, "PURGE_INTERVAL", 0.01)
     monkeypatch.setattr(clock_trust, "DOUBT_SECONDS", 0.0)
-    flow = house.open(listens(go, name="go"), retention={"succeeded": 1})
+    flow = harness.open(listens(go, name="go"), retention={"succeeded": 1})
     flow.take("i1")
     with flow.locked(timeout=0.05):
         flow.clock.advance(2 * DAY)
@@ -169,10 +169,10 @@ def test_a_database_that_is_down_does_not_end_it(house, listens, monkeypatch, ev
 
 
 @pytest.mark.sqlite
-def test_it_takes_a_small_part_of_the_time(house, listens, monkeypatch):
+def test_it_takes_a_small_part_of_the_time(harness, listens, monkeypatch):
     """After each transaction it pauses nine times as long."""
     monkeypatch.setattr(module, "BATCH_SIZE", 1)
-    flow = house.open(listens(go, name="go"), retention={"succeeded": 1})
+    flow = harness.open(listens(go, name="go"), retention={"succeeded": 1})
     for number in range(3):
         flow.take(f"i{number}")
     flow.clock.advance(2 * DAY)

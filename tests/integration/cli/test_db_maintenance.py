@@ -24,12 +24,12 @@ def empty(tmp_path, new_database):
 
 
 @pytest.fixture
-def filled(house, listens):
+def filled(harness, listens):
     """A ledger with two finished events and a parked one, all 100 days old; its database and ids."""
-    flow = house.open(listens(lambda event: None, name="h"))
+    flow = harness.open(listens(lambda event: None, name="h"))
     ids = [flow.take("i1").event_id, flow.take("i2").event_id, flow.take("i3", key="nobody").event_id]
     flow.close()
-    return house.url or str(house.file), ids
+    return harness.url or str(harness.file), ids
 
 
 def test_purge(run, filled, asked):

@@ -44,10 +44,10 @@ def breaker(**given):
 
 
 @pytest.fixture
-def broken(house, listens, eventually):
+def broken(harness, listens, eventually):
     """A handler whose circuit is open after three failures, and its waiting deliveries."""
     works = Works(error=ValueError("the archive is away"))
-    flow = house.open(
+    flow = harness.open(
         listens(works, name="h", retry=Retry(attempts=5, delays=[30], jitter=0)), circuit_breaker=breaker()
     )
     for number in range(3):
@@ -111,11 +111,11 @@ def test_no_second_trial_while_one_runs(broken, eventually):
     eventually(lambda: works.entered == 5)
 
 
-def test_a_trial_is_waited_for_where_another_could_not_begin(house, listens, eventually, monkeypatch):
+def test_a_trial_is_waited_for_where_another_could_not_begin(harness, listens, eventually, monkeypatch):
     """Shutdown waits for all trials, also if the database failed between two of them."""
     works = Works(error=ValueError("away"))
     two = [listens(works, name=name, process_key=name, retry=Retry(attempts=5)) for name in ("a", "b")]
-    flow = house.open(*two, circuit_breaker=breaker(failures=1))
+    flow = harness.open(*two, circuit_breaker=breaker(failures=1))
     for name in ("a", "b"):
         flow.take(name, key=name, wait=0)
     eventually(lambda: len(circuits(flow)) == 2)
@@ -175,17 +175,17 @@ def test_paused_by_an_operator_it_is_not_tried(broken):
     assert works.entered == 3
 
 
-def test_another_release_is_let_run(house, listens, broken, monkeypatch, eventually):
+def test_another_release_is_let_run(harness, listens, broken, monkeypatch, eventually):
     """A start with the same release keeps the circuit open; another release closes it."""
     flow, _ = broken
     assert flow.close()
     works = Works()
     handler = listens(works, name="h", retry=Retry(attempts=5, delays=[30], jitter=0))
-    flow = house.open(handler, circuit_breaker=breaker())
+    flow = harness.open(handler, circuit_breaker=breaker())
     assert circuits(flow)
     assert flow.close()
     monkeypatch.setattr("flowhooks.app.plugin_versions", lambda handlers, _version: dict.fromkeys(handlers, "2.0"))
-    flow = house.open(handler, circuit_breaker=breaker())
+    flow = harness.open(handler, circuit_breaker=breaker())
     assert circuits(flow) == {}
     flow.advance(31)
     for one in flow.events():
@@ -193,9 +193,9 @@ def test_another_release_is_let_run(house, listens, broken, monkeypatch, eventua
 
 
 @pytest.mark.parametrize("error", [Reject("not mine"), RetryAfter(5)])
-def test_what_says_nothing_of_the_handler_is_not_counted(house, listens, error):
+def test_what_says_nothing_of_the_handler_is_not_counted(harness, listens, error):
     """A handler that rejects, or asks for a later retry, counts as working."""
-    flow = house.open(listens(Works(error=error), name="h"), circuit_breaker=breaker())
+    flow = harness.open(listens(Works(error=error), name="h"), circuit_breaker=breaker())
     for number in range(6):
         flow.settled(flow.take(str(number), wait=0).event_id, *_left(error))
     assert circuits(flow) == {}
@@ -205,10 +205,10 @@ def _left(error):
     return (State.DEAD,) if isinstance(error, Reject) else (State.WAITING,)
 
 
-def test_a_success_in_between_begins_the_count_anew(house, listens):
+def test_a_success_in_between_begins_the_count_anew(harness, listens):
     """A success resets the count of failures."""
     works = Works(error=ValueError("sometimes"))
-    flow = house.open(listens(works, name="h"), circuit_breaker=breaker())
+    flow = harness.open(listens(works, name="h"), circuit_breaker=breaker())
     for number in range(8):
         works.error = None if number % 3 == 2 else ValueError("sometimes")
         flow.settled(flow.take(str(number), wait=0).event_id, State.DEAD if works.error else State.SUCCEEDED)
@@ -222,9 +222,9 @@ def test_a_success_in_between_begins_the_count_anew(house, listens):
         {"handlers": {"p:h": HandlerSettings(circuit_breaker_failures=0)}, "circuit_breaker": breaker()},
     ],
 )
-def test_never_opened(house, listens, given):
+def test_never_opened(harness, listens, given):
     """With 0 the circuit never opens, for all handlers or for one."""
-    flow = house.open(listens(Works(error=ValueError("always")), name="h"), **given)
+    flow = harness.open(listens(Works(error=ValueError("always")), name="h"), **given)
     for number in range(12):
         flow.settled(flow.take(str(number), wait=0).event_id, State.DEAD)
     assert circuits(flow) == {}

@@ -121,14 +121,14 @@ def test_without_cores_to_choose_from_nothing_is_moved():
     assert in_a_thread(lambda: seen_by(cpu_affinity.HandlerAffinity(), "p:h", seconds=1.0)) == (before, before)
 
 
-def test_a_served_handler_may_use_every_core(house, make_plugin, listens):
+def test_a_served_handler_may_use_every_core(harness, make_plugin, listens):
     """An app with known cores runs the first attempt of a handler on all of them."""
     found = []
     plugin = make_plugin(listens(lambda _event: found.append(os.sched_getaffinity(0))))
 
     def serve():
         had = cpu_affinity.pin()
-        app = App(house.settings(allow=("p",)), objects={"p": plugin}, cores=had)
+        app = App(harness.settings(allow=("p",)), objects={"p": plugin}, cores=had)
         app.start()
         body = {"processDefinitionKey": "leave"}
         app.intake.accept(

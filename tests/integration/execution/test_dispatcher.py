@@ -65,7 +65,7 @@ def wrapped(before=None, after=None):
 
 
 @pytest.fixture
-def run(house, listens, make_plugin):
+def run(harness, listens, make_plugin):
     """A function that runs one attempt of a function, and returns the flow, the delivery's state and the attempt."""
 
     def go(function, *, wrapper=None, **declared):
@@ -76,7 +76,7 @@ def run(house, listens, make_plugin):
         """The same for several functions, each with its own key."""
         handlers = [listens(one, name=f"h{n}", process_key=f"k{n}", **declared) for n, one in enumerate(functions)]
         plugins = {"p": make_plugin(*handlers)} | ({"w": make_plugin(run_handler=wrapper)} if wrapper else {})
-        flow = house.open(plugins=plugins)
+        flow = harness.open(plugins=plugins)
         for number in range(len(functions)):
             answer = flow.take(key=f"k{number}", callback_class=f"c{number}")
             standing = flow.only(answer.event_id)
@@ -140,7 +140,7 @@ def test_reject_is_final_at_once(run):
     assert (standing.error, attempt.traceback) == ("no such contract", "")
 
 
-def test_a_retry_goes_by_its_schedule_and_then_is_dead(house, listens, eventually):
+def test_a_retry_goes_by_its_schedule_and_then_is_dead(harness, listens, eventually):
     """`Retry()` makes eight attempts after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h and 10 h, never earlier."""
     runs = []
 
@@ -148,7 +148,7 @@ def test_a_retry_goes_by_its_schedule_and_then_is_dead(house, listens, eventuall
         runs.append(delivery.attempt)
         raise OSError(f"attempt {delivery.attempt}")
 
-    flow = house.open(listens(failing, retry=Retry()))
+    flow = harness.open(listens(failing, retry=Retry()))
     event_id = flow.take(wait=0).event_id
     for number, delay in enumerate([5, 300, 1800, 7200, 18000, 36000, 36000], start=1):
         standing = flow.settled(event_id, State.WAITING, attempt=number)
@@ -163,9 +163,9 @@ def test_a_retry_goes_by_its_schedule_and_then_is_dead(house, listens, eventuall
     assert outcomes == [OutcomeKind.FAILED] * 8
 
 
-def test_custom_delays_and_jitter(house, listens):
+def test_custom_delays_and_jitter(harness, listens):
     """A custom schedule is followed, its last delay is repeated, and jitter lengthens delays."""
-    flow = house.open(listens(fails(ValueError("x")), retry=Retry(attempts=4, delays=(2, 10), jitter=0.5)))
+    flow = harness.open(listens(fails(ValueError("x")), retry=Retry(attempts=4, delays=(2, 10), jitter=0.5)))
     flow.clock.drawn = 0.4
     event_id = flow.take(wait=0).event_id
     for number, delay in enumerate([2.4, 12, 12], start=1):
@@ -174,7 +174,7 @@ def test_custom_delays_and_jitter(house, listens):
     assert flow.settled(event_id, State.DEAD).attempt == 4
 
 
-def test_a_second_attempt_may_succeed(house, listens):
+def test_a_second_attempt_may_succeed(harness, listens):
     """A delivery succeeds when its retry does; the first attempt's error stays recorded."""
     outcomes = iter([ValueError("first"), None])
 
@@ -183,7 +183,7 @@ def test_a_second_attempt_may_succeed(house, listens):
             raise error
         return "second"
 
-    flow = house.open(listens(flaky, retry=Retry()))
+    flow = harness.open(listens(flaky, retry=Retry()))
     event_id = flow.take(wait=0).event_id
     flow.settled(event_id, State.WAITING, attempt=1)
     flow.advance(5)
@@ -193,9 +193,9 @@ def test_a_second_attempt_may_succeed(house, listens):
     assert (first.error, second.result) == ("ValueError: first", '"second"')
 
 
-def test_retry_after_permits_its_own_retry_and_counts(house, listens):
+def test_retry_after_permits_its_own_retry_and_counts(harness, listens):
     """`RetryAfter` works without `retry=`, and ends after the number of attempts of `Retry()`."""
-    flow = house.open(listens(fails(RetryAfter(90, "busy"))))
+    flow = harness.open(listens(fails(RetryAfter(90, "busy"))))
     event_id = flow.take(wait=0).event_id
     for number in range(1, 8):
         standing = flow.settled(event_id, State.WAITING, attempt=number)
@@ -204,9 +204,9 @@ def test_retry_after_permits_its_own_retry_and_counts(house, listens):
     assert flow.settled(event_id, State.DEAD).attempt == 8
 
 
-def test_retry_after_counts_towards_the_declared_attempts(house, listens):
+def test_retry_after_counts_towards_the_declared_attempts(harness, listens):
     """With `retry=` it replaces the schedule's delay, but not its number of attempts."""
-    flow = house.open(listens(fails(RetryAfter(7)), retry=Retry(attempts=2, delays=(1000,))))
+    flow = harness.open(listens(fails(RetryAfter(7)), retry=Retry(attempts=2, delays=(1000,))))
     event_id = flow.take(wait=0).event_id
     assert flow.settled(event_id, State.WAITING, attempt=1).due_at == flow.clock.now() + 7 * SECOND
     flow.advance(7)
@@ -239,7 +239,7 @@ def test_whatever_is_raised_is_that_attempts_failure(run):
         assert standing.error.startswith(line)
 
 
-def test_a_thread_is_lost_to_no_handler(house, listens):
+def test_a_thread_is_lost_to_no_handler(harness, listens):
     """After many exits of every kind, all threads of the pool still run."""
     errors = iter([SystemExit(1), Nastier(), KeyboardInterrupt(), Nasty()] * 5)
     gate = threading.Barrier(4)
@@ -247,7 +247,7 @@ def test_a_thread_is_lost_to_no_handler(house, listens):
     def failing(event):
         raise next(errors)
 
-    flow = house.open(
+    flow = harness.open(
         listens(failing),
         *(listens(lambda event: gate.wait(20) and None, name=f"h{n}", process_key=f"k{n}") for n in range(4)),
         runner={"threads": 4},
@@ -282,7 +282,7 @@ def test_an_endless_traceback_is_cut(run):
     assert 0 < len(attempt.traceback) <= MAX_TRACEBACK_CHARS + 50
 
 
-def test_a_wrapper_that_raises_first_is_named_and_the_attempt_repeated(house, make_plugin, listens):
+def test_a_wrapper_that_raises_first_is_named_and_the_attempt_repeated(harness, make_plugin, listens):
     """A failure before the function was entered is repeated, even without `retry=`."""
     broken = [True]
     runs = []
@@ -291,7 +291,7 @@ def test_a_wrapper_that_raises_first_is_named_and_the_attempt_repeated(house, ma
         if broken[0]:
             raise ConnectionError("tracing is down")
 
-    flow = house.open(
+    flow = harness.open(
         plugins={
             "p": make_plugin(listens(lambda event: runs.append(1), name="h")),
             "tracing": make_plugin(run_handler=wrapped(before)),
@@ -309,13 +309,13 @@ def test_a_wrapper_that_raises_first_is_named_and_the_attempt_repeated(house, ma
     assert runs == [1]
 
 
-def test_what_was_not_entered_is_repeated_whatever_retry_says(house, make_plugin, listens):
+def test_what_was_not_entered_is_repeated_whatever_retry_says(harness, make_plugin, listens):
     """A wrapper's failure before the function does not use up a handler's only attempt."""
 
     def before():
         raise ConnectionError("down")
 
-    flow = house.open(
+    flow = harness.open(
         plugins={
             "p": make_plugin(listens(lambda event: None, name="h", retry=Retry(attempts=1))),
             "tracing": make_plugin(run_handler=wrapped(before)),
@@ -401,7 +401,7 @@ def test_an_outcome_of_many_lines_is_one_line(run):
     assert len(standing.error) <= MAX_ERROR_CHARS + 50
 
 
-def test_what_a_handler_does_to_its_event_no_other_sees(house, listens, eventually):
+def test_what_a_handler_does_to_its_event_no_other_sees(harness, listens, eventually):
     """Each attempt has its own deep copy of the data, so no handler can change another's."""
     seen = []
 
@@ -412,7 +412,7 @@ def test_what_a_handler_does_to_its_event_no_other_sees(house, listens, eventual
         raise RetryAfter(1)
 
     handlers = [listens(spoiling, name=f"h{n}") for n in range(3)]
-    flow = house.open(*handlers)
+    flow = harness.open(*handlers)
     answer = flow.take(order={"lines": [1, 2]}, wait=0)
     eventually(
         lambda: [one.due_at for one in flow.delivery_statuses(answer.event_id)] == [flow.clock.now() + SECOND] * 3
@@ -423,7 +423,7 @@ def test_what_a_handler_does_to_its_event_no_other_sees(house, listens, eventual
     assert seen == [[1, 2]] * 6
 
 
-def test_the_mark_is_durable_before_the_function_is_entered(house, listens):
+def test_the_mark_is_durable_before_the_function_is_entered(harness, listens):
     """In the handler, another connection to the file sees this attempt as running."""
     seen = []
 
@@ -432,7 +432,7 @@ def test_the_mark_is_durable_before_the_function_is_entered(house, listens):
             (delivery, flow.sql("SELECT id, state, attempt FROM deliveries"), flow.sql("SELECT * FROM attempts"))
         )
 
-    flow = house.open(listens(looking))
+    flow = harness.open(listens(looking))
     answer = flow.take()
     ((delivery, rows, attempts),) = seen
     assert rows == [(delivery.id, "running", 1)]
@@ -440,7 +440,7 @@ def test_the_mark_is_durable_before_the_function_is_entered(house, listens):
     assert (delivery.attempt, delivery.handler, delivery.event_id) == (1, "p:looking", answer.event_id)
 
 
-def test_a_delivery_has_one_id_over_all_attempts(house, listens):
+def test_a_delivery_has_one_id_over_all_attempts(harness, listens):
     """The idempotency key that a handler uses is the same for each attempt."""
     seen = []
 
@@ -448,7 +448,7 @@ def test_a_delivery_has_one_id_over_all_attempts(house, listens):
         seen.append((delivery.id, delivery.attempt))
         raise ValueError("x")
 
-    flow = house.open(listens(failing, retry=Retry(attempts=2)))
+    flow = harness.open(listens(failing, retry=Retry(attempts=2)))
     event_id = flow.take(wait=0).event_id
     flow.settled(event_id, State.WAITING, attempt=1)
     flow.advance(5)
@@ -456,7 +456,7 @@ def test_a_delivery_has_one_id_over_all_attempts(house, listens):
     assert seen == [(standing.delivery_id, 1), (standing.delivery_id, 2)]
 
 
-def test_an_outcome_is_recorded_although_the_database_was_down(house, listens, monkeypatch):
+def test_an_outcome_is_recorded_although_the_database_was_down(harness, listens, monkeypatch):
     """If the database cannot be written at a handler's end, the outcome is recorded as soon as possible."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     entered, leave = threading.Event(), threading.Event()
@@ -468,7 +468,7 @@ def test_an_outcome_is_recorded_although_the_database_was_down(house, listens, m
         leave.wait(20)
         return "done"
 
-    flow = house.open(listens(slow))
+    flow = harness.open(listens(slow))
     event_id = flow.take(wait=0).event_id
     assert entered.wait(20)
     with flow.locked(timeout=0.3):
@@ -482,11 +482,11 @@ def test_an_outcome_is_recorded_although_the_database_was_down(house, listens, m
     assert flow.take("i3").status == "done"
 
 
-def test_nothing_is_run_that_could_not_be_marked(house, listens, monkeypatch, eventually):
+def test_nothing_is_run_that_could_not_be_marked(harness, listens, monkeypatch, eventually):
     """While the database cannot be written no function is entered; afterwards it runs once by itself."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     runs = []
-    flow = house.open(listens(lambda event: runs.append(1)), start=False)
+    flow = harness.open(listens(lambda event: runs.append(1)), start=False)
     event_id = flow.take(wait=0).event_id
     with flow.locked(timeout=0.2):
         flow.app.start()
@@ -508,7 +508,7 @@ def test_nothing_is_run_that_could_not_be_marked(house, listens, monkeypatch, ev
     ],
     ids=["did", "did not", "cannot tell", "nonsense", "one"],
 )
-def test_a_probe_is_asked_what_became_of_a_lost_attempt(house, listens, verdict, state, eventually):
+def test_a_probe_is_asked_what_became_of_a_lost_attempt(harness, listens, verdict, state, eventually):
     """True settles the delivery, False runs it again, and any other answer leaves it *unknown* until the next probe."""
     asked, runs = [], []
 
@@ -517,8 +517,8 @@ def test_a_probe_is_asked_what_became_of_a_lost_attempt(house, listens, verdict,
         return verdict
 
     listener = listens(lambda event: runs.append(1), name="h", probe=probe)
-    event_id = lost(house, listener)
-    flow = house.open(listener)
+    event_id = lost(harness, listener)
+    flow = harness.open(listener)
     eventually(lambda: asked)
     standing = flow.settled(event_id, state)
     assert runs == [1] * (verdict is False)
@@ -526,8 +526,8 @@ def test_a_probe_is_asked_what_became_of_a_lost_attempt(house, listens, verdict,
     if verdict is True:
         assert standing.comment == "its probe says that its work was done"
     if state is State.UNKNOWN:
-        due = eventually(lambda: (one := flow.only(event_id)).due_at != house.clock.now() and one.due_at)
-        assert due == house.clock.now() + 60 * SECOND
+        due = eventually(lambda: (one := flow.only(event_id)).due_at != harness.clock.now() and one.due_at)
+        assert due == harness.clock.now() + 60 * SECOND
         flow.advance(59)
         assert flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 9) == []
         flow.advance(1)
@@ -535,7 +535,7 @@ def test_a_probe_is_asked_what_became_of_a_lost_attempt(house, listens, verdict,
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), SystemExit(1), Nastier()], ids=["error", "exit", "nasty"])
-def test_a_probe_that_raises_cannot_tell(house, listens, error, eventually, logged):
+def test_a_probe_that_raises_cannot_tell(harness, listens, error, eventually, logged):
     """A failing probe is logged, leaves the delivery *unknown*, and is repeated later."""
     asked = []
 
@@ -544,20 +544,20 @@ def test_a_probe_that_raises_cannot_tell(house, listens, error, eventually, logg
         raise error
 
     listener = listens(lambda event: None, name="h", probe=probe)
-    event_id = lost(house, listener)
-    flow = house.open(listener)
+    event_id = lost(harness, listener)
+    flow = harness.open(listener)
     eventually(lambda: [entry["handler"] for entry in logged if entry["event"] == "probe_failed"] == ["p:h"])
     standing = flow.only(event_id)
-    assert (standing.state, standing.due_at) == (State.UNKNOWN, house.clock.now() + 60 * SECOND)
+    assert (standing.state, standing.due_at) == (State.UNKNOWN, harness.clock.now() + 60 * SECOND)
     assert asked == [1]
 
 
-def test_of_several_who_would_ask_a_probe_one_does(house, listens, together):
+def test_of_several_who_would_ask_a_probe_one_does(harness, listens, together):
     """A probe runs once a minute, for any number of offers, threads or processes."""
     asked = []
     listener = listens(lambda event: None, name="h", probe=lambda event, delivery: asked.append(1))
-    event_id = lost(house, listener)
-    flow = house.open(listener, start=False)
+    event_id = lost(harness, listener)
+    flow = harness.open(listener, start=False)
     (queued,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 9)
     assert queued.probe
     for times in (1, 2):
@@ -567,7 +567,7 @@ def test_of_several_who_would_ask_a_probe_one_does(house, listens, together):
         flow.clock.advance(60)
 
 
-def test_a_probe_is_not_asked_for_what_was_read_before_its_last_answer(house, listens, eventually):
+def test_a_probe_is_not_asked_for_what_was_read_before_its_last_answer(harness, listens, eventually):
     """A delivery that a runner read before the probe's last answer does not run the probe again."""
     asked = []
 
@@ -575,16 +575,16 @@ def test_a_probe_is_not_asked_for_what_was_read_before_its_last_answer(house, li
         asked.append(1)
 
     listener = listens(lambda event: None, name="h", probe=probe)
-    event_id = lost(house, listener)
-    flow = house.open(listener)
+    event_id = lost(harness, listener)
+    flow = harness.open(listener)
     eventually(lambda: asked and flow.app.runner.running == 0)
     standing = flow.only(event_id)
-    assert (standing.due_at or 0) > house.clock.now()
+    assert (standing.due_at or 0) > harness.clock.now()
     flow.app.dispatcher.execute(ReadyDelivery(standing.delivery_id, standing.handler, standing.attempt, probe=True))
     assert asked == [1]
 
 
-def test_a_probe_of_what_an_operator_resolved_meanwhile_changes_nothing(house, listens, eventually):
+def test_a_probe_of_what_an_operator_resolved_meanwhile_changes_nothing(harness, listens, eventually):
     """If an operator resolves the delivery while the probe runs, the operator's outcome stays."""
     thinking, told = threading.Event(), threading.Event()
 
@@ -594,8 +594,8 @@ def test_a_probe_of_what_an_operator_resolved_meanwhile_changes_nothing(house, l
         return True
 
     listener = listens(lambda event: None, name="h", probe=probe)
-    event_id = lost(house, listener)
-    flow = house.open(listener)
+    event_id = lost(harness, listener)
+    flow = harness.open(listener)
     assert thinking.wait(20)
     resolve(flow.app.operation_context, flow.only(event_id).delivery_id, Resolution.CLOSE, note="by hand")
     told.set()
@@ -604,13 +604,13 @@ def test_a_probe_of_what_an_operator_resolved_meanwhile_changes_nothing(house, l
     assert (standing.state, standing.comment) == (State.CLOSED, "by hand")
 
 
-def lost(house, listener):
+def lost(harness, listener):
     """The event of a delivery whose process was killed while it ran."""
-    flow = house.open(listener, start=False)
+    flow = harness.open(listener, start=False)
     answer = flow.take(wait=0)
     (queued,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 10)
     assert flow.app.ledger.claim(queued)
-    house.crash(flow)
+    harness.crash(flow)
     return answer.event_id
 
 

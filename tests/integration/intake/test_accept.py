@@ -88,9 +88,9 @@ def failing(*errors):
     return function
 
 
-def test_success(house, listens):
+def test_success(harness, listens):
     """When every handler has succeeded within the wait, the answer is *done* and names the event."""
-    flow = house.open(listens(lambda event: 1, name="a"), listens(lambda event: 2, name="b"))
+    flow = harness.open(listens(lambda event: 1, name="a"), listens(lambda event: 2, name="b"))
     answer = flow.take()
     assert answer.status == "done"
     assert [(one.handler, one.state) for one in answer.delivery_statuses] == [
@@ -112,29 +112,29 @@ def test_success(house, listens):
     ],
     ids=["done", "pending", "dead before pending", "dead before parked", "parked before pending", "parked before done"],
 )
-def test_the_gravest_decides(house, listens, errors, key, status):
+def test_the_gravest_decides(harness, listens, errors, key, status):
     """The answer is *dead* if any delivery is dead; otherwise parked, unfinished or done, in this order."""
     handlers = [
         listens(failing(*[error] * bool(error)), name=f"h{place}", every=key == "nobody")
         for place, error in enumerate(errors)
     ]
-    flow = house.open(*handlers)
+    flow = harness.open(*handlers)
     assert flow.take(key=key).status == status
     assert flow.take(key=key, wait=0).status == status
 
 
-def test_an_event_whose_key_needs_no_handler_is_done(house):
+def test_an_event_whose_key_needs_no_handler_is_done(harness):
     """An event of an ignored process key is stored, dismissed and *done* without a wait."""
-    flow = house.open(routing={"ignore_process_keys": ("leave",)})
+    flow = harness.open(routing={"ignore_process_keys": ("leave",)})
     answer = flow.take()
     assert (answer.status, answer.delivery_statuses) == ("done", ())
     assert flow.app.ledger.event(answer.event_id).state == "dismissed"
     assert flow.take().status == "done"
 
 
-def test_no_wait_answers_as_soon_as_it_is_stored(house, listens, gate):
+def test_no_wait_answers_as_soon_as_it_is_stored(harness, listens, gate):
     """Without a wait the answer is *pending*, and the event is stored and run."""
-    flow = house.open(listens(gate, name="gate"))
+    flow = harness.open(listens(gate, name="gate"))
     answer = flow.take(wait=0)
     assert answer.status == "pending"
     assert gate.entered.acquire(timeout=WAIT_TIMEOUT)
@@ -142,9 +142,9 @@ def test_no_wait_answers_as_soon_as_it_is_stored(house, listens, gate):
     flow.settled(answer.event_id, State.SUCCEEDED)
 
 
-def test_the_answer_says_what_still_runs(house, listens, gate):
+def test_the_answer_says_what_still_runs(harness, listens, gate):
     """When the wait is over, an answer distinguishes running deliveries from waiting ones."""
-    flow = house.open(listens(gate, name="gate"), listens(failing(RetryAfter(999)), name="later"))
+    flow = harness.open(listens(gate, name="gate"), listens(failing(RetryAfter(999)), name="later"))
     answer = flow.take(wait=1)
     assert answer.status == "pending"
     assert {one.handler: one.state for one in answer.delivery_statuses} == {
@@ -153,17 +153,17 @@ def test_the_answer_says_what_still_runs(house, listens, gate):
     }
 
 
-def test_nobody_waits_for_what_cannot_settle_in_time(house, listens):
+def test_nobody_waits_for_what_cannot_settle_in_time(harness, listens):
     """The answer does not wait for a retry that is due after the wait."""
-    flow = house.open(listens(failing(ValueError("x")), retry=Retry(delays=(2 * LONG,)), name="h"))
+    flow = harness.open(listens(failing(ValueError("x")), retry=Retry(delays=(2 * LONG,)), name="h"))
     answer = flow.take(wait=LONG)
     assert (answer.status, answer.delivery_statuses[0].state) == ("pending", State.WAITING)
     assert answer.delivery_statuses[0].due_at == flow.clock.now() + 2 * LONG * SECOND
 
 
-def test_a_retry_within_the_wait_is_waited_for(house, listens):
+def test_a_retry_within_the_wait_is_waited_for(harness, listens):
     """A retry that is due within the wait decides the answer."""
-    flow = house.open(listens(failing(ValueError("x")), retry=Retry(), name="h"))
+    flow = harness.open(listens(failing(ValueError("x")), retry=Retry(), name="h"))
     later = Later(lambda: flow.take(wait=20))
     event_id = first_event(flow)
     flow.settled(event_id, State.WAITING, attempt=1)
@@ -185,10 +185,10 @@ def first_event(flow):
         pytest.param(3, marks=pytest.mark.postgresql, id="shared"),
     ],
 )
-def test_a_missing_handler_is_not_waited_for(house, listens, gate, wait):
+def test_a_missing_handler_is_not_waited_for(harness, listens, gate, wait):
     """A delivery whose handler no process has loaded cannot settle, so the answer does not wait."""
-    house.open(listens(gate, name="away"), start=False).close()
-    flow = house.open(listens(lambda event: 1, name="here"))
+    harness.open(listens(gate, name="away"), start=False).close()
+    flow = harness.open(listens(lambda event: 1, name="here"))
     answer = flow.take(wait=wait)
     assert answer.status == "pending"
     assert {one.handler: one.state for one in answer.delivery_statuses} == {
@@ -197,9 +197,9 @@ def test_a_missing_handler_is_not_waited_for(house, listens, gate, wait):
     }
 
 
-def test_half_of_the_threads_may_wait(house, listens, gate, eventually):
+def test_half_of_the_threads_may_wait(harness, listens, gate, eventually):
     """At most half of the HTTP threads wait; the next callback is stored and answered at once."""
-    flow = house.open(listens(gate, name="gate"), http={"threads": 4}, runner={"threads": 16})
+    flow = harness.open(listens(gate, name="gate"), http={"threads": 4}, runner={"threads": 16})
     waiting = [Later(lambda n=n: flow.take(f"i{n}", wait=30)) for n in range(2)]
     for _ in waiting:
         assert gate.entered.acquire(timeout=WAIT_TIMEOUT)
@@ -212,9 +212,9 @@ def test_half_of_the_threads_may_wait(house, listens, gate, eventually):
     assert flow.take("again", wait=30).status == "done"
 
 
-def test_places_to_wait_are_given_back_whatever_happens(house, listens):
+def test_places_to_wait_are_given_back_whatever_happens(harness, listens):
     """Conflicts, refusals, repeats and timely answers free their place, so the last callback can wait."""
-    flow = house.open(listens(lambda event: 1, name="h"), http={"threads": 2})
+    flow = harness.open(listens(lambda event: 1, name="h"), http={"threads": 2})
     for number in range(5):
         flow.take(f"i{number}")
         flow.take(f"i{number}")
@@ -224,9 +224,9 @@ def test_places_to_wait_are_given_back_whatever_happens(house, listens):
     assert flow.take("last").status == "done"
 
 
-def test_a_repeat_needs_no_second_place(house, listens, gate, eventually):
+def test_a_repeat_needs_no_second_place(harness, listens, gate, eventually):
     """If only one callback may wait, a repeated callback can be that one."""
-    flow = house.open(listens(gate, name="gate"), http={"threads": 2})
+    flow = harness.open(listens(gate, name="gate"), http={"threads": 2})
     flow.take(wait=0)
     assert gate.entered.acquire(timeout=WAIT_TIMEOUT)
     again = Later(lambda: flow.take(wait=30))
@@ -236,7 +236,7 @@ def test_a_repeat_needs_no_second_place(house, listens, gate, eventually):
     assert gate.runs == ["i1"]
 
 
-def test_identical_call_backs_at_once_are_one_run(house, listens, together):
+def test_identical_call_backs_at_once_are_one_run(harness, listens, together):
     """Sixteen identical callbacks at the same moment are one event and one run, and all get its outcome."""
     runs = []
 
@@ -244,7 +244,7 @@ def test_identical_call_backs_at_once_are_one_run(house, listens, together):
         runs.append(event.id)
         time.sleep(0.05)
 
-    flow = house.open(listens(slow), http={"threads": 64})
+    flow = harness.open(listens(slow), http={"threads": 64})
     answers = together(*[lambda: flow.take(x=1)] * 16)
     assert {answer.status for answer in answers} == {"done"}
     assert {answer.event_id for answer in answers} == set(runs) == set(flow.events())
@@ -252,10 +252,10 @@ def test_identical_call_backs_at_once_are_one_run(house, listens, together):
     assert flow.app.ledger.event(runs[0]).repeats == 15
 
 
-def test_different_data_at_once_is_one_event_and_conflicts(house, listens, together):
+def test_different_data_at_once_is_one_event_and_conflicts(harness, listens, together):
     """Of different callbacks with one identity at the same moment, one is accepted and the others conflict."""
     runs = []
-    flow = house.open(listens(lambda event: runs.append(event.id), name="h"))
+    flow = harness.open(listens(lambda event: runs.append(event.id), name="h"))
     answers = together(*[lambda n=n: flow.take(x=n) for n in range(8)])
     conflicts = [one for one in answers if isinstance(one, IdentityConflict)]
     (answer,) = [one for one in answers if not isinstance(one, IdentityConflict)]
@@ -265,21 +265,21 @@ def test_different_data_at_once_is_one_event_and_conflicts(house, listens, toget
     assert len(flow.app.ledger.conflicts(answer.event_id)) == 7
 
 
-def test_what_succeeded_is_not_run_again(house, listens):
+def test_what_succeeded_is_not_run_again(harness, listens):
     """The same callback, even after a restart, gets the stored success."""
     runs = []
     listener = listens(lambda event: runs.append(1), name="h")
-    flow = house.open(listener)
+    flow = harness.open(listener)
     first = flow.take()
     assert flow.take() == first
     flow.close()
-    assert house.open(listener).take().event_id == first.event_id
+    assert harness.open(listener).take().event_id == first.event_id
     assert runs == [1]
 
 
-def test_a_repeat_joins_what_runs(house, listens, gate):
+def test_a_repeat_joins_what_runs(harness, listens, gate):
     """A callback repeated while its handler runs waits for that run and starts no other."""
-    flow = house.open(listens(gate, name="gate"))
+    flow = harness.open(listens(gate, name="gate"))
     first = Later(lambda: flow.take(wait=30))
     assert gate.entered.acquire(timeout=WAIT_TIMEOUT)
     second = Later(lambda: flow.take(wait=30))
@@ -289,7 +289,7 @@ def test_a_repeat_joins_what_runs(house, listens, gate):
     assert gate.runs == ["i1"]
 
 
-def test_a_repeat_does_not_hurry_a_retry(house, listens):
+def test_a_repeat_does_not_hurry_a_retry(harness, listens):
     """A repeated callback does not start a waiting retry earlier."""
     runs = []
 
@@ -297,7 +297,7 @@ def test_a_repeat_does_not_hurry_a_retry(house, listens):
         runs.append(1)
         raise ValueError("x")
 
-    flow = house.open(listens(function, retry=Retry(delays=(60,))))
+    flow = harness.open(listens(function, retry=Retry(delays=(60,))))
     event_id = flow.take().event_id
     due = flow.settled(event_id, State.WAITING, attempt=1).due_at
     assert flow.take(wait=30).status == "pending"
@@ -305,7 +305,7 @@ def test_a_repeat_does_not_hurry_a_retry(house, listens):
     assert runs == [1]
 
 
-def test_what_is_dead_gets_one_more_attempt_once_a_minute(house, listens):
+def test_what_is_dead_gets_one_more_attempt_once_a_minute(harness, listens):
     """With `retry=`, a repeated callback retries a dead delivery, at most once a minute."""
     runs = []
 
@@ -314,7 +314,7 @@ def test_what_is_dead_gets_one_more_attempt_once_a_minute(house, listens):
         if delivery.attempt < 4:
             raise ValueError(f"attempt {delivery.attempt}")
 
-    flow = house.open(listens(function, retry=Retry(attempts=1)))
+    flow = harness.open(listens(function, retry=Retry(attempts=1)))
     assert flow.take().status == "dead"
     flow.clock.advance(59.9)
     assert flow.take().status == "dead"
@@ -331,7 +331,7 @@ def test_what_is_dead_gets_one_more_attempt_once_a_minute(house, listens):
     assert runs == [1, 2, 3, 4]
 
 
-def test_many_at_once_give_one_more_attempt(house, listens, together):
+def test_many_at_once_give_one_more_attempt(harness, listens, together):
     """Sixteen repeats at the same moment retry a dead delivery once."""
     runs = []
 
@@ -339,7 +339,7 @@ def test_many_at_once_give_one_more_attempt(house, listens, together):
         runs.append(1)
         raise ValueError("x")
 
-    flow = house.open(listens(function, retry=Retry(attempts=1)), http={"threads": 64})
+    flow = harness.open(listens(function, retry=Retry(attempts=1)), http={"threads": 64})
     flow.take()
     flow.clock.advance(60)
     answers = together(*[flow.take] * 16)
@@ -352,7 +352,7 @@ def test_many_at_once_give_one_more_attempt(house, listens, together):
     [(ValueError("x"), {}), (Reject("never"), {"retry": Retry()}), (Reject("never"), {})],
     ids=["no retry", "reject", "both"],
 )
-def test_what_may_not_run_again_is_answered_with_its_stored_failure(house, listens, error, declared):
+def test_what_may_not_run_again_is_answered_with_its_stored_failure(harness, listens, error, declared):
     """Without `retry=`, or after `Reject`, every repeated callback gets the stored failure."""
     runs = []
 
@@ -360,7 +360,7 @@ def test_what_may_not_run_again_is_answered_with_its_stored_failure(house, liste
         runs.append(1)
         raise error
 
-    flow = house.open(listens(function, **declared))
+    flow = harness.open(listens(function, **declared))
     first = flow.take()
     flow.clock.advance(86400)
     again = flow.take()
@@ -369,10 +369,10 @@ def test_what_may_not_run_again_is_answered_with_its_stored_failure(house, liste
     assert runs == [1]
 
 
-def test_only_what_is_dead_runs_again(house, listens):
+def test_only_what_is_dead_runs_again(harness, listens):
     """Of an event's two deliveries, the repeat retries the dead one and not the succeeded one."""
     runs = []
-    flow = house.open(
+    flow = harness.open(
         listens(lambda event: runs.append("good"), name="good"),
         listens(failing(ValueError("x")), name="bad", retry=Retry(attempts=1)),
     )
@@ -382,29 +382,29 @@ def test_only_what_is_dead_runs_again(house, listens):
     assert runs == ["good"]
 
 
-def test_a_dead_delivery_of_a_missing_handler_stays_dead(house, listens):
+def test_a_dead_delivery_of_a_missing_handler_stays_dead(harness, listens):
     """A delivery that cannot run at present is not retried; the stored failure is the answer."""
-    house.open(listens(failing(ValueError("x")), name="h", retry=Retry(attempts=1))).take()
-    flow = reopened(house)
+    harness.open(listens(failing(ValueError("x")), name="h", retry=Retry(attempts=1))).take()
+    flow = reopened(harness)
     flow.clock.advance(61)
     assert flow.take().status == "dead"
 
 
-def reopened(house):
+def reopened(harness):
     """The fixture's database, reopened without handlers."""
-    house._flows[-1].close()
-    return house.open()
+    harness._flows[-1].close()
+    return harness.open()
 
 
-def test_what_is_unknown_waits_for_its_operator(house, listens):
+def test_what_is_unknown_waits_for_its_operator(harness, listens):
     """A repeated callback does not run an *unknown* delivery again and does not wait for it."""
     runs = []
     listener = listens(lambda event: runs.append(1), name="h")
-    first = house.open(listener, start=False)
+    first = harness.open(listener, start=False)
     first.take(wait=0)
     first.app.ledger.claim(first.app.ledger.due_deliveries(first.clock.now(), lambda _handler: 1)[0])
-    house.crash(first)
-    flow = house.open(listener)
+    harness.crash(first)
+    flow = harness.open(listener)
     answer = flow.take(wait=30)
     assert (answer.status, answer.delivery_statuses[0].state) == ("pending", State.UNKNOWN)
     resolve(flow.app.operation_context, answer.delivery_statuses[0].delivery_id, Resolution.DID)
@@ -412,18 +412,18 @@ def test_what_is_unknown_waits_for_its_operator(house, listens):
     assert runs == []
 
 
-def test_closed_is_done(house, listens):
+def test_closed_is_done(harness, listens):
     """A delivery that an operator closed needs no more work, so a repeat is answered *done*."""
-    flow = house.open(listens(failing(ValueError("x")), name="h"))
+    flow = harness.open(listens(failing(ValueError("x")), name="h"))
     answer = flow.take()
     resolve(flow.app.operation_context, answer.delivery_statuses[0].delivery_id, Resolution.CLOSE)
     assert flow.take().status == "done"
 
 
-def test_other_data_is_a_conflict(house, listens):
+def test_other_data_is_a_conflict(harness, listens):
     """Other data with the same identity is refused with the id of the first event, which does not change."""
     runs = []
-    flow = house.open(listens(lambda event: runs.append(event.data["x"]), name="h"))
+    flow = harness.open(listens(lambda event: runs.append(event.data["x"]), name="h"))
     first = flow.take(x=1)
     with pytest.raises(IdentityConflict) as refusal:
         flow.take(x=2)
@@ -432,18 +432,18 @@ def test_other_data_is_a_conflict(house, listens):
     assert runs == [1]
 
 
-def test_data_that_the_settings_leave_out_makes_no_conflict(house, listens):
+def test_data_that_the_settings_leave_out_makes_no_conflict(harness, listens):
     """With `identity.ignore_pointers`, a callback with another time stamp is a repeat."""
-    flow = house.open(listens(lambda event: 1, name="h"), identity={"ignore_pointers": ("/meta/sentAt",)})
+    flow = harness.open(listens(lambda event: 1, name="h"), identity={"ignore_pointers": ("/meta/sentAt",)})
     first = flow.take(meta={"sentAt": "09:00", "by": "x"})
     assert flow.take(meta={"sentAt": "09:05", "by": "x"}).event_id == first.event_id
     with pytest.raises(IdentityConflict):
         flow.take(meta={"sentAt": "09:00", "by": "y"})
 
 
-def test_those_who_wait_are_answered_when_the_server_stops(house, listens, gate):
+def test_those_who_wait_are_answered_when_the_server_stops(harness, listens, gate):
     """Draining answers waiters *pending* at once and accepts nothing more; running attempts are recorded."""
-    flow = house.open(listens(gate, name="gate"))
+    flow = harness.open(listens(gate, name="gate"))
     waiting = Later(lambda: flow.take(wait=30))
     assert gate.entered.acquire(timeout=WAIT_TIMEOUT)
     again = Later(lambda: flow.take(wait=30))
@@ -459,18 +459,18 @@ def test_those_who_wait_are_answered_when_the_server_stops(house, listens, gate)
     flow.settled(event_id, State.SUCCEEDED)
 
 
-def test_what_nobody_wants_is_parked(house, listens):
+def test_what_nobody_wants_is_parked(harness, listens):
     """By default an event that matches no handler is stored and answered *parked*, also when repeated."""
-    flow = house.open(listens(lambda event: 1, name="h"))
+    flow = harness.open(listens(lambda event: 1, name="h"))
     answer = flow.take(key="nobody")
     assert (answer.status, answer.delivery_statuses) == ("parked", ())
     assert flow.take(key="nobody") == answer
     assert flow.app.ledger.event(answer.event_id).state == "parked"
 
 
-def test_what_nobody_wants_is_refused_where_the_settings_say_so(house, listens):
+def test_what_nobody_wants_is_refused_where_the_settings_say_so(harness, listens):
     """With `routing.no_handler = "reject"` an event that matches no handler is not stored; other events are."""
-    flow = house.open(listens(lambda event: 1, name="h"), routing={"no_handler": "reject"})
+    flow = harness.open(listens(lambda event: 1, name="h"), routing={"no_handler": "reject"})
     with pytest.raises(InvalidCallback) as refusal:
         flow.take(key="nobody")
     assert refusal.value.key == "no_handler"
@@ -478,14 +478,14 @@ def test_what_nobody_wants_is_refused_where_the_settings_say_so(house, listens):
     assert flow.take().status == "done"
 
 
-def test_what_is_stored_is_never_refused_as_unrouted(house, listens):
+def test_what_is_stored_is_never_refused_as_unrouted(harness, listens):
     """Also with `routing.no_handler = "reject"`, a repeated callback is answered as before."""
-    done = house.open(listens(lambda event: 1, name="h"))
+    done = harness.open(listens(lambda event: 1, name="h"))
     answer, parked = done.take(), done.take("i2", key="nobody")
     done.close()
     # As after an uninstall: the ledger no longer has the handler, and no handler matches its events.
     done.sql("DELETE FROM handlers")
-    flow = house.open(listens(lambda event: 1, name="other", process_key="other"), routing={"no_handler": "reject"})
+    flow = harness.open(listens(lambda event: 1, name="other", process_key="other"), routing={"no_handler": "reject"})
     assert flow.take() == answer
     assert flow.take("i2", key="nobody") == parked
     with pytest.raises(IdentityConflict) as conflict:
@@ -497,22 +497,22 @@ def test_what_is_stored_is_never_refused_as_unrouted(house, listens):
     assert flow.app.ledger.conflicts(answer.event_id) != []
 
 
-def test_calling_an_unrouted_event_again_counts_as_a_repeat_once(house, listens, together):
+def test_calling_an_unrouted_event_again_counts_as_a_repeat_once(harness, listens, together):
     """With `routing.no_handler = "reject"`, many repeats at one moment change only the count of repeats."""
-    before = house.open(listens(lambda event: 1, name="h"))
+    before = harness.open(listens(lambda event: 1, name="h"))
     answer = before.take()
     before.close()
     before.sql("DELETE FROM handlers")
-    flow = house.open(routing={"no_handler": "reject"})
+    flow = harness.open(routing={"no_handler": "reject"})
     assert together(*[flow.take] * 4) == [answer] * 4
     assert flow.sql("SELECT repeats FROM events") == [(4,)]
 
 
-def test_what_cannot_be_stored_is_never_acknowledged(house, listens, monkeypatch):
+def test_what_cannot_be_stored_is_never_acknowledged(harness, listens, monkeypatch):
     """While the database is locked the answer is Unavailable and no handler runs; afterwards work continues."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     runs = []
-    flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"))
+    flow = harness.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"))
     flow.take("before")
     with flow.locked():
         for wait in (0, 5):
@@ -524,10 +524,10 @@ def test_what_cannot_be_stored_is_never_acknowledged(house, listens, monkeypatch
     assert sorted(runs) == ["after", "before", "during-0"]
 
 
-def test_storing_that_takes_too_long_is_not_acknowledged(house, listens, eventually):
+def test_storing_that_takes_too_long_is_not_acknowledged(harness, listens, eventually):
     """A callback that is not stored in time is not acknowledged; its caller can repeat it safely."""
     runs = []
-    flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"))
+    flow = harness.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"))
     with flow.locked(timeout=0.2):
         for wait in (0, LONG):
             with pytest.raises(Unavailable):
@@ -545,9 +545,9 @@ def test_storing_that_takes_too_long_is_not_acknowledged(house, listens, eventua
 
 
 @pytest.mark.embedded  # the other runner writes by itself, and would fill this short queue
-def test_a_full_queue_is_refused_at_once(house, listens, eventually):
+def test_a_full_queue_is_refused_at_once(harness, listens, eventually):
     """Above the limit of callbacks that wait to be stored, further ones are refused at once."""
-    flow = house.open(listens(lambda event: 1, name="h"), ledger={"max_queued_writes": 2})
+    flow = harness.open(listens(lambda event: 1, name="h"), ledger={"max_queued_writes": 2})
     begun, free = threading.Event(), threading.Event()
     busy = Later(lambda: flow.app.ledger.write(lambda _transaction: begun.set() or free.wait(WAIT_TIMEOUT)))
     assert begun.wait(WAIT_TIMEOUT)
@@ -571,10 +571,10 @@ def test_a_full_queue_is_refused_at_once(house, listens, eventually):
     assert flow.take("one more").status == "done"
 
 
-def test_a_repeat_that_cannot_be_looked_at_is_stored_all_the_same(house, listens, monkeypatch):
+def test_a_repeat_that_cannot_be_looked_at_is_stored_all_the_same(harness, listens, monkeypatch):
     """If all read connections are in use, a repeat is answered from the known data."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
-    flow = house.open(listens(failing(ValueError("x")), name="h", retry=Retry(delays=(60,))), start=False)
+    flow = harness.open(listens(failing(ValueError("x")), name="h", retry=Retry(delays=(60,))), start=False)
     flow.take(wait=0)
     with ExitStack() as stack:
         for _ in range(8):

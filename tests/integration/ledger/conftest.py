@@ -142,9 +142,9 @@ class Hands:
 
 
 @pytest.fixture
-def hands(house, eventually):
+def hands(harness, eventually):
     """A ledger without a runner."""
-    hands = Hands(house.open(start=False))
+    hands = Hands(harness.open(start=False))
     hands.flow_until = eventually
     return hands
 

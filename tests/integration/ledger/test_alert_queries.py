@@ -63,9 +63,9 @@ def test_nothing_is_found_where_nothing_is(hands):
         put(hands, f"fine{number}", State.SUCCEEDED)
 
 
-def test_what_could_have_begun_is_late_from_its_time_on(hands, house):
+def test_what_could_have_begun_is_late_from_its_time_on(hands, harness):
     """A delivery is late from its due time, not from the time it was stored."""
-    house.check_books = False
+    harness.check_books = False
     retried = put(hands, "retried", State.WAITING, "p:a")
     hands.sql("UPDATE deliveries SET due_at = due_at + ?", 10 * HOUR)
     put(hands, "asked", State.UNKNOWN, "p:b")
@@ -92,12 +92,12 @@ def test_the_longest_late_of_each_handler(hands):
 
 
 @pytest.mark.sqlite
-def test_what_is_shelved_counts_from_when_its_handler_was_missed(hands, house, listens):
+def test_what_is_shelved_counts_from_when_its_handler_was_missed(hands, harness, listens):
     """A delivery waits since the first start without its plugin, or since it was stored later."""
 
     def start(*handlers):
         hands.flow.close()
-        hands.flow = house.open(*handlers, start=False)
+        hands.flow = harness.open(*handlers, start=False)
         hands.ledger, hands.sql = hands.flow.app.ledger, hands.flow.sql
         hands.clock.advance(100)
         return hands.clock.now() - 100 * SECOND
@@ -364,9 +364,9 @@ def test_counting_reads_nothing_but_an_index(hands, asked, place):
 
 
 @pytest.mark.sqlite
-def test_finding_costs_the_same_with_many_as_with_few(hands, asked, house):
+def test_finding_costs_the_same_with_many_as_with_few(hands, asked, harness):
     """A repeated check takes as many database steps with 20,000 shared deliveries as with one."""
-    house.check_books = False
+    harness.check_books = False
 
     def steps():
         counted = 0

@@ -56,9 +56,9 @@ def test_each_claim_has_an_event_of_its_own(hands):
     assert second.event.data == {"nested": {"x": [1]}}
 
 
-def test_nothing_due_is_claimed_when_it_does_not_wait(hands, house):
+def test_nothing_due_is_claimed_when_it_does_not_wait(hands, harness):
     """A delivery that is succeeded, dead, unknown, closed or already running cannot be claimed."""
-    house.check_books = False
+    harness.check_books = False
     for number, state in enumerate(state for state in State if state is not State.WAITING):
         _, (queued,) = hands.accept(f"i{number}", "p:a")
         hands.bring(queued, state)
@@ -145,59 +145,59 @@ def test_a_settlement_that_is_cut_off_leaves_the_attempt_running(hands):
     ],
     ids=["no retry", "probe", "retry", "second retry", "none left", "one attempt", "probe but retry"],
 )
-def test_what_a_killed_process_left_running(house, listens, declared, attempts, ends):
+def test_what_a_killed_process_left_running(harness, listens, declared, attempts, ends):
     """A lost attempt leaves *waiting* or, with no attempt left, *dead*; *unknown* without `retry=`."""
     state, after = ends
     listener = listens(nothing, **declared)
-    event_id = begun(first := house.open(listener, start=False), attempts=attempts)
-    house.crash(first)
-    house.clock.advance(10)
-    second = house.open(listener, start=False)
+    event_id = begun(first := harness.open(listener, start=False), attempts=attempts)
+    harness.crash(first)
+    harness.clock.advance(10)
+    second = harness.open(listener, start=False)
     standing = second.only(event_id)
     assert (standing.state, standing.attempt, standing.outcome) == (state, attempts, OutcomeKind.LOST)
-    assert standing.due_at == (None if after is None else house.clock.now() + after * SECOND)
+    assert standing.due_at == (None if after is None else harness.clock.now() + after * SECOND)
     last = second.app.ledger.attempts(standing.delivery_id)[-1]
-    assert last.finished_at == house.clock.now()
+    assert last.finished_at == harness.clock.now()
     assert "killed" in last.error
 
 
-def test_recovery_touches_only_what_ran(house, listens):
+def test_recovery_touches_only_what_ran(harness, listens):
     """Recovery changes neither finished, waiting or *unknown* deliveries nor earlier attempts."""
     listener = listens(nothing, retry=Retry(jitter=0))
-    first = house.open(listener, start=False)
+    first = harness.open(listener, start=False)
     event_id = begun(first, attempts=2)
     waiting = first.take("waiting", wait=0).event_id
-    house.crash(first)
-    house.clock.advance(1)
-    second = house.open(listener, start=False)
+    harness.crash(first)
+    harness.clock.advance(1)
+    second = harness.open(listener, start=False)
     assert second.only(waiting).state is State.WAITING
     before, last = second.app.ledger.attempts(second.only(event_id).delivery_id)
-    assert before.finished_at < last.finished_at == house.clock.now()
+    assert before.finished_at < last.finished_at == harness.clock.now()
 
 
-def test_what_only_waited_is_simply_run(house, listens, eventually):
+def test_what_only_waited_is_simply_run(harness, listens, eventually):
     """A delivery that had not started when its process was killed is not lost: its first attempt is made."""
     runs = []
     listener = listens(lambda event: runs.append(event.flow_instance_id))
-    first = house.open(listener, start=False)
+    first = harness.open(listener, start=False)
     answer = first.take(wait=0)
-    house.crash(first)
-    second = house.open(listener)
+    harness.crash(first)
+    second = harness.open(listener)
     standing = second.settled(answer.event_id, State.SUCCEEDED)
     assert (standing.attempt, runs) == (1, ["i1"])
 
 
-def test_what_was_lost_together_does_not_come_back_together(house, listens):
+def test_what_was_lost_together_does_not_come_back_together(harness, listens):
     """The jitter is computed for each lost delivery."""
     listener = listens(nothing, retry=Retry(delays=(100,), attempts=2, jitter=1))
-    first = house.open(listener, start=False)
+    first = harness.open(listener, start=False)
     for number in range(5):
         first.take(f"i{number}", wait=0)
     for queued in first.app.ledger.due_deliveries(first.clock.now(), lambda _handler: 10):
         first.app.ledger.claim(queued)
-    house.crash(first)
+    harness.crash(first)
     drawn = iter([0.1, 0.2, 0.3, 0.4, 0.5, *[0.6] * 10])
-    house.clock.random = lambda: next(drawn)
-    second = house.open(listener, start=False)
+    harness.clock.random = lambda: next(drawn)
+    second = harness.open(listener, start=False)
     due = [due_at for (due_at,) in second.sql("SELECT due_at FROM deliveries")]
     assert len(set(due)) == 5

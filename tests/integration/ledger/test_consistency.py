@@ -16,7 +16,7 @@ ONE = "(SELECT id FROM deliveries WHERE handler = 'p:{}')"
 
 
 @pytest.fixture
-def full(hands, house):
+def full(hands, harness):
     """A ledger with a delivery in every state, one of them for the second time, and events without deliveries."""
     for number, state in enumerate(State):
         _, (queued,) = hands.accept(f"i{number}", f"p:{state}")
@@ -32,7 +32,7 @@ def full(hands, house):
     hands.accept("two", "p:x", "p:y")
     hands.accept("parked")
     assert hands.ledger.verify().trouble == []
-    house.check_books = False
+    harness.check_books = False
     return hands
 
 
@@ -154,9 +154,9 @@ def test_trouble_names_what_it_is_about(full):
     assert full.ledger.verify().trouble == [f"delivery {dead} does not agree with its last attempt"]
 
 
-def test_much_trouble_is_cut_short(hands, house):
+def test_much_trouble_is_cut_short(hands, harness):
     """Of many faults of one kind the first are listed, with a note that there are more."""
-    house.check_books = False
+    harness.check_books = False
     for number in range(MAX_SHOWN + 5):
         hands.accept(f"i{number}", "p:a")
     hands.sql("UPDATE deliveries SET attempt = 1")
@@ -165,9 +165,9 @@ def test_much_trouble_is_cut_short(hands, house):
     assert "more" in of_attempts[-1]
 
 
-def test_the_books_balance_while_things_happen(house, listens, together):
+def test_the_books_balance_while_things_happen(harness, listens, together):
     """The counts balance at any time while callbacks are stored and run."""
-    flow = house.open(listens(lambda event: None), runner={"threads": 4})
+    flow = harness.open(listens(lambda event: None), runner={"threads": 4})
 
     def send(thread):
         for number in range(25):

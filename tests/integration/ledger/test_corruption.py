@@ -29,7 +29,7 @@ from flowhooks.ledger.wal_check import find_log_damage
 from flowhooks.operations.context import Actor
 from flowhooks.operations.purge import purge
 from flowhooks.testing import ManualClock
-from support.app_harness import House, until
+from support.app_harness import LedgerHarness, until
 from support.rich_ledger import fill
 
 COLUMNS = [column for table in metadata.sorted_tables for column in table.c]
@@ -72,11 +72,11 @@ UNSEEN = {
 @pytest.fixture(scope="module")
 def ledger(tmp_path_factory, hands_of):
     """The file of a ledger in which everything happened."""
-    house = House(tmp_path_factory.mktemp("corruption"), ManualClock(), "")
-    fill(house, hands_of)
-    with closing(sqlite3.connect(house.file)) as connection:
+    harness = LedgerHarness(tmp_path_factory.mktemp("corruption"), ManualClock(), "")
+    fill(harness, hands_of)
+    with closing(sqlite3.connect(harness.file)) as connection:
         assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
-    return house.file
+    return harness.file
 
 
 @pytest.fixture(scope="module")
@@ -326,8 +326,8 @@ class Damaged:
         before: the answer to each callback while nothing is damaged.
     """
 
-    def __init__(self, house):
-        self.flow = house.open(works)
+    def __init__(self, harness):
+        self.flow = harness.open(works)
         for instance, key in (("done", "leave"), ("parked", "nobody"), ("purged", "leave")):
             self.flow.take(instance, key=key)
         until(self.flow.at_rest)
@@ -335,7 +335,7 @@ class Damaged:
         (old,) = self.flow.events(flow_instance_id="purged")
         by = replace(self.flow.app.operation_context, by=Actor("ann", "cli"))
         assert purge(by, EventFilter(ids=(old,), until=self.flow.clock.now()))
-        self.raw = sqlite3.connect(house.file, isolation_level=None)
+        self.raw = sqlite3.connect(harness.file, isolation_level=None)
         self.raw.execute("PRAGMA foreign_keys=OFF")
         self.before = {instance: self.answer(instance, key) for instance, key in self.keys}
         self.rows = {name: self.raw.execute(f"SELECT * FROM {name}").fetchall() for name in ANSWER_TABLES}
@@ -374,10 +374,10 @@ class Damaged:
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("kind", ["byte", *(pytest.param(kind, marks=pytest.mark.long) for kind in KINDS[1:])])
-def test_nothing_wrong_is_answered_from_a_damaged_row(house, kind):
+def test_nothing_wrong_is_answered_from_a_damaged_row(harness, kind):
     """A repeated callback is answered as before, or refused with 503 or 409; never with another success."""
-    app, wrong, cases = Damaged(house), {}, 0
-    house.check_books = False
+    app, wrong, cases = Damaged(harness), {}, 0
+    harness.check_books = False
     assert [answer[0] for answer in app.before.values()] == ["done", "parked", "done"]
     for column in COLUMNS:
         for row in app.rows.get(column.table.name, ()):

@@ -22,9 +22,9 @@ def put(hands, delivery_id, state, attempt=3):
 
 
 @pytest.fixture
-def one(hands, house):
+def one(hands, harness):
     """A delivery whose state is set directly, so its counts need not balance."""
-    house.check_books = False
+    harness.check_books = False
     _, (queued,) = hands.accept("i1", "p:a")
     return queued.delivery_id
 

@@ -292,11 +292,11 @@ def test_an_event_may_go_to_very_many_handlers(hands):
     assert len(hands.ledger.delivery_statuses(event_id)) == 1000
 
 
-def test_each_process_counts_for_itself(house, hands):
+def test_each_process_counts_for_itself(harness, hands):
     """The count of accepted events continues over restarts, in a row for each process."""
     hands.accept("i1", "p:a")
     hands.flow.close()
-    second = house.open(start=False)
+    second = harness.open(start=False)
     second.take("i2")
     second.take("i2")
     assert sorted(second.sql("SELECT value FROM counters WHERE name = 'accepted'")) == [(1,), (1,)]

@@ -11,17 +11,17 @@ pytestmark = pytest.mark.sqlite
 
 
 @pytest.fixture
-def away(house):
+def away(harness):
     """The path to which the file is moved."""
-    return house.file.with_name("away.db")
+    return harness.file.with_name("away.db")
 
 
-def test_what_was_committed_to_a_moved_file_is_not_acknowledged(hands, house, away):
+def test_what_was_committed_to_a_moved_file_is_not_acknowledged(hands, harness, away):
     """The work raises Unavailable and is not repeated; readers do not read."""
     done = []
 
     def moved(_transaction):
-        done.append(house.file.rename(away))
+        done.append(harness.file.rename(away))
 
     with pytest.raises(Unavailable):
         hands.ledger.write(moved)
@@ -30,23 +30,23 @@ def test_what_was_committed_to_a_moved_file_is_not_acknowledged(hands, house, aw
     with pytest.raises(LedgerUnusable, match="cannot be found"):
         hands.ledger.count_by_state()
     assert len(done) == 1
-    away.rename(house.file)
+    away.rename(harness.file)
     hands.ledger.accept(hands.new("afterwards"))
 
 
-def test_attempts_that_nobody_runs_are_taken_back(house, listens, hands_of, away, eventually):
+def test_attempts_that_nobody_runs_are_taken_back(harness, listens, hands_of, away, eventually):
     """A delivery that such a transaction marked as running runs once the file is back."""
     entered = []
-    flow = house.open(listens(lambda event: entered.append(event.flow_instance_id)))
+    flow = harness.open(listens(lambda event: entered.append(event.flow_instance_id)))
     hands = hands_of(flow)
     hands.flow_until = eventually
     eventually(lambda: flow.app.runner._free_threads)  # a delivery is marked when it is stored only if a thread is free
     results = hands.queue_up(
-        lambda: flow.take("i1"), lambda: hands.ledger.write(lambda _transaction: house.file.rename(away))
+        lambda: flow.take("i1"), lambda: hands.ledger.write(lambda _transaction: harness.file.rename(away))
     )
     assert [type(one) for one in results] == [Unavailable] * 2
     assert entered == []
-    away.rename(house.file)
+    away.rename(harness.file)
     eventually(lambda: flow.sql("SELECT state FROM deliveries") == [("succeeded",)])
     assert entered == ["i1"]
     # The engine got 503 and repeats the callback.
@@ -58,13 +58,13 @@ def test_attempts_that_nobody_runs_are_taken_back(house, listens, hands_of, away
     assert entered == ["i1"]
 
 
-def test_work_in_one_batch_is_refused_together(hands, house, away):
+def test_work_in_one_batch_is_refused_together(hands, harness, away):
     """No work of the batch is acknowledged."""
     results = hands.queue_up(
         lambda: hands.accept("i1", "p:a"),
-        lambda: hands.ledger.write(lambda _transaction: house.file.rename(away)),
+        lambda: hands.ledger.write(lambda _transaction: harness.file.rename(away)),
         lambda: hands.accept("i2", "p:a"),
     )
     assert [type(one) for one in results] == [Unavailable] * 3
-    away.rename(house.file)
+    away.rename(harness.file)
     hands.accept("i1", "p:a")

@@ -21,9 +21,9 @@ pytestmark = pytest.mark.postgresql
 
 
 @pytest.fixture
-def contracts(house):
+def contracts(harness):
     """A business table, and a function that reads its rows."""
-    with psycopg.connect(house.url, autocommit=True) as connection:
+    with psycopg.connect(harness.url, autocommit=True) as connection:
         connection.execute("DROP TABLE IF EXISTS contracts")
         connection.execute(
             "CREATE TABLE contracts (key text NOT NULL, attempt int NOT NULL, CONSTRAINT once UNIQUE (key)"
@@ -49,9 +49,9 @@ def archive(event, delivery):
     return {"archived": event.flow_instance_id}
 
 
-def test_rows_and_outcome_are_committed_together(house, listens, contracts):
+def test_rows_and_outcome_are_committed_together(harness, listens, contracts):
     """Once the answer is *done*, the row exists and the result is stored."""
-    flow = house.open(listens(archive))
+    flow = harness.open(listens(archive))
     answer = flow.take("i")
     assert answer.status == "done"
     assert contracts() == [("i", 1)]
@@ -59,7 +59,7 @@ def test_rows_and_outcome_are_committed_together(house, listens, contracts):
     assert (attempt.outcome, attempt.result) == ("succeeded", '{"archived": "i"}')
 
 
-def test_nothing_is_there_before_the_handler_has_returned(house, listens, contracts, eventually):
+def test_nothing_is_there_before_the_handler_has_returned(harness, listens, contracts, eventually):
     """Code after the block is part of the attempt: until it ends, neither row nor outcome is visible."""
     left, go_on = threading.Event(), threading.Event()
 
@@ -68,7 +68,7 @@ def test_nothing_is_there_before_the_handler_has_returned(house, listens, contra
         left.set()
         go_on.wait(20)
 
-    flow = house.open(listens(slow))
+    flow = harness.open(listens(slow))
     event_id = flow.take("i", wait=0).event_id
     assert left.wait(20)
     assert contracts() == []
@@ -79,7 +79,7 @@ def test_nothing_is_there_before_the_handler_has_returned(house, listens, contra
 
 
 @pytest.mark.parametrize("within", [True, False])
-def test_an_exception_rolls_back_within_the_block_and_after_it(house, listens, contracts, within):
+def test_an_exception_rolls_back_within_the_block_and_after_it(harness, listens, contracts, within):
     """The attempt fails as usual, and the next one writes the rows."""
 
     def fails_once(event, delivery):
@@ -90,7 +90,7 @@ def test_an_exception_rolls_back_within_the_block_and_after_it(house, listens, c
         if delivery.attempt == 1:
             raise OSError("no paper")
 
-    flow = house.open(listens(fails_once, retry=AGAIN))
+    flow = harness.open(listens(fails_once, retry=AGAIN))
     event_id = flow.take("i", wait=0).event_id
     standing = flow.settled(event_id, State.WAITING, attempt=1)
     assert (standing.error, contracts()) == ("OSError: no paper", [])
@@ -99,19 +99,19 @@ def test_an_exception_rolls_back_within_the_block_and_after_it(house, listens, c
     assert contracts() == [("i", 2)]
 
 
-def test_reject_after_the_block_rolls_back(house, listens, contracts):
+def test_reject_after_the_block_rolls_back(harness, listens, contracts):
     """A rejected delivery is dead and has written nothing."""
 
     def refuses(event, delivery):
         archive(event, delivery)
         raise Reject("not ours")
 
-    flow = house.open(listens(refuses))
+    flow = harness.open(listens(refuses))
     assert flow.only(flow.take("i").event_id).state is State.DEAD
     assert contracts() == []
 
 
-def test_a_wrapper_that_fails_rolls_back(house, listens, make_plugin, contracts):
+def test_a_wrapper_that_fails_rolls_back(harness, listens, make_plugin, contracts):
     """The transaction is committed after all plugins' wrappers have returned."""
 
     @hookimpl(wrapper=True)
@@ -119,12 +119,12 @@ def test_a_wrapper_that_fails_rolls_back(house, listens, make_plugin, contracts)
         yield
         raise OSError("no trace")
 
-    flow = house.open(plugins={"p": make_plugin(listens(archive)), "w": make_plugin(run_handler=run_handler)})
+    flow = harness.open(plugins={"p": make_plugin(listens(archive)), "w": make_plugin(run_handler=run_handler)})
     assert flow.only(flow.take("i").event_id).state is State.DEAD
     assert contracts() == []
 
 
-def test_one_that_was_given_up_is_told_so_and_writes_nothing(house, listens, contracts, logged, eventually):
+def test_one_that_was_given_up_is_told_so_and_writes_nothing(harness, listens, contracts, logged, eventually):
     """The block of an abandoned attempt ends with an error, and its rows are not stored."""
     seen = []
 
@@ -139,20 +139,20 @@ def test_one_that_was_given_up_is_told_so_and_writes_nothing(house, listens, con
         finally:
             flow.sql("UPDATE deliveries SET attempt = 1 WHERE id = ?", delivery.id)
 
-    flow = house.open(listens(expired))
+    flow = harness.open(listens(expired))
     assert flow.only(flow.take("i").event_id).state is State.DEAD
     assert "no longer the current one" in seen[0]
     assert contracts() == []
 
 
-def test_one_that_is_given_up_after_its_block_writes_nothing(house, listens, contracts, logged, eventually):
+def test_one_that_is_given_up_after_its_block_writes_nothing(harness, listens, contracts, logged, eventually):
     """An attempt that is not current when it commits writes nothing."""
 
     def expired(event, delivery):
         archive(event, delivery)
         flow.sql("UPDATE deliveries SET attempt = 2 WHERE id = ?", delivery.id)
 
-    flow = house.open(listens(expired))
+    flow = harness.open(listens(expired))
     event_id = flow.take("i", wait=0).event_id
     eventually(lambda: [entry for entry in logged if entry["event"] == "stale_attempt"])
     assert contracts() == []
@@ -211,7 +211,7 @@ ENDS = {
 
 @pytest.mark.parametrize("caught", [False, True])
 @pytest.mark.parametrize("how", ENDS)
-def test_the_block_cannot_end_its_transaction(house, listens, contracts, how, caught):
+def test_the_block_cannot_end_its_transaction(harness, listens, contracts, how, caught):
     """Ending the transaction by a call or in SQL fails the attempt, even if the handler catches the error."""
     if how == "another thread" and caught:
         pytest.skip("caught, it has done nothing")
@@ -223,7 +223,7 @@ def test_the_block_cannot_end_its_transaction(house, listens, contracts, how, ca
             with suppress(*[FlowhooksError] * caught):
                 ENDS[how](connection)
 
-    flow = house.open(listens(ends))
+    flow = harness.open(listens(ends))
     standing = flow.only(flow.take("i").event_id)
     assert standing.state is State.DEAD
     assert standing.error.startswith("TransactionError: ")
@@ -231,7 +231,7 @@ def test_the_block_cannot_end_its_transaction(house, listens, contracts, how, ca
     assert flow.take("j", key="other").status == "parked"
 
 
-def test_parts_may_be_undone(house, listens, contracts):
+def test_parts_may_be_undone(harness, listens, contracts):
     """A handler may use savepoints, and a statement that fails within one has no other effect."""
 
     def tries(event, delivery):
@@ -240,12 +240,12 @@ def test_parts_may_be_undone(house, listens, contracts):
             with suppress(IntegrityError), connection.begin_nested():
                 writes(connection, event, delivery)
 
-    flow = house.open(listens(tries))
+    flow = harness.open(listens(tries))
     assert flow.take("i").status == "done"
     assert contracts() == [("i", 1)]
 
 
-def test_constraints_that_were_put_off_are_checked_at_the_end_of_the_block(house, listens, contracts):
+def test_constraints_that_were_put_off_are_checked_at_the_end_of_the_block(harness, listens, contracts):
     """Deferred constraints fail the attempt, not the commit."""
 
     def twice(event, delivery):
@@ -254,13 +254,13 @@ def test_constraints_that_were_put_off_are_checked_at_the_end_of_the_block(house
             writes(connection, event, delivery)
             writes(connection, event, delivery)
 
-    flow = house.open(listens(twice))
+    flow = harness.open(listens(twice))
     standing = flow.only(flow.take("i").event_id)
     assert 'violates unique constraint "once"' in standing.error
     assert contracts() == []
 
 
-def test_what_a_block_sets_is_gone_for_the_next(house, listens, contracts, eventually):
+def test_what_a_block_sets_is_gone_for_the_next(harness, listens, contracts, eventually):
     """Schema, role and settings of a block are reset before settling and for the next attempt."""
     seen = []
 
@@ -273,7 +273,7 @@ def test_what_a_block_sets_is_gone_for_the_next(house, listens, contracts, event
             connection.execute(text("CREATE TEMP TABLE remembered (id text)"))
             connection.execute(text("SELECT pg_advisory_lock(7)"))
 
-    flow = house.open(listens(sets), runner={"threads": 1})
+    flow = harness.open(listens(sets), runner={"threads": 1})
     assert [flow.take(f"i{number}").status for number in range(3)] == ["done"] * 3
     assert len(set(seen)) == 1
     assert seen[0][1:] == ('"$user", public', "5s")
@@ -282,7 +282,7 @@ def test_what_a_block_sets_is_gone_for_the_next(house, listens, contracts, event
     eventually(lambda: flow.sql(held) == [(0,)])
 
 
-def test_it_can_be_used_once(house, listens, contracts):
+def test_it_can_be_used_once(harness, listens, contracts):
     """A second block is refused, and the rows of the first are rolled back."""
 
     def twice(event, delivery):
@@ -290,13 +290,13 @@ def test_it_can_be_used_once(house, listens, contracts):
         with delivery.transaction():
             pass
 
-    flow = house.open(listens(twice))
+    flow = harness.open(listens(twice))
     standing = flow.only(flow.take("i").event_id)
     assert "called a second time" in standing.error
     assert contracts() == []
 
 
-def test_it_must_be_left(house, listens, contracts):
+def test_it_must_be_left(harness, listens, contracts):
     """A handler that enters the block without `with` writes nothing and gets an error."""
     kept = []
 
@@ -304,13 +304,13 @@ def test_it_must_be_left(house, listens, contracts):
         kept.append(delivery.transaction())
         writes(kept[0].__enter__(), event, delivery)
 
-    flow = house.open(listens(opens))
+    flow = harness.open(listens(opens))
     standing = flow.only(flow.take("i").event_id)
     assert "without leaving the block" in standing.error
     assert contracts() == []
 
 
-def test_outside_of_a_run_it_is_refused(house, listens, contracts, eventually):
+def test_outside_of_a_run_it_is_refused(harness, listens, contracts, eventually):
     """A block is refused after the handler has returned, in another thread, and for a delivery that is not running."""
     kept = []
 
@@ -318,7 +318,7 @@ def test_outside_of_a_run_it_is_refused(house, listens, contracts, eventually):
         with delivery.transaction() as connection:
             kept.append((delivery, connection))
 
-    flow = house.open(listens(keeps))
+    flow = harness.open(listens(keeps))
     assert flow.take("i").status == "done"
     (delivery, connection) = kept[0]
     with pytest.raises(TransactionError, match="this attempt has ended"), delivery.transaction():
@@ -347,11 +347,11 @@ def test_outside_of_a_run_it_is_refused(house, listens, contracts, eventually):
         thread.join()
         raise errors[0]
 
-    other = house.open(listens(elsewhere, process_key="elsewhere"))
+    other = harness.open(listens(elsewhere, process_key="elsewhere"))
     assert other.take("j", key="elsewhere").status == "done"
 
 
-def test_as_many_as_there_are_threads(house, listens, contracts):
+def test_as_many_as_there_are_threads(harness, listens, contracts):
     """Each thread of the runner can have an open block, beside the writer's connection."""
     inside = threading.Barrier(3)
 
@@ -360,16 +360,16 @@ def test_as_many_as_there_are_threads(house, listens, contracts):
             writes(connection, event, delivery)
             inside.wait(20)
 
-    flow = house.open(listens(meets), runner={"threads": 6})
+    flow = harness.open(listens(meets), runner={"threads": 6})
     events = [flow.take(f"i{number}", wait=0).event_id for number in range(3)]
     for event_id in events:
         flow.settled(event_id, State.SUCCEEDED)
     assert len(contracts()) == 3
 
 
-def test_a_connection_of_the_pool_that_was_lost_is_replaced(house, listens, contracts):
+def test_a_connection_of_the_pool_that_was_lost_is_replaced(harness, listens, contracts):
     """A pooled connection that a restart of PostgreSQL broke is replaced."""
-    flow = house.open(listens(archive))
+    flow = harness.open(listens(archive))
     assert flow.take("i").status == "done"
     flow.sql(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'flowhooks'"
@@ -381,7 +381,7 @@ def test_a_connection_of_the_pool_that_was_lost_is_replaced(house, listens, cont
 
 @pytest.mark.parametrize("came_through", [True, False])
 def test_a_commit_without_an_answer_is_looked_up(
-    house, listens, contracts, *, logged, monkeypatch, eventually, came_through
+    harness, listens, contracts, *, logged, monkeypatch, eventually, came_through
 ):
     """After a COMMIT without a reply the ledger shows its result: no second run, and no false failure."""
     from sqlalchemy.engine.default import DefaultDialect
@@ -399,7 +399,7 @@ def test_a_commit_without_an_answer_is_looked_up(
         commit(dialect, connection)
 
     monkeypatch.setattr(DefaultDialect, "do_commit", breaks)
-    flow = house.open(listens(archive, retry=AGAIN))
+    flow = harness.open(listens(archive, retry=AGAIN))
     event_id = flow.take("i", wait=0).event_id
     standing = flow.settled(event_id, State.SUCCEEDED if came_through else State.WAITING, attempt=1)
     eventually(lambda: "commit_outcome_unknown" in [entry["event"] for entry in logged])
@@ -412,11 +412,11 @@ def test_a_commit_without_an_answer_is_looked_up(
         assert contracts() == [("i", 2)]
 
 
-def test_who_waits_elsewhere_and_plugins_are_told(house, listens, make_plugin, contracts, eventually):
+def test_who_waits_elsewhere_and_plugins_are_told(harness, listens, make_plugin, contracts, eventually):
     """The accepting process and `delivery_settled` get the outcome as usual."""
     told = []
-    waits = house.open()
-    runs = house.open(
+    waits = harness.open()
+    runs = harness.open(
         plugins={
             "p": make_plugin(
                 listens(archive),
@@ -434,9 +434,9 @@ def test_who_waits_elsewhere_and_plugins_are_told(house, listens, make_plugin, c
 class TestOnSqlite:
     """A ledger on SQLite."""
 
-    def test_it_is_refused_and_says_what_to_do(self, house, listens):
+    def test_it_is_refused_and_says_what_to_do(self, harness, listens):
         """The attempt fails with the reason; `retry=` decides about the next one."""
-        flow = house.open(listens(archive))
+        flow = harness.open(listens(archive))
         standing = flow.only(flow.take("i").event_id)
         assert standing.state is State.DEAD
         assert "needs a ledger on PostgreSQL" in standing.error

@@ -27,33 +27,33 @@ def due(flow):
     return flow.app.ledger.due_deliveries(flow.clock.now() + LATER, lambda _handler: 100)
 
 
-def lost(house, listener):
+def lost(harness, listener):
     """The event of a delivery whose process was killed while it ran."""
-    flow = house.open(listener, start=False)
+    flow = harness.open(listener, start=False)
     answer = flow.take(wait=0)
     (queued,) = due(flow)
     assert flow.app.ledger.claim(queued)
-    house.crash(flow)
+    harness.crash(flow)
     return answer.event_id
 
 
 @pytest.mark.sqlite
-def test_what_is_loaded_is_remembered(house, listens):
+def test_what_is_loaded_is_remembered(harness, listens):
     """The ledger stores each handler's selectors when it was last loaded, and the time."""
-    house.open(listens(nothing, versions=">=3", source="a", retry=Retry(), probe=did), start=False).close()
-    house.clock.advance(60)
-    flow = house.open(start=False)
+    harness.open(listens(nothing, versions=">=3", source="a", retry=Retry(), probe=did), start=False).close()
+    harness.clock.advance(60)
+    flow = harness.open(start=False)
     (known,) = flow.app.ledger.registered_handlers()
-    assert (known.id, known.last_seen_at) == ("p:nothing", house.clock.now() - 60 * SECOND)
+    assert (known.id, known.last_seen_at) == ("p:nothing", harness.clock.now() - 60 * SECOND)
     assert known.selectors == listens(nothing, versions=">=3", source="a").selectors
     assert flow.app.missing_handlers == {"p:nothing"}
 
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("retry", [Retry(), Retry(attempts=3, delays=(1, 2.5), jitter=0), Retry(attempts=1)])
-def test_a_remembered_retry_is_read_as_it_was_declared(house, listens, retry):
+def test_a_remembered_retry_is_read_as_it_was_declared(harness, listens, retry):
     """The stored `retry=` has its number of attempts, declared or derived from delays."""
-    flow = house.open(listens(nothing, retry=retry), start=False)
+    flow = harness.open(listens(nothing, retry=retry), start=False)
     ((text,),) = flow.sql("SELECT retry FROM handlers")
     assert retry_from_json(text) == retry
     assert json.loads(text)["attempts"] == retry.attempts
@@ -66,74 +66,74 @@ def test_a_retry_that_an_earlier_build_remembered_is_read():
     assert retry_from_json('{"attempts": 2, "delays": [10.0], "jitter": 0}') == Retry(delays=(10,), jitter=0)
 
 
-def test_a_handler_that_is_loaded_again_has_its_new_selectors(house, listens):
+def test_a_handler_that_is_loaded_again_has_its_new_selectors(harness, listens):
     """New selectors of a handler replace its old ones."""
-    house.open(listens(nothing), start=False).close()
-    house.open(listens(nothing, process_key="other"), start=False).close()
-    flow = house.open(start=False)
+    harness.open(listens(nothing), start=False).close()
+    harness.open(listens(nothing, process_key="other"), start=False).close()
+    flow = harness.open(start=False)
     assert [one.selectors.process_keys for one in flow.app.ledger.registered_handlers()] == [("other",)]
 
 
 @pytest.mark.sqlite
-def test_what_waits_for_a_missing_handler_loses_its_time_and_gets_it_back(house, listens):
+def test_what_waits_for_a_missing_handler_loses_its_time_and_gets_it_back(harness, listens):
     """After a start without the handler its deliveries are not due; with the handler they are due at once."""
-    first = house.open(listens(nothing), start=False)
+    first = harness.open(listens(nothing), start=False)
     event_id = first.take(wait=0).event_id
     first.close()
-    second = house.open(start=False)
+    second = harness.open(start=False)
     assert second.only(event_id).due_at is None
     assert due(second) == []
     assert second.app.ledger.count_by_state()["handler_missing"] == 1
     second.close()
-    house.clock.advance(100)
-    third = house.open(listens(nothing), start=False)
-    assert third.only(event_id).due_at == house.clock.now()
+    harness.clock.advance(100)
+    third = harness.open(listens(nothing), start=False)
+    assert third.only(event_id).due_at == harness.clock.now()
     assert third.app.ledger.count_by_state()["handler_missing"] == 0
     assert [one.handler for one in due(third)] == ["p:nothing"]
 
 
-def test_a_retry_time_is_kept_while_its_handler_is_there(house, listens):
+def test_a_retry_time_is_kept_while_its_handler_is_there(harness, listens):
     """A restart does not change the due time of a retry."""
     listener = listens(nothing, retry=Retry())
-    event_id = lost(house, listener)
-    second = house.open(listener, start=False)
+    event_id = lost(harness, listener)
+    second = harness.open(listener, start=False)
     when = second.only(event_id).due_at
     second.close()
-    third = house.open(listener, start=False)
-    assert third.only(event_id).due_at == when == house.clock.now() + 5 * SECOND
+    third = harness.open(listener, start=False)
+    assert third.only(event_id).due_at == when == harness.clock.now() + 5 * SECOND
 
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("declared", [{"retry": Retry()}, {"probe": did}], ids=["retry", "probe"])
-def test_what_a_missing_handler_lost_waits_for_it(house, listens, declared):
+def test_what_a_missing_handler_lost_waits_for_it(harness, listens, declared):
     """A lost delivery of a missing handler is not due until the handler is loaded again."""
-    event_id = lost(house, listens(nothing, **declared))
-    second = house.open(start=False)
+    event_id = lost(harness, listens(nothing, **declared))
+    second = harness.open(start=False)
     assert second.only(event_id).state is (State.WAITING if "retry" in declared else State.UNKNOWN)
     assert due(second) == []
     second.close()
-    third = house.open(listens(nothing, **declared), start=False)
+    third = harness.open(listens(nothing, **declared), start=False)
     assert [one.probe for one in due(third)] == ["probe" in declared]
 
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("there", [True, False], ids=["without its probe", "missing"])
-def test_nobody_looks_at_an_unknown_delivery_that_nobody_can_tell_of(house, listens, there):
+def test_nobody_looks_at_an_unknown_delivery_that_nobody_can_tell_of(harness, listens, there):
     """An *unknown* delivery without a probe or handler is not polled."""
-    event_id = lost(house, listens(nothing, probe=did))
-    second = house.open(listens(nothing, probe=did), start=False)
+    event_id = lost(harness, listens(nothing, probe=did))
+    second = harness.open(listens(nothing, probe=did), start=False)
     assert [one.probe for one in due(second)] == [True]
     second.close()
-    third = house.open(*[listens(nothing)] * there, start=False)
+    third = harness.open(*[listens(nothing)] * there, start=False)
     assert third.only(event_id).state is State.UNKNOWN
     assert due(third) == []
 
 
-def test_a_probe_that_was_added_is_asked_of_what_is_unknown(house, listens):
+def test_a_probe_that_was_added_is_asked_of_what_is_unknown(harness, listens):
     """A start with a newly added probe checks *unknown* deliveries."""
-    event_id = lost(house, listens(nothing))
-    second = house.open(listens(nothing), start=False)
+    event_id = lost(harness, listens(nothing))
+    second = harness.open(listens(nothing), start=False)
     assert (second.only(event_id).state, due(second)) == (State.UNKNOWN, [])
     second.close()
-    third = house.open(listens(nothing, probe=did))
+    third = harness.open(listens(nothing, probe=did))
     assert third.settled(event_id, State.SUCCEEDED).comment == "its probe says that its work was done"

@@ -74,13 +74,13 @@ class Ears:
 
 
 @pytest.fixture
-def ears(house, monkeypatch):
+def ears(harness, monkeypatch):
     """A function that starts a listener on the fixture's ledger."""
     monkeypatch.setattr(notifications, "RETRY_INTERVAL", 0.01)
     opened = []
 
     def listen():
-        opened.append(Ears(house.url))
+        opened.append(Ears(harness.url))
         opened[-1].until(lambda one: one.missed)
         return opened[-1]
 
@@ -100,19 +100,19 @@ def cut(flow):
 
 
 @pytest.mark.postgresql
-def test_what_settles_is_heard(house, listens, ears):
+def test_what_settles_is_heard(harness, listens, ears):
     """Each listener receives the event of a settled delivery once it is durable."""
-    flow = house.open(listens(nothing, name="h"))
+    flow = harness.open(listens(nothing, name="h"))
     heard = ears()
     event_id = flow.take().event_id
     heard.until(lambda one: event_id in one.events)
 
 
 @pytest.mark.postgresql
-def test_what_is_run_elsewhere_is_handed_over(house, listens, make_plugin, ears):
+def test_what_is_run_elsewhere_is_handed_over(harness, listens, make_plugin, ears):
     """Only deliveries stored for other processes are announced as work."""
-    there = house.open(listens(nothing, name="h", process_key="there"), start=False)
-    here = house.open(plugins={"q": make_plugin(listens(nothing, name="k", process_key="here"))})
+    there = harness.open(listens(nothing, name="h", process_key="there"), start=False)
+    here = harness.open(plugins={"q": make_plugin(listens(nothing, name="k", process_key="here"))})
     here.take("i0", key="here")  # until its runner runs, other processes are notified of new deliveries
     heard = ears()
     event_id = here.take("i1", key="here").event_id
@@ -125,9 +125,9 @@ def test_what_is_run_elsewhere_is_handed_over(house, listens, make_plugin, ears)
 
 
 @pytest.mark.postgresql
-def test_what_comes_to_nothing_is_not_heard(house, listens, ears):
+def test_what_comes_to_nothing_is_not_heard(harness, listens, ears):
     """News of a transaction that is rolled back are not sent; later news are."""
-    flow = house.open(listens(nothing, name="h"))
+    flow = harness.open(listens(nothing, name="h"))
     heard = ears()
 
     def fails(transaction):
@@ -144,9 +144,9 @@ def test_what_comes_to_nothing_is_not_heard(house, listens, ears):
 
 
 @pytest.mark.postgresql
-def test_a_connection_that_was_cut_is_made_again(house, listens, ears, logged):
+def test_a_connection_that_was_cut_is_made_again(harness, listens, ears, logged):
     """After a reconnect the listener reports possibly missed news, and receives news as before."""
-    flow = house.open(listens(nothing, name="h"), start=False)
+    flow = harness.open(listens(nothing, name="h"), start=False)
     heard = ears()
     assert cut(flow) == 1
     heard.until(lambda one: one.missed)
@@ -159,9 +159,9 @@ def test_a_connection_that_was_cut_is_made_again(house, listens, ears, logged):
 
 
 @pytest.mark.postgresql
-def test_news_that_could_not_be_looked_after_are_missed_ones(house, listens, ears):
+def test_news_that_could_not_be_looked_after_are_missed_ones(harness, listens, ears):
     """If the ledger cannot be read the listener retries; even an exception of flowhooks does not end it."""
-    flow = house.open(listens(nothing, name="h", retry=Retry(jitter=0)), start=False)
+    flow = harness.open(listens(nothing, name="h", retry=Retry(jitter=0)), start=False)
     heard = ears()
     for error in (LedgerUnusable("down"), RuntimeError("ours")):
         heard.fails.append(error)
@@ -170,10 +170,10 @@ def test_news_that_could_not_be_looked_after_are_missed_ones(house, listens, ear
 
 
 @pytest.mark.sqlite
-def test_on_sqlite_nobody_is_told(house, listens):
+def test_on_sqlite_nobody_is_told(harness, listens):
     """On SQLite a single process uses the database, so it does not listen."""
     before = set(threading.enumerate())  # a listener of an earlier test may be about to end
-    flow = house.open(listens(nothing, name="h"))
+    flow = harness.open(listens(nothing, name="h"))
     assert flow.app.cluster is None
     assert flow.take().status == "done"
     assert not any(thread.name == "listener" for thread in set(threading.enumerate()) - before)

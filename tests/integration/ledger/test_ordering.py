@@ -70,9 +70,9 @@ def ordered(listens):
 
 
 @pytest.fixture
-def lane(house, ordered, hands_of):
+def lane(harness, ordered, hands_of):
     """A ledger without a runner, with an ordered handler."""
-    flow = house.open(ordered, start=False)
+    flow = harness.open(ordered, start=False)
     return Lane(flow, hands_of(flow))
 
 
@@ -225,16 +225,16 @@ def test_what_holds_a_delivery_back_is_told(lane):
     assert lane.ledger.delivery(second.delivery_id)[1].blocked_by is None
 
 
-def test_what_a_killed_process_left_running_goes_on_in_its_order(house, ordered, hands_of):
+def test_what_a_killed_process_left_running_goes_on_in_its_order(harness, ordered, hands_of):
     """A lost delivery is retried before later deliveries of its key."""
-    flow = house.open(ordered, start=False)
+    flow = harness.open(ordered, start=False)
     lane = Lane(flow, hands_of(flow))
     first, second = lane.take("1"), lane.take("2")
     lane.begin(first)
-    house.crash(flow)
-    if house.url:
+    harness.crash(flow)
+    if harness.url:
         flow.sql("UPDATE processes SET stopped_at = 1")
-    again = house.open(ordered, start=False)
+    again = harness.open(ordered, start=False)
     lane = Lane(again, hands_of(again))
     assert lane.state(first) is State.WAITING
     again.clock.advance(3600)
@@ -243,13 +243,13 @@ def test_what_a_killed_process_left_running_goes_on_in_its_order(house, ordered,
     assert lane.due() == [second.delivery_id]
 
 
-def test_order_is_kept_for_a_handler_that_is_missing(house, ordered, hands_of):
+def test_order_is_kept_for_a_handler_that_is_missing(harness, ordered, hands_of):
     """The ledger stores the order key of a missing handler, whose deliveries later run in order."""
-    house.open(ordered, start=False).close()
-    away = house.open(start=False)
+    harness.open(ordered, start=False).close()
+    away = harness.open(start=False)
     events = [away.take(str(number), wait=0, businessKey="k").event_id for number in range(3)]
     away.close()
-    back = house.open(ordered, start=False)
+    back = harness.open(ordered, start=False)
     lane = Lane(back, hands_of(back))
     for event_id in events:
         (due,) = lane.due()
@@ -257,12 +257,12 @@ def test_order_is_kept_for_a_handler_that_is_missing(house, ordered, hands_of):
         lane.end(lane.queued(due))
 
 
-def test_what_was_parked_is_delivered_in_order(house, ordered, hands_of):
+def test_what_was_parked_is_delivered_in_order(harness, ordered, hands_of):
     """Parked events are delivered oldest first, one at a time."""
-    away = house.open(start=False)
+    away = harness.open(start=False)
     events = [away.take(instance, wait=0, businessKey="k").event_id for instance in ("c", "a", "b")]
     away.close()
-    back = house.open(ordered, start=False)
+    back = harness.open(ordered, start=False)
     back.app._reroute_parked()
     lane = Lane(back, hands_of(back))
     for event_id in events:
@@ -271,13 +271,13 @@ def test_what_was_parked_is_delivered_in_order(house, ordered, hands_of):
         lane.end(lane.queued(due))
 
 
-def test_what_is_stored_when_its_handler_becomes_ordered_stays_unordered(house, ordered, listens, hands_of):
+def test_what_is_stored_when_its_handler_becomes_ordered_stays_unordered(harness, ordered, listens, hands_of):
     """When a handler becomes ordered, only later events are ordered."""
-    before = house.open(listens(nothing, name="h"), start=False)
+    before = harness.open(listens(nothing, name="h"), start=False)
     for number in range(2):
         before.take(f"before-{number}", wait=0, businessKey="k")
     before.close()
-    after = house.open(ordered, start=False)
+    after = harness.open(ordered, start=False)
     lane = Lane(after, hands_of(after))
     lane.take("1"), lane.take("2")
     assert len(lane.due()) == 3
@@ -292,9 +292,9 @@ def test_one_that_is_held_back_is_counted_as_waiting(lane):
         assert backlog(connection)["p:h"].waiting == 3
 
 
-def test_two_that_run_at_once_show_in_the_books(lane, house):
+def test_two_that_run_at_once_show_in_the_books(lane, harness):
     """An order that was changed outside flowhooks is reported."""
-    house.check_books = False
+    harness.check_books = False
     first, second = lane.take("1"), lane.take("2")
     lane.begin(first)
     lane.flow.sql("UPDATE deliveries SET state = 'running', attempt = 1 WHERE id = ?", second.delivery_id)
@@ -304,9 +304,9 @@ def test_two_that_run_at_once_show_in_the_books(lane, house):
 
 
 @pytest.mark.postgresql
-def test_two_processes_never_begin_two_of_one_key(house, ordered, hands_of, together):
+def test_two_processes_never_begin_two_of_one_key(harness, ordered, hands_of, together):
     """Two processes claim the first and the second delivery of a key at once: one process gets the first."""
-    flows = [house.open(ordered, start=False) for _ in range(2)]
+    flows = [harness.open(ordered, start=False) for _ in range(2)]
     lanes = [Lane(flow, hands_of(flow)) for flow in flows]
     for number in range(10):
         first, second = lanes[0].take(f"{number}-1"), lanes[1].take(f"{number}-2")
@@ -320,9 +320,9 @@ def test_two_processes_never_begin_two_of_one_key(house, ordered, hands_of, toge
 
 
 @pytest.mark.postgresql
-def test_what_was_put_behind_one_that_was_just_leaving_is_found(house, ordered, hands_of, eventually):
+def test_what_was_put_behind_one_that_was_just_leaving_is_found(harness, ordered, hands_of, eventually):
     """If neither of two transactions sees the other, the blocked delivery is found by a later check."""
-    flows = [house.open(ordered, start=False) for _ in range(2)]
+    flows = [harness.open(ordered, start=False) for _ in range(2)]
     lanes = [Lane(flow, hands_of(flow)) for flow in flows]
     first = lanes[0].take("1")
     lanes[0].begin(first)
@@ -356,9 +356,9 @@ def test_what_nobody_called_up_is_found_at_a_sign_of_life(lane):
 
 
 @pytest.fixture
-def limited(house, listens, hands_of):
+def limited(harness, listens, hands_of):
     """A ledger without a runner, with a handler of which two deliveries run at once."""
-    flow = house.open(listens(nothing, name="h", concurrency=2), start=False)
+    flow = harness.open(listens(nothing, name="h", concurrency=2), start=False)
     return Lane(flow, hands_of(flow))
 
 
@@ -394,9 +394,9 @@ def test_one_that_ends_and_one_that_begins_in_one_batch(limited, eventually):
 
 
 @pytest.mark.postgresql
-def test_processes_share_the_room(house, listens, hands_of, together):
+def test_processes_share_the_room(harness, listens, hands_of, together):
     """Polling returns each process as many as the limit; together they start no more than the limit."""
-    flows = [house.open(listens(nothing, name="h", concurrency=2), start=False) for _ in range(2)]
+    flows = [harness.open(listens(nothing, name="h", concurrency=2), start=False) for _ in range(2)]
     lanes = [Lane(flow, hands_of(flow)) for flow in flows]
     several = [lanes[number % 2].take(str(number), None) for number in range(6)]
     assert [len(lane.due()) for lane in lanes] == [2, 2]

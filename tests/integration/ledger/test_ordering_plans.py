@@ -57,10 +57,10 @@ def taking_down(connection):
 
 
 @pytest.fixture
-def fill(house, listens):
+def fill(harness, listens):
     """A function that stores `count` deliveries of an ordered handler; `lane` and `turn` are SQL of their number."""
-    house.check_books = False
-    flow = house.open(listens(lambda event: None, name="h", order_by="business_key", retry=Retry()), start=False)
+    harness.check_books = False
+    flow = harness.open(listens(lambda event: None, name="h", order_by="business_key", retry=Retry()), start=False)
 
     def more(name, count, lane, turn):
         for statement in FILL:

@@ -29,7 +29,7 @@ from flowhooks.operations.purge import purge
 from flowhooks.operations.replay import replay
 from flowhooks.testing import ManualClock
 from support import apsw_driver
-from support.app_harness import House, plugin
+from support.app_harness import LedgerHarness, plugin
 from support.faulty_disk import WAYS, Disk, Op, Recorder
 from support.waiting import until
 
@@ -64,7 +64,7 @@ class Life:
         # So that the log is checkpointed, restarted and truncated often, not only every 4,000 pages.
         monkeypatch.setattr(engines, "CHECKPOINT_PAGES", 50)
         monkeypatch.setattr(engines, "WAL_LIMIT_BYTES", 150_000)
-        self.house = House(folder, self.clock)
+        self.harness = LedgerHarness(folder, self.clock)
 
     @staticmethod
     def _engine(vfs, sql):
@@ -152,14 +152,14 @@ class Life:
 
     def live(self, several=6):
         """Run it; return all writes to the disk, and the answers."""
-        flow = self.house.open(*self.handlers(), runner={"threads": 4})
+        flow = self.harness.open(*self.handlers(), runner={"threads": 4})
         for one in self.call(flow, "a", several):
             one.join()
         self.rest(flow)
         flow.close()
         self.clock.advance(10 * DAY)
         objects = {"p": plugin(*self.handlers("late"))}
-        flow = self.house.open(plugins=objects, runner={"threads": 4})
+        flow = self.harness.open(plugins=objects, runner={"threads": 4})
         clients = self.call(flow, "b", several)
         self.operate(flow)
         for one in clients:

@@ -22,10 +22,10 @@ def nothing(event):
 
 
 @pytest.fixture
-def two(house, listens):
+def two(harness, listens):
     """Two apps on one ledger without running runners."""
     listener = listens(nothing, name="h", retry=Retry(jitter=0))
-    return house.open(listener, start=False), house.open(listener, start=False)
+    return harness.open(listener, start=False), harness.open(listener, start=False)
 
 
 def in_touch(flow):
@@ -51,10 +51,10 @@ def begin(flow, instance="i1"):
     return event_id, queued, flow.app.ledger.claim(queued)
 
 
-def test_a_start_leaves_alone_what_another_process_runs(two, house, listens):
+def test_a_start_leaves_alone_what_another_process_runs(two, harness, listens):
     """An attempt of a running process is not lost because another process starts."""
     event_id, _, _ = begin(two[0])
-    house.open(listens(nothing, name="h", retry=Retry(jitter=0)), start=False)
+    harness.open(listens(nothing, name="h", retry=Retry(jitter=0)), start=False)
     assert two[1].only(event_id).state is State.RUNNING
     assert sum(two[1].app.ledger.recover().values()) == 0
 
@@ -137,14 +137,14 @@ def test_it_is_the_same_time_everywhere(two):
     assert abs(told / 1_000_000 - float(seconds)) < 600
 
 
-def test_the_one_that_has_lived_longest_leads(two, house, listens):
+def test_the_one_that_has_lived_longest_leads(two, harness, listens):
     """The oldest process does the shared background work; when it ends, the next one does."""
     first, second = two
     assert (first.app.ledger.is_leader(), second.app.ledger.is_leader()) == (True, False)
     first.close()
     assert second.app.ledger.is_leader()
     silence(second, second.app.ledger.process)
-    third = house.open(listens(nothing, name="h"), start=False)
+    third = harness.open(listens(nothing, name="h"), start=False)
     in_touch(third)
     third.app.ledger.recover()
     assert third.app.ledger.is_leader()
@@ -170,11 +170,11 @@ def test_one_that_slept_takes_nobody_for_dead_before_it_has_given_a_sign_of_life
     assert two[1].sql("SELECT count(*) FROM processes WHERE stopped_at IS NULL") == [(2,)]
 
 
-def test_one_that_begins_takes_nobody_for_dead(two, house, listens):
+def test_one_that_begins_takes_nobody_for_dead(two, harness, listens):
     """A new process expires no others at once, because the database may have been down."""
     event_id, _, _ = begin(two[0])
     silence(two[1], two[0].app.ledger.process)
-    house.open(listens(nothing, name="h", retry=Retry(jitter=0)), start=False)
+    harness.open(listens(nothing, name="h", retry=Retry(jitter=0)), start=False)
     assert two[1].only(event_id).state is State.RUNNING
 
 
@@ -233,9 +233,9 @@ def lately(flow):
         ]
 
 
-def test_it_is_known_what_those_that_live_run(two, house):
+def test_it_is_known_what_those_that_live_run(two, harness):
     """Each process stores its kind and handlers; an ended or expired process runs nothing."""
-    house.open(start=False)
+    harness.open(start=False)
     assert lately(two[0]) == [("server", {"p:h"}), ("server", {"p:h"}), ("server", set())]
     two[0].close()
     assert lately(two[1]) == [("server", {"p:h"}), ("server", set())]

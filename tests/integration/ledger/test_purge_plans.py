@@ -84,10 +84,10 @@ def whole(connection, statement, parameters):
 
 
 @pytest.mark.parametrize("analyzed", [True, False])
-def test_no_table_is_read_as_a_whole(house, analyzed):
+def test_no_table_is_read_as_a_whole(harness, analyzed):
     """No table is scanned to find or delete old events, to find a callback, or for the rest of a purge."""
-    house.check_books = False
-    flow = house.open(start=False)
+    harness.check_books = False
+    flow = harness.open(start=False)
     time = flow.clock.now()
     common = id_lower_bound(time)[:-6]
     for statement in FILL:

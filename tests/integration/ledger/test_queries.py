@@ -127,9 +127,9 @@ def test_a_standing_tells_of_the_last_attempt(hands):
     assert (standing.state, standing.attempt, standing.error, standing.outcome) == (State.RUNNING, 2, "", None)
 
 
-def test_the_tally_counts_what_is_not_at_rest(hands, house):
+def test_the_tally_counts_what_is_not_at_rest(hands, harness):
     """Waiting, running, dead, unknown, suspended and parked are counted; finished deliveries are not."""
-    house.check_books = False
+    harness.check_books = False
     for number, state in enumerate(State):
         put(hands, f"i{number}", state)
     hands.accept("away", "q:away", absent=["q:away"])
@@ -144,9 +144,9 @@ def test_the_tally_counts_what_is_not_at_rest(hands, house):
     }
 
 
-def test_what_is_due_comes_by_handler_the_longest_due_first(hands, house):
+def test_what_is_due_comes_by_handler_the_longest_due_first(hands, harness):
     """Polling returns each handler's deliveries longest due first, up to a limit; future ones are not due."""
-    house.check_books = False
+    harness.check_books = False
     for number, (handler, due) in enumerate([("a", 3), ("a", 1), ("a", 2), ("b", 1), ("c", 1), ("a", 9)]):
         _, (queued,) = hands.accept(f"i{number}", f"p:{handler}")
         hands.sql("UPDATE deliveries SET due_at = ? WHERE id = ?", due, queued.delivery_id)

@@ -13,7 +13,7 @@ from flowhooks.ledger import database
 from flowhooks.ledger.consistency import verify
 from flowhooks.ledger.upgrade import upgrade
 from flowhooks.testing import ManualClock
-from support.app_harness import House
+from support.app_harness import LedgerHarness
 from support.rich_ledger import fill
 
 YEARS = 30 * 365 * 86_400 * 1_000_000
@@ -27,9 +27,9 @@ def rich(request, tmp_path_factory, hands_of):
         server, name = request.getfixturevalue("postgresql_server"), f"rich_{uuid.uuid4().hex}"
         url = server.make(name)
         upgrade(url)
-    house = House(folder, ManualClock(), url)
-    fill(house, hands_of)
-    engine = database.open_engine(house.address, writing=True)
+    harness = LedgerHarness(folder, ManualClock(), url)
+    fill(harness, hands_of)
+    engine = database.open_engine(harness.address, writing=True)
     yield engine
     engine.dispose()
     if url:

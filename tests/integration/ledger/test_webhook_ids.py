@@ -84,9 +84,9 @@ def test_what_is_not_signed_leaves_nothing(hands):
 
 
 @pytest.mark.postgresql
-def test_two_processes_at_the_same_moment(house, hands_of, together):
+def test_two_processes_at_the_same_moment(harness, hands_of, together):
     """Of two flows with one id, one stores it; the other gets an error, and is not stored."""
-    two = [hands_of(house.open(start=False)) for _ in range(2)]
+    two = [hands_of(harness.open(start=False)) for _ in range(2)]
     for number in range(20):
         items = [signed(one, f"m{number}", f"i{number}-{place}", a=1) for place, one in enumerate(two)]
         found = together(

@@ -42,9 +42,9 @@ def monotonic(monkeypatch):
     return advance
 
 
-def test_everything_at_rest(house, listens):
+def test_everything_at_rest(harness, listens):
     """After one success nothing is open or old, and nothing is unaccounted for."""
-    flow = house.open(listens(fine))
+    flow = harness.open(listens(fine))
     flow.settled(flow.take().event_id, State.SUCCEEDED)
     found = scrape(flow)
     assert found["flowhooks_ledger_up",] == 1
@@ -58,9 +58,9 @@ def test_everything_at_rest(house, listens):
     assert not [name for name in found if name[0] in {"flowhooks_oldest_delivery_age_seconds", "flowhooks_deliveries"}]
 
 
-def test_attempts_and_commits_are_counted(house, listens, eventually):
+def test_attempts_and_commits_are_counted(harness, listens, eventually):
     """One callback counts one attempt and one delivery with their times, and some commits."""
-    flow = house.open(listens(fine))
+    flow = harness.open(listens(fine))
     flow.settled(flow.take().event_id, State.SUCCEEDED)
     # This metric of an attempt is counted last, after its outcome is durable.
     eventually(lambda: scrape(flow).get(("flowhooks_delivery_latency_seconds_count", "p:fine")))
@@ -72,7 +72,7 @@ def test_attempts_and_commits_are_counted(house, listens, eventually):
     assert found["flowhooks_commit_batch_size_sum",] >= found["flowhooks_commit_batch_size_count",]
 
 
-def test_what_waits_is_shown_with_its_age(house, listens):
+def test_what_waits_is_shown_with_its_age(harness, listens):
     """A due delivery is counted, and its age is the time since it was due."""
     go, entered = threading.Event(), threading.Event()
 
@@ -80,7 +80,7 @@ def test_what_waits_is_shown_with_its_age(house, listens):
         entered.set()
         go.wait(20)
 
-    flow = house.open(listens(slow), runner={"threads": 1})
+    flow = harness.open(listens(slow), runner={"threads": 1})
     flow.take("i1", wait=0)
     assert entered.wait(20)
     flow.take("i2", wait=0)
@@ -93,22 +93,22 @@ def test_what_waits_is_shown_with_its_age(house, listens):
     assert found["flowhooks_running_deliveries",] == 1
 
 
-def test_what_waits_for_its_retry_is_not_old(house, listens):
+def test_what_waits_for_its_retry_is_not_old(harness, listens):
     """A delivery that is not due counts as waiting, but has no age."""
 
     def fails_once(event):
         raise ValueError("not now")
 
-    flow = house.open(listens(fails_once, retry=Retry()))
+    flow = harness.open(listens(fails_once, retry=Retry()))
     flow.settled(flow.take(wait=0).event_id, State.WAITING, attempt=1)
     found = scrape(flow)
     assert found["flowhooks_deliveries", "p:fails_once", "waiting"] == 1
     assert ("flowhooks_oldest_delivery_age_seconds", "p:fails_once", "waiting") not in found
 
 
-def test_dead_and_parked(house, listens):
+def test_dead_and_parked(harness, listens):
     """Deliveries that need an operator are counted, with the age of the oldest."""
-    flow = house.open(listens(fails))
+    flow = harness.open(listens(fails))
     flow.take("i1")
     flow.take("i2", key="nobody")
     flow.clock.advance(3600)
@@ -119,9 +119,9 @@ def test_dead_and_parked(house, listens):
     assert found["flowhooks_oldest_parked_seconds",] == pytest.approx(3600, abs=1)
 
 
-def test_alerts_are_counted_with_what_shares_them(house, listens, monotonic):
+def test_alerts_are_counted_with_what_shares_them(harness, listens, monotonic):
     """The metric has the number of open alerts and of their deliveries, also without notifications."""
-    flow = house.open(listens(fails))
+    flow = harness.open(listens(fails))
     flow.app.alerts.stop(20)
     flow.take("i1")
     flow.app.alerts.poll()
@@ -133,10 +133,10 @@ def test_alerts_are_counted_with_what_shares_them(house, listens, monotonic):
     assert (found["flowhooks_alerts", "dead"], found["flowhooks_alert_items", "dead"]) == (1, 2)
 
 
-def test_an_event_that_vanished_is_a_difference(house, listens, monotonic):
+def test_an_event_that_vanished_is_a_difference(harness, listens, monotonic):
     """A row is deleted outside flowhooks: the metric reports a difference of one."""
-    house.check_books = False
-    flow = house.open(listens(fine))
+    harness.check_books = False
+    flow = harness.open(listens(fine))
     flow.take("i1", key="nobody")
     flow.take("i2", key="nobody")
     assert scrape(flow)["flowhooks_unaccounted_events",] == 0
@@ -145,9 +145,9 @@ def test_an_event_that_vanished_is_a_difference(house, listens, monotonic):
     assert scrape(flow)["flowhooks_unaccounted_events",] == 1
 
 
-def test_who_asks_often_has_the_ledger_read_seldom(house, listens, monotonic):
+def test_who_asks_often_has_the_ledger_read_seldom(harness, listens, monotonic):
     """The same figures are returned for some seconds, then they are read again."""
-    flow = house.open(listens(fine))
+    flow = harness.open(listens(fine))
     assert scrape(flow)["flowhooks_parked_events",] == 0
     flow.take(key="nobody")
     assert scrape(flow)["flowhooks_parked_events",] == 0
@@ -155,10 +155,10 @@ def test_who_asks_often_has_the_ledger_read_seldom(house, listens, monotonic):
     assert scrape(flow)["flowhooks_parked_events",] == 1
 
 
-def test_a_ledger_that_cannot_be_read_hides_nothing_else(house, listens, logged, eventually):
+def test_a_ledger_that_cannot_be_read_hides_nothing_else(harness, listens, logged, eventually):
     """The process's counters are exported even if the ledger is down, which is exported too."""
-    house.check_books = False
-    flow = house.open(listens(fine))
+    harness.check_books = False
+    flow = harness.open(listens(fine))
     flow.take()
     attempts = "flowhooks_attempts_total", "p:fine", "succeeded"
     eventually(
@@ -182,36 +182,36 @@ def test_a_ledger_that_cannot_be_read_hides_nothing_else(house, listens, logged,
 
 
 @pytest.mark.sqlite
-def test_files_have_sizes(house, listens):
+def test_files_have_sizes(harness, listens):
     """The database's file and its write-ahead log are measured."""
-    flow = house.open(listens(fine))
+    flow = harness.open(listens(fine))
     flow.take()
     found = scrape(flow)
-    assert found["flowhooks_database_bytes",] == house.file.stat().st_size
+    assert found["flowhooks_database_bytes",] == harness.file.stat().st_size
     assert found["flowhooks_wal_bytes",] > 0
 
 
 @pytest.mark.postgresql
 @pytest.mark.sqlite
-def test_killed_processes_are_not_counted(house, listens):
+def test_killed_processes_are_not_counted(harness, listens):
     """On SQLite, the owner of the lock is the only process, however many were killed before."""
     for _ in range(2):
-        killed = house.open(listens(fine))
-        house.crash(killed)
+        killed = harness.open(listens(fine))
+        harness.crash(killed)
         # A killed process is never signed off.
         killed.sql("UPDATE processes SET stopped_at = NULL")
-    assert scrape(house.open(listens(fine)))["flowhooks_processes",] == 1
+    assert scrape(harness.open(listens(fine)))["flowhooks_processes",] == 1
 
 
-def test_a_shared_ledger_has_no_file(house, listens):
+def test_a_shared_ledger_has_no_file(harness, listens):
     """On PostgreSQL no size of a file is exported, rather than 0."""
-    found = scrape(house.open(listens(fine)))
+    found = scrape(harness.open(listens(fine)))
     assert not [name for name in found if name[0].endswith("_bytes")]
 
 
-def test_what_is_paused(house, listens, monotonic):
+def test_what_is_paused(harness, listens, monotonic):
     """A paused handler has the value 1; its waiting deliveries are counted, but not as late."""
-    flow = house.open(listens(fine, name="h"), listens(fine, name="other", process_key="order"))
+    flow = harness.open(listens(fine, name="h"), listens(fine, name="other", process_key="order"))
     pause(flow.app.operation_context, ["p:h"])
     flow.take(wait=0)
     flow.clock.advance(60)
@@ -225,9 +225,9 @@ def test_what_is_paused(house, listens, monotonic):
     assert not [name for name in scrape(flow) if name[0] == "flowhooks_handler_paused"]
 
 
-def test_open_circuits(house, listens, monotonic, eventually):
+def test_open_circuits(harness, listens, monotonic, eventually):
     """A handler with an open circuit has the value 1, and counts as paused too."""
-    flow = house.open(listens(fails, name="h"), circuit_breaker={"failures": 2})
+    flow = harness.open(listens(fails, name="h"), circuit_breaker={"failures": 2})
     for number in range(2):
         flow.settled(flow.take(str(number), wait=0).event_id, State.DEAD)
     eventually(flow.app.ledger.open_circuits)

@@ -26,9 +26,9 @@ def unacknowledged(flow):
 
 
 @pytest.fixture
-def flow(house, listens):
+def flow(harness, listens):
     """A ledger with an alert for each of two handlers, none of which has been notified."""
-    flow = house.open(listens(fails, name="a"), listens(fails, name="b"), start=False)
+    flow = harness.open(listens(fails, name="a"), listens(fails, name="b"), start=False)
     flow.take(wait=0)
     flow.sql("UPDATE deliveries SET state = 'dead'")
     flow.app.alerts.poll()
@@ -87,7 +87,7 @@ def test_a_cause_that_goes_and_comes_again_is_a_new_alert(flow, by):
     assert again.acknowledged_at is None
 
 
-def test_who_has_not_been_told_is_told_all_the_same(house, listens, by, make_plugin):
+def test_who_has_not_been_told_is_told_all_the_same(harness, listens, by, make_plugin):
     """A mail server that was down at the acknowledgement still gets its mail, for other people."""
     told, mute = [], [True]
 
@@ -98,7 +98,7 @@ def test_who_has_not_been_told_is_told_all_the_same(house, listens, by, make_plu
 
     # Not started, because its own check would notify the listener, too.
     plugin = make_plugin(listens(fails, name="a"), alert_raised=alert_raised)
-    flow = house.open(plugins={"p": plugin}, start=False)
+    flow = harness.open(plugins={"p": plugin}, start=False)
     flow.take("i1", wait=0)
     flow.sql("UPDATE deliveries SET state = 'dead'")
     flow.app.alerts.poll()

@@ -30,9 +30,9 @@ def entries(flow, **narrowing):
 
 
 @pytest.fixture
-def flow(house, listens):
+def flow(harness, listens):
     """A ledger with a dead delivery."""
-    flow = house.open(listens(fails, name="h"))
+    flow = harness.open(listens(fails, name="h"))
     flow.dead = flow.take().event_id
     return flow
 

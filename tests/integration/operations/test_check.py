@@ -26,25 +26,25 @@ def unasked():
 
 
 @pytest.fixture
-def findings(house):
+def findings(harness):
     """A function that runs the check with the plugins of an app; returns the findings of a subject."""
 
     def look(flow, about, jobs=unasked, **settings):
-        found = check(house.settings(**settings), lambda: (flow.app.schemas, flow.app.plugins), jobs=jobs)
+        found = check(harness.settings(**settings), lambda: (flow.app.schemas, flow.app.plugins), jobs=jobs)
         return [one for one in found if one.about == about]
 
     return look
 
 
 @pytest.fixture
-def bare(house):
+def bare(harness):
     """An app without handlers, and so a server without a worker."""
-    return house.open(start=False)
+    return harness.open(start=False)
 
 
-def test_the_processes_that_live(house, listens, bare, findings, clock):
+def test_the_processes_that_live(harness, listens, bare, findings, clock):
     """Each running process is listed with host, process id, kind, start and number of handlers, in JSON too."""
-    house.open(listens(nothing), start=False)
+    harness.open(listens(nothing), start=False)
     first, second = findings(bare, "processes")
     where = f"server {os.getpid()} on {socket.gethostname()}, since 20"
     assert first.what.startswith(where)
@@ -59,9 +59,9 @@ def test_the_processes_that_live(house, listens, bare, findings, clock):
     assert second.facts["since"] in second.what
 
 
-def test_what_another_process_runs_is_not_missing(house, listens, bare, findings):
+def test_what_another_process_runs_is_not_missing(harness, listens, bare, findings):
     """A handler that is not loaded here is a failure only if no running process has it."""
-    has = house.open(listens(nothing), listens(nothing, name="other"), start=False)
+    has = harness.open(listens(nothing), listens(nothing, name="other"), start=False)
     (found,) = findings(bare, "handlers")
     assert (found.mark, found.what) == (
         "ok",
@@ -80,17 +80,17 @@ def test_what_another_process_runs_is_not_missing(house, listens, bare, findings
     assert findings(bare, "deliveries")[0].what.startswith("2 waiting, 0 running; no process runs handlers")
 
 
-def test_settings_of_a_handler_that_nobody_has(house, listens, findings):
+def test_settings_of_a_handler_that_nobody_has(harness, listens, findings):
     """Settings of an unknown handler are reported, because a misspelt id would have no effect."""
-    flow = house.open(listens(nothing), start=False)
+    flow = harness.open(listens(nothing), start=False)
     given = {one: HandlerSettings(isolation="process") for one in ("p:nothing", "p:nothin")}
     (found,) = findings(flow, "handlers", handlers=given)
     assert (found.mark, found.what) == ("note", "the settings configure p:nothin, but no such handler is registered")
 
 
-def test_what_is_loaded_here_and_run_by_nobody(house, listens, bare, findings):
+def test_what_is_loaded_here_and_run_by_nobody(harness, listens, bare, findings):
     """A loaded handler that no process runs is a note, and a failure once a delivery waits for it."""
-    has = house.open(listens(nothing), start=False)
+    has = harness.open(listens(nothing), start=False)
     has.close()
     (found,) = findings(has, "handlers")
     assert (found.mark, found.what) == ("note", "no live process runs 1 handler loaded here: p:nothing")
@@ -100,9 +100,9 @@ def test_what_is_loaded_here_and_run_by_nobody(house, listens, bare, findings):
     assert (found.mark, found.why) == ("trouble", "1 delivery waits for it")
 
 
-def test_nobody_lives(listens, house, findings):
+def test_nobody_lives(listens, harness, findings):
     """Without running processes, a loaded handler that does not run is no finding."""
-    has = house.open(listens(nothing), start=False)
+    has = harness.open(listens(nothing), start=False)
     has.close()
     (found,) = findings(has, "processes")
     assert (found.mark, found.what) == ("note", "no live process uses this ledger")
@@ -125,9 +125,9 @@ def test_tables_of_jobs_that_cannot_be_used(bare, findings, error):
     assert findings(bare, "jobs") == []
 
 
-def test_what_is_paused(house, listens, findings, clock):
+def test_what_is_paused(harness, listens, findings, clock):
     """Each paused handler is a note with the start, its waiting deliveries and the command to resume it."""
-    flow = house.open(listens(nothing), listens(nothing, name="other"))
+    flow = harness.open(listens(nothing), listens(nothing, name="other"))
     pause(flow.app.operation_context, ["p:nothing"])
     flow.take(wait=0)
     (found,) = findings(flow, "handlers")

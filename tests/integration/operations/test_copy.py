@@ -118,10 +118,10 @@ def rooms(listens):
 
 
 @pytest.fixture
-def furnished(house, rooms):
+def furnished(harness, rooms):
     """A SQLite ledger with every kind of row; its last process was killed while two deliveries ran."""
-    house.open(rooms.missing).close()
-    flow = house.open(*rooms.handlers)
+    harness.open(rooms.missing).close()
+    flow = harness.open(*rooms.handlers)
     flow.take("good", key="good", businessKey=CHINESE, processDefinitionVersion=3, text=LARGE)
     flow.take("good", key="good", businessKey=CHINESE, processDefinitionVersion=3, text=LARGE)  # a repeat
     with pytest.raises(IdentityConflict):
@@ -136,9 +136,9 @@ def furnished(house, rooms):
     for key in ("slow", "again"):
         flow.take(key, key=key, wait=0)
         assert rooms.running.acquire(timeout=WAIT_TIMEOUT)
-    house.crash(flow)
+    harness.crash(flow)
     flow.sql("UPDATE processes SET stopped_at = NULL WHERE id = ?", flow.app.ledger.process)
-    for number, closed in ((1, None), (2, house.clock.now())):
+    for number, closed in ((1, None), (2, harness.clock.now())):
         flow.sql(
             "INSERT INTO alerts "
             "(id, cause, subject, message, started_at, count, event_id, opened_at, notified, closed_at)"
@@ -158,14 +158,14 @@ def furnished(house, rooms):
     flow.sql("INSERT INTO required_credentials VALUES ('sources', 7)")
     flow.sql("INSERT INTO purged_identities VALUES ('identity-1', 'event-0', 'digest-0', 7)")
     flow.sql("INSERT INTO counters VALUES ('accepted', 'p', 1), ('purged', 'p', 1)")
-    yield house
+    yield harness
     rooms.hold.set()
 
 
 @pytest.fixture
 def empty(postgresql_server):
     """An empty PostgreSQL database without tables."""
-    name = "flowhooks_new_house"
+    name = "flowhooks_copy_target"
     yield postgresql_server.make(name)
     postgresql_server.drop(name)
 
@@ -204,8 +204,8 @@ def test_what_was_open_goes_on_there(furnished, rooms, empty):
     """The first start recovers the killed process's attempts, and runs deliveries without a due time."""
     move(furnished.address, empty)
     rooms.hold.set()
-    house = type(furnished)(furnished.folder, furnished.clock, empty)
-    flow = house.open(*rooms.handlers, rooms.missing)
+    harness = type(furnished)(furnished.folder, furnished.clock, empty)
+    flow = harness.open(*rooms.handlers, rooms.missing)
     try:
         page = [stored.event for stored in flow.app.ledger.page(EventFilter(), limit=100)]
         of = {event.flow_instance_id: event.id for event in page if event.source == "default"}
@@ -222,10 +222,10 @@ def test_what_was_open_goes_on_there(furnished, rooms, empty):
         assert (again.event_id, again.status) == (of["good"], AnswerStatus.DONE)
         assert rooms.entered.count(("good", "good")) == 2, "one for each class, and none for the repeated callback"
     finally:
-        house.end()
+        harness.end()
 
 
-def test_an_ordered_backlog_goes_on_in_order_there(house, listens, empty, tmp_path):
+def test_an_ordered_backlog_goes_on_in_order_there(harness, listens, empty, tmp_path):
     """Blocked deliveries keep their position in both directions; later events come after them."""
     entered = []
 
@@ -235,7 +235,7 @@ def test_an_ordered_backlog_goes_on_in_order_there(house, listens, empty, tmp_pa
             raise ValueError("not yet")
 
     handler = listens(change, order_by="business_key", retry=Retry(attempts=9, delays=[3600], jitter=0))
-    flow = house.open(handler)
+    flow = harness.open(handler)
     lanes = {key: [f"{key}-{number}" for number in range(9, 3, -1)] for key in ("k", "l")}
     for key, instances in lanes.items():
         flow.settled(flow.take(instances[0], wait=0, businessKey=key).event_id, State.WAITING, attempt=1)
@@ -243,12 +243,12 @@ def test_an_ordered_backlog_goes_on_in_order_there(house, listens, empty, tmp_pa
             flow.take(instance, wait=0, businessKey=key)
     assert flow.close()
     there, back = empty, f"sqlite:///{tmp_path / 'back.db'}"
-    move(house.address, there)
+    move(harness.address, there)
     move(there, back)
-    assert rows(back) == rows(house.address)
+    assert rows(back) == rows(harness.address)
     for url in (there, back):
         entered.clear()
-        moved = type(house)(tmp_path, house.clock, url)
+        moved = type(harness)(tmp_path, harness.clock, url)
         flow = moved.open(handler)
         last = [flow.take(f"{key}-0", wait=0, businessKey=key).event_id for key in lanes]
         if url == there:
@@ -349,11 +349,11 @@ def test_a_source_that_lacks_something_is_copied_and_the_books_say_so(furnished,
     assert not moved.books.is_consistent
 
 
-def test_a_source_of_an_older_version_is_refused(house, postgresql_url, pending_migration):
+def test_a_source_of_an_older_version_is_refused(harness, postgresql_url, pending_migration):
     """The error states the remedy; a source is never changed."""
     pending_migration()
     with pytest.raises(LedgerSchemaTooOld, match="flowhooks db upgrade"):
-        move(house.address, postgresql_url)
+        move(harness.address, postgresql_url)
 
 
 def test_nobody_may_be_using_either(furnished, rooms, postgresql_url, tmp_path):
@@ -371,12 +371,12 @@ def test_nobody_may_be_using_either(furnished, rooms, postgresql_url, tmp_path):
     assert move(postgresql_url, f"sqlite:///{tmp_path / 'away.db'}").books.is_consistent
 
 
-def test_never_much_at_once(house, postgresql_url):
+def test_never_much_at_once(harness, postgresql_url):
     """Batches have a limited number of rows, and fewer large rows, on either database."""
     small, large = row_stream.MAX_BATCH_ROWS * 2 + 1, 6
     columns = [column.name for column in events.c]
     text = json.dumps({"text": "x" * (row_stream.MAX_BATCH_CHARS // 2)})
-    with closing(sqlite3.connect(house.file)) as connection, connection:
+    with closing(sqlite3.connect(harness.file)) as connection, connection:
         connection.executemany(
             f"INSERT INTO events ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",
             (
@@ -390,15 +390,15 @@ def test_never_much_at_once(house, postgresql_url):
             ),
         )
         connection.execute("INSERT INTO counters VALUES ('accepted', 'p', ?)", (small + large,))
-    move(house.address, postgresql_url)
-    for url in (house.address, postgresql_url):
+    move(harness.address, postgresql_url)
+    for url in (harness.address, postgresql_url):
         with closing(Reader(url)) as reader, reader.connection() as connection:
             query = select(events).order_by(database.bytewise_order(events.c.id))
             sizes = [len(batch) for batch in DatabaseSnapshot(url, connection).batches(query)]
         assert sizes == [row_stream.MAX_BATCH_ROWS] * 2 + [3, 2, 2], url
 
 
-def test_a_target_of_a_newer_version_is_refused(house, postgresql_url, tmp_path):
+def test_a_target_of_a_newer_version_is_refused(harness, postgresql_url, tmp_path):
     """A newer target is refused, as by `db upgrade`, which runs first."""
     upgrade(f"sqlite:///{tmp_path / 'newer.db'}")
     with closing(sqlite3.connect(tmp_path / "newer.db")) as connection, connection:
@@ -407,13 +407,13 @@ def test_a_target_of_a_newer_version_is_refused(house, postgresql_url, tmp_path)
         move(postgresql_url, f"sqlite:///{tmp_path / 'newer.db'}")
 
 
-def test_what_is_paused_stays_paused(house, listens, postgresql_url):
+def test_what_is_paused_stays_paused(harness, listens, postgresql_url):
     """Paused handlers stay paused, and their deliveries keep waiting in the new database."""
-    flow = house.open(listens(lambda event: None, name="h"))
+    flow = harness.open(listens(lambda event: None, name="h"))
     pause(flow.app.operation_context, ["p:h"])
     flow.take(wait=0)
     flow.close()
-    move(house.address, postgresql_url)
+    move(harness.address, postgresql_url)
     with closing(Reader(postgresql_url)) as reader:
-        assert reader.paused() == {"p:h": house.clock.now()}
+        assert reader.paused() == {"p:h": harness.clock.now()}
         assert reader.count_by_state()["waiting"] == 1

@@ -19,20 +19,20 @@ DAY = 86_400
 
 
 @pytest.fixture
-def counted(house, listens):
+def counted(harness, listens):
     """A function that opens an app with handlers of these names and selectors, and counts."""
 
     def count(**selectors):
-        flow = house.open(*(listens(lambda event: 1, name=name, **given) for name, given in selectors.items()))
+        flow = harness.open(*(listens(lambda event: 1, name=name, **given) for name, given in selectors.items()))
         with flow.app.ledger.connection() as connection:
             return flow, dismissed_by_handler(connection, flow.app.router)
 
     return count
 
 
-def test_what_a_new_handler_would_take(house, listens, counted):
+def test_what_a_new_handler_would_take(harness, listens, counted):
     """Events dismissed for their conclusion or kind are counted; those dismissed by an operator or setting are not."""
-    flow = house.open(
+    flow = harness.open(
         listens(lambda event: 1, name="a", conclusion="approved"), routing={"ignore_process_keys": ("ignored",)}
     )
     start = flow.clock.now()
@@ -65,9 +65,9 @@ def test_what_a_new_handler_would_take(house, listens, counted):
         assert "p:b" not in dismissed_by_handler(connection, flow.app.router)
 
 
-def test_a_bounded_look(house, listens, counted, monkeypatch):
+def test_a_bounded_look(harness, listens, counted, monkeypatch):
     """Only the newest events are read, and only a limited number of bodies."""
-    flow = house.open(listens(lambda event: 1, name="a", conclusion="approved"))
+    flow = harness.open(listens(lambda event: 1, name="a", conclusion="approved"))
     for number in range(6):
         flow.take(f"r{number}", conclusion="rejected", amount=number)
     flow.close()
@@ -82,19 +82,19 @@ def test_a_bounded_look(house, listens, counted, monkeypatch):
     assert found["p:b"].events == 4
 
 
-def test_a_start_says_what_it_does_not_deliver(house, listens, logged, eventually):
+def test_a_start_says_what_it_does_not_deliver(harness, listens, logged, eventually):
     """A start logs the command once for each new or changed handler; the next start does not."""
     approved, rejected = (listens(lambda event: 1, name=name, conclusion=name) for name in ("approved", "rejected"))
-    flow = house.open(approved)
+    flow = harness.open(approved)
     flow.take("r", conclusion="rejected")
     flow.close()
     logged.clear()
-    house.open(approved, rejected).close()
+    harness.open(approved, rejected).close()
     (entry,) = [entry for entry in logged if entry["event"] == "dismissed_events_matched"]
     assert (entry["handler"], entry["events"]) == ("p:rejected", 1)
     command = "flowhooks events reroute --handler=p:rejected --state=dismissed --since=2026-01-01"
     assert entry["next"] == f"`{command}` delivers them"
     assert shlex.split(command)[0] == "flowhooks"
     logged.clear()
-    house.open(approved, rejected).close()
+    harness.open(approved, rejected).close()
     assert [entry for entry in logged if entry["event"] == "dismissed_events_matched"] == []

@@ -21,9 +21,9 @@ def states(flow):
 
 
 @pytest.fixture
-def flow(house, listens):
+def flow(harness, listens):
     """A ledger with a routed event and three parked events of two keys."""
-    flow = house.open(listens(lambda event: 1, name="h"))
+    flow = harness.open(listens(lambda event: 1, name="h"))
     flow.take("routed")
     for instance, key in (("p1", "trip"), ("p2", "trip"), ("p3", "other")):
         assert flow.take(instance, key=key).status == "parked"
@@ -81,9 +81,9 @@ def test_what_was_dismissed_is_done_with(flow):
     assert states(flow)["p1"] == "dismissed"
 
 
-def test_deliveries_of_a_dismissed_event_stay(house, listens):
+def test_deliveries_of_a_dismissed_event_stay(harness, listens):
     """Deliveries to handlers of every event stay."""
-    flow = house.open(listens(lambda event: 1, name="every", every=True))
+    flow = harness.open(listens(lambda event: 1, name="every", every=True))
     event_id = flow.take("i1", key="trip").event_id
     assert dismiss(flow.app.operation_context, ALL).dismissed == 1
     assert flow.only(event_id).state is State.SUCCEEDED
@@ -98,13 +98,13 @@ def test_a_page_at_a_time(flow, monkeypatch):
     assert [(one.events, one.dismissed, bool(one.next)) for one in (first, rest)] == [(2, 2, True), (1, 1, False)]
 
 
-def test_at_the_same_moment_as_a_drain(house, listens, together):
+def test_at_the_same_moment_as_a_drain(harness, listens, together):
     """An event that now matches a handler is either delivered or dismissed, and the counts say which."""
-    flow = house.open()
+    flow = harness.open()
     for number in range(20):
         flow.take(f"i{number}")
     flow.close()
-    flow = house.open(listens(lambda event: 1, name="h"), start=False)
+    flow = harness.open(listens(lambda event: 1, name="h"), start=False)
     rerouted, dismissed = together(
         lambda: reroute_parked(flow.app.operation_context), lambda: dismiss(flow.app.operation_context, ALL)
     )

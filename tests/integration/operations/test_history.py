@@ -33,9 +33,9 @@ LEAVE = {"processDefinitionKey": "leave"}
 
 
 @pytest.fixture
-def compare(house, by):
+def compare(harness, by):
     """A ledger with some callbacks, and a function that compares lines with it."""
-    flow = house.open(works, identity={"ignore_pointers": ("/sentAt",)})
+    flow = harness.open(works, identity={"ignore_pointers": ("/sentAt",)})
     ids = {}
     for instance in ("stored", "reordered", "purged", "conflict", "full"):
         ids[instance] = flow.take(instance, n=1, sentAt="now").event_id

@@ -16,15 +16,15 @@ def look(flow):
     return overview(flow.app.ledger, flow.clock.now())
 
 
-def test_of_nothing(house):
+def test_of_nothing(harness):
     """Without events everything is zero, and there is no rate."""
-    found = look(house.open(start=False))
+    found = look(harness.open(start=False))
     assert set(found.counts.values()) == {0}
     assert (found.oldest, found.performance, found.sampled_deliveries, found.oldest_sampled_at) == ({}, (), 0, None)
     assert (found.arrivals.total, found.arrivals.period_seconds) == (0, 3600)
 
 
-def test_how_handlers_have_done(house, listens, clock):
+def test_how_handlers_have_done(harness, listens, clock):
     """Shares and latencies are those of the last attempts; failed handlers come first."""
 
     def slow(event):
@@ -32,7 +32,7 @@ def test_how_handlers_have_done(house, listens, clock):
         if event.business_key == "bad":
             raise Reject("no")
 
-    flow = house.open(listens(slow), listens(lambda event: None, name="quick", process_key="other"))
+    flow = harness.open(listens(slow), listens(lambda event: None, name="quick", process_key="other"))
     for number in range(4):
         flow.take(f"s{number}", businessKey="bad" if number == 3 else "good")
         flow.take(f"q{number}", key="other")
@@ -53,12 +53,12 @@ def test_how_handlers_have_done(house, listens, clock):
 
 
 @pytest.mark.sqlite
-def test_deliveries_of_a_retired_handler_are_counted_with_their_age(house, listens):
+def test_deliveries_of_a_retired_handler_are_counted_with_their_age(harness, listens):
     """Deliveries that wait for a retired or paused handler are counted, so the oldest one is shown too."""
-    first = house.open(listens(lambda event: None, name="h"), start=False)
+    first = harness.open(listens(lambda event: None, name="h"), start=False)
     event_id = first.take(wait=0).event_id
     first.close()
-    flow = house.open()
+    flow = harness.open()
     for change in (lambda: None, lambda: pause(flow.app.operation_context, ["p:h"])):
         change()
         found = overview(flow.app.ledger, flow.clock.now())
@@ -68,10 +68,10 @@ def test_deliveries_of_a_retired_handler_are_counted_with_their_age(house, liste
     assert overview(flow.app.ledger, flow.clock.now()).oldest["handler_missing"].handler == "p:h"
 
 
-def test_more_than_are_read_shorten_the_span(house, monkeypatch):
+def test_more_than_are_read_shorten_the_span(harness, monkeypatch):
     """The chart of arrivals spans the longest time of which every event was read."""
     monkeypatch.setattr(looking, "MAX_ARRIVALS", 10)
-    flow = house.open(start=False)
+    flow = harness.open(start=False)
     for number in range(12):
         flow.take(f"i{number}", wait=0)
         flow.clock.advance(20)

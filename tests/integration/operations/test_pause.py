@@ -43,9 +43,9 @@ class Gate:
             raise ValueError("not this time")
 
 
-def test_what_is_paused_waits_and_runs_when_it_is_resumed(house, listens):
+def test_what_is_paused_waits_and_runs_when_it_is_resumed(harness, listens):
     """Deliveries are stored and answered at once, with the pause; others run; after the resume all run."""
-    flow = house.open(listens(nothing, name="h"), listens(nothing, name="other", process_key="order"))
+    flow = harness.open(listens(nothing, name="h"), listens(nothing, name="other", process_key="order"))
     done = pause(flow.app.operation_context, ["p:h"])
     assert (done.handlers, done.skipped, done.waiting, done.dry_run) == (("p:h",), (), 0, False)
     answer = flow.take("1", wait=LONG)
@@ -60,11 +60,11 @@ def test_what_is_paused_waits_and_runs_when_it_is_resumed(house, listens):
     assert flow.take("3").status == "done"
 
 
-def test_nothing_begins_in_a_process_that_has_not_heard(house, listens, eventually):
+def test_nothing_begins_in_a_process_that_has_not_heard(harness, listens, eventually):
     """A claim and a stored running mark check the pause in the database, because a process's own data is a hint."""
-    flow = house.open(listens(nothing, name="h"))
+    flow = harness.open(listens(nothing, name="h"))
     flow.sql("UPDATE handlers SET paused_at = 1")
-    if not house.url:
+    if not harness.url:
         # The only writing process cannot have missed it, so this tests the check of a claim.
         flow.app.ledger.pauses._on_change = lambda: None
         flow.app.ledger.pauses.replace(["p:h"])
@@ -80,10 +80,10 @@ def test_nothing_begins_in_a_process_that_has_not_heard(house, listens, eventual
     flow.settled(event_id, State.SUCCEEDED)
 
 
-def test_who_waits_already_is_answered_when_it_is_paused(house, listens, together):
+def test_who_waits_already_is_answered_when_it_is_paused(harness, listens, together):
     """A pause answers waiting callers, because their deliveries cannot settle."""
     gate = Gate()
-    flow = house.open(listens(gate, name="h"), runner={"threads": 2})
+    flow = harness.open(listens(gate, name="h"), runner={"threads": 2})
     flow.take("runs", wait=0)
     assert gate.entered.wait(WAIT_TIMEOUT)
 
@@ -98,11 +98,11 @@ def test_who_waits_already_is_answered_when_it_is_paused(house, listens, togethe
     gate.open.set()
 
 
-def test_what_runs_goes_on_to_its_end_and_its_retry_waits(house, listens):
+def test_what_runs_goes_on_to_its_end_and_its_retry_waits(harness, listens):
     """A failed attempt is recorded, its retry does not start, and no caller waits for it."""
     gate = Gate(fails=True)
     handler = listens(gate, name="h", retry=Retry(attempts=5, delays=[1], jitter=0))
-    flow = house.open(handler)
+    flow = harness.open(handler)
     event_id = flow.take(wait=0).event_id
     assert gate.entered.wait(WAIT_TIMEOUT)
     pause(flow.app.operation_context, ["p:h"])
@@ -117,13 +117,13 @@ def test_what_runs_goes_on_to_its_end_and_its_retry_waits(house, listens):
 
 
 @pytest.mark.either
-def test_a_retry_that_is_due_later_stays_due_later(house, listens):
+def test_a_retry_that_is_due_later_stays_due_later(harness, listens):
     """To resume a handler starts what is due; the result tells how many deliveries have a retry at a later time."""
 
     def fails(event):
         raise OSError("down")
 
-    flow = house.open(listens(fails, name="h", retry=Retry(attempts=5, delays=[60], jitter=0)))
+    flow = harness.open(listens(fails, name="h", retry=Retry(attempts=5, delays=[60], jitter=0)))
     failed = flow.take("1", wait=0).event_id
     flow.settled(failed, State.WAITING, attempt=1)
     pause(flow.app.operation_context, ["p:h"])
@@ -134,13 +134,13 @@ def test_a_retry_that_is_due_later_stays_due_later(house, listens):
     assert (done.waiting, done.due_later, flow.only(failed).attempt) == (2, 1, 1)
 
 
-def test_pausing_survives_a_restart(house, listens):
+def test_pausing_survives_a_restart(harness, listens):
     """Neither a new start nor a crash resumes a handler; earlier and later deliveries wait."""
-    flow = house.open(listens(nothing, name="h"))
+    flow = harness.open(listens(nothing, name="h"))
     pause(flow.app.operation_context, ["p:h"])
     first = flow.take("1", wait=0).event_id
-    house.crash(flow)
-    flow = house.open(listens(nothing, name="h"))
+    harness.crash(flow)
+    flow = harness.open(listens(nothing, name="h"))
     (known,) = flow.app.ledger.registered_handlers()
     assert known.paused_at == flow.clock.now()
     second = flow.take("2", wait=LONG).event_id
@@ -150,15 +150,15 @@ def test_pausing_survives_a_restart(house, listens):
         flow.settled(one, State.SUCCEEDED)
 
 
-def test_what_was_running_is_recovered_and_waits(house, listens):
+def test_what_was_running_is_recovered_and_waits(harness, listens):
     """An attempt killed during a pause is lost, and the next attempt waits for the resume."""
-    flow = house.open(listens(nothing, name="h", retry=Retry(delays=[1], jitter=0)), start=False)
+    flow = harness.open(listens(nothing, name="h", retry=Retry(delays=[1], jitter=0)), start=False)
     event_id = flow.take(wait=0).event_id
     (queued,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 1)
     assert flow.app.ledger.claim(queued)
     pause(flow.app.operation_context, ["p:h"])
-    house.crash(flow)
-    flow = house.open(listens(nothing, name="h", retry=Retry(delays=[1], jitter=0)))
+    harness.crash(flow)
+    flow = harness.open(listens(nothing, name="h", retry=Retry(delays=[1], jitter=0)))
     assert flow.settled(event_id, State.WAITING, attempt=1).outcome == "lost"
     flow.advance(60)
     assert flow.take(wait=LONG).status == "pending"
@@ -166,20 +166,20 @@ def test_what_was_running_is_recovered_and_waits(house, listens):
     assert flow.settled(event_id, State.SUCCEEDED).attempt == 2
 
 
-def test_one_that_is_only_known_can_be_paused(house, listens):
+def test_one_that_is_only_known_can_be_paused(harness, listens):
     """A handler whose plugin is missing can be paused, and is still paused when it is loaded."""
-    house.open(listens(nothing, name="h"), start=False).close()
-    flow = house.open()
+    harness.open(listens(nothing, name="h"), start=False).close()
+    flow = harness.open()
     assert pause(flow.app.operation_context, ["p:h"]).handlers == ("p:h",)
     event_id = flow.take(wait=0).event_id
     flow.close()
-    flow = house.open(listens(nothing, name="h"))
+    flow = harness.open(listens(nothing, name="h"))
     assert flow.take(wait=LONG).status == "pending"
     resume(flow.app.operation_context, ["p:h"])
     flow.settled(event_id, State.SUCCEEDED)
 
 
-def test_probes_are_not_asked_either(house, listens):
+def test_probes_are_not_asked_either(harness, listens):
     """Probes of a paused handler do not run, because they access the same system."""
     asked = []
 
@@ -187,13 +187,13 @@ def test_probes_are_not_asked_either(house, listens):
         asked.append(delivery.id)
         return True
 
-    flow = house.open(listens(nothing, name="h", probe=probe), start=False)
+    flow = harness.open(listens(nothing, name="h", probe=probe), start=False)
     event_id = flow.take(wait=0).event_id
     (queued,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 1)
     assert flow.app.ledger.claim(queued)
     pause(flow.app.operation_context, ["p:h"])
-    house.crash(flow)
-    flow = house.open(listens(nothing, name="h", probe=probe), listens(nothing, name="other", process_key="order"))
+    harness.crash(flow)
+    flow = harness.open(listens(nothing, name="h", probe=probe), listens(nothing, name="other", process_key="order"))
     (due,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 1)
     assert due.probe
     flow.app.dispatcher.execute(due)
@@ -204,7 +204,7 @@ def test_probes_are_not_asked_either(house, listens):
     assert asked
 
 
-def test_order_and_limits_hold_when_it_is_resumed(house, listens, eventually):
+def test_order_and_limits_hold_when_it_is_resumed(harness, listens, eventually):
     """Deliveries that have waited run in their order, with the usual concurrency."""
     done, running, most, lock = [], [0], [0], threading.Lock()
 
@@ -217,7 +217,7 @@ def test_order_and_limits_hold_when_it_is_resumed(house, listens, eventually):
             running[0] -= 1
             done.append((event.business_key, event.data["number"]))
 
-    flow = house.open(listens(handle, name="h", order_by="business_key", concurrency=2), runner={"threads": 8})
+    flow = harness.open(listens(handle, name="h", order_by="business_key", concurrency=2), runner={"threads": 8})
     pause(flow.app.operation_context, ["p:h"])
     for number in range(10):
         for key in "abc":
@@ -231,10 +231,10 @@ def test_order_and_limits_hold_when_it_is_resumed(house, listens, eventually):
     eventually(flow.at_rest)
 
 
-def test_a_backlog_is_run_without_being_rewritten(house, listens, eventually):
+def test_a_backlog_is_run_without_being_rewritten(harness, listens, eventually):
     """Hundreds of waiting deliveries keep their due times during the pause and the resume."""
     seen = []
-    flow = house.open(listens(lambda event: seen.append(event.id), name="h"))
+    flow = harness.open(listens(lambda event: seen.append(event.id), name="h"))
     pause(flow.app.operation_context, ["p:h"])
     for number in range(300):
         flow.take(str(number), wait=0)
@@ -250,9 +250,9 @@ def test_a_backlog_is_run_without_being_rewritten(house, listens, eventually):
     assert len(set(seen)) == 300
 
 
-def test_patterns_and_what_is_passed_over(house, listens, make_plugin):
+def test_patterns_and_what_is_passed_over(harness, listens, make_plugin):
     """A pattern matches known handlers; unknown, retired and paused ones are reported and unchanged."""
-    flow = house.open(
+    flow = harness.open(
         plugins={
             "contracts": make_plugin(listens(nothing, name="a"), listens(nothing, name="b")),
             "leave": make_plugin(listens(nothing, name="c")),
@@ -271,9 +271,9 @@ def test_patterns_and_what_is_passed_over(house, listens, make_plugin):
     assert resume(desk, ["*"]).skipped == ("*",)
 
 
-def test_it_is_called_by_name_and_written_down(house, listens):
+def test_it_is_called_by_name_and_written_down(harness, listens):
     """The operation is called as by the API and commands; its audit entry has the handler and the note."""
-    flow = house.open(listens(nothing, name="h"), start=False)
+    flow = harness.open(listens(nothing, name="h"), start=False)
     desk = replace(flow.app.operation_context, by=Actor("mia", "cli"))
     assert run_operation(desk, "pause", {"handlers": ["p:h"], "note": "the archive moves"}) == {
         "handlers": ("p:h",),
@@ -293,13 +293,13 @@ def test_it_is_called_by_name_and_written_down(house, listens):
     ]
 
 
-def test_jobs_of_a_large_backlog_are_made_soon(house, listens, eventually, monkeypatch):
+def test_jobs_of_a_large_backlog_are_made_soon(harness, listens, eventually, monkeypatch):
     """Jobs for a large backlog are created without a wait for the next regular sweep."""
     monkeypatch.setattr(procrastinate, "SWEEP_BATCH_SIZE", 10)
     monkeypatch.setattr(procrastinate, "FAST_SWEEP_INTERVAL", 0.02)
     monkeypatch.setattr(procrastinate, "SWEEP_INTERVAL", 600.0)
     done = []
-    flow = house.open(listens(lambda event: done.append(event.id), name="h"))
+    flow = harness.open(listens(lambda event: done.append(event.id), name="h"))
     pause(flow.app.operation_context, ["p:h"])
     for number in range(100):
         flow.take(str(number), wait=0)

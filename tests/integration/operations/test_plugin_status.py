@@ -27,9 +27,9 @@ def look(flow):
         return {one.name: one for one in list_plugins(flow.app.plugins, reader)}
 
 
-def test_without_a_ledger_there_is_what_is_loaded(house, listens):
+def test_without_a_ledger_there_is_what_is_loaded(harness, listens):
     """Without a ledger each loaded plugin has its handlers, without stored data."""
-    flow = house.open(listens(nothing), start=False)
+    flow = harness.open(listens(nothing), start=False)
     one = next(one for one in list_plugins(flow.app.plugins, None) if one.name == "p")
     assert (one.state, [(handler.id, handler.availability) for handler in one.handlers]) == (
         "loaded",
@@ -39,12 +39,12 @@ def test_without_a_ledger_there_is_what_is_loaded(house, listens):
     assert one.handlers[0].backlog.is_empty
 
 
-def test_of_two_plugins_of_one_name_the_first_says_what_is_the_matter(house, listens, tmp_path):
+def test_of_two_plugins_of_one_name_the_first_says_what_is_the_matter(harness, listens, tmp_path):
     """A handler that the loaded plugin lacks is missing, although a second plugin of that name is quarantined."""
-    house.open(listens(nothing), listens(failing)).close()
+    harness.open(listens(nothing), listens(failing)).close()
     (tmp_path / "single").mkdir()
     (tmp_path / "single" / "p.py").write_text("")
-    flow = house.open(listens(nothing), plugins_dirs=(str(tmp_path / "single"),), start=False)
+    flow = harness.open(listens(nothing), plugins_dirs=(str(tmp_path / "single"),), start=False)
     assert [(info.name, info.state) for info in flow.app.plugins.infos if info.state != "denied"] == [
         ("p", "loaded"),
         ("p", "quarantined"),
@@ -53,15 +53,15 @@ def test_of_two_plugins_of_one_name_the_first_says_what_is_the_matter(house, lis
     assert [(one.id, one.availability) for one in first] == [("p:failing", "missing"), ("p:nothing", "present")]
 
 
-def test_every_standing(house, listens, make_plugin):
+def test_every_standing(harness, listens, make_plugin):
     """Handlers are loaded, removed from their plugin, without their plugin, or retired."""
-    first = house.open(
+    first = harness.open(
         plugins={"a": make_plugin(listens(nothing), listens(failing)), "b": make_plugin(listens(nothing))},
         start=False,
     )
     first.take(wait=0)
     first.close()
-    flow = house.open(plugins={"a": make_plugin(listens(nothing))}, start=False)
+    flow = harness.open(plugins={"a": make_plugin(listens(nothing))}, start=False)
     found = look(flow)
     assert [(one.id, one.availability) for one in found["a"].handlers] == [
         ("a:failing", "missing"),
@@ -79,47 +79,47 @@ def test_every_standing(house, listens, make_plugin):
     assert one.backlog == HandlerBacklog(waiting=1)
 
 
-def test_what_is_stored(house, listens):
+def test_what_is_stored(harness, listens):
     """Deliveries with and without a due time, *unknown* and dead ones are counted separately; succeeded ones not."""
-    flow = house.open(listens(failing, name="h"))
+    flow = harness.open(listens(failing, name="h"))
     flow.take("dead")
     flow.close()
-    flow = house.open(listens(nothing, name="h"))
+    flow = harness.open(listens(nothing, name="h"))
     flow.take("done")
     flow.close()
-    flow = house.open(listens(nothing, name="h"), start=False)
+    flow = harness.open(listens(nothing, name="h"), start=False)
     flow.take("lost", wait=0)
     (queued,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 1)
     assert flow.app.ledger.claim(queued)
     assert look(flow)["p"].handlers[0].backlog == HandlerBacklog(running=1, dead=1)
-    house.crash(flow)
-    flow = house.open(listens(nothing, name="h"), start=False)
+    harness.crash(flow)
+    flow = harness.open(listens(nothing, name="h"), start=False)
     flow.take("soon", wait=0)
     assert look(flow)["p"].handlers[0].backlog == HandlerBacklog(waiting=1, unknown=1, dead=1)
     flow.close()
-    flow = house.open(start=False)
+    flow = harness.open(start=False)
     assert look(flow)["p"].handlers[0].backlog == HandlerBacklog(waiting=1, unknown=1, dead=1)
 
 
-def test_what_is_parked_and_wanted_by_now(house, listens):
+def test_what_is_parked_and_wanted_by_now(harness, listens):
     """Each handler has its number of matching parked events; a handler of every event has none."""
-    flow = house.open(start=False)
+    flow = harness.open(start=False)
     for number in range(3):
         assert flow.take(f"i{number}", wait=0).status == "parked"
     flow.take("other", key="other", wait=0)
     flow.close()
-    flow = house.open(listens(nothing), listens(failing, every=True), start=False)
+    flow = harness.open(listens(nothing), listens(failing, every=True), start=False)
     stored = {one.id: one.backlog for one in look(flow)["p"].handlers}
     assert stored == {"p:nothing": HandlerBacklog(parked=3), "p:failing": HandlerBacklog()}
 
 
 @pytest.mark.postgresql
-def test_what_other_processes_run_is_elsewhere(house, listens, make_plugin):
+def test_what_other_processes_run_is_elsewhere(harness, listens, make_plugin):
     """A plugin that is not loaded here is elsewhere while other processes have all its handlers, then missing."""
     both = make_plugin(listens(nothing), listens(failing))
-    whole = house.open(plugins={"b": both}, start=False)
-    part = house.open(plugins={"b": make_plugin(listens(nothing))}, start=False)
-    flow = house.open(start=False)
+    whole = harness.open(plugins={"b": both}, start=False)
+    part = harness.open(plugins={"b": make_plugin(listens(nothing))}, start=False)
+    flow = harness.open(start=False)
 
     def delivery_statuses():
         found = look(flow)["b"]

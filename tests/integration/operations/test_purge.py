@@ -36,9 +36,9 @@ def go(event):
 
 
 @pytest.fixture
-def full(house, listens):
+def full(harness, listens):
     """A ledger with an event in each state by name, all 100 days old."""
-    flow = house.open(
+    flow = harness.open(
         listens(go, name="go", process_key="go"),
         listens(fail, name="fail", process_key="fail"),
         listens(go, name="later", process_key="later", retry=Retry()),
@@ -143,12 +143,12 @@ def test_what_is_open_is_refused(full, state):
 
 
 @pytest.mark.parametrize("state", ["waiting", "unknown", "running"])
-def test_what_is_open_stays(house, listens, state):
+def test_what_is_open_stays(harness, listens, state):
     """Waiting, unknown and running deliveries stay, however old they are."""
-    flow = house.open(listens(go, name="go"), start=False)
+    flow = harness.open(listens(go, name="go"), start=False)
     event = flow.take("i1", wait=0).event_id
     if state != "waiting":
-        house.check_books = False
+        harness.check_books = False
         flow.sql("UPDATE deliveries SET state = ?", state)
     flow.clock.advance(1000 * DAY)
     assert purge(flow.app.operation_context, before(flow, 1)).purged == 0
@@ -235,12 +235,12 @@ def test_other_data_is_a_conflict_that_nothing_is_kept_of(full):
     assert flow.sql("SELECT count(*) FROM conflicts") == [(0,)]
 
 
-def test_it_is_no_new_event_even_where_what_nobody_wants_is_refused(full, house):
+def test_it_is_no_new_event_even_where_what_nobody_wants_is_refused(full, harness):
     """With routing.no_handler = "reject" a repeat of a purged callback is answered like any repeat."""
     flow, ids = full
     purge(flow.app.operation_context, before(flow, 90))
     flow.close()
-    flow = house.open(routing={"no_handler": "reject"})
+    flow = harness.open(routing={"no_handler": "reject"})
     assert flow.take("s", key="go").event_id == ids["succeeded"]
     with pytest.raises(InvalidCallback):
         flow.take("new", key="nobody")
@@ -257,11 +257,11 @@ def test_it_is_told_that_an_event_was_purged(full):
             flow.app.ledger.event(other)
 
 
-def test_identities_too_old_to_be_kept_are_not(full, house):
+def test_identities_too_old_to_be_kept_are_not(full, harness):
     """Events received before retention.identities leave no identity, and repeats are new events."""
     flow, _ = full
     flow.close()
-    flow = house.open(retention={"identities": 50})
+    flow = harness.open(retention={"identities": 50})
     purge(flow.app.operation_context, before(flow, 90))
     assert flow.sql("SELECT count(*) FROM purged_identities") == [(0,)]
     again = flow.take("s", key="go", wait=0)
@@ -337,10 +337,10 @@ class TestRaces:
         engine.dispose()
         assert left(flow, ids) == set(ids) - {"dismissed"}
 
-    def test_under_load_nothing_is_stored_twice(self, house, listens, together):
+    def test_under_load_nothing_is_stored_twice(self, harness, listens, together):
         """Two processes accept the same callbacks while a third purges them as soon as they are done."""
-        first, second = (house.open(listens(go, name="go")) for _ in range(2))
-        third = house.open(start=False)
+        first, second = (harness.open(listens(go, name="go")) for _ in range(2))
+        third = harness.open(start=False)
         over = threading.Event()
 
         def purging_on():

@@ -58,13 +58,13 @@ REFUSED = [
 
 
 @pytest.fixture
-def flow(house, listens):
+def flow(harness, listens):
     """A flow with one dead delivery."""
 
     def failing(event):
         raise ValueError("x")
 
-    flow = house.open(listens(failing, name="h"))
+    flow = harness.open(listens(failing, name="h"))
     flow.take(businessKey="B")
     return flow
 

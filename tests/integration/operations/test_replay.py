@@ -36,9 +36,9 @@ def works():
     return Works()
 
 
-def test_what_is_dead_runs_again(house, listens, works):
+def test_what_is_dead_runs_again(harness, listens, works):
     """A dead delivery waits again, and succeeds once its handler is fixed; its history is kept."""
-    flow = house.open(listens(works, name="h"))
+    flow = harness.open(listens(works, name="h"))
     event_id = flow.take().event_id
     works.error = None
     done = replay(flow.app.operation_context, ALL)
@@ -49,9 +49,9 @@ def test_what_is_dead_runs_again(house, listens, works):
     assert works.runs == [("i1", 1), ("i1", 2)]
 
 
-def test_the_retry_schedule_starts_anew(house, listens, works):
+def test_the_retry_schedule_starts_anew(harness, listens, works):
     """After a replay the handler gets all declared attempts again, with the delays from the first."""
-    flow = house.open(listens(works, name="h", retry=Retry(attempts=2, delays=(7,))))
+    flow = harness.open(listens(works, name="h", retry=Retry(attempts=2, delays=(7,))))
     event_id = flow.take(wait=0).event_id
     flow.settled(event_id, State.WAITING, attempt=1)
     flow.advance(7)
@@ -62,20 +62,20 @@ def test_the_retry_schedule_starts_anew(house, listens, works):
     flow.settled(event_id, State.DEAD, attempt=4)
 
 
-def test_what_was_rejected_may_be_replayed(house, listens):
+def test_what_was_rejected_may_be_replayed(harness, listens):
     """A rejected event can be replayed, because an operator may have changed its circumstances."""
     works = Works(Reject("no such contract"))
-    flow = house.open(listens(works, name="h"))
+    flow = harness.open(listens(works, name="h"))
     event_id = flow.take().event_id
     works.error = None
     assert replay(flow.app.operation_context, ALL).deliveries == 1
     flow.settled(event_id, State.SUCCEEDED)
 
 
-def test_what_succeeded_runs_again_only_when_asked(house, listens, works):
+def test_what_succeeded_runs_again_only_when_asked(harness, listens, works):
     """A succeeded delivery is skipped without `again`, and runs a second time with it."""
     works.error = None
-    flow = house.open(listens(works, name="h"))
+    flow = harness.open(listens(works, name="h"))
     event_id = flow.take().event_id
     done = replay(flow.app.operation_context, ALL)
     assert (done.deliveries, done.skipped) == (0, 1)
@@ -85,10 +85,10 @@ def test_what_succeeded_runs_again_only_when_asked(house, listens, works):
     assert works.runs == [("i1", 1), ("i1", 2)]
 
 
-def test_waiting_running_unknown_and_closed_are_passed_over(house, listens, works):
+def test_waiting_running_unknown_and_closed_are_passed_over(harness, listens, works):
     """Only dead deliveries are replayed, and succeeded ones on request."""
-    house.check_books = False
-    flow = house.open(listens(works, name="h"), start=False)
+    harness.check_books = False
+    flow = harness.open(listens(works, name="h"), start=False)
     for number, state in enumerate(("waiting", "running", "unknown", "closed")):
         flow.take(f"i{number}", wait=0)
         flow.sql("UPDATE deliveries SET state = ? WHERE id = (SELECT max(id) FROM deliveries)", state)
@@ -98,9 +98,9 @@ def test_waiting_running_unknown_and_closed_are_passed_over(house, listens, work
     assert flow.sql("SELECT * FROM deliveries") == before
 
 
-def test_a_dry_run_changes_nothing(house, listens, works):
+def test_a_dry_run_changes_nothing(harness, listens, works):
     """A dry run returns the count and changes no row."""
-    flow = house.open(listens(works, name="h"))
+    flow = harness.open(listens(works, name="h"))
     flow.take()
     before = flow.sql("SELECT * FROM deliveries"), flow.sql("SELECT * FROM attempts")
     done = replay(flow.app.operation_context, ALL, dry_run=True)
@@ -109,10 +109,10 @@ def test_a_dry_run_changes_nothing(house, listens, works):
     assert len(works.runs) == 1
 
 
-def test_a_handler_in_the_filter_means_its_deliveries_only(house, listens, works):
+def test_a_handler_in_the_filter_means_its_deliveries_only(harness, listens, works):
     """Of an event with two dead deliveries only the named handler's runs again."""
     other = Works()
-    flow = house.open(listens(works, name="h"), listens(other, name="other"))
+    flow = harness.open(listens(works, name="h"), listens(other, name="other"))
     answer = flow.take()
     works.error = other.error = None
     done = replay(flow.app.operation_context, EventFilter(handler="p:h"))
@@ -123,11 +123,11 @@ def test_a_handler_in_the_filter_means_its_deliveries_only(house, listens, works
     assert len(other.runs) == 1
 
 
-def test_a_state_in_the_filter_means_such_deliveries_only(house, listens, works):
+def test_a_state_in_the_filter_means_such_deliveries_only(harness, listens, works):
     """Succeeded deliveries of events with a dead one do not run again, even with `again`."""
     good = Works()
     good.error = None
-    flow = house.open(listens(works, name="h"), listens(good, name="good"))
+    flow = harness.open(listens(works, name="h"), listens(good, name="good"))
     event_id = flow.take().event_id
     works.error = None
     assert replay(flow.app.operation_context, EventFilter(state="dead"), again=True).deliveries == 1
@@ -135,9 +135,9 @@ def test_a_state_in_the_filter_means_such_deliveries_only(house, listens, works)
     assert len(good.runs) == 1
 
 
-def test_an_event_that_is_not_meant_is_left_alone(house, listens, works):
+def test_an_event_that_is_not_meant_is_left_alone(harness, listens, works):
     """Events outside the filter do not change."""
-    flow = house.open(listens(works, name="h"))
+    flow = harness.open(listens(works, name="h"))
     first, second = flow.take("i1").event_id, flow.take("i2").event_id
     works.error = None
     assert replay(flow.app.operation_context, EventFilter(flow_instance_id="i1")).events == 1
@@ -145,10 +145,10 @@ def test_an_event_that_is_not_meant_is_left_alone(house, listens, works):
     assert flow.only(second).state is State.DEAD
 
 
-def test_more_than_a_page_is_gone_through_page_by_page(house, listens, works, monkeypatch):
+def test_more_than_a_page_is_gone_through_page_by_page(harness, listens, works, monkeypatch):
     """Each call handles a limited number of events and returns where to continue, until each was replayed once."""
     monkeypatch.setattr(module, "PAGE_SIZE", 10)
-    flow = house.open(listens(works, name="h"))
+    flow = harness.open(listens(works, name="h"))
     for number in range(25):
         flow.take(f"i{number}", wait=0)
     for event_id in flow.events():
@@ -165,10 +165,10 @@ def test_more_than_a_page_is_gone_through_page_by_page(house, listens, works, mo
         flow.settled(event_id, State.SUCCEEDED, attempt=2)
 
 
-def test_a_page_that_is_just_full_is_followed_by_an_empty_one(house, listens, works, monkeypatch):
+def test_a_page_that_is_just_full_is_followed_by_an_empty_one(harness, listens, works, monkeypatch):
     """After a full last page, the next call finds no event and reports the end."""
     monkeypatch.setattr(module, "PAGE_SIZE", 2)
-    flow = house.open(listens(works, name="h"))
+    flow = harness.open(listens(works, name="h"))
     flow.take("i1")
     flow.take("i2")
     first = replay(flow.app.operation_context, ALL, dry_run=True)
@@ -177,9 +177,9 @@ def test_a_page_that_is_just_full_is_followed_by_an_empty_one(house, listens, wo
     assert (last.events, last.next) == (0, "")
 
 
-def test_what_has_moved_on_meanwhile_is_left_alone_and_counted(house, listens, works, monkeypatch):
+def test_what_has_moved_on_meanwhile_is_left_alone_and_counted(harness, listens, works, monkeypatch):
     """A delivery that changed since it was read is not replayed, and is counted."""
-    flow = house.open(listens(works, name="h"))
+    flow = harness.open(listens(works, name="h"))
     flow.take("i1")
     flow.take("i2")
     real = flow.app.ledger.page
@@ -195,9 +195,9 @@ def test_what_has_moved_on_meanwhile_is_left_alone_and_counted(house, listens, w
     assert (done.events, done.deliveries, done.changed_meanwhile) == (2, 1, 1)
 
 
-def test_two_replays_at_once_run_each_delivery_once(house, listens, works, together):
+def test_two_replays_at_once_run_each_delivery_once(harness, listens, works, together):
     """With any number of concurrent replays, each dead delivery gets one more attempt."""
-    flow = house.open(listens(works, name="h"))
+    flow = harness.open(listens(works, name="h"))
     for number in range(10):
         flow.take(f"i{number}", wait=0)
     for event_id in flow.events():
@@ -210,22 +210,22 @@ def test_two_replays_at_once_run_each_delivery_once(house, listens, works, toget
     assert len(works.runs) == 20
 
 
-def test_nothing_is_routed_anew(house, listens, works):
+def test_nothing_is_routed_anew(harness, listens, works):
     """A replay gives old events no delivery for a newly installed handler."""
-    house.open(listens(works, name="h")).take()
-    house._flows[-1].close()
+    harness.open(listens(works, name="h")).take()
+    harness._flows[-1].close()
     new = Works()
     new.error = works.error = None
-    flow = house.open(listens(works, name="h"), listens(new, name="new"))
+    flow = harness.open(listens(works, name="h"), listens(new, name="new"))
     replay(flow.app.operation_context, ALL)
     flow.settled(flow.events()[0], State.SUCCEEDED)
     assert new.runs == []
 
 
-def test_a_replay_that_cannot_be_written_changes_nothing(house, listens, works, monkeypatch):
+def test_a_replay_that_cannot_be_written_changes_nothing(harness, listens, works, monkeypatch):
     """While the database is locked the replay is refused, and can be repeated."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
-    flow = house.open(listens(works, name="h"))
+    flow = harness.open(listens(works, name="h"))
     event_id = flow.take().event_id
     with flow.locked(), pytest.raises(Unavailable):
         replay(flow.app.operation_context, ALL)
@@ -235,10 +235,10 @@ def test_a_replay_that_cannot_be_written_changes_nothing(house, listens, works, 
     flow.settled(event_id, State.SUCCEEDED)
 
 
-def test_a_replay_that_was_refused_does_not_come_through_later(house, listens, works, monkeypatch):
+def test_a_replay_that_was_refused_does_not_come_through_later(harness, listens, works, monkeypatch):
     """A replay that was refused by timeout is not executed when the database works again."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.5)
-    flow = house.open(listens(works, name="h"))
+    flow = harness.open(listens(works, name="h"))
     event_id = flow.take().event_id
     with flow.locked(timeout=0.1), pytest.raises(Unavailable):
         replay(flow.app.operation_context, ALL)

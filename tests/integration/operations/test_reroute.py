@@ -49,14 +49,14 @@ def noted(listens, runs):
     return make
 
 
-def test_a_plugin_installed_later_gets_what_came_before(house, noted, runs):
+def test_a_plugin_installed_later_gets_what_came_before(harness, noted, runs):
     """A routed event gets a delivery for a new handler; its other deliveries, also dead ones, stay."""
     first, dead = noted("first"), noted("dead", ValueError("no"))
-    flow = house.open(first, dead)
+    flow = harness.open(first, dead)
     event_id = flow.take("i1").event_id
     before = flow.delivery_statuses(event_id)
     flow.close()
-    flow = house.open(first, dead, noted("late"))
+    flow = harness.open(first, dead, noted("late"))
     assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "delivered": 1, "deliveries": 1}
     flow.settled(event_id, State.SUCCEEDED, attempt=1)
     late = next(one for one in flow.delivery_statuses(event_id) if one.handler == "p:late")
@@ -73,24 +73,24 @@ def test_a_plugin_installed_later_gets_what_came_before(house, noted, runs):
     assert sorted(runs) == [("dead", "i1"), ("first", "i1"), ("late", "i1")]
 
 
-def test_no_delivery_is_taken_away(house, noted, runs):
+def test_no_delivery_is_taken_away(harness, noted, runs):
     """A delivery of a handler that no longer matches stays."""
-    flow = house.open(noted("h"))
+    flow = harness.open(noted("h"))
     event_id = flow.take("i1").event_id
     flow.close()
-    flow = house.open(noted("h", process_key="other"))
+    flow = harness.open(noted("h", process_key="other"))
     assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "skipped": 1}
     stored = flow.app.ledger.event(event_id)
     assert (stored.state, stored.route) == ("routed", {"p:h": "key leave"})
     assert runs == [("h", "i1")]
 
 
-def test_parked_events_get_their_deliveries(house, noted, runs, eventually):
+def test_parked_events_get_their_deliveries(harness, noted, runs, eventually):
     """Parked events get deliveries as from `reroute_parked`; an event that matches no handler stays parked."""
-    flow = house.open(start=False)
+    flow = harness.open(start=False)
     wanted, other = flow.take("i1", wait=0).event_id, flow.take("i2", key="else", wait=0).event_id
     flow.close()
-    flow = house.open(noted("h"), start=False)
+    flow = harness.open(noted("h"), start=False)
     assert counts(reroute(flow.app.operation_context, ALL)) == {
         "events": 2,
         "delivered": 1,
@@ -104,13 +104,13 @@ def test_parked_events_get_their_deliveries(house, noted, runs, eventually):
     assert runs == [("h", "i1")]
 
 
-def test_a_dismissal_is_undone(house, noted):
+def test_a_dismissal_is_undone(harness, noted):
     """A dismissed event becomes parked, or gets deliveries if it now matches a handler."""
-    flow = house.open()
+    flow = harness.open()
     nobody, somebody = flow.take("i1", key="else").event_id, flow.take("i2").event_id
     dismiss(flow.app.operation_context, ALL)
     flow.close()
-    flow = house.open(noted("h"))
+    flow = harness.open(noted("h"))
     assert flow.app.ledger.event(somebody).state == "dismissed"
     done = reroute(flow.app.operation_context, EventFilter(state="dismissed"))
     assert counts(done) == {"events": 2, "delivered": 1, "deliveries": 1, "parked": 1}
@@ -119,12 +119,12 @@ def test_a_dismissal_is_undone(house, noted):
     assert flow.take("i1", key="else").status == "parked"
 
 
-def test_handlers_of_every_event_are_no_reason_to_unpark(house, noted, runs, eventually):
+def test_handlers_of_every_event_are_no_reason_to_unpark(harness, noted, runs, eventually):
     """A handler of every event gets earlier events once, and parked events stay parked."""
-    flow = house.open()
+    flow = harness.open()
     event_id = flow.take("i1").event_id
     flow.close()
-    flow = house.open(noted("every", process_key=(), every=True))
+    flow = harness.open(noted("every", process_key=(), every=True))
     assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "delivered": 1, "deliveries": 1}
     flow.settled(event_id, State.SUCCEEDED)
     dismiss(flow.app.operation_context, ALL)
@@ -134,23 +134,23 @@ def test_handlers_of_every_event_are_no_reason_to_unpark(house, noted, runs, eve
     assert runs == [("every", "i1")]
 
 
-def test_keys_that_need_no_handler(house, noted):
+def test_keys_that_need_no_handler(harness, noted):
     """An event of an ignored process key is dismissed, and stays so."""
-    flow = house.open()
+    flow = harness.open()
     event_id = flow.take("i1").event_id
     flow.close()
-    flow = house.open(routing={"ignore_process_keys": ("leave",)}, start=False)
+    flow = harness.open(routing={"ignore_process_keys": ("leave",)}, start=False)
     assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "dismissed": 1}
     assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "skipped": 1}
     assert flow.app.ledger.event(event_id).state == "dismissed"
 
 
-def test_a_filter_and_a_dry_run(house, noted, by, deeds):
+def test_a_filter_and_a_dry_run(harness, noted, by, deeds):
     """Only matching events are rerouted; a dry run only counts; the audit entry has operator and count."""
-    flow = house.open(start=False)
+    flow = harness.open(start=False)
     ids = [flow.take(f"i{number}", wait=0).event_id for number in range(3)]
     flow.close()
-    flow = house.open(noted("h"), start=False)
+    flow = harness.open(noted("h"), start=False)
     meant = EventFilter(ids=(ids[1],))
     done = reroute(by(flow), meant, dry_run=True)
     assert (done.delivered, done.deliveries, done.dry_run) == (1, 1, True)
@@ -164,23 +164,23 @@ def test_a_filter_and_a_dry_run(house, noted, by, deeds):
 
 
 @pytest.mark.sqlite
-def test_rerouted_to_a_missing_handler_waits_for_it(house, noted):
+def test_rerouted_to_a_missing_handler_waits_for_it(harness, noted):
     """A delivery for a registered but missing handler waits without a due time."""
-    flow = house.open(start=False)
+    flow = harness.open(start=False)
     event_id = flow.take("i1", wait=0).event_id
     flow.close()
-    house.open(noted("h"), start=False).close()
-    flow = house.open(start=False)
+    harness.open(noted("h"), start=False).close()
+    flow = harness.open(start=False)
     assert reroute(flow.app.operation_context, ALL).deliveries == 1
     assert flow.only(event_id).due_at is None
 
 
-def test_ordered_handlers_take_turns(house, noted, runs):
+def test_ordered_handlers_take_turns(harness, noted, runs):
     """Of one key the older event's delivery runs first, and the next one after its end."""
-    flow = house.open(start=False)
+    flow = harness.open(start=False)
     ids = [flow.take(f"i{number}", wait=0, businessKey="B").event_id for number in range(4)]
     flow.close()
-    flow = house.open(noted("h", order_by="business_key"), start=False)
+    flow = harness.open(noted("h", order_by="business_key"), start=False)
     reroute(flow.app.operation_context, ALL)
     assert [flow.only(one).blocked_by for one in ids] == [None, ids[0], ids[0], ids[0]]
     flow.app.start()
@@ -189,26 +189,26 @@ def test_ordered_handlers_take_turns(house, noted, runs):
     assert runs == [("h", f"i{number}") for number in range(4)]
 
 
-def test_rerouting_at_once_delivers_once(house, noted, together):
+def test_rerouting_at_once_delivers_once(harness, noted, together):
     """With concurrent reroutes and a dismissal, each delivery is created once."""
-    flow = house.open(start=False)
+    flow = harness.open(start=False)
     for number in range(10):
         flow.take(f"i{number}", wait=0)
     flow.close()
-    flow = house.open(noted("h"), start=False)
+    flow = harness.open(noted("h"), start=False)
     done = together(*[lambda: reroute(flow.app.operation_context, ALL)] * 4)
     assert sum(one.delivered for one in done) == sum(one.deliveries for one in done) == 10
     assert sum(one.events for one in done) == sum(one.delivered + one.skipped + one.changed_meanwhile for one in done)
     assert flow.sql("SELECT count(*) FROM deliveries") == [(10,)]
 
 
-def test_two_look_ups_at_once(house, noted, together):
+def test_two_look_ups_at_once(harness, noted, together):
     """Two reroutes with different handlers, as on a shared ledger, keep each other's deliveries."""
-    flow = house.open(start=False)
+    flow = harness.open(start=False)
     event_id = flow.take("i1", wait=0).event_id
     flow.close()
     a, b = noted("a"), noted("b")
-    flow = house.open(a, b, start=False)
+    flow = harness.open(a, b, start=False)
     desks = [
         replace(flow.app.operation_context, router=Router([one for one in _candidates(flow) if one.handler_id == name]))
         for name in ("p:a", "p:b")
@@ -226,14 +226,14 @@ def _candidates(flow):
     return [Candidate(one.id, one.selectors, one.order_by) for one in flow.app.plugins.handlers.values()]
 
 
-def test_a_page_at_a_time(house, noted, monkeypatch):
+def test_a_page_at_a_time(harness, noted, monkeypatch):
     """Each call handles a limited number of events, and returns where to continue."""
-    flow = house.open(start=False)
+    flow = harness.open(start=False)
     for number in range(5):
         flow.take(f"i{number}", wait=0)
     flow.close()
     monkeypatch.setattr(module, "PAGE_SIZE", 2)
-    flow = house.open(noted("h"), start=False)
+    flow = harness.open(noted("h"), start=False)
     pages, after = [], ""
     while True:
         done = reroute(flow.app.operation_context, ALL, after=after)
@@ -243,13 +243,13 @@ def test_a_page_at_a_time(house, noted, monkeypatch):
     assert pages == [(2, 2), (2, 2), (1, 1)]
 
 
-def test_a_reroute_that_cannot_be_written_changes_nothing(house, noted, by, deeds, monkeypatch):
+def test_a_reroute_that_cannot_be_written_changes_nothing(harness, noted, by, deeds, monkeypatch):
     """While the database is locked the reroute is refused, and can be repeated."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
-    flow = house.open(start=False)
+    flow = harness.open(start=False)
     event_id = flow.take("i1", wait=0).event_id
     flow.close()
-    flow = house.open(noted("h"), start=False)
+    flow = harness.open(noted("h"), start=False)
     with flow.locked(timeout=1), pytest.raises(Unavailable):
         reroute(by(flow), ALL)
     assert flow.app.ledger.event(event_id).state == "parked"

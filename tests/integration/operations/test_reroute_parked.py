@@ -13,9 +13,9 @@ from flowhooks.operations.reroute import reroute_parked
 pytestmark = pytest.mark.runners
 
 
-def parked(house, *handlers, count=3, **given):
+def parked(harness, *handlers, count=3, **given):
     """Park callbacks that match no handler yet, and stop; return the events' ids."""
-    flow = house.open(*handlers, **given)
+    flow = harness.open(*handlers, **given)
     for number in range(count):
         flow.clock.advance(1)
         assert flow.take(f"i{number}").status == "parked"
@@ -24,11 +24,11 @@ def parked(house, *handlers, count=3, **given):
     return ids
 
 
-def test_what_was_parked_is_delivered_at_start(house, listens):
+def test_what_was_parked_is_delivered_at_start(harness, listens):
     """After a handler is installed, the next start delivers its parked events, oldest first."""
-    ids = parked(house, count=5)
+    ids = parked(harness, count=5)
     runs = []
-    flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), runner={"threads": 2})
+    flow = harness.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), runner={"threads": 2})
     for event_id in ids:
         flow.settled(event_id, State.SUCCEEDED)
     assert runs == [f"i{number}" for number in range(5)]
@@ -36,20 +36,20 @@ def test_what_was_parked_is_delivered_at_start(house, listens):
     assert flow.app.ledger.event(ids[0]).route == {"p:h": "key leave"}
 
 
-def test_only_what_is_wanted_is_delivered(house, listens):
+def test_only_what_is_wanted_is_delivered(harness, listens):
     """Events that match no handler stay parked."""
-    flow = house.open()
+    flow = harness.open()
     wanted, other = flow.take("i1").event_id, flow.take("i2", key="else").event_id
     flow.close()
-    flow = house.open(listens(lambda event: 1, name="h"))
+    flow = harness.open(listens(lambda event: 1, name="h"))
     flow.settled(wanted, State.SUCCEEDED)
     assert flow.app.ledger.event(other).state == "parked"
 
 
-def test_a_dry_run_counts_and_changes_nothing(house, listens):
+def test_a_dry_run_counts_and_changes_nothing(harness, listens):
     """A dry run returns the count and changes nothing."""
-    ids = parked(house)
-    flow = house.open(listens(lambda event: 1, name="a"), listens(lambda event: 1, name="b"), start=False)
+    ids = parked(harness)
+    flow = harness.open(listens(lambda event: 1, name="a"), listens(lambda event: 1, name="b"), start=False)
     done = reroute_parked(flow.app.operation_context, dry_run=True)
     assert (done.events, done.delivered, done.dismissed, done.deliveries, done.dry_run) == (3, 3, 0, 6, True)
     assert [flow.app.ledger.event(one).state for one in ids] == ["parked"] * 3
@@ -57,37 +57,37 @@ def test_a_dry_run_counts_and_changes_nothing(house, listens):
     assert count_deliverable(flow.app.operation_context) == 3
 
 
-def test_handlers_of_every_event_do_not_run_twice(house, listens, eventually):
+def test_handlers_of_every_event_do_not_run_twice(harness, listens, eventually):
     """An `every` handler that got a parked event does not get it again with the reroute."""
     runs = []
     every = listens(lambda event: runs.append("every"), name="every", every=True)
-    ids = parked(house, every, count=1)
+    ids = parked(harness, every, count=1)
     assert runs == ["every"]
-    flow = house.open(every, listens(lambda event: runs.append("h"), name="h"))
+    flow = harness.open(every, listens(lambda event: runs.append("h"), name="h"))
     eventually(lambda: flow.app.ledger.event(ids[0]).state == "routed")
     assert flow.take("i0").status == "done"
     assert sorted(runs) == ["every", "h"]
     assert flow.app.ledger.event(ids[0]).route == {"p:every": "every", "p:h": "key leave"}
 
 
-def test_keys_that_need_no_handler_are_dismissed(house):
+def test_keys_that_need_no_handler_are_dismissed(harness):
     """When new settings ignore a key, its parked events are dismissed."""
-    ids = parked(house)
-    flow = house.open(routing={"ignore_process_keys": ("leave",)}, start=False)
+    ids = parked(harness)
+    flow = harness.open(routing={"ignore_process_keys": ("leave",)}, start=False)
     done = reroute_parked(flow.app.operation_context)
     assert (done.delivered, done.dismissed, done.deliveries) == (0, 3, 0)
     assert [flow.app.ledger.event(one).state for one in ids] == ["dismissed"] * 3
     assert flow.take("i0").status == "done"
 
 
-def test_a_page_at_a_time(house, listens, monkeypatch):
+def test_a_page_at_a_time(harness, listens, monkeypatch):
     """Each call handles a limited number of parked events, matching or not, and returns where to continue."""
     monkeypatch.setattr(module, "PAGE_SIZE", 2)
-    flow = house.open(start=False)
+    flow = harness.open(start=False)
     for number in range(7):
         flow.take(f"i{number}", key="leave" if number in {0, 3, 6} else "else", wait=0)
     flow.close()
-    flow = house.open(listens(lambda event: 1, name="h"), start=False)
+    flow = harness.open(listens(lambda event: 1, name="h"), start=False)
     pages, after = [], ""
     while True:
         done = reroute_parked(flow.app.operation_context, after=after)
@@ -98,45 +98,45 @@ def test_a_page_at_a_time(house, listens, monkeypatch):
     assert sum(group.events for group in flow.app.ledger.parked()) == 4
 
 
-def test_a_start_goes_through_every_page(house, listens, monkeypatch):
+def test_a_start_goes_through_every_page(harness, listens, monkeypatch):
     """A start delivers all pages."""
-    ids = parked(house, count=7)
+    ids = parked(harness, count=7)
     monkeypatch.setattr(module, "PAGE_SIZE", 2)
-    flow = house.open(listens(lambda event: 1, name="h"))
+    flow = harness.open(listens(lambda event: 1, name="h"))
     for event_id in ids:
         flow.settled(event_id, State.SUCCEEDED)
 
 
 @pytest.mark.sqlite
-def test_drained_for_a_missing_handler_waits_for_it(house, listens):
+def test_drained_for_a_missing_handler_waits_for_it(harness, listens):
     """An event that matches a known but missing handler gets a delivery without a due time."""
-    ids = parked(house, count=1)
-    house.open(listens(lambda event: 1, name="h"), start=False).close()
-    flow = house.open(start=False)
+    ids = parked(harness, count=1)
+    harness.open(listens(lambda event: 1, name="h"), start=False).close()
+    flow = harness.open(start=False)
     assert reroute_parked(flow.app.operation_context).deliveries == 1
     assert flow.only(ids[0]).due_at is None
 
 
-def test_draining_at_once_delivers_once(house, listens, together):
+def test_draining_at_once_delivers_once(harness, listens, together):
     """With any number of concurrent reroutes, each event gets its deliveries once."""
-    ids = parked(house)
-    flow = house.open(listens(lambda event: 1, name="h"), start=False)
+    ids = parked(harness)
+    flow = harness.open(listens(lambda event: 1, name="h"), start=False)
     together(*[lambda: reroute_parked(flow.app.operation_context)] * 4)
     assert [len(flow.delivery_statuses(one)) for one in ids] == [1, 1, 1]
 
 
-def test_nothing_to_drain(house, listens):
+def test_nothing_to_drain(harness, listens):
     """Without parked events nothing changes."""
-    flow = house.open(listens(lambda event: 1, name="h"), start=False)
+    flow = harness.open(listens(lambda event: 1, name="h"), start=False)
     done = reroute_parked(flow.app.operation_context)
     assert (done.events, done.delivered, done.next) == (0, 0, "")
 
 
-def test_a_drain_that_cannot_be_written_changes_nothing(house, listens, monkeypatch):
+def test_a_drain_that_cannot_be_written_changes_nothing(harness, listens, monkeypatch):
     """While the database is locked the reroute is refused, and can be repeated."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
-    ids = parked(house)
-    flow = house.open(listens(lambda event: 1, name="h"), start=False)
+    ids = parked(harness)
+    flow = harness.open(listens(lambda event: 1, name="h"), start=False)
     with flow.locked(), pytest.raises(Unavailable):
         reroute_parked(flow.app.operation_context)
     assert [flow.app.ledger.event(one).state for one in ids] == ["parked"] * 3

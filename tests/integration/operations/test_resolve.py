@@ -23,9 +23,9 @@ pytestmark = pytest.mark.runners
 
 
 @pytest.fixture
-def put(house, listens):
+def put(harness, listens):
     """A function that returns a flow, not started, with one delivery in a state reached by normal operations."""
-    flow = house.open(listens(lambda event: 1, name="h"), start=False)
+    flow = harness.open(listens(lambda event: 1, name="h"), start=False)
 
     def bring(state):
         answer = flow.take(state, wait=0)
@@ -97,36 +97,36 @@ def test_without_a_note_it_says_who_said_it(put):
 
 
 @pytest.mark.parametrize("verdict", Resolution)
-def test_a_delivery_that_is_not_there(house, verdict):
+def test_a_delivery_that_is_not_there(harness, verdict):
     """A missing delivery cannot be resolved."""
-    flow = house.open()
+    flow = harness.open()
     with pytest.raises(NotFound, match="no delivery none"):
         resolve(flow.app.operation_context, "none", verdict)
 
 
-def test_what_did_not_do_its_work_runs_again(house, listens):
+def test_what_did_not_do_its_work_runs_again(harness, listens):
     """After `did-not` it runs at once, with a fresh schedule, although its handler declared no `retry=`."""
     runs = []
     listener = listens(lambda event, delivery: runs.append(delivery.attempt), name="h")
-    event_id = lost(house, listener)
-    flow = house.open(listener)
+    event_id = lost(harness, listener)
+    flow = harness.open(listener)
     resolve(flow.app.operation_context, flow.only(event_id).delivery_id, Resolution.DID_NOT)
     flow.settled(event_id, State.SUCCEEDED, attempt=2)
     assert runs == [2]
 
 
-def test_what_did_its_work_does_not_run_again(house, listens):
+def test_what_did_its_work_does_not_run_again(harness, listens):
     """After `did` the delivery has succeeded, and repeated callbacks are answered so."""
     runs = []
     listener = listens(lambda event: runs.append(1), name="h")
-    event_id = lost(house, listener)
-    flow = house.open(listener)
+    event_id = lost(harness, listener)
+    flow = harness.open(listener)
     resolve(flow.app.operation_context, flow.only(event_id).delivery_id, Resolution.DID)
     assert flow.take().status == "done"
     assert runs == []
 
 
-def test_what_is_closed_while_it_waits_is_not_run(house, listens):
+def test_what_is_closed_while_it_waits_is_not_run(harness, listens):
     """A delivery closed before its due time never runs."""
     runs = []
 
@@ -134,7 +134,7 @@ def test_what_is_closed_while_it_waits_is_not_run(house, listens):
         runs.append(1)
         raise ValueError("x")
 
-    flow = house.open(listens(failing, retry=Retry()))
+    flow = harness.open(listens(failing, retry=Retry()))
     event_id = flow.take(wait=0).event_id
     resolve(flow.app.operation_context, flow.settled(event_id, State.WAITING, attempt=1).delivery_id, Resolution.CLOSE)
     flow.advance(10)
@@ -143,10 +143,10 @@ def test_what_is_closed_while_it_waits_is_not_run(house, listens):
     assert runs == [1, 1]
 
 
-def test_what_is_closed_in_the_queue_is_not_run(house, listens):
+def test_what_is_closed_in_the_queue_is_not_run(harness, listens):
     """A delivery closed while it waits for a thread does not run."""
     runs = []
-    flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), start=False)
+    flow = harness.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), start=False)
     first = flow.take("i1", wait=0).event_id
     resolve(flow.app.operation_context, flow.only(first).delivery_id, Resolution.CLOSE)
     flow.app.start()
@@ -154,21 +154,21 @@ def test_what_is_closed_in_the_queue_is_not_run(house, listens):
     assert runs == ["i2"]
 
 
-def test_of_two_operators_one_decides(house, listens, together):
+def test_of_two_operators_one_decides(harness, listens, together):
     """Of two different decisions at the same moment, one is refused because the delivery has changed."""
     listener = listens(lambda event: 1, name="h")
-    event_id = lost(house, listener)
-    flow = house.open(listener, start=False)
+    event_id = lost(harness, listener)
+    flow = harness.open(listener, start=False)
     delivery_id = flow.only(event_id).delivery_id
     results = together(*[lambda: resolve(flow.app.operation_context, delivery_id, Resolution.CLOSE)] * 4)
     assert sum(not isinstance(one, InvalidTransition) for one in results) == 1
 
 
-def lost(house, listener):
+def lost(harness, listener):
     """The event of a delivery whose process was killed while it ran."""
-    flow = house.open(listener, start=False)
+    flow = harness.open(listener, start=False)
     answer = flow.take(wait=0)
     (queued,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 10)
     assert flow.app.ledger.claim(queued)
-    house.crash(flow)
+    harness.crash(flow)
     return answer.event_id

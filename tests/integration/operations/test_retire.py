@@ -21,32 +21,32 @@ def due(flow):
 
 
 @pytest.mark.sqlite
-def test_what_is_retired_is_known_no_longer(house, listens):
+def test_what_is_retired_is_known_no_longer(harness, listens):
     """From the next start on, events of a retired handler are parked, and no start reports it missing."""
-    house.open(listens(nothing), start=False).close()
-    flow = house.open(start=False)
+    harness.open(listens(nothing), start=False).close()
+    flow = harness.open(start=False)
     assert flow.app.missing_handlers == {"p:nothing"}
     done = retire(flow.app.operation_context, ["p:nothing"])
     assert (done.handlers, done.skipped, done.dry_run) == (("p:nothing",), (), False)
     assert flow.app.ledger.registered_handlers() == []
     flow.close()
-    later = house.open(start=False)
+    later = harness.open(start=False)
     assert later.take(wait=0).status == "parked"
 
 
-def test_a_dry_run_changes_nothing(house, listens):
+def test_a_dry_run_changes_nothing(harness, listens):
     """A dry run returns the same result, and the handler stays known."""
-    house.open(listens(nothing), start=False).close()
-    flow = house.open(start=False)
+    harness.open(listens(nothing), start=False).close()
+    flow = harness.open(start=False)
     done = retire(flow.app.operation_context, ["p:nothing", "p:other"], dry_run=True)
     assert (done.handlers, done.skipped, done.dry_run) == (("p:nothing",), ("p:other",), True)
     assert [one.id for one in flow.app.ledger.registered_handlers()] == ["p:nothing"]
 
 
-def test_what_was_never_known_or_is_retired_already_is_passed_over(house, listens):
+def test_what_was_never_known_or_is_retired_already_is_passed_over(harness, listens):
     """A second retirement changes nothing, and the time of the first stays."""
-    house.open(listens(nothing), start=False).close()
-    flow = house.open(start=False)
+    harness.open(listens(nothing), start=False).close()
+    flow = harness.open(start=False)
     retire(flow.app.operation_context, ["p:nothing"])
     (before,) = flow.sql("SELECT retired_at FROM handlers")
     flow.clock.advance(60)
@@ -55,21 +55,21 @@ def test_what_was_never_known_or_is_retired_already_is_passed_over(house, listen
     assert flow.sql("SELECT retired_at FROM handlers") == [before]
 
 
-def test_what_is_stored_for_it_stays_and_is_counted(house, listens):
+def test_what_is_stored_for_it_stays_and_is_counted(harness, listens):
     """The numbers of waiting, *unknown* and dead deliveries are reported; none is changed."""
 
     def failing(event):
         raise ValueError("no")
 
-    flow = house.open(listens(failing, name="h"))
+    flow = harness.open(listens(failing, name="h"))
     dead = flow.take("dead").event_id
     flow.close()
-    flow = house.open(listens(nothing, name="h"), start=False)
+    flow = harness.open(listens(nothing, name="h"), start=False)
     lost = flow.take("lost", wait=0).event_id
     (queued,) = due(flow)
     assert flow.app.ledger.claim(queued)
-    house.crash(flow)
-    flow = house.open(start=False)
+    harness.crash(flow)
+    flow = harness.open(start=False)
     waiting = [flow.take(f"waits-{number}", wait=0).event_id for number in range(2)]
     states = {event_id: flow.only(event_id).state for event_id in (dead, lost, *waiting)}
     assert list(states.values()) == [State.DEAD, State.UNKNOWN, State.WAITING, State.WAITING]
@@ -78,42 +78,42 @@ def test_what_is_stored_for_it_stays_and_is_counted(house, listens):
     assert {event_id: flow.only(event_id).state for event_id in states} == states
 
 
-def test_a_running_server_goes_on_as_it_was_started(house, listens):
+def test_a_running_server_goes_on_as_it_was_started(harness, listens):
     """A handler that is loaded while it is retired still gets its events, and they still run."""
-    flow = house.open(listens(nothing))
+    flow = harness.open(listens(nothing))
     assert retire(flow.app.operation_context, ["p:nothing"]).handlers == ("p:nothing",)
     assert flow.take().status == "done"
 
 
-def test_what_is_loaded_again_is_known_again_and_gets_what_waits(house, listens):
+def test_what_is_loaded_again_is_known_again_and_gets_what_waits(harness, listens):
     """After a plugin is installed again, all its stored data is there."""
-    house.open(listens(nothing), start=False).close()
-    flow = house.open(start=False)
+    harness.open(listens(nothing), start=False).close()
+    flow = harness.open(start=False)
     event_id = flow.take(wait=0).event_id
     retire(flow.app.operation_context, ["p:nothing"])
     flow.close()
-    flow = house.open(listens(nothing))
+    flow = harness.open(listens(nothing))
     assert flow.settled(event_id, State.SUCCEEDED).attempt == 1
     assert [one.id for one in flow.app.ledger.registered_handlers()] == ["p:nothing"]
 
 
 @pytest.mark.sqlite
-def test_what_is_made_to_run_again_waits_for_a_handler_that_was_retired(house, listens):
+def test_what_is_made_to_run_again_waits_for_a_handler_that_was_retired(harness, listens):
     """Replayed and recovered deliveries of a missing handler have no due time, because no process polls them."""
 
     def failing(event):
         raise ValueError("no")
 
-    flow = house.open(listens(failing, name="h"))
+    flow = harness.open(listens(failing, name="h"))
     dead = flow.take("dead").event_id
     flow.close()
-    flow = house.open(listens(nothing, name="h", retry=Retry()), start=False)
+    flow = harness.open(listens(nothing, name="h", retry=Retry()), start=False)
     lost = flow.take("lost", wait=0).event_id
     (queued,) = due(flow)
     assert flow.app.ledger.claim(queued)
     retire(flow.app.operation_context, ["p:h"])
-    house.crash(flow)
-    flow = house.open()
+    harness.crash(flow)
+    flow = harness.open()
     assert flow.only(lost).state is State.WAITING
     replay(flow.app.operation_context, EventFilter(handler="p:h"))
     assert flow.only(dead).state is State.WAITING
@@ -121,10 +121,10 @@ def test_what_is_made_to_run_again_waits_for_a_handler_that_was_retired(house, l
     assert [flow.only(one).attempt for one in (dead, lost)] == [1, 1]
 
 
-def test_it_is_called_by_name(house, listens):
+def test_it_is_called_by_name(harness, listens):
     """The operation is called as by the API and commands, with ids as a list of strings."""
-    house.open(listens(nothing), start=False).close()
-    flow = house.open(start=False)
+    harness.open(listens(nothing), start=False).close()
+    flow = harness.open(start=False)
     assert run_operation(flow.app.operation_context, "retire", {"handlers": ["p:nothing"]}) == {
         "handlers": ("p:nothing",),
         "skipped": (),

@@ -34,7 +34,7 @@ def with_schemas(tmp_path, make_plugin):
     return make
 
 
-def test_data_that_breaks_the_schema_is_rejected(house, listens, with_schemas):
+def test_data_that_breaks_the_schema_is_rejected(harness, listens, with_schemas):
     """The delivery is dead at once with the violations, even with `retry=`; neither function nor wrapper is entered."""
     entered = []
 
@@ -46,7 +46,7 @@ def test_data_that_breaks_the_schema_is_rejected(house, listens, with_schemas):
     plugin = with_schemas(
         listens(lambda event: entered.append("p"), name="h", retry=Retry()), **{"data/key/leave": AMOUNT}
     )
-    flow = house.open(plugins={"p": plugin, "w": SimpleNamespace(run_handler=run_handler)})
+    flow = harness.open(plugins={"p": plugin, "w": SimpleNamespace(run_handler=run_handler)})
     answer = flow.take(amount="a lot")
     (standing,) = answer.delivery_statuses
     assert (standing.state, standing.outcome, standing.attempt) == (State.DEAD, OutcomeKind.REJECTED, 1)
@@ -58,7 +58,7 @@ def test_data_that_breaks_the_schema_is_rejected(house, listens, with_schemas):
     assert entered == ["wrapper of p:h", "p"]
 
 
-def test_other_handlers_run(house, listens, with_schemas, make_plugin, eventually):
+def test_other_handlers_run(harness, listens, with_schemas, make_plugin, eventually):
     """A schema applies to all handlers of its own plugin and to no others."""
     ran = []
     own = [
@@ -70,7 +70,7 @@ def test_other_handlers_run(house, listens, with_schemas, make_plugin, eventuall
         listens(lambda event: ran.append("other"), name="h"), name="o", **{"data/key/leave": {"required": ["other"]}}
     )
     third = make_plugin(listens(lambda event: ran.append("third"), name="h"))
-    flow = house.open(plugins={"strict": strict, "other": other, "third": third})
+    flow = harness.open(plugins={"strict": strict, "other": other, "third": third})
     answer = flow.take(other=1)
     states = eventually(
         lambda: (
@@ -88,11 +88,11 @@ def test_other_handlers_run(house, listens, with_schemas, make_plugin, eventuall
     assert sorted(ran) == ["other", "third"]
 
 
-def test_class_and_key_are_both_asked(house, with_schemas):
+def test_class_and_key_are_both_asked(harness, with_schemas):
     """A schema applies to the event's class or key, also a key taken from a definition id."""
     files = {"data/class/com.Leave": {"required": ["a"]}, "data/key/leave": {"required": ["b"]}}
     both = handler(callback_class="com.Leave", process_key="leave", name="h")(lambda event: None)
-    flow = house.open(plugins={"p": with_schemas(both, **files)})
+    flow = harness.open(plugins={"p": with_schemas(both, **files)})
 
     def refused(instance, **call):
         (standing,) = flow.take(instance, **call).delivery_statuses
@@ -105,9 +105,9 @@ def test_class_and_key_are_both_asked(house, with_schemas):
     assert refused("i5", key=None, callback_class="com.Leave") == ["com.Leave"]
 
 
-def test_calling_again_does_not_revive_it(house, listens, with_schemas):
+def test_calling_again_does_not_revive_it(harness, listens, with_schemas):
     """A repeat of the same body gets the stored refusal."""
-    flow = house.open(
+    flow = harness.open(
         plugins={"p": with_schemas(listens(lambda event: None, name="h", retry=Retry()), **{"data/key/leave": AMOUNT})}
     )
     first = flow.take()
@@ -117,34 +117,34 @@ def test_calling_again_does_not_revive_it(house, listens, with_schemas):
     assert [(one.state, one.attempt) for one in again.delivery_statuses] == [(State.DEAD, 1)]
 
 
-def test_replay_after_the_schema_was_mended(house, listens, with_schemas):
+def test_replay_after_the_schema_was_mended(harness, listens, with_schemas):
     """After a fix of a wrong schema and a restart, the delivery can be replayed."""
     ran = []
     work = listens(lambda event: ran.append(event.data["amount"]), name="h")
-    flow = house.open(plugins={"p": with_schemas(work, **{"data/key/leave": AMOUNT})})
+    flow = harness.open(plugins={"p": with_schemas(work, **{"data/key/leave": AMOUNT})})
     event_id = flow.take(amount="1.5").event_id
     assert flow.only(event_id).state is State.DEAD
     flow.close()
     mended = {"properties": {"amount": {"type": "string"}}}
-    flow = house.open(plugins={"p": with_schemas(work, **{"data/key/leave": mended})})
+    flow = harness.open(plugins={"p": with_schemas(work, **{"data/key/leave": mended})})
     assert flow.only(event_id).state is State.DEAD
     replay(flow.app.operation_context, EventFilter())
     assert flow.settled(event_id, State.SUCCEEDED).attempt == 2
     assert ran == ["1.5"]
 
 
-def test_the_published_contract_does_not_change(house, listens, with_schemas):
+def test_the_published_contract_does_not_change(harness, listens, with_schemas):
     """One plugin's requirements for its own deliveries are not part of the contract for engines."""
-    before = house.open(listens(lambda event: None, name="h"))
+    before = harness.open(listens(lambda event: None, name="h"))
     published = openapi(before.app.schemas)
     before.close()
     files = {"data/key/leave": AMOUNT, "data/money": {}, "settings": {}}
-    after = house.open(plugins={"p": with_schemas(listens(lambda event: None, name="h"), **files)})
+    after = harness.open(plugins={"p": with_schemas(listens(lambda event: None, name="h"), **files)})
     assert openapi(after.app.schemas) == published
 
 
 @pytest.fixture
-def secretive(house, make_plugin, listens):
+def secretive(harness, make_plugin, listens):
     """A function that opens an App whose plugin `p` has a secret, and a handler or hooks that use it."""
 
     def go(work, *, wrapper=None, **declared):
@@ -155,13 +155,13 @@ def secretive(house, make_plugin, listens):
 
         plugin = make_plugin(listens(lambda event: work(kept["token"]), name="h", **declared), configure=configure)
         plugins = {"p": plugin} | ({"w": SimpleNamespace(run_handler=wrapper)} if wrapper else {})
-        return house.open(plugins=plugins, sections={"p": {"token": {"env": "TOKEN"}}}, environ={"TOKEN": SECRET})
+        return harness.open(plugins=plugins, sections={"p": {"token": {"env": "TOKEN"}}}, environ={"TOKEN": SECRET})
 
     return go
 
 
 @pytest.fixture
-def nowhere(house, eventually, logged):
+def nowhere(harness, eventually, logged):
     """A function that checks that the secret is not stored, answered or logged; returns the delivery's state."""
 
     def look(flow, answer):
@@ -173,7 +173,7 @@ def nowhere(house, eventually, logged):
         attempts = flow.app.ledger.attempts(standing.delivery_id)
         assert "hunter2" not in repr((answer, standing, attempts, logged))
         flow.close()
-        for file in house.folder.glob("flowhooks.db*"):
+        for file in harness.folder.glob("flowhooks.db*"):
             assert SECRET.encode() not in file.read_bytes()
         return standing
 
@@ -237,23 +237,23 @@ def test_a_wrappers_own_outcome_holds_no_secret(secretive, nowhere):
     nowhere(flow, flow.take())
 
 
-def test_a_result_holds_no_secret(secretive, house):
+def test_a_result_holds_no_secret(secretive, harness):
     """A handler's result is stored and shown with `…` in place of a secret, and is still JSON."""
     flow = secretive(lambda secret: {"sent": [f"as {secret}", 3], secret: True})
     (standing,) = flow.take().delivery_statuses
     (attempt,) = flow.app.ledger.attempts(standing.delivery_id)
     assert json.loads(attempt.result) == {"sent": ["as …", 3], "…": True}
     flow.close()
-    for file in house.folder.glob("flowhooks.db*"):
+    for file in harness.folder.glob("flowhooks.db*"):
         assert b"hunter2" not in file.read_bytes()
 
 
-def test_a_number_in_a_result_is_no_secret(house, make_plugin, listens):
+def test_a_number_in_a_result_is_no_secret(harness, make_plugin, listens):
     """A secret of digits is masked in strings, but not in numbers, so that results stay readable."""
     plugin = make_plugin(
         listens(lambda event: {"pin": "4711", "number": 47110}, name="h"), configure=lambda settings: None
     )
-    flow = house.open(plugins={"p": plugin}, sections={"p": {"pin": {"env": "PIN"}}}, environ={"PIN": "4711"})
+    flow = harness.open(plugins={"p": plugin}, sections={"p": {"pin": {"env": "PIN"}}}, environ={"PIN": "4711"})
     (standing,) = flow.take().delivery_statuses
     (attempt,) = flow.app.ledger.attempts(standing.delivery_id)
     assert json.loads(attempt.result) == {"pin": "…", "number": 47110}

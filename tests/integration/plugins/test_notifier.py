@@ -41,7 +41,7 @@ def listener():
     return Listener()
 
 
-def test_listeners_learn_of_events_and_attempts_in_order(house, listens, make_plugin, listener, eventually):
+def test_listeners_learn_of_events_and_attempts_in_order(harness, listens, make_plugin, listener, eventually):
     """Listeners are notified of a stored event, then of each attempt's outcome and resulting state."""
     errors = [ValueError("x")]
 
@@ -49,7 +49,7 @@ def test_listeners_learn_of_events_and_attempts_in_order(house, listens, make_pl
         if errors:
             raise errors.pop()
 
-    flow = house.open(plugins={"p": make_plugin(listens(function, name="h", retry=Retry()), **listener.hooks())})
+    flow = harness.open(plugins={"p": make_plugin(listens(function, name="h", retry=Retry()), **listener.hooks())})
     event_id = flow.take(wait=0).event_id
     flow.settled(event_id, State.WAITING, attempt=1)
     flow.advance(5)
@@ -61,9 +61,9 @@ def test_listeners_learn_of_events_and_attempts_in_order(house, listens, make_pl
     ]
 
 
-def test_only_new_events_are_news(house, listens, make_plugin, listener, eventually):
+def test_only_new_events_are_news(harness, listens, make_plugin, listener, eventually):
     """Repeats and conflicts are not notified; a parked event is, without handlers."""
-    flow = house.open(plugins={"p": make_plugin(listens(lambda event: 1, name="h"), **listener.hooks())})
+    flow = harness.open(plugins={"p": make_plugin(listens(lambda event: 1, name="h"), **listener.hooks())})
     flow.take()
     flow.take()
     with pytest.raises(IdentityConflict):
@@ -77,7 +77,7 @@ def test_only_new_events_are_news(house, listens, make_plugin, listener, eventua
     ]
 
 
-def test_what_is_told_is_durable(house, listens, make_plugin, eventually):
+def test_what_is_told_is_durable(harness, listens, make_plugin, eventually):
     """When a listener is notified, another connection to the database sees the change."""
     seen = []
 
@@ -87,7 +87,7 @@ def test_what_is_told_is_durable(house, listens, make_plugin, eventually):
     def delivery_settled(delivery, state):
         seen.append((state, flow.sql("SELECT state FROM deliveries WHERE id = ?", delivery.id)))
 
-    flow = house.open(
+    flow = harness.open(
         plugins={
             "p": make_plugin(
                 listens(lambda event: 1, name="h"), event_accepted=event_accepted, delivery_settled=delivery_settled
@@ -100,13 +100,13 @@ def test_what_is_told_is_durable(house, listens, make_plugin, eventually):
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, MemoryError])
-def test_a_listener_that_raises_stops_nothing(house, make_plugin, listener, logged, error):
+def test_a_listener_that_raises_stops_nothing(harness, make_plugin, listener, logged, error):
     """If one listener raises, the other plugins are notified, now and later, and the answer stays the same."""
 
     def broken(event):
         raise error("no")
 
-    flow = house.open(
+    flow = harness.open(
         plugins={
             "first": make_plugin(**listener.hooks()),
             "broken": make_plugin(event_accepted=broken),
@@ -120,20 +120,22 @@ def test_a_listener_that_raises_stops_nothing(house, make_plugin, listener, logg
     assert {entry.get("plugin") for entry in logged if entry["event"] == "hook_failed"} == {"broken"}
 
 
-def test_an_interrupt_of_a_listener_ends_no_notices(house, make_plugin, listener, logged):
+def test_an_interrupt_of_a_listener_ends_no_notices(harness, make_plugin, listener, logged):
     """A listener that raises KeyboardInterrupt does not end the thread that notifies all listeners."""
 
     def broken(event):
         raise KeyboardInterrupt
 
-    flow = house.open(plugins={"first": make_plugin(**listener.hooks()), "broken": make_plugin(event_accepted=broken)})
+    flow = harness.open(
+        plugins={"first": make_plugin(**listener.hooks()), "broken": make_plugin(event_accepted=broken)}
+    )
     for number in range(3):
         flow.take(f"i{number}")
     flow.close()
     assert [one[1] for one in listener.told] == ["i0", "i1", "i2"]
 
 
-def test_a_slow_listener_delays_nothing(house, listens, make_plugin, monkeypatch):
+def test_a_slow_listener_delays_nothing(harness, listens, make_plugin, monkeypatch):
     """Answers and attempts do not wait for a listener, and shutdown waits only for a limited time."""
     monkeypatch.setattr("flowhooks.app.STOP_TIMEOUT", 0.3)
     release, ended = threading.Event(), []
@@ -142,7 +144,7 @@ def test_a_slow_listener_delays_nothing(house, listens, make_plugin, monkeypatch
         release.wait(WAIT_TIMEOUT)
         ended.append(event.id)
 
-    flow = house.open(plugins={"p": make_plugin(listens(lambda event: 1, name="h"), event_accepted=event_accepted)})
+    flow = harness.open(plugins={"p": make_plugin(listens(lambda event: 1, name="h"), event_accepted=event_accepted)})
     for number in range(5):
         assert flow.take(f"i{number}").status == "done"
     assert flow.close() is True
@@ -150,7 +152,7 @@ def test_a_slow_listener_delays_nothing(house, listens, make_plugin, monkeypatch
     release.set()
 
 
-def test_notices_that_nobody_takes_are_dropped_and_counted(house, make_plugin, monkeypatch, logged):
+def test_notices_that_nobody_takes_are_dropped_and_counted(harness, make_plugin, monkeypatch, logged):
     """The queue of notifications is limited; dropped ones are counted, logged once, and change nothing else."""
     monkeypatch.setattr("flowhooks.plugins.notifier.MAX_PENDING", 5)
     release, entered = threading.Event(), threading.Event()
@@ -159,7 +161,7 @@ def test_notices_that_nobody_takes_are_dropped_and_counted(house, make_plugin, m
         entered.set()
         release.wait(WAIT_TIMEOUT)
 
-    flow = house.open(plugins={"p": make_plugin(event_accepted=event_accepted)})
+    flow = harness.open(plugins={"p": make_plugin(event_accepted=event_accepted)})
     flow.take("first")
     assert entered.wait(WAIT_TIMEOUT)
     for number in range(20):
@@ -169,18 +171,18 @@ def test_notices_that_nobody_takes_are_dropped_and_counted(house, make_plugin, m
     assert [entry["event"] for entry in logged].count("hook_notifications_dropped") == 1
 
 
-def test_what_is_pending_is_told_before_the_end(house, listens, make_plugin, listener):
+def test_what_is_pending_is_told_before_the_end(harness, listens, make_plugin, listener):
     """Shutdown sends the pending notifications."""
-    flow = house.open(plugins={"p": make_plugin(listens(lambda event: 1, name="h"), **listener.hooks())})
+    flow = harness.open(plugins={"p": make_plugin(listens(lambda event: 1, name="h"), **listener.hooks())})
     for number in range(20):
         flow.take(f"i{number}")
     flow.close()
     assert len(listener.told) == 40
 
 
-def test_without_listeners_there_is_nothing_to_tell(house, listens):
+def test_without_listeners_there_is_nothing_to_tell(harness, listens):
     """Without listeners there is no thread and no queue for notices."""
-    flow = house.open(listens(lambda event: 1, name="h"))
+    flow = harness.open(listens(lambda event: 1, name="h"))
     flow.take()
     assert not flow.app.notifier.has_subscribers
     assert flow.app.notifier._queue.empty()

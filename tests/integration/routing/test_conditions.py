@@ -56,9 +56,9 @@ def alerts_of(flow):
     ]
 
 
-def test_only_approved_processes_run_the_handler(house, noted, runs):
+def test_only_approved_processes_run_the_handler(harness, noted, runs):
     """Approved runs, rejected is answered 200 and dismissed, a missing conclusion parks and names the member."""
-    flow = house.open(noted(conclusion="approved"))
+    flow = harness.open(noted(conclusion="approved"))
     approved = flow.take("a", conclusion="approved")
     rejected = flow.take("r", conclusion="rejected")
     missing = flow.take("m")
@@ -81,18 +81,18 @@ def test_only_approved_processes_run_the_handler(house, noted, runs):
     assert flow.app.ledger.event(rejected.event_id).event.conclusion == "rejected"
 
 
-def test_handlers_of_every_event_leave_the_answer_to_the_gravest(house, noted, runs):
+def test_handlers_of_every_event_leave_the_answer_to_the_gravest(harness, noted, runs):
     """A dismissed event whose `every` handler fails gets that answer, and stays dismissed."""
-    flow = house.open(noted(conclusion="approved"), noted("audit", every=True, error=Reject("no")))
+    flow = harness.open(noted(conclusion="approved"), noted("audit", every=True, error=Reject("no")))
     answer = flow.take("r", conclusion="rejected")
     assert answer.status == "dead"
     assert facts(flow, answer.event_id) == ("dismissed", None, "condition", ["p:audit"])
     assert runs == [("audit", "r")]
 
 
-def test_repeats_are_answered_alike(house, noted, runs):
+def test_repeats_are_answered_alike(harness, noted, runs):
     """A repeated callback changes nothing, whatever the state of the first one."""
-    flow = house.open(noted(conclusion="approved"))
+    flow = harness.open(noted(conclusion="approved"))
     for instance, sent in (("a", {"conclusion": "approved"}), ("r", {"conclusion": "rejected"}), ("m", {})):
         first, again = flow.take(instance, **sent), flow.take(instance, **sent)
         assert (again.status, again.event_id, again.undecided) == (first.status, first.event_id, first.undecided)
@@ -104,10 +104,10 @@ def test_repeats_are_answered_alike(house, noted, runs):
     [{"conclusion": "rejected"}, {"businessKey": "c"}, {"processDefinitionVersion": 2}],
     ids=["conclusion", "business key", "version"],
 )
-def test_another_conclusion_version_or_business_key_is_a_conflict(house, noted, runs, other):
+def test_another_conclusion_version_or_business_key_is_a_conflict(harness, noted, runs, other):
     """The conflict is stored with its body and raises an alert at once, even for ignored members."""
     ignored = {"ignore_pointers": ("/conclusion", "/businessKey", "/processDefinitionVersion")}
-    flow = house.open(noted(conclusion="approved"), identity=ignored)
+    flow = harness.open(noted(conclusion="approved"), identity=ignored)
     body = {"conclusion": "approved", "businessKey": "b", "processDefinitionVersion": 1}
     event_id = flow.take("a", **body).event_id
     with pytest.raises(IdentityConflict):
@@ -122,10 +122,10 @@ def test_another_conclusion_version_or_business_key_is_a_conflict(house, noted, 
     assert flow.sql("SELECT count(*) FROM alerts WHERE closed_at IS NULL") == [(0,)]
 
 
-def test_words_of_a_source_are_mapped(house, noted, runs):
+def test_words_of_a_source_are_mapped(harness, noted, runs):
     """The source's table maps its conclusions; the original one stays in the event's data."""
     source = Source(token_sha256=("0" * 64,), conclusion={"agree": "approved", "refuse": "rejected"})
-    flow = house.open(noted(conclusion="approved"), sources={"oa": source})
+    flow = harness.open(noted(conclusion="approved"), sources={"oa": source})
     agreed = flow.take("a", source="oa", conclusion="agree").event_id
     assert facts(flow, flow.take("r", source="oa", conclusion="refuse").event_id)[2] == "condition"
     event = flow.app.ledger.event(agreed).event
@@ -133,20 +133,20 @@ def test_words_of_a_source_are_mapped(house, noted, runs):
     assert runs == [("book", "a")]
 
 
-def test_install_one_after_the_other(house, noted, runs):
+def test_install_one_after_the_other(harness, noted, runs):
     """Handlers for approved, then for rejected: an installation delivers parked events, but no dismissed ones."""
-    flow = house.open()
+    flow = harness.open()
     waited = {one: flow.take(one, conclusion=one or "").event_id for one in ("approved", "rejected", "")}
     flow.close()
 
-    flow = house.open(noted("a", conclusion="approved"))
+    flow = harness.open(noted("a", conclusion="approved"))
     flow.settled(waited["approved"], State.SUCCEEDED)
     assert facts(flow, waited["rejected"]) == ("dismissed", None, "condition", [])
     assert facts(flow, waited[""]) == ("parked", "condition", None, [])
     later = flow.take("later", conclusion="rejected").event_id
     flow.close()
 
-    flow = house.open(noted("a", conclusion="approved"), noted("b", conclusion="rejected"))
+    flow = harness.open(noted("a", conclusion="approved"), noted("b", conclusion="rejected"))
     assert reroute_parked(flow.app.operation_context).delivered == 0
     for event_id in (waited["rejected"], later):
         assert facts(flow, event_id) == ("dismissed", None, "condition", [])
@@ -163,24 +163,24 @@ def test_install_one_after_the_other(house, noted, runs):
     assert sorted(runs) == [("a", "approved"), ("b", "later"), ("b", "rejected")]
 
 
-def test_a_reroute_for_one_handler_gives_no_other_anything(house, noted, runs):
+def test_a_reroute_for_one_handler_gives_no_other_anything(harness, noted, runs):
     """Other matching handlers get no deliveries."""
-    flow = house.open()
+    flow = harness.open()
     event_id = flow.take("i", conclusion="approved").event_id
     flow.close()
-    flow = house.open(noted("a", conclusion="approved"), noted("b", conclusion="approved"), start=False)
+    flow = harness.open(noted("a", conclusion="approved"), noted("b", conclusion="approved"), start=False)
     reroute(flow.app.operation_context, EventFilter(), handler="p:b")
     assert facts(flow, event_id) == ("routed", None, None, ["p:b"])
     with pytest.raises(NotFound, match="there is no handler p:none"):
         reroute(flow.app.operation_context, EventFilter(), handler="p:none")
 
 
-def test_parked_events_are_routed_by_their_own_bodies(house, noted, runs):
+def test_parked_events_are_routed_by_their_own_bodies(harness, noted, runs):
     """If conditions read the data, events of one group get different routes."""
-    flow = house.open()
+    flow = harness.open()
     ids = {amount: flow.take(f"i{amount}", amount=amount).event_id for amount in (10, 2000, "much")}
     flow.close()
-    flow = house.open(noted(when={"/amount": {"minimum": 1000}}), start=False)
+    flow = harness.open(noted(when={"/amount": {"minimum": 1000}}), start=False)
     assert count_deliverable(flow.app.operation_context) == 3
     done = reroute_parked(flow.app.operation_context)
     assert (done.events, done.delivered, done.dismissed) == (3, 1, 1)
@@ -192,31 +192,31 @@ def test_parked_events_are_routed_by_their_own_bodies(house, noted, runs):
     assert reroute_parked(flow.app.operation_context).delivered == 0
 
 
-def test_kinds_that_no_handler_takes_are_dismissed(house, noted, runs):
+def test_kinds_that_no_handler_takes_are_dismissed(harness, noted, runs):
     """A cancelled process whose completion has a handler is answered 200, and no installation delivers it."""
-    flow = house.open(noted(conclusion="approved"))
+    flow = harness.open(noted(conclusion="approved"))
     answer = flow.take("c", kind="cancel")
     assert answer.status == "done"
     assert facts(flow, answer.event_id) == ("dismissed", None, "kind", [])
     flow.close()
-    flow = house.open(noted(conclusion="approved"), noted("undo", kind="cancel"))
+    flow = harness.open(noted(conclusion="approved"), noted("undo", kind="cancel"))
     reroute_parked(flow.app.operation_context)
     assert facts(flow, answer.event_id) == ("dismissed", None, "kind", [])
     assert runs == []
 
 
-def waits_for_its_plugin(house, noted, *instances, **given):
+def waits_for_its_plugin(harness, noted, *instances, **given):
     """The ids of events by conclusion whose deliveries wait while their plugin is replaced."""
-    flow = house.open(noted(**given), start=False)
+    flow = harness.open(noted(**given), start=False)
     ids = {one: flow.take(one, conclusion=one, wait=0).event_id for one in instances}
-    house.crash(flow)
+    harness.crash(flow)
     return ids
 
 
-def test_conditions_are_checked_again_before_an_attempt(house, noted, runs):
+def test_conditions_are_checked_again_before_an_attempt(harness, noted, runs):
     """A new version's conditions close false deliveries, run true ones, and keep undecided ones."""
-    ids = waits_for_its_plugin(house, noted, "approved", "rejected", "")
-    flow = house.open(noted(conclusion="approved"))
+    ids = waits_for_its_plugin(harness, noted, "approved", "rejected", "")
+    flow = harness.open(noted(conclusion="approved"))
     flow.settled(ids["approved"], State.SUCCEEDED)
     closed = flow.settled(ids["rejected"], State.CLOSED)
     assert closed.comment == ("not run: the handler's condition is false: conclusion 'rejected' is not one of approved")
@@ -228,30 +228,30 @@ def test_conditions_are_checked_again_before_an_attempt(house, noted, runs):
     assert runs == [("book", "approved")]
     flow.close()
 
-    flow = house.open(noted())
+    flow = harness.open(noted())
     flow.settled(ids[""], State.SUCCEEDED)
     assert flow.only(ids["rejected"]).state is State.CLOSED
     assert runs == [("book", "approved"), ("book", "")]
 
 
-def test_what_failed_is_checked_again_before_its_retry(house, noted, runs):
+def test_what_failed_is_checked_again_before_its_retry(harness, noted, runs):
     """A retry and a replay are checked against the conditions of the new version."""
     failing = noted(error=OSError("down"), retry=Retry(delays=(5,), jitter=0))
-    flow = house.open(failing)
+    flow = harness.open(failing)
     event_id = flow.take("i", conclusion="rejected", wait=0).event_id
     flow.settled(event_id, State.WAITING, attempt=1)
     flow.close()
-    flow = house.open(noted(conclusion="approved", retry=Retry(delays=(5,), jitter=0)))
+    flow = harness.open(noted(conclusion="approved", retry=Retry(delays=(5,), jitter=0)))
     flow.advance(10)
     closed = flow.settled(event_id, State.CLOSED)
     assert closed.attempt == 1
     assert runs == [("book", "i")]
 
 
-def test_a_claimed_attempt_is_ended_before_its_function_is_entered(house, noted, runs):
+def test_a_claimed_attempt_is_ended_before_its_function_is_entered(harness, noted, runs):
     """An attempt that its runner has already claimed, such as a trial, is closed in the same way."""
-    ids = waits_for_its_plugin(house, noted, "rejected", "")
-    flow = house.open(noted(conclusion="approved"), start=False)
+    ids = waits_for_its_plugin(harness, noted, "rejected", "")
+    flow = harness.open(noted(conclusion="approved"), start=False)
     for instance, state in (("rejected", State.CLOSED), ("", State.WAITING)):
         standing = flow.only(ids[instance])
         queued = ReadyDelivery(standing.delivery_id, standing.handler, standing.attempt)
@@ -263,39 +263,39 @@ def test_a_claimed_attempt_is_ended_before_its_function_is_entered(house, noted,
     assert runs == []
 
 
-def test_a_closed_delivery_lets_the_next_of_its_key_run(house, noted, runs):
+def test_a_closed_delivery_lets_the_next_of_its_key_run(harness, noted, runs):
     """In an ordered group, a delivery closed by its condition does not block the next one."""
-    flow = house.open(noted(order_by="business_key"), start=False)
+    flow = harness.open(noted(order_by="business_key"), start=False)
     first = flow.take("1", conclusion="rejected", businessKey="b", wait=0).event_id
     second = flow.take("2", conclusion="approved", businessKey="b", wait=0).event_id
-    house.crash(flow)
-    flow = house.open(noted(order_by="business_key", conclusion="approved"))
+    harness.crash(flow)
+    flow = harness.open(noted(order_by="business_key", conclusion="approved"))
     flow.settled(first, State.CLOSED)
     flow.settled(second, State.SUCCEEDED)
     assert runs == [("book", "2")]
 
 
-def test_an_undecided_delivery_can_be_closed(house, noted, runs):
+def test_an_undecided_delivery_can_be_closed(harness, noted, runs):
     """An operator can close a delivery that stays undecided."""
-    ids = waits_for_its_plugin(house, noted, "")
-    flow = house.open(noted(conclusion="approved"))
+    ids = waits_for_its_plugin(harness, noted, "")
+    flow = harness.open(noted(conclusion="approved"))
     undecided = flow.noted_as_undecided(ids[""])
     resolve(flow.app.operation_context, undecided.delivery_id, Resolution.CLOSE)
     assert flow.only(ids[""]).state is State.CLOSED
     assert not flow.sql("SELECT id FROM alerts WHERE cause = 'condition' AND closed_at IS NULL")
 
 
-def test_a_quarantined_plugin_keeps_its_conditions(house, noted, runs):
+def test_a_quarantined_plugin_keeps_its_conditions(harness, noted, runs):
     """While its plugin is missing, approved events get waiting deliveries; others are dismissed or parked."""
-    house.open(noted(conclusion="approved", when={"/amount": {"minimum": 10}})).close()
-    flow = house.open()
+    harness.open(noted(conclusion="approved", when={"/amount": {"minimum": 10}})).close()
+    flow = harness.open()
     taken = flow.take("a", conclusion="approved", amount=10, wait=0)
     assert (taken.status, facts(flow, taken.event_id)[3]) == ("pending", ["p:book"])
     assert facts(flow, flow.take("s", conclusion="approved", amount=9).event_id)[2] == "condition"
     assert facts(flow, flow.take("r", conclusion="rejected").event_id)[2] == "condition"
     assert facts(flow, flow.take("m", amount=10).event_id)[1] == "condition"
     flow.close()
-    flow = house.open(noted(conclusion="approved", when={"/amount": {"minimum": 10}}))
+    flow = harness.open(noted(conclusion="approved", when={"/amount": {"minimum": 10}}))
     flow.settled(taken.event_id, State.SUCCEEDED)
     assert runs == [("book", "a")]
 
@@ -310,13 +310,13 @@ def newer(flow, handler="p:book"):
     )
 
 
-def test_a_handler_that_a_newer_version_remembers_stops_routing(house, noted, runs):
+def test_a_handler_that_a_newer_version_remembers_stops_routing(harness, noted, runs):
     """The process is not ready, accepts nothing and delivers no parked event, until it can read the handler."""
-    flow = house.open(noted(conclusion="approved"))
+    flow = harness.open(noted(conclusion="approved"))
     parked = flow.take("p", key="other").event_id
     newer(flow)
     flow.close()
-    flow = house.open()
+    flow = harness.open()
     assert any("newer version of flowhooks" in one for one in flow.app.readiness_problems())
     with pytest.raises(Unavailable) as refused:
         flow.take("i", conclusion="approved")
@@ -325,14 +325,14 @@ def test_a_handler_that_a_newer_version_remembers_stops_routing(house, noted, ru
     with pytest.raises(NewerSelectorsError):
         reroute_parked(flow.app.operation_context, after="0")
     flow.close()
-    flow = house.open(noted(conclusion="approved"))
+    flow = harness.open(noted(conclusion="approved"))
     assert flow.app.readiness_problems() == []
     assert flow.take("i", conclusion="approved").status == "done"
 
 
-def test_unknown_conclusions_raise_one_alert_each(house, noted, logged):
+def test_unknown_conclusions_raise_one_alert_each(harness, noted, logged):
     """Each unknown conclusion is recorded once with similar names; a setting silences known ones."""
-    flow = house.open(noted(conclusion="approved"), routing={"ignore_conclusions": ("rejected",)})
+    flow = harness.open(noted(conclusion="approved"), routing={"ignore_conclusions": ("rejected",)})
     for number in range(3):
         flow.take(f"u{number}", conclusion="Approved")
         flow.take(f"r{number}", conclusion="rejected")
@@ -342,24 +342,24 @@ def test_unknown_conclusions_raise_one_alert_each(house, noted, logged):
     assert "conclusion 'approved' differs only in case or white space" in message
     assert flow.sql("SELECT count(*) FROM conclusions") == [(2,)]
     flow.close()
-    flow = house.open(noted(conclusion=["approved", "Approved"]), routing={"ignore_conclusions": ("rejected",)})
+    flow = harness.open(noted(conclusion=["approved", "Approved"]), routing={"ignore_conclusions": ("rejected",)})
     flow.app.alerts.poll()
     flow.app.alerts.poll()
     assert flow.sql("SELECT count(*) FROM alerts WHERE closed_at IS NULL") == [(0,)]
 
 
-def test_only_so_many_unknown_conclusions_are_recorded(house, noted, monkeypatch):
+def test_only_so_many_unknown_conclusions_are_recorded(harness, noted, monkeypatch):
     """The number of recorded conclusions is limited, against engines that send free text."""
     monkeypatch.setattr(conclusions, "MAX_RECORDED", 3)
-    flow = house.open(noted(conclusion="approved"))
+    flow = harness.open(noted(conclusion="approved"))
     for number in range(6):
         flow.take(f"u{number}", conclusion=f"text {number}")
     assert flow.sql("SELECT count(*) FROM conclusions") == [(3,)]
 
 
-def test_undecided_events_raise_an_alert_at_once(house, noted):
+def test_undecided_events_raise_an_alert_at_once(harness, noted):
     """Parked and partly delivered events raise an alert, which names the missing member."""
-    flow = house.open(noted("a", when={"/amount": {"minimum": 1}}), noted("b", process_key="other", conclusion="x"))
+    flow = harness.open(noted("a", when={"/amount": {"minimum": 1}}), noted("b", process_key="other", conclusion="x"))
     flow.take("i1")
     flow.take("i2")
     assert alerts_of(flow) == [("condition", "key leave")]
@@ -368,9 +368,9 @@ def test_undecided_events_raise_an_alert_at_once(house, noted):
     assert '/amount is absent, but the condition {"minimum": 1} needs it' in message
 
 
-def test_an_undecided_handler_beside_one_that_runs_raises_an_alert(house, noted, runs):
+def test_an_undecided_handler_beside_one_that_runs_raises_an_alert(harness, noted, runs):
     """The event is routed and answered, and its reasons are stored; the alert is closed after a day."""
-    flow = house.open(noted("all"), noted("approved", conclusion="approved"))
+    flow = harness.open(noted("all"), noted("approved", conclusion="approved"))
     answer = flow.take("i")
     assert answer.status == "done"
     assert flow.app.ledger.event(answer.event_id).no_match.reasons == {
@@ -383,9 +383,9 @@ def test_an_undecided_handler_beside_one_that_runs_raises_an_alert(house, noted,
     assert flow.sql("SELECT count(*) FROM alerts WHERE closed_at IS NULL") == [(0,)]
 
 
-def test_an_event_without_class_and_key_raises_an_alert_at_once(house, noted):
+def test_an_event_without_class_and_key_raises_an_alert_at_once(harness, noted):
     """The alert does not wait an hour, because no handler can ever match the event."""
-    flow = house.open(noted())
+    flow = harness.open(noted())
     answer = flow.take("i", key=None, code=7)
     assert (answer.status, answer.parked_by) == ("parked", "name")
     assert alerts_of(flow) == [("parked", "neither class nor key")]
@@ -403,9 +403,9 @@ def test_an_event_without_class_and_key_raises_an_alert_at_once(house, noted):
         ({"no_handler": "reject", "no_name": "reject"}, "leave", None),
     ],
 )
-def test_what_settings_refuse(house, noted, routing, key, refused):
+def test_what_settings_refuse(harness, noted, routing, key, refused):
     """Each setting refuses its own events with 422; an event with an undecided condition is parked."""
-    flow = house.open(noted(conclusion="approved"), routing=routing)
+    flow = harness.open(noted(conclusion="approved"), routing=routing)
     if refused is None:
         assert flow.take("i", key=key).status == "parked"
         return
@@ -416,10 +416,10 @@ def test_what_settings_refuse(house, noted, routing, key, refused):
 
 
 @pytest.mark.postgresql
-def test_two_versions_in_a_cluster(house, noted, runs):
+def test_two_versions_in_a_cluster(harness, noted, runs):
     """Each process checks the conditions of its own version: the newer one closes what the older one accepted."""
-    newest = house.open(noted(conclusion="approved"), start=False)
-    older = house.open(noted(), start=False)
+    newest = harness.open(noted(conclusion="approved"), start=False)
+    older = harness.open(noted(), start=False)
     ids = {one: older.take(one, conclusion=one, wait=0).event_id for one in ("approved", "rejected", "")}
     for event_id in ids.values():
         standing = older.only(event_id)
@@ -432,10 +432,10 @@ def test_two_versions_in_a_cluster(house, noted, runs):
 
 
 @pytest.mark.postgresql
-def test_a_newer_version_joins_a_cluster(house, noted, eventually):
+def test_a_newer_version_joins_a_cluster(harness, noted, eventually):
     """A process that learns of a handler that it cannot read stops routing until it can."""
-    flow = house.open()
-    newest = house.open(noted(conclusion="approved"))
+    flow = harness.open()
+    newest = harness.open(noted(conclusion="approved"))
     eventually(lambda: flow.app.router.explain(process_key="leave", conclusion="approved").route.handlers)
     readable = newest.sql("SELECT selectors FROM handlers")[0][0]
     newer(newest)
@@ -450,13 +450,13 @@ def test_a_newer_version_joins_a_cluster(house, noted, eventually):
     assert flow.take("i", conclusion="approved").status == "done"
 
 
-def test_a_reroute_for_an_every_handler_changes_no_state(house, noted, runs):
+def test_a_reroute_for_an_every_handler_changes_no_state(harness, noted, runs):
     """Only that handler gets the event, and the event stays dismissed or parked for the handlers of its key."""
-    flow = house.open(noted("book", conclusion="approved"))
+    flow = harness.open(noted("book", conclusion="approved"))
     ids = {one: flow.take(one, conclusion=one).event_id for one in ("rejected", "")}
     before = {one: flow.app.ledger.event(ids[one]) for one in ids}
     flow.close()
-    flow = house.open(noted("book", conclusion="rejected"), noted("audit", every=True), start=False)
+    flow = harness.open(noted("book", conclusion="rejected"), noted("audit", every=True), start=False)
     done = reroute(flow.app.operation_context, EventFilter(), handler="p:audit")
     assert (done.events, done.deliveries, done.skipped) == (2, 2, 0)
     assert facts(flow, ids["rejected"]) == ("dismissed", None, "condition", ["p:audit"])
@@ -468,13 +468,13 @@ def test_a_reroute_for_an_every_handler_changes_no_state(house, noted, runs):
     assert facts(flow, ids["rejected"]) == ("routed", None, None, ["p:audit", "p:book"])
 
 
-def test_why_events_are_parked_is_kept_up_to_date(house, noted, runs):
+def test_why_events_are_parked_is_kept_up_to_date(harness, noted, runs):
     """A handler with an undecided condition is named, even if it matches no parked event."""
-    flow = house.open()
+    flow = harness.open()
     event_id = flow.take("i").event_id
     assert facts(flow, event_id) == ("parked", "handler", None, [])
     flow.close()
-    flow = house.open(noted(conclusion="approved"), start=False)
+    flow = harness.open(noted(conclusion="approved"), start=False)
     done = reroute_parked(flow.app.operation_context)
     assert (done.delivered, done.deliveries) == (0, 0)
     assert facts(flow, event_id) == ("parked", "condition", None, [])

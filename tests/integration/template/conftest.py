@@ -31,9 +31,9 @@ class Baked(NamedTuple):
 @pytest.fixture(scope="session")
 def bake(tmp_path_factory):
     """A function that makes a package from answers in a folder, and returns it."""
-    house = tmp_path_factory.mktemp("cookiecutter")
-    config = house / "config.json"
-    config.write_text(json.dumps({"replay_dir": str(house), "cookiecutters_dir": str(house)}))
+    folder = tmp_path_factory.mktemp("cookiecutter")
+    config = folder / "config.json"
+    config.write_text(json.dumps({"replay_dir": str(folder), "cookiecutters_dir": str(folder)}))
 
     def make(into, template=TEMPLATE, **answers):
         made = cookiecutter(

@@ -98,7 +98,7 @@ class Resource:
 
     def on_get_boom(self, req, resp):
         """Raise an unexpected error."""
-        raise RuntimeError("secret-of-the-house")
+        raise RuntimeError("secret-of-the-server")
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def listener():
 
 
 @pytest.fixture
-def watch(house, listens, make_plugin, eventually):
+def watch(harness, listens, make_plugin, eventually):
     """A function that opens an app with the plugin `p`, whose handlers `h` and `i` fail, and named listeners."""
 
     def opened(start=False, alerts=(), handlers=None, **listeners):
@@ -121,7 +121,7 @@ def watch(house, listens, make_plugin, eventually):
         plugins |= {
             name: make_plugin(alert_raised=lambda alert, one=one: one.hook(alert)) for name, one in listeners.items()
         }
-        return Watched(house.open(plugins=plugins, start=start, alerts=dict(alerts)), eventually)
+        return Watched(harness.open(plugins=plugins, start=start, alerts=dict(alerts)), eventually)
 
     return opened
 
@@ -190,9 +190,9 @@ def test_growth_is_told_again(watch, listener, logged):
     assert [row[1:4] for row in watched.rows()] == [("p:h", 11, '["mail"]'), ("p:i", 11, '["mail"]')]
 
 
-def test_growth_without_end_is_told_a_bounded_number_of_times(watch, listener, listens, house):
+def test_growth_without_end_is_told_a_bounded_number_of_times(watch, listener, listens, harness):
     """Fast growth is notified after ten minutes at the earliest, and then only if the count has doubled."""
-    house.check_books = False
+    harness.check_books = False
     watched = watch(mail=listener, handlers=[listens(fail, name="h")])
     watched.put_dead(1)
     watched.look()
@@ -205,9 +205,9 @@ def test_growth_without_end_is_told_a_bounded_number_of_times(watch, listener, l
     assert [alert.new_count for alert in listener.alerts] == [0, 45, 50, 100]
 
 
-def test_new_ones_after_an_hour_of_silence_are_told(watch, listener, listens, house):
+def test_new_ones_after_an_hour_of_silence_are_told(watch, listener, listens, harness):
     """New dead deliveries are notified after an hour without any, but not soon after others."""
-    house.check_books = False
+    harness.check_books = False
     watched = watch(mail=listener, handlers=[listens(fail, name="h")])
     watched.put_dead(3)
     watched.look()
@@ -221,9 +221,9 @@ def test_new_ones_after_an_hour_of_silence_are_told(watch, listener, listens, ho
     assert len(listener.alerts) == 2
 
 
-def test_an_acknowledged_alert_tells_growth_and_nothing_else(watch, listener, listens, house):
+def test_an_acknowledged_alert_tells_growth_and_nothing_else(watch, listener, listens, harness):
     """A listener notified of 20 acknowledged deliveries is not notified of the 21st an hour later, but of the 40th."""
-    house.check_books = False
+    harness.check_books = False
     watched = watch(mail=listener, handlers=[listens(fail, name="h")])
     watched.put_dead(3)
     watched.look()
@@ -241,9 +241,9 @@ def test_an_acknowledged_alert_tells_growth_and_nothing_else(watch, listener, li
     assert [(alert.count, alert.new_count) for alert in listener.alerts[1:]] == [(40, 20)]
 
 
-def test_growth_is_measured_from_what_was_left(watch, listener, listens, house):
+def test_growth_is_measured_from_what_was_left(watch, listener, listens, harness):
     """After a replay that succeeded for most of them, growth counts from those left, not from the highest count."""
-    house.check_books = False
+    harness.check_books = False
     watched = watch(mail=listener, handlers=[listens(fail, name="h")])
     watched.put_dead(100)
     watched.look()
@@ -259,7 +259,7 @@ def test_growth_is_measured_from_what_was_left(watch, listener, listens, house):
     assert [(alert.count, alert.new_count) for alert in listener.alerts] == [(100, 0), (11, 10)]
 
 
-def test_growth_survives_a_crash(watch, listener, house, monkeypatch):
+def test_growth_survives_a_crash(watch, listener, harness, monkeypatch):
     """Growth that was recorded and not notified is notified by the next process, once."""
     watched = watch(mail=listener)
     watched.dead("i0")
@@ -269,16 +269,16 @@ def test_growth_survives_a_crash(watch, listener, house, monkeypatch):
         watched.dead(f"i{number}")
     monkeypatch.setattr(watched.flow.app.alerts, "_notify", lambda untold: None)
     watched.look()
-    house.crash(watched.flow)
+    harness.crash(watched.flow)
     watch(mail=listener).looks(3)
     assert [(alert.notification, alert.count, alert.new_count) for alert in listener.alerts] == [
         (1, 1, 0), (1, 1, 0), (2, 11, 10), (2, 11, 10),
     ]  # fmt: skip
 
 
-def test_who_hangs_over_an_old_notification_is_told_of_growth(watch, hanging, eventually, listens, house):
+def test_who_hangs_over_an_old_notification_is_told_of_growth(watch, hanging, eventually, listens, harness):
     """A listener that accepts the first notification after the alert has grown is notified of the growth, too."""
-    house.check_books = False
+    harness.check_books = False
     watched = watch(hanging=hanging, handlers=[listens(fail, name="h")])
     watched.put_dead(1)
     watched.look()
@@ -290,9 +290,9 @@ def test_who_hangs_over_an_old_notification_is_told_of_growth(watch, hanging, ev
     assert [(alert.notification, alert.count) for alert in hanging.alerts] == [(1, 1), (2, 11)]
 
 
-def test_a_clock_that_is_set_back_silences_nothing(watch, listener, listens, house):
+def test_a_clock_that_is_set_back_silences_nothing(watch, listener, listens, harness):
     """Growth is notified although the last notification seems to come from the future."""
-    house.check_books = False
+    harness.check_books = False
     watched = watch(mail=listener, handlers=[listens(fail, name="h")])
     watched.put_dead(1)
     watched.look()
@@ -336,12 +336,12 @@ def test_what_is_tried_again_is_not_over_for_a_moment(watch, listener):
     assert [row[-1] for row in watched.rows()] == [0, 0]
 
 
-def test_a_restart_tells_nothing_twice(watch, listener, house, logged):
+def test_a_restart_tells_nothing_twice(watch, listener, harness, logged):
     """Accepted notifications stay accepted after a stop and a crash; a new listener receives the open alerts."""
     watched = watch(mail=listener)
     watched.dead("i1")
     watched.look()
-    house.crash(watched.flow)
+    harness.crash(watched.flow)
     new = Listener()
     again = watch(mail=listener, chat=new)
     again.looks()
@@ -352,19 +352,19 @@ def test_a_restart_tells_nothing_twice(watch, listener, house, logged):
     assert len(names(logged, "alert_raised")) == 2
 
 
-def test_a_crash_before_it_was_told(watch, listener, house, monkeypatch):
+def test_a_crash_before_it_was_told(watch, listener, harness, monkeypatch):
     """The next process notifies a recorded alert that was not notified, with the same id."""
     watched = watch(mail=listener)
     watched.dead("i1")
     monkeypatch.setattr(watched.flow.app.alerts, "_notify", lambda untold: None)
     watched.look()
     ids = watched.flow.sql("SELECT id FROM alerts ORDER BY id")
-    house.crash(watched.flow)
+    harness.crash(watched.flow)
     watch(mail=listener).look()
     assert [(alert.id,) for alert in listener.alerts] == ids
 
 
-def test_a_crash_after_it_was_told_and_before_that_was_written_down(watch, listener, house, monkeypatch):
+def test_a_crash_after_it_was_told_and_before_that_was_written_down(watch, listener, harness, monkeypatch):
     """An alert notified before a crash is notified again with the same id, so that the listener can recognise it."""
     watched = watch(mail=listener)
     watched.dead("i1")
@@ -372,7 +372,7 @@ def test_a_crash_after_it_was_told_and_before_that_was_written_down(watch, liste
     real = alerts._write
     monkeypatch.setattr(alerts, "_write", lambda new, *rest: real(new, *rest) if new or any(rest) else None)
     watched.look()
-    house.crash(watched.flow)
+    harness.crash(watched.flow)
     watch(mail=listener).looks()
     assert len(listener.alerts) == 4
     assert len({alert.id for alert in listener.alerts}) == 2
@@ -490,13 +490,13 @@ def test_without_listeners_alerts_are_raised_all_the_same(watch, logged):
     assert [row[3:] for row in watched.rows()] == [("[]", 1), ("[]", 1)]
 
 
-def test_unknown_deliveries(watch, listener, house, listens):
+def test_unknown_deliveries(watch, listener, harness, listens):
     """A delivery without `retry=` that a killed process left running raises an alert; one with `retry=` does not."""
     watched = watch(handlers=[listens(fail, name="h"), listens(fail, name="r", retry=Retry())])
     event_id = watched.flow.take("i1", wait=0).event_id
     for one in watched.flow.delivery_statuses(event_id):
         watched.flow.app.ledger.claim(ReadyDelivery(one.delivery_id, one.handler, 0))
-    house.crash(watched.flow)
+    harness.crash(watched.flow)
     watch(handlers=[listens(fail, name="h"), listens(fail, name="r", retry=Retry())], mail=listener).looks()
     assert listener.told == [(AlertCause.UNKNOWN, "p:h")]
     assert "`flowhooks events resolve`" in listener.alerts[0].message
@@ -572,11 +572,11 @@ def test_deliveries_that_wait_too_long(watch, listener):
 
 
 @pytest.mark.sqlite
-def test_deliveries_whose_plugin_is_missing(watch, listener, house, make_plugin):
+def test_deliveries_whose_plugin_is_missing(watch, listener, harness, make_plugin):
     """An alert is raised an hour after the start without the plugin, and closed when it is back."""
     watch().flow.take("i1", wait=0)
-    house._flows[-1].close()
-    house.clock.advance(5 * HOUR)
+    harness._flows[-1].close()
+    harness.clock.advance(5 * HOUR)
     watched = watch(handlers=[], mail=listener)
     watched.clock.advance(HOUR - 1)
     watched.looks()
@@ -592,7 +592,7 @@ def test_deliveries_whose_plugin_is_missing(watch, listener, house, make_plugin)
 
 
 @pytest.mark.postgresql
-def test_of_several_processes_one_raises_alerts(house, make_plugin, listens, eventually):
+def test_of_several_processes_one_raises_alerts(harness, make_plugin, listens, eventually):
     """Of two processes on one ledger, one notifies each cause once; the other one takes over."""
     told = []
 
@@ -601,7 +601,7 @@ def test_of_several_processes_one_raises_alerts(house, make_plugin, listens, eve
 
     def opened(name):
         plugin = make_plugin(listens(fails, name="h"), alert_raised=lambda alert: told.append((name, alert.subject)))
-        return house.open(plugins={"p": plugin}, start=False)
+        return harness.open(plugins={"p": plugin}, start=False)
 
     first, second = opened("first"), opened("second")
     first.app.start()
@@ -616,10 +616,10 @@ def test_of_several_processes_one_raises_alerts(house, make_plugin, listens, eve
     assert told == [("first", "p:h")]
 
 
-def test_what_waits_for_a_retired_handler_is_no_news(watch, listener, house):
+def test_what_waits_for_a_retired_handler_is_no_news(watch, listener, harness):
     """Waiting deliveries of a retired handler are not notified, and its alerts are closed."""
     watch().flow.take("i1", wait=0)
-    house._flows[-1].close()
+    harness._flows[-1].close()
     watched = watch(handlers=[], mail=listener)
     watched.clock.advance(HOUR)
     watched.looks()
@@ -694,7 +694,7 @@ def test_an_attempt_that_is_overdue(watch, listener):
     assert ("overdue", "p:h", 1, '["mail"]', 1) in watched.rows()
 
 
-def test_a_plugin_that_is_quarantined(house, make_plugin, listener, eventually):
+def test_a_plugin_that_is_quarantined(harness, make_plugin, listener, eventually):
     """An alert is raised at the first check with the printable reason, and closed after a correct start."""
 
     def broken():
@@ -702,7 +702,7 @@ def test_a_plugin_that_is_quarantined(house, make_plugin, listener, eventually):
 
     def opened(**plugins):
         mail = make_plugin(alert_raised=lambda alert: listener.hook(alert))  # noqa: PLW0108 (a method cannot be marked)
-        return Watched(house.open(plugins={"mail": mail} | plugins, start=False), eventually)
+        return Watched(harness.open(plugins={"mail": mail} | plugins, start=False), eventually)
 
     for _ in range(2):
         watched = opened(bad=make_plugin(configure=broken))

@@ -19,10 +19,10 @@ FOLDER = str(Path(__file__).parent / "plugins")
 
 
 @pytest.fixture
-def flow(house, monkeypatch):
+def flow(harness, monkeypatch):
     """An app with the unruly plugin, loaded as a server loads it."""
     monkeypatch.setenv("UNRULY_PASSWORD", "correct horse battery staple")
-    return house.open(
+    return harness.open(
         allow=("unruly",),
         plugins_dirs=(FOLDER,),
         sections={"unruly": {"password": {"env": "UNRULY_PASSWORD"}}},
@@ -97,19 +97,19 @@ def test_a_crash_burns_nobody_elses_attempt(flow):
         flow.settled(event_id, (State.SUCCEEDED, State.UNKNOWN)[number % 2], attempt=1)
 
 
-def test_what_still_runs_at_the_end_is_lost_there_and_then(house, flow, tmp_path, eventually):
+def test_what_still_runs_at_the_end_is_lost_there_and_then(harness, flow, tmp_path, eventually):
     """After the shutdown timeout the process is killed, and the attempt is recorded as lost before the next start."""
     mark = tmp_path / "mark"
     event_id = flow.take("1", key="waits_for", wait=0, mark=str(mark), go_on=str(tmp_path / "never")).event_id
     eventually(mark.exists)
     assert flow.close(0) is False
-    again = house.open(start=False)
+    again = harness.open(start=False)
     standing = again.only(event_id)
     assert standing.state is State.UNKNOWN
     assert standing.error == "killed because the server has stopped"
 
 
-def test_what_ends_in_time_is_waited_for(house, flow, tmp_path, eventually):
+def test_what_ends_in_time_is_waited_for(harness, flow, tmp_path, eventually):
     """Shutdown waits for an isolated handler as for a handler in a thread."""
     mark, go_on = tmp_path / "mark", tmp_path / "go_on"
     event_id = flow.take("1", key="waits_for", wait=0, mark=str(mark), go_on=str(go_on)).event_id
@@ -117,7 +117,7 @@ def test_what_ends_in_time_is_waited_for(house, flow, tmp_path, eventually):
     os.kill(pid, signal.SIGTERM)
     go_on.touch()
     assert flow.close() is True
-    again = house.open(start=False)
+    again = harness.open(start=False)
     assert again.only(event_id).state is State.SUCCEEDED
     (attempt,) = again.app.ledger.attempts(again.only(event_id).delivery_id)
     assert json.loads(attempt.result) == "went on"
@@ -138,15 +138,15 @@ def test_metrics_tell_of_processes(flow, eventually):
     assert 1 <= float(alive.split()[1]) <= 4
 
 
-def test_handlers_given_as_objects_run_in_threads(house, listens):
+def test_handlers_given_as_objects_run_in_threads(harness, listens):
     """Plugins passed as objects run in this process, because no other process can load them."""
-    flow = house.open(listens(lambda event: os.getpid(), name="mine", isolation="process"))
+    flow = harness.open(listens(lambda event: os.getpid(), name="mine", isolation="process"))
     event_id = flow.take("1").event_id
     (attempt,) = flow.app.ledger.attempts(flow.settled(event_id, State.SUCCEEDED).delivery_id)
     assert int(attempt.result) == os.getpid()
 
 
-def test_wrappers_stay_in_the_server(house, make_plugin):
+def test_wrappers_stay_in_the_server(harness, make_plugin):
     """Wrappers run in the server around the process; a lost attempt stays lost, whatever exception they raise."""
     seen = []
 
@@ -161,7 +161,7 @@ def test_wrappers_stay_in_the_server(house, make_plugin):
         except HandlerLost as error:
             raise ValueError("in other words") from error
 
-    flow = house.open(
+    flow = harness.open(
         plugins={"wraps": make_plugin(run_handler=run_handler)}, allow=("unruly",), plugins_dirs=(FOLDER,)
     )
     failed = flow.take("1", key="fails").event_id
@@ -171,7 +171,7 @@ def test_wrappers_stay_in_the_server(house, make_plugin):
     assert seen == [("unruly:fails", os.getpid()), "LookupError", ("unruly:os_exits", os.getpid())]
 
 
-def test_what_cannot_be_had_there_waits(house, tmp_path):
+def test_what_cannot_be_had_there_waits(harness, tmp_path):
     """Deliveries of a plugin that only the server can load wait, with or without `retry=`, and use no attempt."""
     (tmp_path / "half.py").write_text(
         f"""
@@ -190,7 +190,7 @@ if os.getpid() != {os.getpid()}:
     raise OSError("only one may have it")
 """
     )
-    flow = house.open(allow=("half",), plugins_dirs=(str(tmp_path),))
+    flow = harness.open(allow=("half",), plugins_dirs=(str(tmp_path),))
     standing = flow.settled(flow.take("1", key="half", wait=0).event_id, State.WAITING, attempt=1)
     assert standing.error.startswith("no process could be started for the handler: plugin 'half'")
     assert "only one may have it" in standing.error

@@ -17,10 +17,10 @@ from flowhooks.settings import HandlerSettings
 from support.waiting import WAIT_TIMEOUT
 
 
-def test_one_handler_gets_half_of_the_pool(house, listens, gate, new_gate):
+def test_one_handler_gets_half_of_the_pool(harness, listens, gate, new_gate):
     """With a backlog, one handler gets three of six threads, and another handler gets the rest."""
     other = new_gate()
-    flow = house.open(
+    flow = harness.open(
         listens(gate, name="gate"), listens(other, name="other", process_key="other"), runner={"threads": 6}
     )
     for number in range(10):
@@ -47,9 +47,9 @@ def test_whose_turn_it_is_comes_before_what_is_new(clock):
     assert runner._reserve([ReadyDelivery("new", "p:b", 0)]) == [ReadyDelivery("new", "p:b", 0)]
 
 
-def test_a_backlog_of_one_handler_does_not_delay_another(house, listens, gate, backlog):
+def test_a_backlog_of_one_handler_does_not_delay_another(harness, listens, gate, backlog):
     """With three thousand waiting deliveries of one handler, a callback of another runs at once."""
-    flow = house.open(
+    flow = harness.open(
         listens(gate, name="gate"),
         listens(lambda event: 1, name="h", process_key="k"),
         start=False,
@@ -64,7 +64,7 @@ def test_a_backlog_of_one_handler_does_not_delay_another(house, listens, gate, b
     assert len(flow.app.runner._delivery_ids) <= embedded.MAX_QUEUED_PER_HANDLER
 
 
-def test_what_does_not_fit_into_memory_is_run_all_the_same(house, listens, eventually, monkeypatch, backlog):
+def test_what_does_not_fit_into_memory_is_run_all_the_same(harness, listens, eventually, monkeypatch, backlog):
     """Deliveries above the memory limit of a handler all run once, oldest first."""
     monkeypatch.setattr(embedded, "MAX_QUEUED_PER_HANDLER", 40)
     runs = []
@@ -74,7 +74,7 @@ def test_what_does_not_fit_into_memory_is_run_all_the_same(house, listens, event
         runs.append(event.flow_instance_id)
         most.append(len(flow.app.runner._delivery_ids))
 
-    flow = house.open(listens(function), start=False, runner={"threads": 2})
+    flow = harness.open(listens(function), start=False, runner={"threads": 2})
     backlog(flow, 150)
     flow.app.start()
     backlog(flow, 150, first=150)
@@ -84,7 +84,7 @@ def test_what_does_not_fit_into_memory_is_run_all_the_same(house, listens, event
     assert max(most) <= 40
 
 
-def test_a_retry_that_has_become_due_is_found(house, listens, eventually):
+def test_a_retry_that_has_become_due_is_found(harness, listens, eventually):
     """Polling finds deliveries that became due, without a notification."""
     errors = [ValueError("x")]
 
@@ -92,17 +92,17 @@ def test_a_retry_that_has_become_due_is_found(house, listens, eventually):
         if errors:
             raise errors.pop()
 
-    flow = house.open(listens(function, retry=Retry()))
+    flow = harness.open(listens(function, retry=Retry()))
     event_id = flow.take(wait=0).event_id
     flow.settled(event_id, State.WAITING, attempt=1)
     flow.clock.advance(5)
     flow.settled(event_id, State.SUCCEEDED, attempt=2)
 
 
-def test_it_says_when_it_cannot_look(house, listens, eventually, monkeypatch):
+def test_it_says_when_it_cannot_look(harness, listens, eventually, monkeypatch):
     """While the ledger cannot be read the runner reports it, and recovers by itself."""
     monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.02)
-    flow = house.open(listens(lambda event: 1, name="h"))
+    flow = harness.open(listens(lambda event: 1, name="h"))
     with ExitStack() as stack:
         held = []
 
@@ -118,9 +118,9 @@ def test_it_says_when_it_cannot_look(house, listens, eventually, monkeypatch):
     assert flow.take().status == "done"
 
 
-def test_a_fault_while_looking_does_not_end_the_looking(house, listens, eventually, logged):
+def test_a_fault_while_looking_does_not_end_the_looking(harness, listens, eventually, logged):
     """An exception while polling is logged and shown as trouble, and polling continues."""
-    flow = house.open(listens(lambda event: 1, name="h"), start=False)
+    flow = harness.open(listens(lambda event: 1, name="h"), start=False)
     real, faults = flow.app.runner._fetch_due, []
 
     def broken(now, most):
@@ -139,10 +139,10 @@ def test_a_fault_while_looking_does_not_end_the_looking(house, listens, eventual
 
 
 @pytest.mark.sqlite
-def test_a_full_disk_makes_no_flood(house, listens, eventually, logged, backlog):
+def test_a_full_disk_makes_no_flood(harness, listens, eventually, logged, backlog):
     """On a full disk the runner neither spins nor fills the log; with space all deliveries run once."""
     runs = Counter()
-    flow = house.open(listens(lambda event: runs.update([event.id]), name="h"), start=False, runner={"threads": 4})
+    flow = harness.open(listens(lambda event: runs.update([event.id]), name="h"), start=False, runner={"threads": 4})
     backlog(flow, 300)
     ((pages,),) = flow.sql("PRAGMA page_count")
     flow.app.ledger.write(lambda t: t.connection.exec_driver_sql(f"PRAGMA max_page_count={pages}").all())
@@ -162,15 +162,15 @@ def test_a_full_disk_makes_no_flood(house, listens, eventually, logged, backlog)
     assert len(runs) == 300
 
 
-def test_what_is_for_later_is_not_begun(house, listens):
+def test_what_is_for_later_is_not_begun(harness, listens):
     """A delivery that is not due gets no thread."""
     runs = []
     listener = listens(lambda event: runs.append(1), name="h")
-    first = house.open(listener, start=False)
+    first = harness.open(listener, start=False)
     event_id = first.take(wait=0).event_id
     first.sql("UPDATE deliveries SET due_at = due_at + ?", 10 * SECOND)
     first.close()
-    flow = house.open(listener)
+    flow = harness.open(listener)
     assert flow.take("i2").status == "done"
     assert flow.only(event_id).attempt == 0
     flow.advance(10)
@@ -178,10 +178,10 @@ def test_what_is_for_later_is_not_begun(house, listens):
     assert len(runs) == 2
 
 
-def test_a_thread_whose_attempt_takes_too_long_is_replaced(house, listens, gate, eventually, logged):
+def test_a_thread_whose_attempt_takes_too_long_is_replaced(harness, listens, gate, eventually, logged):
     """The pool replaces a thread with an overdue attempt, whose later outcome counts."""
     handlers = [listens(gate, name="hangs"), listens(lambda event: None, name="other", process_key="other")]
-    flow = house.open(*handlers, runner={"threads": 2, "timeout": 0.2})
+    flow = harness.open(*handlers, runner={"threads": 2, "timeout": 0.2})
     hanging = [flow.take(f"i{number}", wait=0).event_id for number in range(4)]
     # Half of two threads is one. The first is abandoned, so another one starts; the abandoned one keeps its place.
     assert gate.enter(2)
@@ -199,10 +199,10 @@ def test_a_thread_whose_attempt_takes_too_long_is_replaced(house, listens, gate,
     assert flow.app.runner._abandoned == 0
 
 
-def test_the_number_of_threads_is_bounded_whatever_hangs(house, listens, gate, eventually):
+def test_the_number_of_threads_is_bounded_whatever_hangs(harness, listens, gate, eventually):
     """With several hanging handlers there are at most twice as many threads as the pool's size."""
     handlers = [listens(gate, name=f"h{number}", process_key=f"k{number}") for number in range(6)]
-    flow = house.open(*handlers, runner={"threads": 2, "timeout": 0.1})
+    flow = harness.open(*handlers, runner={"threads": 2, "timeout": 0.1})
     for number in range(6):
         flow.take(f"i{number}", key=f"k{number}", wait=0)
     assert gate.enter(4)
@@ -212,12 +212,12 @@ def test_the_number_of_threads_is_bounded_whatever_hangs(house, listens, gate, e
     eventually(flow.at_rest)
 
 
-def test_a_thread_that_cannot_be_started_ends_nothing(house, listens, gate, eventually, logged):
+def test_a_thread_that_cannot_be_started_ends_nothing(harness, listens, gate, eventually, logged):
     """If the system cannot start a thread, the others continue, and the thread is started later."""
     quick = listens(lambda event: None, name="other", process_key="other")
     more = threading.Event()
     busy = listens(lambda event: more.wait(WAIT_TIMEOUT), name="busy", process_key="busy", timeout=60.0)
-    flow = house.open(listens(gate, name="hangs"), quick, busy, runner={"threads": 2, "timeout": 0.2})
+    flow = harness.open(listens(gate, name="hangs"), quick, busy, runner={"threads": 2, "timeout": 0.2})
     start, room = threading.Thread.start, threading.Event()
 
     def starts(thread):
@@ -249,10 +249,10 @@ def test_a_thread_that_cannot_be_started_ends_nothing(house, listens, gate, even
     assert len([one for one in logged if one["event"] == "thread_start_failed"]) == 1
 
 
-def test_each_handler_has_its_own_timeout(house, listens, gate, eventually, logged):
+def test_each_handler_has_its_own_timeout(harness, listens, gate, eventually, logged):
     """The operator's setting for a handler overrides its declaration, which overrides the general setting."""
     handlers = [listens(gate, name="slow", timeout=60), listens(gate, name="quick", process_key="q", timeout=60)]
-    flow = house.open(
+    flow = harness.open(
         *handlers, runner={"threads": 4, "timeout": 60.0}, handlers={"p:quick": HandlerSettings(timeout=0.1)}
     )
     flow.take("s", wait=0)

@@ -55,12 +55,12 @@ def clock():
 
 
 @pytest.fixture(params=["embedded", "procrastinate"])
-def runner(request, house):
+def runner(request, harness):
     """The settings of each runner, with empty job tables."""
     if request.param == "procrastinate":
-        if not house.url:
+        if not harness.url:
             pytest.skip("it does not run on SQLite")
-        procrastinate_schema.upgrade(house.url)
+        procrastinate_schema.upgrade(harness.url)
     return {"kind": request.param, "threads": 8}
 
 
@@ -79,11 +79,11 @@ def take_all(flows, keys, each):
         thread.join(WAIT_TIMEOUT)
 
 
-def test_never_two_of_one_key_and_always_in_order(house, runner, listens, eventually):
+def test_never_two_of_one_key_and_always_in_order(harness, runner, listens, eventually):
     """Two processes where possible, several keys, and attempts that fail at random and are retried."""
     seen = Seen(fails=0.2)
     ordered = listens(seen, name="h", order_by="business_key", retry=Retry(attempts=100))
-    flows = [house.open(ordered, runner=runner) for _ in range(2 if house.url else 1)]
+    flows = [harness.open(ordered, runner=runner) for _ in range(2 if harness.url else 1)]
     keys, each = [f"k{number}" for number in range(4)], 15
     take_all(flows, keys, each)
     eventually(lambda: seen.count == len(keys) * each)
@@ -92,7 +92,7 @@ def test_never_two_of_one_key_and_always_in_order(house, runner, listens, eventu
     eventually(lambda: flows[0].app.ledger.count_by_state()["running"] == 0)
 
 
-def test_one_that_fails_for_long_keeps_only_its_own_key(house, runner, listens, eventually):
+def test_one_that_fails_for_long_keeps_only_its_own_key(harness, runner, listens, eventually):
     """A retrying delivery blocks only its own key; responses do not report blocked deliveries as done."""
     done, fail = [], threading.Event()
 
@@ -101,7 +101,7 @@ def test_one_that_fails_for_long_keeps_only_its_own_key(house, runner, listens, 
             raise RetryAfter(3600)
         done.append(event.flow_instance_id)
 
-    flow = house.open(listens(handle, name="h", order_by="business_key", retry=Retry()), runner=runner)
+    flow = harness.open(listens(handle, name="h", order_by="business_key", retry=Retry()), runner=runner)
     first = flow.take("1", wait=0, businessKey="bad").event_id
     flow.settled(first, State.WAITING, attempt=1)
     held = flow.take("2", wait=0, businessKey="bad").event_id
@@ -112,11 +112,11 @@ def test_one_that_fails_for_long_keeps_only_its_own_key(house, runner, listens, 
 
 
 @pytest.mark.parametrize("most", [1, 3])
-def test_no_more_run_at_once_than_may(house, runner, listens, eventually, most):
+def test_no_more_run_at_once_than_may(harness, runner, listens, eventually, most):
     """The limit holds over all processes."""
     seen = Seen()
     limited = listens(seen, name="h", concurrency=most)
-    flows = [house.open(limited, runner=runner) for _ in range(2 if house.url else 1)]
+    flows = [harness.open(limited, runner=runner) for _ in range(2 if harness.url else 1)]
     keys, each = [f"k{number}" for number in range(4)], 15
     take_all(flows, keys, each)
     eventually(lambda: seen.count == len(keys) * each)
@@ -124,7 +124,7 @@ def test_no_more_run_at_once_than_may(house, runner, listens, eventually, most):
     eventually(lambda: flows[0].app.ledger.count_by_state()["running"] == 0)
 
 
-def test_one_at_a_time_is_not_slow(house, runner, listens, eventually, monkeypatch):
+def test_one_at_a_time_is_not_slow(harness, runner, listens, eventually, monkeypatch):
     """The end of a delivery starts the next one without a poll."""
     for looks in (embedded, "POLL_INTERVAL"), (procrastinate, "SWEEP_INTERVAL"):
         monkeypatch.setattr(*looks, 3600.0)
@@ -133,7 +133,7 @@ def test_one_at_a_time_is_not_slow(house, runner, listens, eventually, monkeypat
         done = []
         name = next(iter(given))
         handler = listens(lambda event, done=done: done.append(event.id), name=name, **given)
-        flow = house.open(handler, start=False, runner=runner)
+        flow = harness.open(handler, start=False, runner=runner)
         for number in range(count):
             flow.take(f"{name}-{number}", wait=0, businessKey="k")
         flow.app.start()

@@ -42,19 +42,19 @@ def count_jobs(flow):
     return flow.sql("SELECT count(*) FROM procrastinate_jobs")[0][0]
 
 
-def test_a_call_back_is_answered_with_its_handlers_outcome(house, listens, eventually):
+def test_a_call_back_is_answered_with_its_handlers_outcome(harness, listens, eventually):
     """The delivery is stored as waiting with a job, runs once, and the job is deleted."""
     runs = []
-    flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), runner=KIND)
+    flow = harness.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), runner=KIND)
     answers = [flow.take(f"i{number}") for number in range(5)]
     assert {one.delivery_statuses[0].state for one in answers} == {State.SUCCEEDED}
     assert sorted(runs) == [f"i{number}" for number in range(5)]
     eventually(lambda: count_jobs(flow) == 0)
 
 
-def test_a_job_is_stored_with_its_delivery_or_not_at_all(house, listens):
+def test_a_job_is_stored_with_its_delivery_or_not_at_all(harness, listens):
     """The accepting transaction stores the job with the event; a repeated callback gets none."""
-    flow = house.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
+    flow = harness.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
     flow.take("i1", wait=0)
     flow.take("i1", wait=0)
     assert flow.sql("SELECT queue_name, status::text, args->>'attempt' FROM procrastinate_jobs") == [
@@ -70,10 +70,10 @@ def test_a_job_is_stored_with_its_delivery_or_not_at_all(house, listens):
     assert count_jobs(flow) == 1
 
 
-def test_a_lost_job_is_made_again(house, listens, eventually):
+def test_a_lost_job_is_made_again(harness, listens, eventually):
     """A waiting delivery without a job gets one."""
     runs = []
-    flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), start=False, runner=KIND)
+    flow = harness.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), start=False, runner=KIND)
     event_id = flow.take("i1", wait=0).event_id
     flow.sql("DELETE FROM procrastinate_jobs")
     flow.app.start()
@@ -81,10 +81,10 @@ def test_a_lost_job_is_made_again(house, listens, eventually):
     assert runs == ["i1"]
 
 
-def test_a_job_that_died_with_its_worker_is_made_again(house, listens):
+def test_a_job_that_died_with_its_worker_is_made_again(harness, listens):
     """The job of an ended worker is replaced, because it would stay taken forever."""
     runs = []
-    flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), start=False, runner=KIND)
+    flow = harness.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), start=False, runner=KIND)
     event_id = flow.take("i1", wait=0).event_id
     flow.sql("INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() - interval '1 hour')")
     flow.sql("UPDATE procrastinate_jobs SET status = 'doing', worker_id = (SELECT max(id) FROM procrastinate_workers)")
@@ -93,9 +93,9 @@ def test_a_job_that_died_with_its_worker_is_made_again(house, listens):
     assert runs == ["i1"]
 
 
-def test_a_worker_that_fell_silent_in_a_transaction_holds_up_nobody(house, listens):
+def test_a_worker_that_fell_silent_in_a_transaction_holds_up_nobody(harness, listens):
     """Rows that an unreachable worker locks are skipped until PostgreSQL ends it; other jobs are made meanwhile."""
-    flow = house.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
+    flow = harness.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
     for instance in ("taken", "lost"):
         flow.take(instance, wait=0)
     flow.sql("INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() - interval '1 hour')")
@@ -123,26 +123,26 @@ def test_a_connection_that_falls_silent_in_a_transaction_is_to_be_ended_by_the_s
         assert shown == (f"{IDLE_SECONDS}s",)
 
 
-def test_a_job_of_an_attempt_that_is_over_hides_nothing(house, listens):
+def test_a_job_of_an_attempt_that_is_over_hides_nothing(harness, listens):
     """A due delivery has a job of its own, although the job of a lost attempt is still there."""
     listener = listens(lambda event: None, name="h", probe=lambda event, delivery: None)
-    lost = house.open(listener, start=False, runner=KIND)
+    lost = harness.open(listener, start=False, runner=KIND)
     lost.take("i1", wait=0)
     assert lost.app.ledger.claim(lost.app.ledger.due_deliveries(lost.clock.now(), lambda _handler: 1)[0])
-    house.crash(lost)
-    flow = house.open(listener, start=False, runner=KIND)
+    harness.crash(lost)
+    flow = harness.open(listener, start=False, runner=KIND)
     for _ in range(2):
         flow.app.runner._sweep(0.0)
         jobs_of_it = "SELECT args->>'attempt', args->>'probe' FROM procrastinate_jobs ORDER BY id"
         assert flow.sql(jobs_of_it) == [("0", None), ("1", "true")]
 
 
-def test_a_delivery_that_could_not_be_marked_is_run_soon_after(house, listens, monkeypatch, eventually):
+def test_a_delivery_that_could_not_be_marked_is_run_soon_after(harness, listens, monkeypatch, eventually):
     """A delivery whose job is gone gets another one, although it became due only just before."""
     monkeypatch.setattr(procrastinate, "SWEEP_INTERVAL", 0.2)
     monkeypatch.setattr(procrastinate, "LOST_JOB_THRESHOLD_SECONDS", 1_000.0)
     runs = []
-    flow = house.open(listens(lambda event: runs.append(1), name="h"), runner=KIND)
+    flow = harness.open(listens(lambda event: runs.append(1), name="h"), runner=KIND)
     real, refused = flow.app.ledger.claim, []
 
     def claim(queued):
@@ -157,10 +157,10 @@ def test_a_delivery_that_could_not_be_marked_is_run_soon_after(house, listens, m
     assert len(refused) == 1
 
 
-def test_a_doubled_job_runs_once(house, listens, eventually):
+def test_a_doubled_job_runs_once(harness, listens, eventually):
     """Of several jobs of one delivery, one claims it."""
     runs = Counter()
-    flow = house.open(listens(lambda event: runs.update([event.id]), name="h"), start=False, runner=KIND)
+    flow = harness.open(listens(lambda event: runs.update([event.id]), name="h"), start=False, runner=KIND)
     event_id = flow.take("i1", wait=0).event_id
     columns = "queue_name, task_name, args"
     for _ in range(5):
@@ -171,7 +171,7 @@ def test_a_doubled_job_runs_once(house, listens, eventually):
     assert runs == {event_id: 1}
 
 
-def test_a_retry_is_made_when_it_is_due(house, listens):
+def test_a_retry_is_made_when_it_is_due(harness, listens):
     """A retry has its job at once, which is fetched when it is due."""
     runs = []
 
@@ -180,7 +180,7 @@ def test_a_retry_is_made_when_it_is_due(house, listens):
         if delivery.attempt < 3:
             raise OSError("not yet")
 
-    flow = house.open(listens(fails_at_first, retry=Retry(attempts=3, delays=[0.05], jitter=0)), runner=KIND)
+    flow = harness.open(listens(fails_at_first, retry=Retry(attempts=3, delays=[0.05], jitter=0)), runner=KIND)
     flow.settled(flow.take("i1", wait=0).event_id, State.SUCCEEDED, attempt=3)
     assert runs == [1, 2, 3]
 
@@ -197,14 +197,14 @@ class Off(Clock):
 
 
 @pytest.mark.parametrize("days", [-1, 1])
-def test_a_retry_is_neither_early_nor_late_where_the_clock_is_wrong(house, listens, days):
+def test_a_retry_is_neither_early_nor_late_where_the_clock_is_wrong(harness, listens, days):
     """The job is due after the delay by PostgreSQL's clock, whatever this machine's clock shows."""
 
     def fails(event):
         raise OSError("not yet")
 
-    house.clock = Off(days)
-    flow = house.open(listens(fails, retry=Retry(delays=[60], jitter=0)), runner=KIND)
+    harness.clock = Off(days)
+    flow = harness.open(listens(fails, retry=Retry(delays=[60], jitter=0)), runner=KIND)
     flow.settled(flow.take("i1", wait=0).event_id, State.WAITING, attempt=1)
     assert flow.sql(
         "SELECT scheduled_at > now() + interval '30 s', scheduled_at < now() + interval '61 s'"
@@ -212,9 +212,9 @@ def test_a_retry_is_neither_early_nor_late_where_the_clock_is_wrong(house, liste
     ) == [(True, True)]
 
 
-def test_one_handler_gets_half_of_the_threads(house, listens, gate, eventually):
+def test_one_handler_gets_half_of_the_threads(harness, listens, gate, eventually):
     """With a backlog of one handler, another handler runs meanwhile, and then the rest of the backlog."""
-    flow = house.open(
+    flow = harness.open(
         listens(gate, name="gate"),
         listens(lambda event: "done", name="other", process_key="other"),
         runner=KIND | {"threads": 4},
@@ -231,40 +231,40 @@ def test_one_handler_gets_half_of_the_threads(house, listens, gate, eventually):
     assert sorted(gate.runs) == sorted(f"i{number}" for number in range(12))
 
 
-def test_a_handler_with_a_long_name_has_a_queue(house, listens):
+def test_a_handler_with_a_long_name_has_a_queue(harness, listens):
     """A handler with a long name gets a queue, although PostgreSQL limits names of notifications."""
     name = "h" * 60
-    flow = house.open(listens(lambda event: None, name=name), runner=KIND)
+    flow = harness.open(listens(lambda event: None, name=name), runner=KIND)
     assert flow.take().delivery_statuses[0].state is State.SUCCEEDED
     assert procrastinate.queue_of(f"p:{name}") != procrastinate.queue_of(f"p:{name[1:]}")
     assert procrastinate.queue_of("合同:归档") == "合同:归档"
 
 
-def test_stopping_waits_for_what_runs_and_leaves_the_rest(house, listens, gate):
+def test_stopping_waits_for_what_runs_and_leaves_the_rest(harness, listens, gate):
     """Deliveries that have not started run in the next process."""
-    flow = house.open(listens(gate, name="gate"), runner=KIND | {"threads": 2})
+    flow = harness.open(listens(gate, name="gate"), runner=KIND | {"threads": 2})
     events = [flow.take(f"i{number}", wait=0).event_id for number in range(4)]
     assert gate.enter(1)
     flow.app.begin_shutdown()
     ending = threading.Timer(0.1, gate.opened.set)
     ending.start()
     assert flow.close()
-    states = Counter(one.state for event_id in events for one in _stored(house, event_id))
+    states = Counter(one.state for event_id in events for one in _stored(harness, event_id))
     assert states == {State.SUCCEEDED: 1, State.WAITING: 3}
-    again = house.open(listens(gate, name="gate"), runner=KIND)
+    again = harness.open(listens(gate, name="gate"), runner=KIND)
     for event_id in events:
         again.settled(event_id, State.SUCCEEDED)
     assert sorted(gate.runs) == [f"i{number}" for number in range(4)]
 
 
-def _stored(house, event_id):
-    with closing(Reader(house.address)) as reader:
+def _stored(harness, event_id):
+    with closing(Reader(harness.address)) as reader:
         return reader.delivery_statuses(event_id)
 
 
-def test_a_worker_whose_connections_are_cut_goes_on(house, listens, eventually):
+def test_a_worker_whose_connections_are_cut_goes_on(harness, listens, eventually):
     """A worker continues after all its connections, including the ledger's, were cut at once."""
-    flow = house.open(listens(lambda event: None, name="h"), runner=KIND)
+    flow = harness.open(listens(lambda event: None, name="h"), runner=KIND)
     assert flow.take("before").delivery_statuses[0].state is State.SUCCEEDED
     others = "pid <> pg_backend_pid() AND datname = current_database()"
     assert flow.sql(f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {others}")[0][0] > 0
@@ -278,9 +278,9 @@ def test_a_worker_whose_connections_are_cut_goes_on(house, listens, eventually):
     eventually(taken)
 
 
-def test_a_worker_that_has_failed_begins_anew(house, listens, logged, eventually):
+def test_a_worker_that_has_failed_begins_anew(harness, listens, logged, eventually):
     """A failed worker reports that it cannot fetch jobs, and later fetches those that were stored."""
-    flow = house.open(listens(lambda event: None, name="h"), runner=KIND)
+    flow = harness.open(listens(lambda event: None, name="h"), runner=KIND)
     assert flow.take("before").delivery_statuses[0].state is State.SUCCEEDED
     event_id = None
     flow.sql("ALTER FUNCTION procrastinate_fetch_job_v2 RENAME TO gone")
@@ -294,11 +294,11 @@ def test_a_worker_that_has_failed_begins_anew(house, listens, logged, eventually
     eventually(lambda: flow.app.runner.health() is None)
 
 
-def test_what_was_taken_and_not_run_is_found_again(house, listens, monkeypatch):
+def test_what_was_taken_and_not_run_is_found_again(harness, listens, monkeypatch):
     """A job that an outage left as taken by a running worker is found, because no worker would take it again."""
     monkeypatch.setattr(procrastinate, "SWEEP_INTERVAL", 0.2)
     monkeypatch.setattr(procrastinate, "LOST_JOB_THRESHOLD_SECONDS", 0.0)
-    flow = house.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
+    flow = harness.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
     event_id = flow.take("i1", wait=0).event_id
     flow.sql("INSERT INTO procrastinate_workers DEFAULT VALUES")
     flow.sql("UPDATE procrastinate_jobs SET status = 'doing', worker_id = (SELECT max(id) FROM procrastinate_workers)")

@@ -91,39 +91,39 @@ def test_they_are_made_and_recorded(new_ledger):
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("last", ["01.01.01_01", "02.05.00_01", "03.00.00_01_pre", "03.00.00_50_post", "03.03.00_01"])
-def test_those_of_an_older_procrastinate_are_brought_up(new_ledger, house, listens, monkeypatch, last):
+def test_those_of_an_older_procrastinate_are_brought_up(new_ledger, harness, listens, monkeypatch, last):
     """`db upgrade` upgrades the tables with Procrastinate's migrations; existing jobs stay and run."""
     runs = []
     listener = listens(lambda event: runs.append(event.flow_instance_id), name="h")
-    house.clock, house.url = Clock(), new_ledger()
-    flow = house.open(listener, start=False)
+    harness.clock, harness.url = Clock(), new_ledger()
+    flow = harness.open(listener, start=False)
     events = [flow.take(f"i{number}", wait=0).event_id for number in range(3)]
     flow.close()
-    as_it_was(house.url, last)
+    as_it_was(harness.url, last)
     run(
-        house.url,
+        harness.url,
         "INSERT INTO procrastinate_jobs (queue_name, task_name, args) SELECT 'p:h', 'flowhooks:deliver',"
         " jsonb_build_object('delivery_id', id, 'handler', handler, 'attempt', attempt) FROM deliveries",
     )
-    before = run(house.url, JOBS)
-    house.runner = "procrastinate"
+    before = run(harness.url, JOBS)
+    harness.runner = "procrastinate"
     with pytest.raises(LedgerSchemaTooOld, match="older than the installed Procrastinate"):
-        house.open(listener)
+        harness.open(listener)
 
-    environ = {"FLOWHOOKS_DATABASE": house.url, "FLOWHOOKS_RUNNER_KIND": "procrastinate"}
+    environ = {"FLOWHOOKS_DATABASE": harness.url, "FLOWHOOKS_RUNNER_KIND": "procrastinate"}
     result = CliRunner().invoke(main, ["db", "upgrade"], env=environ)
     missing = sum(not is_upto(name, last) for name in MIGRATIONS)
     assert result.exit_code == 0, result.output
     assert f"({missing} steps)" in result.stdout
-    assert run(house.url, JOBS) == before
-    assert {name for (name,) in run(house.url, "SELECT name FROM job_migrations")} == MIGRATIONS.keys()
+    assert run(harness.url, JOBS) == before
+    assert {name for (name,) in run(harness.url, "SELECT name FROM job_migrations")} == MIGRATIONS.keys()
     new = new_ledger()
     procrastinate_schema.upgrade(new)
-    assert sorted(run(house.url, SHAPE)) == sorted(run(new, SHAPE))
+    assert sorted(run(harness.url, SHAPE)) == sorted(run(new, SHAPE))
 
     # So that a renewed job runs nothing.
     monkeypatch.setattr(ProcrastinateRunner, "_sweep", lambda _self, _late: None)
-    flow = house.open(listener)
+    flow = harness.open(listener)
     for event_id in events:
         flow.settled(event_id, State.SUCCEEDED)
     assert sorted(runs) == ["i0", "i1", "i2"]

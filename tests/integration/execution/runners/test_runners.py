@@ -17,19 +17,19 @@ pytestmark = pytest.mark.runners
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_a_small_pool_runs_everything(house, listens, threads):
+def test_a_small_pool_runs_everything(harness, listens, threads):
     """Even one thread runs every handler."""
     runs = []
     handlers = [listens(lambda event, n=n: runs.append(n), name=f"h{n}", process_key=f"k{n}") for n in range(3)]
-    flow = house.open(*handlers, runner={"threads": threads})
+    flow = harness.open(*handlers, runner={"threads": threads})
     for number in range(12):
         assert flow.take(f"i{number}", key=f"k{number % 3}").status == "done"
     assert Counter(runs) == {0: 4, 1: 4, 2: 4}
 
 
-def test_a_handler_that_hangs_does_not_stop_the_others(house, listens, gate):
+def test_a_handler_that_hangs_does_not_stop_the_others(harness, listens, gate):
     """While one handler hangs, every other handler runs at once."""
-    flow = house.open(
+    flow = harness.open(
         listens(gate, name="gate"), listens(lambda event: 1, name="h", process_key="k"), runner={"threads": 2}
     )
     for number in range(20):
@@ -40,11 +40,11 @@ def test_a_handler_that_hangs_does_not_stop_the_others(house, listens, gate):
     assert gate.runs == ["i0"]
 
 
-def test_handlers_take_turns(house, listens, eventually, backlog):
+def test_handlers_take_turns(harness, listens, eventually, backlog):
     """Of two handlers with a backlog each, neither finishes before the other has run several deliveries."""
     runs = []
     handlers = [listens(lambda event, n=n: runs.append(n), name=f"h{n}", process_key=f"k{n}") for n in range(2)]
-    flow = house.open(*handlers, start=False, runner={"threads": 2})
+    flow = harness.open(*handlers, start=False, runner={"threads": 2})
     for number in range(2):
         backlog(flow, 60, key=f"k{number}")
     flow.app.start()
@@ -53,7 +53,7 @@ def test_handlers_take_turns(house, listens, eventually, backlog):
     assert Counter(runs) == {0: 60, 1: 60}
 
 
-def test_nothing_runs_twice(house, listens, together, eventually):
+def test_nothing_runs_twice(harness, listens, together, eventually):
     """While threads send and repeat callbacks and the ledger is polled all the time, nothing runs twice."""
     runs = Counter()
     lock = threading.Lock()
@@ -62,7 +62,7 @@ def test_nothing_runs_twice(house, listens, together, eventually):
         with lock:
             runs[delivery.id, delivery.attempt] += 1
 
-    flow = house.open(listens(function, name="a"), listens(function, name="b", retry=Retry()), runner={"threads": 8})
+    flow = harness.open(listens(function, name="a"), listens(function, name="b", retry=Retry()), runner={"threads": 8})
     stop = threading.Event()
 
     def look():
@@ -81,7 +81,7 @@ def test_nothing_runs_twice(house, listens, together, eventually):
     assert {attempt for _, attempt in runs} == {1}
 
 
-def test_a_retry_without_delay_is_made_at_once(house, listens):
+def test_a_retry_without_delay_is_made_at_once(harness, listens):
     """A schedule of zero seconds makes its attempts in sequence, each once."""
     runs = []
 
@@ -89,14 +89,14 @@ def test_a_retry_without_delay_is_made_at_once(house, listens):
         runs.append(delivery.attempt)
         raise ValueError("x")
 
-    flow = house.open(listens(function, retry=Retry(attempts=6, delays=(0,))))
+    flow = harness.open(listens(function, retry=Retry(attempts=6, delays=(0,))))
     assert flow.take(wait=20).status == "dead"
     assert runs == [1, 2, 3, 4, 5, 6]
 
 
-def test_stopping_waits_for_what_runs(house, listens, gate):
+def test_stopping_waits_for_what_runs(harness, listens, gate):
     """A stop waits for running attempts and records them; deliveries that have not started keep waiting."""
-    flow = house.open(listens(gate, name="gate"), runner={"threads": 2})
+    flow = harness.open(listens(gate, name="gate"), runner={"threads": 2})
     for number in range(5):
         flow.take(f"i{number}", wait=0)
     assert gate.enter(1)
@@ -116,22 +116,22 @@ def test_stopping_waits_for_what_runs(house, listens, gate):
     assert flow.sql("SELECT count(*) FROM processes WHERE stopped_at IS NULL") == [(0,)]
 
 
-def test_stopping_does_not_wait_for_ever(house, listens, gate):
+def test_stopping_does_not_wait_for_ever(harness, listens, gate):
     """An attempt that outlasts the timeout is abandoned and logged, and the next start finds it lost."""
     listener = listens(gate, name="gate")
-    flow = house.open(listener)
+    flow = harness.open(listener)
     event_id = flow.take(wait=0).event_id
     assert gate.enter(1)
     assert flow.close(0.2) is False
-    second = house.open(listener)
+    second = harness.open(listener)
     assert second.only(event_id).state is State.UNKNOWN
     gate.opened.set()
     assert second.only(event_id).state is State.UNKNOWN
 
 
-def test_a_transaction_that_comes_to_nothing_keeps_no_thread(house, listens, gate, new_gate):
+def test_a_transaction_that_comes_to_nothing_keeps_no_thread(harness, listens, gate, new_gate):
     """Threads reserved for deliveries of a failed transaction become free again."""
-    flow = house.open(
+    flow = harness.open(
         listens(gate, name="gate"), listens(new_gate(), name="other", process_key="o"), runner={"threads": 4}
     )
 

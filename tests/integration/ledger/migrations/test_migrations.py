@@ -271,14 +271,14 @@ def dumped(file):
 
 
 @pytest.fixture
-def full(house, listens):
+def full(harness, listens):
     """A ledger of this version with rows in every table, its handlers, and the events that need an operator."""
     handlers = [
         listens(fail, name="h"),
         listens(wait_for_nobody, name="ordered", process_key="order", order_by="business_key", retry=Retry()),
         listens(fail, name="concluding", process_key="leave", conclusion="approved"),
     ]
-    flow = house.open(*handlers, alerts={"parked_after": 0.0})
+    flow = harness.open(*handlers, alerts={"parked_after": 0.0})
     dead, parked = flow.take("i1").event_id, flow.take("i2", key="travel").event_id
     done = [flow.take(f"o{number}", key="order", businessKey="k").event_id for number in range(3)]
     flow.take("l1", key="leave", conclusion="withdrawn")
@@ -325,24 +325,24 @@ def tables_of(engine):
 
 
 @pytest.fixture
-def other(house, postgresql_server, tmp_path):
+def other(harness, postgresql_server, tmp_path):
     """The URL of another, empty database."""
-    if not house.url:
-        file = house.file
+    if not harness.url:
+        file = harness.file
         yield url(tmp_path / "older.db")
-        house.file = file
+        harness.file = file
         return
     name = f"older_{uuid.uuid4().hex}"
-    here = house.url
+    here = harness.url
     yield postgresql_server.make(name)
-    house.url = here
+    harness.url = here
     postgresql_server.drop(name)
 
 
-def test_a_filled_ledger_is_upgraded_by_a_pending_migration(house, full, other, pending_migration):
+def test_a_filled_ledger_is_upgraded_by_a_pending_migration(harness, full, other, pending_migration):
     """All rows are unchanged after the upgrade, and a server continues with the ledger."""
     handlers, dead, parked = full
-    newest, old = (database.open_engine(address, writing=True) for address in (house.address, other))
+    newest, old = (database.open_engine(address, writing=True) for address in (harness.address, other))
     before = runner.HEAD
     runner.upgrade(old)
     tables = tables_of(old)
@@ -362,16 +362,16 @@ def test_a_filled_ledger_is_upgraded_by_a_pending_migration(house, full, other, 
     for engine in (newest, old):
         engine.dispose()
 
-    goes_on(house, other, handlers, dead, parked)
+    goes_on(harness, other, handlers, dead, parked)
 
 
-def goes_on(house, address, handlers, dead, parked):
+def goes_on(harness, address, handlers, dead, parked):
     """Check that a server finds the old data in an upgraded ledger, and accepts new callbacks."""
-    if house.url:
-        house.url = address
+    if harness.url:
+        harness.url = address
     else:
-        house.file = house.file.with_name(address.rpartition("/")[2])
-    flow = house.open(*handlers, alerts={"parked_after": 0.0})
+        harness.file = harness.file.with_name(address.rpartition("/")[2])
+    flow = harness.open(*handlers, alerts={"parked_after": 0.0})
     assert flow.only(dead).state is State.DEAD
     assert flow.app.ledger.event(parked).state == "parked"
     assert {stored for (_, stored) in flow.app.ledger.conflicts(dead)} == {

@@ -68,10 +68,10 @@ def fails(event):
 
 
 @pytest.fixture
-def shown(house, serve):
+def shown(harness, serve):
     """A served ledger, and a function that damages all rows but those of one event."""
-    flow = house.open(fails)
-    house.check_books = False
+    flow = harness.open(fails)
+    harness.check_books = False
     for instance in ("damaged", "sound"):
         flow.take(instance)
         with suppress(IdentityConflict):
@@ -93,7 +93,7 @@ def paths(console, event):
     return [*(f"/console{page}" for page in (*PAGES, f"/events/{event}")), *API, f"/api/events/{event}"]
 
 
-def test_damaged_rows_are_shown_as_damaged(shown, house):
+def test_damaged_rows_are_shown_as_damaged(shown, harness):
     """Each page and path answers as before; no 500; an event says what is damaged, and commands print it."""
     flow, console = shown
     (damaged,) = flow.events(flow_instance_id="damaged")
@@ -102,7 +102,7 @@ def test_damaged_rows_are_shown_as_damaged(shown, house):
     shown_before = [path for path, status in before.items() if status == 200]
     assert len(shown_before) >= 10, before
     failed, unmarked = {}, []
-    with closing(sqlite3.connect(house.file, isolation_level=None)) as raw:
+    with closing(sqlite3.connect(harness.file, isolation_level=None)) as raw:
         raw.execute("PRAGMA foreign_keys=OFF")
         for case, change in CASES.items():
             table = change.partition(" ")[0]
@@ -131,7 +131,7 @@ def test_damaged_rows_are_shown_as_damaged(shown, house):
     assert unmarked == ["a flow instance"]  # undecodable text is shown with escapes; `verify` names it
 
 
-def test_a_delivery_whose_event_is_damaged_waits(house, logged, eventually):
+def test_a_delivery_whose_event_is_damaged_waits(harness, logged, eventually):
     """It is logged once, not at each poll; it runs once the row is readable again."""
     entered = []
 
@@ -139,7 +139,7 @@ def test_a_delivery_whose_event_is_damaged_waits(house, logged, eventually):
     def works(event):
         entered.append(event.flow_instance_id)
 
-    flow = house.open(works, start=False)
+    flow = harness.open(works, start=False)
     flow.take("one", wait=0)
     body = flow.sql("SELECT body FROM events")[0][0]
     flow.sql("UPDATE events SET body = 'x'")

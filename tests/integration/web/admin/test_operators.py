@@ -38,7 +38,7 @@ class Something:
 
 
 @pytest.fixture
-def ask(house):
+def ask(harness):
     """A function that returns `request(method, path, token, body, **headers)` for a flow's administration listener."""
     running = []
 
@@ -82,9 +82,9 @@ def ask(house):
         ("/console/events", (401, 200, 200, 401)),
     ],
 )
-def test_what_may_be_looked_at(house, ask, path, answers):
+def test_what_may_be_looked_at(harness, ask, path, answers):
     """With operators everything except liveness needs a credential; the role view suffices for reading."""
-    request = ask(house.open(operators=OPERATORS))
+    request = ask(harness.open(operators=OPERATORS))
     nobody = answers[0]
     for token, status in zip((None, TOKENS["prometheus"], TOKENS["li"], LOCK), answers, strict=True):
         assert request("GET", path, token, Host="ops.example.com")[0] == status, token
@@ -93,13 +93,13 @@ def test_what_may_be_looked_at(house, ask, path, answers):
 
 
 @pytest.mark.sqlite
-def test_who_is_written_down(house, ask, listens):
+def test_who_is_written_down(harness, ask, listens):
     """An operator's token or a command identifies the operator; the role view changes nothing."""
 
     def fails(event):
         raise ValueError("no")
 
-    flow = house.open(listens(fails, name="h"), operators=OPERATORS)
+    flow = harness.open(listens(fails, name="h"), operators=OPERATORS)
     flow.take()
     request = ask(flow)
     replay = {"event_filter": {"state": "dead"}}
@@ -119,9 +119,9 @@ def test_who_is_written_down(house, ask, listens):
 
 
 @pytest.mark.sqlite
-def test_no_other_site_reads_or_changes_anything(house, ask):
+def test_no_other_site_reads_or_changes_anything(harness, ask):
     """A request with a token needs no page of the console; a browser without one may change nothing."""
-    request = ask(house.open(operators=OPERATORS))
+    request = ask(harness.open(operators=OPERATORS))
     sent = {"Sec_Fetch_Site": "cross-site", "Origin": "https://evil.example"}
     assert request("POST", "/api/operations/reroute_parked", TOKENS["li"], {}, **sent)[0] == 200
     assert request("POST", "/api/operations/reroute_parked", None, {}, Sec_Fetch_Site="same-origin")[0] == 401
@@ -129,9 +129,9 @@ def test_no_other_site_reads_or_changes_anything(house, ask):
 
 
 @pytest.mark.sqlite
-def test_without_operators(house, ask):
+def test_without_operators(harness, ask):
     """Without operators this machine may read the API under a loopback name, and commands may make changes."""
-    request = ask(house.open())
+    request = ask(harness.open())
     assert request("GET", "/api/something")[1] == {"operator": "local"}
     status, error = request("GET", "/api/something", Host="evil.example")
     assert (status, "localhost" in error["message"]) == (403, True)
@@ -143,9 +143,9 @@ def test_without_operators(house, ask):
 
 
 @pytest.mark.sqlite
-def test_where_others_reach_it_and_nobody_is_named(house, ask):
+def test_where_others_reach_it_and_nobody_is_named(harness, ask):
     """With `insecure` and no operators the API gives other machines nothing; readers of the lock file may operate."""
-    request = ask(house.open(admin="0.0.0.0:8081", insecure=True))
+    request = ask(harness.open(admin="0.0.0.0:8081", insecure=True))
     assert request("GET", "/api/something")[0] == 403
     assert request("GET", "/api/something", LOCK)[0] == 200
     assert request("POST", "/api/operations/reroute_parked", None, {})[0] == 401
@@ -153,22 +153,22 @@ def test_where_others_reach_it_and_nobody_is_named(house, ask):
 
 
 @pytest.mark.sqlite
-def test_a_token_in_a_file_is_read_again_with_the_settings(house, ask, tmp_path):
+def test_a_token_in_a_file_is_read_again_with_the_settings(harness, ask, tmp_path):
     """A changed token file takes effect at the next reload; a missing one does not."""
     file = tmp_path / "token"
     file.write_text("first-token-0123456789abcdef\n")
     file.chmod(0o600)
     given = {"robot": OperatorSettings(role="view", token_file=str(file))}
-    flow = house.open(operators=given)
+    flow = harness.open(operators=given)
     request = ask(flow)
     assert request("GET", "/metrics", "first-token-0123456789abcdef")[0] == 200
     file.write_text("second-token-0123456789abcde")
     assert request("GET", "/metrics", "second-token-0123456789abcde")[0] == 401
-    flow.app.settings = house.settings(operators=given)
+    flow.app.settings = harness.settings(operators=given)
     assert request("GET", "/metrics", "second-token-0123456789abcde")[0] == 200
     assert request("GET", "/metrics", "first-token-0123456789abcdef")[0] == 401
     file.unlink()
-    flow.app.settings = house.settings(operators=given)
+    flow.app.settings = harness.settings(operators=given)
     assert request("GET", "/metrics", "second-token-0123456789abcde")[0] == 200
     assert 'outcome="refused_token"} 2.0' in flow.app.metrics.text().decode()
 
@@ -229,10 +229,10 @@ def test_what_is_remembered_is_bounded(attempts):
     assert len(attempts._failures) == MAX_ENTRIES
 
 
-def test_every_path_is_authenticated_without_the_console_too(house, ask, monkeypatch):
+def test_every_path_is_authenticated_without_the_console_too(harness, ask, monkeypatch):
     """The listener itself authenticates, so a listener without pages is as closed as one with them."""
     monkeypatch.setattr("flowhooks.web.admin.app.console.install", lambda *_args, **_more: None)
-    request = ask(house.open(operators=OPERATORS, start=False))
+    request = ask(harness.open(operators=OPERATORS, start=False))
     for path in ("/api/events", "/metrics", "/api/something", "/api/no-such-path"):
         assert request("GET", path)[0] == 401
     assert request("POST", "/api/operations/replay", body={})[0] == 401

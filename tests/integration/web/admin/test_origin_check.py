@@ -10,9 +10,9 @@ pytestmark = pytest.mark.either
 
 
 @pytest.mark.sqlite
-def test_only_names_of_this_machine(house, serve):
+def test_only_names_of_this_machine(harness, serve):
     """Under any other name each page, its parts and its files are refused with the remedy."""
-    console = serve(house.open())
+    console = serve(harness.open())
     for host in ("127.0.0.1", "localhost:9", "LOCALHOST", "[::1]:8081", "127.3.2.1:80"):
         assert console.get("/", host=host).status == 200, host
     for host in (
@@ -34,9 +34,9 @@ def test_only_names_of_this_machine(house, serve):
 
 
 @pytest.mark.sqlite
-def test_a_listener_that_others_reach(house, serve):
+def test_a_listener_that_others_reach(harness, serve):
     """A public listener shows no console without a login."""
-    console = serve(house.open(admin="0.0.0.0:8081", insecure=True))
+    console = serve(harness.open(admin="0.0.0.0:8081", insecure=True))
     answer = console.get("/", Accept_Language="zh-CN")
     assert answer.status == 403
     assert "隧道" in answer.page.text
@@ -51,9 +51,9 @@ def test_what_is_a_page():
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("path", ["/metrics", "/openapi.json"])
-def test_numbers_and_the_contract_are_for_names_of_this_machine(house, serve, path):
+def test_numbers_and_the_contract_are_for_names_of_this_machine(harness, serve, path):
     """A web site whose name resolves to 127.0.0.1 can read neither; a public listener does not change."""
-    console = serve(house.open())
+    console = serve(harness.open())
     for host in ("127.0.0.1", "localhost:9", "[::1]:8081"):
         assert console.get("", host=host, root=path).status == 200, host
     for host in ("evil.example", "10.0.0.1:8081"):
@@ -62,6 +62,6 @@ def test_numbers_and_the_contract_are_for_names_of_this_machine(house, serve, pa
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("path", ["/metrics", "/openapi.json"])
-def test_numbers_and_the_contract_on_a_listener_that_others_reach(house, serve, path):
+def test_numbers_and_the_contract_on_a_listener_that_others_reach(harness, serve, path):
     """With `insecure`, monitors on other machines can use any name."""
-    assert serve(house.open(admin="0.0.0.0:8081", insecure=True)).get("", host="flowhooks", root=path).status == 200
+    assert serve(harness.open(admin="0.0.0.0:8081", insecure=True)).get("", host="flowhooks", root=path).status == 200

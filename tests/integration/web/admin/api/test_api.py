@@ -118,13 +118,13 @@ def archive(event):
 
 
 @pytest.fixture
-def busy(house, serve, listens, make_plugin):
+def busy(harness, serve, listens, make_plugin):
     """An API with some data of every kind."""
 
     def broken():
         raise ValueError("payroll needs a table")
 
-    flow = house.open(
+    flow = harness.open(
         plugins={
             "shop": make_plugin(
                 listens(archive, process_key="contract", retry=Retry(attempts=3)),
@@ -353,7 +353,7 @@ def test_all_that_is_known_of_an_event(busy):
     assert json.loads(conflict["body"])["businessKey"] == "B-other"
 
 
-def test_what_is_too_much_for_one_answer_is_left_out(busy, house, listens, serve, monkeypatch):
+def test_what_is_too_much_for_one_answer_is_left_out(busy, harness, listens, serve, monkeypatch):
     """The response has the last attempts and the open deliveries, and the number left out."""
     monkeypatch.setattr(resources, "MAX_ATTEMPTS", 2)
     monkeypatch.setattr(resources, "MAX_DELIVERIES", 0)
@@ -501,9 +501,9 @@ def test_what_cannot_be_taken(api, document, query, status, words):
 
 
 @pytest.fixture
-def api(house, serve):
+def api(harness, serve):
     """An API with one event behind it."""
-    flow = house.open(start=False)
+    flow = harness.open(start=False)
     flow.take("1", wait=0)
     return serve(flow)
 
@@ -542,9 +542,9 @@ def test_only_names_of_this_machine(api):
 
 
 @pytest.mark.sqlite
-def test_a_listener_that_others_reach(house, serve):
+def test_a_listener_that_others_reach(harness, serve):
     """A public listener serves no data without a login."""
-    api = serve(house.open(admin="0.0.0.0:8081", insecure=True))
+    api = serve(harness.open(admin="0.0.0.0:8081", insecure=True))
     answer = api.ask("/api/overview")
     assert answer.status == 403
     assert "add operators to the settings" in answer.json["message"]
@@ -585,7 +585,7 @@ def raw(api, path, parameter, value):
     return Answer(answer.status_code, answer.headers, answer.content)
 
 
-def test_payloads_are_data(house, serve, listens):
+def test_payloads_are_data(harness, serve, listens):
     """A text from an engine, a plugin or an operator is returned in its member unchanged, and nowhere else."""
 
     def fail(event):
@@ -593,7 +593,7 @@ def test_payloads_are_data(house, serve, listens):
 
     fail.__doc__ = PAYLOAD
     text = PAYLOAD.replace("%00", "")
-    flow = house.open(listens(fail, process_key="k"), listens(fail, name="odd", process_key=f"{text}?"))
+    flow = harness.open(listens(fail, process_key="k"), listens(fail, name="odd", process_key=f"{text}?"))
     body = {"businessKey": text, "processDefinitionId": text, "more": {text: [text]}}
     whole = flow.take("i1", key="k", callback_class=text, **body).event_id
     flow.take("i2", key=text, callback_class=text, **body)
@@ -658,17 +658,17 @@ def encode(value):
 
 
 @pytest.fixture
-def client(house):
+def client(harness):
     """A client without a socket."""
-    flow = house.open(start=False)
+    flow = harness.open(start=False)
     flow.take("1", wait=0)
     return falcon.testing.TestClient(create_admin(flow.app, TOKEN))
 
 
 @pytest.fixture
-def concluded(house, serve, listens, make_plugin):
+def concluded(harness, serve, listens, make_plugin):
     """An API with events that were routed, parked and dismissed because of conclusions and conditions."""
-    flow = house.open(
+    flow = harness.open(
         plugins={
             "books": make_plugin(
                 listens(lambda event: None, name="book", process_key="expense", conclusion="approved"),

@@ -31,14 +31,14 @@ def mended():
 
 
 @pytest.fixture
-def busy(house, serve, listens, mended):
+def busy(harness, serve, listens, mended):
     """A console whose handler fails until it is fixed, with a dead delivery, a succeeded one and parked events."""
 
     def archive(event):
         if event.business_key == "bad" and not mended:
             raise Reject("the archive is full")
 
-    flow = house.open(listens(archive, process_key="contract"))
+    flow = harness.open(listens(archive, process_key="contract"))
     flow.app.alerts.stop(WAIT_TIMEOUT)  # a check at any moment would change what tests compare
     flow.take("4711", key="contract", businessKey="bad")
     flow.take("4712", key="contract", businessKey="good")
@@ -168,13 +168,13 @@ def test_an_unknown_delivery_is_resolved(busy, mended, name, state):
     assert f"/console/events/{event}" in late.page.links()
 
 
-def test_a_dead_and_a_waiting_delivery_are_closed(house, serve, listens):
+def test_a_dead_and_a_waiting_delivery_are_closed(harness, serve, listens):
     """Both can be closed on the event's page, and then have only the buttons of a settled delivery."""
 
     def sleeps(event):
         raise RuntimeError("the archive sleeps") if event.business_key == "later" else Reject("never")
 
-    flow = house.open(listens(sleeps, process_key="contract", retry=Retry(attempts=3)))
+    flow = harness.open(listens(sleeps, process_key="contract", retry=Retry(attempts=3)))
     flow.take("1", key="contract", businessKey="later", wait=0)
     flow.take("2", key="contract", businessKey="never")
     flow.settled(flow.events(flow_instance_id="1")[0], State.WAITING, attempt=1)
@@ -189,14 +189,14 @@ def test_a_dead_and_a_waiting_delivery_are_closed(house, serve, listens):
         assert not console.page(f"/events/{event}").to_do("close")
 
 
-def test_all_dead_ones_of_a_search(house, serve, listens, mended):
+def test_all_dead_ones_of_a_search(harness, serve, listens, mended):
     """The events page's filter stays in the address; deliveries that arrive or die elsewhere do not change."""
 
     def fails(event):
         if not mended:
             raise Reject("not yet")
 
-    flow = house.open(listens(fails, process_key=("a", "b")))
+    flow = harness.open(listens(fails, process_key=("a", "b")))
     for number in range(5):
         flow.take(f"a{number}", key="a")
     flow.take("b1", key="b")
@@ -231,9 +231,9 @@ OFFERED = {
 
 
 @pytest.mark.parametrize("state", OFFERED)
-def test_what_is_listed_is_what_is_meant(busy, house, state):
+def test_what_is_listed_is_what_is_meant(busy, harness, state):
     """A search offers the possible actions for its list, and passes its filter unchanged."""
-    house.check_books = False
+    harness.check_books = False
     for instance in ("4711", "4713"):
         event = event_of(busy, instance)
         if state and state not in {"parked", "dismissed"} and instance == "4711":
@@ -370,9 +370,9 @@ def test_an_alert_is_acknowledged(busy):
     assert audit(busy)[0][2] == "acknowledge"
 
 
-def test_long_work_goes_on_request_by_request(house, serve, listens, monkeypatch):
+def test_long_work_goes_on_request_by_request(harness, serve, listens, monkeypatch):
     """A form works for some seconds; the response has the progress, and its form continues to the end."""
-    flow = house.open(listens(lambda event: None))
+    flow = harness.open(listens(lambda event: None))
     for number in range(7):
         flow.take(f"p{number}", key="nobody")
     monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 2)
@@ -394,10 +394,10 @@ def test_long_work_goes_on_request_by_request(house, serve, listens, monkeypatch
 
 
 @pytest.fixture
-def paid(house, serve, listens, monkeypatch):
+def paid(harness, serve, listens, monkeypatch):
     """A console with seven succeeded deliveries, which handles two events for each request."""
     runs = []
-    flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="pay"))
+    flow = harness.open(listens(lambda event: runs.append(event.flow_instance_id), name="pay"))
     for number in range(7):
         flow.settled(flow.take(f"p{number}").event_id, State.SUCCEEDED)
     monkeypatch.setattr("flowhooks.operations.replay.PAGE_SIZE", 2)

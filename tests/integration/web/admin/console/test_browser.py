@@ -26,7 +26,7 @@ LONG = "a-business-key-without-any-place-to-break-" * 8
 
 
 @pytest.fixture
-def console(house, serve, listens):
+def console(harness, serve, listens):
     """A console with data of every kind, including long values."""
 
     def archive(event):
@@ -34,7 +34,7 @@ def console(house, serve, listens):
             raise Reject(f"<script>document.title = 'pwned'</script> {LONG}")
 
     when = {"/" + "member" * 40: {"minimum": 1000, "description": LONG}}
-    flow = house.open(
+    flow = harness.open(
         listens(archive, process_key="contract"),
         listens(archive, name="book", process_key="approval", conclusion=["approved", LONG[:128]]),
         listens(archive, name="large", process_key="approval", conclusion="approved", when=when),
@@ -236,10 +236,10 @@ def test_by_keyboard(console, visit):
 
 
 @pytest.fixture
-def guarded(house, serve):
+def guarded(harness, serve):
     """A console with a login."""
     operators = {"li": OperatorSettings(role="operate", password=hash_password("correct horse battery"))}
-    return serve(house.open(operators=operators))
+    return serve(harness.open(operators=operators))
 
 
 @pytest.mark.parametrize(
@@ -311,11 +311,11 @@ def test_a_web_site_changes_nothing(guarded, visit):
     expect(page.get_by_role("button", name="Log out")).to_be_visible()
 
 
-def test_without_tls_from_another_machine(house, serve, visit):
+def test_without_tls_from_another_machine(harness, serve, visit):
     """Under a name that is not loopback, browsers send only a form's origin; the console's own is accepted."""
     address = elsewhere()
     operators = {"li": OperatorSettings(role="operate", password=hash_password("correct horse battery"))}
-    console = serve(house.open(operators=operators, admin="0.0.0.0:8081"), listen="0.0.0.0:0")
+    console = serve(harness.open(operators=operators, admin="0.0.0.0:8081"), listen="0.0.0.0:0")
     console.address = f"{address}:{console.address.rpartition(':')[2]}"
     page = visit(console)
     page.get_by_label("Name").fill("li")

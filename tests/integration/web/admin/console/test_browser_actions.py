@@ -33,7 +33,7 @@ def languages(first, second):
 
 
 @pytest.fixture
-def console(house, serve, listens):
+def console(harness, serve, listens):
     """A console with something for every action."""
     tried = []
 
@@ -42,7 +42,7 @@ def console(house, serve, listens):
         if event.flow_instance_id.startswith("47") and tried.count(event.flow_instance_id) == 1:
             raise Reject("the archive is full")
 
-    flow = house.open(listens(archive, process_key="contract"))
+    flow = harness.open(listens(archive, process_key="contract"))
     for instance in ("4711", "4712", "4713", "i1"):
         flow.take(instance, key="contract", businessKey=f"C-{instance}")
     for instance in ("p1", "p2", "p3"):

@@ -26,9 +26,9 @@ def done(event):
 
 
 @pytest.fixture
-def approvals(house, listens):
+def approvals(harness, listens):
     """Events of each state, whose handlers have conditions."""
-    flow = house.open(
+    flow = harness.open(
         listens(done, name="book", process_key="contract", conclusion="approved"),
         listens(done, name="audit", process_key="contract", conclusion="approved", when=HUGE),
         listens(done, name="stop", process_key="order", kind="cancel"),
@@ -80,9 +80,9 @@ def test_the_stored_reasons_are_shown(approvals, serve):
     assert "p:book 结论 'rejected' 不在其中：approved" in page_of(console, "no", "zh").text
 
 
-def test_more_reasons_than_are_stored(house, listens, serve):
+def test_more_reasons_than_are_stored(harness, listens, serve):
     """Twenty reasons are stored, and the page says how many more handlers there are."""
-    flow = house.open(*[listens(done, name=f"h{number}", conclusion="approved") for number in range(25)])
+    flow = harness.open(*[listens(done, name=f"h{number}", conclusion="approved") for number in range(25)])
     flow.take("no", conclusion="rejected")
     console = serve(flow)
     text = page_of(console, "no").text
@@ -108,10 +108,10 @@ def test_why_these_handlers(approvals, serve, monkeypatch):
     assert "Handlers not shown: 1" in text
 
 
-def test_thousands_of_handlers_are_explained_within_bounds(house, listens, serve):
+def test_thousands_of_handlers_are_explained_within_bounds(harness, listens, serve):
     """With thousands of handlers on one key the page has a hundred, matching ones first."""
     handlers = [listens(done, name=f"h{number:04}", conclusion="rejected") for number in range(3000)]
-    flow = house.open(*handlers, listens(done, name="last", conclusion="approved"))
+    flow = harness.open(*handlers, listens(done, name="last", conclusion="approved"))
     flow.take("yes", conclusion="approved")
     answer = serve(flow).get(f"/events/{flow.events()[0]}?explain=1", Accept_Language="en")
     assert answer.page.text.count("does not match") == 99
@@ -120,13 +120,13 @@ def test_thousands_of_handlers_are_explained_within_bounds(house, listens, serve
     assert len(answer.body) < 100_000
 
 
-def test_a_delivery_that_waits_undecided_and_one_that_was_closed(house, listens, serve):
+def test_a_delivery_that_waits_undecided_and_one_that_was_closed(harness, listens, serve):
     """New conditions leave a delivery waiting or close it: its page shows the state and the reason."""
-    flow = house.open(listens(done, name="h"), start=False)
+    flow = harness.open(listens(done, name="h"), start=False)
     undecided = flow.take("1", wait=0).event_id
     false = flow.take("2", wait=0, conclusion="rejected").event_id
     flow.close()
-    flow = house.open(listens(done, name="h", conclusion="approved"))
+    flow = harness.open(listens(done, name="h", conclusion="approved"))
     flow.settled(false, State.CLOSED)
     assert until_noted(flow, undecided)
     console = serve(flow)
@@ -216,9 +216,9 @@ def test_parked_groups(approvals, serve):
     assert "结论 approved" in chinese
 
 
-def test_a_parked_group_without_a_conclusion(house, listens, serve):
+def test_a_parked_group_without_a_conclusion(harness, listens, serve):
     """If only the conclusion is missing, the whole group lacks it; hints name similar conclusions."""
-    flow = house.open(listens(done, name="h", conclusion="approved"), listens(done, name="c", kind="cancel"))
+    flow = harness.open(listens(done, name="h", conclusion="approved"), listens(done, name="c", kind="cancel"))
     flow.take("1")
     flow.take("2", key="Leave", conclusion="approved")
     text = serve(flow).page("/parked").text
@@ -227,9 +227,9 @@ def test_a_parked_group_without_a_conclusion(house, listens, serve):
     assert "key 'leave' differs only in case or white space" in text
 
 
-def test_a_group_is_dismissed_with_its_conclusion(house, serve):
+def test_a_group_is_dismissed_with_its_conclusion(harness, serve):
     """The button of a group selects only events of its conclusion."""
-    flow = house.open()
+    flow = harness.open()
     flow.take("1", conclusion="approved")
     flow.take("2", conclusion="rejected")
     flow.take("3", key="other")
@@ -248,14 +248,14 @@ def test_handlers_show_their_conditions(approvals, serve):
     assert "条件 /amount" in console.page("/handlers", "zh").text
 
 
-def test_a_handler_that_would_take_dismissed_events(house, listens, serve):
+def test_a_handler_that_would_take_dismissed_events(harness, listens, serve):
     """The page has the number of matching dismissed events and the command that delivers them."""
-    flow = house.open(listens(done, name="book", conclusion="approved"))
+    flow = harness.open(listens(done, name="book", conclusion="approved"))
     for number in range(3):
         flow.take(f"no{number}", conclusion="rejected")
     assert "reroute" not in serve(flow).page("/handlers").text
     flow.close()
-    console = serve(house.open(listens(done, name="book", conclusion="approved"), listens(done, name="inform")))
+    console = serve(harness.open(listens(done, name="book", conclusion="approved"), listens(done, name="inform")))
     text = console.page("/handlers").text
     assert "Dismissed events that this handler takes now: 3." in text
     assert "flowhooks events reroute --handler=p:inform --state=dismissed --since=2026-01-01" in text
@@ -263,24 +263,24 @@ def test_a_handler_that_would_take_dismissed_events(house, listens, serve):
     assert len(console.flow.events(state="dismissed")) == 3
 
 
-def test_conditions_are_shown_beside_many_keys(house, listens, serve):
+def test_conditions_are_shown_beside_many_keys(harness, listens, serve):
     """Keys are cut off after twenty, but conditions are not."""
     keys = [f"key{number}" for number in range(30)]
-    console = serve(house.open(listens(done, name="h", process_key=keys, conclusion="approved")))
+    console = serve(harness.open(listens(done, name="h", process_key=keys, conclusion="approved")))
     text = console.page("/handlers").text
     assert "key19" in text
     assert "key20" not in text
     assert "conclusion approved" in text
 
 
-def test_handlers_of_a_newer_version(house, listens, serve):
+def test_handlers_of_a_newer_version(harness, listens, serve):
     """With handlers recorded by a newer flowhooks, pages that route respond with 503 and the reason."""
-    flow = house.open(listens(done, name="h", process_key="order"))
+    flow = harness.open(listens(done, name="h", process_key="order"))
     flow.take("1")
     flow.sql("UPDATE handlers SET selectors = ?", json.dumps({"format": 99}))
     flow.close()
     # Without the plugin, so that only the ledger's record counts.
-    console = serve(house.open())
+    console = serve(harness.open())
     for path in ("/parked", "/handlers", f"/events/{console.flow.events()[0]}?explain=1"):
         answer = console.get(path, Accept_Language="en")
         assert answer.status == 503

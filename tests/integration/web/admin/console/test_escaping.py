@@ -45,7 +45,7 @@ PAGES = ("/", "/live", "/events", "/handlers", "/parked", "/rejected-requests", 
 
 
 @pytest.fixture
-def hostile(house, serve, listens):
+def hostile(harness, serve, listens):
     """A function that returns a console with a payload in every field, and its events."""
 
     def open_with(payload):
@@ -77,7 +77,7 @@ def hostile(house, serve, listens):
                 ]
             ),
         )
-        flow = house.open(plugins={"p": plugin, "broken": SimpleNamespace(handlers=hookimpl(broken))})
+        flow = harness.open(plugins={"p": plugin, "broken": SimpleNamespace(handlers=hookimpl(broken))})
         body = {
             "businessKey": payload,
             "processDefinitionId": payload,

@@ -49,9 +49,9 @@ def settings(name, password=PASSWORD, role="operate"):
 
 
 @pytest.fixture
-def console(house, serve):
+def console(harness, serve):
     """A console with an operator of the role operate and one of the role view."""
-    return serve(house.open(operators=settings("li") | settings("wang", OTHER, "view")))
+    return serve(harness.open(operators=settings("li") | settings("wang", OTHER, "view")))
 
 
 def kept(console):
@@ -108,16 +108,16 @@ def test_logging_in_and_out(console):
     assert console.get("/events", Cookie=cookie).status == 401
 
 
-def test_a_session_holds_over_a_restart_and_in_other_processes(house, console, serve):
+def test_a_session_holds_over_a_restart_and_in_other_processes(harness, console, serve):
     """Another process on the same ledger has the same sessions; a logout there is a logout here."""
     cookie = console.log_in("li", PASSWORD)
-    if not house.url:
+    if not harness.url:
         console.flow.close()
-    other = serve(house.open(operators=console.flow.app.settings.operators))
+    other = serve(harness.open(operators=console.flow.app.settings.operators))
     assert other.get("/", Cookie=cookie).status == 200
     other.post("/logout", Cookie=cookie)
     assert other.get("/", Cookie=cookie).status == 401
-    if house.url:
+    if harness.url:
         assert console.get("/", Cookie=cookie).status == 401
 
 
@@ -149,9 +149,9 @@ def test_sessions_end(console):
     assert [row[1] for row in kept(console)] == ["wang"]
 
 
-def test_operators_with_the_same_password_hash(house, serve):
+def test_operators_with_the_same_password_hash(harness, serve):
     """Two operators with the very same hash in the settings both log in and stay logged in, each as themselves."""
-    console = serve(house.open(operators=settings("li") | settings("wang", role="view")))
+    console = serve(harness.open(operators=settings("li") | settings("wang", role="view")))
     for name in ("li", "wang"):
         page = console.get("/", Cookie=console.log_in(name, PASSWORD))
         assert page.status == 200
@@ -233,9 +233,9 @@ def test_no_other_site_changes_anything(console, headers, status):
 
 
 @pytest.mark.sqlite
-def test_without_operators_no_other_site_changes_anything_either(house, serve):
+def test_without_operators_no_other_site_changes_anything_either(harness, serve):
     """Without operators there is no login, and a web site in the same browser still cannot change anything."""
-    console = serve(house.open())
+    console = serve(harness.open())
     assert console.get("/events", method="POST", Sec_Fetch_Site="cross-site").status == 403
     assert console.get("/events", method="POST").status == 403
     assert console.get("/login").status == 303
@@ -243,9 +243,9 @@ def test_without_operators_no_other_site_changes_anything_either(house, serve):
 
 
 @pytest.mark.sqlite
-def test_the_address_behind_a_proxy(house, serve):
+def test_the_address_behind_a_proxy(harness, serve):
     """With an https address the cookie is sent over TLS only; other names are refused, except loopback's."""
-    console = serve(house.open(operators=settings("li"), public_url="https://ops.example.com"))
+    console = serve(harness.open(operators=settings("li"), public_url="https://ops.example.com"))
     for host, status in (
         ("ops.example.com", 401),
         ("OPS.example.com", 401),
@@ -269,9 +269,9 @@ def test_the_address_behind_a_proxy(house, serve):
 
 
 @pytest.mark.sqlite
-def test_where_others_reach_it(house, serve):
+def test_where_others_reach_it(harness, serve):
     """With operators the console is served to other machines under any host name."""
-    console = serve(house.open(admin="0.0.0.0:8081", operators=settings("li")))
+    console = serve(harness.open(admin="0.0.0.0:8081", operators=settings("li")))
     cookie = console.log_in("li", PASSWORD, host="192.0.2.7:8081")
     assert console.get("/", host="192.0.2.7:8081", Cookie=cookie).status == 200
 
@@ -294,9 +294,9 @@ WRONG = [
 
 
 @pytest.mark.sqlite
-def test_wrong_passwords(house, serve):
+def test_wrong_passwords(harness, serve):
     """Any wrong form gets the login page with 401 and the same text, never an error."""
-    console = serve(house.open(operators=settings("li")))
+    console = serve(harness.open(operators=settings("li")))
     for form in WRONG:
         console.flow.clock.advance(60)
         answer = console.post("/login", form)
@@ -359,9 +359,9 @@ def test_credentials_of_any_shape(console):
 
 
 @pytest.mark.sqlite
-def test_attempts_are_delayed(house, serve):
+def test_attempts_are_delayed(harness, serve):
     """After five failures a name must wait, longer each time, even with the right password; the page says so."""
-    console = serve(house.open(operators=settings("li") | settings("wang", OTHER)))
+    console = serve(harness.open(operators=settings("li") | settings("wang", OTHER)))
     for _ in range(5):
         assert console.post("/login", {"name": "li", "password": "wrong"}).status == 401
     answer = console.post("/login", {"name": "li", "password": PASSWORD})
@@ -476,9 +476,9 @@ def test_a_ledger_that_cannot_be_used(console, monkeypatch):
 
 
 @pytest.mark.sqlite
-def test_no_start_with_a_credential_that_cannot_be_used(house):
+def test_no_start_with_a_credential_that_cannot_be_used(harness):
     """An unreadable token stops the start."""
-    flow = house.open(operators={"li": OperatorSettings(role="view", token_file="/nowhere")})
+    flow = harness.open(operators={"li": OperatorSettings(role="view", token_file="/nowhere")})
     with pytest.raises(SettingsError, match=r"operators\.li\.token_file"):
         create_admin(flow.app, "t")
 

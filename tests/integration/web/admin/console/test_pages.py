@@ -31,7 +31,7 @@ PAGES = ("/", "/live", "/events", "/handlers", "/parked", "/rejected-requests", 
 
 
 @pytest.fixture
-def busy(house, serve, listens, make_plugin):
+def busy(harness, serve, listens, make_plugin):
     """A console with data of every kind."""
 
     def archive(event):
@@ -45,7 +45,7 @@ def busy(house, serve, listens, make_plugin):
     def broken():
         raise ValueError("payroll needs a table")
 
-    flow = house.open(
+    flow = harness.open(
         plugins={
             "contracts": make_plugin(
                 listens(archive, process_key="contract", retry=Retry(attempts=3)),
@@ -187,9 +187,9 @@ def test_an_interval_is_handed_on_as_moments(busy):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00", query["since"])
 
 
-def test_pages_keep_the_moments(house, serve):
+def test_pages_keep_the_moments(harness, serve):
     """The addresses of older and newer pages do not need the zone."""
-    flow = house.open()
+    flow = harness.open()
     for number in range(60):
         flow.take(f"i{number}")
     page = serve(flow).page("/events?since=2026-01-01T08:00&zone=Asia/Shanghai")
@@ -224,9 +224,9 @@ def test_a_time_that_comes_twice(busy):
     assert "Interpreted as 2026-10-25 01:30:00 UTC This time occurs twice. The later one is used." in page.text
 
 
-def test_pages_of_events(house, serve):
+def test_pages_of_events(harness, serve):
     """Older and newer links visit all pages and keep the filter."""
-    flow = house.open(start=False)
+    flow = harness.open(start=False)
     for number in range(120):
         flow.take(f"i{number}", wait=0)
     console = serve(flow)
@@ -325,10 +325,10 @@ def test_handlers_and_plugins(busy):
     assert "No matching plugins." in busy.page("/handlers?q=none-of-them").text
 
 
-def test_many_handlers_are_paged(house, serve, listens, monkeypatch):
+def test_many_handlers_are_paged(harness, serve, listens, monkeypatch):
     """A page has a limited number of handlers; the next ones are on the next page."""
     monkeypatch.setattr(handlers, "PAGE_SIZE", 2)
-    console = serve(house.open(*[listens(lambda event: None, name=f"h{number}") for number in range(5)]))
+    console = serve(harness.open(*[listens(lambda event: None, name=f"h{number}") for number in range(5)]))
     found, address = [], "/console/handlers"
     while address:
         page = console.get(address, root="").page
@@ -337,9 +337,9 @@ def test_many_handlers_are_paged(house, serve, listens, monkeypatch):
     assert found == [f"p:h{number}" for number in range(5)]
 
 
-def test_more_than_is_counted_is_said(house, serve, listens, monkeypatch):
+def test_more_than_is_counted_is_said(harness, serve, listens, monkeypatch):
     """If there is more open or parked work than is counted, the page says so."""
-    flow = house.open(listens(lambda event: None, name="h"), start=False)
+    flow = harness.open(listens(lambda event: None, name="h"), start=False)
     for number in range(3):
         flow.take(f"w{number}", wait=0)
         flow.take(f"p{number}", key="nobody")
@@ -353,13 +353,13 @@ def test_more_than_is_counted_is_said(house, serve, listens, monkeypatch):
         assert (f"Only the oldest {most} are counted" in console.page("/parked").text) == said
 
 
-def test_an_event_that_is_blocked(house, serve, listens):
+def test_an_event_that_is_blocked(harness, serve, listens):
     """A blocked delivery links to the blocking event; other deliveries have a time."""
 
     def change(event):
         raise RuntimeError("not yet")
 
-    flow = house.open(listens(change, order_by="business_key", retry=Retry(attempts=3)))
+    flow = harness.open(listens(change, order_by="business_key", retry=Retry(attempts=3)))
     first = flow.take("1", wait=0, businessKey="k").event_id
     flow.settled(first, State.WAITING, attempt=1)
     held = [flow.take(instance, wait=0, businessKey="k").event_id for instance in ("2", "3")]
@@ -375,9 +375,9 @@ def test_an_event_that_is_blocked(house, serve, listens):
     assert "Blocked by" not in text
 
 
-def test_parked_events(house, serve, listens):
+def test_parked_events(harness, serve, listens):
     """Parked events are grouped by what they wait for, with similar names."""
-    flow = house.open(listens(lambda event: None, name="h", process_key="contract"), start=False)
+    flow = harness.open(listens(lambda event: None, name="h", process_key="contract"), start=False)
     for number in range(3):
         flow.take(f"i{number}", key="Contract", processDefinitionVersion=7)
     flow.take("other", key=None, callback_class="com.example.Unknown")
@@ -455,13 +455,13 @@ def test_heads_have_no_body(busy):
 
 
 @pytest.mark.sqlite
-def test_trouble_is_a_page_too(house, serve, logged, monkeypatch):
+def test_trouble_is_a_page_too(harness, serve, logged, monkeypatch):
     """An unreadable ledger or an internal error is a page with the next step; the log has the reason."""
-    flow = house.open(start=False)
+    flow = harness.open(start=False)
     console = serve(flow)
     for error, status, told in (
         (LedgerUnusable("the secret of the disk"), 503, "page_failed"),
-        (RuntimeError("the secret of the house"), 500, "request_failed"),
+        (RuntimeError("the secret of the server"), 500, "request_failed"),
     ):
 
         def fails(error=error):
@@ -490,10 +490,10 @@ def test_static_files_are_kept(busy):
 
 
 @pytest.mark.postgresql
-def test_a_plugin_that_other_processes_run_is_elsewhere(house, listens, serve):
+def test_a_plugin_that_other_processes_run_is_elsewhere(harness, listens, serve):
     """A plugin whose handlers run in another process is not shown as missing."""
-    has = house.open(listens(lambda event: None, name="h"), start=False)
-    page = serve(house.open(start=False))
+    has = harness.open(listens(lambda event: None, name="h"), start=False)
+    page = serve(harness.open(start=False))
     text = page.page("/handlers").text
     assert "in another process" in text
     assert "Other processes run its handlers" in text
@@ -531,9 +531,9 @@ def test_an_open_circuit(busy):
     busy.flow.settled(event, State.SUCCEEDED)
 
 
-def test_an_event_that_was_purged_is_said_to_have_been(house, serve):
+def test_an_event_that_was_purged_is_said_to_have_been(harness, serve):
     """The page of a purged event says that it was purged, in both languages."""
-    flow = house.open(routing={"ignore_process_keys": ("leave",)})
+    flow = harness.open(routing={"ignore_process_keys": ("leave",)})
     event_id = flow.take("i1").event_id
     purge(flow.app.operation_context, EventFilter(until=flow.clock.now() + 1))
     console = serve(flow)

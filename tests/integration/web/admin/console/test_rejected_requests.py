@@ -49,9 +49,9 @@ def kept(flow):
         return latest(connection, limit=2_000)
 
 
-def test_what_was_refused_is_shown_with_the_reason(house, serve):
+def test_what_was_refused_is_shown_with_the_reason(harness, serve):
     """The page has each kind of rejection, newest first, in the reader's language; accepted callbacks are not on it."""
-    flow = house.open()
+    flow = harness.open()
     with called_back(flow) as send:
         assert send("/flow/i1/call-back/complete") == 202
         assert send("/flow/i2/call-back/complete", "{") == 400
@@ -73,9 +73,9 @@ def test_what_was_refused_is_shown_with_the_reason(house, serve):
     assert "类型应为" in console.page("/rejected-requests", "zh-CN").text
 
 
-def test_it_is_written_down_by_itself(house, eventually):
+def test_it_is_written_down_by_itself(harness, eventually):
     """A rejection is stored shortly afterwards; pending ones are stored at the end."""
-    flow = house.open()
+    flow = harness.open()
     flow.app.rejected_requests.record(path="/flow/1", address="", status=400, english="a", chinese="b")
     eventually(lambda: kept(flow))
     flow.app.rejected_requests.record(path="/flow/2", address="", status=400, english="a", chinese="b")
@@ -83,9 +83,9 @@ def test_it_is_written_down_by_itself(house, eventually):
     assert flow.sql("SELECT path FROM rejected_requests ORDER BY id") == [("/flow/1",), ("/flow/2",)]
 
 
-def test_many_are_bounded(house, monkeypatch):
+def test_many_are_bounded(harness, monkeypatch):
     """The last of many rejections are kept, up to a limit for the ledger, and each has a maximum length."""
-    flow = house.open(start=False)
+    flow = harness.open(start=False)
     for number in range(300):
         flow.app.rejected_requests.record(path=f"/flow/{number}", address="", status=400, english="a", chinese="b")
     flow.app.rejected_requests.flush()
@@ -107,9 +107,9 @@ def test_many_are_bounded(house, monkeypatch):
     assert all(len(one.path) <= rejected_requests.MAX_PATH_CHARS and one.path.isprintable() for one in found)
 
 
-def test_pending_ones_are_bounded(house):
+def test_pending_ones_are_bounded(harness):
     """Before they are stored they are bounded too: the largest group loses its oldest ones."""
-    flow = house.open(start=False)
+    flow = harness.open(start=False)
     for status, count in {400: 100, 404: 100, 405: 100, 409: 100, 413: 100, 422: 20}.items():
         for number in range(count):
             flow.app.rejected_requests.record(
@@ -121,9 +121,9 @@ def test_pending_ones_are_bounded(house):
     assert sum(one.status == 422 for one in found) == 20
 
 
-def test_a_throttled_source_displaces_nothing(house, serve):
+def test_a_throttled_source_displaces_nothing(harness, serve):
     """Thousands of 429 of one source are one row with their number; every other rejection is still there."""
-    flow = house.open()
+    flow = harness.open()
     others = [(400, ""), (401, ""), (404, ""), (409, "erp"), (415, "erp"), (422, "crm"), (429, "crm")]
 
     def record(number, status, source, **changed):
@@ -152,9 +152,9 @@ def test_a_throttled_source_displaces_nothing(house, serve):
 
 
 @pytest.mark.parametrize("batches", [1, 3])
-def test_an_engine_with_a_wrong_path_displaces_nothing(house, batches):
+def test_an_engine_with_a_wrong_path_displaces_nothing(harness, batches):
     """Before authentication no source is known; then each address has a part of the rows of a status."""
-    flow = house.open(start=False)
+    flow = harness.open(start=False)
 
     def record(path, address):
         flow.app.rejected_requests.record(path=path, address=address, status=404, english="a", chinese="b")
@@ -169,9 +169,9 @@ def test_an_engine_with_a_wrong_path_displaces_nothing(house, batches):
     assert found[0].path == f"/flow/{batches - 1}-99/call-back/done"
 
 
-def test_equal_requests_share_a_row(house):
+def test_equal_requests_share_a_row(harness):
     """Status, source, address, path and reason decide; the path does not count where only the sender matters."""
-    flow = house.open(start=False)
+    flow = harness.open(start=False)
     first = {"path": "/flow/1", "address": "a", "status": 400, "english": "no", "chinese": "否", "source": "erp"}
     for changed in ({}, {"path": "/flow/2"}, {"address": "b"}, {"status": 422}, {"english": "yes"}, {"source": ""}, {}):
         flow.app.rejected_requests.record(**first | changed)
@@ -187,9 +187,9 @@ def test_equal_requests_share_a_row(house):
     assert (newest.path, newest.status, newest.count) == ("/flow/1", 400, 3)
 
 
-def test_what_cannot_be_written_stays(house, monkeypatch):
+def test_what_cannot_be_written_stays(harness, monkeypatch):
     """While the ledger cannot be written the last rejections stay in memory, and are stored later."""
-    flow = house.open(start=False)
+    flow = harness.open(start=False)
 
     def fails(*given, **more):
         flow.app.rejected_requests.record(path="/flow/2", address="", status=503, english="a", chinese="b")
@@ -205,9 +205,9 @@ def test_what_cannot_be_written_stays(house, monkeypatch):
 
 
 @pytest.mark.postgresql
-def test_all_processes_are_on_one_page(house, serve):
+def test_all_processes_are_on_one_page(harness, serve):
     """Each process shows the rejections of all processes."""
-    one, two = house.open(), house.open()
+    one, two = harness.open(), harness.open()
     for number, flow in enumerate((one, two)):
         flow.app.rejected_requests.record(path=f"/flow/{number}", address="", status=400, english="a", chinese="b")
         flow.app.rejected_requests.stop(WAIT_TIMEOUT)

@@ -32,11 +32,11 @@ ASKED = {
 
 
 @pytest.fixture
-def console(house, serve, monkeypatch):
+def console(harness, serve, monkeypatch):
     """A console with one parked event, on a ledger with a short timeout for readers."""
     monkeypatch.setattr(engines, "BUSY_SECONDS", 0.05)
-    house.check_books = False  # some of these tests break the database
-    flow = house.open(start=False)
+    harness.check_books = False  # some of these tests break the database
+    flow = harness.open(start=False)
     console = serve(flow)
     console.event_id = flow.take(key="nobody", wait=0).event_id
     assert console.get("/").status == 200
