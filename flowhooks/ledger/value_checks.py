@@ -174,8 +174,11 @@ _FORMATS: Final[dict[str, dict[str, Valid]]] = {
     "rejected_requests": {
         "id": _is_id,
         "rejected_at": _is_time,
+        "first_rejected_at": _is_time,
+        "count": _is_count,
         "path": _starts_with("/"),
         "status": lambda column: column.between(400, 599),
+        "fingerprint": _is_sha256,
     },
     "audit_log": {"id": _is_id, "at": _is_time, "interface": _one_of("console", "api", "cli")},
     "sessions": {"digest": _is_sha256, "created_at": _is_time, "used_at": _is_time},

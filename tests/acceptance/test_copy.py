@@ -44,6 +44,8 @@ def handlers():
 EVENTS = row_stream.MAX_BATCH_ROWS * 3
 MADE_AT = 0x019AB2C40000 * 1000
 """The creation time of the ids of its events, in microseconds since 1970."""
+PROCESS = "019ab2c4-0000-7000-8000-ffffffffffff"
+"""The id of the process that made the ledger's rows."""
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def fill(file, count=EVENTS):
         connection.executemany(
             "INSERT INTO events (id, source, kind, flow_instance_id, callback_class, process_definition_key, body, "
             "digest, state, route, route_size, repeats, received_at, identity_sha256) "
-            f"VALUES (?, 's', 'complete', ?, '', 'leave', ?, 'd', 'routed', ?, 1, 0, {MADE_AT}, ?)",
+            f"VALUES (?, 's', 'complete', ?, '', 'leave', ?, '{'0' * 64}', 'routed', ?, 1, 0, {MADE_AT}, ?)",
             [(one, one, body, '{"p:h": "key leave"}', texts_sha256(("s", "complete", one, ""))) for one in ids],
         )
         connection.executemany(
@@ -72,11 +74,13 @@ def fill(file, count=EVENTS):
         )
         connection.executemany(
             "INSERT INTO attempts (delivery_id, number, process, started_at, finished_at, outcome, error, traceback) "
-            f"VALUES (?, 1, 'q', {MADE_AT}, {MADE_AT}, 'succeeded', '', '')",
+            f"VALUES (?, 1, '{PROCESS}', {MADE_AT}, {MADE_AT}, 'succeeded', '', '')",
             [(one,) for one in ids],
         )
-        connection.execute("INSERT INTO counters VALUES ('accepted', 'q', ?)", (count,))
-        connection.execute("INSERT INTO processes VALUES ('q', 'here', 1, 5, NULL, 7, 'server', '[\"p:h\"]')")
+        connection.execute(f"INSERT INTO counters VALUES ('accepted', '{PROCESS}', ?)", (count,))
+        connection.execute(
+            f"INSERT INTO processes VALUES ('{PROCESS}', 'here', 1, {MADE_AT}, NULL, {MADE_AT}, 'server', '[\"p:h\"]')"
+        )
     return ids
 
 

@@ -73,6 +73,7 @@ def fill_other_tables(transaction, hands):
     request = rejected_requests.RejectedRequest(
         id=hands.clock.new_id(),
         rejected_at=now,
+        first_rejected_at=now,
         path="/flow/x",
         address="192.0.2.1",
         status=422,

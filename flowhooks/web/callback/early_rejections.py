@@ -77,4 +77,4 @@ class EarlyRejectionLog:
 
 def is_callback(path: str) -> bool:
     """Return whether a path is meant to be that of a callback, even with more than one slash at its start."""
-    return f"/{path.lstrip('/')}".startswith(CALLBACK_PREFIX)
+    return path.startswith("/") and f"/{path.lstrip('/')}".startswith(CALLBACK_PREFIX)

@@ -39,6 +39,11 @@ NOT_RUN = {
     ("*", "flowhooks plugins uninstall"): "the same, and the same test",
     ("CONTRIBUTING.md", ".venv/bin/"): "the tools themselves are what runs this",
     ("docs/contributing/testing.md", ".venv/bin/"): "the same",
+    ("docs/contributing/testing.md", "FLOWHOOKS_MODEL_SEED="): "the same",
+    (
+        "docs/how-to/engines/operaton-and-cib-seven.md",
+        "sed -i",
+    ): "`tests/engines/conftest.py` runs it on the code of the page about Camunda 7",
     ("README.md", ".venv/bin/flowhooks"): "run by `test_what_the_readme_looks_at`, on the server that it starts",
     ("README.md", "curl"): "run by `test_answers_are_as_shown`, which compares the answer",
     ("docs/reference/http.md", "curl"): "run by `test_answers_are_as_shown`, which compares the answer",

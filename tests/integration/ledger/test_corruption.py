@@ -53,17 +53,19 @@ TIMES = {
     *("deliveries.due_at", "handlers.first_seen_at", "handlers.last_seen_at", "processes.started_at"),
     *("processes.stopped_at", "processes.heartbeat_at", "purged_identities.received_at"),
     *("rejected_requests.rejected_at", "required_credentials.since", "sessions.created_at", "sessions.used_at"),
-    "webhook_ids.seen_at",
+    *("rejected_requests.first_rejected_at", "webhook_ids.seen_at"),
 }
 """Times of which a microsecond, or less than a day, was changed: a clock may have been wrong by that."""
 NUMBERS = {
     *("alerts.count", "alerts.notified_count", "alerts.grown_from", "events.repeats", "handlers.has_probe"),
-    *("processes.pid", "rejected_requests.status"),
+    *("processes.pid", "rejected_requests.status", "rejected_requests.count"),
 }
 """Numbers that nothing else counts, and a flag."""
+IN_DISPLAY_ONLY = {"rejected_requests.fingerprint"}
+"""Decides only whether the next equal request shares the row in the list of rejected requests."""
 UNSEEN = {
     "cut": FREE_TEXTS | {"processes.pid"},
-    "bit": FREE_TEXTS | INSIDE_JSON | OF_DELETED_DATA | TIMES | NUMBERS,
+    "bit": FREE_TEXTS | INSIDE_JSON | OF_DELETED_DATA | TIMES | NUMBERS | IN_DISPLAY_ONLY,
     "byte": {"deliveries.order_position"},  # of an ordered delivery that has ended; no statement reads it
 }
 """The columns in which each kind of damage is not seen."""

@@ -20,7 +20,7 @@ from sqlalchemy import create_engine, text
 
 from flowhooks import Retry, State, handler
 from flowhooks.clock import Clock
-from flowhooks.errors import IdentityConflict
+from flowhooks.errors import IdentityConflict, LedgerUnusable
 from flowhooks.ledger.database import engines
 from flowhooks.ledger.ledger import Ledger
 from flowhooks.ledger.queries import EventFilter
@@ -262,12 +262,15 @@ def lose(ops, places, room, seed):
             folder.mkdir()
             chance = random.Random(f"{seed} {place} {way}")
             try:
-                yield place, way, After(folder, disk.left(way, chance), said).missing()
+                missing = After(folder, disk.left(way, chance), said).missing()
+            except LedgerUnusable as error:  # such as a write-ahead log with an unreadable frame before readable ones
+                missing = [str(error)]
             except Exception as error:
                 error.add_note(
                     f"power was lost at {place} of {len(ops)}, {way} of what was not synced is left, {seed=}"
                 )
                 raise
+            yield place, way, missing
             for file in folder.iterdir():
                 file.unlink()
             wanted = next(todo, None)

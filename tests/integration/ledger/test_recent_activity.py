@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from flowhooks import OutcomeKind, State
 from flowhooks.ledger import stats
+from flowhooks.ledger.value_checks import EARLIEST as EARLY
 
 
 def test_arrivals_are_the_newest_ones(hands):
     """Arrivals are taken from ids: newest first, none before the start, and at most the requested number."""
     start = hands.clock.time
     for second in (10, 20, 30):
-        hands.clock.time = second * 1_000_000
+        hands.clock.time = EARLY + second * 1_000_000
         hands.accept(f"i{second}")
     hands.clock.time = start  # before the end, because a process must not end before it started
     with hands.ledger.connection() as connection:
-        assert stats.arrival_times(connection, 15_000_000, limit=9) == [30_000, 20_000]
-        assert stats.arrival_times(connection, 0, limit=1) == [30_000]
+        newest = [EARLY // 1000 + 30_000, EARLY // 1000 + 20_000]
+        assert stats.arrival_times(connection, EARLY + 15_000_000, limit=9) == newest
+        assert stats.arrival_times(connection, 0, limit=1) == newest[:1]
 
 
 def test_recent_deliveries_with_their_last_attempts(hands):

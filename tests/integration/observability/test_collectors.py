@@ -191,7 +191,6 @@ def test_files_have_sizes(harness, listens):
     assert found["flowhooks_wal_bytes",] > 0
 
 
-@pytest.mark.postgresql
 @pytest.mark.sqlite
 def test_killed_processes_are_not_counted(harness, listens):
     """On SQLite, the owner of the lock is the only process, however many were killed before."""
@@ -203,6 +202,7 @@ def test_killed_processes_are_not_counted(harness, listens):
     assert scrape(harness.open(listens(fine)))["flowhooks_processes",] == 1
 
 
+@pytest.mark.postgresql
 def test_a_shared_ledger_has_no_file(harness, listens):
     """On PostgreSQL no size of a file is exported, rather than 0."""
     found = scrape(harness.open(listens(fine)))
