@@ -22,6 +22,7 @@ from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
 from flowhooks.ledger.tables import events, metadata
 from flowhooks.ledger.upgrade import upgrade
+from flowhooks.ledger.value_checks import EARLIEST
 from flowhooks.operations.copy import copy
 from flowhooks.operations.pause import pause
 from support.waiting import WAIT_TIMEOUT
@@ -111,6 +112,11 @@ class Rooms:
         self.missing = listens(missing, process_key="missing")
 
 
+def made_up_id(number):
+    """Return a valid id that no clock makes."""
+    return f"00000000-0000-7000-8000-{number:012x}"
+
+
 @pytest.fixture
 def rooms(listens):
     """The handlers for the copied ledger."""
@@ -142,22 +148,28 @@ def furnished(harness, rooms):
         flow.sql(
             "INSERT INTO alerts "
             "(id, cause, subject, message, started_at, count, event_id, opened_at, notified, closed_at)"
-            " VALUES (?, 'dead', 'p:gone', ?, 1, 1, '', 2, '[\"notice\"]', ?)",
-            f"alert-{number}",
+            f" VALUES (?, 'dead', 'p:gone', ?, {EARLIEST + 1}, 1, '', {EARLIEST + 2}, '[\"notice\"]', ?)",
+            made_up_id(number),
             CHINESE,
             closed,
         )
     flow.sql(
-        "INSERT INTO rejected_requests "
-        "VALUES ('refusal-1', 3, 2, 5, 'erp', '/flow/1', '127.0.0.1', 400, 'no', ?, 'fingerprint-1')",
+        "INSERT INTO rejected_requests VALUES (?, ?, ?, 5, 'erp', '/flow/1', '127.0.0.1', 400, 'no', ?, ?)",
+        made_up_id(3),
+        EARLIEST + 3,
+        EARLIEST + 2,
         CHINESE,
+        texts_sha256(("fingerprint",)),
     )
-    flow.sql("UPDATE handlers SET retired_at = 77 WHERE id = 'p:later'")
-    flow.sql("INSERT INTO audit_log VALUES ('deed-1', 4, ?, 'console', 'replay', '', '{}')", CHINESE)
-    flow.sql("INSERT INTO sessions VALUES ('session-1', ?, 5, 6)", CHINESE)
-    flow.sql("INSERT INTO required_credentials VALUES ('sources', 7)")
-    flow.sql("INSERT INTO purged_identities VALUES ('identity-1', 'event-0', 'digest-0', 7)")
-    flow.sql("INSERT INTO counters VALUES ('accepted', 'p', 1), ('purged', 'p', 1)")
+    digest = texts_sha256(("digest",))
+    flow.sql("UPDATE handlers SET retired_at = ? WHERE id = 'p:later'", EARLIEST + 77)
+    flow.sql(
+        "INSERT INTO audit_log VALUES (?, ?, ?, 'console', 'replay', '', '{}')", made_up_id(4), EARLIEST + 4, CHINESE
+    )
+    flow.sql("INSERT INTO sessions VALUES (?, ?, ?, ?)", digest, CHINESE, EARLIEST + 5, EARLIEST + 6)
+    flow.sql("INSERT INTO required_credentials VALUES ('sources', ?)", EARLIEST + 7)
+    flow.sql("INSERT INTO purged_identities VALUES (?, ?, ?, ?)", digest, made_up_id(5), digest, EARLIEST + 7)
+    flow.sql("INSERT INTO counters VALUES ('accepted', ?, 1), ('purged', ?, 1)", made_up_id(6), made_up_id(6))
     yield harness
     rooms.hold.set()
 
@@ -287,7 +299,10 @@ def test_a_copy_that_was_cut_off_goes_on(furnished, postgresql_url):
     [
         ("UPDATE events SET body = body || ' ' WHERE flow_instance_id = 'bad'", r"a row of events .* \(body\)"),
         ("UPDATE deliveries SET due_at = 1 WHERE due_at IS NULL AND state = 'waiting'", r"deliveries .* \(due_at\)"),
-        ("UPDATE alerts SET closed_at = 5 WHERE id = 'alert-1'", r"a row of alerts \(alert-1\), .* \(closed_at\)"),
+        (
+            f"UPDATE alerts SET closed_at = 5 WHERE id = '{made_up_id(1)}'",
+            rf"a row of alerts \({made_up_id(1)}\), .* \(closed_at\)",
+        ),
         ("UPDATE processes SET stopped_at = NULL, heartbeat_at = 5", r"processes .* \(stopped_at, heartbeat_at\)"),
         ("UPDATE counters SET process = 'x' WHERE name = 'purged'", r"a row of counters .* does not have"),
     ],
@@ -381,15 +396,15 @@ def test_never_much_at_once(harness, postgresql_url):
             f"INSERT INTO events ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",
             (
                 (
-                    *(f"e{n:06}", "default", "complete", f"i{n}", "", *[None] * 4, body, "d", "parked", "{}"),
-                    *(0, 0, n + 1, None, "name", *[None] * 4),
+                    *(made_up_id(n), "default", "complete", f"i{n}", "", *[None] * 4, body, texts_sha256((body,))),
+                    *("parked", "{}", 0, 0, EARLIEST + n, None, "name", *[None] * 4),
                     *(texts_sha256(("default", "complete", f"i{n}", "")), None),
                 )
                 for n in range(small + large)
                 for body in ["{}" if n < small else text]
             ),
         )
-        connection.execute("INSERT INTO counters VALUES ('accepted', 'p', ?)", (small + large,))
+        connection.execute("INSERT INTO counters VALUES ('accepted', ?, ?)", (made_up_id(0), small + large))
     move(harness.address, postgresql_url)
     for url in (harness.address, postgresql_url):
         with closing(Reader(url)) as reader, reader.connection() as connection:
