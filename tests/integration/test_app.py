@@ -305,7 +305,7 @@ def test_each_process_signs_on_and_off(harness):
     harness.open().close()
     harness.clock.advance(5)
     harness.open()
-    rows = harness._flows[-1].sql("SELECT started_at, stopped_at FROM processes ORDER BY id DESC LIMIT 2")
+    rows = harness.opened[-1].sql("SELECT started_at, stopped_at FROM processes ORDER BY id DESC LIMIT 2")
     assert rows[0] == (harness.clock.now(), None)
     assert rows[1][1] == harness.clock.now() - 5_000_000
 

@@ -200,7 +200,7 @@ class LedgerHarness:
         self.clock = clock
         self.file = folder / "flowhooks.db"
         self.check_books = True
-        self._opened: list[RunningApp] = []
+        self.opened: list[RunningApp] = []
 
     @property
     def address(self) -> str:
@@ -246,7 +246,7 @@ class LedgerHarness:
         installed = None if allow else ()  # to look for them takes a fifth of the start
         app = App(settings, clock=self.clock, objects=objects, entry_points=installed, environ=environ)
         flow = RunningApp(app, self.clock, self.file, self.url)
-        self._opened.append(flow)
+        self.opened.append(flow)
         if start:
             app.start()
         return flow
@@ -257,13 +257,13 @@ class LedgerHarness:
 
     def end(self) -> None:
         """Close all apps, and check that the counts balance."""
-        for flow in self._opened:
+        for flow in self.opened:
             if not flow.closed:
                 assert flow.close(), "something was still running at the end"
         if self.check_books and (self.url or self.file.exists()):
             with _reading(self) as reader:
                 trouble = reader.verify().trouble
-                if any(flow.changed for flow in self._opened):
+                if any(flow.changed for flow in self.opened):
                     # A manual change by a test may violate other rules, but the counts must balance.
                     trouble = [line for line in trouble if SUMS.search(line)]
                 assert not trouble, trouble

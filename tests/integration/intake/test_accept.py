@@ -392,7 +392,7 @@ def test_a_dead_delivery_of_a_missing_handler_stays_dead(harness, listens):
 
 def reopened(harness):
     """The fixture's database, reopened without handlers."""
-    harness._flows[-1].close()
+    harness.opened[-1].close()
     return harness.open()
 
 

@@ -308,7 +308,11 @@ class TestRaces:
         with engine.connect() as connection:
             began = connection.begin()
             gone = purging.purge(
-                _Open(connection), [ids["succeeded"]], {"succeeded": flow.clock.now()}, kept_from=0, process="other"
+                _Open(connection),
+                [ids["succeeded"]],
+                {"succeeded": flow.clock.now()},
+                kept_from=0,
+                process="00000000-0000-7000-8000-000000000001",
             )
             assert gone.events == 1
             caller = threading.Thread(target=lambda: answers.append(flow.take("s", key="go")))

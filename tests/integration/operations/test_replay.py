@@ -213,7 +213,7 @@ def test_two_replays_at_once_run_each_delivery_once(harness, listens, works, tog
 def test_nothing_is_routed_anew(harness, listens, works):
     """A replay gives old events no delivery for a newly installed handler."""
     harness.open(listens(works, name="h")).take()
-    harness._flows[-1].close()
+    harness.opened[-1].close()
     new = Works()
     new.error = works.error = None
     flow = harness.open(listens(works, name="h"), listens(new, name="new"))

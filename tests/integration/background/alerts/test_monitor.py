@@ -575,7 +575,7 @@ def test_deliveries_that_wait_too_long(watch, listener):
 def test_deliveries_whose_plugin_is_missing(watch, listener, harness, make_plugin):
     """An alert is raised an hour after the start without the plugin, and closed when it is back."""
     watch().flow.take("i1", wait=0)
-    harness._flows[-1].close()
+    harness.opened[-1].close()
     harness.clock.advance(5 * HOUR)
     watched = watch(handlers=[], mail=listener)
     watched.clock.advance(HOUR - 1)
@@ -619,7 +619,7 @@ def test_of_several_processes_one_raises_alerts(harness, make_plugin, listens, e
 def test_what_waits_for_a_retired_handler_is_no_news(watch, listener, harness):
     """Waiting deliveries of a retired handler are not notified, and its alerts are closed."""
     watch().flow.take("i1", wait=0)
-    harness._flows[-1].close()
+    harness.opened[-1].close()
     watched = watch(handlers=[], mail=listener)
     watched.clock.advance(HOUR)
     watched.looks()
