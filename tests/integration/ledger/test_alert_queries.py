@@ -10,8 +10,10 @@ from sqlalchemy import event
 from flowhooks import AlertCause, State
 from flowhooks.clock import SECOND
 from flowhooks.ledger import alert_queries
+from flowhooks.ledger.value_checks import EARLIEST
 
 HOUR = 3600 * SECOND
+ANOTHER = "00000000-0000-7000-8000-000000000002"
 
 
 def read(hands, function, *given, **named):
@@ -179,7 +181,7 @@ def new(hands, subject="p:h", **changes):
         "message": "1 delivery is dead.",
         "started_at": hands.clock.now(),
         "count": 1,
-        "event_id": "e1",
+        "event_id": "00000000-0000-7000-8000-000000000001",
     }
     return alert_queries.OpenAlert(**members | changes)
 
@@ -225,7 +227,13 @@ def test_who_has_taken_it_is_written_down(hands):
     first = new(hands, message="it's 'quoted', 合同 {x}")
     opened(hands, first)
     told = replace(
-        first, notified_plugins=("mail", "chat"), count=7, message="7", event_id="e2", started_at=0, subject="other"
+        first,
+        notified_plugins=("mail", "chat"),
+        count=7,
+        message="7",
+        event_id=ANOTHER,
+        started_at=EARLIEST,
+        subject="other",
     )
     hands.ledger.write(lambda transaction: alert_queries.mark_notified(transaction, told))
     assert read(hands, alert_queries.open_alerts) == [replace(first, notified_plugins=told.notified_plugins)]
@@ -242,8 +250,8 @@ def test_what_has_changed_is_written_down(hands):
         first,
         count=5,
         message="5",
-        event_id="e2",
-        last_at=9,
+        event_id=ANOTHER,
+        last_at=EARLIEST + 9,
         last_error="x",
         notified_count=5,
         notified_plugins=("mail",),
@@ -253,7 +261,13 @@ def test_what_has_changed_is_written_down(hands):
     update(hands, after, count=6, notified_count=6)
     assert read(hands, alert_queries.open_alerts) == [replace(after, count=6)]
     grown = replace(
-        after, count=50, notified_count=50, grown_from=5, notifications=2, notified_at=11, notified_plugins=()
+        after,
+        count=50,
+        notified_count=50,
+        grown_from=5,
+        notifications=2,
+        notified_at=EARLIEST + 11,
+        notified_plugins=(),
     )
     update(hands, grown)
     assert read(hands, alert_queries.open_alerts) == [grown]
@@ -268,7 +282,7 @@ def test_growth_is_measured_from_where_it_was_acknowledged(hands):
     """A check that read the alert before the acknowledgement does not undo it."""
     first = new(hands, count=7, notified_count=1)
     opened(hands, first)
-    hands.ledger.write(lambda transaction: alert_queries.acknowledge(transaction, [first.id], "ann", 5))
+    hands.ledger.write(lambda transaction: alert_queries.acknowledge(transaction, [first.id], "ann", EARLIEST + 5))
     assert read(hands, alert_queries.open_alerts)[0].notified_count == 7
 
 

@@ -25,6 +25,7 @@ from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
 from flowhooks.ledger.tables import metadata
 from flowhooks.ledger.upgrade import upgrade
+from flowhooks.ledger.value_checks import EARLIEST
 from flowhooks.model.delivery import State
 from flowhooks.operations.context import Actor
 from flowhooks.operations.purge import purge
@@ -227,6 +228,8 @@ def test_a_folder_is_no_database(tmp_path):
         upgrade(url(tmp_path))
 
 
+ID = "00000000-0000-7000-8000-000000000001"
+DIGEST = texts_sha256(("digest",))
 RELEASED = sorted((Path(__file__).parents[3] / "data/released_ledgers").glob("*.sql"))
 """Ledgers that released versions have filled, as SQLite dumps them; none so far."""
 
@@ -262,9 +265,9 @@ def dumped(file):
         file,
         "INSERT INTO events (id, source, kind, flow_instance_id, callback_class, body, digest, state, route,"
         " route_size, repeats, received_at, parked_by, identity_sha256)"
-        " VALUES ('e', 's', 'complete', 'i', '', '{}', 'd', 'parked', '{}', 0, 0, 1, 'name',"
+        f" VALUES ('{ID}', 's', 'complete', 'i', '', '{{}}', '{DIGEST}', 'parked', '{{}}', 0, 0, {EARLIEST}, 'name',"
         f" '{texts_sha256(('s', 'complete', 'i', ''))}')",
-        "INSERT INTO counters VALUES ('accepted', 'x', 1)",
+        f"INSERT INTO counters VALUES ('accepted', '{ID}', 1)",
     )
     with closing(sqlite3.connect(file)) as connection:
         return "\n".join(connection.iterdump())
@@ -292,16 +295,19 @@ def full(harness, listens):
         replace(flow.app.operation_context, by=Actor("ann", "cli")),
         EventFilter(until=flow.clock.now(), ids=(done[0],)),
     )
-    session = "INSERT INTO sessions (digest, operator, created_at, used_at) VALUES ('d', 'ann', 1, 1)"
-    flow.sql(session)
-    flow.sql("INSERT INTO required_credentials (kind, since) VALUES ('sources', 1)")
+    session = "INSERT INTO sessions (digest, operator, created_at, used_at) VALUES (?, 'ann', ?, ?)"
+    flow.sql(session, DIGEST, flow.clock.now(), flow.clock.now())
+    flow.sql("INSERT INTO required_credentials (kind, since) VALUES ('sources', ?)", flow.clock.now())
     flow.sql(
         "INSERT INTO conclusions (sha256, callback_class, process_definition_key, conclusion, event_id, seen_at)"
-        " VALUES ('x', '', 'leave', 'lost', 'e', 1)"
+        " VALUES (?, '', 'leave', 'lost', ?, ?)",
+        texts_sha256(("", "leave", "lost")),
+        ID,
+        flow.clock.now(),
     )
     # Recent times, because retention deletes old ones.
-    signed = "INSERT INTO webhook_ids (source, webhook_id, digest, seen_at) VALUES ('default', 'w', 'd', ?)"
-    flow.sql(signed, flow.clock.now())
+    signed = "INSERT INTO webhook_ids (source, webhook_id, digest, seen_at) VALUES ('default', 'w', ?, ?)"
+    flow.sql(signed, DIGEST, flow.clock.now())
     flow.close()
     return handlers, dead, parked
 
