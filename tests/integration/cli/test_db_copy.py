@@ -104,7 +104,7 @@ def test_other_books_are_refused(run, source, tmp_path, new_database):
     """A target with other data exits with 1 and the row's key; standard output is empty."""
     target = shutil.copy(new_database, tmp_path / "target.db")
     with closing(sqlite3.connect(target)) as connection, connection:
-        connection.execute("INSERT INTO counters VALUES ('accepted', 'somebody', 1)")
+        connection.execute("INSERT INTO counters VALUES ('accepted', '00000000-0000-7000-8000-000000000001', 1)")
     result = run("db", "copy", str(source), str(target), "--json")
     assert result.exit_code == 1
     assert result.stdout == ""
@@ -114,7 +114,7 @@ def test_other_books_are_refused(run, source, tmp_path, new_database):
 def test_books_that_do_not_balance(run, asked, source, tmp_path):
     """A ledger whose counts do not balance is copied unchanged, with exit code 1 as from `verify`."""
     with closing(sqlite3.connect(source)) as connection, connection:
-        connection.execute("INSERT INTO counters VALUES ('accepted', 'somebody', 1)")
+        connection.execute("INSERT INTO counters VALUES ('accepted', '00000000-0000-7000-8000-000000000001', 1)")
     done = asked("db", "copy", str(source), "target.db", code=1)
     assert not done["balanced"]
     assert len(done["trouble"]) == 1
