@@ -108,7 +108,10 @@ def test_other_books_are_refused(run, source, tmp_path, new_database):
     result = run("db", "copy", str(source), str(target), "--json")
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert "it has a row of counters (accepted, somebody), which the source does not have" in result.stderr
+    assert (
+        "it has a row of counters (accepted, 00000000-0000-7000-8000-000000000001), which the source does not have"
+        in result.stderr
+    )
 
 
 def test_books_that_do_not_balance(run, asked, source, tmp_path):
