@@ -24,6 +24,7 @@ EVENT = {
     "conclusion",
     "state",
     "parked_by",
+    "damaged",
     "dismissed_by",
     "route",
     "repeats",
