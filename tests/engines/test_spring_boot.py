@@ -304,7 +304,7 @@ def test_what_clients_throw(started, client):
     status = 0 if client == "Feign" else 202  # a method of Feign that returns a body hides the status
     assert call(1, "nobody") == {"status": status}
     conflict = call(1, "another")
-    invalid = call(2, "a number")
+    invalid = call(2, "a list")
     failed = call(3, "refused")
     assert [said["status"] for said in (conflict, invalid, failed)] == [409, 422, 500]
     for said, thrown in ((conflict, client_error), (invalid, client_error), (failed, server_error)):
@@ -325,7 +325,7 @@ def test_feign_with_its_own_response(started):
         given = {"client": "Feign, response", "url": flowable.site.url, "body": body}
         return json.loads(flowable.app.do("start", "client", f"response-{number}", given)["id"])
 
-    assert [status(1, "nobody"), status(2, "a number")] == [{"status": 202}, {"status": 422}]
+    assert [status(1, "nobody"), status(2, "a list")] == [{"status": 202}, {"status": 422}]
 
 
 @pytest.mark.parametrize(

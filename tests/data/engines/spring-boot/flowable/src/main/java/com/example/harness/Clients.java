@@ -10,6 +10,7 @@ import feign.Param;
 import feign.RequestLine;
 import feign.Response;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import org.springframework.http.ResponseEntity;
 import org.springframework.web.client.ResourceAccessException;
@@ -46,7 +47,7 @@ final class Clients {
         Object body = given.get("body");
         Map<String, Object> said = new LinkedHashMap<>();
         try {
-            String text = JSON.writeValueAsString(body.equals("a number") ? Map.of("businessKey", 17)
+            String text = JSON.writeValueAsString(body.equals("a list") ? Map.of("businessKey", List.of(17))
                     : Map.of("businessKey", "B-1", "processDefinitionKey", body));
             said.put("status", send((String) given.get("client"), url, path, id, text));
         } catch (RestClientResponseException error) {
