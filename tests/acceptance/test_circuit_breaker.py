@@ -101,7 +101,7 @@ def test_killed_while_a_trial_runs(site):
     server.check_log()
 
 
-def test_the_circuit_of_a_mended_plugin_closes(site):
+def test_the_circuit_of_a_fixed_plugin_closes(site):
     """A new release of a plugin closes its circuits at start, without a trial."""
     settings = QUICK | {"circuit_breaker__retry_interval": 3600.0}
     server = site.start(**settings)

@@ -88,8 +88,8 @@ def test_a_quarantined_plugins_handlers_still_get_their_deliveries(harness, list
     assert (answer.status, answer.delivery_statuses[0].handler) == ("pending", "p:h")
     assert flow.take("i2", key="k").status == "done"
     flow.close()
-    mended = harness.open(plugins={"p": good})
-    mended.settled(answer.event_id, State.SUCCEEDED)
+    repaired = harness.open(plugins={"p": good})
+    repaired.settled(answer.event_id, State.SUCCEEDED)
     assert runs == [1]
 
 

@@ -117,9 +117,9 @@ def test_a_handler_in_the_filter_means_its_deliveries_only(harness, listens, wor
     works.error = other.error = None
     done = replay(flow.app.operation_context, EventFilter(handler="p:h"))
     assert (done.events, done.deliveries, done.skipped) == (1, 1, 0)
-    (mended,) = [one for one in answer.delivery_statuses if one.handler == "p:h"]
+    (repaired,) = [one for one in answer.delivery_statuses if one.handler == "p:h"]
     flow.settled(answer.event_id, State.SUCCEEDED)
-    assert flow.app.ledger.delivery(mended.delivery_id)[1].attempt == 2
+    assert flow.app.ledger.delivery(repaired.delivery_id)[1].attempt == 2
     assert len(other.runs) == 1
 
 

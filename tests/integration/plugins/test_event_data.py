@@ -117,7 +117,7 @@ def test_calling_again_does_not_revive_it(harness, listens, with_schemas):
     assert [(one.state, one.attempt) for one in again.delivery_statuses] == [(State.DEAD, 1)]
 
 
-def test_replay_after_the_schema_was_mended(harness, listens, with_schemas):
+def test_replay_after_the_schema_was_fixed(harness, listens, with_schemas):
     """After a fix of a wrong schema and a restart, the delivery can be replayed."""
     ran = []
     work = listens(lambda event: ran.append(event.data["amount"]), name="h")
@@ -125,8 +125,8 @@ def test_replay_after_the_schema_was_mended(harness, listens, with_schemas):
     event_id = flow.take(amount="1.5").event_id
     assert flow.only(event_id).state is State.DEAD
     flow.close()
-    mended = {"properties": {"amount": {"type": "string"}}}
-    flow = harness.open(plugins={"p": with_schemas(work, **{"data/key/leave": mended})})
+    repaired = {"properties": {"amount": {"type": "string"}}}
+    flow = harness.open(plugins={"p": with_schemas(work, **{"data/key/leave": repaired})})
     assert flow.only(event_id).state is State.DEAD
     replay(flow.app.operation_context, EventFilter())
     assert flow.settled(event_id, State.SUCCEEDED).attempt == 2

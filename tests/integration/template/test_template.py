@@ -125,7 +125,7 @@ def test_answers_stand_where_they_belong_as_they_were_given(baked):
     }
 
 
-def test_nothing_is_to_be_mended_by_ruff(baked):
+def test_ruff_finds_nothing(baked):
     """With any length of names, the package's own rules find nothing and the formatter changes nothing."""
     run(sys.executable, "-m", "ruff", "check", "--no-cache", cwd=baked.folder)
     run(sys.executable, "-m", "ruff", "format", "--check", "--no-cache", cwd=baked.folder)

@@ -25,17 +25,17 @@ pytestmark = pytest.mark.either
 
 
 @pytest.fixture
-def mended():
+def repaired():
     """Whether the fault in the handler has been fixed."""
     return []
 
 
 @pytest.fixture
-def busy(harness, serve, listens, mended):
+def busy(harness, serve, listens, repaired):
     """A console whose handler fails until it is fixed, with a dead delivery, a succeeded one and parked events."""
 
     def archive(event):
-        if event.business_key == "bad" and not mended:
+        if event.business_key == "bad" and not repaired:
             raise Reject("the archive is full")
 
     flow = harness.open(listens(archive, process_key="contract"))
@@ -79,7 +79,7 @@ def unknown(console, instance="4711"):
     return one.delivery_id
 
 
-def test_a_dead_delivery_is_replayed_by_clicking(busy, mended):
+def test_a_dead_delivery_is_replayed_by_clicking(busy, repaired):
     """The event's page leads to a question, its form replays, and the event's page shows the message once."""
     event = event_of(busy, "4711")
     (address,) = busy.page(f"/events/{event}").to_do("replay")
@@ -88,7 +88,7 @@ def test_a_dead_delivery_is_replayed_by_clicking(busy, mended):
     assert "Deliveries to replay: 1" in asking.page.text
     assert "cannot be undone" in asking.page.text
     assert everything(busy.flow) == before
-    mended.append(True)
+    repaired.append(True)
     answer, _ = busy.act(address)
     assert answer.headers["Location"] == f"/console/events/{event}"
     there = busy.follow(answer)
@@ -102,12 +102,12 @@ def test_a_dead_delivery_is_replayed_by_clicking(busy, mended):
     assert "deliveries replayed" in busy.page(f"/events/{event}").text
 
 
-def test_the_second_of_two_clicks_finds_that_it_has_moved_on(busy, mended):
+def test_the_second_of_two_clicks_finds_that_it_has_moved_on(busy, repaired):
     """A form sent twice works once, and the second response says politely that nothing was left."""
     event = event_of(busy, "4711")
     (address,) = busy.page(f"/events/{event}").to_do("replay")
     to, hidden = busy.get(address, root="").page.form()
-    mended.append(True)
+    repaired.append(True)
     assert busy.submit(to, **hidden).status == 303
     busy.flow.settled(event, State.SUCCEEDED, attempt=2)
     again = busy.follow(busy.submit(to, **hidden))
@@ -120,12 +120,12 @@ def test_the_second_of_two_clicks_finds_that_it_has_moved_on(busy, mended):
     assert asked.form() is None
 
 
-def test_two_at_once(busy, mended, together):
+def test_two_at_once(busy, repaired, together):
     """Two operators who send the same form at the same time cause one change."""
     event = event_of(busy, "4711")
     (address,) = busy.page(f"/events/{event}").to_do("replay")
     to, hidden = busy.get(address, root="").page.form()
-    mended.append(True)
+    repaired.append(True)
     answers = together(*[lambda: busy.submit(to, **hidden)] * 4)
     assert [one.status for one in answers] == [303] * 4
     busy.flow.settled(event, State.SUCCEEDED, attempt=2)
@@ -149,12 +149,12 @@ def test_what_has_succeeded_is_asked_about_twice(busy):
 @pytest.mark.parametrize(
     ("name", "state"), [("did", State.SUCCEEDED), ("did_not", State.SUCCEEDED), ("close", State.CLOSED)]
 )
-def test_an_unknown_delivery_is_resolved(busy, mended, name, state):
+def test_an_unknown_delivery_is_resolved(busy, repaired, name, state):
     """The operator records did, did-not or closed with a note; a second operator sees that it changed."""
     delivery = unknown(busy)
     event = event_of(busy, "4711")
     (address,) = busy.page(f"/events/{event}").to_do(name)
-    mended.append(True)
+    repaired.append(True)
     to, _ = busy.get(address, root="").page.form()
     answer, asking = busy.act(address, note="asked\r\n  the archive ")
     assert "unknown" in asking.text
@@ -189,11 +189,11 @@ def test_a_dead_and_a_waiting_delivery_are_closed(harness, serve, listens):
         assert not console.page(f"/events/{event}").to_do("close")
 
 
-def test_all_dead_ones_of_a_search(harness, serve, listens, mended):
+def test_all_dead_ones_of_a_search(harness, serve, listens, repaired):
     """The events page's filter stays in the address; deliveries that arrive or die elsewhere do not change."""
 
     def fails(event):
-        if not mended:
+        if not repaired:
             raise Reject("not yet")
 
     flow = harness.open(listens(fails, process_key=("a", "b")))
@@ -205,7 +205,7 @@ def test_all_dead_ones_of_a_search(harness, serve, listens, mended):
     assert "key=a" in address
     to, hidden = console.get(address, root="").page.form()
     assert "key=a" in to
-    mended.append(True)
+    repaired.append(True)
     answer, asking = console.act(address)
     assert "Deliveries to replay: 5" in asking.text
     assert answer.headers["Location"] == "/console/events?key=a"

@@ -87,7 +87,7 @@ def says(page, key, language, **params):
 
 
 @pytest.mark.parametrize(("locale", "language", "width", "scheme"), LOOKS)
-def test_flow_4711_is_mended_by_clicking(console, visit, locale, language, *, width, scheme):
+def test_flow_4711_is_fixed_by_clicking(console, visit, locale, language, *, width, scheme):
     """From the phone call to the archived contract: search, open, replay, and check the result."""
     page = visit(console, "/events", width=width, scheme=scheme, locale=locale)
     page.get_by_label(text("flow", language)).fill("4711")
