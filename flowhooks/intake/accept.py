@@ -306,12 +306,14 @@ class Intake:
     def _answer_repeat(self, accepted: AcceptResult, route: Route, *, wait: float) -> Answer:
         """Answer a repeated callback: keep succeeded deliveries, wait for active ones, retry dead ones."""
         delivery_statuses = accepted.delivery_statuses
-        if any(standing.state is State.DEAD for standing in delivery_statuses):
+        dead = {status.delivery_id: status.attempt for status in delivery_statuses if status.state is State.DEAD}
+        if dead:
             delivery_statuses = self._retry_dead(accepted.event_id, delivery_statuses)
         unfinished = [standing for standing in delivery_statuses if self._may_progress(standing)]
         if unfinished and wait > 0:
             started = time.monotonic()
-            waiter = self._waiters.open(accepted.event_id, [standing.delivery_id for standing in unfinished], wait)
+            delivery_ids = [standing.delivery_id for standing in unfinished]
+            waiter = self._waiters.open(accepted.event_id, delivery_ids, wait, retried=dead)
             if waiter is not None:
                 try:
                     waiter.apply_snapshot(self._read_statuses(accepted.event_id).values())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from flowhooks.clock import SECOND
 from flowhooks.model.delivery import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from flowhooks.clock import Clock
     from flowhooks.ledger.queries import DeliveryStatus
@@ -19,16 +20,29 @@ if TYPE_CHECKING:
 class Waiter:
     """One waiter for one event.
 
+    Args:
+        deadline: when the wait ends, in microseconds since 1970.
+        delivery_ids: the deliveries to wait for.
+        retried: the attempt after which a dead delivery was requeued, by delivery id. Its death may still be on the way
+            to the waiter, from another thread or process, and must not end the wait for its next attempt.
+        paused: returns the ids of the paused handlers.
+
     Attributes:
         delivery_statuses: the latest known status of each delivery, by delivery id.
     """
 
-    __slots__ = ("_deadline", "_done", "_is_over", "_paused", "_pending", "delivery_statuses")
+    __slots__ = ("_deadline", "_done", "_is_over", "_paused", "_pending", "_retried", "delivery_statuses")
 
     def __init__(
-        self, deadline: int, delivery_ids: Iterable[str], *, paused: Callable[[], Collection[str]] = frozenset
+        self,
+        deadline: int,
+        delivery_ids: Iterable[str],
+        *,
+        retried: Mapping[str, int],
+        paused: Callable[[], Collection[str]] = frozenset,
     ) -> None:
         self._deadline = deadline
+        self._retried = retried
         self._paused = paused
         self._pending = set(delivery_ids)
         # A `threading.Event` would cost 2 µs more per callback. The lock only wakes the one thread that waits.
@@ -40,6 +54,8 @@ class Waiter:
 
     def notify(self, standing: DeliveryStatus) -> None:
         """Record a delivery's new status; wake the thread if it was the last one to wait for."""
+        if standing.state is State.DEAD and standing.attempt <= self._retried.get(standing.delivery_id, 0):
+            return
         self.delivery_statuses[standing.delivery_id] = standing
         if not self._may_settle(standing):
             self.stop_waiting_for(standing.delivery_id)
@@ -96,12 +112,21 @@ class WaiterRegistry:
         self._waiters: dict[str, list[Waiter]] = {}
         self._closed = False
 
-    def open(self, event_id: str, delivery_ids: Iterable[str], seconds: float) -> Waiter | None:
+    def open(
+        self,
+        event_id: str,
+        delivery_ids: Iterable[str],
+        seconds: float,
+        *,
+        retried: Mapping[str, int] = MappingProxyType({}),
+    ) -> Waiter | None:
         """Register a waiter for deliveries of an event; return None if there are too many or the server is stopping.
 
-        All later notifications of the event reach the waiter. `close` frees its slot.
+        All later notifications of the event reach the waiter, except old ones of `retried` deliveries. `close` frees
+        its slot.
         """
-        waiter = Waiter(self._clock.now() + int(seconds * SECOND), delivery_ids, paused=self._paused)
+        deadline = self._clock.now() + int(seconds * SECOND)
+        waiter = Waiter(deadline, delivery_ids, retried=retried, paused=self._paused)
         with self._lock:
             if self._closed or self._free_slots <= 0:
                 return None

@@ -382,6 +382,23 @@ def test_only_what_is_dead_runs_again(harness, listens):
     assert runs == ["good"]
 
 
+def test_a_late_notice_of_the_death_does_not_end_the_wait_for_the_retry(harness, listens, monkeypatch):
+    """Another thread or process may notify of the first attempt when the repeat waits for the second."""
+    flow = harness.open(listens(failing(ValueError("x")), name="h", retry=Retry(attempts=1)))
+    (dead,) = flow.take().delivery_statuses
+    waiters, open_waiter = flow.app.waiters, flow.app.waiters.open
+
+    def open_and_notify(event_id, *args, **kwargs):
+        waiter = open_waiter(event_id, *args, **kwargs)
+        waiters.notify(event_id, dead)
+        waiters.notify_snapshot(event_id, [dead])
+        return waiter
+
+    monkeypatch.setattr(waiters, "open", open_and_notify)
+    flow.clock.advance(61)
+    assert flow.take().status == "done"
+
+
 def test_a_dead_delivery_of_a_missing_handler_stays_dead(harness, listens):
     """A delivery that cannot run at present is not retried; the stored failure is the answer."""
     harness.open(listens(failing(ValueError("x")), name="h", retry=Retry(attempts=1))).take()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -68,6 +69,16 @@ def test_what_was_read_does_not_take_back_what_was_told(watches):
     watch.apply_snapshot([standing("a", State.RUNNING), standing("b", State.DEAD)])
     assert over(watch)
     assert {name: one.state for name, one in watch.delivery_statuses.items()} == {"a": State.SUCCEEDED, "b": State.DEAD}
+
+
+def test_an_old_death_does_not_end_the_wait_for_a_retry(watches):
+    """A notification of the attempt before the retry is ignored, however it arrives; the retry's own is not."""
+    watch = watches.open("e", ["a"], 10, retried={"a": 1})
+    watches.notify("e", standing("a", State.DEAD))
+    watches.notify_snapshot("e", [standing("a", State.DEAD)])
+    assert not over(watch)
+    watches.notify("e", replace(standing("a", State.DEAD), attempt=2))
+    assert over(watch)
 
 
 def test_places_are_limited_and_given_back(watches):
