@@ -53,6 +53,10 @@ def _resolved(detail: Mapping[str, Any]) -> str:
     return f"resolved delivery {detail['delivery']} for {detail['handler']}: {_RESOLUTION_TEXTS[detail['verdict']]}"
 
 
+def _closed(detail: Mapping[str, Any]) -> str:
+    return f"closed {pluralize(detail['deliveries'], 'suspended delivery', 'suspended deliveries')}"
+
+
 def _rerouted(detail: Mapping[str, Any]) -> str:
     created = (
         f", with {pluralize(detail['deliveries'], 'new delivery', 'new deliveries')}" if detail["deliveries"] else ""
@@ -72,6 +76,7 @@ def _handlers_text(verb: str) -> Callable[[Mapping[str, Any]], str]:
 _DESCRIPTIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "replay": _replayed,
     "resolve": _resolved,
+    "close_suspended": _closed,
     "reroute_parked": lambda detail: f"routed {pluralize(detail['events'], 'parked event')} again",
     "reroute": _rerouted,
     "dismiss": lambda detail: f"dismissed {pluralize(detail['events'], 'parked event')}",

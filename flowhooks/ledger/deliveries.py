@@ -136,6 +136,8 @@ _APPLY: Final = (
     )
     .returning(deliveries.c.id, deliveries.c.event_id, deliveries.c.state, deliveries.c.handler, deliveries.c.order_key)
 )
+IF_SUSPENDED: Final = _APPLY.where(deliveries.c.due_at.is_(None))
+"""Changes only deliveries that have no due time. The start of a server with their handler gives them one."""
 
 
 class ClaimStatements(NamedTuple):
@@ -198,7 +200,7 @@ def apply_changes_returning(
     Args:
         transaction: the open transaction.
         changes: at most one for each delivery.
-        statement: the UPDATE; to start attempts, one of a `ClaimStatements`.
+        statement: the UPDATE: to start attempts, one of a `ClaimStatements`; or `IF_SUSPENDED`.
 
     Returns:
         The rows of the changed deliveries: `id`, `event_id`, `state`, `handler`, `order_key`.

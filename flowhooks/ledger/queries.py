@@ -67,9 +67,16 @@ class DeliveryStatus:
     ordered: bool = False
     blocked_by: str | None = None
 
+    @property
+    def is_suspended(self) -> bool:
+        """Whether it waits without a due time, because its handler is missing or a condition is undecided."""
+        return self.state is State.WAITING and self.due_at is None
 
-STATES: Final = (*(state.value for state in State), "parked", "dismissed")
-"""Values of a filter's `state`: the states of deliveries, then `parked` and `dismissed` for events."""
+
+SUSPENDED: Final = "suspended"
+"""Value of a filter's `state` for waiting deliveries without a due time."""
+STATES: Final = (*(state.value for state in State), SUSPENDED, "parked", "dismissed")
+"""Values of a filter's `state`: the states of deliveries and `suspended`, then `parked` and `dismissed` for events."""
 _LATEST: Final = 2**63 - 1
 """The largest integer that a database stores: 64 bits, signed."""
 JSON_SCHEMA_KEY: Final = "more"
@@ -90,7 +97,8 @@ class EventFilter:
         conclusion: events with exactly this conclusion.
         dismissed_by: events that are dismissed for this reason.
         handler: events with a delivery for this handler.
-        state: events with a delivery in this state, or events that are `"parked"` or `"dismissed"`.
+        state: events with a delivery in this state or with a `"suspended"` one, or events that are `"parked"` or
+            `"dismissed"`.
         since: events received at or after this time, in microseconds since 1970.
         until: events received before this time, in microseconds since 1970.
 
@@ -238,12 +246,13 @@ _DUE: Final = (
 )
 OPEN_STATES: Final[dict[str, tuple[ColumnElement[bool], ...]]] = {
     State.WAITING.value: (IS_WAITING & IS_SCHEDULED, IS_WAITING & IS_BLOCKED, IS_SUSPENDED),
+    SUSPENDED: (IS_SUSPENDED,),
     **{
         state.value: (IS_RUNNING_OR_FAILED & (deliveries.c.state == state.value),)
         for state in (State.RUNNING, State.UNKNOWN, State.DEAD)
     },
 }
-"""For each state of open deliveries, the conditions that find such deliveries by an index."""
+"""For each state of open deliveries in a filter, the conditions that find such deliveries by an index."""
 
 
 def each_handler(*where: ColumnElement[bool]) -> CTE:
@@ -442,6 +451,8 @@ def delivery_conditions(event_filter: EventFilter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if event_filter.state in set(State):
         conditions.append(deliveries.c.state == event_filter.state)
+    if event_filter.state == SUSPENDED:
+        conditions.append(IS_SUSPENDED)
     if event_filter.handler is not None:
         conditions.append(deliveries.c.handler == event_filter.handler)
     return conditions

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flowhooks.errors import SettingsError
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.acknowledge import acknowledge
+from flowhooks.operations.close_suspended import close_suspended
 from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.purge import purge
@@ -123,6 +124,10 @@ def _resolution(key: str, value: Any) -> Resolution:
 OPERATIONS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, Any], Any]]]]] = {
     "replay": (replay, {"event_filter": filter_from_json, "again": _boolean, "dry_run": _boolean, "after": _string}),
     "resolve": (resolve, {"delivery_id": _string, "verdict": _resolution, "note": _string, "dry_run": _boolean}),
+    "close_suspended": (
+        close_suspended,
+        {"event_filter": filter_from_json, "note": _string, "dry_run": _boolean, "after": _string},
+    ),
     "reroute_parked": (reroute_parked, {"dry_run": _boolean, "after": _string}),
     "reroute": (reroute, {"event_filter": filter_from_json, "handler": _string, "dry_run": _boolean, "after": _string}),
     "dismiss": (dismiss, {"event_filter": filter_from_json, "note": _string, "dry_run": _boolean, "after": _string}),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.failpoints import hit
+from flowhooks.ledger.queries import SUSPENDED
 from flowhooks.model.delivery import State
 from flowhooks.operations.context import AuditRecord
 
@@ -103,6 +104,8 @@ def _requeue(
 
 def _matches(event_filter: EventFilter, standing: DeliveryStatus) -> bool:
     """Tell whether a filter by handler or state includes a delivery."""
-    return (event_filter.handler is None or standing.handler == event_filter.handler) and (
-        event_filter.state not in set(State) or standing.state == event_filter.state
-    )
+    if event_filter.handler not in {None, standing.handler}:
+        return False
+    if event_filter.state == SUSPENDED:
+        return standing.is_suspended
+    return event_filter.state not in set(State) or standing.state == event_filter.state

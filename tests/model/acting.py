@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 DRY = st.sampled_from([False, False, False, True])
 WANTED = st.sampled_from(
     ["one", "one", {}, {"handler": "p:again"}, {"handler": "q:every", "state": "dead"}]
-    + [{"state": one} for one in ("dead", "succeeded", "unknown", "waiting", "parked", "dismissed")]
+    + [{"state": one} for one in ("dead", "succeeded", "unknown", "waiting", "suspended", "parked", "dismissed")]
 )
+SUSPENDED = st.sampled_from(["one", {}, {"handler": "p:again"}, {"handler": "q:late"}, {"state": "suspended"}])
 PURGED = st.sampled_from([None, None, "succeeded", "closed", "dismissed", "dead", "parked"])
 HELD = st.sampled_from([["p:again"], ["p:*"], ["*"], ["*"], ["q:late", "p:once", "r:large"], ["nobody:*"]])
 ONLY = st.sampled_from(["", "", "r:books", "r:large", "r:watch", "p:again", "q:every"])
@@ -74,6 +75,13 @@ class Acting(Running):
                 self._perform(which, "resolve", {}, **arguments)
         else:
             self._perform(which, "resolve", expected, **arguments)
+
+    @precondition(lambda self: self.paper.deliveries())
+    @rule(wanted=SUSPENDED, pick=PICKS, dry=DRY, which=WHICH)
+    def close_suspended(self, wanted: Any, pick: int, dry: bool, which: int) -> None:
+        """Close suspended deliveries."""
+        arguments = {"event_filter": self._wanted(wanted, pick), "dry_run": dry}
+        self._perform(which, "close_suspended", desk.close_suspended(self.paper, **arguments), **arguments)
 
     @precondition(lambda self: self.paper.events)
     @rule(how=st.sampled_from(["reroute_parked", "dismiss"]), wanted=WANTED, pick=PICKS, dry=DRY, which=WHICH)

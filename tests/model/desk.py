@@ -28,7 +28,7 @@ def meant(paper: Paper, event_filter: Mapping[str, Any]) -> list[Event]:
 
 def _is_meant(event: Event, event_filter: Mapping[str, Any]) -> bool:
     state, handler = event_filter.get("state"), event_filter.get("handler")
-    of_delivery = state if state in set(State) else None
+    of_delivery = state if state in {*State, "suspended"} else None
     if event.id not in event_filter.get("ids", [event.id]) or (
         state in {"parked", "dismissed"} and event.state != state
     ):
@@ -39,13 +39,15 @@ def _is_meant(event: Event, event_filter: Mapping[str, Any]) -> bool:
 
 
 def _fits(one: Delivery, handler: str | None, state: str | None) -> bool:
-    return (handler is None or one.handler == handler) and (state is None or one.state == state)
+    if state == "suspended" and (one.state, one.due) != (State.WAITING, None):
+        return False
+    return (handler is None or one.handler == handler) and (state in {None, "suspended"} or one.state == state)
 
 
 def replay(paper: Paper, event_filter: Mapping[str, Any], *, again: bool, dry_run: bool) -> dict[str, int]:
     """Replay dead deliveries, and with `again` succeeded ones."""
     events = meant(paper, event_filter)
-    state = event_filter.get("state") if event_filter.get("state") in set(State) else None
+    state = event_filter.get("state") if event_filter.get("state") in {*State, "suspended"} else None
     those = [
         one for event in events for one in event.deliveries.values() if _fits(one, event_filter.get("handler"), state)
     ]
@@ -75,6 +77,24 @@ def resolve(paper: Paper, one: Delivery, verdict: str, *, dry_run: bool) -> dict
             one.move(target, paper.now)
         paper.deeds += 1
     return {"handler": one.handler, "before": before, "after": target}
+
+
+def close_suspended(paper: Paper, *, event_filter: Mapping[str, Any], dry_run: bool) -> dict[str, int]:
+    """Close the deliveries that wait without a due time."""
+    wanted = event_filter if event_filter.get("ids") else {**event_filter, "state": "suspended"}
+    events = meant(paper, wanted)
+    those = [one for event in events for one in event.deliveries.values() if _fits(one, wanted.get("handler"), None)]
+    chosen = [one for one in those if _fits(one, None, "suspended")]
+    if not dry_run:
+        for one in chosen:
+            one.move(State.CLOSED, paper.now)
+        paper.deeds += bool(chosen)
+    return {
+        "events": len(events),
+        "closed": len(chosen),
+        "skipped": len(those) - len(chosen),
+        "changed_meanwhile": 0,
+    }
 
 
 class Change(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from flowhooks.cli.events.list import list_command
-from flowhooks.cli.events.replay import replay_command, resolve_command
+from flowhooks.cli.events.replay import close_suspended_command, replay_command, resolve_command
 from flowhooks.cli.events.reroute import dismiss_command, reroute_command
 from flowhooks.cli.events.show import show_command
 
@@ -17,6 +17,7 @@ from flowhooks.cli.events.show import show_command
         show_command,
         replay_command,
         resolve_command,
+        close_suspended_command,
         reroute_command,
         dismiss_command,
     ],
@@ -32,6 +33,7 @@ def command() -> None:
     A delivery that is            list with                      then
       dead (failed for good)      events list --state dead       events replay ...
       unknown (killed mid-run)    events list --state unknown    events resolve ...
+      suspended (handler gone)    events list --state suspended  events close-suspended ...
     An event that is
       parked (no handler)         events list --state parked     install a handler, or events dismiss
       parked, a handler is there  events list --state parked     events reroute --parked

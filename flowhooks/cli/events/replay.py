@@ -1,4 +1,4 @@
-"""`flowhooks events replay` and `resolve`: change the state of deliveries."""
+"""`flowhooks events replay`, `resolve` and `close-suspended`: change the state of deliveries."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from flowhooks.cli.events.bulk import (
     yes_option,
 )
 from flowhooks.cli.options import json_option, settings_options, utf8
+from flowhooks.ledger.queries import SUSPENDED
+from flowhooks.operations.close_suspended import suspended_only
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,3 +108,35 @@ def resolve_command(
         text.resolve_text,
         as_json=as_json,
     )
+
+
+@click.command("close-suspended", short_help="Close the deliveries of handlers that were removed.")
+@note_option
+@bulk_options
+def close_suspended_command(target: BulkTarget, *, note: str) -> None:
+    r"""Close suspended deliveries: those that wait because their handler is not installed, or a condition is undecided.
+
+    Select events by ID or by filter; --handler also selects among their deliveries. Only suspended deliveries are
+    closed. --all selects all of them. `flowhooks events list --state suspended` with the same filter lists them. A
+    closed delivery does not run when its handler is installed again: if its work is needed, install the handler
+    instead. The command asks for confirmation unless --yes is given.
+
+    \b
+    Examples:
+      flowhooks events list --state suspended --handler leave:grant_leave
+      flowhooks events close-suspended --handler leave:grant_leave --dry-run
+      flowhooks events close-suspended --handler leave:grant_leave --note "leave is now granted by hand"
+      flowhooks events close-suspended --until 2026-11-01 --yes
+
+    Exit codes: 0 done (or nothing to do), 1 trouble, 2 wrong usage, 130 stopped by Ctrl-C.
+    """
+    if target.event_filter.state not in {None, SUSPENDED}:
+        raise click.UsageError("Only suspended deliveries are closed: leave out --state, or give --state suspended.")
+    action = BulkAction(
+        operation="close_suspended",
+        arguments={"note": note},
+        describe=text.close_suspended_text,
+        question=text.close_suspended_question,
+        scanned=suspended_only(target.event_filter),
+    )
+    run_bulk(target, action)

@@ -19,6 +19,7 @@ RESOLUTION_WARNINGS: Final = {
     "close": "This is final: a closed delivery does not run again.",
 }
 """Warning before each verdict, which says whether it can be undone."""
+_CLOSE_MANY_WARNING: Final = "This is final: a closed delivery does not run when its handler is installed again."
 
 
 PARKED_REASONS: Final = {
@@ -85,6 +86,27 @@ def resolve_text(done: Mapping[str, Any]) -> str:
     """Describe the result of a resolution or of its dry run."""
     verb = "would change" if done["dry_run"] else "changed"
     return f"Delivery {done['delivery_id']} for {done['handler']} {verb} from {done['before']} to {done['after']}."
+
+
+def close_suspended_question(planned: Mapping[str, Any]) -> str:
+    """Return the confirmation question before suspended deliveries are closed; `""` if there are none."""
+    if not planned["closed"]:
+        return ""
+    return f"{_suspended_text(planned['closed'])} will be closed. {_CLOSE_MANY_WARNING} Continue?"
+
+
+def close_suspended_text(done: Mapping[str, Any]) -> str:
+    """Describe the result of closing suspended deliveries or of its dry run."""
+    count = done["closed"]
+    verb = "would be" if done["dry_run"] else "is" if count == 1 else "are"
+    text = f"{_suspended_text(count)} {verb} closed; {pluralize(done['events'], 'event')} checked."
+    if skipped := done["skipped"]:
+        text += f" {skipped:,} skipped: not suspended."
+    return text + _changed_text(done)
+
+
+def _suspended_text(count: int) -> str:
+    return pluralize(count, "suspended delivery", "suspended deliveries")
 
 
 def reroute_parked_text(done: Mapping[str, Any]) -> str:

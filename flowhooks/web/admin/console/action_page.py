@@ -33,6 +33,11 @@ PREVIEW_TIME_BUDGET: Final = 1.5
 REQUEST_TIME_BUDGET: Final = 3.0
 """Seconds for which one request works. Then the page shows the progress, and the next request continues."""
 MAX_NOTE_CHARS: Final = 1_000
+_COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "close_suspended": ("close-suspended",),
+    "reroute_parked": ("reroute", "--parked"),
+}
+"""Words of the command for a paged operation, if it is not named as the operation."""
 
 _log = structlog.get_logger(__name__)
 
@@ -262,7 +267,9 @@ def _progress_values(case: _ActionRequest, sums: Mapping[str, int], after: str, 
 
 def _command(case: _ActionRequest, after: str) -> str:
     """Return the command that continues a stopped action."""
-    words = ["events", case.action.operation, *(["--again"] if case.action.arguments.get("again") else [])]
+    operation = case.action.operation
+    words = ["events", *_COMMANDS.get(operation, (operation,))]
+    words += ["--again"] if case.action.arguments.get("again") else []
     options = {name.replace("_", "-"): value for name, value in case.selection.query.items()}
     # An action without a filter continues without a position.
     options |= {"after": after} if case.action.target == "events" else {}

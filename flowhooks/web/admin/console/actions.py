@@ -59,6 +59,9 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "did": Action(operation="resolve", target="delivery", arguments={"verdict": "did"}, note=True),
     "did_not": Action(operation="resolve", target="delivery", arguments={"verdict": "did-not"}, note=True, danger=True),
     "close": Action(operation="resolve", target="delivery", arguments={"verdict": "close"}, note=True, danger=True),
+    "close_suspended": Action(
+        operation="close_suspended", target="events", counts="closed", note=True, paged=True, danger=True
+    ),
     "reroute_parked": Action(
         operation="reroute_parked", target="", counts="delivered", also=("dismissed",), paged=True
     ),

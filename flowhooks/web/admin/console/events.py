@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.clock import SECOND, to_datetime, to_text
-from flowhooks.ledger.queries import STATES
+from flowhooks.ledger.queries import STATES, SUSPENDED
 from flowhooks.ledger.search import search_events
 from flowhooks.model.delivery import COMPLETED_STATES
 from flowhooks.model.event import DismissedBy
@@ -31,6 +31,7 @@ BULK_ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "": ("replay",),
     "dead": ("replay",),
     "succeeded": ("replay_again",),
+    SUSPENDED: ("close_suspended",),
     "parked": ("reroute", "dismiss"),
     "dismissed": ("reroute",),
 }

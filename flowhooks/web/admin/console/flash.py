@@ -28,6 +28,7 @@ FIGURES: Final = (
     "deliveries",
     "delivered",
     "dismissed",
+    "closed",
     "parked",
     "handlers",
     "alerts",

@@ -61,6 +61,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "state.parked": {"en": "parked", "zh": "暂存"},
     "state.dismissed": {"en": "dismissed", "zh": "已忽略"},
     "state.damaged": {"en": "damaged", "zh": "已损坏"},
+    "state.suspended": {"en": "suspended", "zh": "已挂起"},
     "state.handler_missing": {"en": "handler missing", "zh": "处理器缺失"},
     "state.failed": {"en": "failed", "zh": "失败"},
     "state.rejected": {"en": "rejected", "zh": "处理器拒绝"},
@@ -579,6 +580,20 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     },
     "do.close.button": {"en": "Close", "zh": "关闭"},
     "do.close.did": {"en": "The delivery is closed.", "zh": "已关闭。"},
+    # Close suspended deliveries.
+    "do.close_suspended.act": {"en": "Close the suspended deliveries", "zh": "关闭已挂起的投递"},
+    "do.close_suspended.title": {"en": "Close suspended deliveries", "zh": "关闭已挂起的投递"},
+    "do.close_suspended.would": {
+        "en": "Suspended deliveries to close: {count}",
+        "zh": "将关闭的已挂起的投递：{count} 个",
+    },
+    "do.close_suspended.undo": {
+        "en": "This cannot be undone: a closed delivery does not run when its handler is installed again. If its work "
+        "is needed, install the handler instead.",
+        "zh": "无法撤销：重新安装处理器后，已关闭的投递也不会执行。如果仍需执行，请安装处理器。",
+    },
+    "do.close_suspended.button": {"en": "Close", "zh": "关闭"},
+    "do.close_suspended.did": {"en": "Suspended deliveries closed: {count}", "zh": "已关闭的投递：{count} 个"},
     # Parked events.
     "do.reroute_parked.act": {"en": "Deliver the events that a handler takes now", "zh": "补投已有处理器的事件"},
     "do.reroute_parked.title": {"en": "Deliver parked events that a handler takes now", "zh": "补投暂存的事件"},
@@ -761,6 +776,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "audit.did.resolve": {"en": "delivery resolved", "zh": "人工确认"},
     "audit.did.reroute_parked": {"en": "parked events delivered", "zh": "补投"},
     "audit.did.retire": {"en": "handler retired", "zh": "停用处理器"},
+    "audit.did.close_suspended": {"en": "suspended deliveries closed", "zh": "关闭已挂起的投递"},
     "audit.did.dismiss": {"en": "events dismissed", "zh": "忽略事件"},
     "audit.did.reroute": {"en": "events rerouted", "zh": "重新路由"},
     "audit.did.pause": {"en": "handler paused", "zh": "暂停处理器"},

@@ -281,6 +281,7 @@ def test_every_operation_answers_as_published(busy, document):
     given = {
         "replay": {"event_filter": {"state": "dead"}, "again": False},
         "resolve": {"delivery_id": standing.delivery_id, "verdict": "close"},
+        "close_suspended": {"event_filter": {"handler": "shop:idle"}, "note": "not needed"},
         "reroute_parked": {},
         "retire": {"handlers": ["shop:idle"]},
         "reroute": {"event_filter": {"ids": [busy.flow.dead]}, "handler": "shop:idle"},

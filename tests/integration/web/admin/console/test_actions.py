@@ -224,6 +224,7 @@ OFFERED = {
     "dismissed": {"reroute": "dismissed"},
     "unknown": {},
     "waiting": {},
+    "suspended": {"close_suspended": "suspended"},
     "running": {},
     "closed": {},
 }
@@ -236,7 +237,9 @@ def test_what_is_listed_is_what_is_meant(busy, harness, state):
     harness.check_books = False
     for instance in ("4711", "4713"):
         event = event_of(busy, instance)
-        if state and state not in {"parked", "dismissed"} and instance == "4711":
+        if state == "suspended" and instance == "4711":
+            busy.flow.sql("UPDATE deliveries SET state = 'waiting', due_at = NULL WHERE event_id = ?", event)
+        elif state and state not in {"parked", "dismissed"} and instance == "4711":
             busy.flow.sql("UPDATE deliveries SET state = ? WHERE event_id = ?", state, event)
         if state == "dismissed":
             busy.flow.sql("UPDATE events SET state = 'dismissed' WHERE id = ? AND state = 'parked'", event)
@@ -356,6 +359,41 @@ def test_a_handler_is_paused_and_resumed(busy):
     assert busy.flow.settled(event, State.SUCCEEDED)
     assert "Paused since" not in busy.follow(answer).page.text
     assert [one[2:4] for one in audit(busy)] == [("pause", "p:archive"), ("resume", "p:archive")]
+
+
+def test_the_deliveries_of_a_removed_handler_are_closed(harness, serve, listens):
+    """The page of handlers offers it for a removed handler; the question has the number, and a note is recorded."""
+    gone, here = listens(lambda event: None, name="gone"), listens(lambda event: None, name="here")
+    flow = harness.open(gone, here, start=False)
+    for number in range(3):
+        flow.take(f"i{number}", wait=0)
+    flow.close()
+    console = serve(harness.open(here))
+    (address,) = console.page("/handlers").to_do("close_suspended")
+    listed = console.page("/events?state=suspended&handler=p:gone")
+    assert [one.partition("&back=")[0] for one in listed.to_do("close_suspended")] == [
+        "/console/do/close_suspended?handler=p%3Agone&state=suspended"
+    ]
+    answer, asking = console.act(address, language="zh", note="由人工办理")
+    assert "将关闭的已挂起的投递：3 个" in asking.text
+    assert "无法撤销" in asking.text
+    assert "已关闭的投递：3 个" in console.follow(answer, "zh").page.text
+    assert flow.sql("SELECT DISTINCT state, comment FROM deliveries WHERE handler = 'p:gone'") == [
+        ("closed", "由人工办理")
+    ]
+    assert not console.page("/handlers").to_do("close_suspended")
+    ((*_, action, target, detail),) = audit(console)
+    assert (action, target, detail["deliveries"], detail["note"]) == ("close_suspended", "", 3, "由人工办理")
+    assert "suspended deliveries closed" in console.page("/audit").text
+
+
+def test_a_stopped_action_names_its_command(harness, serve, listens):
+    """The page of a stopped action has the command that continues it, as the command line spells it."""
+    console = serve(harness.open(listens(lambda event: None)))
+    stopped = "after=1&gone=1&started=1&total=3"
+    page = console.page(f"/do/close_suspended?handler=p:gone&state=suspended&{stopped}")
+    assert "flowhooks events close-suspended --handler=p:gone --state=suspended" in page.text
+    assert "flowhooks events reroute --parked" in console.page(f"/do/reroute_parked?{stopped}").text
 
 
 def test_an_alert_is_acknowledged(busy):

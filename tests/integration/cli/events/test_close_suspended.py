@@ -1,0 +1,86 @@
+"""`flowhooks events close-suspended`: close the deliveries of a removed handler."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+
+from flowhooks import handler, hookimpl
+from flowhooks.app import App
+from flowhooks.intake.accept import Callback
+from flowhooks.settings import Settings
+
+
+class Plugin:
+    """A plugin that is removed later."""
+
+    @hookimpl
+    def handlers(self):
+        """Its handler."""
+        return [handler(process_key="leave")(grant_leave)]
+
+
+def grant_leave(event):
+    """Do nothing."""
+
+
+@pytest.fixture
+def database(tmp_path):
+    """A ledger with three deliveries of the handler `gone:grant_leave`, which was removed."""
+    settings = Settings(database=str(tmp_path / "ledger.db"), plugins_allow=("gone",))
+    with closing(App(settings, objects={"gone": Plugin()})) as app:
+        for number in range(3):
+            body = {"processDefinitionKey": "leave"}
+            given = Callback(source="default", kind="complete", flow_instance_id=f"i{number}", body=body, text="{}")
+            app.intake.accept(given, wait=0)
+    App(Settings(database=settings.database, plugins_allow=("none",))).close()
+    return {"FLOWHOOKS_DATABASE": settings.database}
+
+
+def test_the_deliveries_of_a_removed_handler_are_closed(database, run, asked):
+    """The dry run has the count, the command closes what the list shows, and the audit log has the note."""
+    selection = ("--handler", "gone:grant_leave")
+    assert len(asked("events", "list", "--state", "suspended", *selection, **database)["events"]) == 3
+    dry = run("events", "close-suspended", *selection, "--dry-run", **database)
+    assert (dry.exit_code, dry.stdout) == (0, "3 suspended deliveries would be closed; 3 events checked.\n")
+    done = run("events", "close-suspended", *selection, "--note", "done by hand", "--yes", **database)
+    assert (done.exit_code, done.stdout) == (0, "3 suspended deliveries are closed; 3 events checked.\n")
+    assert asked("events", "list", "--state", "suspended", **database)["events"] == []
+    (entry,) = asked("audit", **database)["entries"]
+    assert (entry["action"], entry["detail"]["deliveries"]) == ("close_suspended", 3)
+    expected = "by a command closed 3 suspended deliveries (--handler gone:grant_leave): done by hand"
+    assert expected in " ".join(run("audit", **database).stdout.split())
+    assert asked("events", "close-suspended", *selection, "--yes", **database) == {
+        "events": 0,
+        "closed": 0,
+        "skipped": 0,
+        "changed_meanwhile": 0,
+        "next": "",
+        "dry_run": False,
+        "server": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((), "Select events: give IDs or a filter, or --all"),
+        (("--state", "waiting", "--yes"), "Only suspended deliveries are closed: leave out --state"),
+        (("--all",), "There is no terminal to ask for confirmation: give --yes"),
+    ],
+)
+def test_an_ambiguous_selection_is_refused(database, run, arguments, error):
+    """Without a selection, with another state, or without a terminal to confirm, nothing changes."""
+    result = run("events", "close-suspended", *arguments, **database)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert error in result.stderr
+
+
+def test_the_question_says_that_it_is_final(database, run, monkeypatch):
+    """The question has the count and says that a closed delivery does not run; "n" cancels."""
+    monkeypatch.setattr("flowhooks.cli.events.bulk.require_terminal", lambda unless: None)
+    result = run("events", "close-suspended", "--all", given="n\n", **database)
+    assert result.exit_code == 1
+    question = "3 suspended deliveries will be closed. This is final: a closed delivery does not run when its handler"
+    assert question in result.output
