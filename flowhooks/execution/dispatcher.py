@@ -221,6 +221,7 @@ class Dispatcher:
     ) -> AttemptResult:
         now = self._clock.now()
         target, due_at = self._next_state(handler, claimed, outcome, now)
+        encoded = self._outcomes.result(outcome, delivery)
         return AttemptResult(
             delivery.id,
             delivery.handler,
@@ -228,10 +229,11 @@ class Dispatcher:
             outcome.kind,
             to_storable(one_line(outcome.error), MAX_ERROR_CHARS),
             to_storable(outcome.traceback, MAX_TRACEBACK_CHARS),
-            self._outcomes.result(outcome, delivery),
+            encoded.text,
             target,
             due_at,
             now,
+            encoded.dropped or None,
         )
 
     def _finish(

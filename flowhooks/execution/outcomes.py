@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from flowhooks.errors import HandlerLost, HandlerProcessUnavailable, HandlerRaised, Reject, RetryAfter
+from flowhooks.execution.result_encoding import EncodedResult, encode_result
 from flowhooks.model.delivery import Outcome, OutcomeKind
-from flowhooks.plugins.error_text import traceback_text
-from flowhooks.text import one_line
+from flowhooks.plugins.error_text import error_to_line, traceback_text
+from flowhooks.text import one_line, to_storable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 
 MAX_ERROR_CHARS: Final = 2_000
 MAX_TRACEBACK_CHARS: Final = 20_000
-MAX_RESULT_CHARS: Final = 65_536
-"""Maximum stored characters of an error line, a traceback and a result, so that a handler cannot fill the disk."""
+"""Maximum stored characters of an error line and a traceback, so that a handler cannot fill the disk."""
 _MAX_CAUSES: Final = 20
 """Maximum length of a chain of exception causes that is searched."""
 
@@ -66,40 +66,22 @@ class OutcomeBuilder:
             entered=entered,
         )
 
-    def result(self, outcome: Outcome, delivery: Delivery) -> str | None:
-        """Return the handler's result as JSON text; None if there is none, or if it cannot be stored (logged)."""
-        if outcome.value is None:
-            return None
-        try:
-            text = json.dumps(outcome.value, allow_nan=False)
-        except Exception as error:  # noqa: BLE001 (reading a plugin's value may run any code)
-            log.warning(
-                "result_dropped",
-                handler=delivery.handler,
-                delivery=delivery.id,
-                why=self._plugins.redact(error_to_line(error)),
+    def result(self, outcome: Outcome, delivery: Delivery) -> EncodedResult:
+        """Return the handler's result for the ledger. The reason why it cannot be stored is logged, too."""
+        encoded = encode_result(outcome.value)
+        # The handler's process could not send the result, and no wrapper has put another one in its place.
+        dropped = encoded.dropped or (delivery._dropped[-1] if delivery._dropped and outcome.value is None else "")  # noqa: SLF001 (set by the isolated call)
+        if dropped and outcome.succeeded:
+            plugin, _, name = delivery.handler.partition(":")
+            why = to_storable(
+                one_line(self._plugins.redact(f"handler {name} of plugin {plugin} {dropped}")), MAX_ERROR_CHARS
             )
-            return None
-        if len(text) > MAX_RESULT_CHARS:
-            log.warning(
-                "result_dropped",
-                handler=delivery.handler,
-                delivery=delivery.id,
-                why=f"over {MAX_RESULT_CHARS} characters",
-            )
-            return None
-        if (conceal := self._plugins.redact)(text) != text:
+            log.warning("result_dropped", handler=delivery.handler, delivery=delivery.id, why=why)
+            return EncodedResult(None, why)
+        text = encoded.text
+        if text is not None and (conceal := self._plugins.redact)(text) != text:
             text = json.dumps(_redact(json.loads(text), conceal))
-        return text
-
-
-def error_to_line(error: BaseException) -> str:
-    """Return the text of an exception on one line."""
-    try:
-        text = str(error)
-    except BaseException as worse:  # noqa: BLE001 (a plugin's __str__ may run any code)
-        text = f"(its text cannot be read: {type(worse).__name__})"
-    return one_line(text)
+        return EncodedResult(text)
 
 
 def _find_handler_lost(error: BaseException) -> HandlerLost | None:

@@ -49,6 +49,7 @@ class AttemptResult(NamedTuple):
         target: the next state of the delivery.
         due_at: from when the delivery may run or be probed, in microseconds since 1970; None: it is not scheduled.
         now: when the attempt ended, in microseconds since 1970.
+        result_dropped: why the handler's return value could not be stored; None if it was, or there was none.
     """
 
     delivery_id: str
@@ -61,6 +62,7 @@ class AttemptResult(NamedTuple):
     target: State
     due_at: int | None
     now: int
+    result_dropped: str | None = None
 
 
 _INSERT: Final = database.BulkInsert(attempts)
@@ -78,6 +80,7 @@ _RESULTS = database.row_array(
     error=Text,
     traceback=Text,
     result=Text,
+    result_dropped=Text,
 )
 _RECORD: Final = (
     update(attempts)
@@ -88,6 +91,7 @@ _RECORD: Final = (
         error=_RESULTS.c.error,
         traceback=_RESULTS.c.traceback,
         result=_RESULTS.c.result,
+        result_dropped=_RESULTS.c.result_dropped,
     )
 )
 _ATTEMPTS: Final = select(attempts.c.delivery_id, attempts.c.number, attempts.c.outcome, attempts.c.finished_at).where(
@@ -284,6 +288,7 @@ class ResultRecorder:
                                 item.error,
                                 item.traceback,
                                 item.result,
+                                item.result_dropped,
                             ]
                             for item in recorded
                         ]

@@ -475,6 +475,7 @@ def _to_attempt(row: Any, damage: str) -> Attempt:
         traceback=row.traceback,
         result=row.result,
         process=row.process,
+        result_dropped=row.result_dropped or "",
     )
 
 

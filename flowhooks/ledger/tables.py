@@ -243,6 +243,7 @@ attempts: Final = Table(
     Column("error", Text, nullable=False),
     Column("traceback", Text, nullable=False),
     Column("result", Text, comment="JSON"),
+    Column("result_dropped", Text, comment="why the handler's result could not be stored; null: it was, or none"),
     Column("plugin_version", Text, comment="the version of its handler's plugin; null: not recorded"),
     Column("plugin_digest", Text, comment="SHA-256 of the files of its handler's plugin; null: not recorded"),
     Column("trigger", Text, comment="why it was started, such as callback, retry or replay; null: not recorded"),

@@ -136,6 +136,7 @@ class Delivery:
     handler: str
     attempt: int
     _entered: list[bool] = field(default_factory=list, repr=False, compare=False)
+    _dropped: list[str] = field(default_factory=list, repr=False, compare=False)
     _begin_transaction: Callable[[], AbstractContextManager[Connection]] | None = field(
         default=None, repr=False, compare=False
     )
@@ -175,6 +176,7 @@ class Attempt:
         error: one line; `""` if the attempt succeeded.
         traceback: the handler's traceback; `""` if there is none.
         result: the handler's return value as JSON text; None if none was stored.
+        result_dropped: why the handler's return value could not be stored; `""` if it was, or there was none.
         process: the id of the process that ran the attempt.
     """
 
@@ -186,6 +188,7 @@ class Attempt:
     traceback: str
     result: str | None
     process: str
+    result_dropped: str = ""
 
 
 class IsolatedCalls(NamedTuple):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from flowhooks.errors import HandlerError, PluginError
 from flowhooks.model.handler import handler
 from flowhooks.settings.types import did_you_mean
-from flowhooks.text import printable_line
+from flowhooks.text import one_line, printable_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 
 _OURS: Final = frozenset({"flowhooks", "pluggy", "importlib", "contextlib", "functools", "inspect"})
 """Top-level modules whose frames are not part of the plugin: they only passed on the call."""
+
+
+def error_to_line(error: BaseException) -> str:
+    """Return the text of an exception on one line."""
+    try:
+        text = str(error)
+    except BaseException as worse:  # noqa: BLE001 (a plugin's __str__ may run any code)
+        text = f"(its text cannot be read: {type(worse).__name__})"
+    return one_line(text)
 
 
 def error_line(error: BaseException, *, top_module: str, redact: Callable[[str], str] = str) -> str:

@@ -158,6 +158,26 @@ def _print_no_match(stored: StoredEvent) -> None:
     output.print_line(f"  If it needs no handler: {command_line('events', 'dismiss', event.id)}")
 
 
+def _print_attempt(attempt: Attempt, *, traceback: bool) -> None:
+    ended = (
+        ""
+        if attempt.finished_at is None
+        else f" after {output.format_duration(attempt.finished_at - attempt.started_at)}"
+    )
+    output.print_line(
+        f"  {f'attempt {attempt.number}':<14} {output.format_time(attempt.started_at)} UTC: "
+        f"{attempt.outcome or 'running'}{ended}"
+    )
+    if attempt.error:
+        output.print_line(f"    {attempt.error}")
+    if attempt.result is not None:
+        output.print_line(f"    returned {attempt.result}")
+    if attempt.result_dropped:
+        output.print_line(f"    result not stored: {attempt.result_dropped}")
+    if traceback and attempt.traceback:
+        output.print_lines(attempt.traceback.rstrip("\n"), indent="      ")
+
+
 def _print_delivery(
     stored: StoredEvent,
     standing: DeliveryStatus,
@@ -177,21 +197,7 @@ def _print_delivery(
     if len(attempts) > MAX_ATTEMPTS:
         output.print_line(f"  {len(attempts) - MAX_ATTEMPTS:,} earlier attempts are not shown; --json lists them")
     for attempt in attempts[-MAX_ATTEMPTS:]:
-        ended = (
-            ""
-            if attempt.finished_at is None
-            else f" after {output.format_duration(attempt.finished_at - attempt.started_at)}"
-        )
-        output.print_line(
-            f"  {f'attempt {attempt.number}':<14} {output.format_time(attempt.started_at)} UTC: "
-            f"{attempt.outcome or 'running'}{ended}"
-        )
-        if attempt.error:
-            output.print_line(f"    {attempt.error}")
-        if attempt.result is not None:
-            output.print_line(f"    returned {attempt.result}")
-        if traceback and attempt.traceback:
-            output.print_lines(attempt.traceback.rstrip("\n"), indent="      ")
+        _print_attempt(attempt, traceback=traceback)
     if standing.state is State.UNKNOWN:
         command = suggestions.resolve_command(standing.delivery_id)
         output.print_line(f"  Record what it did: {command}, with --did, --did-not or --close")

@@ -128,7 +128,7 @@ def _return_or_raise(answer: Mapping[str, Any], delivery: Delivery) -> Any:
     if "raised" in answer:
         raise answer["raised"]
     if "dropped" in answer:
-        log.warning("result_dropped", handler=delivery.handler, delivery=delivery.id, why=str(answer["dropped"]))
+        delivery._dropped.append(str(answer["dropped"]))  # noqa: SLF001 (for the dispatcher, which stores the reason)
     return answer.get("verdict", answer.get("value"))
 
 

@@ -14,9 +14,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import HandlerRaised, Reject, RetryAfter
-from flowhooks.execution.outcomes import MAX_ERROR_CHARS, MAX_TRACEBACK_CHARS, error_to_line
+from flowhooks.execution.outcomes import MAX_ERROR_CHARS, MAX_TRACEBACK_CHARS
 from flowhooks.model.event import Event
-from flowhooks.plugins.error_text import traceback_text
+from flowhooks.plugins.error_text import error_to_line, traceback_text
 from flowhooks.text import to_storable
 
 if TYPE_CHECKING:
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
 MAX_FRAME_BYTES: Final = 4 * 1024**2
 """Maximum bytes of a frame from a handler process."""
-# More than `outcomes.MAX_RESULT_CHARS`, which the ledger stores: wrappers receive larger results, too.
+# More than `result_encoding.MAX_RESULT_CHARS`, which the ledger stores: wrappers receive larger results, too.
 MAX_VALUE_CHARS: Final = 1024**2
 """Maximum characters of a handler's result as JSON that is sent to the server."""
+MAX_DROPPED_CHARS: Final = 2_000
+"""Maximum characters of the reason why a result is not sent."""
 _LENGTH: Final = struct.Struct("!I")
 _FIELDS: Final = tuple(name for name in Event.__dataclass_fields__ if name not in {"data", "received_at"})
 

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from flowhooks.errors import TransactionError
 from flowhooks.execution.isolation import log_forwarding, protocol
-from flowhooks.execution.outcomes import error_to_line
+from flowhooks.execution.result_encoding import encode_result
 from flowhooks.model.delivery import Delivery
 from flowhooks.plugins.default_hooks import call_handler
+from flowhooks.text import to_storable
 
 if TYPE_CHECKING:
     import socket
@@ -105,15 +106,10 @@ class _Worker:
 
 
 def _result_message(value: Any) -> dict[str, Any]:
-    if value is None:
-        return {}
-    try:
-        text = json.dumps(value, allow_nan=False)
-    except Exception as error:  # noqa: BLE001 (reading a plugin's value may run any code)
-        return {"dropped": error_to_line(error) or type(error).__name__}
-    if len(text) > protocol.MAX_VALUE_CHARS:
-        return {"dropped": f"over {protocol.MAX_VALUE_CHARS} characters"}
-    return {"value": json.loads(text)}
+    encoded = encode_result(value, protocol.MAX_VALUE_CHARS)
+    if encoded.dropped:
+        return {"dropped": to_storable(encoded.dropped, protocol.MAX_DROPPED_CHARS)}
+    return {} if encoded.text is None else {"value": json.loads(encoded.text)}
 
 
 def _refuse_transaction() -> NoReturn:

@@ -75,6 +75,7 @@ class AttemptJson(TypedDict):
         error: error, one line; empty if the attempt succeeded.
         traceback: traceback of the handler; empty if there is none.
         result: value that the handler returned; null if none was stored.
+        result_dropped: why the value that the handler returned is not stored; empty if it is, or there was none.
         process: id of the process that ran the attempt.
     """
 
@@ -86,6 +87,7 @@ class AttemptJson(TypedDict):
     error: str
     traceback: str
     result: Any
+    result_dropped: str
     process: str
 
 
@@ -268,6 +270,7 @@ def attempts_to_json(attempts: Iterable[Attempt]) -> list[AttemptJson]:
             "error": attempt.error,
             "traceback": attempt.traceback,
             "result": None if attempt.result is None else json.loads(attempt.result),
+            "result_dropped": attempt.result_dropped,
             "process": attempt.process,
         }
         for attempt in attempts

@@ -11,7 +11,8 @@ import pytest
 from flowhooks import Outcome, OutcomeKind, Reject, Retry, RetryAfter, State, hookimpl
 from flowhooks.clock import SECOND
 from flowhooks.errors import Unavailable
-from flowhooks.execution.outcomes import MAX_ERROR_CHARS, MAX_RESULT_CHARS, MAX_TRACEBACK_CHARS
+from flowhooks.execution.outcomes import MAX_ERROR_CHARS, MAX_TRACEBACK_CHARS
+from flowhooks.execution.result_encoding import MAX_RESULT_CHARS
 from flowhooks.model.delivery import ReadyDelivery
 from flowhooks.operations.resolve import Resolution, resolve
 
@@ -109,10 +110,15 @@ UNFIT = [
 
 
 def test_what_json_cannot_hold_is_dropped_and_the_attempt_succeeds(run, logged):
-    """A result that is not JSON is dropped and logged; the attempt succeeds."""
+    """A result that is not JSON is dropped, with the reason in the attempt and in the log; the attempt succeeds."""
+    reasons = []
     for _, standing, attempt in run.many([lambda event, value=value: value for value in UNFIT]):
         assert (standing.state, attempt.result) == (State.SUCCEEDED, None), standing.handler
-    assert [entry["event"] for entry in logged].count("result_dropped") == len(UNFIT)
+        plugin, _, name = standing.handler.partition(":")
+        assert attempt.result_dropped.startswith(f"handler {name} of plugin {plugin} returned ")
+        reasons.append(attempt.result_dropped)
+    assert [entry["why"] for entry in logged if entry["event"] == "result_dropped"] == reasons
+    assert len(reasons) == len(UNFIT)
 
 
 def test_a_value_that_holds_itself_is_dropped(run):

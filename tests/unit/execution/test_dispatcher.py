@@ -302,9 +302,22 @@ def test_a_result_that_cannot_be_kept_is_dropped_and_logged(paper, logged):
     paper.dispatch().execute(QUEUED)
     ((stored,),) = paper.of("settle_soon")
     assert (stored.target, stored.result) == (State.SUCCEEDED, None)
-    assert [(entry["event"], entry["handler"], entry["delivery"]) for entry in logged] == [
-        ("result_dropped", "p:h", "d")
+    assert stored.result_dropped == (
+        "handler h of plugin p returned a value of type set, which is not JSON; return text, numbers, True, False, "
+        "None, or lists and dicts of them with text as keys"
+    )
+    assert [(entry["event"], entry["handler"], entry["delivery"], entry["why"]) for entry in logged] == [
+        ("result_dropped", "p:h", "d", stored.result_dropped)
     ]
+
+
+def test_a_secret_in_the_reason_of_a_dropped_result_is_masked(paper, logged):
+    """The name of a member that is not JSON may be a secret; neither the ledger nor the log has it."""
+    paper.outcome = Outcome(kind=OutcomeKind.SUCCEEDED, value={"s3cret": {1, 2}})
+    paper.dispatch().execute(QUEUED)
+    ((stored,),) = paper.of("settle_soon")
+    assert "s3cret" not in f"{stored} {logged}"
+    assert "is of type set, which is not JSON" in stored.result_dropped
 
 
 def test_what_was_claimed_already_is_not_claimed_again(paper):

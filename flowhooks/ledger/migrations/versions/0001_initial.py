@@ -115,6 +115,7 @@ def upgrade() -> None:
         sa.Column("error", sa.Text, nullable=False),
         sa.Column("traceback", sa.Text, nullable=False),
         sa.Column("result", sa.Text),
+        sa.Column("result_dropped", sa.Text),
         sa.Column("plugin_version", sa.Text),
         sa.Column("plugin_digest", sa.Text),
         sa.Column("trigger", sa.Text),

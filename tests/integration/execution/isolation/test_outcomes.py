@@ -75,6 +75,15 @@ def test_how_attempts_end(flow, logged):
     flow.settled(taken["may_run_again"], State.WAITING, attempt=2)
 
 
+def test_the_reason_of_a_dropped_result_is_stored(flow, logged):
+    """The process could not send the result: its attempt has the reason, and so has the log, once."""
+    event_id = flow.take("1", key="returns_a_set").event_id
+    (attempt,) = flow.app.ledger.attempts(flow.settled(event_id, State.SUCCEEDED).delivery_id)
+    assert attempt.result is None
+    assert attempt.result_dropped.startswith("handler returns_a_set of plugin unruly returned a value of type set, ")
+    assert [one["why"] for one in logged if one["event"] == "result_dropped"] == [attempt.result_dropped]
+
+
 def test_answers_say_it(flow):
     """After a crash the answer has the state *unknown*, or dead if `retry=` has no attempt left."""
     assert flow.take("1", key="os_exits").delivery_statuses[0].state is State.UNKNOWN
