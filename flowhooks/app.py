@@ -8,11 +8,11 @@ import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import structlog
 
+from flowhooks import __version__
 from flowhooks.background.alerts.monitor import AlertMonitor
 from flowhooks.background.alerts.routing_causes import RoutingCauseFinder
 from flowhooks.background.clock_trust import ClockTrust
@@ -310,7 +310,7 @@ class App:
 
     def _register_collectors(self) -> None:
         info = ProcessInfo(
-            version=version("flowhooks"),
+            version=__version__,
             plugins=self.plugins.infos,
             running=lambda: self.runner.running,
             processes=lambda: self.isolation.alive,

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from flowhooks import __version__
+from flowhooks.cli.lazy_commands import LazyCommands, mark_help_blocks
 from flowhooks.errors import FlowhooksError, SettingsError
 from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-COMMANDS: Final = (
-    *("serve", "worker", "check", "plugins", "routes"),
-    *("events", "handlers", "alerts", "audit", "verify", "db", "sources", "operators", "send"),
-)
-"""Command names in the order of the help text. Each command is `command` in the module `flowhooks.cli.NAME`."""
+# The texts are repeated here, so that `flowhooks --help` imports no command.
+COMMANDS: Final = {
+    "serve": "Accept callbacks and run their handlers.",
+    "worker": "Run stored deliveries, on PostgreSQL.",
+    "check": "Check settings, plugins and database for problems.",
+    "plugins": "List, create, install and uninstall plugins.",
+    "routes": "List the routes, or explain where an event would go.",
+    "events": "List, inspect, replay, reroute and resolve events.",
+    "handlers": "List, pause and resume handlers.",
+    "alerts": "List and acknowledge alerts.",
+    "audit": "List what operators have done.",
+    "verify": "Verify that every accepted callback is accounted for.",
+    "db": "Upgrade, purge, back up and copy the database.",
+    "sources": "Manage the credentials of engines.",
+    "operators": "Create and list operators.",
+    "send": "Send a test callback to a server.",
+}
+"""Short help of each command, in the order of the help text. A command is `command` in `flowhooks.cli.NAME`."""
 
 EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
@@ -32,16 +46,15 @@ class _UsageError(click.ClickException):
     exit_code = EXIT_USAGE
 
 
-class _LazyGroup(click.Group):
-    """Imports the module of a command when it is called, and prints our errors as one line."""
+class _MainGroup(click.Group):
+    """Lists the commands without importing them, and prints our errors as one line."""
 
     def list_commands(self, _context: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
-            return None
-        return _mark_help_blocks(import_module(f"flowhooks.cli.{name}").command)
+    def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         with _escape_errors():
@@ -66,16 +79,12 @@ def _escape_errors() -> Iterator[None]:
         raise
 
 
-def _mark_help_blocks(command: click.Command) -> click.Command:
-    # click marks a preformatted block with `\b`, which is two characters in a raw docstring.
-    command.help = (command.help or "").replace("\\b\n", "\b\n")
-    for inner in command.commands.values() if isinstance(command, click.Group) else ():
-        _mark_help_blocks(inner)
-    return command
-
-
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="flowhooks", message="flowhooks %(version)s")
+@click.group(
+    cls=_MainGroup,
+    commands=LazyCommands({name: f"flowhooks.cli.{name}:command" for name in COMMANDS}),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, message="flowhooks %(version)s")
 def main() -> None:
     r"""Run Python business code when a process of a workflow engine has completed.
 
@@ -93,4 +102,4 @@ def main() -> None:
     """
 
 
-_mark_help_blocks(main)
+mark_help_blocks(main)

@@ -13,7 +13,6 @@ from contextlib import closing, contextmanager, redirect_stdout, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
-from flowhooks import app
 from flowhooks.cli import output
 from flowhooks.cli.http_client import post
 from flowhooks.clock import Clock
@@ -21,11 +20,9 @@ from flowhooks.errors import FlowhooksError, LedgerError, LedgerUnusable, Server
 from flowhooks.ledger import database
 from flowhooks.ledger.lock import Lock
 from flowhooks.ledger.reader import Reader
-from flowhooks.observability import logging
 from flowhooks.operations import registry
 from flowhooks.operations.context import Actor, OperationContext
 from flowhooks.operations.lookup import build_lookup
-from flowhooks.plugins import from_settings
 from flowhooks.settings import database_url
 from flowhooks.settings.secrets import plugin_redactor
 from flowhooks.text import escape_control
@@ -36,7 +33,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.lock import LockOwner
     from flowhooks.plugins.discovery import DiscoveredPlugin
     from flowhooks.plugins.plugins import Plugins
-    from flowhooks.schema import Schemas
+    from flowhooks.schema.schemas import Schemas
     from flowhooks.settings import Settings
 
 OperationCall: TypeAlias = "Callable[[str, Mapping[str, Any]], dict[str, Any]]"
@@ -94,6 +91,9 @@ def load_plugins(settings: Settings) -> tuple[Schemas, Plugins]:
     Raises:
         SettingsError: a folder or schema file that the settings name cannot be used.
     """
+    # Import here: it brings jsonschema, which an operation on the server does not need.
+    from flowhooks.plugins import from_settings  # noqa: PLC0415
+
     with redirect_stdout(sys.stderr):
         return from_settings.load(settings, on_slow=_print_slow)
 
@@ -190,6 +190,10 @@ def _open_client(settings: Settings, *, dry_run: bool, level: str) -> Iterator[t
             )
         yield (lambda name, arguments: _run_on_server(holder, name, arguments)), True
         return
+    # Import here: an operation on the server needs neither the server's modules nor structlog.
+    from flowhooks.app import App  # noqa: PLC0415
+    from flowhooks.observability import logging  # noqa: PLC0415
+
     # Open a reader first: it refuses a missing or old database, which would otherwise be created or upgraded, for
     # example because of a typing error in a path.
     reader = Reader(database_url(settings))
@@ -201,7 +205,7 @@ def _open_client(settings: Settings, *, dry_run: bool, level: str) -> Iterator[t
             yield (lambda name, arguments: registry.run_operation(context, name, arguments)), others
             return
         with redirect_stdout(sys.stderr):
-            opened = app.App(settings, run=(), kind="command")
+            opened = App(settings, run=(), kind="command")
         try:
             yield (lambda name, arguments: _run_locally(opened.operation_context, name, arguments)), others
         finally:

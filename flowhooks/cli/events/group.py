@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import click
 
-from flowhooks.cli.events.list import list_command
-from flowhooks.cli.events.replay import close_suspended_command, replay_command, resolve_command
-from flowhooks.cli.events.reroute import dismiss_command, reroute_command
-from flowhooks.cli.events.show import show_command
+from flowhooks.cli.lazy_commands import LazyCommands
 
 
 @click.group(
     "events",
-    commands=[
-        list_command,
-        show_command,
-        replay_command,
-        resolve_command,
-        close_suspended_command,
-        reroute_command,
-        dismiss_command,
-    ],
+    commands=LazyCommands(
+        {
+            "list": "flowhooks.cli.events.list:list_command",
+            "show": "flowhooks.cli.events.show:show_command",
+            "replay": "flowhooks.cli.events.replay:replay_command",
+            "resolve": "flowhooks.cli.events.replay:resolve_command",
+            "close-suspended": "flowhooks.cli.events.replay:close_suspended_command",
+            "reroute": "flowhooks.cli.events.reroute:reroute_command",
+            "dismiss": "flowhooks.cli.events.reroute:dismiss_command",
+        }
+    ),
     short_help="List, inspect, replay, reroute and resolve events.",
 )
 def command() -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import click
 
-from flowhooks.cli.plugins.install import install_command
-from flowhooks.cli.plugins.list import list_command
-from flowhooks.cli.plugins.new import new_command
-from flowhooks.cli.plugins.show import show_command
-from flowhooks.cli.plugins.uninstall import uninstall_command
+from flowhooks.cli.lazy_commands import LazyCommands
 
 
 @click.group(
     "plugins",
-    commands=[list_command, show_command, new_command, install_command, uninstall_command],
+    commands=LazyCommands(
+        {
+            "list": "flowhooks.cli.plugins.list:list_command",
+            "show": "flowhooks.cli.plugins.show:show_command",
+            "new": "flowhooks.cli.plugins.new:new_command",
+            "install": "flowhooks.cli.plugins.install:install_command",
+            "uninstall": "flowhooks.cli.plugins.uninstall:uninstall_command",
+        }
+    ),
     short_help="List, create, install and uninstall plugins.",
 )
 def command() -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import click
 
-from flowhooks.cli.sources.list import list_command
-from flowhooks.cli.sources.new import new_command
-from flowhooks.cli.sources.rotate import rotate_command
-from flowhooks.cli.sources.test import test_command
+from flowhooks.cli.lazy_commands import LazyCommands
 
 
 @click.group(
     "sources",
-    commands=[list_command, new_command, rotate_command, test_command],
+    commands=LazyCommands(
+        {
+            "list": "flowhooks.cli.sources.list:list_command",
+            "new": "flowhooks.cli.sources.new:new_command",
+            "rotate": "flowhooks.cli.sources.rotate:rotate_command",
+            "test": "flowhooks.cli.sources.test:test_command",
+        }
+    ),
     short_help="Manage the credentials of engines.",
 )
 def command() -> None:

@@ -85,6 +85,12 @@ def test_every_command_is_there():
     ]
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_has_their_own_help(name):
+    """`flowhooks --help` shows the short help of each command, although it imports none."""
+    assert COMMANDS[name] == ALL[name,].get_short_help_str(limit=100)
+
+
 @pytest.mark.parametrize("words", ALL, ids=" ".join)
 def test_help_is_there_and_has_no_marks_left(run, words):
     """Every command's --help exits with 0 and shows no block mark or backslash of a docstring."""
