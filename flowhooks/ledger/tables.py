@@ -5,7 +5,7 @@ Times are whole microseconds since 1970 (UTC). Ids are UUIDs of version 7, store
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import (
     BigInteger,
@@ -21,11 +21,26 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     bindparam,
+    event,
     func,
     literal_column,
 )
 
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
 metadata: Final = MetaData()
+
+
+@event.listens_for(metadata, "before_create")
+def _set_index_conditions(_metadata: MetaData, connection: Connection, **_options: Any) -> None:
+    """Turn the `where` of partial indexes, in their `info`, into the option of the database that is used."""
+    # `postgresql_where=` would import the dialect of PostgreSQL with all its drivers in each process that uses SQLite.
+    for table in metadata.tables.values():
+        for index in table.indexes:
+            if "where" in index.info:
+                index.dialect_options[connection.dialect.name]["where"] = index.info["where"]
+
 
 # PostgreSQL rejects index rows of more than about 2,700 bytes, and a schema may allow texts of any length. Two texts of
 # this length, of 4 bytes a character, still fit.
@@ -83,15 +98,14 @@ events: Final = Table(
 # A literal, because a database does not compare parameters with the condition of a partial index.
 IS_PARKED: Final = events.c.state == bindparam("parked", "parked", literal_execute=True)
 """Parked events."""
-Index("events_parked", events.c.id, sqlite_where=IS_PARKED, postgresql_where=IS_PARKED)
+Index("events_parked", events.c.id, info={"where": IS_PARKED})
 Index("events_flow_instance", indexed(events.c.flow_instance_id))
 Index(
     "events_parked_backlog",
     indexed(events.c.callback_class),
     indexed(events.c.process_definition_key),
     events.c.received_at,
-    sqlite_where=IS_PARKED,
-    postgresql_where=IS_PARKED,
+    info={"where": IS_PARKED},
 )
 DISMISSED_BY_ROUTING: Final = events.c.dismissed_by.in_(
     bindparam("dismissed_by_routing", ("condition", "kind"), expanding=True, literal_execute=True)
@@ -101,18 +115,16 @@ condition uses the index below."""
 Index(
     "events_dismissed",
     events.c.id,
-    sqlite_where=DISMISSED_BY_ROUTING,
-    postgresql_where=DISMISSED_BY_ROUTING,
+    info={"where": DISMISSED_BY_ROUTING},
 )
 IS_UNDECIDED: Final = (events.c.state == "routed") & events.c.no_match.is_not(None)
 """Events that were routed although the condition of another handler was undecided. Only a query with exactly this
 condition uses the index below."""
-Index("events_undecided", events.c.id, sqlite_where=IS_UNDECIDED, postgresql_where=IS_UNDECIDED)
+Index("events_undecided", events.c.id, info={"where": IS_UNDECIDED})
 Index(
     "events_business_key",
     indexed(events.c.business_key),
-    sqlite_where=events.c.business_key.is_not(None),
-    postgresql_where=events.c.business_key.is_not(None),
+    info={"where": events.c.business_key.is_not(None)},
 )
 
 conflicts: Final = Table(
@@ -173,15 +185,14 @@ Index(
     "deliveries_due",
     deliveries.c.handler,
     deliveries.c.due_at,
-    sqlite_where=IS_SCHEDULED,
-    postgresql_where=IS_SCHEDULED,
+    info={"where": IS_SCHEDULED},
 )
 # Literals, because a database does not compare parameters with the condition of a partial index.
 IS_RUNNING_OR_FAILED: Final = deliveries.c.state.in_(
     bindparam("not_at_rest", ("running", "dead", "unknown"), expanding=True, literal_execute=True)
 )
 """Deliveries that are *running*, *dead* or *unknown*. Only a query with exactly this condition uses the index below."""
-Index("deliveries_open", deliveries.c.state, sqlite_where=IS_RUNNING_OR_FAILED, postgresql_where=IS_RUNNING_OR_FAILED)
+Index("deliveries_open", deliveries.c.state, info={"where": IS_RUNNING_OR_FAILED})
 # An index separate from `deliveries_open`: with more columns after the state, that index would have to be updated at
 # each attempt.
 IS_FAILED: Final = deliveries.c.state.in_(
@@ -193,8 +204,7 @@ Index(
     deliveries.c.state,
     deliveries.c.handler,
     deliveries.c.changed_at,
-    sqlite_where=IS_FAILED,
-    postgresql_where=IS_FAILED,
+    info={"where": IS_FAILED},
 )
 
 
@@ -221,15 +231,14 @@ Index(
     deliveries.c.order_key,
     deliveries.c.order_position,
     deliveries.c.id,
-    sqlite_where=_IN_ORDER_GROUP,
-    postgresql_where=_IN_ORDER_GROUP,
+    info={"where": _IN_ORDER_GROUP},
 )
 # A literal, as with `IS_PARKED`.
 IS_WAITING: Final = deliveries.c.state == bindparam("waiting", "waiting", literal_execute=True)
 """Waiting deliveries."""
 IS_SUSPENDED: Final = IS_WAITING & deliveries.c.due_at.is_(None)
 """Suspended deliveries: they wait without a due time, because their handler is missing."""
-Index("deliveries_suspended", deliveries.c.handler, sqlite_where=IS_SUSPENDED, postgresql_where=IS_SUSPENDED)
+Index("deliveries_suspended", deliveries.c.handler, info={"where": IS_SUSPENDED})
 
 attempts: Final = Table(
     "attempts",
@@ -282,8 +291,7 @@ handlers: Final = Table(
 Index(
     "handlers_paused",
     handlers.c.id,
-    sqlite_where=handlers.c.paused_at.is_not(None),
-    postgresql_where=handlers.c.paused_at.is_not(None),
+    info={"where": handlers.c.paused_at.is_not(None)},
 )
 
 processes: Final = Table(
@@ -362,8 +370,7 @@ Index(
     alerts.c.cause,
     alerts.c.subject,
     unique=True,
-    sqlite_where=alerts.c.closed_at.is_(None),
-    postgresql_where=alerts.c.closed_at.is_(None),
+    info={"where": alerts.c.closed_at.is_(None)},
 )
 
 rejected_requests: Final = Table(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from sqlalchemy import (
     JSON,
@@ -21,7 +21,8 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.sqlite import Insert
+from sqlalchemy.dialects.sqlite.dml import OnConflictDoNothing, OnConflictDoUpdate
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
@@ -269,9 +270,30 @@ def listen(url: str, on_message: Callable[[str], None]) -> Iterator[tuple[int, C
         engine.dispose()
 
 
-def insert(table: Table) -> postgresql.Insert:
+class _DoNothing(OnConflictDoNothing):
+    inherit_cache = True
+    constraint_target = None  # for PostgreSQL's compiler
+
+
+class _DoUpdate(OnConflictDoUpdate):
+    inherit_cache = True
+    constraint_target = None  # for PostgreSQL's compiler
+
+
+class _Insert(Insert):
+    inherit_cache = True
+
+    def on_conflict_do_nothing(self, *target: Any, **options: Any) -> Self:
+        return self.ext(_DoNothing(*target, **options))
+
+    def on_conflict_do_update(self, *target: Any, **options: Any) -> Self:
+        return self.ext(_DoUpdate(*target, **options))
+
+
+def insert(table: Table) -> Insert:
     """Return an INSERT that supports ON CONFLICT. Its syntax is the same on both databases."""
-    return postgresql.insert(table)
+    # SQLite's, because PostgreSQL's would import its dialect with all drivers in each process that uses SQLite.
+    return _Insert(table)
 
 
 class BulkInsert:

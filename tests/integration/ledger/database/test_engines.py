@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from flowhooks.errors import SettingsError
 from flowhooks.ledger import database
-from flowhooks.ledger.tables import attempts
+from flowhooks.ledger.tables import alerts, attempts
 
 
 @pytest.fixture
@@ -109,6 +109,28 @@ def test_a_batch_of_keys_is_a_list(engines):
         keys = json.dumps(["a", "1", *map(str, range(100_000, 200_000))])
         query = select(database.string_array("given").subquery().c.value)
         assert len(connection.execute(query, {"given": keys}).all()) == 100_002
+
+
+@pytest.mark.parametrize(
+    "upsert",
+    [
+        lambda rows: rows.on_conflict_do_nothing(),
+        lambda rows: rows.on_conflict_do_nothing(
+            index_elements=["cause", "subject"], index_where=alerts.c.closed_at.is_(None)
+        ),
+        lambda rows: rows.on_conflict_do_update(
+            index_elements=[alerts.c.id],
+            set_={"subject": rows.excluded.subject, "cause": alerts.c.cause},
+            where=alerts.c.closed_at.is_(None),
+        ),
+    ],
+    ids=["nothing", "nothing for one index", "update"],
+)
+def test_an_insert_is_the_statement_of_each_dialect(upsert):
+    """ON CONFLICT is compiled for both databases as the INSERT of their own dialect is."""
+    for dialect in (postgresql, sqlite):
+        expected = upsert(dialect.insert(alerts)).compile(dialect=dialect.dialect())
+        assert str(upsert(database.insert(alerts)).compile(dialect=dialect.dialect())) == str(expected)
 
 
 def test_the_file_of_an_url(tmp_path):
