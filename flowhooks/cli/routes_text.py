@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from flowhooks.operations.lookup import Lookup
     from flowhooks.routing.index import Route
     from flowhooks.routing.router import CandidateMatch, Explanation
-    from flowhooks.schema import Schemas
+    from flowhooks.schema.schemas import Schemas
     from flowhooks.settings import Settings
 
 MEMBER_OF_OPTION: Final = {

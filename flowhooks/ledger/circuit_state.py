@@ -10,7 +10,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import structlog
 from sqlalchemy import bindparam, or_, select, update
 
 from flowhooks.clock import SECOND
@@ -18,6 +17,7 @@ from flowhooks.ledger.attempts import claim
 from flowhooks.ledger.deliveries import CLAIM_TRIAL, ClaimRequest
 from flowhooks.ledger.pauses import IS_PAUSED, CircuitState, clear_pauses
 from flowhooks.ledger.tables import IS_RUNNING_OR_FAILED, IS_SCHEDULED, deliveries, handlers
+from flowhooks.logger import get_logger
 from flowhooks.model.delivery import ClaimedAttempt, ReadyDelivery, State
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.pauses import PausedHandlers
     from flowhooks.ledger.transaction import WriteTransaction
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 IS_OPEN: Final = IS_PAUSED & handlers.c.circuit_opened_at.is_not(None)
 

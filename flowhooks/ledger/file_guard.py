@@ -16,12 +16,12 @@ import os
 import threading
 from typing import TYPE_CHECKING, Final
 
-import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from flowhooks.errors import LedgerUnusable
 from flowhooks.ledger import database
 from flowhooks.ledger.wal_check import find_log_damage
+from flowhooks.logger import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,7 @@ PUT_BACK_ADVICE: Final = (
 MAX_BYTES_CHECKED_AT_START: Final = 16 * 1024 * 1024
 """Maximum size of a database file that is checked at the start. A larger one is checked while the server works."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class FileGuard:

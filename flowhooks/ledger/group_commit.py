@@ -35,12 +35,12 @@ from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
-import structlog
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from flowhooks.errors import Unavailable
 from flowhooks.ledger import database
 from flowhooks.ledger.transaction import WriteTransaction
+from flowhooks.logger import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -68,7 +68,7 @@ FAST_FAILURE_THRESHOLD_SECONDS: Final = 1.0
 
 CALLBACKS_REFUSED_TEXT: Final = "callbacks are answered 503 until the database works again"
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class WriteRequest(Generic[R]):

@@ -24,12 +24,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-import structlog
-
 from flowhooks.errors import LedgerUnusable
 from flowhooks.ledger import database
+from flowhooks.logger import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _PRIVATE: Final = 0o600
 READ_TIMEOUT: Final = 0.2

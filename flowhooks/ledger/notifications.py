@@ -11,11 +11,11 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Final
 
-import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import database
+from flowhooks.logger import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -34,7 +34,7 @@ RETRY_INTERVAL: Final = 1.0
 BATCH_DELAY: Final = 0.005
 """Seconds of pause after a notification."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class ChangeNotice:

@@ -30,13 +30,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import structlog
 from sqlalchemy import func, select, update
 
 from flowhooks.clock import SECOND
 from flowhooks.ledger import database
 from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.tables import processes
+from flowhooks.logger import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from flowhooks.clock import Clock
     from flowhooks.ledger.transaction import WriteTransaction
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 # A few heartbeats may be missed, or late.
 HEARTBEATS_PER_TIMEOUT: Final = 6

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import structlog
-
 from flowhooks.ledger.notifications import ChangeNotice
+from flowhooks.logger import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Connection
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class OrderGroup(NamedTuple):

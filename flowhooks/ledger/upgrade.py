@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import structlog
-
 from flowhooks.ledger import database, file_guard
 from flowhooks.ledger.migrations import runner
 from flowhooks.ledger.reader import name_database_in_errors
+from flowhooks.logger import get_logger
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 def upgrade_on_open(engine: Engine, url: str) -> str | None:

@@ -1,7 +1,8 @@
 """The log handler of a process and its formats: one line per record.
 
-The rest of flowhooks logs with `structlog.get_logger(__name__).info("event_name", key=value)`. The event is a fixed
-name, and everything that varies is a value. Libraries log through the standard library. Both reach the same handler.
+The rest of flowhooks logs with `structlog.get_logger(__name__).info("event_name", key=value)`. Modules that short
+commands import use the same function of `flowhooks.logger`. The event is a fixed name, and everything that varies is a
+value. Libraries log through the standard library. Both reach the same handler.
 """
 
 from __future__ import annotations

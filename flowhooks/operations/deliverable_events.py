@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import structlog
 from sqlalchemy import select
 
 from flowhooks import schema
@@ -17,6 +16,7 @@ from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import database
 from flowhooks.ledger.queries import to_event
 from flowhooks.ledger.tables import DISMISSED_BY_ROUTING, events
+from flowhooks.logger import get_logger
 from flowhooks.text import command_line
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ MAX_BODIES: Final = 1_000
 _BODY_BATCH_SIZE: Final = 20
 """Maximum number of bodies in memory at a time. A body may have 1 MiB."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class DismissedEvents(NamedTuple):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import structlog
-
+from flowhooks.logger import get_logger
 from flowhooks.routing.index import Candidate
 from flowhooks.routing.router import Router
 from flowhooks.text import command_line
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from flowhooks.model.handler import Handler
     from flowhooks.plugins.plugins import Plugins
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

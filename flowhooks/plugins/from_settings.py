@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import structlog
-
+from flowhooks.logger import get_logger
 from flowhooks.plugins.plugins import Plugins
-from flowhooks.schema import Schemas
+from flowhooks.schema.schemas import Schemas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from flowhooks.plugins.discovery import DiscoveredPlugin
     from flowhooks.settings import Settings
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 def _log_slow(plugin: DiscoveredPlugin, seconds: int) -> None:

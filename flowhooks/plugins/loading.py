@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from flowhooks.model.handler import Handler
     from flowhooks.plugins.discovery import DiscoveredPlugin
-    from flowhooks.schema import Schemas
+    from flowhooks.schema.schemas import Schemas
 
 PluginState = Literal["loaded", "quarantined", "denied"]
 

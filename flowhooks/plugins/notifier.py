@@ -6,7 +6,7 @@ import threading
 from queue import Empty, Full, Queue
 from typing import TYPE_CHECKING, Final
 
-import structlog
+from flowhooks.logger import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MAX_PENDING: Final = 10_000
 """Maximum number of queued notifications. Further ones are dropped and counted."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class HookNotifier:

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
-
 from flowhooks import __version__
+from flowhooks.logger import get_logger
 from flowhooks.plugins.discovery import discover
 from flowhooks.plugins.error_text import traceback_text
 from flowhooks.plugins.loading import Loader, PluginFilter, PluginInfo, PluginState
 from flowhooks.plugins.registration import HOOKS
-from flowhooks.schema import Schemas
+from flowhooks.schema.schemas import Schemas
 from flowhooks.settings.secrets import redactor
 
 if TYPE_CHECKING:
@@ -34,11 +33,11 @@ if TYPE_CHECKING:
     from flowhooks.model.handler import Handler
     from flowhooks.plugins.attribution import PluginAttribution
     from flowhooks.plugins.discovery import DiscoveredPlugin
-    from flowhooks.schema import PluginSchemas
+    from flowhooks.schema.plugin_schemas import PluginSchemas
 
 __all__ = ["HOOKS", "PluginInfo", "PluginState", "Plugins"]
 
-_log: Final = structlog.stdlib.get_logger(__name__)
+_log: Final = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

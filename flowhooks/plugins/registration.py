@@ -20,11 +20,13 @@ from flowhooks import hookspecs
 from flowhooks.errors import PluginError, SettingsError
 from flowhooks.model.handler import Handler
 from flowhooks.plugins.selector_checks import unused_data_schemas
-from flowhooks.schema import PluginSchemas, Schemas, load_plugin_schemas
+from flowhooks.schema.plugin_schemas import PluginSchemas, load_plugin_schemas
 from flowhooks.settings.secrets import location_text, resolve_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from flowhooks.schema.schemas import Schemas
 
 
 def create_manager() -> pluggy.PluginManager:

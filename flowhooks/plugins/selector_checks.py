@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from flowhooks.model.handler import Handler
-    from flowhooks.schema import PluginSchemas, Schemas
+    from flowhooks.schema.plugin_schemas import PluginSchemas
+    from flowhooks.schema.schemas import Schemas
 
 
 def why_unsatisfiable(handler: Handler, schemas: Schemas) -> str | None:

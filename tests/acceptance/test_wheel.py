@@ -101,7 +101,7 @@ def test_what_is_installed_is_the_wheel_and_not_the_checkout(installed):
     """The installed package is the wheel; otherwise the other tests of this file would show nothing."""
     where = Path(installed.python("import flowhooks; print(flowhooks.__file__)"))
     assert where.is_relative_to(installed.bin.parent)
-    shipped = Path(installed.python("from flowhooks.schema import shipped_dir; print(shipped_dir())"))
+    shipped = Path(installed.python("from flowhooks.schema.files import shipped_dir; print(shipped_dir())"))
     assert shipped == where.parent / "schemas"
     template = Path(installed.python("from flowhooks.cli.plugins.template import template_dir; print(template_dir())"))
     assert template == where.parent / "template"

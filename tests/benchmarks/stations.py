@@ -29,6 +29,7 @@ from flowhooks.model.event import digest, from_body
 from flowhooks.plugins.plugins import Plugins
 from flowhooks.routing.index import Candidate
 from flowhooks.routing.router import Router
+from flowhooks.schema.schemas import Schemas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -145,7 +146,7 @@ def measured(events: int) -> Iterator[tuple[str, float]]:
         events: callbacks for each size of batch.
     """
     clock, raw, text = Clock(), json.dumps(BODY).encode(), json.dumps(BODY)
-    schemas = schema.Schemas.load()
+    schemas = Schemas.load()
     plugins = Plugins.load(
         dirs=[], allow=[], deny=[], safe_mode=False, sections={}, entry_points=[], objects={"bench": _Plugin()}
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from flowhooks.schema import Schemas
+from flowhooks.schema.schemas import Schemas
 from flowhooks.web.admin.api.openapi import openapi
 
 from .contract import halves

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import flowhooks
 from flowhooks.plugins.plugins import Plugins
-from flowhooks.schema import Schemas
+from flowhooks.schema.schemas import Schemas
 
 if TYPE_CHECKING:
     import socket

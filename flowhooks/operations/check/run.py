@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.handlers import RegisteredHandler
     from flowhooks.plugins.loading import PluginInfo
     from flowhooks.plugins.plugins import Plugins
-    from flowhooks.schema import Schemas
+    from flowhooks.schema.schemas import Schemas
     from flowhooks.settings import Settings
 
 __all__ = ["CheckFinding", "Severity", "check", "from_settings_error"]

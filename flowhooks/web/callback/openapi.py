@@ -14,7 +14,7 @@ from flowhooks.schema.keywords import subschemas
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from flowhooks.schema import Schemas
+    from flowhooks.schema.schemas import Schemas
 
 _ANSWER: Final = f"answer{SUFFIX}"
 ERROR: Final = f"error{SUFFIX}"

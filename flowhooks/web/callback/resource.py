@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowhooks.intake.accept import Answer, Intake
-    from flowhooks.schema import Schemas
+    from flowhooks.schema.schemas import Schemas
     from flowhooks.web.callback.authentication import Authenticator
 
 _SUCCESS: Final = errors.encode({"success": True})

@@ -15,7 +15,8 @@ import pytest
 from flowhooks import Delivery, Event, Reject, Retry, RetryAfter
 from flowhooks.errors import InvalidCallback
 from flowhooks.plugins.plugins import Plugins
-from flowhooks.schema import Schemas, load_plugin_schemas
+from flowhooks.schema.plugin_schemas import load_plugin_schemas
+from flowhooks.schema.schemas import Schemas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

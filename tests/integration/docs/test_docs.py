@@ -33,7 +33,7 @@ from flowhooks.ledger.reader import Reader
 from flowhooks.ledger.upgrade import upgrade
 from flowhooks.model.delivery import TRANSITIONS
 from flowhooks.plugins.registration import HOOKS
-from flowhooks.schema import Schemas
+from flowhooks.schema.schemas import Schemas
 from flowhooks.settings import describe, load
 from flowhooks.web.callback.openapi import openapi
 from support.code_blocks import DOCS, PAGES, ROOT, blocks, name_of, prose

@@ -18,7 +18,7 @@ import pytest
 from generating import numbers
 
 from flowhooks.cli.main import COMMANDS, main
-from flowhooks.schema import Schemas
+from flowhooks.schema.schemas import Schemas
 from flowhooks.settings import Settings, describe
 from flowhooks.settings.definitions import iter_settings
 from flowhooks.web.admin.api import openapi as administration

@@ -7,7 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from flowhooks.schema import shipped_dir
+from flowhooks.schema.files import shipped_dir
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 
@@ -21,8 +21,8 @@ def test_shipped_in_a_wheel(tmp_path):
     installed = tmp_path / "installed"
     zipfile.ZipFile(wheel).extractall(installed)
     code = (
-        "import flowhooks, flowhooks.schema as s; "
-        "print(flowhooks.__file__, s.shipped_dir(), *s.Schemas.load().documents)"
+        "import flowhooks; from flowhooks.schema import files, schemas; "
+        "print(flowhooks.__file__, files.shipped_dir(), *schemas.Schemas.load().documents)"
     )
     said = subprocess.run([sys.executable, "-c", code], cwd=installed, check=True, capture_output=True, text=True)
     package, folder, *names = said.stdout.split()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from flowhooks.errors import InvalidCallback
-from flowhooks.schema import Schemas, parse_callback
+from flowhooks.schema import parse_callback
+from flowhooks.schema.schemas import Schemas
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from flowhooks.errors import SettingsError
-from flowhooks.schema import Schemas, shipped_dir
+from flowhooks.schema.files import shipped_dir
+from flowhooks.schema.schemas import Schemas
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 KIND = "call-back/special.schema.json"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from flowhooks.errors import SettingsError
-from flowhooks.schema import Schemas, load_plugin_schemas
+from flowhooks.schema.plugin_schemas import load_plugin_schemas
+from flowhooks.schema.schemas import Schemas
 
 SECRET = "S3CRET"
 

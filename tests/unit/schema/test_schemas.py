@@ -10,9 +10,10 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from flowhooks.errors import InvalidCallback
-from flowhooks.schema import Schemas, parse
+from flowhooks.schema import parse
 from flowhooks.schema.ecma_regex import Pattern
 from flowhooks.schema.flow_instance_id import find_violations
+from flowhooks.schema.schemas import Schemas
 from flowhooks.schema.violations import violations
 
 SHARED = "../process-end-call-back-ro.schema.json"

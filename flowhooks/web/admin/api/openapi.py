@@ -17,7 +17,7 @@ from flowhooks.web.callback.openapi import ERROR, components, nullable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowhooks.schema import Schemas
+    from flowhooks.schema.schemas import Schemas
     from flowhooks.web.admin.api.resource import Resource
 
 

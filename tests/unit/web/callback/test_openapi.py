@@ -12,7 +12,8 @@ from jsonschema import Draft202012Validator
 
 from flowhooks import __version__
 from flowhooks.errors import InvalidCallback
-from flowhooks.schema import Schemas, parse
+from flowhooks.schema import parse
+from flowhooks.schema.schemas import Schemas
 from flowhooks.web.callback.openapi import openapi
 from flowhooks.web.errors import envelope
 

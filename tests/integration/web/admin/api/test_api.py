@@ -26,7 +26,7 @@ from flowhooks.operations.json.events import event_to_json, whole_event_to_json
 from flowhooks.operations.purge import cutoffs_from_filter
 from flowhooks.operations.registry import OPERATIONS, filter_from_json
 from flowhooks.operations.replay import replay
-from flowhooks.schema import Schemas
+from flowhooks.schema.schemas import Schemas
 from flowhooks.web.admin.api import resources
 from flowhooks.web.admin.api.openapi import openapi
 from flowhooks.web.admin.api.resources import RESOURCES
