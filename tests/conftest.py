@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from flowhooks.model.handler import Handler
 
+# Tests start hundreds of processes: without compiled files each of them would compile flowhooks again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 hypothesis.settings.register_profile("flowhooks", deadline=None)  # a slow run on a busy machine is no failure
 hypothesis.settings.load_profile("flowhooks")
 
