@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import BigInteger, ColumnElement, Select, Text, and_, bindparam, case, cast, func, literal, or_, select
@@ -320,6 +321,12 @@ def _states(query: Select[str, int], connection: Connection) -> dict[str, int]:
     return dict(sorted((str(state), number) for state, number in connection.execute(query)))
 
 
+@cache
+def _limited_checks() -> list[tuple[Select[str], str]]:
+    """Return the checks for one row more than is shown. A query that is kept is also kept compiled."""
+    return [(query.limit(MAX_SHOWN + 1), sentence) for query, sentence in _CHECKS]
+
+
 def verify(connection: Connection) -> ConsistencyReport:
     """Check everything that is stored. One transaction, so that events accepted meanwhile do not matter."""
     counted = totals(connection)
@@ -338,8 +345,8 @@ def verify(connection: Connection) -> ConsistencyReport:
     by_sentence: dict[str, list[str]] = {}
     for sentence, key in check_values(connection, newest, MAX_SHOWN + 1):
         _add(by_sentence, sentence, key)
-    for query, sentence in _CHECKS:
-        ids = connection.execute(query.limit(MAX_SHOWN + 1), {"newest": newest}).scalars().all()
+    for query, sentence in _limited_checks():
+        ids = connection.execute(query, {"newest": newest}).scalars().all()
         _report(report, sentence, ids)
     for sentence, key in check_rows(connection):
         _add(by_sentence, sentence, key)

@@ -208,7 +208,7 @@ def check_values(connection: Connection, newest: int, limit: int) -> Iterator[tu
         driver.create_function("flowhooks_is_utf8", 1, _is_utf8, deterministic=True)
     for table in metadata.sorted_tables:
         columns = list(table.c)
-        for row in connection.execute(_query(table, is_sqlite=is_sqlite).limit(limit), {"newest": newest}):
+        for row in connection.execute(_query(table, limit, is_sqlite=is_sqlite), {"newest": newest}):
             key, *invalid = row
             for column, is_invalid in zip(columns, invalid, strict=True):
                 if is_invalid:
@@ -224,11 +224,14 @@ def _is_utf8(data: bytes) -> bool:
 
 
 @cache
-def _query(table: Table, *, is_sqlite: bool) -> Any:
-    """Return the query for the key of each row with an invalid value, and for each column whether it is invalid."""
+def _query(table: Table, limit: int, *, is_sqlite: bool) -> Any:
+    """Return the query for the key of each row with an invalid value, and for each column whether it is invalid.
+
+    At most `limit` rows.
+    """
     ill_formatted = [_is_missing_or_not(column, _conditions(column, is_sqlite=is_sqlite)) for column in table.c]
     if not is_sqlite:
-        return select(_key(table), *map(_flag, ill_formatted)).where(or_(*ill_formatted))
+        return select(_key(table), *map(_flag, ill_formatted)).where(or_(*ill_formatted)).limit(limit)
     texts = [column for column in table.c if isinstance(column.type, Text)]
     undecodable = {column: ~_is_utf8_text(func.coalesce(column, "")) for column in texts}
     # One call of the function for each row, and not for each column.
@@ -239,7 +242,7 @@ def _query(table: Table, *, is_sqlite: bool) -> Any:
         or_(condition, undecodable[column]) if column in undecodable else condition
         for column, condition in zip(table.c, ill_formatted, strict=True)
     ]
-    return select(_key(table), *map(_flag, flags)).where(or_(*ill_formatted, ~_is_utf8_text(whole)))
+    return select(_key(table), *map(_flag, flags)).where(or_(*ill_formatted, ~_is_utf8_text(whole))).limit(limit)
 
 
 def _key(table: Table) -> ColumnElement[str]:
