@@ -31,6 +31,8 @@ def actor_text(entry: AuditEntry) -> str:
 def describe(entry: AuditEntry) -> str:
     """Describe an operation in words. An operation unknown to this version is shown as stored."""
     detail = entry.detail
+    if damage := detail.get("damaged"):
+        return f"{entry.action} {damage}"
     to_text = _DESCRIPTIONS.get(entry.action)
     try:
         text = to_text(detail) if to_text else None

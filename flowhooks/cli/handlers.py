@@ -80,6 +80,8 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
 
 def _state_text(handler: HandlerStatus, isolation: str | None) -> str:
     lines = [f"{handler.availability}, in a {isolation}" if isolation else handler.availability]
+    if handler.damage:
+        lines.append(handler.damage)
     if handler.paused_at is not None:
         lines.append(f"paused {output.format_time(handler.paused_at)}")
     if handler.circuit is not None:

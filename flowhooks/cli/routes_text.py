@@ -212,7 +212,7 @@ def unreadable_text(handlers: Sequence[str]) -> str:
     return (
         "Unreadable: a newer version of flowhooks has registered "
         f"{', '.join(handlers[:3])}{', …' if handlers[3:] else ''}. This version routes nothing until it is "
-        "upgraded, too."
+        "upgraded, too. If there is no newer version, the row is damaged: run `flowhooks verify`."
     )
 
 

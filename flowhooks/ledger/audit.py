@@ -115,7 +115,7 @@ def entries(connection: Connection, *, limit: int, before: str = "", target: str
 
 
 def _to_entry(row: Row[Any]) -> AuditEntry:
-    values, _ = repair(row, list(audit_log.c))
+    values, damage = repair(row, list(audit_log.c))
     return AuditEntry(
         id=values.id,
         at=values.at,
@@ -123,5 +123,5 @@ def _to_entry(row: Row[Any]) -> AuditEntry:
         interface=values.interface,
         action=values.action,
         target=values.target,
-        detail=json.loads(values.detail),
+        detail=json.loads(values.detail) | ({"damaged": damage} if damage else {}),
     )

@@ -15,7 +15,7 @@ from sqlalchemy import bindparam, or_, select, update
 from flowhooks.clock import SECOND
 from flowhooks.ledger.attempts import claim
 from flowhooks.ledger.deliveries import CLAIM_TRIAL, ClaimRequest
-from flowhooks.ledger.pauses import IS_PAUSED, CircuitState, clear_pauses
+from flowhooks.ledger.pauses import IS_PAUSED, CircuitState, clear_pauses, to_circuit
 from flowhooks.ledger.tables import IS_RUNNING_OR_FAILED, IS_SCHEDULED, deliveries, handlers
 from flowhooks.logger import get_logger
 from flowhooks.model.delivery import ClaimedAttempt, ReadyDelivery, State
@@ -82,7 +82,7 @@ def open_circuits(connection: Connection) -> dict[str, CircuitState]:
     """Return the open circuits by handler id."""
     columns = (handlers.c.id, handlers.c.circuit_opened_at, handlers.c.circuit_reason, handlers.c.circuit_retry_at)
     rows = connection.execute(select(*columns).where(IS_OPEN).order_by(handlers.c.id))
-    return {row.id: CircuitState(row.circuit_opened_at, row.circuit_reason, row.circuit_retry_at or 0) for row in rows}
+    return {row.id: to_circuit(row) for row in rows}
 
 
 def open_circuit(transaction: WriteTransaction, circuit: OpenCircuit, now: int, pauses: PausedHandlers) -> bool:

@@ -341,7 +341,9 @@ def verify(connection: Connection) -> ConsistencyReport:
     )
     _check_file(connection, report)
     _check_totals(connection, report)
-    newest = max(time.time_ns() // 1000, *(connection.execute(query).scalar() or 0 for query in _NEWEST_TIMES))
+    times = [connection.execute(query).scalar() for query in _NEWEST_TIMES]
+    # A damaged time may be a text.
+    newest = max(time.time_ns() // 1000, *(value for value in times if type(value) is int))
     by_sentence: dict[str, list[str]] = {}
     for sentence, key in check_values(connection, newest, MAX_SHOWN + 1):
         _add(by_sentence, sentence, key)

@@ -40,6 +40,8 @@ _JSON: Final[Mapping[str, tuple[type, str | None]]] = {
     "alerts.notified": (list, "[]"),
     "audit_log.detail": (dict, '{"damaged": "it is not a JSON object"}'),
     "processes.handlers": (list, "[]"),
+    "handlers.selectors": (dict, "{}"),
+    "handlers.retry": (dict, None),
 }
 """The type of JSON columns, and the text that stands for any other."""
 _TIMES: Final = frozenset({"since", "at"})

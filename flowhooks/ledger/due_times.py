@@ -71,4 +71,4 @@ def newest(connection: Connection) -> int | None:
             select(func.max(processes.c.stopped_at)),
         )
     ]
-    return max((time for time in times if time is not None), default=None)
+    return max((time for time in times if type(time) is int), default=None)  # a damaged time may be a text

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import select, update
 
-from flowhooks.errors import NewerSelectorsError
+from flowhooks.errors import FlowhooksError, NewerSelectorsError
 from flowhooks.ledger import database
-from flowhooks.ledger.pauses import CircuitState
+from flowhooks.ledger.damaged_rows import repair, shown_time
+from flowhooks.ledger.pauses import CircuitState, to_circuit
 from flowhooks.ledger.tables import (
     IS_BLOCKED,
     IS_RUNNING_OR_FAILED,
@@ -39,14 +40,15 @@ class RegisteredHandler:
 
     Attributes:
         id: `plugin:name`.
-        selectors: its selectors when it was last loaded; None: a newer flowhooks recorded them in a format that this
-            version cannot read.
+        selectors: its selectors when it was last loaded; None: they are damaged, or a newer flowhooks recorded them in
+            a format that this version cannot read.
         last_seen_at: when it was last loaded, in microseconds since 1970.
         order_by: its `order_by=` when it was last loaded; None: unordered.
         concurrency: its maximum number of deliveries that run at the same time, when it was last loaded; None: no
             limit.
         paused_at: when it was paused, in microseconds since 1970; None: it is not paused.
         circuit: its open circuit; None: the circuit is closed.
+        damage: which of its values are damaged, so that others stand for them; `""` if none is.
     """
 
     id: str
@@ -56,6 +58,7 @@ class RegisteredHandler:
     concurrency: int | None = None
     paused_at: int | None = None
     circuit: CircuitState | None = None
+    damage: str = ""
 
 
 _INSERT: Final = database.insert(handlers)
@@ -108,27 +111,33 @@ def register(transaction: WriteTransaction, loaded: Iterable[Handler], now: int)
 def registered_handlers(connection: Connection) -> list[RegisteredHandler]:
     """Return all registered handlers that are not retired, sorted by id."""
     rows = connection.execute(select(handlers).where(handlers.c.retired_at.is_(None)).order_by(handlers.c.id))
-    return [
-        RegisteredHandler(
-            id=row.id,
-            selectors=_selectors(row.selectors),
-            last_seen_at=row.last_seen_at,
-            order_by=row.order_by,
-            concurrency=row.concurrency,
-            paused_at=row.paused_at,
-            circuit=None
-            if row.circuit_opened_at is None
-            else CircuitState(row.circuit_opened_at, row.circuit_reason, row.circuit_retry_at or 0),
-        )
-        for row in rows
-    ]
+    return [_to_registered(row) for row in rows]
 
 
-def _selectors(text: str) -> Selectors | None:
+def _to_registered(stored: Any) -> RegisteredHandler:
+    row, damage = repair(stored, list(handlers.c))
+    selectors, is_damaged = _selectors(row.selectors)
+    return RegisteredHandler(
+        id=row.id,
+        selectors=selectors,
+        last_seen_at=row.last_seen_at,
+        order_by=row.order_by,
+        concurrency=row.concurrency,
+        # With a damaged time it is paused, too: no attempt starts.
+        paused_at=None if stored.paused_at is None else shown_time(stored.paused_at),
+        circuit=None if stored.circuit_opened_at is None else to_circuit(stored),
+        damage=damage or ("damaged: selectors; run `flowhooks verify`" if is_damaged else ""),
+    )
+
+
+def _selectors(text: str) -> tuple[Selectors | None, bool]:
+    """Return the selectors, None if they cannot be read, and whether they are damaged."""
     try:
-        return Selectors.from_json(json.loads(text))
+        return Selectors.from_json(json.loads(text)), False
     except NewerSelectorsError:
-        return None
+        return None, False
+    except (FlowhooksError, AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        return None, True
 
 
 def retired(connection: Connection) -> frozenset[str]:

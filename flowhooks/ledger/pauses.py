@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import func, select, update
 
 from flowhooks.ledger import database
+from flowhooks.ledger.damaged_rows import repair, shown_time
 from flowhooks.ledger.tables import deliveries, handlers
 
 if TYPE_CHECKING:
@@ -61,6 +62,13 @@ class CircuitState(NamedTuple):
     retry_at: int
 
 
+def to_circuit(row: Any) -> CircuitState:
+    """Return the state of an open circuit from a row with its columns, which may be damaged."""
+    columns = (handlers.c.circuit_opened_at, handlers.c.circuit_reason, handlers.c.circuit_retry_at)
+    repaired, _ = repair(row, columns)
+    return CircuitState(repaired.circuit_opened_at or 0, repaired.circuit_reason, repaired.circuit_retry_at or 0)
+
+
 class PausedHandlers:
     """The paused handlers, as far as this process knows.
 
@@ -104,7 +112,7 @@ class PausedHandlers:
 def paused(connection: Connection) -> dict[str, int]:
     """Return when each paused handler was paused, by its id, in microseconds since 1970."""
     rows = connection.execute(select(handlers.c.id, handlers.c.paused_at).where(IS_PAUSED).order_by(handlers.c.id))
-    return {row.id: row.paused_at for row in rows}
+    return {row.id: shown_time(row.paused_at) for row in rows}
 
 
 def pause(transaction: WriteTransaction, ids: Iterable[str], now: int, pauses: PausedHandlers) -> frozenset[str]:

@@ -16,8 +16,10 @@ from flowhooks.clock import SECOND, id_lower_bound, id_time
 from flowhooks.failpoints import hit
 from flowhooks.ledger import database, webhook_ids
 from flowhooks.ledger.counters import increment
+from flowhooks.ledger.damaged_rows import shown_time
 from flowhooks.ledger.tables import alerts, attempts, audit_log, conflicts, deliveries, events, purged_identities
 from flowhooks.model.delivery import State
+from flowhooks.model.event import EventState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -197,7 +199,7 @@ def _matches(row: Any, handlers: Collection[str], event_filter: EventFilter) -> 
         all(value is None or getattr(row, name) == value for name, value in criteria.items())
         and (event_filter.handler is None or event_filter.handler in handlers)
         and (not event_filter.ids or row.id in event_filter.ids)
-        and (event_filter.since is None or row.received_at >= event_filter.since)
+        and (event_filter.since is None or shown_time(row.received_at) >= event_filter.since)
     )
 
 
@@ -210,7 +212,7 @@ def deciding_states(state: str, of_deliveries: Collection[str]) -> set[str]:
         state: the state of the event.
         of_deliveries: the states of its deliveries.
     """
-    if not _AT_REST.issuperset(of_deliveries):
+    if not _AT_REST.issuperset(of_deliveries) or state not in set(EventState):
         return set()
     grave = {State.DEAD.value} & set(of_deliveries) | {"parked"} & {state}
     if grave:
@@ -227,7 +229,10 @@ def _is_purgeable(event: Any, its_deliveries: Sequence[Any], cutoffs: Cutoffs) -
         return False  # another transaction has locked a delivery, or the ledger is inconsistent
     states = deciding_states(event.state, {delivery.state for delivery in its_deliveries})
     # Age counts from the last change of any delivery: an event that was replayed yesterday is one day old.
-    last = max([event.received_at, *(delivery.changed_at for delivery in its_deliveries)])
+    times = [event.received_at, *(delivery.changed_at for delivery in its_deliveries)]
+    if not all(type(time) is int for time in times):
+        return False  # damaged: `verify` reports it
+    last = max(times)
     return bool(states) and all(state in cutoffs and last < cutoffs[state] for state in states)
 
 

@@ -53,6 +53,7 @@ class DeliveryStatus:
         comment: the comment of an operator or of flowhooks.
         ordered: whether it has an order key.
         blocked_by: the id of the event whose delivery blocks it; None if it is not blocked.
+        damage: which of its values are damaged, so that others stand for them; `""` if none is.
     """
 
     delivery_id: str
@@ -66,6 +67,7 @@ class DeliveryStatus:
     comment: str = ""
     ordered: bool = False
     blocked_by: str | None = None
+    damage: str = ""
 
     @property
     def is_suspended(self) -> bool:
@@ -290,7 +292,7 @@ def shown_delivery_statuses(connection: Connection, event_ids: Sequence[str]) ->
         of_attempt = () if row.error is None else (attempts.c.error,)
         repaired, damage = repair(row, (*_STATUS_COLUMNS, *of_attempt))
         status = _to_status(repaired)
-        by_event[row.event_id].append(replace(status, error=damage) if damage else status)
+        by_event[row.event_id].append(replace(status, error=damage, damage=damage) if damage else status)
     return {event_id: tuple(statuses) for event_id, statuses in by_event.items()}
 
 
@@ -315,6 +317,18 @@ def delivery(connection: Connection, delivery_id: str) -> tuple[Event, DeliveryS
     if row is None:
         return None
     return to_event(connection.execute(select(events).where(events.c.id == row.event_id)).one()), _to_status(row)
+
+
+def shown_delivery(connection: Connection, delivery_id: str) -> tuple[str, DeliveryStatus, str] | None:
+    """Return a delivery for an operator: the id of its event, its status, and the damage of its row; or None.
+
+    The event is not read, because an operator may close a delivery whose event is damaged.
+    """
+    row = connection.execute(_STATUS.where(deliveries.c.id == delivery_id)).one_or_none()
+    if row is None:
+        return None
+    _, damage = repair(row, [column for column in _STATUS_COLUMNS if column.table is deliveries])
+    return row.event_id, _to_status(repair(row, _STATUS_COLUMNS)[0]), damage
 
 
 def _to_status(row: Any) -> DeliveryStatus:
@@ -480,9 +494,12 @@ def _to_attempt(row: Any, damage: str) -> Attempt:
 
 
 def conflicts_of(connection: Connection, event_id: str) -> list[tuple[int, str]]:
-    """Return the conflicting bodies of an event, each with the time when it was received."""
+    """Return the conflicting bodies of an event, each with the time when it was received.
+
+    For a damaged row, the text is the damage.
+    """
     rows = connection.execute(
         select(conflicts).where(conflicts.c.event_id == event_id).order_by(conflicts.c.received_at)
     )
-    repaired = (repair(row, list(conflicts.c))[0] for row in rows)
-    return [(row.received_at, row.body) for row in repaired]
+    repaired = (repair(row, list(conflicts.c)) for row in rows)
+    return [(row.received_at, damage or row.body) for row, damage in repaired]

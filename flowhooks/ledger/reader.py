@@ -136,6 +136,11 @@ class Reader:
         with self.connection() as connection:
             return queries.delivery(connection, delivery_id)
 
+    def shown_delivery(self, delivery_id: str) -> tuple[str, DeliveryStatus, str] | None:
+        """Return the id of a delivery's event, its status and its damage, or None; for operators."""
+        with self.connection() as connection:
+            return queries.shown_delivery(connection, delivery_id)
+
     def due_deliveries(self, now: int, limit_for: Callable[[str], int]) -> list[ReadyDelivery]:
         """Return deliveries that may run or be probed by `now`, at most `limit_for(handler)` of each handler."""
         with self.connection() as connection:

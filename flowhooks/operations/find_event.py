@@ -23,6 +23,6 @@ def find_event(reader: Reader, name: str) -> StoredEvent:
     try:
         return reader.event(name)
     except NotFound:
-        if (delivery := reader.delivery(name)) is None:
+        if (delivery := reader.shown_delivery(name)) is None:
             raise
-        return reader.event(delivery[0].id)
+        return reader.event(delivery[0])

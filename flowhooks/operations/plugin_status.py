@@ -45,6 +45,7 @@ class HandlerStatus:
         circuit: open circuit, if flowhooks paused the handler because its attempts failed; None if the circuit is
             closed.
         dismissed: dismissed events that the handler would accept now; None if there are none.
+        damage: which stored values of the handler are damaged; `""` if none is.
         terms: run options from the decorator and the settings; None if the handler is not present.
     """
 
@@ -57,6 +58,7 @@ class HandlerStatus:
     circuit: CircuitState | None = None
     dismissed: DismissedEvents | None = None
     terms: RunOptions | None = None
+    damage: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,9 +117,12 @@ def list_plugins(
             )
             if not lookup.router.unreadable_handlers:
                 dismissed = dismissed_by_handler(connection, lookup.router)
-        for handler, events in count_parked_by_handler(lookup.router, groups).items():
+        # With unreadable selectors nothing can be routed, but the handlers are listed.
+        parked = {} if lookup.router.unreadable_handlers else count_parked_by_handler(lookup.router, groups)
+        for handler, events in parked.items():
             stored[handler] = replace(stored.get(handler, HandlerBacklog()), parked=events)
     selectors: dict[str, Selectors | None] = {handler.id: handler.selectors for handler in registered}
+    damage = {handler.id: handler.damage for handler in registered}
     paused = {handler.id: handler for handler in registered if handler.paused_at is not None}
     selectors |= {handler.id: handler.selectors for handler in plugins.handlers.values()}
     listed: dict[str, list[HandlerStatus]] = {}
@@ -135,6 +140,7 @@ def list_plugins(
                 terms=resolve_run_options(loaded, settings or Settings())
                 if (loaded := plugins.handlers.get(handler_id))
                 else None,
+                damage=damage.get(handler_id, ""),
             )
         )
     return (*_found_plugins(plugins.infos, listed), *_missing_plugins(plugins.infos, listed))

@@ -67,12 +67,15 @@ def resolve(
 
     Raises:
         NotFound: there is no such delivery.
-        InvalidTransition: the verdict does not apply to the delivery's state, or the state has just changed.
+        InvalidTransition: the verdict does not apply to the delivery's state, or the state has just changed, or the row
+            of the delivery is damaged.
     """
-    stored = context.reader.delivery(delivery_id)
+    stored = context.reader.shown_delivery(delivery_id)
     if stored is None:
         raise NotFound(f"there is no delivery {delivery_id}")
-    event, standing = stored
+    event_id, standing, damage = stored
+    if damage:
+        raise InvalidTransition(f"delivery {delivery_id} cannot be resolved because its row is {damage}")
     target_state = TARGET_STATES[verdict]
     if verdict is not Resolution.CLOSE and standing.state is not State.UNKNOWN:
         raise InvalidTransition(
@@ -85,7 +88,7 @@ def resolve(
         detail = {"delivery": delivery_id, "handler": standing.handler, "verdict": verdict.value, "note": note}
         changed = context.change(
             lambda transaction: _write(context, transaction, standing, target_state, comment),
-            lambda _moved: AuditRecord("resolve", event.id, detail),
+            lambda _moved: AuditRecord("resolve", event_id, detail),
         )
         hit("resolve.committed")
         if not changed:

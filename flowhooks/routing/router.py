@@ -148,7 +148,8 @@ class Router:
         if self.unreadable_handlers:
             raise NewerSelectorsError(
                 f"a newer version of flowhooks has registered {', '.join(self.unreadable_handlers[:3])}, and this "
-                "version cannot read the selectors: run the newer version here too"
+                "version cannot read the selectors: run the newer version here too; if there is none, the row is "
+                "damaged: run `flowhooks verify`"
             )
         index = self._kinds.get(event.kind)
         if index is not None and event.process_definition_key not in index.keys:

@@ -97,7 +97,7 @@ def _delivery_text(standing: DeliveryStatus) -> str:
 
 
 def _deliveries_cell(stored: StoredEvent) -> str:
-    lines = [] if stored.state == "routed" else [text.event_state_text(stored)]
+    lines = [] if stored.state == "routed" and not stored.damage else [text.event_state_text(stored)]
     if len(stored.delivery_statuses) > MAX_NAMED_DELIVERIES:
         states = Counter(standing.state for standing in stored.delivery_statuses)
         lines += [f"{count} {state}" for state, count in states.items()]

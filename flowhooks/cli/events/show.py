@@ -80,8 +80,8 @@ def _find_events(reader: Reader, name: str) -> list[StoredEvent]:
     """Find events by event id, delivery id or flow instance id, in this order."""
     if events := reader.find(EventFilter(ids=(name,)), limit=1):
         return events
-    if delivery := reader.delivery(name):
-        return [reader.event(delivery[0].id)]
+    if delivery := reader.shown_delivery(name):
+        return [reader.event(delivery[0])]
     if events := reader.find(EventFilter(flow_instance_id=name), limit=MAX_EVENTS):
         return events
     if purged_at := reader.purged_event_received_at(name):
@@ -190,6 +190,8 @@ def _print_delivery(
     output.print_line(f"delivery {standing.delivery_id}: {standing.state}", style=_STYLES.get(standing.state))
     output.print_line(f"  {'handler':<14} {standing.handler}")
     output.print_line(f"  {'why':<14} {stored.route.get(standing.handler, '-')}")
+    if standing.damage:
+        output.print_line(f"  {standing.damage}", style="red")
     if standing.comment:
         output.print_line(f"  {'note':<14} {standing.comment}")
     if standing.state is State.WAITING:

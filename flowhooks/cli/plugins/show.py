@@ -121,6 +121,8 @@ def _print_handler(handler: dict[str, Any]) -> None:
     output.print_line(
         f"handler {handler['id']}{availability}", style=None if handler["availability"] == "present" else "yellow"
     )
+    if handler["damaged"]:
+        output.print_line(f"  {handler['damaged']}", style="red")
     if handler["summary"]:
         output.print_line(f"  {handler['summary']}")
     if handler["paused_at"]:

@@ -302,7 +302,7 @@ def _routes(plugins: Plugins, database_check: DatabaseCheck, settings: Settings)
             f"a newer version of flowhooks has registered {_names(unreadable)}",
             "this version cannot read the selectors and routes no events: it is not ready and answers callbacks with "
             "503",
-            "run the newer version here too",
+            "run the newer version here too; if there is none, the row is damaged: run `flowhooks verify`",
         )
     handlers = len(plugins.handlers) + len(lookup.missing_handlers)
     yield ok("routes", f"{_plural(len(lookup.router.subscriptions()), 'route')} to {_plural(handlers, 'handler')}")

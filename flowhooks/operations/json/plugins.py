@@ -64,6 +64,7 @@ class HandlerJson(TypedDict):
         paused_at: when the handler was paused; null: it is not paused.
         circuit_reason: error that opened the circuit, because the last attempts failed; null: the circuit is closed.
         circuit_retry_at: earliest time of the next trial; null: the circuit is closed.
+        damaged: which stored values of the handler are damaged; empty if none is.
     """
 
     id: str
@@ -84,6 +85,7 @@ class HandlerJson(TypedDict):
     paused_at: TimestampJson | None
     circuit_reason: str | None
     circuit_retry_at: TimestampJson | None
+    damaged: str
 
 
 class PluginJson(TypedDict):
@@ -147,6 +149,7 @@ def handler_to_json(status: HandlerStatus) -> HandlerJson:
         "paused_at": to_text(status.paused_at),
         "circuit_reason": status.circuit.reason if status.circuit else None,
         "circuit_retry_at": to_text(status.circuit.retry_at if status.circuit else None),
+        "damaged": status.damage,
     }
 
 

@@ -308,7 +308,7 @@ def test_a_router_that_cannot_read_a_handler_routes_nothing():
         [Candidate("p:h", Selectors(process_keys=("k",)))], unreadable_handlers=["q:a", "q:b", "q:c", "q:d"]
     )
     why = "^a newer version of flowhooks has registered q:a, q:b, q:c, and this version cannot read the selectors: "
-    why += "run the newer version here too$"
+    why += "run the newer version here too; if there is none, the row is damaged: run `flowhooks verify`$"
     with pytest.raises(NewerSelectorsError, match=why):
         router.route(event_of())
 
