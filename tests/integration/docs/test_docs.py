@@ -198,7 +198,8 @@ def test_which_outcomes_fit_a_state(state, tmp_path):
                 )
                 if attempt:
                     connection.execute(
-                        "INSERT INTO attempts VALUES (?, 1, 'p', 0, 0, ?, '', '', NULL, NULL, NULL, NULL, NULL)",
+                        "INSERT INTO attempts (delivery_id, number, process, started_at, finished_at, outcome, error, "
+                        "traceback) VALUES (?, 1, 'p', 0, 0, ?, '', '')",
                         (delivery, outcome),
                     )
     with closing(Reader(url)) as reader:
