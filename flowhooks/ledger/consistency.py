@@ -343,7 +343,7 @@ def verify(connection: Connection) -> ConsistencyReport:
     _check_totals(connection, report)
     times = [connection.execute(query).scalar() for query in _NEWEST_TIMES]
     # A damaged time may be a text.
-    newest = max(time.time_ns() // 1000, *(value for value in times if type(value) is int))
+    newest = max([time.time_ns() // 1000, *(value for value in times if type(value) is int)])
     by_sentence: dict[str, list[str]] = {}
     for sentence, key in check_values(connection, newest, MAX_SHOWN + 1):
         _add(by_sentence, sentence, key)

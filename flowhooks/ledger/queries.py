@@ -320,10 +320,7 @@ def delivery(connection: Connection, delivery_id: str) -> tuple[Event, DeliveryS
 
 
 def shown_delivery(connection: Connection, delivery_id: str) -> tuple[str, DeliveryStatus, str] | None:
-    """Return a delivery for an operator: the id of its event, its status, and the damage of its row; or None.
-
-    The event is not read, because an operator may close a delivery whose event is damaged.
-    """
+    """Return the id of a delivery's event, its status and its damage, or None. The event may be damaged, too."""
     row = connection.execute(_STATUS.where(deliveries.c.id == delivery_id)).one_or_none()
     if row is None:
         return None
@@ -494,10 +491,7 @@ def _to_attempt(row: Any, damage: str) -> Attempt:
 
 
 def conflicts_of(connection: Connection, event_id: str) -> list[tuple[int, str]]:
-    """Return the conflicting bodies of an event, each with the time when it was received.
-
-    For a damaged row, the text is the damage.
-    """
+    """Return the conflicting bodies of an event, or what is damaged, each with the time when it was received."""
     rows = connection.execute(
         select(conflicts).where(conflicts.c.event_id == event_id).order_by(conflicts.c.received_at)
     )
