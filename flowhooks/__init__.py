@@ -5,10 +5,20 @@ Plugins import from this package only, not from its modules.
 
 from __future__ import annotations
 
-from flowhooks.errors import FlowhooksError, HandlerError, HandlerRaised, Reject, RetryAfter
+from flowhooks.errors import EngineError, FlowhooksError, HandlerError, HandlerRaised, Reject, RetryAfter
 from flowhooks.hookspecs import hookimpl
 from flowhooks.model.alert import Alert, AlertCause
 from flowhooks.model.delivery import Delivery, Outcome, OutcomeKind, State
+from flowhooks.model.engine import (
+    EndState,
+    EngineClient,
+    EngineConfig,
+    EngineInfo,
+    FinishedInstance,
+    FinishedPage,
+    InstanceStatus,
+    ProcessDefinition,
+)
 from flowhooks.model.event import Event
 from flowhooks.model.handler import Handler, handler
 from flowhooks.model.retry import Retry
@@ -17,13 +27,22 @@ __all__ = [
     "Alert",
     "AlertCause",
     "Delivery",
+    "EndState",
+    "EngineClient",
+    "EngineConfig",
+    "EngineError",
+    "EngineInfo",
     "Event",
+    "FinishedInstance",
+    "FinishedPage",
     "FlowhooksError",
     "Handler",
     "HandlerError",
     "HandlerRaised",
+    "InstanceStatus",
     "Outcome",
     "OutcomeKind",
+    "ProcessDefinition",
     "Reject",
     "Retry",
     "RetryAfter",

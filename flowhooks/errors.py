@@ -17,6 +17,7 @@ FlowhooksError
 │   └── NotFound         no such event, delivery or handler
 │       └── EventPurged  the event existed and has been purged
 ├── ServerUnreachable    the running server did not accept a command
+├── EngineError          an engine did not answer a question about its process instances
 └── CallbackRejected     a callback is not accepted; has a text in the client's language
     ├── MalformedRequest the body is not valid JSON (RFC 8259)
     ├── InvalidCallback  a schema rejects the JSON
@@ -33,7 +34,7 @@ Reject, RetryAfter       raised by handlers to set the outcome of their attempt
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from flowhooks import messages
 
@@ -144,6 +145,25 @@ class EventPurged(NotFound):
 
 class ServerUnreachable(FlowhooksError):
     """The server that uses the ledger did not respond, or did not accept a command. Commands exit with 1."""
+
+
+class EngineError(FlowhooksError):
+    """An engine did not answer a question about its process instances or definitions. Raised by engine clients.
+
+    Args:
+        reason: the kind of failure: `"unreachable"`: no answer, or an answer 5xx; `"refused"`: the credential or its
+            rights do not suffice; `"invalid"`: an answer that the client cannot read.
+        why: one sentence for an operator, with the status and the path, never a credential.
+
+    Attributes:
+        reason: the kind of failure.
+        why: the sentence.
+    """
+
+    def __init__(self, reason: Literal["unreachable", "refused", "invalid"], why: str) -> None:
+        super().__init__(why)
+        self.reason = reason
+        self.why = why
 
 
 class CallbackRejected(FlowhooksError):

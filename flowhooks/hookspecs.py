@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any, Final
 import pluggy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from flowhooks.model.alert import Alert
     from flowhooks.model.delivery import Delivery, Outcome, State
+    from flowhooks.model.engine import EngineClient, EngineConfig
     from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
 
@@ -80,6 +81,18 @@ def handlers() -> Sequence[Handler]:  # type: ignore[empty-body]  # a specificat
     """Return the plugin's handlers, each created by `@handler`.
 
     Called once, at start. A handler cannot be added later.
+    """
+
+
+@hookspec
+def engine_clients() -> Mapping[str, Callable[[EngineConfig], EngineClient]]:  # type: ignore[empty-body]  # as above
+    """Return factories of engine clients, by the name that the settings use: `[sources.NAME.engine] client = "…"`.
+
+    Called once, at start. flowhooks calls the factory with the section's values for each source that names it. The
+    factory must not connect; it raises an exception to refuse the values, and the server then does not start. Two
+    plugins must not offer the same name: the second one is quarantined.
+
+    `flowhooks.testing.engines` has a fake engine and a suite of tests for such a client.
     """
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from flowhooks.errors import SettingsError
 from flowhooks.settings import addresses, types
+from flowhooks.settings.engine import EngineSettings
 from flowhooks.settings.field import setting
 from flowhooks.settings.named_sections import HandlerSettings, OperatorSettings, Source
 
@@ -342,12 +343,17 @@ class Settings:
         },
     )
 
+    @property
+    def calling_sources(self) -> Mapping[str, Source]:
+        """The sources with a credential. If there are none, callbacks need no credential."""
+        return {name: source for name, source in self.sources.items() if source.has_credential}
+
     def public_without_credential(self) -> list[str]:
         """Return the listeners, `"listen"` and `"admin"`, that other machines reach without a credential.
 
         `listen` requires a credential if a source is configured, `admin` if an operator is.
         """
-        asks = {"listen": self.sources, "admin": self.operators}
+        asks = {"listen": self.calling_sources, "admin": self.operators}
         open_ones = [name for name, known in asks.items() if not known]
         return [
             name for name in open_ones if not addresses.is_loopback(addresses.host_and_port(getattr(self, name))[0])
@@ -391,7 +397,10 @@ def describe() -> Iterator[SettingReference]:
     for name, spec in iter_settings():
         yield _reference(name, spec, variable(name))
     for spec in fields(Source):
-        yield _reference(f"sources.NAME.{spec.name}", spec, "")
+        if "kind" in spec.metadata:
+            yield _reference(f"sources.NAME.{spec.name}", spec, "")
+    for spec in fields(EngineSettings):
+        yield _reference(f"sources.NAME.engine.{spec.name}", spec, "")
     for spec in fields(OperatorSettings):
         yield _reference(f"operators.NAME.{spec.name}", spec, "")
     for spec in fields(HandlerSettings):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import SettingsError
 from flowhooks.settings.definitions import Settings, iter_settings, variable
+from flowhooks.settings.engine import EngineSettings
 from flowhooks.settings.named_sections import HandlerSettings, OperatorSettings, Source
 from flowhooks.settings.secrets import secret_variables
 from flowhooks.settings.types import NAME, SettingType, did_you_mean, format_line, format_value
@@ -187,14 +188,35 @@ def _named_sections(key: str, value: Any, where: str, problems: list[str]) -> It
 
 
 def _source(name: str, section: Mapping[str, Any], where: str, problems: list[str]) -> Source | None:
-    values = _check_section(f"{where}{_dotted('sources', name)}", Source, section, problems)
-    if not {"token_sha256", "token_file", "secrets"}.intersection(section):
+    location = f"{where}{_dotted('sources', name)}"
+    engine = section.get("engine")
+    values = _check_section(location, Source, {key: section[key] for key in section if key != "engine"}, problems)
+    if not {"token_sha256", "token_file", "secrets", "engine"}.intersection(section):
         problems.append(
-            f"{where}{_dotted('sources', name)} has no token_sha256, token_file or secrets, so no engine can "
-            "authenticate as this source"
+            f"{location} has no token_sha256, token_file or secrets, so no engine can authenticate as this source, and "
+            "no section engine, so flowhooks cannot ask it"
         )
         return None
-    return None if values is None else Source(**values)
+    if engine is None:
+        return None if values is None else Source(**values)
+    engine_settings = _engine(location, engine, problems)
+    return None if values is None or engine_settings is None else Source(**values, engine=engine_settings)
+
+
+def _engine(location: str, section: Any, problems: list[str]) -> EngineSettings | None:
+    if not isinstance(section, dict):
+        problems.append(f"{location}.engine must be a section, [sources.NAME.engine], not {format_value(section)}")
+        return None
+    before = len(problems)
+    values = _check_section(f"{location}.engine", EngineSettings, section, problems)
+    problems += [
+        f"{location}.engine has no {required}, {why}"
+        for required, why in (("client", "the name of an engine client"), ("url", "the engine's base URL"))
+        if required not in section
+    ]
+    if "token" in section and {"username", "password"} & section.keys():
+        problems.append(f"{location}.engine has a token, and a username or a password: give one of the two")
+    return None if values is None or len(problems) > before else EngineSettings(**values)
 
 
 def _operator(name: str, section: Mapping[str, Any], where: str, problems: list[str]) -> OperatorSettings | None:
@@ -217,7 +239,9 @@ def _handler(name: str, section: Mapping[str, Any], where: str, problems: list[s
 
 def _check_section(location: str, kind: type, section: Mapping[str, Any], problems: list[str]) -> dict[str, Any] | None:
     """Return the values of a section; None if one is invalid. Errors never repeat a credential."""
-    kinds: dict[str, SettingType] = {field.name: field.metadata["kind"] for field in fields(kind)}
+    kinds: dict[str, SettingType] = {
+        field.name: field.metadata["kind"] for field in fields(kind) if "kind" in field.metadata
+    }
     values: dict[str, Any] = {}
     before = len(problems)
     for inner, value in section.items():

@@ -13,13 +13,15 @@ from flowhooks.settings.signing_keys import MAX_SECRETS, Secret, secret
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from flowhooks.settings.engine import EngineSettings
+
 Network: TypeAlias = IPv4Network | IPv6Network
 """A network from which a source may call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """An engine that may send callbacks. Its name is the section's name: [sources.NAME].
+    """An engine that may send callbacks, or that flowhooks asks. Its name is the section's name: [sources.NAME].
 
     The name is part of an event's identity. Callbacks received while no source is configured have the name `default`. A
     source may be named `default`: so an engine that gets a credential later keeps its identities.
@@ -73,6 +75,26 @@ class Source:
         types.integer(1, 1024**3),
         "Maximum size of a body from this source, at most http.max_body_bytes. Default: http.max_body_bytes.",
     )
+    silent_after: float = setting(
+        0.0,
+        types.duration(0, 366 * 86_400),
+        'Time without a callback after which an alert is raised, in seconds or as in "1d"; 0: never.',
+    )
+    former_names: tuple[str, ...] = setting(
+        (),
+        types.list_of(types.name()),
+        "Earlier names of this source. Events under these names are its events, so a renamed source does not take "
+        "them in again.",
+    )
+    engine: EngineSettings | None = field(
+        default=None,
+        metadata={"doc": "The engine's REST API, if flowhooks asks it about finished instances.", "section": True},
+    )
+
+    @property
+    def has_credential(self) -> bool:
+        """Whether an engine can call as this source. A source without a credential is pull-only."""
+        return bool(self.token_sha256 or self.token_file or self.secrets)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

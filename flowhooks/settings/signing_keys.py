@@ -60,6 +60,18 @@ def secret() -> SettingType:
     return SettingType(_ALLOWED, check)
 
 
+def secret_location() -> SettingType:
+    """Return the type of the location of a password or a token: as `secret`, without an expiry time."""
+    allowed = 'a table such as {file = "PATH"} or {env = "NAME"}'
+
+    def check(value: Any) -> Secret:
+        if not isinstance(value, dict) or len(value) != 1 or not set(value) <= {"file", "env"}:
+            raise ValueError(f"must be {allowed}, not the secret itself")
+        return secret().check(value)  # type: ignore[no-any-return]
+
+    return SettingType(allowed, check)
+
+
 def decode_key(text: str) -> bytes:
     """Decode a secret into its key.
 

@@ -23,9 +23,13 @@ NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 """Syntax of the names of plugins and sources."""
 MAX_CONCLUSION_CHARS: Final = 128
 """Maximum length of a conclusion; `process-end-call-back-ro.schema.json` has the same limit."""
+MAX_TEXT_CHARS: Final = 255
+"""Maximum length of a text such as a user's or a variable's name."""
 
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,30}")
 _DECIMAL: Final = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{1,30})?")
+_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhd])")
+_UNIT_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 _TOKEN_SHA256: Final = re.compile(r"[0-9A-Fa-f]{64}")
 _ARGON2ID: Final = re.compile(
@@ -35,6 +39,7 @@ _MAX_ARGON2_KIB: Final = 262_144
 """Maximum memory per log-in in KiB. A hash that asks for more could exhaust the server's memory."""
 _MAX_ARGON2_PASSES: Final = 20
 _MAX_ARGON2_LANES: Final = 16
+_URL: Final = re.compile(r"[!-~]{1,2000}")
 _ORIGIN: Final = re.compile(r"(https?)://([^/?#@\\\s]+)/?", re.IGNORECASE)
 _PORTED: Final = re.compile(r":[0-9]+\Z")
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
@@ -120,6 +125,20 @@ def seconds(minimum: float, maximum: float, *, zero: bool = False) -> SettingTyp
             or not (minimum <= value if zero else minimum < value)
             or not value <= maximum
         ):
+            raise _invalid(allowed, value, _unquote(value, _DECIMAL))
+        return float(value)
+
+    return SettingType(allowed, check, lambda text: float(text) if _DECIMAL.fullmatch(text) else text)
+
+
+def duration(minimum: float, maximum: float) -> SettingType:
+    """Return the type of a time in a range, both ends included: seconds, or a number with a unit, as in `"5m"`."""
+    allowed = f'a number of seconds, {minimum:g} to {maximum:g}, or a text such as "30s", "5m", "2h" or "1d"'
+
+    def check(value: Any) -> float:
+        if isinstance(value, str) and (match := _DURATION.fullmatch(value)):
+            value = float(match.group(1)) * _UNIT_SECONDS[match.group(2)]
+        if type(value) not in {int, float} or not minimum <= value <= maximum:
             raise _invalid(allowed, value, _unquote(value, _DECIMAL))
         return float(value)
 
@@ -233,6 +252,39 @@ def table(value: SettingType) -> SettingType:
 def pointer() -> SettingType:
     """Return the type of a JSON Pointer (RFC 6901) to a member. The empty pointer, to the whole body, is refused."""
     return _string('a JSON Pointer such as "/timestamp"', _matching(_POINTER))
+
+
+def text(*, min_chars: int = 0) -> SettingType:
+    """Return the type of a printable text of at most 255 characters."""
+
+    def convert(value: str) -> str:
+        if not min_chars <= len(value) <= MAX_TEXT_CHARS or not value.isprintable():
+            raise ValueError
+        return value
+
+    return _string(f"a printable text of {min_chars} to {MAX_TEXT_CHARS} characters", convert)
+
+
+def http_url() -> SettingType:
+    """Return the type of a base URL without credentials, query and fragment. A `/` at its end is removed."""
+    allowed = 'a URL such as "http://oa.internal:8080/flowable-rest/service"'
+
+    def check(value: Any) -> str:
+        # Errors do not repeat the value, which may have a password in it.
+        if not isinstance(value, str):
+            raise ValueError(f"must be {allowed}")  # noqa: TRY004 (as every check does)
+        try:
+            parts = urlsplit(value)
+            port = parts.port
+        except ValueError:
+            raise ValueError(f"must be {allowed}") from None
+        if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0 or not _URL.fullmatch(value):
+            raise ValueError(f"must be {allowed}")
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise ValueError(f"must be {allowed}, without a user, a password, a query and a fragment")
+        return value.rstrip("/")
+
+    return SettingType(allowed, check)
 
 
 def folder(*, optional: bool = False) -> SettingType:

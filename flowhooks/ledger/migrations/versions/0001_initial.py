@@ -39,6 +39,7 @@ def upgrade() -> None:
         sa.Column("row_sha256", sa.Text),
         sa.Column("identity_sha256", sa.Text, nullable=False),
         sa.Column("traceparent", sa.Text),
+        sa.Column("origin", sa.Text, nullable=False, server_default="callback"),
         sa.UniqueConstraint("identity_sha256", name="events_identity"),
     )
     op.create_index("events_flow_instance", "events", [sa.text("substr(flow_instance_id, 1, 256)")])
@@ -221,9 +222,11 @@ def upgrade() -> None:
         sa.Column("event_id", sa.Text, nullable=False),
         sa.Column("digest", sa.Text, nullable=False),
         sa.Column("received_at", sa.BigInteger, nullable=False),
+        sa.Column("instance_sha256", sa.Text),
         sqlite_with_rowid=False,
     )
     op.create_index("purged_identities_received", "purged_identities", ["received_at"])
+    op.create_index("purged_identities_instance", "purged_identities", ["instance_sha256"])
     op.create_table(
         "webhook_ids",
         sa.Column("source", sa.Text, nullable=False),
@@ -238,6 +241,73 @@ def upgrade() -> None:
         "required_credentials",
         sa.Column("kind", sa.Text, primary_key=True),
         sa.Column("since", sa.BigInteger, nullable=False),
+    )
+    op.create_table(
+        "late_callbacks",
+        sa.Column("event_id", sa.Text, sa.ForeignKey("events.id"), nullable=False),
+        sa.Column("digest", sa.Text, nullable=False),
+        sa.Column("body", sa.Text, nullable=False),
+        sa.Column("received_at", sa.BigInteger, nullable=False),
+        sa.Column("repeats", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("body_sha256", sa.Text, nullable=False),
+        sa.Column("row_sha256", sa.Text, nullable=False),
+        sa.PrimaryKeyConstraint("event_id", "digest"),
+    )
+    op.create_table(
+        "engine_instances",
+        sa.Column("source", sa.Text, nullable=False),
+        sa.Column("flow_instance_id", sa.Text, nullable=False),
+        sa.Column("ended_at", sa.BigInteger, nullable=False),
+        sa.Column("started_at", sa.BigInteger),
+        sa.Column("end_state", sa.Text, nullable=False),
+        sa.Column("process_definition_key", sa.Text),
+        sa.Column("process_definition_version", sa.Integer),
+        sa.Column("conclusion", sa.Text),
+        sa.Column("tenant_id", sa.Text),
+        sa.Column("parent_id", sa.Text),
+        sa.Column("disposition", sa.Text, nullable=False),
+        sa.Column("rule", sa.Text, nullable=False, server_default=""),
+        sa.Column("event_id", sa.Text),
+        sa.Column("body", sa.Text),
+        sa.Column("first_seen_at", sa.BigInteger, nullable=False),
+        sa.Column("changed_at", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("source", "flow_instance_id"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("engine_instances_ended", "engine_instances", ["source", "ended_at"])
+    op.create_index("engine_instances_event", "engine_instances", ["event_id"])
+    _partial_index("engine_instances_in_grace", "engine_instances", ["source", "ended_at"], "disposition = 'in_grace'")
+    op.create_table(
+        "engine_positions",
+        sa.Column("source", sa.Text, primary_key=True),
+        sa.Column("since", sa.BigInteger, nullable=False),
+        sa.Column("position", sa.BigInteger, nullable=False),
+        sa.Column("swept_at", sa.BigInteger, nullable=False),
+        sa.Column("round_at", sa.BigInteger, nullable=False),
+        sa.Column("succeeded_at", sa.BigInteger),
+        sa.Column("failed_since", sa.BigInteger),
+        sa.Column("reason", sa.Text, nullable=False, server_default=""),
+        sa.Column("error", sa.Text, nullable=False, server_default=""),
+        sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("skew", sa.BigInteger),
+        sa.Column("product", sa.Text, nullable=False, server_default=""),
+        sa.Column("to_confirm", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("confirmed_at", sa.BigInteger),
+        sa.Column("definitions", sa.Text),
+        sa.Column("definitions_at", sa.BigInteger),
+        sa.Column("process", sa.Text, nullable=False, server_default=""),
+        sa.Column("process_until", sa.BigInteger, nullable=False, server_default="0"),
+    )
+    op.create_table(
+        "history_gaps",
+        sa.Column("source", sa.Text, nullable=False),
+        sa.Column("since", sa.BigInteger, nullable=False),
+        sa.Column("until", sa.BigInteger, nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("detail", sa.Text, nullable=False),
+        sa.Column("found_at", sa.BigInteger, nullable=False),
+        sa.Column("closed_at", sa.BigInteger),
+        sa.PrimaryKeyConstraint("source", "since"),
     )
 
 
