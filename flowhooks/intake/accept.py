@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import structlog
 
@@ -22,7 +22,7 @@ from flowhooks.ledger.new_event import NewEvent
 from flowhooks.ledger.purge import PURGED
 from flowhooks.ledger.queries import DeliveryStatus
 from flowhooks.model.delivery import COMPLETED_STATES, OutcomeKind, State
-from flowhooks.model.event import EventState, ParkedBy, digest, from_body
+from flowhooks.model.event import EventState, Origin, ParkedBy, digest, from_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -55,7 +55,7 @@ class AnswerStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callback:
-    """A validated callback.
+    """A validated callback, or a finished instance as the callback that it becomes.
 
     Attributes:
         source: the engine that sent it.
@@ -64,6 +64,9 @@ class Callback:
         body: the JSON object without nulls.
         text: the body as received.
         message: the webhook id of a signed callback; None if it is not signed.
+        origin: `"callback"`, or `"reconciled"` for an instance from the engine's history.
+        started_at: when that instance started, by the engine's clock, in microseconds since 1970; None: not known.
+        end_undecided: whether the history does not tell how that instance ended, so that its event is parked.
     """
 
     source: str
@@ -72,6 +75,26 @@ class Callback:
     body: Mapping[str, Any]
     text: str
     message: str | None = None
+    origin: str = Origin.CALLBACK.value
+    started_at: int | None = None
+    end_undecided: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenIn:
+    """The result of taking in a finished instance.
+
+    Attributes:
+        event_id: the event of the instance: the stored one, an earlier one, or the purged one.
+        disposition: `"has_event"`, or `"purged"` if only the identity of its event is left.
+        new: whether the event was stored now.
+        reused_id: whether the event was stored although an earlier instance with the same id has an event.
+    """
+
+    event_id: str
+    disposition: Literal["has_event", "purged"]
+    new: bool
+    reused_id: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +253,23 @@ class Intake:
         finally:
             if waiter is not None:
                 self._waiters.close(event_id, waiter)
+
+    def take_in(self, callback: Callback) -> TakenIn:
+        """Store a finished instance from an engine's history as an event, unless it has one.
+
+        An event that no handler takes is parked, also if the settings reject such callbacks: no engine would get the
+        answer.
+
+        Args:
+            callback: the callback that the instance becomes, with the origin `"reconciled"`.
+
+        Returns:
+            The event of the instance. It is durable.
+
+        Raises:
+            Unavailable: the instance is not known to be stored; calling again is safe.
+        """
+        raise NotImplementedError
 
     def _store_and_wait(self, new: NewEvent, waiter: Waiter | None, wait: float) -> AcceptResult:
         """Store an event and wait for its deliveries.

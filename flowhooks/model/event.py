@@ -1,4 +1,4 @@
-"""The event: a validated, immutable callback."""
+"""The event: a validated, immutable callback, or a finished instance that reconciliation took in."""
 
 from __future__ import annotations
 
@@ -46,6 +46,15 @@ class EventState(StrEnum):
     """The event needs no handler."""
 
 
+class Origin(StrEnum):
+    """How flowhooks learned of an event."""
+
+    CALLBACK = "callback"
+    """The engine called."""
+    RECONCILED = "reconciled"
+    """Reconciliation took the instance in from the engine's history."""
+
+
 class ParkedBy(StrEnum):
     """Why an event is parked."""
 
@@ -55,6 +64,8 @@ class ParkedBy(StrEnum):
     """A handler's condition is undecided: the event lacks the member, or the member has another type."""
     NAME = "name"
     """The event has neither a class nor a key, so no handler can ever match it."""
+    END_STATE = "end_state"
+    """Reconciliation took it in, and the engine's history does not tell how the instance ended."""
 
 
 class DismissedBy(StrEnum):
@@ -110,7 +121,8 @@ class Event:
         conclusion: how the process ended in business terms, such as `"approved"` or `"rejected"`: the callback's
             `conclusion`, mapped by the settings' table `[sources.NAME.conclusion]`; None if the engine sends none.
         data: the whole body without its nulls. Each delivery gets its own copy.
-        received_at: when flowhooks received the callback, in UTC.
+        received_at: when flowhooks received the callback, or took the instance in, in UTC.
+        origin: `"callback"`, or `"reconciled"` if reconciliation took the instance in from the engine's history.
     """
 
     id: str
@@ -125,6 +137,7 @@ class Event:
     conclusion: str | None = None
     data: Mapping[str, Any]
     received_at: datetime
+    origin: str = Origin.CALLBACK.value
 
     @property
     def identity(self) -> tuple[str, str, str, str]:
@@ -150,6 +163,7 @@ def from_body(
     flow_instance_id: str,
     received_at: datetime,
     conclusions: Mapping[str, str] = MappingProxyType({}),
+    origin: str = Origin.CALLBACK.value,
 ) -> Event:
     """Create an event from a validated body.
 
@@ -161,6 +175,7 @@ def from_body(
         flow_instance_id: from the path, already validated.
         received_at: an aware time in UTC.
         conclusions: map from the source's conclusions to those that handlers use; others stay unchanged.
+        origin: how flowhooks learned of it.
 
     Returns:
         The event. An empty `callBackProcessClass`, `processDefinitionKey` or `conclusion` counts as absent.
@@ -184,6 +199,7 @@ def from_body(
         conclusion=None if conclusion is None else conclusions.get(conclusion, conclusion),
         data=body,
         received_at=received_at,
+        origin=origin,
     )
 
 
