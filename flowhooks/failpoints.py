@@ -22,9 +22,14 @@ ENV_VARIABLE: Final = "FLOWHOOKS_FAILPOINT"
 
 FAILPOINTS: Final[Mapping[str, str]] = {
     "accept.begun": "a transaction that stores callbacks has started and has written nothing",
+    "accept.locked": "the process instances of callbacks are locked, and nothing is written",
     "accept.inserted": "its events are inserted, their deliveries are not",
     "accept.written": "everything is written and not yet durable",
     "accept.committed": "the callbacks are durable, and no thread is notified",
+    "late_callback.body_replaced": "an event has the body of its late callback and not yet the deliveries",
+    "late_callback.written": "a late callback is stored with its event, and that is not yet durable",
+    "take_in.written": "finished instances are stored as events, and that is not yet durable",
+    "take_in.committed": "the event of a finished instance is durable, and the reconciliation does not know it",
     "answer.made": "the response to a callback is made and not sent",
     "claim.written": "attempts are marked as running, and that is not yet durable",
     "attempt.marked": "an attempt is durably marked as running, and its function has not been entered",

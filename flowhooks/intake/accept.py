@@ -18,11 +18,13 @@ from flowhooks.errors import (
     Unauthorized,
     Unavailable,
 )
+from flowhooks.failpoints import hit
 from flowhooks.ledger.new_event import NewEvent
 from flowhooks.ledger.purge import PURGED
 from flowhooks.ledger.queries import DeliveryStatus
 from flowhooks.model.delivery import COMPLETED_STATES, OutcomeKind, State
 from flowhooks.model.event import EventState, Origin, ParkedBy, digest, from_body
+from flowhooks.routing.index import Route
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
     from flowhooks.plugins.notifier import HookNotifier
-    from flowhooks.routing.index import Route
     from flowhooks.routing.router import Router
     from flowhooks.settings import RoutingSettings, Settings
 
@@ -65,7 +66,8 @@ class Callback:
         text: the body as received.
         message: the webhook id of a signed callback; None if it is not signed.
         origin: `"callback"`, or `"reconciled"` for an instance from the engine's history.
-        started_at: when that instance started, by the engine's clock, in microseconds since 1970; None: not known.
+        started_at: when that instance started, in microseconds since 1970 by our clock: the engine's time, corrected by
+            its skew; None: not known.
         end_undecided: whether the history does not tell how that instance ended, so that its event is parked.
     """
 
@@ -269,7 +271,19 @@ class Intake:
         Raises:
             Unavailable: the instance is not known to be stored; calling again is safe.
         """
-        raise NotImplementedError
+        if self._draining:
+            raise Unavailable("draining")
+        new, _ = self._build_event(callback, self.config)
+        accepted = self._ledger.accept(new)
+        hit("take_in.committed")
+        if accepted.new:
+            self._notifier.event_accepted(new.event, list(new.route))
+        return TakenIn(
+            event_id=accepted.event_id,
+            disposition="purged" if accepted.state == PURGED else "has_event",
+            new=accepted.new,
+            reused_id=accepted.instance_id_reused,
+        )
 
     def _store_and_wait(self, new: NewEvent, waiter: Waiter | None, wait: float) -> AcceptResult:
         """Store an event and wait for its deliveries.
@@ -310,14 +324,27 @@ class Intake:
             flow_instance_id=callback.flow_instance_id,
             received_at=to_datetime(now),
             conclusions=source.conclusion if source else {},
+            origin=callback.origin,
         )
+        is_reconciled = callback.origin == Origin.RECONCILED
+        locks_instance = is_reconciled or (source is not None and source.engine is not None)
+        former_names = source.former_names if source is not None and locks_instance else ()
         try:
             route = router.route(event)
         except NewerSelectorsError as error:
             raise Unavailable("newer_handlers") from error
-        if (rejection := _rejection_key(route, settings.routing)) and not self._is_stored(event):
+        if callback.end_undecided:
+            route = Route({}, EventState.PARKED, ParkedBy.END_STATE)
+        if (
+            not is_reconciled
+            and (rejection := _rejection_key(route, settings.routing))
+            and not self._is_stored(event, (callback.source, *former_names) if locks_instance else ())
+        ):
             raise InvalidCallback(rejection)
-        no_match = router.no_match(event) if route.state is not EventState.ROUTED or route.undecided else None
+        explained = route.parked_by is not ParkedBy.END_STATE and (
+            route.state is not EventState.ROUTED or route.undecided
+        )
+        no_match = router.no_match(event) if explained else None
         new = NewEvent(
             event=event,
             body=callback.text,
@@ -333,13 +360,19 @@ class Intake:
             order_keys=router.order_keys(event, route.handlers),
             webhook_id=callback.message,
             read=self._notifier.has_subscribers,
+            locks_instance=locks_instance,
+            started_at=callback.started_at,
+            former_names=former_names,
             now=now,
         )
         return new, route
 
-    def _is_stored(self, event: Event) -> bool:
+    def _is_stored(self, event: Event, reconciled_as: tuple[str, ...]) -> bool:
+        """Return whether an event has the identity, or was taken in for the instance under one of these names."""
         try:
-            return self._ledger.is_stored(event.identity)
+            return self._ledger.is_stored(event.identity) or any(
+                self._ledger.is_taken_in(source, event.flow_instance_id) for source in reconciled_as
+            )
         except LedgerUnusable as error:
             raise Unavailable("ledger_down") from error
 

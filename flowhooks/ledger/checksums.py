@@ -30,10 +30,12 @@ EVENT_COLUMNS: Final = (
     "body_sha256",
     "received_at",
     "traceparent",
+    "origin",
+    "instance_started_at",
 )
 """Columns of `events` that `row_sha256` covers, in this order."""
-CONFLICT_COLUMNS: Final = ("event_id", "digest", "body_sha256", "received_at")
-"""The same for `conflicts`."""
+BODY_COLUMNS: Final = ("event_id", "digest", "body_sha256", "received_at")
+"""The same for `conflicts` and `late_callbacks`."""
 _JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
@@ -45,6 +47,21 @@ def body_sha256(body: str) -> str:
 def row_sha256(values: Iterable[Any]) -> str:
     """Return the SHA-256 (hexadecimal) of the values of a row's columns, in their order."""
     return hashlib.sha256(_JSON.encode(list(values)).encode()).hexdigest()
+
+
+def identity_sha256(identity: Sequence[str], instance_started_at: int | None = None) -> str:
+    """Return the key of an event's identity.
+
+    Args:
+        identity: source, kind, process instance and class.
+        instance_started_at: when the instance started, if an earlier one had the same id.
+    """
+    return texts_sha256(identity if instance_started_at is None else (*identity, str(instance_started_at)))
+
+
+def instance_sha256(source: str, flow_instance_id: str) -> str:
+    """Return the key of a process instance."""
+    return texts_sha256((source, flow_instance_id))
 
 
 def texts_sha256(texts: Sequence[str]) -> str:

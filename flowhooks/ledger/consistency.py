@@ -35,6 +35,7 @@ from flowhooks.ledger.tables import (
 )
 from flowhooks.ledger.value_checks import check_values
 from flowhooks.model.delivery import OutcomeKind, State
+from flowhooks.model.event import ParkedBy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -149,7 +150,7 @@ _OF_EVENTS: Final = (
     (
         select(events.c.id).where(
             or_(
-                events.c.parked_by.not_in(["handler", "condition", "name"]),
+                events.c.parked_by.not_in([*ParkedBy]),
                 events.c.dismissed_by.not_in(["condition", "kind", "setting", "operator"]),
             )
         ),

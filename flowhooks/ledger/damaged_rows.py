@@ -15,7 +15,7 @@ from sqlalchemy import Integer
 from flowhooks.clock import is_time
 from flowhooks.model.alert import AlertCause
 from flowhooks.model.delivery import OutcomeKind, State
-from flowhooks.model.event import EventState
+from flowhooks.model.event import EventState, Origin, ParkedBy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 _MAX_INTEGER: Final = 2**63 - 1
 _WORDS: Final[Mapping[str, tuple[frozenset[str], str | None]]] = {
     "events.state": (frozenset(EventState), EventState.ROUTED.value),
-    "events.parked_by": (frozenset({"handler", "condition", "name"}), None),
+    "events.parked_by": (frozenset(ParkedBy), None),
+    "events.origin": (frozenset(Origin), Origin.CALLBACK.value),
     "events.dismissed_by": (frozenset({"condition", "kind", "setting", "operator"}), None),
     # Nobody knows what a delivery without a readable state has done.
     "deliveries.state": (frozenset(State), State.UNKNOWN.value),

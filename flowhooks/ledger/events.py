@@ -12,7 +12,15 @@ from sqlalchemy import Integer, Text, delete, exists, func, select, update
 
 from flowhooks.errors import DamagedRow
 from flowhooks.failpoints import hit
-from flowhooks.ledger import checksums, database, purge, webhook_ids
+from flowhooks.ledger import (
+    checksums,
+    database,
+    engine_locks,
+    instance_events,
+    late_callbacks,
+    purge,
+    webhook_ids,
+)
 from flowhooks.ledger.attempts import InFlightAttempts, start_attempts
 from flowhooks.ledger.conclusions import UnknownConclusions
 from flowhooks.ledger.counters import INCREMENT, increment
@@ -23,6 +31,7 @@ from flowhooks.ledger.queries import DeliveryStatus, delivery_statuses, find_dam
 from flowhooks.ledger.tables import conflicts, events, purged_identities
 from flowhooks.ledger.transaction import OrderGroup
 from flowhooks.model.delivery import ReadyDelivery
+from flowhooks.model.event import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -56,6 +65,7 @@ class AcceptResult:
         damage: why the stored event cannot be read; `""` if it can.
         webhook_id_reused: whether nothing was stored because the webhook id was used before for another path or other
             data.
+        instance_id_reused: whether the event was taken in although an earlier instance with its id has an event.
     """
 
     event_id: str
@@ -65,6 +75,7 @@ class AcceptResult:
     delivery_statuses: tuple[DeliveryStatus, ...] = field(default=())
     damage: str = ""
     webhook_id_reused: bool = False
+    instance_id_reused: bool = False
 
 
 _WEBHOOK_ID_REUSED: Final = AcceptResult(event_id="", new=False, state="", webhook_id_reused=True)
@@ -83,6 +94,7 @@ _REPEAT: Final = (
     .values(repeats=events.c.repeats + _REPEATED_ROWS.c.times)
     .returning(events.c.id, events.c.state, events.c.route_size)
 )
+_STATE_OF: Final = select(events.c.id, events.c.state, events.c.route_size)
 _COMMITTED: Final = partial(hit, "accept.committed")
 # Executed after the insert, so that it sees commits of others: an insert that waited for the purge of an event must
 # know that this event existed.
@@ -124,20 +136,118 @@ class EventInserter:
         """Store new events, count repeated ones, store conflicting bodies; one result for each item, in order."""
         hit("accept.begun")
         transaction.after_commit(_COMMITTED)
+        accept = self._accept
+        if any(item.locks_instance for item in items):
+            locked = [
+                instance for item in items if item.locks_instance for instance in instance_events.instances_of(item)
+            ]
+            engine_locks.lock(transaction.connection, locked)
+            hit("accept.locked")
+            accept = self._accept_with_instances
         if any(item.webhook_id is not None for item in items):
             reused = webhook_ids.record_ids(transaction, items)
             new_results = iter(
-                self._insert_new(
-                    transaction, [item for item, is_reused in zip(items, reused, strict=True) if not is_reused]
-                )
+                accept(transaction, [item for item, is_reused in zip(items, reused, strict=True) if not is_reused])
             )
             results = [_WEBHOOK_ID_REUSED if is_reused else next(new_results) for is_reused in reused]
         else:
-            results = self._insert_new(transaction, items)
+            results = accept(transaction, items)
         hit("accept.written")
         return results
 
-    def _insert_new(self, transaction: WriteTransaction, items: list[NewEvent]) -> list[AcceptResult]:
+    def _accept(self, transaction: WriteTransaction, items: list[NewEvent]) -> list[AcceptResult]:
+        results, n_stored = self._insert_new(transaction, items)
+        return self._record_repeats(transaction, items, results) if n_stored < len(items) else results
+
+    def _accept_with_instances(self, transaction: WriteTransaction, items: list[NewEvent]) -> list[AcceptResult]:
+        """Store items of which some have a locked instance.
+
+        Callbacks come first: an instance that is taken in at the same time finds the event of its callback.
+        """
+        results: dict[str, AcceptResult] = {}  # by the event id of the item
+        callbacks = [item for item in items if item.event.origin != Origin.RECONCILED]
+        if locked := [item for item in callbacks if item.locks_instance]:
+            results |= self._accept_late(transaction, locked)
+        if others := [item for item in callbacks if item.event.id not in results]:
+            accepted = self._accept(transaction, others)
+            results |= {item.event.id: result for item, result in zip(others, accepted, strict=True)}
+        if finished := [item for item in items if item.event.origin == Origin.RECONCILED]:
+            results |= self._take_in(transaction, finished)
+        linked = [
+            (item, results[item.event.id].event_id)
+            for item in items
+            if item.locks_instance and results[item.event.id].state != purge.PURGED
+        ]
+        instance_events.link(transaction.connection, linked, items[0].now)
+        return [results[item.event.id] for item in items]
+
+    def _accept_late(self, transaction: WriteTransaction, items: list[NewEvent]) -> dict[str, AcceptResult]:
+        """Accept the late callbacks among the items; return their results by the event ids of the items."""
+        connection = transaction.connection
+        reconciled = instance_events.find(connection, items, reconciled=True)
+        late = [item for item in items if item.event.id in reconciled]
+        if not late:
+            return {}
+        # A repeat of another event of the instance, such as one of an earlier instance with this id, is not late.
+        known = _find_all(connection, {item.identity_sha256 for item in late})
+        results = {}
+        for item in late:
+            found = reconciled[item.event.id]
+            same = known.get(item.identity_sha256)
+            if same is not None and (found.state is None or (same[0] != found.event_id and same[1] == item.digest)):
+                continue
+            row = None if found.state is None else late_callbacks.lock_event(connection, found.event_id)
+            if row is None:
+                results[item.event.id] = AcceptResult(
+                    event_id=found.event_id, new=False, conflict=True, state=purge.PURGED
+                )
+            elif late_callbacks.contradicts(row, item):
+                _store_conflict(transaction, row.id, item)
+                results[item.event.id] = AcceptResult(event_id=row.id, new=False, conflict=True, state=row.state)
+            else:
+                results[item.event.id] = self._add_late(transaction, row, item)
+        return results
+
+    def _add_late(self, transaction: WriteTransaction, row: Any, item: NewEvent) -> AcceptResult:
+        connection = transaction.connection
+        identity = checksums.identity_sha256(late_callbacks.replaced_identity(row, item), row.instance_started_at)
+        same = _find_all(connection, {identity}).get(identity)
+        is_replaced = late_callbacks.add(
+            transaction, row, item, may_replace=same is None or same[0] == row.id, runner=self._runner
+        )
+        if is_replaced and item.unknown_conclusion:
+            self._conclusions.record(transaction, [replace(item.event, id=row.id)], item.now)
+        changed = connection.execute(_STATE_OF.where(events.c.id == row.id)).all()
+        return _read_repeated(connection, changed)[row.id]
+
+    def _take_in(self, transaction: WriteTransaction, items: list[NewEvent]) -> dict[str, AcceptResult]:
+        """Store finished instances that have no event; return the results by the event ids of the items."""
+        found = instance_events.find(transaction.connection, items, reconciled=False)
+        results, missing = {}, []
+        for item in items:
+            event = found.get(item.event.id)
+            if event is None:
+                missing.append(item)
+            elif instance_events.is_older(item, event):
+                missing.append(replace(item, instance_started_at=item.started_at))
+            else:
+                new = event.event_id == item.event.id  # as in `_to_result`
+                results[item.event.id] = AcceptResult(
+                    event_id=event.event_id,
+                    new=new,
+                    state=event.state or purge.PURGED,
+                    instance_id_reused=new and event.has_reused_id,
+                )
+        if missing:
+            stored, _ = self._insert_new(transaction, missing)
+            for item, result in zip(missing, stored, strict=True):
+                is_reused = result.new and item.instance_started_at is not None
+                results[item.event.id] = replace(result, conflict=False, instance_id_reused=is_reused)
+            hit("take_in.written")
+        return results
+
+    def _insert_new(self, transaction: WriteTransaction, items: list[NewEvent]) -> tuple[list[AcceptResult], int]:
+        """Store the new ones of the items; return the result of each item, and the number of stored events."""
         first: dict[str, NewEvent] = {}  # by the digest of the identity
         for item in items:
             first.setdefault(item.identity_sha256, item)
@@ -161,10 +271,7 @@ class EventInserter:
             if remaining:
                 existing |= _find_purged(transaction.connection, remaining)
                 remaining = {identity: item for identity, item in remaining.items() if identity not in existing}
-        results = [self._to_result(item, existing[item.identity_sha256]) for item in items]
-        if len(stored) < len(items):
-            results = self._record_repeats(transaction, items, results)
-        return results
+        return [self._to_result(item, existing[item.identity_sha256]) for item in items], len(stored)
 
     def _insert(
         self, transaction: WriteTransaction, items: Sequence[NewEvent]
@@ -329,6 +436,10 @@ def _find_purged(connection: Connection, digests: Iterable[str]) -> dict[str, _E
     }
 
 
+def _find_all(connection: Connection, digests: Collection[str]) -> dict[str, _Existing]:
+    return _find_purged(connection, digests) | _find(connection, digests)
+
+
 def _store_conflict(transaction: WriteTransaction, event_id: str, item: NewEvent) -> None:
     n_conflicts = transaction.connection.execute(
         select(func.count()).select_from(conflicts).where(conflicts.c.event_id == event_id)
@@ -374,6 +485,8 @@ def _event_row(item: NewEvent) -> dict[str, object]:
         "body_sha256": item.body_sha256,
         "identity_sha256": item.identity_sha256,
         "traceparent": None,
+        "origin": event.origin,
+        "instance_started_at": item.instance_started_at,
     }
     row["row_sha256"] = checksums.row_sha256(row[name] for name in checksums.EVENT_COLUMNS)
     return row

@@ -35,6 +35,12 @@ class NewEvent:
         order_keys: the order key of the event for each handler that is ordered.
         webhook_id: the id of its signature; None if the callback was not signed.
         read: whether any code reads the event's data after it was stored, plugins that are notified of it included.
+        locks_instance: whether its process instance is locked while it is stored: flowhooks asks the engine of its
+            source about finished instances, or has learned of this one so.
+        started_at: when its instance started, in microseconds since 1970, if reconciliation takes it in; None: not
+            known.
+        former_names: the earlier names of its source, if its instance is locked.
+        instance_started_at: the same as `started_at`, if an earlier instance with its id has an event; otherwise None.
         now: when it was received, in microseconds since 1970.
         body_sha256: SHA-256 (hexadecimal) of its body's bytes.
         identity_sha256: SHA-256 (hexadecimal) of its identity.
@@ -54,6 +60,10 @@ class NewEvent:
     order_keys: Mapping[str, str] = field(default_factory=dict)
     webhook_id: str | None = None
     read: bool = True
+    locks_instance: bool = False
+    started_at: int | None = None
+    former_names: tuple[str, ...] = ()
+    instance_started_at: int | None = None
     now: int
     body_sha256: str = field(init=False)
     identity_sha256: str = field(init=False)
@@ -61,7 +71,8 @@ class NewEvent:
     def __post_init__(self) -> None:
         # Computed here and not in the writer's thread, which all other threads wait for.
         object.__setattr__(self, "body_sha256", checksums.body_sha256(self.body))
-        object.__setattr__(self, "identity_sha256", checksums.texts_sha256(self.event.identity))
+        identity_sha256 = checksums.identity_sha256(self.event.identity, self.instance_started_at)
+        object.__setattr__(self, "identity_sha256", identity_sha256)
 
     def load(self) -> Event:
         """Return the event for one delivery, with a copy of the data unless nothing else uses them."""

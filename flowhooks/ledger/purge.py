@@ -14,10 +14,19 @@ from sqlalchemy import Text, bindparam, delete, func, select
 
 from flowhooks.clock import SECOND, id_lower_bound, id_time
 from flowhooks.failpoints import hit
-from flowhooks.ledger import database, webhook_ids
+from flowhooks.ledger import checksums, database, webhook_ids
 from flowhooks.ledger.counters import increment
 from flowhooks.ledger.damaged_rows import shown_time
-from flowhooks.ledger.tables import alerts, attempts, audit_log, conflicts, deliveries, events, purged_identities
+from flowhooks.ledger.tables import (
+    alerts,
+    attempts,
+    audit_log,
+    conflicts,
+    deliveries,
+    events,
+    late_callbacks,
+    purged_identities,
+)
 from flowhooks.model.delivery import State
 from flowhooks.model.event import EventState
 
@@ -124,6 +133,9 @@ _EVENTS: Final = (
         events.c.route_size,
         events.c.digest,
         events.c.identity_sha256,
+        events.c.source,
+        events.c.flow_instance_id,
+        events.c.origin,
     )
     .where(events.c.id.in_(database.string_array("event_ids")))
     .with_for_update(skip_locked=True)
@@ -134,6 +146,7 @@ _DELETIONS: Final = (
     delete(attempts).where(attempts.c.delivery_id.in_(database.string_array("delivery_ids"))),
     delete(deliveries).where(deliveries.c.id.in_(database.string_array("delivery_ids"))),
     delete(conflicts).where(conflicts.c.event_id.in_(_EVENT_IDS)),
+    delete(late_callbacks).where(late_callbacks.c.event_id.in_(_EVENT_IDS)),
     delete(events).where(events.c.id.in_(_EVENT_IDS)),
 )
 """The deletions, each table before those that it refers to."""
@@ -267,6 +280,8 @@ def purge(
             "event_id": row.id,
             "digest": row.digest,
             "received_at": row.received_at,
+            "instance_sha256": checksums.instance_sha256(row.source, row.flow_instance_id),
+            "origin": row.origin,
         }
         for row in purgeable
         if row.received_at >= kept_from

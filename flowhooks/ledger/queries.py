@@ -201,6 +201,7 @@ def _to_event(row: Any, data: Mapping[str, Any] | None) -> Event:
         conclusion=row.conclusion,
         data=schema.parse_callback(row.body.encode()) if data is None else data,
         received_at=to_datetime(row.received_at),
+        origin=row.origin,
     )
 
 

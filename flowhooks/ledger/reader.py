@@ -9,7 +9,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flowhooks.clock import to_text
 from flowhooks.errors import EventPurged, LedgerUnusable, NotFound
-from flowhooks.ledger import circuit_state, database, events, handlers, pauses, processes, purge, queries
+from flowhooks.ledger import (
+    circuit_state,
+    database,
+    events,
+    handlers,
+    instance_events,
+    pauses,
+    processes,
+    purge,
+    queries,
+)
 from flowhooks.ledger.file_guard import PUT_BACK_ADVICE, reject_damaged_log
 from flowhooks.ledger.lock import is_held, why_misplaced
 from flowhooks.ledger.migrations import runner
@@ -125,6 +135,11 @@ class Reader:
         """Return whether an event with this `Event.identity` is stored or was purged."""
         with self.connection() as connection:
             return events.is_stored(connection, identity)
+
+    def is_taken_in(self, source: str, flow_instance_id: str) -> bool:
+        """Return whether reconciliation has stored an event of this process instance of a source."""
+        with self.connection() as connection:
+            return instance_events.is_taken_in(connection, source, flow_instance_id)
 
     def delivery_statuses(self, event_id: str) -> tuple[DeliveryStatus, ...]:
         """Return the statuses of an event's deliveries."""

@@ -16,7 +16,7 @@ from flowhooks.model.delivery import ReadyDelivery
 from flowhooks.model.event import EventState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -161,33 +161,63 @@ def reroute(
         if not changed:
             continue
         rerouted.add(item.event_id)
-        keys = item.order_keys
-        ordered = [
-            (delivery_id, OrderGroup(handler, keys[handler]))
-            for delivery_id, handler in item.deliveries
-            if handler in keys
-        ]
-        positions = assign_positions(transaction, ordered) if ordered else {}
-        store(
+        add_deliveries(
             transaction,
-            [
-                NewDelivery(
-                    delivery_id,
-                    item.event_id,
-                    handler,
-                    now,
-                    handler_missing=handler in missing_handlers,
-                    position=positions.get(delivery_id),
-                )
-                for delivery_id, handler in item.deliveries
-            ],
+            item.event_id,
+            item.deliveries,
+            order_keys=item.order_keys,
+            runner=runner,
+            missing_handlers=missing_handlers,
+            now=now,
         )
-        queued = [
-            ReadyDelivery(delivery_id, handler, 0, ordered=delivery_id in positions)
-            for delivery_id, handler in item.deliveries
-            if handler not in missing_handlers
-            and (delivery_id not in positions or positions[delivery_id].number == NEXT)
-        ]
-        if queued:
-            runner.enqueue(transaction, queued, now)
     return rerouted
+
+
+def add_deliveries(
+    transaction: WriteTransaction,
+    event_id: str,
+    added: Sequence[tuple[str, str]],
+    *,
+    order_keys: Mapping[str, str],
+    runner: Runner,
+    missing_handlers: Collection[str],
+    now: int,
+) -> None:
+    """Store further deliveries of a stored event as *waiting*.
+
+    Args:
+        transaction: the open transaction.
+        event_id: the event's id.
+        added: (delivery id, handler id) for each delivery.
+        order_keys: the order key of the event for each of the handlers that is ordered.
+        runner: receives, within the transaction, the deliveries that may run.
+        missing_handlers: ids of handlers that are not loaded: their deliveries are suspended.
+        now: microseconds since 1970.
+    """
+    ordered = [
+        (delivery_id, OrderGroup(handler, order_keys[handler]))
+        for delivery_id, handler in added
+        if handler in order_keys
+    ]
+    positions = assign_positions(transaction, ordered) if ordered else {}
+    store(
+        transaction,
+        [
+            NewDelivery(
+                delivery_id,
+                event_id,
+                handler,
+                now,
+                handler_missing=handler in missing_handlers,
+                position=positions.get(delivery_id),
+            )
+            for delivery_id, handler in added
+        ],
+    )
+    queued = [
+        ReadyDelivery(delivery_id, handler, 0, ordered=delivery_id in positions)
+        for delivery_id, handler in added
+        if handler not in missing_handlers and (delivery_id not in positions or positions[delivery_id].number == NEXT)
+    ]
+    if queued:
+        runner.enqueue(transaction, queued, now)

@@ -51,7 +51,7 @@ _CONCLUSIONS: Final = select(
 )
 _OF_EVENT: Final = itemgetter(*(list(events.c.keys()).index(name) for name in checksums.EVENT_COLUMNS))
 _IDENTITY: Final = attrgetter("source", "kind", "flow_instance_id", "callback_class")
-_OF_CONFLICT: Final = itemgetter(*(list(conflicts.c.keys()).index(name) for name in checksums.CONFLICT_COLUMNS))
+_OF_CONFLICT: Final = itemgetter(*(list(conflicts.c.keys()).index(name) for name in checksums.BODY_COLUMNS))
 
 
 def _json_column(key: ColumnElement[str], text: ColumnElement[Any]) -> Select[Any]:

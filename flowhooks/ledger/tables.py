@@ -85,13 +85,18 @@ events: Final = Table(
     Column("repeats", Integer, nullable=False, comment="number of repeats of the same callback"),
     Column("received_at", BigInteger, nullable=False),
     Column("conclusion", Text, comment="how the process ended in business terms; null: the engine sent none"),
-    Column("parked_by", Text, comment="why it is parked: handler, condition or name; null: it is not parked"),
+    Column("parked_by", Text, comment="why it is parked: handler, condition, name or end_state; null: it is not"),
     Column("dismissed_by", Text, comment="why it is dismissed: condition, kind, setting or operator; null: it is not"),
     Column("no_match", Text, comment="JSON: why handlers that share its class or key do not match; null: not recorded"),
     Column("body_sha256", Text, comment="of the body's bytes; null: stored before there were checksums"),
     Column("row_sha256", Text, comment="of all columns that never change; null: as above"),
     # A digest instead of the four columns, because together they may exceed PostgreSQL's limit for an index row.
-    Column("identity_sha256", Text, nullable=False, comment="of source, kind, flow_instance_id and callback_class"),
+    Column(
+        "identity_sha256",
+        Text,
+        nullable=False,
+        comment="of source, kind, flow_instance_id and callback_class, and of instance_started_at unless it is null",
+    ),
     Column("traceparent", Text, comment="of W3C Trace Context, as the callback had it; null: not recorded"),
     Column(
         "origin",
@@ -99,6 +104,11 @@ events: Final = Table(
         nullable=False,
         server_default="callback",
         comment="callback, or reconciled: taken in from the engine's history",
+    ),
+    Column(
+        "instance_started_at",
+        BigInteger,
+        comment="part of the identity of a reconciled event whose instance id was reused; otherwise null",
     ),
     UniqueConstraint("identity_sha256", name="events_identity"),
 )
@@ -427,6 +437,7 @@ purged_identities: Final = Table(
     Column("digest", Text, nullable=False, comment="SHA-256 of its body as JSON values"),
     Column("received_at", BigInteger, nullable=False, comment="when the event was received"),
     Column("instance_sha256", Text, comment="of source and flow_instance_id; null: not recorded"),
+    Column("origin", Text, nullable=False, server_default="callback", comment="as of the event"),
     sqlite_with_rowid=False,
 )
 """Identities of purged events. A repeated callback for one of them is not accepted as a new event, and reconciliation

@@ -34,6 +34,8 @@ from flowhooks.ledger.due_times import MAX_DELAY
 from flowhooks.ledger.tables import metadata
 from flowhooks.model.alert import AlertCause
 from flowhooks.model.delivery import OutcomeKind, State
+from flowhooks.model.engine import EndState
+from flowhooks.model.event import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,6 +79,15 @@ def _is_due_time(column: ColumnElement[Any]) -> ColumnElement[bool]:
     return column.between(literal(EARLIEST, BigInteger), _NEWEST + literal(MAX_DELAY, BigInteger))
 
 
+def _is_engine_time(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Whether a number can be a time by an engine's clock, which may be wrong by any amount."""
+    return column.between(1, literal(2**53, BigInteger))
+
+
+def _is_difference(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    return column.between(literal(-(2**53), BigInteger), literal(2**53, BigInteger))
+
+
 def _is_count(column: ColumnElement[Any]) -> ColumnElement[bool]:
     return column.between(0, literal(2**48, BigInteger))
 
@@ -109,6 +120,8 @@ _FORMATS: Final[dict[str, dict[str, Valid]]] = {
         "body_sha256": _is_sha256,
         "row_sha256": _is_sha256,
         "identity_sha256": _is_sha256,
+        "origin": _one_of(*Origin),
+        "instance_started_at": _is_engine_time,
     },
     "conflicts": {
         "event_id": _is_id,
@@ -187,9 +200,53 @@ _FORMATS: Final[dict[str, dict[str, Valid]]] = {
         "event_id": _is_id,
         "digest": _is_sha256,
         "received_at": _is_time,
+        "instance_sha256": _is_sha256,
+        "origin": _one_of(*Origin),
     },
     "webhook_ids": {"digest": _is_sha256, "seen_at": _is_time},
     "required_credentials": {"kind": _one_of("sources", "operators"), "since": _is_time},
+    "late_callbacks": {
+        "event_id": _is_id,
+        "digest": _is_sha256,
+        "received_at": _is_time,
+        "repeats": _is_small_count,
+        "body_sha256": _is_sha256,
+        "row_sha256": _is_sha256,
+    },
+    "engine_instances": {
+        "ended_at": _is_engine_time,
+        "started_at": _is_engine_time,
+        "end_state": _one_of(*EndState),
+        "process_definition_version": _is_small_count,
+        "disposition": _one_of("has_event", "skipped", "in_grace"),
+        "event_id": _is_id,
+        "body": _starts_with("{"),
+        "first_seen_at": _is_time,
+        "changed_at": _is_time,
+    },
+    "engine_positions": {
+        "since": _is_engine_time,
+        "position": _is_engine_time,
+        "swept_at": _is_time_or_zero,
+        "round_at": _is_time_or_zero,
+        "succeeded_at": _is_time,
+        "failed_since": _is_time,
+        "reason": _one_of("", "unreachable", "refused", "invalid"),
+        "failures": _is_small_count,
+        "skew": _is_difference,
+        "to_confirm": _is_small_count,
+        "confirmed_at": _is_time,
+        "definitions_at": _is_time,
+        "process": _is_id_or_empty,
+        "process_until": _is_time_or_zero,
+    },
+    "history_gaps": {
+        "since": _is_engine_time,
+        "until": _is_engine_time,
+        "reason": _one_of("deleted", "refused", "unreachable", "invalid"),
+        "found_at": _is_time,
+        "closed_at": _is_time,
+    },
 }
 """The format of each column that has one beyond its type."""
 

@@ -15,7 +15,7 @@ import psycopg
 
 from flowhooks import State, hookimpl
 from flowhooks.app import App
-from flowhooks.intake.accept import Answer, Callback
+from flowhooks.intake.accept import Answer, Callback, TakenIn
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
 from flowhooks.settings import (
@@ -96,6 +96,34 @@ class RunningApp:
                 message=message,
             ),
             wait=wait,
+        )
+
+    def take_in(
+        self,
+        instance: str = "i1",
+        *,
+        key: str | None = "leave",
+        callback_class: str | None = None,
+        source: str = "oa",
+        kind: str = "complete",
+        started_at: int | None = None,
+        end_undecided: bool = False,
+        **body: Any,
+    ) -> TakenIn:
+        """Take in a finished instance, as reconciliation does."""
+        named = {"processDefinitionKey": key, "callBackProcessClass": callback_class, "endState": "completed"}
+        whole = {name: value for name, value in named.items() if value is not None} | body
+        return self.app.intake.take_in(
+            Callback(
+                source=source,
+                kind=kind,
+                flow_instance_id=instance,
+                body=whole,
+                text=json.dumps(whole),
+                origin="reconciled",
+                started_at=started_at,
+                end_undecided=end_undecided,
+            )
         )
 
     @property

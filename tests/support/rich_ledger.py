@@ -12,6 +12,7 @@ from flowhooks.ledger.conclusions import UnknownConclusions
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.context import Actor
 from flowhooks.operations.purge import purge
+from support import engine_rows
 from support.app_harness import until
 
 
@@ -64,6 +65,8 @@ def fill(harness, hands_of):
     hands.ledger.write(lambda t: hands.ledger.requeue(t, [hands.standing(again.delivery_id)], reset_retries=True))
     hands.accept("two", "q:x", "q:y")
     hands.ledger.write(lambda t: fill_other_tables(t, hands))
+    (parked,) = flow.events(flow_instance_id="parked")
+    hands.ledger.write(lambda t: engine_rows.fill(t, "oa", parked, hands.clock.now()))
     flow.close()
 
 

@@ -40,6 +40,7 @@ def upgrade() -> None:
         sa.Column("identity_sha256", sa.Text, nullable=False),
         sa.Column("traceparent", sa.Text),
         sa.Column("origin", sa.Text, nullable=False, server_default="callback"),
+        sa.Column("instance_started_at", sa.BigInteger),
         sa.UniqueConstraint("identity_sha256", name="events_identity"),
     )
     op.create_index("events_flow_instance", "events", [sa.text("substr(flow_instance_id, 1, 256)")])
@@ -223,6 +224,7 @@ def upgrade() -> None:
         sa.Column("digest", sa.Text, nullable=False),
         sa.Column("received_at", sa.BigInteger, nullable=False),
         sa.Column("instance_sha256", sa.Text),
+        sa.Column("origin", sa.Text, nullable=False, server_default="callback"),
         sqlite_with_rowid=False,
     )
     op.create_index("purged_identities_received", "purged_identities", ["received_at"])

@@ -29,6 +29,7 @@ from flowhooks.ledger.value_checks import EARLIEST
 from flowhooks.model.delivery import State
 from flowhooks.operations.context import Actor
 from flowhooks.operations.purge import purge
+from support import engine_rows
 from support.waiting import WAIT_TIMEOUT
 
 
@@ -308,6 +309,7 @@ def full(harness, listens):
     # Recent times, because retention deletes old ones.
     signed = "INSERT INTO webhook_ids (source, webhook_id, digest, seen_at) VALUES ('default', 'w', ?, ?)"
     flow.sql(signed, DIGEST, flow.clock.now())
+    flow.app.ledger.write(lambda transaction: engine_rows.fill(transaction, "oa", parked, flow.clock.now()))
     flow.close()
     return handlers, dead, parked
 
