@@ -9,6 +9,7 @@ import click
 
 from flowhooks.cli import output
 from flowhooks.cli.options import json_option, settings_options
+from flowhooks.clock import to_text
 from flowhooks.ledger.reader import Reader
 from flowhooks.operations.history import FINDINGS, HistoryReport, check_history
 from flowhooks.settings import database_url
@@ -66,7 +67,8 @@ def command(settings: Settings, *, as_json: bool, history_file: BinaryIO | None)
         reader.close()
     if as_json:
         against = {} if history is None else {"against": {"agrees": history.is_consistent, **asdict(history)}}
-        output.print_json({"balanced": report.is_consistent, **asdict(report), **against})
+        histories = {source: to_text(read_until) for source, read_until in report.histories.items()}
+        output.print_json({"balanced": report.is_consistent, **asdict(report), "histories": histories, **against})
     else:
         output.print_table(("what", "count"), _rows(report))
         output.print_line()
@@ -110,3 +112,5 @@ def _rows(report: ConsistencyReport) -> Iterator[tuple[str, str]]:
     for state, count in report.deliveries.items():
         yield f"  {state}", f"{count:>12,}"
     yield "attempts", f"{report.attempts:>12,}"
+    for source, read_until in report.histories.items():
+        yield f"history of {source} read until", output.format_time(read_until)

@@ -117,8 +117,8 @@ def find(connection: Connection, items: Sequence[NewEvent], *, reconciled: bool)
         )
     digests = {checksums.instance_sha256(*instance): instance for instance in instances}
     purged: dict[tuple[str, str], list[InstanceEvent]] = defaultdict(list)
-    for instance_sha256, *values in connection.execute(purged_query, {"digests": json.dumps(sorted(digests))}):
-        purged[digests[instance_sha256]].append(InstanceEvent(*values, state=None, has_reused_id=False))
+    for digest, event_id, received_at in connection.execute(purged_query, {"digests": json.dumps(sorted(digests))}):
+        purged[digests[digest]].append(InstanceEvent(event_id, received_at, None, has_reused_id=False))
     newest = {}
     for item in items:
         of_item = [

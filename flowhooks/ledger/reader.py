@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.pauses import CircuitState
     from flowhooks.ledger.processes import LiveProcess
     from flowhooks.ledger.purge import Cutoffs, PurgePage
-    from flowhooks.ledger.queries import DeliveryStatus, EventFilter, StoredEvent
+    from flowhooks.ledger.queries import DeliveryStatus, EventFilter, LateCallback, StoredEvent
     from flowhooks.model.delivery import Attempt, ReadyDelivery
     from flowhooks.model.event import Event
 
@@ -180,6 +180,11 @@ class Reader:
         """Return the conflicting bodies of an event, each with the time when it was received."""
         with self.connection() as connection:
             return queries.conflicts_of(connection, event_id)
+
+    def late_callbacks(self, event_id: str) -> list[LateCallback]:
+        """Return the bodies that are kept beside an event which reconciliation took in, oldest first."""
+        with self.connection() as connection:
+            return queries.late_callbacks_of(connection, event_id)
 
     def purgeable(self, cutoffs: Cutoffs, *, event_filter: queries.EventFilter, after: str, limit: int) -> PurgePage:
         """Return a page of the oldest events with those that may be purged, as `flowhooks.ledger.purge` does."""

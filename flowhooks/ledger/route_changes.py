@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import func, select, update
+from sqlalchemy import case, func, literal_column, select, update
 
 from flowhooks.ledger.deliveries import NEXT, NewDelivery, store
 from flowhooks.ledger.ordering import assign_positions
@@ -35,6 +35,8 @@ class ParkedGroup(NamedTuple):
         process_version: their process definition version, or None.
         conclusion: their conclusion, or None.
         events: number of events.
+        end_undecided: whether the engine's history does not tell how their instances ended. Only an operator or a late
+            callback routes them.
     """
 
     kind: str
@@ -44,6 +46,7 @@ class ParkedGroup(NamedTuple):
     process_version: int | None
     conclusion: str | None
     events: int
+    end_undecided: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,8 @@ class RouteChange:
         deliveries: (delivery id, handler id) for each handler that is added.
         order_keys: the order key of the event for each added handler that is ordered.
         expected_state: the state of the event when it was read.
+        expected_body: the body of the event when it was read, if a late callback may replace it; None: it cannot
+            change.
     """
 
     event_id: str
@@ -71,6 +76,7 @@ class RouteChange:
     deliveries: tuple[tuple[str, str], ...]
     order_keys: Mapping[str, str] = field(default_factory=dict)
     expected_state: str = EventState.PARKED.value
+    expected_body: str | None = None
 
     @property
     def expected_size(self) -> int:
@@ -86,19 +92,23 @@ _GROUP_COLUMNS: Final = (
     events.c.process_definition_version,
     events.c.conclusion,
 )
+_END_UNDECIDED: Final = case((events.c.parked_by == literal_column("'end_state'"), literal_column("1")), else_=0).label(
+    "end_undecided"
+)
+_GROUP_BY: Final = (*_GROUP_COLUMNS, _END_UNDECIDED)
 
 
 def parked_groups(connection: Connection) -> list[ParkedGroup]:
     """Return the parked events, grouped by the properties that a router uses, largest group first."""
-    query = select(*_GROUP_COLUMNS, func.count()).where(IS_PARKED).group_by(*_GROUP_COLUMNS)
-    return [ParkedGroup(*row) for row in connection.execute(query.order_by(func.count().desc()))]
+    query = select(*_GROUP_BY, func.count()).where(IS_PARKED).group_by(*_GROUP_BY)
+    return [_to_group(row[:-1], row[-1]) for row in connection.execute(query.order_by(func.count().desc()))]
 
 
 def parked_reasons(connection: Connection) -> list[tuple[ParkedGroup, str | None]]:
     """Return the same groups, divided further by the stored reason, each with that reason; unsorted."""
-    columns = (*_GROUP_COLUMNS, events.c.parked_by)
+    columns = (*_GROUP_BY, events.c.parked_by)
     query = select(*columns, func.count()).where(IS_PARKED).group_by(*columns)
-    return [(ParkedGroup._make((*row[:-2], row[-1])), row[-2]) for row in connection.execute(query)]
+    return [(_to_group(row[:-2], row[-1]), row[-2]) for row in connection.execute(query)]
 
 
 def oldest_parked_groups(connection: Connection, *, limit: int) -> list[tuple[ParkedGroup, str, int]]:
@@ -112,12 +122,17 @@ def oldest_parked_groups(connection: Connection, *, limit: int) -> list[tuple[Pa
         Each group, whose `events` counts only the events that were read; the id of its oldest event; and when that
         event was received, in microseconds since 1970.
     """
-    parked = select(*_GROUP_COLUMNS, events.c.id, events.c.received_at).where(IS_PARKED)
+    parked = select(*_GROUP_BY, events.c.id, events.c.received_at).where(IS_PARKED)
     each = parked.order_by(events.c.id).limit(limit).subquery("each")
-    columns = [each.c[column.name] for column in _GROUP_COLUMNS]
+    columns = [each.c[column.name] for column in _GROUP_BY]
     query = select(*columns, func.count(), func.min(each.c.id), func.min(each.c.received_at)).group_by(*columns)
     rows = connection.execute(query.order_by(func.count().desc(), func.min(each.c.id)))
-    return [(ParkedGroup(*row[:-2]), row[-2], row[-1]) for row in rows]
+    return [(_to_group(row[:-3], row[-3]), row[-2], row[-1]) for row in rows]
+
+
+def _to_group(values: Sequence[Any], n_events: int) -> ParkedGroup:
+    *columns, end_undecided = values
+    return ParkedGroup._make((*columns, n_events, bool(end_undecided)))
 
 
 def reroute(
@@ -148,6 +163,7 @@ def reroute(
                 events.c.id == item.event_id,
                 events.c.state == item.expected_state,
                 events.c.route_size == item.expected_size,  # a route only grows, so the same size means the same route
+                *([] if item.expected_body is None else [events.c.body == item.expected_body]),
             )
             .values(
                 state=item.state,

@@ -26,12 +26,15 @@ from flowhooks.ledger.tables import (
     conclusions,
     conflicts,
     deliveries,
+    engine_instances,
+    engine_positions,
     events,
     handlers,
+    late_callbacks,
     processes,
     purged_identities,
 )
-from flowhooks.model.event import EventState
+from flowhooks.model.event import EventState, Origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,13 +48,17 @@ _EVENTS: Final = select(events)
 _DELIVERIES_OF: Final = select(
     deliveries.c.id, deliveries.c.event_id, deliveries.c.handler, deliveries.c.order_key, deliveries.c.created_at
 ).where(deliveries.c.event_id.in_(database.string_array("ids")))
-_CONFLICTS: Final = select(conflicts)
+_OF_BODY: Final = attrgetter(*checksums.BODY_COLUMNS)
 _CONCLUSIONS: Final = select(
     conclusions.c.sha256, conclusions.c.callback_class, conclusions.c.process_definition_key, conclusions.c.conclusion
 )
 _OF_EVENT: Final = itemgetter(*(list(events.c.keys()).index(name) for name in checksums.EVENT_COLUMNS))
 _IDENTITY: Final = attrgetter("source", "kind", "flow_instance_id", "callback_class")
-_OF_CONFLICT: Final = itemgetter(*(list(conflicts.c.keys()).index(name) for name in checksums.BODY_COLUMNS))
+_BODIES: Final = (
+    (conflicts, "the conflicting body of event {}"),
+    (late_callbacks, "the body of a late callback of event {}"),
+)
+"""The tables with further bodies of events, and the name of their rows."""
 
 
 def _json_column(key: ColumnElement[str], text: ColumnElement[Any]) -> Select[Any]:
@@ -94,6 +101,20 @@ _JSON_OBJECTS: Final[tuple[tuple[Select[Any], type, str], ...]] = (
         dict,
         "event {} has reasons for not matching that are not a JSON object",
     ),
+    (
+        _json_column(engine_instances.c.flow_instance_id, engine_instances.c.body).where(
+            engine_instances.c.body.is_not(None)
+        ),
+        dict,
+        "engine instance {} has a body that is not a JSON object",
+    ),
+    (
+        _json_column(engine_positions.c.source, engine_positions.c.definitions).where(
+            engine_positions.c.definitions.is_not(None)
+        ),
+        object,
+        "the engine of source {} has definitions that are not JSON",
+    ),
 )
 
 
@@ -107,18 +128,19 @@ def check_rows(connection: Connection) -> Iterator[Problem]:
         if any_purged:
             yield from _identities(connection, readable)
         yield from _events(connection, readable)
-    yield from _conflicts(connection)
+    yield from _further_bodies(connection)
     yield from _conclusions(connection)
     for query, kind, sentence in _JSON_OBJECTS:
         for batch in batches(connection, query):
             yield from ((sentence, row.key) for row in batch if not _is_json(row.text, kind))
 
 
-def _conflicts(connection: Connection) -> Iterator[Problem]:
-    for batch in batches(connection, _CONFLICTS):
-        for row in batch:
-            if _is_readable(row) and _is_text(row.body):
-                yield from _checksums(row, _OF_CONFLICT(row), "the conflicting body of event {}", row.event_id)
+def _further_bodies(connection: Connection) -> Iterator[Problem]:
+    for table, name in _BODIES:
+        for batch in batches(connection, select(table)):
+            for row in batch:
+                if _is_readable(row) and _is_text(row.body):
+                    yield from _checksums(row, _OF_BODY(row), name, row.event_id)
 
 
 def _conclusions(connection: Connection) -> Iterator[Problem]:
@@ -139,9 +161,13 @@ def _is_text(*values: Any) -> bool:
 
 
 def _identities(connection: Connection, batch: Sequence[Any]) -> Iterator[Problem]:
-    event_ids = {checksums.texts_sha256(_IDENTITY(row)): row.id for row in batch}
+    event_ids = {_identity_sha256(row): row.id for row in batch}
     for digest in purge.find_purged(connection, event_ids):
         yield "event {} is stored, although its identity is kept as that of a purged event", event_ids[digest]
+
+
+def _identity_sha256(row: Any) -> str:
+    return checksums.identity_sha256(_IDENTITY(row), row.instance_started_at)
 
 
 def _events(connection: Connection, batch: Sequence[Any]) -> Iterator[Problem]:
@@ -151,7 +177,7 @@ def _events(connection: Connection, batch: Sequence[Any]) -> Iterator[Problem]:
     for row in batch:
         its_deliveries = deliveries_of[row.id]
         yield from _checksums(row, _OF_EVENT(row), "event {}", row.id)
-        if row.identity_sha256 != checksums.texts_sha256(_IDENTITY(row)):
+        if row.identity_sha256 != _identity_sha256(row):
             yield "event {} is stored under the identity of another event", row.id
         if row.row_sha256 is None:
             yield from _columns(row)
@@ -222,7 +248,8 @@ def _read_route(text: str) -> tuple[frozenset[str], bool] | None:
 def _delivery(event: Any, delivery: Any) -> Iterator[Problem]:
     if not _is_text(delivery.id, delivery.order_key or "") or not isinstance(delivery.created_at, int):
         return
-    if delivery.order_key is not None:
+    # A late callback may have replaced the values of which the key was made.
+    if delivery.order_key is not None and event.origin != Origin.RECONCILED:
         keys = [key for key in (event.business_key, event.process_definition_key) if key is not None]
         if delivery.order_key not in keys and delivery.order_key not in {
             hashlib.sha256(key.encode()).hexdigest() for key in keys

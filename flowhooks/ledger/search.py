@@ -24,6 +24,7 @@ from flowhooks.ledger.queries import (
     shown_delivery_statuses,
 )
 from flowhooks.ledger.tables import IS_PARKED, deliveries, events
+from flowhooks.model.event import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -66,6 +67,7 @@ class EventSummary:
         repeats: number of repeated callbacks.
         delivery_statuses: its deliveries.
         damage: as of `StoredEvent`.
+        origin: as of `Event`.
     """
 
     id: str
@@ -86,6 +88,7 @@ class EventSummary:
     repeats: int
     delivery_statuses: tuple[DeliveryStatus, ...] = ()
     damage: str = ""
+    origin: str = Origin.CALLBACK.value
 
 
 def summarize(stored: StoredEvent) -> EventSummary:
@@ -110,6 +113,7 @@ def summarize(stored: StoredEvent) -> EventSummary:
         repeats=stored.repeats,
         delivery_statuses=stored.delivery_statuses,
         damage=stored.damage,
+        origin=event.origin,
     )
 
 
@@ -192,6 +196,7 @@ _COLUMNS: Final = (
     events.c.route,
     events.c.state,
     events.c.repeats,
+    events.c.origin,
 )
 _ALL_PARKED: Final = EventFilter(state="parked")
 
@@ -334,4 +339,5 @@ def _to_summary(row: Any, statuses: tuple[DeliveryStatus, ...]) -> EventSummary:
         repeats=row.repeats,
         delivery_statuses=statuses,
         damage=damage,
+        origin=row.origin,
     )

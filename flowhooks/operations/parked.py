@@ -96,6 +96,8 @@ def count_deliverable(context: OperationContext) -> int:
 
 def is_deliverable(router: Router, group: ParkedGroup) -> bool:
     """Tell whether a reroute would deliver a group of parked events, or must route each by its own data."""
+    if group.end_undecided:
+        return False
     event = representative_event(group)
     return not router.route(event).parked or router.reads_data(event)
 
@@ -105,7 +107,7 @@ def count_parked_by_handler(router: Router, groups: Iterable[ParkedGroup]) -> di
     counts: Counter[str] = Counter()
     for group in groups:
         route = router.route(representative_event(group))
-        if not route.parked:
+        if not route.parked and not group.end_undecided:
             # An `every` handler got its delivery when the event was received, or was not installed then.
             counts.update(
                 {handler: group.events for handler, reason in route.handlers.items() if not reason.startswith("every")}

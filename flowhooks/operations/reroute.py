@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from flowhooks.errors import NotFound
 from flowhooks.failpoints import hit
 from flowhooks.ledger.queries import EventFilter
-from flowhooks.model.event import DismissedBy, EventState
+from flowhooks.model.event import DismissedBy, EventState, ParkedBy
 from flowhooks.operations.context import AuditRecord
 from flowhooks.operations.parked import is_deliverable, representative_event
 from flowhooks.operations.routing import compute_route_change, single_id
@@ -90,7 +90,9 @@ def reroute(
     """Route events again with the current look-up, one page of events per call.
 
     Parked events get their deliveries, as with `reroute_parked`. Dismissed events are routed, or parked if no handler
-    takes them. Routed events get deliveries for handlers that take them now and have none yet.
+    takes them. Routed events get deliveries for handlers that take them now and have none yet. Events that are parked
+    because the engine's history does not tell how their instances ended are skipped, unless `event_filter` has their
+    ids: they are routed as if their instances had completed.
 
     Args:
         context: what operations work with.
@@ -112,7 +114,11 @@ def reroute(
     candidates = [
         stored
         for stored in page
-        if handler is None or event_filter.ids or stored.dismissed_by not in _DELIBERATE_DISMISSALS
+        if event_filter.ids
+        or (
+            stored.parked_by != ParkedBy.END_STATE
+            and (handler is None or stored.dismissed_by not in _DELIBERATE_DISMISSALS)
+        )
     ]
     items = [
         item for stored in candidates if (item := compute_route_change(context, stored, handler=handler)) is not None
@@ -142,6 +148,8 @@ def reroute(
 
 def reroute_parked(context: OperationContext, *, dry_run: bool = False, after: str = "") -> RerouteParkedResult:
     """Route all parked events again with the current look-up, oldest first, one page of events per call.
+
+    Events that are parked because the engine's history does not tell how their instances ended stay as they are.
 
     Args:
         context: what operations work with.
@@ -197,11 +205,14 @@ def _may_change(context: OperationContext) -> bool:
         is_deliverable(context.router, group)
         or context.router.route(representative_event(group)).parked_by != parked_by
         for group, parked_by in context.reader.parked_reasons()
+        if not group.end_undecided
     )
 
 
 def _parked_route_change(context: OperationContext, stored: StoredEvent) -> RouteChange | None:
     """Return the change of a parked event; one that stays parked only gets its new reason."""
+    if stored.parked_by == ParkedBy.END_STATE:
+        return None
     item = compute_route_change(context, stored)
     if item is None or item.state != EventState.PARKED:
         return item

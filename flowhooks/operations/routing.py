@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flowhooks.ledger.route_changes import RouteChange
-from flowhooks.model.event import EventState
+from flowhooks.model.event import EventState, Origin
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -53,7 +53,13 @@ def compute_route_change(
         deliveries=tuple((context.clock.new_id(), handler_id) for handler_id in new_handlers),
         order_keys=context.router.order_keys(stored.event, new_handlers),
         expected_state=stored.state,
+        expected_body=replaceable_body(stored),
     )
+
+
+def replaceable_body(stored: StoredEvent) -> str | None:
+    """Return the body of an event if a late callback may replace it; otherwise None."""
+    return stored.body if stored.event.origin == Origin.RECONCILED else None
 
 
 def _add_deliveries(
@@ -69,6 +75,7 @@ def _add_deliveries(
         deliveries=tuple((context.clock.new_id(), handler_id) for handler_id in new_handlers),
         order_keys=context.router.order_keys(stored.event, new_handlers),
         expected_state=stored.state,
+        expected_body=replaceable_body(stored),
     )
 
 

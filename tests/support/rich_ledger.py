@@ -42,10 +42,14 @@ def fill(harness, hands_of):
     flow.take("parked", key="nobody")
     flow.take("ignored", key="ignored")
     flow.take("failed", key=None, callback_class="com.example.Fails")
+    flow.take_in("pulled", businessKey="k3")
     with suppress(IdentityConflict):
         flow.take("done", businessKey="k1", other=1, **body)
     until(flow.at_rest)
     flow.clock.advance(86_400)
+    reused = flow.take_in("pulled", started_at=flow.clock.now())
+    assert reused.reused_id
+    until(flow.at_rest)
     (old,) = flow.events(flow_instance_id="purged")
     purge(replace(flow.app.operation_context, by=Actor("ann", "cli")), EventFilter(ids=(old,), until=flow.clock.now()))
     flow.app.alerts.poll()
@@ -65,8 +69,7 @@ def fill(harness, hands_of):
     hands.ledger.write(lambda t: hands.ledger.requeue(t, [hands.standing(again.delivery_id)], reset_retries=True))
     hands.accept("two", "q:x", "q:y")
     hands.ledger.write(lambda t: fill_other_tables(t, hands))
-    (parked,) = flow.events(flow_instance_id="parked")
-    hands.ledger.write(lambda t: engine_rows.fill(t, "oa", parked, hands.clock.now()))
+    hands.ledger.write(lambda t: engine_rows.fill(t, "oa", reused.event_id, hands.clock.now()))
     flow.close()
 
 

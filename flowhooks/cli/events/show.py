@@ -18,6 +18,7 @@ from flowhooks.ledger import audit
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
 from flowhooks.model.delivery import State
+from flowhooks.model.event import Origin
 from flowhooks.operations import suggestions
 from flowhooks.operations.json.events import whole_event_to_json
 from flowhooks.settings import database_url
@@ -99,7 +100,10 @@ def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool) -> Non
     version = event.process_definition_version
     output.print_line(f"event {event.id}: {text.event_state_text(stored)}")
     for word, value in (
-        ("received", f"{event.received_at:%Y-%m-%d %H:%M:%S} UTC from {event.source}, kind {event.kind}"),
+        (
+            "received" if event.origin == Origin.CALLBACK else "taken in",
+            f"{event.received_at:%Y-%m-%d %H:%M:%S} UTC from {event.source}, kind {event.kind}",
+        ),
         ("flow instance", event.flow_instance_id),
         ("business key", event.business_key),
         ("class", event.callback_class),
@@ -117,6 +121,10 @@ def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool) -> Non
     for received, body in reader.conflicts(event.id):
         output.print_line(f"  another body, rejected with 409, was received at {output.format_time(received)}")
         output.print_lines(output.format_body(body), indent="    ")
+    for late in reader.late_callbacks(event.id):
+        repeated = f", and received again {output.pluralize(late.repeats, 'time')}" if late.repeats else ""
+        output.print_line(f"  another body of this instance is from {output.format_time(late.received_at)}{repeated}")
+        output.print_lines(output.format_body(late.body), indent="    ")
     paused, open_circuits = reader.paused(), reader.open_circuits()
     for standing in stored.delivery_statuses:
         output.print_line()

@@ -26,6 +26,7 @@ PARKED_REASONS: Final = {
     "handler": "no matching handler",
     "condition": "a condition cannot be decided",
     "name": "neither class nor key",
+    "end_state": "the engine's history does not tell how it ended",
 }
 """Reasons why an event is parked."""
 DISMISSED_REASONS: Final = {

@@ -112,6 +112,8 @@ class _EventFields(TypedDict):
         id: id of the event.
         received_at: when the callback was received.
         source: engine that sent the callback.
+        origin: `callback`: the engine called; `reconciled`: flowhooks took the finished instance from the engine's
+            history.
         kind: kind of callback.
         flow_instance_id: process instance id of the engine.
         business_key: business key of the process instance.
@@ -121,7 +123,7 @@ class _EventFields(TypedDict):
         process_definition_version: process definition version.
         conclusion: how the process ended in business terms; null: the engine sent none.
         state: whether the event is routed, parked or dismissed.
-        parked_by: why the event is parked: `handler`, `condition` or `name`; null: it is not parked.
+        parked_by: why the event is parked: `handler`, `condition`, `name` or `end_state`; null: it is not parked.
         dismissed_by: why the event is dismissed: `condition`, `kind`, `setting` or `operator`; null: it is not
             dismissed.
         route: why the event goes to each handler, by handler id.
@@ -132,6 +134,7 @@ class _EventFields(TypedDict):
     id: str
     received_at: TimestampJson
     source: str
+    origin: str
     kind: str
     flow_instance_id: str
     business_key: str | None
@@ -182,6 +185,20 @@ class NoMatchJson(TypedDict):
     total: int
 
 
+class LateCallbackJson(TypedDict):
+    """A body beside that of an event that flowhooks took from the engine's history.
+
+    Attributes:
+        received_at: when the body was received, or read from the history.
+        body: the body.
+        repeats: how often the same callback was received again.
+    """
+
+    received_at: TimestampJson
+    body: str
+    repeats: int
+
+
 class WholeEventJson(_EventFields):
     """An event with everything that is stored about it.
 
@@ -190,6 +207,8 @@ class WholeEventJson(_EventFields):
         body: the body as received.
         data: the body without its nulls, as handlers receive it.
         conflicts: other bodies that were sent for the event's identity.
+        late_callbacks: bodies of callbacks that arrived after flowhooks had taken the instance from the engine's
+            history; if such a callback decided the event, this is the body from the history.
         deliveries: deliveries with their attempts, in the order in which the deliveries were created.
         deliveries_left_out: number of deliveries left out; completed deliveries are left out first.
         audit_entries: operations on the event by its own id, newest first.
@@ -199,6 +218,7 @@ class WholeEventJson(_EventFields):
     body: str
     data: dict[str, Any]
     conflicts: list[ConflictJson]
+    late_callbacks: list[LateCallbackJson]
     deliveries: list[WholeDeliveryJson]
     deliveries_left_out: int
     audit_entries: list[Annotated[dict[str, Any], AuditEntry]]
@@ -236,6 +256,10 @@ def whole_event_to_json(
         "data": dict(stored.event.data),
         "conflicts": [
             {"received_at": to_text(received), "body": body} for received, body in reader.conflicts(event_id)
+        ],
+        "late_callbacks": [
+            {"received_at": to_text(late.received_at), "body": late.body, "repeats": late.repeats}
+            for late in reader.late_callbacks(event_id)
         ],
         "deliveries": [
             {
@@ -288,6 +312,7 @@ def _event_fields(event: EventSummary) -> _EventFields:
         "id": event.id,
         "received_at": to_text(event.received_at),
         "source": event.source,
+        "origin": event.origin,
         "kind": event.kind,
         "flow_instance_id": event.flow_instance_id,
         "business_key": event.business_key,

@@ -6,7 +6,6 @@ import pytest
 
 from flowhooks import State
 from flowhooks.clock import SECOND
-from flowhooks.errors import Unavailable
 from support.silent_engine import asked
 
 pytestmark = pytest.mark.either

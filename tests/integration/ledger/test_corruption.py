@@ -39,6 +39,10 @@ FREE_TEXTS = {
     *("audit_log.actor", "audit_log.action", "handlers.id", "processes.host", "rejected_requests.path"),
     *("rejected_requests.address", "rejected_requests.reason_en", "rejected_requests.reason_zh"),
     *("sessions.operator", "webhook_ids.source", "webhook_ids.webhook_id"),
+    *("engine_instances.source", "engine_instances.process_definition_key", "engine_instances.conclusion"),
+    *("engine_instances.tenant_id", "engine_instances.parent_id", "engine_instances.rule"),
+    *("engine_positions.source", "engine_positions.error", "engine_positions.product"),
+    *("history_gaps.source", "history_gaps.detail"),
 }
 """Texts and names that were written once, by people, handlers or engines: each other text is as legal."""
 INSIDE_JSON = {"audit_log.detail", "handlers.retry", "processes.handlers"}

@@ -63,6 +63,27 @@ def of_conflict(change):
     return DONE, [f"UPDATE conflicts SET {change}"]
 
 
+def of_pulled(change):
+    """A case that changes the reconciled event whose instance id an earlier event has."""
+    reused = "(SELECT id FROM events WHERE instance_started_at IS NOT NULL)"
+    return reused, [f"UPDATE events SET {change} WHERE instance_started_at IS NOT NULL"]
+
+
+def of_late(change):
+    """A case that changes a late callback."""
+    return "(SELECT event_id FROM late_callbacks)", [f"UPDATE late_callbacks SET {change}"]
+
+
+def of_instance(instance, change):
+    """A case that changes what is recorded of an engine's instance."""
+    return f"'{instance}'", [f"UPDATE engine_instances SET {change} WHERE flow_instance_id = '{instance}'"]
+
+
+def of_position(change):
+    """A case that changes what is recorded of an engine."""
+    return "'oa'", [f"UPDATE engine_positions SET {change}"]
+
+
 def of_handler(change):
     """A case that changes a handler's row."""
     return "'p:ordered'", [f"UPDATE handlers SET {change} WHERE id = 'p:ordered'"]
@@ -92,6 +113,11 @@ TAMPERING = {
     "a conclusion is removed": of_event("done", "conclusion = NULL"),
     "a trace of an event is altered": of_event("done", "traceparent = 'x'"),
     "the time of an event is altered": of_event("done", "received_at = received_at + 1"),
+    "an event is said to be taken in": of_event("done", "origin = 'reconciled'"),
+    "a reconciled event is said to be that of a callback": of_pulled("origin = 'callback'"),
+    "an event has an origin that there is not": of_event("done", "origin = 'x'"),
+    "the start of a reconciled instance is altered": of_pulled("instance_started_at = instance_started_at + 1"),
+    "the start of a reconciled instance is removed": of_pulled("instance_started_at = NULL"),
     # Events: routes.
     "an event is in no state": of_event("parked", "state = 'gone'"),
     "a routed event is dismissed": of_event("done", "state = 'dismissed'"),
@@ -138,6 +164,41 @@ TAMPERING = {
         "digest = (SELECT digest FROM events WHERE id = event_id)"
     ),
     "a conflicting body is of no event": ("'nothing'", ["UPDATE conflicts SET event_id = 'nothing'"]),
+    # Late callbacks, and the book of the instances of an engine.
+    "a late callback is altered": of_late("body = 'x'"),
+    "the digest of a late callback is altered": of_late("digest = 'x'"),
+    "the checksum of a late callback is altered": of_late("body_sha256 = 'x'"),
+    "the time of a late callback is altered": of_late("received_at = received_at + 1"),
+    "a late callback is repeated less than never": of_late("repeats = -1"),
+    "a late callback has the event's digest": of_late("digest = (SELECT digest FROM events WHERE id = event_id)"),
+    "a late callback is moved to the event of a callback": (DONE, [f"UPDATE late_callbacks SET event_id = {DONE}"]),
+    "a late callback is of no event": ("'nothing'", ["UPDATE late_callbacks SET event_id = 'nothing'"]),
+    "an instance with an event has none": of_instance("pulled", "event_id = NULL"),
+    "an instance has an event that does not exist": of_instance(
+        "pulled", "event_id = '019b76da-a800-7000-8000-00000000ffff'"
+    ),
+    "an instance has the event of another one": of_instance("pulled", f"event_id = {DONE}"),
+    "an instance with an event waits": of_instance("pulled", "disposition = 'in_grace'"),
+    "an instance with an event is skipped": of_instance("pulled", "disposition = 'skipped'"),
+    "an instance that waits has an event": of_instance("waits", "disposition = 'has_event'"),
+    "an instance that waits has no body": of_instance("waits", "body = NULL"),
+    "an instance that waits has a body that is no JSON": of_instance("waits", "body = '{'"),
+    "an instance that waits is skipped": of_instance("waits", "disposition = 'skipped', body = NULL"),
+    "a skipped instance waits": of_instance("child", "disposition = 'in_grace'"),
+    "a skipped instance has no rule": of_instance("child", "rule = ''"),
+    "an instance is in no disposition": of_instance("child", "disposition = 'x'"),
+    "an instance ended in no way": of_instance("child", "end_state = 'x'"),
+    "an instance ended before 1970": of_instance("child", "ended_at = -1"),
+    "an instance changed in the future": of_instance("child", f"changed_at = changed_at + {YEARS}"),
+    "an instance changed before it was seen": of_instance("child", f"changed_at = changed_at - {YEARS}"),
+    "a history was read until before 1970": of_position("position = -1"),
+    "the errors of a history are not counted": of_position("failures = 0"),
+    "a history has errors for no reason": of_position("reason = ''"),
+    "a history has errors since never": of_position("failed_since = NULL"),
+    "the definitions of an engine are no JSON": of_position("definitions = '{'"),
+    "a gap ends before it begins": ("'oa'", ["UPDATE history_gaps SET until = since - 1"]),
+    "a gap is for no reason": ("'oa'", ["UPDATE history_gaps SET reason = 'x'"]),
+    "a gap was found in the future": ("'oa'", [f"UPDATE history_gaps SET found_at = found_at + {YEARS}"]),
     # Deliveries.
     "a delivery is deleted": (
         EVENT.format("i-waiting"),
@@ -227,7 +288,12 @@ TAMPERING = {
     "a counter is none": ("'bogus of process nobody'", ["INSERT INTO counters VALUES ('bogus', 'nobody', 1)"]),
     "identities of purged events are added": (
         "'the identities of 2 are kept'",
-        ["INSERT INTO purged_identities SELECT 'x', 'x', digest, received_at FROM purged_identities"],
+        [
+            (
+                "INSERT INTO purged_identities SELECT 'x', 'x', digest, received_at, instance_sha256, origin "
+                "FROM purged_identities"
+            )
+        ],
     ),
     "an event is kept under another identity": of_event("parked", "identity_sha256 = 'x'"),
     "the identity of a stored event is that of a purged one": (

@@ -58,6 +58,7 @@ class EventPage(Page):
             "pretty": _pretty(stored.body),
             "too_long": len(stored.body) > MAX_TEXT_CHARS,
             "conflicts": conflicts,
+            "late_callbacks": self.app.ledger.late_callbacks(stored.event.id),
             "deliveries": [
                 self._delivery(stored, status)
                 | {"paused_at": paused.get(status.handler), "circuit": open_circuits.get(status.handler)}

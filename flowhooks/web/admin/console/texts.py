@@ -232,6 +232,16 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "callback remains valid.",
         "zh": "后来的回调标识相同但数据不同，已返回 409 拒绝。以第一次回调为准。",
     },
+    "event.late_callbacks": {"en": "Further bodies of this instance", "zh": "该流程实例的其他请求体"},
+    "event.late_callbacks_says": {
+        "en": "flowhooks took the finished instance from the engine's history, and the engine sent a callback later. "
+        "Nothing ran twice. If the event was parked or dismissed, the callback decided it, and the body from the "
+        "history is shown here.",
+        "zh": "flowhooks 先从流程引擎的历史记录中取得了这个已结束的流程实例，之后流程引擎才发送回调。"
+        "没有任何处理器重复运行。如果事件当时处于暂存或已忽略状态，则以该回调为准，这里显示历史记录中的请求体。",
+    },
+    "event.origin": {"en": "Origin", "zh": "由来"},
+    "event.origin.reconciled": {"en": "taken from the engine's history", "zh": "取自流程引擎的历史记录"},
     # Handlers and plugins.
     "handlers.title": {"en": "Handlers and plugins", "zh": "处理器与插件"},
     "handlers.name": {"en": "Name contains", "zh": "名称包含"},
@@ -424,6 +434,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "parked_by.handler": {"en": "no matching handler", "zh": "没有匹配的处理器"},
     "parked_by.condition": {"en": "condition undecided", "zh": "条件无法判断"},
     "parked_by.name": {"en": "neither class nor key", "zh": "既无处理类也无流程 Key"},
+    "parked_by.end_state": {"en": "end not known", "zh": "结束方式不明"},
     "dismissed_by.condition": {"en": "condition false", "zh": "条件不成立"},
     "dismissed_by.kind": {"en": "handlers listen to other kinds", "zh": "回调类型不同"},
     "dismissed_by.setting": {"en": "ignored by a setting", "zh": "配置指定"},
@@ -445,6 +456,12 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "Parked: the event has neither a class nor a key, so no handler can match it. An operator decides on "
         "this event.",
         "zh": "暂存：事件既没有处理类，也没有流程定义 Key，没有处理器能匹配。本事件由运维人员处理。",
+    },
+    "event.parked_by.end_state": {
+        "en": "Parked: the engine's history does not tell how the process instance ended. Find out in the engine; then "
+        "reroute the event if the instance completed, or dismiss it.",
+        "zh": "暂存：流程引擎的历史记录没有说明流程实例如何结束。请在流程引擎中查明；"
+        "如果实例正常完成，请重新路由该事件，否则请忽略它。",
     },
     "event.dismissed_by.condition": {
         "en": "Dismissed: handlers have this class or key, but the conditions of all these handlers are false.",

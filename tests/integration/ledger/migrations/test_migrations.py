@@ -309,7 +309,8 @@ def full(harness, listens):
     # Recent times, because retention deletes old ones.
     signed = "INSERT INTO webhook_ids (source, webhook_id, digest, seen_at) VALUES ('default', 'w', ?, ?)"
     flow.sql(signed, DIGEST, flow.clock.now())
-    flow.app.ledger.write(lambda transaction: engine_rows.fill(transaction, "oa", parked, flow.clock.now()))
+    pulled = flow.take_in("pulled", key="travel").event_id
+    flow.app.ledger.write(lambda transaction: engine_rows.fill(transaction, "oa", pulled, flow.clock.now()))
     flow.close()
     return handlers, dead, parked
 
