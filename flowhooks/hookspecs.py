@@ -92,7 +92,7 @@ def engine_clients() -> Mapping[str, Callable[[EngineConfig], EngineClient]]:  #
     factory must not connect; it raises an exception to refuse the values, and the server then does not start. Two
     plugins must not offer the same name: the second one is quarantined.
 
-    `flowhooks.testing.engines` has a fake engine and a suite of tests for such a client.
+    `flowhooks.testing` has a fake engine and a suite of tests for such a client.
     """
 
 

@@ -19,16 +19,34 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from flowhooks.testing.app import AppHarness
     from flowhooks.testing.clock import ManualClock
+    from flowhooks.testing.engines.client_contract import EngineClientContract
+    from flowhooks.testing.engines.driver import EngineDriver
+    from flowhooks.testing.engines.fake_engine import FakeEngine
     from flowhooks.testing.events import make_event
     from flowhooks.testing.fault_injection.exactly_once import exactly_once
     from flowhooks.testing.fault_injection.report import Finding, Report
     from flowhooks.testing.views import DeliveryView, PostResult
 
-__all__ = ["AppHarness", "DeliveryView", "Finding", "ManualClock", "PostResult", "Report", "exactly_once", "make_event"]
+__all__ = [
+    "AppHarness",
+    "DeliveryView",
+    "EngineClientContract",
+    "EngineDriver",
+    "FakeEngine",
+    "Finding",
+    "ManualClock",
+    "PostResult",
+    "Report",
+    "exactly_once",
+    "make_event",
+]
 
 _HOMES: Final = {
     "AppHarness": "app",
     "DeliveryView": "views",
+    "EngineClientContract": "engines.client_contract",
+    "EngineDriver": "engines.driver",
+    "FakeEngine": "engines.fake_engine",
     "Finding": "fault_injection.report",
     "ManualClock": "clock",
     "PostResult": "views",

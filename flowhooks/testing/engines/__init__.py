@@ -1,0 +1,1 @@
+"""A fake engine, and the suites of tests that an engine client must pass."""
