@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flowhooks.testing.engines.client_contract import EngineClientContract
     from flowhooks.testing.engines.driver import EngineDriver
     from flowhooks.testing.engines.fake_engine import FakeEngine
+    from flowhooks.testing.engines.http_contract import HttpClientContract
     from flowhooks.testing.events import make_event
     from flowhooks.testing.fault_injection.exactly_once import exactly_once
     from flowhooks.testing.fault_injection.report import Finding, Report
@@ -34,6 +35,7 @@ __all__ = [
     "EngineDriver",
     "FakeEngine",
     "Finding",
+    "HttpClientContract",
     "ManualClock",
     "PostResult",
     "Report",
@@ -48,6 +50,7 @@ _HOMES: Final = {
     "EngineDriver": "engines.driver",
     "FakeEngine": "engines.fake_engine",
     "Finding": "fault_injection.report",
+    "HttpClientContract": "engines.http_contract",
     "ManualClock": "clock",
     "PostResult": "views",
     "Report": "fault_injection.report",

@@ -142,8 +142,8 @@ class FakeEngine:
             end_event: the id of the end event, for `conclusion_from = "end_event"`.
             business_status: the business status, for `conclusion_from = "business_status"`.
             visible: false if the transaction has not committed yet. Clients see it running until `commit`.
-            **fields: other fields of `FinishedInstance`; `conclusion` and `callback_class` override variables. Defaults:
-                `ended_at` is now, `started_at` is the time of `start`.
+            **fields: other fields of `FinishedInstance`; `conclusion` and `callback_class` override variables. The
+                defaults of `ended_at` and `started_at` are now and the time of `start`.
 
         Returns:
             The instance as the fake engine itself reads it.
