@@ -19,7 +19,7 @@ from flowhooks.observability import logging
 from flowhooks.operations.check.finding import Severity
 from flowhooks.operations.check.run import check, from_settings_error
 from flowhooks.settings import database_url
-from flowhooks.settings.secrets import plugin_redactor
+from flowhooks.settings.secrets import settings_redactor
 
 if TYPE_CHECKING:
     from flowhooks.cli.options import SettingsSource
@@ -50,7 +50,7 @@ def command(settings_source: SettingsSource, *, as_json: bool) -> None:
     logging.configure("critical", "text")  # log entries of plugins are among the findings
     try:
         settings = settings_source.load()
-        logging.configure("critical", "text", redact=plugin_redactor(settings.plugins, os.environ))
+        logging.configure("critical", "text", redact=settings_redactor(settings, os.environ))
         environ = dict(os.environ)  # copied before plugins are loaded, because they may change it
         findings = check(
             settings,

@@ -24,7 +24,7 @@ from flowhooks.operations import registry
 from flowhooks.operations.context import Actor, OperationContext
 from flowhooks.operations.lookup import build_lookup
 from flowhooks.settings import database_url
-from flowhooks.settings.secrets import plugin_redactor
+from flowhooks.settings.secrets import settings_redactor
 from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def _open_client(settings: Settings, *, dry_run: bool, level: str) -> Iterator[t
     # example because of a typing error in a path.
     reader = Reader(database_url(settings))
     try:
-        logging.configure(level, "text", redact=plugin_redactor(settings.plugins, os.environ))
+        logging.configure(level, "text", redact=settings_redactor(settings, os.environ))
         others = any(process.handlers for process in reader.live_processes(settings.ledger.heartbeat_timeout))
         if dry_run:
             context = _read_only_context(settings, reader)

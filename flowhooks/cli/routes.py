@@ -21,7 +21,7 @@ from flowhooks.ledger.reader import Reader
 from flowhooks.observability import logging
 from flowhooks.operations.lookup import build_lookup
 from flowhooks.settings import database_url
-from flowhooks.settings.secrets import plugin_redactor
+from flowhooks.settings.secrets import settings_redactor
 
 if TYPE_CHECKING:
     from flowhooks.ledger.handlers import RegisteredHandler
@@ -80,7 +80,7 @@ def command(settings: Settings, *, as_json: bool, **options: Any) -> None:
     2 wrong usage.
     """
     # Log at critical only: the printed result has the plugins that cannot be used.
-    logging.configure("critical", "text", redact=plugin_redactor(settings.plugins, os.environ))
+    logging.configure("critical", "text", redact=settings_redactor(settings, os.environ))
     schemas, plugins = load_plugins(settings)
     registered, running = _registered_handlers(settings)
     lookup_result = build_lookup(plugins, registered, settings.routing.ignore_process_keys, executed_handlers=running)

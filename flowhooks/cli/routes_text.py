@@ -139,7 +139,7 @@ def hints(settings: Settings, schemas: Schemas, example: Example, explanation: E
             f"there is no kind of callback {event.kind!r}: its path is answered 404; the kinds are "
             f"{', '.join(schemas.kinds)}"
         )
-    if settings.sources and event.source not in settings.sources:
+    if settings.calling_sources and event.source not in settings.sources:
         texts.append(f"there is no source {event.source!r}; the settings have {', '.join(settings.sources)}")
     if explanation.route.unknown_conclusion:
         texts.append(f"no handler of its class or key requires the conclusion {event.conclusion!r}")

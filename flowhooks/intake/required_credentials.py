@@ -69,7 +69,7 @@ def record(ledger: Ledger, settings: Settings, kinds: Collection[str], clock: Cl
     """
     with ledger.connection() as connection:
         required = required_credentials.required(connection)
-    new = [kind for kind in kinds if getattr(settings, kind) and kind not in required]
+    new = [kind for kind in kinds if settings.credentials(kind) and kind not in required]
     if new:
         ledger.write(lambda transaction: required_credentials.require(transaction, new, clock.now()))
     released = list(_missing_kinds(settings, required, kinds)) if settings.insecure else []
@@ -92,4 +92,4 @@ def record_if_possible(ledger: Ledger, settings: Settings, kinds: Collection[str
 
 
 def _missing_kinds(settings: Settings, required: Mapping[str, int], kinds: Collection[str]) -> Iterator[str]:
-    return (kind for kind in kinds if kind in required and not getattr(settings, kind))
+    return (kind for kind in kinds if kind in required and not settings.credentials(kind))

@@ -7,7 +7,9 @@ loading       reads settings: defaults < flowhooks.toml < environment < options
 reload        which changed settings a running process applies, and which need a restart
 types         value types of settings, and how they are parsed
 addresses     listener addresses and the database URL
-secrets       secrets of plugin sections, from the environment or files
+engine        the section of a source's engine
+engine_checks checks that concern several sources or settings of engines
+secrets       secrets of plugins and engines, from the environment or files
 signing_keys  locations of the secrets with which engines sign
 tokens        bearer tokens, in particular of operators
 credentials   credentials of sources, read from their locations
@@ -36,6 +38,7 @@ from flowhooks.settings.definitions import (
     database_url,
     describe,
 )
+from flowhooks.settings.engine import EngineSettings
 from flowhooks.settings.loading import default_file, load, origin
 from flowhooks.settings.named_sections import HandlerSettings, Network, OperatorSettings, Source
 from flowhooks.settings.reload import SettingsDiff, diff, live_names
@@ -45,6 +48,7 @@ from flowhooks.settings.tokens import check_operators, operator_tokens
 __all__ = [
     "AlertsSettings",
     "CircuitBreakerSettings",
+    "EngineSettings",
     "HandlerSettings",
     "HttpSettings",
     "IdentitySettings",

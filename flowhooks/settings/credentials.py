@@ -52,7 +52,7 @@ class SourceCredentials:
 
 
 def load_source_credentials(settings: Settings, environ: Mapping[str, str]) -> dict[str, SourceCredentials]:
-    """Load the credentials of each source, by its name.
+    """Load the credentials of each source that may call, by its name.
 
     Args:
         settings: the settings.
@@ -63,7 +63,9 @@ def load_source_credentials(settings: Settings, environ: Mapping[str, str]) -> d
             value.
     """
     problems: list[str] = []
-    by_source = {name: _load_credentials(name, source, environ, problems) for name, source in settings.sources.items()}
+    by_source = {
+        name: _load_credentials(name, source, environ, problems) for name, source in settings.calling_sources.items()
+    }
     problems += _find_shared(settings, by_source)
     if problems:
         raise SettingsError("\n".join(problems))

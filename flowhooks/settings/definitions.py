@@ -348,10 +348,14 @@ class Settings:
         """The sources with a credential. If there are none, callbacks need no credential."""
         return {name: source for name, source in self.sources.items() if source.has_credential}
 
+    def credentials(self, kind: str) -> Mapping[str, Source] | Mapping[str, OperatorSettings]:
+        """Return those who may authenticate, by name: of the kind `"sources"` or `"operators"`."""
+        return self.calling_sources if kind == "sources" else self.operators
+
     def public_without_credential(self) -> list[str]:
         """Return the listeners, `"listen"` and `"admin"`, that other machines reach without a credential.
 
-        `listen` requires a credential if a source is configured, `admin` if an operator is.
+        `listen` requires a credential if a source has one, `admin` if an operator is configured.
         """
         asks = {"listen": self.calling_sources, "admin": self.operators}
         open_ones = [name for name, known in asks.items() if not known]
@@ -446,11 +450,11 @@ def check_removed(before: Settings, after: Settings) -> None:
         return
     acts = {"sources": ("no source", "send callbacks"), "operators": ("no operator", "administer this server")}
     problems = [
-        f"the settings have {none} any more, but {', '.join(sorted(getattr(before, kind)))} may {act} now: without "
+        f"the settings have {none} any more, but {', '.join(sorted(before.credentials(kind)))} may {act} now: without "
         f"{kind} everybody could. The settings file may be empty or cut off: restore its sections [{kind}.NAME], or "
         "restart with --insecure if no credential is required any more"
         for kind, (none, act) in acts.items()
-        if getattr(before, kind) and not getattr(after, kind)
+        if before.credentials(kind) and not after.credentials(kind)
     ]
     if problems:
         raise SettingsError("\n".join(problems))

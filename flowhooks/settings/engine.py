@@ -12,6 +12,20 @@ from flowhooks.settings.signing_keys import Secret, secret_location
 KINDS: Final = ("complete", "cancel", "error", "terminate")
 """The kinds of callback that an instance in the history can become."""
 
+BODY_MEMBERS: Final = (
+    "processDefinitionId",
+    "processDefinitionKey",
+    "processDefinitionVersion",
+    "businessKey",
+    "callBackProcessClass",
+    "conclusion",
+    "tenantId",
+    "startTime",
+    "endTime",
+    "endState",
+)
+"""Members of the body of an event that reconciliation takes in, beside its variables."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
@@ -83,3 +97,8 @@ class EngineSettings:
         "Maximum number of instances that one reconciliation takes in. Before more are taken in, an operator must "
         "confirm.",
     )
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """The locations of the password and the token, as far as they are set."""
+        return tuple(secret for secret in (self.password, self.token) if secret is not None)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flowhooks.errors import SettingsError
 from flowhooks.settings.definitions import Settings, iter_settings, variable
 from flowhooks.settings.engine import EngineSettings
+from flowhooks.settings.engine_checks import find_problems
 from flowhooks.settings.named_sections import HandlerSettings, OperatorSettings, Source
 from flowhooks.settings.secrets import secret_variables
 from flowhooks.settings.types import NAME, SettingType, did_you_mean, format_line, format_value
@@ -61,6 +62,7 @@ def load(config: Path | None, environ: Mapping[str, str], options: Mapping[str, 
     secrets = {
         *secret_variables(plugins.values()),
         *(secret.env for source in named["sources"].values() for secret in source.secrets),
+        *(secret.env for source in named["sources"].values() if source.engine for secret in source.engine.secrets),
     }
     values |= _from_environ(environ, secrets, problems)
     values |= _from_options(options, problems)
@@ -73,6 +75,7 @@ def load(config: Path | None, environ: Mapping[str, str], options: Mapping[str, 
                 f"{_dotted('sources', name)}.max_body_bytes is {source.max_body_bytes}, but must be at most "
                 f"http.max_body_bytes, {settings.http.max_body_bytes}"
             )
+    problems += find_problems(settings.sources)
     if problems:
         raise SettingsError("\n".join(problems))
     return settings

@@ -1,11 +1,12 @@
-"""Resolve and mask the secrets that a plugin's section refers to.
+"""Resolve and mask the secrets of plugins and engines.
 
-Anywhere in a section, a table that is exactly `{env = "NAME"}` or `{file = "PATH"}` is replaced by the string in that
-environment variable or file. So flowhooks.toml holds no secret and can be shown, stored and copied.
+Anywhere in a plugin's section, a table that is exactly `{env = "NAME"}` or `{file = "PATH"}` is replaced by the string
+in that environment variable or file. So flowhooks.toml holds no secret and can be shown, stored and copied.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -21,6 +22,9 @@ from flowhooks.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from flowhooks.settings.definitions import Settings
+    from flowhooks.settings.engine import EngineSettings
 
 MAX_SECRET_BYTES: Final = 65_536
 """Maximum size of a secret file: several times a certificate chain with its key."""
@@ -94,19 +98,47 @@ def secret_variables(sections: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     return (name for how, name in _secret_references(sections) if how == "env")
 
 
-def plugin_redactor(sections: Mapping[str, Mapping[str, Any]], environ: Mapping[str, str]) -> Callable[[str], str]:
-    """Return a function that masks the readable secrets of all plugin sections, as `redactor` does.
+def settings_redactor(settings: Settings, environ: Mapping[str, str]) -> Callable[[str], str]:
+    """Return a function that masks the readable secrets of all plugins and engines, as `redactor` does.
 
     Args:
-        sections: the sections `[plugins.NAME]`, by name.
+        settings: the settings.
         environ: the environment, such as `os.environ`.
     """
     secrets = set()
-    for how, name in _secret_references(sections.values()):
+    for how, name in _secret_references(settings.plugins.values()):
         with suppress(ValueError):  # loading the plugin reports it
             # A file that every user can read is masked too: the plugin may read it itself.
             secrets.add(secret_from_file(name) if how == "file" else secret_from_environ(name, environ))
+    for source in settings.sources.values():
+        if source.engine is not None:
+            with suppress(ValueError):  # creating the engine client reports it
+                secrets |= set(read_engine_secrets(source.engine, environ).values())
     return redactor(secrets)
+
+
+def read_engine_secrets(engine: EngineSettings, environ: Mapping[str, str]) -> dict[str, str]:
+    """Read the password and the token of an engine; return each that is set, by its name.
+
+    With a password, `"basic"` is the credential that HTTP Basic authentication makes of it.
+
+    Raises:
+        ValueError: a secret cannot be read; the message names the setting, and never repeats the content.
+    """
+    values = {}
+    for name, secret in (("password", engine.password), ("token", engine.token)):
+        if secret is not None:
+            try:
+                values[name] = (
+                    secret_from_file(secret.file, private=True)
+                    if secret.file
+                    else secret_from_environ(secret.env, environ)
+                )
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+    if "password" in values:
+        values["basic"] = base64.b64encode(f"{engine.username}:{values['password']}".encode()).decode()
+    return values
 
 
 def _secret_references(sections: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ from flowhooks.ledger.reader import Reader
 from flowhooks.observability import logging
 from flowhooks.operations.plugin_status import list_plugins
 from flowhooks.settings import database_url
-from flowhooks.settings.secrets import plugin_redactor
+from flowhooks.settings.secrets import settings_redactor
 from flowhooks.settings.types import did_you_mean
 from flowhooks.text import command_line
 
@@ -50,7 +50,7 @@ def inspect_plugins(settings: Settings) -> Inspection:
         SettingsError: a folder or schema file that the settings name cannot be used.
     """
     # Log at critical only: the printed result has the errors of plugins.
-    logging.configure("critical", "text", redact=plugin_redactor(settings.plugins, os.environ))
+    logging.configure("critical", "text", redact=settings_redactor(settings, os.environ))
     _, plugins = load_plugins(settings)
     ignored = settings.routing.ignore_process_keys
     file = database.database_file(database_url(settings))

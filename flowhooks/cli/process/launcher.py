@@ -14,7 +14,7 @@ from flowhooks.cli.process.standard_files import reopen_closed_files
 from flowhooks.cli.process.supervisor import Supervisor
 from flowhooks.observability import logging
 from flowhooks.settings import check_processes, check_removed, diff
-from flowhooks.settings.secrets import plugin_redactor
+from flowhooks.settings.secrets import settings_redactor
 from flowhooks.web.server.sockets import open_listener
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def run(
 
 
 def _redactor(settings: Settings) -> Callable[[str], str]:
-    return plugin_redactor(settings.plugins, os.environ)
+    return settings_redactor(settings, os.environ)
 
 
 def _configure_logging(settings: Settings, redact: Callable[[str], str], *, of_several: bool = False) -> None:

@@ -45,16 +45,19 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
             for name, source in sources
         ]
         output.print_table(("name", "credentials", "from", "limits"), rows)
-    else:
+    if not as_json and not settings.calling_sources:
+        none = "no source with a credential" if sources else "no source"
         output.print_line(
-            "The settings have no source: programs on the server's machine may send callbacks without a credential, "
-            "as the source default."
+            f"The settings have {none}: programs on the server's machine may send callbacks without a credential, as "
+            "the source default."
         )
 
 
 def _source_to_json(name: str, source: Source, settings: Settings) -> dict[str, Any]:
     return {
         "name": name,
+        "pull_only": not source.has_credential,
+        "engine": None if source.engine is None else {"client": source.engine.client, "url": source.engine.url},
         "tokens": len(source.token_sha256),
         "token_file": source.token_file or None,
         "secrets": [
@@ -77,6 +80,8 @@ def _credential_texts(source: Source) -> list[str]:
     words = [output.pluralize(len(source.token_sha256), "token")] if source.token_sha256 else []
     if source.token_file:
         words.append(f"token in {source.token_file}")
+    if not source.has_credential:
+        words.append("none: pull-only")
     for secret in source.secrets:
         until = "" if secret.not_after is None else f", until {output.format_time(expires_at(secret))}"
         words.append(f"secret in {secret.file or secret.env}{until}{' (expired)' if has_ended(secret) else ''}")

@@ -72,6 +72,8 @@ def rotate_command(settings: Settings, *, name: str, file: Path | None, keep: fl
     source = settings.sources.get(name)
     if source is None:
         raise SettingsError(f"there is no source {name} in the settings; `flowhooks sources list` lists the sources")
+    if not source.has_credential:
+        raise SettingsError(f"{name} is pull-only: it has no credential, so no engine can call as this source")
     if len(source.secrets) >= MAX_SECRETS:
         raise SettingsError(
             f"{name} has {len(source.secrets)} secrets, which is the maximum; first remove secrets that have expired "

@@ -60,6 +60,8 @@ def test_command(settings: Settings, *, name: str, to: str | None, token_file: P
     source = settings.sources.get(name)
     if source is None:
         raise SettingsError(f"there is no source {name} in the settings; `flowhooks sources list` lists the sources")
+    if not source.has_credential:
+        raise SettingsError(f"{name} is pull-only: it has no credential, so no engine can call as this source")
     base = to or local_url(settings)
     credentials = list(_credentials(name, source, token_file))
     if not credentials:

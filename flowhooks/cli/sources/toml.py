@@ -52,7 +52,10 @@ def has_ended(secret: Secret) -> bool:
 
 
 def section_lines(name: str, source: Source) -> Iterator[str]:
-    """Yield the lines of a source's section in TOML, without settings that have their default."""
+    """Yield the lines of a source's section in TOML, without settings that have their default.
+
+    Its sections `conclusion` and `engine` are not among them: in the settings file they are sections of their own.
+    """
     yield f"[sources.{name if _BARE_KEY.fullmatch(name) else json.dumps(name)}]"
     if source.token_sha256:
         yield f"token_sha256 = {json.dumps(source.token_sha256)}"
@@ -70,6 +73,10 @@ def section_lines(name: str, source: Source) -> Iterator[str]:
         yield f"burst = {source.burst}"
     if source.max_body_bytes is not None:
         yield f"max_body_bytes = {source.max_body_bytes}"
+    if source.silent_after:
+        yield f"silent_after = {source.silent_after:.15g}"
+    if source.former_names:
+        yield f"former_names = {json.dumps(source.former_names)}"
 
 
 def write_private(path: Path, text: str) -> None:

@@ -25,8 +25,8 @@ _MAX_NAMED: Final = 5
 
 
 def findings(settings: Settings) -> Iterator[CheckFinding]:
-    """Yield the findings about the configured sources; none if no sources are configured."""
-    if not settings.sources:
+    """Yield the findings about the sources that may call; none if there are none."""
+    if not settings.calling_sources:
         return
     try:
         check_sources(settings, os.environ)
@@ -40,7 +40,7 @@ def findings(settings: Settings) -> Iterator[CheckFinding]:
             )
         return
     now = time.time_ns() // 1000
-    for name, source in sorted(settings.sources.items()):
+    for name, source in sorted(settings.calling_sources.items()):
         yield from _expiry(name, source, now)
     yield _transport(settings)
 
@@ -77,10 +77,10 @@ def _expiry(name: str, source: Source, now: int) -> Iterator[CheckFinding]:
 
 
 def _transport(settings: Settings) -> CheckFinding:
-    names = sorted(settings.sources)
+    names = sorted(settings.calling_sources)
     listed = ", ".join(names[:_MAX_NAMED]) + (", …" if len(names) > _MAX_NAMED else "")
     who = f"{len(names):,} source{'' if len(names) == 1 else 's'} can send callbacks: {listed}"
-    tokens = any(source.token_sha256 or source.token_file for source in settings.sources.values())
+    tokens = any(source.token_sha256 or source.token_file for source in settings.calling_sources.values())
     if is_loopback(host_and_port(settings.listen)[0]) or settings.http.trusted_proxy:
         return ok("sources", who)
     return note(

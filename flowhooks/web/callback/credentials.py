@@ -36,19 +36,19 @@ class Credentials:
     """The sources that may call, with their credentials.
 
     Args:
-        sources: the sources by name. If there are none, every caller is the source `"default"`.
+        sources: the sources with a credential, by name. If there are none, every caller is the source `"default"`.
         known: the credentials of each source, by its name.
 
     Attributes:
         known: as given.
-        open: whether callers need no credential, because no source is configured.
+        open: whether callers need no credential, because no source has one.
         sources: as given.
     """
 
     __slots__ = ("_signing_keys", "_tokens", "known", "open", "sources")
 
     def __init__(self, sources: Mapping[str, Source], known: Mapping[str, SourceCredentials]) -> None:
-        self.open = not sources  # a source without credentials closes the listener, too
+        self.open = not sources  # a source whose credentials cannot be read closes the listener, too
         self.sources, self.known = sources, known
         self._tokens: tuple[tuple[bytes, str, tuple[Network, ...]], ...] = tuple(
             (bytes.fromhex(token), name, sources[name].allow)
@@ -152,7 +152,7 @@ class CredentialStore:
     def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self._lock = threading.Lock()
-        credentials = Credentials(settings.sources, load_source_credentials(settings, environ))
+        credentials = Credentials(settings.calling_sources, load_source_credentials(settings, environ))
         self._versions: tuple[tuple[Settings, Credentials], ...] = ((settings, credentials),)
 
     def get(self, settings: Settings) -> Credentials:
@@ -169,10 +169,10 @@ class CredentialStore:
                 if version is settings:
                     return credentials
             try:
-                credentials = Credentials(settings.sources, load_source_credentials(settings, self._environ))
+                credentials = Credentials(settings.calling_sources, load_source_credentials(settings, self._environ))
             except SettingsError as error:
                 _log.error("sources_read_failed", why=str(error), next="the credentials read before stay valid")
-                credentials = _unchanged(settings.sources, self._versions[0][1])
+                credentials = _unchanged(settings.calling_sources, self._versions[0][1])
             self._versions = (settings, credentials), self._versions[0]
             return credentials
 

@@ -117,6 +117,20 @@ def test_what_there_is(tmp_path):
     assert "have no source" in run("sources", "list").output
 
 
+def test_a_pull_only_source_is_listed_and_has_no_credential_to_rotate_or_test(tmp_path):
+    """A source that flowhooks only asks is listed as such, beside the note that callers need no credential."""
+    (tmp_path / "flowhooks.toml").write_text('[sources.oa.engine]\nclient = "fake"\nurl = "http://oa"\n')
+    listed = run("sources", "list")
+    assert listed.exit_code == 0, listed.output
+    assert "pull-only" in listed.output
+    assert "have no source with a credential" in " ".join(listed.output.split())
+    (source,) = json.loads(run("sources", "list", "--json").stdout)["sources"]
+    assert (source["pull_only"], source["engine"]) == (True, {"client": "fake", "url": "http://oa"})
+    for command in ("rotate", "test"):
+        ran = run("sources", command, "oa")
+        assert (ran.exit_code, "oa is pull-only" in ran.output) == (2, True), ran.output
+
+
 def test_a_secret_is_rotated(tmp_path):
     """A new secret is added first in the section, the rest is unchanged, and the steps follow in order."""
     old = private(tmp_path / "erp", SECRET)

@@ -11,13 +11,14 @@ from flowhooks import settings
 from flowhooks.errors import SettingsError
 
 SOURCES = {"erp": settings.Source(token_sha256=("a3" * 32,))}
+PULL_ONLY = {"oa": settings.Source(engine=settings.EngineSettings(client="fake", url="http://oa"))}
 
 
 def test_reference():
     """Every setting has a unique name, a type, a default as TOML, a variable and one line of text."""
     described = list(settings.describe())
 
-    assert len({one.name for one in described}) == len(described) == 67
+    assert len({one.name for one in described}) == len(described) == 86
     for one in described:
         assert one.type
         assert one.doc.endswith(".")
@@ -39,6 +40,11 @@ def test_reference():
     assert [one.name for one in described if not one.variable] == [
         *(f"sources.NAME.{one}" for one in ("token_sha256", "token_file", "secrets")),
         *(f"sources.NAME.{one}" for one in ("allow", "rate", "burst", "conclusion", "max_body_bytes")),
+        *(f"sources.NAME.{one}" for one in ("silent_after", "former_names")),
+        *(f"sources.NAME.engine.{one}" for one in ("client", "url", "username", "password", "token", "timeout")),
+        *(f"sources.NAME.engine.{one}" for one in ("page_size", "reconcile_every", "grace", "kinds", "children")),
+        *(f"sources.NAME.engine.{one}" for one in ("conclusion_from", "conclusion_variable", "class_variable")),
+        *(f"sources.NAME.engine.{one}" for one in ("variables", "tenants", "max_new")),
         "operators.NAME.role",
         "operators.NAME.password",
         "operators.NAME.token_sha256",
@@ -77,6 +83,8 @@ def test_frozen():
         ("localhost:1", "127.0.0.2:2", {}, []),
         ("0.0.0.0:1", "127.0.0.1:2", {}, ["listen"]),
         ("0.0.0.0:1", "127.0.0.1:2", SOURCES, []),
+        ("0.0.0.0:1", "127.0.0.1:2", PULL_ONLY, ["listen"]),
+        ("0.0.0.0:1", "127.0.0.1:2", PULL_ONLY | SOURCES, []),
         ("0.0.0.0:1", "[::]:2", {}, ["listen", "admin"]),
         ("0.0.0.0:1", "[::]:2", SOURCES, ["admin"]),
         ("127.0.0.1:1", "10.0.0.1:2", SOURCES, ["admin"]),
@@ -102,3 +110,13 @@ def test_public_binds(listen, admin, sources, public):
     operated = dataclasses.replace(given, operators={"li": settings.OperatorSettings(role="view", token_file="t")})
     assert operated.public_without_credential() == [name for name in public if name != "admin"]
     assert all(("[sources.NAME]" in line) == line.startswith("listen") for line in lines)
+
+
+def test_a_source_without_a_credential_does_not_count_when_sources_are_removed():
+    """A reload that leaves only pull-only sources is refused like one that leaves none; the reverse is allowed."""
+    before, after = settings.Settings(sources=PULL_ONLY | SOURCES), settings.Settings(sources=PULL_ONLY)
+
+    with pytest.raises(SettingsError, match="no source any more, but erp may send callbacks"):
+        settings.check_removed(before, after)
+    settings.check_removed(after, settings.Settings())
+    settings.check_removed(before, settings.Settings(sources=SOURCES))

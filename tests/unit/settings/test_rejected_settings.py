@@ -163,7 +163,10 @@ def test_hostile_file_names(name):
         ("[plugins.'a b']", "[plugins.'a b'] must have a name of 1 to 100 letters, digits, '.', '_' or '-'"),
         (
             "[sources.erp]",
-            "sources.erp has no token_sha256, token_file or secrets, so no engine can authenticate as this source",
+            (
+                "sources.erp has no token_sha256, token_file or secrets, so no engine can authenticate as this source, and "
+                "no section engine, so flowhooks cannot ask it"
+            ),
         ),
         ("[handlers.x]\ntimeout = 3", '[handlers.x] must have a handler\'s id as its name: [handlers."plugin:name"]'),
         (

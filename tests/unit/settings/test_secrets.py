@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowhooks.errors import SettingsError
-from flowhooks.settings import load
-from flowhooks.settings.secrets import MAX_SECRET_BYTES, location_text, plugin_redactor, redactor, resolve_secrets
+from flowhooks.settings import Settings, load
+from flowhooks.settings.secrets import MAX_SECRET_BYTES, location_text, redactor, resolve_secrets, settings_redactor
 
 VALUE = "s3cr3t-värde"
 
@@ -51,7 +51,7 @@ def test_a_file_must_be_private(tmp_path, mode, accepted):
         assert look_up(section)[1] == {VALUE}
     else:
         assert "can be read or written by every user of this machine; restrict it with chmod o=" in refusal(section)
-    assert plugin_redactor({"hooks": section}, {})(VALUE) == "…"
+    assert settings_redactor(Settings(plugins={"hooks": section}), {})(VALUE) == "…"
 
 
 def test_from_the_environment_and_from_a_file(tmp_path):
@@ -227,6 +227,8 @@ def test_what_can_be_had_is_masked(tmp_path):
         "a": {"token": {"env": "NOT_SET"}, "deep": [{"url": {"env": "URL"}}], "file": {"file": "/no/such"}},
         "b": {"token": {"file": str(tmp_path / "token")}, "plain": "in-the-settings"},
     }
-    conceal = plugin_redactor(sections, {"URL": "https://me:secret@example.com", "OTHER": "other-value"})
+    conceal = settings_redactor(
+        Settings(plugins=sections), {"URL": "https://me:secret@example.com", "OTHER": "other-value"}
+    )
     said = "https://me:secret@example.com from-a-file in-the-settings other-value NOT_SET"
     assert conceal(said) == "… … in-the-settings other-value NOT_SET"

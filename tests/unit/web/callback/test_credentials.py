@@ -8,7 +8,7 @@ from ipaddress import ip_network
 import pytest
 
 from flowhooks.errors import Forbidden, Unauthorized
-from flowhooks.settings import Settings, SigningKey, Source, SourceCredentials
+from flowhooks.settings import EngineSettings, Settings, SigningKey, Source, SourceCredentials
 from flowhooks.web.callback.credentials import Credentials, CredentialStore, new_token
 
 ERP = "erp-token-_~+/.0123456789=="
@@ -220,3 +220,17 @@ def test_a_token_in_a_file(tmp_path):
     assert latest.get(third).by_token("Bearer another-token-of-the-same-kind", None) == "erp"
     with pytest.raises(Unauthorized):
         latest.get(third).by_token(f"Bearer {CRM}", None)
+
+
+def test_a_pull_only_source_does_not_change_who_may_call():
+    """A source without a credential neither requires one of callers nor is one that a caller can be."""
+    pull_only = {"oa": Source(engine=EngineSettings(client="fake", url="http://oa"))}
+    erp = {"erp": Source(token_sha256=(sha256(ERP),))}
+
+    alone = Settings(sources=pull_only)
+    assert CredentialStore(alone, {}).get(alone).by_token(None, "127.0.0.1") == "default"
+    store = CredentialStore(both := Settings(sources=pull_only | erp), {})
+    assert store.get(both).by_token(f"Bearer {ERP}", "127.0.0.1") == "erp"
+    with pytest.raises(Unauthorized):
+        store.get(both).by_token(None, "127.0.0.1")
+    assert store.reload(alone).open

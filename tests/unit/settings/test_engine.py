@@ -1,0 +1,143 @@
+"""The section [sources.NAME.engine]: its values, its secrets, and checks that concern several sources."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from flowhooks import settings
+from flowhooks.settings import EngineSettings, Secret
+from flowhooks.settings.secrets import read_engine_secrets, settings_redactor
+
+ENGINE = 'client = "fake"\nurl = "http://oa.internal:8080/rest/"'
+
+
+def test_everything_at_once(written):
+    """Each setting is read; times may have a unit; a pull-only source needs no credential."""
+    loaded = settings.load(
+        written(f"""
+            [sources.oa]
+            silent_after = "1d"
+            former_names = ["default"]
+            [sources.oa.engine]
+            {ENGINE}
+            username = "rest"
+            password = {{env = "FLOWHOOKS_OA"}}
+            reconcile_every = "5m"
+            grace = 30
+            variables = ["amount"]
+            tenants = ["north"]
+        """),
+        {"FLOWHOOKS_OA": "s3cret"},
+        {},
+    )
+    oa = loaded.sources["oa"]
+
+    assert (oa.silent_after, oa.former_names, oa.has_credential) == (86_400.0, ("default",), False)
+    assert oa.engine == EngineSettings(
+        client="fake",
+        url="http://oa.internal:8080/rest",
+        username="rest",
+        password=Secret(env="FLOWHOOKS_OA"),
+        reconcile_every=300.0,
+        grace=30.0,
+        variables=("amount",),
+        tenants=("north",),
+    )
+    assert loaded.calling_sources == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("[sources.oa]\nengine = 1", "sources.oa.engine must be a section, [sources.NAME.engine], not 1"),
+        ('[sources.oa.engine]\nurl = "http://x"', "sources.oa.engine has no client, the name of an engine client"),
+        ('[sources.oa.engine]\nclient = "fake"', "sources.oa.engine has no url, the engine's base URL"),
+        (
+            f'[sources.oa.engine]\n{ENGINE}\nusername = "u"\ntoken = {{env = "T"}}',
+            "sources.oa.engine has a token, and a username or a password: give one of the two",
+        ),
+        (
+            f'[sources.oa.engine]\n{ENGINE}\npassword = "s3cret"',
+            (
+                'sources.oa.engine.password must be a table such as {file = "PATH"} or {env = "NAME"}, not the secret '
+                "itself"
+            ),
+        ),
+        (
+            f'[sources.oa.engine]\n{ENGINE}\ngrace = "2 minutes"',
+            (
+                'sources.oa.engine.grace must be a number of seconds, 0 to 86400, or a text such as "30s", "5m", "2h" or '
+                "\"1d\", not '2 minutes'"
+            ),
+        ),
+        (f"[sources.oa.engine]\n{ENGINE}\ngrase = 3", "sources.oa.engine.grase is not a setting; did you mean grace?"),
+    ],
+)
+def test_refused(refused, content, says):
+    """Each mistake is one line, which never repeats a secret."""
+    assert refused(content) == [f"flowhooks.toml: {says}"]
+
+
+@pytest.mark.parametrize("name", ["businessKey", "conclusion", "endTime"])
+def test_a_variable_may_not_replace_a_standard_member(refused, name):
+    """A variable with the name of a member that every taken-in event has is refused."""
+    (line,) = refused(f'[sources.oa.engine]\n{ENGINE}\nvariables = ["amount", "{name}"]')
+    assert line.startswith(f"sources.oa.engine.variables has {name}, which is a member of every event")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_refused"),
+    [
+        ("", "", True),
+        ('tenants = ["a"]', "", True),
+        ('tenants = ["a", "b"]', 'tenants = ["b", "c"]', True),
+        ('tenants = ["a"]', 'tenants = ["b"]', False),
+    ],
+)
+def test_two_sources_may_not_read_the_same_instances(written, refused, first, second, is_refused):
+    """Two sources on one URL with overlapping tenants are refused; with separate tenants they are not."""
+    content = f'[sources.oa.engine]\n{ENGINE}\n{first}\n[sources.crm.engine]\nclient = "other"\nurl = "http://OA.internal:8080/rest"\n{second}'
+    if not is_refused:
+        assert set(settings.load(written(content), {}, {}).sources) == {"oa", "crm"}
+        return
+    (line,) = refused(content)
+    assert line.startswith("sources.oa.engine and sources.crm.engine have the same url and read the same tenants")
+
+
+def test_other_urls_do_not_overlap(written):
+    """The same path on another port is another engine."""
+    content = f'[sources.a.engine]\n{ENGINE}\n[sources.b.engine]\nclient = "fake"\nurl = "http://oa.internal/rest"'
+    assert len(settings.load(written(content), {}, {}).sources) == 2
+
+
+@pytest.mark.parametrize(
+    ("oa", "crm", "says"),
+    [
+        ('["crm"]', "[]", "sources.oa.former_names has crm, which is the name of another source: remove it"),
+        ('["oa"]', "[]", "sources.oa.former_names has oa, which is this source's own name: remove it"),
+        ('["x"]', '["x"]', "sources.oa.former_names and sources.crm.former_names both have x: remove one"),
+    ],
+)
+def test_former_names_belong_to_one_source(refused, oa, crm, says):
+    """A former name that is another source's name, now or formerly, is refused."""
+    engines = {name: f'[sources.{name}.engine]\nclient = "fake"\nurl = "http://{name}"' for name in ("oa", "crm")}
+    assert refused(
+        f"[sources.oa]\nformer_names = {oa}\n{engines['oa']}\n[sources.crm]\nformer_names = {crm}\n{engines['crm']}"
+    ) == [says]
+
+
+def test_secrets_are_read_and_masked():
+    """The password, the token and what HTTP Basic authentication sends are masked in every text."""
+    engine = EngineSettings(client="fake", url="http://x", username="rest", password=Secret(env="PASSWORD"))
+    other = EngineSettings(client="fake", url="http://y", token=Secret(env="TOKEN"))
+    environ = {"PASSWORD": "s3cret-pass", "TOKEN": "s3cret-token"}
+    sources = {"a": settings.Source(engine=engine), "b": settings.Source(engine=other)}
+    redact = settings_redactor(settings.Settings(sources=sources), environ)
+    basic = base64.b64encode(b"rest:s3cret-pass").decode()
+
+    assert read_engine_secrets(engine, environ) == {"password": "s3cret-pass", "basic": basic}
+    assert redact(f"s3cret-pass s3cret-token Basic {basic}") == "… … Basic …"
+    with pytest.raises(ValueError, match="password: the environment variable PASSWORD is not set"):
+        read_engine_secrets(engine, {})
