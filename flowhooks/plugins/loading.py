@@ -126,7 +126,15 @@ class Loader:
         if why := self.plugin_filter.why_denied(discovered.name):
             return _info(discovered, "denied", error=prefix + why)
         section = self.sections.get(discovered.name)
-        context = RegistrationContext(section=section, environ=self.environ, schemas=self.schemas, secrets=self.secrets)
+        context = RegistrationContext(
+            section=section,
+            environ=self.environ,
+            schemas=self.schemas,
+            secrets=self.secrets,
+            engine_clients={
+                client: name for name, plugin in self.registered.items() for client in plugin.engine_clients
+            },
+        )
         facts: dict[str, Any] = {}
         try:
             self._claim_name(discovered)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, field
+from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from flowhooks.model.alert import Alert
     from flowhooks.model.delivery import Delivery, Outcome, State
+    from flowhooks.model.engine import EngineClientFactory
     from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
     from flowhooks.plugins.attribution import PluginAttribution
@@ -48,6 +50,7 @@ class Plugins:
         infos: results of loading, in the order of registration; a later plugin wraps the runs of earlier ones.
         warnings: sentences for the operator about settings and functions that have no effect.
         handlers: handlers by id; read-only.
+        engine_clients: factories of engine clients by the name that the settings use; read-only.
         schema_folders: folders of schema files, each with its plugin's name.
         schemas: schemas in force: the given ones and those of plugins.
     """
@@ -55,6 +58,7 @@ class Plugins:
     infos: tuple[PluginInfo, ...]
     warnings: tuple[str, ...]
     handlers: Mapping[str, Handler]
+    engine_clients: Mapping[str, EngineClientFactory]
     schema_folders: tuple[tuple[str, Path], ...]
     schemas: Schemas = field(repr=False)
     _run: HookCaller = field(repr=False)
@@ -116,6 +120,9 @@ class Plugins:
             infos=infos,
             warnings=tuple(warnings),
             handlers=MappingProxyType({handler.id: handler for info in infos for handler in info.handlers}),
+            engine_clients=MappingProxyType(
+                dict(chain.from_iterable(plugin.engine_clients.items() for plugin in loader.registered.values()))
+            ),
             schema_folders=tuple(
                 (name, folder) for name, plugin in loader.registered.items() for folder in plugin.schema_folders
             ),

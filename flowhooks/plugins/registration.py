@@ -1,4 +1,4 @@
-"""Register one plugin: check its hooks, then collect its schemas and handlers.
+"""Register one plugin: check its hooks, then collect its schemas, handlers and engine clients.
 
 Each plugin is registered in a pluggy manager of its own. Hook calls there reach this plugin only, so an exception
 affects no other plugin, and a refused plugin leaves nothing in the shared manager.
@@ -10,6 +10,7 @@ import difflib
 import inspect
 import os
 import reprlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,9 +23,12 @@ from flowhooks.model.handler import Handler
 from flowhooks.plugins.selector_checks import unused_data_schemas
 from flowhooks.schema.plugin_schemas import PluginSchemas, load_plugin_schemas
 from flowhooks.settings.secrets import location_text, resolve_secrets
+from flowhooks.settings.types import NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
+
+    from flowhooks.model.engine import EngineClientFactory
 
     from flowhooks.schema.schemas import Schemas
 
@@ -58,6 +62,7 @@ class RegisteredPlugin:
     Attributes:
         hooks: implemented hooks, in the order of `hookspecs.py`.
         handlers: handlers, with the plugin's name filled in.
+        engine_clients: factories of engine clients, by the name that the settings use.
         schema_folders: folders of schema files.
         schemas: schemas of the plugin's own settings and data.
         hook_callers: caller of this plugin's implementation only, by hook.
@@ -66,6 +71,7 @@ class RegisteredPlugin:
 
     hooks: tuple[str, ...]
     handlers: tuple[Handler, ...]
+    engine_clients: Mapping[str, EngineClientFactory]
     schema_folders: tuple[Path, ...]
     schemas: PluginSchemas
     hook_callers: Mapping[str, pluggy.HookCaller]
@@ -81,6 +87,7 @@ class RegistrationContext:
         environ: the environment from which the section may take secrets.
         schemas: schemas in force; those of the plugin are added as soon as they are valid, even if it is refused later.
         secrets: the secrets found in the section are added.
+        engine_clients: the plugin of each engine client that is registered already.
         folders: set to the plugin's schema folders as soon as they are known, even if it is refused later.
     """
 
@@ -88,11 +95,12 @@ class RegistrationContext:
     environ: Mapping[str, str]
     schemas: Schemas
     secrets: set[str] = field(repr=False)
+    engine_clients: Mapping[str, str] = field(default_factory=dict)
     folders: tuple[Path, ...] = ()
 
 
 def register_plugin(plugin: object, *, name: str, context: RegistrationContext) -> RegisteredPlugin:
-    """Check a plugin's hooks, read its schema folders, configure it, and collect its handlers.
+    """Check a plugin's hooks, read its schema folders, configure it, and collect its handlers and engine clients.
 
     Args:
         plugin: a module or an object.
@@ -127,6 +135,7 @@ def register_plugin(plugin: object, *, name: str, context: RegistrationContext) 
     return RegisteredPlugin(
         hooks=hooks,
         handlers=handlers,
+        engine_clients=_engine_clients(own, context.engine_clients),
         schema_folders=context.folders,
         schemas=schemas,
         hook_callers={hook: getattr(own.hook, hook) for hook in hooks},
@@ -240,6 +249,31 @@ def _collect(own: pluggy.PluginManager, hook: str, what: str) -> list[Any]:
             raise PluginError(f"{hook}() ({place}) returned {_describe(result)}, not a list of {what}")
         collected += result
     return collected
+
+
+def _engine_clients(own: pluggy.PluginManager, others: Mapping[str, str]) -> dict[str, EngineClientFactory]:
+    implementations = own.hook.engine_clients.get_hookimpls()
+    place = function_location(implementations[0].function) if implementations else ""
+    results = own.hook.engine_clients()
+    if len(results) < len(implementations):
+        raise PluginError(f"engine_clients() ({place}) returned None, not a dict of factories by name")
+    clients: dict[str, EngineClientFactory] = {}
+    for result in results:
+        if not isinstance(result, Mapping):
+            raise PluginError(f"engine_clients() ({place}) returned {_describe(result)}, not a dict of factories")
+        for name, factory in result.items():
+            if not isinstance(name, str) or not NAME.fullmatch(name):
+                raise PluginError(
+                    f"engine_clients() ({place}) returned {_describe(name)}, which is no name of a client"
+                )
+            if not callable(factory):
+                raise PluginError(
+                    f"engine_clients() ({place}) returned {_describe(factory)} for {name!r}, not a factory"
+                )
+            if other := others.get(name):
+                raise PluginError(f"plugin {other!r} offers the engine client {name!r} already; remove one of the two")
+            clients[name] = factory
+    return clients
 
 
 def _folder(item: object) -> Path:

@@ -49,6 +49,35 @@ def test_a_plugin_cannot_change_the_settings(load_sections):
     assert sections == {"one": {"deep": {"list": [1]}}}
 
 
+def test_hook_engine_clients(load):
+    """The factories of all plugins are known by name; the second plugin that offers a name is quarantined."""
+    plugins = load(
+        one=plugin(engine_clients=lambda: {"fake": dict, "other": list}),
+        two=plugin(engine_clients=lambda: {"third": set, "fake": set}),
+        three=plugin(engine_clients=lambda: {"third": tuple}),
+    )
+    assert plugins.engine_clients == {"fake": dict, "other": list, "third": tuple}
+    assert [info.state for info in plugins.infos] == ["loaded", "quarantined", "loaded"]
+    assert "plugin 'one' offers the engine client 'fake' already" in plugins.infos[1].error
+
+
+@pytest.mark.parametrize(
+    ("result", "says"),
+    [
+        (None, "returned None, not a dict of factories by name"),
+        ([dict], "not a dict of factories"),
+        ({"a b": dict}, "returned 'a b', which is no name of a client"),
+        ({1: dict}, "returned 1, which is no name of a client"),
+        ({"fake": 3}, "returned 3 for 'fake', not a factory"),
+    ],
+)
+def test_engine_clients_of_a_wrong_type(load, result, says):
+    """A plugin that offers no dict of factories is quarantined with the reason."""
+    (info,) = load(one=plugin(engine_clients=lambda: result)).infos
+    assert info.state == "quarantined"
+    assert says in info.error
+
+
 def test_hook_schemas(load, tmp_path):
     """Folders of schema files are kept with their plugin's name, given as paths or text."""
     first, second = tmp_path / "first", tmp_path / "second"

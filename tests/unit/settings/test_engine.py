@@ -68,8 +68,8 @@ def test_everything_at_once(written):
         (
             f'[sources.oa.engine]\n{ENGINE}\ngrace = "2 minutes"',
             (
-                'sources.oa.engine.grace must be a number of seconds, 0 to 86400, or a text such as "30s", "5m", "2h" or '
-                "\"1d\", not '2 minutes'"
+                "sources.oa.engine.grace must be a number of seconds, 0 to 86400, or a text such as "
+                '"30s", "5m", "2h" or "1d", not \'2 minutes\''
             ),
         ),
         (f"[sources.oa.engine]\n{ENGINE}\ngrase = 3", "sources.oa.engine.grase is not a setting; did you mean grace?"),

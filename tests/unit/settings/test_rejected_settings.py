@@ -164,8 +164,8 @@ def test_hostile_file_names(name):
         (
             "[sources.erp]",
             (
-                "sources.erp has no token_sha256, token_file or secrets, so no engine can authenticate as this source, and "
-                "no section engine, so flowhooks cannot ask it"
+                "sources.erp has no token_sha256, token_file or secrets, so no engine can authenticate as this source, "
+                "and no section engine, so flowhooks cannot ask it"
             ),
         ),
         ("[handlers.x]\ntimeout = 3", '[handlers.x] must have a handler\'s id as its name: [handlers."plugin:name"]'),
