@@ -263,9 +263,7 @@ def _engine_clients(own: pluggy.PluginManager, others: Mapping[str, str]) -> dic
             raise PluginError(f"engine_clients() ({place}) returned {_describe(result)}, not a dict of factories")
         for name, factory in result.items():
             if not isinstance(name, str) or not NAME.fullmatch(name):
-                raise PluginError(
-                    f"engine_clients() ({place}) returned {_describe(name)}, which is no name of a client"
-                )
+                raise PluginError(f"engine_clients() ({place}) returned {_describe(name)}, which is no client's name")
             if not callable(factory):
                 raise PluginError(
                     f"engine_clients() ({place}) returned {_describe(factory)} for {name!r}, not a factory"

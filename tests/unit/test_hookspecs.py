@@ -39,6 +39,7 @@ def test_the_hooks_are_these():
         "configure",
         "schemas",
         "handlers",
+        "engine_clients",
         "run_handler",
         "event_accepted",
         "delivery_settled",

@@ -66,8 +66,8 @@ def test_hook_engine_clients(load):
     [
         (None, "returned None, not a dict of factories by name"),
         ([dict], "not a dict of factories"),
-        ({"a b": dict}, "returned 'a b', which is no name of a client"),
-        ({1: dict}, "returned 1, which is no name of a client"),
+        ({"a b": dict}, "returned 'a b', which is no client's name"),
+        ({1: dict}, "returned 1, which is no client's name"),
         ({"fake": 3}, "returned 3 for 'fake', not a factory"),
     ],
 )
