@@ -19,6 +19,7 @@ from flowhooks.background.clock_trust import ClockTrust
 from flowhooks.background.clock_watch import ClockWatch
 from flowhooks.background.cluster import ClusterSync
 from flowhooks.background.file_watch import FileWatch
+from flowhooks.background.reconciliation.service import Reconciliation
 from flowhooks.background.retention import Retention
 from flowhooks.clock import DAY, Clock
 from flowhooks.errors import FlowhooksError, LedgerUnusable
@@ -85,6 +86,7 @@ class App:
     Attributes:
         runs: ids of the handlers whose deliveries this process runs.
         run_options: run options of each loaded handler, by handler id.
+        reconciliation: asks the engines of the sources; None if this process is not a server.
 
     Raises:
         SettingsError: a directory or schema file that the settings name cannot be used, or credentials are missing.
@@ -291,6 +293,7 @@ class App:
             notifier=self.notifier,
             clock=self.clock,
         )
+        self.reconciliation = self.open_reconciliation() if self._kind == "server" else None
         self.operation_context = OperationContext(
             reader=self.ledger, router=self.router, missing_handlers=self.missing_handlers, clock=self.clock
         )
@@ -307,6 +310,22 @@ class App:
                 reroute_parked=lambda: self._spawn("reroute-parked", self._reroute_parked),
                 wake=self.runner.wake,
             )
+
+    def open_reconciliation(self) -> Reconciliation:
+        """Create the reconciliation of the sources, not started. The caller must stop it, except in a server.
+
+        Raises:
+            SettingsError: an engine client cannot be created; one line for each source.
+        """
+        return Reconciliation(
+            settings=self.settings,
+            plugins=self.plugins,
+            environ=self.environ,
+            ledger=self.ledger,
+            take_in=self.intake.take_in,
+            schemas=self.schemas,
+            clock=self.clock,
+        )
 
     def _register_collectors(self) -> None:
         info = ProcessInfo(
@@ -349,6 +368,8 @@ class App:
             self._swap_router(settings, self._build_router(settings, self._missing) if ignore_changed else self.router)
         self.alerts.reconfigure(settings.alerts)
         self.retention.reconfigure(settings.retention)
+        if self.reconciliation is not None:
+            self.reconciliation.reconfigure(settings)
         if ignore_changed:
             self._spawn("reroute-parked", self._reroute_parked)  # parked events may need no handler any more
 
@@ -399,7 +420,7 @@ class App:
         self._spawn("reroute-parked", self._reroute_parked)  # in the background: there may be many
         if self._changed_handlers:
             self._spawn("dismissed", lambda: log_dismissed(self.ledger, self.router, self._changed_handlers))
-        for service in (self.cluster, self.file_watch):
+        for service in (self.cluster, self.file_watch, self.reconciliation):
             if service is not None:
                 service.start()
         threading.Thread(target=self.dispatcher.run_recording_retries, name="recording", daemon=True).start()
@@ -449,6 +470,8 @@ class App:
             )
         if why := self.runner.health():
             problems.append(f"deliveries cannot be run: {why}")
+        if problems and self.reconciliation is not None:
+            self.reconciliation.report_not_ready()
         return problems
 
     def begin_shutdown(self) -> None:
@@ -457,6 +480,8 @@ class App:
         self._stop.set()
         self.runner.wake()
         self.circuit_breaker.wake()
+        if self.reconciliation is not None:
+            self.reconciliation.begin_stop()
         self.intake.drain()
 
     def close(self, timeout: float = 0.0) -> bool:
@@ -474,7 +499,7 @@ class App:
                 steps.callback(self._lock.release)
             steps.callback(self.ledger.close)
             services = (self.retention, self.rejected_requests, self.alerts, self.notifier, self.cluster)
-            for service in (*services, self.clock_watch, self.file_watch):
+            for service in (*services, self.clock_watch, self.file_watch, self.reconciliation):
                 if service is not None:
                     steps.callback(service.stop, STOP_TIMEOUT)
             steps.callback(self._services_stopping.set)

@@ -57,6 +57,12 @@ FAILPOINTS: Final[Mapping[str, str]] = {
     "migrate.applied": "one migration of the tables is applied and not yet durable",
     "migrate.committed": "all migrations are durable, and nothing else is done",
     "migrate.jobs": "the tables of jobs are upgraded, and that is not yet durable",
+    "reconcile.leased": "a process has the lease of a source, and its round has read nothing",
+    "reconcile.page_written": "a page of an engine's history is written into the book and not yet durable",
+    "reconcile.page_committed": "the page is durable, and the next one is not read",
+    "reconcile.read": "the history is read to its end, and no instance is taken in",
+    "reconcile.taken_in": "one instance has its event, durably, and the next one has none",
+    "reconcile.finished": "the position of a round is durable, and its lease is not released",
     "copy.written": "a batch of a copied ledger is written and not yet durable",
     "copy.committed": "the batch is durable, and the next one has not started",
 }

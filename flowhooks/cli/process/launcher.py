@@ -79,7 +79,8 @@ def run(
             # Check the merged settings: the new ones may be valid only together with an address that is not applied.
             check(changes.settings)
             # Plugins keep the secrets they were loaded with, so these are still masked.
-            _configure_logging(changes.settings, redact)
+            redact_new = _redactor(changes.settings)
+            _configure_logging(changes.settings, lambda text: redact_new(redact(text)))
             return changes
 
         _configure_logging(settings, redact)

@@ -1,0 +1,8 @@
+"""Reconciliation: compare the history of an engine with the events, and take in the instances that have none.
+
+clients  the engine clients of the sources, with bounded calls and checked results
+rules    pure functions: windows, and what becomes of an instance
+round    one round for one source: pages, instances after their grace, position
+reconciler  the rounds of one source: lease, errors
+service  a thread for each source, and the operator's entry points
+"""

@@ -1,0 +1,197 @@
+"""The rounds of one source, one at a time, and what happens to their errors."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from flowhooks.background.reconciliation.clients import CallCancelled, call_limit
+from flowhooks.background.reconciliation.round import Round, RoundResult, RoundStopped, SourceContext
+from flowhooks.background.reconciliation.rules import Candidates
+from flowhooks.errors import EngineError, FlowhooksError, LedgerUnusable, Unavailable
+from flowhooks.failpoints import hit
+from flowhooks.ledger import engine_book
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowhooks.background.reconciliation.clients import BoundedClient
+    from flowhooks.clock import Clock
+    from flowhooks.intake.accept import Callback, TakenIn
+    from flowhooks.ledger.engine_book import EnginePosition
+    from flowhooks.ledger.ledger import Ledger
+    from flowhooks.ledger.transaction import WriteTransaction
+    from flowhooks.schema import Schemas
+    from flowhooks.settings import EngineSettings, Source
+
+LEASE_MARGIN: Final = 60.0
+"""Seconds that a lease lasts longer than one call of the client may take."""
+BUSY: Final = "busy"
+"""Reason of a round that did not start because another process reconciles the source."""
+STOPPED: Final = "stopped"
+"""Reason of a round that the stop of the process, or the loss of the lease, has ended."""
+STORAGE: Final = "database"
+"""Reason of a round that ended because the database could not be read or written."""
+
+log = structlog.get_logger(__name__)
+
+
+class SourceReconciler:
+    """Makes the rounds of one source, one at a time.
+
+    Args:
+        name: the name of the source.
+        source: its settings.
+        client: asks the engine.
+        ledger: has the book and the events.
+        take_in: stores an instance as an event: `Intake.take_in`.
+        schemas: the schemas of callbacks.
+        clock: the time.
+        identity_days: days for which identities of purged events are kept; 0: forever.
+        ready_since: returns since when this process has been ready for callbacks, in microseconds since 1970.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        client: BoundedClient,
+        *,
+        ledger: Ledger,
+        take_in: Callable[[Callback], TakenIn],
+        schemas: Schemas,
+        clock: Clock,
+        identity_days: int,
+        ready_since: Callable[[], int],
+    ) -> None:
+        if source.engine is None:
+            raise ValueError(f"source {name} has no engine")
+        self.name = name
+        self.engine: EngineSettings = source.engine
+        self._client = client
+        self._ledger = ledger
+        self._clock = clock
+        self._rounds = threading.Lock()
+        self._last_error = ""
+        self._context = SourceContext(
+            name=name,
+            names=(name, *source.former_names),
+            engine=source.engine,
+            candidates=Candidates(name, source, source.engine, schemas),
+            client=client,
+            ledger=ledger,
+            take_in=take_in,
+            clock=clock,
+            identity_days=identity_days,
+            ready_since=ready_since,
+            lease_seconds=call_limit(source.engine) + LEASE_MARGIN,
+        )
+
+    def stop(self) -> None:
+        """End the round in progress soon, and make no other."""
+        self._context.stopping.set()
+        self._client.cancel()
+
+    def close(self) -> None:
+        """Close the client."""
+        self._client.close()
+
+    def position(self) -> EnginePosition | None:
+        """Return how far the history was read; None before the first round.
+
+        Raises:
+            LedgerUnusable: the database cannot be read.
+        """
+        return self._context.position()
+
+    def run(self, *, since: int | None = None, dry_run: bool = False) -> RoundResult:
+        """Make a round; wait for the one in progress first. It raises nothing: the result has the error.
+
+        Args:
+            since: the earliest end to read, by the engine's clock, in microseconds since 1970, also before the first
+                contact; None: the regular window.
+            dry_run: whether to write nothing.
+        """
+        with self._rounds:
+            result = RoundResult(source=self.name, dry_run=dry_run)
+            calls = self._client.calls
+            try:
+                self._run(result, since, dry_run=dry_run)
+            except (RoundStopped, CallCancelled):
+                result.reason, result.error = STOPPED, "the process stops, or another process reconciles this source"
+            except (Unavailable, LedgerUnusable) as error:
+                result.reason, result.error = STORAGE, str(error)
+                log.warning(
+                    "reconciliation_postponed", source=self.name, why=str(error), next="the next round repeats it"
+                )
+            except EngineError as error:
+                # Only a dry run: a real one records its error.
+                result.reason, result.error = error.reason, error.why
+            except Exception as error:
+                # A defect in flowhooks must not end the rounds: instances would be missed without a visible reason.
+                log.exception("reconciliation_fault", source=self.name)
+                result.reason, result.error = "invalid", f"{type(error).__name__}: {error}"
+            result.requests = self._client.calls - calls
+            return result
+
+    def _run(self, result: RoundResult, since: int | None, *, dry_run: bool) -> None:
+        if dry_run:
+            Round(self._context, result, "").preview(since)
+            return
+        process = self._ledger.process
+        if not self._take_lease(process):
+            result.reason = BUSY
+            result.error = f"another process reconciles {self.name}"
+            return
+        try:
+            hit("reconcile.leased")
+            self._run_with_lease(Round(self._context, result, process), since)
+            hit("reconcile.finished")
+        finally:
+            self._release_lease(process)
+
+    def _run_with_lease(self, one: Round, since: int | None) -> None:
+        try:
+            one.run(since)
+        except (RoundStopped, CallCancelled, Unavailable, LedgerUnusable):
+            raise
+        except EngineError as error:
+            self._context.is_checked = False
+            self._record_failure(one, error)
+        except Exception as error:
+            log.exception("reconciliation_fault", source=self.name)
+            self._record_failure(
+                one, EngineError("invalid", f"flowhooks has a defect: {type(error).__name__}: {error}")
+            )
+        else:
+            if self._last_error:
+                log.info("reconciliation_recovered", source=self.name)
+            self._last_error = ""
+
+    def _record_failure(self, one: Round, error: EngineError) -> None:
+        one.result.reason, one.result.error = error.reason, error.why
+        one.record_failure(error)
+        if error.why != self._last_error:
+            log.error(
+                "reconciliation_failed",
+                source=self.name,
+                reason=error.reason,
+                why=error.why,
+                next=f"each round tries again; `flowhooks check` asks the engine of {self.name}",
+            )
+        self._last_error = error.why
+
+    def _take_lease(self, process: str) -> bool:
+        def take(transaction: WriteTransaction) -> bool:
+            engine_book.make_first_contact(transaction, self.name, self._context.names[1:], self._clock.now())
+            return engine_book.take_lease(transaction, self.name, process, self._context.lease_seconds)
+
+        return self._ledger.write(take)
+
+    def _release_lease(self, process: str) -> None:
+        try:
+            self._ledger.write(lambda transaction: engine_book.release_lease(transaction, self.name, process))
+        except FlowhooksError as error:
+            log.warning("lease_not_released", source=self.name, why=str(error), next="it ends by itself")

@@ -1,0 +1,693 @@
+"""One round of reconciliation for one source.
+
+A round takes the lease of its source, reads the pages of the engine's history, writes each page with its decisions in
+one transaction, takes in the instances whose grace has ended, and moves the position. Each step is durable by itself,
+and the next round repeats what a killed round has not finished.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import structlog
+
+from flowhooks.background.reconciliation import rules
+from flowhooks.background.reconciliation.rules import Candidates, Known, Rule, Window
+from flowhooks.clock import DAY, SECOND, id_lower_bound, to_datetime, to_text
+from flowhooks.errors import EngineError, InvalidCallback
+from flowhooks.failpoints import hit
+from flowhooks.ledger import checksums, engine_book
+from flowhooks.ledger.engine_book import BookRow, Disposition, Due, EnginePosition
+from flowhooks.model.engine import FinishedInstance, InstanceStatus
+from flowhooks.text import escape_control
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from sqlalchemy import Connection
+
+    from flowhooks.background.reconciliation.clients import BoundedClient
+    from flowhooks.clock import Clock
+    from flowhooks.intake.accept import Callback, TakenIn
+    from flowhooks.ledger.ledger import Ledger
+    from flowhooks.ledger.transaction import WriteTransaction
+    from flowhooks.settings import EngineSettings
+
+T = TypeVar("T")
+
+MAX_EMPTY_PAGES: Final = 100
+"""Maximum number of pages in a row that have a cursor and no instance that the page before did not have."""
+MAX_ASKED: Final = 100
+"""Maximum number of callbacks of a round about which the engine is asked, because its history does not have them."""
+MAX_REMEMBERED: Final = 1000
+"""Maximum number of callbacks for running instances that are asked about again."""
+PAGE_OF_DUE: Final = 500
+"""Number of instances in grace that are read at once."""
+DEFINITIONS_INTERVAL: Final = 3600 * SECOND
+"""Microseconds between two readings of the deployed definitions."""
+MAX_SKEW: Final = 30 * SECOND
+"""Difference in microseconds between the engine's clock and ours from which on it is logged and raises an alert."""
+GAP_AFTER: Final = 3600.0
+"""Minimum seconds of failures after which the interval since the position is recorded as a gap."""
+GAP_ROUNDS: Final = 3
+"""Minimum number of rounds, by `reconcile_every`, after which it is."""
+DELETE_BATCH: Final = 1000
+
+log = structlog.get_logger(__name__)
+
+
+class RoundStopped(Exception):
+    """The process stops, or another process has taken the lease: the round writes nothing more."""
+
+
+class _Lost(Enum):
+    """The result of a write without the lease."""
+
+    LEASE = 1
+
+
+@dataclass(slots=True, kw_only=True)
+class RoundResult:
+    """The result of a round.
+
+    Attributes:
+        source: the source.
+        since: the earliest end of the window, by the engine's clock, in microseconds since 1970; None if not reached.
+        until: the latest end of the window; None as above.
+        dry_run: whether nothing was written.
+        requests: the number of calls of the engine client.
+        instances: the number of instances on the pages.
+        dispositions: the number of instances that were read, by what became of each.
+        rules: the number of skipped instances that were read, by rule.
+        taken_in: the number of instances that became events in this round.
+        would_take_in: the number of instances that the round would take in after their grace, in a dry run.
+        to_confirm: the number of instances that wait for an operator.
+        reason: why the round ended early: `"unreachable"`, `"refused"` or `"invalid"` for the engine, `"busy"` if
+            another process reconciles the source, `"stopped"`, `"database"`; `""`: it did not.
+        error: the same, in one sentence for operators.
+    """
+
+    source: str
+    since: int | None = None
+    until: int | None = None
+    dry_run: bool = False
+    requests: int = 0
+    instances: int = 0
+    dispositions: Counter[str] = field(default_factory=Counter)
+    rules: Counter[str] = field(default_factory=Counter)
+    taken_in: int = 0
+    would_take_in: int = 0
+    to_confirm: int = 0
+    reason: str = ""
+    error: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class SourceContext:
+    """A source, and what its rounds remember of each other.
+
+    Attributes:
+        name: the name of the source.
+        names: the name, and the former names.
+        engine: its section `engine`.
+        candidates: decides what becomes of an instance without an event.
+        client: asks the engine.
+        ledger: has the book and the events.
+        take_in: stores an instance as an event: `Intake.take_in`.
+        clock: the time.
+        identity_days: days for which identities of purged events are kept; 0: forever.
+        ready_since: returns since when this process has been ready for callbacks, in microseconds since 1970.
+        lease_seconds: seconds after which another process may take over.
+        stopping: set when the process stops.
+        is_checked: whether the engine's description was read since the last error.
+        has_reported_skew: whether the present difference of the clocks is logged.
+        asked_until: an event id: the engine was asked about callbacks up to it.
+        running: callbacks for instances that had not ended when the engine was asked, by event id: instance id and time
+            of receipt.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    engine: EngineSettings
+    candidates: Candidates
+    client: BoundedClient
+    ledger: Ledger
+    take_in: Callable[[Callback], TakenIn]
+    clock: Clock
+    identity_days: int
+    ready_since: Callable[[], int]
+    lease_seconds: float
+    stopping: threading.Event = field(default_factory=threading.Event)
+    is_checked: bool = False
+    has_reported_skew: bool = False
+    asked_until: str = ""
+    running: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+    def position(self) -> EnginePosition | None:
+        """Return how far the history was read; None before the first round.
+
+        Raises:
+            LedgerUnusable: the database cannot be read.
+        """
+        with self.ledger.connection() as connection:
+            return engine_book.position(connection, self.name)
+
+
+class Round:
+    """The state of one round.
+
+    Args:
+        context: the source.
+        result: receives what the round does.
+        process: the process that has the lease.
+    """
+
+    def __init__(self, context: SourceContext, result: RoundResult, process: str) -> None:
+        self._context = context
+        self.result = result
+        self._process = process
+        self._renewed_at = time.monotonic()
+        self._skew = 0
+        self._began_at = context.clock.now()
+
+    # The steps.
+
+    def run(self, since: int | None) -> None:
+        """Make the round."""
+        context = self._context
+        position = self._position()
+        product = self._check_engine() if not context.is_checked else position.product
+        sweeps = self._began_at - position.swept_at >= DAY
+        position, window = self._begin(position, sweeps=sweeps, since=since)
+        read_until, last_end, is_ordered = window.until, 0, True
+        for instances, engine_time in self._pages(window):
+            if engine_time is not None:
+                # An answer from a cache does not have what ended since.
+                read_until = min(read_until, engine_time)
+            ends = [rules.to_microseconds(instance.ended_at) for instance in instances]
+            is_ordered = is_ordered and ends == sorted(ends) and (not ends or ends[0] >= last_end)
+            last_end = max(ends, default=last_end)
+            self._write_page(
+                instances,
+                position,
+                decides_again=since is not None,
+                # So a round that is interrupted does not begin from the start. The next one reads the overlap again.
+                read_until=min(last_end, read_until) if is_ordered else None,
+            )
+        hit("reconcile.read")
+        self._take_in_due(position)
+        self._ask_about_callbacks(position)
+        definitions = self._definitions(position)
+        self._finish(
+            position,
+            window,
+            max(read_until, position.read_until),
+            product=product,
+            sweeps=sweeps,
+            definitions=definitions,
+        )
+        if sweeps:
+            self._delete_old(window.until)
+
+    def preview(self, since: int | None) -> None:
+        """Read what a round would read, and count what it would do; write nothing."""
+        context = self._context
+        with context.ledger.connection() as connection:
+            position = engine_book.position(connection, context.name)
+        now = self._began_at
+        if position is None:
+            position = first_position(context.name, now)
+        self._check_engine()
+        self._skew = position.skew or 0
+        engine_now = now + self._skew
+        earliest = self._earliest(engine_now)
+        window = rules.next_window(position, engine_now, sweeps=False, earliest=earliest, since=since)
+        self.result.since, self.result.until = window
+        contact = position.since if since is None else min(position.since, window.since)
+        for instances, _ in self._pages(window):
+            with context.ledger.connection() as connection:
+                undecided = self._undecided(connection, self._to_rows(instances), decides_again=since is not None)
+                self._count(self._decide(connection, undecided, contact))
+        self.result.would_take_in = self.result.dispositions[Disposition.IN_GRACE]
+
+    def _check_engine(self) -> str:
+        info = self._context.client.check()
+        if info.problem:
+            raise EngineError("invalid", escape_control(f"{info.product} {info.version}: {info.problem}", 1000))
+        self._context.is_checked = True
+        return escape_control(f"{info.product} {info.version}".strip(), 200)
+
+    def _begin(self, position: EnginePosition, *, sweeps: bool, since: int | None) -> tuple[EnginePosition, Window]:
+        """Return the position, corrected by the first answer of the engine, and the window; record a wider one."""
+        context = self._context
+        self._skew = position.skew or 0
+        if position.skew is None:
+            self._read_skew()
+            if self._skew:
+                # The first contact was noted by our clock.
+                shifted = {name: getattr(position, name) + self._skew for name in ("since", "position", "read_until")}
+                self._write(lambda transaction: engine_book.update_position(transaction, context.name, shifted))
+                position = self._position()
+        engine_now = self._began_at + self._skew
+        earliest = self._earliest(engine_now)
+        window = rules.next_window(position, engine_now, sweeps=sweeps, earliest=earliest, since=since)
+        self.result.since, self.result.until = window
+        if since is not None and window.since < position.since:
+            self._write(
+                lambda transaction: engine_book.update_position(transaction, context.name, {"since": window.since})
+            )
+            position = self._position()
+        elif position.read_until < earliest:
+            self._open_gap(
+                (position.read_until, earliest),
+                "unreachable",
+                "this is longer ago than retention.identities, so purged events of this time are not known any more",
+            )
+        return position, window
+
+    def _read_skew(self) -> None:
+        """Ask for an empty window, to learn the engine's time."""
+        now = to_datetime(self._began_at)
+        page = self._context.client.finished(now, now)
+        if page.engine_time is not None:
+            self._note_skew(rules.to_microseconds(page.engine_time))
+
+    def _note_skew(self, engine_time: int) -> None:
+        context = self._context
+        skew = engine_time - context.clock.now()
+        # The header has whole seconds, and an answer can take some time.
+        self._skew = 0 if abs(skew) <= 2 * SECOND else skew
+        is_large = abs(self._skew) > MAX_SKEW
+        if is_large and not context.has_reported_skew:
+            log.warning(
+                "engine_clock_skew",
+                source=context.name,
+                seconds=round(skew / SECOND),
+                why="the engine's clock differs from this machine's",
+                next="set the clocks of both machines",
+            )
+        context.has_reported_skew = is_large
+
+    def _earliest(self, engine_now: int) -> int:
+        days = self._context.identity_days
+        return engine_now - days * DAY if days else 0
+
+    def _pages(self, window: Window) -> Iterator[tuple[list[FinishedInstance], int | None]]:
+        """Yield the instances of each page, without repeats, and the engine's time; check that pages make progress."""
+        client, cursor, without_progress = self._context.client, None, 0
+        since, until = to_datetime(window.since), to_datetime(window.until)
+        before: frozenset[str] = frozenset()
+        while True:
+            page = client.finished(since, until, cursor)
+            if self._context.stopping.is_set():
+                raise RoundStopped
+            engine_time = None if page.engine_time is None else rules.to_microseconds(page.engine_time)
+            if engine_time is not None:
+                self._note_skew(engine_time)
+            if outside := [item for item in page.instances if not rules.is_in_window(item, window)]:
+                raise EngineError(
+                    "invalid",
+                    f"the engine returned {escape_control(outside[0].id, 100)}, which ended at "
+                    f"{to_text(rules.to_microseconds(outside[0].ended_at))}, outside of the window that was asked for; "
+                    "a cache between flowhooks and the engine may have answered",
+                )
+            instances = rules.last_of_each(page.instances)
+            ids = frozenset(item.id for item in instances)
+            self.result.instances += len(ids - before)
+            yield instances, engine_time
+            without_progress = without_progress + 1 if ids <= before else 0
+            if page.cursor is None:
+                return
+            if page.cursor == cursor or without_progress > MAX_EMPTY_PAGES:
+                raise EngineError("invalid", "the pages of the engine client make no progress")
+            cursor, before = page.cursor, ids
+            del page, instances
+
+    def _write_page(
+        self,
+        instances: Sequence[FinishedInstance],
+        position: EnginePosition,
+        *,
+        decides_again: bool,
+        read_until: int | None = None,
+    ) -> None:
+        """Decide the instances of a page, and write what has changed in one transaction.
+
+        Args:
+            instances: the instances.
+            position: how far the history was read.
+            decides_again: whether rules are applied again to skipped instances.
+            read_until: the end time up to which the history is read with this page; None: not known.
+        """
+        context = self._context
+        candidates = self._to_rows(instances)
+        with context.ledger.connection() as connection:
+            undecided = self._undecided(connection, candidates, decides_again=decides_again)
+        if not undecided:
+            self._renew_if_old()
+            return
+
+        def write(transaction: WriteTransaction) -> list[BookRow]:
+            decided = self._decide(transaction.connection, undecided, position.since)
+            engine_book.write(transaction, decided)
+            if read_until is not None and read_until > position.read_until:
+                engine_book.update_position(transaction, context.name, {"read_until": read_until})
+            hit("reconcile.page_written")
+            return decided
+
+        self._count(self._write(write))
+        hit("reconcile.page_committed")
+
+    def _to_rows(self, instances: Sequence[FinishedInstance]) -> list[BookRow]:
+        now = self._context.clock.now()
+        return [self._context.candidates.to_row(instance, now) for instance in instances]
+
+    def _undecided(
+        self, connection: Connection, candidates: Sequence[BookRow], *, decides_again: bool
+    ) -> list[BookRow]:
+        """Return the candidates whose row must be written; count the others."""
+        existing = engine_book.rows(connection, self._context.name, [row.flow_instance_id for row in candidates])
+        undecided = []
+        for row in candidates:
+            known = existing.get(row.flow_instance_id)
+            if known is not None and rules.is_decided(row, known, decides_again=decides_again):
+                self._count([known])
+            else:
+                undecided.append(row)
+        return undecided
+
+    def _decide(self, connection: Connection, candidates: Sequence[BookRow], since: int) -> list[BookRow]:
+        """Return the rows of instances, by what the ledger knows of them now."""
+        context = self._context
+        ids = [row.flow_instance_id for row in candidates]
+        existing = engine_book.rows(connection, context.name, ids)
+        events = engine_book.events_of(connection, context.names, ids)
+        digests = {
+            checksums.texts_sha256((name, instance_id)): instance_id for name in context.names for instance_id in ids
+        }
+        purged: dict[str, int] = {}
+        for digest, received_at in engine_book.purged_at(connection, digests).items():
+            purged[digests[digest]] = max(received_at, purged.get(digests[digest], 0))
+        return [
+            rules.decide(
+                row,
+                Known(
+                    existing.get(row.flow_instance_id),
+                    events.get(row.flow_instance_id, ()),
+                    purged.get(row.flow_instance_id),
+                ),
+                since=since,
+                skew=self._skew,
+            )
+            for row in candidates
+        ]
+
+    def _count(self, rows: Iterable[BookRow]) -> None:
+        for row in rows:
+            self.result.dispositions[row.disposition] += 1
+            if row.rule:
+                self.result.rules[row.rule] += 1
+
+    # Instances whose grace has ended.
+
+    def _take_in_due(self, position: EnginePosition) -> None:
+        context = self._context
+        cutoff = context.clock.now() - int(context.engine.grace * SECOND)
+        due = Due(context.name, ended_until=cutoff + self._skew, seen_until=cutoff)
+        with context.ledger.connection() as connection:
+            quiet_since = max(context.ready_since(), engine_book.last_unavailable_at(connection, context.name))
+            confirmed_at = self._confirmed_at(connection)
+            unconfirmed = engine_book.count_due(connection, due, seen_after=confirmed_at or 0)
+        if quiet_since > cutoff:
+            return  # the engine may not have reached us, and has time to call again
+        is_confirmed = unconfirmed <= context.engine.max_new
+        self.result.to_confirm = 0 if is_confirmed else unconfirmed
+        if not is_confirmed:
+            if not position.to_confirm:
+                log.warning(
+                    "reconciliation_unconfirmed",
+                    source=context.name,
+                    instances=unconfirmed,
+                    max_new=context.engine.max_new,
+                    why="the engine's history has more instances without an event than max_new",
+                    next=f"look at them, then confirm: `flowhooks engines confirm {context.name}`",
+                )
+            if confirmed_at is None:
+                return
+        self._take_in_pages(due, None if is_confirmed else confirmed_at)
+
+    def _take_in_pages(self, due: Due, seen_until: int | None) -> None:
+        context, after = self._context, None
+        while True:
+            with context.ledger.connection() as connection:
+                page = engine_book.due_page(connection, due, seen_until=seen_until, after=after, limit=PAGE_OF_DUE)
+            for row in page:
+                if context.stopping.is_set():
+                    raise RoundStopped
+                self._renew_if_old()
+                self._take_in(row)
+            if len(page) < PAGE_OF_DUE:
+                return
+            after = page[-1]
+
+    def _take_in(self, row: BookRow) -> None:
+        context = self._context
+        try:
+            taken = context.take_in(rules.to_callback(row, self._skew))
+        except InvalidCallback as error:
+            self._skip(row, Rule.REJECTED, str(error))
+            return
+        hit("reconcile.taken_in")
+        if taken.disposition == "purged":
+            self._skip(row, Rule.PURGED, "")
+            return
+        self.result.taken_in += taken.new
+        if taken.reused_id:
+            log.warning(
+                "instance_id_reused",
+                source=context.name,
+                flow=row.flow_instance_id,
+                event_id=taken.event_id,
+                why="an event of an earlier instance has the same process instance id",
+                next="check whether the engine's database was reset, or two engines call as this source",
+            )
+
+    def _skip(self, row: BookRow, rule: Rule, detail: str) -> None:
+        now = self._context.clock.now()
+        self._write(
+            lambda transaction: engine_book.skip(
+                transaction, row, rule=rule.value, detail=escape_control(detail, engine_book.MAX_DETAIL_CHARS), now=now
+            )
+        )
+
+    def _confirmed_at(self, connection: Connection) -> int | None:
+        position = engine_book.position(connection, self._context.name)
+        return None if position is None else position.confirmed_at
+
+    # Callbacks that the history does not know.
+
+    def _ask_about_callbacks(self, position: EnginePosition) -> None:
+        """Ask about instances that called, and that the history did not have although it was read since."""
+        context = self._context
+        until = position.position - self._skew - int(context.engine.grace * SECOND)
+        earliest = max(position.since - self._skew, self._began_at - DAY)
+        after = max(context.asked_until, id_lower_bound(earliest))
+        with context.ledger.connection() as connection:
+            new = engine_book.callbacks_without_row(connection, context.name, after=after, until=until, limit=MAX_ASKED)
+        again = list(context.running.items())[: MAX_ASKED - len(new)]
+        absent: list[tuple[str, str, int]] = []
+        found: list[FinishedInstance] = []
+        for event_id, instance_id, received_at in (*new, *((event_id, *of) for event_id, of in again)):
+            instance = context.client.instance(instance_id)
+            context.running.pop(event_id, None)
+            if instance is InstanceStatus.ABSENT:
+                absent.append((event_id, instance_id, received_at))
+            elif isinstance(instance, FinishedInstance):
+                found.append(instance)
+            elif len(context.running) < MAX_REMEMBERED:
+                context.running[event_id] = instance_id, received_at
+        if found:
+            self._write_page(found, position, decides_again=False)
+        if absent:
+            self._report_absent(absent)
+        context.asked_until = new[-1][0] if len(new) == MAX_ASKED else max(after, id_lower_bound(until))
+
+    def _report_absent(self, absent: Sequence[tuple[str, str, int]]) -> None:
+        times = [received_at + self._skew for _, _, received_at in absent]
+        event_id, instance_id, _ = absent[0]
+        self._open_gap(
+            (min(times), max(times)),
+            engine_book.DELETED,
+            f"the engine called for {len(absent)} instances that it does not know, such as {instance_id} (event "
+            f"{event_id}): it may delete its history too early",
+        )
+
+    # The end of a round.
+
+    def _definitions(self, position: EnginePosition) -> str | None:
+        """Return the deployed definitions as JSON if they are due and can be read."""
+        if position.definitions_at is not None and self._began_at - position.definitions_at < DEFINITIONS_INTERVAL:
+            return None
+        try:
+            definitions = self._context.client.definitions()
+        except EngineError as error:
+            log.warning(
+                "definitions_not_read", source=self._context.name, why=error.why, next="the next round tries again"
+            )
+            return None
+        return json.dumps(
+            [
+                {"key": item.key, "version": item.version, "name": item.name, "tenantId": item.tenant_id}
+                for item in definitions
+            ]
+        )
+
+    def _finish(
+        self,
+        position: EnginePosition,
+        window: Window,
+        read_until: int,
+        *,
+        product: str,
+        sweeps: bool,
+        definitions: str | None,
+    ) -> None:
+        context, now = self._context, self._context.clock.now()
+        values: dict[str, Any] = {
+            "read_until": read_until,
+            "round_at": now,
+            "succeeded_at": now,
+            "failed_since": None,
+            "reason": "",
+            "error": "",
+            "failures": 0,
+            "skew": self._skew,
+            "product": product,
+            "to_confirm": self.result.to_confirm,
+        }
+        if sweeps:
+            values["swept_at"] = now
+        if definitions is not None:
+            values |= {"definitions": definitions, "definitions_at": now}
+
+        def finish(transaction: WriteTransaction) -> int:
+            in_grace = engine_book.earliest_in_grace(transaction.connection, context.name)
+            values["position"] = read_until if in_grace is None else min(read_until, in_grace)
+            engine_book.update_position(transaction, context.name, values)
+            return engine_book.close_gaps(transaction, context.name, window.since, now)
+
+        if closed := self._write(finish):
+            log.info("history_gap_closed", source=context.name, gaps=closed)
+        if self.result.taken_in or not position.round_at:
+            log.info(
+                "reconciliation_finished",
+                source=context.name,
+                taken_in=self.result.taken_in,
+                instances=self.result.instances,
+                product=product,
+            )
+
+    def record_failure(self, error: EngineError) -> None:
+        """Record that the round failed, and a gap if rounds have failed for long."""
+        context, now = self._context, self._context.clock.now()
+        position = self._position()
+        failed_since = position.failed_since or now
+        values = {
+            "round_at": now,
+            "failed_since": failed_since,
+            "reason": error.reason,
+            "error": escape_control(error.why, 1000),
+            "failures": position.failures + 1,
+        }
+        self._write(lambda transaction: engine_book.update_position(transaction, context.name, values))
+        limit = int(max(GAP_AFTER, GAP_ROUNDS * context.engine.reconcile_every) * SECOND)
+        if now - failed_since > limit:
+            self._open_gap((position.read_until, now + (position.skew or 0)), error.reason, error.why)
+
+    def _open_gap(self, interval: tuple[int, int], reason: str, detail: str) -> None:
+        context, now = self._context, self._context.clock.now()
+        is_new = self._write(
+            lambda transaction: engine_book.open_gap(
+                transaction,
+                context.name,
+                interval,
+                reason=reason,
+                detail=escape_control(detail, engine_book.MAX_DETAIL_CHARS),
+                now=now,
+            )
+        )
+        if is_new:
+            log.error(
+                "history_gap",
+                source=context.name,
+                since=to_text(interval[0]),
+                until=to_text(interval[1]),
+                reason=reason,
+                why=detail,
+                next=f"`flowhooks engines list` shows the gaps of {context.name}",
+            )
+
+    def _delete_old(self, engine_now: int) -> None:
+        """Delete rows of instances that are older than any identity that is kept."""
+        context, before = self._context, self._earliest(engine_now)
+        while before and not context.stopping.is_set():
+            deleted = self._write(
+                lambda transaction: engine_book.delete_old(transaction, context.name, before, DELETE_BATCH)
+            )
+            if deleted < DELETE_BATCH:
+                return
+
+    # Writes.
+
+    def _position(self) -> EnginePosition:
+        position = self._context.position()
+        if position is None:
+            raise RoundStopped  # another process has renamed the source
+        return position
+
+    def _write(self, function: Callable[[WriteTransaction], T]) -> T:
+        """Renew the lease and write, in one transaction. Without the lease, end the round and write nothing."""
+        context = self._context
+
+        def write(transaction: WriteTransaction) -> T | _Lost:
+            if not engine_book.renew_lease(transaction, context.name, self._process, context.lease_seconds):
+                return _Lost.LEASE
+            return function(transaction)
+
+        result = context.ledger.write(write)
+        if result is _Lost.LEASE:
+            raise RoundStopped
+        self._renewed_at = time.monotonic()
+        return result
+
+    def _renew_if_old(self) -> None:
+        if time.monotonic() - self._renewed_at > self._context.lease_seconds / 3:
+            self._write(lambda _transaction: None)
+
+
+def first_position(source: str, now: int) -> EnginePosition:
+    """Return the position of a source before its first round."""
+    return EnginePosition(
+        source=source,
+        since=now,
+        position=now,
+        read_until=now,
+        swept_at=now,
+        round_at=0,
+        succeeded_at=None,
+        failed_since=None,
+        reason="",
+        error="",
+        failures=0,
+        skew=None,
+        product="",
+        to_confirm=0,
+        confirmed_at=None,
+        definitions_at=None,
+    )

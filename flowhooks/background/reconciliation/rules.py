@@ -1,0 +1,328 @@
+"""Pure functions of reconciliation: the window of a round, and what becomes of an instance of the history."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from flowhooks import schema
+from flowhooks.clock import DAY, SECOND, to_text
+from flowhooks.errors import InvalidCallback, MalformedRequest
+from flowhooks.intake.accept import Callback
+from flowhooks.ledger.engine_book import MAX_DETAIL_CHARS, BookRow, Disposition
+from flowhooks.model.engine import KIND_OF_END, MAX_VARIABLES_BYTES, EndState
+from flowhooks.model.event import Origin, from_body
+from flowhooks.text import escape_control, to_storable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from flowhooks.ledger.engine_book import EnginePosition, InstanceEvent
+    from flowhooks.model.engine import FinishedInstance
+    from flowhooks.schema import Schemas
+    from flowhooks.settings import EngineSettings, Source
+
+OVERLAP: Final = 600 * SECOND
+"""Microseconds before the last read end time that each round reads again: a transaction can commit late."""
+SWEEP: Final = DAY
+"""Microseconds of history that are read again once a day."""
+WINDOW_TOLERANCE: Final = SECOND
+"""Microseconds by which an instance may have ended outside of the window: some engines store whole seconds."""
+REUSE_TOLERANCE: Final = 60 * SECOND
+"""Microseconds by which an event may have been received before its instance started, because clocks differ."""
+_MILLISECOND: Final = 1000
+_MAX_TEXT_CHARS: Final = 255
+_MAX_VERSION: Final = 2**31 - 1
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Rule(StrEnum):
+    """Why reconciliation skips an instance."""
+
+    CHILD = "child"
+    """Another instance called it, and the settings do not take in such instances."""
+    END_STATE = "end_state"
+    """The settings do not take in instances that end like this."""
+    TENANT = "tenant"
+    """The settings do not read its tenant."""
+    BEFORE_FIRST_CONTACT = "before_first_contact"
+    """It ended before flowhooks first read the history."""
+    PURGED = "purged"
+    """It had an event, which was purged."""
+    INVALID_ID = "invalid_id"
+    """No callback can have its id."""
+    TOO_LARGE = "too_large"
+    """Its variables are too large."""
+    INVALID = "invalid"
+    """The schema of its kind refuses the callback that it would become."""
+    REJECTED = "rejected"
+    """The settings reject an event that no handler takes."""
+
+
+class Window(NamedTuple):
+    """An interval of end times, both included, by the engine's clock, in microseconds since 1970."""
+
+    since: int
+    until: int
+
+
+def to_microseconds(time: datetime) -> int:
+    """Return an aware time in microseconds since 1970."""
+    return (time - _EPOCH) // timedelta(microseconds=1)
+
+
+def next_window(
+    position: EnginePosition, engine_now: int, *, sweeps: bool, earliest: int, since: int | None = None
+) -> Window:
+    """Return the window of a round.
+
+    Args:
+        position: how far the history was read.
+        engine_now: the time by the engine's clock.
+        sweeps: whether to read the last 24 hours again.
+        earliest: the earliest end for which purged events are still known.
+        since: an earlier start that an operator asks for; None: the regular one.
+    """
+    start = position.read_until - OVERLAP
+    if sweeps:
+        start = min(start, engine_now - SWEEP)
+    start = max(start, position.since)
+    if since is not None:
+        start = min(start, since)
+    start = max(start, earliest) // _MILLISECOND * _MILLISECOND
+    return Window(start, max(start, -(-engine_now // _MILLISECOND) * _MILLISECOND))
+
+
+def is_in_window(instance: FinishedInstance, window: Window) -> bool:
+    """Return whether an instance ended in a window, as far as the resolution of engines allows to say."""
+    ended_at = to_microseconds(instance.ended_at)
+    return window.since - WINDOW_TOLERANCE <= ended_at <= window.until + WINDOW_TOLERANCE
+
+
+def last_of_each(instances: Sequence[FinishedInstance]) -> list[FinishedInstance]:
+    """Return one instance of each id: the one that ended last."""
+    newest: dict[str, FinishedInstance] = {}
+    for instance in instances:
+        if instance.id not in newest or instance.ended_at >= newest[instance.id].ended_at:
+            newest[instance.id] = instance
+    return list(newest.values())
+
+
+class Candidates(NamedTuple):
+    """What rules need to know of a source.
+
+    Attributes:
+        name: the name of the source.
+        source: its settings.
+        engine: its section `engine`.
+        schemas: the schemas of callbacks.
+    """
+
+    name: str
+    source: Source
+    engine: EngineSettings
+    schemas: Schemas
+
+    def to_row(self, instance: FinishedInstance, now: int) -> BookRow:
+        """Return the row of an instance without an event: in grace with its body, or skipped by a rule.
+
+        Args:
+            instance: the instance.
+            now: microseconds since 1970.
+        """
+        row = BookRow(
+            source=self.name,
+            flow_instance_id=instance.id,
+            ended_at=to_microseconds(instance.ended_at),
+            started_at=None if instance.started_at is None else to_microseconds(instance.started_at),
+            end_state=instance.end_state.value,
+            process_definition_key=_text(instance.process_definition_key),
+            process_definition_version=_version(instance.process_definition_version),
+            conclusion=_text(self.source.conclusion.get(instance.conclusion or "", instance.conclusion)) or None,
+            tenant_id=_text(instance.tenant_id),
+            parent_id=_text(instance.parent_id),
+            disposition=Disposition.IN_GRACE.value,
+            rule="",
+            detail="",
+            event_id=None,
+            body=None,
+            first_seen_at=now,
+            changed_at=now,
+        )
+        try:
+            self.schemas.check_flow_instance_id(instance.id)
+        except InvalidCallback as error:
+            return _skipped(replace(row, flow_instance_id=_printable_id(instance.id)), Rule.INVALID_ID, str(error))
+        if self.engine.tenants and instance.tenant_id not in self.engine.tenants:
+            return _skipped(row, Rule.TENANT)
+        if instance.parent_id is not None and not self.engine.children:
+            return _skipped(row, Rule.CHILD)
+        kind = KIND_OF_END[instance.end_state]
+        if kind not in self.engine.kinds:
+            return _skipped(row, Rule.END_STATE, f"the kind {kind} is not in the setting kinds")
+        return self._with_body(row, instance, kind)
+
+    def _with_body(self, row: BookRow, instance: FinishedInstance, kind: str) -> BookRow:
+        variables = {name: instance.variables[name] for name in self.engine.variables if name in instance.variables}
+        try:
+            size = len(json.dumps(variables, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+            if size > MAX_VARIABLES_BYTES:
+                return _skipped(
+                    row, Rule.TOO_LARGE, f"its variables have {size:,} bytes; {MAX_VARIABLES_BYTES:,} are allowed"
+                )
+            text = json.dumps(make_body(instance, variables), ensure_ascii=False, allow_nan=False)
+            body = schema.parse_callback(text.encode())
+            if kind not in self.schemas.kinds:
+                return _skipped(row, Rule.INVALID, f"there is no kind of callback {kind}")
+            self.schemas.check_body(kind, body)
+        except (MalformedRequest, InvalidCallback) as error:
+            return _skipped(row, Rule.INVALID, str(error))
+        except (TypeError, ValueError, RecursionError) as error:
+            return _skipped(row, Rule.INVALID, f"a value cannot be written as JSON: {error}")
+        event = from_body(
+            body,
+            id="",
+            source=self.name,
+            kind=kind,
+            flow_instance_id=instance.id,
+            received_at=_EPOCH,
+            conclusions=self.source.conclusion,
+        )
+        return replace(
+            row,
+            body=text,
+            process_definition_key=_text(event.process_definition_key),
+            process_definition_version=_version(event.process_definition_version),
+        )
+
+
+def make_body(instance: FinishedInstance, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the body of the callback that an instance becomes, without nulls."""
+    members = {
+        "processDefinitionId": instance.process_definition_id,
+        "processDefinitionKey": instance.process_definition_key,
+        "processDefinitionVersion": instance.process_definition_version,
+        "businessKey": instance.business_key,
+        "callBackProcessClass": instance.callback_class,
+        "conclusion": instance.conclusion,
+        "tenantId": instance.tenant_id,
+        "startTime": None if instance.started_at is None else to_text(to_microseconds(instance.started_at)),
+        "endTime": to_text(to_microseconds(instance.ended_at)),
+        "endState": instance.end_state.value,
+        **variables,
+    }
+    return {name: value for name, value in members.items() if value is not None}
+
+
+class Known(NamedTuple):
+    """What the ledger knows of an instance.
+
+    Attributes:
+        row: its row in the book, or None.
+        events: its events, under any name of the source.
+        purged_at: when the newest purged event of it was received; None: there is none.
+    """
+
+    row: BookRow | None
+    events: Sequence[InstanceEvent] = ()
+    purged_at: int | None = None
+
+
+def is_decided(candidate: BookRow, row: BookRow, *, decides_again: bool) -> bool:
+    """Return whether the row of an instance stays as it is, so that nothing else needs to be read.
+
+    Args:
+        candidate: the row that the instance would have without an event.
+        row: its row in the book.
+        decides_again: whether rules are applied again to skipped instances, because an operator asks for it.
+    """
+    if (row.ended_at, row.started_at) != (candidate.ended_at, candidate.started_at):
+        return False
+    if row.disposition == Disposition.SKIPPED:
+        return not decides_again and row.end_state == candidate.end_state
+    if row.disposition == Disposition.IN_GRACE:
+        return (row.body, row.end_state) == (candidate.body, candidate.end_state)
+    return True
+
+
+def decide(candidate: BookRow, known: Known, *, since: int, skew: int) -> BookRow:
+    """Return the row of an instance.
+
+    Args:
+        candidate: the row that it would have without an event.
+        known: what the ledger knows of it.
+        since: the first contact, by the engine's clock.
+        skew: the engine's clock minus ours, in microseconds.
+    """
+    row = candidate
+    if known.row is not None and _is_same_instance(known.row, candidate):
+        row = replace(row, first_seen_at=known.row.first_seen_at)
+    started_at = our_start(candidate, skew)
+    if (event := newest_event(known.events, started_at)) is not None:
+        return replace(
+            row, disposition=Disposition.HAS_EVENT.value, rule="", detail="", event_id=event.event_id, body=None
+        )
+    if known.purged_at is not None and known.purged_at >= started_at - REUSE_TOLERANCE:
+        return _skipped(row, Rule.PURGED)
+    if candidate.ended_at < since:
+        return _skipped(row, Rule.BEFORE_FIRST_CONTACT)
+    return row
+
+
+def newest_event(events: Sequence[InstanceEvent], started_at: int) -> InstanceEvent | None:
+    """Return the newest event that was not received before the instance started, by our clock; None: there is none."""
+    of_instance = [event for event in events if event.received_at >= started_at - REUSE_TOLERANCE]
+    return max(of_instance, key=lambda event: (event.received_at, event.event_id), default=None)
+
+
+def our_start(row: BookRow, skew: int) -> int:
+    """Return when an instance started, by our clock; 0 if it is not known."""
+    return 0 if row.started_at is None else row.started_at - skew
+
+
+def to_callback(row: BookRow, skew: int) -> Callback:
+    """Return the callback that an instance in grace becomes."""
+    body = row.body or "{}"
+    end_state = EndState(row.end_state)
+    return Callback(
+        source=row.source,
+        kind=KIND_OF_END[end_state],
+        flow_instance_id=row.flow_instance_id,
+        body=schema.parse_callback(body.encode()),
+        text=body,
+        origin=Origin.RECONCILED.value,
+        started_at=None if row.started_at is None else our_start(row, skew),
+        end_undecided=end_state is EndState.UNDECIDED,
+    )
+
+
+def _is_same_instance(row: BookRow, candidate: BookRow) -> bool:
+    return row.started_at == candidate.started_at
+
+
+def _skipped(row: BookRow, rule: Rule, detail: str = "") -> BookRow:
+    return replace(
+        row,
+        disposition=Disposition.SKIPPED.value,
+        rule=rule.value,
+        detail=escape_control(detail, MAX_DETAIL_CHARS),
+        body=None,
+    )
+
+
+def _printable_id(text: str) -> str:
+    """Return a key for an id that no callback can have: it may be of any length, and no database may store it."""
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{escape_control(text, 100)} sha256:{digest}"
+
+
+def _text(value: str | None) -> str | None:
+    return None if value is None else to_storable(value, _MAX_TEXT_CHARS)
+
+
+def _version(value: int | None) -> int | None:
+    return value if value is not None and 0 <= value <= _MAX_VERSION else None

@@ -1,0 +1,255 @@
+"""Reconciliation of all sources with an engine: a thread for each of them, and the operator's entry points."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from flowhooks.background.reconciliation.clients import create_client
+from flowhooks.background.reconciliation.reconciler import BUSY, SourceReconciler
+from flowhooks.clock import SECOND
+from flowhooks.errors import FlowhooksError, NotFound, SettingsError
+from flowhooks.ledger import engine_book
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from flowhooks.background.reconciliation.round import RoundResult
+    from flowhooks.clock import Clock
+    from flowhooks.intake.accept import Callback, TakenIn
+    from flowhooks.ledger.ledger import Ledger
+    from flowhooks.plugins.plugins import Plugins
+    from flowhooks.schema import Schemas
+    from flowhooks.settings import Settings, Source
+
+MAX_BUSY_WAIT: Final = 30.0
+"""Maximum seconds until a process that found another one at work looks again."""
+
+_CORRECT: Final = "correct the settings and send SIGHUP; until then this source is not reconciled"
+
+log = structlog.get_logger(__name__)
+
+
+class Reconciliation:
+    """Reconciles the histories of the engines with the events.
+
+    Rounds of one source never overlap, whoever asks for them. Of the processes that share a ledger, the one that has
+    the lease of a source makes its round.
+
+    Args:
+        settings: the settings.
+        plugins: offer the engine clients.
+        environ: the environment from which secrets are read.
+        ledger: has the book and the events.
+        take_in: stores an instance as an event: `Intake.take_in`.
+        schemas: the schemas of callbacks.
+        clock: the time.
+
+    Raises:
+        SettingsError: an engine client cannot be created; one line for each source.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        plugins: Plugins,
+        environ: Mapping[str, str],
+        ledger: Ledger,
+        take_in: Callable[[Callback], TakenIn],
+        schemas: Schemas,
+        clock: Clock,
+    ) -> None:
+        self._plugins = plugins
+        self._environ = environ
+        self._ledger = ledger
+        self._take_in = take_in
+        self._schemas = schemas
+        self._clock = clock
+        self._identity_days = settings.retention.identities
+        self._lock = threading.Lock()
+        self._is_started = False
+        self._is_stopping = False
+        self._ready_since = 0
+        self._sources: dict[str, Source] = {}
+        self._workers: dict[str, _Worker] = {}
+        self._closed: list[_Worker] = []
+        problems = []
+        for name, source in settings.sources.items():
+            if source.engine is not None:
+                try:
+                    self._add(name, source)
+                except SettingsError as error:
+                    problems.append(str(error))
+        if problems:
+            self.stop(0)
+            raise SettingsError("\n".join(problems))
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The names of the sources with an engine."""
+        return tuple(self._workers)
+
+    def start(self) -> None:
+        """Start a thread for each source. Engines have the time `grace` from now on to call."""
+        with self._lock:
+            self._is_started = True
+            self._ready_since = self._clock.now()
+            for worker in self._workers.values():
+                worker.start()
+
+    def report_not_ready(self) -> None:
+        """Note that this process is not ready for callbacks, so that engines get the time `grace` after it."""
+        self._ready_since = self._clock.now()
+
+    def begin_stop(self) -> None:
+        """End the rounds in progress soon; what they have written stays."""
+        with self._lock:
+            self._is_stopping = True
+            for worker in self._workers.values():
+                worker.begin_stop()
+
+    def stop(self, timeout: float) -> None:
+        """Stop; the rounds in progress get `timeout` seconds together."""
+        self.begin_stop()
+        deadline = time.monotonic() + timeout
+        for worker in (*self._workers.values(), *self._closed):
+            worker.join(max(0.0, deadline - time.monotonic()))
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Use the sources of new settings from now on.
+
+        A source whose engine client cannot be created is not reconciled until the settings are corrected.
+        """
+        with self._lock:
+            for name, before in list(self._sources.items()):
+                if settings.sources.get(name) != before:
+                    del self._sources[name]
+                    worker = self._workers.pop(name)
+                    worker.begin_stop()
+                    self._closed = [*(closed for closed in self._closed if closed.is_alive()), worker]
+            for name, source in settings.sources.items():
+                if source.engine is None or name in self._sources or self._is_stopping:
+                    continue
+                try:
+                    worker = self._add(name, source)
+                except SettingsError as error:
+                    log.error("engine_client_refused", source=name, why=str(error), next=_CORRECT)  # noqa: TRY400 (one line says it)
+                else:
+                    if self._is_started:
+                        worker.start()
+
+    def reconcile_now(self, source: str, *, since: int | None = None, dry_run: bool = False) -> RoundResult:
+        """Make a round of a source, after the one in progress.
+
+        Args:
+            source: the name of the source.
+            since: the earliest end to read, by the engine's clock, in microseconds since 1970; instances that ended
+                before the first contact are taken in, too. None: the regular window.
+            dry_run: whether to write nothing, and to count what would be taken in.
+
+        Raises:
+            NotFound: there is no source with an engine of this name.
+        """
+        return self._worker(source).reconciler.run(since=since, dry_run=dry_run)
+
+    def confirm(self, source: str) -> int:
+        """Confirm that all instances seen so far may be taken in; return how many wait for the next round.
+
+        Raises:
+            NotFound: there is no source with an engine of this name.
+            Unavailable: it was not stored.
+        """
+        worker = self._worker(source)
+        waiting = self._ledger.write(lambda transaction: engine_book.confirm(transaction, source, self._clock.now()))
+        worker.wake()
+        return waiting
+
+    def _worker(self, source: str) -> _Worker:
+        if (worker := self._workers.get(source)) is None:
+            known = ", ".join(sorted(self._workers)) or "none"
+            raise NotFound(f"there is no source {source} with an engine; the sources with one are: {known}")
+        return worker
+
+    def _add(self, name: str, source: Source) -> _Worker:
+        if source.engine is None:
+            raise ValueError(f"source {name} has no engine")
+        client = create_client(name, source.engine, self._plugins, self._environ)
+        reconciler = SourceReconciler(
+            name,
+            source,
+            client,
+            ledger=self._ledger,
+            take_in=self._take_in,
+            schemas=self._schemas,
+            clock=self._clock,
+            identity_days=self._identity_days,
+            ready_since=lambda: self._ready_since,
+        )
+        worker = self._workers[name] = _Worker(reconciler, self._clock)
+        self._sources[name] = source
+        return worker
+
+
+class _Worker:
+    """The thread of one source."""
+
+    def __init__(self, reconciler: SourceReconciler, clock: Clock) -> None:
+        self.reconciler = reconciler
+        self._clock = clock
+        self._wake = threading.Event()
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._loop, name=f"reconcile-{reconciler.name}", daemon=True)
+
+    def start(self) -> None:
+        """Make rounds from now on."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Make the next round at once."""
+        self._wake.set()
+
+    def begin_stop(self) -> None:
+        """End the round in progress, and make no other."""
+        self._is_stopping = True
+        self.reconciler.stop()
+        self._wake.set()
+        self.reconciler.close()
+
+    def join(self, timeout: float) -> None:
+        """Wait until the thread has ended, at most `timeout` seconds."""
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def is_alive(self) -> bool:
+        """Return whether the thread runs."""
+        return self._thread.is_alive()
+
+    def _loop(self) -> None:
+        wait = self._seconds_until_due()
+        while not self._is_stopping:
+            is_asked = self._wake.wait(wait)
+            self._wake.clear()
+            if self._is_stopping:
+                return
+            if not is_asked and (wait := self._seconds_until_due()) > 0:
+                continue  # another process has made the round meanwhile
+            result = self.reconciler.run()
+            every = self.reconciler.engine.reconcile_every
+            wait = min(every, MAX_BUSY_WAIT) if result.reason == BUSY else every
+
+    def _seconds_until_due(self) -> float:
+        """Return the seconds until a round is due, because any process made the last one; 0 if it is due."""
+        try:
+            position = self.reconciler.position()
+        except FlowhooksError:
+            return 0.0  # the round reports it
+        if position is None:
+            return 0.0
+        passed = (self._clock.now() - position.round_at) / SECOND
+        every = self.reconciler.engine.reconcile_every
+        # A little early counts: otherwise the process that made the last round would make the next one too late.
+        return every - passed if 0 <= passed < every * 0.9 else 0.0

@@ -1,0 +1,437 @@
+"""The book of reconciliation: how far the history of each engine was read, and what became of each instance in it.
+
+Only the process that has the lease of a source writes its rows, except that a stored event updates the row of its
+instance. Each function that writes for a round checks the lease in its transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
+
+from flowhooks.clock import SECOND, id_lower_bound
+from flowhooks.ledger import database
+from flowhooks.ledger.tables import (
+    IS_IN_GRACE,
+    MAX_INDEXED_CHARS,
+    engine_instances,
+    engine_positions,
+    events,
+    history_gaps,
+    indexed,
+    processes,
+    purged_identities,
+    rejected_requests,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from sqlalchemy import ColumnElement, Connection
+
+    from flowhooks.ledger.transaction import WriteTransaction
+
+MAX_DETAIL_CHARS: Final = 500
+"""Maximum length of the text that explains to operators why an instance is skipped."""
+DELETED: Final = "deleted"
+"""The reason of a gap in which the engine has deleted its history."""
+
+
+class Disposition(StrEnum):
+    """What became of an instance."""
+
+    HAS_EVENT = "has_event"
+    """It has an event."""
+    SKIPPED = "skipped"
+    """A rule skips it."""
+    IN_GRACE = "in_grace"
+    """It has no event yet: the engine has time to call, or an operator must confirm."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnginePosition:
+    """How far the history of an engine was read. Times are in microseconds since 1970.
+
+    Attributes:
+        source: the source.
+        since: the first contact, by the engine's clock: earlier ends are not taken in.
+        position: each instance that ended before has been decided, by the engine's clock.
+        read_until: the history was read until this time, by the engine's clock.
+        swept_at: when the last 24 hours were last read again.
+        round_at: when the last round ended, also with an error; 0: none has ended.
+        succeeded_at: when the last round without an error ended; None: none has.
+        failed_since: since when each round has ended with an error; None: the last one did not.
+        reason: the kind of the last error; `""`: the last round had none.
+        error: the last error, for operators.
+        failures: the number of errors since the last success.
+        skew: the engine's clock minus ours; None: not known.
+        product: the engine's name and version.
+        to_confirm: the number of instances that wait for an operator.
+        confirmed_at: instances that were seen until then may be taken in; None: not confirmed.
+        definitions_at: when the definitions were read; None: never.
+    """
+
+    source: str
+    since: int
+    position: int
+    read_until: int
+    swept_at: int
+    round_at: int
+    succeeded_at: int | None
+    failed_since: int | None
+    reason: str
+    error: str
+    failures: int
+    skew: int | None
+    product: str
+    to_confirm: int
+    confirmed_at: int | None
+    definitions_at: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BookRow:
+    """A finished instance in the book. Times are in microseconds since 1970.
+
+    Attributes:
+        source: the source.
+        flow_instance_id: its id; of an id that no callback can have, a printable form.
+        ended_at: when it ended, by the engine's clock.
+        started_at: when it started, by the engine's clock; None: not known.
+        end_state: how it ended.
+        process_definition_key: the key of its definition, or None.
+        process_definition_version: the version of its definition, or None.
+        conclusion: its conclusion, mapped, or None.
+        tenant_id: its tenant, or None.
+        parent_id: the instance that called it, or None.
+        disposition: what became of it.
+        rule: the rule that skips it; otherwise `""`.
+        detail: more about the rule, for operators.
+        event_id: its event, or None.
+        body: the body of the event that it becomes, while it is in grace.
+        first_seen_at: when it was first read in the history.
+        changed_at: when the row was last changed.
+    """
+
+    source: str
+    flow_instance_id: str
+    ended_at: int
+    started_at: int | None
+    end_state: str
+    process_definition_key: str | None
+    process_definition_version: int | None
+    conclusion: str | None
+    tenant_id: str | None
+    parent_id: str | None
+    disposition: str
+    rule: str
+    detail: str
+    event_id: str | None
+    body: str | None
+    first_seen_at: int
+    changed_at: int
+
+
+class InstanceEvent(NamedTuple):
+    """An event of an instance.
+
+    Attributes:
+        event_id: its id.
+        received_at: when it was received, in microseconds since 1970.
+    """
+
+    event_id: str
+    received_at: int
+
+
+class Due(NamedTuple):
+    """Which instances in grace are due: those that ended, and those that were seen, long enough ago.
+
+    Attributes:
+        source: the source.
+        ended_until: the latest end, by the engine's clock.
+        seen_until: the latest time of the first reading; an engine's clock that is ahead cannot postpone more.
+    """
+
+    source: str
+    ended_until: int
+    seen_until: int
+
+    def condition(self) -> ColumnElement[bool]:
+        """Return the condition on `engine_instances`."""
+        book = engine_instances.c
+        return and_(
+            IS_IN_GRACE,
+            book.source == self.source,
+            or_(book.ended_at <= self.ended_until, book.first_seen_at <= self.seen_until),
+        )
+
+
+_POSITION_NAMES: Final = tuple(field.name for field in fields(EnginePosition))
+_ROW_NAMES: Final = tuple(field.name for field in fields(BookRow))
+_POSITION: Final = select(*(engine_positions.c[name] for name in _POSITION_NAMES))
+_ROWS: Final = select(*(engine_instances.c[name] for name in _ROW_NAMES))
+_KEYS: Final = ("source", "flow_instance_id")
+_WRITE: Final = database.BulkInsert(engine_instances, update_columns=[name for name in _ROW_NAMES if name not in _KEYS])
+_IDS: Final = database.string_array("ids")
+_SOURCES: Final = database.string_array("sources")
+_DIGESTS: Final = database.string_array("digests")
+_ROWS_OF_IDS: Final = _ROWS.where(engine_instances.c.flow_instance_id.in_(_IDS))
+_PREFIXES: Final = database.string_array("prefixes")
+_EVENTS: Final = select(events.c.id, events.c.flow_instance_id, events.c.received_at).where(
+    indexed(events.c.flow_instance_id).in_(_PREFIXES), events.c.source.in_(_SOURCES)
+)
+_PURGED: Final = (
+    select(purged_identities.c.instance_sha256, func.max(purged_identities.c.received_at))
+    .where(purged_identities.c.instance_sha256.in_(_DIGESTS))
+    .group_by(purged_identities.c.instance_sha256)
+)
+
+
+# Positions and leases.
+
+
+def position(connection: Connection, source: str) -> EnginePosition | None:
+    """Return how far the history of a source was read; None before the first round."""
+    row = connection.execute(_POSITION.where(engine_positions.c.source == source)).mappings().one_or_none()
+    return None if row is None else EnginePosition(**row)
+
+
+def make_first_contact(transaction: WriteTransaction, source: str, former_names: Sequence[str], now: int) -> None:
+    """Create the position of a source that has none; a renamed source continues where its former name stopped.
+
+    Args:
+        transaction: the open transaction.
+        source: the source.
+        former_names: its former names.
+        now: microseconds since 1970.
+    """
+    connection = transaction.connection
+    if position(connection, source) is not None:
+        return
+    for former in former_names:
+        renamed = update(engine_positions).where(engine_positions.c.source == former)
+        if connection.execute(renamed.values(source=source, process="", process_until=0)).rowcount:
+            waiting = update(engine_instances).where(IS_IN_GRACE, engine_instances.c.source == former)
+            connection.execute(waiting.values(source=source))
+            return
+    first = dict.fromkeys(("since", "position", "read_until", "swept_at"), now)
+    connection.execute(
+        database.insert(engine_positions).values(source=source, round_at=0, **first).on_conflict_do_nothing()
+    )
+
+
+def take_lease(transaction: WriteTransaction, source: str, process: str, seconds: float) -> bool:
+    """Take or renew the lease of a source; False if another live process has it."""
+    columns = engine_positions.c
+    is_alive = exists().where(processes.c.id == columns.process, processes.c.stopped_at.is_(None))
+    free = or_(columns.process == "", columns.process == process, columns.process_until < database.Now(), ~is_alive)
+    taken = update(engine_positions).where(columns.source == source, free)
+    until = database.Now() + int(seconds * SECOND)
+    return bool(transaction.connection.execute(taken.values(process=process, process_until=until)).rowcount)
+
+
+def release_lease(transaction: WriteTransaction, source: str, process: str) -> None:
+    """Let other processes reconcile a source, if this process has its lease."""
+    owned = update(engine_positions).where(engine_positions.c.source == source, engine_positions.c.process == process)
+    transaction.connection.execute(owned.values(process="", process_until=0))
+
+
+def renew_lease(transaction: WriteTransaction, source: str, process: str, seconds: float) -> bool:
+    """Renew the lease of a source, and keep its row locked until the transaction ends; False if it was lost."""
+    owned = update(engine_positions).where(engine_positions.c.source == source, engine_positions.c.process == process)
+    until = database.Now() + int(seconds * SECOND)
+    return bool(transaction.connection.execute(owned.values(process_until=until)).rowcount)
+
+
+def update_position(transaction: WriteTransaction, source: str, values: Mapping[str, Any]) -> None:
+    """Change columns of the position of a source."""
+    transaction.connection.execute(
+        update(engine_positions).where(engine_positions.c.source == source).values(dict(values))
+    )
+
+
+def confirm(transaction: WriteTransaction, source: str, now: int) -> int:
+    """Confirm that all instances seen so far may be taken in; return how many wait."""
+    connection = transaction.connection
+    waiting = connection.execute(
+        select(func.count()).select_from(engine_instances).where(IS_IN_GRACE, engine_instances.c.source == source)
+    ).scalar_one()
+    update_position(transaction, source, {"confirmed_at": now, "to_confirm": 0})
+    return int(waiting)
+
+
+# Instances.
+
+
+def rows(connection: Connection, source: str, ids: Collection[str]) -> dict[str, BookRow]:
+    """Return the rows of instances by instance id."""
+    query = _ROWS_OF_IDS.where(engine_instances.c.source == source)
+    found = connection.execute(query, {"ids": json.dumps(list(ids))}).mappings()
+    return {row["flow_instance_id"]: BookRow(**row) for row in found}
+
+
+def events_of(connection: Connection, sources: Sequence[str], ids: Collection[str]) -> dict[str, list[InstanceEvent]]:
+    """Return the events of instances under any of the names of a source, by instance id."""
+    wanted = set(ids)
+    prefixes = {text[:MAX_INDEXED_CHARS] for text in wanted}
+    parameters = {"prefixes": json.dumps(sorted(prefixes)), "sources": json.dumps(list(sources))}
+    found: dict[str, list[InstanceEvent]] = defaultdict(list)
+    for row in connection.execute(_EVENTS, parameters):
+        if row.flow_instance_id in wanted:
+            found[row.flow_instance_id].append(InstanceEvent(row.id, row.received_at))
+    return found
+
+
+def purged_at(connection: Connection, digests: Collection[str]) -> dict[str, int]:
+    """Return when the newest purged event of each instance was received, by the key of the instance."""
+    return {row[0]: row[1] for row in connection.execute(_PURGED, {"digests": json.dumps(list(digests))})}
+
+
+def write(transaction: WriteTransaction, book_rows: Iterable[BookRow]) -> None:
+    """Insert or replace rows."""
+    values = [{name: getattr(row, name) for name in _ROW_NAMES} for row in book_rows]
+    if values:
+        _WRITE(transaction.connection, values)
+
+
+def skip(transaction: WriteTransaction, row: BookRow, *, rule: str, detail: str, now: int) -> None:
+    """Let a rule skip an instance that is in grace."""
+    book = engine_instances.c
+    transaction.connection.execute(
+        update(engine_instances)
+        .where(book.source == row.source, book.flow_instance_id == row.flow_instance_id, IS_IN_GRACE)
+        .values(disposition=Disposition.SKIPPED.value, rule=rule, detail=detail, body=None, changed_at=now)
+    )
+
+
+def set_event(transaction: WriteTransaction, row: BookRow, *, event_id: str, now: int) -> None:
+    """Record the event of an instance that is in grace."""
+    book = engine_instances.c
+    transaction.connection.execute(
+        update(engine_instances)
+        .where(book.source == row.source, book.flow_instance_id == row.flow_instance_id, IS_IN_GRACE)
+        .values(
+            disposition=Disposition.HAS_EVENT.value, rule="", detail="", event_id=event_id, body=None, changed_at=now
+        )
+    )
+
+
+def count_due(connection: Connection, due: Due, *, seen_after: int) -> int:
+    """Return the number of due instances that were first seen after a time."""
+    query = select(func.count()).select_from(engine_instances)
+    return int(
+        connection.execute(query.where(due.condition(), engine_instances.c.first_seen_at > seen_after)).scalar_one()
+    )
+
+
+def due_page(
+    connection: Connection, due: Due, *, seen_until: int | None, after: BookRow | None, limit: int
+) -> list[BookRow]:
+    """Return a page of due instances, the first to end first.
+
+    Args:
+        connection: any connection.
+        due: which instances are due.
+        seen_until: the latest time at which they were first seen; None: any.
+        after: the last instance of the page before.
+        limit: the maximum number.
+    """
+    book = engine_instances.c
+    query = _ROWS.where(due.condition()).order_by(book.ended_at, database.bytewise_order(book.flow_instance_id))
+    if seen_until is not None:
+        query = query.where(book.first_seen_at <= seen_until)
+    if after is not None:
+        later_id = database.bytewise_order(book.flow_instance_id) > after.flow_instance_id
+        query = query.where(or_(book.ended_at > after.ended_at, and_(book.ended_at == after.ended_at, later_id)))
+    return [BookRow(**row) for row in connection.execute(query.limit(limit)).mappings()]
+
+
+def earliest_in_grace(connection: Connection, source: str) -> int | None:
+    """Return the earliest end of an instance that is in grace, by the engine's clock; None if there is none."""
+    query = select(func.min(engine_instances.c.ended_at)).where(IS_IN_GRACE, engine_instances.c.source == source)
+    return connection.execute(query).scalar()
+
+
+def delete_old(transaction: WriteTransaction, source: str, before: int, limit: int) -> int:
+    """Delete rows of decided instances that ended before a time, at most `limit`; return the number."""
+    book = engine_instances.c
+    old = (
+        select(book.flow_instance_id)
+        .where(book.source == source, book.ended_at < before, book.disposition != Disposition.IN_GRACE.value)
+        .order_by(book.ended_at)
+        .limit(limit)
+    )
+    statement = delete(engine_instances).where(book.source == source, book.flow_instance_id.in_(old))
+    return int(transaction.connection.execute(statement).rowcount)
+
+
+# Gaps, callbacks that the history does not know, and refusals.
+
+
+def open_gap(
+    transaction: WriteTransaction, source: str, interval: tuple[int, int], *, reason: str, detail: str, now: int
+) -> bool:
+    """Record an interval of the history that could not be read, or extend it; return whether it is new."""
+    since, until = interval
+    columns = history_gaps.c
+    known = update(history_gaps).where(columns.source == source, columns.since == since)
+    changes = {"until": until, "reason": reason, "detail": detail, "closed_at": None}
+    if transaction.connection.execute(known.values(changes)).rowcount:
+        return False
+    transaction.connection.execute(insert(history_gaps).values(source=source, since=since, found_at=now, **changes))
+    return True
+
+
+def close_gaps(transaction: WriteTransaction, source: str, since: int, now: int) -> int:
+    """Close the gaps that were read after all, because the history was read from `since` on; return their number.
+
+    What the engine has deleted cannot be read any more.
+    """
+    columns = history_gaps.c
+    read = update(history_gaps).where(
+        columns.source == source, columns.since >= since, columns.closed_at.is_(None), columns.reason != DELETED
+    )
+    return int(transaction.connection.execute(read.values(closed_at=now)).rowcount)
+
+
+def callbacks_without_row(
+    connection: Connection, source: str, *, after: str, until: int, limit: int
+) -> list[tuple[str, str, int]]:
+    """Return callbacks whose instance is not in the book, oldest first: event id, instance id, time of receipt.
+
+    Args:
+        connection: any connection.
+        source: the source.
+        after: an event id; only later events are returned.
+        until: the latest time of receipt, in microseconds since 1970.
+        limit: the maximum number.
+    """
+    in_book = exists().where(
+        engine_instances.c.source == source, engine_instances.c.flow_instance_id == events.c.flow_instance_id
+    )
+    query = (
+        select(events.c.id, events.c.flow_instance_id, events.c.received_at)
+        .where(
+            events.c.id > after,
+            events.c.id < id_lower_bound(until),
+            events.c.source == source,
+            events.c.origin == "callback",
+            ~in_book,
+        )
+        .order_by(events.c.id)
+        .limit(limit)
+    )
+    return [tuple(row) for row in connection.execute(query)]
+
+
+def last_unavailable_at(connection: Connection, source: str) -> int:
+    """Return when a callback of a source, or of an unknown one, was last answered 503; 0: it is not recorded."""
+    columns = rejected_requests.c
+    query = select(func.max(columns.rejected_at)).where(columns.status == 503, columns.source.in_((source, "")))  # noqa: PLR2004 (HTTP 503)
+    return connection.execute(query).scalar() or 0
