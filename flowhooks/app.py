@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowhooks import __version__
+from flowhooks.background.alerts.engine_causes import EngineCauseFinder
 from flowhooks.background.alerts.monitor import AlertMonitor
 from flowhooks.background.alerts.routing_causes import RoutingCauseFinder
 from flowhooks.background.clock_trust import ClockTrust
@@ -254,6 +255,7 @@ class App:
                 ignored=lambda: self.settings.routing.ignore_conclusions,
                 loaded=frozenset(handlers),
             ),
+            engines=EngineCauseFinder(lambda: self.settings),
             timeout=self._timeout,
         )
         self.circuit_breaker = CircuitBreaker(

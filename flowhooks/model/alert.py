@@ -33,6 +33,22 @@ class AlertCause(StrEnum):
     """Events have a conclusion that no handler of their class or key names."""
     CONFLICT = "conflict"
     """In the last 24 hours, callbacks of a source had the identity of an earlier event but other data."""
+    ENGINE_UNREACHABLE = "engine_unreachable"
+    """The last three reconciliations with an engine or more could not read its history."""
+    CALLBACKS_MISSED = "callbacks_missed"
+    """In the last 24 hours, events were taken in from an engine's history for which it sent no callback."""
+    HISTORY_GAP = "history_gap"
+    """An interval of an engine's history could not be read."""
+    INSTANCE_ID_REUSED = "instance_id_reused"
+    """In the last 24 hours, an engine used the id of an earlier process instance again."""
+    SOURCE_SILENT = "source_silent"
+    """A source has sent no callback for longer than its setting `silent_after`."""
+    SOURCE_REJECTED = "source_rejected"
+    """In the last hour, more callbacks of a source were rejected than accepted, and at least 10."""
+    RECONCILIATION_UNCONFIRMED = "reconciliation_unconfirmed"
+    """Reconciliation would take in more instances of an engine than `max_new`, and waits for an operator."""
+    CLOCK_SKEW = "clock_skew"
+    """The clock of an engine differs from ours by more than 30 seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +65,7 @@ class Alert:
         message: English text for a person: the problem, since when it exists, what to do next, and how many deliveries
             or events are new.
         started_at: when the cause began, in UTC.
-        count: number of deliveries or events concerned at present; 1 for a plugin.
+        count: number of deliveries, events, instances or callbacks concerned at present; 1 for a plugin.
         event_id: id of one of these events, as a starting point; `""` if no event is concerned.
         notification: number of this notification: 1 when the alert is raised, and 1 more each time it has grown.
         new_count: growth of `count` since the previous notification; 0 for the first notification.

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from flowhooks.background.alerts.engine_causes import EngineCauseFinder
     from flowhooks.ledger.alert_queries import HandlerIssue, ParkedBacklog
     from flowhooks.plugins.loading import PluginInfo
     from flowhooks.settings import AlertsSettings
@@ -61,7 +62,7 @@ MESSAGES: Final[Mapping[AlertCause, MessageTemplate]] = {
         "Fix the plugin, then restart the server."
     ),
 }
-"""The message of each cause. A cause in routing has its message in `routing_causes`."""
+"""The message of each cause. Causes in routing have theirs in `routing_causes`, those in engines in `engine_causes`."""
 SUSPENDED: Final = MessageTemplate(
     "{many} of handler {subject} {are} waiting for its plugin, which is not loaded, the first since {since}. "
     "Fix or reinstall the plugin, then restart the server. `flowhooks check` shows what is wrong."
@@ -80,6 +81,7 @@ class CauseFinder:
         plugins: the state of each plugin.
         timeout: seconds after which an attempt of a handler id is overdue.
         routing: finds the causes in routing.
+        engines: finds the causes in engines and sources.
     """
 
     def __init__(
@@ -88,9 +90,11 @@ class CauseFinder:
         plugins: Sequence[PluginInfo],
         timeout: Callable[[str], float],
         routing: RoutingCauseFinder,
+        engines: EngineCauseFinder,
     ) -> None:
         self._timeout = timeout
         self._routing = routing
+        self._engines = engines
         self._parked_after = int(settings.parked_after * SECOND)
         self._waiting_after = int(settings.waiting_after * SECOND)
         self._quarantined = [info for info in plugins if info.state == "quarantined"]
@@ -106,6 +110,7 @@ class CauseFinder:
         groups, complete = alert_queries.parked_backlogs(connection, now - self._parked_after, limit=MAX_PARKED_GROUPS)
         for cause in (
             *self._routing.find(connection, now),
+            *self._engines.find(connection, now),
             *_failed(connection),
             *_waiting(connection, now - self._waiting_after, self._routing.loaded),
             *_open_circuits(connection),

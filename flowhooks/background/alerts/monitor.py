@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from flowhooks.background.alerts.cause import Cause
+    from flowhooks.background.alerts.engine_causes import EngineCauseFinder
     from flowhooks.background.alerts.routing_causes import RoutingCauseFinder
     from flowhooks.clock import Clock
     from flowhooks.ledger.ledger import Ledger
@@ -80,6 +81,7 @@ class AlertMonitor:
         clock: time and ids.
         settings: the poll interval, and the times after which parked events and waiting deliveries are causes.
         routing: finds the causes in routing.
+        engines: finds the causes in engines and sources.
         timeout: seconds after which an attempt of a handler id is overdue; default: never.
     """
 
@@ -91,10 +93,12 @@ class AlertMonitor:
         clock: Clock,
         settings: AlertsSettings,
         routing: RoutingCauseFinder,
+        engines: EngineCauseFinder,
         timeout: Callable[[str], float] = lambda _handler: inf,
     ) -> None:
         self._timeout = timeout
         self._routing = routing
+        self._engines = engines
         self._ledger = ledger
         self._plugins = plugins
         self._clock = clock
@@ -115,7 +119,7 @@ class AlertMonitor:
     def reconfigure(self, settings: AlertsSettings) -> None:
         """Use new settings from now on, and poll at once."""
         self._poll_interval = settings.poll_interval
-        self._causes = CauseFinder(settings, self._plugins.infos, self._timeout, self._routing)
+        self._causes = CauseFinder(settings, self._plugins.infos, self._timeout, self._routing, self._engines)
         self._wakeup.set()
 
     def start(self) -> None:

@@ -56,6 +56,7 @@ def upgrade() -> None:
     _partial_index(
         "events_business_key", "events", [sa.text("substr(business_key, 1, 256)")], "business_key IS NOT NULL"
     )
+    _partial_index("events_reconciled", "events", ["source", "received_at"], "origin = 'reconciled'")
     op.create_table(
         "conflicts",
         sa.Column("event_id", sa.Text, sa.ForeignKey("events.id"), nullable=False),
@@ -280,6 +281,7 @@ def upgrade() -> None:
     op.create_index("engine_instances_ended", "engine_instances", ["source", "ended_at"])
     op.create_index("engine_instances_event", "engine_instances", ["event_id"])
     _partial_index("engine_instances_in_grace", "engine_instances", ["source", "ended_at"], "disposition = 'in_grace'")
+    _partial_index("engine_instances_id_reused", "engine_instances", ["source", "changed_at"], "rule = 'id_reused'")
     op.create_table(
         "engine_positions",
         sa.Column("source", sa.Text, primary_key=True),

@@ -19,6 +19,24 @@ if TYPE_CHECKING:
     from flowhooks.ledger.alert_queries import OpenAlert
 
 MAX_CLOSED_ALERTS: Final = 50
+_ABOUT_EVENTS: Final = frozenset(
+    {
+        AlertCause.CONDITION,
+        AlertCause.CONCLUSION,
+        AlertCause.CONFLICT,
+        AlertCause.CALLBACKS_MISSED,
+        AlertCause.INSTANCE_ID_REUSED,
+    }
+)
+_ABOUT_SOURCES: Final = frozenset({AlertCause.SOURCE_SILENT, AlertCause.SOURCE_REJECTED})
+_ABOUT_ENGINES: Final = frozenset(
+    {
+        AlertCause.ENGINE_UNREACHABLE,
+        AlertCause.HISTORY_GAP,
+        AlertCause.RECONCILIATION_UNCONFIRMED,
+        AlertCause.CLOCK_SKEW,
+    }
+)
 _STATES: Final = {AlertCause.CIRCUIT_OPEN: "waiting", AlertCause.OVERDUE: "running"}
 """The state of the deliveries that share a cause, if it is not named like the cause."""
 
@@ -45,8 +63,12 @@ class AlertsPage(Page):
 def _address(alert: OpenAlert) -> str:
     if alert.cause is AlertCause.PARKED:
         return f"{CONSOLE_ROOT}/parked"
-    if alert.cause in {AlertCause.CONDITION, AlertCause.CONCLUSION, AlertCause.CONFLICT}:
+    if alert.cause in _ABOUT_EVENTS:
         return f"{CONSOLE_ROOT}/events/{quote(alert.event_id, safe='')}"
+    if alert.cause in _ABOUT_SOURCES and alert.subject != OTHERS_SUBJECT:
+        return f"{CONSOLE_ROOT}/sources/{quote(alert.subject, safe='')}"
+    if alert.cause in _ABOUT_ENGINES | _ABOUT_SOURCES:
+        return f"{CONSOLE_ROOT}/engines"
     if alert.cause is AlertCause.QUARANTINED:
         return f"{CONSOLE_ROOT}/handlers?{urlencode({'q': alert.subject})}"
     query = {"state": _STATES.get(alert.cause, alert.cause.value)}

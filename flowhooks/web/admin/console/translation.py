@@ -8,6 +8,16 @@ from typing import TYPE_CHECKING, Final
 
 from flowhooks.background.alerts.cause import MessageTemplate
 from flowhooks.background.alerts.causes import MESSAGES, OTHERS, OTHERS_SUBJECT, SUSPENDED
+from flowhooks.background.alerts.engine_causes import (
+    GAP,
+    MISSED,
+    REJECTED,
+    REUSED,
+    SILENT,
+    SKEW,
+    UNCONFIRMED,
+    UNREACHABLE,
+)
 from flowhooks.background.alerts.routing_causes import (
     CONCLUSION,
     CONFLICT,
@@ -81,6 +91,41 @@ CHINESE_MESSAGES: Final[Mapping[MessageTemplate, str]] = {
     NO_NAME: (
         "有 {count:,} 个事件既没有 callBackProcessClass 也没有 processDefinitionKey，最早始于 {since}，"
         "没有处理器能匹配。请让流程引擎至少发送其中一个，然后对已暂存的事件执行 `flowhooks events dismiss`。"
+    ),
+    UNREACHABLE: (
+        "自 {since} 起无法读取流程引擎 {subject} 的历史，已失败 {count:,} 次：{why}。"
+        "请检查 [sources.NAME.engine] 的 url 和凭证以及流程引擎本身，"
+        "然后执行 `flowhooks engines reconcile --source {quoted}`。"
+    ),
+    MISSED: (
+        "流程引擎 {subject} 有 {count:,} 个流程实例已完成但没有回调，最早于 {since} 补收，事件取自流程引擎的历史。"
+        "`flowhooks events show {why}` 显示其中一个。请查明流程引擎为什么没有回调。"
+    ),
+    GAP: (
+        "流程引擎 {subject} 的历史有 {count:,} 个时间段无法读取：{why}。"
+        "在此期间结束的流程实例可能缺失。请向流程引擎核对，"
+        "或在历史可读后执行 `flowhooks engines reconcile --source {quoted} --since {since}`。"
+    ),
+    REUSED: (
+        "流程引擎 {subject} 有 {count:,} 个流程实例重复使用了以前的实例 ID，最早发现于 {since}，均已作为新事件补收。"
+        "`flowhooks engines show {why}` 显示最近一个。请确认流程引擎是否恢复过备份或更换过。"
+    ),
+    SILENT: (
+        "来源 {subject} 自 {since} 起没有发送回调，已超过 silent_after。请确认流程引擎是否运行、能否访问 flowhooks："
+        "`flowhooks sources test {quoted}` 发送一次测试回调。"
+    ),
+    REJECTED: (
+        "来源 {subject} 最近一小时有 {count:,} 次回调被拒绝，多于接收的次数，最早于 {since}。最近的原因：{why}。"
+        "请修正流程引擎发送的内容，`flowhooks send` 可检查请求体。"
+    ),
+    UNCONFIRMED: (
+        "流程引擎 {subject} 有 {count:,} 个流程实例等待补收，超过 max_new 的上限，最早结束于 {since}。"
+        "请用 `flowhooks engines reconcile --source {quoted} --dry-run` 查看，"
+        "然后执行 `flowhooks engines reconcile --source {quoted} --confirm`。"
+    ),
+    SKEW: (
+        "流程引擎 {subject} 的时钟与 flowhooks 相差 {why}，发现于 {since}。请用 NTP 同步两边的时钟。"
+        "`flowhooks engines list` 显示差值。"
     ),
 }
 """The Chinese message for each English one."""

@@ -1,0 +1,243 @@
+"""Find causes in engines and sources: unreachable engines, missed callbacks, gaps, silent and rejected sources."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from flowhooks.background.alerts.cause import Cause, MessageTemplate
+from flowhooks.clock import DAY, SECOND, to_text
+from flowhooks.ledger import engine_queries
+from flowhooks.ledger.alert_queries import LatestOccurrence
+from flowhooks.model.alert import AlertCause
+from flowhooks.text import printable_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from sqlalchemy import Connection
+
+    from flowhooks.ledger.engine_queries import EnginePosition, HistoryGap
+    from flowhooks.settings import Settings, Source
+
+MIN_FAILURES: Final = 3
+"""Number of failed reconciliations in a row from which an engine counts as unreachable."""
+MAX_SKEW: Final = 30 * SECOND
+"""Microseconds by which the clock of an engine may differ from ours."""
+MIN_REJECTED: Final = 10
+"""Minimum number of rejected callbacks of a source in one hour."""
+RECENT_PERIOD: Final = DAY
+"""Microseconds for which a missed callback or a reused id keeps its alert open."""
+DELETED_PERIOD: Final = 7 * DAY
+"""Microseconds for which a gap keeps its alert open if the engine has deleted its history: nothing can close it."""
+_OVERLAP: Final = 120 * SECOND
+"""Microseconds of events that are searched again at each check: another process may have stored them late."""
+_MAX_SILENCE: Final = 31 * DAY
+"""Maximum age of the events that the first check searches for a source's last callback."""
+
+UNREACHABLE: Final = MessageTemplate(
+    "The history of engine {subject} cannot be read since {since}, {many} failed: {why}. Check url and credential in "
+    "[sources.NAME.engine] and the engine itself, then run `flowhooks engines reconcile --source {quoted}`.",
+    ("reconciliation", "reconciliations"),
+)
+MISSED: Final = MessageTemplate(
+    "{many} of engine {subject} {have} completed without a callback, the first taken in at {since}. Their events were "
+    "made from the engine's history. `flowhooks events show {why}` shows one of them. Find out why the engine does "
+    "not call.",
+    ("instance", "instances"),
+)
+GAP: Final = MessageTemplate(
+    "{many} in the history of engine {subject} could not be read: {why}. Instances that ended then may be missing. "
+    "Ask the engine for them, or run `flowhooks engines reconcile --source {quoted} --since {since}` when the history "
+    "can be read.",
+    ("interval", "intervals"),
+)
+REUSED: Final = MessageTemplate(
+    "Engine {subject} has used the id of an earlier instance again for {many}, the first found at {since}. Each was "
+    "taken in as an event of its own. `flowhooks engines show {why}` shows the last one. Find out whether the engine "
+    "was restored or replaced.",
+    ("instance", "instances"),
+)
+SILENT: Final = MessageTemplate(
+    "Source {subject} has sent no callback since {since}, which is longer than silent_after. Find out whether the "
+    "engine runs and can reach flowhooks: `flowhooks sources test {quoted}` sends a test callback."
+)
+REJECTED: Final = MessageTemplate(
+    "{many} of source {subject} {have} been rejected in the last hour, more than were accepted, the first at {since}. "
+    "The last reason: {why}. Correct what the engine sends. `flowhooks send` checks a body.",
+    ("callback", "callbacks"),
+)
+UNCONFIRMED: Final = MessageTemplate(
+    "{many} of engine {subject} {are} waiting to be taken in, more than max_new allows at once, the first ended at "
+    "{since}. Look at them with `flowhooks engines reconcile --source {quoted} --dry-run`, then run "
+    "`flowhooks engines reconcile --source {quoted} --confirm`.",
+    ("instance", "instances"),
+)
+SKEW: Final = MessageTemplate(
+    "The clock of engine {subject} differs from the clock of flowhooks by {why}, found at {since}. Synchronize both "
+    "clocks by NTP. `flowhooks engines list` shows the difference."
+)
+
+
+class EngineCauseFinder:
+    """Finds causes in engines and sources.
+
+    Args:
+        settings: returns the current settings. The time of the first check counts as the last callback of a source
+            that has sent none.
+    """
+
+    def __init__(self, settings: Callable[[], Settings]) -> None:
+        self._settings = settings
+        self._last_callbacks: dict[str, int] = {}
+        self._first_check_at: int | None = None
+        self._searched_until: int | None = None
+
+    def find(self, connection: Connection, now: int) -> Iterator[Cause]:
+        """Yield every cause in engines and sources.
+
+        Args:
+            connection: reads a consistent snapshot.
+            now: microseconds since 1970.
+        """
+        sources = self._settings().sources
+        asked = {name: source for name, source in sources.items() if source.engine is not None}
+        if asked:
+            yield from self._engines(connection, asked, now)
+        yield from self._silent(connection, sources, now)
+        yield from _rejected(connection, sources, now)
+
+    def _engines(self, connection: Connection, asked: Mapping[str, Source], now: int) -> Iterator[Cause]:
+        positions, gaps = engine_queries.positions(connection), engine_queries.open_gaps(connection)
+        for name, source in asked.items():
+            if (position := positions.get(name)) is not None:
+                yield from _of_position(connection, position, now)
+            if source.has_credential:  # nobody expects callbacks of another one
+                yield from _missed(connection, name, now)
+            yield from _gap(name, gaps.get(name, ()), now)
+            yield from _reused(connection, name, now)
+
+    def _silent(self, connection: Connection, sources: Mapping[str, Source], now: int) -> Iterator[Cause]:
+        limits = {name: int(source.silent_after * SECOND) for name, source in sources.items() if source.silent_after}
+        if not limits:
+            return
+        if self._first_check_at is None:
+            self._first_check_at = now
+        since = now - min(max(limits.values()), _MAX_SILENCE) if self._searched_until is None else self._searched_until
+        for name, received_at in engine_queries.newest_callbacks(connection, since).items():
+            self._last_callbacks[name] = max(received_at, self._last_callbacks.get(name, 0))
+        self._searched_until = now - _OVERLAP
+        for name, limit in limits.items():
+            last_at = self._last_callbacks.get(name, self._first_check_at)
+            if now - last_at > limit:
+                yield Cause(
+                    cause=AlertCause.SOURCE_SILENT, subject=name, since=last_at, count=lambda _: 1, template=SILENT
+                )
+
+
+def _of_position(connection: Connection, position: EnginePosition, now: int) -> Iterator[Cause]:
+    name = position.source
+    if position.failed_since is not None and position.failures >= MIN_FAILURES:
+        error = printable_line(position.error)
+        yield Cause(
+            cause=AlertCause.ENGINE_UNREACHABLE,
+            subject=name,
+            since=position.failed_since,
+            count=lambda _: position.failures,
+            template=UNREACHABLE,
+            why=error,
+            latest=lambda _: LatestOccurrence(position.round_at, error),
+        )
+    if position.unconfirmed:
+        yield Cause(
+            cause=AlertCause.RECONCILIATION_UNCONFIRMED,
+            subject=name,
+            since=engine_queries.oldest_in_grace(connection, name) or position.round_at,
+            count=lambda _: position.unconfirmed,
+            template=UNCONFIRMED,
+        )
+    if position.skew is not None and abs(position.skew) > MAX_SKEW:
+        yield Cause(
+            cause=AlertCause.CLOCK_SKEW,
+            subject=name,
+            since=now,
+            count=lambda _: 1,
+            template=SKEW,
+            why=f"{position.skew / SECOND:+.1f} s",
+        )
+
+
+def _missed(connection: Connection, name: str, now: int) -> Iterator[Cause]:
+    found = engine_queries.taken_in(connection, name, now - RECENT_PERIOD)
+    if found.first_at is not None:
+        yield Cause(
+            cause=AlertCause.CALLBACKS_MISSED,
+            subject=name,
+            since=found.first_at,
+            count=lambda _: found.missed,
+            event_id=found.event_id,
+            template=MISSED,
+            why=found.event_id,
+            latest=lambda _: LatestOccurrence(found.last_at or 0),
+        )
+
+
+def _gap(name: str, gaps: Sequence[HistoryGap], now: int) -> Iterator[Cause]:
+    lasting = [gap for gap in gaps if gap.reason != "deleted" or gap.found_at >= now - DELETED_PERIOD]
+    if lasting:
+        newest = max(lasting, key=lambda gap: gap.found_at)
+        detail = printable_line(f"{newest.reason}, {newest.detail}" if newest.detail else newest.reason)
+        yield Cause(
+            cause=AlertCause.HISTORY_GAP,
+            subject=name,
+            since=lasting[0].since,
+            count=partial(_length, lasting),
+            template=GAP,
+            why=f"the last one from {to_text(newest.since)} to {to_text(newest.until)}, {detail}",
+            latest=lambda _: LatestOccurrence(newest.found_at, detail),
+        )
+
+
+def _length(gaps: Sequence[HistoryGap], _connection: Connection) -> int:
+    return len(gaps)
+
+
+def _reused(connection: Connection, name: str, now: int) -> Iterator[Cause]:
+    found = engine_queries.reused_ids(connection, name, now - RECENT_PERIOD)
+    if found.first_at is not None:
+        yield Cause(
+            cause=AlertCause.INSTANCE_ID_REUSED,
+            subject=name,
+            since=found.first_at,
+            count=lambda _: found.instances,
+            event_id=found.event_id,
+            template=REUSED,
+            why=printable_line(found.instance),
+        )
+
+
+def _rejected(connection: Connection, sources: Mapping[str, Source], now: int) -> Iterator[Cause]:
+    for name, (requests, first_at, reason) in engine_queries.client_errors(
+        connection, now - engine_queries.HOUR
+    ).items():
+        if name not in sources or requests < MIN_REJECTED:
+            continue
+        accepted = engine_queries.count_callbacks(connection, name, now - engine_queries.HOUR, limit=requests)
+        if accepted < requests:
+            yield Cause(
+                cause=AlertCause.SOURCE_REJECTED,
+                subject=name,
+                since=first_at,
+                count=_constant(requests),
+                template=REJECTED,
+                why=printable_line(reason),
+                latest=_occurrence(now, reason),
+            )
+
+
+def _constant(value: int) -> Callable[[Connection], int]:
+    return lambda _: value
+
+
+def _occurrence(at: int, error: str) -> Callable[[Connection], LatestOccurrence]:
+    return lambda _: LatestOccurrence(at, printable_line(error))

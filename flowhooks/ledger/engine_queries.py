@@ -1,0 +1,593 @@
+"""Queries of the state of engines, and of the callbacks of each source. They change nothing.
+
+Each query reads a bounded number of rows, or only rows of a partial index.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlalchemy import exists, func, select
+
+from flowhooks.clock import DAY, SECOND, id_lower_bound
+from flowhooks.ledger.damaged_rows import repair
+from flowhooks.ledger.tables import (
+    ID_WAS_REUSED,
+    IS_IN_GRACE,
+    IS_RECONCILED,
+    engine_instances,
+    engine_positions,
+    events,
+    history_gaps,
+    late_callbacks,
+    rejected_requests,
+)
+from flowhooks.model.engine import ProcessDefinition
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from sqlalchemy import Connection
+
+HOUR: Final = 3600 * SECOND
+MAX_BOOK_ROWS: Final = 10_000
+"""Maximum number of instances that a page counts for one engine, those that ended last."""
+MAX_RECENT_EVENTS: Final = 10_000
+"""Maximum number of events, the newest, from which the callbacks of the last day are counted."""
+MAX_SEARCHED_EVENTS: Final = 100_000
+"""Maximum number of events, the newest, among which the last callback of one source is searched."""
+MAX_SEEN_EVENTS: Final = 20_000
+"""Maximum number of events, the newest, whose versions, classes and conclusions count as seen."""
+MAX_GAPS: Final = 100
+"""Maximum number of gaps that are listed for one engine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnginePosition:
+    """How far flowhooks has read the history of one engine. Times are in microseconds since 1970.
+
+    Attributes:
+        source: the name of the source.
+        since: the first contact; earlier ends are not taken in.
+        position: the history was read until this time of the engine.
+        swept_at: when the last 24 hours were last read again.
+        round_at: when the last reconciliation ended, also with an error.
+        succeeded_at: when the last reconciliation without an error ended; None: none has.
+        failed_since: since when each one has ended with an error; None: the last one did not.
+        reason: `"unreachable"`, `"refused"` or `"invalid"`; `""`: no error.
+        error: the last error.
+        failures: errors since the last success.
+        skew: the engine's clock minus ours, in microseconds; None: not known.
+        product: the engine's name and version.
+        to_confirm: instances that wait until an operator confirms.
+        confirmed_at: when an operator confirmed last; None: never.
+        definitions: the deployed definitions, as last read; None: never read.
+        definitions_at: when they were read.
+        process: the process that reconciles; `""`: none does.
+        process_until: until when, by the database's clock.
+    """
+
+    source: str
+    since: int
+    position: int
+    swept_at: int
+    round_at: int
+    succeeded_at: int | None
+    failed_since: int | None
+    reason: str
+    error: str
+    failures: int
+    skew: int | None
+    product: str
+    to_confirm: int
+    confirmed_at: int | None
+    definitions: tuple[ProcessDefinition, ...] | None
+    definitions_at: int | None
+    process: str
+    process_until: int
+
+    @property
+    def unconfirmed(self) -> int:
+        """Number of instances that wait for an operator; 0 if one has confirmed since the last reconciliation."""
+        return 0 if self.confirmed_at is not None and self.confirmed_at >= self.round_at else self.to_confirm
+
+
+class BookEntry(NamedTuple):
+    """A finished instance that flowhooks has read in the history of an engine. Times are in microseconds since 1970.
+
+    Attributes:
+        source: the name of the source.
+        flow_instance_id: the instance's id.
+        ended_at: when it ended, by the engine's clock.
+        started_at: when it started, by the engine's clock; None: not known.
+        end_state: how it ended.
+        process_definition_key: the key of its definition, or None.
+        process_definition_version: the version of its definition, or None.
+        conclusion: its conclusion as handlers name it, or None.
+        tenant_id: its tenant, or None.
+        parent_id: the instance that called it, or None.
+        disposition: `"has_event"`, `"skipped"` or `"in_grace"`.
+        rule: why it is skipped, or `"id_reused"`; otherwise `""`.
+        event_id: its event, or None.
+        first_seen_at: when flowhooks first read it.
+        changed_at: when its disposition changed last.
+        damage: which of its values are damaged; `""`: none.
+    """
+
+    source: str
+    flow_instance_id: str
+    ended_at: int
+    started_at: int | None
+    end_state: str
+    process_definition_key: str | None
+    process_definition_version: int | None
+    conclusion: str | None
+    tenant_id: str | None
+    parent_id: str | None
+    disposition: str
+    rule: str
+    event_id: str | None
+    first_seen_at: int
+    changed_at: int
+    damage: str = ""
+
+
+class HistoryGap(NamedTuple):
+    """An interval of an engine's history that flowhooks could not read. Times are in microseconds since 1970.
+
+    Attributes:
+        source: the name of the source.
+        since: start of the interval.
+        until: end of the interval.
+        reason: `"deleted"`, `"refused"`, `"unreachable"` or `"invalid"`.
+        detail: more about it, in one line.
+        found_at: when it was found.
+        closed_at: when the interval was read after all; None: it is open.
+    """
+
+    source: str
+    since: int
+    until: int
+    reason: str
+    detail: str
+    found_at: int
+    closed_at: int | None
+
+
+class LateCallback(NamedTuple):
+    """A callback that arrived after reconciliation had taken in its instance.
+
+    Attributes:
+        received_at: when the first one was received, in microseconds since 1970.
+        body: its body.
+        repeats: number of repeats of the same callback.
+    """
+
+    received_at: int
+    body: str
+    repeats: int
+
+
+class TakenIn(NamedTuple):
+    """Events that reconciliation took in from the history of one engine.
+
+    Attributes:
+        events: number of events.
+        missed: number of these that no callback has followed.
+        first_at: when the first of the missed ones was taken in, in microseconds since 1970; None: there are none.
+        last_at: when the last of them was taken in.
+        event_id: the id of the first of them; `""`: there are none.
+    """
+
+    events: int
+    missed: int
+    first_at: int | None
+    last_at: int | None
+    event_id: str
+
+
+class Reused(NamedTuple):
+    """Instances of one engine whose ids earlier instances had.
+
+    Attributes:
+        instances: number of instances.
+        first_at: when the first of them was found, in microseconds since 1970; None: there are none.
+        event_id: the event of the last one; `""`: there are none.
+        instance: the id of the last one; `""`: there are none.
+    """
+
+    instances: int
+    first_at: int | None
+    event_id: str
+    instance: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallbackRate:
+    """The callbacks of one source that became events.
+
+    Attributes:
+        last_at: when the last one was received, in microseconds since 1970; None: none was found.
+        last_hour: number of the last hour.
+        last_day: number of the last 24 hours.
+        truncated: whether there may be more, because only the newest events are counted.
+    """
+
+    last_at: int | None = None
+    last_hour: int = 0
+    last_day: int = 0
+    truncated: bool = False
+
+
+class Rejections(NamedTuple):
+    """Requests of one source that were rejected with the same status for the same reason.
+
+    Attributes:
+        status: the HTTP status.
+        requests: number of requests, as far as they are stored.
+        last_at: when the last of them was rejected, in microseconds since 1970.
+        reason_en: the reason of the last one, in English.
+        reason_zh: the same in Chinese.
+    """
+
+    status: int
+    requests: int
+    last_at: int
+    reason_en: str
+    reason_zh: str
+
+
+class SeenFields(NamedTuple):
+    """Routing fields that events of one source and key had.
+
+    Attributes:
+        source: the name of the source.
+        kind: their kind of callback.
+        key: their process definition key.
+        version: their process definition version, or None.
+        callback_class: their class; `""` if they had none.
+        conclusion: their conclusion, or None.
+        events: number of events.
+        event_id: the id of the newest of them.
+    """
+
+    source: str
+    kind: str
+    key: str
+    version: int | None
+    callback_class: str
+    conclusion: str | None
+    events: int
+    event_id: str
+
+
+def positions(connection: Connection) -> dict[str, EnginePosition]:
+    """Return the position of each engine, by the name of its source."""
+    rows = connection.execute(select(engine_positions).order_by(engine_positions.c.source))
+    return {row.source: _position(row) for row in rows}
+
+
+def _position(stored: Any) -> EnginePosition:
+    row, damage = repair(stored, list(engine_positions.c))
+    values = {column.name: getattr(row, column.name) for column in engine_positions.c}
+    values["definitions"] = parse_definitions(row.definitions)
+    if damage:
+        values["error"] = damage
+    return EnginePosition(**values)
+
+
+def parse_definitions(text: str | None) -> tuple[ProcessDefinition, ...] | None:
+    """Return the definitions that a position stores; None if they were never read, or are damaged."""
+    if text is None:
+        return None
+    try:
+        return tuple(
+            ProcessDefinition(
+                key=str(entry["key"]),
+                version=int(entry["version"]),
+                name=str(entry.get("name") or ""),
+                tenant_id=entry.get("tenant_id"),
+            )
+            for entry in json.loads(text)
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def book_counts(
+    connection: Connection, source: str, *, limit: int | None = MAX_BOOK_ROWS
+) -> dict[tuple[str, str], int]:
+    """Return the number of instances of an engine by disposition and rule.
+
+    Args:
+        connection: any connection.
+        source: the name of the source.
+        limit: maximum number of instances that are counted, those that ended last; None: all.
+    """
+    newest = (
+        select(engine_instances.c.disposition, engine_instances.c.rule)
+        .where(engine_instances.c.source == source)
+        .order_by(engine_instances.c.ended_at.desc())
+        .limit(limit)
+        .subquery()
+    )
+    query = select(newest.c.disposition, newest.c.rule, func.count()).group_by(newest.c.disposition, newest.c.rule)
+    return {(row[0], row[1]): row[2] for row in connection.execute(query)}
+
+
+def book_totals(connection: Connection) -> dict[tuple[str, str, str], int]:
+    """Return the number of all instances by source, disposition and rule. Every instance is counted for it."""
+    group = (engine_instances.c.source, engine_instances.c.disposition, engine_instances.c.rule)
+    return {
+        (row[0], row[1], row[2]): row[3] for row in connection.execute(select(*group, func.count()).group_by(*group))
+    }
+
+
+def gaps(connection: Connection, source: str, *, limit: int = MAX_GAPS) -> list[HistoryGap]:
+    """Return the gaps in the history of an engine, open ones first, then the newest first."""
+    query = (
+        select(history_gaps)
+        .where(history_gaps.c.source == source)
+        .order_by(history_gaps.c.closed_at.is_not(None), history_gaps.c.found_at.desc())
+        .limit(limit)
+    )
+    return [_gap(row) for row in connection.execute(query)]
+
+
+def open_gaps(connection: Connection) -> dict[str, list[HistoryGap]]:
+    """Return the open gaps by source, the earliest interval first; at most 1,000."""
+    query = (
+        select(history_gaps)
+        .where(history_gaps.c.closed_at.is_(None))
+        .order_by(history_gaps.c.source, history_gaps.c.since)
+        .limit(10 * MAX_GAPS)
+    )
+    found: dict[str, list[HistoryGap]] = {}
+    for row in connection.execute(query):
+        found.setdefault(row.source, []).append(_gap(row))
+    return found
+
+
+def _gap(stored: Any) -> HistoryGap:
+    row, _ = repair(stored, list(history_gaps.c))
+    return HistoryGap(*(getattr(row, name) for name in HistoryGap._fields))
+
+
+def book_entries(connection: Connection, sources: Collection[str], instance_id: str) -> list[BookEntry]:
+    """Return what is known of an instance id, for each of these sources."""
+    columns = [column for column in engine_instances.c if column.name != "body"]
+    query = (
+        select(*columns)
+        .where(engine_instances.c.source.in_(sorted(sources)), engine_instances.c.flow_instance_id == instance_id)
+        .order_by(engine_instances.c.source)
+    )
+    entries = []
+    for stored in connection.execute(query):
+        row, damage = repair(stored, columns)
+        values = {name: getattr(row, name) for name in BookEntry._fields if name != "damage"}
+        entries.append(BookEntry(**(values | {"damage": damage})))
+    return entries
+
+
+def origin(connection: Connection, event_id: str) -> str:
+    """Return the origin of an event: `"callback"` or `"reconciled"`."""
+    stored = connection.execute(select(events.c.origin).where(events.c.id == event_id)).scalar_one_or_none()
+    return "reconciled" if stored == "reconciled" else "callback"
+
+
+def late_callbacks_of(connection: Connection, event_id: str) -> list[LateCallback]:
+    """Return the callbacks that arrived after the event was taken in, the first one first."""
+    query = (
+        select(late_callbacks.c.received_at, late_callbacks.c.body, late_callbacks.c.repeats)
+        .where(late_callbacks.c.event_id == event_id)
+        .order_by(late_callbacks.c.received_at)
+    )
+    return [
+        LateCallback(*(getattr(row, name) for name in LateCallback._fields))
+        for stored in connection.execute(query)
+        for row, _ in [repair(stored, [late_callbacks.c.received_at, late_callbacks.c.body, late_callbacks.c.repeats])]
+    ]
+
+
+_IS_MISSED: Final = ~exists().where(late_callbacks.c.event_id == events.c.id)
+
+
+def taken_in(connection: Connection, source: str, since: int) -> TakenIn:
+    """Return the events that were taken in from an engine's history since `since`, in microseconds since 1970."""
+    theirs = (IS_RECONCILED, events.c.source == source, events.c.received_at >= since)
+    total = connection.execute(select(func.count()).select_from(events).where(*theirs)).scalar_one()
+    missed, first_at, last_at = connection.execute(
+        select(func.count(), func.min(events.c.received_at), func.max(events.c.received_at)).where(*theirs, _IS_MISSED)
+    ).one()
+    event_id = ""
+    if missed:
+        first = select(events.c.id).where(*theirs, _IS_MISSED).order_by(events.c.received_at).limit(1)
+        event_id = connection.execute(first).scalar_one()
+    return TakenIn(total, missed, first_at, last_at, event_id)
+
+
+def reused_ids(connection: Connection, source: str, since: int) -> Reused:
+    """Return the instances whose reused ids were found since `since`, in microseconds since 1970."""
+    theirs = (ID_WAS_REUSED, engine_instances.c.source == source, engine_instances.c.changed_at >= since)
+    count, first_at = connection.execute(
+        select(func.count(), func.min(engine_instances.c.changed_at)).where(*theirs)
+    ).one()
+    newest = select(engine_instances.c.event_id, engine_instances.c.flow_instance_id).where(*theirs)
+    row = connection.execute(newest.order_by(engine_instances.c.changed_at.desc()).limit(1)).one_or_none()
+    return Reused(count, first_at, (row.event_id or "") if row else "", row.flow_instance_id if row else "")
+
+
+def oldest_in_grace(connection: Connection, source: str) -> int | None:
+    """Return when the first instance that has no event yet ended, by the engine's clock; None: there is none."""
+    oldest = select(engine_instances.c.ended_at).where(IS_IN_GRACE, engine_instances.c.source == source)
+    return connection.execute(oldest.order_by(engine_instances.c.ended_at).limit(1)).scalar_one_or_none()
+
+
+def recent_callbacks(connection: Connection, now: int) -> dict[str, CallbackRate]:
+    """Return the callbacks of the last 24 hours by source, from the newest events."""
+    newest = (
+        select(events.c.source, events.c.received_at, events.c.origin)
+        .where(events.c.id >= id_lower_bound(now - DAY))
+        .order_by(events.c.id.desc())
+        .limit(MAX_RECENT_EVENTS)
+    )
+    rows = [row for row in connection.execute(newest) if type(row.received_at) is int]
+    truncated = len(rows) == MAX_RECENT_EVENTS
+    calls = [row for row in rows if row.origin != "reconciled"]
+    day = Counter(row.source for row in calls)
+    hour = Counter(row.source for row in calls if row.received_at >= now - HOUR)
+    last: dict[str, int] = {}
+    for row in calls:
+        last[row.source] = max(row.received_at, last.get(row.source, 0))
+    return {
+        source: CallbackRate(last_at=last[source], last_hour=hour[source], last_day=count, truncated=truncated)
+        for source, count in day.items()
+    }
+
+
+def last_callback(connection: Connection, source: str) -> int | None:
+    """Return when the last callback of a source was received; None if none of the newest events is one."""
+    newest = (
+        select(events.c.source, events.c.origin, events.c.received_at)
+        .order_by(events.c.id.desc())
+        .limit(MAX_SEARCHED_EVENTS)
+        .subquery()
+    )
+    query = select(newest.c.received_at).where(newest.c.source == source, newest.c.origin == "callback").limit(1)
+    found = connection.execute(query).scalar_one_or_none()
+    return found if type(found) is int else None
+
+
+def newest_callbacks(connection: Connection, since: int) -> dict[str, int]:
+    """Return when the last callback of each source was received, of those since `since`; without other sources."""
+    query = (
+        select(events.c.source, func.max(events.c.received_at))
+        .where(events.c.id >= id_lower_bound(since), events.c.origin == "callback")
+        .group_by(events.c.source)
+    )
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def count_callbacks(connection: Connection, source: str, since: int, *, limit: int) -> int:
+    """Return the number of callbacks of a source since `since` that became events, at most `limit`."""
+    theirs = (
+        select(events.c.id)
+        .where(events.c.id >= id_lower_bound(since), events.c.source == source, events.c.origin == "callback")
+        .limit(limit)
+        .subquery()
+    )
+    return int(connection.execute(select(func.count()).select_from(theirs)).scalar_one())
+
+
+def rejections(connection: Connection, source: str) -> list[Rejections]:
+    """Return the stored rejections of a source by status and reason, the last one first.
+
+    Args:
+        connection: any connection.
+        source: the name of the source; `""`: of requests without a valid credential.
+    """
+    merged: dict[tuple[int, str], Rejections] = {}
+    rows = connection.execute(
+        select(rejected_requests).where(rejected_requests.c.source == source).order_by(rejected_requests.c.id.desc())
+    )
+    for stored in rows:
+        row, _ = repair(stored, list(rejected_requests.c))
+        key = row.status, row.reason_en
+        earlier = merged.get(key)
+        requests = row.count + (earlier.requests if earlier else 0)
+        merged[key] = (
+            earlier._replace(requests=requests)
+            if earlier
+            else Rejections(row.status, requests, row.rejected_at, row.reason_en, row.reason_zh)
+        )
+    return list(merged.values())
+
+
+def client_errors(connection: Connection, since: int) -> dict[str, tuple[int, int, str]]:
+    """Return the requests since `since` that were rejected with 4xx, by source.
+
+    A row counts equal requests. If the first of them is older than `since`, the number since then is estimated: the
+    requests count as evenly distributed.
+
+    Returns:
+        For each source: the number of requests, when the first of them was rejected, and the reason of the last one.
+    """
+    table = rejected_requests.c
+    query = (
+        select(table.source, table.status, table.count, table.first_rejected_at, table.rejected_at, table.reason_en)
+        .where(table.rejected_at >= since, table.status.between(400, 499), table.source != "")
+        .order_by(table.rejected_at)
+    )
+    found: dict[str, tuple[int, int, str]] = {}
+    for row in connection.execute(query):
+        count, first = row.count, row.first_rejected_at
+        if first < since:
+            count = max(1, count * (row.rejected_at - since) // max(1, row.rejected_at - first))
+            first = since
+        before, earliest, _ = found.get(row.source, (0, first, ""))
+        found[row.source] = before + count, min(first, earliest), f"{row.status}: {row.reason_en}"
+    return found
+
+
+def seen_fields(connection: Connection, since: int) -> list[SeenFields]:
+    """Return the routing fields of events with a key that were received since `since`, from the newest events."""
+    newest = (
+        select(
+            events.c.id,
+            events.c.source,
+            events.c.kind,
+            events.c.process_definition_key,
+            events.c.process_definition_version,
+            events.c.callback_class,
+            events.c.conclusion,
+        )
+        .where(events.c.id >= id_lower_bound(since))
+        .order_by(events.c.id.desc())
+        .limit(MAX_SEEN_EVENTS)
+        .subquery()
+    )
+    group = (
+        newest.c.source,
+        newest.c.kind,
+        newest.c.process_definition_key,
+        newest.c.process_definition_version,
+        newest.c.callback_class,
+        newest.c.conclusion,
+    )
+    query = (
+        select(*group, func.count(), func.max(newest.c.id))
+        .where(newest.c.process_definition_key.is_not(None))
+        .group_by(*group)
+    )
+    return [SeenFields(*row) for row in connection.execute(query)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStats:
+    """The state of the engines, for metrics.
+
+    Attributes:
+        positions: the position of each engine, by source.
+        book: number of instances by source, disposition and rule.
+        gaps: number of open gaps by source.
+        taken_in: the events taken in during the last 24 hours, by source.
+    """
+
+    positions: Mapping[str, EnginePosition]
+    book: Mapping[tuple[str, str, str], int]
+    gaps: Mapping[str, int]
+    taken_in: Mapping[str, TakenIn]
+
+
+def engine_stats(connection: Connection, now: int) -> EngineStats:
+    """Read the state of the engines."""
+    known = positions(connection)
+    return EngineStats(
+        positions=known,
+        book=book_totals(connection),
+        gaps={source: len(found) for source, found in open_gaps(connection).items()},
+        taken_in={source: taken_in(connection, source, now - DAY) for source in known},
+    )

@@ -1,0 +1,191 @@
+"""Alerts about engines and sources: each is raised with its count, its last error and the command that helps."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowhooks import AlertCause
+from flowhooks.background.alerts.engine_causes import MIN_FAILURES, MIN_REJECTED
+from flowhooks.clock import DAY, SECOND
+from flowhooks.ledger import alert_queries, rejected_requests
+from flowhooks.settings import Source
+from flowhooks.settings.engine import EngineSettings
+from support import engine_ledger
+
+pytestmark = pytest.mark.either
+
+MINUTE = 60 * SECOND
+HASH = "0" * 64
+
+
+@pytest.fixture
+def flow(harness):
+    """An app with an engine that calls, an engine that is only asked, and a source that must not be silent."""
+    engine = EngineSettings(client="fake", url="http://engine")
+    harness.check_books = False
+    return harness.open(
+        start=False,
+        sources={
+            "oa": Source(token_sha256=(HASH,), engine=engine),
+            "pulled": Source(engine=engine),
+            "erp": Source(token_sha256=("1" * 64,), silent_after=3600.0),
+        },
+    )
+
+
+def found(flow):
+    """The open alerts after a check, by cause and subject."""
+    flow.app.alerts.poll()
+    with flow.app.ledger.connection() as connection:
+        return {(alert.cause, alert.subject): alert for alert in alert_queries.open_alerts(connection)}
+
+
+def test_nothing_is_wrong(flow):
+    """Without any trouble there is no alert about engines and sources."""
+    engine_ledger.position(flow, "oa", skew=29 * SECOND, failures=MIN_FAILURES - 1, failed_since=flow.clock.now())
+    assert found(flow) == {}
+
+
+def test_an_engine_is_unreachable(flow):
+    """Three failed reconciliations raise an alert with their number, the last error and the command to try again."""
+    since = flow.clock.now() - 15 * MINUTE
+    engine_ledger.position(
+        flow, "oa", failed_since=since, failures=3, reason="refused", error="HTTP 401 for /history.\nIt says no."
+    )
+    alert = found(flow)[AlertCause.ENGINE_UNREACHABLE, "oa"]
+    assert (alert.count, alert.started_at, alert.last_error) == (3, since, "HTTP 401 for /history. It says no.")
+    assert "3 reconciliations failed: HTTP 401" in alert.message
+    assert "`flowhooks engines reconcile --source oa`" in alert.message
+    engine_ledger.position(flow, "oa")
+    assert found(flow)
+    assert found(flow) == {}
+
+
+def test_callbacks_are_missed(flow):
+    """Events taken in for which no callback came raise an alert; a late callback, or a day, ends it."""
+    late, missed, _ = (engine_ledger.taken_in(flow, "oa", instance) for instance in ("late", "missed", "also"))
+    engine_ledger.late_callback(flow, late)
+    engine_ledger.taken_in(flow, "pulled", "never called")
+    alerts = found(flow)
+    assert set(alerts) == {(AlertCause.CALLBACKS_MISSED, "oa")}
+    alert = alerts[AlertCause.CALLBACKS_MISSED, "oa"]
+    assert (alert.count, alert.event_id) == (2, missed)
+    assert f"`flowhooks events show {missed}`" in alert.message
+    flow.clock.advance(DAY // SECOND + 1)
+    found(flow)
+    assert (AlertCause.CALLBACKS_MISSED, "oa") not in found(flow)
+
+
+def test_the_history_has_a_gap(flow):
+    """Open gaps raise an alert with their number and interval; a gap of deleted history lasts a week."""
+    start = flow.clock.now() - 5 * 3600 * SECOND
+    engine_ledger.gap(flow, "oa", start, start + MINUTE, "deleted", detail="history time to live")
+    engine_ledger.gap(flow, "oa", start + 2 * MINUTE, start + 3 * MINUTE, "unreachable", closed=True)
+    alert = found(flow)[AlertCause.HISTORY_GAP, "oa"]
+    assert (alert.count, alert.started_at, alert.last_error) == (1, start, "deleted, history time to live")
+    assert "from 2025-12-31T19:00:00.000Z to 2025-12-31T19:01:00.000Z, deleted" in alert.message
+    assert "`flowhooks engines reconcile --source oa --since 2025-12-31T19:00:00.000Z`" in alert.message
+    flow.clock.advance(8 * DAY // SECOND)
+    found(flow)
+    assert (AlertCause.HISTORY_GAP, "oa") not in found(flow)
+
+
+def test_an_instance_id_is_reused(flow):
+    """An instance whose id an earlier one had raises an alert that names it and its event."""
+    event_id = engine_ledger.taken_in(flow, "pulled", "4711")
+    engine_ledger.instance(flow, "pulled", "4711", event_id=event_id, rule="id_reused")
+    alert = found(flow)[AlertCause.INSTANCE_ID_REUSED, "pulled"]
+    assert (alert.count, alert.event_id) == (1, event_id)
+    assert "`flowhooks engines show 4711`" in alert.message
+
+
+def test_a_source_is_silent(flow):
+    """A source that calls is not silent; without a callback for `silent_after` it is, also if it never called."""
+    assert found(flow) == {}
+    flow.clock.advance(1800)
+    flow.take("i1", source="erp", wait=0)
+    flow.clock.advance(3000)
+    assert (AlertCause.SOURCE_SILENT, "erp") not in found(flow)
+    called = flow.clock.now() - 3000 * SECOND
+    flow.clock.advance(700)
+    alert = found(flow)[AlertCause.SOURCE_SILENT, "erp"]
+    assert (alert.count, alert.started_at) == (1, called)
+    assert "`flowhooks sources test erp`" in alert.message
+    flow.take("i2", source="erp", wait=0)
+    found(flow)
+    assert (AlertCause.SOURCE_SILENT, "erp") not in found(flow)
+
+
+def test_what_was_pulled_is_no_sign_of_life(flow):
+    """An event that was taken in from the history is not a callback."""
+    found(flow)
+    flow.clock.advance(3700)
+    engine_ledger.taken_in(flow, "erp", "i1")
+    assert (AlertCause.SOURCE_SILENT, "erp") in found(flow)
+
+
+def reject(flow, number, status=422, *, first=0, source="erp"):
+    """Store rejected requests of a source, the first one `first` seconds ago."""
+    now = flow.clock.now()
+    row = rejected_requests.RejectedRequest(
+        id=flow.clock.new_id(),
+        rejected_at=now,
+        first_rejected_at=now - first * SECOND,
+        count=number,
+        source=source,
+        path="/flow/1/call-back/complete",
+        address="10.0.0.1",
+        status=status,
+        reason_en="conclusion must be a string",
+        reason_zh="conclusion 必须是字符串",
+    )
+    flow.app.ledger.write(lambda transaction: rejected_requests.store(transaction, [row]))
+
+
+def test_a_source_is_rejected(flow):
+    """Ten callbacks rejected with 4xx in an hour raise an alert with the last reason, if fewer were accepted."""
+    reject(flow, MIN_REJECTED - 1)
+    reject(flow, 100, status=503)
+    assert found(flow) == {}
+    reject(flow, 1)
+    alert = found(flow)[AlertCause.SOURCE_REJECTED, "erp"]
+    assert (alert.count, alert.last_error) == (MIN_REJECTED, "422: conclusion must be a string")
+    assert "10 callbacks of source erp have been rejected" in alert.message
+    for number in range(MIN_REJECTED):
+        flow.take(f"i{number}", source="erp", wait=0)
+    found(flow)
+    assert (AlertCause.SOURCE_REJECTED, "erp") not in found(flow)
+
+
+def test_old_rejections_do_not_count(flow):
+    """Of equal requests that began long ago, only the estimated number of the last hour counts."""
+    reject(flow, 18, first=7200)
+    assert found(flow) == {}
+    reject(flow, 1000, status=400, first=7200)
+    assert found(flow)[AlertCause.SOURCE_REJECTED, "erp"].count == 9 + 500
+
+
+def test_an_operator_must_confirm(flow):
+    """A reconciliation that waits for an operator raises an alert with the number and both commands."""
+    ended = flow.clock.now() - DAY
+    engine_ledger.instance(flow, "oa", "4711", disposition="in_grace", ended_at=ended)
+    engine_ledger.position(flow, "oa", to_confirm=1200)
+    alert = found(flow)[AlertCause.RECONCILIATION_UNCONFIRMED, "oa"]
+    assert (alert.count, alert.started_at) == (1200, ended)
+    assert "`flowhooks engines reconcile --source oa --confirm`" in alert.message
+    engine_ledger.position(flow, "oa", to_confirm=1200, confirmed_at=flow.clock.now())
+    found(flow)
+    assert found(flow) == {}
+
+
+def test_the_clocks_differ(flow):
+    """A difference of more than 30 s raises an alert with the difference."""
+    engine_ledger.position(flow, "pulled", skew=-31 * SECOND)
+    assert "by -31.0 s" in found(flow)[AlertCause.CLOCK_SKEW, "pulled"].message
+
+
+def test_a_source_that_was_removed_has_no_alerts(flow):
+    """Rows of a source that the settings no longer have raise nothing."""
+    engine_ledger.position(flow, "gone", failed_since=flow.clock.now(), failures=9, to_confirm=5, skew=60 * SECOND)
+    reject(flow, 50, source="gone")
+    assert found(flow) == {}
