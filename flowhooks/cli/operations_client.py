@@ -40,6 +40,8 @@ OperationCall: TypeAlias = "Callable[[str, Mapping[str, Any]], dict[str, Any]]"
 
 SERVER_TIMEOUT: Final = 60.0
 """Maximum seconds for one page of an operation on the server, which stops waiting for its database much earlier."""
+ENGINE_TIMEOUT: Final = 3600.0
+"""Maximum seconds for an operation that asks engines: a history of millions of instances is read in many requests."""
 EXIT_INTERRUPTED: Final = 130
 """Exit code of a command that Ctrl-C interrupted."""
 
@@ -111,6 +113,7 @@ def run_operation(
     progress: tuple[str, Callable[[], int]] | None = None,
     level: str = "warning",
     duty_cycle: float = 1.0,
+    asks_engines: bool = False,
 ) -> dict[str, Any]:
     """Run an operation page by page, and add up the results of the pages.
 
@@ -121,6 +124,7 @@ def run_operation(
         progress: title of the progress bar, and a function that counts the events to examine.
         level: minimum log level, if the operation runs in this process.
         duty_cycle: maximum share of time that the pages take; between them, callbacks have the rest.
+        asks_engines: whether the operation asks engines, for which even a dry run needs the clients.
 
     Returns:
         The result of the operation, with numbers added up, and `server`: whether a server ran it, or other processes
@@ -133,7 +137,7 @@ def run_operation(
     """
     dry_run = bool(arguments.get("dry_run"))
     with (
-        _open_client(settings, dry_run=dry_run, level=level) as (call, by_server),
+        _open_client(settings, dry_run=dry_run, level=level, asks_engines=asks_engines) as (call, by_server),
         _InterruptHandler() as interruptible,
     ):
         what, total = progress or (name, lambda: 0)
@@ -179,7 +183,9 @@ def _add_up(before: Any, value: Any) -> Any:
 
 
 @contextmanager
-def _open_client(settings: Settings, *, dry_run: bool, level: str) -> Iterator[tuple[OperationCall, bool]]:
+def _open_client(
+    settings: Settings, *, dry_run: bool, level: str, asks_engines: bool
+) -> Iterator[tuple[OperationCall, bool]]:
     """Open a client of the running server, or of the ledger if none runs; and tell whether a server runs."""
     holder = lock_owner(settings)
     if holder is not None:
@@ -188,7 +194,8 @@ def _open_client(settings: Settings, *, dry_run: bool, level: str) -> Iterator[t
                 f"process {holder.pid} uses the database exclusively: a command, or a server that is starting; try "
                 "again in a moment"
             )
-        yield (lambda name, arguments: _run_on_server(holder, name, arguments)), True
+        timeout = ENGINE_TIMEOUT if asks_engines else SERVER_TIMEOUT
+        yield (lambda name, arguments: _run_on_server(holder, name, arguments, timeout)), True
         return
     # Import here: an operation on the server needs neither the server's modules nor structlog.
     from flowhooks.app import App  # noqa: PLC0415
@@ -200,7 +207,7 @@ def _open_client(settings: Settings, *, dry_run: bool, level: str) -> Iterator[t
     try:
         logging.configure(level, "text", redact=settings_redactor(settings, os.environ))
         others = any(process.handlers for process in reader.live_processes(settings.ledger.heartbeat_timeout))
-        if dry_run:
+        if dry_run and not asks_engines:
             context = _read_only_context(settings, reader)
             yield (lambda name, arguments: registry.run_operation(context, name, arguments)), others
             return
@@ -243,7 +250,7 @@ def _user_name() -> str:
         return f"user {os.getuid()}"
 
 
-def _run_on_server(holder: LockOwner, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _run_on_server(holder: LockOwner, name: str, arguments: Mapping[str, Any], timeout: float) -> dict[str, Any]:
     server = f"the server (process {holder.pid}) at {holder.admin}"
     headers = {"Authorization": f"Bearer {holder.token}", "Content-Type": "application/json", "Accept-Language": "en"}
     try:
@@ -252,7 +259,7 @@ def _run_on_server(holder: LockOwner, name: str, arguments: Mapping[str, Any]) -
             f"/api/operations/{name}",
             body=json.dumps({**arguments, "by": _user_name()}).encode(),
             headers=headers,
-            timeout=SERVER_TIMEOUT,
+            timeout=timeout,
         )
     except ServerUnreachable as error:
         raise ServerUnreachable(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from flowhooks.clock import Clock
     from flowhooks.ledger.reader import Reader
     from flowhooks.ledger.transaction import WriteTransaction
+    from flowhooks.operations.engines import Reconciler
     from flowhooks.routing.router import Router
 
 T = TypeVar("T")
@@ -58,6 +59,7 @@ class OperationContext:
         router: the current look-up.
         missing_handlers: ids of handlers that are or were registered and are not loaded.
         clock: time and ids.
+        reconciler: asks engines; None if no source has an engine, or in a dry run without a server.
         by: the operator; None if flowhooks acts by itself, which writes no audit record.
     """
 
@@ -65,6 +67,7 @@ class OperationContext:
     router: Router
     missing_handlers: Collection[str]
     clock: Clock
+    reconciler: Reconciler | None = None
     by: Actor | None = None
 
     @property

@@ -11,6 +11,7 @@ from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.acknowledge import acknowledge
 from flowhooks.operations.close_suspended import close_suspended
 from flowhooks.operations.dismiss import dismiss
+from flowhooks.operations.engines import ask_engine, confirm_reconciliation, read_definitions, reconcile
 from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.purge import purge
 from flowhooks.operations.replay import replay
@@ -108,6 +109,12 @@ def _string_list(key: str, value: Any) -> list[str]:
     return value
 
 
+def _time(key: str, value: Any) -> int:
+    if type(value) is not int or abs(value) >= 2**63:
+        raise SettingsError(f"{key} must be a time in microseconds since 1970")
+    return value
+
+
 def _boolean(key: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise SettingsError(f"{key} must be true or false")
@@ -136,5 +143,9 @@ OPERATIONS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, A
     "retire": (retire, {"handlers": _string_list, "dry_run": _boolean}),
     "pause": (pause, {"handlers": _string_list, "note": _string, "dry_run": _boolean}),
     "resume": (resume, {"handlers": _string_list, "dry_run": _boolean}),
+    "reconcile": (reconcile, {"source": _string, "since": _time, "dry_run": _boolean}),
+    "confirm_reconciliation": (confirm_reconciliation, {"source": _string, "dry_run": _boolean}),
+    "ask_engine": (ask_engine, {"instance": _string, "source": _string}),
+    "read_definitions": (read_definitions, {"source": _string}),
 }
 """Operations by name, each with the parsers of its arguments."""

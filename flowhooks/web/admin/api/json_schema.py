@@ -18,9 +18,11 @@ from flowhooks.ledger.rejected_requests import RejectedRequest
 from flowhooks.ledger.stats import HandlerBacklog
 from flowhooks.model.alert import AlertCause
 from flowhooks.model.delivery import OutcomeKind, State
+from flowhooks.model.engine import ProcessDefinition
 from flowhooks.model.retry import Retry
 from flowhooks.operations.context import OperationContext
 from flowhooks.operations.json.encoding import TimestampJson, is_time
+from flowhooks.operations.json.engines import BookEntryJson, EngineJson, LateCallbackJson, SourceJson
 from flowhooks.operations.json.events import EventJson
 from flowhooks.operations.json.plugins import PluginJson
 from flowhooks.text import one_line
@@ -44,6 +46,7 @@ ANNOTATION_TYPES: Final[Mapping[str, Any]] = {
             OpenAlert,
         ),
         *(OutcomeKind, PluginJson, RejectedRequest, Retry, Sequence, State),
+        *(BookEntryJson, EngineJson, LateCallbackJson, ProcessDefinition, SourceJson),
     )
 } | {"TimestampJson": TimestampJson}
 """Types in annotations that their modules import for type checkers only."""

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.audit import AuditEntry
     from flowhooks.ledger.rejected_requests import RejectedRequest
     from flowhooks.operations.json.encoding import TimestampJson
+    from flowhooks.operations.json.engines import BookEntryJson, EngineJson, LateCallbackJson, SourceJson
     from flowhooks.operations.json.events import EventJson
     from flowhooks.operations.json.plugins import PluginJson
 
@@ -261,3 +262,37 @@ class OverviewJson(TypedDict):
     alerts: int
     responses: dict[str, int]
     problems: list[str]
+
+
+class EnginesJson(TypedDict):
+    """The engines that flowhooks asks.
+
+    Attributes:
+        engines: the engines, by source.
+    """
+
+    engines: list[EngineJson]
+
+
+class InstanceJson(TypedDict):
+    """The stored data of a process instance. No engine is asked: `ask_engine` does it.
+
+    Attributes:
+        book: what was read of the instance in the histories of engines.
+        events: its events, the newest first.
+        late_callbacks: the callbacks that arrived after an event had been taken in, by the event's id.
+    """
+
+    book: list[BookEntryJson]
+    events: list[EventJson]
+    late_callbacks: dict[str, list[LateCallbackJson]]
+
+
+class SourcesJson(TypedDict):
+    """The sources.
+
+    Attributes:
+        sources: the sources in the settings, by name; also `default` if callbacks need no credential.
+    """
+
+    sources: list[SourceJson]

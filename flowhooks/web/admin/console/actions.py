@@ -23,7 +23,8 @@ class Action:
 
     Attributes:
         operation: the operation's name, a key of `flowhooks.operations.registry.OPERATIONS`.
-        target: the type of its selection: `"events"` (a filter), `"delivery"`, `"handler"`, `"alert"`, or `""` (none).
+        target: the type of its selection: `"events"` (a filter), `"delivery"`, `"handler"`, `"source"`,
+            `"alert"`, or `""` (none).
         counts: the name of the figure in the operation's result that states how much it changes; `""` if it always
             changes one item.
         also: further figures of items that it changes.
@@ -71,6 +72,9 @@ ACTIONS: Final[Mapping[str, Action]] = {
     ),
     "pause": Action(operation="pause", target="handler", counts="handlers", note=True),
     "resume": Action(operation="resume", target="handler", counts="handlers"),
+    "confirm_reconciliation": Action(
+        operation="confirm_reconciliation", target="source", counts="instances", danger=True
+    ),
     "acknowledge": Action(operation="acknowledge", target="alert", counts="alerts", note=True),
 }
 """All actions by name. The name is also used in the URL, the button and the texts (`do.NAME.…`)."""
@@ -125,6 +129,8 @@ def parse_selection(request: falcon.Request, action: Action, now: int) -> Select
             return _select_single(request, action, "delivery", lambda value: {"delivery_id": value})
         case "handler":
             return _select_single(request, action, "handler", lambda value: {"handlers": [value]})
+        case "source":
+            return _select_single(request, action, "source", lambda value: {"source": value})
         case "alert":
             return _select_single(request, action, "alert", lambda value: {"alerts": [value]})
     return Selection(arguments=dict(action.arguments), query={}, shown=())
@@ -134,7 +140,7 @@ def _select_single(request: falcon.Request, action: Action, name: str, as_argume
     value = query_text(request, name)
     if not value:
         raise SettingsError(f"the address names no {name}")
-    key = "handler" if name == "handler" else f"do.{name}"
+    key = name if name in {"handler", "source"} else f"do.{name}"
     return Selection(arguments={**action.arguments, **as_argument(value)}, query={name: value}, shown=((key, value),))
 
 

@@ -9,6 +9,7 @@ import falcon
 from flowhooks.web.admin.console.action_page import ActionPage
 from flowhooks.web.admin.console.alerts import AlertsPage
 from flowhooks.web.admin.console.audit import AuditPage
+from flowhooks.web.admin.console.engines import EnginesPage
 from flowhooks.web.admin.console.event import BodyFile, EventPage
 from flowhooks.web.admin.console.events import EventsPage
 from flowhooks.web.admin.console.handlers import HandlersPage
@@ -17,6 +18,7 @@ from flowhooks.web.admin.console.overview import LivePart, OverviewPage
 from flowhooks.web.admin.console.page import NotFoundPage, PageContext
 from flowhooks.web.admin.console.parked import ParkedPage
 from flowhooks.web.admin.console.rejected_requests import RejectedRequestsPage
+from flowhooks.web.admin.console.sources import SourcePage, SourcesPage
 from flowhooks.web.admin.console.static_files import StaticFilesResource
 from flowhooks.web.admin.console.urls import ACTION_ROOT
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT
@@ -63,6 +65,9 @@ def install(admin: falcon.App[Any, Any], context: PageContext, *, sessions: Sess
     admin.add_route(f"{CONSOLE_ROOT}/events/{{event_id}}/body", BodyFile(context))
     admin.add_route(f"{CONSOLE_ROOT}/handlers", HandlersPage(context))
     admin.add_route(f"{CONSOLE_ROOT}/parked", ParkedPage(context))
+    admin.add_route(f"{CONSOLE_ROOT}/sources", SourcesPage(context))
+    admin.add_route(f"{CONSOLE_ROOT}/sources/{{name}}", SourcePage(context))
+    admin.add_route(f"{CONSOLE_ROOT}/engines", EnginesPage(context))
     admin.add_route(f"{CONSOLE_ROOT}/rejected-requests", RejectedRequestsPage(context))
     admin.add_route(f"{CONSOLE_ROOT}/alerts", AlertsPage(context))
     admin.add_route(f"{CONSOLE_ROOT}/audit", AuditPage(context))

@@ -26,7 +26,8 @@ MAX_ENTRIES_OF_TARGET: Final = 20
 PATH: Final = f"{CONSOLE_ROOT}/audit"
 _EVENT_ACTIONS: Final = frozenset({"replay", "resolve", "close_suspended", "reroute_parked", "dismiss", "reroute"})
 _HANDLER_ACTIONS: Final = frozenset({"pause", "resume", "retire"})
-NAMED_ACTIONS: Final = _EVENT_ACTIONS | _HANDLER_ACTIONS | {"acknowledge", "purge"}
+_SOURCE_ACTIONS: Final = frozenset({"reconcile", "confirm_reconciliation"})
+NAMED_ACTIONS: Final = _EVENT_ACTIONS | _HANDLER_ACTIONS | _SOURCE_ACTIONS | {"acknowledge", "purge"}
 """Operations for which the console has a text. Others are shown by their names."""
 
 
@@ -84,4 +85,6 @@ def _address(entry: AuditEntry) -> str:
         return f"{CONSOLE_ROOT}/events/{quote(entry.target, safe='')}"
     if entry.action in _HANDLER_ACTIONS:
         return f"{CONSOLE_ROOT}/handlers?{urlencode({'q': entry.target})}"
+    if entry.action in _SOURCE_ACTIONS:
+        return f"{CONSOLE_ROOT}/sources/{quote(entry.target, safe='')}"
     return f"{CONSOLE_ROOT}/alerts" if entry.action == "acknowledge" else ""

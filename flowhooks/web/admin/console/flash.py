@@ -32,6 +32,7 @@ FIGURES: Final = (
     "parked",
     "handlers",
     "alerts",
+    "instances",
     "waiting",
     "skipped",
     "changed_meanwhile",

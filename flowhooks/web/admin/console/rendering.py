@@ -139,6 +139,7 @@ class Templates:
             "number": format_number,
             "percent": format_percent,
             "reason": pass_context(lambda context, value: translate_reason(value, context["language"])),
+            "signed": lambda value: f"{value:+.1f}",
             "segment": lambda value: quote(value, safe=""),
         }
         environment.globals |= {

@@ -27,10 +27,14 @@ from flowhooks.operations.purge import cutoffs_from_filter
 from flowhooks.operations.registry import OPERATIONS, filter_from_json
 from flowhooks.operations.replay import replay
 from flowhooks.schema.schemas import Schemas
+from flowhooks.settings import Secret, Source
+from flowhooks.settings.engine import EngineSettings
 from flowhooks.web.admin.api import resources
 from flowhooks.web.admin.api.openapi import openapi
 from flowhooks.web.admin.api.resources import RESOURCES
 from flowhooks.web.admin.app import create_admin
+from support import engine_ledger
+from support.engine_fakes import FakeReconciler
 from support.waiting import WAIT_TIMEOUT
 
 pytestmark = pytest.mark.either
@@ -142,6 +146,9 @@ def busy(harness, serve, listens, make_plugin):
         flow.take("4711", key="contract", businessKey="B-other")
     flow.settled(flow.events(flow_instance_id="4713")[0], State.WAITING, attempt=1)
     flow.dead = flow.events(flow_instance_id="4712")[0]
+    engine_ledger.position(flow, "oa", skew=1_500_000, definitions=engine_ledger.definitions(("leave", 3)))
+    engine_ledger.instance(flow, "oa", "4711")
+    engine_ledger.gap(flow, "oa", flow.clock.now() - 9_000_000, flow.clock.now(), "deleted")
     for _ in range(2):
         replay(replace(flow.app.operation_context, by=Actor("ann", "console")), EventFilter(ids=(flow.dead,)))
         flow.settled(flow.dead, State.DEAD)
@@ -290,10 +297,16 @@ def test_every_operation_answers_as_published(busy, document):
         "pause": {"handlers": ["shop:idle"]},
         "resume": {"handlers": ["shop:idle"]},
         "purge": {"event_filter": {"until": busy.flow.clock.now()}},
+        "reconcile": {"source": "oa", "since": 1},
+        "confirm_reconciliation": {"source": "oa"},
+        "ask_engine": {"instance": "4711"},
+        "read_definitions": {},
     }
+    context = busy.flow.app.operation_context
+    busy.flow.app.operation_context = replace(context, reconciler=FakeReconciler("oa"))
     assert given.keys() == OPERATIONS.keys()
     for name in OPERATIONS:
-        body = json.dumps(given[name] | {"dry_run": True})
+        body = json.dumps(given[name] | ({"dry_run": True} if "dry_run" in OPERATIONS[name][1] else {}))
         schema = document["paths"][f"/api/operations/{name}"]["post"]["requestBody"]["content"]["application/json"]
         check(document, schema["schema"], json.loads(body))
         answer = busy.ask(f"/api/operations/{name}", method="POST", body=body.encode(), Authorization=f"Bearer {TOKEN}")
@@ -760,3 +773,35 @@ def test_handlers_of_a_newer_version(concluded, monkeypatch):
         answer = concluded.ask(path)
         assert answer.status == 503
         assert "newer" in answer.json["message"]
+
+
+def test_engines_and_sources(harness, serve, document):
+    """Engines, the book of an instance, coverage and sources are as published, and without secrets."""
+    harness.check_books = False
+    engine = EngineSettings(client="flowable", url="http://oa", password=Secret(env="OA_PASSWORD"))
+    flow = harness.open(
+        start=False, sources={"oa": Source(token_sha256=("5" * 64,), engine=engine), "hr": Source(engine=engine)}
+    )
+    engine_ledger.position(flow, "oa", definitions=engine_ledger.definitions(("leave", 3)), skew=1_500_000)
+    event_id = engine_ledger.taken_in(flow, "oa", "4711")
+    engine_ledger.instance(flow, "oa", "4711", event_id=event_id)
+    engine_ledger.late_callback(flow, event_id)
+    api = serve(flow)
+    for path in ("/api/engines", "/api/engines/instances/{id}", "/api/coverage", "/api/sources"):
+        check(document, answered(document, path), api.get(path.replace("{id}", "4711")))
+    never, asked = api.get("/api/engines")["engines"]
+    assert (asked["source"], asked["state"], asked["skew_seconds"], asked["missed"]) == ("oa", "up_to_date", 1.5, 0)
+    assert (never["source"], never["state"], never["position_at"]) == ("hr", "never_asked", None)
+    instance = api.get("/api/engines/instances/4711")
+    assert (instance["book"][0]["event_id"], instance["events"][0]["id"]) == (event_id, event_id)
+    assert instance["late_callbacks"][event_id][0]["body"] == '{"conclusion": "approved"}'
+    found = api.get("/api/coverage")
+    assert ([one["key"] for one in found["definitions"]], found["unread"]) == (
+        ["leave"], [{"source": "hr", "error": ""}],
+    )  # fmt: skip
+    assert api.get("/api/coverage", source="hr")["definitions"] == []
+    (source,) = api.get("/api/sources", name="oa")["sources"]
+    assert (source["pull_only"], source["missed"], source["engine"]["source"]) == (False, 0, "oa")
+    assert source["settings"]["engine.password"] == "env OA_PASSWORD"
+    assert "5" * 64 not in json.dumps(source)
+    assert [one["name"] for one in api.get("/api/sources")["sources"]] == ["hr", "oa"]

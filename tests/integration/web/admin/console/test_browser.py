@@ -19,7 +19,18 @@ pytestmark = [
     pytest.mark.sqlite,
     pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium"),
 ]
-PAGES = ("/", "/events", "/handlers", "/parked", "/rejected-requests", "/alerts", "/audit", "/nothing")
+PAGES = (
+    "/",
+    "/events",
+    "/handlers",
+    "/parked",
+    "/sources",
+    "/engines",
+    "/rejected-requests",
+    "/alerts",
+    "/audit",
+    "/nothing",
+)
 AXE_OPTIONS = {"rules": {"target-size": {"enabled": True}}}
 """WCAG 2.2 requires targets of 24 pixels or space around them; axe checks that only on request."""
 LONG = "a-business-key-without-any-place-to-break-" * 8

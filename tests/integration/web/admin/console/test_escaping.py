@@ -41,7 +41,18 @@ TOGETHER = {
 TOGETHER = {name: " ".join(PAYLOADS[one] for one in several) for name, several in TOGETHER.items()}
 """The payloads that are tested in one value, because a page for each would take long and show no more."""
 FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
-PAGES = ("/", "/live", "/events", "/handlers", "/parked", "/rejected-requests", "/alerts", "/audit")
+PAGES = (
+    "/",
+    "/live",
+    "/events",
+    "/handlers",
+    "/parked",
+    "/sources",
+    "/engines",
+    "/rejected-requests",
+    "/alerts",
+    "/audit",
+)
 
 
 @pytest.fixture

@@ -27,7 +27,18 @@ from support.waiting import WAIT_TIMEOUT
 
 pytestmark = pytest.mark.either
 
-PAGES = ("/", "/live", "/events", "/handlers", "/parked", "/rejected-requests", "/alerts", "/audit")
+PAGES = (
+    "/",
+    "/live",
+    "/events",
+    "/handlers",
+    "/parked",
+    "/sources",
+    "/engines",
+    "/rejected-requests",
+    "/alerts",
+    "/audit",
+)
 
 
 @pytest.fixture

@@ -18,7 +18,19 @@ from flowhooks.web.admin.console.actions import ACTIONS
 
 READERS = 8
 """Connections that may read at once."""
-PAGES = ["/", "/live", "/events", "/handlers", "/parked", "/rejected-requests", "/alerts", "/audit", "/events/{id}"]
+PAGES = [
+    "/",
+    "/live",
+    "/events",
+    "/handlers",
+    "/parked",
+    "/sources",
+    "/engines",
+    "/rejected-requests",
+    "/alerts",
+    "/audit",
+    "/events/{id}",
+]
 ASKED = {
     "replay": {"event_filter": {"flow_instance_id": "i1"}},
     "resolve": {"delivery_id": "x", "verdict": "close"},

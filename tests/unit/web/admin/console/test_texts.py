@@ -13,7 +13,7 @@ from flowhooks.messages import LANGUAGES
 from flowhooks.model.alert import AlertCause
 from flowhooks.model.delivery import OutcomeKind
 from flowhooks.model.event import DismissedBy, ParkedBy
-from flowhooks.web.admin.console import app
+from flowhooks.web.admin.console import app, engines
 from flowhooks.web.admin.console.actions import ACTIONS
 from flowhooks.web.admin.console.audit import NAMED_ACTIONS
 from flowhooks.web.admin.console.events import RECENT_PERIODS
@@ -43,7 +43,11 @@ MADE = {
         ),
     },
     "tile": set(TILES),
-    "nav": {"overview", "events", "handlers", "parked", "rejected_requests", "alerts", "audit"},
+    "nav": {
+        *("overview", "events", "handlers", "parked", "sources", "engines", "rejected_requests", "alerts", "audit"),
+    },
+    "engine_state": {"never_asked", "failing", "to_confirm", "up_to_date"},
+    "credential": {"token", "secret"},
     "listens": {"class", "key", "every", "versions", "source", "kind", "conclusion", "when"},
     "parked_by": set(ParkedBy),
     "dismissed_by": set(DismissedBy),
@@ -65,6 +69,8 @@ MADE = {
 PROBLEMS = ("nothing", "purged", "ledger", "newer", "ours")
 BY_KEY = {f"problem.{key}.{part}" for key in PROBLEMS for part in ("what", "then")}
 BY_KEY |= {"do.delivery", "do.alert"}
+BY_KEY |= {f"gap.{word}" for word in engines.GAP_REASONS} | {f"rule.{word}" for word in engines.RULES}
+BY_KEY |= {f"disposition.{word}" for word in engines.DISPOSITIONS}
 BY_KEY |= {f"events.{problem}" for problem in ("no_state", "no_reason", "no_time", "no_such_time", "no_zone")}
 BY_KEY |= {f"refused.{key}.{part}" for key in ("bound", "host", "name", "origin", "role") for part in ("what", "then")}
 

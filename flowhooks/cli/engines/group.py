@@ -1,0 +1,31 @@
+"""The command group `flowhooks engines`, one command per file."""
+
+from __future__ import annotations
+
+import click
+
+from flowhooks.cli.engines.coverage import coverage_command
+from flowhooks.cli.engines.list import list_command
+from flowhooks.cli.engines.reconcile import reconcile_command
+from flowhooks.cli.engines.show import show_command
+
+
+@click.group(
+    "engines",
+    commands=[list_command, reconcile_command, coverage_command, show_command],
+    short_help="List engines, reconcile with them, and find what no handler takes.",
+)
+def command() -> None:
+    r"""Show the engines that flowhooks asks, reconcile with them, and find what no handler takes.
+
+    A source with a section [sources.NAME.engine] has an engine. A server reads its history periodically, and takes in
+    the instances that completed without a callback. The running server asks the engines. If none runs, the command
+    does it.
+
+    \b
+    To find out                                  run
+      whether the history of engines is read     engines list
+      what became of a process instance          engines show INSTANCE
+      which definitions no handler takes         engines coverage
+      what a reconciliation would take in        engines reconcile --dry-run
+    """

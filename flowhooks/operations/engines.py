@@ -1,0 +1,351 @@
+"""Ask engines, reconcile with them now, and confirm a reconciliation that an operator must look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from flowhooks.clock import to_text
+from flowhooks.errors import EngineError, SettingsError
+from flowhooks.ledger import engine_queries
+from flowhooks.model.engine import FinishedInstance
+from flowhooks.operations.context import AuditRecord
+from flowhooks.text import printable_line
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from flowhooks.ledger.engine_queries import EnginePosition
+    from flowhooks.model.engine import EngineClient, ProcessDefinition
+    from flowhooks.operations.context import OperationContext
+
+
+class Round(Protocol):
+    """The result of one reconciliation with one engine, as far as operations use it. Times are microseconds.
+
+    Attributes:
+        since: start of the interval of end times that was read.
+        until: end of the interval.
+        read: number of instances that were read.
+        has_event: number of these that have an event.
+        skipped: number of skipped instances, by rule.
+        in_grace: number of instances that wait until their grace ends.
+        taken_in: number of instances that were taken in, or would be.
+        to_confirm: number of instances that wait for an operator.
+        error: why the reconciliation stopped; `""`: it did not.
+    """
+
+    since: int
+    until: int
+    read: int
+    has_event: int
+    skipped: Mapping[str, int]
+    in_grace: int
+    taken_in: int
+    to_confirm: int
+    error: str
+
+
+class Reconciler(Protocol):
+    """Reconciles the ledger with engines."""
+
+    @property
+    def sources(self) -> Collection[str]:
+        """Names of the sources with an engine."""
+        ...
+
+    def reconcile_now(self, source: str, *, since: int | None, dry_run: bool) -> Round:
+        """Reconcile with one engine. A failure is in the result.
+
+        Args:
+            source: the name of the source.
+            since: the earliest end, in microseconds since 1970; None: where the last reconciliation ended.
+            dry_run: whether to change nothing.
+        """
+        ...
+
+    def confirm(self, source: str) -> None:
+        """Let the next reconciliation take in the instances that wait for an operator."""
+        ...
+
+    def client(self, source: str) -> EngineClient:
+        """Return the client of one source."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRound:
+    """Result of one reconciliation with one engine, or of its dry run.
+
+    Attributes:
+        source: name of the source.
+        since: start of the interval of end times that was read, in microseconds since 1970.
+        until: end of the interval, in microseconds since 1970.
+        read: number of instances that were read.
+        has_event: number of these that have an event.
+        skipped: number of skipped instances, by rule.
+        in_grace: number of instances that wait until their grace ends.
+        taken_in: number of instances that were taken in, or would be.
+        to_confirm: number of instances that wait for an operator.
+        error: why the reconciliation stopped; `""`: it did not.
+    """
+
+    source: str
+    since: int
+    until: int
+    read: int
+    has_event: int
+    skipped: dict[str, int] = field(default_factory=dict)
+    in_grace: int
+    taken_in: int
+    to_confirm: int
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconcileResult:
+    """Results of reconciliations, one for each engine.
+
+    Attributes:
+        sources: one result for each engine.
+        dry_run: whether nothing was changed.
+    """
+
+    sources: tuple[SourceRound, ...]
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmResult:
+    """Result of a confirmation, or of its dry run.
+
+    Attributes:
+        source: name of the source.
+        instances: number of instances that the next reconciliation may take in.
+        dry_run: whether nothing was changed.
+    """
+
+    source: str
+    instances: int
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineAnswer:
+    """The answer of one engine about a process instance.
+
+    Attributes:
+        source: name of the source.
+        status: `"finished"`, `"running"`, `"absent"`, or `"failed"` if the engine did not answer.
+        error: why it did not answer; `""`: it did.
+        end_state: how the instance ended; None: it has not, or the engine does not know it.
+        started_at: when it started, by the engine's clock, as text; None: not known.
+        ended_at: when it ended, by the engine's clock, as text; None: it has not.
+        process_definition_key: the key of its definition, or None.
+        process_definition_version: the version of its definition, or None.
+        business_key: its business key, or None.
+        conclusion: its conclusion in the engine's words, or None.
+        parent_id: the instance that called it, or None.
+        tenant_id: its tenant, or None.
+    """
+
+    source: str
+    status: str
+    error: str = ""
+    end_state: str | None = None
+    started_at: str | None = None
+    ended_at: str | None = None
+    process_definition_key: str | None = None
+    process_definition_version: int | None = None
+    business_key: str | None = None
+    conclusion: str | None = None
+    parent_id: str | None = None
+    tenant_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskResult:
+    """The answers of engines about a process instance.
+
+    Attributes:
+        instance: the instance's id.
+        answers: one answer for each engine that was asked.
+    """
+
+    instance: str
+    answers: tuple[EngineAnswer, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceDefinitions:
+    """The deployed definitions of one engine.
+
+    Attributes:
+        source: name of the source.
+        definitions: the definitions; empty if the engine did not answer.
+        error: why the engine did not answer; `""`: it did.
+    """
+
+    source: str
+    definitions: tuple[ProcessDefinition, ...]
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefinitionsResult:
+    """The deployed definitions of engines.
+
+    Attributes:
+        sources: one entry for each engine that was asked.
+    """
+
+    sources: tuple[SourceDefinitions, ...]
+
+
+def reconcile(
+    context: OperationContext, *, source: str = "", since: int | None = None, dry_run: bool = False
+) -> ReconcileResult:
+    """Reconcile with one engine or with all engines now.
+
+    Args:
+        context: what operations work with.
+        source: name of the source; `""`: all sources with an engine.
+        since: read the history from this time on, in microseconds since 1970, even if it was read before; default:
+            from where the last reconciliation ended.
+        dry_run: only report what would be taken in.
+
+    Raises:
+        SettingsError: there is no such source, or it has no engine.
+        Unavailable: the ledger could not be written.
+    """
+    reconciler = _reconciler(context)
+    results = []
+    for name in _names(reconciler, source):
+        if not dry_run:
+            # Before the reconciliation, which is many transactions and can be interrupted.
+            detail: dict[str, Any] = {} if since is None else {"since": to_text(since)}
+            context.change(lambda _: True, _record("reconcile", name, detail))
+        done = reconciler.reconcile_now(name, since=since, dry_run=dry_run)
+        results.append(
+            SourceRound(
+                source=name,
+                since=done.since,
+                until=done.until,
+                read=done.read,
+                has_event=done.has_event,
+                skipped=dict(done.skipped),
+                in_grace=done.in_grace,
+                taken_in=done.taken_in,
+                to_confirm=done.to_confirm,
+                error=printable_line(done.error),
+            )
+        )
+    return ReconcileResult(sources=tuple(results), dry_run=dry_run)
+
+
+def confirm_reconciliation(context: OperationContext, *, source: str, dry_run: bool = False) -> ConfirmResult:
+    """Let the next reconciliation take in more instances than `max_new`.
+
+    Args:
+        context: what operations work with.
+        source: name of the source.
+        dry_run: only report how many instances wait.
+
+    Raises:
+        SettingsError: there is no such source, or it has no engine.
+        Unavailable: the ledger could not be written; nothing was changed.
+    """
+    reconciler = _reconciler(context)
+    (name,) = _names(reconciler, source or "''")
+    with context.reader.connection() as connection:
+        position = engine_queries.positions(connection).get(name)
+    instances = position.unconfirmed if position else 0
+    if instances and not dry_run:
+        context.change(lambda _: True, _record("confirm_reconciliation", name, {"instances": instances}))
+        reconciler.confirm(name)
+    return ConfirmResult(source=name, instances=instances, dry_run=dry_run)
+
+
+def ask_engine(context: OperationContext, *, instance: str, source: str = "") -> AskResult:
+    """Ask one engine or all engines about a process instance. Nothing is changed.
+
+    Args:
+        context: what operations work with.
+        instance: id of the process instance.
+        source: name of the source; `""`: all sources with an engine.
+
+    Raises:
+        SettingsError: there is no such source, or it has no engine.
+    """
+    reconciler = _reconciler(context)
+    names = _names(reconciler, source)
+    return AskResult(instance=instance, answers=tuple(_ask(reconciler, name, instance) for name in names))
+
+
+def read_definitions(context: OperationContext, *, source: str = "") -> DefinitionsResult:
+    """Read the deployed definitions of one engine or of all engines. Nothing is changed.
+
+    Args:
+        context: what operations work with.
+        source: name of the source; `""`: all sources with an engine.
+
+    Raises:
+        SettingsError: there is no such source, or it has no engine.
+    """
+    reconciler = _reconciler(context)
+    found = []
+    for name in _names(reconciler, source):
+        try:
+            found.append(SourceDefinitions(source=name, definitions=tuple(reconciler.client(name).definitions())))
+        except EngineError as error:
+            found.append(SourceDefinitions(source=name, definitions=(), error=printable_line(error.why)))
+    return DefinitionsResult(sources=tuple(found))
+
+
+def _record(action: str, source: str, detail: Mapping[str, Any]) -> Any:
+    return lambda _: AuditRecord(action, source, detail)
+
+
+def _reconciler(context: OperationContext) -> Reconciler:
+    if context.reconciler is None or not context.reconciler.sources:
+        raise SettingsError("no source has an engine: add a section [sources.NAME.engine] to the settings")
+    return context.reconciler
+
+
+def _names(reconciler: Reconciler, source: str) -> Sequence[str]:
+    if source and source not in reconciler.sources:
+        raise SettingsError(
+            f"no source {source} with an engine is configured; there are {', '.join(sorted(reconciler.sources))}"
+        )
+    return [source] if source else sorted(reconciler.sources)
+
+
+def _ask(reconciler: Reconciler, name: str, instance: str) -> EngineAnswer:
+    try:
+        found = reconciler.client(name).instance(instance)
+    except EngineError as error:
+        return EngineAnswer(source=name, status="failed", error=printable_line(error.why))
+    if not isinstance(found, FinishedInstance):
+        return EngineAnswer(source=name, status=found.value)
+    return EngineAnswer(
+        source=name,
+        status="finished",
+        end_state=found.end_state.value,
+        started_at=None if found.started_at is None else found.started_at.isoformat(),
+        ended_at=found.ended_at.isoformat(),
+        process_definition_key=found.process_definition_key,
+        process_definition_version=found.process_definition_version,
+        business_key=found.business_key,
+        conclusion=found.conclusion,
+        parent_id=found.parent_id,
+        tenant_id=found.tenant_id,
+    )
+
+
+def state_of(position: EnginePosition | None) -> str:
+    """Return the state of an engine: `"never_asked"`, `"failing"`, `"to_confirm"` or `"up_to_date"`."""
+    if position is None or (position.succeeded_at is None and position.failed_since is None):
+        return "never_asked"
+    if position.failed_since is not None:
+        return "failing"
+    return "to_confirm" if position.unconfirmed else "up_to_date"

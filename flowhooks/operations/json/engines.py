@@ -1,0 +1,446 @@
+"""Encode engines, the book of their instances, coverage and sources as JSON, the same for commands and the API."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict
+
+from flowhooks.clock import SECOND, to_text
+from flowhooks.ledger import engine_queries
+from flowhooks.operations.engines import state_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Connection
+
+    from flowhooks.ledger.engine_queries import BookEntry, EnginePosition, HistoryGap, LateCallback
+    from flowhooks.operations.coverage import Coverage, DefinitionCoverage
+    from flowhooks.operations.json.encoding import TimestampJson
+    from flowhooks.operations.sources import SourceStatus
+    from flowhooks.settings import Settings
+
+
+class GapJson(TypedDict):
+    """An interval of an engine's history that could not be read.
+
+    Attributes:
+        since: start of the interval, by the engine's clock.
+        until: end of the interval.
+        reason: `deleted`, `refused`, `unreachable` or `invalid`.
+        detail: more about it.
+        found_at: when it was found.
+        closed_at: when the interval was read after all; null: it is open.
+    """
+
+    since: TimestampJson
+    until: TimestampJson
+    reason: str
+    detail: str
+    found_at: TimestampJson
+    closed_at: TimestampJson | None
+
+
+class BookCountJson(TypedDict):
+    """A number of finished instances with the same disposition.
+
+    Attributes:
+        disposition: `has_event`, `skipped` or `in_grace`.
+        rule: why they are skipped, or `id_reused`; otherwise empty.
+        instances: number of instances.
+    """
+
+    disposition: str
+    rule: str
+    instances: int
+
+
+class EngineJson(TypedDict):
+    """The engine of one source, and how far its history was read.
+
+    Attributes:
+        source: name of the source.
+        client: name of the engine client; null: the settings no longer have the engine.
+        url: base URL of its REST API; null: as above.
+        state: `never_asked`, `failing`, `to_confirm` or `up_to_date`.
+        product: name and version of the engine; empty: not known.
+        first_contact_at: earlier ends are not taken in; null: it was never asked.
+        position_at: the history was read until this time of the engine; null: as above.
+        round_at: when the last reconciliation ended, also with an error; null: as above.
+        succeeded_at: when the last reconciliation without an error ended; null: none has.
+        failed_since: since when each one has ended with an error; null: the last one did not.
+        failures: errors since the last success.
+        error: the last error, one line; empty: no error.
+        skew_seconds: the engine's clock minus ours; null: not known.
+        missed: instances of the last 24 hours that completed without a callback.
+        taken_in: events that were made from its history in the last 24 hours.
+        to_confirm: instances that wait until an operator confirms.
+        gaps: intervals that could not be read, open ones first.
+        book: its newest finished instances by disposition and rule.
+        book_limit: number of instances that are counted at most.
+        process: process that reconciles; empty: none does.
+    """
+
+    source: str
+    client: str | None
+    url: str | None
+    state: str
+    product: str
+    first_contact_at: TimestampJson | None
+    position_at: TimestampJson | None
+    round_at: TimestampJson | None
+    succeeded_at: TimestampJson | None
+    failed_since: TimestampJson | None
+    failures: int
+    error: str
+    skew_seconds: float | None
+    missed: int
+    taken_in: int
+    to_confirm: int
+    gaps: list[GapJson]
+    book: list[BookCountJson]
+    book_limit: int
+    process: str
+
+
+class BookEntryJson(TypedDict):
+    """A finished instance that was read in the history of an engine.
+
+    Attributes:
+        source: name of the source.
+        flow_instance_id: id of the instance.
+        started_at: when it started, by the engine's clock; null: not known.
+        ended_at: when it ended, by the engine's clock.
+        end_state: `completed`, `cancelled`, `error`, `terminated` or `undecided`.
+        process_definition_key: key of its definition.
+        process_definition_version: version of its definition.
+        conclusion: its conclusion as handlers name it.
+        tenant_id: its tenant.
+        parent_id: the instance that called it.
+        disposition: `has_event`, `skipped` or `in_grace`.
+        rule: why it is skipped, or `id_reused`; otherwise empty.
+        event_id: id of its event; null: it has none.
+        first_seen_at: when it was first read.
+        changed_at: when its disposition changed last.
+    """
+
+    source: str
+    flow_instance_id: str
+    started_at: TimestampJson | None
+    ended_at: TimestampJson
+    end_state: str
+    process_definition_key: str | None
+    process_definition_version: int | None
+    conclusion: str | None
+    tenant_id: str | None
+    parent_id: str | None
+    disposition: str
+    rule: str
+    event_id: str | None
+    first_seen_at: TimestampJson
+    changed_at: TimestampJson
+
+
+class LateCallbackJson(TypedDict):
+    """A callback that arrived after its instance had been taken in.
+
+    Attributes:
+        received_at: when the first one was received.
+        repeats: how often the same callback was received again.
+        body: its body.
+    """
+
+    received_at: TimestampJson
+    repeats: int
+    body: str
+
+
+class UncoveredConclusionJson(TypedDict):
+    """A conclusion that events had in the last 30 days and that no handler takes.
+
+    Attributes:
+        conclusion: the conclusion as handlers name it.
+        version: version of the events.
+        events: number of events with it.
+        event_id: id of the newest of them.
+    """
+
+    conclusion: str
+    version: int | None
+    events: int
+    event_id: str
+
+
+class DefinitionCoverageJson(TypedDict):
+    """A deployed definition, with the handlers that take its events.
+
+    Attributes:
+        source: name of the source.
+        key: its key.
+        version: its latest version.
+        name: its name for people.
+        tenant_id: its tenant.
+        covered: whether handlers take all events of it.
+        ignored: whether routing.ignore_process_keys has its key.
+        handlers: ids of the handlers that take events of its latest version.
+        no_handler: whether no handler listens to its key, nor to a class that its events had.
+        versions: versions that no handler takes: the latest one, and those of events of the last 30 days.
+        conclusions: conclusions that no handler takes.
+    """
+
+    source: str
+    key: str
+    version: int
+    name: str
+    tenant_id: str | None
+    covered: bool
+    ignored: bool
+    handlers: list[str]
+    no_handler: bool
+    versions: list[int]
+    conclusions: list[UncoveredConclusionJson]
+
+
+class UnreadDefinitionsJson(TypedDict):
+    """An engine whose definitions are not known.
+
+    Attributes:
+        source: name of the source.
+        error: why the engine did not answer; empty: it was not asked yet.
+    """
+
+    source: str
+    error: str
+
+
+class CoverageJson(TypedDict):
+    """The deployed definitions of all engines, compared with the handlers.
+
+    Attributes:
+        complete: whether all definitions are known and covered.
+        uncovered: number of definitions that are not covered.
+        definitions: the definitions, those that are not covered first.
+        unread: the engines whose definitions are not known.
+        read_at: when the definitions of each engine were read, by source.
+    """
+
+    complete: bool
+    uncovered: int
+    definitions: list[DefinitionCoverageJson]
+    unread: list[UnreadDefinitionsJson]
+    read_at: dict[str, TimestampJson]
+
+
+class RejectionsJson(TypedDict):
+    """Requests that were rejected with the same status for the same reason.
+
+    Attributes:
+        status: HTTP status.
+        requests: number of requests, as far as they are stored.
+        last_at: when the last of them was rejected.
+        reason_en: the reason, in English.
+        reason_zh: the same in Chinese.
+    """
+
+    status: int
+    requests: int
+    last_at: TimestampJson
+    reason_en: str
+    reason_zh: str
+
+
+class CredentialAgeJson(TypedDict):
+    """A credential of a source, without the credential.
+
+    Attributes:
+        kind: `token` or `secret`.
+        location: where it is: a file, a variable of the environment, or `settings` for hashes of tokens.
+        changed_at: when its file was changed last; null: not known.
+        expires_at: when it expires; null: it does not.
+    """
+
+    kind: str
+    location: str
+    changed_at: TimestampJson | None
+    expires_at: TimestampJson | None
+
+
+class SourceJson(TypedDict):
+    """The state of one source.
+
+    Attributes:
+        name: its name.
+        pull_only: whether it has no credential, so that flowhooks only asks its engine.
+        last_callback_at: when its last callback was received, of the last 24 hours; null: there is none.
+        last_hour: number of its callbacks in the last hour.
+        last_day: number of its callbacks in the last 24 hours.
+        truncated: whether there may be more callbacks than were counted.
+        missed: instances of the last 24 hours that completed without a callback; null: it has no engine, or none is
+            expected to call.
+        rejections: its rejected requests, by status and reason.
+        credentials: its credentials, without their values.
+        engine: its engine; null: it has none.
+        settings: its settings in force, without secrets.
+    """
+
+    name: str
+    pull_only: bool
+    last_callback_at: TimestampJson | None
+    last_hour: int
+    last_day: int
+    truncated: bool
+    missed: int | None
+    rejections: list[RejectionsJson]
+    credentials: list[CredentialAgeJson]
+    engine: EngineJson | None
+    settings: dict[str, str]
+
+
+def engines_to_json(connection: Connection, settings: Settings, now: int) -> list[EngineJson]:
+    """Return every engine that the settings name, or that was asked before, by source."""
+    positions = engine_queries.positions(connection)
+    configured = {name for name, source in settings.sources.items() if source.engine is not None}
+    return [
+        engine_to_json(connection, settings, name, positions.get(name), now)
+        for name in sorted({*configured, *positions})
+    ]
+
+
+def engine_to_json(
+    connection: Connection, settings: Settings, name: str, position: EnginePosition | None, now: int
+) -> EngineJson:
+    """Return one engine."""
+    source = settings.sources.get(name)
+    engine = source.engine if source else None
+    recent = engine_queries.taken_in(connection, name, now - 86_400 * SECOND)
+    return {
+        "source": name,
+        "client": engine.client if engine else None,
+        "url": engine.url if engine else None,
+        "state": state_of(position),
+        "product": position.product if position else "",
+        "first_contact_at": to_text(position.since) if position else None,
+        "position_at": to_text(position.position) if position else None,
+        "round_at": to_text(position.round_at) if position else None,
+        "succeeded_at": to_text(position.succeeded_at) if position else None,
+        "failed_since": to_text(position.failed_since) if position else None,
+        "failures": position.failures if position else 0,
+        "error": position.error if position else "",
+        "skew_seconds": position.skew / SECOND if position and position.skew is not None else None,
+        "missed": recent.missed if source is None or source.has_credential else 0,
+        "taken_in": recent.events,
+        "to_confirm": position.unconfirmed if position else 0,
+        "gaps": [gap_to_json(gap) for gap in engine_queries.gaps(connection, name)],
+        "book": [
+            {"disposition": disposition, "rule": rule, "instances": count}
+            for (disposition, rule), count in sorted(engine_queries.book_counts(connection, name).items())
+        ],
+        "book_limit": engine_queries.MAX_BOOK_ROWS,
+        "process": position.process if position else "",
+    }
+
+
+def gap_to_json(gap: HistoryGap) -> GapJson:
+    """Return a gap."""
+    return {
+        "since": to_text(gap.since),
+        "until": to_text(gap.until),
+        "reason": gap.reason,
+        "detail": gap.detail,
+        "found_at": to_text(gap.found_at),
+        "closed_at": to_text(gap.closed_at),
+    }
+
+
+def book_entry_to_json(entry: BookEntry) -> BookEntryJson:
+    """Return a finished instance."""
+    return {
+        "source": entry.source,
+        "flow_instance_id": entry.flow_instance_id,
+        "started_at": to_text(entry.started_at),
+        "ended_at": to_text(entry.ended_at),
+        "end_state": entry.end_state,
+        "process_definition_key": entry.process_definition_key,
+        "process_definition_version": entry.process_definition_version,
+        "conclusion": entry.conclusion,
+        "tenant_id": entry.tenant_id,
+        "parent_id": entry.parent_id,
+        "disposition": entry.disposition,
+        "rule": entry.rule,
+        "event_id": entry.event_id,
+        "first_seen_at": to_text(entry.first_seen_at),
+        "changed_at": to_text(entry.changed_at),
+    }
+
+
+def late_callback_to_json(late: LateCallback) -> LateCallbackJson:
+    """Return a late callback."""
+    return {"received_at": to_text(late.received_at), "repeats": late.repeats, "body": late.body}
+
+
+def coverage_to_json(found: Coverage) -> CoverageJson:
+    """Return a comparison of definitions with handlers."""
+    return {
+        "complete": found.is_complete,
+        "uncovered": found.uncovered,
+        "definitions": [_definition_to_json(definition) for definition in found.definitions],
+        "unread": [{"source": unread.source, "error": unread.error} for unread in found.unread],
+        "read_at": {source: to_text(at) for source, at in found.read_at.items()},
+    }
+
+
+def _definition_to_json(definition: DefinitionCoverage) -> DefinitionCoverageJson:
+    return {
+        "source": definition.source,
+        "key": definition.key,
+        "version": definition.version,
+        "name": definition.name,
+        "tenant_id": definition.tenant_id,
+        "covered": definition.is_covered,
+        "ignored": definition.ignored,
+        "handlers": list(definition.handlers),
+        "no_handler": definition.no_handler,
+        "versions": list(definition.versions),
+        "conclusions": [
+            {
+                "conclusion": entry.conclusion,
+                "version": entry.version,
+                "events": entry.events,
+                "event_id": entry.event_id,
+            }
+            for entry in definition.conclusions
+        ],
+    }
+
+
+def source_to_json(status: SourceStatus, engines: Mapping[str, EngineJson]) -> SourceJson:
+    """Return a source; `engines` has the engines by source."""
+    return {
+        "name": status.name,
+        "pull_only": status.pull_only,
+        "last_callback_at": to_text(status.rate.last_at),
+        "last_hour": status.rate.last_hour,
+        "last_day": status.rate.last_day,
+        "truncated": status.rate.truncated,
+        "missed": status.missed,
+        "rejections": [
+            {
+                "status": entry.status,
+                "requests": entry.requests,
+                "last_at": to_text(entry.last_at),
+                "reason_en": entry.reason_en,
+                "reason_zh": entry.reason_zh,
+            }
+            for entry in status.rejections
+        ],
+        "credentials": [
+            {
+                "kind": entry.kind,
+                "location": entry.location,
+                "changed_at": to_text(entry.changed_at),
+                "expires_at": to_text(entry.expires_at),
+            }
+            for entry in status.credentials
+        ],
+        "engine": engines.get(status.name) if status.has_engine else None,
+        "settings": dict(status.settings),
+    }

@@ -1,0 +1,119 @@
+"""Operations on engines: reconcile now, confirm, ask about an instance; each action is in the audit log."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from flowhooks.errors import SettingsError
+from flowhooks.model.engine import EndState, FinishedInstance, InstanceStatus, ProcessDefinition
+from flowhooks.operations.engines import ask_engine, confirm_reconciliation, read_definitions, reconcile
+from support import engine_ledger
+from support.engine_fakes import FakeReconciler
+
+pytestmark = pytest.mark.either
+
+
+@pytest.fixture
+def engines():
+    """A reconciler for two engines."""
+    return FakeReconciler("oa", "erp")
+
+
+@pytest.fixture
+def flow(harness):
+    """An app that does nothing by itself."""
+    harness.check_books = False
+    return harness.open(start=False)
+
+
+@pytest.fixture
+def context(flow, by, engines):
+    """The context of Ann with these engines."""
+    return replace(by(flow), reconciler=engines)
+
+
+def test_reconcile(flow, context, engines, deeds):
+    """Without a source every engine is reconciled; the result has the counts of each, and each is recorded."""
+    done = reconcile(context)
+    assert engines.rounds == [("erp", None, False), ("oa", None, False)]
+    assert [(one.source, one.read, one.taken_in, one.skipped) for one in done.sources] == [
+        ("erp", 3, 1, {"child": 1}), ("oa", 3, 1, {"child": 1}),
+    ]  # fmt: skip
+    assert [(one.action, one.target, one.detail) for one in deeds(flow)] == [
+        ("reconcile", "oa", {}), ("reconcile", "erp", {}),
+    ]  # fmt: skip
+
+
+def test_reconcile_since(flow, context, engines, deeds):
+    """A start time is passed on and recorded as text; an error is in the result on one line."""
+    engines.results["error"] = "HTTP 401\nfor /history"
+    done = reconcile(context, source="oa", since=1_767_225_600_000_000)
+    assert engines.rounds == [("oa", 1_767_225_600_000_000, False)]
+    assert done.sources[0].error == "HTTP 401 for /history"
+    assert deeds(flow)[0].detail == {"since": "2026-01-01T00:00:00.000Z"}
+
+
+def test_a_dry_run_records_nothing(flow, context, engines, deeds):
+    """A dry run is passed on, and is not in the audit log."""
+    assert reconcile(context, dry_run=True).dry_run
+    engine_ledger.position(flow, "oa", to_confirm=5)
+    assert confirm_reconciliation(context, source="oa", dry_run=True).instances == 5
+    assert {dry for _, _, dry in engines.rounds} == {True}
+    assert (engines.confirmed, deeds(flow)) == ([], [])
+
+
+def test_confirm(flow, context, engines, deeds):
+    """A confirmation is passed on with the number in the audit log; without waiting instances nothing happens."""
+    assert confirm_reconciliation(context, source="oa").instances == 0
+    engine_ledger.position(flow, "oa", to_confirm=1200)
+    assert confirm_reconciliation(context, source="oa").instances == 1200
+    assert engines.confirmed == ["oa"]
+    assert [(one.action, one.target, one.detail) for one in deeds(flow)] == [
+        ("confirm_reconciliation", "oa", {"instances": 1200})
+    ]
+
+
+def test_ask(context, engines):
+    """Each engine says what it knows of an instance, or why it does not answer."""
+    ended = datetime(2026, 1, 1, tzinfo=UTC)
+    engines.instances["4711"] = FinishedInstance(
+        id="4711", ended_at=ended, end_state=EndState.COMPLETED, process_definition_key="leave", conclusion="OK"
+    )
+    engines.instances["4712"] = InstanceStatus.RUNNING
+    (answer,) = ask_engine(context, instance="4711", source="oa").answers
+    assert (answer.status, answer.end_state, answer.ended_at) == ("finished", "completed", ended.isoformat())
+    assert (answer.process_definition_key, answer.conclusion, answer.started_at) == ("leave", "OK", None)
+    assert [one.status for one in ask_engine(context, instance="4712").answers] == ["running", "running"]
+    assert ask_engine(context, instance="4713", source="oa").answers[0].status == "absent"
+    engines.error = "no route\nto host"
+    (answer,) = ask_engine(context, instance="4711", source="erp").answers
+    assert (answer.status, answer.error) == ("failed", "no route to host")
+
+
+def test_definitions(context, engines):
+    """The definitions of each engine are read; an engine that does not answer has a reason."""
+    engines.deployed = [ProcessDefinition(key="leave", version=3)]
+    assert [(one.source, one.definitions) for one in read_definitions(context).sources] == [
+        ("erp", (ProcessDefinition(key="leave", version=3),)), ("oa", (ProcessDefinition(key="leave", version=3),)),
+    ]  # fmt: skip
+    engines.error = "refused"
+    (found,) = read_definitions(context, source="oa").sources
+    assert (found.definitions, found.error) == ((), "refused")
+
+
+def test_a_source_that_is_not_there(flow, context, by):
+    """A source without an engine is refused with the names of the others; so is any if there is no engine."""
+    for operation in (
+        lambda context: reconcile(context, source="hr"),
+        lambda context: confirm_reconciliation(context, source="hr"),
+        lambda context: confirm_reconciliation(context, source=""),
+        lambda context: ask_engine(context, instance="1", source="hr"),
+        lambda context: read_definitions(context, source="hr"),
+    ):
+        with pytest.raises(SettingsError, match="there are erp, oa"):
+            operation(context)
+        with pytest.raises(SettingsError, match="no source has an engine"):
+            operation(by(flow))

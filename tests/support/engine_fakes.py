@@ -1,0 +1,71 @@
+"""A reconciler whose engines answer what a test gives them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from flowhooks.errors import EngineError
+from flowhooks.model.engine import InstanceStatus
+
+if TYPE_CHECKING:
+    from flowhooks.model.engine import FinishedInstance, ProcessDefinition
+
+
+class FakeReconciler:
+    """Records what it is asked for.
+
+    Attributes:
+        sources: names of the sources with an engine.
+        rounds: source, since and dry_run of each reconciliation.
+        confirmed: the sources that were confirmed.
+        results: the members of the next results that differ from the default.
+        instances: the instances that the engines know, by id.
+        deployed: the definitions that the engines have.
+        error: why no engine answers; `""`: each answers.
+    """
+
+    def __init__(self, *sources: str) -> None:
+        self.sources = sources
+        self.rounds: list[tuple[str, int | None, bool]] = []
+        self.confirmed: list[str] = []
+        self.results: dict[str, Any] = {}
+        self.instances: dict[str, FinishedInstance] = {}
+        self.deployed: list[ProcessDefinition] = []
+        self.error = ""
+
+    def reconcile_now(self, source: str, *, since: int | None, dry_run: bool) -> Any:
+        """Record it, and return a result."""
+        self.rounds.append((source, since, dry_run))
+        members = {
+            "since": since or 1_767_225_000_000_000,
+            "until": 1_767_225_600_000_000,
+            "read": 3,
+            "has_event": 1,
+            "skipped": {"child": 1},
+            "in_grace": 0,
+            "taken_in": 1,
+            "to_confirm": 0,
+            "error": "",
+        }
+        return SimpleNamespace(**(members | self.results))
+
+    def confirm(self, source: str) -> None:
+        """Record it."""
+        self.confirmed.append(source)
+
+    def client(self, _source: str) -> Any:
+        """The client of a source."""
+        return SimpleNamespace(instance=self._instance, definitions=self._definitions)
+
+    def _instance(self, instance_id: str) -> Any:
+        self._fail()
+        return self.instances.get(instance_id, InstanceStatus.ABSENT)
+
+    def _definitions(self) -> list[ProcessDefinition]:
+        self._fail()
+        return self.deployed
+
+    def _fail(self) -> None:
+        if self.error:
+            raise EngineError("unreachable", self.error)
