@@ -455,7 +455,7 @@ def _check_totals(connection: Connection, report: ConsistencyReport) -> None:
     identities = connection.execute(_PURGED_IDENTITIES).scalar_one()
     if identities > report.purged:
         report.trouble.append(f"{report.purged} events were purged, but the identities of {identities} are kept")
-    if identities == report.purged:  # otherwise some purged events cannot be told from events that never existed
+    if identities == report.purged:  # otherwise a purged event may look as if it had never existed
         unknown = connection.execute(_UNKNOWN_EVENTS.limit(MAX_SHOWN + 1)).scalars().all()
         _report(report, "engine instance {} is recorded with an event that does not exist", unknown)
 

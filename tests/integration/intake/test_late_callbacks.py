@@ -1,4 +1,4 @@
-"""A callback for an instance that reconciliation has taken in: nothing runs twice, and nothing that it tells is lost."""
+"""A callback for an instance that reconciliation has taken in: nothing runs twice, and its data are not lost."""
 
 from __future__ import annotations
 

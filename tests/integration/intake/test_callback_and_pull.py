@@ -1,0 +1,65 @@
+"""The engine calls while reconciliation takes the same instance in: one event, one run, also in two processes."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from flowhooks.clock import SECOND
+from support.silent_engine import asked
+from support.waiting import WAIT_TIMEOUT, until
+
+AT_ONCE = 64
+
+
+@pytest.mark.parametrize("rounds", [4, pytest.param(50, marks=[pytest.mark.long, pytest.mark.timeout(1800)])])
+def test_callbacks_and_pulls_at_once_store_one_event(harness, listens, rounds):
+    """32 callbacks and 32 pulls; every second round, the engine's callbacks have a class that the history lacks."""
+    runs, lock = [], threading.Lock()
+
+    def ran(event):
+        with lock:
+            runs.append(event.flow_instance_id)
+
+    flows = [harness.open(**asked(listens(ran, name="ran"))) for _ in range(2 if harness.url else 1)]
+    started_at = flows[0].clock.now() - SECOND
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for number in range(rounds):
+            instance, barrier = f"i{number}", threading.Barrier(AT_ONCE)
+            callback_class = "com.example.C" if number % 2 else None
+
+            def act(place, instance=instance, barrier=barrier, callback_class=callback_class):
+                flow = flows[place // 2 % len(flows)]
+                barrier.wait(WAIT_TIMEOUT)
+                if place % 2:
+                    return flow.take_in(instance, started_at=started_at).event_id
+                return flow.take(instance, source="oa", callback_class=callback_class, wait=0).event_id
+
+            event_ids = set(pool.map(act, range(AT_ONCE)))
+            assert len(event_ids) == 1
+            assert flows[0].events(flow_instance_id=instance) == list(event_ids)
+    until(flows[0].at_rest)
+    assert sorted(runs) == sorted(f"i{number}" for number in range(rounds))
+    late = flows[0].sql("SELECT coalesce(max(repeats), 0) FROM late_callbacks")[0][0]
+    assert late < AT_ONCE // 2
+    assert flows[0].app.ledger.verify().trouble == []
+
+
+def test_both_in_one_transaction(harness, listens):
+    """The callback comes first, whatever their order: the pull finds its event."""
+    flow = harness.open(**asked(listens(lambda event: None, name="ran")))
+    results = []
+    with flow.locked():
+        threads = [
+            threading.Thread(target=lambda: results.append(flow.take_in().new)),
+            threading.Thread(target=lambda: results.append(flow.take(source="oa", wait=0).event_id)),
+        ]
+        for thread in threads:
+            thread.start()
+        until(lambda: flow.app.ledger._writer.queue_size + (flow.app.ledger._writer.blocked_seconds > 0) > 0)
+    for thread in threads:
+        thread.join(WAIT_TIMEOUT)
+    assert len(flow.events()) == 1
+    assert len(results) == 2
