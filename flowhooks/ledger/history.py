@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from sqlalchemy import Text, select
 
 from flowhooks.ledger import checksums, database, purge
-from flowhooks.ledger.tables import conflicts, events
+from flowhooks.ledger.tables import conflicts, equals_indexed, events, late_callbacks, purged_identities
+from flowhooks.model.event import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,6 +23,20 @@ _EVENTS: Final = select(events.c.id, events.c.digest, events.c.body_sha256, even
 )
 _CONFLICTS: Final = select(conflicts.c.event_id, conflicts.c.digest, conflicts.c.body_sha256).where(
     conflicts.c.event_id.in_(database.string_array("event_ids"))
+)
+_LATE: Final = select(late_callbacks.c.event_id, late_callbacks.c.digest, late_callbacks.c.body_sha256).where(
+    late_callbacks.c.event_id.in_(database.string_array("event_ids"))
+)
+_RECONCILED: Final = select(events.c.id, events.c.digest, events.c.body_sha256).where(
+    events.c.origin == Origin.RECONCILED.value
+)
+_PURGED_RECONCILED: Final = (
+    select(purged_identities.c.event_id)
+    .where(
+        purged_identities.c.instance_sha256.in_(database.string_array("digests")),
+        purged_identities.c.origin == Origin.RECONCILED.value,
+    )
+    .order_by(purged_identities.c.received_at.desc())
 )
 _IDENTITIES: Final = select(
     events.c.id, events.c.source, events.c.kind, events.c.flow_instance_id, events.c.callback_class
@@ -66,6 +81,37 @@ def find_callbacks(connection: Connection, identities_sha256: Collection[str]) -
     for row in connection.execute(_CONFLICTS, {"event_ids": json.dumps([body.event_id for body in stored.values()])}):
         conflicting[row.event_id].append(StoredBody(row.event_id, row.digest, row.body_sha256))
     return StoredCallbacks(stored, purge.find_purged(connection, digests), dict(conflicting))
+
+
+def bodies_of_instance(connection: Connection, sources: Collection[str], flow_instance_id: str) -> list[StoredBody]:
+    """Return all bodies that are stored of the events of a process instance that reconciliation took in.
+
+    Args:
+        connection: any connection.
+        sources: the source and its former names.
+        flow_instance_id: the process instance.
+    """
+    of_instance = _RECONCILED.where(
+        events.c.source.in_(sorted(sources)), equals_indexed(events.c.flow_instance_id, flow_instance_id)
+    )
+    found = [StoredBody(*row) for row in connection.execute(of_instance)]
+    if found:
+        event_ids = {"event_ids": json.dumps([body.event_id for body in found])}
+        for query in (_LATE, _CONFLICTS):
+            found += [StoredBody(*row) for row in connection.execute(query, event_ids)]
+    return found
+
+
+def purged_event_of_instance(connection: Connection, sources: Collection[str], flow_instance_id: str) -> str:
+    """Return the id of a purged event of a process instance that reconciliation took in; `""` if there is none.
+
+    Args:
+        connection: any connection.
+        sources: the source and its former names.
+        flow_instance_id: the process instance.
+    """
+    digests = [checksums.instance_sha256(source, flow_instance_id) for source in sorted(sources)]
+    return connection.execute(_PURGED_RECONCILED, {"digests": json.dumps(digests)}).scalars().first() or ""
 
 
 def event_identities(connection: Connection, event_ids: Collection[str]) -> dict[str, tuple[str, str, str, str]]:

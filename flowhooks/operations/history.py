@@ -24,6 +24,7 @@ from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import checksums, history
 from flowhooks.ledger.consistency import MAX_SHOWN
 from flowhooks.ledger.events import MAX_CONFLICTS
+from flowhooks.ledger.late_callbacks import MAX_LATE_CALLBACKS
 from flowhooks.model.event import digest
 from flowhooks.operations.time_parsing import parse_time
 
@@ -106,6 +107,7 @@ class _Line:
     Attributes:
         number: its number, from 1.
         identity: the SHA-256 of the callback's identity.
+        source: the engine.
         flow_instance_id: the process instance.
         status: the HTTP status; 0 without an answer.
         event_id: the header Flowhooks-Event of the answer; `""` if it had none.
@@ -116,6 +118,7 @@ class _Line:
 
     number: int
     identity: str
+    source: str
     flow_instance_id: str
     status: int
     event_id: str
@@ -143,7 +146,8 @@ def check_history(reader: Reader, file: BinaryIO, settings: Settings) -> History
     Args:
         reader: the ledger.
         file: the history, open for reading bytes.
-        settings: `identity.ignore_pointers` and `retention.identities` are used, as the server does.
+        settings: `identity.ignore_pointers`, `retention.identities` and the former names of sources are used, as the
+            server does.
 
     Raises:
         LedgerUnusable: the ledger cannot be read.
@@ -160,6 +164,7 @@ class _Check:
     def __init__(self, reader: Reader, settings: Settings, notes: sqlite3.Connection) -> None:
         self._reader = reader
         self._pointers = settings.identity.ignore_pointers
+        self._former_names = {name: source.former_names for name, source in settings.sources.items()}
         days = settings.retention.identities
         self._kept_from = time.time_ns() // 1000 - days * DAY if days else 0
         self._notes = notes
@@ -227,7 +232,9 @@ class _Check:
         begin = f"line {line.number}: flow instance {line.flow_instance_id!r}"
         if (event := stored.events.get(line.identity)) is not None:
             self._compare_event_id(line, event.event_id)
-            if not self._is_same_body(connection, line, event, is_conflict=False):
+            if not self._is_same_body(connection, line, event, is_conflict=False) and not self._is_late(
+                connection, line
+            ):
                 self._find(
                     "other_body",
                     f"{begin} was acknowledged with {line.status}, but event {event.event_id} stores another body",
@@ -235,6 +242,12 @@ class _Check:
         elif (purged := stored.purged.get(line.identity)) is not None:
             self._counts["purged"] += 1
             self._compare_event_id(line, purged.event_id)
+        elif self._is_late(connection, line):
+            pass  # it is stored beside the event of its instance
+        elif (
+            event_id := history.purged_event_of_instance(connection, self._sources(line), line.flow_instance_id)
+        ) and (line.event_id in {"", event_id}):
+            self._counts["purged"] += 1
         elif line.event_id and (other := history.event_identities(connection, [line.event_id]).get(line.event_id)):
             source, kind, instance, callback_class = other
             self._find(
@@ -267,7 +280,7 @@ class _Check:
                 self._is_same_body(connection, line, body, is_conflict=True) for body in kept
             ):
                 return
-        elif line.sent_at is not None and line.sent_at < self._kept_from:
+        elif self._is_late(connection, line) or (line.sent_at is not None and line.sent_at < self._kept_from):
             return
         what = "is not stored" if event is None else f"is stored as event {event.event_id} without this other body"
         self._find("conflict_lost", f"line {line.number}: flow instance {line.flow_instance_id!r} got 409, but {what}")
@@ -284,6 +297,22 @@ class _Check:
             self._notes.execute(
                 "INSERT INTO rejected VALUES (?, ?, ?)", (bytes.fromhex(line.identity), line.number, sentence)
             )
+
+    def _is_late(self, connection: Connection, line: _Line) -> bool:
+        """Tell whether a line is a late callback of an event that reconciliation took in, whatever class or kind."""
+        bodies = history.bodies_of_instance(connection, self._sources(line), line.flow_instance_id)
+        per_event = Counter(body.event_id for body in bodies)
+        for body in bodies:
+            # Of more bodies than these, some are not stored.
+            if per_event[body.event_id] > MAX_LATE_CALLBACKS or self._is_same_body(
+                connection, line, body, is_conflict=True
+            ):
+                self._compare_event_id(line, body.event_id)
+                return True
+        return False
+
+    def _sources(self, line: _Line) -> set[str]:
+        return {line.source, *self._former_names.get(line.source, ())}
 
     def _is_same_body(self, connection: Connection, line: _Line, body: StoredBody, *, is_conflict: bool) -> bool:
         """Tell whether a line's body has the bytes, or at least the JSON values, of a stored one."""
@@ -336,6 +365,7 @@ def _parse(number: int, text: bytes | None) -> _Line:
             flow_instance_id=given["flowInstanceId"],
             callback_class=callback_class if isinstance(callback_class, str) else "",
         ),
+        source=given.get("source", "default"),
         flow_instance_id=given["flowInstanceId"],
         status=status,
         event_id=event_id,

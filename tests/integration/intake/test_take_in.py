@@ -272,7 +272,7 @@ def test_the_book_has_the_event_at_once(flow, disposition, origin):
 
 
 def test_a_callback_of_a_source_without_an_engine_executes_no_further_statement(harness, listens):
-    """What reconciliation needs costs only sources that have it."""
+    """Only sources with an engine cost the statements that reconciliation needs."""
     flow = harness.open(**asked(listens(lambda event: None, name="by_key")))
     engine, executed = flow.app.ledger._write_engine, {}
     for source in ("oa", "default"):

@@ -17,6 +17,7 @@ from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
 from flowhooks.operations import history
 from flowhooks.operations.purge import purge
+from support.silent_engine import asked
 
 
 @handler(process_key="leave")
@@ -201,3 +202,37 @@ def test_a_line_that_is_too_long(compare, monkeypatch):
     report = compare(b"x" * 5000, line("stored", BODY, 200))
     assert report.trouble == ["line 1: longer than 1000 bytes"]
     assert (report.lines, report.acknowledged) == (2, 1)
+
+
+@pytest.mark.either
+def test_late_callbacks_are_found_beside_the_event_of_their_instance(harness, by):
+    """Whatever class they have; also conflicting ones, and those of a purged event."""
+    flow = harness.open(**asked(works))
+    for instance in ("late", "gone", "conflict"):
+        flow.take_in(instance, businessKey="k")
+    classed = {"callback_class": "com.example.A", "n": 1}
+    event_ids = {instance: flow.take(instance, source="oa", **classed).event_id for instance in ("late", "gone")}
+    with suppress(IdentityConflict):
+        flow.take("conflict", source="oa", businessKey="other", **classed)
+    flow.advance(60)
+    assert purge(by(flow), EventFilter(ids=(event_ids["gone"],), until=flow.clock.now()))
+    body = LEAVE | {"callBackProcessClass": "com.example.A", "n": 1}
+    right = [
+        line("late", body, 200, event=event_ids["late"], source="oa"),
+        line("gone", body, 200, event=event_ids["gone"], source="oa"),
+        line(
+            "conflict",
+            LEAVE | {"callBackProcessClass": "com.example.A", "businessKey": "other", "n": 1},
+            409,
+            source="oa",
+        ),
+    ]
+    wrong = [line("late", body | {"n": 2}, 200, source="oa"), line("conflict", body | {"n": 2}, 409, source="oa")]
+
+    def compared(lines):
+        text = "\n".join(map(json.dumps, lines)).encode()
+        return history.check_history(flow.app.ledger, io.BytesIO(text), flow.app.settings)
+
+    assert compared(right).trouble == []
+    assert compared(right).purged == 1
+    assert compared(wrong).findings == {"lost": 1, "conflict_lost": 1}
