@@ -256,14 +256,9 @@ def update_position(transaction: WriteTransaction, source: str, values: Mapping[
     )
 
 
-def confirm(transaction: WriteTransaction, source: str, now: int) -> int:
-    """Confirm that all instances seen so far may be taken in; return how many wait."""
-    connection = transaction.connection
-    waiting = connection.execute(
-        select(func.count()).select_from(engine_instances).where(IS_IN_GRACE, engine_instances.c.source == source)
-    ).scalar_one()
+def confirm(transaction: WriteTransaction, source: str, now: int) -> None:
+    """Confirm that all instances seen so far may be taken in."""
     update_position(transaction, source, {"confirmed_at": now, "to_confirm": 0})
-    return int(waiting)
 
 
 # Instances.

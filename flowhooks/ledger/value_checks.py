@@ -227,6 +227,7 @@ _FORMATS: Final[dict[str, dict[str, Valid]]] = {
     "engine_positions": {
         "since": _is_engine_time,
         "position": _is_engine_time,
+        "read_until": _is_engine_time,
         "swept_at": _is_time_or_zero,
         "round_at": _is_time_or_zero,
         "succeeded_at": _is_time,

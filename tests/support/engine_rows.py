@@ -56,6 +56,7 @@ def fill(transaction, source, event_id, now):
         "source": source,
         "since": now - 9 * MINUTE,
         "position": now - 2 * MINUTE,
+        "read_until": now - MINUTE,
         "swept_at": now - MINUTE,
         "round_at": now - MINUTE,
         "succeeded_at": now - 2 * MINUTE,

@@ -98,6 +98,7 @@ class BoundedClient:
         self._redact = redact
         self._queue: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
+        self._turn = threading.Lock()
         self._latest: _Call | None = None
         self._is_cancelled = False
         self._thread: threading.Thread | None = None
@@ -166,6 +167,14 @@ class BoundedClient:
             self._queue.put(None)
 
     def _call(self, method: str, *arguments: object) -> Any:
+        if not self._turn.acquire(timeout=self._limit):
+            raise EngineError("unreachable", f"{method}() of the engine client waited for another call for too long")
+        try:
+            return self._call_in_turn(method, *arguments)
+        finally:
+            self._turn.release()
+
+    def _call_in_turn(self, method: str, *arguments: object) -> Any:
         with self._lock:
             if self._is_cancelled:
                 raise CallCancelled

@@ -51,6 +51,11 @@ class SourceReconciler:
         clock: the time.
         identity_days: days for which identities of purged events are kept; 0: forever.
         ready_since: returns since when this process has been ready for callbacks, in microseconds since 1970.
+
+    Attributes:
+        name: as given.
+        engine: the section `engine` of the source.
+        client: as given.
     """
 
     def __init__(
@@ -70,7 +75,7 @@ class SourceReconciler:
             raise ValueError(f"source {name} has no engine")
         self.name = name
         self.engine: EngineSettings = source.engine
-        self._client = client
+        self.client = client
         self._ledger = ledger
         self._clock = clock
         self._rounds = threading.Lock()
@@ -92,11 +97,11 @@ class SourceReconciler:
     def stop(self) -> None:
         """End the round in progress soon, and make no other."""
         self._context.stopping.set()
-        self._client.cancel()
+        self.client.cancel()
 
     def close(self) -> None:
         """Close the client."""
-        self._client.close()
+        self.client.close()
 
     def position(self) -> EnginePosition | None:
         """Return how far the history was read; None before the first round.
@@ -116,7 +121,7 @@ class SourceReconciler:
         """
         with self._rounds:
             result = RoundResult(source=self.name, dry_run=dry_run)
-            calls = self._client.calls
+            calls = self.client.calls
             try:
                 self._run(result, since, dry_run=dry_run)
             except (RoundStopped, CallCancelled):
@@ -133,7 +138,7 @@ class SourceReconciler:
                 # A defect in flowhooks must not end the rounds: instances would be missed without a visible reason.
                 log.exception("reconciliation_fault", source=self.name)
                 result.reason, result.error = "invalid", f"{type(error).__name__}: {error}"
-            result.requests = self._client.calls - calls
+            result.requests = self.client.calls - calls
             return result
 
     def _run(self, result: RoundResult, since: int | None, *, dry_run: bool) -> None:

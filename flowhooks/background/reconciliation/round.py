@@ -74,38 +74,48 @@ class _Lost(Enum):
 
 @dataclass(slots=True, kw_only=True)
 class RoundResult:
-    """The result of a round.
+    """The result of a round, or of its dry run. Times are in microseconds since 1970, by the engine's clock.
 
     Attributes:
         source: the source.
-        since: the earliest end of the window, by the engine's clock, in microseconds since 1970; None if not reached.
-        until: the latest end of the window; None as above.
         dry_run: whether nothing was written.
+        since: the earliest end of the window; 0: the round did not get so far.
+        until: the latest end of the window; 0: as above.
         requests: the number of calls of the engine client.
-        instances: the number of instances on the pages.
-        dispositions: the number of instances that were read, by what became of each.
-        rules: the number of skipped instances that were read, by rule.
-        taken_in: the number of instances that became events in this round.
-        would_take_in: the number of instances that the round would take in after their grace, in a dry run.
-        to_confirm: the number of instances that wait for an operator.
+        read: the number of instances that were read.
+        has_event: the number of these that have an event.
+        skipped: the number of these that are skipped, by rule.
+        in_grace: the number of these that have no event yet.
+        taken_in: the number of instances that became events in this round; in a dry run, those that would, once their
+            grace has ended.
+        to_confirm: the number of instances that wait for an operator, or would.
         reason: why the round ended early: `"unreachable"`, `"refused"` or `"invalid"` for the engine, `"busy"` if
             another process reconciles the source, `"stopped"`, `"database"`; `""`: it did not.
         error: the same, in one sentence for operators.
     """
 
     source: str
-    since: int | None = None
-    until: int | None = None
     dry_run: bool = False
+    since: int = 0
+    until: int = 0
     requests: int = 0
-    instances: int = 0
-    dispositions: Counter[str] = field(default_factory=Counter)
-    rules: Counter[str] = field(default_factory=Counter)
+    read: int = 0
+    has_event: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    in_grace: int = 0
     taken_in: int = 0
-    would_take_in: int = 0
     to_confirm: int = 0
     reason: str = ""
     error: str = ""
+
+    def count(self, row: BookRow) -> None:
+        """Count an instance that was read."""
+        if row.disposition == Disposition.HAS_EVENT:
+            self.has_event += 1
+        elif row.disposition == Disposition.IN_GRACE:
+            self.in_grace += 1
+        else:
+            self.skipped[row.rule] += 1
 
 
 @dataclass(slots=True, kw_only=True)
@@ -234,7 +244,8 @@ class Round:
             with context.ledger.connection() as connection:
                 undecided = self._undecided(connection, self._to_rows(instances), decides_again=since is not None)
                 self._count(self._decide(connection, undecided, contact))
-        self.result.would_take_in = self.result.dispositions[Disposition.IN_GRACE]
+        self.result.taken_in = self.result.in_grace
+        self.result.to_confirm = self.result.in_grace if self.result.in_grace > context.engine.max_new else 0
 
     def _check_engine(self) -> str:
         info = self._context.client.check()
@@ -319,7 +330,7 @@ class Round:
                 )
             instances = rules.last_of_each(page.instances)
             ids = frozenset(item.id for item in instances)
-            self.result.instances += len(ids - before)
+            self.result.read += len(ids - before)
             yield instances, engine_time
             without_progress = without_progress + 1 if ids <= before else 0
             if page.cursor is None:
@@ -389,7 +400,7 @@ class Round:
         existing = engine_book.rows(connection, context.name, ids)
         events = engine_book.events_of(connection, context.names, ids)
         digests = {
-            checksums.texts_sha256((name, instance_id)): instance_id for name in context.names for instance_id in ids
+            checksums.instance_sha256(name, instance_id): instance_id for name in context.names for instance_id in ids
         }
         purged: dict[str, int] = {}
         for digest, received_at in engine_book.purged_at(connection, digests).items():
@@ -410,9 +421,7 @@ class Round:
 
     def _count(self, rows: Iterable[BookRow]) -> None:
         for row in rows:
-            self.result.dispositions[row.disposition] += 1
-            if row.rule:
-                self.result.rules[row.rule] += 1
+            self.result.count(row)
 
     # Instances whose grace has ended.
 
@@ -543,7 +552,7 @@ class Round:
             return None
         return json.dumps(
             [
-                {"key": item.key, "version": item.version, "name": item.name, "tenantId": item.tenant_id}
+                {"key": item.key, "version": item.version, "name": item.name, "tenant_id": item.tenant_id}
                 for item in definitions
             ]
         )
@@ -589,7 +598,7 @@ class Round:
                 "reconciliation_finished",
                 source=context.name,
                 taken_in=self.result.taken_in,
-                instances=self.result.instances,
+                read=self.result.read,
                 product=product,
             )
 

@@ -14,6 +14,7 @@ from flowhooks.clock import DAY, SECOND, to_text
 from flowhooks.errors import InvalidCallback, MalformedRequest
 from flowhooks.intake.accept import Callback
 from flowhooks.ledger.engine_book import MAX_DETAIL_CHARS, BookRow, Disposition
+from flowhooks.ledger.instance_events import REUSE_TOLERANCE
 from flowhooks.model.engine import KIND_OF_END, MAX_VARIABLES_BYTES, EndState
 from flowhooks.model.event import Origin, from_body
 from flowhooks.text import escape_control, to_storable
@@ -32,8 +33,6 @@ SWEEP: Final = DAY
 """Microseconds of history that are read again once a day."""
 WINDOW_TOLERANCE: Final = SECOND
 """Microseconds by which an instance may have ended outside of the window: some engines store whole seconds."""
-REUSE_TOLERANCE: Final = 60 * SECOND
-"""Microseconds by which an event may have been received before its instance started, because clocks differ."""
 _MILLISECOND: Final = 1000
 _MAX_TEXT_CHARS: Final = 255
 _MAX_VERSION: Final = 2**31 - 1

@@ -17,6 +17,7 @@ from flowhooks.ledger import engine_book
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from flowhooks.background.reconciliation.clients import BoundedClient
     from flowhooks.background.reconciliation.round import RoundResult
     from flowhooks.clock import Clock
     from flowhooks.intake.accept import Callback, TakenIn
@@ -156,17 +157,24 @@ class Reconciliation:
         """
         return self._worker(source).reconciler.run(since=since, dry_run=dry_run)
 
-    def confirm(self, source: str) -> int:
-        """Confirm that all instances seen so far may be taken in; return how many wait for the next round.
+    def confirm(self, source: str) -> None:
+        """Let the next round take in all instances that were seen so far.
 
         Raises:
             NotFound: there is no source with an engine of this name.
             Unavailable: it was not stored.
         """
         worker = self._worker(source)
-        waiting = self._ledger.write(lambda transaction: engine_book.confirm(transaction, source, self._clock.now()))
+        self._ledger.write(lambda transaction: engine_book.confirm(transaction, source, self._clock.now()))
         worker.wake()
-        return waiting
+
+    def client(self, source: str) -> BoundedClient:
+        """Return the client of a source. It may be called from any thread.
+
+        Raises:
+            NotFound: there is no source with an engine of this name.
+        """
+        return self._worker(source).reconciler.client
 
     def _worker(self, source: str) -> _Worker:
         if (worker := self._workers.get(source)) is None:

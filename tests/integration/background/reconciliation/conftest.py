@@ -1,0 +1,39 @@
+"""An app that asks a `FakeEngine`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flowhooks.testing.engines.fake_engine import FakeEngine
+from support.app_harness import plugin
+from support.asked_engine import MINUTE, Asked, grant, settings_of
+
+
+@pytest.fixture
+def engine(clock):
+    """An engine in memory, whose clock is the test's."""
+    return FakeEngine(clock)
+
+
+@pytest.fixture
+def opened(harness, clock, engine):
+    """A function that opens an app that asks the engine; its rounds are made by the test."""
+
+    def open_app(section: dict[str, Any] | None = None, *, start: bool = False, **given: Any) -> Asked:
+        plugins = {"p": plugin(grant, engine_clients=lambda: {"fake": engine.client})}
+        sources = given.pop("sources", None) or {"oa": settings_of(section)}
+        flow = harness.open(plugins=plugins, sources=sources, start=start, **given)
+        return Asked(harness, clock, engine, flow)
+
+    return open_app
+
+
+@pytest.fixture
+def asked(opened):
+    """An app that asks the engine, after its first contact."""
+    app = opened()
+    app.round()
+    app.clock.advance(MINUTE)
+    return app
