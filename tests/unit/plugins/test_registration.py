@@ -24,7 +24,7 @@ BROKEN = {
     ),
     "a hook like none of ours": (
         "@hookimpl\ndef zzz():\n    return []",
-        r"there is no hook 'zzz' \(\S*bad_plugin\.py:2\); the hooks are: configure, schemas, handlers, engine_clients, ",
+        r"there is no hook 'zzz' \(\S*bad_plugin\.py:2\); the hooks are: configure, schemas, handlers, engine_c",
     ),
     "a hook misspelt in specname": (
         "@hookimpl(specname='event_acepted')\ndef told(event): pass",

@@ -1,0 +1,300 @@
+"""Engine clients: how they are created, and that no client can harm a round."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+
+from flowhooks.background.reconciliation.clients import BoundedClient, CallCancelled, create_client, create_clients
+from flowhooks.errors import EngineError, SettingsError
+from flowhooks.model.engine import (
+    EndState,
+    EngineConfig,
+    EngineInfo,
+    FinishedInstance,
+    FinishedPage,
+    InstanceStatus,
+    ProcessDefinition,
+)
+from flowhooks.settings import EngineSettings, Secret, Settings, Source
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SECRET = "s3cret-of-the-engine"
+GOOD = {"id": "i1", "ended_at": NOW, "end_state": EndState.COMPLETED}
+
+
+def instance(**fields):
+    """A finished instance, with fields of any type."""
+    return FinishedInstance(**(GOOD | fields))
+
+
+def bounded(limit=60.0, redact=str, **methods):
+    """A client with these methods, each a function or the value that it returns."""
+    functions = {
+        name: value if callable(value) else lambda *_, value=value: value
+        for name, value in ({"close": None} | methods).items()
+    }
+    return BoundedClient(SimpleNamespace(**functions), source="oa", limit=limit, redact=redact)
+
+
+def raises(error):
+    """A function that raises an exception."""
+
+    def function(*_arguments):
+        raise error
+
+    return function
+
+
+@pytest.fixture
+def plugins():
+    """Plugins that offer a client named `flowable`, which keeps its configuration."""
+    return SimpleNamespace(engine_clients={"flowable": lambda config: SimpleNamespace(config=config)})
+
+
+def engine(**given):
+    """A section `engine`."""
+    return EngineSettings(**({"client": "flowable", "url": "http://oa"} | given))
+
+
+# Creation.
+
+
+def test_a_client_gets_the_values_of_its_section(plugins):
+    """The factory is called with all values and the secrets, which no text of the configuration shows."""
+    section = engine(username="rest", password=Secret(env="P"), variables=("a",), tenants=("t",), timeout=5.0)
+    client = create_client("oa", section, plugins, {"P": SECRET})
+    config = client._client.config
+    assert config == EngineConfig(
+        source="oa",
+        url="http://oa",
+        username="rest",
+        password=SECRET,
+        variables=("a",),
+        tenants=("t",),
+        timeout=5.0,
+    )
+    assert SECRET not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("client", "offered", "says"),
+    [
+        ("flowabel", True, "; did you mean flowable?; the loaded engine clients are: flowable; install the plugin"),
+        ("camunda", True, "the loaded engine clients are: flowable; install the plugin that offers it, such as "),
+        (
+            "flowable",
+            False,
+            "engine client of this name; install the plugin that offers it, such as flowhooks-flowable",
+        ),
+    ],
+)
+def test_an_unknown_client(plugins, client, offered, says):
+    """The error names the source, the clients that are loaded and the plugin to install."""
+    if not offered:
+        plugins.engine_clients = {}
+    with pytest.raises(SettingsError) as caught:
+        create_client("oa", engine(client=client), plugins, {})
+    assert str(caught.value).startswith(f"sources.oa.engine.client is {client}, but no loaded plugin offers")
+    assert says in str(caught.value)
+
+
+def test_all_problems_at_once(plugins):
+    """Each source whose client cannot be created is one line: an unknown client, a missing secret, a refusal."""
+    plugins.engine_clients["strict"] = raises(ValueError(f"no {SECRET}, please"))
+    sources = {
+        "a": Source(engine=engine(client="x")),
+        "b": Source(engine=engine(password=Secret(env="MISSING"))),
+        "c": Source(engine=engine(client="strict", token=Secret(env="T"))),
+        "d": Source(engine=engine()),
+    }
+    with pytest.raises(SettingsError) as caught:
+        create_clients(Settings(sources=sources), plugins, {"T": SECRET})
+    lines = str(caught.value).split("\n")
+    assert [line.split(":")[0].split(".client")[0] for line in lines] == [
+        "sources.a.engine",
+        "sources.b.engine.password",
+        "sources.c.engine",
+    ]
+    assert "MISSING" in lines[1]
+    assert lines[2].endswith("ValueError: no …, please")
+
+
+# Calls.
+
+
+def test_results_pass_unchanged():
+    """Valid results of all methods are returned as they are."""
+    info, page = EngineInfo(product="x"), FinishedPage(instances=(instance(),), cursor="c", engine_time=NOW)
+    definitions = (ProcessDefinition(key="k", version=1),)
+    client = bounded(check=info, finished=page, instance=InstanceStatus.ABSENT, definitions=definitions)
+    assert client.check() is info
+    assert client.finished(NOW, NOW) is page
+    assert client.instance("i1") is InstanceStatus.ABSENT
+    assert client.definitions() is definitions
+    assert bounded(instance=instance()).instance("i1") == instance()
+    assert client.calls == 4
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError(f"401 with {SECRET}"), SystemExit(SECRET), KeyboardInterrupt(SECRET), RecursionError(), MemoryError()],
+    ids=lambda error: type(error).__name__,
+)
+def test_any_exception_is_an_error_without_secrets(logged, error):
+    """Whatever a client raises is an `EngineError` that says what was raised, and a traceback in the log."""
+    client = bounded(check=raises(error), redact=lambda text: text.replace(SECRET, "…"))
+    with pytest.raises(EngineError) as caught:
+        client.check()
+    assert caught.value.reason == "invalid"
+    assert caught.value.why.startswith(f"check() raised {type(error).__name__}")
+    assert SECRET not in str(caught.value)
+    assert [record["event"] for record in logged] == ["engine_client_failed"]
+
+
+@pytest.mark.parametrize("reason", ["unreachable", "refused", "invalid"])
+def test_an_engine_error_keeps_its_reason(reason):
+    """An `EngineError` passes on, on one line and without secrets."""
+    client = bounded(
+        check=raises(EngineError(reason, f"401\nof {SECRET}\x1b[1m")), redact=lambda text: text.replace(SECRET, "…")
+    )
+    with pytest.raises(EngineError) as caught:
+        client.check()
+    assert caught.value.reason == reason
+    assert caught.value.why.isprintable()
+    assert SECRET not in caught.value.why
+
+
+def test_an_engine_error_with_an_unknown_reason_is_invalid(logged):
+    """A reason that does not exist does not reach the ledger."""
+    with pytest.raises(EngineError) as caught:
+        bounded(check=raises(EngineError("tired", "x"))).check()
+    assert caught.value.reason == "invalid"
+    assert len(logged) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "result", "says"),
+    [
+        ("check", (), None, "a NoneType, not an EngineInfo"),
+        ("check", (), EngineInfo(product=3), "not an EngineInfo of texts"),
+        ("finished", (NOW, NOW), [instance()], "a list, not a FinishedPage"),
+        ("finished", (NOW, NOW), FinishedPage(instances=iter(())), "a FinishedPage, not"),
+        ("finished", (NOW, NOW), FinishedPage(instances=(instance(),) * 10_000), "10,000 instances; at most 1,000"),
+        ("finished", (NOW, NOW), FinishedPage(instances=(), cursor=1), "a int as cursor"),
+        ("finished", (NOW, NOW), FinishedPage(instances=(), engine_time=NOW.replace(tzinfo=None)), "engine_time"),
+        ("finished", (NOW, NOW), FinishedPage(instances=({"id": "i1"},)), "a dict, not a FinishedInstance"),
+        ("instance", ("i1",), "running", "a str, not a FinishedInstance"),
+        ("instance", ("i2",), instance(), "i1, which was not asked for"),
+        ("definitions", (), None, "a NoneType"),
+        ("definitions", (), [{"key": "k"}], "not a ProcessDefinition"),
+        ("definitions", (), [ProcessDefinition(key="k", version="1")], "not a ProcessDefinition"),
+    ],
+)
+def test_a_result_of_a_wrong_type(method, arguments, result, says):
+    """A result that is not what the interface says is an error of the client."""
+    with pytest.raises(EngineError) as caught:
+        getattr(bounded(**{method: result}), method)(*arguments)
+    assert caught.value.reason == "invalid"
+    assert f"{method}() of the engine client returned" in caught.value.why
+    assert says in caught.value.why
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"id": 7},
+        {"id": None},
+        {"ended_at": NOW.replace(tzinfo=None)},
+        {"ended_at": "2026-01-01T00:00:00Z"},
+        {"ended_at": NOW.replace(year=1960)},
+        {"started_at": NOW.replace(tzinfo=None)},
+        {"end_state": "completed"},
+        {"business_key": 7},
+        {"conclusion": True},
+        {"process_definition_version": "3"},
+        {"process_definition_version": True},
+        {"variables": ["amount"]},
+        {"variables": None},
+        {"parent_id": 0},
+    ],
+    ids=str,
+)
+def test_an_instance_with_a_wrong_member(fields):
+    """One instance with a member of a wrong type makes the page invalid: its end time may be wrong, too."""
+    with pytest.raises(EngineError) as caught:
+        bounded(finished=FinishedPage(instances=(instance(), instance(**fields)))).finished(NOW, NOW)
+    assert caught.value.reason == "invalid"
+    assert next(iter(fields)) in caught.value.why or "id is a" in caught.value.why
+
+
+def test_a_call_that_does_not_return():
+    """A call that hangs is an error after its limit, and no other call is made before it has returned."""
+    gate, entered = threading.Event(), []
+
+    def hangs():
+        entered.append(1)
+        gate.wait(60)
+        return EngineInfo(product="x")
+
+    client = bounded(limit=0.01, check=hangs)
+    for says in ("has not returned within 0.01 s", "has not returned for"):
+        with pytest.raises(EngineError) as caught:
+            client.check()
+        assert caught.value.reason == "unreachable"
+        assert says in caught.value.why
+    assert len(entered) == 1
+    gate.set()
+    client._latest.returned.wait(60)
+    client._limit = 60.0
+    assert client.check().product == "x"
+
+
+def test_a_stop_ends_the_wait_for_a_call():
+    """A stop does not wait for a client, and closes it once it has returned."""
+    gate, entered, closed = threading.Event(), threading.Event(), threading.Event()
+    ended = []
+
+    def hangs():
+        entered.set()
+        gate.wait(60)
+
+    client = bounded(check=hangs, close=closed.set)
+
+    def call():
+        with pytest.raises(CallCancelled):
+            client.check()
+        ended.append(1)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    assert entered.wait(60)
+    client.close()
+    caller.join(60)
+    assert (ended, closed.is_set()) == ([1], False)
+    with pytest.raises(CallCancelled):
+        client.check()
+    gate.set()
+    assert closed.wait(60)
+
+
+def test_several_threads_call_one_after_another():
+    """Calls of several threads never overlap."""
+    running, most = [], []
+
+    def check():
+        running.append(1)
+        most.append(len(running))
+        running.pop()
+        return EngineInfo(product="x")
+
+    client = bounded(check=check)
+    threads = [threading.Thread(target=client.check) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert most == [1] * 8

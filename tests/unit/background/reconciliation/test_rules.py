@@ -1,0 +1,166 @@
+"""The pure functions of reconciliation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from flowhooks.background.reconciliation import rules
+from flowhooks.background.reconciliation.round import first_position
+from flowhooks.background.reconciliation.rules import OVERLAP, Candidates, Known, Window
+from flowhooks.clock import DAY, SECOND
+from flowhooks.ledger.engine_book import InstanceEvent
+from flowhooks.model.engine import EndState, FinishedInstance
+from flowhooks.schema import Schemas
+from flowhooks.settings import EngineSettings, Source
+
+NOW = 1_767_225_600 * SECOND
+TIME = datetime(2026, 1, 1, tzinfo=UTC)
+AT = first_position("oa", NOW - 10 * DAY)
+
+
+@pytest.fixture(scope="module")
+def schemas():
+    """The shipped schemas."""
+    return Schemas.load()
+
+
+@pytest.fixture
+def row(schemas):
+    """A function that makes the row of an instance without an event."""
+
+    def make(settings=None, source=None, **fields):
+        engine = EngineSettings(**({"client": "fake", "url": "http://x"} | (settings or {})))
+        candidates = Candidates("oa", Source(engine=engine, **(source or {})), engine, schemas)
+        given = {"id": "i1", "ended_at": TIME, "end_state": EndState.COMPLETED} | fields
+        return candidates.to_row(FinishedInstance(**given), NOW)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("read_until", "since", "sweeps", "earliest", "asked", "start"),
+    [
+        (NOW - 300 * SECOND, 0, False, 0, None, NOW - 300 * SECOND - OVERLAP),
+        (NOW - 300 * SECOND, NOW - 400 * SECOND, False, 0, None, NOW - 400 * SECOND),
+        (NOW - 300 * SECOND, 0, True, 0, None, NOW - DAY),
+        (NOW - 300 * SECOND, NOW - 400 * SECOND, True, 0, None, NOW - 400 * SECOND),
+        (NOW - 3 * DAY, 0, True, 0, None, NOW - 3 * DAY - OVERLAP),
+        (NOW - 3 * DAY, 0, False, NOW - DAY, None, NOW - DAY),
+        (NOW, NOW, False, 0, NOW - 5 * DAY, NOW - 5 * DAY),
+        (NOW, NOW, False, NOW - DAY, NOW - 5 * DAY, NOW - DAY),
+        (NOW - 3 * DAY, 0, False, 0, NOW - DAY, NOW - 3 * DAY - OVERLAP),
+    ],
+)
+def test_windows(read_until, since, sweeps, earliest, asked, start):  # noqa: PLR0917 (one column each)
+    """A window begins before the last one ended, never before the first contact unless an operator asks for it."""
+    position = replace(AT, read_until=read_until, since=since)
+    window = rules.next_window(position, NOW, sweeps=sweeps, earliest=earliest, since=asked)
+    assert window == Window(start, NOW)
+
+
+def test_a_window_has_whole_milliseconds():
+    """The window is rounded outwards to what engines can compare, and is never empty."""
+    position = replace(AT, read_until=NOW + 1234, since=0)
+    assert rules.next_window(position, NOW + 5678, sweeps=False, earliest=0) == Window(NOW - OVERLAP + 1000, NOW + 6000)
+    behind = replace(AT, read_until=NOW, since=NOW)
+    assert rules.next_window(behind, NOW - DAY, sweeps=False, earliest=0) == Window(NOW, NOW)
+
+
+def test_the_last_of_each_id():
+    """Of several instances with one id the one that ended last remains."""
+    made = [
+        FinishedInstance(id=name, ended_at=TIME + timedelta(seconds=at), end_state=EndState.COMPLETED)
+        for name, at in (("a", 2), ("b", 1), ("a", 3), ("a", 1))
+    ]
+    assert [(one.id, one.ended_at.second) for one in rules.last_of_each(made)] == [("a", 3), ("b", 1)]
+
+
+def test_the_order_of_rules(row):
+    """The id is looked at first, then tenant, parent, end state and data."""
+    everything = {"parent_id": "p", "tenant_id": "t", "end_state": EndState.ERROR, "conclusion": "x" * 200}
+    tenants = {"tenants": ("other",)}
+    assert row(tenants, id=" ", **everything).rule == "invalid_id"
+    assert row(tenants, **everything).rule == "tenant"
+    assert row(**everything).rule == "child"
+    assert row({"children": True}, **everything).rule == "end_state"
+    assert row({"children": True, "kinds": ("error",)}, **everything).rule == "invalid"
+    assert row(id="").rule == "invalid_id"
+
+
+def test_key_and_version_come_from_the_definition_id_if_the_engine_gives_no_others(row):
+    """The book has the same key and version as the event."""
+    made = row(process_definition_id="leave:3:4711")
+    assert (made.process_definition_key, made.process_definition_version) == ("leave", 3)
+
+
+def test_the_body_has_no_nulls_and_only_named_variables(row):
+    """Members without a value are left out; a variable keeps its own name."""
+    made = row({"variables": ("a", "b")}, variables={"a": 1, "b": None, "c": 3}, conclusion="x")
+    assert made.body == '{"conclusion": "x", "endTime": "2026-01-01T00:00:00.000Z", "endState": "completed", "a": 1}'
+
+
+@pytest.mark.parametrize(
+    ("started_at", "received", "skew", "found"),
+    [
+        (None, [NOW - 10 * DAY], 0, True),
+        (NOW, [NOW - 59 * SECOND], 0, True),
+        (NOW, [NOW - 61 * SECOND], 0, False),
+        (NOW, [NOW - 61 * SECOND], 3600 * SECOND, True),
+        (NOW, [NOW + SECOND], -3600 * SECOND, False),
+        (NOW, [], 0, False),
+    ],
+)
+def test_which_event_belongs_to_an_instance(row, started_at, received, skew, found):
+    """An event counts if it was received after the start, by our clock, with a tolerance of a minute."""
+    candidate = replace(row(), started_at=started_at)
+    known = Known(None, [InstanceEvent(f"e{number}", at) for number, at in enumerate(received)])
+    decided = rules.decide(candidate, known, since=0, skew=skew)
+    assert (decided.disposition, decided.event_id) == (("has_event", "e0") if found else ("in_grace", None))
+    purged = rules.decide(candidate, Known(None, (), max(received, default=None)), since=0, skew=skew)
+    assert purged.rule == ("purged" if found else "")
+
+
+def test_an_event_comes_before_every_rule(row):
+    """An instance that a rule would skip, and that has an event, has an event."""
+    child = row(parent_id="p")
+    assert child.rule == "child"
+    decided = rules.decide(child, Known(None, [InstanceEvent("e1", NOW)]), since=NOW + DAY, skew=0)
+    assert (decided.disposition, decided.rule, decided.detail) == ("has_event", "", "")
+
+
+def test_before_the_first_contact(row):
+    """An instance that ended before the first contact is skipped by that rule."""
+    assert rules.decide(row(), Known(None), since=NOW + 1, skew=0).rule == "before_first_contact"
+    assert rules.decide(row(), Known(None), since=NOW, skew=0).rule == ""
+
+
+def test_what_stays_decided(row):
+    """Rows stay as they are until the instance ends again or an operator asks."""
+    new = row()
+    event, skipped = replace(new, disposition="has_event", body=None), row(parent_id="p")
+    again = replace(new, ended_at=NOW + 1)
+    assert rules.is_decided(new, event, decides_again=True)
+    assert rules.is_decided(new, new, decides_again=True)
+    assert rules.is_decided(new, skipped, decides_again=False)
+    assert not rules.is_decided(new, skipped, decides_again=True)
+    assert not rules.is_decided(again, event, decides_again=False)
+    assert not rules.is_decided(again, skipped, decides_again=False)
+    assert not rules.is_decided(replace(new, body="{}"), new, decides_again=False)
+
+
+def test_the_callback_that_an_instance_becomes(row):
+    """The kind follows from the end; the start is by our clock; an undecided end is marked."""
+    made = replace(row({"kinds": ("error",)}, end_state=EndState.ERROR), started_at=NOW)
+    callback = rules.to_callback(made, 5 * SECOND)
+    assert (callback.kind, callback.origin, callback.started_at, callback.end_undecided) == (
+        "error",
+        "reconciled",
+        NOW - 5 * SECOND,
+        False,
+    )
+    assert callback.body == {"endTime": "2026-01-01T00:00:00.000Z", "endState": "error"}
+    undecided = rules.to_callback(row(end_state=EndState.UNDECIDED), 0)
+    assert (undecided.kind, undecided.end_undecided, undecided.started_at) == ("complete", True, None)
