@@ -213,6 +213,10 @@ LEFT_OUT = {
 """Cases that only the other places or the long set test."""
 
 
+ELSEWHERE = {name for name in FAILPOINTS if name.startswith("reconcile.")}
+"""Points of which `test_reconciliation` has the table."""
+
+
 def rounds(by):
     """The rounds of one kind: (place, point, times); the short set has each point at least once."""
     found = []

@@ -1,0 +1,147 @@
+"""Servers that reconcile with an engine: stopped, and killed at each step, they take in each instance exactly once."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+
+import pytest
+
+from flowhooks.failpoints import FAILPOINTS
+from flowhooks.ledger.queries import EventFilter
+from support.file_engine import CONFIG, PLUGIN, FileEngine
+from support.waiting import until
+
+NAMES = [f"i{number}" for number in range(7)]
+POINTS = {
+    "reconcile.leased": 3,
+    "reconcile.page_written": 2,
+    "reconcile.page_committed": 1,
+    "reconcile.read": 3,
+    "reconcile.taken_in": 3,
+    "reconcile.finished": 3,
+}
+"""Each failpoint of a round, and at which hit the process is killed."""
+SHARED = {"ledger__heartbeat_timeout": 1.5}
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
+def place(request, make_site):
+    """A site whose source has an engine, on each database."""
+    return prepared(make_site(), request, request.param)
+
+
+@pytest.fixture
+def cluster(request, make_site):
+    """The same on PostgreSQL."""
+    return prepared(make_site(), request, "postgresql")
+
+
+def prepared(site, request, database):
+    """Install the plugin; use the database."""
+    site.plugin("engine", PLUGIN)
+    if database == "postgresql":
+        site.database = site.url = request.getfixturevalue("postgresql_url")
+    return site
+
+
+def taken_in(ledger):
+    """The number of events of each instance."""
+    return Counter(stored.event.flow_instance_id for stored in ledger.find(EventFilter(), limit=100))
+
+
+def until_taken_in(site, names=NAMES):
+    """Wait until each instance has its event, and check that it has one, from the history."""
+    site.until(lambda ledger: taken_in(ledger).keys() >= set(names))
+    with site.ledger() as ledger:
+        assert taken_in(ledger) == Counter(names)
+        assert {stored.event.origin for stored in ledger.find(EventFilter(), limit=100)} == {"reconciled"}
+    site.until(lambda ledger: ledger.count_by_state()["waiting"] + ledger.count_by_state()["running"] == 0)
+
+
+def test_the_table_has_every_point_of_a_round():
+    """Each failpoint of reconciliation kills a process here."""
+    assert set(POINTS) == {name for name in FAILPOINTS if name.startswith("reconcile.")}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_round_that_is_killed_is_repeated(place, point):
+    """`kill -9` at each step of a round: after a restart, every instance has exactly one event."""
+    engine = FileEngine(place.folder)
+    server = place.start(config=CONFIG, failpoint=f"{point}:{POINTS[point]}", **SHARED)
+    server.until_logged("reconciliation_finished")
+    engine.finish(*NAMES)
+    assert server.wait() == -signal.SIGKILL
+    server = place.start(config=CONFIG, **SHARED)
+    until_taken_in(place)
+    server.stop()
+    server.check_log()
+    place.balance()
+
+
+def test_a_stop_in_the_middle_of_a_page(place):
+    """SIGTERM while the engine answers ends the server in time, and the next start reads the page again."""
+    engine = FileEngine(place.folder)
+    server = place.start(config=CONFIG, **SHARED)
+    server.until_logged("reconciliation_finished")
+    engine.finish(*NAMES)
+    engine.shut()
+    before = len(engine.asked())
+    until(lambda: len(engine.asked()) > before)
+    server.stop()
+    server.check_log()
+    engine.open()
+    server = place.start(config=CONFIG, **SHARED)
+    until_taken_in(place)
+    server.stop()
+
+
+def test_one_of_two_servers_reconciles_and_the_other_takes_over(cluster):
+    """Of two servers one reads the history at a time; after `kill -9` of it in a page, the other one continues."""
+    engine = FileEngine(cluster.folder)
+    servers = [cluster.start(config=CONFIG, **SHARED) for _ in range(2)]
+    engine.finish("first")
+    until_taken_in(cluster, ["first"])
+    engine.shut()
+    before = len(engine.asked())
+    until(lambda: len(engine.asked()) > before)
+    holder = engine.asked()[-1]
+    engine.finish(*NAMES)
+    killed, other = sorted(servers, key=lambda server: server.process.pid != holder)
+    assert killed.process.pid == holder
+    assert len(engine.asked()) == before + 1
+    killed.kill()
+    until(lambda: engine.asked()[-1] == other.process.pid)
+    engine.open()
+    until_taken_in(cluster, ["first", *NAMES])
+    other.stop()
+    other.check_log()
+    cluster.balance()
+
+
+def test_a_client_that_is_not_installed_is_refused_at_the_start(make_site):
+    """A server whose settings name an unknown client does not start, and says which plugin to install."""
+    server = make_site().start(config=CONFIG.replace('"file"', '"flowable"'), ready=False)
+    assert server.wait() == 2
+    assert "such as flowhooks-flowable" in "\n".join(server.lines)
+
+
+def test_a_reload_changes_which_engines_are_asked(place):
+    """SIGHUP adds an engine, and removes it; a client that does not exist is logged and stops nothing else."""
+    engine = FileEngine(place.folder)
+    server = place.start(**SHARED)
+    config = place.folder / "flowhooks.toml"
+    config.write_text(CONFIG)
+    server.reload()
+    server.until_logged("reconciliation_finished")
+    engine.finish(*NAMES)
+    until_taken_in(place)
+    config.write_text(CONFIG.replace('"file"', '"other"'))
+    server.reload()
+    assert "no loaded plugin offers" in server.until_logged("engine_client_refused")["why"]
+    asked = len(engine.asked())
+    config.write_text(CONFIG)
+    server.reload()
+    until(lambda: len(engine.asked()) > asked)
+    server.stop()
+    server.check_log()

@@ -1,0 +1,102 @@
+"""An engine whose history is a file, for servers that are processes of their own. No tests."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+PLUGIN = '''
+import os, time
+from datetime import UTC, datetime
+from pathlib import Path
+from flowhooks import EndState, EngineInfo, FinishedInstance, FinishedPage, InstanceStatus, handler, hookimpl
+
+FOLDER = Path(os.environ["JOURNAL"]).parent
+
+class Client:
+    """Reads lines of the file `history`: id and end time. Waits in a page as long as the file `shut` exists."""
+
+    def __init__(self, config):
+        self.size = config.page_size
+
+    def check(self):
+        return EngineInfo(product="File", version="1")
+
+    def finished(self, since, until, cursor=None):
+        with (FOLDER / "asked").open("a") as asked:
+            print(os.getpid(), file=asked, flush=True)
+        while (FOLDER / "shut").exists():
+            time.sleep(0.01)
+        lines = (FOLDER / "history").read_text().splitlines() if (FOLDER / "history").exists() else []
+        rows = sorted((end, name) for name, end in map(str.split, lines))
+        rows = [row for row in rows if since <= datetime.fromisoformat(row[0]) <= until]
+        rows = [row for row in rows if cursor is None or " ".join(row) > cursor]
+        page = [
+            FinishedInstance(
+                id=name,
+                ended_at=datetime.fromisoformat(end),
+                end_state=EndState.COMPLETED,
+                process_definition_key="leave",
+            )
+            for end, name in rows[: self.size]
+        ]
+        more = " ".join(rows[self.size - 1]) if len(rows) > self.size else None
+        return FinishedPage(instances=page, cursor=more, engine_time=datetime.now(UTC))
+
+    def instance(self, instance_id):
+        return InstanceStatus.RUNNING
+
+    def definitions(self):
+        return ()
+
+    def close(self):
+        pass
+
+@handler(process_key="leave")
+def grant(event):
+    """Grant the leave."""
+
+@hookimpl
+def handlers():
+    return [grant]
+
+@hookimpl
+def engine_clients():
+    return {"file": Client}
+'''
+CONFIG = """
+[sources.oa.engine]
+client = "file"
+url = "http://oa.invalid"
+reconcile_every = 1
+grace = 0
+page_size = 3
+"""
+
+
+class FileEngine:
+    """The history in the folder of a site."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def finish(self, *names):
+        """End instances now, in this order."""
+        now = datetime.now(UTC)
+        lines = [f"{name} {now.isoformat(timespec='milliseconds')}\n" for name in names]
+        written = self.folder / "history.new"
+        before = (self.folder / "history").read_text() if (self.folder / "history").exists() else ""
+        written.write_text(before + "".join(lines))
+        written.replace(self.folder / "history")
+
+    def shut(self):
+        """Let each page wait."""
+        (self.folder / "shut").touch()
+
+    def open(self):
+        """Let pages be answered."""
+        (self.folder / "shut").unlink()
+
+    def asked(self):
+        """The process of each page that was asked for."""
+        file = self.folder / "asked"
+        return [int(line) for line in file.read_text().split()] if file.exists() else []
