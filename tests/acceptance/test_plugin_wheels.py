@@ -13,6 +13,7 @@ CHECKOUT = Path(__file__).parents[2]
 PACKAGES = sorted(file.parent for file in (CHECKOUT / "plugins").glob("*/pyproject.toml"))
 USES = {
     "audit": {"handlers", "delivery_settled"},
+    "camunda": {"engine_clients"},
     "contracts": {"handlers", "schemas"},
     "notice": {"alert_raised"},
     "opentelemetry": {"run_handler"},

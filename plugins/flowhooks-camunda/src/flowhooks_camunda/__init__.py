@@ -1,0 +1,22 @@
+"""Camunda 7, Operaton and CIB seven, asked through their REST API about finished process instances.
+
+A source of the settings selects this client with `[sources.NAME.engine] client = "camunda"`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flowhooks import hookimpl
+from flowhooks_camunda.client import CamundaClient
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from flowhooks import EngineClient, EngineConfig
+
+
+@hookimpl
+def engine_clients() -> Mapping[str, Callable[[EngineConfig], EngineClient]]:
+    """Offer the client under the name `camunda`."""
+    return {"camunda": CamundaClient}

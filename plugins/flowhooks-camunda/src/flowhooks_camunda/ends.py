@@ -1,0 +1,162 @@
+"""How process instances ended. The engine's own `state` is COMPLETED for error and terminate ends, too.
+
+The activity history decides. An activity instance with `completeScope` was the last one of its branch, and its parent
+is the process instance if it belongs to the process itself and not to a sub-process:
+
+- A terminate end event ended the process.
+- An error end event that nothing caught ended its branch. A caught one is `canceled`, and has not completed a scope.
+- Any other end event is a normal end.
+- A sub-process was the last one: an event sub-process, or one that nothing follows. Its own end events count.
+- A task was the last one. Either no end event follows it, or it has thrown an error that nothing caught. The history
+  does not tell which of the two, so this end is undecided, and so is an error end beside a normal one.
+
+One request reads the activities that completed a scope while the instances of a page ended. Instances that this does
+not decide are asked about one by one: their end event was reached long before, or another instance has ended them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from flowhooks import EndState
+from flowhooks_camunda.row import rows
+from flowhooks_camunda.times import format_time
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flowhooks_camunda.rest import RestApi
+    from flowhooks_camunda.row import Row
+
+PATH: Final = "history/activity-instance"
+MAX_ROWS: Final = 5000
+"""Maximum number of activities of an answer. Each has about 700 bytes."""
+SLACK: Final = timedelta(seconds=1)
+"""How long before its instance an end event may have ended, to be found for the whole page at once."""
+_LATEST_FIRST: Final = [{"sortBy": "endTime", "sortOrder": "desc"}]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How an instance ended.
+
+    Attributes:
+        state: the way.
+        event_id: the id of the last end event; None if there is none, or if it is not known which one was the last.
+    """
+
+    state: EndState
+    event_id: str | None = None
+
+
+def read_ends(api: RestApi, listed: Sequence[Row]) -> dict[str, End]:
+    """Return how finished instances ended, by their ids.
+
+    Args:
+        api: the engine.
+        listed: the rows of the instances.
+
+    Raises:
+        EngineError: there is no readable answer.
+    """
+    ends: dict[str, End] = {}
+    completed: list[Row] = []
+    for row in listed:
+        instance_id, state = row.text("id"), row.optional_text("state")
+        if state == "EXTERNALLY_TERMINATED":
+            ends[instance_id] = End(EndState.CANCELLED)
+        elif state == "INTERNALLY_TERMINATED":
+            ends[instance_id] = _ended_by_another(api, instance_id)
+        else:
+            completed.append(row)
+    return ends | _completed(api, completed)
+
+
+def _completed(api: RestApi, listed: Sequence[Row]) -> dict[str, End]:
+    """Return the ends of instances that nothing has cancelled."""
+    if not listed:
+        return {}
+    if len(listed) == 1:
+        instance_id = listed[0].text("id")
+        answer = _last_of_branches(api, processInstanceId=instance_id, sorting=_LATEST_FIRST)
+        return {instance_id: _decide(instance_id, answer) or End(EndState.UNDECIDED)}
+    times = [row.time("endTime") for row in listed]
+    window = {"finishedAfter": format_time(min(times) - SLACK), "finishedBefore": format_time(max(times))}
+    activities = _last_of_branches(api, **window)
+    if len(activities) >= MAX_ROWS:  # some are missing, so no instance can be decided: read shorter windows
+        half = len(listed) // 2
+        return _completed(api, listed[:half]) | _completed(api, listed[half:])
+    by_instance: dict[str, list[Row]] = {}
+    for activity in activities:
+        by_instance.setdefault(activity.text("processInstanceId"), []).append(activity)
+    ends: dict[str, End] = {}
+    for row in listed:
+        instance_id = row.text("id")
+        end = _decide(instance_id, by_instance.get(instance_id, []))
+        ends |= {instance_id: end} if end is not None else _completed(api, [row])
+    return ends
+
+
+def _last_of_branches(api: RestApi, **query: Any) -> list[Row]:
+    answer = api.post(PATH, {"finished": True, "completeScope": True, **query}, maxResults=MAX_ROWS)
+    return rows(PATH, answer.json)
+
+
+def _decide(instance_id: str, activities: Sequence[Row]) -> End | None:
+    """Return the end of an instance; None if no activity of the process itself is known to be the last one.
+
+    Args:
+        instance_id: the instance.
+        activities: those of its activities that completed a scope.
+    """
+    top = [activity for activity in activities if activity.optional_text("parentActivityInstanceId") == instance_id]
+    if not top:
+        return None
+    terminated = [activity for activity in top if _kind(activity) == "terminateEndEvent"]
+    if terminated:
+        return End(EndState.TERMINATED, _last(terminated))
+    ends = []
+    for activity in top:
+        if _kind(activity) == "subProcess":
+            inner = [other for other in activities if _is_child(other, activity) and _kind(other).endswith("EndEvent")]
+            if not inner:
+                return End(EndState.UNDECIDED)
+            ends += inner
+        elif _kind(activity).endswith("EndEvent"):
+            ends.append(activity)
+        else:
+            return End(EndState.UNDECIDED)
+    errors = [activity for activity in ends if _kind(activity) == "errorEndEvent"]
+    if errors and len(errors) < len(ends):
+        return End(EndState.UNDECIDED)
+    return End(EndState.ERROR if errors else EndState.COMPLETED, _last(ends))
+
+
+def _ended_by_another(api: RestApi, instance_id: str) -> End:
+    """Return the end of a called instance that its parent has ended: its own error, or a boundary event of the call."""
+    query = {"processInstanceId": instance_id, "finished": True, "canceled": True, "sorting": _LATEST_FIRST}
+    activities = rows(PATH, api.post(PATH, query, maxResults=MAX_ROWS).json)
+    top = [activity for activity in activities if activity.optional_text("parentActivityInstanceId") == instance_id]
+    errors = [activity for activity in top if _kind(activity) == "errorEndEvent"]
+    if errors:
+        return End(EndState.ERROR, _last(errors))
+    if any(_kind(activity).endswith("EndEvent") for activity in top):  # such as an escalation that the parent caught
+        return End(EndState.UNDECIDED)
+    return End(EndState.CANCELLED)
+
+
+def _kind(activity: Row) -> str:
+    return activity.text("activityType")
+
+
+def _is_child(activity: Row, parent: Row) -> bool:
+    return activity.optional_text("parentActivityInstanceId") == parent.text("id")
+
+
+def _last(activities: Sequence[Row]) -> str | None:
+    """Return the id of the last end event; None if two different ones ended at the same time."""
+    latest = max(activity.time("endTime") for activity in activities)
+    ids = {activity.text("activityId") for activity in activities if activity.time("endTime") == latest}
+    return ids.pop() if len(ids) == 1 else None
