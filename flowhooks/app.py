@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
     from flowhooks.execution.runners.procrastinate import ProcrastinateRunner
+    from flowhooks.intake.accept import Callback, TakenIn
     from flowhooks.ledger.handlers import RegisteredHandler
     from flowhooks.model.delivery import ReadyDelivery
     from flowhooks.routing.router import Router
@@ -297,7 +298,11 @@ class App:
         )
         self.reconciliation = self.open_reconciliation() if self._kind == "server" else None
         self.operation_context = OperationContext(
-            reader=self.ledger, router=self.router, missing_handlers=self.missing_handlers, clock=self.clock
+            reader=self.ledger,
+            router=self.router,
+            missing_handlers=self.missing_handlers,
+            clock=self.clock,
+            reconciler=self.reconciliation,
         )
         self._register_collectors()
         if self.ledger.shared:
@@ -324,10 +329,17 @@ class App:
             plugins=self.plugins,
             environ=self.environ,
             ledger=self.ledger,
-            take_in=self.intake.take_in,
+            take_in=self._take_in,
             schemas=self.schemas,
             clock=self.clock,
         )
+
+    def _take_in(self, callback: Callback) -> TakenIn:
+        taken = self.intake.take_in(callback)
+        if taken.new:
+            source = self.settings.sources.get(callback.source)
+            self.metrics.taken_in(callback.source, missed=source is not None and source.has_credential)
+        return taken
 
     def _register_collectors(self) -> None:
         info = ProcessInfo(

@@ -214,11 +214,25 @@ def _open_client(
         with redirect_stdout(sys.stderr):
             opened = App(settings, run=(), kind="command")
         try:
-            yield (lambda name, arguments: _run_locally(opened.operation_context, name, arguments)), others
+            with _with_engines(opened, asks_engines=asks_engines) as context:
+                yield (lambda name, arguments: _run_locally(context, name, arguments)), others
         finally:
             opened.close()
     finally:
         reader.close()
+
+
+@contextmanager
+def _with_engines(opened: app.App, *, asks_engines: bool) -> Iterator[OperationContext]:
+    """Return the context of an app, with the engines if an operation asks them."""
+    if not asks_engines:
+        yield opened.operation_context
+        return
+    reconciliation = opened.open_reconciliation()
+    try:
+        yield replace(opened.operation_context, reconciler=reconciliation)
+    finally:
+        reconciliation.stop(app.STOP_TIMEOUT)
 
 
 def _read_only_context(settings: Settings, reader: Reader) -> OperationContext:

@@ -52,7 +52,8 @@ class EnginePosition:
     Attributes:
         source: the name of the source.
         since: the first contact; earlier ends are not taken in.
-        position: the history was read until this time of the engine.
+        position: each instance that ended before has been decided, by the engine's clock.
+        read_until: the history was read until this time, by the engine's clock.
         swept_at: when the last 24 hours were last read again.
         round_at: when the last reconciliation ended, also with an error.
         succeeded_at: when the last reconciliation without an error ended; None: none has.
@@ -73,6 +74,7 @@ class EnginePosition:
     source: str
     since: int
     position: int
+    read_until: int
     swept_at: int
     round_at: int
     succeeded_at: int | None
@@ -111,6 +113,7 @@ class BookEntry(NamedTuple):
         parent_id: the instance that called it, or None.
         disposition: `"has_event"`, `"skipped"` or `"in_grace"`.
         rule: why it is skipped, or `"id_reused"`; otherwise `""`.
+        detail: more about the rule.
         event_id: its event, or None.
         first_seen_at: when flowhooks first read it.
         changed_at: when its disposition changed last.
@@ -129,6 +132,7 @@ class BookEntry(NamedTuple):
     parent_id: str | None
     disposition: str
     rule: str
+    detail: str
     event_id: str | None
     first_seen_at: int
     changed_at: int
@@ -155,20 +159,6 @@ class HistoryGap(NamedTuple):
     detail: str
     found_at: int
     closed_at: int | None
-
-
-class LateCallback(NamedTuple):
-    """A callback that arrived after reconciliation had taken in its instance.
-
-    Attributes:
-        received_at: when the first one was received, in microseconds since 1970.
-        body: its body.
-        repeats: number of repeats of the same callback.
-    """
-
-    received_at: int
-    body: str
-    repeats: int
 
 
 class TakenIn(NamedTuple):
@@ -372,26 +362,6 @@ def book_entries(connection: Connection, sources: Collection[str], instance_id: 
     return entries
 
 
-def origin(connection: Connection, event_id: str) -> str:
-    """Return the origin of an event: `"callback"` or `"reconciled"`."""
-    stored = connection.execute(select(events.c.origin).where(events.c.id == event_id)).scalar_one_or_none()
-    return "reconciled" if stored == "reconciled" else "callback"
-
-
-def late_callbacks_of(connection: Connection, event_id: str) -> list[LateCallback]:
-    """Return the callbacks that arrived after the event was taken in, the first one first."""
-    query = (
-        select(late_callbacks.c.received_at, late_callbacks.c.body, late_callbacks.c.repeats)
-        .where(late_callbacks.c.event_id == event_id)
-        .order_by(late_callbacks.c.received_at)
-    )
-    return [
-        LateCallback(*(getattr(row, name) for name in LateCallback._fields))
-        for stored in connection.execute(query)
-        for row, _ in [repair(stored, [late_callbacks.c.received_at, late_callbacks.c.body, late_callbacks.c.repeats])]
-    ]
-
-
 _IS_MISSED: Final = ~exists().where(late_callbacks.c.event_id == events.c.id)
 
 
@@ -571,23 +541,16 @@ class EngineStats:
 
     Attributes:
         positions: the position of each engine, by source.
-        book: number of instances by source, disposition and rule.
         gaps: number of open gaps by source.
-        taken_in: the events taken in during the last 24 hours, by source.
     """
 
     positions: Mapping[str, EnginePosition]
-    book: Mapping[tuple[str, str, str], int]
     gaps: Mapping[str, int]
-    taken_in: Mapping[str, TakenIn]
 
 
-def engine_stats(connection: Connection, now: int) -> EngineStats:
+def engine_stats(connection: Connection) -> EngineStats:
     """Read the state of the engines."""
-    known = positions(connection)
     return EngineStats(
-        positions=known,
-        book=book_totals(connection),
+        positions=positions(connection),
         gaps={source: len(found) for source, found in open_gaps(connection).items()},
-        taken_in={source: taken_in(connection, source, now - DAY) for source in known},
     )

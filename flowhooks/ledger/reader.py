@@ -12,6 +12,7 @@ from flowhooks.errors import EventPurged, LedgerUnusable, NotFound
 from flowhooks.ledger import (
     circuit_state,
     database,
+    engine_queries,
     events,
     handlers,
     instance_events,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from flowhooks.ledger.consistency import ConsistencyReport
+    from flowhooks.ledger.engine_queries import EngineStats
     from flowhooks.ledger.file_guard import FileGuard
     from flowhooks.ledger.handlers import RegisteredHandler
     from flowhooks.ledger.pauses import CircuitState
@@ -215,6 +217,16 @@ class Reader:
         """Return the numbers of accepted, purged and stored events."""
         with self.connection() as connection:
             return totals(connection)
+
+    def read_engine_stats(self) -> EngineStats:
+        """Return the state of the engines, for metrics."""
+        with self.connection() as connection:
+            return engine_queries.engine_stats(connection)
+
+    def book_totals(self) -> dict[tuple[str, str, str], int]:
+        """Return the number of all finished instances by source, disposition and rule, as `engine_queries` does."""
+        with self.connection() as connection:
+            return engine_queries.book_totals(connection)
 
     def count_by_state(self) -> dict[str, int]:
         """Return the number of open deliveries by state, and of parked events."""

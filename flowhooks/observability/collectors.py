@@ -21,12 +21,13 @@ from flowhooks.ledger import database
 from flowhooks.model.delivery import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from prometheus_client.metrics_core import Metric
 
     from flowhooks.clock import Clock
+    from flowhooks.ledger.engine_queries import EngineStats
     from flowhooks.ledger.reader import Reader
     from flowhooks.ledger.stats import LedgerStats, Totals
     from flowhooks.plugins.loading import PluginInfo
@@ -124,6 +125,8 @@ class LedgerCollector(Collector):
         self._file = database.database_file(url)
         self._stats = _TTLCache(lambda: ledger.read_stats(clock.now()), STATS_TTL_SECONDS)
         self._totals = _TTLCache(ledger.totals, TOTALS_TTL_SECONDS)
+        self._engines = _TTLCache(ledger.read_engine_stats, STATS_TTL_SECONDS)
+        self._book = _TTLCache(ledger.book_totals, TOTALS_TTL_SECONDS)
 
     def describe(self) -> Iterator[Metric]:
         """Return nothing, because otherwise registration would call `collect` and read the ledger."""
@@ -133,6 +136,7 @@ class LedgerCollector(Collector):
         """Yield the metrics; only `flowhooks_ledger_up` if the ledger cannot be read."""
         try:
             condition, totals = self._stats.read(), self._totals.read()
+            engines, book = self._engines.read(), self._book.read()
         except LedgerUnusable as error:
             log.warning("ledger_metrics_failed", why=str(error))
             yield GaugeMetricFamily("flowhooks_ledger_up", "1 if the ledger can be read.", 0)
@@ -141,6 +145,8 @@ class LedgerCollector(Collector):
         yield from self._open(condition)
         yield from self._parked(condition)
         yield from _counted(totals)
+        yield from self._engine_gauges(engines)
+        yield _instances(book)
         alerts = GaugeMetricFamily("flowhooks_alerts", "Open alerts, by cause.", labels=["cause"])
         for cause, many in sorted(condition.alerts.items()):
             alerts.add_metric([cause], many)
@@ -209,6 +215,48 @@ class LedgerCollector(Collector):
             0.0 if condition.oldest_parked is None else self._age(condition.oldest_parked),
         )
 
+    def _engine_gauges(self, engines: EngineStats) -> Iterator[Metric]:
+        known = engines.positions
+        for name, text, values in (
+            (
+                "flowhooks_engine_up",
+                "1 if the last reconciliation with the engine had no error, by source.",
+                {source: float(position.failed_since is None) for source, position in known.items()},
+            ),
+            (
+                "flowhooks_engine_position_age_seconds",
+                "Seconds since the end time until which the history of the engine was read, by source.",
+                {source: self._age(position.read_until) for source, position in known.items()},
+            ),
+            (
+                "flowhooks_engine_last_success_age_seconds",
+                "Seconds since the last reconciliation without an error ended, or since the first contact, by source.",
+                {
+                    source: self._age(position.since if position.succeeded_at is None else position.succeeded_at)
+                    for source, position in known.items()
+                },
+            ),
+            (
+                "flowhooks_engine_clock_skew_seconds",
+                "The clock of the engine minus ours, in seconds, by source.",
+                {source: position.skew / SECOND for source, position in known.items() if position.skew is not None},
+            ),
+            (
+                "flowhooks_engine_to_confirm",
+                "Instances that wait until an operator confirms the reconciliation, by source.",
+                {source: float(position.unconfirmed) for source, position in known.items()},
+            ),
+            (
+                "flowhooks_engine_history_gaps",
+                "Open gaps in the history of the engine, by source.",
+                {source: float(engines.gaps.get(source, 0)) for source in known},
+            ),
+        ):
+            gauge = GaugeMetricFamily(name, text, labels=["source"])
+            for source, value in values.items():
+                gauge.add_metric([source], value)
+            yield gauge
+
     def _age(self, timestamp: int) -> float:
         return max(0.0, (self._clock.now() - timestamp) / SECOND)
 
@@ -222,6 +270,17 @@ def _counted(totals: Totals) -> Iterator[Metric]:
         "Accepted events that are neither stored nor purged. Any other value than 0 is an emergency.",
         totals.unaccounted,
     )
+
+
+def _instances(book: Mapping[tuple[str, str, str], int]) -> Metric:
+    gauge = GaugeMetricFamily(
+        "flowhooks_engine_instances",
+        "Finished instances that were read in the history of the engine, by source, disposition and rule.",
+        labels=["source", "disposition", "rule"],
+    )
+    for labels, count in sorted(book.items()):
+        gauge.add_metric(labels, count)
+    return gauge
 
 
 def _size(file: Path, suffix: str = "") -> int:

@@ -136,6 +136,18 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self._taken_in = Counter(
+            "flowhooks_engine_reconciled",
+            "Events that were taken in from the history of an engine, by source.",
+            ["source"],
+            registry=self.registry,
+        )
+        self._missed = Counter(
+            "flowhooks_engine_missed",
+            "These events of sources that can call, by source: their engine sent no callback in time.",
+            ["source"],
+            registry=self.registry,
+        )
         self._processes_ended = Counter(
             "flowhooks_handler_processes_ended",
             "Ended processes of isolated handlers, by reason: overdue, crashed, worn (replaced after many runs or "
@@ -205,6 +217,12 @@ class Metrics:
     def logged_in(self, outcome: str) -> None:
         """Count an attempt to log in as an operator: `"succeeded"`, `"failed"`, `"delayed"`, `"refused_token"`."""
         self._logins.labels(outcome).inc()
+
+    def taken_in(self, source: str, *, missed: bool) -> None:
+        """Count an event that was taken in from the history of an engine; `missed`: a callback was expected."""
+        self._taken_in.labels(source).inc()
+        if missed:
+            self._missed.labels(source).inc()
 
     def process_ended(self, reason: str) -> None:
         """Count a handler process that ended: `"overdue"`, `"crashed"`, `"worn"`, `"evicted"`, `"stopped"`."""

@@ -15,35 +15,10 @@ from flowhooks.text import printable_line
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from flowhooks.background.reconciliation.round import RoundResult
     from flowhooks.ledger.engine_queries import EnginePosition
     from flowhooks.model.engine import EngineClient, ProcessDefinition
     from flowhooks.operations.context import OperationContext
-
-
-class Round(Protocol):
-    """The result of one reconciliation with one engine, as far as operations use it. Times are microseconds.
-
-    Attributes:
-        since: start of the interval of end times that was read.
-        until: end of the interval.
-        read: number of instances that were read.
-        has_event: number of these that have an event.
-        skipped: number of skipped instances, by rule.
-        in_grace: number of instances that wait until their grace ends.
-        taken_in: number of instances that were taken in, or would be.
-        to_confirm: number of instances that wait for an operator.
-        error: why the reconciliation stopped; `""`: it did not.
-    """
-
-    since: int
-    until: int
-    read: int
-    has_event: int
-    skipped: Mapping[str, int]
-    in_grace: int
-    taken_in: int
-    to_confirm: int
-    error: str
 
 
 class Reconciler(Protocol):
@@ -54,7 +29,7 @@ class Reconciler(Protocol):
         """Names of the sources with an engine."""
         ...
 
-    def reconcile_now(self, source: str, *, since: int | None, dry_run: bool) -> Round:
+    def reconcile_now(self, source: str, *, since: int | None, dry_run: bool) -> RoundResult:
         """Reconcile with one engine. A failure is in the result.
 
         Args:
@@ -79,8 +54,8 @@ class SourceRound:
 
     Attributes:
         source: name of the source.
-        since: start of the interval of end times that was read, in microseconds since 1970.
-        until: end of the interval, in microseconds since 1970.
+        since: start of the interval of end times that was read, in microseconds since 1970; None if it was not reached.
+        until: end of the interval, in microseconds since 1970; None as above.
         read: number of instances that were read.
         has_event: number of these that have an event.
         skipped: number of skipped instances, by rule.
@@ -91,8 +66,8 @@ class SourceRound:
     """
 
     source: str
-    since: int
-    until: int
+    since: int | None
+    until: int | None
     read: int
     has_event: int
     skipped: dict[str, int] = field(default_factory=dict)
@@ -231,11 +206,11 @@ def reconcile(
                 source=name,
                 since=done.since,
                 until=done.until,
-                read=done.read,
-                has_event=done.has_event,
-                skipped=dict(done.skipped),
-                in_grace=done.in_grace,
-                taken_in=done.taken_in,
+                read=done.instances,
+                has_event=done.dispositions["has_event"],
+                skipped=dict(done.rules),
+                in_grace=done.dispositions["in_grace"],
+                taken_in=done.would_take_in if dry_run else done.taken_in,
                 to_confirm=done.to_confirm,
                 error=printable_line(done.error),
             )

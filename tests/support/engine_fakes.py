@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from flowhooks.background.reconciliation.round import RoundResult
 from flowhooks.errors import EngineError
 from flowhooks.model.engine import InstanceStatus
+from support.app_harness import plugin
+from support.silent_engine import SilentClient
 
 if TYPE_CHECKING:
     from flowhooks.model.engine import FinishedInstance, ProcessDefinition
+    from flowhooks.model.handler import Handler
+
+
+def engine_plugin(*handlers: Handler) -> SimpleNamespace:
+    """A plugin with these handlers that offers clients named `fake` and `flowable`, of engines without instances."""
+    return plugin(*handlers, engine_clients=lambda: dict.fromkeys(("fake", "flowable"), SilentClient))
 
 
 class FakeReconciler:
@@ -34,21 +44,21 @@ class FakeReconciler:
         self.deployed: list[ProcessDefinition] = []
         self.error = ""
 
-    def reconcile_now(self, source: str, *, since: int | None, dry_run: bool) -> Any:
+    def reconcile_now(self, source: str, *, since: int | None, dry_run: bool) -> RoundResult:
         """Record it, and return a result."""
         self.rounds.append((source, since, dry_run))
-        members = {
+        members: dict[str, Any] = {
+            "source": source,
             "since": since or 1_767_225_000_000_000,
             "until": 1_767_225_600_000_000,
-            "read": 3,
-            "has_event": 1,
-            "skipped": {"child": 1},
-            "in_grace": 0,
-            "taken_in": 1,
-            "to_confirm": 0,
-            "error": "",
+            "dry_run": dry_run,
+            "instances": 3,
+            "dispositions": Counter(has_event=1, skipped=1, in_grace=1),
+            "rules": Counter(child=1),
+            "taken_in": 0 if dry_run else 1,
+            "would_take_in": 1 if dry_run else 0,
         }
-        return SimpleNamespace(**(members | self.results))
+        return RoundResult(**(members | self.results))
 
     def confirm(self, source: str) -> None:
         """Record it."""

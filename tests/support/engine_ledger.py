@@ -28,6 +28,7 @@ def position(flow: RunningApp, source: str, **values: Any) -> None:
         "source": source,
         "since": now - 86_400 * SECOND,
         "position": now - 60 * SECOND,
+        "read_until": now - 30 * SECOND,
         "swept_at": now,
         "round_at": now,
         "succeeded_at": now - 60 * SECOND,

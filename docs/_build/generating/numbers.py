@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from flowhooks.clock import Clock
+from flowhooks.ledger.engine_queries import EnginePosition, EngineStats
 from flowhooks.ledger.stats import HandlerBacklog, LedgerStats, Totals
 from flowhooks.model.delivery import State
 from flowhooks.observability.collectors import LedgerCollector, ProcessCollector, ProcessInfo
@@ -25,6 +27,7 @@ def families() -> Iterator[tuple[str, Metric]]:
     metrics.answered("complete", 200, 0.1)
     metrics.attempted("contracts:archive", "succeeded", 0.1, total=0.1)
     metrics.committed(1, 0.1)
+    metrics.taken_in("oa", missed=True)
     plugins: Any = [SimpleNamespace(name="contracts", state="loaded")]
     here = ProcessInfo(
         version="1",
@@ -49,8 +52,14 @@ def families() -> Iterator[tuple[str, Metric]]:
         paused=frozenset({one}),
         circuit_open=frozenset({one}),
     )
+    position = EnginePosition(
+        **dict.fromkeys((field.name for field in fields(EnginePosition)), 0)  # type: ignore[arg-type]
+    )
     reader: Any = SimpleNamespace(
-        read_stats=lambda _now: condition, totals=lambda: Totals(accepted=0, purged=0, stored=0)
+        read_stats=lambda _now: condition,
+        totals=lambda: Totals(accepted=0, purged=0, stored=0),
+        read_engine_stats=lambda: EngineStats(positions={"oa": position}, gaps={}),
+        book_totals=lambda: {("oa", "skipped", "child"): 1},
     )
     ledger = LedgerCollector(reader, url="sqlite:///flowhooks.db", clock=Clock(), handler_label=str)
     yield from (("ledger", family) for family in ledger.collect())

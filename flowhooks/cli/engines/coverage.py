@@ -20,7 +20,7 @@ from flowhooks.operations.coverage import coverage
 from flowhooks.operations.json.engines import coverage_to_json
 from flowhooks.operations.lookup import build_lookup
 from flowhooks.settings import database_url
-from flowhooks.settings.secrets import plugin_redactor
+from flowhooks.settings.secrets import settings_redactor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,7 +56,7 @@ def coverage_command(settings: Settings, *, source: str, fresh: bool, everything
     if source and source not in asked:
         raise SettingsError(f"no source {source} with an engine is configured")
     # Log at critical only: the printed result has what matters.
-    logging.configure("critical", "text", redact=plugin_redactor(settings.plugins, os.environ))
+    logging.configure("critical", "text", redact=settings_redactor(settings, os.environ))
     definitions, errors = _ask(settings, source) if fresh and asked else (None, {})
     _, plugins = operations_client.load_plugins(settings)
     with closing(Reader(database_url(settings))) as reader:

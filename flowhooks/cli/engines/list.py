@@ -78,7 +78,7 @@ def _engine_cell(engine: EngineJson) -> str:
 
 
 def _position_cell(engine: EngineJson) -> str:
-    lines = [_time_text(engine["position_at"])]
+    lines = [_time_text(engine["read_until_at"])]
     if engine["succeeded_at"]:
         lines.append(f"  last success {_time_text(engine['succeeded_at'])}")
     if (skew := engine["skew_seconds"]) is not None:

@@ -14,14 +14,16 @@ from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import engine_queries
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
-from flowhooks.operations.json.engines import book_entry_to_json, late_callback_to_json
-from flowhooks.operations.json.events import event_to_json
+from flowhooks.model.event import Origin
+from flowhooks.operations.json.engines import book_entry_to_json
+from flowhooks.operations.json.events import event_to_json, late_callbacks_to_json
 from flowhooks.settings import database_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flowhooks.ledger.engine_queries import BookEntry, LateCallback
+    from flowhooks.ledger.engine_queries import BookEntry
+    from flowhooks.ledger.queries import LateCallback
     from flowhooks.settings import Settings
 
 MAX_EVENTS: Final = 50
@@ -52,13 +54,7 @@ def show_command(settings: Settings, *, instance: str, source: str, as_json: boo
             book = engine_queries.book_entries(connection, sources, instance)
         events = reader.find(EventFilter(flow_instance_id=instance), limit=MAX_EVENTS)
         events = [stored for stored in events if source in {"", stored.event.source}]
-        with reader.connection() as connection:
-            late = {
-                stored.event.id: found
-                for stored in events
-                if (found := engine_queries.late_callbacks_of(connection, stored.event.id))
-            }
-            origins = {stored.event.id: engine_queries.origin(connection, stored.event.id) for stored in events}
+        late = {stored.event.id: found for stored in events if (found := reader.late_callbacks(stored.event.id))}
     answers, why = _ask(settings, instance, source)
     if as_json:
         output.print_json(
@@ -66,10 +62,7 @@ def show_command(settings: Settings, *, instance: str, source: str, as_json: boo
                 "instance": instance,
                 "book": [book_entry_to_json(entry) for entry in book],
                 "events": [event_to_json(stored) for stored in events],
-                "late_callbacks": {
-                    event_id: [late_callback_to_json(callback) for callback in found]
-                    for event_id, found in late.items()
-                },
+                "late_callbacks": {event_id: late_callbacks_to_json(found) for event_id, found in late.items()},
                 "engines": answers,
                 "not_asked": why,
             }
@@ -80,9 +73,9 @@ def show_command(settings: Settings, *, instance: str, source: str, as_json: boo
         if events:
             output.print_line("events")
             print_events(events)
-            for event_id, event_origin in origins.items():
-                if event_origin == "reconciled":
-                    output.print_line(f"{event_id} was taken in from the engine's history.")
+            for stored in events:
+                if stored.event.origin == Origin.RECONCILED:
+                    output.print_line(f"{stored.event.id} was taken in from the engine's history.")
             _print_late(late)
         for answer in answers:
             output.print_line(_answer_text(answer))
@@ -118,6 +111,7 @@ def _print_book_entry(entry: BookEntry) -> None:
         ("tenant", entry.tenant_id),
         ("called by", entry.parent_id),
         ("first read", output.format_time(entry.first_seen_at)),
+        ("detail", entry.detail or None),
         ("damaged", entry.damage or None),
     ):
         if value is not None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.engine_queries import BookEntry, EnginePosition, HistoryGap, LateCallback
+    from flowhooks.ledger.engine_queries import BookEntry, EnginePosition, HistoryGap
     from flowhooks.operations.coverage import Coverage, DefinitionCoverage
     from flowhooks.operations.json.encoding import TimestampJson
     from flowhooks.operations.sources import SourceStatus
@@ -64,8 +64,9 @@ class EngineJson(TypedDict):
         state: `never_asked`, `failing`, `to_confirm` or `up_to_date`.
         product: name and version of the engine; empty: not known.
         first_contact_at: earlier ends are not taken in; null: it was never asked.
-        position_at: the history was read until this time of the engine; null: as above.
-        round_at: when the last reconciliation ended, also with an error; null: as above.
+        read_until_at: the history was read until this time of the engine; null: as above.
+        position_at: each instance that ended before has been decided; null: as above.
+        round_at: when the last reconciliation ended, also with an error; null: none has.
         succeeded_at: when the last reconciliation without an error ended; null: none has.
         failed_since: since when each one has ended with an error; null: the last one did not.
         failures: errors since the last success.
@@ -86,6 +87,7 @@ class EngineJson(TypedDict):
     state: str
     product: str
     first_contact_at: TimestampJson | None
+    read_until_at: TimestampJson | None
     position_at: TimestampJson | None
     round_at: TimestampJson | None
     succeeded_at: TimestampJson | None
@@ -118,6 +120,7 @@ class BookEntryJson(TypedDict):
         parent_id: the instance that called it.
         disposition: `has_event`, `skipped` or `in_grace`.
         rule: why it is skipped, or `id_reused`; otherwise empty.
+        detail: more about the rule.
         event_id: id of its event; null: it has none.
         first_seen_at: when it was first read.
         changed_at: when its disposition changed last.
@@ -135,23 +138,10 @@ class BookEntryJson(TypedDict):
     parent_id: str | None
     disposition: str
     rule: str
+    detail: str
     event_id: str | None
     first_seen_at: TimestampJson
     changed_at: TimestampJson
-
-
-class LateCallbackJson(TypedDict):
-    """A callback that arrived after its instance had been taken in.
-
-    Attributes:
-        received_at: when the first one was received.
-        repeats: how often the same callback was received again.
-        body: its body.
-    """
-
-    received_at: TimestampJson
-    repeats: int
-    body: str
 
 
 class UncoveredConclusionJson(TypedDict):
@@ -319,8 +309,9 @@ def engine_to_json(
         "state": state_of(position),
         "product": position.product if position else "",
         "first_contact_at": to_text(position.since) if position else None,
+        "read_until_at": to_text(position.read_until) if position else None,
         "position_at": to_text(position.position) if position else None,
-        "round_at": to_text(position.round_at) if position else None,
+        "round_at": to_text(position.round_at) if position and position.round_at else None,
         "succeeded_at": to_text(position.succeeded_at) if position else None,
         "failed_since": to_text(position.failed_since) if position else None,
         "failures": position.failures if position else 0,
@@ -366,15 +357,11 @@ def book_entry_to_json(entry: BookEntry) -> BookEntryJson:
         "parent_id": entry.parent_id,
         "disposition": entry.disposition,
         "rule": entry.rule,
+        "detail": entry.detail,
         "event_id": entry.event_id,
         "first_seen_at": to_text(entry.first_seen_at),
         "changed_at": to_text(entry.changed_at),
     }
-
-
-def late_callback_to_json(late: LateCallback) -> LateCallbackJson:
-    """Return a late callback."""
-    return {"received_at": to_text(late.received_at), "repeats": late.repeats, "body": late.body}
 
 
 def coverage_to_json(found: Coverage) -> CoverageJson:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from flowhooks.ledger.audit import AuditEntry
-    from flowhooks.ledger.queries import DeliveryStatus, StoredEvent
+    from flowhooks.ledger.queries import DeliveryStatus, LateCallback, StoredEvent
     from flowhooks.ledger.reader import Reader
     from flowhooks.model.delivery import Attempt, OutcomeKind, State
     from flowhooks.model.event import NoMatch
@@ -257,10 +257,7 @@ def whole_event_to_json(
         "conflicts": [
             {"received_at": to_text(received), "body": body} for received, body in reader.conflicts(event_id)
         ],
-        "late_callbacks": [
-            {"received_at": to_text(late.received_at), "body": late.body, "repeats": late.repeats}
-            for late in reader.late_callbacks(event_id)
-        ],
+        "late_callbacks": late_callbacks_to_json(reader.late_callbacks(event_id)),
         "deliveries": [
             {
                 **_delivery_fields(status),
@@ -275,6 +272,11 @@ def whole_event_to_json(
         "deliveries_left_out": len(stored.delivery_statuses) - len(selected),
         "audit_entries": [dataclass_to_json(record) for record in audit_records],
     }
+
+
+def late_callbacks_to_json(late: Iterable[LateCallback]) -> list[LateCallbackJson]:
+    """Return the bodies beside that of an event that was taken in."""
+    return [{"received_at": to_text(entry.received_at), "body": entry.body, "repeats": entry.repeats} for entry in late]
 
 
 def delivery_to_json(standing: DeliveryStatus) -> DeliveryJson:

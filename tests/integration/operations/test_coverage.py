@@ -10,6 +10,7 @@ from flowhooks.operations.coverage import coverage
 from flowhooks.settings import Source
 from flowhooks.settings.engine import EngineSettings
 from support import engine_ledger
+from support.engine_fakes import engine_plugin
 
 pytestmark = pytest.mark.either
 
@@ -24,7 +25,10 @@ def opened(harness, listens):
     def opened(*selectors, definitions=(), routing=None, sources=("oa",)):
         handlers = [listens(lambda event: None, name=f"h{number}", **one) for number, one in enumerate(selectors)]
         flow = harness.open(
-            *handlers, start=False, sources=dict.fromkeys(sources, ENGINE), **({"routing": routing} if routing else {})
+            plugins={"p": engine_plugin(*handlers)},
+            start=False,
+            sources=dict.fromkeys(sources, ENGINE),
+            **({"routing": routing} if routing else {}),
         )
         if definitions:
             engine_ledger.position(

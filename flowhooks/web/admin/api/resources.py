@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from flowhooks import __version__
 from flowhooks.clock import SECOND, to_text
 from flowhooks.ledger import alert_queries, audit, engine_queries, rejected_requests, stats
-from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.queries import EventFilter, late_callbacks_of
 from flowhooks.ledger.search import search_events
 from flowhooks.operations.coverage import coverage
 from flowhooks.operations.find_event import find_event
@@ -18,10 +18,9 @@ from flowhooks.operations.json.engines import (
     book_entry_to_json,
     coverage_to_json,
     engines_to_json,
-    late_callback_to_json,
     source_to_json,
 )
-from flowhooks.operations.json.events import WholeEventJson, event_to_json, whole_event_to_json
+from flowhooks.operations.json.events import WholeEventJson, event_to_json, late_callbacks_to_json, whole_event_to_json
 from flowhooks.operations.json.plugins import plugin_to_json
 from flowhooks.operations.json.routing import ExplanationJson, explanation_to_json
 from flowhooks.operations.overview import overview
@@ -368,15 +367,11 @@ class InstanceResource(Resource):
             sources = {*app.settings.sources, *engine_queries.positions(connection)}
             book = engine_queries.book_entries(connection, sources, instance)
             page = search_events(connection, EventFilter(flow_instance_id=instance), limit=PAGE_SIZE)
-            late = {event.id: engine_queries.late_callbacks_of(connection, event.id) for event in page.events}
+            late = {event.id: late_callbacks_of(connection, event.id) for event in page.events}
         return {
             "book": [book_entry_to_json(entry) for entry in book],
             "events": [event_to_json(event) for event in page.events],
-            "late_callbacks": {
-                event_id: [late_callback_to_json(callback) for callback in found]
-                for event_id, found in late.items()
-                if found
-            },
+            "late_callbacks": {event_id: late_callbacks_to_json(found) for event_id, found in late.items() if found},
         }
 
 

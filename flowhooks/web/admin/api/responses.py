@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from flowhooks.ledger.audit import AuditEntry
     from flowhooks.ledger.rejected_requests import RejectedRequest
     from flowhooks.operations.json.encoding import TimestampJson
-    from flowhooks.operations.json.engines import BookEntryJson, EngineJson, LateCallbackJson, SourceJson
-    from flowhooks.operations.json.events import EventJson
+    from flowhooks.operations.json.engines import BookEntryJson, EngineJson, SourceJson
+    from flowhooks.operations.json.events import EventJson, LateCallbackJson
     from flowhooks.operations.json.plugins import PluginJson
 
 

@@ -404,6 +404,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "rule.invalid_id": {"en": "its id is not valid", "zh": "实例 ID 无效"},
     "rule.too_large": {"en": "its variables are too large", "zh": "变量过大"},
     "rule.invalid": {"en": "the schema rejects it", "zh": "不符合 Schema"},
+    "rule.rejected": {"en": "the settings reject it", "zh": "配置拒绝"},
     "rule.id_reused": {"en": "an earlier instance had the same id", "zh": "实例 ID 曾被使用"},
     # Sources.
     "sources.title": {"en": "Sources", "zh": "来源"},

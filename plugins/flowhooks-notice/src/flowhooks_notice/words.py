@@ -33,6 +33,14 @@ _CAUSES: Final[Mapping[str, tuple[str, str]]] = {
     "condition": ("condition undecided", "条件无法判断"),
     "conclusion": ("unknown conclusion", "未知结论"),
     "conflict": ("conflict", "回调冲突"),
+    "engine_unreachable": ("engine unreachable", "无法读取引擎"),
+    "callbacks_missed": ("callbacks missed", "回调缺失"),
+    "history_gap": ("gap in the history", "历史缺口"),
+    "instance_id_reused": ("instance id reused", "实例 ID 重复使用"),
+    "source_silent": ("source silent", "来源无回调"),
+    "source_rejected": ("callbacks rejected", "回调被拒绝"),
+    "reconciliation_unconfirmed": ("to be confirmed", "待确认补收"),
+    "clock_skew": ("clock skew", "时钟偏差"),
 }
 _CHINESE: Final[Mapping[str, str]] = {
     "dead": (
@@ -69,6 +77,35 @@ _CHINESE: Final[Mapping[str, str]] = {
         "来源 {subject} 有 {count} 次回调与已有事件标识相同但数据不同，均已返回 409 并保存。"
         "请确认流程引擎是否重复使用了流程实例 ID，或更改了结论。"
     ),
+    "engine_unreachable": (
+        "无法读取流程引擎 {subject} 的历史，已失败 {count} 次。"
+        "请检查 [sources.NAME.engine] 的 url 和凭证以及流程引擎本身，然后执行 flowhooks engines reconcile --source {quoted}。"
+    ),
+    "callbacks_missed": (
+        "流程引擎 {subject} 有 {count} 个流程实例已完成但没有回调，事件已从其历史补收。请查明流程引擎为什么没有回调。"
+    ),
+    "history_gap": (
+        "流程引擎 {subject} 的历史有 {count} 个时间段无法读取，在此期间结束的流程实例可能缺失。"
+        "请执行 flowhooks engines list 查看时间段，历史可读后执行 "
+        "flowhooks engines reconcile --source {quoted} --since TIME。"
+    ),
+    "instance_id_reused": (
+        "流程引擎 {subject} 有 {count} 个流程实例重复使用了以前的实例 ID，均已作为新事件补收。"
+        "请确认流程引擎是否恢复过备份或更换过。"
+    ),
+    "source_silent": (
+        "来源 {subject} 没有发送回调，已超过 silent_after。请确认流程引擎是否运行、能否访问 flowhooks："
+        "flowhooks sources test {quoted} 发送一次测试回调。"
+    ),
+    "source_rejected": (
+        "来源 {subject} 最近一小时有 {count} 次回调被拒绝，多于接收的次数。请修正流程引擎发送的内容，"
+        "控制台的来源页面显示原因。"
+    ),
+    "reconciliation_unconfirmed": (
+        "流程引擎 {subject} 有 {count} 个流程实例等待补收，超过 max_new 的上限。请查看后执行 "
+        "flowhooks engines reconcile --source {quoted} --confirm。"
+    ),
+    "clock_skew": "流程引擎 {subject} 的时钟与 flowhooks 相差超过 30 秒。请用 NTP 同步两边的时钟。",
 }
 _OTHERS: Final = "另有 {count} 条同类告警超过数量上限，未逐一发出。请执行 flowhooks check。"
 _GROWN: Final = "比上次通知增加 {new}。"

@@ -11,6 +11,7 @@ from flowhooks.ledger import alert_queries, rejected_requests
 from flowhooks.settings import Source
 from flowhooks.settings.engine import EngineSettings
 from support import engine_ledger
+from support.engine_fakes import engine_plugin
 
 pytestmark = pytest.mark.either
 
@@ -24,6 +25,7 @@ def flow(harness):
     engine = EngineSettings(client="fake", url="http://engine")
     harness.check_books = False
     return harness.open(
+        plugins={"p": engine_plugin()},
         start=False,
         sources={
             "oa": Source(token_sha256=(HASH,), engine=engine),

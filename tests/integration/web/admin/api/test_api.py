@@ -34,7 +34,7 @@ from flowhooks.web.admin.api.openapi import openapi
 from flowhooks.web.admin.api.resources import RESOURCES
 from flowhooks.web.admin.app import create_admin
 from support import engine_ledger
-from support.engine_fakes import FakeReconciler
+from support.engine_fakes import FakeReconciler, engine_plugin
 from support.waiting import WAIT_TIMEOUT
 
 pytestmark = pytest.mark.either
@@ -780,7 +780,10 @@ def test_engines_and_sources(harness, serve, document):
     harness.check_books = False
     engine = EngineSettings(client="flowable", url="http://oa", password=Secret(env="OA_PASSWORD"))
     flow = harness.open(
-        start=False, sources={"oa": Source(token_sha256=("5" * 64,), engine=engine), "hr": Source(engine=engine)}
+        plugins={"p": engine_plugin()},
+        environ={"OA_PASSWORD": "pa55word of the engine"},
+        start=False,
+        sources={"oa": Source(token_sha256=("5" * 64,), engine=engine), "hr": Source(engine=engine)},
     )
     engine_ledger.position(flow, "oa", definitions=engine_ledger.definitions(("leave", 3)), skew=1_500_000)
     event_id = engine_ledger.taken_in(flow, "oa", "4711")

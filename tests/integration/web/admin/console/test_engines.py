@@ -14,7 +14,7 @@ from flowhooks.ledger import rejected_requests
 from flowhooks.settings import Secret, Source
 from flowhooks.settings.engine import EngineSettings
 from support import engine_ledger
-from support.engine_fakes import FakeReconciler
+from support.engine_fakes import FakeReconciler, engine_plugin
 from support.waiting import WAIT_TIMEOUT
 
 pytestmark = pytest.mark.either
@@ -36,7 +36,10 @@ def console(harness, serve, listens, tmp_path):
         variables=("amount",),
     )
     flow = harness.open(
-        listens(lambda event: None, process_key="leave", versions=">=2", conclusion="approved"),
+        plugins={
+            "p": engine_plugin(listens(lambda event: None, process_key="leave", versions=">=2", conclusion="approved"))
+        },
+        environ={"OA_PASSWORD": "pa55word of the engine"},
         start=False,
         sources={
             "oa": Source(token_file=str(token), engine=engine, allow=()),
@@ -150,7 +153,9 @@ def test_one_source(console):
 def test_no_secret_is_shown(console):
     """Neither a token nor its hash is on a page."""
     for path in ("/sources", "/sources/oa", "/sources/erp", "/engines"):
-        assert b"0123456789abcdefghij" not in console.get(path).body
+        body = console.get(path).body
+        assert b"0123456789abcdefghij" not in body
+        assert b"pa55word" not in body
 
 
 def test_an_old_callback(console):
