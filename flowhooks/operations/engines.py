@@ -54,8 +54,8 @@ class SourceRound:
 
     Attributes:
         source: name of the source.
-        since: start of the interval of end times that was read, in microseconds since 1970; None if it was not reached.
-        until: end of the interval, in microseconds since 1970; None as above.
+        since: start of the interval of end times that was read, in microseconds since 1970; 0 if it was not reached.
+        until: end of the interval, in microseconds since 1970; 0 as above.
         read: number of instances that were read.
         has_event: number of these that have an event.
         skipped: number of skipped instances, by rule.
@@ -66,8 +66,8 @@ class SourceRound:
     """
 
     source: str
-    since: int | None
-    until: int | None
+    since: int
+    until: int
     read: int
     has_event: int
     skipped: dict[str, int] = field(default_factory=dict)
@@ -206,11 +206,11 @@ def reconcile(
                 source=name,
                 since=done.since,
                 until=done.until,
-                read=done.instances,
-                has_event=done.dispositions["has_event"],
-                skipped=dict(done.rules),
-                in_grace=done.dispositions["in_grace"],
-                taken_in=done.would_take_in if dry_run else done.taken_in,
+                read=done.read,
+                has_event=done.has_event,
+                skipped=dict(done.skipped),
+                in_grace=done.in_grace,
+                taken_in=done.taken_in,
                 to_confirm=done.to_confirm,
                 error=printable_line(done.error),
             )

@@ -52,11 +52,11 @@ class FakeReconciler:
             "since": since or 1_767_225_000_000_000,
             "until": 1_767_225_600_000_000,
             "dry_run": dry_run,
-            "instances": 3,
-            "dispositions": Counter(has_event=1, skipped=1, in_grace=1),
-            "rules": Counter(child=1),
-            "taken_in": 0 if dry_run else 1,
-            "would_take_in": 1 if dry_run else 0,
+            "read": 3,
+            "has_event": 1,
+            "skipped": Counter(child=1),
+            "in_grace": 1,
+            "taken_in": 1,
         }
         return RoundResult(**(members | self.results))
 

@@ -79,7 +79,8 @@ _CHINESE: Final[Mapping[str, str]] = {
     ),
     "engine_unreachable": (
         "无法读取流程引擎 {subject} 的历史，已失败 {count} 次。"
-        "请检查 [sources.NAME.engine] 的 url 和凭证以及流程引擎本身，然后执行 flowhooks engines reconcile --source {quoted}。"
+        "请检查 [sources.NAME.engine] 的 url 和凭证以及流程引擎本身，然后执行 "
+        "flowhooks engines reconcile --source {quoted}。"
     ),
     "callbacks_missed": (
         "流程引擎 {subject} 有 {count} 个流程实例已完成但没有回调，事件已从其历史补收。请查明流程引擎为什么没有回调。"
