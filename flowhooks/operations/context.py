@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from flowhooks.clock import Clock
     from flowhooks.ledger.reader import Reader
     from flowhooks.ledger.transaction import WriteTransaction
-    from flowhooks.operations.engines import Reconciler
+    from flowhooks.operations.reconciler import Reconciler
     from flowhooks.routing.router import Router
 
 T = TypeVar("T")

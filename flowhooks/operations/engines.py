@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from flowhooks.clock import to_text
 from flowhooks.errors import EngineError, SettingsError
@@ -13,39 +13,12 @@ from flowhooks.operations.context import AuditRecord
 from flowhooks.text import printable_line
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from flowhooks.background.reconciliation.round import RoundResult
     from flowhooks.ledger.engine_queries import EnginePosition
-    from flowhooks.model.engine import EngineClient, ProcessDefinition
+    from flowhooks.model.engine import ProcessDefinition
     from flowhooks.operations.context import OperationContext
-
-
-class Reconciler(Protocol):
-    """Reconciles the ledger with engines."""
-
-    @property
-    def sources(self) -> Collection[str]:
-        """Names of the sources with an engine."""
-        ...
-
-    def reconcile_now(self, source: str, *, since: int | None, dry_run: bool) -> RoundResult:
-        """Reconcile with one engine. A failure is in the result.
-
-        Args:
-            source: the name of the source.
-            since: the earliest end, in microseconds since 1970; None: where the last reconciliation ended.
-            dry_run: whether to change nothing.
-        """
-        ...
-
-    def confirm(self, source: str) -> None:
-        """Let the next reconciliation take in the instances that wait for an operator."""
-        ...
-
-    def client(self, source: str) -> EngineClient:
-        """Return the client of one source."""
-        ...
+    from flowhooks.operations.reconciler import Reconciler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,38 @@
+"""The interface through which operations reconcile with engines and ask them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from flowhooks.background.reconciliation.round import RoundResult
+    from flowhooks.model.engine import EngineClient
+
+
+class Reconciler(Protocol):
+    """Reconciles the ledger with engines."""
+
+    @property
+    def sources(self) -> Collection[str]:
+        """Names of the sources with an engine."""
+        ...
+
+    def reconcile_now(self, source: str, *, since: int | None, dry_run: bool) -> RoundResult:
+        """Reconcile with one engine. A failure is in the result.
+
+        Args:
+            source: the name of the source.
+            since: the earliest end, in microseconds since 1970; None: where the last reconciliation ended.
+            dry_run: whether to change nothing.
+        """
+        ...
+
+    def confirm(self, source: str) -> None:
+        """Let the next reconciliation take in the instances that wait for an operator."""
+        ...
+
+    def client(self, source: str) -> EngineClient:
+        """Return the client of one source."""
+        ...
