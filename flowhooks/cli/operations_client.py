@@ -30,6 +30,7 @@ from flowhooks.text import escape_control
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from flowhooks.app import App
     from flowhooks.ledger.lock import LockOwner
     from flowhooks.plugins.discovery import DiscoveredPlugin
     from flowhooks.plugins.plugins import Plugins
@@ -223,16 +224,18 @@ def _open_client(
 
 
 @contextmanager
-def _with_engines(opened: app.App, *, asks_engines: bool) -> Iterator[OperationContext]:
+def _with_engines(opened: App, *, asks_engines: bool) -> Iterator[OperationContext]:
     """Return the context of an app, with the engines if an operation asks them."""
     if not asks_engines:
         yield opened.operation_context
         return
+    from flowhooks.app import STOP_TIMEOUT  # noqa: PLC0415 (as above)
+
     reconciliation = opened.open_reconciliation()
     try:
         yield replace(opened.operation_context, reconciler=reconciliation)
     finally:
-        reconciliation.stop(app.STOP_TIMEOUT)
+        reconciliation.stop(STOP_TIMEOUT)
 
 
 def _read_only_context(settings: Settings, reader: Reader) -> OperationContext:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from flowhooks.model.engine import EngineClientFactory
-
     from flowhooks.schema.schemas import Schemas
 
 

@@ -54,5 +54,6 @@ def test_every_point_under_load_on_postgresql(site, postgresql_url):
 
 def test_every_point_is_in_the_long_set():
     """The long set has every point except those of the runner `procrastinate` and of copies."""
-    others = {at for at in FAILPOINTS if at.partition(".")[0] in {"job", "sweep", "copy", "reconcile"}} | {"migrate.jobs"}
+    elsewhere = {"job", "sweep", "copy", "reconcile"}
+    others = {at for at in FAILPOINTS if at.partition(".")[0] in elsewhere} | {"migrate.jobs"}
     assert {at for at, _ in (*SHORT, *OPERATORS, *LOAD)} == {*FAILPOINTS, "handler", "checkpoint"} - others

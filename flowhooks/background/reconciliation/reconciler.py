@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.engine_book import EnginePosition
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.ledger.transaction import WriteTransaction
-    from flowhooks.schema import Schemas
+    from flowhooks.schema.schemas import Schemas
     from flowhooks.settings import EngineSettings, Source
 
 LEASE_MARGIN: Final = 60.0

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from flowhooks.ledger.engine_book import EnginePosition, InstanceEvent
     from flowhooks.model.engine import FinishedInstance
-    from flowhooks.schema import Schemas
+    from flowhooks.schema.schemas import Schemas
     from flowhooks.settings import EngineSettings, Source
 
 OVERLAP: Final = 600 * SECOND

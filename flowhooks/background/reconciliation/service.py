@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from flowhooks.intake.accept import Callback, TakenIn
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.plugins.plugins import Plugins
-    from flowhooks.schema import Schemas
+    from flowhooks.schema.schemas import Schemas
     from flowhooks.settings import Settings, Source
 
 MAX_BUSY_WAIT: Final = 30.0

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import click
 
-from flowhooks.cli.engines.coverage import coverage_command
-from flowhooks.cli.engines.list import list_command
-from flowhooks.cli.engines.reconcile import reconcile_command
-from flowhooks.cli.engines.show import show_command
+from flowhooks.cli.lazy_commands import LazyCommands
 
 
 @click.group(
     "engines",
-    commands=[list_command, reconcile_command, coverage_command, show_command],
+    commands=LazyCommands(
+        {
+            "list": "flowhooks.cli.engines.list:list_command",
+            "reconcile": "flowhooks.cli.engines.reconcile:reconcile_command",
+            "coverage": "flowhooks.cli.engines.coverage:coverage_command",
+            "show": "flowhooks.cli.engines.show:show_command",
+        }
+    ),
     short_help="List engines, reconcile with them, and find what no handler takes.",
 )
 def command() -> None:

@@ -13,7 +13,7 @@ from flowhooks.background.reconciliation.rules import OVERLAP, Candidates, Known
 from flowhooks.clock import DAY, SECOND
 from flowhooks.ledger.engine_book import InstanceEvent
 from flowhooks.model.engine import EndState, FinishedInstance
-from flowhooks.schema import Schemas
+from flowhooks.schema.schemas import Schemas
 from flowhooks.settings import EngineSettings, Source
 
 NOW = 1_767_225_600 * SECOND
