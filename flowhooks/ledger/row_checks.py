@@ -49,6 +49,7 @@ _DELIVERIES_OF: Final = select(
     deliveries.c.id, deliveries.c.event_id, deliveries.c.handler, deliveries.c.order_key, deliveries.c.created_at
 ).where(deliveries.c.event_id.in_(database.string_array("ids")))
 _OF_BODY: Final = attrgetter(*checksums.BODY_COLUMNS)
+_LATE_OF: Final = select(late_callbacks.c.event_id).where(late_callbacks.c.event_id.in_(database.string_array("ids")))
 _CONCLUSIONS: Final = select(
     conclusions.c.sha256, conclusions.c.callback_class, conclusions.c.process_definition_key, conclusions.c.conclusion
 )
@@ -174,6 +175,7 @@ def _events(connection: Connection, batch: Sequence[Any]) -> Iterator[Problem]:
     deliveries_of = defaultdict(list)
     for delivery in connection.execute(_DELIVERIES_OF, {"ids": json.dumps([row.id for row in batch])}):
         deliveries_of[delivery.event_id].append(delivery)
+    replaced = _with_late_callbacks(connection, batch)
     for row in batch:
         its_deliveries = deliveries_of[row.id]
         yield from _checksums(row, _OF_EVENT(row), "event {}", row.id)
@@ -183,7 +185,7 @@ def _events(connection: Connection, batch: Sequence[Any]) -> Iterator[Problem]:
             yield from _columns(row)
         yield from _route(row, {delivery.handler for delivery in its_deliveries})
         for delivery in its_deliveries:
-            yield from _delivery(row, delivery)
+            yield from _delivery(row, delivery, is_replaced=row.id in replaced)
 
 
 def _checksums(row: Any, values: Sequence[Any], name: str, key: str) -> Iterator[Problem]:
@@ -245,11 +247,17 @@ def _read_route(text: str) -> tuple[frozenset[str], bool] | None:
     return frozenset(route), any(not why.startswith("every") for why in route.values())
 
 
-def _delivery(event: Any, delivery: Any) -> Iterator[Problem]:
+def _with_late_callbacks(connection: Connection, batch: Sequence[Any]) -> set[str]:
+    """Return the ids of the events whose body a late callback may have replaced."""
+    reconciled = [row.id for row in batch if row.origin == Origin.RECONCILED]
+    return set(connection.execute(_LATE_OF, {"ids": json.dumps(reconciled)}).scalars()) if reconciled else set()
+
+
+def _delivery(event: Any, delivery: Any, *, is_replaced: bool) -> Iterator[Problem]:
     if not _is_text(delivery.id, delivery.order_key or "") or not isinstance(delivery.created_at, int):
         return
-    # A late callback may have replaced the values of which the key was made.
-    if delivery.order_key is not None and event.origin != Origin.RECONCILED:
+    # A late callback replaces the values of which the key was made.
+    if delivery.order_key is not None and not is_replaced:
         keys = [key for key in (event.business_key, event.process_definition_key) if key is not None]
         if delivery.order_key not in keys and delivery.order_key not in {
             hashlib.sha256(key.encode()).hexdigest() for key in keys

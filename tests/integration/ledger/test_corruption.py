@@ -67,10 +67,16 @@ NUMBERS = {
 """Numbers that nothing else counts, and a flag."""
 IN_DISPLAY_ONLY = {"rejected_requests.fingerprint"}
 """Decides only whether the next equal request shares the row in the list of rejected requests."""
+ENGINE_TIMES = {
+    *("engine_instances.ended_at", "engine_instances.started_at", "engine_positions.position"),
+    *("engine_positions.since", "history_gaps.since"),
+}
+"""Times by the clock of an engine, which may be wrong by any amount."""
 UNSEEN = {
-    "cut": FREE_TEXTS | {"processes.pid"},
+    "cut": FREE_TEXTS | ENGINE_TIMES | {"processes.pid", "engine_positions.skew", "engine_positions.to_confirm"},
     "bit": FREE_TEXTS | INSIDE_JSON | OF_DELETED_DATA | TIMES | NUMBERS | IN_DISPLAY_ONLY,
-    "byte": {"deliveries.order_position"},  # of an ordered delivery that has ended; no statement reads it
+    # The position of an ordered delivery that has ended, which no statement reads; a difference of any size.
+    "byte": {"deliveries.order_position", "engine_positions.skew"},
 }
 """The columns in which each kind of damage is not seen."""
 
