@@ -1,0 +1,63 @@
+"""An engine with a history of any length, which is computed and needs no memory. No tests."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from flowhooks.model.engine import EndState, EngineInfo, FinishedInstance, FinishedPage, InstanceStatus
+
+STEP = timedelta(milliseconds=10)
+"""Time between the ends of two instances."""
+
+
+class LargeEngine:
+    """A client whose history has `count` instances, one every ten milliseconds up to `newest`.
+
+    Attributes:
+        requests: the number of pages that were asked for.
+    """
+
+    def __init__(self, count, newest):
+        self.count, self.newest, self.requests, self.size = count, newest, 0, 1000
+
+    def client(self, config):
+        """The factory."""
+        self.size = config.page_size
+        return self
+
+    def check(self):
+        """A product."""
+        return EngineInfo(product="Large")
+
+    def finished(self, since, until, cursor=None):
+        """A page, by end time and then by id."""
+        self.requests += 1
+        oldest = self.newest - STEP * (self.count - 1)
+        first = max(0, -((oldest - since) // STEP)) if cursor is None else int(cursor)
+        last = min(self.count - 1, (until - oldest) // STEP)
+        numbers = range(first, min(last + 1, first + self.size))
+        page = [
+            FinishedInstance(
+                id=f"i{number:07}",
+                ended_at=oldest + STEP * number,
+                started_at=oldest + STEP * (number - 100),
+                end_state=EndState.COMPLETED,
+                process_definition_key="leave",
+                business_key=f"b{number}",
+                variables={"amount": number},
+            )
+            for number in numbers
+        ]
+        return FinishedPage(instances=page, cursor=str(numbers.stop) if numbers.stop <= last else None)
+
+    def instance(self, instance_id):
+        """No instance is unknown."""
+        del instance_id
+        return InstanceStatus.RUNNING
+
+    def definitions(self):
+        """None."""
+        return ()
+
+    def close(self):
+        """Do nothing."""
