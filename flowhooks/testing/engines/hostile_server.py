@@ -132,7 +132,7 @@ def response(status: int, body: bytes, content_type: str = "application/json", *
 def endless(start: bytes) -> Iterator[bytes]:
     """Yield the start of a response, and then much more than anyone should read."""
     yield start
-    part = b'{"id": "1"},' * 5000
+    part = b" " * 65_536
     for _ in range(ENDLESS_BYTES // len(part)):
         yield part
 
