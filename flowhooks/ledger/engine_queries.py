@@ -15,7 +15,6 @@ from sqlalchemy import exists, func, select
 from flowhooks.clock import DAY, SECOND, id_lower_bound
 from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.tables import (
-    ID_WAS_REUSED,
     IS_IN_GRACE,
     IS_RECONCILED,
     engine_instances,
@@ -112,7 +111,7 @@ class BookEntry(NamedTuple):
         tenant_id: its tenant, or None.
         parent_id: the instance that called it, or None.
         disposition: `"has_event"`, `"skipped"` or `"in_grace"`.
-        rule: why it is skipped, or `"id_reused"`; otherwise `""`.
+        rule: why it is skipped; otherwise `""`.
         detail: more about the rule.
         event_id: its event, or None.
         first_seen_at: when flowhooks first read it.
@@ -380,14 +379,18 @@ def taken_in(connection: Connection, source: str, since: int) -> TakenIn:
 
 
 def reused_ids(connection: Connection, source: str, since: int) -> Reused:
-    """Return the instances whose reused ids were found since `since`, in microseconds since 1970."""
-    theirs = (ID_WAS_REUSED, engine_instances.c.source == source, engine_instances.c.changed_at >= since)
-    count, first_at = connection.execute(
-        select(func.count(), func.min(engine_instances.c.changed_at)).where(*theirs)
-    ).one()
-    newest = select(engine_instances.c.event_id, engine_instances.c.flow_instance_id).where(*theirs)
-    row = connection.execute(newest.order_by(engine_instances.c.changed_at.desc()).limit(1)).one_or_none()
-    return Reused(count, first_at, (row.event_id or "") if row else "", row.flow_instance_id if row else "")
+    """Return the instances with reused ids that were taken in since `since`, in microseconds since 1970."""
+    # The start of an instance is part of its event's identity only if its id was reused.
+    theirs = (
+        IS_RECONCILED,
+        events.c.source == source,
+        events.c.received_at >= since,
+        events.c.instance_started_at.is_not(None),
+    )
+    count, first_at = connection.execute(select(func.count(), func.min(events.c.received_at)).where(*theirs)).one()
+    newest = select(events.c.id, events.c.flow_instance_id).where(*theirs).order_by(events.c.received_at.desc())
+    row = connection.execute(newest.limit(1)).one_or_none()
+    return Reused(count, first_at, row.id if row else "", row.flow_instance_id if row else "")
 
 
 def oldest_in_grace(connection: Connection, source: str) -> int | None:

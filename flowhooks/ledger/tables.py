@@ -503,7 +503,7 @@ engine_instances: Final = Table(
     Column("tenant_id", Text),
     Column("parent_id", Text, comment="the instance that called it; null: none"),
     Column("disposition", Text, nullable=False, comment="has_event, skipped or in_grace"),
-    Column("rule", Text, nullable=False, server_default="", comment="why it is skipped, or id_reused; otherwise ''"),
+    Column("rule", Text, nullable=False, server_default="", comment="why it is skipped; otherwise ''"),
     Column("detail", Text, nullable=False, server_default="", comment="more about the rule, for operators"),
     Column("event_id", Text, comment="its event, if it has one"),
     Column("body", Text, comment="while in_grace: the body of the event that it becomes"),
@@ -523,16 +523,6 @@ Index(
     engine_instances.c.ended_at,
     sqlite_where=IS_IN_GRACE,
     postgresql_where=IS_IN_GRACE,
-)
-ID_WAS_REUSED: Final = engine_instances.c.rule == bindparam("id_reused", "id_reused", literal_execute=True)
-"""Instances that have an event, and whose id an earlier instance had. Only a query with exactly this condition uses the
-index below."""
-Index(
-    "engine_instances_id_reused",
-    engine_instances.c.source,
-    engine_instances.c.changed_at,
-    sqlite_where=ID_WAS_REUSED,
-    postgresql_where=ID_WAS_REUSED,
 )
 
 engine_positions: Final = Table(

@@ -71,15 +71,21 @@ def instance(flow: RunningApp, source: str, instance_id: str, **values: Any) -> 
     _write(flow, engine_instances, row)
 
 
-def taken_in(flow: RunningApp, source: str, instance_id: str, **body: Any) -> str:
-    """Store an event that was taken in from the history, and return its id."""
+def taken_in(flow: RunningApp, source: str, instance_id: str, *, reused: bool = False, **body: Any) -> str:
+    """Store an event that was taken in from the history, and return its id; `reused`: an earlier instance had it."""
     event_id = str(flow.take(instance_id, source=source, wait=0, **body).event_id)
+    mark_taken_in(flow, event_id, reused=reused)
+    return event_id
+
+
+def mark_taken_in(flow: RunningApp, event_id: str, *, reused: bool = False) -> None:
+    """Let an event be one that was taken in from the history."""
+    values = {"origin": "reconciled", **({"instance_started_at": flow.clock.now()} if reused else {})}
     flow.app.ledger.write(
         lambda transaction: transaction.connection.execute(
-            events.update().where(events.c.id == event_id).values(origin="reconciled")
+            events.update().where(events.c.id == event_id).values(values)
         )
     )
-    return event_id
 
 
 def late_callback(flow: RunningApp, event_id: str, body: str = '{"conclusion": "approved"}', repeats: int = 0) -> None:

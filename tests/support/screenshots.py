@@ -10,25 +10,32 @@ import sys
 import tempfile
 import threading
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
 sys.path.append(str(Path(__file__).parents[1]))  # where `support` is
+
+from sqlalchemy import select
 
 from flowhooks import Reject, Retry, handler, hookimpl, messages
 from flowhooks.app import App
 from flowhooks.intake.accept import Callback
 from flowhooks.ledger import alert_queries
 from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.tables import events
 from flowhooks.operations import dismiss, registry
 from flowhooks.operations.context import Actor
-from flowhooks.settings import OperatorSettings, Settings
+from flowhooks.settings import OperatorSettings, Secret, Settings, Source
+from flowhooks.settings.engine import EngineSettings
 from flowhooks.testing import ManualClock
 from flowhooks.web.admin.app import create_admin
 from flowhooks.web.admin.console import action_page
 from flowhooks.web.admin.passwords import hash_password
 from flowhooks.web.server.server import Limits, Server
-from support import browsers
+from support import browsers, engine_ledger
+from support.app_harness import plugin
+from support.silent_engine import SilentClient
 
 FOLDER = Path(__file__).parents[2] / "docs" / "how-to" / "console"
 DESK = {"width": 1100, "height": 760}
@@ -43,6 +50,11 @@ PICTURES = (
     ("handlers", "/handlers", DESK, "light", "zh-CN"),
     ("parked", "/parked", DESK, "dark", "zh-CN"),
     ("rejected-requests", "/rejected-requests", DESK, "light", "zh-CN"),
+    ("sources", "/sources", DESK, "light", "en-GB"),
+    ("source", "/sources/oa", DESK | {"height": 1500}, "light", "en-GB"),
+    ("source-phone", "/sources/oa", PHONE, "dark", "zh-CN"),
+    ("engines", "/engines", DESK | {"height": 900}, "light", "en-GB"),
+    ("engines-phone", "/engines", PHONE, "light", "zh-CN"),
     ("alerts", "/alerts", DESK, "light", "en-GB"),
     ("confirm", "/do/replay?key=contract_approval&state=dead&back=/console/events", DESK, "light", "en-GB"),
     ("confirm-phone", "/do/dismiss?state=parked&back=/console/parked", PHONE, "dark", "zh-CN"),
@@ -98,9 +110,7 @@ def fill(app, clock):
     """Send the callbacks of an hour of a working day."""
 
     def take(instance, **body):
-        call_back = Callback(
-            source="default", kind="complete", flow_instance_id=instance, body=body, text=json.dumps(body)
-        )
+        call_back = Callback(source="oa", kind="complete", flow_instance_id=instance, body=body, text=json.dumps(body))
         return app.intake.accept(call_back, wait=20)
 
     for number in range(150):
@@ -127,8 +137,56 @@ def refuse(app, clock):
         clock.advance(100)
         english, chinese = (messages.text(key, language, **named) for language in messages.LANGUAGES)
         path = f"/flow/{instance}/call-back/complete"
-        app.rejected_requests.record(path=path, address="10.0.3.17", status=status, english=english, chinese=chinese)
+        app.rejected_requests.record(
+            path=path,
+            address="10.0.3.17",
+            status=status,
+            english=english,
+            chinese=chinese,
+            source="" if status == 401 else "oa",
+        )
     app.rejected_requests.flush()
+
+
+def sources():
+    """The engine of the company's office automation, which calls, and an older one, which is only asked."""
+    engine = EngineSettings(
+        client="flowable", url="http://oa.internal:8080/flowable-rest/service", username="rest", variables=("amount",)
+    )
+    return {
+        "oa": Source(
+            secrets=(Secret(file="/etc/flowhooks/oa.secret", not_after=datetime(2026, 11, 3, tzinfo=UTC)),),
+            engine=engine,
+            silent_after=3600.0,
+        ),
+        "archive": Source(engine=replace(engine, url="http://archive.internal:8080/engine-rest", client="camunda")),
+    }
+
+
+def reconcile(app, clock):
+    """Store the results of reconciliation with both engines on such a day."""
+    flow, now = SimpleNamespace(app=app, clock=clock), clock.now()
+    deployed = (("contract_approval", 3, "Contract approval"), ("leave_request", 2), ("payment", 1, "Payment"))
+    engine_ledger.position(
+        flow, "oa", skew=-400_000, definitions=engine_ledger.definitions(*deployed), definitions_at=now, read_until=now
+    )
+    engine_ledger.position(
+        flow,
+        "archive",
+        product="Camunda 7.24.0",
+        failed_since=now - 3_900_000_000,
+        failures=13,
+        reason="refused",
+        error="HTTP 401 for /history/process-instance: the user may not read the history",
+        to_confirm=1_204,
+    )
+    engine_ledger.gap(flow, "archive", now - 7_200_000_000, now - 3_900_000_000, "refused", detail="HTTP 401")
+    for number in range(150):
+        values = {"disposition": "skipped", "rule": "child"} if number % 5 == 0 else {}
+        engine_ledger.instance(flow, "oa", str(4700 + number), **values)
+    with app.ledger.connection() as connection:
+        found = connection.execute(select(events.c.id).where(events.c.flow_instance_id == "4801")).scalar_one()
+    engine_ledger.mark_taken_in(flow, found)
 
 
 def operate(app):
@@ -191,14 +249,18 @@ def main():
     FOLDER.mkdir(exist_ok=True)
     given = plugins(clock)
     with tempfile.TemporaryDirectory() as folder:
-        app = App(Settings(database=f"{folder}/f.db", plugins_allow=tuple(given)), objects=given, clock=clock)
+        given["engines"] = plugin(engine_clients=lambda: dict.fromkeys(("flowable", "camunda"), SilentClient))
+        settings = Settings(database=f"{folder}/f.db", plugins_allow=tuple(given), sources=sources())
+        app = App(settings, objects=given, clock=clock)
         app.plugins = SimpleNamespace(
             **{name: getattr(app.plugins, name) for name in ("handlers", "warnings")},
-            infos=[one for one in app.plugins.infos if one.origin == "object"],
+            infos=[one for one in app.plugins.infos if one.origin == "object" and one.name != "engines"],
         )
+        app.reconciliation = None  # its rows are made here
         app.start()
         fill(app, clock)
         refuse(app, clock)
+        reconcile(app, clock)
         app.alerts.poll()
         operate(app)
         server = Server(create_admin(app, "t"), listen="127.0.0.1:0", threads=4, limits=Limits(), name="admin")

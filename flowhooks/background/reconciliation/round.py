@@ -445,7 +445,7 @@ class Round:
                     instances=unconfirmed,
                     max_new=context.engine.max_new,
                     why="the engine's history has more instances without an event than max_new",
-                    next=f"look at them, then confirm: `flowhooks engines confirm {context.name}`",
+                    next=f"look at them, then confirm: `flowhooks engines reconcile --source {context.name} --confirm`",
                 )
             if confirmed_at is None:
                 return

@@ -123,8 +123,7 @@ def _disposition_text(entry: BookEntry) -> str:
         return f"skipped, rule {entry.rule}"
     if entry.disposition == "in_grace":
         return "waits for its callback until its grace ends"
-    reused = "; an earlier instance had the same id" if entry.rule == "id_reused" else ""
-    return f"has event {entry.event_id}{reused}"
+    return f"has event {entry.event_id}"
 
 
 def _print_late(late: Mapping[str, list[LateCallback]]) -> None:

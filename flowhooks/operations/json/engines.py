@@ -45,7 +45,7 @@ class BookCountJson(TypedDict):
 
     Attributes:
         disposition: `has_event`, `skipped` or `in_grace`.
-        rule: why they are skipped, or `id_reused`; otherwise empty.
+        rule: why they are skipped; otherwise empty.
         instances: number of instances.
     """
 
@@ -119,7 +119,7 @@ class BookEntryJson(TypedDict):
         tenant_id: its tenant.
         parent_id: the instance that called it.
         disposition: `has_event`, `skipped` or `in_grace`.
-        rule: why it is skipped, or `id_reused`; otherwise empty.
+        rule: why it is skipped; otherwise empty.
         detail: more about the rule.
         event_id: id of its event; null: it has none.
         first_seen_at: when it was first read.

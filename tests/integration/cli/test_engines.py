@@ -96,7 +96,7 @@ def test_list(flow, engines):
 
 
 def test_no_engine(run, flow, tmp_path):
-    """Settings without an engine are told how to get one."""
+    """Without an engine in the settings, the list explains how to add one."""
     (tmp_path / "flowhooks.toml").write_text(f'database = "{flow.address.removeprefix("sqlite:///")}"\n')
     assert "[sources.NAME.engine]" in run("engines", "list").stdout
     assert run("engines", "coverage").stdout == "There is no definition to compare.\n"
@@ -143,7 +143,7 @@ def test_nothing_to_confirm(flow, engines):
 
 
 def test_coverage(flow, engines):
-    """What no handler takes is listed, and the command ends with 1; with --all, everything is listed."""
+    """Uncovered definitions are listed, and the command ends with 1; with --all, everything is listed."""
     stored = engine_ledger.definitions(("leave", 3, "Leave request"), ("travel", 1))
     engine_ledger.position(flow, "oa", definitions=stored, definitions_at=flow.clock.now())
     shown = engines("coverage")
@@ -174,14 +174,14 @@ def test_coverage_asks_the_engine(flow, engines):
 def test_show(flow, engines):
     """An instance has its row of the book, its event, its late callbacks, and what the engine says."""
     event_id = engine_ledger.taken_in(flow, "oa", LONG_ID)
-    engine_ledger.instance(flow, "oa", LONG_ID, event_id=event_id, rule="id_reused")
+    engine_ledger.instance(flow, "oa", LONG_ID, event_id=event_id)
     engine_ledger.late_callback(flow, event_id, repeats=2)
     ended = datetime(2026, 1, 1, tzinfo=UTC)
     flow.engines.instances[LONG_ID] = FinishedInstance(id=LONG_ID, ended_at=ended, end_state=EndState.COMPLETED)
     shown = engines("show", LONG_ID, COLUMNS="80")
     assert shown.exit_code == 0
     for words in (
-        f"read in the history of oa: has event {event_id}; an earlier instance had the same id",
+        f"read in the history of oa: has event {event_id}",
         "  ended          2025-12-31 23:55:00, completed", LONG_ID, "and 2 times more",
         "engine oa says: completed at 2026-01-01T00:00:00+00:00.",
     ):  # fmt: skip

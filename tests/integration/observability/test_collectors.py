@@ -8,8 +8,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from flowhooks import Retry, State
+from flowhooks.clock import SECOND
+from flowhooks.intake.accept import Callback
+from flowhooks.model.event import Origin
 from flowhooks.observability.collectors import STATS_TTL_SECONDS
 from flowhooks.operations.pause import pause, resume
+from support import engine_ledger
+from support.silent_engine import asked
 
 
 def scrape(flow):
@@ -233,3 +238,48 @@ def test_open_circuits(harness, listens, monotonic, eventually):
     eventually(flow.app.ledger.open_circuits)
     found = scrape(flow)
     assert (found["flowhooks_handler_circuit_open", "p:h"], found["flowhooks_handler_paused", "p:h"]) == (1, 1)
+
+
+def test_engines(harness, monotonic):
+    """Each engine has its position, last success, skew, gaps and instances by disposition and rule."""
+    harness.check_books = False
+    flow = harness.open(start=False)
+    now = flow.clock.now()
+    engine_ledger.position(flow, "oa", succeeded_at=now - 300 * SECOND, read_until=now - 60 * SECOND, skew=-1_500_000)
+    engine_ledger.position(
+        flow, "hr", succeeded_at=None, failed_since=now, failures=1, to_confirm=7, since=now - SECOND
+    )
+    engine_ledger.gap(flow, "oa", now - 2, now - 1, "refused")
+    engine_ledger.instance(flow, "oa", "1")
+    engine_ledger.instance(flow, "oa", "2", disposition="skipped", rule="child")
+    found = scrape(flow)
+    assert [found["flowhooks_engine_up", source] for source in ("oa", "hr")] == [1, 0]
+    assert found["flowhooks_engine_position_age_seconds", "oa"] == 60
+    assert [found["flowhooks_engine_last_success_age_seconds", source] for source in ("oa", "hr")] == [300, 1]
+    assert found["flowhooks_engine_clock_skew_seconds", "oa"] == -1.5
+    assert ("flowhooks_engine_clock_skew_seconds", "hr") not in found
+    assert [found["flowhooks_engine_to_confirm", source] for source in ("oa", "hr")] == [0, 7]
+    assert [found["flowhooks_engine_history_gaps", source] for source in ("oa", "hr")] == [1, 0]
+    assert found["flowhooks_engine_instances", "oa", "has_event", ""] == 1
+    assert found["flowhooks_engine_instances", "oa", "skipped", "child"] == 1
+
+
+def test_what_is_taken_in(harness):
+    """Events that were taken in are counted, and those of a source that can call as missed."""
+    flow = harness.open(**asked(), start=False)
+    flow.app.metrics.taken_in("pulled", missed=False)
+    callback = Callback(
+        source="oa",
+        kind="complete",
+        flow_instance_id="4711",
+        body={"processDefinitionKey": "leave"},
+        text='{"processDefinitionKey": "leave"}',
+        origin=Origin.RECONCILED,
+        started_at=flow.clock.now() - SECOND,
+    )
+    for _ in range(2):
+        flow.app._take_in(callback)
+    found = scrape(flow)
+    assert found["flowhooks_engine_reconciled_total", "pulled"] == 1
+    assert ("flowhooks_engine_missed_total", "pulled") not in found
+    assert found["flowhooks_engine_reconciled_total", "oa"] == found["flowhooks_engine_missed_total", "oa"] == 1

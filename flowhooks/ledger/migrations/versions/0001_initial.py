@@ -281,7 +281,6 @@ def upgrade() -> None:
     op.create_index("engine_instances_ended", "engine_instances", ["source", "ended_at"])
     op.create_index("engine_instances_event", "engine_instances", ["event_id"])
     _partial_index("engine_instances_in_grace", "engine_instances", ["source", "ended_at"], "disposition = 'in_grace'")
-    _partial_index("engine_instances_id_reused", "engine_instances", ["source", "changed_at"], "rule = 'id_reused'")
     op.create_table(
         "engine_positions",
         sa.Column("source", sa.Text, primary_key=True),

@@ -371,9 +371,9 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "engines.position": {"en": "History read until", "zh": "历史已读取至"},
     "engines.succeeded": {"en": "Last success", "zh": "最近成功"},
     "engines.first_contact": {"en": "First contact", "zh": "首次连接"},
-    "engines.skew": {"en": "Engine's clock minus ours", "zh": "引擎时钟减本机时钟"},
-    "engines.missed": {"en": "Callbacks missed in 24 h", "zh": "24 小时内缺失的回调"},
-    "engines.taken_in": {"en": "Taken in during 24 h", "zh": "24 小时内补收"},
+    "engines.skew": {"en": "Engine's clock minus ours", "zh": "与本机时钟之差"},
+    "engines.missed": {"en": "Callbacks missed in 24 h", "zh": "24 小时缺失回调"},
+    "engines.taken_in": {"en": "Taken in during 24 h", "zh": "24 小时补收"},
     "engines.gaps": {"en": "Gaps in the history", "zh": "历史缺口"},
     "engines.gap_since": {"en": "Ends from", "zh": "结束时间从"},
     "engines.gap_until": {"en": "until", "zh": "至"},
@@ -405,7 +405,6 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "rule.too_large": {"en": "its variables are too large", "zh": "变量过大"},
     "rule.invalid": {"en": "the schema rejects it", "zh": "不符合 Schema"},
     "rule.rejected": {"en": "the settings reject it", "zh": "配置拒绝"},
-    "rule.id_reused": {"en": "an earlier instance had the same id", "zh": "实例 ID 曾被使用"},
     # Sources.
     "sources.title": {"en": "Sources", "zh": "来源"},
     "sources.says": {
@@ -415,7 +414,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "sources.last": {"en": "Last callback", "zh": "最近的回调"},
     "sources.hour": {"en": "Callbacks in 1 h", "zh": "1 小时回调数"},
     "sources.day": {"en": "Callbacks in 24 h", "zh": "24 小时回调数"},
-    "sources.rejected": {"en": "Rejected", "zh": "被拒绝"},
+    "sources.rejected": {"en": "Rejected requests", "zh": "被拒绝的请求"},
     "sources.engine": {"en": "Engine", "zh": "流程引擎"},
     "sources.pull_only": {"en": "does not call", "zh": "不回调"},
     "sources.pull_only_says": {
@@ -426,8 +425,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "sources.none_found": {"en": "none among the newest events", "zh": "最新的事件中没有"},
     "sources.missed": {"en": "missed: {count}", "zh": "缺失 {count} 个"},
     "sources.unattributed": {
-        "en": "{count} rejected requests had no valid credential, so they belong to no source.",
-        "zh": "有 {count} 个被拒绝的请求没有有效凭证，不属于任何来源。",
+        "en": "Rejected requests without a valid credential, which belong to no source: {count}.",
+        "zh": "没有有效凭证、不属于任何来源的被拒绝请求：{count} 个。",
     },
     "sources.requests": {"en": "Requests", "zh": "请求数"},
     "sources.last_rejected": {"en": "Last one", "zh": "最近一次"},

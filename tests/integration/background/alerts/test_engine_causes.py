@@ -94,8 +94,8 @@ def test_the_history_has_a_gap(flow):
 
 def test_an_instance_id_is_reused(flow):
     """An instance whose id an earlier one had raises an alert that names it and its event."""
-    event_id = engine_ledger.taken_in(flow, "pulled", "4711")
-    engine_ledger.instance(flow, "pulled", "4711", event_id=event_id, rule="id_reused")
+    engine_ledger.taken_in(flow, "pulled", "4710")
+    event_id = engine_ledger.taken_in(flow, "pulled", "4711", reused=True)
     alert = found(flow)[AlertCause.INSTANCE_ID_REUSED, "pulled"]
     assert (alert.count, alert.event_id) == (1, event_id)
     assert "`flowhooks engines show 4711`" in alert.message

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from flowhooks import Reject, State, hookimpl
+from support import engine_ledger
 from support.waiting import WAIT_TIMEOUT
 
 pytestmark = pytest.mark.either
@@ -109,6 +110,10 @@ def hostile(harness, serve, listens):
         flow.sql("UPDATE events SET source = ?, kind = ?", payload, payload)
         flow.sql("UPDATE attempts SET error = ?, traceback = ? WHERE error != ''", payload, payload)
         flow.sql("INSERT INTO rejected_requests VALUES ('r', 2, 1, 2, ?, ?, ?, 400, ?, ?, 'f')", *[payload] * 5)
+        engine_ledger.position(flow, payload, product=payload, error=payload, failed_since=1, to_confirm=5, skew=9)
+        engine_ledger.gap(flow, payload, 1, 2, payload, detail=payload)
+        engine_ledger.instance(flow, payload, payload, rule=payload, disposition=payload, event_id=whole)
+        engine_ledger.late_callback(flow, whole, payload)
         flow.sql(
             "INSERT INTO audit_log (id, at, actor, interface, action, target, detail) VALUES (?, 1, ?, ?, ?, ?, ?)",
             f"0-{payload[:50]}",
@@ -152,6 +157,7 @@ def looked_at(console, event, payload):
     looks = [
         *PAGES,
         f"/events/{event}",
+        "/sources/default",
         f"/events/{event}?explain={given}",
         *(f"/events/{one}" for state in ("parked", "dismissed") for one in console.flow.events(state=state)),
         f"/handlers?q={given}&from={given}",
@@ -174,7 +180,8 @@ def looked_at(console, event, payload):
     ]
     acts += [f"/do/close?delivery={given}&back={given}", f"/do/pause?handler={given}", "/do/resume?handler=p:give"]
     acts += [f"/do/acknowledge?alert={given}", "/do/acknowledge?alert=alert%20None", f"/audit?target={given}"]
-    acts += [f"/audit?target={event}&before={given}"]
+    acts += [f"/audit?target={event}&before={given}", f"/sources/{given}"]
+    acts += [f"/do/confirm_reconciliation?source={given}&back={given}"]
     asked = [console.get(path) for path in acts]
     fields = dict.fromkeys(("note", "after", "sure", "total", "events", "deliveries"), payload[:2_000])
     asked += [console.submit(f"/console{path}", **fields) for path in acts if path.startswith("/do/")]

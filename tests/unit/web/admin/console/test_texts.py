@@ -53,6 +53,7 @@ MADE = {
     "dismissed_by": set(DismissedBy),
     "event.parked_by": set(ParkedBy),
     "event.dismissed_by": set(DismissedBy),
+    "event.origin": {"reconciled"},
     "event.then": {"dead", "unknown"},
     "interface": {"console", "api", "cli"},
     "role": {"view", "operate"},
