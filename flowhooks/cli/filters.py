@@ -9,7 +9,7 @@ import click
 
 from flowhooks.cli.options import utf8
 from flowhooks.ledger.queries import STATES, EventFilter
-from flowhooks.model.event import DismissedBy
+from flowhooks.model.event import DismissedBy, Origin
 from flowhooks.operations.time_parsing import parse_time
 
 if TYPE_CHECKING:
@@ -61,6 +61,12 @@ def filter_options(function: Callable[..., Any], *, with_handler: bool = True) -
         help="Dismissed because all conditions are false (condition), no handler listens to its kind (kind), a "
         "setting ignores its key (setting), or an operator dismissed it (operator).",
     )
+    @click.option(
+        "--origin",
+        type=click.Choice([origin.value for origin in Origin]),
+        metavar="ORIGIN",
+        help="Made of a callback (callback), or taken in from an engine's history (reconciled).",
+    )
     @click.option("--since", type=timestamp, metavar="TIME", help=f"Received at or after TIME, {_TIME_EXAMPLES}.")
     @click.option("--until", type=timestamp, metavar="TIME", help="Received before TIME.")
     @wraps(function)
@@ -82,6 +88,7 @@ _FILTER_NAMES: Final = (
     "conclusion",
     "state",
     "dismissed_by",
+    "origin",
 )
 _handler_option: Final = click.option(
     "--handler", type=utf8, metavar="PLUGIN:NAME", help="With a delivery for this handler."

@@ -30,7 +30,7 @@ from flowhooks.ledger.tables import (
     late_callbacks,
 )
 from flowhooks.model.delivery import Attempt, OutcomeKind, ReadyDelivery, State
-from flowhooks.model.event import DismissedBy, Event, EventState, NoMatch
+from flowhooks.model.event import DismissedBy, Event, EventState, NoMatch, Origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -99,6 +99,7 @@ class EventFilter:
         process_key: events with exactly this process definition key.
         conclusion: events with exactly this conclusion.
         dismissed_by: events that are dismissed for this reason.
+        origin: events of callbacks (`"callback"`), or events taken in from an engine's history (`"reconciled"`).
         handler: events with a delivery for this handler.
         state: events with a delivery in this state or with a `"suspended"` one, or events that are `"parked"` or
             `"dismissed"`.
@@ -106,7 +107,7 @@ class EventFilter:
         until: events received before this time, in microseconds since 1970.
 
     Raises:
-        SettingsError: there is no such state, reason or time; a typing error must not select all events.
+        SettingsError: there is no such state, reason, origin or time; a typing error must not select all events.
     """
 
     ids: tuple[str, ...] = field(default=(), metadata={JSON_SCHEMA_KEY: {"minItems": 1}})
@@ -116,6 +117,7 @@ class EventFilter:
     process_key: str | None = None
     conclusion: str | None = None
     dismissed_by: str | None = field(default=None, metadata={JSON_SCHEMA_KEY: {"enum": tuple(DismissedBy)}})
+    origin: str | None = field(default=None, metadata={JSON_SCHEMA_KEY: {"enum": tuple(Origin)}})
     handler: str | None = None
     state: str | None = field(default=None, metadata={JSON_SCHEMA_KEY: {"enum": STATES}})
     since: int | None = field(default=None, metadata=_TIME)
@@ -126,6 +128,8 @@ class EventFilter:
             raise SettingsError(f"state must be one of {', '.join(STATES)}, not {self.state!r}")
         if self.dismissed_by is not None and self.dismissed_by not in set(DismissedBy):
             raise SettingsError(f"dismissed_by must be one of {', '.join(DismissedBy)}, not {self.dismissed_by!r}")
+        if self.origin is not None and self.origin not in set(Origin):
+            raise SettingsError(f"origin must be one of {', '.join(Origin)}, not {self.origin!r}")
         if any(time is not None and abs(time) > _LATEST for time in (self.since, self.until)):
             raise SettingsError("since and until must be microseconds since 1970 that fit into 64 bits")
 
@@ -448,6 +452,7 @@ def _name_conditions(event_filter: EventFilter) -> list[ColumnElement[bool]]:
         events.c.process_definition_key: event_filter.process_key,
         events.c.conclusion: event_filter.conclusion,
         events.c.dismissed_by: event_filter.dismissed_by,
+        events.c.origin: event_filter.origin,
     }
     conditions: list[ColumnElement[bool]] = [column == value for column, value in exact.items() if value is not None]
     if event_filter.flow_instance_id is not None:

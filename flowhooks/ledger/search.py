@@ -23,7 +23,7 @@ from flowhooks.ledger.queries import (
     delivery_conditions,
     shown_delivery_statuses,
 )
-from flowhooks.ledger.tables import IS_PARKED, deliveries, events
+from flowhooks.ledger.tables import IS_PARKED, IS_RECONCILED, deliveries, events
 from flowhooks.model.event import Origin
 
 if TYPE_CHECKING:
@@ -292,6 +292,10 @@ class _Search:
             event_ids.update(
                 self._connection.execute(select(events.c.id).where(IS_PARKED).limit(MAX_CANDIDATES + 1)).scalars()
             )
+            return sorted(event_ids) if len(event_ids) <= MAX_CANDIDATES else None
+        if event_filter.origin == Origin.RECONCILED and not (event_filter.state or event_filter.handler):
+            query = select(events.c.id).where(IS_RECONCILED).limit(MAX_CANDIDATES + 1)
+            event_ids.update(self._connection.execute(query).scalars())
             return sorted(event_ids) if len(event_ids) <= MAX_CANDIDATES else None
         if event_filter.state not in OPEN_STATES:
             return None

@@ -182,7 +182,8 @@ def reconcile(
                 read=done.read,
                 has_event=done.has_event,
                 skipped=dict(done.skipped),
-                in_grace=done.in_grace,
+                # A round counts an instance that it reads and then takes in under both.
+                in_grace=max(0, done.in_grace - done.taken_in),
                 taken_in=done.taken_in,
                 to_confirm=done.to_confirm,
                 error=printable_line(done.error),

@@ -32,6 +32,7 @@ _TEXT_FIELDS: Final = frozenset(
         "process_key",
         "conclusion",
         "dismissed_by",
+        "origin",
         "handler",
         "state",
     }

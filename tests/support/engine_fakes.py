@@ -55,7 +55,7 @@ class FakeReconciler:
             "read": 3,
             "has_event": 1,
             "skipped": Counter(child=1),
-            "in_grace": 1,
+            "in_grace": 2,
             "taken_in": 1,
         }
         return RoundResult(**(members | self.results))

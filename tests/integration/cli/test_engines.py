@@ -192,6 +192,15 @@ def test_show(flow, engines):
     assert document["engines"][0]["status"] == "finished"
 
 
+def test_events_by_origin(flow, run):
+    """`events list --origin` limits the list."""
+    pulled = engine_ledger.taken_in(flow, "oa", "pulled")
+    called = flow.take("called", source="oa", wait=0).event_id
+    for origin, event_id in (("reconciled", pulled), ("callback", called)):
+        document = json.loads(run("events", "list", "--origin", origin, "--json").stdout)
+        assert [(one["id"], one["origin"]) for one in document["events"]] == [(event_id, origin)]
+
+
 def test_show_what_is_skipped_or_in_grace(flow, engines):
     """A skipped instance has its rule, and an instance in grace says what it waits for."""
     engine_ledger.instance(flow, "oa", "1", disposition="skipped", rule="tenant")

@@ -260,8 +260,8 @@ def test_engines(harness, monotonic):
     assert ("flowhooks_engine_clock_skew_seconds", "hr") not in found
     assert [found["flowhooks_engine_to_confirm", source] for source in ("oa", "hr")] == [0, 7]
     assert [found["flowhooks_engine_history_gaps", source] for source in ("oa", "hr")] == [1, 0]
-    assert found["flowhooks_engine_instances", "oa", "has_event", ""] == 1
-    assert found["flowhooks_engine_instances", "oa", "skipped", "child"] == 1
+    assert found["flowhooks_engine_instances", "has_event", "", "oa"] == 1
+    assert found["flowhooks_engine_instances", "skipped", "child", "oa"] == 1
 
 
 def test_what_is_taken_in(harness):

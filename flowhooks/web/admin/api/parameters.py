@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.ledger.queries import STATES
-from flowhooks.model.event import DismissedBy
+from flowhooks.model.event import DismissedBy, Origin
 from flowhooks.operations.time_parsing import EXAMPLES
 from flowhooks.web.admin.api.query import Parameter, parse_id, parse_integer
 from flowhooks.web.admin.console.filters import CHOICES, parse_filter
@@ -84,6 +84,12 @@ FILTER: Final = (
         name="dismissed_by",
         description="Events dismissed for this reason. / 因该原因被忽略的事件。",
         schema={"type": "string", "enum": [reason.value for reason in DismissedBy]},
+    ),
+    Parameter(
+        name="origin",
+        description="Events of callbacks (callback), or taken in from an engine's history (reconciled). / "
+        "由回调产生的事件（callback），或取自流程引擎历史的事件（reconciled）。",
+        schema={"type": "string", "enum": [origin.value for origin in Origin]},
     ),
     Parameter(
         name="since", description=_time_description("Received at or after this", "在该时刻或之后收到"), schema=TIME

@@ -8,7 +8,7 @@ from flowhooks.clock import SECOND, to_datetime, to_text
 from flowhooks.ledger.queries import STATES, SUSPENDED
 from flowhooks.ledger.search import search_events
 from flowhooks.model.delivery import COMPLETED_STATES
-from flowhooks.model.event import DismissedBy
+from flowhooks.model.event import DismissedBy, Origin
 from flowhooks.web.admin.console.filters import filter_from_request, query_text
 from flowhooks.web.admin.console.page import Page
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT
@@ -67,6 +67,7 @@ class EventsPage(Page):
             "lately": {span: parsed.address(PATH, since=span, until="") for span in RECENT_PERIODS},
             "states": STATES,
             "dismissals": tuple(DismissedBy),
+            "origins": tuple(Origin),
             "path": PATH,
             "page": page,
             "rows": [_row(event) for event in page.events] if page else [],

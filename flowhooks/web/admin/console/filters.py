@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from flowhooks.clock import to_datetime
 from flowhooks.ledger.queries import STATES, EventFilter
-from flowhooks.model.event import DismissedBy
+from flowhooks.model.event import DismissedBy, Origin
 from flowhooks.operations.time_parsing import NonexistentTime, TimeZoneRequired, is_ambiguous, is_relative, parse_time
 
 if TYPE_CHECKING:
@@ -29,9 +29,17 @@ FIELDS: Final[Mapping[str, str]] = {
     "handler": "handler",
 }
 """Query parameters, named like the options of `flowhooks events list`, and their fields in `EventFilter`."""
-CHOICES: Final[Mapping[str, tuple[str, ...]]] = {"state": STATES, "dismissed_by": tuple(DismissedBy)}
+CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+    "state": STATES,
+    "dismissed_by": tuple(DismissedBy),
+    "origin": tuple(Origin),
+}
 """Query parameters that take one of a few values."""
-_UNKNOWN_CHOICE_TEXTS: Final = {"state": "events.no_state", "dismissed_by": "events.no_reason"}
+_UNKNOWN_CHOICE_TEXTS: Final = {
+    "state": "events.no_state",
+    "dismissed_by": "events.no_reason",
+    "origin": "events.no_origin",
+}
 """The text about an invalid value of each of them."""
 MAX_VALUE_CHARS: Final = 4_000
 _TIMES: Final = ("since", "until")

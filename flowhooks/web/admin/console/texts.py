@@ -557,6 +557,9 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     },
     # Conclusions and conditions; why an event is parked or dismissed.
     "conclusion": {"en": "Conclusion", "zh": "结论"},
+    "origin": {"en": "Origin", "zh": "由来"},
+    "origin.callback": {"en": "callback of the engine", "zh": "流程引擎的回调"},
+    "origin.reconciled": {"en": "taken in from the history", "zh": "取自流程引擎的历史"},
     "dismissed_by": {"en": "Reason for dismissal", "zh": "忽略原因"},
     "listens.conclusion": {"en": "conclusion", "zh": "结论"},
     "listens.when": {"en": "condition", "zh": "条件"},
@@ -641,6 +644,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "zh": "该处理器现在匹配的已忽略事件：{count} 个。安装插件不会投递这些事件，如需投递请执行：",
     },
     # Events.
+    "events.no_origin": {"en": "Unknown origin. Choose one from the list.", "zh": "由来无效，请从列表中选择。"},
     "events.no_reason": {"en": "Unknown reason. Choose one from the list.", "zh": "原因无效，请从列表中选择。"},
     # Parked events.
     "parked.says": {

@@ -165,6 +165,17 @@ def test_an_old_callback(console):
     assert "Last callback none among the newest events" in console.page("/sources/oa").text
 
 
+def test_events_by_origin(console):
+    """The list of events can be limited to events that were taken in; the address has the choice."""
+    page = console.page("/events?origin=reconciled")
+    assert console.flow.pulled in " ".join(page.links())
+    assert "c1" not in page.text
+    assert "c1" in console.page("/events?origin=callback").text
+    assert "Unknown origin" in console.page("/events?origin=elsewhere").text
+    chosen = [tag["value"] for name, tag in page.tags if name == "option" and "selected" in tag]
+    assert chosen == ["reconciled"]
+
+
 def test_an_alert_leads_to_its_source(console):
     """The subject of an alert about an engine or a source is a link to its page."""
     console.flow.app.alerts.poll()

@@ -54,6 +54,7 @@ MADE = {
     "event.parked_by": set(ParkedBy),
     "event.dismissed_by": set(DismissedBy),
     "event.origin": {"reconciled"},
+    "origin": {"callback", "reconciled"},
     "event.then": {"dead", "unknown"},
     "interface": {"console", "api", "cli"},
     "role": {"view", "operate"},
@@ -72,7 +73,9 @@ BY_KEY = {f"problem.{key}.{part}" for key in PROBLEMS for part in ("what", "then
 BY_KEY |= {"do.delivery", "do.alert"}
 BY_KEY |= {f"gap.{word}" for word in engines.GAP_REASONS} | {f"rule.{word}" for word in engines.RULES}
 BY_KEY |= {f"disposition.{word}" for word in engines.DISPOSITIONS}
-BY_KEY |= {f"events.{problem}" for problem in ("no_state", "no_reason", "no_time", "no_such_time", "no_zone")}
+BY_KEY |= {
+    f"events.{problem}" for problem in ("no_state", "no_reason", "no_origin", "no_time", "no_such_time", "no_zone")
+}
 BY_KEY |= {f"refused.{key}.{part}" for key in ("bound", "host", "name", "origin", "role") for part in ("what", "then")}
 
 
