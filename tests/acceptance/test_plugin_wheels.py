@@ -15,6 +15,7 @@ USES = {
     "audit": {"handlers", "delivery_settled"},
     "camunda": {"engine_clients"},
     "contracts": {"handlers", "schemas"},
+    "flowable": {"engine_clients"},
     "notice": {"alert_raised"},
     "opentelemetry": {"run_handler"},
     "timings": {"run_handler", "event_accepted", "delivery_settled"},

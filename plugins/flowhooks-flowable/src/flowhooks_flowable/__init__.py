@@ -1,0 +1,19 @@
+"""The engine client `flowable`: asks the REST API of Flowable 6 and 7 which process instances have ended, and how."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flowhooks import hookimpl
+from flowhooks_flowable.client import FlowableClient
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from flowhooks import EngineClient, EngineConfig
+
+
+@hookimpl
+def engine_clients() -> Mapping[str, Callable[[EngineConfig], EngineClient]]:
+    """Offer the client for `[sources.NAME.engine] client = "flowable"`."""
+    return {"flowable": FlowableClient}

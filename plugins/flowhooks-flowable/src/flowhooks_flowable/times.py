@@ -1,0 +1,38 @@
+"""Times as the REST API has them: milliseconds, with a zone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
+
+
+def floor_ms(time: datetime) -> int:
+    """Return the milliseconds since 1970, rounded down."""
+    return (time - _EPOCH) // _MILLISECOND
+
+
+def ceil_ms(time: datetime) -> int:
+    """Return the milliseconds since 1970, rounded up."""
+    return -((_EPOCH - time) // _MILLISECOND)
+
+
+def to_json(milliseconds: int) -> str:
+    """Return the text that each version of Flowable reads in the body of a query."""
+    return (_EPOCH + milliseconds * _MILLISECOND).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def from_json(text: object) -> datetime:
+    """Return the time of an answer.
+
+    Raises:
+        ValueError: it is not a time with a zone.
+    """
+    if not isinstance(text, str):
+        raise ValueError("not a text")  # noqa: TRY004 (a time that cannot be read is one error)
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError("without a zone")
+    return time.astimezone(UTC)
