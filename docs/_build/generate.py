@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from generating import administration, contract, numbers, overview, states
+from generating import administration, contract, numbers, overview, states, testing
 from generating.markdown import docstring, signature, table
 
 import flowhooks
@@ -34,6 +34,7 @@ from flowhooks import hookspecs
 from flowhooks.cli.main import COMMANDS, main
 from flowhooks.plugins.registration import HOOKS
 from flowhooks.settings import Settings, describe, live_names
+from flowhooks.testing import EngineClientContract, EngineDriver, FakeEngine, HttpClientContract
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -167,6 +168,10 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "transitions": states.transitions,
     "layers": layers,
     "metrics": numbers.numbers,
+    "fake-engine": partial(testing.members, FakeEngine),
+    "engine-driver": partial(testing.members, EngineDriver),
+    "engine-client-contract": partial(testing.suite, EngineClientContract),
+    "http-client-contract": partial(testing.suite, HttpClientContract),
     "administration-paths": administration.paths,
     "administration-parameters": administration.parameters,
     "administration-operations": administration.operations,

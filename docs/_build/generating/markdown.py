@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import inspect
 import re
 from typing import TYPE_CHECKING, Any, Final
@@ -29,13 +30,14 @@ def signature(function: Callable[..., Any], *, method: bool = False) -> str:
     for parameter in parameters:
         if parameter.name.startswith("_"):
             continue
-        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in shown:
+        if parameter.kind is parameter.KEYWORD_ONLY and not any(one.startswith("*") for one in shown):
             shown.append("*")
-        text = parameter.name
+        stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        text = stars + parameter.name
         if parameter.annotation is not parameter.empty:
             text += f": {_annotation(parameter.annotation)}"
         if parameter.default is not parameter.empty:
-            text += f" = {parameter.default!r}"
+            text += f" = {parameter.default if isinstance(parameter.default, enum.Enum) else repr(parameter.default)}"
         shown.append(text)
     result = "" if method or found.return_annotation is found.empty else f" -> {_annotation(found.return_annotation)}"
     if sum(map(len, shown)) + len(result) <= WIDTH:

@@ -95,6 +95,25 @@ def test_what_is_shown_passes(tmp_path):
     assert f"{sum(text.count('def test_') for text in tests)} passed" in done.stdout
 
 
+def test_the_page_about_engine_clients_passes(tmp_path):
+    """Its driver passes the suite, except tests that it skips with a reason, and its test of a fake engine passes."""
+    _, *tests = PYTHON.findall((DOCS / "how-to/write-an-engine-client.md").read_text("utf-8"))
+    for number, text in enumerate(tests):
+        (tmp_path / f"test_shown_{number}.py").write_text(text)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", str(tmp_path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "the driver cannot delete the history" in done.stdout
+    assert "Acme has no tenants" in done.stdout
+
+
 def test_the_report_that_is_shown(tmp_path):
     """Without the delivery's id the page's plugin is reported as the page says, line by line."""
     page = (DOCS / "how-to/test-a-plugin.md").read_text("utf-8")
