@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 PATH: Final = "history/activity-instance"
 MAX_ROWS: Final = 5000
 """Maximum number of activities of an answer. Each has about 700 bytes."""
-SLACK: Final = timedelta(seconds=1)
-"""How long before its instance an end event may have ended, to be found for the whole page at once."""
+SLACK: Final = timedelta(seconds=10)
+"""How long before its instance an end event may have ended, to be found for the whole page at once: a listener at the
+end of the process may wait for another system."""
 _LATEST_FIRST: Final = [{"sortBy": "endTime", "sortOrder": "desc"}]
 
 
