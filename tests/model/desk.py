@@ -119,7 +119,8 @@ def reroute(paper: Paper, *, event_filter: Mapping[str, Any], handler: str = "",
     changes = [
         change
         for event in events
-        if not handler or event_filter.get("ids") or event.dismissed_by not in {"operator", "setting"}
+        if event_filter.get("ids")
+        or (event.parked_by != "end_state" and (not handler or event.dismissed_by not in {"operator", "setting"}))
         if (change := _anew(paper, event, handler)) is not None
     ]
     parked = sum((change.event.state, change.state) == ("dismissed", "parked") for change in changes)
@@ -138,7 +139,11 @@ def reroute(paper: Paper, *, event_filter: Mapping[str, Any], handler: str = "",
 
 def reroute_parked(paper: Paper, *, dry_run: bool) -> dict[str, int]:
     """Deliver parked events that match a handler now; update the reason of the rest."""
-    parked = [change for event in meant(paper, {"state": "parked"}) if (change := _anew(paper, event)) is not None]
+    parked = [
+        change
+        for event in meant(paper, {"state": "parked"})
+        if event.parked_by != "end_state" and (change := _anew(paper, event)) is not None
+    ]
     changes = [
         change._replace(fresh=set()) if change.state == "parked" else change
         for change in parked
@@ -204,6 +209,7 @@ def purge(paper: Paper, until: int, state: str | None, *, dry_run: bool) -> dict
             del paper.events[one.id]
             if one.received >= paper.now - IDENTITIES_FOR:
                 paper.gone[one.identity] = one.id, one.body
+                paper.gone_instances.setdefault(one.identity[0], []).append((one.received, one.id, one.origin))
         paper.purged += len(going)
         paper.deeds += bool(going)
     return {"purged": len(going), "deliveries": sum(len(one.deliveries) for one in going)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -130,6 +131,22 @@ class Machine(RuleBasedStateMachine):
         identity, body = call
         self._take(identity, body, free=free, which=which)
 
+    @rule(call=CALLS, undecided=st.sampled_from([False, False, True]), free=st.booleans(), which=WHICH)
+    def pull(self, call: tuple[tuple[str, str, str], dict[str, Any]], undecided: bool, free: bool, which: int) -> None:
+        """An instance is taken in from the history of its engine."""
+        identity, body = call
+        flow, paper = self._flow(which), self.paper
+        flow.app.runner.free = free
+        before = len(paper.events)
+        pulled = replace(self.real.call(identity, body), origin="reconciled", end_undecided=undecided)
+        taken_in = flow.app.intake.take_in(pulled)
+        by = flow.app.ledger.process if free else None
+        expected = paper.take_in(taken_in.event_id, identity, body, by, undecided=undecided)
+        assert (taken_in.event_id, taken_in.disposition) == expected
+        assert taken_in.new == (len(paper.events) > before)
+        assert not taken_in.reused_id
+        self._hold(which)
+
     @precondition(lambda self: self.paper.events or self.paper.gone)
     @rule(pick=PICKS, other=st.booleans(), failed=st.booleans(), free=st.booleans(), which=WHICH)
     def call_back_again(self, pick: int, other: bool, failed: bool, free: bool, which: int) -> None:
@@ -155,9 +172,9 @@ class Machine(RuleBasedStateMachine):
             with pytest.raises(IdentityConflict) as refused:
                 flow.app.intake.accept(self.real.call(identity, body), wait=0)
             assert refused.value.event_id == paper.store("", identity, body, by)
-            assert refused.value.key == ("conflict_purged" if identity in paper.gone else "conflict")
+            assert refused.value.key == ("conflict" if refused.value.event_id in paper.events else "conflict_purged")
             return
-        known = identity in paper.gone or paper.find(identity) is not None
+        known = paper.is_known(identity)
         answer = flow.app.intake.accept(self.real.call(identity, body), wait=0)
         assert answer.event_id == paper.store(answer.event_id, identity, body, by)
         if known:

@@ -19,6 +19,7 @@ IDENTITIES_FOR: Final = 400 * DAY
 AGAIN_AFTER: Final = 60 * SECOND
 PROBE_AGAIN: Final = 60 * SECOND
 MOST_CONFLICTS: Final = 10
+MOST_LATE: Final = 10
 LAW: Final = frozenset((row.source, row.target) for row in TRANSITIONS)
 AT_REST: Final = {State.SUCCEEDED, State.CLOSED, State.DEAD}
 
@@ -72,7 +73,10 @@ class Delivery:
 
 @dataclass(slots=True)
 class Event:
-    """An accepted callback."""
+    """An accepted callback, or an instance that was taken in.
+
+    `late` has the bodies that are kept beside it: class, body and number of repeats of each.
+    """
 
     id: str
     identity: tuple[str, str, str]
@@ -85,6 +89,8 @@ class Event:
     repeats: int = 0
     others: list[Mapping[str, Any]] = field(default_factory=list)
     deliveries: dict[str, Delivery] = field(default_factory=dict)
+    origin: str = "callback"
+    late: list[list[Any]] = field(default_factory=list)
 
     @property
     def callback(self) -> Callback:
@@ -111,6 +117,7 @@ class Paper:
             those that are paused.
         events: by id, oldest first.
         gone: the rest of purged events, by identity: id and body.
+        gone_instances: the same by process instance: when each was received, its id and its origin.
         accepted, purged, deeds: the numbers of accepted and purged events, and of operators' changes.
     """
 
@@ -121,6 +128,7 @@ class Paper:
     paused: set[str] = field(default_factory=set)
     events: dict[str, Event] = field(default_factory=dict)
     gone: dict[tuple[str, str, str], tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
+    gone_instances: dict[str, list[tuple[int, str, str]]] = field(default_factory=dict)
     accepted: int = 0
     purged: int = 0
     deeds: int = 0
@@ -149,32 +157,118 @@ class Paper:
 
     def store(self, event_id: str, identity: tuple[str, str, str], body: Mapping[str, Any], by: str | None) -> str:
         """Accept a callback, and return its event's id; process `by` starts deliveries at once if possible."""
+        if (taken_in := self.taken_in(identity)) is not None:
+            return self.add_late(taken_in, identity, body)
         if identity in self.gone:
             return self.gone[identity][0]
+        if gone := self.purged_taken_in(identity):
+            return gone
         if (event := self.find(identity)) is None:
             event = self.events[event_id] = Event(event_id, identity, body, self.now)
-            found = self.route(event)
-            event.become(found)
-            self.accepted += 1
-            self.give(event, found.handlers)
-            for one in event.deliveries.values():
-                if by is not None and one.handler in self.loaded - self.paused:
-                    one.begin(by, self.now)
+            self.begin(event, by)
         elif event.body == body:
             event.repeats += 1
         elif body not in event.others and len(event.others) < MOST_CONFLICTS:
             event.others.append(body)
         return event.id
 
+    def begin(self, event: Event, by: str | None) -> None:
+        """Route a new event; process `by` starts its deliveries at once if possible."""
+        self.accepted += 1
+        if event.parked_by == "end_state":
+            return
+        found = self.route(event)
+        event.become(found)
+        self.give(event, found.handlers)
+        for one in event.deliveries.values():
+            if by is not None and one.handler in self.loaded - self.paused:
+                one.begin(by, self.now)
+
+    def take_in(
+        self, event_id: str, identity: tuple[str, str, str], body: Mapping[str, Any], by: str | None, *, undecided: bool
+    ) -> tuple[str, str]:
+        """Take in an instance; return the id of its event, and its disposition."""
+        stored = [(one.received, one.id) for one in self.events.values() if one.identity[0] == identity[0]]
+        if stored:
+            return max(stored)[1], "has_event"
+        if gone := self.gone_instances.get(identity[0]):
+            return max(gone)[1], "purged"
+        event = self.events[event_id] = Event(event_id, identity, body, self.now, origin="reconciled")
+        if undecided:
+            event.state, event.parked_by = "parked", "end_state"
+        self.begin(event, by)
+        return event_id, "has_event"
+
+    def taken_in(self, identity: tuple[str, str, str]) -> Event | None:
+        """The event that was taken in for the instance of a callback."""
+        return next(
+            (one for one in self.events.values() if one.identity[0] == identity[0] and one.origin == "reconciled"), None
+        )
+
+    def purged_taken_in(self, identity: tuple[str, str, str]) -> str:
+        """The id of the purged event that was taken in for the instance of a callback; `""` if there is none."""
+        gone = [one for one in self.gone_instances.get(identity[0], []) if one[2] == "reconciled"]
+        return max(gone)[1] if gone and identity not in self.gone and self.find(identity) is None else ""
+
+    def contradicts(self, event: Event, identity: tuple[str, str, str], body: Mapping[str, Any]) -> bool:
+        """Whether a late callback and its event both have a named value, and the two differ."""
+        names = ("processDefinitionKey", "processDefinitionVersion", "conclusion")
+        pairs = [(event.body.get(name), body.get(name)) for name in names]
+        pairs.append((event.identity[1] or None, identity[1] or None))
+        if event.parked_by != "end_state":
+            pairs.append((event.identity[2], identity[2]))
+        return any(one != other for one, other in pairs if one is not None and other is not None)
+
+    def add_late(self, event: Event, identity: tuple[str, str, str], body: Mapping[str, Any]) -> str:
+        """Add a late callback to its event; return the event's id."""
+        whole = [identity[1], body]
+        if self.contradicts(event, identity, body):
+            if whole not in event.others and len(event.others) < MOST_CONFLICTS:
+                event.others.append(whole)
+        elif whole == [event.identity[1], event.body] and event.parked_by != "end_state":
+            event.repeats += 1
+        elif event.state != "routed" and self.keep(event, [event.identity[1], event.body], replaced_by=whole):
+            event.identity, event.body = identity, body
+            for one in event.deliveries.values():
+                one.callback = event.callback
+            found = self.route(event)
+            event.state = ""
+            event.become(found)
+            self.give(event, found.handlers - set(event.deliveries))
+        else:
+            self.keep(event, whole)
+        return event.id
+
+    def keep(self, event: Event, whole: list[Any], *, replaced_by: list[Any] | None = None) -> bool:
+        """Keep a body beside an event; return whether it is kept."""
+        if whole == replaced_by:
+            return True
+        for one in event.late:
+            if one[:2] == whole:
+                one[2] += 1
+                return True
+        if len(event.late) >= MOST_LATE:
+            return False
+        event.late.append([*whole, 0])
+        return True
+
     def find(self, identity: tuple[str, str, str]) -> Event | None:
         """The stored event with this identity."""
         return next((one for one in self.events.values() if one.identity == identity), None)
 
     def conflicts(self, identity: tuple[str, str, str], body: Mapping[str, Any]) -> bool:
-        """Whether this identity was stored with other data."""
+        """Whether this identity was stored with other data, or the callback contradicts the event of its instance."""
+        if (taken_in := self.taken_in(identity)) is not None:
+            return self.contradicts(taken_in, identity, body)
+        if self.purged_taken_in(identity):
+            return True
         event = self.find(identity)
         before = event.body if event else self.gone[identity][1] if identity in self.gone else body
         return before != body
+
+    def is_known(self, identity: tuple[str, str, str]) -> bool:
+        """Whether a callback makes no new event."""
+        return identity in self.gone or self.find(identity) is not None or self.taken_in(identity) is not None
 
     def revive(self, event_id: str) -> None:
         """Retry dead deliveries of a repeated callback, at most once a minute."""
@@ -316,6 +410,7 @@ class Paper:
                     event.repeats,
                     set(event.deliveries),
                     len(event.others),
+                    (event.origin, len(event.late), sum(repeats for *_, repeats in event.late)),
                     {name: one.shape() for name, one in event.deliveries.items()},
                 )
                 for event in self.events.values()

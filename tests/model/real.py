@@ -21,6 +21,7 @@ from flowhooks.operations.context import Actor, OperationContext
 from flowhooks.operations.deliverable_events import dismissed_by_handler
 from flowhooks.operations.registry import run_operation
 from model.listeners import HANDLERS, IGNORED
+from support.silent_engine import SilentClient, asked_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -66,7 +67,7 @@ class Work:
 
     def plugins(self, handlers: Mapping[str, Conditions]) -> dict[str, object]:
         """The plugins with these handlers, and one that wraps them all."""
-        plugins = {"wraps": self._wrapping(repr(handlers))}
+        plugins: dict[str, object] = {"wraps": self._wrapping(repr(handlers))}
         for name in sorted({one.split(":")[0] for one in handlers}):
             theirs = [self._handler(one, given) for one, given in handlers.items() if one.startswith(f"{name}:")]
             plugins[name] = SimpleNamespace(handlers=hookimpl(lambda theirs=theirs: theirs))
@@ -96,7 +97,8 @@ class Work:
                 raise RuntimeError("a wrapper failed")
             return (yield)
 
-        return SimpleNamespace(run_handler=run_handler, loaded=loaded)
+        engine_clients = hookimpl(lambda: {"silent": SilentClient})
+        return SimpleNamespace(run_handler=run_handler, engine_clients=engine_clients, loaded=loaded)
 
     def _function(self, event: Any, delivery: Any) -> dict[str, int]:
         self.entered.append((delivery.id, delivery.attempt, event.id))
@@ -147,6 +149,7 @@ class Real:
                 self._harness.open(
                     plugins=self.work.plugins(handlers),
                     start=False,
+                    sources={"default": asked_source()},
                     routing={"ignore_process_keys": (IGNORED,)},
                     ledger={"write_timeout": SOON, "heartbeat_timeout": HEARTBEAT_TIMEOUT},
                 )
@@ -245,6 +248,12 @@ class Real:
             deliveries[event][name] = (state, made, *how, attempts.pop(delivery, []))
         assert not attempts, "no attempt is without its delivery"
         others = dict(rows("SELECT event_id, count(*) FROM conflicts GROUP BY event_id"))
+        late = {
+            event: (number, int(repeats))
+            for event, number, repeats in rows(
+                "SELECT event_id, count(*), sum(repeats) FROM late_callbacks GROUP BY event_id"
+            )
+        }
         counted = totals(connection)
         return {
             "events": {
@@ -254,10 +263,11 @@ class Real:
                     repeats,
                     set(json.loads(route)),
                     others.get(event, 0),
+                    (origin, *late.get(event, (0, 0))),
                     deliveries.pop(event, {}),
                 )
-                for event, state, parked_by, dismissed_by, no_match, repeats, route in rows(
-                    "SELECT id, state, parked_by, dismissed_by, no_match, repeats, route FROM events"
+                for event, state, parked_by, dismissed_by, no_match, repeats, route, origin in rows(
+                    "SELECT id, state, parked_by, dismissed_by, no_match, repeats, route, origin FROM events"
                 )
             },
             "no event": deliveries,

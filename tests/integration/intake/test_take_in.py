@@ -289,3 +289,22 @@ def test_a_callback_of_a_source_without_an_engine_executes_no_further_statement(
     found = {source: {word for word in words if word in "".join(executed[source])} for source in executed}
     assert {"engine_instances", "instance_sha256"} <= found["oa"]
     assert found["default"] == set()
+
+
+@pytest.mark.sqlite
+def test_the_events_of_an_instance_are_found_by_indexes(flow):
+    """However many events there are, no statement reads a whole table."""
+    engine, plans = flow.app.ledger._write_engine, []
+
+    def explain(_connection, cursor, statement, parameters, *_rest):
+        if not statement.startswith("EXPLAIN"):
+            plans.extend(row[-1] for row in cursor.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall())
+
+    sqlalchemy_event.listen(engine, "before_cursor_execute", explain)
+    first = flow.take_in().event_id
+    assert flow.take(source="oa", amount=1, wait=0).event_id == first
+    sqlalchemy_event.remove(engine, "before_cursor_execute", explain)
+    tables = ("events", "purged_identities", "engine_instances", "late_callbacks")
+    assert [line for line in plans if line.startswith(tuple(f"SCAN {table}" for table in tables))] == []
+    assert any("events_flow_instance" in line for line in plans)
+    assert any("purged_identities_instance" in line for line in plans)
