@@ -7,12 +7,13 @@ dismissed takes over the body of its late callback, and gets the deliveries of t
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import select, update
 
 from flowhooks.failpoints import hit
 from flowhooks.ledger import checksums, database
+from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.route_changes import add_deliveries
 from flowhooks.ledger.tables import events, late_callbacks
 from flowhooks.model.event import EventState, ParkedBy
@@ -42,6 +43,31 @@ _COUNT_REPEAT: Final = _INSERT.on_conflict_do_update(
     index_elements=list(late_callbacks.primary_key), set_={"repeats": late_callbacks.c.repeats + 1}
 )
 _JSON: Final = json.JSONEncoder(ensure_ascii=False)
+
+
+class LateCallback(NamedTuple):
+    """A body beside that of an event which reconciliation took in.
+
+    Attributes:
+        received_at: when it was received, in microseconds since 1970.
+        body: the body.
+        repeats: number of repeats of the same callback.
+    """
+
+    received_at: int
+    body: str
+    repeats: int
+
+
+def bodies_beside(connection: Connection, event_id: str) -> list[LateCallback]:
+    """Return the bodies beside that of an event which reconciliation took in, oldest first."""
+    rows = connection.execute(
+        select(late_callbacks)
+        .where(late_callbacks.c.event_id == event_id)
+        .order_by(late_callbacks.c.received_at, late_callbacks.c.digest)
+    )
+    repaired = (repair(row, list(late_callbacks.c))[0] for row in rows)
+    return [LateCallback(row.received_at, row.body, row.repeats) for row in repaired]
 
 
 def lock_event(connection: Connection, event_id: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import CTE, ColumnElement, Select, bindparam, func, select
 
@@ -27,7 +27,6 @@ from flowhooks.ledger.tables import (
     deliveries,
     equals_indexed,
     events,
-    late_callbacks,
 )
 from flowhooks.model.delivery import Attempt, OutcomeKind, ReadyDelivery, State
 from flowhooks.model.event import DismissedBy, Event, EventState, NoMatch, Origin
@@ -495,31 +494,6 @@ def _to_attempt(row: Any, damage: str) -> Attempt:
         process=row.process,
         result_dropped=row.result_dropped or "",
     )
-
-
-class LateCallback(NamedTuple):
-    """A body beside that of an event which reconciliation took in.
-
-    Attributes:
-        received_at: when it was received, in microseconds since 1970.
-        body: the body.
-        repeats: number of repeats of the same callback.
-    """
-
-    received_at: int
-    body: str
-    repeats: int
-
-
-def late_callbacks_of(connection: Connection, event_id: str) -> list[LateCallback]:
-    """Return the bodies beside that of an event which reconciliation took in, oldest first."""
-    rows = connection.execute(
-        select(late_callbacks)
-        .where(late_callbacks.c.event_id == event_id)
-        .order_by(late_callbacks.c.received_at, late_callbacks.c.digest)
-    )
-    repaired = (repair(row, list(late_callbacks.c))[0] for row in rows)
-    return [LateCallback(row.received_at, row.body, row.repeats) for row in repaired]
 
 
 def conflicts_of(connection: Connection, event_id: str) -> list[tuple[int, str]]:

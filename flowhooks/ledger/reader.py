@@ -16,6 +16,7 @@ from flowhooks.ledger import (
     events,
     handlers,
     instance_events,
+    late_callbacks,
     pauses,
     processes,
     purge,
@@ -36,10 +37,11 @@ if TYPE_CHECKING:
     from flowhooks.ledger.engine_queries import EngineStats
     from flowhooks.ledger.file_guard import FileGuard
     from flowhooks.ledger.handlers import RegisteredHandler
+    from flowhooks.ledger.late_callbacks import LateCallback
     from flowhooks.ledger.pauses import CircuitState
     from flowhooks.ledger.processes import LiveProcess
     from flowhooks.ledger.purge import Cutoffs, PurgePage
-    from flowhooks.ledger.queries import DeliveryStatus, EventFilter, LateCallback, StoredEvent
+    from flowhooks.ledger.queries import DeliveryStatus, EventFilter, StoredEvent
     from flowhooks.model.delivery import Attempt, ReadyDelivery
     from flowhooks.model.event import Event
 
@@ -186,7 +188,7 @@ class Reader:
     def late_callbacks(self, event_id: str) -> list[LateCallback]:
         """Return the bodies that are kept beside an event which reconciliation took in, oldest first."""
         with self.connection() as connection:
-            return queries.late_callbacks_of(connection, event_id)
+            return late_callbacks.bodies_beside(connection, event_id)
 
     def purgeable(self, cutoffs: Cutoffs, *, event_filter: queries.EventFilter, after: str, limit: int) -> PurgePage:
         """Return a page of the oldest events with those that may be purged, as `flowhooks.ledger.purge` does."""
