@@ -43,7 +43,7 @@ DELETED: Final = "deleted"
 
 
 class Disposition(StrEnum):
-    """What became of an instance."""
+    """The decision about an instance."""
 
     HAS_EVENT = "has_event"
     """It has an event."""
@@ -386,7 +386,7 @@ def open_gap(
 def close_gaps(transaction: WriteTransaction, source: str, since: int, now: int) -> int:
     """Close the gaps that were read after all, because the history was read from `since` on; return their number.
 
-    What the engine has deleted cannot be read any more.
+    A gap of deleted history stays open.
     """
     columns = history_gaps.c
     read = update(history_gaps).where(

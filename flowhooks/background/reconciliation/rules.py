@@ -112,7 +112,7 @@ def last_of_each(instances: Sequence[FinishedInstance]) -> list[FinishedInstance
 
 
 class Candidates(NamedTuple):
-    """What rules need to know of a source.
+    """A source, as far as rules need it.
 
     Attributes:
         name: the name of the source.
@@ -218,7 +218,7 @@ def make_body(instance: FinishedInstance, variables: Mapping[str, Any]) -> dict[
 
 
 class Known(NamedTuple):
-    """What the ledger knows of an instance.
+    """The row, the events and the purged event of an instance.
 
     Attributes:
         row: its row in the book, or None.

@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 class Reconciliation:
     """Reconciles the histories of the engines with the events.
 
-    Rounds of one source never overlap, whoever asks for them. Of the processes that share a ledger, the one that has
+    Rounds of one source never overlap, also if an operator asks for one. Of the processes that share a ledger, the one that has
     the lease of a source makes its round.
 
     Args:

@@ -24,7 +24,7 @@ class CheckFinding:
 
     Attributes:
         mark: severity of the finding.
-        about: settings, binds, connections, schemas, plugins, alerts, handlers, routes, database, jobs, server,
+        about: settings, binds, connections, schemas, plugins, alerts, engines, handlers, routes, database, jobs, server,
             processes or deliveries.
         what: what was found.
         why: cause or consequence; may be `""`.

@@ -6,13 +6,14 @@ and in `configure` runs.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import to_text
 from flowhooks.errors import FlowhooksError, SettingsError
 from flowhooks.intake import required_credentials
 from flowhooks.observability import open_files
-from flowhooks.operations.check import sources
+from flowhooks.operations.check import engines, sources
 from flowhooks.operations.check.database import DatabaseCheck
 from flowhooks.operations.check.finding import CheckFinding, Severity, note, ok, trouble
 from flowhooks.operations.lookup import build_lookup
@@ -97,6 +98,7 @@ def check(
         findings += _plugins(plugins, settings)
         findings += _isolation(isolated(plugins))
         findings.append(_alerts(plugins))
+        findings += engines.findings(settings, plugins, os.environ)
     database_check = DatabaseCheck(database_url(settings), heartbeat_timeout=settings.ledger.heartbeat_timeout)
     findings += database_check.findings()
     findings += [

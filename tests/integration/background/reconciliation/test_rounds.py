@@ -96,7 +96,7 @@ def test_an_older_event_is_not_the_event_of_a_reused_id(asked, logged):
 
 
 def test_an_id_that_ends_again_is_another_instance(asked):
-    """An instance with the id of one that has an event is decided anew, and is not lost."""
+    """An instance with the id of one that has an event is decided again, and is not lost."""
     asked.finish("i1")
     asked.round()
     asked.after_grace()
@@ -689,7 +689,7 @@ def test_a_database_error_is_not_the_engines(asked, monkeypatch):
     assert asked.round().taken_in == 1
 
 
-# What else a round keeps.
+# Definitions and old rows.
 
 
 def test_definitions_are_read_once_an_hour(asked):

@@ -1,0 +1,64 @@
+"""The findings of `flowhooks check` about the engines that flowhooks asks."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from flowhooks.errors import EngineError
+from flowhooks.model.engine import EngineInfo
+from flowhooks.operations.check.engines import findings
+from flowhooks.settings import EngineSettings, Secret, Settings, Source
+
+
+FLOWABLE = EngineInfo(product="Flowable", version="7.1.0")
+
+
+def check(answer=FLOWABLE, *, client="fake", **engine):
+    """The only finding about a source whose engine answers like this, or raises this."""
+
+    def answered():
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    plugins = SimpleNamespace(
+        engine_clients={"fake": lambda _config: SimpleNamespace(check=answered, close=lambda: None)}
+    )
+    source = Source(engine=EngineSettings(client=client, url="http://oa.internal/rest", **engine))
+    (finding,) = findings(Settings(sources={"oa": source, "crm": Source()}), plugins, {"P": "s3cret"})
+    assert finding.about == "engines"
+    return finding
+
+
+def test_an_engine_that_answers():
+    """The product, its version and its address are shown."""
+    finding = check()
+    assert (finding.mark, finding.what) == ("ok", "the engine of oa is Flowable 7.1.0, at http://oa.internal/rest")
+
+
+def test_an_engine_whose_history_cannot_tell():
+    """The problem that the client reports is trouble."""
+    finding = check(EngineInfo(product="Camunda", problem="Set the history level to audit."))
+    assert (finding.mark, finding.what) == (
+        "trouble",
+        "the engine of oa is Camunda: Set the history level to audit.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("reason", "to_do"), [("unreachable", "runs"), ("refused", "password"), ("invalid", "base URL")]
+)
+def test_an_engine_that_does_not_answer(reason, to_do):
+    """The error is trouble, with what to do, and without the password."""
+    finding = check(EngineError(reason, "401 with s3cret"), password=Secret(env="P"))
+    assert (finding.mark, finding.what) == ("trouble", "the engine of oa cannot be asked: 401 with …")
+    assert to_do in finding.next
+
+
+def test_a_client_that_is_not_installed():
+    """An unknown client is trouble."""
+    finding = check(client="flowable")
+    assert finding.mark == "trouble"
+    assert "install the plugin that offers it, such as flowhooks-flowable" in finding.what
