@@ -87,11 +87,17 @@ _DESCRIPTIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "retire": _handlers_text("retired"),
     "pause": _handlers_text("paused"),
     "resume": _handlers_text("resumed"),
+    "reconcile": lambda detail: f"reconciled with the engine{_since_text(detail)}",
+    "confirm_reconciliation": lambda detail: f"let {pluralize(detail['instances'], 'instance')} be taken in",
 }
 
 
 def _deliveries_text(detail: Mapping[str, Any]) -> str:
     return pluralize(detail["deliveries"], "delivery", "deliveries")
+
+
+def _since_text(detail: Mapping[str, Any]) -> str:
+    return f", reading its history since {detail['since']}" if "since" in detail else ""
 
 
 def _filter_text(filters: Any) -> str:

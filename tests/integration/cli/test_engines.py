@@ -135,6 +135,15 @@ def test_confirm(flow, engines):
     assert flow.sql("SELECT action FROM audit_log ORDER BY id") == [("confirm_reconciliation",), ("reconcile",)]
 
 
+def test_the_audit(flow, engines, run):
+    """`audit` describes both actions in words."""
+    engine_ledger.position(flow, "oa", to_confirm=2)
+    engines("reconcile", "--confirm", "--source", "oa", "--since", "2026-01-01", "--yes")
+    shown = run("audit", COLUMNS="200").stdout
+    assert "let 2 instances be taken in" in shown
+    assert "reconciled with the engine, reading its history since 2026-01-01T00:00:00.000Z" in shown
+
+
 def test_nothing_to_confirm(flow, engines):
     """Without waiting instances nothing is confirmed, and the reconciliation runs."""
     shown = engines("reconcile", "--confirm", "--source", "oa", "--yes")
