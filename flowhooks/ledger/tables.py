@@ -513,7 +513,14 @@ engine_instances: Final = Table(
     sqlite_with_rowid=False,
 )
 """The finished instances that flowhooks has read in the histories of engines, each with what became of it."""
-Index("engine_instances_ended", engine_instances.c.source, engine_instances.c.ended_at)
+# With the columns by which instances are counted, so that a count reads only the index.
+Index(
+    "engine_instances_ended",
+    engine_instances.c.source,
+    engine_instances.c.ended_at,
+    engine_instances.c.disposition,
+    engine_instances.c.rule,
+)
 Index("engine_instances_event", engine_instances.c.event_id)
 IS_IN_GRACE: Final = engine_instances.c.disposition == bindparam("in_grace", "in_grace", literal_execute=True)
 """Instances that have no event yet. Only a query with exactly this condition uses the index below."""

@@ -278,7 +278,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("source", "flow_instance_id"),
         sqlite_with_rowid=False,
     )
-    op.create_index("engine_instances_ended", "engine_instances", ["source", "ended_at"])
+    op.create_index("engine_instances_ended", "engine_instances", ["source", "ended_at", "disposition", "rule"])
     op.create_index("engine_instances_event", "engine_instances", ["event_id"])
     _partial_index("engine_instances_in_grace", "engine_instances", ["source", "ended_at"], "disposition = 'in_grace'")
     op.create_table(
