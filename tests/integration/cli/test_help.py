@@ -32,6 +32,7 @@ LISTINGS = [
     ("audit",),
     ("handlers", "list"),
     ("sources", "list"),
+    ("engines", "list"),
     ("operators", "list"),
     ("verify",),
 ]
@@ -78,6 +79,11 @@ def test_every_command_is_there():
         ("sources", "new"),
         ("sources", "rotate"),
         ("sources", "test"),
+        ("engines",),
+        ("engines", "list"),
+        ("engines", "reconcile"),
+        ("engines", "coverage"),
+        ("engines", "show"),
         ("operators",),
         ("operators", "new"),
         ("operators", "list"),
@@ -145,7 +151,7 @@ def test_an_unknown_setting_is_refused_everywhere(run, words):
     """A misspelt variable is an error of every command that reads settings: exit code 2, or a finding of `check`."""
     more = {("events", "show"): ("x",), ("events", "replay"): ("--all", "--yes")}
     more |= {("events", "reroute"): ("--all", "--yes"), ("events", "dismiss"): ("--all", "--yes")}
-    more |= {("alerts", "acknowledge"): ("x",)}
+    more |= {("alerts", "acknowledge"): ("x",), ("engines", "show"): ("x",)}
     more |= {("events", "resolve"): ("x", "--did", "--yes"), ("plugins", "show"): ("x",)}
     more |= {("handlers", name): ("x", "--yes") for name in ("pause", "resume")}
     more |= {("plugins", "install"): ("x",), ("plugins", "uninstall"): ("x", "--yes"), ("db", "copy"): ("x", "y")}
