@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import DAY, to_datetime
-from flowhooks.ledger import engine_queries
+from flowhooks.ledger import engine_queries, source_queries
 from flowhooks.model.event import Event
 from flowhooks.model.selectors import Selectors
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from flowhooks.ledger.engine_queries import SeenFields
     from flowhooks.ledger.reader import Reader
+    from flowhooks.ledger.source_queries import SeenFields
     from flowhooks.model.engine import ProcessDefinition
     from flowhooks.routing.router import Router, Subscription
     from flowhooks.settings import Settings
@@ -142,7 +142,7 @@ def coverage(
     """
     with reader.connection() as connection:
         positions = engine_queries.positions(connection)
-        seen = engine_queries.seen_fields(connection, now - SEEN_PERIOD)
+        seen = source_queries.seen_fields(connection, now - SEEN_PERIOD)
     comparison = _Comparison(router, settings, seen)
     found: list[DefinitionCoverage] = []
     unread, read_at = [], {}

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.clock import SECOND
-from flowhooks.ledger import engine_queries
-from flowhooks.ledger.engine_queries import CallbackRate
+from flowhooks.ledger import engine_queries, source_queries
+from flowhooks.ledger.source_queries import CallbackRate
 from flowhooks.operations.engines import state_of
 from flowhooks.settings import Secret
 from flowhooks.settings.credentials import expires_at
@@ -16,8 +16,9 @@ from flowhooks.settings.credentials import expires_at
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from flowhooks.ledger.engine_queries import EnginePosition, Rejections
+    from flowhooks.ledger.engine_queries import EnginePosition
     from flowhooks.ledger.reader import Reader
+    from flowhooks.ledger.source_queries import Rejections
     from flowhooks.settings import Settings, Source
 
 _CREDENTIALS: Final = frozenset({"token_sha256", "token_file", "secrets"})
@@ -92,7 +93,7 @@ def source_statuses(reader: Reader, settings: Settings, now: int, names: Collect
     """
     statuses = []
     with reader.connection() as connection:
-        rates = engine_queries.recent_callbacks(connection, now)
+        rates = source_queries.recent_callbacks(connection, now)
         positions = engine_queries.positions(connection)
         for name in names:
             source = settings.sources.get(name)
@@ -100,14 +101,14 @@ def source_statuses(reader: Reader, settings: Settings, now: int, names: Collect
             calls = source is None or source.has_credential
             rate = rates.get(name, CallbackRate())
             if rate.last_at is None and len(names) == 1:  # a search among older events, for one source only
-                rate = replace(rate, last_at=engine_queries.last_callback(connection, name))
+                rate = replace(rate, last_at=source_queries.last_callback(connection, name))
             missed = engine_queries.taken_in(connection, name, now - 86_400 * SECOND).missed if asks and calls else None
             statuses.append(
                 SourceStatus(
                     name=name,
                     pull_only=not calls,
                     rate=rate,
-                    rejections=tuple(engine_queries.rejections(connection, name)),
+                    rejections=tuple(source_queries.rejections(connection, name)),
                     credentials=tuple(_credentials(source)) if source else (),
                     position=positions.get(name) if asks else None,
                     has_engine=asks,

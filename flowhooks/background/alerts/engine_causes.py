@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from flowhooks.background.alerts.cause import Cause, MessageTemplate
 from flowhooks.clock import DAY, SECOND, to_text
-from flowhooks.ledger import engine_queries
+from flowhooks.ledger import engine_queries, source_queries
 from flowhooks.ledger.alert_queries import LatestOccurrence
 from flowhooks.model.alert import AlertCause
 from flowhooks.text import printable_line
@@ -118,13 +118,17 @@ class EngineCauseFinder:
             yield from _reused(connection, name, now)
 
     def _silent(self, connection: Connection, sources: Mapping[str, Source], now: int) -> Iterator[Cause]:
-        limits = {name: int(source.silent_after * SECOND) for name, source in sources.items() if source.silent_after}
+        limits = {
+            name: int(source.silent_after * SECOND)
+            for name, source in sources.items()
+            if source.silent_after and source.has_credential
+        }
         if not limits:
             return
         if self._first_check_at is None:
             self._first_check_at = now
         since = now - min(max(limits.values()), _MAX_SILENCE) if self._searched_until is None else self._searched_until
-        for name, received_at in engine_queries.newest_callbacks(connection, since).items():
+        for name, received_at in source_queries.newest_callbacks(connection, since).items():
             self._last_callbacks[name] = max(received_at, self._last_callbacks.get(name, 0))
         self._searched_until = now - _OVERLAP
         for name, limit in limits.items():
@@ -217,12 +221,12 @@ def _reused(connection: Connection, name: str, now: int) -> Iterator[Cause]:
 
 
 def _rejected(connection: Connection, sources: Mapping[str, Source], now: int) -> Iterator[Cause]:
-    for name, (requests, first_at, reason) in engine_queries.client_errors(
-        connection, now - engine_queries.HOUR
+    for name, (requests, first_at, reason) in source_queries.client_errors(
+        connection, now - source_queries.HOUR
     ).items():
         if name not in sources or requests < MIN_REJECTED:
             continue
-        accepted = engine_queries.count_callbacks(connection, name, now - engine_queries.HOUR, limit=requests)
+        accepted = source_queries.count_callbacks(connection, name, now - source_queries.HOUR, limit=requests)
         if accepted < requests:
             yield Cause(
                 cause=AlertCause.SOURCE_REJECTED,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.clock import DAY
 from flowhooks.errors import NotFound
-from flowhooks.ledger import engine_queries
+from flowhooks.ledger import engine_queries, source_queries
 from flowhooks.operations.check.sources import EXPIRY_WARNING
 from flowhooks.operations.coverage import coverage
 from flowhooks.operations.sources import source_names, source_statuses
@@ -33,7 +33,7 @@ class SourcesPage(Page):
         app, now = self.app, self.app.clock.now()
         statuses = source_statuses(app.ledger, app.settings, now, source_names(app.settings))
         with app.ledger.connection() as connection:
-            unattributed = engine_queries.rejections(connection, "")
+            unattributed = source_queries.rejections(connection, "")
         return {
             "rows": [
                 {

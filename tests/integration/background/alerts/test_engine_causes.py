@@ -29,7 +29,7 @@ def flow(harness):
         start=False,
         sources={
             "oa": Source(token_sha256=(HASH,), engine=engine),
-            "pulled": Source(engine=engine),
+            "pulled": Source(engine=engine, silent_after=60.0),
             "erp": Source(token_sha256=("1" * 64,), silent_after=3600.0),
         },
     )

@@ -10,9 +10,10 @@ import pytest
 from playwright.sync_api import expect
 
 from flowhooks import Reject
+from flowhooks.clock import SECOND
 from flowhooks.settings import OperatorSettings
 from flowhooks.web.admin.passwords import hash_password
-from support import browsers
+from support import browsers, engine_ledger
 
 pytestmark = [
     pytest.mark.browser,
@@ -25,6 +26,7 @@ PAGES = (
     "/handlers",
     "/parked",
     "/sources",
+    "/sources/default",
     "/engines",
     "/rejected-requests",
     "/alerts",
@@ -57,6 +59,10 @@ def console(harness, serve, listens):
     flow.take("approved", key="approval", conclusion="approved")
     flow.take("rejected", key="approval", conclusion=LONG[:100])
     flow.take("undecided", key="approval")
+    now = flow.clock.now()
+    engine_ledger.position(flow, LONG, failed_since=now, failures=3, error=LONG, to_confirm=1200, skew=-SECOND)
+    engine_ledger.gap(flow, LONG, now - SECOND, now, "refused", detail=LONG)
+    engine_ledger.instance(flow, LONG, "1", disposition="skipped", rule="child")
     return serve(flow)
 
 
