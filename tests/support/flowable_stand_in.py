@@ -54,6 +54,7 @@ class FlowableStandIn:
         max_rows: the maximum number of rows of an answer; None: no maximum.
         says_total: whether it tells the number of all results.
         keeps_history: whether it has a history.
+        keeps_variables: whether its history has variables.
         before_answer: called before each answer.
     """
 
@@ -68,6 +69,7 @@ class FlowableStandIn:
         self.max_rows: int | None = None
         self.says_total = True
         self.keeps_history = True
+        self.keeps_variables = True
         self.before_answer: Callable[[], object] = lambda: None
         self.over = threading.Event()
         self.url = ""
@@ -82,10 +84,17 @@ class FlowableStandIn:
         )
         return definition
 
-    def start(self, definition: str = "leave:1:d0", variables: dict[str, Any] | None = None, **members: Any) -> str:
+    def start(
+        self,
+        definition: str = "leave:1:d0",
+        variables: dict[str, Any] | None = None,
+        *,
+        instance: str = "",
+        **members: Any,
+    ) -> str:
         """Start an instance that waits; return its id."""
         self._ids += 1
-        instance = f"i{self._ids:06}"
+        instance = instance or f"i{self._ids:06}"
         self.rows[instance] = {
             "id": instance,
             "businessKey": None,
@@ -133,9 +142,14 @@ class FlowableStandIn:
         return self._listed(rows, given)
 
     def _variables(self, given: dict[str, Any]) -> dict[str, Any]:
-        row = self.rows[given["processInstanceId"]]
-        found = [one for one in row["variables"] if one["name"] == given["variableName"]]
-        return self._listed([{"executionId": row["id"], "taskId": None, "variable": one} for one in found], given)
+        found = [
+            {"executionId": row["id"], "taskId": None, "variable": variable}
+            for row in self.rows.values()
+            if self.keeps_history and self.keeps_variables and _matches(row, given)
+            for variable in row["variables"]
+            if given.get("variableName", variable["name"]) == variable["name"]
+        ]
+        return self._listed(found, given)
 
     def _latest(self) -> list[dict[str, Any]]:
         latest = {

@@ -48,7 +48,10 @@ MAX_RESTARTS: Final = 5
 MAX_DEFINITION_PAGES: Final = 100
 DEFINITIONS_PER_PAGE: Final = 500
 SAMPLE: Final = 5
-"""Number of running instances that are looked up in the history to find out whether it is kept."""
+"""Number of running instances that are read to find out whether they have variables."""
+SET_LEVEL: Final = (
+    "set its history level to audit, in Spring Boot with flowable.history-level=audit, and restart the engine."
+)
 TOO_LARGE: Final = "?" * 65_537
 """Stands for the value of a variable that cannot be read because of its size. It exceeds the limit for an instance's
 variables (`MAX_VARIABLES_BYTES` of flowhooks), so that the instance is skipped as too large."""
@@ -284,29 +287,20 @@ class FlowableClient:
         return None if row.parent_id else row.text_of(self._config.conclusion_variable, MAX_CONCLUSION_CHARS)
 
     def _problem(self) -> str:
-        """Return why the history cannot tell how instances ended; `""` if it can, or if no instance is running."""
+        """Return why the history cannot tell how instances ended; `""` if it can, or if no instance is running.
+
+        A definition can have a history level of its own. So only a history without any instance or variable is a
+        problem.
+        """
         try:
             running = _data(self._api.query(RUNTIME, {"size": SAMPLE, "includeProcessVariables": True}).members)
         except AnswerTooLarge:
             return ""
-        if not running:
-            return ""
-        ids = [row.get("id") for row in running]
-        query = {"processInstanceIds": ids, "includeProcessVariables": True, "size": SAMPLE}
-        known = _data(self._api.query(HISTORY, query).members)
-        if not known:
-            return (
-                "Flowable does not keep the history of its instances; set its history level to audit, in Spring Boot "
-                "with flowable.history-level=audit, and restart it."
-            )
-        has_variables = any(
-            row.get("variables") for row in running if row.get("id") in {one.get("id") for one in known}
-        )
-        if self._names and has_variables and not any(row.get("variables") for row in known):
-            return (
-                "Flowable does not keep the variables of its instances; set its history level to audit, in Spring Boot "
-                "with flowable.history-level=audit, and restart it."
-            )
+        if running and not _data(self._api.query(HISTORY, {"size": 1}).members):
+            return f"Flowable does not keep the history of its instances; {SET_LEVEL}"
+        has_variables = any(row.get("variables") for row in running)
+        if self._names and has_variables and not _data(self._api.query(VARIABLES, {"size": 1}).members):
+            return f"Flowable does not keep the variables of its instances; {SET_LEVEL}"
         return ""
 
 
