@@ -118,8 +118,9 @@ class FlowableClient:
         """Return an instance, or why there is none."""
         rows, *_ = self._rows({"processInstanceId": instance_id}, size=1)
         if not rows:
-            running = self._api.query(RUNTIME, {"processInstanceId": instance_id, "size": 1})
-            return InstanceStatus.RUNNING if _data(running.members) else InstanceStatus.ABSENT
+            running = _data(self._api.query(RUNTIME, {"processInstanceId": instance_id, "size": 1}).members)
+            is_running = any(row.get("id") == instance_id for row in running)
+            return InstanceStatus.RUNNING if is_running else InstanceStatus.ABSENT
         if rows[0].id != instance_id:
             raise EngineError("invalid", "the engine answered with another process instance than the one asked for")
         return InstanceStatus.RUNNING if rows[0].ended_at is None else self._finished(rows[0])
@@ -150,7 +151,8 @@ class FlowableClient:
         query = {"finishedAfter": to_json(position.time), "finishedBefore": to_json(last_ms), "sort": "endTime"}
         rows, total, size, engine_time = self._rows(query, position.size)
         _check_order([row.end_ms for row in rows], position.time, last_ms)
-        if len(rows) >= total:
+        # Flowable counts after it has listed: rows may be deleted in between, so a full answer is never the last one.
+        if len(rows) >= total and len(rows) < size:
             return rows, None, engine_time
         if not rows:
             raise EngineError("invalid", f"the engine says that {total} instances have ended, and lists none")
@@ -185,10 +187,10 @@ class FlowableClient:
             return [], again, engine_time
         at_end = [row for row in rows[overlap:] if row.end_ms == position.time]
         read = start + len(rows)
-        if read >= total:
+        if read >= total and len(rows) < size:
             grown = min(self._config.page_size, size * 2) if size == position.size else size
             return at_end, Position(time=position.time + 1, size=grown), engine_time
-        if len(rows) <= overlap and size > overlap:
+        if len(rows) <= overlap < size:
             raise EngineError("invalid", f"the engine says that {total} instances ended at once, and lists {read}")
         return at_end, replace(position, size=size, offset=read, last_id=rows[-1].id), engine_time
 
