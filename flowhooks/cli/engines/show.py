@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowhooks.ledger.engine_queries import BookEntry
-    from flowhooks.ledger.queries import LateCallback
+    from flowhooks.ledger.late_callbacks import LateCallback
     from flowhooks.settings import Settings
 
 MAX_EVENTS: Final = 50

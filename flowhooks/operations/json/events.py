@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from flowhooks.ledger.audit import AuditEntry
-    from flowhooks.ledger.queries import DeliveryStatus, LateCallback, StoredEvent
+    from flowhooks.ledger.late_callbacks import LateCallback
+    from flowhooks.ledger.queries import DeliveryStatus, StoredEvent
     from flowhooks.ledger.reader import Reader
     from flowhooks.model.delivery import Attempt, OutcomeKind, State
     from flowhooks.model.event import NoMatch

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 from flowhooks import __version__
 from flowhooks.clock import SECOND, to_text
 from flowhooks.ledger import alert_queries, audit, engine_queries, rejected_requests, stats
-from flowhooks.ledger.queries import EventFilter, late_callbacks_of
+from flowhooks.ledger.late_callbacks import bodies_beside
+from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.search import search_events
 from flowhooks.operations.coverage import coverage
 from flowhooks.operations.find_event import find_event
@@ -367,7 +368,7 @@ class InstanceResource(Resource):
             sources = {*app.settings.sources, *engine_queries.positions(connection)}
             book = engine_queries.book_entries(connection, sources, instance)
             page = search_events(connection, EventFilter(flow_instance_id=instance), limit=PAGE_SIZE)
-            late = {event.id: late_callbacks_of(connection, event.id) for event in page.events}
+            late = {event.id: bodies_beside(connection, event.id) for event in page.events}
         return {
             "book": [book_entry_to_json(entry) for entry in book],
             "events": [event_to_json(event) for event in page.events],

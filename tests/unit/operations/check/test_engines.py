@@ -11,7 +11,6 @@ from flowhooks.model.engine import EngineInfo
 from flowhooks.operations.check.engines import findings
 from flowhooks.settings import EngineSettings, Secret, Settings, Source
 
-
 FLOWABLE = EngineInfo(product="Flowable", version="7.1.0")
 
 
