@@ -377,6 +377,8 @@ _CHECKS: Final[tuple[tuple[Select[str], str], ...]] = (*_OF_EVENTS, *_OF_DELIVER
 
 _NEWEST_TIMES: Final[tuple[Select[int | None], ...]] = (
     select(func.max(events.c.received_at)),
+    select(func.max(conflicts.c.received_at)),
+    select(func.max(late_callbacks.c.received_at)),
     select(func.max(attempts.c.started_at)),
     select(func.max(attempts.c.finished_at)),
     select(func.max(processes.c.started_at)),

@@ -305,6 +305,7 @@ def test_the_events_of_an_instance_are_found_by_indexes(flow):
     assert flow.take(source="oa", amount=1, wait=0).event_id == first
     sqlalchemy_event.remove(engine, "before_cursor_execute", explain)
     tables = ("events", "purged_identities", "engine_instances", "late_callbacks")
-    assert [line for line in plans if line.startswith(tuple(f"SCAN {table}" for table in tables))] == []
+    scans = [line for line in plans if line.startswith(tuple(f"SCAN {table}" for table in tables))]
+    assert [line for line in scans if "purged_identities_received" not in line] == []  # whether there is any row
     assert any("events_flow_instance" in line for line in plans)
     assert any("purged_identities_instance" in line for line in plans)

@@ -25,6 +25,7 @@ from flowhooks.ledger.upgrade import upgrade
 from flowhooks.ledger.value_checks import EARLIEST
 from flowhooks.operations.copy import copy
 from flowhooks.operations.pause import pause
+from support import engine_rows
 from support.waiting import WAIT_TIMEOUT
 
 CHINESE = "合同 C-2026-17 已签署 归档 𠮷"
@@ -139,6 +140,8 @@ def furnished(harness, rooms):
     flow.take("parked", key="nobody", message="signed-1")
     flow.take("rejected", key="leave", conclusion="rejected")
     flow.take("shelved", key="missing", wait=0)
+    pulled = flow.take_in("pulled", key="nobody").event_id
+    flow.app.ledger.write(lambda transaction: engine_rows.fill(transaction, "oa", pulled, harness.clock.now()))
     for key in ("slow", "again"):
         flow.take(key, key=key, wait=0)
         assert rooms.running.acquire(timeout=WAIT_TIMEOUT)
@@ -168,7 +171,10 @@ def furnished(harness, rooms):
     )
     flow.sql("INSERT INTO sessions VALUES (?, ?, ?, ?)", digest, CHINESE, EARLIEST + 5, EARLIEST + 6)
     flow.sql("INSERT INTO required_credentials VALUES ('sources', ?)", EARLIEST + 7)
-    flow.sql("INSERT INTO purged_identities VALUES (?, ?, ?, ?)", digest, made_up_id(5), digest, EARLIEST + 7)
+    flow.sql(
+        "INSERT INTO purged_identities VALUES (?, ?, ?, ?, ?, 'callback')",
+        *(digest, made_up_id(5), digest, EARLIEST + 7, digest),
+    )
     flow.sql("INSERT INTO counters VALUES ('accepted', ?, 1), ('purged', ?, 1)", made_up_id(6), made_up_id(6))
     yield harness
     rooms.hold.set()
@@ -398,7 +404,7 @@ def test_never_much_at_once(harness, postgresql_url):
                 (
                     *(made_up_id(n), "default", "complete", f"i{n}", "", *[None] * 4, body, texts_sha256((body,))),
                     *("parked", "{}", 0, 0, EARLIEST + n, None, "name", *[None] * 4),
-                    *(texts_sha256(("default", "complete", f"i{n}", "")), None),
+                    *(texts_sha256(("default", "complete", f"i{n}", "")), None, "callback", None),
                 )
                 for n in range(small + large)
                 for body in ["{}" if n < small else text]
