@@ -10,7 +10,7 @@ from flowhooks.ledger import engine_book
 from flowhooks.settings import EngineSettings, Source
 
 if TYPE_CHECKING:
-    from flowhooks.background.reconciliation.round import RoundResult
+    from flowhooks.background.reconciliation.context import RoundResult
     from flowhooks.testing import ManualClock
     from flowhooks.testing.engines.fake_engine import FakeEngine
     from support.app_harness import LedgerHarness, RunningApp

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from flowhooks.background.reconciliation.clients import CallCancelled, call_limit
-from flowhooks.background.reconciliation.round import Round, RoundResult, RoundStopped, SourceContext
+from flowhooks.background.reconciliation.context import RoundResult, RoundStopped, SourceContext
+from flowhooks.background.reconciliation.round import Round
 from flowhooks.background.reconciliation.rules import Candidates
 from flowhooks.errors import EngineError, FlowhooksError, LedgerUnusable, Unavailable
 from flowhooks.failpoints import hit

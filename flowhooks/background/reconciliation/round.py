@@ -8,36 +8,34 @@ and the next round repeats what a killed round has not finished.
 from __future__ import annotations
 
 import json
-import threading
-import time
-from collections import Counter
-from dataclasses import dataclass, field
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
 
 from flowhooks.background.reconciliation import rules
-from flowhooks.background.reconciliation.rules import Candidates, Known, Rule, Window
+from flowhooks.background.reconciliation.context import (
+    Lease,
+    RoundResult,
+    RoundStopped,
+    SourceContext,
+    first_position,
+)
+from flowhooks.background.reconciliation.due import DueInstances
+from flowhooks.background.reconciliation.rules import Known, Window
 from flowhooks.clock import DAY, SECOND, id_lower_bound, to_datetime, to_text
-from flowhooks.errors import EngineError, InvalidCallback
+from flowhooks.errors import EngineError
 from flowhooks.failpoints import hit
 from flowhooks.ledger import checksums, engine_book
-from flowhooks.ledger.engine_book import BookRow, Disposition, Due, EnginePosition
 from flowhooks.model.engine import FinishedInstance, InstanceStatus
 from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sqlalchemy import Connection
 
-    from flowhooks.background.reconciliation.clients import BoundedClient
-    from flowhooks.clock import Clock
-    from flowhooks.intake.accept import Callback, TakenIn
-    from flowhooks.ledger.ledger import Ledger
+    from flowhooks.ledger.engine_book import BookRow, EnginePosition
     from flowhooks.ledger.transaction import WriteTransaction
-    from flowhooks.settings import EngineSettings
 
 T = TypeVar("T")
 
@@ -47,8 +45,6 @@ MAX_ASKED: Final = 100
 """Maximum number of callbacks of a round about which the engine is asked, because its history does not have them."""
 MAX_REMEMBERED: Final = 1000
 """Maximum number of callbacks for running instances that are asked about again."""
-PAGE_OF_DUE: Final = 500
-"""Number of instances in grace that are read at once."""
 DEFINITIONS_INTERVAL: Final = 3600 * SECOND
 """Microseconds between two readings of the deployed definitions."""
 MAX_SKEW: Final = 30 * SECOND
@@ -60,113 +56,6 @@ GAP_ROUNDS: Final = 3
 DELETE_BATCH: Final = 1000
 
 log = structlog.get_logger(__name__)
-
-
-class RoundStopped(Exception):
-    """The process stops, or another process has taken the lease: the round writes nothing more."""
-
-
-class _Lost(Enum):
-    """The result of a write without the lease."""
-
-    LEASE = 1
-
-
-@dataclass(slots=True, kw_only=True)
-class RoundResult:
-    """The result of a round, or of its dry run. Times are in microseconds since 1970, by the engine's clock.
-
-    Attributes:
-        source: the source.
-        dry_run: whether nothing was written.
-        since: the earliest end of the window; 0: the round did not get so far.
-        until: the latest end of the window; 0: as above.
-        requests: the number of calls of the engine client.
-        read: the number of instances that were read.
-        has_event: the number of these that have an event.
-        skipped: the number of these that are skipped, by rule.
-        in_grace: the number of these that have no event yet.
-        taken_in: the number of instances that became events in this round; in a dry run, those that would, once their
-            grace has ended.
-        to_confirm: the number of instances that wait for an operator, or would.
-        reason: why the round ended early: `"unreachable"`, `"refused"` or `"invalid"` for the engine, `"busy"` if
-            another process reconciles the source, `"stopped"`, `"database"`; `""`: it did not.
-        error: the same, in one sentence for operators.
-    """
-
-    source: str
-    dry_run: bool = False
-    since: int = 0
-    until: int = 0
-    requests: int = 0
-    read: int = 0
-    has_event: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-    in_grace: int = 0
-    taken_in: int = 0
-    to_confirm: int = 0
-    reason: str = ""
-    error: str = ""
-
-    def count(self, row: BookRow) -> None:
-        """Count an instance that was read."""
-        if row.disposition == Disposition.HAS_EVENT:
-            self.has_event += 1
-        elif row.disposition == Disposition.IN_GRACE:
-            self.in_grace += 1
-        else:
-            self.skipped[row.rule] += 1
-
-
-@dataclass(slots=True, kw_only=True)
-class SourceContext:
-    """A source, and what its rounds remember of each other.
-
-    Attributes:
-        name: the name of the source.
-        names: the name, and the former names.
-        engine: its section `engine`.
-        candidates: decides what becomes of an instance without an event.
-        client: asks the engine.
-        ledger: has the book and the events.
-        take_in: stores an instance as an event: `Intake.take_in`.
-        clock: the time.
-        identity_days: days for which identities of purged events are kept; 0: forever.
-        ready_since: returns since when this process has been ready for callbacks, in microseconds since 1970.
-        lease_seconds: seconds after which another process may take over.
-        stopping: set when the process stops.
-        is_checked: whether the engine's description was read since the last error.
-        has_reported_skew: whether the present difference of the clocks is logged.
-        asked_until: an event id: the engine was asked about callbacks up to it.
-        running: callbacks for instances that had not ended when the engine was asked, by event id: instance id and time
-            of receipt.
-    """
-
-    name: str
-    names: tuple[str, ...]
-    engine: EngineSettings
-    candidates: Candidates
-    client: BoundedClient
-    ledger: Ledger
-    take_in: Callable[[Callback], TakenIn]
-    clock: Clock
-    identity_days: int
-    ready_since: Callable[[], int]
-    lease_seconds: float
-    stopping: threading.Event = field(default_factory=threading.Event)
-    is_checked: bool = False
-    has_reported_skew: bool = False
-    asked_until: str = ""
-    running: dict[str, tuple[str, int]] = field(default_factory=dict)
-
-    def position(self) -> EnginePosition | None:
-        """Return how far the history was read; None before the first round.
-
-        Raises:
-            LedgerUnusable: the database cannot be read.
-        """
-        with self.ledger.connection() as connection:
-            return engine_book.position(connection, self.name)
 
 
 class Round:
@@ -181,8 +70,7 @@ class Round:
     def __init__(self, context: SourceContext, result: RoundResult, process: str) -> None:
         self._context = context
         self.result = result
-        self._process = process
-        self._renewed_at = time.monotonic()
+        self._lease = Lease(context, process)
         self._skew = 0
         self._began_at = context.clock.now()
 
@@ -211,7 +99,7 @@ class Round:
                 read_until=min(last_end, read_until) if is_ordered else None,
             )
         hit("reconcile.read")
-        self._take_in_due(position)
+        DueInstances(context, self.result, self._lease, skew=self._skew).take_in(position)
         self._ask_about_callbacks(position)
         definitions = self._definitions(position)
         self._finish(
@@ -263,14 +151,14 @@ class Round:
             if self._skew:
                 # The first contact was noted by our clock.
                 shifted = {name: getattr(position, name) + self._skew for name in ("since", "position", "read_until")}
-                self._write(lambda transaction: engine_book.update_position(transaction, context.name, shifted))
+                self._lease.write(lambda transaction: engine_book.update_position(transaction, context.name, shifted))
                 position = self._position()
         engine_now = self._began_at + self._skew
         earliest = self._earliest(engine_now)
         window = rules.next_window(position, engine_now, sweeps=sweeps, earliest=earliest, since=since)
         self.result.since, self.result.until = window
         if since is not None and window.since < position.since:
-            self._write(
+            self._lease.write(
                 lambda transaction: engine_book.update_position(transaction, context.name, {"since": window.since})
             )
             position = self._position()
@@ -361,7 +249,7 @@ class Round:
         with context.ledger.connection() as connection:
             undecided = self._undecided(connection, candidates, decides_again=decides_again)
         if not undecided:
-            self._renew_if_old()
+            self._lease.renew_if_old()
             return
 
         def write(transaction: WriteTransaction) -> list[BookRow]:
@@ -372,7 +260,7 @@ class Round:
             hit("reconcile.page_written")
             return decided
 
-        self._count(self._write(write))
+        self._count(self._lease.write(write))
         hit("reconcile.page_committed")
 
     def _to_rows(self, instances: Sequence[FinishedInstance]) -> list[BookRow]:
@@ -422,82 +310,6 @@ class Round:
     def _count(self, rows: Iterable[BookRow]) -> None:
         for row in rows:
             self.result.count(row)
-
-    # Instances whose grace has ended.
-
-    def _take_in_due(self, position: EnginePosition) -> None:
-        context = self._context
-        cutoff = context.clock.now() - int(context.engine.grace * SECOND)
-        due = Due(context.name, ended_until=cutoff + self._skew, seen_until=cutoff)
-        with context.ledger.connection() as connection:
-            quiet_since = max(context.ready_since(), engine_book.last_unavailable_at(connection, context.name))
-            confirmed_at = self._confirmed_at(connection)
-            unconfirmed = engine_book.count_due(connection, due, seen_after=confirmed_at or 0)
-        if quiet_since > cutoff:
-            return  # the engine may not have reached us, and has time to call again
-        is_confirmed = unconfirmed <= context.engine.max_new
-        self.result.to_confirm = 0 if is_confirmed else unconfirmed
-        if not is_confirmed:
-            if not position.to_confirm:
-                log.warning(
-                    "reconciliation_unconfirmed",
-                    source=context.name,
-                    instances=unconfirmed,
-                    max_new=context.engine.max_new,
-                    why="the engine's history has more instances without an event than max_new",
-                    next=f"look at them, then confirm: `flowhooks engines reconcile --source {context.name} --confirm`",
-                )
-            if confirmed_at is None:
-                return
-        self._take_in_pages(due, None if is_confirmed else confirmed_at)
-
-    def _take_in_pages(self, due: Due, seen_until: int | None) -> None:
-        context, after = self._context, None
-        while True:
-            with context.ledger.connection() as connection:
-                page = engine_book.due_page(connection, due, seen_until=seen_until, after=after, limit=PAGE_OF_DUE)
-            for row in page:
-                if context.stopping.is_set():
-                    raise RoundStopped
-                self._renew_if_old()
-                self._take_in(row)
-            if len(page) < PAGE_OF_DUE:
-                return
-            after = page[-1]
-
-    def _take_in(self, row: BookRow) -> None:
-        context = self._context
-        try:
-            taken = context.take_in(rules.to_callback(row, self._skew))
-        except InvalidCallback as error:
-            self._skip(row, Rule.REJECTED, str(error))
-            return
-        hit("reconcile.taken_in")
-        if taken.disposition == "purged":
-            self._skip(row, Rule.PURGED, "")
-            return
-        self.result.taken_in += taken.new
-        if taken.reused_id:
-            log.warning(
-                "instance_id_reused",
-                source=context.name,
-                flow=row.flow_instance_id,
-                event_id=taken.event_id,
-                why="an event of an earlier instance has the same process instance id",
-                next="check whether the engine's database was reset, or two engines call as this source",
-            )
-
-    def _skip(self, row: BookRow, rule: Rule, detail: str) -> None:
-        now = self._context.clock.now()
-        self._write(
-            lambda transaction: engine_book.skip(
-                transaction, row, rule=rule.value, detail=escape_control(detail, engine_book.MAX_DETAIL_CHARS), now=now
-            )
-        )
-
-    def _confirmed_at(self, connection: Connection) -> int | None:
-        position = engine_book.position(connection, self._context.name)
-        return None if position is None else position.confirmed_at
 
     # Callbacks that the history does not know.
 
@@ -591,7 +403,7 @@ class Round:
             engine_book.update_position(transaction, context.name, values)
             return engine_book.close_gaps(transaction, context.name, window.since, now)
 
-        if closed := self._write(finish):
+        if closed := self._lease.write(finish):
             log.info("history_gap_closed", source=context.name, gaps=closed)
         if self.result.taken_in or not position.round_at:
             log.info(
@@ -614,14 +426,14 @@ class Round:
             "error": escape_control(error.why, 1000),
             "failures": position.failures + 1,
         }
-        self._write(lambda transaction: engine_book.update_position(transaction, context.name, values))
+        self._lease.write(lambda transaction: engine_book.update_position(transaction, context.name, values))
         limit = int(max(GAP_AFTER, GAP_ROUNDS * context.engine.reconcile_every) * SECOND)
         if now - failed_since > limit:
             self._open_gap((position.read_until, now + (position.skew or 0)), error.reason, error.why)
 
     def _open_gap(self, interval: tuple[int, int], reason: str, detail: str) -> None:
         context, now = self._context, self._context.clock.now()
-        is_new = self._write(
+        is_new = self._lease.write(
             lambda transaction: engine_book.open_gap(
                 transaction,
                 context.name,
@@ -646,57 +458,14 @@ class Round:
         """Delete rows of instances that are older than any identity that is kept."""
         context, before = self._context, self._earliest(engine_now)
         while before and not context.stopping.is_set():
-            deleted = self._write(
+            deleted = self._lease.write(
                 lambda transaction: engine_book.delete_old(transaction, context.name, before, DELETE_BATCH)
             )
             if deleted < DELETE_BATCH:
                 return
-
-    # Writes.
 
     def _position(self) -> EnginePosition:
         position = self._context.position()
         if position is None:
             raise RoundStopped  # another process has renamed the source
         return position
-
-    def _write(self, function: Callable[[WriteTransaction], T]) -> T:
-        """Renew the lease and write, in one transaction. Without the lease, end the round and write nothing."""
-        context = self._context
-
-        def write(transaction: WriteTransaction) -> T | _Lost:
-            if not engine_book.renew_lease(transaction, context.name, self._process, context.lease_seconds):
-                return _Lost.LEASE
-            return function(transaction)
-
-        result = context.ledger.write(write)
-        if result is _Lost.LEASE:
-            raise RoundStopped
-        self._renewed_at = time.monotonic()
-        return result
-
-    def _renew_if_old(self) -> None:
-        if time.monotonic() - self._renewed_at > self._context.lease_seconds / 3:
-            self._write(lambda _transaction: None)
-
-
-def first_position(source: str, now: int) -> EnginePosition:
-    """Return the position of a source before its first round."""
-    return EnginePosition(
-        source=source,
-        since=now,
-        position=now,
-        read_until=now,
-        swept_at=now,
-        round_at=0,
-        succeeded_at=None,
-        failed_since=None,
-        reason="",
-        error="",
-        failures=0,
-        skew=None,
-        product="",
-        to_confirm=0,
-        confirmed_at=None,
-        definitions_at=None,
-    )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from flowhooks.background.reconciliation.clients import BoundedClient
-    from flowhooks.background.reconciliation.round import RoundResult
+    from flowhooks.background.reconciliation.context import RoundResult
     from flowhooks.clock import Clock
     from flowhooks.intake.accept import Callback, TakenIn
     from flowhooks.ledger.ledger import Ledger
@@ -37,8 +37,8 @@ log = structlog.get_logger(__name__)
 class Reconciliation:
     """Reconciles the histories of the engines with the events.
 
-    Rounds of one source never overlap, also if an operator asks for one. Of the processes that share a ledger, the one that has
-    the lease of a source makes its round.
+    Rounds of one source never overlap, also if an operator asks for one. Of the processes that share a ledger, the one
+    that has the lease of a source makes its round.
 
     Args:
         settings: the settings.

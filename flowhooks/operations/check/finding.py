@@ -24,8 +24,8 @@ class CheckFinding:
 
     Attributes:
         mark: severity of the finding.
-        about: settings, binds, connections, schemas, plugins, alerts, engines, handlers, routes, database, jobs, server,
-            processes or deliveries.
+        about: settings, binds, connections, schemas, plugins, alerts, engines, handlers, routes, database, jobs,
+            server, processes or deliveries.
         what: what was found.
         why: cause or consequence; may be `""`.
         next: what to do; may be `""`.

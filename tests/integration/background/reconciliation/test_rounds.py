@@ -479,7 +479,7 @@ def test_since_does_not_skip_what_was_not_read(asked):
 
 
 def test_no_round_reaches_back_before_the_kept_identities(opened):
-    """What ended before purged events are known any more is not read, also if an operator asks."""
+    """A time at which purged events are not known any more is not read, also if an operator asks."""
     asked = opened(retention={"identities": 30})
     asked.finish("old")
     asked.clock.advance(31 * DAY // SECOND)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from flowhooks.background.reconciliation import rules
-from flowhooks.background.reconciliation.round import first_position
+from flowhooks.background.reconciliation.context import first_position
 from flowhooks.background.reconciliation.rules import OVERLAP, Candidates, Known, Window
 from flowhooks.clock import DAY, SECOND
 from flowhooks.ledger.engine_book import InstanceEvent

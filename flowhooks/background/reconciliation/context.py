@@ -1,0 +1,189 @@
+"""A source, the result of a round for it, and its lease."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, TypeVar
+
+from flowhooks.ledger import engine_book
+from flowhooks.ledger.engine_book import BookRow, Disposition, EnginePosition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowhooks.background.reconciliation.clients import BoundedClient
+    from flowhooks.background.reconciliation.rules import Candidates
+    from flowhooks.clock import Clock
+    from flowhooks.intake.accept import Callback, TakenIn
+    from flowhooks.ledger.ledger import Ledger
+    from flowhooks.ledger.transaction import WriteTransaction
+    from flowhooks.settings import EngineSettings
+
+T = TypeVar("T")
+
+
+class RoundStopped(Exception):
+    """The process stops, or another process has taken the lease: the round writes nothing more."""
+
+
+class _Lost(Enum):
+    """The result of a write without the lease."""
+
+    LEASE = 1
+
+
+@dataclass(slots=True, kw_only=True)
+class RoundResult:
+    """The result of a round, or of its dry run. Times are in microseconds since 1970, by the engine's clock.
+
+    Attributes:
+        source: the source.
+        dry_run: whether nothing was written.
+        since: the earliest end of the window; 0: the round did not get so far.
+        until: the latest end of the window; 0: as above.
+        requests: the number of calls of the engine client.
+        read: the number of instances that were read.
+        has_event: the number of these that have an event.
+        skipped: the number of these that are skipped, by rule.
+        in_grace: the number of these that have no event yet.
+        taken_in: the number of instances that became events in this round; in a dry run, those that would, once their
+            grace has ended.
+        to_confirm: the number of instances that wait for an operator, or would.
+        reason: why the round ended early: `"unreachable"`, `"refused"` or `"invalid"` for the engine, `"busy"` if
+            another process reconciles the source, `"stopped"`, `"database"`; `""`: it did not.
+        error: the same, in one sentence for operators.
+    """
+
+    source: str
+    dry_run: bool = False
+    since: int = 0
+    until: int = 0
+    requests: int = 0
+    read: int = 0
+    has_event: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    in_grace: int = 0
+    taken_in: int = 0
+    to_confirm: int = 0
+    reason: str = ""
+    error: str = ""
+
+    def count(self, row: BookRow) -> None:
+        """Count an instance that was read."""
+        if row.disposition == Disposition.HAS_EVENT:
+            self.has_event += 1
+        elif row.disposition == Disposition.IN_GRACE:
+            self.in_grace += 1
+        else:
+            self.skipped[row.rule] += 1
+
+
+@dataclass(slots=True, kw_only=True)
+class SourceContext:
+    """A source, and what its rounds remember of each other.
+
+    Attributes:
+        name: the name of the source.
+        names: the name, and the former names.
+        engine: its section `engine`.
+        candidates: decides what becomes of an instance without an event.
+        client: asks the engine.
+        ledger: has the book and the events.
+        take_in: stores an instance as an event: `Intake.take_in`.
+        clock: the time.
+        identity_days: days for which identities of purged events are kept; 0: forever.
+        ready_since: returns since when this process has been ready for callbacks, in microseconds since 1970.
+        lease_seconds: seconds after which another process may take over.
+        stopping: set when the process stops.
+        is_checked: whether the engine's description was read since the last error.
+        has_reported_skew: whether the present difference of the clocks is logged.
+        asked_until: an event id: the engine was asked about callbacks up to it.
+        running: callbacks for instances that had not ended when the engine was asked, by event id: instance id and time
+            of receipt.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    engine: EngineSettings
+    candidates: Candidates
+    client: BoundedClient
+    ledger: Ledger
+    take_in: Callable[[Callback], TakenIn]
+    clock: Clock
+    identity_days: int
+    ready_since: Callable[[], int]
+    lease_seconds: float
+    stopping: threading.Event = field(default_factory=threading.Event)
+    is_checked: bool = False
+    has_reported_skew: bool = False
+    asked_until: str = ""
+    running: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+    def position(self) -> EnginePosition | None:
+        """Return how far the history was read; None before the first round.
+
+        Raises:
+            LedgerUnusable: the database cannot be read.
+        """
+        with self.ledger.connection() as connection:
+            return engine_book.position(connection, self.name)
+
+
+class Lease:
+    """The lease of a source, as the round that has taken it uses it.
+
+    Args:
+        context: the source.
+        process: the process that has taken it.
+    """
+
+    def __init__(self, context: SourceContext, process: str) -> None:
+        self._context = context
+        self._process = process
+        self._renewed_at = time.monotonic()
+
+    def write(self, function: Callable[[WriteTransaction], T]) -> T:
+        """Renew the lease and write, in one transaction. Without the lease, end the round and write nothing."""
+        context = self._context
+
+        def write(transaction: WriteTransaction) -> T | _Lost:
+            if not engine_book.renew_lease(transaction, context.name, self._process, context.lease_seconds):
+                return _Lost.LEASE
+            return function(transaction)
+
+        result = context.ledger.write(write)
+        if result is _Lost.LEASE:
+            raise RoundStopped
+        self._renewed_at = time.monotonic()
+        return result
+
+    def renew_if_old(self) -> None:
+        """Renew the lease if a third of its time has passed."""
+        if time.monotonic() - self._renewed_at > self._context.lease_seconds / 3:
+            self.write(lambda _transaction: None)
+
+
+def first_position(source: str, now: int) -> EnginePosition:
+    """Return the position of a source before its first round."""
+    return EnginePosition(
+        source=source,
+        since=now,
+        position=now,
+        read_until=now,
+        swept_at=now,
+        round_at=0,
+        succeeded_at=None,
+        failed_since=None,
+        reason="",
+        error="",
+        failures=0,
+        skew=None,
+        product="",
+        to_confirm=0,
+        confirmed_at=None,
+        definitions_at=None,
+    )

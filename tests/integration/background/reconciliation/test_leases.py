@@ -1,0 +1,104 @@
+"""Rounds of one source never overlap, and a process that has lost its lease writes nothing."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from support.waiting import WAIT_TIMEOUT
+
+
+@pytest.fixture
+def gate(engine):
+    """A function that lets the next page of the engine wait; it returns two events: it waits, and it may go on."""
+
+    def shut():
+        waits, may_go_on = threading.Event(), threading.Event()
+
+        def before_call(method):
+            if method == "finished" and not waits.is_set():
+                waits.set()
+                assert may_go_on.wait(WAIT_TIMEOUT)
+
+        engine.before_call = before_call
+        return waits, may_go_on
+
+    return shut
+
+
+@pytest.mark.either
+def test_two_rounds_of_a_process_follow_each_other(asked, gate, together):
+    """An operator's round waits for the one in progress, and then finds that nothing is left to do."""
+    asked.finish("i1")
+    asked.round()
+    asked.clock.advance(121)
+    _, may_go_on = gate()
+    may_go_on.set()
+    results = together(*[lambda: asked.service.reconcile_now("oa") for _ in range(8)])
+    assert sorted(result.taken_in for result in results) == [0] * 7 + [1]
+    assert {result.error for result in results} == {""}
+    assert len(asked.flow.events()) == 1
+
+
+@pytest.mark.postgresql
+def test_only_one_of_two_processes_makes_a_round(asked, opened, gate):
+    """While one process reads the history, the other one is told so, and reads nothing."""
+    other = opened()
+    asked.finish("i1")
+    waits, may_go_on = gate()
+    first = threading.Thread(target=asked.round)
+    first.start()
+    assert waits.wait(WAIT_TIMEOUT)
+    calls = len(asked.engine.calls)
+    assert other.failed().reason == "busy"
+    assert len(asked.engine.calls) == calls
+    may_go_on.set()
+    first.join(WAIT_TIMEOUT)
+    assert asked.book() == {"i1": ("in_grace", "")}
+    assert other.round().in_grace == 1
+
+
+@pytest.mark.postgresql
+def test_the_lease_of_a_process_that_has_ended_is_free(asked, opened):
+    """A process that was marked as stopped does not keep others from the history."""
+    other = opened()
+    dead = asked.flow.app.ledger.process
+    until = asked.clock.now() + 10**15
+    asked.flow.sql("UPDATE engine_positions SET process = ?, process_until = ?", dead, until)
+    assert other.failed().reason == "busy"
+    asked.flow.sql("UPDATE processes SET stopped_at = ? WHERE id = ?", asked.clock.now(), dead)
+    other.round()
+
+
+@pytest.mark.either
+def test_a_round_that_has_lost_its_lease_writes_nothing(asked, gate):
+    """A process that was suspended for too long stops at the page, and leaves the book to the other one."""
+    asked.finish("i1")
+    before = asked.position()
+    waits, may_go_on = gate()
+    results = []
+    round_in_progress = threading.Thread(target=lambda: results.append(asked.failed()))
+    round_in_progress.start()
+    assert waits.wait(WAIT_TIMEOUT)
+    asked.flow.sql("UPDATE engine_positions SET process = ?", asked.clock.new_id())
+    may_go_on.set()
+    round_in_progress.join(WAIT_TIMEOUT)
+    assert [result.reason for result in results] == ["stopped"]
+    assert (asked.book(), asked.position()) == ({}, before)
+
+
+@pytest.mark.either
+def test_a_stop_ends_a_round_in_a_page(asked, gate):
+    """A stop does not wait for the engine, and what the round has written stays."""
+    asked.finish("i1")
+    waits, may_go_on = gate()
+    results = []
+    round_in_progress = threading.Thread(target=lambda: results.append(asked.failed()))
+    round_in_progress.start()
+    assert waits.wait(WAIT_TIMEOUT)
+    asked.service.begin_stop()
+    round_in_progress.join(WAIT_TIMEOUT)
+    assert [result.reason for result in results] == ["stopped"]
+    assert asked.flow.sql("SELECT process FROM engine_positions") == [("",)]
+    may_go_on.set()
