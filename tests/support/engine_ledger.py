@@ -86,6 +86,7 @@ def mark_taken_in(flow: RunningApp, event_id: str, *, reused: bool = False) -> N
             events.update().where(events.c.id == event_id).values(values)
         )
     )
+    flow.changed = True
 
 
 def late_callback(flow: RunningApp, event_id: str, body: str = '{"conclusion": "approved"}', repeats: int = 0) -> None:
@@ -128,3 +129,4 @@ def _write(flow: RunningApp, table: Table, row: dict[str, Any]) -> None:
         transaction.connection.execute(table.insert(), [row])
 
     flow.app.ledger.write(replace)
+    flow.changed = True
