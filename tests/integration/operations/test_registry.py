@@ -54,6 +54,14 @@ REFUSED = [
     ("acknowledge", {"alerts": "a1"}),
     ("acknowledge", {"alerts": [1]}),
     ("acknowledge", {"alerts": ["a1"], "note": 1}),
+    ("replay", {"event_filter": {"origin": "elsewhere"}}),
+    ("reconcile", {"since": "2026-01-01"}),
+    ("reconcile", {"since": 2**63}),
+    ("reconcile", {"source": None}),
+    ("confirm_reconciliation", {}),
+    ("ask_engine", {"source": "oa"}),
+    ("ask_engine", {"instance": 4711}),
+    ("read_definitions", {"source": 1}),
 ]
 
 
