@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from flowhooks.background.reconciliation.round import RoundResult
+    from flowhooks.background.reconciliation.context import RoundResult
     from flowhooks.model.engine import EngineClient
 
 
