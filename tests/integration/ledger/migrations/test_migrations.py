@@ -1,4 +1,4 @@
-"""Migrations create the schema of `tables.py`; a foreign or newer database is refused and unchanged."""
+"""Migrations create the schema of `ledger/tables/`; a foreign or newer database is refused and unchanged."""
 
 from __future__ import annotations
 
@@ -84,9 +84,9 @@ def is_of_columns(engine, index):
 
 
 def test_migrations_make_what_the_tables_say(two_engines):
-    """After all migrations Alembic finds no difference to `tables.py`, on either database.
+    """After all migrations Alembic finds no difference to `ledger/tables/`, on either database.
 
-    Comments on columns are for readers of `tables.py` only.
+    Comments on columns are for readers of `ledger/tables/` only.
     """
     engine, _ = two_engines
     runner.upgrade(engine)

@@ -1,0 +1,83 @@
+"""The ledger's tables in SQLAlchemy Core.
+
+Times are whole microseconds since 1970 (UTC). Ids are UUIDs of version 7, stored as text.
+"""
+
+from flowhooks.ledger.tables.base import MAX_INDEXED_CHARS, equals_indexed, indexed, metadata
+from flowhooks.ledger.tables.engine_tables import (
+    IS_IN_GRACE,
+    engine_instances,
+    engine_positions,
+    history_gaps,
+    late_callbacks,
+)
+from flowhooks.ledger.tables.event_tables import (
+    DISMISSED_BY_ROUTING,
+    IS_BLOCKED,
+    IS_FAILED,
+    IS_LAST_ATTEMPT,
+    IS_PARKED,
+    IS_RECONCILED,
+    IS_RUNNING_OR_FAILED,
+    IS_SCHEDULED,
+    IS_SUSPENDED,
+    IS_UNDECIDED,
+    IS_WAITING,
+    attempts,
+    conclusions,
+    conflicts,
+    deliveries,
+    events,
+    in_order_group,
+)
+from flowhooks.ledger.tables.operation_tables import (
+    alerts,
+    audit_log,
+    counters,
+    handlers,
+    processes,
+    purged_identities,
+    rejected_requests,
+    required_credentials,
+    sessions,
+    webhook_ids,
+)
+
+__all__ = [
+    "DISMISSED_BY_ROUTING",
+    "IS_BLOCKED",
+    "IS_FAILED",
+    "IS_IN_GRACE",
+    "IS_LAST_ATTEMPT",
+    "IS_PARKED",
+    "IS_RECONCILED",
+    "IS_RUNNING_OR_FAILED",
+    "IS_SCHEDULED",
+    "IS_SUSPENDED",
+    "IS_UNDECIDED",
+    "IS_WAITING",
+    "MAX_INDEXED_CHARS",
+    "alerts",
+    "attempts",
+    "audit_log",
+    "conclusions",
+    "conflicts",
+    "counters",
+    "deliveries",
+    "engine_instances",
+    "engine_positions",
+    "equals_indexed",
+    "events",
+    "handlers",
+    "history_gaps",
+    "in_order_group",
+    "indexed",
+    "late_callbacks",
+    "metadata",
+    "processes",
+    "purged_identities",
+    "rejected_requests",
+    "required_credentials",
+    "sessions",
+    "webhook_ids",
+]

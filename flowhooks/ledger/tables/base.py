@@ -1,0 +1,52 @@
+"""Metadata of all tables, and the expressions that an index of a long text stores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import (
+    ColumnElement,
+    MetaData,
+    Text,
+    event,
+    func,
+    literal_column,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+metadata: Final = MetaData()
+
+
+@event.listens_for(metadata, "before_create")
+def _set_index_conditions(_metadata: MetaData, connection: Connection, **_options: Any) -> None:
+    """Turn the `where` of partial indexes, in their `info`, into the option of the database that is used."""
+    # `postgresql_where=` would import the dialect of PostgreSQL with all its drivers in each process that uses SQLite.
+    for table in metadata.tables.values():
+        for index in table.indexes:
+            if "where" in index.info:
+                index.dialect_options[connection.dialect.name]["where"] = index.info["where"]
+
+
+# PostgreSQL rejects index rows of more than about 2,700 bytes, and a schema may allow texts of any length. Two texts of
+# this length, of 4 bytes a character, still fit.
+MAX_INDEXED_CHARS: Final = 256
+"""Maximum number of characters that an index stores of a text from a callback."""
+
+
+def indexed(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return the prefix of a text column that an index stores.
+
+    Only a query with exactly this expression uses the index.
+    """
+    # Literals: with parameters instead, neither database recognizes the expression of the index.
+    return func.substr(column, literal_column("1"), literal_column(str(MAX_INDEXED_CHARS)), type_=Text)
+
+
+def equals_indexed(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
+    """Return the condition that the whole of an indexed text equals `text`."""
+    # No `column = text` in addition: SQLite would then put the text into the indexed expression as well, and not use
+    # the index.
+    remainder = func.substr(column, literal_column(str(MAX_INDEXED_CHARS + 1)), type_=Text)
+    return (indexed(column) == text[:MAX_INDEXED_CHARS]) & (remainder == text[MAX_INDEXED_CHARS:])
