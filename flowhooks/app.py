@@ -23,7 +23,7 @@ from flowhooks.background.file_watch import FileWatch
 from flowhooks.background.reconciliation.service import Reconciliation
 from flowhooks.background.retention import Retention
 from flowhooks.clock import DAY, Clock
-from flowhooks.errors import FlowhooksError, LedgerUnusable
+from flowhooks.errors import LedgerUnusable
 from flowhooks.execution.circuit_breaker import CircuitBreaker
 from flowhooks.execution.cpu_affinity import HandlerAffinity
 from flowhooks.execution.dispatcher import Dispatcher
@@ -35,7 +35,6 @@ from flowhooks.intake import required_credentials
 from flowhooks.intake.accept import Intake, IntakeConfig
 from flowhooks.intake.rejected_requests import RejectedRequestLog
 from flowhooks.intake.waiters import WaiterRegistry
-from flowhooks.ledger import database
 from flowhooks.ledger import handlers as registered_handlers
 from flowhooks.ledger.ledger import Ledger
 from flowhooks.ledger.lock import LockOwner, acquire_lock
@@ -45,7 +44,8 @@ from flowhooks.observability.metrics import Metrics
 from flowhooks.operations.context import OperationContext
 from flowhooks.operations.deliverable_events import log_dismissed
 from flowhooks.operations.lookup import build_router, log_missing
-from flowhooks.operations.reroute import reroute_parked
+from flowhooks.operations.readiness import find_problems
+from flowhooks.operations.reroute import reroute_all_parked
 from flowhooks.plugins.from_settings import load
 from flowhooks.plugins.notifier import HookNotifier
 from flowhooks.plugins.source_digests import plugin_versions
@@ -446,18 +446,7 @@ class App:
             self._threads = [*(started for started in self._threads if started.is_alive()), thread]
 
     def _reroute_parked(self) -> None:
-        after, delivered = "", 0
-        try:
-            while not self._stop.is_set():
-                page = reroute_parked(self.operation_context, after=after)
-                after = page.next
-                delivered += page.delivered
-                if not after:
-                    break
-        except FlowhooksError as error:
-            log.error("parked_reroute_failed", why=str(error), next="`flowhooks events reroute --parked` tries again")  # noqa: TRY400 (one line says it)
-        if delivered:
-            log.info("parked_events_rerouted", delivered=delivered)
+        reroute_all_parked(lambda: self.operation_context, self._stop)
 
     def publish_admin_address(self, admin: str, token: str) -> None:
         """Write the address of the administration API and its token into the lock file."""
@@ -466,24 +455,8 @@ class App:
 
     def readiness_problems(self) -> list[str]:
         """Return why this server should not receive callbacks at present; empty if it is ready."""
-        problems = []
-        if self.draining:
-            problems.append("the server is stopping")
-        if self.ledger.guard is not None and (why := self.ledger.guard.find_problem()):
-            problems.append(why)
-        elif self.ledger.write_error and not self.ledger.probe_writable():
-            problems.append(f"the last write to the database failed ({self.ledger.write_error})")
-        # A small write may succeed although the disk has no space for a callback.
-        free_bytes = database.free_disk_bytes(database_url(self.settings))
-        if free_bytes is not None and free_bytes < self.settings.http.max_body_bytes:
-            problems.append(f"the disk of the database has {free_bytes // 1024} KiB left; free some space")
-        if self.router.unreadable_handlers:
-            problems.append(
-                f"a newer version of flowhooks has registered {', '.join(self.router.unreadable_handlers[:3])}, and "
-                "this version cannot read the selectors; run the newer version here too"
-            )
-        if why := self.runner.health():
-            problems.append(f"deliveries cannot be run: {why}")
+        problems = ["the server is stopping"] if self.draining else []
+        problems += find_problems(self.ledger, self.settings, self.router, runner_problem=self.runner.health())
         if problems and self.reconciliation is not None:
             self.reconciliation.report_not_ready()
         return problems

@@ -8,21 +8,25 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.errors import NotFound
+from flowhooks.errors import FlowhooksError, NotFound
 from flowhooks.failpoints import hit
 from flowhooks.ledger.queries import EventFilter
+from flowhooks.logger import get_logger
 from flowhooks.model.event import DismissedBy, EventState, ParkedBy
 from flowhooks.operations.context import AuditRecord
 from flowhooks.operations.parked import is_deliverable, representative_event
 from flowhooks.operations.routing import compute_route_change, single_id
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
+    from threading import Event
 
     from flowhooks.ledger.queries import StoredEvent
     from flowhooks.ledger.route_changes import RouteChange
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.operations.context import OperationContext
+
+log = get_logger(__name__)
 
 PAGE_SIZE: Final = 500
 """Maximum number of events per call. It keeps requests and transactions short, and lets the caller show progress."""
@@ -227,3 +231,24 @@ def _write(
     done = context.ledger.reroute(transaction, items, missing_handlers=context.missing_handlers)
     hit(failpoint)
     return done
+
+
+def reroute_all_parked(context: Callable[[], OperationContext], stop: Event) -> None:
+    """Route all parked events again, page by page, and log the result.
+
+    Args:
+        context: returns the current context.
+        stop: when it is set, no further page is read.
+    """
+    after, delivered = "", 0
+    try:
+        while not stop.is_set():
+            page = reroute_parked(context(), after=after)
+            after = page.next
+            delivered += page.delivered
+            if not after:
+                break
+    except FlowhooksError as error:
+        log.error("parked_reroute_failed", why=str(error), next="`flowhooks events reroute --parked` tries again")  # noqa: TRY400 (one line says it)
+    if delivered:
+        log.info("parked_events_rerouted", delivered=delivered)
