@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings
 
 
-def find_problems(ledger: Ledger, settings: Settings, router: Router, *, runner_problem: str) -> list[str]:
+def find_problems(ledger: Ledger, settings: Settings, router: Router, *, runner_problem: str | None) -> list[str]:
     """Return the problems, each as one sentence that says what to do; empty if there are none.
 
     Args:
         ledger: the ledger that stores callbacks.
         settings: the settings.
         router: selects the handlers of an event.
-        runner_problem: why deliveries cannot be run; `""` if they can.
+        runner_problem: why deliveries cannot be run; None if they can.
     """
     problems = []
     if ledger.guard is not None and (why := ledger.guard.find_problem()):
