@@ -287,7 +287,7 @@ def test_a_copy_that_was_cut_off_goes_on(furnished, postgresql_url):
         "DELETE FROM attempts",
         "DELETE FROM attempts; DELETE FROM deliveries; DELETE FROM conflicts",
         "TRUNCATE attempts, deliveries, conflicts, processes, alerts",
-        "TRUNCATE attempts, deliveries, conflicts, events; DELETE FROM handlers WHERE id > 'p:good'",
+        "TRUNCATE attempts, deliveries, conflicts, late_callbacks, events; DELETE FROM handlers WHERE id > 'p:good'",
     ):
         with psycopg.connect(postgresql_url, autocommit=True) as connection:
             connection.execute(lost)
