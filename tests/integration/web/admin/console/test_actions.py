@@ -655,6 +655,7 @@ def test_every_action_is_an_operation():
         "events": {"event_filter"},
         "delivery": {"delivery_id"},
         "handler": {"handlers"},
+        "source": {"source"},
         "alert": {"alerts"},
         "": set(),
     }
