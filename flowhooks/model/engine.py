@@ -1,4 +1,4 @@
-"""What an engine client tells about the process instances and definitions of its engine."""
+"""Facts that an engine client reads about the process instances and definitions of its engine."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class ProcessDefinition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
-    """What an engine says about itself.
+    """The description of an engine by itself.
 
     Attributes:
         product: its name, such as `"Flowable"`.
