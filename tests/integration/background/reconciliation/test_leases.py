@@ -43,7 +43,7 @@ def test_two_rounds_of_a_process_follow_each_other(asked, gate, together):
 
 @pytest.mark.postgresql
 def test_only_one_of_two_processes_makes_a_round(asked, opened, gate):
-    """While one process reads the history, the other one receives so, and reads nothing."""
+    """While one process reads the history, the round of the other one is *busy* and reads nothing."""
     other = opened()
     asked.finish("i1")
     waits, may_go_on = gate()
