@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from flowhooks.observability import logging as logs
+from support.log_output import print_to_stderr
 
 
 @pytest.fixture(autouse=True)
@@ -31,3 +32,4 @@ def logging_kept():
     logging.captureWarnings(False)
     warnings.showwarning = showwarning
     structlog.reset_defaults()
+    print_to_stderr()

@@ -44,7 +44,10 @@ DELIVERY = {
     "ordered",
     "blocked_by",
 }
-ATTEMPT = {"number", "started_at", "finished_at", "seconds", "outcome", "error", "traceback", "result", "process"}
+ATTEMPT = {"number", "started_at", "finished_at", "seconds", "outcome", "error", "traceback", "process"} | {
+    "result",
+    "result_dropped",
+}
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
