@@ -9,13 +9,14 @@ import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlalchemy import BigInteger, Integer, Text, and_, bindparam, func, literal, or_, select, update
+from sqlalchemy import BigInteger, Integer, Text, and_, bindparam, case, func, literal, or_, select, update
 
 from flowhooks.clock import SECOND
 from flowhooks.ledger import checksums, database
 from flowhooks.ledger.tables import (
     MAX_INDEXED_CHARS,
     engine_instances,
+    engine_positions,
     events,
     indexed,
     purged_identities,
@@ -80,13 +81,28 @@ _FIND_PURGED: Final = (
     .order_by(purged_identities.c.received_at, purged_identities.c.event_id)
 )
 _FIND_PURGED_RECONCILED: Final = _FIND_PURGED.where(purged_identities.c.origin == Origin.RECONCILED.value)
-_LINKS = database.row_array("links", source=Text, flow_instance_id=Text, event_id=Text, taken_in=Integer)
+_LINKS = database.row_array("links", source=Text, flow_instance_id=Text, event_id=Text, certainty=Integer)
+_FOUND, _NEW, _TAKEN_IN = range(3)
+"""Certainty that an event belongs to the instance in the book: not certain, certain, and it replaces another event."""
+_SKEW: Final = (
+    select(case((engine_positions.c.skew > 0, engine_positions.c.skew), else_=0))
+    .where(engine_positions.c.source == engine_instances.c.source)
+    .correlate(engine_instances)
+    .scalar_subquery()
+)
 _LINK: Final = (
     update(engine_instances)
     .where(
         engine_instances.c.source == _LINKS.c.source,
         engine_instances.c.flow_instance_id == _LINKS.c.flow_instance_id,
-        or_(_LINKS.c.taken_in == 1, engine_instances.c.disposition != "has_event"),
+        events.c.id == _LINKS.c.event_id,
+        or_(_LINKS.c.certainty == _TAKEN_IN, engine_instances.c.disposition != "has_event"),
+        # The event of an earlier instance with the same id is not the event of this one.
+        or_(
+            _LINKS.c.certainty != _FOUND,
+            engine_instances.c.started_at.is_(None),
+            events.c.received_at >= engine_instances.c.started_at - func.coalesce(_SKEW, 0) - REUSE_TOLERANCE,
+        ),
     )
     .values(
         disposition="has_event",
@@ -153,17 +169,20 @@ def is_older(item: NewEvent, event: InstanceEvent) -> bool:
 def link(connection: Connection, items: Iterable[tuple[NewEvent, str]], now: int) -> None:
     """Record in `engine_instances` that these items have an event; an instance that is not recorded stays so.
 
+    An event that was stored before is recorded only if it was not received before the instance started.
+
     Args:
         connection: a writing connection.
         items: the items, each with the id of its event.
         now: microseconds since 1970.
     """
-    links: dict[tuple[str, str], tuple[str, int]] = {}
+    links: dict[tuple[str, str], tuple[int, str]] = {}
     for item, event_id in items:
         instance = item.event.source, item.event.flow_instance_id
-        taken_in = int(item.event.origin == Origin.RECONCILED)
-        if instance not in links or taken_in > links[instance][1]:
-            links[instance] = event_id, taken_in
-    rows = [[*instance, *linked] for instance, linked in sorted(links.items())]
+        certainty = _NEW if event_id == item.event.id else _FOUND
+        if item.event.origin == Origin.RECONCILED:
+            certainty = _TAKEN_IN
+        links[instance] = max((certainty, event_id), links.get(instance, (_FOUND, "")))  # the newest of equal ones
+    rows = [[*instance, event_id, certainty] for instance, (certainty, event_id) in sorted(links.items())]
     if rows:
         connection.execute(_LINK, {"links": json.dumps(rows), "now": now})

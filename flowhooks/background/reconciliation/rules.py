@@ -279,8 +279,12 @@ def newest_event(events: Sequence[InstanceEvent], started_at: int) -> InstanceEv
 
 
 def our_start(row: BookRow, skew: int) -> int:
-    """Return when an instance started, by our clock; 0 if it is not known."""
-    return 0 if row.started_at is None else row.started_at - skew
+    """Return the earliest time by our clock at which an instance can have started; 0 if it is not known.
+
+    The skew may be that of a proxy, or of the time before a clock was corrected. So an event belongs to an earlier
+    instance only if it is older than this one with the skew and without it.
+    """
+    return 0 if row.started_at is None else row.started_at - max(skew, 0)
 
 
 def to_callback(row: BookRow, skew: int) -> Callback:

@@ -109,12 +109,13 @@ def test_the_body_has_no_nulls_and_only_named_variables(row):
         (NOW, [NOW - 59 * SECOND], 0, True),
         (NOW, [NOW - 61 * SECOND], 0, False),
         (NOW, [NOW - 61 * SECOND], 3600 * SECOND, True),
-        (NOW, [NOW + SECOND], -3600 * SECOND, False),
+        (NOW, [NOW + SECOND], -3600 * SECOND, True),
+        (NOW, [NOW - 61 * SECOND], -3600 * SECOND, False),
         (NOW, [], 0, False),
     ],
 )
 def test_which_event_belongs_to_an_instance(row, started_at, received, skew, found):
-    """An event counts if it was received after the start, by our clock, with a tolerance of a minute."""
+    """An event counts if it was received after the start, with or without the skew, with a tolerance of a minute."""
     candidate = replace(row(), started_at=started_at)
     known = Known(None, [InstanceEvent(f"e{number}", at) for number, at in enumerate(received)])
     decided = rules.decide(candidate, known, since=0, skew=skew)
