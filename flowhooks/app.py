@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
     from flowhooks.execution.runners.procrastinate import ProcrastinateRunner
-    from flowhooks.intake.accept import Callback, TakenIn
     from flowhooks.ledger.handlers import RegisteredHandler
     from flowhooks.model.delivery import ReadyDelivery
     from flowhooks.routing.router import Router
@@ -329,17 +328,11 @@ class App:
             plugins=self.plugins,
             environ=self.environ,
             ledger=self.ledger,
-            take_in=self._take_in,
+            take_in=self.intake.take_in,
+            on_taken_in=self.metrics.taken_in,
             schemas=self.schemas,
             clock=self.clock,
         )
-
-    def _take_in(self, callback: Callback) -> TakenIn:
-        taken = self.intake.take_in(callback)
-        if taken.new:
-            source = self.settings.sources.get(callback.source)
-            self.metrics.taken_in(callback.source, missed=source is not None and source.has_credential)
-        return taken
 
     def _register_collectors(self) -> None:
         info = ProcessInfo(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
@@ -46,6 +47,7 @@ class Reconciliation:
         environ: the environment from which secrets are read.
         ledger: has the book and the events.
         take_in: stores an instance as an event: `Intake.take_in`.
+        on_taken_in: called with the source of each new event, and whether a callback was expected: `missed`.
         schemas: the schemas of callbacks.
         clock: the time.
 
@@ -61,6 +63,7 @@ class Reconciliation:
         environ: Mapping[str, str],
         ledger: Ledger,
         take_in: Callable[[Callback], TakenIn],
+        on_taken_in: OnTakenIn,
         schemas: Schemas,
         clock: Clock,
     ) -> None:
@@ -68,6 +71,7 @@ class Reconciliation:
         self._environ = environ
         self._ledger = ledger
         self._take_in = take_in
+        self._on_taken_in = on_taken_in
         self._schemas = schemas
         self._clock = clock
         self._identity_days = settings.retention.identities
@@ -191,7 +195,7 @@ class Reconciliation:
             source,
             client,
             ledger=self._ledger,
-            take_in=self._take_in,
+            take_in=partial(self._take_in_and_count, expects_callbacks=source.has_credential),
             schemas=self._schemas,
             clock=self._clock,
             identity_days=self._identity_days,
@@ -200,6 +204,19 @@ class Reconciliation:
         worker = self._workers[name] = _Worker(reconciler, self._clock)
         self._sources[name] = source
         return worker
+
+    def _take_in_and_count(self, callback: Callback, *, expects_callbacks: bool) -> TakenIn:
+        taken = self._take_in(callback)
+        if taken.new:
+            self._on_taken_in(callback.source, missed=expects_callbacks)
+        return taken
+
+
+class OnTakenIn(Protocol):
+    """Counts an event that was taken in."""
+
+    def __call__(self, source: str, *, missed: bool) -> None:
+        """Count it; `missed`: a callback was expected."""
 
 
 class _Worker:
