@@ -10,7 +10,7 @@ from flowhooks.clock import DAY, SECOND, to_text
 from flowhooks.ledger import engine_queries, source_queries
 from flowhooks.ledger.alert_queries import LatestOccurrence
 from flowhooks.model.alert import AlertCause
-from flowhooks.text import printable_line
+from flowhooks.text import printable_line, shell_quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -216,8 +216,14 @@ def _reused(connection: Connection, name: str, now: int) -> Iterator[Cause]:
             count=lambda _: found.instances,
             event_id=found.event_id,
             template=REUSED,
-            why=printable_line(found.instance),
+            why=_argument(found.instance),
         )
+
+
+def _argument(value: str) -> str:
+    """Return a value that an engine has chosen, as an argument of a command that a person copies into a shell."""
+    quoted = shell_quote(printable_line(value))
+    return f"-- {quoted}" if value.startswith("-") else quoted
 
 
 def _rejected(connection: Connection, sources: Mapping[str, Source], now: int) -> Iterator[Cause]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+
 import pytest
 
 from flowhooks import AlertCause
@@ -99,6 +102,16 @@ def test_an_instance_id_is_reused(flow):
     alert = found(flow)[AlertCause.INSTANCE_ID_REUSED, "pulled"]
     assert (alert.count, alert.event_id) == (1, event_id)
     assert "`flowhooks engines show 4711`" in alert.message
+
+
+@pytest.mark.parametrize("instance_id", ["1; touch x #", "$(touch x)", "it's", "-h"])
+def test_the_id_of_an_instance_is_one_word_of_the_command(flow, instance_id):
+    """An engine chooses the ids of its instances: a copied command must not run them."""
+    engine_ledger.taken_in(flow, "pulled", instance_id, reused=True)
+    message = found(flow)[AlertCause.INSTANCE_ID_REUSED, "pulled"].message
+    words = shlex.split(re.findall(r"`([^`]+)`", message)[0])
+    assert [word for word in words if word != "--"] == ["flowhooks", "engines", "show", instance_id]
+    assert ("--" in words) == instance_id.startswith("-")
 
 
 def test_a_source_is_silent(flow):
