@@ -315,11 +315,12 @@ class Intake:
     def _build_event(self, callback: Callback, config: IntakeConfig) -> tuple[NewEvent, Route]:
         now = self._clock.now()
         settings, router = config.settings, config.router
-        source = settings.sources.get(callback.source)
+        name = _current_name(settings, callback.source)
+        source = settings.sources.get(name)
         event: Event = from_body(
             callback.body,
             id=self._clock.new_id(),
-            source=callback.source,
+            source=name,
             kind=callback.kind,
             flow_instance_id=callback.flow_instance_id,
             received_at=to_datetime(now),
@@ -327,8 +328,8 @@ class Intake:
             origin=callback.origin,
         )
         is_reconciled = callback.origin == Origin.RECONCILED
-        locks_instance = is_reconciled or (source is not None and source.engine is not None)
-        former_names = source.former_names if source is not None and locks_instance else ()
+        former_names = source.former_names if source is not None else ()
+        locks_instance = is_reconciled or bool(former_names) or (source is not None and source.engine is not None)
         try:
             route = router.route(event)
         except NewerSelectorsError as error:
@@ -338,7 +339,7 @@ class Intake:
         if (
             not is_reconciled
             and (rejection := _rejection_key(route, settings.routing))
-            and not self._is_stored(event, (callback.source, *former_names) if locks_instance else ())
+            and not self._is_stored(event, former_names, may_be_taken_in=locks_instance)
         ):
             raise InvalidCallback(rejection)
         explained = route.parked_by is not ParkedBy.END_STATE and (
@@ -367,11 +368,13 @@ class Intake:
         )
         return new, route
 
-    def _is_stored(self, event: Event, reconciled_as: tuple[str, ...]) -> bool:
-        """Return whether an event has the identity, or was taken in for the instance under one of these names."""
+    def _is_stored(self, event: Event, former_names: tuple[str, ...], *, may_be_taken_in: bool) -> bool:
+        """Return whether an event has the identity, or was taken in for the instance, under a name of the source."""
+        _, kind, instance, callback_class = event.identity
+        names = (event.source, *former_names)
         try:
-            return self._ledger.is_stored(event.identity) or any(
-                self._ledger.is_taken_in(source, event.flow_instance_id) for source in reconciled_as
+            return any(self._ledger.is_stored((name, kind, instance, callback_class)) for name in names) or (
+                may_be_taken_in and any(self._ledger.is_taken_in(name, event.flow_instance_id) for name in names)
             )
         except LedgerUnusable as error:
             raise Unavailable("ledger_down") from error
@@ -438,6 +441,13 @@ class Intake:
             and handler.retry is not None
             and (standing.finished_at is None or now - standing.finished_at >= REVIVE_COOLDOWN)
         )
+
+
+def _current_name(settings: Settings, source: str) -> str:
+    """Return the name of a source, by which its events are stored also if the callback came under a former name."""
+    if source in settings.sources:
+        return source
+    return next((name for name, other in settings.sources.items() if source in other.former_names), source)
 
 
 def _rejection_key(route: Route, routing: RoutingSettings) -> str | None:

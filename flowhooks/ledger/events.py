@@ -168,6 +168,8 @@ class EventInserter:
         callbacks = [item for item in items if item.event.origin != Origin.RECONCILED]
         if locked := [item for item in callbacks if item.locks_instance]:
             results |= self._accept_late(transaction, locked)
+        if renamed := [item for item in callbacks if item.former_names and item.event.id not in results]:
+            results |= self._repeat_former(transaction, renamed)
         if others := [item for item in callbacks if item.event.id not in results]:
             accepted = self._accept(transaction, others)
             results |= {item.event.id: result for item, result in zip(others, accepted, strict=True)}
@@ -189,11 +191,12 @@ class EventInserter:
         if not late:
             return {}
         # A repeat of another event of the instance, such as one of an earlier instance with this id, is not late.
-        known = _find_all(connection, {item.identity_sha256 for item in late})
+        identities = {item.event.id: [item.identity_sha256, *_former_identities(item)] for item in late}
+        known = _find_all(connection, {identity for of_item in identities.values() for identity in of_item})
         results = {}
         for item in late:
             found = reconciled[item.event.id]
-            same = known.get(item.identity_sha256)
+            same = next((known[identity] for identity in identities[item.event.id] if identity in known), None)
             if same is not None and (found.state is None or (same[0] != found.event_id and same[1] == item.digest)):
                 continue
             row = None if found.state is None else late_callbacks.lock_event(connection, found.event_id)
@@ -207,6 +210,22 @@ class EventInserter:
             else:
                 results[item.event.id] = self._add_late(transaction, row, item)
         return results
+
+    def _repeat_former(self, transaction: WriteTransaction, items: list[NewEvent]) -> dict[str, AcceptResult]:
+        """Return the results of items that repeat an event under a former name of their source, by event id."""
+        identities = {item.event.id: _former_identities(item) for item in items}
+        digests = {identity for of_item in identities.values() for identity in of_item}
+        existing = _find(transaction.connection, digests, lock=True)
+        # In this order, because an event may be purged until it is locked.
+        existing = _find_purged(transaction.connection, digests) | existing
+        repeats, results = [], []
+        for item in items:
+            found = next((existing[identity] for identity in identities[item.event.id] if identity in existing), None)
+            if found is not None:
+                repeats.append(item)
+                results.append(self._to_result(item, found))
+        results = self._record_repeats(transaction, repeats, results)
+        return {item.event.id: result for item, result in zip(repeats, results, strict=True)}
 
     def _add_late(self, transaction: WriteTransaction, row: Any, item: NewEvent) -> AcceptResult:
         connection = transaction.connection
@@ -415,6 +434,11 @@ def _assign_positions(transaction: WriteTransaction, items: Sequence[NewEvent]) 
         if handler in item.order_keys
     ]
     return assign_positions(transaction, new) if new else {}
+
+
+def _former_identities(item: NewEvent) -> list[str]:
+    _, *others = item.event.identity
+    return [checksums.texts_sha256((name, *others)) for name in item.former_names]
 
 
 def is_stored(connection: Connection, identity: Identity) -> bool:

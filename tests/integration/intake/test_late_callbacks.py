@@ -345,3 +345,43 @@ def test_a_late_callback_under_a_former_name_belongs_to_the_event(harness, liste
     flow = harness.open(**renamed)
     assert flow.take(source="new", callback_class=CLASS).event_id == event_id
     assert flow.take_in(source="new").event_id == event_id
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["engine", "no engine"])
+def test_a_repeat_under_a_new_name_is_the_repeat_of_a_callback(harness, listens, flow, runs, asks):
+    """The engine repeats a callback after its source was renamed: nothing runs, and other data are a conflict."""
+    first = flow.take(source="oa", amount=1).event_id
+    gone = flow.take("i2", source="oa").event_id
+    purge(
+        replace(flow.app.operation_context, by=Actor("ann", "cli")),
+        EventFilter(until=flow.clock.now() + 1, ids=(gone,)),
+    )
+    flow.close()
+    renamed = asked(listens(lambda event: runs.append(event.source), name="key"), former_names=("oa",))
+    new = renamed["sources"]["oa"]
+    renamed["sources"] = {"new": new if asks else replace(new, engine=None)}
+    flow = harness.open(**renamed)
+    runs.clear()
+    assert flow.take(source="new", amount=1).event_id == first
+    with pytest.raises(IdentityConflict):
+        flow.take(source="new", amount=2)
+    assert flow.take("i2", source="new").event_id == gone
+    at_rest(flow)
+    assert runs == []
+    assert flow.sql("SELECT source, repeats FROM events") == [("oa", 1)]
+    flow.take(source="new", callback_class=CLASS)
+    assert len(events(flow)) == 2
+
+
+def test_a_callback_under_a_former_name_belongs_to_the_source(harness, listens, runs):
+    """A callback without a credential is stored under the name of the source, and is late if the instance is."""
+    given = asked(
+        listens(lambda event: runs.append(event.source), name="key"), token_sha256=(), former_names=("default",)
+    )
+    flow = harness.open(**given)
+    event_id = pulled(flow)
+    assert flow.take(callback_class=CLASS).event_id == event_id
+    called = flow.take("i2").event_id
+    assert flow.take_in("i2").event_id == called
+    at_rest(flow)
+    assert runs == ["oa", "oa"]
