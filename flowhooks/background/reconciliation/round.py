@@ -72,6 +72,7 @@ class Round:
         self.result = result
         self._lease = Lease(context, process)
         self._skew = 0
+        self._skew_of_window = 0
         self._began_at = context.clock.now()
 
     # The steps.
@@ -81,8 +82,35 @@ class Round:
         context = self._context
         position = self._position()
         product = self._check_engine() if not context.is_checked else position.product
-        sweeps = self._began_at - position.swept_at >= DAY
-        position, window = self._begin(position, sweeps=sweeps, since=since)
+        position = self._begin(position)
+        sweeps = not 0 <= self._began_at - position.swept_at < DAY
+        position, window = self._choose_window(position, sweeps=sweeps, since=since)
+        read_until = self._read(window, position, decides_again=since is not None)
+        if self._has_clock_changed():
+            # The window was chosen by the clock as it was in the round before.
+            position = self._position()
+            window = self._window(position, sweeps=sweeps, since=since, read_at=position.succeeded_at)
+            self.result.since, self.result.until = window
+            read_until = self._read(window, position, decides_again=since is not None)
+        if self._has_clock_changed():
+            read_until = max(read_until, position.read_until)  # an answer from a cache, or a clock that jumps
+        hit("reconcile.read")
+        DueInstances(context, self.result, self._lease, skew=self._skew).take_in(position)
+        self._ask_about_callbacks(position)
+        definitions = self._definitions(position)
+        self._finish(
+            position,
+            window,
+            read_until,
+            product=product,
+            sweeps=sweeps,
+            definitions=definitions,
+        )
+        if sweeps:
+            self._delete_old(window.until)
+
+    def _read(self, window: Window, position: EnginePosition, *, decides_again: bool) -> int:
+        """Read and write all pages of a window; return the end time up to which the history is read now."""
         read_until, last_end, is_ordered = window.until, 0, True
         for instances, engine_time in self._pages(window):
             if engine_time is not None:
@@ -94,24 +122,11 @@ class Round:
             self._write_page(
                 instances,
                 position,
-                decides_again=since is not None,
+                decides_again=decides_again,
                 # So a round that is interrupted does not begin from the start. The next one reads the overlap again.
                 read_until=min(last_end, read_until) if is_ordered else None,
             )
-        hit("reconcile.read")
-        DueInstances(context, self.result, self._lease, skew=self._skew).take_in(position)
-        self._ask_about_callbacks(position)
-        definitions = self._definitions(position)
-        self._finish(
-            position,
-            window,
-            max(read_until, position.read_until),
-            product=product,
-            sweeps=sweeps,
-            definitions=definitions,
-        )
-        if sweeps:
-            self._delete_old(window.until)
+        return read_until
 
     def preview(self, since: int | None) -> None:
         """Read what a round would read, and count what it would do; write nothing."""
@@ -123,9 +138,7 @@ class Round:
             position = first_position(context.name, now)
         self._check_engine()
         self._skew = position.skew or 0
-        engine_now = now + self._skew
-        earliest = self._earliest(engine_now)
-        window = rules.next_window(position, engine_now, sweeps=False, earliest=earliest, since=since)
+        window = self._window(position, sweeps=False, since=since)
         self.result.since, self.result.until = window
         contact = position.since if since is None else min(position.since, window.since)
         for instances, _ in self._pages(window):
@@ -142,33 +155,66 @@ class Round:
         self._context.is_checked = True
         return escape_control(f"{info.product} {info.version}".strip(), 200)
 
-    def _begin(self, position: EnginePosition, *, sweeps: bool, since: int | None) -> tuple[EnginePosition, Window]:
-        """Return the position, corrected by the first answer of the engine, and the window; record a wider one."""
-        context = self._context
+    def _begin(self, position: EnginePosition) -> EnginePosition:
+        """Return the position; after the first contact, corrected by the first answer of the engine."""
         self._skew = position.skew or 0
-        if position.skew is None:
-            self._read_skew()
-            if self._skew:
-                # The first contact was noted by our clock.
-                shifted = {name: getattr(position, name) + self._skew for name in ("since", "position", "read_until")}
-                self._lease.write(lambda transaction: engine_book.update_position(transaction, context.name, shifted))
-                position = self._position()
+        if position.skew is not None:
+            return position
+        self._read_skew()
+        # The first contact was noted by our clock.
+        values = {name: getattr(position, name) + self._skew for name in ("since", "position", "read_until")}
+        self._update(values)
+        return self._position()
+
+    def _choose_window(
+        self, position: EnginePosition, *, sweeps: bool, since: int | None
+    ) -> tuple[EnginePosition, Window]:
+        """Return the position and the window; record a wider window, and what cannot be read any more."""
         engine_now = self._began_at + self._skew
-        earliest = self._earliest(engine_now)
-        window = rules.next_window(position, engine_now, sweeps=sweeps, earliest=earliest, since=since)
+        if position.since > engine_now + rules.OVERLAP:
+            self._update({"since": engine_now})  # a clock was ahead at the first contact
+            position = self._position()
+        window = self._window(position, sweeps=sweeps, since=since)
         self.result.since, self.result.until = window
         if since is not None and window.since < position.since:
-            self._lease.write(
-                lambda transaction: engine_book.update_position(transaction, context.name, {"since": window.since})
-            )
-            position = self._position()
-        elif position.read_until < earliest:
+            self._update({"since": window.since})
+            return self._position(), window
+        if position.read_until < (earliest := self._earliest(engine_now)):
             self._open_gap(
                 (position.read_until, earliest),
                 "unreachable",
                 "this is longer ago than retention.identities, so purged events of this time are not known any more",
             )
+        elif rules.is_ahead(position, engine_now):
+            seconds = (position.read_until - engine_now) // SECOND
+            self._open_gap(
+                (window.since, position.read_until),
+                "invalid",
+                f"a clock was {seconds:,} s ahead in the round before, so this interval is read again",
+            )
         return position, window
+
+    def _window(
+        self, position: EnginePosition, *, sweeps: bool, since: int | None, read_at: int | None = None
+    ) -> Window:
+        engine_now = self._began_at + self._skew
+        self._skew_of_window = self._skew
+        return rules.next_window(
+            position,
+            engine_now,
+            sweeps=sweeps,
+            earliest=self._earliest(engine_now),
+            since=since,
+            read_at=None if read_at is None else read_at + self._skew,
+        )
+
+    def _has_clock_changed(self) -> bool:
+        """Return whether the engine's clock differs from the one by which the window was chosen."""
+        return abs(self._skew - self._skew_of_window) > MAX_SKEW
+
+    def _update(self, values: dict[str, Any]) -> None:
+        name = self._context.name
+        self._lease.write(lambda transaction: engine_book.update_position(transaction, name, values))
 
     def _read_skew(self) -> None:
         """Ask for an empty window, to learn the engine's time."""
@@ -353,7 +399,7 @@ class Round:
 
     def _definitions(self, position: EnginePosition) -> str | None:
         """Return the deployed definitions as JSON if they are due and can be read."""
-        if position.definitions_at is not None and self._began_at - position.definitions_at < DEFINITIONS_INTERVAL:
+        if position.definitions_at is not None and 0 <= self._began_at - position.definitions_at < DEFINITIONS_INTERVAL:
             return None
         try:
             definitions = self._context.client.definitions()

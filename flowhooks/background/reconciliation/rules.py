@@ -74,8 +74,19 @@ def to_microseconds(time: datetime) -> int:
     return (time - _EPOCH) // timedelta(microseconds=1)
 
 
+def is_ahead(position: EnginePosition, engine_now: int) -> bool:
+    """Return whether the history was read by a clock that was ahead, so that the last end read says little."""
+    return position.read_until > engine_now + OVERLAP
+
+
 def next_window(
-    position: EnginePosition, engine_now: int, *, sweeps: bool, earliest: int, since: int | None = None
+    position: EnginePosition,
+    engine_now: int,
+    *,
+    sweeps: bool,
+    earliest: int,
+    since: int | None = None,
+    read_at: int | None = None,
 ) -> Window:
     """Return the window of a round.
 
@@ -85,9 +96,10 @@ def next_window(
         sweeps: whether to read the last 24 hours again.
         earliest: the earliest end for which purged events are still known.
         since: an earlier start that an operator asks for; None: the regular one.
+        read_at: when the history was last read, by the engine's clock as it is now; None: its clock has not changed.
     """
-    start = position.read_until - OVERLAP
-    if sweeps:
+    start = min(position.read_until, engine_now, engine_now if read_at is None else read_at) - OVERLAP
+    if sweeps or is_ahead(position, engine_now):
         start = min(start, engine_now - SWEEP)
     start = max(start, position.since)
     if since is not None:
