@@ -52,6 +52,8 @@ class RoundResult:
         in_grace: the number of these that have no event yet.
         taken_in: the number of instances that became events in this round; in a dry run, those that would, once their
             grace has ended.
+        waiting: the number of instances whose own grace has ended, and that wait because this process could not take
+            callbacks, so that the engine may call again.
         to_confirm: the number of instances that wait for an operator, or would.
         reason: why the round ended early: `"unreachable"`, `"refused"` or `"invalid"` for the engine, `"busy"` if
             another process reconciles the source, `"stopped"`, `"database"`; `""`: it did not.
@@ -68,6 +70,7 @@ class RoundResult:
     skipped: Counter[str] = field(default_factory=Counter)
     in_grace: int = 0
     taken_in: int = 0
+    waiting: int = 0
     to_confirm: int = 0
     reason: str = ""
     error: str = ""
@@ -96,7 +99,8 @@ class SourceContext:
         take_in: stores an instance as an event: `Intake.take_in`.
         clock: the time.
         identity_days: days for which identities of purged events are kept; 0: forever.
-        ready_since: returns since when this process has been ready for callbacks, in microseconds since 1970.
+        ready_since: returns since when this process has taken callbacks, in microseconds since 1970.
+        not_ready_at: returns when this process was last not ready for callbacks since then; 0: never.
         lease_seconds: seconds after which another process may take over.
         stopping: set when the process stops.
         is_checked: whether the engine's description was read since the last error.
@@ -116,6 +120,7 @@ class SourceContext:
     clock: Clock
     identity_days: int
     ready_since: Callable[[], int]
+    not_ready_at: Callable[[], int]
     lease_seconds: float
     stopping: threading.Event = field(default_factory=threading.Event)
     is_checked: bool = False

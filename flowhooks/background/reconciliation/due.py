@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from flowhooks.background.reconciliation.context import Lease, RoundResult, SourceContext
 
+MAX_EXTENSION: Final = 3600 * SECOND
+"""Maximum microseconds after its own grace that an instance waits because this server could not take callbacks."""
 PAGE_OF_DUE: Final = 500
 """Number of instances in grace that are read at once."""
 
@@ -44,16 +46,35 @@ class DueInstances:
         self._skew = skew
 
     def take_in(self, position: EnginePosition) -> None:
-        """Take them in, unless an operator must confirm or this server was not ready for long enough."""
+        """Take them in, unless an operator must confirm or the engine may call again."""
         context = self._context
         cutoff = context.clock.now() - int(context.engine.grace * SECOND)
-        due = Due(context.name, ended_until=cutoff + self._skew, seen_until=cutoff)
+        ended = self._due(cutoff)
+        due: Due | None = ended
         with context.ledger.connection() as connection:
-            quiet_since = max(context.ready_since(), engine_book.last_unavailable_at(connection, context.name))
+            quiet_since = max(context.not_ready_at(), engine_book.last_unavailable_at(connection, context.name))
             confirmed_at = self._confirmed_at(connection)
-            unconfirmed = engine_book.count_due(connection, due, seen_after=confirmed_at or 0)
-        if quiet_since > cutoff:
-            return  # the engine may not have reached us, and has time to call again
+            if context.ready_since() > cutoff:
+                due = None
+            elif quiet_since > cutoff:
+                # The engine may not have reached us, and has time to call again.
+                due = self._due(cutoff - MAX_EXTENSION)
+            self._result.waiting = engine_book.count_due(connection, ended, seen_after=0)
+            if due is not None:
+                self._result.waiting -= engine_book.count_due(connection, due, seen_after=0)
+            # Instances that wait for an operator already stay counted.
+            counted = ended if position.to_confirm else due
+            unconfirmed = 0
+            if counted is not None:
+                unconfirmed = engine_book.count_due(connection, counted, seen_after=confirmed_at or 0)
+        if self._result.waiting:
+            log.info(
+                "reconciliation_waits",
+                source=context.name,
+                instances=self._result.waiting,
+                why="this server could not take callbacks, so the engine may call again",
+                next="a later round takes them in",
+            )
         is_confirmed = unconfirmed <= context.engine.max_new
         self._result.to_confirm = 0 if is_confirmed else unconfirmed
         if not is_confirmed:
@@ -68,7 +89,11 @@ class DueInstances:
                 )
             if confirmed_at is None:
                 return
-        self._take_in_pages(due, None if is_confirmed else confirmed_at)
+        if due is not None:
+            self._take_in_pages(due, None if is_confirmed else confirmed_at)
+
+    def _due(self, until: int) -> Due:
+        return Due(self._context.name, ended_until=until + self._skew, seen_until=until)
 
     def _take_in_pages(self, due: Due, seen_until: int | None) -> None:
         context, after = self._context, None

@@ -51,7 +51,8 @@ class SourceReconciler:
         schemas: the schemas of callbacks.
         clock: the time.
         identity_days: days for which identities of purged events are kept; 0: forever.
-        ready_since: returns since when this process has been ready for callbacks, in microseconds since 1970.
+        ready_since: returns since when this process has taken callbacks, in microseconds since 1970.
+        not_ready_at: returns when this process was last not ready for callbacks since then; 0: never.
 
     Attributes:
         name: as given.
@@ -71,6 +72,7 @@ class SourceReconciler:
         clock: Clock,
         identity_days: int,
         ready_since: Callable[[], int],
+        not_ready_at: Callable[[], int],
     ) -> None:
         if source.engine is None:
             raise ValueError(f"source {name} has no engine")
@@ -92,6 +94,7 @@ class SourceReconciler:
             clock=clock,
             identity_days=identity_days,
             ready_since=ready_since,
+            not_ready_at=not_ready_at,
             lease_seconds=call_limit(source.engine) + LEASE_MARGIN,
         )
 

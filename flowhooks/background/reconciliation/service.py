@@ -79,6 +79,7 @@ class Reconciliation:
         self._is_started = False
         self._is_stopping = False
         self._ready_since = 0
+        self._not_ready_at = 0
         self._sources: dict[str, Source] = {}
         self._workers: dict[str, _Worker] = {}
         self._closed: list[_Worker] = []
@@ -107,8 +108,11 @@ class Reconciliation:
                 worker.start()
 
     def report_not_ready(self) -> None:
-        """Note that this process is not ready for callbacks, so that engines get the time `grace` after it."""
-        self._ready_since = self._clock.now()
+        """Note that this process is not ready for callbacks, so that engines get the time `grace` after it.
+
+        An instance waits for it for at most an hour.
+        """
+        self._not_ready_at = self._clock.now()
 
     def begin_stop(self) -> None:
         """End the rounds in progress soon; what they have written stays."""
@@ -200,6 +204,7 @@ class Reconciliation:
             clock=self._clock,
             identity_days=self._identity_days,
             ready_since=lambda: self._ready_since,
+            not_ready_at=lambda: self._not_ready_at,
         )
         worker = self._workers[name] = _Worker(reconciler, self._clock)
         self._sources[name] = source

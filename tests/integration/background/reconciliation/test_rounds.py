@@ -334,7 +334,44 @@ def test_grace_counts_from_our_last_503(asked, source, waits):
     assert asked.after_grace(2).taken_in == (1 if waits else 0)
 
 
+def test_repeated_503s_extend_the_grace_by_an_hour_at_most(asked):
+    """An instance waits for the engine's next call, and is taken in an hour after its own grace; the round says so."""
+    asked.finish("i1")
+    rejected = asked.flow.app.rejected_requests
+    for minutes in range(2, 62, 5):
+        asked.clock.advance(5 * MINUTE if minutes > 2 else 2 * MINUTE)
+        rejected.record(path="/flow/x/call-back/complete", address="", status=503, english="x", chinese="x", source="")
+        rejected.flush()
+        assert (asked.flow.app.readiness_problems(), asked.round().waiting, asked.events()) == ([], 1, {})
+    asked.clock.advance(5 * MINUTE)
+    asked.finish("i2")
+    assert (asked.round().waiting, asked.events()) == (0, {"i1": "reconciled"})
+
+
+def test_a_server_that_is_not_ready_extends_the_grace_by_an_hour_at_most(asked):
+    """A server that stays without a problem to be solved by itself does not stop reconciliation."""
+    asked.finish("i1")
+    asked.round()
+    asked.clock.advance(62 * MINUTE)
+    asked.service.report_not_ready()
+    assert asked.round().taken_in == 1
+
+
 # Confirmation.
+
+
+def test_instances_that_wait_for_an_operator_stay_counted(opened):
+    """A restart or a 503 does not end the wait for a confirmation."""
+    asked = opened({"max_new": 3})
+    asked.round()
+    for number in range(4):
+        asked.finish(f"i{number}")
+    asked.round()
+    assert asked.after_grace().to_confirm == 4
+    asked.service.report_not_ready()
+    assert asked.round().to_confirm == asked.position().to_confirm == 4
+    asked.service.confirm("oa")
+    assert asked.after_grace().taken_in == 4
 
 
 def test_many_new_instances_wait_for_an_operator(opened, logged):
