@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import BigInteger, Integer, Text, bindparam, exists, literal, select, update
 
 from flowhooks.clock import SECOND
 from flowhooks.failpoints import hit
 from flowhooks.ledger import database
+from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.deliveries import CLAIM, ClaimRequest, ClaimStatements, StateChange, apply_changes_returning
 from flowhooks.ledger.handlers import retry_from_json
 from flowhooks.ledger.ordering import admissible
@@ -25,10 +26,12 @@ from flowhooks.ledger.tables import (
     handlers,
     processes,
 )
-from flowhooks.model.delivery import ClaimedAttempt, ConcurrencyLimitReached, OutcomeKind, ReadyDelivery, State
+from flowhooks.model.delivery import Attempt, ClaimedAttempt, ConcurrencyLimitReached, OutcomeKind, ReadyDelivery, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from sqlalchemy import Connection
 
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.model.delivery import Runner
@@ -436,3 +439,24 @@ def recover_unstarted(
     if results:
         recorder(transaction, results)
     return len(results)
+
+
+def attempts_of(connection: Connection, delivery_id: str, *, last: int | None = None) -> tuple[Attempt, ...]:
+    """Return the attempts of a delivery, first one first, or only the `last` ones."""
+    query = select(attempts).where(attempts.c.delivery_id == delivery_id)
+    rows = connection.execute(query.order_by(attempts.c.number.desc()).limit(last)).all()
+    return tuple(_to_attempt(*repair(row, list(attempts.c))) for row in reversed(rows))
+
+
+def _to_attempt(row: Any, damage: str) -> Attempt:
+    return Attempt(
+        number=row.number,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        outcome=OutcomeKind(row.outcome) if row.outcome else None,
+        error=damage or row.error,
+        traceback=row.traceback,
+        result=row.result,
+        process=row.process,
+        result_dropped=row.result_dropped or "",
+    )

@@ -28,7 +28,7 @@ from flowhooks.ledger.tables import (
     equals_indexed,
     events,
 )
-from flowhooks.model.delivery import Attempt, OutcomeKind, ReadyDelivery, State
+from flowhooks.model.delivery import OutcomeKind, ReadyDelivery, State
 from flowhooks.model.event import DismissedBy, Event, EventState, NoMatch, Origin
 
 if TYPE_CHECKING:
@@ -473,27 +473,6 @@ def delivery_conditions(event_filter: EventFilter) -> list[ColumnElement[bool]]:
     if event_filter.handler is not None:
         conditions.append(deliveries.c.handler == event_filter.handler)
     return conditions
-
-
-def attempts_of(connection: Connection, delivery_id: str, *, last: int | None = None) -> tuple[Attempt, ...]:
-    """Return the attempts of a delivery, first one first, or only the `last` ones."""
-    query = select(attempts).where(attempts.c.delivery_id == delivery_id)
-    rows = connection.execute(query.order_by(attempts.c.number.desc()).limit(last)).all()
-    return tuple(_to_attempt(*repair(row, list(attempts.c))) for row in reversed(rows))
-
-
-def _to_attempt(row: Any, damage: str) -> Attempt:
-    return Attempt(
-        number=row.number,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        outcome=OutcomeKind(row.outcome) if row.outcome else None,
-        error=damage or row.error,
-        traceback=row.traceback,
-        result=row.result,
-        process=row.process,
-        result_dropped=row.result_dropped or "",
-    )
 
 
 def conflicts_of(connection: Connection, event_id: str) -> list[tuple[int, str]]:

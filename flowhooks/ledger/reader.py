@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from flowhooks.clock import to_text
 from flowhooks.errors import EventPurged, LedgerUnusable, NotFound
 from flowhooks.ledger import (
+    attempts,
     circuit_state,
     database,
     engine_queries,
@@ -178,7 +179,7 @@ class Reader:
     def attempts(self, delivery_id: str, *, last: int | None = None) -> tuple[Attempt, ...]:
         """Return the attempts of a delivery, first one first, or only the `last` ones."""
         with self.connection() as connection:
-            return queries.attempts_of(connection, delivery_id, last=last)
+            return attempts.attempts_of(connection, delivery_id, last=last)
 
     def conflicts(self, event_id: str) -> list[tuple[int, str]]:
         """Return the conflicting bodies of an event, each with the time when it was received."""
