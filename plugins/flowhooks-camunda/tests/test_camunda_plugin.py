@@ -19,6 +19,7 @@ from flowhooks_camunda.client import CamundaClient
 from flowhooks_camunda.times import format_time
 
 from flowhooks import EndState, EngineConfig, EngineError, FinishedInstance, InstanceStatus
+from flowhooks.model.engine import MAX_VARIABLES_BYTES
 from flowhooks.testing import EngineClientContract, EngineDriver
 
 if TYPE_CHECKING:
@@ -448,9 +449,27 @@ def test_large_variables_are_read_in_parts(stand_in: StandIn, monkeypatch: pytes
     with closing(client_of(stand_in, variables=("text",))) as client:
         page = client.finished(now - timedelta(seconds=1), now)
     assert [len(instance.variables["text"]) for instance in page.instances] == [8000] * 4
-    stand_in.set(ids[0], "other", "x" * 20_000, "String")
-    with pytest.raises(EngineError, match=f"the instance {ids[0]} have more than .* the setting variables"):
-        read(stand_in, ids[0], variables=("other",))
+
+
+def test_one_instance_with_huge_variables(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that is too large for an answer does not stop the page: its instance alone is skipped as too large."""
+    monkeypatch.setattr(rest, "MAX_ANSWER_BYTES", 20_000)
+    now = datetime.now(UTC)
+    ids = [stand_in.start() for _ in range(4)]
+    for instance_id in ids:
+        stand_in.set(instance_id, "conclusion", "approved", "String")
+        stand_in.end(instance_id, "COMPLETED", activity(), at=now)
+    stand_in.set(ids[2], "huge", "x" * 20_000, "String")
+    with closing(client_of(stand_in, variables=("huge",))) as client:
+        page = client.finished(now - timedelta(seconds=1), now)
+    assert {instance.id for instance in page.instances} == set(ids)
+    assert [instance.conclusion for instance in page.instances] == ["approved"] * 4
+    (huge,) = (instance for instance in page.instances if instance.id == ids[2])
+    assert len(huge.variables["huge"]) > MAX_VARIABLES_BYTES
+    assert len(read(stand_in, ids[2], variables=("huge",)).variables["huge"]) > MAX_VARIABLES_BYTES
+    conclusion = read(stand_in, ids[2], conclusion_variable="huge").conclusion
+    assert conclusion is not None
+    assert len(conclusion) > MAX_VARIABLES_BYTES, "without a conclusion, the wrong handlers would run"
 
 
 def test_the_history_level_is_inferred(stand_in: StandIn) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from flowhooks import EngineError
-from flowhooks_camunda.rest import MAX_ANSWER_BYTES, AnswerTooLarge
+from flowhooks_camunda.rest import AnswerTooLarge
 from flowhooks_camunda.row import rows
 
 if TYPE_CHECKING:
@@ -18,6 +17,9 @@ if TYPE_CHECKING:
 PATH: Final = "history/variable-instance"
 MAX_IDS: Final = 500
 """Maximum number of instances of a request. Each id is sent twice, and SQL Server allows 2,100 parameters."""
+TOO_LARGE: Final = "?" * 65_537
+"""Stands for the value of a variable that cannot be read because of its size. It exceeds the limit for an instance's
+variables (`MAX_VARIABLES_BYTES` of flowhooks), so that the instance is skipped as too large."""
 _JSON_FORMAT: Final = "application/json"
 
 
@@ -25,10 +27,11 @@ def read_variables(api: RestApi, ids: Sequence[str], names: Sequence[str]) -> di
     """Return the variables of instances, by the instance's id and the variable's name.
 
     Only variables of the process instance itself are read, not those of its tasks and sub-processes. One request reads
-    up to 500 instances. If their variables together are too large for an answer, it is repeated with half as many.
+    up to 500 instances. If their variables together are too large for an answer, it is repeated with half as many. The
+    variables of one instance are then read one by one, and `TOO_LARGE` stands for one that is too large by itself.
 
     Raises:
-        EngineError: there is no readable answer, or the variables of one instance are too large for an answer.
+        EngineError: there is no readable answer.
     """
     found: dict[str, dict[str, Any]] = {instance_id: {} for instance_id in ids}
     todo = [ids[start : start + MAX_IDS] for start in range(0, len(ids), MAX_IDS)] if names else []
@@ -40,8 +43,8 @@ def read_variables(api: RestApi, ids: Sequence[str], names: Sequence[str]) -> di
             answer = api.post(PATH, query, maxResults=count, deserializeValues="false")
         except AnswerTooLarge:
             if len(some) == 1:
-                why = f"{PATH}: the variables of the instance {some[0]} have more than {MAX_ANSWER_BYTES >> 20} MiB."
-                raise EngineError("invalid", f"{why} Remove the large ones from the setting variables.") from None
+                found[some[0]] = _read_each(api, some[0], names)
+                continue
             todo += [some[: len(some) // 2], some[len(some) // 2 :]]
             continue
         for row in rows(PATH, answer.json):
@@ -50,6 +53,16 @@ def read_variables(api: RestApi, ids: Sequence[str], names: Sequence[str]) -> di
                 value = _value(row)
                 if value is not _NO_JSON:
                     found[instance_id][name] = value
+    return found
+
+
+def _read_each(api: RestApi, instance_id: str, names: Sequence[str]) -> dict[str, Any]:
+    """Read the variables of an instance one by one, because all of them together are too large."""
+    if len(names) == 1:
+        return {names[0]: TOO_LARGE}
+    found: dict[str, Any] = {}
+    for name in names:
+        found |= read_variables(api, [instance_id], [name])[instance_id]
     return found
 
 
