@@ -9,12 +9,13 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import and_, exists, func, select
 
 from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.tables import (
     IS_IN_GRACE,
     IS_RECONCILED,
+    conflicts,
     engine_instances,
     engine_positions,
     events,
@@ -292,7 +293,11 @@ def book_entries(connection: Connection, sources: Collection[str], instance_id: 
     return entries
 
 
-_IS_MISSED: Final = ~exists().where(late_callbacks.c.event_id == events.c.id)
+_IS_MISSED: Final = and_(
+    ~exists().where(late_callbacks.c.event_id == events.c.id),
+    # A callback that contradicts the event is answered 409 and stored as a conflict. The engine has called.
+    ~exists().where(conflicts.c.event_id == events.c.id),
+)
 
 
 def taken_in(connection: Connection, source: str, since: int) -> TakenIn:

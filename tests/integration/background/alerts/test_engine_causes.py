@@ -10,6 +10,7 @@ import pytest
 from flowhooks import AlertCause
 from flowhooks.background.alerts.engine_causes import MIN_FAILURES, MIN_REJECTED
 from flowhooks.clock import DAY, SECOND
+from flowhooks.errors import IdentityConflict
 from flowhooks.ledger import alert_queries, rejected_requests
 from flowhooks.settings import Source
 from flowhooks.settings.engine import EngineSettings
@@ -79,6 +80,14 @@ def test_callbacks_are_missed(flow):
     flow.clock.advance(DAY // SECOND + 1)
     found(flow)
     assert (AlertCause.CALLBACKS_MISSED, "oa") not in found(flow)
+
+
+def test_a_callback_that_contradicts_is_not_missed(flow):
+    """An engine that calls late and is answered 409 has called: its callback is stored as a conflict."""
+    engine_ledger.taken_in(flow, "oa", "called", conclusion="approved")
+    with pytest.raises(IdentityConflict):
+        flow.take("called", source="oa", wait=0, conclusion="rejected")
+    assert set(found(flow)) == {(AlertCause.CONFLICT, "oa")}
 
 
 def test_the_history_has_a_gap(flow):
