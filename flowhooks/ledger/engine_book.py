@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
 
 from flowhooks.clock import SECOND, id_lower_bound
-from flowhooks.ledger import database
+from flowhooks.ledger import database, engine_queries
 from flowhooks.ledger.tables import (
     IS_IN_GRACE,
     MAX_INDEXED_CHARS,
@@ -256,9 +256,24 @@ def update_position(transaction: WriteTransaction, source: str, values: Mapping[
     )
 
 
-def confirm(transaction: WriteTransaction, source: str, now: int) -> None:
-    """Confirm that all instances seen so far may be taken in."""
-    update_position(transaction, source, {"confirmed_at": now, "to_confirm": 0})
+def confirm(transaction: WriteTransaction, source: str, seen_until: int | None = None) -> None:
+    """Confirm that instances may be taken in which wait for an operator.
+
+    Args:
+        transaction: the open transaction.
+        source: the source.
+        seen_until: instances that were first seen until then are confirmed; None: as many as the last round has counted.
+    """
+    connection = transaction.connection
+    covered = engine_queries.waiting(connection, source, seen_until)
+    known = position(connection, source)
+    if known is None or covered.seen_until <= (known.confirmed_at or 0):
+        return
+    update_position(
+        transaction,
+        source,
+        {"confirmed_at": covered.seen_until, "to_confirm": max(0, known.to_confirm - covered.instances)},
+    )
 
 
 # Instances.

@@ -54,7 +54,7 @@ class EnginePosition:
         skew: the engine's clock minus ours, in microseconds; None: not known.
         product: the engine's name and version.
         to_confirm: instances that wait until an operator confirms.
-        confirmed_at: when an operator confirmed last; None: never.
+        confirmed_at: instances that were first seen until then may be taken in; None: none was confirmed.
         definitions: the deployed definitions, as last read; None: never read.
         definitions_at: when they were read.
         process: the process that reconciles; `""`: none does.
@@ -327,6 +327,64 @@ def reused_ids(connection: Connection, source: str, since: int) -> Reused:
     newest = select(events.c.id, events.c.flow_instance_id).where(*theirs).order_by(events.c.received_at.desc())
     row = connection.execute(newest.limit(1)).one_or_none()
     return Reused(count, first_at, row.id if row else "", row.flow_instance_id if row else "")
+
+
+class Waiting(NamedTuple):
+    """The instances of an engine that a confirmation covers.
+
+    Attributes:
+        instances: the maximum number of instances; some may get their event before they are taken in.
+        seen_until: they were first seen until this time, in microseconds since 1970.
+    """
+
+    instances: int
+    seen_until: int
+
+
+def waiting(connection: Connection, source: str, seen_until: int | None = None) -> Waiting:
+    """Return the instances that wait for an operator, as the last round has counted them.
+
+    Instances that the last rounds have seen, but whose grace had not ended, are covered only if they were seen together
+    with the others.
+
+    Args:
+        connection: any connection.
+        source: the name of the source.
+        seen_until: the time that an earlier call has returned; None: as many as the last round has counted.
+    """
+    columns = engine_positions.c
+    query = select(columns.to_confirm, columns.confirmed_at, columns.round_at).where(columns.source == source)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        return Waiting(0, 0)
+    book = engine_instances.c
+    new = (IS_IN_GRACE, book.source == source, book.first_seen_at > (row.confirmed_at or 0))
+    new = (*new, book.first_seen_at <= (row.round_at if seen_until is None else seen_until))
+    if seen_until is None:
+        if row.to_confirm == 0 or (row.confirmed_at or 0) >= row.round_at:
+            return Waiting(0, row.round_at)
+        last = select(book.first_seen_at).where(*new).order_by(book.first_seen_at).offset(row.to_confirm - 1).limit(1)
+        seen_until = connection.execute(last).scalar_one_or_none()
+        if seen_until is None:
+            return Waiting(row.to_confirm, row.round_at)  # some have an event by now
+        new = (*new, book.first_seen_at <= seen_until)
+    count = connection.execute(select(func.count()).select_from(engine_instances).where(*new)).scalar_one()
+    return Waiting(count, seen_until)
+
+
+def count_in_grace(connection: Connection, source: str, *, seen_until: int | None = None) -> int:
+    """Return the number of instances that have no event yet.
+
+    Args:
+        connection: any connection.
+        source: the name of the source.
+        seen_until: the latest time at which they were first seen, in microseconds since 1970; None: any.
+    """
+    query = select(func.count()).select_from(engine_instances)
+    query = query.where(IS_IN_GRACE, engine_instances.c.source == source)
+    if seen_until is not None:
+        query = query.where(engine_instances.c.first_seen_at <= seen_until)
+    return int(connection.execute(query).scalar_one())
 
 
 def oldest_in_grace(connection: Connection, source: str) -> int | None:

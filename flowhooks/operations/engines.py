@@ -69,12 +69,14 @@ class ConfirmResult:
 
     Attributes:
         source: name of the source.
-        instances: number of instances that the next reconciliation may take in.
+        instances: maximum number of instances that may be taken in; some may get their event before.
+        seen_until: the instances were first seen until this time, in microseconds since 1970.
         dry_run: whether nothing was changed.
     """
 
     source: str
     instances: int
+    seen_until: int
     dry_run: bool
 
 
@@ -192,27 +194,43 @@ def reconcile(
     return ReconcileResult(sources=tuple(results), dry_run=dry_run)
 
 
-def confirm_reconciliation(context: OperationContext, *, source: str, dry_run: bool = False) -> ConfirmResult:
+def confirm_reconciliation(
+    context: OperationContext,
+    *,
+    source: str,
+    instances: int | None = None,
+    seen_until: int | None = None,
+    dry_run: bool = False,
+) -> ConfirmResult:
     """Let the next reconciliation take in more instances than `max_new`.
 
     Args:
         context: what operations work with.
         source: name of the source.
+        instances: the number that a dry run has returned; more are not confirmed.
+        seen_until: the time that a dry run has returned, in microseconds since 1970: only instances that were first
+            seen until then are confirmed; default: as many as the last reconciliation has counted.
         dry_run: only report how many instances wait.
 
     Raises:
-        SettingsError: there is no such source, or it has no engine.
+        SettingsError: there is no such source, or it has no engine, or `seen_until` is later than the last
+            reconciliation, or more instances wait than `instances`.
         Unavailable: the ledger could not be written; nothing was changed.
     """
     reconciler = _reconciler(context)
     (name,) = _names(reconciler, source or "''")
     with context.reader.connection() as connection:
         position = engine_queries.positions(connection).get(name)
-    instances = position.unconfirmed if position else 0
-    if instances and not dry_run:
-        context.change(lambda _: True, _record("confirm_reconciliation", name, {"instances": instances}))
-        reconciler.confirm(name)
-    return ConfirmResult(source=name, instances=instances, dry_run=dry_run)
+        waiting = engine_queries.waiting(connection, name, seen_until)
+    if seen_until is not None and (position is None or seen_until > position.round_at):
+        raise SettingsError("seen_until is later than the last reconciliation, so nobody has seen these instances")
+    if instances is not None and waiting.instances > instances:
+        raise SettingsError(f"{waiting.instances:,} instances of {name} wait, not {instances:,}: look at them again")
+    count = waiting.instances if instances is None else instances
+    if count and not dry_run:
+        context.change(lambda _: True, _record("confirm_reconciliation", name, {"instances": count}))
+        reconciler.confirm(name, waiting.seen_until)
+    return ConfirmResult(source=name, instances=count, seen_until=waiting.seen_until, dry_run=dry_run)
 
 
 def ask_engine(context: OperationContext, *, instance: str, source: str = "") -> AskResult:

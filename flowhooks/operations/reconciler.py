@@ -29,8 +29,14 @@ class Reconciler(Protocol):
         """
         ...
 
-    def confirm(self, source: str) -> None:
-        """Let the next reconciliation take in the instances that wait for an operator."""
+    def confirm(self, source: str, seen_until: int | None) -> None:
+        """Let the next reconciliation take in the instances that wait for an operator.
+
+        Args:
+            source: the name of the source.
+            seen_until: instances that were first seen until this time, in microseconds since 1970; None: as many as the
+                last reconciliation has counted.
+        """
         ...
 
     def client(self, source: str) -> EngineClient:

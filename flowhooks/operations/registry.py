@@ -116,6 +116,12 @@ def _time(key: str, value: Any) -> int:
     return value
 
 
+def _count(key: str, value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise SettingsError(f"{key} must be a number of at least 0")
+    return value
+
+
 def _boolean(key: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise SettingsError(f"{key} must be true or false")
@@ -145,7 +151,10 @@ OPERATIONS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, A
     "pause": (pause, {"handlers": _string_list, "note": _string, "dry_run": _boolean}),
     "resume": (resume, {"handlers": _string_list, "dry_run": _boolean}),
     "reconcile": (reconcile, {"source": _string, "since": _time, "dry_run": _boolean}),
-    "confirm_reconciliation": (confirm_reconciliation, {"source": _string, "dry_run": _boolean}),
+    "confirm_reconciliation": (
+        confirm_reconciliation,
+        {"source": _string, "instances": _count, "seen_until": _time, "dry_run": _boolean},
+    ),
     "ask_engine": (ask_engine, {"instance": _string, "source": _string}),
     "read_definitions": (read_definitions, {"source": _string}),
 }

@@ -13,6 +13,8 @@ from support.app_harness import plugin
 from support.silent_engine import SilentClient
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flowhooks.model.engine import FinishedInstance, ProcessDefinition
     from flowhooks.model.handler import Handler
 
@@ -33,6 +35,7 @@ class FakeReconciler:
         instances: the instances that the engines know, by id.
         deployed: the definitions that the engines have.
         error: why no engine answers; `""`: each answers.
+        when_reconciled: called at each reconciliation.
     """
 
     def __init__(self, *sources: str) -> None:
@@ -43,10 +46,12 @@ class FakeReconciler:
         self.instances: dict[str, FinishedInstance] = {}
         self.deployed: list[ProcessDefinition] = []
         self.error = ""
+        self.when_reconciled: Callable[[], None] = lambda: None
 
     def reconcile_now(self, source: str, *, since: int | None, dry_run: bool) -> RoundResult:
         """Record it, and return a result."""
         self.rounds.append((source, since, dry_run))
+        self.when_reconciled()
         members: dict[str, Any] = {
             "source": source,
             "since": since or 1_767_225_000_000_000,
@@ -60,7 +65,7 @@ class FakeReconciler:
         }
         return RoundResult(**(members | self.results))
 
-    def confirm(self, source: str) -> None:
+    def confirm(self, source: str, _seen_until: int | None) -> None:
         """Record it."""
         self.confirmed.append(source)
 

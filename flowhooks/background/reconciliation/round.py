@@ -25,7 +25,8 @@ from flowhooks.background.reconciliation.rules import Known, Window
 from flowhooks.clock import DAY, SECOND, id_lower_bound, to_datetime, to_text
 from flowhooks.errors import EngineError
 from flowhooks.failpoints import hit
-from flowhooks.ledger import checksums, engine_book
+from flowhooks.ledger import checksums, engine_book, engine_queries
+from flowhooks.ledger.engine_book import Disposition
 from flowhooks.model.engine import FinishedInstance, InstanceStatus
 from flowhooks.text import escape_control
 
@@ -141,12 +142,20 @@ class Round:
         window = self._window(position, sweeps=False, since=since)
         self.result.since, self.result.until = window
         contact = position.since if since is None else min(position.since, window.since)
+        waiting: set[str] = set()
         for instances, _ in self._pages(window):
             with context.ledger.connection() as connection:
+                known = engine_book.rows(connection, context.name, [instance.id for instance in instances])
+                waiting |= {row.flow_instance_id for row in known.values() if row.disposition == Disposition.IN_GRACE}
                 undecided = self._undecided(connection, self._to_rows(instances), decides_again=since is not None)
                 self._count(self._decide(connection, undecided, contact))
+        with context.ledger.connection() as connection:
+            # Instances that earlier rounds have read wait in the book, mostly outside of the window.
+            self.result.in_grace += engine_queries.count_in_grace(connection, context.name) - len(waiting)
+            confirmed = engine_queries.count_in_grace(connection, context.name, seen_until=position.confirmed_at or 0)
         self.result.taken_in = self.result.in_grace
-        self.result.to_confirm = self.result.in_grace if self.result.in_grace > context.engine.max_new else 0
+        unconfirmed = self.result.in_grace - confirmed
+        self.result.to_confirm = unconfirmed if unconfirmed > context.engine.max_new else 0
 
     def _check_engine(self) -> str:
         info = self._context.client.check()

@@ -165,15 +165,20 @@ class Reconciliation:
         """
         return self._worker(source).reconciler.run(since=since, dry_run=dry_run)
 
-    def confirm(self, source: str) -> None:
-        """Let the next round take in all instances that were seen so far.
+    def confirm(self, source: str, seen_until: int | None = None) -> None:
+        """Let the next round take in instances that wait for an operator.
+
+        Args:
+            source: the name of the source.
+            seen_until: instances that were first seen until this time, in microseconds since 1970; None: as many as the
+                last round has counted.
 
         Raises:
             NotFound: there is no source with an engine of this name.
             Unavailable: it was not stored.
         """
         worker = self._worker(source)
-        self._ledger.write(lambda transaction: engine_book.confirm(transaction, source, self._clock.now()))
+        self._ledger.write(lambda transaction: engine_book.confirm(transaction, source, seen_until))
         worker.wake()
 
     def client(self, source: str) -> BoundedClient:

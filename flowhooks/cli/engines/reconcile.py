@@ -47,7 +47,8 @@ def reconcile_command(
     they ended.
 
     If more than max_new instances would be taken in, none is, until you confirm: look at them with --dry-run, then
-    repeat the command with --confirm.
+    repeat the command with --confirm. A dry run counts the instances that earlier reconciliations have read, too. A
+    confirmation is for the number of instances that the question shows.
 
     \b
     Examples:
@@ -64,10 +65,13 @@ def reconcile_command(
         raise click.UsageError("Give --dry-run to look, or --confirm to decide.")
     named: dict[str, Any] = {"source": source} if source else {}
     confirmation = None
-    if confirmed:
-        confirmation = _confirm(settings, named, yes=yes)
+    if confirmed and not (yes or sys.stdin.isatty()):
+        raise click.UsageError("There is no terminal to ask for confirmation: give --yes.")
     arguments = {**named, **({} if since is None else {"since": since}), "dry_run": dry_run}
-    done = operations_client.run_operation(settings, "reconcile", arguments, asks_engines=True)
+    if not confirmed:
+        done = operations_client.run_operation(settings, "reconcile", arguments, asks_engines=True)
+    else:
+        done, confirmation = _confirm_and_reconcile(settings, named, arguments, yes=yes)
     if as_json:
         output.print_json(done | {"confirmed": confirmation})
     else:
@@ -77,21 +81,33 @@ def reconcile_command(
         raise click.exceptions.Exit(1)
 
 
-def _confirm(settings: Settings, named: Mapping[str, Any], *, yes: bool) -> int:
-    """Confirm the waiting instances, after a question; return the number of instances."""
-    if not (yes or sys.stdin.isatty()):
-        raise click.UsageError("There is no terminal to ask for confirmation: give --yes.")
-    planned = operations_client.run_operation(
-        settings, "confirm_reconciliation", {**named, "dry_run": True}, asks_engines=True
-    )
-    if not (instances := int(planned["instances"])):
-        output.print_line("No instance waits for a confirmation.", err=True)
-        return 0
+def _confirm_and_reconcile(
+    settings: Settings, named: Mapping[str, Any], arguments: Mapping[str, Any], *, yes: bool
+) -> tuple[Mapping[str, Any], int]:
+    """Confirm the waiting instances and reconcile; return the result and the number of confirmed instances."""
+
+    def run(name: str, **given: Any) -> Mapping[str, Any]:
+        return operations_client.run_operation(settings, name, {**named, **given}, asks_engines=True)
+
+    planned: Mapping[str, Any] = {"instances": 0}
+    if "since" not in arguments:
+        planned = run("confirm_reconciliation", dry_run=True)
+    if not planned["instances"]:
+        # What a dry run has shown may not be recorded yet: read it first.
+        done = run("reconcile", **arguments)
+        if done["sources"][0]["error"]:
+            return done, 0
+        planned = run("confirm_reconciliation", dry_run=True)
+        if not planned["instances"]:
+            output.print_line("No instance waits for a confirmation.", err=True)
+            return done, 0
+    instances = int(planned["instances"])
     if not yes:
         waiting = output.pluralize(instances, "instance", "instances")
         output.confirm(f"{waiting} of {named['source']} will be taken in, and handlers run for them. Continue?")
-    operations_client.run_operation(settings, "confirm_reconciliation", named, asks_engines=True)
-    return instances
+    # The server may have read more instances since: the answer does not cover them.
+    run("confirm_reconciliation", instances=instances, seen_until=planned["seen_until"])
+    return run("reconcile", dry_run=False), instances
 
 
 def result_text(entry: Mapping[str, Any], *, dry_run: bool) -> str:

@@ -151,6 +151,23 @@ def test_nothing_to_confirm(flow, engines):
     assert (flow.engines.confirmed, len(flow.engines.rounds)) == ([], 1)
 
 
+def test_confirm_after_reading(flow, engines):
+    """--since with --confirm reads the history first, so that what a dry run has shown can be confirmed."""
+    flow.engines.when_reconciled = lambda: engine_ledger.position(flow, "oa", to_confirm=10)
+    since = 1_767_225_600_000_000
+    shown = engines("reconcile", "--source", "oa", "--since", "2026-01-01T00:00Z", "--confirm", "--yes", "--json")
+    assert (shown.exit_code, json.loads(shown.stdout)["confirmed"]) == (0, 10)
+    assert (flow.engines.rounds, flow.engines.confirmed) == ([("oa", since, False), ("oa", None, False)], ["oa"])
+
+
+def test_confirm_without_an_answer(flow, engines):
+    """An engine that cannot be read is reported, and nothing is confirmed."""
+    flow.engines.results = {"error": "HTTP 401 for /history", "reason": "refused"}
+    shown = engines("reconcile", "--source", "oa", "--confirm", "--yes")
+    assert (shown.exit_code, shown.stdout.endswith("; stopped: HTTP 401 for /history\n")) == (1, True)
+    assert flow.engines.confirmed == []
+
+
 def test_coverage(flow, engines):
     """Uncovered definitions are listed, and the command ends with 1; with --all, everything is listed."""
     stored = engine_ledger.definitions(("leave", 3, "Leave request"), ("travel", 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -152,7 +153,7 @@ class ActionPage(Page):
                 self._confirm(case, unsure=True)
             return
         note = one_line(form.get("note", ""))[:MAX_NOTE_CHARS] if case.action.note else ""
-        arguments = {**case.selection.arguments, **({"note": note} if note else {})}
+        arguments = {**case.selection.arguments, **_shown(case.action, form), **({"note": note} if note else {})}
         before = _Progress(sums=parse_figures(form), after=form.get("after", ""), last={})
         progress = self._run_pages(case, arguments, before, time_budget=REQUEST_TIME_BUDGET)
         self.app.runner.wake()
@@ -234,6 +235,12 @@ class ActionPage(Page):
         says = "" if isinstance(error, Unavailable) else str(error)
         shown = {"kind": kind, "says": says, "back": back_url(request)}
         self.answer(request, response, language, shown, template="undone.html")
+
+
+def _shown(action: Action, form: Mapping[str, str]) -> dict[str, int]:
+    """Return the arguments that have the value which the preview has shown."""
+    given = {name: form.get(f"shown.{name}", "") for name in action.shown}
+    return {name: int(text) for name, text in given.items() if re.fullmatch("[0-9]{1,18}", text)}
 
 
 def _base_values(case: _ActionRequest) -> dict[str, Any]:

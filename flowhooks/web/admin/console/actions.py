@@ -33,6 +33,7 @@ class Action:
         paged: whether the operation processes one page per call.
         twice: whether the operator must confirm it twice.
         danger: whether it cannot be undone, and may do harm.
+        shown: arguments of the operation that have the value which its preview has returned and shown.
     """
 
     operation: str
@@ -44,6 +45,7 @@ class Action:
     paged: bool = False
     twice: bool = False
     danger: bool = False
+    shown: tuple[str, ...] = ()
 
 
 ACTIONS: Final[Mapping[str, Action]] = {
@@ -73,7 +75,11 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "pause": Action(operation="pause", target="handler", counts="handlers", note=True),
     "resume": Action(operation="resume", target="handler", counts="handlers"),
     "confirm_reconciliation": Action(
-        operation="confirm_reconciliation", target="source", counts="instances", danger=True
+        operation="confirm_reconciliation",
+        target="source",
+        counts="instances",
+        danger=True,
+        shown=("instances", "seen_until"),
     ),
     "acknowledge": Action(operation="acknowledge", target="alert", counts="alerts", note=True),
 }

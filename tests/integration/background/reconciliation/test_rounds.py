@@ -9,9 +9,10 @@ from datetime import timedelta
 import pytest
 
 from flowhooks.clock import DAY, SECOND, to_datetime
-from flowhooks.errors import EngineError, NotFound, Unavailable
+from flowhooks.errors import EngineError, NotFound, SettingsError, Unavailable
 from flowhooks.ledger.purge import PURGED_BY_DEFAULT
 from flowhooks.model.engine import EndState, EngineInfo
+from flowhooks.operations.engines import confirm_reconciliation
 from support.asked_engine import MINUTE, settings_of
 
 pytestmark = pytest.mark.either
@@ -397,6 +398,68 @@ def test_many_new_instances_wait_for_an_operator(opened, logged):
     asked.service.confirm("oa")
     assert asked.round().taken_in == 4
     assert len(asked.events()) == 8
+
+
+def test_what_was_not_counted_is_not_confirmed(opened):
+    """A confirmation covers the instances that the round has counted, and none whose grace had not ended by then."""
+    asked = opened({"max_new": 3})
+    asked.round()
+    for number in range(5):
+        asked.finish(f"i{number}")
+    asked.round()
+    assert asked.after_grace().to_confirm == 5
+    for number in range(50):
+        asked.finish(f"later{number}")
+    asked.clock.advance(10)
+    assert asked.round().to_confirm == 5
+    asked.service.confirm("oa")
+    assert asked.position().to_confirm == 0
+    result = asked.after_grace()
+    assert (result.taken_in, result.to_confirm) == (5, 50)
+
+
+def test_what_was_shown_is_confirmed(opened):
+    """What later rounds have counted between the question and its answer is not confirmed with it."""
+    asked = opened({"max_new": 3})
+    asked.round()
+    context = asked.flow.app.operation_context
+    for count, first in ((5, "i"), (7, "later")):
+        for number in range(count):
+            asked.finish(f"{first}{number}")
+        asked.round()
+        asked.after_grace()
+        if first == "i":
+            shown = confirm_reconciliation(context, source="oa", dry_run=True)
+    assert asked.position().to_confirm == 12
+    done = confirm_reconciliation(context, source="oa", instances=shown.instances, seen_until=shown.seen_until)
+    assert (shown.instances, done.instances, asked.position().to_confirm) == (5, 5, 7)
+    result = asked.round()
+    assert (result.taken_in, result.to_confirm) == (5, 7)
+    assert confirm_reconciliation(context, source="oa", dry_run=True).instances == 7
+    with pytest.raises(SettingsError, match="7 instances of oa wait, not 6"):
+        confirm_reconciliation(context, source="oa", instances=6)
+    with pytest.raises(SettingsError, match="later than the last reconciliation"):
+        confirm_reconciliation(context, source="oa", seen_until=asked.clock.now() + 1)
+
+
+def test_a_dry_run_counts_what_waits(opened):
+    """A dry run counts the instances that earlier rounds have read, however long ago they ended."""
+    asked = opened({"max_new": 3})
+    asked.round()
+    for number in range(10):
+        asked.finish(f"i{number}")
+    asked.round()
+    asked.clock.advance(3600)
+    asked.round()
+    asked.finish("new")
+    for since in (None, asked.clock.now() - 2 * 3600 * SECOND):
+        result = asked.round(dry_run=True, since=since)
+        assert (result.taken_in, result.to_confirm) == (11, 11)
+    asked.service.confirm("oa")
+    result = asked.round(dry_run=True)
+    assert (result.taken_in, result.to_confirm) == (11, 0)
+    asked.round()
+    assert asked.round(dry_run=True).taken_in == 1
 
 
 def test_max_new_itself_needs_no_confirmation(opened):

@@ -117,6 +117,8 @@ def test_a_reconciliation_is_confirmed(console):
     assert "cannot be undone" in asking.text
     assert "Finished instances that the next reconciliation takes in: 1,200" in console.follow(answer).page.text
     assert console.flow.engines.confirmed == ["oa"]
+    _, sent = asking.form()
+    assert (sent["shown.instances"], sent["shown.seen_until"]) == ("1200", str(console.flow.clock.now()))
     chinese = console.get(address, root="", Accept_Language="zh").page.text
     assert "将补收的已结束流程实例：1,200 个" in chinese
     assert "reconciliation confirmed oa" in console.page("/audit").text
