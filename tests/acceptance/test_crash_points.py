@@ -195,8 +195,10 @@ TABLE = {
 ELSEWHERE = {
     *("accept.locked", "late_callback.body_replaced", "late_callback.written"),
     *("take_in.written", "take_in.committed"),
+    *(name for name in FAILPOINTS if name.startswith("reconcile.")),
 }
-"""The points of reconciliation: `tests/integration/intake/test_take_in_crashes.py` has their rounds."""
+"""The points of reconciliation: `tests/integration/intake/test_take_in_crashes.py` has the rounds of the first five,
+and `test_reconciliation` those of its own steps."""
 BY_HAND = {"reroute", "dismiss", "replay", "resolve"}
 """Operations for single events, only in the long set."""
 LEFT_OUT = {
@@ -211,10 +213,6 @@ LEFT_OUT = {
     "procrastinate": {"accept.written", "claim.written", "attempt.marked", "handler", "settle.written"},
 }
 """Cases that only the other places or the long set test."""
-
-
-ELSEWHERE = {name for name in FAILPOINTS if name.startswith("reconcile.")}
-"""Points of which `test_reconciliation` has the table."""
 
 
 def rounds(by):

@@ -37,7 +37,7 @@ def rich(request, tmp_path_factory, hands_of):
 
 
 EVENT = "(SELECT id FROM events WHERE flow_instance_id = '{}')"
-DELIVERY = "(SELECT id FROM deliveries WHERE handler = '{}')"
+DELIVERY = "(SELECT min(id) FROM deliveries WHERE handler = '{}')"
 DONE = EVENT.format("done")
 RAN = DELIVERY.format("p:ordered")
 
