@@ -140,6 +140,14 @@ def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> N
         log.info("server_started", **listeners, **serving.startup_fields(app))
         if not app.plugins.handlers and not no_worker:
             log.warning("no_handlers", why="no plugin has a handler: every callback will be stored and parked")
+        if unmatched := app.settings.unmatched_sources:
+            log.warning(
+                "callbacks_not_matched",
+                sources=unmatched,
+                why="callbacks without a credential have the source default, so an instance that is also taken in from "
+                "the history of its engine runs twice",
+                next='if an engine of these sources calls, give it a credential, or former_names = ["default"]',
+            )
         _print_addresses(**listeners)
         context.run_main_loop(shutdown_signal, app, web, admin)
         if context.is_replaced:

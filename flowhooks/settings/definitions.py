@@ -348,6 +348,15 @@ class Settings:
         """The sources with a credential. If there are none, callbacks need no credential."""
         return {name: source for name, source in self.sources.items() if source.has_credential}
 
+    @property
+    def unmatched_sources(self) -> list[str]:
+        """The pull-only sources whose engine can also call as `default`: an instance would become two events."""
+        if self.calling_sources or any(
+            "default" in (name, *source.former_names) for name, source in self.sources.items()
+        ):
+            return []
+        return sorted(name for name, source in self.sources.items() if source.engine is not None)
+
     def credentials(self, kind: str) -> Mapping[str, Source] | Mapping[str, OperatorSettings]:
         """Return those who may authenticate, by name: of the kind `"sources"` or `"operators"`."""
         return self.calling_sources if kind == "sources" else self.operators

@@ -26,6 +26,13 @@ _MAX_NAMED: Final = 5
 
 def findings(settings: Settings) -> Iterator[CheckFinding]:
     """Yield the findings about the sources that may call; none if there are none."""
+    if unmatched := settings.unmatched_sources:
+        yield note(
+            "sources",
+            f"callbacks without a credential do not belong to {', '.join(unmatched)}",
+            "an instance that the engine calls for, and that is also taken in from its history, runs twice",
+            'if an engine of these sources calls, give the source a credential, or former_names = ["default"]',
+        )
     if not settings.calling_sources:
         return
     try:
