@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import and_, exists, func, select
+from sqlalchemy import and_, exists, func, or_, select
 
 from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.tables import (
@@ -138,7 +138,7 @@ class HistoryGap(NamedTuple):
         until: end of the interval.
         reason: `"deleted"`, `"refused"`, `"unreachable"` or `"invalid"`.
         detail: more about it, in one line.
-        found_at: when it was found.
+        found_at: when it was found; of deleted history, when it was last extended.
         closed_at: when the interval was read after all; None: it is open.
     """
 
@@ -258,16 +258,20 @@ def gaps(connection: Connection, source: str, *, limit: int = MAX_GAPS) -> list[
     return [_gap(row) for row in connection.execute(query)]
 
 
-def open_gaps(connection: Connection) -> dict[str, list[HistoryGap]]:
-    """Return the open gaps by source, the earliest interval first; at most 1,000."""
-    query = (
-        select(history_gaps)
-        .where(history_gaps.c.closed_at.is_(None))
-        .order_by(history_gaps.c.source, history_gaps.c.since)
-        .limit(10 * MAX_GAPS)
-    )
+def open_gaps(connection: Connection, *, deleted_since: int | None = None) -> dict[str, list[HistoryGap]]:
+    """Return the open gaps by source, the earliest interval first; of more than 1,000, those that were found last.
+
+    Args:
+        connection: any connection.
+        deleted_since: leave out gaps of deleted history that were found before, in microseconds since 1970; None: none.
+    """
+    columns = history_gaps.c
+    query = select(history_gaps).where(columns.closed_at.is_(None)).order_by(columns.found_at.desc())
+    if deleted_since is not None:
+        query = query.where(or_(columns.reason != "deleted", columns.found_at >= deleted_since))
     found: dict[str, list[HistoryGap]] = {}
-    for row in connection.execute(query):
+    rows = connection.execute(query.limit(10 * MAX_GAPS)).all()
+    for row in sorted(rows, key=lambda row: (row.source, row.since)):
         found.setdefault(row.source, []).append(_gap(row))
     return found
 

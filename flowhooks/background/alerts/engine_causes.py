@@ -9,6 +9,7 @@ from flowhooks.background.alerts.cause import Cause, MessageTemplate
 from flowhooks.clock import DAY, SECOND, to_text
 from flowhooks.ledger import engine_queries, source_queries
 from flowhooks.ledger.alert_queries import LatestOccurrence
+from flowhooks.ledger.engine_book import DELETED_PERIOD
 from flowhooks.model.alert import AlertCause
 from flowhooks.text import printable_line, shell_quote
 
@@ -28,8 +29,6 @@ MIN_REJECTED: Final = 10
 """Minimum number of rejected callbacks of a source in one hour."""
 RECENT_PERIOD: Final = DAY
 """Microseconds for which a missed callback or a reused id keeps its alert open."""
-DELETED_PERIOD: Final = 7 * DAY
-"""Microseconds for which a gap keeps its alert open if the engine has deleted its history: nothing can close it."""
 _OVERLAP: Final = 120 * SECOND
 """Microseconds of events that are searched again at each check: another process may have stored them late."""
 _MAX_SILENCE: Final = 31 * DAY
@@ -108,13 +107,14 @@ class EngineCauseFinder:
         yield from _rejected(connection, sources, now)
 
     def _engines(self, connection: Connection, asked: Mapping[str, Source], now: int) -> Iterator[Cause]:
-        positions, gaps = engine_queries.positions(connection), engine_queries.open_gaps(connection)
+        positions = engine_queries.positions(connection)
+        gaps = engine_queries.open_gaps(connection, deleted_since=now - DELETED_PERIOD)
         for name, source in asked.items():
             if (position := positions.get(name)) is not None:
                 yield from _of_position(connection, position, now)
             if source.has_credential:  # nobody expects callbacks of another one
                 yield from _missed(connection, name, now)
-            yield from _gap(name, gaps.get(name, ()), now)
+            yield from _gap(name, gaps.get(name, ()))
             yield from _reused(connection, name, now)
 
     def _silent(self, connection: Connection, sources: Mapping[str, Source], now: int) -> Iterator[Cause]:
@@ -186,16 +186,15 @@ def _missed(connection: Connection, name: str, now: int) -> Iterator[Cause]:
         )
 
 
-def _gap(name: str, gaps: Sequence[HistoryGap], now: int) -> Iterator[Cause]:
-    lasting = [gap for gap in gaps if gap.reason != "deleted" or gap.found_at >= now - DELETED_PERIOD]
-    if lasting:
-        newest = max(lasting, key=lambda gap: gap.found_at)
+def _gap(name: str, gaps: Sequence[HistoryGap]) -> Iterator[Cause]:
+    if gaps:
+        newest = max(gaps, key=lambda gap: gap.found_at)
         detail = printable_line(f"{newest.reason}, {newest.detail}" if newest.detail else newest.reason)
         yield Cause(
             cause=AlertCause.HISTORY_GAP,
             subject=name,
-            since=lasting[0].since,
-            count=partial(_length, lasting),
+            since=gaps[0].since,
+            count=partial(_length, gaps),
             template=GAP,
             why=f"the last one from {to_text(newest.since)} to {to_text(newest.until)}, {detail}",
             latest=lambda _: LatestOccurrence(newest.found_at, detail),

@@ -82,7 +82,7 @@ def reconcile_command(
 
 
 def _confirm_and_reconcile(
-    settings: Settings, named: Mapping[str, Any], arguments: Mapping[str, Any], *, yes: bool
+    settings: Settings, named: dict[str, Any], arguments: Mapping[str, Any], *, yes: bool
 ) -> tuple[Mapping[str, Any], int]:
     """Confirm the waiting instances and reconcile; return the result and the number of confirmed instances."""
 

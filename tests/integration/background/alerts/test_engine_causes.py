@@ -12,6 +12,7 @@ from flowhooks.background.alerts.engine_causes import MIN_FAILURES, MIN_REJECTED
 from flowhooks.clock import DAY, SECOND
 from flowhooks.errors import IdentityConflict
 from flowhooks.ledger import alert_queries, rejected_requests
+from flowhooks.ledger.tables import history_gaps
 from flowhooks.settings import Source
 from flowhooks.settings.engine import EngineSettings
 from support import engine_ledger
@@ -111,6 +112,29 @@ def test_an_instance_id_is_reused(flow):
     alert = found(flow)[AlertCause.INSTANCE_ID_REUSED, "pulled"]
     assert (alert.count, alert.event_id) == (1, event_id)
     assert "`flowhooks engines show 4711`" in alert.message
+
+
+def test_a_new_gap_beside_many_old_ones(flow):
+    """Gaps that raise no alert any more do not hide a new one."""
+    now = flow.clock.now()
+    flow.app.ledger.write(
+        lambda transaction: transaction.connection.execute(
+            history_gaps.insert(),
+            [
+                {
+                    "source": "oa",
+                    "since": number,
+                    "until": number + 1,
+                    "reason": "deleted",
+                    "detail": "",
+                    "found_at": now - 8 * DAY,
+                }
+                for number in range(1000)
+            ],
+        )
+    )
+    engine_ledger.gap(flow, "oa", now - MINUTE, now, "refused", detail="HTTP 401")
+    assert found(flow)[AlertCause.HISTORY_GAP, "oa"].count == 1
 
 
 @pytest.mark.parametrize("instance_id", ["1; touch x #", "$(touch x)", "it's", "-h"])

@@ -10,6 +10,7 @@ import pytest
 
 from flowhooks.clock import DAY, SECOND, to_datetime
 from flowhooks.errors import EngineError, NotFound, SettingsError, Unavailable
+from flowhooks.ledger import engine_book
 from flowhooks.ledger.purge import PURGED_BY_DEFAULT
 from flowhooks.model.engine import EndState, EngineInfo
 from flowhooks.operations.engines import confirm_reconciliation
@@ -769,6 +770,67 @@ def test_a_callback_for_an_instance_that_the_history_lacks(asked):
     calls = len(asked.engine.calls)
     asked.round()
     assert [call[0] for call in asked.engine.calls[calls:]] == ["finished"]
+
+
+def test_deleted_history_is_one_gap(asked):
+    """Each round may find another callback without an instance; they are one gap, until none is found for a week."""
+    for number in range(3):
+        asked.flow.take(f"gone{number}", source="oa", wait=0)
+        for _ in range(2):
+            asked.clock.advance(10 * MINUTE)
+            asked.round()
+    (gap,) = asked.flow.sql("SELECT since, until, found_at FROM history_gaps")
+    received = asked.flow.sql("SELECT min(received_at), max(received_at) FROM events")
+    assert gap[:2] == received[0]
+    asked.clock.advance(8 * DAY // SECOND)
+    asked.flow.take("gone3", source="oa", wait=0)
+    for _ in range(2):
+        asked.clock.advance(10 * MINUTE)
+        asked.round()
+    assert asked.gaps() == [("deleted", False)] * 2
+
+
+def write_gap(asked, since, until, reason="refused", at=0):
+    """Record a gap at a time in seconds."""
+    now = asked.clock.now() + at * SECOND
+    return asked.flow.app.ledger.write(
+        lambda transaction: engine_book.open_gap(transaction, "oa", (since, until), reason=reason, detail="", now=now)
+    )
+
+
+def intervals(asked):
+    """The interval and reason of each gap."""
+    return asked.flow.sql("SELECT since, until, reason FROM history_gaps ORDER BY since")
+
+
+def test_gaps_that_overlap_are_one(asked):
+    """A gap that is found again is extended; the part that was read meanwhile is no part of it any more."""
+    assert write_gap(asked, 100, 200)
+    assert not write_gap(asked, 100, 300)
+    assert not write_gap(asked, 150, 400)
+    assert intervals(asked) == [(150, 400, "refused")]
+    assert write_gap(asked, 500, 600)
+    assert not write_gap(asked, 500, 700, "unreachable")
+    assert intervals(asked) == [(150, 400, "refused"), (500, 700, "unreachable")]
+
+
+def test_old_gaps_are_deleted(asked):
+    """A gap that is closed, or that nothing can close, is deleted after 90 days; an open one stays."""
+    write_gap(asked, 100, 200)
+    write_gap(asked, 300, 400, "deleted")
+    write_gap(asked, 500, 600)
+    asked.flow.app.ledger.write(lambda transaction: engine_book.close_gaps(transaction, "oa", 500, asked.clock.now()))
+    write_gap(asked, 700, 800, "invalid", at=91 * DAY // SECOND)
+    assert intervals(asked) == [(100, 200, "refused"), (700, 800, "invalid")]
+
+
+def test_a_renamed_source_keeps_its_gaps(asked):
+    """The gaps of the former name are those of the source, so their alert stays."""
+    write_gap(asked, 100, 200)
+    settings = replace(asked.flow.app.settings, sources={"ob": settings_of(former_names=("oa",))})
+    asked.flow.app.reload(settings)
+    asked.round("ob")
+    assert asked.flow.sql("SELECT source, since FROM history_gaps") == [("ob", 100)]
 
 
 def test_a_callback_before_the_end_is_asked_about_until_it_ends(asked):
