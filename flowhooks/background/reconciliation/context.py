@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from flowhooks.ledger import engine_book
 from flowhooks.ledger.engine_book import BookRow, Disposition, EnginePosition
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from flowhooks.settings import EngineSettings
 
 T = TypeVar("T")
+
+BUSY: Final = "busy"
+"""Reason of a round that did not start because another process reconciles the source."""
+STOPPED: Final = "stopped"
+"""Reason of a round that the stop of the process, or the loss of the lease, has ended."""
+STORAGE: Final = "database"
+"""Reason of a round for which the database could not be read, or not all of it written."""
 
 
 class RoundStopped(Exception):
@@ -104,6 +111,7 @@ class SourceContext:
         lease_seconds: seconds after which another process may take over.
         stopping: set when the process stops.
         is_checked: whether the engine's description was read since the last error.
+        has_applied_rules: whether the rules were applied to the instances in grace since the settings changed.
         has_reported_skew: whether the present difference of the clocks is logged.
         asked_until: an event id: the engine was asked about callbacks up to it.
         running: callbacks for instances that had not ended when the engine was asked, by event id: instance id and time
@@ -124,6 +132,7 @@ class SourceContext:
     lease_seconds: float
     stopping: threading.Event = field(default_factory=threading.Event)
     is_checked: bool = False
+    has_applied_rules: bool = False
     has_reported_skew: bool = False
     asked_until: str = ""
     running: dict[str, tuple[str, int]] = field(default_factory=dict)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from flowhooks.background.reconciliation import rules
-from flowhooks.background.reconciliation.context import RoundStopped
-from flowhooks.background.reconciliation.rules import Rule
+from flowhooks.background.reconciliation.context import STORAGE, RoundStopped
+from flowhooks.background.reconciliation.rules import Refusal, Rule
 from flowhooks.clock import SECOND
-from flowhooks.errors import InvalidCallback
+from flowhooks.errors import InvalidCallback, Unavailable
 from flowhooks.failpoints import hit
 from flowhooks.ledger import engine_book
 from flowhooks.ledger.engine_book import BookRow, Due, EnginePosition
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from flowhooks.background.reconciliation.context import Lease, RoundResult, SourceContext
+    from flowhooks.ledger.transaction import WriteTransaction
 
 MAX_EXTENSION: Final = 3600 * SECOND
 """Maximum microseconds after its own grace that an instance waits because this server could not take callbacks."""
 PAGE_OF_DUE: Final = 500
 """Number of instances in grace that are read at once."""
+_LATEST: Final = 2**53
 
 log = structlog.get_logger(__name__)
 
@@ -48,25 +50,15 @@ class DueInstances:
     def take_in(self, position: EnginePosition) -> None:
         """Take them in, unless an operator must confirm or the engine may call again."""
         context = self._context
-        cutoff = context.clock.now() - int(context.engine.grace * SECOND)
-        ended = self._due(cutoff)
-        due: Due | None = ended
+        if not context.has_applied_rules:
+            self._apply_rules()
         with context.ledger.connection() as connection:
-            quiet_since = max(context.not_ready_at(), engine_book.last_unavailable_at(connection, context.name))
+            ended = self._due(context.clock.now() - int(context.engine.grace * SECOND))
+            due = self._due_now(connection, ended)
             confirmed_at = self._confirmed_at(connection)
-            if context.ready_since() > cutoff:
-                due = None
-            elif quiet_since > cutoff:
-                # The engine may not have reached us, and has time to call again.
-                due = self._due(cutoff - MAX_EXTENSION)
-            self._result.waiting = engine_book.count_due(connection, ended, seen_after=0)
-            if due is not None:
-                self._result.waiting -= engine_book.count_due(connection, due, seen_after=0)
+            self._result.waiting = self._count(connection, ended) - self._count(connection, due)
             # Instances that wait for an operator already stay counted.
-            counted = ended if position.to_confirm else due
-            unconfirmed = 0
-            if counted is not None:
-                unconfirmed = engine_book.count_due(connection, counted, seen_after=confirmed_at or 0)
+            unconfirmed = self._count(connection, ended if position.to_confirm else due, seen_after=confirmed_at or 0)
         if self._result.waiting:
             log.info(
                 "reconciliation_waits",
@@ -77,26 +69,54 @@ class DueInstances:
             )
         is_confirmed = unconfirmed <= context.engine.max_new
         self._result.to_confirm = 0 if is_confirmed else unconfirmed
-        if not is_confirmed:
-            if not position.to_confirm:
-                log.warning(
-                    "reconciliation_unconfirmed",
-                    source=context.name,
-                    instances=unconfirmed,
-                    max_new=context.engine.max_new,
-                    why="the engine's history has more instances without an event than max_new",
-                    next=f"look at them, then confirm: `flowhooks engines reconcile --source {context.name} --confirm`",
-                )
-            if confirmed_at is None:
-                return
-        if due is not None:
+        if self._result.to_confirm and not position.to_confirm:
+            log.warning(
+                "reconciliation_unconfirmed",
+                source=context.name,
+                instances=unconfirmed,
+                max_new=context.engine.max_new,
+                why="the engine's history has more instances without an event than max_new",
+                next=f"look at them, then confirm: `flowhooks engines reconcile --source {context.name} --confirm`",
+            )
+        if due is not None and (is_confirmed or confirmed_at is not None):
             self._take_in_pages(due, None if is_confirmed else confirmed_at)
+
+    def _due_now(self, connection: Connection, ended: Due) -> Due | None:
+        """Return which of the instances whose own grace has ended are due; None: the engine may call for each."""
+        context, cutoff = self._context, ended.seen_until
+        if context.ready_since() > cutoff:
+            return None
+        if max(context.not_ready_at(), engine_book.last_unavailable_at(connection, context.name)) > cutoff:
+            # The engine may not have reached us, and has time to call again.
+            return self._due(cutoff - MAX_EXTENSION)
+        return ended
+
+    @staticmethod
+    def _count(connection: Connection, due: Due | None, *, seen_after: int = 0) -> int:
+        return 0 if due is None else engine_book.count_due(connection, due, seen_after=seen_after)
 
     def _due(self, until: int) -> Due:
         return Due(self._context.name, ended_until=until + self._skew, seen_until=until)
 
+    def _apply_rules(self) -> None:
+        """Skip the instances in grace that the settings, which may have changed, do not take in any more."""
+        context, after = self._context, None
+        everything = Due(context.name, ended_until=_LATEST, seen_until=_LATEST)
+        while True:
+            with context.ledger.connection() as connection:
+                page = engine_book.due_page(connection, everything, seen_until=None, after=after, limit=PAGE_OF_DUE)
+            if context.stopping.is_set():
+                raise RoundStopped
+            if refused := [(row, refusal) for row in page if (refusal := context.candidates.refusal_of(row))]:
+                self._skip(*refused)
+            if len(page) < PAGE_OF_DUE:
+                context.has_applied_rules = True
+                return
+            after = page[-1]
+
     def _take_in_pages(self, due: Due, seen_until: int | None) -> None:
         context, after = self._context, None
+        unstored: list[tuple[BookRow, Unavailable]] = []
         while True:
             with context.ledger.connection() as connection:
                 page = engine_book.due_page(connection, due, seen_until=seen_until, after=after, limit=PAGE_OF_DUE)
@@ -104,21 +124,37 @@ class DueInstances:
                 if context.stopping.is_set():
                     raise RoundStopped
                 self._lease.renew_if_old()
-                self._take_in(row)
+                try:
+                    self._take_in(row)
+                except Unavailable as error:
+                    unstored.append((row, error))
             if len(page) < PAGE_OF_DUE:
-                return
+                break
             after = page[-1]
+        if unstored:
+            row, first = unstored[0]
+            self._result.reason = STORAGE
+            self._result.error = f"{len(unstored):,} instances are not stored, first {row.flow_instance_id}: {first}"
+            log.warning(
+                "reconciliation_postponed",
+                source=context.name,
+                why=self._result.error,
+                next="the next round takes them in",
+            )
 
     def _take_in(self, row: BookRow) -> None:
         context = self._context
+        if (refusal := context.candidates.refusal_of(row)) is not None:
+            self._skip((row, refusal))  # another process, whose settings differ, has written the row
+            return
         try:
             taken = context.take_in(rules.to_callback(row, self._skew))
         except InvalidCallback as error:
-            self._skip(row, Rule.REJECTED, str(error))
+            self._skip((row, Refusal(Rule.REJECTED, escape_control(str(error), engine_book.MAX_DETAIL_CHARS))))
             return
         hit("reconcile.taken_in")
         if taken.disposition == "purged":
-            self._skip(row, Rule.PURGED, "")
+            self._skip((row, Refusal(Rule.PURGED)))
             return
         self._result.taken_in += taken.new
         if taken.reused_id:
@@ -131,13 +167,14 @@ class DueInstances:
                 next="check whether the engine's database was reset, or two engines call as this source",
             )
 
-    def _skip(self, row: BookRow, rule: Rule, detail: str) -> None:
+    def _skip(self, *refused: tuple[BookRow, Refusal]) -> None:
         now = self._context.clock.now()
-        self._lease.write(
-            lambda transaction: engine_book.skip(
-                transaction, row, rule=rule.value, detail=escape_control(detail, engine_book.MAX_DETAIL_CHARS), now=now
-            )
-        )
+
+        def skip(transaction: WriteTransaction) -> None:
+            for row, (rule, detail) in refused:
+                engine_book.skip(transaction, row, rule=rule.value, detail=detail, now=now)
+
+        self._lease.write(skip)
 
     def _confirmed_at(self, connection: Connection) -> int | None:
         position = engine_book.position(connection, self._context.name)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from flowhooks.background.reconciliation.clients import CallCancelled, call_limit
-from flowhooks.background.reconciliation.context import RoundResult, RoundStopped, SourceContext
+from flowhooks.background.reconciliation.context import BUSY, STOPPED, STORAGE, RoundResult, RoundStopped, SourceContext
 from flowhooks.background.reconciliation.round import Round
 from flowhooks.background.reconciliation.rules import Candidates
 from flowhooks.errors import EngineError, FlowhooksError, LedgerUnusable, Unavailable
@@ -29,12 +29,6 @@ if TYPE_CHECKING:
 
 LEASE_MARGIN: Final = 60.0
 """Seconds that a lease lasts longer than one call of the client may take."""
-BUSY: Final = "busy"
-"""Reason of a round that did not start because another process reconciles the source."""
-STOPPED: Final = "stopped"
-"""Reason of a round that the stop of the process, or the loss of the lease, has ended."""
-STORAGE: Final = "database"
-"""Reason of a round that ended because the database could not be read or written."""
 
 log = structlog.get_logger(__name__)
 

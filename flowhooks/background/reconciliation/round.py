@@ -172,7 +172,7 @@ class Round:
         self._read_skew()
         # The first contact was noted by our clock.
         values = {name: getattr(position, name) + self._skew for name in ("since", "position", "read_until")}
-        self._update(values)
+        self._update(values | {"skew": self._skew})  # so that a round after an error does not correct it again
         return self._position()
 
     def _choose_window(
@@ -438,7 +438,6 @@ class Round:
         values: dict[str, Any] = {
             "read_until": read_until,
             "round_at": now,
-            "succeeded_at": now,
             "failed_since": None,
             "reason": "",
             "error": "",
@@ -447,6 +446,8 @@ class Round:
             "product": product,
             "to_confirm": self.result.to_confirm,
         }
+        if not self.result.reason:
+            values["succeeded_at"] = now
         if sweeps:
             values["swept_at"] = now
         if definitions is not None:

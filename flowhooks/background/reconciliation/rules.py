@@ -123,6 +123,22 @@ def last_of_each(instances: Sequence[FinishedInstance]) -> list[FinishedInstance
     return list(newest.values())
 
 
+class Refusal(NamedTuple):
+    """Why the settings do not take an instance in.
+
+    Attributes:
+        rule: the rule that skips it.
+        detail: more about the rule, for operators.
+    """
+
+    rule: Rule
+    detail: str = ""
+
+    def skip(self, row: BookRow) -> BookRow:
+        """Return the row of the skipped instance."""
+        return _skipped(row, self.rule, self.detail)
+
+
 class Candidates(NamedTuple):
     """A source, as far as rules need it.
 
@@ -168,14 +184,29 @@ class Candidates(NamedTuple):
             self.schemas.check_flow_instance_id(instance.id)
         except InvalidCallback as error:
             return _skipped(replace(row, flow_instance_id=_printable_id(instance.id)), Rule.INVALID_ID, str(error))
-        if self.engine.tenants and instance.tenant_id not in self.engine.tenants:
-            return _skipped(row, Rule.TENANT)
-        if instance.parent_id is not None and not self.engine.children:
-            return _skipped(row, Rule.CHILD)
-        kind = KIND_OF_END[instance.end_state]
+        refusal = self.refusal(instance.end_state, tenant_id=instance.tenant_id, parent_id=instance.parent_id)
+        return self._with_body(row, instance, KIND_OF_END[instance.end_state]) if refusal is None else refusal.skip(row)
+
+    def refusal(self, end_state: EndState, *, tenant_id: str | None, parent_id: str | None) -> Refusal | None:
+        """Return why the settings do not take an instance in; None: they do.
+
+        Args:
+            end_state: how it ended.
+            tenant_id: its tenant, or None.
+            parent_id: the instance that called it, or None.
+        """
+        if self.engine.tenants and tenant_id not in self.engine.tenants:
+            return Refusal(Rule.TENANT)
+        if parent_id is not None and not self.engine.children:
+            return Refusal(Rule.CHILD)
+        kind = KIND_OF_END[end_state]
         if kind not in self.engine.kinds:
-            return _skipped(row, Rule.END_STATE, f"the kind {kind} is not in the setting kinds")
-        return self._with_body(row, instance, kind)
+            return Refusal(Rule.END_STATE, f"the kind {kind} is not in the setting kinds")
+        return None
+
+    def refusal_of(self, row: BookRow) -> Refusal | None:
+        """Return why the settings do not take in an instance of the book; None: they do."""
+        return self.refusal(EndState(row.end_state), tenant_id=row.tenant_id, parent_id=row.parent_id)
 
     def _with_body(self, row: BookRow, instance: FinishedInstance, kind: str) -> BookRow:
         variables = {name: instance.variables[name] for name in self.engine.variables if name in instance.variables}

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 
 from flowhooks.background.reconciliation.clients import create_client
-from flowhooks.background.reconciliation.reconciler import BUSY, SourceReconciler
+from flowhooks.background.reconciliation.context import BUSY
+from flowhooks.background.reconciliation.reconciler import SourceReconciler
 from flowhooks.clock import SECOND
 from flowhooks.errors import FlowhooksError, NotFound, SettingsError
 from flowhooks.ledger import engine_book

@@ -191,6 +191,24 @@ def test_our_clock_was_ahead(asked, logged, monkeypatch):
     assert asked.gaps() == [("invalid", True)]
 
 
+@pytest.mark.parametrize("skew", [-HOUR, 20 * MINUTE])
+def test_the_first_contact_is_corrected_once(opened, skew):
+    """Rounds that fail after the first answer do not move the first contact again."""
+    asked = opened()
+    asked.engine.skew = timedelta(seconds=skew)
+    first = asked.clock.now() + skew * SECOND
+    for _ in range(3):
+        position = asked.position()
+        asked.engine.fail(method="finished", after=1 if position is None or position.skew is None else 0)
+        asked.failed()
+        asked.engine.recover()
+        asked.clock.advance(MINUTE)
+    assert asked.position().since == first
+    asked.finish("i1")
+    asked.round()
+    assert asked.after_grace().taken_in == 1
+
+
 def test_an_engine_that_tells_no_time(opened):
     """Without the engine's time, its clock counts as equal to ours."""
     asked = opened()
@@ -471,6 +489,26 @@ def test_max_new_itself_needs_no_confirmation(opened):
         asked.finish(f"i{number}")
     asked.round()
     assert asked.after_grace().taken_in == 3
+
+
+def test_waiting_instances_that_the_settings_no_longer_allow(opened):
+    """Rules are applied again before an instance is taken in: one that waits for an operator may be skipped by then."""
+    section = {"max_new": 3, "children": True, "kinds": ("complete", "cancel")}
+    asked = opened(section)
+    asked.round()
+    for number in range(3):
+        asked.finish(f"cancelled{number}", tenant_id="south", end_state=EndState.CANCELLED)
+        asked.finish(f"child{number}", tenant_id="south", parent_id="parent")
+        asked.finish(f"north{number}", tenant_id="north")
+    asked.finish("south", tenant_id="south")
+    asked.round()
+    assert asked.after_grace().to_confirm == 10
+    changed = settings_of({"max_new": 3, "tenants": ("south",)})
+    asked.flow.app.reload(replace(asked.flow.app.settings, sources={"oa": changed}))
+    assert (asked.round().taken_in, asked.events()) == (1, {"south": "reconciled"})
+    assert asked.position().to_confirm == 0
+    skipped = {(name[:-1], rule) for name, (disposition, rule) in asked.book().items() if disposition == "skipped"}
+    assert skipped == {("cancelled", "end_state"), ("child", "child"), ("north", "tenant")}
 
 
 # Rules that skip an instance.
@@ -894,6 +932,30 @@ def test_a_database_error_is_not_the_engines(asked, monkeypatch):
         assert asked.failed().reason == "database"
     assert asked.position().failures == 0
     assert asked.round().taken_in == 1
+
+
+def test_an_instance_that_cannot_be_stored_does_not_hold_up_others(asked, monkeypatch):
+    """The other instances are taken in, and the round does not count as a success until all are stored."""
+    for name in ("i1", "i2", "i3"):
+        asked.finish(name)
+        asked.clock.advance(1)
+    asked.round()
+    take_in = asked.flow.app.intake.take_in
+
+    def refuse(callback):
+        if callback.flow_instance_id == "i2":
+            raise Unavailable("newer_handlers")
+        return take_in(callback)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asked.service._workers["oa"].reconciler._context, "take_in", refuse)
+        asked.clock.advance(121)
+        for _ in range(3):
+            assert asked.failed().reason == "database"
+        assert asked.events() == {"i1": "reconciled", "i3": "reconciled"}
+        assert asked.position().succeeded_at < asked.clock.now()
+    assert asked.round().taken_in == 1
+    assert asked.position().succeeded_at == asked.clock.now()
 
 
 # Definitions and old rows.
