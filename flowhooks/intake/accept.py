@@ -277,7 +277,8 @@ class Intake:
         accepted = self._ledger.accept(new)
         hit("take_in.committed")
         if accepted.new:
-            self._notifier.event_accepted(new.event, list(new.route))
+            is_routed = accepted.state == EventState.ROUTED
+            self._notifier.event_accepted(new.event, list(new.route) if is_routed else [])
         return TakenIn(
             event_id=accepted.event_id,
             disposition="purged" if accepted.state == PURGED else "has_event",

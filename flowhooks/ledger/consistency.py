@@ -40,7 +40,7 @@ from flowhooks.ledger.tables import (
 )
 from flowhooks.ledger.value_checks import check_values
 from flowhooks.model.delivery import OutcomeKind, State
-from flowhooks.model.event import Origin, ParkedBy
+from flowhooks.model.event import UNDECIDED, Origin, ParkedBy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -195,7 +195,10 @@ _OF_EVENTS: Final = (
     (
         select(events.c.id).where(
             events.c.origin == Origin.CALLBACK.value,
-            or_(events.c.parked_by == ParkedBy.END_STATE.value, events.c.instance_started_at.is_not(None)),
+            or_(
+                events.c.parked_by.in_(sorted(UNDECIDED)),
+                events.c.instance_started_at.is_not(None),
+            ),
         ),
         "event {} is that of a callback, but has values of a reconciliation",
     ),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import BigInteger, Integer, Text, and_, bindparam, case, func, literal, or_, select, update
 
-from flowhooks.clock import SECOND
+from flowhooks.clock import DAY, SECOND
 from flowhooks.ledger import checksums, database
 from flowhooks.ledger.tables import (
     MAX_INDEXED_CHARS,
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 REUSE_TOLERANCE: Final = 60 * SECOND
 """Microseconds by which an event may have been received before its instance started, because clocks differ."""
+
+
+CLOCK_TOLERANCE: Final = DAY
+"""Microseconds by which a clock can have been wrong when an event was received, such as one with a wrong time zone."""
 
 
 class InstanceEvent(NamedTuple):
@@ -164,6 +168,11 @@ def is_taken_in(connection: Connection, source: str, flow_instance_id: str) -> b
 def is_older(item: NewEvent, event: InstanceEvent) -> bool:
     """Return whether an event is older than the instance of an item, so that it belongs to an earlier instance."""
     return item.started_at is not None and event.received_at < item.started_at - REUSE_TOLERANCE
+
+
+def is_certainly_older(item: NewEvent, event: InstanceEvent) -> bool:
+    """Return whether an event is older than the instance of an item, even if a clock was wrong."""
+    return item.started_at is not None and event.received_at < item.started_at - CLOCK_TOLERANCE
 
 
 def link(connection: Connection, items: Iterable[tuple[NewEvent, str]], now: int) -> None:

@@ -16,7 +16,7 @@ from flowhooks.ledger import checksums, database
 from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.route_changes import add_deliveries
 from flowhooks.ledger.tables import events, late_callbacks
-from flowhooks.model.event import EventState, ParkedBy
+from flowhooks.model.event import UNDECIDED, EventState, ParkedBy
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -94,7 +94,7 @@ def add(transaction: WriteTransaction, row: Any, item: NewEvent, *, may_replace:
         runner: receives, within the transaction, the deliveries that may run.
     """
     connection = transaction.connection
-    is_undecided = row.parked_by == ParkedBy.END_STATE
+    is_undecided = row.parked_by in UNDECIDED
     if row.digest == item.digest and not is_undecided:
         connection.execute(_REPEAT.where(events.c.id == row.id))
         return False

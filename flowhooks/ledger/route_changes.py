@@ -35,8 +35,8 @@ class ParkedGroup(NamedTuple):
         process_version: their process definition version, or None.
         conclusion: their conclusion, or None.
         events: number of events.
-        end_undecided: whether the engine's history does not tell how their instances ended. Only an operator or a late
-            callback routes them.
+        end_undecided: whether the engine's history does not tell how their instances ended, or their instance ids are
+            used again. Only an operator or a late callback routes them.
     """
 
     kind: str
@@ -92,9 +92,10 @@ _GROUP_COLUMNS: Final = (
     events.c.process_definition_version,
     events.c.conclusion,
 )
-_END_UNDECIDED: Final = case((events.c.parked_by == literal_column("'end_state'"), literal_column("1")), else_=0).label(
-    "end_undecided"
-)
+_END_UNDECIDED: Final = case(
+    (events.c.parked_by.in_([literal_column("'end_state'"), literal_column("'reused_id'")]), literal_column("1")),
+    else_=0,
+).label("end_undecided")
 _GROUP_BY: Final = (*_GROUP_COLUMNS, _END_UNDECIDED)
 
 

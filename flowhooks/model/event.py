@@ -66,6 +66,12 @@ class ParkedBy(StrEnum):
     """The event has neither a class nor a key, so no handler can ever match it."""
     END_STATE = "end_state"
     """Reconciliation took it in, and the engine's history does not tell how the instance ended."""
+    REUSED_ID = "reused_id"
+    """Reconciliation took it in, and an event from the day before its start has the id of its instance."""
+
+
+UNDECIDED: Final = frozenset({ParkedBy.END_STATE, ParkedBy.REUSED_ID})
+"""Reasons of parked events that only an operator or a late callback routes, and no handler that is loaded later."""
 
 
 class DismissedBy(StrEnum):

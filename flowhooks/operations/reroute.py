@@ -12,7 +12,7 @@ from flowhooks.errors import FlowhooksError, NotFound
 from flowhooks.failpoints import hit
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.logger import get_logger
-from flowhooks.model.event import DismissedBy, EventState, ParkedBy
+from flowhooks.model.event import UNDECIDED, DismissedBy, EventState
 from flowhooks.operations.context import AuditRecord
 from flowhooks.operations.parked import is_deliverable, representative_event
 from flowhooks.operations.routing import compute_route_change, single_id
@@ -120,8 +120,7 @@ def reroute(
         for stored in page
         if event_filter.ids
         or (
-            stored.parked_by != ParkedBy.END_STATE
-            and (handler is None or stored.dismissed_by not in _DELIBERATE_DISMISSALS)
+            stored.parked_by not in UNDECIDED and (handler is None or stored.dismissed_by not in _DELIBERATE_DISMISSALS)
         )
     ]
     items = [
@@ -153,7 +152,7 @@ def reroute(
 def reroute_parked(context: OperationContext, *, dry_run: bool = False, after: str = "") -> RerouteParkedResult:
     """Route all parked events again with the current look-up, oldest first, one page of events per call.
 
-    Events that are parked because the engine's history does not tell how their instances ended stay as they are.
+    Events that only an operator or a late callback may route stay as they are.
 
     Args:
         context: what operations work with.
@@ -215,7 +214,7 @@ def _may_change(context: OperationContext) -> bool:
 
 def _parked_route_change(context: OperationContext, stored: StoredEvent) -> RouteChange | None:
     """Return the change of a parked event; one that stays parked only gets its new reason."""
-    if stored.parked_by == ParkedBy.END_STATE:
+    if stored.parked_by in UNDECIDED:
         return None
     item = compute_route_change(context, stored)
     if item is None or item.state != EventState.PARKED:

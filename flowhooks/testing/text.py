@@ -23,6 +23,7 @@ _WHY: Final[Mapping[str, str]] = {
     ParkedBy.HANDLER: "no handler has its class or key, or none of these handlers accepts its version or source",
     ParkedBy.NAME: "it has neither callBackProcessClass nor processDefinitionKey",
     ParkedBy.END_STATE: "the engine's history does not tell how its instance ended",
+    ParkedBy.REUSED_ID: "another event of the same day has the id of its instance",
     DismissedBy.KIND: "handlers have its class or key, but none of them listens to its kind",
     DismissedBy.SETTING: "the setting routing.ignore_process_keys lists its key",
     DismissedBy.OPERATOR: "an operator dismissed it",

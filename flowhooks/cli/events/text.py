@@ -27,6 +27,7 @@ PARKED_REASONS: Final = {
     "condition": "a condition cannot be decided",
     "name": "neither class nor key",
     "end_state": "the engine's history does not tell how it ended",
+    "reused_id": "another event of the same day has its process instance id",
 }
 """Reasons why an event is parked."""
 DISMISSED_REASONS: Final = {

@@ -42,7 +42,9 @@ events: Final = Table(
     Column("repeats", Integer, nullable=False, comment="number of repeats of the same callback"),
     Column("received_at", BigInteger, nullable=False),
     Column("conclusion", Text, comment="how the process ended in business terms; null: the engine sent none"),
-    Column("parked_by", Text, comment="why it is parked: handler, condition, name or end_state; null: it is not"),
+    Column(
+        "parked_by", Text, comment="why it is parked: handler, condition, name, end_state or reused_id; null: it is not"
+    ),
     Column("dismissed_by", Text, comment="why it is dismissed: condition, kind, setting or operator; null: it is not"),
     Column("no_match", Text, comment="JSON: why handlers that share its class or key do not match; null: not recorded"),
     Column("body_sha256", Text, comment="of the body's bytes; null: stored before there were checksums"),

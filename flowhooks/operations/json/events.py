@@ -124,7 +124,8 @@ class _EventFields(TypedDict):
         process_definition_version: process definition version.
         conclusion: how the process ended in business terms; null: the engine sent none.
         state: whether the event is routed, parked or dismissed.
-        parked_by: why the event is parked: `handler`, `condition`, `name` or `end_state`; null: it is not parked.
+        parked_by: why the event is parked: `handler`, `condition`, `name`, `end_state` or `reused_id`; null: it is
+            not parked.
         dismissed_by: why the event is dismissed: `condition`, `kind`, `setting` or `operator`; null: it is not
             dismissed.
         route: why the event goes to each handler, by handler id.

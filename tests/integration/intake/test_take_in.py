@@ -76,7 +76,7 @@ def test_an_instance_that_the_engine_has_called_for_is_not_taken_in(flow, body):
 def test_an_instance_that_reuses_an_id_is_taken_in(flow, runs):
     """An event that was received before the instance started belongs to an earlier instance."""
     first = flow.take(source="oa").event_id
-    flow.clock.advance(3600)
+    flow.clock.advance(2 * 86_400)
     taken_in = flow.take_in(started_at=flow.clock.now())
     assert (taken_in.new, taken_in.reused_id) == (True, True)
     assert taken_in.event_id != first
@@ -84,7 +84,7 @@ def test_an_instance_that_reuses_an_id_is_taken_in(flow, runs):
     assert [origin for *_, origin in runs] == ["callback", "reconciled"]
     again = flow.take_in(started_at=flow.clock.now())
     assert (again.event_id, again.new, again.reused_id) == (taken_in.event_id, False, False)
-    flow.clock.advance(3600)
+    flow.clock.advance(2 * 86_400)
     third = flow.take_in(started_at=flow.clock.now())
     assert third.reused_id
     assert len(stored(flow)) == 3
@@ -93,7 +93,7 @@ def test_an_instance_that_reuses_an_id_is_taken_in(flow, runs):
 def test_a_callback_of_a_reused_id_is_a_late_callback_of_the_newest_instance(flow, runs):
     """A repeat of the earlier instance's callback stays its repeat."""
     first = flow.take(source="oa", number=1).event_id
-    flow.clock.advance(3600)
+    flow.clock.advance(2 * 86_400)
     second = flow.take_in(started_at=flow.clock.now()).event_id
     flow.settled(second, State.SUCCEEDED)
     assert flow.take(source="oa", number=2).event_id == second
@@ -105,7 +105,7 @@ def test_a_callback_of_a_reused_id_is_a_late_callback_of_the_newest_instance(flo
 def test_a_parked_instance_of_a_reused_id_is_routed_by_its_late_callback(flow, runs):
     """Its identity stays another than that of the earlier event, though both have the same class."""
     first = flow.take(source="oa").event_id
-    flow.clock.advance(3600)
+    flow.clock.advance(2 * 86_400)
     second = flow.take_in(started_at=flow.clock.now(), end_undecided=True).event_id
     assert flow.take(source="oa", number=2).event_id == second
     assert [event.event.id for event in reversed(stored(flow))] in ([first, second], [second, first])

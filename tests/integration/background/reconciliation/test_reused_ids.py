@@ -10,6 +10,8 @@ import pytest
 
 from flowhooks.clock import DAY, SECOND
 from flowhooks.errors import IdentityConflict
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.operations.reroute import reroute, reroute_parked
 
 pytestmark = pytest.mark.either
 
@@ -58,3 +60,27 @@ def test_the_time_of_a_proxy_doubles_nothing(asked, monkeypatch):
     assert asked.book() == {"i1": ("has_event", "")}
     assert asked.events() == {"i1": "callback"}
     assert len(asked.flow.events()) == 1
+
+
+@pytest.mark.parametrize(("hours", "is_parked"), [(0.25, True), (14, True), (25, False)])
+def test_an_event_of_the_day_before_parks_the_instance(asked, logged, hours, is_parked):
+    """A clock can have been wrong when the callback was received, so the handlers of the instance do not run again."""
+    asked.flow.take("i1", source="oa", wait=0)
+    asked.clock.advance(hours * 3600)
+    asked.round()
+    asked.finish("i1")
+    asked.round()
+    assert asked.after_grace().taken_in == 1
+    assert asked.book() == {"i1": ("has_event", "")}
+    parked = asked.flow.sql("SELECT parked_by FROM events WHERE origin = 'reconciled'")
+    assert parked == [("reused_id" if is_parked else None,)]
+    assert asked.flow.sql("SELECT count(*) FROM deliveries") == [(1 if is_parked else 2,)]
+    assert "instance_id_reused" in {record["event"] for record in logged}
+    context = asked.flow.app.operation_context
+    reroute_parked(context)
+    assert asked.flow.sql("SELECT count(*) FROM deliveries") == [(1 if is_parked else 2,)]
+    if is_parked:
+        ids = asked.flow.sql("SELECT id FROM events WHERE origin = 'reconciled'")
+        reroute(context, EventFilter(ids=tuple(row[0] for row in ids)))
+        assert asked.flow.sql("SELECT count(*) FROM deliveries") == [(2,)]
+    assert asked.flow.app.ledger.verify().trouble == []
