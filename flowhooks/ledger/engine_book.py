@@ -221,14 +221,26 @@ def make_first_contact(transaction: WriteTransaction, source: str, former_names:
     for former in former_names:
         renamed = update(engine_positions).where(engine_positions.c.source == former)
         if connection.execute(renamed.values(source=source, process="", process_until=0)).rowcount:
-            waiting = update(engine_instances).where(IS_IN_GRACE, engine_instances.c.source == former)
-            connection.execute(waiting.values(source=source))
+            _rename_waiting(connection, former, source)
             rename_gaps(connection, former, source)
             return
     first = dict.fromkeys(("since", "position", "read_until", "swept_at"), now)
     connection.execute(
         database.insert(engine_positions).values(source=source, round_at=0, **first).on_conflict_do_nothing()
     )
+
+
+def _rename_waiting(connection: Connection, former: str, source: str) -> None:
+    """Give a source the instances in grace of its former name; they replace rows from when it had its name before."""
+    is_waiting = and_(IS_IN_GRACE, engine_instances.c.source == former)
+    # Materialized by a subquery, because the statement deletes from the table that it reads.
+    ids = select(select(engine_instances.c.flow_instance_id).where(is_waiting).subquery("waiting").c.flow_instance_id)
+    connection.execute(
+        delete(engine_instances).where(
+            engine_instances.c.source == source, engine_instances.c.flow_instance_id.in_(ids)
+        )
+    )
+    connection.execute(update(engine_instances).where(is_waiting).values(source=source))
 
 
 def take_lease(transaction: WriteTransaction, source: str, process: str, seconds: float) -> bool:

@@ -700,6 +700,26 @@ def test_a_renamed_source_keeps_its_events_and_its_position(opened):
     assert asked.flow.sql("SELECT source FROM engine_instances WHERE flow_instance_id = 'waits'") == [("new",)]
 
 
+def test_a_source_that_gets_its_former_name_back(opened):
+    """Rows that it had under this name before do not hinder the instances in grace that it has under the other one."""
+    asked = opened(sources={"oa": settings_of()})
+    asked.round()
+    asked.finish("i1", parent_id="p")
+    asked.round()
+    assert asked.book() == {"i1": ("skipped", "child")}
+    sections = {
+        name: settings_of({"children": True}, former_names=(former,)) for name, former in (("ob", "oa"), ("oa", "ob"))
+    }
+    asked.flow.close()
+    asked = opened(sources={"ob": sections["ob"]})
+    assert asked.round("ob").in_grace == 1
+    asked.flow.close()
+    asked = opened(sources={"oa": sections["oa"]})
+    asked.clock.advance(121)
+    assert asked.round("oa").taken_in == 1
+    assert asked.flow.sql("SELECT source, disposition FROM engine_instances") == [("oa", "has_event")]
+
+
 def test_a_pull_only_source(opened):
     """A source without a credential is reconciled like any other."""
     asked = opened(sources={"oa": settings_of(token_sha256=())})
