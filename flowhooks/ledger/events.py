@@ -194,7 +194,8 @@ class EventInserter:
         identities = {item.event.id: [item.identity_sha256, *_former_identities(item)] for item in late}
         known = _find_all(connection, {identity for of_item in identities.values() for identity in of_item})
         results = {}
-        for item in late:
+        # The events are locked in the order of their ids, as by all other writers, so that none of them deadlock.
+        for item in sorted(late, key=lambda item: reconciled[item.event.id].event_id):
             found = reconciled[item.event.id]
             same = next((known[identity] for identity in identities[item.event.id] if identity in known), None)
             if same is not None and (found.state is None or (same[0] != found.event_id and same[1] == item.digest)):

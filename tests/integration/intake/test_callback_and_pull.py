@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from flowhooks.clock import SECOND
+from flowhooks.ledger import late_callbacks
 from support.silent_engine import asked
 from support.waiting import WAIT_TIMEOUT, until
 
@@ -63,3 +64,26 @@ def test_both_in_one_transaction(harness, listens):
         thread.join(WAIT_TIMEOUT)
     assert len(flow.events()) == 1
     assert len(results) == 2
+
+
+def test_late_callbacks_of_a_batch_lock_their_events_by_id(harness, listens, monkeypatch):
+    """A reroute locks events in the order of their ids; late callbacks that came in another order do, too."""
+    flow = harness.open(**asked(listens(lambda event: None, name="ran")), start=False)
+    event_ids = [flow.take_in(instance).event_id for instance in ("i1", "i2")]
+    locked, lock_event = [], late_callbacks.lock_event
+
+    def recorded(connection, event_id):
+        locked.append(event_id)
+        return lock_event(connection, event_id)
+
+    monkeypatch.setattr(late_callbacks, "lock_event", recorded)
+    writer, threads = flow.app.ledger._writer, []
+    with flow.locked():
+        # The first callback occupies the writer, and the others are one batch.
+        for waiting, instance in enumerate(("i3", "i2", "i1")):
+            threads.append(threading.Thread(target=flow.take, args=(instance,), kwargs={"source": "oa", "wait": 0}))
+            threads[-1].start()
+            until(lambda waiting=waiting: writer.queue_size == waiting and writer.blocked_seconds > 0)
+    for thread in threads:
+        thread.join(WAIT_TIMEOUT)
+    assert locked == sorted(event_ids)
