@@ -105,7 +105,7 @@ class SourceContext:
         ledger: has the book and the events.
         take_in: stores an instance as an event: `Intake.take_in`.
         clock: the time.
-        identity_days: days for which identities of purged events are kept; 0: forever.
+        identity_days: returns for how many days identities of purged events are kept; 0: forever.
         ready_since: returns since when this process has taken callbacks, in microseconds since 1970.
         not_ready_at: returns when this process was last not ready for callbacks since then; 0: never.
         lease_seconds: seconds after which another process may take over.
@@ -126,7 +126,7 @@ class SourceContext:
     ledger: Ledger
     take_in: Callable[[Callback], TakenIn]
     clock: Clock
-    identity_days: int
+    identity_days: Callable[[], int]
     ready_since: Callable[[], int]
     not_ready_at: Callable[[], int]
     lease_seconds: float

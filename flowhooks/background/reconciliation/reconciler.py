@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -16,6 +15,7 @@ from flowhooks.failpoints import hit
 from flowhooks.ledger import engine_book
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
     from flowhooks.background.reconciliation.clients import BoundedClient
@@ -44,9 +44,10 @@ class SourceReconciler:
         take_in: stores an instance as an event: `Intake.take_in`.
         schemas: the schemas of callbacks.
         clock: the time.
-        identity_days: days for which identities of purged events are kept; 0: forever.
+        identity_days: returns for how many days identities of purged events are kept; 0: forever.
         ready_since: returns since when this process has taken callbacks, in microseconds since 1970.
         not_ready_at: returns when this process was last not ready for callbacks since then; 0: never.
+        rounds: locked during a round, also by a reconciler that had the source before the settings changed.
 
     Attributes:
         name: as given.
@@ -64,9 +65,10 @@ class SourceReconciler:
         take_in: Callable[[Callback], TakenIn],
         schemas: Schemas,
         clock: Clock,
-        identity_days: int,
+        identity_days: Callable[[], int],
         ready_since: Callable[[], int],
         not_ready_at: Callable[[], int],
+        rounds: threading.Lock,
     ) -> None:
         if source.engine is None:
             raise ValueError(f"source {name} has no engine")
@@ -75,7 +77,7 @@ class SourceReconciler:
         self.client = client
         self._ledger = ledger
         self._clock = clock
-        self._rounds = threading.Lock()
+        self._rounds = rounds
         self._last_error = ""
         self._context = SourceContext(
             name=name,

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAX_EMPTY_PAGES: Final = 100
-"""Maximum number of pages in a row that have a cursor and no instance that the page before did not have."""
 MAX_ASKED: Final = 100
 """Maximum number of callbacks of a round about which the engine is asked, because its history does not have them."""
 MAX_REMEMBERED: Final = 1000
@@ -249,12 +247,13 @@ class Round:
         context.has_reported_skew = is_large
 
     def _earliest(self, engine_now: int) -> int:
-        days = self._context.identity_days
+        days = self._context.identity_days()
         return engine_now - days * DAY if days else 0
 
     def _pages(self, window: Window) -> Iterator[tuple[list[FinishedInstance], int | None]]:
         """Yield the instances of each page, without repeats, and the engine's time; check that pages make progress."""
-        client, cursor, without_progress = self._context.client, None, 0
+        client, cursor = self._context.client, None
+        cursors: set[str] = set()  # a client can leave instances out, so only a cursor shows that pages make progress
         since, until = to_datetime(window.since), to_datetime(window.until)
         before: frozenset[str] = frozenset()
         while True:
@@ -275,12 +274,12 @@ class Round:
             ids = frozenset(item.id for item in instances)
             self.result.read += len(ids - before)
             yield instances, engine_time
-            without_progress = without_progress + 1 if ids <= before else 0
             if page.cursor is None:
                 return
-            if page.cursor == cursor or without_progress > MAX_EMPTY_PAGES:
+            if page.cursor in cursors:
                 raise EngineError("invalid", "the pages of the engine client make no progress")
             cursor, before = page.cursor, ids
+            cursors.add(cursor)
             del page, instances
 
     def _write_page(

@@ -15,6 +15,7 @@ from flowhooks.background.reconciliation.reconciler import SourceReconciler
 from flowhooks.clock import SECOND
 from flowhooks.errors import FlowhooksError, NotFound, SettingsError
 from flowhooks.ledger import engine_book
+from flowhooks.settings.secrets import read_engine_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,6 +33,7 @@ MAX_BUSY_WAIT: Final = 30.0
 """Maximum seconds until a process that found another one at work looks again."""
 
 _CORRECT: Final = "correct the settings and send SIGHUP; until then this source is not reconciled"
+_CORRECT_FILE: Final = "correct the file and send SIGHUP; until then the previous secret is used"
 
 log = structlog.get_logger(__name__)
 
@@ -82,6 +84,8 @@ class Reconciliation:
         self._ready_since = 0
         self._not_ready_at = 0
         self._sources: dict[str, Source] = {}
+        self._secrets: dict[str, dict[str, str]] = {}
+        self._rounds: dict[str, threading.Lock] = {}
         self._workers: dict[str, _Worker] = {}
         self._closed: list[_Worker] = []
         problems = []
@@ -130,13 +134,14 @@ class Reconciliation:
             worker.join(max(0.0, deadline - time.monotonic()))
 
     def reconfigure(self, settings: Settings) -> None:
-        """Use the sources of new settings from now on.
+        """Use the sources of new settings from now on. The files of passwords and tokens are read again.
 
         A source whose engine client cannot be created is not reconciled until the settings are corrected.
         """
         with self._lock:
+            self._identity_days = settings.retention.identities
             for name, before in list(self._sources.items()):
-                if settings.sources.get(name) != before:
+                if settings.sources.get(name) != before or self._has_new_secrets(name, before):
                     del self._sources[name]
                     worker = self._workers.pop(name)
                     worker.begin_stop()
@@ -151,6 +156,15 @@ class Reconciliation:
                 else:
                     if self._is_started:
                         worker.start()
+
+    def _has_new_secrets(self, name: str, source: Source) -> bool:
+        try:
+            return (
+                source.engine is not None and read_engine_secrets(source.engine, self._environ) != self._secrets[name]
+            )
+        except ValueError as error:
+            log.error("engine_client_refused", source=name, why=str(error), next=_CORRECT_FILE)  # noqa: TRY400 (one line says it)
+            return False
 
     def reconcile_now(self, source: str, *, since: int | None = None, dry_run: bool = False) -> RoundResult:
         """Make a round of a source, after the one in progress.
@@ -200,6 +214,7 @@ class Reconciliation:
         if source.engine is None:
             raise ValueError(f"source {name} has no engine")
         client = create_client(name, source.engine, self._plugins, self._environ)
+        self._secrets[name] = read_engine_secrets(source.engine, self._environ)
         reconciler = SourceReconciler(
             name,
             source,
@@ -208,9 +223,10 @@ class Reconciliation:
             take_in=partial(self._take_in_and_count, expects_callbacks=source.has_credential),
             schemas=self._schemas,
             clock=self._clock,
-            identity_days=self._identity_days,
+            identity_days=lambda: self._identity_days,
             ready_since=lambda: self._ready_since,
             not_ready_at=lambda: self._not_ready_at,
+            rounds=self._rounds.setdefault(name, threading.Lock()),
         )
         worker = self._workers[name] = _Worker(reconciler, self._clock)
         self._sources[name] = source

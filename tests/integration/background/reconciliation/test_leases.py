@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import pytest
 
-from support.waiting import WAIT_TIMEOUT
+from support.asked_engine import settings_of
+from support.waiting import WAIT_TIMEOUT, until
 
 
 @pytest.fixture
@@ -86,6 +88,32 @@ def test_a_round_that_has_lost_its_lease_writes_nothing(asked, gate):
     round_in_progress.join(WAIT_TIMEOUT)
     assert [result.reason for result in results] == ["stopped"]
     assert (asked.book(), asked.position()) == ({}, before)
+
+
+@pytest.mark.either
+def test_changed_settings_wait_for_the_round_in_progress(asked, monkeypatch):
+    """A round with new settings begins after the one with the old settings has released its lease."""
+    asked.finish("i1")
+    old = asked.service._workers["oa"].reconciler
+    release, asks, may_release = old._release_lease, threading.Event(), threading.Event()
+
+    def release_late(*given):
+        assert may_release.wait(WAIT_TIMEOUT)
+        release(*given)
+
+    monkeypatch.setattr(old, "_release_lease", release_late)
+    first = threading.Thread(target=old.run)
+    first.start()
+    until(asked.book)
+    asked.service.reconfigure(replace(asked.flow.app.settings, sources={"oa": settings_of({"grace": 60.0})}))
+    asked.engine.before_call = lambda method: method == "finished" and (asks.set(), first.join(WAIT_TIMEOUT))
+    results = []
+    second = threading.Thread(target=lambda: results.append(asked.round()))
+    second.start()
+    may_release.set()
+    first.join(WAIT_TIMEOUT)
+    second.join(WAIT_TIMEOUT)
+    assert (asks.is_set(), [result.reason for result in results]) == (True, [""])
 
 
 @pytest.mark.either

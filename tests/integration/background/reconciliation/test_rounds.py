@@ -12,9 +12,11 @@ from flowhooks.clock import DAY, SECOND, to_datetime
 from flowhooks.errors import EngineError, NotFound, SettingsError, Unavailable
 from flowhooks.ledger import engine_book
 from flowhooks.ledger.purge import PURGED_BY_DEFAULT
-from flowhooks.model.engine import EndState, EngineInfo
+from flowhooks.model.engine import EndState, EngineInfo, FinishedPage
 from flowhooks.operations.engines import confirm_reconciliation
-from support.asked_engine import MINUTE, settings_of
+from flowhooks.settings.signing_keys import Secret
+from support.app_harness import plugin
+from support.asked_engine import MINUTE, grant, settings_of
 
 pytestmark = pytest.mark.either
 HOUR = 3600
@@ -23,6 +25,12 @@ HOUR = 3600
 def windows(engine):
     """The window of each page that was asked for."""
     return [call[1:3] for call in engine.calls if call[0] == "finished"]
+
+
+def empty_pages(engine, names):
+    """Pages without instances, each with a cursor of its own."""
+    cursors = [json.dumps(["2026-01-01T00:00:00+00:00", str(name)]) for name in names]
+    return [FinishedPage(instances=(), cursor=cursor, engine_time=engine.now()) for cursor in cursors]
 
 
 # Instances and events.
@@ -276,6 +284,19 @@ def test_pages_and_repeats(opened):
     assert result.in_grace == len(asked.book()) == 11
     assert len([call for call in asked.engine.calls if call[0] == "finished"]) == 2 + 4
     assert asked.after_grace().taken_in == 11
+
+
+def test_many_pages_without_instances(asked):
+    """A client that leaves out other tenants can have any number of pages without an instance."""
+    asked.engine.answer_with(*empty_pages(asked.engine, range(150)))
+    asked.finish("i1")
+    assert asked.round().in_grace == 1
+
+
+def test_a_cursor_that_comes_again_is_an_error(asked):
+    """A client whose cursors repeat has no last page."""
+    asked.engine.answer_with(*empty_pages(asked.engine, "aba"))
+    assert asked.failed().error == "the pages of the engine client make no progress"
 
 
 def test_an_interrupted_reading_continues(opened):
@@ -672,6 +693,18 @@ def test_no_round_reaches_back_before_the_kept_identities(opened):
     assert windows(asked.engine)[-1][0] == to_datetime(asked.clock.now() - 30 * DAY)
 
 
+def test_the_kept_identities_can_change(opened):
+    """After SIGHUP no round reads back before the identities that the purge keeps then."""
+    asked = opened(retention={"identities": 30})
+    asked.finish("old")
+    asked.clock.advance(5 * DAY // SECOND)
+    asked.round()
+    settings = asked.flow.app.settings
+    asked.flow.app.reload(replace(settings, retention=replace(settings.retention, identities=1)))
+    assert asked.round(since=asked.clock.now() - 6 * DAY).read == 0
+    assert windows(asked.engine)[-1][0] == to_datetime(asked.clock.now() - DAY)
+
+
 def test_an_unknown_source(asked):
     """The entry points name the sources that have an engine."""
     for act in (asked.service.reconcile_now, asked.service.confirm, asked.service.client):
@@ -727,6 +760,30 @@ def test_a_pull_only_source(opened):
     asked.finish("i1")
     asked.round()
     assert asked.after_grace().taken_in == 1
+
+
+def test_a_secret_file_is_read_again(harness, engine, tmp_path, logged):
+    """After SIGHUP the client has the new password, though the settings name the same file."""
+    file = tmp_path / "password"
+    file.write_text("old")
+    file.chmod(0o600)
+    passwords = []
+
+    def client(config):
+        passwords.append(config.password)
+        return engine.client(config)
+
+    sources = {"oa": settings_of({"username": "u", "password": Secret(file=str(file))})}
+    plugins = {"p": plugin(grant, engine_clients=lambda: {"fake": client})}
+    flow = harness.open(plugins=plugins, sources=sources, start=False)
+    flow.app.reload(flow.app.settings)
+    file.write_text("new")
+    flow.app.reload(flow.app.settings)
+    assert passwords == ["old", "new"]
+    file.unlink()
+    flow.app.reload(flow.app.settings)
+    assert flow.app.reconciliation.reconcile_now("oa").error == ""
+    assert [record["event"] for record in logged].count("engine_client_refused") == 1
 
 
 def test_two_sources_are_reconciled_each_by_itself(opened, engine):
