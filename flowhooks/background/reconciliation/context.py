@@ -113,6 +113,7 @@ class SourceContext:
         is_checked: whether the engine's description was read since the last error.
         has_applied_rules: whether the rules were applied to the instances in grace since the settings changed.
         has_reported_skew: whether the present difference of the clocks is logged.
+        widened_at: when the last hours were last read again, in microseconds since 1970; 0: not by this process.
         asked_until: an event id: the engine was asked about callbacks up to it.
         running: callbacks for instances that had not ended when the engine was asked, by event id: instance id and time
             of receipt.
@@ -134,6 +135,7 @@ class SourceContext:
     is_checked: bool = False
     has_applied_rules: bool = False
     has_reported_skew: bool = False
+    widened_at: int = 0
     asked_until: str = ""
     running: dict[str, tuple[str, int]] = field(default_factory=dict)
 

@@ -42,6 +42,8 @@ T = TypeVar("T")
 
 MAX_ASKED: Final = 100
 """Maximum number of callbacks of a round about which the engine is asked, because its history does not have them."""
+MAX_UNANSWERED: Final = 3
+"""Maximum number of errors of the engine about such callbacks; then the next round asks again."""
 MAX_REMEMBERED: Final = 1000
 """Maximum number of callbacks for running instances that are asked about again."""
 DEFINITIONS_INTERVAL: Final = 3600 * SECOND
@@ -212,8 +214,14 @@ class Round:
             sweeps=sweeps,
             earliest=self._earliest(engine_now),
             since=since,
+            is_wide=self._is_wide(position),
             read_at=None if read_at is None else read_at + self._skew,
         )
+
+    def _is_wide(self, position: EnginePosition) -> bool:
+        """Return whether the last hours are read again; not after an error, so that interrupted rounds go on."""
+        is_due = not 0 <= self._began_at - self._context.widened_at < rules.WIDE_INTERVAL
+        return is_due and position.failed_since is None
 
     def _has_clock_changed(self) -> bool:
         """Return whether the engine's clock differs from the one by which the window was chosen."""
@@ -263,14 +271,14 @@ class Round:
             engine_time = None if page.engine_time is None else rules.to_microseconds(page.engine_time)
             if engine_time is not None:
                 self._note_skew(engine_time)
-            if outside := [item for item in page.instances if not rules.is_in_window(item, window)]:
+            if outside := [item for item in page.instances if not rules.is_near(item, window)]:
                 raise EngineError(
                     "invalid",
                     f"the engine returned {escape_control(outside[0].id, 100)}, which ended at "
                     f"{to_text(rules.to_microseconds(outside[0].ended_at))}, outside of the window that was asked for; "
                     "a cache between flowhooks and the engine may have answered",
                 )
-            instances = rules.last_of_each(page.instances)
+            instances = rules.last_of_each([item for item in page.instances if rules.is_in_window(item, window)])
             ids = frozenset(item.id for item in instances)
             self.result.read += len(ids - before)
             yield instances, engine_time
@@ -378,8 +386,16 @@ class Round:
         again = list(context.running.items())[: MAX_ASKED - len(new)]
         absent: list[tuple[str, str, int]] = []
         found: list[FinishedInstance] = []
-        for event_id, instance_id, received_at in (*new, *((event_id, *of) for event_id, of in again)):
-            instance = context.client.instance(instance_id)
+        errors, asked_until = 0, new[-1][0] if len(new) == MAX_ASKED else max(after, id_lower_bound(until))
+        for place, (event_id, instance_id, received_at) in enumerate(
+            (*new, *((event_id, *of) for event_id, of in again)), start=1
+        ):
+            try:
+                instance = context.client.instance(instance_id)
+            except EngineError as error:
+                self._report_unanswered(instance_id, error)
+                instance = InstanceStatus.RUNNING  # so that it is asked about again
+                errors += 1
             context.running.pop(event_id, None)
             if instance is InstanceStatus.ABSENT:
                 absent.append((event_id, instance_id, received_at))
@@ -387,11 +403,23 @@ class Round:
                 found.append(instance)
             elif len(context.running) < MAX_REMEMBERED:
                 context.running[event_id] = instance_id, received_at
+            if errors == MAX_UNANSWERED:
+                asked_until = event_id if place < len(new) else asked_until
+                break
         if found:
             self._write_page(found, position, decides_again=False)
         if absent:
             self._report_absent(absent)
-        context.asked_until = new[-1][0] if len(new) == MAX_ASKED else max(after, id_lower_bound(until))
+        context.asked_until = asked_until
+
+    def _report_unanswered(self, instance_id: str, error: EngineError) -> None:
+        log.warning(
+            "instance_not_read",
+            source=self._context.name,
+            flow=instance_id,
+            why=error.why,
+            next="a later round asks again whether the history has this instance",
+        )
 
     def _report_absent(self, absent: Sequence[tuple[str, str, int]]) -> None:
         times = [received_at + self._skew for _, _, received_at in absent]
@@ -458,7 +486,10 @@ class Round:
             engine_book.update_position(transaction, context.name, values)
             return engine_book.close_gaps(transaction, context.name, window.since, now)
 
-        if closed := self._lease.write(finish):
+        closed = self._lease.write(finish)
+        if self._is_wide(position):
+            context.widened_at = self._began_at
+        if closed:
             log.info("history_gap_closed", source=context.name, gaps=closed)
         if self.result.taken_in or not position.round_at:
             log.info(

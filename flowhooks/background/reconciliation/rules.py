@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 
 OVERLAP: Final = 600 * SECOND
 """Microseconds before the last read end time that each round reads again: a transaction can commit late."""
+WIDE_OVERLAP: Final = 7800 * SECOND
+"""The same once an hour. An engine can store local times: when the clocks go back, an interval of up to an hour looks
+empty, and its instances can be read an hour later only."""
+WIDE_INTERVAL: Final = 3600 * SECOND
+LOCAL_TIME_TOLERANCE: Final = 4200 * SECOND
+"""Microseconds by which such an engine can be wrong about an end."""
 SWEEP: Final = DAY
 """Microseconds of history that are read again once a day."""
 WINDOW_TOLERANCE: Final = SECOND
@@ -87,6 +93,7 @@ def next_window(
     earliest: int,
     since: int | None = None,
     read_at: int | None = None,
+    is_wide: bool = False,
 ) -> Window:
     """Return the window of a round.
 
@@ -97,8 +104,11 @@ def next_window(
         earliest: the earliest end for which purged events are still known.
         since: an earlier start that an operator asks for; None: the regular one.
         read_at: when the history was last read, by the engine's clock as it is now; None: its clock has not changed.
+        is_wide: whether to read the last hours again.
     """
     start = min(position.read_until, engine_now, engine_now if read_at is None else read_at) - OVERLAP
+    if is_wide:
+        start = min(start, engine_now - WIDE_OVERLAP)
     if sweeps or is_ahead(position, engine_now):
         start = min(start, engine_now - SWEEP)
     start = max(start, position.since)
@@ -112,6 +122,12 @@ def is_in_window(instance: FinishedInstance, window: Window) -> bool:
     """Return whether an instance ended in a window, as far as the resolution of engines allows to say."""
     ended_at = to_microseconds(instance.ended_at)
     return window.since - WINDOW_TOLERANCE <= ended_at <= window.until + WINDOW_TOLERANCE
+
+
+def is_near(instance: FinishedInstance, window: Window) -> bool:
+    """Return whether an instance ended so near to a window that the engine can have mistaken a local time."""
+    since, until = window
+    return is_in_window(instance, Window(since - LOCAL_TIME_TOLERANCE, until + LOCAL_TIME_TOLERANCE))
 
 
 def last_of_each(instances: Sequence[FinishedInstance]) -> list[FinishedInstance]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -12,14 +12,16 @@ from flowhooks.clock import DAY, SECOND, to_datetime
 from flowhooks.errors import EngineError, NotFound, SettingsError, Unavailable
 from flowhooks.ledger import engine_book
 from flowhooks.ledger.purge import PURGED_BY_DEFAULT
-from flowhooks.model.engine import EndState, EngineInfo, FinishedPage
+from flowhooks.model.engine import EndState, EngineInfo, FinishedInstance, FinishedPage
 from flowhooks.operations.engines import confirm_reconciliation
 from flowhooks.settings.signing_keys import Secret
 from support.app_harness import plugin
 from support.asked_engine import MINUTE, grant, settings_of
+from support.silent_engine import SilentClient
 
 pytestmark = pytest.mark.either
 HOUR = 3600
+COMPLETED = EndState.COMPLETED
 
 
 def windows(engine):
@@ -31,6 +33,36 @@ def empty_pages(engine, names):
     """Pages without instances, each with a cursor of its own."""
     cursors = [json.dumps(["2026-01-01T00:00:00+00:00", str(name)]) for name in names]
     return [FinishedPage(instances=(), cursor=cursor, engine_time=engine.now()) for cursor in cursors]
+
+
+class LocalTimeEngine(SilentClient):
+    """Stores end times in local time without a zone; when the clocks go back, an hour of them is ambiguous."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.ends = {}
+
+    def finish(self, instance_id):
+        """End an instance now."""
+        self.ends[instance_id] = self.to_local(to_datetime(self.clock.now()))
+
+    @staticmethod
+    def to_local(time):
+        """A time as the engine stores it: in Berlin, where the clocks go back at one o'clock UTC."""
+        return (time + timedelta(hours=2 if time < datetime(2026, 10, 25, 1, tzinfo=UTC) else 1)).replace(tzinfo=None)
+
+    @staticmethod
+    def to_utc(local):
+        """A stored time; an ambiguous one counts as standard time."""
+        is_summer = local < datetime(2026, 10, 25, 2)  # noqa: DTZ001 (local time)
+        return (local - timedelta(hours=2 if is_summer else 1)).replace(tzinfo=UTC)
+
+    def finished(self, since, until, cursor=None):
+        """The instances whose stored time lies between the two."""
+        first, last = self.to_local(since), self.to_local(until)
+        found = sorted((end, name) for name, end in self.ends.items() if first <= end <= last)
+        instances = [FinishedInstance(id=name, ended_at=self.to_utc(end), end_state=COMPLETED) for end, name in found]
+        return FinishedPage(instances=tuple(instances), engine_time=to_datetime(self.clock.now()))
 
 
 # Instances and events.
@@ -268,6 +300,23 @@ def test_one_sweep_a_day(asked):
     asked.round()
     since, until = windows(asked.engine)[-1]
     assert until - since == timedelta(minutes=11)
+
+
+@pytest.mark.parametrize("every", [5, 15, 30])
+def test_an_engine_that_stores_local_times(harness, clock, every):
+    """When the clocks go back, an interval can look empty in local time; each instance is read within two hours."""
+    clock.advance((datetime(2026, 10, 24, 23, tzinfo=UTC) - to_datetime(clock.now())).total_seconds())
+    engine = LocalTimeEngine(clock)
+    plugins = {"p": plugin(grant, engine_clients=lambda: {"fake": lambda config: engine})}
+    flow = harness.open(plugins=plugins, sources={"oa": settings_of()}, start=False)
+    flow.app.reconciliation.reconcile_now("oa")
+    for minutes in range(5, 420, 5):
+        clock.advance(5 * MINUTE)
+        if minutes <= 240:
+            engine.finish(f"i{minutes}")
+        if minutes % every == 0:
+            assert flow.app.reconciliation.reconcile_now("oa").error == ""
+    assert flow.sql("SELECT count(*) FROM engine_instances") == [(48,)]
 
 
 def test_pages_and_repeats(opened):
@@ -960,6 +1009,40 @@ def test_a_callback_before_the_end_is_asked_about_until_it_ends(asked):
     asked.clock.advance(10 * MINUTE)
     asked.round()
     assert (asked.gaps(), asked.book()) == ([], {"early": ("has_event", "")})
+
+
+def test_a_callback_that_the_engine_cannot_tell_of_fails_no_round(asked, logged):
+    """An error of the engine for one instance is logged, the others are asked about, and it is asked about again."""
+    for name in ("bad", "gone"):
+        asked.flow.take(name, source="oa", wait=0)
+    asked.clock.advance(10 * MINUTE)
+    asked.round()
+    asked.clock.advance(10 * MINUTE)
+    asked.engine.fail(EngineError("invalid", "400 for this id"), method="instance", times=1)
+    asked.round()
+    assert [record["flow"] for record in logged if record["event"] == "instance_not_read"] == ["bad"]
+    assert asked.flow.sql("SELECT detail LIKE '%gone%' FROM history_gaps") == [(1,)]
+    asked.clock.advance(10 * MINUTE)
+    asked.round()
+    assert [call[1] for call in asked.engine.calls if call[0] == "instance"] == ["bad", "gone", "bad"]
+
+
+def test_an_engine_that_tells_of_no_instance_is_asked_three_times(asked):
+    """If each answer is an error, a round asks only three times; a later one asks about all of them."""
+    for number in range(10):
+        asked.flow.take(f"gone{number}", source="oa", wait=0)
+    asked.clock.advance(10 * MINUTE)
+    asked.round()
+    asked.clock.advance(10 * MINUTE)
+    asked.engine.fail(method="instance")
+    asked.round()
+    asked_about = lambda: [call[1] for call in asked.engine.calls if call[0] == "instance"]  # noqa: E731
+    assert len(asked_about()) == 3
+    asked.engine.recover()
+    asked.clock.advance(10 * MINUTE)
+    asked.round()
+    assert len(set(asked_about())) == 10
+    assert len(asked_about()) == 13
 
 
 def test_at_most_a_hundred_callbacks_of_a_round_are_asked_about(asked):
