@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
 MIN_FAILURES: Final = 3
 """Number of failed reconciliations in a row from which an engine counts as unreachable."""
-MIN_OVERDUE: Final = 3600 * SECOND
-"""Minimum microseconds without a successful reconciliation from which it is overdue."""
-OVERDUE_ROUNDS: Final = 3
-"""Number of intervals between two reconciliations, from which it is overdue."""
 MAX_SKEW: Final = 30 * SECOND
 """Microseconds by which the clock of an engine may differ from ours."""
 MIN_REJECTED: Final = 10
@@ -42,10 +38,6 @@ UNREACHABLE: Final = MessageTemplate(
     "The history of engine {subject} cannot be read since {since}, {many} failed: {why}. Check url and credential in "
     "[sources.NAME.engine] and the engine itself, then run `flowhooks engines reconcile --source {quoted}`.",
     ("reconciliation", "reconciliations"),
-)
-OVERDUE: Final = MessageTemplate(
-    "No reconciliation with engine {subject} has ended without an error since {since}. The log says why: look for "
-    "reconciliation_postponed. Then run `flowhooks engines reconcile --source {quoted}`."
 )
 MISSED: Final = MessageTemplate(
     "{many} of engine {subject} {have} completed without a callback, the first taken in at {since}. Their events were "
@@ -98,7 +90,6 @@ class EngineCauseFinder:
         self._settings = settings
         self._last_callbacks: dict[str, int] = {}
         self._first_check_at: int | None = None
-        self._began_at: int | None = None
         self._searched_until: int | None = None
 
     def find(self, connection: Connection, now: int) -> Iterator[Cause]:
@@ -109,8 +100,6 @@ class EngineCauseFinder:
             now: microseconds since 1970.
         """
         sources = self._settings().sources
-        if self._began_at is None:
-            self._began_at = now
         asked = {name: source for name, source in sources.items() if source.engine is not None}
         if asked:
             yield from self._engines(connection, asked, now)
@@ -123,7 +112,6 @@ class EngineCauseFinder:
         for name, source in asked.items():
             if (position := positions.get(name)) is not None:
                 yield from _of_position(connection, position, now)
-                yield from _overdue(position, source, now, self._began_at or now)
             if source.has_credential:  # nobody expects callbacks of another one
                 yield from _missed(connection, name, now)
             yield from _gap(name, gaps.get(name, ()))
@@ -180,21 +168,6 @@ def _of_position(connection: Connection, position: EnginePosition, now: int) -> 
             count=lambda _: 1,
             template=SKEW,
             why=f"{position.skew / SECOND:+.1f} s",
-        )
-
-
-def _overdue(position: EnginePosition, source: Source, now: int, began_at: int) -> Iterator[Cause]:
-    if source.engine is None or position.failed_since is not None:
-        return
-    # A server that has just started has not had the time for a round.
-    since = max(position.succeeded_at or position.since, began_at)
-    if now - since > max(MIN_OVERDUE, OVERDUE_ROUNDS * int(source.engine.reconcile_every * SECOND)):
-        yield Cause(
-            cause=AlertCause.ENGINE_UNREACHABLE,
-            subject=position.source,
-            since=position.succeeded_at or position.since,
-            count=lambda _: 1,
-            template=OVERDUE,
         )
 
 

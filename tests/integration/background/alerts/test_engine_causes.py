@@ -68,20 +68,6 @@ def test_an_engine_is_unreachable(flow):
     assert found(flow) == {}
 
 
-def test_reconciliation_is_overdue(flow):
-    """Without a successful reconciliation for more than an hour there is an alert, though none has failed either."""
-    engine_ledger.position(flow, "oa")
-    assert found(flow) == {}
-    flow.clock.advance(3590)
-    assert found(flow) == {}
-    flow.clock.advance(20)
-    alert = found(flow)[AlertCause.ENGINE_UNREACHABLE, "oa"]
-    assert "No reconciliation with engine oa has ended without an error since 2025-12-31T23:59:00.000Z" in alert.message
-    engine_ledger.position(flow, "oa")
-    found(flow)
-    assert (AlertCause.ENGINE_UNREACHABLE, "oa") not in found(flow)
-
-
 def test_callbacks_are_missed(flow):
     """Events taken in for which no callback came raise an alert; a late callback, or a day, ends it."""
     late, missed, _ = (engine_ledger.taken_in(flow, "oa", instance) for instance in ("late", "missed", "also"))
