@@ -391,6 +391,13 @@ def count_in_grace(connection: Connection, source: str, *, seen_until: int | Non
     return int(connection.execute(query).scalar_one())
 
 
+def in_grace_by_source(connection: Connection) -> dict[str, tuple[int, int]]:
+    """Return for each source the number of instances that have no event yet, and when the first of them ended."""
+    book = engine_instances.c
+    query = select(book.source, func.count(), func.min(book.ended_at)).where(IS_IN_GRACE).group_by(book.source)
+    return {row[0]: (row[1], row[2]) for row in connection.execute(query)}
+
+
 def oldest_in_grace(connection: Connection, source: str) -> int | None:
     """Return when the first instance that has no event yet ended, by the engine's clock; None: there is none."""
     oldest = select(engine_instances.c.ended_at).where(IS_IN_GRACE, engine_instances.c.source == source)

@@ -34,7 +34,7 @@ class AlertCause(StrEnum):
     CONFLICT = "conflict"
     """In the last 24 hours, callbacks of a source had the identity of an earlier event but other data."""
     ENGINE_UNREACHABLE = "engine_unreachable"
-    """The last three reconciliations with an engine or more could not read its history."""
+    """The last three reconciliations with an engine or more could not read its history, or none has ended for long."""
     CALLBACKS_MISSED = "callbacks_missed"
     """In the last 24 hours, events were taken in from an engine's history for which it sent no callback."""
     HISTORY_GAP = "history_gap"
@@ -46,7 +46,7 @@ class AlertCause(StrEnum):
     SOURCE_REJECTED = "source_rejected"
     """In the last hour, more callbacks of a source were rejected than accepted, and at least 10."""
     RECONCILIATION_UNCONFIRMED = "reconciliation_unconfirmed"
-    """Reconciliation would take in more instances of an engine than `max_new`, and waits for an operator."""
+    """Instances of an engine wait for an operator: they are more than `max_new`, or the engine was removed."""
     CLOCK_SKEW = "clock_skew"
     """The clock of an engine differs from ours by more than 30 seconds."""
 

@@ -14,7 +14,7 @@ from flowhooks.model.alert import AlertCause
 from flowhooks.text import printable_line, shell_quote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -27,6 +27,10 @@ MAX_SKEW: Final = 30 * SECOND
 """Microseconds by which the clock of an engine may differ from ours."""
 MIN_REJECTED: Final = 10
 """Minimum number of rejected callbacks of a source in one hour."""
+OVERDUE_ROUNDS: Final = 3
+"""Number of rounds, by `reconcile_every`, without a success from which reconciliation counts as overdue."""
+OVERDUE_AFTER: Final = 3600 * SECOND
+"""Minimum time without a success for the same, in microseconds."""
 RECENT_PERIOD: Final = DAY
 """Microseconds for which a missed callback or a reused id keeps its alert open."""
 _OVERLAP: Final = 120 * SECOND
@@ -38,6 +42,11 @@ UNREACHABLE: Final = MessageTemplate(
     "The history of engine {subject} cannot be read since {since}, {many} failed: {why}. Check url and credential in "
     "[sources.NAME.engine] and the engine itself, then run `flowhooks engines reconcile --source {quoted}`.",
     ("reconciliation", "reconciliations"),
+)
+OVERDUE: Final = MessageTemplate(
+    "The history of engine {subject} was last read completely before {since}, and no error says why. Run "
+    "`flowhooks engines reconcile --source {quoted}`: its result says what stops it. The log has the reason as "
+    "`reconciliation_postponed` or `reconciliation_fault`."
 )
 MISSED: Final = MessageTemplate(
     "{many} of engine {subject} {have} completed without a callback, the first taken in at {since}. Their events were "
@@ -72,6 +81,12 @@ UNCONFIRMED: Final = MessageTemplate(
     "`flowhooks engines reconcile --source {quoted} --confirm`.",
     ("instance", "instances"),
 )
+NO_ENGINE: Final = MessageTemplate(
+    "{many} of source {subject} {have} no event and {are} not taken in, because the settings have no section "
+    "[sources.{subject}.engine] any more; the first ended at {since}. Add the section again, or name {subject} in "
+    "former_names of the source that replaces it.",
+    ("finished instance", "finished instances"),
+)
 SKEW: Final = MessageTemplate(
     "The clock of engine {subject} differs from the clock of flowhooks by {why}, found at {since}. Synchronize both "
     "clocks by NTP. `flowhooks engines list` shows the difference."
@@ -100,9 +115,12 @@ class EngineCauseFinder:
             now: microseconds since 1970.
         """
         sources = self._settings().sources
+        if self._first_check_at is None:
+            self._first_check_at = now
         asked = {name: source for name, source in sources.items() if source.engine is not None}
         if asked:
             yield from self._engines(connection, asked, now)
+        yield from _without_engine(connection, asked)
         yield from self._silent(connection, sources, now)
         yield from _rejected(connection, sources, now)
 
@@ -110,12 +128,33 @@ class EngineCauseFinder:
         positions = engine_queries.positions(connection)
         gaps = engine_queries.open_gaps(connection, deleted_since=now - DELETED_PERIOD)
         for name, source in asked.items():
-            if (position := positions.get(name)) is not None:
+            position = positions.get(name)
+            if position is not None:
                 yield from _of_position(connection, position, now)
+            if position is None or not _is_failing(position):
+                yield from self._overdue(name, source, position, now)
             if source.has_credential:  # nobody expects callbacks of another one
                 yield from _missed(connection, name, now)
             yield from _gap(name, gaps.get(name, ()))
             yield from _reused(connection, name, now)
+
+    def _overdue(self, name: str, source: Source, position: EnginePosition | None, now: int) -> Iterator[Cause]:
+        """Find a source whose rounds neither succeed nor fail, whatever keeps them from it."""
+        if source.engine is None or self._first_check_at is None:
+            return
+        rounds = int(OVERDUE_ROUNDS * source.engine.reconcile_every * SECOND)
+        limit = max(rounds, OVERDUE_AFTER)
+        # After a pause of all servers, the first rounds have time to end.
+        succeeded_at = None if position is None else position.succeeded_at
+        started_at = self._first_check_at if succeeded_at is None else succeeded_at
+        if now - started_at > limit and now - self._first_check_at > min(rounds, limit):
+            yield Cause(
+                cause=AlertCause.ENGINE_UNREACHABLE,
+                subject=name,
+                since=started_at,
+                count=lambda _: 1,
+                template=OVERDUE,
+            )
 
     def _silent(self, connection: Connection, sources: Mapping[str, Source], now: int) -> Iterator[Cause]:
         limits = {
@@ -123,10 +162,8 @@ class EngineCauseFinder:
             for name, source in sources.items()
             if source.silent_after and source.has_credential
         }
-        if not limits:
+        if not limits or self._first_check_at is None:
             return
-        if self._first_check_at is None:
-            self._first_check_at = now
         since = now - min(max(limits.values()), _MAX_SILENCE) if self._searched_until is None else self._searched_until
         for name, received_at in source_queries.newest_callbacks(connection, since).items():
             self._last_callbacks[name] = max(received_at, self._last_callbacks.get(name, 0))
@@ -139,9 +176,26 @@ class EngineCauseFinder:
                 )
 
 
+def _is_failing(position: EnginePosition) -> bool:
+    return position.failed_since is not None and position.failures >= MIN_FAILURES
+
+
+def _without_engine(connection: Connection, asked: Collection[str]) -> Iterator[Cause]:
+    """Find instances in grace whose source has no engine any more: no round takes them in."""
+    for name, (instances, first_at) in engine_queries.in_grace_by_source(connection).items():
+        if name not in asked:
+            yield Cause(
+                cause=AlertCause.RECONCILIATION_UNCONFIRMED,
+                subject=name,
+                since=first_at,
+                count=_constant(instances),
+                template=NO_ENGINE,
+            )
+
+
 def _of_position(connection: Connection, position: EnginePosition, now: int) -> Iterator[Cause]:
     name = position.source
-    if position.failed_since is not None and position.failures >= MIN_FAILURES:
+    if position.failed_since is not None and _is_failing(position):
         error = printable_line(position.error)
         yield Cause(
             cause=AlertCause.ENGINE_UNREACHABLE,

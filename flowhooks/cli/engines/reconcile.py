@@ -68,6 +68,7 @@ def reconcile_command(
     if confirmed and not (yes or sys.stdin.isatty()):
         raise click.UsageError("There is no terminal to ask for confirmation: give --yes.")
     arguments = {**named, **({} if since is None else {"since": since}), "dry_run": dry_run}
+    done: dict[str, Any]
     if not confirmed:
         done = operations_client.run_operation(settings, "reconcile", arguments, asks_engines=True)
     else:
@@ -83,10 +84,10 @@ def reconcile_command(
 
 def _confirm_and_reconcile(
     settings: Settings, named: dict[str, Any], arguments: Mapping[str, Any], *, yes: bool
-) -> tuple[Mapping[str, Any], int]:
+) -> tuple[dict[str, Any], int]:
     """Confirm the waiting instances and reconcile; return the result and the number of confirmed instances."""
 
-    def run(name: str, **given: Any) -> Mapping[str, Any]:
+    def run(name: str, **given: Any) -> dict[str, Any]:
         return operations_client.run_operation(settings, name, {**named, **given}, asks_engines=True)
 
     planned: Mapping[str, Any] = {"instances": 0}

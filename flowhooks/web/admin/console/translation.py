@@ -11,6 +11,8 @@ from flowhooks.background.alerts.causes import MESSAGES, OTHERS, OTHERS_SUBJECT,
 from flowhooks.background.alerts.engine_causes import (
     GAP,
     MISSED,
+    NO_ENGINE,
+    OVERDUE,
     REJECTED,
     REUSED,
     SILENT,
@@ -96,6 +98,15 @@ CHINESE_MESSAGES: Final[Mapping[MessageTemplate, str]] = {
         "自 {since} 起无法读取流程引擎 {subject} 的历史，已失败 {count:,} 次：{why}。"
         "请检查 [sources.NAME.engine] 的 url 和凭证以及流程引擎本身，"
         "然后执行 `flowhooks engines reconcile --source {quoted}`。"
+    ),
+    OVERDUE: (
+        "流程引擎 {subject} 的历史自 {since} 之后没有完整读取过，也没有记录错误。"
+        "请执行 `flowhooks engines reconcile --source {quoted}`，其结果说明是什么原因。"
+        "日志中的原因是 `reconciliation_postponed` 或 `reconciliation_fault`。"
+    ),
+    NO_ENGINE: (
+        "来源 {subject} 有 {count:,} 个已结束的流程实例没有事件，也不会补收，因为设置中不再有其流程引擎，"
+        "最早结束于 {since}。请重新添加 [sources.{subject}.engine]，或在替代它的来源的 former_names 中填写 {subject}。"
     ),
     MISSED: (
         "流程引擎 {subject} 有 {count:,} 个流程实例已完成但没有回调，最早于 {since} 补收，事件取自流程引擎的历史。"

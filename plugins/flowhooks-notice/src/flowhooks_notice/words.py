@@ -78,7 +78,7 @@ _CHINESE: Final[Mapping[str, str]] = {
         "请确认流程引擎是否重复使用了流程实例 ID，或更改了结论。"
     ),
     "engine_unreachable": (
-        "无法读取流程引擎 {subject} 的历史，已失败 {count} 次。"
+        "无法读取流程引擎 {subject} 的历史，已失败 {count} 次，或者在告警开始之后没有完整读取过。"
         "请检查 [sources.NAME.engine] 的 url 和凭证以及流程引擎本身，然后执行 "
         "flowhooks engines reconcile --source {quoted}。"
     ),
@@ -103,8 +103,9 @@ _CHINESE: Final[Mapping[str, str]] = {
         "控制台的来源页面显示原因。"
     ),
     "reconciliation_unconfirmed": (
-        "流程引擎 {subject} 有 {count} 个流程实例等待补收，超过 max_new 的上限。请查看后执行 "
-        "flowhooks engines reconcile --source {quoted} --confirm。"
+        "流程引擎 {subject} 有 {count} 个流程实例等待补收，超过 max_new 的上限，或者设置中不再有其流程引擎。"
+        "请执行 flowhooks engines list 查看，然后执行 flowhooks engines reconcile --source {quoted} --confirm，"
+        "或恢复设置。"
     ),
     "clock_skew": "流程引擎 {subject} 的时钟与 flowhooks 相差超过 30 秒。请用 NTP 同步两边的时钟。",
 }

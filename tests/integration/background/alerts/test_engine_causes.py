@@ -68,6 +68,62 @@ def test_an_engine_is_unreachable(flow):
     assert found(flow) == {}
 
 
+def test_no_reconciliation_ends(flow):
+    """Without a success for an hour and three rounds an alert is raised, although no error was recorded."""
+    start = flow.clock.now()
+    engine_ledger.position(flow, "oa", succeeded_at=start)
+    assert found(flow) == {}
+    flow.clock.advance(3590)
+    engine_ledger.position(flow, "pulled")
+    assert found(flow) == {}
+    flow.clock.advance(20)
+    alert = found(flow)[AlertCause.ENGINE_UNREACHABLE, "oa"]
+    assert (alert.count, alert.started_at) == (1, start)
+    assert "`flowhooks engines reconcile --source oa`" in alert.message
+    flow.clock.advance(3600)
+    assert found(flow)[AlertCause.ENGINE_UNREACHABLE, "pulled"].started_at == start + 3530 * SECOND
+    engine_ledger.position(flow, "oa", failed_since=start, failures=3, error="HTTP 500")
+    assert "HTTP 500" in found(flow)[AlertCause.ENGINE_UNREACHABLE, "oa"].message
+    engine_ledger.position(flow, "oa")
+    found(flow)
+    assert (AlertCause.ENGINE_UNREACHABLE, "oa") not in found(flow)
+
+
+def test_a_first_reconciliation_that_never_ends(flow):
+    """An engine without any finished reconciliation raises the alert, too."""
+    start = flow.clock.now()
+    assert found(flow) == {}
+    flow.clock.advance(3601)
+    alerts = found(flow)
+    assert {subject for cause, subject in alerts if cause is AlertCause.ENGINE_UNREACHABLE} == {"oa", "pulled"}
+    assert alerts[AlertCause.ENGINE_UNREACHABLE, "oa"].started_at == start
+
+
+def test_servers_that_were_stopped_for_long(flow):
+    """After a start, the first rounds have time to end before the old success raises an alert."""
+    for name in ("oa", "pulled"):
+        engine_ledger.position(flow, name, succeeded_at=flow.clock.now() - DAY)
+    assert found(flow) == {}
+    flow.clock.advance(890)
+    assert found(flow) == {}
+    flow.clock.advance(20)
+    assert (AlertCause.ENGINE_UNREACHABLE, "oa") in found(flow)
+
+
+def test_the_engine_of_waiting_instances_was_removed(flow):
+    """Instances that no round takes in, because their source has no engine any more, raise an alert."""
+    ended = flow.clock.now() - DAY
+    for number in range(3):
+        engine_ledger.instance(flow, "gone", f"i{number}", disposition="in_grace", ended_at=ended + number)
+    engine_ledger.instance(flow, "oa", "i1", disposition="in_grace")
+    engine_ledger.instance(flow, "gone", "i9")
+    alerts = found(flow)
+    assert set(alerts) == {(AlertCause.RECONCILIATION_UNCONFIRMED, "gone")}
+    alert = alerts[AlertCause.RECONCILIATION_UNCONFIRMED, "gone"]
+    assert (alert.count, alert.started_at) == (3, ended)
+    assert "[sources.gone.engine]" in alert.message
+
+
 def test_callbacks_are_missed(flow):
     """Events taken in for which no callback came raise an alert; a late callback, or a day, ends it."""
     late, missed, _ = (engine_ledger.taken_in(flow, "oa", instance) for instance in ("late", "missed", "also"))
