@@ -14,6 +14,7 @@ from sqlalchemy import and_, exists, func, or_, select
 from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.tables import (
     IS_IN_GRACE,
+    IS_INVALID,
     IS_RECONCILED,
     conflicts,
     engine_instances,
@@ -331,6 +332,33 @@ def reused_ids(connection: Connection, source: str, since: int) -> Reused:
     newest = select(events.c.id, events.c.flow_instance_id).where(*theirs).order_by(events.c.received_at.desc())
     row = connection.execute(newest.limit(1)).one_or_none()
     return Reused(count, first_at, row.id if row else "", row.flow_instance_id if row else "")
+
+
+class Invalid(NamedTuple):
+    """Instances of one engine that could not become events because of their data.
+
+    Attributes:
+        instances: number of instances by the rule that skips them.
+        first_ended_at: when the first of them ended, by the engine's clock; 0: there are none.
+        last: the instance that was skipped last; None: there are none.
+    """
+
+    instances: Mapping[str, int]
+    first_ended_at: int
+    last: BookEntry | None
+
+
+def invalid_instances(connection: Connection, source: str, since: int) -> Invalid:
+    """Return the instances that were skipped because of their data since `since`, in microseconds since 1970."""
+    book = engine_instances.c
+    theirs = (IS_INVALID, book.source == source, book.changed_at >= since)
+    query = select(book.rule, func.count(), func.min(book.ended_at)).where(*theirs).group_by(book.rule)
+    rows = connection.execute(query.order_by(func.count().desc(), book.rule)).all()
+    if not rows:
+        return Invalid({}, 0, None)
+    newest = select(book.flow_instance_id).where(*theirs).order_by(book.changed_at.desc()).limit(1)
+    entries = book_entries(connection, (source,), connection.execute(newest).scalar_one())
+    return Invalid({row[0]: row[1] for row in rows}, min(row[2] for row in rows), entries[0])
 
 
 class Waiting(NamedTuple):

@@ -47,6 +47,8 @@ class AlertCause(StrEnum):
     """In the last hour, more callbacks of a source were rejected than accepted, and at least 10."""
     RECONCILIATION_UNCONFIRMED = "reconciliation_unconfirmed"
     """Instances of an engine wait for an operator: they are more than `max_new`, or the engine was removed."""
+    INSTANCES_INVALID = "instances_invalid"
+    """In the last 24 hours, instances of an engine could not become events: their data is invalid or too large."""
     CLOCK_SKEW = "clock_skew"
     """The clock of an engine differs from ours by more than 30 seconds."""
 

@@ -87,6 +87,13 @@ NO_ENGINE: Final = MessageTemplate(
     "former_names of the source that replaces it.",
     ("finished instance", "finished instances"),
 )
+INVALID: Final = MessageTemplate(
+    "{many} of engine {subject} {have} no event, because the data cannot become a callback: {why}. Correct the "
+    "instances in the engine, or the settings, then run "
+    "`flowhooks engines reconcile --source {quoted} --since {since}`. "
+    "This alert ends a day after the last one was found.",
+    ("finished instance", "finished instances"),
+)
 SKEW: Final = MessageTemplate(
     "The clock of engine {subject} differs from the clock of flowhooks by {why}, found at {since}. Synchronize both "
     "clocks by NTP. `flowhooks engines list` shows the difference."
@@ -137,6 +144,7 @@ class EngineCauseFinder:
                 yield from _missed(connection, name, now)
             yield from _gap(name, gaps.get(name, ()))
             yield from _reused(connection, name, now)
+            yield from _invalid(connection, name, now)
 
     def _overdue(self, name: str, source: Source, position: EnginePosition | None, now: int) -> Iterator[Cause]:
         """Find a source whose rounds neither succeed nor fail, whatever keeps them from it."""
@@ -270,6 +278,22 @@ def _reused(connection: Connection, name: str, now: int) -> Iterator[Cause]:
             event_id=found.event_id,
             template=REUSED,
             why=_argument(found.instance),
+        )
+
+
+def _invalid(connection: Connection, name: str, now: int) -> Iterator[Cause]:
+    found = engine_queries.invalid_instances(connection, name, now - RECENT_PERIOD)
+    if (last := found.last) is not None:
+        rules = ", ".join(f"{count:,} {rule}" for rule, count in found.instances.items())
+        detail = printable_line(f"{last.flow_instance_id}: {last.detail or last.rule}")
+        yield Cause(
+            cause=AlertCause.INSTANCES_INVALID,
+            subject=name,
+            since=found.first_ended_at,
+            count=_constant(sum(found.instances.values())),
+            template=INVALID,
+            why=f"{rules}; the last one is {detail}",
+            latest=lambda _: LatestOccurrence(last.changed_at, detail),
         )
 
 

@@ -6,6 +6,7 @@ Times are whole microseconds since 1970 (UTC). Ids are UUIDs of version 7, store
 from flowhooks.ledger.tables.base import MAX_INDEXED_CHARS, equals_indexed, indexed, metadata
 from flowhooks.ledger.tables.engine_tables import (
     IS_IN_GRACE,
+    IS_INVALID,
     engine_instances,
     engine_positions,
     history_gaps,
@@ -47,6 +48,7 @@ __all__ = [
     "DISMISSED_BY_ROUTING",
     "IS_BLOCKED",
     "IS_FAILED",
+    "IS_INVALID",
     "IS_IN_GRACE",
     "IS_LAST_ATTEMPT",
     "IS_PARKED",

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Table,
     Text,
     bindparam,
+    literal_column,
 )
 
 from flowhooks.ledger.tables.base import metadata
@@ -73,6 +74,17 @@ Index(
     engine_instances.c.ended_at,
     sqlite_where=IS_IN_GRACE,
     postgresql_where=IS_IN_GRACE,
+)
+_INVALID_RULES: Final = ("invalid", "invalid_id", "rejected", "too_large")
+"""The rules that skip an instance because of its data, so that it has no event although it should have one."""
+IS_INVALID: Final = engine_instances.c.rule.in_([literal_column(f"'{rule}'") for rule in _INVALID_RULES])
+"""Instances that such a rule skips. Only a query with exactly this condition uses the index below."""
+Index(
+    "engine_instances_invalid",
+    engine_instances.c.source,
+    engine_instances.c.changed_at,
+    sqlite_where=IS_INVALID,
+    postgresql_where=IS_INVALID,
 )
 
 engine_positions: Final = Table(

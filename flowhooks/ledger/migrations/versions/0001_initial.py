@@ -281,6 +281,12 @@ def upgrade() -> None:
     op.create_index("engine_instances_ended", "engine_instances", ["source", "ended_at", "disposition", "rule"])
     op.create_index("engine_instances_event", "engine_instances", ["event_id"])
     _partial_index("engine_instances_in_grace", "engine_instances", ["source", "ended_at"], "disposition = 'in_grace'")
+    _partial_index(
+        "engine_instances_invalid",
+        "engine_instances",
+        ["source", "changed_at"],
+        "rule IN ('invalid', 'invalid_id', 'rejected', 'too_large')",
+    )
     op.create_table(
         "engine_positions",
         sa.Column("source", sa.Text, primary_key=True),

@@ -33,6 +33,7 @@ _ABOUT_ENGINES: Final = frozenset(
     {
         AlertCause.ENGINE_UNREACHABLE,
         AlertCause.HISTORY_GAP,
+        AlertCause.INSTANCES_INVALID,
         AlertCause.RECONCILIATION_UNCONFIRMED,
         AlertCause.CLOCK_SKEW,
     }

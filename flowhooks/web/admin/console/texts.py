@@ -87,6 +87,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "state.source_silent": {"en": "source silent", "zh": "来源无回调"},
     "state.source_rejected": {"en": "callbacks rejected", "zh": "回调被拒绝"},
     "state.reconciliation_unconfirmed": {"en": "to be confirmed", "zh": "待确认补收"},
+    "state.instances_invalid": {"en": "instances invalid", "zh": "实例数据无效"},
     "state.clock_skew": {"en": "clock skew", "zh": "时钟偏差"},
     # The overview.
     "overview.title": {"en": "Overview", "zh": "总览"},

@@ -10,6 +10,7 @@ from flowhooks.background.alerts.cause import MessageTemplate
 from flowhooks.background.alerts.causes import MESSAGES, OTHERS, OTHERS_SUBJECT, SUSPENDED
 from flowhooks.background.alerts.engine_causes import (
     GAP,
+    INVALID,
     MISSED,
     NO_ENGINE,
     OVERDUE,
@@ -133,6 +134,11 @@ CHINESE_MESSAGES: Final[Mapping[MessageTemplate, str]] = {
         "流程引擎 {subject} 有 {count:,} 个流程实例等待补收，超过 max_new 的上限，最早结束于 {since}。"
         "请用 `flowhooks engines reconcile --source {quoted} --dry-run` 查看，"
         "然后执行 `flowhooks engines reconcile --source {quoted} --confirm`。"
+    ),
+    INVALID: (
+        "流程引擎 {subject} 有 {count:,} 个已结束的流程实例没有事件，因为其数据不能成为回调：{why}。"
+        "请在流程引擎或设置中更正，然后执行 `flowhooks engines reconcile --source {quoted} --since {since}`。"
+        "该告警在最近一次发现一天后结束。"
     ),
     SKEW: (
         "流程引擎 {subject} 的时钟与 flowhooks 相差 {why}，发现于 {since}。请用 NTP 同步两边的时钟。"

@@ -40,6 +40,7 @@ _CAUSES: Final[Mapping[str, tuple[str, str]]] = {
     "source_silent": ("source silent", "来源无回调"),
     "source_rejected": ("callbacks rejected", "回调被拒绝"),
     "reconciliation_unconfirmed": ("to be confirmed", "待确认补收"),
+    "instances_invalid": ("instances invalid", "实例数据无效"),
     "clock_skew": ("clock skew", "时钟偏差"),
 }
 _CHINESE: Final[Mapping[str, str]] = {
@@ -106,6 +107,10 @@ _CHINESE: Final[Mapping[str, str]] = {
         "流程引擎 {subject} 有 {count} 个流程实例等待补收，超过 max_new 的上限，或者设置中不再有其流程引擎。"
         "请执行 flowhooks engines list 查看，然后执行 flowhooks engines reconcile --source {quoted} --confirm，"
         "或恢复设置。"
+    ),
+    "instances_invalid": (
+        "流程引擎 {subject} 有 {count} 个已结束的流程实例没有事件，因为其数据不能成为回调。请在流程引擎或设置中更正，"
+        "然后执行 flowhooks engines reconcile --source {quoted} --since TIME。控制台显示原因。"
     ),
     "clock_skew": "流程引擎 {subject} 的时钟与 flowhooks 相差超过 30 秒。请用 NTP 同步两边的时钟。",
 }

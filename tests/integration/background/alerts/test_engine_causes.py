@@ -282,6 +282,29 @@ def test_an_operator_must_confirm(flow):
     assert found(flow) == {}
 
 
+def test_instances_that_cannot_become_events(flow):
+    """Instances that are skipped because of their data raise an alert by rule, with the last reason, for a day."""
+    now = flow.clock.now()
+    for number, rule in enumerate(("too_large", "too_large", "invalid", "invalid_id", "rejected", "child", "purged")):
+        engine_ledger.instance(
+            flow,
+            "oa",
+            f"i{number}",
+            disposition="skipped",
+            rule=rule,
+            detail=f"reason {number}",
+            ended_at=now - (10 - number) * MINUTE,
+            changed_at=now - (3 - number if number < 3 else number) * SECOND,
+        )
+    alert = found(flow)[AlertCause.INSTANCES_INVALID, "oa"]
+    assert (alert.count, alert.started_at, alert.last_error) == (5, now - 10 * MINUTE, "i2: reason 2")
+    assert "2 too_large, 1 invalid, 1 invalid_id, 1 rejected; the last one is i2: reason 2" in alert.message
+    assert "`flowhooks engines reconcile --source oa --since 2025-12-31T23:50:00.000Z`" in alert.message
+    flow.clock.advance(DAY // SECOND + 1)
+    found(flow)
+    assert (AlertCause.INSTANCES_INVALID, "oa") not in found(flow)
+
+
 def test_the_clocks_differ(flow):
     """A difference of more than 30 s raises an alert with the difference."""
     engine_ledger.position(flow, "pulled", skew=-31 * SECOND)
