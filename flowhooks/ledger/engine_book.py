@@ -279,7 +279,8 @@ def confirm(transaction: WriteTransaction, source: str, seen_until: int | None =
     Args:
         transaction: the open transaction.
         source: the source.
-        seen_until: instances that were first seen until then are confirmed; None: as many as the last round has counted.
+        seen_until: instances that were first seen until then are confirmed; None: as many as the last round has
+            counted.
     """
     connection = transaction.connection
     covered = engine_queries.waiting(connection, source, seen_until)

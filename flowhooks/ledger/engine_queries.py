@@ -390,8 +390,9 @@ def waiting(connection: Connection, source: str, seen_until: int | None = None) 
     if row is None:
         return Waiting(0, 0)
     book = engine_instances.c
-    new = (IS_IN_GRACE, book.source == source, book.first_seen_at > (row.confirmed_at or 0))
-    new = (*new, book.first_seen_at <= (row.round_at if seen_until is None else seen_until))
+    shown_until = row.round_at if seen_until is None else seen_until
+    new = [IS_IN_GRACE, book.source == source, book.first_seen_at > (row.confirmed_at or 0)]
+    new.append(book.first_seen_at <= shown_until)
     if seen_until is None:
         if row.to_confirm == 0 or (row.confirmed_at or 0) >= row.round_at:
             return Waiting(0, row.round_at)
@@ -399,7 +400,7 @@ def waiting(connection: Connection, source: str, seen_until: int | None = None) 
         seen_until = connection.execute(last).scalar_one_or_none()
         if seen_until is None:
             return Waiting(row.to_confirm, row.round_at)  # some have an event by now
-        new = (*new, book.first_seen_at <= seen_until)
+        new.append(book.first_seen_at <= seen_until)
     count = connection.execute(select(func.count()).select_from(engine_instances).where(*new)).scalar_one()
     return Waiting(count, seen_until)
 

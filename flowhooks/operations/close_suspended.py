@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.errors import SettingsError
+from flowhooks.errors import InvalidTransition
 from flowhooks.ledger.deliveries import IF_SUSPENDED, StateChange, apply_changes_returning
 from flowhooks.ledger.queries import SUSPENDED
 from flowhooks.model.delivery import State
@@ -61,7 +61,7 @@ def close_suspended(
         after: value of `next` from the previous call.
 
     Raises:
-        SettingsError: the filter has a state other than `"suspended"`.
+        InvalidTransition: the filter has a state other than `"suspended"`.
         Unavailable: the ledger could not be written; the call changed nothing and may be repeated.
     """
     page = context.reader.page(suspended_only(event_filter), after=after, limit=PAGE_SIZE)
@@ -99,10 +99,10 @@ def suspended_only(event_filter: EventFilter) -> EventFilter:
     """Restrict a filter without ids to events with suspended deliveries, which an index finds.
 
     Raises:
-        SettingsError: the filter has a state other than `"suspended"`.
+        InvalidTransition: the filter has a state other than `"suspended"`.
     """
     if event_filter.state not in {None, SUSPENDED}:
-        raise SettingsError(f"only suspended deliveries can be closed together, not {event_filter.state} ones")
+        raise InvalidTransition(f"only suspended deliveries can be closed together, not {event_filter.state} ones")
     return event_filter if event_filter.ids else replace(event_filter, state=SUSPENDED)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flowhooks.clock import to_text
-from flowhooks.errors import EngineError, SettingsError
+from flowhooks.errors import EngineError, NotFound, SettingsError
 from flowhooks.ledger import engine_queries
 from flowhooks.model.engine import FinishedInstance
 from flowhooks.operations.context import AuditRecord
@@ -165,7 +165,7 @@ def reconcile(
         dry_run: only report what would be taken in.
 
     Raises:
-        SettingsError: there is no such source, or it has no engine.
+        NotFound: there is no such source, or it has no engine.
         Unavailable: the ledger could not be written.
     """
     reconciler = _reconciler(context)
@@ -213,8 +213,8 @@ def confirm_reconciliation(
         dry_run: only report how many instances wait.
 
     Raises:
-        SettingsError: there is no such source, or it has no engine, or `seen_until` is later than the last
-            reconciliation, or more instances wait than `instances`.
+        NotFound: there is no such source, or it has no engine.
+        SettingsError: `seen_until` is later than the last reconciliation, or more instances wait than `instances`.
         Unavailable: the ledger could not be written; nothing was changed.
     """
     reconciler = _reconciler(context)
@@ -242,7 +242,7 @@ def ask_engine(context: OperationContext, *, instance: str, source: str = "") ->
         source: name of the source; `""`: all sources with an engine.
 
     Raises:
-        SettingsError: there is no such source, or it has no engine.
+        NotFound: there is no such source, or it has no engine.
     """
     reconciler = _reconciler(context)
     names = _names(reconciler, source)
@@ -257,7 +257,7 @@ def read_definitions(context: OperationContext, *, source: str = "") -> Definiti
         source: name of the source; `""`: all sources with an engine.
 
     Raises:
-        SettingsError: there is no such source, or it has no engine.
+        NotFound: there is no such source, or it has no engine.
     """
     reconciler = _reconciler(context)
     found = []
@@ -275,13 +275,13 @@ def _record(action: str, source: str, detail: Mapping[str, Any]) -> Any:
 
 def _reconciler(context: OperationContext) -> Reconciler:
     if context.reconciler is None or not context.reconciler.sources:
-        raise SettingsError("no source has an engine: add a section [sources.NAME.engine] to the settings")
+        raise NotFound("no source has an engine: add a section [sources.NAME.engine] to the settings")
     return context.reconciler
 
 
 def _names(reconciler: Reconciler, source: str) -> Sequence[str]:
     if source and source not in reconciler.sources:
-        raise SettingsError(
+        raise NotFound(
             f"no source {source} with an engine is configured; there are {', '.join(sorted(reconciler.sources))}"
         )
     return [source] if source else sorted(reconciler.sources)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowhooks.errors import SettingsError, Unavailable
+from flowhooks.errors import InvalidTransition, Unavailable
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.search import search_events
 from flowhooks.operations import close_suspended as module
@@ -76,7 +76,7 @@ def test_without_a_handler_only_suspended_deliveries_are_closed(flow):
 
 def test_other_states_are_refused(flow):
     """A filter for another state is a mistake, and changes nothing."""
-    with pytest.raises(SettingsError, match="only suspended deliveries can be closed together, not waiting ones"):
+    with pytest.raises(InvalidTransition, match="only suspended deliveries can be closed together, not waiting ones"):
         close_suspended(flow.app.operation_context, EventFilter(state="waiting"))
     assert by_handler(flow)["gone"] == ["waiting"] * 3
 

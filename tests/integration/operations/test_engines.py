@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from flowhooks.errors import SettingsError
+from flowhooks.errors import NotFound
 from flowhooks.model.engine import EndState, FinishedInstance, InstanceStatus, ProcessDefinition
 from flowhooks.operations.engines import ask_engine, confirm_reconciliation, read_definitions, reconcile
 from support import engine_ledger
@@ -113,7 +113,7 @@ def test_a_source_that_is_not_there(flow, context, by):
         lambda context: ask_engine(context, instance="1", source="hr"),
         lambda context: read_definitions(context, source="hr"),
     ):
-        with pytest.raises(SettingsError, match="there are erp, oa"):
+        with pytest.raises(NotFound, match="there are erp, oa"):
             operation(context)
-        with pytest.raises(SettingsError, match="no source has an engine"):
+        with pytest.raises(NotFound, match="no source has an engine"):
             operation(by(flow))
