@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import and_, case, delete, exists, func, insert, or_, select, update
 
 from flowhooks.clock import DAY, SECOND, id_lower_bound
 from flowhooks.ledger import database, engine_queries
@@ -494,3 +494,11 @@ def last_unavailable_at(connection: Connection, source: str) -> int:
     columns = rejected_requests.c
     query = select(func.max(columns.rejected_at)).where(columns.status == 503, columns.source.in_((source, "")))  # noqa: PLR2004 (HTTP 503)
     return connection.execute(query).scalar() or 0
+
+
+def served_until(connection: Connection) -> int | None:
+    """Return until when a server is known to have taken callbacks; None: no server has ever used this ledger."""
+    columns = processes.c
+    is_newer = columns.heartbeat_at > columns.started_at
+    last_at = func.coalesce(columns.stopped_at, case((is_newer, columns.heartbeat_at), else_=columns.started_at))
+    return connection.execute(select(func.max(last_at)).where(columns.kind == "server")).scalar()

@@ -106,7 +106,7 @@ class SourceContext:
         take_in: stores an instance as an event: `Intake.take_in`.
         clock: the time.
         identity_days: returns for how many days identities of purged events are kept; 0: forever.
-        ready_since: returns since when this process has taken callbacks, in microseconds since 1970.
+        ready_since: returns since when this process has taken callbacks, in microseconds since 1970; 0: it takes none.
         not_ready_at: returns when this process was last not ready for callbacks since then; 0: never.
         lease_seconds: seconds after which another process may take over.
         stopping: set when the process stops.

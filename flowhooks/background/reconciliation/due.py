@@ -84,6 +84,11 @@ class DueInstances:
     def _due_now(self, connection: Connection, ended: Due) -> Due | None:
         """Return which of the instances whose own grace has ended are due; None: the engine may call for each."""
         context, cutoff = self._context, ended.seen_until
+        if not context.ready_since() and context.candidates.source.has_credential and context.engine.grace:
+            # This is a command. Callbacks arrive only while a server runs.
+            served_until = engine_book.served_until(connection)
+            if served_until is not None:
+                return self._due(min(cutoff, served_until - int(context.engine.grace * SECOND)))
         if context.ready_since() > cutoff:
             return None
         if max(context.not_ready_at(), engine_book.last_unavailable_at(connection, context.name)) > cutoff:

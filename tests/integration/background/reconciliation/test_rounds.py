@@ -447,6 +447,24 @@ def test_a_server_that_is_not_ready_extends_the_grace_by_an_hour_at_most(asked):
     assert asked.round().taken_in == 1
 
 
+@pytest.mark.parametrize("calls", [True, False])
+def test_a_command_without_a_server_leaves_time_to_call(opened, calls):
+    """A command takes in only instances whose grace ended while a server ran, unless the engine cannot call."""
+    source = settings_of() if calls else settings_of(token_sha256=())
+    asked = opened(sources={"oa": source})
+    asked.round()
+    asked.finish("early")
+    asked.clock.advance(121)
+    asked.finish("late")
+    asked.flow.close()
+    asked.clock.advance(HOUR)
+    command = opened(sources={"oa": source})
+    command.flow.sql("UPDATE processes SET heartbeat_at = 0")
+    command.flow.sql("UPDATE processes SET kind = 'command' WHERE stopped_at IS NULL")
+    result = command.round()
+    assert (result.taken_in, result.waiting) == ((1, 1) if calls else (2, 0))
+
+
 # Confirmation.
 
 
