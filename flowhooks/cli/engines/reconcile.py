@@ -94,7 +94,7 @@ def _confirm_and_reconcile(
     if "since" not in arguments:
         planned = run("confirm_reconciliation", dry_run=True)
     if not planned["instances"]:
-        # What a dry run has shown may not be recorded yet: read it first.
+        # The instances that a dry run has shown may not be recorded yet: read them first.
         done = run("reconcile", **arguments)
         if done["sources"][0]["error"]:
             return done, 0

@@ -526,7 +526,7 @@ def test_what_was_not_counted_is_not_confirmed(opened):
 
 
 def test_what_was_shown_is_confirmed(opened):
-    """What later rounds have counted between the question and its answer is not confirmed with it."""
+    """Instances that later rounds have counted between the question and its answer are not confirmed with it."""
     asked = opened({"max_new": 3})
     asked.round()
     context = asked.flow.app.operation_context
