@@ -206,7 +206,7 @@ def position(connection: Connection, source: str) -> EnginePosition | None:
     return None if row is None else EnginePosition(**row)
 
 
-def make_first_contact(transaction: WriteTransaction, source: str, former_names: Sequence[str], now: int) -> None:
+def make_first_contact(transaction: WriteTransaction, source: str, former_names: Sequence[str], now: int) -> str:
     """Create the position of a source that has none; a renamed source continues where its former name stopped.
 
     Args:
@@ -214,20 +214,31 @@ def make_first_contact(transaction: WriteTransaction, source: str, former_names:
         source: the source.
         former_names: its former names.
         now: microseconds since 1970.
+
+    Returns:
+        The name under which the source is reconciled: another one, if a process with newer settings has renamed it.
     """
-    connection = transaction.connection
+    connection, columns = transaction.connection, engine_positions.c
+    names = json.dumps(sorted(former_names))
     if position(connection, source) is not None:
-        return
+        # A name that is no former name any more may be that of another engine.
+        changed = update(engine_positions).where(columns.source == source, columns.former_names != names)
+        connection.execute(changed.values(former_names=names))
+        return source
     for former in former_names:
-        renamed = update(engine_positions).where(engine_positions.c.source == former)
-        if connection.execute(renamed.values(source=source, process="", process_until=0)).rowcount:
+        renamed = update(engine_positions).where(columns.source == former)
+        values = {"source": source, "former_names": names, "process": "", "process_until": 0}
+        if connection.execute(renamed.values(values)).rowcount:
             _rename_waiting(connection, former, source)
             rename_gaps(connection, former, source)
-            return
+            return source
+    for owner, owned in connection.execute(select(columns.source, columns.former_names)):
+        if source in json.loads(owned):
+            return str(owner)
     first = dict.fromkeys(("since", "position", "read_until", "swept_at"), now)
-    connection.execute(
-        database.insert(engine_positions).values(source=source, round_at=0, **first).on_conflict_do_nothing()
-    )
+    contact = database.insert(engine_positions).values(source=source, former_names=names, round_at=0, **first)
+    connection.execute(contact.on_conflict_do_nothing())
+    return source
 
 
 def _rename_waiting(connection: Connection, former: str, source: str) -> None:

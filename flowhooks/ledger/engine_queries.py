@@ -194,7 +194,7 @@ def positions(connection: Connection) -> dict[str, EnginePosition]:
 
 def _position(stored: Any) -> EnginePosition:
     row, damage = repair(stored, list(engine_positions.c))
-    values = {column.name: getattr(row, column.name) for column in engine_positions.c}
+    values = {column.name: getattr(row, column.name) for column in engine_positions.c if column.name != "former_names"}
     values["definitions"] = parse_definitions(row.definitions)
     if damage:
         values["error"] = damage

@@ -110,6 +110,11 @@ _JSON_OBJECTS: Final[tuple[tuple[Select[Any], type, str], ...]] = (
         "engine instance {} has a body that is not a JSON object",
     ),
     (
+        _json_column(engine_positions.c.source, engine_positions.c.former_names),
+        list,
+        "the engine of source {} has former names that are not a JSON array",
+    ),
+    (
         _json_column(engine_positions.c.source, engine_positions.c.definitions).where(
             engine_positions.c.definitions.is_not(None)
         ),

@@ -57,6 +57,7 @@ def fill(transaction, source, event_id, now):
         "since": now - 9 * MINUTE,
         "position": now - 2 * MINUTE,
         "read_until": now - MINUTE,
+        "former_names": '["formerly"]',
         "swept_at": now - MINUTE,
         "round_at": now - MINUTE,
         "succeeded_at": now - 2 * MINUTE,

@@ -190,8 +190,11 @@ class SourceReconciler:
 
     def _take_lease(self, process: str) -> bool:
         def take(transaction: WriteTransaction) -> bool:
-            engine_book.make_first_contact(transaction, self.name, self._context.names[1:], self._clock.now())
-            return engine_book.take_lease(transaction, self.name, process, self._context.lease_seconds)
+            now, former_names = self._clock.now(), self._context.names[1:]
+            present = engine_book.make_first_contact(transaction, self.name, former_names, now)
+            return present == self.name and engine_book.take_lease(
+                transaction, self.name, process, self._context.lease_seconds
+            )
 
         return self._ledger.write(take)
 

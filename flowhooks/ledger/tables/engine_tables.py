@@ -91,6 +91,9 @@ engine_positions: Final = Table(
     "engine_positions",
     metadata,
     Column("source", Text, primary_key=True),
+    Column(
+        "former_names", Text, nullable=False, server_default="[]", comment="JSON: under which no process reconciles"
+    ),
     Column("since", BigInteger, nullable=False, comment="the first contact: earlier ends are not taken in"),
     Column("position", BigInteger, nullable=False, comment="each instance that ended before has been decided"),
     Column("read_until", BigInteger, nullable=False, comment="the history was read until this time of the engine"),

@@ -45,7 +45,7 @@ FREE_TEXTS = {
     *("history_gaps.source", "history_gaps.detail"),
 }
 """Texts and names that were written once, by people, handlers or engines: each other text is as legal."""
-INSIDE_JSON = {"audit_log.detail", "handlers.retry", "processes.handlers"}
+INSIDE_JSON = {"audit_log.detail", "handlers.retry", "processes.handlers", "engine_positions.former_names"}
 """The same inside a JSON text; if it is cut, it is no JSON."""
 OF_DELETED_DATA = {
     *("purged_identities.identity_sha256", "purged_identities.digest", "sessions.digest", "webhook_ids.digest"),

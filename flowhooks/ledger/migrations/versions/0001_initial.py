@@ -290,6 +290,7 @@ def upgrade() -> None:
     op.create_table(
         "engine_positions",
         sa.Column("source", sa.Text, primary_key=True),
+        sa.Column("former_names", sa.Text, nullable=False, server_default="[]"),
         sa.Column("since", sa.BigInteger, nullable=False),
         sa.Column("position", sa.BigInteger, nullable=False),
         sa.Column("read_until", sa.BigInteger, nullable=False),

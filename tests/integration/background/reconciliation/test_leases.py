@@ -130,3 +130,29 @@ def test_a_stop_ends_a_round_in_a_page(asked, gate):
     assert [result.reason for result in results] == ["stopped"]
     assert asked.flow.sql("SELECT process FROM engine_positions") == [("",)]
     may_go_on.set()
+
+
+@pytest.mark.postgresql
+def test_a_process_with_old_settings_makes_no_round_under_the_former_name(opened, clock, engine):
+    """While servers are renamed one after the other, no instance is taken in under both names."""
+    old = opened(sources={"oa": settings_of()})
+    old.round("oa")
+    clock.advance(60)
+    new = opened(sources={"ob": settings_of(former_names=("oa",))})
+    new.round("ob")
+    assert old.failed("oa").reason == "busy"
+    clock.advance(10)
+    new.finish("called")
+    new.flow.take("called", source="ob", wait=0)
+    new.finish("silent")
+    for _ in range(3):
+        clock.advance(130)
+        assert old.failed("oa").reason == "busy"
+        new.round("ob")
+    rows = new.flow.sql("SELECT source, flow_instance_id, origin FROM events ORDER BY flow_instance_id")
+    assert rows == [("ob", "called", "callback"), ("ob", "silent", "reconciled")]
+    assert new.flow.sql("SELECT source FROM engine_positions") == [("ob",)]
+    new.flow.close()
+    again = opened(sources={"ob": settings_of()})
+    again.round("ob")
+    old.round("oa")  # the name is free for another engine
