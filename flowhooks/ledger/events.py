@@ -25,13 +25,14 @@ from flowhooks.ledger.attempts import InFlightAttempts, start_attempts
 from flowhooks.ledger.conclusions import UnknownConclusions
 from flowhooks.ledger.counters import INCREMENT, increment
 from flowhooks.ledger.deliveries import NEXT, ClaimRequest, NewDelivery, store
+from flowhooks.ledger.new_event import without_route
 from flowhooks.ledger.ordering import assign_positions
 from flowhooks.ledger.pauses import ALL_PAUSED, PausedHandlers
 from flowhooks.ledger.queries import DeliveryStatus, delivery_statuses, find_damage
 from flowhooks.ledger.tables import conflicts, events, purged_identities
 from flowhooks.ledger.transaction import OrderGroup
 from flowhooks.model.delivery import ReadyDelivery
-from flowhooks.model.event import EventState, Origin, ParkedBy
+from flowhooks.model.event import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -250,7 +251,7 @@ class EventInserter:
                 missing.append(item)
             elif instance_events.is_older(item, event):
                 reused = replace(item, instance_started_at=item.started_at)
-                missing.append(reused if instance_events.is_certainly_older(item, event) else _parked(reused))
+                missing.append(reused if instance_events.is_certainly_older(item, event) else without_route(reused))
             else:
                 new = event.event_id == item.event.id  # as in `_to_result`
                 results[item.event.id] = AcceptResult(
@@ -436,23 +437,6 @@ def _assign_positions(transaction: WriteTransaction, items: Sequence[NewEvent]) 
         if handler in item.order_keys
     ]
     return assign_positions(transaction, new) if new else {}
-
-
-def _parked(item: NewEvent) -> NewEvent:
-    """Return the item without a route: it may be the instance of an earlier event, so its handlers must not run."""
-    if item.parked_by is ParkedBy.END_STATE:
-        return item
-    return replace(
-        item,
-        state=EventState.PARKED,
-        parked_by=ParkedBy.REUSED_ID,
-        dismissed_by=None,
-        no_match=None,
-        unknown_conclusion=False,
-        route={},
-        deliveries=(),
-        order_keys={},
-    )
 
 
 def _former_identities(item: NewEvent) -> list[str]:

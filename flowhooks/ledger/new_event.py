@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from flowhooks import schema
 from flowhooks.ledger import checksums
+from flowhooks.model.event import EventState, ParkedBy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flowhooks.model.event import DismissedBy, Event, EventState, ParkedBy
+    from flowhooks.model.event import DismissedBy, Event
 
 Identity: TypeAlias = tuple[str, str, str, str]
 
@@ -79,3 +80,20 @@ class NewEvent:
         if not self.read and len(self.deliveries) == 1:
             return self.event
         return replace(self.event, data=schema.parse_callback(self.body.encode()))
+
+
+def without_route(item: NewEvent) -> NewEvent:
+    """Return the item without a route: it may be the instance of an earlier event, so its handlers must not run."""
+    if item.parked_by is ParkedBy.END_STATE:
+        return item
+    return replace(
+        item,
+        state=EventState.PARKED,
+        parked_by=ParkedBy.REUSED_ID,
+        dismissed_by=None,
+        no_match=None,
+        unknown_conclusion=False,
+        route={},
+        deliveries=(),
+        order_keys={},
+    )
