@@ -84,17 +84,17 @@ class DueInstances:
     def _due_now(self, connection: Connection, ended: Due) -> Due | None:
         """Return which of the instances whose own grace has ended are due; None: the engine may call for each."""
         context, cutoff = self._context, ended.seen_until
-        if not context.ready_since() and context.candidates.source.has_credential and context.engine.grace:
-            # This is a command. Callbacks arrive only while a server runs.
-            served_until = engine_book.served_until(connection)
-            if served_until is not None:
-                return self._due(min(cutoff, served_until - int(context.engine.grace * SECOND)))
         if context.ready_since() > cutoff:
             return None
+        until, grace = cutoff, int(context.engine.grace * SECOND)
+        if not context.ready_since() and grace and context.candidates.source.has_credential:
+            # This is a command. Callbacks arrive only while a server runs.
+            served_until = engine_book.served_until(connection)
+            until = cutoff if served_until is None else min(cutoff, served_until - grace)
         if max(context.not_ready_at(), engine_book.last_unavailable_at(connection, context.name)) > cutoff:
             # The engine may not have reached us, and has time to call again.
-            return self._due(cutoff - MAX_EXTENSION)
-        return ended
+            until = min(until, cutoff - MAX_EXTENSION)
+        return ended if until == cutoff else self._due(until)
 
     @staticmethod
     def _count(connection: Connection, due: Due | None, *, seen_after: int = 0) -> int:
