@@ -72,8 +72,7 @@ Index(
     "engine_instances_in_grace",
     engine_instances.c.source,
     engine_instances.c.ended_at,
-    sqlite_where=IS_IN_GRACE,
-    postgresql_where=IS_IN_GRACE,
+    info={"where": IS_IN_GRACE},
 )
 _INVALID_RULES: Final = ("invalid", "invalid_id", "rejected", "too_large")
 """The rules that skip an instance because of its data, so that it has no event although it should have one."""
@@ -83,8 +82,7 @@ Index(
     "engine_instances_invalid",
     engine_instances.c.source,
     engine_instances.c.changed_at,
-    sqlite_where=IS_INVALID,
-    postgresql_where=IS_INVALID,
+    info={"where": IS_INVALID},
 )
 
 engine_positions: Final = Table(

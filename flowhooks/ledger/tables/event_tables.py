@@ -108,8 +108,7 @@ Index(
     "events_reconciled",
     events.c.source,
     events.c.received_at,
-    sqlite_where=IS_RECONCILED,
-    postgresql_where=IS_RECONCILED,
+    info={"where": IS_RECONCILED},
 )
 
 conflicts: Final = Table(
