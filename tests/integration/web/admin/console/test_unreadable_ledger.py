@@ -39,6 +39,7 @@ ASKED = {
     "reroute": {"event_filter": {"flow_instance_id": "i1"}},
     "dismiss": {"event_filter": {"flow_instance_id": "i1"}},
     "purge": {"event_filter": {"until": 1}},
+    "close_suspended": {"event_filter": {"flow_instance_id": "i1"}},
     "acknowledge": {"alerts": ["x"]},
     "confirm_reconciliation": {"source": "oa"},
     **{name: {"handlers": ["p:x"]} for name in ("retire", "pause", "resume")},
