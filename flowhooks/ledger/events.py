@@ -25,7 +25,7 @@ from flowhooks.ledger.attempts import InFlightAttempts, start_attempts
 from flowhooks.ledger.conclusions import UnknownConclusions
 from flowhooks.ledger.counters import INCREMENT, increment
 from flowhooks.ledger.deliveries import NEXT, ClaimRequest, NewDelivery, store
-from flowhooks.ledger.new_event import without_route
+from flowhooks.ledger.new_event import event_row, without_route
 from flowhooks.ledger.ordering import assign_positions
 from flowhooks.ledger.pauses import ALL_PAUSED, PausedHandlers
 from flowhooks.ledger.queries import DeliveryStatus, delivery_statuses, find_damage
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
     _Existing = tuple[str, str, str]  # id, digest and state of the event that existed before
 
-_JSON: Final = json.JSONEncoder(ensure_ascii=False)
 # Enough to see what happens, too few to fill the disk.
 MAX_CONFLICTS: Final = 10
 """Maximum number of conflicting bodies stored for one event."""
@@ -301,7 +300,7 @@ class EventInserter:
         """Insert new events; return the ids of those, and the purged ones among them."""
         connection = transaction.connection
         # Sorted, so that two processes do not deadlock.
-        rows = [_event_row(item) for item in sorted(items, key=lambda item: item.event.identity)]
+        rows = [event_row(item) for item in sorted(items, key=lambda item: item.event.identity)]
         ids, paused = _INSERT_EVENTS.insert_and_read(connection, rows)
         stored = set(ids)
         if not stored:
@@ -484,36 +483,3 @@ def _store_conflict(transaction: WriteTransaction, event_id: str, item: NewEvent
             )
             .on_conflict_do_nothing()
         )
-
-
-def _event_row(item: NewEvent) -> dict[str, object]:
-    event = item.event
-    row: dict[str, object] = {
-        "id": event.id,
-        "source": event.source,
-        "kind": event.kind,
-        "flow_instance_id": event.flow_instance_id,
-        "callback_class": event.callback_class or "",
-        "business_key": event.business_key,
-        "process_definition_id": event.process_definition_id,
-        "process_definition_key": event.process_definition_key,
-        "process_definition_version": event.process_definition_version,
-        "body": item.body,
-        "digest": item.digest,
-        "state": item.state,
-        "route": _JSON.encode(item.route),
-        "route_size": len(item.route),
-        "repeats": 0,
-        "received_at": item.now,
-        "conclusion": event.conclusion,
-        "parked_by": item.parked_by,
-        "dismissed_by": item.dismissed_by,
-        "no_match": item.no_match,
-        "body_sha256": item.body_sha256,
-        "identity_sha256": item.identity_sha256,
-        "traceparent": None,
-        "origin": event.origin,
-        "instance_started_at": item.instance_started_at,
-    }
-    row["row_sha256"] = checksums.row_sha256(row[name] for name in checksums.EVENT_COLUMNS)
-    return row

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from flowhooks import schema
 from flowhooks.ledger import checksums
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from flowhooks.model.event import DismissedBy, Event
 
+_JSON: Final = json.JSONEncoder(ensure_ascii=False)
 Identity: TypeAlias = tuple[str, str, str, str]
 
 
@@ -97,3 +99,37 @@ def without_route(item: NewEvent) -> NewEvent:
         deliveries=(),
         order_keys={},
     )
+
+
+def event_row(item: NewEvent) -> dict[str, object]:
+    """Return the row of `events` of an item."""
+    event = item.event
+    row: dict[str, object] = {
+        "id": event.id,
+        "source": event.source,
+        "kind": event.kind,
+        "flow_instance_id": event.flow_instance_id,
+        "callback_class": event.callback_class or "",
+        "business_key": event.business_key,
+        "process_definition_id": event.process_definition_id,
+        "process_definition_key": event.process_definition_key,
+        "process_definition_version": event.process_definition_version,
+        "body": item.body,
+        "digest": item.digest,
+        "state": item.state,
+        "route": _JSON.encode(item.route),
+        "route_size": len(item.route),
+        "repeats": 0,
+        "received_at": item.now,
+        "conclusion": event.conclusion,
+        "parked_by": item.parked_by,
+        "dismissed_by": item.dismissed_by,
+        "no_match": item.no_match,
+        "body_sha256": item.body_sha256,
+        "identity_sha256": item.identity_sha256,
+        "traceparent": None,
+        "origin": event.origin,
+        "instance_started_at": item.instance_started_at,
+    }
+    row["row_sha256"] = checksums.row_sha256(row[name] for name in checksums.EVENT_COLUMNS)
+    return row
