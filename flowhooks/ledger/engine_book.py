@@ -12,17 +12,16 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import and_, case, delete, exists, func, insert, or_, select, update
+from sqlalchemy import and_, case, delete, exists, func, or_, select, update
 
-from flowhooks.clock import DAY, SECOND, id_lower_bound
-from flowhooks.ledger import database, engine_queries
+from flowhooks.clock import SECOND, id_lower_bound
+from flowhooks.ledger import database, engine_queries, history_gaps
 from flowhooks.ledger.tables import (
     IS_IN_GRACE,
     MAX_INDEXED_CHARS,
     engine_instances,
     engine_positions,
     events,
-    history_gaps,
     indexed,
     processes,
     purged_identities,
@@ -38,12 +37,6 @@ if TYPE_CHECKING:
 
 MAX_DETAIL_CHARS: Final = 500
 """Maximum length of the text that explains to operators why an instance is skipped."""
-DELETED: Final = "deleted"
-"""The reason of a gap in which the engine has deleted its history."""
-DELETED_PERIOD: Final = 7 * DAY
-"""Microseconds for which a gap of deleted history is extended and keeps its alert open: nothing can close it."""
-KEPT_GAPS: Final = 90 * DAY
-"""Microseconds for which a closed gap, or a gap of deleted history, is kept."""
 
 
 class Disposition(StrEnum):
@@ -230,7 +223,7 @@ def make_first_contact(transaction: WriteTransaction, source: str, former_names:
         values = {"source": source, "former_names": names, "process": "", "process_until": 0}
         if connection.execute(renamed.values(values)).rowcount:
             _rename_waiting(connection, former, source)
-            rename_gaps(connection, former, source)
+            history_gaps.rename(connection, former, source)
             return source
     for owner, owned in connection.execute(select(columns.source, columns.former_names)):
         if source in json.loads(owned):
@@ -410,64 +403,7 @@ def delete_old(transaction: WriteTransaction, source: str, before: int, limit: i
     return int(transaction.connection.execute(statement).rowcount)
 
 
-# Gaps, callbacks that the history does not know, and refusals.
-
-
-def open_gap(
-    transaction: WriteTransaction, source: str, interval: tuple[int, int], *, reason: str, detail: str, now: int
-) -> bool:
-    """Record an interval of the history that could not be read, or extend a known one; return whether it is new.
-
-    A gap of deleted history is extended as long as the last callback without an instance is recent: each round may find
-    another one. Other gaps are extended if they overlap; what was read meanwhile is no part of them any more.
-    """
-    since, until = interval
-    columns, connection = history_gaps.c, transaction.connection
-    _delete_old_gaps(connection, source, now)
-    is_deleted = reason == DELETED
-    overlaps = and_(columns.since <= until, columns.until >= since)
-    extends = columns.found_at >= now - DELETED_PERIOD if is_deleted else overlaps
-    same = (columns.source == source, columns.reason == reason, columns.closed_at.is_(None), extends)
-    known = connection.execute(select(history_gaps).where(*same).order_by(columns.since.desc()).limit(1)).one_or_none()
-    found_at = now
-    if known is not None:
-        since, until = (min(since, known.since) if is_deleted else since), max(until, known.until)
-        found_at = now if is_deleted else known.found_at
-        connection.execute(delete(history_gaps).where(columns.source == source, columns.since == known.since))
-    at_since = (columns.source == source, columns.since == since)
-    replaced = connection.execute(delete(history_gaps).where(*at_since)).rowcount
-    connection.execute(
-        insert(history_gaps).values(
-            source=source, since=since, until=until, reason=reason, detail=detail, found_at=found_at, closed_at=None
-        )
-    )
-    return known is None and not replaced
-
-
-def _delete_old_gaps(connection: Connection, source: str, now: int) -> None:
-    columns, before = history_gaps.c, now - KEPT_GAPS
-    is_old = or_(columns.closed_at < before, and_(columns.reason == DELETED, columns.found_at < before))
-    connection.execute(delete(history_gaps).where(columns.source == source, is_old))
-
-
-def rename_gaps(connection: Connection, former: str, source: str) -> None:
-    """Let the gaps of a source's former name be its own."""
-    columns = history_gaps.c
-    known = select(columns.since).where(columns.source == source)
-    connection.execute(delete(history_gaps).where(columns.source == former, columns.since.in_(known)))
-    connection.execute(update(history_gaps).where(columns.source == former).values(source=source))
-
-
-def close_gaps(transaction: WriteTransaction, source: str, since: int, now: int) -> int:
-    """Close the gaps that were read after all, because the history was read from `since` on; return their number.
-
-    A gap of deleted history stays open.
-    """
-    columns = history_gaps.c
-    read = update(history_gaps).where(
-        columns.source == source, columns.since >= since, columns.closed_at.is_(None), columns.reason != DELETED
-    )
-    return int(transaction.connection.execute(read.values(closed_at=now)).rowcount)
+# Callbacks that the history does not know, and refusals.
 
 
 def callbacks_without_row(

@@ -9,7 +9,7 @@ from flowhooks.background.alerts.cause import Cause, MessageTemplate
 from flowhooks.clock import DAY, SECOND, to_text
 from flowhooks.ledger import engine_queries, source_queries
 from flowhooks.ledger.alert_queries import LatestOccurrence
-from flowhooks.ledger.engine_book import DELETED_PERIOD
+from flowhooks.ledger.history_gaps import DELETED_PERIOD
 from flowhooks.model.alert import AlertCause
 from flowhooks.text import printable_line, shell_quote
 

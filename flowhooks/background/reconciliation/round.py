@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import structlog
 
 from flowhooks.background.reconciliation import rules
+from flowhooks.background.reconciliation.callback_checks import ask_about_callbacks
 from flowhooks.background.reconciliation.context import (
     Lease,
     RoundResult,
@@ -21,13 +22,13 @@ from flowhooks.background.reconciliation.context import (
     first_position,
 )
 from flowhooks.background.reconciliation.due import DueInstances
+from flowhooks.background.reconciliation.gaps import open_gap
 from flowhooks.background.reconciliation.rules import Known, Window
-from flowhooks.clock import DAY, SECOND, id_lower_bound, to_datetime, to_text
+from flowhooks.clock import DAY, SECOND, to_datetime, to_text
 from flowhooks.errors import EngineError
 from flowhooks.failpoints import hit
-from flowhooks.ledger import checksums, engine_book, engine_queries
+from flowhooks.ledger import checksums, engine_book, engine_queries, history_gaps
 from flowhooks.ledger.engine_book import Disposition
-from flowhooks.model.engine import FinishedInstance, InstanceStatus
 from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
@@ -37,15 +38,10 @@ if TYPE_CHECKING:
 
     from flowhooks.ledger.engine_book import BookRow, EnginePosition
     from flowhooks.ledger.transaction import WriteTransaction
+    from flowhooks.model.engine import FinishedInstance
 
 T = TypeVar("T")
 
-MAX_ASKED: Final = 100
-"""Maximum number of callbacks of a round about which the engine is asked, because its history does not have them."""
-MAX_UNANSWERED: Final = 3
-"""Maximum number of errors of the engine about such callbacks; then the next round asks again."""
-MAX_REMEMBERED: Final = 1000
-"""Maximum number of callbacks for running instances that are asked about again."""
 DEFINITIONS_INTERVAL: Final = 3600 * SECOND
 """Microseconds between two readings of the deployed definitions."""
 MAX_SKEW: Final = 30 * SECOND
@@ -373,63 +369,23 @@ class Round:
         for row in rows:
             self.result.count(row)
 
-    # Callbacks that the history does not know.
-
     def _ask_about_callbacks(self, position: EnginePosition) -> None:
         """Ask about instances that called, and that the history did not have although it was read since."""
         context = self._context
         until = position.position - self._skew - int(context.engine.grace * SECOND)
-        earliest = max(position.since - self._skew, self._began_at - DAY)
-        after = max(context.asked_until, id_lower_bound(earliest))
-        with context.ledger.connection() as connection:
-            new = engine_book.callbacks_without_row(connection, context.name, after=after, until=until, limit=MAX_ASKED)
-        again = list(context.running.items())[: MAX_ASKED - len(new)]
-        absent: list[tuple[str, str, int]] = []
-        found: list[FinishedInstance] = []
-        errors, asked_until = 0, new[-1][0] if len(new) == MAX_ASKED else max(after, id_lower_bound(until))
-        for place, (event_id, instance_id, received_at) in enumerate(
-            (*new, *((event_id, *of) for event_id, of in again)), start=1
-        ):
-            try:
-                instance = context.client.instance(instance_id)
-            except EngineError as error:
-                self._report_unanswered(instance_id, error)
-                instance = InstanceStatus.RUNNING  # so that it is asked about again
-                errors += 1
-            context.running.pop(event_id, None)
-            if instance is InstanceStatus.ABSENT:
-                absent.append((event_id, instance_id, received_at))
-            elif isinstance(instance, FinishedInstance):
-                found.append(instance)
-            elif len(context.running) < MAX_REMEMBERED:
-                context.running[event_id] = instance_id, received_at
-            if errors == MAX_UNANSWERED:
-                asked_until = event_id if place < len(new) else asked_until
-                break
-        if found:
-            self._write_page(found, position, decides_again=False)
-        if absent:
-            self._report_absent(absent)
-        context.asked_until = asked_until
-
-    def _report_unanswered(self, instance_id: str, error: EngineError) -> None:
-        log.warning(
-            "instance_not_read",
-            source=self._context.name,
-            flow=instance_id,
-            why=error.why,
-            next="a later round asks again whether the history has this instance",
-        )
-
-    def _report_absent(self, absent: Sequence[tuple[str, str, int]]) -> None:
-        times = [received_at + self._skew for _, _, received_at in absent]
-        event_id, instance_id, _ = absent[0]
-        self._open_gap(
-            (min(times), max(times)),
-            engine_book.DELETED,
-            f"the engine called for {len(absent)} instances that it does not know, such as {instance_id} (event "
-            f"{event_id}): it may delete its history too early",
-        )
+        asked = ask_about_callbacks(context, since=max(position.since - self._skew, self._began_at - DAY), until=until)
+        if asked.found:
+            self._write_page(asked.found, position, decides_again=False)
+        if asked.absent:
+            times = [callback.received_at + self._skew for callback in asked.absent]
+            event_id, instance_id, _ = asked.absent[0]
+            self._open_gap(
+                (min(times), max(times)),
+                history_gaps.DELETED,
+                f"the engine called for {len(asked.absent)} instances that it does not know, such as {instance_id} "
+                f"(event {event_id}): it may delete its history too early",
+            )
+        context.asked_until = asked.until
 
     # The end of a round.
 
@@ -484,7 +440,7 @@ class Round:
             in_grace = engine_book.earliest_in_grace(transaction.connection, context.name)
             values["position"] = read_until if in_grace is None else min(read_until, in_grace)
             engine_book.update_position(transaction, context.name, values)
-            return engine_book.close_gaps(transaction, context.name, window.since, now)
+            return history_gaps.close(transaction, context.name, window.since, now)
 
         closed = self._lease.write(finish)
         if self._is_wide(position):
@@ -518,27 +474,7 @@ class Round:
             self._open_gap((position.read_until, now + (position.skew or 0)), error.reason, error.why)
 
     def _open_gap(self, interval: tuple[int, int], reason: str, detail: str) -> None:
-        context, now = self._context, self._context.clock.now()
-        is_new = self._lease.write(
-            lambda transaction: engine_book.open_gap(
-                transaction,
-                context.name,
-                interval,
-                reason=reason,
-                detail=escape_control(detail, engine_book.MAX_DETAIL_CHARS),
-                now=now,
-            )
-        )
-        if is_new:
-            log.error(
-                "history_gap",
-                source=context.name,
-                since=to_text(interval[0]),
-                until=to_text(interval[1]),
-                reason=reason,
-                why=detail,
-                next=f"`flowhooks engines list` shows the gaps of {context.name}",
-            )
+        open_gap(self._context, self._lease, interval, reason=reason, detail=detail)
 
     def _delete_old(self, engine_now: int) -> None:
         """Delete rows of instances that are older than any identity that is kept."""

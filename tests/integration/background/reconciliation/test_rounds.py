@@ -10,7 +10,7 @@ import pytest
 
 from flowhooks.clock import DAY, SECOND, to_datetime
 from flowhooks.errors import EngineError, NotFound, SettingsError, Unavailable
-from flowhooks.ledger import engine_book
+from flowhooks.ledger import history_gaps
 from flowhooks.ledger.purge import PURGED_BY_DEFAULT
 from flowhooks.model.engine import EndState, EngineInfo, FinishedInstance, FinishedPage
 from flowhooks.operations.engines import confirm_reconciliation
@@ -976,7 +976,7 @@ def write_gap(asked, since, until, reason="refused", at=0):
     """Record a gap at a time in seconds."""
     now = asked.clock.now() + at * SECOND
     return asked.flow.app.ledger.write(
-        lambda transaction: engine_book.open_gap(transaction, "oa", (since, until), reason=reason, detail="", now=now)
+        lambda transaction: history_gaps.record(transaction, "oa", (since, until), reason=reason, detail="", now=now)
     )
 
 
@@ -1001,7 +1001,7 @@ def test_old_gaps_are_deleted(asked):
     write_gap(asked, 100, 200)
     write_gap(asked, 300, 400, "deleted")
     write_gap(asked, 500, 600)
-    asked.flow.app.ledger.write(lambda transaction: engine_book.close_gaps(transaction, "oa", 500, asked.clock.now()))
+    asked.flow.app.ledger.write(lambda transaction: history_gaps.close(transaction, "oa", 500, asked.clock.now()))
     write_gap(asked, 700, 800, "invalid", at=91 * DAY // SECOND)
     assert intervals(asked) == [(100, 200, "refused"), (700, 800, "invalid")]
 

@@ -1,0 +1,79 @@
+"""Intervals of the histories of engines that could not be read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import and_, delete, insert, or_, select, update
+
+from flowhooks.clock import DAY
+from flowhooks.ledger.tables import history_gaps as table
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from flowhooks.ledger.transaction import WriteTransaction
+
+DELETED: Final = "deleted"
+"""The reason of a gap in which the engine has deleted its history."""
+DELETED_PERIOD: Final = 7 * DAY
+"""Microseconds for which a gap of deleted history is extended and keeps its alert open: nothing can close it."""
+KEPT_GAPS: Final = 90 * DAY
+"""Microseconds for which a closed gap, or a gap of deleted history, is kept."""
+
+
+def record(
+    transaction: WriteTransaction, source: str, interval: tuple[int, int], *, reason: str, detail: str, now: int
+) -> bool:
+    """Record an interval of the history that could not be read, or extend a known one; return whether it is new.
+
+    A gap of deleted history is extended as long as the last callback without an instance is recent: each round may find
+    another one. Other gaps are extended if they overlap; what was read meanwhile is no part of them any more.
+    """
+    since, until = interval
+    columns, connection = table.c, transaction.connection
+    _delete_old(connection, source, now)
+    is_deleted = reason == DELETED
+    overlaps = and_(columns.since <= until, columns.until >= since)
+    extends = columns.found_at >= now - DELETED_PERIOD if is_deleted else overlaps
+    same = (columns.source == source, columns.reason == reason, columns.closed_at.is_(None), extends)
+    known = connection.execute(select(table).where(*same).order_by(columns.since.desc()).limit(1)).one_or_none()
+    found_at = now
+    if known is not None:
+        since, until = (min(since, known.since) if is_deleted else since), max(until, known.until)
+        found_at = now if is_deleted else known.found_at
+        connection.execute(delete(table).where(columns.source == source, columns.since == known.since))
+    at_since = (columns.source == source, columns.since == since)
+    replaced = connection.execute(delete(table).where(*at_since)).rowcount
+    connection.execute(
+        insert(table).values(
+            source=source, since=since, until=until, reason=reason, detail=detail, found_at=found_at, closed_at=None
+        )
+    )
+    return known is None and not replaced
+
+
+def _delete_old(connection: Connection, source: str, now: int) -> None:
+    columns, before = table.c, now - KEPT_GAPS
+    is_old = or_(columns.closed_at < before, and_(columns.reason == DELETED, columns.found_at < before))
+    connection.execute(delete(table).where(columns.source == source, is_old))
+
+
+def rename(connection: Connection, former: str, source: str) -> None:
+    """Let the gaps of a source's former name be its own."""
+    columns = table.c
+    known = select(columns.since).where(columns.source == source)
+    connection.execute(delete(table).where(columns.source == former, columns.since.in_(known)))
+    connection.execute(update(table).where(columns.source == former).values(source=source))
+
+
+def close(transaction: WriteTransaction, source: str, since: int, now: int) -> int:
+    """Close the gaps that were read after all, because the history was read from `since` on; return their number.
+
+    A gap of deleted history stays open.
+    """
+    columns = table.c
+    read = update(table).where(
+        columns.source == source, columns.since >= since, columns.closed_at.is_(None), columns.reason != DELETED
+    )
+    return int(transaction.connection.execute(read.values(closed_at=now)).rowcount)
