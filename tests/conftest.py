@@ -41,7 +41,7 @@ hypothesis.settings.register_profile("flowhooks", deadline=None)  # a slow run o
 hypothesis.settings.load_profile("flowhooks")
 
 compiled_statements.share()
-log_output.print_to_stderr()
+log_output.print_to_stdout()
 shared_schemas.share()
 
 MOST_PROCESSES = 4

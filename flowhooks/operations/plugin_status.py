@@ -107,6 +107,7 @@ def list_plugins(
     dismissed: dict[str, DismissedEvents] = {}
     executed_handlers = handlers_run_by(reader.live_processes(heartbeat_timeout)) if reader else ()
     lookup = build_lookup(plugins, registered, ignore_keys, executed_handlers=executed_handlers)
+    damage = {handler.id: handler.damage for handler in registered}
     if reader:
         with reader.connection() as connection:
             stored = dict(backlog(connection, limit=max_counted))
@@ -117,12 +118,12 @@ def list_plugins(
             )
             if not lookup.router.unreadable_handlers:
                 dismissed = dismissed_by_handler(connection, lookup.router)
-        # With unreadable selectors nothing can be routed, but the handlers are listed.
-        parked = {} if lookup.router.unreadable_handlers else count_parked_by_handler(lookup.router, groups)
+        # With damaged selectors nothing can be routed, but the handlers are listed with their damage. With selectors of a
+        # newer version this raises.
+        parked = {} if any(damage.values()) else count_parked_by_handler(lookup.router, groups)
         for handler, events in parked.items():
             stored[handler] = replace(stored.get(handler, HandlerBacklog()), parked=events)
     selectors: dict[str, Selectors | None] = {handler.id: handler.selectors for handler in registered}
-    damage = {handler.id: handler.damage for handler in registered}
     paused = {handler.id: handler for handler in registered if handler.paused_at is not None}
     selectors |= {handler.id: handler.selectors for handler in plugins.handlers.values()}
     listed: dict[str, list[HandlerStatus]] = {}

@@ -7,10 +7,10 @@ import sys
 import structlog
 
 
-def print_to_stderr() -> None:
-    """Print records to the standard error of the process.
+def print_to_stdout() -> None:
+    """Print records to the standard output of the process.
 
-    By default structlog prints to standard output. A thread of an earlier test could then log into the output of a
-    command that a later test reads.
+    By default structlog prints to `sys.stdout`, which tests of commands replace. A thread of an earlier test could then
+    log into the output of a command that a later test reads.
     """
-    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.__stderr__))
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.__stdout__))

@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from flowhooks.observability import logging as logs
-from support.log_output import print_to_stderr
+from support.log_output import print_to_stdout
 
 
 @pytest.fixture(autouse=True)
@@ -32,4 +32,4 @@ def logging_kept():
     logging.captureWarnings(False)
     warnings.showwarning = showwarning
     structlog.reset_defaults()
-    print_to_stderr()
+    print_to_stdout()

@@ -21,6 +21,7 @@ from flowhooks.operations.json.engines import coverage_to_json
 from flowhooks.operations.lookup import build_lookup
 from flowhooks.settings import database_url
 from flowhooks.settings.secrets import settings_redactor
+from flowhooks.settings.types import format_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,7 +55,7 @@ def coverage_command(settings: Settings, *, source: str, fresh: bool, everything
     """
     asked = [name for name, entry in settings.sources.items() if entry.engine is not None]
     if source and source not in asked:
-        raise SettingsError(f"no source {source} with an engine is configured")
+        raise SettingsError(f"no source {format_line(source)} with an engine is configured")
     # Log at critical only: the printed result has what matters.
     logging.configure("critical", "text", redact=settings_redactor(settings, os.environ))
     definitions, errors = _ask(settings, source) if fresh and asked else (None, {})

@@ -123,7 +123,6 @@ def close_suspended_command(target: BulkTarget, *, note: str) -> None:
 
     \b
     Examples:
-      flowhooks events list --state suspended --handler leave:grant_leave
       flowhooks events close-suspended --handler leave:grant_leave --dry-run
       flowhooks events close-suspended --handler leave:grant_leave --note "leave is now granted by hand"
       flowhooks events close-suspended --until 2026-11-01 --yes

@@ -143,12 +143,17 @@ DETAILS = {
     "retire": {"handlers": ["p:h"]},
     "pause": {"handlers": ["p:h"]},
     "resume": {"handlers": ["p:h"]},
+    "close_suspended": {"event_filter": {}, "deliveries": 1},
+    "reconcile": {"source": "oa", "since": None, "instances": 3, "taken_in": 1},
+    "confirm_reconciliation": {"source": "oa", "instances": 3},
 }
+READS = {"ask_engine", "read_definitions"}
+"""Operations that change nothing, so that the audit log has no entry of them."""
 
 
-@pytest.mark.parametrize("action", OPERATIONS)
+@pytest.mark.parametrize("action", [name for name in OPERATIONS if name not in READS])
 def test_every_operation_has_its_words(alerted, run, action):
-    """`flowhooks audit` describes each operation of this version in words, not in JSON."""
+    """`flowhooks audit` describes each operation that changes something in words, not in JSON."""
     with closing(sqlite3.connect(alerted.file)) as connection:
         detail = json.dumps(DETAILS[action])
         connection.execute("INSERT INTO audit_log VALUES ('d1', 1, 'ann', 'api', ?, '', ?)", (action, detail))

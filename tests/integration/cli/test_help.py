@@ -58,6 +58,7 @@ def test_every_command_is_there():
         ("events", "show"),
         ("events", "replay"),
         ("events", "resolve"),
+        ("events", "close-suspended"),
         ("events", "reroute"),
         ("events", "dismiss"),
         ("handlers",),

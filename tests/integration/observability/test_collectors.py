@@ -278,7 +278,7 @@ def test_what_is_taken_in(harness):
         started_at=flow.clock.now() - SECOND,
     )
     for _ in range(2):
-        flow.app._take_in(callback)
+        flow.app.reconciliation._take_in_and_count(callback, expects_callbacks=True)
     found = scrape(flow)
     assert found["flowhooks_engine_reconciled_total", "pulled"] == 1
     assert ("flowhooks_engine_missed_total", "pulled") not in found
