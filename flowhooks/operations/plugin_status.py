@@ -118,9 +118,10 @@ def list_plugins(
             )
             if not lookup.router.unreadable_handlers:
                 dismissed = dismissed_by_handler(connection, lookup.router)
-        # With damaged selectors nothing can be routed, but the handlers are listed with their damage. With selectors of a
-        # newer version this raises.
-        parked = {} if any(damage.values()) else count_parked_by_handler(lookup.router, groups)
+        # With damaged selectors nothing can be routed, but the handlers are listed with their damage. Selectors of a
+        # newer version raise an error.
+        is_damaged = any(damage.get(handler_id) for handler_id in lookup.router.unreadable_handlers)
+        parked = {} if is_damaged else count_parked_by_handler(lookup.router, groups)
         for handler, events in parked.items():
             stored[handler] = replace(stored.get(handler, HandlerBacklog()), parked=events)
     selectors: dict[str, Selectors | None] = {handler.id: handler.selectors for handler in registered}
