@@ -22,6 +22,6 @@ class _Logger:
     def __getattr__(self, method: str) -> Any:
         # Most commands log nothing, and structlog takes a tenth of a second, because it imports rich. Servers have
         # imported it when they configure logging.
-        import structlog  # noqa: PLC0415
+        import structlog  # noqa: PLC0415 (as above)
 
         return getattr(structlog.get_logger(self._name), method)

@@ -95,7 +95,7 @@ def load_plugins(settings: Settings) -> tuple[Schemas, Plugins]:
         SettingsError: a folder or schema file that the settings name cannot be used.
     """
     # Import here: it brings jsonschema, which an operation on the server does not need.
-    from flowhooks.plugins import from_settings  # noqa: PLC0415
+    from flowhooks.plugins import from_settings  # noqa: PLC0415 (as the comment above says)
 
     with redirect_stdout(sys.stderr):
         return from_settings.load(settings, on_slow=_print_slow)
@@ -199,8 +199,8 @@ def _open_client(
         yield (lambda name, arguments: _run_on_server(holder, name, arguments, timeout)), True
         return
     # Import here: an operation on the server needs neither the server's modules nor structlog.
-    from flowhooks.app import App  # noqa: PLC0415
-    from flowhooks.observability import logging  # noqa: PLC0415
+    from flowhooks.app import App  # noqa: PLC0415 (as above)
+    from flowhooks.observability import logging  # noqa: PLC0415 (as above)
 
     # Open a reader first: it refuses a missing or old database, which would otherwise be created or upgraded, for
     # example because of a typing error in a path.

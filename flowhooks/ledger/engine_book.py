@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -16,6 +16,7 @@ from sqlalchemy import and_, case, delete, exists, func, or_, select, update
 
 from flowhooks.clock import SECOND, id_lower_bound
 from flowhooks.ledger import database, engine_queries, history_gaps
+from flowhooks.ledger.engine_queries import EnginePosition
 from flowhooks.ledger.tables import (
     IS_IN_GRACE,
     MAX_INDEXED_CHARS,
@@ -48,47 +49,6 @@ class Disposition(StrEnum):
     """A rule skips it."""
     IN_GRACE = "in_grace"
     """It has no event yet: the engine has time to call, or an operator must confirm."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnginePosition:
-    """How far the history of an engine was read. Times are in microseconds since 1970.
-
-    Attributes:
-        source: the source.
-        since: the first contact, by the engine's clock: earlier ends are not taken in.
-        position: each instance that ended before has been decided, by the engine's clock.
-        read_until: the history was read until this time, by the engine's clock.
-        swept_at: when the last 24 hours were last read again.
-        round_at: when the last round ended, also with an error; 0: none has ended.
-        succeeded_at: when the last round without an error ended; None: none has.
-        failed_since: since when each round has ended with an error; None: the last one did not.
-        reason: the kind of the last error; `""`: the last round had none.
-        error: the last error, for operators.
-        failures: the number of errors since the last success.
-        skew: the engine's clock minus ours; None: not known.
-        product: the engine's name and version.
-        to_confirm: the number of instances that wait for an operator.
-        confirmed_at: instances that were seen until then may be taken in; None: not confirmed.
-        definitions_at: when the definitions were read; None: never.
-    """
-
-    source: str
-    since: int
-    position: int
-    read_until: int
-    swept_at: int
-    round_at: int
-    succeeded_at: int | None
-    failed_since: int | None
-    reason: str
-    error: str
-    failures: int
-    skew: int | None
-    product: str
-    to_confirm: int
-    confirmed_at: int | None
-    definitions_at: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +129,8 @@ class Due(NamedTuple):
         )
 
 
-_POSITION_NAMES: Final = tuple(field.name for field in fields(EnginePosition))
+# A round needs neither the definitions nor the process.
+_POSITION_NAMES: Final = tuple(field.name for field in fields(EnginePosition) if field.default is MISSING)
 _ROW_NAMES: Final = tuple(field.name for field in fields(BookRow))
 _POSITION: Final = select(*(engine_positions.c[name] for name in _POSITION_NAMES))
 _ROWS: Final = select(*(engine_instances.c[name] for name in _ROW_NAMES))
@@ -194,7 +155,11 @@ _PURGED: Final = (
 
 
 def position(connection: Connection, source: str) -> EnginePosition | None:
-    """Return how far the history of a source was read; None before the first round."""
+    """Return how far the history of a source was read; None before the first round.
+
+    Damaged values are not replaced, as `engine_queries.positions` does for operators:
+    a round must not start at a wrong time.
+    """
     row = connection.execute(_POSITION.where(engine_positions.c.source == source)).mappings().one_or_none()
     return None if row is None else EnginePosition(**row)
 

@@ -77,10 +77,10 @@ class EnginePosition:
     product: str
     to_confirm: int
     confirmed_at: int | None
-    definitions: tuple[ProcessDefinition, ...] | None
     definitions_at: int | None
-    process: str
-    process_until: int
+    definitions: tuple[ProcessDefinition, ...] | None = None
+    process: str = ""
+    process_until: int = 0
 
     @property
     def unconfirmed(self) -> int:

@@ -264,7 +264,7 @@ class Reader:
     def verify(self) -> ConsistencyReport:
         """Check the consistency of the ledger."""
         # Import here: only a few commands verify, and the statements take a tenth of the ledger's imports.
-        from flowhooks.ledger.consistency import verify  # noqa: PLC0415
+        from flowhooks.ledger.consistency import verify  # noqa: PLC0415 (only `verify` needs it)
 
         with self.connection() as connection:
             return verify(connection)

@@ -211,7 +211,7 @@ def _equal(left: Any, right: Any) -> bool:
 
 def _schema_check(schema: dict[str, Any]) -> Callable[[Any], bool | None]:
     # Imported here because the import is slow and most handlers have no schema in a condition.
-    from jsonschema import Draft202012Validator  # noqa: PLC0415
+    from jsonschema import Draft202012Validator  # noqa: PLC0415 (only handlers with `when=` need jsonschema)
 
     from flowhooks.schema.ecma_regex import translate  # noqa: PLC0415
 

@@ -67,7 +67,7 @@ def secret_location() -> SettingType:
     def check(value: Any) -> Secret:
         if not isinstance(value, dict) or len(value) != 1 or not set(value) <= {"file", "env"}:
             raise ValueError(f"must be {allowed}, not the secret itself")
-        return secret().check(value)  # type: ignore[no-any-return]
+        return secret().check(value)  # type: ignore[no-any-return]  # the check of `secret` returns a `Secret`
 
     return SettingType(allowed, check)
 

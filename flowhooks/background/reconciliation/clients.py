@@ -135,7 +135,7 @@ class BoundedClient:
         _check_instance("instance", found)
         if found.id != instance_id:
             raise _invalid("instance", f"the instance {escape_control(found.id, 100)}, which was not asked for")
-        return found  # type: ignore[no-any-return]
+        return found  # type: ignore[no-any-return]  # its type was checked above
 
     def definitions(self) -> Sequence[ProcessDefinition]:
         """Return the latest version of each deployed definition."""

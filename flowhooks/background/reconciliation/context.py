@@ -10,7 +10,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from flowhooks.ledger import engine_book
-from flowhooks.ledger.engine_book import BookRow, Disposition, EnginePosition
+from flowhooks.ledger.engine_book import BookRow, Disposition
+from flowhooks.ledger.engine_queries import EnginePosition
 
 if TYPE_CHECKING:
     from collections.abc import Callable

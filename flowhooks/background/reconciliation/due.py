@@ -13,13 +13,14 @@ from flowhooks.clock import SECOND
 from flowhooks.errors import InvalidCallback, Unavailable
 from flowhooks.failpoints import hit
 from flowhooks.ledger import engine_book
-from flowhooks.ledger.engine_book import BookRow, Due, EnginePosition
+from flowhooks.ledger.engine_book import BookRow, Due
 from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from flowhooks.background.reconciliation.context import Lease, RoundResult, SourceContext
+    from flowhooks.ledger.engine_queries import EnginePosition
     from flowhooks.ledger.transaction import WriteTransaction
 
 MAX_EXTENSION: Final = 3600 * SECOND

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.engine_book import BookRow, EnginePosition
+    from flowhooks.ledger.engine_book import BookRow
+    from flowhooks.ledger.engine_queries import EnginePosition
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.model.engine import FinishedInstance
 

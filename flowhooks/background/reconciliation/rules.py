@@ -22,7 +22,8 @@ from flowhooks.text import escape_control, to_storable
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flowhooks.ledger.engine_book import EnginePosition, InstanceEvent
+    from flowhooks.ledger.engine_book import InstanceEvent
+    from flowhooks.ledger.engine_queries import EnginePosition
     from flowhooks.model.engine import FinishedInstance
     from flowhooks.schema.schemas import Schemas
     from flowhooks.settings import EngineSettings, Source

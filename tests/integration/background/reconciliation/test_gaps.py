@@ -1,0 +1,281 @@
+"""Errors of engines, and gaps in their histories."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from flowhooks.clock import DAY, SECOND
+from flowhooks.errors import EngineError, Unavailable
+from flowhooks.ledger import history_gaps
+from flowhooks.model.engine import EngineInfo
+from support.asked_engine import MINUTE, settings_of
+
+pytestmark = pytest.mark.either
+HOUR = 3600
+
+
+@pytest.mark.parametrize("reason", ["unreachable", "refused", "invalid"])
+def test_an_error_of_the_engine_is_recorded_and_loses_nothing(asked, logged, reason):
+    """A round that fails records the reason, leaves the position, and the next one reads the same window."""
+    before = asked.position()
+    asked.clock.advance(MINUTE)
+    asked.finish("i1")
+    asked.engine.fail(EngineError(reason, "401 of GET /history"))
+    failed_at = asked.clock.now()
+    assert asked.failed().reason == reason
+    asked.clock.advance(MINUTE)
+    asked.failed()
+    position = asked.position()
+    assert (position.reason, position.error, position.failures) == (reason, "401 of GET /history", 2)
+    assert (position.failed_since, position.read_until) == (failed_at, before.read_until)
+    assert len([record for record in logged if record["event"] == "reconciliation_failed"]) == 1
+    asked.engine.recover()
+    assert asked.round().in_grace == 1
+    position = asked.position()
+    assert (position.reason, position.failures, position.failed_since) == ("", 0, None)
+    assert [record["event"] for record in logged].count("reconciliation_recovered") == 1
+    assert asked.after_grace().taken_in == 1
+
+
+def test_a_history_that_cannot_tell_is_an_error(opened):
+    """If the engine's history level is too low, no round reads it, and the error says what to do."""
+    asked = opened()
+    asked.engine.info = EngineInfo(product="Camunda", version="7.23", problem="Set the history level to audit.")
+    assert asked.failed().error == "Camunda 7.23: Set the history level to audit."
+    assert asked.position().reason == "invalid"
+    asked.engine.info = EngineInfo(product="Camunda", version="7.23")
+    asked.round()
+    assert asked.position().product == "Camunda 7.23"
+
+
+def test_a_long_failure_is_a_gap_until_it_is_read(asked, logged):
+    """After more than an hour of failures the interval is a gap; it is closed when it was read after all."""
+    asked.engine.fail(EngineError("refused", "401"))
+    since = asked.position().read_until
+    asked.failed()
+    asked.clock.advance(HOUR)
+    asked.failed()
+    assert asked.gaps() == []
+    asked.clock.advance(1)
+    asked.failed()
+    asked.clock.advance(MINUTE)
+    asked.failed()
+    assert asked.gaps() == [("refused", False)]
+    assert asked.flow.sql("SELECT since, until FROM history_gaps") == [(since, asked.clock.now())]
+    assert len([record for record in logged if record["event"] == "history_gap"]) == 1
+    asked.engine.recover()
+    asked.round()
+    assert asked.gaps() == [("refused", True)]
+
+
+def test_a_slow_schedule_has_a_gap_later(opened):
+    """A gap opens only after three rounds that fail."""
+    asked = opened({"reconcile_every": float(2 * HOUR)})
+    asked.round()
+    asked.engine.fail()
+    for _ in range(4):
+        asked.failed()
+        assert asked.gaps() == []
+        asked.clock.advance(2 * HOUR)
+    asked.failed()
+    assert asked.gaps() == [("unreachable", False)]
+
+
+def test_a_callback_for_an_instance_that_the_history_lacks(asked):
+    """A callback whose instance the engine does not know is a gap: its history may be deleted too early."""
+    asked.flow.take("gone", source="oa", wait=0)
+    asked.round()
+    assert asked.gaps() == []
+    asked.clock.advance(10 * MINUTE)
+    asked.round()
+    asked.clock.advance(10 * MINUTE)
+    asked.round()
+    assert asked.gaps() == [("deleted", False)]
+    asked.clock.advance(10 * MINUTE)
+    calls = len(asked.engine.calls)
+    asked.round()
+    assert [call[0] for call in asked.engine.calls[calls:]] == ["finished"]
+
+
+def test_deleted_history_is_one_gap(asked):
+    """Each round may find another callback without an instance; they are one gap, until none is found for a week."""
+    for number in range(3):
+        asked.flow.take(f"gone{number}", source="oa", wait=0)
+        for _ in range(2):
+            asked.clock.advance(10 * MINUTE)
+            asked.round()
+    (gap,) = asked.flow.sql("SELECT since, until, found_at FROM history_gaps")
+    received = asked.flow.sql("SELECT min(received_at), max(received_at) FROM events")
+    assert gap[:2] == received[0]
+    asked.clock.advance(8 * DAY // SECOND)
+    asked.flow.take("gone3", source="oa", wait=0)
+    for _ in range(2):
+        asked.clock.advance(10 * MINUTE)
+        asked.round()
+    assert asked.gaps() == [("deleted", False)] * 2
+
+
+def write_gap(asked, since, until, reason="refused", at=0):
+    """Record a gap at a time in seconds."""
+    now = asked.clock.now() + at * SECOND
+    return asked.flow.app.ledger.write(
+        lambda transaction: history_gaps.record(transaction, "oa", (since, until), reason=reason, detail="", now=now)
+    )
+
+
+def intervals(asked):
+    """The interval and reason of each gap."""
+    return asked.flow.sql("SELECT since, until, reason FROM history_gaps ORDER BY since")
+
+
+def test_gaps_that_overlap_are_one(asked):
+    """A gap that is found again is extended; the part that was read meanwhile is no part of it any more."""
+    assert write_gap(asked, 100, 200)
+    assert not write_gap(asked, 100, 300)
+    assert not write_gap(asked, 150, 400)
+    assert intervals(asked) == [(150, 400, "refused")]
+    assert write_gap(asked, 500, 600)
+    assert not write_gap(asked, 500, 700, "unreachable")
+    assert intervals(asked) == [(150, 400, "refused"), (500, 700, "unreachable")]
+
+
+def test_old_gaps_are_deleted(asked):
+    """A gap that is closed, or that nothing can close, is deleted after 90 days; an open one stays."""
+    write_gap(asked, 100, 200)
+    write_gap(asked, 300, 400, "deleted")
+    write_gap(asked, 500, 600)
+    asked.flow.app.ledger.write(lambda transaction: history_gaps.close(transaction, "oa", 500, asked.clock.now()))
+    write_gap(asked, 700, 800, "invalid", at=91 * DAY // SECOND)
+    assert intervals(asked) == [(100, 200, "refused"), (700, 800, "invalid")]
+
+
+def test_a_renamed_source_keeps_its_gaps(asked):
+    """The gaps of the former name are those of the source, so their alert stays."""
+    write_gap(asked, 100, 200)
+    settings = replace(asked.flow.app.settings, sources={"ob": settings_of(former_names=("oa",))})
+    asked.flow.app.reload(settings)
+    asked.round("ob")
+    assert asked.flow.sql("SELECT source, since FROM history_gaps") == [("ob", 100)]
+
+
+def test_a_callback_before_the_end_is_asked_about_until_it_ends(asked):
+    """An instance that calls while it runs is no gap; its row is written when it has ended."""
+    asked.engine.start("early")
+    asked.flow.take("early", source="oa", wait=0)
+    for _ in range(3):
+        asked.clock.advance(10 * MINUTE)
+        asked.round()
+    assert [call for call in asked.engine.calls if call[0] == "instance"] == [("instance", "early")] * 2
+    asked.engine.before_call = lambda method: method == "instance" and asked.engine.finish("early")
+    asked.clock.advance(10 * MINUTE)
+    asked.round()
+    assert (asked.gaps(), asked.book()) == ([], {"early": ("has_event", "")})
+
+
+def test_a_callback_that_the_engine_cannot_tell_of_fails_no_round(asked, logged):
+    """An error of the engine for one instance is logged, the others are asked about, and it is asked about again."""
+    for name in ("bad", "gone"):
+        asked.flow.take(name, source="oa", wait=0)
+    asked.clock.advance(10 * MINUTE)
+    asked.round()
+    asked.clock.advance(10 * MINUTE)
+    asked.engine.fail(EngineError("invalid", "400 for this id"), method="instance", times=1)
+    asked.round()
+    assert [record["flow"] for record in logged if record["event"] == "instance_not_read"] == ["bad"]
+    assert asked.flow.sql("SELECT detail LIKE '%gone%' FROM history_gaps") == [(1,)]
+    asked.clock.advance(10 * MINUTE)
+    asked.round()
+    assert [call[1] for call in asked.engine.calls if call[0] == "instance"] == ["bad", "gone", "bad"]
+
+
+def test_an_engine_that_tells_of_no_instance_is_asked_three_times(asked):
+    """If each answer is an error, a round asks only three times; a later one asks about all of them."""
+    for number in range(10):
+        asked.flow.take(f"gone{number}", source="oa", wait=0)
+    asked.clock.advance(10 * MINUTE)
+    asked.round()
+    asked.clock.advance(10 * MINUTE)
+    asked.engine.fail(method="instance")
+    asked.round()
+    asked_about = lambda: [call[1] for call in asked.engine.calls if call[0] == "instance"]  # noqa: E731
+    assert len(asked_about()) == 3
+    asked.engine.recover()
+    asked.clock.advance(10 * MINUTE)
+    asked.round()
+    assert len(set(asked_about())) == 10
+    assert len(asked_about()) == 13
+
+
+def test_at_most_a_hundred_callbacks_of_a_round_are_asked_about(asked):
+    """Many callbacks without an instance cost a bounded number of requests in each round, and none is left out."""
+    for number in range(150):
+        asked.flow.take(f"gone{number}", source="oa", wait=0)
+    asked.clock.advance(10 * MINUTE)
+    asked.round()
+    counts = []
+    for _ in range(4):
+        asked.clock.advance(10 * MINUTE)
+        asked.round()
+        counts.append(len([call for call in asked.engine.calls if call[0] == "instance"]))
+    assert counts[-3:] in ([100, 150, 150], [150, 150, 150])
+
+
+def test_a_page_from_a_cache_does_not_move_the_position(asked):
+    """Yesterday's page again is refused, and an old empty page does not count as read."""
+    asked.finish("i1")
+    asked.round()
+    yesterday = asked.engine.pages[-1]
+    asked.clock.advance(2 * DAY // SECOND)
+    asked.round()
+    asked.finish("i2")
+    asked.engine.answer_with(yesterday)
+    assert "outside of the window" in asked.failed().error
+    asked.clock.advance(HOUR)
+    asked.engine.answer_with(replace(yesterday, instances=()))
+    before = asked.position().read_until
+    asked.service.reconcile_now("oa")
+    assert asked.position().read_until == before
+    asked.round()
+    assert "i2" in asked.book()
+
+
+def test_a_database_error_is_not_the_engines(asked, monkeypatch):
+    """If an instance cannot be stored, the engine is not blamed, and the next round takes it in."""
+    asked.finish("i1")
+    asked.round()
+    asked.clock.advance(121)
+
+    def unavailable(callback):
+        raise Unavailable("ledger_down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asked.service._workers["oa"].reconciler._context, "take_in", unavailable)
+        assert asked.failed().reason == "database"
+    assert asked.position().failures == 0
+    assert asked.round().taken_in == 1
+
+
+def test_an_instance_that_cannot_be_stored_does_not_hold_up_others(asked, monkeypatch):
+    """The other instances are taken in, and the round does not count as a success until all are stored."""
+    for name in ("i1", "i2", "i3"):
+        asked.finish(name)
+        asked.clock.advance(1)
+    asked.round()
+    take_in = asked.flow.app.intake.take_in
+
+    def refuse(callback):
+        if callback.flow_instance_id == "i2":
+            raise Unavailable("newer_handlers")
+        return take_in(callback)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asked.service._workers["oa"].reconciler._context, "take_in", refuse)
+        asked.clock.advance(121)
+        for _ in range(3):
+            assert asked.failed().reason == "database"
+        assert asked.events() == {"i1": "reconciled", "i3": "reconciled"}
+        assert asked.position().succeeded_at < asked.clock.now()
+    assert asked.round().taken_in == 1
+    assert asked.position().succeeded_at == asked.clock.now()

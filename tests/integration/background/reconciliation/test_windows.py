@@ -1,0 +1,285 @@
+"""The window of a round, and the pages of the history in it."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from flowhooks.clock import DAY, SECOND, to_datetime
+from flowhooks.model.engine import EndState, FinishedInstance, FinishedPage
+from support.app_harness import plugin
+from support.asked_engine import MINUTE, grant, settings_of
+from support.silent_engine import SilentClient
+
+pytestmark = pytest.mark.either
+HOUR = 3600
+COMPLETED = EndState.COMPLETED
+
+
+def windows(engine):
+    """The window of each page that was asked for."""
+    return [call[1:3] for call in engine.calls if call[0] == "finished"]
+
+
+def empty_pages(engine, names):
+    """Pages without instances, each with a cursor of its own."""
+    cursors = [json.dumps(["2026-01-01T00:00:00+00:00", str(name)]) for name in names]
+    return [FinishedPage(instances=(), cursor=cursor, engine_time=engine.now()) for cursor in cursors]
+
+
+class LocalTimeEngine(SilentClient):
+    """Stores end times in local time without a zone; when the clocks go back, an hour of them is ambiguous."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.ends = {}
+
+    def finish(self, instance_id):
+        """End an instance now."""
+        self.ends[instance_id] = self.to_local(to_datetime(self.clock.now()))
+
+    @staticmethod
+    def to_local(time):
+        """A time as the engine stores it: in Berlin, where the clocks go back at one o'clock UTC."""
+        return (time + timedelta(hours=2 if time < datetime(2026, 10, 25, 1, tzinfo=UTC) else 1)).replace(tzinfo=None)
+
+    @staticmethod
+    def to_utc(local):
+        """A stored time; an ambiguous one counts as standard time."""
+        is_summer = local < datetime(2026, 10, 25, 2)  # noqa: DTZ001 (local time)
+        return (local - timedelta(hours=2 if is_summer else 1)).replace(tzinfo=UTC)
+
+    def finished(self, since, until, cursor=None):
+        """The instances whose stored time lies between the two."""
+        first, last = self.to_local(since), self.to_local(until)
+        found = sorted((end, name) for name, end in self.ends.items() if first <= end <= last)
+        instances = [FinishedInstance(id=name, ended_at=self.to_utc(end), end_state=COMPLETED) for end, name in found]
+        return FinishedPage(instances=tuple(instances), engine_time=to_datetime(self.clock.now()))
+
+
+def test_first_contact_takes_in_nothing_older(opened):
+    """The position of a new source is now: an instance that ended before is never read."""
+    asked = opened()
+    asked.finish("old")
+    asked.clock.advance(MINUTE)
+    asked.round()
+    assert asked.position().since == asked.clock.now()
+    asked.clock.advance(2 * DAY // SECOND)
+    asked.round()
+    asked.after_grace()
+    assert asked.book() == {}
+
+
+@pytest.mark.parametrize("skew", [-HOUR, HOUR, -40, 40])
+def test_the_engines_clock_counts(opened, logged, skew):
+    """With a clock that is ahead or behind, first contact, window and grace are right, and the log says it once."""
+    asked = opened()
+    asked.engine.skew = timedelta(seconds=skew)
+    asked.finish("old")
+    asked.clock.advance(MINUTE)
+    asked.round()
+    assert asked.position().since == asked.clock.now() + skew * SECOND
+    assert asked.position().skew == skew * SECOND
+    asked.clock.advance(MINUTE)
+    asked.finish("new")
+    asked.round()
+    asked.clock.advance(119)
+    assert asked.round().taken_in == 0
+    asked.clock.advance(2)
+    assert asked.round().taken_in == 1
+    assert asked.book() == {"new": ("has_event", "")}
+    assert len([record for record in logged if record["event"] == "engine_clock_skew"]) == 1
+
+
+@pytest.mark.parametrize("every", [5, 30])
+def test_an_engines_clock_that_was_ahead(asked, every):
+    """After a correction of the engine's clock the next round reads what ended since the one before."""
+    asked.engine.skew = timedelta(hours=20)
+    for _ in range(3):
+        asked.clock.advance(5 * MINUTE)
+        asked.round()
+    asked.engine.skew = timedelta(0)
+    asked.clock.advance(MINUTE)
+    asked.finish("i1")
+    asked.clock.advance(every * MINUTE)
+    asked.round()
+    assert "i1" in asked.book()
+    assert asked.position().read_until == asked.clock.now()
+
+
+def test_an_engines_clock_that_was_ahead_at_first_contact(opened):
+    """The first contact is not later than now."""
+    asked = opened()
+    asked.engine.skew = timedelta(hours=20)
+    asked.round()
+    asked.engine.skew = timedelta(0)
+    asked.clock.advance(MINUTE)
+    asked.round()
+    asked.clock.advance(MINUTE)
+    asked.finish("i1")
+    asked.round()
+    assert asked.after_grace().taken_in == 1
+
+
+def test_our_clock_was_ahead(asked, logged, monkeypatch):
+    """If the engine tells no time, a correction of our clock by more than a day loses nothing, and is recorded."""
+    asked.engine.gives_time = False
+    now = asked.clock.now
+    with monkeypatch.context() as patch:
+        patch.setattr(asked.clock, "now", lambda: now() + 30 * HOUR * SECOND)
+        asked.round()
+    asked.finish("i1")
+    asked.clock.advance(5 * MINUTE)
+    assert asked.round().read == 1
+    assert asked.position().swept_at == asked.position().read_until == asked.clock.now()
+    assert [record["reason"] for record in logged if record["event"] == "history_gap"] == ["invalid"]
+    assert asked.gaps() == [("invalid", True)]
+
+
+@pytest.mark.parametrize("skew", [-HOUR, 20 * MINUTE])
+def test_the_first_contact_is_corrected_once(opened, skew):
+    """Rounds that fail after the first answer do not move the first contact again."""
+    asked = opened()
+    asked.engine.skew = timedelta(seconds=skew)
+    first = asked.clock.now() + skew * SECOND
+    for _ in range(3):
+        position = asked.position()
+        asked.engine.fail(method="finished", after=1 if position is None or position.skew is None else 0)
+        asked.failed()
+        asked.engine.recover()
+        asked.clock.advance(MINUTE)
+    assert asked.position().since == first
+    asked.finish("i1")
+    asked.round()
+    assert asked.after_grace().taken_in == 1
+
+
+def test_an_engine_that_tells_no_time(opened):
+    """Without the engine's time, its clock counts as equal to ours."""
+    asked = opened()
+    asked.engine.gives_time = False
+    asked.round()
+    asked.finish("i1")
+    asked.round()
+    assert asked.after_grace().taken_in == 1
+
+
+def test_an_instance_from_the_future_is_taken_in(asked):
+    """A wrong end time cannot postpone an instance by more than the grace after it was first read."""
+    asked.engine.gives_time = False
+    asked.engine.skew = timedelta(seconds=-1)
+    asked.finish("i1", ended_at=to_datetime(asked.clock.now() + SECOND))
+    asked.round()
+    assert asked.after_grace().taken_in == 1
+
+
+def test_each_window_overlaps_the_one_before(asked):
+    """A transaction that commits within ten minutes after its end time is found."""
+    asked.clock.advance(20 * MINUTE)
+    asked.round()
+    asked.finish("slow", visible=False)
+    asked.clock.advance(5 * MINUTE)
+    asked.round()
+    asked.engine.commit("slow")
+    asked.clock.advance(4 * MINUTE)
+    assert asked.round().taken_in == 1
+    since, until = windows(asked.engine)[-1]
+    assert until - since == timedelta(minutes=14)
+
+
+def test_one_sweep_a_day(asked):
+    """Once a day the last 24 hours are read again, which finds what committed hours later."""
+    asked.clock.advance(2 * DAY // SECOND)
+    asked.round()
+    asked.finish("slow", visible=False)
+    asked.clock.advance(2 * HOUR)
+    asked.round()
+    asked.engine.commit("slow")
+    asked.clock.advance(MINUTE)
+    assert asked.round().read == 0
+    asked.clock.advance(22 * HOUR - MINUTE)
+    assert asked.round().taken_in == 1
+    since, until = windows(asked.engine)[-1]
+    assert until - since == timedelta(days=1)
+    asked.clock.advance(MINUTE)
+    asked.round()
+    since, until = windows(asked.engine)[-1]
+    assert until - since == timedelta(minutes=11)
+
+
+@pytest.mark.parametrize("every", [5, 15, 30])
+def test_an_engine_that_stores_local_times(harness, clock, every):
+    """When the clocks go back, an interval can look empty in local time; each instance is read within two hours."""
+    clock.advance((datetime(2026, 10, 24, 23, tzinfo=UTC) - to_datetime(clock.now())).total_seconds())
+    engine = LocalTimeEngine(clock)
+    plugins = {"p": plugin(grant, engine_clients=lambda: {"fake": lambda config: engine})}
+    flow = harness.open(plugins=plugins, sources={"oa": settings_of()}, start=False)
+    flow.app.reconciliation.reconcile_now("oa")
+    for minutes in range(5, 420, 5):
+        clock.advance(5 * MINUTE)
+        if minutes <= 240:
+            engine.finish(f"i{minutes}")
+        if minutes % every == 0:
+            assert flow.app.reconciliation.reconcile_now("oa").error == ""
+    assert flow.sql("SELECT count(*) FROM engine_instances") == [(48,)]
+
+
+def test_pages_and_repeats(opened):
+    """All pages are read; an instance on two pages, or that ends twice on a page, is one instance."""
+    asked = opened({"page_size": 3})
+    asked.round()
+    asked.clock.advance(1)
+    for number in range(10):
+        asked.finish(f"i{number}")
+    asked.finish("twice")
+    asked.clock.advance(0.001)
+    asked.finish("twice")
+    result = asked.round()
+    assert result.in_grace == len(asked.book()) == 11
+    assert len([call for call in asked.engine.calls if call[0] == "finished"]) == 2 + 4
+    assert asked.after_grace().taken_in == 11
+
+
+def test_many_pages_without_instances(asked):
+    """A client that leaves out other tenants can have any number of pages without an instance."""
+    asked.engine.answer_with(*empty_pages(asked.engine, range(150)))
+    asked.finish("i1")
+    assert asked.round().in_grace == 1
+
+
+def test_a_cursor_that_comes_again_is_an_error(asked):
+    """A client whose cursors repeat has no last page."""
+    asked.engine.answer_with(*empty_pages(asked.engine, "aba"))
+    assert asked.failed().error == "the pages of the engine client make no progress"
+
+
+def test_an_interrupted_reading_continues(opened):
+    """If a later page fails, the pages before it are in the book, and the next round reads on from there."""
+    asked = opened({"page_size": 2})
+    asked.round()
+    for number in range(60):
+        asked.clock.advance(MINUTE)
+        asked.finish(f"i{number:02}")
+    asked.engine.fail(method="finished", after=20)
+    asked.failed()
+    assert len(asked.book()) == 40
+    asked.engine.recover()
+    before = len(windows(asked.engine))
+    asked.round()
+    assert len(asked.book()) == 60
+    assert len(windows(asked.engine)) - before == 16
+
+
+def test_the_position_waits_for_instances_in_grace(asked):
+    """The position is the end of the window, but not after the end of an instance that is not decided."""
+    asked.round()
+    assert asked.position().position == asked.clock.now()
+    asked.finish("i1")
+    ended_at = asked.clock.now()
+    asked.clock.advance(MINUTE)
+    asked.round()
+    assert (asked.position().position, asked.position().read_until) == (ended_at, asked.clock.now())
+    asked.after_grace()
+    assert asked.position().position == asked.clock.now()
