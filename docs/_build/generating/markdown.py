@@ -30,7 +30,7 @@ def signature(function: Callable[..., Any], *, method: bool = False) -> str:
     for parameter in parameters:
         if parameter.name.startswith("_"):
             continue
-        if parameter.kind is parameter.KEYWORD_ONLY and not any(one.startswith("*") for one in shown):
+        if parameter.kind is parameter.KEYWORD_ONLY and not any(shown_parameter.startswith("*") for shown_parameter in shown):
             shown.append("*")
         stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
         text = stars + parameter.name

@@ -303,7 +303,7 @@ def read(standing: StandIn, instance_id: str, **changes: Any) -> FinishedInstanc
 
 def test_the_entry_point_names_the_plugin() -> None:
     """The installed package announces the module as the plugin `camunda`, with a client of the same name."""
-    (entry_point,) = (one for one in entry_points(group="flowhooks") if one.name == "camunda")
+    (entry_point,) = (point for point in entry_points(group="flowhooks") if point.name == "camunda")
     assert entry_point.load() is flowhooks_camunda
     assert flowhooks_camunda.engine_clients() == {"camunda": CamundaClient}
 

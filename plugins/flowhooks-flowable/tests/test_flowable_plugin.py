@@ -75,7 +75,7 @@ def read(client: FlowableClient, since: datetime = SINCE, until: datetime = UNTI
 
 def ids(pages: list[list[FinishedInstance]]) -> list[str]:
     """The ids of all pages, in order."""
-    return [one.id for page in pages for one in page]
+    return [instance.id for page in pages for instance in page]
 
 
 def failure(client: FlowableClient) -> EngineError:
@@ -185,7 +185,7 @@ class TestOverHttp(HttpClientContract):
 
 def test_it_is_a_plugin() -> None:
     """Its entry point names the module, which offers the client `flowable`."""
-    (entry,) = (one for one in entry_points(group="flowhooks") if one.name == "flowable")
+    (entry,) = (point for point in entry_points(group="flowhooks") if point.name == "flowable")
     assert entry.load() is flowhooks_flowable
     assert flowhooks_flowable.engine_clients() == {"flowable": FlowableClient}
 
@@ -294,11 +294,11 @@ def test_rows_that_change_between_pages(engine: FlowableStandIn, client: Flowabl
 
     first = client.finished(SINCE, UNTIL)
     engine.before_answer = change
-    found = [one.id for one in first.instances]
+    found = [instance.id for instance in first.instances]
     cursor = first.cursor
     while cursor is not None and len(found) < 1000:
         page = client.finished(SINCE, UNTIL, cursor)
-        found += [one.id for one in page.instances]
+        found += [instance.id for instance in page.instances]
         cursor = page.cursor
         engine.before_answer = change if page.instances else lambda: None
     assert set(expected) & engine.rows.keys() <= set(found)
@@ -416,7 +416,7 @@ def test_a_called_instance_that_its_caller_ended(
         child = engine.start(definition, superProcessInstanceId=caller)
         engine.end(child, AT.format(number), activity=activity, reason=f"terminate end event ({activity})")
     (page,) = read(client)
-    assert [one.end_state for one in page] == [state] * 3
+    assert [instance.end_state for instance in page] == [state] * 3
     assert [path for _, path, _ in engine.requests].count(f"repository/process-definitions/{definition}/model") <= 1
     assert len(engine.requests) == 2
 
@@ -511,7 +511,7 @@ def test_ids_versions_and_times(engine: FlowableStandIn, client: FlowableClient)
         engine.end(instance, f"2026-11-27T17:00:00.{number:03}+08:00")
     ((first, *others),) = read(client)
     assert (first.process_definition_key, first.process_definition_version) == ("contract", 3)
-    assert [(one.process_definition_key, one.process_definition_version) for one in others] == [
+    assert [(instance.process_definition_key, instance.process_definition_version) for instance in others] == [
         (long_key, 7),
         (long_key, 7),
         (None, None),
@@ -543,8 +543,8 @@ def test_tenants_are_selected(engine: FlowableStandIn, config: EngineConfig) -> 
         engine.define("leave", tenant=tenant)
         engine.end(engine.start(tenantId=tenant), AT.format(1))
     with closing(FlowableClient(replace(config, tenants=("north", "south")))) as client:
-        assert {one.tenant_id for page in read(client) for one in page} == {"north", "south"}
-        assert {one.tenant_id for one in client.definitions()} == {"north", "south"}
+        assert {instance.tenant_id for page in read(client) for instance in page} == {"north", "south"}
+        assert {definition.tenant_id for definition in client.definitions()} == {"north", "south"}
 
 
 def test_definitions_are_read_to_the_end(engine: FlowableStandIn, client: FlowableClient) -> None:
@@ -553,8 +553,11 @@ def test_definitions_are_read_to_the_end(engine: FlowableStandIn, client: Flowab
     for number in range(5):
         engine.define(f"key{number}")
     engine.define("key0", version=2)
-    found = sorted(client.definitions(), key=lambda one: one.key)
-    assert [(one.key, one.version) for one in found] == [("key0", 2), *((f"key{n}", 1) for n in range(1, 5))]
+    found = sorted(client.definitions(), key=lambda definition: definition.key)
+    assert [(definition.key, definition.version) for definition in found] == [
+        ("key0", 2),
+        *((f"key{n}", 1) for n in range(1, 5)),
+    ]
     assert found[0] == ProcessDefinition(key="key0", version=2, name="Key0")
 
 
@@ -675,10 +678,10 @@ def test_one_instance_that_is_too_large(
     given = {"conclusion": "approved", "huge": "x" * 5000, "unnamed": "x" * 5000}
     expected = [engine.end(engine.start(variables=given), AT.format(n)) for n in range(3)]
     with closing(FlowableClient(replace(config, variables=("huge",)))) as client:
-        found = [one for page in read(client) for one in page]
-    assert [one.id for one in found] == expected
-    assert {one.conclusion for one in found} == {"approved"}
-    assert all(len(one.variables["huge"]) > 65_536 for one in found)
+        found = [instance for page in read(client) for instance in page]
+    assert [instance.id for instance in found] == expected
+    assert {instance.conclusion for instance in found} == {"approved"}
+    assert all(len(instance.variables["huge"]) > 65_536 for instance in found)
 
 
 def test_requests_are_not_logged(

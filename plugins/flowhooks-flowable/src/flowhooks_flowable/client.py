@@ -109,7 +109,9 @@ class FlowableClient:
         wanted = {row.id: row for row in rows if not tenants or row.tenant_id in tenants}
         instances = [self._finished(row) for row in wanted.values()]
         return FinishedPage(
-            instances=sorted((one for one in instances if since <= one.ended_at <= until), key=ENDS_AT_ID),
+            instances=sorted(
+                (instance for instance in instances if since <= instance.ended_at <= until), key=ENDS_AT_ID
+            ),
             cursor=following.cursor() if following is not None and following.time <= last_ms else None,
             engine_time=engine_time,
         )
@@ -138,7 +140,7 @@ class FlowableClient:
             if not rows or start >= _total(members, start, DEFINITIONS_PER_PAGE, len(rows)):
                 break
         tenants = self._config.tenants
-        return [one for one in found.values() if not tenants or one.tenant_id in tenants]
+        return [definition for definition in found.values() if not tenants or definition.tenant_id in tenants]
 
     def close(self) -> None:
         """Close all connections."""
@@ -235,9 +237,9 @@ class FlowableClient:
             except AnswerTooLarge:
                 found[name] = TOO_LARGE
                 continue
-            for one in variables:
-                variable = one.get("variable")
-                own = one.get("executionId") in {None, row.id} and one.get("taskId") is None
+            for entry in variables:
+                variable = entry.get("variable")
+                own = entry.get("executionId") in {None, row.id} and entry.get("taskId") is None
                 if own and isinstance(variable, dict) and variable.get("name") == name:
                     found[name], types[name] = variable.get("value"), variable.get("type")
         return replace(row, variables=found, types=types)
@@ -308,7 +310,7 @@ class FlowableClient:
 
 def _data(members: dict[str, Any]) -> list[dict[str, Any]]:
     data = members.get("data")
-    if not isinstance(data, list) or not all(isinstance(one, dict) for one in data):
+    if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
         raise EngineError(
             "invalid", "the engine answered without a list of results; check that url is Flowable's REST API"
         )

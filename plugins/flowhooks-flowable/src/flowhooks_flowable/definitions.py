@@ -57,10 +57,14 @@ class Definitions:
         key, _ = self.identity(definition_id)
         model = self._get(f"repository/process-definitions/{quote(definition_id, safe='')}/model")
         try:
-            (process,) = [one for one in model.get("processes", ()) if one["id"] == key]
+            (process,) = [candidate for candidate in model.get("processes", ()) if candidate["id"] == key]
             return Diagram(
-                frozenset(one["id"] for one in _elements(process) if _is_terminate_end_event(one)),
-                {one["name"]: one["value"] for one in process.get("dataObjects") or () if _is_class(one.get("value"))},
+                frozenset(element["id"] for element in _elements(process) if _is_terminate_end_event(element)),
+                {
+                    data_object["name"]: data_object["value"]
+                    for data_object in process.get("dataObjects") or ()
+                    if _is_class(data_object.get("value"))
+                },
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
@@ -90,7 +94,7 @@ def _elements(scope: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def _is_terminate_end_event(element: Mapping[str, Any]) -> bool:
     # The answer has no types. Only this kind of event definition has the member.
-    return any("terminateAll" in one for one in element.get("eventDefinitions") or ())
+    return any("terminateAll" in event_definition for event_definition in element.get("eventDefinitions") or ())
 
 
 def _is_class(value: object) -> bool:

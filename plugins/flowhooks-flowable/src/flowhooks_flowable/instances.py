@@ -73,7 +73,9 @@ class HistoricInstance:
             EngineError: it cannot be read.
         """
         try:
-            variables = [one for one in row.get("variables") or () if one.get("type") not in _WITHOUT_JSON]
+            variables = [
+                variable for variable in row.get("variables") or () if variable.get("type") not in _WITHOUT_JSON
+            ]
             return cls(
                 id=_text(row, "id", required=True) or "",
                 started_at=None if row.get("startTime") is None else from_json(row["startTime"]),
@@ -85,8 +87,8 @@ class HistoricInstance:
                 delete_reason=_text(row, "deleteReason"),
                 parent_id=_text(row, "superProcessInstanceId"),
                 tenant_id=_text(row, "tenantId"),
-                variables={one["name"]: one.get("value") for one in variables},
-                types={one["name"]: one.get("type") for one in variables},
+                variables={variable["name"]: variable.get("value") for variable in variables},
+                types={variable["name"]: variable.get("type") for variable in variables},
             )
         except (ValueError, OverflowError, AttributeError, TypeError, KeyError) as error:
             raise EngineError(
