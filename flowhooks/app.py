@@ -28,6 +28,7 @@ from flowhooks.execution.circuit_breaker import CircuitBreaker
 from flowhooks.execution.cpu_affinity import HandlerAffinity
 from flowhooks.execution.dispatcher import Dispatcher
 from flowhooks.execution.isolation import ATTEMPT_END_TIMEOUT, ProcessPool, callers
+from flowhooks.execution.recorder import OutcomeRecorder
 from flowhooks.execution.run_options import resolve_run_options
 from flowhooks.execution.runners.embedded import EmbeddedRunner
 from flowhooks.execution.runners.required import procrastinate_schema_of
@@ -273,16 +274,22 @@ class App:
             runs=self._runs_here,
             on_ended=self.metrics.process_ended,
         )
+        self.recorder = OutcomeRecorder(
+            ledger=self.ledger,
+            subscribers=(
+                self.metrics.on_settled,
+                self.circuit_breaker.on_settled,
+                self.waiters.on_settled,
+                self.notifier.on_settled,
+            ),
+            wait_for_shutdown=self._services_stopping.wait,
+        )
         self.dispatcher = Dispatcher(
             ledger=self.ledger,
+            recorder=self.recorder,
             plugins=self.plugins,
             handlers=handlers,
-            notifier=self.notifier,
             clock=self.clock,
-            on_settled=self.waiters.notify,
-            wait_for_shutdown=self._services_stopping.wait,
-            on_attempt_ended=self.circuit_breaker.on_attempt_ended,
-            metrics=self.metrics,
             affinity=HandlerAffinity(self._cores),
             isolated=callers(self.isolation),
         )
@@ -430,7 +437,7 @@ class App:
         for service in (self.cluster, self.file_watch, self.reconciliation):
             if service is not None:
                 service.start()
-        threading.Thread(target=self.dispatcher.run_recording_retries, name="recording", daemon=True).start()
+        threading.Thread(target=self.recorder.run, name="recording", daemon=True).start()
 
     def _spawn(self, name: str, function: Callable[[], None]) -> None:
         thread = threading.Thread(target=function, name=name, daemon=True)

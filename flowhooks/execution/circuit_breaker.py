@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from flowhooks.clock import Clock
+    from flowhooks.ledger.delivery_settled import DeliverySettled
     from flowhooks.ledger.ledger import Ledger
-    from flowhooks.model.delivery import ClaimedAttempt, ExecuteFn, Outcome, ReadyDelivery
+    from flowhooks.model.delivery import ClaimedAttempt, ExecuteFn, ReadyDelivery
 
 POLL_INTERVAL: Final = 0.5
 """Seconds between checks for handlers whose trial is due."""
@@ -62,16 +63,14 @@ class CircuitBreaker:
         self._wakeup = threading.Event()
         self._last_error: str | None = None
 
-    def on_attempt_ended(self, handler: str, outcome: Outcome, error: str) -> None:
+    def on_settled(self, settled: DeliverySettled) -> None:
         """Count an attempt's durable outcome. Called in the ledger's writer thread, so it must not block.
 
         Rejections and `RetryAfter` do not count: they do not show whether the handler works.
-
-        Args:
-            handler: the handler's id.
-            outcome: the attempt's outcome.
-            error: the recorded error.
         """
+        handler, outcome = settled.delivery.handler, settled.outcome
+        if outcome is None:
+            return
         if outcome.succeeded:
             if self._failures.pop(handler, 0) or handler in self._ledger.pauses.handlers:
                 self._request_change(handler, None)
@@ -79,7 +78,7 @@ class CircuitBreaker:
             failures = self._failures[handler] = self._failures.get(handler, 0) + 1
             max_failures = self._max_failures.get(handler, 0)
             if max_failures and failures >= max_failures and handler not in self._ledger.pauses.handlers:
-                self._request_change(handler, error)
+                self._request_change(handler, settled.status.error)
 
     def _request_change(self, handler: str, why: str | None) -> None:
         """Open the circuit of a handler for the reason `why`; None closes it."""

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from flowhooks.errors import LedgerUnusable, Unavailable
+from flowhooks.execution.recorder import EndedAttempt
 from flowhooks.ledger.attempts import AttemptResult
 from flowhooks.ledger.deliveries import StateChange, apply_changes, suspend
-from flowhooks.model.delivery import OutcomeKind, State
+from flowhooks.ledger.delivery_settled import DeliverySettled
+from flowhooks.model.delivery import Delivery, OutcomeKind, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from flowhooks.clock import Clock
+    from flowhooks.execution.recorder import OutcomeRecorder
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.ledger.queries import DeliveryStatus
     from flowhooks.model.delivery import ClaimedAttempt, ReadyDelivery
@@ -37,14 +38,14 @@ class ConditionCheck:
 
     Args:
         ledger: reads and changes deliveries.
+        recorder: records attempts that have ended without a call, and publishes changes.
         clock: current time.
-        on_settled: called with the event's id and the delivery's status once a change is durable.
     """
 
-    def __init__(self, ledger: Ledger, clock: Clock, *, on_settled: Callable[[str, DeliveryStatus], None]) -> None:
+    def __init__(self, ledger: Ledger, recorder: OutcomeRecorder, clock: Clock) -> None:
         self._ledger = ledger
+        self._recorder = recorder
         self._clock = clock
-        self._on_settled = on_settled
 
     def passes(self, handler: Handler, queued: ReadyDelivery, claimed: ClaimedAttempt | None) -> bool:
         """Return whether the handler's conditions hold for a delivery's event; otherwise close or suspend the delivery.
@@ -86,15 +87,19 @@ class ConditionCheck:
             )
         if changed:
             self._log(standing.delivery_id, event, target, note)
-            self._on_settled(event.id, replace(standing, state=target, due_at=None, comment=note))
+            delivery = Delivery(id=standing.delivery_id, event_id=event.id, handler=handler.id, attempt=attempt)
+            status = replace(standing, state=target, due_at=None, comment=note)
+            self._recorder.publish(DeliverySettled(event, delivery, status))
 
     def _end_attempt(self, handler: Handler, queued: ReadyDelivery, claimed: ClaimedAttempt) -> None:
         """End an attempt whose function was not entered."""
-        target, note = _next_state(handler, claimed.event)
+        event = claimed.event
+        target, note = _next_state(handler, event)
+        delivery = Delivery(id=queued.delivery_id, event_id=event.id, handler=queued.handler, attempt=claimed.attempt)
         result = AttemptResult(
-            queued.delivery_id,
-            queued.handler,
-            claimed.attempt,
+            delivery.id,
+            delivery.handler,
+            delivery.attempt,
             OutcomeKind.FAILED,
             note,
             "",
@@ -103,10 +108,8 @@ class ConditionCheck:
             None,
             self._clock.now(),
         )
-        if self._ledger.record_result(result):
-            self._log(queued.delivery_id, claimed.event, target, note)
-            if stored := self._ledger.delivery(queued.delivery_id):
-                self._on_settled(claimed.event.id, stored[1])
+        self._log(delivery.id, event, target, note)
+        self._recorder.record(EndedAttempt(event, delivery, result))
 
     @staticmethod
     def _log(delivery_id: str, event: Event, target: State, note: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -28,6 +29,7 @@ from flowhooks.routing.index import Route
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
+    from contextlib import AbstractContextManager
 
     from flowhooks.clock import Clock
     from flowhooks.intake.waiters import Waiter, WaiterRegistry
@@ -200,61 +202,16 @@ class Intake:
         if self._draining:
             raise Unavailable("draining")
         new, route = self._build_event(callback, config or self.config)
-        event_id = new.event.id
-        awaited = [
-            delivery_id
-            for delivery_id, handler in new.deliveries
-            if handler not in new.missing_handlers and self._runs_somewhere(handler)
-        ]
-        waiter = self._waiters.open(event_id, awaited, wait) if wait > 0 and awaited else None
-        try:
-            accepted = self._store_and_wait(new, waiter, wait)
-            if accepted.webhook_id_reused:
-                log.warning(
-                    "webhook_id_reused",
-                    source=callback.source,
-                    webhook_id=callback.message,
-                    flow=callback.flow_instance_id,
-                    why="the webhook-id was used before for another path or other data",
-                    next="check whether the engine reuses ids; if not, an attacker has a copy of a request: replace "
-                    "the secret",
-                )
-                raise Unauthorized("unauthorized", cause="message_reused")
-            if accepted.conflict:
-                raise IdentityConflict(accepted.event_id, purged=accepted.state == PURGED)
-            if accepted.damage:
-                log.error(
-                    "event_damaged",
-                    event_id=accepted.event_id,
-                    why=accepted.damage,
-                    next="run `flowhooks verify`, and restore a backup; repeated callbacks are answered 503 until then",
-                )
-                raise Unavailable("event_damaged")
-            if not accepted.new:
-                if waiter is not None:
-                    # The deliveries that it waits for were not stored. Its slot may be the last one, so free it first.
-                    self._waiters.close(event_id, waiter)
-                    waiter = None
-                return self._answer_repeat(accepted, route, wait=wait)
-            self._notifier.event_accepted(new.event, list(new.route))
-            delivery_statuses = {
-                delivery_id: DeliveryStatus(
-                    delivery_id=delivery_id,
-                    handler=handler,
-                    state=State.WAITING,
-                    attempt=0,
-                    due_at=None if handler in new.missing_handlers else new.now,
-                )
-                for delivery_id, handler in new.deliveries
-            }
-            if waiter is not None:
-                delivery_statuses |= waiter.delivery_statuses
-                if waiter.is_pending:
-                    delivery_statuses |= self._read_statuses(event_id)
-            return _build_answer(event_id, accepted.state, delivery_statuses.values(), route)
-        finally:
-            if waiter is not None:
-                self._waiters.close(event_id, waiter)
+        started = time.monotonic()
+        with self._open_waiter(new, wait) as waiter:
+            accepted = self._ledger.wait_for(self._ledger.accept(new))
+            _check(accepted, callback)
+            if accepted.new:
+                self._notifier.event_accepted(new.event, list(new.route))
+                statuses = self._wait_for_outcomes(new, waiter, wait - (time.monotonic() - started))
+                return _build_answer(accepted.event_id, accepted.state, statuses, route)
+        # Its deliveries were not stored, so nothing waits for them. The waiter may have had the last slot.
+        return self._answer_repeat(accepted, route, wait=wait)
 
     def take_in(self, callback: Callback) -> TakenIn:
         """Store a finished instance from an engine's history as an event, unless it has one.
@@ -274,7 +231,7 @@ class Intake:
         if self._draining:
             raise Unavailable("draining")
         new, _ = self._build_event(callback, self.config)
-        accepted = self._ledger.accept(new)
+        accepted = self._ledger.wait_for(self._ledger.accept(new))
         hit("take_in.committed")
         if accepted.new:
             is_routed = accepted.state == EventState.ROUTED
@@ -286,32 +243,39 @@ class Intake:
             reused_id=accepted.instance_id_reused,
         )
 
-    def _store_and_wait(self, new: NewEvent, waiter: Waiter | None, wait: float) -> AcceptResult:
-        """Store an event and wait for its deliveries.
+    def _open_waiter(self, new: NewEvent, wait: float) -> AbstractContextManager[Waiter | None]:
+        """Register a waiter before the event is stored, so that it misses nothing."""
+        awaited = [
+            delivery_id
+            for delivery_id, handler in new.deliveries
+            if handler not in new.missing_handlers and self._runs_somewhere(handler)
+        ]
+        if wait <= 0 or not awaited:
+            return nullcontext()
+        return self._waiters.open(new.event.id, awaited, wait)
 
-        The waiter is registered before the commit, so that one wakeup serves both.
-        """
-        if waiter is None:
-            return self._ledger.accept(new)
-
-        def on_stored(accepted: AcceptResult | None) -> None:
-            if accepted is None or not accepted.new:
-                waiter.cancel()
-            # A handler may have been paused after the routing, when the deliveries were not stored yet, so that the
-            # waiter was not notified of the pause.
-            elif not_run := [
-                delivery_id for delivery_id, handler in new.deliveries if not self._runs_somewhere(handler)
-            ]:
-                self._waiters.stop_waiting_for(new.event.id, not_run)
-
-        started = time.monotonic()
-        get_result = self._ledger.accept_async(new, on_stored)
-        # At most `write_timeout`: if the event is not stored by then, the client gets that error instead.
-        waiter.wait(min(wait, self._ledger.write_timeout))
-        accepted = get_result(max(0.0, self._ledger.write_timeout - (time.monotonic() - started)))
-        if accepted.new:
-            waiter.wait(max(0.0, wait - (time.monotonic() - started)))
-        return accepted
+    def _wait_for_outcomes(self, new: NewEvent, waiter: Waiter | None, seconds: float) -> Collection[DeliveryStatus]:
+        """Wait for the deliveries of a stored event; return their statuses."""
+        statuses = {
+            delivery_id: DeliveryStatus(
+                delivery_id=delivery_id,
+                handler=handler,
+                state=State.WAITING,
+                attempt=0,
+                due_at=None if handler in new.missing_handlers else new.now,
+            )
+            for delivery_id, handler in new.deliveries
+        }
+        if waiter is not None:
+            for delivery_id, handler in new.deliveries:
+                # A pause after the routing did not find the waiter's deliveries in the ledger.
+                if not self._runs_somewhere(handler):
+                    waiter.stop_waiting_for(delivery_id)
+            waiter.wait(max(0.0, seconds))
+            statuses |= waiter.delivery_statuses
+            if waiter.is_pending:
+                statuses |= self._read_statuses(new.event.id)
+        return statuses.values()
 
     def _build_event(self, callback: Callback, config: IntakeConfig) -> tuple[NewEvent, Route]:
         now = self._clock.now()
@@ -390,19 +354,14 @@ class Intake:
         if unfinished and wait > 0:
             started = time.monotonic()
             delivery_ids = [standing.delivery_id for standing in unfinished]
-            waiter = self._waiters.open(accepted.event_id, delivery_ids, wait, retried=dead)
-            if waiter is not None:
-                try:
+            with self._waiters.open(accepted.event_id, delivery_ids, wait, retried=dead) as waiter:
+                if waiter is not None:
                     waiter.apply_snapshot(self._read_statuses(accepted.event_id).values())
                     waiter.wait(max(0.0, wait - (time.monotonic() - started)))
-                    latest = {
-                        standing.delivery_id: standing for standing in delivery_statuses
-                    } | waiter.delivery_statuses
+                    latest = {status.delivery_id: status for status in delivery_statuses} | waiter.delivery_statuses
                     if waiter.is_pending:
                         latest |= self._read_statuses(accepted.event_id)
                     delivery_statuses = tuple(latest.values())
-                finally:
-                    self._waiters.close(accepted.event_id, waiter)
         return _build_answer(accepted.event_id, accepted.state, delivery_statuses, route)
 
     def _may_progress(self, standing: DeliveryStatus) -> bool:
@@ -442,6 +401,30 @@ class Intake:
             and handler.retry is not None
             and (standing.finished_at is None or now - standing.finished_at >= REVIVE_COOLDOWN)
         )
+
+
+def _check(accepted: AcceptResult, callback: Callback) -> None:
+    """Raise the error for a callback that was neither stored nor is a repeated one."""
+    if accepted.webhook_id_reused:
+        log.warning(
+            "webhook_id_reused",
+            source=callback.source,
+            webhook_id=callback.message,
+            flow=callback.flow_instance_id,
+            why="the webhook-id was used before for another path or other data",
+            next="check whether the engine reuses ids; if not, an attacker has a copy of a request: replace the secret",
+        )
+        raise Unauthorized("unauthorized", cause="message_reused")
+    if accepted.conflict:
+        raise IdentityConflict(accepted.event_id, purged=accepted.state == PURGED)
+    if accepted.damage:
+        log.error(
+            "event_damaged",
+            event_id=accepted.event_id,
+            why=accepted.damage,
+            next="run `flowhooks verify`, and restore a backup; repeated callbacks are answered 503 until then",
+        )
+        raise Unavailable("event_damaged")
 
 
 def _current_name(settings: Settings, source: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,10 @@ from flowhooks.clock import SECOND
 from flowhooks.model.delivery import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from flowhooks.clock import Clock
+    from flowhooks.ledger.delivery_settled import DeliverySettled
     from flowhooks.ledger.queries import DeliveryStatus
 
 
@@ -112,6 +113,7 @@ class WaiterRegistry:
         self._waiters: dict[str, list[Waiter]] = {}
         self._closed = False
 
+    @contextmanager
     def open(
         self,
         event_id: str,
@@ -119,29 +121,38 @@ class WaiterRegistry:
         seconds: float,
         *,
         retried: Mapping[str, int] = MappingProxyType({}),
-    ) -> Waiter | None:
-        """Register a waiter for deliveries of an event; return None if there are too many or the server is stopping.
+    ) -> Iterator[Waiter | None]:
+        """Register a waiter for deliveries of an event, until the end of the `with` block.
 
-        All later notifications of the event reach the waiter, except old ones of `retried` deliveries. `close` frees
-        its slot.
+        All notifications of the event within the block reach the waiter, except old ones of `retried` deliveries.
+
+        Yields:
+            The waiter; None if there are too many or the server is stopping.
         """
         deadline = self._clock.now() + int(seconds * SECOND)
         waiter = Waiter(deadline, delivery_ids, retried=retried, paused=self._paused)
         with self._lock:
-            if self._closed or self._free_slots <= 0:
-                return None
-            self._free_slots -= 1
-            self._waiters.setdefault(event_id, []).append(waiter)
-        return waiter
+            is_open = not self._closed and self._free_slots > 0
+            if is_open:
+                self._free_slots -= 1
+                self._waiters.setdefault(event_id, []).append(waiter)
+        try:
+            yield waiter if is_open else None
+        finally:
+            if is_open:
+                self._close(event_id, waiter)
 
-    def close(self, event_id: str, waiter: Waiter) -> None:
-        """Unregister a waiter."""
+    def _close(self, event_id: str, waiter: Waiter) -> None:
         with self._lock:
             waiters = self._waiters[event_id]
             waiters.remove(waiter)
             if not waiters:
                 del self._waiters[event_id]
             self._free_slots += 1
+
+    def on_settled(self, settled: DeliverySettled) -> None:
+        """Notify the waiters of the event that a delivery has settled."""
+        self.notify(settled.event.id, settled.status)
 
     def notify(self, event_id: str, standing: DeliveryStatus) -> None:
         """Notify the waiters of an event that a delivery has changed; call it after the change is durable."""

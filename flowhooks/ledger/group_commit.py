@@ -14,8 +14,8 @@ each row.
 
 Rules that the rest of the package relies on:
 
-- **One owner.** The writer and a caller whose timeout has passed both call `try_claim`. Exactly one of them succeeds.
-  So a withdrawn request is never executed, and an executed request is never reported as withdrawn.
+- **One owner.** The writer starts a request's future, and a caller whose timeout has passed cancels it. Exactly one of
+  them succeeds. So a withdrawn request is never executed, and an executed request is never reported as withdrawn.
 - **One bad item fails alone.** If a batch fails, each of its items is executed again in a transaction of its own.
 - **A lost COMMIT reply is not success.** Work may then have been done although its caller gets an error, and it may be
   executed again. Every work function therefore has to be repeatable: inserts are keyed by identity, updates by the
@@ -31,9 +31,10 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import Future
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -71,67 +72,39 @@ CALLBACKS_REFUSED_TEXT: Final = "callbacks are answered 503 until the database w
 log = get_logger(__name__)
 
 
-class WriteRequest(Generic[R]):
-    """A piece of work handed to the writer, and later its result."""
+class WriteRequest(NamedTuple):
+    """A piece of work handed to the writer.
 
-    __slots__ = ("_claimed", "_done", "_error", "_item", "_on_done", "_result", "_work")
+    Attributes:
+        work: the function that does it, together with the other items that are queued for the same function.
+        item: what it is called with.
+        future: gets the result once it is durable.
+    """
 
-    def __init__(
-        self,
-        work: Callable[[WriteTransaction, list[Any]], Sequence[R]],
-        item: Any,
-        on_done: Callable[[WriteRequest[R]], None] | None,
-    ) -> None:
-        self._work = work
-        self._item = item
-        self._on_done = on_done
-        self._claimed = threading.Lock()
-        self._done = threading.Lock()
-        self._done.acquire()
-        self._result: R | None = None
-        self._error: BaseException | None = None
+    work: Callable[[WriteTransaction, list[Any]], Sequence[Any]]
+    item: Any
+    future: Future[Any]
 
-    def try_claim(self) -> bool:
-        """Return whether the caller (the writer, or a waiter that gives up) is the first one and so owns the work."""
-        return self._claimed.acquire(blocking=False)
 
-    def set_result(self, result: R | None, error: BaseException | None = None) -> None:
-        """Store the result and wake the waiter."""
-        self._result, self._error = result, error
-        self._done.release()
-        if self._on_done is not None:
-            try:
-                self._on_done(self)
-            except Exception:
-                # The work is done anyway, and the writer serves all threads, so it must continue.
-                log.exception("post_commit_hook_failed")
+def wait_for(future: Future[R], timeout: float, *, certain: bool = False) -> R:
+    """Wait until the work of `GroupCommitWriter.submit` is durable, and return its result.
 
-    def result_or_none(self) -> R | None:
-        """Return the result, for `on_done`; None if the work failed."""
-        return self._result
+    Args:
+        future: the work.
+        timeout: seconds.
+        certain: whether to wait longer for work that was started in time, so that `Unavailable` means that it was not
+            done.
 
-    def result(self, timeout: float, *, certain: bool = False) -> R:
-        """Wait until the work is durable.
-
-        Args:
-            timeout: seconds.
-            certain: whether to wait longer for work that was started in time, so that `Unavailable` means that it was
-                not done.
-
-        Returns:
-            The result of the work.
-
-        Raises:
-            Unavailable: the work was not done in time. If it had not been started, it is withdrawn; if it had, its
-                result is unknown, and calling again is safe.
-        """
-        if not self._done.acquire(timeout=timeout):
-            if self.try_claim() or not certain:
-                raise Unavailable("ledger_slow")
-            self._done.acquire()
-        if self._error is not None:
-            raise self._error
-        return cast("R", self._result)
+    Raises:
+        Unavailable: the work was not done in time. If it had not been started, it is withdrawn; if it had, its result
+            is unknown, and calling again is safe.
+    """
+    try:
+        return future.result(timeout)
+    except TimeoutError:
+        if not future.done() and (future.cancel() or not certain):
+            raise Unavailable("ledger_slow") from None
+        return future.result()
 
 
 class GroupCommitWriter:
@@ -165,7 +138,7 @@ class GroupCommitWriter:
         self._run_last = run_last
         self._before_commit = before_commit
         self._max_queued = max_queued
-        self._queue: SimpleQueue[WriteRequest[Any] | None] = SimpleQueue()
+        self._queue: SimpleQueue[WriteRequest | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._connection: Connection | None = None
         self._closed = False
@@ -198,15 +171,16 @@ class GroupCommitWriter:
         self,
         work: Callable[[WriteTransaction, list[T]], Sequence[R]],
         item: T,
-        on_done: Callable[[WriteRequest[R]], None] | None = None,
-    ) -> WriteRequest[R]:
+    ) -> Future[R]:
         """Queue one item for `work`. Items of the same work that are queued together are passed to one call.
 
         Args:
             work: takes the transaction and a list of items, and returns one result for each.
             item: this caller's item.
-            on_done: called in the writer's thread when the request has its result. It must return quickly and raise
-                nothing.
+
+        Returns:
+            Its result, once it is durable; see `wait_for`. A callback of the future is called in the writer's thread,
+            so it must return quickly. Until the writer has started the work, `cancel` withdraws it.
 
         Raises:
             Unavailable: the queue is full, or the writer is closed.
@@ -215,15 +189,15 @@ class GroupCommitWriter:
             raise Unavailable("draining")
         if self._queue.qsize() >= self._max_queued:
             raise Unavailable("ledger_full")
-        request: WriteRequest[R] = WriteRequest(work, item, on_done)
-        self._queue.put(request)
-        return request
+        future: Future[R] = Future()
+        self._queue.put(WriteRequest(work, item, future))
+        return future
 
     def _run(self) -> None:
         closing = False
-        batch: list[WriteRequest[Any]] = []
+        batch: list[WriteRequest] = []
         while not closing:
-            entry: WriteRequest[Any] | None = self._queue.get()
+            entry: WriteRequest | None = self._queue.get()
             for _ in range(BATCH_DELAY_TRIES):
                 if self._queue.qsize() + 1 >= len(batch):
                     break
@@ -232,7 +206,7 @@ class GroupCommitWriter:
             while True:
                 if entry is None:
                     closing = True
-                elif entry.try_claim():
+                elif entry.future.set_running_or_notify_cancel():
                     batch.append(entry)
                 if len(batch) >= MAX_BATCH_SIZE:
                     break
@@ -244,7 +218,7 @@ class GroupCommitWriter:
                 self._commit(batch)
         self._disconnect()
 
-    def _commit(self, batch: list[WriteRequest[Any]], *, retry: bool = True) -> bool:
+    def _commit(self, batch: list[WriteRequest], *, retry: bool = True) -> bool:
         """Execute a batch and set its results; return whether the database was available.
 
         Args:
@@ -273,23 +247,21 @@ class GroupCommitWriter:
             if isinstance(cause, SQLAlchemyError) and not database.is_undecodable(cause):
                 self._log_health(database.error_text(cause), damage=database.is_damage(cause))
             for request in batch:
-                request.set_result(None, cause)
+                _fail(request, cause)
             return is_available
         self._blocked_since = None
         self._log_health(None)
         for request, result in results:
-            request.set_result(result)
+            request.future.set_result(result)
         self._on_commit(len(batch), time.monotonic() - began)
         return True
 
-    def _commit_one_by_one(self, batch: list[WriteRequest[Any]], cause: BaseException | None) -> bool:
+    def _commit_one_by_one(self, batch: list[WriteRequest], cause: BaseException | None) -> bool:
         """Execute each request in a transaction of its own; return whether the database stayed available."""
         for index, request in enumerate(batch):
             if not self._commit([request]):
                 for unprocessed in batch[index + 1 :]:
-                    unprocessed.set_result(
-                        None, cause if isinstance(cause, SQLAlchemyError) else Unavailable("ledger_down")
-                    )
+                    _fail(unprocessed, cause if isinstance(cause, SQLAlchemyError) else Unavailable("ledger_down"))
                 return False
         return True
 
@@ -303,13 +275,13 @@ class GroupCommitWriter:
             log.info("ledger_write_recovered")
         self.write_error = failing
 
-    def _transact(self, batch: list[WriteRequest[Any]]) -> list[tuple[WriteRequest[Any], Any]]:
-        groups: dict[Any, list[WriteRequest[Any]]] = {}
+    def _transact(self, batch: list[WriteRequest]) -> list[tuple[WriteRequest, Any]]:
+        groups: dict[Any, list[WriteRequest]] = {}
         for request in batch:
-            groups.setdefault(request._work, []).append(request)  # noqa: SLF001 (the two classes belong together)
+            groups.setdefault(request.work, []).append(request)
         if self._run_last in groups:
             groups[self._run_last] = groups.pop(self._run_last)
-        results: list[tuple[WriteRequest[Any], Any]] = []
+        results: list[tuple[WriteRequest, Any]] = []
         transaction, complete = None, False
         if self._guard is not None and self._guard.find_problem_quickly():
             raise _BeginFailed from Unavailable("ledger_down")
@@ -317,7 +289,7 @@ class GroupCommitWriter:
             with self._begin() as connection:
                 transaction = WriteTransaction(connection)
                 for work, requests in groups.items():
-                    group_results = work(transaction, [request._item for request in requests])  # noqa: SLF001 (as above)
+                    group_results = work(transaction, [request.item for request in requests])
                     results.extend(zip(requests, group_results, strict=True))
                 self._before_commit(transaction)
                 # Once for the whole batch, because PostgreSQL commits transactions that notify one at a time.
@@ -358,6 +330,14 @@ class GroupCommitWriter:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _fail(request: WriteRequest, error: BaseException | None) -> None:
+    if isinstance(error, SQLAlchemyError):
+        unavailable = database.to_unavailable(error)
+        unavailable.__cause__ = error
+        error = unavailable
+    request.future.set_exception(error)
 
 
 def _is_lost(error: BaseException | None) -> bool:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from flowhooks.errors import LedgerUnusable, Unavailable
 from flowhooks.failpoints import hit
 from flowhooks.ledger import (
@@ -25,7 +23,7 @@ from flowhooks.ledger.counters import increment
 from flowhooks.ledger.database.guarded_session import SessionPool
 from flowhooks.ledger.deliveries import ClaimRequest
 from flowhooks.ledger.events import AcceptResult, EventInserter
-from flowhooks.ledger.group_commit import GroupCommitWriter, WriteRequest, call_each
+from flowhooks.ledger.group_commit import GroupCommitWriter, call_each, wait_for
 from flowhooks.ledger.handler_transaction import HandlerTransaction
 from flowhooks.ledger.migrations import runner
 from flowhooks.ledger.ordering import OrderScheduler
@@ -41,6 +39,7 @@ from flowhooks.model.delivery import ClaimedAttempt, ConcurrencyLimitReached, Re
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
+    from concurrent.futures import Future
 
     from sqlalchemy import Connection
 
@@ -209,30 +208,31 @@ class Ledger(Reader):
             Unavailable: the work was not done, or not in time.
             FlowhooksError: the error that `function` raised; nothing was changed.
         """
-        request: WriteRequest[T] = self._writer.submit(call_each, function)
-        return self._result(request, timeout, certain=certain)
+        future: Future[T] = self._writer.submit(call_each, function)
+        return self.wait_for(future, timeout, certain=certain)
 
-    def accept(self, new: NewEvent) -> AcceptResult:
-        """Store an event and its deliveries in one transaction, and wait until they are durable.
+    def wait_for(self, future: Future[T], timeout: float | None = None, *, certain: bool = False) -> T:
+        """Wait until a write is durable, and return its result.
+
+        Args:
+            future: the write.
+            timeout: seconds; default: `write_timeout`.
+            certain: whether to wait longer for a write that was started in time, so that `Unavailable` means that
+                nothing was changed.
 
         Raises:
-            Unavailable: the event may not be stored; calling again is safe.
+            Unavailable: the write is not known to be done. If it had not been started, it is withdrawn.
         """
-        return self.accept_async(new)(self.write_timeout)
+        return wait_for(future, self.write_timeout if timeout is None else timeout, certain=certain)
 
-    def accept_async(
-        self, new: NewEvent, on_done: Callable[[AcceptResult | None], None] | None = None
-    ) -> Callable[[float], AcceptResult]:
-        """Store an event in the background.
+    def accept(self, new: NewEvent) -> Future[AcceptResult]:
+        """Store an event and its deliveries in one transaction.
 
         Args:
             new: the event.
-            on_done: called in the writer's thread with the result, or None if the event was not stored. It must return
-                quickly.
 
         Returns:
-            A function that takes a timeout in seconds, waits until the event is durable, and returns or raises the same
-            as `accept`.
+            The result, once the event is durable; `wait_for` waits for it.
 
         Raises:
             Unavailable: the event was not queued; calling again is safe.
@@ -241,9 +241,7 @@ class Ledger(Reader):
             # A client that waited in vain would occupy a thread, and no thread would be left to refuse others at once.
             raise Unavailable("ledger_slow")
         self._ensure_heartbeat()
-        on_request_done = None if on_done is None else lambda request: on_done(request.result_or_none())
-        request = self._writer.submit(self._event_inserter, new, on_request_done)
-        return lambda timeout: self._result(request, timeout)
+        return self._writer.submit(self._event_inserter, new)
 
     def due_deliveries(self, now: int, limit_for: Callable[[str], int]) -> list[ReadyDelivery]:
         """Return the deliveries that may run or be probed by `now`; of a limited handler at most its free slots.
@@ -266,8 +264,8 @@ class Ledger(Reader):
         self._ensure_heartbeat()
         # `certain`, because nobody would run a delivery that is marked after its runner has given up.
         limit = self._order_scheduler.limits.get(queued.handler)
-        request = self._writer.submit(self._claim_batch, ClaimRequest(queued, self._clock.now(), limit))
-        return self._result(request, certain=True)
+        request = ClaimRequest(queued, self._clock.now(), limit)
+        return self.wait_for(self._writer.submit(self._claim_batch, request), certain=True)
 
     def _claim_batch(
         self, transaction: WriteTransaction, claims: list[ClaimRequest]
@@ -275,24 +273,16 @@ class Ledger(Reader):
         # `self.process` is read here, in the writer's thread: a heartbeat in the same batch may have changed it.
         return attempts.claim(transaction, claims, self._in_flight, process=self.process)
 
-    def record_result(self, result: AttemptResult) -> bool:
-        """Record the result of an attempt; False if it is no longer the current one, and nothing is changed.
+    def record_result(self, result: AttemptResult) -> Future[bool]:
+        """Record the result of an attempt.
 
-        Raises:
-            Unavailable: the result could not be recorded in time.
-        """
-        return self._result(self._writer.submit(self._result_recorder, result))
-
-    def record_result_async(self, result: AttemptResult, on_done: Callable[[bool | None], None]) -> None:
-        """Record the result of an attempt in the background.
-
-        `on_done` is called in the writer's thread once the result is durable, with the value that `record_result`
-        returns, or with None if it could not be recorded. It must return quickly.
+        Returns:
+            Once it is durable: True; or False if the attempt is no longer the current one, and nothing is changed.
 
         Raises:
             Unavailable: the result was not queued.
         """
-        self._writer.submit(self._result_recorder, result, lambda request: on_done(request.result_or_none()))
+        return self._writer.submit(self._result_recorder, result)
 
     def handler_transaction(self, delivery_id: str, attempt: int) -> HandlerTransaction:
         """Return the transaction that the handler of an attempt may open, for the thread that runs it."""
@@ -492,9 +482,3 @@ class Ledger(Reader):
             # A new value each time, because SQLite does not write a row that does not change.
             self.write(lambda transaction: increment(transaction, "tried", self.process, 1), timeout=1.0, certain=False)
         return self.write_error is None
-
-    def _result(self, request: WriteRequest[T], timeout: float | None = None, *, certain: bool = False) -> T:
-        try:
-            return request.result(self.write_timeout if timeout is None else timeout, certain=certain)
-        except SQLAlchemyError as error:
-            raise database.to_unavailable(error) from error

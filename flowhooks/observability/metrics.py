@@ -15,8 +15,13 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from flowhooks.clock import to_datetime
+from flowhooks.model.delivery import State
+
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
+
+    from flowhooks.ledger.delivery_settled import DeliverySettled
 
 MAX_HANDLERS: Final = 500
 """Maximum number of handlers with a label value of their own. Each adds about 40 time series, which cost memory in
@@ -197,22 +202,18 @@ class Metrics:
         self.received(NO_KIND)
         self._by_answer(NO_KIND, status).inc()
 
-    def attempted(self, handler: str, outcome: str, seconds: float, *, total: float | None) -> None:
-        """Count an attempt that was settled.
-
-        Args:
-            handler: the handler's id.
-            outcome: the outcome of the attempt.
-            seconds: the run time of the handler.
-            total: seconds since the callback was received, if this attempt was the last of the delivery; otherwise
-                None.
-        """
-        label = self.handler_label(handler)
+    def on_settled(self, settled: DeliverySettled) -> None:
+        """Count an attempt, and the time since its callback was received if it was the last of its delivery."""
+        if settled.outcome is None:
+            return
+        status = settled.status
+        label = self.handler_label(status.handler)
         attempting, delivering = self._by_handler(label)
-        self._by_outcome(label, outcome).inc()
-        attempting.observe(seconds)
-        if total is not None:
-            delivering.observe(max(0.0, total))
+        self._by_outcome(label, settled.outcome.kind.value).inc()
+        attempting.observe(settled.seconds)
+        if status.state in {State.SUCCEEDED, State.DEAD} and status.finished_at is not None:
+            total = to_datetime(status.finished_at) - settled.event.received_at
+            delivering.observe(max(0.0, total.total_seconds()))
 
     def logged_in(self, outcome: str) -> None:
         """Count an attempt to log in as an operator: `"succeeded"`, `"failed"`, `"delayed"`, `"refused_token"`."""

@@ -11,7 +11,7 @@ from flowhooks.logger import get_logger
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from flowhooks.model.delivery import Delivery, Outcome, State
+    from flowhooks.ledger.delivery_settled import DeliverySettled
     from flowhooks.model.event import Event
     from flowhooks.plugins.plugins import Plugins
 
@@ -57,10 +57,11 @@ class HookNotifier:
         if self.has_subscribers:
             self._put(lambda: self._plugins.event_accepted(event, handlers))
 
-    def delivery_settled(self, event: Event, delivery: Delivery, outcome: Outcome, state: State) -> None:
+    def on_settled(self, settled: DeliverySettled) -> None:
         """Queue the notification that an attempt ended."""
-        if self.has_subscribers:
-            self._put(lambda: self._plugins.delivery_settled(event, delivery, outcome, state))
+        event, delivery, status, outcome, _ = settled
+        if self.has_subscribers and outcome is not None:
+            self._put(lambda: self._plugins.delivery_settled(event, delivery, outcome, status.state))
 
     def _put(self, notice: Callable[[], None]) -> None:
         try:

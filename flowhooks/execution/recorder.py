@@ -1,0 +1,199 @@
+"""Record how attempts ended, and publish what is recorded.
+
+No other module retries recording, and no other module publishes `DeliverySettled`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import structlog
+
+from flowhooks.errors import FlowhooksError, TransactionError, Unavailable
+from flowhooks.ledger.delivery_settled import DeliverySettled
+from flowhooks.ledger.handler_transaction import CommitOutcomeUnknown
+from flowhooks.ledger.queries import DeliveryStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Future
+
+    from flowhooks.ledger.attempts import AttemptResult
+    from flowhooks.ledger.handler_transaction import HandlerTransaction
+    from flowhooks.ledger.ledger import Ledger
+    from flowhooks.model.delivery import Delivery, Outcome
+    from flowhooks.model.event import Event
+
+RETRY_DELAYS: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
+"""Seconds between tries to record a result while the database is down. The last delay repeats."""
+SHUTDOWN_POLL_INTERVAL: Final = 0.5
+"""Seconds between checks whether the process is about to stop."""
+
+log = structlog.get_logger(__name__)
+
+
+class EndedAttempt(NamedTuple):
+    """An attempt that has ended and is not recorded yet.
+
+    Attributes:
+        event: the event.
+        delivery: the delivery, as its handler saw it.
+        result: the attempt's result.
+        outcome: how it ended; None if the handler was not called.
+        seconds: the run time of the handler.
+    """
+
+    event: Event
+    delivery: Delivery
+    result: AttemptResult
+    outcome: Outcome | None = None
+    seconds: float = 0.0
+
+    def to_settled(self) -> DeliverySettled:
+        """Return the signal for the durable result."""
+        result = self.result
+        status = DeliveryStatus(
+            delivery_id=result.delivery_id,
+            handler=result.handler,
+            state=result.target,
+            attempt=result.attempt,
+            due_at=result.due_at,
+            outcome=result.outcome,
+            error=result.error,
+            finished_at=result.now,
+        )
+        return DeliverySettled(self.event, self.delivery, status, self.outcome, self.seconds)
+
+
+class OutcomeRecorder:
+    """Records ended attempts until that has succeeded, and publishes `DeliverySettled`.
+
+    Args:
+        ledger: records the results.
+        subscribers: called in this order with each signal, after the change is durable. They must return quickly,
+            because most signals are published in the ledger's writer thread.
+        wait_for_shutdown: waits the given seconds; returns True if the process is about to stop.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        subscribers: Sequence[Callable[[DeliverySettled], object]],
+        wait_for_shutdown: Callable[[float], bool],
+    ) -> None:
+        self._ledger = ledger
+        self._subscribers = subscribers
+        self._wait_for_shutdown = wait_for_shutdown
+        self._unrecorded: SimpleQueue[EndedAttempt] = SimpleQueue()
+
+    def record(self, ended: EndedAttempt) -> None:
+        """Record an ended attempt in the background.
+
+        If the write queue is full, the caller waits, so that its thread takes no further delivery meanwhile.
+        """
+        try:
+            future = self._ledger.record_result(ended.result)
+        except Unavailable:
+            self._record_until_stored(ended)
+        else:
+            future.add_done_callback(partial(self._on_recorded, ended))
+
+    def commit(self, transaction: HandlerTransaction, ended: EndedAttempt) -> None:
+        """Commit a handler's transaction together with the result of its attempt.
+
+        Raises:
+            TransactionError: nothing was written.
+        """
+        committed = self._commit(transaction, ended.result)
+        if committed is not None:
+            self._on_stored(ended, is_current=committed)
+
+    def publish(self, settled: DeliverySettled) -> None:
+        """Publish that a delivery has settled; call it after the change is durable."""
+        for subscriber in self._subscribers:
+            try:
+                subscriber(settled)
+            except Exception:
+                # The change is durable anyway, and the writer serves all threads, so it must continue.
+                log.exception("post_commit_hook_failed")
+
+    def run(self) -> None:
+        """Retry results that could not be recorded, until the process stops; runs in a thread of its own."""
+        failures = 0
+        while not self._wait_for_shutdown(RETRY_DELAYS[min(failures, len(RETRY_DELAYS)) - 1] if failures else 0):
+            try:
+                ended = self._unrecorded.get(timeout=SHUTDOWN_POLL_INTERVAL)
+            except Empty:
+                continue
+            if self._try_record(ended, failures):
+                failures = 0
+            else:
+                failures += 1
+                self._unrecorded.put(ended)  # behind the others, which may not fail
+        while not self._unrecorded.empty():
+            ended = self._unrecorded.get()
+            if not self._try_record(ended, failures):
+                _log_lost(ended)
+
+    def _record_until_stored(self, ended: EndedAttempt) -> None:
+        failures = 0
+        while not self._try_record(ended, failures):
+            failures += 1
+            if self._wait_for_shutdown(RETRY_DELAYS[min(failures, len(RETRY_DELAYS)) - 1]):
+                _log_lost(ended)
+                return
+
+    def _try_record(self, ended: EndedAttempt, failures: int) -> bool:
+        try:
+            is_current = self._ledger.wait_for(self._ledger.record_result(ended.result))
+        except FlowhooksError as error:
+            if failures == 0:
+                log.error("outcome_write_failed", delivery=ended.delivery.id, why=str(error))  # noqa: TRY400 (said once, without a traceback)
+            return False
+        except Exception:
+            # A defect in flowhooks must not end the thread: no later result would be recorded.
+            log.exception("outcome_write_failed", delivery=ended.delivery.id)
+            return False
+        self._on_stored(ended, is_current=is_current)
+        return True
+
+    def _on_recorded(self, ended: EndedAttempt, future: Future[bool]) -> None:
+        if future.exception() is None:
+            self._on_stored(ended, is_current=future.result())
+        else:
+            self._unrecorded.put(ended)
+
+    def _on_stored(self, ended: EndedAttempt, *, is_current: bool) -> None:
+        if is_current:
+            self.publish(ended.to_settled())
+        else:
+            log.warning("stale_attempt", delivery=ended.delivery.id, attempt=ended.delivery.attempt)
+
+    def _commit(self, transaction: HandlerTransaction, result: AttemptResult) -> bool | None:
+        """Return whether the attempt was still the current one; None if the process stops before that is known."""
+        try:
+            return transaction.commit_with_result(result)
+        except CommitOutcomeUnknown as error:
+            unknown = error
+        log.error("commit_outcome_unknown", delivery=result.delivery_id, why=unknown.why)
+        failures = 0
+        while True:
+            try:
+                committed = unknown.was_committed()
+            except Unavailable:
+                failures += 1
+                if self._wait_for_shutdown(RETRY_DELAYS[min(failures, len(RETRY_DELAYS)) - 1]):
+                    # The next start determines the result.
+                    log.error("outcome_lost", delivery=result.delivery_id, attempt=result.attempt)  # noqa: TRY400 (said once, without a traceback)
+                    return None
+            else:
+                if committed:
+                    return True
+                raise TransactionError(f"the connection was lost before the commit: {unknown.why}") from unknown
+
+
+def _log_lost(ended: EndedAttempt) -> None:
+    log.error("outcome_lost", delivery=ended.delivery.id, attempt=ended.delivery.attempt)
