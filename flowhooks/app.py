@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
     from flowhooks.execution.runners.procrastinate import ProcrastinateRunner
     from flowhooks.ledger.handlers import RegisteredHandler
-    from flowhooks.model.delivery import ReadyDelivery
+    from flowhooks.model.ready_delivery import ReadyDelivery
     from flowhooks.routing.router import Router
 
 log = structlog.get_logger(__name__)

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from flowhooks.clock import Clock
+    from flowhooks.execution.runners.runner import ExecuteFn
     from flowhooks.ledger.delivery_settled import DeliverySettled
     from flowhooks.ledger.ledger import Ledger
-    from flowhooks.model.delivery import ClaimedAttempt, ExecuteFn, ReadyDelivery
+    from flowhooks.model.ready_delivery import ClaimedAttempt, ReadyDelivery
 
 POLL_INTERVAL: Final = 0.5
 """Seconds between checks for handlers whose trial is due."""

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from flowhooks.execution.recorder import OutcomeRecorder
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.ledger.queries import DeliveryStatus
-    from flowhooks.model.delivery import ClaimedAttempt, ReadyDelivery
     from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
+    from flowhooks.model.ready_delivery import ClaimedAttempt, ReadyDelivery
 
 FALSE_NOTE: Final = "not run: the handler's condition is false"
 UNDECIDED_NOTE: Final = "not run: the handler's condition cannot be decided"

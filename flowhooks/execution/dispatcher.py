@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
@@ -19,25 +19,37 @@ from flowhooks.execution.probe import Prober
 from flowhooks.execution.recorder import EndedAttempt
 from flowhooks.failpoints import hit
 from flowhooks.ledger.attempts import AttemptResult
-from flowhooks.model.delivery import ClaimedAttempt, ConcurrencyLimitReached, Delivery, Outcome, OutcomeKind, State
+from flowhooks.model.delivery import Delivery, Outcome, OutcomeKind, State
+from flowhooks.model.invocation import Invocation
+from flowhooks.model.ready_delivery import ClaimedAttempt, ConcurrencyLimitReached
 from flowhooks.text import one_line, to_storable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowhooks.clock import Clock
+    from flowhooks.execution.isolation import IsolatedCalls
     from flowhooks.execution.recorder import OutcomeRecorder
     from flowhooks.ledger.handler_transaction import HandlerTransaction
     from flowhooks.ledger.ledger import Ledger
-    from flowhooks.model.delivery import IsolatedCalls, ReadyDelivery
-    from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
+    from flowhooks.model.ready_delivery import ReadyDelivery
     from flowhooks.plugins.plugins import Plugins
 
 DAMAGED_RETRY_INTERVAL: Final = 60 * SECOND
 """Microseconds until a delivery whose rows cannot be read is tried again, and logged again."""
 
 log = structlog.get_logger(__name__)
+
+
+class _Attempt(NamedTuple):
+    """A running attempt."""
+
+    handler: Handler
+    claimed: ClaimedAttempt
+    delivery: Delivery
+    invocation: Invocation
+    transaction: HandlerTransaction
 
 
 class Dispatcher:
@@ -130,40 +142,36 @@ class Dispatcher:
         return None
 
     def _make_attempt(self, handler: Handler, delivery_id: str, claimed: ClaimedAttempt) -> None:
+        delivery = Delivery(id=delivery_id, event_id=claimed.event.id, handler=handler.id, attempt=claimed.attempt)
         transaction = self._ledger.handler_transaction(delivery_id, claimed.attempt)
-        isolated = self._isolated.get(handler.id)
-        delivery = Delivery(
-            id=delivery_id,
-            event_id=claimed.event.id,
-            handler=handler.id,
-            attempt=claimed.attempt,
-            _begin_transaction=transaction.begin,
-            _isolated_call=isolated.run if isolated else None,
-        )
+        invocation = Invocation(delivery_id, claimed.attempt, begin_transaction=transaction.begin)
+        if isolated := self._isolated.get(handler.id):
+            invocation.isolated_call = lambda event: isolated.run(event, delivery)
+        attempt = _Attempt(handler, claimed, delivery, invocation, transaction)
         unpinned = isolated is None and self._affinity.acquire(handler.id)
         started = time.perf_counter()
-        outcome = self._call_handler(handler, claimed.event, delivery, transaction)
+        outcome = self._call_handler(attempt)
         seconds = time.perf_counter() - started
         if isolated is None:
             self._affinity.release(handler.id, seconds, unpinned=unpinned)
         hit("attempt.ended")
-        self._record(handler, claimed, delivery, outcome, transaction=transaction, seconds=seconds)
+        self._record(attempt, outcome, seconds)
 
-    def _call_handler(
-        self, handler: Handler, event: Event, delivery: Delivery, transaction: HandlerTransaction
-    ) -> Outcome:
+    def _call_handler(self, attempt: _Attempt) -> Outcome:
         """Call a handler through its wrappers; secrets are masked in the texts of its outcome."""
+        handler, event, invocation = attempt.handler, attempt.claimed.event, attempt.invocation
         if rejection := self._plugins.why_data_invalid(handler, event):
             return Outcome(kind=OutcomeKind.REJECTED, error=rejection, entered=False)
         try:
-            outcome = self._plugins.run_handler(handler, event, delivery)
-            transaction.end_block()
+            with invocation.as_current():
+                outcome = self._plugins.run_handler(handler, event, attempt.delivery)
+            attempt.transaction.end_block()
         except BaseException as error:  # noqa: BLE001 (any exception of a plugin, even SystemExit, is the attempt's outcome)
-            outcome = self._outcomes.failure(error, entered=bool(delivery._entered))  # noqa: SLF001 (the dispatcher created it)
+            outcome = self._outcomes.failure(error, entered=invocation.entered)
         if not isinstance(outcome, Outcome):
             kind = type(outcome).__name__
             why = f"a run_handler wrapper returned {kind} instead of the Outcome that its yield returned"
-            outcome = Outcome(kind=OutcomeKind.FAILED, error=why, entered=bool(delivery._entered))  # noqa: SLF001 (as above)
+            outcome = Outcome(kind=OutcomeKind.FAILED, error=why, entered=invocation.entered)
         return self._redact(outcome)
 
     def _redact(self, outcome: Outcome) -> Outcome:
@@ -173,27 +181,19 @@ class Dispatcher:
             return replace(outcome, error=redact(outcome.error), traceback=redact(outcome.traceback))
         return outcome
 
-    def _record(
-        self,
-        handler: Handler,
-        claimed: ClaimedAttempt,
-        delivery: Delivery,
-        outcome: Outcome,
-        *,
-        transaction: HandlerTransaction,
-        seconds: float,
-    ) -> None:
+    def _record(self, attempt: _Attempt, outcome: Outcome, seconds: float) -> None:
         """Record the outcome of an attempt together with its handler's own transaction."""
-        result = self._build_result(handler, claimed, delivery, outcome)
-        if transaction.is_open and outcome.succeeded:
+        event, delivery = attempt.claimed.event, attempt.delivery
+        result = self._build_result(attempt, outcome)
+        if attempt.transaction.is_open and outcome.succeeded:
             try:
-                self._recorder.commit(transaction, EndedAttempt(claimed.event, delivery, result, outcome, seconds))
+                self._recorder.commit(attempt.transaction, EndedAttempt(event, delivery, result, outcome, seconds))
             except TransactionError as error:
                 outcome = self._redact(self._outcomes.failure(error, entered=True))
-                result = self._build_result(handler, claimed, delivery, outcome)
+                result = self._build_result(attempt, outcome)
             else:
                 return
-        transaction.close()
+        attempt.transaction.close()
         if not outcome.succeeded:
             log.warning(
                 "attempt_failed",
@@ -206,15 +206,13 @@ class Dispatcher:
                 error=result.error,
                 seconds=round(seconds, 6),
             )
-        self._recorder.record(EndedAttempt(claimed.event, delivery, result, outcome, seconds))
+        self._recorder.record(EndedAttempt(event, delivery, result, outcome, seconds))
 
-    def _build_result(
-        self, handler: Handler, claimed: ClaimedAttempt, delivery: Delivery, outcome: Outcome
-    ) -> AttemptResult:
-        now = self._clock.now()
+    def _build_result(self, attempt: _Attempt, outcome: Outcome) -> AttemptResult:
+        claimed, delivery, now = attempt.claimed, attempt.delivery, self._clock.now()
         attempts_made = claimed.attempt - claimed.retry_base
-        target, due_at = next_state(handler, outcome, attempts_made=attempts_made, now=now, clock=self._clock)
-        encoded = self._outcomes.result(outcome, delivery)
+        target, due_at = next_state(attempt.handler, outcome, attempts_made=attempts_made, now=now, clock=self._clock)
+        encoded = self._outcomes.result(outcome, delivery, attempt.invocation)
         return AttemptResult(
             delivery.id,
             delivery.handler,

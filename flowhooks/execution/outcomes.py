@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowhooks.model.delivery import Delivery
+    from flowhooks.model.invocation import Invocation
     from flowhooks.plugins.plugins import Plugins
 
 MAX_ERROR_CHARS: Final = 2_000
@@ -66,11 +67,11 @@ class OutcomeBuilder:
             entered=entered,
         )
 
-    def result(self, outcome: Outcome, delivery: Delivery) -> EncodedResult:
+    def result(self, outcome: Outcome, delivery: Delivery, invocation: Invocation) -> EncodedResult:
         """Return the handler's result for the ledger. The reason why it cannot be stored is logged, too."""
         encoded = encode_result(outcome.value)
-        # The handler's process could not send the result, and no wrapper has put another one in its place.
-        dropped = encoded.dropped or (delivery._dropped[-1] if delivery._dropped and outcome.value is None else "")  # noqa: SLF001 (set by the isolated call)
+        # A wrapper may have replaced the result that the handler's process could not send.
+        dropped = encoded.dropped or (invocation.result_dropped if outcome.value is None else "")
         if dropped and outcome.succeeded:
             plugin, _, name = delivery.handler.partition(":")
             why = to_storable(

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from flowhooks.clock import Clock
+    from flowhooks.execution.isolation import IsolatedCalls
     from flowhooks.ledger.ledger import Ledger
-    from flowhooks.model.delivery import IsolatedCalls, ReadyDelivery
     from flowhooks.model.handler import Handler
+    from flowhooks.model.ready_delivery import ReadyDelivery
     from flowhooks.plugins.plugins import Plugins
 
 PROBE_RETRY_INTERVAL: Final = 60 * SECOND

@@ -26,15 +26,16 @@ from flowhooks.ledger.tables import (
     handlers,
     processes,
 )
-from flowhooks.model.delivery import Attempt, ClaimedAttempt, ConcurrencyLimitReached, OutcomeKind, ReadyDelivery, State
+from flowhooks.model.delivery import Attempt, OutcomeKind, State
+from flowhooks.model.ready_delivery import ClaimedAttempt, ConcurrencyLimitReached, ReadyDelivery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
     from sqlalchemy import Connection
 
+    from flowhooks.ledger.delivery_queue import DeliveryQueue
     from flowhooks.ledger.transaction import WriteTransaction
-    from flowhooks.model.delivery import Runner
     from flowhooks.model.retry import Retry
 
 
@@ -253,7 +254,7 @@ class ResultRecorder:
     """
 
     def __init__(
-        self, *, runner: Runner, in_flight: InFlightAttempts, limits: Mapping[str, int] = MappingProxyType({})
+        self, *, runner: DeliveryQueue, in_flight: InFlightAttempts, limits: Mapping[str, int] = MappingProxyType({})
     ) -> None:
         self._runner = runner
         self._in_flight = in_flight

@@ -18,7 +18,8 @@ from flowhooks.ledger.deliveries import CLAIM_TRIAL, ClaimRequest
 from flowhooks.ledger.pauses import IS_PAUSED, CircuitState, clear_pauses, to_circuit
 from flowhooks.ledger.tables import IS_RUNNING_OR_FAILED, IS_SCHEDULED, deliveries, handlers
 from flowhooks.logger import get_logger
-from flowhooks.model.delivery import ClaimedAttempt, ReadyDelivery, State
+from flowhooks.model.delivery import State
+from flowhooks.model.ready_delivery import ClaimedAttempt, ReadyDelivery
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -12,7 +12,7 @@ from flowhooks.ledger import database
 from flowhooks.ledger.pauses import NOT_PAUSED
 from flowhooks.ledger.tables import deliveries
 from flowhooks.ledger.transaction import OrderGroup
-from flowhooks.model.delivery import ALLOWED_TRANSITIONS, ReadyDelivery, State
+from flowhooks.model.delivery import ALLOWED_TRANSITIONS, State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.dml import ReturningUpdate
 
     from flowhooks.ledger.transaction import WriteTransaction
+    from flowhooks.model.ready_delivery import ReadyDelivery
 
 
 class ClaimRequest(NamedTuple):

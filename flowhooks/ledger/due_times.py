@@ -16,8 +16,8 @@ from flowhooks.model.delivery import MAX_DELAY_SECONDS
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from flowhooks.ledger.delivery_queue import DeliveryQueue
     from flowhooks.ledger.transaction import WriteTransaction
-    from flowhooks.model.delivery import Runner
 
 MAX_DELAY: Final = 2 * MAX_DELAY_SECONDS * SECOND
 """The longest possible delay in microseconds: a retry of 30 days with the largest jitter."""
@@ -38,7 +38,7 @@ _CORRECT: Final = (
 )
 
 
-def correct_due_times(transaction: WriteTransaction, now: int, *, runner: Runner) -> int:
+def correct_due_times(transaction: WriteTransaction, now: int, *, runner: DeliveryQueue) -> int:
     """Make deliveries due now that are due later than any schedule allows; return the number of corrected ones.
 
     At most `BATCH_SIZE` of each handler are corrected.

@@ -31,8 +31,8 @@ from flowhooks.ledger.pauses import ALL_PAUSED, PausedHandlers
 from flowhooks.ledger.queries import DeliveryStatus, delivery_statuses, find_damage
 from flowhooks.ledger.tables import conflicts, events, purged_identities
 from flowhooks.ledger.transaction import OrderGroup
-from flowhooks.model.delivery import ReadyDelivery
 from flowhooks.model.event import Origin
+from flowhooks.model.ready_delivery import ReadyDelivery
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from flowhooks.ledger.deliveries import Position
+    from flowhooks.ledger.delivery_queue import DeliveryQueue
     from flowhooks.ledger.new_event import Identity, NewEvent
     from flowhooks.ledger.transaction import WriteTransaction
-    from flowhooks.model.delivery import Runner
 
     _Existing = tuple[str, str, str]  # id, digest and state of the event that existed before
 
@@ -117,7 +117,7 @@ class EventInserter:
     def __init__(
         self,
         *,
-        runner: Runner,
+        runner: DeliveryQueue,
         process: str,
         in_flight: InFlightAttempts,
         limits: Mapping[str, int] = MappingProxyType({}),

@@ -21,9 +21,9 @@ from flowhooks.model.event import UNDECIDED, EventState, ParkedBy
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from flowhooks.ledger.delivery_queue import DeliveryQueue
     from flowhooks.ledger.new_event import NewEvent
     from flowhooks.ledger.transaction import WriteTransaction
-    from flowhooks.model.delivery import Runner
 
 MAX_LATE_CALLBACKS: Final = 10
 """Maximum number of bodies stored beside one event."""
@@ -83,7 +83,7 @@ def contradicts(row: Any, item: NewEvent) -> bool:
     return any(one != other for one, other in pairs if one not in (None, "") and other not in (None, ""))
 
 
-def add(transaction: WriteTransaction, row: Any, item: NewEvent, *, may_replace: bool, runner: Runner) -> bool:
+def add(transaction: WriteTransaction, row: Any, item: NewEvent, *, may_replace: bool, runner: DeliveryQueue) -> bool:
     """Add a late callback that does not contradict its event; return whether the event took over its body.
 
     Args:
@@ -133,7 +133,7 @@ def _store(connection: Connection, event_id: str, digest: str, body: str, receiv
     connection.execute(_COUNT_REPEAT, values)
 
 
-def _replace(transaction: WriteTransaction, row: Any, item: NewEvent, runner: Runner) -> None:
+def _replace(transaction: WriteTransaction, row: Any, item: NewEvent, runner: DeliveryQueue) -> None:
     """Give an event the body of its late callback, with the route and the deliveries of that body."""
     old_route = json.loads(row.route)
     added = [(delivery_id, handler) for delivery_id, handler in item.deliveries if handler not in old_route]

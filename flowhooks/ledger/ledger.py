@@ -35,7 +35,7 @@ from flowhooks.ledger.requeue import RequeueOptions, requeue
 from flowhooks.ledger.route_changes import RouteChange, reroute
 from flowhooks.ledger.upgrade import upgrade_on_open
 from flowhooks.logger import get_logger
-from flowhooks.model.delivery import ClaimedAttempt, ConcurrencyLimitReached, ReadyDelivery, State
+from flowhooks.model.delivery import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -44,13 +44,14 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from flowhooks.clock import Clock
+    from flowhooks.ledger.delivery_queue import DeliveryQueue
     from flowhooks.ledger.handlers import RegisteredHandler
     from flowhooks.ledger.new_event import NewEvent
     from flowhooks.ledger.purge import Cutoffs, PurgeCounts
     from flowhooks.ledger.queries import DeliveryStatus
     from flowhooks.ledger.transaction import WriteTransaction
-    from flowhooks.model.delivery import Runner
     from flowhooks.model.handler import Handler
+    from flowhooks.model.ready_delivery import ClaimedAttempt, ConcurrencyLimitReached, ReadyDelivery
 
 T = TypeVar("T")
 
@@ -93,7 +94,7 @@ class Ledger(Reader):
         self,
         url: str,
         *,
-        runner: Runner,
+        runner: DeliveryQueue,
         clock: Clock,
         max_queued_writes: int = 10_000,
         write_timeout: float = 5.0,

@@ -52,7 +52,8 @@ from flowhooks.ledger import database
 from flowhooks.ledger.deliveries import NEXT, Position
 from flowhooks.ledger.tables import IS_RUNNING_OR_FAILED, deliveries, handlers, in_order_group
 from flowhooks.ledger.transaction import OrderGroup
-from flowhooks.model.delivery import ReadyDelivery, State
+from flowhooks.model.delivery import State
+from flowhooks.model.ready_delivery import ReadyDelivery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -61,8 +62,8 @@ if TYPE_CHECKING:
 
     from flowhooks.clock import Clock
     from flowhooks.ledger.deliveries import ClaimRequest
+    from flowhooks.ledger.delivery_queue import DeliveryQueue
     from flowhooks.ledger.transaction import WriteTransaction
-    from flowhooks.model.delivery import Runner
 
 RECHECK_INTERVAL: Final = 0.1
 """Seconds between checks of a group in which a delivery was blocked."""
@@ -287,7 +288,7 @@ class OrderScheduler:
     def __init__(
         self,
         *,
-        runner: Runner,
+        runner: DeliveryQueue,
         clock: Clock,
         due: Callable[[Connection, int, str, int], list[ReadyDelivery]],
         shared: bool,

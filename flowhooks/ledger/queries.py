@@ -28,8 +28,9 @@ from flowhooks.ledger.tables import (
     equals_indexed,
     events,
 )
-from flowhooks.model.delivery import OutcomeKind, ReadyDelivery, State
+from flowhooks.model.delivery import OutcomeKind, State
 from flowhooks.model.event import DismissedBy, Event, EventState, NoMatch, Origin
+from flowhooks.model.ready_delivery import ReadyDelivery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

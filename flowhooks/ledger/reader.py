@@ -43,8 +43,9 @@ if TYPE_CHECKING:
     from flowhooks.ledger.processes import LiveProcess
     from flowhooks.ledger.purge import Cutoffs, PurgePage
     from flowhooks.ledger.queries import DeliveryStatus, EventFilter, StoredEvent
-    from flowhooks.model.delivery import Attempt, ReadyDelivery
+    from flowhooks.model.delivery import Attempt
     from flowhooks.model.event import Event
+    from flowhooks.model.ready_delivery import ReadyDelivery
 
 
 class Reader:

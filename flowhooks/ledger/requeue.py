@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flowhooks.ledger.deliveries import NEXT, StateChange, apply_changes_returning
 from flowhooks.ledger.ordering import requeue_last
-from flowhooks.model.delivery import ReadyDelivery, State
+from flowhooks.model.delivery import State
+from flowhooks.model.ready_delivery import ReadyDelivery
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from flowhooks.ledger.delivery_queue import DeliveryQueue
     from flowhooks.ledger.queries import DeliveryStatus
     from flowhooks.ledger.transaction import WriteTransaction
-    from flowhooks.model.delivery import Runner
 
 OUT_OF_ORDER_NOTE: Final = "run again out of order: after the waiting deliveries with the same order key"
 """Comment of an ordered delivery that had left its order group and runs again, unless an operator gave another one."""
@@ -40,7 +41,7 @@ def requeue(
     delivery_statuses: Sequence[DeliveryStatus],
     options: RequeueOptions,
     *,
-    runner: Runner,
+    runner: DeliveryQueue,
 ) -> set[str]:
     """Make deliveries wait again, if they are still as they were read.
 

@@ -12,16 +12,16 @@ from flowhooks.ledger.deliveries import NEXT, NewDelivery, store
 from flowhooks.ledger.ordering import assign_positions
 from flowhooks.ledger.tables import IS_PARKED, events
 from flowhooks.ledger.transaction import OrderGroup
-from flowhooks.model.delivery import ReadyDelivery
 from flowhooks.model.event import EventState
+from flowhooks.model.ready_delivery import ReadyDelivery
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from sqlalchemy import Connection
 
+    from flowhooks.ledger.delivery_queue import DeliveryQueue
     from flowhooks.ledger.transaction import WriteTransaction
-    from flowhooks.model.delivery import Runner
 
 
 class ParkedGroup(NamedTuple):
@@ -140,7 +140,7 @@ def reroute(
     transaction: WriteTransaction,
     items: list[RouteChange],
     *,
-    runner: Runner,
+    runner: DeliveryQueue,
     missing_handlers: Collection[str],
     now: int,
 ) -> set[str]:
@@ -196,7 +196,7 @@ def add_deliveries(
     added: Sequence[tuple[str, str]],
     *,
     order_keys: Mapping[str, str],
-    runner: Runner,
+    runner: DeliveryQueue,
     missing_handlers: Collection[str],
     now: int,
 ) -> None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from flowhooks.errors import TransactionError
+from flowhooks.model.invocation import begin_transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
-    from threading import Event as Flag
 
     from sqlalchemy import Connection
-
-    from flowhooks.model.event import Event
 
 
 class State(StrEnum):
@@ -135,12 +131,6 @@ class Delivery:
     event_id: str
     handler: str
     attempt: int
-    _entered: list[bool] = field(default_factory=list, repr=False, compare=False)
-    _dropped: list[str] = field(default_factory=list, repr=False, compare=False)
-    _begin_transaction: Callable[[], AbstractContextManager[Connection]] | None = field(
-        default=None, repr=False, compare=False
-    )
-    _isolated_call: Callable[[Event, Delivery], Any] | None = field(default=None, repr=False, compare=False)
 
     def transaction(self) -> AbstractContextManager[Connection]:
         """Open a transaction in the ledger's PostgreSQL database that commits together with the attempt's outcome.
@@ -159,9 +149,7 @@ class Delivery:
                 handler runs in a process of its own, or the transaction is used in another way than described. It is
                 raised at the start or the end of the `with` block; nothing was written.
         """
-        if self._begin_transaction is None:
-            raise TransactionError("delivery.transaction() may be used only while the handler runs as an attempt")
-        return self._begin_transaction()
+        return begin_transaction(self.id, self.attempt)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,120 +177,3 @@ class Attempt:
     result: str | None
     process: str
     result_dropped: str = ""
-
-
-class IsolatedCalls(NamedTuple):
-    """The call functions of an isolated handler.
-
-    Both raise `Reject` and `RetryAfter` as the handler's function raised them, `HandlerRaised` for any other exception
-    of it, `HandlerLost` if its process ended, and `HandlerProcessUnavailable` if no process was available.
-
-    Attributes:
-        run: calls the handler's function, and marks the delivery as entered if the function may have been entered.
-        probe: calls the handler's probe.
-    """
-
-    run: Callable[[Event, Delivery], Any]
-    probe: Callable[[Event, Delivery], Any]
-
-
-class ReadyDelivery(NamedTuple):
-    """A delivery that may run, as runners queue it.
-
-    Attributes:
-        delivery_id: the delivery's id.
-        handler: the handler's id; runners may queue by it.
-        attempt: number of attempts made so far. The claim succeeds only if the ledger still has this number.
-        probe: whether the delivery is *unknown*, so that the handler's `probe=` is called instead of its function.
-        ordered: whether the delivery has an order key.
-        load_event: returns a new copy of the event while the delivery is being stored; None otherwise. Runners must
-            not keep it, because it references the body.
-    """
-
-    delivery_id: str
-    handler: str
-    attempt: int
-    probe: bool = False
-    ordered: bool = False
-    load_event: Callable[[], Event] | None = None
-
-    def to_claimed_attempt(self) -> ClaimedAttempt | None:
-        """Return the first attempt of a delivery that is being stored as running; None without `load_event`."""
-        return None if self.load_event is None else ClaimedAttempt(event=self.load_event(), attempt=1, retry_base=0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimedAttempt:
-    """An attempt whose delivery is durably marked as running.
-
-    Attributes:
-        event: a copy of the event that no other attempt shares.
-        attempt: the attempt's number, from 1.
-        retry_base: number of attempts made before the current retry schedule started.
-    """
-
-    event: Event
-    attempt: int
-    retry_base: int
-
-
-class ConcurrencyLimitReached:
-    """Returned instead of an attempt if the handler's concurrency limit over all processes is reached."""
-
-    __slots__ = ()
-
-
-class TransactionHooks(Protocol):
-    """The ledger transaction in which a runner receives deliveries.
-
-    Attributes:
-        connection: the database connection, for runners whose queue is in the same database.
-    """
-
-    connection: Any
-
-    def after_commit(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once the COMMIT is confirmed, and only then."""
-
-    def notify_peers(self) -> None:
-        """Notify the other processes of new deliveries once the transaction is durable."""
-
-    def after_rollback(self, callback: Callable[[], None]) -> None:
-        """Call `callback` if the COMMIT is not confirmed."""
-
-
-class ExecuteFn(Protocol):
-    """Runs one attempt if the delivery is unchanged since the runner read it, and is neither blocked nor paused."""
-
-    def __call__(self, queued: ReadyDelivery, claimed: ClaimedAttempt | None, /) -> ConcurrencyLimitReached | None:
-        """Run the attempt; return `ConcurrencyLimitReached` if the handler's concurrency limit prevented it."""
-
-
-class Runner(Protocol):
-    """Decides when and where `execute` is called.
-
-    The ledger alone decides which attempt is made, so a missing or duplicate call is harmless. The default runner is
-    `flowhooks.execution.runners.embedded`.
-    """
-
-    def reserve(self, transaction: TransactionHooks, deliveries: Sequence[ReadyDelivery]) -> Sequence[ReadyDelivery]:
-        """Return those of `deliveries`, which are about to be stored, that run as soon as `transaction` is durable.
-
-        They are stored as *running* at once, which saves the claim. A runner in another process returns none.
-        """
-
-    def enqueue(self, transaction: TransactionHooks, deliveries: Sequence[ReadyDelivery], not_before: int) -> None:
-        """Queue, within `transaction`, deliveries that may run from `not_before` (microseconds since 1970)."""
-
-    def run(self, execute: ExecuteFn, stop: Flag) -> None:
-        """Call `execute` for ready deliveries in its own threads until `stop` is set; then wait for running attempts.
-
-        For a reserved delivery the runner passes the claimed attempt. If `execute` returns `ConcurrencyLimitReached`,
-        no delivery of that handler can start until one of them has ended; they are then offered again.
-        """
-
-    def sweep(self, transaction: TransactionHooks) -> None:
-        """Remove the runner's own records of expired processes."""
-
-    def health(self) -> str | None:
-        """Return why this runner cannot run deliveries at present, or None."""

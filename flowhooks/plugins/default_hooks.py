@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flowhooks.errors import HandlerError
 from flowhooks.hookspecs import hookimpl
 from flowhooks.model.delivery import Delivery, Outcome, OutcomeKind
+from flowhooks.model.invocation import current_invocation
 
 if TYPE_CHECKING:
     from flowhooks.model.event import Event
@@ -20,10 +21,12 @@ _NOT_RUN: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 @hookimpl(trylast=True)
 def run_handler(handler: Handler, event: Event, delivery: Delivery) -> Outcome:
     """Call the handler's function in this thread or in its own process. Exceptions pass on to the wrappers."""
-    if delivery._isolated_call is not None:  # noqa: SLF001 (set by the dispatcher)
-        value = delivery._isolated_call(event, delivery)  # noqa: SLF001 (as above)
+    invocation = current_invocation()
+    if invocation is not None and invocation.isolated_call is not None:
+        value = invocation.isolated_call(event)
     else:
-        delivery._entered.append(True)  # noqa: SLF001 (shows the dispatcher that the function was entered)
+        if invocation is not None:
+            invocation.entered = True
         value = call_handler(handler, event, delivery)
     return Outcome(kind=OutcomeKind.SUCCEEDED, value=value)
 

@@ -16,13 +16,14 @@ from figures import Figure
 from flowhooks.execution.isolation import ProcessPool, callers
 from flowhooks.model.delivery import Delivery
 from flowhooks.model.event import Event
+from flowhooks.model.invocation import Invocation
 from flowhooks.plugins.plugins import Plugins
 from flowhooks.settings import RunnerSettings, Settings
 
 if TYPE_CHECKING:
     from bench import Bench
 
-    from flowhooks.model.delivery import IsolatedCalls
+    from flowhooks.execution.isolation import IsolatedCalls
     from flowhooks.model.handler import Handler
 
 TURNS = 3_000
@@ -81,10 +82,13 @@ class _Subject:
             event_id=event.id,
             handler=self._handler.id,
             attempt=1,
-            _isolated_call=elsewhere.run if elsewhere else None,
         )
+        invocation = Invocation(delivery.id, delivery.attempt)
+        if elsewhere:
+            invocation.isolated_call = lambda event: elsewhere.run(event, delivery)
         started = time.perf_counter()
-        self._plugins.run_handler(self._handler, event, delivery)
+        with invocation.as_current():
+            self._plugins.run_handler(self._handler, event, delivery)
         return time.perf_counter() - started
 
 

@@ -19,7 +19,7 @@ from flowhooks.ledger.attempts import InFlightAttempts, ResultRecorder, claim
 from flowhooks.ledger.deliveries import ClaimRequest
 from flowhooks.ledger.events import EventInserter
 from flowhooks.ledger.transaction import WriteTransaction
-from flowhooks.model.delivery import ReadyDelivery
+from flowhooks.model.ready_delivery import ReadyDelivery
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

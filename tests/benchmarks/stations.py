@@ -34,7 +34,7 @@ from flowhooks.schema.schemas import Schemas
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from flowhooks.model.delivery import ReadyDelivery
+    from flowhooks.model.ready_delivery import ReadyDelivery
 
 BODY = {
     "businessKey": "HT-2026-0042",

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from flowhooks.errors import IdentityConflict
-from flowhooks.model.delivery import ClaimedAttempt, State
+from flowhooks.model.delivery import State
 from model.listeners import IGNORED, Conditions, handlers_of
 from model.paper import Delivery, Event, Paper
 
 if TYPE_CHECKING:
     from flowhooks.intake.accept import Answer
-    from flowhooks.model.delivery import ReadyDelivery
+    from flowhooks.model.ready_delivery import ClaimedAttempt, ReadyDelivery
     from model.real import Real
 
 LOOK_CLOSER_EVERY = 8

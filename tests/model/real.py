@@ -16,7 +16,7 @@ from flowhooks.ledger.deliveries import ClaimRequest
 from flowhooks.ledger.group_commit import call_each
 from flowhooks.ledger.stats import totals
 from flowhooks.ledger.tables import metadata
-from flowhooks.model.delivery import ReadyDelivery
+from flowhooks.model.ready_delivery import ReadyDelivery
 from flowhooks.operations.context import Actor, OperationContext
 from flowhooks.operations.deliverable_events import dismissed_by_handler
 from flowhooks.operations.registry import run_operation

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from flowhooks.ledger.attempts import AttemptResult
-from flowhooks.model.delivery import ClaimedAttempt, OutcomeKind, State
+from flowhooks.model.delivery import OutcomeKind, State
+from flowhooks.model.ready_delivery import ClaimedAttempt
 from model.listeners import HANDLERS
 from model.machine import CALLS, PICKS, WHICH, Hand, Machine
 

@@ -17,7 +17,7 @@ FOUND: Final = frozenset({"killed", "timeout", "segfault", "check was interrupte
 """mutmut's names for a test that fails, hangs, is ended by a signal, or cannot be collected."""
 MODULES: Final = {
     "retry": ("unit/model/test_retry.py",),
-    "delivery": ("unit/model/test_delivery.py",),
+    "delivery": ("unit/model/test_delivery.py", "unit/model/test_invocation.py"),
     "conditions": ("unit/model/test_conditions.py",),
     "router": ("unit/routing/test_router.py", "unit/routing/test_router_conditions.py"),
     "index": ("unit/routing/test_router.py", "unit/routing/test_router_conditions.py"),

@@ -20,7 +20,7 @@ protocol             encoding of deliveries and replies between the processes
 
 from __future__ import annotations
 
-from flowhooks.execution.isolation.call import callers
+from flowhooks.execution.isolation.call import IsolatedCalls, callers
 from flowhooks.execution.isolation.pool import ATTEMPT_END_TIMEOUT, ProcessPool, check_isolation
 
-__all__ = ["ATTEMPT_END_TIMEOUT", "ProcessPool", "callers", "check_isolation"]
+__all__ = ["ATTEMPT_END_TIMEOUT", "IsolatedCalls", "ProcessPool", "callers", "check_isolation"]

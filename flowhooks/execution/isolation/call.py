@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import structlog
 
 from flowhooks.errors import HandlerLost, HandlerProcessUnavailable
 from flowhooks.execution.isolation import log_forwarding, protocol
-from flowhooks.model.delivery import IsolatedCalls
+from flowhooks.model.invocation import Invocation, current_invocation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from flowhooks.execution.isolation.pool import ProcessPool
     from flowhooks.execution.isolation.process_handle import HandlerProcess
@@ -26,6 +26,22 @@ MAX_TRIES: Final = 3
 """Processes that are tried for one delivery, because the operating system may have ended an idle one."""
 
 log = structlog.get_logger(__name__)
+
+
+class IsolatedCalls(NamedTuple):
+    """The call functions of an isolated handler.
+
+    Both raise `Reject` and `RetryAfter` as the handler's function raised them, `HandlerRaised` for any other exception
+    of it, `HandlerLost` if its process ended, and `HandlerProcessUnavailable` if no process was available.
+
+    Attributes:
+        run: calls the handler's function, and marks the current invocation as entered if the function may have been
+            entered.
+        probe: calls the handler's probe.
+    """
+
+    run: Callable[[Event, Delivery], Any]
+    probe: Callable[[Event, Delivery], Any]
 
 
 def callers(pool: ProcessPool) -> dict[str, IsolatedCalls]:
@@ -45,7 +61,8 @@ def call(pool: ProcessPool, options: RunOptions, event: Event, delivery: Deliver
         pool: the handler processes.
         options: the handler's run options.
         event: the event for the function.
-        delivery: the delivery for the function; it is marked as entered while the function may have been entered.
+        delivery: the delivery for the function. The current invocation is marked as entered while the function may
+            have been entered.
         probe: whether to call the probe instead of the function.
 
     Raises:
@@ -53,6 +70,7 @@ def call(pool: ProcessPool, options: RunOptions, event: Event, delivery: Deliver
         HandlerLost: the process ended before it replied.
         HandlerRaised: the function raised an exception other than `Reject` and `RetryAfter`.
     """
+    invocation = current_invocation() or Invocation(delivery.id, delivery.attempt)  # a probe runs in none
     reason = ""
     for _ in range(MAX_TRIES):
         process = pool.acquire(delivery.handler)
@@ -66,16 +84,15 @@ def call(pool: ProcessPool, options: RunOptions, event: Event, delivery: Deliver
             "delivery": protocol.from_delivery(delivery),
         }
         until = time.monotonic() + options.timeout
-        entered = delivery._entered  # noqa: SLF001 (as the built-in does, where it calls the function itself)
-        entered.append(True)
+        invocation.entered = True
         try:
             process.send(request, until)
         except OSError:
-            entered.clear()  # the process has not received the whole request, so it runs nothing
+            invocation.entered = False  # the process has not received the whole request, so it runs nothing
             pool.discard(process, "crashed", has_disconnected=True)
             answer = None
         except (TypeError, ValueError, RecursionError) as error:  # raised by the JSON encoder, before anything was sent
-            entered.clear()
+            invocation.entered = False
             pool.discard(process, "crashed")
             raise HandlerProcessUnavailable(
                 "the event cannot be sent to the handler's process: a run_handler wrapper has changed its data "
@@ -84,8 +101,8 @@ def call(pool: ProcessPool, options: RunOptions, event: Event, delivery: Deliver
         else:
             answer = _receive_answer(pool, process, options, until=until)
         if answer is not None:
-            return _return_or_raise(answer, delivery)
-        entered.clear()
+            return _return_or_raise(answer, invocation)
+        invocation.entered = False
         if process.spawn_error:
             reason = f": {process.spawn_error}"
             log.warning("process_spawn_failed", handler=delivery.handler, why=process.spawn_error)
@@ -124,11 +141,10 @@ def _receive_answer(
     raise HandlerLost(why, process.output.tail)
 
 
-def _return_or_raise(answer: Mapping[str, Any], delivery: Delivery) -> Any:
+def _return_or_raise(answer: Mapping[str, Any], invocation: Invocation) -> Any:
     if "raised" in answer:
         raise answer["raised"]
-    if "dropped" in answer:
-        delivery._dropped.append(str(answer["dropped"]))  # noqa: SLF001 (for the dispatcher, which stores the reason)
+    invocation.result_dropped = str(answer.get("dropped", ""))
     return answer.get("verdict", answer.get("value"))
 
 

@@ -21,6 +21,7 @@ from flowhooks.errors import TransactionError
 from flowhooks.execution.isolation import log_forwarding, protocol
 from flowhooks.execution.result_encoding import encode_result
 from flowhooks.model.delivery import Delivery
+from flowhooks.model.invocation import Invocation
 from flowhooks.plugins.default_hooks import call_handler
 from flowhooks.text import to_storable
 
@@ -88,16 +89,18 @@ class _Worker:
     def _answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Call the requested function; each exception becomes a reply."""
         event = protocol.to_event(request["event"])
-        delivery = Delivery(**request["delivery"], _begin_transaction=_refuse_transaction)
+        delivery = Delivery(**request["delivery"])
+        invocation = Invocation(delivery.id, delivery.attempt, begin_transaction=_refuse_transaction)
         handler = self._plugins.handlers[delivery.handler]
         logging.getLogger().setLevel(request["level"])
         self._memory.limit(request["memory_mib"])
         try:
-            if request["probe"]:
-                # If the handler loaded here has no probe, reply None (not known); never call its function instead.
-                value = handler.probe(event, delivery) if handler.probe else None
-                return {"verdict": value if isinstance(value, bool) else None}
-            return _result_message(call_handler(handler, event, delivery))
+            with invocation.as_current():
+                if request["probe"]:
+                    # If the handler loaded here has no probe, reply None (not known); never call its function instead.
+                    value = handler.probe(event, delivery) if handler.probe else None
+                    return {"verdict": value if isinstance(value, bool) else None}
+                return _result_message(call_handler(handler, event, delivery))
         except BaseException as error:  # noqa: BLE001 (any exception, even SystemExit, is this attempt's outcome)
             self._memory.lift()
             return {"raised": protocol.from_error(error, self._plugins.redact)}

@@ -50,7 +50,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from flowhooks.clock import Clock
-    from flowhooks.model.delivery import ExecuteFn, ReadyDelivery, TransactionHooks
+    from flowhooks.execution.runners.runner import ExecuteFn
+    from flowhooks.ledger.transaction import WriteTransaction
+    from flowhooks.model.ready_delivery import ReadyDelivery
 
 MAX_QUEUED_PER_HANDLER: Final = 1_000
 """Maximum number of deliveries of one handler in memory. The others wait in the ledger."""
@@ -116,7 +118,7 @@ class EmbeddedRunner:
         self._is_running = False
         self._last_error: str | None = None
 
-    def reserve(self, transaction: TransactionHooks, deliveries: Sequence[ReadyDelivery]) -> list[ReadyDelivery]:
+    def reserve(self, transaction: WriteTransaction, deliveries: Sequence[ReadyDelivery]) -> list[ReadyDelivery]:
         """Reserve a free thread for each of these deliveries while there are any; return the deliveries that got one.
 
         Their threads start after the commit.
@@ -127,7 +129,7 @@ class EmbeddedRunner:
             transaction.after_rollback(partial(self._cancel_reserved, reserved))
         return reserved
 
-    def enqueue(self, transaction: TransactionHooks, deliveries: Sequence[ReadyDelivery], not_before: int) -> None:
+    def enqueue(self, transaction: WriteTransaction, deliveries: Sequence[ReadyDelivery], not_before: int) -> None:
         """Queue deliveries that are due now after the commit; the poll finds the others when they are due."""
         if not_before <= self._clock.now():
             transaction.after_commit(partial(self._enqueue_ready, deliveries))
@@ -201,7 +203,7 @@ class EmbeddedRunner:
                 attempt.overdue = True
         return count
 
-    def sweep(self, transaction: TransactionHooks) -> None:
+    def sweep(self, transaction: WriteTransaction) -> None:
         """Do nothing: the ledger's recovery settles the attempts of killed processes."""
 
     def health(self) -> str | None:

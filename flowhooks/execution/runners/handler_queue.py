@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from flowhooks.model.delivery import ReadyDelivery
+    from flowhooks.model.ready_delivery import ReadyDelivery
 
 SLOT_REPLACED: Final = "another thread takes its place; find out what the handler waits for"
 SLOT_KEPT: Final = (

@@ -30,14 +30,15 @@ from flowhooks.errors import FlowhooksError, Unavailable
 from flowhooks.failpoints import hit
 from flowhooks.ledger.database import postgresql_timeouts
 from flowhooks.ledger.database.engines import IDLE_SECONDS
-from flowhooks.model.delivery import ReadyDelivery
+from flowhooks.model.ready_delivery import ReadyDelivery
 from flowhooks.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from flowhooks.clock import Clock
-    from flowhooks.model.delivery import ExecuteFn, TransactionHooks
+    from flowhooks.execution.runners.runner import ExecuteFn
+    from flowhooks.ledger.transaction import WriteTransaction
 
 TASK: Final = "flowhooks:deliver"
 # A channel name of PostgreSQL's NOTIFY has at most 63 bytes, of which Procrastinate uses 23.
@@ -131,7 +132,7 @@ class ProcrastinateRunner:
         *,
         threads: int,
         fetch_due: Callable[[int, Callable[[str], int]], list[ReadyDelivery]],
-        write: Callable[[Callable[[TransactionHooks], None]], None],
+        write: Callable[[Callable[[WriteTransaction], None]], None],
         clock: Clock,
         handlers: Collection[str],
         limit: Callable[[str], int | None] = lambda _handler: None,
@@ -161,11 +162,11 @@ class ProcrastinateRunner:
         self._has_failed = threading.Event()
         self._last_error: str | None = None
 
-    def reserve(self, _transaction: TransactionHooks, _deliveries: Sequence[ReadyDelivery]) -> list[ReadyDelivery]:
+    def reserve(self, _transaction: WriteTransaction, _deliveries: Sequence[ReadyDelivery]) -> list[ReadyDelivery]:
         """Reserve nothing, because any machine may run the deliveries that are stored now."""
         return []
 
-    def enqueue(self, transaction: TransactionHooks, deliveries: Sequence[ReadyDelivery], not_before: int) -> None:
+    def enqueue(self, transaction: WriteTransaction, deliveries: Sequence[ReadyDelivery], not_before: int) -> None:
         """Store a job for each delivery in the same transaction.
 
         Raises:
@@ -207,7 +208,7 @@ class ProcrastinateRunner:
                 tries += 1
         sweeping.join()
 
-    def sweep(self, transaction: TransactionHooks) -> None:
+    def sweep(self, transaction: WriteTransaction) -> None:
         """Delete the jobs and records of expired workers; the ledger still has the deliveries.
 
         Rows that a worker which stopped responding has locked are skipped. Waiting for them would block all writers and
@@ -351,7 +352,7 @@ class ProcrastinateRunner:
             now - int(lateness * SECOND), lambda handler: SWEEP_BATCH_SIZE if handler in handlers else 0
         )
 
-        def write(transaction: TransactionHooks) -> None:
+        def write(transaction: WriteTransaction) -> None:
             # Jobs may be missing until fewer deliveries are due than one sweep creates jobs for.
             full = len(due) >= SWEEP_BATCH_SIZE
             self._has_more = self._has_more and full

@@ -13,7 +13,7 @@ from flowhooks.clock import SECOND
 from flowhooks.errors import Unavailable
 from flowhooks.execution.outcomes import MAX_ERROR_CHARS, MAX_TRACEBACK_CHARS
 from flowhooks.execution.result_encoding import MAX_RESULT_CHARS
-from flowhooks.model.delivery import ReadyDelivery
+from flowhooks.model.ready_delivery import ReadyDelivery
 from flowhooks.operations.resolve import Resolution, resolve
 
 pytestmark = [pytest.mark.runners, pytest.mark.either]

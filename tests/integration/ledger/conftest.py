@@ -11,8 +11,9 @@ import pytest
 from flowhooks.clock import to_datetime
 from flowhooks.ledger.attempts import AttemptResult
 from flowhooks.ledger.new_event import NewEvent
-from flowhooks.model.delivery import OutcomeKind, ReadyDelivery, State
+from flowhooks.model.delivery import OutcomeKind, State
 from flowhooks.model.event import digest, from_body
+from flowhooks.model.ready_delivery import ReadyDelivery
 from support.waiting import WAIT_TIMEOUT
 
 SOON = WAIT_TIMEOUT

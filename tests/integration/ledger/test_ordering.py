@@ -10,7 +10,7 @@ from flowhooks import OutcomeKind, Retry, State
 from flowhooks.ledger.consistency import verify
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.stats import backlog
-from flowhooks.model.delivery import ConcurrencyLimitReached, ReadyDelivery
+from flowhooks.model.ready_delivery import ConcurrencyLimitReached, ReadyDelivery
 from flowhooks.operations.replay import replay
 from flowhooks.operations.resolve import Resolution, resolve
 from support.waiting import WAIT_TIMEOUT

@@ -14,7 +14,7 @@ from flowhooks.ledger.deliveries import ClaimRequest
 from flowhooks.ledger.ordering import OrderScheduler, admissible
 from flowhooks.ledger.queries import due_deliveries
 from flowhooks.ledger.transaction import OrderGroup, WriteTransaction
-from flowhooks.model.delivery import ReadyDelivery
+from flowhooks.model.ready_delivery import ReadyDelivery
 
 BEHIND_ONE = 100_000
 KEYS = 10_000

@@ -12,7 +12,7 @@ from flowhooks.errors import IdentityConflict, InvalidCallback, NewerSelectorsEr
 from flowhooks.ledger import conclusions
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.tables import handlers
-from flowhooks.model.delivery import ReadyDelivery
+from flowhooks.model.ready_delivery import ReadyDelivery
 from flowhooks.operations.parked import count_deliverable
 from flowhooks.operations.reroute import reroute, reroute_parked
 from flowhooks.operations.resolve import Resolution, resolve

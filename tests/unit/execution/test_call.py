@@ -10,6 +10,7 @@ from flowhooks.execution.isolation.call import MAX_TRIES, call
 from flowhooks.execution.isolation.protocol import ConnectionClosed
 from flowhooks.execution.run_options import RunOptions
 from flowhooks.model.delivery import Delivery
+from flowhooks.model.invocation import Invocation
 from flowhooks.testing import make_event
 
 NO_FILES = "no process can be created: Too many open files"
@@ -70,7 +71,12 @@ def test_a_process_that_cannot_be_started_is_named_with_its_reason(seen_by):
     """The log and the attempt's error have the reason, also if the request was sent; no function was entered."""
     delivery = Delivery(id="d", event_id="e", handler="p:h", attempt=1)
     options = RunOptions(isolation="process", timeout=60.0, memory_mib=512, max_failures=10)
-    with capture_logs() as logs, pytest.raises(HandlerProcessUnavailable, match=f"{MAX_TRIES} .*: {NO_FILES}$"):
+    invocation = Invocation(delivery.id, delivery.attempt)
+    with (
+        capture_logs() as logs,
+        invocation.as_current(),
+        pytest.raises(HandlerProcessUnavailable, match=f"{MAX_TRIES} .*: {NO_FILES}$"),
+    ):
         call(Pool(seen_by), options, make_event(), delivery, probe=False)
     assert [(one["event"], one["why"]) for one in logs] == [("process_spawn_failed", NO_FILES)] * MAX_TRIES
-    assert delivery._entered == []
+    assert not invocation.entered

@@ -11,11 +11,13 @@ from flowhooks import Outcome, OutcomeKind, Retry, State, handler
 from flowhooks.clock import SECOND, to_datetime
 from flowhooks.errors import TransactionError, Unavailable
 from flowhooks.execution.dispatcher import RECORD_RETRY_DELAYS, Dispatcher
+from flowhooks.execution.isolation import IsolatedCalls
 from flowhooks.ledger.attempts import AttemptResult
 from flowhooks.ledger.deliveries import StateChange
 from flowhooks.ledger.handler_transaction import CommitOutcomeUnknown
 from flowhooks.ledger.queries import DeliveryStatus
-from flowhooks.model.delivery import ClaimedAttempt, ConcurrencyLimitReached, IsolatedCalls, ReadyDelivery
+from flowhooks.model.invocation import current_invocation
+from flowhooks.model.ready_delivery import ClaimedAttempt, ConcurrencyLimitReached, ReadyDelivery
 from flowhooks.testing import ManualClock, make_event
 
 DONE = Outcome(kind=OutcomeKind.SUCCEEDED, value={"a": 1})
@@ -75,6 +77,7 @@ class Paper:
         self.pauses = []
         self.ends_after = 99
         self.sees = lambda _handler, _event, _delivery: None
+        self.invocation = None
 
     # The ledger.
 
@@ -129,6 +132,7 @@ class Paper:
     def run_handler(self, handler, event, delivery):
         """Run the handler."""
         self.written.append(("run", handler.id, event, delivery))
+        self.invocation = current_invocation()
         self.sees(handler, event, delivery)
         if isinstance(self.outcome, BaseException):
             raise self.outcome
@@ -238,8 +242,9 @@ def test_the_way_of_an_attempt(paper):
     ((of, event, delivery),) = paper.of("run")
     assert (of, event) == ("p:h", paper.event)
     assert (delivery.id, delivery.event_id, delivery.handler, delivery.attempt) == ("d", paper.event.id, "p:h", 3)
-    assert delivery._begin_transaction == paper.writing.begin
-    assert delivery._isolated_call is None
+    assert paper.invocation.begin_transaction == paper.writing.begin
+    assert paper.invocation.isolated_call is None
+    assert current_invocation() is None
     assert paper.of("settle_soon") == [(settlement(paper, OutcomeKind.SUCCEEDED, State.SUCCEEDED, result='{"a": 1}'),)]
     assert paper.of("counted") == [("p:h", "succeeded", TAKEN.total_seconds())]
     assert paper.of("ended") == [("p:h", DONE, "")]
@@ -383,7 +388,7 @@ def test_data_that_its_plugin_does_not_take_is_rejected_unseen(paper):
 def test_an_attempt_that_was_not_entered_is_made_again(paper, entered, answered, error):
     """A failure before the function is retried; a failure within it only with `retry=`."""
     paper.outcome = answered
-    paper.sees = lambda _handler, _event, delivery: delivery._entered.append(True) if entered else None
+    paper.sees = lambda _handler, _event, _delivery: setattr(paper.invocation, "entered", entered)
     paper.dispatch().execute(QUEUED)
     ((stored,),) = paper.of("settle_soon")
     assert stored.error.endswith(error)
@@ -397,12 +402,12 @@ def test_an_attempt_that_was_not_entered_is_made_again(paper, entered, answered,
 
 
 def test_a_handler_elsewhere_is_given_no_cores(paper):
-    """An isolated process gets no cores; its delivery carries the way to call its function."""
-    there = IsolatedCalls(run=lambda event, delivery: None, probe=lambda event, delivery: None)
+    """An isolated process gets no cores; its invocation calls its function with the event and the delivery."""
+    there = IsolatedCalls(run=lambda event, delivery: (event, delivery), probe=lambda event, delivery: None)
     paper.dispatch(elsewhere={"p:h": there}).execute(QUEUED)
     assert {"enter", "leave"}.isdisjoint(paper.kinds())
     ((_, _, delivery),) = paper.of("run")
-    assert delivery._isolated_call is there.run
+    assert paper.invocation.isolated_call(paper.event) == (paper.event, delivery)
 
 
 FAILS = {"kind": OutcomeKind.FAILED, "error": "x"}

@@ -7,9 +7,7 @@ import dataclasses
 import pytest
 
 from flowhooks import Delivery, Outcome, OutcomeKind, State
-from flowhooks.errors import TransactionError
-from flowhooks.model.delivery import ALLOWED_TRANSITIONS, COMPLETED_STATES, TRANSITIONS, ReadyDelivery
-from flowhooks.testing import make_event
+from flowhooks.model.delivery import ALLOWED_TRANSITIONS, COMPLETED_STATES, TRANSITIONS
 
 
 def targets(source):
@@ -79,14 +77,13 @@ def test_an_outcome_knows_whether_it_did_its_work():
     assert [kind for kind in OutcomeKind if Outcome(kind=kind).succeeded] == [OutcomeKind.SUCCEEDED]
 
 
-def test_a_delivery_cannot_be_changed_and_shows_no_private_parts():
-    """Handlers get an immutable delivery; the dispatcher's own data is private."""
+def test_a_delivery_is_plain_data():
+    """Handlers get an immutable delivery, which has no other fields than its documented ones."""
     delivery = Delivery(id="d", event_id="e", handler="p:h", attempt=1)
     with pytest.raises(dataclasses.FrozenInstanceError):
         delivery.attempt = 2
-    entered = dataclasses.replace(delivery, _entered=[True])
-    assert entered == delivery
-    assert "entered" not in repr(delivery)
+    assert [field.name for field in dataclasses.fields(Delivery)] == ["id", "event_id", "handler", "attempt"]
+    assert dataclasses.asdict(delivery) == {"id": "d", "event_id": "e", "handler": "p:h", "attempt": 1}
 
 
 @pytest.mark.parametrize(
@@ -111,22 +108,3 @@ def test_an_outcome_may_ask_to_be_made_again(seconds):
     outcome = Outcome(kind="failed", error="e", traceback="t", retry_after=seconds)
     assert (outcome.kind, outcome.retry_after) == (OutcomeKind.FAILED, seconds)
     assert type(outcome.kind) is OutcomeKind
-
-
-def test_a_delivery_has_a_transaction_only_while_it_runs():
-    """The ledger provides it for an attempt; a delivery created by hand has none and says so."""
-    delivery = Delivery(id="d", event_id="e", handler="p:h", attempt=1)
-    with pytest.raises(
-        TransactionError, match=r"^delivery\.transaction\(\) may be used only while the handler runs as an"
-    ):
-        delivery.transaction()
-    block = object()
-    assert dataclasses.replace(delivery, _begin_transaction=lambda: block).transaction() is block
-
-
-def test_what_is_being_stored_is_claimed_from_the_start():
-    """A delivery that is just being stored has its first attempt and event; one read later must be claimed."""
-    event = make_event()
-    claimed = ReadyDelivery("d", "p:h", 1, load_event=lambda: event).to_claimed_attempt()
-    assert (claimed.event, claimed.attempt, claimed.retry_base) == (event, 1, 0)
-    assert ReadyDelivery("d", "p:h", 1).to_claimed_attempt() is None

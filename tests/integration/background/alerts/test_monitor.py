@@ -14,7 +14,7 @@ from flowhooks.background.alerts.monitor import RETRY_DELAYS
 from flowhooks.clock import SECOND, to_datetime
 from flowhooks.errors import Unavailable
 from flowhooks.ledger import alert_queries, circuit_state
-from flowhooks.model.delivery import ReadyDelivery
+from flowhooks.model.ready_delivery import ReadyDelivery
 from flowhooks.operations.acknowledge import acknowledge
 from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.retire import retire

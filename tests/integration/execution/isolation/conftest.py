@@ -11,6 +11,7 @@ import pytest
 from flowhooks import Event
 from flowhooks.execution.isolation import ProcessPool, callers
 from flowhooks.model.delivery import Delivery
+from flowhooks.model.invocation import Invocation
 from flowhooks.settings import RunnerSettings, Settings
 
 FOLDER = Path(__file__).parent / "plugins"
@@ -42,15 +43,25 @@ class Running:
         """A delivery of the handler."""
         return Delivery(id="d1", event_id="e1", handler=f"{self.name}:{handler}", attempt=3)
 
-    def run(self, handler: str, *, delivery: Delivery | None = None, **data):
+    def run(self, handler: str, *, delivery: Delivery | None = None, invocation: Invocation | None = None, **data):
         """Run a delivery and return the handler's result."""
         delivery = delivery or self.delivery(handler)
-        return self.calls[delivery.handler].run(event_of(**data), delivery)
+        with (invocation or invocation_of(delivery)).as_current():
+            return self.calls[delivery.handler].run(event_of(**data), delivery)
+
+    def invocation(self, handler: str) -> Invocation:
+        """An invocation of the handler, which learns whether the handler was entered."""
+        return invocation_of(self.delivery(handler))
 
     def probe(self, handler: str, **data):
         """Call the handler's probe and return its answer."""
         delivery = self.delivery(handler)
         return self.calls[delivery.handler].probe(event_of(**data), delivery)
+
+
+def invocation_of(delivery: Delivery) -> Invocation:
+    """An invocation for an attempt that has no transaction."""
+    return Invocation(delivery.id, delivery.attempt)
 
 
 def event_of(**data) -> Event:

@@ -70,13 +70,13 @@ def test_a_large_event_crosses(running):
 
 def test_an_event_that_cannot_cross(running):
     """If a wrapper adds an unserialisable value, no handler runs, the error says so, and no process stays busy."""
-    delivery = running.delivery("nothing")
+    invocation = running.invocation("nothing")
     for _ in range(6):
         with pytest.raises(
             HandlerProcessUnavailable, match=r"the event cannot be sent to the handler's process: .* not JSON"
         ):
-            running.run("nothing", delivery=delivery, odd=object())
-        assert not delivery._entered
+            running.run("nothing", invocation=invocation, odd=object())
+        assert not invocation.entered
     assert not [one for one in running.pool._processes if one.busy]
     assert running.run("nothing") is None
 
@@ -110,10 +110,10 @@ def test_secrets_reach_it_and_do_not_come_back_in_errors(running):
 @pytest.mark.parametrize("handler", DEATHS)
 def test_its_end_is_that_attempts_alone(running, handler):
     """The caller learns how the process ended; the next delivery of any handler finds a process."""
-    delivery = running.delivery(handler)
+    invocation = running.invocation(handler)
     with pytest.raises(HandlerLost, match=DEATHS[handler]):
-        running.run(handler, delivery=delivery)
-    assert delivery._entered
+        running.run(handler, invocation=invocation)
+    assert invocation.entered
     with pytest.raises(HandlerLost, match=DEATHS[handler]):
         running.run(handler)
     assert running.run("nothing") is None
@@ -174,10 +174,9 @@ def test_what_it_returns_crosses_as_json(running):
         ("returns_much", "returned 52,428,802 characters of JSON, and at most 65,536 are stored; "),
         ("returns_a_set", "returned a value of type set, which is not JSON; "),
     ):
-        delivery = running.delivery(handler)
-        assert running.run(handler, delivery=delivery) is None
-        (reason,) = delivery._dropped
-        assert reason.startswith(why)
+        invocation = running.invocation(handler)
+        assert running.run(handler, invocation=invocation) is None
+        assert invocation.result_dropped.startswith(why)
     with pytest.raises(HandlerRaised, match="HandlerError: it returned a generator"):
         running.run("returns_a_generator")
 
@@ -352,9 +351,9 @@ def test_one_that_was_killed_while_it_rested_is_not_missed(running, eventually, 
     pid = running.run("echo")["pid"]
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: is_gone(pid))
-    delivery = running.delivery("echo")
-    assert running.run("echo", delivery=delivery)["pid"] != pid
-    assert delivery._entered == [True]
+    invocation = running.invocation("echo")
+    assert running.run("echo", invocation=invocation)["pid"] != pid
+    assert invocation.entered
 
 
 def test_signals_to_everybody_end_nobody(running, eventually):
@@ -448,11 +447,11 @@ def test_a_plugin_that_loads_only_once_is_named(make_running, tmp_path, what, wh
     (tmp_path / "half.py").write_text(HALF.format(pid=os.getpid(), what=what))
     running = make_running(tmp_path, "half")
     assert why in running.pool.unavailable()["half:half"]
-    delivery = running.delivery("half")
+    invocation = running.invocation("half")
     with pytest.raises(HandlerProcessUnavailable, match="no process could be started for the handler") as unavailable:
-        running.run("half", delivery=delivery)
+        running.run("half", invocation=invocation)
     assert why in str(unavailable.value)
-    assert not delivery._entered
+    assert not invocation.entered
 
 
 def test_closing_while_a_process_is_discarded(make_running):

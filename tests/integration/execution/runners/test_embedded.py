@@ -12,7 +12,7 @@ import pytest
 from flowhooks import Retry, State
 from flowhooks.clock import SECOND
 from flowhooks.execution.runners import embedded
-from flowhooks.model.delivery import ReadyDelivery
+from flowhooks.model.ready_delivery import ReadyDelivery
 from flowhooks.settings import HandlerSettings
 from support.waiting import WAIT_TIMEOUT
 

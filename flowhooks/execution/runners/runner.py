@@ -1,0 +1,41 @@
+"""The methods of a runner that the server uses. The default runner is `flowhooks.execution.runners.embedded`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from threading import Event as Flag
+
+    from flowhooks.model.ready_delivery import ClaimedAttempt, ConcurrencyLimitReached, ReadyDelivery
+
+
+class ExecuteFn(Protocol):
+    """Runs one attempt if the delivery is unchanged since the runner read it, and is neither blocked nor paused."""
+
+    def __call__(self, queued: ReadyDelivery, claimed: ClaimedAttempt | None, /) -> ConcurrencyLimitReached | None:
+        """Run the attempt; return `ConcurrencyLimitReached` if the handler's concurrency limit prevented it."""
+
+
+class Runner(Protocol):
+    """Decides when and where `execute` is called.
+
+    The ledger alone decides which attempt is made, so a missing or duplicate call is harmless.
+    """
+
+    def run(self, execute: ExecuteFn, stop: Flag) -> None:
+        """Call `execute` for ready deliveries in its own threads until `stop` is set; then wait for running attempts.
+
+        For a reserved delivery the runner passes the claimed attempt. If `execute` returns `ConcurrencyLimitReached`,
+        no delivery of that handler can start until one of them has ended; they are then offered again.
+        """
+
+    def wake(self) -> None:
+        """Look at once for deliveries that may run, because `stop` was set or the ledger has changed."""
+
+    def health(self) -> str | None:
+        """Return why this runner cannot run deliveries at present, or None."""
+
+    @property
+    def running(self) -> int:
+        """Number of running deliveries."""
