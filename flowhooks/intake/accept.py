@@ -252,7 +252,7 @@ class Intake:
         ]
         if wait <= 0 or not awaited:
             return nullcontext()
-        return self._waiters.open(new.event.id, awaited, wait)
+        return self._waiters.open(new.event.id, awaited, wait) or nullcontext()
 
     def _wait_for_outcomes(self, new: NewEvent, waiter: Waiter | None, seconds: float) -> Collection[DeliveryStatus]:
         """Wait for the deliveries of a stored event; return their statuses."""
@@ -354,7 +354,8 @@ class Intake:
         if unfinished and wait > 0:
             started = time.monotonic()
             delivery_ids = [standing.delivery_id for standing in unfinished]
-            with self._waiters.open(accepted.event_id, delivery_ids, wait, retried=dead) as waiter:
+            waiter = self._waiters.open(accepted.event_id, delivery_ids, wait, retried=dead)
+            with waiter or nullcontext():
                 if waiter is not None:
                     waiter.apply_snapshot(self._read_statuses(accepted.event_id).values())
                     waiter.wait(max(0.0, wait - (time.monotonic() - started)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ from flowhooks.clock import SECOND
 from flowhooks.model.delivery import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
+    from typing import Self
 
     from flowhooks.clock import Clock
     from flowhooks.ledger.delivery_settled import DeliverySettled
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Waiter:
-    """One waiter for one event.
+    """One waiter for one event. As a context manager it is closed at the end.
 
     Args:
         deadline: when the wait ends, in microseconds since 1970.
@@ -27,12 +29,13 @@ class Waiter:
         retried: the attempt after which a dead delivery was requeued, by delivery id. Its death may still be on the way
             to the waiter, from another thread or process, and must not end the wait for its next attempt.
         paused: returns the ids of the paused handlers.
+        on_close: called when the waiter is closed.
 
     Attributes:
         delivery_statuses: the latest known status of each delivery, by delivery id.
     """
 
-    __slots__ = ("_deadline", "_done", "_is_over", "_paused", "_pending", "_retried", "delivery_statuses")
+    __slots__ = ("_deadline", "_done", "_is_over", "_on_close", "_paused", "_pending", "_retried", "delivery_statuses")
 
     def __init__(
         self,
@@ -40,8 +43,10 @@ class Waiter:
         delivery_ids: Iterable[str],
         *,
         retried: Mapping[str, int],
+        on_close: Callable[[Waiter], None],
         paused: Callable[[], Collection[str]] = frozenset,
     ) -> None:
+        self._on_close = on_close
         self._deadline = deadline
         self._retried = retried
         self._paused = paused
@@ -52,6 +57,16 @@ class Waiter:
         self._done = threading.Lock()
         self._done.acquire()
         self.delivery_statuses: dict[str, DeliveryStatus] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Unregister, and free the slot for another waiter."""
+        self._on_close(self)
 
     def notify(self, standing: DeliveryStatus) -> None:
         """Record a delivery's new status; wake the thread if it was the last one to wait for."""
@@ -113,7 +128,6 @@ class WaiterRegistry:
         self._waiters: dict[str, list[Waiter]] = {}
         self._closed = False
 
-    @contextmanager
     def open(
         self,
         event_id: str,
@@ -121,26 +135,22 @@ class WaiterRegistry:
         seconds: float,
         *,
         retried: Mapping[str, int] = MappingProxyType({}),
-    ) -> Iterator[Waiter | None]:
-        """Register a waiter for deliveries of an event, until the end of the `with` block.
+    ) -> Waiter | None:
+        """Register a waiter for deliveries of an event; return None if there are too many or the server is stopping.
 
-        All notifications of the event within the block reach the waiter, except old ones of `retried` deliveries.
-
-        Yields:
-            The waiter; None if there are too many or the server is stopping.
+        All later notifications of the event reach the waiter, except old ones of `retried` deliveries, until it is
+        closed.
         """
         deadline = self._clock.now() + int(seconds * SECOND)
-        waiter = Waiter(deadline, delivery_ids, retried=retried, paused=self._paused)
+        waiter = Waiter(
+            deadline, delivery_ids, retried=retried, paused=self._paused, on_close=partial(self._close, event_id)
+        )
         with self._lock:
-            is_open = not self._closed and self._free_slots > 0
-            if is_open:
-                self._free_slots -= 1
-                self._waiters.setdefault(event_id, []).append(waiter)
-        try:
-            yield waiter if is_open else None
-        finally:
-            if is_open:
-                self._close(event_id, waiter)
+            if self._closed or self._free_slots <= 0:
+                return None
+            self._free_slots -= 1
+            self._waiters.setdefault(event_id, []).append(waiter)
+        return waiter
 
     def _close(self, event_id: str, waiter: Waiter) -> None:
         with self._lock:

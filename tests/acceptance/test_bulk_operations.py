@@ -69,10 +69,10 @@ def fill(url, many, *, dead):
                 missing_handlers=frozenset(),
                 now=now,
             )
-            tickets.append(ledger.accept_async(new))
+            tickets.append(ledger.accept(new))
             if len(tickets) == 500:
                 for ticket in tickets:
-                    ticket(30)
+                    ticket.result(30)
                 tickets.clear()
         if dead:
             ledger.write(_die, 60)

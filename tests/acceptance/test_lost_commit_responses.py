@@ -127,8 +127,8 @@ def one_batch(flow, size, monkeypatch):
     busy.start()
     assert begun.wait(WAIT_TIMEOUT)
     submitted = []
-    submit = flow.app.ledger.accept_async
-    monkeypatch.setattr(flow.app.ledger, "accept_async", lambda *call: (submit(*call), submitted.append(call))[0])
+    submit = flow.app.ledger.accept
+    monkeypatch.setattr(flow.app.ledger, "accept", lambda *call: (submit(*call), submitted.append(call))[0])
     yield
     # The queue's length is no measure, because heartbeats wait in it, too.
     until(lambda: len(submitted) == size)

@@ -59,11 +59,11 @@ FLOWHOOKS = BOTH | {
     "intake": ("flowhooks.intake.accept:Intake.accept",),
     "handover to the writer": (
         "flowhooks.ledger.group_commit:GroupCommitWriter.submit",
-        "flowhooks.ledger.group_commit:WriteRequest.result",
+        "flowhooks.ledger.group_commit:wait_for",
     ),
     "batch": ("flowhooks.ledger.group_commit:GroupCommitWriter._commit",),
     "notifying waiters": (
-        "flowhooks.ledger.group_commit:WriteRequest.set_result",
+        "concurrent.futures:Future.set_result",
         "flowhooks.ledger.transaction:WriteTransaction.run_callbacks",
     ),
     "rows of accepting": ("flowhooks.ledger.events:EventInserter.__call__",),

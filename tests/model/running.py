@@ -112,7 +112,8 @@ class Running(Machine):
         recorded = one.attempts[number - 1] if number <= len(one.attempts) else None
         # An identical outcome may be recorded twice, because the reply to the first may be lost.
         known = recorded is not None and (recorded.outcome, recorded.finished) == (outcome, now)
-        assert self._flow(which).app.ledger.record_result(said) is known
+        ledger = self._flow(which).app.ledger
+        assert ledger.wait_for(ledger.record_result(said)) is known
 
     @precondition(lambda self: "p" in {one[0] for one in self.paper.loaded} and self.paper.deliveries(State.UNKNOWN))
     @rule(pick=PICKS, verdict=st.sampled_from([True, False, None, "raises"]), which=WHICH, lost=st.booleans())
@@ -148,9 +149,7 @@ class Running(Machine):
             for identity, body in calls:
                 new, _ = flow.app.intake._build_event(self.real.call(identity, body), flow.app.intake.config)
                 conflict = paper.conflicts(identity, body)
-                stored.append(
-                    (flow.app.ledger.accept_async(new), paper.store(new.event.id, identity, body, by), conflict)
-                )
+                stored.append((flow.app.ledger.accept(new), paper.store(new.event.id, identity, body, by), conflict))
             waiting = [
                 one
                 for one in paper.deliveries(State.WAITING)
@@ -164,7 +163,7 @@ class Running(Machine):
                 # Of several claims of one delivery in one commit, the last one gets it.
                 wanted[queued.delivery_id] = one, queued, self.real.claim_soon(flow, queued)
         for result, event_id, conflict in stored:
-            accepted = result(60)
+            accepted = result.result(60)
             assert (accepted.event_id, accepted.conflict) == (event_id, conflict)
         self._hold(which)
         for one, queued, result in wanted.values():

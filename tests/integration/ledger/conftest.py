@@ -50,9 +50,13 @@ class Hands:
             now=self.clock.now(),
         )
 
+    def store(self, new):
+        """Store an event, and wait until it is durable."""
+        return self.ledger.wait_for(self.ledger.accept(new))
+
     def accept(self, *given, **body):
         """Store such an event; return its id with its waiting deliveries."""
-        accepted = self.ledger.accept(self.new(*given, **body))
+        accepted = self.store(self.new(*given, **body))
         return accepted.event_id, [
             self.queued(one.delivery_id) for one in self.ledger.delivery_statuses(accepted.event_id)
         ]
@@ -84,7 +88,7 @@ class Hands:
 
     def settle(self, *given, **more):
         """Record the outcome of an attempt."""
-        return self.ledger.record_result(self.settlement(*given, **more))
+        return self.ledger.wait_for(self.ledger.record_result(self.settlement(*given, **more)))
 
     def bring(self, queued, state):
         """Move a waiting delivery to a state by transitions of the table."""

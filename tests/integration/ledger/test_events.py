@@ -37,7 +37,7 @@ ODD = [
 def test_an_event_is_stored_with_its_deliveries(hands):
     """A new event is stored as received, with one waiting delivery for each handler of its route."""
     new = hands.new("i1", "p:a", "p:b", businessKey="B-1", callBackProcessClass="com.example.X", more={"x": [1]})
-    accepted = hands.ledger.accept(new)
+    accepted = hands.store(new)
     assert (accepted.event_id, accepted.new, accepted.conflict, accepted.state) == (new.event.id, True, False, "routed")
     stored = hands.ledger.event(new.event.id)
     assert stored.event == new.event
@@ -54,7 +54,7 @@ def test_the_same_again_is_the_event_that_was_there(hands):
     event_id, (queued,) = hands.accept("i1", "p:a", x=1)
     claimed = hands.ledger.claim(queued)
     hands.settle(queued, claimed.attempt)
-    again = hands.ledger.accept(hands.new("i1", "p:a", "p:b", x=1))
+    again = hands.store(hands.new("i1", "p:a", "p:b", x=1))
     assert (again.event_id, again.new, again.conflict) == (event_id, False, False)
     assert [one.state for one in again.delivery_statuses] == [State.SUCCEEDED]
     assert hands.ledger.event(event_id).repeats == 1
@@ -76,14 +76,14 @@ def test_what_is_part_of_the_identity_makes_two_events(hands, other):
     hands.accept("i1", "p:a", callBackProcessClass="A")
     given = {"to": "i1", "callBackProcessClass": "A"} | other
     instance = given.pop("to")
-    assert hands.ledger.accept(hands.new(instance, "p:a", **given)).new
+    assert hands.store(hands.new(instance, "p:a", **given)).new
     assert hands.sql("SELECT count(*) FROM events") == [(2,)]
 
 
 def test_an_empty_class_is_no_class(hands):
     """An empty `callBackProcessClass` counts as absent: both bodies have one identity, though they differ."""
     event_id, _ = hands.accept("i1", "p:a")
-    again = hands.ledger.accept(hands.new("i1", "p:a", callBackProcessClass=""))
+    again = hands.store(hands.new("i1", "p:a", callBackProcessClass=""))
     assert (again.event_id, again.conflict) == (event_id, True)
 
 
@@ -91,9 +91,9 @@ def test_identities_are_found_again_whatever_they_are_made_of(hands):
     """An identity with odd characters is recognised and distinguished from others."""
     for odd in ODD:
         event_id, _ = hands.accept("i1", "p:a", callBackProcessClass=odd)
-        again = hands.ledger.accept(hands.new("i1", "p:a", callBackProcessClass=odd))
+        again = hands.store(hands.new("i1", "p:a", callBackProcessClass=odd))
         assert (again.event_id, again.new, again.conflict) == (event_id, False, False), ascii(odd)
-        assert hands.ledger.accept(hands.new("i1", "p:a", callBackProcessClass=odd + "x")).new, ascii(odd)
+        assert hands.store(hands.new("i1", "p:a", callBackProcessClass=odd + "x")).new, ascii(odd)
         assert hands.ledger.event(event_id).event.callback_class == odd
 
 
@@ -102,7 +102,7 @@ def test_other_data_under_the_same_identity_is_a_conflict(hands):
     event_id, _ = hands.accept("i1", "p:a", x=1)
     hands.clock.advance(5)
     second = hands.new("i1", "p:a", x=2)
-    answer = hands.ledger.accept(second)
+    answer = hands.store(second)
     assert (answer.event_id, answer.new, answer.conflict, answer.delivery_statuses) == (event_id, False, True, ())
     assert hands.ledger.conflicts(event_id) == [(hands.clock.now(), second.body)]
     assert hands.ledger.event(event_id).repeats == 0
@@ -114,16 +114,16 @@ def test_conflicts_are_kept_once_each_and_ten_at_most(hands):
     event_id, _ = hands.accept("i1", "p:a", x=0)
     for number in [*range(1, 14), 1, 2]:
         hands.clock.advance(1)
-        assert hands.ledger.accept(hands.new("i1", "p:a", x=number)).conflict
+        assert hands.store(hands.new("i1", "p:a", x=number)).conflict
     assert [body for _, body in hands.ledger.conflicts(event_id)] == [f'{{"x": {n}}}' for n in range(1, 11)]
 
 
 def test_what_is_ignored_makes_no_difference(hands):
     """Two bodies that differ only in ignored members are equal."""
     event_id, _ = hands.accept("i1", "p:a", ignore=["/sent"], x=1, sent="09:00")
-    again = hands.ledger.accept(hands.new("i1", "p:a", ignore=["/sent"], x=1, sent="09:05"))
+    again = hands.store(hands.new("i1", "p:a", ignore=["/sent"], x=1, sent="09:05"))
     assert (again.event_id, again.conflict) == (event_id, False)
-    assert hands.ledger.accept(hands.new("i1", "p:a", ignore=["/sent"], x=2, sent="09:00")).conflict
+    assert hands.store(hands.new("i1", "p:a", ignore=["/sent"], x=2, sent="09:00")).conflict
 
 
 def unlike(seed, chars=8_000):
@@ -136,11 +136,11 @@ def test_an_event_with_long_texts_is_stored_once_and_found(hands):
     names = ("callBackProcessClass", "processDefinitionKey", "businessKey", "conclusion")
     body, instance = {name: unlike(name) for name in names}, unlike("instance")
     new = replace(hands.new(instance, **body), unknown_conclusion=True)
-    assert hands.ledger.accept(new).new
-    assert hands.ledger.accept(hands.new(instance, **body)).event_id == new.event.id
-    assert hands.ledger.accept(hands.new(instance, **body | {"businessKey": "other"})).conflict
+    assert hands.store(new).new
+    assert hands.store(hands.new(instance, **body)).event_id == new.event.id
+    assert hands.store(hands.new(instance, **body | {"businessKey": "other"})).conflict
     other = hands.new(instance[:-1] + "!", "p:a", **body)
-    assert hands.ledger.accept(other).new
+    assert hands.store(other).new
     assert hands.ledger.is_stored(new.event.identity)
     for wanted, found in (
         (EventFilter(flow_instance_id=instance), [new]),
@@ -166,13 +166,13 @@ def test_an_event_with_long_texts_is_stored_once_and_found(hands):
     assert {"parked", "conflict"} <= found.keys()
     assert max(found.values()) < 900
     assert purge(hands.flow.app.operation_context, EventFilter(state="parked", until=hands.clock.now())).purged == 1
-    assert hands.ledger.accept(hands.new(instance, **body)).state == "purged"
+    assert hands.store(hands.new(instance, **body)).state == "purged"
 
 
 def test_duplicates_in_one_batch_are_one_event(hands):
     """Of five equal callbacks in one batch one is stored, and all callers get its event."""
     several = [hands.new("i1", "p:a", x=1) for _ in range(5)]
-    results = hands.queue_up(*(lambda new=new: hands.ledger.accept(new) for new in several))
+    results = hands.queue_up(*(lambda new=new: hands.store(new) for new in several))
     assert [one.new for one in results] == [True, False, False, False, False]
     assert {one.event_id for one in results} == {several[0].event.id}
     assert all([standing.state for standing in one.delivery_statuses] == [State.WAITING] for one in results[1:])
@@ -184,8 +184,8 @@ def test_a_batch_that_is_written_again_after_its_commit_answers_as_before(hands)
     """The reply to a COMMIT may be lost. The writer then runs the batch again, and its events still count as new."""
     new, again = hands.new("i1", "p:a", x=1), hands.new("i1", "p:a", x=1)
     conflict = hands.new("i1", "p:a", x=2)
-    assert hands.ledger.accept(new).new
-    results = hands.queue_up(*(lambda new=new: hands.ledger.accept(new) for new in (new, again, conflict)))
+    assert hands.store(new).new
+    results = hands.queue_up(*(lambda new=new: hands.store(new) for new in (new, again, conflict)))
     assert [(one.new, one.conflict) for one in results] == [(True, False), (False, False), (False, True)]
     assert {one.event_id for one in results} == {new.event.id}
     assert hands.ledger.event(new.event.id).repeats == 1
@@ -196,17 +196,17 @@ def test_a_batch_that_is_written_again_after_its_commit_answers_as_before(hands)
 def test_an_event_that_was_purged_is_not_new_any_more(hands):
     """A repeated batch announces no event that was purged meanwhile."""
     new = hands.new("i1")
-    assert hands.ledger.accept(new).new
+    assert hands.store(new).new
     hands.clock.advance(1)
     assert purge(hands.flow.app.operation_context, EventFilter(state="parked", until=hands.clock.now())).purged == 1
-    again = hands.ledger.accept(new)
+    again = hands.store(new)
     assert (again.event_id, again.new, again.state) == (new.event.id, False, "purged")
 
 
 def test_a_conflict_within_one_batch(hands):
     """Of two bodies with one identity in one batch the first is stored, and repeating it is no conflict."""
     first, other, same = hands.new("i1", "p:a", x=1), hands.new("i1", "p:a", x=2), hands.new("i1", "p:a", x=1)
-    results = hands.queue_up(*(lambda new=new: hands.ledger.accept(new) for new in (first, other, same)))
+    results = hands.queue_up(*(lambda new=new: hands.store(new) for new in (first, other, same)))
     assert [(one.new, one.conflict) for one in results] == [(True, False), (False, True), (False, False)]
     assert {one.event_id for one in results} == {first.event.id}
     assert [body for _, body in hands.ledger.conflicts(first.event.id)] == [other.body]
@@ -223,7 +223,7 @@ def test_a_batch_of_old_and_new(hands):
         hands.new("parked"),
         hands.new("old", "p:a", x=1),
     ]
-    results = hands.queue_up(*(lambda new=new: hands.ledger.accept(new) for new in batch))
+    results = hands.queue_up(*(lambda new=new: hands.store(new) for new in batch))
     assert [(one.new, one.conflict) for one in results] == [
         (True, False),
         (False, True),
@@ -268,7 +268,7 @@ def test_an_event_and_its_deliveries_come_together_or_not_at_all(hands):
         hands.ledger.write(broken)
     for table in ("events", "deliveries", "counters"):
         assert hands.sql(f"SELECT count(*) FROM {table}") == [(0,)]
-    assert hands.ledger.accept(new).new
+    assert hands.store(new).new
 
 
 def test_a_delivery_that_cannot_be_stored_takes_its_event_with_it(hands):
@@ -277,7 +277,7 @@ def test_a_delivery_that_cannot_be_stored_takes_its_event_with_it(hands):
     bad = hands.new("i1", "p:a", "p:b")
     bad.deliveries[1] = (queued.delivery_id, "p:b")
     good = hands.new("i2", "p:a")
-    results = hands.queue_up(lambda: hands.ledger.accept(bad), lambda: hands.ledger.accept(good))
+    results = hands.queue_up(lambda: hands.store(bad), lambda: hands.store(good))
     assert isinstance(results[0], Unavailable)
     assert results[1].new
     assert hands.sql("SELECT flow_instance_id FROM events ORDER BY 1") == [("i0",), ("i2",)]
@@ -312,7 +312,7 @@ def test_a_full_disk_refuses_and_loses_nothing(hands, logged):
     stored, refused = ["before"], []
     for number in range(40):
         try:
-            accepted = hands.ledger.accept(hands.new(f"i{number}", "p:a", filler="x" * 3000)).new
+            accepted = hands.store(hands.new(f"i{number}", "p:a", filler="x" * 3000)).new
         except Unavailable:
             accepted = False
         (stored if accepted else refused).append(f"i{number}")
@@ -325,7 +325,7 @@ def test_a_full_disk_refuses_and_loses_nothing(hands, logged):
     assert [row for (row,) in hands.sql("SELECT flow_instance_id FROM events ORDER BY id")] == stored
     hands.ledger.write(lambda t: t.connection.exec_driver_sql("PRAGMA max_page_count=1000000").all())
     for instance in refused:
-        assert hands.ledger.accept(hands.new(instance, "p:a", filler="x" * 3000)).new
+        assert hands.store(hands.new(instance, "p:a", filler="x" * 3000)).new
     assert hands.ledger.write_error is None
 
 

@@ -26,12 +26,12 @@ def test_what_was_committed_to_a_moved_file_is_not_acknowledged(hands, harness, 
     with pytest.raises(Unavailable):
         hands.ledger.write(moved)
     with pytest.raises(Unavailable):
-        hands.ledger.accept(hands.new("meanwhile"))
+        hands.store(hands.new("meanwhile"))
     with pytest.raises(LedgerUnusable, match="cannot be found"):
         hands.ledger.count_by_state()
     assert len(done) == 1
     away.rename(harness.file)
-    hands.ledger.accept(hands.new("afterwards"))
+    hands.store(hands.new("afterwards"))
 
 
 def test_attempts_that_nobody_runs_are_taken_back(harness, listens, hands_of, away, eventually):

@@ -46,7 +46,7 @@ def test_counts_end_somewhere(hands):
     """Unfinished deliveries are counted by state, up to one above a limit."""
     for number, state in enumerate([*State, State.DEAD, State.DEAD]):
         hands.bring(hands.accept(f"i{number}", "p:a")[1][0], state)
-    hands.ledger.accept(hands.new("i20", "p:gone", absent={"p:gone"}))
+    hands.store(hands.new("i20", "p:gone", absent={"p:gone"}))
     hands.accept("i30")
     with hands.ledger.connection() as connection:
         assert stats.count_by_state(connection) == {

@@ -35,7 +35,7 @@ def test_parked_events_are_grouped_by_what_a_router_looks_at(hands):
         hands.accept(f"i{number}", **same)
     hands.accept("i8", callBackProcessClass="C", **same)
     hands.accept("routed", "p:a", **same)
-    hands.ledger.accept(hands.new("i9", source="s2", kind="other"))
+    hands.store(hands.new("i9", source="s2", kind="other"))
     assert hands.ledger.parked() == [
         ParkedGroup("complete", "default", "", "k", 2, None, 3),
         *sorted(
@@ -73,7 +73,7 @@ def test_an_event_is_rerouted_once(hands, together):
 def test_what_the_event_had_stays(hands):
     """The deliveries that a parked event had of `every` handlers stay as they are, and its route grows."""
     new = hands.new("i1", "p:every")
-    hands.ledger.accept(new)
+    hands.store(new)
     hands.sql("UPDATE events SET state = 'parked'")
     (before,) = hands.ledger.delivery_statuses(new.event.id)
     reroute(hands, [rerouted(hands, new.event.id, "p:a", before=["p:every"])])

@@ -24,16 +24,16 @@ def ids(hands):
 
 def test_once_for_each(hands):
     """The same callback is a repeat; the id with another flow, data or kind is not stored."""
-    first = hands.ledger.accept(signed(hands, "m1", "i1", a=1))
+    first = hands.store(signed(hands, "m1", "i1", a=1))
     assert first.new
-    again = hands.ledger.accept(signed(hands, "m1", "i1", a=1))
+    again = hands.store(signed(hands, "m1", "i1", a=1))
     assert (again.new, again.webhook_id_reused, again.event_id) == (False, False, first.event_id)
     for other in (
         signed(hands, "m1", "i2", a=1),
         signed(hands, "m1", "i1", a=2),
         signed(hands, "m1", "i1", kind="cancel", a=1),
     ):
-        found = hands.ledger.accept(other)
+        found = hands.store(other)
         assert (found.webhook_id_reused, found.new, found.event_id) == (True, False, "")
     assert hands.sql("SELECT count(*) FROM events") == [(1,)]
     assert hands.sql("SELECT count(*) FROM conflicts") == [(0,)]
@@ -43,25 +43,25 @@ def test_once_for_each(hands):
 
 def test_the_same_data_written_otherwise(hands):
     """The same data in another JSON encoding is a repeat, as for an engine that does not sign."""
-    first = hands.ledger.accept(signed(hands, "m1", "i1", a=1, b="x", ignore=["/at"], at=1))
+    first = hands.store(signed(hands, "m1", "i1", a=1, b="x", ignore=["/at"], at=1))
     again = signed(hands, "m1", "i1", b="x", a=1, ignore=["/at"], at=2)
-    found = hands.ledger.accept(replace(again, body='{"b": "\\u0078", "a": 1.0, "at": 2}'))
+    found = hands.store(replace(again, body='{"b": "\\u0078", "a": 1.0, "at": 2}'))
     assert (found.webhook_id_reused, found.new, found.conflict, found.event_id) == (False, False, False, first.event_id)
     assert hands.sql("SELECT repeats FROM events") == [(1,)]
 
 
 def test_of_another_source_it_is_another_id(hands):
     """The same id of another source is another message."""
-    assert hands.ledger.accept(signed(hands, "m1", "i1", source="erp")).new
-    assert hands.ledger.accept(signed(hands, "m1", "i2", source="crm")).new
+    assert hands.store(signed(hands, "m1", "i1", source="erp")).new
+    assert hands.store(signed(hands, "m1", "i2", source="crm")).new
     assert ids(hands) == [("crm", "m1"), ("erp", "m1")]
 
 
 def test_other_ids_for_the_same(hands):
     """A repeat with a new id is answered as before."""
-    assert hands.ledger.accept(signed(hands, "m1", "i1", a=1)).new
-    assert not hands.ledger.accept(signed(hands, "m2", "i1", a=1)).new
-    assert hands.ledger.accept(signed(hands, "m3", "i1", a=2)).conflict
+    assert hands.store(signed(hands, "m1", "i1", a=1)).new
+    assert not hands.store(signed(hands, "m2", "i1", a=1)).new
+    assert hands.store(signed(hands, "m3", "i1", a=2)).conflict
     assert len(ids(hands)) == 3
 
 
@@ -69,7 +69,7 @@ def test_in_one_batch(hands):
     """Of several with one id in a batch the first counts; unsigned callbacks are not affected."""
     items = [signed(hands, "m1", one, a=1) for one in ("i1", "i2", "i1")]
     items.append(hands.new("i2", a=1))
-    first, other, same, plain = hands.queue_up(*[lambda one=one: hands.ledger.accept(one) for one in items])
+    first, other, same, plain = hands.queue_up(*[lambda one=one: hands.store(one) for one in items])
     assert (first.new, first.webhook_id_reused) == (True, False)
     assert other.webhook_id_reused
     assert (same.new, same.webhook_id_reused, same.event_id) == (False, False, first.event_id)
@@ -90,7 +90,7 @@ def test_two_processes_at_the_same_moment(harness, hands_of, together):
     for number in range(20):
         items = [signed(one, f"m{number}", f"i{number}-{place}", a=1) for place, one in enumerate(two)]
         found = together(
-            *[lambda one=one, item=item: one.ledger.accept(item) for one, item in zip(two, items, strict=True)]
+            *[lambda one=one, item=item: one.store(item) for one, item in zip(two, items, strict=True)]
         )
         assert sorted(one.webhook_id_reused for one in found) == [False, True]
     assert two[0].sql("SELECT count(*) FROM events") == [(20,)]
@@ -100,9 +100,9 @@ def test_two_processes_at_the_same_moment(harness, hands_of, together):
 def test_forgotten_when_old(hands):
     """Ids last used before a time are deleted in small batches; later used ids stay."""
     for number in range(5):
-        hands.ledger.accept(signed(hands, f"m{number}", f"i{number}"))
+        hands.store(signed(hands, f"m{number}", f"i{number}"))
     hands.clock.advance(hours=2)
-    hands.ledger.accept(signed(hands, "m4", "i4"))
+    hands.store(signed(hands, "m4", "i4"))
     before = hands.clock.now() - HOUR
     gone = [hands.ledger.write(lambda transaction: webhook_ids.expire(transaction, before, limit=3)) for _ in range(3)]
     assert gone == [3, 1, 0]

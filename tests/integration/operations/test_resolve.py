@@ -45,9 +45,10 @@ def put(harness, listens):
                     State.DEAD: OutcomeKind.FAILED,
                     State.UNKNOWN: OutcomeKind.LOST,
                 }[state]
-                flow.app.ledger.record_result(
-                    AttemptResult(standing.delivery_id, "p:h", 1, outcome, "", "", None, state, None, flow.clock.now())
+                result = AttemptResult(
+                    standing.delivery_id, "p:h", 1, outcome, "", "", None, state, None, flow.clock.now()
                 )
+                flow.app.ledger.wait_for(flow.app.ledger.record_result(result))
         return standing.delivery_id
 
     bring.flow = flow

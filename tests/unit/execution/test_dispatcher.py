@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import replace
 from datetime import timedelta
 
@@ -9,9 +10,10 @@ import pytest
 
 from flowhooks import Outcome, OutcomeKind, Retry, State, handler
 from flowhooks.clock import SECOND, to_datetime
-from flowhooks.errors import TransactionError, Unavailable
-from flowhooks.execution.dispatcher import RECORD_RETRY_DELAYS, Dispatcher
+from flowhooks.errors import DamagedRow, TransactionError, Unavailable
+from flowhooks.execution.dispatcher import Dispatcher
 from flowhooks.execution.isolation import IsolatedCalls
+from flowhooks.execution.recorder import RETRY_DELAYS, OutcomeRecorder
 from flowhooks.ledger.attempts import AttemptResult
 from flowhooks.ledger.deliveries import StateChange
 from flowhooks.ledger.handler_transaction import CommitOutcomeUnknown
@@ -30,6 +32,10 @@ QUEUED = ReadyDelivery("d", "p:h", 2)
 UNKNOWN = DeliveryStatus(
     delivery_id="d", handler="p:h", state=State.UNKNOWN, attempt=3, due_at=1, outcome=OutcomeKind.LOST, error="lost"
 )
+
+
+class Full:
+    """Answer of a queue that refuses the outcome."""
 
 
 class Joint:
@@ -66,8 +72,7 @@ class Paper:
         self.written = []
         self.claims = [ClaimedAttempt(event=self.event, attempt=3, retry_base=0)]
         self.writing = Joint()
-        self.soon = [True]
-        self.settles = []
+        self.settles = [True]
         self.found = (self.event, UNKNOWN)
         self.puts_off = True
         self.moves = True
@@ -75,7 +80,9 @@ class Paper:
         self.blamed = None
         self.outcome = DONE
         self.pauses = []
-        self.ends_after = 99
+        self.ends_after = 999
+        self.ends = lambda: False
+        self.meanwhile = []
         self.sees = lambda _handler, _event, _delivery: None
         self.invocation = None
 
@@ -91,15 +98,22 @@ class Paper:
         self.written.append(("joint", delivery_id, attempt))
         return self.writing
 
-    def record_result_async(self, settlement, told):
-        """Record an outcome, and notify."""
-        self.written.append(("settle_soon", settlement))
-        told(answer(self.soon))
-
     def record_result(self, settlement):
-        """Record an outcome now."""
+        """Record an outcome, unless the queue is full."""
         self.written.append(("settle", settlement))
-        return answer(self.settles)
+        one = self.settles.pop(0)
+        if isinstance(one, Full):
+            raise Unavailable("busy")
+        future = Future()
+        if isinstance(one, BaseException):
+            future.set_exception(one)
+        else:
+            future.set_result(one)
+        return future
+
+    def wait_for(self, future):
+        """Wait until an outcome is recorded."""
+        return future.result(0)
 
     def delivery(self, delivery_id):
         """An event and its delivery's state."""
@@ -140,27 +154,16 @@ class Paper:
 
     # Recipients of notifications.
 
-    def delivery_settled(self, event, delivery, outcome, state):
-        """Record the notification of plugins."""
-        self.written.append(("notice", event, delivery, outcome, state))
-
-    def told(self, event_id, standing):
-        """Record the notification of waiting callers."""
-        self.written.append(("told", event_id, standing))
-
-    def ended(self, handler, outcome, error):
-        """Record the notification of the circuit breaker."""
-        self.written.append(("ended", handler, outcome, error))
-
-    def attempted(self, handler, outcome, seconds, *, total):
-        """Count the attempt."""
-        assert seconds >= 0
-        self.written.append(("counted", handler, outcome, total))
+    def on_settled(self, settled):
+        """Record the signal."""
+        self.written.append(("settled", settled))
 
     def pause(self, seconds):
         """Wait; return whether the process is about to end."""
         self.pauses.append(seconds)
-        return len(self.pauses) > self.ends_after
+        if self.meanwhile:
+            self.meanwhile.pop(0)()
+        return len(self.pauses) > self.ends_after or self.ends()
 
     # The cores.
 
@@ -177,16 +180,13 @@ class Paper:
     def dispatch(self, *, elsewhere=(), **declared):
         """A dispatcher with the only handler `p:h`."""
         listens = handler(name="h", process_key="k", **declared)(lambda event: None)
+        self.recorder = OutcomeRecorder(ledger=self, subscribers=[self.on_settled], wait_for_shutdown=self.pause)
         return Dispatcher(
             ledger=self,
+            recorder=self.recorder,
             plugins=self,
             handlers={"p:h": replace(listens, plugin="p")},
-            notifier=self,
             clock=self.clock,
-            on_settled=self.told,
-            wait_for_shutdown=self.pause,
-            on_attempt_ended=self.ended,
-            metrics=self,
             affinity=self,
             isolated=dict(elsewhere),
         )
@@ -232,8 +232,7 @@ def test_the_way_of_an_attempt(paper):
     """An attempt is claimed, run and settled; only durable results are counted and notified, with all details."""
     assert paper.dispatch().execute(QUEUED) is None
     assert paper.kinds() == [
-        *("claim", "joint", "enter", "run", "leave", "settle_soon"),
-        *("counted", "ended", "told", "notice"),
+        *("claim", "joint", "enter", "run", "leave", "settle", "settled"),
     ]
     assert paper.of("claim") == [(QUEUED,)]
     assert paper.of("joint") == [("d", 3)]
@@ -245,9 +244,7 @@ def test_the_way_of_an_attempt(paper):
     assert paper.invocation.begin_transaction == paper.writing.begin
     assert paper.invocation.isolated_call is None
     assert current_invocation() is None
-    assert paper.of("settle_soon") == [(settlement(paper, OutcomeKind.SUCCEEDED, State.SUCCEEDED, result='{"a": 1}'),)]
-    assert paper.of("counted") == [("p:h", "succeeded", TAKEN.total_seconds())]
-    assert paper.of("ended") == [("p:h", DONE, "")]
+    assert paper.of("settle") == [(settlement(paper, OutcomeKind.SUCCEEDED, State.SUCCEEDED, result='{"a": 1}'),)]
     standing = DeliveryStatus(
         delivery_id="d",
         handler="p:h",
@@ -257,8 +254,9 @@ def test_the_way_of_an_attempt(paper):
         outcome=OutcomeKind.SUCCEEDED,
         finished_at=paper.clock.now(),
     )
-    assert paper.of("told") == [(paper.event.id, standing)]
-    assert paper.of("notice") == [(paper.event, delivery, DONE, State.SUCCEEDED)]
+    ((settled,),) = paper.of("settled")
+    assert settled[:4] == (paper.event, delivery, standing, DONE)
+    assert settled.seconds > 0
     assert paper.writing.done == ["over", "close"]
 
 
@@ -270,13 +268,11 @@ def test_a_failure_is_told_without_secrets_and_logged(paper, logged):
     stored = settlement(
         paper, OutcomeKind.FAILED, State.WAITING, error="ValueError: of …", traceback="at …", due_at=due_at
     )
-    assert paper.of("settle_soon") == [(stored,)]
-    ((_, standing),) = paper.of("told")
-    assert (standing.state, standing.due_at, standing.error) == (State.WAITING, due_at, "ValueError: of …")
-    ((_, _, outcome, state),) = paper.of("notice")
-    assert (outcome.error, outcome.traceback, state) == ("ValueError: of\n  …", "at …", State.WAITING)
-    assert paper.of("ended") == [("p:h", outcome, "ValueError: of …")]
-    assert paper.of("counted") == [("p:h", "failed", None)]
+    assert paper.of("settle") == [(stored,)]
+    ((settled,),) = paper.of("settled")
+    status, outcome = settled.status, settled.outcome
+    assert (status.state, status.due_at, status.error) == (State.WAITING, due_at, "ValueError: of …")
+    assert (outcome.error, outcome.traceback) == ("ValueError: of\n  …", "at …")
     (entry,) = logged
     seconds = entry.pop("seconds")
     assert seconds == round(seconds, 6)
@@ -298,14 +294,14 @@ def test_a_secret_is_concealed_wherever_it_stands(paper, given):
     """A secret is masked in the error alone and in the traceback alone."""
     paper.outcome = Outcome(kind=OutcomeKind.REJECTED, **given)
     paper.dispatch().execute(QUEUED)
-    assert "s3cret" not in str(paper.of("settle_soon"))
+    assert "s3cret" not in str(paper.of("settle"))
 
 
 def test_a_result_that_cannot_be_kept_is_dropped_and_logged(paper, logged):
     """The attempt succeeds; the log names its handler and delivery."""
     paper.outcome = Outcome(kind=OutcomeKind.SUCCEEDED, value={1, 2})
     paper.dispatch().execute(QUEUED)
-    ((stored,),) = paper.of("settle_soon")
+    ((stored,),) = paper.of("settle")
     assert (stored.target, stored.result) == (State.SUCCEEDED, None)
     assert stored.result_dropped == (
         "handler h of plugin p returned a value of type set, which is not JSON; return text, numbers, True, False, "
@@ -320,7 +316,7 @@ def test_a_secret_in_the_reason_of_a_dropped_result_is_masked(paper, logged):
     """The name of a member that is not JSON may be a secret; neither the ledger nor the log has it."""
     paper.outcome = Outcome(kind=OutcomeKind.SUCCEEDED, value={"s3cret": {1, 2}})
     paper.dispatch().execute(QUEUED)
-    ((stored,),) = paper.of("settle_soon")
+    ((stored,),) = paper.of("settle")
     assert "s3cret" not in f"{stored} {logged}"
     assert "is of type set, which is not JSON" in stored.result_dropped
 
@@ -344,13 +340,13 @@ def test_what_cannot_be_claimed_is_not_run(paper):
 @pytest.mark.parametrize("reserved", [False, True])
 def test_without_its_handler_a_delivery_waits_for_it(paper, reserved):
     """A delivery without its handler waits without a due time, with the reason."""
-    paper.settles = [True]
     claimed = ClaimedAttempt(event=paper.event, attempt=3, retry_base=0)
     dispatch = paper.dispatch()
     dispatch._handlers = {}
     assert dispatch.execute(QUEUED, claimed if reserved else None) is None
     assert paper.of("claim") == ([] if reserved else [(QUEUED,)])
-    assert paper.kinds()[-1] == "settle"
+    assert paper.kinds()[-2:] == ["settle", "settled"]
+    assert paper.of("settled")[0][0].outcome is None
     why = "no loaded plugin has this handler; the delivery waits until it is installed"
     assert paper.of("settle") == [(settlement(paper, OutcomeKind.FAILED, State.WAITING, error=why),)]
 
@@ -371,9 +367,9 @@ def test_data_that_its_plugin_does_not_take_is_rejected_unseen(paper):
     paper.refused = "the data does not match it"
     paper.dispatch(retry=Retry()).execute(QUEUED)
     assert "run" not in paper.kinds()
-    ((stored,),) = paper.of("settle_soon")
+    ((stored,),) = paper.of("settle")
     assert (stored.outcome, stored.target, stored.error) == (OutcomeKind.REJECTED, State.DEAD, paper.refused)
-    ((_, _, outcome, _),) = paper.of("notice")
+    outcome = paper.of("settled")[0][0].outcome
     assert outcome.entered is False
 
 
@@ -390,14 +386,14 @@ def test_an_attempt_that_was_not_entered_is_made_again(paper, entered, answered,
     paper.outcome = answered
     paper.sees = lambda _handler, _event, _delivery: setattr(paper.invocation, "entered", entered)
     paper.dispatch().execute(QUEUED)
-    ((stored,),) = paper.of("settle_soon")
+    ((stored,),) = paper.of("settle")
     assert stored.error.endswith(error)
     assert stored.outcome is OutcomeKind.FAILED
     # The third attempt of `Retry()`.
     assert (stored.target, stored.due_at) == (
         (State.DEAD, None) if entered else (State.WAITING, paper.clock.now() + 1800 * SECOND)
     )
-    ((_, _, outcome, _),) = paper.of("notice")
+    outcome = paper.of("settled")[0][0].outcome
     assert outcome.entered is entered
 
 
@@ -450,86 +446,103 @@ def test_what_follows_an_outcome(paper, outcome, declared, made, target, seconds
     attempt, retry_base = made
     paper.claims = [ClaimedAttempt(event=paper.event, attempt=attempt, retry_base=retry_base)]
     paper.dispatch(**declared).execute(QUEUED)
-    ((stored,),) = paper.of("settle_soon")
+    ((stored,),) = paper.of("settle")
     due_at = None if seconds is None else paper.clock.now() + int(seconds * SECOND)
     assert (stored.target, stored.due_at) == (target, due_at)
-    ended = target in {State.SUCCEEDED, State.DEAD}
-    assert paper.of("counted") == [("p:h", paper.outcome.kind, TAKEN.total_seconds() if ended else None)]
+    assert [settled.status.state for (settled,) in paper.of("settled")] == [target]
 
 
 def test_a_stale_attempt_tells_nobody(paper, logged):
     """The outcome of a stale attempt is neither counted nor notified."""
-    paper.soon = [False]
+    paper.settles = [False]
     paper.dispatch().execute(QUEUED)
-    assert paper.kinds()[-1] == "settle_soon"
+    assert paper.kinds()[-1] == "settle"
     assert logged == [{"event": "stale_attempt", "log_level": "warning", "delivery": "d", "attempt": 3}]
 
 
 def test_where_too_much_is_queued_the_thread_waits(paper, logged):
-    """An outcome that the queue refuses is settled synchronously; a failure of that is already logged."""
-    paper.soon = [Unavailable("busy")]
-    paper.settles = [Unavailable("ledger_down"), True]
+    """An outcome that the queue refuses is recorded by the thread itself; a failure of that is logged once."""
+    paper.settles = [Full(), Unavailable("ledger_down"), Full(), True]
     paper.dispatch().execute(QUEUED)
-    assert paper.of("settle") == paper.of("settle_soon") * 2
+    assert paper.of("settle") == paper.of("settle")[:1] * 4
     assert [entry["event"] for entry in logged] == ["outcome_write_failed"]
-    assert paper.kinds()[-4:] == ["counted", "ended", "told", "notice"]
+    assert paper.kinds()[-1] == "settled"
+    assert paper.pauses == list(RETRY_DELAYS[:2])
 
 
-def test_an_outcome_is_recorded_however_long_the_database_is_down(paper, monkeypatch, logged):
-    """Recording is retried with growing delays, logged once, and notified when durable."""
-    monkeypatch.setattr("flowhooks.execution.dispatcher.SHUTDOWN_POLL_INTERVAL", 0.001)
-    paper.soon = [None]
-    paper.settles = [Unavailable("ledger_down")] * 7 + [True]
-    dispatch = paper.dispatch()
-    dispatch.execute(QUEUED)
-    assert paper.kinds()[-1] == "settle_soon"
-    paper.ends_after = 7
-    dispatch.run_recording_retries()
-    assert paper.pauses == [*RECORD_RETRY_DELAYS, RECORD_RETRY_DELAYS[-1], RECORD_RETRY_DELAYS[-1], 0]
-    assert paper.of("settle") == paper.of("settle_soon") * 8
-    assert paper.kinds()[-4:] == ["counted", "ended", "told", "notice"]
+def retry_until_recorded(paper, *, settled=1):
+    """Run the recording thread until that many outcomes were published."""
+    paper.ends = lambda: len(paper.of("settled")) >= settled
+    paper.recorder.run()
+
+
+@pytest.fixture(autouse=True)
+def quick_poll(monkeypatch):
+    """The recording thread looks for the end of the process all the time."""
+    monkeypatch.setattr("flowhooks.execution.recorder.SHUTDOWN_POLL_INTERVAL", 0.001)
+
+
+def test_an_outcome_is_recorded_however_long_the_database_is_down(paper, logged):
+    """Recording is retried with growing delays, logged once, and published when durable."""
+    paper.settles = [Unavailable("ledger_down")] * 8 + [True]
+    paper.dispatch().execute(QUEUED)
+    assert paper.kinds()[-1] == "settle"
+    retry_until_recorded(paper)
+    assert [pause for pause in paper.pauses if pause] == [*RETRY_DELAYS, RETRY_DELAYS[-1], RETRY_DELAYS[-1]]
+    assert paper.of("settle") == paper.of("settle")[:1] * 9
+    assert paper.kinds()[-1] == "settled"
     assert [(entry["event"], entry["delivery"]) for entry in logged] == [("outcome_write_failed", "d")]
     assert logged[0]["why"] == str(Unavailable("ledger_down"))
 
 
-def test_an_outcome_that_settles_unanswered_again_is_recorded_again(paper, monkeypatch):
-    """Recording is repeated if the database again does not confirm it."""
-    monkeypatch.setattr("flowhooks.execution.dispatcher.SHUTDOWN_POLL_INTERVAL", 0.001)
-    paper.soon, paper.settles, paper.ends_after = [None], [None, True], 1
+def test_an_outcome_that_cannot_be_recorded_does_not_block_others(paper, logged):
+    """A row that fails each time is retried behind the others, also if a defect of flowhooks is the cause."""
+    paper.claims *= 2
+    paper.settles = [Unavailable("ledger_down")] * 2 + [ZeroDivisionError(), True, DamagedRow("x"), True]
     dispatch = paper.dispatch()
     dispatch.execute(QUEUED)
-    dispatch.run_recording_retries()
-    assert len(paper.of("settle")) == 2
-    assert len(paper.of("told")) == 1
+    dispatch.execute(QUEUED._replace(delivery_id="other"))
+    retry_until_recorded(paper, settled=2)
+    assert [settlement.delivery_id for (settlement,) in paper.of("settle")[2:]] == ["d", "other", "d", "d"]
+    assert [settled.delivery.id for (settled,) in paper.of("settled")] == ["other", "d"]
 
 
-def test_what_cannot_be_recorded_later_is_recorded_too(paper, monkeypatch):
-    """The recording thread retries until the process ends."""
-    monkeypatch.setattr("flowhooks.execution.dispatcher.SHUTDOWN_POLL_INTERVAL", 0.001)
-    paper.soon, paper.settles = [None], [True]
+def test_what_cannot_be_recorded_later_is_recorded_too(paper):
+    """The recording thread waits for outcomes until the process ends."""
+    paper.settles = [Unavailable("ledger_down"), True]
     dispatch = paper.dispatch()
-
-    def pause(seconds):
-        paper.pauses.append(seconds)
-        if len(paper.pauses) == 1:
-            dispatch.execute(QUEUED)
-        return len(paper.pauses) > 1
-
-    dispatch._wait_for_shutdown = pause
-    dispatch.run_recording_retries()
-    assert len(paper.of("told")) == 1
-    assert paper.pauses == [0, 0]
+    paper.meanwhile = [lambda: None, lambda: dispatch.execute(QUEUED)]
+    retry_until_recorded(paper)
+    assert len(paper.of("settled")) == 1
 
 
-def test_a_process_that_ends_says_what_it_leaves_unrecorded(paper, logged):
+def test_an_outcome_is_recorded_at_the_end_of_the_process(paper):
+    """What is left when the process ends is tried once more."""
+    paper.settles = [Unavailable("ledger_down"), True]
+    paper.dispatch().execute(QUEUED)
+    paper.ends_after = 0
+    paper.recorder.run()
+    assert len(paper.of("settled")) == 1
+
+
+@pytest.mark.parametrize("first", ["queue full", "database down"])
+def test_a_process_that_ends_says_what_it_leaves_unrecorded(paper, logged, first):
     """An outcome that could not be recorded until the end is logged as lost; the recovering process continues."""
-    paper.soon = [Unavailable("busy")]
-    paper.settles = [Unavailable("ledger_down")] * 3
+    paper.settles = [Full() if first == "queue full" else Unavailable("ledger_down")] + [Unavailable("ledger_down")] * 9
     paper.ends_after = 2
     paper.dispatch().execute(QUEUED)
-    assert paper.pauses == list(RECORD_RETRY_DELAYS[:3])
-    assert "told" not in paper.kinds()
+    paper.recorder.run()
+    assert "settled" not in paper.kinds()
     assert logged[-1] == {"event": "outcome_lost", "log_level": "error", "delivery": "d", "attempt": 3}
+
+
+def test_a_subscriber_that_fails_stops_no_other(paper, logged):
+    """The failure is logged, and the next subscriber gets the signal."""
+    dispatch = paper.dispatch()
+    paper.recorder._subscribers = [lambda settled: 1 / 0, paper.on_settled]
+    dispatch.execute(QUEUED)
+    assert len(paper.of("settled")) == 1
+    assert [entry["event"] for entry in logged] == ["post_commit_hook_failed"]
 
 
 @pytest.fixture
@@ -553,12 +566,9 @@ def test_what_a_handler_wrote_is_committed_with_its_outcome(paper, joint):
     paper.dispatch().execute(QUEUED)
     stored = settlement(paper, OutcomeKind.SUCCEEDED, State.SUCCEEDED, result='{"a": 1}')
     assert joint.done == ["over", stored]
-    assert "settle_soon" not in paper.kinds()
-    assert paper.of("counted") == [("p:h", "succeeded", TAKEN.total_seconds())]
-    assert paper.of("ended") == [("p:h", DONE, "")]
-    ((event_id, standing),) = paper.of("told")
-    assert (event_id, standing.state) == (paper.event.id, State.SUCCEEDED)
-    assert len(paper.of("notice")) == 1
+    assert "settle" not in paper.kinds()
+    ((settled,),) = paper.of("settled")
+    assert (settled.event, settled.status.state, settled.outcome) == (paper.event, State.SUCCEEDED, DONE)
 
 
 def test_what_a_handler_wrote_is_undone_when_it_failed(paper, joint):
@@ -566,7 +576,7 @@ def test_what_a_handler_wrote_is_undone_when_it_failed(paper, joint):
     paper.outcome = FAILED
     paper.dispatch().execute(QUEUED)
     assert joint.done == ["over", "close"]
-    assert [stored.target for (stored,) in paper.of("settle_soon")] == [State.DEAD]
+    assert [stored.target for (stored,) in paper.of("settle")] == [State.DEAD]
 
 
 def test_a_stale_attempt_has_written_nothing(paper, joint, logged):
@@ -589,13 +599,14 @@ def test_a_commit_that_failed_is_the_attempts_failure(paper, joint, logged, answ
     joint.answers = [answered()]
     paper.dispatch(retry=Retry(delays=(5,), jitter=0, attempts=9)).execute(QUEUED)
     assert joint.done[-1] == "close"
-    ((stored,),) = paper.of("settle_soon")
+    ((stored,),) = paper.of("settle")
     assert (stored.outcome, stored.target, stored.result) == (OutcomeKind.FAILED, State.WAITING, None)
     assert stored.error == f"TransactionError: {why}"
     assert "s3cret" not in stored.traceback
     assert logged[-1]["event"] == "attempt_failed"
     assert logged[-1]["error"] == stored.error
-    ((_, _, outcome, state),) = paper.of("notice")
+    ((settled,),) = paper.of("settled")
+    outcome, state = settled.outcome, settled.status.state
     assert (outcome.kind, outcome.entered, state) == (OutcomeKind.FAILED, True, State.WAITING)
 
 
@@ -603,8 +614,8 @@ def test_a_commit_without_an_answer_is_asked_for(paper, joint, logged):
     """The outcome is looked up with growing delays while the database is down, and then notified."""
     joint.answers = [unanswered(*[Unavailable("ledger_down")] * 6, True)]
     paper.dispatch().execute(QUEUED)
-    assert paper.pauses == [*RECORD_RETRY_DELAYS, RECORD_RETRY_DELAYS[-1]]
-    assert len(paper.of("told")) == 1
+    assert paper.pauses == [*RETRY_DELAYS, RETRY_DELAYS[-1]]
+    assert len(paper.of("settled")) == 1
     assert logged == [
         {
             "event": "commit_outcome_unknown",
@@ -649,8 +660,8 @@ def probes(paper, monkeypatch):
         paper.dispatch(**{"probe": probe} | given).execute(QUEUED._replace(probe=True))
         return asked
 
-    monkeypatch.setattr("flowhooks.execution.dispatcher.defer_probe", postpone)
-    monkeypatch.setattr("flowhooks.execution.dispatcher.apply_changes", move)
+    monkeypatch.setattr("flowhooks.execution.probe.defer_probe", postpone)
+    monkeypatch.setattr("flowhooks.execution.probe.apply_changes", move)
     return ask
 
 
@@ -672,7 +683,7 @@ def test_a_probe_says_that_it_did_its_work(paper, probes):
         ("read", "d"),
         ("postpone", "transaction", "d", before, before + 60 * SECOND),
         ("move", "transaction", [did]),
-        ("told", paper.event.id, replace(UNKNOWN, state=State.SUCCEEDED, due_at=None)),
+        ("settled", (event, delivery, replace(UNKNOWN, state=State.SUCCEEDED, due_at=None), None, 0.0)),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import Future
 from dataclasses import replace
 
 import pytest
@@ -32,8 +33,6 @@ LONG = 3600.0
 class Paper:
     """A fake ledger and recipients of notifications: each records its calls, and answers as configured."""
 
-    write_timeout = 5.0
-
     def __init__(self):
         self.clock = ManualClock()
         self.watches = WaiterRegistry(clock=self.clock, max_waiters=1)
@@ -42,27 +41,20 @@ class Paper:
         self.meanwhile = lambda new: None
         self.there = []
         self.known = False
-        self.waited = []
         self.idle = set()
         self.has_subscribers = False
 
     def accept(self, new):
         """Store an event."""
         self.asked.append(("accept", new))
-        return self.become(new)
-
-    def accept_async(self, new, then):
-        """Store an event, and notify."""
-        self.asked.append(("submit", new))
-        accepted = self.become(new)
-        then(accepted)
+        future = Future()
+        future.set_result(self.become(new))
         self.meanwhile(new)
+        return future
 
-        def stored(seconds):
-            self.waited.append(seconds)
-            return accepted
-
-        return stored
+    def wait_for(self, future):
+        """Wait until an event is stored."""
+        return future.result(0)
 
     def is_stored(self, identity):
         """Whether the event is stored."""
@@ -102,7 +94,7 @@ class Paper:
         """Whether the only place to wait is free."""
         watch = self.watches.open("other", ["d"], 1)
         if watch is not None:
-            self.watches.close("other", watch)
+            watch.close()
         return watch is not None
 
 
@@ -374,8 +366,6 @@ def test_who_waits_is_answered_when_all_has_settled(paper, intake):
     assert answer.status == AnswerStatus.DONE
     assert [one.state for one in answer.delivery_statuses] == [State.SUCCEEDED] * 2
     assert paper.of("delivery_statuses") == []
-    (seconds,) = paper.waited
-    assert 0 < seconds <= paper.write_timeout
     assert paper.takes_another()
 
 
@@ -389,17 +379,6 @@ def test_what_has_not_settled_in_time_is_answered_as_it_stands(paper, intake):
     assert answer.status == AnswerStatus.PENDING
     assert [one.state for one in answer.delivery_statuses] == [State.SUCCEEDED, State.WAITING, State.RUNNING]
     assert paper.of("delivery_statuses") == [(answer.event_id,)]
-
-
-def test_nobody_waits_longer_to_be_stored_than_that_may_take(paper, intake):
-    """A callback that cannot be stored in time does not use the rest of its wait."""
-    paper.write_timeout = 0.1
-    started = time.monotonic()
-    answer = intake().accept(CALL_BACK, wait=0.5)
-    assert time.monotonic() - started >= 0.5
-    assert answer.status == AnswerStatus.PENDING
-    (seconds,) = paper.waited
-    assert seconds == 0.0
 
 
 def test_what_nobody_runs_is_not_waited_for(paper, intake):

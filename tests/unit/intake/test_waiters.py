@@ -48,7 +48,7 @@ def test_a_retry_counts_if_it_is_due_before_the_end(watches, clock):
         watches.notify("e", standing("a", State.RUNNING))
         watches.notify("e", standing("a", State.WAITING, due_at))
         assert over(watch) is not may_settle
-        watches.close("e", watch)
+        watch.close()
 
 
 def test_what_is_told_of_others_does_not_matter(watches):
@@ -83,13 +83,13 @@ def test_an_old_death_does_not_end_the_wait_for_a_retry(watches):
 
 def test_places_are_limited_and_given_back(watches):
     """The number of waiters is limited by the places; a released watch frees its place."""
-    one, two = watches.open("e", ["a"], 10), watches.open("f", ["a"], 10)
-    assert watches.open("g", ["a"], 10) is None
-    watches.close("e", one)
+    two = watches.open("f", ["a"], 10)
+    with watches.open("e", ["a"], 10):
+        assert watches.open("g", ["a"], 10) is None
     three = watches.open("g", ["a"], 10)
     assert three is not None
-    watches.close("f", two)
-    watches.close("g", three)
+    two.close()
+    three.close()
     assert watches._waiters == {}
 
 
@@ -106,7 +106,7 @@ def test_everybody_is_let_go_at_the_end(watches):
     watches.cancel_all()
     waiting.join(20)
     assert not waiting.is_alive()
-    watches.close("e", watch)
+    watch.close()
     assert watches.open("f", ["a"], 10) is None
 
 
@@ -136,7 +136,7 @@ def test_what_is_waited_for_can_be_asked(watches):
     assert waits.is_pending
     assert watches.pending_event_ids() == ["f"]
     assert watches.pending_event_ids(["e", "f", "unknown"]) == ["f"]
-    watches.close("f", waits)
+    waits.close()
     assert watches.pending_event_ids() == []
 
 
@@ -183,7 +183,7 @@ def test_releases_at_the_same_time_as_the_end_of_a_wait(watches):
             current[:] = [watch]
             opened[0].wait(20)
             answers.append((watch.wait(20), over(watch)))
-            watches.close("e", watch)
+            watch.close()
             opened[1].wait(20)
 
     interval = sys.getswitchinterval()

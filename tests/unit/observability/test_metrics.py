@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from flowhooks import Delivery, Outcome, OutcomeKind, State
+from flowhooks.clock import SECOND
+from flowhooks.ledger.delivery_settled import DeliverySettled
+from flowhooks.ledger.queries import DeliveryStatus
 from flowhooks.observability.metrics import MAX_HANDLERS, OTHER_HANDLERS, Metrics
+from flowhooks.testing import make_event
 
 
 def read(metrics):
@@ -30,11 +35,29 @@ def test_answers_are_counted_by_kind_and_status():
     assert found["flowhooks_http_request_duration_seconds_sum", "complete"] == 0.75
 
 
+def settled(handler, kind, state, seconds, *, total=0):
+    """The signal of an attempt that ended `total` seconds after its event was received."""
+    event = make_event()
+    finished_at = int((event.received_at.timestamp() + total) * SECOND)
+    status = DeliveryStatus(
+        delivery_id="d", handler=handler, state=state, attempt=1, due_at=None, outcome=kind, finished_at=finished_at
+    )
+    delivery = Delivery(id="d", event_id=event.id, handler=handler, attempt=1)
+    return DeliverySettled(event, delivery, status, Outcome(kind=kind), seconds)
+
+
+def test_a_delivery_without_a_call_is_not_counted():
+    """A delivery that settled because of its condition or its probe had no attempt of its function."""
+    metrics = Metrics()
+    metrics.on_settled(settled("p:h", OutcomeKind.FAILED, State.CLOSED, 0)._replace(outcome=None))
+    assert ("flowhooks_attempts_total", "p:h", "failed") not in read(metrics)
+
+
 def test_a_delivery_is_timed_when_it_has_ended():
     """A retried attempt counts as an attempt; the total time is measured at the last one."""
     metrics = Metrics()
-    metrics.attempted("p:h", "failed", 0.1, total=None)
-    metrics.attempted("p:h", "succeeded", 0.2, total=5.5)
+    metrics.on_settled(settled("p:h", OutcomeKind.FAILED, State.WAITING, 0.1, total=3))
+    metrics.on_settled(settled("p:h", OutcomeKind.SUCCEEDED, State.SUCCEEDED, 0.2, total=5.5))
     found = read(metrics)
     assert found["flowhooks_attempts_total", "p:h", "failed"] == 1
     assert found["flowhooks_attempts_total", "p:h", "succeeded"] == 1
@@ -46,7 +69,7 @@ def test_a_delivery_is_timed_when_it_has_ended():
 def test_a_clock_that_was_set_back_makes_no_negative_time():
     """A negative figure is counted as 0."""
     metrics = Metrics()
-    metrics.attempted("p:h", "succeeded", 0.2, total=-5.5)
+    metrics.on_settled(settled("p:h", OutcomeKind.SUCCEEDED, State.SUCCEEDED, 0.2, total=-5.5))
     assert read(metrics)["flowhooks_delivery_latency_seconds_sum", "p:h"] == 0
 
 
@@ -54,8 +77,8 @@ def test_handlers_beyond_the_first_share_one_label():
     """The number of labels is bounded for any number of handlers, and existing lines stay."""
     metrics = Metrics()
     for number in range(MAX_HANDLERS + 50):
-        metrics.attempted(f"p:h{number}", "succeeded", 0.1, total=None)
-    metrics.attempted("p:h0", "succeeded", 0.1, total=None)
+        metrics.on_settled(settled(f"p:h{number}", OutcomeKind.SUCCEEDED, State.SUCCEEDED, 0.1))
+    metrics.on_settled(settled("p:h0", OutcomeKind.SUCCEEDED, State.SUCCEEDED, 0.1))
     found = read(metrics)
     assert found["flowhooks_attempts_total", OTHER_HANDLERS, "succeeded"] == 50
     assert found["flowhooks_attempts_total", "p:h0", "succeeded"] == 2
