@@ -76,12 +76,12 @@ FLOWHOOKS = BOTH | {
     ),
     "commit": ("sqlalchemy.engine.default:DefaultDialect.do_commit",),
     "runner": (
-        "flowhooks.execution.runners.embedded:EmbeddedRunner._dequeue",
-        "flowhooks.execution.runners.embedded:EmbeddedRunner._return",
+        "flowhooks.execution.runners.slots:SlotPool.take",
+        "flowhooks.execution.runners.slots:SlotPool.give_back",
     ),
     "dispatch": (
         "flowhooks.execution.dispatcher:Dispatcher.execute",
-        "flowhooks.execution.dispatcher:Dispatcher._on_recorded",
+        "flowhooks.execution.recorder:OutcomeRecorder._on_recorded",
     ),
     "loading the event": ("flowhooks.ledger.new_event:NewEvent.load",),
     "hook and handler": ("flowhooks.plugins.plugins:Plugins.run_handler",),

@@ -289,10 +289,12 @@ def test_threads_that_have_ended_are_forgotten(harness, listens, eventually):
     """An app does not keep the ended threads of its reloads."""
     flow = harness.open(listens(nothing))
     for number in range(10):
-        eventually(lambda: not [one for one in flow.app._threads if one.name == "reroute-parked" and one.is_alive()])
+        eventually(
+            lambda: not [one for one in flow.app._threads._threads if one.name == "reroute-parked" and one.is_alive()]
+        )
         ignored = RoutingSettings(ignore_process_keys=(f"none{number}",))
         flow.app.reload(replace(flow.app.settings, routing=ignored))
-    assert len([one for one in flow.app._threads if one.name == "reroute-parked"]) == 1
+    assert len([one for one in flow.app._threads._threads if one.name == "reroute-parked"]) == 1
 
 
 def test_an_app_that_was_not_started_can_be_closed(harness):
@@ -412,7 +414,7 @@ def test_a_process_runs_only_what_it_is_to(harness, listens, make_plugin, eventu
         assert [set(app.runs) for app in apps] == [set(), {"p:other"}]
         for app in apps:
             app.start()
-        assert [any(thread.name == "runner" for thread in app._threads) for app in apps] == [False, True]
+        assert [any(thread.name == "runner" for thread in app._threads._threads) for app in apps] == [False, True]
         call_back = Callback(
             source="default",
             kind="complete",

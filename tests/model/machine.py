@@ -136,7 +136,7 @@ class Machine(RuleBasedStateMachine):
         """An instance is taken in from the history of its engine."""
         identity, body = call
         flow, paper = self._flow(which), self.paper
-        flow.app.runner.free = free
+        flow.app.runner._slots.free = free
         before = len(paper.events)
         pulled = replace(self.real.call(identity, body), origin="reconciled", end_undecided=undecided)
         taken_in = flow.app.intake.take_in(pulled)
@@ -166,7 +166,7 @@ class Machine(RuleBasedStateMachine):
 
     def _take(self, identity: tuple[str, str, str], body: dict[str, Any], *, free: bool, which: int) -> None:
         flow, paper = self._flow(which), self.paper
-        flow.app.runner.free = free
+        flow.app.runner._slots.free = free
         by = flow.app.ledger.process if free else None
         if paper.conflicts(identity, body):
             with pytest.raises(IdentityConflict) as refused:
@@ -199,15 +199,15 @@ class Machine(RuleBasedStateMachine):
     def _hold(self, which: int) -> None:
         """Record the attempts that were started as they were stored."""
         flow = self._flow(which)
-        if flow.app.runner.begun:
+        if flow.app.runner._slots.begun:
             self.real.stored()  # this learns the ids
         names = {delivery_id: name for name, delivery_id in self.real.ids.items()}
-        for queued in flow.app.runner.begun:
+        for queued in flow.app.runner._slots.begun:
             event, handler = names[queued.delivery_id]
             self.hands.append(
                 Hand(which, queued, queued.to_claimed_attempt(), self.paper.events[event].deliveries[handler])
             )
-        flow.app.runner.begun.clear()
+        flow.app.runner._slots.begun.clear()
 
     def advance(self, seconds: int) -> None:
         """Move the clock."""

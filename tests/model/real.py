@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from flowhooks import Reject, Retry, RetryAfter, handler, hookimpl, schema
-from flowhooks.execution.runners.embedded import EmbeddedRunner
+from flowhooks.execution.runners.slots import SlotPool
 from flowhooks.intake.accept import Callback
 from flowhooks.ledger.deliveries import ClaimRequest
 from flowhooks.ledger.group_commit import call_each
@@ -37,18 +37,18 @@ SOON = 60.0
 """Timeout of a step in seconds, for a busy machine."""
 
 
-class ByHand(EmbeddedRunner):
-    """A runner whose threads are the test: `free` says whether one is free, and it starts nothing itself."""
+class ByHand(SlotPool):
+    """Slots whose threads are the test: `free` says whether one is free, and nothing is started."""
 
     free = False
 
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
         self.begun: list[ReadyDelivery] = []
 
     def reserve(self, transaction: Any, deliveries: Sequence[ReadyDelivery]) -> list[ReadyDelivery]:
         """Reserve all deliveries for this process or none. The ledger leaves out paused ones."""
-        reserved = [one for one in deliveries if self.free and self._handles(one.handler)]
+        reserved = [one for one in deliveries if self.free and self._runtime.runs_here(one.handler)]
         transaction.after_commit(lambda: self.begun.extend(reserved))
         return reserved
 

@@ -137,7 +137,7 @@ class Running(Machine):
         """Ends of attempts, callbacks and starts in one commit have the effect of some sequence."""
         which %= len(self.real.flows)
         flow, paper = self._flow(which), self.paper
-        flow.app.runner.free = free
+        flow.app.runner._slots.free = free
         by = flow.app.ledger.process if free else None
         with self.real.one_commit(flow):
             for pick, fate in hands:

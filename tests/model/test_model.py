@@ -55,7 +55,7 @@ def steps(harness, new_database, clock, tmp_path, monkeypatch):
             loads[names] = really(settings, objects=objects, entry_points=entry_points, environ=environ)
         return loads[names]
 
-    monkeypatch.setattr("flowhooks.app.EmbeddedRunner", ByHand)
+    monkeypatch.setattr("flowhooks.execution.runners.selection.SlotPool", ByHand)
     monkeypatch.setattr("flowhooks.app.load", load)
 
     class Steps(Acting):

@@ -40,15 +40,17 @@ class RunningAttempt:
 
     Attributes:
         queued: the delivery.
+        is_claimed: whether it was stored as running together with its event.
         began: when the thread took it, in `time.monotonic`.
         overdue: whether the attempt has been logged as overdue.
         abandoned: whether another thread has taken this thread's slot.
     """
 
-    __slots__ = ("abandoned", "began", "overdue", "queued")
+    __slots__ = ("abandoned", "began", "is_claimed", "overdue", "queued")
 
-    def __init__(self, queued: ReadyDelivery) -> None:
+    def __init__(self, queued: ReadyDelivery, *, is_claimed: bool) -> None:
         self.queued = queued
+        self.is_claimed = is_claimed
         self.began = time.monotonic()
         self.overdue = False
         self.abandoned = False

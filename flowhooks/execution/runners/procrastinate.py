@@ -34,10 +34,12 @@ from flowhooks.model.ready_delivery import ReadyDelivery
 from flowhooks.text import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Collection, Sequence
 
     from flowhooks.clock import Clock
+    from flowhooks.execution.handler_runtime import HandlerRuntime
     from flowhooks.execution.runners.runner import ExecuteFn
+    from flowhooks.ledger.ledger import Ledger
     from flowhooks.ledger.transaction import WriteTransaction
 
 TASK: Final = "flowhooks:deliver"
@@ -118,12 +120,9 @@ class ProcrastinateRunner:
     Args:
         url: the ledger's database.
         threads: number of threads. One handler uses at most half of them, but at least one.
-        fetch_due: reads the deliveries that are due at a time from the ledger, given the maximum number per handler id.
-        write: calls a function in a transaction of the ledger.
+        runtime: how this process runs each handler.
         clock: current time.
         handlers: ids of the handlers whose deliveries this process runs.
-        limit: the concurrency limit of a handler id; None: limited only by the threads.
-        paused: returns the ids of the paused handlers; their jobs stay.
     """
 
     def __init__(
@@ -131,21 +130,16 @@ class ProcrastinateRunner:
         url: str,
         *,
         threads: int,
-        fetch_due: Callable[[int, Callable[[str], int]], list[ReadyDelivery]],
-        write: Callable[[Callable[[WriteTransaction], None]], None],
+        runtime: HandlerRuntime,
         clock: Clock,
         handlers: Collection[str],
-        limit: Callable[[str], int | None] = lambda _handler: None,
-        paused: Callable[[], Collection[str]] = frozenset,
     ) -> None:
         self._url = url
         self._threads = threads
         self._max_per_handler = max(1, threads // 2)
-        self._fetch_due = fetch_due
-        self._write = write
         self._clock = clock
         self._handlers = frozenset(handlers)
-        limits = {handler: limit(handler) for handler in self._handlers}
+        limits = {handler: runtime.limit(handler) for handler in self._handlers}
         self._handler_limits = {
             handler: min(self._max_per_handler, limit_of_one)
             for handler, limit_of_one in limits.items()
@@ -153,7 +147,7 @@ class ProcrastinateRunner:
         }
         # Never opened: jobs are stored through the ledger's own connection.
         self._enqueuing_app = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
-        self._paused = paused
+        self._paused = runtime.paused
         self._paused_handlers: frozenset[str] = frozenset()
         self._running: Counter[str] = Counter()
         self._queues: list[str] = []
@@ -161,6 +155,10 @@ class ProcrastinateRunner:
         self._wakeup = threading.Event()
         self._has_failed = threading.Event()
         self._last_error: str | None = None
+
+    def connect(self, ledger: Ledger) -> None:
+        """Use this ledger, which was built after the runner."""
+        self._ledger = ledger
 
     def reserve(self, _transaction: WriteTransaction, _deliveries: Sequence[ReadyDelivery]) -> list[ReadyDelivery]:
         """Reserve nothing, because any machine may run the deliveries that are stored now."""
@@ -348,7 +346,7 @@ class ProcrastinateRunner:
     def _sweep(self, lateness: float) -> None:
         now = self._clock.now()
         handlers = self._handlers.difference(self._paused())
-        due = self._fetch_due(
+        due = self._ledger.due_deliveries(
             now - int(lateness * SECOND), lambda handler: SWEEP_BATCH_SIZE if handler in handlers else 0
         )
 
@@ -369,7 +367,7 @@ class ProcrastinateRunner:
                 hit("sweep.written")
                 transaction.after_commit(_ON_SWEEP_COMMITTED)
 
-        self._write(write)
+        self._ledger.write(write)
 
 
 def _options(url: str) -> str:

@@ -40,7 +40,7 @@ def test_attempts_that_nobody_runs_are_taken_back(harness, listens, hands_of, aw
     flow = harness.open(listens(lambda event: entered.append(event.flow_instance_id)))
     hands = hands_of(flow)
     hands.flow_until = eventually
-    eventually(lambda: flow.app.runner._free_threads)  # a delivery is marked when it is stored only if a thread is free
+    eventually(lambda: flow.app.runner._slots._free)  # a delivery is marked when it is stored only if a thread is free
     results = hands.queue_up(
         lambda: flow.take("i1"), lambda: hands.ledger.write(lambda _transaction: harness.file.rename(away))
     )

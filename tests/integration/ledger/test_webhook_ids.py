@@ -89,9 +89,7 @@ def test_two_processes_at_the_same_moment(harness, hands_of, together):
     two = [hands_of(harness.open(start=False)) for _ in range(2)]
     for number in range(20):
         items = [signed(one, f"m{number}", f"i{number}-{place}", a=1) for place, one in enumerate(two)]
-        found = together(
-            *[lambda one=one, item=item: one.store(item) for one, item in zip(two, items, strict=True)]
-        )
+        found = together(*[lambda one=one, item=item: one.store(item) for one, item in zip(two, items, strict=True)])
         assert sorted(one.webhook_id_reused for one in found) == [False, True]
     assert two[0].sql("SELECT count(*) FROM events") == [(20,)]
     assert len(ids(two[0])) == 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -11,10 +12,37 @@ import pytest
 
 from flowhooks import Retry, State
 from flowhooks.clock import SECOND
-from flowhooks.execution.runners import embedded
+from flowhooks.execution.runners import embedded, slots
 from flowhooks.model.ready_delivery import ReadyDelivery
 from flowhooks.settings import HandlerSettings
 from support.waiting import WAIT_TIMEOUT
+
+
+class Anywhere:
+    """A process that runs every handler without a limit."""
+
+    def runs_here(self, handler):
+        """Run it here."""
+        return True
+
+    def limit(self, handler):
+        """Have no limit."""
+
+    def paused(self):
+        """No handler is paused."""
+        return frozenset()
+
+    def timeout(self, handler):
+        """No attempt is overdue."""
+        return math.inf
+
+
+class NothingDue:
+    """A ledger without due deliveries."""
+
+    def due_deliveries(self, now, limit_for):
+        """Return none."""
+        return []
 
 
 def test_one_handler_gets_half_of_the_pool(harness, listens, gate, new_gate):
@@ -39,12 +67,12 @@ def test_one_handler_gets_half_of_the_pool(harness, listens, gate, new_gate):
 
 def test_whose_turn_it_is_comes_before_what_is_new(clock):
     """A free thread runs the waiting delivery of another handler before a new delivery."""
-    runner = embedded.EmbeddedRunner(threads=2, fetch_due=lambda now, most: [], clock=clock)
-    runner._free_threads = 1
-    runner._enqueue_ready([ReadyDelivery("waits", "p:a", 0)])
-    assert runner._reserve([ReadyDelivery("new", "p:b", 0)]) == []
-    runner._free_threads = 2
-    assert runner._reserve([ReadyDelivery("new", "p:b", 0)]) == [ReadyDelivery("new", "p:b", 0)]
+    pool = slots.SlotPool(2, Anywhere(), clock)
+    pool.add()
+    pool.put([ReadyDelivery("waits", "p:a", 0)])
+    assert pool._reserve([ReadyDelivery("new", "p:b", 0)]) == []
+    pool.add()
+    assert pool._reserve([ReadyDelivery("new", "p:b", 0)]) == [ReadyDelivery("new", "p:b", 0)]
 
 
 def test_a_backlog_of_one_handler_does_not_delay_another(harness, listens, gate, backlog):
@@ -61,18 +89,18 @@ def test_a_backlog_of_one_handler_does_not_delay_another(harness, listens, gate,
     for number in range(20):
         assert flow.take(f"k{number}", key="k").status == "done"
     assert len(gate.runs) == 2
-    assert len(flow.app.runner._delivery_ids) <= embedded.MAX_QUEUED_PER_HANDLER
+    assert len(flow.app.runner._slots._delivery_ids) <= slots.MAX_QUEUED_PER_HANDLER
 
 
 def test_what_does_not_fit_into_memory_is_run_all_the_same(harness, listens, eventually, monkeypatch, backlog):
     """Deliveries above the memory limit of a handler all run once, oldest first."""
-    monkeypatch.setattr(embedded, "MAX_QUEUED_PER_HANDLER", 40)
+    monkeypatch.setattr(slots, "MAX_QUEUED_PER_HANDLER", 40)
     runs = []
     most = []
 
     def function(event):
         runs.append(event.flow_instance_id)
-        most.append(len(flow.app.runner._delivery_ids))
+        most.append(len(flow.app.runner._slots._delivery_ids))
 
     flow = harness.open(listens(function), start=False, runner={"threads": 2})
     backlog(flow, 150)
@@ -121,7 +149,7 @@ def test_it_says_when_it_cannot_look(harness, listens, eventually, monkeypatch):
 def test_a_fault_while_looking_does_not_end_the_looking(harness, listens, eventually, logged):
     """An exception while polling is logged and shown as trouble, and polling continues."""
     flow = harness.open(listens(lambda event: 1, name="h"), start=False)
-    real, faults = flow.app.runner._fetch_due, []
+    real, faults = flow.app.ledger.due_deliveries, []
 
     def broken(now, most):
         if len(faults) < 2:
@@ -129,7 +157,7 @@ def test_a_fault_while_looking_does_not_end_the_looking(harness, listens, eventu
             raise KeyError("fault")
         return real(now, most)
 
-    flow.app.runner._fetch_due = broken
+    flow.app.ledger.due_deliveries = broken
     event_id = flow.take(wait=0).event_id
     flow.app.start()
     flow.settled(event_id, State.SUCCEEDED)
@@ -196,7 +224,7 @@ def test_a_thread_whose_attempt_takes_too_long_is_replaced(harness, listens, gat
     for one in hanging:
         assert flow.settled(one, State.SUCCEEDED).attempt == 1
     eventually(lambda: len([one for one in threading.enumerate() if one.name.startswith("runner-")]) == 2)
-    assert flow.app.runner._abandoned == 0
+    assert flow.app.runner._slots._abandoned == 0
 
 
 def test_the_number_of_threads_is_bounded_whatever_hangs(harness, listens, gate, eventually):
@@ -265,18 +293,19 @@ def test_each_handler_has_its_own_timeout(harness, listens, gate, eventually, lo
 @contextmanager
 def begins(execute, clock):
     """A function that starts deliveries of one handler together in a runner of eight threads, executed by `execute`."""
-    runner, stop = embedded.EmbeddedRunner(threads=8, fetch_due=lambda now, most: [], clock=clock), threading.Event()
+    pool, stop = slots.SlotPool(8, Anywhere(), clock), threading.Event()
+    runner = embedded.EmbeddedRunner(pool, NothingDue(), clock)
     thread = threading.Thread(target=runner.run, args=(execute, stop))
     thread.start()
     event = object()
 
     def begin(*names):
         queued = [ReadyDelivery(name, "p:h", 0, load_event=lambda: event) for name in names]
-        reserved = runner._reserve(queued)
+        reserved = pool._reserve(queued)
         assert reserved == queued
-        runner._start_reserved(reserved)
+        pool._start_reserved(reserved)
 
-    while not runner._is_running:
+    while not pool._is_polled:
         time.sleep(0.001)
     try:
         yield begin
@@ -290,7 +319,7 @@ def begins(execute, clock):
 def test_what_begins_together_and_is_quick_takes_one_thread(clock, monkeypatch, eventually):
     """Deliveries of a quick handler share one thread, which is cheaper; those of a new handler get one each."""
     monkeypatch.setattr(embedded, "POLL_INTERVAL", 60)
-    monkeypatch.setattr(embedded, "FAST_THRESHOLD_SECONDS", 60)
+    monkeypatch.setattr(slots, "FAST_THRESHOLD_SECONDS", 60)
     ran, together = [], threading.Barrier(3)
 
     def execute(queued, claimed):
@@ -309,7 +338,7 @@ def test_what_begins_together_and_is_quick_takes_one_thread(clock, monkeypatch, 
 
 def test_one_that_was_quick_and_hangs_keeps_no_other(clock, monkeypatch, eventually):
     """Deliveries that were assigned to a hanging thread are started by other threads at the next poll."""
-    monkeypatch.setattr(embedded, "FAST_THRESHOLD_SECONDS", 60)
+    monkeypatch.setattr(slots, "FAST_THRESHOLD_SECONDS", 60)
     ran, opened = [], threading.Event()
 
     def execute(queued, claimed):

@@ -1,0 +1,32 @@
+"""The threads of a server that must end before its ledger is closed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class ThreadGroup:
+    """Starts threads, and waits for all of them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+
+    def start(self, name: str, function: Callable[[], object]) -> None:
+        """Call `function` in a thread of its own."""
+        thread = threading.Thread(target=function, name=name, daemon=True)
+        with self._lock:
+            thread.start()  # before it is added to the list, because `join` joins every thread in the list
+            self._threads = [*(started for started in self._threads if started.is_alive()), thread]
+
+    def join(self, timeout: float) -> bool:
+        """Wait for all threads, for at most `timeout` seconds altogether; return whether all have ended."""
+        deadline = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)

@@ -1,0 +1,315 @@
+"""Build the components of a process in the order in which they need each other. `flowhooks.app` starts and stops them.
+
+Nothing here refers to what is built later: a component gets what it needs as an argument, or is told of events by a
+subscription.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flowhooks import __version__
+from flowhooks.background.alerts.engine_causes import EngineCauseFinder
+from flowhooks.background.alerts.monitor import AlertMonitor
+from flowhooks.background.alerts.routing_causes import RoutingCauseFinder
+from flowhooks.background.clock_trust import ClockTrust
+from flowhooks.background.clock_watch import ClockWatch
+from flowhooks.background.cluster import ClusterSync
+from flowhooks.background.file_watch import FileWatch
+from flowhooks.background.pause_watch import PauseWatch
+from flowhooks.background.reconciliation.service import Reconciliation
+from flowhooks.background.retention import Retention
+from flowhooks.clock import DAY
+from flowhooks.execution.circuit_breaker import CircuitBreaker
+from flowhooks.execution.cpu_affinity import HandlerAffinity
+from flowhooks.execution.dispatcher import Dispatcher
+from flowhooks.execution.handler_runtime import HandlerRuntime
+from flowhooks.execution.isolation import ATTEMPT_END_TIMEOUT, ProcessPool, callers
+from flowhooks.execution.recorder import OutcomeRecorder
+from flowhooks.execution.run_options import resolve_run_options
+from flowhooks.execution.runners.selection import build_queue, build_runner
+from flowhooks.intake.accept import Intake
+from flowhooks.intake.rejected_requests import RejectedRequestLog
+from flowhooks.intake.waiters import WaiterRegistry
+from flowhooks.ledger.database import is_shared
+from flowhooks.ledger.ledger import Ledger
+from flowhooks.ledger.pauses import PausedHandlers
+from flowhooks.observability.collectors import LedgerCollector, ProcessCollector, ProcessInfo
+from flowhooks.observability.metrics import Metrics
+from flowhooks.plugins.notifier import HookNotifier
+from flowhooks.settings import database_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from flowhooks.clock import Clock
+    from flowhooks.execution.run_options import RunOptions
+    from flowhooks.execution.runners.runner import Runner
+    from flowhooks.ledger.lock import Lock
+    from flowhooks.operations.live_config import LiveConfig
+    from flowhooks.operations.registration import Registration
+    from flowhooks.plugins.plugins import Plugins
+    from flowhooks.schema.schemas import Schemas
+    from flowhooks.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """What everything else is built on: how handlers run here, the ledger, and the runner."""
+
+    settings: Settings
+    plugins: Plugins
+    clock: Clock
+    cores: frozenset[int]
+    runs: frozenset[str]
+    run_options: Mapping[str, RunOptions]
+    metrics: Metrics
+    isolation: ProcessPool
+    runtime: HandlerRuntime
+    ledger: Ledger
+    runner: Runner
+
+
+def open_base(
+    settings: Settings,
+    plugins: Plugins,
+    clock: Clock,
+    *,
+    kind: str,
+    runs: frozenset[str],
+    cores: frozenset[int],
+    environ: Mapping[str, str],
+) -> Base:
+    """Open the ledger, with the queue of its deliveries built before it and the runner after it.
+
+    Args:
+        settings: the settings.
+        plugins: the loaded plugins.
+        clock: time, ids and random numbers.
+        kind: the role of this process among those that share the ledger.
+        runs: ids of the loaded handlers whose deliveries this process runs, if the ledger is shared.
+        cores: the CPU cores that handlers may use; empty: any.
+        environ: the environment before plugins were loaded.
+
+    Raises:
+        SettingsError: the runner does not support this database, or is not installed.
+        LedgerUnusable: the database cannot be opened or written, is of a newer version, or is in use.
+    """
+    handlers, url = plugins.handlers, database_url(settings)
+    metrics, pauses = Metrics(), PausedHandlers()
+    run_options = {handler_id: resolve_run_options(handler, settings) for handler_id, handler in handlers.items()}
+    handler_ids = runs if is_shared(url) else None
+    isolation = ProcessPool.from_settings(
+        settings,
+        plugins,
+        environ,
+        cores=cores,
+        runs=lambda handler_id: handler_ids is None or handler_id in handler_ids,
+        on_ended=metrics.process_ended,
+    )
+    runtime = HandlerRuntime(
+        handlers,
+        run_options,
+        handler_ids=handler_ids,
+        pauses=pauses,
+        default_timeout=settings.runner.timeout,
+        kill_timeout=ATTEMPT_END_TIMEOUT,
+        isolated=isolation.handlers,
+    )
+    queue = build_queue(settings, runtime, clock, runs)
+    ledger = Ledger(
+        url,
+        runner=queue,
+        clock=clock,
+        max_queued_writes=settings.ledger.max_queued_writes,
+        write_timeout=settings.ledger.write_timeout,
+        heartbeat_timeout=settings.ledger.heartbeat_timeout,
+        kind=kind,
+        handler_ids=runs,
+        on_commit=metrics.committed,
+        max_handler_transactions=settings.runner.threads,
+        pauses=pauses,
+        identity_retention=settings.retention.identities * DAY or None,
+    )
+    return Base(
+        settings=settings,
+        plugins=plugins,
+        clock=clock,
+        cores=cores,
+        runs=runs,
+        run_options=run_options,
+        metrics=metrics,
+        isolation=isolation,
+        runtime=runtime,
+        ledger=ledger,
+        runner=build_runner(queue, ledger, clock),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallbackPath:
+    """What a callback passes, from its acceptance to its recorded outcome."""
+
+    intake: Intake
+    waiters: WaiterRegistry
+    notifier: HookNotifier
+    dispatcher: Dispatcher
+    recorder: OutcomeRecorder
+    circuit_breaker: CircuitBreaker
+    cluster: ClusterSync | None
+
+
+def build_path(
+    base: Base,
+    live: LiveConfig,
+    registration: Registration,
+    *,
+    wait_for_shutdown: Callable[[float], bool],
+    reroute_parked: Callable[[], None],
+) -> CallbackPath:
+    """Build the path of a callback.
+
+    Args:
+        base: the ledger and the runner.
+        live: the current configuration.
+        registration: the registered handlers.
+        wait_for_shutdown: waits the given seconds; returns True if the process is about to stop.
+        reroute_parked: starts to route parked events again.
+    """
+    settings, ledger, handlers = base.settings, base.ledger, base.plugins.handlers
+    notifier = HookNotifier(base.plugins)
+    waiters = WaiterRegistry(
+        clock=base.clock, max_waiters=max(1, settings.http.threads // 2), paused=base.runtime.paused
+    )
+    circuit_breaker = CircuitBreaker(
+        ledger=ledger,
+        max_failures={handler_id: base.run_options[handler_id].max_failures for handler_id in base.runs},
+        plugin_versions=registration.versions,
+        retry_interval=settings.circuit_breaker.retry_interval,
+        clock=base.clock,
+    )
+    recorder = OutcomeRecorder(
+        ledger=ledger,
+        subscribers=(base.metrics.on_settled, circuit_breaker.on_settled, waiters.on_settled, notifier.on_settled),
+        wait_for_shutdown=wait_for_shutdown,
+    )
+    dispatcher = Dispatcher(
+        ledger=ledger,
+        recorder=recorder,
+        plugins=base.plugins,
+        handlers=handlers,
+        clock=base.clock,
+        affinity=HandlerAffinity(base.cores),
+        isolated=callers(base.isolation),
+    )
+    cluster = None
+    if ledger.shared:
+        cluster = ClusterSync(
+            url=database_url(settings),
+            ledger=ledger,
+            waiters=waiters,
+            loaded=handlers,
+            missing=registration.missing,
+            retired=registration.retired,
+            on_routes_changed=live.change_missing,
+            reroute_parked=reroute_parked,
+            wake=base.runner.wake,
+        )
+
+    def runs_somewhere(handler: str) -> bool:
+        """Tell whether a live process runs a handler's deliveries, as far as this process knows."""
+        if handler in base.runtime.paused():
+            return False
+        return base.runtime.runs_here(handler) or (cluster is not None and handler in cluster.handlers_with_runner)
+
+    intake = Intake(
+        ledger=ledger,
+        config=live.current,
+        handlers=handlers,
+        runs_somewhere=runs_somewhere,
+        waiters=waiters,
+        notifier=notifier,
+        clock=base.clock,
+    )
+    live.subscribe(intake.reconfigure)
+    return CallbackPath(
+        intake=intake,
+        waiters=waiters,
+        notifier=notifier,
+        dispatcher=dispatcher,
+        recorder=recorder,
+        circuit_breaker=circuit_breaker,
+        cluster=cluster,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What works in the background, beside the path of a callback."""
+
+    pause_watch: PauseWatch
+    rejected_requests: RejectedRequestLog
+    clock_watch: ClockWatch
+    retention: Retention
+    alerts: AlertMonitor
+    file_watch: FileWatch | None
+
+
+def build_services(base: Base, path: CallbackPath, live: LiveConfig, lock: Lock | None) -> Services:
+    """Build the services; `lock` is that of a ledger in a file."""
+    ledger, settings = base.ledger, base.settings
+    trust = ClockTrust(base.clock, ledger.newest)
+    return Services(
+        pause_watch=PauseWatch(ledger, path.waiters, base.runner.wake),
+        rejected_requests=RejectedRequestLog(ledger=ledger, clock=base.clock),
+        clock_watch=ClockWatch(ledger, trust),
+        retention=Retention(ledger=ledger, settings=settings.retention, trust=trust),
+        file_watch=None if lock is None else FileWatch(ledger, lock),
+        alerts=AlertMonitor(
+            ledger=ledger,
+            plugins=base.plugins,
+            clock=base.clock,
+            settings=settings.alerts,
+            routing=RoutingCauseFinder(
+                router=lambda: live.current.router,
+                ignored=lambda: live.current.settings.routing.ignore_conclusions,
+                loaded=frozenset(base.plugins.handlers),
+            ),
+            engines=EngineCauseFinder(lambda: live.current.settings),
+            timeout=base.runtime.timeout,
+        ),
+    )
+
+
+def open_reconciliation(
+    base: Base, intake: Intake, *, settings: Settings, schemas: Schemas, environ: Mapping[str, str]
+) -> Reconciliation:
+    """Create the reconciliation of the sources, not started."""
+    return Reconciliation(
+        settings=settings,
+        plugins=base.plugins,
+        environ=environ,
+        ledger=base.ledger,
+        take_in=intake.take_in,
+        on_taken_in=base.metrics.taken_in,
+        schemas=schemas,
+        clock=base.clock,
+    )
+
+
+def register_collectors(base: Base, notifier: HookNotifier) -> None:
+    """Add the metrics that are read only at a scrape."""
+    metrics, ledger = base.metrics, base.ledger
+    info = ProcessInfo(
+        version=__version__,
+        plugins=base.plugins.infos,
+        running=lambda: base.runner.running,
+        processes=lambda: base.isolation.alive,
+        queued=lambda: ledger.queue_size,
+        notifications_dropped=lambda: notifier.dropped,
+        is_single_process=not metrics.is_multiprocess,
+    )
+    metrics.add(ProcessCollector(info))
+    url = database_url(base.settings)
+    metrics.add(LedgerCollector(ledger, url=url, clock=base.clock, handler_label=metrics.handler_label))

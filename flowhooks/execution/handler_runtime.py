@@ -1,0 +1,64 @@
+"""How this process runs each handler."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from flowhooks.execution.run_options import RunOptions
+    from flowhooks.ledger.pauses import PausedHandlers
+    from flowhooks.model.handler import Handler
+
+
+class HandlerRuntime:
+    """How this process runs each handler. It knows neither the ledger nor the runner, which are built with it.
+
+    Args:
+        handlers: the loaded handlers, by id.
+        run_options: the run options of each loaded handler, by id.
+        handler_ids: ids of the handlers whose deliveries this process runs; None: all, also those that are not loaded.
+        pauses: the paused handlers.
+        default_timeout: seconds after which an attempt of a handler that is not loaded is overdue.
+        kill_timeout: seconds that an attempt of an isolated handler gets, after its timeout, to be ended.
+        isolated: ids of the handlers that run in processes of their own.
+    """
+
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler],
+        run_options: Mapping[str, RunOptions],
+        *,
+        handler_ids: frozenset[str] | None,
+        pauses: PausedHandlers,
+        default_timeout: float,
+        kill_timeout: float,
+        isolated: Collection[str],
+    ) -> None:
+        self._handlers = handlers
+        self._run_options = run_options
+        self._handler_ids = handler_ids
+        self._pauses = pauses
+        self._default_timeout = default_timeout
+        self._kill_timeout = kill_timeout
+        self._isolated = isolated
+
+    def runs_here(self, handler: str) -> bool:
+        """Return whether this process runs a handler's deliveries; other processes run the rest."""
+        return self._handler_ids is None or handler in self._handler_ids
+
+    def limit(self, handler: str) -> int | None:
+        """Return a handler's concurrency limit over all processes; None: limited only by the slots."""
+        loaded = self._handlers.get(handler)
+        return loaded.concurrency if loaded else None
+
+    def paused(self) -> Collection[str]:
+        """Return the ids of the paused handlers."""
+        return self._pauses.handlers
+
+    def timeout(self, handler: str) -> float:
+        """Return the seconds after which an attempt of a handler is overdue."""
+        options = self._run_options.get(handler)
+        timeout = options.timeout if options else self._default_timeout
+        return timeout + self._kill_timeout if handler in self._isolated else timeout

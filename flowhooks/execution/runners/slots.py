@@ -1,0 +1,319 @@
+"""The slots of the embedded runner: which deliveries wait for a thread, and which thread is free.
+
+Theory of operation
+-------------------
+The queue is the table `deliveries`. This module keeps only a cache of ids in memory, which may be lost at any time:
+each delivery in it can be read again.
+
+A delivery reaches a thread in one of two ways:
+
+1. *Reserved.* While a callback is being stored, `reserve` checks for a free slot. If there is one, the delivery is
+   stored as *running* in the same transaction, and its thread starts after the COMMIT. The attempt costs no commit of
+   its own to start.
+2. *Queued.* All other deliveries are put into their handler's queue, by `enqueue` after a commit or by the runner's
+   poll. The thread that takes one claims it first, which is one commit.
+
+Fairness: handlers that have something to run are in one round-robin queue (`_ready_handlers`), and one handler gets
+at most half of the slots. A handler that hangs, or has a backlog of a million deliveries, delays no other one.
+
+Overdue attempts: Python cannot end a thread from outside. A thread whose attempt exceeds its timeout is *abandoned*: it
+keeps running, another thread takes its slot, and it ends with its attempt. At most as many threads are abandoned as
+there are slots, and for one handler as many as it may run at once. Beyond that an overdue attempt keeps its slot.
+
+Locking: `_changed` guards all fields that threads share. It is never held while the ledger or a handler is called.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from flowhooks.execution.runners.handler_queue import (
+    SLOT_KEPT,
+    SLOT_REPLACED,
+    HandlerQueue,
+    RunningAttempt,
+    log_fields,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flowhooks.clock import Clock
+    from flowhooks.execution.handler_runtime import HandlerRuntime
+    from flowhooks.ledger.transaction import WriteTransaction
+    from flowhooks.model.ready_delivery import ReadyDelivery
+
+MAX_QUEUED_PER_HANDLER: Final = 1_000
+"""Maximum number of deliveries of one handler in memory. The others wait in the ledger."""
+# To wake a thread costs more than such a delivery. If it takes longer this time, the next poll wakes more threads.
+FAST_THRESHOLD_SECONDS: Final = 0.001
+"""Deliveries of a handler whose last attempt took less run one after another in one thread."""
+
+log = structlog.get_logger(__name__)
+
+
+class SlotPool:
+    """The queued deliveries and the free slots of one process. The ledger's queue for `EmbeddedRunner`.
+
+    Args:
+        size: number of slots. One handler uses at most half of them, but at least one.
+        runtime: how this process runs each handler.
+        clock: current time.
+
+    Attributes:
+        size: as given.
+        poll_now: is set when the ledger has deliveries that did not fit into memory and now do.
+    """
+
+    def __init__(self, size: int, runtime: HandlerRuntime, clock: Clock) -> None:
+        self.size = size
+        self.poll_now = threading.Event()
+        self._max_per_handler = max(1, size // 2)
+        self._runtime = runtime
+        self._clock = clock
+        self._running_attempts: dict[threading.Thread, RunningAttempt] = {}
+        self._abandoned = 0
+        self._queues: dict[str, HandlerQueue] = {}
+        self._ready_handlers: deque[str] = deque()
+        self._claimed: deque[ReadyDelivery] = deque()
+        self._free = 0
+        self._reserved = 0
+        self._delivery_ids: set[str] = set()
+        self._fast_handlers: set[str] = set()
+        self._changed = threading.Condition(threading.Lock())
+        self._stopping = False
+        self._is_polled = False
+
+    def reserve(self, transaction: WriteTransaction, deliveries: Sequence[ReadyDelivery]) -> list[ReadyDelivery]:
+        """Reserve a free thread for each of these deliveries while there are any; return the deliveries that got one.
+
+        Their threads start after the commit.
+        """
+        reserved = self._reserve(deliveries)
+        if reserved:
+            transaction.after_commit(partial(self._start_reserved, reserved))
+            transaction.after_rollback(partial(self._cancel_reserved, reserved))
+        return reserved
+
+    def enqueue(self, transaction: WriteTransaction, deliveries: Sequence[ReadyDelivery], not_before: int) -> None:
+        """Queue deliveries that are due now after the commit; the poll finds the others when they are due."""
+        if not_before <= self._clock.now():
+            transaction.after_commit(partial(self.put, deliveries))
+            if not self._is_polled or not all(self._runtime.runs_here(queued.handler) for queued in deliveries):
+                transaction.notify_peers()
+
+    def sweep(self, transaction: WriteTransaction) -> None:
+        """Do nothing: the ledger's recovery settles the attempts of killed processes."""
+
+    def open(self) -> None:
+        """Announce that the runner polls from now on."""
+        self._is_polled = True
+
+    def close(self) -> None:
+        """Give out no further delivery, except those that are reserved."""
+        self._is_polled = False
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+
+    def add(self) -> None:
+        """Add a free slot, for a thread that has just started."""
+        # Only now: a reserved delivery is stored as running, so its thread must exist.
+        with self._changed:
+            self._free += 1
+            self._changed.notify()
+
+    def abandon_overdue(self, now: float) -> int:
+        """Abandon overdue threads within the limits; return the number of freed slots."""
+        count = 0
+        with self._changed:
+            for attempt in list(self._running_attempts.values()):
+                handler = attempt.queued.handler
+                if attempt.abandoned or now - attempt.began < self._runtime.timeout(handler):
+                    continue
+                queue = self._queues[handler]
+                can_abandon = self._abandoned < self.size and queue.abandoned < queue.max_running
+                if can_abandon:
+                    attempt.abandoned = True
+                    queue.abandoned += 1
+                    queue.running -= 1
+                    self._abandoned += 1
+                    count += 1
+                    self._schedule(handler, queue)
+                if can_abandon or not attempt.overdue:
+                    log.error(
+                        "attempt_overdue", **log_fields(attempt, now), next=SLOT_REPLACED if can_abandon else SLOT_KEPT
+                    )
+                attempt.overdue = True
+        return count
+
+    @property
+    def running(self) -> int:
+        """Number of running deliveries, including abandoned ones."""
+        with self._changed:
+            return sum(queue.running + queue.abandoned for queue in self._queues.values())
+
+    def _can_run(self, handler: str) -> bool:
+        return self._runtime.runs_here(handler) and handler not in self._runtime.paused()
+
+    def max_rows(self, handler: str) -> int:
+        """Return how many rows of a handler to read; the rows in memory come first, so they are added."""
+        if not self._can_run(handler):
+            return 0
+        with self._changed:
+            queue = self._queues.get(handler)
+            size = queue.size if queue else 0
+            return 0 if size > MAX_QUEUED_PER_HANDLER // 2 else size + MAX_QUEUED_PER_HANDLER
+
+    def put(self, deliveries: Sequence[ReadyDelivery]) -> None:
+        """Queue deliveries that are due, except those in memory already."""
+        with self._changed:
+            for queued in deliveries:
+                if queued.delivery_id in self._delivery_ids or not self._can_run(queued.handler):
+                    continue
+                queue = self._queue_of(queued.handler)
+                if queue.size >= MAX_QUEUED_PER_HANDLER:
+                    queue.has_more = True
+                    continue
+                self._delivery_ids.add(queued.delivery_id)
+                queue.deliveries.append(queued._replace(load_event=None))
+                self._schedule(queued.handler, queue)
+
+    def _reserve(self, deliveries: Sequence[ReadyDelivery]) -> list[ReadyDelivery]:
+        """Reserve a free thread for each delivery whose handler has no backlog; return these deliveries."""
+        reserved = []
+        with self._changed:
+            for queued in deliveries:
+                # Keep one thread free for each handler in the round-robin queue.
+                if self._free <= len(self._ready_handlers) or self._stopping:
+                    break
+                if not self._can_run(queued.handler):
+                    continue
+                queue = self._queue_of(queued.handler)
+                if (
+                    queued.probe
+                    or queue.deliveries
+                    or queue.running >= queue.max_running
+                    or queued.delivery_id in self._delivery_ids
+                ):
+                    continue
+                self._delivery_ids.add(queued.delivery_id)
+                queue.running += 1
+                self._free -= 1
+                self._reserved += 1
+                reserved.append(queued)
+        return reserved
+
+    def _start_reserved(self, reserved: Sequence[ReadyDelivery]) -> None:
+        with self._changed:
+            self._reserved -= len(reserved)
+            self._claimed.extend(reserved)
+            quick = all(queued.handler in self._fast_handlers for queued in reserved)
+            self._changed.notify(1 if quick else len(reserved))
+
+    def wake_for_claimed(self) -> None:
+        """Wake a thread for each claimed delivery whose intended thread is still busy."""
+        with self._changed:
+            self._changed.notify(len(self._claimed))
+
+    def _cancel_reserved(self, reserved: Sequence[ReadyDelivery]) -> None:
+        with self._changed:
+            self._reserved -= len(reserved)
+            for queued in reserved:
+                self._free_slot(queued)
+
+    def _queue_of(self, handler: str) -> HandlerQueue:
+        queue = self._queues.get(handler)
+        if queue is None:
+            limit = self._runtime.limit(handler)
+            queue = self._queues[handler] = HandlerQueue(
+                self._max_per_handler if limit is None else min(self._max_per_handler, limit)
+            )
+        return queue
+
+    def drop_queue(self, handler: str) -> None:
+        """Drop the queue of a handler at its limit; its deliveries are offered again when a slot is free."""
+        with self._changed:
+            queue = self._queues[handler]
+            self._clear(queue)
+            if queue.is_scheduled:
+                queue.is_scheduled = False
+                self._ready_handlers.remove(handler)
+
+    def _clear(self, queue: HandlerQueue) -> None:
+        self._delivery_ids.difference_update(queued.delivery_id for queued in queue.deliveries)
+        queue.deliveries.clear()
+
+    def _schedule(self, handler: str, queue: HandlerQueue) -> None:
+        if queue.deliveries and not queue.is_scheduled and queue.running < queue.max_running:
+            queue.is_scheduled = True
+            self._ready_handlers.append(handler)
+            self._changed.notify()
+
+    def take(self) -> RunningAttempt | None:
+        """Wait for the next delivery for this thread; return None when the runner stops."""
+        with self._changed:
+            while True:
+                if self._claimed:
+                    return self._begin(self._claimed.popleft(), is_claimed=True)
+                if self._stopping:
+                    if self._reserved == 0:
+                        return None
+                # A reserved slot waits for its own delivery, so it is not counted as free.
+                elif self._ready_handlers and self._free > 0:
+                    handler = self._ready_handlers.popleft()
+                    queue = self._queues[handler]
+                    queue.is_scheduled = False
+                    if handler in self._runtime.paused():
+                        self._clear(queue)
+                        if not queue.size:
+                            del self._queues[handler]
+                        continue
+                    queued = queue.deliveries.popleft()
+                    queue.running += 1
+                    self._free -= 1
+                    self._schedule(handler, queue)
+                    return self._begin(queued, is_claimed=False)
+                self._changed.wait()
+
+    def _begin(self, queued: ReadyDelivery, *, is_claimed: bool) -> RunningAttempt:
+        attempt = self._running_attempts[threading.current_thread()] = RunningAttempt(queued, is_claimed=is_claimed)
+        return attempt
+
+    def give_back(self, attempt: RunningAttempt) -> None:
+        """Free the slot of this thread's attempt, which has ended."""
+        handler = attempt.queued.handler
+        if attempt.is_claimed:
+            if time.monotonic() - attempt.began < FAST_THRESHOLD_SECONDS:
+                self._fast_handlers.add(handler)
+            else:
+                self._fast_handlers.discard(handler)
+        with self._changed:
+            del self._running_attempts[threading.current_thread()]
+            self._free_slot(attempt.queued, abandoned=attempt.abandoned)
+
+    def _free_slot(self, queued: ReadyDelivery, *, abandoned: bool = False) -> None:
+        self._delivery_ids.discard(queued.delivery_id)
+        queue = self._queues[queued.handler]
+        if abandoned:
+            queue.abandoned -= 1
+            self._abandoned -= 1
+        else:
+            self._free += 1
+            queue.running -= 1
+        self._schedule(queued.handler, queue)
+        if self._stopping:
+            self._changed.notify_all()
+        elif self._ready_handlers:
+            self._changed.notify()
+        if queue.has_more and queue.size <= MAX_QUEUED_PER_HANDLER // 2:
+            queue.has_more = False
+            self.poll_now.set()
+        elif not queue.size:
+            del self._queues[queued.handler]

@@ -1,0 +1,62 @@
+"""Register the loaded handlers in the ledger when a process starts, and recover what earlier processes left."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from flowhooks.ledger import handlers as registered_handlers
+from flowhooks.logger import get_logger
+from flowhooks.operations.lookup import log_missing
+from flowhooks.plugins.source_digests import plugin_versions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from flowhooks.ledger.handlers import RegisteredHandler
+    from flowhooks.ledger.ledger import Ledger
+    from flowhooks.plugins.plugins import Plugins
+
+log = get_logger(__name__)
+
+
+class Registration(NamedTuple):
+    """The registered handlers, after the loaded ones were registered.
+
+    Attributes:
+        missing: registered handlers that this process has not loaded.
+        retired: ids of the retired handlers.
+        absent: ids of the handlers whose deliveries are suspended, because they are missing or retired.
+        changed: ids of the loaded handlers that are new or have other selectors than before.
+        versions: the version of the plugin of each loaded handler, by handler id.
+    """
+
+    missing: Sequence[RegisteredHandler]
+    retired: frozenset[str]
+    absent: frozenset[str]
+    changed: list[str]
+    versions: Mapping[str, str]
+
+
+def register(ledger: Ledger, plugins: Plugins) -> Registration:
+    """Register the loaded handlers, and recover the attempts of processes that are no longer alive.
+
+    Raises:
+        LedgerUnusable: the database cannot be written.
+    """
+    handlers = plugins.handlers
+    versions_by_plugin = {info.name: info.version for info in reversed(plugins.infos)}
+    versions = plugin_versions(handlers, lambda plugin: versions_by_plugin.get(plugin, ""))
+    selectors = {known.id: known.selectors for known in ledger.registered_handlers()}
+    changed = [handler.id for handler in handlers.values() if selectors.get(handler.id) != handler.selectors]
+    missing = ledger.register_handlers(list(handlers.values()), versions)
+    with ledger.connection() as connection:
+        retired = registered_handlers.retired(connection)
+    # A retired handler gets no new deliveries, but its stored deliveries are suspended, too.
+    # If the ledger is shared, another process may have loaded a handler that is missing here.
+    unavailable = [] if ledger.shared else missing
+    absent = frozenset(handler.id for handler in unavailable) | retired
+    log_missing(unavailable, plugins)
+    recovered = ledger.recover(missing_handlers=absent)
+    if any(recovered.values()):
+        log.warning("deliveries_recovered", **{f"now_{state}": count for state, count in recovered.items()})
+    return Registration(missing, retired, absent, changed, versions)
