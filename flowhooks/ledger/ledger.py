@@ -371,25 +371,18 @@ class Ledger(Reader):
         def recovered(transaction: WriteTransaction) -> dict[Any, int]:
             now = self._clock.now()
             self._order_scheduler.promote_missed(transaction)
-            if not self.shared:
-                return attempts.recover_lost(
-                    transaction,
-                    self._result_recorder,
-                    now,
-                    random=self._clock.random,
-                    missing_handlers=missing_handlers,
-                )
-            if self._heartbeat_state.covers_window():
+            if self.shared and self._heartbeat_state.covers_window():
                 processes.expire_stale(transaction, now, heartbeat_timeout=self.heartbeat_timeout)
             lost = attempts.recover_lost(
                 transaction,
                 self._result_recorder,
                 now,
                 random=self._clock.random,
-                shared=True,
+                shared=self.shared,
                 missing_handlers=missing_handlers,
             )
-            lost[State.WAITING] += self.recover_unstarted(transaction, missing_handlers)
+            if self.shared:
+                lost[State.WAITING] += self.recover_unstarted(transaction, missing_handlers)
             return lost
 
         settled = self._write_at_start(recovered)
