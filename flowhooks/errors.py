@@ -34,12 +34,15 @@ Reject, RetryAfter       raised by handlers to set the outcome of their attempt
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from flowhooks import messages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+MAX_DELAY_SECONDS: Final = 30 * 86400
+"""Maximum seconds (30 days) until the next attempt that `RetryAfter` and the delays of `Retry` can ask for."""
 
 
 class FlowhooksError(Exception):
@@ -333,8 +336,8 @@ class RetryAfter(Exception):
     """
 
     def __init__(self, seconds: float, why: str = "") -> None:
-        if not 0 <= seconds <= 30 * 86400:
-            raise ValueError(f"RetryAfter takes 0 to {30 * 86400} seconds, not {seconds!r}")
+        if not 0 <= seconds <= MAX_DELAY_SECONDS:
+            raise ValueError(f"RetryAfter takes 0 to {MAX_DELAY_SECONDS} seconds, not {seconds!r}")
         super().__init__(seconds, why)
         self.seconds = seconds
         self.why = why

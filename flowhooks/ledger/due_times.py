@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import BigInteger, bindparam, func, select, update
 
 from flowhooks.clock import SECOND
+from flowhooks.errors import MAX_DELAY_SECONDS
 from flowhooks.ledger import database
 from flowhooks.ledger.queries import READY_COLUMNS, WITH_WORK, to_ready_delivery
 from flowhooks.ledger.tables import IS_SCHEDULED, audit_log, deliveries, events, processes
-from flowhooks.model.delivery import MAX_DELAY_SECONDS
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from flowhooks.errors import MAX_DELAY_SECONDS
 from flowhooks.model.invocation import begin_transaction
 
 if TYPE_CHECKING:
@@ -61,10 +62,6 @@ TRANSITIONS: Final = (
 ALLOWED_TRANSITIONS: Final = frozenset((row.source, row.target) for row in TRANSITIONS)
 COMPLETED_STATES: Final = frozenset({State.SUCCEEDED, State.CLOSED})
 """The states of a delivery that needs no further work."""
-
-
-MAX_DELAY_SECONDS: Final = 30 * 86400
-"""Maximum seconds (30 days) that `RetryAfter` can ask for."""
 
 
 class OutcomeKind(StrEnum):

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from flowhooks.errors import MAX_DELAY_SECONDS
+
 DEFAULT_DELAYS: Final = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0)
 """Seconds before each further attempt, 27.6 hours in total. Source: the schedule that Svix publishes for webhooks."""
 MAX_ATTEMPTS: Final = 1000
 """Maximum of `attempts`, so that a typing error does not cause years of retries."""
-MAX_DELAY_SECONDS: Final = 30 * 86400
 
 
 @dataclass(frozen=True, slots=True, init=False)
