@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -81,7 +82,7 @@ def call(pool: ProcessPool, options: RunOptions, event: Event, delivery: Deliver
             "memory_mib": options.memory_mib,
             "level": logging.getLogger().level,
             "event": protocol.from_event(event),
-            "delivery": protocol.from_delivery(delivery),
+            "delivery": asdict(delivery),
         }
         until = time.monotonic() + options.timeout
         invocation.entered = True

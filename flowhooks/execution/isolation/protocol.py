@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
 
-    from flowhooks.model.delivery import Delivery
-
 MAX_FRAME_BYTES: Final = 4 * 1024**2
 """Maximum bytes of a frame from a handler process."""
 # More than `result_encoding.MAX_RESULT_CHARS`, which the ledger stores: wrappers receive larger results, too.
@@ -115,16 +113,6 @@ def from_event(event: Event) -> dict[str, Any]:
 def to_event(fields: Mapping[str, Any]) -> Event:
     """Decode an event in a handler process."""
     return Event(**{**fields, "received_at": datetime.fromisoformat(fields["received_at"])})
-
-
-def from_delivery(delivery: Delivery) -> dict[str, Any]:
-    """Encode a delivery for a handler process."""
-    return {
-        "id": delivery.id,
-        "event_id": delivery.event_id,
-        "handler": delivery.handler,
-        "attempt": delivery.attempt,
-    }
 
 
 def from_error(error: BaseException, redact: Callable[[str], str]) -> dict[str, Any]:
