@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flowhooks.errors import HandlerError
 from flowhooks.hookspecs import hookimpl
 from flowhooks.model.delivery import Delivery, Outcome, OutcomeKind
-from flowhooks.model.invocation import current_invocation
+from flowhooks.model.invocation import Invocation, current_invocation
 
 if TYPE_CHECKING:
     from flowhooks.model.event import Event
@@ -21,12 +21,11 @@ _NOT_RUN: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 @hookimpl(trylast=True)
 def run_handler(handler: Handler, event: Event, delivery: Delivery) -> Outcome:
     """Call the handler's function in this thread or in its own process. Exceptions pass on to the wrappers."""
-    invocation = current_invocation()
-    if invocation is not None and invocation.isolated_call is not None:
+    invocation = current_invocation() or Invocation(delivery.id, delivery.attempt)  # a direct call of the hook
+    if invocation.isolated_call is not None:
         value = invocation.isolated_call(event)
     else:
-        if invocation is not None:
-            invocation.entered = True
+        invocation.entered = True
         value = call_handler(handler, event, delivery)
     return Outcome(kind=OutcomeKind.SUCCEEDED, value=value)
 

@@ -85,22 +85,16 @@ def call(pool: ProcessPool, options: RunOptions, event: Event, delivery: Deliver
             "delivery": asdict(delivery),
         }
         until = time.monotonic() + options.timeout
-        invocation.entered = True
         try:
-            process.send(request, until)
-        except OSError:
-            invocation.entered = False  # the process has not received the whole request, so it runs nothing
-            pool.discard(process, "crashed", has_disconnected=True)
-            answer = None
-        except (TypeError, ValueError, RecursionError) as error:  # raised by the JSON encoder, before anything was sent
-            invocation.entered = False
+            message = protocol.encode_frame(request)
+        except (TypeError, ValueError, RecursionError) as error:
             pool.discard(process, "crashed")
             raise HandlerProcessUnavailable(
                 "the event cannot be sent to the handler's process: a run_handler wrapper has changed its data "
                 f"({error})"
             ) from None
-        else:
-            answer = _receive_answer(pool, process, options, until=until)
+        invocation.entered = True
+        answer = _exchange(pool, process, options, message, until=until)
         if answer is not None:
             return _return_or_raise(answer, invocation)
         invocation.entered = False
@@ -112,14 +106,19 @@ def call(pool: ProcessPool, options: RunOptions, event: Event, delivery: Deliver
     )
 
 
-def _receive_answer(
-    pool: ProcessPool, process: HandlerProcess, options: RunOptions, *, until: float
+def _exchange(
+    pool: ProcessPool, process: HandlerProcess, options: RunOptions, message: bytes, *, until: float
 ) -> Mapping[str, Any] | None:
-    """Return the worker's reply, or None if the worker was never started.
+    """Send the worker a request and return its reply; None if the worker has not entered the function.
 
     Raises:
-        HandlerLost: the worker started and sent no reply.
+        HandlerLost: the worker received the request and sent no reply.
     """
+    try:
+        process.send(message, until)
+    except OSError:  # the worker has not received the whole request
+        pool.discard(process, "crashed", has_disconnected=True)
+        return None
     try:
         while "log" in (answer := process.receive(until)):
             log_forwarding.emit_forwarded(answer["log"], **process.log_context(answer.get("run")))

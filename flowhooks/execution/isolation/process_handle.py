@@ -81,9 +81,8 @@ class HandlerProcess:
         self.runs += 1
         context = {"handler": delivery.handler, "delivery": delivery.id, "attempt": delivery.attempt}
         # The previous run as well: a thread that it left running may have logged before this run.
-        self._log_contexts = {run: context for run, context in self._log_contexts.items() if run == self.runs - 1} | {
-            self.runs: context
-        }
+        self._log_contexts.pop(self.runs - 2, None)
+        self._log_contexts[self.runs] = context
         self.output.clear_tail()
         self.output.log_context.update(context)
 
@@ -92,14 +91,13 @@ class HandlerProcess:
         context = self._log_contexts.get(run) if isinstance(run, int) else None
         return {"handler": self.handler} if context is None else context
 
-    def send(self, request: Mapping[str, Any], until: float) -> None:
-        """Send the process a request.
+    def send(self, message: bytes, until: float) -> None:
+        """Send the process an encoded request.
 
         Raises:
             TimeoutError: the process did not read the request by `until`, in `time.monotonic`.
             OSError: the process exited. In both cases the handler has not started.
         """
-        message = protocol.encode_frame(request)
         self.stream.settimeout(max(0.001, until - time.monotonic()))
         self.stream.sendall(message)
 
