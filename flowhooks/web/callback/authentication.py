@@ -1,8 +1,8 @@
 """Authenticate callbacks by credential, and check their address, size and rate.
 
 A signed request is checked in this order. May any source that signs call from this address? Were too many signatures
-from there invalid? Is the body short enough to be read? Which of these sources signed it? Has that source exceeded its
-rate?
+from there invalid? Is the body short enough for one of these sources? Which of them signed it? Is the body short enough
+for that source? Has the source exceeded its rate?
 """
 
 from __future__ import annotations
@@ -29,13 +29,11 @@ class AuthenticatedRequest(NamedTuple):
     Attributes:
         source: the name of its source.
         max_body_bytes: the maximum size of its body in bytes.
-        body: the body, if it was read to check a signature; otherwise None.
         webhook_id: the id of the signed message; None if the request is not signed.
     """
 
     source: str
     max_body_bytes: int
-    body: bytes | None = None
     webhook_id: str | None = None
 
 
@@ -53,13 +51,14 @@ class Authenticator:
         self._rate_limiter = RateLimiter(clock)
         self._signature_budget = SignatureBudget(clock)
 
-    def authenticate(self, request: falcon.Request, settings: Settings) -> AuthenticatedRequest:
+    def authenticate(self, request: falcon.Request, body: bytes, settings: Settings) -> AuthenticatedRequest:
         """Authenticate a request. Its body is not parsed, and the ledger is not read.
 
         `request.context.source` is set as soon as the source is known, also if the request is then rejected.
 
         Args:
             request: the request.
+            body: its body, as `read_body` returned it.
             settings: the current settings.
 
         Raises:
@@ -67,12 +66,12 @@ class Authenticator:
             Forbidden: its source may not call from this address, or no source is configured and a proxy or a web page
                 sent the request.
             RateLimited: its source has exceeded its rate, or too many signatures from its address were invalid.
-            LocalizedHTTPError: 413, the body is too large.
+            LocalizedHTTPError: 413, the body of a signed request is too large.
         """
         headers, max_body_bytes = request.env, settings.http.max_body_bytes
         credentials = self._credentials.get(settings)
         if not credentials.open and signatures.is_signed(headers):
-            return self._authenticate_signed(request, credentials, max_body_bytes)
+            return self._authenticate_signed(request, body, credentials, max_body_bytes)
         name = _source_of_token(request, credentials)
         request.context.source = name
         if credentials.open:
@@ -82,7 +81,7 @@ class Authenticator:
         return AuthenticatedRequest(name, _body_limit(name, credentials, max_body_bytes))
 
     def _authenticate_signed(
-        self, request: falcon.Request, credentials: Credentials, max_body_bytes: int
+        self, request: falcon.Request, body: bytes, credentials: Credentials, max_body_bytes: int
     ) -> AuthenticatedRequest:
         headers = request.env
         address = headers.get("REMOTE_ADDR")
@@ -92,7 +91,7 @@ class Authenticator:
         only = _source_of_token(request, credentials) if "HTTP_AUTHORIZATION" in headers else None
         candidates = credentials.candidates(address, only)
         names = self._signature_budget.select(address, candidates)
-        body = read_body(request, max(_body_limit(name, credentials, max_body_bytes) for name in names))
+        check_size(body, max(_body_limit(name, credentials, max_body_bytes) for name in names))
         try:
             name = credentials.verify_signature(signature, body, names, now)
         except Unauthorized:
@@ -104,10 +103,9 @@ class Authenticator:
         self._signature_budget.record_success(address, name)
         request.context.source = name
         limit = _body_limit(name, credentials, max_body_bytes)
-        if len(body) > limit:
-            raise LocalizedHTTPError(413, "too_large", limit=limit)
+        check_size(body, limit)
         self._check_rate(name, credentials)
-        return AuthenticatedRequest(name, limit, body, signature.id)
+        return AuthenticatedRequest(name, limit, signature.id)
 
     def _check_rate(self, name: str, credentials: Credentials) -> None:
         source = credentials.sources[name]
@@ -124,15 +122,19 @@ def _source_of_token(request: falcon.Request, credentials: Credentials) -> str:
 
 
 def read_body(request: falcon.Request, limit: int) -> bytes:
-    """Return the body of a request.
+    """Return the body of a request; only its first `limit` + 1 bytes, if it is longer."""
+    raw: bytes = request.bounded_stream.read(limit + 1)
+    return raw
+
+
+def check_size(body: bytes, limit: int) -> None:
+    """Check the size of a body.
 
     Raises:
         LocalizedHTTPError: 413, the body has more than `limit` bytes.
     """
-    raw: bytes = request.bounded_stream.read(limit + 1)
-    if len(raw) > limit:
+    if len(body) > limit:
         raise LocalizedHTTPError(413, "too_large", limit=limit)
-    return raw
 
 
 def _body_limit(name: str, credentials: Credentials, max_body_bytes: int) -> int:

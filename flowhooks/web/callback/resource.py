@@ -14,7 +14,7 @@ from flowhooks.model.delivery import State
 from flowhooks.model.event import ParkedBy, has_only_digits
 from flowhooks.text import escape_control
 from flowhooks.web import errors, negotiation
-from flowhooks.web.callback.authentication import read_body
+from flowhooks.web.callback.authentication import check_size, read_body
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,13 +74,12 @@ class CallbackResource:
         headers = request.env
         rules = self._intake.config  # read once, because the settings may change at any moment
         settings = rules.settings
-        authenticated = self._authenticator.authenticate(request, settings)
+        raw_body = read_body(request, settings.http.max_body_bytes)
+        authenticated = self._authenticator.authenticate(request, raw_body, settings)
         instance_id = schema.decode_flow_instance_id(flow_instance_id)
         self._schemas.check_flow_instance_id(instance_id)
         negotiation.check_media_type(headers.get("CONTENT_TYPE"), headers.get("HTTP_CONTENT_ENCODING"))
-        raw_body = (
-            read_body(request, authenticated.max_body_bytes) if authenticated.body is None else authenticated.body
-        )
+        check_size(raw_body, authenticated.max_body_bytes)
         body = schema.parse_callback(raw_body)
         self._schemas.check_body(self.kind, body)
         seconds, applied = negotiation.parse_prefer_wait(headers.get("HTTP_PREFER"), settings.answer_wait)

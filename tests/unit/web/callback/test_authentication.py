@@ -16,6 +16,7 @@ from flowhooks.web.callback import signatures
 from flowhooks.web.callback.authentication import Authenticator
 from flowhooks.web.callback.credentials import Credentials
 from flowhooks.web.callback.signature_budget import BUDGET_BYTES
+from flowhooks.web.errors import LocalizedHTTPError
 
 KEYS = {name: tuple(SigningKey(key=f"{name}-{number}".encode() * 5) for number in range(8)) for name in ("erp", "crm")}
 LARGE = b" " * 1024**2
@@ -34,7 +35,7 @@ def authenticate():
         headers = signatures.sign([key], body, message="m-1", at=clock.now())
         request = testing.create_req(method="POST", headers=headers, body=body, remote_addr=address)
         try:
-            return authenticator.authenticate(request, Settings()), request
+            return authenticator.authenticate(request, body, Settings()), request
         except (RateLimited, Unauthorized) as error:
             return error, request
 
@@ -42,7 +43,7 @@ def authenticate():
 
 
 def test_too_many_invalid_signatures(authenticate):
-    """Then a body is not even read; a source that has signed from this address goes on, also with another secret."""
+    """Then no signature is computed; a source that has signed from this address goes on, also with another secret."""
     assert authenticate(KEYS["crm"][3].key, b"{}")[0].source == "crm"
     for _ in range(BUDGET_BYTES // (16 * len(LARGE))):
         assert isinstance(authenticate(b"unknown", LARGE)[0], Unauthorized)
@@ -53,14 +54,25 @@ def test_too_many_invalid_signatures(authenticate):
     assert authenticate(KEYS["erp"][0].key, b"{}", "192.0.2.2")[0].source == "erp"
 
 
-def test_too_many_invalid_signatures_of_a_stranger(authenticate):
-    """Where no source has signed from, the request is answered 429, and its body is not read."""
+def test_too_many_invalid_signatures_of_a_stranger(authenticate, monkeypatch):
+    """Where no source has signed from, the request is answered 429, and no signature over its body is computed."""
     for _ in range(BUDGET_BYTES // (16 * len(LARGE))):
         assert isinstance(authenticate(b"unknown", LARGE)[0], Unauthorized)
+    computed = []
+    monkeypatch.setattr(signatures, "verify", lambda *arguments: computed.append(arguments))
     found, request = authenticate(b"unknown", LARGE * 2)
     assert isinstance(found, RateLimited)
-    assert request.bounded_stream.read() == LARGE * 2
+    assert not computed
     assert not hasattr(request.context, "source")
+
+
+def test_a_body_longer_than_any_source_may_send(authenticate, monkeypatch):
+    """It is answered 413 before any signature is computed."""
+    computed = []
+    monkeypatch.setattr(signatures, "verify", lambda *arguments: computed.append(arguments))
+    with pytest.raises(LocalizedHTTPError) as caught:
+        authenticate(KEYS["crm"][0].key, LARGE + b" ")
+    assert (caught.value.status_code, computed) == (413, [])
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -76,5 +88,5 @@ def test_a_forbidden_address_of_a_known_source(signed):
     headers |= {"Authorization": f"Bearer {token}"}
     request = testing.create_req(method="POST", headers=headers, body=b"{}", remote_addr="192.0.2.1")
     with pytest.raises(Forbidden):
-        authenticator.authenticate(request, Settings())
+        authenticator.authenticate(request, b"{}", Settings())
     assert request.context.source == "crm"
