@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from jsonschema.protocols import Validator
+    from flowhooks.schema.fast_path import FastPathValidator
 
 _SETTING_MESSAGES: Final[Mapping[str, str]] = {
     "schema.required": "must have {name}",
@@ -45,7 +45,7 @@ class PluginSchemas:
 
     classes: tuple[str, ...]
     keys: tuple[str, ...]
-    _validators: Mapping[str, Validator]
+    _validators: Mapping[str, FastPathValidator]
     _setting_names: tuple[str, ...]
 
     @property
@@ -107,7 +107,7 @@ class PluginSchemas:
         return "; ".join(problems) or None
 
 
-def _data_violations(validator: Validator, name: str, data: Mapping[str, Any]) -> Iterator[str]:
+def _data_violations(validator: FastPathValidator, name: str, data: Mapping[str, Any]) -> Iterator[str]:
     file = escape_control(f"{name}{files.SUFFIX}", MAX_ALLOWED_CHARS)
     try:
         violations_found = _find_violations([validator], data)
@@ -131,7 +131,7 @@ def _count_text(count: int) -> str:
     return f"more than {MAX_VIOLATIONS}" if count > MAX_VIOLATIONS else str(count)
 
 
-def _find_violations(checks: Sequence[Validator], value: Any) -> list[Violation]:
+def _find_violations(checks: Sequence[FastPathValidator], value: Any) -> list[Violation]:
     # The validators first answer yes or no, which is much faster than a list.
     if all(check.is_valid(value) for check in checks):
         return []

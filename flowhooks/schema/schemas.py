@@ -15,13 +15,12 @@ from flowhooks import messages
 from flowhooks.errors import InvalidCallback, SettingsError
 from flowhooks.schema import callback_body, files, flow_instance_id
 from flowhooks.schema.ecma_regex import translate
+from flowhooks.schema.fast_path import FastPathValidator
 from flowhooks.schema.violations import Violation, violations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-    from jsonschema.protocols import Validator
 
 MAX_SHOWN_VIOLATIONS: Final = 20
 """Maximum number of violations listed in a response."""
@@ -47,7 +46,7 @@ class Schemas:
 
     documents: Mapping[str, files.Document]
     kinds: tuple[str, ...]
-    _validators: Mapping[str, tuple[Validator, ...]]
+    _validators: Mapping[str, tuple[FastPathValidator, ...]]
 
     @classmethod
     def load(cls, extra: Sequence[Path] = ()) -> Schemas:
@@ -99,15 +98,15 @@ class Schemas:
     def _of(cls, documents: dict[str, files.Document]) -> Schemas:
         files.check_references(documents)
         ready, registry = _prepare(documents)
-        check = {name: Draft202012Validator(document, registry=registry) for name, document in ready.items()}
-        bodies: dict[str, tuple[Validator, ...]] = {FLOW_INSTANCE_ID: (check[FLOW_INSTANCE_ID],)}
+        check = {name: _validator(document, registry) for name, document in ready.items()}
+        bodies: dict[str, tuple[FastPathValidator, ...]] = {FLOW_INSTANCE_ID: (check[FLOW_INSTANCE_ID],)}
         kinds = sorted(files.names_in(documents, _KIND_FOLDER))
         for kind in kinds:
             name = f"{_KIND_FOLDER}{kind}{files.SUFFIX}"
             own = _without_shared(name, ready[name])
             bodies[kind] = (check[SHARED_SCHEMA],)
             if Draft202012Validator.VALIDATORS.keys() & own.keys():
-                bodies[kind] += (Draft202012Validator(own, registry=registry),)
+                bodies[kind] += (_validator(own, registry),)
         return cls(documents=MappingProxyType(documents), kinds=tuple(kinds), _validators=MappingProxyType(bodies))
 
     def check_body(self, kind: str, body: Mapping[str, Any]) -> None:
@@ -169,7 +168,7 @@ class Schemas:
             raise InvalidCallback("path_id", [("flowInstanceId", key, params) for key, params in broken_rules])
 
 
-def build_validators(documents: Mapping[str, files.Document]) -> dict[str, Validator]:
+def build_validators(documents: Mapping[str, files.Document]) -> dict[str, FastPathValidator]:
     """Return a validator for each document. Documents may refer to one another.
 
     Raises:
@@ -177,7 +176,7 @@ def build_validators(documents: Mapping[str, files.Document]) -> dict[str, Valid
     """
     files.check_references(documents)
     ready, registry = _prepare(documents)
-    return {name: Draft202012Validator(document, registry=registry) for name, document in ready.items()}
+    return {name: _validator(document, registry) for name, document in ready.items()}
 
 
 def _prepare(documents: Mapping[str, files.Document]) -> tuple[dict[str, files.Document], Registry[Any]]:
@@ -190,7 +189,11 @@ def _prepare(documents: Mapping[str, files.Document]) -> tuple[dict[str, files.D
     return ready, registry.crawl()  # once, not at each `$ref`
 
 
-def _find_violations(validators: tuple[Validator, ...], value: Any) -> list[Violation]:
+def _validator(document: files.Document, registry: Registry[Any]) -> FastPathValidator:
+    return FastPathValidator(Draft202012Validator(document, registry=registry))
+
+
+def _find_violations(validators: tuple[FastPathValidator, ...], value: Any) -> list[Violation]:
     # The validators first answer yes or no, which is much faster than a list.
     for validator in validators:
         if not validator.is_valid(value):
