@@ -117,7 +117,7 @@ def open_base(
         kill_timeout=ATTEMPT_END_TIMEOUT,
         isolated=isolation.handlers,
     )
-    queue = build_queue(settings, runtime, clock, runs)
+    queue = build_queue(settings, runtime, clock)
     ledger = Ledger(
         url,
         runner=queue,
@@ -143,7 +143,7 @@ def open_base(
         isolation=isolation,
         runtime=runtime,
         ledger=ledger,
-        runner=build_runner(queue, ledger, clock),
+        runner=build_runner(settings, queue, ledger=ledger, runtime=runtime, clock=clock, handler_ids=runs),
     )
 
 
@@ -213,21 +213,16 @@ def build_path(
             missing=registration.missing,
             retired=registration.retired,
             on_routes_changed=live.change_missing,
+            on_runners_changed=base.runtime.set_run_elsewhere,
             reroute_parked=reroute_parked,
             wake=base.runner.wake,
         )
-
-    def runs_somewhere(handler: str) -> bool:
-        """Tell whether a live process runs a handler's deliveries, as far as this process knows."""
-        if handler in base.runtime.paused():
-            return False
-        return base.runtime.runs_here(handler) or (cluster is not None and handler in cluster.handlers_with_runner)
 
     intake = Intake(
         ledger=ledger,
         config=live.current,
         handlers=handlers,
-        runs_somewhere=runs_somewhere,
+        runs_somewhere=base.runtime.runs_somewhere,
         waiters=waiters,
         notifier=notifier,
         clock=base.clock,

@@ -208,7 +208,6 @@ def ledger_with_jobs(postgresql_server: postgresql.Server) -> Iterator[str]:
 def jobs_url(ledger_with_jobs: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The same without handlers; it polls for jobs often."""
     monkeypatch.setattr(procrastinate, "POLL_INTERVAL", 0.05)
-    monkeypatch.setattr(procrastinate, "STOP_POLL_INTERVAL", 0.02)
     monkeypatch.setattr(procrastinate, "SWEEP_INTERVAL", 0.5)
     names = ", ".join(table.name for table in metadata.sorted_tables)
     with psycopg.connect(ledger_with_jobs, autocommit=True) as connection:

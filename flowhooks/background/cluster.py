@@ -38,6 +38,7 @@ class ClusterSync:
         missing: handlers that are registered but not loaded in this process, as last read.
         retired: ids of the retired handlers, as last read.
         on_routes_changed: called with the new values of `missing` and `retired` when they have changed.
+        on_runners_changed: called with the ids of the handlers whose deliveries some live process runs, at each reading.
         reroute_parked: called after that, to route parked events again.
         wake: called when there may be deliveries to run.
 
@@ -59,6 +60,7 @@ class ClusterSync:
         missing: Sequence[RegisteredHandler],
         retired: Collection[str],
         on_routes_changed: Callable[[Sequence[RegisteredHandler], frozenset[str]], None],
+        on_runners_changed: Callable[[frozenset[str]], None],
         reroute_parked: Callable[[], None],
         wake: Callable[[], None],
     ) -> None:
@@ -66,6 +68,7 @@ class ClusterSync:
         self._waiters = waiters
         self._loaded = frozenset(loaded)
         self._on_routes_changed = on_routes_changed
+        self._on_runners_changed = on_runners_changed
         self._reroute_parked = reroute_parked
         self._wake = wake
         self._stopping = threading.Event()
@@ -73,7 +76,7 @@ class ClusterSync:
         self._routes = _routes(missing, frozenset(retired))
         self._retired = frozenset(retired)
         self._parked_checks = 0
-        self.handlers_with_runner = processes.handlers_run_by(ledger.live_processes(ledger.heartbeat_timeout))
+        self._set_runners(processes.handlers_run_by(ledger.live_processes(ledger.heartbeat_timeout)))
         self._listener = NotificationListener(url, on_change=self._on_change)
         self._heartbeat_thread = threading.Thread(target=self._heartbeat_loop, name="heartbeat", daemon=True)
 
@@ -135,6 +138,10 @@ class ClusterSync:
         for event_id in event_ids:
             self._waiters.notify_snapshot(event_id, self._ledger.delivery_statuses(event_id))
 
+    def _set_runners(self, handler_ids: frozenset[str]) -> None:
+        self.handlers_with_runner = handler_ids
+        self._on_runners_changed(handler_ids)
+
     def _rebuild_routes(self) -> None:
         """Read handlers, runners and pauses from the ledger, and apply what has changed."""
         with self._routing:
@@ -144,9 +151,8 @@ class ClusterSync:
                 ]
                 # A handler that is loaded here still runs here, even if an operator has retired it.
                 retired = handlers.retired(connection) - self._loaded
-                self.handlers_with_runner = processes.handlers_run_by(
-                    processes.live_processes(connection, heartbeat_timeout=self._ledger.heartbeat_timeout)
-                )
+                live = processes.live_processes(connection, heartbeat_timeout=self._ledger.heartbeat_timeout)
+                self._set_runners(processes.handlers_run_by(live))
                 paused = pauses.paused(connection)
             self._ledger.pauses.replace(paused)
             routes = _routes(missing, retired)

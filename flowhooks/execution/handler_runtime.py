@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from flowhooks.execution.run_options import RunOptions
     from flowhooks.ledger.pauses import PausedHandlers
+    from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
 
 
@@ -43,10 +44,26 @@ class HandlerRuntime:
         self._default_timeout = default_timeout
         self._kill_timeout = kill_timeout
         self._isolated = isolated
+        self._run_elsewhere: Collection[str] = ()
 
     def runs_here(self, handler: str) -> bool:
         """Return whether this process runs a handler's deliveries; other processes run the rest."""
         return self._handler_ids is None or handler in self._handler_ids
+
+    def runs_somewhere(self, handler: str) -> bool:
+        """Return whether a live process runs a handler's deliveries, as far as this process knows."""
+        if handler in self._pauses.handlers:
+            return False
+        return self.runs_here(handler) or handler in self._run_elsewhere
+
+    def set_run_elsewhere(self, handler_ids: Collection[str]) -> None:
+        """Note the handlers whose deliveries live processes run."""
+        self._run_elsewhere = handler_ids
+
+    def passes(self, handler: str, event: Event) -> bool:
+        """Return whether the conditions of a loaded handler hold for an event."""
+        selectors = self._handlers[handler].selectors
+        return not selectors.has_conditions or selectors.decide(event) is True
 
     def limit(self, handler: str) -> int | None:
         """Return a handler's concurrency limit over all processes; None: limited only by the slots."""

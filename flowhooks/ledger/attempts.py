@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from sqlalchemy import BigInteger, Integer, Text, bindparam, exists, literal, select, update
 
 from flowhooks.clock import SECOND
+from flowhooks.errors import DamagedRow
 from flowhooks.failpoints import hit
 from flowhooks.ledger import database
 from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.deliveries import CLAIM, ClaimRequest, ClaimStatements, StateChange, apply_changes_returning
 from flowhooks.ledger.handlers import retry_from_json
-from flowhooks.ledger.ordering import admissible
-from flowhooks.ledger.queries import to_event
+from flowhooks.ledger.ordering import admissible, lock_handlers
+from flowhooks.ledger.queries import next_due, to_event, to_ready_delivery
 from flowhooks.ledger.tables import (
     IS_LAST_ATTEMPT,
     IS_RUNNING_OR_FAILED,
@@ -30,12 +31,13 @@ from flowhooks.model.delivery import Attempt, OutcomeKind, State
 from flowhooks.model.ready_delivery import ClaimedAttempt, ConcurrencyLimitReached, ReadyDelivery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from sqlalchemy import Connection
 
     from flowhooks.ledger.delivery_queue import DeliveryQueue
     from flowhooks.ledger.transaction import WriteTransaction
+    from flowhooks.model.event import Event
     from flowhooks.model.retry import Retry
 
 
@@ -177,28 +179,145 @@ def claim(
     """
     # Of several claims of one delivery in a batch only the last one is made, and only its caller gets the event.
     latest = {request.queued.delivery_id: request for request in requests}
-    constrained = [request for request in latest.values() if request.queued.ordered or request.limit is not None]
-    started, at_limit = set[str](), set[str]()
-    if len(constrained) < len(latest):
-        changes = [
-            _to_change(request) for request in latest.values() if not request.queued.ordered and request.limit is None
-        ]
-        started = {row.id for row in apply_changes_returning(transaction, changes, statements.unordered)}
-    if constrained:
-        allowed, at_limit = admissible(transaction, constrained)
-        constrained_changes = [_to_change(request) for request in constrained if request.queued.delivery_id in allowed]
-        started |= {row.id for row in apply_changes_returning(transaction, constrained_changes, statements.ordered)}
-    started_requests = {key: latest[key] for key in latest if key in started}
+    started, at_limit = _mark(transaction, latest.values(), in_flight, process=process, statements=statements)
     claimed: dict[str, ClaimedAttempt] = {}
-    if started_requests:
-        start_attempts(transaction, started_requests.values(), in_flight, process=process)
-        hit("claim.written")
-        rows = transaction.connection.execute(_CLAIMED, {"delivery_ids": json.dumps(list(started_requests))})
+    if started:
+        rows = transaction.connection.execute(_CLAIMED, {"delivery_ids": json.dumps(list(started))})
         claimed = {
             row.delivery_id: ClaimedAttempt(event=to_event(row), attempt=row.attempt, retry_base=row.retry_base)
             for row in rows
         }
     return [_to_result(request, latest, claimed, at_limit) for request in requests]
+
+
+def _mark(
+    transaction: WriteTransaction,
+    requests: Collection[ClaimRequest],
+    in_flight: InFlightAttempts,
+    *,
+    process: str,
+    statements: ClaimStatements = CLAIM,
+) -> tuple[set[str], set[str]]:
+    """Mark deliveries as running and store their attempts.
+
+    Returns:
+        The ids of the started deliveries, and the ids of those whose handler is at its limit.
+    """
+    constrained = [request for request in requests if request.queued.ordered or request.limit is not None]
+    started, at_limit = set[str](), set[str]()
+    if len(constrained) < len(requests):
+        changes = [_to_change(request) for request in requests if not request.queued.ordered and request.limit is None]
+        started = {row.id for row in apply_changes_returning(transaction, changes, statements.unordered)}
+    if constrained:
+        allowed, at_limit = admissible(transaction, constrained)
+        constrained_changes = [_to_change(request) for request in constrained if request.queued.delivery_id in allowed]
+        started |= {row.id for row in apply_changes_returning(transaction, constrained_changes, statements.ordered)}
+    if started:
+        started_requests = [request for request in requests if request.queued.delivery_id in started]
+        start_attempts(transaction, started_requests, in_flight, process=process)
+        hit("claim.written")
+    return started, at_limit
+
+
+class SlotRequest(Protocol):
+    """A runner's request to start the next due deliveries of a handler, one in each of its free slots.
+
+    Attributes:
+        handler: the handler's id.
+        skipped: ids of due deliveries that are left out, because they could not be run just now.
+    """
+
+    handler: str
+    skipped: Collection[str]
+
+    def take(self, transaction: WriteTransaction) -> int:
+        """Return the number of free slots, which are taken until the transaction ends."""
+
+    def passes(self, event: Event) -> bool:
+        """Return whether the handler's conditions hold for an event."""
+
+    def on_claimed(self, transaction: WriteTransaction, started: Sequence[StartedDelivery], *, has_more: bool) -> None:
+        """Receive, within the transaction, the deliveries that start after the commit.
+
+        `has_more` says whether further deliveries of the handler are due that could start.
+        """
+
+
+class StartedDelivery(NamedTuple):
+    """A delivery for a free slot.
+
+    Attributes:
+        queued: the delivery.
+        claimed: its attempt. None: it is not marked as running. Its handler's probe is called, its condition does not
+            hold, or its event is damaged.
+    """
+
+    queued: ReadyDelivery
+    claimed: ClaimedAttempt | None
+
+
+def claim_next(
+    transaction: WriteTransaction,
+    requests: Sequence[SlotRequest],
+    in_flight: InFlightAttempts,
+    *,
+    process: str,
+    now: int,
+    limits: Mapping[str, int],
+    ordered: Collection[str] = (),
+) -> None:
+    """Mark the next due deliveries of handlers as running: one statement for each handler, and two for all.
+
+    Args:
+        transaction: the open transaction.
+        requests: the free slots, at most one request for each handler.
+        in_flight: gets the started attempts.
+        process: id of the process that runs the attempts.
+        now: microseconds since 1970.
+        limits: maximum number of running deliveries of each limited handler, by its id.
+        ordered: ids of the ordered handlers.
+    """
+    limited = [request.handler for request in requests if request.handler in limits]
+    if limited:
+        # Before their deliveries are read, because another process may be about to start the same ones.
+        lock_handlers(transaction, limited)
+    found: list[tuple[SlotRequest, int, list[StartedDelivery], bool]] = []
+    claims: dict[str, ClaimRequest] = {}
+    for request in requests:
+        slots = request.take(transaction)
+        # Locked rows of other processes are skipped. Where `_mark` waits for other locks, it must not hold these.
+        is_constrained = request.handler in limits or request.handler in ordered
+        limit = slots + 1 + len(request.skipped)
+        rows = [
+            row
+            for row in next_due(transaction.connection, now, request.handler, limit, lock=not is_constrained)
+            if row.delivery_id not in request.skipped
+        ][: slots + 1]
+        candidates = [_to_started(row, request) for row in rows[:slots]]
+        claims |= {
+            one.queued.delivery_id: ClaimRequest(one.queued, now, limits.get(request.handler))
+            for one in candidates
+            if one.claimed is not None
+        }
+        found.append((request, slots, candidates, len(rows) > slots))
+    marked = _mark(transaction, claims.values(), in_flight, process=process)[0] if claims else set[str]()
+    for request, slots, candidates, is_more_due in found:
+        started = [one for one in candidates if one.claimed is None or one.queued.delivery_id in marked]
+        # If fewer were started, the handler is paused or at its limit, or another process starts its deliveries.
+        request.on_claimed(transaction, started, has_more=is_more_due and len(started) == slots)
+
+
+def _to_started(row: Any, request: SlotRequest) -> StartedDelivery:
+    queued = to_ready_delivery(row)
+    if queued.probe:
+        return StartedDelivery(queued, None)
+    try:
+        event = to_event(row)
+    except DamagedRow:
+        return StartedDelivery(queued, None)
+    if not request.passes(event):
+        return StartedDelivery(queued, None)
+    return StartedDelivery(queued, ClaimedAttempt(event=event, attempt=row.attempt + 1, retry_base=row.retry_base))
 
 
 def _to_change(request: ClaimRequest) -> StateChange:

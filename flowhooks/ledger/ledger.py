@@ -17,6 +17,7 @@ from flowhooks.ledger import (
     pauses,
     processes,
     purge,
+    queries,
 )
 from flowhooks.ledger.attempts import AttemptResult, ResultRecorder
 from flowhooks.ledger.counters import increment
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from flowhooks.clock import Clock
+    from flowhooks.ledger.attempts import SlotRequest
     from flowhooks.ledger.delivery_queue import DeliveryQueue
     from flowhooks.ledger.handlers import RegisteredHandler
     from flowhooks.ledger.new_event import NewEvent
@@ -138,6 +140,7 @@ class Ledger(Reader):
             write=lambda function: self._writer.submit(call_each, function),
         )
         limits = self._order_scheduler.limits
+        self._ordered_handlers: set[str] = set()
         self._event_inserter = EventInserter(
             runner=runner,
             process=self.process,
@@ -268,11 +271,36 @@ class Ledger(Reader):
         request = ClaimRequest(queued, self._clock.now(), limit)
         return self.wait_for(self._writer.submit(self._claim_batch, request), certain=True)
 
-    def _claim_batch(
-        self, transaction: WriteTransaction, claims: list[ClaimRequest]
-    ) -> list[ClaimedAttempt | ConcurrencyLimitReached | None]:
+    def claim_next(self, request: SlotRequest) -> Future[Any]:
+        """Mark the next due deliveries of a handler as running, one for each free slot.
+
+        Args:
+            request: the free slots; it receives the deliveries.
+
+        Returns:
+            Is done once that is durable, or has failed.
+
+        Raises:
+            Unavailable: the request was not queued.
+        """
+        self._ensure_heartbeat()
+        return self._writer.submit(self._claim_batch, request)
+
+    def _claim_batch(self, transaction: WriteTransaction, claims: list[Any]) -> list[Any]:
         # `self.process` is read here, in the writer's thread: a heartbeat in the same batch may have changed it.
-        return attempts.claim(transaction, claims, self._in_flight, process=self.process)
+        single = [claim for claim in claims if isinstance(claim, ClaimRequest)]
+        results = iter(attempts.claim(transaction, single, self._in_flight, process=self.process) if single else ())
+        if len(single) < len(claims):
+            attempts.claim_next(
+                transaction,
+                [claim for claim in claims if not isinstance(claim, ClaimRequest)],
+                self._in_flight,
+                process=self.process,
+                now=self._clock.now(),
+                limits=self._order_scheduler.limits,
+                ordered=self._ordered_handlers,
+            )
+        return [next(results) if isinstance(claim, ClaimRequest) else None for claim in claims]
 
     def record_result(self, result: AttemptResult) -> Future[bool]:
         """Record the result of an attempt.
@@ -347,6 +375,7 @@ class Ledger(Reader):
             self._order_scheduler.limits.update(
                 {handler.id: handler.concurrency for handler in loaded if handler.concurrency is not None}
             )
+            self._ordered_handlers.update(handler.id for handler in loaded if handler.order_by is not None)
             # On a shared ledger, another process may have the handlers that are missing here.
             missing = handlers.register_loaded(transaction, loaded, now, suspend_others=not self.shared)
             self.pauses.replace(pauses.paused(transaction.connection))
@@ -413,6 +442,33 @@ class Ledger(Reader):
             return True
         with self.connection() as connection:
             return processes.leader_id(connection) == self.process
+
+    def is_sweeper(self) -> bool:
+        """Return whether this process looks for missing jobs: of those that run deliveries, it has run the longest.
+
+        Raises:
+            LedgerUnusable: the database cannot be read.
+        """
+        with self.connection() as connection:
+            return processes.leader_id(connection, runs_handlers=True) == self.process
+
+    def due_handlers(self, now: int, *, everywhere: bool) -> list[str]:
+        """Return the ids of the handlers that have a delivery which may run or be probed by `now`.
+
+        Args:
+            now: microseconds since 1970.
+            everywhere: whether to leave out handlers whose deliveries no live process runs.
+
+        Raises:
+            LedgerUnusable: the database cannot be read.
+        """
+        with self.connection() as connection:
+            due = queries.due_handlers(connection, now)
+            if not due or not everywhere:
+                return due
+            live = processes.live_processes(connection, heartbeat_timeout=self.heartbeat_timeout)
+        run_somewhere = processes.handlers_run_by(live)
+        return [handler for handler in due if handler in run_somewhere]
 
     def _ensure_heartbeat(self) -> None:
         # A process that was suspended may have been expired by the others.

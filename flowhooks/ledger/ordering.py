@@ -136,6 +136,7 @@ _LOCK: Final = database.lock_statement(
         database.string_array("handlers"),
     )
 )
+_LOCK_HANDLERS: Final = database.lock_statement(database.string_array("handlers"))
 _ADMISSIBLE: Final = select(deliveries.c.id).where(_CANDIDATES, deliveries.c.state == State.WAITING.value, IS_FIRST)
 _RUNNING: Final = (
     select(deliveries.c.handler, func.count())
@@ -265,6 +266,11 @@ def admissible(transaction: WriteTransaction, requests: Sequence[ClaimRequest]) 
             admissible_ids.add(delivery_id)
             running[handler] += 1
     return admissible_ids, at_limit
+
+
+def lock_handlers(transaction: WriteTransaction, handler_ids: Collection[str]) -> None:
+    """Lock limited handlers, as `admissible` does, before their deliveries are read."""
+    database.lock(transaction.connection, _LOCK_HANDLERS, {"handlers": json.dumps(sorted(handler_ids))})
 
 
 def _count_running(connection: Connection, handler_ids: Iterable[str]) -> Counter[str]:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import CTE, ColumnElement, Select, bindparam, func, select
+from sqlalchemy import CTE, ColumnElement, Select, bindparam, exists, func, literal, select
 
 from flowhooks import schema
 from flowhooks.clock import to_datetime
@@ -252,6 +252,21 @@ _DUE: Final = (
     .order_by(deliveries.c.due_at)
     .limit(bindparam("most"))
 )
+_NEXT: Final = (
+    select(
+        *(column for column in events.c if column is not events.c.state),
+        *(column for column in READY_COLUMNS if column is not deliveries.c.id),
+        deliveries.c.id.label("delivery_id"),
+        deliveries.c.retry_base,
+    )
+    .join(deliveries, deliveries.c.event_id == events.c.id)
+    .where(
+        IS_SCHEDULED, deliveries.c.handler == bindparam("handler"), deliveries.c.due_at <= bindparam("now"), IS_FIRST
+    )
+    .order_by(deliveries.c.due_at)
+    .limit(bindparam("most"))
+)
+_LOCK_NEXT: Final = _NEXT.with_for_update(of=deliveries, skip_locked=True)
 OPEN_STATES: Final[dict[str, tuple[ColumnElement[bool], ...]]] = {
     State.WAITING.value: (IS_WAITING & IS_SCHEDULED, IS_WAITING & IS_BLOCKED, IS_SUSPENDED),
     SUSPENDED: (IS_SUSPENDED,),
@@ -276,6 +291,14 @@ def each_handler(*where: ColumnElement[bool]) -> CTE:
 
 WITH_WORK: Final = select(each_handler(IS_SCHEDULED).c.handler)
 """The ids of the handlers that have scheduled deliveries, and a last row of null."""
+_EACH: Final = each_handler(IS_SCHEDULED)
+_DUE_HANDLERS: Final = select(_EACH.c.handler).where(
+    exists(
+        select(literal(1)).where(
+            IS_SCHEDULED, deliveries.c.handler == _EACH.c.handler, deliveries.c.due_at <= bindparam("now")
+        )
+    )
+)
 
 
 def delivery_statuses(connection: Connection, event_ids: Sequence[str]) -> dict[str, tuple[DeliveryStatus, ...]]:
@@ -378,9 +401,29 @@ def due_deliveries_of(connection: Connection, now: int, handler: str, limit: int
     return [to_ready_delivery(row) for row in rows]
 
 
+def next_due(connection: Connection, now: int, handler: str, limit: int, *, lock: bool) -> Sequence[Any]:
+    """Return the rows of at most `limit` deliveries as `due_deliveries_of` does, with the columns of their events.
+
+    Args:
+        connection: a connection that writes.
+        now: microseconds since 1970.
+        handler: the handler's id.
+        limit: maximum number of deliveries.
+        lock: whether to lock the rows, and to leave out those that another process has locked.
+    """
+    parameters = {"handler": handler, "now": now, "most": limit}
+    return connection.execute(_LOCK_NEXT if lock else _NEXT, parameters).all()
+
+
+def due_handlers(connection: Connection, now: int) -> list[str]:
+    """Return the ids of the handlers that have a delivery which may run or be probed by `now`."""
+    return list(connection.execute(_DUE_HANDLERS, {"now": now}).scalars())
+
+
 def to_ready_delivery(row: Any) -> ReadyDelivery:
-    """Return the delivery for a runner, from a row with `READY_COLUMNS`."""
-    return ReadyDelivery(row.id, row.handler, row.attempt, row.state == State.UNKNOWN, row.order_key is not None)
+    """Return the delivery for a runner, from a row with `READY_COLUMNS`; its id may be named `delivery_id`."""
+    delivery_id = row.delivery_id if hasattr(row, "delivery_id") else row.id
+    return ReadyDelivery(delivery_id, row.handler, row.attempt, row.state == State.UNKNOWN, row.order_key is not None)
 
 
 def find(

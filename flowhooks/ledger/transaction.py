@@ -36,6 +36,7 @@ class WriteTransaction:
         freed_groups: order groups that a delivery has left, so that the next one may start.
         blocked_groups: order groups in which a delivery was put behind another one.
         freed_handlers: ids of limited handlers of which an attempt has ended.
+        deferred_jobs: handlers and times for which a runner has stored a job in this transaction.
     """
 
     __slots__ = (
@@ -43,6 +44,7 @@ class WriteTransaction:
         "_on_rollback",
         "blocked_groups",
         "connection",
+        "deferred_jobs",
         "freed_groups",
         "freed_handlers",
         "notice",
@@ -54,6 +56,7 @@ class WriteTransaction:
         self.freed_groups: set[OrderGroup] = set()
         self.blocked_groups: set[OrderGroup] = set()
         self.freed_handlers: set[str] = set()
+        self.deferred_jobs: set[tuple[str, int]] = set()
         self._on_commit: list[Callable[[], None]] = []
         self._on_rollback: list[Callable[[], None]] = []
 

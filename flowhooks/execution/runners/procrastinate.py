@@ -1,10 +1,19 @@
-"""The runner `procrastinate`: jobs in PostgreSQL, stored with the deliveries and run by any machine.
+"""The runner `procrastinate`: workers on any machine take jobs from PostgreSQL that say which handler has work.
 
-A job is only a hint. It names a delivery and an attempt, and the worker that takes the job claims that attempt first.
-So a lost, duplicate or late job is harmless. The sweep creates missing jobs.
+Theory of operation
+-------------------
+The queue is the table `deliveries`; a job is only a hint (`job_queue.py`). A process that takes a job of a handler
+marks as many due deliveries as it has free slots for that handler, in one transaction that also deletes the job, and
+stores the next job if more deliveries are due. So idle workers share the work of a handler, and at most as many
+deliveries are marked as can run.
 
-Procrastinate's retries, locks and results are not used. A job is deleted whatever its result; retries are stored in the
-ledger.
+While more deliveries of the handler are due, the transaction that records the outcomes of its attempts also marks the
+next deliveries for their slots. If no slot is free for other handlers, the handler lets them have a turn: it stores a
+job instead, behind those of the others.
+
+Each second, one process of those that share the ledger looks for due deliveries whose job is missing.
+
+Threads: `fetch` takes jobs, `runner-N` run the deliveries, `sweeper` looks for missing jobs.
 """
 
 from __future__ import annotations
@@ -13,10 +22,8 @@ import asyncio
 import logging
 import threading
 import time
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 import procrastinate
@@ -26,84 +33,54 @@ from procrastinate.exceptions import ConnectorException
 from psycopg.conninfo import conninfo_to_dict
 
 from flowhooks.clock import SECOND
-from flowhooks.errors import FlowhooksError, Unavailable
+from flowhooks.errors import FlowhooksError
+from flowhooks.execution.runners.job_queue import WORKER_DEAD_AFTER_SECONDS, JobQueue, queue_of
 from flowhooks.failpoints import hit
 from flowhooks.ledger.database import postgresql_timeouts
 from flowhooks.ledger.database.engines import IDLE_SECONDS
-from flowhooks.model.ready_delivery import ReadyDelivery
 from flowhooks.text import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
+
+    from procrastinate.manager import JobManager
 
     from flowhooks.clock import Clock
     from flowhooks.execution.handler_runtime import HandlerRuntime
+    from flowhooks.execution.runners.handler_slots import HandlerSlots
     from flowhooks.execution.runners.runner import ExecuteFn
+    from flowhooks.ledger.attempts import StartedDelivery
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.ledger.transaction import WriteTransaction
+    from flowhooks.model.event import Event
 
-TASK: Final = "flowhooks:deliver"
-# A channel name of PostgreSQL's NOTIFY has at most 63 bytes, of which Procrastinate uses 23.
-MAX_QUEUE_NAME_BYTES: Final = 40
-"""Maximum bytes of a queue name."""
-NO_QUEUE: Final = "-"
-"""A queue that is always empty, because an empty list means all queues to Procrastinate."""
 POLL_INTERVAL: Final = 0.5
 """Seconds between polls for jobs that have become due, or whose notification was missed."""
-STOP_POLL_INTERVAL: Final = 0.1
-"""Seconds between checks whether the runner must stop."""
-SWEEP_INTERVAL: Final = 5.0
-"""Seconds between sweeps for deliveries that have no job."""
-FAST_SWEEP_INTERVAL: Final = 0.5
-"""Seconds until the next sweep after a full one."""
-LOST_JOB_THRESHOLD_SECONDS: Final = 5.0
+HEARTBEAT_INTERVAL: Final = 10.0
+"""Seconds between heartbeats of Procrastinate's record of this worker."""
+MAX_CHANNELS: Final = 100
+"""With more handlers than these, a worker listens for the jobs of all handlers on one channel."""
+CANCEL_INTERVAL: Final = 0.5
+"""Seconds until a task that has not ended is cancelled again."""
+SWEEP_INTERVAL: Final = 1.0
+"""Seconds between sweeps for due deliveries whose handler has no job."""
+LEADER_CHECK_INTERVAL: Final = 5.0
+"""Seconds between checks of the other processes whether they are to sweep."""
+LOST_JOB_THRESHOLD_SECONDS: Final = 0.5
 """Seconds that a delivery must be overdue before the sweep assumes that its job was lost."""
-SWEEP_BATCH_SIZE: Final = 1_000
-"""Maximum jobs that one sweep creates for one handler."""
-WORKER_DEAD_AFTER_SECONDS: Final = 30.0
-"""Seconds without a heartbeat after which Procrastinate's record of a worker is removed."""
+SKIP_SECONDS: Final = 5.0
+"""Seconds for which a delivery that was not marked as running, such as a damaged one, is left out."""
+FAULT_PAUSE_SECONDS: Final = 1.0
+"""Seconds that a thread pauses after a delivery that could not be run."""
 # The pool's own default is 30 s, of which up to 8 s pass between two tries.
 POOL_OPEN_TIMEOUT: Final = 6.0
 """Seconds in which the pool must open its first connection."""
 RETRY_DELAYS: Final = (0.2, 0.5, 1.0, 2.0)
-"""Seconds until a failed worker is restarted. The last delay repeats."""
-
-_DELETE_DEAD_JOBS: Final = """
-DELETE FROM procrastinate_jobs WHERE id IN (
-    SELECT job.id FROM procrastinate_jobs job LEFT JOIN procrastinate_workers worker ON worker.id = job.worker_id
-    WHERE job.status = 'doing'
-    AND (job.worker_id IS NULL OR worker.last_heartbeat < now() - %s * interval '1 second')
-    FOR UPDATE OF job SKIP LOCKED
-)
-"""
-_DELETE_DEAD_WORKERS: Final = """
-DELETE FROM procrastinate_workers WHERE id IN (
-    SELECT id FROM procrastinate_workers worker WHERE last_heartbeat < now() - %s * interval '1 second'
-    AND NOT EXISTS (SELECT FROM procrastinate_jobs WHERE worker_id = worker.id AND status = 'doing')
-    FOR UPDATE SKIP LOCKED
-)
-"""
-"""Delete workers without a heartbeat, except those that still have jobs: deleting these would wait for row locks."""
-_SELECT_JOBS: Final = """
-SELECT args ->> 'delivery_id', (args ->> 'attempt')::int, (args -> 'probe') IS NOT NULL FROM procrastinate_jobs
-WHERE args ->> 'delivery_id' = ANY(%s) AND status = 'todo'
-AND (scheduled_at IS NULL OR scheduled_at < now() + interval '1 second')
-"""
-"""Select the deliveries, out of those given, that have a job which is due within a second.
-
-A job that a worker has taken does not count: an outage may have left it in that state forever, and a second job is
-harmless.
-"""
-_DATABASE_TIME_IN: Final = "SELECT clock_timestamp() + %s * interval '1 microsecond'"
+"""Seconds until the fetching of jobs is restarted after an error. The last delay repeats."""
 
 _ON_SWEEP_COMMITTED: Final = partial(hit, "sweep.committed")
 
 log = structlog.get_logger(__name__)
-
-
-def queue_of(handler: str) -> str:
-    """Return a handler's queue name: its id, or a hash of the id if it is longer than `MAX_QUEUE_NAME_BYTES`."""
-    return handler if len(handler.encode()) <= MAX_QUEUE_NAME_BYTES else sha256(handler.encode()).hexdigest()[:40]
 
 
 class _ConnectionPool(psycopg_pool.AsyncConnectionPool[Any]):
@@ -115,11 +92,12 @@ class _ConnectionPool(psycopg_pool.AsyncConnectionPool[Any]):
 
 
 class ProcrastinateRunner:
-    """Runs the deliveries that jobs name; each handler has a queue.
+    """Takes jobs, and runs the deliveries of their handlers.
 
     Args:
         url: the ledger's database.
-        threads: number of threads. One handler uses at most half of them, but at least one.
+        queue: stores the jobs.
+        ledger: marks and finds deliveries.
         runtime: how this process runs each handler.
         clock: current time.
         handlers: ids of the handlers whose deliveries this process runs.
@@ -129,206 +107,222 @@ class ProcrastinateRunner:
         self,
         url: str,
         *,
-        threads: int,
+        queue: JobQueue,
+        ledger: Ledger,
         runtime: HandlerRuntime,
         clock: Clock,
         handlers: Collection[str],
     ) -> None:
         self._url = url
-        self._threads = threads
-        self._max_per_handler = max(1, threads // 2)
+        self._queue = queue
+        self._slots = queue.slots
+        self._ledger = ledger
+        self._runtime = runtime
         self._clock = clock
-        self._handlers = frozenset(handlers)
-        limits = {handler: runtime.limit(handler) for handler in self._handlers}
-        self._handler_limits = {
-            handler: min(self._max_per_handler, limit_of_one)
-            for handler, limit_of_one in limits.items()
-            if limit_of_one is not None
-        }
-        # Never opened: jobs are stored through the ledger's own connection.
-        self._enqueuing_app = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
-        self._paused = runtime.paused
-        self._paused_handlers: frozenset[str] = frozenset()
-        self._running: Counter[str] = Counter()
-        self._queues: list[str] = []
-        self._has_more = False
+        self._queues = {handler: queue_of(handler) for handler in sorted(handlers)}
+        self._claiming: dict[str, bool] = {}
+        self._to_claim_again: set[str] = set()
+        self._claiming_changed = threading.Lock()
+        self._claimed_jobs: set[int] = set()
+        self._skipped: dict[str, dict[str, float]] = {}
+        self._wake_fetching: Callable[[], None] = lambda: None
         self._wakeup = threading.Event()
         self._has_failed = threading.Event()
         self._last_error: str | None = None
 
-    def connect(self, ledger: Ledger) -> None:
-        """Use this ledger, which was built after the runner."""
-        self._ledger = ledger
-
-    def reserve(self, _transaction: WriteTransaction, _deliveries: Sequence[ReadyDelivery]) -> list[ReadyDelivery]:
-        """Reserve nothing, because any machine may run the deliveries that are stored now."""
-        return []
-
-    def enqueue(self, transaction: WriteTransaction, deliveries: Sequence[ReadyDelivery], not_before: int) -> None:
-        """Store a job for each delivery in the same transaction.
-
-        Raises:
-            Unavailable: the database did not accept the jobs.
-        """
-        due_at, wait = None, not_before - self._clock.now()
-        if wait > 0:
-            # Procrastinate compares due times with the database's clock, which may differ from this machine's.
-            due_at = transaction.connection.exec_driver_sql(_DATABASE_TIME_IN, (wait,)).scalar_one()
-        by_queue: dict[str, list[ReadyDelivery]] = {}
-        for queued in deliveries:
-            by_queue.setdefault(queue_of(queued.handler), []).append(queued)
-        connection = transaction.connection.connection.driver_connection
-        try:
-            for queue, of_queue in sorted(by_queue.items()):
-                task = self._enqueuing_app.configure_task(TASK, queue=queue, schedule_at=due_at, connection=connection)
-                task.batch_defer(*(_arguments(queued) for queued in of_queue))
-        except ConnectorException as error:
-            raise Unavailable("ledger_down") from error
-
     def run(self, execute: ExecuteFn, stop: threading.Event) -> None:
-        """Run the deliveries that jobs name until `stop` is set; return when no delivery is running any more."""
-        # Procrastinate logs every job twice, and a traceback at each retry during an outage. Errors are logged below.
+        """Run the deliveries that jobs announce until `stop` is set; return when no delivery is running any more."""
+        # Procrastinate logs every job, and a traceback at each error. Errors are logged below.
         logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
-        sweeping = threading.Thread(target=self._sweep_loop, args=(stop,), name="sweeper", daemon=True)
-        sweeping.start()
+        self._slots.on_freed = self._on_slot_freed
+        threads = [
+            threading.Thread(target=self._run_thread, args=(execute, stop), name=f"runner-{number}", daemon=True)
+            for number in range(self._slots.threads)
+        ]
+        threads.append(threading.Thread(target=self._sweep_loop, args=(stop,), name="sweeper", daemon=True))
+        for thread in threads:
+            thread.start()
+        self._queue.is_running = True
         tries = 0
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="runner") as pool:
-            while not stop.is_set():
-                began = time.monotonic()
-                try:
-                    asyncio.run(self._run_worker(execute, stop, pool))
-                except Exception as error:  # noqa: BLE001 (the worker must be restarted after any error)
-                    self._last_error = one_line(str(error.__cause__ or error)) or type(error).__name__
-                    log.error("fetch_jobs_failed", why=self._last_error)  # noqa: TRY400 (one line for each try)
-                if time.monotonic() - began > WORKER_DEAD_AFTER_SECONDS:
-                    tries = 0
-                stop.wait(RETRY_DELAYS[min(tries, len(RETRY_DELAYS) - 1)])
-                tries += 1
-        sweeping.join()
-
-    def sweep(self, transaction: WriteTransaction) -> None:
-        """Delete the jobs and records of expired workers; the ledger still has the deliveries.
-
-        Rows that a worker which stopped responding has locked are skipped. Waiting for them would block all writers and
-        fail in the end.
-        """
-        for statement in (_DELETE_DEAD_JOBS, _DELETE_DEAD_WORKERS):
-            transaction.connection.exec_driver_sql(statement, (WORKER_DEAD_AFTER_SECONDS,))
+        while not stop.is_set():
+            began = time.monotonic()
+            try:
+                asyncio.run(self._fetch_jobs(stop))
+            except Exception as error:  # noqa: BLE001 (fetching must be restarted after any error)
+                self._last_error = one_line(str(error.__cause__ or error)) or type(error).__name__
+                log.error("fetch_jobs_failed", why=self._last_error)  # noqa: TRY400 (one line for each try)
+            if time.monotonic() - began > WORKER_DEAD_AFTER_SECONDS:
+                tries = 0
+            stop.wait(RETRY_DELAYS[min(tries, len(RETRY_DELAYS) - 1)])
+            tries += 1
+        self._queue.is_running = False
+        self._slots.stop()
+        for thread in threads:
+            thread.join()
 
     def health(self) -> str | None:
-        """Return why the worker has failed, or None."""
+        """Return why jobs cannot be fetched, or None."""
         return self._last_error
 
     def wake(self) -> None:
-        """Sweep at once, because `stop` was set or the ledger has changed."""
+        """Look for due deliveries at once, because `stop` was set or the ledger has changed."""
         self._wakeup.set()
+        self._wake_fetching()
+
+    def _on_slot_freed(self) -> None:
+        self._wake_fetching()
 
     @property
     def running(self) -> int:
         """Number of running deliveries."""
-        return self._running.total()
+        return self._slots.taken
 
-    async def _run_worker(self, execute: ExecuteFn, stop: threading.Event, pool: ThreadPoolExecutor) -> None:
+    async def _fetch_jobs(self, stop: threading.Event) -> None:
+        """Take jobs until `stop` is set."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_ignore_connector_errors)
-        connector = procrastinate.PsycopgConnector(
-            conninfo=self._url,
-            min_size=1,
-            max_size=4,
-            timeout=5.0,
-            connection_class=postgresql_timeouts.connection_group(),
-            pool_factory=_ConnectionPool,
-            kwargs={
-                "application_name": "flowhooks",
-                "connect_timeout": 5,
-                "options": _options(self._url),
-                **postgresql_timeouts.keepalive_options(self._url),
-            },
-        )
-        app = procrastinate.App(connector=connector)
+        news = asyncio.Event()
 
-        async def deliver(
-            delivery_id: str, handler: str, attempt: int, *, probe: bool = False, ordered: bool = False
-        ) -> None:
-            queued = ReadyDelivery(delivery_id, handler, attempt, probe, ordered)
-            hit("job.taken")
-            self._on_started(handler)
+        def wake() -> None:
+            with suppress(RuntimeError):  # the loop has just been closed
+                loop.call_soon_threadsafe(news.set)
+
+        async def on_notification(**_: object) -> None:
+            news.set()
+
+        async with procrastinate.App(connector=_connector(self._url)).open_async() as app:
+            manager = app.job_manager
+            worker_id = await manager.register_worker()
+            self._wake_fetching = wake
+            queues = None if len(self._queues) > MAX_CHANNELS else list(self._queues.values())
+            side_tasks = [
+                asyncio.create_task(manager.listen_for_jobs(on_notification=on_notification, queues=queues)),
+                asyncio.create_task(_send_heartbeats(manager, worker_id)),
+            ]
             try:
-                await loop.run_in_executor(pool, self._run, execute, queued)
-            finally:
-                self._on_finished(handler)
-            hit("job.done")
-
-        app.task(name=TASK)(deliver)
-        self._running.clear()
-        self._paused_handlers = frozenset(self._paused())
-        self._queues = [NO_QUEUE, *sorted({queue_of(handler) for handler in self._handlers - self._paused_handlers})]
-        async with app.open_async():
-            worker = asyncio.create_task(
-                app.run_worker_async(
-                    queues=self._queues,
-                    concurrency=self._threads,
-                    fetch_job_polling_interval=POLL_INTERVAL,
-                    delete_jobs="always",
-                    install_signal_handlers=False,
-                    stalled_worker_timeout=WORKER_DEAD_AFTER_SECONDS,
-                )
-            )
-            while not worker.done() and not stop.is_set():
-                await asyncio.wait([worker], timeout=STOP_POLL_INTERVAL)
-                self._apply_pauses()
-                if not worker.done():
+                while not stop.is_set():
+                    news.clear()
+                    await self._take_jobs(manager, worker_id)
                     self._last_error = None
-            if not stop.is_set():
-                await worker
+                    waiting = asyncio.create_task(news.wait())
+                    await asyncio.wait(
+                        [waiting, *side_tasks], timeout=POLL_INTERVAL, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    waiting.cancel()
+                    for task in side_tasks:
+                        if task.done():
+                            task.result()
+            finally:
+                self._wake_fetching = lambda: None
+                await _cancel(side_tasks)
+            await manager.unregister_worker(worker_id)
+
+    async def _take_jobs(self, manager: JobManager, worker_id: int) -> None:
+        """Take jobs of handlers with free slots while there are any."""
+        with self._claiming_changed:
+            again, self._to_claim_again = self._to_claim_again, set()
+        for handler in again.union(self._slots.to_refill()):
+            self._claim(handler)
+        while queues := self._open_queues():
+            job = await manager.fetch_job(queues=queues, worker_id=worker_id)
+            if job is None:
                 return
-            # A cancelled worker takes no more jobs and waits for those that are running.
-            worker.cancel()
-            await asyncio.gather(worker, return_exceptions=True)
+            hit("job.taken")
+            self._claim(str(job.task_kwargs.get("handler", "")), job.id)
 
-    def _run(self, execute: ExecuteFn, queued: ReadyDelivery) -> None:
+    def _open_queues(self) -> list[str]:
+        """Return the queues of the handlers for which a job can start deliveries."""
+        closed = self._slots.closed()
+        if closed is None:
+            return []
+        with self._claiming_changed:
+            closed = {*closed, *self._claiming}
+        return [queue for handler, queue in self._queues.items() if handler not in closed]
+
+    def _claim(self, handler: str, job_id: int | None = None) -> None:
+        """Fill the free slots of a handler with its next due deliveries, in the background."""
+        with self._claiming_changed:
+            if job_id is not None:
+                self._claimed_jobs.add(job_id)
+            if handler in self._claiming:
+                self._claiming[handler] = True  # again, because the claim may have read the deliveries already
+                return
+            self._claiming[handler] = False
+        claim = _Claim(
+            handler,
+            slots=self._slots,
+            queue=self._queue,
+            passes=self._runtime.passes,
+            skipped=self._skipped_of(handler),
+            jobs=self._claimed_jobs,
+            is_job=job_id is not None,
+        )
         try:
-            execute(queued, None)
+            future = self._ledger.claim_next(claim)
         except FlowhooksError as error:
+            log.warning("claim_failed", handler=handler, why=str(error))
+            self._on_claim_done(claim)
+        else:
+            future.add_done_callback(lambda _future: self._on_claim_done(claim))
+
+    def _on_claim_done(self, claim: _Claim) -> None:
+        # In the ledger's writer thread, so the thread `fetch` makes the next claim.
+        with self._claiming_changed:
+            again = self._claiming.pop(claim.handler)
+            if again:
+                self._to_claim_again.add(claim.handler)
+        if not claim.is_committed:
+            # The next sweep stores a job for the deliveries that are still due.
+            self._slots.set_backlog(claim.handler, has_more=False)
             self._has_failed.set()
-            log.warning("delivery_not_run", delivery=queued.delivery_id, handler=queued.handler, why=str(error))
-        except BaseException:
-            # A defect in flowhooks must not end the worker.
-            self._has_failed.set()
-            log.exception("runner_fault", delivery=queued.delivery_id, handler=queued.handler)
+        if again or not claim.has_more:
+            self._wake_fetching()
 
-    def _on_started(self, handler: str) -> None:
-        # The worker reads its list of queues at each fetch.
-        self._running[handler] += 1
-        if self._running[handler] >= self._handler_limits.get(handler, self._max_per_handler):
-            self._subscribe(handler)
+    def _run_thread(self, execute: ExecuteFn, stop: threading.Event) -> None:
+        while (started := self._slots.next()) is not None:
+            queued, began = started.queued, time.monotonic()
+            try:
+                claimed = started.claimed or queued.to_claimed_attempt()
+                if claimed is not None or not stop.is_set():
+                    execute(queued, claimed)
+                if claimed is None:
+                    self._skip(queued.handler, queued.delivery_id)
+            except FlowhooksError as error:
+                self._has_failed.set()
+                log.warning("delivery_not_run", delivery=queued.delivery_id, handler=queued.handler, why=str(error))
+                stop.wait(FAULT_PAUSE_SECONDS)
+            except BaseException:
+                # A defect in flowhooks must not cost a thread.
+                self._has_failed.set()
+                log.exception("runner_fault", delivery=queued.delivery_id, handler=queued.handler)
+                stop.wait(FAULT_PAUSE_SECONDS)
+            finally:
+                self._slots.on_ended(queued.handler, time.monotonic() - began)
+                if self._slots.should_refill(queued.handler):
+                    self._claim(queued.handler)
 
-    def _on_finished(self, handler: str) -> None:
-        self._running[handler] -= 1
-        self._subscribe(handler)
+    def _skip(self, handler: str, delivery_id: str) -> None:
+        now = time.monotonic()
+        still = {key: until for key, until in self._skipped.get(handler, {}).items() if until > now}
+        self._skipped[handler] = still | {delivery_id: now + SKIP_SECONDS}
 
-    def _apply_pauses(self) -> None:
-        """Remove the queues of paused handlers, and add those of resumed ones."""
-        paused = frozenset(self._paused())
-        changed, self._paused_handlers = (self._paused_handlers ^ paused) & self._handlers, paused
-        for handler in changed:
-            self._subscribe(handler)
-
-    def _subscribe(self, handler: str) -> None:
-        queue, limit = queue_of(handler), self._handler_limits.get(handler, self._max_per_handler)
-        has_capacity = self._running[handler] < limit and handler not in self._paused_handlers
-        if has_capacity and queue not in self._queues:
-            self._queues.append(queue)
-        elif not has_capacity and queue in self._queues:
-            self._queues.remove(queue)
+    def _skipped_of(self, handler: str) -> frozenset[str]:
+        now = time.monotonic()
+        return frozenset(key for key, until in self._skipped.get(handler, {}).items() if until > now)
 
     def _sweep_loop(self, stop: threading.Event) -> None:
-        """Create jobs for due deliveries that have none, until `stop` is set."""
-        ignore_lateness = True
+        """Store jobs for due deliveries whose handler has none, until `stop` is set."""
+        is_woken, is_leader, next_check = True, False, 0.0
         while not stop.is_set():
             self._has_failed.clear()
+            self._slots.wake()
             try:
-                self._sweep(0.0 if ignore_lateness else LOST_JOB_THRESHOLD_SECONDS)
+                if not is_leader and time.monotonic() >= next_check:
+                    is_leader, next_check = self._ledger.is_sweeper(), time.monotonic() + LEADER_CHECK_INTERVAL
+                elif is_leader:
+                    is_leader = self._ledger.is_sweeper()
+                if is_leader or is_woken:
+                    self._sweep(everywhere=is_leader, is_woken=is_woken)
             except FlowhooksError as error:
                 self._has_failed.set()
                 log.error("sweep_failed", why=str(error))  # noqa: TRY400 (one line says it)
@@ -336,44 +330,120 @@ class ProcrastinateRunner:
                 # A defect in flowhooks must not end the sweeps: deliveries without a job would never run.
                 self._has_failed.set()
                 log.exception("sweep_failed")
-            # A delivery that was taken and could not be run has lost its job, even if it became due only now.
-            ignore_lateness = (
-                self._wakeup.wait(FAST_SWEEP_INTERVAL if self._has_more else SWEEP_INTERVAL)
-                or self._has_failed.is_set()
-            )
+            # A delivery that could not be marked has lost its job, even if it became due only now.
+            is_woken = self._wakeup.wait(SWEEP_INTERVAL) or self._has_failed.is_set()
             self._wakeup.clear()
 
-    def _sweep(self, lateness: float) -> None:
+    def _sweep(self, *, everywhere: bool, is_woken: bool) -> None:
+        """Store a job for each handler with a due delivery and without a waiting job.
+
+        Args:
+            everywhere: whether for the handlers of all processes; otherwise for those of this process.
+            is_woken: whether deliveries have become due just now.
+        """
         now = self._clock.now()
-        handlers = self._handlers.difference(self._paused())
-        due = self._ledger.due_deliveries(
-            now - int(lateness * SECOND), lambda handler: SWEEP_BATCH_SIZE if handler in handlers else 0
-        )
+        lateness = 0.0 if is_woken else LOST_JOB_THRESHOLD_SECONDS
+        due = self._ledger.due_handlers(now - int(lateness * SECOND), everywhere=everywhere)
+        handlers = [handler for handler in due if everywhere or handler in self._queues]
 
         def write(transaction: WriteTransaction) -> None:
-            # Jobs may be missing until fewer deliveries are due than one sweep creates jobs for.
-            full = len(due) >= SWEEP_BATCH_SIZE
-            self._has_more = self._has_more and full
-            self.sweep(transaction)
-            if not due:
-                return
-            rows = transaction.connection.exec_driver_sql(_SELECT_JOBS, ([queued.delivery_id for queued in due],))
-            existing = {tuple(row) for row in rows}
-            if missing := [
-                queued for queued in due if (queued.delivery_id, queued.attempt, queued.probe) not in existing
-            ]:
-                self._has_more = full
-                self.enqueue(transaction, missing, now)
+            self._queue.sweep(transaction)
+            if handlers:
+                self._queue.defer(transaction, handlers, now, most=1)
                 hit("sweep.written")
                 transaction.after_commit(_ON_SWEEP_COMMITTED)
 
-        self._ledger.write(write)
+        if handlers or everywhere:
+            self._ledger.write(write)
+
+
+class _Claim:
+    """A claim for the free slots of a handler, which are counted when the ledger makes it."""
+
+    def __init__(
+        self,
+        handler: str,
+        *,
+        slots: HandlerSlots,
+        queue: JobQueue,
+        passes: Callable[[str, Event], bool],
+        skipped: Collection[str],
+        jobs: set[int],
+        is_job: bool,
+    ) -> None:
+        self.handler = handler
+        self.skipped = skipped
+        self.is_committed = self.has_more = False
+        self._slots = slots
+        self._queue = queue
+        self._passes = passes
+        self._jobs = jobs
+        self._is_job = is_job
+        self._lets_others_run = not is_job and slots.is_turn_over(handler)
+        self._taken = 0
+
+    def take(self, transaction: WriteTransaction) -> int:
+        self._taken = 0 if self._lets_others_run else self._slots.take(self.handler)
+        transaction.after_rollback(partial(self._slots.release, self.handler, self._taken))
+        return self._taken
+
+    def passes(self, event: Event) -> bool:
+        return self._passes(self.handler, event)
+
+    def on_claimed(self, transaction: WriteTransaction, started: Sequence[StartedDelivery], *, has_more: bool) -> None:
+        jobs = frozenset(self._jobs)
+        self._queue.delete(transaction, jobs)
+        if has_more and (self._is_job or not started):
+            self._queue.defer(transaction, [self.handler], 0)
+        if jobs:
+            hit("job.done")
+        transaction.after_commit(partial(self._on_committed, started, jobs, has_more=has_more))
+
+    def _on_committed(self, started: Sequence[StartedDelivery], jobs: Collection[int], *, has_more: bool) -> None:
+        self.is_committed, self.has_more = True, has_more and bool(started)
+        self._slots.set_backlog(self.handler, has_more=self.has_more)
+        self._slots.start(started)
+        self._slots.release(self.handler, self._taken - len(started))
+        self._jobs.difference_update(jobs)
+
+
+async def _cancel(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait for their end. Python 3.11 loses a cancellation at the moment of a notification."""
+    remaining = set(tasks)
+    while remaining:
+        for task in remaining:
+            task.cancel()
+        _, remaining = await asyncio.wait(remaining, timeout=CANCEL_INTERVAL)
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _send_heartbeats(manager: JobManager, worker_id: int) -> None:
+    while True:
+        await asyncio.sleep(HEARTBEAT_INTERVAL)
+        await manager.update_heartbeat(worker_id)
+
+
+def _connector(url: str) -> procrastinate.PsycopgConnector:
+    return procrastinate.PsycopgConnector(
+        conninfo=url,
+        min_size=1,
+        max_size=4,
+        timeout=5.0,
+        connection_class=postgresql_timeouts.connection_group(),
+        pool_factory=_ConnectionPool,
+        kwargs={
+            "application_name": "flowhooks",
+            "connect_timeout": 5,
+            "options": _options(url),
+            **postgresql_timeouts.keepalive_options(url),
+        },
+    )
 
 
 def _options(url: str) -> str:
-    """Return the options of connections that fetch and delete jobs.
+    """Return the options of connections that take jobs.
 
-    A power failure may bring deleted jobs back, which is harmless. The timeouts end the transaction of a worker that
+    A power failure may bring taken jobs back, which is harmless. The timeouts end the transaction of a worker that
     stopped responding: behind a proxy the database would never notice.
     """
     url_options = str(conninfo_to_dict(url).get("options") or "")
@@ -381,17 +451,7 @@ def _options(url: str) -> str:
     return f"{url_options} {own_options} {postgresql_timeouts.SERVER_KEEPALIVE_OPTIONS}".strip()
 
 
-def _arguments(queued: ReadyDelivery) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
-        "delivery_id": queued.delivery_id,
-        "handler": queued.handler,
-        "attempt": queued.attempt,
-    }
-    marks = {"probe": queued.probe, "ordered": queued.ordered}
-    return arguments | {mark: True for mark, is_set in marks.items() if is_set}
-
-
 def _ignore_connector_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    # The sweep finds the deliveries of jobs whose end could not be recorded.
+    # Fetching is restarted after these.
     if not isinstance(context.get("exception"), ConnectorException):
         loop.default_exception_handler(context)

@@ -295,8 +295,6 @@ def test_it_is_called_by_name_and_written_down(harness, listens):
 
 def test_jobs_of_a_large_backlog_are_made_soon(harness, listens, eventually, monkeypatch):
     """Jobs for a large backlog are created without a wait for the next regular sweep."""
-    monkeypatch.setattr(procrastinate, "SWEEP_BATCH_SIZE", 10)
-    monkeypatch.setattr(procrastinate, "FAST_SWEEP_INTERVAL", 0.02)
     monkeypatch.setattr(procrastinate, "SWEEP_INTERVAL", 600.0)
     done = []
     flow = harness.open(listens(lambda event: done.append(event.id), name="h"))

@@ -1,4 +1,4 @@
-"""The runner on PostgreSQL jobs: a job is stored with its delivery, and a lost, doubled or late job is harmless."""
+"""The runner on PostgreSQL jobs: a job says that a handler has work, and a lost, doubled or late job is harmless."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from flowhooks import Retry, State
 from flowhooks.app import App
 from flowhooks.clock import SECOND, Clock
 from flowhooks.errors import LedgerUnusable, SettingsError, Unavailable
-from flowhooks.execution.runners import procrastinate, procrastinate_schema
+from flowhooks.execution.runners import job_queue, procrastinate, procrastinate_schema
 from flowhooks.ledger.database.engines import IDLE_SECONDS
 from flowhooks.ledger.reader import Reader
+from flowhooks.model.delivery import ReadyDelivery
+from flowhooks.operations.pause import pause, resume
 from flowhooks.settings import RunnerSettings, Settings
 
 pytestmark = pytest.mark.postgresql
 
 KIND = {"kind": "procrastinate"}
+ONLY_JOBS = KIND | {"threads": 1}
+"""With one thread, no delivery starts while its callback is stored: each one needs a job."""
 
 
 @pytest.fixture
@@ -43,9 +47,9 @@ def count_jobs(flow):
 
 
 def test_a_call_back_is_answered_with_its_handlers_outcome(harness, listens, eventually):
-    """The delivery is stored as waiting with a job, runs once, and the job is deleted."""
+    """A delivery that has no free thread is stored as waiting with a job, runs once, and the job is deleted."""
     runs = []
-    flow = harness.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), runner=KIND)
+    flow = harness.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), runner=ONLY_JOBS)
     answers = [flow.take(f"i{number}") for number in range(5)]
     assert {one.delivery_statuses[0].state for one in answers} == {State.SUCCEEDED}
     assert sorted(runs) == [f"i{number}" for number in range(5)]
@@ -57,12 +61,12 @@ def test_a_job_is_stored_with_its_delivery_or_not_at_all(harness, listens):
     flow = harness.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
     flow.take("i1", wait=0)
     flow.take("i1", wait=0)
-    assert flow.sql("SELECT queue_name, status::text, args->>'attempt' FROM procrastinate_jobs") == [
-        ("p:h", "todo", "0")
+    assert flow.sql("SELECT queue_name, status::text, args->>'handler' FROM procrastinate_jobs") == [
+        ("p:h", "todo", "p:h")
     ]
 
     def comes_to_nothing(transaction):
-        flow.app.runner.enqueue(transaction, [procrastinate.ReadyDelivery("d", "p:h", 0)], 0)
+        flow.app.ledger._runner.enqueue(transaction, [ReadyDelivery("d", "p:h", 0)], 0)
         raise LedgerUnusable("on purpose")
 
     with pytest.raises(LedgerUnusable):
@@ -95,24 +99,28 @@ def test_a_job_that_died_with_its_worker_is_made_again(harness, listens):
 
 def test_a_worker_that_fell_silent_in_a_transaction_holds_up_nobody(harness, listens):
     """Rows that an unreachable worker locks are skipped until PostgreSQL ends it; other jobs are made meanwhile."""
-    flow = harness.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
-    for instance in ("taken", "lost"):
-        flow.take(instance, wait=0)
+    handlers = [listens(lambda event: None, name=name, process_key=name) for name in ("taken", "lost")]
+    flow = harness.open(*handlers, start=False, runner=KIND)
+    for name in ("taken", "lost"):
+        flow.take(name, key=name, wait=0)
     flow.sql("INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() - interval '1 hour')")
-    flow.sql("DELETE FROM procrastinate_jobs WHERE id = (SELECT max(id) FROM procrastinate_jobs)")
+    flow.sql("DELETE FROM procrastinate_jobs WHERE queue_name = 'p:lost'")
     taken = "UPDATE procrastinate_jobs SET status = 'doing', worker_id = (SELECT max(id) FROM procrastinate_workers)"
     with psycopg.connect(flow.url) as silent:
         silent.execute(taken)
-        flow.app.runner._sweep(0.0)
+        flow.app.runner._sweep(everywhere=True, is_woken=True)
         assert flow.sql("SELECT count(*) FROM procrastinate_workers") == [(1,)]
         assert count_jobs(flow) == 2
         silent.commit()
         with silent.transaction():
             silent.execute("SELECT FROM procrastinate_jobs WHERE status = 'doing' FOR UPDATE")
-            flow.app.runner._sweep(0.0)
-    flow.app.runner._sweep(0.0)
+            flow.app.runner._sweep(everywhere=True, is_woken=True)
+    flow.app.runner._sweep(everywhere=True, is_woken=True)
     assert flow.sql("SELECT count(*) FROM procrastinate_workers") == [(0,)]
-    assert flow.sql("SELECT status::text FROM procrastinate_jobs") == [("todo",)] * 2
+    assert flow.sql("SELECT queue_name, status::text FROM procrastinate_jobs ORDER BY 1") == [
+        ("p:lost", "todo"),
+        ("p:taken", "todo"),
+    ]
 
 
 def test_a_connection_that_falls_silent_in_a_transaction_is_to_be_ended_by_the_server(postgresql_url):
@@ -123,35 +131,35 @@ def test_a_connection_that_falls_silent_in_a_transaction_is_to_be_ended_by_the_s
         assert shown == (f"{IDLE_SECONDS}s",)
 
 
-def test_a_job_of_an_attempt_that_is_over_hides_nothing(harness, listens):
-    """A due delivery has a job of its own, although the job of a lost attempt is still there."""
-    listener = listens(lambda event: None, name="h", probe=lambda event, delivery: None)
+def test_a_probe_of_a_lost_attempt_is_called(harness, listens, eventually):
+    """A lost attempt has no job of its own; the waiting job of its handler is enough for its probe."""
+    asked = []
+    listener = listens(lambda event: None, name="h", probe=lambda event, delivery: asked.append(delivery.attempt))
     lost = harness.open(listener, start=False, runner=KIND)
     lost.take("i1", wait=0)
     assert lost.app.ledger.claim(lost.app.ledger.due_deliveries(lost.clock.now(), lambda _handler: 1)[0])
     harness.crash(lost)
     flow = harness.open(listener, start=False, runner=KIND)
-    for _ in range(2):
-        flow.app.runner._sweep(0.0)
-        jobs_of_it = "SELECT args->>'attempt', args->>'probe' FROM procrastinate_jobs ORDER BY id"
-        assert flow.sql(jobs_of_it) == [("0", None), ("1", "true")]
+    assert count_jobs(flow) == 1
+    flow.app.start()
+    eventually(lambda: asked == [1])
+    eventually(lambda: count_jobs(flow) == 0)
 
 
-def test_a_delivery_that_could_not_be_marked_is_run_soon_after(harness, listens, monkeypatch, eventually):
+def test_a_delivery_that_could_not_be_marked_is_run_soon_after(harness, listens, monkeypatch):
     """A delivery whose job is gone gets another one, although it became due only just before."""
-    monkeypatch.setattr(procrastinate, "SWEEP_INTERVAL", 0.2)
     monkeypatch.setattr(procrastinate, "LOST_JOB_THRESHOLD_SECONDS", 1_000.0)
     runs = []
-    flow = harness.open(listens(lambda event: runs.append(1), name="h"), runner=KIND)
-    real, refused = flow.app.ledger.claim, []
+    flow = harness.open(listens(lambda event: runs.append(1), name="h"), runner=ONLY_JOBS)
+    real, refused = flow.app.ledger.claim_next, []
 
-    def claim(queued):
+    def claim_next(request, on_done):
         if not refused:
-            refused.append(queued)
+            refused.append(request)
             raise Unavailable("ledger_down")
-        return real(queued)
+        real(request, on_done)
 
-    monkeypatch.setattr(flow.app.ledger, "claim", claim)
+    monkeypatch.setattr(flow.app.ledger, "claim_next", claim_next)
     flow.settled(flow.take("i1", wait=0).event_id, State.SUCCEEDED, attempt=1)
     assert runs == [1]
     assert len(refused) == 1
@@ -225,7 +233,7 @@ def test_one_handler_gets_half_of_the_threads(harness, listens, gate, eventually
     for number in range(6):
         assert flow.take(f"o{number}", key="other").delivery_statuses[0].state is State.SUCCEEDED
     assert len(gate.runs) == 2
-    assert flow.app.runner.running == 2
+    eventually(lambda: flow.app.runner.running == 2)
     gate.opened.set()
     eventually(flow.at_rest)
     assert sorted(gate.runs) == sorted(f"i{number}" for number in range(12))
@@ -236,8 +244,8 @@ def test_a_handler_with_a_long_name_has_a_queue(harness, listens):
     name = "h" * 60
     flow = harness.open(listens(lambda event: None, name=name), runner=KIND)
     assert flow.take().delivery_statuses[0].state is State.SUCCEEDED
-    assert procrastinate.queue_of(f"p:{name}") != procrastinate.queue_of(f"p:{name[1:]}")
-    assert procrastinate.queue_of("合同:归档") == "合同:归档"
+    assert job_queue.queue_of(f"p:{name}") != job_queue.queue_of(f"p:{name[1:]}")
+    assert job_queue.queue_of("合同:归档") == "合同:归档"
 
 
 def test_stopping_waits_for_what_runs_and_leaves_the_rest(harness, listens, gate):
@@ -280,7 +288,7 @@ def test_a_worker_whose_connections_are_cut_goes_on(harness, listens, eventually
 
 def test_a_worker_that_has_failed_begins_anew(harness, listens, logged, eventually):
     """A failed worker reports that it cannot fetch jobs, and later fetches those that were stored."""
-    flow = harness.open(listens(lambda event: None, name="h"), runner=KIND)
+    flow = harness.open(listens(lambda event: None, name="h"), runner=ONLY_JOBS)
     assert flow.take("before").delivery_statuses[0].state is State.SUCCEEDED
     event_id = None
     flow.sql("ALTER FUNCTION procrastinate_fetch_job_v2 RENAME TO gone")
@@ -294,10 +302,8 @@ def test_a_worker_that_has_failed_begins_anew(harness, listens, logged, eventual
     eventually(lambda: flow.app.runner.health() is None)
 
 
-def test_what_was_taken_and_not_run_is_found_again(harness, listens, monkeypatch):
+def test_what_was_taken_and_not_run_is_found_again(harness, listens):
     """A job that an outage left as taken by a running worker is found, because no worker would take it again."""
-    monkeypatch.setattr(procrastinate, "SWEEP_INTERVAL", 0.2)
-    monkeypatch.setattr(procrastinate, "LOST_JOB_THRESHOLD_SECONDS", 0.0)
     flow = harness.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
     event_id = flow.take("i1", wait=0).event_id
     flow.sql("INSERT INTO procrastinate_workers DEFAULT VALUES")
@@ -311,3 +317,116 @@ def test_it_needs_postgresql(tmp_path, clock):
     settings = Settings(database=str(tmp_path / "x.db"), plugins_allow=("none",), runner=RunnerSettings(**KIND))
     with pytest.raises(SettingsError, match="needs PostgreSQL"):
         App(settings, clock=clock)
+
+
+def test_one_job_for_each_handler_and_commit_until_eight_wait(harness, listens, backlog):
+    """A transaction that stores many deliveries of a handler stores one job; no more than eight jobs wait."""
+    flow = harness.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
+    for number in range(12):
+        backlog(flow, 3, first=3 * number)
+        assert count_jobs(flow) == min(number + 1, 8)
+
+
+def test_one_job_for_the_retries_of_a_second(harness, listens):
+    """Retries that are due in the same second share a job."""
+
+    def fails(event):
+        raise OSError("not yet")
+
+    flow = harness.open(listens(fails, name="h", retry=Retry(delays=[3_000], jitter=0)), start=False, runner=KIND)
+    now = flow.clock.now()
+    due = now + 3_000 * SECOND
+    deliveries = [ReadyDelivery("d", "p:h", 1)]
+    for delay in (0, 1, 2):
+        flow.app.ledger.write(lambda t, at=due + delay: flow.app.ledger._runner.enqueue(t, deliveries, at))
+    assert count_jobs(flow) <= 2  # a second may have ended between them
+    flow.app.ledger.write(lambda t: flow.app.ledger._runner.enqueue(t, deliveries, due + 10 * SECOND))
+    assert flow.sql("SELECT count(DISTINCT scheduled_at) > 1 FROM procrastinate_jobs") == [(True,)]
+
+
+def test_at_most_the_free_slots_are_marked(harness, listens, gate, backlog):
+    """Of a backlog, a process marks as many deliveries as it can run; after a crash only these are unknown."""
+    flow = harness.open(listens(gate, name="gate"), start=False, runner=KIND | {"threads": 16})
+    backlog(flow, 300)
+    flow.app.start()
+    assert gate.enter(8)
+    running = "SELECT count(*) FROM deliveries WHERE state = 'running'"
+    assert flow.sql(running) == [(8,)]
+    harness.crash(flow)
+    gate.opened.set()
+    again = harness.open(listens(gate, name="gate"), start=False, runner=KIND)
+    assert again.sql("SELECT state, count(*) FROM deliveries GROUP BY 1 ORDER BY 1") == [
+        ("unknown", 8),
+        ("waiting", 292),
+    ]
+
+
+def test_idle_processes_share_the_work(harness, listens, gate, backlog, eventually):
+    """Slow deliveries of one transaction are run by all processes that have free threads."""
+    flows = [harness.open(listens(gate, name="gate"), runner=KIND | {"threads": 16}) for _ in range(2)]
+    backlog(flows[0], 64)
+    eventually(lambda: [flow.app.runner.running for flow in flows] == [8, 8])
+    gate.opened.set()
+    eventually(flows[0].at_rest)
+    assert len(gate.runs) == 64
+
+
+def test_a_paused_handler_has_no_jobs(harness, listens, eventually):
+    """No job is stored for a paused handler, and its waiting ones are taken without effect; a resume stores one."""
+    runs = []
+    flow = harness.open(listens(lambda event: runs.append(1), name="h"), start=False, runner=KIND)
+    flow.take("i1", wait=0)
+    pause(flow.app.operation_context, ["p:h"])
+    flow.take("i2", wait=0)
+    assert count_jobs(flow) == 1
+    flow.app.start()
+    eventually(lambda: count_jobs(flow) == 0)
+    flow.take("i3", wait=0)
+    flow.app.runner._sweep(everywhere=True, is_woken=True)
+    assert count_jobs(flow) == 0
+    resume(flow.app.operation_context, ["p:h"])
+    eventually(flow.at_rest)
+    assert runs == [1] * 3
+
+
+def test_a_handler_that_no_process_runs_has_no_jobs(harness, listens, monkeypatch):
+    """A server that runs no deliveries, and knows no worker for the handler, stores no job."""
+    flow = harness.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
+    monkeypatch.setattr(flow.app.ledger._runner, "_has_runner", lambda _handler: False)
+    flow.sql("UPDATE processes SET handlers = '[]'")
+    flow.take("i1", wait=0)
+    assert count_jobs(flow) == 0
+    flow.app.runner._sweep(everywhere=True, is_woken=True)
+    assert count_jobs(flow) == 0
+
+
+def test_a_job_that_is_lost_while_workers_run_is_made_again(harness, listens, monkeypatch):
+    """A sweep finds a due delivery whose handler has no job."""
+    flow = harness.open(listens(lambda event: None, name="h"), runner=ONLY_JOBS)
+    monkeypatch.setattr(flow.app.ledger._runner, "enqueue", lambda *_args: None)
+    assert flow.take("i1").delivery_statuses[0].state is State.SUCCEEDED
+
+
+def test_a_damaged_delivery_holds_up_no_other(harness, listens, backlog, eventually):
+    """Deliveries whose events cannot be read are left out, and those behind them run."""
+    runs = []
+    flow = harness.open(listens(lambda event: runs.append(1), name="h"), start=False, runner=KIND | {"threads": 2})
+    backlog(flow, 12)
+    flow.sql("UPDATE events SET body = '{' WHERE id IN (SELECT id FROM events ORDER BY id LIMIT 10)")
+    flow.app.start()
+    eventually(lambda: len(runs) == 2)
+
+
+def test_deliveries_behind_a_false_condition_run(harness, listens):
+    """A delivery whose condition no longer holds is closed without an attempt, and the others run."""
+    flow = harness.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
+    event_id = flow.take("i1", wait=0, conclusion="rejected").event_id
+    other = flow.take("i2", wait=0, conclusion="approved").event_id
+    flow.close()
+    runs = []
+    again = harness.open(
+        listens(lambda event: runs.append(event.conclusion), name="h", conclusion="approved"), runner=KIND
+    )
+    again.settled(event_id, State.CLOSED, attempt=0)
+    again.settled(other, State.SUCCEEDED, attempt=1)
+    assert runs == ["approved"]
