@@ -38,7 +38,7 @@ class ClusterSync:
         missing: handlers that are registered but not loaded in this process, as last read.
         retired: ids of the retired handlers, as last read.
         on_routes_changed: called with the new values of `missing` and `retired` when they have changed.
-        on_runners_changed: called with the ids of the handlers whose deliveries some live process runs, at each reading.
+        on_runners_changed: called with the ids of the handlers that live processes run, whenever they were read.
         reroute_parked: called after that, to route parked events again.
         wake: called when there may be deliveries to run.
 

@@ -269,7 +269,10 @@ class Ledger(Reader):
         # `certain`, because nobody would run a delivery that is marked after its runner has given up.
         limit = self._order_scheduler.limits.get(queued.handler)
         request = ClaimRequest(queued, self._clock.now(), limit)
-        return self.wait_for(self._writer.submit(self._claim_batch, request), certain=True)
+        future: Future[ClaimedAttempt | ConcurrencyLimitReached | None] = self._writer.submit(
+            self._claim_batch, request
+        )
+        return self.wait_for(future, certain=True)
 
     def claim_next(self, request: SlotRequest) -> Future[Any]:
         """Mark the next due deliveries of a handler as running, one for each free slot.
