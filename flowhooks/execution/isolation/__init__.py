@@ -8,7 +8,7 @@
 
 pool                 assigns a worker to each attempt and takes it back
 call                 runs a delivery in a worker, enforces the timeout, and raises the error of a failed attempt
-process              one worker, as the server sees it
+process_handle       one worker, as the server sees it
 fork_server_manager  starts and restarts the fork server, and reads its messages and the workers' output
 output_capture       logs the workers' output line by line
 fork_server          a new process: loads the plugins that the server has loaded, and forks workers on request

@@ -77,6 +77,7 @@ class ForkServerManager:
         self._last_number = 0
         self._control: socket.socket | None = None
         self._buffer = b""
+        self._is_ready = False
         self._wakeup_r: socket.socket | None = None
         self._wakeup_w: socket.socket | None = None
         self._closing = threading.Event()
@@ -186,17 +187,17 @@ class ForkServerManager:
         except OSError as error:
             return f"it cannot be started: {error.strerror}", False
         self.pid = started.pid
-        progress: dict[str, Any] = {}
+        self._is_ready = is_late = False
         try:
             with suppress(OSError):
                 self._config.send(control)
-                self._listen(control, output, progress)
+                is_late = self._listen(control, output)
         finally:
             with self._lock:
                 self._control = None
             self.pid = None
             control.close()  # the fork server exits when its connection is closed
-            if not progress.get("ready"):
+            if not self._is_ready:
                 started.kill()  # it does not read the connection while it loads its plugins
             try:
                 started.wait(EXIT_TIMEOUT)
@@ -205,12 +206,12 @@ class ForkServerManager:
                 started.wait()
             output.close()
             self._mark_all_ended()
-        if progress.get("late"):
+        if is_late:
             return f"it did not load the plugins within {READY_TIMEOUT:g} s", False
-        last = "" if progress.get("ready") else output.tail.rpartition("\n")[2]
+        last = "" if self._is_ready else output.tail.rpartition("\n")[2]
         code = started.returncode
         how = f"it exited with code {code}" if code >= 0 else f"it was killed by signal {-code}"
-        return f"{how}: {last}" if last else how, bool(progress.get("ready"))
+        return f"{how}: {last}" if last else how, self._is_ready
 
     def _start_fork_server(self) -> tuple[subprocess.Popen[bytes], socket.socket, Output]:
         control, remote = socket.socketpair()
@@ -236,17 +237,17 @@ class ForkServerManager:
             os.close(writes)
         return started, control, Output(reads, self._redact, process="fork server")
 
-    def _listen(self, control: socket.socket, output: Output, progress: dict[str, Any]) -> None:
+    def _listen(self, control: socket.socket, output: Output) -> bool:
+        """Handle messages and output until the fork server exits; return whether it is too late with its plugins."""
         until = time.monotonic() + READY_TIMEOUT
         self._buffer = b""
         while not self._closing.is_set():
-            if not progress.get("ready") and time.monotonic() > until:
-                progress["late"] = True
-                return
+            if not self._is_ready and time.monotonic() > until:
+                return True
             for file in self._readable(control, output):
                 if file == control.fileno():
-                    if not self._receive(control, progress):
-                        return
+                    if not self._receive(control):
+                        return False
                 elif file == output.file:
                     output.read_chunk()
                 elif process := next((other for other in self._all_processes() if other.output.file == file), None):
@@ -254,6 +255,7 @@ class ForkServerManager:
                 elif self._wakeup_r is not None:
                     with suppress(OSError):
                         self._wakeup_r.recv(4096)
+        return False
 
     def _readable(self, control: socket.socket, output: Output) -> list[int]:
         now, timeout = time.monotonic(), 1.0
@@ -272,7 +274,7 @@ class ForkServerManager:
         with self._lock:
             return list(self._processes.values())
 
-    def _receive(self, control: socket.socket, progress: dict[str, Any]) -> bool:
+    def _receive(self, control: socket.socket) -> bool:
         """Handle the fork server's messages; return whether the connection is still open."""
         part = control.recv(65536)
         *lines, self._buffer = (self._buffer + part).split(b"\n")
@@ -281,7 +283,7 @@ class ForkServerManager:
             if "ready" in message:
                 with self._lock:
                     self._control = control
-                progress["ready"] = True
+                self._is_ready = True
                 self._on_ready(message["ready"])
                 continue
             process = self._processes.get(message.get("forked") or message.get("ended"))

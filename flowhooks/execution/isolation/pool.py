@@ -342,12 +342,12 @@ class ProcessPool:
         allowed = self.options[process.handler].memory_mib * 1024**2
         with self._changed:
             process.busy = False
-            if process.closing_reason or process.ended_event.is_set():
-                pass
-            elif self._closing or process.runs >= MAX_RUNS_PER_PROCESS or grown > allowed // MAX_GROWTH_DIVISOR:
+            is_ending = process.closing_reason or process.ended_event.is_set()
+            is_worn = process.runs >= MAX_RUNS_PER_PROCESS or grown > allowed // MAX_GROWTH_DIVISOR
+            if not is_ending and (self._closing or is_worn):
                 self._end(process, "stopped" if self._closing else "worn")
                 self._prepare()
-            else:
+            elif not is_ending:
                 self._idle.setdefault(process.handler, []).append(process)
                 self._idle_order[process] = None
         if process.ended_event.is_set():
