@@ -1,96 +1,141 @@
-"""Rows about accepting callbacks, compared with the bare app."""
+"""Rows about accepting callbacks, compared with the bare app: one session of loads, and several views of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+import os
 from statistics import median
 from typing import TYPE_CHECKING
 
 import load
-from bench import CONNECTIONS, LATER, Bench, compare, latency, rate
+from bench import CONNECTIONS, LATER, ROUNDS, Bench, Comparison, cost, rate
 from figures import Figure
+from measuring import Taken, loaded
 from servers import THREADS, bare
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection
 
-    from servers import Server
-
-WARM_UP = 1.0
-"""Seconds of the same load before each measured load."""
-
-
-def durable_accept(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """Accept rate with storage before the response ÷ bare: without the handler, and with a run for each callback."""
-    cases = {"deliveries wait": False, "deliveries run meanwhile": True}
-    return _beside_bare(bench, cases, done="stored", prefer=LATER)
+BARE = "bare"
+WAITS = "deliveries wait"
+RUNS = "deliveries run meanwhile"
+OUTCOME = "outcome"
+SUBJECTS = (BARE, WAITS, RUNS, OUTCOME)
+Found = dict[tuple[str, int], dict[str, list[load.Load]]]
+"""The loads of each subject, round by round, by the cores and the number of connections."""
 
 
-def outcome(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """Responses with the handler's outcome, status 200 alone, ÷ bare.
-
-    Only half of flowhooks' HTTP threads may wait for handlers, and half of its runner's threads may run one handler. So
-    both servers get two HTTP threads for each connection, and the runner as many.
-    """
-    return _beside_bare(bench, {"": True}, done="run", prefer="", spare=2)
+def modes() -> dict[str, tuple[Collection[int], Collection[int]]]:
+    """The cores of a server and of wrk in each case; empty: all."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+    return {"one core": (cores[-1:], cores[:-1]), "all cores": ((), ())} if len(cores) > 1 else {"all cores": ((), ())}
 
 
-def _beside_bare(
-    bench: Bench, cases: Mapping[str, bool], *, done: str, prefer: str, spare: int = 0
+def accept_processor(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """Processor time of storing a callback before the response ÷ bare."""
+    return _figures(bench, (WAITS, RUNS), "stored", lambda pair: pair.processor)
+
+
+def accept_rate(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """Rate with storage before the response ÷ bare: without the handler, and with a run for each callback."""
+    return _figures(bench, (WAITS, RUNS), "stored", lambda pair: pair.ratio)
+
+
+def outcome_processor(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """Processor time of a callback that is answered with the handler's outcome ÷ bare."""
+    return _figures(bench, (OUTCOME,), "run", lambda pair: pair.processor)
+
+
+def outcome_rate(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """Responses with the handler's outcome, status 200 alone, ÷ bare."""
+    return _figures(bench, (OUTCOME,), "run", lambda pair: pair.ratio)
+
+
+def outcome_p99(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """The slowest of a hundred responses with the handler's outcome ÷ bare's, with many connections."""
+    return _figures(bench, (OUTCOME,), "run", lambda pair: pair.median_of(lambda one: one.p99), CONNECTIONS[-1:])
+
+
+def _figures(
+    bench: Bench,
+    subjects: tuple[str, ...],
+    done: str,
+    judged: Callable[[Comparison], float],
+    connections: tuple[int, ...] = CONNECTIONS,
 ) -> tuple[list[Figure], list[str]]:
     figures, notes = [], []
-    for connections in CONNECTIONS:
-        threads = max(THREADS, connections * spare)
-        measure = _Measure(bench=bench, connections=connections, prefer=prefer, threads=threads)
-        comparisons = compare(measure.bare, *(partial(measure.ours, plugin=plugin) for plugin in cases.values()))
-        for case, comparison in zip(cases, comparisons, strict=True):
-            named = ", ".join(filter(None, [f"{connections} connections", case]))
-            ours, yardstick = comparison.ours, comparison.yardstick
+    for (cores, many), of in _measured(bench).items():
+        if many not in connections:
+            continue
+        for subject in subjects:
+            pair = Comparison(ours=tuple(of[subject]), yardstick=tuple(of[BARE]))
+            case = ", ".join([f"{many} connections", cores, *([] if subject == OUTCOME else [subject])])
             figures.append(
                 Figure(
-                    case=named,
-                    measured=f"{rate(ours)} {done}",
-                    yardstick=f"{rate(yardstick)} bare",
-                    judged=comparison.ratio,
+                    case=case,
+                    measured=f"{rate(pair.ours)} {done}",
+                    yardstick=f"{rate(pair.yardstick)} bare",
+                    judged=judged(pair),
+                    ours=cost(pair.ours),
+                    theirs=cost(pair.yardstick),
                 )
             )
-            notes.append(f"{named}, {threads} threads: flowhooks {latency(ours)}; bare {latency(yardstick)}")
-            if any(each.later for each in ours):
-                share = median(each.later / (each.later + each.counted) for each in ours)
-                notes.append(f"{named}: {share:.1%} were answered 202 before their outcome; not counted")
+            if any(each.later for each in pair.ours):
+                share = median(each.later / (each.later + each.counted) for each in pair.ours)
+                notes.append(f"{case}: {share:.1%} were answered 202 before their outcome; they are not in the rate")
     return figures, notes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Measure:
-    """The same load on one server or the other."""
+def _measured(bench: Bench) -> Found:
+    """The loads of all subjects in turn, measured at the first call."""
+    if "accepting" not in bench.kept:
+        bench.kept["accepting"] = {
+            (cores, many): _rounds(bench, many, *where) for cores, where in modes().items() for many in CONNECTIONS
+        }
+    found: Found = bench.kept["accepting"]  # type: ignore[assignment]  # put there above
+    return found
 
-    bench: Bench
-    connections: int
-    prefer: str
-    threads: int
 
-    def bare(self) -> load.Load:
-        with self.bench.scratch() as folder, bare(folder, threads=self.threads) as server:
-            return self._load(server, "bare")
+def _rounds(bench: Bench, many: int, server: Collection[int], client: Collection[int]) -> dict[str, list[load.Load]]:
+    found: dict[str, list[load.Load]] = {subject: [] for subject in SUBJECTS}
+    for number in range(ROUNDS):
+        for subject in SUBJECTS:
+            bench.tell(f"{subject}, {many} connections", number, ROUNDS)
+            found[subject].append(one(bench, subject, many, server=server, client=client))
+    return found
 
-    def ours(self, *, plugin: bool) -> load.Load:
-        with self.bench.site() as site:
-            if not plugin:
-                with site.serve():  # registers its handler, so that deliveries wait for it
-                    pass
-            with site.serve(plugin=plugin, threads=self.threads) as server:
-                return self._load(server, "flowhooks")
 
-    def _load(self, server: Server, name: str) -> load.Load:
-        self.bench.tell(f"{name}, {self.connections} connections")
-        for seconds in (WARM_UP, self.bench.seconds):
-            last = load.run(
-                server.url,
-                connections=self.connections,
-                seconds=seconds,
-                prefer=self.prefer,
-                only_200=not self.prefer,
-            )
-        return last
+def one(
+    bench: Bench,
+    subject: str,
+    connections: int,
+    *,
+    size: int = 0,
+    server: Collection[int] = (),
+    client: Collection[int] = (),
+) -> load.Load:
+    """One load on a new server with its default settings.
+
+    Args:
+        bench: duration and folder.
+        subject: one of `SUBJECTS`.
+        connections: concurrent connections.
+        size: see `load.run`.
+        server: the cores of the server; default: all.
+        client: the cores of wrk; default: all.
+    """
+
+    def on(taken: Taken) -> load.Load:
+        answers = {"prefer": "", "only_200": True} if subject == OUTCOME else {"prefer": LATER, "only_200": False}
+        return loaded(taken, connections=connections, seconds=bench.seconds, size=size, cores=client, **answers)
+
+    if subject == BARE:
+        with bench.scratch() as folder, bare(folder, threads=THREADS, cores=server) as running:
+            return on(Taken(url=running.url))
+    with bench.site() as site:
+        if subject == WAITS:
+            with site.serve():  # registers its handler, so that deliveries wait for it
+                pass
+            with site.serve(plugin=False, cores=server) as running:
+                return on(Taken(url=running.url))
+        with site.serve(cores=server) as running:
+            return on(Taken(url=running.url, left=lambda _answered: site.unfinished()))

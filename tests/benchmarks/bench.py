@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+from figures import Cost
 from servers import Site
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ class Bench:
     tell: Callable[..., None] = print
     kept: dict[str, object] = field(default_factory=dict)
 
+    def lasting(self, seconds: float) -> Bench:
+        """The same session with loads of another duration."""
+        return replace(self, seconds=seconds)
+
     @contextmanager
     def site(self, *, handlers: int = 1) -> Iterator[Site]:
         """A new site in a folder of its own, removed afterwards."""
@@ -72,9 +77,17 @@ class Comparison:
 
     @property
     def ratio(self) -> float:
-        """The median of the pairs' ratios."""
-        pairs = zip(self.ours, self.yardstick, strict=True)
-        return median(ours.rate / yardstick.rate for ours, yardstick in pairs)
+        """The median of the pairs' ratios of rates."""
+        return self.median_of(lambda one: one.rate)
+
+    @property
+    def processor(self) -> float:
+        """The median of the pairs' ratios of processor times."""
+        return self.median_of(lambda one: one.processor)
+
+    def median_of(self, figure: Callable[[load.Load], float]) -> float:
+        """The median of the pairs' ratios of a figure."""
+        return median(figure(ours) / figure(other) for ours, other in zip(self.ours, self.yardstick, strict=True))
 
 
 def compare(yardstick: Callable[[], load.Load], *ours: Callable[[], load.Load]) -> tuple[Comparison, ...]:
@@ -87,6 +100,15 @@ def compare(yardstick: Callable[[], load.Load], *ours: Callable[[], load.Load]) 
 def rate(loads: tuple[load.Load, ...]) -> str:
     """The median rates as text."""
     return f"{median(each.rate for each in loads):,.0f}/s"
+
+
+def cost(loads: tuple[load.Load, ...]) -> Cost:
+    """The median costs of a callback."""
+    return Cost(
+        processor=median(each.processor for each in loads),
+        p50=median(each.p50 for each in loads),
+        p99=median(each.p99 for each in loads),
+    )
 
 
 def latency(loads: tuple[load.Load, ...]) -> str:

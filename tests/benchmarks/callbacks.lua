@@ -2,7 +2,7 @@
 -- The ids begin at random, as engines' UUIDs do: so they fall all over the index of a large database.
 -- Arguments: prefix of the ids, value of the Prefer header or "", how many classes to spread over,
 -- "count" to count answers by status (which costs wrk a parse of every answer) or "",
--- and what stands before and after the id in the path.
+-- what stands before and after the id in the path, and the size of a body in bytes, which more variables reach.
 
 local threads = {}
 
@@ -12,16 +12,19 @@ function setup(thread)
 end
 
 function init(args)
-  local first = #args - 5
+  local first = #args - 6
   local prefer, classes, counting = args[first + 1], tonumber(args[first + 2]), args[first + 3] == "count"
-  local before, after = args[first + 4], args[first + 5]
+  local before, after, size = args[first + 4], args[first + 5], tonumber(args[first + 6])
   local middle = "-" .. args[first] .. "-" .. number .. "-"
   local tails = {}
   for class = 0, classes - 1 do
     local name = "com.cnooc.test.CallbackHandler" .. (class == 0 and "" or class)
     local body = '{"businessKey":"HT-2026-0042","callBackProcessClass":"' .. name .. '",'
       .. '"processDefinitionId":"contract_approval:3:8f14e45f-ceea-467f-a8d3-1d2b5c0e7a11",'
-      .. '"processDefinitionKey":"contract_approval","processDefinitionVersion":3}'
+      .. '"processDefinitionKey":"contract_approval","processDefinitionVersion":3'
+    local variable = '{"name":"remark","type":"string","value":"0123456789"}'
+    local more = math.floor((size - #body - #',"variables":[]}' + 1) / (#variable + 1))
+    body = body .. (more > 0 and ',"variables":[' .. variable .. ("," .. variable):rep(more - 1) .. "]}" or "}")
     tails[class] = after .. " HTTP/1.1\r\nHost: " .. wrk.headers["Host"]
       .. "\r\nContent-Type: application/json\r\nContent-Length: " .. #body .. "\r\n"
       .. (prefer == "" and "" or "Prefer: " .. prefer .. "\r\n") .. "\r\n" .. body

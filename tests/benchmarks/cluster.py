@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import processor
 import psycopg
 from servers import PLUGIN, THREADS, UNFINISHED, Server, ServerError, free_ports, running
 
@@ -42,10 +43,10 @@ class Shared:
     runner: str
 
     @contextmanager
-    def serve(self, *, threads: int = THREADS) -> Iterator[Server]:
-        """Run `flowhooks serve --no-worker`, which knows the plugin's handler and does not run it."""
+    def serve(self, *, threads: int = THREADS, worker: bool = False) -> Iterator[Server]:
+        """Run `flowhooks serve`; without a worker in it, it knows the plugin's handler and does not run it."""
         listen, admin = free_ports(2)
-        words = ("serve", "--no-worker", "--listen", f"127.0.0.1:{listen}")
+        words = ("serve", *(() if worker else ("--no-worker",)), "--listen", f"127.0.0.1:{listen}")
         with self._running(words, port=listen, admin=admin, threads=threads) as server:
             yield server
 
@@ -108,6 +109,15 @@ class Cluster:
     folder: Path
 
     @contextmanager
+    def database(self) -> Iterator[str]:
+        """The URL of a new database without tables, removed afterwards."""
+        name = f"{TEMPLATE}_{time.time_ns()}"
+        try:
+            yield self.server.make(name)
+        finally:
+            self.server.drop(name)
+
+    @contextmanager
     def ledger(self, runner: str) -> Iterator[Shared]:
         """A new ledger, removed afterwards."""
         name = f"{TEMPLATE}_{time.time_ns()}"
@@ -129,6 +139,13 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         upgrade(url)
         procrastinate_schema.upgrade(url)
         try:
-            yield Cluster(server=server, folder=folder)
+            with processor.watched(_main_process(url)):
+                yield Cluster(server=server, folder=folder)
         finally:
             server.drop(TEMPLATE)
+
+
+def _main_process(url: str) -> int:
+    """The process of PostgreSQL that starts all others."""
+    with psycopg.connect(url) as connection:
+        return processor.parent(connection.info.backend_pid)

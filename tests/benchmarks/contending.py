@@ -6,15 +6,19 @@ Each alternative accepts the same callbacks and runs an empty function for each,
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
 import load
 import peers
+import processor
 from bench import CONNECTIONS, LATER
-from figures import Figure
+from cluster import cluster
+from figures import Cost, Figure
+from measuring import Taken, drained
 from servers import ServerError, bare
 
 if TYPE_CHECKING:
@@ -25,28 +29,17 @@ if TYPE_CHECKING:
 
 WARM_UP = 1.0
 """Seconds of the same load before the measured load; its stored callbacks must be run, too."""
-SECONDS = 3.0
+SECONDS = 2.0
 """The maximum duration of each measured load, because there are many."""
 REST = 5.0
 """Seconds after the load in which the rest is run; callbacks left then exceed the capacity."""
 ROUNDS = 3
+DRAIN = 45.0
+"""Seconds after that in which all must have been run, so that their processor time is known."""
+SQLITE = "flowhooks on SQLite"
+POSTGRESQL = "flowhooks on PostgreSQL"
 HOOK = ("/hooks/complete?flow=", "")
 """The parts before and after the flowInstanceId in a path of webhook."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
-    """A running alternative.
-
-    Attributes:
-        url: root of its server.
-        left: returns how many of a number of answered callbacks have not been run.
-        path: the parts of the path before and after the flowInstanceId.
-    """
-
-    url: str
-    left: Callable[[int], int]
-    path: tuple[str, str] = load.PATH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,13 +48,15 @@ class Contender:
 
     Attributes:
         name: for the table.
-        missing: how to install its requirements; `""` if they are installed.
         open: runs it.
+        missing: how to install its requirements; `""` if they are installed.
+        beside: the name of the subject that it is compared with.
     """
 
     name: str
-    missing: Callable[[], str]
     open: Callable[[Bench], AbstractContextManager[Taken]]
+    missing: Callable[[], str] = lambda: ""
+    beside: str = SQLITE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,19 +67,54 @@ class Score:
         answered: callbacks answered per second.
         ran: runs per second, from the start of the load until none was left or the time was over.
         left: callbacks that were answered and had not been run by then.
+        p50: milliseconds within which half of the responses arrived.
         p99: milliseconds within which 99 of 100 responses arrived.
+        processor: microseconds of processor time for each callback until all had been run; 0 if not all were.
     """
 
     answered: float
     ran: float
     left: int
+    p50: float
     p99: float
+    processor: float
 
 
 @contextmanager
 def _flowhooks(bench: Bench) -> Iterator[Taken]:
     with bench.site() as site, site.serve() as server:
         yield Taken(url=server.url, left=lambda _answered: site.unfinished())
+
+
+@contextmanager
+def _flowhooks_on_postgresql(bench: Bench) -> Iterator[Taken]:
+    with (
+        bench.scratch() as folder,
+        cluster(folder) as postgresql,
+        postgresql.ledger("embedded") as ledger,
+        ledger.serve(worker=True) as server,
+    ):
+        yield Taken(url=server.url, left=lambda _answered: ledger.waiting())
+
+
+@contextmanager
+def _procrastinate(bench: Bench) -> Iterator[Taken]:
+    with (
+        bench.scratch() as folder,
+        peers.on_postgresql(folder, bench.tell) as postgresql,
+        postgresql.procrastinate() as server,
+    ):
+        yield Taken(url=server.url, left=lambda _answered: postgresql.open("procrastinate_jobs", "succeeded"))
+
+
+@contextmanager
+def _dbos(bench: Bench) -> Iterator[Taken]:
+    with (
+        bench.scratch() as folder,
+        peers.on_postgresql(folder, bench.tell) as postgresql,
+        postgresql.dbos() as server,
+    ):
+        yield Taken(url=server.url, left=lambda _answered: postgresql.open("dbos.workflow_status", "SUCCESS"))
 
 
 @contextmanager
@@ -115,7 +145,8 @@ def _webhook(bench: Bench, command: str, *, waits: bool) -> Iterator[Taken]:
         yield Taken(url=server.url, left=lambda answered: max(0, answered - counted.stat().st_size), path=HOOK)
 
 
-OURS = Contender(name="flowhooks on SQLite", missing=lambda: "", open=_flowhooks)
+OURS = Contender(name=SQLITE, open=_flowhooks)
+OURS_ON_POSTGRESQL = Contender(name=POSTGRESQL, open=_flowhooks_on_postgresql)
 OTHERS = (
     Contender(
         name="FastAPI + Celery + Redis, as installed",
@@ -147,6 +178,8 @@ OTHERS = (
         missing=peers.missing_webhook,
         open=lambda bench: _webhook(bench, peers.SHELL, waits=True),
     ),
+    Contender(name="FastAPI + Procrastinate", open=_procrastinate, beside=POSTGRESQL),
+    Contender(name="FastAPI + DBOS", open=_dbos, beside=POSTGRESQL),
     # Not the default: webhook would start a process for each callback at once, until the memory is full.
     Contender(
         name="webhook + Python, answered when it has ended",
@@ -160,11 +193,7 @@ OTHERS = (
 def answered(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Callbacks answered per second while handlers run, ÷ by each alternative."""
     figures, notes = _figures(bench, lambda score: score.answered, "answered")
-    scores = _scores(bench)
     for connections in CONNECTIONS:
-        one = {name: found for (name, of), found in scores.items() if of == connections}
-        took = "; ".join(f"{name} {median(score.p99 for score in found):,.0f}" for name, found in one.items())
-        notes.append(f"{connections} connections, p99 in ms: {took}")
         rates = [_bare(bench, connections) for _ in range(ROUNDS)]
         notes.append(f"{connections} connections: the bare app, which stores and runs nothing, {median(rates):,.0f}/s")
     notes.append(f"versions: {peers.versions()}")
@@ -180,23 +209,46 @@ def ran(bench: Bench) -> tuple[list[Figure], list[str]]:
     return figures, notes
 
 
+def cheapest(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """Processor time of a callback from its request to the end of its handler, ÷ by each alternative."""
+    figures, notes = _figures(bench, lambda score: score.processor, "answered")
+    unknown = [name for (name, _), found in _scores(bench).items() if not all(score.processor for score in found)]
+    notes += [f"{name}: not all was run {DRAIN:.0f} s later, so its processor time is unknown" for name in unknown]
+    return figures, notes
+
+
 def _figures(bench: Bench, of: Callable[[Score], float], done: str) -> tuple[list[Figure], list[str]]:
     scores = _scores(bench)
-    figures = [
-        Figure(
-            case=f"{connections} connections, {other.name}",
-            measured=f"{median(map(of, ours)):,.0f}/s {done}",
-            yardstick=f"{median(map(of, theirs)):,.0f}/s",
-            judged=median(of(one) / of(another) for one, another in zip(ours, theirs, strict=True)),
-        )
-        for connections in CONNECTIONS
-        for other in OTHERS
-        if (ours := scores.get((OURS.name, connections))) and (theirs := scores.get((other.name, connections)))
-    ]
+    figures = []
+    for connections in CONNECTIONS:
+        for other in OTHERS:
+            ours, theirs = (scores.get((name, connections), []) for name in (other.beside, other.name))
+            pairs = [(of(one), of(another)) for one, another in zip(ours, theirs, strict=bool(ours and theirs))]
+            if not pairs or not all(min(pair) for pair in pairs):
+                continue  # not installed, or unknown
+            shown = [score.ran if done == "run" else score.answered for score in (*ours, *theirs)]
+            figures.append(
+                Figure(
+                    case=f"{connections} connections, {other.name}",
+                    measured=f"{median(shown[: len(ours)]):,.0f}/s {done}",
+                    yardstick=f"{median(shown[len(ours) :]):,.0f}/s",
+                    judged=median(one / another for one, another in pairs),
+                    ours=_cost(ours),
+                    theirs=_cost(theirs),
+                )
+            )
     notes = [f"{other.name} is left out: {missing}" for other in OTHERS if (missing := other.missing())]
     if not figures:
-        raise ServerError("; ".join(notes))
+        raise ServerError("; ".join(notes) or "nothing was measured")
     return figures, notes
+
+
+def _cost(scores: list[Score]) -> Cost:
+    return Cost(
+        processor=median(score.processor for score in scores) if all(score.processor for score in scores) else 0.0,
+        p50=median(score.p50 for score in scores),
+        p99=median(score.p99 for score in scores),
+    )
 
 
 def _scores(bench: Bench) -> dict[tuple[str, int], list[Score]]:
@@ -206,7 +258,7 @@ def _scores(bench: Bench) -> dict[tuple[str, int], list[Score]]:
         found = bench.kept["peers"]  # type: ignore[assignment]  # put there below
         return found
     found = {}
-    there = [one for one in (OURS, *OTHERS) if not one.missing()]
+    there = [one for one in (OURS, OURS_ON_POSTGRESQL, *OTHERS) if not one.missing()]
     for connections in CONNECTIONS:
         for number in range(ROUNDS):
             for contender in there:
@@ -220,18 +272,26 @@ def _scores(bench: Bench) -> dict[tuple[str, int], list[Score]]:
 
 def measure(taken: Taken, connections: int, seconds: float) -> Score:
     """Load one alternative, then count how many of its answered callbacks it has run."""
-    began = time.monotonic()
-    loads = [
-        load.run(taken.url, connections=connections, seconds=each, prefer=LATER, path=taken.path)
-        for each in (WARM_UP, seconds)
-    ]
-    whole = sum(each.counted for each in loads)
-    end = time.monotonic() + REST
-    while (left := taken.left(whole)) and time.monotonic() < end:
-        time.sleep(0.05)
-    spent = time.monotonic() - began
+    began, before = time.monotonic(), processor.spent()
+    run = partial(load.run, taken.url, connections=connections, prefer=LATER, path=taken.path)
+    whole = 0
+    with suppress(load.NothingAnswered):  # too slow for one second: the measured load shows how slow
+        whole = run(seconds=WARM_UP).counted
+    measured = run(seconds=seconds)
+    whole += measured.counted
+    done = drained(taken, whole, REST)
+    spent, left = time.monotonic() - began, 0 if done else taken.left(whole)
     ran = max(1, whole - left)  # requests that wrk did not wait for were answered, too
-    return Score(answered=loads[-1].rate, ran=ran / spent, left=left, p99=loads[-1].p99)
+    done = done or drained(taken, whole, DRAIN)
+    cost = (processor.spent() - before) / whole * 1e6
+    return Score(
+        answered=measured.rate,
+        ran=ran / spent,
+        left=left,
+        p50=measured.p50,
+        p99=measured.p99,
+        processor=cost if done else 0.0,
+    )
 
 
 def _bare(bench: Bench, connections: int) -> float:

@@ -31,6 +31,21 @@ class Goal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """The cost of a callback for a subject, and the time of its response; 0 if it was not measured.
+
+    Attributes:
+        processor: microseconds of processor time for each callback, of all processes of the subject.
+        p50: milliseconds within which half of the responses arrived.
+        p99: milliseconds within which 99 of 100 responses arrived.
+    """
+
+    processor: float = 0.0
+    p50: float = 0.0
+    p99: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
     """One line of the result.
 
@@ -39,12 +54,16 @@ class Figure:
         measured: flowhooks' own figure with its unit.
         yardstick: the baseline with its unit; `""` if there is none.
         judged: the figure that the goal judges: the ratio or the figure itself.
+        ours: the cost of a callback in flowhooks.
+        theirs: the cost of a callback in the baseline.
     """
 
     case: str = ""
     measured: str
     yardstick: str = ""
     judged: float
+    ours: Cost = Cost()
+    theirs: Cost = Cost()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +77,7 @@ class Result:
         figures: one for each case; none if it failed.
         notes: other results: absolute rates, latencies, sizes.
         broke: why there are no figures; `""` if there are.
+        took: seconds that the row took.
     """
 
     name: str
@@ -66,3 +86,4 @@ class Result:
     figures: tuple[Figure, ...] = ()
     notes: tuple[str, ...] = field(default=())
     broke: str = ""
+    took: float = 0.0

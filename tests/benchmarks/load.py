@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 SCRIPT = Path(__file__).with_name("callbacks.lua")
 INSTALL = "wrk is not installed: apt-get install wrk (Debian, Ubuntu) or brew install wrk (macOS)"
@@ -20,6 +25,10 @@ class LoadError(Exception):
     """The load failed, or its responses make its figures worthless."""
 
 
+class NothingAnswered(LoadError):
+    """No response arrived in the time of the load."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """The result of one run of wrk.
@@ -30,6 +39,7 @@ class Load:
         seconds: the duration of the run.
         p50: milliseconds within which half of the responses arrived.
         p99: milliseconds within which 99 of 100 responses arrived.
+        processor: microseconds of processor time for each response, until all work was done; 0 if it was not measured.
     """
 
     counted: int
@@ -37,6 +47,7 @@ class Load:
     seconds: float
     p50: float
     p99: float
+    processor: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -58,6 +69,8 @@ def run(
     classes: int = 1,
     only_200: bool = False,
     path: tuple[str, str] = PATH,
+    size: int = 0,
+    cores: Collection[int] = (),
 ) -> Load:
     """Post callbacks over `connections` connections for about `seconds`.
 
@@ -69,15 +82,24 @@ def run(
         classes: how many `callBackProcessClass`es to spread the callbacks over, the first one plain.
         only_200: count responses with status 200 alone.
         path: the parts of the path before and after the flowInstanceId.
+        size: bytes of each body, nearly, by many variables; at least about 230, and by default no more.
+        cores: the cores on which wrk runs; default: all.
 
     Raises:
         LoadError: a response was an error (no 4xx or 5xx is ever counted), or a connection broke.
     """
     count = "count" if only_200 else ""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "60s"]
-    arguments = ["-s", str(SCRIPT), url, "--", secrets.token_hex(6), prefer, str(classes), count, *path]
-    ran = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=seconds + 120, check=False)
-    return read(ran.stdout, only_200=only_200, trouble=ran.stderr)
+    arguments = ["-s", str(SCRIPT), url, "--", secrets.token_hex(6), prefer, str(classes), count, *path, str(size)]
+    with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        if cores:
+            os.sched_setaffinity(process.pid, cores)
+        try:
+            output, trouble = process.communicate(timeout=seconds + 120)
+        except BaseException:
+            process.kill()
+            raise
+    return read(output, only_200=only_200, trouble=trouble)
 
 
 def read(output: str, *, only_200: bool, trouble: str = "") -> Load:
@@ -93,7 +115,7 @@ def read(output: str, *, only_200: bool, trouble: str = "") -> Load:
     if result["refused"] or result["broken"] or result["other"]:
         raise LoadError(f"{result['refused']} answers were errors, {result['broken']} connections broke: {line}")
     if not result["requests"]:
-        raise LoadError("nothing was answered")
+        raise NothingAnswered("nothing was answered")
     return Load(
         counted=result["ok"] if only_200 else result["requests"],
         later=result["accepted"],

@@ -13,15 +13,17 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import filling
-import load
-from bench import CONNECTIONS, LATER, compare, rate
+import measuring
+import processor
+from bench import CONNECTIONS, LATER, compare, cost, rate
 from cluster import cluster
-from figures import Figure
+from figures import Cost, Figure
+from measuring import Taken
 from servers import ServerError
 
 from flowhooks.ledger.upgrade import upgrade
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from bench import Bench
+    from load import Load
     from servers import Server, Site
 
 LOOKS = 30
@@ -38,7 +41,6 @@ DEAD = 10_000
 """Deliveries that are replayed."""
 RELOAD_EVERY = 1.0
 """Seconds between two requests for the open page while callbacks arrive."""
-WARM_UP = 1.0
 
 
 def _pages(events: int) -> dict[str, str]:
@@ -66,10 +68,17 @@ def _pages(events: int) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Looked:
-    """Milliseconds until the first byte of each page; the first request of each page does not count."""
+    """Milliseconds until the first byte of each page; the first request of each page does not count.
+
+    Attributes:
+        database: its name.
+        took: milliseconds of each request, by the page's name.
+        spent: microseconds of processor time of a request, by the page's name.
+    """
 
     database: str
     took: dict[str, list[float]]
+    spent: dict[str, float]
 
 
 def first_byte(bench: Bench) -> tuple[list[Figure], list[str]]:
@@ -88,7 +97,9 @@ def _first_byte(bench: Bench, of: Callable[[list[float]], float], name: str) -> 
         page = max(looked.took, key=lambda page: of(looked.took[page]))
         slowest = of(looked.took[page])
         case = f"{looked.database}, {bench.events:,} events"
-        figures.append(Figure(case=case, measured=f"{slowest:.0f} ms, {page}", judged=slowest))
+        took = looked.took[page]
+        ours = Cost(processor=looked.spent[page], p50=median(took), p99=quantiles(took, n=100)[98])
+        figures.append(Figure(case=case, measured=f"{slowest:.0f} ms, {page}", judged=slowest, ours=ours))
         each = "; ".join(f"{page} {of(took):.0f}" for page, took in looked.took.items())
         notes.append(f"{case}, {name} of {LOOKS} looks in ms: {each}")
     return figures, notes
@@ -99,23 +110,27 @@ def _looked(bench: Bench) -> list[Looked]:
     if "looked" not in bench.kept:
         looked = []
         with _full(bench) as site, site.serve() as server:
-            looked.append(Looked(database="SQLite", took=_look(bench, server, "SQLite")))
+            looked.append(_look(bench, server, "SQLite"))
         with bench.scratch() as folder, cluster(folder) as postgresql, postgresql.ledger("embedded") as full:
             bench.tell("filling PostgreSQL")
             full.rows(filling.of_postgresql(bench.events))
             full.rows("VACUUM ANALYZE")
             with full.serve() as server, full.worker():
-                looked.append(Looked(database="PostgreSQL", took=_look(bench, server, "PostgreSQL")))
+                looked.append(_look(bench, server, "PostgreSQL"))
         bench.kept["looked"] = looked
     return bench.kept["looked"]  # type: ignore[return-value]  # what was put there above
 
 
-def _look(bench: Bench, server: Server, database: str) -> dict[str, list[float]]:
+def _look(bench: Bench, server: Server, database: str) -> Looked:
     took: dict[str, list[float]] = {}
+    spent: dict[str, float] = {}
     for page, path in _pages(bench.events).items():
         bench.tell(f"{database}: {page}")
-        took[page] = [_asked(server, path) for _ in range(1 + LOOKS)][1:]
-    return took
+        _asked(server, path)
+        began = processor.spent()
+        took[page] = [_asked(server, path) for _ in range(LOOKS)]
+        spent[page] = (processor.spent() - began) / LOOKS * 1e6
+    return Looked(database=database, took=took, spent=spent)
 
 
 def _asked(server: Server, path: str) -> float:
@@ -144,12 +159,11 @@ def reloading(bench: Bench) -> tuple[list[Figure], list[str]]:
     with _full(bench) as site:
         for connections in CONNECTIONS:
 
-            def loaded(*, watched: bool, connections: int = connections) -> load.Load:
+            def loaded(*, watched: bool, connections: int = connections) -> Load:
                 with site.serve() as server, _watching(server) if watched else ExitStack():
                     bench.tell(f"{connections} connections{', the overview open' if watched else ''}")
-                    for seconds in (WARM_UP, bench.seconds):
-                        last = load.run(server.url, connections=connections, seconds=seconds, prefer=LATER)
-                    return last
+                    taken = Taken(url=server.url, left=lambda _answered: site.unfinished())
+                    return measuring.loaded(taken, connections=connections, seconds=bench.seconds, prefer=LATER)
 
             (comparison,) = compare(lambda: loaded(watched=False), lambda: loaded(watched=True))
             figures.append(
@@ -158,6 +172,8 @@ def reloading(bench: Bench) -> tuple[list[Figure], list[str]]:
                     measured=f"{rate(comparison.ours)} with the overview loaded",
                     yardstick=f"{rate(comparison.yardstick)} without",
                     judged=comparison.ratio,
+                    ours=cost(comparison.ours),
+                    theirs=cost(comparison.yardstick),
                 )
             )
     return figures, notes
@@ -203,15 +219,24 @@ def replaying(bench: Bench) -> tuple[list[Figure], list[str]]:
             dead = site.ask("SELECT count(*) FROM deliveries")
             with site.serve():
                 bench.tell("replaying them")
+                began = _so_far()
                 took, calls = _replay(site, interrupt=interrupted)
                 site.settle(seconds=120)
+                spent = (_so_far() - began) / dead * 1e6
             again = site.ask("SELECT count(*) FROM deliveries WHERE state = 'succeeded' AND attempt = 2")
         if again != dead:
             raise ServerError(f"{dead} deliveries were dead, and {again} were run once more")
         case = f"{dead:,} deliveries{', interrupted and continued' if interrupted else ''}"
-        figures.append(Figure(case=case, measured=f"{took:.1f} s, {calls} commands", judged=took))
+        measured = f"{took:.1f} s, {calls} commands"
+        figures.append(Figure(case=case, measured=measured, judged=took, ours=Cost(processor=spent)))
     notes.append("each of them was run exactly once more, also where the command was interrupted half-way")
     return figures, notes
+
+
+def _so_far() -> float:
+    """Seconds of processor time of the server and of the commands that have ended."""
+    times = os.times()
+    return processor.spent() + times.children_user + times.children_system
 
 
 def _replay(site: Site, *, interrupt: bool) -> tuple[float, int]:

@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import processor
+import psycopg
+from cluster import cluster
 from servers import START, THREADS, Server, ServerError, free_ports, running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 HERE = Path(__file__).with_name("peer")
 REQUIREMENTS = HERE / "requirements.txt"
@@ -53,10 +56,7 @@ class Peer:
     @contextmanager
     def serve(self) -> Iterator[Server]:
         """Run FastAPI on uvicorn, one process."""
-        (port,) = free_ports(1)
-        command = [str(ENVIRONMENT / "bin/uvicorn"), "calls:app", "--app-dir", str(HERE), "--port", str(port)]
-        quiet = ["--no-access-log", "--log-level", "warning"]
-        with self._running([*command, *quiet], port=port) as server:
+        with _uvicorn("calls", self.folder, self._environ) as server:
             yield server
 
     @contextmanager
@@ -88,11 +88,13 @@ class Peer:
     def _broker(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
+    @property
+    def _environ(self) -> dict[str, str]:
+        return _environ(BROKER=self._broker, DURABLE="yes" if self.durable else "no")
+
     @contextmanager
     def _running(self, command: list[str], *, port: int) -> Iterator[Server]:
-        environ = {"BROKER": self._broker, "PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1"}
-        environ["DURABLE"] = "yes" if self.durable else "no"
-        with running(command, folder=self.folder, port=port, ready=None, environ=environ) as server:
+        with running(command, folder=self.folder, port=port, ready=None, environ=self._environ) as server:
             yield server
 
     def open(self) -> int:
@@ -113,18 +115,23 @@ class Peer:
                 raise ServerError(f"no workers after {START:.0f} s")
             time.sleep(0.05)
 
-    def drained(self, *, seconds: float) -> tuple[int, float]:
-        """Wait until all tasks are done; return their number, and the seconds since the first one was taken."""
+    def drained(self, *, seconds: float) -> tuple[int, float, float]:
+        """Wait until all tasks are done.
+
+        Returns:
+            Their number, the seconds since the first one was taken, and the seconds of processor time of each.
+        """
         end = time.monotonic() + seconds
         whole = self.open()
         while (left := self.open()) == whole:
             _in_time(end, left)
             time.sleep(0.01)
-        began = time.monotonic()
+        began, spent = time.monotonic(), processor.spent()
+        rest = left
         while left := self.open():
             _in_time(end, left)
             time.sleep(0.05)
-        return whole, time.monotonic() - began
+        return whole, time.monotonic() - began, (processor.spent() - spent) / max(1, rest)
 
 
 def _in_time(end: float, left: int) -> None:
@@ -153,6 +160,83 @@ def peer(folder: Path, tell: Callable[..., None], *, durable: bool = True) -> It
         command += DURABLE if durable else ()
         stack.enter_context(running(command, folder=folder, port=port, ready=None, environ={}))
         yield Peer(folder=folder, port=port, durable=durable)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnPostgresql:
+    """A database on PostgreSQL, and the programs that use it.
+
+    Attributes:
+        folder: an existing folder of its own.
+        url: the database.
+    """
+
+    folder: Path
+    url: str
+
+    @contextmanager
+    def procrastinate(self) -> Iterator[Server]:
+        """Run FastAPI on uvicorn, which stores jobs, and the workers of Procrastinate."""
+        command = [str(ENVIRONMENT / "bin/procrastinate"), "--app", "procrastinated.jobs"]
+        made = subprocess.run(
+            [*command, "schema", "--apply"],
+            env=os.environ | self._environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if made.returncode:
+            raise ServerError(f"the tables of Procrastinate cannot be made:\n{made.stderr[-1000:]}")
+        with ExitStack() as stack:
+            server = stack.enter_context(_uvicorn("procrastinated", self.folder, self._environ))
+            port = int(server.url.rpartition(":")[2])
+            for _ in range(WORKERS):
+                words = [*command, "worker", "--concurrency", str(THREADS)]
+                stack.enter_context(running(words, folder=self.folder, port=port, ready=None, environ=self._environ))
+            yield server
+
+    @contextmanager
+    def dbos(self) -> Iterator[Server]:
+        """Run FastAPI on uvicorn, which starts durable workflows and runs them itself."""
+        with _uvicorn("workflows", self.folder, self._environ) as server:
+            yield server
+
+    @property
+    def _environ(self) -> dict[str, str]:
+        return _environ(DATABASE=self.url)
+
+    def open(self, table: str, done: str) -> int:
+        """The number of unfinished jobs or workflows."""
+        with psycopg.connect(self.url) as connection:
+            counted = connection.execute(f"SELECT count(*) FROM {table} WHERE status <> '{done}'".encode())
+            return int(counted.fetchall()[0][0])
+
+
+@contextmanager
+def _uvicorn(module: str, folder: Path, environ: Mapping[str, str]) -> Iterator[Server]:
+    """Run a design on FastAPI, one process."""
+    (port,) = free_ports(1)
+    command = [str(ENVIRONMENT / "bin/uvicorn"), f"{module}:app", "--app-dir", str(HERE), "--port", str(port)]
+    quiet = ["--no-access-log", "--log-level", "warning"]
+    with running([*command, *quiet], folder=folder, port=port, ready=None, environ=environ) as server:
+        yield server
+
+
+def _environ(**own: str) -> dict[str, str]:
+    return {"PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1"} | own
+
+
+@contextmanager
+def on_postgresql(folder: Path, tell: Callable[..., None]) -> Iterator[OnPostgresql]:
+    """An empty database on PostgreSQL, which is durable as it is installed, while the context lasts.
+
+    Args:
+        folder: an existing folder of its own.
+        tell: shows progress.
+    """
+    _install(tell)
+    with cluster(folder) as postgresql, postgresql.database() as url:
+        yield OnPostgresql(folder=folder, url=url)
 
 
 def missing_redis() -> str:
@@ -212,7 +296,7 @@ def _install(tell: Callable[..., None]) -> None:
     wanted, mark = REQUIREMENTS.read_text(), ENVIRONMENT / "requirements.txt"
     if mark.exists() and mark.read_text() == wanted:
         return
-    tell("installing FastAPI, Celery, Flask and RQ into an environment of their own")
+    tell("installing the alternatives into an environment of their own")
     venv.create(ENVIRONMENT, clear=True, with_pip=True, symlinks=True)
     command = [ENVIRONMENT / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}

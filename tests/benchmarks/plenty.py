@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
 import filling
-import load
 import plans
-from bench import CONNECTIONS, LATER, ROUNDS
+from bench import CONNECTIONS, LATER, ROUNDS, cost
 from cluster import cluster
-from figures import Figure
+from figures import Cost, Figure
+from measuring import Taken, loaded
 from sharing import run_all
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ ORDER BY relname
 
 def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Accept rate, and rate of one worker, with many events stored ÷ with an empty database."""
-    rounds: list[tuple[dict[str, float], dict[str, float]]] = []
+    rounds: list[tuple[dict[str, _Seen], dict[str, _Seen]]] = []
     with bench.scratch() as folder, cluster(folder) as postgresql, postgresql.ledger("embedded") as full:
         bench.tell("filling the tables")
         full.rows(filling.of_postgresql(bench.events))
@@ -42,9 +43,11 @@ def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
     figures = [
         Figure(
             case=case,
-            measured=f"{median(full[case] for _, full in rounds):,.0f}/s",
-            yardstick=f"{median(empty[case] for empty, _ in rounds):,.0f}/s when empty",
-            judged=median(full[case] / empty[case] for empty, full in rounds),
+            measured=f"{median(full[case].rate for _, full in rounds):,.0f}/s",
+            yardstick=f"{median(empty[case].rate for empty, _ in rounds):,.0f}/s when empty",
+            judged=median(full[case].rate / empty[case].rate for empty, full in rounds),
+            ours=_median([full[case].cost for _, full in rounds]),
+            theirs=_median([empty[case].cost for empty, _ in rounds]),
         )
         for case in rounds[0][0]
     ]
@@ -55,14 +58,31 @@ def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
     ]
 
 
-def _rates(bench: Bench, ledger: Shared, name: str) -> dict[str, float]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """The rate and the cost of one load, or of one worker."""
+
+    rate: float
+    cost: Cost
+
+
+def _median(costs: list[Cost]) -> Cost:
+    return Cost(
+        processor=median(one.processor for one in costs),
+        p50=median(one.p50 for one in costs),
+        p99=median(one.p99 for one in costs),
+    )
+
+
+def _rates(bench: Bench, ledger: Shared, name: str) -> dict[str, _Seen]:
     found = {}
     with ledger.serve() as server:
         for connections in CONNECTIONS:
             bench.tell(f"{name}, {connections} connections")
-            for seconds in (1, min(bench.seconds, SECONDS)):
-                last = load.run(server.url, connections=connections, seconds=seconds, prefer=LATER)
-            found[f"accept, {connections} connections"] = last.rate
+            seconds = min(bench.seconds, SECONDS)
+            last = loaded(Taken(url=server.url), connections=connections, seconds=seconds, prefer=LATER)
+            found[f"accept, {connections} connections"] = _Seen(rate=last.rate, cost=cost((last,)))
     bench.tell(f"{name}, running what was stored")
-    found["claim, run and settle, 1 worker"] = run_all(ledger, 1).rate
+    ran = run_all(ledger, 1)
+    found["claim, run and settle, 1 worker"] = _Seen(rate=ran.rate, cost=Cost(processor=ran.processor))
     return found

@@ -13,10 +13,13 @@ from statistics import median, quantiles
 from typing import TYPE_CHECKING
 
 import load
+import processor
 from cluster import RUNNERS, cluster
-from figures import Figure
+from figures import Cost, Figure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bench import Bench
     from cluster import Cluster
 
@@ -35,29 +38,39 @@ class Times:
     Attributes:
         started: from its arrival until its empty handler had run.
         answered: from then until its caller had the response.
+        processor: microseconds of processor time, with those of idle processes between the callbacks.
     """
 
     started: tuple[float, ...]
     answered: tuple[float, ...]
+    processor: float
 
 
 def started(bench: Bench) -> tuple[list[Figure], list[str]]:
     """The median time from arrival until a worker in another process has run the handler."""
-    return _shown({runner: times.started for runner, times in _times(bench).items()}, worst=False)
+    return _shown(_times(bench), lambda times: times.started, worst=False)
 
 
 def answered(bench: Bench) -> tuple[list[Figure], list[str]]:
     """The time from the end of the handler in a worker until the caller has the server's response: 99 of 100."""
-    return _shown({runner: times.answered for runner, times in _times(bench).items()}, worst=True)
+    return _shown(_times(bench), lambda times: times.answered, worst=True)
 
 
-def _shown(found: dict[str, tuple[float, ...]], *, worst: bool) -> tuple[list[Figure], list[str]]:
+def _shown(
+    found: dict[str, Times], of: Callable[[Times], tuple[float, ...]], *, worst: bool
+) -> tuple[list[Figure], list[str]]:
     figures, notes = [], []
-    for runner, times in found.items():
+    for runner, both in found.items():
+        times = of(both)
         p50, p99 = median(times), quantiles(times, n=100)[98]
         judged = p99 if worst else p50
         figures.append(
-            Figure(case=f"{runner}, {'p99' if worst else 'p50'}", measured=f"{judged:.1f} ms", judged=judged)
+            Figure(
+                case=f"{runner}, {'p99' if worst else 'p50'}",
+                measured=f"{judged:.1f} ms",
+                judged=judged,
+                ours=Cost(processor=both.processor, p50=p50, p99=p99),
+            )
         )
         notes.append(f"{runner}: p50 {p50:.1f} ms, p99 {p99:.1f} ms, {len(times)} callbacks")
     return figures, notes
@@ -76,7 +89,7 @@ def _times(bench: Bench) -> dict[str, Times]:
 def measured(bench: Bench, postgresql: Cluster, runner: str) -> Times:
     """The times with one runner: a server without a worker, and one worker beside it."""
     with postgresql.ledger(runner) as ledger, ledger.serve() as server, ledger.worker():
-        arrived = {}
+        arrived, began = {}, processor.spent()
         where = server.url.removeprefix("http://")
         with closing(http.client.HTTPConnection(where, timeout=30)) as connection:
             for number in range(SAMPLES):
@@ -91,6 +104,7 @@ def measured(bench: Bench, postgresql: Cluster, runner: str) -> Times:
                 if number >= FIRST:
                     arrived[answer.headers["Flowhooks-Event"]] = now
                 time.sleep(random.uniform(*PAUSE))
+        spent = (processor.spent() - began) / SAMPLES * 1e6
         rows = ledger.rows(
             "SELECT events.id, received_at / 1000.0, finished_at / 1000.0 FROM events"
             " JOIN deliveries ON event_id = events.id JOIN attempts ON delivery_id = deliveries.id"
@@ -99,4 +113,5 @@ def measured(bench: Bench, postgresql: Cluster, runner: str) -> Times:
     return Times(
         started=tuple(ended - received for _, received, ended in counted),
         answered=tuple(arrived[event] - ended for event, _, ended in counted),
+        processor=spent,
     )

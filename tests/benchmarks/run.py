@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import tempfile
+import time
 import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,26 +16,34 @@ import click
 import conditions
 import contending
 import dispatching
+import growth
 import isolating
 import load
 import operating
 import plenty
+import plots
 import promptness
 import report
 import running
 import servers
 import sharing
+import storing
 import volume
+import waiting
 from bench import Bench
 from figures import Goal, Result
+from plots import Plot
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from storing import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from figures import Figure
     from rich.progress import TaskID
+
+PAGES = Path(__file__).parents[2] / "docs/explanation"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,20 +58,44 @@ class Row:
 
 ROWS = (
     Row(
+        name="accept-processor",
+        title="processor time, durable accept ÷ bare",
+        goal=Goal(least=1.3, aim=1.0, smaller=True),
+        measure=accepting.accept_processor,
+    ),
+    Row(
+        name="outcome-processor",
+        title="processor time, answered with the handler's outcome ÷ bare",
+        goal=Goal(least=1.8, aim=1.35, smaller=True),
+        measure=accepting.outcome_processor,
+    ),
+    Row(
         name="accept",
-        title="durable accept ÷ bare",
-        goal=Goal(least=0.50, aim=0.65),
-        measure=accepting.durable_accept,
+        title="rate, durable accept ÷ bare",
+        goal=Goal(least=0.65, aim=0.85),
+        measure=accepting.accept_rate,
     ),
     Row(
         name="outcome",
-        title="answer with the handler's outcome ÷ bare",
-        goal=Goal(least=0.35, aim=0.45),
-        measure=accepting.outcome,
+        title="rate, answered with the handler's outcome ÷ bare",
+        goal=Goal(least=0.45, aim=0.65),
+        measure=accepting.outcome_rate,
+    ),
+    Row(
+        name="outcome-p99",
+        title="p99, answered with the handler's outcome ÷ bare",
+        goal=Goal(least=3, aim=2, smaller=True),
+        measure=accepting.outcome_p99,
+    ),
+    Row(
+        name="waiting",
+        title=f"rate, durable accept while {waiting.MANY} callbacks wait for their outcome ÷ while none waits",
+        goal=Goal(least=0.9, aim=1.0),
+        measure=waiting.beside,
     ),
     Row(
         name="deliveries",
-        title="deliveries run per second ÷ Celery + Redis worker",
+        title="deliveries run per second ÷ Celery with two processes",
         goal=Goal(least=4, aim=8),
         measure=running.deliveries,
     ),
@@ -142,7 +175,7 @@ ROWS = (
     Row(
         name="postgresql-deliveries",
         title="deliveries run per second, two workers on PostgreSQL ÷ two processes of Celery",
-        goal=Goal(least=1, aim=2),
+        goal=Goal(least=1.8, aim=2.5),
         measure=sharing.deliveries,
     ),
     Row(
@@ -166,7 +199,7 @@ ROWS = (
     Row(
         name="peers-answered",
         title="callbacks answered per second while handlers run: flowhooks ÷ alternative",
-        goal=Goal(least=1, aim=2),
+        goal=Goal(least=2.5, aim=5),
         measure=contending.answered,
     ),
     Row(
@@ -175,8 +208,38 @@ ROWS = (
         goal=Goal(least=1, aim=4),
         measure=contending.ran,
     ),
+    Row(
+        name="peers-processor",
+        title="processor time until a callback is answered and run: flowhooks ÷ alternative",
+        goal=Goal(least=0.5, aim=0.25, smaller=True),
+        measure=contending.cheapest,
+    ),
+    Row(
+        name="growth-handlers",
+        title="processor time, most handlers ÷ 1 handler",
+        goal=Goal(least=1.2, aim=1.0, smaller=True),
+        measure=growth.handlers,
+    ),
+    Row(
+        name="growth-events",
+        title="processor time, most stored events ÷ none",
+        goal=Goal(least=1.2, aim=1.0, smaller=True),
+        measure=growth.events,
+    ),
+    Row(
+        name="growth-connections",
+        title="processor time, flowhooks ÷ bare, by connections",
+        goal=Goal(least=1.8, aim=1.35, smaller=True),
+        measure=growth.connections,
+    ),
+    Row(
+        name="growth-bodies",
+        title="processor time, flowhooks ÷ bare, by size of the body",
+        goal=Goal(least=1.8, aim=1.35, smaller=True),
+        measure=growth.bodies,
+    ),
 )
-GROUPS = {"postgresql": report.PAGE_POSTGRESQL, "peers": report.PAGE_PEERS}
+GROUPS = {"postgresql": report.PAGE_POSTGRESQL, "peers": report.PAGE_PEERS, "growth": report.PAGE_GROWTH}
 """The page of each group of rows, by the start of their names; `--rows GROUP` measures all rows of a group."""
 
 
@@ -194,7 +257,7 @@ def _group(row: Row | Result) -> str:
 
 
 def _measured(row: Row, bench: Bench) -> Result:
-    result = Result(name=row.name, title=row.title.format(events=bench.events), goal=row.goal)
+    result, began = Result(name=row.name, title=row.title.format(events=bench.events), goal=row.goal), time.monotonic()
     try:
         figures, notes = row.measure(bench)
     except (load.LoadError, servers.ServerError) as error:
@@ -202,10 +265,10 @@ def _measured(row: Row, bench: Bench) -> Result:
     except Exception as error:  # noqa: BLE001 (the other rows are measured all the same)
         traceback.print_exc()
         return replace(result, broke=f"{type(error).__name__}: {error}")
-    return replace(result, figures=tuple(figures), notes=tuple(notes))
+    return replace(result, figures=tuple(figures), notes=tuple(notes), took=time.monotonic() - began)
 
 
-def _measure(rows: Sequence[Row], bench: Bench) -> list[Result]:
+def _measure(rows: Sequence[Row], bench: Bench, command: str) -> list[Stored]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -213,7 +276,7 @@ def _measure(rows: Sequence[Row], bench: Bench) -> list[Result]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    results = []
+    measured = []
     with Progress(*columns, console=Console(stderr=True)) as progress:
         overall = progress.add_task("rows", total=len(rows))
         for row in rows:
@@ -224,50 +287,74 @@ def _measure(rows: Sequence[Row], bench: Bench) -> list[Result]:
             ) -> None:
                 progress.update(step, description=f"{row.name}: {text}", completed=done, total=total)
 
-            results.append(_measured(row, replace(bench, tell=tell)))
+            machine = report.machine()
+            result = _measured(row, replace(bench, tell=tell))
+            plot, plans = bench.kept.pop("plot", None), bench.kept.pop("plans", "")
+            assert plot is None or isinstance(plot, Plot)
+            busy = {"busy after": report.busy()}
+            measured.append(Stored(result=result, command=command, machine=machine | busy, plot=plot, plans=str(plans)))
             progress.remove_task(step)
             progress.advance(overall)
-    return results
+    return measured
+
+
+def write_pages(folder: Path) -> list[Path]:
+    """Write the pages and plots of all stored rows into a folder; return the files."""
+    found = [storing.load(row.name, row.goal) for row in ROWS]
+    stored = [one for one in found if one]
+    files = []
+    for group, template in {"": report.PAGE, **GROUPS}.items():
+        if of := [one for one in stored if _group(one.result) == group]:
+            file = folder / (f"benchmarks-{group}.md" if group else "benchmarks.md")
+            file.write_text(report.page(of, template=template))
+            files.append(file)
+    for one in stored:
+        if one.plot:
+            file = folder / report.picture(one.result.name)
+            file.write_text(plots.svg(one.plot))
+            files.append(file)
+    return files
 
 
 @click.command()
-@click.option("--seconds", type=click.FloatRange(min=1), default=8, show_default=True, help="For each load.")
+@click.option("--seconds", type=click.FloatRange(min=1), default=4, show_default=True, help="For each load.")
 @click.option("--events", type=click.IntRange(min=1), default=1_000_000, show_default=True, help="For the big rows.")
 @click.option(
-    "--rows", default="", callback=_chosen, help=f"Of {','.join(row.name for row in ROWS)}, or {' or '.join(GROUPS)}."
+    "--rows",
+    default="",
+    callback=_chosen,
+    help=f"Of {','.join(row.name for row in ROWS)}, or {' or '.join(GROUPS)}; default: all.",
 )
-@click.option(
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the result here too; of each group beside it.",
-)
+@click.option("--store", is_flag=True, help="Store the figures, and write the pages of the documentation.")
+@click.option("--draw", is_flag=True, help="Measure nothing, and write the pages of the figures that are stored.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
-def main(seconds: float, events: int, rows: tuple[Row, ...], output: Path | None, as_json: bool) -> None:
-    """Measure flowhooks in comparison with a bare Falcon + waitress app."""
+def main(seconds: float, events: int, rows: tuple[Row, ...], *, store: bool, draw: bool, as_json: bool) -> None:
+    """Measure flowhooks in comparison with a bare Falcon + waitress app, and with alternatives."""
+    if draw:
+        for file in write_pages(PAGES):
+            click.echo(f"written: {file}", err=True)
+        return
     if not load.found():
         click.echo(load.INSTALL, err=True)
         sys.exit(2)
     command = shlex.join(["python", "tests/benchmarks/run.py", *sys.argv[1:]])
-    about = report.machine()
     with tempfile.TemporaryDirectory(prefix="flowhooks-bench-") as folder:
-        bench = Bench(seconds=seconds, events=events, folder=Path(folder))
-        results = _measure(rows, bench)
+        measured = _measure(rows, Bench(seconds=seconds, events=events, folder=Path(folder)), command)
     if as_json:
-        print(report.as_json(results, about, command))
+        print(report.as_json(measured))
     else:
-        console = Console(width=None if sys.stdout.isatty() else 180)  # lines of a file need no wrapping
+        results = [one.result for one in measured]
+        console = Console(width=None if sys.stdout.isatty() else 240)  # lines of a file need no wrapping
         console.print(report.table(results))
-        for line in (*report.notes(results), *(f"{name}: {value}" for name, value in about.items()), command):
+        for line in (*report.notes(results), *report.runs(measured)):
             console.print(f"- {line}", markup=False, highlight=False)
-    if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        plans = str(bench.kept.get("plans", "Not measured."))
-        for group, page in {"": report.PAGE, **GROUPS}.items():
-            if of := [one for one in results if _group(one) == group]:
-                file = output.with_stem(f"{output.stem}-{group}") if group else output
-                file.write_text(report.page(of, about, command, template=page, plans=plans))
-                click.echo(f"written: {file}", err=True)
-    sys.exit(1 if any(result.broke for result in results) else 0)
+    if store:
+        for one in measured:
+            if not one.result.broke:
+                storing.store(one)
+        for file in write_pages(PAGES):
+            click.echo(f"written: {file}", err=True)
+    sys.exit(1 if any(one.result.broke for one in measured) else 0)
 
 
 if __name__ == "__main__":

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from statistics import median
+from statistics import median, quantiles
 from typing import TYPE_CHECKING
 
 import load
+import processor
 from bench import CONNECTIONS, LATER
-from figures import Figure
+from figures import Cost, Figure
+from sharing import celery
 
 if TYPE_CHECKING:
     from bench import Bench
 
-CELERY = 630.0
-"""Tasks per second of a Celery worker on Redis on a machine of this kind (two cores). The figure is quoted and not
-measured here, because neither is a dependency."""
+DONE = "SELECT count(*) FROM attempts WHERE outcome = 'succeeded'"
 PER_SECOND = 5_000
 """Deliveries stored for each second of the measurement."""
 STARTS = 10
@@ -23,10 +23,11 @@ PATIENCE = 1800.0
 
 
 def deliveries(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """Deliveries run per second, from the first claim to the last outcome, according to the ledger.
+    """Deliveries run per second, from the first claim to the last outcome, according to the ledger, ÷ by Celery.
 
     They are stored by a server whose plugin is missing: its handlers are known, so their deliveries wait.
     """
+    theirs = celery(bench)
     wanted = round(bench.seconds * PER_SECOND)
     with bench.site() as site:
         with site.serve():
@@ -38,17 +39,21 @@ def deliveries(bench: Bench) -> tuple[list[Figure], list[str]]:
                 laid_up += load.run(server.url, connections=CONNECTIONS[-1], seconds=2, prefer=LATER).counted
         with site.serve():
             bench.tell("running them")
+            before, done = processor.spent(), site.ask(DONE)
             site.settle(seconds=PATIENCE)
-        count = site.ask("SELECT count(*) FROM attempts WHERE outcome = 'succeeded'")
+            spent = (processor.spent() - before) / max(1, site.ask(DONE) - done) * 1e6
+        count = site.ask(DONE)
         if count < laid_up:
             raise load.LoadError(f"of {laid_up} deliveries laid up only {count} were run")
         seconds = site.ask("SELECT max(finished_at) - min(started_at) FROM attempts") / 1e6
     figure = Figure(
         measured=f"{count / seconds:,.0f}/s",
-        yardstick=f"{CELERY:,.0f}/s Celery + Redis, quoted",
-        judged=count / seconds / CELERY,
+        yardstick=f"{theirs.rate:,.0f}/s Celery + Redis",
+        judged=count / seconds / theirs.rate,
+        ours=Cost(processor=spent),
+        theirs=Cost(processor=theirs.processor),
     )
-    return [figure], [f"{count:,} deliveries in {seconds:.1f} s"]
+    return [figure], [f"{count:,} deliveries in {seconds:.1f} s; {theirs.count:,} tasks in {theirs.seconds:.1f} s"]
 
 
 def start(bench: Bench) -> tuple[list[Figure], list[str]]:
@@ -57,11 +62,13 @@ def start(bench: Bench) -> tuple[list[Figure], list[str]]:
         bench.tell("the first start")
         with site.serve() as server:
             first = server.ready_after
-        took = []
+        took, spent = [], []
         for number in range(STARTS):
             bench.tell("starting again", number, STARTS)
             with site.serve() as server:
+                spent.append(processor.spent() * 1e6)
                 took.append(server.ready_after)
-    figure = Figure(measured=f"{median(took):.2f} s", judged=median(took))
+    ours = Cost(processor=median(spent), p50=median(took) * 1000, p99=quantiles(took, n=100)[98] * 1000)
+    figure = Figure(measured=f"{median(took):.2f} s", judged=median(took), ours=ours)
     slowest = f"slowest of {STARTS} {max(took):.2f} s"
     return [figure], [f"{slowest}; the very first, which makes the database, {first:.2f} s"]

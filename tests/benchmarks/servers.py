@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import bare as bare_app
+import processor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
 THREADS = 16
 """HTTP threads of both servers, and threads of flowhooks' runner, unless a row says otherwise: its own defaults."""
@@ -88,10 +89,12 @@ class Site:
     Attributes:
         folder: an existing folder of its own.
         handlers: the number of its plugin's handlers.
+        source: its plugin, with `{count}` for the number of handlers.
     """
 
     folder: Path
     handlers: int = 1
+    source: str = PLUGIN
 
     @property
     def database(self) -> Path:
@@ -106,6 +109,7 @@ class Site:
         threads: int = THREADS,
         wrapper: Sequence[str] = (),
         settings: Mapping[str, str] | None = None,
+        cores: Collection[int] = (),
     ) -> Iterator[Server]:
         """Run `flowhooks serve` here; without its plugin, deliveries to its known handlers wait.
 
@@ -114,6 +118,7 @@ class Site:
             threads: HTTP threads, and threads of its runner.
             wrapper: a command that gets this command as its arguments, with plain `flowhooks` in place of its file.
             settings: further settings, by the names of their environment variables.
+            cores: the cores on which it runs; default: all.
         """
         plugins = self.plugins() if plugin else self._empty()
         config = self.folder / "flowhooks.toml"
@@ -128,14 +133,15 @@ class Site:
         ]
         environ = {"FLOWHOOKS_HTTP_THREADS": str(threads), "FLOWHOOKS_RUNNER_THREADS": str(threads)}
         environ |= settings or {}
-        with running(command, folder=self.folder, port=listen, ready=(admin, "/readyz"), environ=environ) as server:
+        ready = (admin, "/readyz")
+        with running(command, folder=self.folder, port=listen, ready=ready, environ=environ, cores=cores) as server:
             yield server
 
     def plugins(self) -> Path:
         """The folder with its plugin, `bench`."""
         folder = self.folder / "plugins"
         folder.mkdir(exist_ok=True)
-        (folder / "bench.py").write_text(PLUGIN.format(count=self.handlers))
+        (folder / "bench.py").write_text(self.source.format(count=self.handlers))
         return folder
 
     def _empty(self) -> Path:
@@ -166,12 +172,14 @@ class Site:
 
 
 @contextmanager
-def bare(folder: Path, *, threads: int = THREADS, wrapper: Sequence[str] = ()) -> Iterator[Server]:
+def bare(
+    folder: Path, *, threads: int = THREADS, wrapper: Sequence[str] = (), cores: Collection[int] = ()
+) -> Iterator[Server]:
     """Run the bare app with its log in `folder`; if a command is given, it gets `bare` and its arguments."""
     (port,) = free_ports(1)
     start = [*wrapper, "bare"] if wrapper else [sys.executable, str(Path(bare_app.__file__))]
     command = [*start, "--port", str(port), "--threads", str(threads)]
-    with running(command, folder=folder, port=port, ready=None, environ={}) as server:
+    with running(command, folder=folder, port=port, ready=None, environ={}, cores=cores) as server:
         yield server
 
 
@@ -183,8 +191,11 @@ def running(
     port: int,
     ready: tuple[int, str] | None,
     environ: Mapping[str, str],
+    cores: Collection[int] = (),
 ) -> Iterator[Server]:
     """Run a command until the context ends, with its log in `folder`; `ready` or `port` shows that it is ready.
+
+    Its processor time, and that of its descendants, is counted. If cores are given, it runs only on these.
 
     Raises:
         ServerError: it did not become ready, stopped by itself or did not stop; the message has its last lines.
@@ -203,13 +214,16 @@ def running(
             start_new_session=True,  # Ctrl-C is for the benchmark, which then stops the server itself
         )
     try:
+        if cores:
+            os.sched_setaffinity(process.pid, cores)
         while not (_answers(*ready) if ready else _listens(port)):
             if process.poll() is not None or time.perf_counter() - began > START:
                 raise ServerError(f"{command[0]} did not become ready:\n{_end(log)}")
             time.sleep(0.002)
         ready_after = time.perf_counter() - began
         admin = f"http://127.0.0.1:{ready[0]}" if ready else ""
-        yield Server(pid=process.pid, url=f"http://127.0.0.1:{port}", admin=admin, ready_after=ready_after)
+        with processor.watched(process.pid):
+            yield Server(pid=process.pid, url=f"http://127.0.0.1:{port}", admin=admin, ready_after=ready_after)
         if process.poll() is not None:
             raise ServerError(f"{command[0]} stopped by itself with {process.returncode}:\n{_end(log)}")
     finally:

@@ -10,9 +10,12 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import load
-from bench import CONNECTIONS, LATER, ROUNDS, compare, latency, rate
+import measuring
+import processor
+from bench import CONNECTIONS, LATER, ROUNDS, compare, cost, rate
 from cluster import RUNNERS, cluster
-from figures import Figure
+from figures import Cost, Figure
+from measuring import Taken
 from peers import peer
 
 if TYPE_CHECKING:
@@ -20,8 +23,6 @@ if TYPE_CHECKING:
     from cluster import Cluster, Shared
     from servers import Server
 
-WARM_UP = 1.0
-"""Seconds of the same load before each measured load."""
 SECONDS = 5.0
 """The maximum duration of each measured load, because there are many."""
 LAY_UP = 4.0
@@ -29,20 +30,19 @@ LAY_UP = 4.0
 PATIENCE = 120.0
 """Seconds in which the stored work must be done."""
 WORKERS = 2
+DONE = "SELECT count(*) FROM attempts WHERE finished_at IS NOT NULL"
 
 
 def accept(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Callbacks stored before the response by a server without a worker, ÷ by FastAPI, Celery and Redis."""
     seconds = min(bench.seconds, SECONDS)
-    figures, notes = [], []
+    figures: list[Figure] = []
     with bench.scratch() as folder, cluster(folder) as postgresql:
         for connections in CONNECTIONS:
 
             def loaded(server: Server, name: str, connections: int = connections) -> load.Load:
                 bench.tell(f"{name}, {connections} connections")
-                for each in (WARM_UP, seconds):
-                    last = load.run(server.url, connections=connections, seconds=each, prefer=LATER)
-                return last
+                return measuring.loaded(Taken(url=server.url), connections=connections, seconds=seconds, prefer=LATER)
 
             def theirs() -> load.Load:
                 with bench.scratch() as folder, peer(folder, bench.tell) as redis, redis.serve() as server:
@@ -62,19 +62,26 @@ def accept(bench: Bench) -> tuple[list[Figure], list[str]]:
                         measured=f"{rate(comparison.ours)} stored",
                         yardstick=f"{rate(comparison.yardstick)} FastAPI + Celery",
                         judged=comparison.ratio,
+                        ours=cost(comparison.ours),
+                        theirs=cost(comparison.yardstick),
                     )
                 )
-                ours_took, theirs_took = latency(comparison.ours), latency(comparison.yardstick)
-                notes.append(f"{case}: flowhooks {ours_took}; FastAPI + Celery {theirs_took}")
-    return figures, notes
+    return figures, []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ran:
-    """The deliveries that two workers ran."""
+    """The deliveries or tasks that workers ran.
+
+    Attributes:
+        count: their number.
+        seconds: the time from the first to the last.
+        processor: microseconds of processor time for each, without the start of the workers.
+    """
 
     count: int
     seconds: float
+    processor: float
 
     @property
     def rate(self) -> float:
@@ -86,8 +93,7 @@ def deliveries(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Deliveries run per second by two workers ÷ tasks by two processes of Celery, all stored before."""
     with bench.scratch() as folder, cluster(folder) as postgresql:
         rounds = [
-            {"": _theirs(bench)} | {runner: ours(bench, postgresql, runner) for runner in RUNNERS}
-            for _ in range(ROUNDS)
+            {"": celery(bench)} | {runner: ours(bench, postgresql, runner) for runner in RUNNERS} for _ in range(ROUNDS)
         ]
     figures = [
         Figure(
@@ -95,6 +101,8 @@ def deliveries(bench: Bench) -> tuple[list[Figure], list[str]]:
             measured=f"{median(one[runner].rate for one in rounds):,.0f}/s",
             yardstick=f"{median(one[''].rate for one in rounds):,.0f}/s Celery",
             judged=median(one[runner].rate / one[""].rate for one in rounds),
+            ours=Cost(processor=median(one[runner].processor for one in rounds)),
+            theirs=Cost(processor=median(one[""].processor for one in rounds)),
         )
         for runner in RUNNERS
     ]
@@ -105,13 +113,15 @@ def deliveries(bench: Bench) -> tuple[list[Figure], list[str]]:
     return figures, notes
 
 
-def _theirs(bench: Bench) -> Ran:
+def celery(bench: Bench) -> Ran:
+    """The result of two processes of Celery for some seconds of callbacks."""
     with bench.scratch() as folder, peer(folder, bench.tell) as redis:
         with redis.serve() as server:
             _lay_up(bench, server, "tasks for Celery")
         bench.tell("running them by Celery")
         with redis.workers(WORKERS):
-            return Ran(**dict(zip(("count", "seconds"), redis.drained(seconds=PATIENCE), strict=True)))
+            count, seconds, spent = redis.drained(seconds=PATIENCE)
+            return Ran(count=count, seconds=seconds, processor=spent * 1e6)
 
 
 def ours(bench: Bench, postgresql: Cluster, runner: str) -> Ran:
@@ -134,8 +144,10 @@ def run_all(ledger: Shared, workers: int) -> Ran:
     with ExitStack() as stack, ThreadPoolExecutor(workers) as starting:
         # The workers start together, because work done by one before the others would count for all.
         list(starting.map(lambda _: stack.enter_context(ledger.worker()), range(workers)))
+        spent, done = processor.spent(), int(ledger.ask(DONE))
         ledger.settle(seconds=PATIENCE)
+        spent = (processor.spent() - spent) / max(1, int(ledger.ask(DONE)) - done)
     ((count, microseconds),) = ledger.rows(
         f"SELECT count(*), max(finished_at) - min(started_at) FROM attempts WHERE started_at >= {before}"
     )
-    return Ran(count=count, seconds=microseconds / 1e6)
+    return Ran(count=count, seconds=microseconds / 1e6, processor=spent * 1e6)

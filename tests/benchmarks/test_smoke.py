@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -79,18 +80,23 @@ def test_verdicts_go_by_the_better_side(part):
 
 
 def test_every_result_is_on_the_page_also_one_that_broke(part):
-    """The page and the JSON show each row, its verdict, the machine and the command, also of failed rows."""
-    figures, report = part("figures"), part("report")
+    """The page and the JSON show each row, its costs, its verdict, the machine and the command, also of failed rows."""
+    figures, report, storing = part("figures"), part("report"), part("storing")
     goal = figures.Goal(least=0.5, aim=0.65)
-    figure = figures.Figure(case="8 connections", measured="2,000/s", yardstick="4,000/s", judged=0.5)
+    cost, other = figures.Cost(processor=612.4, p50=4.1, p99=9), figures.Cost(processor=306, p99=7)
+    figure = figures.Figure(
+        case="8 connections", measured="2,000/s", yardstick="4,000/s", judged=0.5, ours=cost, theirs=other
+    )
     results = [
         figures.Result(name="a", title="first", goal=goal, figures=(figure,), notes=("seen",)),
         figures.Result(name="b", title="second", goal=goal, broke="it did not start"),
     ]
-    page = report.page(results, report.machine(), "make bench")
-    for shown in ("| 0.50 | 0.65 | met |", "broke", "it did not start", "seen", "SQLite", "make bench"):
+    stored = [storing.Stored(result=result, command="make bench", machine=report.machine()) for result in results]
+    page = report.page(stored)
+    for shown in ("| 0.50 | 0.65 | met |", "broke", "it did not start", "seen", "SQLite", "`make bench`: a, b"):
         assert shown in page
-    assert json.loads(report.as_json(results, {}, ""))["rows"][0]["verdicts"] == ["met"]
+    assert "| 612 ÷ 306 | 4.1 | 9.0 ÷ 7.0 |" in page
+    assert json.loads(report.as_json(stored))[0]["verdicts"] == ["met"]
     assert report.table(results).row_count == 2
 
 
@@ -109,7 +115,7 @@ def test_an_unknown_row_is_a_wrong_usage():
     command = [sys.executable, str(HERE / "run.py"), "--rows", "accept,typo"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 2
-    assert "no row typo; there are accept, outcome" in ran.stderr
+    assert "no row typo; there are accept-processor, outcome-processor" in ran.stderr
 
 
 def test_each_event_of_the_rows_about_conditions_has_exactly_one_handler(part, tmp_path):
@@ -131,6 +137,85 @@ def test_rows_about_dispatch_are_named_one_by_one(part):
     """`--rows` accepts the names of rows about conditions."""
     names = ["dispatch-conclusions", "dispatch-conditions"]
     assert [row.name for row in part("run")._chosen(None, None, ",".join(names))] == names
+
+
+def test_processor_time_of_descendants_counts_also_when_they_have_ended(part):
+    """The time of a watched process includes that of its children, also of those that have ended."""
+    processor = part("processor")
+    work = "import time\nwhile time.process_time() < 0.3: pass"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {work!r}]); print(1); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", child], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        with processor.watched(process.pid):
+            assert process.stdout.readline() == "1\n"
+            assert processor.spent() >= 0.3
+            assert processor.parent(process.pid) == os.getpid()
+        process.communicate("\n")
+    assert processor.spent() == 0
+
+
+@pytest.mark.parametrize(("left", "spent"), [([3, 0, 0], 500), ([0, 9], 0)])
+def test_processor_time_includes_work_after_the_response(part, monkeypatch, left, spent):
+    """The processor time of a load is counted until its work is done, for each response; it is 0 if work is left."""
+    measuring, load = part("measuring"), part("load")
+    answer = load.Load(counted=900, later=100, seconds=1, p50=1, p99=2)
+    monkeypatch.setattr(load, "run", lambda *_args, **_options: answer)
+    monkeypatch.setattr(part("processor"), "spent", iter([1.0, 1.5]).__next__)
+    monkeypatch.setattr(measuring, "PATIENCE", 0 if left[-1] else 60)
+    waiting = iter(left)
+    taken = measuring.Taken(url="", left=lambda _answered: next(waiting))
+    assert measuring.loaded(taken, connections=8, seconds=1).processor == spent
+
+
+def test_a_plot_shows_each_series_and_size(part):
+    """A plot is XML with a mark for each measured figure; what was not measured is left out."""
+    figures, plots = part("figures"), part("plots")
+    cost = figures.Cost(processor=300, p99=5)
+    points = tuple(plots.Point(size=size, cost=cost) for size in (0, 10_000, 1_000_000))
+    unknown = (*points[:2], plots.Point(size=1_000_000, cost=figures.Cost(p99=500)))
+    drawn = plots.svg(plots.Plot(title="Events", axis="events <stored>", series={"bare": points, "flowhooks": unknown}))
+    root = ET.fromstring(drawn)
+    texts = [one.text for one in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"bare", "flowhooks", "0", "10 k", "1 M", "events <stored>"} <= set(texts)
+    assert drawn.count("<circle") == 1 + 6
+    assert drawn.count('width="7"') == 1 + 5
+
+
+def test_a_stored_row_is_read_as_it_was(part, monkeypatch, tmp_path):
+    """A row's figures, notes, plot and machine are stored; its goal is that of today."""
+    figures, plots, storing = part("figures"), part("plots"), part("storing")
+    monkeypatch.setattr(storing, "FOLDER", tmp_path / "measured")
+    goal = figures.Goal(least=0.5, aim=0.65)
+    figure = figures.Figure(measured="2,000/s", judged=0.5, ours=figures.Cost(processor=600, p50=1, p99=2))
+    result = figures.Result(name="a", title="first", goal=goal, figures=(figure,), notes=("seen",), took=3)
+    plot = plots.Plot(title="A", axis="b", series={"c": (plots.Point(size=1, cost=figure.ours),)})
+    stored = storing.Stored(result=result, command="make bench", machine={"date": "today"}, plot=plot)
+    assert storing.load("a", goal) is None
+    storing.store(stored)
+    assert storing.load("a", goal) == stored
+    later = figures.Goal(least=0.6, aim=0.7)
+    assert storing.load("a", later).result.goal == later
+
+
+def test_pages_and_plots_are_those_of_the_stored_figures(part, tmp_path):
+    """`tests/benchmarks/run.py --draw` changes nothing: the pages of the documentation have the stored figures."""
+    run = part("run")
+    files = run.write_pages(tmp_path)
+    assert files
+    for file in files:
+        assert file.read_text() == (run.PAGES / file.name).read_text(), f"{file.name}: run.py --draw"
+
+
+def test_callbacks_that_wait_are_answered_when_their_handler_ends(part, tmp_path, eventually):
+    """The connections of waiting callbacks have no response until the benchmark ends their handler."""
+    waiting, servers = part("waiting"), part("servers")
+    site = servers.Site(folder=tmp_path, source=waiting.PLUGIN)
+    with site.serve() as server, waiting._waiting(server, 2) as connections:
+        eventually(lambda: site.unfinished() == 2)
+        assert waiting._answered(connections) == 0
+        (site.plugins() / "end").touch()
+        eventually(lambda: waiting._answered(connections) == 2)
 
 
 @pytest.mark.long
@@ -218,12 +303,12 @@ def test_all_rows_of_postgresql_can_be_named_at_once(part):
 
 
 def test_all_rows_about_others_can_be_named_at_once(part):
-    """`--rows peers` selects both rows of the page about alternatives."""
+    """`--rows peers` selects all rows of the page about alternatives."""
     run, report = part("run"), part("report")
     chosen = run._chosen(None, None, "peers")
-    assert [row.name for row in chosen] == ["peers-answered", "peers-run"]
+    assert [row.name for row in chosen] == ["peers-answered", "peers-run", "peers-processor"]
     assert {run._group(row) for row in chosen} == {"peers"}
-    assert "Durability of a response" in report.page([], {}, "", template=run.GROUPS["peers"])
+    assert "Durability of a response" in report.page([], template=run.GROUPS["peers"])
 
 
 def test_what_is_not_installed_is_left_out_and_named(part, monkeypatch, tmp_path):
@@ -240,8 +325,9 @@ def test_what_others_do_is_compared_round_by_round(part, tmp_path):
     """The median of the pairs' ratios counts; unfinished work is reported."""
     contending, bench = part("contending"), part("bench")
     other = contending.OTHERS[0]
-    ours = [contending.Score(answered=rate, ran=100, left=0, p99=5) for rate in (100, 200, 300)]
-    theirs = [contending.Score(answered=100, ran=50, left=left, p99=9) for left in (0, 7, 0)]
+    times = {"p50": 1, "p99": 5, "processor": 700}
+    ours = [contending.Score(answered=rate, ran=100, left=0, **times) for rate in (100, 200, 300)]
+    theirs = [contending.Score(answered=100, ran=50, left=left, **times) for left in (0, 7, 0)]
     names = {contending.OURS.name: ours, other.name: theirs}
     quiet = bench.Bench(seconds=1, events=1, folder=tmp_path, tell=lambda *_args: None)
     quiet.kept["peers"] = {(name, many): found for name, found in names.items() for many in bench.CONNECTIONS}
@@ -250,6 +336,23 @@ def test_what_others_do_is_compared_round_by_round(part, tmp_path):
         (f"{many} connections, {other.name}", 2) for many in bench.CONNECTIONS
     ]
     assert any("7 answered and not run" in note for note in notes)
+    figures, notes = contending.cheapest(quiet)
+    assert [(one.ours.processor, one.judged) for one in figures] == [(700, 1)] * len(bench.CONNECTIONS)
+
+
+def test_processor_time_of_unfinished_work_is_unknown(part, tmp_path):
+    """An alternative that has not run all callbacks has no processor time, and the row says so."""
+    contending, bench, servers = part("contending"), part("bench"), part("servers")
+    of = {"answered": 9, "ran": 9, "left": 0, "p50": 1, "p99": 5}
+    scores = {contending.OURS.name: 700, contending.OTHERS[0].name: 0}
+    quiet = bench.Bench(seconds=1, events=1, folder=tmp_path, tell=lambda *_args: None)
+    quiet.kept["peers"] = {
+        (name, many): [contending.Score(**of, processor=spent)] for name, spent in scores.items() for many in (8, 32)
+    }
+    (figure, _), _ = contending.ran(quiet)
+    assert (figure.ours.processor, figure.theirs.processor) == (700, 0)
+    with pytest.raises(servers.ServerError, match=r"nothing was measured|not installed"):
+        contending.cheapest(quiet)
 
 
 def test_what_was_answered_has_to_be_run(part, monkeypatch):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import load
-from bench import CONNECTIONS, LATER, Bench, compare, rate
+from bench import CONNECTIONS, LATER, Bench, compare, cost, rate
 from figures import Figure
+from measuring import Taken, loaded
 from servers import Site
 
 if TYPE_CHECKING:
@@ -65,9 +66,8 @@ def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
         def one(site: Site, name: str, connections: int = connections) -> load.Load:
             with site.serve() as server:
                 bench.tell(f"{name}, {connections} connections")
-                for seconds in (1, bench.seconds):
-                    last = load.run(server.url, connections=connections, seconds=seconds, prefer=LATER)
-                return last
+                taken = Taken(url=server.url, left=lambda _answered: site.unfinished())
+                return loaded(taken, connections=connections, seconds=bench.seconds, prefer=LATER)
 
         def empty() -> load.Load:
             with bench.site() as site:
@@ -80,6 +80,8 @@ def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
                 measured=f"{rate(comparison.ours)} stored",
                 yardstick=f"{rate(comparison.yardstick)} when empty",
                 judged=comparison.ratio,
+                ours=cost(comparison.ours),
+                theirs=cost(comparison.yardstick),
             )
         )
     total = full.ask("SELECT count(*) FROM events")

@@ -156,7 +156,6 @@ ALLOWED: Final = (
     Allowed("tests/support/structure.py", "must not know", "the phrase that this figure counts"),
     Allowed("flowhooks/schema/files.py", "directly in the folder call-back", "the name of the folder"),
     Allowed("tests/unit/schema/test_files.py", "directly in the folder call-back", "the name of the folder"),
-    Allowed("docs/explanation/benchmarks-peers.md", "p99 in ms: ", "figures of many systems, written by a program"),
 )
 UNCHECKED: Final = frozenset({"tests/support/prose.py", "tests/unit/support/test_prose.py"})
 """The rules themselves, and their tests."""

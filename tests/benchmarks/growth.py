@@ -1,0 +1,159 @@
+"""Rows about how the cost of a callback grows with handlers, stored events, connections and the size of a body."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from statistics import median
+from typing import TYPE_CHECKING
+
+import accepting
+import filling
+from bench import LATER, ROUNDS, Bench, cost
+from cluster import cluster
+from figures import Figure
+from measuring import Taken, loaded
+from plots import Plot, Point
+
+from flowhooks.ledger.upgrade import upgrade
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import load
+
+HANDLERS = (1, 10, 100, 1_000, 10_000)
+EVENTS = (0, 10_000, 100_000, 1_000_000, 10_000_000)
+"""Stored events; as many of these as `--events` allows."""
+CONNECTIONS = (1, 8, 32, 100, 500)
+BODIES = (230, 2_000, 20_000, 200_000, 1_000_000)
+"""Bytes of a body, nearly; the first is a body without variables."""
+SECONDS = 3.0
+"""The maximum duration of each load, because there are many."""
+OURS = {accepting.BARE: "bare app", accepting.RUNS: "stored and run", accepting.OUTCOME: "answered with the outcome"}
+Measure = dict[str, "Callable[[int], load.Load]"]
+
+
+def handlers(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """Cost of a callback with 1 to 10,000 handlers of different classes, which all are called."""
+
+    def one(many: int) -> load.Load:
+        with bench.site(handlers=many) as site, site.serve() as server:
+            taken = Taken(url=server.url, left=lambda _answered: site.unfinished())
+            return loaded(taken, connections=32, seconds=_seconds(bench), prefer=LATER, classes=many)
+
+    found = _measured(bench, {"stored and run": one}, HANDLERS, "handlers")
+    bench.kept["plot"] = _plot("Handlers", "handlers of different classes", found)
+    return _against_first(found, "handlers"), []
+
+
+def events(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """Cost of a callback with up to ten million stored events, on both databases."""
+    levels = [level for level in EVENTS if level <= bench.events]
+    with ExitStack() as stack:
+        postgresql = stack.enter_context(cluster(stack.enter_context(bench.scratch())))
+        sites, ledgers = {}, {}
+        for level in levels:
+            bench.tell(f"filling {level:,} events")
+            sites[level] = stack.enter_context(bench.site())
+            upgrade(f"sqlite:///{sites[level].database}")
+            ledgers[level] = stack.enter_context(postgresql.ledger("embedded"))
+            if level:
+                filling.of_sqlite(sites[level].database, level)
+                ledgers[level].rows(filling.of_postgresql(level))
+                ledgers[level].rows("VACUUM ANALYZE")
+
+        def sqlite(level: int) -> load.Load:
+            with sites[level].serve() as server:
+                taken = Taken(url=server.url, left=lambda _answered: sites[level].unfinished())
+                return loaded(taken, connections=32, seconds=_seconds(bench), prefer=LATER)
+
+        def on_postgresql(level: int) -> load.Load:
+            with ledgers[level].serve(worker=True) as server:
+                taken = Taken(url=server.url, left=lambda _answered: ledgers[level].waiting())
+                return loaded(taken, connections=32, seconds=_seconds(bench), prefer=LATER)
+
+        found = _measured(bench, {"SQLite": sqlite, "PostgreSQL": on_postgresql}, levels, "events")
+    bench.kept["plot"] = _plot("Stored events", "events stored before the load", found)
+    notes = [] if bench.events >= EVENTS[-1] else [f"more than {levels[-1]:,} events only with `--events {EVENTS[-1]}`"]
+    return _against_first(found, "events"), notes
+
+
+def connections(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """Cost of a callback with 1 to 500 connections, beside the bare app."""
+    measure: Measure = {
+        name: lambda many, subject=subject: accepting.one(bench.lasting(_seconds(bench)), subject, many)
+        for subject, name in OURS.items()
+    }
+    found = _measured(bench, measure, CONNECTIONS, "connections")
+    bench.kept["plot"] = _plot("Connections", "connections at once", found)
+    return _against_bare(found, "connections"), []
+
+
+def bodies(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """Cost of a callback with bodies of 230 bytes to a megabyte, beside the bare app."""
+    measure: Measure = {
+        OURS[subject]: lambda size, subject=subject: accepting.one(
+            bench.lasting(_seconds(bench)), subject, 8, size=size if size > BODIES[0] else 0
+        )
+        for subject in (accepting.BARE, accepting.RUNS)
+    }
+    found = _measured(bench, measure, BODIES, "bytes")
+    bench.kept["plot"] = _plot("Size of the body", "bytes of the body", found)
+    return _against_bare(found, "bytes"), []
+
+
+def _seconds(bench: Bench) -> float:
+    return min(bench.seconds, SECONDS)
+
+
+Found = dict[str, dict[int, list["load.Load"]]]
+"""The loads of each series, round by round, by size."""
+
+
+def _measured(bench: Bench, measure: Mapping[str, Callable[[int], load.Load]], sizes: Sequence[int], of: str) -> Found:
+    found: Found = {name: {size: [] for size in sizes} for name in measure}
+    for number in range(ROUNDS):
+        for size in sizes:
+            for name, one in measure.items():
+                bench.tell(f"{name}, {size:,} {of}", number, ROUNDS)
+                found[name][size].append(one(size))
+    return found
+
+
+def _against_first(found: Found, of: str) -> list[Figure]:
+    """A figure for each series and size beyond the first one, ÷ the first one."""
+    figures = []
+    for name, by_size in found.items():
+        (first, least), *others = by_size.items()
+        figures += [_figure(f"{name}, {size:,} {of}", loads, least, f"{first:,} {of}") for size, loads in others]
+    return figures
+
+
+def _against_bare(found: Found, of: str) -> list[Figure]:
+    """A figure for each series and size, ÷ the bare app."""
+    bare = found[OURS[accepting.BARE]]
+    return [
+        _figure(f"{name}, {size:,} {of}", loads, bare[size], "bare")
+        for name, by_size in found.items()
+        if by_size is not bare
+        for size, loads in by_size.items()
+    ]
+
+
+def _figure(case: str, ours: Sequence[load.Load], theirs: Sequence[load.Load], name: str) -> Figure:
+    return Figure(
+        case=case,
+        measured=f"{median(one.rate for one in ours):,.0f}/s",
+        yardstick=f"{median(one.rate for one in theirs):,.0f}/s {name}",
+        judged=median(one.processor / other.processor for one, other in zip(ours, theirs, strict=True)),
+        ours=cost(tuple(ours)),
+        theirs=cost(tuple(theirs)),
+    )
+
+
+def _plot(title: str, axis: str, found: Found) -> Plot:
+    series = {
+        name: tuple(Point(size=size, cost=cost(tuple(loads))) for size, loads in by_size.items())
+        for name, by_size in found.items()
+    }
+    return Plot(title=title, axis=axis, series=series)

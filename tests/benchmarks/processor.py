@@ -1,0 +1,67 @@
+"""Processor time of everything that runs for a measured subject, by the system's own account.
+
+The processes are those that the benchmark has started and watches, such as a server, its workers, Redis or PostgreSQL,
+with all their descendants. Other load of the machine has little influence on the figures.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_TICK = os.sysconf("SC_CLK_TCK")
+_PARENT, _FIRST, _LAST = 1, 11, 15
+"""Places in `/proc/PID/stat` after the name: the parent; user and system time, its own and of the ended children."""
+_watched: list[int] = []
+
+
+@contextmanager
+def watched(pid: int) -> Iterator[None]:
+    """Count the processor time of a process, and of all its descendants, while the context lasts."""
+    _watched.append(pid)
+    try:
+        yield
+    finally:
+        _watched.remove(pid)
+
+
+def spent() -> float:
+    """Seconds of processor time of all watched processes so far.
+
+    The time of an ended process is counted with its parent, so the figure only grows while the processes are watched.
+    """
+    stats = _stats()
+    children: dict[int, list[int]] = {}
+    for pid, fields in stats.items():
+        children.setdefault(int(fields[_PARENT]), []).append(pid)
+    found: set[int] = set()
+    waiting = list(_watched)
+    while waiting:
+        pid = waiting.pop()
+        if pid in stats and pid not in found:
+            found.add(pid)
+            waiting += children.get(pid, ())
+    return sum(sum(map(int, stats[pid][_FIRST:_LAST])) for pid in found) / _TICK
+
+
+def parent(pid: int) -> int:
+    """The process that started another one; 0 if there is no such process."""
+    fields = _stats().get(pid)
+    return int(fields[_PARENT]) if fields else 0
+
+
+def _stats() -> dict[int, list[str]]:
+    """The fields of each process after its name."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                found[int(entry.name)] = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue  # the process has ended meanwhile
+    return found

@@ -1,0 +1,114 @@
+"""The row about accepting callbacks while many others wait for the outcome of their handlers."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import select
+import socket
+from contextlib import ExitStack, contextmanager
+from statistics import median
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from bench import LATER, ROUNDS, Bench, Comparison, cost, rate
+from figures import Figure
+from measuring import Taken, loaded
+from servers import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import load
+    from servers import Server
+
+MANY = 500
+CONNECTIONS = 8
+"""Connections of the callbacks that do not wait."""
+PLUGIN = '''"""A handler that does nothing, and one that ends when a file is there."""
+
+import time
+from pathlib import Path
+
+from flowhooks import handler, hookimpl
+
+END = Path(__file__).with_name("end")
+
+
+@handler(callback_class="com.cnooc.test.CallbackHandler", name="handler-0")
+def nothing(event):
+    """Do nothing."""
+
+
+@handler(callback_class="com.cnooc.test.Slow", name="slow")
+def slow(event):
+    """Run until the benchmark ends the callbacks that wait."""
+    while not END.exists():
+        time.sleep(0.1)
+
+
+@hookimpl
+def handlers():
+    return [nothing, slow]
+'''
+
+
+def beside(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """Callbacks stored before the response while many others wait for their outcome ÷ while none waits."""
+    rounds, waited = [], []
+    for number in range(ROUNDS):
+        pair = []
+        for many in (0, MANY):
+            bench.tell(f"{many} wait", number, ROUNDS)
+            found, still = one(bench, many)
+            pair.append(found)
+            waited += [still] if many else []
+        rounds.append(pair)
+    none, all_of_them = zip(*rounds, strict=True)
+    pair = Comparison(ours=all_of_them, yardstick=none)
+    figure = Figure(
+        case=f"{CONNECTIONS} connections",
+        measured=f"{rate(pair.ours)} stored while they wait",
+        yardstick=f"{rate(pair.yardstick)} while none waits",
+        judged=pair.ratio,
+        ours=cost(pair.ours),
+        theirs=cost(pair.yardstick),
+    )
+    return [figure], [f"of {MANY} callbacks {median(waited):,.0f} waited until the end of the load"]
+
+
+def one(bench: Bench, many: int) -> tuple[load.Load, int]:
+    """One load beside a number of callbacks that wait, and how many of them still waited after it."""
+    with bench.scratch() as folder:
+        site = Site(folder=folder, source=PLUGIN)
+        settings = {"FLOWHOOKS_ANSWER_WAIT": "60"}  # longer than the load
+        with site.serve(settings=settings) as server:
+            try:
+                with _waiting(server, many) as waiting:
+                    taken = Taken(url=server.url, left=lambda _answered: site.unfinished() - many)
+                    found = loaded(taken, connections=CONNECTIONS, seconds=bench.seconds, prefer=LATER)
+                    return found, len(waiting) - _answered(waiting)
+            finally:
+                (site.plugins() / "end").touch()
+                site.settle(seconds=60)
+
+
+@contextmanager
+def _waiting(server: Server, many: int) -> Iterator[list[socket.socket]]:
+    """A number of connections, each with a callback that is not answered before its handler ends."""
+    address = urlsplit(server.url)
+    body = json.dumps({"callBackProcessClass": "com.cnooc.test.Slow"})
+    with ExitStack() as stack:
+        opened = []
+        for number in range(many):
+            one = stack.enter_context(socket.create_connection((address.hostname, address.port), timeout=30))
+            path = f"/flow/{secrets.token_hex(6)}-{number}/call-back/complete"
+            head = f"POST {path} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: application/json\r\n"
+            one.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+            opened.append(one)
+        yield opened
+
+
+def _answered(connections: list[socket.socket]) -> int:
+    """The number of connections whose response has arrived."""
+    return len(select.select(connections, (), (), 0)[0])
