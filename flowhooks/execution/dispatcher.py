@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -14,7 +13,7 @@ from flowhooks.errors import DamagedRow, TransactionError
 from flowhooks.execution.condition_recheck import ConditionCheck
 from flowhooks.execution.cpu_affinity import HandlerAffinity
 from flowhooks.execution.next_state import next_state
-from flowhooks.execution.outcomes import MAX_ERROR_CHARS, MAX_TRACEBACK_CHARS, OutcomeBuilder
+from flowhooks.execution.outcomes import OutcomeBuilder
 from flowhooks.execution.probe import Prober
 from flowhooks.execution.recorder import EndedAttempt
 from flowhooks.failpoints import hit
@@ -22,7 +21,6 @@ from flowhooks.ledger.attempts import AttemptResult
 from flowhooks.model.delivery import Delivery, Outcome, OutcomeKind, State
 from flowhooks.model.invocation import Invocation
 from flowhooks.model.ready_delivery import ClaimedAttempt, ConcurrencyLimitReached
-from flowhooks.text import one_line, to_storable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -158,28 +156,17 @@ class Dispatcher:
         self._record(attempt, outcome, seconds)
 
     def _call_handler(self, attempt: _Attempt) -> Outcome:
-        """Call a handler through its wrappers; secrets are masked in the texts of its outcome."""
+        """Call a handler through its wrappers, unless its plugin's schema refuses the data."""
         handler, event, invocation = attempt.handler, attempt.claimed.event, attempt.invocation
         if rejection := self._plugins.why_data_invalid(handler, event):
             return Outcome(kind=OutcomeKind.REJECTED, error=rejection, entered=False)
         try:
             with invocation.as_current():
-                outcome = self._plugins.run_handler(handler, event, attempt.delivery)
+                answer = self._plugins.run_handler(handler, event, attempt.delivery)
             attempt.transaction.end_block()
         except BaseException as error:  # noqa: BLE001 (any exception of a plugin, even SystemExit, is the attempt's outcome)
-            outcome = self._outcomes.failure(error, entered=invocation.entered)
-        if not isinstance(outcome, Outcome):
-            kind = type(outcome).__name__
-            why = f"a run_handler wrapper returned {kind} instead of the Outcome that its yield returned"
-            outcome = Outcome(kind=OutcomeKind.FAILED, error=why, entered=invocation.entered)
-        return self._redact(outcome)
-
-    def _redact(self, outcome: Outcome) -> Outcome:
-        # Before any text is truncated or published: half a secret could not be recognised.
-        if outcome.error or outcome.traceback:
-            redact = self._plugins.redact
-            return replace(outcome, error=redact(outcome.error), traceback=redact(outcome.traceback))
-        return outcome
+            return self._outcomes.raised(error, entered=invocation.entered)
+        return self._outcomes.returned(answer, entered=invocation.entered)
 
     def _record(self, attempt: _Attempt, outcome: Outcome, seconds: float) -> None:
         """Record the outcome of an attempt together with its handler's own transaction."""
@@ -189,7 +176,7 @@ class Dispatcher:
             try:
                 self._recorder.commit(attempt.transaction, EndedAttempt(event, delivery, result, outcome, seconds))
             except TransactionError as error:
-                outcome = self._redact(self._outcomes.failure(error, entered=True))
+                outcome = self._outcomes.raised(error, entered=True)
                 result = self._build_result(attempt, outcome)
             else:
                 return
@@ -212,14 +199,15 @@ class Dispatcher:
         claimed, delivery, now = attempt.claimed, attempt.delivery, self._clock.now()
         attempts_made = claimed.attempt - claimed.retry_base
         target, due_at = next_state(attempt.handler, outcome, attempts_made=attempts_made, now=now, clock=self._clock)
+        error, traceback = self._outcomes.stored_texts(outcome)
         encoded = self._outcomes.result(outcome, delivery, attempt.invocation)
         return AttemptResult(
             delivery.id,
             delivery.handler,
             delivery.attempt,
             outcome.kind,
-            to_storable(one_line(outcome.error), MAX_ERROR_CHARS),
-            to_storable(outcome.traceback, MAX_TRACEBACK_CHARS),
+            error,
+            traceback,
             encoded.text,
             target,
             due_at,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -30,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 
 class OutcomeBuilder:
-    """Builds outcomes.
+    """Builds outcomes, with the secrets in their texts masked.
 
     Args:
         plugins: name the plugin that raised an exception, and mask secrets.
@@ -39,8 +40,32 @@ class OutcomeBuilder:
     def __init__(self, plugins: Plugins) -> None:
         self._plugins = plugins
 
-    def failure(self, error: BaseException, *, entered: bool) -> Outcome:
+    def returned(self, answer: Any, *, entered: bool) -> Outcome:
+        """Return the outcome of an attempt whose `run_handler` hook returned `answer`."""
+        if isinstance(answer, Outcome):
+            return self._redacted(answer)
+        kind = type(answer).__name__
+        why = f"a run_handler wrapper returned {kind} instead of the Outcome that its yield returned"
+        return Outcome(kind=OutcomeKind.FAILED, error=why, entered=entered)
+
+    def raised(self, error: BaseException, *, entered: bool) -> Outcome:
         """Return the outcome of an attempt that raised `error` before or after its handler was entered."""
+        return self._redacted(self._failure(error, entered=entered))
+
+    def stored_texts(self, outcome: Outcome) -> tuple[str, str]:
+        """Return the error line and the traceback as they are stored."""
+        return to_storable(one_line(outcome.error), MAX_ERROR_CHARS), to_storable(
+            outcome.traceback, MAX_TRACEBACK_CHARS
+        )
+
+    def _redacted(self, outcome: Outcome) -> Outcome:
+        # Before any text is truncated or published: half a secret could not be recognised.
+        if outcome.error or outcome.traceback:
+            redact = self._plugins.redact
+            return replace(outcome, error=redact(outcome.error), traceback=redact(outcome.traceback))
+        return outcome
+
+    def _failure(self, error: BaseException, *, entered: bool) -> Outcome:
         if isinstance(error, Reject):
             return Outcome(kind=OutcomeKind.REJECTED, error=error_to_line(error), entered=entered)
         if (lost := _find_handler_lost(error)) is not None:
