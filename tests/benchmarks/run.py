@@ -23,6 +23,7 @@ import operating
 import plenty
 import plots
 import promptness
+import reconciling
 import report
 import running
 import servers
@@ -159,6 +160,12 @@ ROWS = (
         title="accept rate while the overview is loaded each second ÷ without, {events:,} events stored",
         goal=Goal(least=0.9, aim=1.0),
         measure=operating.reloading,
+    ),
+    Row(
+        name="reconciling",
+        title="accepting beside a reconciliation with {events:,} instances ÷ without",
+        goal=Goal(least=0.9, aim=1.0),
+        measure=reconciling.accepting,
     ),
     Row(
         name="replay",

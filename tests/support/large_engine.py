@@ -7,18 +7,18 @@ from datetime import timedelta
 from flowhooks.model.engine import EndState, EngineInfo, FinishedInstance, FinishedPage, InstanceStatus
 
 STEP = timedelta(milliseconds=10)
-"""Time between the ends of two instances."""
+"""Time between the ends of two instances, unless a test gives another one."""
 
 
 class LargeEngine:
-    """A client whose history has `count` instances, one every ten milliseconds up to `newest`.
+    """A client whose history has `count` instances, one every `step` up to `newest`.
 
     Attributes:
         requests: the number of pages that were asked for.
     """
 
-    def __init__(self, count, newest):
-        self.count, self.newest, self.requests, self.size = count, newest, 0, 1000
+    def __init__(self, count, newest, *, step=STEP):
+        self.count, self.newest, self.step, self.requests, self.size = count, newest, step, 0, 1000
 
     def client(self, config):
         """The factory."""
@@ -32,15 +32,15 @@ class LargeEngine:
     def finished(self, since, until, cursor=None):
         """A page, by end time and then by id."""
         self.requests += 1
-        oldest = self.newest - STEP * (self.count - 1)
-        first = max(0, -((oldest - since) // STEP)) if cursor is None else int(cursor)
-        last = min(self.count - 1, (until - oldest) // STEP)
+        oldest = self.newest - self.step * (self.count - 1)
+        first = max(0, -((oldest - since) // self.step)) if cursor is None else int(cursor)
+        last = min(self.count - 1, (until - oldest) // self.step)
         numbers = range(first, min(last + 1, first + self.size))
         page = [
             FinishedInstance(
                 id=f"i{number:07}",
-                ended_at=oldest + STEP * number,
-                started_at=oldest + STEP * (number - 100),
+                ended_at=oldest + self.step * number,
+                started_at=oldest + self.step * (number - 100),
                 end_state=EndState.COMPLETED,
                 process_definition_key="leave",
                 business_key=f"b{number}",

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import structlog
 
+from flowhooks.background.reconciliation.pace import Pace
 from flowhooks.errors import EngineError, SettingsError
 from flowhooks.model.engine import (
     MAX_PAGE_INSTANCES,
@@ -88,10 +89,12 @@ class BoundedClient:
 
     Attributes:
         calls: the number of calls so far.
+        pace: measures the processor time of the calls.
     """
 
     def __init__(self, client: EngineClient, *, source: str, limit: float, redact: Callable[[str], str] = str) -> None:
         self.calls = 0
+        self.pace = Pace()
         self._client = client
         self._source = source
         self._limit = limit
@@ -212,7 +215,8 @@ class BoundedClient:
     def _run(self) -> None:
         while (call := self._queue.get()) is not None:
             try:
-                value, error = call.function(), None
+                with self.pace.measured():
+                    value, error = call.function(), None
             except BaseException as raised:  # noqa: BLE001 (also SystemExit: a client must not end the thread)
                 value, error = None, raised
             call.returned.set()

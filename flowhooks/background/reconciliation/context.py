@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from flowhooks.background.reconciliation.pace import Pace
 from flowhooks.ledger import engine_book
 from flowhooks.ledger.engine_book import BookRow, Disposition
 from flowhooks.ledger.engine_queries import EnginePosition
@@ -118,6 +119,7 @@ class SourceContext:
         asked_until: an event id: the engine was asked about callbacks up to it.
         running: callbacks for instances that had not ended when the engine was asked, by event id: instance id and time
             of receipt.
+        pace: lets callbacks have the processor while a round reads pages.
     """
 
     name: str
@@ -139,6 +141,7 @@ class SourceContext:
     widened_at: int = 0
     asked_until: str = ""
     running: dict[str, tuple[str, int]] = field(default_factory=dict)
+    pace: Pace = field(default_factory=Pace)
 
     def position(self) -> EnginePosition | None:
         """Return how far the history was read; None before the first round.
@@ -168,9 +171,10 @@ class Lease:
         context = self._context
 
         def write(transaction: WriteTransaction) -> T | _Lost:
-            if not engine_book.renew_lease(transaction, context.name, self._process, context.lease_seconds):
-                return _Lost.LEASE
-            return function(transaction)
+            with context.pace.measured():
+                if not engine_book.renew_lease(transaction, context.name, self._process, context.lease_seconds):
+                    return _Lost.LEASE
+                return function(transaction)
 
         result = context.ledger.write(write)
         if result is _Lost.LEASE:

@@ -92,6 +92,7 @@ class SourceReconciler:
             ready_since=ready_since,
             not_ready_at=not_ready_at,
             lease_seconds=call_limit(source.engine) + LEASE_MARGIN,
+            pace=client.pace,
         )
 
     def stop(self) -> None:

@@ -52,6 +52,8 @@ GAP_AFTER: Final = 3600.0
 GAP_ROUNDS: Final = 3
 """Minimum number of rounds, by `reconcile_every`, after which it is."""
 DELETE_BATCH: Final = 1000
+MAX_WRITTEN: Final = 200
+"""Maximum number of instances that one transaction writes: callbacks wait for it."""
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +80,7 @@ class Round:
     def run(self, since: int | None) -> None:
         """Make the round."""
         context = self._context
+        context.pace.start()
         position = self._position()
         product = self._check_engine() if not context.is_checked else position.product
         position = self._begin(position)
@@ -124,6 +127,7 @@ class Round:
                 # So a round that is interrupted does not begin from the start. The next one reads the overlap again.
                 read_until=min(last_end, read_until) if is_ordered else None,
             )
+            self._context.pace.rest(self._context.stopping)
         return read_until
 
     def preview(self, since: int | None) -> None:
@@ -142,9 +146,9 @@ class Round:
         waiting: set[str] = set()
         for instances, _ in self._pages(window):
             with context.ledger.connection() as connection:
-                known = engine_book.rows(connection, context.name, [instance.id for instance in instances])
+                known = self._known(connection, instances)
                 waiting |= {row.flow_instance_id for row in known.values() if row.disposition == Disposition.IN_GRACE}
-                undecided = self._undecided(connection, self._to_rows(instances), decides_again=since is not None)
+                undecided = self._undecided(connection, instances, decides_again=since is not None)
                 self._count(self._decide(connection, undecided, contact))
         with context.ledger.connection() as connection:
             # Instances that earlier rounds have read wait in the book, mostly outside of the window.
@@ -295,7 +299,7 @@ class Round:
         decides_again: bool,
         read_until: int | None = None,
     ) -> None:
-        """Decide the instances of a page, and write what has changed in one transaction.
+        """Decide the instances of a page, and write what has changed.
 
         Args:
             instances: the instances.
@@ -303,34 +307,51 @@ class Round:
             decides_again: whether rules are applied again to skipped instances.
             read_until: the end time up to which the history is read with this page; None: not known.
         """
-        context = self._context
-        candidates = self._to_rows(instances)
-        with context.ledger.connection() as connection:
-            undecided = self._undecided(connection, candidates, decides_again=decides_again)
+        with self._context.ledger.connection() as connection:
+            undecided = self._undecided(connection, instances, decides_again=decides_again)
         if not undecided:
             self._lease.renew_if_old()
-            return
+        for begin in range(0, len(undecided), MAX_WRITTEN):
+            is_last = begin + MAX_WRITTEN >= len(undecided)
+            self._write_rows(
+                undecided[begin : begin + MAX_WRITTEN], position, read_until=read_until if is_last else None
+            )
+            hit("reconcile.page_committed")
+
+    def _write_rows(self, undecided: Sequence[BookRow], position: EnginePosition, *, read_until: int | None) -> None:
+        """Decide instances and write their rows in one transaction."""
 
         def write(transaction: WriteTransaction) -> list[BookRow]:
             decided = self._decide(transaction.connection, undecided, position.since)
             engine_book.write(transaction, decided)
             if read_until is not None and read_until > position.read_until:
-                engine_book.update_position(transaction, context.name, {"read_until": read_until})
+                engine_book.update_position(transaction, self._context.name, {"read_until": read_until})
             hit("reconcile.page_written")
             return decided
 
         self._count(self._lease.write(write))
-        hit("reconcile.page_committed")
 
     def _to_rows(self, instances: Sequence[FinishedInstance]) -> list[BookRow]:
         now = self._context.clock.now()
         return [self._context.candidates.to_row(instance, now) for instance in instances]
 
     def _undecided(
-        self, connection: Connection, candidates: Sequence[BookRow], *, decides_again: bool
+        self, connection: Connection, instances: Sequence[FinishedInstance], *, decides_again: bool
     ) -> list[BookRow]:
-        """Return the candidates whose row must be written; count the others."""
-        existing = engine_book.rows(connection, self._context.name, [row.flow_instance_id for row in candidates])
+        """Return the rows of the instances whose row must be written; count the others."""
+        existing = self._known(connection, instances)
+        # Most instances have an event. What else would become of one is not worth the time.
+        with_event = {id_ for id_, known in existing.items() if known.disposition == Disposition.HAS_EVENT}
+        unknown = []
+        for instance in instances:
+            if instance.id in with_event and rules.has_same_times(instance, existing[instance.id]):
+                self._count([existing[instance.id]])
+            else:
+                unknown.append(instance)
+        candidates = self._to_rows(unknown)
+        renamed = {row.flow_instance_id for row in candidates} - {instance.id for instance in unknown}
+        if renamed:
+            existing |= engine_book.rows(connection, self._context.name, renamed)
         undecided = []
         for row in candidates:
             known = existing.get(row.flow_instance_id)
@@ -339,6 +360,11 @@ class Round:
             else:
                 undecided.append(row)
         return undecided
+
+    def _known(self, connection: Connection, instances: Sequence[FinishedInstance]) -> dict[str, BookRow]:
+        """Return the rows of instances by id. An id that no callback can have has another key in the book."""
+        ids = [instance.id for instance in instances if rules.is_storable_id(instance.id)]
+        return engine_book.rows(connection, self._context.name, ids)
 
     def _decide(self, connection: Connection, candidates: Sequence[BookRow], since: int) -> list[BookRow]:
         """Return the rows of instances, by what the ledger knows of them now."""

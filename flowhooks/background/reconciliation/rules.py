@@ -291,6 +291,17 @@ class Known(NamedTuple):
     purged_at: int | None = None
 
 
+def has_same_times(instance: FinishedInstance, row: BookRow) -> bool:
+    """Return whether a row of the book is about this instance, and not about another one with its id."""
+    started_at = None if instance.started_at is None else to_microseconds(instance.started_at)
+    return (row.ended_at, row.started_at) == (to_microseconds(instance.ended_at), started_at)
+
+
+def is_storable_id(text: str) -> bool:
+    """Return whether any database can store an id as it is."""
+    return to_storable(text, _MAX_TEXT_CHARS) == text
+
+
 def is_decided(candidate: BookRow, row: BookRow, *, decides_again: bool) -> bool:
     """Return whether the row of an instance stays as it is, so that nothing else needs to be read.
 

@@ -197,8 +197,10 @@ def test_an_instance_that_no_callback_can_be_is_skipped_with_the_reason(asked, f
     given = dict(fields)
     asked.finish(given.pop("instance_id", "bad"), **given)
     asked.finish("good")
+    assert asked.round(dry_run=True).skipped == {rule: 1}
     result = asked.round()
     assert result.skipped == {rule: 1}
+    assert asked.round(dry_run=True).skipped == {rule: 1}
     ((detail,),) = asked.flow.sql("SELECT detail FROM engine_instances WHERE rule <> ''")
     assert says in detail
     assert len(detail) <= 500

@@ -1,0 +1,242 @@
+"""The row about accepting callbacks while a server reconciles with a long history."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import load
+from bench import LATER
+from cluster import cluster
+from figures import Figure
+from servers import THREADS, Server, ServerError, free_ports, running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bench import Bench
+
+CONNECTIONS = 8
+PAIRS = 5
+"""How often both are measured in turn; before each pair but the first, an equal part of the history is read."""
+WARM_UP = 1.0
+BEGIN = 60.0
+"""Seconds until the first page must be written."""
+ACCEPTING = ("listen-", "ledger-writer")
+"""The names of the threads that accept callbacks begin like this."""
+TICK = 1 / os.sysconf("SC_CLK_TCK")
+TESTS = Path(__file__).parents[1]
+PLUGIN = '''"""An engine with a long history, which waits while the file `shut` exists."""
+
+import json, sys, threading, time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+sys.path.append({tests!r})
+from support.large_engine import LargeEngine
+from flowhooks import handler, hookimpl
+
+FOLDER = Path({folder!r})
+
+class Engine(LargeEngine):
+    def finished(self, since, until, cursor=None):
+        while (FOLDER / "shut").exists():
+            time.sleep(0.01)
+        page = super().finished(since, until, cursor)
+        threads = {{thread.native_id: thread.name for thread in threading.enumerate()}}
+        (FOLDER / "new").write_text(json.dumps([int(cursor or 0), threads]))
+        (FOLDER / "new").replace(FOLDER / "asked")
+        return page
+
+# All instances end within a second, after the first contact and before the second round.
+ENGINE = Engine({count}, datetime.now(UTC) + timedelta(seconds=8), step=timedelta(microseconds=1))
+
+@handler(callback_class="com.cnooc.test.CallbackHandler")
+def nothing(event):
+    """Do nothing."""
+
+@hookimpl
+def handlers():
+    return [nothing]
+
+@hookimpl
+def engine_clients():
+    return {{"large": ENGINE.client}}
+'''
+CONFIG = """
+plugins_allow = ["bench"]
+[sources.oa.engine]
+client = "large"
+url = "http://large.invalid"
+page_size = 1000
+timeout = 300
+reconcile_every = 10
+grace = "24h"
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """One load.
+
+    Attributes:
+        load: the result of wrk.
+        processor: microseconds of processor time of the accepting threads for each callback.
+        instances: the number of instances of the history that were read meanwhile.
+    """
+
+    load: load.Load
+    processor: float
+    instances: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """The engine in the plugin of a server.
+
+    Attributes:
+        folder: the folder of the server.
+        count: the number of instances in its history.
+    """
+
+    folder: Path
+    count: int
+
+    def shut(self) -> None:
+        """Let each page wait."""
+        (self.folder / "shut").touch()
+
+    def open(self) -> None:
+        """Answer pages."""
+        (self.folder / "shut").unlink(missing_ok=True)
+
+    def asked(self) -> tuple[int, dict[str, str]]:
+        """The place in the history of the last page, and the names of the server's threads by their ids."""
+        file = self.folder / "asked"
+        place, threads = json.loads(file.read_text()) if file.exists() else (0, {})
+        return place, threads
+
+    def read_until(self, place: int) -> None:
+        """Wait until the history is read up to a place.
+
+        Raises:
+            ServerError: no page is asked for any more.
+        """
+        before, changed = -1, time.monotonic()
+        while (now := self.asked()[0]) < place:
+            if now != before:
+                before, changed = now, time.monotonic()
+            if time.monotonic() - changed > BEGIN:
+                raise ServerError(f"the history is read up to instance {now:,} only")
+            time.sleep(0.05)
+
+
+def accepting(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """Accept rate and processor time of accepting while a long history is read ÷ while the engine does not answer."""
+    figures, notes = [], []
+    with bench.scratch() as folder:
+        pairs = _measured(bench, folder, f"sqlite:///{folder}/flowhooks.db", "SQLite")
+        _report("SQLite", pairs, figures, notes)
+    with bench.scratch() as folder, cluster(folder) as postgresql, postgresql.ledger("embedded") as ledger:
+        pairs = _measured(bench, ledger.folder, ledger.url, "PostgreSQL")
+        _report("PostgreSQL", pairs, figures, notes)
+    return figures, notes
+
+
+def _report(database: str, pairs: list[tuple[Accepted, Accepted]], figures: list[Figure], notes: list[str]) -> None:
+    alone, beside = zip(*pairs, strict=True)
+    figures.append(
+        Figure(
+            case=f"{database}, rate",
+            measured=f"{median(each.load.rate for each in beside):,.0f}/s beside a reconciliation",
+            yardstick=f"{median(each.load.rate for each in alone):,.0f}/s without",
+            judged=median(two.load.rate / one.load.rate for one, two in pairs),
+        )
+    )
+    figures.append(
+        Figure(
+            case=f"{database}, 1 ÷ processor time of the accepting threads",
+            measured=f"{median(each.processor for each in beside):,.0f} µs for each callback",
+            yardstick=f"{median(each.processor for each in alone):,.0f} µs without",
+            judged=median(one.processor / two.processor for one, two in pairs),
+        )
+    )
+    read = median(each.instances / each.load.seconds for each in beside)
+    p99 = [median(each.load.p99 for each in loads) for loads in (alone, beside)]
+    ratios = ", ".join(f"{two.load.rate / one.load.rate:.2f}" for one, two in pairs)
+    notes.append(
+        f"{database}: {read:,.0f} instances/s are read meanwhile; p99 {p99[0]:.1f} ms without, {p99[1]:.1f} ms beside; "
+        f"the ratios of the rates are {ratios}"
+    )
+
+
+def _measured(bench: Bench, folder: Path, url: str, database: str) -> list[tuple[Accepted, Accepted]]:
+    """Pairs of loads: without a reconciliation, and beside it."""
+    engine = Engine(folder=folder, count=bench.events)
+    pairs = []
+    with _serve(engine, url) as server:
+        for number in range(PAIRS):
+            bench.tell(f"{database}: reading the history up to the pair", number, PAIRS)
+            engine.open()
+            engine.read_until(max(1, engine.count * number // PAIRS))
+            engine.shut()
+            load.run(server.url, connections=CONNECTIONS, seconds=WARM_UP, prefer=LATER)
+            alone = _accepted(bench, engine, server)
+            engine.open()
+            load.run(server.url, connections=CONNECTIONS, seconds=WARM_UP, prefer=LATER)
+            beside = _accepted(bench, engine, server)
+            if alone.instances:
+                raise ServerError(f"{alone.instances} instances were read although the engine did not answer")
+            pairs.append((alone, beside))
+    if not all(beside.instances for _, beside in pairs):
+        raise ServerError("no instances were read beside a load: give more --seconds")
+    return pairs
+
+
+def _accepted(bench: Bench, engine: Engine, server: Server) -> Accepted:
+    before, threads = engine.asked()
+    spent = _processor_time(server, threads)
+    measured = load.run(server.url, connections=CONNECTIONS, seconds=bench.seconds, prefer=LATER)
+    spent = _processor_time(server, threads) - spent
+    return Accepted(
+        load=measured,
+        processor=spent / measured.counted * 1e6,
+        instances=engine.asked()[0] - before,
+    )
+
+
+def _processor_time(server: Server, threads: dict[str, str]) -> float:
+    """The seconds of processor time that the accepting threads have used."""
+    spent = 0
+    for thread, name in threads.items():
+        if name.startswith(ACCEPTING):
+            fields = Path(f"/proc/{server.pid}/task/{thread}/stat").read_text().rpartition(")")[2].split()
+            spent += int(fields[11]) + int(fields[12])
+    return spent * TICK
+
+
+@contextmanager
+def _serve(engine: Engine, url: str) -> Iterator[Server]:
+    """A server whose plugin has the engine."""
+    folder = engine.folder
+    (folder / "plugins").mkdir(exist_ok=True)
+    (folder / "plugins" / "bench.py").write_text(
+        PLUGIN.format(tests=str(TESTS), folder=str(folder), count=engine.count)
+    )
+    (folder / "flowhooks.toml").write_text(CONFIG)
+    listen, admin = free_ports(2)
+    command = [
+        *(str(Path(sys.executable).with_name("flowhooks")), "serve"),
+        *("--listen", f"127.0.0.1:{listen}", "--admin", f"127.0.0.1:{admin}"),
+        *("--database", url, "--plugins-dir", str(folder / "plugins"), "--config", str(folder / "flowhooks.toml")),
+    ]
+    environ = {"FLOWHOOKS_HTTP_THREADS": str(THREADS), "FLOWHOOKS_RUNNER_THREADS": str(THREADS)}
+    with running(command, folder=folder, port=listen, ready=(admin, "/readyz"), environ=environ) as server:
+        yield server
