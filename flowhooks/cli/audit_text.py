@@ -89,6 +89,8 @@ _DESCRIPTIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "resume": _handlers_text("resumed"),
     "reconcile": lambda detail: f"reconciled with the engine{_since_text(detail)}",
     "confirm_reconciliation": lambda detail: f"let {pluralize(detail['instances'], 'instance')} be taken in",
+    "close_gaps": lambda detail: f"closed {pluralize(detail['gaps'], 'gap')} in the history of the engine",
+    "decline_reconciliation": lambda detail: f"declined to take in {pluralize(detail['instances'], 'instance')}",
 }
 
 
@@ -97,7 +99,8 @@ def _deliveries_text(detail: Mapping[str, Any]) -> str:
 
 
 def _since_text(detail: Mapping[str, Any]) -> str:
-    return f", reading its history since {detail['since']}" if "since" in detail else ""
+    declined = ", with declined instances" if "declined" in detail else ""
+    return f", reading its history since {detail['since']}{declined}" if "since" in detail else ""
 
 
 def _filter_text(filters: Any) -> str:

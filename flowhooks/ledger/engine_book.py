@@ -307,6 +307,37 @@ def skip(transaction: WriteTransaction, row: BookRow, *, rule: str, detail: str,
     )
 
 
+def decline(
+    transaction: WriteTransaction, source: str, *, seen_until: int, rule: str, detail: str, now: int, limit: int
+) -> int:
+    """Let a rule skip instances that wait for an operator, the first to end first; return their number.
+
+    Args:
+        transaction: the open transaction.
+        source: the source.
+        seen_until: the latest time at which they were first seen.
+        rule: the rule.
+        detail: more about it, for operators.
+        now: microseconds since 1970.
+        limit: the maximum number.
+    """
+    book, connection = engine_instances.c, transaction.connection
+    known = position(connection, source)
+    if known is None:
+        return 0
+    waiting = (IS_IN_GRACE, book.source == source, book.first_seen_at > (known.confirmed_at or 0))
+    page = select(book.flow_instance_id).where(*waiting, book.first_seen_at <= seen_until).order_by(book.ended_at)
+    ids = connection.execute(page.limit(limit)).scalars().all()
+    declined = update(engine_instances).where(
+        book.source == source, book.flow_instance_id.in_(database.string_array("ids")), IS_IN_GRACE
+    )
+    values = {"disposition": Disposition.SKIPPED.value, "rule": rule, "detail": detail, "body": None, "changed_at": now}
+    count = int(connection.execute(declined.values(values), {"ids": json.dumps(list(ids))}).rowcount)
+    if count:
+        update_position(transaction, source, {"to_confirm": max(0, known.to_confirm - count)})
+    return count
+
+
 def set_event(transaction: WriteTransaction, row: BookRow, *, event_id: str, now: int) -> None:
     """Record the event of an instance that is in grace."""
     book = engine_instances.c

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import and_, delete, insert, or_, select, update
+from sqlalchemy import and_, delete, func, insert, or_, select, update
 
 from flowhooks.clock import DAY
 from flowhooks.ledger.tables import history_gaps as table
@@ -27,13 +27,19 @@ def record(
 ) -> bool:
     """Record an interval of the history that could not be read, or extend a known one; return whether it is new.
 
-    A gap of deleted history is extended as long as the last callback without an instance is recent: each round may find
-    another one. Other gaps are extended if they overlap; what was read meanwhile is no part of them any more.
+    An interval that an operator has closed is not recorded as deleted history again: after a restart, the engine is
+    asked about the same callbacks once more. A gap of deleted history is extended as long as the last callback without
+    an instance is recent: each round may find another one. Other gaps are extended if they overlap; what was read
+    meanwhile is no part of them any more.
     """
     since, until = interval
     columns, connection = table.c, transaction.connection
     _delete_old(connection, source, now)
     is_deleted = reason == DELETED
+    if is_deleted:
+        since = max(since, _closed_until(connection, source, interval) + 1)
+        if since > until:
+            return False
     overlaps = and_(columns.since <= until, columns.until >= since)
     extends = columns.found_at >= now - DELETED_PERIOD if is_deleted else overlaps
     same = (columns.source == source, columns.reason == reason, columns.closed_at.is_(None), extends)
@@ -53,6 +59,20 @@ def record(
     return known is None and not replaced
 
 
+def _closed_until(connection: Connection, source: str, interval: tuple[int, int]) -> int:
+    """Return until when an operator has closed gaps of deleted history that overlap an interval; 0: there is none."""
+    since, until = interval
+    columns = table.c
+    closed = select(func.max(columns.until)).where(
+        columns.source == source,
+        columns.reason == DELETED,
+        columns.closed_at.is_not(None),
+        columns.since <= until,
+        columns.until >= since,
+    )
+    return connection.execute(closed).scalar() or 0
+
+
 def _delete_old(connection: Connection, source: str, now: int) -> None:
     columns, before = table.c, now - KEPT_GAPS
     is_old = or_(columns.closed_at < before, and_(columns.reason == DELETED, columns.found_at < before))
@@ -65,6 +85,20 @@ def rename(connection: Connection, former: str, source: str) -> None:
     known = select(columns.since).where(columns.source == source)
     connection.execute(delete(table).where(columns.source == former, columns.since.in_(known)))
     connection.execute(update(table).where(columns.source == former).values(source=source))
+
+
+def close_seen(transaction: WriteTransaction, source: str, found_until: int, now: int) -> int:
+    """Close the open gaps that an operator has looked at; return their number.
+
+    Args:
+        transaction: the open transaction.
+        source: the source.
+        found_until: gaps that were found, or last extended, until then are closed.
+        now: microseconds since 1970.
+    """
+    columns = table.c
+    seen = update(table).where(columns.source == source, columns.closed_at.is_(None), columns.found_at <= found_until)
+    return int(transaction.connection.execute(seen.values(closed_at=now)).rowcount)
 
 
 def close(transaction: WriteTransaction, source: str, since: int, now: int) -> int:

@@ -1,4 +1,4 @@
-"""Ask engines, reconcile with them now, and confirm a reconciliation that an operator must look at."""
+"""Ask engines, reconcile with them now, confirm or decline waiting instances, and close gaps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowhooks.clock import to_text
 from flowhooks.errors import EngineError, NotFound, SettingsError
-from flowhooks.ledger import engine_queries
+from flowhooks.ledger import engine_queries, history_gaps
 from flowhooks.model.engine import FinishedInstance
 from flowhooks.operations.context import AuditRecord
 from flowhooks.text import printable_line
@@ -15,7 +15,7 @@ from flowhooks.text import printable_line
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flowhooks.ledger.engine_queries import EnginePosition
+    from flowhooks.ledger.engine_queries import EnginePosition, Waiting
     from flowhooks.model.engine import ProcessDefinition
     from flowhooks.operations.context import OperationContext
     from flowhooks.operations.reconciler import Reconciler
@@ -77,6 +77,41 @@ class ConfirmResult:
     source: str
     instances: int
     seen_until: int
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeclineResult:
+    """Result of declining instances, or of its dry run.
+
+    Attributes:
+        source: name of the source.
+        instances: number of instances that were declined; in a dry run, the maximum number, because some may get their
+            event before.
+        seen_until: the instances were first seen until this time, in microseconds since 1970.
+        dry_run: whether nothing was changed.
+    """
+
+    source: str
+    instances: int
+    seen_until: int
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseGapsResult:
+    """Result of closing the gaps in the history of an engine, or of its dry run.
+
+    Attributes:
+        source: name of the source.
+        gaps: number of gaps that were closed, or would be.
+        found_until: the gaps were found, or last extended, until this time, in microseconds since 1970.
+        dry_run: whether nothing was changed.
+    """
+
+    source: str
+    gaps: int
+    found_until: int
     dry_run: bool
 
 
@@ -153,7 +188,12 @@ class DefinitionsResult:
 
 
 def reconcile(
-    context: OperationContext, *, source: str = "", since: int | None = None, dry_run: bool = False
+    context: OperationContext,
+    *,
+    source: str = "",
+    since: int | None = None,
+    declined: bool = False,
+    dry_run: bool = False,
 ) -> ReconcileResult:
     """Reconcile with one engine or with all engines now.
 
@@ -162,20 +202,26 @@ def reconcile(
         source: name of the source; `""`: all sources with an engine.
         since: read the history from this time on, in microseconds since 1970, even if it was read before; default:
             from where the last reconciliation ended.
+        declined: take in instances, too, that an operator declined and that ended after `since`.
         dry_run: only report what would be taken in.
 
     Raises:
         NotFound: there is no such source, or it has no engine.
+        SettingsError: `declined` without `since`.
         Unavailable: the ledger could not be written.
     """
+    if declined and since is None:
+        raise SettingsError("declined needs since: give the time from which on declined instances are taken in")
     reconciler = _reconciler(context)
     results = []
     for name in _names(reconciler, source):
         if not dry_run:
             # Before the reconciliation, which is many transactions and can be interrupted.
             detail: dict[str, Any] = {} if since is None else {"since": to_text(since)}
+            if declined:
+                detail["declined"] = True
             context.change(lambda _: True, _record("reconcile", name, detail))
-        done = reconciler.reconcile_now(name, since=since, dry_run=dry_run)
+        done = reconciler.reconcile_now(name, since=since, declined=declined, dry_run=dry_run)
         results.append(
             SourceRound(
                 source=name,
@@ -219,6 +265,93 @@ def confirm_reconciliation(
     """
     reconciler = _reconciler(context)
     (name,) = _names(reconciler, source or "''")
+    waiting = _waiting(context, name, instances, seen_until)
+    count = waiting.instances if instances is None else instances
+    if count and not dry_run:
+        context.change(lambda _: True, _record("confirm_reconciliation", name, {"instances": count}))
+        reconciler.confirm(name, waiting.seen_until)
+    return ConfirmResult(source=name, instances=count, seen_until=waiting.seen_until, dry_run=dry_run)
+
+
+def decline_reconciliation(
+    context: OperationContext,
+    *,
+    source: str,
+    note: str = "",
+    instances: int | None = None,
+    seen_until: int | None = None,
+    dry_run: bool = False,
+) -> DeclineResult:
+    """Skip the instances that wait for an operator: they do not become events, unless they are asked for later.
+
+    Args:
+        context: what operations work with.
+        source: name of the source.
+        note: reason, stored beside each instance and in the audit log.
+        instances: the number that a dry run has returned; more are not declined.
+        seen_until: the time that a dry run has returned, in microseconds since 1970: only instances that were first
+            seen until then are declined; default: as many as the last reconciliation has counted.
+        dry_run: only report how many instances wait.
+
+    Raises:
+        NotFound: there is no such source, or it has no engine.
+        SettingsError: `seen_until` is later than the last reconciliation, or more instances wait than `instances`.
+        LedgerError: another process reconciles the source. A part may be declined: call again.
+        Unavailable: the ledger could not be written. A part may be declined: call again.
+    """
+    reconciler = _reconciler(context)
+    (name,) = _names(reconciler, source or "''")
+    waiting = _waiting(context, name, instances, seen_until)
+    count = waiting.instances if instances is None else instances
+    if count and not dry_run:
+        # Before the instances are declined, which is many transactions and can be interrupted.
+        context.change(lambda _: True, _record("decline_reconciliation", name, {"instances": count, "note": note}))
+        count = reconciler.decline(name, waiting.seen_until, note=note)
+    return DeclineResult(source=name, instances=count, seen_until=waiting.seen_until, dry_run=dry_run)
+
+
+def close_gaps(
+    context: OperationContext, *, source: str, note: str = "", found_until: int | None = None, dry_run: bool = False
+) -> CloseGapsResult:
+    """Close the gaps in the history of an engine, after an operator has looked at them.
+
+    A gap that nobody has looked at stays open: one that is found, or extended, after `found_until`.
+
+    Args:
+        context: what operations work with.
+        source: name of the source.
+        note: reason, stored in the audit log.
+        found_until: the time that a dry run has returned, in microseconds since 1970; default: now.
+        dry_run: only count.
+
+    Raises:
+        NotFound: there is no such source, or it has no engine.
+        SettingsError: `found_until` is later than now.
+        Unavailable: the ledger could not be written; nothing was changed.
+    """
+    (name,) = _names(_reconciler(context), source or "''")
+    now = context.clock.now()
+    until = now if found_until is None else found_until
+    if until > now:
+        raise SettingsError("found_until is later than now, so nobody has seen these gaps")
+    if dry_run:
+        with context.reader.connection() as connection:
+            found = engine_queries.open_gaps(connection).get(name, [])
+        count = sum(gap.found_at <= until for gap in found)
+    else:
+        count = context.change(
+            lambda transaction: history_gaps.close_seen(transaction, name, until, now),
+            lambda closed: AuditRecord("close_gaps", name, {"gaps": closed, "note": note}),
+        )
+    return CloseGapsResult(source=name, gaps=count, found_until=until, dry_run=dry_run)
+
+
+def _waiting(context: OperationContext, name: str, instances: int | None, seen_until: int | None) -> Waiting:
+    """Return the instances that wait for an operator, as far as the operator has seen them.
+
+    Raises:
+        SettingsError: `seen_until` is later than the last reconciliation, or more instances wait than `instances`.
+    """
     with context.reader.connection() as connection:
         position = engine_queries.positions(connection).get(name)
         waiting = engine_queries.waiting(connection, name, seen_until)
@@ -226,11 +359,7 @@ def confirm_reconciliation(
         raise SettingsError("seen_until is later than the last reconciliation, so nobody has seen these instances")
     if instances is not None and waiting.instances > instances:
         raise SettingsError(f"{waiting.instances:,} instances of {name} wait, not {instances:,}: look at them again")
-    count = waiting.instances if instances is None else instances
-    if count and not dry_run:
-        context.change(lambda _: True, _record("confirm_reconciliation", name, {"instances": count}))
-        reconciler.confirm(name, waiting.seen_until)
-    return ConfirmResult(source=name, instances=count, seen_until=waiting.seen_until, dry_run=dry_run)
+    return waiting
 
 
 def ask_engine(context: OperationContext, *, instance: str, source: str = "") -> AskResult:

@@ -19,12 +19,13 @@ class Reconciler(Protocol):
         """Names of the sources with an engine."""
         ...
 
-    def reconcile_now(self, source: str, *, since: int | None, dry_run: bool) -> RoundResult:
+    def reconcile_now(self, source: str, *, since: int | None, declined: bool, dry_run: bool) -> RoundResult:
         """Reconcile with one engine. A failure is in the result.
 
         Args:
             source: the name of the source.
             since: the earliest end, in microseconds since 1970; None: where the last reconciliation ended.
+            declined: whether to take in instances, too, that an operator declined.
             dry_run: whether to change nothing.
         """
         ...
@@ -36,6 +37,20 @@ class Reconciler(Protocol):
             source: the name of the source.
             seen_until: instances that were first seen until this time, in microseconds since 1970; None: as many as the
                 last reconciliation has counted.
+        """
+        ...
+
+    def decline(self, source: str, seen_until: int | None, *, note: str) -> int:
+        """Let a rule skip the instances that wait for an operator; return their number.
+
+        Args:
+            source: the name of the source.
+            seen_until: as for `confirm`.
+            note: why.
+
+        Raises:
+            LedgerError: another process reconciles the source. Nothing was declined, or a part: call again.
+            Unavailable: it was not stored. A part may be declined: call again.
         """
         ...
 

@@ -11,7 +11,14 @@ from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.acknowledge import acknowledge
 from flowhooks.operations.close_suspended import close_suspended
 from flowhooks.operations.dismiss import dismiss
-from flowhooks.operations.engines import ask_engine, confirm_reconciliation, read_definitions, reconcile
+from flowhooks.operations.engines import (
+    ask_engine,
+    close_gaps,
+    confirm_reconciliation,
+    decline_reconciliation,
+    read_definitions,
+    reconcile,
+)
 from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.purge import purge
 from flowhooks.operations.replay import replay
@@ -150,10 +157,18 @@ OPERATIONS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, A
     "retire": (retire, {"handlers": _string_list, "dry_run": _boolean}),
     "pause": (pause, {"handlers": _string_list, "note": _string, "dry_run": _boolean}),
     "resume": (resume, {"handlers": _string_list, "dry_run": _boolean}),
-    "reconcile": (reconcile, {"source": _string, "since": _time, "dry_run": _boolean}),
+    "reconcile": (reconcile, {"source": _string, "since": _time, "declined": _boolean, "dry_run": _boolean}),
     "confirm_reconciliation": (
         confirm_reconciliation,
         {"source": _string, "instances": _count, "seen_until": _time, "dry_run": _boolean},
+    ),
+    "decline_reconciliation": (
+        decline_reconciliation,
+        {"source": _string, "note": _string, "instances": _count, "seen_until": _time, "dry_run": _boolean},
+    ),
+    "close_gaps": (
+        close_gaps,
+        {"source": _string, "note": _string, "found_until": _time, "dry_run": _boolean},
     ),
     "ask_engine": (ask_engine, {"instance": _string, "source": _string}),
     "read_definitions": (read_definitions, {"source": _string}),

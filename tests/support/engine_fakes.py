@@ -31,26 +31,32 @@ class FakeReconciler:
         sources: names of the sources with an engine.
         rounds: source, since and dry_run of each reconciliation.
         confirmed: the sources that were confirmed.
+        declined: source, seen_until and note of each decline.
         results: the members of the next results that differ from the default.
         instances: the instances that the engines know, by id.
         deployed: the definitions that the engines have.
         error: why no engine answers; `""`: each answers.
         when_reconciled: called at each reconciliation.
+        with_declined: whether the last one takes in declined instances.
     """
+
+    with_declined = False
 
     def __init__(self, *sources: str) -> None:
         self.sources = sources
         self.rounds: list[tuple[str, int | None, bool]] = []
         self.confirmed: list[str] = []
+        self.declined: list[tuple[str, int | None, str]] = []
         self.results: dict[str, Any] = {}
         self.instances: dict[str, FinishedInstance] = {}
         self.deployed: list[ProcessDefinition] = []
         self.error = ""
         self.when_reconciled: Callable[[], None] = lambda: None
 
-    def reconcile_now(self, source: str, *, since: int | None, dry_run: bool) -> RoundResult:
+    def reconcile_now(self, source: str, *, since: int | None, declined: bool, dry_run: bool) -> RoundResult:
         """Record it, and return a result."""
         self.rounds.append((source, since, dry_run))
+        self.with_declined = declined
         self.when_reconciled()
         members: dict[str, Any] = {
             "source": source,
@@ -68,6 +74,11 @@ class FakeReconciler:
     def confirm(self, source: str, _seen_until: int | None) -> None:
         """Record it."""
         self.confirmed.append(source)
+
+    def decline(self, source: str, seen_until: int | None, *, note: str) -> int:
+        """Record it; all 1,200 instances are declined."""
+        self.declined.append((source, seen_until, note))
+        return 1200
 
     def client(self, _source: str) -> Any:
         """The client of a source."""

@@ -57,7 +57,8 @@ MISSED: Final = MessageTemplate(
 GAP: Final = MessageTemplate(
     "{many} in the history of engine {subject} could not be read: {why}. Instances that ended then may be missing. "
     "Ask the engine for them, or run `flowhooks engines reconcile --source {quoted} --since {since}` when the history "
-    "can be read.",
+    "can be read. If the history is deleted, find out which instances ended then, and run "
+    "`flowhooks engines close-gaps --source {quoted}`.",
     ("interval", "intervals"),
 )
 REUSED: Final = MessageTemplate(
@@ -78,7 +79,8 @@ REJECTED: Final = MessageTemplate(
 UNCONFIRMED: Final = MessageTemplate(
     "{many} of engine {subject} {are} waiting to be taken in, more than max_new allows at once, the first ended at "
     "{since}. Look at them with `flowhooks engines reconcile --source {quoted} --dry-run`, then run "
-    "`flowhooks engines reconcile --source {quoted} --confirm`.",
+    "`flowhooks engines reconcile --source {quoted} --confirm` to take them in, or "
+    "`flowhooks engines decline --source {quoted}` to skip them.",
     ("instance", "instances"),
 )
 NO_ENGINE: Final = MessageTemplate(

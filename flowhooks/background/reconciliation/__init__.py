@@ -3,6 +3,7 @@
 clients     the engine clients of the sources, with bounded calls and checked results
 rules       pure functions: windows, and what becomes of an instance
 context     a source, the result of a round, and the lease
+pages       the instances of a page, decided and written
 pace        rests between the pages of a round while callbacks arrive
 round       one round for one source: window, pages, position
 due         the instances whose grace has ended

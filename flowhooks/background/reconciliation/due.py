@@ -1,4 +1,4 @@
-"""Take in the instances whose grace has ended."""
+"""Take in the instances whose grace has ended, or decline those that wait for an operator."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flowhooks.background.reconciliation.rules import Refusal, Rule
 from flowhooks.clock import SECOND
 from flowhooks.errors import InvalidCallback, Unavailable
 from flowhooks.failpoints import hit
-from flowhooks.ledger import engine_book
+from flowhooks.ledger import engine_book, engine_queries
 from flowhooks.ledger.engine_book import BookRow, Due
 from flowhooks.text import escape_control
 
@@ -30,6 +30,40 @@ PAGE_OF_DUE: Final = 500
 _LATEST: Final = 2**53
 
 log = structlog.get_logger(__name__)
+
+
+def decline(context: SourceContext, lease: Lease, seen_until: int | None, note: str) -> int:
+    """Let a rule skip the instances that a confirmation would cover; return their number.
+
+    Args:
+        context: the source.
+        lease: its lease.
+        seen_until: instances that were first seen until this time; None: as many as the last round has counted.
+        note: why.
+    """
+    with context.ledger.connection() as connection:
+        covered = engine_queries.waiting(connection, context.name, seen_until)
+    declined, now = 0, context.clock.now()
+    while True:
+
+        def skip(transaction: WriteTransaction) -> int:
+            return engine_book.decline(
+                transaction,
+                context.name,
+                seen_until=covered.seen_until,
+                rule=Rule.DECLINED.value,
+                detail=escape_control(note, engine_book.MAX_DETAIL_CHARS),
+                now=now,
+                limit=PAGE_OF_DUE,
+            )
+
+        count = lease.write(skip)
+        declined += count
+        hit("reconcile.declined")
+        if count < PAGE_OF_DUE:
+            return declined
+        if context.stopping.is_set():
+            raise RoundStopped
 
 
 class DueInstances:

@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from flowhooks.background.reconciliation.clients import CallCancelled, call_limit
-from flowhooks.background.reconciliation.context import BUSY, STOPPED, STORAGE, RoundResult, RoundStopped, SourceContext
+from flowhooks.background.reconciliation.context import (
+    BUSY,
+    STOPPED,
+    STORAGE,
+    Lease,
+    RoundResult,
+    RoundStopped,
+    SourceContext,
+)
+from flowhooks.background.reconciliation.due import decline
 from flowhooks.background.reconciliation.round import Round
 from flowhooks.background.reconciliation.rules import Candidates
-from flowhooks.errors import EngineError, FlowhooksError, LedgerUnusable, Unavailable
+from flowhooks.errors import EngineError, FlowhooksError, LedgerError, LedgerUnusable, Unavailable
 from flowhooks.failpoints import hit
 from flowhooks.ledger import engine_book
 
@@ -112,19 +121,20 @@ class SourceReconciler:
         """
         return self._context.position()
 
-    def run(self, *, since: int | None = None, dry_run: bool = False) -> RoundResult:
+    def run(self, *, since: int | None = None, declined: bool = False, dry_run: bool = False) -> RoundResult:
         """Make a round; wait for the one in progress first. It raises nothing: the result has the error.
 
         Args:
             since: the earliest end to read, by the engine's clock, in microseconds since 1970, also before the first
                 contact; None: the regular window.
+            declined: whether to decide instances again that an operator declined.
             dry_run: whether to write nothing.
         """
         with self._rounds:
             result = RoundResult(source=self.name, dry_run=dry_run)
             calls = self.client.calls
             try:
-                self._run(result, since, dry_run=dry_run)
+                self._run(result, since, declined=declined, dry_run=dry_run)
             except (RoundStopped, CallCancelled):
                 result.reason, result.error = STOPPED, "the process stops, or another process reconciles this source"
             except (Unavailable, LedgerUnusable) as error:
@@ -142,9 +152,32 @@ class SourceReconciler:
             result.requests = self.client.calls - calls
             return result
 
-    def _run(self, result: RoundResult, since: int | None, *, dry_run: bool) -> None:
+    def decline(self, seen_until: int | None, note: str) -> int:
+        """Let a rule skip the instances that wait for an operator, after the round in progress; return their number.
+
+        Args:
+            seen_until: instances that were first seen until this time, in microseconds since 1970; None: as many as the
+                last round has counted.
+            note: why.
+
+        Raises:
+            LedgerError: another process reconciles the source, or it was not stored.
+        """
+        busy = f"another process reconciles {self.name}: try again when its round has ended"
+        with self._rounds:
+            process = self._ledger.process
+            if not self._take_lease(process):
+                raise LedgerError(busy)
+            try:
+                return decline(self._context, Lease(self._context, process), seen_until, note)
+            except RoundStopped:
+                raise LedgerError(busy) from None
+            finally:
+                self._release_lease(process)
+
+    def _run(self, result: RoundResult, since: int | None, *, declined: bool, dry_run: bool) -> None:
         if dry_run:
-            Round(self._context, result, "").preview(since)
+            Round(self._context, result, "").preview(since, declined=declined)
             return
         process = self._ledger.process
         if not self._take_lease(process):
@@ -153,14 +186,14 @@ class SourceReconciler:
             return
         try:
             hit("reconcile.leased")
-            self._run_with_lease(Round(self._context, result, process), since)
+            self._run_with_lease(Round(self._context, result, process), since, declined=declined)
             hit("reconcile.finished")
         finally:
             self._release_lease(process)
 
-    def _run_with_lease(self, one: Round, since: int | None) -> None:
+    def _run_with_lease(self, one: Round, since: int | None, *, declined: bool) -> None:
         try:
-            one.run(since)
+            one.run(since, declined=declined)
         except (RoundStopped, CallCancelled, Unavailable, LedgerUnusable):
             raise
         except EngineError as error:

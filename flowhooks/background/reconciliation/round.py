@@ -23,20 +23,18 @@ from flowhooks.background.reconciliation.context import (
 )
 from flowhooks.background.reconciliation.due import DueInstances
 from flowhooks.background.reconciliation.gaps import open_gap
-from flowhooks.background.reconciliation.rules import Known, Window
+from flowhooks.background.reconciliation.pages import PageWriter
+from flowhooks.background.reconciliation.rules import Again, Window
 from flowhooks.clock import DAY, SECOND, to_datetime, to_text
 from flowhooks.errors import EngineError
 from flowhooks.failpoints import hit
-from flowhooks.ledger import checksums, engine_book, engine_queries, history_gaps
+from flowhooks.ledger import engine_book, engine_queries, history_gaps
 from flowhooks.ledger.engine_book import Disposition
 from flowhooks.text import escape_control
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator
 
-    from sqlalchemy import Connection
-
-    from flowhooks.ledger.engine_book import BookRow
     from flowhooks.ledger.engine_queries import EnginePosition
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.model.engine import FinishedInstance
@@ -52,8 +50,6 @@ GAP_AFTER: Final = 3600.0
 GAP_ROUNDS: Final = 3
 """Minimum number of rounds, by `reconcile_every`, after which it is."""
 DELETE_BATCH: Final = 1000
-MAX_WRITTEN: Final = 200
-"""Maximum number of instances that one transaction writes: callbacks wait for it."""
 
 log = structlog.get_logger(__name__)
 
@@ -71,28 +67,29 @@ class Round:
         self._context = context
         self.result = result
         self._lease = Lease(context, process)
+        self._book = PageWriter(context, result, self._lease)
         self._skew = 0
         self._skew_of_window = 0
         self._began_at = context.clock.now()
 
     # The steps.
 
-    def run(self, since: int | None) -> None:
+    def run(self, since: int | None, *, declined: bool = False) -> None:
         """Make the round."""
-        context = self._context
+        context, again = self._context, Again(skipped=since is not None, declined=declined)
         context.pace.start()
         position = self._position()
         product = self._check_engine() if not context.is_checked else position.product
         position = self._begin(position)
         sweeps = not 0 <= self._began_at - position.swept_at < DAY
         position, window = self._choose_window(position, sweeps=sweeps, since=since)
-        read_until = self._read(window, position, decides_again=since is not None)
+        read_until = self._read(window, position, again=again)
         if self._has_clock_changed():
             # The window was chosen by the clock as it was in the round before.
             position = self._position()
             window = self._window(position, sweeps=sweeps, since=since, read_at=position.succeeded_at)
             self.result.since, self.result.until = window
-            read_until = self._read(window, position, decides_again=since is not None)
+            read_until = self._read(window, position, again=again)
         if self._has_clock_changed():
             read_until = max(read_until, position.read_until)  # an answer from a cache, or a clock that jumps
         hit("reconcile.read")
@@ -110,7 +107,7 @@ class Round:
         if sweeps:
             self._delete_old(window.until)
 
-    def _read(self, window: Window, position: EnginePosition, *, decides_again: bool) -> int:
+    def _read(self, window: Window, position: EnginePosition, *, again: Again) -> int:
         """Read and write all pages of a window; return the end time up to which the history is read now."""
         read_until, last_end, is_ordered = window.until, 0, True
         for instances, engine_time in self._pages(window):
@@ -120,19 +117,20 @@ class Round:
             ends = [rules.to_microseconds(instance.ended_at) for instance in instances]
             is_ordered = is_ordered and ends == sorted(ends) and (not ends or ends[0] >= last_end)
             last_end = max(ends, default=last_end)
-            self._write_page(
+            self._book.write(
                 instances,
                 position,
-                decides_again=decides_again,
+                again=again,
+                skew=self._skew,
                 # So a round that is interrupted does not begin from the start. The next one reads the overlap again.
                 read_until=min(last_end, read_until) if is_ordered else None,
             )
             self._context.pace.rest(self._context.stopping)
         return read_until
 
-    def preview(self, since: int | None) -> None:
+    def preview(self, since: int | None, *, declined: bool = False) -> None:
         """Read what a round would read, and count what it would do; write nothing."""
-        context = self._context
+        context, again = self._context, Again(skipped=since is not None, declined=declined)
         with context.ledger.connection() as connection:
             position = engine_book.position(connection, context.name)
         now = self._began_at
@@ -146,10 +144,10 @@ class Round:
         waiting: set[str] = set()
         for instances, _ in self._pages(window):
             with context.ledger.connection() as connection:
-                known = self._known(connection, instances)
+                known = self._book.known(connection, instances)
                 waiting |= {row.flow_instance_id for row in known.values() if row.disposition == Disposition.IN_GRACE}
-                undecided = self._undecided(connection, instances, decides_again=since is not None)
-                self._count(self._decide(connection, undecided, contact))
+                undecided = self._book.undecided(connection, instances, again=again)
+                self._book.count(self._book.decide(connection, undecided, contact, skew=self._skew))
         with context.ledger.connection() as connection:
             # Instances that earlier rounds have read wait in the book, mostly outside of the window.
             self.result.in_grace += engine_queries.count_in_grace(connection, context.name) - len(waiting)
@@ -291,118 +289,13 @@ class Round:
             cursors.add(cursor)
             del page, instances
 
-    def _write_page(
-        self,
-        instances: Sequence[FinishedInstance],
-        position: EnginePosition,
-        *,
-        decides_again: bool,
-        read_until: int | None = None,
-    ) -> None:
-        """Decide the instances of a page, and write what has changed.
-
-        Args:
-            instances: the instances.
-            position: how far the history was read.
-            decides_again: whether rules are applied again to skipped instances.
-            read_until: the end time up to which the history is read with this page; None: not known.
-        """
-        with self._context.ledger.connection() as connection:
-            undecided = self._undecided(connection, instances, decides_again=decides_again)
-        if not undecided:
-            self._lease.renew_if_old()
-        for begin in range(0, len(undecided), MAX_WRITTEN):
-            is_last = begin + MAX_WRITTEN >= len(undecided)
-            self._write_rows(
-                undecided[begin : begin + MAX_WRITTEN], position, read_until=read_until if is_last else None
-            )
-            hit("reconcile.page_committed")
-
-    def _write_rows(self, undecided: Sequence[BookRow], position: EnginePosition, *, read_until: int | None) -> None:
-        """Decide instances and write their rows in one transaction."""
-
-        def write(transaction: WriteTransaction) -> list[BookRow]:
-            decided = self._decide(transaction.connection, undecided, position.since)
-            engine_book.write(transaction, decided)
-            if read_until is not None and read_until > position.read_until:
-                engine_book.update_position(transaction, self._context.name, {"read_until": read_until})
-            hit("reconcile.page_written")
-            return decided
-
-        self._count(self._lease.write(write))
-
-    def _to_rows(self, instances: Sequence[FinishedInstance]) -> list[BookRow]:
-        now = self._context.clock.now()
-        return [self._context.candidates.to_row(instance, now) for instance in instances]
-
-    def _undecided(
-        self, connection: Connection, instances: Sequence[FinishedInstance], *, decides_again: bool
-    ) -> list[BookRow]:
-        """Return the rows of the instances whose row must be written; count the others."""
-        existing = self._known(connection, instances)
-        # Most instances have an event. What else would become of one is not worth the time.
-        with_event = {id_ for id_, known in existing.items() if known.disposition == Disposition.HAS_EVENT}
-        unknown = []
-        for instance in instances:
-            if instance.id in with_event and rules.has_same_times(instance, existing[instance.id]):
-                self._count([existing[instance.id]])
-            else:
-                unknown.append(instance)
-        candidates = self._to_rows(unknown)
-        renamed = {row.flow_instance_id for row in candidates} - {instance.id for instance in unknown}
-        if renamed:
-            existing |= engine_book.rows(connection, self._context.name, renamed)
-        undecided = []
-        for row in candidates:
-            known = existing.get(row.flow_instance_id)
-            if known is not None and rules.is_decided(row, known, decides_again=decides_again):
-                self._count([known])
-            else:
-                undecided.append(row)
-        return undecided
-
-    def _known(self, connection: Connection, instances: Sequence[FinishedInstance]) -> dict[str, BookRow]:
-        """Return the rows of instances by id. An id that no callback can have has another key in the book."""
-        ids = [instance.id for instance in instances if rules.is_storable_id(instance.id)]
-        return engine_book.rows(connection, self._context.name, ids)
-
-    def _decide(self, connection: Connection, candidates: Sequence[BookRow], since: int) -> list[BookRow]:
-        """Return the rows of instances, by what the ledger knows of them now."""
-        context = self._context
-        ids = [row.flow_instance_id for row in candidates]
-        existing = engine_book.rows(connection, context.name, ids)
-        events = engine_book.events_of(connection, context.names, ids)
-        digests = {
-            checksums.instance_sha256(name, instance_id): instance_id for name in context.names for instance_id in ids
-        }
-        purged: dict[str, int] = {}
-        for digest, received_at in engine_book.purged_at(connection, digests).items():
-            purged[digests[digest]] = max(received_at, purged.get(digests[digest], 0))
-        return [
-            rules.decide(
-                row,
-                Known(
-                    existing.get(row.flow_instance_id),
-                    events.get(row.flow_instance_id, ()),
-                    purged.get(row.flow_instance_id),
-                ),
-                since=since,
-                skew=self._skew,
-            )
-            for row in candidates
-        ]
-
-    def _count(self, rows: Iterable[BookRow]) -> None:
-        for row in rows:
-            self.result.count(row)
-
     def _ask_about_callbacks(self, position: EnginePosition) -> None:
         """Ask about instances that called, and that the history did not have although it was read since."""
         context = self._context
         until = position.position - self._skew - int(context.engine.grace * SECOND)
         asked = ask_about_callbacks(context, since=max(position.since - self._skew, self._began_at - DAY), until=until)
         if asked.found:
-            self._write_page(asked.found, position, decides_again=False)
+            self._book.write(asked.found, position, again=Again(), skew=self._skew)
         if asked.absent:
             times = [callback.received_at + self._skew for callback in asked.absent]
             event_id, instance_id, _ = asked.absent[0]

@@ -67,6 +67,20 @@ class Rule(StrEnum):
     """The schema of its kind refuses the callback that it would become."""
     REJECTED = "rejected"
     """The settings reject an event that no handler takes."""
+    DECLINED = "declined"
+    """An operator declined to take it in."""
+
+
+class Again(NamedTuple):
+    """Which skipped instances a round decides again, because an operator asks for it.
+
+    Attributes:
+        skipped: those that a rule skips.
+        declined: those that an operator declined.
+    """
+
+    skipped: bool = False
+    declined: bool = False
 
 
 class Window(NamedTuple):
@@ -302,18 +316,20 @@ def is_storable_id(text: str) -> bool:
     return to_storable(text, _MAX_TEXT_CHARS) == text
 
 
-def is_decided(candidate: BookRow, row: BookRow, *, decides_again: bool) -> bool:
+def is_decided(candidate: BookRow, row: BookRow, *, again: Again) -> bool:
     """Return whether the row of an instance stays as it is, so that nothing else needs to be read.
 
     Args:
         candidate: the row that the instance would have without an event.
         row: its row in the book.
-        decides_again: whether rules are applied again to skipped instances, because an operator asks for it.
+        again: which skipped instances are decided again.
     """
     if (row.ended_at, row.started_at) != (candidate.ended_at, candidate.started_at):
         return False
+    if row.rule == Rule.DECLINED:
+        return not again.declined
     if row.disposition == Disposition.SKIPPED:
-        return not decides_again and row.end_state == candidate.end_state
+        return not again.skipped and row.end_state == candidate.end_state
     if row.disposition == Disposition.IN_GRACE:
         return (row.body, row.end_state) == (candidate.body, candidate.end_state)
     return True

@@ -166,19 +166,22 @@ class Reconciliation:
             log.error("engine_client_refused", source=name, why=str(error), next=_CORRECT_FILE)  # noqa: TRY400 (one line says it)
             return False
 
-    def reconcile_now(self, source: str, *, since: int | None = None, dry_run: bool = False) -> RoundResult:
+    def reconcile_now(
+        self, source: str, *, since: int | None = None, declined: bool = False, dry_run: bool = False
+    ) -> RoundResult:
         """Make a round of a source, after the one in progress.
 
         Args:
             source: the name of the source.
             since: the earliest end to read, by the engine's clock, in microseconds since 1970; instances that ended
                 before the first contact are taken in, too. None: the regular window.
+            declined: whether to take in instances, too, that an operator declined.
             dry_run: whether to write nothing, and to count what would be taken in.
 
         Raises:
             NotFound: there is no source with an engine of this name.
         """
-        return self._worker(source).reconciler.run(since=since, dry_run=dry_run)
+        return self._worker(source).reconciler.run(since=since, declined=declined, dry_run=dry_run)
 
     def confirm(self, source: str, seen_until: int | None = None) -> None:
         """Let the next round take in instances that wait for an operator.
@@ -195,6 +198,22 @@ class Reconciliation:
         worker = self._worker(source)
         self._ledger.write(lambda transaction: engine_book.confirm(transaction, source, seen_until))
         worker.wake()
+
+    def decline(self, source: str, seen_until: int | None = None, *, note: str) -> int:
+        """Let a rule skip the instances that wait for an operator; return their number.
+
+        Args:
+            source: the name of the source.
+            seen_until: instances that were first seen until this time, in microseconds since 1970; None: as many as the
+                last round has counted.
+            note: why; it is stored beside each instance.
+
+        Raises:
+            NotFound: there is no source with an engine of this name.
+            LedgerError: another process reconciles the source. Nothing was declined, or a part: call again.
+            Unavailable: it was not stored. A part may be declined: call again.
+        """
+        return self._worker(source).reconciler.decline(seen_until, note)
 
     def client(self, source: str) -> BoundedClient:
         """Return the client of a source. It may be called from any thread.

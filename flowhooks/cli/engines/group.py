@@ -15,6 +15,8 @@ from flowhooks.cli.lazy_commands import LazyCommands
             "reconcile": "flowhooks.cli.engines.reconcile:reconcile_command",
             "coverage": "flowhooks.cli.engines.coverage:coverage_command",
             "show": "flowhooks.cli.engines.show:show_command",
+            "decline": "flowhooks.cli.engines.decline:decline_command",
+            "close-gaps": "flowhooks.cli.engines.close_gaps:close_gaps_command",
         }
     ),
     short_help="List engines, reconcile with them, and find what no handler takes.",
@@ -32,4 +34,10 @@ def command() -> None:
       what became of a process instance          engines show INSTANCE
       which definitions no handler takes         engines coverage
       what a reconciliation would take in        engines reconcile --dry-run
+
+    \b
+    To decide                                    run
+      that waiting instances are taken in        engines reconcile --source NAME --confirm
+      that they are not                          engines decline --source NAME
+      that a gap needs no attention any more     engines close-gaps --source NAME
     """

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     metavar="TIME",
     help="Read the history from TIME on, even if it was read before, such as 2h or 2026-11-24T09:30 (UTC).",
 )
+@click.option("--declined", is_flag=True, help="Also take in instances that were declined; needs --since.")
 @click.option("--dry-run", is_flag=True, help="Show what would be taken in, and change nothing.")
 @click.option("--confirm", "confirmed", is_flag=True, help="Take in more instances than max_new; needs --source.")
 @click.option("--yes", is_flag=True, help="Skip the confirmation; required without a terminal.")
@@ -35,6 +36,7 @@ def reconcile_command(
     *,
     source: str | None,
     since: int | None,
+    declined: bool,
     dry_run: bool,
     confirmed: bool,
     yes: bool,
@@ -47,8 +49,8 @@ def reconcile_command(
     they ended.
 
     If more than max_new instances would be taken in, none is, until you confirm: look at them with --dry-run, then
-    repeat the command with --confirm. A dry run counts the instances that earlier reconciliations have read, too. A
-    confirmation is for the number of instances that the question shows.
+    repeat the command with --confirm, or decline them with `engines decline`. A dry run counts the instances that
+    earlier reconciliations have read, too. A confirmation is for the number of instances that the question shows.
 
     \b
     Examples:
@@ -61,13 +63,20 @@ def reconcile_command(
     """
     if confirmed and not source:
         raise click.UsageError("--confirm needs --source: confirm one engine at a time.")
+    if declined and since is None:
+        raise click.UsageError("--declined needs --since: the time from which on declined instances are taken in.")
     if confirmed and dry_run:
         raise click.UsageError("Give --dry-run to look, or --confirm to decide.")
     named: dict[str, Any] = {"source": source} if source else {}
     confirmation = None
     if confirmed and not (yes or sys.stdin.isatty()):
         raise click.UsageError("There is no terminal to ask for confirmation: give --yes.")
-    arguments = {**named, **({} if since is None else {"since": since}), "dry_run": dry_run}
+    arguments = {
+        **named,
+        **({} if since is None else {"since": since}),
+        **({"declined": True} if declined else {}),
+        "dry_run": dry_run,
+    }
     done: dict[str, Any]
     if not confirmed:
         done = operations_client.run_operation(settings, "reconcile", arguments, asks_engines=True)

@@ -29,7 +29,7 @@ class GapJson(TypedDict):
         reason: `deleted`, `refused`, `unreachable` or `invalid`.
         detail: more about it.
         found_at: when it was found.
-        closed_at: when the interval was read after all; null: it is open.
+        closed_at: when the interval was read after all, or an operator closed the gap; null: it is open.
     """
 
     since: TimestampJson

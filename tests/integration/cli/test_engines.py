@@ -168,6 +168,41 @@ def test_confirm_without_an_answer(flow, engines):
     assert flow.engines.confirmed == []
 
 
+def test_decline(flow, engines):
+    """The waiting instances are declined with the note; without any, or in a dry run, nothing is changed."""
+    shown = engines("decline", "--source", "oa", "--yes")
+    assert (shown.exit_code, shown.stdout) == (0, "No instance of oa waits for an operator.\n")
+    engine_ledger.position(flow, "oa", to_confirm=1200)
+    shown = engines("decline", "--source", "oa", "--dry-run")
+    assert (shown.exit_code, shown.stdout) == (0, "oa: 1,200 instances would be declined.\n")
+    assert engines("decline", "--source", "oa").exit_code == 2  # there is no terminal
+    assert flow.engines.declined == []
+    shown = engines("decline", "--source", "oa", "--note", "old", "--yes", "--json")
+    assert (shown.exit_code, json.loads(shown.stdout)["instances"]) == (0, 1200)
+    assert [(source, note) for source, _, note in flow.engines.declined] == [("oa", "old")]
+
+
+def test_reconcile_declined(flow, engines):
+    """--declined is passed on, and needs --since."""
+    assert engines("reconcile", "--source", "oa", "--declined").exit_code == 2
+    assert engines("reconcile", "--source", "oa", "--since", "2h", "--declined").exit_code == 0
+    assert flow.engines.with_declined
+
+
+def test_close_gaps(flow, engines):
+    """The open gaps are closed; without any, or in a dry run, nothing is changed."""
+    shown = engines("close-gaps", "--source", "oa", "--yes")
+    assert (shown.exit_code, shown.stdout) == (0, "No gap of oa is open.\n")
+    now = flow.clock.now()
+    engine_ledger.gap(flow, "oa", now - 2 * SECOND, now - SECOND, "deleted")
+    assert engines("close-gaps", "--source", "oa", "--dry-run").stdout == "oa: 1 gap would be closed.\n"
+    assert engines("close-gaps", "--source", "oa").exit_code == 2  # there is no terminal
+    assert "gap " in engines("list").stdout
+    shown = engines("close-gaps", "--source", "oa", "--note", "compared", "--yes")
+    assert (shown.exit_code, shown.stdout) == (0, "oa: 1 gap closed.\n")
+    assert "gap " not in engines("list").stdout
+
+
 def test_coverage(flow, engines):
     """Uncovered definitions are listed, and the command ends with 1; with --all, everything is listed."""
     stored = engine_ledger.definitions(("leave", 3, "Leave request"), ("travel", 1))

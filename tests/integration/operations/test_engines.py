@@ -7,9 +7,16 @@ from datetime import UTC, datetime
 
 import pytest
 
-from flowhooks.errors import NotFound
+from flowhooks.errors import NotFound, SettingsError
 from flowhooks.model.engine import EndState, FinishedInstance, InstanceStatus, ProcessDefinition
-from flowhooks.operations.engines import ask_engine, confirm_reconciliation, read_definitions, reconcile
+from flowhooks.operations.engines import (
+    ask_engine,
+    close_gaps,
+    confirm_reconciliation,
+    decline_reconciliation,
+    read_definitions,
+    reconcile,
+)
 from support import engine_ledger
 from support.engine_fakes import FakeReconciler
 
@@ -76,6 +83,52 @@ def test_confirm(flow, context, engines, deeds):
     ]
 
 
+def test_decline(flow, context, engines, deeds):
+    """Declining is passed on with what was shown, and recorded with its note; without waiting instances it is not."""
+    assert decline_reconciliation(context, source="oa", note="old").instances == 0
+    engine_ledger.position(flow, "oa", to_confirm=1200)
+    shown = decline_reconciliation(context, source="oa", dry_run=True)
+    assert (shown.instances, engines.declined, deeds(flow)) == (1200, [], [])
+    with pytest.raises(SettingsError, match="1,200 instances of oa wait, not 7"):
+        decline_reconciliation(context, source="oa", instances=7)
+    with pytest.raises(SettingsError, match="later than the last reconciliation"):
+        decline_reconciliation(context, source="oa", seen_until=shown.seen_until + 1)
+    assert decline_reconciliation(context, source="oa", instances=1200, note="old").instances == 1200
+    assert engines.declined == [("oa", shown.seen_until, "old")]
+    assert [(one.action, one.target, one.detail) for one in deeds(flow)] == [
+        ("decline_reconciliation", "oa", {"instances": 1200, "note": "old"})
+    ]
+
+
+def test_reconcile_with_declined_instances(flow, context, engines, deeds):
+    """Declined instances are taken in only with a start time, and the audit log says so."""
+    with pytest.raises(SettingsError, match="needs since"):
+        reconcile(context, source="oa", declined=True)
+    reconcile(context, source="oa", since=1_767_225_600_000_000, declined=True)
+    assert engines.with_declined
+    assert deeds(flow)[0].detail == {"since": "2026-01-01T00:00:00.000Z", "declined": True}
+
+
+def test_close_gaps(flow, context, deeds):
+    """The gaps that were shown are closed and recorded; gaps that are found later stay open."""
+    now = flow.clock.now()
+    assert close_gaps(context, source="oa", note="none").gaps == 0
+    engine_ledger.gap(flow, "oa", now - 2000, now - 1000, "deleted")
+    engine_ledger.gap(flow, "oa", now - 4000, now - 3000, "refused", closed=True)
+    engine_ledger.gap(flow, "erp", now - 2000, now - 1000, "deleted")
+    shown = close_gaps(context, source="oa", dry_run=True)
+    assert (shown.gaps, deeds(flow)) == (1, [])
+    flow.clock.advance(1)
+    engine_ledger.gap(flow, "oa", now, now + 1, "deleted")
+    with pytest.raises(SettingsError, match="later than now"):
+        close_gaps(context, source="oa", found_until=flow.clock.now() + 1)
+    assert close_gaps(context, source="oa", note="compared", found_until=shown.found_until).gaps == 1
+    assert [(one.action, one.target, one.detail) for one in deeds(flow)] == [
+        ("close_gaps", "oa", {"gaps": 1, "note": "compared"})
+    ]
+    assert close_gaps(context, source="oa", dry_run=True).gaps == 1
+
+
 def test_ask(context, engines):
     """Each engine says what it knows of an instance, or why it does not answer."""
     ended = datetime(2026, 1, 1, tzinfo=UTC)
@@ -110,6 +163,8 @@ def test_a_source_that_is_not_there(flow, context, by):
         lambda context: reconcile(context, source="hr"),
         lambda context: confirm_reconciliation(context, source="hr"),
         lambda context: confirm_reconciliation(context, source=""),
+        lambda context: decline_reconciliation(context, source="hr"),
+        lambda context: close_gaps(context, source="hr"),
         lambda context: ask_engine(context, instance="1", source="hr"),
         lambda context: read_definitions(context, source="hr"),
     ):

@@ -81,6 +81,17 @@ ACTIONS: Final[Mapping[str, Action]] = {
         danger=True,
         shown=("instances", "seen_until"),
     ),
+    "decline_reconciliation": Action(
+        operation="decline_reconciliation",
+        target="source",
+        counts="instances",
+        note=True,
+        danger=True,
+        shown=("instances", "seen_until"),
+    ),
+    "close_gaps": Action(
+        operation="close_gaps", target="source", counts="gaps", note=True, danger=True, shown=("found_until",)
+    ),
     "acknowledge": Action(operation="acknowledge", target="alert", counts="alerts", note=True),
 }
 """All actions by name. The name is also used in the URL, the button and the texts (`do.NAME.…`)."""

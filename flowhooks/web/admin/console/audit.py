@@ -26,7 +26,7 @@ MAX_ENTRIES_OF_TARGET: Final = 20
 PATH: Final = f"{CONSOLE_ROOT}/audit"
 _EVENT_ACTIONS: Final = frozenset({"replay", "resolve", "close_suspended", "reroute_parked", "dismiss", "reroute"})
 _HANDLER_ACTIONS: Final = frozenset({"pause", "resume", "retire"})
-_SOURCE_ACTIONS: Final = frozenset({"reconcile", "confirm_reconciliation"})
+_SOURCE_ACTIONS: Final = frozenset({"reconcile", "confirm_reconciliation", "decline_reconciliation", "close_gaps"})
 NAMED_ACTIONS: Final = _EVENT_ACTIONS | _HANDLER_ACTIONS | _SOURCE_ACTIONS | {"acknowledge", "purge"}
 """Operations for which the console has a text. Others are shown by their names."""
 

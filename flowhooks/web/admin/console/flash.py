@@ -33,6 +33,7 @@ FIGURES: Final = (
     "handlers",
     "alerts",
     "instances",
+    "gaps",
     "waiting",
     "skipped",
     "changed_meanwhile",

@@ -406,6 +406,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "rule.too_large": {"en": "its variables are too large", "zh": "变量过大"},
     "rule.invalid": {"en": "the schema rejects it", "zh": "不符合 Schema"},
     "rule.rejected": {"en": "the settings reject it", "zh": "配置拒绝"},
+    "rule.declined": {"en": "declined by an operator", "zh": "运维人员决定不补收"},
     # Sources.
     "sources.title": {"en": "Sources", "zh": "来源"},
     "sources.says": {
@@ -819,6 +820,33 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "Finished instances that the next reconciliation takes in: {count}",
         "zh": "下一次对账将补收的流程实例：{count} 个",
     },
+    "do.decline_reconciliation.act": {"en": "Decline", "zh": "不补收"},
+    "do.decline_reconciliation.title": {"en": "Decline a reconciliation", "zh": "拒绝补收"},
+    "do.decline_reconciliation.would": {
+        "en": "Finished instances to decline: {count}",
+        "zh": "将不补收的已结束流程实例：{count} 个",
+    },
+    "do.decline_reconciliation.undo": {
+        "en": "None of them becomes an event, and no handler runs for them. A later callback is still accepted. "
+        "`flowhooks engines reconcile --since TIME --declined` takes declined instances in later.",
+        "zh": "它们都不会成为事件，也不会执行处理器。引擎的回调仍会接收。日后可用 "
+        "`flowhooks engines reconcile --since TIME --declined` 补收。",
+    },
+    "do.decline_reconciliation.button": {"en": "Decline", "zh": "不补收"},
+    "do.decline_reconciliation.did": {
+        "en": "Finished instances that were declined: {count}",
+        "zh": "未补收的流程实例：{count} 个",
+    },
+    "do.close_gaps.act": {"en": "Close", "zh": "关闭"},
+    "do.close_gaps.title": {"en": "Close gaps in the history", "zh": "关闭历史缺口"},
+    "do.close_gaps.would": {"en": "Gaps to close: {count}", "zh": "将关闭的缺口：{count} 个"},
+    "do.close_gaps.undo": {
+        "en": "Close a gap only after you have looked for the instances that ended in it: flowhooks does not read the "
+        "interval again. A gap cannot be opened again.",
+        "zh": "请先查清缺口内结束的流程实例，再关闭缺口：flowhooks 不会再次读取该时段。关闭后无法重新打开。",
+    },
+    "do.close_gaps.button": {"en": "Close", "zh": "关闭"},
+    "do.close_gaps.did": {"en": "Gaps that were closed: {count}", "zh": "已关闭的缺口：{count} 个"},
     # Alerts.
     "do.acknowledge.act": {"en": "Acknowledge", "zh": "确认"},
     "do.acknowledge.title": {"en": "Acknowledge an alert", "zh": "确认告警"},
@@ -960,6 +988,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "audit.did.resume": {"en": "handler resumed", "zh": "恢复处理器"},
     "audit.did.reconcile": {"en": "reconciliation started", "zh": "启动对账"},
     "audit.did.confirm_reconciliation": {"en": "reconciliation confirmed", "zh": "确认补收"},
+    "audit.did.close_gaps": {"en": "gaps closed", "zh": "关闭历史缺口"},
+    "audit.did.decline_reconciliation": {"en": "reconciliation declined", "zh": "拒绝补收"},
     "audit.did.acknowledge": {"en": "alert acknowledged", "zh": "确认告警"},
     # Links on other pages.
     "events.all_of_these": {"en": "All matching events, on every page:", "zh": "对全部查询结果（含其他页）："},

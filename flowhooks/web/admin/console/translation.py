@@ -117,6 +117,7 @@ CHINESE_MESSAGES: Final[Mapping[MessageTemplate, str]] = {
         "流程引擎 {subject} 的历史有 {count:,} 个时间段无法读取：{why}。"
         "在此期间结束的流程实例可能缺失。请向流程引擎核对，"
         "或在历史可读后执行 `flowhooks engines reconcile --source {quoted} --since {since}`。"
+        "如果历史已删除，请查明哪些流程实例已结束，然后执行 `flowhooks engines close-gaps --source {quoted}`。"
     ),
     REUSED: (
         "流程引擎 {subject} 有 {count:,} 个流程实例重复使用了以前的实例 ID，最早发现于 {since}，均已作为新事件补收。"
@@ -133,7 +134,8 @@ CHINESE_MESSAGES: Final[Mapping[MessageTemplate, str]] = {
     UNCONFIRMED: (
         "流程引擎 {subject} 有 {count:,} 个流程实例等待补收，超过 max_new 的上限，最早结束于 {since}。"
         "请用 `flowhooks engines reconcile --source {quoted} --dry-run` 查看，"
-        "然后执行 `flowhooks engines reconcile --source {quoted} --confirm`。"
+        "然后执行 `flowhooks engines reconcile --source {quoted} --confirm` 补收，"
+        "或执行 `flowhooks engines decline --source {quoted}` 不补收。"
     ),
     INVALID: (
         "流程引擎 {subject} 有 {count:,} 个已结束的流程实例没有事件，因为其数据不能成为回调：{why}。"

@@ -117,6 +117,26 @@ def test_deleted_history_is_one_gap(asked):
     assert asked.gaps() == [("deleted", False)] * 2
 
 
+def test_deleted_history_that_an_operator_has_looked_at(asked, opened):
+    """A closed gap is not found again after a restart; another callback without an instance is a new gap."""
+    asked.flow.take("gone", source="oa", wait=0)
+    for _ in range(2):
+        asked.clock.advance(10 * MINUTE)
+        asked.round()
+    write = asked.flow.app.ledger.write
+    now = asked.clock.now()
+    assert write(lambda transaction: history_gaps.close_seen(transaction, "oa", now, now)) == 1
+    asked.flow.app.close(0)
+    again = opened()
+    again.round()
+    assert again.gaps() == [("deleted", True)]
+    again.flow.take("gone2", source="oa", wait=0)
+    for _ in range(2):
+        again.clock.advance(10 * MINUTE)
+        again.round()
+    assert again.gaps() == [("deleted", True), ("deleted", False)]
+
+
 def write_gap(asked, since, until, reason="refused", at=0):
     """Record a gap at a time in seconds."""
     now = asked.clock.now() + at * SECOND

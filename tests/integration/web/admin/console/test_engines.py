@@ -124,6 +124,30 @@ def test_a_reconciliation_is_confirmed(console):
     assert "reconciliation confirmed oa" in console.page("/audit").text
 
 
+def test_a_reconciliation_is_declined(console):
+    """The page has the number and the consequence, and takes a note; its form declines what was shown."""
+    (address,) = console.page("/engines").to_do("decline_reconciliation")
+    answer, asking = console.act(address, note="handled by the old system")
+    assert "Finished instances to decline: 1,200" in asking.text
+    assert "Finished instances that were declined: 1,200" in console.follow(answer).page.text
+    assert console.flow.engines.declined == [("oa", console.flow.clock.now(), "handled by the old system")]
+    assert "将不补收的已结束流程实例：1,200 个" in console.get(address, root="", Accept_Language="zh").page.text
+    assert "reconciliation declined oa" in console.page("/audit").text
+
+
+def test_gaps_are_closed(console):
+    """The page has the number of gaps, and takes a note; its form closes them, and the audit log has the note."""
+    (address,) = console.page("/engines").to_do("close_gaps")
+    assert "将关闭的缺口：1 个" in console.get(address, root="", Accept_Language="zh").page.text
+    answer, asking = console.act(address, note="compared")
+    assert "Gaps to close: 1" in asking.text
+    assert "Gaps that were closed: 1" in console.follow(answer).page.text
+    assert console.page("/engines").to_do("close_gaps") == []
+    audit = console.page("/audit").text
+    assert "gaps closed oa" in audit
+    assert "compared" in audit
+
+
 def test_the_sources(console):
     """Each source has its last callback, rates, rejections, an expiring secret, and the state of its engine."""
     text = console.page("/sources").text

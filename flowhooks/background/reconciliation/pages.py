@@ -1,0 +1,163 @@
+"""Decide the instances of a page of an engine's history, and write them into the book."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from flowhooks.background.reconciliation import rules
+from flowhooks.background.reconciliation.rules import Known
+from flowhooks.failpoints import hit
+from flowhooks.ledger import checksums, engine_book
+from flowhooks.ledger.engine_book import Disposition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy import Connection
+
+    from flowhooks.background.reconciliation.context import Lease, RoundResult, SourceContext
+    from flowhooks.background.reconciliation.rules import Again
+    from flowhooks.ledger.engine_book import BookRow
+    from flowhooks.ledger.engine_queries import EnginePosition
+    from flowhooks.ledger.transaction import WriteTransaction
+    from flowhooks.model.engine import FinishedInstance
+
+MAX_WRITTEN: Final = 200
+"""Maximum number of instances that one transaction writes: callbacks wait for it."""
+
+
+class PageWriter:
+    """Decides and writes the instances of pages.
+
+    Args:
+        context: the source.
+        result: counts them.
+        lease: the lease of the round.
+    """
+
+    def __init__(self, context: SourceContext, result: RoundResult, lease: Lease) -> None:
+        self._context = context
+        self._result = result
+        self._lease = lease
+
+    def write(
+        self,
+        instances: Sequence[FinishedInstance],
+        position: EnginePosition,
+        *,
+        again: Again,
+        skew: int,
+        read_until: int | None = None,
+    ) -> None:
+        """Decide the instances of a page, and write what has changed.
+
+        Args:
+            instances: the instances.
+            position: how far the history was read.
+            again: which skipped instances are decided again.
+            skew: the engine's clock minus ours, in microseconds.
+            read_until: the end time up to which the history is read with this page; None: not known.
+        """
+        with self._context.ledger.connection() as connection:
+            undecided = self.undecided(connection, instances, again=again)
+        if not undecided:
+            self._lease.renew_if_old()
+        for begin in range(0, len(undecided), MAX_WRITTEN):
+            is_last = begin + MAX_WRITTEN >= len(undecided)
+            rows = undecided[begin : begin + MAX_WRITTEN]
+            self._write_rows(rows, position, skew=skew, read_until=read_until if is_last else None)
+            hit("reconcile.page_committed")
+
+    def _write_rows(
+        self, undecided: Sequence[BookRow], position: EnginePosition, *, skew: int, read_until: int | None
+    ) -> None:
+        """Decide instances and write their rows in one transaction."""
+
+        def write(transaction: WriteTransaction) -> list[BookRow]:
+            decided = self.decide(transaction.connection, undecided, position.since, skew=skew)
+            engine_book.write(transaction, decided)
+            if read_until is not None and read_until > position.read_until:
+                engine_book.update_position(transaction, self._context.name, {"read_until": read_until})
+            hit("reconcile.page_written")
+            return decided
+
+        self.count(self._lease.write(write))
+
+    def _to_rows(self, instances: Sequence[FinishedInstance]) -> list[BookRow]:
+        now = self._context.clock.now()
+        return [self._context.candidates.to_row(instance, now) for instance in instances]
+
+    def undecided(
+        self, connection: Connection, instances: Sequence[FinishedInstance], *, again: Again
+    ) -> list[BookRow]:
+        """Return the rows of the instances whose row must be written; count the others.
+
+        Args:
+            connection: any connection.
+            instances: the instances.
+            again: which skipped instances are decided again.
+        """
+        existing = self.known(connection, instances)
+        # Most instances have an event. What else would become of one is not worth the time.
+        with_event = {id_ for id_, known in existing.items() if known.disposition == Disposition.HAS_EVENT}
+        unknown = []
+        for instance in instances:
+            if instance.id in with_event and rules.has_same_times(instance, existing[instance.id]):
+                self.count([existing[instance.id]])
+            else:
+                unknown.append(instance)
+        candidates = self._to_rows(unknown)
+        renamed = {row.flow_instance_id for row in candidates} - {instance.id for instance in unknown}
+        if renamed:
+            existing |= engine_book.rows(connection, self._context.name, renamed)
+        undecided = []
+        for row in candidates:
+            known = existing.get(row.flow_instance_id)
+            if known is not None and rules.is_decided(row, known, again=again):
+                self.count([known])
+            else:
+                undecided.append(row)
+        return undecided
+
+    def known(self, connection: Connection, instances: Sequence[FinishedInstance]) -> dict[str, BookRow]:
+        """Return the rows of instances by id. An id that no callback can have has another key in the book."""
+        ids = [instance.id for instance in instances if rules.is_storable_id(instance.id)]
+        return engine_book.rows(connection, self._context.name, ids)
+
+    def decide(self, connection: Connection, candidates: Sequence[BookRow], since: int, *, skew: int) -> list[BookRow]:
+        """Return the rows of instances, by what the ledger knows of them now.
+
+        Args:
+            connection: any connection.
+            candidates: the rows that they would have without events.
+            since: the first contact, by the engine's clock.
+            skew: the engine's clock minus ours, in microseconds.
+        """
+        context = self._context
+        ids = [row.flow_instance_id for row in candidates]
+        existing = engine_book.rows(connection, context.name, ids)
+        events = engine_book.events_of(connection, context.names, ids)
+        digests = {
+            checksums.instance_sha256(name, instance_id): instance_id for name in context.names for instance_id in ids
+        }
+        purged: dict[str, int] = {}
+        for digest, received_at in engine_book.purged_at(connection, digests).items():
+            purged[digests[digest]] = max(received_at, purged.get(digests[digest], 0))
+        return [
+            rules.decide(
+                row,
+                Known(
+                    existing.get(row.flow_instance_id),
+                    events.get(row.flow_instance_id, ()),
+                    purged.get(row.flow_instance_id),
+                ),
+                since=since,
+                skew=skew,
+            )
+            for row in candidates
+        ]
+
+    def count(self, rows: Iterable[BookRow]) -> None:
+        """Count decided instances."""
+        for row in rows:
+            self._result.count(row)

@@ -1,0 +1,92 @@
+"""Instances that an operator declines become no event, unless they are asked for, or the engine calls."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowhooks.clock import SECOND
+from flowhooks.errors import LedgerError
+from flowhooks.ledger import engine_queries
+from support.asked_engine import MINUTE
+
+pytestmark = pytest.mark.either
+
+HOUR = 3600
+
+
+@pytest.fixture
+def waiting(opened):
+    """An app with three instances that wait for an operator."""
+    asked = opened({"max_new": 2})
+    asked.round()
+    asked.clock.advance(MINUTE)
+    for number in range(3):
+        asked.finish(f"i{number}")
+    asked.round()
+    assert asked.after_grace().to_confirm == 3
+    return asked
+
+
+def details(asked):
+    """The rule and the detail of each skipped instance."""
+    return dict(asked.flow.sql("SELECT flow_instance_id, detail FROM engine_instances WHERE rule = 'declined'"))
+
+
+def test_declined_instances_are_skipped_by_a_rule_that_names_it(waiting):
+    """No round takes them in; the note is kept beside each; nothing waits for an operator any more."""
+    assert waiting.service.decline("oa", note="handled by the\nold system") == 3
+    assert details(waiting) == dict.fromkeys(("i0", "i1", "i2"), "handled by the\\nold system")
+    assert waiting.position().to_confirm == 0
+    with waiting.flow.app.ledger.connection() as connection:
+        assert engine_queries.waiting(connection, "oa").instances == 0
+    waiting.finish("i3")
+    waiting.round()
+    assert waiting.after_grace().taken_in == 1
+    assert waiting.events() == {"i3": "reconciled"}
+    assert waiting.round().skipped == {"declined": 3}
+
+
+def test_only_what_was_shown_is_declined(waiting):
+    """Instances that were first seen later wait on."""
+    with waiting.flow.app.ledger.connection() as connection:
+        shown = engine_queries.waiting(connection, "oa")
+    waiting.clock.advance(MINUTE)
+    waiting.finish("i3")
+    waiting.round()
+    assert waiting.service.decline("oa", shown.seen_until, note="") == shown.instances == 3
+    assert sorted(details(waiting)) == ["i0", "i1", "i2"]
+    assert waiting.after_grace().taken_in == 1
+
+
+def test_declined_instances_can_be_taken_in_later(waiting):
+    """A start that an operator gives leaves them; with `declined` they are decided again."""
+    since = waiting.clock.now() - HOUR * SECOND
+    waiting.service.decline("oa", note="")
+    assert waiting.round(since=since).skipped == {"declined": 3}
+    assert waiting.round(since=since, declined=True, dry_run=True).to_confirm == 3
+    assert waiting.round(since=since, declined=True).to_confirm == 3
+    waiting.service.confirm("oa")
+    assert waiting.round().taken_in == 3
+    assert len(waiting.events()) == 3
+
+
+def test_a_callback_for_a_declined_instance_is_accepted(waiting):
+    """The decision concerns the history only: if the engine calls, the instance has an event."""
+    waiting.service.decline("oa", note="")
+    waiting.flow.take("i1", source="oa", wait=0)
+    assert waiting.book()["i1"] == ("has_event", "")
+    assert waiting.events() == {"i1": "callback"}
+
+
+def test_nothing_is_declined_while_another_process_reconciles(waiting):
+    """The process with the lease may be taking the instances in."""
+    now = waiting.clock.now()
+    waiting.flow.sql(
+        "INSERT INTO processes (id, kind, host, pid, started_at, heartbeat_at) "
+        f"VALUES ('other', 'server', 'h', 1, {now}, {now})"
+    )
+    waiting.flow.sql(f"UPDATE engine_positions SET process = 'other', process_until = {2**53}")
+    with pytest.raises(LedgerError, match="another process reconciles oa"):
+        waiting.service.decline("oa", note="")
+    assert details(waiting) == {}
+    waiting.flow.sql("DELETE FROM processes WHERE id = 'other'")
