@@ -180,7 +180,10 @@ def build_path(
     settings, ledger, handlers = base.settings, base.ledger, base.plugins.handlers
     notifier = HookNotifier(base.plugins)
     waiters = WaiterRegistry(
-        clock=base.clock, max_waiters=max(1, settings.http.threads // 2), paused=base.runtime.paused
+        clock=base.clock,
+        max_waiters=settings.http.max_waiting,
+        max_unreplaced=max(1, settings.http.threads // 2),
+        paused=base.runtime.paused,
     )
     circuit_breaker = CircuitBreaker(
         ledger=ledger,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from flowhooks.clock import Clock
-    from flowhooks.intake.waiters import Waiter, WaiterRegistry
+    from flowhooks.intake.waiters import SpareThreads, Waiter, WaiterRegistry
     from flowhooks.ledger.events import AcceptResult
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.model.event import Event
@@ -181,13 +181,21 @@ class Intake:
         self._draining = True
         self._waiters.cancel_all()
 
-    def accept(self, callback: Callback, *, wait: float, config: IntakeConfig | None = None) -> Answer:
+    def accept(
+        self,
+        callback: Callback,
+        *,
+        wait: float,
+        config: IntakeConfig | None = None,
+        spare_threads: SpareThreads | None = None,
+    ) -> Answer:
         """Store a callback, once per identity, and wait for its handlers.
 
         Args:
             callback: the callback.
             wait: maximum seconds to wait for the handlers; 0: return as soon as the event is stored.
             config: the configuration that the client was authenticated with; default: the current one.
+            spare_threads: the server that has called this thread; None if it cannot replace the thread while it waits.
 
         Returns:
             The answer. The event is durable.
@@ -208,10 +216,11 @@ class Intake:
             _check(accepted, callback)
             if accepted.new:
                 self._notifier.event_accepted(new.event, list(new.route))
-                statuses = self._wait_for_outcomes(new, waiter, wait - (time.monotonic() - started))
+                left = wait - (time.monotonic() - started)
+                statuses = self._wait_for_outcomes(new, waiter, left, spare_threads)
                 return _build_answer(accepted.event_id, accepted.state, statuses, route)
         # Its deliveries were not stored, so nothing waits for them. The waiter may have had the last slot.
-        return self._answer_repeat(accepted, route, wait=wait)
+        return self._answer_repeat(accepted, route, wait=wait, spare_threads=spare_threads)
 
     def take_in(self, callback: Callback) -> TakenIn:
         """Store a finished instance from an engine's history as an event, unless it has one.
@@ -254,7 +263,9 @@ class Intake:
             return nullcontext()
         return self._waiters.open(new.event.id, awaited, wait) or nullcontext()
 
-    def _wait_for_outcomes(self, new: NewEvent, waiter: Waiter | None, seconds: float) -> Collection[DeliveryStatus]:
+    def _wait_for_outcomes(
+        self, new: NewEvent, waiter: Waiter | None, seconds: float, spare_threads: SpareThreads | None
+    ) -> Collection[DeliveryStatus]:
         """Wait for the deliveries of a stored event; return their statuses."""
         statuses = {
             delivery_id: DeliveryStatus(
@@ -271,7 +282,7 @@ class Intake:
                 # A pause after the routing did not find the waiter's deliveries in the ledger.
                 if not self._runs_somewhere(handler):
                     waiter.stop_waiting_for(delivery_id)
-            waiter.wait(max(0.0, seconds))
+            waiter.wait(max(0.0, seconds), spare_threads)
             statuses |= waiter.delivery_statuses
             if waiter.is_pending:
                 statuses |= self._read_statuses(new.event.id)
@@ -344,7 +355,9 @@ class Intake:
         except LedgerUnusable as error:
             raise Unavailable("ledger_down") from error
 
-    def _answer_repeat(self, accepted: AcceptResult, route: Route, *, wait: float) -> Answer:
+    def _answer_repeat(
+        self, accepted: AcceptResult, route: Route, *, wait: float, spare_threads: SpareThreads | None
+    ) -> Answer:
         """Answer a repeated callback: keep succeeded deliveries, wait for active ones, retry dead ones."""
         delivery_statuses = accepted.delivery_statuses
         dead = {status.delivery_id: status.attempt for status in delivery_statuses if status.state is State.DEAD}
@@ -358,7 +371,7 @@ class Intake:
             with waiter or nullcontext():
                 if waiter is not None:
                     waiter.apply_snapshot(self._read_statuses(accepted.event_id).values())
-                    waiter.wait(max(0.0, wait - (time.monotonic() - started)))
+                    waiter.wait(max(0.0, wait - (time.monotonic() - started)), spare_threads)
                     latest = {status.delivery_id: status for status in delivery_statuses} | waiter.delivery_statuses
                     if waiter.is_pending:
                         latest |= self._read_statuses(accepted.event_id)

@@ -6,7 +6,7 @@ import threading
 from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from flowhooks.clock import SECOND
 from flowhooks.model.delivery import State
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from flowhooks.ledger.queries import DeliveryStatus
 
 
+class SpareThreads(Protocol):
+    """The threads of a server that can replace a thread while it waits."""
+
+    def add_thread(self) -> bool:
+        """Have one more thread while the calling thread waits; return whether there is one."""
+
+    def remove_thread(self) -> None:
+        """Have one thread less, because the calling thread no longer waits."""
+
+
 class Waiter:
     """One waiter for one event. As a context manager it is closed at the end.
 
@@ -29,13 +39,24 @@ class Waiter:
         retried: the attempt after which a dead delivery was requeued, by delivery id. Its death may still be on the way
             to the waiter, from another thread or process, and must not end the wait for its next attempt.
         paused: returns the ids of the paused handlers.
+        unreplaced: limits the waits of threads that nothing replaces.
         on_close: called when the waiter is closed.
 
     Attributes:
         delivery_statuses: the latest known status of each delivery, by delivery id.
     """
 
-    __slots__ = ("_deadline", "_done", "_is_over", "_on_close", "_paused", "_pending", "_retried", "delivery_statuses")
+    __slots__ = (
+        "_deadline",
+        "_done",
+        "_is_over",
+        "_on_close",
+        "_paused",
+        "_pending",
+        "_retried",
+        "_unreplaced",
+        "delivery_statuses",
+    )
 
     def __init__(
         self,
@@ -43,9 +64,11 @@ class Waiter:
         delivery_ids: Iterable[str],
         *,
         retried: Mapping[str, int],
+        unreplaced: threading.Semaphore,
         on_close: Callable[[Waiter], None],
         paused: Callable[[], Collection[str]] = frozenset,
     ) -> None:
+        self._unreplaced = unreplaced
         self._on_close = on_close
         self._deadline = deadline
         self._retried = retried
@@ -99,9 +122,28 @@ class Waiter:
         with suppress(RuntimeError):  # the lock was released before
             self._done.release()
 
-    def wait(self, seconds: float) -> bool:
-        """Wait at most `seconds` until no delivery can settle before the deadline; return whether that is so."""
-        return self._is_over or self._done.acquire(timeout=seconds)
+    def wait(self, seconds: float, spare_threads: SpareThreads | None = None) -> bool:
+        """Wait at most `seconds` until no delivery can settle before the deadline; return whether that is so.
+
+        Do not wait if nothing replaces the calling thread and too many such threads wait already.
+
+        Args:
+            seconds: maximum duration of the wait.
+            spare_threads: the server that has called this thread; None if it cannot replace the thread.
+        """
+        if self._is_over:
+            return True
+        if spare_threads is not None and spare_threads.add_thread():
+            try:
+                return self._done.acquire(timeout=seconds)
+            finally:
+                spare_threads.remove_thread()
+        if not self._unreplaced.acquire(blocking=False):
+            return False
+        try:
+            return self._done.acquire(timeout=seconds)
+        finally:
+            self._unreplaced.release()
 
     def _may_settle(self, standing: DeliveryStatus) -> bool:
         if standing.state is State.RUNNING:
@@ -116,12 +158,22 @@ class WaiterRegistry:
 
     Args:
         clock: current time.
-        max_waiters: maximum number of waiters, so that HTTP threads remain free to accept callbacks.
+        max_waiters: maximum number of waiters.
+        max_unreplaced: maximum number of threads that wait although nothing replaces them, so that threads remain free
+            to accept callbacks.
         paused: returns the ids of the paused handlers; waiters do not wait for their deliveries.
     """
 
-    def __init__(self, *, clock: Clock, max_waiters: int, paused: Callable[[], Collection[str]] = frozenset) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        max_waiters: int,
+        max_unreplaced: int,
+        paused: Callable[[], Collection[str]] = frozenset,
+    ) -> None:
         self._clock = clock
+        self._unreplaced = threading.Semaphore(max_unreplaced)
         self._paused = paused
         self._free_slots = max_waiters
         self._lock = threading.Lock()
@@ -143,7 +195,12 @@ class WaiterRegistry:
         """
         deadline = self._clock.now() + int(seconds * SECOND)
         waiter = Waiter(
-            deadline, delivery_ids, retried=retried, paused=self._paused, on_close=partial(self._close, event_id)
+            deadline,
+            delivery_ids,
+            retried=retried,
+            paused=self._paused,
+            unreplaced=self._unreplaced,
+            on_close=partial(self._close, event_id),
         )
         with self._lock:
             if self._closed or self._free_slots <= 0:

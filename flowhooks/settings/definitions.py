@@ -26,7 +26,13 @@ class HttpSettings:
     """Limits of both listeners towards their clients."""
 
     threads: int = setting(
-        16, types.integer(1, 1000), "Threads that answer callbacks. At most half of them wait for handlers at a time."
+        16, types.integer(1, 1000), "Threads that answer callbacks. A thread that waits for handlers does not count."
+    )
+    max_waiting: int = setting(
+        512,
+        types.integer(0, 10_000),
+        "Maximum number of callbacks that wait for their handlers at a time, each in a thread of its own. Further ones "
+        "are answered with 202 as soon as they are stored.",
     )
     max_body_bytes: int = setting(
         1024**2, types.integer(1, 1024**3), "Maximum size of a body. A larger body is answered with 413.", live=True

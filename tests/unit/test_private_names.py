@@ -53,9 +53,6 @@ PRIVATE_NAMES = {
             " handle_accept maintenance map pull_trigger readable sockinfo trigger"
         ),
         "waitress.task:ErrorTask": "channel execute finish request write",
-        "waitress.task:ThreadedTaskDispatcher": (
-            "handler_thread queue_logger set_thread_count shutdown start_new_thread threads"
-        ),
         "waitress.task:WSGITask": (
             "build_response_header channel chunked_response close_on_finish complete content_bytes_written"
             " content_length execute finish request response_headers set_close_on_finish status write wrote_header"

@@ -15,6 +15,7 @@ from flowhooks.model.event import ParkedBy, has_only_digits
 from flowhooks.text import escape_control
 from flowhooks.web import errors, negotiation
 from flowhooks.web.callback.authentication import check_size, read_body
+from flowhooks.web.server.thread_pool import thread_pool
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,6 +97,7 @@ class CallbackResource:
             ),
             wait=seconds,
             config=rules,
+            spare_threads=thread_pool(headers),
         )
         hit("answer.made")
         response.set_header("Flowhooks-Event", answer.event_id)

@@ -23,7 +23,7 @@ from flowhooks.settings import is_loopback
 from flowhooks.web.client_network import client_network
 from flowhooks.web.server.channel import SEND_BUFFER_BYTES, Channel, Rejection
 from flowhooks.web.server.sockets import LISTEN_BACKLOG, bound_address, open_listener
-from flowhooks.web.server.thread_pool import ThreadPool, offer_spare_threads
+from flowhooks.web.server.thread_pool import ThreadPool, offer_threads
 from flowhooks.web.server.trusted_proxy import TrustedProxy
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ class Server:
         self._disposed = True
         listener = self._listener
         listener.stop()
-        self._dispatcher.shutdown(cancel_pending=True, timeout=STOP_TIMEOUT)
+        self._dispatcher.shutdown(timeout=STOP_TIMEOUT)
         for channel in list(listener.active_channels.values()):
             channel.handle_close()
             # Not while a thread is still running, because it may be reading its body.
@@ -283,7 +283,7 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         self._closing = threading.Lock()
         self.connections_by_network: Counter[str] = Counter()
         super().__init__(
-            TrustedProxy(offer_spare_threads(app, dispatcher), lambda: self.limits.trusted_proxy),
+            TrustedProxy(offer_threads(app, dispatcher), lambda: self.limits.trusted_proxy),
             map=channels,
             _sock=listening,
             dispatcher=dispatcher,

@@ -198,7 +198,7 @@ def test_a_missing_handler_is_not_waited_for(harness, listens, gate, wait):
 
 
 def test_half_of_the_threads_may_wait(harness, listens, gate, eventually):
-    """At most half of the HTTP threads wait; the next callback is stored and answered at once."""
+    """On a server without spare threads, half of them wait; the next callback is stored and answered at once."""
     flow = harness.open(listens(gate, name="gate"), http={"threads": 4}, runner={"threads": 16})
     waiting = [Later(lambda n=n: flow.take(f"i{n}", wait=30)) for n in range(2)]
     for _ in waiting:

@@ -35,7 +35,7 @@ class Paper:
 
     def __init__(self):
         self.clock = ManualClock()
-        self.watches = WaiterRegistry(clock=self.clock, max_waiters=1)
+        self.watches = WaiterRegistry(clock=self.clock, max_waiters=1, max_unreplaced=1)
         self.asked = []
         self.become = lambda new: AcceptResult(event_id=new.event.id, new=True, state=new.state)
         self.meanwhile = lambda new: None

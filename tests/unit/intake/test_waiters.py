@@ -27,7 +27,7 @@ def over(watch):
 @pytest.fixture
 def watches(clock):
     """Two places to wait."""
-    return WaiterRegistry(clock=clock, max_waiters=2)
+    return WaiterRegistry(clock=clock, max_waiters=2, max_unreplaced=2)
 
 
 @pytest.mark.parametrize("state", [State.SUCCEEDED, State.DEAD, State.UNKNOWN, State.CLOSED])
@@ -95,7 +95,7 @@ def test_places_are_limited_and_given_back(watches):
 
 def test_nobody_may_wait_where_there_is_no_place(clock):
     """Without places every answer is given at once."""
-    assert WaiterRegistry(clock=clock, max_waiters=0).open("e", ["a"], 10) is None
+    assert WaiterRegistry(clock=clock, max_waiters=0, max_unreplaced=9).open("e", ["a"], 10) is None
 
 
 def test_everybody_is_let_go_at_the_end(watches):
@@ -197,3 +197,38 @@ def test_releases_at_the_same_time_as_the_end_of_a_wait(watches):
     finally:
         sys.setswitchinterval(interval)
     assert answers == [(True, True)] * rounds
+
+
+class Spares:
+    """Spare threads of a server that has none, or any number."""
+
+    def __init__(self, *, any_number):
+        self._any_number = any_number
+        self.added = 0
+
+    def add_thread(self):
+        """One more, if there are any."""
+        self.added += self._any_number
+        return self._any_number
+
+    def remove_thread(self):
+        """One less."""
+        self.added -= 1
+
+
+def test_a_thread_that_is_replaced_may_wait_beside_any_number(clock):
+    """Only threads that nothing replaces need one of the few places; a spare thread is given back after the wait."""
+    watches = WaiterRegistry(clock=clock, max_waiters=3, max_unreplaced=0)
+    none, some = Spares(any_number=False), Spares(any_number=True)
+    with watches.open("e", ["a"], 10) as watch, watches.open("f", ["a"], 10) as over_already:
+        assert not watch.wait(3600)
+        assert not watch.wait(3600, none)
+        waiting = threading.Thread(target=watch.wait, args=(3600, some))
+        waiting.start()
+        while not some.added:
+            pass
+        watches.notify("e", standing("a", State.SUCCEEDED))
+        waiting.join()
+        assert some.added == 0
+        over_already.cancel()
+        assert over_already.wait(0, none)
