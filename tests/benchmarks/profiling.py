@@ -83,14 +83,16 @@ def _so_far(server: Server) -> tuple[dict[int, float], int]:
 
 
 @contextmanager
-def _serving(bench: Bench, kind: str, connections: int, under: Path | None = None) -> Iterator[tuple[Server, float]]:
+def _serving(
+    bench: Bench, kind: str, connections: int, under: Path | None = None, *, defaults: bool = False
+) -> Iterator[tuple[Server, float]]:
     """A server, and the seconds for which it may continue after the load."""
     wrapper = [] if under is None else [sys.executable, stopwatch.__file__, str(under)]
     if kind == "bare":
         with bench.scratch() as folder, bare(folder, wrapper=wrapper) as server:
             yield server, 0.0
         return
-    threads = 2 * connections if kind == "outcome" else THREADS
+    threads = 2 * connections if kind == "outcome" and not defaults else THREADS
     with bench.site() as site:
         with site.serve():  # registers its handler
             pass
@@ -98,7 +100,7 @@ def _serving(bench: Bench, kind: str, connections: int, under: Path | None = Non
             yield server, PATIENCE
 
 
-def used(bench: Bench, kind: str, connections: int, under: Path | None = None) -> Used:
+def used(bench: Bench, kind: str, connections: int, under: Path | None = None, *, defaults: bool = False) -> Used:
     """Load a server, and measure what it uses.
 
     Args:
@@ -106,10 +108,11 @@ def used(bench: Bench, kind: str, connections: int, under: Path | None = None) -
         kind: one of `KINDS`.
         connections: the number of concurrent connections.
         under: the stopwatch's output file; default: no stopwatch.
+        defaults: whether the server has its default numbers of threads for `outcome`, too.
     """
     bench.tell(f"{KINDS[kind]}, {connections} connections")
     prefer = "" if kind == "outcome" else LATER
-    with _serving(bench, kind, connections, under) as (server, patience):
+    with _serving(bench, kind, connections, under, defaults=defaults) as (server, patience):
         count, before = 0, _so_far(server)
         for seconds in (WARM_UP, bench.seconds):
             if under is None and count:

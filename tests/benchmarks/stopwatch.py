@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-_NUMBER = re.compile(r"-?\d+( .*)?$")
+NUMBER = re.compile(r"-?\d+( .*)?$")
 """The pattern that joins the names of threads with the same role."""
 
 BOTH = {
@@ -143,7 +143,7 @@ class Stopwatches:
     def _first(self) -> list[list[float]]:
         """The running stopwatches of the current thread at its first call: none."""
         thread = threading.get_native_id()
-        self.threads[thread] = _NUMBER.sub("", threading.current_thread().name)
+        self.threads[thread] = NUMBER.sub("", threading.current_thread().name)
         self._here.spent = self.spent[thread] = defaultdict(lambda: [0.0, 0])
         self._here.running = running = []
         return running

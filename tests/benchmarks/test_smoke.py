@@ -9,8 +9,10 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from queue import SimpleQueue
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -478,3 +480,32 @@ def test_a_short_soak_tells_what_fills_from_what_leaks(part):
 
     assert judged(lambda done: 80 + min(done, 50_000) / 2500) == []
     assert judged(lambda done: 80 + done / 2500) == ["memory, MiB"]
+
+
+def test_all_that_is_counted_as_a_wake_up_exists(part):
+    """All locks and queues whose wake-ups are counted exist, so that a missing one is noticed."""
+    wakeups = part("wakeups")
+    for place, *functions in wakeups.LOCKS:
+        for function in functions:
+            assert callable(getattr(*part("stopwatch").found(f"{place}.{function}")))
+    for place in wakeups.QUEUES:
+        assert getattr(*part("stopwatch").found(place)) is SimpleQueue
+
+
+def test_wake_ups_are_counted_by_thread(part, tmp_path):
+    """A wake-up of a thread that sleeps is counted once, by the names of both threads; of another thread it is none."""
+    wakeups = part("wakeups").Wakeups()
+    queue = wakeups._counting_queue()()
+    taken = []
+    sleeper = threading.Thread(target=lambda: taken.extend([queue.get(), queue.get()]), name="writer-1")
+    sleeper.start()
+    while not queue.sleeper:
+        pass
+    queue.put("wakes")
+    while not queue.sleeper:
+        pass
+    queue.put("wakes again")
+    sleeper.join()
+    queue.put("wakes nobody")
+    wakeups.write(tmp_path / "wakeups.json")
+    assert json.loads((tmp_path / "wakeups.json").read_text()) == [["MainThread", "writer", 2]]
