@@ -8,7 +8,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Integer, Text, delete, exists, func, select, update
+from sqlalchemy import Integer, Text, delete, exists, func, select, type_coerce, update
 
 from flowhooks.errors import DamagedRow
 from flowhooks.failpoints import hit
@@ -98,7 +98,10 @@ _STATE_OF: Final = select(events.c.id, events.c.state, events.c.route_size)
 _COMMITTED: Final = partial(hit, "accept.committed")
 # Executed after the insert, so that it sees commits of others: an insert that waited for the purge of an event must
 # know that this event existed.
-_COUNT_ACCEPTED: Final = INCREMENT.returning(exists(select(purged_identities.c.identity_sha256)))
+_COUNT_ACCEPTED: Final = database.DriverStatement(
+    INCREMENT.returning(type_coerce(exists(select(purged_identities.c.identity_sha256)), Integer)),
+    columns=("name", "process", "value"),
+)
 """Increment the counter, and return whether any event was ever purged."""
 
 
@@ -308,7 +311,8 @@ class EventInserter:
         hit("accept.inserted")
         counted = {"name": "accepted", "process": self.process, "value": len(stored)}
         purged_before: dict[str, _Existing] = {}
-        if connection.execute(_COUNT_ACCEPTED, counted).scalar_one():
+        ((purged_any,),) = _COUNT_ACCEPTED(connection, counted)
+        if purged_any:
             new_digests = [item.identity_sha256 for item in items if item.event.id in stored]
             purged_before = _find_purged(connection, new_digests)
         if purged_before:

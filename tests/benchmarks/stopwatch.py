@@ -71,6 +71,7 @@ FLOWHOOKS = BOTH | {
     "rows of claiming": ("flowhooks.ledger.attempts:claim",),
     "SQLAlchemy": ("sqlalchemy.engine.base:Connection.execute", "sqlalchemy.engine.base:Connection.begin"),
     "SQLite": (
+        "flowhooks.ledger.database.driver_statements:execute",
         "sqlalchemy.engine.default:DefaultDialect.do_execute",
         "sqlalchemy.engine.default:DefaultDialect.do_execute_no_params",
     ),

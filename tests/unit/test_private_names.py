@@ -27,6 +27,7 @@ PRIVATE_NAMES = {
         "psycopg:Connection": "pgconn wait",
     },
     "sqlalchemy": {
+        "sqlalchemy.engine:Connection": "_handle_dbapi_exception",
         "sqlalchemy.engine:Row": "_mapping",
         "sqlalchemy.sql.elements:ColumnElement": "_from_objects _traverse_internals",
     },

@@ -17,6 +17,7 @@ from flowhooks.ledger.database.dialect_statements import (
     row_array,
     string_array,
 )
+from flowhooks.ledger.database.driver_statements import DriverStatement
 from flowhooks.ledger.database.engines import (
     STATEMENT_TIMEOUT,
     check_file,
@@ -42,6 +43,7 @@ from flowhooks.ledger.database.engines import (
 __all__ = [
     "STATEMENT_TIMEOUT",
     "BulkInsert",
+    "DriverStatement",
     "Now",
     "bytewise_order",
     "check_file",

@@ -20,6 +20,7 @@ from sqlalchemy import (
     func,
     select,
     text,
+    type_coerce,
 )
 from sqlalchemy.dialects.sqlite import Insert
 from sqlalchemy.dialects.sqlite.dml import OnConflictDoNothing, OnConflictDoUpdate
@@ -27,8 +28,9 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.visitors import InternalTraversal
-from sqlalchemy.types import to_instance
+from sqlalchemy.types import NullType, to_instance
 
+from flowhooks.ledger.database.driver_statements import DriverStatement, ListedInsert
 from flowhooks.ledger.database.engines import POSTGRESQL, STATEMENT_TIMEOUT, open_engine
 
 if TYPE_CHECKING:
@@ -306,7 +308,7 @@ class BulkInsert:
         table: the table.
         ignore_conflicts: skip rows that exist.
         update_columns: columns that are updated if the row exists; its other columns do not change.
-        also_read: one value that `insert_and_read` reads in the same execution.
+        also_read: one value that `insert_and_read` reads in the same execution, as the driver returns it.
     """
 
     def __init__(
@@ -333,26 +335,28 @@ class BulkInsert:
                 )
                 for statement in (listed, selected)
             )
-        self._listed_rows, self._selected_rows = listed.returning(*table.columns), selected.returning(*table.columns)
-        # RETURNING also makes it fast: without it SQLAlchemy would execute the listed rows one by one.
-        self._listed, self._selected = listed.returning(key), selected.returning(key)
+        self._listed_rows = ListedInsert(listed.returning(*table.columns))
+        self._selected_rows = DriverStatement(selected.returning(*table.columns))
+        self._listed, self._selected = ListedInsert(listed.returning(key)), DriverStatement(selected.returning(key))
         self._selected_and_read = (
-            self._selected if also_read is None else selected.returning(key, also_read.label("beside"))
+            self._selected
+            if also_read is None
+            else DriverStatement(selected.returning(key, type_coerce(also_read, NullType).label("beside")))
         )
 
     def __call__(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> list[Any]:
         """Insert rows; return the first primary key column of each stored row. Columns that a row lacks are null."""
         if connection.dialect.name == POSTGRESQL:
-            parameters = {"rows": json.dumps(rows, ensure_ascii=False)}
-            return list(connection.execute(self._selected, parameters).scalars())
-        return list(connection.execute(self._listed, list(rows)).scalars())
+            inserted = self._selected(connection, {"rows": json.dumps(rows, ensure_ascii=False)})
+        else:
+            inserted = self._listed(connection, rows)
+        return [row[0] for row in inserted]
 
     def insert_returning(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> Sequence[Any]:
         """Insert rows; return each row that was inserted or updated, with its present values."""
         if connection.dialect.name == POSTGRESQL:
-            parameters = {"rows": json.dumps(rows, ensure_ascii=False)}
-            return connection.execute(self._selected_rows, parameters).all()
-        return connection.execute(self._listed_rows, list(rows)).all()
+            return self._selected_rows(connection, {"rows": json.dumps(rows, ensure_ascii=False)})
+        return self._listed_rows(connection, rows)
 
     def insert_and_read(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> tuple[list[Any], Any]:
         """Insert rows; return the stored keys and the value of `also_read`.
@@ -361,5 +365,5 @@ class BulkInsert:
         """
         if connection.dialect.name != POSTGRESQL:
             return self(connection, rows), None
-        inserted = connection.execute(self._selected_and_read, {"rows": json.dumps(rows, ensure_ascii=False)}).all()
+        inserted = self._selected_and_read(connection, {"rows": json.dumps(rows, ensure_ascii=False)})
         return [row[0] for row in inserted], inserted[0].beside if inserted else None
