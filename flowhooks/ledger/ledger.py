@@ -446,29 +446,29 @@ class Ledger(Reader):
         with self.connection() as connection:
             return processes.leader_id(connection) == self.process
 
-    def is_sweeper(self) -> bool:
-        """Return whether this process looks for missing jobs: of those that run deliveries, it has run the longest.
-
-        Raises:
-            LedgerUnusable: the database cannot be read.
-        """
-        with self.connection() as connection:
-            return processes.leader_id(connection, runs_handlers=True) == self.process
-
-    def due_handlers(self, now: int, *, everywhere: bool) -> list[str]:
+    def due_handlers(self, now: int) -> list[str]:
         """Return the ids of the handlers that have a delivery which may run or be probed by `now`.
 
-        Args:
-            now: microseconds since 1970.
-            everywhere: whether to leave out handlers whose deliveries no live process runs.
+        Raises:
+            LedgerUnusable: the database cannot be read.
+        """
+        with self.connection() as connection:
+            return queries.due_handlers(connection, now)
+
+    def due_handlers_of_all(self, now: int) -> list[str] | None:
+        """Return the same for all live processes, without handlers that none of them runs.
+
+        Of the processes that run deliveries, the one that started first does this; the others get None.
 
         Raises:
             LedgerUnusable: the database cannot be read.
         """
         with self.connection() as connection:
+            if processes.leader_id(connection, runs_handlers=True) != self.process:
+                return None
             due = queries.due_handlers(connection, now)
-            if not due or not everywhere:
-                return due
+            if not due:
+                return []
             live = processes.live_processes(connection, heartbeat_timeout=self.heartbeat_timeout)
         run_somewhere = processes.handlers_run_by(live)
         return [handler for handler in due if handler in run_somewhere]

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.model.event import Event
 
-POLL_INTERVAL: Final = 0.5
+POLL_INTERVAL: Final = 1.0
 """Seconds between polls for jobs that have become due, or whose notification was missed."""
 HEARTBEAT_INTERVAL: Final = 10.0
 """Seconds between heartbeats of Procrastinate's record of this worker."""
@@ -66,6 +66,8 @@ SWEEP_INTERVAL: Final = 1.0
 """Seconds between sweeps for due deliveries whose handler has no job."""
 LEADER_CHECK_INTERVAL: Final = 5.0
 """Seconds between checks of the other processes whether they are to sweep."""
+CLEANING_INTERVAL: Final = 10.0
+"""Seconds between removals of the jobs of dead workers."""
 LOST_JOB_THRESHOLD_SECONDS: Final = 0.5
 """Seconds that a delivery must be overdue before the sweep assumes that its job was lost."""
 SKIP_SECONDS: Final = 5.0
@@ -128,6 +130,7 @@ class ProcrastinateRunner:
         self._wake_fetching: Callable[[], None] = lambda: None
         self._wakeup = threading.Event()
         self._has_failed = threading.Event()
+        self._next_cleaning = 0.0
         self._last_error: str | None = None
 
     def run(self, execute: ExecuteFn, stop: threading.Event) -> None:
@@ -312,17 +315,15 @@ class ProcrastinateRunner:
 
     def _sweep_loop(self, stop: threading.Event) -> None:
         """Store jobs for due deliveries whose handler has none, until `stop` is set."""
-        is_woken, is_leader, next_check = True, False, 0.0
+        is_woken, next_check = True, 0.0
         while not stop.is_set():
             self._has_failed.clear()
             self._slots.wake()
             try:
-                if not is_leader and time.monotonic() >= next_check:
-                    is_leader, next_check = self._ledger.is_sweeper(), time.monotonic() + LEADER_CHECK_INTERVAL
-                elif is_leader:
-                    is_leader = self._ledger.is_sweeper()
-                if is_leader or is_woken:
-                    self._sweep(everywhere=is_leader, is_woken=is_woken)
+                if is_woken:
+                    self._sweep_own()
+                if time.monotonic() >= next_check and not self._sweep_all():
+                    next_check = time.monotonic() + LEADER_CHECK_INTERVAL
             except FlowhooksError as error:
                 self._has_failed.set()
                 log.error("sweep_failed", why=str(error))  # noqa: TRY400 (one line says it)
@@ -334,26 +335,33 @@ class ProcrastinateRunner:
             is_woken = self._wakeup.wait(SWEEP_INTERVAL) or self._has_failed.is_set()
             self._wakeup.clear()
 
-    def _sweep(self, *, everywhere: bool, is_woken: bool) -> None:
-        """Store a job for each handler with a due delivery and without a waiting job.
-
-        Args:
-            everywhere: whether for the handlers of all processes; otherwise for those of this process.
-            is_woken: whether deliveries have become due just now.
-        """
+    def _sweep_own(self) -> None:
+        """Store a job for each handler of this process that has a due delivery and no waiting job."""
         now = self._clock.now()
-        lateness = 0.0 if is_woken else LOST_JOB_THRESHOLD_SECONDS
-        due = self._ledger.due_handlers(now - int(lateness * SECOND), everywhere=everywhere)
-        handlers = [handler for handler in due if everywhere or handler in self._queues]
+        self._store_missing([handler for handler in self._ledger.due_handlers(now) if handler in self._queues])
 
+    def _sweep_all(self) -> bool:
+        """Do so for the handlers of all processes, and remove the jobs of dead workers.
+
+        Returns:
+            False if another process does that.
+        """
+        due = self._ledger.due_handlers_of_all(self._clock.now() - int(LOST_JOB_THRESHOLD_SECONDS * SECOND))
+        if due is None:
+            return False
+        self._store_missing(due)
+        if time.monotonic() >= self._next_cleaning:
+            self._ledger.write(self._queue.sweep)
+            self._next_cleaning = time.monotonic() + CLEANING_INTERVAL
+        return True
+
+    def _store_missing(self, handlers: list[str]) -> None:
         def write(transaction: WriteTransaction) -> None:
-            self._queue.sweep(transaction)
-            if handlers:
-                self._queue.defer(transaction, handlers, now, most=1)
-                hit("sweep.written")
-                transaction.after_commit(_ON_SWEEP_COMMITTED)
+            self._queue.defer(transaction, handlers, 0, most=1)
+            hit("sweep.written")
+            transaction.after_commit(_ON_SWEEP_COMMITTED)
 
-        if handlers or everywhere:
+        if handlers:
             self._ledger.write(write)
 
 

@@ -97,9 +97,11 @@ def test_a_job_that_died_with_its_worker_is_made_again(harness, listens):
     assert runs == ["i1"]
 
 
-def test_a_worker_that_fell_silent_in_a_transaction_holds_up_nobody(harness, listens):
+def test_a_worker_that_fell_silent_in_a_transaction_holds_up_nobody(harness, listens, monkeypatch):
     """Rows that an unreachable worker locks are skipped until PostgreSQL ends it; other jobs are made meanwhile."""
     handlers = [listens(lambda event: None, name=name, process_key=name) for name in ("taken", "lost")]
+    monkeypatch.setattr(procrastinate, "LOST_JOB_THRESHOLD_SECONDS", 0.0)
+    monkeypatch.setattr(procrastinate, "CLEANING_INTERVAL", 0.0)
     flow = harness.open(*handlers, start=False, runner=KIND)
     for name in ("taken", "lost"):
         flow.take(name, key=name, wait=0)
@@ -108,14 +110,14 @@ def test_a_worker_that_fell_silent_in_a_transaction_holds_up_nobody(harness, lis
     taken = "UPDATE procrastinate_jobs SET status = 'doing', worker_id = (SELECT max(id) FROM procrastinate_workers)"
     with psycopg.connect(flow.url) as silent:
         silent.execute(taken)
-        flow.app.runner._sweep(everywhere=True, is_woken=True)
+        flow.app.runner._sweep_all()
         assert flow.sql("SELECT count(*) FROM procrastinate_workers") == [(1,)]
         assert count_jobs(flow) == 2
         silent.commit()
         with silent.transaction():
             silent.execute("SELECT FROM procrastinate_jobs WHERE status = 'doing' FOR UPDATE")
-            flow.app.runner._sweep(everywhere=True, is_woken=True)
-    flow.app.runner._sweep(everywhere=True, is_woken=True)
+            flow.app.runner._sweep_all()
+    flow.app.runner._sweep_all()
     assert flow.sql("SELECT count(*) FROM procrastinate_workers") == [(0,)]
     assert flow.sql("SELECT queue_name, status::text FROM procrastinate_jobs ORDER BY 1") == [
         ("p:lost", "todo"),
@@ -382,7 +384,7 @@ def test_a_paused_handler_has_no_jobs(harness, listens, eventually):
     flow.app.start()
     eventually(lambda: count_jobs(flow) == 0)
     flow.take("i3", wait=0)
-    flow.app.runner._sweep(everywhere=True, is_woken=True)
+    flow.app.runner._sweep_all()
     assert count_jobs(flow) == 0
     resume(flow.app.operation_context, ["p:h"])
     eventually(flow.at_rest)
@@ -396,7 +398,7 @@ def test_a_handler_that_no_process_runs_has_no_jobs(harness, listens, monkeypatc
     flow.sql("UPDATE processes SET handlers = '[]'")
     flow.take("i1", wait=0)
     assert count_jobs(flow) == 0
-    flow.app.runner._sweep(everywhere=True, is_woken=True)
+    flow.app.runner._sweep_all()
     assert count_jobs(flow) == 0
 
 
