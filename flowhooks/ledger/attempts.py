@@ -225,10 +225,12 @@ class SlotRequest(Protocol):
     Attributes:
         handler: the handler's id.
         skipped: ids of due deliveries that are left out, because they could not be run just now.
+        with_probes: whether *unknown* deliveries are included, whose probe is called.
     """
 
     handler: str
     skipped: Collection[str]
+    with_probes: bool
 
     def take(self, transaction: WriteTransaction) -> int:
         """Return the number of free slots, which are taken until the transaction ends."""
@@ -291,7 +293,7 @@ def claim_next(
         rows = [
             row
             for row in next_due(transaction.connection, now, request.handler, limit, lock=not is_constrained)
-            if row.delivery_id not in request.skipped
+            if row.delivery_id not in request.skipped and (request.with_probes or row.state != State.UNKNOWN)
         ][: slots + 1]
         candidates = [_to_started(row, request) for row in rows[:slots]]
         claims |= {

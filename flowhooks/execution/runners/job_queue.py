@@ -118,6 +118,10 @@ class JobQueue:
             transaction.after_rollback(partial(self._cancel, reserved))
         return reserved
 
+    def is_paused(self, handler: str) -> bool:
+        """Return whether a handler is paused, as far as this process knows."""
+        return handler in self._paused()
+
     def _cancel(self, reserved: Iterable[ReadyDelivery]) -> None:
         for queued in reserved:
             self.slots.release(queued.handler, 1)

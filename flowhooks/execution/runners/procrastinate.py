@@ -381,6 +381,7 @@ class _Claim:
     ) -> None:
         self.handler = handler
         self.skipped = skipped
+        self.with_probes = not queue.is_paused(handler)
         self.is_committed = self.has_more = False
         self._slots = slots
         self._queue = queue
