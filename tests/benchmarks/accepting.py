@@ -7,7 +7,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import load
-from bench import CONNECTIONS, LATER, ROUNDS, Bench, Comparison, cost, rate
+from bench import CONNECTIONS, LATER, Bench, Comparison, cost, rate
 from figures import Figure
 from measuring import Taken, loaded
 from servers import THREADS, bare
@@ -97,9 +97,9 @@ def _measured(bench: Bench) -> Found:
 
 def _rounds(bench: Bench, many: int, server: Collection[int], client: Collection[int]) -> dict[str, list[load.Load]]:
     found: dict[str, list[load.Load]] = {subject: [] for subject in SUBJECTS}
-    for number in range(ROUNDS):
+    for number in range(bench.rounds):
         for subject in SUBJECTS:
-            bench.tell(f"{subject}, {many} connections", number, ROUNDS)
+            bench.tell(f"{subject}, {many} connections", number, bench.rounds)
             found[subject].append(one(bench, subject, many, server=server, client=client))
     return found
 

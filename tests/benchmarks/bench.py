@@ -33,6 +33,7 @@ class Bench:
         seconds: the duration of each load.
         events: the number of callbacks that the large rows store.
         folder: for all files.
+        rounds: how often each pair is measured in turn.
         tell: shows progress: a text, and a count of a total where it is known.
         kept: data that one row keeps for another.
     """
@@ -40,6 +41,7 @@ class Bench:
     seconds: float
     events: int
     folder: Path
+    rounds: int = ROUNDS
     tell: Callable[..., None] = print
     kept: dict[str, object] = field(default_factory=dict)
 
@@ -90,10 +92,10 @@ class Comparison:
         return median(figure(ours) / figure(other) for ours, other in zip(self.ours, self.yardstick, strict=True))
 
 
-def compare(yardstick: Callable[[], load.Load], *ours: Callable[[], load.Load]) -> tuple[Comparison, ...]:
+def compare(rounds: int, yardstick: Callable[[], load.Load], *ours: Callable[[], load.Load]) -> tuple[Comparison, ...]:
     """Measure the baseline and each subject in turn, ending with the baseline; return a comparison for each subject."""
-    rounds = [[measure() for measure in (yardstick, *ours)] for _ in range(ROUNDS)]
-    first, *others = zip(*rounds, strict=True)
+    found = [[measure() for measure in (yardstick, *ours)] for _ in range(rounds)]
+    first, *others = zip(*found, strict=True)
     return tuple(Comparison(ours=each, yardstick=first) for each in others)
 
 

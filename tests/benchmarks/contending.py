@@ -33,7 +33,6 @@ SECONDS = 2.0
 """The maximum duration of each measured load, because there are many."""
 REST = 5.0
 """Seconds after the load in which the rest is run; callbacks left then exceed the capacity."""
-ROUNDS = 3
 DRAIN = 45.0
 """Seconds after that in which all must have been run, so that their processor time is known."""
 SQLITE = "flowhooks on SQLite"
@@ -194,7 +193,7 @@ def answered(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Callbacks answered per second while handlers run, ÷ by each alternative."""
     figures, notes = _figures(bench, lambda score: score.answered, "answered")
     for connections in CONNECTIONS:
-        rates = [_bare(bench, connections) for _ in range(ROUNDS)]
+        rates = [_bare(bench, connections) for _ in range(bench.rounds)]
         notes.append(f"{connections} connections: the bare app, which stores and runs nothing, {median(rates):,.0f}/s")
     notes.append(f"versions: {peers.versions()}")
     return figures, notes
@@ -260,9 +259,9 @@ def _scores(bench: Bench) -> dict[tuple[str, int], list[Score]]:
     found = {}
     there = [one for one in (OURS, OURS_ON_POSTGRESQL, *OTHERS) if not one.missing()]
     for connections in CONNECTIONS:
-        for number in range(ROUNDS):
+        for number in range(bench.rounds):
             for contender in there:
-                bench.tell(f"{contender.name}, {connections} connections", number, ROUNDS)
+                bench.tell(f"{contender.name}, {connections} connections", number, bench.rounds)
                 with contender.open(bench) as taken:
                     score = measure(taken, connections, min(bench.seconds, SECONDS))
                 found.setdefault((contender.name, connections), []).append(score)

@@ -118,7 +118,7 @@ def _over_http(bench: Bench, one: Site, many: Site) -> str:
                 classes=site.handlers,
             )
 
-    (comparison,) = compare(lambda: accept(one), lambda: accept(many))
+    (comparison,) = compare(bench.rounds, lambda: accept(one), lambda: accept(many))
     return (
         f"accepted over HTTP at {rate(comparison.ours)} with {MANY:,} handlers, all of them called, "
         f"and at {rate(comparison.yardstick)} with 1: {comparison.ratio:.2f}"

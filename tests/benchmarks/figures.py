@@ -78,6 +78,7 @@ class Result:
         notes: other results: absolute rates, latencies, sizes.
         broke: why there are no figures; `""` if there are.
         took: seconds that the row took.
+        busy: whether other programs used the machine so much that the figures show little.
     """
 
     name: str
@@ -87,3 +88,4 @@ class Result:
     notes: tuple[str, ...] = field(default=())
     broke: str = ""
     took: float = 0.0
+    busy: bool = False

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from statistics import median
 from typing import TYPE_CHECKING
 
 import accepting
 import filling
-from bench import LATER, ROUNDS, Bench, cost
+import load
+from bench import LATER, Bench, cost
 from cluster import cluster
 from figures import Figure
 from measuring import Taken, loaded
@@ -18,8 +19,6 @@ from flowhooks.ledger.upgrade import upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    import load
 
 HANDLERS = (1, 10, 100, 1_000, 10_000)
 EVENTS = (0, 10_000, 100_000, 1_000_000, 10_000_000)
@@ -31,6 +30,8 @@ SECONDS = 3.0
 """The maximum duration of each load, because there are many."""
 OURS = {accepting.BARE: "bare app", accepting.RUNS: "stored and run", accepting.OUTCOME: "answered with the outcome"}
 Measure = dict[str, "Callable[[int], load.Load]"]
+Found = dict[str, dict[int, list[load.Load]]]
+"""The loads of each series, round by round, by size."""
 
 
 def handlers(bench: Bench) -> tuple[list[Figure], list[str]]:
@@ -106,18 +107,18 @@ def _seconds(bench: Bench) -> float:
     return min(bench.seconds, SECONDS)
 
 
-Found = dict[str, dict[int, list["load.Load"]]]
-"""The loads of each series, round by round, by size."""
-
-
 def _measured(bench: Bench, measure: Mapping[str, Callable[[int], load.Load]], sizes: Sequence[int], of: str) -> Found:
     found: Found = {name: {size: [] for size in sizes} for name in measure}
-    for number in range(ROUNDS):
+    for number in range(bench.rounds):
         for size in sizes:
             for name, one in measure.items():
-                bench.tell(f"{name}, {size:,} {of}", number, ROUNDS)
-                found[name][size].append(one(size))
-    return found
+                bench.tell(f"{name}, {size:,} {of}", number, bench.rounds)
+                with suppress(load.NothingAnswered):  # too slow for the time of a load: there is no point in the plot
+                    found[name][size].append(one(size))
+    return {
+        name: {size: loads for size, loads in by_size.items() if len(loads) == bench.rounds}
+        for name, by_size in found.items()
+    }
 
 
 def _against_first(found: Found, of: str) -> list[Figure]:
@@ -137,6 +138,7 @@ def _against_bare(found: Found, of: str) -> list[Figure]:
         for name, by_size in found.items()
         if by_size is not bare
         for size, loads in by_size.items()
+        if size in bare
     ]
 
 

@@ -165,7 +165,7 @@ def reloading(bench: Bench) -> tuple[list[Figure], list[str]]:
                     taken = Taken(url=server.url, left=lambda _answered: site.unfinished())
                     return measuring.loaded(taken, connections=connections, seconds=bench.seconds, prefer=LATER)
 
-            (comparison,) = compare(lambda: loaded(watched=False), lambda: loaded(watched=True))
+            (comparison,) = compare(bench.rounds, lambda: loaded(watched=False), lambda: loaded(watched=True))
             figures.append(
                 Figure(
                     case=f"{connections} connections",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import filling
 import plans
-from bench import CONNECTIONS, LATER, ROUNDS, cost
+from bench import CONNECTIONS, LATER, cost
 from cluster import cluster
 from figures import Cost, Figure
 from measuring import Taken, loaded
@@ -35,7 +35,7 @@ def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
         full.rows(filling.of_postgresql(bench.events))
         full.rows("VACUUM ANALYZE")
         sizes = full.rows(SIZES)
-        for _ in range(ROUNDS):
+        for _ in range(bench.rounds):
             with postgresql.ledger("embedded") as empty:
                 rounds.append((_rates(bench, empty, "empty"), _rates(bench, full, "full")))
         bench.kept["plans"] = plans.of(full.url)

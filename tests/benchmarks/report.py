@@ -27,8 +27,22 @@ PACKAGES = (
 COSTS = ("processor time, µs", "p50, ms", "p99, ms")
 """Each cell has flowhooks' own figure ÷ that of the yardstick, as measured."""
 COLUMNS = ("what", "case", "measured", "yardstick", *COSTS, "figure", "at least", "aim", "verdict")
+TOO_BUSY = 3
+"""Processes for each core on average. With more of them a callback costs several times as much processor time, so the
+figures get no verdict."""
+BUSY_TEXT = """**Verdict "busy"**: more than three processes for each core wanted to run while the row was measured. Its
+figures show that the benchmark works, and no more. With ten processes for each core, a callback cost flowhooks three
+times the processor time of an idle machine, and the bare app 1.2 times. Rates, p50 and p99 are valid only if the
+machine was idle. [The runs](#the-runs) list how many processes wanted a core."""
 BUSY = ("busy before", "busy after")
-STYLES = {"aim met": "green", "met": "yellow", "missed": "bold red", "broke": "bold red"}
+BUSY_VERDICT = "busy"
+STYLES = {
+    BUSY_VERDICT: "dim",
+    "aim met": "green",
+    "met": "yellow",
+    "missed": "bold red",
+    "broke": "bold red",
+}
 
 PAGE = """# Benchmarks
 
@@ -39,8 +53,9 @@ ratios counts. Absolute figures are those of the machine.
 
 **The measure is processor time**: that of all processes of a subject, by the account of the operating system, until all
 work of the answered callbacks is done, divided by their number. Other programs on the machine change it less than they
-change a rate. Rates, p50 and p99 are valid only if the machine was idle: [the runs](#the-runs) list how many processes
-wanted a core. Cells with "÷" show flowhooks ÷ yardstick.
+change a rate. Cells with "÷" show flowhooks ÷ yardstick.
+
+{busy}
 
 See also [how the cost grows](benchmarks-growth.md), [PostgreSQL](benchmarks-postgresql.md) and
 [alternatives](benchmarks-peers.md).
@@ -155,8 +170,9 @@ and writes this page of what is stored. [The runs](#the-runs) have the command, 
 
 Figures are ratios of flowhooks to the alternative. Below 1, the alternative has the higher rate.
 
-The processor time is that of all processes of each. Rates, p50 and p99 are valid only if the machine was idle:
-[the runs](#the-runs) list how many processes wanted a core. Cells with "÷" show flowhooks ÷ alternative.
+The processor time is that of all processes of each. Cells with "÷" show flowhooks ÷ alternative.
+
+{busy}
 
 ## Durability of a response
 
@@ -215,8 +231,9 @@ The table has the same figures. `make bench` prints these rows. With `--store`, 
 
 {table}
 
-Figures are ratios of processor times. Rates, p50 and p99 are valid only if the machine was idle: [the
-runs](#the-runs) list how many processes wanted a core. Cells with "÷" show the size of the row ÷ the yardstick.
+Figures are ratios of processor times. Cells with "÷" show the size of the row ÷ the yardstick.
+
+{busy}
 
 ## Additional results
 
@@ -252,8 +269,13 @@ def machine() -> dict[str, str]:
 
 
 def busy() -> str:
-    """How many processes want a core at the moment: more than there are make rates meaningless."""
+    """How many processes want a core."""
     return f"{os.getloadavg()[0]:.1f} processes on average over a minute"
+
+
+def too_busy() -> bool:
+    """Whether far more processes want a core than there are cores, and than the benchmark itself has."""
+    return os.getloadavg()[0] > TOO_BUSY * (os.cpu_count() or 1)
 
 
 def table(results: Sequence[Result]) -> Table:
@@ -283,6 +305,7 @@ def page(stored: Sequence[Stored], *, template: str = PAGE) -> str:
         if one.plot
     ]
     return template.format(
+        busy=BUSY_TEXT,
         plans="\n\n".join(one.plans for one in stored if one.plans),
         table="\n".join(lines),
         plots="\n\n".join(pictures),
@@ -332,7 +355,8 @@ def _rows(results: Sequence[Result]) -> Iterator[tuple[str, ...]]:
         goal = result.goal
         wanted = (_wanted(goal.least, goal), _wanted(goal.aim, goal))
         for figure in result.figures:
-            yield (result.title, *_shown(figure, goal), *wanted, goal.verdict(figure.judged))
+            verdict = BUSY_VERDICT if result.busy else goal.verdict(figure.judged)
+            yield (result.title, *_shown(figure, goal), *wanted, verdict)
         if result.broke:
             yield (result.title, *[""] * (len(COLUMNS) - 4), *wanted, "broke")
 

@@ -31,7 +31,7 @@ import sharing
 import storing
 import volume
 import waiting
-from bench import Bench
+from bench import ROUNDS, Bench
 from figures import Goal, Result
 from plots import Plot
 from rich.console import Console
@@ -294,12 +294,13 @@ def _measure(rows: Sequence[Row], bench: Bench, command: str) -> list[Stored]:
             ) -> None:
                 progress.update(step, description=f"{row.name}: {text}", completed=done, total=total)
 
-            machine = report.machine()
+            machine, busy = report.machine(), report.too_busy()
             result = _measured(row, replace(bench, tell=tell))
+            result = replace(result, busy=busy or report.too_busy())
             plot, plans = bench.kept.pop("plot", None), bench.kept.pop("plans", "")
             assert plot is None or isinstance(plot, Plot)
-            busy = {"busy after": report.busy()}
-            measured.append(Stored(result=result, command=command, machine=machine | busy, plot=plot, plans=str(plans)))
+            machine |= {"busy after": report.busy()}
+            measured.append(Stored(result=result, command=command, machine=machine, plot=plot, plans=str(plans)))
             progress.remove_task(step)
             progress.advance(overall)
     return measured
@@ -332,10 +333,13 @@ def write_pages(folder: Path) -> list[Path]:
     callback=_chosen,
     help=f"Of {','.join(row.name for row in ROWS)}, or {' or '.join(GROUPS)}; default: all.",
 )
+@click.option("--rounds", type=click.IntRange(min=1), default=ROUNDS, show_default=True, help="Of each pair of loads.")
 @click.option("--store", is_flag=True, help="Store the figures, and write the pages of the documentation.")
 @click.option("--draw", is_flag=True, help="Measure nothing, and write the pages of the figures that are stored.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
-def main(seconds: float, events: int, rows: tuple[Row, ...], *, store: bool, draw: bool, as_json: bool) -> None:
+def main(
+    seconds: float, events: int, rows: tuple[Row, ...], rounds: int, *, store: bool, draw: bool, as_json: bool
+) -> None:
     """Measure flowhooks in comparison with a bare Falcon + waitress app, and with alternatives."""
     if draw:
         for file in write_pages(PAGES):
@@ -346,7 +350,7 @@ def main(seconds: float, events: int, rows: tuple[Row, ...], *, store: bool, dra
         sys.exit(2)
     command = shlex.join(["python", "tests/benchmarks/run.py", *sys.argv[1:]])
     with tempfile.TemporaryDirectory(prefix="flowhooks-bench-") as folder:
-        measured = _measure(rows, Bench(seconds=seconds, events=events, folder=Path(folder)), command)
+        measured = _measure(rows, Bench(seconds=seconds, events=events, folder=Path(folder), rounds=rounds), command)
     if as_json:
         print(report.as_json(measured))
     else:

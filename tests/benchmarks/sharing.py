@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import load
 import measuring
 import processor
-from bench import CONNECTIONS, LATER, ROUNDS, compare, cost, rate
+from bench import CONNECTIONS, LATER, compare, cost, rate
 from cluster import RUNNERS, cluster
 from figures import Cost, Figure
 from measuring import Taken
@@ -53,7 +53,9 @@ def accept(bench: Bench) -> tuple[list[Figure], list[str]]:
                     return loaded(server, runner)
 
             for runner, comparison in zip(
-                RUNNERS, compare(theirs, *(lambda runner=runner: ours(runner) for runner in RUNNERS)), strict=True
+                RUNNERS,
+                compare(bench.rounds, theirs, *(lambda runner=runner: ours(runner) for runner in RUNNERS)),
+                strict=True,
             ):
                 case = f"{connections} connections, {runner}"
                 figures.append(
@@ -93,7 +95,8 @@ def deliveries(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Deliveries run per second by two workers ÷ tasks by two processes of Celery, all stored before."""
     with bench.scratch() as folder, cluster(folder) as postgresql:
         rounds = [
-            {"": celery(bench)} | {runner: ours(bench, postgresql, runner) for runner in RUNNERS} for _ in range(ROUNDS)
+            {"": celery(bench)} | {runner: ours(bench, postgresql, runner) for runner in RUNNERS}
+            for _ in range(bench.rounds)
         ]
     figures = [
         Figure(

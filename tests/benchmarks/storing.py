@@ -62,6 +62,7 @@ def load(name: str, goal: Goal) -> Stored | None:
             notes=tuple(result["notes"]),
             broke=result["broke"],
             took=result["took"],
+            busy=result["busy"],
         ),
         command=content["command"],
         machine=content["machine"],

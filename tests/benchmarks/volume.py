@@ -73,7 +73,7 @@ def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
             with bench.site() as site:
                 return one(site, "empty")
 
-        (comparison,) = compare(empty, lambda: one(full, "full"))
+        (comparison,) = compare(bench.rounds, empty, lambda: one(full, "full"))
         figures.append(
             Figure(
                 case=f"{connections} connections",

@@ -11,7 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from bench import LATER, ROUNDS, Bench, Comparison, cost, rate
+from bench import LATER, Bench, Comparison, cost, rate
 from figures import Figure
 from measuring import Taken, loaded
 from servers import Site
@@ -56,10 +56,10 @@ def handlers():
 def beside(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Callbacks stored before the response while many others wait for their outcome ÷ while none waits."""
     rounds, waited = [], []
-    for number in range(ROUNDS):
+    for number in range(bench.rounds):
         pair = []
         for many in (0, MANY):
-            bench.tell(f"{many} wait", number, ROUNDS)
+            bench.tell(f"{many} wait", number, bench.rounds)
             found, still = one(bench, many)
             pair.append(found)
             waited += [still] if many else []
