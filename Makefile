@@ -65,7 +65,7 @@ docs: $(READY) ## Build the documentation as a site: site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "Built: open site/index.html"
 
-bench: $(READY) ## Compare with a bare server and with alternatives (needs wrk, redis-server and webhook; about 55 minutes; ROWS=a,b for some rows)
+bench: $(READY) ## Compare with a bare server and with alternatives (needs wrk, redis-server and webhook; about an hour; ROWS=a,b for some rows)
 	@$(BIN)/python tests/benchmarks/run.py $(if $(ROWS),--rows $(ROWS))
 
 wheel: $(READY) ## Build the wheel into dist/

@@ -237,6 +237,12 @@ def _figures(bench: Bench, of: Callable[[Score], float], done: str) -> tuple[lis
                 )
             )
     notes = [f"{other.name} is left out: {missing}" for other in OTHERS if (missing := other.missing())]
+    notes += [
+        f"{connections} connections, {one.name}: nothing was answered in the time of a load"
+        for connections in CONNECTIONS
+        for one in (OURS, OURS_ON_POSTGRESQL, *OTHERS)
+        if (one.name, connections) not in scores and not one.missing()
+    ]
     if not figures:
         raise ServerError("; ".join(notes) or "nothing was measured")
     return figures, notes
@@ -262,9 +268,10 @@ def _scores(bench: Bench) -> dict[tuple[str, int], list[Score]]:
         for number in range(bench.rounds):
             for contender in there:
                 bench.tell(f"{contender.name}, {connections} connections", number, bench.rounds)
-                with contender.open(bench) as taken:
+                with suppress(load.NothingAnswered), contender.open(bench) as taken:
                     score = measure(taken, connections, min(bench.seconds, SECONDS))
-                found.setdefault((contender.name, connections), []).append(score)
+                    found.setdefault((contender.name, connections), []).append(score)
+    found = {of: scores for of, scores in found.items() if len(scores) == bench.rounds}
     bench.kept["peers"] = found
     return found
 

@@ -26,9 +26,9 @@ EVENTS = (0, 10_000, 100_000, 1_000_000, 10_000_000)
 CONNECTIONS = (1, 8, 32, 100, 500)
 BODIES = (230, 2_000, 20_000, 200_000, 1_000_000)
 """Bytes of a body, nearly; the first is a body without variables."""
-SECONDS = 3.0
+SECONDS = 2.0
 """The maximum duration of each load, because there are many."""
-OURS = {accepting.BARE: "bare app", accepting.RUNS: "stored and run", accepting.OUTCOME: "answered with the outcome"}
+OURS = {accepting.RUNS: "stored and run", accepting.OUTCOME: "answered with the outcome", accepting.BARE: "bare app"}
 Measure = dict[str, "Callable[[int], load.Load]"]
 Found = dict[str, dict[int, list[load.Load]]]
 """The loads of each series, round by round, by size."""
@@ -96,7 +96,7 @@ def bodies(bench: Bench) -> tuple[list[Figure], list[str]]:
         OURS[subject]: lambda size, subject=subject: accepting.one(
             bench.lasting(_seconds(bench)), subject, 8, size=size if size > BODIES[0] else 0
         )
-        for subject in (accepting.BARE, accepting.RUNS)
+        for subject in (accepting.RUNS, accepting.BARE)
     }
     found = _measured(bench, measure, BODIES, "bytes")
     bench.kept["plot"] = _plot("Size of the body", "bytes of the body", found)

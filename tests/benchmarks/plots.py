@@ -12,7 +12,7 @@ from figures import Cost
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-COLOURS = ("#6b7280", "#0072b2", "#d55e00")
+COLOURS = ("#0072b2", "#d55e00", "#6b7280")
 """Of the series; they differ for people who see no red or green, too."""
 FONT = 'font-family="system-ui, sans-serif" font-size="12"'
 MARKS = ("circle", "square", "diamond")

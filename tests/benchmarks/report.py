@@ -124,7 +124,10 @@ and writes this page of what is stored. [The runs](#the-runs) have the command, 
 {table}
 
 Figures are ratios to the yardstick, unless they have a unit. Smaller is better for goals with "≤". `embedded` and
-`procrastinate` are the [runners](../how-to/use-postgresql.md#jobs-instead-of-looking).
+`procrastinate` are the [runners](../how-to/use-postgresql.md#jobs-instead-of-polling). Cells with "÷" show flowhooks ÷
+yardstick.
+
+{busy}
 
 ## Additional results
 

@@ -223,25 +223,25 @@ ROWS = (
     ),
     Row(
         name="growth-handlers",
-        title="processor time, most handlers ÷ 1 handler",
+        title="processor time by number of handlers ÷ 1 handler",
         goal=Goal(least=1.2, aim=1.0, smaller=True),
         measure=growth.handlers,
     ),
     Row(
         name="growth-events",
-        title="processor time, most stored events ÷ none",
+        title="processor time by number of stored events ÷ none",
         goal=Goal(least=1.2, aim=1.0, smaller=True),
         measure=growth.events,
     ),
     Row(
         name="growth-connections",
-        title="processor time, flowhooks ÷ bare, by connections",
+        title="processor time by number of connections ÷ bare",
         goal=Goal(least=1.8, aim=1.35, smaller=True),
         measure=growth.connections,
     ),
     Row(
         name="growth-bodies",
-        title="processor time, flowhooks ÷ bare, by size of the body",
+        title="processor time by size of the body ÷ bare",
         goal=Goal(least=1.8, aim=1.35, smaller=True),
         measure=growth.bodies,
     ),
@@ -325,7 +325,7 @@ def write_pages(folder: Path) -> list[Path]:
 
 
 @click.command()
-@click.option("--seconds", type=click.FloatRange(min=1), default=4, show_default=True, help="For each load.")
+@click.option("--seconds", type=click.FloatRange(min=1), default=3, show_default=True, help="For each load.")
 @click.option("--events", type=click.IntRange(min=1), default=1_000_000, show_default=True, help="For the big rows.")
 @click.option(
     "--rows",

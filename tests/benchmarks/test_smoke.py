@@ -353,7 +353,7 @@ def test_processor_time_of_unfinished_work_is_unknown(part, tmp_path):
     }
     (figure, _), _ = contending.ran(quiet)
     assert (figure.ours.processor, figure.theirs.processor) == (700, 0)
-    with pytest.raises(servers.ServerError, match=r"nothing was measured|not installed"):
+    with pytest.raises(servers.ServerError, match=r"nothing was|not installed"):
         contending.cheapest(quiet)
 
 

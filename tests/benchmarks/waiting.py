@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from bench import LATER, Bench, Comparison, cost, rate
 from figures import Figure
-from measuring import Taken, loaded
+from measuring import PATIENCE, Taken, drained, loaded
 from servers import Site
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from servers import Server
 
 MANY = 500
+STORED = "SELECT count(*) FROM events"
 CONNECTIONS = 8
 """Connections of the callbacks that do not wait."""
 PLUGIN = '''"""A handler that does nothing, and one that ends when a file is there."""
@@ -85,6 +86,7 @@ def one(bench: Bench, many: int) -> tuple[load.Load, int]:
         with site.serve(settings=settings) as server:
             try:
                 with _waiting(server, many) as waiting:
+                    drained(Taken(url="", left=lambda _stored: many - site.ask(STORED)), many, PATIENCE)
                     taken = Taken(url=server.url, left=lambda _answered: site.unfinished() - many)
                     found = loaded(taken, connections=CONNECTIONS, seconds=bench.seconds, prefer=LATER)
                     return found, len(waiting) - _answered(waiting)
