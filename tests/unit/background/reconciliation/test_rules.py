@@ -142,14 +142,19 @@ def test_what_stays_decided(row):
     """Rows stay as they are until the instance ends again or an operator asks."""
     new = row()
     event, skipped = replace(new, disposition="has_event", body=None), row(parent_id="p")
-    again = replace(new, ended_at=NOW + 1)
-    assert rules.is_decided(new, event, decides_again=True)
-    assert rules.is_decided(new, new, decides_again=True)
-    assert rules.is_decided(new, skipped, decides_again=False)
-    assert not rules.is_decided(new, skipped, decides_again=True)
-    assert not rules.is_decided(again, event, decides_again=False)
-    assert not rules.is_decided(again, skipped, decides_again=False)
-    assert not rules.is_decided(replace(new, body="{}"), new, decides_again=False)
+    declined = replace(new, disposition="skipped", rule="declined")
+    ended_again = replace(new, ended_at=NOW + 1)
+    none, skipped_ones, all_of_them = rules.Again(), rules.Again(skipped=True), rules.Again(skipped=True, declined=True)
+    assert rules.is_decided(new, event, again=all_of_them)
+    assert rules.is_decided(new, new, again=all_of_them)
+    assert rules.is_decided(new, skipped, again=none)
+    assert not rules.is_decided(new, skipped, again=skipped_ones)
+    assert rules.is_decided(new, declined, again=skipped_ones)
+    assert not rules.is_decided(new, declined, again=all_of_them)
+    assert not rules.is_decided(ended_again, event, again=none)
+    assert not rules.is_decided(ended_again, skipped, again=none)
+    assert not rules.is_decided(ended_again, declined, again=none)
+    assert not rules.is_decided(replace(new, body="{}"), new, again=none)
 
 
 def test_the_callback_that_an_instance_becomes(row):
