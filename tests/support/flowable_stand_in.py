@@ -7,7 +7,7 @@ import re
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 CREDENTIAL = "Basic cmVzdDpzZWNyZXQ="
 """rest:secret"""
 START = datetime(2026, 11, 27, 8, 0, tzinfo=UTC)
+HOUR = timedelta(hours=1)
 END_EVENTS = {"completed": "approved", "terminate": "stopped", "error": "fraud"}
 TYPES = {str: "string", bool: "boolean", int: "integer", float: "double", dict: "json", list: "json"}
 
@@ -56,6 +57,8 @@ class FlowableStandIn:
         keeps_history: whether it has a history.
         keeps_variables: whether its history has variables.
         before_answer: called before each answer.
+        clocks_back_at: when its local time goes back by an hour: as Flowable, it stores and compares local times, and
+            takes a time that exists twice for the later one; None: never.
     """
 
     def __init__(self) -> None:
@@ -71,6 +74,7 @@ class FlowableStandIn:
         self.keeps_history = True
         self.keeps_variables = True
         self.before_answer: Callable[[], object] = lambda: None
+        self.clocks_back_at: datetime | None = None
         self.over = threading.Event()
         self.url = ""
         self._ids = 0
@@ -133,19 +137,19 @@ class FlowableStandIn:
         return (200, answer()) if answer else (404, {"message": "Not found"})
 
     def _history(self, given: dict[str, Any]) -> dict[str, Any]:
-        rows = [row for row in self.rows.values() if self.keeps_history and _matches(row, given)]
+        rows = [row for row in self.rows.values() if self.keeps_history and self._matches(row, given)]
         listed = self._listed(rows, given)
         return listed | {"data": [self._with_variables(row, given) for row in listed["data"]]}
 
     def _running(self, given: dict[str, Any]) -> dict[str, Any]:
-        rows = [row for row in self.rows.values() if row["endTime"] is None and _matches(row, given)]
+        rows = [row for row in self.rows.values() if row["endTime"] is None and self._matches(row, given)]
         return self._listed(rows, given)
 
     def _variables(self, given: dict[str, Any]) -> dict[str, Any]:
         found = [
             {"executionId": row["id"], "taskId": None, "variable": variable}
             for row in self.rows.values()
-            if self.keeps_history and self.keeps_variables and _matches(row, given)
+            if self.keeps_history and self.keeps_variables and self._matches(row, given)
             for variable in row["variables"]
             if given.get("variableName", variable["name"]) == variable["name"]
         ]
@@ -172,26 +176,37 @@ class FlowableStandIn:
     def _listed(self, rows: list[dict[str, Any]], given: dict[str, Any]) -> dict[str, Any]:
         key = {"endTime": "endTime", "processInstanceId": "id", "id": "id"}.get(given.get("sort", ""))
         if key:
-            rows = sorted(rows, key=lambda row: row[key])
+            rows = sorted(rows, key=lambda row: self._local(row[key]) if key == "endTime" else row[key])
         start, size = int(given.get("start", 0)), int(given.get("size", 10))
         if self.max_rows is not None:
             size = min(size, self.max_rows)
-        data = rows[start : start + size]
+        data = [self._shown(row) for row in rows[start : start + size]]
         return {"data": data, "start": start, "size": len(data)} | ({"total": len(rows)} if self.says_total else {})
 
+    def _local(self, text: str) -> datetime:
+        """The local time of an instant, by the offset of before the clocks go back."""
+        at = datetime.fromisoformat(text)
+        return at if self.clocks_back_at is None or at < self.clocks_back_at else at - HOUR
 
-def _matches(row: dict[str, Any], given: dict[str, Any]) -> bool:
-    ended = row["endTime"] and datetime.fromisoformat(row["endTime"])
-    after, before = (
-        datetime.fromisoformat(given[name]) if name in given else None for name in ("finishedAfter", "finishedBefore")
-    )
-    return (
-        (not given.get("finished") or ended is not None)
-        and given.get("processInstanceId", row["id"]) == row["id"]
-        and row["id"] in given.get("processInstanceIds", [row["id"]])
-        and (after is None or (ended is not None and ended >= after))
-        and (before is None or (ended is not None and ended <= before))
-    )
+    def _shown(self, row: dict[str, Any]) -> dict[str, Any]:
+        if self.clocks_back_at is None or row["endTime"] is None:
+            return row
+        local = self._local(row["endTime"])
+        shown = local + HOUR if local >= self.clocks_back_at - HOUR else local
+        return row | {"endTime": shown.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
+
+    def _matches(self, row: dict[str, Any], given: dict[str, Any]) -> bool:
+        ended = row["endTime"] and self._local(row["endTime"])
+        after, before = (
+            self._local(given[name]) if name in given else None for name in ("finishedAfter", "finishedBefore")
+        )
+        return (
+            (not given.get("finished") or ended is not None)
+            and given.get("processInstanceId", row["id"]) == row["id"]
+            and row["id"] in given.get("processInstanceIds", [row["id"]])
+            and (after is None or (ended is not None and ended >= after))
+            and (before is None or (ended is not None and ended <= before))
+        )
 
 
 class _Answers(BaseHTTPRequestHandler):

@@ -325,7 +325,7 @@ def test_equal_rows_are_one_instance(engine: FlowableStandIn, client: FlowableCl
     ("ends", "words"),
     [
         (["2026-11-26T09:00:00.000Z"], "another end time"),
-        (["2026-11-27T10:00:00.001Z"], "another end time"),
+        (["2026-11-27T11:00:00.001Z"], "another end time"),
         ([AT.format(3), AT.format(2)], "another order"),
         ([None], "without endTime"),
         (["yesterday"], "cannot be read"),
@@ -340,6 +340,35 @@ def test_an_answer_to_another_question(
     engine.replies.append(Reply(body=json.dumps({"data": rows, "total": len(rows)}).encode()))
     error = failure(client)
     assert (error.reason, words in error.why) == ("invalid", True), error.why
+
+
+@pytest.mark.parametrize(
+    ("minutes", "hours"),
+    [(90, 0), (60, 1), (40, 1), (4, 1), (-10, 0)],
+    ids=["before", "at the begin", "in the hour", "at the end", "after"],
+)
+def test_ends_while_the_clocks_go_back(
+    engine: FlowableStandIn, client: FlowableClient, minutes: int, hours: int
+) -> None:
+    """Flowable mistakes an end by an hour while its local time goes back: it is not refused, and read an hour later."""
+    engine.clocks_back_at = SINCE + timedelta(minutes=minutes)
+    ended = [engine.end(engine.start(), AT.format(number)) for number in range(25)]
+    found = ids(all_pages(client, SINCE, SINCE + timedelta(minutes=3)))
+    assert sorted(found) == ([] if hours else ended)
+    pages = all_pages(client, SINCE - timedelta(minutes=130), SINCE + timedelta(minutes=70))
+    assert sorted(ids(pages)) == ended
+    assert pages[0][0].ended_at == SINCE + timedelta(hours=hours)
+
+
+def all_pages(client: FlowableClient, since: datetime, until: datetime) -> list[list[FinishedInstance]]:
+    """The instances of all pages of a window."""
+    pages: list[list[FinishedInstance]] = []
+    cursor: str | None = None
+    while True:
+        page = client.finished(since, until, cursor)
+        pages.append(list(page.instances))
+        if (cursor := page.cursor) is None:
+            return [instances for instances in pages if instances]
 
 
 def test_a_page_that_says_more_and_has_none(engine: FlowableStandIn, client: FlowableClient) -> None:
