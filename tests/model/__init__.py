@@ -5,6 +5,7 @@
 - `real.py` is flowhooks itself: `App`s on a real database, two on PostgreSQL; the test replaces the runners' threads.
 - `machine.py` has the steps of engines and the checks after each step; `running.py` has the steps of runners,
   `acting.py` those of operators, processes and time.
+- `rounds.py` has the steps of reconciliation with an engine in memory, and `test_rounds.py` runs them.
 - `test_model.py` runs some dozens of sequences always, and thousands with `make test-long`.
 
 How to read a failure: the last lines are the shortest failing sequence of steps, a Python program of the calls of the
@@ -25,4 +26,4 @@ more examples.
 
 import pytest
 
-pytest.register_assert_rewrite("model.machine", "model.running", "model.acting", "model.real")
+pytest.register_assert_rewrite("model.rounds", "model.machine", "model.running", "model.acting", "model.real")
