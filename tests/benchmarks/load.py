@@ -39,7 +39,7 @@ class Load:
         seconds: the duration of the run.
         p50: milliseconds within which half of the responses arrived.
         p99: milliseconds within which 99 of 100 responses arrived.
-        processor: microseconds of processor time for each response, until all work was done; 0 if it was not measured.
+        processor: microseconds of processor time for each request, until all work was done; 0 if it was not measured.
     """
 
     counted: int

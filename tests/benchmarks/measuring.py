@@ -73,7 +73,9 @@ def loaded(
     last = run(seconds=seconds)
     answered = last.counted + last.later
     done = drained(taken, warm + answered, PATIENCE)
-    return replace(last, processor=(processor.spent() - began) / answered * 1e6 if done else 0.0)
+    # When wrk stops, one request of each connection is under way, and is served all the same.
+    cost = (processor.spent() - began) / (answered + connections) * 1e6
+    return replace(last, processor=cost if done else 0.0)
 
 
 def drained(taken: Taken, answered: int, seconds: float) -> bool:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 COLOURS = ("#0072b2", "#d55e00", "#6b7280")
 """Of the series; they differ for people who see no red or green, too."""
 FONT = 'font-family="system-ui, sans-serif" font-size="12"'
+BASELINE = "bare app"
+"""The series that has the last colour, whatever its place."""
 MARKS = ("circle", "square", "diamond")
 WIDTH, HEIGHT = 860, 330
 LEFT, TOP, PLOT_WIDTH, PLOT_HEIGHT, GAP = 64, 64, 330, 200, 92
@@ -71,33 +73,41 @@ def svg(plot: Plot) -> str:
 
 def _legend(plot: Plot) -> list[str]:
     parts, x = [], float(LEFT)
-    for number, name in enumerate(plot.series):
+    for name, number in _numbers(plot).items():
         parts += [_mark(number, x + 5, 20), _text(name, x + 16, 24)]
         x += 40 + 7 * len(name)
     return parts
 
 
-def _panel(plot: Plot, left: float, name: str, of: Callable[[Cost], float]) -> list[str]:
+def _panel(plot: Plot, left: float, heading: str, of: Callable[[Cost], float]) -> list[str]:
     sizes = sorted({point.size for points in plot.series.values() for point in points})
     values = [of(point.cost) for points in plot.series.values() for point in points if of(point.cost)]
     if not values:
-        return [_text(f"{name}: not measured", left, TOP - 12, weight="bold")]
+        return [_text(f"{heading}: not measured", left, TOP - 12, weight="bold")]
     scale = _Scale(min(values), max(values))
     step = PLOT_WIDTH / max(1, len(sizes) - 1)
     places = {size: left + step * number for number, size in enumerate(sizes)}
-    parts = [_text(name, left, TOP - 12, weight="bold")]
+    parts = [_text(heading, left, TOP - 12, weight="bold")]
     for tick in scale.ticks:
         y = scale.place(tick)
         parts.append(f'<line x1="{left}" x2="{left + PLOT_WIDTH}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e5e7eb"/>')
         parts.append(_text(_short(tick), left - 8, y + 4, anchor="end"))
     parts += [_text(_short(size), x, TOP + PLOT_HEIGHT + 20, anchor="middle") for size, x in places.items()]
     parts.append(_text(plot.axis, left + PLOT_WIDTH / 2, TOP + PLOT_HEIGHT + 44, anchor="middle"))
-    for number, points in enumerate(plot.series.values()):
+    for name, number in _numbers(plot).items():
+        points = plot.series[name]
         drawn = [(places[point.size], scale.place(of(point.cost))) for point in points if of(point.cost)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in drawn)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{COLOURS[number]}" stroke-width="2"/>')
         parts += [_mark(number, x, y) for x, y in drawn]
     return parts
+
+
+def _numbers(plot: Plot) -> dict[str, int]:
+    """The colour and the mark of each series, by its name."""
+    names = [name for name in plot.series if name != BASELINE]
+    numbers = {name: number for number, name in enumerate(names)}
+    return numbers | ({BASELINE: len(COLOURS) - 1} if BASELINE in plot.series else {})
 
 
 class _Scale:

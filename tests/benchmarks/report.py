@@ -52,7 +52,7 @@ flowhooks otherwise uses its defaults. Each pair is measured several times, one 
 ratios counts. Absolute figures are those of the machine.
 
 **The measure is processor time**: that of all processes of a subject, by the account of the operating system, until all
-work of the answered callbacks is done, divided by their number. Other programs on the machine change it less than they
+work of the callbacks is done, divided by the number of requests. Other programs on the machine change it less than they
 change a rate. Cells with "÷" show flowhooks ÷ yardstick.
 
 {busy}
@@ -206,7 +206,7 @@ Celery with `acks_late`. RQ has the same code in both cases.
 ## How each row is measured
 
 - **Processor time**: that of all processes of an alternative, with Redis, PostgreSQL and workers, from the first
-  callback until all have been run, divided by the answered callbacks. It is unknown if not all were run 50 seconds
+  callback until all have been run, divided by the number of requests. It is unknown if not all were run 50 seconds
   after the load.
 - wrk posts callbacks for a second of warm-up and then for the measured time, with 8 and with 32 connections. An error
   response voids the row.

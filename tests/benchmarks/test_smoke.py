@@ -167,7 +167,7 @@ def test_processor_time_includes_work_after_the_response(part, monkeypatch, left
     monkeypatch.setattr(measuring, "PATIENCE", 0 if left[-1] else 60)
     waiting = iter(left)
     taken = measuring.Taken(url="", left=lambda _answered: next(waiting))
-    assert measuring.loaded(taken, connections=8, seconds=1).processor == spent
+    assert measuring.loaded(taken, connections=0, seconds=1).processor == spent
 
 
 def test_a_plot_shows_each_series_and_size(part):
@@ -182,6 +182,35 @@ def test_a_plot_shows_each_series_and_size(part):
     assert {"bare", "flowhooks", "0", "10 k", "1 M", "events <stored>"} <= set(texts)
     assert drawn.count("<circle") == 1 + 6
     assert drawn.count('width="7"') == 1 + 5
+
+
+def test_growth_is_measured_for_each_size_that_answers(part, tmp_path):
+    """Each size is compared with the first one or with the bare app; one that answers nothing is left out."""
+    bench, growth, load = part("bench"), part("growth"), part("load")
+    quiet = bench.Bench(seconds=1, events=1, folder=tmp_path, tell=lambda *_args: None)
+
+    def one(size):
+        if size == 1_000:
+            raise load.NothingAnswered
+        return load.Load(counted=100, later=0, seconds=1, p50=1, p99=2, processor=100 + size)
+
+    bare = growth.OURS["bare"]
+    found = growth._measured(quiet, {"ours": one, bare: lambda _size: one(0)}, (0, 10, 100, 1_000), "things")
+    first = growth._against_first({"ours": found["ours"]}, "things")
+    assert [(one.case, one.judged) for one in first] == [("ours, 10 things", 1.1), ("ours, 100 things", 2.0)]
+    assert [one.judged for one in growth._against_bare(found, "things")] == [1.0, 1.1, 2.0]
+    plot = growth._plot("Things", "things", found)
+    assert [point.size for point in plot.series["ours"]] == [0, 10, 100]
+
+
+def test_a_row_of_a_busy_machine_has_no_verdict(part):
+    """A row that was measured while other programs used the machine shows its figures, and `busy` as its verdict."""
+    figures, report = part("figures"), part("report")
+    figure = figures.Figure(measured="2,000/s", judged=0.5)
+    goal = figures.Goal(least=0.5, aim=0.65)
+    result = figures.Result(name="a", title="first", goal=goal, figures=(figure,), busy=True)
+    ((_, _, measured, *_, verdict),) = report._rows([result])
+    assert (measured, verdict) == ("2,000/s", "busy")
 
 
 def test_a_stored_row_is_read_as_it_was(part, monkeypatch, tmp_path):
