@@ -6,8 +6,10 @@ Processes with options for Python itself are started (see `is_alike`).
 
 Shell commands start forks, too: `program` makes an executable file that asks for a fork and ends as the fork ends.
 
+`use_for` does the same for flowhooks in another environment, of which a process of its own is forked.
+
 Forks do not show whether a module imports everything that it needs. Tests of the start itself must show that. Forks of
-the same process also have the same hash seed.
+the same process also have the same hash seed. A fork does not release its objects before it ends.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ from importlib import import_module
 from pathlib import Path
 
 FLOWHOOKS = (sys.executable, "-m", "flowhooks")
+ISOLATED = ("-P", "-m", "flowhooks")
+"""The arguments of Python for flowhooks in another environment."""
 TO_PYTHON = ("PYTHON", "LANG", "LC_", "MALLOC", "GLIBC", "LD_", "PROMETHEUS")
 """The prefixes of variables that are read while Python starts, or while flowhooks is loaded."""
 LATE = (
@@ -57,8 +61,8 @@ def start(command, *, cwd=None, env=None, stdout=subprocess.DEVNULL, stderr=subp
         own_session: whether it has a session of its own, which Ctrl-C does not reach.
     """
     env = dict(os.environ) if env is None else env
-    if tuple(command[:3]) == FLOWHOOKS and is_alike(env):
-        return Forked(command, cwd=cwd, env=env, stdout=stdout, stderr=stderr, own_session=own_session)
+    if (stem := _stem_of(command, env)) is not None:
+        return Forked(stem, command, cwd=cwd, env=env, stdout=stdout, stderr=stderr, own_session=own_session)
     return subprocess.Popen(
         command,
         cwd=cwd,
@@ -117,14 +121,32 @@ def program(file, prepare=""):
         file: a path where no file is yet.
         prepare: statements of Python that may change `words` (from the fourth on: the arguments) and `env`.
     """
-    address = _stem().address
-    file.write_text(PROGRAM.format(python=sys.executable, command=list(FLOWHOOKS), address=address, prepare=prepare))
+    _write_program(file, FLOWHOOKS, _stem().address, prepare)
+
+
+def _write_program(file, command, address, prepare):
+    file.write_text(PROGRAM.format(python=sys.executable, command=list(command), address=address, prepare=prepare))
     file.chmod(0o755)
 
 
 def is_alike(env):
     """Whether a fork would behave like a process started with this environment."""
     return _to_python(env) == _to_python(OURS)
+
+
+def use_for(python):
+    """Fork flowhooks in another environment, too: the commands `isolated(python)`, and those that they start.
+
+    A fork does not see what only a start of Python reads there, such as a new `.pth` file.
+    """
+    stem = _Stem(python, (ISOLATED[0],), {name: it for name, it in OURS.items() if not name.startswith("PYTHON")})
+    _FURTHER[str(python)] = stem
+    atexit.register(stem.end)
+
+
+def isolated(python):
+    """The words that run flowhooks in another environment."""
+    return [str(python), *ISOLATED]
 
 
 def _to_python(env):
@@ -135,7 +157,7 @@ def _to_python(env):
 class Forked:
     """A forked process with the interface of `Popen`."""
 
-    def __init__(self, command, *, cwd, env, stdout, stderr, own_session):
+    def __init__(self, stem, command, *, cwd, env, stdout, stderr, own_session):
         self.args = command
         self.returncode = None
         self.stderr, told = None, stderr
@@ -149,7 +171,7 @@ class Forked:
             request.write(json.dumps(wanted).encode())
             request.seek(0)
             files = [nothing if one == subprocess.DEVNULL else one for one in (subprocess.DEVNULL, stdout, told)]
-            _stem().ask(request, theirs, *files)
+            stem.ask(request, theirs, *files)
         if stderr == subprocess.PIPE:
             os.close(told)
         self.pid = self._hear()
@@ -196,19 +218,29 @@ class Forked:
 
 
 class _Stem:
-    """The process that has loaded flowhooks; it ends with this one."""
+    """A process that has loaded flowhooks; it ends with this one.
 
-    def __init__(self):
+    Attributes:
+        address: the socket for requests of other processes.
+        env: the environment that it was started with.
+    """
+
+    def __init__(self, python=sys.executable, options=(), env=OURS):
+        self.env = env
         self._asking = threading.Lock()
         self._control, theirs = socket.socketpair()
         self._folder = tempfile.TemporaryDirectory(prefix="flowhooks-fork-")
         self.address = f"{self._folder.name}/socket"
+        executable = sys.executable
+        if options:
+            executable = Path(self._folder.name) / "python"
+            _write_program(executable, [str(python)], self.address, START_OTHERS.format(python=str(python)))
         with theirs, socket.socket(socket.AF_UNIX) as listener:
             listener.bind(self.address)
             listener.listen()
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno()), str(listener.fileno())],
-                env=OURS,
+                [python, *options, __file__, str(executable), str(theirs.fileno()), str(listener.fileno())],
+                env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), listener.fileno()],
@@ -228,7 +260,14 @@ class _Stem:
             socket.send_fds(self._control, [b"!"], numbers)
 
 
+START_OTHERS = f"""\
+if tuple(words[1:4]) != {ISOLATED}:
+    os.execv({{python!r}}, words)
+"""
+"""The first statements of the `sys.executable` of forks in another environment: it starts all but flowhooks."""
+
 _STEMS = []
+_FURTHER = {}
 _FIRST = threading.Lock()
 
 
@@ -240,12 +279,21 @@ def _stem():
         return _STEMS[0]
 
 
+def _stem_of(command, env):
+    """The process that a command is forked from; None if the command has to be started."""
+    if tuple(command[:3]) == FLOWHOOKS and is_alike(env):
+        return _stem()
+    stem = _FURTHER.get(str(command[0])) if tuple(command[1:4]) == ISOLATED else None
+    return stem if stem is not None and _to_python(env) == _to_python(stem.env) else None
+
+
 STANDARD_FILES = 3
 """Input, output and errors: the files that come with a request."""
 
 
-def main(control, listener):
+def main(executable, control, listener):
     """Load flowhooks, and fork a process for each request until there are no requesters."""
+    sys.executable = executable
     bind_failpoint = _load()
     waking, woken = os.pipe()
     os.set_blocking(woken, False)
@@ -347,9 +395,10 @@ def _become(files):
     os.chdir(wanted["cwd"])
     os.environ.clear()
     os.environ.update(wanted["env"])
-    sys.argv[:] = wanted["command"][2:]
+    sys.argv[:] = wanted["command"][wanted["command"].index("flowhooks") :]
     sys.orig_argv[:] = wanted["command"]
-    sys.path[0] = wanted["cwd"]
+    if not sys.flags.safe_path:
+        sys.path[0] = wanted["cwd"]
     if os.environ.get("PYTHONFAULTHANDLER"):
         faulthandler.enable()
     return wanted
@@ -365,5 +414,29 @@ def _opened(number, before):
     return stream
 
 
-if __name__ == "__main__" and main(*(socket.socket(fileno=int(number)) for number in sys.argv[1:])):
-    runpy.run_module("flowhooks", run_name="__main__", alter_sys=True)
+def _run():
+    """Run flowhooks, and end at once.
+
+    Python would first release every object, which copies all the memory that forks share. That costs more processor
+    time than a short command itself.
+    """
+    code = 0
+    try:
+        runpy.run_module("flowhooks", run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            raise  # Python prints it
+        code = ended.code or 0
+    # This is how Python begins to end.
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        sys.exit(code)  # Python reports it, in its own words
+    os._exit(code & 0xFF)
+
+
+if __name__ == "__main__" and main(sys.argv[1], *(socket.socket(fileno=int(number)) for number in sys.argv[2:])):
+    _run()

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sysconfig
 import venv
 import zipfile
@@ -22,6 +21,7 @@ from flowhooks.intake.accept import Callback
 from flowhooks.ledger.lock import Lock
 from flowhooks.ledger.reader import Reader
 from flowhooks.settings import Settings
+from support import fork_server
 from support.waiting import WAIT_TIMEOUT
 
 pytestmark = pytest.mark.timeout(900)  # a test runs up to a dozen commands, some of which run pip
@@ -56,6 +56,8 @@ def handlers():
 """
 PIP = ("--", "--no-deps", "--no-index", "--no-build-isolation")
 """Options against downloads: build requirements are in the environment of these tests."""
+STARTED = {"PYTHONHASHSEED": "1"}
+"""Lets a command, and the commands that it runs, be started, and not forked."""
 
 
 class Environment:
@@ -78,7 +80,7 @@ class Environment:
 
     def command(self, *words):
         """A command of flowhooks there."""
-        return [self.python, "-P", "-m", "flowhooks", *map(str, words)]
+        return [*fork_server.isolated(self.python), *map(str, words)]
 
     def environ(self):
         """The environment variables of its commands."""
@@ -87,16 +89,7 @@ class Environment:
 
     def run(self, *words, code=0, **env):
         """The output of a command; its standard error is stored in `said`."""
-        done = subprocess.run(
-            self.command(*words),
-            cwd=self.folder,
-            env=self.environ() | env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
+        done = fork_server.run(self.command(*words), cwd=self.folder, env=self.environ() | env, timeout=300)
         self.said = done.stderr
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout
@@ -138,9 +131,9 @@ class Environment:
         (info / "INSTALLER").write_text("pip\n")
         (info / "RECORD").write_text("".join(f"{name},,\n" for name in (*names, f"{info.name}/INSTALLER")))
 
-    def plugin(self, name="leave"):
+    def plugin(self, name="leave", **more):
         """The entry of a plugin in `plugins list`, or None."""
-        found = {one["name"]: one for one in self.ask("plugins", "list")["plugins"]}
+        found = {one["name"]: one for one in self.ask("plugins", "list", **more)["plugins"]}
         return found.get(name)
 
     @property
@@ -164,7 +157,9 @@ def python(tmp_path_factory):
     venv.create(home, with_pip=False, symlinks=True)
     (packages,) = home.glob("lib/python*/site-packages")
     (packages / "needed.pth").write_text(f"{sysconfig.get_path('purelib')}\n{CHECKOUT}\n")
-    return home / "bin/python"
+    python = home / "bin/python"
+    fork_server.use_for(python)
+    return python
 
 
 @pytest.fixture
@@ -246,16 +241,17 @@ def test_from_nothing_to_a_plugin_and_back(there, ledger):
 def test_an_editable_one(there):
     """Changes of an editable package take effect at once; uninstalling it keeps the folder."""
     folder = there.package()
-    assert [one["name"] for one in there.ask("plugins", "install", "-e", "./acme-leave", *PIP)["new"]] == ["leave"]
+    done = there.ask("plugins", "install", "-e", "./acme-leave", *PIP, **STARTED)
+    assert [one["name"] for one in done["new"]] == ["leave"]
     (folder / "acme_leave.py").write_text(PLUGIN.replace("def grant", "def book").replace("[grant]", "[book]"))
-    assert [one["id"] for one in there.plugin()["handlers"]] == ["leave:book"]
-    there.run("plugins", "uninstall", "leave", "--yes")
+    assert [one["id"] for one in there.plugin(**STARTED)["handlers"]] == ["leave:book"]
+    there.run("plugins", "uninstall", "leave", "--yes", **STARTED)
     assert (folder / "acme_leave.py").exists()
 
 
 def test_a_plugin_that_cannot_be_used_is_trouble(there):
     """An unusable plugin is installed, the check reports the fault, and the exit code is 1."""
-    text = there.run("plugins", "install", there.wheel(source="1 / 0"), *PIP, code=1)
+    text = there.run("plugins", "install", there.wheel(source="1 / 0"), *PIP, code=1, **STARTED)
     assert "new: leave 0.1.0 (acme-leave): quarantined" in text
     assert "trouble: leave 0.1.0 cannot be used and is quarantined" in text
     assert "ZeroDivisionError" in text
@@ -375,19 +371,13 @@ def test_what_is_refused(there, tmp_path):
 @contextmanager
 def serving(there):
     """A running server; yields the host and port of its callback listener."""
-    process = subprocess.Popen(
-        there.command("serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"),
-        cwd=there.folder,
-        env=there.environ(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with process:
+    command = there.command("serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+    process = fork_server.start(command, cwd=there.folder, env=there.environ())
+    with process.stderr:
         try:
             said = []
             for line in process.stderr:
-                said.append(line)
+                said.append(line.decode())
                 record = json.loads(line)
                 if record["event"] == "server_started":
                     break
@@ -397,7 +387,7 @@ def serving(there):
         finally:
             process.send_signal(signal.SIGTERM)
             process.stderr.read()
-    assert process.returncode == 0
+    assert process.wait(WAIT_TIMEOUT) == 0
 
 
 def post(base, instance):
