@@ -9,7 +9,8 @@ Shell commands start forks, too: `program` makes an executable file that asks fo
 `use_for` does the same for flowhooks in another environment, of which a process of its own is forked.
 
 Forks do not show whether a module imports everything that it needs. Tests of the start itself must show that. Forks of
-the same process also have the same hash seed. A fork does not release its objects before it ends.
+the same process also have the same hash seed, and share what a first run keeps, such as compiled statements. A fork
+does not release its objects before it ends.
 """
 
 from __future__ import annotations
@@ -348,9 +349,33 @@ def _load():
             import_module(one.name)
     for name in LATE:
         import_module(name)
+    _warm_up()
     gc.collect()
     gc.freeze()
     return bind
+
+
+def _warm_up():
+    """Run flowhooks once, so that all forks share what it then keeps: compiled statements, schemas, migrations."""
+    sys.path.append(str(Path(__file__).parents[1]))
+    for name in ("compiled_statements", "recorded_migrations", "shared_schemas"):
+        import_module(f"support.{name}").share()
+    sys.path.pop()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "support"]:
+        del sys.modules[name]  # a plugin may have this name
+    app_module, intake, settings_module, structlog = map(
+        import_module, ("flowhooks.app", "flowhooks.intake.accept", "flowhooks.settings", "structlog")
+    )
+    with tempfile.TemporaryDirectory(prefix="flowhooks-fork-") as folder, structlog.testing.capture_logs():
+        app = app_module.App(settings_module.Settings(database=f"{folder}/flowhooks.db", plugins_allow=("none",)))
+        app.start()
+        body = {"processDefinitionKey": "none"}
+        app.intake.accept(
+            intake.Callback(source="default", kind="complete", flow_instance_id="1", body=body, text=json.dumps(body)),
+            wait=0,
+        )
+        app.ledger.verify()
+        app.close()
 
 
 def _request(control, listener, ready):

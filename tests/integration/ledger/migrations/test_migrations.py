@@ -29,8 +29,14 @@ from flowhooks.ledger.value_checks import EARLIEST
 from flowhooks.model.delivery import State
 from flowhooks.operations.context import Actor
 from flowhooks.operations.purge import purge
-from support import engine_rows
+from support import engine_rows, recorded_migrations
 from support.waiting import WAIT_TIMEOUT
+
+
+@pytest.fixture(autouse=True)
+def _by_alembic(monkeypatch):
+    """Let Alembic create each ledger, which other tests create by recorded statements."""
+    monkeypatch.setattr(runner, "_alembic", recorded_migrations.ALEMBIC)
 
 
 def url(file):
