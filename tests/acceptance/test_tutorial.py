@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -25,7 +26,12 @@ COUNTS = {
     CHINESE: r"\*\*(?:再用 )?(\d+) 条命令\*\*",
 }
 ALL_TIME = 300.0
-"""The total in seconds: the five minutes that the tutorial states."""
+"""The maximum processor time of all commands in seconds: the five minutes that the tutorial states.
+
+A machine that also does other work takes longer.
+"""
+PATIENCE = 1500.0
+"""Timeout of the tutorial in seconds."""
 PORTS = (8080, 8081)
 """The listening ports of the tutorial's server."""
 
@@ -54,7 +60,7 @@ class Shell:
     """
 
     def __init__(self, folder, environ):
-        self._until = time.monotonic() + ALL_TIME
+        self._until = time.monotonic() + PATIENCE
         self._said = ""
         self._news = threading.Condition()
         self._process = subprocess.Popen(
@@ -94,7 +100,7 @@ class Shell:
         with self._news:
             while not (match := wanted.search(self._said, since)):
                 left = self._until - time.monotonic()
-                assert left > 0, f"not within {ALL_TIME:.0f} s: {pattern}\n{self._said[-3000:]}"
+                assert left > 0, f"not within {PATIENCE:.0f} s: {pattern}\n{self._said[-3000:]}"
                 assert self._listener.is_alive(), f"the shell has ended before {pattern}\n{self._said[-3000:]}"
                 self._news.wait(left)
             return match
@@ -224,9 +230,9 @@ def test_both_languages_have_the_same_code():
     assert blocks(ENGLISH) == blocks(CHINESE)
 
 
-@pytest.mark.timeout(ALL_TIME + 60)
+@pytest.mark.timeout(PATIENCE + 60)
 def test_it_goes_as_the_tutorial_says(newcomer, wheel, tmp_path, record_property, capsys):
-    """Every command does what the page shows, up to the plugin's response, a failure and a replay."""
+    """Every command does what the page shows, up to a failure and a replay, in less than five minutes."""
     if shutil.which("bash") is None:
         pytest.skip("the tutorial's shell, bash, is not here")
     folder = tmp_path / "empty"
@@ -234,6 +240,7 @@ def test_it_goes_as_the_tutorial_says(newcomer, wheel, tmp_path, record_property
     ports = Ports.free()
     began = time.monotonic()
     answered = None
+    before_all = processor_time()
     shell = Shell(folder, newcomer | ports.environ)
     try:
         last = ""
@@ -262,10 +269,17 @@ def test_it_goes_as_the_tutorial_says(newcomer, wheel, tmp_path, record_property
         assert "FAILED tests/test_handler.py::test_no_business_key" in said
     finally:
         shell.close()
+    assert processor_time() - before_all < ALL_TIME
     seconds = f"{answered:.0f}"
     record_property("tutorial_seconds", seconds)
     with capsys.disabled():
         print(f"\nthe tutorial: answered after {seconds} s of the machine's time")  # noqa: T201 (for who wonders)
+
+
+def processor_time():
+    """The processor time in seconds of the processes that this one started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def check_is_installed(wheel, environment):
