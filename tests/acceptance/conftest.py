@@ -246,6 +246,12 @@ def _all_of(connection):
     return b"".join(parts)
 
 
+@cache
+def installed_plugins():
+    """The names of the installed plugins, as a setting."""
+    return ",".join(one.name for one in entry_points(group="flowhooks"))
+
+
 class Site:
     """A folder with all files of a server, in which servers can be started repeatedly."""
 
@@ -278,7 +284,6 @@ class Site:
 
     def start(self, *words, config="", ready=True, listen="127.0.0.1:0", admin="127.0.0.1:0", **settings):
         """Start a server. Settings are given by name with `__` for the dot, such as `ledger__write_timeout=1`."""
-        others = [one.name for one in entry_points(group="flowhooks")]
         (self.folder / "flowhooks.toml").write_text(config)
         server = Server(
             self.command(
@@ -287,7 +292,7 @@ class Site:
                 *("--database", self.database, "--plugins-dir", self.plugins, *words),
             ),
             folder=self.folder,
-            environ=self._environ({"plugins_deny": ",".join(others)} | settings),
+            environ=self._environ({"plugins_deny": installed_plugins()} | settings),
         )
         self._servers.append(server)
         if ready:
@@ -301,11 +306,10 @@ class Site:
 
     def start_worker(self, *words, ready=True, **settings):
         """Start a worker with the plugins of the given folders."""
-        others = [one.name for one in entry_points(group="flowhooks")]
         worker = Server(
             self.command("worker", "--database", self.database, *words),
             folder=self.folder,
-            environ=self._environ({"plugins_deny": ",".join(others)} | settings),
+            environ=self._environ({"plugins_deny": installed_plugins()} | settings),
             ready="worker_started",
         )
         self._servers.append(worker)
