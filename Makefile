@@ -9,6 +9,7 @@ PLUGINS := plugins/flowhooks-audit plugins/flowhooks-camunda plugins/flowhooks-c
 READY := $(VENV)/.ready
 # The tools that renew the lock and search for advisories have an environment of their own: tests do not need it.
 UPKEEP := .upkeep
+LINT = $(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/python tests/support/prose.py
 # Tests start hundreds of processes: without compiled files each of them would compile flowhooks again.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -31,8 +32,11 @@ demo: $(READY) ## Show one callback, the work of its plugin and one error; stops
 demo-cluster: $(READY) ## Show many processes: PostgreSQL, two servers and three workers, one of which is killed
 	@$(BIN)/python tests/support/demo_cluster.py
 
-test: lint ## Run all checks and tests except those with real workflow engines, as continuous integration does
-	@$(BIN)/python -m pytest -m "not java and not engine" --numprocesses auto --dist worksteal
+# The checks run beside the tests, because most of them use one core.
+test: $(READY) ## Run all checks and tests except those with real workflow engines, as continuous integration does
+	@{ $(LINT); } & lint=$$!; status=0; \
+	$(BIN)/python -m pytest -m "not java and not engine" --numprocesses auto --dist worksteal || status=$$?; \
+	wait $$lint || { echo "The checks have failed: their output is above. make lint repeats them."; status=1; }; exit $$status
 
 # One process: Maven builds once, and its downloads do not race.
 test-engines: $(READY) ## Run the tests with real workflow engines (needs Java, Maven and npm), as continuous integration does
@@ -51,11 +55,7 @@ structure: $(READY) ## Print figures about the package's structure: cycles, dupl
 	@$(BIN)/python tests/support/structure.py $(if $(DETAILS),--details)
 
 lint: $(READY) ## Check style, types, layers and prose
-	@$(BIN)/ruff check
-	@$(BIN)/ruff format --check
-	@$(BIN)/mypy
-	@$(BIN)/lint-imports
-	@$(BIN)/python tests/support/prose.py
+	@$(LINT)
 
 format: $(READY) ## Format the code
 	@$(BIN)/ruff check --fix
