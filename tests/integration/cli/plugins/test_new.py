@@ -12,7 +12,6 @@ import tomllib
 import pytest
 
 from flowhooks.cli.plugins import template
-from support import fork_server
 from support.waiting import WAIT_TIMEOUT
 
 KEY = ("--key", "leave_request")
@@ -28,15 +27,16 @@ def home(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture
-def typed(tmp_path):
+def typed(tmp_path, program):
     """Runs `flowhooks` in an empty folder at a terminal with typed lines; returns exit code, output and terminal."""
 
     def run(*arguments, lines, term="dumb"):
         person, terminal = pty.openpty()
+        env = os.environ | {"TERM": term, "COLUMNS": "200"}
         process = subprocess.Popen(
-            [*fork_server.FLOWHOOKS, *arguments],
+            [*program(env), *arguments],
             cwd=tmp_path,
-            env=os.environ | {"TERM": term, "COLUMNS": "200"},
+            env=env,
             stdin=terminal,
             stdout=subprocess.PIPE,
             stderr=terminal,
@@ -180,10 +180,10 @@ def test_nobody_is_there_to_answer(run, tmp_path, arguments):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_open_pipe_is_not_waited_for(tmp_path):
+def test_an_open_pipe_is_not_waited_for(tmp_path, program):
     """The command does not wait for a silent process at the other end of a pipe."""
     done = subprocess.Popen(
-        [*fork_server.FLOWHOOKS, "plugins", "new"],
+        [*program(os.environ), "plugins", "new"],
         cwd=tmp_path,
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
