@@ -208,6 +208,8 @@ def _equality_test(allowed: frozenset[tuple[type, Any]]) -> _Test:
 
 
 def _join(tests: list[_Test]) -> _Test | None:
-    if len(tests) <= 1:
-        return tests[0] if tests else None
-    return lambda value: all([test(value) for test in tests])  # noqa: C419 (faster than a generator for two or three)
+    if not tests:
+        return None
+    *others, last = tests
+    first = _join(others)
+    return last if first is None else lambda value: first(value) and last(value)

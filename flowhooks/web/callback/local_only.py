@@ -6,6 +6,7 @@ browser on this machine.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from flowhooks.errors import Forbidden
@@ -28,7 +29,7 @@ def check(environ: Mapping[str, Any], settings: Settings) -> None:
         Forbidden: the callback is rejected.
     """
     host = host_of(environ)
-    local = _is_local(host, settings)
+    local = _is_local(host, settings.listen)
     if not settings.insecure:
         if is_forwarded(environ) or settings.http.trusted_proxy or settings.public_url:
             raise Forbidden("no_source_proxy")
@@ -41,6 +42,7 @@ def check(environ: Mapping[str, Any], settings: Settings) -> None:
         raise Forbidden("no_source_page")
 
 
-def _is_local(host: str, settings: Settings) -> bool:
+@lru_cache(maxsize=16)  # a host is as long as headers may be
+def _is_local(host: str, listen: str) -> bool:
     """Tell whether `Host` is loopback or the listening address; HTTP/1.0 may omit it."""
-    return not host or is_loopback_name(host) or name_of(host) == host_and_port(settings.listen)[0].lower()
+    return not host or is_loopback_name(host) or name_of(host) == host_and_port(listen)[0].lower()

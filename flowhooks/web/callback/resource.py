@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import falcon
@@ -120,19 +120,20 @@ def _respond(request: falcon.Request, response: falcon.Response, answer: Answer,
         message = messages.text(key, language, count=len(dead), **params)
         errors.respond(request, response, status=500, message=message)
         return
+    response.status = falcon.HTTP_202
     if answer.status is AnswerStatus.PARKED:
         key = _PARKED_MESSAGES.get(answer.parked_by, "parked")
         if key == "parked" and has_only_digits(body.get("processDefinitionKey")):
             key = "parked_digits"
         message = messages.text(key, language, member=answer.undecided)
+        response.data = errors.encode({"success": True, "message": message})
     else:
-        states = Counter(delivery.state for delivery in answer.delivery_statuses)
-        message = messages.text(
-            "pending",
-            language,
-            waiting=states[State.WAITING],
-            running=states[State.RUNNING],
-            unknown=states[State.UNKNOWN],
-        )
-    response.status = falcon.HTTP_202
-    response.data = errors.encode({"success": True, "message": message})
+        states = [delivery.state for delivery in answer.delivery_statuses]
+        counts = (states.count(State.WAITING), states.count(State.RUNNING), states.count(State.UNKNOWN))
+        response.data = _encode_pending(language, *counts)
+
+
+@lru_cache(maxsize=256)
+def _encode_pending(language: str, waiting: int, running: int, unknown: int) -> bytes:
+    message = messages.text("pending", language, waiting=waiting, running=running, unknown=unknown)
+    return errors.encode({"success": True, "message": message})

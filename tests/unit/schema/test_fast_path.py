@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -75,6 +75,7 @@ def accepts(schema, value):
     return FastPathValidator(NoFallback(schema)).is_valid(value)
 
 
+@settings(deadline=None)
 @given(SCHEMAS, VALUES)
 def test_random_schemas(schema, value):
     """A value that the fast path accepts is valid, and the two together decide as jsonschema does."""
@@ -85,6 +86,7 @@ def test_random_schemas(schema, value):
     assert is_valid or not accepts(translated, value)
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(
