@@ -239,13 +239,13 @@ def exclude_readers(connection: Connection, table: Table) -> None:
 
 
 _MESSAGES = _JsonStrings(bindparam("messages", type_=Text)).table_valued(column("value", Text), name="messages_json")
-_NOTIFY: Final = select(func.pg_notify(_CHANNEL, _MESSAGES.c.value))
+_NOTIFY: Final = DriverStatement(select(func.pg_notify(_CHANNEL, _MESSAGES.c.value)))
 
 
 def notify(connection: Connection, messages: Sequence[str]) -> None:
     """Notify all listening processes once this transaction is committed. On SQLite this does nothing."""
     if connection.dialect.name == POSTGRESQL:
-        connection.execute(_NOTIFY, {"messages": json.dumps(list(messages))}).all()
+        _NOTIFY(connection, {"messages": json.dumps(list(messages))})
 
 
 @contextmanager
