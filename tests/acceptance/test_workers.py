@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections import Counter
 
+import psycopg
 import pytest
 
 PLUGIN = '''
@@ -204,3 +205,52 @@ def test_a_worker_reads_its_settings_again(shared):
     working.until_logged("settings_reload_failed")
     assert working.process.poll() is None
     working.stop()
+
+
+BLOCKS = '''
+import os, pathlib, time
+from flowhooks import handler, hookimpl
+
+@handler(process_key="c")
+def work(event):
+    """Write down that it was entered, and never return."""
+    with open(os.environ["JOURNAL"], "a") as journal:
+        print("c", event.flow_instance_id, 1, os.getpid(), file=journal, flush=True)
+    while True:
+        time.sleep(0.05)
+
+@hookimpl
+def handlers():
+    return [work]
+'''
+COPIES = (
+    """
+    INSERT INTO events SELECT copy.* FROM events event, generate_series(1, 9999) number, jsonb_populate_record(event,
+        jsonb_build_object('id', event.id || number, 'flow_instance_id', number, 'identity_sha256', number)) copy
+    """,
+    """
+    INSERT INTO deliveries SELECT copy.* FROM deliveries delivery, generate_series(1, 9999) number,
+        jsonb_populate_record(delivery, jsonb_build_object('id', delivery.id || number, 'event_id', event_id || number))
+        copy
+    """,
+)
+
+
+def test_a_kill_leaves_no_more_unknown_than_the_worker_could_run(shared):
+    """Of ten thousand due deliveries, only those in the eight slots of the killed worker's handler are unknown."""
+    folder = shared.folder / "c"
+    folder.mkdir()
+    (folder / "c.py").write_text(BLOCKS)
+    server = shared.start("--no-worker", "--plugins-dir", folder, **shared.settings)
+    server.post("c0", {"processDefinitionKey": "c"}, **ASYNC)
+    with psycopg.connect(shared.url) as connection:
+        for copies in COPIES:
+            connection.execute(copies)
+    victim = worker(shared, "c", runner__threads=16)
+    shared.until(lambda _ledger: len(entered(shared)) == 8)
+    victim.kill()
+    shared.until(lambda ledger: ledger.count_by_state()["running"] == 0)
+    with shared.ledger() as ledger:
+        tally = ledger.count_by_state()
+    assert (tally["unknown"], tally["waiting"]) == (8, 9_992)
+    assert len(entered(shared)) == 8

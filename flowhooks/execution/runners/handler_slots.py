@@ -155,10 +155,17 @@ class HandlerSlots:
             since = self._backlogs.get(handler)
             return since is not None and self._free <= 1 and time.monotonic() - since > TURN_SECONDS
 
-    def closed(self) -> Collection[str] | None:
-        """Return the handlers that need no job now: they have a backlog or no free slot. None: no slot is free."""
+    def closed(self, claiming: int = 0) -> Collection[str] | None:
+        """Return the handlers that need no job now: they have a backlog or no free slot.
+
+        Args:
+            claiming: number of handlers that are about to take slots, at least one each.
+
+        Returns:
+            The ids of the handlers; None: no slot is left for any handler.
+        """
         with self._changed:
-            if not self._free or self._stopping:
+            if self._free <= claiming or self._stopping:
                 return None
             full = {handler for handler, taken in self._taken.items() if taken >= self._max_of(handler)}
             return full | self._backlogs.keys()

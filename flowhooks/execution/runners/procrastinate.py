@@ -235,11 +235,12 @@ class ProcrastinateRunner:
 
     def _open_queues(self) -> list[str]:
         """Return the queues of the handlers for which a job can start deliveries."""
-        closed = self._slots.closed()
+        with self._claiming_changed:
+            claiming = frozenset(self._claiming)
+        closed = self._slots.closed(len(claiming))
         if closed is None:
             return []
-        with self._claiming_changed:
-            closed = {*closed, *self._claiming}
+        closed = claiming.union(closed)
         return [queue for handler, queue in self._queues.items() if handler not in closed]
 
     def _claim(self, handler: str, job_id: int | None = None) -> None:

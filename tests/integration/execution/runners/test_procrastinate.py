@@ -432,3 +432,21 @@ def test_deliveries_behind_a_false_condition_run(harness, listens):
     again.settled(event_id, State.CLOSED, attempt=0)
     again.settled(other, State.SUCCEEDED, attempt=1)
     assert runs == ["approved"]
+
+
+def test_no_more_jobs_are_taken_than_slots_are_free(harness, listens, new_gate, eventually):
+    """The jobs of handlers for which no slot is free stay for other processes."""
+    gates = [new_gate() for _ in range(6)]
+    handlers = [listens(gate, name=f"h{n}", process_key=f"k{n}") for n, gate in enumerate(gates)]
+    flow = harness.open(*handlers, start=False, runner=KIND | {"threads": 2})
+    for number in range(6):
+        flow.take(f"i{number}", key=f"k{number}", wait=0)
+    flow.app.start()
+    assert gates[0].enter(1)
+    assert gates[1].enter(1)
+    # The sweep at the start may have added others behind them.
+    waiting = flow.sql("SELECT queue_name FROM procrastinate_jobs WHERE status = 'todo' ORDER BY id")
+    assert waiting[:4] == [(f"p:h{number}",) for number in range(2, 6)]
+    for gate in gates:
+        gate.opened.set()
+    eventually(flow.at_rest)

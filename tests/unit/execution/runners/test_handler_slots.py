@@ -60,6 +60,7 @@ def test_which_handlers_need_no_job(slots):
     slots.take("p:a")
     slots.set_backlog("p:b", has_more=True)
     assert slots.closed() == {"p:a", "p:b"}
+    assert slots.closed(claiming=4) is None
     slots.take("p:b")
     assert slots.closed() is None
 
