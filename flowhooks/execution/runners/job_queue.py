@@ -84,7 +84,7 @@ def queue_of(handler: str) -> str:
 
 
 class JobQueue:
-    """What the ledger needs of the runner: it knows neither the ledger nor the workers.
+    """The part of the runner that the ledger uses: it knows neither the ledger nor the workers.
 
     Args:
         slots: the slots of this process.
