@@ -124,7 +124,7 @@ class App:
         self.circuit_breaker, self.cluster = path.circuit_breaker, path.cluster
         services = build_services(base, path, self._live, self._lock)
         self.rejected_requests, self.retention = services.rejected_requests, services.retention
-        self.alerts, self._clock_watch, self._file_watch = services.alerts, services.clock_watch, services.file_watch
+        self.alerts, self._clock_watch, self.file_watch = services.alerts, services.clock_watch, services.file_watch
         self.reconciliation = self.open_reconciliation() if kind == "server" else None
         register_collectors(base, self.notifier)
 
@@ -200,7 +200,7 @@ class App:
         self._start_rerouting()  # in the background: there may be many
         if changed := self._changed_handlers:
             self._threads.start("dismissed", lambda: log_dismissed(self.ledger, self.router, changed))
-        for optional in (self.cluster, self._file_watch, self.reconciliation):
+        for optional in (self.cluster, self.file_watch, self.reconciliation):
             if optional is not None:
                 optional.start()
         threading.Thread(target=self._recorder.run, name="recording", daemon=True).start()
@@ -243,7 +243,7 @@ class App:
                 steps.callback(self._lock.release)
             steps.callback(self.ledger.close)
             services = (self.retention, self.rejected_requests, self.alerts, self.notifier, self.cluster)
-            for service in (*services, self._clock_watch, self._file_watch, self.reconciliation):
+            for service in (*services, self._clock_watch, self.file_watch, self.reconciliation):
                 if service is not None:
                     steps.callback(service.stop, STOP_TIMEOUT)
             steps.callback(self._services_stopping.set)

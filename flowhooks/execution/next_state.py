@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flowhooks.clock import SECOND
-from flowhooks.ledger.attempts import state_after_loss
+from flowhooks.ledger.recovery import state_after_loss
 from flowhooks.model.delivery import OutcomeKind, State
 from flowhooks.model.retry import Retry
 

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Subquery, and_, case, func, select, update
 
 from flowhooks.ledger import database
 from flowhooks.ledger.damaged_rows import repair
-from flowhooks.ledger.queries import each_handler
+from flowhooks.ledger.due_deliveries import each_handler
 from flowhooks.ledger.tables import (
     IS_FAILED,
     IS_LAST_ATTEMPT,

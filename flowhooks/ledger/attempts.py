@@ -1,4 +1,4 @@
-"""Attempts: claims before an attempt starts, results after it, and the recovery of lost attempts."""
+"""Attempts: claims before an attempt starts, and results after it."""
 
 from __future__ import annotations
 
@@ -7,38 +7,32 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from sqlalchemy import BigInteger, Integer, Text, bindparam, exists, literal, select, update
+from sqlalchemy import BigInteger, Integer, Text, select, update
 
-from flowhooks.clock import SECOND
 from flowhooks.errors import DamagedRow
 from flowhooks.failpoints import hit
 from flowhooks.ledger import database
 from flowhooks.ledger.damaged_rows import repair
 from flowhooks.ledger.deliveries import CLAIM, ClaimRequest, ClaimStatements, StateChange, apply_changes_returning
-from flowhooks.ledger.handlers import retry_from_json
+from flowhooks.ledger.due_deliveries import next_due, to_ready_delivery
 from flowhooks.ledger.ordering import admissible, lock_handlers
-from flowhooks.ledger.queries import next_due, to_event, to_ready_delivery
+from flowhooks.ledger.queries import to_event
 from flowhooks.ledger.tables import (
-    IS_LAST_ATTEMPT,
-    IS_RUNNING_OR_FAILED,
     attempts,
     deliveries,
     events,
-    handlers,
-    processes,
 )
 from flowhooks.model.delivery import Attempt, OutcomeKind, State
 from flowhooks.model.ready_delivery import ClaimedAttempt, ConcurrencyLimitReached, ReadyDelivery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from sqlalchemy import Connection
 
     from flowhooks.ledger.delivery_queue import DeliveryQueue
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.model.event import Event
-    from flowhooks.model.retry import Retry
 
 
 class AttemptResult(NamedTuple):
@@ -103,32 +97,6 @@ _RECORD: Final = (
 _ATTEMPTS: Final = select(attempts.c.delivery_id, attempts.c.number, attempts.c.outcome, attempts.c.finished_at).where(
     attempts.c.delivery_id.in_(database.string_array("delivery_ids"))
 )
-_RUNNING: Final = (
-    select(
-        deliveries.c.id,
-        deliveries.c.handler,
-        deliveries.c.attempt,
-        deliveries.c.retry_base,
-        handlers.c.retry,
-        handlers.c.has_probe,
-    )
-    .join(attempts, IS_LAST_ATTEMPT)
-    .outerjoin(handlers, handlers.c.id == deliveries.c.handler)
-    .where(IS_RUNNING_OR_FAILED, deliveries.c.state == State.RUNNING.value)
-    .order_by(deliveries.c.id)
-)
-_OWNER_ALIVE: Final = exists(
-    select(literal(1))
-    .select_from(processes)
-    .where(processes.c.id == attempts.c.process, processes.c.stopped_at.is_(None))
-)
-# One statement reads the deliveries and the processes: with two, a process that registered in between would count as
-# stopped.
-_ORPHANED: Final = _RUNNING.where(~_OWNER_ALIVE)
-"""Running deliveries whose process has stopped."""
-_RUNNING_IN_PROCESS: Final = _RUNNING.where(attempts.c.process == bindparam("process"))
-
-
 _RECORDED: Final = partial(hit, "settle.committed")
 
 
@@ -188,6 +156,24 @@ def claim(
             for row in rows
         }
     return [_to_result(request, latest, claimed, at_limit) for request in requests]
+
+
+def claim_batch(
+    transaction: WriteTransaction,
+    requests: Sequence[ClaimRequest | SlotRequest],
+    in_flight: InFlightAttempts,
+    *,
+    process: str,
+    now: int,
+    limits: Mapping[str, int],
+    ordered: Collection[str],
+) -> list[ClaimedAttempt | ConcurrencyLimitReached | None]:
+    """Claim single deliveries with `claim`, and the next ones of handlers with `claim_next`."""
+    single = [request for request in requests if isinstance(request, ClaimRequest)]
+    results = iter(claim(transaction, single, in_flight, process=process) if single else ())
+    if of_slots := [request for request in requests if not isinstance(request, ClaimRequest)]:
+        claim_next(transaction, of_slots, in_flight, process=process, now=now, limits=limits, ordered=ordered)
+    return [next(results) if isinstance(request, ClaimRequest) else None for request in requests]
 
 
 def _mark(
@@ -451,116 +437,6 @@ def _read_recorded(
         _ATTEMPTS, {"delivery_ids": json.dumps([result.delivery_id for result in results])}
     )
     return {(row.delivery_id, row.number): (row.outcome, row.finished_at) for row in rows}
-
-
-def state_after_loss(
-    retry: Retry | None, *, attempts_made: int, has_probe: bool, now: int, random: Callable[[], float]
-) -> tuple[State, int | None]:
-    """Return the state that follows a lost attempt, and from when the delivery may run again or be probed.
-
-    Args:
-        retry: the handler's `retry=`; None: the attempt may have done its work, and must not be repeated.
-        attempts_made: number of attempts made in the present retry schedule.
-        has_probe: whether the handler has a probe.
-        now: microseconds since 1970.
-        random: returns a random number from 0 up to 1, for the jitter.
-    """
-    if retry is None:
-        return State.UNKNOWN, now if has_probe else None
-    delay = retry.delay(attempts_made, random())
-    return (State.DEAD, None) if delay is None else (State.WAITING, now + int(delay * SECOND))
-
-
-def recover_lost(
-    transaction: WriteTransaction,
-    recorder: ResultRecorder,
-    now: int,
-    *,
-    random: Callable[[], float],
-    shared: bool = False,
-    missing_handlers: Collection[str] = (),
-) -> dict[State, int]:
-    """Record as lost every running attempt whose process is not alive.
-
-    Args:
-        transaction: the open transaction.
-        recorder: records the results.
-        now: microseconds since 1970.
-        random: returns a random number from 0 up to 1, for the jitter.
-        shared: whether other processes may be alive; otherwise every running attempt is lost, because this process has
-            started none.
-        missing_handlers: ids of handlers that are not loaded: their deliveries are suspended.
-
-    Returns:
-        Number of deliveries by their new state: *waiting* if the handler declared `retry=` and has attempts left,
-        *dead* if none is left, *unknown* without `retry=`.
-    """
-    results = []
-    for row in transaction.connection.execute(_ORPHANED if shared else _RUNNING).all():
-        retry = retry_from_json(row.retry)
-        error = "the process was killed while this attempt ran: its work may or may not be done"
-        attempts_made = row.attempt - row.retry_base
-        target, due_at = state_after_loss(
-            retry, attempts_made=attempts_made, has_probe=row.has_probe, now=now, random=random
-        )
-        if row.handler in missing_handlers:
-            due_at = None
-        results.append(
-            AttemptResult(row.id, row.handler, row.attempt, OutcomeKind.LOST, error, "", None, target, due_at, now)
-        )
-    if results:
-        recorder(transaction, results)
-        hit("recover.written")
-    return {
-        state: sum(result.target is state for result in results) for state in (State.WAITING, State.DEAD, State.UNKNOWN)
-    }
-
-
-def recover_unstarted(
-    transaction: WriteTransaction,
-    recorder: ResultRecorder,
-    in_flight: InFlightAttempts,
-    now: int,
-    *,
-    process: str,
-    missing_handlers: Collection[str] = (),
-) -> int:
-    """Make deliveries wait again that this process marked as running and never started.
-
-    This happens if the reply to a COMMIT is lost.
-
-    Args:
-        transaction: the open transaction, in the writer's thread: every started attempt is in `in_flight`.
-        recorder: records the results.
-        in_flight: the attempts that this process runs.
-        now: microseconds since 1970.
-        process: this process's id.
-        missing_handlers: ids of handlers that are not loaded: their deliveries are suspended.
-
-    Returns:
-        Number of these deliveries.
-    """
-    marked = transaction.connection.execute(_RUNNING_IN_PROCESS, {"process": process}).all()
-    error = "the database's answer was lost when this attempt was to start; its function was not entered"
-    results = [
-        AttemptResult(
-            row.id,
-            row.handler,
-            row.attempt,
-            OutcomeKind.FAILED,
-            error,
-            "",
-            None,
-            State.WAITING,
-            None if row.handler in missing_handlers else now,
-            now,
-        )
-        for row in marked
-        if (row.id, row.attempt) not in in_flight
-    ]
-    if results:
-        recorder(transaction, results)
-    return len(results)
 
 
 def attempts_of(connection: Connection, delivery_id: str, *, last: int | None = None) -> tuple[Attempt, ...]:

@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, bindparam, func, select, update
 from flowhooks.clock import SECOND
 from flowhooks.errors import MAX_DELAY_SECONDS
 from flowhooks.ledger import database
-from flowhooks.ledger.queries import READY_COLUMNS, WITH_WORK, to_ready_delivery
+from flowhooks.ledger.due_deliveries import READY_COLUMNS, WITH_WORK, to_ready_delivery
 from flowhooks.ledger.tables import IS_SCHEDULED, audit_log, deliveries, events, processes
 
 if TYPE_CHECKING:

@@ -17,12 +17,13 @@ from flowhooks.ledger import (
     pauses,
     processes,
     purge,
-    queries,
+    recovery,
 )
 from flowhooks.ledger.attempts import AttemptResult, ResultRecorder
 from flowhooks.ledger.counters import increment
 from flowhooks.ledger.database.guarded_session import SessionPool
 from flowhooks.ledger.deliveries import ClaimRequest
+from flowhooks.ledger.due_deliveries import due_deliveries, due_deliveries_of
 from flowhooks.ledger.events import AcceptResult, EventInserter
 from flowhooks.ledger.group_commit import GroupCommitWriter, call_each, wait_for
 from flowhooks.ledger.handler_transaction import HandlerTransaction
@@ -30,7 +31,6 @@ from flowhooks.ledger.migrations import runner
 from flowhooks.ledger.ordering import OrderScheduler
 from flowhooks.ledger.pauses import PausedHandlers
 from flowhooks.ledger.processes import HeartbeatState
-from flowhooks.ledger.queries import due_deliveries, due_deliveries_of
 from flowhooks.ledger.reader import Reader, name_database_in_errors
 from flowhooks.ledger.requeue import RequeueOptions, requeue
 from flowhooks.ledger.route_changes import RouteChange, reroute
@@ -275,13 +275,7 @@ class Ledger(Reader):
         return self.wait_for(future, certain=True)
 
     def claim_next(self, request: SlotRequest) -> Future[Any]:
-        """Mark the next due deliveries of a handler as running, one for each free slot.
-
-        Args:
-            request: the free slots; it receives the deliveries.
-
-        Returns:
-            Is done once that is durable, or has failed.
+        """Mark the next due deliveries of a handler as running, one for each free slot; `request` receives them.
 
         Raises:
             Unavailable: the request was not queued.
@@ -291,19 +285,15 @@ class Ledger(Reader):
 
     def _claim_batch(self, transaction: WriteTransaction, claims: list[Any]) -> list[Any]:
         # `self.process` is read here, in the writer's thread: a heartbeat in the same batch may have changed it.
-        single = [claim for claim in claims if isinstance(claim, ClaimRequest)]
-        results = iter(attempts.claim(transaction, single, self._in_flight, process=self.process) if single else ())
-        if len(single) < len(claims):
-            attempts.claim_next(
-                transaction,
-                [claim for claim in claims if not isinstance(claim, ClaimRequest)],
-                self._in_flight,
-                process=self.process,
-                now=self._clock.now(),
-                limits=self._order_scheduler.limits,
-                ordered=self._ordered_handlers,
-            )
-        return [next(results) if isinstance(claim, ClaimRequest) else None for claim in claims]
+        return attempts.claim_batch(
+            transaction,
+            claims,
+            self._in_flight,
+            process=self.process,
+            now=self._clock.now(),
+            limits=self._order_scheduler.limits,
+            ordered=self._ordered_handlers,
+        )
 
     def record_result(self, result: AttemptResult) -> Future[bool]:
         """Record the result of an attempt.
@@ -405,7 +395,7 @@ class Ledger(Reader):
             self._order_scheduler.promote_missed(transaction)
             if self.shared and self._heartbeat_state.covers_window():
                 processes.expire_stale(transaction, now, heartbeat_timeout=self.heartbeat_timeout)
-            lost = attempts.recover_lost(
+            lost = recovery.recover_lost(
                 transaction,
                 self._result_recorder,
                 now,
@@ -446,33 +436,6 @@ class Ledger(Reader):
         with self.connection() as connection:
             return processes.leader_id(connection) == self.process
 
-    def due_handlers(self, now: int) -> list[str]:
-        """Return the ids of the handlers that have a delivery which may run or be probed by `now`.
-
-        Raises:
-            LedgerUnusable: the database cannot be read.
-        """
-        with self.connection() as connection:
-            return queries.due_handlers(connection, now)
-
-    def due_handlers_of_all(self, now: int) -> list[str] | None:
-        """Return the same for all live processes, without handlers that none of them runs.
-
-        Of the processes that run deliveries, the one that started first does this; the others get None.
-
-        Raises:
-            LedgerUnusable: the database cannot be read.
-        """
-        with self.connection() as connection:
-            if processes.leader_id(connection, runs_handlers=True) != self.process:
-                return None
-            due = queries.due_handlers(connection, now)
-            if not due:
-                return []
-            live = processes.live_processes(connection, heartbeat_timeout=self.heartbeat_timeout)
-        run_somewhere = processes.handlers_run_by(live)
-        return [handler for handler in due if handler in run_somewhere]
-
     def _ensure_heartbeat(self) -> None:
         # A process that was suspended may have been expired by the others.
         if self.shared and self._heartbeat_state.is_overdue():
@@ -510,7 +473,7 @@ class Ledger(Reader):
     def recover_unstarted(self, transaction: WriteTransaction, missing_handlers: Collection[str] = ()) -> int:
         """Make deliveries wait again that this process marked as running and never started; return their number."""
         in_flight, now = self._in_flight, self._clock.now()
-        return attempts.recover_unstarted(
+        return recovery.recover_unstarted(
             transaction, self._result_recorder, in_flight, now, process=self.process, missing_handlers=missing_handlers
         )
 

@@ -13,6 +13,7 @@ from flowhooks.ledger import (
     attempts,
     circuit_state,
     database,
+    due_deliveries,
     engine_queries,
     events,
     handlers,
@@ -165,7 +166,7 @@ class Reader:
     def due_deliveries(self, now: int, limit_for: Callable[[str], int]) -> list[ReadyDelivery]:
         """Return deliveries that may run or be probed by `now`, at most `limit_for(handler)` of each handler."""
         with self.connection() as connection:
-            return queries.due_deliveries(connection, now, limit_for)
+            return due_deliveries.due_deliveries(connection, now, limit_for)
 
     def page(self, event_filter: EventFilter, *, limit: int, after: str = "") -> list[StoredEvent]:
         """Return at most `limit` events that match a filter, oldest first, starting after the id `after`."""

@@ -120,7 +120,7 @@ class JobQueue:
 
     def is_paused(self, handler: str) -> bool:
         """Return whether a handler is paused, as far as this process knows."""
-        return handler in self._paused()
+        return handler in self._runtime.paused()
 
     def _cancel(self, reserved: Iterable[ReadyDelivery]) -> None:
         for queued in reserved:

@@ -38,6 +38,7 @@ from flowhooks.execution.runners.job_queue import WORKER_DEAD_AFTER_SECONDS, Job
 from flowhooks.failpoints import hit
 from flowhooks.ledger.database import postgresql_timeouts
 from flowhooks.ledger.database.engines import IDLE_SECONDS
+from flowhooks.ledger.due_deliveries import due_handlers, due_handlers_of_all
 from flowhooks.text import one_line
 
 if TYPE_CHECKING:
@@ -338,8 +339,9 @@ class ProcrastinateRunner:
 
     def _sweep_own(self) -> None:
         """Store a job for each handler of this process that has a due delivery and no waiting job."""
-        now = self._clock.now()
-        self._store_missing([handler for handler in self._ledger.due_handlers(now) if handler in self._queues])
+        with self._ledger.connection() as connection:
+            due = due_handlers(connection, self._clock.now())
+        self._store_missing([handler for handler in due if handler in self._queues])
 
     def _sweep_all(self) -> bool:
         """Do so for the handlers of all processes, and remove the jobs of dead workers.
@@ -347,7 +349,9 @@ class ProcrastinateRunner:
         Returns:
             False if another process does that.
         """
-        due = self._ledger.due_handlers_of_all(self._clock.now() - int(LOST_JOB_THRESHOLD_SECONDS * SECOND))
+        ledger, late = self._ledger, self._clock.now() - int(LOST_JOB_THRESHOLD_SECONDS * SECOND)
+        with ledger.connection() as connection:
+            due = due_handlers_of_all(connection, ledger.process, late, ledger.heartbeat_timeout)
         if due is None:
             return False
         self._store_missing(due)

@@ -11,8 +11,8 @@ from sqlalchemy import event
 from flowhooks import Retry
 from flowhooks.ledger import database
 from flowhooks.ledger.deliveries import ClaimRequest
+from flowhooks.ledger.due_deliveries import due_deliveries
 from flowhooks.ledger.ordering import OrderScheduler, admissible
-from flowhooks.ledger.queries import due_deliveries
 from flowhooks.ledger.transaction import OrderGroup, WriteTransaction
 from flowhooks.model.ready_delivery import ReadyDelivery
 

@@ -7,8 +7,9 @@ from sqlalchemy import event, select
 
 from flowhooks import Retry, State
 from flowhooks.ledger import database, processes
-from flowhooks.ledger.attempts import claim, recover_unstarted
+from flowhooks.ledger.attempts import claim
 from flowhooks.ledger.deliveries import ClaimRequest
+from flowhooks.ledger.recovery import recover_unstarted
 from flowhooks.model.delivery import OutcomeKind
 
 pytestmark = pytest.mark.postgresql

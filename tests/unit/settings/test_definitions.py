@@ -18,7 +18,7 @@ def test_reference():
     """Every setting has a unique name, a type, a default as TOML, a variable and one line of text."""
     described = list(settings.describe())
 
-    assert len({one.name for one in described}) == len(described) == 86
+    assert len({one.name for one in described}) == len(described) == 87
     for one in described:
         assert one.type
         assert one.doc.endswith(".")
@@ -33,7 +33,7 @@ def test_reference():
             type="a whole number, 1 to 1000",
             default="16",
             variable="FLOWHOOKS_HTTP_THREADS",
-            doc="Threads that answer callbacks. At most half of them wait for handlers at a time.",
+            doc="Threads that answer callbacks. A thread that waits for handlers does not count.",
         )
         in described
     )
