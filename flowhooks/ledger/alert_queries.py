@@ -34,6 +34,7 @@ from flowhooks.ledger.tables import (
 )
 from flowhooks.model.alert import AlertCause
 from flowhooks.model.delivery import State
+from flowhooks.model.event import UNDECIDED
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -255,18 +256,55 @@ def _count(connection: Connection, *where: ColumnElement[bool]) -> int:
     return int(connection.execute(select(func.count()).select_from(deliveries).where(*where)).scalar_one())
 
 
+MAX_UNDECIDED: Final = 10_000
+"""Maximum number of events that wait for an operator which one check reads: the newest ones."""
 _GROUP: Final = (indexed(events.c.callback_class), indexed(events.c.process_definition_key))
 """Columns by which parked events are counted. Of a longer class or key, only the part that the index stores counts."""
+_WAITS_FOR_HANDLER: Final = func.coalesce(events.c.parked_by, "").not_in(sorted(UNDECIDED))
+"""Parked events that a handler which is installed later may match. Others wait for an operator or a late callback."""
 _PARKED: Final = (
     select(events.c.callback_class, events.c.process_definition_key, events.c.id, events.c.received_at)
-    .where(IS_PARKED)
+    .where(IS_PARKED, _WAITS_FOR_HANDLER)
     .limit(1)
 )
 _FIRST_GROUP: Final = _PARKED.order_by(_GROUP[0], _GROUP[1].nulls_first(), events.c.received_at)
 
 
+class UndecidedEnds(NamedTuple):
+    """Parked events of one source that only an operator or a late callback decides.
+
+    Attributes:
+        source: the source.
+        events: number of events, at most `MAX_UNDECIDED`.
+        since: when the oldest of them was received, in microseconds since 1970.
+        last_at: when the newest of them was received.
+        event_id: the id of the newest of them.
+    """
+
+    source: str
+    events: int
+    since: int
+    last_at: int
+    event_id: str
+
+
+def undecided_ends(connection: Connection, before: int) -> list[UndecidedEnds]:
+    """Return the parked events that wait for an operator or a late callback since before `before`, by source."""
+    newest = (
+        select(events.c.source, events.c.id, events.c.received_at)
+        .where(IS_PARKED, events.c.parked_by.in_(sorted(UNDECIDED)), events.c.received_at <= before)
+        .order_by(events.c.id.desc())
+        .limit(MAX_UNDECIDED)
+        .subquery()
+    )
+    received = newest.c.received_at
+    columns = (newest.c.source, func.count(), func.min(received), func.max(received), func.max(newest.c.id))
+    rows = connection.execute(select(*columns).group_by(newest.c.source).order_by(newest.c.source))
+    return [UndecidedEnds(*row) for row in rows]
+
+
 def parked_backlogs(connection: Connection, before: int, *, limit: int) -> tuple[list[ParkedBacklog], bool]:
-    """Return the events that have been parked since before `before`, by class and key.
+    """Return the events that wait for a handler since before `before`, by class and key.
 
     Args:
         connection: any connection.
@@ -325,7 +363,13 @@ def latest_parked(
 def _of_group(before: int, callback_class: str, process_key: str | None) -> ColumnElement[bool]:
     class_, key = _GROUP
     same_key = key.is_(None) if process_key is None else key == process_key[:MAX_INDEXED_CHARS]
-    return and_(IS_PARKED, class_ == callback_class[:MAX_INDEXED_CHARS], same_key, events.c.received_at <= before)
+    return and_(
+        IS_PARKED,
+        _WAITS_FOR_HANDLER,
+        class_ == callback_class[:MAX_INDEXED_CHARS],
+        same_key,
+        events.c.received_at <= before,
+    )
 
 
 def open_alerts(connection: Connection) -> list[OpenAlert]:

@@ -49,12 +49,13 @@ class EnginePosition:
         round_at: when the last reconciliation ended, also with an error.
         succeeded_at: when the last reconciliation without an error ended; None: none has.
         failed_since: since when each one has ended with an error; None: the last one did not.
-        reason: `"unreachable"`, `"refused"` or `"invalid"`; `""`: no error.
+        reason: `"unreachable"`, `"refused"` or `"invalid"` for the engine, `"database"` for the ledger; `""`: no error.
         error: the last error.
         failures: errors since the last success.
         skew: the engine's clock minus ours, in microseconds; None: not known.
         product: the engine's name and version.
         to_confirm: instances that wait until an operator confirms.
+        waiting: instances whose own grace has ended, and that wait because this server could not take callbacks.
         confirmed_at: instances that were first seen until then may be taken in; None: none was confirmed.
         definitions: the deployed definitions, as last read; None: never read.
         definitions_at: when they were read.
@@ -76,6 +77,7 @@ class EnginePosition:
     skew: int | None
     product: str
     to_confirm: int
+    waiting: int
     confirmed_at: int | None
     definitions_at: int | None
     definitions: tuple[ProcessDefinition, ...] | None = None

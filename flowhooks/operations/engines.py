@@ -35,6 +35,8 @@ class SourceRound:
         in_grace: number of instances that wait until their grace ends.
         taken_in: number of instances that were taken in, or would be.
         to_confirm: number of instances that wait for an operator.
+        waiting: number of instances whose own grace has ended, and that wait because this server could not take
+            callbacks, so that the engine may call again.
         error: why the reconciliation stopped; `""`: it did not.
     """
 
@@ -47,6 +49,7 @@ class SourceRound:
     in_grace: int
     taken_in: int
     to_confirm: int
+    waiting: int = 0
     error: str = ""
 
 
@@ -234,6 +237,7 @@ def reconcile(
                 in_grace=max(0, done.in_grace - done.taken_in),
                 taken_in=done.taken_in,
                 to_confirm=done.to_confirm,
+                waiting=done.waiting,
                 error=printable_line(done.error),
             )
         )

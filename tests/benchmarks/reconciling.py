@@ -31,6 +31,8 @@ BEGIN = 60.0
 """Seconds until the first page must be written."""
 ACCEPTING = ("listen-", "ledger-writer")
 """The names of the threads that accept callbacks begin like this."""
+RECONCILING = ("reconcile-", "engine-")
+"""The names of the threads that make a round."""
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 TESTS = Path(__file__).parents[1]
 PLUGIN = '''"""An engine with a long history, which waits while the file `shut` exists."""
@@ -89,11 +91,13 @@ class Accepted:
     Attributes:
         load: the result of wrk.
         processor: microseconds of processor time of the accepting threads for each callback.
+        round: seconds of processor time of the threads that make the round.
         instances: the number of instances of the history that were read meanwhile.
     """
 
     load: load.Load
     processor: float
+    round: float
     instances: int
 
 
@@ -171,8 +175,11 @@ def _report(database: str, pairs: list[tuple[Accepted, Accepted]], figures: list
     read = median(each.instances / each.load.seconds for each in beside)
     p99 = [median(each.load.p99 for each in loads) for loads in (alone, beside)]
     ratios = ", ".join(f"{two.load.rate / one.load.rate:.2f}" for one, two in pairs)
+    of_round = sum(each.round for each in beside)
+    share = of_round / (of_round + sum(each.processor * each.load.counted for each in beside) / 1e6)
     notes.append(
-        f"{database}: {read:,.0f} instances/s are read meanwhile; p99 {p99[0]:.1f} ms without, {p99[1]:.1f} ms beside; "
+        f"{database}: {read:,.0f} instances/s are read meanwhile, with {share:.1%} of the processor time; "
+        f"p99 {p99[0]:.1f} ms without, {p99[1]:.1f} ms beside; "
         f"the ratios of the rates are {ratios}"
     )
 
@@ -202,21 +209,25 @@ def _measured(bench: Bench, folder: Path, url: str, database: str) -> list[tuple
 
 def _accepted(bench: Bench, engine: Engine, server: Server) -> Accepted:
     before, threads = engine.asked()
-    spent = _processor_time(server, threads)
+    used = [_processor_time(server, threads, names) for names in (ACCEPTING, RECONCILING)]
     measured = load.run(server.url, connections=CONNECTIONS, seconds=bench.seconds, prefer=LATER)
-    spent = _processor_time(server, threads) - spent
+    spent, of_round = (
+        _processor_time(server, threads, names) - earlier
+        for names, earlier in zip((ACCEPTING, RECONCILING), used, strict=True)
+    )
     return Accepted(
         load=measured,
         processor=spent / measured.counted * 1e6,
+        round=of_round,
         instances=engine.asked()[0] - before,
     )
 
 
-def _processor_time(server: Server, threads: dict[str, str]) -> float:
-    """The seconds of processor time that the accepting threads have used."""
+def _processor_time(server: Server, threads: dict[str, str], names: tuple[str, ...]) -> float:
+    """The seconds of processor time that the threads with such names have used."""
     spent = 0
     for thread, name in threads.items():
-        if name.startswith(ACCEPTING):
+        if name.startswith(names):
             fields = Path(f"/proc/{server.pid}/task/{thread}/stat").read_text().rpartition(")")[2].split()
             spent += int(fields[11]) + int(fields[12])
     return spent * TICK

@@ -68,6 +68,7 @@ def fill(transaction, source, event_id, now):
         "skew": 1_000_000,
         "product": "Flowable 7.1.0",
         "to_confirm": 1200,
+        "waiting": 7,
         "confirmed_at": now - 2 * MINUTE,
         "definitions": '[["leave", 3, "Leave", null]]',
         "definitions_at": now - 2 * MINUTE,

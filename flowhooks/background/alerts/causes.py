@@ -10,6 +10,7 @@ from flowhooks.background.alerts.cause import Cause, MessageTemplate
 from flowhooks.background.alerts.routing_causes import RoutingCauseFinder, describe_names
 from flowhooks.clock import SECOND
 from flowhooks.ledger import alert_queries, circuit_state
+from flowhooks.ledger.alert_queries import LatestOccurrence
 from flowhooks.model.alert import AlertCause
 from flowhooks.model.delivery import State
 from flowhooks.text import printable_line
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from flowhooks.background.alerts.engine_causes import EngineCauseFinder
-    from flowhooks.ledger.alert_queries import HandlerIssue, ParkedBacklog
+    from flowhooks.ledger.alert_queries import HandlerIssue, ParkedBacklog, UndecidedEnds
     from flowhooks.plugins.loading import PluginInfo
     from flowhooks.settings import AlertsSettings
 
@@ -29,6 +30,14 @@ MAX_PARKED_GROUPS: Final = 1_000
 OTHERS_SUBJECT: Final = "(others)"
 """Subject of the alert that stands for those above the maximum."""
 
+UNDECIDED_ENDS: Final = MessageTemplate(
+    "{many} of {subject} {are} parked until an operator decides, the first since {since}: the engine's history does "
+    "not tell how the instance ended, or an earlier instance had its id. `flowhooks events show {why}` shows the last "
+    "one. Find out in the engine, then run `flowhooks events reroute ID` if the instance completed, or "
+    "`flowhooks events dismiss ID`.",
+    ("event", "events"),
+)
+"""Advice about parked events that no installed handler can take."""
 MESSAGES: Final[Mapping[AlertCause, MessageTemplate]] = {
     AlertCause.DEAD: MessageTemplate(
         "{many} of handler {subject} {are} dead, the first since {since}. Fix the cause, "
@@ -116,6 +125,7 @@ class CauseFinder:
             *_open_circuits(connection),
             *self._overdue(connection, now),
             *(_parked(group, now - self._parked_after) for group in groups),
+            *(_undecided_ends(ends) for ends in alert_queries.undecided_ends(connection, now - self._parked_after)),
             *(_quarantined(info, now) for info in self._quarantined),
         ):
             causes.setdefault(cause.key, cause)
@@ -200,6 +210,19 @@ def _parked(group: ParkedBacklog, before: int) -> Cause:
         ),
         event_id=group.event_id,
         template=MESSAGES[AlertCause.PARKED],
+    )
+
+
+def _undecided_ends(ends: UndecidedEnds) -> Cause:
+    return Cause(
+        cause=AlertCause.PARKED,
+        subject=f"source {ends.source}",
+        since=ends.since,
+        count=lambda _: ends.events,
+        latest=lambda _: LatestOccurrence(ends.last_at),
+        event_id=ends.event_id,
+        template=UNDECIDED_ENDS,
+        why=ends.event_id,
     )
 
 

@@ -43,6 +43,11 @@ UNREACHABLE: Final = MessageTemplate(
     "[sources.NAME.engine] and the engine itself, then run `flowhooks engines reconcile --source {quoted}`.",
     ("reconciliation", "reconciliations"),
 )
+UNSTORED: Final = MessageTemplate(
+    "The history of engine {subject} cannot be stored since {since}, {many} failed: {why}. Find out what keeps the "
+    "database busy, and whether its disk is full, then run `flowhooks engines reconcile --source {quoted}`.",
+    ("reconciliation", "reconciliations"),
+)
 OVERDUE: Final = MessageTemplate(
     "The history of engine {subject} was last read completely before {since}, and no error says why. Run "
     "`flowhooks engines reconcile --source {quoted}`: its result says what stops it. The log has the reason as "
@@ -51,7 +56,7 @@ OVERDUE: Final = MessageTemplate(
 MISSED: Final = MessageTemplate(
     "{many} of engine {subject} {have} completed without a callback, the first taken in at {since}. Their events were "
     "made from the engine's history. `flowhooks events show {why}` shows one of them. Find out why the engine does "
-    "not call.",
+    "not call, or why its callbacks are answered 503.",
     ("instance", "instances"),
 )
 GAP: Final = MessageTemplate(
@@ -212,7 +217,7 @@ def _of_position(connection: Connection, position: EnginePosition, now: int) -> 
             subject=name,
             since=position.failed_since,
             count=lambda _: position.failures,
-            template=UNREACHABLE,
+            template=UNSTORED if position.reason == "database" else UNREACHABLE,
             why=error,
             latest=lambda _: LatestOccurrence(position.round_at, error),
         )

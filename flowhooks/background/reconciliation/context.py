@@ -10,16 +10,18 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from flowhooks.background.reconciliation.pace import Pace
+from flowhooks.errors import Unavailable
 from flowhooks.ledger import engine_book
 from flowhooks.ledger.engine_book import BookRow, Disposition
 from flowhooks.ledger.engine_queries import EnginePosition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from flowhooks.background.reconciliation.clients import BoundedClient
     from flowhooks.background.reconciliation.rules import Candidates
     from flowhooks.clock import Clock
+    from flowhooks.errors import FlowhooksError
     from flowhooks.intake.accept import Callback, TakenIn
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.ledger.transaction import WriteTransaction
@@ -33,6 +35,19 @@ STOPPED: Final = "stopped"
 """Reason of a round that the stop of the process, or the loss of the lease, has ended."""
 STORAGE: Final = "database"
 """Reason of a round for which the database could not be read, or not all of it written."""
+
+
+_STORAGE_TEXTS: Final[Mapping[str, str]] = {
+    "draining": "this process stops",
+    "ledger_full": "too many other writes wait for the database",
+    "ledger_slow": "the database was too busy to write in time",
+    "ledger_down": "the database cannot be used now",
+}
+
+
+def storage_text(error: FlowhooksError) -> str:
+    """Return why the ledger could not be used. The messages of `Unavailable` are about callbacks, and for engines."""
+    return _STORAGE_TEXTS.get(error.key, str(error)) if isinstance(error, Unavailable) else str(error)
 
 
 class RoundStopped(Exception):
@@ -205,6 +220,7 @@ def first_position(source: str, now: int) -> EnginePosition:
         skew=None,
         product="",
         to_confirm=0,
+        waiting=0,
         confirmed_at=None,
         definitions_at=None,
     )

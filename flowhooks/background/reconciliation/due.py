@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from flowhooks.background.reconciliation import rules
-from flowhooks.background.reconciliation.context import STORAGE, RoundStopped
+from flowhooks.background.reconciliation.context import STORAGE, RoundStopped, storage_text
 from flowhooks.background.reconciliation.rules import Refusal, Rule
 from flowhooks.clock import SECOND
 from flowhooks.errors import InvalidCallback, Unavailable
@@ -91,7 +91,8 @@ class DueInstances:
             ended = self._due(context.clock.now() - int(context.engine.grace * SECOND))
             due = self._due_now(connection, ended)
             confirmed_at = self._confirmed_at(connection)
-            self._result.waiting = self._count(connection, ended) - self._count(connection, due)
+            due_count = self._count(connection, due)
+            self._result.waiting = self._count(connection, ended) - due_count
             # Instances that wait for an operator already stay counted.
             unconfirmed = self._count(connection, ended if position.to_confirm else due, seen_after=confirmed_at or 0)
         if self._result.waiting:
@@ -101,6 +102,13 @@ class DueInstances:
                 instances=self._result.waiting,
                 why="this server could not take callbacks, so the engine may call again",
                 next="a later round takes them in",
+            )
+        if due is not None and due_count and due.seen_until == ended.seen_until - MAX_EXTENSION:
+            log.warning(
+                "grace_extension_ended",
+                source=context.name,
+                why="an hour after their grace, instances are taken in although this server could not take callbacks",
+                next="find out why this server is not ready, or why callbacks of this source are answered 503",
             )
         is_confirmed = unconfirmed <= context.engine.max_new
         self._result.to_confirm = 0 if is_confirmed else unconfirmed
@@ -174,7 +182,9 @@ class DueInstances:
         if unstored:
             row, first = unstored[0]
             self._result.reason = STORAGE
-            self._result.error = f"{len(unstored):,} instances are not stored, first {row.flow_instance_id}: {first}"
+            self._result.error = (
+                f"{len(unstored):,} instances are not stored, first {row.flow_instance_id}: {storage_text(first)}"
+            )
             log.warning(
                 "reconciliation_postponed",
                 source=context.name,

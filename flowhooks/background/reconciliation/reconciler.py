@@ -15,6 +15,7 @@ from flowhooks.background.reconciliation.context import (
     RoundResult,
     RoundStopped,
     SourceContext,
+    storage_text,
 )
 from flowhooks.background.reconciliation.due import decline
 from flowhooks.background.reconciliation.round import Round
@@ -88,6 +89,7 @@ class SourceReconciler:
         self._clock = clock
         self._rounds = rounds
         self._last_error = ""
+        self._uncounted, self._uncounted_since = 0, 0
         self._context = SourceContext(
             name=name,
             names=(name, *source.former_names),
@@ -138,10 +140,12 @@ class SourceReconciler:
             except (RoundStopped, CallCancelled):
                 result.reason, result.error = STOPPED, "the process stops, or another process reconciles this source"
             except (Unavailable, LedgerUnusable) as error:
-                result.reason, result.error = STORAGE, str(error)
+                result.reason, result.error = STORAGE, f"not stored: {storage_text(error)}"
                 log.warning(
-                    "reconciliation_postponed", source=self.name, why=str(error), next="the next round repeats it"
+                    "reconciliation_postponed", source=self.name, why=result.error, next="the next round repeats it"
                 )
+                if not self._context.stopping.is_set() and not dry_run:
+                    self._count_storage_failure(result.error)
             except EngineError as error:
                 # Only a dry run: a real one records its error.
                 result.reason, result.error = error.reason, error.why
@@ -208,6 +212,7 @@ class SourceReconciler:
             if self._last_error:
                 log.info("reconciliation_recovered", source=self.name)
             self._last_error = ""
+            self._uncounted, self._uncounted_since = 0, 0
 
     def _record_failure(self, one: Round, error: EngineError) -> None:
         one.result.reason, one.result.error = error.reason, error.why
@@ -221,6 +226,38 @@ class SourceReconciler:
                 next=f"each round tries again; `flowhooks check` asks the engine of {self.name}",
             )
         self._last_error = error.why
+
+    def _count_storage_failure(self, why: str) -> None:
+        """Count a round that the ledger has failed, unless another process reconciles the source.
+
+        If the ledger still fails, the failure is counted with the next one.
+        """
+        self._last_error = why
+        self._uncounted += 1
+        self._uncounted_since = self._uncounted_since or self._clock.now()
+        process, count, now = self._ledger.process, self._uncounted, self._clock.now()
+
+        def record(transaction: WriteTransaction) -> None:
+            if not engine_book.take_lease(transaction, self.name, process, self._context.lease_seconds):
+                return
+            known = engine_book.position(transaction.connection, self.name)
+            if known is None:
+                return
+            values = {
+                "round_at": now,
+                "failed_since": known.failed_since or self._uncounted_since,
+                "reason": STORAGE,
+                "error": why,
+                "failures": known.failures + count,
+            }
+            engine_book.update_position(transaction, self.name, values)
+            engine_book.release_lease(transaction, self.name, process)
+
+        try:
+            self._ledger.write(record)
+        except FlowhooksError:
+            return  # it is logged, and `flowhooks_engine_last_success_age_seconds` grows
+        self._uncounted, self._uncounted_since = 0, 0
 
     def _take_lease(self, process: str) -> bool:
         def take(transaction: WriteTransaction) -> bool:

@@ -348,6 +348,7 @@ class Round:
             "skew": self._skew,
             "product": product,
             "to_confirm": self.result.to_confirm,
+            "waiting": self.result.waiting,
         }
         if not self.result.reason:
             values["succeeded_at"] = now

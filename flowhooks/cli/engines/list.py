@@ -104,6 +104,9 @@ def _trouble(engine: EngineJson) -> str:
     if count := engine["to_confirm"]:
         waits = output.pluralize(count, "instance waits", "instances wait")
         lines.append(f"{waits} for `flowhooks engines reconcile --source {engine['source']} --confirm`")
+    if count := engine["waiting"]:
+        waits = output.pluralize(count, "instance waits", "instances wait")
+        lines.append(f"{waits} for the engine to call again, because this server could not take callbacks")
     lines += [
         f"gap {_time_text(gap['since'])} to {_time_text(gap['until'])}: {gap['reason']}"
         for gap in engine["gaps"]

@@ -131,6 +131,9 @@ def result_text(entry: Mapping[str, Any], *, dry_run: bool) -> str:
         parts.append(f"{entry['in_grace']:,} in grace")
     parts += [f"{count:,} skipped ({rule})" for rule, count in sorted(entry["skipped"].items())]
     text = f"{entry['source']}: {', '.join(parts)}"
+    if entry["waiting"]:
+        waiting = output.pluralize(entry["waiting"], "instance waits", "instances wait")
+        text += f"; {waiting} for the engine to call again"
     if entry["to_confirm"]:
         waiting = output.pluralize(entry["to_confirm"], "instance waits", "instances wait")
         text += f"; {waiting} for --confirm"

@@ -75,6 +75,7 @@ class EngineJson(TypedDict):
         missed: instances of the last 24 hours that completed without a callback.
         taken_in: events that were made from its history in the last 24 hours.
         to_confirm: instances that wait until an operator confirms.
+        waiting: instances whose own grace has ended, and that wait because this server could not take callbacks.
         gaps: intervals that could not be read, open ones first.
         book: its newest finished instances by disposition and rule.
         book_limit: number of instances that are counted at most.
@@ -98,6 +99,7 @@ class EngineJson(TypedDict):
     missed: int
     taken_in: int
     to_confirm: int
+    waiting: int
     gaps: list[GapJson]
     book: list[BookCountJson]
     book_limit: int
@@ -320,6 +322,7 @@ def engine_to_json(
         "missed": recent.missed if source is None or source.has_credential else 0,
         "taken_in": recent.events,
         "to_confirm": position.unconfirmed if position else 0,
+        "waiting": position.waiting if position else 0,
         "gaps": [gap_to_json(gap) for gap in engine_queries.gaps(connection, name)],
         "book": [
             {"disposition": disposition, "rule": rule, "instances": count}

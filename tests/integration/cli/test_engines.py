@@ -78,20 +78,22 @@ def test_list(flow, engines):
     assert "not asked yet" in engines("list").stdout
     now = flow.clock.now()
     engine_ledger.position(
-        flow, "oa", failed_since=now, failures=2, error="HTTP 500", skew=-2 * SECOND, to_confirm=1500, read_until=now
-    )
+        flow, "oa", failed_since=now, failures=2, error="HTTP 500", skew=-2 * SECOND, to_confirm=1500, waiting=7,
+        read_until=now,
+    )  # fmt: skip
     engine_ledger.instance(flow, "oa", LONG_ID, disposition="skipped", rule="child")
     engine_ledger.gap(flow, "oa", now - 60 * SECOND, now, "refused")
     shown = engines("list", COLUMNS="80")
     assert shown.exit_code == 0
     for words in (
         "oa", "  failing", "  Flowable 8.0.0", "2026-01-01 00:00:00", "engine's clock -2.0 s", "1 skipped (child)",
-        "2 failures since", "--confirm", "gap 2025-12-31 23:59:00 to 2026-01-01 00:00:00: refused",
+        "2 failures since", "--confirm", "7 instances wait for",
+        "gap 2025-12-31 23:59:00 to 2026-01-01 00:00:00: refused",
     ):  # fmt: skip
         assert words in shown.stdout
     (engine,) = json.loads(engines("list", "--json").stdout)["engines"]
-    assert (engine["state"], engine["to_confirm"], engine["book"]) == (
-        "failing", 1500, [{"disposition": "skipped", "rule": "child", "instances": 1}],
+    assert (engine["state"], engine["to_confirm"], engine["waiting"], engine["book"]) == (
+        "failing", 1500, 7, [{"disposition": "skipped", "rule": "child", "instances": 1}],
     )  # fmt: skip
 
 
@@ -111,6 +113,8 @@ def test_reconcile(flow, engines):
     assert flow.engines.rounds == [("oa", 1_767_225_600_000_000, False)]
     assert "1 would be taken in" in engines("reconcile", "--dry-run").stdout
     assert flow.engines.rounds[-1] == ("oa", None, True)
+    flow.engines.results = {"waiting": 2}
+    assert "; 2 instances wait for the engine to call again." in engines("reconcile", "--source", "oa").stdout
     assert json.loads(engines("reconcile", "--json").stdout)["sources"][0]["taken_in"] == 1
 
 

@@ -318,6 +318,7 @@ LOOKING = [
     alert_queries.overdue,
     alert_queries.missing_handlers,
     lambda connection, now: alert_queries.parked_backlogs(connection, now, limit=99),
+    alert_queries.undecided_ends,
     lambda connection, now: alert_queries.open_alerts(connection),
     lambda connection, now: alert_queries.count_failed(connection, State.DEAD, "p:a"),
     lambda connection, now: alert_queries.count_missing_handler(connection, "p:a"),

@@ -68,7 +68,7 @@ NUMBERS = {
     *("alerts.count", "alerts.notified_count", "alerts.grown_from", "events.repeats", "handlers.has_probe"),
     *("processes.pid", "rejected_requests.status", "rejected_requests.count", "late_callbacks.repeats"),
     *("engine_instances.process_definition_version", "engine_positions.failures", "engine_positions.skew"),
-    "engine_positions.to_confirm",
+    *("engine_positions.to_confirm", "engine_positions.waiting"),
 }
 """Numbers that nothing else counts, and a flag."""
 IN_DISPLAY_ONLY = {"rejected_requests.fingerprint"}
@@ -79,7 +79,9 @@ ENGINE_TIMES = {
 }
 """Times by the clock of an engine, which may be wrong by any amount."""
 UNSEEN = {
-    "cut": FREE_TEXTS | ENGINE_TIMES | {"processes.pid", "engine_positions.skew", "engine_positions.to_confirm"},
+    "cut": FREE_TEXTS
+    | ENGINE_TIMES
+    | {"processes.pid", "engine_positions.skew", "engine_positions.to_confirm", "engine_positions.waiting"},
     "bit": FREE_TEXTS
     | INSIDE_JSON
     | OF_DELETED_DATA

@@ -304,6 +304,7 @@ def upgrade() -> None:
         sa.Column("skew", sa.BigInteger),
         sa.Column("product", sa.Text, nullable=False, server_default=""),
         sa.Column("to_confirm", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("waiting", sa.Integer, nullable=False, server_default="0"),
         sa.Column("confirmed_at", sa.BigInteger),
         sa.Column("definitions", sa.Text),
         sa.Column("definitions_at", sa.BigInteger),

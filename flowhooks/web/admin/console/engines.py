@@ -76,6 +76,7 @@ def engine_values(
         "open_gaps": open_gaps,
         "book": sorted(engine_queries.book_counts(connection, name).items()),
         "unconfirmed": position.unconfirmed if position else 0,
+        "waiting": position.waiting if position else 0,
         "words": {"disposition": DISPOSITIONS, "rule": RULES, "gap": GAP_REASONS},
         "needs_attention": state in {"failing", "to_confirm"} or bool(open_gaps),
     }

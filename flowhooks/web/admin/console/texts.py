@@ -383,6 +383,11 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "gap.unreachable": {"en": "the engine did not answer", "zh": "流程引擎没有响应"},
     "gap.invalid": {"en": "the engine's answer could not be read", "zh": "无法解析流程引擎的响应"},
     "engines.failing": {"en": "{count} failed reconciliations since", "zh": "对账已失败 {count} 次，始于"},
+    "engines.waiting": {
+        "en": "{count} finished instances wait for the engine to call again, because this server could not take "
+        "callbacks.",
+        "zh": "有 {count} 个已结束的流程实例在等待流程引擎重新回调，因为本服务器此前无法接收回调。",
+    },
     "engines.unconfirmed": {
         "en": "{count} finished instances wait to be taken in, more than max_new allows at once.",
         "zh": "有 {count} 个已结束的流程实例等待补收，超过 max_new 的上限。",

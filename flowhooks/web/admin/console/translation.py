@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.background.alerts.cause import MessageTemplate
-from flowhooks.background.alerts.causes import MESSAGES, OTHERS, OTHERS_SUBJECT, SUSPENDED
+from flowhooks.background.alerts.causes import MESSAGES, OTHERS, OTHERS_SUBJECT, SUSPENDED, UNDECIDED_ENDS
 from flowhooks.background.alerts.engine_causes import (
     GAP,
     INVALID,
@@ -20,6 +20,7 @@ from flowhooks.background.alerts.engine_causes import (
     SKEW,
     UNCONFIRMED,
     UNREACHABLE,
+    UNSTORED,
 )
 from flowhooks.background.alerts.routing_causes import (
     CONCLUSION,
@@ -91,6 +92,12 @@ CHINESE_MESSAGES: Final[Mapping[MessageTemplate, str]] = {
         "来源 {subject} 有 {count:,} 次回调与已有事件标识相同但数据不同，最早始于 {since}，均已返回 409 并保存。"
         "`flowhooks events show {why}` 显示差异。请确认流程引擎是否重复使用了流程实例 ID，或更改了结论。"
     ),
+    UNDECIDED_ENDS: (
+        "有 {count:,} 个事件（{subject}）已暂存，等待运维人员决定，最早始于 {since}："
+        "流程引擎的历史没有说明流程实例如何结束，或以前的实例用过同一 ID。`flowhooks events show {why}` 显示最近一个。"
+        "请在流程引擎中查明，实例已完成则执行 `flowhooks events reroute ID`，否则执行 "
+        "`flowhooks events dismiss ID`。"
+    ),
     NO_NAME: (
         "有 {count:,} 个事件既没有 callBackProcessClass 也没有 processDefinitionKey，最早始于 {since}，"
         "没有处理器能匹配。请让流程引擎至少发送其中一个，然后对已暂存的事件执行 `flowhooks events dismiss`。"
@@ -99,6 +106,10 @@ CHINESE_MESSAGES: Final[Mapping[MessageTemplate, str]] = {
         "自 {since} 起无法读取流程引擎 {subject} 的历史，已失败 {count:,} 次：{why}。"
         "请检查 [sources.NAME.engine] 的 url 和凭证以及流程引擎本身，"
         "然后执行 `flowhooks engines reconcile --source {quoted}`。"
+    ),
+    UNSTORED: (
+        "自 {since} 起无法存储流程引擎 {subject} 的历史，已失败 {count:,} 次：{why}。"
+        "请查明数据库为什么繁忙、磁盘是否已满，然后执行 `flowhooks engines reconcile --source {quoted}`。"
     ),
     OVERDUE: (
         "流程引擎 {subject} 的历史自 {since} 之后没有完整读取过，也没有记录错误。"
@@ -111,7 +122,7 @@ CHINESE_MESSAGES: Final[Mapping[MessageTemplate, str]] = {
     ),
     MISSED: (
         "流程引擎 {subject} 有 {count:,} 个流程实例已完成但没有回调，最早于 {since} 补收，事件取自流程引擎的历史。"
-        "`flowhooks events show {why}` 显示其中一个。请查明流程引擎为什么没有回调。"
+        "`flowhooks events show {why}` 显示其中一个。请查明流程引擎为什么没有回调，或其回调为什么得到 503。"
     ),
     GAP: (
         "流程引擎 {subject} 的历史有 {count:,} 个时间段无法读取：{why}。"

@@ -80,7 +80,8 @@ _CHINESE: Final[Mapping[str, str]] = {
     ),
     "engine_unreachable": (
         "无法读取流程引擎 {subject} 的历史，已失败 {count} 次，或者在告警开始之后没有完整读取过。"
-        "请检查 [sources.NAME.engine] 的 url 和凭证以及流程引擎本身，然后执行 "
+        "如果是无法存储流程引擎 {subject} 的历史，请查明数据库为什么繁忙。"
+        "否则请检查 [sources.NAME.engine] 的 url 和凭证以及流程引擎本身，然后执行 "
         "flowhooks engines reconcile --source {quoted}。"
     ),
     "callbacks_missed": (
@@ -115,6 +116,11 @@ _CHINESE: Final[Mapping[str, str]] = {
     "clock_skew": "流程引擎 {subject} 的时钟与 flowhooks 相差超过 30 秒。请用 NTP 同步两边的时钟。",
 }
 _OTHERS: Final = "另有 {count} 条同类告警超过数量上限，未逐一发出。请执行 flowhooks check。"
+_UNDECIDED_ENDS: Final = (
+    "有 {count} 个事件（{subject}）已暂存，等待运维人员决定："
+    "流程引擎的历史没有说明流程实例如何结束，或以前的实例用过同一 ID。"
+    "请在流程引擎中查明，实例已完成则执行 flowhooks events reroute ID，否则执行 flowhooks events dismiss ID。"
+)
 _GROWN: Final = "比上次通知增加 {new}。"
 _FIELDS: Final = {
     "en": (
@@ -162,6 +168,8 @@ def compose(alert: Alert, *, language: str, prefix: str, console_url: str) -> No
     sentence = on_one_line(alert.message)
     if language == "zh":
         text = _OTHERS if alert.subject == "(others)" else _CHINESE[alert.cause]
+        if alert.cause == "parked" and alert.subject.startswith("source "):
+            text = _UNDECIDED_ENDS
         grown = _GROWN.format(new=alert.new_count) if alert.new_count else ""
         sentence = text.format(subject=subject, quoted=shlex.quote(subject), count=alert.count) + grown
     *names, form = _FIELDS[language]

@@ -527,6 +527,28 @@ def test_parked_events_by_what_they_wait_for(watch, listener):
     assert len(listener.alerts) == 4
 
 
+def test_events_that_wait_for_an_operator(watch, listener):
+    """An event whose end is undecided is not counted among those that wait for a handler; its alert says what to do."""
+    watched = watch(mail=listener)
+    watched.flow.take("i1", key="travel")
+    watched.clock.advance(1)
+    event_id = watched.flow.take_in("i2", key="travel", end_undecided=True).event_id
+    assert not [told for told in listener.told if told[0] is AlertCause.PARKED]
+    watched.clock.advance(HOUR)
+    watched.looks()
+    parked = {alert.subject: alert for alert in listener.alerts if alert.cause is AlertCause.PARKED}
+    assert {subject: alert.count for subject, alert in parked.items()} == {"key travel": 1, "source oa": 1}
+    assert "Install a plugin" in parked["key travel"].message
+    for words in (
+        "does not tell how the instance ended",
+        f"`flowhooks events show {event_id}`",
+        "reroute ID",
+        "dismiss ID",
+    ):
+        assert words in parked["source oa"].message
+    assert parked["source oa"].event_id == event_id
+
+
 def test_parked_at_once(watch, listener):
     """With `parked_after = 0` the alert is raised at once."""
     watched = watch(mail=listener, alerts={"parked_after": 0.0})

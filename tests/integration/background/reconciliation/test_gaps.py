@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from flowhooks.background.alerts.engine_causes import UNSTORED, EngineCauseFinder
 from flowhooks.clock import DAY, SECOND
 from flowhooks.errors import EngineError, Unavailable
 from flowhooks.ledger import history_gaps
+from flowhooks.model.alert import AlertCause
 from flowhooks.model.engine import EngineInfo
 from support.asked_engine import MINUTE, settings_of
 
@@ -259,6 +261,58 @@ def test_a_page_from_a_cache_does_not_move_the_position(asked):
     assert asked.position().read_until == before
     asked.round()
     assert "i2" in asked.book()
+
+
+def test_a_busy_ledger_is_a_failure_of_the_round(asked, logged, monkeypatch):
+    """An error of the lease step is counted with its cause, as soon as it can be stored, and the alert names it."""
+    ledger = asked.flow.app.ledger
+    write = ledger.write
+
+    def busy(function, *given, **named):
+        raise Unavailable("ledger_slow")
+
+    began = asked.clock.now()
+    monkeypatch.setattr(ledger, "write", busy)
+    assert asked.failed().error == "not stored: the database was too busy to write in time"
+    assert asked.position().failures == 0
+    asked.clock.advance(MINUTE)
+    for _ in range(2):
+        writes = iter([busy, write])
+        monkeypatch.setattr(ledger, "write", lambda *given, _writes=writes, **named: next(_writes)(*given, **named))
+        asked.failed()
+    position = asked.position()
+    assert (position.reason, position.failures, position.failed_since) == ("database", 3, began)
+    postponed = [record["why"] for record in logged if record["event"] == "reconciliation_postponed"]
+    assert postponed == ["not stored: the database was too busy to write in time"] * 3
+    monkeypatch.setattr(ledger, "write", write)
+    with ledger.connection() as connection:
+        (cause,) = EngineCauseFinder(lambda: asked.flow.app.settings).find(connection, asked.clock.now())
+    assert (cause.cause, cause.template) == (AlertCause.ENGINE_UNREACHABLE, UNSTORED)
+    asked.round()
+    assert (asked.position().failures, asked.position().reason) == (0, "")
+    assert [record["event"] for record in logged].count("reconciliation_recovered") == 1
+    assert asked.gaps() == []
+
+
+def test_a_failure_of_another_processs_source_is_not_counted(asked, monkeypatch):
+    """While another process reconciles, an error of this one says nothing about the source."""
+    now = asked.clock.now()
+    asked.flow.sql(
+        "INSERT INTO processes (id, kind, host, pid, started_at, heartbeat_at) "
+        f"VALUES ('other', 'server', 'h', 1, {now}, {now})"
+    )
+    asked.flow.sql(f"UPDATE engine_positions SET process = 'other', process_until = {2**53}")
+    ledger = asked.flow.app.ledger
+    write = ledger.write
+
+    def busy(*_given, **_named):
+        monkeypatch.setattr(ledger, "write", write)
+        raise Unavailable("ledger_slow")
+
+    monkeypatch.setattr(ledger, "write", busy)
+    asked.failed()
+    assert asked.position().failures == 0
+    asked.flow.sql("DELETE FROM processes WHERE id = 'other'")
 
 
 def test_a_database_error_is_not_the_engines(asked, monkeypatch):

@@ -62,7 +62,7 @@ def test_grace_counts_from_our_last_503(asked, source, waits):
     assert asked.after_grace(2).taken_in == (1 if waits else 0)
 
 
-def test_repeated_503s_extend_the_grace_by_an_hour_at_most(asked):
+def test_repeated_503s_extend_the_grace_by_an_hour_at_most(asked, logged):
     """An instance waits for the engine's next call, and is taken in an hour after its own grace; the round says so."""
     asked.finish("i1")
     rejected = asked.flow.app.rejected_requests
@@ -71,18 +71,22 @@ def test_repeated_503s_extend_the_grace_by_an_hour_at_most(asked):
         rejected.record(path="/flow/x/call-back/complete", address="", status=503, english="x", chinese="x", source="")
         rejected.flush()
         assert (asked.flow.app.readiness_problems(), asked.round().waiting, asked.events()) == ([], 1, {})
+        assert asked.position().waiting == 1
+    assert "grace_extension_ended" not in [record["event"] for record in logged]
     asked.clock.advance(5 * MINUTE)
     asked.finish("i2")
     assert (asked.round().waiting, asked.events()) == (0, {"i1": "reconciled"})
+    assert asked.position().waiting == 0
 
 
-def test_a_server_that_is_not_ready_extends_the_grace_by_an_hour_at_most(asked):
+def test_a_server_that_is_not_ready_extends_the_grace_by_an_hour_at_most(asked, logged):
     """A server that stays without a problem to be solved by itself does not stop reconciliation."""
     asked.finish("i1")
     asked.round()
     asked.clock.advance(62 * MINUTE)
     asked.service.report_not_ready()
     assert asked.round().taken_in == 1
+    assert [record["event"] for record in logged].count("grace_extension_ended") == 1
 
 
 @pytest.mark.parametrize("calls", [True, False])

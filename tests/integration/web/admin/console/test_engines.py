@@ -59,6 +59,7 @@ def console(harness, serve, listens, tmp_path):
         error="HTTP 401 for /query/historic-process-instances",
         skew=45 * SECOND,
         to_confirm=1200,
+        waiting=7,
         definitions=engine_ledger.definitions(("leave", 1, "Leave"), ("travel", 4)),
         definitions_at=now,
     )
@@ -97,8 +98,10 @@ def test_the_engines(console):
     assert "skipped called by another instance 1" in text
     assert "skipped from a newer version 1" in text
     assert "Callbacks missed in 24 h 1" in text
+    assert "7 finished instances wait for the engine to call again" in text
     chinese = console.page("/engines", "zh").text
     assert "对账已失败 7 次" in chinese
+    assert "有 7 个已结束的流程实例在等待流程引擎重新回调" in chinese
     assert "被其他实例调用" in chinese
 
 
