@@ -334,7 +334,7 @@ def runs(stored: Sequence[Stored]) -> list[str]:
         minutes = sum(one.result.took for one in of) / 60
         took = f" in {minutes:.0f} minutes" if minutes else ""
         said.append(
-            f"`{command}`: {names}{took}. {'; '.join(dict.fromkeys(_when(one.machine) for one in of))}. {about}."
+            f"`{command}`: {names}{took}. {'. '.join(dict.fromkeys(_when(one.machine) for one in of))}. {about}."
         )
     return said
 
