@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowhooks.background.threads import ThreadGroup
+from flowhooks.background.threads import STOP_TIMEOUT, ThreadGroup
 from flowhooks.clock import Clock
 from flowhooks.composition import build_path, build_services, open_base, open_reconciliation, register_collectors
+from flowhooks.failpoints import hit
 from flowhooks.intake import required_credentials
-from flowhooks.ledger.lock import LockOwner, acquire_lock
+from flowhooks.ledger.lock import HAND_OVER_TIMEOUT, acquire_lock
 from flowhooks.operations.context import OperationContext
 from flowhooks.operations.deliverable_events import log_dismissed
 from flowhooks.operations.live_config import LiveConfig
@@ -30,11 +31,9 @@ if TYPE_CHECKING:
 
     from flowhooks.background.reconciliation.service import Reconciliation
     from flowhooks.composition import Base
+    from flowhooks.plugins.plugins import Plugins
     from flowhooks.routing.router import Router
     from flowhooks.settings import Settings
-
-STOP_TIMEOUT: float = 2.0
-"""Seconds that each background service gets to finish its current work when the server stops."""
 
 log = structlog.get_logger(__name__)
 
@@ -56,8 +55,11 @@ class App:
             `"sources"` and `"operators"`. A start without a kind that the ledger records as required is refused.
         on_loaded: called when the plugins are loaded, before this process is registered in the ledger; default:
             nothing.
+        before_lock: called with the loaded plugins before the lock is taken; it returns when the predecessor has
+            released the lock. Default: the lock is taken first, so that no second process loads plugins.
 
     Attributes:
+        lock: the lock of a ledger in a file; None on PostgreSQL.
         runs: ids of the handlers whose deliveries this process runs.
         run_options: run options of each loaded handler, by handler id.
         reconciliation: asks the engines of the sources; None if this process is not a server.
@@ -80,19 +82,22 @@ class App:
         kind: str = "server",
         credential_kinds: Collection[str] = (),
         on_loaded: Callable[[], object] = lambda: None,
+        before_lock: Callable[[Plugins], object] | None = None,
     ) -> None:
         self.environ, self.clock = os.environ if environ is None else environ, clock or Clock()
-        self.draining = False
-        self._credential_kinds = credential_kinds
+        self.draining, self._credential_kinds = False, credential_kinds
         self._reload_listeners: list[Callable[[Settings], object]] = []
         self._services_stopping, self._stop = threading.Event(), threading.Event()
         self._threads = ThreadGroup()
         process_environ = {**os.environ, **(environ or {})}  # copied before plugins are loaded, which may change it
         with ExitStack() as on_error:
-            self._lock = acquire_lock(database_url(settings))
-            if self._lock is not None:
-                on_error.callback(self._lock.release)
+            self.lock = None if before_lock else acquire_lock(database_url(settings))
+            on_error.callback(self._release_lock)
             self.schemas, self.plugins = load(settings, objects=objects, entry_points=entry_points, environ=environ)
+            if before_lock:
+                before_lock(self.plugins)
+                self.lock = acquire_lock(database_url(settings), HAND_OVER_TIMEOUT)
+                hit("restart.locked")
             on_loaded()
             loaded = self.plugins.handlers
             self.runs = frozenset(name for name in loaded if any(fnmatchcase(name, pattern) for pattern in run))
@@ -108,8 +113,7 @@ class App:
             on_error.pop_all()
 
     def _connect(self, base: Base, kind: str) -> None:
-        registration = register(self.ledger, self.plugins)
-        self._changed_handlers = registration.changed
+        registration = self._registration = register(self.ledger, self.plugins)
         loaded = self.plugins.handlers.values()
         self._live = LiveConfig(base.settings, loaded, registration.missing, registration.absent)
         path = build_path(
@@ -122,7 +126,7 @@ class App:
         self.intake, self.waiters, self.notifier = path.intake, path.waiters, path.notifier
         self.dispatcher, self._recorder = path.dispatcher, path.recorder
         self.circuit_breaker, self.cluster = path.circuit_breaker, path.cluster
-        services = build_services(base, path, self._live, self._lock)
+        services = build_services(base, path, self._live, self.lock)
         self.rejected_requests, self.retention = services.rejected_requests, services.retention
         self.alerts, self._clock_watch, self.file_watch = services.alerts, services.clock_watch, services.file_watch
         self.reconciliation = self.open_reconciliation() if kind == "server" else None
@@ -139,17 +143,12 @@ class App:
         return self._live.current.router
 
     @property
-    def missing_handlers(self) -> frozenset[str]:
-        """Ids of the handlers whose deliveries are suspended."""
-        return self._live.current.missing_handlers
-
-    @property
     def operation_context(self) -> OperationContext:
         """What the operations of operators use."""
         return OperationContext(
             reader=self.ledger,
             router=self.router,
-            missing_handlers=self.missing_handlers,
+            missing_handlers=self._live.current.missing_handlers,
             clock=self.clock,
             reconciler=self.reconciliation,
         )
@@ -165,11 +164,7 @@ class App:
         )
 
     def reload(self, settings: Settings) -> None:
-        """Apply new settings. Each callback uses either the old settings or the new ones, never a mixture.
-
-        Args:
-            settings: the new settings. They differ from `self.settings` only in live settings; see `settings.change`.
-        """
+        """Apply settings that differ only in live ones. Each callback uses either the old settings or the new ones."""
         required_credentials.record_if_possible(self.ledger, settings, self._credential_kinds, self.clock)
         for listener in self._reload_listeners:
             listener(settings)
@@ -198,17 +193,12 @@ class App:
             self._threads.start("runner", lambda: self.runner.run(execute, self._stop))
             self._threads.start("circuit-breaker", lambda: breaker.run(execute, self._stop))
         self._start_rerouting()  # in the background: there may be many
-        if changed := self._changed_handlers:
+        if changed := self._registration.changed:
             self._threads.start("dismissed", lambda: log_dismissed(self.ledger, self.router, changed))
         for optional in (self.cluster, self.file_watch, self.reconciliation):
             if optional is not None:
                 optional.start()
         threading.Thread(target=self._recorder.run, name="recording", daemon=True).start()
-
-    def publish_admin_address(self, admin: str, token: str) -> None:
-        """Write the address of the administration API and its token into the lock file."""
-        if self._lock is not None:
-            self._lock.write_owner(LockOwner(pid=os.getpid(), admin=admin, token=token))
 
     def readiness_problems(self) -> list[str]:
         """Return why this server should not receive callbacks at present; empty if it is ready."""
@@ -221,12 +211,17 @@ class App:
     def begin_shutdown(self) -> None:
         """Stop accepting callbacks and starting attempts, and end all waits for deliveries."""
         self.draining = True
+        self.stop_starting()
+        self.intake.drain()
+
+    def stop_starting(self) -> None:
+        """Start no more attempts. Callbacks are still stored, and answered without a wait for their handlers."""
         self._stop.set()
+        self._base.runtime.stop()
         self.runner.wake()
         self.circuit_breaker.wake()
         if self.reconciliation is not None:
             self.reconciliation.begin_stop()
-        self.intake.drain()
 
     def close(self, timeout: float = 0.0) -> bool:
         """Stop the runner, wait for running attempts, record their outcomes, and close the database.
@@ -239,8 +234,7 @@ class App:
         """
         with ExitStack() as steps:
             # The steps run in reverse order. Each one runs even if an earlier one fails.
-            if self._lock is not None:
-                steps.callback(self._lock.release)
+            steps.callback(self._release_lock)
             steps.callback(self.ledger.close)
             services = (self.retention, self.rejected_requests, self.alerts, self.notifier, self.cluster)
             for service in (*services, self._clock_watch, self.file_watch, self.reconciliation):
@@ -249,6 +243,10 @@ class App:
             steps.callback(self._services_stopping.set)
             steps.callback(self.isolation.close)
             return self._stop_running(timeout)
+
+    def _release_lock(self) -> None:
+        if self.lock is not None:
+            self.lock.release()
 
     def _stop_running(self, timeout: float) -> bool:
         self.begin_shutdown()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+STOP_TIMEOUT: Final = 2.0
+"""Seconds that each background service gets to finish its current work when the server stops."""
 
 
 class ThreadGroup:

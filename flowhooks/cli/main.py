@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,6 +10,7 @@ import click
 
 from flowhooks import __version__
 from flowhooks.cli.lazy_commands import LazyCommands, mark_help_blocks
+from flowhooks.cli.process import STATE_VARIABLE
 from flowhooks.errors import FlowhooksError, SettingsError
 from flowhooks.text import escape_control
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 # The texts are repeated here, so that `flowhooks --help` imports no command.
 COMMANDS: Final = {
     "serve": "Accept callbacks and run their handlers.",
+    "restart": "Replace the running server without refusing callbacks.",
     "worker": "Run stored deliveries, on PostgreSQL.",
     "check": "Check settings, plugins and database for problems.",
     "plugins": "List, create, install and uninstall plugins.",
@@ -49,6 +52,14 @@ class _UsageError(click.ClickException):
 
 class _MainGroup(click.Group):
     """Lists the commands without importing them, and prints our errors as one line."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        if (inherited := os.environ.pop(STATE_VARIABLE, None)) is not None:
+            # A server executes its own command line to become a supervisor, which needs none of the command's modules.
+            from flowhooks.cli.process import single_supervisor  # noqa: PLC0415 (no other command needs it)
+
+            raise SystemExit(single_supervisor.supervise(inherited))
+        return super().main(*args, **kwargs)
 
     def list_commands(self, _context: click.Context) -> list[str]:
         return list(COMMANDS)

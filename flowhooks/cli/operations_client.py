@@ -229,7 +229,7 @@ def _with_engines(opened: App, *, asks_engines: bool) -> Iterator[OperationConte
     if not asks_engines:
         yield opened.operation_context
         return
-    from flowhooks.app import STOP_TIMEOUT  # noqa: PLC0415 (as above)
+    from flowhooks.background.threads import STOP_TIMEOUT  # noqa: PLC0415 (as above)
 
     reconciliation = opened.open_reconciliation()
     try:

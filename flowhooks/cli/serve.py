@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -17,8 +18,10 @@ from flowhooks.app import App
 from flowhooks.cli import output
 from flowhooks.cli.options import settings_source_options
 from flowhooks.cli.process import launcher, serving, signals
+from flowhooks.cli.process.replacement import Replacement, check_successor
 from flowhooks.errors import SettingsError
 from flowhooks.ledger import database
+from flowhooks.ledger.lock import publish_admin_address
 from flowhooks.settings import check_binds, check_operators, check_sources, database_url
 from flowhooks.web.admin.app import create_admin
 from flowhooks.web.admin.origin_check import CONSOLE_ROOT
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 ANSWER_TIMEOUT: Final = 10.0
 """Seconds in which requests that are already being received are answered during shutdown."""
+CREDENTIAL_KINDS: Final = ("sources", "operators")
+"""Kinds of credentials that the listeners of a server require."""
 
 log = structlog.get_logger(__name__)
 
@@ -70,10 +75,11 @@ def command(settings_source: SettingsSource, *, no_worker: bool) -> None:
     with 0. Deliveries that have not started stay stored and run at the next start.
 
     SIGHUP reads the settings again. Credentials, limits and the log level change without a restart; the log names the
-    settings that need a restart.
+    settings that need a restart. SIGUSR2, or `flowhooks restart`, replaces the process without refusing a callback:
+    plugins and all settings are loaded again.
 
-    With more than one process, SIGHUP replaces the processes one at a time. Plugins and all settings are loaded again,
-    and no callback is rejected meanwhile. A process that dies is restarted.
+    With more than one process, SIGHUP or SIGUSR2 replaces the processes one at a time. Plugins and all settings are
+    loaded again, and no callback is rejected meanwhile. A process that dies is restarted.
     """
     launcher.run(
         settings_source.pin(),
@@ -100,12 +106,14 @@ def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> N
         log.info("server_starting", **serving.starting_fields(settings, context.source))
         context.watch_supervisor(shutdown_signal)
         connections = serving.allow_connections(settings)
+        cores = serving.tune_process(settings, context.inherited)
         app = App(
             settings,
-            cores=serving.tune_process(settings, context.inherited),
+            cores=cores,
             run=() if no_worker else ("*",),
-            credential_kinds=("sources", "operators"),
+            credential_kinds=CREDENTIAL_KINDS,
             on_loaded=shutdown_signal.finish_loading,
+            before_lock=context.before_lock(partial(check_successor, settings, credential_kinds=CREDENTIAL_KINDS)),
         )
         try:
             token = secrets.token_urlsafe(32)
@@ -131,11 +139,14 @@ def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> N
         except BaseException:
             app.close()
             raise
-        app.publish_admin_address(f"http://{admin.address}", token)
         app.start()
         for server in (admin, web):
             serving.start_serving(server, shutdown_signal, failed)
+        waited = context.seconds_refusing()
+        publish_admin_address(app.lock, f"http://{admin.address}", token, waited=waited)
         context.report_ready()
+        if waited is not None:
+            log.info("ledger_taken_over", waited=round(waited, 3))
         listeners = {"call_backs": f"http://{web.address}", "admin": f"http://{admin.address}"}
         log.info("server_started", **listeners, **serving.startup_fields(app))
         if not app.plugins.handlers and not no_worker:
@@ -149,10 +160,16 @@ def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> N
                 next='if an engine of these sources calls, give it a credential, or former_names = ["default"]',
             )
         _print_addresses(**listeners)
-        context.run_main_loop(shutdown_signal, app, web, admin)
+        replacement = Replacement(context=context, app=app, servers={"listen": web, "admin": admin}, cores=cores)
+        context.run_main_loop(shutdown_signal, app, web, admin, replacement=replacement)
+        timeout = app.settings.shutdown.timeout
         if context.is_replaced:
             _retire(app, shutdown_signal, web, admin)
-        _shut_down(app, web, admin)
+        elif replacement.is_due:
+            timeout = replacement.drain(shutdown_signal)
+        ended = _shut_down(app, web, admin, timeout=timeout)
+        if replacement.is_due:
+            replacement.finish(shutdown_signal, ended=ended)
     serving.exit_process(failed=failed.is_set())
 
 
@@ -177,11 +194,12 @@ def _retire(app: App, shutdown_signal: signals.ShutdownSignal, web: Server, admi
         pass
 
 
-def _shut_down(app: App, web: Server, admin: Server) -> None:
+def _shut_down(app: App, web: Server, admin: Server, *, timeout: float) -> bool:
     log.info("shutdown_started", running=app.runner.running)
     app.begin_shutdown()
     web.drain(ANSWER_TIMEOUT)
-    ended = app.close(app.settings.shutdown.timeout)
+    ended = app.close(timeout)
     web.close()
     admin.close()
     log.info("shutdown_finished", all_ended=ended)
+    return ended

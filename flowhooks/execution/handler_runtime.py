@@ -45,6 +45,7 @@ class HandlerRuntime:
         self._kill_timeout = kill_timeout
         self._isolated = isolated
         self._run_elsewhere: Collection[str] = ()
+        self._is_stopping = False
 
     def runs_here(self, handler: str) -> bool:
         """Return whether this process runs a handler's deliveries; other processes run the rest."""
@@ -52,9 +53,13 @@ class HandlerRuntime:
 
     def runs_somewhere(self, handler: str) -> bool:
         """Return whether a live process runs a handler's deliveries, as far as this process knows."""
-        if handler in self._pauses.handlers:
+        if self._is_stopping or handler in self._pauses.handlers:
             return False
         return self.runs_here(handler) or handler in self._run_elsewhere
+
+    def stop(self) -> None:
+        """Note that this process starts no more attempts, so that no callback waits for one."""
+        self._is_stopping = True
 
     def set_run_elsewhere(self, handler_ids: Collection[str]) -> None:
         """Note the handlers whose deliveries live processes run."""

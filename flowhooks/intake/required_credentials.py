@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from flowhooks.clock import Clock
     from flowhooks.ledger.ledger import Ledger
+    from flowhooks.ledger.reader import Reader
     from flowhooks.settings import Settings
 
 _WORDS: Final = {
@@ -48,7 +49,7 @@ def explain_missing(settings: Settings, required: Mapping[str, int], kinds: Coll
         )
 
 
-def check(ledger: Ledger, settings: Settings, kinds: Collection[str]) -> None:
+def check(ledger: Reader, settings: Settings, kinds: Collection[str]) -> None:
     """Refuse to start without credentials that are required.
 
     Raises:

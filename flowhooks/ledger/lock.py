@@ -37,6 +37,9 @@ _NETWORK_FILE_SYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs", "lustre"}
 )
 
+HAND_OVER_TIMEOUT: Final = 10.0
+"""Seconds for which a successor tries to take the lock that its predecessor has released: a command may hold it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockOwner:
@@ -48,12 +51,18 @@ class LockOwner:
         token: the token that the administration API requires for changes. Only a user who can read the database's
             folder as its owner can read it.
         file: device and inode of the database file that the owner has open.
+        waited: seconds for which callbacks waited when the owner replaced its predecessor; None if it replaced none.
+        refused_restarts: how many replacements of the owner have failed.
+        why_refused: why the last of them failed; `""` if none has.
     """
 
     pid: int
     admin: str = ""
     token: str = ""
     file: str = field(default="", compare=False)
+    waited: float | None = None
+    refused_restarts: int = 0
+    why_refused: str = ""
 
     def __repr__(self) -> str:
         return f"LockOwner(pid={self.pid}, admin={self.admin!r})"
@@ -107,6 +116,11 @@ class Lock:
                 return
             self._owner = replace(holder, file=_identity(os.fstat(self._database_file)))
             self._write(self._file)
+
+    def write_refused_restart(self, why: str) -> None:
+        """Write into the lock file that a replacement of the owner has failed, for the command that waits for it."""
+        owner = self._owner
+        self.write_owner(replace(owner, refused_restarts=owner.refused_restarts + 1, why_refused=why))
 
     def recreate_if_lost(self) -> None:
         """Create the lock file again if it was removed or replaced.
@@ -268,8 +282,15 @@ def _owner_of(file: int, path: Path) -> LockOwner | None:
 def _read(file: int) -> LockOwner | None:
     try:
         value: dict[str, Any] = json.loads(os.pread(file, 65536, 0))
+        pid, waited = int(value["pid"]), value.get("waited")
         return LockOwner(
-            pid=int(value["pid"]), admin=str(value["admin"]), token=str(value["token"]), file=str(value.get("file", ""))
+            pid=pid,
+            admin=str(value["admin"]),
+            token=str(value["token"]),
+            file=str(value.get("file", "")),
+            waited=None if waited is None else float(waited),
+            refused_restarts=int(value.get("refused_restarts", 0)),
+            why_refused=str(value.get("why_refused", "")),
         )
     except (ValueError, KeyError, TypeError):
         return None
@@ -306,8 +327,12 @@ def _file_system(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
     return kind
 
 
-def acquire_lock(url: str) -> Lock | None:
+def acquire_lock(url: str, timeout: float = 0.0) -> Lock | None:
     """Take the lock of a database; return None on PostgreSQL, where any number of processes may write.
+
+    Args:
+        url: the database.
+        timeout: seconds for which to try again while another process has the lock.
 
     Raises:
         LedgerUnusable: the folder is missing or cannot be used, or another process has the lock.
@@ -318,7 +343,11 @@ def acquire_lock(url: str) -> Lock | None:
     if not file.parent.is_dir():
         raise LedgerUnusable(f"cannot use the database {file}: the folder {file.parent} does not exist")
     lock = Lock(file)
-    if lock.acquire():
+    until = time.monotonic() + timeout
+    while not lock.acquire():
+        if time.monotonic() >= until:
+            break
+    else:
         return lock
     holder = lock.owner()
     if holder is None:
@@ -330,3 +359,16 @@ def acquire_lock(url: str) -> Lock | None:
     raise LedgerUnusable(
         f"the database {file} is in use by process {holder.pid}{at}; only one process may write a SQLite ledger"
     )
+
+
+def publish_admin_address(lock: Lock | None, admin: str, token: str, *, waited: float | None = None) -> None:
+    """Write the address of the administration API and its token into the lock file.
+
+    Args:
+        lock: the lock of this process; None on PostgreSQL, where nothing is written.
+        admin: the address.
+        token: the token.
+        waited: seconds for which callbacks waited while this process took over; None if it replaced no other.
+    """
+    if lock is not None:
+        lock.write_owner(LockOwner(pid=os.getpid(), admin=admin, token=token, waited=waited))

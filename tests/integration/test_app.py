@@ -18,7 +18,7 @@ from flowhooks.app import App
 from flowhooks.errors import IdentityConflict, InvalidTransition, LedgerUnusable, SettingsError, Unavailable
 from flowhooks.intake.accept import AnswerStatus, Callback
 from flowhooks.ledger.deliveries import StateChange, apply_changes
-from flowhooks.ledger.lock import Lock
+from flowhooks.ledger.lock import Lock, publish_admin_address
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
 from flowhooks.operations.replay import replay
@@ -123,7 +123,7 @@ def test_a_delivery_whose_handler_nobody_knows_is_not_begun(harness, listens):
     first.close()
     first.sql("DELETE FROM handlers")
     flow = harness.open(listens(nothing, name="other", process_key="k"))
-    assert flow.app.missing_handlers == set()
+    assert flow.app.operation_context.missing_handlers == set()
     assert flow.take("i2").status == "parked"
     replay(flow.app.operation_context, EventFilter(ids=(event_id,)))
     standing = flow.settled(event_id, State.WAITING, attempt=2)
@@ -135,7 +135,7 @@ def test_a_delivery_whose_handler_nobody_knows_is_not_begun(harness, listens):
 def test_one_process_serves_a_database(harness, listens):
     """A second process on the same file is refused with the first one's name, and does not disturb it."""
     flow = harness.open(listens(nothing))
-    flow.app.publish_admin_address("http://127.0.0.1:8081", "secret")
+    publish_admin_address(flow.app.lock, "http://127.0.0.1:8081", "secret")
     with pytest.raises(
         LedgerUnusable, match=r"in use by process \d+, whose administration is at http://127"
     ) as refusal:
@@ -160,7 +160,7 @@ def test_a_link_to_the_database_is_the_same_database(harness, listens, tmp_path)
 def test_the_lock_file_is_the_owners_alone(harness):
     """Only the owner can read the file with the administration token; others read the owner from it."""
     flow = harness.open()
-    flow.app.publish_admin_address("http://127.0.0.1:1", "token")
+    publish_admin_address(flow.app.lock, "http://127.0.0.1:1", "token")
     lock = Lock(harness.file)
     assert stat.S_IMODE(lock.path.stat().st_mode) == 0o600
     assert lock.owner().admin == "http://127.0.0.1:1"
@@ -279,7 +279,7 @@ def test_a_step_of_the_end_that_fails_skips_none_of_the_others(harness, listens,
         flow.close()
     assert done == present
     assert flow.sql("SELECT count(*) FROM processes WHERE stopped_at IS NULL") == [(0,)]
-    if app._lock is not None:
+    if app.lock is not None:
         lock = Lock(harness.file)
         assert lock.acquire()
         lock.release()

@@ -6,12 +6,15 @@ from dataclasses import fields
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from flowhooks.clock import Clock
+from flowhooks.clock import SECOND, Clock
+from flowhooks.ledger.delivery_settled import DeliverySettled
 from flowhooks.ledger.engine_queries import EnginePosition, EngineStats
+from flowhooks.ledger.queries import DeliveryStatus
 from flowhooks.ledger.stats import HandlerBacklog, LedgerStats, Totals
-from flowhooks.model.delivery import State
+from flowhooks.model.delivery import Delivery, Outcome, OutcomeKind, State
 from flowhooks.observability.collectors import LedgerCollector, ProcessCollector, ProcessInfo
 from flowhooks.observability.metrics import Metrics
+from flowhooks.testing import make_event
 from generating.markdown import table
 
 if TYPE_CHECKING:
@@ -20,12 +23,27 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 
+def _succeeded(handler: str) -> DeliverySettled:
+    """The signal of a delivery whose attempt succeeded."""
+    event = make_event()
+    status = DeliveryStatus(
+        delivery_id="d",
+        handler=handler,
+        state=State.SUCCEEDED,
+        attempt=1,
+        due_at=None,
+        finished_at=int(event.received_at.timestamp() * SECOND),
+    )
+    delivery = Delivery(id="d", event_id=event.id, handler=handler, attempt=1)
+    return DeliverySettled(event, delivery, status, Outcome(kind=OutcomeKind.SUCCEEDED), 0.1)
+
+
 def families() -> Iterator[tuple[str, Metric]]:
     """Return every metric family of a scrape, and its origin: a process, or the ledger."""
     metrics = Metrics()
     metrics.received("complete")
     metrics.answered("complete", 200, 0.1)
-    metrics.attempted("contracts:archive", "succeeded", 0.1, total=0.1)
+    metrics.on_settled(_succeeded("contracts:archive"))
     metrics.committed(1, 0.1)
     metrics.taken_in("oa", missed=True)
     plugins: Any = [SimpleNamespace(name="contracts", state="loaded")]

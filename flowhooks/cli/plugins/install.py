@@ -11,11 +11,15 @@ from flowhooks.cli.operations_client import is_serving
 from flowhooks.cli.options import json_option, settings_source_options, utf8
 from flowhooks.cli.plugins import pip, text
 from flowhooks.cli.plugins.inspection import inspect_in_subprocess, query_subprocess
+from flowhooks.cli.restart import replace_server
+from flowhooks.errors import FlowhooksError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from flowhooks.cli.options import SettingsSource
+    from flowhooks.cli.restart import Replaced
+    from flowhooks.settings import Settings
 
 _COMPARED_MEMBERS = ("version", "package", "origin", "state", "error", "hooks")
 
@@ -32,6 +36,11 @@ _COMPARED_MEMBERS = ("version", "package", "origin", "state", "error", "hooks")
     help="Install this folder so that changes to it take effect at once; may be given more than once.",
 )
 @click.option("--upgrade", is_flag=True, help="Upgrade installed packages to their newest version.")
+@click.option(
+    "--restart",
+    is_flag=True,
+    help="Then replace the running server without refusing callbacks, unless the check found trouble.",
+)
 @json_option
 @settings_source_options
 def install_command(
@@ -40,6 +49,7 @@ def install_command(
     requirements: tuple[str, ...],
     editables: tuple[str, ...],
     upgrade: bool,
+    restart: bool,
     as_json: bool,
 ) -> None:
     r"""Install plugins with pip into the environment of flowhooks, and show what changes at the next start of a server.
@@ -47,15 +57,17 @@ def install_command(
     REQUIREMENT is any requirement of pip: a name, a name with a version, a folder, a wheel or a URL. Options after --
     are passed to pip, such as --no-deps. Only pip's warnings and errors are shown. A new process then checks the result
     as a server would: which plugins are new or changed, which parked events match their handlers, and how many
-    deliveries wait for them. A running server loads new plugins at its next start.
+    deliveries wait for them. A running server loads new plugins at its next start, or at once with --restart.
 
     \b
     Examples:
       flowhooks plugins install acme-leave
       flowhooks plugins install --upgrade 'acme-leave>=2'
       flowhooks plugins install -e ./acme-leave
+      flowhooks plugins install --upgrade ./acme-leave --restart
 
-    Exit codes: 0 installed, and the check found no trouble; 1 pip failed, or the check found trouble; 2 wrong usage.
+    Exit codes: 0 installed, and the check found no trouble; 1 pip failed, the check found trouble, or the server was
+    not replaced; 2 wrong usage.
     """
     if not (requirements or editables):
         raise click.UsageError("Nothing to install: give a requirement, or --editable with a folder.")
@@ -75,12 +87,27 @@ def install_command(
     result["trouble"] = [finding for finding in check_result["findings"] if finding["mark"] == "trouble"]
     result["server"] = is_serving(settings)
     result["ledger"] = inspection["ledger"]
+    replaces = restart and result["server"] and not result["trouble"]
+    if not as_json:
+        _print_result(result, replaces=replaces)
+    replaced, result["why_not_replaced"] = _replace_server(settings) if replaces else (None, "")
+    result["replaced"] = replaced and replaced.to_json()
     if as_json:
         output.print_json(result)
-    else:
-        _print_result(result)
-    if result["trouble"]:
+    elif replaced is not None:
+        output.print_line(replaced.to_text())
+    elif result["why_not_replaced"]:
+        raise click.ClickException(result["why_not_replaced"])
+    if result["trouble"] or result["why_not_replaced"]:
         raise SystemExit(1)
+
+
+def _replace_server(settings: Settings) -> tuple[Replaced | None, str]:
+    """Replace the running server; return the replacement, or None and why there was none."""
+    try:
+        return replace_server(settings), ""
+    except FlowhooksError as error:
+        return None, str(error)
 
 
 def diff_plugins(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -120,7 +147,7 @@ def _declarations(plugin: dict[str, Any]) -> list[tuple[Any, ...]]:
     return [tuple(handler[name] for name in names) for handler in plugin["handlers"]]
 
 
-def _print_result(result: dict[str, Any]) -> None:
+def _print_result(result: dict[str, Any], *, replaces: bool) -> None:
     output.print_line()
     changed = any(result[word] for word in ("new", "changed", "gone"))
     if changed:
@@ -134,8 +161,13 @@ def _print_result(result: dict[str, Any]) -> None:
     if not changed:
         return
     output.print_line()
-    if result["server"]:
-        output.print_line("Restart the server to load the changes: it still runs with its old plugins.")
+    if replaces:
+        output.print_line("Replacing the running server.")
+    elif result["server"]:
+        output.print_line(
+            "Restart the server to load the changes: it still runs with its old plugins. `flowhooks restart` does that "
+            "without refusing a callback."
+        )
     else:
         output.print_line("No server is running: the next server that starts loads the changes.")
 

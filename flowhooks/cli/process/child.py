@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from flowhooks.cli.process.inherited import RETIRE_COMMAND, STOP_COMMAND, child_environ
+from flowhooks.cli.process.inherited import (
+    HAND_OVER_COMMAND,
+    REFUSED_COMMAND,
+    RETIRE_COMMAND,
+    STOP_COMMAND,
+    SUPERVISED_COMMAND,
+    TAKE_OVER_COMMAND,
+    child_environ,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 MAX_MESSAGE_BYTES: Final = 65536
 """Maximum size of the buffered messages of a child process."""
+
+
+def own_command() -> list[str]:
+    """Return the command line with which this process was started."""
+    return [sys.executable or sys.orig_argv[0], *sys.orig_argv[1:]]
 
 
 class ChildProcess:
@@ -29,13 +44,25 @@ class ChildProcess:
         number: number of the slot, from 0.
         generation: number of replacements requested from the supervisor before the start.
         sockets: sockets to inherit, by name.
-        metrics_dir: folder of the metrics that the processes share.
-        start_timeout: maximum seconds until the process is ready.
+        metrics_dir: folder of the metrics that the processes share; None if they share none.
+        start_timeout: maximum seconds until the process is ready, or has loaded if it is a successor that waits.
+        command: command line; default: that of this process.
+        environ: environment; default: that of this process.
+        is_only: whether it is the only process, and not one of several.
+        is_successor: whether it loads first, and waits until its predecessor has released the ledger.
+        parent_is_predecessor: whether this process is the predecessor.
+        configured: the addresses in the settings with which the sockets were opened, by the same name.
 
     Attributes:
         pid: process id.
         control: socket for messages in both directions.
         ready_at: time when the process became ready, by `time.monotonic`; None if it is not ready.
+        has_loaded: whether it has loaded everything, so that it can take the ledger over.
+        released: since when it accepts no connections, by `time.monotonic`, once it has released the ledger; otherwise
+            None.
+        has_ended: whether all attempts had ended when it released the ledger.
+        wants_replacement: whether it has asked to be replaced.
+        has_reloaded: whether it has reloaded its settings, on request.
         start_error: why the process cannot start, as it reported; `""` if it reported nothing.
         exit_code: exit code of the command after this error.
         stop_requested: whether the process was commanded to retire or to stop.
@@ -48,16 +75,32 @@ class ChildProcess:
         generation: int,
         sockets: Mapping[str, socket.socket],
         *,
-        metrics_dir: str,
+        metrics_dir: str | None,
         start_timeout: float,
+        command: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
+        is_only: bool = False,
+        is_successor: bool = False,
+        parent_is_predecessor: bool = False,
+        configured: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.number = number
         self.generation = generation
         self.control, child_end = socket.socketpair()
         try:
-            self._process = subprocess.Popen(  # noqa: S603 (the command with which this process was started)
-                [sys.executable or sys.orig_argv[0], *sys.orig_argv[1:]],
-                env=child_environ(number, sockets, child_end, metrics_dir),
+            self._process: subprocess.Popen[bytes] | _AdoptedProcess = subprocess.Popen(  # noqa: S603 (the command with which this process was started)
+                command or own_command(),
+                env=child_environ(
+                    os.environ if environ is None else environ,
+                    number,
+                    sockets,
+                    child_end,
+                    metrics_dir,
+                    only=is_only,
+                    successor=is_successor,
+                    parent_is_predecessor=parent_is_predecessor,
+                    configured=dict(configured),
+                ),
                 pass_fds=[sock.fileno() for sock in (*sockets.values(), child_end)],
                 stdin=subprocess.DEVNULL,
                 process_group=0,
@@ -67,9 +110,23 @@ class ChildProcess:
             raise
         finally:
             child_end.close()
+        self._reset(start_timeout)
+
+    @classmethod
+    def adopt(cls, pid: int, number: int, control: socket.socket, *, start_timeout: float) -> Self:
+        """Return a child process that this process started before it executed another program."""
+        child = cls.__new__(cls)
+        child.number, child.generation, child.control = number, 0, control
+        child._process = _AdoptedProcess(pid)  # noqa: SLF001 (its own class)
+        child._reset(start_timeout)  # noqa: SLF001 (as above)
+        return child
+
+    def _reset(self, start_timeout: float) -> None:
         self.control.setblocking(False)
         self.pid = self._process.pid
         self.ready_at: float | None = None
+        self.released: float | None = None
+        self.has_loaded = self.has_ended = self.wants_replacement = self.has_reloaded = False
         self.start_error, self.exit_code = "", 1
         self.stop_requested = self.killed = False
         self.kill_at = time.monotonic() + start_timeout
@@ -86,12 +143,20 @@ class ChildProcess:
         *lines, self._received = (self._received + part)[-MAX_MESSAGE_BYTES:].split(b"\n")
         for line in lines:
             with suppress(ValueError):
-                message = json.loads(line)
-                if "ready" in message:
-                    self.ready_at = time.monotonic()
-                else:
-                    self.start_error, self.exit_code = message["failed"], message["code"]
+                self._note(json.loads(line))
         return bool(part)
+
+    def _note(self, message: Mapping[str, Any]) -> None:
+        if "ready" in message:
+            self.ready_at = time.monotonic()
+        elif "failed" in message:
+            self.start_error, self.exit_code = message["failed"], message["code"]
+        elif "released" in message:
+            self.released, self.has_ended = message["released"], message["ended"]
+        else:
+            self.has_loaded |= "loaded" in message
+            self.wants_replacement |= "replace" in message
+            self.has_reloaded |= "reloaded" in message
 
     def retire(self, *, timeout: float) -> None:
         """Tell the process to retire because a successor has taken over."""
@@ -103,9 +168,38 @@ class ChildProcess:
             self._process.terminate()  # it does not read commands yet
         self._send_command(STOP_COMMAND, timeout)
 
+    def hand_over(self, *, timeout: float) -> None:
+        """Tell the only process to hand the ledger over to a successor that has loaded."""
+        self._send_command(HAND_OVER_COMMAND, timeout)
+
+    def take_over(self, stopped_at: float, *, timeout: float) -> None:
+        """Tell a successor that its predecessor has released the ledger.
+
+        Args:
+            stopped_at: since when no connection is accepted, by `time.monotonic`.
+            timeout: maximum seconds until it is ready.
+        """
+        self.kill_at = time.monotonic() + timeout
+        self._send(TAKE_OVER_COMMAND + f": {stopped_at}\n".encode())
+
+    def report_refused(self, why: str) -> None:
+        """Tell the only process why it was not replaced."""
+        self._send(REFUSED_COMMAND + f": {json.dumps(why)}\n".encode())
+
+    def report_supervised(self) -> None:
+        """Tell a process that its parent is a supervisor from now on."""
+        self._send(SUPERVISED_COMMAND)
+
+    def reload(self) -> None:
+        """Tell the process to reload its settings."""
+        self._process.send_signal(signal.SIGHUP)
+
     def _send_command(self, command: bytes, timeout: float) -> None:
         self.stop_requested = True
         self.kill_at = time.monotonic() + timeout
+        self._send(command)
+
+    def _send(self, command: bytes) -> None:
         with suppress(OSError):  # it has just exited
             self.control.sendall(command)
 
@@ -127,7 +221,7 @@ class ChildProcess:
         """Return why the process exited."""
         if self.start_error:
             return self.start_error
-        code = self._process.returncode
+        code = self._process.returncode or 0
         if code >= 0:
             return f"it exited with code {code}"
         try:
@@ -138,3 +232,28 @@ class ChildProcess:
     def close(self) -> None:
         """Close the control socket."""
         self.control.close()
+
+
+class _AdoptedProcess:
+    """A child process that this process started before it executed another program, as `subprocess` shows one."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)

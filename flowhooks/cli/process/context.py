@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
@@ -12,19 +12,31 @@ from flowhooks.cli.process import serving
 from flowhooks.errors import FlowhooksError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from flowhooks.app import App
     from flowhooks.cli.options import SettingsSource
     from flowhooks.cli.process.inherited import InheritedSockets
     from flowhooks.cli.process.sd_notify import ServiceManager
     from flowhooks.cli.process.signals import ShutdownSignal
+    from flowhooks.plugins.plugins import Plugins
     from flowhooks.settings import Settings, SettingsDiff
     from flowhooks.web.server.server import Server
 
 NEXT: Final = "the process continues with its old settings; fix the settings, then send SIGHUP again"
 
 log = structlog.get_logger(__name__)
+
+
+class ReplaceableProcess(Protocol):
+    """This process, as its main loop replaces it: see `flowhooks.cli.process.replacement`."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a successor has loaded."""
+
+    def request(self, shutdown_signal: ShutdownSignal, on_hangup: Callable[[], None]) -> bool:
+        """Have this process replaced; return whether to stop waiting for signals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,17 +49,41 @@ class ProcessContext:
             supervisor.
         service_manager: the service manager to notify.
         reread_settings: reads and checks the settings again, and returns the difference to the given ones.
+        environ: the environment of this process before plugins were loaded, which may change it.
+        configured: the addresses in the settings with which the listening sockets were opened, by the setting's name.
     """
 
     source: SettingsSource
     inherited: InheritedSockets | None
     service_manager: ServiceManager
     reread_settings: Callable[[Settings], SettingsDiff]
+    environ: Mapping[str, str]
+    configured: Mapping[str, str]
 
     def watch_supervisor(self, shutdown_signal: ShutdownSignal) -> None:
         """From now on, request shutdown on a command of the supervisor, if there is one."""
         if self.inherited is not None:
             self.inherited.watch_supervisor(shutdown_signal)
+
+    def before_lock(self, check: Callable[[Plugins], None]) -> Callable[[Plugins], None] | None:
+        """Return what a successor does before it takes the lock of the ledger; None for any other process.
+
+        Args:
+            check: checks that the successor can take over.
+        """
+        inherited = self.inherited
+        if inherited is None or not inherited.is_successor:
+            return None
+
+        def wait(plugins: Plugins) -> None:
+            check(plugins)
+            inherited.wait_for_predecessor()
+
+        return wait
+
+    def seconds_refusing(self) -> float | None:
+        """Return the seconds since the predecessor stopped to accept connections; None if there was none."""
+        return None if self.inherited is None else self.inherited.seconds_refusing()
 
     @property
     def is_replaced(self) -> bool:
@@ -61,21 +97,30 @@ class ProcessContext:
         else:
             self.service_manager.ready()
 
-    def run_main_loop(self, shutdown_signal: ShutdownSignal, app: App, *servers: Server) -> None:
-        """Wait for the shutdown signal.
+    def run_main_loop(
+        self, shutdown_signal: ShutdownSignal, app: App, *servers: Server, replacement: ReplaceableProcess | None = None
+    ) -> None:
+        """Wait for the shutdown signal, or until this process has to hand over to a successor.
 
-        While a single process waits, SIGHUP reloads its settings. A process under a supervisor is replaced instead.
+        While a single process waits, SIGHUP reloads its settings, and SIGUSR2 replaces it. Of several processes the
+        supervisor handles both.
 
         Args:
             shutdown_signal: receives the signals.
             app: the application to reconfigure.
             servers: the listeners to reconfigure.
+            replacement: replaces this process; default: SIGUSR2 is ignored.
         """
-        if self.inherited is not None:
+        if self.inherited is not None and not self.inherited.is_only:
             shutdown_signal.wait()
             return
-        shutdown_signal.wait(on_hangup=partial(self._reload, app, *servers))
-        self.service_manager.stopping()
+        reload = partial(self._reload, app, *servers)
+        if replacement is None:
+            shutdown_signal.wait(on_hangup=reload)
+        else:
+            shutdown_signal.wait(on_hangup=reload, on_replace=lambda: replacement.request(shutdown_signal, reload))
+        if replacement is None or not replacement.is_due:
+            self.service_manager.stopping()
 
     def _reload(self, app: App, *servers: Server) -> None:
         self.service_manager.reloading()
@@ -93,3 +138,5 @@ class ProcessContext:
                 why = "these settings have changed, but are read only at the start"
                 log.warning("restart_needed", settings=changes.needs_restart, why=why)
         self.service_manager.ready()
+        if self.inherited is not None:
+            self.inherited.report_reloaded()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import structlog
 
 from flowhooks.cli.process import serving
 from flowhooks.cli.process.context import ProcessContext
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 
     from flowhooks.cli.options import SettingsSource
     from flowhooks.settings import Settings, SettingsDiff
+
+ADDRESSES_KEPT: Final = "a server that is replaced keeps its sockets: stop and start it to change its addresses"
+
+log = structlog.get_logger(__name__)
 
 
 def run(
@@ -53,38 +59,40 @@ def run(
     disable_core_dumps()
     service_manager = ServiceManager.from_environ(os.environ)
     inherited = InheritedSockets.from_environ(os.environ)
+    environ = dict(os.environ)
     if inherited is not None:
         with inherited.report_failure():
-            settings = inherited.apply_addresses(source.load())
+            loaded = source.load()
+            settings = inherited.apply_addresses(loaded)
             check(settings)
-            redact = _redactor(settings)
+            redact = inherited.redact = _redactor(settings)
             _configure_logging(settings, redact, of_several=True)
-            work(
-                settings,
-                ProcessContext(
-                    source=source,
-                    inherited=inherited,
-                    service_manager=service_manager,
-                    reread_settings=lambda old: diff(old, old),
+            if changed := inherited.changed_addresses(loaded):
+                log.warning("restart_needed", settings=changed, why=ADDRESSES_KEPT)
+            context = ProcessContext(
+                source=source,
+                inherited=inherited,
+                service_manager=service_manager,
+                reread_settings=_rereader(
+                    lambda: inherited.apply_addresses(checked()), check=check, redact=redact, of_several=True
                 ),
+                environ=environ,
+                configured=inherited.configured,
             )
+            work(settings, context)
         return
     settings = checked()
     redact = _redactor(settings)
     if settings.processes == 1:
-
-        def reread(old: Settings) -> SettingsDiff:
-            changes = diff(old, checked())
-            check_removed(old, changes.settings)
-            # Check the merged settings: the new ones may be valid only together with an address that is not applied.
-            check(changes.settings)
-            # Plugins keep the secrets they were loaded with, so these are still masked.
-            redact_new = _redactor(changes.settings)
-            _configure_logging(changes.settings, lambda text: redact_new(redact(text)))
-            return changes
-
         _configure_logging(settings, redact)
-        context = ProcessContext(source=source, inherited=None, service_manager=service_manager, reread_settings=reread)
+        context = ProcessContext(
+            source=source,
+            inherited=None,
+            service_manager=service_manager,
+            reread_settings=_rereader(checked, check=check, redact=redact, of_several=False),
+            environ=environ,
+            configured={name: getattr(settings, name) for name in listeners},
+        )
         work(settings, context)
         return
     sockets = {}
@@ -100,6 +108,24 @@ def run(
         service_manager=service_manager,
     )
     raise SystemExit(supervisor.run())
+
+
+def _rereader(
+    load: Callable[[], Settings], *, check: Callable[[Settings], None], redact: Callable[[str], str], of_several: bool
+) -> Callable[[Settings], SettingsDiff]:
+    """Return the function that reads the settings again, checks them, and configures the log by them."""
+
+    def reread(old: Settings) -> SettingsDiff:
+        changes = diff(old, load())
+        check_removed(old, changes.settings)
+        # Check the merged settings: the new ones may be valid only together with an address that is not applied.
+        check(changes.settings)
+        # Plugins keep the secrets they were loaded with, so these are still masked.
+        redact_new = _redactor(changes.settings)
+        _configure_logging(changes.settings, lambda text: redact_new(redact(text)), of_several=of_several)
+        return changes
+
+    return reread
 
 
 def _redactor(settings: Settings) -> Callable[[str], str]:

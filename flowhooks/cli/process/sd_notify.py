@@ -25,9 +25,13 @@ class ServiceManager:
 
     Args:
         address: path of the socket, or `@` and its abstract name; `""` if there is no service manager.
+
+    Attributes:
+        address: as given.
     """
 
     def __init__(self, address: str) -> None:
+        self.address = address
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Signals that stop a process or make it reload its settings."""
+"""Signals that stop a process, replace it, or make it reload its settings."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ class ShutdownSignal(SignalWaiter):
 
     Until `finish_loading`, the first signal ends the process at once: a plugin's import may never return, and the
     ledger does not know this process yet. SIGHUP requests a reload, or shutdown if the terminal of the process has been
-    closed.
+    closed. SIGUSR2 requests a replacement.
+
+    Attributes:
+        was_received: whether one of the signals was received after `finish_loading`, and not only requested.
     """
 
     def __init__(self) -> None:
-        super().__init__((*STOP_SIGNALS, signal.SIGHUP), self._on_signal)
+        super().__init__((*STOP_SIGNALS, signal.SIGHUP, signal.SIGUSR2), self._on_signal)
         self._loading = True
-        self._requested = False
+        self.was_received = False
         self._had_terminal = False
 
     def __enter__(self) -> Self:
@@ -57,12 +60,20 @@ class ShutdownSignal(SignalWaiter):
         else:
             self.write(signal.SIGTERM)
 
-    def wait(self, timeout: float | None = None, *, on_hangup: Callable[[], None] | None = None) -> bool:
+    def wait(
+        self,
+        timeout: float | None = None,
+        *,
+        on_hangup: Callable[[], None] | None = None,
+        on_replace: Callable[[], bool] | None = None,
+    ) -> bool:
         """Wait until shutdown is requested. Other signals, which plugins may use, are ignored.
 
         Args:
             timeout: maximum seconds to wait, from the last signal on; default: no limit.
             on_hangup: called in this thread at each SIGHUP; default: SIGHUP is ignored.
+            on_replace: called in this thread at each SIGUSR2; returns whether to stop waiting as if shutdown was
+                requested. Default: SIGUSR2 is ignored.
 
         Returns:
             Whether shutdown was requested. It may be requested and waited for again.
@@ -77,14 +88,16 @@ class ShutdownSignal(SignalWaiter):
                     if self._had_terminal and not _has_terminal():
                         return True
                     on_hangup()
+                if number == signal.SIGUSR2 and on_replace is not None and on_replace():
+                    return True
         return False
 
     def _on_signal(self, number: int, _frame: object) -> None:
         if number not in STOP_SIGNALS:
             return
-        if self._requested or self._loading:
+        if self.was_received or self._loading:
             os._exit(128 + number)
-        self._requested = True
+        self.was_received = True
 
 
 def _has_terminal() -> bool:

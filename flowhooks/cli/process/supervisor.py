@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from flowhooks.cli.process.child import ChildProcess
+from flowhooks.cli.process.restart_delay import START_TIMEOUT, next_restart_delay
 from flowhooks.errors import FlowhooksError, SettingsError
 from flowhooks.settings import check_removed
 from flowhooks.signals import STOP_SIGNALS, SignalWaiter
@@ -30,31 +31,14 @@ if TYPE_CHECKING:
     from flowhooks.cli.process.sd_notify import ServiceManager
     from flowhooks.settings import Settings
 
-START_TIMEOUT: Final = 120.0
-"""Seconds in which a process must be ready. Otherwise it is killed and counts as failed."""
 RETIRE_TIMEOUT: Final = 120.0
 """Seconds beyond `shutdown.timeout` and `http.read_timeout` after which a retiring process is killed. By then the
 longest wait for a response (60 s) and an orderly shutdown are over.
 """
 RESTART_ONLY_SETTINGS: Final = ("processes", "listen", "admin")
 """Settings that the supervisor itself used at its start."""
-MIN_RESTART_DELAY: Final = 0.2
-"""Seconds until a failed process is restarted; doubled each time that it soon fails again."""
-MAX_RESTART_DELAY: Final = 30.0
-STABLE_SECONDS: Final = 60.0
-"""Seconds of uptime after which the restart delay of a process starts at `MIN_RESTART_DELAY` again."""
 
 log = structlog.get_logger(__name__)
-
-
-def next_restart_delay(previous: float, uptime: float) -> float:
-    """Return the seconds until a process is restarted.
-
-    Args:
-        previous: previous delay; 0 if the process has not failed before.
-        uptime: seconds for which the process was ready.
-    """
-    return MIN_RESTART_DELAY if not previous or uptime >= STABLE_SECONDS else min(MAX_RESTART_DELAY, previous * 2)
 
 
 @dataclass(slots=True)
@@ -127,7 +111,7 @@ class Supervisor:
         return self._exit_code
 
     def _supervise(self) -> None:
-        numbers = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD)
+        numbers = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
         with SignalWaiter(numbers) as signals, selectors.DefaultSelector() as selector:
             selector.register(signals.reader, selectors.EVENT_READ)
             log.info("supervisor_started", processes=len(self._slots), **self._addresses())
@@ -173,7 +157,7 @@ class Supervisor:
                 os._exit(128 + number)
             log.info("stopping_all", processes=sum(1 for _ in self._children()))
             self._stop_all()
-        elif number == signal.SIGHUP and not self._stopping:
+        elif number in {signal.SIGHUP, signal.SIGUSR2} and not self._stopping:
             self._reload()
 
     def _stop_all(self) -> None:

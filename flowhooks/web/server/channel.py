@@ -113,10 +113,15 @@ class _Task(_TimedTask, waitress.task.WSGITask):  # type: ignore[misc]  # waitre
     def build_response_header(self) -> bytes:
         """Return the head of the response.
 
-        While the server drains or retires, the last response announces that the connection closes.
+        While the server drains, retires or is about to, the last response announces that the connection closes.
         """
         channel = self.channel
-        if channel.server.closing and len(channel.requests) <= 1 and not channel.request_started_at:
+        server = channel.server
+        if (
+            (server.closing or server.announces_closing)
+            and len(channel.requests) <= 1
+            and not channel.request_started_at
+        ):
             channel.linger = True
             self.request.headers["CONNECTION"] = "close"
         head: bytes = super().build_response_header()
@@ -233,6 +238,16 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         """Seconds for which this connection may stay open without a request."""
         timeout: float = self.server.idle_timeout
         return timeout if self.answered else min(timeout, self.server.limits.read_timeout)
+
+    def is_busy_since(self, moment: float) -> bool:
+        """Return whether a request is arriving or being answered, or the wait for one began after a time.
+
+        Args:
+            moment: the time by `time.monotonic`.
+        """
+        if self._lingering:
+            return False  # the response was sent, and what arrives is discarded
+        return bool(self.requests or self.request_started_at or self.total_outbufs_len or self.waiting_since > moment)
 
     def is_idle_since(self, moment: float) -> bool:
         """Return whether nothing was sent or received since a time by `time.monotonic`, and nothing has arrived now.

@@ -174,6 +174,27 @@ class Server:
         self._stopping = True
         self._wake()
 
+    def announce_closing(self) -> None:
+        """Let each response announce that its connection closes, while new connections are still accepted.
+
+        A client then opens a new connection for its next request, so no request arrives on a connection that closes.
+        """
+        self._listener.announces_closing = True
+
+    def has_kept_connections(self) -> bool:
+        """Return whether a connection is open whose client was not told that it closes, and may send once more."""
+        return any(channel.answered and not channel.linger for channel in list(self._listener.active_channels.values()))
+
+    def is_quiet(self, silence: float) -> bool:
+        """Return whether no request is arriving or being answered, and nothing has happened for `silence` seconds."""
+        moment = time.monotonic() - silence
+        return not any(channel.is_busy_since(moment) for channel in list(self._listener.active_channels.values()))
+
+    def duplicate_socket(self) -> socket.socket:
+        """Return a copy of the listening socket, which stays open when this server closes."""
+        copy: socket.socket = self._listener.socket.dup()
+        return copy
+
     def wait_closed(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds; return whether a retiring or draining server has closed its last connection."""
         self._drained.wait(timeout)
@@ -260,6 +281,7 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         limits: limits of a client.
         draining: whether connections close after their last response, and idle ones at once.
         retiring: whether connections close after their last response while another process accepts.
+        announces_closing: whether connections close after their last response although new ones are accepted.
         on_rejected: called with each request that is rejected before the application.
         triggered: whether the loop was woken since its last iteration.
         connections_by_network: the numbers of open connections.
@@ -270,6 +292,7 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     channel_class = Channel
     draining = False
     retiring = False
+    announces_closing = False
     triggered = False
     _paused_until = 0.0
     _full_logged_at = -math.inf

@@ -236,7 +236,7 @@ def test_what_another_process_retires_is_routed_no_longer(having, without, event
     eventually(lambda: not taker.app.router.explain(process_key="leave").route.handlers)
     assert taker.take("i2").status == "parked"
     assert has.take("i3").status == "done"
-    assert has.app.missing_handlers == frozenset()
+    assert has.app.operation_context.missing_handlers == frozenset()
 
 
 def test_what_has_not_changed_is_not_made_anew(having, without):

@@ -44,6 +44,7 @@ def test_every_command_is_there():
     """The commands are exactly those of the reference."""
     assert list(ALL) == [
         ("serve",),
+        ("restart",),
         ("worker",),
         ("check",),
         ("plugins",),

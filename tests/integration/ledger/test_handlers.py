@@ -46,7 +46,7 @@ def test_what_is_loaded_is_remembered(harness, listens):
     (known,) = flow.app.ledger.registered_handlers()
     assert (known.id, known.last_seen_at) == ("p:nothing", harness.clock.now() - 60 * SECOND)
     assert known.selectors == listens(nothing, versions=">=3", source="a").selectors
-    assert flow.app.missing_handlers == {"p:nothing"}
+    assert flow.app.operation_context.missing_handlers == {"p:nothing"}
 
 
 @pytest.mark.sqlite

@@ -14,7 +14,8 @@ from contextlib import closing
 import pytest
 
 from flowhooks.errors import LedgerUnusable
-from flowhooks.ledger.lock import Lock, LockOwner, reject_network_file_system, why_misplaced
+from flowhooks.ledger.lock import Lock, LockOwner, acquire_lock, reject_network_file_system, why_misplaced
+from support.waiting import WAIT_TIMEOUT
 
 
 @pytest.fixture
@@ -53,6 +54,28 @@ def test_it_says_who_has_it(locks):
     first.release()
     assert second.owner() is None
     assert first.path.read_bytes() == b""
+
+
+def test_it_says_why_the_owner_was_not_replaced(locks):
+    """The command that asked for a replacement reads how often one has failed, and why the last one did."""
+    first, second = locks(), locks()
+    first.acquire()
+    first.write_owner(LockOwner(pid=1, admin="http://127.0.0.1:8081", waited=0.5))
+    first.write_refused_restart("one")
+    first.write_refused_restart("two")
+    owner = second.owner()
+    assert (owner.waited, owner.refused_restarts, owner.why_refused) == (0.5, 2, "two")
+    assert owner.admin == "http://127.0.0.1:8081"
+
+
+def test_a_process_may_wait_for_it(locks, tmp_path):
+    """A successor tries again while a command has the lock."""
+    first = locks()
+    first.acquire()
+    threading.Timer(0.05, first.release).start()
+    lock = acquire_lock(f"sqlite:///{tmp_path}/f.db", WAIT_TIMEOUT)
+    assert lock is not None
+    lock.release()
 
 
 def test_nobody_else_can_read_it(locks):

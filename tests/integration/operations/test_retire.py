@@ -25,7 +25,7 @@ def test_what_is_retired_is_known_no_longer(harness, listens):
     """From the next start on, events of a retired handler are parked, and no start reports it missing."""
     harness.open(listens(nothing), start=False).close()
     flow = harness.open(start=False)
-    assert flow.app.missing_handlers == {"p:nothing"}
+    assert flow.app.operation_context.missing_handlers == {"p:nothing"}
     done = retire(flow.app.operation_context, ["p:nothing"])
     assert (done.handlers, done.skipped, done.dry_run) == (("p:nothing",), (), False)
     assert flow.app.ledger.registered_handlers() == []

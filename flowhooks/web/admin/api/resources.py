@@ -142,7 +142,7 @@ class ExplanationResource(Resource):
     def _availability(self, handler: str) -> str:
         if handler in self.app.plugins.handlers:
             return "present"
-        return "missing" if handler in self.app.missing_handlers else "elsewhere"
+        return "missing" if handler in self.app.operation_context.missing_handlers else "elsewhere"
 
 
 class PluginsResource(Resource):

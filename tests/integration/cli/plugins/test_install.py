@@ -411,6 +411,20 @@ def test_it_asks_first(server, at_a_terminal, tmp_path):
         assert "shop:grant" in [one.id for one in reader.registered_handlers()]
 
 
+def test_a_running_server_is_replaced(there, ledger):
+    """With `--restart` the server loads the plugin at once; a plugin that cannot be loaded leaves the server alone."""
+    with serving(there) as base:
+        assert post(base, "early") == 202
+        text = there.run("plugins", "install", "--restart", there.wheel(), *PIP)
+        assert "has replaced process" in text
+        assert post(base, "in-time") == 200
+        broken = there.wheel("0.2.0", "raise ImportError('no module of that kind')")
+        text = there.run("plugins", "install", "--restart", broken, *PIP, code=1)
+        assert "trouble: " in text
+        assert "has replaced process" not in text
+        assert post(base, "still") == 200
+
+
 def test_beside_a_running_server(there, ledger):
     """A running server keeps its loaded plugins until a restart; a handler retired meanwhile stays retired."""
     with serving(there) as base:

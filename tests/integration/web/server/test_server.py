@@ -753,6 +753,38 @@ def test_drain(start, connect, resource, caplog):
     assert not caplog.records  # waitress would warn about every queued request
 
 
+def test_closing_is_announced_while_new_connections_are_accepted(start, connect, resource, eventually):
+    """A client learns it from its next response. The server knows whether clients do not know, and when it is quiet."""
+    server = start(threads=2)
+    kept = connect(server)
+    assert "connection" not in kept.send(GOOD).answer().headers
+    eventually(server.has_kept_connections)
+    server.announce_closing()
+    assert kept.send(GOOD).answer().headers["connection"] == "close"
+    assert kept.closed()
+    kept.close()
+    later = connect(server).send(SLOW)
+    assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
+    assert not server.has_kept_connections()
+    assert not server.is_quiet(0.0)
+    resource.go.set()
+    assert later.answer().headers["connection"] == "close"
+    later.close()
+    eventually(lambda: server.is_quiet(0.0))
+
+
+def test_a_copy_of_the_socket_keeps_what_waits(start, connect, resource):
+    """Connections that a retired server has not accepted are answered by the next one, on a copy of its socket."""
+    server = start(threads=1)
+    copy = server.duplicate_socket()
+    server.retire()
+    server.stop_accepting()
+    client = connect(server).send(GOOD)
+    start(threads=1, inherited=copy)
+    assert client.answer().status == 200
+    client.close()
+
+
 def test_drain_answers_what_is_pipelined_or_arriving(start, connect, resource):
     """All requests of a connection are answered, also an arriving one; only the last response says close."""
     server = start(threads=1)

@@ -48,3 +48,17 @@ def test_a_request_during_the_start_is_a_signal(monkeypatch):
         shutdown_signal.request()
         assert not shutdown_signal.wait(0)
     assert sent == [(os.getpid(), signal.SIGTERM)]
+
+
+def test_a_replacement_ends_the_wait_if_it_is_ready():
+    """SIGUSR2 asks for one each time; it is ignored if the process cannot be replaced."""
+    answers = [False, True]
+    with signals.ShutdownSignal() as shutdown_signal:
+        shutdown_signal.finish_loading()
+        signal.raise_signal(signal.SIGUSR2)
+        assert not shutdown_signal.wait(0)
+        signal.raise_signal(signal.SIGUSR2)
+        signal.raise_signal(signal.SIGUSR2)
+        assert shutdown_signal.wait(0, on_replace=lambda: answers.pop(0))
+    assert answers == []
+    assert not shutdown_signal.was_received

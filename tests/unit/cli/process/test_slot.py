@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from flowhooks.cli.process.supervisor import MAX_RESTART_DELAY, MIN_RESTART_DELAY, STABLE_SECONDS, next_restart_delay
+from flowhooks.cli.process.restart_delay import MAX_RESTART_DELAY, MIN_RESTART_DELAY, STABLE_SECONDS, next_restart_delay
 
 
 def test_the_delay_doubles_up_to_a_bound():

@@ -1,0 +1,510 @@
+"""A server on SQLite is replaced: clients do not notice it, and a successor that cannot start changes nothing."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import threading
+from collections import Counter
+from contextlib import closing, contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from support.waiting import WAIT_TIMEOUT, until, until_refused
+
+PLUGIN = '''
+import os, pathlib, signal, time
+import flowhooks.app, flowhooks.cli.process.inherited, flowhooks.cli.process.replacement
+from flowhooks import Retry, handler, hookimpl
+
+JOURNAL = pathlib.Path(os.environ["JOURNAL"])
+
+def note(name, event):
+    with JOURNAL.open("a") as journal:
+        print("VERSION", name, event.flow_instance_id, os.getpid(), file=journal, flush=True)
+
+def wait(name, event):
+    """Wait as long as the gate is shut."""
+    note(name, event)
+    while JOURNAL.with_name("shut").exists():
+        time.sleep(0.01)
+    note("ended", event)
+
+@handler(process_key="a", retry=Retry(attempts=50, delays=[0.05], jitter=0))
+def work(event, delivery):
+    """Safe to run again."""
+    note("work", event)
+
+@handler(process_key="held", retry=Retry(attempts=50, delays=[0.05], jitter=0))
+def held(event, delivery):
+    wait("held", event)
+
+@handler(process_key="once")
+def once(event, delivery):
+    wait("once", event)
+
+def hit(name):
+    """Be killed, once, at the point that a test names."""
+    try:
+        JOURNAL.with_name(f"kill-{name}").unlink()
+    except FileNotFoundError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+for module in (flowhooks.app, flowhooks.cli.process.inherited, flowhooks.cli.process.replacement):
+    module.hit = hit
+
+@hookimpl
+def handlers():
+    return [work, held, once]
+'''
+BROKEN = "raise ImportError('no module of that kind')"
+NEWER = """
+from flowhooks import hookimpl
+from flowhooks.ledger.migrations import runner
+
+runner.HEAD = "0002"
+
+@hookimpl
+def handlers():
+    return []
+"""
+"""A plugin that makes its process a version of flowhooks with another migration."""
+GOOD = {"processDefinitionKey": "a"}
+ASYNC = {"Prefer": "respond-async"}
+RATE = 50
+"""Callbacks a second."""
+FIRST, SECOND = 1, 2
+EXIT_USAGE = 2
+
+
+def install(site, version="1"):
+    """Install a version of the plugin."""
+    site.plugin("p", PLUGIN.replace("VERSION", version))
+
+
+@pytest.fixture
+def served(site):
+    """A site with a running server."""
+    install(site)
+    site.server = site.start(listen="127.0.0.1:0", runner__threads=8)
+    return site
+
+
+def entered(site):
+    """(version, what, instance, process) of each run of a handler."""
+    lines = site.journal.read_text().splitlines() if site.journal.exists() else []
+    return [(version, what, instance, int(pid)) for version, what, instance, pid in map(str.split, lines)]
+
+
+def runs(site, instance):
+    """Each run of an instance: its handler or end, and its process."""
+    return [(what, pid) for _, what, name, pid in entered(site) if name == instance]
+
+
+def restart(site, *words):
+    """Run `flowhooks restart`."""
+    return site.run("restart", *words, database=site.database)
+
+
+def restarted(site):
+    """Replace the server by the command; return what it printed."""
+    done = restart(site, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def owner(site):
+    """The process that has the lock; the file is empty for the moment in which it is written."""
+    return json.loads(until(site.database.with_name("flowhooks.db.lock").read_text))["pid"]
+
+
+def alive(pid):
+    """Whether the process exists and is not a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+class Clients:
+    """Clients that send callbacks, half of them on persistent connections; a refused connection is a failure.
+
+    With `patient` a callback whose connection breaks is repeated, as engines do.
+    """
+
+    def __init__(self, server, *, patient=False, callers=4):
+        self.place = server.place
+        self.patient = patient
+        self.statuses = Counter()
+        self.failures = []
+        self.sent = []
+        self._pause = callers / RATE
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._call, args=(number,)) for number in range(callers)]
+
+    def __enter__(self):
+        for one in self._threads:
+            one.start()
+        return self
+
+    def __exit__(self, *_):
+        self._over.set()
+        for one in self._threads:
+            one.join(WAIT_TIMEOUT)
+
+    def _call(self, caller):
+        connection, number = None, 0
+        while not self._over.wait(self._pause):
+            number += 1
+            instance = f"c{caller}-{number}"
+            self.sent.append(instance)
+            answered = False
+            while not answered:
+                connection = connection or http.client.HTTPConnection(*self.place, timeout=WAIT_TIMEOUT)
+                try:
+                    connection.request("POST", f"/flow/{instance}/call-back/complete", json.dumps(GOOD))
+                    answer = connection.getresponse()
+                    answer.read()
+                    self.statuses[answer.status] += 1
+                    answered = True
+                except (OSError, http.client.HTTPException) as error:
+                    connection.close()
+                    connection = None
+                    if not self.patient or isinstance(error, ConnectionRefusedError):
+                        self.failures.append((instance, repr(error)))
+                        break
+            if connection is not None and caller % 2:
+                connection.close()
+                connection = None
+        if connection is not None:
+            connection.close()
+
+    def until_more(self, count=20):
+        """Wait until `count` more callbacks were answered."""
+        enough = sum(self.statuses.values()) + count
+        until(lambda: sum(self.statuses.values()) >= enough, why=lambda: self.failures[:3])
+
+    def check(self, site, *, others=0):
+        """Check that no callback was refused, lost or doubled."""
+        assert self.failures == []
+        assert self.statuses.keys() <= {200, 202}
+        all_of_them = len(self.sent) + others
+        site.until(lambda ledger: ledger.verify().deliveries == {"succeeded": all_of_them})
+        assert site.balance().accepted == all_of_them
+
+
+@contextmanager
+def shut(site):
+    """A gate that is shut: handlers that wait at it run until it opens."""
+    gate = site.folder / "shut"
+    gate.touch()
+    yield gate
+    gate.unlink(missing_ok=True)
+
+
+def test_no_callback_is_refused(served):
+    """The command replaces the server and loads the plugin again. The process id of the service stays."""
+    server = served.server
+    with Clients(server) as clients:
+        clients.until_more()
+        install(served, version="2")
+        first = restarted(served)
+        clients.until_more()
+        server.until_logged("process_replaced", pid=server.process.pid)
+        install(served, version="3")
+        second = restart(served)
+        clients.until_more()
+    assert first["predecessor"] == server.process.pid
+    assert first["waited_seconds"] > 0
+    told = f"Process {owner(served)} has replaced process {first['pid']}. New connections waited "
+    assert second.stdout.startswith(told)
+    assert server.process.poll() is None
+    clients.check(served)
+    assert {version for version, *_ in entered(served)} == {"1", "2", "3"}
+    assert not Counter(instance for _, _, instance, _ in entered(served)) - Counter(set(clients.sent))
+    successor = owner(served)
+    server.stop()
+    until(lambda: not alive(successor))
+    server.check_log()
+
+
+def test_a_handler_is_waited_for(served):
+    """Meanwhile callbacks are stored and answered at once, and the successor runs their handlers."""
+    server = served.server
+    with shut(served) as gate, Clients(server) as clients:
+        server.post("slow", {"processDefinitionKey": "held"}, **ASYNC)
+        until(lambda: runs(served, "slow"))
+        server.signal(signal.SIGUSR2)
+        server.until_logged("ledger_handing_over")
+        until(lambda: server.post("later", GOOD, Prefer="wait=60").status == 202)
+        clients.until_more()
+        assert runs(served, "later") == []
+        gate.unlink()
+        taken_over = server.until_logged("ledger_taken_over")
+        until(lambda: runs(served, "later"))
+        clients.until_more()
+    assert runs(served, "slow") == [("held", server.process.pid), ("ended", server.process.pid)]
+    assert runs(served, "later") == [("work", taken_over["pid"])]
+    clients.check(served, others=2)
+    server.stop()
+
+
+@pytest.mark.long
+def test_a_handler_of_fifteen_seconds(served):
+    """The handler ends in the predecessor, and no callback is refused meanwhile."""
+    server = served.server
+    with shut(served) as gate, Clients(server) as clients:
+        server.post("slow", {"processDefinitionKey": "held"}, **ASYNC)
+        until(lambda: runs(served, "slow"))
+        opened = threading.Timer(15, gate.unlink)
+        opened.start()
+        done = restarted(served)
+        clients.until_more()
+    assert done["predecessor"] == server.process.pid
+    assert [what for what, _ in runs(served, "slow")] == ["held", "ended"]
+    clients.check(served, others=1)
+    server.stop()
+
+
+def test_a_handler_that_does_not_end_in_time(site):
+    """It ends with its process before the successor takes over; an attempt that is not safe to repeat is shown."""
+    install(site)
+    server = site.start(shutdown__timeout=0.2)
+    with shut(site):
+        server.post("slow", {"processDefinitionKey": "once"}, **ASYNC)
+        until(lambda: runs(site, "slow"))
+        restarted(site)
+        site.until(lambda ledger: ledger.verify().deliveries == {"unknown": 1})
+        restarted(site)  # by the supervisor; no handler is running
+        server.post("again", {"processDefinitionKey": "held"}, **ASYNC)
+        until(lambda: runs(site, "again"))
+        predecessor = owner(site)
+        restarted(site)
+        assert not alive(predecessor)
+    site.until(lambda ledger: ledger.verify().deliveries == {"unknown": 1, "succeeded": 1})
+    assert ("ended", predecessor) not in runs(site, "again")
+    server.stop()
+
+
+def test_what_cannot_be_loaded_leaves_the_predecessor(served):
+    """A broken plugin, wrong settings, a missing schema folder and a pending migration are refused with the reason."""
+    server = served.server
+    config, numbers = served.folder / "flowhooks.toml", count(1)
+
+    def is_refused(why):
+        pid = owner(served)
+        refused = restart(served)
+        assert refused.returncode == 1
+        assert "the server was not replaced, and goes on: " in refused.stderr
+        assert why in refused.stderr
+        assert owner(served) == pid
+        assert server.post(f"refused-{next(numbers)}", GOOD, Prefer="wait=60").status == 200
+
+    with Clients(server) as clients:
+        served.plugin("broken", BROKEN)
+        is_refused("no module of that kind")
+        served.plugin("broken", NEWER)
+        is_refused("its tables are at version 0001 of 0002: run `flowhooks db upgrade`")
+        served.remove("broken")
+        config.write_text('schemas_dir = "nowhere"\n')
+        is_refused("the folder of schema files nowhere does not exist")
+        config.write_text("answer_wait = 1000\n")
+        assert restart(served).returncode == EXIT_USAGE  # the command reads the settings, too
+        server.signal(signal.SIGUSR2)
+        assert "answer_wait must be" in server.until_logged("process_replace_failed", times=4)["why"]
+        config.write_text("")
+        restarted(served)
+        server.until_logged("supervisor_started")
+        served.plugin("broken", BROKEN)
+        is_refused("no module of that kind")
+    clients.check(served, others=next(numbers) - 1)
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    ("first", "later"),
+    [
+        pytest.param(["loaded"], ["draining"], id="some"),
+        pytest.param(
+            ["loaded", "locked"], ["loaded", "released", "locked", "draining"], marks=pytest.mark.long, id="all"
+        ),
+    ],
+)
+def test_each_step_may_be_the_last(served, first, later):
+    """A predecessor or successor that is killed refuses, loses and doubles no callback, and no restart hangs.
+
+    `first` are the steps of a replacement by the server itself, `later` those of one by its supervisor.
+    """
+    server = served.server
+
+    def kill(point):
+        before, file = owner(served), served.folder / f"kill-restart.{point}"
+        file.touch()
+        done = restart(served)
+        assert not file.exists()
+        if point == "loaded":
+            assert done.returncode == 1
+            assert "goes on: it was killed by SIGKILL" in done.stderr
+            assert owner(served) == before
+        else:
+            assert done.returncode == 0, done.stderr
+            assert owner(served) != before
+        clients.until_more()
+
+    with Clients(server, patient=True) as clients:
+        clients.until_more()
+        for point in first:
+            kill(point)
+        if "locked" not in first:
+            restarted(served)
+        for point in later:
+            kill(point)
+    clients.check(served)
+    server.stop()
+
+
+@pytest.mark.parametrize("point", ["draining", pytest.param("released", marks=pytest.mark.long)])
+def test_a_first_predecessor_that_is_killed(served, point):
+    """Its successor takes over and goes on without a supervisor, until it is stopped itself or replaced."""
+    server = served.server
+    with Clients(server, patient=True) as clients:
+        clients.until_more()
+        (served.folder / f"kill-restart.{point}").touch()
+        server.signal(signal.SIGUSR2)
+        server.until_logged("predecessor_lost")
+        lone = server.until_logged("server_started", times=2)["pid"]
+        clients.until_more()
+        assert restarted(served)["predecessor"] == lone
+        clients.until_more()
+    clients.check(served)
+    assert server.process.wait(WAIT_TIMEOUT) == -signal.SIGKILL
+    os.kill(lone, signal.SIGTERM)
+    server.wait()
+    until(lambda: not alive(lone))
+
+
+@pytest.mark.long
+def test_a_process_that_dies_is_started_again(served):
+    """After the first replacement a supervisor starts a killed server again, with connections waiting meanwhile."""
+    server = served.server
+    restarted(served)
+    server.until_logged("supervisor_started")
+    with Clients(server, patient=True) as clients:
+        clients.until_more()
+        victim = owner(served)
+        os.kill(victim, signal.SIGKILL)
+        server.until_logged("process_died", process=victim, why="it was killed by SIGKILL")
+        clients.until_more()
+    clients.check(served)
+    server.stop()
+
+
+def test_a_stop_during_a_replacement_ends_both(served):
+    """While a predecessor waits for its handlers, SIGTERM stops both processes in order, with exit code 0."""
+    server = served.server
+    for round_number in (FIRST, SECOND):
+        with shut(served) as gate:
+            server.post(f"slow{round_number}", {"processDefinitionKey": "held"}, **ASYNC)
+            until(lambda name=f"slow{round_number}": runs(served, name))
+            server.signal(signal.SIGUSR2)
+            server.until_logged("ledger_handing_over", times=round_number)
+            if round_number == SECOND:
+                server.signal(signal.SIGTERM)
+                server.until_logged("stopping_all")
+            gate.unlink()
+            if round_number == FIRST:
+                server.until_logged("process_replaced")
+    place = server.place
+    assert server.wait() == 0
+    until_refused(place)
+    assert served.balance().deliveries == {"succeeded": SECOND}
+
+
+def test_a_first_stop_during_a_replacement(served):
+    """The same without a supervisor: the server ends, and the successor with it."""
+    server = served.server
+    with shut(served) as gate:
+        server.post("slow", {"processDefinitionKey": "held"}, **ASYNC)
+        until(lambda: runs(served, "slow"))
+        server.signal(signal.SIGUSR2)
+        server.until_logged("ledger_handing_over")
+        server.signal(signal.SIGTERM)
+        gate.unlink()
+    successor = server.logged("process_started")[0]["process"]
+    assert server.wait() == 0
+    assert not alive(successor)
+    assert served.balance().deliveries == {"succeeded": 1}
+
+
+def test_the_service_manager_and_settings(site, tmp_path, monkeypatch):
+    """The supervisor has the process id that systemd knows. SIGHUP reloads settings; new addresses need a restart."""
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
+        manager.settimeout(WAIT_TIMEOUT)
+        manager.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        install(site)
+        server = site.start()
+        assert manager.recv(1000) == b"READY=1"
+        new = restarted(site)["pid"]
+        server.until_logged("supervisor_started")
+        (site.folder / "flowhooks.toml").write_text('[log]\nlevel = "debug"\n')
+        server.signal(signal.SIGHUP)
+        assert manager.recv(1000).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+        assert manager.recv(1000) == b"READY=1"
+        assert server.until_logged("settings_reloaded", pid=new)["changed"] == ["log.level"]
+        server.stop()
+        assert manager.recv(1000) == b"STOPPING=1"
+
+
+def test_an_idle_connection_is_told_or_left_for_seconds(served):
+    """A client that keeps a connection gets `Connection: close` with its last response, and no reset."""
+    server = served.server
+    with shut(served) as gate, closing(http.client.HTTPConnection(*server.place, timeout=WAIT_TIMEOUT)) as kept:
+        server.post("slow", {"processDefinitionKey": "held"}, **ASYNC)
+        until(lambda: runs(served, "slow"))
+
+        def call(instance):
+            kept.request("POST", f"/flow/{instance}/call-back/complete", json.dumps(GOOD))
+            answer = kept.getresponse()
+            answer.read()
+            return answer.headers["Connection"]
+
+        assert call("before") is None
+        server.signal(signal.SIGUSR2)
+        server.until_logged("ledger_handing_over")
+        until(lambda: call("after") == "close")
+        gate.unlink()
+        server.until_logged("ledger_taken_over")
+        assert call("last") is None
+    server.stop()
+
+
+@pytest.mark.long
+def test_one_process_on_postgresql(site, postgresql_url):
+    """The signal replaces it as well; there is no lock to wait for."""
+    site.database = site.url = postgresql_url
+    install(site)
+    server = site.start()
+    with Clients(server) as clients:
+        clients.until_more()
+        server.signal(signal.SIGUSR2)
+        server.until_logged("ledger_taken_over")
+        clients.until_more()
+    clients.check(site)
+    refused = restart(site)
+    assert refused.returncode == 1
+    assert "on PostgreSQL this command cannot find the server: send SIGUSR2" in refused.stderr
+    server.stop()
+
+
+def test_without_a_server(site):
+    """The command says that no server is running."""
+    refused = restart(site)
+    assert refused.returncode == 1
+    assert refused.stderr == f"Error: no server is running on the ledger {site.database}\n"

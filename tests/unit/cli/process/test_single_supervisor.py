@@ -1,0 +1,180 @@
+"""The supervisor of the only process: which process takes the ledger over, and when."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from flowhooks.cli.process import single_supervisor
+from flowhooks.cli.process.single_supervisor import Inheritance, SingleSupervisor
+
+
+class Child:
+    """A process that records its commands."""
+
+    numbers = iter(range(100, 1000))
+
+    def __init__(self, *_, is_successor=False, **__):
+        self.pid, self.number, self.is_successor = next(self.numbers), 1, is_successor
+        self.control = self
+        self.received, self.why = [], "it was killed by SIGKILL"
+        self.ready_at = self.released = None
+        self.has_loaded = self.has_ended = self.wants_replacement = self.has_reloaded = False
+        self.stop_requested = self.killed = False
+        self.succeeded = True
+        self.kill_at = time.monotonic() + 100
+
+    def hand_over(self, *, timeout):
+        """Record the command."""
+        self.stop_requested = True
+        self.received.append("hand over")
+
+    def take_over(self, stopped_at, *, timeout):
+        """Record the command."""
+        self.received.append(("take over", stopped_at))
+
+    def report_refused(self, why):
+        """Record the message."""
+        self.received.append(("refused", why))
+
+    def reload(self):
+        """Record the signal."""
+        self.received.append("reload")
+
+    def exit_reason(self):
+        """Why it has exited."""
+        return self.why
+
+
+@pytest.fixture
+def supervisor(monkeypatch):
+    """A supervisor whose only process serves."""
+    monkeypatch.setattr(single_supervisor, "ChildProcess", Child)
+    inheritance = Inheritance(
+        command=["flowhooks"], sockets={}, configured={}, control=0, pid=1, number=1, told=True, stopped_at=1.0,
+        stop_timeout=30.0, notify="", log_level="info", log_format="json",
+    )  # fmt: skip
+    one = SingleSupervisor(inheritance=inheritance, sockets={}, successor=Child())
+    one.successor.has_loaded, one.successor.ready_at = True, 2.0
+    advance(one)
+    assert one._current is not None
+    assert one.successor is None
+    return one
+
+
+SELECTOR = SimpleNamespace(register=lambda *_: None)
+
+
+def advance(supervisor):
+    """Do what is due."""
+    supervisor._advance(SELECTOR)
+
+
+def replace(supervisor):
+    """Start a successor that has loaded; return the predecessor and the successor."""
+    supervisor._replace(SELECTOR)
+    supervisor.successor.has_loaded = True
+    advance(supervisor)
+    return supervisor._current, supervisor.successor
+
+
+def test_the_predecessor_is_told_only_when_the_successor_has_loaded(supervisor):
+    """Until then the predecessor does not know of it."""
+    supervisor._replace(SELECTOR)
+    advance(supervisor)
+    assert supervisor._current.received == []
+    assert supervisor.successor.is_successor
+    supervisor.successor.has_loaded = True
+    advance(supervisor)
+    advance(supervisor)
+    assert supervisor._current.received == ["hand over"]
+    assert supervisor.successor.received == []
+
+
+def test_the_successor_takes_over_what_was_released(supervisor):
+    """It does so at once if all attempts have ended; otherwise when the predecessor has exited."""
+    before, after = replace(supervisor)
+    before.released = 5.0
+    advance(supervisor)
+    assert after.received == []
+    before.has_ended = True
+    advance(supervisor)
+    advance(supervisor)
+    assert after.received == [("take over", 5.0)]
+    after.ready_at = 6.0
+    advance(supervisor)
+    assert (supervisor._current, supervisor.successor, supervisor._leaving) == (after, None, [before])
+    supervisor._on_exit(before)
+    assert supervisor._leaving == []
+
+
+def test_attempts_that_run_end_with_their_process(supervisor):
+    """The successor waits until the process of such attempts has exited."""
+    before, after = replace(supervisor)
+    before.released = 5.0
+    advance(supervisor)
+    assert after.received == []
+    supervisor._on_exit(before)
+    advance(supervisor)
+    assert after.received == [("take over", 5.0)]
+
+
+@pytest.mark.parametrize("has_loaded", [False, True])
+def test_a_predecessor_that_dies_is_followed_by_its_successor(supervisor, has_loaded):
+    """A successor that is still loading takes over as soon as it has loaded; no third process is started."""
+    supervisor._replace(SELECTOR)
+    after = supervisor.successor
+    after.has_loaded = has_loaded
+    supervisor._on_exit(supervisor._current)
+    supervisor._restart_at = 0.0
+    advance(supervisor)
+    assert (supervisor._current, supervisor.successor) == (None, after)
+    after.has_loaded = True
+    advance(supervisor)
+    assert [word for word, _ in after.received] == ["take over"]
+
+
+def test_a_successor_that_cannot_load_changes_nothing(supervisor, logged):
+    """The predecessor receives the reason, and goes on."""
+    supervisor._replace(SELECTOR)
+    before = supervisor._current
+    supervisor._on_exit(supervisor.successor)
+    advance(supervisor)
+    assert (supervisor._current, supervisor.successor) == (before, None)
+    assert before.received == [("refused", "it was killed by SIGKILL")]
+    assert [one["event"] for one in logged][-1] == "process_replace_failed"
+
+
+def test_a_process_is_started_if_both_have_died(supervisor):
+    """The last of them to die is followed by a process that waits for no other."""
+    before, after = replace(supervisor)
+    supervisor._on_exit(after)
+    assert supervisor._current is before
+    supervisor._on_exit(before)
+    supervisor._restart_at = 0.0
+    advance(supervisor)
+    assert not supervisor._current.is_successor
+    assert supervisor._current not in {before, after}
+
+
+def test_a_reload_waits_for_the_process_that_serves(supervisor):
+    """SIGHUP during a replacement reaches the successor."""
+    before, after = replace(supervisor)
+    supervisor._reload_pending = True
+    advance(supervisor)
+    before.released, before.has_ended, after.ready_at = 5.0, True, 6.0
+    advance(supervisor)
+    assert before.received == ["hand over"]
+    assert after.received[-1] == "reload"
+
+
+def test_a_process_may_ask_for_its_replacement(supervisor):
+    """It does so when the signal was sent to it; once, even if the signal was sent twice."""
+    supervisor._current.wants_replacement = True
+    advance(supervisor)
+    after = supervisor.successor
+    supervisor._current.wants_replacement = True
+    advance(supervisor)
+    assert supervisor.successor is after
