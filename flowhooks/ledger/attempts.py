@@ -66,7 +66,7 @@ class AttemptResult(NamedTuple):
 
 
 _INSERT: Final = database.BulkInsert(attempts)
-_CLAIMED: Final = (
+_CLAIMED: Final = database.DriverStatement(
     select(events, deliveries.c.id.label("delivery_id"), deliveries.c.attempt, deliveries.c.retry_base)
     .join(deliveries, deliveries.c.event_id == events.c.id)
     .where(deliveries.c.id.in_(database.string_array("delivery_ids")))
@@ -82,7 +82,7 @@ _RESULTS = database.row_array(
     result=Text,
     result_dropped=Text,
 )
-_RECORD: Final = (
+_RECORD: Final = database.DriverStatement(
     update(attempts)
     .where(attempts.c.delivery_id == _RESULTS.c.delivery_id, attempts.c.number == _RESULTS.c.number)
     .values(
@@ -150,7 +150,7 @@ def claim(
     started, at_limit = _mark(transaction, latest.values(), in_flight, process=process, statements=statements)
     claimed: dict[str, ClaimedAttempt] = {}
     if started:
-        rows = transaction.connection.execute(_CLAIMED, {"delivery_ids": json.dumps(list(started))})
+        rows = _CLAIMED(transaction.connection, {"delivery_ids": json.dumps(list(started))})
         claimed = {
             row.delivery_id: ClaimedAttempt(event=to_event(row), attempt=row.attempt, retry_base=row.retry_base)
             for row in rows
@@ -386,8 +386,8 @@ class ResultRecorder:
         moved = {row.id: row for row in apply_changes_returning(transaction, changes)}
         recorded = [item for item in current.values() if item.delivery_id in moved]
         if recorded:
-            transaction.connection.execute(
-                _RECORD,
+            _RECORD(
+                transaction.connection,
                 {
                     "ended": json.dumps(
                         [

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Row
-    from sqlalchemy.sql.dml import ReturningUpdate
 
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.model.ready_delivery import ReadyDelivery
@@ -137,7 +136,8 @@ _APPLY: Final = (
     )
     .returning(deliveries.c.id, deliveries.c.event_id, deliveries.c.state, deliveries.c.handler, deliveries.c.order_key)
 )
-IF_SUSPENDED: Final = _APPLY.where(deliveries.c.due_at.is_(None))
+_APPLY_ALONE: Final = database.DriverStatement(_APPLY)
+IF_SUSPENDED: Final = database.DriverStatement(_APPLY.where(deliveries.c.due_at.is_(None)))
 """Changes only deliveries that have no due time. The start of a server with their handler gives them one."""
 
 
@@ -150,17 +150,22 @@ class ClaimStatements(NamedTuple):
         ordered: starts deliveries that were found to be first of their order group, or unordered.
     """
 
-    unordered: ReturningUpdate[Any]
-    ordered: ReturningUpdate[Any]
+    unordered: database.DriverStatement
+    ordered: database.DriverStatement
 
 
 _UNORDERED: Final = _APPLY.where(deliveries.c.order_key.is_(None))
 _ORDERED: Final = _APPLY.values(
     order_position=case((deliveries.c.order_key.is_(None), deliveries.c.order_position), else_=STARTED)
 )
-CLAIM: Final = ClaimStatements(unordered=_UNORDERED.where(NOT_PAUSED), ordered=_ORDERED.where(NOT_PAUSED))
+CLAIM: Final = ClaimStatements(
+    unordered=database.DriverStatement(_UNORDERED.where(NOT_PAUSED)),
+    ordered=database.DriverStatement(_ORDERED.where(NOT_PAUSED)),
+)
 """Statements for handlers that are not paused."""
-CLAIM_TRIAL: Final = ClaimStatements(unordered=_UNORDERED, ordered=_ORDERED)
+CLAIM_TRIAL: Final = ClaimStatements(
+    unordered=database.DriverStatement(_UNORDERED), ordered=database.DriverStatement(_ORDERED)
+)
 """Statements for a trial of a handler that is paused by its open circuit."""
 
 
@@ -194,7 +199,7 @@ def apply_changes(transaction: WriteTransaction, changes: Sequence[StateChange])
 
 
 def apply_changes_returning(
-    transaction: WriteTransaction, changes: Sequence[StateChange], statement: ReturningUpdate[Any] = _APPLY
+    transaction: WriteTransaction, changes: Sequence[StateChange], statement: database.DriverStatement = _APPLY_ALONE
 ) -> Sequence[Row[Any]]:
     """Change states with one statement.
 
@@ -215,9 +220,7 @@ def apply_changes_returning(
     if not changes:
         return ()
     # Sorted, so that two processes lock the same rows in the same order and do not deadlock.
-    applied: Sequence[Row[Any]] = transaction.connection.execute(
-        statement, {"moves": json.dumps(sorted(changes))}
-    ).all()
+    applied: Sequence[Row[Any]] = statement(transaction.connection, {"moves": json.dumps(sorted(changes))})
     # No client waits for an attempt to start.
     transaction.notice.events.update(row.event_id for row in applied if row.state != State.RUNNING.value)
     transaction.freed_groups.update(
