@@ -145,7 +145,7 @@ class SlotPool:
                     queue.running -= 1
                     self._abandoned += 1
                     count += 1
-                    self._schedule(handler, queue)
+                    self._schedule(handler, queue)  # `add` wakes a thread for it
                 if can_abandon or not attempt.overdue:
                     log.error(
                         "attempt_overdue", **log_fields(attempt, now), next=SLOT_REPLACED if can_abandon else SLOT_KEPT
@@ -184,6 +184,7 @@ class SlotPool:
                 self._delivery_ids.add(queued.delivery_id)
                 queue.deliveries.append(queued._replace(load_event=None))
                 self._schedule(queued.handler, queue)
+            self._wake_for_ready()
 
     def _reserve(self, deliveries: Sequence[ReadyDelivery]) -> list[ReadyDelivery]:
         """Reserve a free thread for each delivery whose handler has no backlog; return these deliveries."""
@@ -227,6 +228,7 @@ class SlotPool:
             self._reserved -= len(reserved)
             for queued in reserved:
                 self._free_slot(queued)
+            self._wake_for_ready()
 
     def _queue_of(self, handler: str) -> HandlerQueue:
         queue = self._queues.get(handler)
@@ -254,6 +256,10 @@ class SlotPool:
         if queue.deliveries and not queue.is_scheduled and queue.running < queue.max_running:
             queue.is_scheduled = True
             self._ready_handlers.append(handler)
+
+    def _wake_for_ready(self) -> None:
+        """Wake one thread if it can run something; it wakes the next one."""
+        if self._ready_handlers and self._free > 0:
             self._changed.notify()
 
     def take(self) -> RunningAttempt | None:
@@ -283,6 +289,7 @@ class SlotPool:
                 self._changed.wait()
 
     def _begin(self, queued: ReadyDelivery, *, is_claimed: bool) -> RunningAttempt:
+        self._wake_for_ready()
         attempt = self._running_attempts[threading.current_thread()] = RunningAttempt(queued, is_claimed=is_claimed)
         return attempt
 
@@ -297,6 +304,8 @@ class SlotPool:
         with self._changed:
             del self._running_attempts[threading.current_thread()]
             self._free_slot(attempt.queued, abandoned=attempt.abandoned)
+            if attempt.abandoned:  # otherwise this thread takes the next delivery itself
+                self._wake_for_ready()
 
     def _free_slot(self, queued: ReadyDelivery, *, abandoned: bool = False) -> None:
         self._delivery_ids.discard(queued.delivery_id)
@@ -310,8 +319,6 @@ class SlotPool:
         self._schedule(queued.handler, queue)
         if self._stopping:
             self._changed.notify_all()
-        elif self._ready_handlers:
-            self._changed.notify()
         if queue.has_more and queue.size <= MAX_QUEUED_PER_HANDLER // 2:
             queue.has_more = False
             self.poll_now.set()

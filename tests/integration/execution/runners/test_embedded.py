@@ -75,6 +75,23 @@ def test_whose_turn_it_is_comes_before_what_is_new(clock):
     assert pool._reserve([ReadyDelivery("new", "p:b", 0)]) == [ReadyDelivery("new", "p:b", 0)]
 
 
+def test_a_thread_that_is_free_again_wakes_no_other_one(clock, monkeypatch):
+    """A thread takes the next delivery itself; only for what it leaves to others, it wakes one of them."""
+    pool, woken = slots.SlotPool(2, Anywhere(), clock), []
+    monkeypatch.setattr(pool._changed, "notify", lambda n=1: woken.append(n))
+    for _ in range(3):
+        pool.add()
+    pool.put([ReadyDelivery(name, "p:a", 0) for name in ("a1", "a2")])
+    first = pool.take()
+    woken.clear()
+    pool.give_back(first)
+    assert pool.take().queued.delivery_id == "a2"
+    assert woken == []
+    pool.put([ReadyDelivery(name, f"p:{name}", 0) for name in ("b", "c")])
+    assert pool.take().queued.delivery_id == "b"
+    assert woken == [1, 1]
+
+
 def test_a_backlog_of_one_handler_does_not_delay_another(harness, listens, gate, backlog):
     """With three thousand waiting deliveries of one handler, a callback of another runs at once."""
     flow = harness.open(
