@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from stopwatch import NUMBER
+from stopwatch import NUMBER, found
 from waitress import trigger, wasyncore
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ LOCKS = (
 )
 """Classes whose objects let one thread sleep by a lock of their own: the class, and its functions that sleep and wake.
 A test imports all of them, so that a missing one is noticed. Conditions and queues are found without a list."""
+END = "flowhooks.web.server.server:Server.drain"
+"""The function that begins the end of a server; what it wakes is not counted."""
 QUEUES = ("flowhooks.ledger.group_commit:SimpleQueue",)
 """The names under which modules use the queue of the standard library, which is written in C."""
 
@@ -46,7 +48,7 @@ class Wakeups:
         self._here = threading.local()
         self._of_threads: list[Counter[tuple[str, str]]] = []
         self._asleep: dict[int, str] = {}
-        self._serving = False
+        self._serving = self._ended = False
 
     def install(self, *, flowhooks: bool) -> None:
         """Count from now on; `flowhooks`: also what only flowhooks has."""
@@ -56,6 +58,7 @@ class Wakeups:
             for place, *functions in LOCKS:
                 module, _, name = place.partition(":")
                 self._count_locks(getattr(import_module(module), name), *functions)
+            self._end_at(*found(END))
             for place in QUEUES:
                 module, _, name = place.partition(":")
                 setattr(import_module(module), name, self._counting_queue())
@@ -84,8 +87,17 @@ class Wakeups:
             self._serving = True
             for counts in self._of_threads:
                 counts.clear()  # of the start
-        if me != STARTING:
+        if me != STARTING and not self._ended:
             self._here.counts[waker or me, woken] += times  # of this thread alone, so that no lock is needed
+
+    def _end_at(self, owner: type, name: str) -> None:
+        function = getattr(owner, name)
+
+        def ending(*args: Any, **kwargs: Any) -> Any:
+            self._ended = True
+            return function(*args, **kwargs)
+
+        setattr(owner, name, ending)
 
     def _count_conditions(self) -> None:
         """Count for `Condition` and what the standard library builds on it: `Event`, `Future`."""
