@@ -32,8 +32,9 @@ TOO_BUSY = 3
 figures get no verdict."""
 BUSY_TEXT = """**Verdict "busy"**: more than three processes for each core wanted to run while the row was measured. Its
 figures show that the benchmark works, and no more. With ten processes for each core, a callback cost flowhooks three
-times the processor time of an idle machine, and the bare app 1.2 times. Rates, p50 and p99 are valid only if the
-machine was idle. [The runs](#the-runs) list how many processes wanted a core."""
+times the processor time of an idle machine, and the bare app 1.2 times."""
+IDLE_TEXT = """Rates, p50 and p99 are valid only if the machine was idle: [the runs](#the-runs) list how many processes
+wanted a core."""
 BUSY = ("busy before", "busy after")
 BUSY_VERDICT = "busy"
 STYLES = {
@@ -227,6 +228,8 @@ all processes of a subject by the account of the operating system, and the time 
 arrived. A handler that does nothing runs for each callback. The horizontal axes have one place for each measured size,
 and are not to scale.
 
+{busy}
+
 {plots}
 
 The table has the same figures. `make bench` prints these rows. With `--store`, `tests/benchmarks/run.py` stores them in
@@ -235,8 +238,6 @@ The table has the same figures. `make bench` prints these rows. With `--store`, 
 {table}
 
 Figures are ratios of processor times. Cells with "÷" show the size of the row ÷ the yardstick.
-
-{busy}
 
 ## Additional results
 
@@ -308,7 +309,7 @@ def page(stored: Sequence[Stored], *, template: str = PAGE) -> str:
         if one.plot
     ]
     return template.format(
-        busy=BUSY_TEXT,
+        busy="\n\n".join([*([BUSY_TEXT] if any(result.busy for result in results) else []), IDLE_TEXT]),
         plans="\n\n".join(one.plans for one in stored if one.plans),
         table="\n".join(lines),
         plots="\n\n".join(pictures),
