@@ -12,6 +12,12 @@ if TYPE_CHECKING:
 STOP_TIMEOUT: Final = 2.0
 """Seconds that each background service gets to finish its current work when the server stops."""
 
+SIGNAL_INTERVAL: Final = 0.2
+"""Seconds after which the main thread handles a signal that did not interrupt its wait for the threads.
+
+Such a signal arrived just before the wait, or in another thread.
+"""
+
 
 class ThreadGroup:
     """Starts threads, and waits for all of them."""
@@ -31,5 +37,6 @@ class ThreadGroup:
         """Wait for all threads, for at most `timeout` seconds altogether; return whether all have ended."""
         deadline = time.monotonic() + timeout
         for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            while thread.is_alive() and (remaining := deadline - time.monotonic()) > 0:
+                thread.join(min(remaining, SIGNAL_INTERVAL))
         return not any(thread.is_alive() for thread in self._threads)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sqlite3
 import stat
+import sys
 import threading
+import traceback
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +27,7 @@ from flowhooks.ledger.reader import Reader
 from flowhooks.operations.replay import replay
 from flowhooks.operations.retire import retire
 from flowhooks.settings import IdentitySettings, RoutingSettings, Settings
+from support.waiting import WAIT_TIMEOUT, until
 
 
 def nothing(event):
@@ -458,3 +462,32 @@ def test_a_call_back_goes_by_the_settings_that_let_it_in(harness, listens):
     with pytest.raises(IdentityConflict):
         taken("i2", before, at=2)
     assert flow.app.intake.config.settings is flow.app.settings is changed
+
+
+@pytest.mark.sqlite
+def test_a_signal_is_handled_while_running_handlers_are_waited_for(harness, listens):
+    """A signal that another thread receives during the wait is handled at once, as a second Ctrl-C must be."""
+    entered, go = threading.Event(), threading.Event()
+
+    def waits(event):
+        entered.set()
+        go.wait(WAIT_TIMEOUT)
+
+    flow = harness.open(listens(waits))
+    flow.take(wait=0)
+    assert entered.wait(WAIT_TIMEOUT)
+    main, frames = threading.main_thread().ident, sys._current_frames
+
+    def kill():
+        until(lambda: any(frame.f_code.co_name == "join" for frame, _ in traceback.walk_stack(frames()[main])))
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: go.set())
+    killing = threading.Thread(target=kill)
+    killing.start()
+    try:
+        assert flow.close(WAIT_TIMEOUT / 2), "the handler of the signal did not run during the wait"
+    finally:
+        go.set()
+        killing.join()
+        signal.signal(signal.SIGUSR1, before)
