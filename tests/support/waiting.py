@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 WAIT_TIMEOUT = 60.0
 """Seconds until a wait fails: longer than a busy machine needs, because a wait ends as soon as its condition holds."""
 POLL_INTERVAL = 0.005
-"""Seconds between two checks of a condition."""
+"""Seconds between the first two checks of a condition."""
+SLOWER = 0.05
+"""The part of the time waited so far after which a condition is checked again, if that is longer.
+
+Each check takes processor time, for which the event may be waiting, too.
+"""
 
 T = TypeVar("T")
 
@@ -31,17 +36,18 @@ def until(
     Args:
         condition: called repeatedly.
         seconds: fail the test after that many.
-        poll: seconds between two calls.
+        poll: seconds between the first two calls.
         why: called when the wait fails; what it returns is shown.
 
     Returns:
         The true value.
     """
-    deadline = time.monotonic() + seconds
+    began = time.monotonic()
     while not (found := condition()):
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > seconds:
             pytest.fail(f"did not happen within {seconds:g} s: {condition} {why()}")
-        time.sleep(poll)
+        time.sleep(max(poll, waited * SLOWER))
     return found
 
 
