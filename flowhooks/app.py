@@ -144,7 +144,7 @@ class App:
 
     @property
     def operation_context(self) -> OperationContext:
-        """What the operations of operators use."""
+        """The objects that the operations of operators use."""
         return OperationContext(
             reader=self.ledger,
             router=self.router,

@@ -1,7 +1,6 @@
 """Build the components of a process in the order in which they need each other. `flowhooks.app` starts and stops them.
 
-Nothing here refers to what is built later: a component gets what it needs as an argument, or is told of events by a
-subscription.
+No component refers to one that is built later: it gets the others as arguments, or subscribes to their events.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Base:
-    """What everything else is built on: how handlers run here, the ledger, and the runner."""
+    """The base of all other components: how handlers run here, the ledger, and the runner."""
 
     settings: Settings
     plugins: Plugins
@@ -149,7 +148,7 @@ def open_base(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallbackPath:
-    """What a callback passes, from its acceptance to its recorded outcome."""
+    """The components that a callback passes, from its acceptance to its recorded outcome."""
 
     intake: Intake
     waiters: WaiterRegistry
@@ -244,7 +243,7 @@ def build_path(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """What works in the background, beside the path of a callback."""
+    """The components that work in the background, beside the path of a callback."""
 
     pause_watch: PauseWatch
     rejected_requests: RejectedRequestLog

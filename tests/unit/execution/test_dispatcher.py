@@ -517,7 +517,7 @@ def test_what_cannot_be_recorded_later_is_recorded_too(paper):
 
 
 def test_an_outcome_is_recorded_at_the_end_of_the_process(paper):
-    """What is left when the process ends is tried once more."""
+    """An outcome that is left when the process ends is tried once more."""
     paper.settles = [Unavailable("ledger_down"), True]
     paper.dispatch().execute(QUEUED)
     paper.ends_after = 0
