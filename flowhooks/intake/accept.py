@@ -66,7 +66,7 @@ class Callback:
         flow_instance_id: the process instance id from the path.
         body: the JSON object without nulls.
         text: the body as received.
-        message: the webhook id of a signed callback; None if it is not signed.
+        webhook_id: the webhook id of a signed callback; None if it is not signed.
         origin: `"callback"`, or `"reconciled"` for an instance from the engine's history.
         started_at: when that instance started, in microseconds since 1970 by our clock: the engine's time, corrected by
             its skew; None: not known.
@@ -78,7 +78,7 @@ class Callback:
     flow_instance_id: str
     body: Mapping[str, Any]
     text: str
-    message: str | None = None
+    webhook_id: str | None = None
     origin: str = Origin.CALLBACK.value
     started_at: int | None = None
     end_undecided: bool = False
@@ -335,7 +335,7 @@ class Intake:
             deliveries=[(self._clock.new_id(), handler) for handler in route.handlers],
             missing_handlers=config.missing_handlers,
             order_keys=router.order_keys(event, route.handlers),
-            webhook_id=callback.message,
+            webhook_id=callback.webhook_id,
             read=self._notifier.has_subscribers,
             locks_instance=locks_instance,
             started_at=callback.started_at,
@@ -423,7 +423,7 @@ def _check(accepted: AcceptResult, callback: Callback) -> None:
         log.warning(
             "webhook_id_reused",
             source=callback.source,
-            webhook_id=callback.message,
+            webhook_id=callback.webhook_id,
             flow=callback.flow_instance_id,
             why="the webhook-id was used before for another path or other data",
             next="check whether the engine reuses ids; if not, an attacker has a copy of a request: replace the secret",

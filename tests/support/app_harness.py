@@ -93,7 +93,7 @@ class RunningApp:
                 flow_instance_id=instance,
                 body=whole,
                 text=json.dumps(whole),
-                message=message,
+                webhook_id=message,
             ),
             wait=wait,
         )

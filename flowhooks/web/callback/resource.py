@@ -72,18 +72,18 @@ class CallbackResource:
 
     def on_post(self, request: falcon.Request, response: falcon.Response, flow_instance_id: str) -> None:
         """Accept a callback."""
-        headers = request.env
-        rules = self._intake.config  # read once, because the settings may change at any moment
-        settings = rules.settings
+        environ = request.env
+        config = self._intake.config  # read once, because the settings may change at any moment
+        settings = config.settings
         raw_body = read_body(request, settings.http.max_body_bytes)
         authenticated = self._authenticator.authenticate(request, raw_body, settings)
         instance_id = schema.decode_flow_instance_id(flow_instance_id)
         self._schemas.check_flow_instance_id(instance_id)
-        negotiation.check_media_type(headers.get("CONTENT_TYPE"), headers.get("HTTP_CONTENT_ENCODING"))
+        negotiation.check_media_type(environ.get("CONTENT_TYPE"), environ.get("HTTP_CONTENT_ENCODING"))
         check_size(raw_body, authenticated.max_body_bytes)
         body = schema.parse_callback(raw_body)
         self._schemas.check_body(self.kind, body)
-        seconds, applied = negotiation.parse_prefer_wait(headers.get("HTTP_PREFER"), settings.answer_wait)
+        seconds, applied = negotiation.parse_prefer_wait(environ.get("HTTP_PREFER"), settings.answer_wait)
         if applied is not None:
             response.set_header("Preference-Applied", applied)
         answer = self._intake.accept(
@@ -93,11 +93,11 @@ class CallbackResource:
                 flow_instance_id=instance_id,
                 body=body,
                 text=raw_body.decode(),
-                message=authenticated.webhook_id,
+                webhook_id=authenticated.webhook_id,
             ),
             wait=seconds,
-            config=rules,
-            spare_threads=thread_pool(headers),
+            config=config,
+            spare_threads=thread_pool(environ),
         )
         hit("answer.made")
         response.set_header("Flowhooks-Event", answer.event_id)

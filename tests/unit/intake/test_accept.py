@@ -25,7 +25,9 @@ from flowhooks.settings import IdentitySettings, RoutingSettings, Settings, Sour
 from flowhooks.testing import ManualClock
 
 BODY = {"processDefinitionKey": "k", "businessKey": "b", "at": 1}
-CALL_BACK = Callback(source="hr", kind="complete", flow_instance_id="i", body=BODY, text='{"as": "sent"}', message="m1")
+CALL_BACK = Callback(
+    source="hr", kind="complete", flow_instance_id="i", body=BODY, text='{"as": "sent"}', webhook_id="m1"
+)
 LONG = 3600.0
 """A wait in seconds that no test waits for completely."""
 
