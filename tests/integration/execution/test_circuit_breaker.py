@@ -184,7 +184,9 @@ def test_another_release_is_let_run(harness, listens, broken, monkeypatch, event
     flow = harness.open(handler, circuit_breaker=breaker())
     assert circuits(flow)
     assert flow.close()
-    monkeypatch.setattr("flowhooks.app.plugin_versions", lambda handlers, _version: dict.fromkeys(handlers, "2.0"))
+    monkeypatch.setattr(
+        "flowhooks.operations.registration.plugin_versions", lambda handlers, _version: dict.fromkeys(handlers, "2.0")
+    )
     flow = harness.open(handler, circuit_breaker=breaker())
     assert circuits(flow) == {}
     flow.advance(31)

@@ -16,7 +16,7 @@ from flowhooks.errors import LedgerUnusable, SettingsError, Unavailable
 from flowhooks.execution.runners import job_queue, procrastinate, procrastinate_schema
 from flowhooks.ledger.database.engines import IDLE_SECONDS
 from flowhooks.ledger.reader import Reader
-from flowhooks.model.delivery import ReadyDelivery
+from flowhooks.model.ready_delivery import ReadyDelivery
 from flowhooks.operations.pause import pause, resume
 from flowhooks.settings import RunnerSettings, Settings
 
@@ -155,11 +155,11 @@ def test_a_delivery_that_could_not_be_marked_is_run_soon_after(harness, listens,
     flow = harness.open(listens(lambda event: runs.append(1), name="h"), runner=ONLY_JOBS)
     real, refused = flow.app.ledger.claim_next, []
 
-    def claim_next(request, on_done):
+    def claim_next(request):
         if not refused:
             refused.append(request)
             raise Unavailable("ledger_down")
-        real(request, on_done)
+        return real(request)
 
     monkeypatch.setattr(flow.app.ledger, "claim_next", claim_next)
     flow.settled(flow.take("i1", wait=0).event_id, State.SUCCEEDED, attempt=1)
@@ -394,7 +394,7 @@ def test_a_paused_handler_has_no_jobs(harness, listens, eventually):
 def test_a_handler_that_no_process_runs_has_no_jobs(harness, listens, monkeypatch):
     """A server that runs no deliveries, and knows no worker for the handler, stores no job."""
     flow = harness.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
-    monkeypatch.setattr(flow.app.ledger._runner, "_has_runner", lambda _handler: False)
+    monkeypatch.setattr(flow.app.ledger._runner._runtime, "runs_somewhere", lambda _handler: False)
     flow.sql("UPDATE processes SET handlers = '[]'")
     flow.take("i1", wait=0)
     assert count_jobs(flow) == 0

@@ -9,7 +9,7 @@ import pytest
 from flowhooks.execution.runners import handler_slots
 from flowhooks.execution.runners.handler_slots import HandlerSlots
 from flowhooks.ledger.attempts import StartedDelivery
-from flowhooks.model.delivery import ReadyDelivery
+from flowhooks.model.ready_delivery import ReadyDelivery
 from support.waiting import WAIT_TIMEOUT
 
 
