@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from flowhooks.background.reconciliation.round import RoundResult
 from flowhooks.errors import EngineError
@@ -15,6 +15,7 @@ from support.silent_engine import SilentClient
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from flowhooks.app import App
     from flowhooks.model.engine import FinishedInstance, ProcessDefinition
     from flowhooks.model.handler import Handler
 
@@ -41,6 +42,7 @@ class FakeReconciler:
     """
 
     with_declined = False
+    real: Any = None
 
     def __init__(self, *sources: str) -> None:
         self.sources = sources
@@ -95,3 +97,11 @@ class FakeReconciler:
     def _fail(self) -> None:
         if self.error:
             raise EngineError("unreachable", self.error)
+
+    def install(self, app: App) -> Self:
+        """Take the place of an app's reconciliation for operations; the real one starts and stops with the app."""
+        self.real, app.reconciliation = app.reconciliation, cast("Any", self)
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)

@@ -274,7 +274,7 @@ def main():
                     leads(app, page, path, server.address)
                     page.screenshot(path=FOLDER / f"{name}.png")
                     page.close()
-                app.settings = operated(app)
+                app._live.change_settings(operated(app))
                 page = browser.new_page(viewport={"width": 1100, "height": 480}, locale="en-GB")
                 page.goto(f"http://{server.address}/console/")
                 page.get_by_label("Name").fill("li")

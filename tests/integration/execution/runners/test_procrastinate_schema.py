@@ -102,8 +102,8 @@ def test_those_of_an_older_procrastinate_are_brought_up(new_ledger, harness, lis
     as_it_was(harness.url, last)
     run(
         harness.url,
-        "INSERT INTO procrastinate_jobs (queue_name, task_name, args) SELECT 'p:h', 'flowhooks:deliver',"
-        " jsonb_build_object('delivery_id', id, 'handler', handler, 'attempt', attempt) FROM deliveries",
+        "INSERT INTO procrastinate_jobs (queue_name, task_name, args) SELECT 'p:h', 'flowhooks:work',"
+        " jsonb_build_object('handler', handler) FROM deliveries",
     )
     before = run(harness.url, JOBS)
     harness.runner = "procrastinate"
@@ -122,7 +122,7 @@ def test_those_of_an_older_procrastinate_are_brought_up(new_ledger, harness, lis
     assert sorted(run(harness.url, SHAPE)) == sorted(run(new, SHAPE))
 
     # So that a renewed job runs nothing.
-    monkeypatch.setattr(ProcrastinateRunner, "_sweep", lambda _self, _late: None)
+    monkeypatch.setattr(ProcrastinateRunner, "_store_missing", lambda _self, _handlers: None)
     flow = harness.open(listener)
     for event_id in events:
         flow.settled(event_id, State.SUCCEEDED)

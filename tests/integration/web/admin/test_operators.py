@@ -164,11 +164,11 @@ def test_a_token_in_a_file_is_read_again_with_the_settings(harness, ask, tmp_pat
     assert request("GET", "/metrics", "first-token-0123456789abcdef")[0] == 200
     file.write_text("second-token-0123456789abcde")
     assert request("GET", "/metrics", "second-token-0123456789abcde")[0] == 401
-    flow.app.settings = harness.settings(operators=given)
+    flow.app._live.change_settings(harness.settings(operators=given))
     assert request("GET", "/metrics", "second-token-0123456789abcde")[0] == 200
     assert request("GET", "/metrics", "first-token-0123456789abcdef")[0] == 401
     file.unlink()
-    flow.app.settings = harness.settings(operators=given)
+    flow.app._live.change_settings(harness.settings(operators=given))
     assert request("GET", "/metrics", "second-token-0123456789abcde")[0] == 200
     assert 'outcome="refused_token"} 2.0' in flow.app.metrics.text().decode()
 

@@ -298,12 +298,11 @@ def test_every_operation_answers_as_published(busy, document):
         "resume": {"handlers": ["shop:idle"]},
         "purge": {"event_filter": {"until": busy.flow.clock.now()}},
         "reconcile": {"source": "oa", "since": 1},
-        "confirm_reconciliation": {"source": "oa"},
+        **{name: {"source": "oa"} for name in ("confirm_reconciliation", "decline_reconciliation", "close_gaps")},
         "ask_engine": {"instance": "4711"},
         "read_definitions": {},
     }
-    context = busy.flow.app.operation_context
-    busy.flow.app.operation_context = replace(context, reconciler=FakeReconciler("oa"))
+    FakeReconciler("oa").install(busy.flow.app)
     assert given.keys() == OPERATIONS.keys()
     for name in OPERATIONS:
         body = json.dumps(given[name] | ({"dry_run": True} if "dry_run" in OPERATIONS[name][1] else {}))

@@ -328,8 +328,7 @@ def test_drain(busy, listens):
     assert busy.page("/parked").to_do("reroute_parked") == []
     app = busy.flow.app
     wanted = Candidate("p:archive", listens(lambda event: None, process_key="nobody").selectors)
-    app.router = Router([wanted])
-    app.operation_context = replace(app.operation_context, router=app.router)
+    app._live.current = replace(app._live.current, router=Router([wanted]))
     (address,) = busy.page("/parked").to_do("reroute_parked")
     answer, asking = busy.act(address, language="zh")
     assert "将补投的暂存事件：2 个" in asking.text

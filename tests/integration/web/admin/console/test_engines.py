@@ -84,7 +84,7 @@ def console(harness, serve, listens, tmp_path):
     )
     flow.app.ledger.write(lambda transaction: rejected_requests.store(transaction, [row]))
     flow.engines = FakeReconciler("oa", "pulled")
-    flow.app.operation_context = replace(flow.app.operation_context, reconciler=flow.engines)
+    flow.engines.install(flow.app)
     return serve(flow)
 
 

@@ -65,7 +65,7 @@ def kept(console):
 def as_now(console, **changed):
     """Apply other settings, as after a reload."""
     app = console.flow.app
-    app.settings = dataclasses.replace(app.settings, **changed)
+    app._live.change_settings(dataclasses.replace(app.settings, **changed))
 
 
 def test_no_page_without_a_log_in(console):

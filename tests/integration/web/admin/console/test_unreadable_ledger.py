@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import ExitStack, closing
-from dataclasses import replace
 
 import pytest
 
@@ -41,7 +40,7 @@ ASKED = {
     "purge": {"event_filter": {"until": 1}},
     "close_suspended": {"event_filter": {"flow_instance_id": "i1"}},
     "acknowledge": {"alerts": ["x"]},
-    "confirm_reconciliation": {"source": "oa"},
+    **{name: {"source": "oa"} for name in ("confirm_reconciliation", "decline_reconciliation", "close_gaps")},
     **{name: {"handlers": ["p:x"]} for name in ("retire", "pause", "resume")},
 }
 """The required arguments of each operation; the others have none."""
@@ -55,7 +54,7 @@ def console(harness, serve, monkeypatch):
     monkeypatch.setattr(engines, "BUSY_SECONDS", 0.05)
     harness.check_books = False  # some of these tests break the database
     flow = harness.open(start=False)
-    flow.app.operation_context = replace(flow.app.operation_context, reconciler=FakeReconciler("oa"))
+    FakeReconciler("oa").install(flow.app)
     console = serve(flow)
     console.event_id = flow.take(key="nobody", wait=0).event_id
     assert console.get("/").status == 200
