@@ -71,10 +71,10 @@ def paths(console):
     return found + [(one.path.replace("{id}", console.event_id), False) for one in RESOURCES]
 
 
-def see_that_it_says_so(console, logged):
+def see_that_it_says_so(console, logged, *, but=()):
     """Check that every path is 503 as a page or JSON, has a Retry-After, and is logged without an error.
 
-    An action with an invalid address is refused before anything is read.
+    An action with an invalid address is refused before anything is read. The operations `but` read other tables.
     """
     read = 0
     for path, page in paths(console):
@@ -87,7 +87,7 @@ def see_that_it_says_so(console, logged):
         assert not any(word in answer.body for word in (b"sqlite", b"psycopg", b"Pool", b"SELECT", b"Traceback")), path
         read += 1
     assert read > len(PAGES) + len(RESOURCES)
-    for name in OPERATIONS.keys() - OF_ENGINES:
+    for name in OPERATIONS.keys() - OF_ENGINES - {*but}:
         answer = operate(console, name, ASKED.get(name, {}))
         assert answer.status == 503, (name, answer.body)
         assert answer.headers["Retry-After"] == "5", name
@@ -168,4 +168,4 @@ def test_a_table_that_somebody_else_holds(console, logged, postgresql_url, monke
             "LOCK TABLE events, deliveries, alerts, audit_log, rejected_requests, handlers, engine_positions "
             "IN ACCESS EXCLUSIVE MODE"
         )
-        see_that_it_says_so(console, logged)
+        see_that_it_says_so(console, logged, but={"close_gaps"})
