@@ -36,6 +36,8 @@ from pathlib import Path
 FLOWHOOKS = (sys.executable, "-m", "flowhooks")
 ISOLATED = ("-P", "-m", "flowhooks")
 """The arguments of Python for flowhooks in another environment."""
+INHERITING = ("FLOWHOOKS_SUPERVISOR_FD", "FLOWHOOKS_SUPERVISOR_STATE")
+"""Variables with the numbers of the sockets that a process of flowhooks inherits."""
 TO_PYTHON = ("PYTHON", "LANG", "LC_", "MALLOC", "GLIBC", "LD_", "PROMETHEUS")
 """The prefixes of variables that are read while Python starts, or while flowhooks is loaded."""
 LATE = (
@@ -262,10 +264,13 @@ class _Stem:
 
 
 START_OTHERS = f"""\
-if tuple(words[1:4]) != {ISOLATED}:
+if tuple(words[1:4]) != {ISOLATED} or not env.keys().isdisjoint({INHERITING}):
     os.execv({{python!r}}, words)
 """
-"""The first statements of the `sys.executable` of forks in another environment: it starts all but flowhooks."""
+"""The first statements of the `sys.executable` of forks in another environment: it forks only flowhooks.
+
+It starts all else, and also a flowhooks that inherits sockets, because a request for a fork does not pass them on.
+"""
 
 _STEMS = []
 _FURTHER = {}

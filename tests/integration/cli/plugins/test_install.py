@@ -387,7 +387,8 @@ def serving(there):
         finally:
             process.send_signal(signal.SIGTERM)
             process.stderr.read()
-    assert process.wait(WAIT_TIMEOUT) == 0
+            code = process.wait(WAIT_TIMEOUT)
+    assert code == 0
 
 
 def post(base, instance):
