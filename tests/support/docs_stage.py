@@ -17,12 +17,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowhooks.ledger.lock import Lock
 from support import fork_server
 
 if TYPE_CHECKING:
@@ -234,9 +235,14 @@ class Stage:
         raise RuntimeError(said.decode())
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """Stop the server."""
+        """Stop the server, and the process that has replaced it."""
         if self._server:
+            owner = Lock(self.folder / "flowhooks.db").owner()
             self._server.send_signal(number)
+            # A server that is killed before it has become the supervisor of its successor leaves the successor running.
+            if number == signal.SIGKILL and owner is not None and owner.pid != self._server.pid:
+                with suppress(ProcessLookupError):
+                    os.kill(owner.pid, number)
             with self._server.stderr as errors:
                 errors.read()
             self._server.wait(PATIENCE)
